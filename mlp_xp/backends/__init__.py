@@ -1,0 +1,146 @@
+"""Backends: where arrays live and how a finished step is executed, one file a library.
+
+A library is loaded only when it is asked for, or when one of its arrays arrives.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from mlp_xp.backends._base import Backend, BackendError, to_numpy
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendError",
+    "get_backend",
+    "installed",
+    "namespace_backend",
+    "to_numpy",
+]
+
+# name: (module here, package to look for, what to install)
+BACKENDS = {
+    "numpy": ("_numpy", "numpy", "mlp-xp"),
+    "cupy": ("_cupy", "cupy", "mlp-xp[cuda12] or mlp-xp[cuda13], as your driver's CUDA version is"),
+    "torch": ("_torch", "torch", "mlp-xp[torch]"),
+    "jax": ("_jax", "jax", "mlp-xp[jax]"),
+    "array_api_strict": ("_strict", "array_api_strict", "array-api-strict"),
+}
+
+_IS_ARRAY = {
+    "numpy": array_api_compat.is_numpy_array,
+    "cupy": array_api_compat.is_cupy_array,
+    "torch": array_api_compat.is_torch_array,
+    "jax": array_api_compat.is_jax_array,
+}
+
+
+def get_backend(spec: Any = None, device: Any = None) -> Backend:
+    """Give a backend by its name, or the one that an array belongs to.
+
+    Parameters
+    ----------
+    spec : str, Backend, array or None
+        ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"`` or ``"array_api_strict"``; ``"auto"`` for
+        CUDA where it works (CuPy, else PyTorch, else JAX) and NumPy elsewhere; a backend, which is
+        returned as it is; an array, whose own library and device are taken; anything else that
+        NumPy can convert, and None, for NumPy.
+    device : str or device object of the library, optional
+        E.g. ``"cpu"``, ``"cuda:1"``, ``"mps"``. Default: the device of the array, else the
+        library's default.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or device.
+    BackendError
+        For a library that is not installed or a device that does not work here, with the reason.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> get_backend("numpy")
+    <NumpyBackend 'numpy' on cpu>
+    >>> get_backend(np.ones(3)).name
+    'numpy'
+    >>> get_backend("numpi")
+    Traceback (most recent call last):
+    ValueError: backend is 'numpi', and must be one of 'auto', 'numpy', 'cupy', 'torch', 'jax', \
+'array_api_strict', or None to follow the data.
+    """
+    if isinstance(spec, Backend):
+        return spec
+    if isinstance(spec, str):
+        if spec == "auto":
+            return _automatic(device)
+        if spec not in BACKENDS:
+            names = ", ".join(map(repr, ("auto", *BACKENDS)))
+            raise ValueError(
+                f"backend is {spec!r}, and must be one of {names}, or None to follow the data."
+            )
+        return _load(spec, device)
+    name = namespace_backend(spec)
+    if name is None:
+        return _load("numpy", device)
+    return _load(name, array_api_compat.device(spec) if device is None else device)
+
+
+def namespace_backend(array: object) -> str | None:
+    """Name the backend whose library an array is of, or None if it is no array we know."""
+    for name, is_array in _IS_ARRAY.items():
+        if is_array(array):
+            return None if isinstance(array, np.generic) else name
+    if type(array).__module__.partition(".")[0] == "array_api_strict":
+        return "array_api_strict"
+    return None
+
+
+def installed(name: str) -> bool:
+    """Tell whether a backend's library is installed, without loading it."""
+    return importlib.util.find_spec(BACKENDS[name][1]) is not None
+
+
+def _load(name: str, device: Any) -> Backend:
+    module, package, install = BACKENDS[name]
+    if not installed(name):
+        raise BackendError(
+            f"Backend {name!r} needs {package}, which is not installed: pip install {install}."
+        )
+    backend: Backend = importlib.import_module(f"mlp_xp.backends.{module}").create(device)
+    return backend
+
+
+def _automatic(device: Any) -> Backend:
+    """Give the first library with a working GPU, else NumPy."""
+    if device is None and _cuda_driver():
+        for name in ("cupy", "torch", "jax"):
+            if not installed(name):
+                continue
+            try:
+                return _load(name, "cuda")
+            except BackendError:
+                continue
+    return _load("numpy", device)
+
+
+def _cuda_driver() -> bool:
+    """Tell whether there is a CUDA driver at all, before a slow import finds that there is none."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return False

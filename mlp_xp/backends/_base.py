@@ -1,0 +1,167 @@
+"""What every backend does; the defaults need nothing but the Array API."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from mlp_xp._typing import Array, Device, Namespace
+from mlp_xp.step import Kernels
+
+__all__ = ["Backend", "BackendError", "to_numpy"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class BackendError(RuntimeError):
+    """A backend that is absent or cannot be used here; the message says what to do."""
+
+
+class Backend:
+    """Where arrays live, how they get there, and how a finished step is executed.
+
+    Attributes
+    ----------
+    name : str
+        As `get_backend` takes it.
+    xp : namespace
+        The library's namespace of the Array API, from array-api-compat where that has one.
+    device : object
+        As the library names it.
+    kernels : Kernels
+        The defaults, or what this library can do faster.
+    fixed_shapes : bool
+        Whether a new batch size costs a new compilation, so that batches are better padded.
+    donates : bool
+        Whether a compiled step takes over the memory of its state, so that nobody else can use it.
+    shares_host_memory : bool
+        Whether a NumPy array is already where the computation is.
+    """
+
+    name: ClassVar[str]
+    fixed_shapes: ClassVar[bool] = False
+    donates: ClassVar[bool] = False
+    shares_host_memory: bool = False
+
+    xp: Namespace
+    device: Device
+    kernels: Kernels = Kernels()
+
+    # Two backends of one library and device are one, so that what was compiled serves both.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Backend) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.name, str(self.device)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} on {self.device!s}>"
+
+    # --- transfers -----------------------------------------------------------------------------
+
+    def owns(self, array: object) -> bool:
+        """Tell whether an array is of this library."""
+        raise NotImplementedError
+
+    def put(self, array: Any, dtype: str | None = None) -> Array:
+        """Bring an array here: nothing if it is here, else through DLPack, else through NumPy.
+
+        Parameters
+        ----------
+        array : array of any library, or what `numpy.asarray` takes
+        dtype : str, optional
+            E.g. ``"float32"``. Default: that of the array.
+
+        Returns
+        -------
+        Array
+            On `device`. It may share memory with the argument.
+        """
+        if not self.owns(array):
+            if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
+                # A library may refuse another one's memory (device, dtype, strides, read-only),
+                # each with an exception of its own. The way through the host is always open.
+                try:
+                    array = self.xp.from_dlpack(array)
+                except Exception:
+                    array = to_numpy(array)
+            if not self.owns(array):
+                array = np.asarray(array)
+                # Cast on the host: half the bytes travel, and not every device has float64.
+                return self._from_numpy(array if dtype is None else array.astype(dtype, copy=False))
+        if dtype is None:
+            return self._move(array)
+        target = getattr(self.xp, dtype)
+        if self.has_float64:
+            return self.xp.astype(self._move(array), target, copy=False)
+        return self._move(self.xp.astype(array, target, copy=False))
+
+    def get(self, array: Array) -> np.ndarray:
+        """Bring one of this library's arrays to the host, as a NumPy array."""
+        raise NotImplementedError
+
+    def _move(self, array: Any) -> Array:
+        """Bring one of this library's own arrays to `device`."""
+        raise NotImplementedError
+
+    def _from_numpy(self, array: np.ndarray) -> Array:
+        return self.xp.asarray(array, device=self.device)
+
+    # --- precision -----------------------------------------------------------------------------
+
+    @property
+    def has_float64(self) -> bool:
+        """Whether the device computes in double precision."""
+        return True
+
+    # --- execution -----------------------------------------------------------------------------
+
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        """Give the context that everything is computed in."""
+        return contextlib.nullcontext()
+
+    def compile(self, function: F, *, donate: bool = False) -> F:
+        """Compile a pure function of trees; with ``donate``, its first argument is given away."""
+        return function
+
+    def synchronize(self) -> None:
+        """Wait until all that was asked of the device is done."""
+
+    def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
+        """Bring host batches to the device, each while the one before it is computed with."""
+        iterator = iter(batches)
+
+        def fetch() -> tuple[Array, ...] | None:
+            batch = next(iterator, None)
+            return None if batch is None else tuple(map(self.put, batch))
+
+        with ThreadPoolExecutor(1, thread_name_prefix="mlp_xp-feed") as pool:
+            pending = pool.submit(fetch)
+            while (batch := pending.result()) is not None:
+                pending = pool.submit(fetch)
+                yield batch
+
+    def free_memory(self) -> int | None:
+        """Give the bytes free on the device, or None where it has no memory of its own."""
+        return None
+
+    # --- information ---------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, str]:
+        """Give the library's version, the device's name, and what else a benchmark must state."""
+        return {"library": f"{self.name} {self.xp.__version__}", "device": str(self.device)}
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Bring an array of any library, or what `numpy.asarray` takes, to the host."""
+    from mlp_xp.backends import get_backend
+
+    return get_backend(array).get(array) if hasattr(array, "__dlpack__") else np.asarray(array)

@@ -1,0 +1,212 @@
+"""CuPy on a CUDA GPU: few launches a step, and batches that arrive while the GPU computes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+import array_api_compat.cupy
+import cupy
+import cupyx
+import numpy as np
+
+from mlp_xp import step
+from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp.backends._base import Backend, BackendError
+from mlp_xp.backends._fused import Loop, make_update
+from mlp_xp.step import Kernels, Scaling
+
+__all__ = ["CupyBackend", "create"]
+
+
+class CupyBackend(Backend):
+    """Arrays on one CUDA device."""
+
+    name = "cupy"
+    xp = array_api_compat.cupy
+
+    def __init__(self, device: cupy.cuda.Device) -> None:
+        self.device = device
+        self.kernels = Kernels(gather=_gather, update=_update_tree)
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, cupy.ndarray)
+
+    def put(self, array: Any, dtype: str | None = None) -> Array:
+        with self.device:
+            return super().put(array, dtype)
+
+    def get(self, array: Any) -> np.ndarray:
+        return cupy.asnumpy(array)
+
+    def _move(self, array: Any) -> Array:
+        # A copy only where the array is on another device than the current one.
+        return cupy.asarray(array)
+
+    def _from_numpy(self, array: np.ndarray) -> Array:
+        return self._move(array)
+
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        return self.device
+
+    def synchronize(self) -> None:
+        self.device.synchronize()
+
+    def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
+        """Copy through pinned buffers, in a stream of its own, one batch ahead of the computation.
+
+        There are two sets of buffers. A set is filled again only when the computation that was
+        given its last batch is done, which its event tells; and it is given to the computation
+        only when its copy is done. Neither wait stops the host, but for the pinned memory itself.
+        """
+        with self.device:
+            compute, copy = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
+            ring = [_Buffers(), _Buffers()]
+            previous = None
+            for number, batch in enumerate(batches):
+                buffers = ring[number % 2]
+                buffers.upload(batch, copy)
+                if previous is not None:
+                    yield previous.hand_over(compute)
+                    previous.used(compute)
+                previous = buffers
+            if previous is not None:
+                yield previous.hand_over(compute)
+            compute.synchronize()
+
+    def free_memory(self) -> int | None:
+        with self.device:
+            pool = cupy.get_default_memory_pool()
+            return int(self.device.mem_info[0] + pool.free_bytes())
+
+    def describe(self) -> dict[str, str]:
+        properties = cupy.cuda.runtime.getDeviceProperties(self.device.id)
+        return super().describe() | {
+            "device": f"cuda:{self.device.id}, {properties['name'].decode()}",
+            "cuda": str(cupy.cuda.runtime.runtimeGetVersion()),
+            "driver": str(cupy.cuda.runtime.driverGetVersion()),
+        }
+
+
+class _Buffers:
+    """A batch's place in pinned host memory and on the device, with the events of its last use."""
+
+    def __init__(self) -> None:
+        self.pinned: list[np.ndarray] = []
+        self.arrays: list[Any] = []
+        self.rows: list[int] = []
+        self.copied = cupy.cuda.Event(disable_timing=True)
+        self.computed = cupy.cuda.Event(disable_timing=True)
+
+    def upload(self, batch: tuple[np.ndarray, ...], copy: Any) -> None:
+        """Start to copy a batch to the device; a shorter one uses the front of the buffers."""
+        if not self.pinned:
+            self.pinned = [cupyx.empty_like_pinned(array) for array in batch]
+            self.arrays = [cupy.empty(array.shape, array.dtype) for array in batch]
+        self.copied.synchronize()
+        copy.wait_event(self.computed)
+        self.rows = [len(array) for array in batch]
+        for pinned, array, host in zip(self.pinned, self.arrays, batch, strict=True):
+            pinned[: len(host)] = host
+            array[: len(host)].set(pinned[: len(host)], stream=copy)
+        self.copied.record(copy)
+
+    def hand_over(self, compute: Any) -> tuple[Any, ...]:
+        """Give the arrays to what is computed in a stream from now on."""
+        compute.wait_event(self.copied)
+        return tuple(array[:n] for array, n in zip(self.arrays, self.rows, strict=True))
+
+    def used(self, compute: Any) -> None:
+        """Note that all that uses the arrays has been asked for."""
+        self.computed.record(compute)
+
+
+def create(device: Any) -> CupyBackend:
+    """Give the backend on a device: ``"cuda"``, ``"cuda:1"``, a number, or one of CuPy's own."""
+    if not isinstance(device, cupy.cuda.Device):
+        kind, _, number = str("cuda" if device is None else device).rpartition("cuda")
+        number = number.removeprefix(":")
+        if kind or (number and not number.isdigit()):
+            raise ValueError(f"device is {device!r}; backend 'cupy' takes 'cuda', 'cuda:0', ...")
+    try:
+        if not isinstance(device, cupy.cuda.Device):
+            device = cupy.cuda.Device(int(number) if number else None)
+        # CuPy imports, and makes a Device, without a GPU: the first allocation is what fails.
+        with device:
+            cupy.zeros(1, dtype=np.float32)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise BackendError(
+            f"Backend 'cupy' finds no usable GPU: {reason}. Check the driver with nvidia-smi, or "
+            "use backend='numpy'."
+        ) from error
+    return CupyBackend(device)
+
+
+# --- kernels: one launch each ------------------------------------------------------------------
+
+
+@cache
+def _gather_kernel() -> Any:
+    return cupy.ElementwiseKernel(
+        "raw T x, I row, F shift, F scale, int64 width",
+        "F out",
+        "out = (F(x[(long long)row * width + i % width]) - shift) * scale;",
+        "mlp_xp_gather",
+    )
+
+
+def _gather(x: Any, rows: Any, scaling: Scaling | None, *, dtype: DType, xp: Namespace) -> Array:
+    """Do what `mlp_xp.step.gather` does in one launch."""
+    if rows is None or not x.flags.c_contiguous:
+        return step.gather(x, rows, scaling, dtype=dtype, xp=xp)
+    out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
+    number = out.dtype.type
+    shift, scale = (number(0), number(1)) if scaling is None else scaling
+    _gather_kernel()(x, rows[:, None], shift, scale, x.shape[1], out)
+    return out
+
+
+@cache
+def _loops() -> dict[str, Loop]:
+    sgd = cupy.ElementwiseKernel(
+        "T g, T rate, T momentum, bool nesterov, T l2",
+        "T p, T v",
+        """
+        T move = rate * (g + l2 * p);
+        v = momentum * v - move;
+        p += nesterov ? momentum * v - move : v;
+        """,
+        "mlp_xp_sgd",
+    )
+    adam = cupy.ElementwiseKernel(
+        "T g, T rate, T shrink, T beta_1, T rest_1, T beta_2, T rest_2, T epsilon, T l2",
+        "T p, T m, T v",
+        """
+        T slope = g + l2 * p;
+        m = beta_1 * m + rest_1 * slope;
+        v = beta_2 * v + rest_2 * (slope * slope);
+        p = shrink * p - rate * m / (sqrt(v) + epsilon);
+        """,
+        "mlp_xp_adam",
+    )
+
+    def fused(kernel: Any) -> Loop:
+        def run(arrays: tuple[Any, ...], scalars: tuple[Any, ...], with_total: bool) -> Any:
+            p, g, *slots = arrays
+            total = cupy.vdot(p, p) if with_total else None
+            kernel(g, *scalars, p, *slots)
+            return total
+
+        return run
+
+    return {"sgd": fused(sgd), "adam": fused(adam)}
+
+
+def _accepts(array: Any) -> bool:
+    return array.dtype in (np.float32, np.float64)
+
+
+_update_tree = make_update(_loops, _accepts)

@@ -1,0 +1,91 @@
+"""JAX: the step is compiled once a fit and takes over the memory of its state."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_xp._typing import Array
+from mlp_xp.backends._base import Backend, BackendError, F
+
+__all__ = ["JaxBackend", "create"]
+
+
+class JaxBackend(Backend):
+    """Arrays on one device.
+
+    JAX has no float64 unless its 64-bit mode is on. It is switched on for what is computed here,
+    and only for that; a caller who goes on computing with float64 results sets ``jax_enable_x64``.
+    """
+
+    name = "jax"
+    fixed_shapes = True
+    donates = True
+    xp = jnp
+
+    def __init__(self, device: jax.Device) -> None:
+        self.device = device
+        self.shares_host_memory = device.platform == "cpu"
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, jax.Array)
+
+    def get(self, array: Any) -> np.ndarray:
+        # A view would hold on to memory that the next step takes over.
+        return np.array(array)
+
+    def put(self, array: Any, dtype: str | None = None) -> Array:
+        with jax.enable_x64(True):
+            return super().put(array, dtype)
+
+    def _move(self, array: Any) -> Array:
+        return jax.device_put(array, self.device)
+
+    def _from_numpy(self, array: np.ndarray) -> Array:
+        return self._move(array)
+
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        stack = contextlib.ExitStack()
+        stack.enter_context(jax.enable_x64(True))
+        # On recent GPUs JAX would round float32 products to 10 bits.
+        stack.enter_context(jax.default_matmul_precision("float32"))
+        return stack
+
+    def compile(self, function: F, *, donate: bool = False) -> F:
+        return jax.jit(function, donate_argnums=0 if donate else ())
+
+    def synchronize(self) -> None:
+        jax.device_put(0.0, self.device).block_until_ready()
+
+    def free_memory(self) -> int | None:
+        statistics = self.device.memory_stats()
+        if not statistics:
+            return None
+        return int(statistics["bytes_limit"] - statistics["bytes_in_use"])
+
+    def describe(self) -> dict[str, str]:
+        return super().describe() | {"device": f"{self.device}, {self.device.device_kind}"}
+
+
+def create(device: Any) -> JaxBackend:
+    """Give the backend on a device: ``"cpu"``, ``"cuda"``, ``"cpu:1"``, or one of JAX's own."""
+    if device is None:
+        return JaxBackend(jax.devices()[0])
+    if isinstance(device, jax.Device):
+        return JaxBackend(device)
+    if not isinstance(device, str):
+        raise ValueError(f"device is {device!r}; backend 'jax' takes e.g. 'cpu', 'cuda:0'.")
+    platform, _, number = device.partition(":")
+    try:
+        devices = jax.devices(platform)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise BackendError(f"Device {device!r} does not work with jax here: {reason}") from error
+    index = int(number) if number.isdigit() else 0
+    if (number and not number.isdigit()) or index >= len(devices):
+        raise ValueError(f"device is {device!r}, and jax has here {[str(d) for d in devices]}.")
+    return JaxBackend(devices[index])

@@ -1,0 +1,236 @@
+"""Batches: which rows a step sees, and how they reach the device.
+
+Resident data lie on the device as they came (uint8 stays uint8) and each step takes its rows there.
+Streamed data stay in the host's memory, or in a memory-mapped file, and each batch travels while
+the one before it is computed with. Both give the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, Protocol
+
+import array_api_compat
+import numpy as np
+
+from mlp_xp._random import host_generator
+from mlp_xp._typing import Array
+from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.step import Batch
+
+__all__ = ["Data", "Placement", "Plan", "Resident", "Streamed", "kept_dtype", "place", "plan_epoch"]
+
+Placement = Literal["auto", "resident", "streamed"]
+
+# What a fit needs beside the data: parameters, slots, gradients, activations, the library's own.
+_SHARE_OF_FREE_MEMORY = 0.8
+
+
+class Plan(NamedTuple):
+    """The steps of one epoch.
+
+    ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
+    that takes all rows as they lie; ``weights`` of the same length, or None where all are 1;
+    ``batch_size``; and for each step the number of samples and the sum of their weights.
+    """
+
+    rows: np.ndarray | None
+    weights: np.ndarray | None
+    batch_size: int
+    counts: list[int]
+    totals: list[float]
+
+
+def plan_epoch(
+    n_samples: int,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    weights: np.ndarray | None = None,
+    pad: bool = False,
+) -> Plan:
+    """Plan one epoch: every sample once, the last batch shorter where they do not divide.
+
+    Parameters
+    ----------
+    n_samples, batch_size : int of at least 1
+    seed : int of at least 0, or None
+        Shuffles, differently each epoch; None keeps the order of the data.
+    epoch : int
+    weights : (n_samples,) floating, optional
+    pad : bool
+        Fill the last batch with samples of weight 0, so that all have one shape. The numbers stay
+        the same, since every loss is a weighted average.
+
+    Returns
+    -------
+    Plan
+
+    Examples
+    --------
+    >>> from mlp_xp.batches import plan_epoch
+    >>> plan_epoch(5, 3).rows, plan_epoch(5, 3).counts
+    (array([0, 1, 2, 3, 4], dtype=int32), [3, 2])
+    >>> plan_epoch(5, 3, pad=True).weights
+    array([1., 1., 1., 1., 1., 0.])
+    """
+    batch_size = min(batch_size, n_samples)
+    n_steps = -(-n_samples // batch_size)
+    counts = [batch_size] * (n_steps - 1) + [n_samples - (n_steps - 1) * batch_size]
+    if n_steps == 1:
+        # The order within a batch changes nothing but the rounding; taking rows would copy all.
+        total = float(n_samples) if weights is None else float(np.sum(weights))
+        return Plan(None, weights, batch_size, counts, [total])
+    if seed is None:
+        rows = np.arange(n_samples, dtype=np.int32)
+    else:
+        generator = host_generator(seed, "shuffle", epoch)
+        rows = generator.permutation(n_samples).astype(np.int32)
+    if weights is not None:
+        weights = weights[rows]
+    missing = n_steps * batch_size - n_samples
+    if pad and missing:
+        weights = np.ones(n_samples) if weights is None else weights
+        weights = np.concatenate([weights, np.zeros(missing, dtype=weights.dtype)])
+        rows = np.concatenate([rows, np.zeros(missing, dtype=rows.dtype)])
+    if weights is None:
+        totals = [float(count) for count in counts]
+    else:
+        starts = range(0, len(weights), batch_size)
+        totals = [float(np.sum(weights[start : start + batch_size])) for start in starts]
+    return Plan(rows, weights, batch_size, counts, totals)
+
+
+class Data(Protocol):
+    """Training data that can be gone through, epoch after epoch."""
+
+    def epoch(self, plan: Plan) -> Iterator[Batch]:
+        """Give the batches of a plan, on the device."""
+        ...
+
+
+class Resident:
+    """Data on the device.
+
+    Parameters
+    ----------
+    backend : Backend
+    x : (samples, features) array of any library and real dtype
+    y : (samples,) or (samples, outputs) array
+    dtype : str
+        Floating-point data are converted to it once; integers stay as they are.
+    """
+
+    def __init__(self, backend: Backend, x: Any, y: Any, dtype: str) -> None:
+        self._backend = backend
+        self._dtype = dtype
+        self.x = backend.put(x, kept_dtype(x, dtype))
+        self.y = backend.put(y)
+
+    def epoch(self, plan: Plan) -> Iterator[Batch]:
+        """Give the batches of a plan: positions in the data."""
+        rows = _split(self._backend, plan.rows, plan)
+        weights = _split(self._backend, plan.weights, plan, self._dtype)
+        for row, weight in zip(rows, weights, strict=True):
+            yield Batch(self.x, self.y, row, weight)
+
+
+class Streamed:
+    """Data in the host's memory or in a memory-mapped file.
+
+    Parameters
+    ----------
+    backend : Backend
+    x : (samples, features) NumPy array of any real dtype
+    y : (samples,) or (samples, outputs) NumPy array
+    dtype : str
+        Floating-point batches are converted to it before they travel.
+    """
+
+    def __init__(self, backend: Backend, x: np.ndarray, y: np.ndarray, dtype: str) -> None:
+        self._backend = backend
+        self._dtype = dtype
+        self.x = x
+        self.y = y
+
+    def epoch(self, plan: Plan) -> Iterator[Batch]:
+        """Give the batches of a plan: the rows themselves."""
+        weights = _split(self._backend, plan.weights, plan, self._dtype)
+        batches = self._backend.feed(self._gather(plan))
+        for (x, y), weight in zip(batches, weights, strict=True):
+            yield Batch(x, y, None, weight)
+
+    def _gather(self, plan: Plan) -> Iterator[tuple[np.ndarray, ...]]:
+        dtype = kept_dtype(self.x, self._dtype) or self.x.dtype
+        for start in range(0, len(plan.counts) * plan.batch_size, plan.batch_size):
+            rows = slice(None) if plan.rows is None else plan.rows[start : start + plan.batch_size]
+            yield self.x[rows].astype(dtype, copy=False), self.y[rows]
+
+
+def place(
+    backend: Backend, x: Any, y: Any, dtype: str, placement: Placement = "auto"
+) -> Resident | Streamed:
+    """Choose between resident and streamed data.
+
+    Parameters
+    ----------
+    backend : Backend
+    x, y : arrays
+        Of the backend's library, or of NumPy.
+    dtype : str
+    placement : {"auto", "resident", "streamed"}, default="auto"
+        By default what is on the device stays there; host data go there if they fit into most of
+        its free memory.
+
+    Returns
+    -------
+    Resident or Streamed
+
+    Raises
+    ------
+    ValueError
+        For another name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.batches import place
+    >>> x, y = np.ones((4, 2), dtype=np.uint8), np.zeros(4, dtype=np.int32)
+    >>> type(place(get_backend("numpy"), x, y, np.dtype("float32"))).__name__
+    'Resident'
+    """
+    if placement not in ("auto", "resident", "streamed"):
+        raise ValueError(
+            f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
+        )
+    if placement == "auto":
+        on_host = isinstance(x, np.ndarray) and not backend.shares_host_memory
+        free = backend.free_memory() if on_host else None
+        fits = free is None or x.nbytes <= _SHARE_OF_FREE_MEMORY * free
+        placement = "resident" if fits else "streamed"
+    if placement == "resident":
+        return Resident(backend, x, y, dtype)
+    return Streamed(backend, to_numpy(x), to_numpy(y), dtype)
+
+
+def _split(
+    backend: Backend, values: np.ndarray | None, plan: Plan, dtype: str | None = None
+) -> list[Array | None]:
+    """Bring an epoch's rows or weights to the device in one transfer; give them step by step."""
+    n_steps = len(plan.counts)
+    if values is None:
+        return [None] * n_steps
+    here = backend.put(values, dtype)
+    full = len(values) // plan.batch_size
+    xp = backend.xp
+    end = full * plan.batch_size
+    steps = list(xp.unstack(xp.reshape(here[:end], (full, plan.batch_size)))) if full else []
+    return steps if full == n_steps else [*steps, here[end:]]
+
+
+def kept_dtype(x: Any, dtype: str) -> str | None:
+    """Give what data are converted to before the steps: integers stay as they are."""
+    is_integer = array_api_compat.array_namespace(x).isdtype(x.dtype, "integral")
+    return None if is_integer else dtype
