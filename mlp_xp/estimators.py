@@ -321,14 +321,16 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
             backend, self._network, self._loss, self._params, X, self._scaling, dtype=self._dtype
         )
         if self.out_activation_ == "logistic":
-            p = backend.xp.concat([1.0 - p, p], axis=1)
+            with backend.scope():
+                p = backend.xp.concat([1.0 - p, p], axis=1)
         return caller.put(p)
 
     def predict_log_proba(self, X: Any) -> Any:
         """Predict logarithms of probabilities; see `predict_proba`."""
         p = self.predict_proba(X)
-        with np.errstate(divide="ignore"):
-            return get_backend(p).xp.log(p)
+        backend = get_backend(p)
+        with backend.scope(), np.errstate(divide="ignore"):
+            return backend.xp.log(p)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Give the accuracy on the given samples.

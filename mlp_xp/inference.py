@@ -70,10 +70,9 @@ def predict(
         for start in range(0, n_samples, _BATCH):
             # A last short batch would cost a compilation of its own where shapes are fixed: it goes
             # back far enough to be a full one, and what was already predicted is dropped.
-            overlap = 0
-            if backend.fixed_shapes and start:
-                overlap = max(start + _BATCH - n_samples, 0)
-            block = x[start - overlap : start + _BATCH, :]
+            stop = min(start + _BATCH, n_samples)
+            overlap = start + _BATCH - stop if backend.fixed_shapes and start else 0
+            block = x[start - overlap : stop, :]
             block = backend.put(block, kept_dtype(block, dtype))
             outputs.append(function(params, block, None, scaling)[overlap:, :])
         return outputs[0] if len(outputs) == 1 else backend.xp.concat(outputs, axis=0)

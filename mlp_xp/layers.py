@@ -131,10 +131,10 @@ def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 def sigmoid(x: Array, *, xp: Namespace) -> Array:
     """Give the logistic function without overflow, ``1 / (1 + exp(-x))``.
 
-    Below the logarithm of the largest number, ``exp(-x)`` would overflow: the input is held there,
-    where the result is already the smallest normal number.
+    Where ``exp(-x)`` would overflow the input is held a little short of that; the result there is
+    as good as 0, about the smallest normal number.
     """
-    limit = -math.log(float(xp.finfo(x.dtype).max))
+    limit = 1.0 - math.log(float(xp.finfo(x.dtype).max))
     y = xp.exp(-xp.maximum(x, limit))
     y += 1.0
     return 1.0 / y

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mlp_xp._random import host_generator
 from mlp_xp._typing import Array, Namespace
@@ -87,7 +88,7 @@ def init_params(network: Network, seed: int) -> Params:
     >>> [layer.W.shape for layer in init_params(Network((4, 3, 2)), seed=0)]
     [(4, 3), (3, 2)]
     """
-    uniform: Callable[..., Array] = host_generator(seed, "weights").uniform
+    uniform: Any = host_generator(seed, "weights").uniform
     factor = 2.0 if network.activation == "logistic" else 6.0
     params = []
     for fan_in, fan_out in zip(network.widths, network.widths[1:], strict=False):

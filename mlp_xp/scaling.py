@@ -51,7 +51,8 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
         spread = xp.zeros_like(mean)
         n = 0
         for start in range(0, x.shape[0], _BLOCK):
-            block = backend.put(x[start : start + _BLOCK, :], dtype)
+            stop = min(start + _BLOCK, x.shape[0])
+            block = backend.put(x[start:stop, :], dtype)
             n_block = block.shape[0]
             block_mean = xp.mean(block, axis=0)
             deviation = block - block_mean

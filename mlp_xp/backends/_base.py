@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
@@ -157,7 +158,8 @@ class Backend:
 
     def describe(self) -> dict[str, str]:
         """Give the library's version, the device's name, and what else a benchmark must state."""
-        return {"library": f"{self.name} {self.xp.__version__}", "device": str(self.device)}
+        version = importlib.import_module(self.name).__version__
+        return {"library": f"{self.name} {version}", "device": str(self.device)}
 
 
 def to_numpy(array: Any) -> np.ndarray:

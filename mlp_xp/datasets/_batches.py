@@ -1,0 +1,148 @@
+"""Decode CIFAR batches, pickled or binary, out of a folder or an archive."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mlp_xp.datasets._files import read_archive, read_file, sha256
+from mlp_xp.datasets._pickles import load_pickle, pixels_of
+from mlp_xp.datasets._types import DatasetError, Labels, Pixels
+
+ROW = 3072  # three planes of 32 by 32 pixels
+
+
+class Files(NamedTuple):
+    """The batches of one official archive."""
+
+    folder: str
+    archive: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+class Kind(NamedTuple):
+    """What tells CIFAR-100 from CIFAR-10: its files, and its labels with their numbers of classes.
+
+    The labels are in the order of a binary record.
+    """
+
+    files: tuple[Files, ...]
+    labels: tuple[tuple[str, int], ...]
+
+
+class Batch(NamedTuple):
+    """One decoded batch; `labels` is (n_images, kinds of label), `sha256` that of the file."""
+
+    pixels: Pixels
+    labels: Labels
+    sha256: str
+
+
+def is_archive(path: Path) -> bool:
+    """Tell by its name whether a path is an archive."""
+    return path.name.endswith((".tar.gz", ".tgz"))
+
+
+def decode_batch(raw: bytes, where: str, kind: Kind) -> Batch:
+    """Decode the bytes of one batch; binary if its name, in `where`, ends in ``.bin``.
+
+    Raises
+    ------
+    DatasetError
+        The batch is damaged, mislabelled or malicious.
+    """
+    decode = _decode_binary if where.endswith(".bin") else _decode_pickle
+    pixels, labels = decode(raw, where, kind)
+    return Batch(pixels, labels, sha256(raw))
+
+
+def _decode_binary(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
+    n_labels = len(kind.labels)
+    if not raw or len(raw) % (n_labels + ROW):
+        raise DatasetError(
+            f"{where} has {len(raw)} bytes, expected a multiple of {n_labels + ROW}: for each "
+            f"image {n_labels} for the label and {ROW} for the pixels. Delete it and fetch it again"
+        )
+    records = np.frombuffer(raw, dtype=np.uint8).reshape(-1, n_labels + ROW)
+    labels = records[:, :n_labels].astype(np.int64)
+    for column, (name, n_classes) in zip(labels.T, kind.labels, strict=True):
+        _check_range(int(column.min()), int(column.max()), n_classes, f"{where}: {name!r}")
+    return records[:, n_labels:], labels
+
+
+def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
+    batch = load_pickle(raw, where)
+    pixels = pixels_of(batch.get("data"), where, ROW)
+    columns = []
+    for name, n_classes in kind.labels:
+        values = batch.get(name)
+        if not isinstance(values, list) or len(values) != len(pixels):
+            size = f" of {len(values)}" if isinstance(values, list) else ""
+            raise DatasetError(
+                f"{where}: {name!r} is a {type(values).__name__}{size}, expected a list of "
+                f"{len(pixels)}, one label an image. Delete it and fetch it again"
+            )
+        if not all(type(value) is int for value in values):
+            raise DatasetError(
+                f"{where}: {name!r} has other things than whole numbers. Delete it and fetch it "
+                "again"
+            )
+        _check_range(min(values), max(values), n_classes, f"{where}: {name!r}")
+        columns.append(np.array(values, dtype=np.int64))
+    return pixels, np.stack(columns, axis=1)
+
+
+def _check_range(lowest: int, highest: int, n_classes: int, what: str) -> None:
+    if lowest < 0 or highest >= n_classes:
+        raise DatasetError(
+            f"{what} go from {lowest} to {highest}, expected 0 to {n_classes - 1}. Delete it and "
+            "fetch it again"
+        )
+
+
+def _members(path: Path, kind: Kind) -> Iterator[tuple[Files, str, bytes]]:
+    """Yield the batches in a folder or archive, each with the list of files that it belongs to."""
+    if is_archive(path):
+        owners = {f"{f.folder}/{name}": f for f in kind.files for name in f.train + f.test}
+        for member, raw in read_archive(path, owners.keys()):
+            yield owners[member], member.rpartition("/")[2], raw
+        return
+    for files in kind.files:
+        if any((path / name).exists() for name in files.train + files.test):
+            for name in files.train + files.test:
+                yield files, name, read_file(path / name)
+            return
+
+
+def read_batches(path: Path, kind: Kind) -> tuple[list[Batch], list[Batch]]:
+    """Return the training and the test batches, each in the official order.
+
+    Raises
+    ------
+    DatasetError
+        There is no complete set of batches, or one of them is damaged.
+    """
+    if not is_archive(path) and not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise DatasetError(f"{path} {what}, expected {_expected(kind)}")
+    found: dict[Files, dict[str, Batch]] = {}
+    for files, name, raw in _members(path, kind):
+        found.setdefault(files, {})[name] = decode_batch(raw, f"{path}/{name}", kind)
+    for files, batches in found.items():
+        if batches.keys() == {*files.train, *files.test}:
+            return [batches[name] for name in files.train], [batches[name] for name in files.test]
+    names = sorted(name for batches in found.values() for name in batches)
+    raise DatasetError(
+        f"{path} has {', '.join(names) or 'no batch'}, expected {_expected(kind)}, complete. "
+        "Delete it and fetch it again"
+    )
+
+
+def _expected(kind: Kind) -> str:
+    return " or ".join(
+        f"a folder like {files.folder} (or {files.archive}) with "
+        f"{', '.join(files.train + files.test)}"
+        for files in kind.files
+    )

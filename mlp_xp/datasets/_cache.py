@@ -1,0 +1,131 @@
+"""The user's cache of decoded arrays: one folder a data set, one ``.npy`` file an array.
+
+A folder is written beside its place and renamed into it, so it is there whole or not at all, for
+every process. Its content is verified before it is stored; at each load only shape, dtype and file
+size are checked, which finds a file cut short in no time but not a changed byte.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_xp.datasets._types import DatasetError
+
+
+def cache_dir() -> Path:
+    """Return the folder of the cache: ``MLP_XP_CACHE``, else ``mlp-xp`` where the system caches."""
+    if given := os.environ.get("MLP_XP_CACHE"):
+        return Path(given).expanduser()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "mlp-xp"
+
+
+def is_stored(name: str) -> bool:
+    """Tell whether the cache has the data set `name`."""
+    return (cache_dir() / name).is_dir()
+
+
+def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write verified arrays to the cache, all or nothing; OSError if the disk refuses."""
+    folder = cache_dir() / name
+    scratch = folder.with_name(f".{name}-{secrets.token_hex(8)}")
+    scratch.mkdir(parents=True)
+    try:
+        for key, array in arrays.items():
+            with (scratch / f"{key}.npy").open("xb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            # Another process was first, and what it stored passed the same check.
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def open_stored(
+    name: str, layout: Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a stored data set: images as read-only memory maps, labels in memory.
+
+    Parameters
+    ----------
+    name : str
+        The data set's folder in the cache.
+    layout : mapping of str to (shape, dtype)
+        What must be there.
+
+    Raises
+    ------
+    DatasetError
+        A file is missing, cut short, or holds another shape or dtype.
+    """
+    folder = cache_dir() / name
+    arrays: dict[str, NDArray[Any]] = {}
+    for key, (shape, dtype) in layout.items():
+        path = folder / f"{key}.npy"
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            right = (array.shape, array.dtype) == (shape, np.dtype(dtype))
+            right = right and array.offset + array.nbytes == path.stat().st_size
+        except (OSError, ValueError, EOFError):
+            right = False
+        if not right:
+            raise DatasetError(
+                f"the cached file {path} is missing or damaged, expected {np.dtype(dtype)} of "
+                f"shape {shape}: delete the folder {folder} and load the data set again"
+            )
+        arrays[key] = array if array.ndim == 2 else np.array(array)
+    return arrays
+
+
+def seen_mark(name: str, source: Path) -> Path:
+    """Return the empty file whose presence says that `source`, as it now is, was verified.
+
+    Its name is a digest of the source's path and of name, size and times of each of its files.
+    """
+    source = source.resolve()
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    stats = [(file.name, file.stat()) for file in files if file.exists()]
+    facts = [(key, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for key, stat in stats]
+    digest = hashlib.sha256(repr((str(source), facts)).encode()).hexdigest()
+    return cache_dir() / name / f"seen-{digest[:32]}"
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the lock under which `name` is fetched; other processes wait for it."""
+    path = cache_dir() / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        if sys.platform == "win32":
+            import msvcrt
+
+            while True:
+                try:
+                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+                except OSError:  # it gives up after ten seconds
+                    continue
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

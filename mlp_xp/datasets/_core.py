@@ -1,0 +1,145 @@
+"""One way to load every data set: find it, read it, verify it, keep it decoded."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_xp.datasets import _cache
+from mlp_xp.datasets._download import Remote, UnreachableError, download
+from mlp_xp.datasets._types import Content, DatasetError
+
+Arrays = dict[str, NDArray[Any]]
+Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What distinguishes one data set from another.
+
+    Attributes
+    ----------
+    name : str
+        Its name on the command line, and its folder in the cache.
+    places : tuple of str
+        Files and folders to look for, in this order; relative ones lie in ``data``.
+    read : callable
+        Reads the content of a file or folder.
+    official : frozenset of tuple of str
+        The fingerprints of the published data; only what has one of them is ever stored.
+    layout : mapping of str to (shape, dtype)
+        The arrays of the published data.
+    remotes : tuple of Remote
+        The official files on the web.
+    fallback : callable or None
+        Fetches the content elsewhere, into the empty folder it is given.
+    by_hand : str
+        What to type if nothing can be fetched.
+    """
+
+    name: str
+    places: tuple[str, ...]
+    read: Callable[[Path], Content]
+    official: frozenset[tuple[str, ...]]
+    layout: Layout
+    remotes: tuple[Remote, ...]
+    by_hand: str
+    fallback: Callable[[Path], Content] | None = None
+
+
+def find(spec: Spec) -> Path | None:
+    """Return the first of the data set's places that exists, None if none does."""
+    places = (Path("data") / place for place in spec.places)
+    return next((place for place in places if place.exists()), None)
+
+
+def locate(spec: Spec) -> Path | None:
+    """Return where `load` would take the data set from, None if it would have to fetch it."""
+    stored = _cache.cache_dir() / spec.name
+    return find(spec) or (stored if stored.is_dir() else None)
+
+
+def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
+    """Return the arrays of a data set: from `path`, from ``data``, from the cache, or fetched.
+
+    What holds the published number of images must be the published data, and comes out of the
+    cache from the second time on. Anything smaller or larger is somebody's own data: its structure
+    is checked, and it is never stored.
+
+    Raises
+    ------
+    DatasetError
+        The data set is damaged, is not what was published, or cannot be fetched.
+    """
+    source = Path(path) if path is not None else find(spec)
+    if source is None:
+        if not _cache.is_stored(spec.name):
+            _fetch(spec)
+        return _cache.open_stored(spec.name, spec.layout)
+    mark = _cache.seen_mark(spec.name, source)  # before it is read: a change meanwhile shows
+    if mark.exists():
+        return _cache.open_stored(spec.name, spec.layout)
+    content = spec.read(source)
+    arrays = dict(content.arrays)
+    if content.fingerprint in spec.official:
+        return _keep(spec, mark, arrays)
+    if all(arrays[key].shape == shape for key, (shape, _) in spec.layout.items()):
+        raise DatasetError(
+            f"{source} is not the {spec.name} that was published: it has as many images, but other "
+            "pixels, labels or order. Delete it and fetch it again"
+        )
+    return arrays
+
+
+def _keep(spec: Spec, mark: Path, arrays: Arrays) -> Arrays:
+    try:
+        if not _cache.is_stored(spec.name):
+            _cache.store(spec.name, arrays)
+        mark.touch()
+    except OSError:
+        return arrays  # no room or no right to write: the cache saves time, it is not needed
+    return _cache.open_stored(spec.name, spec.layout)
+
+
+def _fetch(spec: Spec) -> None:
+    try:
+        with _cache.locked(spec.name):
+            if _cache.is_stored(spec.name):  # by the process that held the lock
+                return
+            downloads = _cache.cache_dir() / f"{spec.name}.download"
+            downloads.mkdir(exist_ok=True)
+            content = _fetch_content(spec, downloads)
+            if content.fingerprint not in spec.official:
+                raise DatasetError(
+                    f"what was fetched for {spec.name} is not what was published; nothing was "
+                    f"stored. {spec.by_hand}"
+                )
+            _cache.store(spec.name, content.arrays)
+            shutil.rmtree(downloads)
+    except OSError as error:
+        raise DatasetError(
+            f"{spec.name} cannot be kept in {_cache.cache_dir()} ({error}): make room there, or "
+            "name another folder, as in export MLP_XP_CACHE=/path/to/folder"
+        ) from error
+
+
+def _fetch_content(spec: Spec, downloads: Path) -> Content:
+    try:
+        files = [download(remote, downloads) for remote in spec.remotes]
+    except UnreachableError as error:
+        reasons = str(error)
+    else:
+        return spec.read(files[0] if len(files) == 1 else downloads)
+    if spec.fallback is not None:
+        try:
+            with tempfile.TemporaryDirectory(dir=downloads) as scratch:
+                return spec.fallback(Path(scratch))
+        except UnreachableError as error:
+            reasons = f"{reasons}; {error}"
+    raise DatasetError(f"{spec.name} cannot be fetched: {reasons}. {spec.by_hand}")

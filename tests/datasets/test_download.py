@@ -1,0 +1,185 @@
+import hashlib
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from mlp_xp.datasets import DatasetError, _download
+from mlp_xp.datasets._download import Remote, UnreachableError, download
+
+BODY = np.random.default_rng(0).bytes(1_000_000)
+CUT = 1 << 18  # what is written to disk at a time
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each request by the next of `answers`, and the last one for ever."""
+
+    def __init__(self, answers):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = list(answers)
+        self.ranges = []
+
+    def next_answer(self):
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.ranges.append(self.headers["Range"])
+        self.server.next_answer()(self)
+
+    def log_message(self, *_):
+        pass
+
+
+def send(handler, *, body=BODY, cut=None, use_range=True, length=True):
+    start = 0
+    if use_range and handler.headers["Range"]:
+        start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        if start >= len(body):
+            handler.send_error(416)
+            return
+    handler.send_response(206 if start else 200)
+    if length:
+        handler.send_header("Content-Length", str(len(body) - start))
+    handler.end_headers()
+    handler.wfile.write(body[start : start + cut if cut is not None else None])
+
+
+def whole(handler):
+    send(handler)
+
+
+def cut(handler):
+    send(handler, cut=CUT)
+
+
+def status(code):
+    return lambda handler: handler.send_error(code)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    @contextmanager
+    def running(*answers):
+        with Server(answers) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            try:
+                yield server, Remote(f"http://127.0.0.1:{server.server_port}/x.tar.gz", SHA256)
+            finally:
+                server.shutdown()
+                thread.join()
+
+    return running
+
+
+def test_a_download_arrives_whole_and_leaves_no_part(serve, tmp_path):
+    with serve(whole) as (server, remote):
+        path = download(remote, tmp_path)
+        assert path == tmp_path / "x.tar.gz"
+        assert path.read_bytes() == BODY
+        assert list(tmp_path.iterdir()) == [path]
+        assert download(remote, tmp_path) == path
+        assert server.ranges == [None]  # the second time it was there
+
+
+def test_a_cut_download_is_resumed(serve, tmp_path):
+    with serve(cut, cut, cut, whole) as (server, remote):
+        assert download(remote, tmp_path, pause=0).read_bytes() == BODY
+        assert server.ranges == [None, *(f"bytes={n * CUT}-" for n in (1, 2, 3))]
+
+
+def test_progress_renews_the_attempts(serve, tmp_path):
+    with serve(cut, status(503), cut, status(503), whole) as (_, remote):
+        assert download(remote, tmp_path, attempts=3, pause=0).read_bytes() == BODY
+
+
+def test_a_server_that_ignores_ranges_sends_all_again(serve, tmp_path):
+    def ignores(handler):
+        send(handler, use_range=False)
+
+    with serve(cut, ignores) as (server, remote):
+        assert download(remote, tmp_path, pause=0).read_bytes() == BODY
+        assert server.ranges == [None, f"bytes={CUT}-"]
+
+
+def test_the_next_call_goes_on_from_the_part(serve, tmp_path):
+    with serve(cut, status(404)) as (_, remote):
+        with pytest.raises(UnreachableError):
+            download(remote, tmp_path, pause=0)
+        assert (tmp_path / "x.tar.gz.part").stat().st_size == CUT
+    with serve(whole) as (server, remote):
+        assert download(remote, tmp_path).read_bytes() == BODY
+        assert server.ranges == [f"bytes={CUT}-"]
+
+
+def test_a_part_that_is_whole_is_taken(serve, tmp_path):
+    (tmp_path / "x.tar.gz.part").write_bytes(BODY)
+    with serve(whole) as (_, remote):
+        assert download(remote, tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("kind", ["tampered", "too short", "foreign part"])
+def test_a_wrong_file_is_refused_and_deleted(serve, tmp_path, kind):
+    def answer(handler):
+        if kind == "tampered":
+            send(handler, body=b"x" + BODY[1:])
+        elif kind == "too short":
+            send(handler, body=BODY[:-1], length=False)
+        else:
+            send(handler)
+
+    if kind == "foreign part":
+        (tmp_path / "x.tar.gz.part").write_bytes(b"x" * 1000)
+    wrong = rf"SHA-256 \w+, expected {SHA256}; it was deleted"
+    with serve(answer) as (_, remote), pytest.raises(DatasetError, match=wrong):
+        download(remote, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_endless_file_is_refused(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(_download, "LIMIT", 500_000)
+    too_much = "sends more than 500000 bytes"
+    with serve(whole) as (_, remote), pytest.raises(DatasetError, match=too_much):
+        download(remote, tmp_path)
+
+
+def test_a_busy_server_is_tried_again(serve, tmp_path):
+    with serve(status(503), status(429), whole) as (_, remote):
+        assert download(remote, tmp_path, pause=0).read_bytes() == BODY
+
+
+def test_a_server_that_stays_busy_is_given_up(serve, tmp_path):
+    with serve(status(503)) as (server, remote):
+        with pytest.raises(UnreachableError, match=r"x\.tar\.gz cannot be reached \(503"):
+            download(remote, tmp_path, attempts=3, pause=0)
+        assert len(server.ranges) == 3
+
+
+def test_a_missing_file_is_not_tried_again(serve, tmp_path):
+    with serve(status(404)) as (server, remote):
+        with pytest.raises(UnreachableError, match="404"):
+            download(remote, tmp_path, pause=0)
+        assert len(server.ranges) == 1
+
+
+def test_a_refused_connection_is_unreachable(serve, tmp_path):
+    with serve(whole) as (_, remote):
+        pass
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        download(remote, tmp_path, pause=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_the_error_says_what_to_install(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(ImportError, match=r'pip install "mlp-xp\[cli\]"'):
+        download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path)

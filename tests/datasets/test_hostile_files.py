@@ -1,0 +1,242 @@
+"""Damaged, mislabelled and malicious files: a clear error, nothing run, nothing stored."""
+
+import functools
+import gzip
+import os
+import pickle
+import struct
+import tarfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from official_formats import (
+    binary,
+    cifar10_files,
+    images,
+    python2_pickle,
+    write_archive,
+    write_folder,
+)
+
+from mlp_xp.datasets import DatasetError, _files, load_cifar10, read_cifar
+
+GOOD = images(4, seed=0)
+
+
+class Call:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+class SetState:
+    """Pickles as an array whose state was replaced."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce__(self):
+        function, arguments, _ = GOOD.x.__reduce__()
+        return function, arguments, self.state
+
+
+def dump(**batch):
+    return pickle.dumps({key.encode(): value for key, value in batch.items()}, protocol=2)
+
+
+def array_state(shape=GOOD.x.shape, dtype=GOOD.x.dtype, raw=None):
+    return (1, shape, dtype, False, GOOD.x.tobytes() if raw is None else raw)
+
+
+LABELS = [int(v) for v in GOOD.y]
+
+
+PICKLES = {
+    "os.system": lambda mark: dump(data=Call(os.system, f"touch {mark}"), labels=LABELS),
+    "a key that calls": lambda mark: pickle.dumps({Call(os.mkdir, str(mark)): 1}, protocol=2),
+    "builtins.eval": lambda mark: dump(data=Call(eval, f"open({str(mark)!r}, 'w')")),
+    "getattr": lambda mark: dump(data=Call(getattr, [], "append")),
+    "partial": lambda mark: dump(data=functools.partial(os.mkdir, str(mark))),
+    "numpy.load": lambda mark: dump(data=Call(np.load, "x.npy")),
+    "OrderedDict": lambda mark: dump(data=OrderedDict()),
+    "protocol 4": lambda mark: pickle.dumps(Call(os.mkdir, str(mark)), protocol=4),
+    "persistent id": lambda mark: b"\x80\x02Pabc\n.",
+    "extension code": lambda mark: b"\x80\x02\x82\x01.",
+    "NEWOBJ": lambda mark: b"\x80\x02cnumpy\nndarray\n)\x81K\x05b.",
+    "memo bomb": lambda mark: b"\x80\x02Nr" + struct.pack("<I", 0x7FFFFFFF) + b".",
+    "deep key": lambda mark: b"\x80\x02}()" + b"\x85" * 300_000 + b"Nu.",
+    "cut short": lambda mark: python2_pickle(GOOD.x, labels=GOOD.y)[:-1000],
+    "empty": lambda mark: b"",
+    "not a pickle": lambda mark: b"<html>Service unavailable</html>",
+    "not a dictionary": lambda mark: pickle.dumps([1, 2], protocol=2),
+    "no data": lambda mark: dump(labels=LABELS),
+    "data is a list": lambda mark: dump(data=[[1, 2]], labels=LABELS),
+    "no labels": lambda mark: dump(data=GOOD.x),
+    "labels not a list": lambda mark: dump(data=GOOD.x, labels=tuple(LABELS)),
+    "too few labels": lambda mark: dump(data=GOOD.x, labels=LABELS[1:]),
+    "label too large": lambda mark: dump(data=GOOD.x, labels=[*LABELS[1:], 10]),
+    "label far too large": lambda mark: dump(data=GOOD.x, labels=[*LABELS[1:], 2**80]),
+    "label negative": lambda mark: dump(data=GOOD.x, labels=[*LABELS[1:], -1]),
+    "label not whole": lambda mark: dump(data=GOOD.x, labels=[*LABELS[1:], 1.0]),
+    "label a bool": lambda mark: dump(data=GOOD.x, labels=[*LABELS[1:], True]),
+    "float data": lambda mark: dump(data=GOOD.x.astype(np.float32), labels=LABELS),
+    "int8 data": lambda mark: dump(data=GOOD.x.astype(np.int8), labels=LABELS),
+    "object data": lambda mark: dump(data=GOOD.x[:, :2].astype(object), labels=LABELS),
+    "object dtype": lambda mark: dump(
+        data=SetState(array_state(dtype=np.dtype("O"), raw=[None] * GOOD.x.size)), labels=LABELS
+    ),
+    "wrong width": lambda mark: dump(data=GOOD.x[:, :-1], labels=LABELS),
+    "three axes": lambda mark: dump(data=GOOD.x.reshape(4, 3, 1024), labels=LABELS),
+    "no rows": lambda mark: python2_pickle(GOOD.x[:0], labels=[]),
+    "huge shape": lambda mark: dump(data=SetState(array_state(shape=(2**62, 3072))), labels=LABELS),
+    "negative shape": lambda mark: dump(
+        data=SetState(array_state(shape=(-4, -3072))), labels=LABELS
+    ),
+    "too few bytes": lambda mark: dump(data=SetState(array_state(raw=b"abc")), labels=LABELS),
+    "state is a number": lambda mark: dump(data=SetState(5), labels=LABELS),
+}
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_a_hostile_pickle_is_refused(tmp_path, batches, name, in_cache):
+    mark = tmp_path / "it-ran"
+    folder = write_folder(
+        tmp_path / "cifar-10-batches-py",
+        cifar10_files(batches, python2_pickle) | {"data_batch_2": PICKLES[name](mark)},
+    )
+    for read in (read_cifar, load_cifar10):
+        with pytest.raises(DatasetError, match=r"data_batch_2.*(expected|fetch it again)"):
+            read(folder)
+    with pytest.raises(DatasetError, match="data_batch_2"):
+        read_cifar(folder / "data_batch_2")
+    assert not mark.exists()
+    assert in_cache() == []
+
+
+def test_the_error_names_what_the_pickle_asked_for(tmp_path):
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(PICKLES["os.system"](tmp_path / "it-ran"))
+    with pytest.raises(DatasetError, match=r"it asks for (posix|nt)\.system, .*nothing in it was"):
+        read_cifar(path)
+
+
+@pytest.mark.parametrize("name", ["memo bomb", "deep key"])
+def test_a_bomb_is_found_before_it_goes_off(tmp_path, name):
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(PICKLES[name](None))
+    with pytest.raises(DatasetError, match="it is made to exhaust the memory"):
+        read_cifar(path)
+
+
+def test_one_pickle_cannot_change_how_the_next_is_read(tmp_path):
+    """BUILD can set attributes: here, a default for the argument of what stands for encode."""
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(b"\x80\x02c_codecs\nencode\nN}X\x0c\0\0\0__defaults__X\1\0\0\0x\x85s\x86b.")
+    with pytest.raises(DatasetError, match="holds a function"):
+        read_cifar(path)
+    path.write_bytes(b"\x80\x02}(X\1\0\0\0ac_codecs\nencode\n)Ru.")
+    with pytest.raises(DatasetError, match="missing 1 required positional argument"):
+        read_cifar(path)
+
+
+BINARIES = {
+    "empty": b"",
+    "cut short": binary(GOOD.x, GOOD.y)[:-1],
+    "label too large": binary(GOOD.x, np.array([0, 1, 2, 10])),
+}
+
+
+@pytest.mark.parametrize("name", BINARIES)
+def test_a_damaged_binary_batch_is_refused(tmp_path, batches, name, in_cache):
+    files = cifar10_files(batches, binary) | {"data_batch_5.bin": BINARIES[name]}
+    folder = write_folder(tmp_path / "cifar-10-batches-bin", files)
+    with pytest.raises(DatasetError, match=r"data_batch_5\.bin.*etch it again"):
+        load_cifar10(folder)
+    assert in_cache() == []
+
+
+def member(name, kind=tarfile.REGTYPE, **fields):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info
+
+
+BATCH = "cifar-10-batches-py/data_batch_1"
+MEMBERS = {
+    "outside": member("cifar-10-batches-py/../../evil"),
+    "absolute": member("/evil"),
+    "symbolic link": member(BATCH, tarfile.SYMTYPE, linkname="/etc/passwd"),
+    "hard link": member(BATCH, tarfile.LNKTYPE, linkname="cifar-10-batches-py/test_batch"),
+    "device": member(BATCH, tarfile.CHRTYPE),
+    "fifo": member("cifar-10-batches-py/fifo", tarfile.FIFOTYPE),
+    "sparse": member(BATCH, pax_headers={"GNU.sparse.map": "0,0", "GNU.sparse.size": "9" * 15}),
+    "folder for a batch": member(BATCH, tarfile.DIRTYPE),
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_an_archive_with_a_trap_is_refused(tmp_path, batches, name, in_cache):
+    files = cifar10_files(batches, python2_pickle)
+    members = {f"cifar-10-batches-py/{n}": raw for n, raw in files.items()}
+    if MEMBERS[name].name == BATCH:
+        del members[BATCH]
+    path = write_archive(tmp_path / "a.tar.gz", members, MEMBERS[name])
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DatasetError, match=r"a\.tar\.gz.*member.*etch it again|is a folder"):
+        load_cifar10(path)
+    assert set(tmp_path.rglob("*")) == before
+    assert in_cache() == []
+
+
+def test_an_archive_of_too_many_members_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "_MAX_MEMBERS", 3)
+    path = write_archive(tmp_path / "a.tar.gz", {f"{i}": b"" for i in range(4)})
+    with pytest.raises(DatasetError, match="member number 4"):
+        read_cifar(path)
+
+
+@pytest.mark.parametrize("where", ["wanted", "unwanted"])
+def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(_files, "LIMIT", 1 << 20)
+    name = BATCH if where == "wanted" else "zeros"
+    path = write_archive(tmp_path / "a.tar.gz", {name: bytes(2 << 20)})
+    assert path.stat().st_size < 10_000
+    with pytest.raises(DatasetError, match=r"a\.tar\.gz holds more than 1048576 bytes"):
+        read_cifar(path)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_larger_than_the_limit_is_refused(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(_files, "LIMIT", 1 << 20)
+    path = tmp_path / "data_batch_1.bin"
+    path.write_bytes(pack(bytes(2 << 20)))
+    with pytest.raises(DatasetError, match="holds more than"):
+        read_cifar(path)
+
+
+@pytest.mark.parametrize("kind", ["cut short", "not gzip", "bad checksum", "not tar", "empty"])
+def test_a_damaged_archive_is_refused(tmp_path, batches, kind, in_cache):
+    files = cifar10_files(batches, python2_pickle)
+    path = write_archive(
+        tmp_path / "a.tar.gz", {f"cifar-10-batches-py/{n}": raw for n, raw in files.items()}
+    )
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut short": whole[: len(whole) // 2],
+            "not gzip": b"<html>moved</html>",
+            "bad checksum": whole[:-8] + bytes(8),
+            "not tar": gzip.compress(b"hello" * 1000),
+            "empty": b"",
+        }[kind]
+    )
+    with pytest.raises(DatasetError, match=r"a\.tar\.gz .*etch it again"):
+        load_cifar10(path)
+    assert in_cache() == []

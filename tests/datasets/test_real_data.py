@@ -1,0 +1,82 @@
+"""The real data sets, where they are in the cache: nothing is fetched here."""
+
+import hashlib
+import time
+
+import numpy as np
+import pytest
+
+from mlp_xp.datasets import LOADERS, cache_dir, cifar
+
+pytestmark = pytest.mark.real_data
+
+# SHA-256 of the files in cifar-10-binary.tar.gz, as torchvision for Ruby has them.
+BINARY = {
+    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where there is no folder data
+
+    def cached(name):
+        if not (cache_dir() / name).is_dir():
+            pytest.skip(f"{name} is not in {cache_dir()}; load it once to run this test")
+        return LOADERS[name]()
+
+    return cached
+
+
+def test_cifar10_has_the_known_figures(load):
+    d = load("cifar10")
+    assert (d.x_train.shape, d.x_train.dtype) == ((50_000, 3072), np.uint8)
+    assert (d.x_test.shape, d.x_test.dtype) == ((10_000, 3072), np.uint8)
+    assert (d.y_train.shape, d.y_train.dtype) == ((50_000,), np.int64)
+    assert d.y_train[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
+    assert np.bincount(d.y_train).tolist() == [5000] * 10
+    assert np.bincount(d.y_test).tolist() == [1000] * 10
+    planes = d.x_train.reshape(-1, 3, 1024)
+    for channel, mean, std in (
+        (0, 0.49139968, 0.24703223),
+        (1, 0.48215841, 0.24348513),
+        (2, 0.44653091, 0.26158784),
+    ):
+        counts = np.bincount(planes[:, channel].ravel(), minlength=256)
+        values = np.arange(256) / 255
+        found = counts @ values / counts.sum()
+        assert found == pytest.approx(mean, abs=5e-9)
+        variance = counts @ (values - found) ** 2 / counts.sum()
+        assert np.sqrt(variance) == pytest.approx(std, abs=5e-9)
+
+
+def test_cifar10_written_as_binary_batches_is_the_official_archive(load):
+    d = load("cifar10")
+    x = [*np.split(d.x_train, 5), d.x_test]
+    y = [*np.split(d.y_train, 5), d.y_test]
+    for pixels, labels, digest in zip(x, y, BINARY.values(), strict=True):
+        records = np.column_stack([labels.astype(np.uint8), pixels])
+        assert hashlib.sha256(records.data).hexdigest() == digest
+
+
+def test_cifar10_in_the_cache_has_the_pinned_digests(load):
+    d = load("cifar10")
+    (pinned,) = cifar.CIFAR10.official
+    found = tuple(hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for a in d[:4])
+    assert found == pinned
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
+def test_a_second_load_takes_no_time_and_copies_nothing(load, name):
+    load(name)
+    start = time.perf_counter()
+    d = load(name)
+    assert time.perf_counter() - start < 0.1
+    for x in (d.x_train, d.x_test):
+        assert isinstance(x, np.memmap)
+        assert not x.flags.writeable
