@@ -13,8 +13,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 import numpy as np
 import pytest
+from helpers import make_backend
 
-from mlp_xp.backends import Backend, BackendError, get_backend
+from mlp_xp.backends import Backend, BackendError
 
 DEFAULT = (
     "numpy",
@@ -25,11 +26,6 @@ DEFAULT = (
     "array_api_strict:device1",
 )
 RAN = pytest.StashKey[dict[str, int]]()
-
-
-def make_backend(spec: str) -> Backend:
-    name, _, device = spec.partition(":")
-    return get_backend(name, device or None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,15 +71,6 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     for spec in config.specs:
         ran = f"{counts[spec]} tests" if spec in counts else "SKIPPED"
         terminalreporter.write_line(f"{spec:28} {ran}")
-
-
-def tolerance(dtype: str, terms: int = 1) -> float:
-    """Give what two orders of the same arithmetic may differ by, relative to the largest term.
-
-    Rounding errors of a sum of ``terms`` numbers grow with the square root of their number; 32
-    covers the few roundings of each term.
-    """
-    return 32 * float(np.finfo(dtype).eps) * max(terms, 1) ** 0.5
 
 
 @pytest.fixture

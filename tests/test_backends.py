@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import make_backend
+from helpers import make_backend
 
 from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy

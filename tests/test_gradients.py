@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import tolerance
+from helpers import tolerance
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import tolerance
+from helpers import tolerance
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, init_slots, update_tree

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import tolerance
+from helpers import tolerance
 
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import Resident, Streamed, place, plan_epoch
