@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp.backends import BACKENDS, Backend, get_backend, to_numpy
+from mlp_xp.backends import BACKENDS, get_backend, to_numpy
 from mlp_xp.fitting import Training
 from mlp_xp.inference import predict
 from mlp_xp.layers import ACTIVATIONS
@@ -148,7 +148,7 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
             Interval(Integral, 1, None, closed="left"),
             Options(Real, {np.inf}),
         ],
-        "backend": [StrOptions({"auto", *BACKENDS}), Backend, None],
+        "backend": [StrOptions({"auto", *BACKENDS}), None],
         "device": "no_validation",  # get_backend checks it
         "precision": [StrOptions({"auto", "float32", "float64"})],
         "input_scaling": [StrOptions({"standardize"}), None],

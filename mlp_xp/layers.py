@@ -135,7 +135,9 @@ def sigmoid(x: Array, *, xp: Namespace) -> Array:
     as good as 0, about the smallest normal number.
     """
     limit = 1.0 - math.log(float(xp.finfo(x.dtype).max))
-    y = xp.exp(-xp.maximum(x, limit))
+    y = xp.maximum(x, limit)
+    y *= -1.0
+    y = xp.exp(y)
     y += 1.0
     return 1.0 / y
 

@@ -6,10 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import make_backend
+from helpers import make_backend, tolerance
 
 from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
+from mlp_xp.layers import Dense, dense
 from mlp_xp.step import Scaling, gather
 
 
@@ -237,6 +238,58 @@ def test_the_backends_gather_does_what_the_default_does(
             backend.get(kernel), backend.get(default), rtol=4 * np.finfo(dtype).eps
         )
         np.testing.assert_array_equal(backend.get(here), x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [3, 512, 1001])
+@pytest.mark.parametrize(
+    ("fan_in", "fan_out"), [(300, 64), (259, 48), (258, 32), (300, 16), (9, 7)]
+)
+def test_dense_for_large_batches_does_what_the_default_does(
+    backend, fan_in, fan_out, rows, dtype, rng
+):
+    arrays = [
+        rng.standard_normal(shape).astype(dtype)
+        for shape in ((rows, fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out))
+    ]
+    with backend.scope():
+        x, W, b, dy = map(backend.put, arrays)
+        with backend.large_batches(W) as kernels:
+            found = products(kernels.dense, x, W, b, dy, backend)
+            if rows > 600:  # Rows of a wider array, and a gradient that lies the other way.
+                wide = backend.put(np.concatenate([arrays[0], arrays[0]], axis=1))
+                turned = backend.put(np.asfortranarray(arrays[3]))
+                again = products(kernels.dense, wide[:, :fan_in], W, b, turned, backend)
+                for one, other in zip(again, found, strict=True):
+                    np.testing.assert_allclose(one, other, atol=tolerance(dtype, rows) * rows)
+        expected = products(dense, x, W, b, dy, backend)
+    for mine, plain in zip(found, expected, strict=True):
+        assert mine.dtype == plain.dtype == dtype
+        scale = np.abs(plain).max()
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=scale * tolerance(dtype, fan_in))
+
+
+def products(layer, x, W, b, dy, backend):
+    y, pullback = layer(Dense(W, b), x, xp=backend.xp)
+    dx, grads = pullback(dy, need_dx=True)
+    return [backend.get(array) for array in (y, dx, *grads)]
+
+
+def test_the_narrow_kernel_runs_where_it_can(rng):
+    """Else the equivalence above would compare the default with itself."""
+    pytest.importorskip("numba")
+    from threadpoolctl import threadpool_info
+
+    from mlp_xp.backends import _narrow
+
+    W = rng.standard_normal((300, 64)).astype(np.float32)
+    backend = get_backend("numpy")
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    with backend.large_batches(W) as kernels:
+        assert (kernels.dense is _narrow.dense) == _narrow._has_wide_vectors()
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
+    with backend.large_batches(W.astype(np.float64)) as kernels:
+        assert kernels == backend.kernels
 
 
 def test_numpy_without_numba_takes_the_defaults(monkeypatch):

@@ -129,6 +129,16 @@ class Backend:
         """Give the context that everything is computed in."""
         return contextlib.nullcontext()
 
+    def large_batches(self, W: Array) -> contextlib.AbstractContextManager[Kernels]:
+        """Give the kernels for thousands of rows at a time, in the context they are to run in.
+
+        Parameters
+        ----------
+        W : (fan_in, fan_out)
+            Of the first layer, which decides.
+        """
+        return contextlib.nullcontext(self.kernels)
+
     def compile(self, function: F, *, donate: bool = False) -> F:
         """Compile a pure function of trees; with ``donate``, its first argument is given away."""
         return function

@@ -1,14 +1,18 @@
-"""NumPy on the CPU; with numba installed, the optimizer's update is one fused loop."""
+"""NumPy on the CPU; with numba installed, a fused update and a kernel for narrow layers."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._typing import Array
+from mlp_xp.backends import _narrow, _numba
 from mlp_xp.backends._base import Backend
 from mlp_xp.step import Kernels
 
@@ -24,9 +28,8 @@ class NumpyBackend(Backend):
     device = "cpu"
 
     def __init__(self) -> None:
-        if importlib.util.find_spec("numba") is not None:
-            from mlp_xp.backends import _numba
-
+        self._has_numba = importlib.util.find_spec("numba") is not None
+        if self._has_numba:
             self.kernels = Kernels(update=_numba.update_tree)
 
     def owns(self, array: object) -> bool:
@@ -38,9 +41,17 @@ class NumpyBackend(Backend):
     def _move(self, array: Any) -> Array:
         return array
 
-    def describe(self) -> dict[str, str]:
-        from threadpoolctl import threadpool_info
+    @contextlib.contextmanager
+    def large_batches(self, W: Array) -> Iterator[Kernels]:
+        if not (self._has_numba and _narrow.suits(W)):
+            yield self.kernels
+            return
+        # The threads of the BLAS look for work for a while before they sleep, and would take the
+        # processors from those of the narrow kernel; what is left to the BLAS is small.
+        with threadpool_limits(1, user_api="blas"):
+            yield self.kernels._replace(dense=_narrow.dense)
 
+    def describe(self) -> dict[str, str]:
         pools = "; ".join(
             f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads"
             for pool in threadpool_info()

@@ -1,0 +1,380 @@
+r"""The one-hidden-layer network of the classroom: a few functions on plain arrays.
+
+.. math::
+    A_1 = \sigma(X W_1 + b_1), \qquad Z_2 = A_1 W_2 + b_2, \qquad
+    A_2 = \sigma(Z_2) \;\text{or}\; \mathrm{softmax}(Z_2)
+
+It is trained by gradient descent on the full batch. The gradients are derived in ``docs/lab.md``.
+Arrays may be of any namespace; none is written to. Shapes, throughout:
+
+- ``w1 : (d_in, d_h)``, ``b1 : (1, d_h)``, ``w2 : (d_h, d_out)``, ``b2 : (1, d_out)``, real floating
+  and of one dtype, the one in which everything is computed;
+- ``data : (n, d_in)`` of any real dtype, cast block by block and never scaled;
+- ``labels : (n,)``, integers from 0 to ``d_out - 1``.
+"""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace, device
+
+from mlp_xp._typing import Array
+from mlp_xp.lab._checks import check_axes, check_labels, check_range, default_dtype, prepare
+from mlp_xp.lab._sweep import (
+    AfterEpoch,
+    accuracy,
+    cross_entropy_head,
+    descend,
+    run,
+    sweep,
+    to_weights,
+    train,
+)
+from mlp_xp.layers import logistic
+from mlp_xp.losses import SquaredError
+from mlp_xp.losses import one_hot as one_hot_of
+from mlp_xp.network import Network, init_params
+
+__all__ = [
+    "learn_once_cross_entropy",
+    "learn_once_mse",
+    "one_hot",
+    "run_mlp_training",
+    "test_mlp",
+    "train_mlp",
+]
+
+
+def one_hot(labels: Array) -> Array:
+    """Turn labels into rows of 0 with a single 1, as many classes as the largest label asks for.
+
+    Parameters
+    ----------
+    labels : (...)
+        Integers of at least 0, any number of axes.
+
+    Returns
+    -------
+    (..., max(labels) + 1)
+        Of the namespace's default real dtype.
+
+    Raises
+    ------
+    ValueError
+        If there is no label, a negative one, or one that is not an integer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import one_hot
+    >>> one_hot(np.array([1, 2, 0]))
+    array([[0., 1., 0.],
+           [0., 0., 1.],
+           [1., 0., 0.]])
+    """
+    xp = array_namespace(labels)
+    labels, largest = check_range("labels", labels, xp=xp)
+    return one_hot_of(
+        labels, largest + 1, dtype=default_dtype("real floating", labels, xp=xp), xp=xp
+    )
+
+
+def learn_once_mse(
+    w1: Array,
+    b1: Array,
+    w2: Array,
+    b2: Array,
+    data: Array,
+    targets: Array,
+    learning_rate: float,
+) -> tuple[Array, Array, Array, Array, float]:
+    r"""Take one step of gradient descent on the mean squared error, with logistic outputs.
+
+    :math:`L = \frac{1}{n\,d_{out}} \sum (A_2 - T)^2`, the mean over samples and outputs.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    data : (n, d_in)
+    targets : (n, d_out)
+        From 0 to 1.
+    learning_rate : float
+
+    Returns
+    -------
+    w1, b1, w2, b2 : arrays
+        The new weights, of the shapes of the old.
+    loss : float
+        Before the step.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together.
+
+    References
+    ----------
+    Nielsen, "Neural Networks and Deep Learning" (2015), chapter 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import learn_once_mse
+    >>> w1, b1, w2, b2 = np.zeros((2, 3)), np.zeros((1, 3)), np.zeros((3, 1)), np.zeros((1, 1))
+    >>> w1, b1, w2, b2, loss = learn_once_mse(w1, b1, w2, b2, np.ones((4, 2)), np.ones((4, 1)), 1.0)
+    >>> loss, b2
+    (0.25, array([[0.25]]))
+    """
+    xp, params = prepare(w1, b1, w2, b2, "data", data, targets)
+    expected = (data.shape[0], w2.shape[1])
+    if tuple(targets.shape) != expected:
+        raise ValueError(
+            f"targets has shape {tuple(targets.shape)}, and must have shape {expected}: a row for "
+            "each row of data, a column for each column of w2. For labels, use one_hot(labels)."
+        )
+
+    def head(logits: Array, targets: Array) -> tuple[Array, Array]:
+        outputs, pull_logistic = logistic(logits, xp=xp)
+        targets = xp.astype(targets, logits.dtype, copy=False)
+        value, pull_error = SquaredError()(outputs, targets, xp=xp)
+        # SquaredError halves, and sums over the outputs of a sample; here it is their mean.
+        scale = 2.0 / logits.shape[1]
+        return scale * value, pull_logistic(scale * pull_error())
+
+    loss, _, grads = sweep(params, data, targets, head, xp=xp)
+    return (*to_weights(descend(params, grads, learning_rate)), float(loss))
+
+
+def learn_once_cross_entropy(
+    w1: Array,
+    b1: Array,
+    w2: Array,
+    b2: Array,
+    data: Array,
+    labels_train: Array,
+    learning_rate: float,
+) -> tuple[Array, Array, Array, Array, float]:
+    r"""Take one step of gradient descent with softmax outputs.
+
+    With :math:`Y` the one-hot labels, the gradient at the logits is :math:`(A_2 - Y) / n`, the one
+    of the softmax cross-entropy; the loss reported is the binary cross-entropy,
+    :math:`-\frac{1}{n\,d_{out}} \sum Y \log A_2 + (1 - Y) \log(1 - A_2)`.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    data : (n, d_in)
+    labels_train : (n,)
+        Integers from 0 to ``d_out - 1``; not every class need occur.
+    learning_rate : float
+
+    Returns
+    -------
+    w1, b1, w2, b2 : arrays
+        The new weights, of the shapes of the old.
+    loss : float
+        Before the step.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together, or a label is out of range.
+
+    References
+    ----------
+    Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import learn_once_cross_entropy
+    >>> weights = np.zeros((2, 3)), np.zeros((1, 3)), np.zeros((3, 2)), np.zeros((1, 2))
+    >>> *weights, loss = learn_once_cross_entropy(*weights, np.ones((1, 2)), np.array([1]), 1.0)
+    >>> loss == np.log(2), weights[3]
+    (np.True_, array([[-0.5,  0.5]]))
+    """
+    xp, params = prepare(w1, b1, w2, b2, "data", data, labels_train)
+    labels_train = check_labels("labels_train", labels_train, data, w2, xp=xp)
+    loss, _, grads = sweep(params, data, labels_train, cross_entropy_head(xp), xp=xp)
+    return (*to_weights(descend(params, grads, learning_rate)), float(loss))
+
+
+def train_mlp(
+    w1: Array,
+    b1: Array,
+    w2: Array,
+    b2: Array,
+    data_train: Array,
+    labels_train: Array,
+    learning_rate: float,
+    num_epoch: int,
+) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
+    """Repeat `learn_once_cross_entropy` on the full batch.
+
+    The way forward of an epoch also tells the accuracy after the epoch before it. So ``num_epoch``
+    epochs take ``num_epoch + 1`` ways forward, not two an epoch; the last is for the accuracy only.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    data_train : (n, d_in)
+    labels_train : (n,)
+        Integers from 0 to ``d_out - 1``.
+    learning_rate : float
+    num_epoch : int of at least 0
+
+    Returns
+    -------
+    w1, b1, w2, b2 : arrays
+        The new weights, of the shapes of the old.
+    train_accuracies : list of float
+        The share of rightly classified samples after each epoch's step.
+    losses : list of float
+        The loss of each epoch, before its step.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together, or a label is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import train_mlp
+    >>> data, labels = np.array([[-1.0], [1.0]]), np.array([0, 1])
+    >>> weights = np.ones((1, 1)), np.zeros((1, 1)), np.zeros((1, 2)), np.zeros((1, 2))
+    >>> *weights, accuracies, losses = train_mlp(*weights, data, labels, 1.0, 50)
+    >>> accuracies[-1], losses[0] > losses[-1]
+    (1.0, True)
+    """
+    xp, params = prepare(w1, b1, w2, b2, "data_train", data_train, labels_train)
+    labels_train = check_labels("labels_train", labels_train, data_train, w2, xp=xp)
+    params, train_accuracies, losses = train(
+        params, data_train, labels_train, learning_rate, num_epoch, xp=xp
+    )
+    return (*to_weights(params), train_accuracies, losses)
+
+
+def test_mlp(
+    w1: Array, b1: Array, w2: Array, b2: Array, data_test: Array, labels_test: Array
+) -> float:
+    """Give the share of samples whose label has the largest output.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    data_test : (n, d_in)
+    labels_test : (n,)
+        Integers from 0 to ``d_out - 1``.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together, or a label is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp import lab
+    >>> weights = np.eye(2), np.zeros((1, 2)), np.eye(2), np.zeros((1, 2))
+    >>> lab.test_mlp(*weights, np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
+    0.5
+    """
+    xp, params = prepare(w1, b1, w2, b2, "data_test", data_test, labels_test)
+    labels_test = check_labels("labels_test", labels_test, data_test, w2, xp=xp)
+    return accuracy(run(params, data_test, xp=xp), labels_test, xp=xp)
+
+
+# Its name is the classroom's; pytest would take it for a test.
+test_mlp.__test__ = False  # type: ignore[attr-defined]
+
+
+def run_mlp_training(
+    data_train: Array,
+    labels_train: Array,
+    data_test: Array,
+    labels_test: Array,
+    d_h: int,
+    learning_rate: float,
+    num_epoch: int,
+    *,
+    seed: int = 0,
+    after_epoch: AfterEpoch | None = None,
+) -> tuple[list[float], float, list[float]]:
+    """Train a network from random weights, then test it.
+
+    The weights are drawn on the host by `mlp_xp.network.init_params`, so that a seed gives the same
+    network in every namespace. They take the dtype of real data, and float32 for integers.
+
+    Parameters
+    ----------
+    data_train : (n, d_in)
+    labels_train : (n,)
+        Integers from 0.
+    data_test : (m, d_in)
+    labels_test : (m,)
+        Integers from 0. There are as many classes as the largest label of the two sets asks for.
+    d_h : int of at least 1
+        Number of hidden neurons.
+    learning_rate : float
+    num_epoch : int of at least 0
+    seed : int of at least 0, default=0
+    after_epoch : callable, optional
+        ``after_epoch(epoch, accuracy, loss)`` is called once for each epoch, from 1.
+
+    Returns
+    -------
+    train_accuracies : list of float
+        After each epoch.
+    test_accuracy : float
+        After the last.
+    losses : list of float
+        As in `train_mlp`.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together, or a label is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import run_mlp_training
+    >>> data, labels = np.array([[-1.0], [1.0]]), np.array([0, 1])
+    >>> accuracies, test_accuracy, losses = run_mlp_training(data, labels, data, labels, 4, 1.0, 20)
+    >>> len(accuracies), test_accuracy, losses[0] > losses[-1]
+    (20, 1.0, True)
+    """
+    xp = array_namespace(data_train, labels_train, data_test, labels_test)
+    check_axes("data_train", data_train)
+    d_out = 1 + max(
+        check_range(name, labels, xp=xp)[1]
+        for name, labels in (("labels_train", labels_train), ("labels_test", labels_test))
+    )
+    is_real = xp.isdtype(data_train.dtype, "real floating")
+    dtype = data_train.dtype if is_real else xp.float32
+    network = Network((data_train.shape[1], d_h, d_out), "logistic")
+    w1, b1, w2, b2 = (
+        xp.asarray(array, dtype=dtype, device=device(data_train))
+        for array in to_weights(init_params(network, seed))
+    )
+    # Both sets are checked before the first epoch, not after the last.
+    xp, params = prepare(w1, b1, w2, b2, "data_train", data_train, labels_train)
+    prepare(w1, b1, w2, b2, "data_test", data_test, labels_test)
+    labels_train = check_labels("labels_train", labels_train, data_train, w2, xp=xp)
+    labels_test = check_labels("labels_test", labels_test, data_test, w2, xp=xp)
+    params, train_accuracies, losses = train(
+        params,
+        data_train,
+        labels_train,
+        learning_rate,
+        num_epoch,
+        after_epoch=after_epoch,
+        xp=xp,
+    )
+    test_accuracy = accuracy(run(params, data_test, xp=xp), labels_test, xp=xp)
+    return train_accuracies, test_accuracy, losses

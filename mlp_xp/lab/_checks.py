@@ -1,0 +1,89 @@
+"""Checks of what the lab functions are given."""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace, device
+
+from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp.layers import Dense
+from mlp_xp.network import Params
+
+
+def check_axes(name: str, array: Array) -> None:
+    if array.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {tuple(array.shape)}, and must have two axes. Biases are rows, "
+            f"{name}[None, :]; data have a row for each sample, reshape({name}, (n, -1))."
+        )
+
+
+def prepare(
+    w1: Array, b1: Array, w2: Array, b2: Array, name: str, data: Array, targets: Array
+) -> tuple[Namespace, Params]:
+    """Check that weights and data fit together; give their namespace, and the weights as layers."""
+    xp = array_namespace(w1, b1, w2, b2, data, targets)
+    arrays = {"w1": w1, "b1": b1, "w2": w2, "b2": b2, name: data}
+    for array_name, array in arrays.items():
+        check_axes(array_name, array)
+    n_samples, (d_in, d_h), d_out = data.shape[0], w1.shape, w2.shape[1]
+    expected = {"b1": (1, d_h), "w2": (d_h, d_out), "b2": (1, d_out), name: (n_samples, d_in)}
+    for array_name, shape in expected.items():
+        given = tuple(arrays[array_name].shape)
+        if given != shape:
+            raise ValueError(
+                f"{array_name} has shape {given}, and must have shape {shape} to fit "
+                f"w1 {tuple(w1.shape)} and w2 {tuple(w2.shape)}: b1 (1, d_h) and w2 (d_h, d_out) "
+                f"go with w1 (d_in, d_h), b2 (1, d_out) with w2, {name} (n, d_in) with w1."
+            )
+    if n_samples == 0:
+        raise ValueError(f"{name} has no rows: pass at least one sample.")
+    dtypes = {str(weight.dtype) for weight in (w1, b1, w2, b2)}
+    if len(dtypes) > 1 or not xp.isdtype(w1.dtype, "real floating"):
+        raise ValueError(
+            f"The weights have dtype {' and '.join(sorted(dtypes))}, and must share one real "
+            "floating dtype: create all four with e.g. dtype=xp.float32."
+        )
+    return xp, (Dense(w1, b1[0, :]), Dense(w2, b2[0, :]))
+
+
+def default_dtype(kind: str, x: Array, *, xp: Namespace) -> DType:
+    return xp.__array_namespace_info__().default_dtypes(device=device(x))[kind]
+
+
+def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]:
+    """Check that labels can count classes; give them in the default integer dtype, and the largest.
+
+    In a narrow dtype, such as uint8, the number of classes may not fit.
+    """
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise ValueError(
+            f"{name} has dtype {labels.dtype}, and must hold integers: "
+            f"use xp.astype({name}, xp.int64) if they are whole numbers."
+        )
+    if 0 in labels.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(labels.shape)}, and must hold at least one label."
+        )
+    smallest = int(xp.min(labels))
+    if smallest < 0:
+        raise ValueError(
+            f"{name} holds {smallest}, and classes count from 0: renumber them, e.g. "
+            f"xp.unique_inverse({name}).inverse_indices."
+        )
+    return xp.astype(labels, default_dtype("integral", labels, xp=xp)), int(xp.max(labels))
+
+
+def check_labels(name: str, labels: Array, data: Array, w2: Array, *, xp: Namespace) -> Array:
+    """Check once, before any epoch, that labels fit the data and the classes of ``w2``."""
+    if tuple(labels.shape) != data.shape[:1]:
+        raise ValueError(
+            f"{name} has shape {tuple(labels.shape)}, and must have shape ({data.shape[0]},): one "
+            "label for each row of data."
+        )
+    labels, largest = check_range(name, labels, xp=xp)
+    if largest >= w2.shape[1]:
+        raise ValueError(
+            f"{name} holds {largest}, but w2 of shape {tuple(w2.shape)} has the classes 0 to "
+            f"{w2.shape[1] - 1}: give w2 and b2 {largest + 1} columns, or renumber the labels."
+        )
+    return labels
