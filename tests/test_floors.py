@@ -12,6 +12,7 @@ FLOORS = {
     "_typing": 0,
     "tree": 0,
     "_random": 0,
+    "_optional": 0,
     "layers": 1,
     "losses": 1,
     "optimizers": 1,

@@ -84,6 +84,6 @@ def create(device: Any) -> TorchBackend:
         # The first allocation is what finds a missing driver, a wrong build or a wrong number.
         torch.empty(1, device=device)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BackendError(f"Device '{device}' does not work with torch here: {reason}") from error
     return TorchBackend(device)

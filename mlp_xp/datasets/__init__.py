@@ -53,7 +53,7 @@ def locate(name: str) -> Path | None:
     Examples
     --------
     >>> locate("digits").name
-    'sklearn'
+    'digits.csv.gz'
     """
     if name not in LOADERS:
         raise ValueError(f"data set {name!r}, expected one of {', '.join(LOADERS)}")

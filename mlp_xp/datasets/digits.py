@@ -45,6 +45,8 @@ def load_digits(*, seed: int = 0) -> Dataset:
 
 
 def find_digits() -> Path | None:
-    """Return the folder of the package that the digits come with."""
+    """Return the file of scikit-learn's that holds the digits."""
     found = importlib.util.find_spec("sklearn")
-    return Path(found.origin).parent if found and found.origin else None
+    if not (found and found.origin):
+        return None
+    return Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"

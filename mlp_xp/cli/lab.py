@@ -1,0 +1,85 @@
+"""``mlp-xp lab``: the classroom's network on CIFAR-10."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._optional import optional
+from mlp_xp.backends import Backend, get_backend
+from mlp_xp.cli.options import MAX_SEED, add_backend, command, number
+from mlp_xp.datasets import load_cifar10, split_dataset
+from mlp_xp.lab import run_mlp_training
+from mlp_xp.report import curves_figure, save_figure
+
+__all__ = ["add_to"]
+
+_SPLIT = 0.9
+_EXAMPLES = """\
+  mlp-xp lab
+  mlp-xp lab --hidden 128 --learning-rate 0.5 --epochs 200 --out results/wide.png"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = command(
+        commands, "lab", run, "train the lab's network of one hidden layer on CIFAR-10", _EXAMPLES
+    )
+    add = parser.add_argument
+    add("--data-path", metavar="PATH", help="file or folder of CIFAR-10 (looked for, else fetched)")
+    add("--hidden", type=number(int, at_least=1), default=64, help="neurons (%(default)s)")
+    add("--learning-rate", type=number(float, above=0), default=0.1, help="(%(default)s)")
+    add("--epochs", type=number(int, at_least=1), default=100, help="(%(default)s)")
+    seed = number(int, at_least=0, below=MAX_SEED + 1)
+    add("--seed", type=seed, default=0, help="of split and weights (%(default)s)")
+    add_backend(parser)
+    out = Path("results/mlp.png")
+    add("--out", type=Path, default=out, metavar="FILE", help="the curves, as PNG (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, print the accuracies and draw the curves."""
+    optional("matplotlib")  # Before the work, not after it.
+    if args.out.is_dir():
+        raise ValueError(f"{args.out} is a folder: type --out {args.out / 'mlp.png'}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    backend = get_backend(args.backend, args.device)
+    cifar = load_cifar10(args.data_path)
+    data = np.concatenate([cifar.x_train, cifar.x_test])
+    labels = np.concatenate([cifar.y_train, cifar.y_test])
+    x_train, y_train, x_test, y_test = split_dataset(data, labels, _SPLIT, seed=args.seed)
+    del data
+    print(
+        f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, {args.epochs} epochs"
+    )
+
+    def tell(epoch: int, accuracy: float, loss: float) -> None:
+        if epoch % 10 == 0 or epoch == args.epochs:
+            print(f"epoch {epoch:3}  training accuracy {100 * accuracy:.2f} %", flush=True)
+
+    with backend.scope():
+        accuracies, test_accuracy, losses = run_mlp_training(
+            _scaled(backend, x_train),
+            backend.put(y_train),
+            _scaled(backend, x_test),
+            backend.put(y_test),
+            args.hidden,
+            args.learning_rate,
+            args.epochs,
+            seed=args.seed,
+            after_epoch=tell,
+        )
+    save_figure(curves_figure(losses, {"training": accuracies}), args.out)
+    print(f"curves saved in {args.out}")
+    print(f"test accuracy {100 * test_accuracy:.2f} %")
+    return 0
+
+
+def _scaled(backend: Backend, pixels: np.ndarray) -> Any:
+    """Bring pixels to the device as float32 from 0 to 1."""
+    array: Any = backend.put(pixels, "float32")
+    array /= 255
+    return array

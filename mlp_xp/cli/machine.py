@@ -1,0 +1,92 @@
+"""``mlp-xp data`` and ``mlp-xp backends``: what there is on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import count
+from textwrap import shorten
+from typing import Any
+
+from mlp_xp.backends import BACKENDS, get_backend, installed
+from mlp_xp.cli.options import command, describe
+from mlp_xp.datasets import LOADERS, locate
+
+__all__ = ["add_to"]
+
+_DATA_EXAMPLES = """\
+  mlp-xp data
+  mlp-xp data cifar10
+  mlp-xp data --fetch fashion-mnist"""
+_DEVICES = {
+    "numpy": ("cpu",),
+    "cupy": ("cuda",),
+    "torch": ("cpu", "cuda", "mps"),
+    "jax": ("cpu", "cuda"),
+    "array_api_strict": (None,),
+}
+
+
+def add_to(commands: Any) -> None:
+    """Add the two commands to the parser."""
+    parser = command(commands, "data", run_data, "say which data sets are here", _DATA_EXAMPLES)
+    names = list(LOADERS)
+    parser.add_argument("name", nargs="?", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument(
+        "--fetch", choices=names, metavar="NAME", help="find or fetch it, decode it"
+    )
+    command(commands, "backends", run_backends, "list libraries and devices", "  mlp-xp backends")
+
+
+def run_data(args: argparse.Namespace) -> int:
+    """Print a line for each data set."""
+    if args.fetch is not None:
+        data = LOADERS[args.fetch]()
+        print(
+            f"{args.fetch}: {len(data.x_train):,} images to train on, {len(data.x_test):,} to "
+            f"test, {len(data.class_names)} classes, (channels, height, width) {data.image_shape}"
+        )
+    for name in LOADERS if args.name is None and args.fetch is None else [args.name or args.fetch]:
+        place = locate(name)
+        if place is None:
+            print(f"{name:13}  not here; mlp-xp data --fetch {name}")
+            continue
+        files = place.iterdir() if place.is_dir() else [place]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        print(f"{name:13}  {size / 1e6:6.1f} MB  {place}")
+    return 0
+
+
+def run_backends(args: argparse.Namespace) -> int:
+    """Print a line for each library and device."""
+    print(f"Python {platform.python_version()}, {platform.platform()}")
+    for name in BACKENDS:
+        for device, facts in _probe(name):
+            print(f"{name:16}  {device:7}  {facts}")
+    if importlib.util.find_spec("numba") is not None:
+        print(f"numba {version('numba')} speeds up numpy")
+    auto = get_backend("auto")
+    print(f"auto takes {auto.name} on {auto.device}")
+    return 0
+
+
+def _probe(name: str) -> Iterator[tuple[str, str]]:
+    """Give each device of a library and its facts, or why it cannot be used."""
+    if not installed(name):
+        yield "", f"not installed: pip install {BACKENDS[name][2]}"
+        return
+    for kind in _DEVICES[name]:
+        for index in count():
+            device = f"cuda:{index}" if kind == "cuda" else kind
+            try:
+                facts = describe(get_backend(name, device))
+            except Exception as error:  # Broken installations and drivers raise what they like.
+                if index == 0:
+                    yield device or "", f"unusable: {shorten(str(error), 200)}"
+                break
+            yield device or "", facts
+            if kind != "cuda":
+                break

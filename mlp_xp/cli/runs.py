@@ -1,0 +1,121 @@
+"""Run folders: what ``mlp-xp train`` writes and the other commands read."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.datasets import LOADERS
+from mlp_xp.estimators import MLPClassifier
+from mlp_xp.saving import load_model, read_json
+
+__all__ = ["CONFIG", "Images", "new_run", "read_run"]
+
+CONFIG = "config.json"
+_CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a run must know of its data set to use the model without it."""
+
+    name: str
+    path: str | None
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    max_value: int
+
+
+@contextlib.contextmanager
+def new_run(out: Path | None, data: str) -> Iterator[tuple[Path, Path]]:
+    """Make a run folder that appears as a whole or not at all.
+
+    Parameters
+    ----------
+    out : Path or None
+        Where; must not exist. Default: ``runs/<date>-<time>-<data>``, with a number if taken.
+    data : str
+
+    Yields
+    ------
+    partial, final : Path
+        The folder to write to, and what it is renamed to at the end.
+    """
+    partial, final = _reserve(out, data)
+    try:
+        yield partial, final
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _reserve(out: Path | None, data: str) -> tuple[Path, Path]:
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{data}"
+    attempt = 1
+    while True:
+        final = out or Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
+        partial = final.with_name(f"{final.name}.partial")
+        taken = final
+        if not final.exists():
+            try:
+                partial.mkdir(parents=True)
+                return partial, final
+            except FileExistsError:
+                taken = partial
+        if out is not None:
+            raise ValueError(
+                f"{taken} is already there, and nothing is overwritten: remove it, or type "
+                f"--out {out}-2"
+            )
+        attempt += 1
+
+
+def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
+    """Read the model of a run and what it was trained on.
+
+    Raises
+    ------
+    ValueError
+        If the folder is not a whole and consistent run folder.
+    """
+    config = read_json(folder / CONFIG, _CURE)
+    model = load_model(folder)
+    try:
+        images = _decode(config["data"], model)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{folder / CONFIG}, 'data': {reason}: {_CURE}") from error
+    return model, images
+
+
+def _decode(data: dict[str, Any], model: MLPClassifier) -> Images:
+    name, path, max_value = data["name"], data["path"], data["max_value"]
+    names, shape = tuple(data["class_names"]), tuple(data["image_shape"])
+    classes = model.classes_
+    checks = {
+        f"name is {name!r}, expected one of {', '.join(LOADERS)}": name in LOADERS,
+        f"path is {path!r}": isinstance(path, str | None),
+        f"max_value is {max_value!r}": type(max_value) is int and 1 <= max_value <= 255,
+        f"class_names do not fit the model's classes {classes.tolist()}": (
+            all(isinstance(name, str) for name in names)
+            and np.all(np.isin(classes, np.arange(len(names))))
+        ),
+        f"image_shape is {shape}, and the model has {model.n_features_in_} inputs": (
+            len(shape) == 3
+            and shape[0] in (1, 3)
+            and all(type(n) is int and n > 0 for n in shape)
+            and math.prod(shape) == model.n_features_in_
+        ),
+    }
+    for problem, fine in checks.items():
+        if not fine:
+            raise ValueError(problem)
+    return Images(name, path, names, shape, max_value)
