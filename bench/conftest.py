@@ -1,0 +1,61 @@
+"""Options of the benchmarks, the backends they run on, and what is noted beside each figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from environment import environment
+
+from mlp_xp.backends import Backend, BackendError, get_backend
+
+BACKENDS = "numpy,torch:cpu,jax:cpu,cupy,torch:cuda,jax:cuda"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("mlp_xp benchmarks")
+    group.addoption(
+        "--bench-backends", default=BACKENDS, help="names with devices (default: %(default)s)"
+    )
+    group.addoption("--bench-rounds", type=int, default=7, help="timed rounds (default: 7)")
+    group.addoption(
+        "--bench-images", type=int, help="images of an epoch (default: about a second on 2 cores)"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        specs = metafunc.config.getoption("--bench-backends").split(",")
+        metafunc.parametrize("backend", specs, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    name, _, device = request.param.partition(":")
+    try:
+        return get_backend(name, device or None)
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def benchmark(request: pytest.FixtureRequest, benchmark: Any, backend: Backend) -> Any:
+    """Note beside each figure what it was measured on."""
+    benchmark.extra_info["backend"] = request.node.callspec.params["backend"]
+    benchmark.extra_info |= backend.describe()
+    return benchmark
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    return request.config.getoption("--bench-rounds")
+
+
+@pytest.fixture
+def n_images(request: pytest.FixtureRequest) -> int | None:
+    return request.config.getoption("--bench-images")
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
+    del machine_info["node"]  # The machine's name says nothing about its speed.
+    machine_info["environment"] = environment()

@@ -1,0 +1,211 @@
+"""Turn the benchmarks' JSON into a page and a chart.
+
+    pytest bench --benchmark-enable --benchmark-json=results.json
+    python bench/report.py results.json --out docs
+
+Writes benchmarks.md and benchmarks.png. With --also, Markdown that other scripts printed (bench/
+compare_peers.py, bench/lab_full_batch.py) becomes part of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["chart", "epoch_table", "page", "platform_list", "seconds", "transfer_table"]
+
+Bench = dict[str, Any]
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+COLOURS = {
+    "numpy": "#0072B2",
+    "torch:cpu": "#E69F00",
+    "jax:cpu": "#009E73",
+    "cupy": "#56B4E9",
+    "torch:cuda": "#D55E00",
+    "jax:cuda": "#CC79A7",
+}
+GREY = "#999999"
+REPRODUCE = """\
+```bash
+pip install -e ".[test,fast,torch,jax]"
+mkdir -p results
+pytest bench --benchmark-enable --benchmark-json=results/bench.json
+python bench/compare_peers.py > results/peers.md
+python bench/lab_full_batch.py > results/lab.md
+python bench/report.py results/bench.json --also results/peers.md results/lab.md --out docs
+```"""
+
+
+def page(results: Bench, also: list[str]) -> str:
+    """Give the page: epochs, transfers, what other scripts printed, and what it all ran on."""
+    benchmarks = results["benchmarks"]
+    epochs, transfers = epoch_table(benchmarks), transfer_table(benchmarks)
+    sections = ["# Benchmarks"]
+    if epochs:
+        sections += [
+            "## Training epochs",
+            "Adam, float32, uint8 images that are standardised batch by batch. Resident data lie "
+            "on the device as a whole; streamed data arrive there a batch at a time. IQR is the "
+            "spread between the quartiles of the rounds.",
+            "![Images per second of a training epoch, by network and backend](benchmarks.png)",
+            epochs,
+        ]
+    if transfers:
+        sections += [
+            "## Transfers",
+            "CIFAR-10 as uint8, moved as a whole or in batches, with nothing computed; a shuffled "
+            "feed gathers the rows of each batch too. On a CPU most libraries work in the host's "
+            "memory, and there is nothing to copy.",
+            transfers,
+        ]
+    if also:
+        sections += ["## Side by side", *also]
+    sections += ["## Measured on", platform_list(results), "## Measure again", REPRODUCE]
+    return "\n\n".join(section.strip() for section in sections) + "\n"
+
+
+def epoch_table(benchmarks: list[Bench]) -> str:
+    """Tabulate the epochs; nothing where there are none."""
+    rows = []
+    for bench in epochs_of(benchmarks):
+        info, stats = bench["extra_info"], bench["stats"]
+        rows.append(
+            [
+                info["workload"],
+                info["backend"],
+                info["placement"],
+                f"{info['images']:,} {info['data']}",
+                seconds(stats["median"]),
+                seconds(stats["iqr"]),
+                f"{info['images_per_second']:,.0f}",
+            ]
+        )
+    names = ["network", "backend", "data", "images", "median", "IQR", "images/s"]
+    return _table(names, "lllrrrr", rows)
+
+
+def transfer_table(benchmarks: list[Bench]) -> str:
+    """Tabulate the transfers; nothing where there are none."""
+    rows = []
+    for bench in benchmarks:
+        info, stats = bench["extra_info"], bench["stats"]
+        if "mb_per_second" not in info:
+            continue
+        rate = info["mb_per_second"]
+        batch = f"{info['rows']:,}" if isinstance(info["rows"], int) else info["rows"]
+        copied = "nothing copied" if rate is None else f"{rate:,.0f}"
+        times = [seconds(stats["median"]), seconds(stats["iqr"])]
+        images = f"{info['images']:,} {info['data']}"
+        rows.append([info["transfer"], info["backend"], batch, images, *times, copied])
+    names = ["transfer", "backend", "batch", "images", "median", "IQR", "MB/s"]
+    return _table(names, "llrrrrr", sorted(rows, key=lambda row: row[0]))
+
+
+def platform_list(results: Bench) -> str:
+    """List date, processor, versions, BLAS and threads, then each backend's device."""
+    facts = results["machine_info"]["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    lines = [
+        f"- {facts['date']}",
+        f"- {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}",
+        f"- Python {facts['python']}, {versions}",
+        f"- thread pools: {', '.join(facts['thread_pools']) or 'none'}",
+    ]
+    backends = {}
+    for bench in results["benchmarks"]:
+        info = bench["extra_info"]
+        extras = [
+            f"{key} {info[key]}" for key in ("blas", "threads", "cuda", "driver") if key in info
+        ]
+        backends[info["backend"]] = "; ".join([info["library"], info["device"], *extras])
+    return "\n".join(lines + [f"- `{name}`: {text}" for name, text in backends.items()])
+
+
+def chart(benchmarks: list[Bench], path: Path) -> None:
+    """Draw images per second: a panel a network, a colour a backend, streamed bars hatched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    infos = [bench["extra_info"] for bench in epochs_of(benchmarks)]
+    titles = list(dict.fromkeys(info["workload"] for info in infos))
+    backends = list(dict.fromkeys(info["backend"] for info in infos))
+    n_rows = -(-len(titles) // 2)
+    figure = Figure(figsize=(11, n_rows * (1.1 + 0.6 * len(backends)) + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    # The networks differ by a factor of a hundred: each has an axis of its own.
+    axes = figure.subplots(n_rows, 2, squeeze=False).ravel()
+    for axis, title in zip(axes, titles, strict=False):
+        for info in infos:
+            if info["workload"] != title:
+                continue
+            streamed = info["placement"] == "streamed"
+            rate = info["images_per_second"]
+            place = backends.index(info["backend"]) + (0.2 if streamed else -0.2)
+            colour = COLOURS.get(info["backend"], GREY)
+            style = {"hatch": "////"} if streamed else {}
+            bars = axis.barh(place, rate, 0.38, color=colour, edgecolor="white", **style)
+            axis.bar_label(bars, [f"{rate:,.0f}"], padding=4, fontsize=9)
+        axis.set_title(title, fontsize=11, loc="left")
+        axis.set_yticks(range(len(backends)), backends)
+        axis.set_ylim(len(backends) - 0.5, -0.5)
+        axis.set_xlabel("images per second")
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.locator_params(axis="x", nbins=5)
+        axis.margins(x=0.15)
+        axis.tick_params(axis="y", length=0)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[len(titles) :]:
+        axis.set_axis_off()
+    handles = [
+        Patch(facecolor=GREY, edgecolor="white", label="data resident on the device"),
+        Patch(facecolor=GREY, edgecolor="white", hatch="////", label="streamed to it"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def epochs_of(benchmarks: list[Bench]) -> list[Bench]:
+    """Give the epochs, the networks together; one that was cut short has no rate."""
+    epochs = [bench for bench in benchmarks if "images_per_second" in bench["extra_info"]]
+    order = list(dict.fromkeys(bench["extra_info"]["workload"] for bench in epochs))
+    return sorted(epochs, key=lambda bench: order.index(bench["extra_info"]["workload"]))
+
+
+def seconds(value: float) -> str:
+    """Write a time with three digits and its unit."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} µs"
+
+
+def _table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
+    if not rows:
+        return ""
+    rule = ["--:" if side == "r" else "---" for side in alignment]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [names, rule, *rows])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, help="what --benchmark-json wrote")
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="Markdown to include")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (%(default)s)")
+    args = parser.parse_args(argv)
+
+    results = json.loads(args.results.read_text())
+    if not results["benchmarks"]:
+        parser.error(f"{args.results} holds no benchmark; was it run with --benchmark-enable?")
+    args.out.mkdir(parents=True, exist_ok=True)
+    if epochs_of(results["benchmarks"]):
+        chart(results["benchmarks"], args.out / "benchmarks.png")
+    also = [path.read_text() for path in args.also]
+    (args.out / "benchmarks.md").write_text(page(results, also), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
