@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=54_000, help="samples (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns (default: %(default)s)")
     parser.add_argument(
-        "--epochs", type=int, default=10, help="epochs of a timed train_mlp (default: %(default)s)"
+        "--epochs", type=int, default=20, help="epochs of a timed train_mlp (default: %(default)s)"
     )
     args = parser.parse_args()
 

@@ -32,10 +32,12 @@ REPRODUCE = """\
 ```bash
 pip install -e ".[test,fast,torch,jax]"
 mkdir -p results
-pytest bench --benchmark-enable --benchmark-json=results/bench.json
+for backend in numpy torch:cpu jax:cpu; do  # a process each: their threads would fight
+    pytest bench --benchmark-enable --bench-backends=$backend --benchmark-json=results/$backend.json
+done
 python bench/compare_peers.py > results/peers.md
 python bench/lab_full_batch.py > results/lab.md
-python bench/report.py results/bench.json --also results/peers.md results/lab.md --out docs
+python bench/report.py results/{numpy,torch:cpu,jax:cpu}.json --also results/{peers,lab}.md
 ```"""
 
 
@@ -192,14 +194,17 @@ def _table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="what --benchmark-json wrote")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="what --benchmark-json wrote, of runs on one machine"
+    )
     parser.add_argument("--also", type=Path, nargs="+", default=[], help="Markdown to include")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (%(default)s)")
     args = parser.parse_args(argv)
 
-    results = json.loads(args.results.read_text())
+    runs = [json.loads(path.read_text()) for path in args.results]
+    results = runs[-1] | {"benchmarks": [bench for run in runs for bench in run["benchmarks"]]}
     if not results["benchmarks"]:
-        parser.error(f"{args.results} holds no benchmark; was it run with --benchmark-enable?")
+        parser.error(f"{args.results[-1]} holds no benchmark; was it run with --benchmark-enable?")
     args.out.mkdir(parents=True, exist_ok=True)
     if epochs_of(results["benchmarks"]):
         chart(results["benchmarks"], args.out / "benchmarks.png")

@@ -250,6 +250,8 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
     ) -> MLPClassifier:
         """Train for one epoch over the given samples, going on from where the last call ended.
 
+        A learning-rate schedule goes through `max_iter` such calls.
+
         Parameters
         ----------
         X : array-like of shape (samples, features), of any library
@@ -278,7 +280,7 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
         if is_first:
             self._begin(X, known)
         trainer = self._trainer_for(X)
-        self._train_epoch(trainer, self._place(trainer, X, codes), weights, n_epochs=1)
+        self._train_epoch(trainer, self._place(trainer, X, codes), weights, n_epochs=self.max_iter)
         self._export(X)
         return self
 

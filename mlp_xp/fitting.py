@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ class Training(BaseEstimator):  # type: ignore[misc]
         backend = self._backend_for(X)
         self._dtype = self._resolve_precision(backend, X)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self._seed = self.random_state if isinstance(self.random_state, int) else seed
+        self._seed = int(self.random_state) if isinstance(self.random_state, Integral) else seed
         self.classes_ = classes
         self.n_outputs_ = 1 if len(classes) == 2 else len(classes)
         self.n_layers_ = len(sizes) + 2

@@ -7,6 +7,7 @@ the option every backend that this machine can have is tested, and the others ar
 from __future__ import annotations
 
 import os
+import re
 
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -26,6 +27,7 @@ DEFAULT = (
     "array_api_strict:device1",
 )
 RAN = pytest.StashKey[dict[str, int]]()
+SKIPPED: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backends",
         default="",
         help="comma-separated backends, e.g. numpy,torch:cuda:1; all of them must be usable",
+    )
+
+    parser.addoption(
+        "--forbid-missing",
+        action="store_true",
+        help="fail if a test was skipped for a library or a data set that is not there",
     )
 
 
@@ -63,7 +71,24 @@ def backend(backend_spec: str, request: pytest.FixtureRequest) -> Backend:
     return made
 
 
+MISSING = re.compile("could not import|is not installed|cifar10 is not in")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and MISSING.search(str(report.longrepr)):
+        SKIPPED.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--forbid-missing") and SKIPPED:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if config.getoption("--forbid-missing") and SKIPPED:
+        terminalreporter.section("skipped for what is missing, which is forbidden", red=True)
+        for nodeid in SKIPPED:
+            terminalreporter.write_line(nodeid)
     counts = config.stash[RAN]
     if not counts:
         return

@@ -239,6 +239,15 @@ def test_partial_fit_goes_on(backend):
     assert len(straight.loss_curve_) == 2
 
 
+def test_a_schedule_goes_through_the_calls_of_partial_fit():
+    X, y = problem()
+    fitted = small(max_iter=3, learning_rate="cosine").fit(X, y)
+    model = small(max_iter=3, learning_rate="cosine")
+    for _ in range(3):
+        model.partial_fit(X, y, classes=[0, 1, 2])
+    np.testing.assert_allclose(model.loss_curve_, fitted.loss_curve_, rtol=1e-12)
+
+
 def test_partial_fit_starts_from_coefs_as_they_are(backend):
     X, y = problem()
     X_here = backend.put(X)

@@ -23,7 +23,7 @@ from mlp_xp.cli.runs import CONFIG, Images, new_run
 from mlp_xp.datasets import LOADERS, Dataset, split_dataset
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.layers import ACTIVATIONS
-from mlp_xp.optimizers import OPTIMIZERS
+from mlp_xp.optimizers import OPTIMIZERS, AdamW
 from mlp_xp.report import confusion_figure, curves_figure, save_figure
 from mlp_xp.saving import save_model
 from mlp_xp.schedules import SCHEDULES
@@ -48,11 +48,12 @@ class Settings:
     hidden: tuple[int, ...] = (512, 512)
     activation: str = "relu"
     solver: str = "adamw"
+    weight_decay: float = 1.0
     learning_rate: float = 0.001
     schedule: str = "onecycle"
-    epochs: int = 20
+    epochs: int = 12
     batch_size: int = 128
-    alpha: float = 0.0001
+    alpha: float = 0.0
     backend: str = "auto"
     device: str | None = None
     precision: str = "auto"
@@ -64,7 +65,7 @@ class Settings:
         return MLPClassifier(
             self.hidden,
             self.activation,
-            solver=self.solver,
+            solver=AdamW(weight_decay=self.weight_decay) if self.solver == "adamw" else self.solver,
             alpha=self.alpha,
             batch_size=self.batch_size,
             learning_rate=self.schedule,
@@ -103,6 +104,7 @@ def add_to(commands: Any) -> None:
     )
     add("--activation", choices=list(ACTIVATIONS), help="of the hidden layers (%(default)s)")
     add("--solver", choices=list(OPTIMIZERS), help="update rule (%(default)s)")
+    add("--weight-decay", type=number(float, at_least=0), help="of adamw (%(default)s)")
     add("--learning-rate", type=number(float, above=0), help="initial or peak rate (%(default)s)")
     add("--schedule", choices=list(SCHEDULES), help="of the learning rate (%(default)s)")
     add("--epochs", type=number(int, at_least=1), help="times through the data (%(default)s)")

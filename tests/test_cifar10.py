@@ -1,0 +1,42 @@
+"""The real CIFAR-10: the same run on every library ends at the same accuracy."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlp_xp import MLP
+from mlp_xp.backends import BackendError, get_backend
+from mlp_xp.datasets import cache_dir, load_cifar10
+
+pytestmark = [pytest.mark.slow, pytest.mark.real_data]
+
+
+def test_five_epochs_end_alike(request):
+    if not (cache_dir() / "cifar10").is_dir():
+        pytest.skip(f"cifar10 is not in {cache_dir()}; run `mlp-xp data --fetch cifar10` first")
+    data = load_cifar10()
+    accuracies = {}
+    for spec in request.config.specs:
+        name, _, device = spec.partition(":")
+        if name == "array_api_strict" or spec == "jax:cpu:1":  # The same arithmetic once more.
+            continue
+        try:
+            get_backend(name, device or None)
+        except BackendError:
+            continue
+        model = MLP(
+            (512, 512),
+            batch_size=128,
+            max_iter=5,
+            learning_rate="cosine",
+            n_iter_no_change=float("inf"),
+            random_state=0,
+            input_scaling="standardize",
+            backend=name,
+            device=device or None,
+        ).fit(data.x_train, data.y_train)
+        assert model.coefs_[0].dtype == "float32"
+        accuracies[spec] = model.score(data.x_test, data.y_test)
+    assert len(accuracies) > 1
+    assert min(accuracies.values()) > 0.5
+    assert max(accuracies.values()) - min(accuracies.values()) <= 0.005
