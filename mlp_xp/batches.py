@@ -7,6 +7,7 @@ the one before it is computed with. Both give the same numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -206,9 +207,11 @@ def place(
             f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
         )
     if placement == "auto":
-        on_host = isinstance(x, np.ndarray) and not backend.shares_host_memory
-        free = backend.free_memory() if on_host else None
-        fits = free is None or x.nbytes <= _SHARE_OF_FREE_MEMORY * free
+        is_there = backend.shares_host_memory or backend.holds(x)
+        free = None if is_there else backend.free_memory()
+        # The standard tells no array's bytes; no number has more than 8.
+        n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
+        fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
         placement = "resident" if fits else "streamed"
     if placement == "resident":
         return Resident(backend, x, y, dtype)

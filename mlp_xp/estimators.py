@@ -28,7 +28,8 @@ __all__ = ["MLP", "MLPClassifier"]
 class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
     """Multilayer perceptron classifier, on NumPy, CuPy, PyTorch, JAX or array-api-strict.
 
-    Names, defaults and meanings are those of `sklearn.neural_network.MLPClassifier`; the last five
+    What it has in common with `sklearn.neural_network.MLPClassifier` has the same names, defaults
+    and meanings. Unlike there, a learning-rate schedule counts for every solver. The last five
     parameters are new.
 
     Parameters
@@ -77,7 +78,7 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
         E.g. ``"cpu"``, ``"cuda:1"``, ``"mps"``. None is the backend's default.
     precision : {"auto", "float32", "float64"}, default="auto"
         Of parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
-        float32 for uint8.
+        float32 for uint8; other integers are computed in float64, as in scikit-learn.
     input_scaling : {"standardize"} or None, default=None
         "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
         on the device; uint8 data stay uint8 until a batch is made.
@@ -228,11 +229,18 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If X, y or the weights are not as above, and nothing is changed; or if the loss has
+            become infinite or NaN.
         """
         with interrupts() as pressed:
             for record in self._epochs(X, y, sample_weight, after_step=lambda *_: pressed()):
                 if self.verbose:
                     print(f"Iteration {record.epoch}, loss = {record.loss:.8f}")
+            self._check_finite()
             if pressed():
                 warnings.warn("Training interrupted by user.", stacklevel=2)
             elif self.n_iter_ == self.max_iter and np.isfinite(self.n_iter_no_change):
@@ -273,15 +281,18 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
                 f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
                 f"{self.classes_!r}"
             )
-        X = check_x(self, X, reset=is_first)
-        labels = check_labels(y, X.shape[0])
-        weights = check_weights(sample_weight, X.shape[0])
-        codes = encode(labels, known)
-        if is_first:
-            self._begin(X, known)
-        trainer = self._trainer_for(X)
-        self._train_epoch(trainer, self._place(trainer, X, codes), weights, n_epochs=self.max_iter)
+        with self._unchanged_by_errors():
+            X = check_x(self, X, reset=is_first)
+            labels = check_labels(y, X.shape[0])
+            weights = check_weights(sample_weight, X.shape[0])
+            codes = encode(labels, known)
+            if is_first:
+                self._begin(X, known)
+            trainer = self._trainer_for(X)
+            data = self._place(trainer, X, codes)
+        self._train_epoch(trainer, data, weights, n_epochs=self.max_iter)
         self._export(X)
+        self._check_finite()
         return self
 
     # --- prediction ----------------------------------------------------------------------------
@@ -301,7 +312,11 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
         """
         p = to_numpy(self.predict_proba(X))
         labels = self.classes_[np.argmax(p, axis=1)]
-        return get_backend(X).put(labels) if labels.dtype.kind in "biuf" else labels
+        if labels.dtype.kind not in "biuf":
+            return labels
+        caller = get_backend(X)
+        narrow = labels.dtype == np.float64 and not caller.has_float64
+        return caller.put(labels, "float32" if narrow else None)
 
     def predict_proba(self, X: Any) -> Any:
         """Predict probabilities.
@@ -319,9 +334,8 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
         caller = get_backend(X)
         X = check_x(self, X, reset=False)
         backend = self._backend_for(X)
-        p = predict(
-            backend, self._network, self._loss, self._params, X, self._scaling, dtype=self._dtype
-        )
+        dtype = self._dtype if backend.has_float64 else "float32"
+        p = predict(backend, self._network, self._loss, self._params, X, self._scaling, dtype=dtype)
         if self.out_activation_ == "logistic":
             with backend.scope():
                 p = backend.xp.concat([1.0 - p, p], axis=1)
@@ -349,6 +363,7 @@ class MLPClassifier(ClassifierMixin, Training):  # type: ignore[misc]
             From 0 to 1.
         """
         truth, predicted = (to_numpy(labels) for labels in (y, self.predict(X)))
+        sample_weight = check_weights(sample_weight, len(predicted))
         return float(accuracy_score(truth, predicted, sample_weight=sample_weight))
 
 

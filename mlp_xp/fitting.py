@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral
@@ -52,13 +53,14 @@ class Training(BaseEstimator):  # type: ignore[misc]
         after_step: AfterStep | None = None,
     ) -> Iterator[Record]:
         """Fit from the start, and give a record after each epoch."""
-        X = check_x(self, X, reset=True)
-        labels = check_labels(y, X.shape[0])
-        weights = check_weights(sample_weight, X.shape[0])
-        classes, codes = np.unique(labels, return_inverse=True)
-        self._begin(X, classes)
-        trainer = self._trainer_for(X, with_accuracy=with_accuracy)
-        data = self._place(trainer, X, codes.astype(np.int32))
+        with self._unchanged_by_errors():
+            X = check_x(self, X, reset=True)
+            labels = check_labels(y, X.shape[0])
+            weights = check_weights(sample_weight, X.shape[0])
+            classes, codes = np.unique(labels, return_inverse=True)
+            self._begin(X, classes)
+            trainer = self._trainer_for(X, with_accuracy=with_accuracy)
+            data = self._place(trainer, X, codes.astype(np.int32))
         plateau = Plateau(self.tol, self.n_iter_no_change)
         stopped = False
 
@@ -73,10 +75,21 @@ class Training(BaseEstimator):  # type: ignore[misc]
                     trainer, data, weights, n_epochs=self.max_iter, after_step=watch
                 )
                 yield record
-                if stopped or plateau.reached(record.loss):
+                if stopped or not np.isfinite(record.loss) or plateau.reached(record.loss):
                     break
         finally:
             self._export(X)
+
+    @contextlib.contextmanager
+    def _unchanged_by_errors(self) -> Iterator[None]:
+        """Take back whatever was set if preparing a fit fails: bad input changes nothing."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _begin(self, X: Any, classes: np.ndarray) -> None:
         """Draw the weights of a new network and forget the old one."""
@@ -178,6 +191,14 @@ class Training(BaseEstimator):  # type: ignore[misc]
         self.t_ += record.n_samples
         return record
 
+    def _check_finite(self) -> None:
+        if not np.isfinite(self.loss_):
+            raise ValueError(
+                f"The loss is {self.loss_} after epoch {self.n_iter_}: solver produced non-finite "
+                "parameter weights. Try a smaller learning_rate_init than "
+                f"{self.learning_rate_init}, or input_scaling='standardize'."
+            )
+
     # --- what the settings mean ----------------------------------------------------------------
 
     def _backend_for(self, X: Any) -> Backend:
@@ -193,8 +214,9 @@ class Training(BaseEstimator):  # type: ignore[misc]
             )
         if self.precision != "auto":
             return self.precision
-        is_double = str(X.dtype).endswith("float64")
-        return "float64" if is_double and backend.has_float64 else "float32"
+        # As scikit-learn does: what is neither single precision nor bytes is computed in double.
+        is_single = str(X.dtype).rpartition(".")[2] in ("float32", "float16", "bfloat16", "uint8")
+        return "float32" if is_single or not backend.has_float64 else "float64"
 
     def _make_solver(self) -> Optimizer:
         if not isinstance(self.solver, str):
@@ -242,7 +264,7 @@ class Training(BaseEstimator):  # type: ignore[misc]
         trainer = state.pop("_trainer", None)
         if "coefs_" in state:
             for name in ("coefs_", "intercepts_"):
-                state[name] = [to_numpy(array) for array in state[name]]
+                state[name] = [np.array(to_numpy(array)) for array in state[name]]
             if state["_scaling"] is not None:
                 state["_scaling"] = map_leaves(to_numpy, state["_scaling"])
             if trainer is not None:

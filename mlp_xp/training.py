@@ -137,13 +137,15 @@ class Trainer:
 
     def progress(self) -> Progress:
         """Give what it takes to go on later, beside the parameters, in the host's memory."""
-        slots = map_leaves(self.backend.get, self.state.slots)
+        # Copies: the next step writes to the slots, and on a CPU `get` may be a view of them.
+        slots = map_leaves(lambda leaf: np.array(self.backend.get(leaf)), self.state.slots)
         return Progress(slots, self.n_epochs, self.n_steps, self.n_samples)
 
     def resume(self, progress: Progress) -> None:
-        """Go on from where another trainer with the same settings was."""
-        with self.backend.scope():
-            self.state = self.state._replace(slots=self._own(progress.slots))
+        """Go on from where another trainer was; another kind of rule starts with new slots."""
+        if len(progress.slots) == self.optimizer.n_slots:
+            with self.backend.scope():
+                self.state = self.state._replace(slots=self._own(progress.slots))
         _, self.n_epochs, self.n_steps, self.n_samples = progress
 
     def run_epoch(
@@ -246,7 +248,7 @@ class Plateau:
 
     def reached(self, loss: float) -> bool:
         """Take the loss of an epoch; tell whether to stop."""
-        self.count = self.count + 1 if loss > self.best - self.tol else 0
+        self.count = 0 if loss <= self.best - self.tol else self.count + 1
         self.best = min(self.best, loss)
         return self.count > self.patience
 

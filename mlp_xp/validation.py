@@ -45,7 +45,8 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     name = namespace_backend(X)
     if name in (None, "numpy"):
         return validate_data(estimator, X, dtype=(np.float64, np.float32, np.uint8), reset=reset)
-    xp = get_backend(X).xp
+    backend = get_backend(X)
+    xp = backend.xp
     if X.ndim != 2:
         raise ValueError(
             f"Expected 2D array, got {X.ndim}D array instead: shape {tuple(X.shape)}. Reshape your "
@@ -60,7 +61,9 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
         raise ValueError(f"Complex data not supported: dtype {X.dtype}.")
     if xp.isdtype(X.dtype, "bool"):
         raise ValueError("X is of bool; convert it first, e.g. xp.astype(X, xp.float32).")
-    if xp.isdtype(X.dtype, "real floating") and not bool(xp.all(xp.isfinite(X))):
+    with backend.scope():
+        is_bad = xp.isdtype(X.dtype, "real floating") and not bool(xp.all(xp.isfinite(X)))
+    if is_bad:
         raise ValueError("Input X contains NaN or infinity.")
     _check_n_features(estimator, X, reset=reset)
     return X

@@ -25,6 +25,7 @@ DEFAULT = (
     "jax:cpu:1",
     "array_api_strict",
     "array_api_strict:device1",
+    "array_api_strict:device2",
 )
 RAN = pytest.StashKey[dict[str, int]]()
 SKIPPED: list[str] = []

@@ -11,6 +11,7 @@ from helpers import make_backend, tolerance
 from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
 from mlp_xp.layers import Dense, dense
+from mlp_xp.optimizers import SGD
 from mlp_xp.step import Scaling, gather
 
 
@@ -75,6 +76,20 @@ def test_automatic_takes_the_first_gpu_that_works(monkeypatch):
     monkeypatch.setattr(backends, "_load", load)
     assert get_backend("auto") == "torch"
     assert tried == [("cupy", "cuda"), ("torch", "cuda")]
+
+
+def test_automatic_with_a_gpu_asked_for_takes_no_other(monkeypatch):
+    monkeypatch.setattr(backends, "installed", lambda name: name == "torch")
+
+    def load(name, device):
+        if device == "cuda:1":
+            return name
+        raise BackendError("the driver is too old")
+
+    monkeypatch.setattr(backends, "_load", load)
+    assert get_backend("auto", "cuda:1") == "torch"
+    with pytest.raises(BackendError, match=r"device is 'cuda:0'.*the driver is too old"):
+        get_backend("auto", "cuda:0")
 
 
 def test_a_backend_is_its_own_spec(backend):
@@ -290,6 +305,54 @@ def test_the_narrow_kernel_runs_where_it_can(rng):
     assert [pool["num_threads"] for pool in threadpool_info()] == before
     with backend.large_batches(W.astype(np.float64)) as kernels:
         assert kernels == backend.kernels
+
+
+def test_the_narrow_kernel_refuses_rows_that_are_not_aligned(rng):
+    pytest.importorskip("numba")
+    packed = np.zeros(600, dtype=[("flag", "u1"), ("x", "f4", (300,))])
+    packed["x"] = rng.standard_normal((600, 300))
+    W, b = rng.standard_normal((300, 64)).astype(np.float32), np.zeros(64, np.float32)
+    backend = get_backend("numpy")
+    with backend.large_batches(W) as kernels:
+        y, _ = kernels.dense(Dense(W, b), packed["x"], xp=backend.xp)
+    np.testing.assert_allclose(y, np.asarray(packed["x"]) @ W, atol=1e-3)
+
+
+def test_the_blas_gets_its_threads_back_from_the_last_user(rng):
+    pytest.importorskip("numba")
+    from threadpoolctl import threadpool_info
+
+    W, backend = rng.standard_normal((300, 64)).astype(np.float32), get_backend("numpy")
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = threads()
+    first, second = backend.large_batches(W), backend.large_batches(W)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert threads() == before
+
+
+def test_a_numba_that_does_not_load_leaves_the_defaults(monkeypatch, rng):
+    from mlp_xp.backends import _numba
+
+    _numba._loops.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    params = (np.ones((2, 2)),)
+    updated = _numba.update_tree(
+        SGD(), params, (np.ones((2, 2)),), (params,), (np.asarray(0.1),), xp=np
+    )
+    assert updated.params[0].shape == (2, 2)
+    _numba._loops.cache_clear()
+
+
+def test_a_library_that_does_not_load_says_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlp_xp.backends._strict", None)
+    with pytest.raises(BackendError, match="array_api_strict cannot be loaded"):
+        get_backend("array_api_strict")
 
 
 def test_numpy_without_numba_takes_the_defaults(monkeypatch):

@@ -395,6 +395,64 @@ def test_bad_input_changes_nothing(backend, how):
     assert pickle.dumps(model) == before
 
 
+@pytest.mark.parametrize("how", ["labels", "device", "data"])
+def test_a_fit_that_fails_leaves_the_model_as_it_was(how, monkeypatch):
+    X, y = problem()
+    model = small(input_scaling="standardize").fit(X, y)
+    before = pickle.dumps(model)
+    arguments = (X[:, :3], y[:-1] if how == "labels" else np.where(y > 0, "a", "b"))
+
+    def full(*_):
+        raise MemoryError("the device is full")
+
+    if how == "data":
+        monkeypatch.setattr(mlp_xp.fitting, "place", full)
+    if how == "device":
+        monkeypatch.setattr(mlp_xp.fitting, "standardization", full)
+    with pytest.raises((ValueError, MemoryError)):
+        model.fit(*arguments)
+    assert pickle.dumps(model) == before
+    fresh = small(input_scaling="standardize")
+    with pytest.raises((ValueError, MemoryError)):
+        fresh.partial_fit(*arguments, classes=[0, 1, 2] if how == "labels" else ["a", "b"])
+    assert not hasattr(fresh, "classes_")
+
+
+def test_a_loss_that_explodes_ends_the_fit_with_an_error(backend):
+    X, y = problem()
+    model = small(solver="sgd", learning_rate_init=1e30, max_iter=50)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        with pytest.raises(ValueError, match=r"The loss is (nan|inf).*smaller learning_rate_init"):
+            model.fit(backend.put(X), y)
+    assert model.n_iter_ < 50
+
+
+def test_a_copy_is_not_changed_by_training_the_original():
+    X, y = problem()
+    model = small().fit(X, y)
+    twin = copy.copy(model)
+    before = twin.predict_proba(X)
+    model.partial_fit(X, y)
+    np.testing.assert_array_equal(twin.predict_proba(X), before)
+
+
+def test_integers_are_computed_in_double_on_every_library(backend):
+    X, y = problem()
+    X = (10 * X).astype(np.int64)
+    assert str(backend.get(small().fit(backend.put(X), y).coefs_[0]).dtype) == "float64"
+
+
+def test_float_labels_and_weights_of_any_library(backend):
+    X, y = problem()
+    weights = backend.put(np.ones(len(y)))
+    model = small().fit(backend.put(X), backend.put(y.astype(float)), weights)
+    assert 0 <= model.score(backend.put(X), backend.put(y.astype(float)), weights) <= 1
+    strict = get_backend("array_api_strict", "no_float64")
+    labels = small().fit(X, y.astype(float)).predict(strict.put(X, "float32"))
+    assert labels.dtype == strict.xp.float32
+
+
 def test_a_wrong_number_of_features(backend):
     X, y = problem()
     model = small().fit(backend.put(X), y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import tolerance
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlp_xp.backends import Backend
@@ -187,15 +187,27 @@ def torch_loss(torch, name, logits, targets, weights):
     return torch.sum(each * weights) / torch.sum(weights)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_against_autograd(backend, name, kind, activation, rng):
+@shapes
+@given(
+    batch=sizes,
+    inputs=sizes,
+    outputs=sizes,
+    activation=st.sampled_from(list(ACTIVATIONS)),
+    seed=seeds,
+)
+@example(batch=1, inputs=5, outputs=4, activation="gelu", seed=0)
+@example(batch=7, inputs=1, outputs=4, activation="silu", seed=0)
+@example(batch=7, inputs=5, outputs=1, activation="logistic", seed=0)
+@example(batch=1, inputs=1, outputs=1, activation="relu", seed=0)
+def test_against_autograd(backend, name, kind, batch, inputs, outputs, activation, seed):
     torch = pytest.importorskip("torch")
-    network = Network((5, 6, 4), activation)
-    params = init_params(network, 1)
-    x, weights = rng.standard_normal((7, 5)), rng.random(7)
-    targets = targets_for(name, kind, 7, 4, rng)
+    rng = np.random.default_rng(seed)
+    network = Network((inputs, 6, outputs), activation)
+    params = init_params(network, seed)
+    x, weights = rng.standard_normal((batch, inputs)), rng.random(batch) + 0.1
+    targets = targets_for(name, kind, batch, outputs, rng)
 
     with backend.scope():
         put = backend.put
@@ -211,11 +223,13 @@ def test_against_autograd(backend, name, kind, activation, rng):
         expected = torch_loss(torch, name, out, torch.tensor(targets), torch.tensor(weights))
         expected.backward()
 
-    assert value == pytest.approx(float(expected.detach()), rel=tolerance("float64", 7 * 4))
+    assert value == pytest.approx(
+        float(expected.detach()), rel=tolerance("float64", batch * outputs), abs=1e-14
+    )
     for grad, leaf in zip(grads, free, strict=True):
         scale = float(leaf.grad.abs().max()) + 1.0
         np.testing.assert_allclose(
-            grad, leaf.grad.numpy(), rtol=0, atol=scale * tolerance("float64", 7)
+            grad, leaf.grad.numpy(), rtol=0, atol=scale * tolerance("float64", batch)
         )
 
 

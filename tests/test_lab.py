@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
-from contextlib import nullcontext
 
 import array_api_compat
 import numpy as np
 import pytest
 
 from mlp_xp import lab
+from mlp_xp.backends import to_numpy
 from mlp_xp.lab import _sweep
 
 # One sample, worked through with the classroom's formulas.
@@ -421,25 +420,10 @@ def test_one_class_is_certain():
 # Namespaces
 
 
-@pytest.fixture(params=["numpy", "torch", "jax.numpy", "array_api_strict"])
-def namespace(request):
-    """A function that takes NumPy arrays over, and what must be switched on meanwhile."""
-    module = pytest.importorskip(request.param)
-    context, device = nullcontext(), None
-    if request.param == "jax.numpy":
-        context = importlib.import_module("jax").enable_x64(True)
-    if request.param == "array_api_strict":
-        device = module.Device("device1")  # not the default: finds a forgotten device
-    with context:
-        xp = array_api_compat.array_namespace(module.asarray([0.0]))
-        yield lambda array: xp.asarray(np.array(array), device=device)
-
-
-def to_numpy(array):
-    xp = array_api_compat.array_namespace(array)
-    if array_api_compat.is_array_api_strict_namespace(xp):
-        array = array.to_device(xp.Device("CPU_DEVICE"))  # NumPy sees this one only
-    return np.asarray(array)
+@pytest.fixture
+def namespace(backend):
+    """A function that takes NumPy arrays over to the backend under test."""
+    return lambda array: backend.put(np.array(array))
 
 
 def test_every_namespace_gives_the_same(namespace):
@@ -472,6 +456,14 @@ def test_every_namespace_gives_the_same(namespace):
     expected_run = lab.run_mlp_training(data, labels, data, labels, 3, 0.5, 3, seed=1)
     assert run[:2] == expected_run[:2]
     assert run[2] == pytest.approx(expected_run[2], rel=1e-12)
+
+
+def test_no_graph_is_built():
+    torch = pytest.importorskip("torch")
+    weights, data, labels = problem()
+    free = [torch.tensor(weight, requires_grad=True) for weight in weights]
+    *new, _ = lab.learn_once_cross_entropy(*free, torch.tensor(data), torch.tensor(labels), 0.1)
+    assert not any(weight.requires_grad for weight in new)
 
 
 def test_uint8_data_on_every_namespace(namespace):

@@ -75,16 +75,18 @@ def learned(trainer):
 def test_the_same_losses_on_every_backend(backend, optimizer, weighted, kind):
     x, y = problem(kind)
     weights = np.random.default_rng(1).random(N) if weighted else None
-    losses, accuracies, params = [], [], []
+    losses, accuracies, params, steps = [], [], [], []
     # The plain kernels on NumPy are what everything is compared with.
     plain = get_backend("numpy")
     plain.kernels = Kernels()
     for each in (plain, backend):
         trainer = make_trainer(each, optimizer=optimizer, x=x, with_accuracy=True)
+        steps.append(trainer._step)
         records = train(trainer, place(each, x, y, "float64"), weights=weights)
         losses.append([record.loss for record in records])
         accuracies.append([record.accuracy for record in records])
         params.append(learned(trainer))
+    assert (steps[0] is steps[1]) == (backend == plain)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-10)
     np.testing.assert_allclose(accuracies[1], accuracies[0], rtol=1e-10)
     for mine, reference in zip(params[1], params[0], strict=True):
@@ -269,6 +271,28 @@ def test_invscaling_follows_the_samples(backend):
     np.testing.assert_allclose([record.learning_rate for record in records], expected)
 
 
+def test_progress_is_a_copy(backend):
+    x, y = problem()
+    trainer = make_trainer(backend)
+    data = place(backend, x, y, "float64")
+    train(trainer, data, n_epochs=1)
+    progress = trainer.progress()
+    before = [leaf.copy() for leaf in leaves(progress.slots)]
+    train(trainer, data, n_epochs=1)
+    for leaf, old in zip(leaves(progress.slots), before, strict=True):
+        np.testing.assert_array_equal(leaf, old)
+
+
+def test_another_rule_starts_with_new_slots(backend):
+    x, y = problem()
+    data = place(backend, x, y, "float64")
+    first = make_trainer(backend)
+    train(first, data, n_epochs=1)
+    second = make_trainer(backend, optimizer=SGD())
+    second.resume(first.progress())
+    assert np.isfinite(train(second, data, n_epochs=1)[0].loss)
+
+
 def test_going_on_is_the_same_as_not_having_stopped(backend):
     x, y = problem()
     data = place(backend, x, y, "float64")
@@ -323,8 +347,10 @@ def test_placement_follows_the_free_memory(monkeypatch):
     for free, kind in ((None, Resident), (10 * x.nbytes, Resident), (x.nbytes, Streamed)):
         monkeypatch.setattr(type(backend), "free_memory", lambda self, free=free: free)
         assert type(place(backend, x, y, "float32")) is kind
-    # What is there already stays there.
+    # What is there already stays there; what is elsewhere counts like host data.
     assert type(place(backend, backend.put(x), y, "float32")) is Resident
+    elsewhere = get_backend("array_api_strict").put(x)
+    assert type(place(backend, elsewhere, y, "float32")) is Streamed
     with pytest.raises(ValueError, match="placement is 'gpu', and must be 'auto', 'resident'"):
         place(backend, x, y, "float32", "gpu")
 

@@ -118,20 +118,26 @@ def _load(name: str, device: Any) -> Backend:
         raise BackendError(
             f"Backend {name!r} needs {package}, which is not installed: pip install {install}."
         )
-    backend: Backend = importlib.import_module(f"mlp_xp.backends.{module}").create(device)
+    try:
+        create = importlib.import_module(f"mlp_xp.backends.{module}").create
+    except (ImportError, OSError) as error:
+        raise BackendError(f"Backend {name!r}: {package} cannot be loaded: {error}") from error
+    backend: Backend = create(device)
     return backend
 
 
 def _automatic(device: Any) -> Backend:
-    """Give the first library with a working GPU, else NumPy."""
-    if device is None and _cuda_driver():
-        for name in ("cupy", "torch", "jax"):
-            if not installed(name):
-                continue
+    """Give the first library with a working GPU, else NumPy, unless a GPU was asked for."""
+    asked = str(device).startswith("cuda")
+    reason = "no CUDA driver is installed"
+    if asked or (device is None and _cuda_driver()):
+        for name in filter(installed, ("cupy", "torch", "jax")):
             try:
-                return _load(name, "cuda")
-            except BackendError:
-                continue
+                return _load(name, device or "cuda")
+            except (BackendError, ValueError) as error:
+                reason = str(error)
+    if asked:
+        raise BackendError(f"device is {device!r}, and no installed library can use it: {reason}")
     return _load("numpy", device)
 
 

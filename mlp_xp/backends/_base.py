@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
 
+import array_api_compat
 import numpy as np
 
 from mlp_xp._typing import Array, Device, Namespace
@@ -52,7 +53,7 @@ class Backend:
     device: Device
     kernels: Kernels = Kernels()
 
-    # Two backends of one library and device are one, so that what was compiled serves both.
+    # Two backends of one library, device and kernels are one: what was compiled serves both.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backend) and self._key == other._key
 
@@ -60,8 +61,8 @@ class Backend:
         return hash(self._key)
 
     @property
-    def _key(self) -> tuple[str, str]:
-        return self.name, str(self.device)
+    def _key(self) -> tuple[str, str, Kernels]:
+        return self.name, str(self.device), self.kernels
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} on {self.device!s}>"
@@ -71,6 +72,10 @@ class Backend:
     def owns(self, array: object) -> bool:
         """Tell whether an array is of this library."""
         raise NotImplementedError
+
+    def holds(self, array: Any) -> bool:
+        """Tell whether an array is of this library and on `device`."""
+        return self.owns(array) and str(array_api_compat.device(array)) == str(self.device)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
         """Bring an array here: nothing if it is here, else through DLPack, else through NumPy.

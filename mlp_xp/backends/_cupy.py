@@ -65,16 +65,19 @@ class CupyBackend(Backend):
             compute, copy = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
             ring = [_Buffers(), _Buffers()]
             previous = None
-            for number, batch in enumerate(batches):
-                buffers = ring[number % 2]
-                buffers.upload(batch, copy)
+            try:
+                for number, batch in enumerate(batches):
+                    buffers = ring[number % 2]
+                    buffers.upload(batch, compute, copy)
+                    if previous is not None:
+                        yield previous.hand_over(compute)
+                        previous.used(compute)
+                    previous = buffers
                 if previous is not None:
                     yield previous.hand_over(compute)
-                    previous.used(compute)
-                previous = buffers
-            if previous is not None:
-                yield previous.hand_over(compute)
-            compute.synchronize()
+            finally:
+                # A batch may still be on its way to buffers that are about to be let go of.
+                copy.synchronize()
 
     def free_memory(self) -> int | None:
         with self.device:
@@ -100,11 +103,13 @@ class _Buffers:
         self.copied = cupy.cuda.Event(disable_timing=True)
         self.computed = cupy.cuda.Event(disable_timing=True)
 
-    def upload(self, batch: tuple[np.ndarray, ...], copy: Any) -> None:
+    def upload(self, batch: tuple[np.ndarray, ...], compute: Any, copy: Any) -> None:
         """Start to copy a batch to the device; a shorter one uses the front of the buffers."""
         if not self.pinned:
             self.pinned = [cupyx.empty_like_pinned(array) for array in batch]
             self.arrays = [cupy.empty(array.shape, array.dtype) for array in batch]
+            # The pool may give memory that what was asked of `compute` before still reads.
+            self.computed.record(compute)
         self.copied.synchronize()
         copy.wait_event(self.computed)
         self.rows = [len(array) for array in batch]

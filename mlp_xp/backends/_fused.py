@@ -29,7 +29,7 @@ def make_update(
     Parameters
     ----------
     loops : callable
-        Gives the loops ``"sgd"`` and ``"adam"``; called at the first update.
+        Gives the loops ``"sgd"`` and ``"adam"``, as far as there are any; called at each update.
     accepts : callable
         Tells whether the loops take an array, by its dtype and layout.
     """
@@ -47,9 +47,9 @@ def make_update(
         # Without slots (no momentum) there is nothing to fuse.
         known = type(optimizer) in (SGD, Adam, AdamW) and bool(slots)
         everything = (params, grads, slots)
-        if not known or not all(map(accepts, leaves(everything))):
+        loop = loops().get("sgd" if type(optimizer) is SGD else "adam") if known else None
+        if loop is None or not all(map(accepts, leaves(everything))):
             return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
-        loop = loops()["sgd" if type(optimizer) is SGD else "adam"]
         penalty: Any = 0.0
         for arrays in zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True):
             number = arrays[0].dtype.type

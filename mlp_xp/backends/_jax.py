@@ -59,7 +59,8 @@ class JaxBackend(Backend):
         return jax.jit(function, donate_argnums=0 if donate else ())
 
     def synchronize(self) -> None:
-        jax.device_put(0.0, self.device).block_until_ready()
+        for array in jax.live_arrays(self.device.platform):
+            array.block_until_ready()
 
     def free_memory(self) -> int | None:
         statistics = self.device.memory_stats()

@@ -20,6 +20,7 @@ import numpy as np
 
 from mlp_xp import layers
 from mlp_xp._typing import Array, Namespace
+from mlp_xp.backends._numba import jit
 from mlp_xp.layers import Dense, DensePullback
 
 __all__ = ["dense", "suits"]
@@ -66,6 +67,7 @@ def suits(W: Any) -> bool:
         and W.shape[1] in (32, 48, 64)
         and W.shape[0] >= _LEAST_INPUTS
         and W.flags.c_contiguous
+        and W.flags.aligned
         and _has_wide_vectors()
     )
 
@@ -76,14 +78,18 @@ def _takes(W: Any, x: Any) -> bool:
         and x.dtype == np.float32
         and x.shape[0] >= _LEAST_ROWS
         and x.strides[1] == x.itemsize
+        and x.strides[0] % x.itemsize == 0
+        and x.flags.aligned
     )
 
 
 @cache
 def _has_wide_vectors() -> bool:
     """Tell whether the processor has AVX-512; with shorter vectors the tile does not fit."""
-    from llvmlite import binding
-
+    try:
+        from llvmlite import binding
+    except ImportError:
+        return False
     return bool(binding.get_host_cpu_features().get("avx512f"))
 
 
@@ -118,12 +124,10 @@ def _share_out(work: Callable[[int, int], Any], n: int, threads: int) -> None:
 @cache
 def _kernels() -> dict[str, Callable[..., None]]:
     """Compile the two products, or take them from numba's cache."""
-    from numba import njit
-
     tile = _tile()
     rows, depth = _ROWS, _DEPTH
 
-    @njit(cache=True, nogil=True)
+    @jit
     def forward(x, W, y, low, high):  # type: ignore[no-untyped-def]
         fan_in, width = W.shape
         stride = x.strides[0] // 4
@@ -141,7 +145,7 @@ def _kernels() -> dict[str, Callable[..., None]]:
                 0,
             )
 
-    @njit(cache=True, nogil=True)
+    @jit
     def backward(x, dy, dW, low, high):  # type: ignore[no-untyped-def]
         n_samples, width = dy.shape
         stride = x.strides[0] // 4

@@ -6,26 +6,41 @@ enough: the loop waits for memory, and a second pool of threads would fight with
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from mlp_xp.backends._fused import Loop, make_update
 
-__all__ = ["update_tree"]
+__all__ = ["jit", "update_tree"]
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop, or take it from numba's cache where there is a folder for one.
+
+    Without "reassoc" a sum of squares would not be vectorised. NaN and infinity keep their
+    meaning. "numpy" divides as NumPy does: a check for zero would stop the vectorisation too.
+    """
+    from numba import njit
+
+    compiled = partial(njit, fastmath={"reassoc", "contract"}, error_model="numpy", nogil=True)
+    try:
+        return compiled(cache=True)(function)
+    except RuntimeError:  # No folder can be written to.
+        return compiled()(function)
 
 
 @cache
 def _loops() -> dict[str, Loop]:
-    """Load numba and compile the loops, or take them from its cache; only a fit pays for it."""
-    from numba import njit
+    """Give the loops, or none where numba does not load; only a fit pays for it."""
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return {}
 
-    # Without "reassoc" the sum of squares would not be vectorised. NaN and infinity keep their
-    # meaning. "numpy" divides as NumPy does: a check for zero would stop the vectorisation too.
-    compiled = njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy", nogil=True)
-
-    @compiled
+    @jit
     def sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
         total = p.dtype.type(0)
         for i in range(p.size):
@@ -35,7 +50,7 @@ def _loops() -> dict[str, Loop]:
             p[i] += momentum * v[i] - step if nesterov else v[i]
         return total
 
-    @compiled
+    @jit
     def adam(p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2):  # type: ignore[no-untyped-def]
         total = p.dtype.type(0)
         for i in range(p.size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +49,7 @@ class NumpyBackend(Backend):
             return
         # The threads of the BLAS look for work for a while before they sleep, and would take the
         # processors from those of the narrow kernel; what is left to the BLAS is small.
-        with threadpool_limits(1, user_api="blas"):
+        with _resting_blas():
             yield self.kernels._replace(dense=_narrow.dense)
 
     def describe(self) -> dict[str, str]:
@@ -58,6 +59,27 @@ class NumpyBackend(Backend):
             if pool["user_api"] == "blas"
         )
         return super().describe() | {"blas": pools}
+
+
+_resting = threading.Lock()
+_guests: list[threadpool_limits] = []
+
+
+@contextlib.contextmanager
+def _resting_blas() -> Iterator[None]:
+    """Hold the BLAS to one thread; of several users the last one out gives the threads back.
+
+    The limit is the process's. Each user restoring what it saw would restore another one's limit.
+    """
+    with _resting:
+        _guests.append(_guests[-1] if _guests else threadpool_limits(1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _resting:
+            limits = _guests.pop()
+            if not _guests:
+                limits.restore_original_limits()
 
 
 def create(device: Any) -> NumpyBackend:

@@ -51,8 +51,10 @@ class TorchBackend(Backend):
         return torch.no_grad()
 
     def synchronize(self) -> None:
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).synchronize()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
     def free_memory(self) -> int | None:
         if self.device.type != "cuda":
@@ -82,7 +84,7 @@ def create(device: Any) -> TorchBackend:
         ) from error
     try:
         # The first allocation is what finds a missing driver, a wrong build or a wrong number.
-        torch.empty(1, device=device)
+        device = torch.empty(1, device=device).device  # With its number: "cuda" is "cuda:0".
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BackendError(f"Device '{device}' does not work with torch here: {reason}") from error

@@ -15,10 +15,18 @@ Arrays may be of any namespace; none is written to. Shapes, throughout:
 
 from __future__ import annotations
 
+import array_api_extra as xpx
 from array_api_compat import array_namespace, device
 
 from mlp_xp._typing import Array
-from mlp_xp.lab._checks import check_axes, check_labels, check_range, default_dtype, prepare
+from mlp_xp.lab._checks import (
+    check_axes,
+    check_labels,
+    check_range,
+    default_dtype,
+    in_scope,
+    prepare,
+)
 from mlp_xp.lab._sweep import (
     AfterEpoch,
     accuracy,
@@ -31,7 +39,6 @@ from mlp_xp.lab._sweep import (
 )
 from mlp_xp.layers import logistic
 from mlp_xp.losses import SquaredError
-from mlp_xp.losses import one_hot as one_hot_of
 from mlp_xp.network import Network, init_params
 
 __all__ = [
@@ -44,6 +51,7 @@ __all__ = [
 ]
 
 
+@in_scope
 def one_hot(labels: Array) -> Array:
     """Turn labels into rows of 0 with a single 1, as many classes as the largest label asks for.
 
@@ -73,11 +81,11 @@ def one_hot(labels: Array) -> Array:
     """
     xp = array_namespace(labels)
     labels, largest = check_range("labels", labels, xp=xp)
-    return one_hot_of(
-        labels, largest + 1, dtype=default_dtype("real floating", labels, xp=xp), xp=xp
-    )
+    dtype = default_dtype("real floating", labels, xp=xp)
+    return xpx.one_hot(labels, largest + 1, dtype=dtype, xp=xp)
 
 
+@in_scope
 def learn_once_mse(
     w1: Array,
     b1: Array,
@@ -144,6 +152,7 @@ def learn_once_mse(
     return (*to_weights(descend(params, grads, learning_rate)), float(loss))
 
 
+@in_scope
 def learn_once_cross_entropy(
     w1: Array,
     b1: Array,
@@ -198,6 +207,7 @@ def learn_once_cross_entropy(
     return (*to_weights(descend(params, grads, learning_rate)), float(loss))
 
 
+@in_scope
 def train_mlp(
     w1: Array,
     b1: Array,
@@ -254,6 +264,7 @@ def train_mlp(
     return (*to_weights(params), train_accuracies, losses)
 
 
+@in_scope
 def test_mlp(
     w1: Array, b1: Array, w2: Array, b2: Array, data_test: Array, labels_test: Array
 ) -> float:
@@ -293,6 +304,7 @@ def test_mlp(
 test_mlp.__test__ = False  # type: ignore[attr-defined]
 
 
+@in_scope
 def run_mlp_training(
     data_train: Array,
     labels_train: Array,

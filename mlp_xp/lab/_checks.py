@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
 from array_api_compat import array_namespace, device
 
 from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp.backends import get_backend
 from mlp_xp.layers import Dense
 from mlp_xp.network import Params
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def in_scope(function: F) -> F:
+    """Run a function in the scope of its first argument's backend: device, precision, no graph."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        first = args[0] if args else next(iter(kwargs.values()))
+        with get_backend(first).scope():
+            return function(*args, **kwargs)
+
+    return cast(F, call)
 
 
 def check_axes(name: str, array: Array) -> None:
