@@ -51,7 +51,8 @@ def page(results: Bench, also: list[str]) -> str:
             "## Training epochs",
             "Adam, float32, uint8 images that are standardised batch by batch. Resident data lie "
             "on the device as a whole; streamed data arrive there a batch at a time. IQR is the "
-            "spread between the quartiles of the rounds.",
+            "spread between the quartiles of the rounds. Each backend had a process to itself, one "
+            "after the other: compare backends with that in mind.",
             "![Images per second of a training epoch, by network and backend](benchmarks.png)",
             epochs,
         ]

@@ -309,8 +309,8 @@ def test_ctrl_c_ends_at_the_end_of_the_step(mlp_xp, monkeypatch):
     real = train.display
 
     @contextlib.contextmanager
-    def display(n_epochs: int):
-        with real(n_epochs) as shown:
+    def display(n_epochs: int, n_images: int):
+        with real(n_epochs, n_images) as shown:
             yield shown._replace(after_step=pressed_in_the_second_epoch)
 
     monkeypatch.setattr(train, "display", display)

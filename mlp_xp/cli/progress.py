@@ -21,9 +21,10 @@ class Display(NamedTuple):
 
 
 @contextlib.contextmanager
-def display(n_epochs: int) -> Iterator[Display]:
+def display(n_epochs: int, n_images: int) -> Iterator[Display]:
     """Show a progress bar where stdout is a terminal, else print a line an epoch."""
-    facts = _facts(n_epochs, time.perf_counter())
+    start = time.perf_counter()
+    facts = _facts(n_epochs, start)
     if not sys.stdout.isatty():
         width = len(str(n_epochs))
         yield Display(
@@ -42,8 +43,12 @@ def display(n_epochs: int) -> Iterator[Display]:
         epoch = 1
 
         def after_step(done: int, n_steps: int) -> None:
-            completed = (epoch - 1) * n_steps + done
-            bar.update(task, completed=completed, total=n_epochs * n_steps, epoch=epoch)
+            completed, total = (epoch - 1) * n_steps + done, n_epochs * n_steps
+            bar.update(task, completed=completed, total=total, epoch=epoch)
+            if epoch == 1:  # Loss and accuracy are known when it ends; the pace is known at once.
+                seconds = time.perf_counter() - start
+                pace = f"{n_images * done / n_steps / seconds:,.0f} images/s"
+                bar.update(task, facts=f"{pace}  {_left(seconds / completed * total - seconds)}")
 
         def after_epoch(row: dict[str, Any]) -> None:
             nonlocal epoch
@@ -53,11 +58,15 @@ def display(n_epochs: int) -> Iterator[Display]:
         yield Display(after_step, after_epoch)
 
 
+def _left(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02} left"
+
+
 def _facts(n_epochs: int, start: float) -> Callable[[dict[str, Any]], str]:
     # On a terminal of 80 columns there must be room left for the bar.
     def facts(row: dict[str, Any]) -> str:
         per_epoch = (time.perf_counter() - start) / row["epoch"]
-        minutes, seconds = divmod(round(per_epoch * (n_epochs - row["epoch"])), 60)
         validation = row["validation_accuracy"]
         return "  ".join(
             [
@@ -65,7 +74,7 @@ def _facts(n_epochs: int, start: float) -> Callable[[dict[str, Any]], str]:
                 f"acc {100 * row['accuracy']:.1f} %",
                 *([] if validation is None else [f"val {100 * validation:.1f} %"]),
                 f"{row['n_samples'] / row['seconds']:,.0f} images/s",
-                f"{minutes}:{seconds:02} left",
+                _left(per_epoch * (n_epochs - row["epoch"])),
             ]
         )
 

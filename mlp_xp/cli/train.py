@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     with new_run(args.out, settings.data) as (partial, final), interrupts() as pressed:
         _announce(settings, data, backend)
         model = settings.estimator()
-        with display(settings.epochs) as shown:
+        with display(settings.epochs, len(data.x_train)) as shown:
             history = _fit(model, settings, data, shown, pressed)
         if pressed():
             print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
