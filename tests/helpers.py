@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlp_xp import MLP
 from mlp_xp.backends import Backend, get_backend
 
 
@@ -19,3 +20,19 @@ def tolerance(dtype: str, terms: int = 1) -> float:
     covers the few roundings of each term.
     """
     return 32 * float(np.finfo(dtype).eps) * max(terms, 1) ** 0.5
+
+
+QUIET = {"n_iter_no_change": float("inf")}
+
+
+def problem(n=60, features=6, classes=3):
+    """Give samples of as many classes, X and y."""
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((n, features))
+    return X, np.argmax(X[:, :classes] + 0.1 * rng.standard_normal((n, classes)), axis=1)
+
+
+def small(**settings):
+    """Give a small classifier for `problem`, quick to fit."""
+    defaults = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 16}
+    return MLP(**(defaults | QUIET | settings))

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
-import signal
 import subprocess
 import sys
-import threading
 import warnings
 
 import numpy as np
 import pytest
-from helpers import tolerance
+from helpers import QUIET, problem, small, tolerance
 from sklearn.base import clone
 from sklearn.datasets import load_digits
-from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier as Peer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils._param_validation import InvalidParameterError
 
-import mlp_xp
-from mlp_xp import MLP, MLPClassifier, get_backend
+from mlp_xp import MLP, get_backend
 from mlp_xp.backends import installed
 from mlp_xp.optimizers import SGD, AdamW
-
-QUIET = {"n_iter_no_change": float("inf")}
-
-
-def problem(n=60, features=6, classes=3):
-    rng = np.random.default_rng(2)
-    X = rng.standard_normal((n, features))
-    return X, np.argmax(X[:, :classes] + 0.1 * rng.standard_normal((n, classes)), axis=1)
-
-
-def small(**settings):
-    defaults = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 16}
-    return MLP(**(defaults | QUIET | settings))
-
 
 # --- scikit-learn's meaning ----------------------------------------------------------------------
 
@@ -323,194 +304,3 @@ def test_precision_is_resolved_once():
     assert small(**strict).fit(X, y).coefs_[0].dtype == np.float32
     with pytest.raises(ValueError, match="precision is 'float64', which device"):
         small(precision="float64", **strict).fit(X, y)
-
-
-# --- errors --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"activation": "sigmoid"}, "'activation' parameter of MLPClassifier must be a str among"),
-        ({"solver": "lion"}, "'solver' parameter"),
-        ({"learning_rate": "linear"}, "'learning_rate' parameter"),
-        ({"backend": "tensorflow"}, "'backend' parameter"),
-        ({"precision": "float16"}, "'precision' parameter"),
-        ({"placement": "gpu"}, "'placement' parameter"),
-        ({"momentum": 2.0}, "'momentum' parameter"),
-        ({"max_iter": 0}, "'max_iter' parameter"),
-    ],
-)
-def test_bad_settings(settings, message):
-    with pytest.raises(InvalidParameterError, match=message):
-        small(**settings).fit(*problem())
-
-
-def test_hidden_layers_must_be_at_least_1_wide():
-    with pytest.raises(ValueError, match=r"hidden_layer_sizes must be .* got \(3, 0\)"):
-        small(hidden_layer_sizes=(3, 0)).fit(*problem())
-
-
-def spoiled(X, how):
-    X = X.copy()
-    if how == "nan":
-        X[0, 0] = np.nan
-    elif how == "infinity":
-        X[0, 0] = np.inf
-    elif how == "complex":
-        X = X.astype(complex)
-    elif how == "1-D":
-        X = X[:, 0]
-    elif how == "empty":
-        X = X[:0]
-    elif how == "no features":
-        X = X[:, :0]
-    return X
-
-
-BAD = {
-    "nan": "NaN",
-    "infinity": "infinity",
-    "complex": "Complex data not supported",
-    "1-D": "Expected 2D array, got 1D array",
-    "empty": "minimum of 1|while a minimum",
-    "no features": "minimum of 1|while a minimum",
-}
-
-
-@pytest.mark.parametrize("how", BAD)
-def test_bad_input_changes_nothing(backend, how):
-    X, y = problem()
-    bad = spoiled(X, how)
-    bad_y = y[: len(bad)]
-    model = small().fit(backend.put(X), y)
-    before = pickle.dumps(model)
-    for array in (bad, backend.put(bad)):
-        with pytest.raises(ValueError, match=BAD[how]):
-            model.partial_fit(array, bad_y)
-        with pytest.raises(ValueError, match=BAD[how]):
-            model.predict(array)
-        with pytest.raises(ValueError, match=BAD[how]):
-            small().fit(array, bad_y)
-    assert pickle.dumps(model) == before
-
-
-@pytest.mark.parametrize("how", ["labels", "device", "data"])
-def test_a_fit_that_fails_leaves_the_model_as_it_was(how, monkeypatch):
-    X, y = problem()
-    model = small(input_scaling="standardize").fit(X, y)
-    before = pickle.dumps(model)
-    arguments = (X[:, :3], y[:-1] if how == "labels" else np.where(y > 0, "a", "b"))
-
-    def full(*_):
-        raise MemoryError("the device is full")
-
-    if how == "data":
-        monkeypatch.setattr(mlp_xp.fitting, "place", full)
-    if how == "device":
-        monkeypatch.setattr(mlp_xp.fitting, "standardization", full)
-    with pytest.raises((ValueError, MemoryError)):
-        model.fit(*arguments)
-    assert pickle.dumps(model) == before
-    fresh = small(input_scaling="standardize")
-    with pytest.raises((ValueError, MemoryError)):
-        fresh.partial_fit(*arguments, classes=[0, 1, 2] if how == "labels" else ["a", "b"])
-    assert not hasattr(fresh, "classes_")
-
-
-def test_a_loss_that_explodes_ends_the_fit_with_an_error(backend):
-    X, y = problem()
-    model = small(solver="sgd", learning_rate_init=1e30, max_iter=50)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        with pytest.raises(ValueError, match=r"The loss is (nan|inf).*smaller learning_rate_init"):
-            model.fit(backend.put(X), y)
-    assert model.n_iter_ < 50
-
-
-def test_a_copy_is_not_changed_by_training_the_original():
-    X, y = problem()
-    model = small().fit(X, y)
-    twin = copy.copy(model)
-    before = twin.predict_proba(X)
-    model.partial_fit(X, y)
-    np.testing.assert_array_equal(twin.predict_proba(X), before)
-
-
-def test_integers_are_computed_in_double_on_every_library(backend):
-    X, y = problem()
-    X = (10 * X).astype(np.int64)
-    assert str(backend.get(small().fit(backend.put(X), y).coefs_[0]).dtype) == "float64"
-
-
-def test_float_labels_and_weights_of_any_library(backend):
-    X, y = problem()
-    weights = backend.put(np.ones(len(y)))
-    model = small().fit(backend.put(X), backend.put(y.astype(float)), weights)
-    assert 0 <= model.score(backend.put(X), backend.put(y.astype(float)), weights) <= 1
-    strict = get_backend("array_api_strict", "no_float64")
-    labels = small().fit(X, y.astype(float)).predict(strict.put(X, "float32"))
-    assert labels.dtype == strict.xp.float32
-
-
-def test_a_wrong_number_of_features(backend):
-    X, y = problem()
-    model = small().fit(backend.put(X), y)
-    with pytest.raises(ValueError, match="X has 5 features, but MLPClassifier is expecting 6"):
-        model.predict(backend.put(X[:, :5]))
-
-
-def test_wrong_labels_and_weights():
-    X, y = problem()
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        small().fit(X, y[:-1])
-    with pytest.raises(ValueError, match="Unknown label type"):
-        small().fit(X, y + 0.5)
-    with pytest.raises(ValueError, match="y is None"):
-        small().fit(X, None)
-    with pytest.warns(DataConversionWarning, match="column-vector"):
-        small().fit(X, y[:, None])
-    with pytest.raises(ValueError, match=r"sample_weight\.shape"):
-        small().fit(X, y, sample_weight=np.ones(3))
-    with pytest.raises(ValueError, match=r"[Nn]egative"):
-        small().fit(X, y, sample_weight=np.full(len(y), -1.0))
-    with pytest.raises(ValueError, match=r"zero|is 0 for all samples"):
-        small().fit(X, y, sample_weight=np.zeros(len(y)))
-
-
-def test_partial_fit_wants_all_classes_once():
-    X, y = problem()
-    with pytest.raises(ValueError, match="classes must be passed on the first call"):
-        small().partial_fit(X, y)
-    model = small().partial_fit(X, y, classes=[0, 1, 2])
-    with pytest.raises(ValueError, match="is not the same as on last call"):
-        model.partial_fit(X, y, classes=[0, 1])
-    with pytest.raises(ValueError, match=r"`y` has classes not in `self.classes_`: \[7\]"):
-        model.partial_fit(X, np.full(len(y), 7))
-
-
-def test_a_batch_larger_than_the_data_is_clipped_with_a_warning():
-    X, y = problem()
-    with pytest.warns(UserWarning, match="Got `batch_size` 500 larger than the sample size 60"):
-        small(batch_size=500, max_iter=1).fit(X, y)
-
-
-def test_prediction_before_fitting():
-    with pytest.raises(NotFittedError):
-        MLP().predict([[1.0]])
-
-
-def test_ctrl_c_keeps_the_model_so_far():
-    X, y = problem()
-    model = small(max_iter=100_000, batch_size=1)
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.warns(UserWarning, match="Training interrupted by user"):
-        model.fit(X, y)
-    assert 0 < model.n_iter_ < 100_000
-    assert model.predict(X).shape == y.shape
-
-
-def test_the_short_name_is_the_class():
-    assert MLP is MLPClassifier
-    assert mlp_xp.__version__

@@ -1,0 +1,43 @@
+"""What the tests of the command share."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COMMANDS = ["train", "evaluate", "predict", "lab", "data", "backends"]
+TINY = ["train", "--data", "digits", "--hidden", "16", "--learning-rate", "0.01"]
+FILES = {
+    "config.json",
+    "history.csv",
+    "model.safetensors",
+    "model.json",
+    "curves.png",
+    "confusion.png",
+}
+# SIGINT is ignored by what a shell started in the background, and by all that this starts.
+CODE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from mlp_xp.cli import main; sys.exit(main())"
+)
+
+
+def history_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def start(*argv: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-u", "-c", CODE, *map(str, argv)]
+    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+
+
+def draw(path: Path, row: np.ndarray, size: tuple[int, int] = (8, 8)) -> Path:
+    pixels = np.rint(row.reshape(8, 8) * (255 / 16)).astype(np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
+    return path

@@ -1,0 +1,171 @@
+"""`mlp-xp data` and `backends`, errors and help."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import CODE, COMMANDS, TINY, draw, start
+
+from mlp_xp.cli import _parser, machine, main, train
+from mlp_xp.datasets import load_digits
+
+# --- data and backends ---------------------------------------------------------------------------
+
+
+def test_data_says_what_is_here_and_what_is_not(mlp_xp):
+    Path("data/cifar-10-batches-py").mkdir(parents=True)
+    Path("data/cifar-10-batches-py/test_batch").write_bytes(bytes(3_000_000))
+    lines = mlp_xp("data").out.splitlines()
+    assert lines[0] == "cifar10           3.0 MB  data/cifar-10-batches-py"
+    assert lines[1] == "cifar100       not here; mlp-xp data --fetch cifar100"
+    assert lines[3].startswith("digits ")
+    assert mlp_xp("data", "cifar100").out.splitlines() == [lines[1]]
+
+
+def test_data_fetches(mlp_xp, monkeypatch):
+    lines = mlp_xp("data", "--fetch", "digits").out.splitlines()
+    assert lines[0].startswith("digits: 1,438 images to train on, 359 to test, 10 classes")
+    assert lines[1].startswith("digits ")
+    assert len(lines) == 2
+
+
+def test_damaged_data_is_an_error(fails):
+    Path("data/cifar-10-batches-py").mkdir(parents=True)
+    assert "data/cifar-10-batches-py" in fails("data", "--fetch", "cifar10")
+    assert "data/cifar-10-batches-py" in fails("train", "--out", "run")
+    assert "nowhere" in fails("lab", "--data-path", "nowhere")
+
+
+def test_backends_lists_all_and_why_one_cannot_be_used(mlp_xp, monkeypatch):
+    def get_backend(name, device=None):
+        if name == "torch":
+            raise OSError("libtorch.so: cannot open\nshared object file")
+        return real(name, device)
+
+    real = machine.get_backend
+    monkeypatch.setattr(machine, "installed", lambda name: name != "jax")
+    monkeypatch.setattr(machine, "get_backend", get_backend)
+    done = mlp_xp("backends")
+    assert done.status == 0
+    lines = {tuple(line.split()[:2]): line for line in done.out.splitlines()}
+    assert f"library numpy {np.__version__}, device cpu, blas" in lines["numpy", "cpu"]
+    assert "threads" in lines["numpy", "cpu"]
+    assert lines["jax", "not"].endswith("not installed: pip install mlp-xp[jax]")
+    reason = "unusable: libtorch.so: cannot open shared object file"
+    assert lines["torch", "cpu"].endswith(reason)
+    assert lines["torch", "cuda:0"].endswith(reason)
+    assert re.search(r"^auto takes \w+ on ", done.out, re.MULTILINE)
+
+
+# --- errors and help -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("", "required: COMMAND (see mlp-xp --help)"),
+        ("trian", "invalid choice: 'trian'"),
+        ("train --epoch 0", "--epochs: '0', expected an integer of at least 1"),
+        ("train --epochs 1.5", "--epochs: '1.5', expected an integer of at least 1"),
+        ("train --hidden 512 -1", "--hidden: '-1'"),
+        ("train --hidden 8 --hidden x", "--hidden: 'x', expected an integer of at least 1"),
+        ("train --learning-rate 0", "--learning-rate: '0', expected a number above 0"),
+        ("train --learning-rate nan", "--learning-rate: 'nan'"),
+        ("train --alpha -1", "--alpha"),
+        ("train --alpha inf", "--alpha: 'inf', expected a number of at least 0"),
+        ("train --validation 1", "--validation: '1', expected a number above 0 below 1"),
+        ("train --seed 4294967296", "--seed: '4294967296', expected an integer of at least 0"),
+        ("train --activation rely", "invalid choice: 'rely'"),
+        ("train --backend numpi", "invalid choice: 'numpi'"),
+        ("train --data mnist", "invalid choice: 'mnist'"),
+        ("train --no-such-option", "unrecognized arguments: --no-such-option"),
+        ("train --data digits --data-path x", "digits come with scikit-learn and have no path"),
+        ("train --data digits --device gpu9", "device is 'gpu9'"),
+        ("train --data digits --hidden 99999999999999999999", "too large"),
+        ("train --data digits --hidden 999999999999", "Unable to allocate"),
+        ("train --data cifar10 --data-path nowhere", "nowhere"),
+        ("train --data digits --validation 0.0001", "at least one in each part"),
+        ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
+        ("predict run", "required: IMAGE (see mlp-xp predict --help)"),
+        ("lab --epochs -3", "--epochs"),
+        ("data mnist", "invalid choice: 'mnist'"),
+        ("data --fetch mnist", "invalid choice: 'mnist'"),
+    ],
+)
+def test_what_is_typed_wrong_is_an_error_in_one_line(typed, message, fails):
+    assert message in fails(*shlex.split(typed))
+
+
+def test_a_library_that_is_absent_is_an_error(fails, finished, monkeypatch):
+    picture = draw(Path("a.png"), load_digits().x_test[0])
+    cases = {
+        "matplotlib": [*TINY, "--out", "run"],
+        "safetensors": [*TINY, "--out", "run"],
+        "safetensors.numpy": ["evaluate", finished],
+        "PIL.Image": ["predict", finished, picture],
+    }
+    for module, argv in cases.items():
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            line = fails(*argv)
+        package = module.partition(".")[0]
+        assert f"module '{package}' is not installed: pip install \"mlp-xp[cli]\"" in line
+
+
+def test_a_backend_that_is_absent_is_an_error(fails, finished, monkeypatch, small_cifar):
+    monkeypatch.setattr("mlp_xp.backends.installed", lambda name: name == "numpy")
+    picture = draw(Path("a.png"), load_digits().x_test[0])
+    run = ["--out", "run"]
+    for argv in ([*TINY, *run], ["evaluate", finished], ["predict", finished, picture], ["lab"]):
+        line = fails(*argv, "--backend", "torch")
+        assert "needs torch, which is not installed: pip install mlp-xp[torch]" in line
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    with start("data") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def test_ctrl_c_before_training_is_no_traceback(mlp_xp, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(train.LOADERS, "digits", interrupted)
+    done = mlp_xp(*TINY)
+    assert (done.status, done.err) == (130, "")
+
+
+def test_help_and_version_in_a_process_of_their_own():
+    def run(*argv: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", CODE, *argv], capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    shown = run("--help")
+    assert all(command in shown for command in COMMANDS)
+    assert re.fullmatch(r"mlp-xp \d+\.\d+\.\d+\n", run("--version"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_that_can_be_typed(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
+    assert examples
+    for example in examples:
+        name, *argv = shlex.split(example)
+        assert name == "mlp-xp"
+        assert argv[0] == command
+        _parser().parse_args(argv)

@@ -1,0 +1,192 @@
+"""`mlp-xp evaluate`, `predict` and `lab`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import draw
+
+from mlp_xp.cli import lab
+from mlp_xp.cli.predict import read_image
+from mlp_xp.cli.runs import Images
+from mlp_xp.datasets import load_digits
+from mlp_xp.saving import load_model
+
+# --- evaluate and predict ------------------------------------------------------------------------
+
+
+def test_evaluate_tells_what_train_told(mlp_xp, finished):
+    done = mlp_xp("evaluate", finished)
+    assert done.status == 0
+    lines = done.out.splitlines()
+    accuracy = json.loads((finished / "config.json").read_text())["result"]["test_accuracy"]
+    assert lines[-1] == f"test accuracy {100 * accuracy:.2f} % of 359 images"
+    assert lines[0] == "class  images   right"
+    rows = [line.split() for line in lines[1:-1]]
+    assert [row[0] for row in rows] == [str(digit) for digit in range(10)]
+    right = sum(int(row[1]) * float(row[2]) for row in rows)
+    assert right / 359 == pytest.approx(100 * accuracy, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax", "array_api_strict"])
+def test_a_run_is_evaluated_on_any_backend(name, mlp_xp, finished):
+    pytest.importorskip(name)
+    done = mlp_xp("evaluate", finished, "--backend", name)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == mlp_xp("evaluate", finished).out
+
+
+def test_predict_names_the_classes_that_the_model_gives(mlp_xp, finished):
+    digits, model = load_digits(), load_model(finished)
+    paths = [draw(Path(f"{i}.png"), row) for i, row in enumerate(digits.x_test[:5])]
+    done = mlp_xp("predict", finished, *paths)
+    assert done.status == 0
+    assert done.err == ""
+    p = model.predict_proba(digits.x_test[:5])
+    for line, path, row in zip(done.out.splitlines(), paths, p, strict=True):
+        best = np.argsort(-row)[:3]
+        assert line == f"{path}: " + ", ".join(f"{i} {100 * row[i]:.1f} %" for i in best)
+
+
+def test_predict_notes_that_it_resizes(mlp_xp, finished):
+    row = load_digits().x_test[0]
+    small = mlp_xp("predict", finished, draw(Path("small.png"), row))
+    large = mlp_xp("predict", finished, draw(Path("large.png"), row, (64, 32)))
+    assert large.err == "note: large.png is 64x32, resized to 8x8\n"
+    assert large.out.split()[1] == small.out.split()[1]
+
+
+COLOUR = Images("cifar10", None, ("a", "b"), (3, 2, 4), 255)
+GREY = Images("fashion-mnist", None, ("a", "b"), (1, 2, 4), 255)
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 3), dtype=np.uint8)
+
+
+def test_a_picture_becomes_channel_planes():
+    Image.fromarray(PIXELS).save("a.png")
+    row = read_image(Path("a.png"), COLOUR)
+    np.testing.assert_array_equal(row.reshape(3, 2, 4), PIXELS.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
+@pytest.mark.parametrize("images", [COLOUR, GREY])
+def test_pictures_of_any_mode_are_converted(mode, images):
+    name = "a.jpg" if mode == "CMYK" else "a.png"
+    Image.fromarray(PIXELS).convert(mode).save(name)
+    assert read_image(Path(name), images).shape == (8 * images.image_shape[0],)
+
+
+def test_a_picture_is_turned_as_the_camera_was_held():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(PIXELS).save("a.png", exif=exif)
+    row = read_image(Path("a.png"), COLOUR)
+    np.testing.assert_array_equal(row.reshape(3, 2, 4), PIXELS[::-1, ::-1].transpose(2, 0, 1))
+
+
+def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, finished, capsys):
+    good = draw(Path("good.png"), load_digits().x_test[0])
+    whole = good.read_bytes()
+    cases = {
+        "text.png": b"no picture",
+        "empty.png": b"",
+        "cut.png": whole[: len(whole) // 2],
+        "other.gif": b"GIF89a",
+    }
+    for name, content in cases.items():
+        Path(name).write_bytes(content)
+        assert f"error: {name} cannot be read as a PNG or JPEG file" in fails(
+            "predict", finished, good, name
+        )
+    assert "none.png cannot be read as a PNG or JPEG file: No such file" in fails(
+        "predict", finished, "none.png"
+    )
+    assert ". cannot be read as a PNG or JPEG file: Is a directory" in fails(
+        "predict", finished, "."
+    )
+
+
+def test_a_folder_from_elsewhere_is_an_error(fails):
+    Path("empty").mkdir()
+    Path("file").write_text("")
+    for folder, reason in (("empty", "No such file"), ("none", "No such"), ("file", "Not a dir")):
+        for command in (["evaluate", folder], ["predict", folder, "a.png"]):
+            line = fails(*command)
+            assert f"error: {folder}/config.json cannot be read ({reason}" in line
+            assert "expected a folder that `mlp-xp train` wrote" in line
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "config.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\x00" * 100])
+def test_a_damaged_run_is_an_error(name, content, fails, digits_run):
+    (digits_run / name).write_bytes(content)
+    assert f"{digits_run / name}" in fails("evaluate", digits_run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "mnist"}, "name is 'mnist', expected one of cifar10"),
+        ({"name": ["digits"]}, "unhashable"),
+        ({"path": 3}, "path is 3"),
+        ({"max_value": 0}, "max_value is 0"),
+        ({"class_names": ["a"]}, r"class_names do not fit the model's classes [0, 1, 2"),
+        ({"class_names": list(range(10))}, "class_names do not fit"),
+        ({"image_shape": [8, 8]}, "image_shape is (8, 8), and the model has 64 inputs"),
+        ({"image_shape": [1, 4, 8]}, "image_shape is (1, 4, 8)"),
+        ({"image_shape": None}, "'data': "),
+    ],
+)
+def test_a_tampered_configuration_is_an_error(changes, message, fails, digits_run):
+    path = digits_run / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"data": config["data"] | changes}))
+    line = fails("evaluate", digits_run)
+    assert f"{path}, 'data': " in line
+    assert message in line
+
+
+# --- lab -----------------------------------------------------------------------------------------
+
+
+def test_lab_prints_every_ten_epochs_and_draws_the_curves(mlp_xp, small_cifar):
+    done = mlp_xp("lab", "--epochs", 25, "--hidden", 8)
+    assert done.status == 0
+    lines = done.out.splitlines()
+    assert lines[0] == "108 images to train on, 8 hidden neurons, 25 epochs"
+    for line, epoch in zip(lines[1:4], (10, 20, 25), strict=True):
+        assert re.fullmatch(rf"epoch  {epoch}  training accuracy [\d.]+ %", line)
+    assert lines[4] == "curves saved in results/mlp.png"
+    assert re.fullmatch(r"test accuracy [\d.]+ %", lines[5])
+    with Image.open("results/mlp.png") as image:
+        assert image.format == "PNG"
+
+
+@pytest.mark.parametrize("name", ["torch", "jax", "array_api_strict"])
+def test_lab_gives_the_same_on_any_backend(name, mlp_xp, small_cifar):
+    pytest.importorskip(name)
+    options = ["--epochs", 5, "--learning-rate", 1]
+    done = mlp_xp("lab", *options, "--backend", name)
+    assert done.status == 0
+    assert done.out == mlp_xp("lab", *options).out
+
+
+def test_lab_scales_pixels_to_one(mlp_xp, small_cifar, monkeypatch):
+    def watched(data_train, labels_train, data_test, *rest, **options):
+        for data in (data_train, data_test):
+            assert data.dtype == np.float32
+            assert 0 <= data.min() < 0.05
+            assert 0.85 < data.max() <= 1
+        return [0.5], 0.5, [1.0]
+
+    monkeypatch.setattr(lab, "run_mlp_training", watched)
+    assert mlp_xp("lab", "--epochs", 1, "--backend", "numpy").status == 0
+
+
+def test_lab_refuses_a_folder_before_it_trains(fails):
+    Path("results").mkdir()
+    assert "results is a folder: type --out results/mlp.png" in fails("lab", "--out", "results")

@@ -1,0 +1,253 @@
+"""`mlp-xp train`: what it prints and what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import FILES, TINY, history_of, start
+
+from mlp_xp import MLP
+from mlp_xp.cli import _parser, main, runs, train
+from mlp_xp.cli.train import Settings
+from mlp_xp.datasets import load_digits, split_dataset
+from mlp_xp.saving import load_model
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def test_train_prints_an_epoch_a_line_and_the_result_last(mlp_xp, tmp_path):
+    done = mlp_xp(*TINY, "--epochs", 3, "--out", tmp_path / "run")
+    assert done.status == 0
+    lines = done.out.splitlines()
+    assert lines[0] == "digits: 1,438 images to train on, 359 to test"
+    assert lines[1] == "network: 64-16-10, relu, adamw"
+    assert lines[2].startswith("backend: library ")
+    epoch = r"epoch \d/3  loss \d\.\d{3}  acc [\d.]+ %  [\d,]+ images/s  \d:\d\d left"
+    assert all(re.fullmatch(epoch, line) for line in lines[3:6])
+    assert lines[6] == f"saved in {tmp_path / 'run'}"
+    assert re.fullmatch(r"test accuracy [\d.]+ %, [\d.]+ s, [\d,]+ images/s", lines[7])
+    assert len(lines) == 8
+
+
+def test_train_leaves_a_whole_run_folder_and_nothing_beside_it(finished):
+    assert {path.name for path in finished.iterdir()} == FILES
+    assert [path.name for path in finished.parent.iterdir()] == ["digits"]
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(finished / name) as image:
+            assert min(image.size) > 500
+
+
+def test_the_configuration_says_how_to_do_it_again(finished):
+    config = json.loads((finished / "config.json").read_text())
+    assert config["settings"]["data"] == "digits"
+    assert config["settings"]["hidden"] == [16]
+    assert config["settings"]["seed"] == 0
+    assert config["backend"]["name"] in ("numpy", "cupy", "torch", "jax")
+    assert config["versions"]["numpy"] == np.__version__
+    digits = load_digits()
+    accuracy = load_model(finished).score(digits.x_test, digits.y_test)
+    assert config["result"]["test_accuracy"] == accuracy > 0.5
+    assert config["result"]["interrupted"] is False
+
+
+def test_the_history_has_a_row_an_epoch(finished):
+    rows = history_of(finished)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 9)]
+    assert all(row["n_samples"] == "1078" for row in rows)
+    losses = [float(row["loss"]) for row in rows]
+    assert losses == load_model(finished).loss_curve_
+    assert losses[-1] < losses[0]
+
+
+def test_validation_images_are_held_out_of_the_training_set(finished):
+    digits = load_digits()
+    *_, x_held, y_held = split_dataset(digits.x_train, digits.y_train, 0.75, seed=0)
+    score = load_model(finished).score(x_held, y_held)
+    assert float(history_of(finished)[-1]["validation_accuracy"]) == score
+
+
+def test_validation_does_not_change_the_training(tmp_path, monkeypatch):
+    def run(name: str, *options: str) -> MLP:
+        assert main([*TINY, "--epochs", "3", "--out", name, *options]) == 0
+        return load_model(name)
+
+    held = run("held", "--validation", "0.25")
+    digits = load_digits()
+    x, y, *_ = split_dataset(digits.x_train, digits.y_train, 0.75, seed=0)
+    monkeypatch.setitem(train.LOADERS, "digits", lambda: digits._replace(x_train=x, y_train=y))
+    plain = run("plain")
+    assert plain.coefs_[0].tobytes() == held.coefs_[0].tobytes()
+
+
+def test_the_test_set_is_read_once(monkeypatch, mlp_xp):
+    seen = []
+
+    class Watched(MLP):
+        def predict(self, X):
+            seen.append(X)
+            return super().predict(X)
+
+    digits = load_digits()
+    monkeypatch.setitem(train.LOADERS, "digits", lambda: digits)
+    monkeypatch.setattr(train, "MLPClassifier", Watched)
+    assert mlp_xp(*TINY, "--epochs", 3, "--validation", "0.25", "--out", "run").status == 0
+    assert [X is digits.x_test for X in seen] == [False, False, False, True]
+
+
+def test_a_seed_decides_everything(mlp_xp):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert mlp_xp(*TINY, "--epochs", 1, "--seed", seed, "--out", name).status == 0
+    a, b, c = (Path(name, "model.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_options_reach_the_estimator(mlp_xp):
+    options = (
+        "--hidden 8 4 --activation tanh --solver sgd --schedule cosine --epochs 2 --batch-size 99 "
+        "--alpha 0.5 --backend array_api_strict --precision float64 --placement streamed --seed 7"
+    )
+    assert mlp_xp(*TINY, *options.split(), "--out", "run").status == 0
+    params = load_model("run").get_params()
+    expected = {
+        "hidden_layer_sizes": (8, 4),
+        "activation": "tanh",
+        "solver": "sgd",
+        "learning_rate": "cosine",
+        "learning_rate_init": 0.01,
+        "max_iter": 2,
+        "batch_size": 99,
+        "alpha": 0.5,
+        "backend": "array_api_strict",
+        "precision": "float64",
+        "placement": "streamed",
+        "random_state": 7,
+        "input_scaling": "standardize",
+        "n_iter_no_change": float("inf"),
+    }
+    assert {name: params[name] for name in expected} == expected
+
+
+def test_without_options_the_settings_are_the_defaults():
+    args = vars(_parser().parse_args(["train"]))
+    assert Settings(**{name: args[name] for name in vars(Settings())}) == Settings()
+    assert (Settings().data, Settings().activation, len(Settings().hidden)) == (
+        "cifar10",
+        "relu",
+        2,
+    )
+
+
+def test_no_hidden_layer_is_a_linear_classifier(mlp_xp):
+    assert mlp_xp(*TINY, "--hidden", "--epochs", 1, "--out", "run").status == 0
+    assert [W.shape for W in load_model("run").coefs_] == [(64, 10)]
+
+
+def test_runs_without_a_name_get_one_each(mlp_xp, monkeypatch):
+    monkeypatch.setattr(runs.time, "strftime", lambda _: "20260102-030405")
+    for _ in range(2):
+        assert mlp_xp(*TINY, "--epochs", 1).status == 0
+    names = {path.name for path in Path("runs").iterdir()}
+    assert names == {"20260102-030405-digits", "20260102-030405-digits-2"}
+
+
+@pytest.mark.parametrize("taken", ["run", "run.partial"])
+def test_nothing_is_overwritten(taken, fails):
+    Path(taken).mkdir()
+    line = fails(*TINY, "--out", "run")
+    assert f"error: {taken} is already there" in line
+    assert "type --out run-2" in line
+    assert [path.name for path in Path().iterdir()] == [taken]
+
+
+def test_a_run_that_fails_leaves_nothing(fails, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(train, "confusion_figure", fail)
+    assert "No space left" in fails(*TINY, "--epochs", 1, "--out", "run")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_is_pointed_out(mlp_xp):
+    with np.errstate(all="ignore"):
+        done = mlp_xp(*TINY, "--solver", "sgd", "--learning-rate", "1e30", "--out", "run")
+    assert "not a finite number: try a smaller --learning-rate" in done.out
+    assert done.status == 0
+
+
+def test_on_a_terminal_there_is_a_bar(mlp_xp, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    done = mlp_xp(*TINY, "--epochs", 3, "--out", "run")
+    assert "3/3" in done.out
+    assert "━" in done.out
+    assert re.search(r"loss \d\.\d{3}  acc [\d.]+ %  [\d,]+ images/s", done.out)
+    assert "test accuracy" in done.out.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+def test_ctrl_c_keeps_the_network_so_far(tmp_path):
+    process = start(*TINY, "--epochs", 1_000_000, "--out", tmp_path / "run")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch       3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == ""
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    rows = history_of(tmp_path / "run")
+    assert 3 <= len(rows) < 1_000_000
+    assert f"interrupted in epoch {len(rows)}; the network is kept" in out
+    assert re.fullmatch(r"test accuracy .*", out.splitlines()[-1])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    digits = load_digits()
+    accuracy = load_model(tmp_path / "run").score(digits.x_test, digits.y_test)
+    assert config["result"]["test_accuracy"] == accuracy
+    assert config["result"]["interrupted"] is True
+
+
+def test_ctrl_c_ends_at_the_end_of_the_step(mlp_xp, monkeypatch):
+    steps = []
+
+    def pressed_in_the_second_epoch(done: int, n_steps: int) -> None:
+        steps.append((done, n_steps))
+        if len(steps) == n_steps + 3:
+            signal.raise_signal(signal.SIGINT)
+
+    real = train.display
+
+    @contextlib.contextmanager
+    def display(n_epochs: int, n_images: int):
+        with real(n_epochs, n_images) as shown:
+            yield shown._replace(after_step=pressed_in_the_second_epoch)
+
+    monkeypatch.setattr(train, "display", display)
+    done = mlp_xp(*TINY, "--epochs", 5, "--out", "run")
+    assert done.status == 130
+    assert steps[-1] == (3, 12)
+    assert [row["n_samples"] for row in history_of(Path("run"))] == ["1438", "384"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+def test_ctrl_c_twice_leaves_nothing(tmp_path):
+    process = start(*TINY, "--epochs", 1_000_000, "--out", tmp_path / "run")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch       3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)  # By now it is evaluating or drawing.
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    assert list(tmp_path.iterdir()) == []
