@@ -201,8 +201,7 @@ def torch_loss(torch, name, logits, targets, weights):
 @example(batch=7, inputs=1, outputs=4, activation="silu", seed=0)
 @example(batch=7, inputs=5, outputs=1, activation="logistic", seed=0)
 @example(batch=1, inputs=1, outputs=1, activation="relu", seed=0)
-def test_against_autograd(backend, name, kind, batch, inputs, outputs, activation, seed):
-    torch = pytest.importorskip("torch")
+def test_against_autograd(torch, backend, name, kind, batch, inputs, outputs, activation, seed):
     rng = np.random.default_rng(seed)
     network = Network((inputs, 6, outputs), activation)
     params = init_params(network, seed)
