@@ -34,8 +34,8 @@ class Network:
     Examples
     --------
     >>> from mlp_xp.network import Network
-    >>> Network((3072, 512, 10)).n_parameters
-    1578506
+    >>> Network((3072, 512, 10), activation="gelu")
+    Network(widths=(3072, 512, 10), activation='gelu')
     """
 
     widths: tuple[int, ...]
@@ -51,14 +51,6 @@ class Network:
             raise ValueError(
                 f"activation is {self.activation!r}, and must be one of {sorted(ACTIVATIONS)}."
             )
-
-    @property
-    def n_parameters(self) -> int:
-        """How many weights and biases there are."""
-        return sum(
-            (fan_in + 1) * fan_out
-            for fan_in, fan_out in zip(self.widths, self.widths[1:], strict=False)
-        )
 
 
 def init_params(network: Network, seed: int) -> Params:
