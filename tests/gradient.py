@@ -1,0 +1,43 @@
+"""A gradient against a finite difference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlp_xp.backends import Backend
+from mlp_xp.tree import leaves, map_leaves, rebuild
+
+
+def directional(function, point, direction) -> float:
+    """Give the derivative along a direction, by Richardson's extrapolation of two differences.
+
+    The error of a central difference is c h^2 + O(h^4); two step sizes cancel the first term.
+    """
+
+    def difference(h: float) -> float:
+        pairs = list(zip(leaves(point), leaves(direction), strict=True))
+        ends = [rebuild(point, (p + s * h * d for p, d in pairs)) for s in (1, -1)]
+        return (function(ends[0]) - function(ends[1])) / (2 * h)
+
+    h = 2e-3
+    return (4 * difference(h / 2) - difference(h)) / 3
+
+
+def check_gradient(backend: Backend, function, point, rng) -> None:
+    """Compare ``function(tree) -> (value, gradient tree)``, NumPy trees, with a difference."""
+
+    def here(tree):
+        return map_leaves(backend.put, tree)
+
+    with backend.scope():
+        direction = map_leaves(lambda leaf: rng.standard_normal(leaf.shape), point)
+        _, grads = function(here(point))
+        grads = map_leaves(backend.get, grads)
+        products = [g * d for g, d in zip(leaves(grads), leaves(direction), strict=True)]
+        exact = sum(float(np.sum(product)) for product in products)
+        scale = sum(float(np.sum(np.abs(product))) for product in products)
+        numeric = directional(
+            lambda tree: float(backend.get(function(here(tree))[0])), point, direction
+        )
+    # Rounding of the difference, eps / h, and its remaining error, h^4.
+    assert abs(exact - numeric) <= 1e-9 * (1 + scale), (exact, numeric)
