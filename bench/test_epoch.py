@@ -18,8 +18,7 @@ from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import Adam
 from mlp_xp.scaling import standardization
-from mlp_xp.schedules import Constant
-from mlp_xp.training import Trainer
+from mlp_xp.training import Rules, Trainer
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
@@ -37,13 +36,9 @@ def test_epoch(
     network = Network(workload.widths, workload.activation)
     trainer = Trainer(
         backend,
-        network,
-        SoftmaxCrossEntropy(),
-        Adam(),
-        Constant(),
+        Rules(network, SoftmaxCrossEntropy(), Adam(), learning_rate=0.001),
         params=init_params(network, 0),
         dtype="float32",
-        learning_rate=0.001,
         scaling=standardization(backend, x, "float32"),
     )
     data = place(backend, x, y, "float32", placement)

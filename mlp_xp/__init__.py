@@ -5,8 +5,8 @@
 """
 
 from mlp_xp.backends import get_backend
-from mlp_xp.estimators import MLP, MLPClassifier
+from mlp_xp.estimators import MLP, MLPClassifier, MLPRegressor
 
-__all__ = ["MLP", "MLPClassifier", "get_backend"]
+__all__ = ["MLP", "MLPClassifier", "MLPRegressor", "get_backend"]
 
 __version__ = "0.1.0"

@@ -8,8 +8,18 @@ from typing import Any
 __all__ = ["optional"]
 
 
-def optional(module: str) -> Any:
-    """Import a module of the ``cli`` extra.
+def optional(module: str, extra: str = "cli") -> Any:
+    """Import a module that an extra of this package installs.
+
+    Parameters
+    ----------
+    module : str
+    extra : str, default="cli"
+        The extra that the module belongs to.
+
+    Returns
+    -------
+    module
 
     Raises
     ------
@@ -28,5 +38,5 @@ def optional(module: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise ImportError(
-            f'module {package!r} is not installed: pip install "mlp-xp[cli]"'
+            f'module {package!r} is not installed: pip install "mlp-xp[{extra}]"'
         ) from error

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["PURPOSES", "host_generator"]
+__all__ = ["PURPOSES", "RandomState", "constant", "host_generator"]
+
+RandomState = np.random.RandomState
 
 # The order is part of the format: a seed gives the same numbers for ever.
-PURPOSES = ("weights", "shuffle")
+PURPOSES = ("weights", "shuffle", "dropout")
 
 
 def host_generator(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
@@ -35,3 +37,15 @@ def host_generator(seed: int, purpose: str, epoch: int = 0) -> np.random.Generat
     """
     key = (PURPOSES.index(purpose), epoch)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+def constant(value: float, n: int) -> np.ndarray:
+    """Give what is not random about initial parameters: an array of one number, (n,) float64.
+
+    Examples
+    --------
+    >>> from mlp_xp._random import constant
+    >>> constant(1.0, 2)
+    array([1., 1.])
+    """
+    return np.full(n, value)

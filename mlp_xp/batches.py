@@ -13,13 +13,24 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import array_api_compat
 import numpy as np
+from scipy import sparse
 
 from mlp_xp._random import host_generator
 from mlp_xp._typing import Array
-from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.step import Batch
 
-__all__ = ["Data", "Placement", "Plan", "Resident", "Streamed", "kept_dtype", "place", "plan_epoch"]
+__all__ = [
+    "Data",
+    "Placement",
+    "Plan",
+    "Resident",
+    "Streamed",
+    "kept_dtype",
+    "place",
+    "plan_epoch",
+    "take_rows",
+]
 
 Placement = Literal["auto", "resident", "streamed"]
 
@@ -104,7 +115,9 @@ def plan_epoch(
 
 
 class Data(Protocol):
-    """Training data that can be gone through, epoch after epoch."""
+    """Training data that can be gone through, epoch after epoch; ``y`` has a row a sample."""
+
+    y: Any
 
     def epoch(self, plan: Plan) -> Iterator[Batch]:
         """Give the batches of a plan, on the device."""
@@ -126,7 +139,9 @@ class Resident:
     def __init__(self, backend: Backend, x: Any, y: Any, dtype: str) -> None:
         self._backend = backend
         self._dtype = dtype
-        self.x = backend.put(x, kept_dtype(x, dtype))
+        here = backend.put(x, kept_dtype(x, dtype))
+        # Taking rows out of columns would walk over all of the data at each step.
+        self.x = np.ascontiguousarray(here) if isinstance(here, np.ndarray) else here
         self.y = backend.put(y)
 
     def epoch(self, plan: Plan) -> Iterator[Batch]:
@@ -143,7 +158,7 @@ class Streamed:
     Parameters
     ----------
     backend : Backend
-    x : (samples, features) NumPy array of any real dtype
+    x : (samples, features) NumPy array of any real dtype, or sparse rows (CSR)
     y : (samples,) or (samples, outputs) NumPy array
     dtype : str
         Floating-point batches are converted to it before they travel.
@@ -166,7 +181,7 @@ class Streamed:
         dtype = kept_dtype(self.x, self._dtype) or self.x.dtype
         for start in range(0, len(plan.counts) * plan.batch_size, plan.batch_size):
             rows = slice(None) if plan.rows is None else plan.rows[start : start + plan.batch_size]
-            yield self.x[rows].astype(dtype, copy=False), self.y[rows]
+            yield take_rows(self.x, rows).astype(dtype, copy=False), self.y[rows]
 
 
 def place(
@@ -178,7 +193,8 @@ def place(
     ----------
     backend : Backend
     x, y : arrays
-        Of the backend's library, or of NumPy.
+        Of the backend's library, or of NumPy; x may be sparse rows, which are always streamed and
+        made dense a batch at a time.
     dtype : str
     placement : {"auto", "resident", "streamed"}, default="auto"
         By default what is on the device stays there; host data go there if they fit into most of
@@ -206,6 +222,8 @@ def place(
         raise ValueError(
             f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
         )
+    if sparse.issparse(x):
+        return Streamed(backend, x, to_numpy(y), dtype)
     if placement == "auto":
         is_there = backend.shares_host_memory or backend.holds(x)
         free = None if is_there else backend.free_memory()
@@ -233,7 +251,20 @@ def _split(
     return steps if full == n_steps else [*steps, here[end:]]
 
 
+def take_rows(x: Any, rows: Any) -> Any:
+    """Give some rows of an array or of a sparse matrix, dense; ``rows`` is a slice or positions."""
+    if sparse.issparse(x):
+        return x[rows].toarray()
+    if isinstance(rows, slice) or isinstance(x, np.ndarray):
+        return x[rows, :] if x.ndim == 2 else x[rows]
+    backend = get_backend(x)
+    with backend.scope():
+        return backend.xp.take(x, backend.put(rows), axis=0)
+
+
 def kept_dtype(x: Any, dtype: str) -> str | None:
     """Give what data are converted to before the steps: integers stay as they are."""
+    if sparse.issparse(x):
+        return dtype
     is_integer = array_api_compat.array_namespace(x).isdtype(x.dtype, "integral")
     return None if is_integer else dtype

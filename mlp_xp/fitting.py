@@ -1,150 +1,348 @@
-"""How an estimator trains: from its settings and checked data to learned arrays."""
+"""How an estimator is fitted: from its settings and the data to a run of the training loop."""
 
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import _fit_context
+from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
-from mlp_xp.backends import Backend, get_backend, namespace_backend, to_numpy
-from mlp_xp.batches import Resident, Streamed, place, plan_epoch
-from mlp_xp.layers import Dense
-from mlp_xp.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
-from mlp_xp.network import Network, Params, init_params
-from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer
+from mlp_xp._random import RandomState
+from mlp_xp._scikit import CallbackSupportMixin, with_callbacks
+from mlp_xp.backends import get_backend, to_numpy
+from mlp_xp.batches import place, take_rows
+from mlp_xp.layers import Dense, Moments, Norm
+from mlp_xp.losses import Custom, Loss
+from mlp_xp.network import (
+    Network,
+    Params,
+    denses,
+    init_moments,
+    init_params,
+    norms,
+    with_layers,
+)
+from mlp_xp.pullbacks import check_activation, check_loss
+from mlp_xp.running import Run, Validation
 from mlp_xp.scaling import standardization
-from mlp_xp.schedules import SCHEDULES, InvScaling, Schedule
+from mlp_xp.settings import LBFGS, Settings
 from mlp_xp.step import Scaling
-from mlp_xp.training import Plateau, Progress, Record, Trainer
-from mlp_xp.tree import map_leaves
-from mlp_xp.validation import check_labels, check_weights, check_x
+from mlp_xp.training import Progress, Record, Trainer
+from mlp_xp.tree import leaves, map_leaves
+from mlp_xp.validation import check_weights, check_x
 
-__all__ = ["Training"]
-
-AfterStep = Callable[[int, int], bool]
+__all__ = ["Fitting"]
 
 
-class Training(BaseEstimator):  # type: ignore[misc]
-    """The training half of an estimator; see `mlp_xp.estimators` for the settings.
+class Sample(NamedTuple):
+    """Checked data: inputs where they lie, targets and weights on the host."""
 
-    What is learned lies in ``coefs_`` and ``intercepts_``, where the caller's data are, and every
-    prediction starts from there. The trainer, with its compiled step and the optimizer's slots, is
-    kept for the next call of ``partial_fit``; a pickle holds its slots in its stead.
+    X: Any
+    y: np.ndarray
+    weights: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> Sample:
+        """Give some of the samples."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Sample(take_rows(self.X, rows), self.y[rows], weights)
+
+
+class Fitting(CallbackSupportMixin, Settings):  # type: ignore[misc]
+    """The training half of an estimator.
+
+    What is learned lies in ``coefs_`` and ``intercepts_`` (and ``norms_`` and ``moments_`` where
+    there is a normalisation), where the caller's data are, and every prediction starts from there.
+    The trainer, with its compiled step and the optimizer's slots, is kept for the next call; a
+    pickle holds its progress in its stead.
     """
 
-    # Set by the estimator's __init__ and by what follows.
-    n_features_in_: int
+    coefs_: list[Any]
+    intercepts_: list[Any]
+    norms_: list[Norm]
+    moments_: list[Moments]
+    loss_curve_: list[float]
+    history_: list[Record]
+    n_iter_: int
+    t_: int
+    loss_: float
+    best_loss_: float | None
+    validation_scores_: list[float] | None
+    validation_loss_curve_: list[float] | None
+    best_validation_score_: float | None
+    _network: Network
+    _loss: Loss
+    _scaling: Scaling | None
     _trainer: Trainer | None
     _progress: Progress | None
 
-    def _epochs(
+    # --- what classifier and regressor bring ----------------------------------------------------
+
+    def _check_y(self, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
+        """Check targets and bring them to the host."""
+        raise NotImplementedError
+
+    def _learn_targets(self, y: np.ndarray, classes: Any) -> None:
+        """Set ``n_outputs_`` and what else the targets decide, for a new network."""
+        raise NotImplementedError
+
+    def _check_known(self, y: np.ndarray) -> None:
+        """Refuse targets that do not fit the network that the fit goes on from."""
+        raise NotImplementedError
+
+    def _encode(self, y: np.ndarray) -> np.ndarray:
+        """Turn targets into what the loss takes, on the host."""
+        raise NotImplementedError
+
+    def _decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Turn outputs of the network into what `predict` gives, on the host."""
+        raise NotImplementedError
+
+    def _metric(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
+        """Give the score that early stopping goes by unless another is asked for."""
+        raise NotImplementedError
+
+    def _balance(self, y: np.ndarray, weights: np.ndarray | None) -> np.ndarray | None:
+        """Give the sample weights that the settings ask for."""
+        return weights
+
+    def _resolve_loss(self) -> Loss:
+        raise NotImplementedError
+
+    # --- fitting -------------------------------------------------------------------------------
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(
         self,
         X: Any,
         y: Any,
         sample_weight: Any = None,
         *,
-        with_accuracy: bool = False,
-        after_step: AfterStep | None = None,
-    ) -> Iterator[Record]:
-        """Fit from the start, and give a record after each epoch."""
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Any:
+        """Fit the network.
+
+        Ctrl-C ends the fit after the step in progress, with a warning, and keeps the network.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+            float32, float64 or integers.
+        y : array-like of shape (samples,) or (samples, outputs)
+            Class labels, or real values for a regressor.
+        sample_weight : array-like of shape (samples,), optional
+            At least 0.
+        X_val, y_val, sample_weight_val : as X, y and sample_weight, optional
+            Data to measure loss and score on after each epoch. With ``early_stopping=True`` they
+            decide, and no part of X is held out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If data or settings are not as above, and nothing is changed; or if the weights have
+            become infinite or NaN.
+        """
         with self._unchanged_by_errors():
-            X = check_x(self, X, reset=True)
-            labels = check_labels(y, X.shape[0])
-            weights = check_weights(sample_weight, X.shape[0])
-            classes, codes = np.unique(labels, return_inverse=True)
-            self._begin(X, classes)
-            trainer = self._trainer_for(X, with_accuracy=with_accuracy)
-            data = self._place(trainer, X, codes.astype(np.int32))
-        plateau = Plateau(self.tol, self.n_iter_no_change)
-        stopped = False
+            run = self._prepare(
+                X, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on=self.warm_start
+            )
+        run.fit()
+        return self
 
-        def watch(done: int, n_steps: int) -> bool:
-            nonlocal stopped
-            stopped = after_step is not None and after_step(done, n_steps)
-            return stopped
+    def _partial_fit(
+        self, X: Any, y: Any, sample_weight: Any, held: tuple[Any, Any, Any], classes: Any = None
+    ) -> Any:
+        with self._unchanged_by_errors():
+            run = self._prepare(X, y, sample_weight, held, goes_on=True, classes=classes)
+        run.partial_fit()
+        return self
 
-        try:
-            for _ in range(self.max_iter):
-                record = self._train_epoch(
-                    trainer, data, weights, n_epochs=self.max_iter, after_step=watch
-                )
-                yield record
-                if stopped or not np.isfinite(record.loss) or plateau.reached(record.loss):
-                    break
-        finally:
-            self._export(X)
+    def _can_partial_fit(self) -> bool:
+        if self.solver == LBFGS:
+            raise AttributeError(
+                "partial_fit is only available for stochastic optimizers. "
+                f"{self.solver} is not stochastic."
+            )
+        return True
 
     @contextlib.contextmanager
     def _unchanged_by_errors(self) -> Iterator[None]:
         """Take back whatever was set if preparing a fit fails: bad input changes nothing."""
         before = dict(self.__dict__)
+        generator = self.random_state if isinstance(self.random_state, RandomState) else None
+        position: Any = None if generator is None else generator.get_state()
         try:
             yield
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
+            if generator is not None:
+                generator.set_state(position)
             raise
 
-    def _begin(self, X: Any, classes: np.ndarray) -> None:
-        """Draw the weights of a new network and forget the old one."""
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=np.int64)).tolist()
-        if any(size < 1 for size in sizes):
+    def _prepare(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        held: tuple[Any, Any, Any],
+        *,
+        goes_on: bool,
+        classes: Any = None,
+    ) -> Run:
+        """Check everything and bring it to the device."""
+        self._check_settings()
+        sizes = self._hidden_sizes()
+        is_new = not (goes_on and hasattr(self, "coefs_"))
+        given = X, y, sample_weight
+        sample = self._check_sample(X, y, sample_weight, reset=is_new)
+        validation = self._check_held_out(held)
+        if is_new:
+            self._learn_targets(sample.y, classes)
+            self._begin(sample.X, sizes)
+        else:
+            self._check_known(sample.y)
+            self._go_on(sizes)
+        if self.early_stopping and validation is None:
+            sample, validation = self._hold_out(sample)
+        sample = sample._replace(weights=self._balance(sample.y, sample.weights))
+        trainer = self._trainer_for(sample.X)
+        targets = self._encode(sample.y)
+        self._check_pullbacks(trainer, targets)
+        data = place(trainer.backend, sample.X, targets, self._dtype, self.placement)
+        return Run(
+            self,
+            trainer,
+            data,
+            sample.weights,
+            Validation.of(self, trainer, validation),
+            given=given,
+            to=get_backend(X),
+        )
+
+    def _check_sample(
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+    ) -> Sample:
+        X = check_x(self, X, reset=reset)
+        n_samples = X.shape[0]
+        y = self._check_y(y, n_samples, f"y{suffix}")
+        return Sample(X, y, check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}"))
+
+    def _check_held_out(self, held: tuple[Any, Any, Any]) -> Sample | None:
+        X, y, weights = held
+        if X is None and y is None:
+            if weights is not None:
+                raise ValueError("sample_weight_val is given without X_val and y_val.")
+            return None
+        if X is None or y is None:
+            missing = "X_val" if X is None else "y_val"
+            raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
+        return self._check_sample(X, y, weights, reset=False, suffix="_val")
+
+    def _hold_out(self, sample: Sample) -> tuple[Sample, Sample]:
+        """Split off a share of the samples, the same at each call on the same number of them."""
+        rows = np.arange(sample.X.shape[0])
+        fit, held = train_test_split(
+            rows,
+            test_size=self.validation_fraction,
+            random_state=self._seed,
+            stratify=self._strata(sample.y),
+        )
+        if len(held) < 2:
             raise ValueError(
-                f"hidden_layer_sizes must be at least 1 each, got {self.hidden_layer_sizes}."
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
             )
+        parts = sample.take(fit), sample.take(held)
+        for part, what in zip(parts, ("to fit on", "held out"), strict=True):
+            check_weights(part.weights, len(part.y), name=f"sample_weight of the samples {what}")
+        return parts
+
+    def _strata(self, y: np.ndarray) -> np.ndarray | None:
+        """Give what the held-out samples must have in the same shares."""
+        return None
+
+    def _begin(self, X: Any, sizes: tuple[int, ...]) -> None:
+        """Draw the weights of a new network and forget the old one."""
         backend = self._backend_for(X)
         self._dtype = self._resolve_precision(backend, X)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self._seed = int(self.random_state) if isinstance(self.random_state, Integral) else seed
-        self.classes_ = classes
-        self.n_outputs_ = 1 if len(classes) == 2 else len(classes)
         self.n_layers_ = len(sizes) + 2
-        self._sizes = tuple(sizes)
-        self.out_activation_ = "logistic" if self.n_outputs_ == 1 < len(classes) else "softmax"
-        self._set_params(init_params(self._network, self._seed))
-        self._scaling: Scaling | None = None
+        self._loss = self._resolve_loss()
+        self._network = self._make_network(sizes)
+        # scikit-learn's numbers: the same seed starts from the same weights as there.
+        generator = check_random_state(self.random_state)
+        start = init_params(self._network, generator), init_moments(self._network)
+        self._set_learned(*map_leaves(lambda leaf: leaf.astype(self._dtype), start))
+        is_seed = isinstance(self.random_state, Integral)
+        self._seed = int(self.random_state if is_seed else generator.randint(2**31 - 1))
+        self._scaling = None
         if self.input_scaling == "standardize":
             self._scaling = standardization(backend, X, self._dtype)
-        self._trainer: Trainer | None = None
+        self._trainer = None
         self._progress = None
-        self.loss_curve_: list[float] = []
+        self.loss_curve_ = []
+        self.history_ = []
         self.best_loss_ = np.inf
+        self.validation_scores_ = self.validation_loss_curve_ = None
+        self.best_validation_score_ = None
         self.n_iter_ = 0
         self.t_ = 0
 
-    def _trainer_for(self, X: Any, *, with_accuracy: bool = False) -> Trainer:
+    def _go_on(self, sizes: tuple[int, ...]) -> None:
+        """Take over settings that were changed since the last fit, if the network allows it."""
+        network = self._make_network(sizes)
+        names = ("widths", "normalization", "residual")
+        pairs = {name: (getattr(self._network, name), getattr(network, name)) for name in names}
+        if self.precision != "auto":
+            pairs["precision"] = self._dtype, self.precision
+        was_scaled = None if self._scaling is None else "standardize"
+        pairs["input_scaling"] = was_scaled, self.input_scaling
+        for name, (old, new) in pairs.items():
+            if old != new:
+                raise ValueError(
+                    f"The network to go on with has {name}={old!r}, and the settings now say "
+                    f"{new!r}: fit with warm_start=False to start a new one."
+                )
+        self._network = network
+        self._loss = self._resolve_loss()
+
+    def _trainer_for(self, X: Any) -> Trainer:
         """Give the trainer that goes on from `coefs_`: the last one, or a new one."""
         backend = self._backend_for(X)
-        params = self._params
+        rules = self._make_rules(self._network, self._loss)
         trainer = self._trainer
-        if trainer is not None and trainer.backend == backend:
+        if trainer is not None and trainer.backend == backend and trainer.rules == rules:
             # Where the estimator's arrays are the trainer's own there is nothing to bring back; but
             # a compiled step takes over the memory of its state, which must then be a copy.
-            own = all(map(_same, params, trainer.state.params))
-            if not own or backend.donates:
-                trainer.set_params(params)
+            mine = (self._params, tuple(self.moments_))
+            own = _same(mine, (trainer.learned, trainer.state.moments))
+            # What is shown of a moving average is not where the training goes on from.
+            shown = rules.ema_decay is not None and _same(mine, trainer.shown)
+            if not shown and (not own or backend.donates):
+                trainer.set_learned(*mine)
             return trainer
         scaling = None
         if self._scaling is not None:
             scaling = map_leaves(lambda leaf: backend.put(leaf, self._dtype), self._scaling)
         new = Trainer(
             backend,
-            self._network,
-            self._loss,
-            self._make_solver(),
-            self._make_schedule(),
-            params=params,
+            rules,
+            params=self._params,
+            moments=tuple(self.moments_),
             dtype=self._dtype,
-            learning_rate=self.learning_rate_init,
-            alpha=self.alpha,
             scaling=scaling,
-            with_accuracy=with_accuracy,
+            seed=self._seed,
         )
         progress = self._progress if trainer is None else trainer.progress()
         if progress is not None:
@@ -152,119 +350,48 @@ class Training(BaseEstimator):  # type: ignore[misc]
         self._trainer = new
         return new
 
-    def _place(self, trainer: Trainer, X: Any, codes: np.ndarray) -> Resident | Streamed:
-        # The logistic output is trained on 0 and 1 as numbers, in a column.
-        binary = self.out_activation_ == "logistic"
-        targets = codes[:, None].astype(self._dtype) if binary else codes
-        return place(trainer.backend, X, targets, self._dtype, self.placement)
-
-    def _train_epoch(
-        self,
-        trainer: Trainer,
-        data: Resident | Streamed,
-        weights: np.ndarray | None,
-        *,
-        n_epochs: int,
-        after_step: AfterStep | None = None,
-    ) -> Record:
-        n_samples = data.y.shape[0]
-        batch_size = 200 if self.batch_size == "auto" else self.batch_size
-        if batch_size > n_samples and self.batch_size != "auto":
-            warnings.warn(
-                f"Got `batch_size` {batch_size} larger than the sample size {n_samples}. It is "
-                "going to be clipped.",
-                stacklevel=2,
-            )
-        plan = plan_epoch(
-            n_samples,
-            batch_size,
-            seed=self._seed if self.shuffle else None,
-            epoch=trainer.n_epochs,
-            weights=weights,
-            pad=trainer.backend.fixed_shapes,
-        )
-        record = trainer.run_epoch(data, plan, n_epochs=n_epochs, after_step=after_step)
-        self.loss_ = record.loss
-        self.loss_curve_.append(record.loss)
-        self.best_loss_ = min(self.best_loss_, record.loss)
-        self.n_iter_ += 1
-        self.t_ += record.n_samples
-        return record
-
-    def _check_finite(self) -> None:
-        if not np.isfinite(self.loss_):
-            raise ValueError(
-                f"The loss is {self.loss_} after epoch {self.n_iter_}: solver produced non-finite "
-                "parameter weights. Try a smaller learning_rate_init than "
-                f"{self.learning_rate_init}, or input_scaling='standardize'."
-            )
-
-    # --- what the settings mean ----------------------------------------------------------------
-
-    def _backend_for(self, X: Any) -> Backend:
-        if self.backend is None and self.device is not None and namespace_backend(X) is None:
-            return get_backend("numpy", self.device)
-        return get_backend(X if self.backend is None else self.backend, self.device)
-
-    def _resolve_precision(self, backend: Backend, X: Any) -> str:
-        if self.precision == "float64" and not backend.has_float64:
-            raise ValueError(
-                f"precision is 'float64', which device {backend.device!s} of backend "
-                f"{backend.name!r} does not have; use precision='float32'."
-            )
-        if self.precision != "auto":
-            return self.precision
-        # As scikit-learn does: what is neither single precision nor bytes is computed in double.
-        is_single = str(X.dtype).rpartition(".")[2] in ("float32", "float16", "bfloat16", "uint8")
-        return "float32" if is_single or not backend.has_float64 else "float64"
-
-    def _make_solver(self) -> Optimizer:
-        if not isinstance(self.solver, str):
-            return self.solver
-        if self.solver == "sgd":
-            return SGD(self.momentum, self.nesterovs_momentum)
-        rule = {"adam": Adam, "adamw": AdamW}[self.solver]
-        return rule(self.beta_1, self.beta_2, self.epsilon)
-
-    def _make_schedule(self) -> Schedule:
-        if not isinstance(self.learning_rate, str):
-            return self.learning_rate
-        if self.learning_rate == "invscaling":
-            return InvScaling(self.power_t)
-        return SCHEDULES[self.learning_rate]()
-
-    @property
-    def _network(self) -> Network:
-        return Network((self.n_features_in_, *self._sizes, self.n_outputs_), self.activation)
-
-    @property
-    def _loss(self) -> Loss:
-        is_binary = self.out_activation_ == "logistic"
-        return BinaryCrossEntropy() if is_binary else SoftmaxCrossEntropy()
+    def _check_pullbacks(self, trainer: Trainer, targets: np.ndarray) -> None:
+        """Compare what a user wrote with a finite difference, once, on a few samples."""
+        if trainer.n_steps:
+            return
+        backend, network = trainer.backend, self._network
+        dtype = "float64" if backend.has_float64 else "float32"
+        generator = np.random.default_rng(self._seed)
+        rows = slice(0, 8)
+        with backend.scope():
+            settings = network.activation
+            for function in settings if isinstance(settings, tuple) else (settings,):
+                if callable(function):
+                    x = backend.put(generator.standard_normal((8, 4)), dtype)
+                    name = getattr(function, "__name__", repr(function))
+                    check_activation(function, x, xp=backend.xp, name=name)
+            if isinstance(self._loss, Custom):
+                is_real = targets.dtype.kind == "f"
+                y = backend.put(targets[rows], dtype if is_real else None)
+                logits = generator.standard_normal((y.shape[0], self.n_outputs_))
+                check_loss(self._loss, backend.put(logits, dtype), y, xp=backend.xp)
 
     # --- the learned arrays --------------------------------------------------------------------
 
     @property
     def _params(self) -> Params:
-        return tuple(map(Dense, self.coefs_, self.intercepts_))
+        layers = list(map(Dense, self.coefs_, self.intercepts_))
+        return with_layers(self._network, layers, self.norms_)
 
-    def _set_params(self, params: Params) -> None:
-        self.coefs_ = [layer.W for layer in params]
-        self.intercepts_ = [layer.b for layer in params]
-
-    def _export(self, X: Any) -> None:
-        """Show what was learned where the caller's data are."""
-        assert self._trainer is not None
-        caller = get_backend(X)
-        self._set_params(map_leaves(caller.put, self._trainer.state.params))
+    def _set_learned(self, params: Params, moments: tuple[Moments, ...]) -> None:
+        layers = denses(params)
+        self.coefs_ = [layer.W for layer in layers]
+        self.intercepts_ = [layer.b for layer in layers]
+        self.norms_ = norms(params)
+        self.moments_ = list(moments)
 
     def __getstate__(self) -> dict[str, Any]:
         """Give what is pickled: host arrays only, so that it opens where a library is missing."""
         state: dict[str, Any] = dict(super().__getstate__())
         trainer = state.pop("_trainer", None)
         if "coefs_" in state:
-            for name in ("coefs_", "intercepts_"):
-                state[name] = [np.array(to_numpy(array)) for array in state[name]]
+            for name in ("coefs_", "intercepts_", "norms_", "moments_"):
+                state[name] = [map_leaves(_host_copy, entry) for entry in state[name]]
             if state["_scaling"] is not None:
                 state["_scaling"] = map_leaves(to_numpy, state["_scaling"])
             if trainer is not None:
@@ -272,6 +399,46 @@ class Training(BaseEstimator):  # type: ignore[misc]
             state["_trainer"] = None
         return state
 
+    def to(self, backend: str, device: Any = None) -> Any:
+        """Give a copy of the estimator whose arrays are elsewhere, and which computes there.
 
-def _same(layer: Dense, other: Dense) -> bool:
-    return layer.W is other.W and layer.b is other.b
+        Parameters
+        ----------
+        backend : {"numpy", "cupy", "torch", "jax", "array_api_strict"}
+        device : str, optional
+            E.g. ``"cuda:1"``; default the library's own.
+
+        Returns
+        -------
+        estimator
+            With the settings `backend` and `device` as given.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLPRegressor
+        >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
+        >>> model = model.fit([[0.0], [1.0]], [0, 1])
+        >>> moved = model.to("array_api_strict", "device1")
+        >>> moved.coefs_[0].device, model.coefs_[0].device
+        (array_api_strict.Device('device1'), 'cpu')
+        """
+        there = get_backend(backend, device)
+        moved = type(self).__new__(type(self))
+        # What a pickle holds, arrays copied; lists grow in place, so each has its own.
+        state = self.__getstate__().items()
+        moved.__dict__.update({k: list(v) if isinstance(v, list) else v for k, v in state})
+        moved.set_params(backend=backend, device=device)
+        if hasattr(moved, "coefs_"):
+            for name in ("coefs_", "intercepts_", "norms_", "moments_"):
+                setattr(moved, name, [map_leaves(there.put, e) for e in getattr(moved, name)])
+        return moved
+
+
+def _host_copy(array: Any) -> np.ndarray:
+    return np.array(to_numpy(array))
+
+
+def _same(tree: Any, other: Any) -> bool:
+    """Tell whether two trees have the very same arrays."""
+    mine, theirs = list(leaves(tree)), list(leaves(other))
+    return len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))

@@ -5,9 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+from sklearn.utils._chunking import get_chunk_n_rows
+
 from mlp_xp._typing import Array
 from mlp_xp.backends import Backend
-from mlp_xp.batches import kept_dtype
+from mlp_xp.batches import kept_dtype, take_rows
+from mlp_xp.layers import Moments
 from mlp_xp.losses import Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.step import Predict, Scaling, make_predict
@@ -22,30 +26,42 @@ _BATCH = 2048
 def predict(
     backend: Backend,
     network: Network,
-    loss: Loss,
+    loss: Loss | None,
     params: Params,
     x: Any,
     scaling: Scaling | None = None,
     *,
+    moments: tuple[Moments, ...] = (),
+    depth: int | None = None,
+    to: Backend | None = None,
     dtype: str,
 ) -> Array:
     """Predict for all rows.
 
+    Rows travel to the device and results from it batch by batch. A batch takes no more memory than
+    ``sklearn.set_config(working_memory=...)`` allows.
+
     Parameters
     ----------
     backend : Backend
-    network, loss : frozen settings
-        The loss gives the output activation.
-    params : tuple of Dense, arrays of any library
-    x : (samples, features) array of the backend's library, or of NumPy
-        Rows travel to the device batch by batch.
+    network : Network
+    loss : Loss or None
+        Gives the output activation; None leaves the raw outputs.
+    params : tuple, arrays of any library
+    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
     scaling : Scaling, arrays of any library, optional
+    moments : tuple of Moments, arrays of any library, optional
+        The running ones of batch normalisation.
+    depth : int, optional
+        Stop behind so many hidden layers and give what they make of the input.
+    to : Backend, optional
+        Where the result is wanted; default ``backend``.
     dtype : {"float32", "float64"}
         Of the computation.
 
     Returns
     -------
-    (samples, outputs) array on the device
+    (samples, outputs) array
         Probabilities, or values.
 
     Examples
@@ -60,24 +76,32 @@ def predict(
     >>> predict(backend, network, SoftmaxCrossEntropy(), params, x, dtype="float64").shape
     (5, 2)
     """
-    function = _compiled_predict(backend, network, loss)
+    function = _compiled_predict(backend, network, loss, depth)
+    to = to or backend
     n_samples = x.shape[0]
+    # A layer's input, its output and a temporary of the activation are there at a time.
+    row_bytes = 3 * max(network.widths) * np.dtype(dtype).itemsize
+    size = get_chunk_n_rows(row_bytes, max_n_rows=_BATCH)
     outputs = []
     with backend.scope():
-        params, scaling = map_leaves(
-            lambda leaf: None if leaf is None else backend.put(leaf, dtype), (params, scaling)
+        params, moments, scaling = map_leaves(
+            lambda leaf: None if leaf is None else backend.put(leaf, dtype),
+            (params, moments, scaling),
         )
-        for start in range(0, n_samples, _BATCH):
+        for start in range(0, n_samples, size):
             # A last short batch would cost a compilation of its own where shapes are fixed: it goes
             # back far enough to be a full one, and what was already predicted is dropped.
-            stop = min(start + _BATCH, n_samples)
-            overlap = start + _BATCH - stop if backend.fixed_shapes and start else 0
-            block = x[start - overlap : stop, :]
+            stop = min(start + size, n_samples)
+            overlap = start + size - stop if backend.fixed_shapes and start else 0
+            block = take_rows(x, slice(start - overlap, stop))
             block = backend.put(block, kept_dtype(block, dtype))
-            outputs.append(function(params, block, None, scaling)[overlap:, :])
-        return outputs[0] if len(outputs) == 1 else backend.xp.concat(outputs, axis=0)
+            outputs.append(to.put(function(params, moments, block, scaling)[overlap:, :]))
+    with to.scope():
+        return outputs[0] if len(outputs) == 1 else to.xp.concat(outputs, axis=0)
 
 
 @lru_cache(maxsize=64)
-def _compiled_predict(backend: Backend, network: Network, loss: Loss) -> Predict:
-    return backend.compile(make_predict(network, loss, backend.kernels, xp=backend.xp))
+def _compiled_predict(
+    backend: Backend, network: Network, loss: Loss | None, depth: int | None
+) -> Predict:
+    return backend.compile(make_predict(network, loss, backend.kernels, depth=depth, xp=backend.xp))

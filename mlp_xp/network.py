@@ -2,44 +2,82 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import count, pairwise
+from typing import Any, Literal, get_args
 
-from mlp_xp._random import host_generator
-from mlp_xp._typing import Array, Namespace
-from mlp_xp.layers import ACTIVATIONS, ActivationPullback, Dense, DensePullback, dense
+from mlp_xp._random import RandomState, constant, host_generator
+from mlp_xp._typing import Array, Namespace, Tree
+from mlp_xp.blocks import (
+    Activate,
+    BatchNorm,
+    Block,
+    Dropout,
+    LayerNorm,
+    Linear,
+    Measured,
+    Pass,
+    Residual,
+    chain,
+)
+from mlp_xp.layers import ACTIVATIONS, Activation, Dense, Moments, Norm, dense
 
-__all__ = ["Network", "Params", "backward", "forward", "init_params"]
+__all__ = [
+    "Network",
+    "Normalization",
+    "Params",
+    "denses",
+    "forward",
+    "hidden",
+    "init_moments",
+    "init_params",
+    "norms",
+    "with_layers",
+]
 
-Params = tuple[Dense, ...]
-Layer = Callable[..., tuple[Array, DensePullback]]
-Pullbacks = list[tuple[DensePullback, ActivationPullback | None]]
+Params = Tree
+Backward = Callable[[Array], Params]
+Normalization = Literal["layer", "batch"]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A multilayer perceptron: dense layers with one activation between them.
+    """A multilayer perceptron.
 
-    The last layer has no activation: losses take its raw outputs.
+    Each hidden layer is dense, then normalisation, activation and dropout as far as asked for; the
+    output layer is dense only, since losses take its raw outputs.
 
     Parameters
     ----------
     widths : tuple of int, at least 2
         Inputs, hidden layers from first to last, outputs.
-    activation : str, default="relu"
-        One of `mlp_xp.layers.ACTIVATIONS`.
+    activation : str, callable, or a tuple of them, default="relu"
+        One of `mlp_xp.layers.ACTIVATIONS` or a function of their contract; a tuple has one for each
+        hidden layer.
+    normalization : {"layer", "batch"} or None, default=None
+    dropout : float in [0, 1), or a tuple of them, default=0
+        Share of each hidden layer's outputs that is dropped; a tuple has one for each.
+    input_dropout : float in [0, 1), default=0
+    residual : bool, default=False
+        Whether a hidden layer as wide as the one before it adds its output to its input.
 
     Examples
     --------
     >>> from mlp_xp.network import Network
-    >>> Network((3072, 512, 10), activation="gelu")
-    Network(widths=(3072, 512, 10), activation='gelu')
+    >>> network = Network((3072, 512, 10), activation="gelu", dropout=0.1)
+    >>> network.blocks[0]
+    (Linear(fan_in=3072, fan_out=512, factor=6.0), Activate(function='gelu'), \
+Dropout(rate=0.1, number=0))
     """
 
     widths: tuple[int, ...]
-    activation: str = "relu"
+    activation: str | Activation | tuple[str | Activation, ...] = "relu"
+    normalization: Normalization | None = None
+    dropout: float | tuple[float, ...] = 0.0
+    input_dropout: float = 0.0
+    residual: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
@@ -47,13 +85,84 @@ class Network:
                 f"widths is {self.widths!r}, and must name inputs, hidden layers and outputs, each "
                 "at least 1 wide, e.g. (3072, 512, 10)."
             )
-        if self.activation not in ACTIVATIONS:
+        for activation in self._given("activation"):
+            if not callable(activation) and activation not in ACTIVATIONS:
+                raise ValueError(
+                    f"activation is {activation!r}, and must be one of {sorted(ACTIVATIONS)}, or "
+                    "a function of the same contract."
+                )
+        for name in ("dropout", "input_dropout"):
+            for rate in self._given(name):
+                if not 0.0 <= rate < 1.0:
+                    raise ValueError(f"{name} is {rate!r}, and must be at least 0 and below 1.")
+        if self.normalization not in (None, *get_args(Normalization)):
             raise ValueError(
-                f"activation is {self.activation!r}, and must be one of {sorted(ACTIVATIONS)}."
+                f"normalization is {self.normalization!r}, and must be 'layer', 'batch' or None."
             )
+        self._each("activation")
+        self._each("dropout")
+
+    def _given(self, name: str) -> tuple:  # type: ignore[type-arg]
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,)
+
+    def _each(self, name: str) -> tuple:  # type: ignore[type-arg]
+        """Give a setting for each hidden layer."""
+        value = getattr(self, name)
+        n_hidden = len(self.widths) - 2
+        if not isinstance(value, tuple):
+            return (value,) * n_hidden
+        if len(value) != n_hidden:
+            raise ValueError(
+                f"{name} has {len(value)} entries, {value!r}, and there are {n_hidden} hidden "
+                "layers: give one entry for each, or a single one for all."
+            )
+        return value
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Block, ...], ...]:
+        """The blocks of each layer, the output layer last."""
+        keys, moments = count(), count()
+        built = []
+        activations, rates = self._each("activation"), self._each("dropout")
+        for i, (fan_in, fan_out) in enumerate(pairwise(self.widths)):
+            before: list[Block] = []
+            layer: list[Block] = []
+            if i == 0 and self.input_dropout:
+                before.append(Dropout(self.input_dropout, next(keys)))
+            is_hidden = i < len(activations)
+            # The output layer starts as the activation before it asks for.
+            activation = activations[min(i, len(activations) - 1)] if activations else "identity"
+            layer.append(Linear(fan_in, fan_out, 2.0 if activation == "logistic" else 6.0))
+            if is_hidden:
+                if self.normalization == "layer":
+                    layer.append(LayerNorm(fan_out))
+                elif self.normalization == "batch":
+                    layer.append(BatchNorm(fan_out, next(moments)))
+                layer.append(Activate(activation))
+                if rates[i]:
+                    layer.append(Dropout(rates[i], next(keys)))
+            if is_hidden and self.residual and fan_in == fan_out:
+                layer = [Residual(tuple(layer))]
+            built.append((*before, *layer))
+        return tuple(built)
+
+    @cached_property
+    def _all_blocks(self) -> tuple[Block, ...]:
+        return tuple(block for layer in self.blocks for block in layer)
+
+    @cached_property
+    def n_keys(self) -> int:
+        """How many random keys a training step needs, one for each dropout."""
+        return bool(self.input_dropout) + sum(rate > 0 for rate in self._each("dropout"))
+
+    @cached_property
+    def n_moments(self) -> int:
+        """How many running moments there are, one for each batch normalisation."""
+        return len(self.widths) - 2 if self.normalization == "batch" else 0
 
 
-def init_params(network: Network, seed: int) -> Params:
+def init_params(network: Network, seed: int | RandomState) -> Params:
     r"""Draw the initial weights on the host, the same for every backend.
 
     Uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`, biases too; for the
@@ -62,12 +171,14 @@ def init_params(network: Network, seed: int) -> Params:
     Parameters
     ----------
     network : Network
-    seed : int of at least 0
+    seed : int of at least 0, or RandomState
+        From a `RandomState` the numbers are drawn in scikit-learn's order, and are the same.
 
     Returns
     -------
-    tuple of Dense
-        NumPy arrays in float64: ``W : (fan_in, fan_out)``, ``b : (fan_out,)``.
+    tuple
+        One entry for each block that learns: `Dense`, `Norm`, or a tuple of them for a residual
+        block; NumPy arrays in float64.
 
     References
     ----------
@@ -80,79 +191,109 @@ def init_params(network: Network, seed: int) -> Params:
     >>> [layer.W.shape for layer in init_params(Network((4, 3, 2)), seed=0)]
     [(4, 3), (3, 2)]
     """
-    uniform: Any = host_generator(seed, "weights").uniform
-    factor = 2.0 if network.activation == "logistic" else 6.0
-    params = []
-    for fan_in, fan_out in zip(network.widths, network.widths[1:], strict=False):
-        bound = math.sqrt(factor / (fan_in + fan_out))
-        W, b = uniform(-bound, bound, (fan_in, fan_out)), uniform(-bound, bound, (fan_out,))
-        params.append(Dense(W, b))
-    return tuple(params)
+    generator = host_generator(seed, "weights") if isinstance(seed, int) else seed
+    uniform = generator.uniform
+    return tuple(block.init(uniform) for block in network._all_blocks if block.has_params)
+
+
+def init_moments(network: Network) -> Measured:
+    """Give the running moments before the first batch: mean 0, variance 1; NumPy, float64.
+
+    Examples
+    --------
+    >>> from mlp_xp.network import Network, init_moments
+    >>> init_moments(Network((4, 3, 2), normalization="batch"))
+    (Moments(mean=array([0., 0., 0.]), variance=array([1., 1., 1.])),)
+    """
+    widths = network.widths[1 : 1 + network.n_moments]
+    pairs: list[tuple[Any, Any]] = [(constant(0.0, n), constant(1.0, n)) for n in widths]
+    return tuple(Moments(*pair) for pair in pairs)
 
 
 def forward(
-    network: Network, params: Params, x: Array, *, layer: Layer = dense, xp: Namespace
-) -> tuple[Array, Pullbacks]:
+    network: Network, params: Params, x: Array, how: Pass | None = None, *, xp: Namespace
+) -> tuple[Array, Backward, Measured]:
     """Run the network.
 
     Parameters
     ----------
     network : Network
-    params : tuple of Dense
+    params : tuple
+        As `init_params` gives them.
     x : (batch, inputs)
-    layer : callable, default=mlp_xp.layers.dense
-        The dense layer, or a kernel that does the same.
+    how : Pass, optional
+        By default a prediction with the plain dense layer.
     xp : namespace
 
     Returns
     -------
     logits : (batch, outputs)
-    pullbacks : list
-        For `backward`.
+    backward : callable
+        Turns ``dlogits`` into the gradients of all parameters, in their structure. No gradient
+        with respect to the input is computed.
+    measured : tuple of Moments
+        In training, the moments of this batch, one for each batch normalisation.
 
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.network import Network, backward, forward, init_params
+    >>> from mlp_xp.network import Network, forward, init_params
     >>> network = Network((4, 3, 2))
-    >>> logits, pullbacks = forward(network, init_params(network, 0), xp.ones((5, 4)), xp=xp)
-    >>> [grad.W.shape for grad in backward(pullbacks, xp.ones_like(logits))]
+    >>> logits, backward, _ = forward(network, init_params(network, 0), xp.ones((5, 4)), xp=xp)
+    >>> [grad.W.shape for grad in backward(xp.ones_like(logits))]
     [(4, 3), (3, 2)]
     """
-    activation = ACTIVATIONS[network.activation]
-    pullbacks: Pullbacks = []
-    for number, layer_params in enumerate(params, start=1):
-        x, pull_dense = layer(layer_params, x, xp=xp)
-        pull_activation = None
-        if number < len(params):
-            x, pull_activation = activation(x, xp=xp)
-        pullbacks.append((pull_dense, pull_activation))
-    return x, pullbacks
+    logits, pullback, measured = chain(network._all_blocks, params, x, how or Pass(xp, dense))
+    return logits, lambda dlogits: pullback(dlogits, need_dx=False)[1], measured
 
 
-def backward(pullbacks: Pullbacks, dlogits: Array) -> Params:
-    """Give the gradients of all parameters, from the last layer back to the first.
+def hidden(network: Network, params: Params, x: Array, how: Pass, depth: int) -> Array:
+    """Give what the first ``depth`` hidden layers make of the input, (batch, width)."""
+    blocks = tuple(block for layer in network.blocks[:depth] for block in layer)
+    return chain(blocks, params, x, how)[0]
 
-    Parameters
-    ----------
-    pullbacks : list
-        What `forward` gave.
-    dlogits : (batch, outputs)
-        Gradient of the loss at the raw outputs.
 
-    Returns
-    -------
-    tuple of Dense
-        In the order of the layers. No gradient with respect to the input is computed.
+def _nodes(params: Params, kind: type) -> Iterator[Tree]:
+    if isinstance(params, kind):
+        yield params
+    elif isinstance(params, tuple):
+        for branch in params:
+            yield from _nodes(branch, kind)
+
+
+def denses(params: Params) -> list[Dense]:
+    """Give the dense layers' parameters, from first to last."""
+    return list(_nodes(params, Dense))
+
+
+def norms(params: Params) -> list[Norm]:
+    """Give the normalisations' parameters, from first to last."""
+    return list(_nodes(params, Norm))
+
+
+def with_layers(network: Network, layers: list[Dense], scales: list[Norm]) -> Params:
+    """Put dense layers and normalisations into the structure of the network's parameters.
+
+    Examples
+    --------
+    >>> from mlp_xp.network import Network, denses, init_params, norms, with_layers
+    >>> network = Network((4, 3, 3, 2), residual=True, normalization="layer")
+    >>> params = init_params(network, 0)
+    >>> with_layers(network, denses(params), norms(params)) == params
+    True
     """
-    grads = []
-    dy = dlogits
-    for number in reversed(range(len(pullbacks))):
-        pull_dense, pull_activation = pullbacks[number]
-        if pull_activation is not None:
-            dy = pull_activation(dy)
-        dx, grad = pull_dense(dy, need_dx=number > 0)
-        grads.append(grad)
-        if dx is not None:
-            dy = dx
-    return tuple(reversed(grads))
+    scale = iter(scales)
+    remaining: dict[type, Iterator[Tree]] = {
+        Linear: iter(layers),
+        LayerNorm: scale,
+        BatchNorm: scale,
+    }
+
+    def fill(blocks: tuple[Block, ...]) -> Params:
+        return tuple(
+            fill(block.blocks) if isinstance(block, Residual) else next(remaining[type(block)])
+            for block in blocks
+            if block.has_params
+        )
+
+    return fill(network._all_blocks)

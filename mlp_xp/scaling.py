@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlp_xp.backends import Backend
+from mlp_xp.batches import take_rows
 from mlp_xp.step import Scaling
 
 __all__ = ["standardization"]
@@ -21,7 +22,7 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
     Parameters
     ----------
     backend : Backend
-    x : (samples, features) array of the backend's library, or of NumPy
+    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
     dtype : {"float32", "float64"}
         Of the computation and of the result.
 
@@ -52,7 +53,7 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
         n = 0
         for start in range(0, x.shape[0], _BLOCK):
             stop = min(start + _BLOCK, x.shape[0])
-            block = backend.put(x[start:stop, :], dtype)
+            block = backend.put(take_rows(x, slice(start, stop)), dtype)
             n_block = block.shape[0]
             block_mean = xp.mean(block, axis=0)
             deviation = block - block_mean

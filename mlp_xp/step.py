@@ -6,19 +6,24 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mlp_xp._typing import Array, DType, Namespace, Tree
-from mlp_xp.layers import dense
+from mlp_xp.blocks import Pass
+from mlp_xp.layers import Moments, dense, running
 from mlp_xp.losses import Loss, average
-from mlp_xp.network import Network, Params, backward, forward
-from mlp_xp.optimizers import Optimizer, init_slots, update_tree
+from mlp_xp.network import Network, Params, denses, forward, hidden
+from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots, update_tree
+from mlp_xp.tree import leaves
 
 __all__ = [
     "Batch",
+    "Gradient",
     "Kernels",
+    "Predict",
     "Scaling",
     "Step",
     "TrainState",
     "gather",
     "init_state",
+    "make_gradient",
     "make_predict",
     "make_step",
 ]
@@ -97,28 +102,42 @@ class Kernels(NamedTuple):
 class TrainState(NamedTuple):
     """What a step turns into the next: everything here is donated to it.
 
-    ``loss`` and ``accuracy`` are 0-d sums over the steps of an epoch, each step's average times the
-    step's share of the samples, so that they are read once an epoch. ``accuracy`` is an empty
-    tuple where it is not asked for.
+    ``moments`` are those of batch normalisation, ``average`` is the moving average of the
+    parameters, or an empty tuple. ``loss`` and ``accuracy`` are 0-d sums over the steps of an
+    epoch, each step's average times the step's share of the samples, so that they are read once an
+    epoch. ``accuracy`` is an empty tuple where it is not asked for.
     """
 
     params: Params
     slots: tuple[Params, ...]
+    moments: tuple[Moments, ...]
+    average: Params
     loss: Array
     accuracy: Array | tuple[()]
 
 
-Step = Callable[[TrainState, Batch, Scaling | None, Array], TrainState]
-Predict = Callable[[Params, Array, "Array | None", "Scaling | None"], Array]
+Step = Callable[[TrainState, Batch, "Scaling | None", Array, "Array | None"], TrainState]
+Gradient = Callable[[Params, Batch, "Scaling | None"], tuple[Array, Params]]
+Predict = Callable[[Params, tuple[Moments, ...], Array, "Scaling | None"], Array]
+
+# What a step's coefficients hold before those of the optimizer.
+N_COEFS = 4
 
 
 def init_state(
-    params: Params, optimizer: Optimizer, *, with_accuracy: bool, xp: Namespace
+    params: Params,
+    optimizer: Optimizer,
+    *,
+    moments: tuple[Moments, ...] = (),
+    average: Params = (),
+    with_accuracy: bool,
+    xp: Namespace,
 ) -> TrainState:
-    """Give the state before the first step; the parameters become part of it."""
-    zero = xp.zeros_like(params[-1].b[0])
+    """Give the state before the first step; what is given becomes part of it."""
+    zero = xp.zeros_like(denses(params)[-1].b[0])
     accuracy = xp.zeros_like(zero) if with_accuracy else ()
-    return TrainState(params, init_slots(optimizer, params, xp=xp), zero, accuracy)
+    slots = init_slots(optimizer, params, xp=xp)
+    return TrainState(params, slots, moments, average, zero, accuracy)
 
 
 def make_step(
@@ -128,6 +147,7 @@ def make_step(
     kernels: Kernels,
     *,
     with_penalty: bool,
+    max_grad_norm: float | None = None,
     xp: Namespace,
 ) -> Step:
     """Make the function that does one training step.
@@ -138,14 +158,19 @@ def make_step(
     kernels : Kernels
     with_penalty : bool
         Whether there is an L2 penalty; without one, no work is spent on it.
+    max_grad_norm : float, optional
+        What the norm of all gradients of the loss together is held to; the penalty is not part
+        of it, as weight decay is not in PyTorch.
     xp : namespace
 
     Returns
     -------
     callable
-        ``step(state, batch, scaling, coefs)`` gives the next state; the old one is dead.
-        ``coefs : (2 + k,)`` holds the step's share of the epoch's samples, the factor of the
-        penalty, and the k numbers of `optimizer.coefficients`.
+        ``step(state, batch, scaling, coefs, keys)`` gives the next state; the old one is dead.
+        ``coefs : (4 + k,)`` holds the step's share of the epoch's samples, the factor of the
+        penalty, the rates of the moving average and of the running moments, and the k numbers of
+        `optimizer.coefficients`;
+        ``keys : (dropouts,)`` int32, or None.
 
     Examples
     --------
@@ -158,48 +183,115 @@ def make_step(
     >>> state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=xp)
     >>> batch = Batch(xp.asarray([[1.0], [2.0]]), xp.asarray([[3.0], [5.0]]), None, None)
     >>> for _ in range(300):
-    ...     state = step(state, batch, None, xp.asarray([1.0, 0.0, 0.3]))
+    ...     state = step(state, batch, None, xp.asarray([1.0, 0.0, 0.0, 0.0, 0.3]), None)
     >>> xp.round(state.params[0].W, 3), xp.round(state.params[0].b, 3)
     (array([[2.]]), array([1.]))
     """
 
-    def step(state: TrainState, batch: Batch, scaling: Scaling | None, coefs: Array) -> TrainState:
+    def step(
+        state: TrainState,
+        batch: Batch,
+        scaling: Scaling | None,
+        coefs: Array,
+        keys: Array | None,
+    ) -> TrainState:
         share, l2 = coefs[0], coefs[1] if with_penalty else None
-        rule_coefs = tuple(coefs[i] for i in range(2, coefs.shape[0]))
-        dtype = state.params[0].W.dtype
-        x = kernels.gather(batch.x, batch.rows, scaling, dtype=dtype, xp=xp)
-        targets = batch.y if batch.rows is None else xp.take(batch.y, batch.rows, axis=0)
-
-        logits, pullbacks = forward(network, state.params, x, layer=kernels.dense, xp=xp)
+        rule_coefs = tuple(coefs[i] for i in range(N_COEFS, coefs.shape[0]))
+        x, targets = _take(state.params, batch, scaling, kernels, xp=xp)
+        how = Pass(xp, kernels.dense, state.moments, True, batch.weights, keys)
+        logits, backward, measured = forward(network, state.params, x, how, xp=xp)
         value, pullback = loss(logits, targets, batch.weights, xp=xp)
         accuracy = state.accuracy
         if not isinstance(accuracy, tuple):
             hits = loss.hits(logits, targets, xp=xp)
             accuracy = accuracy + share * average(hits, batch.weights, xp=xp)
-        grads = backward(pullbacks, pullback())
+        grads = backward(pullback())
+        if max_grad_norm is not None:
+            grads, _ = clip(grads, max_grad_norm, xp=xp)
 
         params, slots, penalty = kernels.update(
             optimizer, state.params, grads, state.slots, rule_coefs, l2, xp=xp
         )
-        return TrainState(params, slots, state.loss + share * (value + penalty), accuracy)
+        moments = tuple(
+            running(old, new, coefs[3], xp=xp)
+            for old, new in zip(state.moments, measured, strict=True)
+        )
+        mean = averaged(state.average, params, coefs[2], xp=xp) if state.average else ()
+        total = state.loss + share * (value + penalty)
+        return TrainState(params, slots, moments, mean, total, accuracy)
 
     return step
 
 
-def make_predict(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace) -> Predict:
-    """Make the function that predicts for a batch.
+def _take(
+    params: Params, batch: Batch, scaling: Scaling | None, kernels: Kernels, *, xp: Namespace
+) -> tuple[Array, Array]:
+    """Give the inputs of a batch, scaled, and its targets."""
+    dtype = next(leaves(params)).dtype
+    x = kernels.gather(batch.x, batch.rows, scaling, dtype=dtype, xp=xp)
+    return x, batch.y if batch.rows is None else xp.take(batch.y, batch.rows, axis=0)
+
+
+def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace) -> Gradient:
+    """Make the function that gives loss and gradients of a batch and updates nothing.
 
     Parameters
     ----------
     network, loss : frozen settings
-        The loss gives the output activation.
+        A network without dropout and batch normalisation.
     kernels : Kernels
     xp : namespace
 
     Returns
     -------
     callable
-        ``predict(params, x, rows, scaling)`` gives ``(batch, outputs)``: probabilities, or values.
+        ``gradient(params, batch, scaling)`` gives the average loss, 0-d, and the gradients.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.layers import Dense
+    >>> from mlp_xp.losses import SquaredError
+    >>> from mlp_xp.network import Network
+    >>> gradient = make_gradient(Network((1, 1)), SquaredError(), Kernels(), xp=xp)
+    >>> params = (Dense(xp.ones((1, 1)), xp.zeros(1)),)
+    >>> gradient(params, Batch(xp.asarray([[3.0]]), xp.asarray([[1.0]]), None, None), None)
+    (np.float64(2.0), (Dense(W=array([[6.]]), b=array([2.])),))
+    """
+
+    def gradient(params: Params, batch: Batch, scaling: Scaling | None) -> tuple[Array, Params]:
+        x, targets = _take(params, batch, scaling, kernels, xp=xp)
+        logits, backward, _ = forward(network, params, x, Pass(xp, kernels.dense), xp=xp)
+        value, pullback = loss(logits, targets, batch.weights, xp=xp)
+        return value, backward(pullback())
+
+    return gradient
+
+
+def make_predict(
+    network: Network,
+    loss: Loss | None,
+    kernels: Kernels,
+    *,
+    depth: int | None = None,
+    xp: Namespace,
+) -> Predict:
+    """Make the function that predicts for a batch.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss or None
+        Gives the output activation; None leaves the raw outputs.
+    kernels : Kernels
+    depth : int, optional
+        Stop behind so many hidden layers and give what they make of the input.
+    xp : namespace
+
+    Returns
+    -------
+    callable
+        ``predict(params, moments, x, scaling)`` gives ``(batch, outputs)``.
 
     Examples
     --------
@@ -208,13 +300,19 @@ def make_predict(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespac
     >>> from mlp_xp.network import Network, init_params
     >>> network = Network((4, 3, 2))
     >>> predict = make_predict(network, SoftmaxCrossEntropy(), Kernels(), xp=xp)
-    >>> predict(init_params(network, 0), xp.ones((5, 4)), None, None).shape
+    >>> predict(init_params(network, 0), (), xp.ones((5, 4)), None).shape
     (5, 2)
     """
 
-    def predict(params: Params, x: Array, rows: Array | None, scaling: Scaling | None) -> Array:
-        x = kernels.gather(x, rows, scaling, dtype=params[0].W.dtype, xp=xp)
-        logits, _ = forward(network, params, x, layer=kernels.dense, xp=xp)
-        return loss.activate(logits, xp=xp)
+    def predict(
+        params: Params, moments: tuple[Moments, ...], x: Array, scaling: Scaling | None
+    ) -> Array:
+        dtype = next(leaves(params)).dtype
+        x = kernels.gather(x, None, scaling, dtype=dtype, xp=xp)
+        how = Pass(xp, kernels.dense, moments)
+        if depth is not None:
+            return hidden(network, params, x, how, depth)
+        logits, _, _ = forward(network, params, x, how, xp=xp)
+        return logits if loss is None else loss.activate(logits, xp=xp)
 
     return predict

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from types import FrameType
 from typing import NamedTuple
 
 import numpy as np
 
-from mlp_xp._typing import Tree
+from mlp_xp._random import host_generator
+from mlp_xp._typing import Array, Tree
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, Plan
-from mlp_xp.losses import Loss
+from mlp_xp.layers import Moments
+from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.optimizers import Optimizer
-from mlp_xp.schedules import Schedule
+from mlp_xp.schedules import Constant, Schedule
 from mlp_xp.step import Scaling, Step, init_state, make_step
 from mlp_xp.tree import leaves, map_leaves
 
-__all__ = ["Plateau", "Progress", "Record", "Trainer", "interrupts"]
+__all__ = ["Plateau", "Progress", "Record", "Rules", "Trainer", "interrupts"]
+
+# How far the running moments of batch normalisation follow those of a batch; PyTorch's choice.
+_MOMENTS_RATE = 0.1
 
 AfterStep = Callable[[int, int], bool]
 
@@ -33,7 +40,8 @@ class Record(NamedTuple):
 
     ``epoch`` counts from 1; ``loss`` is the average over the samples, penalty included, each batch
     taken before its update; ``accuracy`` likewise, or None where it was not asked for;
-    ``learning_rate`` is that of the last step; ``seconds`` end when the device has finished.
+    ``learning_rate`` is that of the last step; ``seconds`` end when the device has finished. The
+    last two are those of the validation data behind the epoch, or None where there are none.
     """
 
     epoch: int
@@ -42,15 +50,55 @@ class Record(NamedTuple):
     learning_rate: float
     n_samples: int
     seconds: float
+    validation_loss: float | None = None
+    validation_score: float | None = None
 
 
 class Progress(NamedTuple):
-    """Where a training is, beside its parameters: NumPy slots and what has been counted."""
+    """Where a training is, beside its weights: NumPy arrays, and what has been counted.
 
+    ``params`` are the weights themselves where what is shown is their moving average, else ``()``.
+    ``rule`` names the kind of update rule that the slots belong to, and ``rule_start`` is the step
+    at which it began; for the rest see `Trainer`.
+    """
+
+    params: Params
     slots: tuple[Params, ...]
     n_epochs: int
     n_steps: int
     n_samples: int
+    rule: str
+    rule_start: int
+    first_step: int = 0
+    rate_factor: float = 1.0
+    stale_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides how a network learns.
+
+    Parameters
+    ----------
+    network, loss, optimizer, schedule : frozen settings
+    learning_rate : float
+        What the schedule multiplies.
+    alpha : float of at least 0, default=0
+        Strength of the L2 penalty, as scikit-learn scales it: divided by the samples of the batch.
+    max_grad_norm : float above 0, optional
+        What the norm of all gradients together is held to.
+    ema_decay : float in [0, 1), optional
+        Share that an exponential moving average of the weights keeps at each step; None has none.
+    """
+
+    network: Network
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule = Constant()  # noqa: RUF009
+    learning_rate: float = 0.001
+    alpha: float = 0.0
+    max_grad_norm: float | None = None
+    ema_decay: float | None = None
 
 
 class Trainer:
@@ -59,17 +107,28 @@ class Trainer:
     Parameters
     ----------
     backend : Backend
-    network, loss, optimizer, schedule : frozen settings
-    params : tuple of Dense
+    rules : Rules
+    params : tuple
         Initial parameters, arrays of any library; copied.
+    moments : tuple of Moments, optional
+        Running moments of batch normalisation, likewise.
     dtype : {"float32", "float64"}
-    learning_rate : float
-        What the schedule multiplies.
-    alpha : float of at least 0, default=0
-        Strength of the L2 penalty, as scikit-learn scales it: divided by the samples of the batch.
     scaling : Scaling on the device, optional
+    seed : int of at least 0, default=0
+        For dropout.
     with_accuracy : bool, default=False
         Whether records tell the training accuracy.
+
+    Attributes
+    ----------
+    rate_factor : float
+        Multiplies the learning rate, from 1; for whoever lowers it as the training goes.
+    first_step : int
+        Where the schedule starts, in steps of this trainer.
+    stale_epochs : int
+        Epochs without improvement, for whoever counts them.
+    shown : tuple or None
+        Weights and moments as they were last shown to the caller, where his data are.
 
     Examples
     --------
@@ -79,15 +138,13 @@ class Trainer:
     >>> from mlp_xp.losses import SoftmaxCrossEntropy
     >>> from mlp_xp.network import Network, init_params
     >>> from mlp_xp.optimizers import Adam
-    >>> from mlp_xp.schedules import Constant
+    >>> from mlp_xp.training import Rules, Trainer
     >>> backend, network = get_backend("numpy"), Network((2, 8, 2))
-    >>> params, dtype = init_params(network, seed=0), "float64"
+    >>> rules = Rules(network, SoftmaxCrossEntropy(), Adam(), learning_rate=0.1)
     >>> x, y = np.asarray([[0.0, 1.0], [1.0, 0.0]]), np.asarray([0, 1], dtype=np.int32)
-    >>> trainer = Trainer(
-    ...     backend, network, SoftmaxCrossEntropy(), Adam(), Constant(),
-    ...     params=params, dtype=dtype, learning_rate=0.1, with_accuracy=True,
-    ... )
-    >>> data, plan = place(backend, x, y, dtype), plan_epoch(2, 2)
+    >>> params = init_params(network, seed=0)
+    >>> trainer = Trainer(backend, rules, params=params, dtype="float64", with_accuracy=True)
+    >>> data, plan = place(backend, x, y, "float64"), plan_epoch(2, 2)
     >>> records = [trainer.run_epoch(data, plan, n_epochs=20) for _ in range(20)]
     >>> records[-1].epoch, records[-1].accuracy, records[-1].loss < 0.01
     (20, 1.0, True)
@@ -96,33 +153,45 @@ class Trainer:
     def __init__(
         self,
         backend: Backend,
-        network: Network,
-        loss: Loss,
-        optimizer: Optimizer,
-        schedule: Schedule,
+        rules: Rules,
         *,
         params: Params,
+        moments: tuple[Moments, ...] = (),
         dtype: str,
-        learning_rate: float,
-        alpha: float = 0.0,
         scaling: Scaling | None = None,
+        seed: int = 0,
         with_accuracy: bool = False,
     ) -> None:
         self.backend = backend
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.learning_rate = learning_rate
-        self.alpha = alpha
+        self.rules = rules
         self.scaling = scaling
         self.dtype = dtype
+        self.seed = seed
         self.with_accuracy = with_accuracy
+        self.rate_factor = 1.0
         self.n_epochs = 0
         self.n_steps = 0
         self.n_samples = 0
-        self._step = _compiled_step(backend, network, loss, optimizer, alpha > 0)
+        self.first_step = 0
+        self.stale_epochs = 0
+        self._rule_start = 0
+        self.shown: tuple[Params, tuple[Moments, ...]] | None = None
+        self._step = _compiled_step(
+            backend,
+            rules.network,
+            rules.loss,
+            rules.optimizer,
+            rules.alpha > 0,
+            rules.max_grad_norm,
+        )
         with backend.scope():
             self.state = init_state(
-                self._own(params), optimizer, with_accuracy=with_accuracy, xp=backend.xp
+                self._own(params),
+                rules.optimizer,
+                moments=self._own(moments),
+                average=self._own(params) if rules.ema_decay is not None else (),
+                with_accuracy=with_accuracy,
+                xp=backend.xp,
             )
 
     def _own(self, tree: Tree) -> Tree:
@@ -130,23 +199,65 @@ class Trainer:
         xp, put = self.backend.xp, self.backend.put
         return map_leaves(lambda leaf: xp.asarray(put(leaf, self.dtype), copy=True), tree)
 
-    def set_params(self, params: Params) -> None:
-        """Go on from other parameters, arrays of any library, which are copied."""
+    @property
+    def pads(self) -> bool:
+        """Whether a short last batch is filled with samples of weight 0.
+
+        A user's own loss need not look at weights: for it, another shape is compiled instead.
+        """
+        return self.backend.fixed_shapes and not isinstance(self.rules.loss, Custom)
+
+    @property
+    def learned(self) -> Params:
+        """What to predict with: the moving average where there is one, else the parameters."""
+        return self.state.average or self.state.params
+
+    def set_learned(self, params: Params, moments: tuple[Moments, ...]) -> None:
+        """Go on from other weights, arrays of any library, which are copied."""
         with self.backend.scope():
-            self.state = self.state._replace(params=self._own(params))
+            self.state = self.state._replace(
+                params=self._own(params),
+                moments=self._own(moments),
+                average=self._own(params) if self.state.average else (),
+            )
 
     def progress(self) -> Progress:
-        """Give what it takes to go on later, beside the parameters, in the host's memory."""
-        # Copies: the next step writes to the slots, and on a CPU `get` may be a view of them.
-        slots = map_leaves(lambda leaf: np.array(self.backend.get(leaf)), self.state.slots)
-        return Progress(slots, self.n_epochs, self.n_steps, self.n_samples)
+        """Give what it takes to go on later, beside what was learned, in the host's memory."""
+
+        # Copies: the next step writes to the state, and on a CPU `get` may be a view of it.
+        def host(tree: Tree) -> Tree:
+            return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), tree)
+
+        return Progress(
+            host(self.state.params) if self.state.average else (),
+            host(self.state.slots),
+            self.n_epochs,
+            self.n_steps,
+            self.n_samples,
+            type(self.rules.optimizer).__name__,
+            self._rule_start,
+            self.first_step,
+            self.rate_factor,
+            self.stale_epochs,
+        )
 
     def resume(self, progress: Progress) -> None:
-        """Go on from where another trainer was; another kind of rule starts with new slots."""
-        if len(progress.slots) == self.optimizer.n_slots:
-            with self.backend.scope():
+        """Go on from where another trainer was; another kind of rule starts afresh."""
+        shapes = [leaf.shape for leaf in leaves(progress.slots)]
+        fits = shapes == [leaf.shape for leaf in leaves(self.state.slots)]
+        goes_on = fits and progress.rule == type(self.rules.optimizer).__name__
+        with self.backend.scope():
+            if goes_on:
                 self.state = self.state._replace(slots=self._own(progress.slots))
-        _, self.n_epochs, self.n_steps, self.n_samples = progress
+            if progress.params and self.state.average:
+                self.state = self.state._replace(params=self._own(progress.params))
+        self.n_epochs = progress.n_epochs
+        self.n_steps = progress.n_steps
+        self.n_samples = progress.n_samples
+        self.first_step = progress.first_step
+        self.rate_factor = progress.rate_factor
+        self.stale_epochs = progress.stale_epochs
+        self._rule_start = progress.rule_start if goes_on else progress.n_steps
 
     def run_epoch(
         self, data: Data, plan: Plan, *, n_epochs: int, after_step: AfterStep | None = None
@@ -176,14 +287,15 @@ class Trainer:
             accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
             batches = data.epoch(plan)
+            keys = self._keys(len(table))
             done = 0
             for coefs in xp.unstack(backend.put(table, self.dtype)):
-                self.state = self._step(self.state, next(batches), self.scaling, coefs)
+                self.state = self._step(self.state, next(batches), self.scaling, coefs, next(keys))
                 done += 1
                 if after_step is not None and after_step(done, len(table)):
                     break
             del batches  # A streamed epoch that ended early lets go of what was on its way.
-            sums = [float(backend.get(total)) for total in leaves(self.state[2:])]
+            sums = [float(backend.get(total)) for total in leaves(self.state[4:])]
         share = float(np.sum(table[:done, 0]))
         n_samples = sum(plan.counts[:done])
         self.n_epochs += 1
@@ -200,25 +312,65 @@ class Trainer:
 
     def _coefficients(self, plan: Plan, n_epochs: int) -> tuple[list[float], np.ndarray]:
         """Compute what changes from step to step, on the host, for a whole epoch."""
+        rules = self.rules
         n_samples = sum(plan.counts)
         n_steps = n_epochs * len(plan.counts)
+        largest = max(plan.totals) or 1.0
         rates, table = [], []
-        for step, (count, total) in enumerate(zip(plan.counts, plan.totals, strict=True)):
-            step += self.n_steps
-            rate = self.learning_rate * self.schedule(step, n_steps, self.n_samples)
-            l2 = self.alpha / total if total > 0 else 0.0
+        for step, (count, total) in enumerate(
+            zip(plan.counts, plan.totals, strict=True), start=self.n_steps
+        ):
+            factor = rules.schedule(step - self.first_step, n_steps, self.n_samples)
+            rate = rules.learning_rate * self.rate_factor * factor
+            l2 = rules.alpha / total if total > 0 else 0.0
             rates.append(rate)
-            table.append((count / n_samples, l2, *self.optimizer.coefficients(rate, step + 1)))
+            rule = rules.optimizer.coefficients(rate, step - self._rule_start + 1)
+            # A small last batch tells little: it moves the running moments as little.
+            moments_rate = _MOMENTS_RATE * total / largest
+            average_rate = _average_rate(rules.ema_decay, step)
+            table.append((count / n_samples, l2, average_rate, moments_rate, *rule))
         return rates, np.asarray(table)
+
+    def _keys(self, n_steps: int) -> Iterator[Array | None]:
+        """Draw what the dropouts of an epoch start from, the same on every backend."""
+        n_keys = self.rules.network.n_keys
+        if not n_keys:
+            return itertools.repeat(None)
+        generator = host_generator(self.seed, "dropout", self.n_epochs)
+        limits = np.iinfo(np.int32)
+        keys = generator.integers(
+            limits.min, limits.max, (n_steps, n_keys), np.int32, endpoint=True
+        )
+        return iter(self.backend.xp.unstack(self.backend.put(keys)))
+
+
+def _average_rate(decay: float | None, step: int) -> float:
+    """Give how far a moving average goes towards the newest weights.
+
+    At first it follows them closely, or it would remember the initial weights for long;
+    TensorFlow's rule.
+    """
+    return 0.0 if decay is None else 1.0 - min(decay, (1 + step) / (10 + step))
 
 
 @lru_cache(maxsize=64)
 def _compiled_step(
-    backend: Backend, network: Network, loss: Loss, optimizer: Optimizer, with_penalty: bool
+    backend: Backend,
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    with_penalty: bool,
+    max_grad_norm: float | None,
 ) -> Step:
     """Make and compile a step, or give the one of an earlier fit with the same settings."""
     step = make_step(
-        network, loss, optimizer, backend.kernels, with_penalty=with_penalty, xp=backend.xp
+        network,
+        loss,
+        optimizer,
+        backend.kernels,
+        with_penalty=with_penalty,
+        max_grad_norm=max_grad_norm,
+        xp=backend.xp,
     )
     return backend.compile(step, donate=True)
 
@@ -231,6 +383,8 @@ class Plateau:
     tol : float
     patience : int or inf
         How many epochs in a row may pass without such a fall.
+    best : float, default=inf
+        The lowest loss so far.
 
     Examples
     --------
@@ -240,15 +394,15 @@ class Plateau:
     [False, False, False, True]
     """
 
-    def __init__(self, tol: float, patience: float) -> None:
+    def __init__(self, tol: float, patience: float, best: float = np.inf) -> None:
         self.tol = tol
         self.patience = patience
-        self.best = np.inf
+        self.best = best
         self.count = 0
 
     def reached(self, loss: float) -> bool:
         """Take the loss of an epoch; tell whether to stop."""
-        self.count = 0 if loss <= self.best - self.tol else self.count + 1
+        self.count = self.count + 1 if loss > self.best - self.tol else 0
         self.best = min(self.best, loss)
         return self.count > self.patience
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils.multiclass import check_classification_targets
+from scipy import sparse
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     _check_n_features,
     _check_sample_weight,
+    _check_y,
     check_consistent_length,
     column_or_1d,
     validate_data,
@@ -16,7 +18,15 @@ from sklearn.utils.validation import (
 
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
 
-__all__ = ["check_labels", "check_weights", "check_x", "encode"]
+__all__ = ["check_labels", "check_targets", "check_weights", "check_x", "encode", "host"]
+
+# What is kept as it is; everything else is converted to the first.
+_DTYPES = (np.float64, np.float32, np.uint8)
+
+
+def host(values: Any) -> Any:
+    """Bring arrays of other libraries to NumPy; lists and frames are left to scikit-learn."""
+    return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
 
 
 def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
@@ -29,22 +39,25 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     ----------
     estimator : estimator
         Its ``n_features_in_`` is set (``reset``) or compared with.
-    X : array-like of shape (samples, features)
+    X : array-like or sparse matrix of shape (samples, features)
     reset : bool
 
     Returns
     -------
     array of shape (samples, features)
-        uint8, float32 or float64 for NumPy; an array of the library that X is of otherwise.
+        uint8, float32 or float64 for NumPy, CSR for sparse input; an array of the library that X
+        is of otherwise.
 
     Raises
     ------
     ValueError
         If X is not 2-D, empty, complex, has NaN or infinity, or a wrong number of features.
     """
-    name = namespace_backend(X)
-    if name in (None, "numpy"):
-        return validate_data(estimator, X, dtype=(np.float64, np.float32, np.uint8), reset=reset)
+    if namespace_backend(X) in (None, "numpy"):
+        accepted = ["csr", "csc"]
+        X = validate_data(estimator, X, accept_sparse=accepted, dtype=_DTYPES, reset=reset)
+        # Batches are rows, and taking rows of columns would walk over all of them each time.
+        return X.tocsr() if sparse.issparse(X) else X
     backend = get_backend(X)
     xp = backend.xp
     if X.ndim != 2:
@@ -66,23 +79,61 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     if is_bad:
         raise ValueError("Input X contains NaN or infinity.")
     _check_n_features(estimator, X, reset=reset)
+    if reset:  # The names of an earlier fit's columns.
+        vars(estimator).pop("feature_names_in_", None)
     return X
 
 
-def check_labels(y: Any, n_samples: int) -> np.ndarray:
+def check_labels(y: Any, estimator: Any, n_samples: int, *, name: str = "y") -> np.ndarray:
     """Check class labels and bring them to the host.
+
+    Parameters
+    ----------
+    y : array-like of shape (samples,), or (samples, classes) of 0 and 1 for several at once
+    estimator : estimator
+        Named in errors.
+    n_samples : int
+    name : str
+        What to call it in an error.
 
     Returns
     -------
-    (samples,) array
-        Of integers, strings or whatever else scikit-learn takes for classes.
+    (samples,) or (samples, classes) array
     """
+    labels = _given(y, estimator)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = column_or_1d(labels, warn=True)
+    check_consistent_length(np.empty((n_samples, 0)), labels)
+    check_classification_targets(labels)
+    if type_of_target(labels) == "multiclass-multioutput":
+        raise ValueError(
+            f"{name} has {labels.shape[1]} columns with more than two values, and several classes "
+            "at once must be given as columns of 0 and 1, one a class. For several questions with "
+            "many answers each, use sklearn.multioutput.MultiOutputClassifier."
+        )
+    return np.asarray(labels)
+
+
+def check_targets(y: Any, estimator: Any, n_samples: int, *, name: str = "y") -> np.ndarray:
+    """Check real targets and bring them to the host, (samples,) or (samples, outputs)."""
+    values = _given(y, estimator, y_numeric=True)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = column_or_1d(values, warn=True)
+    if values.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} is of dtype {values.dtype}.")
+    check_consistent_length(np.empty((n_samples, 0)), values)
+    return np.asarray(values)
+
+
+def _given(y: Any, estimator: Any, **settings: Any) -> np.ndarray:
+    """Check that there are targets, finite where they are numbers, and make them dense."""
     if y is None:
-        raise ValueError("requires y to be passed, but the target y is None.")
-    host = column_or_1d(to_numpy(y) if namespace_backend(y) else y, warn=True)
-    check_consistent_length(np.empty((n_samples, 0)), host)
-    check_classification_targets(host)
-    return np.asarray(host)
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    y = _check_y(host(y), multi_output=True, estimator=estimator, **settings)
+    return y.toarray() if sparse.issparse(y) else y
 
 
 def encode(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -109,14 +160,15 @@ def encode(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.searchsorted(classes, labels).astype(np.int32)
 
 
-def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
+def check_weights(
+    sample_weight: Any, n_samples: int, *, name: str = "sample_weight"
+) -> np.ndarray | None:
     """Check sample weights and bring them to the host: (samples,), at least 0, not all 0."""
     if sample_weight is None:
         return None
-    host = to_numpy(sample_weight) if namespace_backend(sample_weight) else sample_weight
     weights: np.ndarray = _check_sample_weight(
-        host, np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
+        host(sample_weight), np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )
     if not np.any(weights):
-        raise ValueError("sample_weight is 0 for all samples; at least one must be above 0.")
+        raise ValueError(f"{name} is 0 for all samples; at least one must be above 0.")
     return weights

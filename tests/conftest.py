@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+from collections.abc import Iterator
 
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -57,8 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend_spec" in metafunc.fixturenames:
-        metafunc.parametrize("backend_spec", metafunc.config.specs, scope="session")
+    if "backend_spec" not in metafunc.fixturenames:
+        return
+    specs = metafunc.config.specs
+    if metafunc.definition.get_closest_marker("maths"):
+        # The last named of each library's devices: not the default one, where there is another.
+        specs = list({spec.partition(":")[0]: spec for spec in specs}.values())
+    metafunc.parametrize("backend_spec", specs, scope="session")
 
 
 @pytest.fixture
@@ -97,6 +104,14 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     for spec in config.specs:
         ran = f"{counts[spec]} tests" if spec in counts else "SKIPPED"
         terminalreporter.write_line(f"{spec:28} {ran}")
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C do what it usually does: a process started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

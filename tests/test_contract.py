@@ -6,28 +6,45 @@ arguments; array-api-compat's CuPy must have all of them and take such arguments
 
 from __future__ import annotations
 
+import ast
 import inspect
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, get_args
 
 import array_api_compat.numpy
 import numpy as np
 import pytest
-from test_training import BATCH, N, problem
+from rules import RULES
+from test_gradients import cross_entropy_of, fourth_power
+from test_training import BATCH, N, make_trainer, problem
 
-from mlp_xp import estimators, fitting, lab, validation
+import mlp_xp
+from mlp_xp import estimators, fitting, lab, lbfgs, prediction, settings, validation
 from mlp_xp.backends._numpy import NumpyBackend
 from mlp_xp.batches import place, plan_epoch
+from mlp_xp.estimators import _classifier, _regressor
 from mlp_xp.inference import predict
 from mlp_xp.lab import _checks
 from mlp_xp.layers import ACTIVATIONS
-from mlp_xp.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from mlp_xp.network import Network, init_params
-from mlp_xp.optimizers import OPTIMIZERS, SGD
-from mlp_xp.scaling import standardization
-from mlp_xp.schedules import Constant
+from mlp_xp.losses import (
+    OUTPUTS,
+    REGRESSION_LOSSES,
+    BinaryCrossEntropy,
+    BinaryFocal,
+    Custom,
+    Loss,
+    Poisson,
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    Through,
+)
+from mlp_xp.network import Network, Normalization
+from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.step import Kernels
-from mlp_xp.training import Trainer
+
+CLASSIFIERS = (BinaryCrossEntropy, BinaryFocal, SoftmaxCrossEntropy, SoftmaxFocal)
 
 Call = tuple[int, tuple[str, ...]]  # how many positional arguments, which keywords
 
@@ -66,59 +83,142 @@ class RecordingBackend(NumpyBackend):
         return "recording", str(id(self)), self.kernels
 
 
-def use_everything() -> Recorder:
-    backend = RecordingBackend()
-    x, labels = problem("uint8")
+def cases(labels: np.ndarray) -> list[tuple[Loss, np.ndarray, int]]:
+    """Give each loss with targets for it, and how many outputs they take."""
     soft = np.eye(4)[labels]
     binary = soft[:, :1]
-    cases = [
-        (SoftmaxCrossEntropy(label_smoothing=0.1), labels, 4),
-        (SoftmaxCrossEntropy(), soft, 4),
-        (BinaryCrossEntropy(), binary, 1),
-        (SquaredError(), binary, 1),
+    errors = [kind() for name, kind in REGRESSION_LOSSES.items() if name != "poisson"]
+    classes = [
+        SoftmaxCrossEntropy(),
+        SoftmaxCrossEntropy(label_smoothing=0.1),
+        SoftmaxFocal(),
+        Custom(cross_entropy_of, "softmax"),
     ]
-    scaling = standardization(backend, x, "float32")
-    rules = [SGD(momentum=0.0), *(kind() for kind in OPTIMIZERS.values())]
+    ones = [
+        BinaryCrossEntropy(),
+        BinaryCrossEntropy(label_smoothing=0.1),
+        BinaryFocal(),
+        Poisson(),
+        *errors,
+        *(Through(loss, output) for loss in errors for output in OUTPUTS),
+        *(Custom(fourth_power, output) for output in OUTPUTS),
+    ]
+    # A function of probabilities takes targets given whole.
+    hard = [(loss, labels, 4) for loss in classes if not isinstance(loss, Custom)]
+    return hard + [(loss, soft, 4) for loss in classes] + [(loss, binary, 1) for loss in ones]
+
+
+def use(backend: RecordingBackend, network: Network, case=None, **rules) -> None:
+    """Train on resident and on streamed data, and predict."""
+    x, labels = problem("uint8")
+    loss, targets, outputs = case or (SoftmaxCrossEntropy(), labels, 4)
+    network = replace(network, widths=(x.shape[1], *network.widths, outputs))
+    trainer = make_trainer(
+        backend,
+        dtype="float32",
+        x=x,
+        network=network,
+        loss=loss,
+        with_accuracy=has_accuracy(loss),
+        **rules,
+    )
+    y = targets if targets is labels else targets.astype("float32")
+    for placement in ("resident", "streamed"):
+        data = place(backend, x, y, "float32", placement)
+        plan = plan_epoch(N, BATCH, seed=0, pad=True)
+        trainer.run_epoch(data, plan, n_epochs=1)
+    for depth in (None, 1):
+        predict(
+            backend,
+            network,
+            loss,
+            trainer.learned,
+            x,
+            trainer.scaling,
+            moments=trainer.state.moments,
+            depth=depth,
+            dtype="float32",
+        )
+
+
+def has_accuracy(loss: Loss) -> bool:
+    is_class = isinstance(loss, Custom) and loss.output in ("softmax", "logistic")
+    return is_class or isinstance(loss, CLASSIFIERS)
+
+
+def use_everything() -> Recorder:
+    backend = RecordingBackend()
+    _, labels = problem("uint8")
+    plain = Network((5, 5))
     for activation in ACTIVATIONS:
-        for loss, targets, outputs in cases:
-            for rule in rules:
-                network = Network((x.shape[1], 5, outputs), activation)
-                trainer = Trainer(
-                    backend,
-                    network,
-                    loss,
-                    rule,
-                    Constant(),
-                    params=init_params(network, 0),
-                    dtype="float32",
-                    learning_rate=0.01,
-                    alpha=0.1,
-                    scaling=scaling,
-                    with_accuracy=not isinstance(loss, SquaredError),
-                )
-                y = targets if targets is labels else targets.astype("float32")
-                for placement in ("resident", "streamed"):
-                    data = place(backend, x, y, "float32", placement)
-                    plan = plan_epoch(N, BATCH, seed=0, pad=True)
-                    trainer.run_epoch(data, plan, n_epochs=1)
-                predict(backend, network, loss, trainer.state.params, x, scaling, dtype="float32")
-    use_the_estimator(backend)
+        use(backend, replace(plain, activation=activation))
+    for case in cases(labels):
+        use(backend, plain, case)
+    for rule in [*RULES.values(), *(kind() for kind in OPTIMIZERS.values())]:
+        use(backend, plain, optimizer=rule)
+        use(backend, plain, optimizer=rule, alpha=0.0, max_grad_norm=0.1, ema_decay=0.9)
+    for normalization in (None, *get_args(Normalization)):
+        for residual in (False, True):
+            for dropout in (0.0, 0.5):
+                network = Network((5, 5), "relu", normalization, dropout, dropout, residual)
+                use(backend, network)
+    use_lbfgs(backend)
+    use_the_estimators(backend)
     use_the_lab(backend.xp)
     return backend.xp
 
 
-def use_the_estimator(backend: RecordingBackend) -> None:
+def use_lbfgs(backend: RecordingBackend) -> None:
+    x, labels = problem("uint8")
+    network = Network((x.shape[1], 5, 4), normalization="layer", residual=True)
+    trainer = make_trainer(backend, dtype="float32", x=x, network=network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lbfgs, "_BLOCK", BATCH)
+        lbfgs.minimize(
+            trainer,
+            place(backend, x, labels, "float32"),
+            np.ones(N),
+            max_iter=2,
+            max_fun=10,
+            tol=0.0,
+            verbose=0,
+            after_iteration=lambda params, loss: True,
+        )
+
+
+def use_the_estimators(backend: RecordingBackend) -> None:
     """Fit and predict on data that count as those of a library other than NumPy."""
     x, labels = problem()
+    everything = {
+        "normalization": "batch",
+        "dropout": 0.5,
+        "input_dropout": 0.1,
+        "max_grad_norm": 1.0,
+        "ema_decay": 0.9,
+        "input_scaling": "standardize",
+        "early_stopping": True,
+        "solver": "muon",
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for module in (estimators, fitting, validation):
-            patch.setattr(module, "get_backend", lambda *_: backend)
+        for module in (settings, fitting, prediction, validation, _classifier, _regressor):
+            patch.setattr(module, "get_backend", lambda *_: backend, raising=False)
             patch.setattr(module, "namespace_backend", lambda _: "recording", raising=False)
-        for classes in (2, 4):
-            model = estimators.MLPClassifier((5,), max_iter=1, n_iter_no_change=float("inf"))
-            model.fit(x, labels % classes)
-            model.predict(x)
-            model.predict_log_proba(x)
+        for extra in ({}, everything, {"solver": "lbfgs", "tol": 1e6}, {"activation": cube}):
+            shared = {"max_iter": 1, "n_iter_no_change": float("inf")} | extra
+            for classes in (2, 4):
+                model = estimators.MLPClassifier((5,), **shared)
+                model.fit(x, labels % classes)
+                model.predict(x)
+                model.predict_log_proba(x)
+            for loss in ("squared_error", fourth_power):
+                regressor = estimators.MLPRegressor(loss, (5,), **shared)
+                regressor.fit(x, x[:, :2])
+                regressor.predict(x)
+
+
+def cube(x, *, xp):
+    """Give an activation that a user might write."""
+    return x**3, lambda dy: 3.0 * x**2 * dy
 
 
 def use_the_lab(xp: Recorder) -> None:
@@ -172,7 +272,9 @@ def test_cupy_has_every_function_that_is_called(recorder):
     pytest.importorskip("cupy")
     import array_api_compat.cupy
 
-    assert {"exp", "take", "isfinite", "log", "count_nonzero"} <= set(recorder.calls)
+    used = {"exp", "take", "isfinite", "log", "count_nonzero"}
+    used |= {"arange", "expm1", "sign", "pow", "sqrt", "vecdot", "full_like", "unstack"}
+    assert used <= set(recorder.calls)
     assert misfits(array_api_compat.cupy, recorder) == []
 
 
@@ -209,6 +311,34 @@ def test_cupy_arrays_have_what_the_maths_uses():
     used = members(Array) - members(Nothing)
     assert {"T", "dtype", "__matmul__", "__getitem__"} <= used
     assert [name for name in sorted(used) if not hasattr(cupy.ndarray, name)] == []
+
+
+def test_cupy_arrays_have_every_operator_that_the_maths_uses():
+    cupy = pytest.importorskip("cupy")
+    binary = {
+        ast.Add: "add",
+        ast.BitAnd: "and",
+        ast.BitXor: "xor",
+        ast.Div: "truediv",
+        ast.MatMult: "matmul",
+        ast.Mult: "mul",
+        ast.Pow: "pow",
+        ast.RShift: "rshift",
+        ast.Sub: "sub",
+    }
+    package = Path(mlp_xp.__file__).parent
+    files = [*package.glob("layers/*.py"), *package.glob("losses/*.py")]
+    files += [*package.glob("optimizers/*.py"), package / "blocks.py", package / "step.py"]
+    used = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.AugAssign | ast.BinOp):
+                used.add(type(node.op))
+    # Of dtypes and types: `|`; of Python's own integers: `<<` and `//`.
+    array_operators = used - {ast.BitOr, ast.LShift, ast.FloorDiv}
+    assert {ast.BitXor, ast.RShift} <= array_operators
+    names = [f"__{binary[operator]}__" for operator in array_operators]
+    assert [name for name in sorted(names) if not hasattr(cupy.ndarray, name)] == []
 
 
 def test_cupy_kernels_have_the_signatures_of_the_defaults():

@@ -16,14 +16,15 @@ from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 import mlp_xp
-from mlp_xp import MLP, MLPClassifier, get_backend
+from mlp_xp import MLP, MLPClassifier, MLPRegressor, get_backend
+from mlp_xp.losses import Huber
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"activation": "sigmoid"}, "'activation' parameter of MLPClassifier must be a str among"),
-        ({"solver": "lion"}, "'solver' parameter"),
+        ({"solver": "lamb"}, "'solver' parameter"),
         ({"learning_rate": "linear"}, "'learning_rate' parameter"),
         ({"backend": "tensorflow"}, "'backend' parameter"),
         ({"precision": "float16"}, "'precision' parameter"),
@@ -38,8 +39,17 @@ def test_bad_settings(settings, message):
 
 
 def test_hidden_layers_must_be_at_least_1_wide():
-    with pytest.raises(ValueError, match=r"hidden_layer_sizes must be .* got \(3, 0\)"):
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got \[3, 0\]"):
         small(hidden_layer_sizes=(3, 0)).fit(*problem())
+
+
+def test_what_is_no_callback_and_no_width_is_refused():
+    with pytest.raises(TypeError, match="callbacks has 3, which has none of the methods"):
+        small(callbacks=[3]).fit(*problem())
+    with pytest.raises(ValueError, match="hidden_layer_sizes must be integers, got"):
+        small(hidden_layer_sizes=(3.5,)).fit(*problem())
+    with pytest.raises(TypeError, match=r"loss is the class Huber: give an object, with \(\)"):
+        MLPRegressor(loss=Huber).fit(*problem())
 
 
 def spoiled(X, how):
@@ -191,6 +201,7 @@ def test_prediction_before_fitting():
         MLP().predict([[1.0]])
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_model_so_far():
     X, y = problem()
     model = small(max_iter=100_000, batch_size=1)

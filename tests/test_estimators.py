@@ -155,7 +155,7 @@ def test_verbose_prints_each_epoch(capsys):
 def test_sample_weights_count():
     X, y = problem(classes=2)
     favoured = np.where(y == 1, 1.0, 1e-3)
-    model = small(max_iter=40).fit(X, y, sample_weight=favoured)
+    model = small(max_iter=200).fit(X, y, sample_weight=favoured)
     assert model.predict(X).mean() > y.mean()
     equal = small().fit(X, y, sample_weight=np.full(len(y), 3.0))
     # alpha is divided by the sum of the weights, which is where equal weights still matter.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array_api_compat.numpy
 import numpy as np
 import pytest
 from gradient import check_gradient
@@ -10,9 +11,24 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlp_xp.layers import ACTIVATIONS, Dense, dense
-from mlp_xp.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from mlp_xp.network import Network, backward, forward, init_params
+from mlp_xp.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    BinaryFocal,
+    Custom,
+    Huber,
+    Poisson,
+    Quantile,
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    SquaredError,
+    Through,
+    shares,
+)
+from mlp_xp.network import Network, forward, init_params
 from mlp_xp.tree import leaves, map_leaves
+
+pytestmark = pytest.mark.maths
 
 shapes = settings(
     max_examples=5,
@@ -23,12 +39,55 @@ shapes = settings(
 )
 sizes = st.integers(1, 9)
 seeds = st.integers(0, 2**31)
+
+
+def fourth_power(outputs, targets, weights, *, xp):
+    share = shares(weights, outputs.shape[0], xp=xp)
+    error = outputs - targets
+    return xp.sum(error**4 * share), lambda: 4.0 * error**3 * share
+
+
+def cross_entropy_of(p, targets, weights, *, xp):
+    """Give the cross-entropy of probabilities that no rounding has made 0, targets given whole."""
+    share = shares(weights, p.shape[0], xp=xp)
+    return -xp.sum(targets * xp.log(p) * share), lambda: -targets / p * share
+
+
 LOSSES = {
     "softmax": SoftmaxCrossEntropy(),
     "smoothed": SoftmaxCrossEntropy(label_smoothing=0.2),
+    "softmax_focal": SoftmaxFocal(),
+    "softmax_focal_0.5": SoftmaxFocal(gamma=0.5),
+    "softmax_focal_0": SoftmaxFocal(gamma=0.0),
     "binary": BinaryCrossEntropy(),
+    "binary_smoothed": BinaryCrossEntropy(label_smoothing=0.2),
+    "binary_focal": BinaryFocal(),
+    "binary_focal_0.5": BinaryFocal(gamma=0.5),
     "squared": SquaredError(),
+    "absolute": AbsoluteError(),
+    "huber": Huber(delta=0.5),
+    "quantile": Quantile(quantile=0.8),
+    "poisson": Poisson(),
+    "squared_logistic": Through(SquaredError(), "logistic"),
+    "huber_tanh": Through(Huber(delta=0.5), "tanh"),
+    "absolute_exp": Through(AbsoluteError(), "exp"),
+    "quantile_softplus": Through(Quantile(quantile=0.8), "softplus"),
+    "squared_relu": Through(SquaredError(), "relu"),
+    "squared_identity": Through(SquaredError(), "identity"),
+    "custom": Custom(fourth_power),
+    "custom_tanh": Custom(fourth_power, "tanh"),
 }
+# A function of labels or probabilities takes one of them.
+CUSTOM_SOFTMAX = {"custom_softmax": Custom(cross_entropy_of, "softmax")}
+KINDS = [
+    (name, kind)
+    for name in LOSSES
+    for kind in ("hard", "soft")
+    if kind == "hard" or name.startswith(("softmax", "smoothed", "binary", "poisson"))
+] + [("custom_softmax", "soft")]
+LOSSES |= CUSTOM_SOFTMAX
+# Losses whose value is sure to be huge at logits of 10,000, but finite in both precisions.
+BOUNDED = [name for name in LOSSES if name not in ("absolute_exp", "custom", "custom_softmax")]
 
 
 def away_from_0(values: np.ndarray) -> np.ndarray:
@@ -76,29 +135,36 @@ def test_activation(backend, name, batch, width, seed):
     check_gradient(backend, function, (x,), rng)
 
 
-def targets_for(name: str, kind: str, batch: int, outputs: int, rng) -> np.ndarray:
-    if name == "squared":
-        return rng.standard_normal((batch, outputs))
-    if name == "binary":
+def targets_for(name: str, kind: str, logits: np.ndarray, rng) -> np.ndarray:
+    """Give targets; those of a loss with a kink lie away from it."""
+    batch, outputs = logits.shape
+    if name.startswith("binary"):
         return (
             rng.integers(0, 2, (batch, outputs)).astype(float)
             if kind == "hard"
             else rng.random((batch, outputs))
         )
+    if name == "poisson":
+        return rng.poisson(1.5, (batch, outputs)) + (0.0 if kind == "hard" else 0.3)
+    if not name.startswith(("softmax", "smoothed", "custom_softmax")):
+        errors = rng.choice([0.2, 0.3, 0.4, 0.6, 1.0, 3.0], (batch, outputs))
+        errors *= rng.choice([-1, 1], (batch, outputs))
+        return LOSSES[name].activate(logits, xp=array_api_compat.numpy) - errors
     if kind == "hard":
         return rng.integers(0, outputs, batch).astype(np.int32)
     return rng.dirichlet(np.ones(outputs), batch)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("kind", ["hard", "soft"])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("name", "kind"), KINDS)
 @shapes
 @given(batch=sizes, outputs=sizes, seed=seeds)
 def test_loss(backend, name, kind, weighted, batch, outputs, seed):
     rng = np.random.default_rng(seed)
     logits = 3 * rng.standard_normal((batch, outputs))
-    targets = targets_for(name, kind, batch, outputs, rng)
+    if name in ("absolute_exp", "custom", "squared_relu"):  # Steep far out, or with a kink at 0.
+        logits = away_from_0(logits / 3)
+    targets = targets_for(name, kind, logits, rng)
     weights = rng.random(batch) + 0.1 if weighted else None
 
     def function(point):
@@ -119,9 +185,9 @@ def test_network(backend, activation, inputs, outputs, batch, rng):
     labels = rng.integers(0, outputs, batch).astype(np.int32)
 
     def function(point):
-        logits, pullbacks = forward(network, point, backend.put(x), xp=backend.xp)
+        logits, backward, _ = forward(network, point, backend.put(x), xp=backend.xp)
         value, pullback = SoftmaxCrossEntropy()(logits, backend.put(labels), xp=backend.xp)
-        return value, backward(pullbacks, pullback())
+        return value, backward(pullback())
 
     check_gradient(backend, function, init_params(network, 3), rng)
 
@@ -135,25 +201,72 @@ TORCH_ACTIVATIONS = {
     "relu": lambda torch, x: torch.relu(x),
     "gelu": lambda torch, x: torch.nn.functional.gelu(x, approximate="tanh"),
     "silu": lambda torch, x: torch.nn.functional.silu(x),
+    "elu": lambda torch, x: torch.nn.functional.elu(x),
+    "leaky_relu": lambda torch, x: torch.nn.functional.leaky_relu(x),
+    "softplus": lambda torch, x: torch.nn.functional.softplus(x, threshold=1e4),
 }
 
 
-def torch_loss(torch, name, logits, targets, weights):
+TORCH_OUTPUTS = {
+    "identity": lambda torch, z: z,
+    "logistic": lambda torch, z: torch.sigmoid(z),
+    "tanh": lambda torch, z: torch.tanh(z),
+    "exp": lambda torch, z: torch.exp(z),
+    "softplus": lambda torch, z: torch.nn.functional.softplus(z, threshold=1e4),
+    "relu": lambda torch, z: torch.relu(z),
+    "softmax": lambda torch, z: torch.softmax(z, dim=1),
+}
+
+
+def torch_each(torch, loss, z, targets):
+    """Give the loss of each sample, written once more with torch's own functions."""
     f = torch.nn.functional
-    if name == "squared":
-        each = 0.5 * torch.sum((logits - targets) ** 2, dim=1)
-    elif name == "binary":
-        each = f.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
-    else:
-        smoothing = LOSSES[name].label_smoothing
+    if isinstance(loss, Through):
+        return torch_each(torch, loss.loss, TORCH_OUTPUTS[loss.output](torch, z), targets)
+    if isinstance(loss, Custom):
+        outputs = TORCH_OUTPUTS[loss.output](torch, z)
+        if loss.function is fourth_power:
+            return torch.sum((outputs - targets) ** 4, dim=1)
+        return f.cross_entropy(z, targets, reduction="none")
+    if isinstance(loss, SoftmaxCrossEntropy):
+        targets = targets.long() if targets.ndim == 1 else targets
+        smoothing = loss.label_smoothing
+        return f.cross_entropy(z, targets, reduction="none", label_smoothing=smoothing)
+    if isinstance(loss, SoftmaxFocal):
         if targets.ndim == 1:
-            targets = targets.long()
-        each = f.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+            targets = f.one_hot(targets.long(), z.shape[1])
+        log_p = torch.log_softmax(z, dim=1)
+        # torch's own derivative of 0^gamma is not finite, where there is a single class.
+        rest = torch.clamp(1 - torch.exp(log_p), min=1e-300)
+        return -torch.sum(targets * rest**loss.gamma * log_p, dim=1)
+    if isinstance(loss, BinaryFocal):
+        yes = (1 - torch.sigmoid(z)) ** loss.gamma * f.logsigmoid(z)
+        no = torch.sigmoid(z) ** loss.gamma * f.logsigmoid(-z)
+        return -torch.sum(targets * yes + (1 - targets) * no, dim=1)
+    if isinstance(loss, BinaryCrossEntropy):
+        targets = targets * (1 - loss.label_smoothing) + loss.label_smoothing / 2
+        return torch.sum(f.binary_cross_entropy_with_logits(z, targets, reduction="none"), dim=1)
+    if isinstance(loss, Poisson):
+        each = f.poisson_nll_loss(z, targets, reduction="none")
+        return torch.sum(each + torch.xlogy(targets, targets) - targets, dim=1)
+    if isinstance(loss, SquaredError):
+        each = 0.5 * (z - targets) ** 2
+    elif isinstance(loss, AbsoluteError):
+        each = f.l1_loss(z, targets, reduction="none")
+    elif isinstance(loss, Huber):
+        each = f.huber_loss(z, targets, reduction="none", delta=loss.delta)
+    else:
+        error = z - targets
+        each = torch.maximum((1 - loss.quantile) * error, -loss.quantile * error)
+    return torch.sum(each, dim=1)
+
+
+def torch_loss(torch, name, logits, targets, weights):
+    each = torch_each(torch, LOSSES[name], logits, targets)
     return torch.sum(each * weights) / torch.sum(weights)
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("name", "kind"), KINDS)
 @shapes
 @given(
     batch=sizes,
@@ -171,13 +284,13 @@ def test_against_autograd(torch, backend, name, kind, batch, inputs, outputs, ac
     network = Network((inputs, 6, outputs), activation)
     params = init_params(network, seed)
     x, weights = rng.standard_normal((batch, inputs)), rng.random(batch) + 0.1
-    targets = targets_for(name, kind, batch, outputs, rng)
+    targets = targets_for(name, kind, rng.standard_normal((batch, outputs)), rng)
 
     with backend.scope():
         put = backend.put
-        logits, pullbacks = forward(network, map_leaves(put, params), put(x), xp=backend.xp)
+        logits, backward, _ = forward(network, map_leaves(put, params), put(x), xp=backend.xp)
         value, pullback = LOSSES[name](logits, put(targets), put(weights), xp=backend.xp)
-        grads = [backend.get(g) for g in leaves(backward(pullbacks, pullback()))]
+        grads = [backend.get(g) for g in leaves(backward(pullback()))]
         value = float(backend.get(value))
 
     with torch.enable_grad():
@@ -213,7 +326,7 @@ def test_activations_at_extremes(backend, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", BOUNDED)
 def test_losses_at_extremes(backend, name, dtype):
     logits = np.asarray([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0]], dtype=dtype)
     targets = np.asarray([[0, 1, 0], [0, 1, 0], [1, 0, 0]], dtype=dtype)
@@ -261,9 +374,9 @@ def test_gradients_of_shards_add_up(backend, rng):
     def gradient(rows: slice) -> list[np.ndarray]:
         with backend.scope():
             params = map_leaves(backend.put, init_params(network, 0))
-            logits, pullbacks = forward(network, params, backend.put(x[rows]), xp=backend.xp)
+            logits, backward, _ = forward(network, params, backend.put(x[rows]), xp=backend.xp)
             _, pullback = SoftmaxCrossEntropy()(logits, backend.put(labels[rows]), xp=backend.xp)
-            return [backend.get(g) for g in leaves(backward(pullbacks, pullback()))]
+            return [backend.get(g) for g in leaves(backward(pullback()))]
 
     whole, first, second = gradient(slice(0, 6)), gradient(slice(0, 2)), gradient(slice(2, 6))
     for all_, a, b in zip(whole, first, second, strict=True):

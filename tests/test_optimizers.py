@@ -1,52 +1,28 @@
-"""Update rules and schedules against formulas and against those of scikit-learn and torch."""
+"""Update rules against formulas and against those of scikit-learn and torch; one table of all."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from helpers import tolerance
+from rules import RATE, RULES, problem, run
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, init_slots, update_tree
-from mlp_xp.schedules import SCHEDULES, Cosine, InvScaling, LinearWarmup, OneCycle
+from mlp_xp.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Adam,
+    AdamW,
+    Lion,
+    Muon,
+    RMSprop,
+    init_slots,
+    update_tree,
+)
+from mlp_xp.optimizers import RULES as KINDS_OF_RULES
 from mlp_xp.tree import leaves, map_leaves
 
-RATE = 0.05
-RULES = {
-    "plain": SGD(momentum=0.0),
-    "momentum": SGD(momentum=0.8, nesterov=False),
-    "nesterov": SGD(momentum=0.8),
-    "adam": Adam(),
-    "adam, no first moment": Adam(beta_1=0.0, epsilon=1e-3),
-    "adamw": AdamW(weight_decay=0.3),
-}
-
-
-def problem(rng, dtype="float64"):
-    """Give parameters and the gradients of seven steps."""
-    shapes = ((4, 3), (3,), (3, 2), (2,))
-    params = tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
-    steps = [tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes) for _ in range(7)]
-    return params, steps
-
-
-def run(backend, update, rule, params, steps, l2=None):
-    """Give the parameters after all steps, and the penalties on the way, in NumPy."""
-    dtype = str(params[0].dtype)
-    penalties = []
-    with backend.scope():
-        params = map_leaves(lambda leaf: backend.put(leaf.copy()), params)
-        slots = init_slots(rule, params, xp=backend.xp)
-        for t, grads in enumerate(steps, start=1):
-            coefs = backend.put(np.asarray((*rule.coefficients(RATE, t), l2 or 0.0)), dtype)
-            coefs = [coefs[i] for i in range(coefs.shape[0])]
-            grads = map_leaves(lambda leaf: backend.put(leaf.copy()), grads)
-            factor = coefs.pop()
-            params, slots, penalty = update(
-                rule, params, grads, slots, tuple(coefs), factor if l2 else None, xp=backend.xp
-            )
-            penalties.append(float(penalty))
-        return [backend.get(leaf) for leaf in leaves(params)], penalties
+pytestmark = pytest.mark.maths
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "adam, no first moment"])
@@ -69,17 +45,31 @@ def test_the_same_as_scikit_learn(backend, name, rng):
         np.testing.assert_allclose(mine, yours, rtol=0, atol=tolerance("float64", 7))
 
 
-def test_adamw_is_torchs_where_every_parameter_is_a_matrix(backend, rng):
-    torch = pytest.importorskip("torch")
-    params, steps = problem(rng)
-    matrices = [leaf for leaf in params if leaf.ndim == 2]
-    steps = [tuple(leaf for leaf in grads if leaf.ndim == 2) for grads in steps]
+PEERS = {
+    "plain SGD": (SGD(momentum=0.0), "SGD", {}),
+    "SGD with momentum": (SGD(0.8, nesterov=False), "SGD", {"momentum": 0.8}),
+    "SGD with Nesterov": (SGD(0.8), "SGD", {"momentum": 0.8, "nesterov": True}),
     # With epsilon = 0 both forms of Adam are one.
-    ours, _ = run(
-        backend, update_tree, AdamW(epsilon=0.0, weight_decay=0.3), tuple(matrices), steps
-    )
+    "Adam": (Adam(epsilon=0.0), "Adam", {"eps": 0.0}),
+    "AdamW": (AdamW(epsilon=0.0, weight_decay=0.3), "AdamW", {"eps": 0.0, "weight_decay": 0.3}),
+    "RMSprop": (RMSprop(epsilon=0.1), "RMSprop", {"alpha": 0.9, "eps": 0.1}),
+    "RMSprop with momentum": (
+        RMSprop(rho=0.8, momentum=0.7),
+        "RMSprop",
+        {"alpha": 0.8, "momentum": 0.7},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_the_same_as_torch_where_every_parameter_is_a_matrix(backend, name, rng, torch):
+    rule, peer_name, settings = PEERS[name]
+    params, steps = problem(rng)
+    matrices = tuple(leaf for leaf in params if leaf.ndim == 2)
+    steps = [tuple(leaf for leaf in grads if leaf.ndim == 2) for grads in steps]
+    ours, _ = run(backend, update_tree, rule, matrices, steps)
     theirs = [torch.tensor(leaf) for leaf in matrices]
-    peer = torch.optim.AdamW(theirs, lr=RATE, eps=0.0, weight_decay=0.3)
+    peer = getattr(torch.optim, peer_name)(theirs, lr=RATE, **settings)
     for grads in steps:
         for leaf, grad in zip(theirs, grads, strict=True):
             leaf.grad = torch.tensor(grad)
@@ -88,16 +78,66 @@ def test_adamw_is_torchs_where_every_parameter_is_a_matrix(backend, rng):
         np.testing.assert_allclose(mine, yours.numpy(), rtol=0, atol=tolerance("float64", 7))
 
 
-def test_biases_neither_decay_nor_are_penalised(backend):
+def test_lion_is_its_formula(backend, rng):
+    params, steps = problem(rng)
+    ours, _ = run(backend, update_tree, Lion(0.8, 0.95, weight_decay=0.3), params, steps)
+    for i, p in enumerate(params):
+        m = np.zeros_like(p)
+        for g in (grads[i] for grads in steps):
+            decay = 0.3 * p if p.ndim == 2 else 0.0
+            p = p - RATE * (np.sign(0.8 * m + 0.2 * g) + decay)
+            m = 0.95 * m + 0.05 * g
+        np.testing.assert_allclose(ours[i], p, rtol=0, atol=tolerance("float64", 7))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [AdamW(weight_decay=0.5), Lion(weight_decay=0.5), Muon(weight_decay=0.5)],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_matrices_decay_and_vectors_do_not(backend, rule):
+    params = tuple(np.full(shape, 2.0) for shape in ((2, 2), (2,), (2, 1), (1,)))
+    zero = tuple(np.zeros_like(leaf) for leaf in params)
+    ours, _ = run(backend, update_tree, rule, params, [zero])
+    for leaf in ours:
+        kept = 1 - RATE * 0.5 if leaf.ndim == 2 else 1.0
+        np.testing.assert_allclose(leaf, 2.0 * kept, rtol=tolerance("float64"))
+
+
+def test_matrices_are_penalised_and_vectors_are_not(backend):
     params = (np.full((1, 1), 2.0), np.full(1, 2.0))
     zero = tuple(np.zeros_like(leaf) for leaf in params)
-    (W, b), _ = run(backend, update_tree, AdamW(weight_decay=0.5), params, [zero])
-    assert W[0, 0] == pytest.approx(2 * (1 - RATE * 0.5))
-    assert b[0] == 2.0
     (W, b), penalties = run(backend, update_tree, SGD(momentum=0.0), params, [zero], l2=0.5)
     assert W[0, 0] == pytest.approx(2 * (1 - RATE * 0.5))
     assert b[0] == 2.0
     assert penalties == [pytest.approx(0.5 * 0.5 * 2.0**2)]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_minimises_a_quadratic(backend, name, rng):
+    """Least squares in a matrix, with a vector and a head that are pulled to a target."""
+    rule = RULES[name]
+    # Its matrices move by a fifth of the rate.
+    rate = 0.3 if rule == Muon() else 0.1
+    A = rng.standard_normal((6, 6)) / 6 + np.eye(6)
+    shapes = ((6, 4), (4,), (4, 2), (2,))
+    targets = [rng.standard_normal(shape) for shape in shapes]
+    with backend.scope():
+        xp, A = backend.xp, backend.put(A)
+        targets = tuple(map(backend.put, targets))
+        params = map_leaves(xp.zeros_like, targets)
+        slots = init_slots(rule, params, xp=xp)
+        losses = []
+        for t in range(1, 151):
+            errors = [p - target for p, target in zip(params, targets, strict=True)]
+            losses.append(sum(float(xp.sum(e * e)) for e in errors))
+            grads = (A.T @ (A @ errors[0]), *(e + 0.0 for e in errors[1:]))
+            # Rules that move by a fixed length need the rate to fall.
+            coefs = backend.put(np.asarray(rule.coefficients(rate * 0.97**t, t)), "float64")
+            coefs = tuple(coefs[i] for i in range(coefs.shape[0]))
+            params, slots, _ = update_tree(rule, params, grads, slots, coefs, xp=xp)
+    # A decay of the weights stops short of the targets.
+    assert losses[-1] < (0.2 if getattr(rule, "weight_decay", 0.0) else 0.02) * losses[0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -122,6 +162,34 @@ def test_the_backends_kernel_takes_arrays_that_are_not_contiguous(backend, rng):
         np.testing.assert_allclose(mine, plain, rtol=0, atol=tolerance("float64", 7))
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_float32_stays_float32(backend, name, rng):
+    """The slots too; the parameters are looked at above."""
+    params, (grads, *_) = problem(rng, "float32")
+    rule = RULES[name]
+    with backend.scope():
+        params, grads = (map_leaves(backend.put, tree) for tree in (params, grads))
+        coefs = backend.put(np.asarray(rule.coefficients(RATE, 1)), "float32")
+        coefs = tuple(coefs[i] for i in range(coefs.shape[0]))
+        slots = init_slots(rule, params, xp=backend.xp)
+        updated = update_tree(rule, params, grads, slots, coefs, xp=backend.xp)
+        assert len(updated.slots) == rule.n_slots
+        for old, new in zip(leaves((params, slots)), leaves(updated[:2]), strict=True):
+            assert new.dtype == backend.xp.float32
+            assert new.shape == old.shape
+            assert new.device == old.device
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_gradient_that_is_not_a_number_is_seen(backend, name, rng):
+    params, (grads, *_) = problem(rng)
+    for grad in grads:
+        grad.reshape(-1)[0] = np.nan
+    ours, _ = run(backend, update_tree, RULES[name], params, [grads])
+    for leaf in ours:
+        assert np.isnan(leaf.reshape(-1)[0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -129,9 +197,19 @@ def test_the_backends_kernel_takes_arrays_that_are_not_contiguous(backend, rng):
         (lambda: Adam(beta_2=-0.1), "beta_2 is -0.1"),
         (lambda: Adam(epsilon=-1e-8), "epsilon is -1e-08"),
         (lambda: AdamW(weight_decay=-1.0), "weight_decay is -1.0"),
-        (lambda: OneCycle(start_div=0.5), "start_div is 0.5"),
-        (lambda: Cosine(final=2.0), "final is 2.0, and must be from 0 to 1"),
-        (lambda: LinearWarmup(fraction=-1.0), "fraction is -1.0"),
+        (lambda: RMSprop(rho=1.0), "rho is 1.0, and must be at least 0 and below 1"),
+        (lambda: RMSprop(epsilon=float("nan")), "epsilon is nan, and must be at least 0"),
+        (lambda: RMSprop(momentum=-0.5), "momentum is -0.5"),
+        (lambda: Lion(beta_1=2.0), "beta_1 is 2.0"),
+        (lambda: Lion(beta_2=1.0), "beta_2 is 1.0"),
+        (lambda: Lion(weight_decay=-1.0), "weight_decay is -1.0"),
+        (lambda: Muon(momentum=1.0), "momentum is 1.0"),
+        (lambda: Muon(ns_steps=0), "ns_steps is 0, and must be an integer of at least 1"),
+        (lambda: Muon(ns_steps=5.0), "ns_steps is 5.0"),
+        (lambda: Muon(scale="rms"), "scale is 'rms', and must be 'match_rms_adamw' or 'original'"),
+        (lambda: Muon(adam_rate=-1.0), "adam_rate is -1.0"),
+        (lambda: Muon(beta_2=1.0), "beta_2 is 1.0"),
+        (lambda: Muon(weight_decay=-1.0), "weight_decay is -1.0"),
     ],
 )
 def test_bad_settings_say_what_is_wrong(make, message):
@@ -139,37 +217,12 @@ def test_bad_settings_say_what_is_wrong(make, message):
         make()
 
 
-def test_rules_and_schedules_can_be_static_under_a_compiler():
-    for kind in (*OPTIMIZERS.values(), *SCHEDULES.values()):
+def test_rules_can_be_static_under_a_compiler():
+    for kind in OPTIMIZERS.values():
         assert hash(kind()) == hash(kind())
         assert kind() == kind()
 
 
-def test_onecycle_is_torchs():
-    torch = pytest.importorskip("torch")
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    peer = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=1.0, total_steps=20, cycle_momentum=False, final_div_factor=1e4
-    )
-    factors = []
-    for _ in range(20):
-        factors.append(peer.get_last_lr()[0])
-        optimizer.step()
-        if len(factors) < 20:
-            peer.step()
-    # torch ends the rise on step 0.3 * 20 - 1, counted from 0: 5 of 19.
-    ours = [OneCycle(rise=5 / 19, final_div=25 * 1e4)(step, 20, 0) for step in range(20)]
-    np.testing.assert_allclose(ours, factors, rtol=1e-12)
-
-
-def test_invscaling_is_scikit_learns():
-    peer = SGDOptimizer([np.zeros(1)], 0.1, lr_schedule="invscaling", power_t=0.4)
-    for seen in (100, 200):
-        peer.iteration_ends(seen)
-        ours = 0.1 * InvScaling(power_t=0.4)(0, 1, n_samples=seen)
-        assert ours == pytest.approx(peer.learning_rate)
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_of_a_single_step(name):
-    assert 0.0 <= SCHEDULES[name]()(step=0, n_steps=1, n_samples=0) <= 1.0
+def test_the_table_drives_every_rule():
+    assert tuple(OPTIMIZERS.values()) == KINDS_OF_RULES
+    assert {type(rule) for rule in RULES.values()} == set(KINDS_OF_RULES)

@@ -10,19 +10,72 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
 
-from mlp_xp import MLPClassifier
-from mlp_xp.optimizers import SGD, AdamW
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.callbacks import Callback
+from mlp_xp.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    BinaryFocal,
+    Custom,
+    Huber,
+    Poisson,
+    Quantile,
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    SquaredError,
+    Through,
+    shares,
+)
+from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop
 from mlp_xp.saving import SavingError, load_model, replacing, save_model
-from mlp_xp.schedules import Cosine, LinearWarmup
+from mlp_xp.schedules import Constant, Cosine, InvScaling, LinearWarmup, OneCycle
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
 CODES = np.arange(60) % 3
+SEVERAL = (np.arange(60)[:, None] // (1, 2, 4)) % 2
+VALUES = X[:, :2] * 2 + 1
+SETTINGS = {"max_iter": 3, "n_iter_no_change": math.inf, "random_state": 0}
 
 
 def fitted(y=CODES, X=X, **params) -> MLPClassifier:
-    settings = {"max_iter": 3, "n_iter_no_change": math.inf, "random_state": 0}
-    return MLPClassifier((7, 4), **(settings | params)).fit(X, y)
+    return MLPClassifier((7, 4), **(SETTINGS | params)).fit(X, y)
+
+
+def regressor(y=VALUES, X=X, **params) -> MLPRegressor:
+    return MLPRegressor(**(SETTINGS | {"hidden_layer_sizes": (7, 4)} | params)).fit(X, y)
+
+
+def assert_same(loaded, saved, name: str) -> None:
+    """Check that two values are of the same types and bits throughout."""
+    assert type(loaded) is type(saved), name
+    if isinstance(saved, np.ndarray):
+        assert (loaded.dtype, loaded.shape) == (saved.dtype, saved.shape), name
+        if saved.dtype == object:
+            assert loaded.tolist() == saved.tolist(), name
+        else:
+            assert loaded.tobytes() == saved.tobytes(), name
+    elif isinstance(saved, list | tuple):
+        assert len(loaded) == len(saved), name
+        for i, pair in enumerate(zip(loaded, saved, strict=True)):
+            assert_same(*pair, f"{name}[{i}]")
+    elif isinstance(saved, dict):
+        assert_same(list(loaded.items()), list(saved.items()), name)
+    else:
+        assert loaded == saved or loaded != loaded != saved != saved, name
+
+
+def assert_all_comes_back(model, folder) -> None:
+    """Check every attribute but those that are documented to stay out."""
+    save_model(model, folder)
+    loaded = load_model(folder)
+    mine, theirs = vars(model), vars(loaded)
+    assert mine.keys() == theirs.keys()
+    for name in mine.keys() - {"_trainer", "_progress", "callbacks"}:
+        assert_same(theirs[name], mine[name], name)
+    assert loaded._trainer is None
+    assert loaded.callbacks is None
 
 
 @pytest.mark.parametrize(
@@ -51,54 +104,214 @@ def test_a_loaded_model_predicts_the_same_bits(y, dtype, input_scaling, tmp_path
     np.testing.assert_array_equal(loaded.predict(data), model.predict(data))
 
 
-def test_everything_learned_and_set_comes_back(tmp_path):
-    model = fitted(
-        solver=AdamW(weight_decay=0.05),
-        learning_rate=LinearWarmup(0.2, Cosine(0.1)),
-        batch_size=np.int64(20),
-        random_state=3,
-        backend="numpy",
-    )
-    save_model(model, tmp_path / "new" / "folder")
+@pytest.mark.parametrize(
+    ("make", "y", "params"),
+    [
+        (fitted, CODES, {}),
+        (
+            fitted,
+            CODES,
+            {
+                "solver": AdamW(weight_decay=0.05),
+                "learning_rate": LinearWarmup(0.2, LinearWarmup(0.1, Cosine(0.1))),
+                "batch_size": 20,
+                "random_state": 3,
+                "backend": "numpy",
+                "class_weight": {0: 1.0, 1: 2, 2: 0.5},
+                "scoring": "neg_log_loss",
+                "label_smoothing": 0.1,
+            },
+        ),
+        (
+            fitted,
+            CODES,
+            {
+                "hidden_layer_sizes": [7, 7, 4],
+                "activation": ["gelu", "tanh", "relu"],
+                "dropout": (0.1, 0, 0.2),
+                "input_dropout": 0.1,
+                "normalization": "batch",
+                "residual": True,
+                "early_stopping": True,
+                "ema_decay": 0.9,
+                "max_grad_norm": 1.0,
+                "input_scaling": "standardize",
+            },
+        ),
+        (fitted, SEVERAL, {"normalization": "layer", "loss": "focal", "random_state": None}),
+        (fitted, SEVERAL, {"early_stopping": True, "loss": BinaryFocal(1.5)}),
+        (fitted, CODES % 2, {"output_activation": "softmax", "solver": Muon(ns_steps=4)}),
+        (fitted, CODES, {"output_activation": "logistic", "loss": BinaryCrossEntropy(0.2)}),
+        (
+            fitted,
+            np.asarray(["inf", "nan", "x"])[CODES],
+            {"class_weight": {"nan": 1.5, "x": 2, "inf": 0.5}, "solver": "sgd"},
+        ),
+        (fitted, CODES, {"solver": "lbfgs", "hidden_layer_sizes": ()}),
+        (regressor, VALUES, {}),
+        (regressor, VALUES[:, 0], {"loss": Through(Huber(2.0), "softplus")}),
+        (
+            regressor,
+            VALUES,
+            {
+                "hidden_layer_sizes": (7, 7),
+                "normalization": "batch",
+                "residual": True,
+                "early_stopping": True,
+                "validation_fraction": 0.2,
+                "learning_rate": "adaptive",
+                "output_activation": "tanh",
+                "loss": "quantile",
+            },
+        ),
+        (regressor, np.abs(VALUES), {"loss": "poisson", "solver": Lion(weight_decay=0.1)}),
+        (regressor, VALUES, {"solver": "lbfgs", "normalization": "layer"}),
+        (regressor, VALUES, {"solver": "lbfgs", "tol": 1e9}),  # Of no iterations.
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+def test_everything_learned_and_set_comes_back(make, y, params, dtype, tmp_path):
+    if "hidden_layer_sizes" in params and make is fitted:
+        model = MLPClassifier(**(SETTINGS | params)).fit(X.astype(dtype), y)
+    else:
+        model = make(y, X.astype(dtype), **params)
+    assert_all_comes_back(model, tmp_path / "new" / "folder")
     loaded = load_model(tmp_path / "new" / "folder")
-    assert loaded.get_params() == model.get_params()
-    before, after = model.__getstate__(), loaded.__getstate__()
-    assert before.keys() == after.keys()
-    for name in ("loss_", "best_loss_", "loss_curve_", "n_iter_", "t_", "n_layers_", "_seed"):
-        assert before[name] == after[name], name
+    for method in ("predict", "predict_proba", "hidden_activations"):
+        if hasattr(model, method) and (method != "hidden_activations" or model.n_layers_ > 2):
+            expected = getattr(model, method)(X.astype(dtype))
+            assert_same(getattr(loaded, method)(X.astype(dtype)), expected, method)
+    scores = model.evaluate(X.astype(dtype), y)
+    assert_same(loaded.evaluate(X.astype(dtype), y), scores, "evaluate")
 
 
-def test_a_loaded_model_goes_on_training(tmp_path):
-    model = fitted(solver=SGD(momentum=0.0))
+def test_held_out_data_of_the_caller_and_column_names_come_back(tmp_path):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    model = MLPRegressor(**SETTINGS).fit(frame, VALUES, X_val=frame, y_val=VALUES)
+    assert len(model.validation_loss_curve_) == 3
+    assert_all_comes_back(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("solver", rule) for rule in (SGD(0.5, False), Adam(), AdamW(), RMSprop(momentum=0.5))),
+        *(("solver", rule) for rule in (Lion(), Muon(scale="original"), Adam(np.float64(0.5)))),
+        *(("learning_rate", rule) for rule in (Constant(), InvScaling(0.3), Cosine(0.2))),
+        *(("learning_rate", rule) for rule in (OneCycle(0.2, 10, 100), LinearWarmup())),
+        *(("loss", loss) for loss in (SoftmaxCrossEntropy(0.1), SoftmaxFocal(1.0))),
+        ("hidden_layer_sizes", [7]),
+        ("class_weight", "balanced"),
+        ("n_iter_no_change", 5),
+    ],
+)
+def test_parameters_of_a_classifier_come_back(name, value, tmp_path):
+    model = MLPClassifier(**(SETTINGS | {"hidden_layer_sizes": (7,), name: value})).fit(X, CODES)
+    assert_all_comes_back(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SquaredError(),
+        AbsoluteError(),
+        Huber(0.5),
+        Quantile(0.9),
+        Poisson(),
+        Through(Quantile(0.1), "exp"),
+    ],
+)
+def test_losses_of_a_regressor_come_back(loss, tmp_path):
+    assert_all_comes_back(regressor(np.abs(VALUES), loss=loss), tmp_path)
+
+
+def test_numbers_of_numpy_become_plain_ones(tmp_path):
+    weights = {np.int64(0): np.float32(0.5), np.int64(1): 1.0, np.int64(2): 1.0}
+    model = fitted(batch_size=np.int64(20), class_weight=weights, random_state=np.int64(3))
     save_model(model, tmp_path)
     loaded = load_model(tmp_path)
-    loaded.partial_fit(X, CODES)
+    assert loaded.get_params() == model.get_params()
+    assert [type(key) for key in loaded.class_weight] == [int] * 3
+
+
+def test_callbacks_are_left_out(tmp_path):
+    class Saves(Callback):
+        def on_epoch_end(self, model, record):
+            save_model(model, tmp_path / str(record.epoch))
+
+    model = fitted(callbacks=[Saves()])
+    for epoch in (1, 2, 3):
+        loaded = load_model(tmp_path / str(epoch))
+        assert loaded.callbacks is None
+        assert loaded.history_ == model.history_[:epoch]
+    assert_all_comes_back(model, tmp_path)
+
+
+def test_a_network_of_no_epochs_comes_back(tmp_path):
+    class Fails(Callback):
+        def on_step_end(self, model, done, n_steps):
+            raise RuntimeError("stop")
+
+    model = MLPClassifier((7,), random_state=0, callbacks=[Fails()])
+    with pytest.raises(RuntimeError, match="stop"):
+        model.fit(X, CODES)
+    assert not hasattr(model, "loss_")
+    assert_all_comes_back(model, tmp_path)
+
+
+def test_a_subclass_comes_back_as_what_it_is_made_from(tmp_path):
+    class Mine(MLPRegressor):
+        pass
+
+    model = Mine(**SETTINGS).fit(X, VALUES)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert type(loaded) is MLPRegressor
+    assert loaded.predict(X).tobytes() == model.predict(X).tobytes()
+
+
+@pytest.mark.parametrize("solver", [SGD(momentum=0.0), Adam()])
+@pytest.mark.parametrize("make", [fitted, regressor])
+def test_a_loaded_model_goes_on_training(make, solver, tmp_path):
+    model = make(solver=solver)
+    y = CODES if make is fitted else VALUES
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    loaded.partial_fit(X, y)
     assert loaded.n_iter_ == model.n_iter_ + 1
+    assert [record.epoch for record in loaded.history_] == [1, 2, 3, 4]
     assert not np.array_equal(loaded.coefs_[0], model.coefs_[0])
+    if solver.n_slots == 0:  # With no slots to lose, it goes on as if nothing had been saved.
+        model.partial_fit(X, y)
+        assert_same(loaded.coefs_, model.coefs_, "coefs_")
+    loaded.set_params(warm_start=True).fit(X, y)
 
 
 def test_a_random_state_object_becomes_the_seed_that_it_gave(tmp_path):
     model = fitted(random_state=np.random.RandomState(5))
     save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.random_state == loaded._seed == model._seed
     again = load_model(tmp_path).fit(X, CODES)
-    np.testing.assert_array_equal(again.coefs_[0], model.coefs_[0])
+    np.testing.assert_array_equal(again.coefs_[0], loaded.fit(X, CODES).coefs_[0])
 
 
 def test_column_names_come_back(tmp_path):
     model = fitted()
     model.feature_names_in_ = np.asarray(list("abcde"), dtype=object)
-    save_model(model, tmp_path)
+    assert_all_comes_back(model, tmp_path)
     assert load_model(tmp_path).feature_names_in_.tolist() == list("abcde")
 
 
 def test_a_diverged_model_is_saved_too(tmp_path):
     model = fitted()
     model.loss_curve_ = [1.0, math.inf, math.nan]
-    save_model(model, tmp_path)
-    loaded = load_model(tmp_path)
-    assert loaded.loss_curve_[:2] == [1.0, math.inf]
-    assert math.isnan(loaded.loss_)
-    assert loaded.best_loss_ == 1.0
+    model.loss_, model.best_loss_ = math.nan, 1.0
+    model.validation_scores_, model.best_validation_score_ = [0.5, math.nan], -math.inf
+    model.coefs_[0][0, 0] = math.nan
+    assert_all_comes_back(model, tmp_path)
 
 
 def test_arrays_that_are_not_in_c_order_are_saved_right(tmp_path):
@@ -141,6 +354,59 @@ def test_a_rule_of_somebody_else_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def my_activation(x, *, xp):
+    return x * x, lambda dy: 2.0 * x * dy
+
+
+def my_loss(outputs, targets, weights, *, xp):
+    share = shares(weights, outputs.shape[0], xp=xp)
+    error = outputs - targets
+    return xp.sum(error * error * share), lambda: 2.0 * error * share
+
+
+def my_score(model, X, y):
+    return 0.5
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"activation": my_activation}, r"activation is .*my_activation.* pickle or joblib"),
+        ({"activation": ["relu", my_activation]}, r"activation is .*my_activation"),
+        ({"loss": my_loss}, r"loss is .*my_loss.* pickle or joblib"),
+        ({"loss": Custom(my_loss, "exp")}, r"loss is Custom\(.* mlp_xp\.losses"),
+        ({"scoring": my_score}, r"scoring is .*my_score.*set_params\(scoring=None\)"),
+    ],
+)
+def test_functions_of_the_user_are_refused(params, message, tmp_path):
+    with pytest.raises(SavingError, match=message):
+        save_model(regressor(**params), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"activation": "tanh"}, r"the fit had Network\(.*'relu'.* they say .*'tanh'"),
+        ({"loss": "huber"}, r"had SquaredError\(\), and they say Huber\(delta=1\.0\); set them"),
+        ({"output_activation": "exp"}, "out_activation is 'identity', and params make it 'exp'"),
+        ({"alpha": -1.0}, "changed since the fit: The 'alpha' parameter"),
+        ({"dropout": [0.1]}, "changed since the fit: dropout has 1 entries"),
+    ],
+)
+def test_parameters_that_no_longer_fit_are_refused(changed, message, tmp_path):
+    model = regressor().set_params(**changed)
+    with pytest.raises(SavingError, match=message):
+        save_model(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_estimator_of_this_library_is_refused(tmp_path):
+    with pytest.raises(SavingError, match=r"Ridge is neither .*: use pickle or joblib"):
+        save_model(Ridge().fit(X, CODES), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_classes_without_a_json_form_are_refused(tmp_path):
     model = fitted()
     model.classes_ = np.asarray([1, "a", None], dtype=object)
@@ -159,19 +425,79 @@ def edit(folder, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def nested(depth: int) -> dict:
+    value: dict = {"class": "Constant"}
+    for _ in range(depth):
+        value = {"class": "LinearWarmup", "then": value}
+    return value
+
+
+TRAINING = {
+    "n_iter": 1,
+    "t": 60,
+    "loss": 1.0,
+    "best_loss": 1.0,
+    "best_validation_score": None,
+    "loss_curve": [1.0],
+    "validation_scores": None,
+    "validation_loss_curve": None,
+    "history": [],
+}
+RECORD = {
+    "epoch": 1,
+    "loss": 1.0,
+    "accuracy": None,
+    "learning_rate": 0.1,
+    "n_samples": 60,
+    "seconds": 0.5,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "keras"}, r"format is 'keras', not 'mlp_xp\.MLPClassifier'"),
-        ({"format_version": 2}, r"format_version is 2, and .* reads 1: pip install --upgrade"),
+        ({"format": "keras"}, r"format is 'keras', not 'mlp_xp'"),
+        ({"format_version": 3}, r"format_version is 3, and .* reads 2: pip install --upgrade"),
+        ({"format_version": 1}, r"format_version is 1, and .* reads 2"),
+        ({"estimator": "Pipeline"}, "estimator is 'Pipeline', not one of MLPClassifier, MLPReg"),
+        ({"estimator": ["MLPClassifier"]}, "unhashable"),
+        ({"estimator": "MLPRegressor"}, "which MLPRegressor does not take"),
         ({"format_version": None}, "format_version is None"),
         ({"params": {"depth": 3}}, r"params has \['depth'\]"),
         ({"params": {"alpha": -1}}, "'alpha' parameter"),
-        ({"params": {"solver": {"name": "lion"}}}, "'lion' is missing or unknown"),
-        ({"params": {"solver": {"name": "sgd", "speed": 1}}}, "speed"),
-        ({"params": {"solver": {"name": "adamw", "beta_1": "x"}}}, "model.json holds no model"),
-        ({"params": {"solver": {"name": "cosine"}}}, "'solver' parameter"),
+        ({"params": {"callbacks": [3]}}, r"params has \['callbacks'\]"),
+        ({"params": {"solver": {"class": "Tiger"}}}, "solver is 'Tiger', not one of SGD, Adam, "),
+        ({"params": {"solver": {"class": "SGD", "speed": 1}}}, "speed"),
+        ({"params": {"solver": {"class": "AdamW", "beta_1": "x"}}}, "AdamW has beta_1='x', which"),
+        ({"params": {"solver": {"class": "AdamW", "beta_1": 2}}}, "beta_1 is 2, and must be"),
+        ({"params": {"solver": {"class": "Cosine"}}}, "solver is 'Cosine', not one of"),
+        ({"params": {"solver": {"class": ["SGD"]}}}, "unhashable"),
+        ({"params": {"solver": {"name": "SGD"}}}, "has no meaning"),
+        ({"params": {"solver": {}}}, "model.json holds no model"),
+        ({"params": {"alpha": {"class": "SGD"}}}, "alpha is 'SGD', not one of none"),
+        ({"params": {"alpha": {"float": "1e999"}}}, "has no meaning"),
+        ({"params": {"class_weight": {"items": [[{"items": []}, 1]]}}}, "unhashable"),
+        ({"params": {"activation": {"class": "Huber"}}}, "activation is 'Huber', not one of none"),
+        ({"params": {"activation": ["relu", [1]]}}, "unhashable"),
+        ({"params": {"activation": ["relu"]}}, "activation has 1 entries"),
+        ({"params": {"dropout": ["a", "b"]}}, "model.json holds no model"),
+        ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
+        ({"params": {"loss": {"class": "Through"}}}, "missing 2 required"),
+        ({"params": {"learning_rate": {"class": "LinearWarmup", "then": 3}}}, "nothing like"),
+        (
+            {"params": {"learning_rate": {"class": "LinearWarmup", "then": {"class": "SGD"}}}},
+            "then is 'SGD', not one of Constant",
+        ),
+        ({"params": {"learning_rate": nested(700)}}, "recursion"),
+        ({"params": {"normalization": "batch"}}, r"'moments\.0\.mean' is absent"),
+        ({"params": {"normalization": "layer"}}, r"'norms\.0\.scale' is absent"),
+        ({"params": {"label_smoothing": 0.1, "loss": "focal"}}, "label_smoothing is 0.1"),
         ({"params": []}, "model.json holds no model"),
+        ({"out_activation": "logistic", "widths": [5, 7, 4, 1]}, "3 classes do not fit 1 outputs"),
+        ({"out_activation": "exp"}, "out_activation is 'exp', which does not fit"),
+        ({"target_type": "binary"}, "target_type is 'binary', which does not fit 3 classes"),
+        ({"target_type": "multilabel"}, "out_activation is 'softmax', which does not fit"),
+        ({"target_type": None}, "target_type is None"),
         ({"widths": [5]}, r"widths is \[5\]"),
         ({"widths": [5, -7, 4, 3]}, "above 0"),
         ({"widths": [5, 7, 4, 2]}, "3 classes do not fit 2 outputs"),
@@ -181,8 +507,11 @@ def edit(folder, **changes) -> None:
         ({"dtype": "float16"}, "dtype is 'float16'"),
         ({"dtype": "float64"}, "'layers.0.W' is float32 of shape"),
         ({"scaled": 1}, "scaled is 1, not true or false"),
-        ({"scaled": False}, "'scale' is float32"),
+        ({"scaled": False}, r"'scaling\.scale' is float32"),
         ({"seed": "0"}, "seed is '0'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**40}, "not an integer of 32 bits"),
+        ({"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}}, "too much memory"),
         ({"classes": {"dtype": "<i8", "values": [0, 1, "2x"]}}, "model.json holds no model"),
         ({"classes": {"dtype": "<i8", "values": [0, 1, 1.5]}}, "not distinct values of dtype"),
         ({"classes": {"dtype": "<i8", "values": [0, 1, 1]}}, "not distinct"),
@@ -192,6 +521,16 @@ def edit(folder, **changes) -> None:
         ({"feature_names": ["a"]}, "not a list of 5 strings"),
         ({"training": {"loss_curve": [], "n_iter": 0, "t": 0}}, "model.json holds no model"),
         ({"training": {"loss_curve": [1], "n_iter": -1, "t": 0}}, "not counts"),
+        ({"training": TRAINING | {"loss_curve": None}}, "loss_curve is not a list of numbers"),
+        ({"training": TRAINING | {"loss_curve": ["1"]}}, "loss_curve is not a list of numbers"),
+        ({"training": TRAINING | {"validation_scores": 3}}, "validation_scores is not a list"),
+        ({"training": TRAINING | {"loss": "low"}}, "loss is 'low', not a number"),
+        ({"training": TRAINING | {"history": [{"epoch": 1}]}}, "missing 5 required"),
+        ({"training": TRAINING | {"history": [RECORD | {"colour": 1}]}}, "colour"),
+        ({"training": TRAINING | {"history": [RECORD | {"epoch": -1}]}}, "no record of an epoch"),
+        ({"training": TRAINING | {"history": [RECORD | {"epoch": 1.5}]}}, "no record of an epoch"),
+        ({"training": TRAINING | {"history": [RECORD | {"loss": None}]}}, "no record of an epoch"),
+        ({"training": TRAINING | {"history": [3]}}, "model.json holds no model"),
         ({"training": None}, "model.json holds no model"),
         ({"weights_sha256": "0" * 64}, "model.safetensors .*SHA-256"),
     ],
@@ -204,7 +543,34 @@ def test_a_tampered_spec_is_refused(changes, message, saved):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["format_version", "params", "widths", "weights_sha256", "classes"])
+def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
+    edit(saved, training=TRAINING | {"history": [RECORD]})
+    assert load_model(saved).history_[0].n_samples == 60
+    edit(saved, params={"learning_rate": nested(3)})
+    assert load_model(saved).learning_rate.then.then.then == Constant()
+
+
+def test_a_regressor_whose_output_is_tampered_with_is_refused(tmp_path):
+    save_model(regressor(), tmp_path)
+    edit(tmp_path, out_activation="exp")
+    with pytest.raises(SavingError, match="out_activation is 'exp', and params make it 'identity'"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "format_version",
+        "estimator",
+        "params",
+        "widths",
+        "weights_sha256",
+        "classes",
+        "target_type",
+        "training",
+        "out_activation",
+    ],
+)
 def test_a_missing_key_is_named(key, saved):
     spec = json.loads((saved / "model.json").read_text())
     del spec[key]

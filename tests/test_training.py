@@ -12,13 +12,14 @@ import pytest
 
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import Resident, Streamed, place, plan_epoch
+from mlp_xp.layers import Moments
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW
 from mlp_xp.scaling import standardization
 from mlp_xp.schedules import Cosine, InvScaling
 from mlp_xp.step import Kernels, make_step
-from mlp_xp.training import Trainer, interrupts
+from mlp_xp.training import Rules, Trainer, interrupts
 from mlp_xp.tree import leaves
 
 N, FEATURES, CLASSES, BATCH = 57, 11, 4, 10
@@ -32,19 +33,41 @@ def problem(dtype="float64"):
     return x, rng.integers(0, CLASSES, N).astype(np.int32)
 
 
-def make_trainer(backend, *, dtype="float64", network=None, optimizer=None, x=None, **settings):
+def neutral_moments(network):
+    """Give the running moments that a training starts from, NumPy arrays."""
+    widths = network.widths[1 : network.n_moments + 1]
+    return tuple(Moments(np.zeros(width), np.ones(width)) for width in widths)
+
+
+def make_trainer(
+    backend,
+    *,
+    dtype="float64",
+    network=None,
+    x=None,
+    params=None,
+    moments=None,
+    seed=0,
+    with_accuracy=False,
+    **rules,
+):
     network = network or Network((FEATURES, 9, 7, CLASSES), "tanh")
-    scaling = None if x is None else standardization(backend, x, dtype)
-    defaults = {"params": init_params(network, 3), "learning_rate": 0.01, "alpha": 0.1}
+    defaults = {
+        "loss": SoftmaxCrossEntropy(),
+        "optimizer": Adam(),
+        "schedule": Cosine(),
+        "learning_rate": 0.01,
+        "alpha": 0.1,
+    }
     return Trainer(
         backend,
-        network,
-        settings.pop("loss", SoftmaxCrossEntropy()),
-        optimizer or Adam(),
-        settings.pop("schedule", Cosine()),
+        Rules(network, **(defaults | rules)),
+        params=init_params(network, 3) if params is None else params,
+        moments=neutral_moments(network) if moments is None else moments,
         dtype=dtype,
-        scaling=scaling,
-        **(defaults | settings),
+        scaling=None if x is None else standardization(backend, x, dtype),
+        seed=seed,
+        with_accuracy=with_accuracy,
     )
 
 
@@ -178,7 +201,8 @@ def test_initial_parameters_are_not_written_to(backend):
 # --- how a step is executed ----------------------------------------------------------------------
 
 
-def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch):
+@pytest.mark.parametrize("everything", [False, True])
+def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch, everything):
     pytest.importorskip("jax")
     backend = get_backend("jax")
     traces = []
@@ -196,14 +220,18 @@ def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch):
     monkeypatch.setattr(training, "make_step", counted)
     training._compiled_step.cache_clear()
     x, y = problem()
-    trainer = make_trainer(backend, x=x)
+    settings = {}
+    if everything:
+        network = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True)
+        settings = {"network": network, "ema_decay": 0.9, "max_grad_norm": 0.3}
+    trainer = make_trainer(backend, x=x, **settings)
     first = trainer.state
     data = place(backend, x, y, "float64")
     train(trainer, data, n_epochs=3)
     assert N % BATCH
     assert len(traces) == 1
     assert trainer._step._cache_size() == 1
-    assert first.params[0].W.is_deleted()
+    assert all(leaf.is_deleted() for leaf in leaves(first[:4]))
     assert not data.x.is_deleted()
     training._compiled_step.cache_clear()
 
@@ -309,6 +337,7 @@ def test_going_on_is_the_same_as_not_having_stopped(backend):
 # --- Ctrl-C --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
     with interrupts() as pressed:
         assert not pressed()
@@ -319,6 +348,7 @@ def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_other_threads_and_handlers_are_left_alone():
     before = signal.getsignal(signal.SIGINT)
     seen = []

@@ -29,7 +29,9 @@ class TorchBackend(Backend):
         return isinstance(array, torch.Tensor)
 
     def get(self, array: Any) -> np.ndarray:
-        return array.detach().cpu().numpy()
+        array = array.detach().cpu()
+        # NumPy has no bfloat16; every one of its numbers is a float32 too.
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
 
     def _move(self, array: Any) -> Array:
         return array.detach().to(self.device)

@@ -72,6 +72,6 @@ def read_image(path: Path, images: Images) -> np.ndarray:
         given = "x".join(map(str, picture.size))
         print(f"note: {path} is {given}, resized to {width}x{height}", file=sys.stderr)
         picture = picture.resize((width, height))
-    pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, channels)
+    pixels: np.ndarray = np.asarray(picture, np.float32).reshape(height, width, channels)
     planes = np.rint(pixels * (images.max_value / 255)).transpose(2, 0, 1)
     return planes.astype(np.uint8).reshape(-1)

@@ -9,15 +9,37 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mlp_xp._optional import optional
+from mlp_xp.callbacks import Callback
+from mlp_xp.training import Record
 
-__all__ = ["Display", "display"]
+__all__ = ["Display", "Watch", "display"]
 
 
 class Display(NamedTuple):
     """What to call after each step, with steps done and steps of the epoch, and each epoch."""
 
     after_step: Callable[[int, int], None]
-    after_epoch: Callable[[dict[str, Any]], None]
+    after_epoch: Callable[[Record], None]
+
+
+class Watch(Callback):
+    """Shows how a fit goes, and ends it once ``pressed()`` tells that Ctrl-C was pressed."""
+
+    wants_accuracy = True
+
+    def __init__(self, shown: Display, pressed: Callable[[], bool]) -> None:
+        self._shown = shown
+        self._pressed = pressed
+
+    def on_step_end(self, model: Any, done: int, n_steps: int) -> bool:
+        """Show a step."""
+        self._shown.after_step(done, n_steps)
+        return self._pressed()
+
+    def on_epoch_end(self, model: Any, record: Record) -> bool:
+        """Show an epoch."""
+        self._shown.after_epoch(record)
+        return self._pressed()
 
 
 @contextlib.contextmanager
@@ -29,7 +51,7 @@ def display(n_epochs: int, n_images: int) -> Iterator[Display]:
         width = len(str(n_epochs))
         yield Display(
             lambda *_: None,
-            lambda row: print(f"epoch {row['epoch']:{width}}/{n_epochs}  {facts(row)}", flush=True),
+            lambda row: print(f"epoch {row.epoch:{width}}/{n_epochs}  {facts(row)}", flush=True),
         )
         return
     rich = optional("rich.progress")
@@ -50,9 +72,9 @@ def display(n_epochs: int, n_images: int) -> Iterator[Display]:
                 pace = f"{n_images * done / n_steps / seconds:,.0f} images/s"
                 bar.update(task, facts=f"{pace}  {_left(seconds / completed * total - seconds)}")
 
-        def after_epoch(row: dict[str, Any]) -> None:
+        def after_epoch(row: Record) -> None:
             nonlocal epoch
-            epoch = row["epoch"] + 1
+            epoch = row.epoch + 1
             bar.update(task, facts=facts(row))
 
         yield Display(after_step, after_epoch)
@@ -63,18 +85,18 @@ def _left(seconds: float) -> str:
     return f"{minutes}:{seconds:02} left"
 
 
-def _facts(n_epochs: int, start: float) -> Callable[[dict[str, Any]], str]:
+def _facts(n_epochs: int, start: float) -> Callable[[Record], str]:
     # On a terminal of 80 columns there must be room left for the bar.
-    def facts(row: dict[str, Any]) -> str:
-        per_epoch = (time.perf_counter() - start) / row["epoch"]
-        validation = row["validation_accuracy"]
+    def facts(row: Record) -> str:
+        per_epoch = (time.perf_counter() - start) / row.epoch
+        accuracy, validation = row.accuracy, row.validation_score
         return "  ".join(
             [
-                f"loss {row['loss']:.3f}",
-                f"acc {100 * row['accuracy']:.1f} %",
+                f"loss {row.loss:.3f}",
+                *([] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]),
                 *([] if validation is None else [f"val {100 * validation:.1f} %"]),
-                f"{row['n_samples'] / row['seconds']:,.0f} images/s",
-                _left(per_epoch * (n_epochs - row["epoch"])),
+                f"{row.n_samples / row.seconds:,.0f} images/s",
+                _left(per_epoch * (n_epochs - row.epoch)),
             ]
         )
 

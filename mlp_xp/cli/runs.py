@@ -17,9 +17,9 @@ from mlp_xp.datasets import LOADERS
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.saving import load_model, read_json
 
-__all__ = ["CONFIG", "Images", "new_run", "read_run"]
+__all__ = ["CHECKPOINTS", "CONFIG", "Images", "new_run", "read_run"]
 
-CONFIG = "config.json"
+CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
 
 
@@ -79,20 +79,24 @@ def _reserve(out: Path | None, data: str) -> tuple[Path, Path]:
 
 
 def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
-    """Read the model of a run and what it was trained on.
+    """Read the model of a run, or of one of its checkpoints, and what it was trained on.
 
     Raises
     ------
     ValueError
         If the folder is not a whole and consistent run folder.
     """
-    config = read_json(folder / CONFIG, _CURE)
+    is_checkpoint = folder.absolute().parent.name == CHECKPOINTS
+    root = folder.absolute().parent.parent if is_checkpoint else folder
+    config = read_json(root / CONFIG, _CURE)
     model = load_model(folder)
+    if not isinstance(model, MLPClassifier):
+        raise ValueError(f"{folder} holds a {type(model).__name__}, not a classifier: {_CURE}")
     try:
         images = _decode(config["data"], model)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ValueError(f"{folder / CONFIG}, 'data': {reason}: {_CURE}") from error
+        raise ValueError(f"{root / CONFIG}, 'data': {reason}: {_CURE}") from error
     return model, images
 
 

@@ -9,9 +9,10 @@ from array_api_compat import device
 
 from mlp_xp._typing import Array, DType, Namespace
 from mlp_xp.backends import get_backend
+from mlp_xp.blocks import Pass
 from mlp_xp.layers import Dense
 from mlp_xp.losses import SoftmaxCrossEntropy
-from mlp_xp.network import Network, Params, backward, forward
+from mlp_xp.network import Network, Params, forward
 
 Weights = tuple[Array, Array, Array, Array]
 # Logits and targets of some samples to the average loss and its gradient at the logits.
@@ -101,13 +102,14 @@ def sweep(
     logits = []
     with get_backend(data).large_batches(params[0].W) as kernels:
         for rows, x in _blocks(data, arrays[0].dtype, xp=xp):
-            block_logits, pullbacks = forward(network, params, x, layer=kernels.dense, xp=xp)
+            how = Pass(xp, kernels.dense)
+            block_logits, backward, _ = forward(network, params, x, how, xp=xp)
             value, dlogits = head(block_logits, targets[rows, ...])
             share = x.shape[0] / data.shape[0]
             dlogits *= share
             loss += share * value
             logits.append(block_logits)
-            block_grads = [grad for layer in backward(pullbacks, dlogits) for grad in layer]
+            block_grads = [grad for layer in backward(dlogits) for grad in layer]
             for number, grad in enumerate(block_grads):
                 grads[number] += grad
     return loss, xp.concat(logits), grads
@@ -118,7 +120,8 @@ def run(params: Params, data: Array, *, xp: Namespace) -> Array:
     network = _network(params)
     blocks = _blocks(data, params[0].W.dtype, xp=xp)
     with get_backend(data).large_batches(params[0].W) as kernels:
-        outputs = [forward(network, params, x, layer=kernels.dense, xp=xp)[0] for _, x in blocks]
+        how = Pass(xp, kernels.dense)
+        outputs = [forward(network, params, x, how, xp=xp)[0] for _, x in blocks]
     return cast(Array, xp.concat(outputs))
 
 

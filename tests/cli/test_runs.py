@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from running import draw
 
+from mlp_xp import MLPRegressor
 from mlp_xp.cli import lab
 from mlp_xp.cli.predict import read_image
 from mlp_xp.cli.runs import Images
 from mlp_xp.datasets import load_digits
-from mlp_xp.saving import load_model
+from mlp_xp.saving import load_model, save_model
 
 # --- evaluate and predict ------------------------------------------------------------------------
 
@@ -148,6 +149,13 @@ def test_a_tampered_configuration_is_an_error(changes, message, fails, digits_ru
     line = fails("evaluate", digits_run)
     assert f"{path}, 'data': " in line
     assert message in line
+
+
+def test_a_regressor_in_a_run_folder_is_an_error(fails, digits_run):
+    digits = load_digits()
+    model = MLPRegressor(max_iter=1, learning_rate="cosine", n_iter_no_change=np.inf)
+    save_model(model.fit(digits.x_train / 16, digits.y_train), digits_run)
+    assert f"{digits_run} holds a MLPRegressor, not a classifier" in fails("evaluate", digits_run)
 
 
 # --- lab -----------------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from PIL import Image
 from running import FILES, TINY, history_of, start
 
 from mlp_xp import MLP
+from mlp_xp.callbacks import Callback
 from mlp_xp.cli import _parser, main, runs, train
 from mlp_xp.cli.train import Settings
 from mlp_xp.datasets import load_digits, split_dataset
+from mlp_xp.optimizers import OPTIMIZERS, Lion
 from mlp_xp.saving import load_model
 
 # --- train ---------------------------------------------------------------------------------------
@@ -66,6 +68,17 @@ def test_the_history_has_a_row_an_epoch(finished):
     losses = [float(row["loss"]) for row in rows]
     assert losses == load_model(finished).loss_curve_
     assert losses[-1] < losses[0]
+    assert list(rows[0]) == [
+        "epoch",
+        "loss",
+        "accuracy",
+        "learning_rate",
+        "n_samples",
+        "seconds",
+        "validation_loss",
+        "validation_accuracy",
+    ]
+    assert all(0 < float(row["accuracy"]) < 1 for row in rows)
 
 
 def test_validation_images_are_held_out_of_the_training_set(finished):
@@ -92,15 +105,20 @@ def test_the_test_set_is_read_once(monkeypatch, mlp_xp):
     seen = []
 
     class Watched(MLP):
-        def predict(self, X):
+        def fit(self, X, y, **held):
+            seen.extend([X, held["X_val"]])
+            return super().fit(X, y, **held)
+
+        def _outputs(self, X, method, **settings):  # All that predicts or scores is made of this.
             seen.append(X)
-            return super().predict(X)
+            return super()._outputs(X, method, **settings)
 
     digits = load_digits()
     monkeypatch.setitem(train.LOADERS, "digits", lambda: digits)
     monkeypatch.setattr(train, "MLPClassifier", Watched)
     assert mlp_xp(*TINY, "--epochs", 3, "--validation", "0.25", "--out", "run").status == 0
-    assert [X is digits.x_test for X in seen] == [False, False, False, True]
+    assert [X is digits.x_test for X in seen] == [False, False, True]
+    assert [len(X) for X in seen] == [1078, 360, len(digits.x_test)]
 
 
 def test_a_seed_decides_everything(mlp_xp):
@@ -134,6 +152,90 @@ def test_options_reach_the_estimator(mlp_xp):
         "n_iter_no_change": float("inf"),
     }
     assert {name: params[name] for name in expected} == expected
+
+
+def test_further_options_reach_the_estimator(mlp_xp):
+    options = (
+        "--hidden 8 8 --solver lion --weight-decay 0.25 --normalization batch --residual "
+        "--epochs 2 --dropout 0.1 --label-smoothing 0.2 --max-grad-norm 1.5 --ema-decay 0.75"
+    )
+    done = mlp_xp(*TINY, *options.split(), "--out", "run")
+    assert done.status == 0
+    parts = "network: 64-8-8-10, relu, lion, batch normalization, residual, dropout 0.1"
+    assert done.out.splitlines()[1] == parts
+    params = load_model("run").get_params()
+    expected = {
+        "solver": Lion(weight_decay=0.25),
+        "normalization": "batch",
+        "residual": True,
+        "dropout": 0.1,
+        "label_smoothing": 0.2,
+        "max_grad_norm": 1.5,
+        "ema_decay": 0.75,
+    }
+    assert {name: params[name] for name in expected} == expected
+    settings = json.loads(Path("run/config.json").read_text())["settings"]
+    assert set(settings) == set(vars(Settings()))
+    assert Settings(**settings | {"hidden": (8, 8)}).estimator().get_params() == params
+
+
+@pytest.mark.parametrize("solver", list(OPTIMIZERS))
+def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver, mlp_xp):
+    argv = [*TINY, "--solver", solver, "--weight-decay", "0.5", "--epochs", 1, "--out", "run"]
+    assert mlp_xp(*argv).status == 0
+    used = load_model("run").solver
+    if solver in ("adamw", "lion", "muon"):
+        assert used == OPTIMIZERS[solver](weight_decay=0.5)
+    else:
+        assert used == solver
+
+
+def test_watching_changes_nothing(mlp_xp):
+    argv = [*TINY, "--epochs", 3, "--checkpoint", 1, "--tensorboard", "--backend", "numpy"]
+    assert mlp_xp(*argv, "--out", "run").status == 0
+    settings = Settings(data="digits", hidden=(16,), learning_rate=0.01, epochs=3, backend="numpy")
+    digits = load_digits()
+    plain = settings.estimator().fit(digits.x_train, digits.y_train)
+    loaded = load_model("run")
+    assert loaded.loss_curve_ == plain.loss_curve_
+    for W, expected in zip(loaded.coefs_, plain.coefs_, strict=True):
+        assert W.tobytes() == expected.tobytes()
+
+
+def test_checkpoints_are_kept_and_can_be_evaluated(mlp_xp):
+    options = "--epochs 5 --checkpoint 2 --validation 0.25 --out run"
+    assert mlp_xp(*TINY, *options.split()).status == 0
+    assert {path.name for path in Path("run").iterdir()} == FILES | {"checkpoints"}
+    names = {path.name for path in Path("run/checkpoints").iterdir()}
+    assert names == {"epoch-0002", "epoch-0004", "best"}
+    scores = [float(row["validation_accuracy"]) for row in history_of(Path("run"))]
+    best = load_model("run/checkpoints/best")
+    assert best.n_iter_ == 1 + int(np.argmax(scores))
+    digits = load_digits()
+    for name, model in (("best", best), ("epoch-0002", load_model("run/checkpoints/epoch-0002"))):
+        accuracy = model.score(digits.x_test, digits.y_test)
+        done = mlp_xp("evaluate", f"run/checkpoints/{name}")
+        assert done.out.splitlines()[-1] == f"test accuracy {100 * accuracy:.2f} % of 359 images"
+
+
+def test_without_validation_there_is_no_best_checkpoint(mlp_xp):
+    assert mlp_xp(*TINY, "--epochs", 2, "--checkpoint", 2, "--out", "run").status == 0
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == ["epoch-0002"]
+
+
+def test_a_log_for_tensorboard_is_written(mlp_xp):
+    pytest.importorskip("tensorboardX")
+    assert mlp_xp(*TINY, "--epochs", 2, "--tensorboard", "--out", "run").status == 0
+    assert {path.name for path in Path("run").iterdir()} == FILES | {"tensorboard"}
+    (events,) = Path("run/tensorboard").iterdir()
+    content = events.read_bytes()
+    assert all(name in content for name in (b"loss", b"accuracy", b"learning_rate"))
+
+
+def test_tensorboard_is_looked_for_before_the_work(fails, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert 'pip install "mlp-xp[tensorboard]"' in fails(*TINY, "--tensorboard", "--out", "run")
+    assert list(Path().iterdir()) == []
 
 
 def test_without_options_the_settings_are_the_defaults():
@@ -182,6 +284,34 @@ def test_a_loss_that_is_not_finite_is_pointed_out(mlp_xp):
         done = mlp_xp(*TINY, "--solver", "sgd", "--learning-rate", "1e30", "--out", "run")
     assert "not a finite number: try a smaller --learning-rate" in done.out
     assert done.status == 0
+    assert {path.name for path in Path("run").iterdir()} == FILES
+    assert load_model("run").n_iter_ == len(history_of(Path("run"))) < 12
+
+
+def test_a_diverged_network_keeps_validation_and_checkpoints(mlp_xp):
+    options = "--solver sgd --learning-rate 1e30 --validation 0.25 --checkpoint 1 --out run"
+    with np.errstate(all="ignore"):
+        done = mlp_xp(*TINY, *options.split())
+    assert "not a finite number" in done.out
+    assert (done.status, done.err) == (0, "")
+    assert {path.name for path in Path("run").iterdir()} == FILES | {"checkpoints"}
+
+
+def test_an_error_in_the_training_is_not_taken_for_divergence(fails, monkeypatch):
+    class Fails(Callback):
+        def on_epoch_end(self, model, record):
+            raise ValueError("something else")
+
+    monkeypatch.setattr(Settings, "callbacks", lambda self, folder: [Fails()])
+    assert "something else" in fails(*TINY, "--epochs", 2, "--out", "run")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("schedule", ["constant", "invscaling"])
+def test_no_schedule_warns_that_it_has_not_converged(schedule, mlp_xp):
+    done = mlp_xp(*TINY, "--schedule", schedule, "--epochs", 1, "--out", "run")
+    assert (done.status, done.err) == (0, "")
 
 
 def test_on_a_terminal_there_is_a_bar(mlp_xp, monkeypatch):
@@ -216,6 +346,7 @@ def test_ctrl_c_keeps_the_network_so_far(tmp_path):
     assert config["result"]["interrupted"] is True
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_at_the_end_of_the_step(mlp_xp, monkeypatch):
     steps = []
 

@@ -1,51 +1,29 @@
-"""Layers: each forward with its pullback, in one function, formula first.
-
-A layer takes its input and returns its output together with a *pullback*: the function that turns
-the gradient of the loss with respect to the output, ``dy``, into the gradients with respect to the
-input and the parameters. What the way back needs stays in the closure. Pullbacks are pure: they
-return gradients and accumulate nothing. (The name is the one of differential geometry; see e.g.
-the JAX "Autodiff Cookbook" on vector-Jacobian products.)
-
-Inputs are never written to. A layer may write to arrays that it has just made itself.
-"""
+"""Activations: elementwise functions, each with its pullback."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from mlp_xp._typing import Array, Namespace
 
 __all__ = [
     "ACTIVATIONS",
     "Activation",
-    "Dense",
-    "dense",
+    "ActivationPullback",
+    "elu",
+    "exp",
     "gelu",
     "identity",
+    "leaky_relu",
     "logistic",
     "relu",
     "sigmoid",
     "silu",
+    "softplus",
     "tanh",
 ]
-
-
-class Dense(NamedTuple):
-    """Parameters of a dense layer: ``W : (fan_in, fan_out)`` and ``b : (fan_out,)``."""
-
-    W: Array
-    b: Array
-
-
-class DensePullback(Protocol):
-    """``dy : (batch, fan_out)`` to ``dx : (batch, fan_in)``, or None, and the gradients."""
-
-    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
-        """Give the gradients with respect to the input and to the parameters."""
-        ...
-
 
 ActivationPullback = Callable[[Array], Array]
 
@@ -56,54 +34,6 @@ class Activation(Protocol):
     def __call__(self, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
         """Give the output, of the input's shape, and the pullback."""
         ...
-
-
-def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullback]:
-    r"""Affine map, :math:`y = x W + b`.
-
-    With :math:`\bar y = \partial L / \partial y`, the chain rule gives
-    :math:`\bar W = x^T \bar y`, :math:`\bar b = \sum_i \bar y_i` and :math:`\bar x = \bar y W^T`.
-
-    Parameters
-    ----------
-    params : Dense
-        ``W : (fan_in, fan_out)`` and ``b : (fan_out,)``, real floating.
-    x : (batch, fan_in)
-        Of the dtype of the parameters.
-    xp : namespace
-        The arrays' namespace.
-
-    Returns
-    -------
-    y : (batch, fan_out)
-    pullback : callable
-        ``pullback(dy, need_dx=...)`` gives ``(dx, Dense(dW, db))``; ``dx`` is None unless needed.
-        Without it the first layer saves the largest product of the whole backward pass.
-
-    References
-    ----------
-    Goodfellow, Bengio, Courville, "Deep Learning" (2016), section 6.5.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.layers import Dense, dense
-    >>> y, pullback = dense(Dense(xp.ones((2, 3)), xp.zeros(3)), xp.ones((1, 2)), xp=xp)
-    >>> y
-    array([[2., 2., 2.]])
-    >>> dx, grads = pullback(xp.ones((1, 3)), need_dx=True)
-    >>> dx, grads.b
-    (array([[3., 3.]]), array([1., 1., 1.]))
-    """
-    W, b = params
-    y = x @ W
-    y += b
-
-    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
-        dx = dy @ W.T if need_dx else None
-        return dx, Dense(x.T @ dy, xp.sum(dy, axis=0))
-
-    return y, pullback
 
 
 def identity(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
@@ -255,6 +185,112 @@ def gelu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     return y, pullback
 
 
+def exp(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
+    r"""Exponential function, :math:`y = e^x`, so :math:`\bar x = \bar y\, y`.
+
+    It makes a positive output, such as a rate, of a raw one. Being unbounded it is no activation
+    for hidden layers, and so not in `ACTIVATIONS`; above the logarithm of the largest number it
+    overflows.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.layers import exp
+    >>> y, pullback = exp(xp.asarray([0.0, -1e4]), xp=xp)
+    >>> y, pullback(xp.ones(2))
+    (array([1., 0.]), array([1., 0.]))
+    """
+    y = xp.exp(x)
+    return y, lambda dy: dy * y
+
+
+def softplus(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
+    r"""Smooth relu, :math:`y = \log(1 + e^x)`, so :math:`\bar x = \bar y / (1 + e^{-x})`.
+
+    Computed as :math:`\max(x, 0) + \log(1 + e^{-|x|})`, which cannot overflow. The derivative is
+    taken from the output, :math:`1 / (1 + e^{-x}) = 1 - e^{-y}`, so that the input need not be
+    kept.
+
+    References
+    ----------
+    Dugas, Bengio, Bélisle, Nadeau, Garcia, "Incorporating second-order functional knowledge for
+    better option pricing" (2000), equation 3.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.layers import softplus
+    >>> y, pullback = softplus(xp.asarray([-1e4, 1e4]), xp=xp)
+    >>> y, pullback(xp.ones(2))
+    (array([    0., 10000.]), array([0., 1.]))
+    """
+    y = xp.abs(x)
+    y *= -1.0
+    y = xp.log1p(xp.exp(y))
+    y += xp.maximum(x, 0.0)
+
+    def pullback(dy: Array) -> Array:
+        dx = xp.expm1(-y)
+        dx *= -1.0
+        dx *= dy
+        return dx
+
+    return y, pullback
+
+
+def leaky_relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
+    r"""Rectified linear unit that lets a hundredth through, :math:`y = \max(x, 0.01\,x)`.
+
+    So :math:`\bar x = \bar y` where :math:`x > 0`, else :math:`0.01\,\bar y`; at 0 the latter, as
+    in PyTorch.
+
+    References
+    ----------
+    Maas, Hannun, Ng, "Rectifier nonlinearities improve neural network acoustic models" (2013).
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.layers import leaky_relu
+    >>> y, pullback = leaky_relu(xp.asarray([-2.0, 2.0]), xp=xp)
+    >>> y, pullback(xp.ones(2))
+    (array([-0.02,  2.  ]), array([0.01, 1.  ]))
+    """
+    y = xp.maximum(x, x * 0.01)
+    return y, lambda dy: xp.where(y > 0.0, dy, dy * 0.01)
+
+
+def elu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
+    r"""Exponential linear unit, :math:`y = x` where :math:`x > 0`, else :math:`e^x - 1`.
+
+    So :math:`\bar x = \bar y\,(\min(y, 0) + 1)`, since the derivative of :math:`e^x - 1` is
+    :math:`y + 1`.
+
+    References
+    ----------
+    Clevert, Unterthiner, Hochreiter, "Fast and accurate deep network learning by exponential
+    linear units (ELUs)" (2016), arXiv:1511.07289.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.layers import elu
+    >>> y, pullback = elu(xp.asarray([-1e4, 2.0]), xp=xp)
+    >>> y, pullback(xp.ones(2))
+    (array([-1.,  2.]), array([0., 1.]))
+    """
+    y = xp.expm1(xp.minimum(x, 0.0))
+    y += xp.maximum(x, 0.0)
+
+    def pullback(dy: Array) -> Array:
+        dx = xp.minimum(y, 0.0)
+        dx += 1.0
+        dx *= dy
+        return dx
+
+    return y, pullback
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "identity": identity,
     "logistic": logistic,
@@ -262,4 +298,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": relu,
     "gelu": gelu,
     "silu": silu,
+    "softplus": softplus,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
 }

@@ -1,0 +1,37 @@
+"""What scikit-learn 1.9 has and earlier releases lack, or a stand-in that does nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["CallbackSupportMixin", "check_same_namespace", "with_callbacks"]
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.utils._array_api import check_same_namespace
+except ImportError:
+
+    class _Context:
+        """A task that nobody listens to."""
+
+        def subcontext(self, **settings: Any) -> _Context:
+            return self
+
+        def call_on_fit_task_begin(self, **facts: Any) -> None:
+            pass
+
+        def call_on_fit_task_end(self, **facts: Any) -> bool:
+            return False
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """An estimator without scikit-learn's callbacks."""
+
+        def _init_callback_context(self, **settings: Any) -> _Context:
+            return _Context()
+
+    def with_callbacks(method: Any) -> Any:
+        """Leave a method as it is."""
+        return method
+
+    def check_same_namespace(X: Any, estimator: Any, *, attribute: str, method: str) -> None:
+        """Check nothing."""

@@ -1,0 +1,277 @@
+"""What a network is made of: frozen descriptions, each with its weights and its way forward.
+
+A block is called with its parameters, its input and a `Pass`, and returns its output, the pullback,
+and the moments that a batch normalisation has measured. Everything that learns lies in the
+parameters; a block without any has ``has_params`` False and takes ``()``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from mlp_xp._random import constant
+from mlp_xp._typing import Array, Namespace, Tree
+from mlp_xp.layers import (
+    ACTIVATIONS,
+    Activation,
+    ActivationPullback,
+    Dense,
+    Moments,
+    Norm,
+    apply_norm,
+    batch_norm,
+    dropout,
+    layer_norm,
+)
+
+__all__ = [
+    "Activate",
+    "BatchNorm",
+    "Block",
+    "BlockPullback",
+    "Dropout",
+    "LayerNorm",
+    "Linear",
+    "Pass",
+    "Residual",
+    "chain",
+]
+
+Measured = tuple[Moments, ...]
+
+
+class BlockPullback(Protocol):
+    """``dy`` to ``dx``, or None where it is not needed, and the gradients of the parameters."""
+
+    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+        """Give the gradients with respect to the input and to the parameters."""
+        ...
+
+
+class Pass(NamedTuple):
+    """How a pass through the network is done.
+
+    ``dense`` is the dense layer or a kernel that does the same; ``moments`` are the running ones,
+    one for each batch normalisation. In training, batch normalisation measures its own moments,
+    with the ``weights : (batch,)``, and ``keys : (dropouts,)`` int32 choose what is dropped.
+    """
+
+    xp: Namespace
+    dense: Callable[..., tuple[Array, Any]]
+    moments: Measured = ()
+    is_training: bool = False
+    weights: Array | None = None
+    keys: Array | None = None
+
+
+class Block(Protocol):
+    """A part of a network; hashable."""
+
+    has_params: ClassVar[bool]
+
+    def __hash__(self) -> int: ...
+
+    def init(self, uniform: Callable[..., Any]) -> Tree:
+        """Draw the initial parameters, NumPy arrays in float64, with a generator's `uniform`."""
+        ...
+
+    def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+        """Give the output, the pullback, and what a batch normalisation has measured."""
+        ...
+
+
+def _without_params(pullback: ActivationPullback) -> BlockPullback:
+    return lambda dy, *, need_dx: (pullback(dy) if need_dx else None, ())
+
+
+@dataclass(frozen=True)
+class Linear:
+    r"""A dense layer, its weights uniform in :math:`\pm\sqrt{f / (\text{in} + \text{out})}`."""
+
+    fan_in: int
+    fan_out: int
+    factor: float = 6.0
+    has_params: ClassVar[bool] = True
+
+    def init(self, uniform: Callable[..., Any]) -> Dense:
+        """Draw weights and biases from one range, as scikit-learn does."""
+        bound = math.sqrt(self.factor / (self.fan_in + self.fan_out))
+        W = uniform(-bound, bound, (self.fan_in, self.fan_out))
+        return Dense(W, uniform(-bound, bound, (self.fan_out,)))
+
+    def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+        """See `mlp_xp.layers.dense`."""
+        return *how.dense(params, x, xp=how.xp), ()
+
+
+@dataclass(frozen=True)
+class Activate:
+    """An activation: one of `mlp_xp.layers.ACTIVATIONS`, or a function of the same contract."""
+
+    function: str | Activation
+    has_params: ClassVar[bool] = False
+
+    def init(self, uniform: Callable[..., Any]) -> Tree:
+        """Draw nothing."""
+        return ()
+
+    def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+        """Apply it to each number."""
+        function = self.function
+        y, pullback = (ACTIVATIONS[function] if isinstance(function, str) else function)(
+            x, xp=how.xp
+        )
+        return y, _without_params(pullback), ()
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """In training, drops a share of what comes in; ``number`` is the position of its key."""
+
+    rate: float
+    number: int
+    has_params: ClassVar[bool] = False
+
+    def init(self, uniform: Callable[..., Any]) -> Tree:
+        """Draw nothing."""
+        return ()
+
+    def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+        """See `mlp_xp.layers.dropout`."""
+        if not how.is_training:
+            return x, _without_params(lambda dy: dy), ()
+        assert how.keys is not None
+        y, pullback = dropout(x, how.keys[self.number], self.rate, xp=how.xp)
+        return y, _without_params(pullback), ()
+
+
+class _Normalization:
+    """What the two normalisations share: a scale of 1 and a shift of 0 for each number."""
+
+    width: int
+    has_params: ClassVar[bool] = True
+
+    def init(self, uniform: Callable[..., Any]) -> Norm:
+        """Start with a scale of 1 and a shift of 0, and leave the draws to the other blocks."""
+        scale: Any = constant(1.0, self.width)
+        shift: Any = constant(0.0, self.width)
+        return Norm(scale, shift)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Normalization):
+    """Layer normalisation: each sample by its own moments."""
+
+    width: int
+
+    def __call__(self, params: Norm, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+        """See `mlp_xp.layers.layer_norm`."""
+        return *layer_norm(params, x, xp=how.xp), ()
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Normalization):
+    """Batch normalisation; ``number`` is the position of its running moments."""
+
+    width: int
+    number: int
+
+    def __call__(self, params: Norm, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+        """See `mlp_xp.layers.batch_norm`."""
+        if not how.is_training:
+            y = apply_norm(params, how.moments[self.number], x, xp=how.xp)
+            return y, _no_way_back, ()
+        y, pullback, moments = batch_norm(params, x, how.weights, xp=how.xp)
+        return y, pullback, (moments,)
+
+
+def _no_way_back(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+    raise RuntimeError("Batch normalisation with running moments is for prediction only.")
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What the inner blocks give, added to what they were given: :math:`y = x + f(x)`.
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Deep residual learning for image recognition" (2016), arXiv:1512.03385.
+    """
+
+    blocks: tuple[Block, ...]
+    has_params: ClassVar[bool] = True
+
+    def init(self, uniform: Callable[..., Any]) -> Tree:
+        """Draw what the inner blocks need."""
+        return tuple(block.init(uniform) for block in self.blocks if block.has_params)
+
+    def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+        """Run the inner blocks and add."""
+        y, pull, measured = chain(self.blocks, params, x, how)
+
+        def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+            dx, grads = pull(dy, need_dx=need_dx)
+            return None if dx is None else dx + dy, grads
+
+        return x + y, pullback, measured
+
+
+def chain(
+    blocks: tuple[Block, ...], params: Tree, x: Array, how: Pass
+) -> tuple[Array, BlockPullback, Measured]:
+    """Run blocks one after the other.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+    params : tuple
+        Those of the blocks that have any, in order; what is left over is not used.
+    x : (batch, inputs)
+    how : Pass
+
+    Returns
+    -------
+    y : (batch, outputs)
+    pullback : callable
+        ``pullback(dy, need_dx=...)`` gives ``(dx, grads)``. Nothing is computed for what lies
+        before the first parameters unless ``dx`` is needed.
+    measured : tuple of Moments
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.blocks import Activate, Linear, Pass, chain
+    >>> from mlp_xp.layers import Dense, dense
+    >>> blocks = (Linear(2, 3), Activate("relu"))
+    >>> params = (Dense(xp.ones((2, 3)), xp.zeros(3)),)
+    >>> y, pullback, _ = chain(blocks, params, xp.ones((1, 2)), Pass(xp, dense))
+    >>> y, pullback(y, need_dx=True)[0]
+    (array([[2., 2., 2.]]), array([[6., 6.]]))
+    """
+    remaining = iter(params)
+    pullbacks: list[tuple[BlockPullback, bool]] = []
+    measured: Measured = ()
+    n_params = 0
+    for block in blocks:
+        own = next(remaining) if block.has_params else ()
+        x, pullback, moments = block(own, x, how)
+        # Whether something before this block has to know its dx.
+        pullbacks.append((pullback, n_params > 0))
+        n_params += block.has_params
+        measured += moments
+
+    def pull(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+        grads = []
+        dx: Array | None = dy
+        for (pullback, before), block in zip(reversed(pullbacks), reversed(blocks), strict=True):
+            if dx is None:
+                break
+            dx, grad = pullback(dx, need_dx=need_dx or before)
+            if block.has_params:
+                grads.append(grad)
+        return dx, tuple(reversed(grads))
+
+    return x, pull, measured

@@ -1,0 +1,8 @@
+"""The estimators: what most users need of this library."""
+
+from mlp_xp.estimators._classifier import MLPClassifier
+from mlp_xp.estimators._regressor import MLPRegressor
+
+__all__ = ["MLP", "MLPClassifier", "MLPRegressor"]
+
+MLP = MLPClassifier

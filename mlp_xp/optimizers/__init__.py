@@ -1,0 +1,46 @@
+"""Update rules: frozen settings, pure functions of one array each, one family a file.
+
+A rule has two halves. `coefficients` runs on the host in plain Python floats, once for each step:
+everything that depends only on the step's number (the scheduled rate, Adam's bias corrections) is
+there, at full precision. `update` runs on the device and does only array work with these numbers,
+which arrive as 0-d arrays, so that a compiled step never sees a host constant change.
+
+The old parameters, gradients and slots are donated: `update` may write to them.
+"""
+
+from mlp_xp.optimizers._adam import Adam, AdamW
+from mlp_xp.optimizers._base import Kind, Optimizer
+from mlp_xp.optimizers._lion import Lion
+from mlp_xp.optimizers._muon import Muon
+from mlp_xp.optimizers._rmsprop import RMSprop
+from mlp_xp.optimizers._sgd import SGD
+from mlp_xp.optimizers._tree import Updated, averaged, clip, init_slots, kinds, update_tree
+
+__all__ = [
+    "OPTIMIZERS",
+    "RULES",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Kind",
+    "Lion",
+    "Muon",
+    "Optimizer",
+    "RMSprop",
+    "Updated",
+    "averaged",
+    "clip",
+    "init_slots",
+    "kinds",
+    "update_tree",
+]
+
+OPTIMIZERS: dict[str, type[SGD | Adam | RMSprop | Lion | Muon]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "lion": Lion,
+    "muon": Muon,
+}
+RULES = tuple(OPTIMIZERS.values())

@@ -1,0 +1,132 @@
+"""Adam, and Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlp_xp._typing import Array, Namespace
+from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
+
+__all__ = ["Adam", "AdamW"]
+
+
+@dataclass(frozen=True)
+class Adam:
+    r"""Adaptive moment estimation, in the form that folds the bias corrections into the rate.
+
+    :math:`m \leftarrow \beta_1 m + (1 - \beta_1) g`,
+    :math:`v \leftarrow \beta_2 v + (1 - \beta_2) g^2`,
+    :math:`p \leftarrow p - \eta_t\, m / (\sqrt v + \epsilon)` with
+    :math:`\eta_t = \eta \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)`.
+
+    Parameters
+    ----------
+    beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
+    epsilon : float of at least 0, default=1e-8
+
+    References
+    ----------
+    Kingma, Ba, "Adam" (2015), arXiv:1412.6980, end of section 2. Scikit-learn uses this form;
+    PyTorch adds epsilon after the correction of v instead, which differs by less than epsilon.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.optimizers import Adam
+    >>> rule = Adam(epsilon=0.0)
+    >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.1, t=1)]
+    >>> slots = (xp.zeros(1), xp.zeros(1))
+    >>> p, _ = rule.update(xp.asarray([1.0]), xp.asarray([2.0]), slots, coefs, xp=xp)
+    >>> round(float(p[0]), 6)
+    0.9
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_slots: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        check_decay("beta_1", self.beta_1)
+        check_decay("beta_2", self.beta_2)
+        check_at_least_0("epsilon", self.epsilon)
+
+    def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
+        """Give the rate with both bias corrections."""
+        return (learning_rate * math.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t),)
+
+    def update(
+        self,
+        p: Array,
+        g: Array,
+        slots: Slots,
+        coefs: Slots,
+        *,
+        kind: Kind = "matrix",
+        xp: Namespace,
+    ) -> tuple[Array, Slots]:
+        """Move along the normalised first moment; see the class."""
+        m, v = slots
+        m *= self.beta_1
+        m += (1.0 - self.beta_1) * g
+        g *= g
+        g *= 1.0 - self.beta_2
+        v *= self.beta_2
+        v += g
+        size = xp.sqrt(v)
+        size += self.epsilon
+        direction = m / size
+        direction *= coefs[0]
+        p -= direction
+        return p, (m, v)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay: first :math:`p \leftarrow (1 - \eta \lambda)\, p`.
+
+    Only matrices decay; biases do not.
+
+    Parameters
+    ----------
+    beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
+    epsilon : float of at least 0, default=1e-8
+    weight_decay : float of at least 0, default=0.01
+
+    References
+    ----------
+    Loshchilov, Hutter, "Decoupled weight decay regularization" (2019), arXiv:1711.05101.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers import AdamW
+    >>> AdamW(weight_decay=0.5).coefficients(learning_rate=0.1, t=1)[1]
+    0.95
+    """
+
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least_0("weight_decay", self.weight_decay)
+
+    def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
+        """Give Adam's rate, and what the matrices shrink by."""
+        return (*super().coefficients(learning_rate, t), 1.0 - learning_rate * self.weight_decay)
+
+    def update(
+        self,
+        p: Array,
+        g: Array,
+        slots: Slots,
+        coefs: Slots,
+        *,
+        kind: Kind = "matrix",
+        xp: Namespace,
+    ) -> tuple[Array, Slots]:
+        """Shrink a matrix, then move as Adam does."""
+        if self.weight_decay and kind != "vector":
+            p *= coefs[1]
+        return super().update(p, g, slots, coefs, kind=kind, xp=xp)

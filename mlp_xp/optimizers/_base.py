@@ -1,0 +1,48 @@
+"""What an update rule is, and the checks that the rules share."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, TypeAlias
+
+from mlp_xp._typing import Array, Namespace
+
+__all__ = ["Kind", "Optimizer", "Slots", "check_at_least_0", "check_decay"]
+
+Slots: TypeAlias = tuple[Array, ...]
+
+# What an array of parameters is: the output layer's matrix, another matrix, or a vector (a bias, a
+# gain). Rules that orthogonalise or decay treat them differently.
+Kind: TypeAlias = Literal["matrix", "vector", "head"]
+
+
+class Optimizer(Protocol):
+    """An update rule: host-side coefficients of a step, device-side update of one array."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def n_slots(self) -> int:
+        """How many arrays of the parameter's shape the rule keeps."""
+        ...
+
+    def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
+        """Give the numbers of step ``t``, from 1, that `update` needs."""
+        ...
+
+    def update(
+        self, p: Array, g: Array, slots: Slots, coefs: Slots, *, kind: Kind = ..., xp: Namespace
+    ) -> tuple[Array, Slots]:
+        """Give the new parameter and slots; all but ``coefs`` are donated."""
+        ...
+
+
+def check_decay(name: str, value: float) -> None:
+    """Refuse what is no share that may be kept at each step."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} is {value!r}, and must be at least 0 and below 1.")
+
+
+def check_at_least_0(name: str, value: float) -> None:
+    """Refuse what is negative, or NaN."""
+    if not value >= 0.0:
+        raise ValueError(f"{name} is {value!r}, and must be at least 0.")

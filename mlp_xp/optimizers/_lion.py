@@ -1,0 +1,81 @@
+"""The sign of a momentum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlp_xp._typing import Array, Namespace
+from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
+
+__all__ = ["Lion"]
+
+
+@dataclass(frozen=True)
+class Lion:
+    r"""The sign of a momentum: every number moves by the learning rate, up or down.
+
+    :math:`c = \beta_1 m + (1 - \beta_1) g`,
+    :math:`p \leftarrow (1 - \eta \lambda)\, p - \eta\, \mathrm{sign}(c)`,
+    :math:`m \leftarrow \beta_2 m + (1 - \beta_2) g`.
+
+    Only matrices decay; biases do not. The authors advise a learning rate 3 to 10 times smaller
+    than Adam's, and a weight decay larger by as much.
+
+    Parameters
+    ----------
+    beta_1, beta_2 : float in [0, 1), default=0.9, 0.99
+    weight_decay : float of at least 0, default=0
+
+    References
+    ----------
+    Chen et al., "Symbolic discovery of optimization algorithms" (2023), arXiv:2302.06675,
+    program 1.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.optimizers import Lion
+    >>> rule = Lion(beta_2=0.75)
+    >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.5, t=1)]
+    >>> rule.update(xp.asarray([1.0]), xp.asarray([2.0]), (xp.zeros(1),), coefs, xp=xp)
+    (array([0.5]), (array([0.5]),))
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    weight_decay: float = 0.0
+    n_slots: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_decay("beta_1", self.beta_1)
+        check_decay("beta_2", self.beta_2)
+        check_at_least_0("weight_decay", self.weight_decay)
+
+    def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
+        """Give the learning rate, and what the matrices shrink by."""
+        return learning_rate, 1.0 - learning_rate * self.weight_decay
+
+    def update(
+        self,
+        p: Array,
+        g: Array,
+        slots: Slots,
+        coefs: Slots,
+        *,
+        kind: Kind = "matrix",
+        xp: Namespace,
+    ) -> tuple[Array, Slots]:
+        """Move by the learning rate; see the class."""
+        (m,) = slots
+        mixed = self.beta_1 * m
+        mixed += (1.0 - self.beta_1) * g
+        direction = xp.sign(mixed)
+        direction *= coefs[0]
+        if self.weight_decay and kind != "vector":
+            p *= coefs[1]
+        p -= direction
+        m *= self.beta_2
+        g *= 1.0 - self.beta_2
+        m += g
+        return p, (m,)

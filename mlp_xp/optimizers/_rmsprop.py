@@ -1,0 +1,88 @@
+"""Gradients divided by the running root of their mean square."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlp_xp._typing import Array, Namespace
+from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
+
+__all__ = ["RMSprop"]
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    r"""Gradients divided by the running root of their mean square, as PyTorch writes it.
+
+    :math:`v \leftarrow \rho v + (1 - \rho) g^2`, :math:`d = g / (\sqrt v + \epsilon)`, then
+    :math:`p \leftarrow p - \eta d`, or with momentum :math:`b \leftarrow \mu b + d` and
+    :math:`p \leftarrow p - \eta b`.
+
+    Parameters
+    ----------
+    rho : float in [0, 1), default=0.9
+        PyTorch calls it ``alpha``, and takes 0.99.
+    epsilon : float of at least 0, default=1e-8
+    momentum : float in [0, 1), default=0
+
+    References
+    ----------
+    Tieleman, Hinton, "Lecture 6.5 - rmsprop", Neural Networks for Machine Learning, Coursera
+    (2012).
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.optimizers import RMSprop
+    >>> rule = RMSprop(rho=0.75, epsilon=0.0)
+    >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.1, t=1)]
+    >>> rule.update(xp.asarray([1.0]), xp.asarray([2.0]), (xp.zeros(1),), coefs, xp=xp)
+    (array([0.8]), (array([1.]),))
+    """
+
+    rho: float = 0.9
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_decay("rho", self.rho)
+        check_at_least_0("epsilon", self.epsilon)
+        check_decay("momentum", self.momentum)
+
+    @property
+    def n_slots(self) -> int:
+        """The mean square, and the velocity if there is momentum."""
+        return 2 if self.momentum else 1
+
+    def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
+        """Give the learning rate."""
+        return (learning_rate,)
+
+    def update(
+        self,
+        p: Array,
+        g: Array,
+        slots: Slots,
+        coefs: Slots,
+        *,
+        kind: Kind = "matrix",
+        xp: Namespace,
+    ) -> tuple[Array, Slots]:
+        """Move along the gradient of unit size; see the class."""
+        v = slots[0]
+        square = g * g
+        square *= 1.0 - self.rho
+        v *= self.rho
+        v += square
+        size = xp.sqrt(v)
+        size += self.epsilon
+        g /= size
+        if not self.momentum:
+            g *= coefs[0]
+            p -= g
+            return p, (v,)
+        b = slots[1]
+        b *= self.momentum
+        b += g
+        p -= coefs[0] * b
+        return p, (v, b)

@@ -1,0 +1,184 @@
+"""Walks over trees of parameters: the update of all of them, clipping, and averaging."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from mlp_xp._typing import Array, Namespace, Tree
+from mlp_xp.optimizers._base import Kind, Optimizer, Slots
+from mlp_xp.tree import leaves, map_leaves, rebuild
+
+__all__ = ["Updated", "averaged", "clip", "init_slots", "kinds", "update_tree"]
+
+
+class Updated(NamedTuple):
+    """What an update of the whole tree gives."""
+
+    params: Tree
+    slots: tuple[Tree, ...]
+    penalty: Array | float
+
+
+def init_slots(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> tuple[Tree, ...]:
+    """Give the rule's slots before the first step: trees of zeros like the parameters."""
+    return tuple(map_leaves(xp.zeros_like, params) for _ in range(optimizer.n_slots))
+
+
+def kinds(params: Tree) -> list[Kind]:
+    """Tell what each leaf is; the last matrix of the tree is the head.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.optimizers import kinds
+    >>> W, b = xp.zeros((2, 2)), xp.zeros(2)
+    >>> kinds(((W, b), (b, (W, b)), (W, b)))
+    ['matrix', 'vector', 'vector', 'matrix', 'vector', 'head', 'vector']
+    """
+    found: list[Kind] = ["matrix" if p.ndim > 1 else "vector" for p in leaves(params)]
+    matrices = [i for i, kind in enumerate(found) if kind == "matrix"]
+    if matrices:
+        found[matrices[-1]] = "head"
+    return found
+
+
+def update_tree(
+    optimizer: Optimizer,
+    params: Tree,
+    grads: Tree,
+    slots: tuple[Tree, ...],
+    coefs: Slots,
+    l2: Array | None = None,
+    *,
+    xp: Namespace,
+) -> Updated:
+    r"""Update all parameters, with an L2 penalty :math:`\tfrac12 \lambda \sum W^2` on matrices.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    params, grads : trees of arrays of one structure; donated
+    slots : tuple of such trees, `optimizer.n_slots` of them; donated
+    coefs : tuple of 0-d arrays
+        What `optimizer.coefficients` gave for this step.
+    l2 : 0-d array, optional
+        The factor of the penalty. None leaves it out.
+    xp : namespace
+
+    Returns
+    -------
+    Updated
+        The new parameters and slots, and the penalty of the old parameters.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.optimizers import SGD, update_tree
+    >>> params, grads = (xp.asarray([[2.0]]), xp.asarray([2.0])), (xp.zeros((1, 1)), xp.zeros(1))
+    >>> rule, rate, l2 = SGD(momentum=0.0), xp.asarray(0.1), xp.asarray(1.0)
+    >>> update_tree(rule, params, grads, (), (rate,), l2, xp=xp)
+    Updated(params=(array([[1.8]]), array([2.])), slots=(), penalty=np.float64(2.0))
+    """
+    penalty: Array | float = 0.0
+    new_params = []
+    new_slots = []
+    trees = (params, grads, *slots)
+    for kind, p, g, *old in zip(kinds(params), *map(leaves, trees), strict=True):
+        if l2 is not None and kind != "vector":
+            flat = xp.reshape(p, (-1,))
+            penalty = penalty + 0.5 * l2 * xp.vecdot(flat, flat)
+            g += l2 * p
+        new, kept = optimizer.update(p, g, tuple(old), coefs, kind=kind, xp=xp)
+        new_params.append(new)
+        new_slots.append(kept)
+    by_slot = zip(*new_slots, strict=True)
+    return Updated(
+        rebuild(params, new_params),
+        tuple(rebuild(params, values) for values in by_slot),
+        penalty,
+    )
+
+
+def clip(grads: Tree, max_norm: float, *, xp: Namespace) -> tuple[Tree, Array]:
+    r"""Scale all gradients by one factor so that their joint L2 norm is at most a given one.
+
+    :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, the norm taken over all leaves together.
+
+    Parameters
+    ----------
+    grads : tree of arrays; donated
+    max_norm : float above 0
+        The :math:`c` above.
+    xp : namespace
+
+    Returns
+    -------
+    grads : tree of arrays
+        NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN.
+    norm : 0-d array
+        What the norm was.
+
+    References
+    ----------
+    Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks" (2013),
+    arXiv:1211.5063, algorithm 1.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.optimizers import clip
+    >>> clip((xp.asarray([[3.0]]), xp.asarray([4.0])), 1.0, xp=xp)
+    ((array([[0.6]]), array([0.8])), np.float64(5.0))
+    """
+    if not 0.0 < max_norm < math.inf:
+        raise ValueError(f"max_norm is {max_norm!r}, and must be above 0 and finite.")
+    flat = [xp.reshape(g, (-1,)) for g in leaves(grads)]
+    norm = xp.sqrt(sum(xp.vecdot(g, g) for g in flat))
+    # The larger of both is never 0, and a maximum, unlike a comparison, lets NaN through.
+    factor = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
+
+    def scaled(g: Array) -> Array:
+        g *= factor
+        return g
+
+    return map_leaves(scaled, grads), norm
+
+
+def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
+    r"""Move an exponential moving average of the parameters: :math:`a \leftarrow a + r (p - a)`.
+
+    Parameters
+    ----------
+    average : tree of arrays; donated
+    params : tree of arrays of the same structure
+        Not written to.
+    rate : 0-d array from 0 to 1
+        The :math:`r` above, 1 minus the decay.
+    xp : namespace
+
+    Returns
+    -------
+    tree of arrays
+
+    References
+    ----------
+    Polyak, Juditsky, "Acceleration of stochastic approximation by averaging" (1992), for the idea;
+    here with exponential weights.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.optimizers import averaged
+    >>> averaged((xp.asarray([1.0]),), (xp.asarray([3.0]),), xp.asarray(0.25), xp=xp)
+    (array([1.5]),)
+    """
+
+    def moved(pair: tuple[Array, Array]) -> Array:
+        a, p = pair
+        change = p - a
+        change *= rate
+        a += change
+        return a
+
+    return rebuild(average, map(moved, zip(leaves(average), leaves(params), strict=True)))

@@ -1,0 +1,190 @@
+"""How an estimator predicts and is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import get_scorer
+from sklearn.utils import estimator_html_repr
+from sklearn.utils.validation import check_is_fitted
+
+from mlp_xp._scikit import check_same_namespace
+from mlp_xp._typing import Array
+from mlp_xp.backends import Backend, get_backend
+from mlp_xp.fitting import Fitting
+from mlp_xp.inference import predict
+from mlp_xp.scoring import Predictions
+from mlp_xp.summary import Summary, summarize
+from mlp_xp.validation import check_weights, check_x
+
+__all__ = ["Prediction"]
+
+Metrics = str | Callable[..., float] | Sequence[str] | Mapping[str, str | Callable[..., float]]
+
+
+class Prediction(Fitting):
+    """The predicting half of an estimator."""
+
+    _metric_name: str
+
+    def _outputs(
+        self,
+        X: Any,
+        method: str,
+        *,
+        raw: bool = False,
+        depth: int | None = None,
+        to: Backend | None = None,
+    ) -> Array:
+        """Run the network; the result is where X is."""
+        check_is_fitted(self)
+        caller = get_backend(X)
+        check_same_namespace(X, self, attribute="_any_learned", method=method)
+        X = check_x(self, X, reset=False)
+        backend = self._backend_for(X)
+        return predict(
+            backend,
+            self._network,
+            None if raw else self._loss,
+            self._params,
+            X,
+            self._scaling,
+            moments=tuple(self.moments_),
+            depth=depth,
+            to=to or caller,
+            dtype=self._dtype if backend.has_float64 else "float32",
+        )
+
+    @property
+    def _any_learned(self) -> Any:
+        return self.coefs_[0]
+
+    def hidden_activations(self, X: Any, layer: int = -1) -> Array:
+        """Give what a hidden layer makes of the input.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        layer : int, default=-1
+            Which hidden layer, from 0; negative numbers count from the last.
+
+        Returns
+        -------
+        (samples, width) array
+            Behind normalisation, activation and residual connection; in the library and on the
+            device of X.
+
+        Raises
+        ------
+        IndexError
+            If there is no such layer.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLPRegressor
+        >>> model = MLPRegressor(hidden_layer_sizes=(5, 3), max_iter=2, learning_rate="cosine")
+        >>> model = model.fit([[0.0], [1.0]], [0, 1])
+        >>> model.hidden_activations([[0.5]]).shape, model.hidden_activations([[0.5]], 0).shape
+        ((1, 3), (1, 5))
+        """
+        check_is_fitted(self)
+        n_hidden = self.n_layers_ - 2
+        if not -n_hidden <= layer < n_hidden:
+            raise IndexError(
+                f"layer is {layer}, and there are {n_hidden} hidden layers: use 0 to "
+                f"{n_hidden - 1}."
+            )
+        return self._outputs(X, "hidden_activations", depth=layer % n_hidden + 1)
+
+    def evaluate(
+        self, X: Any, y: Any, sample_weight: Any = None, *, metrics: Metrics | None = None
+    ) -> dict[str, float]:
+        """Give loss and scores in one pass over the data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, outputs)
+        sample_weight : array-like of shape (samples,), optional
+        metrics : str, callable, list of str, or dict of them, optional
+            Names of scikit-learn's scorers, e.g. ``"roc_auc_ovr"``, or callables
+            ``scorer(estimator, X, y)``; default what `score` gives.
+
+        Returns
+        -------
+        dict
+            From ``"loss"`` and the metrics' names to their values. The loss is without penalty.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=5, learning_rate="cosine").fit(X, y)
+        >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
+        ['loss', 'accuracy', 'neg_log_loss']
+        """
+        here = get_backend("numpy")
+        logits: Any = self._outputs(X, "evaluate", raw=True, to=here)
+        n_samples = logits.shape[0]
+        truth = self._check_y(y, n_samples)
+        weights = check_weights(sample_weight, n_samples)
+        targets: Any = self._encode(truth)
+        shares: Any = None if weights is None else weights.astype(logits.dtype)
+        value: Any = self._loss(logits, targets, shares, xp=here.xp)[0]
+        outputs: Any = self._loss.activate(logits, xp=here.xp)
+        predictions = Predictions(self, logits, outputs)
+        scores = {"loss": float(value)}
+        if metrics is None:
+            return scores | {self._metric_name: self._metric(truth, predictions.predict(), weights)}
+        for name, metric in _named(metrics).items():
+            scorer = metric if callable(metric) else get_scorer(metric)
+            scores[name] = predictions.score(scorer, X, truth, weights)
+        return scores
+
+    def summary(self) -> Summary:
+        """Describe the fitted network: layers, parameters, memory, work for a sample.
+
+        Returns
+        -------
+        Summary
+            Prints as a table, and shows as one in a notebook.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLPRegressor
+        >>> model = MLPRegressor(hidden_layer_sizes=3, max_iter=1, learning_rate="cosine")
+        >>> model.fit([[0.0], [1.0]], [0, 1]).summary()
+        layer            output  parameters  flops a sample
+        ---------------------------------------------------
+        hidden 0: dense       3           6               6
+          relu                3
+        output: dense         1           4               6
+        ---------------------------------------------------
+        in all                           10              12
+        training: 30 flops a sample, 240 B of parameters and optimizer state, 112 B kept of a batch
+        """
+        check_is_fitted(self)
+        last = self.history_[-1].n_samples if self.history_ else 1
+        batch_size = 200 if self.batch_size == "auto" else int(self.batch_size)
+        return summarize(
+            self._network,
+            itemsize=np.dtype(self._dtype).itemsize,
+            batch_size=min(batch_size, last),
+            n_copies=1 + self._make_solver().n_slots + (self.ema_decay is not None),
+        )
+
+    def _html_repr(self) -> str:
+        """Show what scikit-learn shows, and the network once there is one."""
+        shown = str(estimator_html_repr(self))
+        return shown + self.summary()._repr_html_() if hasattr(self, "coefs_") else shown
+
+
+def _named(metrics: Metrics) -> Mapping[str, Any]:
+    if isinstance(metrics, Mapping):
+        return metrics
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = [metrics]  # type: ignore[list-item]
+    return {getattr(metric, "__name__", str(metric)): metric for metric in metrics}

@@ -1,0 +1,423 @@
+"""A fit in progress: epochs, validation, early stopping, callbacks."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer
+
+from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.batches import Data, place, plan_epoch
+from mlp_xp.inference import predict
+from mlp_xp.lbfgs import minimize
+from mlp_xp.network import Params
+from mlp_xp.scoring import Predictions
+from mlp_xp.settings import ADAPTIVE, LBFGS
+from mlp_xp.training import Plateau, Record, Trainer, interrupts
+from mlp_xp.tree import leaves, map_leaves
+
+__all__ = ["Run", "Validation"]
+
+_MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
+
+
+class Validation:
+    """Held-out samples, and what the network makes of them.
+
+    Parameters
+    ----------
+    model : estimator
+    trainer : Trainer
+    sample : Sample
+        Checked; inputs may be anywhere.
+    """
+
+    def __init__(self, model: Any, trainer: Trainer, sample: Any) -> None:
+        self._model = model
+        self._trainer = trainer
+        self._y = sample.y
+        self._weights = sample.weights
+        backend, dtype = trainer.backend, trainer.dtype
+        data = place(backend, sample.X, model._encode(sample.y), dtype, model.placement)
+        self._x = data.x
+        self._targets = backend.put(data.y)
+        self._loss_weights = None
+        if sample.weights is not None:
+            self._loss_weights = backend.put(sample.weights, dtype)
+        self._scorer: Callable[..., float] | None = None
+        if callable(model.scoring):
+            self._scorer = model.scoring
+        elif model.scoring not in (None, "loss"):
+            self._scorer = get_scorer(model.scoring)
+        if self._scorer is not None:  # One that cannot be used fails now, not after an epoch.
+            self.measure()
+
+    @classmethod
+    def of(cls, model: Any, trainer: Trainer, sample: Any) -> Validation | None:
+        """Give the validation on a sample, or None where there is none."""
+        return None if sample is None else cls(model, trainer, sample)
+
+    def measure(self) -> tuple[float, float]:
+        """Give loss and score of the network as it now is; a higher score is better."""
+        trainer, model = self._trainer, self._model
+        backend, loss = trainer.backend, trainer.rules.loss
+        logits = predict(
+            backend,
+            trainer.rules.network,
+            None,
+            trainer.learned,
+            self._x,
+            trainer.scaling,
+            moments=trainer.state.moments,
+            dtype=trainer.dtype,
+        )
+        with backend.scope():
+            average, _ = loss(logits, self._targets, self._loss_weights, xp=backend.xp)
+            outputs = loss.activate(logits, xp=backend.xp)
+        value = float(backend.get(average))
+        if model.scoring == "loss":
+            return value, -value
+        host = backend.get(outputs)
+        if not np.all(np.isfinite(host)):
+            return value, np.nan
+        predictions = Predictions(model, backend.get(logits), host)
+        if self._scorer is None:
+            score = model._metric(self._y, predictions.predict(), self._weights)
+        else:
+            score = predictions.score(self._scorer, self._x, self._y, self._weights)
+        return value, float(score)
+
+
+class Run:
+    """One fit of an estimator.
+
+    Parameters
+    ----------
+    model : estimator
+        Prepared; its learned attributes are set as the fit goes.
+    trainer : Trainer
+    data : Data
+    weights : (samples,) array or None
+    validation : Validation or None
+    given : tuple
+        X, y and sample_weight as the caller gave them, for scikit-learn's callbacks.
+    to : Backend
+        Where the caller's data are.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        trainer: Trainer,
+        data: Data,
+        weights: np.ndarray | None,
+        validation: Validation | None,
+        *,
+        given: tuple[Any, Any, Any],
+        to: Backend,
+    ) -> None:
+        self.model = model
+        self.trainer = trainer
+        self.data = data
+        self.weights = weights
+        self.validation = validation
+        self.given = given
+        self.to = to
+        self.callbacks = list(model.callbacks or ())
+        self._best: tuple[Params, Any] | None = None
+        self._stopped = False
+        trainer.with_accuracy = any(
+            getattr(callback, "wants_accuracy", False) for callback in self.callbacks
+        )
+        if validation is not None and model.validation_scores_ is None:
+            model.validation_scores_, model.validation_loss_curve_ = [], []
+            model.best_validation_score_ = -np.inf
+        self.goes_by_score = bool(model.early_stopping)
+        if self.goes_by_score:
+            model.best_loss_ = None
+        elif model.best_loss_ is None:
+            model.best_loss_ = np.inf
+        best = -model.best_validation_score_ if self.goes_by_score else model.best_loss_
+        self.plateau = Plateau(model.tol, model.n_iter_no_change, best)
+        n_samples = data.y.shape[0]
+        self.batch_size = 200 if model.batch_size == "auto" else model.batch_size
+        if self.batch_size > n_samples and model.batch_size != "auto":
+            warnings.warn(
+                f"Got `batch_size` {self.batch_size} larger than the sample size {n_samples}. It "
+                "is going to be clipped.",
+                stacklevel=5,
+            )
+
+    # --- the two ways to train -----------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train until something ends it."""
+        model = self.model
+        model.n_iter_ = 0
+        self.trainer.first_step = self.trainer.n_steps
+        self.trainer.rate_factor = 1.0
+        if self.goes_by_score and model.history_:
+            self._start_from_best()
+        context = model._init_callback_context(max_subtasks=model.max_iter)
+        facts = self._facts()
+        context.call_on_fit_task_begin(estimator=model, **facts)
+        with interrupts() as self._pressed, self._begun():
+            try:
+                if model.solver == LBFGS:
+                    self._minimize(context)
+                else:
+                    self._descend(context)
+            finally:
+                if self._best is not None:
+                    self.trainer.set_learned(*self._best)
+                # What `partial_fit` adds goes through a schedule of its own.
+                self.trainer.first_step = self.trainer.n_steps
+                self.trainer.stale_epochs = 0
+                self.show()
+            if self._pressed():
+                warnings.warn("Training interrupted by user.", stacklevel=3)
+            self._check_finite()
+        context.call_on_fit_task_end(
+            estimator=model, reconstruction_attributes=self._learned_attributes, **facts
+        )
+
+    def partial_fit(self) -> None:
+        """Train for one epoch; what the schedule and the epochs count goes on.
+
+        Callbacks are left out: they belong to a whole fit, which here only the caller oversees.
+        """
+        self.callbacks = []
+        self.plateau.count = self.trainer.stale_epochs
+        with interrupts() as self._pressed:
+            try:
+                if self._after_epoch(self._epoch()) and self.model.learning_rate == ADAPTIVE:
+                    self._lower_rate()
+            finally:
+                self.trainer.stale_epochs = self.plateau.count
+                self.show()
+            self._check_finite()
+            if self._pressed():  # The caller's loop is what is to end.
+                raise KeyboardInterrupt
+
+    def _start_from_best(self) -> None:
+        """Take the network that a warm start goes on from as the best so far."""
+        assert self.validation is not None
+        _, score = self.validation.measure()
+        score = score if np.isfinite(score) else -np.inf
+        self.model.best_validation_score_ = score
+        self.plateau.best = -score
+        self._best = self._copy()
+
+    def _descend(self, context: Any) -> None:
+        model = self.model
+        for _ in range(model.max_iter):
+            with _task(context, model, self._facts, self._learned_attributes) as task:
+                plateau = self._after_epoch(self._epoch())
+            if plateau and not self._lower_rate():
+                return
+            if task.stopped or self._stopped or self._pressed():
+                return
+        # A schedule that ends at max_iter was meant to.
+        if model._has_no_horizon():
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _epoch(self) -> Record:
+        model, trainer = self.model, self.trainer
+        plan = plan_epoch(
+            self.data.y.shape[0],
+            self.batch_size,
+            seed=model._seed if model.shuffle else None,
+            epoch=trainer.n_epochs,
+            weights=self.weights,
+            pad=trainer.pads,
+        )
+        steps = [c.on_step_end for c in self.callbacks if hasattr(c, "on_step_end")]
+
+        def after_step(done: int, n_steps: int) -> bool:
+            # Every callback hears of every step, also when an earlier one has asked to stop.
+            asked = [bool(step(model, done, n_steps)) for step in steps]
+            self._stopped = self._stopped or self._pressed() or any(asked)
+            return self._stopped
+
+        return trainer.run_epoch(self.data, plan, n_epochs=model.max_iter, after_step=after_step)
+
+    def _minimize(self, context: Any) -> None:
+        model = self.model
+        start = time.perf_counter()
+
+        def after_iteration(params: Params, loss: float) -> bool:
+            nonlocal start
+            self.trainer.set_learned(params, ())
+            with _task(context, model, self._facts, self._learned_attributes) as task:
+                now = time.perf_counter()
+                n_samples = self.data.y.shape[0]
+                epoch = len(model.loss_curve_) + 1
+                record = Record(epoch, loss, None, np.nan, n_samples, now - start)
+                start = now
+                plateau = self._after_epoch(record)
+            # Without held-out samples SciPy's own tests decide.
+            stop = self.goes_by_score and plateau
+            self._stopped = self._stopped or self._pressed()
+            return stop or task.stopped or self._stopped
+
+        result = minimize(
+            self.trainer,
+            self.data,
+            self.weights,
+            max_iter=model.max_iter,
+            max_fun=model.max_fun,
+            tol=model.tol,
+            verbose=model.verbose,
+            after_iteration=after_iteration,
+        )
+        model.n_iter_, model.loss_ = result
+
+    # --- after each epoch ----------------------------------------------------------------------
+
+    def _after_epoch(self, record: Record) -> bool:
+        """Note what an epoch did; tell whether nothing has improved for too long."""
+        model = self.model
+        score: float | None = None
+        if self.validation is not None:
+            value, score = self.validation.measure()
+            record = record._replace(validation_loss=value, validation_score=score)
+            model.validation_scores_.append(score)
+            model.validation_loss_curve_.append(value)
+            if score > model.best_validation_score_:
+                model.best_validation_score_ = score
+                if self.goes_by_score:
+                    self._best = self._copy()
+        model.loss_ = record.loss
+        model.loss_curve_.append(record.loss)
+        model.history_.append(record)
+        if not self.goes_by_score:
+            model.best_loss_ = min(model.best_loss_, record.loss)
+        model.n_iter_ += 1
+        if model.solver != LBFGS:
+            model.t_ += record.n_samples
+            if model.verbose:
+                print(f"Iteration {model.n_iter_}, loss = {record.loss:.8f}")
+        if model.verbose and score is not None:
+            print(f"Validation score: {score:f}")
+        if self.callbacks or getattr(model, "_skl_callbacks", None):
+            self.show()
+        asked = [
+            bool(callback.on_epoch_end(model, record))
+            for callback in self.callbacks
+            if hasattr(callback, "on_epoch_end")
+        ]
+        self._stopped = self._stopped or any(asked) or not np.isfinite(record.loss)
+        watched = -score if self.goes_by_score and score is not None else record.loss
+        return self.plateau.reached(watched)
+
+    def _lower_rate(self) -> bool:
+        """Lower the learning rate at a plateau, if it is "adaptive" and not too low already."""
+        model, trainer = self.model, self.trainer
+        what = "Validation score" if self.goes_by_score else "Training loss"
+        message = (
+            f"{what} did not improve more than tol={model.tol:f} for {model.n_iter_no_change} "
+            "consecutive epochs."
+        )
+        rate = model.learning_rate_init * trainer.rate_factor
+        is_adaptive = model.learning_rate == ADAPTIVE
+        lowers = is_adaptive and rate > _MIN_RATE
+        if lowers:
+            trainer.rate_factor /= 5.0
+            self.plateau.count = 0
+            message += f" Setting learning rate to {rate / 5.0:f}"
+        else:
+            message += " Learning rate too small. Stopping." if is_adaptive else " Stopping."
+        if model.verbose:
+            print(message)
+        return lowers
+
+    def _copy(self) -> tuple[Params, Any]:
+        xp = self.trainer.backend.xp
+        with self.trainer.backend.scope():
+            return map_leaves(
+                lambda leaf: xp.asarray(leaf, copy=True),
+                (self.trainer.learned, self.trainer.state.moments),
+            )
+
+    def _check_finite(self) -> None:
+        model = self.model
+        arrays = leaves((tuple(model.coefs_), tuple(model.intercepts_)))
+        is_finite = all(np.all(np.isfinite(to_numpy(array))) for array in arrays)
+        if is_finite and (self.goes_by_score or np.isfinite(model.loss_)):
+            return
+        raise ValueError(
+            "Solver produced non-finite parameter weights. The input data may contain large values "
+            f"and need to be preprocessed. The loss is {model.loss_} after epoch {model.n_iter_}: "
+            f"try a smaller learning_rate_init than {model.learning_rate_init}, or "
+            "input_scaling='standardize'."
+        )
+
+    # --- what the caller sees ------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Show what was learned where the caller's data are."""
+        trainer = self.trainer
+        learned = trainer.learned, trainer.state.moments
+        if trainer.backend.donates:  # The next step takes over the memory of its state.
+            learned = self._copy()
+        trainer.shown = map_leaves(self.to.put, learned)
+        self.model._set_learned(*trainer.shown)
+
+    @contextlib.contextmanager
+    def _begun(self) -> Iterator[None]:
+        """Tell the callbacks that the fit begins, and those that heard it that it ends."""
+        with contextlib.ExitStack() as stack:
+            for callback in self.callbacks:
+                if hasattr(callback, "on_fit_end"):
+                    stack.callback(callback.on_fit_end, self.model)
+                if hasattr(callback, "on_fit_begin"):
+                    callback.on_fit_begin(self.model)
+            yield
+
+    def _facts(self) -> dict[str, Any]:
+        X, y, weights = self.given
+        return {"X": X, "y": y, "metadata": {"sample_weight": weights}}
+
+    def _learned_attributes(self) -> dict[str, Any]:
+        """Give what makes a new estimator as fitted as this one is at present."""
+        settings = self.model.get_params(deep=False)
+        mine = vars(self.model).items()
+        return {k: v for k, v in mine if k not in settings and "callback" not in k} | {
+            "_trainer": None
+        }
+
+
+class _task:  # noqa: N801
+    """An epoch as scikit-learn's callbacks see it."""
+
+    def __init__(self, context: Any, model: Any, facts: Any, learned: Any) -> None:
+        self._task = context.subcontext(task_name="epoch")
+        self._model = model
+        self._facts = facts
+        self._learned = learned
+        self.stopped = False
+
+    def __enter__(self) -> _task:
+        self._task.call_on_fit_task_begin(estimator=self._model, **self._facts())
+        return self
+
+    def __exit__(self, kind: Any, *error: Any) -> None:
+        if kind is None:
+            self.stopped = bool(
+                self._task.call_on_fit_task_end(
+                    estimator=self._model,
+                    reconstruction_attributes=self._learned,
+                    **self._facts(),
+                )
+            )

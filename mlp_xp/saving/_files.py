@@ -1,0 +1,64 @@
+"""The two files of a model, and the error that everything wrong with them becomes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+WEIGHTS, SPEC = "model.safetensors", "model.json"
+
+# What reading something of another form than expected can raise.
+_DAMAGES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
+class SavingError(ValueError):
+    """A model that cannot be saved, or files that hold none; the message names what to do."""
+
+
+def expect(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise SavingError(otherwise)
+
+
+@contextlib.contextmanager
+def blamed_on(path: Path) -> Iterator[None]:
+    """Turn whatever a file that somebody changed can cause into one error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise SavingError(f"{path} cannot be read: {error.strerror}") from error
+    except KeyError as error:
+        raise SavingError(f"{path} holds no model: {error} is missing or unknown") from error
+    except _DAMAGES as error:
+        raise SavingError(f"{path} holds no model that can be read: {error}") from error
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises
+    ------
+    SavingError
+        If the file is missing or holds anything else; it names the file and the cure.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no JSON, {error}"
+        raise SavingError(f"{path} cannot be read ({reason}): {cure}") from error
+    expect(isinstance(content, dict), f"{path} does not hold a JSON object: {cure}")
+    return content
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file as a whole or not at all: give a path beside it, then rename."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

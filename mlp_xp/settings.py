@@ -1,0 +1,244 @@
+"""An estimator's settings: what may be given, and what it means to the floors below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, cast
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from mlp_xp.backends import BACKENDS, Backend, get_backend, namespace_backend
+from mlp_xp.layers import ACTIVATIONS
+from mlp_xp.losses import Custom, Loss
+from mlp_xp.network import Network
+from mlp_xp.optimizers import OPTIMIZERS, RULES, SGD, Optimizer
+from mlp_xp.schedules import SCHEDULES, Constant, InvScaling, Schedule
+from mlp_xp.training import Rules
+
+__all__ = ["LBFGS", "Settings"]
+
+LBFGS = "lbfgs"
+ADAPTIVE = "adaptive"
+HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_fit_end")
+
+
+class Settings(BaseEstimator):  # type: ignore[misc]
+    """The settings that classifier and regressor share."""
+
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: str | Optimizer
+    alpha: float
+    batch_size: int | str
+    learning_rate: str | Schedule
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: bool | int
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    loss: str | Loss | Callable[..., Any]
+    output_activation: str
+    scoring: Any
+    dropout: Any
+    input_dropout: float
+    normalization: Any
+    residual: bool
+    max_grad_norm: float | None
+    ema_decay: float | None
+    callbacks: Any
+    backend: Any
+    device: Any
+    precision: str
+    input_scaling: str | None
+    placement: Any
+
+    n_features_in_: int
+    n_outputs_: int
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, callable],
+        "solver": [StrOptions({*OPTIMIZERS, LBFGS}), *RULES],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({*SCHEDULES, ADAPTIVE}), *SCHEDULES.values()],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "scoring": [str, callable, None],
+        "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+        "input_dropout": [Interval(Real, 0, 1, closed="left")],
+        "normalization": [StrOptions({"layer", "batch"}), None],
+        "residual": ["boolean"],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "ema_decay": [Interval(Real, 0, 1, closed="left"), None],
+        "callbacks": [list, tuple, None],
+        "backend": [StrOptions({"auto", *BACKENDS}), None],
+        "device": "no_validation",  # get_backend checks it
+        "precision": [StrOptions({"auto", "float32", "float64"})],
+        "input_scaling": [StrOptions({"standardize"}), None],
+        "placement": [StrOptions({"auto", "resident", "streamed"})],
+    }
+
+    def _store(self, given: dict[str, Any]) -> None:
+        """Do what a constructor of scikit-learn does: keep each argument, unchanged."""
+        for name in self._get_param_names():
+            setattr(self, name, given[name])
+
+    def _backend_for(self, X: Any) -> Backend:
+        if self.backend is None and self.device is not None and namespace_backend(X) is None:
+            return get_backend("numpy", self.device)
+        return get_backend(X if self.backend is None else self.backend, self.device)
+
+    def _resolve_precision(self, backend: Backend, X: Any) -> str:
+        if self.precision == "float64" and not backend.has_float64:
+            raise ValueError(
+                f"precision is 'float64', which device {backend.device!s} of backend "
+                f"{backend.name!r} does not have; use precision='float32'."
+            )
+        if self.precision != "auto":
+            return self.precision
+        # As scikit-learn does: what is neither single precision nor bytes is computed in double.
+        is_single = str(X.dtype).rpartition(".")[2] in ("float32", "float16", "bfloat16", "uint8")
+        return "float32" if is_single or not backend.has_float64 else "float64"
+
+    def _hidden_sizes(self) -> tuple[int, ...]:
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes)).tolist()
+        if not all(isinstance(size, int) for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return tuple(np.asarray(sizes, dtype=np.int64).tolist())
+
+    def _make_network(self, sizes: tuple[int, ...]) -> Network:
+        return Network(
+            (self.n_features_in_, *sizes, self.n_outputs_),
+            _hashable(self.activation),
+            self.normalization,
+            _hashable(self.dropout),
+            self.input_dropout,
+            bool(self.residual),
+        )
+
+    def _make_loss(self, named: dict[str, Loss], output: str) -> Loss:
+        """Give the loss: one of those with a name, an object, or a function of the contract.
+
+        ``output`` is the output activation, which a function is given the results of.
+        """
+        if isinstance(self.loss, str):
+            return named[self.loss]
+        # A class that has `activate` but was not called is a mistake that `Custom` would hide.
+        if isinstance(self.loss, type):
+            raise TypeError(f"loss is the class {self.loss.__name__}: give an object, with ().")
+        is_loss = hasattr(self.loss, "activate")
+        return cast(Loss, self.loss) if is_loss else Custom(self.loss, output)
+
+    def _make_solver(self) -> Optimizer:
+        if not isinstance(self.solver, str):
+            return self.solver
+        if self.solver == "sgd":
+            return SGD(self.momentum, self.nesterovs_momentum)
+        if self.solver == LBFGS:  # SciPy's; a rule that keeps nothing stands in its place.
+            return SGD(momentum=0.0)
+        rule: Any = OPTIMIZERS[self.solver]
+        is_adam = self.solver in ("adam", "adamw")
+        return cast(Optimizer, rule(self.beta_1, self.beta_2, self.epsilon) if is_adam else rule())
+
+    def _make_schedule(self) -> Schedule:
+        if not isinstance(self.learning_rate, str):
+            return self.learning_rate
+        if self.learning_rate == ADAPTIVE:  # The training loop lowers the rate.
+            return Constant()
+        if self.learning_rate == "invscaling":
+            return InvScaling(self.power_t)
+        return SCHEDULES[self.learning_rate]()
+
+    def _has_no_horizon(self) -> bool:
+        """Tell whether `max_iter` is only the most that is allowed: no schedule is made for it."""
+        schedule = self._make_schedule()
+        return isinstance(schedule, Constant | InvScaling)
+
+    def _make_rules(self, network: Network, loss: Loss) -> Rules:
+        return Rules(
+            network,
+            loss,
+            self._make_solver(),
+            self._make_schedule(),
+            learning_rate=self.learning_rate_init,
+            alpha=self.alpha,
+            max_grad_norm=self.max_grad_norm,
+            ema_decay=self.ema_decay,
+        )
+
+    def _check_settings(self) -> None:
+        """Refuse what cannot be had together, and callbacks that are none."""
+        for callback in self.callbacks or ():
+            is_class = isinstance(callback, type)
+            if is_class or not any(hasattr(callback, hook) for hook in HOOKS):
+                what = "is a class: give an object, with ()" if is_class else "has none of the "
+                raise TypeError(
+                    f"callbacks has {callback!r}, which {what}"
+                    + ("." if is_class else f"methods {', '.join(HOOKS)}.")
+                    + " See mlp_xp.callbacks.Callback."
+                )
+        if self.solver != LBFGS:
+            return
+        for name, off in (
+            ("input_dropout", 0),
+            ("max_grad_norm", None),
+            ("ema_decay", None),
+        ):
+            if getattr(self, name) != off:
+                self._refuse_with_lbfgs(name, off)
+        if np.any(np.asarray(self.dropout) > 0):
+            self._refuse_with_lbfgs("dropout", 0)
+        if self.normalization == "batch":
+            self._refuse_with_lbfgs("normalization", None)
+
+    def _refuse_with_lbfgs(self, name: str, off: Any) -> None:
+        raise ValueError(
+            f"{name} is {getattr(self, name)!r}, and solver 'lbfgs' needs a loss that depends on "
+            f"the weights alone: set {name}={off!r}, or use e.g. solver='adam'."
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

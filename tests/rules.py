@@ -1,0 +1,53 @@
+"""The table of update rules that the tests go through, and a run of a few steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop, init_slots
+from mlp_xp.tree import leaves, map_leaves
+
+RATE = 0.05
+RULES = {
+    "plain": SGD(momentum=0.0),
+    "momentum": SGD(momentum=0.8, nesterov=False),
+    "nesterov": SGD(momentum=0.8),
+    "adam": Adam(),
+    "adam, no first moment": Adam(beta_1=0.0, epsilon=1e-3),
+    "adamw": AdamW(weight_decay=0.3),
+    "rmsprop": RMSprop(),
+    "rmsprop, momentum": RMSprop(momentum=0.5),
+    "lion": Lion(),
+    "lion, decay": Lion(weight_decay=0.3),
+    "muon": Muon(),
+    "muon, original": Muon(
+        nesterov=False, scale="original", weight_decay=0.3, adam_rate=0.5, ns_steps=4
+    ),
+}
+
+
+def problem(rng, dtype="float64"):
+    """Give parameters and the gradients of seven steps."""
+    shapes = ((4, 3), (3,), (3, 2), (2,))
+    params = tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    steps = [tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes) for _ in range(7)]
+    return params, steps
+
+
+def run(backend, update, rule, params, steps, l2=None):
+    """Give the parameters after all steps, and the penalties on the way, in NumPy."""
+    dtype = str(next(leaves(params)).dtype)
+    penalties = []
+    with backend.scope():
+        params = map_leaves(lambda leaf: backend.put(leaf.copy()), params)
+        slots = init_slots(rule, params, xp=backend.xp)
+        for t, grads in enumerate(steps, start=1):
+            coefs = backend.put(np.asarray((*rule.coefficients(RATE, t), l2 or 0.0)), dtype)
+            coefs = [coefs[i] for i in range(coefs.shape[0])]
+            grads = map_leaves(lambda leaf: backend.put(leaf.copy()), grads)
+            factor = coefs.pop()
+            params, slots, penalty = update(
+                rule, params, grads, slots, tuple(coefs), factor if l2 else None, xp=backend.xp
+            )
+            penalties.append(float(penalty))
+        return [backend.get(leaf) for leaf in leaves(params)], penalties

@@ -1,0 +1,204 @@
+"""The same arithmetic as scikit-learn's: same start, same steps, same losses."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import sklearn.neural_network as theirs
+from scipy import sparse
+from sklearn.datasets import make_multilabel_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+
+import mlp_xp as ours
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((47, 6))
+WEIGHTS = RNG.uniform(0.1, 3.0, 47)
+TARGETS = {
+    "binary": (X[:, 0] > 0).astype(int),
+    "strings": np.where(X[:, 0] > 0, "yes", "no"),
+    "multiclass": np.digitize(X[:, 0], [-0.5, 0.5]),
+    "multilabel": make_multilabel_classification(47, n_classes=4, random_state=0)[1],
+    "real": X[:, 0] * X[:, 1],
+    "several": X[:, :3] ** 2,
+    "counts": RNG.poisson(np.exp(0.5 * X[:, 0])),
+}
+KINDS = list(TARGETS)
+REAL = ("real", "several", "counts")
+
+
+def both(kind, **settings):
+    """Give an estimator of each library with the same settings."""
+    if kind in REAL:
+        settings["loss"] = "poisson" if kind == "counts" else "squared_error"
+        name = "MLPRegressor"
+    else:
+        name = "MLPClassifier"
+    defaults = {"hidden_layer_sizes": (7, 5), "random_state": 3, "shuffle": False}
+    return [getattr(library, name)(**(defaults | settings)) for library in (ours, theirs)]
+
+
+def assert_same_weights(mine, their, tolerance=1e-7):
+    for a, b in zip(mine.coefs_ + mine.intercepts_, their.coefs_ + their.intercepts_, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+def partial_fits(pair, kind, weights=None, data=X, times=3):
+    y = TARGETS[kind]
+    for model in pair:
+        classes = np.arange(4) if kind == "multilabel" else np.unique(y)
+        first = {} if kind in REAL else {"classes": classes}
+        for _ in range(times):
+            model.partial_fit(data, y, sample_weight=weights, **first)
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_partial_fit_moves_the_weights_alike(activation, solver, kind, weighted):
+    pair = both(kind, activation=activation, solver=solver, alpha=0.05, batch_size=10)
+    partial_fits(pair, kind, WEIGHTS if weighted else None)
+    assert_same_weights(*pair)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 47, "auto"])
+@pytest.mark.parametrize("alpha", [0.0, 1e-4, 1.0])
+@pytest.mark.parametrize("kind", ["multiclass", "real"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"solver": "sgd", "momentum": 0.0},
+        {"solver": "sgd", "momentum": 0.8, "nesterovs_momentum": False},
+        {"solver": "adam", "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-6},
+    ],
+    ids=str,
+)
+def test_for_every_batch_size_penalty_and_rule(batch_size, alpha, kind, settings):
+    pair = both(kind, batch_size=batch_size, alpha=alpha, learning_rate_init=0.01, **settings)
+    partial_fits(pair, kind, WEIGHTS)
+    assert_same_weights(*pair)
+
+
+@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array])
+@pytest.mark.parametrize("kind", ["binary", "several"])
+def test_sparse_input_gives_the_same(container, kind):
+    pair = both(kind, batch_size=10)
+    partial_fits(pair, kind, WEIGHTS, container(X))
+    assert_same_weights(*pair)
+    dense = both(kind, batch_size=10)[0]
+    partial_fits([dense], kind, WEIGHTS)
+    assert_same_weights(pair[0], dense, 0.0)
+    np.testing.assert_array_equal(pair[0].predict(container(X)), dense.predict(X))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "several"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"solver": "adam", "max_iter": 30},
+        {"solver": "sgd", "max_iter": 30, "learning_rate": "invscaling"},
+        {"solver": "sgd", "max_iter": 60, "learning_rate": "adaptive", "tol": 0.05},
+        {"solver": "adam", "max_iter": 400, "tol": 0.01, "n_iter_no_change": 3},
+    ],
+    ids=str,
+)
+def test_a_whole_fit_is_the_same(kind, settings):
+    mine, their = both(kind, batch_size=10, **settings)
+    for model in (mine, their):
+        model.fit(X, TARGETS[kind], sample_weight=WEIGHTS)
+    assert mine.n_iter_ == their.n_iter_
+    assert mine.t_ == their.t_
+    assert mine.out_activation_ == their.out_activation_
+    assert mine.n_layers_ == their.n_layers_
+    assert mine.n_outputs_ == their.n_outputs_
+    assert_same_weights(mine, their, 1e-6)
+    np.testing.assert_allclose(mine.loss_curve_, their.loss_curve_, rtol=1e-6)
+    if kind in REAL:
+        np.testing.assert_allclose(mine.predict(X), their.predict(X), atol=1e-6)
+    else:
+        np.testing.assert_array_equal(mine.predict(X), their.predict(X))
+    if hasattr(their, "predict_proba"):
+        np.testing.assert_allclose(mine.predict_proba(X), their.predict_proba(X), atol=1e-6)
+        np.testing.assert_allclose(mine.predict_log_proba(X), their.predict_log_proba(X), atol=1e-4)
+    np.testing.assert_array_equal(getattr(mine, "classes_", None), getattr(their, "classes_", None))
+    assert mine.score(X, TARGETS[kind]) == pytest.approx(their.score(X, TARGETS[kind]))
+    assert mine.score(X, TARGETS[kind], WEIGHTS) == pytest.approx(
+        their.score(X, TARGETS[kind], WEIGHTS)
+    )
+
+
+def test_the_loss_of_several_outputs_is_the_sum_that_the_gradient_belongs_to():
+    """Scikit-learn reports the mean over the outputs, and takes the gradient of their sum."""
+    mine, their = both("several", alpha=0.0, max_iter=30, n_iter_no_change=np.inf)
+    mine.fit(X, TARGETS["several"])
+    with pytest.warns(ConvergenceWarning):
+        their.fit(X, TARGETS["several"])
+    assert_same_weights(mine, their)
+    np.testing.assert_allclose(mine.loss_curve_, 3 * np.asarray(their.loss_curve_), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "several"])
+def test_lbfgs_goes_the_same_way(kind):
+    # For several outputs scikit-learn's loss and gradient do not belong together.
+    mine, their = both(kind, solver="lbfgs", max_iter=15, activation="tanh")
+    for model in (mine, their):
+        model.fit(X, TARGETS[kind], sample_weight=WEIGHTS)
+    assert mine.n_iter_ == their.n_iter_
+    assert mine.loss_ == pytest.approx(their.loss_, rel=1e-7)
+    assert_same_weights(mine, their, 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "real"])
+def test_early_stopping_is_the_same_rule(kind):
+    """From the same held-out samples: given to ours, found by theirs."""
+    settings = {"max_iter": 300, "batch_size": 10, "tol": 0.01, "n_iter_no_change": 4}
+    mine, their = both(kind, early_stopping=True, **settings)
+    y = TARGETS[kind]
+    their.fit(X, y)
+    # Theirs splits with the generator that has drawn the weights.
+    state = np.random.RandomState(3)
+    for fan_in, fan_out in zip((6, 7, 5), (7, 5, their.n_outputs_), strict=True):
+        state.uniform(size=(fan_in + 1) * fan_out)
+    X_fit, X_val, y_fit, y_val = train_test_split(
+        X, y, random_state=state, test_size=0.1, stratify=y if kind == "binary" else None
+    )
+    mine.fit(X_fit, y_fit, X_val=X_val, y_val=y_val)
+    assert mine.n_iter_ == their.n_iter_
+    np.testing.assert_allclose(mine.validation_scores_, their.validation_scores_, atol=1e-6)
+    assert mine.best_validation_score_ == pytest.approx(their.best_validation_score_)
+    assert mine.best_loss_ is their.best_loss_ is None
+    assert_same_weights(mine, their, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_every_parameter_of_theirs_has_the_same_default_and_place(name):
+    mine, their = (inspect.signature(getattr(lib, name)).parameters for lib in (ours, theirs))
+    for parameter in their.values():
+        assert mine[parameter.name].default == parameter.default
+        assert mine[parameter.name].kind == parameter.kind
+    assert [p for p in mine if p in their] == list(their)
+    for method in ("fit", "partial_fit", "predict", "score"):
+        mine, their = (
+            inspect.signature(getattr(getattr(library, name), method)).parameters
+            for library in (ours, theirs)
+        )
+        assert list(mine)[: len(their)] == list(their)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("kind", ["multiclass", "real"])
+def test_every_fitted_attribute_of_theirs_is_there(kind, solver):
+    mine, their = both(kind, solver=solver, max_iter=3)
+    for model in (mine, their):
+        model.fit(X, TARGETS[kind])
+    public = {n for n in vars(their) if n.endswith("_") and not n.startswith("_")}
+    for attribute in public:
+        a, b = getattr(mine, attribute), getattr(their, attribute)
+        assert type(a) is type(b) or isinstance(a, (int, float)), attribute
