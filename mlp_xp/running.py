@@ -1,97 +1,29 @@
-"""A fit in progress: epochs, validation, early stopping, callbacks."""
+"""A fit in progress: epochs, early stopping, callbacks."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import get_scorer
 
 from mlp_xp.backends import Backend, to_numpy
-from mlp_xp.batches import Data, place, plan_epoch
-from mlp_xp.inference import predict
+from mlp_xp.batches import Data, plan_epoch
+from mlp_xp.held_out import Validation
 from mlp_xp.lbfgs import minimize
 from mlp_xp.network import Params
-from mlp_xp.scoring import Predictions
 from mlp_xp.settings import ADAPTIVE, LBFGS
-from mlp_xp.training import Plateau, Record, Trainer, interrupts
+from mlp_xp.stopping import Plateau, interrupts
+from mlp_xp.training import Record, Trainer
 from mlp_xp.tree import leaves, map_leaves
 
-__all__ = ["Run", "Validation"]
+__all__ = ["Run"]
 
 _MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
-
-
-class Validation:
-    """Held-out samples, and what the network makes of them.
-
-    Parameters
-    ----------
-    model : estimator
-    trainer : Trainer
-    sample : Sample
-        Checked; inputs may be anywhere.
-    """
-
-    def __init__(self, model: Any, trainer: Trainer, sample: Any) -> None:
-        self._model = model
-        self._trainer = trainer
-        self._y = sample.y
-        self._weights = sample.weights
-        backend, dtype = trainer.backend, trainer.dtype
-        data = place(backend, sample.X, model._encode(sample.y), dtype, model.placement)
-        self._x = data.x
-        self._targets = backend.put(data.y)
-        self._loss_weights = None
-        if sample.weights is not None:
-            self._loss_weights = backend.put(sample.weights, dtype)
-        self._scorer: Callable[..., float] | None = None
-        if callable(model.scoring):
-            self._scorer = model.scoring
-        elif model.scoring not in (None, "loss"):
-            self._scorer = get_scorer(model.scoring)
-        if self._scorer is not None:  # One that cannot be used fails now, not after an epoch.
-            self.measure()
-
-    @classmethod
-    def of(cls, model: Any, trainer: Trainer, sample: Any) -> Validation | None:
-        """Give the validation on a sample, or None where there is none."""
-        return None if sample is None else cls(model, trainer, sample)
-
-    def measure(self) -> tuple[float, float]:
-        """Give loss and score of the network as it now is; a higher score is better."""
-        trainer, model = self._trainer, self._model
-        backend, loss = trainer.backend, trainer.rules.loss
-        logits = predict(
-            backend,
-            trainer.rules.network,
-            None,
-            trainer.learned,
-            self._x,
-            trainer.scaling,
-            moments=trainer.state.moments,
-            dtype=trainer.dtype,
-        )
-        with backend.scope():
-            average, _ = loss(logits, self._targets, self._loss_weights, xp=backend.xp)
-            outputs = loss.activate(logits, xp=backend.xp)
-        value = float(backend.get(average))
-        if model.scoring == "loss":
-            return value, -value
-        host = backend.get(outputs)
-        if not np.all(np.isfinite(host)):
-            return value, np.nan
-        predictions = Predictions(model, backend.get(logits), host)
-        if self._scorer is None:
-            score = model._metric(self._y, predictions.predict(), self._weights)
-        else:
-            score = predictions.score(self._scorer, self._x, self._y, self._weights)
-        return value, float(score)
 
 
 class Run:

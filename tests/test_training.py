@@ -19,7 +19,8 @@ from mlp_xp.optimizers import SGD, Adam, AdamW
 from mlp_xp.scaling import standardization
 from mlp_xp.schedules import Cosine, InvScaling
 from mlp_xp.step import Kernels, make_step
-from mlp_xp.training import Rules, Trainer, interrupts
+from mlp_xp.stopping import interrupts
+from mlp_xp.training import Rules, Trainer
 from mlp_xp.tree import leaves
 
 N, FEATURES, CLASSES, BATCH = 57, 11, 4, 10

@@ -29,7 +29,7 @@ from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion, Muon, Optimizer
 from mlp_xp.report import confusion_figure, curves_figure, save_figure
 from mlp_xp.saving import save_model
 from mlp_xp.schedules import SCHEDULES
-from mlp_xp.training import interrupts
+from mlp_xp.stopping import interrupts
 
 __all__ = ["Settings", "add_to"]
 
