@@ -37,7 +37,8 @@ shapes = settings(
     # The fixture is the backend, the same for all examples.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-sizes = st.integers(1, 9)
+# Few, with 1 among them: JAX compiles each operation anew for each shape.
+sizes = st.sampled_from([1, 3, 8])
 seeds = st.integers(0, 2**31)
 
 
