@@ -245,7 +245,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
 
     def _begin(self, X: Any, sizes: tuple[int, ...]) -> None:
         """Draw the weights of a new network and forget the old one."""
-        backend = self._backend_for(X)
+        backend = self._training_backend(X)
         self._dtype = self._resolve_precision(backend, X)
         self.n_layers_ = len(sizes) + 2
         self._loss = self._resolve_loss()
@@ -275,7 +275,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         names = ("widths", "normalization", "residual")
         pairs = {name: (getattr(self._network, name), getattr(network, name)) for name in names}
         if self.precision != "auto":
-            pairs["precision"] = self._dtype, self.precision
+            pairs["precision"] = self._dtype, self._parameter_dtype()
         was_scaled = None if self._scaling is None else "standardize"
         pairs["input_scaling"] = was_scaled, self.input_scaling
         for name, (old, new) in pairs.items():
@@ -289,7 +289,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
 
     def _trainer_for(self, X: Any) -> Trainer:
         """Give the trainer that goes on from `coefs_`: the last one, or a new one."""
-        backend = self._backend_for(X)
+        backend = self._training_backend(X)
         rules = self._make_rules(self._network, self._loss)
         trainer = self._trainer
         if trainer is not None and trainer.backend == backend and trainer.rules == rules:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import get_scorer
 
+from mlp_xp.backends import get_backend
 from mlp_xp.batches import place
 from mlp_xp.inference import predict
 from mlp_xp.scoring import Predictions
@@ -55,7 +56,9 @@ class Validation:
     def measure(self) -> tuple[float, float]:
         """Give loss and score of the network as it now is; a higher score is better."""
         trainer, model = self._trainer, self._model
-        backend, loss = trainer.backend, trainer.rules.loss
+        # As the fitted model will predict: also where products in training are in bfloat16.
+        backend = get_backend(trainer.backend.name, trainer.backend.device)
+        loss = trainer.rules.loss
         logits = predict(
             backend,
             trainer.rules.network,
@@ -75,7 +78,7 @@ class Validation:
         host = backend.get(outputs)
         if not np.all(np.isfinite(host)):
             return value, np.nan
-        predictions = Predictions(model, backend.get(logits), host)
+        predictions = Predictions(model, lambda: backend.get(logits), host)
         if self._scorer is None:
             score = model._metric(self._y, predictions.predict(), self._weights)
         else:

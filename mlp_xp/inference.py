@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from mlp_xp.tree import map_leaves
 
 __all__ = ["predict"]
 
-# Large enough for the products to run at full speed, small enough to stay in the caches.
+# Rows that let the products run at full speed; in the host's memory few, for the caches.
 _BATCH = 2048
+_HOST_BATCH = 512
 
 
 def predict(
@@ -79,25 +81,40 @@ def predict(
     function = _compiled_predict(backend, network, loss, depth)
     to = to or backend
     n_samples = x.shape[0]
-    # A layer's input, its output and a temporary of the activation are there at a time.
-    row_bytes = 3 * max(network.widths) * np.dtype(dtype).itemsize
-    size = get_chunk_n_rows(row_bytes, max_n_rows=_BATCH)
-    outputs = []
+    most = _HOST_BATCH if backend.shares_host_memory else _BATCH
+    size = get_chunk_n_rows(_row_bytes(network, dtype), max_n_rows=most)
+    # The first is the common case, and looking closer takes longer than a layer for one row.
+    kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
+
+    def put(leaf: Array) -> Array:
+        return backend.put(leaf, dtype)
+
+    def run(rows: slice) -> Array:
+        return function(params, moments, backend.put(take_rows(x, rows), kept), scaling)
+
     with backend.scope():
-        params, moments, scaling = map_leaves(
-            lambda leaf: None if leaf is None else backend.put(leaf, dtype),
-            (params, moments, scaling),
-        )
-        for start in range(0, n_samples, size):
-            # A last short batch would cost a compilation of its own where shapes are fixed: it goes
-            # back far enough to be a full one, and what was already predicted is dropped.
-            stop = min(start + size, n_samples)
-            overlap = start + size - stop if backend.fixed_shapes and start else 0
-            block = take_rows(x, slice(start - overlap, stop))
-            block = backend.put(block, kept_dtype(block, dtype))
-            outputs.append(to.put(function(params, moments, block, scaling)[overlap:, :]))
+        params = map_leaves(put, params)
+        moments = map_leaves(put, moments) if moments else ()
+        scaling = None if scaling is None else map_leaves(put, scaling)
+        if n_samples <= size:
+            return to.put(run(slice(n_samples)))
+        outputs = []
+        work = n_samples * sum(fan_in * fan_out for fan_in, fan_out in pairwise(network.widths))
+        with backend.predicting(work):
+            for start in range(0, n_samples, size):
+                # A last short batch would cost a compilation of its own where shapes are fixed: it
+                # goes back far enough to be a full one, and what was predicted is dropped.
+                stop = min(start + size, n_samples)
+                overlap = start + size - stop if backend.fixed_shapes and start else 0
+                outputs.append(to.put(run(slice(start - overlap, stop))[overlap:, :]))
     with to.scope():
-        return outputs[0] if len(outputs) == 1 else to.xp.concat(outputs, axis=0)
+        return to.xp.concat(outputs, axis=0)
+
+
+@lru_cache(maxsize=64)
+def _row_bytes(network: Network, dtype: str) -> int:
+    # A layer's input, its output and a temporary of the activation are there at a time.
+    return 3 * max(network.widths) * np.dtype(dtype).itemsize
 
 
 @lru_cache(maxsize=64)

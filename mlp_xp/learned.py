@@ -17,6 +17,9 @@ from mlp_xp.tree import map_leaves
 
 __all__ = ["Learned"]
 
+# The attributes that hold learned arrays; each is a list, of arrays or of NamedTuples of arrays.
+_ARRAYS = ("coefs_", "intercepts_", "norms_", "moments_")
+
 
 class Learned(Settings):
     """What is learned, as the caller sees it.
@@ -49,6 +52,8 @@ class Learned(Settings):
     @property
     def _params(self) -> Params:
         layers = list(map(Dense, self.coefs_, self.intercepts_))
+        if not (self.norms_ or self._network.residual):  # Nothing to walk through.
+            return tuple(layers)
         return with_layers(self._network, layers, self.norms_)
 
     def _set_learned(self, params: Params, moments: tuple[Moments, ...]) -> None:
@@ -63,7 +68,7 @@ class Learned(Settings):
         state: dict[str, Any] = dict(super().__getstate__())
         trainer = state.pop("_trainer", None)
         if "coefs_" in state:
-            for name in ("coefs_", "intercepts_", "norms_", "moments_"):
+            for name in _ARRAYS:
                 state[name] = [map_leaves(_host_copy, entry) for entry in state[name]]
             if state["_scaling"] is not None:
                 state["_scaling"] = map_leaves(to_numpy, state["_scaling"])
@@ -102,7 +107,7 @@ class Learned(Settings):
         moved.__dict__.update({k: list(v) if isinstance(v, list) else v for k, v in state})
         moved.set_params(backend=backend, device=device)
         if hasattr(moved, "coefs_"):
-            for name in ("coefs_", "intercepts_", "norms_", "moments_"):
+            for name in _ARRAYS:
                 setattr(moved, name, [map_leaves(there.put, e) for e in getattr(moved, name)])
         return moved
 

@@ -39,11 +39,13 @@ class Prediction(Fitting):
         to: Backend | None = None,
     ) -> Array:
         """Run the network; the result is where X is."""
-        check_is_fitted(self)
+        if not hasattr(self, "coefs_"):
+            check_is_fitted(self)
         caller = get_backend(X)
         check_same_namespace(X, self, attribute="_any_learned", method=method)
         X = check_x(self, X, reset=False)
-        backend = self._backend_for(X)
+        follows = self.backend is None and self.device is None
+        backend = caller if follows else self._backend_for(X)
         return predict(
             backend,
             self._network,
@@ -135,7 +137,7 @@ class Prediction(Fitting):
         shares: Any = None if weights is None else weights.astype(logits.dtype)
         value: Any = self._loss(logits, targets, shares, xp=here.xp)[0]
         outputs: Any = self._loss.activate(logits, xp=here.xp)
-        predictions = Predictions(self, logits, outputs)
+        predictions = Predictions(self, lambda: logits, outputs)
         scores = {"loss": float(value)}
         if metrics is None:
             return scores | {self._metric_name: self._metric(truth, predictions.predict(), weights)}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, plan_epoch
 from mlp_xp.held_out import Validation
 from mlp_xp.lbfgs import minimize
@@ -96,6 +96,8 @@ class Run:
         self.trainer.rate_factor = 1.0
         if self.goes_by_score and model.history_:
             self._start_from_best()
+        if self.to == self.trainer.backend and not self.trainer.backend.donates:
+            self.show()  # The trainer's own arrays, so that there are no two copies of the weights.
         context = model._init_callback_context(max_subtasks=model.max_iter)
         facts = self._facts()
         context.call_on_fit_task_begin(estimator=model, **facts)
@@ -283,9 +285,11 @@ class Run:
             )
 
     def _check_finite(self) -> None:
-        model = self.model
-        arrays = leaves((tuple(model.coefs_), tuple(model.intercepts_)))
-        is_finite = all(np.all(np.isfinite(to_numpy(array))) for array in arrays)
+        model, backend = self.model, self.trainer.backend
+        xp = backend.xp
+        with backend.scope():  # One number comes back, not all weights.
+            finite = [xp.all(xp.isfinite(leaf)) for leaf in leaves(self.trainer.learned)]
+            is_finite = bool(xp.all(xp.stack(finite)))
         if is_finite and (self.goes_by_score or np.isfinite(model.loss_)):
             return
         raise ValueError(

@@ -10,7 +10,7 @@ from mlp_xp.step import Scaling
 
 __all__ = ["standardization"]
 
-_BLOCK = 4096
+_BLOCK = 512
 
 
 def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:

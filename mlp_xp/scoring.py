@@ -25,11 +25,13 @@ class Predictions:
     Parameters
     ----------
     model : estimator
-    logits, outputs : (samples, outputs) NumPy arrays
-        Raw, and after the output activation.
+    logits : callable
+        Gives the raw outputs, a (samples, outputs) NumPy array; few scorers ask for them.
+    outputs : (samples, outputs) NumPy array
+        After the output activation.
     """
 
-    def __init__(self, model: Any, logits: np.ndarray, outputs: np.ndarray) -> None:
+    def __init__(self, model: Any, logits: Callable[[], np.ndarray], outputs: np.ndarray) -> None:
         self._model = model
         self._logits = logits
         self._outputs = outputs
@@ -55,7 +57,7 @@ class Predictions:
     @available_if(_of_classifier)  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any = None) -> np.ndarray:
         """Give raw outputs."""
-        return self._model._decisions(self._logits)
+        return self._model._decisions(self._logits())
 
     def score(
         self,

@@ -18,9 +18,10 @@ from mlp_xp.optimizers import OPTIMIZERS, RULES, SGD, Optimizer
 from mlp_xp.schedules import SCHEDULES, Constant, InvScaling, Schedule
 from mlp_xp.training import Rules
 
-__all__ = ["LBFGS", "Settings"]
+__all__ = ["BF16", "LBFGS", "Settings"]
 
 LBFGS = "lbfgs"
+BF16 = "bf16"
 ADAPTIVE = "adaptive"
 HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_fit_end")
 
@@ -107,7 +108,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         "callbacks": [list, tuple, None],
         "backend": [StrOptions({"auto", *BACKENDS}), None],
         "device": "no_validation",  # get_backend checks it
-        "precision": [StrOptions({"auto", "float32", "float64"})],
+        "precision": [StrOptions({"auto", "float32", "float64", BF16})],
         "input_scaling": [StrOptions({"standardize"}), None],
         "placement": [StrOptions({"auto", "resident", "streamed"})],
     }
@@ -122,17 +123,27 @@ class Settings(BaseEstimator):  # type: ignore[misc]
             return get_backend("numpy", self.device)
         return get_backend(X if self.backend is None else self.backend, self.device)
 
+    def _training_backend(self, X: Any) -> Backend:
+        """Give the backend that a fit computes on; its products may be in bfloat16."""
+        backend = self._backend_for(X)
+        return backend.with_bf16() if self.precision == BF16 else backend
+
     def _resolve_precision(self, backend: Backend, X: Any) -> str:
+        """Give the dtype of the parameters."""
         if self.precision == "float64" and not backend.has_float64:
             raise ValueError(
                 f"precision is 'float64', which device {backend.device!s} of backend "
                 f"{backend.name!r} does not have; use precision='float32'."
             )
         if self.precision != "auto":
-            return self.precision
+            return self._parameter_dtype()
         # As scikit-learn does: what is neither single precision nor bytes is computed in double.
         is_single = str(X.dtype).rpartition(".")[2] in ("float32", "float16", "bfloat16", "uint8")
         return "float32" if is_single or not backend.has_float64 else "float64"
+
+    def _parameter_dtype(self) -> str:
+        """Give the dtype that the setting names; bfloat16 would lose small updates."""
+        return "float32" if self.precision == BF16 else self.precision
 
     def _hidden_sizes(self) -> tuple[int, ...]:
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes)).tolist()
@@ -215,6 +226,8 @@ class Settings(BaseEstimator):  # type: ignore[misc]
                 )
         if self.solver != LBFGS:
             return
+        if self.precision == BF16:
+            self._refuse_with_lbfgs("precision", "float32", "exact gradients for its line search")
         for name, off in (
             ("input_dropout", 0),
             ("max_grad_norm", None),
@@ -227,10 +240,12 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         if self.normalization == "batch":
             self._refuse_with_lbfgs("normalization", None)
 
-    def _refuse_with_lbfgs(self, name: str, off: Any) -> None:
+    def _refuse_with_lbfgs(
+        self, name: str, off: Any, needed: str = "a loss that depends on the weights alone"
+    ) -> None:
         raise ValueError(
-            f"{name} is {getattr(self, name)!r}, and solver 'lbfgs' needs a loss that depends on "
-            f"the weights alone: set {name}={off!r}, or use e.g. solver='adam'."
+            f"{name} is {getattr(self, name)!r}, and solver 'lbfgs' needs {needed}: set "
+            f"{name}={off!r}, or use e.g. solver='adam'."
         )
 
     def __sklearn_tags__(self) -> Any:

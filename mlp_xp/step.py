@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mlp_xp._typing import Array, DType, Namespace, Tree
 from mlp_xp.blocks import Pass
 from mlp_xp.layers import Moments, dense, running
-from mlp_xp.losses import Loss, average
+from mlp_xp.losses import Loss, LossPullback, average
 from mlp_xp.network import Network, Params, denses, forward, hidden
 from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots, update_tree
 from mlp_xp.tree import leaves
@@ -87,6 +87,13 @@ def gather(
     return x
 
 
+def apply_loss(
+    loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
+) -> tuple[Array, LossPullback]:
+    """Give a loss and its pullback: the default of a kernel that knows some losses itself."""
+    return loss(logits, targets, weights, xp=xp)
+
+
 class Kernels(NamedTuple):
     """The only door for speed: functions that a backend may replace by faster ones.
 
@@ -96,6 +103,7 @@ class Kernels(NamedTuple):
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = dense
     gather: Callable[..., Array] = gather
+    loss: Callable[..., tuple[Array, LossPullback]] = apply_loss
     update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
 
 
@@ -200,7 +208,7 @@ def make_step(
         x, targets = _take(state.params, batch, scaling, kernels, xp=xp)
         how = Pass(xp, kernels.dense, state.moments, True, batch.weights, keys)
         logits, backward, measured = forward(network, state.params, x, how, xp=xp)
-        value, pullback = loss(logits, targets, batch.weights, xp=xp)
+        value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         accuracy = state.accuracy
         if not isinstance(accuracy, tuple):
             hits = loss.hits(logits, targets, xp=xp)
@@ -262,7 +270,7 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     def gradient(params: Params, batch: Batch, scaling: Scaling | None) -> tuple[Array, Params]:
         x, targets = _take(params, batch, scaling, kernels, xp=xp)
         logits, backward, _ = forward(network, params, x, Pass(xp, kernels.dense), xp=xp)
-        value, pullback = loss(logits, targets, batch.weights, xp=xp)
+        value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         return value, backward(pullback())
 
     return gradient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.schedules import Constant, Schedule
-from mlp_xp.step import Scaling, Step, init_state, make_step
+from mlp_xp.step import Scaling, init_state, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 __all__ = ["Progress", "Record", "Rules", "Trainer"]
@@ -172,14 +173,16 @@ class Trainer:
         self.stale_epochs = 0
         self._rule_start = 0
         self.shown: tuple[Params, tuple[Moments, ...]] | None = None
-        self._step = _compiled_step(
-            backend,
+        step = _step(
             rules.network,
             rules.loss,
             rules.optimizer,
-            rules.alpha > 0,
-            rules.max_grad_norm,
+            backend.kernels,
+            with_penalty=rules.alpha > 0,
+            max_grad_norm=rules.max_grad_norm,
+            xp=backend.xp,
         )
+        self._step = backend.compile(step, donate=True)
         with backend.scope():
             self.state = init_state(
                 self._own(params),
@@ -278,7 +281,8 @@ class Trainer:
         xp = backend.xp
         start = time.perf_counter()
         rates, table = self._coefficients(plan, n_epochs)
-        with backend.scope():
+        work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
+        with backend.scope(), backend.training(work):
             zero = xp.zeros_like(self.state.loss)
             accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
@@ -349,23 +353,5 @@ def _average_rate(decay: float | None, step: int) -> float:
     return 0.0 if decay is None else 1.0 - min(decay, (1 + step) / (10 + step))
 
 
-@lru_cache(maxsize=64)
-def _compiled_step(
-    backend: Backend,
-    network: Network,
-    loss: Loss,
-    optimizer: Optimizer,
-    with_penalty: bool,
-    max_grad_norm: float | None,
-) -> Step:
-    """Make and compile a step, or give the one of an earlier fit with the same settings."""
-    step = make_step(
-        network,
-        loss,
-        optimizer,
-        backend.kernels,
-        with_penalty=with_penalty,
-        max_grad_norm=max_grad_norm,
-        xp=backend.xp,
-    )
-    return backend.compile(step, donate=True)
+# One function for all fits with the same settings: what a backend has compiled it finds again.
+_step = lru_cache(maxsize=64)(make_step)

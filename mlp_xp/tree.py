@@ -65,4 +65,7 @@ def map_leaves(function: Callable[[Any], Any], tree: Tree) -> Tree:
     >>> map_leaves(lambda leaf: -leaf, (1, (2, 3)))
     (-1, (-2, -3))
     """
-    return rebuild(tree, map(function, leaves(tree)))
+    if not isinstance(tree, tuple):
+        return function(tree)
+    built = [map_leaves(function, branch) for branch in tree]
+    return type(tree)(*built) if hasattr(tree, "_fields") else tuple(built)

@@ -122,3 +122,13 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def torch():
     return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def team_of():
+    """Give threads for jobs, as training does; 0 for none."""
+    import contextlib
+
+    from mlp_xp.backends._jobs import can_work, team
+
+    return lambda parts: team(parts) if parts and can_work() else contextlib.nullcontext()

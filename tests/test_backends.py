@@ -6,13 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import make_backend, tolerance
+from helpers import make_backend
 
 from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
-from mlp_xp.layers import Dense, dense
-from mlp_xp.optimizers import SGD
-from mlp_xp.step import Kernels, Scaling, gather
+from mlp_xp.step import Scaling, gather
 
 
 def test_unknown_name_lists_the_valid_ones():
@@ -255,111 +253,7 @@ def test_the_backends_gather_does_what_the_default_does(
         np.testing.assert_array_equal(backend.get(here), x)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rows", [3, 512, 1001])
-@pytest.mark.parametrize(
-    ("fan_in", "fan_out"), [(300, 64), (259, 48), (258, 32), (300, 16), (9, 7)]
-)
-def test_dense_for_large_batches_does_what_the_default_does(
-    backend, fan_in, fan_out, rows, dtype, rng
-):
-    arrays = [
-        rng.standard_normal(shape).astype(dtype)
-        for shape in ((rows, fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out))
-    ]
-    with backend.scope():
-        x, W, b, dy = map(backend.put, arrays)
-        with backend.large_batches(W) as kernels:
-            found = products(kernels.dense, x, W, b, dy, backend)
-            if rows > 600:  # Rows of a wider array, and a gradient that lies the other way.
-                wide = backend.put(np.concatenate([arrays[0], arrays[0]], axis=1))
-                turned = backend.put(np.asfortranarray(arrays[3]))
-                again = products(kernels.dense, wide[:, :fan_in], W, b, turned, backend)
-                for one, other in zip(again, found, strict=True):
-                    np.testing.assert_allclose(one, other, atol=tolerance(dtype, rows) * rows)
-        expected = products(dense, x, W, b, dy, backend)
-    for mine, plain in zip(found, expected, strict=True):
-        assert mine.dtype == plain.dtype == dtype
-        scale = np.abs(plain).max()
-        np.testing.assert_allclose(mine, plain, rtol=0, atol=scale * tolerance(dtype, fan_in))
-
-
-def products(layer, x, W, b, dy, backend):
-    y, pullback = layer(Dense(W, b), x, xp=backend.xp)
-    dx, grads = pullback(dy, need_dx=True)
-    return [backend.get(array) for array in (y, dx, *grads)]
-
-
-def test_the_narrow_kernel_runs_where_it_can(rng):
-    """Else the equivalence above would compare the default with itself."""
-    pytest.importorskip("numba")
-    from threadpoolctl import threadpool_info
-
-    from mlp_xp.backends import _narrow
-
-    W = rng.standard_normal((300, 64)).astype(np.float32)
-    backend = get_backend("numpy")
-    before = [pool["num_threads"] for pool in threadpool_info()]
-    with backend.large_batches(W) as kernels:
-        assert (kernels.dense is _narrow.dense) == _narrow._has_wide_vectors()
-    assert [pool["num_threads"] for pool in threadpool_info()] == before
-    with backend.large_batches(W.astype(np.float64)) as kernels:
-        assert kernels == backend.kernels
-
-
-def test_the_narrow_kernel_refuses_rows_that_are_not_aligned(rng):
-    pytest.importorskip("numba")
-    packed = np.zeros(600, dtype=[("flag", "u1"), ("x", "f4", (300,))])
-    packed["x"] = rng.standard_normal((600, 300))
-    W, b = rng.standard_normal((300, 64)).astype(np.float32), np.zeros(64, np.float32)
-    backend = get_backend("numpy")
-    with backend.large_batches(W) as kernels:
-        y, _ = kernels.dense(Dense(W, b), packed["x"], xp=backend.xp)
-    np.testing.assert_allclose(y, np.asarray(packed["x"]) @ W, atol=1e-3)
-
-
-def test_the_blas_gets_its_threads_back_from_the_last_user(rng):
-    pytest.importorskip("numba")
-    from threadpoolctl import threadpool_info
-
-    W, backend = rng.standard_normal((300, 64)).astype(np.float32), get_backend("numpy")
-
-    def threads():
-        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-    before = threads()
-    first, second = backend.large_batches(W), backend.large_batches(W)
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    second.__exit__(None, None, None)
-    assert threads() == before
-
-
-def test_a_numba_that_does_not_load_leaves_the_defaults(monkeypatch, rng):
-    from mlp_xp.backends import _numba
-
-    _numba._loops.cache_clear()
-    monkeypatch.setitem(sys.modules, "numba", None)
-    params = (np.ones((2, 2)),)
-    updated = _numba.update_tree(
-        SGD(), params, (np.ones((2, 2)),), (params,), (np.asarray(0.1),), xp=np
-    )
-    assert updated.params[0].shape == (2, 2)
-    _numba._loops.cache_clear()
-
-
 def test_a_library_that_does_not_load_says_why(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlp_xp.backends._strict", None)
     with pytest.raises(BackendError, match="array_api_strict cannot be loaded"):
         get_backend("array_api_strict")
-
-
-def test_numpy_without_numba_takes_the_defaults(monkeypatch):
-    import importlib.util
-
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "numba" else find(name)
-    )
-    assert get_backend("numpy").kernels == Kernels()

@@ -1,10 +1,14 @@
-"""What ``import mlp_xp`` loads, and how long it takes."""
+"""What ``import mlp_xp`` and its parts load, and how long it takes."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+
+import pytest
+
+import mlp_xp
 
 OPTIONAL = [
     "array_api_strict",
@@ -13,12 +17,15 @@ OPTIONAL = [
     "llvmlite",
     "matplotlib",
     "numba",
+    "pandas",
     "PIL",
+    "polars",
     "requests",
     "rich",
     "safetensors",
     "torch",
 ]
+HEAVY = [*OPTIONAL, "scipy", "sklearn"]
 
 
 def run(code: str) -> str:
@@ -30,14 +37,38 @@ SCIKIT_LEARN = "import sklearn.base, sklearn.metrics, sklearn.utils.validation"
 
 
 def loaded(code: str) -> set[str]:
-    """Give the optional libraries that code loads."""
-    show = f"import json, sys; print(json.dumps(sorted(set(sys.modules) & set({OPTIONAL}))))"
+    """Give the heavy libraries that code loads."""
+    show = f"import json, sys; print(json.dumps(sorted(set(sys.modules) & set({HEAVY}))))"
     return set(json.loads(run(f"{code}\n{show}")))
 
 
 def test_no_optional_library_is_loaded():
     # Scikit-learn itself may load one that is there, for its progress bars.
-    assert loaded("import mlp_xp") <= loaded(SCIKIT_LEARN)
+    assert loaded("from mlp_xp import MLPClassifier") <= loaded(SCIKIT_LEARN)
+
+
+def test_what_needs_no_scikit_learn_does_not_load_it():
+    assert loaded("import mlp_xp") == set()
+    assert not {"sklearn", *OPTIONAL} & loaded("import mlp_xp.lab, mlp_xp.losses, mlp_xp.datasets")
+
+
+def test_names_and_modules_are_loaded_when_they_are_asked_for():
+    code = (
+        "import mlp_xp\n"
+        "print(set(mlp_xp.__all__) <= set(dir(mlp_xp)))\n"
+        "print(mlp_xp.MLP is mlp_xp.MLPClassifier is mlp_xp.estimators.MLPClassifier)\n"
+        "print(mlp_xp.get_backend('numpy'))"
+    )
+    assert run(code).split("\n")[:3] == ["True", "True", "<NumpyBackend 'numpy' on cpu>"]
+    with pytest.raises(AttributeError, match="module 'mlp_xp' has no attribute 'MLPClasifier'"):
+        mlp_xp.MLPClasifier  # noqa: B018
+
+
+def test_it_brings_few_modules_of_its_own():
+    count = "import sys; print(len(sys.modules))"
+    before = int(run(f"import sklearn.neural_network; {count}"))
+    after = int(run(f"import sklearn.neural_network, mlp_xp.estimators; {count}"))
+    assert after - before < 100
 
 
 def test_a_fit_loads_no_library_that_it_does_not_use():
@@ -53,7 +84,7 @@ def test_it_takes_well_under_a_second_beyond_scikit_learn():
     code = (
         f"import time\n{SCIKIT_LEARN}\n"
         "start = time.perf_counter()\n"
-        "import mlp_xp\n"
+        "from mlp_xp import MLPClassifier\n"
         "print(time.perf_counter() - start)"
     )
     assert min(float(run(code)) for _ in range(3)) < 0.5

@@ -6,6 +6,7 @@ A library is loaded only when it is asked for, or when one of its arrays arrives
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import importlib.util
 from typing import Any
@@ -80,6 +81,8 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
     ValueError: backend is 'numpi', and must be one of 'auto', 'numpy', 'cupy', 'torch', 'jax', \
 'array_api_strict', or None to follow the data.
     """
+    if device is None and type(spec) is np.ndarray:
+        return _plain_numpy()  # The common case, which a prediction of one row waits for.
     if isinstance(spec, Backend):
         return spec
     if isinstance(spec, str):
@@ -95,6 +98,11 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
     if name is None:
         return _load("numpy", device)
     return _load(name, array_api_compat.device(spec) if device is None else device)
+
+
+@functools.cache
+def _plain_numpy() -> Backend:
+    return _load("numpy", None)
 
 
 def namespace_backend(array: object) -> str | None:

@@ -128,25 +128,39 @@ class Backend:
         """Whether the device computes in double precision."""
         return True
 
+    def with_bf16(self) -> Backend:
+        """Give the backend whose products are in bfloat16 and everything else as it was.
+
+        Raises
+        ------
+        ValueError
+            If it has no such products.
+        """
+        raise ValueError(
+            f"precision is 'bf16', and backend {self.name!r} has no products in bfloat16: use "
+            "backend='torch' or 'jax', or precision='float32'."
+        )
+
     # --- execution -----------------------------------------------------------------------------
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         """Give the context that everything is computed in."""
         return contextlib.nullcontext()
 
-    def large_batches(self, W: Array) -> contextlib.AbstractContextManager[Kernels]:
-        """Give the kernels for thousands of rows at a time, in the context they are to run in.
-
-        Parameters
-        ----------
-        W : (fan_in, fan_out)
-            Of the first layer, which decides.
-        """
-        return contextlib.nullcontext(self.kernels)
-
     def compile(self, function: F, *, donate: bool = False) -> F:
-        """Compile a pure function of trees; with ``donate``, its first argument is given away."""
+        """Compile a pure function of trees; with ``donate``, its first argument is given away.
+
+        What is compiled to donate is for one state at a time, from each call to the next.
+        """
         return function
+
+    def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
+        """Give the context of a prediction of so many multiplications and additions in all."""
+        return contextlib.nullcontext()
+
+    def training(self, work: int) -> contextlib.AbstractContextManager[object]:
+        """Give the context of many steps, each of so many multiplications and additions."""
+        return contextlib.nullcontext()
 
     def synchronize(self) -> None:
         """Wait until all that was asked of the device is done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_xp._typing import Array
+from mlp_xp.backends import _jax_bf16
 from mlp_xp.backends._base import Backend, BackendError, F
+from mlp_xp.step import Kernels
 
 __all__ = ["JaxBackend", "create"]
 
@@ -48,6 +51,11 @@ class JaxBackend(Backend):
     def _from_numpy(self, array: np.ndarray) -> Array:
         return self._move(array)
 
+    def with_bf16(self) -> JaxBackend:
+        backend = JaxBackend(self.device)
+        backend.kernels = Kernels(dense=_jax_bf16.dense)
+        return backend
+
     def scope(self) -> contextlib.AbstractContextManager[object]:
         stack = contextlib.ExitStack()
         stack.enter_context(jax.enable_x64(True))
@@ -56,7 +64,7 @@ class JaxBackend(Backend):
         return stack
 
     def compile(self, function: F, *, donate: bool = False) -> F:
-        return jax.jit(function, donate_argnums=0 if donate else ())
+        return _jit(function, donate)
 
     def synchronize(self) -> None:
         for array in jax.live_arrays(self.device.platform):
@@ -70,6 +78,12 @@ class JaxBackend(Backend):
 
     def describe(self) -> dict[str, str]:
         return super().describe() | {"device": f"{self.device}, {self.device.device_kind}"}
+
+
+@functools.lru_cache(maxsize=128)
+def _jit(function: F, donate: bool) -> F:
+    """Compile, or give what was compiled for an equal fit."""
+    return jax.jit(function, donate_argnums=0 if donate else ())
 
 
 def create(device: Any) -> JaxBackend:

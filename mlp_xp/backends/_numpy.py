@@ -1,23 +1,28 @@
-"""NumPy on the CPU; with numba installed, a fused update and a kernel for narrow layers."""
+"""NumPy on the CPU: steps are planned, and with numba installed a team of threads does them."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import threading
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import array_api_compat.numpy
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
 from mlp_xp._typing import Array
-from mlp_xp.backends import _narrow, _numba
-from mlp_xp.backends._base import Backend
+from mlp_xp.backends._base import Backend, F
+from mlp_xp.backends._jobs import can_work, team, usable_threads
+from mlp_xp.backends._numpy_kernels import dense, gather, loss, update_tree
+from mlp_xp.backends._plan import Planned
 from mlp_xp.step import Kernels
 
 __all__ = ["NumpyBackend", "create"]
+
+
+# Multiplications and additions of a step that a team of threads is worth starting for.
+_LEAST_WORK = 2_000_000
+# The same of a prediction, which loads what compiles jobs if nothing else has.
+_LEAST_PREDICTION = 1_000_000_000
 
 
 class NumpyBackend(Backend):
@@ -27,11 +32,7 @@ class NumpyBackend(Backend):
     shares_host_memory = True
     xp = array_api_compat.numpy
     device = "cpu"
-
-    def __init__(self) -> None:
-        self._has_numba = importlib.util.find_spec("numba") is not None
-        if self._has_numba:
-            self.kernels = Kernels(update=_numba.update_tree)
+    kernels = Kernels(dense, gather, loss, update_tree)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, np.ndarray)
@@ -39,18 +40,25 @@ class NumpyBackend(Backend):
     def get(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
+    def put(self, array: Any, dtype: str | None = None) -> Array:
+        if type(array) is np.ndarray and (dtype is None or array.dtype == dtype):
+            return cast(Array, array)
+        return super().put(array, dtype)
+
     def _move(self, array: Any) -> Array:
         return array
 
-    @contextlib.contextmanager
-    def large_batches(self, W: Array) -> Iterator[Kernels]:
-        if not (self._has_numba and _narrow.suits(W)):
-            yield self.kernels
-            return
-        # The threads of the BLAS look for work for a while before they sleep, and would take the
-        # processors from those of the narrow kernel; what is left to the BLAS is small.
-        with _resting_blas():
-            yield self.kernels._replace(dense=_narrow.dense)
+    def compile(self, function: F, *, donate: bool = False) -> F:
+        return cast(F, Planned(function)) if donate else function
+
+    def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
+        large = work >= _LEAST_PREDICTION and can_work()
+        return team(usable_threads()) if large else contextlib.nullcontext()
+
+    def training(self, work: int) -> contextlib.AbstractContextManager[object]:
+        if not can_work():
+            return contextlib.nullcontext()
+        return team(usable_threads() if work >= _LEAST_WORK else 1)
 
     def describe(self) -> dict[str, str]:
         pools = "; ".join(
@@ -59,27 +67,6 @@ class NumpyBackend(Backend):
             if pool["user_api"] == "blas"
         )
         return super().describe() | {"blas": pools}
-
-
-_resting = threading.Lock()
-_guests: list[threadpool_limits] = []
-
-
-@contextlib.contextmanager
-def _resting_blas() -> Iterator[None]:
-    """Hold the BLAS to one thread; of several users the last one out gives the threads back.
-
-    The limit is the process's. Each user restoring what it saw would restore another one's limit.
-    """
-    with _resting:
-        _guests.append(_guests[-1] if _guests else threadpool_limits(1, user_api="blas"))
-    try:
-        yield
-    finally:
-        with _resting:
-            limits = _guests.pop()
-            if not _guests:
-                limits.restore_original_limits()
 
 
 def create(device: Any) -> NumpyBackend:

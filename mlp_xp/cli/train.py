@@ -163,7 +163,11 @@ def add_to(commands: Any) -> None:
     add("--max-grad-norm", type=number(float, above=0), help="hold gradients to this norm (none)")
     add("--ema-decay", type=share, help="test a moving average of the weights, e.g. 0.999 (none)")
     add_backend(parser)
-    add("--precision", choices=["auto", "float32", "float64"], help="of the products (%(default)s)")
+    add(
+        "--precision",
+        choices=["auto", "float32", "float64", "bf16"],
+        help="of the products (%(default)s)",
+    )
     add(
         "--placement",
         choices=["auto", "resident", "streamed"],
@@ -192,12 +196,16 @@ def run(args: argparse.Namespace) -> int:
         optional("tensorboardX", "tensorboard")
     data = load_data(settings.data, settings.data_path)
     backend = get_backend(settings.backend, settings.device)
+    if settings.precision == "bf16":
+        backend.with_bf16()  # Refused before there is a run folder.
     with new_run(args.out, settings.data) as (partial, final), interrupts() as pressed:
         _announce(settings, data, backend)
         model = settings.estimator()
         with display(settings.epochs, len(data.x_train)) as shown:
             watching = [Watch(shown, pressed), *settings.callbacks(partial)]
             is_finite = _fit(model, settings, data, watching)
+        # What was trained on is not needed any more, and tests need memory too.
+        data = data._replace(x_train=data.x_train[:0].copy())
         history = _rows(model)
         if pressed():
             print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
@@ -291,7 +299,7 @@ def _write(
         "settings": asdict(settings),
         "data": asdict(images),
         "backend": {"name": backend.name, **backend.describe()},
-        "precision": str(model.coefs_[0].dtype),
+        "precision": "bf16" if settings.precision == "bf16" else str(model.coefs_[0].dtype),
         "versions": {"python": platform.python_version()} | {n: version(n) for n in libraries},
         "platform": platform.platform(),
         "result": result,

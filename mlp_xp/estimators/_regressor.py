@@ -116,9 +116,11 @@ default="auto"
         works, else NumPy.
     device : str or None, default=None
         E.g. ``"cpu"``, ``"cuda:1"``, ``"mps"``. None is the backend's default.
-    precision : {"auto", "float32", "float64"}, default="auto"
+    precision : {"auto", "float32", "float64", "bf16"}, default="auto"
         Of parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
-        float32 for uint8; other integers are computed in float64, as in scikit-learn.
+        float32 for uint8; other integers are computed in float64, as in scikit-learn. "bf16", for
+        backends "torch" and "jax", trains with the operands of products rounded to bfloat16 and
+        everything else in float32, and predicts in float32.
     input_scaling : {"standardize"} or None, default=None
         "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
         on the device; uint8 data stay uint8 until a batch is made.

@@ -78,6 +78,10 @@ def _blocks(data: Array, dtype: DType, *, xp: Namespace) -> Iterator[tuple[slice
         yield rows, xp.astype(data[rows, ...], dtype, copy=False)
 
 
+def _work(params: Params, data: Array) -> int:
+    return data.shape[0] * params[0].W.shape[0] * params[0].W.shape[1]
+
+
 def _network(params: Params) -> Network:
     (W1, _), (W2, _) = params
     return Network((*W1.shape, W2.shape[1]), "logistic")
@@ -100,9 +104,10 @@ def sweep(
     loss = xp.zeros_like(arrays[0][0, 0])
     grads = [xp.zeros_like(array) for array in arrays]
     logits = []
-    with get_backend(data).large_batches(params[0].W) as kernels:
+    backend = get_backend(data)
+    with backend.training(_work(params, data)):
         for rows, x in _blocks(data, arrays[0].dtype, xp=xp):
-            how = Pass(xp, kernels.dense)
+            how = Pass(xp, backend.kernels.dense)
             block_logits, backward, _ = forward(network, params, x, how, xp=xp)
             value, dlogits = head(block_logits, targets[rows, ...])
             share = x.shape[0] / data.shape[0]
@@ -119,8 +124,9 @@ def run(params: Params, data: Array, *, xp: Namespace) -> Array:
     """Run the network forward only, (n, d_out)."""
     network = _network(params)
     blocks = _blocks(data, params[0].W.dtype, xp=xp)
-    with get_backend(data).large_batches(params[0].W) as kernels:
-        how = Pass(xp, kernels.dense)
+    backend = get_backend(data)
+    with backend.training(_work(params, data)):
+        how = Pass(xp, backend.kernels.dense)
         outputs = [forward(network, params, x, how, xp=xp)[0] for _, x in blocks]
     return cast(Array, xp.concat(outputs))
 

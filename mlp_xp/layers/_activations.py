@@ -55,7 +55,14 @@ def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     (array([0., 2.]), array([0., 1.]))
     """
     y = xp.maximum(x, 0.0)
-    return y, lambda dy: xp.where(y > 0.0, dy, 0.0)
+
+    def pullback(dy: Array) -> Array:
+        # No choice by a mask: NumPy's takes eight times as long as a product.
+        dx = xp.astype(y > 0.0, y.dtype)
+        dx *= dy
+        return dx
+
+    return y, pullback
 
 
 def sigmoid(x: Array, *, xp: Namespace) -> Array:

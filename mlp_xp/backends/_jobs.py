@@ -1,0 +1,220 @@
+"""Jobs for NumPy, and the team of threads that does them.
+
+`_native` holds the machine code; here is how a job is written down and who works. Nothing is loaded
+before the first job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+# What jobs are called, and how many words they and the arrays of an update have.
+GEMM, SUM, GATHER, SOFTMAX, UPDATE = range(1, 6)
+WORDS, UPDATE_WORDS = 20, 10
+# Samples that our own product x^T dy takes at a time: more lines of x, as far apart as its rows,
+# find no place in the second cache. Numbers that so many rows of dy, which pass with every six rows
+# of the result, may hold: with more a BLAS is faster. How wide a result may be for six of its rows
+# to fit the first cache.
+SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_COLUMNS = 256, 1 << 17, 1024
+
+__all__ = ["Job", "can_work", "fused", "is_at_work", "runner", "table", "team", "usable_threads"]
+
+
+class Job(NamedTuple):
+    """What to do: a kind of `_native`, whether it is worth sharing out, and its words.
+
+    An array among the words stands for its address.
+    """
+
+    kind: int
+    is_shared: bool
+    words: Sequence[Any]
+
+
+@functools.cache
+def _native() -> Any:
+    from mlp_xp.backends import _native
+
+    return _native
+
+
+@functools.cache
+def can_work() -> bool:
+    """Tell whether there is what compiles jobs, and threads that can wait; loads it."""
+    if os.name != "posix":
+        return False
+    try:
+        _native()
+    except ImportError:
+        return False
+    return True
+
+
+def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
+    """Write jobs down.
+
+    Returns
+    -------
+    words : (jobs, words) int64
+    arrays : list of (row, column, array)
+        Where an address stands, and of what.
+    """
+    words = np.zeros((len(jobs), WORDS), np.int64)
+    arrays = []
+    for row, job in enumerate(jobs):
+        words[row, 0], words[row, 1] = job.kind, job.is_shared
+        for column, word in enumerate(job.words, start=2):
+            if hasattr(word, "dtype"):
+                arrays.append((row, column, word))
+                word = _address(word)
+            words[row, column] = word
+    return words, arrays
+
+
+def fused(jobs: Sequence[Job]) -> list[Job]:
+    """Leave out the products x^T dy that an update behind them can compute as it goes.
+
+    Six rows of such a gradient at a time are computed and used: it is never written to memory. An
+    update owns its gradients, so nobody can miss them, and between jobs of one table nothing else
+    happens, so that the operands are still there.
+    """
+    products = {_address(job.words[10]): job for job in jobs if _can_be_fused(job)}
+    left_out = set()
+    for job in jobs:
+        if job.kind == UPDATE:
+            for row in job.words[2]:
+                product = products.get(row[3])
+                if product is not None:
+                    n, k, x, dy = (product.words[i] for i in (4, 5, 6, 8))
+                    row[6:10] = _address(x), _address(dy), k, n
+                    left_out.add(id(product))
+    return [job for job in jobs if id(job) not in left_out]
+
+
+def _can_be_fused(job: Job) -> bool:
+    if job.kind != GEMM or not _native().routines()[2]:
+        return False
+    is_double, ta, _, _, n, k, x, _, dy = job.words[:9]
+    moves = getattr(x, "find", None) or getattr(dy, "find", None)
+    fits = n % 16 == 0 and 32 <= n <= FUSED_COLUMNS and k <= SAMPLES_AT_ONCE
+    return bool(ta and fits and not is_double and not moves)
+
+
+def _address(array: Any) -> int:
+    return int(getattr(array, "value", array).ctypes.data)
+
+
+class _Team:
+    """Threads that share out each job; a team of one is the caller alone."""
+
+    def __init__(self, parts: int) -> None:
+        native = _native()
+        self.parts = parts
+        self._mail = np.zeros(native.MAIL + 8 * parts, np.int64)
+        self._mail[native.PARTS] = parts
+        self._totals = np.zeros(8 * parts)
+        self._threads: list[threading.Thread] = []
+        start = self._mail, self._totals, native.routines()
+        self._serve = functools.partial(native.work, *start, np.zeros((0, WORDS), np.int64))
+
+        def run(words: np.ndarray) -> None:
+            """Do the jobs of a table."""
+            native.work(*start, words, 0, 0)
+
+        self.run = run
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Have the other threads wait for jobs."""
+        native = _native()
+        for part in range(1, self.parts):
+            thread = threading.Thread(
+                target=self._serve,
+                args=(part, int(self._mail[native.TICKET])),
+                name=f"mlp_xp-{part}",
+                daemon=True,
+            )
+            thread.start()
+            self._threads.append(thread)
+        try:
+            yield
+        finally:
+            self._mail[native.QUIT] = 1
+            self._mail[native.TICKET] += 1
+            for thread in self._threads:
+                thread.join()
+            self._mail[native.QUIT] = 0
+
+
+class _Mine(threading.local):
+    """The team of this thread."""
+
+    team: _Team | None = None
+
+
+_mine = _Mine()
+_lock = threading.Lock()
+_limits: list[Any] = []
+
+
+def runner() -> Callable[[np.ndarray], None]:
+    """Give what does the jobs of a table: the team of this thread, or the caller alone."""
+    return (_mine.team or _solo()).run
+
+
+@functools.cache
+def _solo() -> _Team:
+    return _Team(1)
+
+
+def is_at_work() -> bool:
+    """Tell whether this thread is inside of `team`."""
+    return _mine.team is not None
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Find the BLAS libraries, which takes milliseconds."""
+    _native().routines()  # Loads the one that they are of.
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextlib.contextmanager
+def team(parts: int) -> Iterator[None]:
+    """Give this thread a team; the BLAS has one thread meanwhile, or they would fight.
+
+    Threads of a BLAS look for work for a while before they sleep, and take the processors from
+    ours. Its limit is the process's: of several users the last one out gives the threads back, for
+    each restoring what it saw would restore another one's limit.
+    """
+    with _lock:
+        _limits.append(_limits[-1] if _limits else _blas().limit(limits=1))
+        others = len(_limits) - 1
+    outer = _mine.team
+    # Others who train at the same time have threads of their own.
+    _mine.team = _Team(max(1, parts // (others + 1)))
+    try:
+        with _mine.team.working():
+            yield
+    finally:
+        _mine.team = outer
+        with _lock:
+            limits = _limits.pop()
+            if not _limits:
+                limits.restore_original_limits()
+
+
+def usable_threads() -> int:
+    """Give the threads that a BLAS would take, by its variables, else all usable processors."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name, "").isdigit():
+            return max(int(os.environ[name]), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,156 @@
+"""The loops between the products: gathers, sums, the softmax, and the updates."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from mlp_xp.backends._jobs import FUSED_COLUMNS
+from mlp_xp.backends._native._products import tn
+from mlp_xp.backends._native._tile import ROWS
+from mlp_xp.backends._native._words import jit, pointer, share
+
+__all__ = ["ADAM", "gather", "softmax", "sum_rows", "update"]
+
+ADAM = 1  # The rule of an update; 0 is gradient descent with momentum.
+
+
+@jit
+def sum_rows(x, total):  # type: ignore[no-untyped-def]
+    total[:] = 0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total[j] += x[i, j]
+
+
+@jit
+def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high):  # type: ignore[no-untyped-def]
+    number = out.dtype.type
+    for i in range(low, high):
+        source, target = x[rows[i] if has_rows else i], out[i]
+        if has_scaling:
+            for j in range(target.size):
+                target[j] = (number(source[j]) - shift[j]) * scale[j]
+        else:
+            for j in range(target.size):
+                target[j] = number(source[j])
+
+
+@jit
+def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  # type: ignore[no-untyped-def]
+    """Cross-entropy of each row, averaged, and its gradient."""
+    number = logits.dtype.type
+    n, k = logits.shape
+    total = number(0)
+    if has_weights:
+        for i in range(n):
+            total += weights[i]
+    else:
+        total = number(n)
+    loss, spread = number(0), smoothing / number(k)
+    for i in range(n):
+        row, grad = logits[i], dlogits[i]
+        largest = row[0]
+        for j in range(1, k):
+            # Not "if larger": NaN has to come through.
+            largest = row[j] if not (row[j] <= largest) else largest
+        sum_, sum_of_rows = number(0), number(0)
+        for j in range(k):
+            z = row[j] - largest
+            grad[j] = np.exp(z)
+            sum_ += grad[j]
+            sum_of_rows += z
+        # Where nothing weighs anything, nothing is to be learned.
+        share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
+        label = labels[i]
+        log = np.log(sum_)
+        entropy = log - (number(1) - smoothing) * (row[label] - largest) - spread * sum_of_rows
+        loss += share * entropy
+        for j in range(k):
+            target = spread + (number(1) - smoothing if j == label else number(0))
+            grad[j] = (grad[j] / sum_ - target) * share
+    value[0] = loss
+
+
+@jit
+def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
+    total = p.dtype.type(0)
+    for i in range(p.size):
+        total += p[i] * p[i]
+        step = rate * (g[i] + l2 * p[i])
+        v[i] = momentum * v[i] - step
+        p[i] += momentum * v[i] - step if nesterov else v[i]
+    return total
+
+
+@jit
+def _adam(p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2):  # type: ignore[no-untyped-def]
+    total = p.dtype.type(0)
+    for i in range(p.size):
+        total += p[i] * p[i]
+        slope = g[i] + l2 * p[i]
+        m[i] = beta_1 * m[i] + rest_1 * slope
+        v[i] = beta_2 * v[i] + rest_2 * (slope * slope)
+        p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(v[i]) + epsilon)
+    return total
+
+
+@jit
+def _step(low, high, row, g, rule, numbers, rate, shrink, l2, like):  # type: ignore[no-untyped-def]
+    """Update one array from ``low`` to ``high``, with gradients that begin there."""
+    number, kind = like.dtype.type, like.dtype
+    offset, n = low * like.itemsize, high - low
+    p, first = carray(pointer(row[2] + offset), n, kind), carray(pointer(row[4] + offset), n, kind)
+    if rule == ADAM:
+        second = carray(pointer(row[5] + offset), n, kind)
+        beta_1, rest_1 = number(numbers[0]), number(numbers[1])
+        beta_2, rest_2 = number(numbers[2]), number(numbers[3])
+        epsilon = number(numbers[4])
+        return _adam(p, g, first, second, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2)
+    return _sgd(p, g, first, rate, number(numbers[0]), numbers[1] != 0, l2)
+
+
+@jit
+def update(arrays, rule, numbers, rate, shrink, l2, like, part, parts):  # type: ignore[no-untyped-def]
+    """Update this part of each array; give the sum of squares of the matrices.
+
+    A row of ``arrays`` holds the size, whether it is a matrix, and the addresses of p, g and two
+    slots. Where the gradient is a product that nobody has computed, x^T dy, the addresses of x and
+    dy, the number of samples and the width of dy follow: then six rows of it at a time are computed
+    and used, and never leave the cache.
+    """
+    number, kind = like.dtype.type, like.dtype
+    total = number(0)
+    rows_at_once = np.empty(ROWS * FUSED_COLUMNS, kind)
+    for i in range(arrays.shape[0]):
+        row = arrays[i]
+        size, is_matrix, samples, width = row[0], row[1], row[8], row[9]
+        l2_here = l2 if is_matrix else number(0)
+        shrink_here = shrink if is_matrix else number(1)
+        squares = number(0)
+        if samples == 0:
+            low, high = share(size, part, parts), share(size, part + 1, parts)
+            g = carray(pointer(row[3] + low * like.itemsize), high - low, kind)
+            squares = _step(low, high, row, g, rule, numbers, rate, shrink_here, l2_here, like)
+        else:
+            fan_in = size // width
+            low, high = share(fan_in, part, parts), share(fan_in, part + 1, parts)
+            for k in range(low, high, ROWS):
+                end = min(k + ROWS, high)
+                x = row[6] + 4 * k
+                tn(x, fan_in, row[7], width, rows_at_once.ctypes.data, end - k, width, samples)
+                squares += _step(
+                    k * width,
+                    end * width,
+                    row,
+                    rows_at_once,
+                    rule,
+                    numbers,
+                    rate,
+                    shrink_here,
+                    l2_here,
+                    like,
+                )
+        if is_matrix:
+            total += squares
+    return total

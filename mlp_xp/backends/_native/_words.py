@@ -1,0 +1,98 @@
+"""What numba has no words for: addresses, words that two threads share, and how to wait."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["jit", "load", "pointer", "rest", "share", "store"]
+
+_OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy", "nogil": True}
+_I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
+
+
+def jit(function: Any) -> Any:
+    """Compile, or take from numba's cache where there is a folder for one.
+
+    Without "reassoc" a sum would not be vectorised. NaN and infinity keep their meaning. "numpy"
+    divides as NumPy does: a check for zero would stop the vectorisation too.
+    """
+    try:
+        compiled = njit(**_OPTIONS, cache=True)(function)
+    except RuntimeError:  # No folder can be written to.
+        return njit(**_OPTIONS)(function)
+    # Numba looks at the file of a function only, and what a function calls is compiled into it.
+    compiled._cache._cache_file._source_stamp = _stamp()
+    return compiled
+
+
+@cache
+def _stamp() -> tuple[tuple[float, int], ...]:
+    """Tell when each of our files was written, and its size."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple((file.stat().st_mtime, file.stat().st_size) for file in files)
+
+
+@intrinsic
+def pointer(context, address):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def load(context, address):  # type: ignore[no-untyped-def]
+    """Read a word; what another thread wrote before it wrote the word is then seen too."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def store(context, address, value):  # type: ignore[no-untyped-def]
+    """Write a word, behind all that was written before."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
+        builder.store_atomic(arguments[1], pointer, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def rest(context, turn):  # type: ignore[no-untyped-def]
+    """Wait a moment: at first in the processor, then by letting other threads go first."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        module, (turn,) = builder.module, arguments
+        with builder.if_else(builder.icmp_signed("<", turn, ir.Constant(_I64, 4000))) as (a, b):
+            with a:
+                if platform.machine() in ("x86_64", "AMD64"):
+                    kind = ir.FunctionType(_VOID, [])
+                    builder.call(
+                        cgutils.get_or_insert_function(module, kind, "llvm.x86.sse2.pause"), []
+                    )
+            with b:
+                kind = ir.FunctionType(_I32, [])
+                builder.call(cgutils.get_or_insert_function(module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@jit
+def share(n, part, parts):  # type: ignore[no-untyped-def]
+    """Give where a part of ``range(n)`` begins; parts begin at whole vectors."""
+    return n if part == parts else (n * part // parts) // 16 * 16

@@ -1,0 +1,224 @@
+"""NumPy's kernels: each writes down a job, and falls back to its default for what no job does.
+
+They are used in training only, where threads are waiting (`mlp_xp.backends._jobs.team`). Outside of
+it NumPy's own products have the threads of the BLAS.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mlp_xp import layers, optimizers, step
+from mlp_xp._typing import DType, Namespace, Tree
+from mlp_xp.backends._jobs import (
+    GATHER,
+    GEMM,
+    SOFTMAX,
+    SUM,
+    UPDATE,
+    UPDATE_WORDS,
+    Job,
+    is_at_work,
+    runner,
+    table,
+)
+from mlp_xp.backends._plan import Traced
+from mlp_xp.layers import Dense, DensePullback
+from mlp_xp.losses import Loss, LossPullback, SoftmaxCrossEntropy
+from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
+from mlp_xp.tree import leaves
+
+__all__ = ["dense", "gather", "loss", "update_tree"]
+
+Array: TypeAlias = Any  # NumPy's, or one that is traced
+
+# Below, meeting the other threads costs more than they bring (bench/history).
+_LEAST_PRODUCTS, _LEAST_NUMBERS = 100_000, 30_000
+
+
+def _do(job: Job) -> None:
+    """Do a job, or have the program do it that is being written."""
+    for word in job.words:
+        if isinstance(word, Traced):
+            word.program.job(job)
+            return
+    runner()(table([job])[0])
+
+
+def _is_plain(*arrays: Any) -> bool:
+    """Tell whether arrays are of one real dtype and lie row by row."""
+    first = arrays[0].dtype
+    return first in (np.float32, np.float64) and all(
+        array.dtype == first and array.flags.c_contiguous and array.flags.aligned
+        for array in arrays
+    )
+
+
+def _product(
+    a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, bias: Any = 0
+) -> None:
+    m, n = out.shape
+    k = a.shape[0] if ta else a.shape[1]
+    sizes = (a.dtype == np.float64, ta, tb, m, n, k)
+    # The stride along an axis of one row may be anything, which a BLAS refuses.
+    lda = a.strides[0] // a.itemsize if a.shape[0] > 1 else a.shape[1]
+    places = (a, lda, b, b.shape[1], out, n, bias, False)
+    _do(Job(GEMM, m * n * k >= _LEAST_PRODUCTS, (*sizes, *places)))
+
+
+def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullback]:
+    """Do what `mlp_xp.layers.dense` does."""
+    W, b = params
+    is_known = (
+        is_at_work()
+        and _is_plain(W, b)
+        and x.dtype == W.dtype
+        and x.flags.aligned
+        and x.strides[1] == x.itemsize  # Its rows may be a part of longer ones.
+        and x.strides[0] % x.itemsize == 0
+    )
+    if not is_known:
+        return layers.dense(params, x, xp=xp)
+    y = np.empty_like(x, shape=(x.shape[0], W.shape[1]))
+    _product(x, W, y, bias=b)
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
+        if not _is_plain(dy, W):
+            dy = np.ascontiguousarray(dy)
+        dx = None
+        if need_dx:
+            dx = np.empty_like(x, shape=x.shape)
+            _product(dy, W, dx, tb=True)
+        dW: Any = np.empty_like(W)
+        db: Any = np.empty_like(b)
+        _product(x, dy, dW, ta=True)
+        is_shared = dy.size >= _LEAST_NUMBERS
+        _do(Job(SUM, is_shared, (dy.dtype == np.float64, *dy.shape, dy, db)))
+        return dx, Dense(dW, db)
+
+    return y, pullback
+
+
+def gather(
+    x: Array, rows: Array | None, scaling: step.Scaling | None, *, dtype: DType, xp: Namespace
+) -> Array:
+    """Do what `mlp_xp.step.gather` does."""
+    places = () if scaling is None else tuple(scaling)
+    is_known = (
+        is_at_work()
+        and (rows is not None or scaling is not None or x.dtype != dtype)
+        and x.ndim == 2
+        and x.dtype in (np.uint8, dtype)
+        and x.flags.c_contiguous
+        and x.flags.aligned
+        and (rows is None or (rows.dtype == np.int32 and rows.flags.c_contiguous))
+        and all(place.dtype == dtype for place in places)
+    )
+    if not is_known:
+        return step.gather(x, rows, scaling, dtype=dtype, xp=xp)
+    n = x.shape[0] if rows is None else rows.shape[0]
+    out = np.empty_like(x, shape=(n, x.shape[1]), dtype=dtype)
+    shift, scale = places or (0, 0)
+    words = (
+        dtype == np.float64,
+        x.dtype == np.uint8,
+        *out.shape,
+        x,
+        0 if rows is None else rows,
+        shift,
+        scale,
+        out,
+        x.shape[0],
+    )
+    _do(Job(GATHER, out.size >= _LEAST_NUMBERS, words))
+    return out
+
+
+def loss(
+    loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
+) -> tuple[Array, LossPullback]:
+    """Do what the loss does."""
+    is_known = (
+        type(loss) is SoftmaxCrossEntropy
+        and is_at_work()
+        and _is_plain(logits, *(() if weights is None else (weights,)))
+        and targets.ndim == 1
+        and targets.dtype == np.int32
+        and targets.flags.c_contiguous
+    )
+    if not is_known:
+        return loss(logits, targets, weights, xp=xp)
+    assert isinstance(loss, SoftmaxCrossEntropy)
+    value, dlogits = np.empty_like(logits, shape=()), np.empty_like(logits)
+    places = (logits, targets, 0 if weights is None else weights)
+    numbers = _numbers((loss.label_smoothing,))
+    words = (logits.dtype == np.float64, *logits.shape, *places, numbers, value, dlogits)
+    _do(Job(SOFTMAX, False, words))
+    return value, lambda: dlogits
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(values: tuple[float, ...]) -> np.ndarray:
+    """Give constants an address; that of equal ones is the same."""
+    return np.asarray(values, dtype=np.float64)
+
+
+def update_tree(
+    optimizer: Optimizer,
+    params: Tree,
+    grads: Tree,
+    slots: tuple[Tree, ...],
+    coefs: tuple[Array, ...],
+    l2: Array | None = None,
+    *,
+    xp: Namespace,
+) -> Updated:
+    """Do what `mlp_xp.optimizers.update_tree` does, each number read and written once."""
+    rows = list(zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True))
+    # Without slots (no momentum) there is nothing to fuse.
+    is_known = (
+        type(optimizer) in (SGD, Adam, AdamW)
+        and bool(slots)
+        and _is_plain(*(array for row in rows for array in row))
+    )
+    if not is_known:
+        return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
+    like = rows[0][0]
+    # A number of NumPy's has no address.
+    coefs = tuple(c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
+    factor: Any = 0
+    penalty: Any = 0.0
+    if l2 is not None:
+        factor = l2 if isinstance(l2, Traced) else np.asarray(l2, like.dtype)
+        penalty = np.empty_like(like, shape=())
+    arrays = np.zeros((len(rows), UPDATE_WORDS), np.int64)
+    for line, row in zip(arrays, rows, strict=True):
+        line[:2] = row[0].size, row[0].ndim > 1
+        line[2 : 2 + len(row)] = [getattr(a, "value", a).ctypes.data for a in row]
+    rule, numbers = _rule(optimizer)
+    words = (
+        like.dtype == np.float64,
+        len(rows),
+        arrays,
+        rule,
+        _numbers(numbers),
+        coefs[0],
+        factor,
+        penalty if l2 is not None else 0,
+        coefs[1] if len(coefs) > 1 else 0,
+    )
+    size = sum(row[0].size for row in rows)
+    _do(Job(UPDATE, size >= _LEAST_NUMBERS, words))
+    return Updated(params, slots, penalty if l2 is None else penalty[()])
+
+
+def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:
+    """Give the number of a rule, and its constants, in the order of the job."""
+    if isinstance(optimizer, SGD):
+        return 0, (optimizer.momentum, float(optimizer.nesterov))
+    assert isinstance(optimizer, Adam)
+    beta_1, beta_2 = optimizer.beta_1, optimizer.beta_2
+    return 1, (beta_1, 1 - beta_1, beta_2, 1 - beta_2, optimizer.epsilon)

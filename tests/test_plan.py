@@ -1,0 +1,251 @@
+"""A planned step on NumPy does what the function does, and where it cannot it is run as it is."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from helpers import tolerance
+
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._plan import Planned
+from mlp_xp.layers import ACTIVATIONS
+from mlp_xp.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from mlp_xp.network import Network, init_moments, init_params
+from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop
+from mlp_xp.step import Batch, Kernels, Scaling, init_state, make_step
+from mlp_xp.tree import leaves, map_leaves
+
+N, FEATURES, CLASSES = 40, 9, 4
+NETWORKS = {
+    "plain": Network((FEATURES, 16, CLASSES)),
+    "everything": Network((FEATURES, 8, 8, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True),
+    "layer norm": Network((FEATURES, 48, 32, CLASSES), "logistic", "layer"),
+}
+# Batch normalisation takes the bias before it out again: its gradient is rounding errors, and Adam
+# gives those any sign at full length.
+CASES = [("everything", SGD()), ("everything", SGD(momentum=0.0))] + [
+    (name, rule) for name in ("plain", "layer norm") for rule in (SGD(), Adam(), AdamW())
+]
+XP = get_backend("numpy").xp
+
+
+def steps(network, loss, rule, *, dtype="float32", compiled=None, kernels=None, n=6, **options):
+    """Run a few steps on changing rows, the last ones fewer; give the state."""
+    kernels = kernels or get_backend("numpy").kernels
+    step = make_step(network, loss, rule, kernels, with_penalty=True, xp=XP, **options)
+    step = compiled(step) if compiled else step
+    rng = np.random.default_rng(0)
+    own = [map_leaves(lambda a: np.array(a, dtype), init_params(network, 1)) for _ in range(2)]
+    moments = map_leaves(lambda a: np.array(a, dtype), init_moments(network))
+    state = init_state(own[0], rule, moments=moments, average=own[1], with_accuracy=False, xp=XP)
+    x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
+    scaling = Scaling(np.full(FEATURES, 128.0, dtype), np.full(FEATURES, 1 / 64, dtype))
+    y = rng.integers(0, CLASSES, N).astype(np.int32)
+    if not isinstance(loss, SoftmaxCrossEntropy):
+        y = np.eye(CLASSES, dtype=dtype)[y]
+    for t in range(1, n + 1):
+        size = 12 if t < n - 1 else 7
+        rows = rng.permutation(N)[:size].astype(np.int32)
+        weights = rng.random(size).astype(dtype) if t % 2 else None
+        coefs = np.asarray([0.3, 0.01, 0.2, 0.1, *rule.coefficients(0.05, t)], dtype)
+        keys = rng.integers(-(2**31), 2**31, network.n_keys).astype(np.int32)
+        keys = keys if network.n_keys else None
+        state = step(state, Batch(x, y, rows, weights), scaling, coefs, keys)
+    return state
+
+
+def assert_same(found, expected, dtype="float32"):
+    for mine, plain in zip(leaves(found), leaves(expected), strict=True):
+        scale = max(1.0, np.abs(plain).max())
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=200 * scale * tolerance(dtype, 16))
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("name", "rule"), CASES, ids=repr)
+def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, team_of):
+    network, plans = NETWORKS[name], []
+    with team_of(parts):
+        planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+        found = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, compiled=planned)
+    assert plans[0]._is_planned
+    assert len(plans[0]._programs) == 4  # with and without weights, of two sizes
+    plain = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, kernels=Kernels())
+    assert_same(found, plain, dtype)
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy()], ids=repr)
+@pytest.mark.parametrize("rule", [RMSprop(), Lion(), Muon()], ids=lambda rule: repr(rule)[:5])
+def test_other_losses_and_rules_are_planned_too(loss, rule, team_of):
+    plans = []
+    with team_of(1):
+        planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+        found = steps(NETWORKS["plain"], loss, rule, compiled=planned, max_grad_norm=0.5)
+    assert plans[0]._is_planned
+    plain = steps(NETWORKS["plain"], loss, rule, kernels=Kernels(), max_grad_norm=0.5)
+    assert_same(found, plain)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_planned(name):
+    plans = []
+    network = Network((FEATURES, 6, CLASSES), name)
+    planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+    found = steps(network, SoftmaxCrossEntropy(), SGD(), compiled=planned)
+    assert plans[0]._is_planned
+    assert_same(found, steps(network, SoftmaxCrossEntropy(), SGD(), kernels=Kernels()))
+
+
+def test_a_steady_step_allocates_nothing():
+    import tracemalloc
+
+    network, rule = Network((FEATURES, 2000, CLASSES)), Adam()
+    step = make_step(network, SoftmaxCrossEntropy(), rule, Kernels(), with_penalty=True, xp=XP)
+    step = Planned(step)
+    state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=XP)
+    batch = Batch(np.ones((50, FEATURES)), np.zeros(50, np.int32), None, None)
+    coefs = np.asarray([1.0, 0.0, 0.0, 0.0, 0.01])
+    for _ in range(3):
+        state = step(state, batch, None, coefs, None)
+    tracemalloc.start()
+    step(state, batch, None, coefs, None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # A hidden layer's output has 800,000 bytes; NumPy's own loops hold up to 8192 numbers.
+    assert peak < 80_000
+
+
+def test_larger_arguments_may_move():
+    def step(total, x, part):
+        return (total[0] + XP.sum(x * x[::-1]) + XP.sum(part),)
+
+    planned = Planned(step)
+    state, expected = (np.zeros(()),), 0.0
+    for i in range(4):
+        x, part = np.arange(20_000.0) + i, np.arange(3.0) * i
+        state = planned(state, x, part)
+        expected += np.sum(x * x[::-1]) + np.sum(part)
+        assert float(state[0]) == expected
+    assert planned._is_planned
+    assert len(planned._programs) == 1
+
+
+@pytest.mark.parametrize(
+    "ask", [float, bool, int, len, np.asarray, lambda x: x[x > 0], lambda x: np.frexp(x)[0]]
+)
+def test_what_asks_for_values_is_run_as_it_is(ask):
+    def step(state, x):
+        (total,) = state
+        total += 1.0
+        ask(XP.sum(x) if ask in (float, bool, int) else x)
+        return (total,)
+
+    planned = Planned(step)
+    state = (np.zeros(2),)
+    for _ in range(3):
+        state = planned(state, np.ones(2))
+    assert not planned._is_planned
+    assert state[0].tolist() == [3.0, 3.0]
+
+
+def test_an_error_is_the_functions_own():
+    def step(state, x):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        Planned(step)((np.zeros(2),), np.ones(2))
+
+
+def test_another_state_is_gone_on_from():
+    planned = Planned(lambda state, x: (state[0] + x,))
+    state = planned((np.zeros(2),), np.ones(2))
+    state = planned((np.asarray([5.0, 6.0]),), np.ones(2))
+    assert state[0].tolist() == [6.0, 7.0]
+    assert planned((np.zeros(3),), np.ones(3))[0].tolist() == [1.0, 1.0, 1.0]
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 7, 128, 600])
+@pytest.mark.parametrize(("fan_in", "fan_out"), [(300, 64), (259, 112), (30, 16), (9, 7), (1, 1)])
+def test_the_dense_job_does_what_the_default_does(
+    fan_in, fan_out, rows, dtype, parts, team_of, rng
+):
+    pytest.importorskip("numba")
+    from mlp_xp.layers import Dense, dense
+
+    shapes = (rows, 2 * fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out)
+    wide, W, b, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    kernel = get_backend("numpy").kernels.dense
+    for x in (np.ascontiguousarray(wide[:, :fan_in]), wide[:, fan_in:]):
+        for slope in (dy, np.asfortranarray(dy)):
+            with team_of(parts):
+                y, pullback = kernel(Dense(W, b), x, xp=XP)
+                found = [y, *leaves(pullback(slope, need_dx=True))]
+            plain, pull = dense(Dense(W, b), x, xp=XP)
+            for mine, theirs in zip(found, [plain, *leaves(pull(dy, need_dx=True))], strict=True):
+                assert mine.dtype == dtype
+                atol = np.abs(theirs).max() * tolerance(dtype, max(fan_in, rows))
+                np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
+
+
+def test_rows_that_are_not_aligned_go_the_plain_way(rng, team_of):
+    from mlp_xp.layers import Dense
+
+    packed = np.zeros(60, dtype=[("flag", "u1"), ("x", "f4", (30,))])
+    packed["x"] = rng.standard_normal((60, 30))
+    W, b = rng.standard_normal((30, 64)).astype(np.float32), np.zeros(64, np.float32)
+    with team_of(2):
+        y, _ = get_backend("numpy").kernels.dense(Dense(W, b), packed["x"], xp=XP)
+    np.testing.assert_allclose(y, np.asarray(packed["x"]) @ W, atol=1e-3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_softmax_job_does_what_the_loss_does(smoothing, weighted, team_of, rng):
+    loss = SoftmaxCrossEntropy(smoothing)
+    logits = 30.0 * rng.standard_normal((6, 5))
+    logits[0] = [-1e4, 1e4, 0.0, 0.0, 0.0]
+    labels = np.asarray([0, 1, 2, 3, 4, 0], np.int32)
+    for weights in (rng.random(6), np.zeros(6)) if weighted else (None,):
+        with team_of(1):
+            found, pullback = get_backend("numpy").kernels.loss(
+                loss, logits, labels, weights, xp=XP
+            )
+        value, pull = loss(logits, labels, weights, xp=XP)
+        np.testing.assert_allclose(found, value, rtol=1e-13)
+        np.testing.assert_allclose(pullback(), pull(), rtol=1e-13, atol=1e-16)
+
+
+def test_the_blas_gets_its_threads_back_from_the_last_user(team_of):
+    pytest.importorskip("numba")
+    from threadpoolctl import threadpool_info
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with team_of(2):
+        pass
+    before = threads()
+    first, second = team_of(2), team_of(2)
+    first.__enter__()
+    second.__enter__()
+    assert set(threads()) == {1}
+    second.__exit__(None, None, None)
+    assert set(threads()) == {1}
+    first.__exit__(None, None, None)
+    assert threads() == before
+    assert not [t for t in threading.enumerate() if t.name.startswith("mlp_xp-")]
+
+
+def test_without_numba_the_defaults_do_the_work(monkeypatch, rng):
+    from mlp_xp.backends import _jobs, _numpy
+
+    monkeypatch.setattr(_numpy, "can_work", lambda: False)
+    with get_backend("numpy").training(10**9):
+        assert not _jobs.is_at_work()
