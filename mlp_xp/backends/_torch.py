@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from mlp_xp._typing import Array
+from mlp_xp.backends import _torch_bf16, _torch_kernels
 from mlp_xp.backends._base import Backend, BackendError
+from mlp_xp.step import Kernels
 
 __all__ = ["TorchBackend", "create"]
 
@@ -20,6 +22,10 @@ class TorchBackend(Backend):
 
     name = "torch"
     xp = array_api_compat.torch
+
+    kernels = Kernels(
+        dense=_torch_kernels.dense, gather=_torch_kernels.gather, update=_torch_kernels.update_tree
+    )
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -47,6 +53,11 @@ class TorchBackend(Backend):
     @property
     def has_float64(self) -> bool:
         return bool(self.device.type != "mps")
+
+    def with_bf16(self) -> TorchBackend:
+        backend = TorchBackend(self.device)
+        backend.kernels = self.kernels._replace(dense=_torch_bf16.dense)
+        return backend
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         # Not inference_mode: what it returns could never be used in a caller's own autograd graph.

@@ -1,0 +1,163 @@
+"""The kernels of torch: products into memory that is there, and torch's own fused updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from mlp_xp import layers, optimizers, step
+from mlp_xp._typing import DType, Namespace, Tree
+from mlp_xp.backends._torch_buffers import cast, empty
+from mlp_xp.layers import Dense
+from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
+from mlp_xp.step import Scaling
+from mlp_xp.tree import leaves
+
+__all__ = ["dense", "gather", "update_tree"]
+
+_FLOATS = (torch.float32, torch.float64)
+# Below this many outputs a CPU's product for dW is faster the other way round: up to ten times
+# with 10 outputs and 1,024 rows.
+_NARROW = 32
+
+
+def dense(params: Dense, x: Any, *, xp: Namespace) -> tuple[Any, Callable[..., Any]]:
+    """Do what `mlp_xp.layers.dense` does, the bias added by the product."""
+    W, b = params
+    if W.dtype not in _FLOATS or not W.dtype == b.dtype == x.dtype:
+        return layers.dense(params, x, xp=xp)
+    y = torch.addmm(b, x, W, out=empty(W, "y", (x.shape[0], W.shape[1]), W.dtype))
+
+    def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
+        dx = torch.mm(dy, W.T, out=empty(W, "dx", tuple(x.shape), W.dtype)) if need_dx else None
+        dW = empty(W, "dW", tuple(W.shape), W.dtype)
+        if W.shape[1] < _NARROW:
+            dW.copy_(torch.mm(dy.T, x).T)
+        else:
+            torch.mm(x.T, dy, out=dW)
+        return dx, Dense(dW, torch.sum(dy, 0))
+
+    return y, pullback
+
+
+def gather(x: Any, rows: Any, scaling: Scaling | None, *, dtype: DType, xp: Namespace) -> Any:
+    """Do what `mlp_xp.step.gather` does, in the same operations."""
+    if dtype not in _FLOATS or x.ndim != 2 or (rows is None and scaling is None):
+        return step.gather(x, rows, scaling, dtype=dtype, xp=xp)
+    owner = x if scaling is None else scaling.shift
+    if rows is not None:
+        taken = empty(owner, "rows", (rows.shape[0], x.shape[1]), x.dtype)
+        x = torch.index_select(x, 0, rows, out=taken)
+    if scaling is None:
+        return cast(owner, "x", x, dtype)
+    if rows is None or x.dtype != dtype:  # What was taken is ours to write over.
+        x = empty(owner, "x", tuple(x.shape), dtype).copy_(x)
+    return x.sub_(scaling.shift).mul_(scaling.scale)
+
+
+# --- the update ----------------------------------------------------------------------------------
+
+
+@cache
+def _forever(device: torch.device) -> torch.Tensor:
+    """Give the number of a step so late that torch has no bias left to correct.
+
+    `Optimizer.coefficients` has both corrections in the rate, and epsilon behind them.
+    """
+    return torch.full((), math.inf, device=device)
+
+
+def update_tree(
+    optimizer: Optimizer,
+    params: Tree,
+    grads: Tree,
+    slots: tuple[Tree, ...],
+    coefs: tuple[Any, ...],
+    l2: Any = None,
+    *,
+    xp: Namespace,
+) -> Updated:
+    """Do what `mlp_xp.optimizers.update_tree` does, all arrays in one pass over memory."""
+    trees = [list(leaves(tree)) for tree in (params, grads, *slots)]
+    if not _accepts(optimizer, trees):
+        return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
+    ps, gs, *_ = trees
+    matrices = [i for i, p in enumerate(ps) if p.ndim > 1]
+    penalty: Any = 0.0
+    if l2 is not None:
+        flat = [ps[i].reshape(-1) for i in matrices]
+        penalty = 0.5 * l2 * sum(torch.dot(p, p) for p in flat)
+        for i in matrices:
+            gs[i].addcmul_(ps[i], l2)
+    if isinstance(optimizer, SGD):
+        _sgd(optimizer, trees, coefs)
+    elif isinstance(optimizer, Adam):
+        if isinstance(optimizer, AdamW):
+            torch._foreach_mul_([ps[i] for i in matrices], coefs[1])
+        _adam(optimizer, trees, coefs)
+    return Updated(params, slots, penalty)
+
+
+def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
+    """Tell whether torch has a fused update, which takes no strides and checks little."""
+    kind = type(optimizer)
+    if kind not in (SGD, Adam, AdamW) or len(trees) < 3:
+        return False
+    name = "_fused_sgd_" if kind is SGD else "_fused_adam_"
+    first = trees[0][0]
+    # The rate of a momentum goes through a float32, see `_sgd`.
+    dtypes = _FLOATS[:1] if kind is SGD else _FLOATS
+    return (
+        hasattr(torch, name)
+        and first.device.type in ("cpu", "cuda")
+        and first.dtype in dtypes
+        and all(
+            a.dtype == first.dtype and a.device == first.device and a.is_contiguous()
+            for tree in trees
+            for a in tree
+        )
+    )
+
+
+def _adam(optimizer: Adam, trees: list[list[Any]], coefs: tuple[Any, ...]) -> None:
+    params, grads, m, v = trees
+    torch._fused_adam_(
+        params,
+        grads,
+        m,
+        v,
+        [],
+        [_forever(params[0].device)] * len(params),
+        lr=coefs[0],
+        beta1=optimizer.beta_1,
+        beta2=optimizer.beta_2,
+        weight_decay=0.0,
+        eps=optimizer.epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def _sgd(optimizer: SGD, trees: list[list[Any]], coefs: tuple[Any, ...]) -> None:
+    r"""Have torch take :math:`-\eta g` for the gradient, and -1 for the learning rate.
+
+    It keeps the sum of gradients and multiplies that by the rate; here the rate is in the sum.
+    """
+    params, grads, v = trees
+    torch._fused_sgd_(
+        params,
+        grads,
+        v,
+        lr=-1.0,
+        momentum=optimizer.momentum,
+        weight_decay=0.0,
+        dampening=0.0,
+        nesterov=optimizer.nesterov,
+        maximize=False,
+        is_first_step=False,
+        grad_scale=-1.0 / coefs[0],
+    )
