@@ -1,20 +1,22 @@
 """Turn the benchmarks' JSON into a page and a chart.
 
     pytest bench --benchmark-enable --benchmark-json=results.json
-    python bench/report.py results.json --out docs
+    python bench/report.py results.json --suite bench/history/2026-01-02-120000 --out docs
 
-Writes benchmarks.md and benchmarks.png. With --also, Markdown that other scripts printed (bench/
-compare_peers.py, bench/lab_full_batch.py) becomes part of the page.
+Writes benchmarks.md and benchmarks.png. With --suite, what `mlp-xp bench` wrote into a folder
+becomes part of the page, and its charts lie beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["chart", "epoch_table", "page", "platform_list", "seconds", "transfer_table"]
+__all__ = ["chart", "epoch_table", "page", "platform_list", "seconds", "table", "transfer_table"]
 
 Bench = dict[str, Any]
 
@@ -30,22 +32,22 @@ COLOURS = {
 GREY = "#999999"
 REPRODUCE = """\
 ```bash
-pip install -e ".[test,fast,torch,jax]"
+pip install -e ".[test,fast,peers]"
 mkdir -p results
 for backend in numpy torch:cpu jax:cpu; do  # a process each: their threads would fight
     pytest bench --benchmark-enable --bench-backends=$backend --benchmark-json=results/$backend.json
 done
-python bench/compare_peers.py > results/peers.md
-python bench/lab_full_batch.py > results/lab.md
-python bench/report.py results/{numpy,torch:cpu,jax:cpu}.json --also results/{peers,lab}.md
+mlp-xp bench --out results/suite
+python bench/report.py results/{numpy,torch:cpu,jax:cpu}.json --suite results/suite
 ```"""
 
 
-def page(results: Bench, also: list[str]) -> str:
-    """Give the page: epochs, transfers, what other scripts printed, and what it all ran on."""
+def page(results: Bench, suite: str) -> str:
+    """Give the page: what the suite wrote, epochs, transfers, and what these two ran on."""
     benchmarks = results["benchmarks"]
     epochs, transfers = epoch_table(benchmarks), transfer_table(benchmarks)
-    sections = ["# Benchmarks"]
+    # Its title becomes a heading of this page, and its headings go one level down.
+    sections = ["# Benchmarks", re.sub("^#", "##", suite, flags=re.MULTILINE)]
     if epochs:
         sections += [
             "## Training epochs",
@@ -64,10 +66,8 @@ def page(results: Bench, also: list[str]) -> str:
             "memory, and there is nothing to copy.",
             transfers,
         ]
-    if also:
-        sections += ["## Side by side", *also]
     sections += ["## Measured on", platform_list(results), "## Measure again", REPRODUCE]
-    return "\n\n".join(section.strip() for section in sections) + "\n"
+    return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
 
 def epoch_table(benchmarks: list[Bench]) -> str:
@@ -87,7 +87,7 @@ def epoch_table(benchmarks: list[Bench]) -> str:
             ]
         )
     names = ["network", "backend", "data", "images", "median", "IQR", "images/s"]
-    return _table(names, "lllrrrr", rows)
+    return table(names, "lllrrrr", rows)
 
 
 def transfer_table(benchmarks: list[Bench]) -> str:
@@ -104,7 +104,7 @@ def transfer_table(benchmarks: list[Bench]) -> str:
         images = f"{info['images']:,} {info['data']}"
         rows.append([info["transfer"], info["backend"], batch, images, *times, copied])
     names = ["transfer", "backend", "batch", "images", "median", "IQR", "MB/s"]
-    return _table(names, "llrrrrr", sorted(rows, key=lambda row: row[0]))
+    return table(names, "llrrrrr", sorted(rows, key=lambda row: row[0]))
 
 
 def platform_list(results: Bench) -> str:
@@ -186,7 +186,7 @@ def seconds(value: float) -> str:
     return f"{value * 1e6:.3g} µs"
 
 
-def _table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
+def table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
     if not rows:
         return ""
     rule = ["--:" if side == "r" else "---" for side in alignment]
@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "results", type=Path, nargs="+", help="what --benchmark-json wrote, of runs on one machine"
     )
-    parser.add_argument("--also", type=Path, nargs="+", default=[], help="Markdown to include")
+    parser.add_argument("--suite", type=Path, metavar="DIR", help="what `mlp-xp bench` wrote")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (%(default)s)")
     args = parser.parse_args(argv)
 
@@ -209,8 +209,12 @@ def main(argv: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     if epochs_of(results["benchmarks"]):
         chart(results["benchmarks"], args.out / "benchmarks.png")
-    also = [path.read_text() for path in args.also]
-    (args.out / "benchmarks.md").write_text(page(results, also), encoding="utf-8")
+    suite = ""
+    if args.suite is not None:
+        suite = (args.suite / "report.md").read_text(encoding="utf-8")
+        for picture in args.suite.glob("*.png"):
+            shutil.copy(picture, args.out)
+    (args.out / "benchmarks.md").write_text(page(results, suite), encoding="utf-8")
 
 
 if __name__ == "__main__":

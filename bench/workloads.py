@@ -6,20 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlp_xp.datasets import load_cifar10, load_digits, locate
-
-__all__ = ["WORKLOADS", "Workload", "load"]
+__all__ = ["QUICK", "SUITE", "WORKLOADS", "Workload", "load"]
 
 
 class Workload(NamedTuple):
-    """A network, its batches, and how many images make an epoch of about a second on two cores."""
+    """A network, its batches, and what is timed of it."""
 
     name: str
     widths: tuple[int, ...]
     activation: str
     batch_size: int
-    n_images: int
+    n_images: int  # Of an epoch, or of one call that predicts.
     data: str = "cifar10"
+    solver: str = "adam"
+    learning_rate: float = 0.001
+    repeats: int = 1  # Epochs or calls in a turn: one alone may be too short to time.
+    kind: str = "train"  # or "predict"
 
     @property
     def title(self) -> str:
@@ -27,11 +29,38 @@ class Workload(NamedTuple):
         return f"{self.name} {widths}, {self.activation}, batch {self.batch_size}"
 
 
+# An epoch of each takes about a second on two cores.
 WORKLOADS = (
     Workload("tiny", (64, 100, 10), "relu", 32, 1_797, data="digits"),
     Workload("lab", (3072, 64, 10), "logistic", 128, 20_000),
     Workload("medium", (3072, 512, 512, 10), "relu", 128, 5_120),
     Workload("wide", (3072, 2048, 2048, 2048, 10), "relu", 1024, 2_048),
+)
+_TINY, _LAB, _MEDIUM, _WIDE = WORKLOADS
+_LAB_SGD = _LAB._replace(solver="sgd", learning_rate=0.01)
+
+# What the contenders of bench/suite.py take turns at.
+SUITE = (
+    _TINY._replace(repeats=20),
+    _LAB_SGD._replace(repeats=2),
+    _LAB._replace(
+        name="lab-full",
+        batch_size=54_000,
+        n_images=54_000,
+        data="cifar10-unit",
+        solver="descent",
+        learning_rate=0.1,
+        repeats=10,
+    ),
+    _MEDIUM._replace(n_images=10_240),
+    _WIDE._replace(n_images=5_120),
+    _MEDIUM._replace(name="predict", n_images=10_000, kind="predict", repeats=2),
+    _TINY._replace(name="one-row", n_images=1, kind="predict", repeats=1_000),
+)
+QUICK = (
+    _TINY._replace(repeats=10),
+    _LAB_SGD._replace(n_images=10_240),
+    _MEDIUM._replace(n_images=2_560),
 )
 
 
@@ -41,6 +70,9 @@ def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
     Where CIFAR-10 has not been fetched, random images of its shape stand in: speed does not depend
     on what is in them.
     """
+    # Not above: a peer's process reads this file too, and shall hold nothing but the peer.
+    from mlp_xp.datasets import load_cifar10, load_digits, locate
+
     if data == "digits":
         digits = load_digits()
         x = np.concatenate([digits.x_train, digits.x_test])
@@ -49,9 +81,11 @@ def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
     elif locate("cifar10") is not None:
         cifar = load_cifar10()
         x, y, source = cifar.x_train, cifar.y_train, "CIFAR-10"
+        if n_images > len(x):
+            x, y = np.concatenate([x, cifar.x_test]), np.concatenate([y, cifar.y_test])
     else:
         generator = np.random.default_rng(0)
-        x = generator.integers(256, size=(min(n_images, 50_000), 3072), dtype=np.uint8)
+        x = generator.integers(256, size=(min(n_images, 60_000), 3072), dtype=np.uint8)
         y, source = generator.integers(10, size=len(x)), "random images of CIFAR-10's shape"
     # A copy in memory: what the cache gives is a map of a file.
     return np.array(x[:n_images]), y[:n_images].astype(np.int32), source

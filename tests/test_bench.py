@@ -67,13 +67,13 @@ def results():
 
 
 def test_page_has_a_row_for_each_figure_and_names_what_it_ran_on(report, results):
-    text = report.page(results, ["### Peers\n"])
+    text = report.page(results, "# Side by side\n\n## Peers\n")
     assert "| tiny 64-10 | numpy | streamed | 1,000 digits | 1 s | 10 ms | 1,000 |" in text
     assert "| put | numpy | 128 | 1,000 digits | 20 µs | 0.2 µs | nothing copied |" in text
     assert "| put | torch:cpu | all | 1,000 digits | 20 µs | 0.2 µs | 1,234 |" in text
     assert "- Some CPU, 2 CPUs, Linux" in text
     assert "- `torch:cpu`: torch:cpu 1.2; cpu" in text
-    assert "## Side by side\n\n### Peers\n\n" in text
+    assert text.startswith("# Benchmarks\n\n## Side by side\n\n### Peers\n\n")
     # The rows of a network stand together, whatever order they were measured in.
     rows = [line.split(" | ")[0] for line in report.epoch_table(results["benchmarks"]).split("\n")]
     assert rows[2:] == ["| tiny 64-10"] * 3 + ["| wide 64-10"]
@@ -81,7 +81,7 @@ def test_page_has_a_row_for_each_figure_and_names_what_it_ran_on(report, results
 
 def test_sections_without_figures_are_left_out(report, results):
     results["benchmarks"] = results["benchmarks"][-1:]
-    text = report.page(results, [])
+    text = report.page(results, "")
     assert "Training epochs" not in text
     assert "Side by side" not in text
 
@@ -104,8 +104,14 @@ def test_times_have_a_unit_that_suits_them(report, value, text):
 def test_report_writes_page_and_chart(report, results, tmp_path):
     source = tmp_path / "results.json"
     source.write_text(json.dumps(results))
-    report.main([str(source), "--out", str(tmp_path / "docs")])
-    assert (tmp_path / "docs" / "benchmarks.md").read_text().startswith("# Benchmarks\n")
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    (suite / "report.md").write_text("# Side by side\n")
+    (suite / "growth.png").write_bytes(b"a picture")
+    report.main([str(source), "--suite", str(suite), "--out", str(tmp_path / "docs")])
+    text = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert text.startswith("# Benchmarks\n\n## Side by side\n")
+    assert (tmp_path / "docs" / "growth.png").read_bytes() == b"a picture"
     assert (tmp_path / "docs" / "benchmarks.png").read_bytes().startswith(b"\x89PNG")
 
 

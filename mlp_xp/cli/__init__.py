@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from mlp_xp.backends import BackendError
-from mlp_xp.cli import evaluate, lab, machine, predict, train
+from mlp_xp.cli import bench, evaluate, lab, machine, predict, train
 from mlp_xp.cli.options import Parser
 
 __all__ = ["main"]
@@ -62,6 +62,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"mlp-xp {version('mlp-xp')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, predict, lab, machine):
+    for command in (train, evaluate, predict, lab, machine, bench):
         command.add_to(commands)
     return parser

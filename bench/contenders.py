@@ -1,0 +1,60 @@
+"""Who takes part: the file of each contender, its options, and the data that it is given."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from workloads import Workload
+
+__all__ = ["OURS", "PLAIN", "Entry", "entries"]
+
+OURS = "mlp_xp, NumPy"
+PLAIN = "plain NumPy, float64"
+
+
+class Entry(NamedTuple):
+    """Where a contender is written, and how it takes part."""
+
+    module: str
+    options: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    data: str = "scaled"  # float32, standardised beforehand; or "raw": uint8 pixels
+    precision: str = "float32"
+    quick: bool = False  # Whether it takes part in a quick run.
+    repeats: int | None = None  # In place of the workload's.
+    environment: dict[str, str] = {}  # noqa: RUF012
+
+
+_CONTENDERS = {
+    OURS: Entry("ours", {"backend": "numpy"}, quick=True),
+    "mlp_xp, NumPy, from uint8": Entry("ours", {"backend": "numpy"}, data="raw"),
+    "mlp_xp, torch": Entry("ours", {"backend": "torch"}),
+    "mlp_xp, torch, bf16": Entry(
+        "ours", {"backend": "torch", "precision": "bf16"}, precision="bfloat16"
+    ),
+    "mlp_xp, JAX": Entry("ours", {"backend": "jax"}),
+    "scikit-learn": Entry("peers.scikit_learn", quick=True),
+    "torch": Entry("peers.torch_eager", quick=True),
+    "torch, compiled": Entry("peers.torch_compile"),
+    "torch, bfloat16 autocast": Entry("peers.torch_bfloat16", precision="bfloat16"),
+    "JAX": Entry("peers.jax_jit", quick=True),
+    "JAX, epoch in a scan": Entry("peers.jax_jit", {"scan": True}),
+    "Keras on JAX": Entry("peers.keras_fit", environment={"KERAS_BACKEND": "jax"}),
+    "Keras on torch": Entry("peers.keras_fit", environment={"KERAS_BACKEND": "torch"}),
+    "skorch": Entry("peers.skorch_fit"),
+    "thinc": Entry("peers.thinc_update"),
+}
+_FULL_BATCH = {
+    OURS: Entry("our_lab", quick=True),
+    PLAIN: Entry("peers.plain_numpy", precision="float64", quick=True, repeats=1),
+    "torch": Entry("peers.torch_eager", quick=True, repeats=3),
+    "JAX": Entry("peers.jax_jit", quick=True, repeats=3),
+}
+
+
+def entries(workload: Workload, *, quick: bool = False) -> dict[str, Entry]:
+    """Give those who take part in a workload, by name."""
+    chosen = _FULL_BATCH if workload.solver == "descent" else _CONTENDERS
+    if workload.kind == "predict":
+        # How an epoch is driven changes nothing for them.
+        chosen = {name: entry for name, entry in chosen.items() if "scan" not in entry.options}
+    return {name: entry for name, entry in chosen.items() if entry.quick or not quick}

@@ -1,0 +1,69 @@
+"""`mlp-xp train` against a script that trains the same network on the same images with torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from floor import state_bytes
+from turns import Result, peak_bytes, say
+
+__all__ = ["measure_end_to_end"]
+
+COMMAND = "import sys; from mlp_xp.cli import main; sys.exit(main())"  # mlp-xp
+WIDTHS = (3072, 512, 512, 10)  # Of what it trains by itself, and of the script.
+SCRIPT = Path(__file__).parent / "peers" / "torch_script.py"
+
+
+def measure_end_to_end(scratch: Path, epochs: int, threads: int) -> Result:
+    """Give the seconds from start to end of each process and of its training, and its accuracy."""
+    from mlp_xp.datasets import cache_dir  # As in workloads.py.
+
+    folder = cache_dir() / "cifar10"
+    if not folder.is_dir():
+        return {"cannot_run": f"cifar10 is not in {cache_dir()}: mlp-xp data --fetch cifar10"}
+    options = ["--epochs", str(epochs)]
+    return {
+        "epochs": epochs,
+        "state_bytes": state_bytes(WIDTHS, "adam"),
+        "data_bytes": np.load(folder / "x_train.npy", "r").nbytes,
+        "runs": {
+            "mlp-xp train": run(
+                ["-c", COMMAND, "train", "--backend", "numpy", "--out", "run", *options], scratch
+            ),
+            "torch script": run(
+                [str(SCRIPT), str(folder), "--threads", str(threads), *options], scratch
+            ),
+        },
+    }
+
+
+def run(arguments: list[str], scratch: Path) -> Result:
+    """Run Python, and read what it printed or left in a run folder."""
+    say(f"  python {' '.join(arguments[-6:])}")
+    start = time.perf_counter()
+    with (scratch / "output").open("w+") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=scratch, stdout=output, stderr=output
+        )
+        peak = None
+        while process.poll() is None:
+            # It only ever rises: the last reading is the peak, or all but.
+            peak = peak_bytes(process.pid) or peak
+            time.sleep(0.1)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        lines = output.read().strip().splitlines()
+    if process.returncode:
+        return {"cannot_run": lines[-1] if lines else f"status {process.returncode}"}
+    config = scratch / "run" / "config.json"
+    if arguments[0] == "-c":
+        kept = json.loads(config.read_text())["result"]
+        kept = {"test_accuracy": kept["test_accuracy"], "training_seconds": kept["seconds"]}
+    else:
+        kept = json.loads(lines[-1])
+    return {"seconds": seconds, "peak_bytes": peak, **kept}

@@ -1,0 +1,46 @@
+"""How the cost of an epoch grows with width, depth, batch and rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from contenders import OURS, entries
+from turns import Job, Result, measure, prepare, say
+from workloads import WORKLOADS, Workload
+
+__all__ = ["SWEEPS", "measure_growth"]
+
+CONTENDERS = (OURS, "scikit-learn", "torch", "JAX")
+BASE = next(workload for workload in WORKLOADS if workload.name == "medium")._replace(
+    n_images=4_096
+)
+
+
+def _hidden(*widths: int) -> Workload:
+    return BASE._replace(widths=(BASE.widths[0], *widths, BASE.widths[-1]))
+
+
+# From a value of what changes to the workload; all else is as in BASE, which is in each of them.
+SWEEPS = {
+    "width of both hidden layers": {n: _hidden(n, n) for n in (64, 256, 512, 2048)},
+    "hidden layers of 512": {n: _hidden(*[512] * n) for n in (1, 2, 4, 8)},
+    "images in a batch": {n: BASE._replace(batch_size=n) for n in (16, 128, 1024)},
+    "images in an epoch": {n: BASE._replace(n_images=n) for n in (1_024, 4_096, 16_384)},
+}
+
+
+def measure_growth(scratch: Path, rounds: int, threads: int) -> Result:
+    """Give what changes, its values, and each contender's seconds at each of them."""
+    known: dict[Workload, Result] = {}
+    growth: Result = {}
+    for title, sweep in SWEEPS.items():
+        growth[title] = []
+        for value, workload in sweep.items():
+            if workload not in known:
+                say(f"growth, {title}: {value}")
+                prepare(workload, scratch)
+                chosen = entries(workload)
+                jobs = {name: Job(chosen[name], workload, scratch, threads) for name in CONTENDERS}
+                known[workload] = measure(jobs, rounds)
+            growth[title].append({"value": value, "contenders": known[workload]})
+    return growth

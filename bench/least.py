@@ -1,0 +1,38 @@
+"""The least ratios to peers that a run must keep to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from contenders import OURS
+from spread import ratio
+from turns import Result
+
+__all__ = ["FLOORS", "shortfalls"]
+
+FLOORS = Path(__file__).with_name("floors.json")  # workload -> peer -> seconds of peer / of ours
+
+
+def shortfalls(result: Result, floors: dict[str, dict[str, float]]) -> list[str]:
+    """Say which ratios are below their floor by more than their noise."""
+    problems = []
+    for workload, peers in floors.items():
+        contenders = result["workloads"].get(workload, {}).get("contenders", {})
+        ours = contenders.get(OURS, {"cannot_run": "not measured"})
+        for peer, least in peers.items():
+            theirs = contenders.get(peer, {"cannot_run": "not measured"})
+            missing = [
+                f"{name}: {run['cannot_run']}"
+                for name, run in ((OURS, ours), (peer, theirs))
+                if "cannot_run" in run
+            ]
+            if missing:
+                problems.append(f"{workload}: no ratio to {peer}; {'; '.join(missing)}")
+                continue
+            got = ratio(theirs["seconds"], ours["seconds"])
+            if got.median + got.noise < least:
+                problems.append(
+                    f"{workload}: {peer} takes {got.median:.2f} times our seconds, give or take "
+                    f"{got.noise:.2f}; at least {least} are wanted (bench/floors.json)"
+                )
+    return problems

@@ -1,0 +1,136 @@
+"""What this library wants to reach against its peers, and whether a run shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from contenders import OURS, PLAIN
+from spread import ratio, spread
+from turns import Result
+
+__all__ = ["Mark", "marks"]
+
+FIRST_STEP, IMPORT, STEP = 1.0, 0.050, 50e-6  # seconds
+MEMORY = 250e6  # bytes
+
+
+class Mark(NamedTuple):
+    """A mark, with what was measured and whether it is met."""
+
+    name: str
+    wanted: str
+    measured: str
+    met: bool
+
+
+def marks(result: Result) -> list[Mark]:
+    """Give the marks of all that was measured, unless with fewer images than they are set for."""
+    if result["settings"]["images"] is not None:
+        return []
+    return [*_ratios(result), *_shares(result), *_others(result)]
+
+
+def ran(result: Result, workload: str) -> Result:
+    """Give the contenders of a workload that ran to the end."""
+    contenders = result["workloads"].get(workload, {}).get("contenders", {})
+    return {name: run for name, run in contenders.items() if "cannot_run" not in run}
+
+
+def fastest_peer(contenders: Result) -> str | None:
+    """Name the fastest that computes in float32 and is not ours."""
+    peers = [
+        name
+        for name, run in contenders.items()
+        if run["precision"] == "float32" and not name.startswith("mlp_xp")
+    ]
+    return min(peers, key=lambda name: spread(contenders[name]["seconds"]).median, default=None)
+
+
+FASTEST = "the fastest float32 peer"
+AUTOCAST = "torch, bfloat16 autocast"
+# workload, ours, the peer, how many times our seconds it should take
+RATIOS = (
+    ("lab", OURS, FASTEST, 1.5),
+    ("lab-full", OURS, PLAIN, 12.0),
+    ("medium", OURS, FASTEST, 1.25),
+    ("wide", OURS, FASTEST, 1.0),
+    ("tiny", OURS, FASTEST, 1.5),
+    ("tiny", OURS, "scikit-learn", 4.0),
+    ("medium", "mlp_xp, torch, bf16", AUTOCAST, 1.4),
+    ("wide", "mlp_xp, torch, bf16", AUTOCAST, 1.1),
+    ("predict", OURS, FASTEST, 1.0),
+    ("one-row", OURS, "scikit-learn", 3.0),
+)
+SHARES = {"lab-full": 0.80, "medium": 0.85, "wide": 0.92}
+
+
+def _ratios(result: Result) -> Iterator[Mark]:
+    for workload, ours, peer, wanted in RATIOS:
+        contenders = ran(result, workload)
+        name = fastest_peer(contenders) if peer == FASTEST else peer
+        if name not in contenders or ours not in contenders:
+            continue
+        got = ratio(contenders[name]["seconds"], contenders[ours]["seconds"])
+        who = f"{peer} ({name})" if peer == FASTEST else peer
+        yield Mark(
+            f"{workload}: {ours} beside {who}",
+            f"at least {wanted:g} times as fast",
+            f"{got.median:.2f} ({got.low:.2f} to {got.high:.2f})",
+            got.median >= wanted,
+        )
+
+
+def _shares(result: Result) -> Iterator[Mark]:
+    for workload, wanted in SHARES.items():
+        if OURS in (contenders := ran(result, workload)):
+            least = result["workloads"][workload]["floor"]["seconds"]
+            share = least / spread(contenders[OURS]["seconds"]).median
+            yield Mark(
+                f"{workload}: {OURS}, share of the floor",
+                f"at least {wanted:.0%}",
+                f"{share:.0%}",
+                share >= wanted,
+            )
+
+
+def _others(result: Result) -> Iterator[Mark]:
+    if OURS in (contenders := ran(result, "tiny")):
+        step = spread(contenders[OURS]["seconds"]).median / result["workloads"]["tiny"]["steps"]
+        yield Mark(
+            f"tiny: {OURS}, a step", f"at most {STEP * 1e6:.0f} µs", f"{step * 1e6:.0f} µs",
+            step <= STEP,
+        )  # fmt: skip
+    whole = result.get("end_to_end", {})
+    ours = whole.get("runs", {}).get("mlp-xp train", {})
+    if ours.get("peak_bytes"):
+        excess = ours["peak_bytes"] - whole["data_bytes"] - whole["state_bytes"]
+        yield Mark(
+            "mlp-xp train: peak memory beyond uint8 images, parameters and their slots",
+            f"at most {MEMORY / 1e6:.0f} MB",
+            f"{excess / 1e6:.0f} MB",
+            excess <= MEMORY,
+        )
+    startup = result.get("startup", {"imports": {}, "first_steps": {}})
+    imports = {
+        name: spread(run["seconds"]).median
+        for name, run in startup["imports"].items()
+        if "cannot_run" not in run
+    }
+    if {"mlp_xp", "scikit-learn"} <= set(imports):
+        more = imports["mlp_xp"] - imports["scikit-learn"]
+        yield Mark(
+            "import of MLPClassifier, beyond scikit-learn's",
+            f"at most {IMPORT * 1e3:.0f} ms",
+            f"{more * 1e3:.0f} ms",
+            more <= IMPORT,
+        )
+    first = startup["first_steps"].get(OURS, {"cannot_run": ""})
+    if "cannot_run" not in first:
+        seconds = spread(first["seconds"]).median
+        yield Mark(
+            f"{OURS}: first step after the import",
+            f"less than {FIRST_STEP:g} s",
+            f"{seconds:.2f} s",
+            seconds < FIRST_STEP,
+        )

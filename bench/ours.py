@@ -1,0 +1,34 @@
+"""This library, as its README has it: an epoch is a `partial_fit`, which checks its input too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from contest import ALPHA, MOMENTUM, Contender, Task
+
+from mlp_xp import MLPClassifier
+
+
+def make(task: Task, **options: Any) -> Contender:
+    classes = np.arange(task.widths[-1])
+    model = MLPClassifier(
+        task.widths[1:-1],
+        task.activation,
+        solver="adam" if task.solver == "adam" else "sgd",
+        alpha=ALPHA,
+        batch_size=task.batch_size,
+        learning_rate_init=task.learning_rate,
+        momentum=MOMENTUM if task.solver == "sgd" else 0.0,
+        random_state=0,
+        # Pixels are scaled by the library, a batch at a time; what is scaled already is left alone.
+        input_scaling="standardize" if task.x.dtype == np.uint8 else None,
+        **options,
+    )
+
+    def train(epochs: int) -> float:
+        for _ in range(epochs):
+            model.partial_fit(task.x, task.y, classes=classes)
+        return float(model.loss_)
+
+    return Contender(train, model.predict)

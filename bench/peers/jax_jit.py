@@ -1,0 +1,104 @@
+"""JAX: a step under `jit`, or a whole epoch of steps in one `lax.scan`; its state is donated."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from contest import MOMENTUM, Contender, Task
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+
+
+def init(widths: tuple[int, ...]) -> list[tuple[jax.Array, jax.Array]]:
+    keys = jax.random.split(jax.random.key(0), len(widths) - 1)
+    normal = jax.nn.initializers.glorot_normal()
+    pairs = pairwise(widths)
+    return [(normal(key, pair), jnp.zeros(pair[1])) for key, pair in zip(keys, pairs, strict=True)]
+
+
+def adam(grads: Any, slots: Any, params: Any, rate: float) -> tuple[Any, Any]:
+    first, second, t = slots
+    t += 1
+    first = jax.tree.map(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, first, grads)
+    second = jax.tree.map(lambda v, g: BETA_2 * v + (1 - BETA_2) * g * g, second, grads)
+    scale = rate * jnp.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
+    params = jax.tree.map(
+        lambda p, m, v: p - scale * m / (jnp.sqrt(v) + EPSILON), params, first, second
+    )
+    return params, (first, second, t)
+
+
+def sgd(grads: Any, velocity: Any, params: Any, rate: float) -> tuple[Any, Any]:
+    velocity = jax.tree.map(lambda v, g: MOMENTUM * v - rate * g, velocity, grads)
+    params = jax.tree.map(lambda p, v, g: p + MOMENTUM * v - rate * g, params, velocity, grads)
+    return params, velocity
+
+
+def descent(grads: Any, slots: Any, params: Any, rate: float) -> tuple[Any, Any]:
+    return jax.tree.map(lambda p, g: p - rate * g, params, grads), slots
+
+
+RULES = {"adam": adam, "sgd": sgd, "descent": descent}
+
+
+def make(task: Task, *, scan: bool = False) -> Contender:
+    activation = {"relu": jax.nn.relu, "logistic": jax.nn.sigmoid}[task.activation]
+    rule = RULES[task.solver]
+    x, y = jax.device_put(task.x), jax.device_put(task.y)
+    n, size = len(x), task.batch_size
+    generator = np.random.default_rng(0)
+
+    def forward(params: Any, x: jax.Array) -> jax.Array:
+        *hidden, (W, b) = params
+        for V, c in hidden:
+            x = activation(x @ V + c)
+        return x @ W + b
+
+    def loss_of(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        log_p = jax.nn.log_softmax(forward(params, x))
+        return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
+
+    def update(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+        params, slots = state
+        loss, grads = jax.value_and_grad(loss_of)(params, x, y)
+        return rule(grads, slots, params, task.learning_rate), loss
+
+    # The data are arguments: what a function closes over is compiled into it as a constant.
+    whole = jax.jit(update, donate_argnums=0)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: Any, x: jax.Array, y: jax.Array, rows: jax.Array) -> tuple[Any, jax.Array]:
+        return update(state, x[rows], y[rows])
+
+    @partial(jax.jit, donate_argnums=0)
+    def steps(state: Any, x: jax.Array, y: jax.Array, plan: jax.Array) -> tuple[Any, jax.Array]:
+        state, losses = jax.lax.scan(lambda s, rows: update(s, x[rows], y[rows]), state, plan)
+        return state, losses[-1]
+
+    params = init(task.widths)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    slots = {"adam": (zeros, jax.tree.map(jnp.zeros_like, params), jnp.float32(0)), "sgd": zeros}
+    state = params, slots.get(task.solver)
+
+    def train(epochs: int) -> float:
+        nonlocal state
+        for _ in range(epochs):
+            if size >= n:
+                state, loss = whole(state, x, y)
+                continue
+            order = generator.permutation(n).astype(np.int32)
+            if scan:
+                cut = n - n % size
+                state, loss = steps(state, x, y, order[:cut].reshape(-1, size))
+                order = order[cut:]
+            for start in range(0, len(order), size):
+                state, loss = step(state, x, y, order[start : start + size])
+        return float(loss)
+
+    classes = jax.jit(lambda params, x: forward(params, x).argmax(1))
+    return Contender(train, lambda rows: np.asarray(classes(state[0], rows)))

@@ -1,0 +1,43 @@
+"""Keras: `compile` and `fit`, on the library that KERAS_BACKEND names; for JAX, under jit."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from contest import MOMENTUM, Contender, Task
+
+
+def make(task: Task) -> Contender:
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(task.threads)
+    keras.utils.set_random_seed(0)
+    activation = {"relu": "relu", "logistic": "sigmoid"}[task.activation]
+    hidden = [keras.layers.Dense(width, activation) for width in task.widths[1:-1]]
+    model = keras.Sequential(
+        [keras.Input(task.widths[:1]), *hidden, keras.layers.Dense(task.widths[-1])]
+    )
+    rule = (
+        keras.optimizers.Adam(task.learning_rate)
+        if task.solver == "adam"
+        else keras.optimizers.SGD(task.learning_rate, momentum=MOMENTUM, nesterov=True)
+    )
+    model.compile(
+        rule,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        # With 8, tiny took half as long on JAX and medium as long as with 1; with 32, both longer.
+        steps_per_execution=1 if keras.backend.backend() == "torch" else 8,
+    )
+
+    def train(epochs: int) -> float:
+        history = model.fit(task.x, task.y, task.batch_size, epochs, verbose=0)
+        return history.history["loss"][-1]
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        # For a few rows its documentation calls the model, and keeps `predict` for many.
+        if len(rows) == 1:
+            return keras.ops.convert_to_numpy(model(rows)).argmax(1)
+        return model.predict(rows, batch_size=1024, verbose=0).argmax(1)
+
+    return Contender(train, predict)

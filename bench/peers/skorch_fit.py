@@ -1,0 +1,38 @@
+"""skorch: torch's modules behind scikit-learn's methods, fed by torch's DataLoader."""
+
+from __future__ import annotations
+
+import torch
+from contest import MOMENTUM, Contender, Task
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from peers.torch_eager import network
+
+
+def make(task: Task) -> Contender:
+    torch.set_num_threads(task.threads)
+    torch.manual_seed(0)
+    rule = torch.optim.Adam if task.solver == "adam" else torch.optim.SGD
+    momentum = {"momentum": MOMENTUM, "nesterov": True} if task.solver == "sgd" else {}
+    model = NeuralNetClassifier(
+        network(task),
+        criterion=nn.CrossEntropyLoss,
+        optimizer=rule,
+        optimizer__fused=True,
+        **{f"optimizer__{name}": value for name, value in momentum.items()},
+        lr=task.learning_rate,
+        batch_size=task.batch_size,
+        iterator_train__shuffle=True,
+        iterator_valid__batch_size=1024,
+        train_split=None,
+        verbose=0,
+    )
+    y = task.y.astype("int64")  # What the criterion takes.
+    model.initialize()
+
+    def train(epochs: int) -> float:
+        model.partial_fit(task.x, y, epochs=epochs)
+        return model.history[-1, "train_loss"]
+
+    return Contender(train, model.predict)

@@ -1,0 +1,63 @@
+"""What the machine can do: a large float32 matrix product, and a copy of a large array.
+
+They take turns with the contenders, as if they were two of them, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from contenders import Entry
+from contest import Contender, Task
+
+__all__ = ["COPIED", "METERS", "OPERATIONS", "make"]
+
+WIDTH = 2048
+OPERATIONS = 2 * WIDTH**3  # Of one product.
+FLOATS = 2**25  # 128 MiB: more than any cache holds.
+COPIED = 2 * 4 * FLOATS  # Bytes read and written.
+# They need no data: the labels are the smallest there are.
+METERS = {
+    name: Entry("rates", {"what": what}, data="labels", quick=quick, repeats=3)
+    for name, what, quick in (
+        ("product, NumPy", "numpy", True),
+        ("product, torch", "torch", False),
+        ("copy", "copy", True),
+    )
+}
+
+
+def make(task: Task, *, what: str) -> Contender:
+    work = {"numpy": _numpy, "torch": _torch, "copy": _copy}[what](task.threads)
+
+    def train(repeats: int) -> float:
+        for _ in range(repeats):
+            work()
+        return 0.0
+
+    return Contender(train)
+
+
+def _numpy(threads: int) -> Callable[[], object]:
+    a = np.random.default_rng(0).random((WIDTH, WIDTH), dtype=np.float32)
+    out = np.empty_like(a)
+    return lambda: np.matmul(a, a, out=out)
+
+
+def _torch(threads: int) -> Callable[[], object]:
+    import torch
+
+    torch.set_num_threads(threads)
+    a = torch.rand(WIDTH, WIDTH)
+    out = torch.empty_like(a)
+    return lambda: torch.matmul(a, a, out=out)
+
+
+def _copy(threads: int) -> Callable[[], object]:
+    sources = np.split(np.ones(FLOATS - FLOATS % threads, np.float32), threads)
+    targets = [np.zeros_like(source) for source in sources]
+    pool = ThreadPoolExecutor(threads)
+    # NumPy copies without Python's lock.
+    return lambda: list(pool.map(np.copyto, targets, sources))

@@ -1,0 +1,35 @@
+"""Medians and their noise."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Spread", "ratio", "spread"]
+
+
+class Spread(NamedTuple):
+    """The middle of some measurements, and the quartiles on both sides of it."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def noise(self) -> float:
+        """The interquartile range."""
+        return self.high - self.low
+
+
+def spread(values: Sequence[float]) -> Spread:
+    low, high = np.quantile(values, [0.25, 0.75])
+    return Spread(statistics.median(values), float(low), float(high))
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
+    """Divide turn by turn: what slowed a whole turn down slowed both."""
+    # One that failed half-way has fewer turns.
+    return spread([a / b for a, b in zip(theirs, ours, strict=False)])

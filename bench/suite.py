@@ -1,0 +1,169 @@
+"""This library against its peers, in one run: times, memory, and how near each is to the floor.
+
+    python bench/suite.py --quick
+    python bench/suite.py --out results/bench
+
+`mlp-xp bench` runs this file. It writes result.json, report.md and charts into a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from charts import draw
+from contenders import Entry, entries
+from end_to_end import measure_end_to_end
+from environment import environment, usable_cpus
+from floor import floor, state_bytes
+from growth import measure_growth
+from least import FLOORS, shortfalls
+from rates import COPIED, METERS, OPERATIONS
+from spread import spread
+from startup import measure_startup
+from tables import report
+from turns import Job, Result, measure, prepare, say, set_threads
+from workloads import QUICK, SUITE, Workload
+
+__all__ = ["main"]
+
+HERE = Path(__file__).parent
+EXTRAS = ("start-up", "end-to-end", "growth")
+EPOCHS = 12  # Of the training from end to end: what `mlp-xp train` takes by itself.
+
+
+def measure_workload(
+    workload: Workload, chosen: dict[str, Entry], rounds: int, threads: int, *, quick: bool
+) -> Result:
+    """Let the contenders and the meters of the machine take turns."""
+    say(workload.title)
+    meters = {name: entry for name, entry in METERS.items() if entry.quick or not quick}
+    with tempfile.TemporaryDirectory() as scratch:
+        facts = prepare(workload, Path(scratch))
+        jobs = {
+            name: Job(entry, workload, Path(scratch), threads) for name, entry in chosen.items()
+        }
+        # A meter counts as a workload that trains, of which it takes the threads only.
+        plain = workload._replace(kind="train")
+        jobs |= {name: Job(entry, plain, Path(scratch), threads) for name, entry in meters.items()}
+        results = measure(jobs, rounds)
+    machine = {name: results.pop(name) for name in meters}
+    for name, entry in chosen.items():
+        results[name] |= {"precision": entry.precision, "data": entry.data}
+    medians = {
+        name: spread(meter["seconds"]).median
+        for name, meter in machine.items()
+        if "cannot_run" not in meter
+    }
+    fastest = min((name for name in medians if name.startswith("product")), key=medians.get)
+    product_rate, copy_rate = OPERATIONS / medians[fastest], COPIED / medians["copy"]
+    least = floor(workload, facts["images"], product_rate, copy_rate)
+    return {
+        **workload._asdict(),
+        **facts,
+        "title": workload.title,
+        "steps": -(-facts["images"] // workload.batch_size),
+        "state_bytes": state_bytes(workload.widths, workload.solver),
+        "machine": machine,
+        "floor": {
+            **least._asdict(),
+            "seconds": least.seconds,
+            "product": fastest,
+            "product_rate": product_rate,
+            "copy_rate": copy_rate,
+        },
+        "contenders": results,
+    }
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--quick", action="store_true", help="few contenders, little data, about a minute")
+    add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
+    add("--rounds", type=int, help="turns of each contender (7, quick 5)")
+    add("--threads", type=int, default=usable_cpus(), help="of each contender (all CPUs)")
+    names = [workload.name for workload in SUITE]
+    add("--only", nargs="+", choices=[*names, *EXTRAS], metavar="PART", help=", ".join(names))
+    add("--contenders", nargs="+", metavar="NAME", help="as the tables call them")
+    add("--images", type=int, help="of an epoch at the most")
+    add("--check", action="store_true", help="fail where a ratio to a peer fell below its floor")
+    args = parser.parse_args(argv)
+    if args.rounds is None:
+        args.rounds = 5 if args.quick else 7
+    for name in ("rounds", "threads", "images"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            parser.error(f"--{name} is {value}, and must be at least 1")
+    known = {name for workload in SUITE for name in entries(workload)}
+    for name in args.contenders or []:
+        if name not in known:
+            parser.error(f"no contender is called {name!r}; there are {', '.join(sorted(known))}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    set_threads(args.threads)
+    out = args.out or default_folder()
+    out.mkdir(parents=True, exist_ok=True)
+    names = ("quick", "rounds", "threads", "images")
+    settings = {name: getattr(args, name) for name in names}
+    result: Result = {"environment": environment(), "settings": settings, "workloads": {}}
+    parts = args.only or [w.name for w in (QUICK if args.quick else SUITE)]
+    if args.only is None and not args.quick:
+        parts += EXTRAS
+
+    for workload in QUICK if args.quick else SUITE:
+        if workload.name not in parts:
+            continue
+        if args.images is not None:
+            size = min(args.images, workload.n_images)
+            batch = size if workload.solver == "descent" else workload.batch_size
+            workload = workload._replace(n_images=size, batch_size=batch)
+        chosen = {
+            name: entry
+            for name, entry in entries(workload, quick=args.quick).items()
+            if args.contenders is None or name in args.contenders
+        }
+        result["workloads"][workload.name] = measure_workload(
+            workload, chosen, args.rounds, args.threads, quick=args.quick
+        )
+        write(out, result)  # So that what is known outlives a failure of what follows.
+    with tempfile.TemporaryDirectory() as scratch:
+        if "start-up" in parts:
+            result["startup"] = measure_startup(min(args.rounds, 5))
+        if "end-to-end" in parts:
+            result["end_to_end"] = measure_end_to_end(Path(scratch), EPOCHS, args.threads)
+        if "growth" in parts:
+            result["growth"] = measure_growth(Path(scratch), 3, args.threads)
+    write(out, result)
+    draw(result, out)
+    print((out / "report.md").read_text())
+    print(f"Written: {out}", file=sys.stderr)
+    if args.check:
+        problems = shortfalls(result, json.loads(FLOORS.read_text()))
+        print("\n".join(problems or ["Every ratio to a peer is at or above its floor."]))
+        return 1 if problems else 0
+    return 0
+
+
+def default_folder() -> Path:
+    """Keep results beside the suite where this is a checkout, else in the folder of the user."""
+    root = HERE / "history" if (HERE.parent / "pyproject.toml").is_file() else Path()
+    return root / time.strftime("%Y-%m-%d-%H%M%S" if root.name else "bench-%Y-%m-%d-%H%M%S")
+
+
+def write(out: Path, result: Result) -> None:
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (out / "report.md").write_text(report(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,189 @@
+"""A run of the suite as Markdown."""
+
+from __future__ import annotations
+
+from contenders import OURS
+from contest import ALPHA
+from marks import marks
+from report import seconds, table
+from spread import Spread, ratio, spread
+from turns import Result
+
+__all__ = ["report"]
+
+MILLION = 1e6
+TERMS = (
+    "Contenders take turns (A B C A B C ...), each in a process of its own with as many threads, "
+    "warmed up, with the same data in its memory: float32, standardised; *from uint8* gets the "
+    "pixels and scales each batch itself. Times are medians of the turns with their quartiles. "
+    f"*Times ours* is the contender's time divided by that of *{OURS}*, turn by turn: above 1, we "
+    "are faster. The floor is the time of the matrix products alone at the rate of a large one, "
+    "and of the bytes of the updates at the rate of a large copy, measured in turns with the "
+    "contenders. Memory is the most that the process ever held, with interpreter, libraries and "
+    f"data. The L2 penalty is {ALPHA} for mlp_xp and scikit-learn, none for others; *lab* is "
+    "trained by SGD with Nesterov's momentum, which thinc lacks: it does less there."
+)
+
+
+def report(result: Result) -> str:
+    """Give the whole page."""
+    settings = result["settings"]
+    sections = [
+        "# Side by side",
+        f"{'A quick run' if settings['quick'] else 'A run'} of {settings['rounds']} rounds, "
+        f"{settings['threads']} threads each, {result['environment']['date']}.",
+        TERMS,
+    ]
+    if reached := marks(result):
+        sections += ["## Marks", marks_table(reached)]
+    if result["workloads"]:
+        sections.append("![Times of each contender](epochs.png)")
+    for workload in result["workloads"].values():
+        sections += [f"## {workload['title']}", *workload_section(workload)]
+    if startup := result.get("startup"):
+        sections += [
+            "## Start-up",
+            "Each in a fresh process: the import, and after it the first step of the medium "
+            "network, with whatever is compiled then. What a first run leaves in caches was there.",
+            startup_table(startup),
+        ]
+    if whole := result.get("end_to_end"):
+        sections += ["## From end to end", *end_to_end_section(whole)]
+    if growth := result.get("growth"):
+        sections += ["## Growth", "![Seconds of an epoch](growth.png)", growth_table(growth)]
+    sections += ["## Measured on", platform(result)]
+    return "\n\n".join(sections) + "\n"
+
+
+def marks_table(reached: list) -> str:
+    rows = [
+        [mark.name, mark.wanted, mark.measured, "yes" if mark.met else "**no**"] for mark in reached
+    ]
+    return table(["mark", "wanted", "measured", "met"], "llrl", rows)
+
+
+def workload_section(workload: Result) -> list[str]:
+    least, train = workload["floor"], workload["kind"] == "train"
+    unit = "epoch" if train else "call"
+    text = (
+        f"{workload['images']:,} images of {workload['data']} in {_a(unit)}"
+        + (f", {workload['steps']:,} steps of {workload['solver']}" if train else "")
+        + f". Floor {seconds(least['seconds'])}: {least['operations'] / 1e9:,.3g} GFLOP at "
+        f"{least['product_rate'] / 1e9:,.0f} GFLOP/s ({least['product']})"
+        + (
+            f", {least['bytes'] / 1e9:,.3g} GB at {least['copy_rate'] / 1e9:,.1f} GB/s"
+            if train
+            else ""
+        )
+        + f". The images are {workload['pixels'] / MILLION:,.1f} MB as uint8, four times as much "
+        f"as float32; parameters with the optimizer's slots "
+        f"{workload['state_bytes'] / MILLION:,.1f} MB."
+    )
+    names = [f"{unit}, median", "quartiles", "images/s", "times ours", "of the floor", "peak MB"]
+    contenders = workload["contenders"]
+    rows = [contender_row(name, run, workload) for name, run in contenders.items()]
+    failed = [
+        f"- {name} cannot run here: {run['cannot_run']}"
+        for name, run in contenders.items()
+        if "cannot_run" in run
+    ]
+    sections = [text, table(["contender", *names], "lrrrrrr", rows)]
+    return [*sections, "\n".join(failed)] if failed else sections
+
+
+def contender_row(name: str, run: Result, workload: Result) -> list[str]:
+    if "cannot_run" in run:
+        return [name, "cannot run here", *[""] * 5]
+    own = spread(run["seconds"])
+    ours = workload["contenders"].get(OURS, {}).get("seconds")
+    return [
+        name,
+        seconds(own.median),
+        _range(own),
+        f"{workload['images'] / own.median:,.0f}",
+        f"{ratio(run['seconds'], ours).median:.2f}" if ours else "",
+        f"{workload['floor']['seconds'] / own.median:.0%}",
+        f"{run['peak_bytes'] / MILLION:,.0f}" if run.get("peak_bytes") else "",
+    ]
+
+
+def startup_table(startup: Result) -> str:
+    imports, steps = startup["imports"], startup["first_steps"]
+    # Ours has a name of its own as a contender.
+    pairs = {
+        name: (run, steps[OURS if name == "mlp_xp" else name]) for name, run in imports.items()
+    }
+    rows = [
+        [name, *[cell for run in pair for cell in startup_cells(run)]]
+        for name, pair in pairs.items()
+    ]
+    return table(["library", "import", "quartiles", "first step", "quartiles"], "lrrrr", rows)
+
+
+def startup_cells(run: Result) -> list[str]:
+    if "cannot_run" in run:
+        return ["cannot run here", run["cannot_run"]]
+    own = spread(run["seconds"])
+    return [seconds(own.median), _range(own)]
+
+
+def end_to_end_section(whole: Result) -> list[str]:
+    if "cannot_run" in whole:
+        return [f"Cannot run here: {whole['cannot_run']}"]
+    rows = []
+    for name, run in whole["runs"].items():
+        if "cannot_run" in run:
+            rows.append([name, "cannot run here", run["cannot_run"], "", ""])
+            continue
+        peak = f"{run['peak_bytes'] / MILLION:,.0f}" if run.get("peak_bytes") else ""
+        times = [seconds(run["seconds"]), seconds(run["training_seconds"])]
+        rows.append([name, *times, f"{run['test_accuracy']:.2%}", peak])
+    return [
+        f"The default network on CIFAR-10, {whole['epochs']} epochs, from the start of the process "
+        "to its end, once.",
+        table(["run", "in all", "training", "test accuracy", "peak MB"], "lrrrr", rows),
+    ]
+
+
+def growth_table(growth: Result) -> str:
+    rows = [
+        [title, f"{point['value']:,}", *map(_median, point["contenders"].values())]
+        for title, points in growth.items()
+        for point in points
+    ]
+    names = next(iter(growth.values()))[0]["contenders"]
+    return table(["what grows", "value", *names], "lr" + "r" * len(names), rows)
+
+
+def platform(result: Result) -> str:
+    facts = result["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    lines = [
+        f"- {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}",
+        f"- Python {facts['python']}, {versions}",
+    ]
+    for name, pools in _pools(result).items():
+        lines.append(f"- {name}: {', '.join(pools) or 'no pool that threadpoolctl knows'}")
+    return "\n".join(lines)
+
+
+def _pools(result: Result) -> dict[str, list[str]]:
+    """Give the thread pools of each contender, as they were in the last workload."""
+    return {
+        name: run["thread_pools"]
+        for workload in result["workloads"].values()
+        for name, run in workload["contenders"].items()
+        if "cannot_run" not in run
+    }
+
+
+def _median(run: Result) -> str:
+    return "cannot run" if "cannot_run" in run else seconds(spread(run["seconds"]).median)
+
+
+def _range(own: Spread) -> str:
+    return f"{seconds(own.low)} to {seconds(own.high)}"
+
+
+def _a(unit: str) -> str:
+    return f"an {unit}" if unit == "epoch" else f"a {unit}"
