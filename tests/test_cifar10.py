@@ -26,8 +26,8 @@ def test_five_epochs_end_alike(request):
             continue
         model = MLP(
             (512, 512),
-            # Adam divides by the gradient's size, and so makes full steps of what is rounding alone:
-            # its runs end up to a point apart, as those of two seeds do.
+            # Adam divides by the gradient's size, and so makes full steps of rounding alone: its
+            # runs end up to a point apart, as those of two seeds do.
             solver="sgd",
             learning_rate_init=0.01,
             batch_size=128,

@@ -132,6 +132,31 @@ def test_larger_arguments_may_move():
     assert len(planned._programs) == 1
 
 
+def test_small_arguments_may_be_written_to_and_come_back():
+    planned = Planned(lambda state, x: (state[0] + x,))
+    first, second = np.ones(2), np.full(2, 5.0)
+    state = (np.zeros(2),)
+    for x in (first, second, first):
+        state = planned(state, x)
+    assert state[0].tolist() == [7.0, 7.0]
+    first += 1.0
+    assert planned(state, first)[0].tolist() == [9.0, 9.0]
+
+
+def test_what_does_not_fit_leaves_a_plan_as_it_was():
+    planned = Planned(lambda state, x, part: (state[0] + XP.sum(x) + XP.sum(part),))
+    first, second, state = np.zeros(20_000), np.ones(20_000), (np.zeros(()),)
+    for x, part in (
+        (first, np.ones(3)),
+        (second, np.ones(4)),
+        (second, np.ones(3)),
+        (first, np.ones(3)),
+    ):
+        state = planned(state, x, part)
+    assert float(state[0]) == 40_000 + 3 + 4 + 3 + 3
+    assert len(planned._programs) == 2
+
+
 @pytest.mark.parametrize(
     "ask", [float, bool, int, len, np.asarray, lambda x: x[x > 0], lambda x: np.frexp(x)[0]]
 )

@@ -165,11 +165,12 @@ class Program:
         """Take over new arguments, unless their number, shapes or dtypes differ."""
         if len(arguments) != len(self.arguments):
             return False
-        moved = False
+        moved = []
         mine = self.arguments
         for i, argument in enumerate(arguments):
-            old = mine[i]
-            if argument is old:
+            old, place = mine[i], self._places[i]
+            # What is small is copied even so: its owner may have written to it.
+            if argument is old and place is None:
                 continue
             if (
                 type(argument) is not np.ndarray
@@ -178,15 +179,15 @@ class Program:
                 or argument.dtype != old.dtype
             ):
                 return False
-            place = self._places[i]
             if place is None:
                 if argument.strides != old.strides:
                     return False
-                moved = True
-                mine[i] = argument
+                moved.append((i, argument))
             else:
                 place[...] = argument
         if moved:
+            for i, argument in moved:
+                mine[i] = argument
             self._follow()
         return True
 
