@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -268,9 +270,17 @@ def test_the_blas_gets_its_threads_back_from_the_last_user(team_of):
     assert not [t for t in threading.enumerate() if t.name.startswith("mlp_xp-")]
 
 
-def test_without_numba_the_defaults_do_the_work(monkeypatch, rng):
-    from mlp_xp.backends import _jobs, _numpy
-
-    monkeypatch.setattr(_numpy, "can_work", lambda: False)
-    with get_backend("numpy").training(10**9):
-        assert not _jobs.is_at_work()
+def test_without_numba_a_plan_is_run_with_the_defaults():
+    code = """
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from mlp_xp import MLPClassifier
+x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+model = MLPClassifier((8,), batch_size=16, random_state=0)
+for _ in range(3):
+    model.partial_fit(x, y, classes=[0, 1, 2])
+print(model._trainer._step._is_planned, model.predict(x).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True (60,)\n", done.stderr

@@ -167,7 +167,14 @@ _limits: list[Any] = []
 
 def runner() -> Callable[[np.ndarray], None]:
     """Give what does the jobs of a table: the team of this thread, or the caller alone."""
-    return (_mine.team or _solo()).run
+    if _mine.team is not None:
+        return _mine.team.run
+    return _solo().run if can_work() else _nobody
+
+
+def _nobody(words: np.ndarray) -> None:
+    """Stand in where nothing compiles jobs, and so none are written down."""
+    raise RuntimeError("A job was written down, and numba, which compiles jobs, does not load.")
 
 
 @functools.cache

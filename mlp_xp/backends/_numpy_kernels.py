@@ -21,6 +21,7 @@ from mlp_xp.backends._jobs import (
     UPDATE,
     UPDATE_WORDS,
     Job,
+    can_work,
     is_at_work,
     runner,
     table,
@@ -182,6 +183,7 @@ def update_tree(
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
         and bool(slots)
+        and can_work()
         and _is_plain(*(array for row in rows for array in row))
     )
     if not is_known:
