@@ -19,13 +19,25 @@ from threadpoolctl import ThreadpoolController
 # What jobs are called, and how many words they and the arrays of an update have.
 GEMM, SUM, GATHER, SOFTMAX, UPDATE = range(1, 6)
 WORDS, UPDATE_WORDS = 20, 10
+# The rules of an update: gradient descent with momentum, or Adam with and without decay.
+MOMENTUM, ADAM = range(2)
 # Samples that our own product x^T dy takes at a time: more lines of x, as far apart as its rows,
 # find no place in the second cache. Numbers that so many rows of dy, which pass with every six rows
 # of the result, may hold: with more a BLAS is faster. How wide a result may be for six of its rows
 # to fit the first cache.
 SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_COLUMNS = 256, 1 << 17, 1024
 
-__all__ = ["Job", "can_work", "fused", "is_at_work", "runner", "table", "team", "usable_threads"]
+__all__ = [
+    "Job",
+    "address",
+    "can_work",
+    "fused",
+    "is_at_work",
+    "runner",
+    "table",
+    "team",
+    "usable_threads",
+]
 
 
 class Job(NamedTuple):
@@ -74,7 +86,7 @@ def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
         for column, word in enumerate(job.words, start=2):
             if hasattr(word, "dtype"):
                 arrays.append((row, column, word))
-                word = _address(word)
+                word = address(word)
             words[row, column] = word
     return words, arrays
 
@@ -86,7 +98,7 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
     update owns its gradients, so nobody can miss them, and between jobs of one table nothing else
     happens, so that the operands are still there.
     """
-    products = {_address(job.words[10]): job for job in jobs if _can_be_fused(job)}
+    products = {address(job.words[10]): job for job in jobs if _can_be_fused(job)}
     left_out = set()
     for job in jobs:
         if job.kind == UPDATE:
@@ -94,7 +106,7 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
                 product = products.get(row[3])
                 if product is not None:
                     n, k, x, dy = (product.words[i] for i in (4, 5, 6, 8))
-                    row[6:10] = _address(x), _address(dy), k, n
+                    row[6:10] = address(x), address(dy), k, n
                     left_out.add(id(product))
     return [job for job in jobs if id(job) not in left_out]
 
@@ -108,7 +120,8 @@ def _can_be_fused(job: Job) -> bool:
     return bool(ta and fits and not is_double and not moves)
 
 
-def _address(array: Any) -> int:
+def address(array: Any) -> int:
+    """Give where an array, traced or not, lies."""
     return int(getattr(array, "value", array).ctypes.data)
 
 
@@ -121,7 +134,6 @@ class _Team:
         self._mail = np.zeros(native.MAIL + 8 * parts, np.int64)
         self._mail[native.PARTS] = parts
         self._totals = np.zeros(8 * parts)
-        self._threads: list[threading.Thread] = []
         start = self._mail, self._totals, native.routines()
         self._serve = functools.partial(native.work, *start, np.zeros((0, WORDS), np.int64))
 
@@ -135,23 +147,22 @@ class _Team:
     def working(self) -> Iterator[None]:
         """Have the other threads wait for jobs."""
         native = _native()
-        for part in range(1, self.parts):
-            thread = threading.Thread(
-                target=self._serve,
-                args=(part, int(self._mail[native.TICKET])),
-                name=f"mlp_xp-{part}",
-                daemon=True,
+        ticket = int(self._mail[native.TICKET])
+        threads = [
+            threading.Thread(
+                target=self._serve, args=(part, ticket), name=f"mlp_xp-{part}", daemon=True
             )
+            for part in range(1, self.parts)
+        ]
+        for thread in threads:
             thread.start()
-            self._threads.append(thread)
         try:
             yield
         finally:
             self._mail[native.QUIT] = 1
             self._mail[native.TICKET] += 1
-            for thread in self._threads:
+            for thread in threads:
                 thread.join()
-            self._mail[native.QUIT] = 0
 
 
 class _Mine(threading.local):

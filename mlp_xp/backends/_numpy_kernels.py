@@ -14,13 +14,16 @@ import numpy as np
 from mlp_xp import layers, optimizers, step
 from mlp_xp._typing import DType, Namespace, Tree
 from mlp_xp.backends._jobs import (
+    ADAM,
     GATHER,
     GEMM,
+    MOMENTUM,
     SOFTMAX,
     SUM,
     UPDATE,
     UPDATE_WORDS,
     Job,
+    address,
     can_work,
     is_at_work,
     runner,
@@ -66,7 +69,7 @@ def _product(
     sizes = (a.dtype == np.float64, ta, tb, m, n, k)
     # The stride along an axis of one row may be anything, which a BLAS refuses.
     lda = a.strides[0] // a.itemsize if a.shape[0] > 1 else a.shape[1]
-    places = (a, lda, b, b.shape[1], out, n, bias, False)
+    places = (a, lda, b, b.shape[1], out, n, bias)
     _do(Job(GEMM, m * n * k >= _LEAST_PRODUCTS, (*sizes, *places)))
 
 
@@ -199,7 +202,7 @@ def update_tree(
     arrays = np.zeros((len(rows), UPDATE_WORDS), np.int64)
     for line, row in zip(arrays, rows, strict=True):
         line[:2] = row[0].size, row[0].ndim > 1
-        line[2 : 2 + len(row)] = [getattr(a, "value", a).ctypes.data for a in row]
+        line[2 : 2 + len(row)] = [address(array) for array in row]
     rule, numbers = _rule(optimizer)
     words = (
         like.dtype == np.float64,
@@ -220,7 +223,7 @@ def update_tree(
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:
     """Give the number of a rule, and its constants, in the order of the job."""
     if isinstance(optimizer, SGD):
-        return 0, (optimizer.momentum, float(optimizer.nesterov))
+        return MOMENTUM, (optimizer.momentum, float(optimizer.nesterov))
     assert isinstance(optimizer, Adam)
     beta_1, beta_2 = optimizer.beta_1, optimizer.beta_2
-    return 1, (beta_1, 1 - beta_1, beta_2, 1 - beta_2, optimizer.epsilon)
+    return ADAM, (beta_1, 1 - beta_1, beta_2, 1 - beta_2, optimizer.epsilon)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from mlp_xp.backends._jobs import FUSED_COLUMNS
+from mlp_xp.backends._jobs import ADAM, FUSED_COLUMNS
 from mlp_xp.backends._native._products import tn
 from mlp_xp.backends._native._tile import ROWS
 from mlp_xp.backends._native._words import jit, pointer, share
 
-__all__ = ["ADAM", "gather", "softmax", "sum_rows", "update"]
-
-ADAM = 1  # The rule of an update; 0 is gradient descent with momentum.
+__all__ = ["gather", "softmax", "sum_rows", "update"]
 
 
 @jit

@@ -32,11 +32,11 @@ def routines() -> np.ndarray:
 
 
 @intrinsic
-def _blas(context, routine, is_double, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc):  # type: ignore[no-untyped-def]
+def _blas(context, routine, is_double, ta, tb, m, n, k, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def]
     """Call Fortran's xGEMM at an address: all arguments are pointers."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        routine, is_double, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc = arguments
+        routine, is_double, ta, tb, m, n, k, a, lda, b, ldb, c, ldc = arguments
 
         def place(value: Any, kind: Any) -> Any:
             slot = cgutils.alloca_once(builder, kind)
@@ -67,13 +67,13 @@ def _blas(context, routine, is_double, ta, tb, m, n, k, a, lda, b, ldb, beta, c,
             for branch, kind in zip(branches, (ir.DoubleType(), ir.FloatType()), strict=True):
                 with branch:
                     one = place(ir.Constant(kind, 1.0), kind)
-                    old = place(builder.sitofp(beta, kind), kind)
+                    zero = place(ir.Constant(kind, 0.0), kind)
                     operands = [one, address(a), size(lda), address(b), size(ldb)]
-                    result = [old, address(c), size(ldc)]
+                    result = [zero, address(c), size(ldc)]
                     builder.call(function, [*letters, *sizes, *operands, *result])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 14), generate
+    return types.void(*[types.int64] * 13), generate
 
 
 @jit
@@ -112,13 +112,13 @@ def tn(a, lda, b, ldb, c, m, n, k):  # type: ignore[no-untyped-def]
 
 @jit
 def gemm(w, part, parts, routines):  # type: ignore[no-untyped-def]
-    """C = A B, or C += A B, and a row added to all rows; all stored row by row.
+    """C = A B, and a row added to all rows; all stored row by row.
 
-    Words: is_double, ta, tb, m, n, k, a, lda, b, ldb, c, ldc, bias, beta. Of the sides of C the
-    longer is shared out.
+    Words: is_double, ta, tb, m, n, k, a, lda, b, ldb, c, ldc, bias. Of the sides of C the longer
+    is shared out.
     """
     is_double, ta, tb, m, n, k = w[2], w[3], w[4], w[5], w[6], w[7]
-    a, lda, b, ldb, c, ldc, bias, beta = w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15]
+    a, lda, b, ldb, c, ldc, bias = w[8], w[9], w[10], w[11], w[12], w[13], w[14]
     size = 8 if is_double else 4
     if m > n:
         low, high = share(m, part, parts), share(m, part + 1, parts)
@@ -133,7 +133,7 @@ def gemm(w, part, parts, routines):  # type: ignore[no-untyped-def]
         n = high - low
     if m == 0 or n == 0:
         return
-    if routines[2] and not is_double and not tb and not beta and n % 16 == 0 and n >= 32:
+    if routines[2] and not is_double and not tb and n % 16 == 0 and n >= 32:
         if not ta:
             _nn(a, lda, b, ldb, c, ldc, bias, m, n, k)
             return
@@ -142,7 +142,7 @@ def gemm(w, part, parts, routines):  # type: ignore[no-untyped-def]
             return
     # Read by columns, as Fortran does, each matrix is its transpose, and so is the product.
     routine = routines[1] if is_double else routines[0]
-    _blas(routine, is_double, tb, ta, n, m, k, b, ldb, a, lda, beta, c, ldc)
+    _blas(routine, is_double, tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
     if bias:
         for i in range(m):
             at = c + i * ldc * size
