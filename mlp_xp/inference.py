@@ -20,10 +20,10 @@ from mlp_xp.tree import map_leaves
 
 __all__ = ["predict"]
 
-# Rows that let the products run at full speed; in the host's memory fewer, for the caches. Not 512:
-# XLA takes six times as long for products of 512 x 512 on a CPU.
+# Rows that let the products run at full speed. In the host's memory fewer do, and take less of it;
+# but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
 _BATCH = 2048
-_HOST_BATCH = 768
+_HOST_BATCH = 384
 
 
 def predict(
@@ -82,7 +82,8 @@ def predict(
     function = _compiled_predict(backend, network, loss, depth)
     to = to or backend
     n_samples = x.shape[0]
-    most = _HOST_BATCH if backend.shares_host_memory else _BATCH
+    few = backend.shares_host_memory and not backend.fixed_shapes
+    most = _HOST_BATCH if few else _BATCH
     size = get_chunk_n_rows(_row_bytes(network, dtype), max_n_rows=most)
     # The first is the common case, and looking closer takes longer than a layer for one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
