@@ -208,6 +208,7 @@ def make_step(
         x, targets = _take(state.params, batch, scaling, kernels, xp=xp)
         how = Pass(xp, kernels.dense, state.moments, True, batch.weights, keys)
         logits, backward, measured = forward(network, state.params, x, how, xp=xp)
+        logits = _full(logits, state.params, xp=xp)
         value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         accuracy = state.accuracy
         if not isinstance(accuracy, tuple):
@@ -240,6 +241,11 @@ def _take(
     return x, batch.y if batch.rows is None else xp.take(batch.y, batch.rows, axis=0)
 
 
+def _full(logits: Array, params: Params, *, xp: Namespace) -> Array:
+    """Bring what the network gives to the parameters' dtype: no loss is computed in 8 bits."""
+    return xp.astype(logits, next(leaves(params)).dtype, copy=False)
+
+
 def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace) -> Gradient:
     """Make the function that gives loss and gradients of a batch and updates nothing.
 
@@ -270,6 +276,7 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     def gradient(params: Params, batch: Batch, scaling: Scaling | None) -> tuple[Array, Params]:
         x, targets = _take(params, batch, scaling, kernels, xp=xp)
         logits, backward, _ = forward(network, params, x, Pass(xp, kernels.dense), xp=xp)
+        logits = _full(logits, params, xp=xp)
         value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         return value, backward(pullback())
 
@@ -319,8 +326,9 @@ def make_predict(
         x = kernels.gather(x, None, scaling, dtype=dtype, xp=xp)
         how = Pass(xp, kernels.dense, moments)
         if depth is not None:
-            return hidden(network, params, x, how, depth)
+            return _full(hidden(network, params, x, how, depth), params, xp=xp)
         logits, _, _ = forward(network, params, x, how, xp=xp)
+        logits = _full(logits, params, xp=xp)
         return logits if loss is None else loss.activate(logits, xp=xp)
 
     return predict

@@ -20,6 +20,7 @@ FLOORS = {
     "optimizers": 1,
     "schedules": 1,
     "blocks": 2,
+    "hidden": 2,
     "network": 2,
     "step": 2,
     "backends": 3,

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_xp._typing import Array
-from mlp_xp.backends import _jax_bf16
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.step import Kernels
+from mlp_xp.backends._bf16 import rounded
 
 __all__ = ["JaxBackend", "create"]
 
@@ -53,7 +52,7 @@ class JaxBackend(Backend):
 
     def with_bf16(self) -> JaxBackend:
         backend = JaxBackend(self.device)
-        backend.kernels = Kernels(dense=_jax_bf16.dense)
+        backend.kernels = self.kernels._replace(gather=rounded(self.kernels.gather))
         return backend
 
     def scope(self) -> contextlib.AbstractContextManager[object]:

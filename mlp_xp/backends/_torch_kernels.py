@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mlp_xp import layers, optimizers, step
+from mlp_xp import optimizers, step
 from mlp_xp._typing import DType, Namespace, Tree
 from mlp_xp.backends._torch_buffers import cast, empty
 from mlp_xp.layers import Dense
@@ -27,14 +27,17 @@ _NARROW = 32
 
 def dense(params: Dense, x: Any, *, xp: Namespace) -> tuple[Any, Callable[..., Any]]:
     """Do what `mlp_xp.layers.dense` does, the bias added by the product."""
-    W, b = params
-    if W.dtype not in _FLOATS or not W.dtype == b.dtype == x.dtype:
-        return layers.dense(params, x, xp=xp)
-    y = torch.addmm(b, x, W, out=empty(W, "y", (x.shape[0], W.shape[1]), W.dtype))
+    owner: Any
+    b: Any
+    owner, b = params
+    dtype = x.dtype
+    W, b = cast(owner, "W", owner, dtype), b.to(dtype)
+    y = torch.addmm(b, x, W, out=empty(owner, "y", (x.shape[0], W.shape[1]), dtype))
 
     def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
-        dx = torch.mm(dy, W.T, out=empty(W, "dx", tuple(x.shape), W.dtype)) if need_dx else None
-        dW = empty(W, "dW", tuple(W.shape), W.dtype)
+        dy = cast(owner, "dy", dy, dtype)
+        dx = torch.mm(dy, W.T, out=empty(owner, "dx", tuple(x.shape), dtype)) if need_dx else None
+        dW = empty(owner, "dW", tuple(W.shape), dtype)
         if W.shape[1] < _NARROW:
             dW.copy_(torch.mm(dy.T, x).T)
         else:
@@ -83,6 +86,7 @@ def update_tree(
 ) -> Updated:
     """Do what `mlp_xp.optimizers.update_tree` does, all arrays in one pass over memory."""
     trees = [list(leaves(tree)) for tree in (params, grads, *slots)]
+    trees[1] = [cast(p, "g", g, p.dtype) for p, g in zip(trees[0], trees[1], strict=True)]
     if not _accepts(optimizer, trees):
         return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
     ps, gs, *_ = trees
