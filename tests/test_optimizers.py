@@ -168,8 +168,8 @@ def test_matrices_are_penalised_and_vectors_are_not(backend):
 def test_a_rule_minimises_a_quadratic(backend, name, rng):
     """Least squares in a matrix, with a vector and a head that are pulled to a target."""
     rule = RULES[name]
-    # Its matrices move by a fifth of the rate.
-    rate = 0.3 if rule == Muon() else 0.1
+    # Muon's matrices move by a fixed length, of a fifth of the rate by default.
+    rate = 0.3 if "muon" in name or name == "by kind" else 0.1
     A = rng.standard_normal((6, 6)) / 6 + np.eye(6)
     shapes = ((6, 4), (4,), (4, 2), (2,))
     targets = [rng.standard_normal(shape) for shape in shapes]

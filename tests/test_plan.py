@@ -79,7 +79,9 @@ def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, team_of):
 
 
 @pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy()], ids=repr)
-@pytest.mark.parametrize("rule", [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()], ids=lambda rule: repr(rule)[:5])
+@pytest.mark.parametrize(
+    "rule", [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()], ids=lambda rule: repr(rule)[:6]
+)
 def test_other_losses_and_rules_are_planned_too(loss, rule, team_of):
     plans = []
     with team_of(1):

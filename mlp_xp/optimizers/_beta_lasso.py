@@ -15,9 +15,9 @@ __all__ = ["BetaLasso"]
 class BetaLasso(SGD):
     r"""SGD on the loss and an L1 penalty, which then sets to zero the weights that are small.
 
-    For a hidden matrix, :math:`g = \nabla f(p) + \lambda\, \mathrm{sign}(p)` is what `SGD` moves
-    along, and then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, number by number. The
-    threshold does not depend on the learning rate.
+    For a hidden matrix, :math:`g = \nabla f(p) + \lambda\, \mathrm{sign}(p)` is the gradient that
+    `SGD` takes, and then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, number by
+    number. The threshold does not depend on the learning rate.
 
     Vectors and the output layer are neither penalised nor set to zero: it is the hidden layers that
     are to become local, and an output layer that starts at zero could not leave it. A hidden matrix
@@ -31,8 +31,8 @@ class BetaLasso(SGD):
     l1 : float of at least 0, default=1e-5
         The :math:`\lambda` above.
     beta : float of at least 0, default=50
-        The :math:`\beta` above: 0 is SGD with an L1 penalty, and the larger it is, the fewer weights
-        are left.
+        The :math:`\beta` above: 0 is SGD with an L1 penalty, and the larger it is, the fewer
+        weights are left.
 
     References
     ----------

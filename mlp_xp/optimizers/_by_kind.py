@@ -11,6 +11,8 @@ from mlp_xp.optimizers._muon import Muon
 
 __all__ = ["ByKind", "family"]
 
+_MUON, _ADAMW = Muon(), AdamW()
+
 
 @dataclass(frozen=True)
 class ByKind:
@@ -44,9 +46,9 @@ class ByKind:
     (10.0, 0.25, 1.0)
     """
 
-    matrix: Optimizer = Muon()
-    vector: Optimizer = AdamW()
-    head: Optimizer = AdamW()
+    matrix: Optimizer = _MUON
+    vector: Optimizer = _ADAMW
+    head: Optimizer = _ADAMW
     matrix_rate: float = 1.0
     vector_rate: float = 1.0
     head_rate: float = 1.0

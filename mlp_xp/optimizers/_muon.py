@@ -152,12 +152,19 @@ class Muon:
         velocity, unused = slots
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
-        velocity *= self.momentum
-        g *= 1.0 - self.momentum
-        velocity += g
-        if self.nesterov:
-            g += self.momentum * velocity
-        D = xp.astype(g if self.nesterov else velocity, dtype, copy=False)
+        if self.nesterov and self.momentum:
+            # D is divided by the momentum: its length does not matter, and it takes fewer passes.
+            g *= (1.0 - self.momentum) / self.momentum
+            velocity += g
+            velocity *= self.momentum
+            g += velocity
+            D = g
+        else:
+            velocity *= self.momentum
+            g *= 1.0 - self.momentum
+            velocity += g
+            D = velocity
+        D = xp.astype(D, dtype, copy=False)
         move = xp.astype(self._orthogonal(D, xp=xp), p.dtype, copy=False)
         move *= self._factor(*p.shape[-2:]) * coefs[0]
         if self.weight_decay:
@@ -169,7 +176,6 @@ class Muon:
         if self.scale == "original":
             return math.sqrt(max(1.0, fan_out / fan_in))
         return 0.2 * math.sqrt(max(fan_in, fan_out))
-
 
     def _orthogonal(self, D: Array, *, xp: Namespace) -> Array:
         is_minimax = self.ns_polynomial == "minimax"

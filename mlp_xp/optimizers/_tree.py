@@ -97,8 +97,8 @@ def update_tree(
                 g += l2 * p
             else:
                 g = xp.astype(g + l2 * p, g.dtype)
-        if kind not in takes_low_precision:
-            g = xp.astype(g, p.dtype, copy=False)
+        if g.dtype != p.dtype and kind not in takes_low_precision:
+            g = xp.astype(g, p.dtype)
         new, kept = optimizer.update(p, g, tuple(old), coefs, kind=kind, xp=xp)
         new_params.append(new)
         new_slots.append(kept)
