@@ -19,7 +19,7 @@ from mlp_xp.batches import Data, Plan
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
-from mlp_xp.optimizers import Optimizer
+from mlp_xp.optimizers import Optimizer, family
 from mlp_xp.schedules import Constant, Schedule
 from mlp_xp.step import Scaling, init_state, make_step
 from mlp_xp.tree import leaves, map_leaves
@@ -233,7 +233,7 @@ class Trainer:
             self.n_epochs,
             self.n_steps,
             self.n_samples,
-            type(self.rules.optimizer).__name__,
+            family(self.rules.optimizer),
             self._rule_start,
             self.first_step,
             self.rate_factor,
@@ -244,7 +244,7 @@ class Trainer:
         """Go on from where another trainer was; another kind of rule starts afresh."""
         shapes = [leaf.shape for leaf in leaves(progress.slots)]
         fits = shapes == [leaf.shape for leaf in leaves(self.state.slots)]
-        goes_on = fits and progress.rule == type(self.rules.optimizer).__name__
+        goes_on = fits and progress.rule == family(self.rules.optimizer)
         with self.backend.scope():
             if goes_on:
                 self.state = self.state._replace(slots=self._own(progress.slots))

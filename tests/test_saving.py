@@ -28,7 +28,7 @@ from mlp_xp.losses import (
     Through,
     shares,
 )
-from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop
+from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.saving import SavingError, load_model, replacing, save_model
 from mlp_xp.schedules import Constant, Cosine, InvScaling, LinearWarmup, OneCycle
 
@@ -199,6 +199,8 @@ def test_held_out_data_of_the_caller_and_column_names_come_back(tmp_path):
     [
         *(("solver", rule) for rule in (SGD(0.5, False), Adam(), AdamW(), RMSprop(momentum=0.5))),
         *(("solver", rule) for rule in (Lion(), Muon(scale="original"), Adam(np.float64(0.5)))),
+        *(("solver", rule) for rule in (BetaLasso(beta=2.0), ByKind(), ByKind(Lion(), SGD(0.5)))),
+        ("solver", ByKind(vector=SGD(momentum=0.5), head=Muon(ns_steps=3), head_rate=0.5)),
         *(("learning_rate", rule) for rule in (Constant(), InvScaling(0.3), Cosine(0.2))),
         *(("learning_rate", rule) for rule in (OneCycle(0.2, 10, 100), LinearWarmup())),
         *(("loss", loss) for loss in (SoftmaxCrossEntropy(0.1), SoftmaxFocal(1.0))),

@@ -64,6 +64,8 @@ def gather(x: Any, rows: Any, scaling: Scaling | None, *, dtype: DType, xp: Name
 
 # --- the update ----------------------------------------------------------------------------------
 
+_FUSED = (SGD, Adam, AdamW)
+
 
 @cache
 def _forever(device: torch.device) -> torch.Tensor:
@@ -86,7 +88,8 @@ def update_tree(
 ) -> Updated:
     """Do what `mlp_xp.optimizers.update_tree` does, all arrays in one pass over memory."""
     trees = [list(leaves(tree)) for tree in (params, grads, *slots)]
-    trees[1] = [cast(p, "g", g, p.dtype) for p, g in zip(trees[0], trees[1], strict=True)]
+    if type(optimizer) in _FUSED:
+        trees[1] = [cast(p, "g", g, p.dtype) for p, g in zip(*trees[:2], strict=True)]
     if not _accepts(optimizer, trees):
         return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
     ps, gs, *_ = trees
@@ -109,7 +112,7 @@ def update_tree(
 def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
     """Tell whether torch has a fused update, which takes no strides and checks little."""
     kind = type(optimizer)
-    if kind not in (SGD, Adam, AdamW) or len(trees) < 3:
+    if kind not in _FUSED or len(trees) < 3:
         return False
     name = "_fused_sgd_" if kind is SGD else "_fused_adam_"
     first = trees[0][0]

@@ -44,8 +44,8 @@ class MLPClassifier(ClassifierMixin, Prediction):  # type: ignore[misc]
         A name of `mlp_xp.layers.ACTIVATIONS`: "identity", "logistic", "tanh", "relu", "leaky_relu",
         "elu", "gelu", "silu", "softplus"; or ``f(x, *, xp)`` that gives the output and its
         pullback, which is compared with a finite difference at the first fit.
-    solver : {"sgd", "adam", "adamw", "rmsprop", "lion", "muon", "lbfgs"} or a rule of \
-`mlp_xp.optimizers`, default="adam"
+    solver : {"sgd", "adam", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs"} or a \
+rule of `mlp_xp.optimizers`, default="adam"
         A string takes its settings from the parameters below, e.g. `beta_1`; an object such as
         ``AdamW(weight_decay=0.05)`` brings its own. "lbfgs" is SciPy's.
     alpha : float of at least 0, default=0.0001

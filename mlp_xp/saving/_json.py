@@ -25,7 +25,7 @@ _LOSSES = (*chain(*CLASSIFICATION_LOSSES.values()), *REGRESSION_LOSSES.values(),
 _OBJECTS: dict[str | None, dict[str, Any]] = {
     place: {kind.__name__: kind for kind in kinds}
     for place, kinds in {
-        "solver": RULES,
+        **dict.fromkeys(("solver", "matrix", "vector", "head"), RULES),
         "learning_rate": SCHEDULES.values(),
         "then": SCHEDULES.values(),
         "loss": _LOSSES,
