@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp._optional import optional
+from mlp_xp.budget import Budget
 from mlp_xp.saving import save_model
 from mlp_xp.training import Record
 
@@ -229,9 +230,10 @@ def _save(model: Any, folder: Path) -> None:
 class TimeBudget(Callback):
     """End the fit at the last step that fits into a time.
 
-    That is when the next step would end too late, judged by the mean time of a step so far. The
-    time counts from the beginning of the fit. The first step, which may compile, is not taken for
-    a measure; work that a GPU has still to do is, from the second epoch on.
+    That is when the next step, and what follows each epoch, would end too late, judged by how long
+    they have taken so far. The time counts from the beginning of the fit. The schedule of the
+    learning rate knows nothing of it: for that, and for a GPU, whose steps are only queued when
+    they "end", there is the estimators' parameter ``max_time``.
 
     Parameters
     ----------
@@ -253,36 +255,22 @@ class TimeBudget(Callback):
 
     def on_fit_begin(self, model: Any) -> None:
         """Start the clock."""
-        self._deadline = time.perf_counter() + self.seconds
-        self._first = self._synchronised = self._pace = 0.0
-        self._n_steps, self._has_steps = 0, False
+        self._budget, self._has_steps = Budget(self.seconds), False
 
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool:
         """Tell whether there is no time for one more."""
         self._has_steps = True
-        now = self._count()
-        # A GPU's steps are only queued when they "end"; an epoch ends when all of them are done.
-        return self._is_over(max(now, self._synchronised + done * self._pace))
+        self._budget.count(1)
+        return self._budget.next_steps(1) == 0
 
     def on_epoch_end(self, model: Any, record: Record) -> bool:
         """Tell whether there is no time for one more step."""
         # The iterations of "lbfgs" are epochs without steps.
-        now = time.perf_counter() if self._has_steps else self._count()
-        self._synchronised, self._pace = now, self._mean(now)
-        return self._is_over(now)
-
-    def _count(self) -> float:
-        now = time.perf_counter()
-        self._n_steps += 1
-        if self._n_steps == 1:
-            self._first = now
-        return now
-
-    def _is_over(self, now: float) -> bool:
-        return now + self._mean(now) > self._deadline
-
-    def _mean(self, now: float) -> float:
-        return (now - self._first) / max(1, self._n_steps - 1)
+        if self._has_steps:
+            self._budget.between()
+        else:
+            self._budget.count(1)
+        return self._budget.next_steps(1) == 0
 
 
 class TargetScore(Callback):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from mlp_xp import MLPClassifier, callbacks
+from mlp_xp import MLPClassifier, budget, callbacks
 from mlp_xp._optional import optional
 from mlp_xp.callbacks import (
     Callback,
@@ -334,20 +334,21 @@ def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=1000.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
     monkeypatch.setattr(callbacks, "time", fake)
+    monkeypatch.setattr(budget, "time", fake)
     return clock
 
 
 def steps_within(clock, seconds, durations, *, between=0.0, n_steps=100) -> int:
-    budget, done_in_all = TimeBudget(seconds), 0
-    budget.on_fit_begin(None)
+    ours, done_in_all = TimeBudget(seconds), 0
+    ours.on_fit_begin(None)
     for epoch in range(1, 100):
         for done in range(1, n_steps + 1):
             clock.now += durations(done_in_all)
             done_in_all += 1
-            if budget.on_step_end(None, done, n_steps):
+            if ours.on_step_end(None, done, n_steps):
                 return done_in_all
         clock.now += between
-        if budget.on_epoch_end(None, record(epoch)):
+        if ours.on_epoch_end(None, record(epoch)):
             return done_in_all
     raise AssertionError("the budget ended nothing")
 
@@ -372,28 +373,33 @@ def test_what_is_between_epochs_counts(clock):
     assert steps_within(clock, 49.5, lambda _: 1.0, between=40.0, n_steps=10) == 10
 
 
-def test_steps_that_a_device_has_only_queued_count_from_the_second_epoch_on(clock):
+def test_time_is_kept_for_what_follows_an_epoch(clock):
+    # From the second epoch on, its validation of 4 s is foreseen.
+    assert steps_within(clock, 20.5, lambda _: 1.0, between=4.0, n_steps=8) == 12
+
+
+def test_an_epoch_that_a_device_has_only_queued_is_not_begun_unless_it_fits(clock):
     # An epoch of 10 s: all of its 10 steps are queued at once, and its end waits for them.
-    assert steps_within(clock, 25.5, lambda _: 0.0, between=10.0, n_steps=10) == 25
+    assert steps_within(clock, 25.5, lambda _: 0.0, between=10.0, n_steps=10) == 20
 
 
 def test_epochs_without_steps_count_as_steps(clock):
-    budget = TimeBudget(10.5)
-    budget.on_fit_begin(None)
+    ours = TimeBudget(10.5)
+    ours.on_fit_begin(None)
     for epoch in range(1, 100):
         clock.now += 1.0
-        if budget.on_epoch_end(None, record(epoch)):
+        if ours.on_epoch_end(None, record(epoch)):
             break
     assert epoch == 10
 
 
 def test_a_budget_starts_anew_with_each_fit(clock):
-    budget = TimeBudget(1.0)
+    ours = TimeBudget(1.0)
     for _ in range(2):
-        budget.on_fit_begin(None)
-        assert not budget.on_step_end(None, 1, 2)
+        ours.on_fit_begin(None)
+        assert not ours.on_step_end(None, 1, 2)
         clock.now += 5.0
-        assert budget.on_step_end(None, 2, 2)
+        assert ours.on_step_end(None, 2, 2)
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.nan, "60", None])

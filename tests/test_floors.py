@@ -23,6 +23,7 @@ FLOORS = {
     "network": 2,
     "step": 2,
     "backends": 3,
+    "budget": 4,
     "batches": 4,
     "scaling": 4,
     "datasets": 4,
