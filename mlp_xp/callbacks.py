@@ -58,7 +58,10 @@ class Callback:
     wants_accuracy: bool = False
 
     def on_fit_begin(self, model: Any) -> None:
-        """Prepare for a fit of `model`; its ``max_iter`` is the planned number of epochs."""
+        """Prepare for a fit of `model`; its ``max_iter`` is the planned number of epochs.
+
+        Its ``max_time`` can still be set here. It counts from the call of `fit`.
+        """
 
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool | None:
         """Look at step `done`, from 1, of the `n_steps` of an epoch; True ends the fit here.

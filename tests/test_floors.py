@@ -29,6 +29,8 @@ FLOORS = {
     "datasets": 4,
     "inference": 5,
     "training": 5,
+    "objects": 5,
+    "recipes": 6,
     "stopping": 5,
     "validation": 5,
     "lbfgs": 6,

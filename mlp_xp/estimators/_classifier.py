@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from numbers import Real
 from typing import Any
 
@@ -23,6 +24,7 @@ from mlp_xp.losses import (
 )
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.prediction import Prediction
+from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.schedules import Schedule
 from mlp_xp.validation import check_labels, check_weights, encode, host
 
@@ -252,6 +254,43 @@ class MLPClassifier(ClassifierMixin, Prediction):  # type: ignore[misc]
         max_time: float | None = None,
     ) -> None:
         self._store(locals())
+
+    @classmethod
+    def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> MLPClassifier:
+        """Make a classifier with the settings of a recipe.
+
+        Parameters
+        ----------
+        recipe : str or path-like
+            A name of `mlp_xp.recipes.names`, or a TOML file of your own; see `docs/cli.md`. Its
+            ``max_time`` is that of the fit.
+        **overrides
+            Parameters that go before those of the recipe.
+
+        Returns
+        -------
+        MLPClassifier
+            Not fitted.
+
+        Raises
+        ------
+        ValueError
+            If there is no such recipe, or it has a key that is no parameter, or a wrong value.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLP
+        >>> MLP.from_recipe("one-minute", random_state=0).label_smoothing
+        0.1
+        """
+        read = read_recipe(recipe, recipe_parameters(cls))
+        model = cls(**read.params)
+        try:
+            model._validate_params()
+            model._check_settings()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{read.path}: {error}") from error
+        return model.set_params(**overrides)
 
     # --- fitting -------------------------------------------------------------------------------
 

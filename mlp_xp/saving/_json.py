@@ -2,34 +2,19 @@
 
 JSON has no infinity, tuple, or number as a key: ``{"float": "inf"}``, ``{"tuple": [...]}`` and
 ``{"items": [[key, value], ...]}`` stand for them, and ``{"class": "SGD", "momentum": 0.9}`` for an
-object of this library. No other object has a form, so that reading one runs nobody else's code.
+object of `mlp_xp.objects`, alone or in a list.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from mlp_xp.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
-from mlp_xp.optimizers import RULES
+from mlp_xp.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
-from mlp_xp.schedules import SCHEDULES
-
-_LOSSES = (*chain(*CLASSIFICATION_LOSSES.values()), *REGRESSION_LOSSES.values(), Through)
-# Which objects have a JSON form, by the parameter, or field of another object, that they stand in.
-_OBJECTS: dict[str | None, dict[str, Any]] = {
-    place: {kind.__name__: kind for kind in kinds}
-    for place, kinds in {
-        "solver": RULES,
-        "learning_rate": SCHEDULES.values(),
-        "then": SCHEDULES.values(),
-        "loss": _LOSSES,
-    }.items()
-}
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
@@ -43,16 +28,16 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
     place : str, optional
         The parameter or field that it stands in.
     """
-    if type(value) in _OBJECTS.get(place, {}).values():
+    if type(value) in OBJECTS.get(place, {}).values():
         fields = dataclasses.fields(value)
         settings = {f.name: encode(what, getattr(value, f.name), f.name) for f in fields}
         return {"class": type(value).__name__, **settings}
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, tuple):
-        return {"tuple": [encode(what, item) for item in value]}
+        return {"tuple": [encode(what, item, place) for item in value]}
     if isinstance(value, list):
-        return [encode(what, item) for item in value]
+        return [encode(what, item, place) for item in value]
     if isinstance(value, dict):
         return {"items": [[encode(what, k), encode(what, v)] for k, v in value.items()]}
     if isinstance(value, float) and not math.isfinite(value):
@@ -73,38 +58,18 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
 def decode(value: Any, place: str | None = None) -> Any:
     """Turn the JSON form of a value into the value."""
     if isinstance(value, list):
-        return [decode(item) for item in value]
+        return [decode(item, place) for item in value]
     if not isinstance(value, dict):
         return value
     if "class" in value:
-        return _decode_object(value, place)
+        return make(value, place, decode)
     [(form, content)] = value.items()
     if form == "tuple":
-        return tuple(decode(item) for item in content)
+        return tuple(decode(item, place) for item in content)
     if form == "items":
         return {decode(key): decode(item) for key, item in content}
     expect(form == "float" and content in ("inf", "-inf", "nan"), f"{value!r} has no meaning")
     return float(content)
-
-
-def _decode_object(value: dict[str, Any], place: str | None) -> Any:
-    kinds = _OBJECTS.get(place, {})
-    name = value["class"]
-    expect(name in kinds, f"{place} is {name!r}, not one of {', '.join(kinds) or 'none'}")
-    settings = {key: decode(item, key) for key, item in value.items() if key != "class"}
-    for field in dataclasses.fields(kinds[name]):
-        given, default = settings.get(field.name, field.default), field.default
-        expect(
-            default is dataclasses.MISSING or _sort(given) == _sort(default),
-            f"{name} has {field.name}={given!r}, which is nothing like {default!r}",
-        )
-    return kinds[name](**settings)
-
-
-def _sort(value: Any) -> str:
-    """Tell of what sort a setting of an object is."""
-    names = {str: "text", int: "number", bool: "number", float: "number"}
-    return names.get(type(value), "object" if dataclasses.is_dataclass(value) else "other")
 
 
 def encode_classes(classes: np.ndarray) -> dict[str, Any]:
