@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -85,7 +84,7 @@ class Budget:
 
     @property
     def _pace(self) -> float | None:
-        return statistics.median(self._paces) if self._paces else None
+        return sorted(self._paces)[len(self._paces) // 2] if self._paces else None
 
     @property
     def _reserve(self) -> float:

@@ -24,7 +24,6 @@ from mlp_xp.losses import (
 )
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.prediction import Prediction
-from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.schedules import Schedule
 from mlp_xp.validation import check_labels, check_weights, encode, host
 
@@ -283,6 +282,8 @@ class MLPClassifier(ClassifierMixin, Prediction):  # type: ignore[misc]
         >>> MLP.from_recipe("one-minute", random_state=0).label_smoothing
         0.1
         """
+        from mlp_xp.recipes import read_recipe, recipe_parameters  # Few need what this loads.
+
         read = read_recipe(recipe, recipe_parameters(cls))
         model = cls(**read.params)
         try:
