@@ -92,7 +92,8 @@ class ProgressBar(_Live):
     """Show a bar with epoch, loss, validation score and time left.
 
     Where stdout is no terminal, a line is printed instead: at the end, and every so many epochs
-    that there are about twenty. Needs the ``cli`` extra.
+    that there are about twenty. With ``max_time`` the bar follows the time where that ends the fit.
+    Needs the ``cli`` extra.
 
     Examples
     --------
@@ -107,6 +108,7 @@ class ProgressBar(_Live):
     def on_fit_begin(self, model: Any) -> None:
         """Start a new bar."""
         self._start, self._next, self._epoch, self._line = time.perf_counter(), 0.0, 0, ""
+        self._printed = 0
         rich, console = optional("rich.progress"), optional("rich.console").Console()
         # FORCE_COLOR makes rich take a file for a terminal; a bar in a file is garbage.
         if console.is_interactive and console.file.isatty():
@@ -126,8 +128,8 @@ class ProgressBar(_Live):
         now = time.perf_counter()
         if self._live is not None and (now >= self._next or done == n_steps):
             self._next = now + 0.1
-            completed, total = self._epoch * n_steps + done, model.max_iter * n_steps
-            self._live.update(0, completed=completed, total=total, epoch=self._epoch + 1)
+            share = self._share(model, (self._epoch * n_steps + done) / n_steps)
+            self._live.update(0, completed=share, total=1.0, epoch=self._epoch + 1)
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Show what the epoch gave."""
@@ -137,11 +139,13 @@ class ProgressBar(_Live):
         if self._live is not None:
             self._live.update(0, epoch=self._epoch, facts=facts)
             return
-        seconds = (time.perf_counter() - self._start) / self._epoch
-        minutes, seconds = divmod(round(seconds * (model.max_iter - self._epoch)), 60)
+        share = self._share(model, self._epoch)
+        seconds = (time.perf_counter() - self._start) * (1.0 - share) / share
+        minutes, seconds = divmod(round(seconds), 60)
         epoch = f"{self._epoch:{len(str(model.max_iter))}}/{model.max_iter}"
         self._line = f"epoch {epoch}  {facts}  {minutes}:{seconds:02} left"
-        if self._epoch % math.ceil(model.max_iter / 20) == 0:
+        if math.floor(20 * share) > self._printed or model.max_iter <= 20:
+            self._printed = math.floor(20 * share)
             self._print()
 
     def on_fit_end(self, model: Any) -> None:
@@ -150,6 +154,13 @@ class ProgressBar(_Live):
         if bar is not None:
             bar.stop()
         self._print()
+
+    def _share(self, model: Any, epochs: float) -> float:
+        """Tell how much of the fit is done."""
+        share, max_time = epochs / model.max_iter, getattr(model, "max_time", None)
+        if max_time is None:
+            return share
+        return min(max(share, (time.perf_counter() - self._start) / max_time), 1.0)
 
     def _print(self) -> None:
         if self._line:

@@ -177,7 +177,7 @@ def test_the_bar_shows_how_far_the_fit_is_and_the_time_left(terminal):
     bar.on_epoch_end(model, record(1))
     bar.on_step_end(model, 5, 10)
     task = bar._live.tasks[0]
-    assert (task.completed, task.total) == (15, 40)
+    assert (task.completed, task.total) == (15 / 40, 1.0)
     assert task.fields == {"epoch": 2, "facts": "loss 1.0000"}
     bar.on_fit_end(model)
     assert re.search(r"epoch 2/4 .*━.* loss 1.0000 (\d\d|--):(\d\d|--)", screen.getvalue())
@@ -189,11 +189,11 @@ def test_steps_that_are_quick_are_not_all_drawn(terminal):
     bar.on_fit_begin(model)
     for done in range(1, 1000):
         bar.on_step_end(model, done, 10**9)
-    assert bar._live.tasks[0].completed < 999
+    assert bar._live.tasks[0].completed < 999 / 10**9
     bar.on_fit_end(model)
 
 
-@pytest.mark.parametrize(("max_iter", "printed"), [(3, [1, 2, 3]), (50, [3, 6, 9, 10])])
+@pytest.mark.parametrize(("max_iter", "printed"), [(3, [1, 2, 3]), (50, [3, 5, 8, 10])])
 def test_a_file_gets_about_twenty_lines_and_the_last(max_iter, printed, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     bar, model = ProgressBar(), SimpleNamespace(max_iter=max_iter)
@@ -212,6 +212,18 @@ def test_the_time_left_is_that_of_the_epochs_to_come(capsys, clock):
     clock.now += 90.0
     bar.on_epoch_end(model, record(1, validation_score=0.25))
     assert capsys.readouterr().out == "epoch 1/3  loss 1.0000  validation 0.2500  3:00 left\n"
+
+
+def test_the_time_left_is_that_of_the_fit_where_it_ends_it(capsys, clock):
+    bar, model = ProgressBar(), SimpleNamespace(max_iter=10**6, max_time=200.0)
+    bar.on_fit_begin(model)
+    for epoch in range(1, 41):
+        clock.now += 5.0
+        bar.on_epoch_end(model, record(epoch))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert lines[0].endswith(" 3:10 left")
+    assert lines[-1].endswith(" 0:00 left")
 
 
 def test_a_warm_start_is_shown_from_its_own_beginning(capsys):

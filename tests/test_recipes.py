@@ -107,6 +107,7 @@ def test_a_fit_by_a_recipe_learns(write):
         ("solver = {ns_steps = 3}", "solver is the table .* which has no 'class'"),
         ('dropout = {class = "Muon"}', "dropout is 'Muon', not one of none"),
         ("max_time = 0", "'max_time' parameter"),
+        ('hidden_layer_sizes = ["8"]', "hidden_layer_sizes must be integers"),
         ("alpha = ", "no TOML file"),
     ],
 )

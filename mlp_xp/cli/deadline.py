@@ -13,7 +13,7 @@ from mlp_xp.callbacks import Callback
 
 __all__ = ["Deadline", "process_began"]
 
-# Drawing and writing, and the end of the interpreter: about twice what they took on two cores.
+# Drawing and writing, and the end of the interpreter: three times what they take on quiet cores.
 _REST = 3.0
 _SLICE = 2048
 

@@ -289,6 +289,7 @@ class MLPClassifier(ClassifierMixin, Prediction):  # type: ignore[misc]
         try:
             model._validate_params()
             model._check_settings()
+            model._hidden_sizes()
         except (ValueError, TypeError) as error:
             raise ValueError(f"{read.path}: {error}") from error
         return model.set_params(**overrides)
