@@ -74,7 +74,10 @@ class Budget:
         if left < most * pace:
             # Half of what is left, and half again: a forecast of few steps is off by little.
             fit = math.ceil(math.floor(left / pace) / 2)
-        return min(fit, max(1, math.floor(_LOOK_SECONDS / pace))) if pace else fit
+        if pace:
+            fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
+        # A power of two: what is compiled for a shape is compiled for few.
+        return 1 << (fit.bit_length() - 1) if fit else 0
 
     def fraction(self, ahead: int = 0) -> float:
         """Give the share of the time for steps that will have passed so many steps from now."""

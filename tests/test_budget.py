@@ -171,8 +171,8 @@ def test_quick_steps_are_done_in_groups_that_shrink_towards_the_end(clock):
         clock.now += few * 0.0009765625
         ours.count(few)
     assert sum(groups) == 1024
-    assert groups[:4] == [1, 1, 20, 20]
-    assert groups[-6:] == [20, 11, 6, 3, 1, 1]
+    assert groups[:4] == [1, 1, 16, 16]
+    assert groups[-9:] == [16, 8, 8, 4, 4, 2, 2, 1, 1]
 
 
 def test_a_disturbed_step_is_forgotten(clock):
