@@ -146,7 +146,8 @@ class Run:
     def _begin_budget(self, start: float) -> Budget:
         """Give the time that there is, and keep some for what follows each epoch."""
         budget = Budget(self.model.max_time, start)
-        if self.validation is not None:
+        # An iteration of "lbfgs" is measured with its validation in it.
+        if self.validation is not None and self.model.solver != LBFGS:
             budget.mark()
             self.validation.measure()
             budget.between()

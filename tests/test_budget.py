@@ -193,6 +193,13 @@ def test_lbfgs_ends_behind_an_iteration(clock):
     assert model.fit(X, y).n_iter_ == 7
 
 
+def test_lbfgs_with_a_validation_keeps_no_time_for_it_twice(takes):
+    X, y = problem()
+    takes(validation=1.0)
+    model = small(solver="lbfgs", max_iter=1000, tol=0.0, max_time=7.5)
+    assert model.fit(X, y, X_val=X, y_val=y).n_iter_ == 7
+
+
 def test_partial_fit_pays_no_heed(takes):
     X, y = problem()
     times = takes()

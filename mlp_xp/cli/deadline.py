@@ -56,7 +56,9 @@ class Deadline(Callback):
         start = time.perf_counter()
         model.predict(self._x)
         now = time.perf_counter()
-        rest = _REST + 1.25 * (now - start) * self._n_test / len(self._x)
+        n_rows = len(self._x)
+        del self._x  # The data are to go as soon as they are not needed.
+        rest = _REST + 1.25 * (now - start) * self._n_test / n_rows
         if self._end - rest <= now:
             passed = model.max_time - (self._end - now)
             raise ValueError(
