@@ -10,6 +10,7 @@ import platform
 import time
 import warnings
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,12 @@ def run(args: argparse.Namespace) -> int:
     backend = get_backend(model.backend or "numpy", model.device)
     if model.precision == "bf16":
         backend.with_bf16()  # Refused before there is a run folder.
-    with new_run(args.out, settings.data) as (partial, final), interrupts() as pressed:
+    with new_run(args.out, settings.data) as (folder, final), interrupts() as pressed:
         _announce(settings, model, data, backend)
         end = None if model.max_time is None else args.began + model.max_time
         with display(model.max_iter, len(data.x_train), end) as shown:
-            watching = [Watch(shown, pressed), *settings.callbacks(partial)]
-            is_finite = _fit(model, settings, data, watching, end)
+            watching = [Watch(shown, pressed), *settings.callbacks(folder)]
+            is_finite = _fit(model, settings, data, watching, end, folder)
         # What was trained on is not needed any more, and tests need memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
         history = _rows(model)
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             "seconds": seconds,
             "images_per_second": sum(row["n_samples"] for row in history) / seconds,
         }
-        _write(partial, settings, data, backend, model, history, predicted, result)
+        _write(folder, settings, data, backend, model, history, predicted, result)
         status = 130 if pressed() else 0
     print(f"saved in {final}")
     print(
@@ -129,6 +130,7 @@ def _fit(
     data: Dataset,
     watching: list[Callback],
     end: float | None,
+    folder: Path,
 ) -> bool:
     """Train, until there is just the time left for the rest; tell whether all is finite."""
     x, y = data.x_train, data.y_train
@@ -138,7 +140,7 @@ def _fit(
         held = {"X_val": x_held, "y_val": y_held}
     max_time = model.max_time
     if end is not None:
-        watching = [*watching, Deadline(end, x, len(data.x_test))]
+        watching = [*watching, Deadline(end, x, len(data.x_test), partial(_draw, folder, data, y))]
     model.set_params(callbacks=watching)
     try:
         with warnings.catch_warnings():
@@ -205,5 +207,10 @@ def _write(
     if settings.validation is not None:
         accuracies["validation"] = [row["validation_accuracy"] for row in history]
     save_figure(curves_figure([row["loss"] for row in history], accuracies), folder / "curves.png")
-    confusion = confusion_figure(data.y_test, predicted, data.class_names)
+    _draw(folder, data, data.y_test, predicted)
+
+
+def _draw(folder: Path, data: Dataset, y: np.ndarray, predicted: np.ndarray) -> None:
+    """Draw which of the first images were taken for what."""
+    confusion = confusion_figure(y[: len(predicted)], predicted, data.class_names)
     save_figure(confusion, folder / "confusion.png")
