@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -124,11 +125,12 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
             If data or settings are not as above, and nothing is changed; or if the weights have
             become infinite or NaN.
         """
+        start = time.perf_counter()
         with self._unchanged_by_errors():
             run = self._prepare(
                 X, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on=self.warm_start
             )
-        run.fit()
+        run.fit(start)
         return self
 
     def _partial_fit(

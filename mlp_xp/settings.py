@@ -68,6 +68,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
     precision: str
     input_scaling: str | None
     placement: Any
+    max_time: float | None
 
     n_features_in_: int
     n_outputs_: int
@@ -112,6 +113,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         "precision": [StrOptions({"auto", "float32", "float64", BF16})],
         "input_scaling": [StrOptions({"standardize"}), None],
         "placement": [StrOptions({"auto", "resident", "streamed"})],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def _store(self, given: dict[str, Any]) -> None:
