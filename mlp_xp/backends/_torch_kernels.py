@@ -11,6 +11,7 @@ import torch
 
 from mlp_xp import layers, optimizers, step
 from mlp_xp._typing import DType, Namespace, Tree
+from mlp_xp.augmentation import View, look
 from mlp_xp.backends._torch_buffers import cast, empty
 from mlp_xp.layers import Dense
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
@@ -44,8 +45,24 @@ def dense(params: Dense, x: Any, *, xp: Namespace) -> tuple[Any, Callable[..., A
     return y, pullback
 
 
-def gather(x: Any, rows: Any, scaling: Scaling | None, *, dtype: DType, xp: Namespace) -> Any:
+def _pick(pictures: Any, places: Any, *, xp: Namespace) -> Any:
+    """Do what `mlp_xp.augmentation.pick` does: a stride of 0 spares torch to make the indices."""
+    return torch.gather(pictures, 3, places[:, None, None, :].expand(pictures.shape))
+
+
+def gather(
+    x: Any,
+    rows: Any,
+    scaling: Scaling | None,
+    view: View | None = None,
+    *,
+    dtype: DType,
+    xp: Namespace,
+) -> Any:
     """Do what `mlp_xp.step.gather` does, in the same operations."""
+    if view is not None:
+        x = look(x if rows is None else torch.index_select(x, 0, rows), view, pick=_pick, xp=xp)
+        rows = None
     if dtype not in _FLOATS or x.ndim != 2 or (rows is None and scaling is None):
         return step.gather(x, rows, scaling, dtype=dtype, xp=xp)
     owner = x if scaling is None else scaling.shift

@@ -22,7 +22,7 @@ from mlp_xp.losses import (
     SoftmaxCrossEntropy,
 )
 from mlp_xp.optimizers import Optimizer
-from mlp_xp.prediction import Prediction
+from mlp_xp.prediction import AS_SET, Prediction
 from mlp_xp.schedules import Schedule
 from mlp_xp.validation import check_labels, check_weights, encode, host
 
@@ -136,6 +136,13 @@ schedule of `mlp_xp.schedules`, default="constant"
     placement : {"auto", "resident", "streamed"}, default="auto"
         Whether the data lie on the device as a whole or arrive batch by batch; by default what
         fits is resident. Sparse data are streamed, and dense a batch at a time.
+    augmentation : object or list of objects of `mlp_xp.augmentation`, or None, default=None
+        What is done to the pictures of each training batch, e.g. ``[Flip((3, 32, 32)),
+        Shift((3, 32, 32), pixels=4)]``: the geometric ones in their order, then the others. Not for
+        "lbfgs". Held-out samples and predictions are left as they are.
+    tta : Flip, Shift, a list of them, or None, default=None
+        Test-time averaging: what is predicted is the average over all combinations of their views,
+        two of a `Flip` and five of a `Shift`. Not during a fit.
 
     Attributes
     ----------
@@ -243,6 +250,8 @@ schedule of `mlp_xp.schedules`, default="constant"
         precision: str = "auto",
         input_scaling: str | None = None,
         placement: str = "auto",
+        augmentation: Any = None,
+        tta: Any = None,
     ) -> None:
         self._store(locals())
 
@@ -428,12 +437,14 @@ schedule of `mlp_xp.schedules`, default="constant"
             return outputs / xp.sum(outputs, axis=1, keepdims=True)
         return outputs
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict class labels.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+        tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
+            What to average over; by default the parameter `tta` of the estimator says so.
 
         Returns
         -------
@@ -441,14 +452,14 @@ schedule of `mlp_xp.schedules`, default="constant"
             In the library and on the device of X; labels that it cannot hold, such as strings, in
             NumPy.
         """
-        labels = self._decode(host(self._outputs(X, "predict", to=get_backend("numpy"))))
+        labels = self._decode(host(self._outputs(X, "predict", to=get_backend("numpy"), tta=tta)))
         if labels.dtype.kind not in "biuf":
             return labels
         caller = get_backend(X)
         narrow = labels.dtype == np.float64 and not caller.has_float64
         return caller.put(labels, "float32" if narrow else None)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict probabilities.
 
         Results come batch by batch, each no larger than ``sklearn.set_config(working_memory=...)``
@@ -457,16 +468,18 @@ schedule of `mlp_xp.schedules`, default="constant"
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+        tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
+            What to average over; by default the parameter `tta` of the estimator says so.
 
         Returns
         -------
         (samples, classes) array
             In the order of `classes_`, in the library and on the device of X.
         """
-        return self._predict_proba(X, "predict_proba")
+        return self._predict_proba(X, "predict_proba", tta)
 
-    def _predict_proba(self, X: Any, method: str) -> Any:
-        outputs = self._outputs(X, method)
+    def _predict_proba(self, X: Any, method: str, tta: Any = AS_SET) -> Any:
+        outputs = self._outputs(X, method, tta=tta)
         caller = get_backend(outputs)
         with caller.scope():
             return self._probabilities(outputs, xp=caller.xp)
@@ -480,6 +493,9 @@ schedule of `mlp_xp.schedules`, default="constant"
 
     def decision_function(self, X: Any) -> Any:
         """Give the raw outputs of the network.
+
+        With `tta` they are those that the averaged probabilities would come from, logarithms for a
+        softmax and log-odds for logistic outputs, so that they decide as `predict` does.
 
         Parameters
         ----------

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
 from mlp_xp.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
 from mlp_xp.optimizers import RULES
 from mlp_xp.saving._files import SavingError, expect
@@ -28,6 +29,8 @@ _OBJECTS: dict[str | None, dict[str, Any]] = {
         "learning_rate": SCHEDULES.values(),
         "then": SCHEDULES.values(),
         "loss": _LOSSES,
+        "augmentation": AUGMENTATIONS,
+        "tta": VIEWS,
     }.items()
 }
 
@@ -50,9 +53,9 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, tuple):
-        return {"tuple": [encode(what, item) for item in value]}
+        return {"tuple": [encode(what, item, place) for item in value]}
     if isinstance(value, list):
-        return [encode(what, item) for item in value]
+        return [encode(what, item, place) for item in value]
     if isinstance(value, dict):
         return {"items": [[encode(what, k), encode(what, v)] for k, v in value.items()]}
     if isinstance(value, float) and not math.isfinite(value):
@@ -62,8 +65,8 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
     cure = (
         "leave it out with set_params(scoring=None)"
         if what == "scoring"
-        else "use a string, a number, or an object of mlp_xp.optimizers, mlp_xp.schedules or "
-        "mlp_xp.losses"
+        else "use a string, a number, or an object of mlp_xp.optimizers, mlp_xp.schedules, "
+        "mlp_xp.losses or mlp_xp.augmentation"
     )
     raise SavingError(
         f"{what} is {value!r}, which has no JSON form: {cure}, or keep it with pickle or joblib"
@@ -73,14 +76,14 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
 def decode(value: Any, place: str | None = None) -> Any:
     """Turn the JSON form of a value into the value."""
     if isinstance(value, list):
-        return [decode(item) for item in value]
+        return [decode(item, place) for item in value]
     if not isinstance(value, dict):
         return value
     if "class" in value:
         return _decode_object(value, place)
     [(form, content)] = value.items()
     if form == "tuple":
-        return tuple(decode(item) for item in content)
+        return tuple(decode(item, place) for item in content)
     if form == "items":
         return {decode(key): decode(item) for key, item in content}
     expect(form == "float" and content in ("inf", "-inf", "nan"), f"{value!r} has no meaning")
