@@ -17,6 +17,7 @@ from mlp_xp.augmentation._geometric import (
     View,
     look,
     pick,
+    pick_lines,
     view_of,
     views_of,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "columns",
     "look",
     "pick",
+    "pick_lines",
     "view_of",
     "views_of",
 ]

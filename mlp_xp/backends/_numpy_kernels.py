@@ -13,7 +13,7 @@ import numpy as np
 
 from mlp_xp import layers, optimizers, step
 from mlp_xp._typing import DType, Namespace, Tree
-from mlp_xp.augmentation import View, look
+from mlp_xp.augmentation import View, look, pick_lines
 from mlp_xp.backends._jobs import (
     ADAM,
     GATHER,
@@ -107,18 +107,20 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
     return y, pullback
 
 
-def _pick(pictures: Array, places: Array, *, xp: Namespace) -> Array:
-    """Do what `mlp_xp.augmentation.pick` does: 1 ms for 512 pictures of CIFAR-10, instead of 11.
+def _pick(pictures: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
+    """Do what `mlp_xp.augmentation.pick` does: 1 ms for 512 pictures of CIFAR-10, instead of 22.
 
-    NumPy takes whole lines fast, and single numbers slowly: so columns become lines, and back.
+    NumPy takes lines fast, and single numbers slowly: so columns become lines, and back.
     """
+    pictures = pick_lines(pictures, lines, xp=xp)
     n, n_channels, height, width = pictures.shape
     turned = np.empty_like(pictures, shape=(n, width, n_channels, height))
     np.positive(xp.permute_dims(pictures, (0, 3, 1, 2)), out=turned)
-    rows = np.arange(0, n * width, width)[:, None] + places
-    lines = xp.reshape(turned, (n * width, n_channels * height))
-    taken = xp.reshape(xp.take(lines, xp.reshape(rows, (-1,)), axis=0), turned.shape)
-    np.positive(xp.permute_dims(taken, (0, 2, 3, 1)), out=(out := np.empty_like(pictures)))
+    # A picture that stands on its side has one channel, and lines of all channels.
+    sides = xp.reshape(turned, (n, 1, width, n_channels * height))
+    taken = xp.reshape(pick_lines(sides, columns, xp=xp), turned.shape)
+    out = np.empty_like(pictures, shape=pictures.shape)
+    np.positive(xp.permute_dims(taken, (0, 2, 3, 1)), out=out)
     return out
 
 
