@@ -9,11 +9,11 @@ __all__ = ["PURPOSES", "RandomState", "constant", "host_generator"]
 RandomState = np.random.RandomState
 
 # The order is part of the format: a seed gives the same numbers for ever.
-PURPOSES = ("weights", "shuffle", "dropout")
+PURPOSES = ("weights", "shuffle", "dropout", "augmentation")
 
 
-def host_generator(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
-    """Give the generator of one purpose in one epoch.
+def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.random.Generator:
+    """Give the generator of one purpose in one epoch, or of a part of that purpose.
 
     Philox is counter based, so the streams of different purposes and epochs are independent and
     none depends on how much another one drew.
@@ -23,6 +23,7 @@ def host_generator(seed: int, purpose: str, epoch: int = 0) -> np.random.Generat
     seed : int of at least 0
     purpose : one of `PURPOSES`
     epoch : int of at least 0
+    *part : int of at least 0
 
     References
     ----------
@@ -35,7 +36,7 @@ def host_generator(seed: int, purpose: str, epoch: int = 0) -> np.random.Generat
     >>> first == second
     True
     """
-    key = (PURPOSES.index(purpose), epoch)
+    key = (PURPOSES.index(purpose), epoch, *part)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 

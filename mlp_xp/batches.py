@@ -7,8 +7,9 @@ the one before it is computed with. Both give the same numbers.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import array_api_compat
@@ -17,6 +18,7 @@ from scipy import sparse
 
 from mlp_xp._random import host_generator
 from mlp_xp._typing import Array
+from mlp_xp.augmentation import Augmentation, Epoch
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.step import Batch
 
@@ -30,6 +32,7 @@ __all__ = [
     "place",
     "plan_epoch",
     "take_rows",
+    "with_draws",
 ]
 
 Placement = Literal["auto", "resident", "streamed"]
@@ -43,7 +46,8 @@ class Plan(NamedTuple):
 
     ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
     that takes all rows as they lie; ``weights`` of the same length, or None where all are 1;
-    ``batch_size``; and for each step the number of samples and the sum of their weights.
+    ``batch_size``; for each step the number of samples and the sum of their weights; and what
+    augmentations have drawn, ``(steps * batch_size, columns)`` each, or None (`with_draws`).
     """
 
     rows: np.ndarray | None
@@ -51,6 +55,8 @@ class Plan(NamedTuple):
     batch_size: int
     counts: list[int]
     totals: list[float]
+    moves: np.ndarray | None = None
+    factors: np.ndarray | None = None
 
 
 def plan_epoch(
@@ -114,6 +120,52 @@ def plan_epoch(
     return Plan(rows, weights, batch_size, counts, totals)
 
 
+def with_draws(plan: Plan, augmentation: Sequence[Augmentation], *, seed: int, epoch: int) -> Plan:
+    """Draw, for a whole epoch, what augmentations need.
+
+    Each draws from a stream of its own, row by row: so neither its neighbours nor padding change
+    what it draws.
+
+    Parameters
+    ----------
+    plan : Plan
+    augmentation : sequence of Augmentation
+    seed, epoch : int of at least 0
+
+    Returns
+    -------
+    Plan
+
+    Examples
+    --------
+    >>> from mlp_xp.augmentation import Flip
+    >>> from mlp_xp.batches import plan_epoch, with_draws
+    >>> with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).moves.shape
+    (3, 1)
+    """
+    n_samples = sum(plan.counts)
+    here = np.arange(n_samples if plan.rows is None else len(plan.rows))
+    steps, places = np.divmod(here, plan.batch_size)
+    rows = here if plan.rows is None else plan.rows
+    counts = np.asarray(plan.counts)[steps]
+    moves, factors = [], []
+    for number, each in enumerate(augmentation):
+        stream = functools.partial(_stream, seed, number)
+        drawn_for = Epoch(stream, epoch, rows, n_samples, steps, places, counts)
+        if each.n_moves:
+            moves.append(each.draw_moves(drawn_for))
+        if each.n_factors:
+            factors.append(each.draw_factors(drawn_for))
+    return plan._replace(
+        moves=np.concatenate(moves, axis=1, dtype=np.int64) if moves else None,
+        factors=np.concatenate(factors, axis=1) if factors else None,
+    )
+
+
+def _stream(seed: int, number: int, stream: int) -> np.random.Generator:
+    return host_generator(seed, "augmentation", stream, number)
+
+
 class Data(Protocol):
     """Training data that can be gone through, epoch after epoch; ``y`` has a row a sample."""
 
@@ -147,9 +199,8 @@ class Resident:
     def epoch(self, plan: Plan) -> Iterator[Batch]:
         """Give the batches of a plan: positions in the data."""
         rows = _split(self._backend, plan.rows, plan)
-        weights = _split(self._backend, plan.weights, plan, self._dtype)
-        for row, weight in zip(rows, weights, strict=True):
-            yield Batch(self.x, self.y, row, weight)
+        for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
+            yield Batch(self.x, self.y, row, *others)
 
 
 class Streamed:
@@ -172,10 +223,11 @@ class Streamed:
 
     def epoch(self, plan: Plan) -> Iterator[Batch]:
         """Give the batches of a plan: the rows themselves."""
-        weights = _split(self._backend, plan.weights, plan, self._dtype)
         batches = self._backend.feed(self._gather(plan))
-        for (x, y), weight in zip(batches, weights, strict=True):
-            yield Batch(x, y, None, weight)
+        for (x, y), *others in zip(
+            batches, *_others(self._backend, plan, self._dtype), strict=True
+        ):
+            yield Batch(x, y, None, *others)
 
     def _gather(self, plan: Plan) -> Iterator[tuple[np.ndarray, ...]]:
         dtype = kept_dtype(self.x, self._dtype) or self.x.dtype
@@ -236,10 +288,17 @@ def place(
     return Streamed(backend, to_numpy(x), to_numpy(y), dtype)
 
 
+def _others(backend: Backend, plan: Plan, dtype: str) -> Iterator[list[Array | None]]:
+    """Give what a batch has beside its samples, step by step: weights, moves and factors."""
+    yield _split(backend, plan.weights, plan, dtype)
+    yield _split(backend, plan.moves, plan)
+    yield _split(backend, plan.factors, plan, dtype)
+
+
 def _split(
     backend: Backend, values: np.ndarray | None, plan: Plan, dtype: str | None = None
 ) -> list[Array | None]:
-    """Bring an epoch's rows or weights to the device in one transfer; give them step by step."""
+    """Bring an epoch's rows, weights or draws to the device in one transfer; give them by step."""
     n_steps = len(plan.counts)
     if values is None:
         return [None] * n_steps
@@ -247,8 +306,9 @@ def _split(
     full = len(values) // plan.batch_size
     xp = backend.xp
     end = full * plan.batch_size
-    steps = list(xp.unstack(xp.reshape(here[:end], (full, plan.batch_size)))) if full else []
-    return steps if full == n_steps else [*steps, here[end:]]
+    shape = full, plan.batch_size, *here.shape[1:]
+    steps = list(xp.unstack(xp.reshape(here[:end, ...], shape))) if full else []
+    return steps if full == n_steps else [*steps, here[end:, ...]]
 
 
 def take_rows(x: Any, rows: Any) -> Any:

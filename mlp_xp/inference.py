@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils._chunking import get_chunk_n_rows
 
 from mlp_xp._typing import Array
+from mlp_xp.augmentation import Flip, Shift, views_of
 from mlp_xp.backends import Backend
 from mlp_xp.batches import kept_dtype, take_rows
 from mlp_xp.layers import Moments
@@ -37,6 +38,7 @@ def predict(
     moments: tuple[Moments, ...] = (),
     depth: int | None = None,
     to: Backend | None = None,
+    tta: tuple[Flip | Shift, ...] = (),
     dtype: str,
 ) -> Array:
     """Predict for all rows.
@@ -59,6 +61,8 @@ def predict(
         Stop behind so many hidden layers and give what they make of the input.
     to : Backend, optional
         Where the result is wanted; default ``backend``.
+    tta : tuple of Flip and Shift, default=()
+        Average over all combinations of their views.
     dtype : {"float32", "float64"}
         Of the computation.
 
@@ -79,7 +83,7 @@ def predict(
     >>> predict(backend, network, SoftmaxCrossEntropy(), params, x, dtype="float64").shape
     (5, 2)
     """
-    function = _compiled_predict(backend, network, loss, depth)
+    function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
     n_samples = x.shape[0]
     few = backend.shares_host_memory and not backend.fixed_shapes
@@ -92,16 +96,22 @@ def predict(
         return backend.put(leaf, dtype)
 
     def run(rows: slice) -> Array:
-        return function(params, moments, backend.put(take_rows(x, rows), kept), scaling)
+        given = backend.put(take_rows(x, rows), kept)
+        first, *others = (function(params, moments, given, scaling, view) for view in views)
+        return sum(others, first) / len(views) if others else first
 
     with backend.scope():
         params = map_leaves(put, params)
         moments = map_leaves(put, moments) if moments else ()
         scaling = None if scaling is None else map_leaves(put, scaling)
+        views: list[Array | None] = [None]
+        if tta:
+            views = [backend.put(np.asarray([moves], np.int64)) for moves in views_of(tta)]
         if n_samples <= size:
             return to.put(run(slice(n_samples)))
         outputs = []
-        work = n_samples * sum(math.prod(layer.W.shape) for layer in denses(params))
+        rows = n_samples * len(views)
+        work = rows * sum(math.prod(layer.W.shape) for layer in denses(params))
         with backend.predicting(work):
             for start in range(0, n_samples, size):
                 # A last short batch would cost a compilation of its own where shapes are fixed: it
@@ -121,6 +131,12 @@ def _row_bytes(network: Network, dtype: str) -> int:
 
 @lru_cache(maxsize=64)
 def _compiled_predict(
-    backend: Backend, network: Network, loss: Loss | None, depth: int | None
+    backend: Backend,
+    network: Network,
+    loss: Loss | None,
+    depth: int | None,
+    tta: tuple[Flip | Shift, ...],
 ) -> Predict:
-    return backend.compile(make_predict(network, loss, backend.kernels, depth=depth, xp=backend.xp))
+    return backend.compile(
+        make_predict(network, loss, backend.kernels, depth=depth, tta=tta, xp=backend.xp)
+    )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
+from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
 from mlp_xp.hidden import LAYERS
 from mlp_xp.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
 from mlp_xp.optimizers import RULES
@@ -30,6 +31,8 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
         "then": SCHEDULES.values(),
         "loss": _LOSSES,
         **dict.fromkeys(("hidden_layer_sizes", "layers"), LAYERS),
+        "augmentation": AUGMENTATIONS,
+        "tta": VIEWS,
     }.items()
 }
 

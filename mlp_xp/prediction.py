@@ -11,7 +11,8 @@ from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp._scikit import check_same_namespace
-from mlp_xp._typing import Array
+from mlp_xp._typing import Array, Namespace
+from mlp_xp.augmentation import VIEWS
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.fitting import Fitting
 from mlp_xp.inference import predict
@@ -19,7 +20,10 @@ from mlp_xp.scoring import Predictions
 from mlp_xp.summary import Summary, summarize
 from mlp_xp.validation import check_weights, check_x
 
-__all__ = ["Prediction"]
+__all__ = ["AS_SET", "Prediction"]
+
+# A call of `predict` that averages as the estimator says.
+AS_SET = "estimator"
 
 Metrics = str | Callable[..., float] | Sequence[str] | Mapping[str, str | Callable[..., float]]
 
@@ -37,6 +41,7 @@ class Prediction(Fitting):
         raw: bool = False,
         depth: int | None = None,
         to: Backend | None = None,
+        tta: Any = AS_SET,
     ) -> Array:
         """Run the network; the result is where X is."""
         if not hasattr(self, "coefs_"):
@@ -46,18 +51,29 @@ class Prediction(Fitting):
         X = check_x(self, X, reset=False)
         follows = self.backend is None and self.device is None
         backend = caller if follows else self._backend_for(X)
-        return predict(
+        views: tuple[Any, ...] = ()
+        if depth is None:
+            # A comparison with an array of a caller's would be one of each element.
+            is_set = isinstance(tta, str) and tta == AS_SET
+            views = self._pictures("tta", self.tta if is_set else tta, VIEWS)
+        outputs = predict(
             backend,
             self._network,
-            None if raw else self._loss,
+            None if raw and not views else self._loss,
             self._params,
             X,
             self._scaling,
             moments=tuple(self.moments_),
             depth=depth,
             to=to or caller,
+            tta=views,
             dtype=self._dtype if backend.has_float64 else "float32",
         )
+        if raw and views:
+            to = to or caller
+            with to.scope():
+                return _before(self.out_activation_, outputs, xp=to.xp)
+        return outputs
 
     @property
     def _any_learned(self) -> Any:
@@ -117,7 +133,8 @@ class Prediction(Fitting):
         Returns
         -------
         dict
-            From ``"loss"`` and the metrics' names to their values. The loss is without penalty.
+            From ``"loss"`` and the metrics' names to their values. The loss is without penalty;
+            with `tta`, that of the averaged predictions.
 
         Examples
         --------
@@ -182,6 +199,20 @@ class Prediction(Fitting):
         """Show what scikit-learn shows, and the network once there is one."""
         shown = str(estimator_html_repr(self))
         return shown + self.summary()._repr_html_() if hasattr(self, "coefs_") else shown
+
+
+def _before(activation: str, y: Array, *, xp: Namespace) -> Array:
+    """Give raw outputs that an output activation turns into what was averaged."""
+    tiny = float(xp.finfo(y.dtype).smallest_normal)
+    if activation in ("softmax", "exp"):
+        return xp.log(xp.maximum(y, tiny))
+    if activation == "logistic":
+        return xp.log(xp.maximum(y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny))
+    if activation == "softplus":
+        return y + xp.log(xp.maximum(-xp.expm1(-y), tiny))
+    if activation == "tanh":
+        return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
+    return y  # "identity", and "relu" of what is not negative
 
 
 def _named(metrics: Metrics) -> Mapping[str, Any]:

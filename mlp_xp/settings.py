@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
+from mlp_xp.augmentation import AUGMENTATIONS, VIEWS, check
 from mlp_xp.backends import BACKENDS, Backend, get_backend, namespace_backend
 from mlp_xp.hidden import LAYERS, Layer
 from mlp_xp.layers import ACTIVATIONS
@@ -69,6 +70,8 @@ class Settings(BaseEstimator):  # type: ignore[misc]
     input_scaling: str | None
     placement: Any
     max_time: float | None
+    augmentation: Any
+    tta: Any
 
     n_features_in_: int
     n_outputs_: int
@@ -114,6 +117,8 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         "input_scaling": [StrOptions({"standardize"}), None],
         "placement": [StrOptions({"auto", "resident", "streamed"})],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
+        "augmentation": [*AUGMENTATIONS, list, tuple, None],
+        "tta": [*VIEWS, list, tuple, None],
     }
 
     def _store(self, given: dict[str, Any]) -> None:
@@ -224,7 +229,16 @@ class Settings(BaseEstimator):  # type: ignore[misc]
             alpha=self.alpha,
             max_grad_norm=self.max_grad_norm,
             ema_decay=self.ema_decay,
+            augmentation=self._pictures("augmentation", self.augmentation, AUGMENTATIONS),
         )
+
+    def _pictures(self, name: str, given: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+        """Give what changes pictures: none, one object or several, that fit the features."""
+        if given is None:
+            return ()
+        chosen = tuple(given) if isinstance(given, list | tuple) else (given,)
+        check(chosen, self.n_features_in_, kinds, name=name)
+        return chosen
 
     def _check_settings(self) -> None:
         """Refuse what cannot be had together, and callbacks that are none."""
@@ -245,6 +259,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
             ("input_dropout", 0),
             ("max_grad_norm", None),
             ("ema_decay", None),
+            ("augmentation", None),
         ):
             if getattr(self, name) != off:
                 self._refuse_with_lbfgs(name, off)

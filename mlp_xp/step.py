@@ -6,6 +6,17 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mlp_xp._typing import Array, DType, Namespace, Tree
+from mlp_xp.augmentation import (
+    Augmentation,
+    ColorJitter,
+    Flip,
+    Mixup,
+    Shift,
+    View,
+    columns,
+    look,
+    view_of,
+)
 from mlp_xp.blocks import Pass
 from mlp_xp.layers import Moments, dense, running
 from mlp_xp.losses import Loss, LossPullback, average
@@ -41,19 +52,28 @@ class Batch(NamedTuple):
 
     ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``;
     ``rows : (batch,)`` integer positions in them, or None for all; ``weights : (batch,)``, or None
-    where all are 1.
+    where all are 1. What augmentations have drawn for it: ``moves : (batch, columns)`` int64 and
+    ``factors : (batch, columns)``, each None where there are none.
     """
 
     x: Array
     y: Array
     rows: Array | None
     weights: Array | None
+    moves: Array | None = None
+    factors: Array | None = None
 
 
 def gather(
-    x: Array, rows: Array | None, scaling: Scaling | None, *, dtype: DType, xp: Namespace
+    x: Array,
+    rows: Array | None,
+    scaling: Scaling | None,
+    view: View | None = None,
+    *,
+    dtype: DType,
+    xp: Namespace,
 ) -> Array:
-    """Take rows of a data set, in the dtype of the products, scaled.
+    """Take rows of a data set, as a view shows them, in the dtype of the products, scaled.
 
     Parameters
     ----------
@@ -61,6 +81,7 @@ def gather(
         Of any real dtype, e.g. uint8; never written to.
     rows : (batch,) integers, or None for all
     scaling : Scaling of the given dtype, or None
+    view : View, or None for pictures as they are
     dtype : dtype
     xp : namespace
 
@@ -80,6 +101,8 @@ def gather(
     """
     if rows is not None:
         x = xp.take(x, rows, axis=0)
+    if view is not None:
+        x = look(x, view, xp=xp)
     x = xp.astype(x, dtype, copy=False)
     if scaling is not None:
         x = x - scaling.shift
@@ -126,7 +149,7 @@ class TrainState(NamedTuple):
 
 Step = Callable[[TrainState, Batch, "Scaling | None", Array, "Array | None"], TrainState]
 Gradient = Callable[[Params, Batch, "Scaling | None"], tuple[Array, Params]]
-Predict = Callable[[Params, tuple[Moments, ...], Array, "Scaling | None"], Array]
+Predict = Callable[..., Array]
 
 # What a step's coefficients hold before those of the optimizer.
 N_COEFS = 4
@@ -156,6 +179,7 @@ def make_step(
     *,
     with_penalty: bool,
     max_grad_norm: float | None = None,
+    augmentation: tuple[Augmentation, ...] = (),
     xp: Namespace,
 ) -> Step:
     """Make the function that does one training step.
@@ -169,6 +193,9 @@ def make_step(
     max_grad_norm : float, optional
         What the norm of all gradients of the loss together is held to; the penalty is not part
         of it, as weight decay is not in PyTorch.
+    augmentation : tuple of Augmentation, default=()
+        What is done to a batch, by what was drawn for it: at first the geometric ones, in their
+        order, then the others.
     xp : namespace
 
     Returns
@@ -205,16 +232,19 @@ def make_step(
     ) -> TrainState:
         share, l2 = coefs[0], coefs[1] if with_penalty else None
         rule_coefs = tuple(coefs[i] for i in range(N_COEFS, coefs.shape[0]))
-        x, targets = _take(state.params, batch, scaling, kernels, xp=xp)
+        x, targets = _take(state.params, batch, scaling, kernels, augmentation, xp=xp)
+        x, mixture = _augment(augmentation, x, batch, xp=xp)
         how = Pass(xp, kernels.dense, state.moments, True, batch.weights, keys)
         logits, backward, measured = forward(network, state.params, x, how, xp=xp)
         logits = _full(logits, state.params, xp=xp)
-        value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
+        labels = _labels(targets, batch.weights, mixture, xp=xp)
+        losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in labels]
+        value = _mixed([value for value, _ in losses], mixture)
         accuracy = state.accuracy
         if not isinstance(accuracy, tuple):
-            hits = loss.hits(logits, targets, xp=xp)
-            accuracy = accuracy + share * average(hits, batch.weights, xp=xp)
-        grads = backward(pullback())
+            hits = [average(loss.hits(logits, y, xp=xp), w, xp=xp) for y, w in labels]
+            accuracy = accuracy + share * _mixed(hits, mixture)
+        grads = backward(_mixed([pullback() for _, pullback in losses], mixture))
         if max_grad_norm is not None:
             grads, _ = clip(grads, max_grad_norm, xp=xp)
 
@@ -233,17 +263,62 @@ def make_step(
 
 
 def _take(
-    params: Params, batch: Batch, scaling: Scaling | None, kernels: Kernels, *, xp: Namespace
+    params: Params,
+    batch: Batch,
+    scaling: Scaling | None,
+    kernels: Kernels,
+    augmentation: tuple[Augmentation, ...] = (),
+    *,
+    xp: Namespace,
 ) -> tuple[Array, Array]:
     """Give the inputs of a batch, scaled, and its targets."""
     dtype = next(leaves(params)).dtype
-    x = kernels.gather(batch.x, batch.rows, scaling, dtype=dtype, xp=xp)
+    view = view_of(augmentation, batch.moves, xp=xp)
+    x = kernels.gather(batch.x, batch.rows, scaling, view, dtype=dtype, xp=xp)
     return x, batch.y if batch.rows is None else xp.take(batch.y, batch.rows, axis=0)
 
 
 def _full(logits: Array, params: Params, *, xp: Namespace) -> Array:
     """Bring what the network gives to the parameters' dtype: no loss is computed in 8 bits."""
     return xp.astype(logits, next(leaves(params)).dtype, copy=False)
+
+
+class _Mixture(NamedTuple):
+    """Each sample's partner, ``(batch,)`` positions, and the share of its own target, 0-d."""
+
+    partners: Array
+    share: Array
+
+
+def _augment(
+    augmentation: tuple[Augmentation, ...], x: Array, batch: Batch, *, xp: Namespace
+) -> tuple[Array, _Mixture | None]:
+    """Do what is not geometric, and tell which samples were mixed."""
+    mixture = None
+    for each, moves, factors in columns(augmentation, batch.moves, batch.factors):
+        if isinstance(each, ColorJitter | Mixup):
+            x = each.apply(x, moves, factors, xp=xp)
+        if isinstance(each, Mixup):
+            mixture = _Mixture(moves[:, 0], factors[0, 0])
+    return x, mixture
+
+
+def _labels(
+    targets: Array, weights: Array | None, mixture: _Mixture | None, *, xp: Namespace
+) -> list[tuple[Array, Array | None]]:
+    """Give the targets of a batch and their weights; of mixed samples, also their partners'."""
+    if mixture is None:
+        return [(targets, weights)]
+    partners = mixture.partners
+    theirs = None if weights is None else xp.take(weights, partners, axis=0)
+    return [(targets, weights), (xp.take(targets, partners, axis=0), theirs)]
+
+
+def _mixed(values: list[Array], mixture: _Mixture | None) -> Array:
+    """Mix what each set of targets has given."""
+    if mixture is None:
+        return values[0]
+    return values[0] * mixture.share + values[1] * (1.0 - mixture.share)
 
 
 def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace) -> Gradient:
@@ -289,6 +364,7 @@ def make_predict(
     kernels: Kernels,
     *,
     depth: int | None = None,
+    tta: tuple[Flip | Shift, ...] = (),
     xp: Namespace,
 ) -> Predict:
     """Make the function that predicts for a batch.
@@ -301,12 +377,15 @@ def make_predict(
     kernels : Kernels
     depth : int, optional
         Stop behind so many hidden layers and give what they make of the input.
+    tta : tuple of Flip and Shift, default=()
+        What moves the pictures.
     xp : namespace
 
     Returns
     -------
     callable
-        ``predict(params, moments, x, scaling)`` gives ``(batch, outputs)``.
+        ``predict(params, moments, x, scaling, moves)`` gives ``(batch, outputs)``; ``moves :
+        (1, columns)`` int64 are those of one of `views_of`, for all pictures, if there is ``tta``.
 
     Examples
     --------
@@ -320,10 +399,15 @@ def make_predict(
     """
 
     def predict(
-        params: Params, moments: tuple[Moments, ...], x: Array, scaling: Scaling | None
+        params: Params,
+        moments: tuple[Moments, ...],
+        x: Array,
+        scaling: Scaling | None,
+        moves: Array | None = None,
     ) -> Array:
         dtype = next(leaves(params)).dtype
-        x = kernels.gather(x, None, scaling, dtype=dtype, xp=xp)
+        view = view_of(tta, moves, xp=xp)
+        x = kernels.gather(x, None, scaling, view, dtype=dtype, xp=xp)
         how = Pass(xp, kernels.dense, moments)
         if depth is not None:
             return _full(hidden(network, params, x, how, depth), params, xp=xp)

@@ -14,8 +14,9 @@ import numpy as np
 
 from mlp_xp._random import host_generator
 from mlp_xp._typing import Array, Tree
+from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend
-from mlp_xp.batches import Data, Plan
+from mlp_xp.batches import Data, Plan, with_draws
 from mlp_xp.budget import Budget
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Custom, Loss
@@ -89,6 +90,8 @@ class Rules:
         What the norm of all gradients together is held to.
     ema_decay : float in [0, 1), optional
         Share that an exponential moving average of the weights keeps at each step; None has none.
+    augmentation : tuple of Augmentation, default=()
+        What is done to the samples of each batch.
     """
 
     network: Network
@@ -99,6 +102,7 @@ class Rules:
     alpha: float = 0.0
     max_grad_norm: float | None = None
     ema_decay: float | None = None
+    augmentation: tuple[Augmentation, ...] = ()
 
 
 class Trainer:
@@ -115,7 +119,7 @@ class Trainer:
     dtype : {"float32", "float64"}
     scaling : Scaling on the device, optional
     seed : int of at least 0, default=0
-        For dropout.
+        For dropout and augmentation.
     with_accuracy : bool, default=False
         Whether records tell the training accuracy.
 
@@ -183,6 +187,7 @@ class Trainer:
             backend.kernels,
             with_penalty=rules.alpha > 0,
             max_grad_norm=rules.max_grad_norm,
+            augmentation=rules.augmentation,
             xp=backend.xp,
         )
         self._step = backend.compile(step, donate=True)
@@ -292,6 +297,8 @@ class Trainer:
         backend = self.backend
         xp = backend.xp
         start = time.perf_counter()
+        if self.rules.augmentation:
+            plan = with_draws(plan, self.rules.augmentation, seed=self.seed, epoch=self.n_epochs)
         work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
         with backend.scope(), backend.training(work):
             zero = xp.zeros_like(self.state.loss)

@@ -22,6 +22,7 @@ from test_training import BATCH, N, make_trainer, problem
 
 import mlp_xp
 from mlp_xp import estimators, fitting, lab, lbfgs, prediction, settings, validation
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends._numpy import NumpyBackend
 from mlp_xp.batches import place, plan_epoch
 from mlp_xp.estimators import _classifier, _regressor
@@ -162,10 +163,25 @@ def use_everything() -> Recorder:
             for dropout in (0.0, 0.5):
                 network = Network((5, 5), "relu", normalization, dropout, dropout, residual)
                 use(backend, network)
+    use_augmentation(backend)
     use_lbfgs(backend)
     use_the_estimators(backend)
     use_the_lab(backend.xp)
     return backend.xp
+
+
+def use_augmentation(backend: RecordingBackend) -> None:
+    shape = (1, 3, 4)
+    x, labels = np.ones((N, 12), dtype=np.uint8), problem("uint8")[1]
+    geometric = Flip(shape), Shift(shape, 1, "zero")
+    chosen = (*geometric, Cutout(shape, 1), ColorJitter(shape), Mixup())
+    network = Network((12, 5, 4))
+    trainer = make_trainer(backend, dtype="float32", x=x, network=network, augmentation=chosen)
+    for placement in ("resident", "streamed"):
+        data = place(backend, x, labels, "float32", placement)
+        trainer.run_epoch(data, plan_epoch(N, BATCH, seed=0, pad=True), n_epochs=1)
+    loss, params = SoftmaxCrossEntropy(), trainer.learned
+    predict(backend, network, loss, params, x, trainer.scaling, tta=geometric, dtype="float32")
 
 
 def use_lbfgs(backend: RecordingBackend) -> None:

@@ -14,6 +14,7 @@ FLOORS = {
     "_random": 0,
     "_optional": 0,
     "_scikit": 0,
+    "augmentation": 1,
     "layers": 1,
     "losses": 1,
     "pullbacks": 1,

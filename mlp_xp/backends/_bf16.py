@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp.augmentation import View
 from mlp_xp.step import Scaling
 
 __all__ = ["rounded"]
@@ -22,9 +23,15 @@ def rounded(gather: Callable[..., Array]) -> Callable[..., Array]:
     """Give a gather that rounds what it would give in float32 to bfloat16."""
 
     def gather16(
-        x: Array, rows: Array | None, scaling: Scaling | None, *, dtype: DType, xp: Namespace
+        x: Array,
+        rows: Array | None,
+        scaling: Scaling | None,
+        view: View | None = None,
+        *,
+        dtype: DType,
+        xp: Namespace,
     ) -> Any:
-        batch = gather(x, rows, scaling, dtype=dtype, xp=xp)
+        batch = gather(x, rows, scaling, view, dtype=dtype, xp=xp)
         return xp.astype(batch, xp.bfloat16) if dtype == xp.float32 else batch
 
     return gather16

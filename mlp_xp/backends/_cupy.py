@@ -14,6 +14,7 @@ import numpy as np
 
 from mlp_xp import step
 from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp.augmentation import View
 from mlp_xp.backends._base import Backend, BackendError
 from mlp_xp.backends._fused import Loop, make_update
 from mlp_xp.step import Kernels, Scaling
@@ -163,10 +164,18 @@ def _gather_kernel() -> Any:
     )
 
 
-def _gather(x: Any, rows: Any, scaling: Scaling | None, *, dtype: DType, xp: Namespace) -> Array:
-    """Do what `mlp_xp.step.gather` does in one launch."""
-    if rows is None or not x.flags.c_contiguous:
-        return step.gather(x, rows, scaling, dtype=dtype, xp=xp)
+def _gather(
+    x: Any,
+    rows: Any,
+    scaling: Scaling | None,
+    view: View | None = None,
+    *,
+    dtype: DType,
+    xp: Namespace,
+) -> Array:
+    """Do what `mlp_xp.step.gather` does in one launch, if pictures are taken as they are."""
+    if rows is None or view is not None or not x.flags.c_contiguous:
+        return step.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
     out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
     number = out.dtype.type
     shift, scale = (number(0), number(1)) if scaling is None else scaling

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlp_xp import layers, optimizers, step
 from mlp_xp._typing import DType, Namespace, Tree
+from mlp_xp.augmentation import View, look, pick_lines
 from mlp_xp.backends._jobs import (
     ADAM,
     GATHER,
@@ -106,10 +107,36 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
     return y, pullback
 
 
+def _pick(pictures: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
+    """Do what `mlp_xp.augmentation.pick` does: 1 ms for 512 pictures of CIFAR-10, instead of 22.
+
+    NumPy takes lines fast, and single numbers slowly: so columns become lines, and back.
+    """
+    pictures = pick_lines(pictures, lines, xp=xp)
+    n, n_channels, height, width = pictures.shape
+    turned = np.empty_like(pictures, shape=(n, width, n_channels, height))
+    np.positive(xp.permute_dims(pictures, (0, 3, 1, 2)), out=turned)
+    # A picture that stands on its side has one channel, and lines of all channels.
+    sides = xp.reshape(turned, (n, 1, width, n_channels * height))
+    taken = xp.reshape(pick_lines(sides, columns, xp=xp), turned.shape)
+    out = np.empty_like(pictures, shape=pictures.shape)
+    np.positive(xp.permute_dims(taken, (0, 2, 3, 1)), out=out)
+    return out
+
+
 def gather(
-    x: Array, rows: Array | None, scaling: step.Scaling | None, *, dtype: DType, xp: Namespace
+    x: Array,
+    rows: Array | None,
+    scaling: step.Scaling | None,
+    view: View | None = None,
+    *,
+    dtype: DType,
+    xp: Namespace,
 ) -> Array:
     """Do what `mlp_xp.step.gather` does."""
+    if view is not None:
+        x = look(x if rows is None else xp.take(x, rows, axis=0), view, pick=_pick, xp=xp)
+        rows = None
     places = () if scaling is None else tuple(scaling)
     is_known = (
         is_at_work()

@@ -23,7 +23,7 @@ from mlp_xp.losses import (
     SoftmaxCrossEntropy,
 )
 from mlp_xp.optimizers import Optimizer
-from mlp_xp.prediction import Prediction
+from mlp_xp.prediction import AS_SET, Prediction
 from mlp_xp.schedules import Schedule
 from mlp_xp.validation import check_labels, check_weights, encode, host
 
@@ -143,6 +143,13 @@ rule of `mlp_xp.optimizers`, default="adam"
         larger, and the last epoch ends in the middle where it must. Such a fit depends on the
         clock, so that `random_state` cannot repeat it. `partial_fit` pays no heed to it; "lbfgs"
         ends behind the last iteration that should fit.
+    augmentation : object or list of objects of `mlp_xp.augmentation`, or None, default=None
+        What is done to the pictures of each training batch, e.g. ``[Flip((3, 32, 32)),
+        Shift((3, 32, 32), pixels=4)]``: the geometric ones in their order, then the others. Not for
+        "lbfgs". Held-out samples and predictions are left as they are.
+    tta : Flip, Shift, a list of them, or None, default=None
+        Test-time averaging: what is predicted is the average over all combinations of their views,
+        two of a `Flip` and five of a `Shift`. Not during a fit.
 
     Attributes
     ----------
@@ -251,6 +258,8 @@ rule of `mlp_xp.optimizers`, default="adam"
         input_scaling: str | None = None,
         placement: str = "auto",
         max_time: float | None = None,
+        augmentation: Any = None,
+        tta: Any = None,
     ) -> None:
         self._store(locals())
 
@@ -476,12 +485,14 @@ rule of `mlp_xp.optimizers`, default="adam"
             return outputs / xp.sum(outputs, axis=1, keepdims=True)
         return outputs
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict class labels.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+        tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
+            What to average over; by default the parameter `tta` of the estimator says so.
 
         Returns
         -------
@@ -489,14 +500,14 @@ rule of `mlp_xp.optimizers`, default="adam"
             In the library and on the device of X; labels that it cannot hold, such as strings, in
             NumPy.
         """
-        labels = self._decode(host(self._outputs(X, "predict", to=get_backend("numpy"))))
+        labels = self._decode(host(self._outputs(X, "predict", to=get_backend("numpy"), tta=tta)))
         if labels.dtype.kind not in "biuf":
             return labels
         caller = get_backend(X)
         narrow = labels.dtype == np.float64 and not caller.has_float64
         return caller.put(labels, "float32" if narrow else None)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict probabilities.
 
         Results come batch by batch, each no larger than ``sklearn.set_config(working_memory=...)``
@@ -505,16 +516,18 @@ rule of `mlp_xp.optimizers`, default="adam"
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+        tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
+            What to average over; by default the parameter `tta` of the estimator says so.
 
         Returns
         -------
         (samples, classes) array
             In the order of `classes_`, in the library and on the device of X.
         """
-        return self._predict_proba(X, "predict_proba")
+        return self._predict_proba(X, "predict_proba", tta)
 
-    def _predict_proba(self, X: Any, method: str) -> Any:
-        outputs = self._outputs(X, method)
+    def _predict_proba(self, X: Any, method: str, tta: Any = AS_SET) -> Any:
+        outputs = self._outputs(X, method, tta=tta)
         caller = get_backend(outputs)
         with caller.scope():
             return self._probabilities(outputs, xp=caller.xp)
@@ -528,6 +541,9 @@ rule of `mlp_xp.optimizers`, default="adam"
 
     def decision_function(self, X: Any) -> Any:
         """Give the raw outputs of the network.
+
+        With `tta` they are those that the averaged probabilities would come from, logarithms for a
+        softmax and log-odds for logistic outputs, so that they decide as `predict` does.
 
         Parameters
         ----------

@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from mlp_xp.backends import get_backend
 from mlp_xp.losses import OUTPUTS, REGRESSION_LOSSES, Custom, Loss, Poisson, Through
 from mlp_xp.optimizers import Optimizer
-from mlp_xp.prediction import Prediction
+from mlp_xp.prediction import AS_SET, Prediction
 from mlp_xp.schedules import Schedule
 from mlp_xp.validation import check_targets, check_weights, host
 
@@ -133,6 +133,13 @@ default="auto"
         larger, and the last epoch ends in the middle where it must. Such a fit depends on the
         clock, so that `random_state` cannot repeat it. `partial_fit` pays no heed to it; "lbfgs"
         ends behind the last iteration that should fit.
+    augmentation : object or list of objects of `mlp_xp.augmentation`, or None, default=None
+        What is done to the pictures of each training batch, e.g. ``[Flip((3, 32, 32)),
+        Shift((3, 32, 32), pixels=4)]``: the geometric ones in their order, then the others. Not for
+        "lbfgs". Held-out samples and predictions are left as they are.
+    tta : Flip, Shift, a list of them, or None, default=None
+        Test-time averaging: what is predicted is the average over all combinations of their views,
+        two of a `Flip` and five of a `Shift`. Not during a fit.
 
     Attributes
     ----------
@@ -229,6 +236,8 @@ default="auto"
         input_scaling: str | None = None,
         placement: str = "auto",
         max_time: float | None = None,
+        augmentation: Any = None,
+        tta: Any = None,
     ) -> None:
         self._store(locals())
 
@@ -312,19 +321,21 @@ default="auto"
     def _decode(self, outputs: Any) -> Any:
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict values.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+        tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
+            What to average over; by default the parameter `tta` of the estimator says so.
 
         Returns
         -------
         (samples,) array, or (samples, outputs) for several outputs
             In the library and on the device of X.
         """
-        return self._decode(self._outputs(X, "predict"))
+        return self._decode(self._outputs(X, "predict", tta=tta))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Give the coefficient of determination, R2, on the given samples.

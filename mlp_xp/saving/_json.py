@@ -48,7 +48,7 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
         "leave it out with set_params(scoring=None)"
         if what == "scoring"
         else "use a string, a number, or an object of mlp_xp.optimizers, mlp_xp.schedules, "
-        "mlp_xp.losses or mlp_xp.hidden"
+        "mlp_xp.losses, mlp_xp.hidden or mlp_xp.augmentation"
     )
     raise SavingError(
         f"{what} is {value!r}, which has no JSON form: {cure}, or keep it with pickle or joblib"
