@@ -40,8 +40,8 @@ def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.ra
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def constant(value: float, n: int) -> np.ndarray:
-    """Give what is not random about initial parameters: an array of one number, (n,) float64.
+def constant(value: float, shape: int | tuple[int, ...]) -> np.ndarray:
+    """Give what is not random about initial parameters: an array of one number, float64.
 
     Examples
     --------
@@ -49,4 +49,4 @@ def constant(value: float, n: int) -> np.ndarray:
     >>> constant(1.0, 2)
     array([1., 1.])
     """
-    return np.full(n, value)
+    return np.full(shape, value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from mlp_xp._random import constant
 from mlp_xp._typing import Array, Namespace, Tree
@@ -18,11 +18,13 @@ from mlp_xp.layers import (
     ACTIVATIONS,
     Activation,
     ActivationPullback,
+    Arrangement,
     Dense,
     Moments,
     Norm,
     apply_norm,
     batch_norm,
+    block_dense,
     dropout,
     layer_norm,
 )
@@ -31,12 +33,14 @@ __all__ = [
     "Activate",
     "BatchNorm",
     "Block",
+    "BlockLinear",
     "BlockPullback",
     "Dropout",
     "LayerNorm",
     "Linear",
     "Pass",
     "Residual",
+    "Start",
     "chain",
 ]
 
@@ -87,24 +91,70 @@ def _without_params(pullback: ActivationPullback) -> BlockPullback:
     return lambda dy, *, need_dx: (pullback(dy) if need_dx else None, ())
 
 
+# How weights start. "glorot": uniform in the range that Glorot and Bengio give, biases too, which
+# is scikit-learn's choice, and "glorot-logistic" what it has for the logistic activation; "lecun":
+# uniform with a standard deviation of 1 / sqrt(fan_in), biases at 0; "zero".
+Start = Literal["glorot", "glorot-logistic", "lecun", "zero"]
+
+
+def _bound(start: Start, fan_in: int, fan_out: int) -> float:
+    if start == "zero":
+        return 0.0
+    if start == "lecun":
+        return math.sqrt(3.0 / fan_in)
+    return math.sqrt((2.0 if start == "glorot-logistic" else 6.0) / (fan_in + fan_out))
+
+
+def _draw(
+    uniform: Callable[..., Any], start: Start, shape: tuple[int, ...], n_outputs: int
+) -> Dense:
+    """Draw weights and biases; what starts at zero takes nothing from the generator."""
+    bound = _bound(start, *shape[-2:])
+    W: Any = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
+    is_glorot = start.startswith("glorot")
+    b: Any = uniform(-bound, bound, (n_outputs,)) if is_glorot else constant(0.0, n_outputs)
+    return Dense(W, b)
+
+
 @dataclass(frozen=True)
 class Linear:
-    r"""A dense layer, its weights uniform in :math:`\pm\sqrt{f / (\text{in} + \text{out})}`."""
+    """A dense layer."""
 
     fan_in: int
     fan_out: int
-    factor: float = 6.0
+    start: Start = "glorot"
     has_params: ClassVar[bool] = True
 
     def init(self, uniform: Callable[..., Any]) -> Dense:
-        """Draw weights and biases from one range, as scikit-learn does."""
-        bound = math.sqrt(self.factor / (self.fan_in + self.fan_out))
-        W = uniform(-bound, bound, (self.fan_in, self.fan_out))
-        return Dense(W, uniform(-bound, bound, (self.fan_out,)))
+        """Draw weights and biases."""
+        return _draw(uniform, self.start, (self.fan_in, self.fan_out), self.fan_out)
 
     def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.layers.dense`."""
         return *how.dense(params, x, xp=how.xp), ()
+
+
+@dataclass(frozen=True)
+class BlockLinear:
+    """A block-diagonal dense layer."""
+
+    arrangement: Arrangement
+    start: Start = "glorot"
+    has_params: ClassVar[bool] = True
+
+    @property
+    def fan_out(self) -> int:
+        """How many outputs all blocks have together."""
+        return self.arrangement.blocks * self.arrangement.fan_out
+
+    def init(self, uniform: Callable[..., Any]) -> Dense:
+        """Draw weights and biases."""
+        how = self.arrangement
+        return _draw(uniform, self.start, (how.blocks, how.fan_in, how.fan_out), self.fan_out)
+
+    def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+        """See `mlp_xp.layers.block_dense`."""
+        return *block_dense(params, x, self.arrangement, xp=how.xp), ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +219,8 @@ class LayerNorm(_Normalization):
 
     def __call__(self, params: Norm, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.layers.layer_norm`."""
-        return *layer_norm(params, x, xp=how.xp), ()
+        own = how.xp.astype(x, params.scale.dtype, copy=False)
+        return *_as_given(x, *layer_norm(params, own, xp=how.xp), xp=how.xp), ()
 
 
 @dataclass(frozen=True)
@@ -181,11 +232,28 @@ class BatchNorm(_Normalization):
 
     def __call__(self, params: Norm, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.layers.batch_norm`."""
+        xp = how.xp
+        own = xp.astype(x, params.scale.dtype, copy=False)
         if not how.is_training:
-            y = apply_norm(params, how.moments[self.number], x, xp=how.xp)
-            return y, _no_way_back, ()
-        y, pullback, moments = batch_norm(params, x, how.weights, xp=how.xp)
-        return y, pullback, (moments,)
+            y = apply_norm(params, how.moments[self.number], own, xp=xp)
+            return xp.astype(y, x.dtype, copy=False), _no_way_back, ()
+        y, pullback, moments = batch_norm(params, own, how.weights, xp=xp)
+        return *_as_given(x, y, pullback, xp=xp), (moments,)
+
+
+def _as_given(
+    x: Array, y: Array, pullback: BlockPullback, *, xp: Namespace
+) -> tuple[Array, BlockPullback]:
+    """Bring what is normalised in the parameters' dtype to that of x; moments need its digits."""
+    own = y.dtype
+    if own == x.dtype:
+        return y, pullback
+
+    def pull(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+        dx, grads = pullback(xp.astype(dy, own), need_dx=need_dx)
+        return None if dx is None else xp.astype(dx, x.dtype), grads
+
+    return xp.astype(y, x.dtype), pull
 
 
 def _no_way_back(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp._optional import optional
+from mlp_xp.budget import Budget
 from mlp_xp.saving import save_model
 from mlp_xp.training import Record
 
@@ -57,7 +58,10 @@ class Callback:
     wants_accuracy: bool = False
 
     def on_fit_begin(self, model: Any) -> None:
-        """Prepare for a fit of `model`; its ``max_iter`` is the planned number of epochs."""
+        """Prepare for a fit of `model`; its ``max_iter`` is the planned number of epochs.
+
+        Its ``max_time`` can still be set here. It counts from the call of `fit`.
+        """
 
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool | None:
         """Look at step `done`, from 1, of the `n_steps` of an epoch; True ends the fit here.
@@ -88,7 +92,8 @@ class ProgressBar(_Live):
     """Show a bar with epoch, loss, validation score and time left.
 
     Where stdout is no terminal, a line is printed instead: at the end, and every so many epochs
-    that there are about twenty. Needs the ``cli`` extra.
+    that there are about twenty. With ``max_time`` the bar follows the time where that ends the fit.
+    Needs the ``cli`` extra.
 
     Examples
     --------
@@ -103,6 +108,7 @@ class ProgressBar(_Live):
     def on_fit_begin(self, model: Any) -> None:
         """Start a new bar."""
         self._start, self._next, self._epoch, self._line = time.perf_counter(), 0.0, 0, ""
+        self._printed = 0
         rich, console = optional("rich.progress"), optional("rich.console").Console()
         # FORCE_COLOR makes rich take a file for a terminal; a bar in a file is garbage.
         if console.is_interactive and console.file.isatty():
@@ -122,8 +128,8 @@ class ProgressBar(_Live):
         now = time.perf_counter()
         if self._live is not None and (now >= self._next or done == n_steps):
             self._next = now + 0.1
-            completed, total = self._epoch * n_steps + done, model.max_iter * n_steps
-            self._live.update(0, completed=completed, total=total, epoch=self._epoch + 1)
+            share = self._share(model, (self._epoch * n_steps + done) / n_steps)
+            self._live.update(0, completed=share, total=1.0, epoch=self._epoch + 1)
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Show what the epoch gave."""
@@ -133,11 +139,13 @@ class ProgressBar(_Live):
         if self._live is not None:
             self._live.update(0, epoch=self._epoch, facts=facts)
             return
-        seconds = (time.perf_counter() - self._start) / self._epoch
-        minutes, seconds = divmod(round(seconds * (model.max_iter - self._epoch)), 60)
+        share = self._share(model, self._epoch)
+        seconds = (time.perf_counter() - self._start) * (1.0 - share) / share
+        minutes, seconds = divmod(round(seconds), 60)
         epoch = f"{self._epoch:{len(str(model.max_iter))}}/{model.max_iter}"
         self._line = f"epoch {epoch}  {facts}  {minutes}:{seconds:02} left"
-        if self._epoch % math.ceil(model.max_iter / 20) == 0:
+        if math.floor(20 * share) > self._printed or model.max_iter <= 20:
+            self._printed = math.floor(20 * share)
             self._print()
 
     def on_fit_end(self, model: Any) -> None:
@@ -146,6 +154,13 @@ class ProgressBar(_Live):
         if bar is not None:
             bar.stop()
         self._print()
+
+    def _share(self, model: Any, epochs: float) -> float:
+        """Tell how much of the fit is done."""
+        share, max_time = epochs / model.max_iter, getattr(model, "max_time", None)
+        if max_time is None:
+            return share
+        return min(max(share, (time.perf_counter() - self._start) / max_time), 1.0)
 
     def _print(self) -> None:
         if self._line:
@@ -229,9 +244,10 @@ def _save(model: Any, folder: Path) -> None:
 class TimeBudget(Callback):
     """End the fit at the last step that fits into a time.
 
-    That is when the next step would end too late, judged by the mean time of a step so far. The
-    time counts from the beginning of the fit. The first step, which may compile, is not taken for
-    a measure; work that a GPU has still to do is, from the second epoch on.
+    That is when the next step, and what follows each epoch, would end too late, judged by how long
+    they have taken so far. The time counts from the beginning of the fit. The schedule of the
+    learning rate knows nothing of it: for that, and for a GPU, whose steps are only queued when
+    they "end", there is the estimators' parameter ``max_time``.
 
     Parameters
     ----------
@@ -253,36 +269,22 @@ class TimeBudget(Callback):
 
     def on_fit_begin(self, model: Any) -> None:
         """Start the clock."""
-        self._deadline = time.perf_counter() + self.seconds
-        self._first = self._synchronised = self._pace = 0.0
-        self._n_steps, self._has_steps = 0, False
+        self._budget, self._has_steps = Budget(self.seconds), False
 
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool:
         """Tell whether there is no time for one more."""
         self._has_steps = True
-        now = self._count()
-        # A GPU's steps are only queued when they "end"; an epoch ends when all of them are done.
-        return self._is_over(max(now, self._synchronised + done * self._pace))
+        self._budget.count(1)
+        return self._budget.next_steps(1) == 0
 
     def on_epoch_end(self, model: Any, record: Record) -> bool:
         """Tell whether there is no time for one more step."""
         # The iterations of "lbfgs" are epochs without steps.
-        now = time.perf_counter() if self._has_steps else self._count()
-        self._synchronised, self._pace = now, self._mean(now)
-        return self._is_over(now)
-
-    def _count(self) -> float:
-        now = time.perf_counter()
-        self._n_steps += 1
-        if self._n_steps == 1:
-            self._first = now
-        return now
-
-    def _is_over(self, now: float) -> bool:
-        return now + self._mean(now) > self._deadline
-
-    def _mean(self, now: float) -> float:
-        return (now - self._first) / max(1, self._n_steps - 1)
+        if self._has_steps:
+            self._budget.between()
+        else:
+            self._budget.count(1)
+        return self._budget.next_steps(1) == 0
 
 
 class TargetScore(Callback):

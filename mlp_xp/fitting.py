@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from mlp_xp._scikit import CallbackSupportMixin, with_callbacks
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import place, take_rows
 from mlp_xp.held_out import Validation
+from mlp_xp.hidden import Layer
 from mlp_xp.learned import Learned
 from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import (
@@ -123,11 +125,12 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
             If data or settings are not as above, and nothing is changed; or if the weights have
             become infinite or NaN.
         """
+        start = time.perf_counter()
         with self._unchanged_by_errors():
             run = self._prepare(
                 X, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on=self.warm_start
             )
-        run.fit()
+        run.fit(start)
         return self
 
     def _partial_fit(
@@ -243,7 +246,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         """Give what the held-out samples must have in the same shares."""
         return None
 
-    def _begin(self, X: Any, sizes: tuple[int, ...]) -> None:
+    def _begin(self, X: Any, sizes: tuple[int | Layer, ...]) -> None:
         """Draw the weights of a new network and forget the old one."""
         backend = self._training_backend(X)
         self._dtype = self._resolve_precision(backend, X)
@@ -269,7 +272,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         self.n_iter_ = 0
         self.t_ = 0
 
-    def _go_on(self, sizes: tuple[int, ...]) -> None:
+    def _go_on(self, sizes: tuple[int | Layer, ...]) -> None:
         """Take over settings that were changed since the last fit, if the network allows it."""
         network = self._make_network(sizes)
         names = ("widths", "normalization", "residual")

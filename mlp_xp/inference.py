@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.batches import kept_dtype, take_rows
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Loss
-from mlp_xp.network import Network, Params
+from mlp_xp.network import Network, Params, denses
 from mlp_xp.step import Predict, Scaling, make_predict
 from mlp_xp.tree import map_leaves
 
@@ -110,11 +110,8 @@ def predict(
         if n_samples <= size:
             return to.put(run(slice(n_samples)))
         outputs = []
-        work = (
-            n_samples
-            * len(views)
-            * sum(fan_in * fan_out for fan_in, fan_out in pairwise(network.widths))
-        )
+        rows = n_samples * len(views)
+        work = rows * sum(math.prod(layer.W.shape) for layer in denses(params))
         with backend.predicting(work):
             for start in range(0, n_samples, size):
                 # A last short batch would cost a compilation of its own where shapes are fixed: it
@@ -129,7 +126,7 @@ def predict(
 @lru_cache(maxsize=64)
 def _row_bytes(network: Network, dtype: str) -> int:
     # A layer's input, its output and a temporary of the activation are there at a time.
-    return 3 * max(network.widths) * np.dtype(dtype).itemsize
+    return 3 * max(network.sizes) * np.dtype(dtype).itemsize
 
 
 @lru_cache(maxsize=64)

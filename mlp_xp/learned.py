@@ -52,7 +52,7 @@ class Learned(Settings):
     @property
     def _params(self) -> Params:
         layers = list(map(Dense, self.coefs_, self.intercepts_))
-        if not (self.norms_ or self._network.residual):  # Nothing to walk through.
+        if self._network.is_flat:  # Nothing to walk through.
             return tuple(layers)
         return with_layers(self._network, layers, self.norms_)
 

@@ -6,22 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, pairwise
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from mlp_xp._random import RandomState, constant, host_generator
 from mlp_xp._typing import Array, Namespace, Tree
 from mlp_xp.blocks import (
-    Activate,
     BatchNorm,
     Block,
+    BlockLinear,
     Dropout,
     LayerNorm,
     Linear,
     Measured,
     Pass,
     Residual,
+    Start,
     chain,
 )
+from mlp_xp.hidden import Branch, Layer, Normalization, Surroundings
 from mlp_xp.layers import ACTIVATIONS, Activation, Dense, Moments, Norm, dense
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Normalization",
     "Params",
     "denses",
+    "draw_params",
     "forward",
     "hidden",
     "init_moments",
@@ -39,20 +42,21 @@ __all__ = [
 
 Params = Tree
 Backward = Callable[[Array], Params]
-Normalization = Literal["layer", "batch"]
 
 
 @dataclass(frozen=True)
 class Network:
     """A multilayer perceptron.
 
-    Each hidden layer is dense, then normalisation, activation and dropout as far as asked for; the
-    output layer is dense only, since losses take its raw outputs.
+    Each hidden layer is dense, then normalisation, activation and dropout as far as asked for, or
+    what an object of `mlp_xp.hidden` makes of these; the output layer is dense only, since losses
+    take its raw outputs. Behind a `Branch` it starts at zero, with the normalisation before it.
 
     Parameters
     ----------
-    widths : tuple of int, at least 2
-        Inputs, hidden layers from first to last, outputs.
+    widths : tuple, at least 2 entries
+        Inputs, hidden layers from first to last, outputs: the number of each, or for a hidden layer
+        an object of `mlp_xp.hidden`.
     activation : str, callable, or a tuple of them, default="relu"
         One of `mlp_xp.layers.ACTIVATIONS` or a function of their contract; a tuple has one for each
         hidden layer.
@@ -68,11 +72,11 @@ class Network:
     >>> from mlp_xp.network import Network
     >>> network = Network((3072, 512, 10), activation="gelu", dropout=0.1)
     >>> network.blocks[0]
-    (Linear(fan_in=3072, fan_out=512, factor=6.0), Activate(function='gelu'), \
+    (Linear(fan_in=3072, fan_out=512, start='glorot'), Activate(function='gelu'), \
 Dropout(rate=0.1, number=0))
     """
 
-    widths: tuple[int, ...]
+    widths: tuple[Any, ...]  # Any: of int or Layer; the first and the last are int.
     activation: str | Activation | tuple[str | Activation, ...] = "relu"
     normalization: Normalization | None = None
     dropout: float | tuple[float, ...] = 0.0
@@ -80,7 +84,9 @@ Dropout(rate=0.1, number=0))
     residual: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.widths) < 2 or min(self.widths) < 1:
+        numbers = [width for width in self.widths if isinstance(width, int)]
+        ends = (*self.widths[:1], *self.widths[-1:])
+        if len(self.widths) < 2 or min(numbers) < 1 or not all(isinstance(n, int) for n in ends):
             raise ValueError(
                 f"widths is {self.widths!r}, and must name inputs, hidden layers and outputs, each "
                 "at least 1 wide, e.g. (3072, 512, 10)."
@@ -101,6 +107,7 @@ Dropout(rate=0.1, number=0))
             )
         self._each("activation")
         self._each("dropout")
+        self.sizes  # noqa: B018 - each layer checks what comes in.
 
     def _given(self, name: str) -> tuple:  # type: ignore[type-arg]
         value = getattr(self, name)
@@ -120,53 +127,86 @@ Dropout(rate=0.1, number=0))
         return value
 
     @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """How many numbers there are before the first layer and behind each."""
+        sizes: list[int] = []
+        for width in self.widths:
+            sizes.append(width if isinstance(width, int) else width.outputs(sizes[-1]))
+        return tuple(sizes)
+
+    @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], ...]:
         """The blocks of each layer, the output layer last."""
         keys, moments = count(), count()
-        built = []
-        activations, rates = self._each("activation"), self._each("dropout")
-        for i, (fan_in, fan_out) in enumerate(pairwise(self.widths)):
-            before: list[Block] = []
-            layer: list[Block] = []
+        built: list[tuple[Block, ...]] = []
+        rates = self._each("dropout")
+        activations = self._each("activation")
+        around = None
+        for i, (fan_in, fan_out) in enumerate(pairwise(self.sizes)):
+            before: tuple[Block, ...] = ()
             if i == 0 and self.input_dropout:
-                before.append(Dropout(self.input_dropout, next(keys)))
-            is_hidden = i < len(activations)
-            # The output layer starts as the activation before it asks for.
-            activation = activations[min(i, len(activations) - 1)] if activations else "identity"
-            layer.append(Linear(fan_in, fan_out, 2.0 if activation == "logistic" else 6.0))
-            if is_hidden:
-                if self.normalization == "layer":
-                    layer.append(LayerNorm(fan_out))
-                elif self.normalization == "batch":
-                    layer.append(BatchNorm(fan_out, next(moments)))
-                layer.append(Activate(activation))
-                if rates[i]:
-                    layer.append(Dropout(rates[i], next(keys)))
-            if is_hidden and self.residual and fan_in == fan_out:
-                layer = [Residual(tuple(layer))]
+                before = (Dropout(self.input_dropout, next(keys)),)
+            if i < len(activations):
+                around = Surroundings(activations[i], rates[i], self.normalization, keys, moments)
+                layer = self._hidden(self.widths[i + 1], fan_in, around)
+            elif isinstance(self.widths[i], Branch):
+                assert around is not None
+                layer = (*around.normalize(fan_in), Linear(fan_in, fan_out, "zero"))
+            else:
+                # The output layer starts as the activation before it asks for.
+                layer = (Linear(fan_in, fan_out, _start(activations[-1] if activations else "")),)
             built.append((*before, *layer))
         return tuple(built)
+
+    def _hidden(self, layer: int | Layer, fan_in: int, around: Surroundings) -> tuple[Block, ...]:
+        if not isinstance(layer, int):
+            return (layer.build(fan_in, around),)
+        linear = Linear(fan_in, layer, _start(around.activation))
+        blocks = (linear, *around.normalize(layer), *around.activate())
+        return (Residual(blocks),) if self.residual and fan_in == layer else blocks
 
     @cached_property
     def _all_blocks(self) -> tuple[Block, ...]:
         return tuple(block for layer in self.blocks for block in layer)
 
     @cached_property
-    def n_keys(self) -> int:
-        """How many random keys a training step needs, one for each dropout."""
-        return bool(self.input_dropout) + sum(rate > 0 for rate in self._each("dropout"))
+    def _flat_blocks(self) -> tuple[Block, ...]:
+        return tuple(_flatten(self._all_blocks))
 
     @cached_property
-    def n_moments(self) -> int:
-        """How many running moments there are, one for each batch normalisation."""
-        return len(self.widths) - 2 if self.normalization == "batch" else 0
+    def is_flat(self) -> bool:
+        """Whether the parameters are those of the dense layers, one behind the other."""
+        return all(isinstance(b, Linear | BlockLinear) for b in self._all_blocks if b.has_params)
+
+    @cached_property
+    def n_keys(self) -> int:
+        """How many random keys a training step needs, one for each dropout."""
+        return sum(isinstance(block, Dropout) for block in self._flat_blocks)
+
+    @cached_property
+    def moment_widths(self) -> tuple[int, ...]:
+        """How many features each batch normalisation has."""
+        return tuple(b.width for b in self._flat_blocks if isinstance(b, BatchNorm))
+
+
+def _start(activation: str | Activation) -> Start:
+    return "glorot-logistic" if activation == "logistic" else "glorot"
+
+
+def _flatten(blocks: tuple[Block, ...]) -> Iterator[Block]:
+    for block in blocks:
+        if isinstance(block, Residual):
+            yield from _flatten(block.blocks)
+        else:
+            yield block
 
 
 def init_params(network: Network, seed: int | RandomState) -> Params:
     r"""Draw the initial weights on the host, the same for every backend.
 
     Uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`, biases too; for the
-    logistic activation 2 stands for 6. This is scikit-learn's choice.
+    logistic activation 2 stands for 6. This is scikit-learn's choice. For the layers of
+    `mlp_xp.hidden` see there.
 
     Parameters
     ----------
@@ -192,7 +232,11 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
     [(4, 3), (3, 2)]
     """
     generator = host_generator(seed, "weights") if isinstance(seed, int) else seed
-    uniform = generator.uniform
+    return draw_params(network, generator.uniform)
+
+
+def draw_params(network: Network, uniform: Callable[..., Any]) -> Params:
+    """Give initial weights whose random numbers come from ``uniform(low, high, shape)``."""
     return tuple(block.init(uniform) for block in network._all_blocks if block.has_params)
 
 
@@ -205,7 +249,7 @@ def init_moments(network: Network) -> Measured:
     >>> init_moments(Network((4, 3, 2), normalization="batch"))
     (Moments(mean=array([0., 0., 0.]), variance=array([1., 1., 1.])),)
     """
-    widths = network.widths[1 : 1 + network.n_moments]
+    widths = network.moment_widths
     pairs: list[tuple[Any, Any]] = [(constant(0.0, n), constant(1.0, n)) for n in widths]
     return tuple(Moments(*pair) for pair in pairs)
 
@@ -284,7 +328,8 @@ def with_layers(network: Network, layers: list[Dense], scales: list[Norm]) -> Pa
     """
     scale = iter(scales)
     remaining: dict[type, Iterator[Tree]] = {
-        Linear: iter(layers),
+        Linear: (layer := iter(layers)),
+        BlockLinear: layer,
         LayerNorm: scale,
         BatchNorm: scale,
     }

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, plan_epoch
+from mlp_xp.budget import Budget
 from mlp_xp.held_out import Validation
 from mlp_xp.lbfgs import minimize
 from mlp_xp.network import Params
@@ -64,6 +65,7 @@ class Run:
         self.callbacks = list(model.callbacks or ())
         self._best: tuple[Params, Any] | None = None
         self._stopped = False
+        self._budget: Budget | None = None
         trainer.with_accuracy = any(
             getattr(callback, "wants_accuracy", False) for callback in self.callbacks
         )
@@ -88,8 +90,8 @@ class Run:
 
     # --- the two ways to train -----------------------------------------------------------------
 
-    def fit(self) -> None:
-        """Train until something ends it."""
+    def fit(self, start: float) -> None:
+        """Train until something ends it; the time that there is for it began at ``start``."""
         model = self.model
         model.n_iter_ = 0
         self.trainer.first_step = self.trainer.n_steps
@@ -103,6 +105,8 @@ class Run:
         context.call_on_fit_task_begin(estimator=model, **facts)
         with interrupts() as self._pressed, self._begun():
             try:
+                if model.max_time is not None:
+                    self._budget = self._begin_budget(start)
                 if model.solver == LBFGS:
                     self._minimize(context)
                 else:
@@ -139,6 +143,16 @@ class Run:
             if self._pressed():  # The caller's loop is what is to end.
                 raise KeyboardInterrupt
 
+    def _begin_budget(self, start: float) -> Budget:
+        """Give the time that there is, and keep some for what follows each epoch."""
+        budget = Budget(self.model.max_time, start)
+        # An iteration of "lbfgs" is measured with its validation in it.
+        if self.validation is not None and self.model.solver != LBFGS:
+            budget.mark()
+            self.validation.measure()
+            budget.between()
+        return budget
+
     def _start_from_best(self) -> None:
         """Take the network that a warm start goes on from as the best so far."""
         assert self.validation is not None
@@ -155,7 +169,7 @@ class Run:
                 plateau = self._after_epoch(self._epoch())
             if plateau and not self._lower_rate():
                 return
-            if task.stopped or self._stopped or self._pressed():
+            if task.stopped or self._stopped or self._pressed() or self._is_over():
                 return
         # A schedule that ends at max_iter was meant to.
         if model._has_no_horizon():
@@ -165,6 +179,13 @@ class Run:
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+    def _is_over(self) -> bool:
+        """Note that an epoch is done; tell whether there is no time for a step of another."""
+        if self._budget is None:
+            return False
+        self._budget.between()
+        return self._budget.next_steps(1) == 0
 
     def _epoch(self) -> Record:
         model, trainer = self.model, self.trainer
@@ -184,7 +205,9 @@ class Run:
             self._stopped = self._stopped or self._pressed() or any(asked)
             return self._stopped
 
-        return trainer.run_epoch(self.data, plan, n_epochs=model.max_iter, after_step=after_step)
+        return trainer.run_epoch(
+            self.data, plan, n_epochs=model.max_iter, after_step=after_step, budget=self._budget
+        )
 
     def _minimize(self, context: Any) -> None:
         model = self.model
@@ -202,6 +225,9 @@ class Run:
                 plateau = self._after_epoch(record)
             # Without held-out samples SciPy's own tests decide.
             stop = self.goes_by_score and plateau
+            if self._budget is not None:
+                self._budget.count(1)
+                self._stopped = self._stopped or self._budget.next_steps(1) == 0
             self._stopped = self._stopped or self._pressed()
             return stop or task.stopped or self._stopped
 

@@ -10,11 +10,23 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["SCHEDULES", "Constant", "Cosine", "InvScaling", "LinearWarmup", "OneCycle", "Schedule"]
+__all__ = [
+    "SCHEDULES",
+    "Constant",
+    "Cosine",
+    "InvScaling",
+    "Linear",
+    "LinearWarmup",
+    "OneCycle",
+    "Schedule",
+]
 
 
 class Schedule(Protocol):
-    """What multiplies the initial learning rate at each step."""
+    """What multiplies the initial learning rate at each step.
+
+    Where a fit has a time rather than a number of steps, the steps are shares of that time.
+    """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
         """Give the factor of a step.
@@ -148,6 +160,34 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Linear:
+    r"""Fall in a straight line, :math:`f + (1 - f)(1 - s)`, s from 0 to 1.
+
+    Parameters
+    ----------
+    final : float from 0 to 1, default=0
+        Factor ``f`` of the last step.
+
+    Examples
+    --------
+    >>> from mlp_xp.schedules import Linear, LinearWarmup
+    >>> [Linear()(step, 5, 0) for step in range(5)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    >>> [LinearWarmup(0.4, then=Linear())(step, 5, 0) for step in range(5)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_fraction("final", self.final)
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Give the factor on the line."""
+        return self.final + (1.0 - self.final) * (1.0 - _progress(step, n_steps))
+
+
+@dataclass(frozen=True)
 class OneCycle:
     r"""Rise from ``1 / start_div`` to 1 along a cosine, then fall to ``1 / final_div``.
 
@@ -198,4 +238,5 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "warmup": LinearWarmup,
     "cosine": Cosine,
     "onecycle": OneCycle,
+    "linear": Linear,
 }

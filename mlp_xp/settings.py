@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from mlp_xp.augmentation import AUGMENTATIONS, VIEWS, check
 from mlp_xp.backends import BACKENDS, Backend, get_backend, namespace_backend
+from mlp_xp.hidden import LAYERS, Layer
 from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network
@@ -68,6 +69,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
     precision: str
     input_scaling: str | None
     placement: Any
+    max_time: float | None
     augmentation: Any
     tta: Any
 
@@ -75,7 +77,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
     n_outputs_: int
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), *LAYERS],
         "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, callable],
         "solver": [StrOptions({*OPTIMIZERS, LBFGS}), *RULES],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -114,6 +116,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         "precision": [StrOptions({"auto", "float32", "float64", BF16})],
         "input_scaling": [StrOptions({"standardize"}), None],
         "placement": [StrOptions({"auto", "resident", "streamed"})],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "augmentation": [*AUGMENTATIONS, list, tuple, None],
         "tta": [*VIEWS, list, tuple, None],
     }
@@ -150,15 +153,25 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         """Give the dtype that the setting names; bfloat16 would lose small updates."""
         return "float32" if self.precision == BF16 else self.precision
 
-    def _hidden_sizes(self) -> tuple[int, ...]:
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes)).tolist()
+    def _hidden_sizes(self) -> tuple[int | Layer, ...]:
+        given = self.hidden_layer_sizes
+        if isinstance(given, LAYERS):
+            return (given,)
+        if isinstance(given, list | tuple) and any(isinstance(entry, LAYERS) for entry in given):
+            plain = [entry for entry in given if not isinstance(entry, LAYERS)]
+            numbers = iter(self._widths(plain))
+            return tuple(e if isinstance(e, LAYERS) else next(numbers) for e in given)
+        return self._widths(given)
+
+    def _widths(self, given: Any) -> tuple[int, ...]:
+        sizes = np.atleast_1d(np.asarray(given)).tolist()
         if not all(isinstance(size, int) for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
         if any(size < 1 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return tuple(np.asarray(sizes, dtype=np.int64).tolist())
 
-    def _make_network(self, sizes: tuple[int, ...]) -> Network:
+    def _make_network(self, sizes: tuple[int | Layer, ...]) -> Network:
         return Network(
             (self.n_features_in_, *sizes, self.n_outputs_),
             _hashable(self.activation),

@@ -236,6 +236,7 @@ def make_step(
         x, mixture = _augment(augmentation, x, batch, xp=xp)
         how = Pass(xp, kernels.dense, state.moments, True, batch.weights, keys)
         logits, backward, measured = forward(network, state.params, x, how, xp=xp)
+        logits = _full(logits, state.params, xp=xp)
         labels = _labels(targets, batch.weights, mixture, xp=xp)
         losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in labels]
         value = _mixed([value for value, _ in losses], mixture)
@@ -277,6 +278,11 @@ def _take(
     return x, batch.y if batch.rows is None else xp.take(batch.y, batch.rows, axis=0)
 
 
+def _full(logits: Array, params: Params, *, xp: Namespace) -> Array:
+    """Bring what the network gives to the parameters' dtype: no loss is computed in 8 bits."""
+    return xp.astype(logits, next(leaves(params)).dtype, copy=False)
+
+
 class _Mixture(NamedTuple):
     """Each sample's partner, ``(batch,)`` positions, and the share of its own target, 0-d."""
 
@@ -291,7 +297,8 @@ def _augment(
     mixture = None
     for each, moves, factors in columns(augmentation, batch.moves, batch.factors):
         if isinstance(each, ColorJitter | Mixup):
-            x = each.apply(x, moves, factors, xp=xp)
+            # Factors of float32 would widen what was rounded to bfloat16.
+            x = xp.astype(each.apply(x, moves, factors, xp=xp), x.dtype, copy=False)
         if isinstance(each, Mixup):
             mixture = _Mixture(moves[:, 0], factors[0, 0])
     return x, mixture
@@ -345,6 +352,7 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     def gradient(params: Params, batch: Batch, scaling: Scaling | None) -> tuple[Array, Params]:
         x, targets = _take(params, batch, scaling, kernels, xp=xp)
         logits, backward, _ = forward(network, params, x, Pass(xp, kernels.dense), xp=xp)
+        logits = _full(logits, params, xp=xp)
         value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         return value, backward(pullback())
 
@@ -403,8 +411,9 @@ def make_predict(
         x = kernels.gather(x, None, scaling, view, dtype=dtype, xp=xp)
         how = Pass(xp, kernels.dense, moments)
         if depth is not None:
-            return hidden(network, params, x, how, depth)
+            return _full(hidden(network, params, x, how, depth), params, xp=xp)
         logits, _, _ = forward(network, params, x, how, xp=xp)
+        logits = _full(logits, params, xp=xp)
         return logits if loss is None else loss.activate(logits, xp=xp)
 
     return predict

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mlp_xp.blocks import Activate, BatchNorm, Block, Dropout, LayerNorm, Linear, Residual
+from mlp_xp.blocks import (
+    Activate,
+    BatchNorm,
+    Block,
+    BlockLinear,
+    Dropout,
+    LayerNorm,
+    Linear,
+    Residual,
+)
 from mlp_xp.network import Network
 
 __all__ = ["Row", "Summary", "summarize"]
@@ -139,7 +148,7 @@ def summarize(network: Network, *, itemsize: int, batch_size: int, n_copies: int
         name = "output: " if is_output else f"hidden {number}: "
         for block in layer:
             for part, prefix in _parts(block):
-                if isinstance(part, Linear):
+                if isinstance(part, Linear | BlockLinear):
                     width = part.fan_out
                 rows.append(_row(part, width, name + prefix))
                 name = "  "
@@ -167,6 +176,10 @@ def _row(block: Block, width: int, name: str) -> Row:
     if isinstance(block, Linear):
         size = block.fan_in * block.fan_out
         return Row(f"{name}dense", width, size + block.fan_out, 2 * size)
+    if isinstance(block, BlockLinear):
+        how = block.arrangement
+        size = how.blocks * how.fan_in * how.fan_out
+        return Row(f"{name}{how.blocks} dense blocks", width, size + width, 2 * size)
     if isinstance(block, LayerNorm | BatchNorm):
         kind = "layer" if isinstance(block, LayerNorm) else "batch"
         return Row(f"{name}{kind} normalization", width, 2 * width, 0)

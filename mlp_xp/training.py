@@ -17,10 +17,11 @@ from mlp_xp._typing import Array, Tree
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, Plan, with_draws
+from mlp_xp.budget import Budget
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
-from mlp_xp.optimizers import Optimizer
+from mlp_xp.optimizers import Optimizer, family
 from mlp_xp.schedules import Constant, Schedule
 from mlp_xp.step import Scaling, init_state, make_step
 from mlp_xp.tree import leaves, map_leaves
@@ -29,6 +30,8 @@ __all__ = ["Progress", "Record", "Rules", "Trainer"]
 
 # How far the running moments of batch normalisation follow those of a batch; PyTorch's choice.
 _MOMENTS_RATE = 0.1
+# Steps that a schedule is told of where a share of time stands for them.
+_TICKS = 10**6
 
 AfterStep = Callable[[int, int], bool]
 
@@ -238,7 +241,7 @@ class Trainer:
             self.n_epochs,
             self.n_steps,
             self.n_samples,
-            type(self.rules.optimizer).__name__,
+            family(self.rules.optimizer),
             self._rule_start,
             self.first_step,
             self.rate_factor,
@@ -249,7 +252,7 @@ class Trainer:
         """Go on from where another trainer was; another kind of rule starts afresh."""
         shapes = [leaf.shape for leaf in leaves(progress.slots)]
         fits = shapes == [leaf.shape for leaf in leaves(self.state.slots)]
-        goes_on = fits and progress.rule == type(self.rules.optimizer).__name__
+        goes_on = fits and progress.rule == family(self.rules.optimizer)
         with self.backend.scope():
             if goes_on:
                 self.state = self.state._replace(slots=self._own(progress.slots))
@@ -264,7 +267,13 @@ class Trainer:
         self._rule_start = progress.rule_start if goes_on else progress.n_steps
 
     def run_epoch(
-        self, data: Data, plan: Plan, *, n_epochs: int, after_step: AfterStep | None = None
+        self,
+        data: Data,
+        plan: Plan,
+        *,
+        n_epochs: int,
+        after_step: AfterStep | None = None,
+        budget: Budget | None = None,
     ) -> Record:
         """Train for one epoch.
 
@@ -277,6 +286,9 @@ class Trainer:
         after_step : callable, optional
             ``after_step(done, n_steps)`` is called after each step; if it gives True the epoch
             ends there, and the record tells of the steps that were done.
+        budget : Budget, optional
+            The schedule follows the time that it has left, and the epoch ends with the last step
+            that fits, the first at the earliest.
 
         Returns
         -------
@@ -285,7 +297,6 @@ class Trainer:
         backend = self.backend
         xp = backend.xp
         start = time.perf_counter()
-        rates, table = self._coefficients(plan, n_epochs)
         if self.rules.augmentation:
             plan = with_draws(plan, self.rules.augmentation, seed=self.seed, epoch=self.n_epochs)
         work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
@@ -294,49 +305,86 @@ class Trainer:
             accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
             batches = data.epoch(plan)
-            keys = self._keys(len(table))
-            done = 0
-            for coefs in xp.unstack(backend.put(table, self.dtype)):
+            keys = self._keys(len(plan.counts))
+            rates: list[float] = []
+            for rate, coefs in self._coefficients(plan, n_epochs, budget):
                 self.state = self._step(self.state, next(batches), self.scaling, coefs, next(keys))
-                done += 1
-                if after_step is not None and after_step(done, len(table)):
+                rates.append(rate)
+                if after_step is not None and after_step(len(rates), len(plan.counts)):
                     break
             del batches  # A streamed epoch that ended early lets go of what was on its way.
             sums = [float(backend.get(total)) for total in leaves(self.state[4:])]
-        share = float(np.sum(table[:done, 0]))
-        n_samples = sum(plan.counts[:done])
+        n_samples = sum(plan.counts[: len(rates)])
+        share = n_samples / sum(plan.counts)
         self.n_epochs += 1
-        self.n_steps += done
+        self.n_steps += len(rates)
         self.n_samples += n_samples
         return Record(
             self.n_epochs,
             sums[0] / share,
             sums[1] / share if self.with_accuracy else None,
-            rates[done - 1],
+            rates[-1],
             n_samples,
             time.perf_counter() - start,
         )
 
-    def _coefficients(self, plan: Plan, n_epochs: int) -> tuple[list[float], np.ndarray]:
-        """Compute what changes from step to step, on the host, for a whole epoch."""
+    def _coefficients(
+        self, plan: Plan, n_epochs: int, budget: Budget | None
+    ) -> Iterator[tuple[float, Array]]:
+        """Give what changes from step to step, computed on the host: the rate, and all of it.
+
+        Without a budget it travels to the device for a whole epoch at once, else for the few steps
+        until the clock is looked at again.
+        """
+        n_steps, done = len(plan.counts), 0
+        while done < n_steps:
+            few = n_steps
+            if budget is not None:
+                few = budget.next_steps(n_steps - done)
+                if few == 0 and done > 0:
+                    return
+            steps = range(done, min(done + max(few, 1), n_steps))
+            factors = self._factors(steps, n_epochs * n_steps, budget)
+            rates = [self.rules.learning_rate * self.rate_factor * factor for factor in factors]
+            table = self._table(plan, steps, rates)
+            yield from zip(
+                rates, self.backend.xp.unstack(self.backend.put(table, self.dtype)), strict=True
+            )
+            done = steps.stop
+            if budget is not None:
+                self.backend.get(self.state.loss)  # A device has only queued the steps so far.
+                budget.count(len(steps))
+
+    def _factors(self, steps: range, n_steps: int, budget: Budget | None) -> list[float]:
+        """Ask the schedule for some steps of an epoch; the fit has ``n_steps`` at the most."""
+        schedule, before = self.rules.schedule, self.n_steps - self.first_step
+        if budget is None:
+            return [schedule(before + step, n_steps, self.n_samples) for step in steps]
+        shares = [
+            max(budget.fraction(step - steps.start), (before + step) / max(n_steps - 1, 1))
+            for step in steps
+        ]
+        return [
+            schedule(round(min(share, 1.0) * (_TICKS - 1)), _TICKS, self.n_samples)
+            for share in shares
+        ]
+
+    def _table(self, plan: Plan, steps: range, rates: list[float]) -> np.ndarray:
+        """Compute the coefficients of some steps, a row each."""
         rules = self.rules
         n_samples = sum(plan.counts)
-        n_steps = n_epochs * len(plan.counts)
         largest = max(plan.totals) or 1.0
-        rates, table = [], []
-        for step, (count, total) in enumerate(
-            zip(plan.counts, plan.totals, strict=True), start=self.n_steps
-        ):
-            factor = rules.schedule(step - self.first_step, n_steps, self.n_samples)
-            rate = rules.learning_rate * self.rate_factor * factor
+        table = []
+        for step, rate in zip(steps, rates, strict=True):
+            count, total = plan.counts[step], plan.totals[step]
+            position = self.n_steps + step
             l2 = rules.alpha / total if total > 0 else 0.0
-            rates.append(rate)
-            rule = rules.optimizer.coefficients(rate, step - self._rule_start + 1)
+            rule = rules.optimizer.coefficients(rate, position - self._rule_start + 1)
             # A small last batch tells little: it moves the running moments as little.
             moments_rate = _MOMENTS_RATE * total / largest
-            average_rate = _average_rate(rules.ema_decay, step)
+            average_rate = _average_rate(rules.ema_decay, position)
             table.append((count / n_samples, l2, average_rate, moments_rate, *rule))
-        return rates, np.asarray(table)
+        return np.asarray(table)
 
     def _keys(self, n_steps: int) -> Iterator[Array | None]:
         """Draw what the dropouts of an epoch start from, the same on every backend."""

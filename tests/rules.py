@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop, init_slots
+from mlp_xp.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    BetaLasso,
+    ByKind,
+    Lion,
+    Muon,
+    RMSprop,
+    init_slots,
+)
 from mlp_xp.tree import leaves, map_leaves
 
 RATE = 0.05
@@ -21,8 +31,19 @@ RULES = {
     "lion, decay": Lion(weight_decay=0.3),
     "muon": Muon(),
     "muon, original": Muon(
-        nesterov=False, scale="original", weight_decay=0.3, adam_rate=0.5, ns_steps=4
+        nesterov=False,
+        scale="original",
+        weight_decay=0.3,
+        adam_rate=0.5,
+        ns_steps=5,
+        ns_polynomial="jordan",
     ),
+    "muon, three steps": Muon(scale="original", ns_steps=3),
+    "beta-lasso": BetaLasso(l1=1e-3, beta=10.0),
+    "by kind": ByKind(
+        Muon(scale="original"), SGD(), AdamW(weight_decay=0.0), vector_rate=0.5, head_rate=2.0
+    ),
+    "by kind, few slots": ByKind(Lion(), SGD(momentum=0.0), RMSprop(momentum=0.5), head_rate=0.5),
 }
 
 
@@ -34,7 +55,7 @@ def problem(rng, dtype="float64"):
     return params, steps
 
 
-def run(backend, update, rule, params, steps, l2=None):
+def run(backend, update, rule, params, steps, l2=None, rate=RATE):
     """Give the parameters after all steps, and the penalties on the way, in NumPy."""
     dtype = str(next(leaves(params)).dtype)
     penalties = []
@@ -42,7 +63,7 @@ def run(backend, update, rule, params, steps, l2=None):
         params = map_leaves(lambda leaf: backend.put(leaf.copy()), params)
         slots = init_slots(rule, params, xp=backend.xp)
         for t, grads in enumerate(steps, start=1):
-            coefs = backend.put(np.asarray((*rule.coefficients(RATE, t), l2 or 0.0)), dtype)
+            coefs = backend.put(np.asarray((*rule.coefficients(rate, t), l2 or 0.0)), dtype)
             coefs = [coefs[i] for i in range(coefs.shape[0])]
             grads = map_leaves(lambda leaf: backend.put(leaf.copy()), grads)
             factor = coefs.pop()

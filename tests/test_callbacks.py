@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from mlp_xp import MLPClassifier, callbacks
+from mlp_xp import MLPClassifier, budget, callbacks
 from mlp_xp._optional import optional
 from mlp_xp.callbacks import (
     Callback,
@@ -177,7 +177,7 @@ def test_the_bar_shows_how_far_the_fit_is_and_the_time_left(terminal):
     bar.on_epoch_end(model, record(1))
     bar.on_step_end(model, 5, 10)
     task = bar._live.tasks[0]
-    assert (task.completed, task.total) == (15, 40)
+    assert (task.completed, task.total) == (15 / 40, 1.0)
     assert task.fields == {"epoch": 2, "facts": "loss 1.0000"}
     bar.on_fit_end(model)
     assert re.search(r"epoch 2/4 .*━.* loss 1.0000 (\d\d|--):(\d\d|--)", screen.getvalue())
@@ -189,11 +189,11 @@ def test_steps_that_are_quick_are_not_all_drawn(terminal):
     bar.on_fit_begin(model)
     for done in range(1, 1000):
         bar.on_step_end(model, done, 10**9)
-    assert bar._live.tasks[0].completed < 999
+    assert bar._live.tasks[0].completed < 999 / 10**9
     bar.on_fit_end(model)
 
 
-@pytest.mark.parametrize(("max_iter", "printed"), [(3, [1, 2, 3]), (50, [3, 6, 9, 10])])
+@pytest.mark.parametrize(("max_iter", "printed"), [(3, [1, 2, 3]), (50, [3, 5, 8, 10])])
 def test_a_file_gets_about_twenty_lines_and_the_last(max_iter, printed, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     bar, model = ProgressBar(), SimpleNamespace(max_iter=max_iter)
@@ -212,6 +212,18 @@ def test_the_time_left_is_that_of_the_epochs_to_come(capsys, clock):
     clock.now += 90.0
     bar.on_epoch_end(model, record(1, validation_score=0.25))
     assert capsys.readouterr().out == "epoch 1/3  loss 1.0000  validation 0.2500  3:00 left\n"
+
+
+def test_the_time_left_is_that_of_the_fit_where_it_ends_it(capsys, clock):
+    bar, model = ProgressBar(), SimpleNamespace(max_iter=10**6, max_time=200.0)
+    bar.on_fit_begin(model)
+    for epoch in range(1, 41):
+        clock.now += 5.0
+        bar.on_epoch_end(model, record(epoch))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert lines[0].endswith(" 3:10 left")
+    assert lines[-1].endswith(" 0:00 left")
 
 
 def test_a_warm_start_is_shown_from_its_own_beginning(capsys):
@@ -334,20 +346,21 @@ def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=1000.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
     monkeypatch.setattr(callbacks, "time", fake)
+    monkeypatch.setattr(budget, "time", fake)
     return clock
 
 
 def steps_within(clock, seconds, durations, *, between=0.0, n_steps=100) -> int:
-    budget, done_in_all = TimeBudget(seconds), 0
-    budget.on_fit_begin(None)
+    ours, done_in_all = TimeBudget(seconds), 0
+    ours.on_fit_begin(None)
     for epoch in range(1, 100):
         for done in range(1, n_steps + 1):
             clock.now += durations(done_in_all)
             done_in_all += 1
-            if budget.on_step_end(None, done, n_steps):
+            if ours.on_step_end(None, done, n_steps):
                 return done_in_all
         clock.now += between
-        if budget.on_epoch_end(None, record(epoch)):
+        if ours.on_epoch_end(None, record(epoch)):
             return done_in_all
     raise AssertionError("the budget ended nothing")
 
@@ -372,28 +385,33 @@ def test_what_is_between_epochs_counts(clock):
     assert steps_within(clock, 49.5, lambda _: 1.0, between=40.0, n_steps=10) == 10
 
 
-def test_steps_that_a_device_has_only_queued_count_from_the_second_epoch_on(clock):
+def test_time_is_kept_for_what_follows_an_epoch(clock):
+    # From the second epoch on, its validation of 4 s is foreseen.
+    assert steps_within(clock, 20.5, lambda _: 1.0, between=4.0, n_steps=8) == 12
+
+
+def test_an_epoch_that_a_device_has_only_queued_is_not_begun_unless_it_fits(clock):
     # An epoch of 10 s: all of its 10 steps are queued at once, and its end waits for them.
-    assert steps_within(clock, 25.5, lambda _: 0.0, between=10.0, n_steps=10) == 25
+    assert steps_within(clock, 25.5, lambda _: 0.0, between=10.0, n_steps=10) == 20
 
 
 def test_epochs_without_steps_count_as_steps(clock):
-    budget = TimeBudget(10.5)
-    budget.on_fit_begin(None)
+    ours = TimeBudget(10.5)
+    ours.on_fit_begin(None)
     for epoch in range(1, 100):
         clock.now += 1.0
-        if budget.on_epoch_end(None, record(epoch)):
+        if ours.on_epoch_end(None, record(epoch)):
             break
     assert epoch == 10
 
 
 def test_a_budget_starts_anew_with_each_fit(clock):
-    budget = TimeBudget(1.0)
+    ours = TimeBudget(1.0)
     for _ in range(2):
-        budget.on_fit_begin(None)
-        assert not budget.on_step_end(None, 1, 2)
+        ours.on_fit_begin(None)
+        assert not ours.on_step_end(None, 1, 2)
         clock.now += 5.0
-        assert budget.on_step_end(None, 2, 2)
+        assert ours.on_step_end(None, 2, 2)
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.nan, "60", None])

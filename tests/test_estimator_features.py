@@ -256,7 +256,7 @@ def test_solver_and_schedule_objects():
     assert clone(model).get_params()["solver"] == AdamW(weight_decay=0.5)
 
 
-@pytest.mark.parametrize("solver", ["rmsprop", "lion", "muon", "adamw"])
+@pytest.mark.parametrize("solver", ["rmsprop", "lion", "muon", "adamw", "beta_lasso"])
 def test_every_solver_by_name_learns(solver):
     X, y = problem(200)
     rate = {"lion": 1e-3}.get(solver, 1e-2)

@@ -21,6 +21,7 @@ from sklearn.model_selection import cross_validate
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.layers import tanh
+from mlp_xp.optimizers import SGD, AdamW, ByKind, Muon
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "features.md"
@@ -113,11 +114,25 @@ def test_lbfgs_has_a_curve_that_falls():
     assert model.loss_curve_[-1] == model.loss_ == model.best_loss_ < model.loss_curve_[0] / 10
 
 
-@pytest.mark.parametrize("solver", ["adamw", "rmsprop", "lion", "muon"])
+@pytest.mark.parametrize("solver", ["adamw", "rmsprop", "lion", "muon", "beta_lasso"])
 def test_more_rules_than_scikit_learn_has(solver):
     X, y = problem()
     model = small(solver=solver, learning_rate_init=0.01, max_iter=20).fit(X, y)
     assert model.loss_curve_[-1] < 0.8 * model.loss_curve_[0]
+
+
+def test_each_kind_of_parameter_has_its_own_rule():
+    X, y = problem()
+    rule = ByKind(Muon(), AdamW(), SGD(momentum=0.0), vector_rate=0.0, head_rate=5.0)
+    start, model = (
+        small(solver=rule, learning_rate_init=rate, max_iter=20).fit(X, y)
+        for rate in (1e-300, 0.01)
+    )
+    assert model.loss_curve_[-1] < 0.8 * model.loss_curve_[0]
+    for weights, before in zip(model.coefs_, start.coefs_, strict=True):
+        assert np.abs(weights - before).max() > 0.01
+    for bias, before in zip(model.intercepts_, start.intercepts_, strict=True):
+        np.testing.assert_array_equal(bias, before)
 
 
 def test_a_schedule_counts_for_adam_too():

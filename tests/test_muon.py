@@ -9,7 +9,8 @@ import pytest
 from helpers import tolerance
 from rules import RATE, problem, run
 
-from mlp_xp.optimizers import AdamW, Muon, update_tree
+from mlp_xp.optimizers import AdamW, Muon, init_slots, update_tree
+from mlp_xp.optimizers._muon import _best_quintic, _minimax, _value
 
 pytestmark = pytest.mark.maths
 
@@ -24,12 +25,16 @@ def move(backend, rule, dW):
     return -W / RATE
 
 
+JORDAN = Muon(scale="original", ns_steps=5, ns_polynomial="jordan")
+
+
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("rule", [PLAIN, JORDAN], ids=lambda rule: rule.ns_polynomial)
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e6])
-def test_an_update_is_near_the_orthogonal_matrix(backend, name, size, rng):
+def test_an_update_is_near_the_orthogonal_matrix(backend, name, rule, size, rng):
     fan_in, fan_out = SHAPES[name]
     dW = size * rng.standard_normal((fan_in, fan_out))
-    found = move(backend, PLAIN, dW) / math.sqrt(max(1.0, fan_out / fan_in))
+    found = move(backend, rule, dW) / math.sqrt(max(1.0, fan_out / fan_in))
     values = np.linalg.svd(found, compute_uv=False)
     assert values.min() > 0.6
     assert values.max() < 1.3
@@ -69,6 +74,15 @@ def test_the_gram_matrix_is_the_small_one(shape):
     assert "f32[40,40]" not in str(program)
 
 
+def test_without_momentum_a_step_follows_the_gradient_alone(backend, rng):
+    dW, later = rng.standard_normal((2, 6, 4))
+    (W, _), _ = run(
+        backend, update_tree, Muon(0.0), (np.zeros_like(dW), HEAD), [(dW, HEAD), (later, HEAD)]
+    )
+    expected = -RATE * (move(backend, Muon(), dW) + move(backend, Muon(), later))
+    np.testing.assert_allclose(W, expected, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("scale", ["original", "match_rms_adamw"])
 def test_the_same_as_torch(backend, nesterov, scale, rng, torch, monkeypatch):
@@ -80,7 +94,8 @@ def test_the_same_as_torch(backend, nesterov, scale, rng, torch, monkeypatch):
     params = [rng.standard_normal(shape) for shape in shapes]
     # The length of a gradient does not matter, but for torch's other way to avoid 0 / 0.
     steps = [[1e7 * rng.standard_normal(shape) for shape in shapes] for _ in range(5)]
-    rule = Muon(0.9, nesterov, weight_decay=0.3, scale=scale, adam_rate=0.5)
+    settings = {"ns_steps": 5, "ns_polynomial": "jordan"}
+    rule = Muon(0.9, nesterov, weight_decay=0.3, scale=scale, adam_rate=0.5, **settings)
     ours, _ = run(backend, update_tree, rule, (*params, HEAD), [(*grads, HEAD) for grads in steps])
     # torch's matrices are (fan_out, fan_in).
     theirs = [torch.tensor(W.T) for W in params]
@@ -119,3 +134,95 @@ def test_the_scale_of_adamw_moves_a_matrix_by_a_fifth_of_the_rate(backend, rng):
     for shape in ((64, 16), (16, 64)):
         found = move(backend, Muon(), rng.standard_normal(shape))
         assert 0.6 * 0.2 < np.sqrt(np.mean(found**2)) < 1.3 * 0.2
+
+
+# --- polynomials ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_steps", [3, 4, 5, 8])
+def test_a_wide_range_of_singular_values_comes_to_1(n_steps):
+    least = {3: 1 / 90, 4: 1 / 380, 5: 1 / 1600, 8: 1 / 90_000}[n_steps]
+    values = np.concatenate([np.geomspace(least, 0.02, 5000), np.linspace(0.02, 1.0, 5000)])
+    for a, b, c in _minimax(n_steps):
+        values = a * values + b * values**3 + c * values**5
+    assert values.min() > 0.745
+    assert values.max() < 1.255
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-3, 1.0), (0.1, 1.0), (0.3, 1.7)])
+def test_no_quintic_is_nearer_to_1(low, high):
+    """Its error is as large at four points in turn, which only the best one's is (Chebyshev)."""
+    values = np.asarray([_value(_best_quintic(low, high), x) for x in np.linspace(low, high, 9999)])
+    error = np.abs(values - 1.0).max()
+    signs = np.sign(values[np.abs(values - 1.0) > error * (1 - 1e-6)] - 1.0)
+    assert signs[np.append(True, np.diff(signs) != 0)].tolist() == [-1.0, 1.0, -1.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", [(48, 12), (12, 12)])
+@pytest.mark.parametrize("n_steps", [3, 4, 8])
+def test_small_singular_values_are_raised_in_float32(backend, shape, n_steps, rng):
+    U, _ = np.linalg.qr(rng.standard_normal((shape[0], 12)))
+    V, _ = np.linalg.qr(rng.standard_normal((12, 12)))
+    dW = (U * np.geomspace(1 / 60, 1.0, 12)) @ V
+    found = move(backend, Muon(scale="original", ns_steps=n_steps), dW.astype("float32"))
+    values = np.diag(U.T @ found @ V.T)
+    assert values.min() > 0.74
+    assert values.max() < 1.26
+
+
+# --- stacks of matrices --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 9, 4), (5, 4, 9), (5, 4, 4), (1, 6, 2)])
+@pytest.mark.parametrize("scale", ["original", "match_rms_adamw"])
+def test_each_matrix_of_a_stack_is_one_for_itself(backend, shape, scale, rng):
+    rule = Muon(scale=scale, weight_decay=0.1)
+    stack = rng.standard_normal(shape)
+    # Blocks of very different length show a norm that is taken over all of them.
+    sizes = np.geomspace(1e-3, 1e3, shape[0])[:, None, None]
+    steps = [sizes * rng.standard_normal(shape) for _ in range(3)]
+    (ours, _), _ = run(backend, update_tree, rule, (stack, HEAD), [(dW, HEAD) for dW in steps])
+    for i in range(shape[0]):
+        matrices = [(dW[i], HEAD) for dW in steps]
+        (mine, _), _ = run(backend, update_tree, rule, (stack[i], HEAD), matrices)
+        np.testing.assert_allclose(ours[i], mine, rtol=0, atol=1e-11)
+
+
+# --- low precision -------------------------------------------------------------------------------
+
+
+def low(backend):
+    """Give dtypes of parameters and of gradients, the lowest that a backend has."""
+    return ("float32", "bfloat16") if backend.name in ("torch", "jax") else ("float64", "float32")
+
+
+@pytest.mark.parametrize("n_steps", [3, 4])
+@pytest.mark.parametrize("shape", [(48, 12), (12, 48), (16, 16), (3, 8, 32)])
+def test_products_are_in_the_gradients_dtype_and_all_else_in_the_parameters(
+    backend, shape, n_steps, rng
+):
+    wide, narrow = low(backend)
+    xp, rule = backend.xp, Muon(scale="original", ns_steps=n_steps)
+    dW = rng.standard_normal(shape)
+    with backend.scope():
+        params = tuple(backend.put(np.zeros_like(leaf), wide) for leaf in (dW, HEAD))
+        grads = tuple(
+            xp.astype(backend.put(leaf, wide), getattr(xp, narrow)) for leaf in (dW, HEAD)
+        )
+        rounded = np.array(backend.get(grads[0]), "float64")
+        slots = init_slots(rule, params, xp=xp)
+        coefs = tuple(backend.put(np.asarray(c), wide) for c in rule.coefficients(1.0, 1))
+        (W, head), slots, _ = update_tree(rule, params, grads, slots, coefs, xp=xp)
+        for leaf in (W, head, slots[0][0], slots[1][1]):
+            assert leaf.dtype == getattr(xp, wide)
+        found = -backend.get(W) / math.sqrt(max(1.0, shape[-1] / shape[-2]))
+        velocity = backend.get(slots[0][0])
+    U, _, Vt = np.linalg.svd(dW, full_matrices=False)
+    # Rounding moves a singular value between 0.75 and 1.25; the directions must be the same.
+    lengths = np.linalg.norm(found) * np.linalg.norm(U @ Vt)
+    assert np.sum(found * (U @ Vt)) > 0.94 * lengths
+    exact = move(backend, rule, rounded) / math.sqrt(max(1.0, shape[-1] / shape[-2]))
+    assert np.linalg.norm(found - exact) > (1e-3 if narrow == "bfloat16" else 1e-9)
+    # 8 bits of the gradient, but not of the sum.
+    np.testing.assert_allclose(velocity, 0.05 * dW, rtol=2**-8)
+    assert np.linalg.svd(found, compute_uv=False).max() < 1.3

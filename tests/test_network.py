@@ -70,7 +70,7 @@ def problem(network, rng, n=BATCH):
 
 
 def some_moments(network, rng):
-    widths = network.widths[1 : network.n_moments + 1]
+    widths = network.moment_widths
     return tuple(Moments(rng.standard_normal(w), rng.random(w) + 0.5) for w in widths)
 
 
@@ -97,11 +97,11 @@ def test_the_blocks_are_in_order():
     )
     inner = (Linear(5, 5), BatchNorm(5, 1), Activate(cube), Dropout(0.2, 2))
     assert network.blocks == (first, (Residual(inner),), (Linear(5, 2),))
-    assert (network.n_keys, network.n_moments) == (3, 2)
+    assert (network.n_keys, network.moment_widths) == (3, (5, 5))
     layer = replace(network, normalization="layer", dropout=(0.0, 0.2), residual=False)
     assert layer.blocks[0] == (Dropout(0.1, 0), Linear(4, 5), LayerNorm(5), Activate("tanh"))
     assert layer.blocks[1] == (Linear(5, 5), LayerNorm(5), Activate(cube), Dropout(0.2, 1))
-    assert (layer.n_keys, layer.n_moments) == (2, 0)
+    assert (layer.n_keys, layer.moment_widths) == (2, ())
 
 
 def test_one_setting_serves_all_hidden_layers():
@@ -120,14 +120,15 @@ def test_only_layers_as_wide_as_their_input_are_residual():
 
 
 def test_weights_start_as_the_activation_asks_for():
-    def factors(**settings):
+    def starts(**settings):
         network = Network((4, 5, 6, 2), **settings)
-        return [layer[0].factor for layer in network.blocks]
+        return [layer[0].start for layer in network.blocks]
 
-    assert factors(activation="relu") == [6.0] * 3
-    assert factors(activation="logistic") == [2.0] * 3
-    assert factors(activation=("tanh", "logistic")) == [6.0, 2.0, 2.0]
-    assert factors(activation=("logistic", cube)) == [2.0, 6.0, 6.0]
+    plain, logistic = "glorot", "glorot-logistic"
+    assert starts(activation="relu") == [plain] * 3
+    assert starts(activation="logistic") == [logistic] * 3
+    assert starts(activation=("tanh", "logistic")) == [plain, logistic, logistic]
+    assert starts(activation=("logistic", cube)) == [logistic, plain, plain]
 
 
 @networks
@@ -286,7 +287,7 @@ def test_rows_of_weight_0_change_nothing(backend, network, rng):
             value, grads, logits, measured = loss_and_gradients(backend, network, *here)
             found = [value, logits[:BATCH, :], *leaves(grads), *leaves(measured)]
             results.append([backend.get(array) for array in found])
-    assert len(results[0]) == 2 + len(list(leaves(params))) + 2 * network.n_moments
+    assert len(results[0]) == 2 + len(list(leaves(params))) + 2 * len(network.moment_widths)
     for whole, padded in zip(*results, strict=True):
         atol = max(1.0, np.abs(whole).max()) * tolerance("float64", BATCH * max(network.widths))
         np.testing.assert_allclose(padded, whole, rtol=0, atol=atol)

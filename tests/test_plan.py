@@ -15,7 +15,7 @@ from mlp_xp.backends._plan import Planned
 from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from mlp_xp.network import Network, init_moments, init_params
-from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop
+from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.step import Batch, Kernels, Scaling, init_state, make_step
 from mlp_xp.tree import leaves, map_leaves
 
@@ -79,7 +79,9 @@ def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, team_of):
 
 
 @pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy()], ids=repr)
-@pytest.mark.parametrize("rule", [RMSprop(), Lion(), Muon()], ids=lambda rule: repr(rule)[:5])
+@pytest.mark.parametrize(
+    "rule", [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()], ids=lambda rule: repr(rule)[:6]
+)
 def test_other_losses_and_rules_are_planned_too(loss, rule, team_of):
     plans = []
     with team_of(1):

@@ -11,11 +11,12 @@ from sklearn.model_selection import train_test_split
 from mlp_xp import MLPClassifier
 from mlp_xp.backends import get_backend, installed
 from mlp_xp.batches import place, plan_epoch
-from mlp_xp.layers import Dense, dense
+from mlp_xp.blocks import Pass
+from mlp_xp.layers import Dense, Norm, dense
 from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import SGD
-from mlp_xp.step import Batch, Kernels, make_gradient
+from mlp_xp.step import Batch, Kernels, Scaling, make_gradient
 from mlp_xp.training import Rules, Trainer
 from mlp_xp.tree import leaves, map_leaves
 
@@ -43,42 +44,69 @@ def test_a_backend_with_other_products_is_another_one(plain):
     assert bf16 == plain.with_bf16()
     assert bf16 != plain
     assert (bf16.name, bf16.device) == (plain.name, plain.device)
-    assert bf16.kernels._replace(dense=plain.kernels.dense) == plain.kernels
+    assert bf16.kernels._replace(gather=plain.kernels.gather) == plain.kernels
 
 
 # 1025 x 300 is large enough for memory that is used again.
 @pytest.mark.parametrize(("rows", "fan_in", "fan_out"), [(3, 5, 4), (1025, 300, 129)])
-def test_operands_are_rounded_and_nothing_else(plain, rows, fan_in, fan_out, rng):
+def test_a_layer_computes_in_the_dtype_of_its_input(plain, rows, fan_in, fan_out, rng):
     shapes = (rows, fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out)
     x, W, b, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     backend = plain.with_bf16()
+    xp = backend.xp
     with backend.scope():
-        here = [backend.put(array) for array in (x, W, b, dy)]
-        layer, kernel = Dense(here[1], here[2]), backend.kernels.dense
-        y, pullback = kernel(layer, here[0], xp=backend.xp)
-        dx, grads = pullback(here[3], need_dx=True)
-        none, again = pullback(here[3], need_dx=False)
-        found = [backend.get(array) for array in (y, dx, *grads)]
+        x16, W32, b32, dy32 = (backend.put(array) for array in (x, W, b, dy))
+        x16 = xp.astype(x16, xp.bfloat16)
+        y, pullback = backend.kernels.dense(Dense(W32, b32), x16, xp=xp)
+        dx, grads = pullback(dy32, need_dx=True)
+        none, again = pullback(dy32, need_dx=False)
+        arrays = (y, dx, *grads)
+        assert all(array.dtype == xp.bfloat16 for array in arrays)
+        found = [np.asarray(backend.get(array), np.float32) for array in arrays]
         assert none is None
         # A second call writes to memory of its own.
-        np.testing.assert_array_equal(backend.get(again.W), found[2])
-    expected, plain_pullback = dense(Dense(rounded(W), b), rounded(x), xp=np)
+        np.testing.assert_array_equal(np.asarray(backend.get(again.W), np.float32), found[2])
+        np.testing.assert_array_equal(backend.get(W32), W)
+    expected, plain_pullback = dense(Dense(rounded(W), rounded(b)), rounded(x), xp=np)
     expected_dx, expected_grads = plain_pullback(rounded(dy), need_dx=True)
-    for mine, exact in zip(found[:3], (expected, expected_dx, expected_grads.W), strict=True):
-        assert mine.dtype == np.float32
-        # torch rounds the result of a product once more.
-        np.testing.assert_allclose(mine, exact, rtol=EPS / 2, atol=EPS / 8 * np.abs(exact).max())
-    np.testing.assert_allclose(found[3], dy.sum(axis=0), rtol=1e-4, atol=1e-4)
-    assert grads.W.shape == W.shape
+    # Sums are in float32 and are rounded once, or twice where a bias is added.
+    for mine, exact in zip(found, (expected, expected_dx, *expected_grads), strict=True):
+        np.testing.assert_allclose(mine, exact, rtol=EPS, atol=EPS / 4 * np.abs(exact).max())
 
 
-def test_what_is_not_float32_takes_the_usual_products(plain, rng):
+def test_only_the_input_of_a_step_is_rounded_behind_its_scaling(plain, rng):
     backend = plain.with_bf16()
+    xp, gather = backend.xp, backend.kernels.gather
     with backend.scope():
-        x, W, b = (backend.put(rng.standard_normal(s)) for s in ((4, 3), (3, 2), (2,)))
-        y, _ = backend.kernels.dense(Dense(W, b), x, xp=backend.xp)
-        expected, _ = dense(Dense(W, b), x, xp=backend.xp)
-    np.testing.assert_allclose(backend.get(y), backend.get(expected), rtol=1e-12)
+        x = backend.put(rng.standard_normal((6, 3)).astype(np.float32))
+        scaling = Scaling(*(backend.put(np.full(3, v, np.float32)) for v in (1000.0, 0.5)))
+        found = gather(x, None, scaling, dtype=xp.float32, xp=xp)
+        assert found.dtype == xp.bfloat16
+        exact = (backend.get(x) - 1000) * np.float32(0.5)
+        np.testing.assert_array_equal(np.asarray(backend.get(found), np.float32), rounded(exact))
+        double = xp.astype(x, xp.float64)
+        assert gather(double, None, None, dtype=xp.float64, xp=xp).dtype == xp.float64
+
+
+@pytest.mark.parametrize("normalization", ["layer", "batch"])
+def test_moments_are_not_rounded(plain, normalization, rng):
+    width = 64
+    norm = Network((4, width, 2), normalization=normalization).blocks[0][1]
+    params = Norm(np.ones(width, np.float32), np.zeros(width, np.float32))
+    x = rounded(rng.standard_normal((256, width)) + 3.0)
+    backend = plain.with_bf16()
+    xp = backend.xp
+    how = Pass(xp, backend.kernels.dense, is_training=True)
+    with backend.scope():
+        x16 = xp.astype(backend.put(x), xp.bfloat16)
+        y, pullback, measured = norm(map_leaves(backend.put, params), x16, how)
+        dx, grads = pullback(xp.ones_like(y), need_dx=True)
+        assert (y.dtype, dx.dtype) == (xp.bfloat16, xp.bfloat16)
+        assert all(leaf.dtype == xp.float32 for leaf in leaves((grads, measured)))
+        moments = [backend.get(leaf) for leaf in leaves(measured)]
+    if normalization == "batch":
+        np.testing.assert_allclose(moments[0], x.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(moments[1], x.var(axis=0), rtol=1e-4)
 
 
 def test_gradients_agree_with_those_of_float32(plain, rng):

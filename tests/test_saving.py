@@ -28,9 +28,10 @@ from mlp_xp.losses import (
     Through,
     shares,
 )
-from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop
+from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.saving import SavingError, load_model, replacing, save_model
-from mlp_xp.schedules import Constant, Cosine, InvScaling, LinearWarmup, OneCycle
+from mlp_xp.saving._json import decode, encode
+from mlp_xp.schedules import Constant, Cosine, InvScaling, Linear, LinearWarmup, OneCycle
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
 CODES = np.arange(60) % 3
@@ -199,8 +200,11 @@ def test_held_out_data_of_the_caller_and_column_names_come_back(tmp_path):
     [
         *(("solver", rule) for rule in (SGD(0.5, False), Adam(), AdamW(), RMSprop(momentum=0.5))),
         *(("solver", rule) for rule in (Lion(), Muon(scale="original"), Adam(np.float64(0.5)))),
+        *(("solver", rule) for rule in (BetaLasso(beta=2.0), ByKind(), ByKind(Lion(), SGD(0.5)))),
+        ("solver", ByKind(vector=SGD(momentum=0.5), head=Muon(ns_steps=3), head_rate=0.5)),
         *(("learning_rate", rule) for rule in (Constant(), InvScaling(0.3), Cosine(0.2))),
         *(("learning_rate", rule) for rule in (OneCycle(0.2, 10, 100), LinearWarmup())),
+        *(("learning_rate", rule) for rule in (Linear(0.1), LinearWarmup(then=Linear()))),
         *(("loss", loss) for loss in (SoftmaxCrossEntropy(0.1), SoftmaxFocal(1.0))),
         ("hidden_layer_sizes", [7]),
         ("class_weight", "balanced"),
@@ -225,6 +229,14 @@ def test_parameters_of_a_classifier_come_back(name, value, tmp_path):
 )
 def test_losses_of_a_regressor_come_back(loss, tmp_path):
     assert_all_comes_back(regressor(np.abs(VALUES), loss=loss), tmp_path)
+
+
+@pytest.mark.parametrize("value", [[AdamW(), 3], (Muon(ns_steps=2), "sgd")])
+def test_objects_come_back_in_a_list_too(value):
+    form = json.loads(json.dumps(encode("solver", value, "solver")))
+    assert decode(form, "solver") == value
+    with pytest.raises(ValueError, match=r"dropout is '(AdamW|Muon)', not one of none"):
+        decode(form, "dropout")
 
 
 def test_numbers_of_numpy_become_plain_ones(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
-from mlp_xp.schedules import SCHEDULES, Cosine, InvScaling, LinearWarmup, OneCycle
+from mlp_xp.schedules import SCHEDULES, Cosine, InvScaling, Linear, LinearWarmup, OneCycle
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from mlp_xp.schedules import SCHEDULES, Cosine, InvScaling, LinearWarmup, OneCyc
     [
         (lambda: OneCycle(start_div=0.5), "start_div is 0.5"),
         (lambda: Cosine(final=2.0), "final is 2.0, and must be from 0 to 1"),
+        (lambda: Linear(final=-0.1), "final is -0.1, and must be from 0 to 1"),
         (lambda: LinearWarmup(fraction=-1.0), "fraction is -1.0"),
     ],
 )
@@ -42,6 +43,21 @@ def test_onecycle_is_torchs(torch):
     # torch ends the rise on step 0.3 * 20 - 1, counted from 0: 5 of 19.
     ours = [OneCycle(rise=5 / 19, final_div=25 * 1e4)(step, 20, 0) for step in range(20)]
     np.testing.assert_allclose(ours, factors, rtol=1e-12)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.25])
+def test_linear_is_torchs(final, torch):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    peer = torch.optim.lr_scheduler.LinearLR(
+        optimizer, start_factor=1.0, end_factor=final, total_iters=9
+    )
+    factors = []
+    for _ in range(10):
+        factors.append(peer.get_last_lr()[0])
+        optimizer.step()
+        peer.step()
+    ours = [Linear(final)(step, 10, 0) for step in range(10)]
+    np.testing.assert_allclose(ours, factors, atol=1e-12)
 
 
 def test_invscaling_is_scikit_learns():

@@ -36,7 +36,7 @@ def problem(dtype="float64"):
 
 def neutral_moments(network):
     """Give the running moments that a training starts from, NumPy arrays."""
-    widths = network.widths[1 : network.n_moments + 1]
+    widths = network.moment_widths
     return tuple(Moments(np.zeros(width), np.ones(width)) for width in widths)
 
 

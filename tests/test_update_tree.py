@@ -98,6 +98,45 @@ def test_an_update_compiles_once(name, rng):
     assert all(np.abs(a - b).max() > 0 for a, b in zip(new, params, strict=True))
 
 
+# --- low precision -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("l2", [None, 0.1])
+@pytest.mark.parametrize("name", RULES)
+def test_gradients_of_low_precision_are_brought_to_the_parameters(backend, name, l2, rng):
+    """As if they had come so; Muon's products are in the lower precision."""
+    params, steps = problem(rng)
+    rounded = [map_leaves(lambda leaf: leaf.astype("float32"), grads) for grads in steps]
+    exact = [map_leaves(lambda leaf: leaf.astype("float64"), grads) for grads in rounded]
+    for update in (update_tree, backend.kernels.update):
+        ours, penalties = run(backend, update, RULES[name], params, rounded, l2)
+        plain, expected = run(backend, update_tree, RULES[name], params, exact, l2)
+        low = l2 is not None or "muon" in name or name == "by kind"
+        tiny = 1e-4 if low else 4 * tolerance("float64", 7)
+        for mine, yours in zip(ours, plain, strict=True):
+            assert mine.dtype == "float64"
+            np.testing.assert_allclose(mine, yours, rtol=0, atol=tiny)
+        np.testing.assert_allclose(penalties, expected, rtol=tiny)
+
+
+def test_the_norm_of_low_precision_is_not_computed_in_it(backend, rng):
+    if backend.name not in ("torch", "jax"):
+        pytest.skip("no bfloat16")
+    xp = backend.xp
+    with backend.scope():
+        grads = tuple(
+            xp.astype(backend.put(rng.standard_normal(shape)), xp.bfloat16)
+            for shape in ((50, 40), (40,))
+        )
+        exact = [backend.get(g).astype("float64") for g in grads]
+        expected = np.sqrt(sum(np.sum(g * g) for g in exact))
+        clipped, norm = clip(grads, 1.0, xp=xp)
+        assert float(norm) == pytest.approx(expected, rel=1e-5)
+        for mine, plain in zip(clipped, exact, strict=True):
+            assert mine.dtype == xp.bfloat16
+            np.testing.assert_allclose(backend.get(mine), plain / expected, rtol=2**-8)
+
+
 # --- clipping ------------------------------------------------------------------------------------
 
 

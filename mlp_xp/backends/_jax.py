@@ -13,8 +13,8 @@ import numpy as np
 from mlp_xp import step
 from mlp_xp._typing import Array, DType, Namespace
 from mlp_xp.augmentation import View, look
-from mlp_xp.backends import _jax_bf16
 from mlp_xp.backends._base import Backend, BackendError, F
+from mlp_xp.backends._bf16 import rounded
 from mlp_xp.step import Kernels, Scaling
 
 __all__ = ["JaxBackend", "create"]
@@ -57,7 +57,7 @@ class JaxBackend(Backend):
 
     def with_bf16(self) -> JaxBackend:
         backend = JaxBackend(self.device)
-        backend.kernels = self.kernels._replace(dense=_jax_bf16.dense)
+        backend.kernels = self.kernels._replace(gather=rounded(self.kernels.gather))
         return backend
 
     def scope(self) -> contextlib.AbstractContextManager[object]:

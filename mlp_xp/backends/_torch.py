@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from mlp_xp._typing import Array
-from mlp_xp.backends import _torch_bf16, _torch_kernels
+from mlp_xp.backends import _torch_kernels
 from mlp_xp.backends._base import Backend, BackendError
+from mlp_xp.backends._bf16 import rounded
 from mlp_xp.step import Kernels
 
 __all__ = ["TorchBackend", "create"]
@@ -56,7 +57,7 @@ class TorchBackend(Backend):
 
     def with_bf16(self) -> TorchBackend:
         backend = TorchBackend(self.device)
-        backend.kernels = self.kernels._replace(dense=_torch_bf16.dense)
+        backend.kernels = self.kernels._replace(gather=rounded(self.kernels.gather))
         return backend
 
     def scope(self) -> contextlib.AbstractContextManager[object]:

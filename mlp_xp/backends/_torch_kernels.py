@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mlp_xp import layers, optimizers, step
+from mlp_xp import optimizers, step
 from mlp_xp._typing import DType, Namespace, Tree
 from mlp_xp.augmentation import View, look, pick_lines
 from mlp_xp.backends._torch_buffers import cast, empty
@@ -28,14 +28,17 @@ _NARROW = 32
 
 def dense(params: Dense, x: Any, *, xp: Namespace) -> tuple[Any, Callable[..., Any]]:
     """Do what `mlp_xp.layers.dense` does, the bias added by the product."""
-    W, b = params
-    if W.dtype not in _FLOATS or not W.dtype == b.dtype == x.dtype:
-        return layers.dense(params, x, xp=xp)
-    y = torch.addmm(b, x, W, out=empty(W, "y", (x.shape[0], W.shape[1]), W.dtype))
+    owner: Any
+    b: Any
+    owner, b = params
+    dtype = x.dtype
+    W, b = cast(owner, "W", owner, dtype), b.to(dtype)
+    y = torch.addmm(b, x, W, out=empty(owner, "y", (x.shape[0], W.shape[1]), dtype))
 
     def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
-        dx = torch.mm(dy, W.T, out=empty(W, "dx", tuple(x.shape), W.dtype)) if need_dx else None
-        dW = empty(W, "dW", tuple(W.shape), W.dtype)
+        dy = cast(owner, "dy", dy, dtype)
+        dx = torch.mm(dy, W.T, out=empty(owner, "dx", tuple(x.shape), dtype)) if need_dx else None
+        dW = empty(owner, "dW", tuple(W.shape), dtype)
         if W.shape[1] < _NARROW:
             dW.copy_(torch.mm(dy.T, x).T)
         else:
@@ -84,6 +87,8 @@ def _pick(owner: Any, pictures: Any, lines: Any, columns: Any, *, xp: Namespace)
 
 # --- the update ----------------------------------------------------------------------------------
 
+_FUSED = (SGD, Adam, AdamW)
+
 
 @functools.cache
 def _forever(device: torch.device) -> torch.Tensor:
@@ -106,6 +111,8 @@ def update_tree(
 ) -> Updated:
     """Do what `mlp_xp.optimizers.update_tree` does, all arrays in one pass over memory."""
     trees = [list(leaves(tree)) for tree in (params, grads, *slots)]
+    if type(optimizer) in _FUSED:
+        trees[1] = [cast(p, "g", g, p.dtype) for p, g in zip(*trees[:2], strict=True)]
     if not _accepts(optimizer, trees):
         return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
     ps, gs, *_ = trees
@@ -128,7 +135,7 @@ def update_tree(
 def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
     """Tell whether torch has a fused update, which takes no strides and checks little."""
     kind = type(optimizer)
-    if kind not in (SGD, Adam, AdamW) or len(trees) < 3:
+    if kind not in _FUSED or len(trees) < 3:
         return False
     name = "_fused_sgd_" if kind is SGD else "_fused_adam_"
     first = trees[0][0]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from mlp_xp.backends import BackendError
 from mlp_xp.cli import bench, evaluate, lab, machine, predict, train
+from mlp_xp.cli.deadline import process_began
 from mlp_xp.cli.options import Parser
 
 __all__ = ["main"]
@@ -27,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit status: 0; 2 for what the user can mend, with one line on stderr; 130 after Ctrl-C.
     """
+    # A process that does nothing else began with this command.
+    began = process_began() if argv is None else time.perf_counter()
     try:
-        args = _parser().parse_args(argv)
+        args = _parser().parse_args(argv, argparse.Namespace(began=began))
         status: int = args.run(args)
         sys.stdout.flush()
         return status

@@ -1,4 +1,4 @@
-"""``mlp-xp data`` and ``mlp-xp backends``: what there is on this machine."""
+"""``mlp-xp data``, ``recipes`` and ``backends``: what there is on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Any
 
 from mlp_xp.backends import BACKENDS, get_backend, installed
 from mlp_xp.cli.options import command, describe
+from mlp_xp.cli.settings import read
 from mlp_xp.datasets import LOADERS, locate
+from mlp_xp.recipes import names
 
 __all__ = ["add_to"]
 
@@ -31,13 +33,14 @@ _DEVICES = {
 
 
 def add_to(commands: Any) -> None:
-    """Add the two commands to the parser."""
+    """Add the three commands to the parser."""
     parser = command(commands, "data", run_data, "say which data sets are here", _DATA_EXAMPLES)
-    names = list(LOADERS)
-    parser.add_argument("name", nargs="?", choices=names, metavar="NAME", help=", ".join(names))
+    known = list(LOADERS)
+    parser.add_argument("name", nargs="?", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument(
-        "--fetch", choices=names, metavar="NAME", help="find or fetch it, decode it"
+        "--fetch", choices=known, metavar="NAME", help="find or fetch it, decode it"
     )
+    command(commands, "recipes", run_recipes, "list the recipes of train", "  mlp-xp recipes")
     command(commands, "backends", run_backends, "list libraries and devices", "  mlp-xp backends")
 
 
@@ -57,6 +60,13 @@ def run_data(args: argparse.Namespace) -> int:
         files = place.iterdir() if place.is_dir() else [place]
         size = sum(file.stat().st_size for file in files if file.is_file())
         print(f"{name:13}  {size / 1e6:6.1f} MB  {place}")
+    return 0
+
+
+def run_recipes(args: argparse.Namespace) -> int:
+    """Print a line for each recipe."""
+    for name in names():
+        print(f"{name:13}  {read(name).description}")
     return 0
 
 

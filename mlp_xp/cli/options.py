@@ -38,13 +38,14 @@ def command(
     return parser
 
 
-def add_backend(parser: argparse.ArgumentParser, default: str = "auto") -> None:
-    """Add the options that say where to compute."""
+def add_backend(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
+    """Add the options that say where to compute; without a default, a recipe says it."""
     parser.add_argument(
         "--backend",
         choices=["auto", *BACKENDS],
         default=default,
-        help="library to compute with; auto takes CUDA where it works, else NumPy (%(default)s)",
+        help="library to compute with; auto takes CUDA where it works, else NumPy "
+        f"({default or 'auto'})",
     )
     parser.add_argument("--device", help="e.g. cpu, cuda:1 or mps (the library's default)")
 

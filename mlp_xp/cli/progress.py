@@ -43,20 +43,25 @@ class Watch(Callback):
 
 
 @contextlib.contextmanager
-def display(n_epochs: int, n_images: int) -> Iterator[Display]:
-    """Show a progress bar where stdout is a terminal, else print a line an epoch."""
+def display(n_epochs: int, n_images: int, end: float | None = None) -> Iterator[Display]:
+    """Show a progress bar where stdout is a terminal, else print a line an epoch.
+
+    Where there is an ``end``, of `time.perf_counter`, the time left is that until then, and the
+    epochs are as many as there will be.
+    """
     start = time.perf_counter()
-    facts = _facts(n_epochs, start)
+    of = f"/{n_epochs}" if end is None else ""
+    facts = _facts(n_epochs, start, end)
     if not sys.stdout.isatty():
-        width = len(str(n_epochs))
+        width = len(str(n_epochs)) if end is None else 0
         yield Display(
             lambda *_: None,
-            lambda row: print(f"epoch {row.epoch:{width}}/{n_epochs}  {facts(row)}", flush=True),
+            lambda row: print(f"epoch {row.epoch:{width}}{of}  {facts(row)}", flush=True),
         )
         return
     rich = optional("rich.progress")
     columns = (
-        "{task.fields[epoch]}/" + str(n_epochs),
+        "{task.fields[epoch]}" + of,
         rich.BarColumn(bar_width=None),
         "{task.fields[facts]}",
     )
@@ -65,10 +70,13 @@ def display(n_epochs: int, n_images: int) -> Iterator[Display]:
         epoch = 1
 
         def after_step(done: int, n_steps: int) -> None:
-            completed, total = (epoch - 1) * n_steps + done, n_epochs * n_steps
+            seconds = time.perf_counter() - start
+            completed: float = (epoch - 1) * n_steps + done
+            total: float = n_epochs * n_steps
+            if end is not None:
+                completed, total = seconds, end - start
             bar.update(task, completed=completed, total=total, epoch=epoch)
             if epoch == 1:  # Loss and accuracy are known when it ends; the pace is known at once.
-                seconds = time.perf_counter() - start
                 pace = f"{n_images * done / n_steps / seconds:,.0f} images/s"
                 bar.update(task, facts=f"{pace}  {_left(seconds / completed * total - seconds)}")
 
@@ -81,14 +89,15 @@ def display(n_epochs: int, n_images: int) -> Iterator[Display]:
 
 
 def _left(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
     return f"{minutes}:{seconds:02} left"
 
 
-def _facts(n_epochs: int, start: float) -> Callable[[Record], str]:
+def _facts(n_epochs: int, start: float, end: float | None) -> Callable[[Record], str]:
     # On a terminal of 80 columns there must be room left for the bar.
     def facts(row: Record) -> str:
-        per_epoch = (time.perf_counter() - start) / row.epoch
+        now = time.perf_counter()
+        left = (now - start) / row.epoch * (n_epochs - row.epoch) if end is None else end - now
         accuracy, validation = row.accuracy, row.validation_score
         return "  ".join(
             [
@@ -96,7 +105,7 @@ def _facts(n_epochs: int, start: float) -> Callable[[Record], str]:
                 *([] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]),
                 *([] if validation is None else [f"val {100 * validation:.1f} %"]),
                 f"{row.n_samples / row.seconds:,.0f} images/s",
-                _left(per_epoch * (n_epochs - row.epoch)),
+                _left(left),
             ]
         )
 

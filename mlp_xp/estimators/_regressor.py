@@ -42,16 +42,16 @@ class MLPRegressor(RegressorMixin, Prediction):  # type: ignore[misc]
         A name of `mlp_xp.layers.ACTIVATIONS`: "identity", "logistic", "tanh", "relu", "leaky_relu",
         "elu", "gelu", "silu", "softplus"; or ``f(x, *, xp)`` that gives the output and its
         pullback, which is compared with a finite difference at the first fit.
-    solver : {"sgd", "adam", "adamw", "rmsprop", "lion", "muon", "lbfgs"} or a rule of \
-`mlp_xp.optimizers`, default="adam"
+    solver : {"sgd", "adam", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs"} or a \
+rule of `mlp_xp.optimizers`, default="adam"
         A string takes its settings from the parameters below, e.g. `beta_1`; an object such as
         ``AdamW(weight_decay=0.05)`` brings its own. "lbfgs" is SciPy's.
     alpha : float of at least 0, default=0.0001
         Strength of the L2 penalty on the weights, divided by the samples of a batch.
     batch_size : int or "auto", default="auto"
         "auto" is ``min(200, n_samples)``. "lbfgs" takes all samples.
-    learning_rate : {"constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle"} or a \
-schedule of `mlp_xp.schedules`, default="constant"
+    learning_rate : {"constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", \
+"linear"} or a schedule of `mlp_xp.schedules`, default="constant"
         What multiplies `learning_rate_init` at each step, for every solver but "lbfgs". "adaptive"
         divides it by 5 whenever nothing has improved for `n_iter_no_change` epochs.
     learning_rate_init : float above 0, default=0.001
@@ -127,6 +127,12 @@ default="auto"
     placement : {"auto", "resident", "streamed"}, default="auto"
         Whether the data lie on the device as a whole or arrive batch by batch; by default what
         fits is resident. Sparse data are streamed, and dense a batch at a time.
+    max_time : float above 0 or None, default=None
+        Seconds that a `fit` may take, validation and preparation included. The learning-rate
+        schedule then follows the share of the time that has passed, or of `max_iter` if that is
+        larger, and the last epoch ends in the middle where it must. Such a fit depends on the
+        clock, so that `random_state` cannot repeat it. `partial_fit` pays no heed to it; "lbfgs"
+        ends behind the last iteration that should fit.
     augmentation : object or list of objects of `mlp_xp.augmentation`, or None, default=None
         What is done to the pictures of each training batch, e.g. ``[Flip((3, 32, 32)),
         Shift((3, 32, 32), pixels=4)]``: the geometric ones in their order, then the others. Not for
@@ -229,6 +235,7 @@ default="auto"
         precision: str = "auto",
         input_scaling: str | None = None,
         placement: str = "auto",
+        max_time: float | None = None,
         augmentation: Any = None,
         tta: Any = None,
     ) -> None:

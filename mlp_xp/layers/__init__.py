@@ -27,6 +27,7 @@ from mlp_xp.layers._activations import (
     softplus,
     tanh,
 )
+from mlp_xp.layers._block_dense import Arrangement, block_dense
 from mlp_xp.layers._dense import (
     Dense,
     DensePullback,
@@ -50,6 +51,7 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "ActivationPullback",
+    "Arrangement",
     "Dense",
     "DensePullback",
     "Moments",
@@ -57,6 +59,7 @@ __all__ = [
     "NormPullback",
     "apply_norm",
     "batch_norm",
+    "block_dense",
     "dense",
     "dropout",
     "elu",

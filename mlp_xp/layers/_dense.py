@@ -35,7 +35,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
     params : Dense
         ``W : (fan_in, fan_out)`` and ``b : (fan_out,)``, real floating.
     x : (batch, fan_in)
-        Of the dtype of the parameters.
+        Products are done, and results given, in its dtype.
     xp : namespace
         The arrays' namespace.
 
@@ -61,11 +61,13 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
     >>> dx, grads.b
     (array([[3., 3.]]), array([1., 1., 1.]))
     """
-    W, b = params
+    W = xp.astype(params.W, x.dtype, copy=False)
+    b = xp.astype(params.b, x.dtype, copy=False)
     y = x @ W
     y += b
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
+        dy = xp.astype(dy, x.dtype, copy=False)
         dx = dy @ W.T if need_dx else None
         return dx, Dense(x.T @ dy, xp.sum(dy, axis=0))
 

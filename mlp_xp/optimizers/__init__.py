@@ -10,6 +10,8 @@ The old parameters, gradients and slots are donated: `update` may write to them.
 
 from mlp_xp.optimizers._adam import Adam, AdamW
 from mlp_xp.optimizers._base import Kind, Optimizer
+from mlp_xp.optimizers._beta_lasso import BetaLasso
+from mlp_xp.optimizers._by_kind import ByKind, family
 from mlp_xp.optimizers._lion import Lion
 from mlp_xp.optimizers._muon import Muon
 from mlp_xp.optimizers._rmsprop import RMSprop
@@ -22,6 +24,8 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "BetaLasso",
+    "ByKind",
     "Kind",
     "Lion",
     "Muon",
@@ -30,17 +34,19 @@ __all__ = [
     "Updated",
     "averaged",
     "clip",
+    "family",
     "init_slots",
     "kinds",
     "update_tree",
 ]
 
-OPTIMIZERS: dict[str, type[SGD | Adam | RMSprop | Lion | Muon]] = {
+OPTIMIZERS: dict[str, type[SGD | Adam | RMSprop | Lion | Muon | BetaLasso]] = {
     "sgd": SGD,
     "adam": Adam,
     "adamw": AdamW,
     "rmsprop": RMSprop,
     "lion": Lion,
     "muon": Muon,
+    "beta_lasso": BetaLasso,
 }
-RULES = tuple(OPTIMIZERS.values())
+RULES = (*OPTIMIZERS.values(), ByKind)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from mlp_xp._typing import Array, Namespace
 
-__all__ = ["Kind", "Optimizer", "Slots", "check_at_least_0", "check_decay"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Optimizer",
+    "Slots",
+    "check_at_least_0",
+    "check_decay",
+    "low_precision",
+]
 
 Slots: TypeAlias = tuple[Array, ...]
 
-# What an array of parameters is: the output layer's matrix, another matrix, or a vector (a bias, a
-# gain). Rules that orthogonalise or decay treat them differently.
+# What an array of parameters is: the output layer's matrix, another matrix or stack of matrices, or
+# a vector (a bias, a gain). Rules that orthogonalise or decay treat them differently.
 Kind: TypeAlias = Literal["matrix", "vector", "head"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Optimizer(Protocol):
@@ -34,6 +43,15 @@ class Optimizer(Protocol):
     ) -> tuple[Array, Slots]:
         """Give the new parameter and slots; all but ``coefs`` are donated."""
         ...
+
+
+def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
+    """Give the kinds whose gradients a rule takes in a lower precision than the parameters'.
+
+    Most rules take none; those that do say so in an attribute of this name.
+    """
+    kinds: tuple[Kind, ...] = getattr(optimizer, "low_precision", ())
+    return kinds
 
 
 def check_decay(name: str, value: float) -> None:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import cache
+from typing import ClassVar, Literal, TypeAlias
+
+from array_api_compat import device
 
 from mlp_xp._typing import Array, Namespace
 from mlp_xp.optimizers._adam import AdamW
 from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
 
 __all__ = ["Muon"]
+
+# The numbers a, b and c of a x + b x^3 + c x^5.
+Quintic: TypeAlias = tuple[float, float, float]
+
+_JORDAN: Quintic = (3.4445, -4.7750, 2.0315)
+# How far the minimax polynomials may leave singular values from 1.
+_SPREAD = 0.25
+# Each polynomial is made for an interval longer by so much, as rounding to 8 bits leads out of it.
+_ROOM = 1.01
+# Added to norms, so that a gradient of zeros stays one.
+_TINY = 1e-7
 
 
 @dataclass(frozen=True)
@@ -24,16 +38,24 @@ class Muon:
 
     .. math:: W \leftarrow (1 - \eta \lambda)\, W - \eta\, s\, U V^\top,
 
-    where :math:`U V^\top` comes from a few Newton-Schulz steps, which leave its singular values
-    between about 0.7 and 1.2, tiny ones aside. Vectors and the output layer follow AdamW at the
+    where :math:`U V^\top` comes from a few Newton-Schulz steps, products alone, which leave its
+    singular values about 1, tiny ones aside. Vectors and the output layer follow AdamW at the
     learning rate :math:`\eta` times ``adam_rate``.
+
+    A stack of matrices, ``(blocks, fan_in, fan_out)``, is so many matrices, each for itself.
 
     Parameters
     ----------
     momentum : float in [0, 1), default=0.95
     nesterov : bool, default=True
-    ns_steps : int of at least 1, default=5
+    ns_steps : int of at least 1, default=4
         Newton-Schulz steps.
+    ns_polynomial : {"minimax", "jordan"}, default="minimax"
+        What a step does to singular values. The first takes the best polynomials there are for
+        ``ns_steps`` steps: 3, 4 or 5 of them bring to between 0.75 and 1.25 all singular values
+        above 1/90, 1/380 or 1/1600 of the largest, or what bounds that. In bfloat16 more than 4
+        amplify what was rounded. The second is the polynomial of Jordan, which is the same at
+        each step, best with 5: between 0.68 and 1.2 come those above 1/600 of the Frobenius norm.
     weight_decay : float of at least 0, default=0
         On matrices, the output layer's too; vectors do not decay.
     scale : {"match_rms_adamw", "original"}, default="match_rms_adamw"
@@ -48,15 +70,19 @@ class Muon:
 
     Notes
     -----
-    For each matrix the Newton-Schulz steps cost about ``ns_steps * min(shape) / batch_size`` times
-    what its other products in a training step cost. Large batches pay for Muon, small ones do not.
-    A hidden matrix needs one slot, everything else two; its second one stays zero.
+    For a square matrix the Newton-Schulz steps cost about ``ns_steps * width / batch_size`` times
+    what its other products in a training step cost, for a long one about half of that. Large
+    batches pay for Muon, small ones do not.
+
+    The products are in the dtype that the gradient comes in, e.g. bfloat16; all else is in that of
+    the parameters. A hidden matrix needs one slot, everything else two; its second one stays zero.
 
     References
     ----------
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024),
     https://kellerjordan.github.io/posts/muon/; Liu et al., "Muon is scalable for LLM training"
-    (2025), arXiv:2502.16982, for ``"match_rms_adamw"``.
+    (2025), arXiv:2502.16982, for ``"match_rms_adamw"``; Amsel et al., "The Polar Express" (2025),
+    arXiv:2505.16932, for ``"minimax"``.
 
     Examples
     --------
@@ -67,20 +93,22 @@ class Muon:
     >>> W, dW = xp.zeros((2, 2)), xp.asarray([[3.0, 0.0], [0.0, -1e-2]])
     >>> W, _ = rule.update(W, dW, (xp.zeros((2, 2)), xp.zeros((2, 2))), coefs, xp=xp)
     >>> xp.round(W, 1)
-    array([[-0.7,  0. ],
-           [ 0. ,  1.2]])
+    array([[-1.2,  0. ],
+           [ 0. ,  0.9]])
     """
 
     momentum: float = 0.95
     nesterov: bool = True
-    ns_steps: int = 5
+    ns_steps: int = 4
     weight_decay: float = 0.0
     scale: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
     adam_rate: float = 1.0
     beta_1: float = 0.9
     beta_2: float = 0.95
     epsilon: float = 1e-8
+    ns_polynomial: Literal["minimax", "jordan"] = "minimax"
     n_slots: ClassVar[int] = 2
+    low_precision: ClassVar[tuple[Kind, ...]] = ("matrix",)
 
     def __post_init__(self) -> None:
         check_decay("momentum", self.momentum)
@@ -91,6 +119,10 @@ class Muon:
         if self.scale not in ("match_rms_adamw", "original"):
             raise ValueError(
                 f"scale is {self.scale!r}, and must be 'match_rms_adamw' or 'original'."
+            )
+        if self.ns_polynomial not in ("minimax", "jordan"):
+            raise ValueError(
+                f"ns_polynomial is {self.ns_polynomial!r}, and must be 'minimax' or 'jordan'."
             )
         check_at_least_0("adam_rate", self.adam_rate)
         self._adamw  # noqa: B018 - checks its own settings.
@@ -118,13 +150,23 @@ class Muon:
         if kind != "matrix":
             return self._adamw.update(p, g, slots, coefs[2:], kind=kind, xp=xp)
         velocity, unused = slots
-        velocity *= self.momentum
-        g *= 1.0 - self.momentum
-        velocity += g
-        if self.nesterov:
-            g += self.momentum * velocity
-        move = _orthogonal(g if self.nesterov else velocity, self.ns_steps, xp=xp)
-        move *= self._factor(*p.shape) * coefs[0]
+        dtype = g.dtype
+        g = xp.astype(g, p.dtype, copy=False)
+        if self.nesterov and self.momentum:
+            # D is divided by the momentum: its length does not matter, and it takes fewer passes.
+            g *= (1.0 - self.momentum) / self.momentum
+            velocity += g
+            velocity *= self.momentum
+            g += velocity
+            D = g
+        else:
+            velocity *= self.momentum
+            g *= 1.0 - self.momentum
+            velocity += g
+            D = velocity
+        D = xp.astype(D, dtype, copy=False)
+        move = xp.astype(self._orthogonal(D, xp=xp), p.dtype, copy=False)
+        move *= self._factor(*p.shape[-2:]) * coefs[0]
         if self.weight_decay:
             p *= coefs[1]
         p -= move
@@ -135,27 +177,146 @@ class Muon:
             return math.sqrt(max(1.0, fan_out / fan_in))
         return 0.2 * math.sqrt(max(fan_in, fan_out))
 
+    def _orthogonal(self, D: Array, *, xp: Namespace) -> Array:
+        is_minimax = self.ns_polynomial == "minimax"
+        polynomials = _minimax(self.ns_steps) if is_minimax else (_JORDAN,) * self.ns_steps
+        return _orthogonal(D, polynomials, is_tight=is_minimax, xp=xp)
 
-def _orthogonal(D: Array, steps: int, *, xp: Namespace) -> Array:
-    """Bring all singular values of a matrix near 1, with products alone.
 
-    Each step sends a singular value s to a s + b s^3 + c s^5. The numbers are Jordan's: they raise
-    small values as fast as can be, and let large ones hover about 1 rather than converge to it.
+def _orthogonal(
+    D: Array, polynomials: tuple[Quintic, ...], *, is_tight: bool, xp: Namespace
+) -> Array:
+    """Bring all singular values of matrices, (..., rows, columns), near 1, with products alone.
+
+    Each step sends a singular value s to a s + b s^3 + c s^5: X becomes P X with P = a I + b G +
+    c G^2, where G = X X^T is the Gram matrix. All of these commute, so that the next G is P G P:
+    several steps need only small products, P by P, and one large one at their end. What was rounded
+    in G grows from step to step, which is why it is computed anew after a few.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
+    rows, columns = D.shape[-2:]
     # The Gram matrix is square in the rows of X: let them be the shorter side.
-    rows, columns = D.shape
-    X = D.T if rows > columns else D
-    flat = xp.reshape(D, (-1,))
-    # No singular value is above the Frobenius norm. The summand keeps a zero matrix at zero.
-    X = X / (xp.sqrt(xp.vecdot(flat, flat)) + 1e-7)
-    for _ in range(steps):
-        gram = X @ X.T
-        polynomial = gram @ gram
-        polynomial *= c
-        gram *= b
-        polynomial += gram
-        change = polynomial @ X
-        X *= a
-        X += change
-    return X.T if rows > columns else X
+    X = xp.matrix_transpose(D) if rows > columns else D
+    width = min(rows, columns)
+    eye = xp.eye(width, dtype=D.dtype, device=device(D))
+    n = 1  # Steps for each Gram matrix; for one that is as large as X it saves nothing.
+    if 2 * max(rows, columns) > 3 * width:
+        n = 2 if xp.finfo(D.dtype).eps > 1e-3 else 4
+    for start in range(0, len(polynomials), n):
+        gram = X @ xp.matrix_transpose(X)
+        square: Array | None = None
+        factor: Array | None = None
+        if start == 0:
+            gram, square, factor = _normalised(gram, eye, is_tight=is_tight, xp=xp)
+        P = total = eye
+        for i, (a, b, c) in enumerate(polynomials[start : start + n]):
+            if i > 0:
+                gram = P @ gram @ P
+            P = gram @ gram if square is None else square
+            square = None
+            P *= c
+            P += b * gram
+            P += a * eye
+            total = P if i == 0 else P @ total
+        if factor is not None:
+            total *= factor
+        X = total @ X
+    return xp.matrix_transpose(X) if rows > columns else X
+
+
+def _normalised(
+    gram: Array, eye: Array, *, is_tight: bool, xp: Namespace
+) -> tuple[Array, Array, Array]:
+    r"""Divide Gram matrices by a bound on their eigenvalues; also give the squares of the results.
+
+    What is called the factor is what divides X, :math:`1 / \sqrt{\text{bound}}`. The trace is the
+    squared Frobenius norm of X. A tighter bound is :math:`\lVert G^2 \rVert_F^{1/2}`, the eighth
+    root of the sum of the eighth powers of singular values, squared: it is at most
+    :math:`\text{rank}^{1/4}` times the largest eigenvalue, and needs no other product.
+    """
+    wide = xp.result_type(gram.dtype, xp.float32)
+
+    def total(terms: Array) -> Array:
+        return xp.sum(terms, axis=(-2, -1), dtype=wide, keepdims=True)
+
+    bound = xp.astype(total(gram * eye) + _TINY**2, gram.dtype, copy=False)
+    gram /= bound
+    square = gram @ gram
+    if is_tight:
+        # The eigenvalues add up to 1: the fourth powers can be added without fear.
+        root = xp.astype(xp.sqrt(xp.sqrt(total(square * square))) + _TINY, gram.dtype, copy=False)
+        gram /= root
+        square /= root
+        square /= root
+        bound = bound * root
+    return gram, square, 1.0 / xp.sqrt(bound)
+
+
+# --- polynomials ---------------------------------------------------------------------------------
+
+
+@cache
+def _minimax(n_steps: int) -> tuple[Quintic, ...]:
+    """Give the polynomials that bring the widest range of singular values to 1, up to `_SPREAD`.
+
+    Each is the best for the interval that the one before it leads to, and so their composition is
+    the best of all; see Amsel et al. (2025).
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers._muon import _minimax
+    >>> for polynomial in _minimax(3):
+    ...     print(*(round(number, 3) for number in polynomial))
+    7.979 -22.792 16.495
+    3.564 -2.618 0.509
+    2.593 -1.891 0.43
+    """
+    # The range is found by bisection of its logarithm.
+    low, high = -4.0 * n_steps, -0.1
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _composed(math.exp(middle), n_steps)[1] < 1.0 - _SPREAD:
+            low = middle
+        else:
+            high = middle
+    return _composed(math.exp(high), n_steps)[0]
+
+
+def _composed(low: float, n_steps: int) -> tuple[tuple[Quintic, ...], float]:
+    """Give polynomials for the singular values from ``low`` to 1, and the least that they give."""
+    high = 1.0
+    polynomials = []
+    for _ in range(n_steps):
+        polynomials.append(_best_quintic(low, high * _ROOM))
+        low = _value(polynomials[-1], low)
+        high = 2.0 - low
+    return tuple(polynomials), low
+
+
+def _value(polynomial: Quintic, x: float) -> float:
+    a, b, c = polynomial
+    return x * (a + x * x * (b + x * x * c))
+
+
+def _best_quintic(low: float, high: float) -> Quintic:
+    """Give the odd quintic nearest to 1 on an interval, by Remez' exchange.
+
+    It is as far below 1 at ``low`` and at its valley as it is above 1 at its peak and at ``high``.
+    That it is equal at two points is one linear equation for a, b and c, and two such equations
+    leave one direction: a vector product.
+    """
+    peak, valley = (3.0 * low + high) / 4.0, (low + 3.0 * high) / 4.0
+    for _ in range(30):
+        (a0, a1, a2), (b0, b1, b2) = _equal_at(low, valley), _equal_at(peak, high)
+        a, b, c = a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0
+        scale = 2.0 / (_value((a, b, c), low) + _value((a, b, c), high))
+        a, b, c = a * scale, b * scale, c * scale
+        # Where the derivative, a + 3 b x^2 + 5 c x^4, is 0.
+        root = math.sqrt(9.0 * b * b - 20.0 * a * c)
+        peak = math.sqrt((-3.0 * b - root) / (10.0 * c))
+        valley = math.sqrt((-3.0 * b + root) / (10.0 * c))
+    return a, b, c
+
+
+def _equal_at(x: float, y: float) -> tuple[float, float, float]:
+    """Give what a, b and c are multiplied by in (f(y) - f(x)) / (y - x), which is to be 0."""
+    return 1.0, x * x + x * y + y * y, x**4 + x**3 * y + x * x * y * y + x * y**3 + y**4

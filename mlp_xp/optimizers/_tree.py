@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from mlp_xp._typing import Array, Namespace, Tree
-from mlp_xp.optimizers._base import Kind, Optimizer, Slots
+from mlp_xp.optimizers._base import Kind, Optimizer, Slots, low_precision
 from mlp_xp.tree import leaves, map_leaves, rebuild
 
 __all__ = ["Updated", "averaged", "clip", "init_slots", "kinds", "update_tree"]
@@ -27,6 +27,8 @@ def init_slots(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> tuple[Tr
 
 def kinds(params: Tree) -> list[Kind]:
     """Tell what each leaf is; the last matrix of the tree is the head.
+
+    A stack of matrices, of three axes, is a matrix.
 
     Examples
     --------
@@ -59,6 +61,8 @@ def update_tree(
     ----------
     optimizer : Optimizer
     params, grads : trees of arrays of one structure; donated
+        Gradients in a lower precision than the parameters' are brought to theirs, unless the rule
+        takes them as they are.
     slots : tuple of such trees, `optimizer.n_slots` of them; donated
     coefs : tuple of 0-d arrays
         What `optimizer.coefficients` gave for this step.
@@ -84,11 +88,17 @@ def update_tree(
     new_params = []
     new_slots = []
     trees = (params, grads, *slots)
+    takes_low_precision = low_precision(optimizer)
     for kind, p, g, *old in zip(kinds(params), *map(leaves, trees), strict=True):
         if l2 is not None and kind != "vector":
             flat = xp.reshape(p, (-1,))
             penalty = penalty + 0.5 * l2 * xp.vecdot(flat, flat)
-            g += l2 * p
+            if g.dtype == p.dtype:
+                g += l2 * p
+            else:
+                g = xp.astype(g + l2 * p, g.dtype)
+        if g.dtype != p.dtype and kind not in takes_low_precision:
+            g = xp.astype(g, p.dtype)
         new, kept = optimizer.update(p, g, tuple(old), coefs, kind=kind, xp=xp)
         new_params.append(new)
         new_slots.append(kept)
@@ -108,6 +118,7 @@ def clip(grads: Tree, max_norm: float, *, xp: Namespace) -> tuple[Tree, Array]:
     Parameters
     ----------
     grads : tree of arrays; donated
+        In low precision too; sums are in float32 at least.
     max_norm : float above 0
         The :math:`c` above.
     xp : namespace
@@ -133,12 +144,15 @@ def clip(grads: Tree, max_norm: float, *, xp: Namespace) -> tuple[Tree, Array]:
     """
     if not 0.0 < max_norm < math.inf:
         raise ValueError(f"max_norm is {max_norm!r}, and must be above 0 and finite.")
-    flat = [xp.reshape(g, (-1,)) for g in leaves(grads)]
+    dtype = xp.result_type(xp.float32, *(g.dtype for g in leaves(grads)))
+    flat = [xp.astype(xp.reshape(g, (-1,)), dtype, copy=False) for g in leaves(grads)]
     norm = xp.sqrt(sum(xp.vecdot(g, g) for g in flat))
     # The larger of both is never 0, and a maximum, unlike a comparison, lets NaN through.
     factor = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
 
     def scaled(g: Array) -> Array:
+        if g.dtype != dtype:
+            return xp.astype(g * factor, g.dtype)
         g *= factor
         return g
 

@@ -12,9 +12,10 @@ from mlp_xp._optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.saving._arrays import dump_arrays, load_arrays, sha256, shapes
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, blamed_on, read_json, replacing
+from mlp_xp.saving._json import encode
 from mlp_xp.saving._spec import ESTIMATORS, check_rebuilt, check_version, describe, rebuild
 
-__all__ = ["SavingError", "load_model", "read_json", "replacing", "save_model"]
+__all__ = ["SavingError", "encode", "load_model", "read_json", "replacing", "save_model"]
 
 
 def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLike[str]) -> None:

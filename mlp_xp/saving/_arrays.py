@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from itertools import pairwise, starmap
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from mlp_xp._optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.layers import Dense, Moments, Norm
-from mlp_xp.network import Network
+from mlp_xp.network import Network, denses, draw_params, init_moments, norms
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.step import Scaling
 
@@ -45,12 +45,17 @@ def _by_tensor(entries: dict[str, Any]) -> dict[str, Any]:
 
 def shapes(network: Network, scaled: bool) -> dict[str, Any]:
     """Give the entries that there must be, with a shape for each array."""
-    widths, hidden = network.widths, network.widths[1:-1]
+    # One number, repeated without memory, stands for random ones.
+    params = draw_params(network, lambda low, high, shape: np.broadcast_to(low, shape))
+
+    def shape(entry: Any) -> Any:
+        return type(entry)(*map(np.shape, entry))
+
     return _entries(
-        [Dense._make([pair, pair[1:]]) for pair in pairwise(widths)],
-        [Norm._make([(n,), (n,)]) for n in hidden if network.normalization is not None],
-        [Moments._make([(n,), (n,)]) for n in hidden[: network.n_moments]],
-        Scaling._make([widths[:1], widths[:1]]) if scaled else None,
+        map(shape, denses(params)),
+        map(shape, norms(params)),
+        map(shape, init_moments(network)),
+        Scaling._make([network.sizes[:1]] * 2) if scaled else None,
     )
 
 

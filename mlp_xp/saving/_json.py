@@ -2,37 +2,19 @@
 
 JSON has no infinity, tuple, or number as a key: ``{"float": "inf"}``, ``{"tuple": [...]}`` and
 ``{"items": [[key, value], ...]}`` stand for them, and ``{"class": "SGD", "momentum": 0.9}`` for an
-object of this library. No other object has a form, so that reading one runs nobody else's code.
+object of `mlp_xp.objects`, alone or in a list.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
-from mlp_xp.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
-from mlp_xp.optimizers import RULES
+from mlp_xp.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
-from mlp_xp.schedules import SCHEDULES
-
-_LOSSES = (*chain(*CLASSIFICATION_LOSSES.values()), *REGRESSION_LOSSES.values(), Through)
-# Which objects have a JSON form, by the parameter, or field of another object, that they stand in.
-_OBJECTS: dict[str | None, dict[str, Any]] = {
-    place: {kind.__name__: kind for kind in kinds}
-    for place, kinds in {
-        "solver": RULES,
-        "learning_rate": SCHEDULES.values(),
-        "then": SCHEDULES.values(),
-        "loss": _LOSSES,
-        "augmentation": AUGMENTATIONS,
-        "tta": VIEWS,
-    }.items()
-}
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
@@ -46,7 +28,7 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
     place : str, optional
         The parameter or field that it stands in.
     """
-    if type(value) in _OBJECTS.get(place, {}).values():
+    if type(value) in OBJECTS.get(place, {}).values():
         fields = dataclasses.fields(value)
         settings = {f.name: encode(what, getattr(value, f.name), f.name) for f in fields}
         return {"class": type(value).__name__, **settings}
@@ -66,7 +48,7 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
         "leave it out with set_params(scoring=None)"
         if what == "scoring"
         else "use a string, a number, or an object of mlp_xp.optimizers, mlp_xp.schedules, "
-        "mlp_xp.losses or mlp_xp.augmentation"
+        "mlp_xp.losses, mlp_xp.hidden or mlp_xp.augmentation"
     )
     raise SavingError(
         f"{what} is {value!r}, which has no JSON form: {cure}, or keep it with pickle or joblib"
@@ -80,7 +62,7 @@ def decode(value: Any, place: str | None = None) -> Any:
     if not isinstance(value, dict):
         return value
     if "class" in value:
-        return _decode_object(value, place)
+        return make(value, place, decode)
     [(form, content)] = value.items()
     if form == "tuple":
         return tuple(decode(item, place) for item in content)
@@ -88,26 +70,6 @@ def decode(value: Any, place: str | None = None) -> Any:
         return {decode(key): decode(item) for key, item in content}
     expect(form == "float" and content in ("inf", "-inf", "nan"), f"{value!r} has no meaning")
     return float(content)
-
-
-def _decode_object(value: dict[str, Any], place: str | None) -> Any:
-    kinds = _OBJECTS.get(place, {})
-    name = value["class"]
-    expect(name in kinds, f"{place} is {name!r}, not one of {', '.join(kinds) or 'none'}")
-    settings = {key: decode(item, key) for key, item in value.items() if key != "class"}
-    for field in dataclasses.fields(kinds[name]):
-        given, default = settings.get(field.name, field.default), field.default
-        expect(
-            default is dataclasses.MISSING or _sort(given) == _sort(default),
-            f"{name} has {field.name}={given!r}, which is nothing like {default!r}",
-        )
-    return kinds[name](**settings)
-
-
-def _sort(value: Any) -> str:
-    """Tell of what sort a setting of an object is."""
-    names = {str: "text", int: "number", bool: "number", float: "number"}
-    return names.get(type(value), "object" if dataclasses.is_dataclass(value) else "other")
 
 
 def encode_classes(classes: np.ndarray) -> dict[str, Any]:

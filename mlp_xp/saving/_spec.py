@@ -31,7 +31,7 @@ def describe(estimator: Any, kind: str, digest: str) -> dict[str, Any]:
         "format_version": _VERSION,
         "estimator": kind,
         "weights_sha256": digest,
-        "widths": list(estimator._network.widths),
+        "widths": encode("widths", list(estimator._network.widths), "hidden_layer_sizes"),
         "dtype": estimator._dtype,
         "scaled": estimator._scaling is not None,
         "seed": estimator._seed,
@@ -111,8 +111,12 @@ def rebuild(spec: dict[str, Any]) -> Any:
     model._validate_params()
     widths = take(
         "widths",
-        lambda widths: len(widths) >= 2 and all(type(n) is int and n >= 1 for n in widths),
-        "a list of at least two integers above 0",
+        lambda widths: len(widths) >= 2 and all(type(n) is dict or _is_width(n) for n in widths),
+        "a list of at least two integers above 0, or of layers between them",
+    )
+    widths = decode(widths, "hidden_layer_sizes")
+    expect(
+        _is_width(widths[0]) and _is_width(widths[-1]), "widths does not begin and end in numbers"
     )
     model.n_features_in_, model.n_outputs_, model.n_layers_ = widths[0], widths[-1], len(widths)
     model._dtype = take(
@@ -207,6 +211,10 @@ def _decode_record(row: dict[str, Any]) -> Record:
         f"history has {record}, which is no record of an epoch",
     )
     return record
+
+
+def _is_width(value: Any) -> bool:
+    return type(value) is int and value >= 1
 
 
 def _is_number(value: Any) -> bool:

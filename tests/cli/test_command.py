@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from running import CODE, COMMANDS, TINY, draw, start
 
-from mlp_xp.cli import _parser, machine, main, train
-from mlp_xp.datasets import load_digits
+from mlp_xp.cli import _parser, machine, main
+from mlp_xp.datasets import LOADERS, load_digits
 
 # --- data and backends ---------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ def test_ctrl_c_before_training_is_no_traceback(mlp_xp, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(train.LOADERS, "digits", interrupted)
+    monkeypatch.setitem(LOADERS, "digits", interrupted)
     done = mlp_xp(*TINY)
     assert (done.status, done.err) == (130, "")
 

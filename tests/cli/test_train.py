@@ -17,11 +17,12 @@ from running import FILES, TINY, history_of, start
 
 from mlp_xp import MLP
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli import _parser, main, runs, train
-from mlp_xp.cli.train import Settings
-from mlp_xp.datasets import load_digits, split_dataset
-from mlp_xp.optimizers import OPTIMIZERS, Lion
+from mlp_xp.cli import _parser, main, runs, settings, train
+from mlp_xp.cli.settings import Settings, settings_of
+from mlp_xp.datasets import LOADERS, load_digits, split_dataset
+from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion
 from mlp_xp.saving import load_model
+from mlp_xp.saving._json import decode
 
 # --- train ---------------------------------------------------------------------------------------
 
@@ -51,8 +52,9 @@ def test_train_leaves_a_whole_run_folder_and_nothing_beside_it(finished):
 def test_the_configuration_says_how_to_do_it_again(finished):
     config = json.loads((finished / "config.json").read_text())
     assert config["settings"]["data"] == "digits"
-    assert config["settings"]["hidden"] == [16]
-    assert config["settings"]["seed"] == 0
+    assert config["settings"]["recipe"] == "default"
+    assert config["settings"]["params"]["hidden_layer_sizes"] == {"tuple": [16]}
+    assert config["settings"]["params"]["random_state"] == 0
     assert config["backend"]["name"] in ("numpy", "cupy", "torch", "jax")
     assert config["versions"]["numpy"] == np.__version__
     digits = load_digits()
@@ -96,7 +98,7 @@ def test_validation_does_not_change_the_training(tmp_path, monkeypatch):
     held = run("held", "--validation", "0.25")
     digits = load_digits()
     x, y, *_ = split_dataset(digits.x_train, digits.y_train, 0.75, seed=0)
-    monkeypatch.setitem(train.LOADERS, "digits", lambda: digits._replace(x_train=x, y_train=y))
+    monkeypatch.setitem(LOADERS, "digits", lambda: digits._replace(x_train=x, y_train=y))
     plain = run("plain")
     assert plain.coefs_[0].tobytes() == held.coefs_[0].tobytes()
 
@@ -114,8 +116,8 @@ def test_the_test_set_is_read_once(monkeypatch, mlp_xp):
             return super()._outputs(X, method, **settings)
 
     digits = load_digits()
-    monkeypatch.setitem(train.LOADERS, "digits", lambda: digits)
-    monkeypatch.setattr(train, "MLPClassifier", Watched)
+    monkeypatch.setitem(LOADERS, "digits", lambda: digits)
+    monkeypatch.setattr(settings, "MLPClassifier", Watched)
     assert mlp_xp(*TINY, "--epochs", 3, "--validation", "0.25", "--out", "run").status == 0
     assert [X is digits.x_test for X in seen] == [False, False, True]
     assert [len(X) for X in seen] == [1078, 360, len(digits.x_test)]
@@ -174,9 +176,10 @@ def test_further_options_reach_the_estimator(mlp_xp):
         "ema_decay": 0.75,
     }
     assert {name: params[name] for name in expected} == expected
-    settings = json.loads(Path("run/config.json").read_text())["settings"]
-    assert set(settings) == set(vars(Settings()))
-    assert Settings(**settings | {"hidden": (8, 8)}).estimator().get_params() == params
+    written = json.loads(Path("run/config.json").read_text())["settings"]
+    assert set(written) == set(vars(Settings("digits")))
+    again = {name: decode(value, name) for name, value in written["params"].items()}
+    assert again == {name: value for name, value in params.items() if name != "callbacks"}
 
 
 @pytest.mark.parametrize("solver", list(OPTIMIZERS))
@@ -193,9 +196,9 @@ def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver,
 def test_watching_changes_nothing(mlp_xp):
     argv = [*TINY, "--epochs", 3, "--checkpoint", 1, "--tensorboard", "--backend", "numpy"]
     assert mlp_xp(*argv, "--out", "run").status == 0
-    settings = Settings(data="digits", hidden=(16,), learning_rate=0.01, epochs=3, backend="numpy")
+    typed = _parser().parse_args([*TINY, "--epochs", "3", "--backend", "numpy"])
     digits = load_digits()
-    plain = settings.estimator().fit(digits.x_train, digits.y_train)
+    plain = settings_of(typed).estimator().fit(digits.x_train, digits.y_train)
     loaded = load_model("run")
     assert loaded.loss_curve_ == plain.loss_curve_
     for W, expected in zip(loaded.coefs_, plain.coefs_, strict=True):
@@ -238,13 +241,23 @@ def test_tensorboard_is_looked_for_before_the_work(fails, monkeypatch):
     assert list(Path().iterdir()) == []
 
 
-def test_without_options_the_settings_are_the_defaults():
-    args = vars(_parser().parse_args(["train"]))
-    assert Settings(**{name: args[name] for name in vars(Settings())}) == Settings()
-    assert (Settings().data, Settings().activation, len(Settings().hidden)) == (
-        "cifar10",
-        "relu",
-        2,
+def test_without_options_the_settings_are_those_of_the_default_recipe():
+    typed = settings_of(_parser().parse_args(["train"]))
+    assert typed == Settings("cifar10", "default", {"random_state": 0})
+    assert (
+        typed.estimator().get_params()
+        == MLP(
+            (512, 512),
+            solver=AdamW(weight_decay=1.0),
+            learning_rate="onecycle",
+            max_iter=12,
+            n_iter_no_change=float("inf"),
+            batch_size=128,
+            alpha=0.0,
+            backend="auto",
+            input_scaling="standardize",
+            random_state=0,
+        ).get_params()
     )
 
 
@@ -358,8 +371,8 @@ def test_ctrl_c_ends_at_the_end_of_the_step(mlp_xp, monkeypatch):
     real = train.display
 
     @contextlib.contextmanager
-    def display(n_epochs: int, n_images: int):
-        with real(n_epochs, n_images) as shown:
+    def display(*args):
+        with real(*args) as shown:
             yield shown._replace(after_step=pressed_in_the_second_epoch)
 
     monkeypatch.setattr(train, "display", display)

@@ -1,0 +1,226 @@
+"""Recipes on the clock: the whole command, seed by seed, with its accuracy, time and arithmetic.
+
+    python -m bench.speedrun one-minute --seeds 0 1 2
+    python -m bench.speedrun hour --seeds 1 --into bench/history/2026-11-24/speedrun-hour.json
+    python -m bench.speedrun --report
+
+Each seed is a process that does `mlp-xp train --recipe RECIPE --seed SEED`, timed from the outside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bench.environment import environment
+from mlp_xp import MLPClassifier
+from mlp_xp.optimizers import Muon, kinds
+from mlp_xp.recipes import read_recipe, recipe_parameters
+from mlp_xp.saving import load_model
+from mlp_xp.tree import leaves
+
+ROOT = Path(__file__).parents[1]
+HISTORY = ROOT / "bench" / "history"
+RUN = "import sys; from mlp_xp.cli import main; sys.exit(main())"
+HEAD = (
+    "| recipe | test accuracy | whole command | epochs | parameters | arithmetic | machine "
+    "| command |\n|---|---|---|---|---|---|---|---|"
+)
+# Wong (2011), doi:10.1038/nmeth.1618: also distinct in grey.
+LOSS, VALIDATION, TEST = "#0072B2", "#009E73", "#D55E00"
+
+
+def newton_schulz_work(shape: tuple[int, ...], steps: int) -> int:
+    """Count the multiplications and additions that make a matrix orthogonal.
+
+    With m the shorter side and n the longer one, each step has the products (m, n)(n, m), 2 m^2 n,
+    (m, m)(m, m), 2 m^3, and (m, m)(m, n), 2 m^2 n.
+    """
+    *several, rows, columns = shape
+    m, n = sorted((rows, columns))
+    return math.prod(several) * steps * (4 * m * m * n + 2 * m**3)
+
+
+def update_work(model: MLPClassifier) -> int:
+    """Count the multiplications and additions in the products of an update, all batches alike."""
+    rule, params = model._make_solver(), model._params
+    if not isinstance(rule, Muon):
+        return 0
+    pairs = zip(kinds(params), leaves(params), strict=True)
+    return sum(newton_schulz_work(p.shape, rule.ns_steps) for kind, p in pairs if kind == "matrix")
+
+
+def facts(folder: Path, seconds: float) -> dict[str, Any]:
+    """Read what a run of the command has left; ``seconds`` is what all of it took."""
+    result = json.loads((folder / "config.json").read_text())["result"]
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    model = load_model(folder)
+    counts = [int(row["n_samples"]) for row in rows]
+    steps = sum(math.ceil(count / model.batch_size) for count in counts)
+    summary = model.summary()
+    passed, total = [], 0.0
+    for row in rows:
+        total += float(row["seconds"])
+        passed.append(round(total, 3))
+    validation = [float(row["validation_accuracy"]) for row in rows if row["validation_accuracy"]]
+    return {
+        "test_accuracy": result["test_accuracy"],
+        "validation_accuracy": validation[-1] if validation else None,
+        "seconds": seconds,
+        "training_seconds": result["seconds"],
+        "epochs": sum(counts) / max(counts),
+        "images": sum(counts),
+        "steps": steps,
+        "parameters": summary.parameters,
+        "flop": summary.training_work * sum(counts) + update_work(model) * steps,
+        "history": {
+            "seconds": passed,
+            "loss": [float(row["loss"]) for row in rows],
+            "validation_accuracy": validation,
+        },
+    }
+
+
+def run_seed(words: list[str], seed: int) -> dict[str, Any]:
+    """Run the command in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "run")
+        start = time.perf_counter()
+        command = [sys.executable, "-c", RUN, *words, "--seed", str(seed), "--out", str(out)]
+        subprocess.run(command, check=True)
+        return facts(out, time.perf_counter() - start)
+
+
+def summarized(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Give mean and standard deviation (None of a single seed) over the seeds."""
+    names = ("test_accuracy", "validation_accuracy", "seconds", "epochs", "parameters", "flop")
+    table = {}
+    for name in names:
+        values = [run[name] for run in runs if run[name] is not None]
+        if values:
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            table[name] = {"mean": statistics.fmean(values), "deviation": spread}
+    return table
+
+
+def measure(recipe: str, seeds: list[int], validation: float | None, into: Path | None) -> Path:
+    """Run the seeds, adding each to the file as it is done; give the file."""
+    path = read_recipe(recipe, recipe_parameters(MLPClassifier)).path
+    words = ["train", "--recipe", recipe]
+    name = f"speedrun-{path.stem}"
+    if validation is not None:
+        words += ["--validation", str(validation)]
+        name += "-validation"
+    file = into or HISTORY / time.strftime("%Y-%m-%d") / f"{name}.json"
+    fresh = {
+        "recipe": path.stem,
+        "command": " ".join(["mlp-xp", *words, "--seed", "SEED"]),
+        "settings": path.read_text(),
+        "environment": environment(),
+        "runs": {},
+    }
+    result = json.loads(file.read_text()) if file.exists() else fresh
+    for fact in ("command", "settings"):
+        if result[fact] != fresh[fact]:
+            raise SystemExit(f"{file} has another {fact}, {result[fact]!r}: remove it, or --into")
+    if result["environment"]["cpu"] != fresh["environment"]["cpu"]:
+        raise SystemExit(f"{file} is from a {result['environment']['cpu']}: --into another file")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        result["runs"][str(seed)] = run_seed(words, seed)
+        result["summary"] = summarized(result["runs"].values())
+        file.write_text(json.dumps(result, indent=1))
+        print(row(result), flush=True)
+    return file
+
+
+def row(result: dict[str, Any]) -> str:
+    """Give a row of the table in docs/accuracy.md."""
+    mean = {name: value["mean"] for name, value in result["summary"].items()}
+    n_runs, spread = len(result["runs"]), result["summary"]["test_accuracy"]["deviation"]
+    accuracy = f"{100 * mean['test_accuracy']:.2f}"
+    accuracy += " %, one seed" if spread is None else f" ± {100 * spread:.2f} %, {n_runs} seeds"
+    if "validation_accuracy" in mean:
+        accuracy += f" (validation {100 * mean['validation_accuracy']:.2f} %)"
+    machine = f"{result['environment']['cpu']}, {result['environment']['cpus']} CPUs"
+    cells = (
+        result["recipe"],
+        accuracy,
+        f"{mean['seconds']:.1f} s",
+        f"{mean['epochs']:.1f}",
+        f"{mean['parameters'] / 1e6:.2f} M",
+        f"{mean['flop'] / 1e15:.4f} PFLOP",
+        machine,
+        f"`{result['command']}`",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def report(history: Path = HISTORY) -> str:
+    """Give the table of the newest result of each recipe, the quickest first."""
+    newest = {file.name: file for file in sorted(history.glob("*/speedrun-*.json"))}
+    results = [json.loads(file.read_text()) for file in newest.values()]
+    results.sort(key=lambda result: result["summary"]["seconds"]["mean"])
+    return "\n".join([HEAD, *map(row, results)])
+
+
+def chart(result: dict[str, Any]) -> Any:
+    """Draw loss and accuracy against the seconds of training, a line a seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    losses, accuracies = figure.subplots(1, 2)
+    for number, run in enumerate(result["runs"].values()):
+        label = (lambda text: text) if number == 0 else lambda _: None
+        seconds, history = run["history"]["seconds"], run["history"]
+        losses.plot(seconds, history["loss"], color=LOSS, alpha=0.7, label=label("training"))
+        if scores := [100 * score for score in history["validation_accuracy"]]:
+            accuracies.plot(seconds, scores, color=VALIDATION, alpha=0.7, label=label("validation"))
+        end = run["seconds"], 100 * run["test_accuracy"]
+        accuracies.plot(*end, "o", color=TEST, label=label("test, at the end of the command"))
+    losses.set_ylabel("loss")
+    accuracies.set_ylabel("accuracy [%]")
+    for axes in (losses, accuracies):
+        axes.set_xlabel("seconds")
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.suptitle(result["command"])
+    return figure
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.speedrun", description=__doc__)
+    parser.add_argument("recipe", nargs="?", help="a name or a TOML file")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--validation", type=float, help="hold out a share, to choose settings by")
+    parser.add_argument(
+        "--into", type=Path, help="file (bench/history/<date>/speedrun-<recipe>.json)"
+    )
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the chart goes")
+    parser.add_argument("--report", action="store_true", help="print the table of all results")
+    args = parser.parse_args(argv)
+    if args.report:
+        print(report())
+        return
+    if args.recipe is None:
+        parser.error("name a recipe, or --report")
+    file = measure(args.recipe, args.seeds, args.validation, args.into)
+    result = json.loads(file.read_text())
+    chart(result).savefig(args.docs / f"{file.stem}.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()

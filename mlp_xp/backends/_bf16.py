@@ -1,0 +1,37 @@
+"""What "bf16" means: a step's inputs are rounded to bfloat16, and all that follows from them.
+
+A layer computes in the dtype of its input and brings its parameters to it, so activations, products
+and gradients are in bfloat16 from there on. Parameters, slots and the loss stay in float32, and so
+does what a normalisation measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp.augmentation import View
+from mlp_xp.step import Scaling
+
+__all__ = ["rounded"]
+
+
+@lru_cache
+def rounded(gather: Callable[..., Array]) -> Callable[..., Array]:
+    """Give a gather that rounds what it would give in float32 to bfloat16."""
+
+    def gather16(
+        x: Array,
+        rows: Array | None,
+        scaling: Scaling | None,
+        view: View | None = None,
+        *,
+        dtype: DType,
+        xp: Namespace,
+    ) -> Any:
+        batch = gather(x, rows, scaling, view, dtype=dtype, xp=xp)
+        return xp.astype(batch, xp.bfloat16) if dtype == xp.float32 else batch
+
+    return gather16

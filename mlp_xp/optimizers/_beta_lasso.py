@@ -1,0 +1,79 @@
+"""Gradient descent that sets small weights to zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlp_xp._typing import Array, Namespace
+from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0
+from mlp_xp.optimizers._sgd import SGD
+
+__all__ = ["BetaLasso"]
+
+
+@dataclass(frozen=True)
+class BetaLasso(SGD):
+    r"""SGD on the loss and an L1 penalty, which then sets to zero the weights that are small.
+
+    For a hidden matrix, :math:`g = \nabla f(p) + \lambda\, \mathrm{sign}(p)` is the gradient that
+    `SGD` takes, and then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, number by
+    number. The threshold does not depend on the learning rate.
+
+    Vectors and the output layer are neither penalised nor set to zero: it is the hidden layers that
+    are to become local, and an output layer that starts at zero could not leave it. A hidden matrix
+    that starts at zero leaves it only by steps longer than :math:`\beta \lambda`.
+
+    Parameters
+    ----------
+    momentum : float in [0, 1), default=0.9
+        The paper has none.
+    nesterov : bool, default=True
+    l1 : float of at least 0, default=1e-5
+        The :math:`\lambda` above.
+    beta : float of at least 0, default=50
+        The :math:`\beta` above: 0 is SGD with an L1 penalty, and the larger it is, the fewer
+        weights are left.
+
+    References
+    ----------
+    Neyshabur, "Towards learning convolutions from scratch" (2020), arXiv:2007.13657, algorithm 1,
+    for the case without momentum.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.optimizers import BetaLasso
+    >>> rule = BetaLasso(momentum=0.0, l1=0.5, beta=2.0)
+    >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.1, t=1)]
+    >>> W, dW = xp.asarray([[1.5, 1.0, -3.0]]), xp.asarray([[1.0, 1.0, 1.0]])
+    >>> rule.update(W, dW, (), coefs, xp=xp)
+    (array([[ 1.35,  0.  , -3.05]]), ())
+    """
+
+    l1: float = 1e-5
+    beta: float = 50.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least_0("l1", self.l1)
+        check_at_least_0("beta", self.beta)
+
+    def update(
+        self,
+        p: Array,
+        g: Array,
+        slots: Slots,
+        coefs: Slots,
+        *,
+        kind: Kind = "matrix",
+        xp: Namespace,
+    ) -> tuple[Array, Slots]:
+        """Move as SGD does, then set to zero what is small; see the class."""
+        if kind != "matrix":
+            return super().update(p, g, slots, coefs, kind=kind, xp=xp)
+        pull = xp.sign(p)
+        pull *= self.l1
+        g += pull
+        p, slots = super().update(p, g, slots, coefs, kind=kind, xp=xp)
+        p *= xp.astype(xp.abs(p) >= self.beta * self.l1, p.dtype)
+        return p, slots

@@ -1,0 +1,122 @@
+"""Other rules for other parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlp_xp._typing import Array, Namespace
+from mlp_xp.optimizers._adam import AdamW
+from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, Slots, check_at_least_0, low_precision
+from mlp_xp.optimizers._muon import Muon
+
+__all__ = ["ByKind", "family"]
+
+_MUON, _ADAMW = Muon(), AdamW()
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """One rule for hidden matrices, one for vectors, and one for the output layer's matrix.
+
+    Each has its own settings, and its own factor on the learning rate. A vector is a bias or a
+    gain; `mlp_xp.optimizers.kinds` tells which parameter is what. A rule is told the kind: one that
+    treats the output layer in another way, as `Muon` does, does so here too.
+
+    Parameters
+    ----------
+    matrix : rule, default=Muon()
+    vector : rule, default=AdamW()
+    head : rule, default=AdamW()
+    matrix_rate, vector_rate, head_rate : float of at least 0, default=1
+        What the learning rate is multiplied by; 0 keeps parameters as they are, as far as the rule
+        has its rate for a factor.
+
+    Notes
+    -----
+    Every parameter has as many slots as the rule that needs most; those that its own rule does not
+    need stay zero.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers import SGD, ByKind, Lion, Muon
+    >>> rule = ByKind(Muon(weight_decay=0.02), SGD(), Lion(), vector_rate=10.0, head_rate=0.25)
+    >>> rule.n_slots
+    2
+    >>> rule.coefficients(learning_rate=1.0, t=1)[-3:]
+    (10.0, 0.25, 1.0)
+    """
+
+    matrix: Optimizer = _MUON
+    vector: Optimizer = _ADAMW
+    head: Optimizer = _ADAMW
+    matrix_rate: float = 1.0
+    vector_rate: float = 1.0
+    head_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            rule = self._rule(kind)
+            if isinstance(rule, type) or not hasattr(rule, "coefficients"):
+                raise TypeError(
+                    f"{kind} is {rule!r}, and must be a rule of mlp_xp.optimizers, e.g. AdamW()."
+                )
+            check_at_least_0(f"{kind}_rate", self._rate(kind))
+
+    def _rule(self, kind: Kind) -> Optimizer:
+        rule: Optimizer = getattr(self, kind)
+        return rule
+
+    def _rate(self, kind: Kind) -> float:
+        rate: float = getattr(self, f"{kind}_rate")
+        return rate
+
+    @property
+    def n_slots(self) -> int:
+        """The most that a rule needs."""
+        return max(self._rule(kind).n_slots for kind in KINDS)
+
+    @property
+    def low_precision(self) -> tuple[Kind, ...]:
+        """The kinds whose own rule says so."""
+        return tuple(kind for kind in KINDS if kind in low_precision(self._rule(kind)))
+
+    def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
+        """Give the coefficients of all three rules, one after the other."""
+        return tuple(
+            number
+            for kind in KINDS
+            for number in self._rule(kind).coefficients(learning_rate * self._rate(kind), t)
+        )
+
+    def update(
+        self,
+        p: Array,
+        g: Array,
+        slots: Slots,
+        coefs: Slots,
+        *,
+        kind: Kind = "matrix",
+        xp: Namespace,
+    ) -> tuple[Array, Slots]:
+        """Do what the rule of this kind does."""
+        rule, start = self._rule(kind), 0
+        for earlier in KINDS[: KINDS.index(kind)]:
+            start += len(self._rule(earlier).coefficients(1.0, 1))
+        mine, others = slots[: rule.n_slots], slots[rule.n_slots :]
+        p, mine = rule.update(p, g, mine, coefs[start:], kind=kind, xp=xp)
+        return p, (*mine, *others)
+
+
+def family(optimizer: Optimizer) -> str:
+    """Name the rules that an optimizer consists of: what slots mean depends on them.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers import SGD, ByKind, family
+    >>> family(SGD()), family(ByKind(vector=SGD()))
+    ('SGD', 'ByKind(Muon, SGD, AdamW)')
+    """
+    name = type(optimizer).__name__
+    if not isinstance(optimizer, ByKind):
+        return name
+    return f"{name}({', '.join(family(optimizer._rule(kind)) for kind in KINDS)})"

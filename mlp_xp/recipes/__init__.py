@@ -1,0 +1,120 @@
+"""Recipes: all settings of a training in a TOML file, and the files that come with the library."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlp_xp.datasets import LOADERS
+from mlp_xp.objects import expected, make
+
+__all__ = ["Recipe", "names", "read_recipe", "recipe_parameters"]
+
+_FOLDER = Path(__file__).parent
+
+
+class Recipe(NamedTuple):
+    """What a file says: ``description``, ``data`` (a key of LOADERS), ``params`` of an estimator.
+
+    ``path`` is the file.
+    """
+
+    path: Path
+    description: str
+    data: str
+    params: dict[str, Any]
+
+
+def names() -> list[str]:
+    """Give the names of the recipes that come with the library.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes import names
+    >>> "one-minute" in names()
+    True
+    """
+    return sorted(file.stem for file in _FOLDER.glob("*.toml"))
+
+
+def recipe_parameters(estimator: Any) -> list[str]:
+    """Give the parameters of a class of estimators that a recipe can set."""
+    return [name for name in estimator._get_param_names() if name != "callbacks"]
+
+
+def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Recipe:
+    """Read a recipe.
+
+    Parameters
+    ----------
+    source : str or path-like
+        A name, or a TOML file: ``description`` and ``data``, and any parameters of the estimator by
+        their own names. An object is a table with its class: ``{class = "Muon", ns_steps = 3}``.
+    parameters : iterable of str
+        What the estimator takes.
+
+    Returns
+    -------
+    Recipe
+        With the objects made; the estimator has still to check the values.
+
+    Raises
+    ------
+    ValueError
+        If there is no such recipe, or the file is none; names file and key, and the nearest valid.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes import read_recipe
+    >>> read_recipe("default", ["hidden_layer_sizes"])
+    Traceback (most recent call last):
+    ValueError: ...default.toml: 'activation' is not one of description, data, hidden_layer_sizes
+    """
+    path = _find(source)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML file: {error}") from error
+    valid = ["description", "data", *parameters]
+    for key in table:
+        if key not in valid:
+            raise ValueError(f"{path}: {key!r} is {expected(key, valid)}")
+    for key in ("description", "data"):
+        if not isinstance(table.get(key), str):
+            raise ValueError(f"{path}: {key} is {table.get(key)!r}, expected a string")
+    description, data = table.pop("description"), table.pop("data")
+    if data not in LOADERS:
+        raise ValueError(f"{path}: data is {data!r}, {expected(data, LOADERS)}")
+    try:
+        params = {key: _decode(value, key) for key, value in table.items()}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Recipe(path, description, data, params)
+
+
+def _find(source: str | os.PathLike[str]) -> Path:
+    known, path = names(), Path(source)
+    if str(source) in known:
+        return _FOLDER / f"{source}.toml"
+    if path.is_file():
+        return path
+    if path.suffix == ".toml":
+        raise FileNotFoundError(f"recipe {path} is not there: type its path, or {', '.join(known)}")
+    raise ValueError(f"recipe {str(source)!r} is {expected(source, known)}, and no file")
+
+
+def _decode(value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(item, key) for item in value)  # As frozen settings need it.
+    if not isinstance(value, dict):
+        return value
+    if "class" not in value:
+        raise ValueError(f"{key} is the table {value!r}, which has no 'class'")
+    try:
+        return make(value, key, _decode)
+    except (ValueError, TypeError) as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(key) else f"{key}: {message}") from error

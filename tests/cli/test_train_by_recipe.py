@@ -1,0 +1,175 @@
+"""`mlp-xp train --recipe`, `mlp-xp recipes`, and a command that ends in its time."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import FILES, start
+
+from mlp_xp import MLP
+from mlp_xp.cli import _parser, deadline, settings
+from mlp_xp.cli.deadline import Deadline, process_began
+from mlp_xp.cli.settings import settings_of
+from mlp_xp.datasets import LOADERS, load_digits
+from mlp_xp.optimizers import SGD, AdamW, Lion, Muon
+from mlp_xp.recipes import names
+from mlp_xp.saving import load_model
+
+RECIPE = """
+description = "digits"
+data = "digits"
+hidden_layer_sizes = [16]
+solver = {class = "Muon", ns_steps = 3, weight_decay = 0.02}
+learning_rate = "linear"
+learning_rate_init = 0.01
+batch_size = 128
+max_iter = 3
+n_iter_no_change = inf
+input_scaling = "standardize"
+residual = true
+backend = "numpy"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def typed(*words: object) -> MLP:
+    """Give the estimator that `mlp-xp train` makes of options."""
+    args = _parser().parse_args(["train", *map(str, words)])
+    return settings_of(args).estimator()
+
+
+def test_recipes_are_listed_with_a_line_each(mlp_xp):
+    lines = mlp_xp("recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == names()
+    assert "one-minute     CIFAR-10 in a minute on two CPU cores" in lines
+
+
+def test_a_file_is_trained_by(mlp_xp, recipe):
+    done = mlp_xp("train", "--recipe", recipe, "--out", "run")
+    assert done.status == 0
+    assert done.out.splitlines()[1] == "network: 64-16-10, relu, muon, residual"
+    assert {path.name for path in Path("run").iterdir()} == FILES
+    model = load_model("run")
+    assert model.n_iter_ == 3
+    assert model.solver == Muon(ns_steps=3, weight_decay=0.02)
+    assert mlp_xp("evaluate", "run").status == 0
+
+
+def test_options_go_before_the_recipe(recipe):
+    model = typed("--recipe", recipe, "--epochs", 7, "--hidden", 4, 4, "--no-residual", "--seed", 5)
+    assert model.max_iter == 7
+    assert model.hidden_layer_sizes == (4, 4)
+    assert model.random_state == 5
+    assert model.residual is False
+    assert (model.learning_rate, model.batch_size) == ("linear", 128)
+    assert typed("--recipe", recipe).random_state == 0
+    recipe.write_text(RECIPE + "random_state = 9\n")
+    assert typed("--recipe", recipe).random_state == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "solver"),
+    [
+        (["--weight-decay", 0.5], Muon(ns_steps=3, weight_decay=0.5)),
+        (["--solver", "muon"], Muon(ns_steps=3, weight_decay=0.02)),
+        (["--solver", "lion"], Lion(weight_decay=0.02)),
+        (["--solver", "adamw", "--weight-decay", 0.5], AdamW(weight_decay=0.5)),
+        (["--solver", "sgd", "--weight-decay", 0.5], "sgd"),
+    ],
+)
+def test_an_update_rule_is_made_of_recipe_and_options(options, solver, recipe):
+    assert typed("--recipe", recipe, *options).solver == solver
+
+
+def test_a_rule_without_decay_stays_as_it_is(recipe):
+    recipe.write_text(RECIPE.replace('"Muon", ns_steps = 3, weight_decay = 0.02', '"SGD"'))
+    assert typed("--recipe", recipe, "--weight-decay", 0.5).solver == SGD()
+
+
+def test_what_is_wrong_with_a_recipe_is_one_line(fails, recipe):
+    recipe.write_text(RECIPE + "lable_smoothing = 0.1\n")
+    assert f"{recipe}: 'lable_smoothing' is not one of" in fails("train", "--recipe", recipe)
+    assert "did you mean 'five-minutes'?" in fails("train", "--recipe", "five-minute")
+    assert not Path("runs").exists()
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def test_a_command_ends_in_its_time(mlp_xp, recipe, monkeypatch):
+    options = ["--epochs", 10**6, "--max-time", 8, "--out", "run"]
+    began = time.perf_counter()
+    done = mlp_xp("train", "--recipe", recipe, *options)
+    assert time.perf_counter() - began < 12.0  # Others may be at work on the machine.
+    assert done.status == 0
+    assert re.search(r"epoch 2  loss .* 0:0\d left", done.out)
+    assert re.search(r" images/s, \d\.\d s in all$", done.out.strip())
+    model = load_model("run")
+    assert 1 < model.n_iter_ < 10**6
+    assert model.max_time == 8
+    assert model.history_[-1].learning_rate < 1e-3
+
+
+def test_the_time_for_predictions_is_told_by_training_images(mlp_xp, recipe, monkeypatch):
+    seen = []
+
+    class Watched(MLP):
+        def _outputs(self, X, method, **settings):
+            seen.append(X)
+            return super()._outputs(X, method, **settings)
+
+    digits = load_digits()
+    monkeypatch.setitem(LOADERS, "digits", lambda: digits)
+    monkeypatch.setattr(settings, "MLPClassifier", Watched)
+    assert mlp_xp("train", "--recipe", recipe, "--max-time", 1000, "--out", "run").status == 0
+    assert [X is digits.x_test for X in seen] == [False, False, True]
+    assert all(np.shares_memory(X, digits.x_train) for X in seen[:2])
+
+
+def test_a_time_that_is_not_enough_is_told_before_the_training(fails, recipe):
+    line = fails("train", "--recipe", recipe, "--max-time", "0.5")
+    assert "max_time is 0.5 s, and " in line
+    assert line.endswith("give more\n")
+    assert not list(Path("runs").iterdir())
+
+
+def test_a_deadline_leaves_what_predictions_and_writing_take(monkeypatch):
+    class Clock:
+        now = 100.0
+        perf_counter = staticmethod(lambda: Clock.now)
+
+    class Model:
+        max_time = 60.0
+
+        def predict(self, x):
+            Clock.now += 0.01 * len(x)
+            return x[:, 0]
+
+    def draw(predicted):
+        assert len(predicted) == 100
+        Clock.now += 2.0
+
+    monkeypatch.setattr(deadline, "time", Clock)
+    model, watch = Model(), Deadline(150.0, np.zeros((100, 2)), 400, draw)
+    Clock.now += 5.0
+    watch.on_fit_begin(model)
+    # From 100: 400 images take 4 s and a quarter more, the pictures one and a half of the one.
+    assert model.max_time == pytest.approx(50.0 - 0.5 - 1.25 * 4.0 - 1.5 * 2.0)
+
+
+def test_a_process_knows_when_it_began():
+    before = time.perf_counter()
+    process = start("recipes")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert process_began() <= before

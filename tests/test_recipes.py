@@ -1,0 +1,124 @@
+"""Recipes: every setting in a file, and an error that says what to type."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mlp_xp import MLP, recipes
+from mlp_xp.optimizers import Muon
+from mlp_xp.recipes import names, read_recipe, recipe_parameters
+from mlp_xp.schedules import Linear, LinearWarmup
+
+WHOLE = """
+description = "a test"
+data = "digits"
+hidden_layer_sizes = [8, 4]
+activation = ["relu", "tanh"]
+solver = {class = "Muon", ns_steps = 3, weight_decay = 0.02}
+learning_rate = {class = "LinearWarmup", fraction = 0.2, then = {class = "Linear", final = 0.1}}
+label_smoothing = 0.1
+n_iter_no_change = inf
+max_time = 1.5
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str, name: str = "mine.toml") -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def with_line(line: str) -> str:
+    """Give the recipe with a setting replaced or added."""
+    key = line.partition(" ")[0]
+    return re.sub(rf"(?m)^{key} .*\n", "", WHOLE) + line
+
+
+@pytest.mark.parametrize("name", names())
+def test_each_recipe_is_whole(name):
+    model = MLP.from_recipe(name)
+    read = read_recipe(name, recipe_parameters(MLP))
+    assert read.description
+    assert read.data in ("cifar10", "fashion-mnist")
+    assert set(read.params) <= set(model.get_params())
+    if name != "default":
+        assert model.max_time in (60, 300, 600, 3600)
+        assert model.max_iter == 100_000
+
+
+def test_the_promised_names_are_there():
+    promised = {"one-minute", "five-minutes", "ten-minutes", "hour", "record", "fashion-mnist"}
+    assert set(names()) == promised | {"default"}
+    assert {file.suffix for file in Path(recipes.__file__).parent.iterdir() if file.is_file()} == {
+        ".py",
+        ".toml",
+    }
+
+
+def test_a_file_sets_every_parameter_by_its_name(write):
+    model = MLP.from_recipe(write(WHOLE))
+    expected = MLP(
+        (8, 4),
+        ("relu", "tanh"),
+        solver=Muon(ns_steps=3, weight_decay=0.02),
+        learning_rate=LinearWarmup(0.2, then=Linear(0.1)),
+        label_smoothing=0.1,
+        n_iter_no_change=float("inf"),
+        max_time=1.5,
+    )
+    assert model.get_params() == expected.get_params()
+
+
+def test_overrides_go_first(write):
+    model = MLP.from_recipe(str(write(WHOLE)), max_time=None, random_state=3)
+    assert (model.max_time, model.random_state, model.label_smoothing) == (None, 3, 0.1)
+    with pytest.raises(ValueError, match="Invalid parameter 'lable_smoothing'"):
+        MLP.from_recipe("one-minute", lable_smoothing=0.1)
+
+
+def test_a_fit_by_a_recipe_learns(write):
+    X, y = [[0.0], [1.0], [2.0]], ["a", "b", "c"]
+    model = MLP.from_recipe(write(with_line("learning_rate_init = 0.05")), random_state=0)
+    model.set_params(max_time=None, max_iter=200)
+    assert model.fit(X, y).score(X, y) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("lable_smoothing = 0.1", r"'lable_smoothing' is not one of .*mean 'label_smoothing'\?\)"),
+        ("callbacks = []", "'callbacks' is not one of"),
+        ("description = 1", "description is 1, expected a string"),
+        ('data = "cifar"', r"data is 'cifar', not one of cifar10, .* \(did you mean 'cifar10'"),
+        ("label_smoothing = 2.0", r"'label_smoothing' parameter of MLPClassifier .* Got 2.0"),
+        ('label_smoothing = "much"', r"a float in the range \[0.0, 1.0\). Got 'much'"),
+        ('activation = "geul"', "'activation' parameter of MLPClassifier must be a str among"),
+        ('solver = {class = "Moun"}', r"solver is 'Moun', not one of .*\(did you mean 'Muon'\?\)"),
+        ('solver = {class = "Cosine"}', "solver is 'Cosine', not one of SGD, Adam"),
+        ('solver = {class = "Muon", steps = 3}', "Muon has no 'steps', .*did you mean 'ns_steps'"),
+        ('solver = {class = "Muon", ns_steps = "3"}', "ns_steps='3', which is nothing like 5"),
+        ('solver = {class = "Muon", momentum = 2.0}', "solver: momentum is 2.0"),
+        ("solver = {ns_steps = 3}", "solver is the table .* which has no 'class'"),
+        ('dropout = {class = "Muon"}', "dropout is 'Muon', not one of none"),
+        ("max_time = 0", "'max_time' parameter"),
+        ('hidden_layer_sizes = ["8"]', "hidden_layer_sizes must be integers"),
+        ("alpha = ", "no TOML file"),
+    ],
+)
+def test_what_is_wrong_is_told_with_file_key_and_cure(line, message, write):
+    path = write(with_line(line))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}(: | is).*{message}"):
+        MLP.from_recipe(path)
+
+
+def test_a_name_that_nobody_knows(tmp_path):
+    with pytest.raises(ValueError, match=r"recipe 'one-minut' is not one of .*mean 'one-minute'"):
+        MLP.from_recipe("one-minut")
+    with pytest.raises(FileNotFoundError, match=r"recipe .*mine.toml is not there"):
+        MLP.from_recipe(tmp_path / "mine.toml")
