@@ -297,7 +297,8 @@ def _augment(
     mixture = None
     for each, moves, factors in columns(augmentation, batch.moves, batch.factors):
         if isinstance(each, ColorJitter | Mixup):
-            x = each.apply(x, moves, factors, xp=xp)
+            # Factors of float32 would widen what was rounded to bfloat16.
+            x = xp.astype(each.apply(x, moves, factors, xp=xp), x.dtype, copy=False)
         if isinstance(each, Mixup):
             mixture = _Mixture(moves[:, 0], factors[0, 0])
     return x, mixture

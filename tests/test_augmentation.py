@@ -233,23 +233,23 @@ def test_an_alternating_flip_shows_both_sides_in_turn():
 
 
 def trained(
-    backend, augmentation, *, placement="resident", weights=None, pad=None, smoothing=0.1, x=None
+    backend, augmentation, *, placement="resident", weights=None, pad=None, dtype="float64", x=None
 ):
     x = pictures() if x is None else x
     rules = Rules(
         Network((FEATURES, 9, CLASSES), "tanh"),
-        SoftmaxCrossEntropy(smoothing),
+        SoftmaxCrossEntropy(0.1),
         SGD(),
         learning_rate=0.1,
         alpha=0.1,
         augmentation=augmentation,
     )
-    scaling = Scaling(*(backend.put(np.full(FEATURES, s)) for s in (128.0, 1 / 64)))
+    scaling = Scaling(*(backend.put(np.full(FEATURES, s, dtype)) for s in (128.0, 1 / 64)))
     params = init_params(rules.network, 3)
     trainer = Trainer(
-        backend, rules, params=params, dtype="float64", scaling=scaling, seed=3, with_accuracy=True
+        backend, rules, params=params, dtype=dtype, scaling=scaling, seed=3, with_accuracy=True
     )
-    data = place(backend, x, labels(len(x)), "float64", placement)
+    data = place(backend, x, labels(len(x)), dtype, placement)
     records = []
     for epoch in range(2):
         pads = trainer.pads if pad is None else pad
@@ -271,6 +271,21 @@ def test_the_same_pictures_on_every_backend(backend, placement, weighted):
     for mine, reference in zip(found[1], expected[1], strict=True):
         np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-10)
     assert not np.allclose(trained(plain, (), weights=weights)[0], expected[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_bfloat16_is_not_widened(name):
+    pytest.importorskip(name)
+    backend, seen = get_backend(name, "cpu").with_bf16(), set()
+    dense = backend.kernels.dense
+
+    def watched(params, x, *, xp):
+        seen.add(str(x.dtype).rpartition(".")[2])
+        return dense(params, x, xp=xp)
+
+    backend.kernels = backend.kernels._replace(dense=watched)
+    trained(backend, EVERYTHING, dtype="float32")
+    assert seen == {"bfloat16"}
 
 
 def test_one_batch_of_all_samples(backend):
