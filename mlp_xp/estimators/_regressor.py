@@ -36,8 +36,9 @@ class MLPRegressor(RegressorMixin, Prediction):  # type: ignore[misc]
         ``loss(outputs, targets, weights, *, xp)`` gives the average and its pullback, which is
         compared with a finite difference at the first fit; see `mlp_xp.losses.Custom`. The loss of
         several outputs is their sum.
-    hidden_layer_sizes : array-like of int, default=(100,)
-        Width of each hidden layer, from first to last.
+    hidden_layer_sizes : int, object of `mlp_xp.hidden`, or a list of them, default=(100,)
+        Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
+        for a residual branch with an inverted bottleneck.
     activation : str, callable, or a list with one for each hidden layer, default="relu"
         A name of `mlp_xp.layers.ACTIVATIONS`: "identity", "logistic", "tanh", "relu", "leaky_relu",
         "elu", "gelu", "silu", "softplus"; or ``f(x, *, xp)`` that gives the output and its
@@ -119,8 +120,8 @@ default="auto"
     precision : {"auto", "float32", "float64", "bf16"}, default="auto"
         Of parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
         float32 for uint8; other integers are computed in float64, as in scikit-learn. "bf16", for
-        backends "torch" and "jax", trains with the operands of products rounded to bfloat16 and
-        everything else in float32, and predicts in float32.
+        backends "torch" and "jax", trains with inputs, activations and gradients in bfloat16; the
+        weights, the optimizer's state and the loss stay in float32, and so do predictions.
     input_scaling : {"standardize"} or None, default=None
         "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
         on the device; uint8 data stay uint8 until a batch is made.
@@ -143,8 +144,9 @@ default="auto"
 
     Attributes
     ----------
-    coefs_ : list of (fan_in, fan_out) arrays
-        Weight matrices, in the library and on the device of the data that were fitted.
+    coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
+        Weight matrices, or stacks of them, in the library and on the device of the data that were
+        fitted.
     intercepts_ : list of (fan_out,) arrays
         Biases, likewise.
     norms_ : list of (scale, shift)
