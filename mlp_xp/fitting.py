@@ -27,7 +27,7 @@ from mlp_xp.network import (
 )
 from mlp_xp.pullbacks import check_activation, check_loss
 from mlp_xp.running import Run
-from mlp_xp.scaling import standardization
+from mlp_xp.scaling import find_scaling
 from mlp_xp.settings import LBFGS
 from mlp_xp.training import Trainer
 from mlp_xp.tree import leaves, map_leaves
@@ -260,8 +260,9 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         is_seed = isinstance(self.random_state, Integral)
         self._seed = int(self.random_state if is_seed else generator.randint(2**31 - 1))
         self._scaling = None
-        if self.input_scaling == "standardize":
-            self._scaling = standardization(backend, X, self._dtype)
+        if self.input_scaling is not None:
+            self._scaling = find_scaling(self.input_scaling, backend, X, self._dtype)
+        self._scaled_by = self.input_scaling
         self._trainer = None
         self._progress = None
         self.loss_curve_ = []
@@ -279,8 +280,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         pairs = {name: (getattr(self._network, name), getattr(network, name)) for name in names}
         if self.precision != "auto":
             pairs["precision"] = self._dtype, self._parameter_dtype()
-        was_scaled = None if self._scaling is None else "standardize"
-        pairs["input_scaling"] = was_scaled, self.input_scaling
+        pairs["input_scaling"] = self._scaled_by, self.input_scaling
         for name, (old, new) in pairs.items():
             if old != new:
                 raise ValueError(

@@ -16,7 +16,7 @@ from mlp_xp.batches import kept_dtype, take_rows
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Loss
 from mlp_xp.network import Network, Params, denses
-from mlp_xp.step import Predict, Scaling, make_predict
+from mlp_xp.step import Predict, Scaling, Whitening, make_predict
 from mlp_xp.tree import map_leaves
 
 __all__ = ["predict"]
@@ -33,7 +33,7 @@ def predict(
     loss: Loss | None,
     params: Params,
     x: Any,
-    scaling: Scaling | None = None,
+    scaling: Scaling | Whitening | None = None,
     *,
     moments: tuple[Moments, ...] = (),
     depth: int | None = None,

@@ -10,8 +10,9 @@ from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.layers import Dense, Moments, Norm
 from mlp_xp.losses import Loss
 from mlp_xp.network import Network, Params, denses, norms, with_layers
+from mlp_xp.scaling import Whiten
 from mlp_xp.settings import Settings
-from mlp_xp.step import Scaling
+from mlp_xp.step import Scaling, Whitening
 from mlp_xp.training import Progress, Record, Trainer
 from mlp_xp.tree import map_leaves
 
@@ -45,7 +46,8 @@ class Learned(Settings):
     best_validation_score_: float | None
     _network: Network
     _loss: Loss
-    _scaling: Scaling | None
+    _scaling: Scaling | Whitening | None
+    _scaled_by: str | Whiten | None
     _trainer: Trainer | None
     _progress: Progress | None
 

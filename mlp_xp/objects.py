@@ -17,6 +17,7 @@ from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
 from mlp_xp.hidden import LAYERS
 from mlp_xp.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
 from mlp_xp.optimizers import RULES
+from mlp_xp.scaling import Whiten
 from mlp_xp.schedules import SCHEDULES
 
 __all__ = ["OBJECTS", "expected", "make"]
@@ -31,6 +32,7 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
         "then": SCHEDULES.values(),
         "loss": _LOSSES,
         **dict.fromkeys(("hidden_layer_sizes", "layers"), LAYERS),
+        "input_scaling": (Whiten,),
         "augmentation": AUGMENTATIONS,
         "tta": VIEWS,
     }.items()

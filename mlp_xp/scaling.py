@@ -1,14 +1,17 @@
-"""Input scaling, computed where the data lie, a block of rows at a time."""
+"""Input scaling and whitening, computed where the data lie, a block of rows at a time."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
 
 from mlp_xp.backends import Backend
 from mlp_xp.batches import take_rows
-from mlp_xp.step import Scaling
+from mlp_xp.step import Scaling, Whitening
 
-__all__ = ["standardization"]
+__all__ = ["SCALINGS", "Whiten", "find_scaling", "standardization"]
 
 _BLOCK = 512
 
@@ -66,3 +69,114 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
         noise = n * float(xp.finfo(mean.dtype).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
         return Scaling(mean, 1.0 / xp.sqrt(xp.where(constant, 1.0, variance)))
+
+
+@dataclass(frozen=True)
+class Whiten:
+    r"""Bring the features to mean 0, variance 1, and no correlation with each other.
+
+    With the features standardised, their covariance :math:`C = U \Lambda U^\top` and
+    :math:`S = (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of
+    the eigenvalues, :math:`x \leftarrow x\, U S` for "pca", whose directions are in the order of
+    their variance, and :math:`x \leftarrow x\, U S U^\top` for "zca", which stays as near to x as
+    whitening can. It is found before the training, and does not learn.
+
+    Parameters
+    ----------
+    kind : {"zca", "pca"}, default="zca"
+    n_components : int of at least 1, optional
+        For "pca": keep so many directions. The network then has as many inputs.
+    epsilon : float above 0, default=0.01
+        Keeps directions of hardly any variance, which are noise, from becoming as large as others.
+
+    References
+    ----------
+    Kessy, Lewin, Strimmer, "Optimal whitening and decorrelation" (2018), arXiv:1512.00809;
+    Krizhevsky, "Learning multiple layers of features from tiny images" (2009), appendix A.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.scaling import Whiten, find_scaling
+    >>> x = np.asarray([[0.0, 0.0], [1.0, 2.0], [2.0, 1.0], [3.0, 3.0]])
+    >>> found = find_scaling(Whiten("pca", epsilon=1e-9), get_backend("numpy"), x, "float64")
+    >>> white = ((x - found.shift) * found.scale) @ found.rotation
+    >>> np.round(np.cov(white, ddof=0, rowvar=False), 6)
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    kind: Literal["zca", "pca"] = "zca"
+    n_components: int | None = None
+    epsilon: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("zca", "pca"):
+            raise ValueError(f"kind is {self.kind!r}, and must be 'zca' or 'pca'.")
+        n = self.n_components
+        if n is not None and (self.kind == "zca" or type(n) is not int or n < 1):
+            raise ValueError(
+                f"n_components is {n!r}, and must be an integer of at least 1, with kind='pca'."
+            )
+        if not self.epsilon > 0.0:
+            raise ValueError(f"epsilon is {self.epsilon!r}, and must be above 0.")
+
+    def inputs(self, n_features: int) -> int:
+        """Give how many numbers of a sample the network sees."""
+        n = self.n_components or n_features
+        if n > n_features:
+            raise ValueError(
+                f"n_components is {n}, and the data have {n_features} features: give at most "
+                f"{n_features}."
+            )
+        return n
+
+
+SCALINGS = {"standardize": None, "zca": Whiten("zca"), "pca": Whiten("pca")}
+
+
+def find_scaling(
+    setting: str | Whiten, backend: Backend, x: Any, dtype: str
+) -> Scaling | Whitening:
+    """Find what the setting asks for.
+
+    Parameters
+    ----------
+    setting : one of `SCALINGS`, or Whiten
+    backend, x, dtype
+        As for `standardization`.
+
+    Returns
+    -------
+    Scaling or Whitening
+        On the device.
+    """
+    scaling = standardization(backend, x, dtype)
+    how = SCALINGS[setting] if isinstance(setting, str) else setting
+    if how is None:
+        return scaling
+    xp = backend.xp
+    with backend.scope():
+        total: Any = 0.0
+        for start in range(0, x.shape[0], _BLOCK):
+            stop = min(start + _BLOCK, x.shape[0])
+            block = backend.put(take_rows(x, slice(start, stop)), dtype)
+            block = (block - scaling.shift) * scaling.scale
+            total = total + xp.matrix_transpose(block) @ block
+        # On the host: the same directions for every backend, up to rounding.
+        rotation = _rotation(how, backend.get(total / x.shape[0]))
+        return Whitening(*scaling, backend.put(rotation, dtype))
+
+
+def _rotation(how: Whiten, covariance: np.ndarray) -> np.ndarray:
+    """Give the matrix that whitens standardised features, of the dtype of their covariance."""
+    variances, directions = np.linalg.eigh(covariance)
+    variances, directions = np.maximum(variances[::-1], 0.0), directions[:, ::-1]
+    # A direction is as good as its opposite: let its largest entry be positive.
+    largest = np.argmax(np.abs(directions), axis=0)
+    directions = directions * np.sign(np.take_along_axis(directions, largest[None, :], axis=0))
+    stretched = directions / np.sqrt(variances + how.epsilon * np.mean(variances))
+    if how.kind == "zca":
+        return stretched @ directions.T
+    return np.ascontiguousarray(stretched[:, : how.inputs(len(variances))])

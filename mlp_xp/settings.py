@@ -17,6 +17,7 @@ from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, RULES, SGD, Optimizer
+from mlp_xp.scaling import SCALINGS, Whiten
 from mlp_xp.schedules import SCHEDULES, Constant, InvScaling, Schedule
 from mlp_xp.training import Rules
 
@@ -67,7 +68,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
     backend: Any
     device: Any
     precision: str
-    input_scaling: str | None
+    input_scaling: str | Whiten | None
     placement: Any
     max_time: float | None
     augmentation: Any
@@ -114,7 +115,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         "backend": [StrOptions({"auto", *BACKENDS}), None],
         "device": "no_validation",  # get_backend checks it
         "precision": [StrOptions({"auto", "float32", "float64", BF16})],
-        "input_scaling": [StrOptions({"standardize"}), None],
+        "input_scaling": [StrOptions(set(SCALINGS)), Whiten, None],
         "placement": [StrOptions({"auto", "resident", "streamed"})],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "augmentation": [*AUGMENTATIONS, list, tuple, None],
@@ -171,9 +172,14 @@ class Settings(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return tuple(np.asarray(sizes, dtype=np.int64).tolist())
 
+    def _inputs(self) -> int:
+        """Give how many numbers of a sample the network sees."""
+        how = self.input_scaling
+        return how.inputs(self.n_features_in_) if isinstance(how, Whiten) else self.n_features_in_
+
     def _make_network(self, sizes: tuple[int | Layer, ...]) -> Network:
         return Network(
-            (self.n_features_in_, *sizes, self.n_outputs_),
+            (self._inputs(), *sizes, self.n_outputs_),
             _hashable(self.activation),
             self.normalization,
             _hashable(self.dropout),

@@ -32,6 +32,7 @@ __all__ = [
     "Scaling",
     "Step",
     "TrainState",
+    "Whitening",
     "gather",
     "init_state",
     "make_gradient",
@@ -45,6 +46,17 @@ class Scaling(NamedTuple):
 
     shift: Array
     scale: Array
+
+
+class Whitening(NamedTuple):
+    """What is done to all features together: ``((x - shift) * scale) @ rotation``.
+
+    ``shift`` and ``scale`` are ``(features,)``, ``rotation`` is ``(features, inputs)``.
+    """
+
+    shift: Array
+    scale: Array
+    rotation: Array
 
 
 class Batch(NamedTuple):
@@ -147,8 +159,10 @@ class TrainState(NamedTuple):
     accuracy: Array | tuple[()]
 
 
-Step = Callable[[TrainState, Batch, "Scaling | None", Array, "Array | None"], TrainState]
-Gradient = Callable[[Params, Batch, "Scaling | None"], tuple[Array, Params]]
+Step = Callable[
+    [TrainState, Batch, "Scaling | Whitening | None", Array, "Array | None"], TrainState
+]
+Gradient = Callable[[Params, Batch, "Scaling | Whitening | None"], tuple[Array, Params]]
 Predict = Callable[..., Array]
 
 # What a step's coefficients hold before those of the optimizer.
@@ -226,7 +240,7 @@ def make_step(
     def step(
         state: TrainState,
         batch: Batch,
-        scaling: Scaling | None,
+        scaling: Scaling | Whitening | None,
         coefs: Array,
         keys: Array | None,
     ) -> TrainState:
@@ -234,6 +248,7 @@ def make_step(
         rule_coefs = tuple(coefs[i] for i in range(N_COEFS, coefs.shape[0]))
         x, targets = _take(state.params, batch, scaling, kernels, augmentation, xp=xp)
         x, mixture = _augment(augmentation, x, batch, xp=xp)
+        x = _rotate(x, scaling, xp=xp)
         how = Pass(xp, kernels.dense, state.moments, True, batch.weights, keys)
         logits, backward, measured = forward(network, state.params, x, how, xp=xp)
         logits = _full(logits, state.params, xp=xp)
@@ -265,17 +280,29 @@ def make_step(
 def _take(
     params: Params,
     batch: Batch,
-    scaling: Scaling | None,
+    scaling: Scaling | Whitening | None,
     kernels: Kernels,
     augmentation: tuple[Augmentation, ...] = (),
     *,
     xp: Namespace,
 ) -> tuple[Array, Array]:
-    """Give the inputs of a batch, scaled, and its targets."""
+    """Give the inputs of a batch, scaled but not yet rotated, and its targets."""
     dtype = next(leaves(params)).dtype
     view = view_of(augmentation, batch.moves, xp=xp)
-    x = kernels.gather(batch.x, batch.rows, scaling, view, dtype=dtype, xp=xp)
+    x = kernels.gather(batch.x, batch.rows, _each(scaling), view, dtype=dtype, xp=xp)
     return x, batch.y if batch.rows is None else xp.take(batch.y, batch.rows, axis=0)
+
+
+def _each(scaling: Scaling | Whitening | None) -> Scaling | None:
+    """Give what is done to each feature by itself."""
+    return Scaling(*scaling[:2]) if isinstance(scaling, Whitening) else scaling
+
+
+def _rotate(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
+    """Do what is left of a whitening, behind all that takes x for a picture."""
+    if not isinstance(scaling, Whitening):
+        return x
+    return x @ xp.astype(scaling.rotation, x.dtype, copy=False)
 
 
 def _full(logits: Array, params: Params, *, xp: Namespace) -> Array:
@@ -349,8 +376,11 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     (np.float64(2.0), (Dense(W=array([[6.]]), b=array([2.])),))
     """
 
-    def gradient(params: Params, batch: Batch, scaling: Scaling | None) -> tuple[Array, Params]:
+    def gradient(
+        params: Params, batch: Batch, scaling: Scaling | Whitening | None
+    ) -> tuple[Array, Params]:
         x, targets = _take(params, batch, scaling, kernels, xp=xp)
+        x = _rotate(x, scaling, xp=xp)
         logits, backward, _ = forward(network, params, x, Pass(xp, kernels.dense), xp=xp)
         logits = _full(logits, params, xp=xp)
         value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
@@ -403,12 +433,13 @@ def make_predict(
         params: Params,
         moments: tuple[Moments, ...],
         x: Array,
-        scaling: Scaling | None,
+        scaling: Scaling | Whitening | None,
         moves: Array | None = None,
     ) -> Array:
         dtype = next(leaves(params)).dtype
         view = view_of(tta, moves, xp=xp)
-        x = kernels.gather(x, None, scaling, view, dtype=dtype, xp=xp)
+        x = kernels.gather(x, None, _each(scaling), view, dtype=dtype, xp=xp)
+        x = _rotate(x, scaling, xp=xp)
         how = Pass(xp, kernels.dense, moments)
         if depth is not None:
             return _full(hidden(network, params, x, how, depth), params, xp=xp)

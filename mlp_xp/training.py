@@ -23,7 +23,7 @@ from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.optimizers import Optimizer, family
 from mlp_xp.schedules import Constant, Schedule
-from mlp_xp.step import Scaling, init_state, make_step
+from mlp_xp.step import Scaling, Whitening, init_state, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 __all__ = ["Progress", "Record", "Rules", "Trainer"]
@@ -162,7 +162,7 @@ class Trainer:
         params: Params,
         moments: tuple[Moments, ...] = (),
         dtype: str,
-        scaling: Scaling | None = None,
+        scaling: Scaling | Whitening | None = None,
         seed: int = 0,
         with_accuracy: bool = False,
     ) -> None:

@@ -122,9 +122,11 @@ default="auto"
         float32 for uint8; other integers are computed in float64, as in scikit-learn. "bf16", for
         backends "torch" and "jax", trains with inputs, activations and gradients in bfloat16; the
         weights, the optimizer's state and the loss stay in float32, and so do predictions.
-    input_scaling : {"standardize"} or None, default=None
+    input_scaling : {"standardize", "zca", "pca"}, a `mlp_xp.scaling.Whiten`, or None, default=None
         "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
-        on the device; uint8 data stay uint8 until a batch is made.
+        on the device; uint8 data stay uint8 until a batch is made. The others remove correlations
+        too, by the eigenvectors of a matrix of features x features, and multiply each batch by
+        such a matrix.
     placement : {"auto", "resident", "streamed"}, default="auto"
         Whether the data lie on the device as a whole or arrive batch by batch; by default what
         fits is resident. Sparse data are streamed, and dense a batch at a time.
@@ -235,7 +237,7 @@ default="auto"
         backend: str | None = None,
         device: Any = None,
         precision: str = "auto",
-        input_scaling: str | None = None,
+        input_scaling: Any = None,
         placement: str = "auto",
         max_time: float | None = None,
         augmentation: Any = None,

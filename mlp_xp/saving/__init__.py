@@ -101,7 +101,7 @@ def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     with blamed_on(folder / SPEC):
         check_version(spec)
         model: MLPClassifier | MLPRegressor = rebuild(spec)
-        digest, entries = spec["weights_sha256"], shapes(model._network, spec["scaled"])
+        digest, entries = spec["weights_sha256"], shapes(model)
     with blamed_on(folder / WEIGHTS):
         load_arrays(model, entries, digest, folder / WEIGHTS)
     return model

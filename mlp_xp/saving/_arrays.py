@@ -19,14 +19,15 @@ from mlp_xp.backends import to_numpy
 from mlp_xp.layers import Dense, Moments, Norm
 from mlp_xp.network import Network, denses, draw_params, init_moments, norms
 from mlp_xp.saving._files import SPEC, SavingError, expect
-from mlp_xp.step import Scaling
+from mlp_xp.scaling import Whiten
+from mlp_xp.step import Scaling, Whitening
 
 
 def _entries(
     layers: Iterable[Dense],
     norms: Iterable[Norm],
     moments: Iterable[Moments],
-    scaling: Scaling | None,
+    scaling: Scaling | Whitening | None,
 ) -> dict[str, Any]:
     groups: dict[str, Iterable[Any]] = {"layers": layers, "norms": norms, "moments": moments}
     numbered = {
@@ -43,8 +44,9 @@ def _by_tensor(entries: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def shapes(network: Network, scaled: bool) -> dict[str, Any]:
-    """Give the entries that there must be, with a shape for each array."""
+def shapes(model: Any) -> dict[str, Any]:
+    """Give the entries that a model without arrays must get, with a shape for each array."""
+    network: Network = model._network
     # One number, repeated without memory, stands for random ones.
     params = draw_params(network, lambda low, high, shape: np.broadcast_to(low, shape))
 
@@ -55,8 +57,17 @@ def shapes(network: Network, scaled: bool) -> dict[str, Any]:
         map(shape, denses(params)),
         map(shape, norms(params)),
         map(shape, init_moments(network)),
-        Scaling._make([network.sizes[:1]] * 2) if scaled else None,
+        _scaling_shapes(model._scaled_by, model.n_features_in_, network.sizes[0]),
     )
+
+
+def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int) -> Any:
+    if setting is None:
+        return None
+    each = ((n_features,), (n_features,))
+    if setting == "standardize":
+        return Scaling._make(each)
+    return Whitening._make((*each, (n_features, n_inputs)))
 
 
 def dump_arrays(estimator: Any) -> bytes:
@@ -99,7 +110,7 @@ def load_arrays(model: Any, entries: dict[str, Any], digest: str, path: Path) ->
     layers = read(Dense)
     model.coefs_, model.intercepts_ = [layer.W for layer in layers], [layer.b for layer in layers]
     model.norms_, model.moments_ = read(Norm), read(Moments)
-    model._scaling = next(iter(read(Scaling)), None)
+    model._scaling = next(iter(read(Scaling) + read(Whitening)), None)
 
 
 def sha256(content: bytes) -> str:

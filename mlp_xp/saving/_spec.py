@@ -10,11 +10,12 @@ import numpy as np
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.saving._files import SavingError, expect
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
+from mlp_xp.scaling import SCALINGS, Whiten
 from mlp_xp.training import Progress, Record
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
-_FORMAT, _VERSION = "mlp_xp", 2
+_FORMAT, _VERSION = "mlp_xp", 3
 _NUMBERS = ("loss", "best_loss", "best_validation_score")
 _CURVES = ("loss_curve", "validation_scores", "validation_loss_curve")
 _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
@@ -33,7 +34,8 @@ def describe(estimator: Any, kind: str, digest: str) -> dict[str, Any]:
         "weights_sha256": digest,
         "widths": encode("widths", list(estimator._network.widths), "hidden_layer_sizes"),
         "dtype": estimator._dtype,
-        "scaled": estimator._scaling is not None,
+        "features": int(estimator.n_features_in_),
+        "scaled": encode("scaled", estimator._scaled_by, "input_scaling"),
         "seed": estimator._seed,
         "out_activation": estimator.out_activation_,
         "feature_names": None if names is None else names.tolist(),
@@ -118,19 +120,22 @@ def rebuild(spec: dict[str, Any]) -> Any:
     expect(
         _is_width(widths[0]) and _is_width(widths[-1]), "widths does not begin and end in numbers"
     )
-    model.n_features_in_, model.n_outputs_, model.n_layers_ = widths[0], widths[-1], len(widths)
+    model.n_features_in_ = take("features", _is_width, "an integer above 0")
+    model.n_outputs_, model.n_layers_ = widths[-1], len(widths)
     model._dtype = take(
         "dtype", lambda dtype: dtype in ("float32", "float64"), "'float32' or 'float64'"
     )
     model._seed = take(
         "seed", lambda seed: type(seed) is int and 0 <= seed < 2**32, "an integer of 32 bits"
     )
-    take("scaled", lambda scaled: type(scaled) is bool, "true or false")
+    model._scaled_by = how = decode(spec["scaled"], "input_scaling")
+    is_known = how is None or isinstance(how, Whiten) or (type(how) is str and how in SCALINGS)
+    expect(is_known, f"scaled is {how!r}, not null, one of {', '.join(SCALINGS)} or a Whiten")
     names = spec["feature_names"]
     if names is not None:
         expect(
-            len(names) == widths[0] and all(isinstance(name, str) for name in names),
-            f"feature_names is not a list of {widths[0]} strings",
+            len(names) == model.n_features_in_ and all(isinstance(name, str) for name in names),
+            f"feature_names is not a list of {model.n_features_in_} strings",
         )
         model.feature_names_in_ = np.asarray(names, dtype=object)
     model.out_activation_ = output = spec["out_activation"]
@@ -142,6 +147,8 @@ def rebuild(spec: dict[str, Any]) -> Any:
         f"out_activation is {output!r}, and params make it {model.out_activation_!r}",
     )
     model._network = model._make_network(tuple(widths[1:-1]))
+    inputs = model._network.widths[0]
+    expect(inputs == widths[0], f"widths begins with {widths[0]}, and params make it {inputs}")
     _set_training(model, spec["training"])
     return model
 
