@@ -123,6 +123,10 @@ class Data(Protocol):
         """Give the batches of a plan, on the device."""
         ...
 
+    def stacked(self, plan: Plan) -> Batch | None:
+        """Give all batches of a plan as the one of `Steps`, or None where they cannot be."""
+        ...
+
 
 class Resident:
     """Data on the device.
@@ -151,6 +155,17 @@ class Resident:
         for row, weight in zip(rows, weights, strict=True):
             yield Batch(self.x, self.y, row, weight)
 
+    def stacked(self, plan: Plan) -> Batch | None:
+        """Give all batches of a plan at once, if they have one shape and not all rows."""
+        shape = len(plan.counts), plan.batch_size
+        if plan.rows is None or plan.rows.size != math.prod(shape):
+            return None
+        put = self._backend.put
+        weights = None
+        if plan.weights is not None:
+            weights = put(plan.weights.reshape(shape), self._dtype)
+        return Batch(self.x, self.y, put(plan.rows.reshape(shape)), weights)
+
 
 class Streamed:
     """Data in the host's memory or in a memory-mapped file.
@@ -176,6 +191,9 @@ class Streamed:
         batches = self._backend.feed(self._gather(plan))
         for (x, y), weight in zip(batches, weights, strict=True):
             yield Batch(x, y, None, weight)
+
+    def stacked(self, plan: Plan) -> None:
+        """Give None: batches arrive one by one."""
 
     def _gather(self, plan: Plan) -> Iterator[tuple[np.ndarray, ...]]:
         dtype = kept_dtype(self.x, self._dtype) or self.x.dtype

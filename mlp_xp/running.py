@@ -184,7 +184,13 @@ class Run:
             self._stopped = self._stopped or self._pressed() or any(asked)
             return self._stopped
 
-        return trainer.run_epoch(self.data, plan, n_epochs=model.max_iter, after_step=after_step)
+        return trainer.run_epoch(
+            self.data,
+            plan,
+            n_epochs=model.max_iter,
+            after_step=after_step,
+            step_by_step=bool(steps),
+        )
 
     def _minimize(self, context: Any) -> None:
         model = self.model

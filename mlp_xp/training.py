@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,13 +21,17 @@ from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.schedules import Constant, Schedule
-from mlp_xp.step import Scaling, init_state, make_step
+from mlp_xp.step import Scaling, Steps, init_state, make_nth, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 __all__ = ["Progress", "Record", "Rules", "Trainer"]
 
 # How far the running moments of batch normalisation follow those of a batch; PyTorch's choice.
 _MOMENTS_RATE = 0.1
+
+# Multiplications and additions of the forward passes that take two processors about a tenth of a
+# second, backward passes included.
+_WORK_AT_ONCE = 2_000_000_000
 
 AfterStep = Callable[[int, int], bool]
 
@@ -183,6 +187,7 @@ class Trainer:
             xp=backend.xp,
         )
         self._step = backend.compile(step, donate=True)
+        self._loop = backend.loop(_nth(step))
         with backend.scope():
             self.state = init_state(
                 self._own(params),
@@ -259,7 +264,13 @@ class Trainer:
         self._rule_start = progress.rule_start if goes_on else progress.n_steps
 
     def run_epoch(
-        self, data: Data, plan: Plan, *, n_epochs: int, after_step: AfterStep | None = None
+        self,
+        data: Data,
+        plan: Plan,
+        *,
+        n_epochs: int,
+        after_step: AfterStep | None = None,
+        step_by_step: bool = True,
     ) -> Record:
         """Train for one epoch.
 
@@ -272,6 +283,9 @@ class Trainer:
         after_step : callable, optional
             ``after_step(done, n_steps)`` is called after each step; if it gives True the epoch
             ends there, and the record tells of the steps that were done.
+        step_by_step : bool, default=True
+            Whether `after_step` has to hear of each step; where it has not, a backend may do about
+            a tenth of a second's steps in one call.
 
         Returns
         -------
@@ -286,15 +300,27 @@ class Trainer:
             zero = xp.zeros_like(self.state.loss)
             accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
-            batches = data.epoch(plan)
-            keys = self._keys(len(table))
+            coefs, keys = backend.put(table, self.dtype), self._keys(len(table))
+            whole = None if self._loop is None else data.stacked(plan)
             done = 0
-            for coefs in xp.unstack(backend.put(table, self.dtype)):
-                self.state = self._step(self.state, next(batches), self.scaling, coefs, next(keys))
-                done += 1
-                if after_step is not None and after_step(done, len(table)):
-                    break
-            del batches  # A streamed epoch that ended early lets go of what was on its way.
+            if self._loop is not None and whole is not None:
+                steps = Steps(whole, coefs, keys)
+                at_once = 1 if step_by_step else max(1, _WORK_AT_ONCE // work)
+                while done < len(table):
+                    start, done = done, min(done + at_once, len(table))
+                    self.state = self._loop(start, done, self.state, steps, self.scaling)
+                    if after_step is not None and after_step(done, len(table)):
+                        break
+            else:
+                batches = data.epoch(plan)
+                each_keys = itertools.repeat(None) if keys is None else iter(xp.unstack(keys))
+                for row in xp.unstack(coefs):
+                    given = next(batches), self.scaling, row, next(each_keys)
+                    self.state = self._step(self.state, *given)
+                    done += 1
+                    if after_step is not None and after_step(done, len(table)):
+                        break
+                del batches  # A streamed epoch that ended early lets go of what was on its way.
             sums = [float(backend.get(total)) for total in leaves(self.state[4:])]
         share = float(np.sum(table[:done, 0]))
         n_samples = sum(plan.counts[:done])
@@ -331,17 +357,17 @@ class Trainer:
             table.append((count / n_samples, l2, average_rate, moments_rate, *rule))
         return rates, np.asarray(table)
 
-    def _keys(self, n_steps: int) -> Iterator[Array | None]:
+    def _keys(self, n_steps: int) -> Array | None:
         """Draw what the dropouts of an epoch start from, the same on every backend."""
         n_keys = self.rules.network.n_keys
         if not n_keys:
-            return itertools.repeat(None)
+            return None
         generator = host_generator(self.seed, "dropout", self.n_epochs)
         limits = np.iinfo(np.int32)
         keys = generator.integers(
             limits.min, limits.max, (n_steps, n_keys), np.int32, endpoint=True
         )
-        return iter(self.backend.xp.unstack(self.backend.put(keys)))
+        return self.backend.put(keys)
 
 
 def _average_rate(decay: float | None, step: int) -> float:
@@ -355,3 +381,4 @@ def _average_rate(decay: float | None, step: int) -> float:
 
 # One function for all fits with the same settings: what a backend has compiled it finds again.
 _step = lru_cache(maxsize=64)(make_step)
+_nth = lru_cache(maxsize=64)(make_nth)
