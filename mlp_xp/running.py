@@ -180,8 +180,9 @@ class Run:
 
         def after_step(done: int, n_steps: int) -> bool:
             # Every callback hears of every step, also when an earlier one has asked to stop.
-            asked = [bool(step(model, done, n_steps)) for step in steps]
-            self._stopped = self._stopped or self._pressed() or any(asked)
+            asked = [step for step in steps if step(model, done, n_steps)]
+            if asked or self._pressed():
+                self._stopped = True
             return self._stopped
 
         return trainer.run_epoch(

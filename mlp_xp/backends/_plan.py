@@ -165,10 +165,8 @@ class Program:
         """Take over new arguments, unless their number, shapes or dtypes differ."""
         if len(arguments) != len(self.arguments):
             return False
-        moved = []
-        mine = self.arguments
-        for i, argument in enumerate(arguments):
-            old, place = mine[i], self._places[i]
+        moves = False
+        for argument, old, place in zip(arguments, self.arguments, self._places, strict=True):
             # What is small is copied even so: its owner may have written to it.
             if argument is old and place is None:
                 continue
@@ -179,15 +177,14 @@ class Program:
                 or argument.dtype != old.dtype
             ):
                 return False
-            if place is None:
-                if argument.strides != old.strides:
-                    return False
-                moved.append((i, argument))
-            else:
+            if place is not None:
                 place[...] = argument
-        if moved:
-            for i, argument in moved:
-                mine[i] = argument
+            elif argument.strides == old.strides:
+                moves = True
+            else:
+                return False
+        if moves:
+            self.arguments = list(arguments)
             self._follow()
         return True
 
