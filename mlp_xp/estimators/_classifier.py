@@ -285,7 +285,9 @@ schedule of `mlp_xp.schedules`, default="constant"
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         # Most callers name the same classes each time, sorted.
-        is_same = type(classes) is np.ndarray and np.array_equal(known, classes)
+        is_same = (
+            known is not None and type(classes) is np.ndarray and np.array_equal(known, classes)
+        )
         if classes is not None and not is_same:
             classes = unique_labels(host(classes))
             if known is not None and not np.array_equal(known, classes):
