@@ -113,6 +113,7 @@ class Run:
                 # What `partial_fit` adds goes through a schedule of its own.
                 self.trainer.first_step = self.trainer.n_steps
                 self.trainer.stale_epochs = 0
+                self.trainer.rest()
                 self.show()
             if self._pressed():
                 warnings.warn("Training interrupted by user.", stacklevel=3)

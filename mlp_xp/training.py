@@ -186,7 +186,8 @@ class Trainer:
             max_grad_norm=rules.max_grad_norm,
             xp=backend.xp,
         )
-        self._step = backend.compile(step, donate=True)
+        self._function = step
+        self.rest()
         self._loop = backend.loop(_nth(step))
         with backend.scope():
             self.state = init_state(
@@ -224,6 +225,10 @@ class Trainer:
                 moments=self._own(moments),
                 average=self._own(params) if self.state.average else (),
             )
+
+    def rest(self) -> None:
+        """Let go of the memory that only steps need; the next one asks for it anew."""
+        self._step = self.backend.compile(self._function, donate=True)
 
     def progress(self) -> Progress:
         """Give what it takes to go on later, beside what was learned, in the host's memory."""

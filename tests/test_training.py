@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -293,6 +294,27 @@ def test_an_equal_fit_compiles_nothing_new(backend):
 
     assert compiled() is compiled()
     assert compiled(optimizer=SGD()) is not compiled()
+
+
+def test_a_trainer_at_rest_keeps_no_plan():
+    from mlp_xp.backends._plan import Planned
+
+    x, y = problem()
+    data = place(get_backend("numpy"), x, y, "float64")
+    results = []
+    for rests in (False, True):
+        trainer = make_trainer(get_backend("numpy"))
+        train(trainer, data)
+        assert isinstance(trainer._step, Planned)
+        plans = weakref.WeakSet(trainer._step._programs)
+        assert plans
+        if rests:
+            trainer.rest()
+            assert not plans
+        train(trainer, data)
+        results.append(learned(trainer))
+    for rested, reference in zip(*results, strict=True):
+        np.testing.assert_array_equal(rested, reference)
 
 
 def test_torch_builds_no_graph():

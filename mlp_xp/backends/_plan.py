@@ -1,11 +1,10 @@
 """Plan a step once, then run it: NumPy without allocations and without the code that chose it.
 
-The first call of a planned function runs it on `Traced` arrays, which do each operation for real
-and note it down, and takes back what it did to the state. What results is a straight `Program`:
-NumPy's functions with an ``out=`` each, their operands fixed for good, and tables of jobs in
-machine code (`_native`). This call and later ones run only that.
-A buffer goes back to a pool when its last array dies, so that later operations of the same program
-find it still in the caches.
+The first call of a planned function runs it on `Traced` arrays, which do NumPy's operations for
+real and note them down, and takes back what it did to the state. What results is a straight
+`Program`: NumPy's functions with an ``out=`` each, their operands fixed for good, and tables of
+jobs in machine code (`_native`). This call and later ones run only that. A buffer goes back to a
+pool when its last array dies, so that later operations find it still in the caches.
 
 What holds for JAX's ``jit`` holds here: the function must be pure, what it does may depend on
 shapes but on no values, and a Python value is fixed at the first call. A function that asks for a
@@ -70,7 +69,7 @@ class Planned:
         program = Program(self._pool, list(leaves(self._state)))
         try:
             state = rebuild(self._state, [Traced(program, leaf) for leaf in leaves(self._state)])
-            # Without its updates a trace has numbers that mean nothing.
+            # Jobs are left to the program: behind one a trace has numbers that mean nothing.
             with np.errstate(all="ignore"):
                 new = self._function(state, *rebuild(arguments, program.take(flat)))
             program.finish(state, new)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._jobs import UPDATE, Job, fused, runner, table
+from mlp_xp.backends._jobs import Job, fused, table
 from mlp_xp.backends._traced import Finder, Traced, UntraceableError, value_of
 from mlp_xp.tree import leaves
 
@@ -136,12 +136,7 @@ class Program:
             self._jobs = []
 
     def job(self, job: Job) -> None:
-        """Do a job, and note it down; jobs that follow each other become one call.
-
-        An update is left to the program: what it writes to may be as large as all the rest.
-        """
-        if job.kind != UPDATE:
-            runner()(table([job])[0])
+        """Note down a job, which the program will do; those that follow each other are one call."""
         self._jobs.append(job)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
