@@ -14,7 +14,7 @@ from mlp_xp.backends import get_backend
 def make(task: Task, **options: Any) -> Contender:
     classes = np.arange(task.widths[-1])
     # As peers have their data: where their library computes. JAX alone has to copy them.
-    x = get_backend(options["backend"]).put(task.x)
+    x = get_backend(options.get("backend")).put(task.x)
     model = MLPClassifier(
         task.widths[1:-1],
         task.activation,
