@@ -36,7 +36,7 @@ def epochs_figure(workloads: list[Result]):
         for workload in workloads
     ]
     n_rows = -(-len(workloads) // 2)
-    height = 0.9 + 0.24 * max(map(len, ran))
+    height = 1.1 + 0.24 * max(map(len, ran))
     figure = Figure(figsize=(11, n_rows * height + 0.3), layout="constrained")
     axes = figure.subplots(n_rows, 2, squeeze=False).ravel()
     for axis, workload, contenders in zip(axes, workloads, ran, strict=False):
@@ -50,9 +50,10 @@ def epochs_figure(workloads: list[Result]):
         bars = axis.barh(list(contenders), medians, color=colours, xerr=errors, ecolor="black")
         axis.bar_label(bars, [seconds(median) for median in medians], padding=4, fontsize=8)
         axis.axvline(workload["floor"]["seconds"], color="black", linestyle=":")
-        axis.set_title(f"{workload['title']}; dotted: the floor", fontsize=10, loc="left")
+        axis.set_title(f"{workload['title']}\ndotted: the floor", fontsize=9, loc="left")
         axis.invert_yaxis()
         axis.tick_params(axis="y", length=0, labelsize=8)
+        axis.locator_params(axis="x", nbins=5)  # More of them would run into each other.
         axis.set_xlabel("seconds an epoch" if workload["kind"] == "train" else "seconds a call")
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)

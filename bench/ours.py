@@ -8,10 +8,13 @@ import numpy as np
 from contest import ALPHA, MOMENTUM, Contender, Task
 
 from mlp_xp import MLPClassifier
+from mlp_xp.backends import get_backend
 
 
 def make(task: Task, **options: Any) -> Contender:
     classes = np.arange(task.widths[-1])
+    # As peers have their data: where their library computes. JAX alone has to copy them.
+    x = get_backend(options.get("backend")).put(task.x)
     model = MLPClassifier(
         task.widths[1:-1],
         task.activation,
@@ -28,7 +31,7 @@ def make(task: Task, **options: Any) -> Contender:
 
     def train(epochs: int) -> float:
         for _ in range(epochs):
-            model.partial_fit(task.x, task.y, classes=classes)
+            model.partial_fit(x, task.y, classes=classes)
         return float(model.loss_)
 
     return Contender(train, model.predict)

@@ -24,7 +24,7 @@ from typing import Any
 
 from bench.environment import environment
 from mlp_xp import MLPClassifier
-from mlp_xp.optimizers import Muon, kinds
+from mlp_xp.optimizers import ByKind, Muon, kinds
 from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.saving import load_model
 from mlp_xp.tree import leaves
@@ -40,24 +40,34 @@ HEAD = (
 LOSS, VALIDATION, TEST = "#0072B2", "#009E73", "#D55E00"
 
 
-def newton_schulz_work(shape: tuple[int, ...], steps: int) -> int:
-    """Count the multiplications and additions that make a matrix orthogonal.
+def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> int:
+    """Count the multiplications and additions that make matrices orthogonal.
 
-    With m the shorter side and n the longer one, each step has the products (m, n)(n, m), 2 m^2 n,
-    (m, m)(m, m), 2 m^3, and (m, m)(m, n), 2 m^2 n.
+    With m the shorter side and n the longer one, some steps share a Gram matrix: (m, n)(n, m), 2 m^2
+    n, and the product with it all at their end, as much. Each step has a square of an m x m matrix,
+    2 m^3, and all but the first of those that share have three products more of this size; see
+    `mlp_xp.optimizers._muon`.
     """
     *several, rows, columns = shape
     m, n = sorted((rows, columns))
-    return math.prod(several) * steps * (4 * m * m * n + 2 * m**3)
+    at_most = 1 if 2 * n <= 3 * m else 2 if is_bf16 else 4
+    shared = [min(at_most, steps - start) for start in range(0, steps, at_most)]
+    work = sum(4 * m * m * n + 2 * m**3 * (4 * k - 3) for k in shared)
+    return math.prod(several) * work
 
 
 def update_work(model: MLPClassifier) -> int:
     """Count the multiplications and additions in the products of an update, all batches alike."""
     rule, params = model._make_solver(), model._params
+    rule = rule.matrix if isinstance(rule, ByKind) else rule
     if not isinstance(rule, Muon):
         return 0
-    pairs = zip(kinds(params), leaves(params), strict=True)
-    return sum(newton_schulz_work(p.shape, rule.ns_steps) for kind, p in pairs if kind == "matrix")
+    is_bf16 = model.precision == "bf16"
+    return sum(
+        newton_schulz_work(p.shape, rule.ns_steps, is_bf16=is_bf16)
+        for kind, p in zip(kinds(params), leaves(params), strict=True)
+        if kind == "matrix"
+    )
 
 
 def facts(folder: Path, seconds: float) -> dict[str, Any]:

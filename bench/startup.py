@@ -1,7 +1,7 @@
 """What a user waits for before the first epoch: the import, and the first step after it.
 
-Each is timed in fresh processes, which take turns; the first turn fills the caches of what
-compiles. Run as a script, it is such a process, and prints the seconds of a contender's first step.
+Each contender is timed in fresh processes, which take turns; the first turn fills the caches of
+what compiles. A process imports before anything else is loaded, and then does its first step.
 """
 
 from __future__ import annotations
@@ -38,37 +38,47 @@ TIMED = """
 import time
 start = time.perf_counter()
 {statement}
-print(time.perf_counter() - start)
+imported = time.perf_counter() - start
+import sys
+sys.path.insert(0, {folder!r})
+from startup import first_step
+print([imported, first_step({name!r})])
 """
+ROUNDS = 3
 WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "medium")
 ENTRIES = entries(WORKLOAD)
+HERE = Path(__file__).parent
 
 
 def measure_startup(rounds: int) -> Result:
-    """Give the seconds of imports and of first steps."""
-    imports = {
-        name: [sys.executable, "-c", TIMED.format(statement=statement)]
-        for name, statement in IMPORTS.items()
-    }
-    steps = {name: [sys.executable, __file__, name] for name in (OURS, *list(IMPORTS)[1:])}
-    return {"imports": take_turns(imports, rounds), "first_steps": take_turns(steps, rounds)}
-
-
-def take_turns(commands: dict[str, list[str]], rounds: int) -> Result:
-    results: Result = {name: {"seconds": []} for name in commands}
-    for number in range(rounds + 1):
-        say(f"  start-up, round {number} of {rounds}")
-        for name, command in commands.items():
-            if "cannot_run" in results[name]:
+    """Give the seconds of imports and of first steps, of at most `ROUNDS` turns."""
+    imports: Result = {name: {"seconds": []} for name in IMPORTS}
+    steps: Result = {contender(name): {"seconds": []} for name in IMPORTS}
+    for number in range(min(rounds, ROUNDS) + 1):
+        say(f"  start-up, round {number} of {min(rounds, ROUNDS)}")
+        for library, statement in IMPORTS.items():
+            name = contender(library)
+            if "cannot_run" in steps[name]:
                 continue
-            environment = {**os.environ, **(ENTRIES[name].environment if name in ENTRIES else {})}
-            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            code = TIMED.format(statement=statement, folder=str(HERE), name=name)
+            environment = {**os.environ, **ENTRIES[name].environment}
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+            )
             if done.returncode:
                 last = done.stderr.strip().splitlines()[-1:]
-                results[name] = {"cannot_run": last[0] if last else f"status {done.returncode}"}
+                reason = {"cannot_run": last[0] if last else f"status {done.returncode}"}
+                imports[library], steps[name] = reason, reason
             elif number:
-                results[name]["seconds"].append(json.loads(done.stdout.splitlines()[-1]))
-    return results
+                imported, stepped = json.loads(done.stdout.splitlines()[-1])
+                imports[library]["seconds"].append(imported)
+                steps[name]["seconds"].append(stepped)
+    return {"imports": imports, "first_steps": steps}
+
+
+def contender(library: str) -> str:
+    """Name the contender that a library takes part as."""
+    return OURS if library == "mlp_xp" else library
 
 
 def first_step(name: str) -> float:
@@ -90,8 +100,3 @@ def first_step(name: str) -> float:
     start = time.perf_counter()
     module.make(task, **entry.options).train(1)
     return time.perf_counter() - start
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    print(first_step(sys.argv[1]))

@@ -175,6 +175,10 @@ class Data(Protocol):
         """Give the batches of a plan, on the device."""
         ...
 
+    def stacked(self, plan: Plan) -> Batch | None:
+        """Give all batches of a plan as the one of `Steps`, or None where they cannot be."""
+        ...
+
 
 class Resident:
     """Data on the device.
@@ -202,6 +206,20 @@ class Resident:
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, row, *others)
 
+    def stacked(self, plan: Plan) -> Batch | None:
+        """Give all batches of a plan at once, if they have one shape and not all rows."""
+        shape = len(plan.counts), plan.batch_size
+        if plan.rows is None or plan.rows.size != math.prod(shape):
+            return None
+
+        def put(values: np.ndarray | None, dtype: str | None = None) -> Array | None:
+            if values is None:
+                return None
+            return self._backend.put(values.reshape((*shape, *values.shape[1:])), dtype)
+
+        weights, factors = put(plan.weights, self._dtype), put(plan.factors, self._dtype)
+        return Batch(self.x, self.y, put(plan.rows), weights, put(plan.moves), factors)
+
 
 class Streamed:
     """Data in the host's memory or in a memory-mapped file.
@@ -228,6 +246,9 @@ class Streamed:
             batches, *_others(self._backend, plan, self._dtype), strict=True
         ):
             yield Batch(x, y, None, *others)
+
+    def stacked(self, plan: Plan) -> None:
+        """Give None: batches arrive one by one."""
 
     def _gather(self, plan: Plan) -> Iterator[tuple[np.ndarray, ...]]:
         dtype = kept_dtype(self.x, self._dtype) or self.x.dtype

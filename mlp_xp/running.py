@@ -117,6 +117,7 @@ class Run:
                 # What `partial_fit` adds goes through a schedule of its own.
                 self.trainer.first_step = self.trainer.n_steps
                 self.trainer.stale_epochs = 0
+                self.trainer.rest()
                 self.show()
             if self._pressed():
                 warnings.warn("Training interrupted by user.", stacklevel=3)
@@ -201,12 +202,18 @@ class Run:
 
         def after_step(done: int, n_steps: int) -> bool:
             # Every callback hears of every step, also when an earlier one has asked to stop.
-            asked = [bool(step(model, done, n_steps)) for step in steps]
-            self._stopped = self._stopped or self._pressed() or any(asked)
+            asked = [step for step in steps if step(model, done, n_steps)]
+            if asked or self._pressed():
+                self._stopped = True
             return self._stopped
 
         return trainer.run_epoch(
-            self.data, plan, n_epochs=model.max_iter, after_step=after_step, budget=self._budget
+            self.data,
+            plan,
+            n_epochs=model.max_iter,
+            after_step=after_step,
+            step_by_step=bool(steps),
+            budget=self._budget,
         )
 
     def _minimize(self, context: Any) -> None:

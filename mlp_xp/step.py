@@ -22,7 +22,7 @@ from mlp_xp.layers import Moments, dense, running
 from mlp_xp.losses import Loss, LossPullback, average
 from mlp_xp.network import Network, Params, denses, forward, hidden
 from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots, update_tree
-from mlp_xp.tree import leaves
+from mlp_xp.tree import leaves, map_leaves
 
 __all__ = [
     "Batch",
@@ -31,11 +31,13 @@ __all__ = [
     "Predict",
     "Scaling",
     "Step",
+    "Steps",
     "TrainState",
     "Whitening",
     "gather",
     "init_state",
     "make_gradient",
+    "make_nth",
     "make_predict",
     "make_step",
 ]
@@ -74,6 +76,18 @@ class Batch(NamedTuple):
     weights: Array | None
     moves: Array | None = None
     factors: Array | None = None
+
+
+class Steps(NamedTuple):
+    """Many steps: what each is given, with a first axis for the steps.
+
+    ``batch`` holds the data set, without that axis, and ``rows`` and ``weights : (steps, batch)``;
+    ``coefs : (steps, 4 + k)``; ``keys : (steps, dropouts)`` or None.
+    """
+
+    batch: Batch
+    coefs: Array
+    keys: Array | None
 
 
 def gather(
@@ -275,6 +289,41 @@ def make_step(
         return TrainState(params, slots, moments, mean, total, accuracy)
 
     return step
+
+
+def make_nth(step: Step) -> Callable[..., TrainState]:
+    """Make the function that does one of many steps, for `Backend.loop`.
+
+    Parameters
+    ----------
+    step : callable
+        What `make_step` gives.
+
+    Returns
+    -------
+    callable
+        ``nth(i, state, steps, scaling)`` does the step of that position, a 0-d integer array, in
+        `Steps`.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.step import Batch, Steps, make_nth
+    >>> nth = make_nth(lambda state, batch, scaling, coefs, keys: state + coefs * batch.rows)
+    >>> steps = Steps(Batch(None, None, xp.asarray([[1], [2]]), None), xp.asarray([10, 20]), None)
+    >>> nth(1, 0, steps, None)
+    array([40])
+    """
+
+    def nth(i: Array, state: TrainState, steps: Steps, scaling: Scaling | None) -> TrainState:
+        def pick(leaf: Array | None) -> Array | None:
+            return None if leaf is None else leaf[i, ...]
+
+        x, y, *each = steps.batch
+        batch = Batch(x, y, *map_leaves(pick, tuple(each)))
+        return step(state, batch, scaling, steps.coefs[i, ...], pick(steps.keys))
+
+    return nth
 
 
 def _take(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.optimizers import Optimizer, family
 from mlp_xp.schedules import Constant, Schedule
-from mlp_xp.step import Scaling, Whitening, init_state, make_step
+from mlp_xp.step import Batch, Scaling, Steps, Whitening, init_state, make_nth, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 __all__ = ["Progress", "Record", "Rules", "Trainer"]
@@ -32,6 +32,10 @@ __all__ = ["Progress", "Record", "Rules", "Trainer"]
 _MOMENTS_RATE = 0.1
 # Steps that a schedule is told of where a share of time stands for them.
 _TICKS = 10**6
+
+# Multiplications and additions of the forward passes that take two processors about a tenth of a
+# second, backward passes included.
+_WORK_AT_ONCE = 2_000_000_000
 
 AfterStep = Callable[[int, int], bool]
 
@@ -190,7 +194,9 @@ class Trainer:
             augmentation=rules.augmentation,
             xp=backend.xp,
         )
-        self._step = backend.compile(step, donate=True)
+        self._function = step
+        self.rest()
+        self._loop = backend.loop(_nth(step))
         with backend.scope():
             self.state = init_state(
                 self._own(params),
@@ -227,6 +233,10 @@ class Trainer:
                 moments=self._own(moments),
                 average=self._own(params) if self.state.average else (),
             )
+
+    def rest(self) -> None:
+        """Let go of the memory that only steps need; the next one asks for it anew."""
+        self._step = self.backend.compile(self._function, donate=True)
 
     def progress(self) -> Progress:
         """Give what it takes to go on later, beside what was learned, in the host's memory."""
@@ -274,6 +284,7 @@ class Trainer:
         n_epochs: int,
         after_step: AfterStep | None = None,
         budget: Budget | None = None,
+        step_by_step: bool = True,
     ) -> Record:
         """Train for one epoch.
 
@@ -289,6 +300,9 @@ class Trainer:
         budget : Budget, optional
             The schedule follows the time that it has left, and the epoch ends with the last step
             that fits, the first at the earliest.
+        step_by_step : bool, default=True
+            Whether `after_step` has to hear of each step; where it has not, a backend may do about
+            a tenth of a second's steps in one call.
 
         Returns
         -------
@@ -304,15 +318,21 @@ class Trainer:
             zero = xp.zeros_like(self.state.loss)
             accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
-            batches = data.epoch(plan)
-            keys = self._keys(len(plan.counts))
+            n_steps = len(plan.counts)
+            groups, keys = self._coefficients(plan, n_epochs, budget), self._keys(n_steps)
+            # With a budget the clock is looked at every few steps, and their number changes.
+            whole = None if self._loop is None or budget is not None else data.stacked(plan)
+            if whole is None:
+                doing = self._each(data.epoch(plan), keys, groups)
+            else:
+                at_once = 1 if step_by_step else max(1, _WORK_AT_ONCE // work)
+                doing = self._many(whole, keys, groups, at_once)
             rates: list[float] = []
-            for rate, coefs in self._coefficients(plan, n_epochs, budget):
-                self.state = self._step(self.state, next(batches), self.scaling, coefs, next(keys))
-                rates.append(rate)
-                if after_step is not None and after_step(len(rates), len(plan.counts)):
+            for done in doing:
+                rates += done
+                if after_step is not None and after_step(len(rates), n_steps):
                     break
-            del batches  # A streamed epoch that ended early lets go of what was on its way.
+            doing.close()  # A streamed epoch that ended early lets go of what was on its way.
             sums = [float(backend.get(total)) for total in leaves(self.state[4:])]
         n_samples = sum(plan.counts[: len(rates)])
         share = n_samples / sum(plan.counts)
@@ -328,10 +348,41 @@ class Trainer:
             time.perf_counter() - start,
         )
 
+    def _each(
+        self,
+        batches: Iterator[Batch],
+        keys: Array | None,
+        groups: Iterator[tuple[list[float], Array]],
+    ) -> Generator[list[float]]:
+        """Do the steps one by one, and tell their rates."""
+        unstack = self.backend.xp.unstack
+        each_keys = itertools.repeat(None) if keys is None else iter(unstack(keys))
+        for rates, table in groups:
+            for rate, coefs in zip(rates, unstack(table), strict=True):
+                given = next(batches), self.scaling, coefs, next(each_keys)
+                self.state = self._step(self.state, *given)
+                yield [rate]
+
+    def _many(
+        self,
+        whole: Batch,
+        keys: Array | None,
+        groups: Iterator[tuple[list[float], Array]],
+        at_once: int,
+    ) -> Generator[list[float]]:
+        """Do several steps in one call, and tell their rates."""
+        assert self._loop is not None
+        for rates, table in groups:
+            steps = Steps(whole, table, keys)
+            for start in range(0, len(rates), at_once):
+                stop = min(start + at_once, len(rates))
+                self.state = self._loop(start, stop, self.state, steps, self.scaling)
+                yield rates[start:stop]
+
     def _coefficients(
         self, plan: Plan, n_epochs: int, budget: Budget | None
-    ) -> Iterator[tuple[float, Array]]:
-        """Give what changes from step to step, computed on the host: the rate, and all of it.
+    ) -> Iterator[tuple[list[float], Array]]:
+        """Give what changes from step to step, computed on the host: the rates, and all of it.
 
         Without a budget it travels to the device for a whole epoch at once, else for the few steps
         until the clock is looked at again.
@@ -346,10 +397,7 @@ class Trainer:
             steps = range(done, min(done + max(few, 1), n_steps))
             factors = self._factors(steps, n_epochs * n_steps, budget)
             rates = [self.rules.learning_rate * self.rate_factor * factor for factor in factors]
-            table = self._table(plan, steps, rates)
-            yield from zip(
-                rates, self.backend.xp.unstack(self.backend.put(table, self.dtype)), strict=True
-            )
+            yield rates, self.backend.put(self._table(plan, steps, rates), self.dtype)
             done = steps.stop
             if budget is not None:
                 self.backend.get(self.state.loss)  # A device has only queued the steps so far.
@@ -386,17 +434,17 @@ class Trainer:
             table.append((count / n_samples, l2, average_rate, moments_rate, *rule))
         return np.asarray(table)
 
-    def _keys(self, n_steps: int) -> Iterator[Array | None]:
+    def _keys(self, n_steps: int) -> Array | None:
         """Draw what the dropouts of an epoch start from, the same on every backend."""
         n_keys = self.rules.network.n_keys
         if not n_keys:
-            return itertools.repeat(None)
+            return None
         generator = host_generator(self.seed, "dropout", self.n_epochs)
         limits = np.iinfo(np.int32)
         keys = generator.integers(
             limits.min, limits.max, (n_steps, n_keys), np.int32, endpoint=True
         )
-        return iter(self.backend.xp.unstack(self.backend.put(keys)))
+        return self.backend.put(keys)
 
 
 def _average_rate(decay: float | None, step: int) -> float:
@@ -410,3 +458,4 @@ def _average_rate(decay: float | None, step: int) -> float:
 
 # One function for all fits with the same settings: what a backend has compiled it finds again.
 _step = lru_cache(maxsize=64)(make_step)
+_nth = lru_cache(maxsize=64)(make_nth)

@@ -46,14 +46,7 @@ def rebuild(tree: Tree, values: Iterable[Any]) -> Tree:
     ('a', ('b', ()), 'c')
     """
     remaining = iter(values)
-
-    def build(branch: Tree) -> Tree:
-        if not isinstance(branch, tuple):
-            return next(remaining)
-        built = [build(child) for child in branch]
-        return type(branch)(*built) if hasattr(branch, "_fields") else tuple(built)
-
-    return build(tree)
+    return map_leaves(lambda _: next(remaining), tree)
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Tree) -> Tree:

@@ -143,7 +143,7 @@ def test_keys_are_drawn_for_each_dropout_of_each_step(backend):
         seen.append(backend.get(keys).copy())
         return step(state, batch, scaling, coefs, keys)
 
-    trainer._step = spying
+    trainer._step, trainer._loop = spying, None
     x, y = problem()
     train(trainer, place(backend, x, y, "float64"))
     drawn = np.asarray(seen)

@@ -179,6 +179,41 @@ def test_what_asks_for_values_is_run_as_it_is(ask):
     assert state[0].tolist() == [3.0, 3.0]
 
 
+@pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.0), Adam()], ids=repr)
+@pytest.mark.parametrize("parts", [0, 2])
+def test_a_plan_that_ends_late_leaves_no_update(rule, parts, team_of):
+    """A loss of one axis does not fit into the state, which shows behind the update."""
+    plain = Kernels()
+
+    def of_one_axis(*args, **kwargs):
+        value, pullback = plain.loss(*args, **kwargs)
+        return value[None], pullback
+
+    network, plans = NETWORKS["plain"], []
+    planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+    kernels = get_backend("numpy").kernels._replace(loss=of_one_axis)
+    with team_of(parts):
+        found = steps(network, SoftmaxCrossEntropy(), rule, compiled=planned, kernels=kernels)
+    assert not plans[0]._is_planned
+    expected = steps(network, SoftmaxCrossEntropy(), rule, kernels=plain)
+    assert_same(found[:2], expected[:2])
+
+
+def test_a_state_may_be_written_to_in_parts():
+    def step(state, x):
+        (total,) = state
+        row = total[0]
+        row += x
+        return (total,)
+
+    planned = Planned(step)
+    state = (np.zeros((2, 2)),)
+    for _ in range(3):
+        state = planned(state, np.ones(2))
+    assert planned._is_planned
+    assert state[0].tolist() == [[3.0, 3.0], [0.0, 0.0]]
+
+
 def test_an_error_is_the_functions_own():
     def step(state, x):
         raise ZeroDivisionError("mine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -230,9 +231,59 @@ def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch, everything)
     train(trainer, data, n_epochs=3)
     assert N % BATCH
     assert len(traces) == 1
-    assert trainer._step._cache_size() == 1
+    assert trainer._loop._cache_size() == 1
     assert all(leaf.is_deleted() for leaf in leaves(first[:4]))
     assert not data.x.is_deleted()
+
+
+def test_jax_does_many_steps_in_a_call_unless_each_is_heard_of(monkeypatch):
+    pytest.importorskip("jax")
+    backend = get_backend("jax")
+    x, y = problem()
+    network = Network((FEATURES, 9, CLASSES), dropout=0.3)
+    weights = np.random.default_rng(1).random(N)
+    plan = plan_epoch(N, BATCH, seed=7, weights=weights, pad=True)
+    work = BATCH * (FEATURES * 9 + 9 + 9 * CLASSES + CLASSES)
+    monkeypatch.setattr("mlp_xp.training._WORK_AT_ONCE", 4 * work)
+    heard, results = [], []
+
+    def train_for(n_epochs, *, loop=True, **options):
+        trainer = make_trainer(backend, network=network)
+        if not loop:
+            trainer._loop = None
+        data = place(backend, x, y, "float64")
+        for _ in range(n_epochs):
+            record = trainer.run_epoch(data, plan, n_epochs=2, **options)
+        results.append((record.loss, *learned(trainer)))
+        return trainer
+
+    def note(done, n_steps):
+        heard.append(done)
+        return False
+
+    train_for(2, loop=False)
+    train_for(2, after_step=note)
+    train_for(2, after_step=note, step_by_step=False)
+    assert heard == [1, 2, 3, 4, 5, 6] * 2 + [4, 6] * 2
+    for reference, one, many in zip(*results, strict=True):
+        np.testing.assert_array_equal(many, one)
+        np.testing.assert_allclose(one, reference, rtol=1e-10)
+    stopped = train_for(1, after_step=lambda done, n_steps: True, step_by_step=False)
+    assert stopped.n_steps == 4
+    assert stopped._loop._cache_size() == 1
+
+
+@pytest.mark.parametrize("offset", range(2))
+def test_jax_gets_what_numpy_has(offset):
+    """Large arrays go to it by a way of their own."""
+    jax = pytest.importorskip("jax")
+    numbers = np.arange((1 << 22) + 64, dtype=np.uint8)
+    start = -numbers.ctypes.data % 64 + offset
+    given = numbers[start : start + (1 << 22)].reshape(1 << 10, 1 << 12)
+    for array in (given, given.T, given[:, ::-1]):
+        there = get_backend("jax").put(array)
+        assert isinstance(there, jax.Array)
+        np.testing.assert_array_equal(np.asarray(there), array)
 
 
 def test_an_equal_fit_compiles_nothing_new(backend):
@@ -243,6 +294,27 @@ def test_an_equal_fit_compiles_nothing_new(backend):
 
     assert compiled() is compiled()
     assert compiled(optimizer=SGD()) is not compiled()
+
+
+def test_a_trainer_at_rest_keeps_no_plan():
+    from mlp_xp.backends._plan import Planned
+
+    x, y = problem()
+    data = place(get_backend("numpy"), x, y, "float64")
+    results = []
+    for rests in (False, True):
+        trainer = make_trainer(get_backend("numpy"))
+        train(trainer, data)
+        assert isinstance(trainer._step, Planned)
+        plans = weakref.WeakSet(trainer._step._programs)
+        assert plans
+        if rests:
+            trainer.rest()
+            assert not plans
+        train(trainer, data)
+        results.append(learned(trainer))
+    for rested, reference in zip(*results, strict=True):
+        np.testing.assert_array_equal(rested, reference)
 
 
 def test_torch_builds_no_graph():

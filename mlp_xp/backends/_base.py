@@ -154,6 +154,22 @@ class Backend:
         """
         return function
 
+    def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Compile ``body(i, state, *arguments)``, which gives the next state, into many steps.
+
+        Parameters
+        ----------
+        body : callable
+            Pure, like what `compile` takes; ``i`` is a 0-d integer array.
+
+        Returns
+        -------
+        callable or None
+            ``run(start, stop, state, *arguments)`` does what the body does for each i, one after
+            the other; the state is given away. None, the default, where a call a step is as good.
+        """
+        return None
+
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         """Give the context of a prediction of so many multiplications and additions in all."""
         return contextlib.nullcontext()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any
 
 import array_api_compat.cupy
@@ -12,12 +11,10 @@ import cupy
 import cupyx
 import numpy as np
 
-from mlp_xp import step
-from mlp_xp._typing import Array, DType, Namespace
-from mlp_xp.augmentation import View
+from mlp_xp._typing import Array
 from mlp_xp.backends._base import Backend, BackendError
-from mlp_xp.backends._fused import Loop, make_update
-from mlp_xp.step import Kernels, Scaling
+from mlp_xp.backends._cupy_kernels import gather, update_tree
+from mlp_xp.step import Kernels
 
 __all__ = ["CupyBackend", "create"]
 
@@ -30,7 +27,7 @@ class CupyBackend(Backend):
 
     def __init__(self, device: cupy.cuda.Device) -> None:
         self.device = device
-        self.kernels = Kernels(gather=_gather, update=_update_tree)
+        self.kernels = Kernels(gather=gather, update=update_tree)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, cupy.ndarray)
@@ -149,78 +146,3 @@ def create(device: Any) -> CupyBackend:
             "use backend='numpy'."
         ) from error
     return CupyBackend(device)
-
-
-# --- kernels: one launch each ------------------------------------------------------------------
-
-
-@cache
-def _gather_kernel() -> Any:
-    return cupy.ElementwiseKernel(
-        "raw T x, I row, F shift, F scale, int64 width",
-        "F out",
-        "out = (F(x[(long long)row * width + i % width]) - shift) * scale;",
-        "mlp_xp_gather",
-    )
-
-
-def _gather(
-    x: Any,
-    rows: Any,
-    scaling: Scaling | None,
-    view: View | None = None,
-    *,
-    dtype: DType,
-    xp: Namespace,
-) -> Array:
-    """Do what `mlp_xp.step.gather` does in one launch, if pictures are taken as they are."""
-    if rows is None or view is not None or not x.flags.c_contiguous:
-        return step.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
-    out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
-    number = out.dtype.type
-    shift, scale = (number(0), number(1)) if scaling is None else scaling
-    _gather_kernel()(x, rows[:, None], shift, scale, x.shape[1], out)
-    return out
-
-
-@cache
-def _loops() -> dict[str, Loop]:
-    sgd = cupy.ElementwiseKernel(
-        "T g, T rate, T momentum, bool nesterov, T l2",
-        "T p, T v",
-        """
-        T move = rate * (g + l2 * p);
-        v = momentum * v - move;
-        p += nesterov ? momentum * v - move : v;
-        """,
-        "mlp_xp_sgd",
-    )
-    adam = cupy.ElementwiseKernel(
-        "T g, T rate, T shrink, T beta_1, T rest_1, T beta_2, T rest_2, T epsilon, T l2",
-        "T p, T m, T v",
-        """
-        T slope = g + l2 * p;
-        m = beta_1 * m + rest_1 * slope;
-        v = beta_2 * v + rest_2 * (slope * slope);
-        p = shrink * p - rate * m / (sqrt(v) + epsilon);
-        """,
-        "mlp_xp_adam",
-    )
-
-    def fused(kernel: Any) -> Loop:
-        def run(arrays: tuple[Any, ...], scalars: tuple[Any, ...], with_total: bool) -> Any:
-            p, g, *slots = arrays
-            total = cupy.vdot(p, p) if with_total else None
-            kernel(g, *scalars, p, *slots)
-            return total
-
-        return run
-
-    return {"sgd": fused(sgd), "adam": fused(adam)}
-
-
-def _accepts(array: Any) -> bool:
-    return array.dtype in (np.float32, np.float64)
-
-
-_update_tree = make_update(_loops, _accepts)

@@ -30,7 +30,7 @@ from mlp_xp.backends._jobs import (
     runner,
     table,
 )
-from mlp_xp.backends._plan import Traced
+from mlp_xp.backends._traced import Traced
 from mlp_xp.layers import Dense, DensePullback
 from mlp_xp.losses import Loss, LossPullback, SoftmaxCrossEntropy
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated

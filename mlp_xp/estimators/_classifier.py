@@ -345,7 +345,11 @@ rule of `mlp_xp.optimizers`, default="adam"
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        if classes is not None:
+        # Most callers name the same classes each time, sorted.
+        is_same = (
+            known is not None and type(classes) is np.ndarray and np.array_equal(known, classes)
+        )
+        if classes is not None and not is_same:
             classes = unique_labels(host(classes))
             if known is not None and not np.array_equal(known, classes):
                 raise ValueError(
@@ -355,7 +359,7 @@ rule of `mlp_xp.optimizers`, default="adam"
         return self._partial_fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), classes)
 
     def _check_y(self, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
-        return check_labels(y, self, n_samples, name=name)
+        return check_labels(y, self, n_samples, name=name, known=getattr(self, "classes_", None))
 
     def _learn_targets(self, y: np.ndarray, classes: Any) -> None:
         kind = type_of_target(y)
@@ -393,8 +397,10 @@ rule of `mlp_xp.optimizers`, default="adam"
                 f"output_activation is now {self.output_activation!r}: fit with warm_start=False "
                 "to start a new one."
             )
+        if not self.warm_start:
+            return
         classes = self.classes_ if y.ndim == 2 else unique_labels(y)
-        if self.warm_start and not np.array_equal(classes, self.classes_):
+        if not np.array_equal(classes, self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous "
                 f"call to fit. Previously got {self.classes_}, `y` has {classes}"

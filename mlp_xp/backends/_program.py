@@ -1,0 +1,264 @@
+"""A program: what a function does with traced arrays, written down as straight code.
+
+NumPy's two doors lead here, `__array_ufunc__` and `__array_function__`. A line of the program is a
+call with an ``out=``, or of what does a table of jobs.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.backends._jobs import Job, fused, table
+from mlp_xp.backends._traced import Finder, Traced, UntraceableError, value_of
+from mlp_xp.tree import leaves
+
+__all__ = ["Program"]
+
+# Arguments up to this many bytes are copied to a place of their own; larger ones are looked up.
+_SMALL = 1 << 16
+
+_REDUCTIONS = {
+    np.sum: np.add,
+    np.prod: np.multiply,
+    np.max: np.maximum,
+    np.min: np.minimum,
+    np.any: np.logical_or,
+    np.all: np.logical_and,
+}
+
+
+class Program:
+    """What one signature of arguments leads to: straight code over fixed memory."""
+
+    def __init__(self, pool: list[np.ndarray], state: list[np.ndarray]) -> None:
+        self.pool = pool
+        self._state = {id(leaf): leaf for leaf in state}
+        self._before: dict[int, np.ndarray] = {}
+        self._lines: list[str] = []
+        self._names: dict[str, Any] = {}
+        self._known: dict[int, str] = {}
+        self._jobs: list[Job] = []
+        self._moving: list[tuple[str, Finder]] = []
+        self._patches: list[tuple[np.ndarray, int, Finder]] = []
+        self.arguments: list[Any] = []
+        self._places: list[Any] = []
+        self.run: Callable[[Callable[[np.ndarray], None]], None]
+
+    # --- arguments -----------------------------------------------------------------------------
+
+    def take(self, arguments: Sequence[Any]) -> list[Any]:
+        """Give arguments, for the first time, to compute with."""
+        self.arguments = list(arguments)
+        traced: list[Any] = []
+        for i, argument in enumerate(arguments):
+            if not isinstance(argument, np.ndarray):
+                self._places.append(None)
+                traced.append(argument)
+            elif argument.nbytes <= _SMALL:
+                place = np.array(argument, order="C")
+                self._places.append(place)
+                traced.append(Traced(self, place))
+            else:
+                self._places.append(None)
+                traced.append(Traced(self, argument, find=operator.itemgetter(i)))
+        return traced
+
+    def accepts(self, arguments: Sequence[Any]) -> bool:
+        """Take over new arguments, unless their number, shapes or dtypes differ."""
+        if len(arguments) != len(self.arguments):
+            return False
+        moves = False
+        for argument, old, place in zip(arguments, self.arguments, self._places, strict=True):
+            # What is small is copied even so: its owner may have written to it.
+            if argument is old and place is None:
+                continue
+            if (
+                type(argument) is not np.ndarray
+                or type(old) is not np.ndarray
+                or argument.shape != old.shape
+                or argument.dtype != old.dtype
+            ):
+                return False
+            if place is not None:
+                place[...] = argument
+            elif argument.strides == old.strides:
+                moves = True
+            else:
+                return False
+        if moves:
+            self.arguments = list(arguments)
+            self._follow()
+        return True
+
+    def _follow(self) -> None:
+        for name, find in self._moving:
+            self._names[name] = find(self.arguments)
+        for words, i, find in self._patches:
+            words[i] = find(self.arguments).ctypes.data
+
+    # --- noting down ---------------------------------------------------------------------------
+
+    def _name(self, operand: Any) -> str:
+        """Name an operand in the code."""
+        if isinstance(operand, list | tuple):
+            inner = "".join(self._name(item) + ", " for item in operand)
+            return f"[{inner}]" if isinstance(operand, list) else f"({inner})"
+        value = value_of(operand)
+        # What has a name stays alive, so that its id stays its own.
+        name = self._known.setdefault(id(value), f"_{len(self._names)}")
+        if name not in self._names:
+            self._names[name] = value
+            if isinstance(operand, Traced) and operand.find is not None:
+                self._moving.append((name, operand.find))
+        return name
+
+    def _call(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> str:
+        given = [self._name(arg) for arg in args]
+        given += [f"{key}={self._name(value)}" for key, value in options.items()]
+        return f"{self._name(function)}({', '.join(given)})"
+
+    def _write(self, line: str) -> None:
+        self._flush()
+        self._lines.append(line)
+
+    def _flush(self) -> None:
+        if self._jobs:
+            words, arrays = table(fused(self._jobs))
+            for row, column, array in arrays:
+                if isinstance(array, Traced) and array.find is not None:
+                    self._patches.append((words[row], column, array.find))
+                self._name(array)  # Kept alive.
+            self._lines.append(f"do({self._name(words)})")
+            self._jobs = []
+
+    def job(self, job: Job) -> None:
+        """Note down a job, which the program will do; those that follow each other are one call."""
+        self._jobs.append(job)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
+        """Give memory, of an array that is no longer there if one fits."""
+        for i, value in enumerate(self.pool):
+            if value.shape == shape and value.dtype == dtype:
+                return Traced(self, self.pool.pop(i), is_pooled=True)
+        return Traced(self, np.empty(shape, dtype), is_pooled=True)
+
+    def _result(self, value: Any) -> Traced:
+        value = np.asarray(value)
+        result = self.empty(value.shape, value.dtype)
+        result.value[...] = value
+        return result
+
+    def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
+        """Note down ``copy(result, *args)``, which gives ``value``."""
+        result = self._result(value)
+        self._write(self._call(copy, (result, *args), options))
+        return result
+
+    def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
+        """Note down a function without ``out``: what it gives is copied to where it belongs."""
+        if not isinstance(value, np.ndarray | np.generic):
+            raise UntraceableError(f"{function} gives {type(value)}, which cannot be planned.")
+        result = self._result(value)
+        self._write(
+            f"{self._name(np.copyto)}({self._name(result)}, {self._call(function, args, options)})"
+        )
+        return result
+
+    # --- NumPy's two doors ---------------------------------------------------------------------
+
+    def ufunc(self, ufunc: Any, method: str, inputs: Any, options: dict[str, Any]) -> Any:
+        """Do what a ufunc is called for, and note it down."""
+        out = options.pop("out", (None,))[0]
+        if isinstance(out, np.ndarray) and out is inputs[0]:
+            # A constant that is counted on from, as in `c ^= key`: at each run from its beginning.
+            out = None
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        if method == "reduce":
+            return self._reduce(ufunc, inputs, options, out)
+        if ufunc.nout != 1 or (out is not None and not isinstance(out, Traced)):
+            raise UntraceableError(f"{ufunc} with outputs that cannot be planned.")
+        if options or method != "__call__":
+            value = function(*map(value_of, inputs), **options)
+            if out is None:
+                return self._any(function, inputs, options, value)
+            raise UntraceableError(f"{ufunc} with options and an output.")
+        if out is None:
+            out = self._result(ufunc(*map(value_of, inputs)))
+        else:
+            owner = out.owner.value
+            if id(owner) in self._state:
+                self._before.setdefault(id(owner), owner.copy())
+            ufunc(*map(value_of, inputs), out=out.value)
+        operands = [
+            # Converted once: NumPy would do it at each call.
+            np.asarray(x, out.dtype) if type(x) in (int, float) and out.dtype.kind == "f" else x
+            for x in inputs
+        ]
+        self._write(self._call(ufunc, operands, {"out": out}))
+        return out
+
+    def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
+        if out is not None or not set(options) <= {"axis", "dtype", "keepdims"}:
+            raise UntraceableError(f"{ufunc}.reduce with options that cannot be planned.")
+        axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
+        value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
+        result = self._result(value)
+        args = (inputs[0], axis, options.get("dtype"), result, keepdims)
+        self._write(self._call(ufunc.reduce, args, {}))
+        return result
+
+    def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
+        """Do what one of NumPy's other functions is called for, and note it down."""
+        if function in _REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
+            kept = {key: value for key, value in options.items() if value is not None}
+            return self._reduce(_REDUCTIONS[function], args, {"axis": None, **kept}, None)
+        value = function(
+            *map(value_of, args), **{key: value_of(option) for key, option in options.items()}
+        )
+        if function is np.empty_like:
+            return self.empty(value.shape, value.dtype)
+        if function is np.take and isinstance(args[1], Traced):
+            # Unlike "raise", "clip" writes where it should without a detour.
+            result = self._result(value)
+            self._write(
+                self._call(np.take, (args[0], args[1], options.get("axis"), result, "clip"), {})
+            )
+            return result
+        first = args[0]
+        if (
+            isinstance(first, Traced)
+            and isinstance(value, np.ndarray)
+            and np.may_share_memory(value, first.value)
+        ):
+            kept = {key: value_of(option) for key, option in options.items()}
+            return first._view(lambda array: function(array, *map(value_of, args[1:]), **kept))
+        return self._any(function, args, options, value)
+
+    def undo(self) -> None:
+        """Give the state what it had before: a trace works for real."""
+        for key, value in self._before.items():
+            self._state[key][...] = value
+        self._before = {}
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def finish(self, state: Any, new: Any) -> None:
+        """Let what the function gives replace what it was given, and make the program runnable."""
+        mine = {id(leaf.value) for leaf in leaves(state)}
+        for old, leaf in zip(leaves(state), leaves(new), strict=True):
+            if leaf is old:
+                continue
+            if not isinstance(leaf, Traced) or id(leaf.value) in mine or leaf.shape != old.shape:
+                raise UntraceableError("The new state does not fit into the place of the old.")
+            self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
+        self._flush()
+        # What only left-out work has used is free again.
+        self.pool[:] = [value for value in self.pool if id(value) in self._known]
+        code = "\n    ".join(("def program(do):", *self._lines, "return"))
+        exec(code, self._names)
+        # Not among its own names: memory would stay until the garbage collector comes.
+        self.run = self._names.pop("program")
