@@ -86,7 +86,7 @@ Dropout(rate=0.1, number=0))
     def __post_init__(self) -> None:
         numbers = [width for width in self.widths if isinstance(width, int)]
         ends = (*self.widths[:1], *self.widths[-1:])
-        if len(self.widths) < 2 or min(numbers) < 1 or not all(isinstance(n, int) for n in ends):
+        if len(self.widths) < 2 or not all(isinstance(n, int) for n in ends) or min(numbers) < 1:
             raise ValueError(
                 f"widths is {self.widths!r}, and must name inputs, hidden layers and outputs, each "
                 "at least 1 wide, e.g. (3072, 512, 10)."
