@@ -43,10 +43,10 @@ LOSS, VALIDATION, TEST = "#0072B2", "#009E73", "#D55E00"
 def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> int:
     """Count the multiplications and additions that make matrices orthogonal.
 
-    With m the shorter side and n the longer one, some steps share a Gram matrix: (m, n)(n, m), 2 m^2
-    n, and the product with it all at their end, as much. Each step has a square of an m x m matrix,
-    2 m^3, and all but the first of those that share have three products more of this size; see
-    `mlp_xp.optimizers._muon`.
+    With m the shorter side and n the longer one, some steps share a Gram matrix, (m, n)(n, m), or
+    2 m^2 n, and a product with all of it at their end, which is as much. Each step has a square of
+    an m x m matrix, 2 m^3, and all but the first of those that share have three products more of
+    this size; see `mlp_xp.optimizers._muon`.
     """
     *several, rows, columns = shape
     m, n = sorted((rows, columns))
