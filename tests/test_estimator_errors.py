@@ -25,7 +25,7 @@ from mlp_xp.losses import Huber
     [
         ({"activation": "sigmoid"}, "'activation' parameter of MLPClassifier must be a str among"),
         ({"solver": "lamb"}, "'solver' parameter"),
-        ({"learning_rate": "linear"}, "'learning_rate' parameter"),
+        ({"learning_rate": "straight"}, "'learning_rate' parameter"),
         ({"backend": "tensorflow"}, "'backend' parameter"),
         ({"precision": "float16"}, "'precision' parameter"),
         ({"placement": "gpu"}, "'placement' parameter"),
@@ -109,7 +109,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(how, monkeypatch):
     if how == "data":
         monkeypatch.setattr(mlp_xp.fitting, "place", full)
     if how == "device":
-        monkeypatch.setattr(mlp_xp.fitting, "standardization", full)
+        monkeypatch.setattr(mlp_xp.fitting, "find_scaling", full)
     with pytest.raises((ValueError, MemoryError)):
         model.fit(*arguments)
     assert pickle.dumps(model) == before

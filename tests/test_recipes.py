@@ -102,7 +102,7 @@ def test_a_fit_by_a_recipe_learns(write):
         ('solver = {class = "Moun"}', r"solver is 'Moun', not one of .*\(did you mean 'Muon'\?\)"),
         ('solver = {class = "Cosine"}', "solver is 'Cosine', not one of SGD, Adam"),
         ('solver = {class = "Muon", steps = 3}', "Muon has no 'steps', .*did you mean 'ns_steps'"),
-        ('solver = {class = "Muon", ns_steps = "3"}', "ns_steps='3', which is nothing like 5"),
+        ('solver = {class = "Muon", ns_steps = "3"}', "ns_steps='3', which is nothing like 4"),
         ('solver = {class = "Muon", momentum = 2.0}', "solver: momentum is 2.0"),
         ("solver = {ns_steps = 3}", "solver is the table .* which has no 'class'"),
         ('dropout = {class = "Muon"}', "dropout is 'Muon', not one of none"),
