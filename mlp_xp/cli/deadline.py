@@ -14,8 +14,9 @@ from mlp_xp.callbacks import Callback
 
 __all__ = ["Deadline", "process_began"]
 
-# What is kept for the end beside a prediction and the pictures, which are measured.
-_REST = 0.5
+# What is kept for the end beside a prediction and the pictures, which are measured: writing the
+# model, and the end of the process, which lets go of its libraries.
+_REST = 1.5
 _SLICE = 2048
 
 
