@@ -97,6 +97,7 @@ def facts(folder: Path, seconds: float) -> dict[str, Any]:
         "history": {
             "seconds": passed,
             "loss": [float(row["loss"]) for row in rows],
+            "accuracy": [float(row["accuracy"]) for row in rows],
             "validation_accuracy": validation,
         },
     }
@@ -195,15 +196,19 @@ def chart(result: dict[str, Any]) -> Any:
         label = (lambda text: text) if number == 0 else lambda _: None
         seconds, history = run["history"]["seconds"], run["history"]
         losses.plot(seconds, history["loss"], color=LOSS, alpha=0.7, label=label("training"))
-        if scores := [100 * score for score in history["validation_accuracy"]]:
-            accuracies.plot(seconds, scores, color=VALIDATION, alpha=0.7, label=label("validation"))
+        # The first is of pictures as they were changed for the training.
+        for name, color in (("accuracy", LOSS), ("validation_accuracy", VALIDATION)):
+            what = {"accuracy": "training, augmented"}.get(name, "validation")
+            if scores := [100 * score for score in history[name]]:
+                accuracies.plot(seconds, scores, color=color, alpha=0.7, label=label(what))
         end = run["seconds"], 100 * run["test_accuracy"]
-        accuracies.plot(*end, "o", color=TEST, label=label("test, at the end of the command"))
+        test = label("test, at the end of the command")
+        accuracies.plot(*end, "o", color=TEST, clip_on=False, label=test)
     losses.set_ylabel("loss")
     accuracies.set_ylabel("accuracy [%]")
     for axes in (losses, accuracies):
         axes.set_xlabel("seconds")
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=0, right=1.02 * max(run["seconds"] for run in result["runs"].values()))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
