@@ -53,7 +53,8 @@ def test_seeds_are_measured_added_and_drawn(speedrun, recipe, tmp_path, capsys):
     products = 2 * 2 * 64 * 8 + 3 * 2 * 8 * 10
     assert first["flop"] == products * 2300 + 24 * (4 * 8 * 8 * 64 + 5 * 2 * 8**3)
     assert 0 < first["training_seconds"] < first["seconds"]
-    assert len(first["history"]["loss"]) == len(first["history"]["validation_accuracy"]) == 2
+    names = ("loss", "accuracy", "validation_accuracy")
+    assert [len(first["history"][name]) for name in names] == [2, 2, 2]
     mean = result["summary"]["test_accuracy"]["mean"]
     assert mean == pytest.approx((first["test_accuracy"] + second["test_accuracy"]) / 2)
     assert (docs / "speedrun-tiny.png").stat().st_size > 10_000
@@ -65,6 +66,11 @@ def test_seeds_are_measured_added_and_drawn(speedrun, recipe, tmp_path, capsys):
     recipe.write_text(RECIPE + "alpha = 0.5\n")
     with pytest.raises(SystemExit, match="has another settings"):
         speedrun.main([*options, "--seeds", "2"])
+
+
+def test_the_page_has_the_table_of_the_newest_results(speedrun):
+    page = Path(__file__).parents[1] / "docs" / "accuracy.md"
+    assert speedrun.report() in page.read_text(), "paste what bench.speedrun --report prints"
 
 
 def test_one_seed_has_no_spread(speedrun):
