@@ -164,7 +164,7 @@ def test_a_deadline_leaves_what_predictions_and_writing_take(monkeypatch):
     Clock.now += 5.0
     watch.on_fit_begin(model)
     # From 100: 400 images take 4 s and a quarter more, the pictures one and a half of the one.
-    assert model.max_time == pytest.approx(50.0 - 0.5 - 1.25 * 4.0 - 1.5 * 2.0)
+    assert model.max_time == pytest.approx(50.0 - 1.5 - 1.25 * 4.0 - 1.5 * 2.0)
 
 
 def test_a_process_knows_when_it_began():
