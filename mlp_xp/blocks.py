@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from mlp_xp._random import constant
 from mlp_xp._typing import Array, Namespace, Tree
 from mlp_xp.layers import (
-    ACTIVATIONS,
     Activation,
     ActivationPullback,
     Arrangement,
     Dense,
     Moments,
     Norm,
+    activate,
     apply_norm,
     batch_norm,
     block_dense,
@@ -58,9 +58,10 @@ class BlockPullback(Protocol):
 class Pass(NamedTuple):
     """How a pass through the network is done.
 
-    ``dense`` is the dense layer or a kernel that does the same; ``moments`` are the running ones,
-    one for each batch normalisation. In training, batch normalisation measures its own moments,
-    with the ``weights : (batch,)``, and ``keys : (dropouts,)`` int32 choose what is dropped.
+    ``dense``, ``activate`` and ``block_dense`` are those of `mlp_xp.layers`, or kernels that do the
+    same; ``moments`` are the running ones, one for each batch normalisation. In training, batch
+    normalisation measures its own moments, with the ``weights : (batch,)``, and ``keys :
+    (dropouts,)`` int32 choose what is dropped.
     """
 
     xp: Namespace
@@ -69,6 +70,8 @@ class Pass(NamedTuple):
     is_training: bool = False
     weights: Array | None = None
     keys: Array | None = None
+    activate: Callable[..., tuple[Array, ActivationPullback]] = activate
+    block_dense: Callable[..., tuple[Array, Any]] = block_dense
 
 
 class Block(Protocol):
@@ -154,7 +157,7 @@ class BlockLinear:
 
     def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.layers.block_dense`."""
-        return *block_dense(params, x, self.arrangement, xp=how.xp), ()
+        return *how.block_dense(params, x, self.arrangement, xp=how.xp), ()
 
 
 @dataclass(frozen=True)
@@ -170,10 +173,7 @@ class Activate:
 
     def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """Apply it to each number."""
-        function = self.function
-        y, pullback = (ACTIVATIONS[function] if isinstance(function, str) else function)(
-            x, xp=how.xp
-        )
+        y, pullback = how.activate(self.function, x, xp=how.xp)
         return y, _without_params(pullback), ()
 
 

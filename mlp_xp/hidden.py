@@ -25,7 +25,16 @@ from mlp_xp.blocks import (
 )
 from mlp_xp.layers import Activation, Arrangement
 
-__all__ = ["LAYERS", "Blocks", "Branch", "Layer", "Normalization", "Project", "Surroundings"]
+__all__ = [
+    "INNER",
+    "LAYERS",
+    "Blocks",
+    "Branch",
+    "Layer",
+    "Normalization",
+    "Project",
+    "Surroundings",
+]
 
 Normalization = Literal["layer", "batch"]
 
@@ -202,6 +211,12 @@ class Branch:
         object.__setattr__(self, "layers", tuple(self.layers))
         if not self.layers:
             raise ValueError("A Branch has no layers: give at least one, e.g. Branch((1536, 384)).")
+        for layer in self.layers:
+            if type(layer) is not int and not isinstance(layer, INNER):
+                raise ValueError(
+                    f"A Branch holds {layer!r}, and may hold integers, Project and Blocks: put one "
+                    "Branch behind the other."
+                )
 
     @property
     def _inner(self) -> list[Project | Blocks]:
@@ -231,7 +246,8 @@ class Branch:
         return Residual(tuple(built))
 
 
-LAYERS = (Project, Blocks, Branch)
+INNER = (Project, Blocks)
+LAYERS = (*INNER, Branch)
 
 
 def _check_width(name: str, width: object) -> None:

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
-from mlp_xp.hidden import LAYERS
+from mlp_xp.hidden import INNER, LAYERS
 from mlp_xp.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
 from mlp_xp.optimizers import RULES
 from mlp_xp.scaling import Whiten
@@ -31,7 +31,8 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
         "learning_rate": SCHEDULES.values(),
         "then": SCHEDULES.values(),
         "loss": _LOSSES,
-        **dict.fromkeys(("hidden_layer_sizes", "layers"), LAYERS),
+        "hidden_layer_sizes": LAYERS,
+        "layers": INNER,
         "input_scaling": (Whiten,),
         "augmentation": AUGMENTATIONS,
         "tta": VIEWS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlp_xp._typing import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import (
@@ -18,7 +18,7 @@ from mlp_xp.augmentation import (
     view_of,
 )
 from mlp_xp.blocks import Pass
-from mlp_xp.layers import Moments, dense, running
+from mlp_xp.layers import ActivationPullback, Moments, activate, block_dense, dense, running
 from mlp_xp.losses import Loss, LossPullback, average
 from mlp_xp.network import Network, Params, denses, forward, hidden
 from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots, update_tree
@@ -154,6 +154,13 @@ class Kernels(NamedTuple):
     gather: Callable[..., Array] = gather
     loss: Callable[..., tuple[Array, LossPullback]] = apply_loss
     update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
+    activate: Callable[..., tuple[Array, ActivationPullback]] = activate
+    block_dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = block_dense
+
+    def to_pass(self, xp: Namespace, **training: Any) -> Pass:
+        """Give a pass through a network that uses them."""
+        layers = {"activate": self.activate, "block_dense": self.block_dense}
+        return Pass(xp, self.dense, **layers, **training)
 
 
 class TrainState(NamedTuple):
@@ -263,7 +270,9 @@ def make_step(
         x, targets = _take(state.params, batch, scaling, kernels, augmentation, xp=xp)
         x, mixture = _augment(augmentation, x, batch, xp=xp)
         x = _rotate(x, scaling, xp=xp)
-        how = Pass(xp, kernels.dense, state.moments, True, batch.weights, keys)
+        how = kernels.to_pass(
+            xp, moments=state.moments, is_training=True, weights=batch.weights, keys=keys
+        )
         logits, backward, measured = forward(network, state.params, x, how, xp=xp)
         logits = _full(logits, state.params, xp=xp)
         labels = _labels(targets, batch.weights, mixture, xp=xp)
@@ -430,7 +439,7 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     ) -> tuple[Array, Params]:
         x, targets = _take(params, batch, scaling, kernels, xp=xp)
         x = _rotate(x, scaling, xp=xp)
-        logits, backward, _ = forward(network, params, x, Pass(xp, kernels.dense), xp=xp)
+        logits, backward, _ = forward(network, params, x, kernels.to_pass(xp), xp=xp)
         logits = _full(logits, params, xp=xp)
         value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         return value, backward(pullback())
@@ -489,7 +498,7 @@ def make_predict(
         view = view_of(tta, moves, xp=xp)
         x = kernels.gather(x, None, _each(scaling), view, dtype=dtype, xp=xp)
         x = _rotate(x, scaling, xp=xp)
-        how = Pass(xp, kernels.dense, moments)
+        how = kernels.to_pass(xp, moments=moments)
         if depth is not None:
             return _full(hidden(network, params, x, how, depth), params, xp=xp)
         logits, _, _ = forward(network, params, x, how, xp=xp)

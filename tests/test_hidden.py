@@ -195,6 +195,8 @@ def test_squares_of_an_image_are_mixed_each_by_itself():
         (lambda: Blocks((4, 6), (1,), 0), "width is 0"),
         (lambda: Blocks((4, 0), (1,)), "shape has an entry that is 0"),
         (lambda: Branch(()), "Branch has no layers"),
+        (lambda: Branch((Branch((4, 5)), 5)), "may hold integers, Project and Blocks: put one"),
+        (lambda: Branch((2.0,)), r"holds 2\.0, and may hold integers"),
         (lambda: Network((Project(3), Project(4))), "widths is .* must name inputs"),
         (lambda: Network((5, Blocks((4, 6), (1,)), 2)), "stands for 24 features, and there are 5"),
         (

@@ -11,7 +11,7 @@ from rules import RULES, run
 
 from mlp_xp import layers
 from mlp_xp.backends import get_backend
-from mlp_xp.layers import Dense
+from mlp_xp.layers import ACTIVATIONS, Arrangement, Dense
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, init_slots, update_tree
@@ -79,6 +79,60 @@ def test_dense_does_what_the_default_does(backend, rows, fan_in, fan_out, dtype,
         assert mine.dtype == plain.dtype == dtype
         scale = np.abs(plain).max()
         np.testing.assert_allclose(mine, plain, rtol=0, atol=scale * tolerance(dtype, rows))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        Arrangement((3, 16, 2, 16, 2), (0, 2, 4), 8),  # Two numbers in a row stay together.
+        Arrangement((3, 8, 4, 8, 4), (0, 2, 4)),
+        Arrangement((16, 16, 8), (1, 2)),
+        Arrangement((16, 16, 8), (0, 2)),
+        Arrangement((16, 16, 8), (0,), 24),
+    ],
+)
+def test_block_dense_does_what_the_default_does(backend, how, dtype, rng):
+    n, features = 300, int(np.prod(how.shape))
+    n_outputs = how.blocks * how.fan_out
+    shapes = (n, features), (how.blocks, how.fan_in, how.fan_out), (n_outputs,), (n, n_outputs)
+    with backend.scope():
+        x, W, b, dy = (backend.put(rng.standard_normal(s).astype(dtype)) for s in shapes)
+        results = []
+        for block_dense in (backend.kernels.block_dense, layers.block_dense):
+            y, pullback = block_dense(Dense(W, b), x, how, xp=backend.xp)
+            dx, grads = pullback(dy, need_dx=True)
+            assert pullback(dy, need_dx=False)[0] is None
+            results.append([backend.get(array) for array in (y, dx, *grads)])
+    for mine, plain in zip(*results, strict=True):
+        assert mine.dtype == plain.dtype == dtype
+        scale = np.abs(plain).max()
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=scale * tolerance(dtype, n))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_do_what_the_defaults_do(backend, name, dtype, rng):
+    values = np.concatenate([rng.standard_normal(400) * 4, [0.0, -0.0, 90.0, -90.0]]).astype(dtype)
+    with backend.scope():
+        x, dy = backend.put(values), backend.put(rng.standard_normal(404).astype(dtype))
+        results = []
+        for activate in (backend.kernels.activate, layers.activate):
+            y, pullback = activate(name, x, xp=backend.xp)
+            results.append([backend.get(y), backend.get(pullback(dy)), backend.get(pullback(dy))])
+        np.testing.assert_array_equal(backend.get(x), values)
+    for mine, plain in zip(*results, strict=True):
+        assert mine.dtype == plain.dtype == dtype
+        np.testing.assert_allclose(mine, plain, rtol=tolerance(dtype, 8), atol=tolerance(dtype, 8))
+
+
+def test_an_activation_that_torch_does_not_know_is_done_as_it_is(backend):
+    def double(x, *, xp):
+        return 2.0 * x, lambda dy: 2.0 * dy
+
+    with backend.scope():
+        y, pullback = backend.kernels.activate(double, torch.ones(3), xp=backend.xp)
+        assert (y + pullback(y)).tolist() == [6.0, 6.0, 6.0]
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])

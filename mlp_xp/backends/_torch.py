@@ -25,7 +25,11 @@ class TorchBackend(Backend):
     xp = array_api_compat.torch
 
     kernels = Kernels(
-        dense=_torch_kernels.dense, gather=_torch_kernels.gather, update=_torch_kernels.update_tree
+        dense=_torch_kernels.dense,
+        gather=_torch_kernels.gather,
+        update=_torch_kernels.update_tree,
+        activate=_torch_kernels.activate,
+        block_dense=_torch_kernels.block_dense,
     )
 
     def __init__(self, device: torch.device) -> None:

@@ -9,7 +9,6 @@ from array_api_compat import device
 
 from mlp_xp._typing import Array, DType, Namespace
 from mlp_xp.backends import get_backend
-from mlp_xp.blocks import Pass
 from mlp_xp.layers import Dense
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, Params, forward
@@ -107,7 +106,7 @@ def sweep(
     backend = get_backend(data)
     with backend.training(_work(params, data)):
         for rows, x in _blocks(data, arrays[0].dtype, xp=xp):
-            how = Pass(xp, backend.kernels.dense)
+            how = backend.kernels.to_pass(xp)
             block_logits, backward, _ = forward(network, params, x, how, xp=xp)
             value, dlogits = head(block_logits, targets[rows, ...])
             share = x.shape[0] / data.shape[0]
@@ -126,7 +125,7 @@ def run(params: Params, data: Array, *, xp: Namespace) -> Array:
     blocks = _blocks(data, params[0].W.dtype, xp=xp)
     backend = get_backend(data)
     with backend.training(_work(params, data)):
-        how = Pass(xp, backend.kernels.dense)
+        how = backend.kernels.to_pass(xp)
         outputs = [forward(network, params, x, how, xp=xp)[0] for _, x in blocks]
     return cast(Array, xp.concat(outputs))
 

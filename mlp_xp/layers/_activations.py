@@ -12,6 +12,7 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "ActivationPullback",
+    "activate",
     "elu",
     "exp",
     "gelu",
@@ -309,3 +310,19 @@ ACTIVATIONS: dict[str, Activation] = {
     "leaky_relu": leaky_relu,
     "elu": elu,
 }
+
+
+def activate(
+    function: str | Activation, x: Array, *, xp: Namespace
+) -> tuple[Array, ActivationPullback]:
+    """Do an activation: one of `ACTIVATIONS` by its name, or a function of the same contract.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.layers import activate
+    >>> y, pullback = activate("relu", xp.asarray([-1.0, 2.0]), xp=xp)
+    >>> y, pullback(xp.ones(2))
+    (array([0., 2.]), array([0., 1.]))
+    """
+    return (ACTIVATIONS[function] if isinstance(function, str) else function)(x, xp=xp)
