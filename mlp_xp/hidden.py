@@ -75,8 +75,8 @@ class Layer(Protocol):
         """Give the number of outputs; raise ValueError if it cannot take so many inputs."""
         ...
 
-    def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
-        """Give the block; one that starts at zero gives zeros at first."""
+    def build(self, fan_in: int, around: Surroundings) -> Block:
+        """Give the block."""
         ...
 
 
@@ -107,7 +107,7 @@ class Project:
         return self.width
 
     def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
-        """Give the dense layer."""
+        """Give the dense layer; one that starts at zero gives zeros at first."""
         return Linear(fan_in, self.width, start="zero" if starts_at_zero else "lecun")
 
 
@@ -175,7 +175,7 @@ class Blocks:
         return self._arrangement.blocks * self._arrangement.fan_out
 
     def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
-        """Give the block-diagonal layer."""
+        """Give the block-diagonal layer; one that starts at zero gives zeros at first."""
         return BlockLinear(self._arrangement, "zero" if starts_at_zero else "lecun")
 
 
@@ -234,7 +234,7 @@ class Branch:
             )
         return fan_in
 
-    def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
+    def build(self, fan_in: int, around: Surroundings) -> Block:
         """Give the residual block."""
         built = [*around.normalize(fan_in)]
         width, inner = fan_in, self._inner

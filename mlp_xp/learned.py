@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.backends import get_backend, to_numpy
+from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.layers import Dense, Moments, Norm
 from mlp_xp.losses import Loss
 from mlp_xp.network import Network, Params, denses, norms, with_layers
 from mlp_xp.scaling import Whiten
 from mlp_xp.settings import Settings
-from mlp_xp.step import Scaling, Whitening
 from mlp_xp.training import Progress, Record, Trainer
 from mlp_xp.tree import map_leaves
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlp_xp.backends import Backend
 from mlp_xp.batches import take_rows
-from mlp_xp.step import Scaling, Whitening
+from mlp_xp.kernels import Scaling, Whitening
 
 __all__ = ["SCALINGS", "Whiten", "find_scaling", "standardization"]
 

@@ -3,62 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mlp_xp._typing import Array, DType, Namespace, Tree
+from mlp_xp._typing import Array, Namespace
 from mlp_xp.augmentation import (
     Augmentation,
     ColorJitter,
     Flip,
     Mixup,
     Shift,
-    View,
     columns,
-    look,
     view_of,
 )
-from mlp_xp.blocks import Pass
-from mlp_xp.layers import ActivationPullback, Moments, activate, block_dense, dense, running
-from mlp_xp.losses import Loss, LossPullback, average
+from mlp_xp.kernels import Kernels, Scaling, Whitening
+from mlp_xp.layers import Moments, running
+from mlp_xp.losses import Loss, average
 from mlp_xp.network import Network, Params, denses, forward, hidden
-from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots, update_tree
+from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
 from mlp_xp.tree import leaves, map_leaves
 
 __all__ = [
     "Batch",
     "Gradient",
-    "Kernels",
     "Predict",
-    "Scaling",
     "Step",
     "Steps",
     "TrainState",
-    "Whitening",
-    "gather",
     "init_state",
     "make_gradient",
     "make_nth",
     "make_predict",
     "make_step",
 ]
-
-
-class Scaling(NamedTuple):
-    """What is done to each feature: ``(x - shift) * scale``, both ``(features,)``."""
-
-    shift: Array
-    scale: Array
-
-
-class Whitening(NamedTuple):
-    """What is done to all features together: ``((x - shift) * scale) @ rotation``.
-
-    ``shift`` and ``scale`` are ``(features,)``, ``rotation`` is ``(features, inputs)``.
-    """
-
-    shift: Array
-    scale: Array
-    rotation: Array
 
 
 class Batch(NamedTuple):
@@ -88,79 +64,6 @@ class Steps(NamedTuple):
     batch: Batch
     coefs: Array
     keys: Array | None
-
-
-def gather(
-    x: Array,
-    rows: Array | None,
-    scaling: Scaling | None,
-    view: View | None = None,
-    *,
-    dtype: DType,
-    xp: Namespace,
-) -> Array:
-    """Take rows of a data set, as a view shows them, in the dtype of the products, scaled.
-
-    Parameters
-    ----------
-    x : (samples, features)
-        Of any real dtype, e.g. uint8; never written to.
-    rows : (batch,) integers, or None for all
-    scaling : Scaling of the given dtype, or None
-    view : View, or None for pictures as they are
-    dtype : dtype
-    xp : namespace
-
-    Returns
-    -------
-    (batch, features) array
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.step import Scaling, gather
-    >>> x = xp.asarray([[0], [2], [4]], dtype=xp.uint8)
-    >>> scaling = Scaling(xp.asarray([2.0]), xp.asarray([0.5]))
-    >>> gather(x, xp.asarray([2, 0]), scaling, dtype=xp.float64, xp=xp)
-    array([[ 1.],
-           [-1.]])
-    """
-    if rows is not None:
-        x = xp.take(x, rows, axis=0)
-    if view is not None:
-        x = look(x, view, xp=xp)
-    x = xp.astype(x, dtype, copy=False)
-    if scaling is not None:
-        x = x - scaling.shift
-        x *= scaling.scale
-    return x
-
-
-def apply_loss(
-    loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
-) -> tuple[Array, LossPullback]:
-    """Give a loss and its pullback: the default of a kernel that knows some losses itself."""
-    return loss(logits, targets, weights, xp=xp)
-
-
-class Kernels(NamedTuple):
-    """The only door for speed: functions that a backend may replace by faster ones.
-
-    Each has the signature and the meaning of its default here, and falls back to it for what it
-    does not take.
-    """
-
-    dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = dense
-    gather: Callable[..., Array] = gather
-    loss: Callable[..., tuple[Array, LossPullback]] = apply_loss
-    update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
-    activate: Callable[..., tuple[Array, ActivationPullback]] = activate
-    block_dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = block_dense
-
-    def to_pass(self, xp: Namespace, **training: Any) -> Pass:
-        """Give a pass through a network that uses them."""
-        layers = {"activate": self.activate, "block_dense": self.block_dense}
-        return Pass(xp, self.dense, **layers, **training)
 
 
 class TrainState(NamedTuple):

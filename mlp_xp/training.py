@@ -18,12 +18,13 @@ from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, Plan, with_draws
 from mlp_xp.budget import Budget
+from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.optimizers import Optimizer, family
 from mlp_xp.schedules import Constant, Schedule
-from mlp_xp.step import Batch, Scaling, Steps, Whitening, init_state, make_nth, make_step
+from mlp_xp.step import Batch, Steps, init_state, make_nth, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 __all__ = ["Progress", "Record", "Rules", "Trainer"]

@@ -26,11 +26,12 @@ from mlp_xp.augmentation import (
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._plan import Planned
 from mlp_xp.batches import place, plan_epoch, with_draws
+from mlp_xp.kernels import Kernels, Scaling
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
-from mlp_xp.step import Batch, Kernels, Scaling, init_state, make_step
+from mlp_xp.step import Batch, init_state, make_step
 from mlp_xp.training import Rules, Trainer
 from mlp_xp.tree import leaves, map_leaves, rebuild
 

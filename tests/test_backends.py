@@ -10,7 +10,7 @@ from helpers import make_backend
 
 from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
-from mlp_xp.step import Scaling, gather
+from mlp_xp.kernels import Scaling, gather
 
 
 def test_unknown_name_lists_the_valid_ones():

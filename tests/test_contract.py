@@ -27,6 +27,7 @@ from mlp_xp.backends._numpy import NumpyBackend
 from mlp_xp.batches import place, plan_epoch
 from mlp_xp.estimators import _classifier, _regressor
 from mlp_xp.inference import predict
+from mlp_xp.kernels import Kernels
 from mlp_xp.lab import _checks
 from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.losses import (
@@ -43,7 +44,6 @@ from mlp_xp.losses import (
 )
 from mlp_xp.network import Network, Normalization
 from mlp_xp.optimizers import OPTIMIZERS
-from mlp_xp.step import Kernels
 
 CLASSIFIERS = (BinaryCrossEntropy, BinaryFocal, SoftmaxCrossEntropy, SoftmaxFocal)
 

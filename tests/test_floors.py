@@ -22,6 +22,7 @@ FLOORS = {
     "schedules": 1,
     "blocks": 2,
     "hidden": 2,
+    "kernels": 2,
     "network": 2,
     "step": 2,
     "backends": 3,

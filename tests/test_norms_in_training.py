@@ -22,11 +22,11 @@ from test_training import (
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import place, plan_epoch
 from mlp_xp.inference import predict
+from mlp_xp.kernels import Kernels
 from mlp_xp.layers import Moments
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import SGD, Muon
 from mlp_xp.schedules import Constant
-from mlp_xp.step import Kernels
 from mlp_xp.training import Rules
 from mlp_xp.tree import leaves, map_leaves
 

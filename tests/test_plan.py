@@ -12,11 +12,12 @@ from helpers import tolerance
 
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._plan import Planned
+from mlp_xp.kernels import Kernels, Scaling
 from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from mlp_xp.network import Network, init_moments, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
-from mlp_xp.step import Batch, Kernels, Scaling, init_state, make_step
+from mlp_xp.step import Batch, init_state, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 N, FEATURES, CLASSES = 40, 9, 4

@@ -12,11 +12,12 @@ from mlp_xp import MLPClassifier
 from mlp_xp.backends import get_backend, installed
 from mlp_xp.batches import place, plan_epoch
 from mlp_xp.blocks import Pass
+from mlp_xp.kernels import Kernels, Scaling
 from mlp_xp.layers import Dense, Norm, dense
 from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import SGD
-from mlp_xp.step import Batch, Kernels, Scaling, make_gradient
+from mlp_xp.step import Batch, make_gradient
 from mlp_xp.training import Rules, Trainer
 from mlp_xp.tree import leaves, map_leaves
 

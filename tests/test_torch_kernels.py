@@ -11,11 +11,12 @@ from rules import RULES, run
 
 from mlp_xp import layers
 from mlp_xp.backends import get_backend
+from mlp_xp.kernels import Scaling, gather
 from mlp_xp.layers import ACTIVATIONS, Arrangement, Dense
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, init_slots, update_tree
-from mlp_xp.step import Batch, Scaling, gather, init_state, make_step
+from mlp_xp.step import Batch, init_state, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 torch = pytest.importorskip("torch")

@@ -13,13 +13,14 @@ import pytest
 
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import Resident, Streamed, place, plan_epoch
+from mlp_xp.kernels import Kernels
 from mlp_xp.layers import Moments
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW
 from mlp_xp.scaling import standardization
 from mlp_xp.schedules import Cosine, InvScaling
-from mlp_xp.step import Kernels, make_step
+from mlp_xp.step import make_step
 from mlp_xp.stopping import interrupts
 from mlp_xp.training import Rules, Trainer
 from mlp_xp.tree import leaves

@@ -14,9 +14,9 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.augmentation import Flip, Mixup
 from mlp_xp.backends import get_backend
 from mlp_xp.hidden import Project
+from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.saving import load_model, save_model
 from mlp_xp.scaling import Whiten, find_scaling
-from mlp_xp.step import Scaling, Whitening
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import array_api_compat
 import numpy as np
 
 from mlp_xp._typing import Array, Device, Namespace
-from mlp_xp.step import Kernels
+from mlp_xp.kernels import Kernels
 
 __all__ = ["Backend", "BackendError", "to_numpy"]
 

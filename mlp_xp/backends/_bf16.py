@@ -13,7 +13,7 @@ from typing import Any
 
 from mlp_xp._typing import Array, DType, Namespace
 from mlp_xp.augmentation import View
-from mlp_xp.step import Scaling
+from mlp_xp.kernels import Scaling
 
 __all__ = ["rounded"]
 

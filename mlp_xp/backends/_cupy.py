@@ -14,7 +14,7 @@ import numpy as np
 from mlp_xp._typing import Array
 from mlp_xp.backends._base import Backend, BackendError
 from mlp_xp.backends._cupy_kernels import gather, update_tree
-from mlp_xp.step import Kernels
+from mlp_xp.kernels import Kernels
 
 __all__ = ["CupyBackend", "create"]
 

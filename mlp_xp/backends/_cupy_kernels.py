@@ -9,11 +9,11 @@ from typing import Any
 import cupy
 import numpy as np
 
-from mlp_xp import optimizers, step
+from mlp_xp import kernels, optimizers
 from mlp_xp._typing import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import View
+from mlp_xp.kernels import Scaling
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
-from mlp_xp.step import Scaling
 from mlp_xp.tree import leaves
 
 __all__ = ["gather", "update_tree"]
@@ -38,9 +38,9 @@ def gather(
     dtype: DType,
     xp: Namespace,
 ) -> Array:
-    """Do what `mlp_xp.step.gather` does in one launch, if pictures are taken as they are."""
+    """Do what `mlp_xp.kernels.gather` does in one launch, if pictures are taken as they are."""
     if rows is None or view is not None or not x.flags.c_contiguous:
-        return step.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
+        return kernels.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
     out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
     number = out.dtype.type
     shift, scale = (number(0), number(1)) if scaling is None else scaling

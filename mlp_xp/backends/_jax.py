@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_xp import step
+from mlp_xp import kernels
 from mlp_xp._typing import Array, DType, Namespace
 from mlp_xp.augmentation import View, look
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._bf16 import rounded
-from mlp_xp.step import Kernels, Scaling
+from mlp_xp.kernels import Kernels, Scaling
 
 __all__ = ["JaxBackend", "create"]
 
@@ -117,13 +117,13 @@ def _gather(
     dtype: DType,
     xp: Namespace,
 ) -> Any:
-    """Do what `mlp_xp.step.gather` does, and keep the pictures that a view shows.
+    """Do what `mlp_xp.kernels.gather` does, and keep the pictures that a view shows.
 
     XLA would pick their pixels again wherever they are used, and slowly: 40 ms for a mixup of 512
     pictures of CIFAR-10, and 4 so. What a condition gives lies in memory, and this one is met.
     """
     if view is None:
-        return step.gather(x, rows, scaling, dtype=dtype, xp=xp)
+        return kernels.gather(x, rows, scaling, dtype=dtype, xp=xp)
 
     def pictures() -> Any:
         return look(x if rows is None else xp.take(x, rows, axis=0), view, xp=xp)
@@ -132,7 +132,7 @@ def _gather(
     is_there = view.lines[0, 0] + view.columns[0, 0] + kept >= 0  # Not known to XLA.
     like = jax.eval_shape(pictures)
     x = jax.lax.cond(is_there, pictures, lambda: xp.zeros(like.shape, like.dtype))
-    return step.gather(x, None, scaling, dtype=dtype, xp=xp)
+    return kernels.gather(x, None, scaling, dtype=dtype, xp=xp)
 
 
 @functools.lru_cache(maxsize=128)

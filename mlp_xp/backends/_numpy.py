@@ -14,7 +14,7 @@ from mlp_xp.backends._base import Backend, F
 from mlp_xp.backends._jobs import can_work, team, usable_threads
 from mlp_xp.backends._numpy_kernels import dense, gather, loss, update_tree
 from mlp_xp.backends._plan import Planned
-from mlp_xp.step import Kernels
+from mlp_xp.kernels import Kernels
 
 __all__ = ["NumpyBackend", "create"]
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlp_xp import layers, optimizers, step
+from mlp_xp import kernels, layers, optimizers
 from mlp_xp._typing import DType, Namespace, Tree
 from mlp_xp.augmentation import View, look, pick_lines
 from mlp_xp.backends._jobs import (
@@ -127,13 +127,13 @@ def _pick(pictures: Array, lines: Array, columns: Array, *, xp: Namespace) -> Ar
 def gather(
     x: Array,
     rows: Array | None,
-    scaling: step.Scaling | None,
+    scaling: kernels.Scaling | None,
     view: View | None = None,
     *,
     dtype: DType,
     xp: Namespace,
 ) -> Array:
-    """Do what `mlp_xp.step.gather` does."""
+    """Do what `mlp_xp.kernels.gather` does."""
     if view is not None:
         x = look(x if rows is None else xp.take(x, rows, axis=0), view, pick=_pick, xp=xp)
         rows = None
@@ -149,7 +149,7 @@ def gather(
         and all(place.dtype == dtype for place in places)
     )
     if not is_known:
-        return step.gather(x, rows, scaling, dtype=dtype, xp=xp)
+        return kernels.gather(x, rows, scaling, dtype=dtype, xp=xp)
     n = x.shape[0] if rows is None else rows.shape[0]
     out = np.empty_like(x, shape=(n, x.shape[1]), dtype=dtype)
     shift, scale = places or (0, 0)

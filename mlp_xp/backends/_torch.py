@@ -13,7 +13,7 @@ from mlp_xp._typing import Array
 from mlp_xp.backends import _torch_kernels
 from mlp_xp.backends._base import Backend, BackendError
 from mlp_xp.backends._bf16 import rounded
-from mlp_xp.step import Kernels
+from mlp_xp.kernels import Kernels
 
 __all__ = ["TorchBackend", "create"]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from mlp_xp import layers, optimizers, step
+from mlp_xp import kernels, layers, optimizers
 from mlp_xp._typing import DType, Namespace, Tree
 from mlp_xp.augmentation import View, look, pick_lines
 from mlp_xp.backends._torch_buffers import cast, empty
+from mlp_xp.kernels import Scaling
 from mlp_xp.layers import Arrangement, Dense
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
-from mlp_xp.step import Scaling
 from mlp_xp.tree import leaves
 
 __all__ = ["activate", "block_dense", "dense", "gather", "update_tree"]
@@ -128,10 +128,10 @@ def gather(
     dtype: DType,
     xp: Namespace,
 ) -> Any:
-    """Do what `mlp_xp.step.gather` does, in the same operations."""
+    """Do what `mlp_xp.kernels.gather` does, in the same operations."""
     is_copied = rows is not None or view is not None
     if dtype not in _FLOATS or x.ndim != 2 or not (is_copied or scaling is not None):
-        return step.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
+        return kernels.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
     owner = x if scaling is None else scaling.shift
     if rows is not None:
         taken = empty(owner, "rows", (rows.shape[0], x.shape[1]), x.dtype)

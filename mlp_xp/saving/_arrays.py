@@ -16,11 +16,11 @@ import numpy as np
 
 from mlp_xp._optional import optional
 from mlp_xp.backends import to_numpy
+from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.layers import Dense, Moments, Norm
 from mlp_xp.network import Network, denses, draw_params, init_moments, norms
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.scaling import Whiten
-from mlp_xp.step import Scaling, Whitening
 
 
 def _entries(
