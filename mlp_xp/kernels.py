@@ -102,5 +102,6 @@ class Kernels(NamedTuple):
 
     def to_pass(self, xp: Namespace, **training: Any) -> Pass:
         """Give a pass through a network that uses them."""
-        layers = {"activate": self.activate, "block_dense": self.block_dense}
-        return Pass(xp, self.dense, **layers, **training)
+        return Pass(
+            xp, self.dense, activate=self.activate, block_dense=self.block_dense, **training
+        )

@@ -69,7 +69,8 @@ def block_dense(
 
     def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
         dy = cast(owner, "dy", dy, dtype)
-        dparts = arrangement.unjoin(dy, xp=xp).contiguous()
+        dparts: Any = arrangement.unjoin(dy, xp=xp)
+        dparts = dparts.contiguous()
         dx = arrangement.unsplit(torch.bmm(dparts, W.mT), xp=xp) if need_dx else None
         return dx, Dense(torch.bmm(parts.mT, dparts), torch.sum(dy, 0))
 
@@ -81,6 +82,7 @@ def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
 
     That is a quarter of the time for squares of 2 x 2 pixels, and no gain for squares of 4 x 4.
     """
+    parts: Any
     shape, mixed, _ = arrangement
     together = 1
     for axis in range(len(shape) - 1, -1, -1):
@@ -88,7 +90,8 @@ def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
             break
         together *= shape[axis]
     if together >= _RUN:
-        return arrangement.split(x, xp=xp).contiguous()
+        parts = arrangement.split(x, xp=xp)
+        return parts.contiguous()
     features = x.T.contiguous().view(*shape, -1)
     parts = features.permute(*arrangement.kept, *mixed, len(shape))
     return parts.reshape(arrangement.blocks, arrangement.fan_in, -1).mT
