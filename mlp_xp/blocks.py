@@ -22,9 +22,9 @@ from mlp_xp.layers import (
     Moments,
     Norm,
     activate,
+    affine,
     apply_norm,
     batch_norm,
-    block_dense,
     dropout,
     layer_norm,
 )
@@ -58,20 +58,19 @@ class BlockPullback(Protocol):
 class Pass(NamedTuple):
     """How a pass through the network is done.
 
-    ``dense``, ``activate`` and ``block_dense`` are those of `mlp_xp.layers`, or kernels that do the
-    same; ``moments`` are the running ones, one for each batch normalisation. In training, batch
+    ``dense`` and ``activate`` do what `mlp_xp.layers.affine` and `mlp_xp.layers.activate` do;
+    ``moments`` are the running ones, one for each batch normalisation. In training, batch
     normalisation measures its own moments, with the ``weights : (batch,)``, and ``keys :
     (dropouts,)`` int32 choose what is dropped.
     """
 
     xp: Namespace
-    dense: Callable[..., tuple[Array, Any]]
+    dense: Callable[..., tuple[Array, Any]] = affine
     moments: Measured = ()
     is_training: bool = False
     weights: Array | None = None
     keys: Array | None = None
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
-    block_dense: Callable[..., tuple[Array, Any]] = block_dense
 
 
 class Block(Protocol):
@@ -157,7 +156,7 @@ class BlockLinear:
 
     def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.layers.block_dense`."""
-        return *how.block_dense(params, x, self.arrangement, xp=how.xp), ()
+        return *how.dense(params, x, self.arrangement, xp=how.xp), ()
 
 
 @dataclass(frozen=True)
@@ -312,10 +311,10 @@ def chain(
     --------
     >>> import array_api_compat.numpy as xp
     >>> from mlp_xp.blocks import Activate, Linear, Pass, chain
-    >>> from mlp_xp.layers import Dense, dense
+    >>> from mlp_xp.layers import Dense
     >>> blocks = (Linear(2, 3), Activate("relu"))
     >>> params = (Dense(xp.ones((2, 3)), xp.zeros(3)),)
-    >>> y, pullback, _ = chain(blocks, params, xp.ones((1, 2)), Pass(xp, dense))
+    >>> y, pullback, _ = chain(blocks, params, xp.ones((1, 2)), Pass(xp))
     >>> y, pullback(y, need_dx=True)[0]
     (array([[2., 2., 2.]]), array([[6., 6.]]))
     """

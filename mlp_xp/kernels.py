@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mlp_xp._typing import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import View, look
 from mlp_xp.blocks import Pass
-from mlp_xp.layers import ActivationPullback, activate, block_dense, dense
+from mlp_xp.layers import ActivationPullback, activate, affine
 from mlp_xp.losses import Loss, LossPullback
 from mlp_xp.optimizers import update_tree
 
@@ -93,15 +93,12 @@ class Kernels(NamedTuple):
     does not take.
     """
 
-    dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = dense
+    dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
     gather: Callable[..., Array] = gather
     loss: Callable[..., tuple[Array, LossPullback]] = apply_loss
     update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
-    block_dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = block_dense
 
     def to_pass(self, xp: Namespace, **training: Any) -> Pass:
         """Give a pass through a network that uses them."""
-        return Pass(
-            xp, self.dense, activate=self.activate, block_dense=self.block_dense, **training
-        )
+        return Pass(xp, self.dense, activate=self.activate, **training)

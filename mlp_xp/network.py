@@ -24,7 +24,7 @@ from mlp_xp.blocks import (
     chain,
 )
 from mlp_xp.hidden import Branch, Layer, Normalization, Surroundings
-from mlp_xp.layers import ACTIVATIONS, Activation, Dense, Moments, Norm, dense
+from mlp_xp.layers import ACTIVATIONS, Activation, Dense, Moments, Norm
 
 __all__ = [
     "Network",
@@ -287,7 +287,7 @@ def forward(
     >>> [grad.W.shape for grad in backward(xp.ones_like(logits))]
     [(4, 3), (3, 2)]
     """
-    logits, pullback, measured = chain(network._all_blocks, params, x, how or Pass(xp, dense))
+    logits, pullback, measured = chain(network._all_blocks, params, x, how or Pass(xp))
     return logits, lambda dlogits: pullback(dlogits, need_dx=False)[1], measured
 
 

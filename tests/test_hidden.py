@@ -16,7 +16,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.backends import get_backend
 from mlp_xp.blocks import Activate, BlockLinear, Dropout, LayerNorm, Linear, Pass, Residual
 from mlp_xp.hidden import Blocks, Branch, Project
-from mlp_xp.layers import Arrangement, Dense, block_dense, dense
+from mlp_xp.layers import Arrangement, Dense, block_dense
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, draw_params, forward, init_params
 from mlp_xp.saving import load_model, save_model
@@ -159,7 +159,7 @@ def test_a_branch_is_nothing_at_first(rng):
     np.testing.assert_array_equal(logits, 0.0)
     branch = network.blocks[1][0]
     h = rng.standard_normal((3, 5))
-    y, _, _ = branch(params[1], h, Pass(xp, dense))
+    y, _, _ = branch(params[1], h, Pass(xp))
     np.testing.assert_array_equal(y, h)
 
 
@@ -177,7 +177,7 @@ def test_squares_of_an_image_are_mixed_each_by_itself():
     image = np.zeros((4, 4))
     image[2:, :2] = 1.0  # The square below on the left.
     block = Network((16, how, 2)).blocks[0][0]
-    y, *_ = block(params[0], image.reshape(1, 16), Pass(array_api_compat.numpy, None))
+    y, *_ = block(params[0], image.reshape(1, 16), Pass(array_api_compat.numpy))
     moved = np.any(y.reshape(2, 2, 3) != 0.0, axis=2)
     np.testing.assert_array_equal(moved, [[False, False], [True, False]])
 

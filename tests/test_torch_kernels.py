@@ -71,7 +71,7 @@ def test_dense_does_what_the_default_does(backend, rows, fan_in, fan_out, dtype,
     with backend.scope():
         x, W, b, dy = (backend.put(rng.standard_normal(s).astype(dtype)) for s in shapes)
         results = []
-        for dense in (backend.kernels.dense, layers.dense):
+        for dense in (backend.kernels.dense, layers.affine):
             y, pullback = dense(Dense(W, b), x, xp=backend.xp)
             dx, grads = pullback(dy, need_dx=True)
             assert pullback(dy, need_dx=False)[0] is None
@@ -100,8 +100,8 @@ def test_block_dense_does_what_the_default_does(backend, how, dtype, rng):
     with backend.scope():
         x, W, b, dy = (backend.put(rng.standard_normal(s).astype(dtype)) for s in shapes)
         results = []
-        for block_dense in (backend.kernels.block_dense, layers.block_dense):
-            y, pullback = block_dense(Dense(W, b), x, how, xp=backend.xp)
+        for dense in (backend.kernels.dense, layers.affine):
+            y, pullback = dense(Dense(W, b), x, how, xp=backend.xp)
             dx, grads = pullback(dy, need_dx=True)
             assert pullback(dy, need_dx=False)[0] is None
             results.append([backend.get(array) for array in (y, dx, *grads)])

@@ -31,7 +31,7 @@ from mlp_xp.backends._jobs import (
     table,
 )
 from mlp_xp.backends._traced import Traced
-from mlp_xp.layers import Dense, DensePullback
+from mlp_xp.layers import Arrangement, Dense, DensePullback
 from mlp_xp.losses import Loss, LossPullback, SoftmaxCrossEntropy
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 from mlp_xp.tree import leaves
@@ -74,11 +74,14 @@ def _product(
     _do(Job(GEMM, m * n * k >= _LEAST_PRODUCTS, (*sizes, *places)))
 
 
-def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullback]:
-    """Do what `mlp_xp.layers.dense` does."""
+def dense(
+    params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
+) -> tuple[Array, DensePullback]:
+    """Do what `mlp_xp.layers.affine` does."""
     W, b = params
     is_known = (
-        is_at_work()
+        arrangement is None
+        and is_at_work()
         and _is_plain(W, b)
         and x.dtype == W.dtype
         and x.flags.aligned
@@ -86,7 +89,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
         and x.strides[0] % x.itemsize == 0
     )
     if not is_known:
-        return layers.dense(params, x, xp=xp)
+        return layers.affine(params, x, arrangement, xp=xp)
     y = np.empty_like(x, shape=(x.shape[0], W.shape[1]))
     _product(x, W, y, bias=b)
 

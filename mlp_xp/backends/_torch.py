@@ -29,7 +29,6 @@ class TorchBackend(Backend):
         gather=_torch_kernels.gather,
         update=_torch_kernels.update_tree,
         activate=_torch_kernels.activate,
-        block_dense=_torch_kernels.block_dense,
     )
 
     def __init__(self, device: torch.device) -> None:

@@ -18,7 +18,7 @@ from mlp_xp.layers import Arrangement, Dense
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 from mlp_xp.tree import leaves
 
-__all__ = ["activate", "block_dense", "dense", "gather", "update_tree"]
+__all__ = ["activate", "dense", "gather", "update_tree"]
 
 _aten = torch.ops.aten
 _FLOATS = (torch.float32, torch.float64)
@@ -29,8 +29,12 @@ _NARROW = 32
 _RUN = 4
 
 
-def dense(params: Dense, x: Any, *, xp: Namespace) -> tuple[Any, Callable[..., Any]]:
-    """Do what `mlp_xp.layers.dense` does, the bias added by the product."""
+def dense(
+    params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
+) -> tuple[Any, Callable[..., Any]]:
+    """Do what `mlp_xp.layers.affine` does, the bias added by the product."""
+    if arrangement is not None:
+        return _block_dense(params, x, arrangement, xp=xp)
     owner: Any
     b: Any
     owner, b = params
@@ -51,7 +55,7 @@ def dense(params: Dense, x: Any, *, xp: Namespace) -> tuple[Any, Callable[..., A
     return y, pullback
 
 
-def block_dense(
+def _block_dense(
     params: Dense, x: Any, arrangement: Arrangement, *, xp: Namespace
 ) -> tuple[Any, Callable[..., Any]]:
     """Do what `mlp_xp.layers.block_dense` does, on blocks that lie in memory one behind the other.

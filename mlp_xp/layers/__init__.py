@@ -28,7 +28,7 @@ from mlp_xp.layers._activations import (
     softplus,
     tanh,
 )
-from mlp_xp.layers._block_dense import Arrangement, block_dense
+from mlp_xp.layers._block_dense import Arrangement, affine, block_dense
 from mlp_xp.layers._dense import (
     Dense,
     DensePullback,
@@ -59,6 +59,7 @@ __all__ = [
     "Norm",
     "NormPullback",
     "activate",
+    "affine",
     "apply_norm",
     "batch_norm",
     "block_dense",

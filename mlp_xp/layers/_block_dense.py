@@ -1,4 +1,4 @@
-"""The block-diagonal dense layer, on any axes of what a row of features stands for."""
+"""Dense layers whose matrix is block-diagonal, on any axes of what a row of features stands for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from typing import NamedTuple
 
 from mlp_xp._typing import Array, Namespace
-from mlp_xp.layers._dense import Dense, DensePullback
+from mlp_xp.layers._dense import Dense, DensePullback, dense
 
-__all__ = ["Arrangement", "block_dense"]
+__all__ = ["Arrangement", "affine", "block_dense"]
 
 
 class Arrangement(NamedTuple):
@@ -142,3 +142,33 @@ def block_dense(
         return dx, Dense(xp.matrix_transpose(parts) @ dparts, xp.sum(dy, axis=0))
 
     return y, pullback
+
+
+def affine(
+    params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
+) -> tuple[Array, DensePullback]:
+    """Do what `dense` does or, with an arrangement, what `block_dense` does.
+
+    Parameters
+    ----------
+    params : Dense
+    x : (batch, features)
+    arrangement : Arrangement, optional
+    xp : namespace
+
+    Returns
+    -------
+    y : (batch, outputs)
+    pullback : callable
+        As that of `dense`.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.layers import Dense, affine
+    >>> affine(Dense(xp.ones((2, 3)), xp.zeros(3)), xp.ones((1, 2)), xp=xp)[0]
+    array([[2., 2., 2.]])
+    """
+    if arrangement is None:
+        return dense(params, x, xp=xp)
+    return block_dense(params, x, arrangement, xp=xp)
