@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["ALPHA", "MOMENTUM", "Contender", "Task"]
+__all__ = ["MOMENTUM", "Contender", "Task"]
 
-ALPHA = 1e-4  # The L2 penalty of both MLPClassifiers, which is their default; others have none.
 MOMENTUM = 0.9  # Nesterov's, of "sgd".
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from contest import ALPHA, MOMENTUM, Contender, Task
+from contest import MOMENTUM, Contender, Task
 
 from mlp_xp import MLPClassifier
 from mlp_xp.backends import get_backend
@@ -19,7 +19,7 @@ def make(task: Task, **options: Any) -> Contender:
         task.widths[1:-1],
         task.activation,
         solver="adam" if task.solver == "adam" else "sgd",
-        alpha=ALPHA,
+        alpha=0.0,  # No contender has a penalty of the weights.
         batch_size=task.batch_size,
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,

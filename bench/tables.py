@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contenders import OURS
-from contest import ALPHA
 from marks import marks
 from report import seconds, table
 from spread import Spread, ratio, spread
@@ -20,8 +19,8 @@ TERMS = (
     "are faster. The floor is the time of the matrix products alone at the rate of a large one, "
     "and of the bytes of the updates at the rate of a large copy, measured in turns with the "
     "contenders. Memory is the most that the process ever held, with interpreter, libraries and "
-    f"data. The L2 penalty is {ALPHA} for mlp_xp and scikit-learn, none for others; *lab* is "
-    "trained by SGD with Nesterov's momentum, which thinc lacks: it does less there."
+    "data. No weight is penalised; *lab* is trained by SGD with Nesterov's momentum, which thinc "
+    "lacks: it does less there."
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from contest import ALPHA, MOMENTUM, Contender, Task
+from contest import MOMENTUM, Contender, Task
 from sklearn.neural_network import MLPClassifier
 
 
@@ -12,7 +12,7 @@ def make(task: Task) -> Contender:
         task.widths[1:-1],
         task.activation,
         solver="adam" if task.solver == "adam" else "sgd",
-        alpha=ALPHA,
+        alpha=0.0,  # No contender has a penalty of the weights.
         batch_size=task.batch_size,
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,
