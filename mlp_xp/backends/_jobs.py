@@ -17,7 +17,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 # What jobs are called, and how many words they and the arrays of an update have.
-GEMM, SUM, GATHER, SOFTMAX, UPDATE = range(1, 6)
+GEMM, SUM, GATHER, RELU, SOFTMAX, UPDATE = range(1, 7)
 WORDS, UPDATE_WORDS = 20, 10
 # The rules of an update: gradient descent with momentum, or Adam with and without decay.
 MOMENTUM, ADAM = range(2)

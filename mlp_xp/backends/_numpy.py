@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 from mlp_xp._typing import Array
 from mlp_xp.backends._base import Backend, F
 from mlp_xp.backends._jobs import can_work, team, usable_threads
-from mlp_xp.backends._numpy_kernels import dense, gather, loss, update_tree
+from mlp_xp.backends._numpy_kernels import activate, dense, gather, loss, update_tree
 from mlp_xp.backends._plan import Planned
 from mlp_xp.kernels import Kernels
 
@@ -32,7 +32,7 @@ class NumpyBackend(Backend):
     shares_host_memory = True
     xp = array_api_compat.numpy
     device = "cpu"
-    kernels = Kernels(dense, gather, loss, update_tree)
+    kernels = Kernels(dense, gather, loss, update_tree, activate)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, np.ndarray)

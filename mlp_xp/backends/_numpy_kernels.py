@@ -19,6 +19,7 @@ from mlp_xp.backends._jobs import (
     GATHER,
     GEMM,
     MOMENTUM,
+    RELU,
     SOFTMAX,
     SUM,
     UPDATE,
@@ -31,12 +32,12 @@ from mlp_xp.backends._jobs import (
     table,
 )
 from mlp_xp.backends._traced import Traced
-from mlp_xp.layers import Arrangement, Dense, DensePullback
+from mlp_xp.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.losses import Loss, LossPullback, SoftmaxCrossEntropy
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 from mlp_xp.tree import leaves
 
-__all__ = ["dense", "gather", "loss", "update_tree"]
+__all__ = ["activate", "dense", "gather", "loss", "update_tree"]
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
@@ -169,6 +170,29 @@ def gather(
     )
     _do(Job(GATHER, out.size >= _LEAST_NUMBERS, words))
     return out
+
+
+def activate(
+    function: str | Activation, x: Array, *, xp: Namespace
+) -> tuple[Array, ActivationPullback]:
+    """Do what `mlp_xp.layers.activate` does; relu by jobs."""
+    if function != "relu" or not (is_at_work() and _is_plain(x)):
+        return layers.activate(function, x, xp=xp)
+    y = np.empty_like(x)
+    _relu(x, 0, y)
+
+    def pullback(dy: Array) -> Array:
+        if not _is_plain(dy, y):
+            dy = np.ascontiguousarray(dy)
+        dx = np.empty_like(y)
+        _relu(y, dy, dx)
+        return dx
+
+    return y, pullback
+
+
+def _relu(x: Array, dy: Array | int, out: Array) -> None:
+    _do(Job(RELU, x.size >= _LEAST_NUMBERS, (x.dtype == np.float64, x.size, x, dy, out)))
 
 
 def loss(

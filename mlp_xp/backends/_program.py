@@ -6,6 +6,7 @@ call with an ``out=``, or of what does a table of jobs.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ __all__ = ["Program"]
 
 # Arguments up to this many bytes are copied to a place of their own; larger ones are looked up.
 _SMALL = 1 << 16
+# Bytes of results that jobs not yet in a table may keep from being used again.
+_KEPT = 1 << 25
 
 _REDUCTIONS = {
     np.sum: np.add,
@@ -42,6 +45,7 @@ class Program:
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
+        self._n_bytes = 0  # Of results, since the last table.
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[np.ndarray, int, Finder]] = []
         self.arguments: list[Any] = []
@@ -134,6 +138,7 @@ class Program:
                 self._name(array)  # Kept alive.
             self._lines.append(f"do({self._name(words)})")
             self._jobs = []
+        self._n_bytes = 0
 
     def job(self, job: Job) -> None:
         """Note down a job, which the program will do; those that follow each other are one call."""
@@ -141,6 +146,9 @@ class Program:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
         """Give memory, of an array that is no longer there if one fits."""
+        self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
+        if self._n_bytes > _KEPT:
+            self._flush()
         for i, value in enumerate(self.pool):
             if value.shape == shape and value.dtype == dtype:
                 return Traced(self, self.pool.pop(i), is_pooled=True)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from mlp_xp.backends._jobs import GATHER, GEMM, SOFTMAX, SUM, UPDATE, UPDATE_WORDS, WORDS
-from mlp_xp.backends._native._loops import gather, softmax, sum_rows, update
+from mlp_xp.backends._jobs import GATHER, GEMM, RELU, SOFTMAX, SUM, UPDATE, UPDATE_WORDS, WORDS
+from mlp_xp.backends._native._loops import gather, relu, relu_back, softmax, sum_rows, update
 from mlp_xp.backends._native._products import gemm, routines
 from mlp_xp.backends._native._words import jit, load, pointer, rest, share, store
 
@@ -55,6 +55,13 @@ def _loop(w, like, part, parts):  # type: ignore[no-untyped-def]
         low, high = share(w[4], part, parts), share(w[4], part + 1, parts)
         x = carray(pointer(w[5]), (w[3], w[4]), kind)
         sum_rows(x[:, low:high], carray(pointer(w[6]), w[4], kind)[low:high])
+    elif w[0] == RELU:
+        low, high = share(w[3], part, parts), share(w[3], part + 1, parts)
+        x, out = carray(pointer(w[4]), w[3], kind), carray(pointer(w[6]), w[3], kind)
+        if w[5]:
+            relu_back(x[low:high], carray(pointer(w[5]), w[3], kind)[low:high], out[low:high])
+        else:
+            relu(x[low:high], out[low:high])
     elif w[0] == SOFTMAX and part == 0:
         n, k = w[3], w[4]
         logits, labels = carray(pointer(w[5]), (n, k), kind), carray(pointer(w[6]), n, np.int32)

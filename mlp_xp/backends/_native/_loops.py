@@ -10,7 +10,7 @@ from mlp_xp.backends._native._products import tn
 from mlp_xp.backends._native._tile import ROWS
 from mlp_xp.backends._native._words import jit, pointer, share
 
-__all__ = ["gather", "softmax", "sum_rows", "update"]
+__all__ = ["gather", "relu", "relu_back", "softmax", "sum_rows", "update"]
 
 
 @jit
@@ -32,6 +32,20 @@ def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high):  # typ
         else:
             for j in range(target.size):
                 target[j] = number(source[j])
+
+
+@jit
+def relu(x, y):  # type: ignore[no-untyped-def]
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        y[i] = zero if x[i] <= zero else x[i]  # NaN comes through.
+
+
+@jit
+def relu_back(y, dy, dx):  # type: ignore[no-untyped-def]
+    zero, one = y.dtype.type(0), y.dtype.type(1)
+    for i in range(y.size):
+        dx[i] = dy[i] * (one if y[i] > zero else zero)
 
 
 @jit
