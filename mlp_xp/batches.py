@@ -175,8 +175,8 @@ class Data(Protocol):
         """Give the batches of a plan, on the device."""
         ...
 
-    def stacked(self, plan: Plan) -> Batch | None:
-        """Give all batches of a plan as the one of `Steps`, or None where they cannot be."""
+    def stacked(self, plan: Plan) -> list[Batch]:
+        """Give the batches of a plan as `Steps` has them, one for each shape, or none."""
         ...
 
 
@@ -206,19 +206,31 @@ class Resident:
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, row, *others)
 
-    def stacked(self, plan: Plan) -> Batch | None:
-        """Give all batches of a plan at once, if they have one shape and not all rows."""
-        shape = len(plan.counts), plan.batch_size
-        if plan.rows is None or plan.rows.size != math.prod(shape):
-            return None
+    def stacked(self, plan: Plan) -> list[Batch]:
+        """Give the full batches of a plan at once, and a shorter last one; none of all rows."""
+        if plan.rows is None:
+            return []
+        end = len(plan.rows) // plan.batch_size * plan.batch_size
 
-        def put(values: np.ndarray | None, dtype: str | None = None) -> Array | None:
+        def put(values: np.ndarray | None, rows: slice, dtype: str | None = None) -> Array | None:
             if values is None:
                 return None
-            return self._backend.put(values.reshape((*shape, *values.shape[1:])), dtype)
+            values = values[rows]
+            size = min(plan.batch_size, len(values))
+            return self._backend.put(values.reshape((-1, size, *values.shape[1:])), dtype)
 
-        weights, factors = put(plan.weights, self._dtype), put(plan.factors, self._dtype)
-        return Batch(self.x, self.y, put(plan.rows), weights, put(plan.moves), factors)
+        return [
+            Batch(
+                self.x,
+                self.y,
+                put(plan.rows, rows),
+                put(plan.weights, rows, self._dtype),
+                put(plan.moves, rows),
+                put(plan.factors, rows, self._dtype),
+            )
+            for rows in (slice(0, end), slice(end, len(plan.rows)))
+            if rows.start < rows.stop
+        ]
 
 
 class Streamed:
@@ -247,8 +259,9 @@ class Streamed:
         ):
             yield Batch(x, y, None, *others)
 
-    def stacked(self, plan: Plan) -> None:
-        """Give None: batches arrive one by one."""
+    def stacked(self, plan: Plan) -> list[Batch]:
+        """Give none: batches arrive one by one."""
+        return []
 
     def _gather(self, plan: Plan) -> Iterator[tuple[np.ndarray, ...]]:
         dtype = kept_dtype(self.x, self._dtype) or self.x.dtype

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -197,7 +197,6 @@ class Trainer:
         )
         self._function = step
         self.rest()
-        self._loop = backend.loop(_nth(step))
         with backend.scope():
             self.state = init_state(
                 self._own(params),
@@ -238,6 +237,7 @@ class Trainer:
     def rest(self) -> None:
         """Let go of the memory that only steps need; the next one asks for it anew."""
         self._step = self.backend.compile(self._function, donate=True)
+        self._loop = self.backend.loop(_nth(self._function))
 
     def progress(self) -> Progress:
         """Give what it takes to go on later, beside what was learned, in the host's memory."""
@@ -322,12 +322,12 @@ class Trainer:
             n_steps = len(plan.counts)
             groups, keys = self._coefficients(plan, n_epochs, budget), self._keys(n_steps)
             # With a budget the clock is looked at every few steps, and their number changes.
-            whole = None if self._loop is None or budget is not None else data.stacked(plan)
-            if whole is None:
-                doing = self._each(data.epoch(plan), keys, groups)
-            else:
+            has_loop = self._loop is not None and budget is None
+            if stacks := data.stacked(plan) if has_loop else []:
                 at_once = 1 if step_by_step else max(1, _WORK_AT_ONCE // work)
-                doing = self._many(whole, keys, groups, at_once)
+                doing = self._many(stacks, keys, groups, at_once)
+            else:
+                doing = self._each(data.epoch(plan), keys, groups)
             rates: list[float] = []
             for done in doing:
                 rates += done
@@ -366,19 +366,25 @@ class Trainer:
 
     def _many(
         self,
-        whole: Batch,
+        stacks: list[Batch],
         keys: Array | None,
         groups: Iterator[tuple[list[float], Array]],
         at_once: int,
     ) -> Generator[list[float]]:
         """Do several steps in one call, and tell their rates."""
         assert self._loop is not None
-        for rates, table in groups:
-            steps = Steps(whole, table, keys)
-            for start in range(0, len(rates), at_once):
-                stop = min(start + at_once, len(rates))
+        ((rates, table),) = groups  # The clock alone makes several.
+        first = 0
+        for stack in stacks:
+            assert stack.rows is not None
+            n_steps = stack.rows.shape[0]
+            last = first + n_steps
+            steps = Steps(stack, _part(table, first, last), _part(keys, first, last))
+            for start in range(0, n_steps, at_once):
+                stop = min(start + at_once, n_steps)
                 self.state = self._loop(start, stop, self.state, steps, self.scaling)
-                yield rates[start:stop]
+                yield rates[first + start : first + stop]
+            first = last
 
     def _coefficients(
         self, plan: Plan, n_epochs: int, budget: Budget | None
@@ -446,6 +452,13 @@ class Trainer:
             limits.min, limits.max, (n_steps, n_keys), np.int32, endpoint=True
         )
         return self.backend.put(keys)
+
+
+def _part(table: Any, first: int, last: int) -> Any:
+    """Give some rows; a slice of all would be work on some devices."""
+    if table is None or (first, last) == (0, table.shape[0]):
+        return table
+    return table[first:last, ...]
 
 
 def _average_rate(decay: float | None, step: int) -> float:

@@ -11,13 +11,13 @@ import pytest
 from helpers import tolerance
 
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._plan import Planned
+from mlp_xp.backends._plan import Planned, PlannedLoop
 from mlp_xp.kernels import Kernels, Scaling
 from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from mlp_xp.network import Network, init_moments, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
-from mlp_xp.step import Batch, init_state, make_step
+from mlp_xp.step import Batch, Steps, init_state, make_nth, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 N, FEATURES, CLASSES = 40, 9, 4
@@ -231,6 +231,89 @@ def test_another_state_is_gone_on_from():
     assert planned((np.zeros(3),), np.ones(3))[0].tolist() == [1.0, 1.0, 1.0]
 
 
+# --- many steps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+@pytest.mark.parametrize("n_rows", [N, 30_000], ids=["small", "large"])  # Copied, or looked up.
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_loop_does_what_its_steps_do(name, n_rows, parts, team_of):
+    network, n, size = NETWORKS[name], 7, 12
+    rule = SGD() if name == "everything" else Adam()  # As in CASES.
+    rng = np.random.default_rng(0)
+    x = rng.random((n_rows, FEATURES), dtype=np.float32)
+    y = rng.integers(0, CLASSES, n_rows).astype(np.int32)
+    results = []
+    for kernels, make in ((Kernels(), None), (get_backend("numpy").kernels, PlannedLoop)):
+        step = make_step(network, SoftmaxCrossEntropy(), rule, kernels, with_penalty=True, xp=XP)
+        loop = PlannedLoop(make_nth(step)) if make else None
+        params, moments = (
+            map_leaves(lambda a: np.array(a, "float32"), tree)
+            for tree in (init_params(network, 1), init_moments(network))
+        )
+        state = init_state(params, rule, moments=moments, with_accuracy=False, xp=XP)
+        rng = np.random.default_rng(1)
+        for epoch in range(2):
+            rows = rng.integers(0, n_rows, (n, size)).astype(np.int32)
+            keys = rng.integers(-(2**31), 2**31, (n, network.n_keys)).astype(np.int32)
+            keys = keys if network.n_keys else None
+            times = range(n * epoch + 1, n * (epoch + 1) + 1)
+            table = [(0.3, 0.01, 0.2, 0.1, *rule.coefficients(0.05, t)) for t in times]
+            coefs = np.asarray(table, "float32")
+            with team_of(parts):
+                if loop is None:
+                    for i in range(n):
+                        key = None if keys is None else keys[i]
+                        state = step(state, Batch(x, y, rows[i], None), None, coefs[i], key)
+                else:
+                    given = Steps(Batch(x, y, rows, None), coefs, keys), None
+                    for start, stop in ((0, 1), (1, 5), (5, 7)):
+                        state = loop(start, stop, state, *given)
+        results.append(state)
+    assert loop._is_planned
+    assert len(loop._programs) == 1
+    assert_same(results[1], results[0])
+
+
+def test_a_step_of_a_plain_network_is_one_table(team_of):
+    """Else each step costs several microseconds of Python."""
+    pytest.importorskip("numba")
+    network, rule = NETWORKS["plain"], Adam()
+    kernels = get_backend("numpy").kernels
+    step = make_step(network, SoftmaxCrossEntropy(), rule, kernels, with_penalty=True, xp=XP)
+    loop = PlannedLoop(make_nth(step))
+    params = map_leaves(lambda a: np.array(a, "float32"), init_params(network, 1))
+    state = init_state(params, rule, with_accuracy=False, xp=XP)
+    x, y = np.ones((N, FEATURES), np.float32), np.zeros(N, np.int32)
+    coefs = np.ones((3, 4 + len(rule.coefficients(0.1, 1))), np.float32)
+    steps = Steps(Batch(x, y, np.zeros((3, 8), np.int32), None), coefs, None)
+    with team_of(1):
+        loop(0, 3, state, steps, None)
+    (program,) = loop._programs
+    assert len(program._lines) == 1
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_loop_that_cannot_be_planned_is_run_as_it_is(parts, team_of):
+    def body(i, state, given):
+        (total,) = state
+        total += float(given[i, ...])
+        return (total,)
+
+    loop = PlannedLoop(body)
+    with team_of(parts):
+        state = loop(1, 4, (np.zeros(2),), np.arange(5.0))
+        state = loop(0, 2, state, np.arange(5.0))
+    assert not loop._is_planned
+    assert state[0].tolist() == [7.0, 7.0]
+
+
+def test_what_a_step_is_given_need_not_lie_in_one_piece():
+    loop = PlannedLoop(lambda i, state, given: (state[0] + given[i, ...],))
+    given = np.arange(12.0).reshape(3, 4).T
+    assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
+
+
 # --- jobs -----------------------------------------------------------------------------------------
 
 
@@ -268,6 +351,24 @@ def test_rows_that_are_not_aligned_go_the_plain_way(rng, team_of):
     with team_of(2):
         y, _ = get_backend("numpy").kernels.dense(Dense(W, b), packed["x"], xp=XP)
     np.testing.assert_allclose(y, np.asarray(packed["x"]) @ W, atol=1e-3)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_relu_job_does_what_the_default_does(dtype, parts, team_of, rng):
+    x, dy = rng.standard_normal((2, 300, 128)).astype(dtype)
+    x[0, :5] = dy[1, :5] = [np.nan, np.inf, -np.inf, 0.0, -0.0]
+    kernels = get_backend("numpy").kernels
+    plain, pull = Kernels().activate("relu", x, xp=XP)
+    with np.errstate(invalid="ignore"):
+        expected = pull(dy)
+    for slope in (dy, np.asfortranarray(dy)):
+        with team_of(parts):
+            y, pullback = kernels.activate("relu", x, xp=XP)
+            dx = pullback(slope)
+        np.testing.assert_array_equal(y, plain)
+        np.testing.assert_array_equal(dx, expected)
+        assert y.dtype == dx.dtype == dtype
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -318,7 +419,7 @@ x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
 model = MLPClassifier((8,), batch_size=16, random_state=0)
 for _ in range(3):
     model.partial_fit(x, y, classes=[0, 1, 2])
-print(model._trainer._step._is_planned, model.predict(x).shape)
+print(model._trainer._loop._is_planned, model.predict(x).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True (60,)\n", done.stderr

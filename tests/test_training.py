@@ -237,13 +237,14 @@ def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch, everything)
     assert not data.x.is_deleted()
 
 
-def test_jax_does_many_steps_in_a_call_unless_each_is_heard_of(monkeypatch):
-    pytest.importorskip("jax")
-    backend = get_backend("jax")
+@pytest.mark.parametrize("name", ["jax", "numpy"])
+def test_many_steps_are_one_call_unless_each_is_heard_of(name, monkeypatch):
+    pytest.importorskip(name)
+    backend = get_backend(name)
     x, y = problem()
     network = Network((FEATURES, 9, CLASSES), dropout=0.3)
     weights = np.random.default_rng(1).random(N)
-    plan = plan_epoch(N, BATCH, seed=7, weights=weights, pad=True)
+    plan = plan_epoch(N, BATCH, seed=7, weights=weights, pad=backend.fixed_shapes)
     work = BATCH * (FEATURES * 9 + 9 + 9 * CLASSES + CLASSES)
     monkeypatch.setattr("mlp_xp.training._WORK_AT_ONCE", 4 * work)
     heard, results = [], []
@@ -265,13 +266,15 @@ def test_jax_does_many_steps_in_a_call_unless_each_is_heard_of(monkeypatch):
     train_for(2, loop=False)
     train_for(2, after_step=note)
     train_for(2, after_step=note, step_by_step=False)
-    assert heard == [1, 2, 3, 4, 5, 6] * 2 + [4, 6] * 2
+    # Where the last batch is shorter, it is a call of its own.
+    assert heard == [1, 2, 3, 4, 5, 6] * 2 + ([4, 6] if backend.fixed_shapes else [4, 5, 6]) * 2
     for reference, one, many in zip(*results, strict=True):
         np.testing.assert_array_equal(many, one)
         np.testing.assert_allclose(one, reference, rtol=1e-10)
     stopped = train_for(1, after_step=lambda done, n_steps: True, step_by_step=False)
     assert stopped.n_steps == 4
-    assert stopped._loop._cache_size() == 1
+    if name == "jax":
+        assert stopped._loop._cache_size() == 1
 
 
 @pytest.mark.parametrize("offset", range(2))
@@ -298,7 +301,7 @@ def test_an_equal_fit_compiles_nothing_new(backend):
 
 
 def test_a_trainer_at_rest_keeps_no_plan():
-    from mlp_xp.backends._plan import Planned
+    from mlp_xp.backends._plan import PlannedLoop
 
     x, y = problem()
     data = place(get_backend("numpy"), x, y, "float64")
@@ -306,8 +309,8 @@ def test_a_trainer_at_rest_keeps_no_plan():
     for rests in (False, True):
         trainer = make_trainer(get_backend("numpy"))
         train(trainer, data)
-        assert isinstance(trainer._step, Planned)
-        plans = weakref.WeakSet(trainer._step._programs)
+        assert isinstance(trainer._loop, PlannedLoop)
+        plans = weakref.WeakSet(trainer._loop._programs)
         assert plans
         if rests:
             trainer.rest()

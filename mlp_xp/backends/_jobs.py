@@ -17,8 +17,11 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 # What jobs are called, and how many words they and the arrays of an update have.
-GEMM, SUM, GATHER, RELU, SOFTMAX, UPDATE = range(1, 7)
+GEMM, SUM, GATHER, TAKE, RELU, SOFTMAX, SCALAR, UPDATE = range(1, 9)
 WORDS, UPDATE_WORDS = 20, 10
+# What brings to its place what is given for one of many steps: from where, how far it is to that of
+# the next step, how many words of 32 bits there are, and the place.
+PICK_WORDS = 4
 # The rules of an update: gradient descent with momentum, or Adam with and without decay.
 MOMENTUM, ADAM = range(2)
 # Samples that our own product x^T dy takes at a time: more lines of x, as far apart as its rows,
@@ -135,11 +138,14 @@ class _Team:
         self._mail[native.PARTS] = parts
         self._totals = np.zeros(8 * parts)
         start = self._mail, self._totals, native.routines()
-        self._serve = functools.partial(native.work, *start, np.zeros((0, WORDS), np.int64))
+        no_jobs, no_picks = np.zeros((0, WORDS), np.int64), np.zeros((0, PICK_WORDS), np.int64)
+        self._serve = functools.partial(native.work, *start, no_jobs, no_picks, 0, 0)
 
-        def run(words: np.ndarray) -> None:
-            """Do the jobs of a table."""
-            native.work(*start, words, 0, 0)
+        def run(
+            words: np.ndarray, picks: np.ndarray = no_picks, start_: int = 0, stop: int = 1
+        ) -> None:
+            """Do the jobs of a table, once for each step."""
+            native.work(*start, words, picks, start_, stop, 0, 0)
 
         self.run = run
 
@@ -176,14 +182,14 @@ _lock = threading.Lock()
 _limits: list[Any] = []
 
 
-def runner() -> Callable[[np.ndarray], None]:
+def runner() -> Callable[..., None]:
     """Give what does the jobs of a table: the team of this thread, or the caller alone."""
     if _mine.team is not None:
         return _mine.team.run
     return _solo().run if can_work() else _nobody
 
 
-def _nobody(words: np.ndarray) -> None:
+def _nobody(*_: Any) -> None:
     """Stand in where nothing compiles jobs, and so none are written down."""
     raise RuntimeError("A job was written down, and numba, which compiles jobs, does not load.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, cast
 
 import array_api_compat.numpy
@@ -13,7 +14,7 @@ from mlp_xp._typing import Array
 from mlp_xp.backends._base import Backend, F
 from mlp_xp.backends._jobs import can_work, team, usable_threads
 from mlp_xp.backends._numpy_kernels import activate, dense, gather, loss, update_tree
-from mlp_xp.backends._plan import Planned
+from mlp_xp.backends._plan import Planned, PlannedLoop
 from mlp_xp.kernels import Kernels
 
 __all__ = ["NumpyBackend", "create"]
@@ -50,6 +51,9 @@ class NumpyBackend(Backend):
 
     def compile(self, function: F, *, donate: bool = False) -> F:
         return cast(F, Planned(function)) if donate else function
+
+    def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        return PlannedLoop(body)
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         large = work >= _LEAST_PREDICTION and can_work()

@@ -20,14 +20,14 @@ import numpy as np
 
 from mlp_xp.backends._jobs import runner
 from mlp_xp.backends._program import Program
-from mlp_xp.backends._traced import Traced
+from mlp_xp.backends._traced import STEP, Traced
 from mlp_xp.tree import leaves, rebuild
 
-__all__ = ["Planned"]
+__all__ = ["Planned", "PlannedLoop"]
 
 
-class Planned:
-    """A pure function ``function(state, *arguments) -> state`` that is planned at its first call.
+class _Plan:
+    """What is planned: programs, one for each shape of the arguments, and the memory they share.
 
     One user at a time: the state that it gives is always in the same memory.
     """
@@ -39,17 +39,30 @@ class Planned:
         self._pool: list[np.ndarray] = []
         self._is_planned = True
 
-    def __call__(self, state: Any, *arguments: Any) -> Any:
+    def _do(self, start: int, stop: int, state: Any, arguments: Any, flat: list[Any]) -> Any:
         if not self._is_planned:
-            return self._function(state, *arguments)
+            return self._do_unplanned(start, stop, state, arguments)
         if state is not self._state:
             self._adopt(state)
-        flat = _flatten(arguments)
         for program in self._programs:
             if program.accepts(flat):
-                program.run(runner())
-                return self._state
-        return self._plan(arguments, flat)
+                break
+        else:
+            program = Program(self._pool, list(leaves(self._state)))
+            if not self._write(program, arguments, flat):
+                return self._do_unplanned(start, stop, self._state, arguments)
+            self._programs.append(program)
+        program.run(runner(), start, stop)
+        return self._state
+
+    def _do_unplanned(self, start: int, stop: int, state: Any, arguments: Any) -> Any:
+        for i in range(start, stop):
+            state = self._call(i, state, arguments)
+        return state
+
+    def _call(self, step: Any, state: Any, arguments: Any) -> Any:
+        """Call the function for a step."""
+        raise NotImplementedError
 
     def _adopt(self, state: Any) -> None:
         """Go on from another state: in our memory if it fits there, else from the beginning."""
@@ -65,31 +78,46 @@ class Planned:
         # It was given away: its memory is ours.
         self._state = rebuild(state, [np.asarray(leaf, order="C") for leaf in new])
 
-    def _plan(self, arguments: tuple[Any, ...], flat: list[Any]) -> Any:
-        program = Program(self._pool, list(leaves(self._state)))
+    def _write(self, program: Program, arguments: Any, flat: list[Any]) -> bool:
+        """Write a program; tell whether that can be done."""
         try:
             state = rebuild(self._state, [Traced(program, leaf) for leaf in leaves(self._state)])
             # Jobs are left to the program: behind one a trace has numbers that mean nothing.
             with np.errstate(all="ignore"):
-                new = self._function(state, *rebuild(arguments, program.take(flat)))
+                new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
         except Exception:  # A mistake in a function shows when it is run as it is.
             self._is_planned = False
         finally:
             program.undo()
-        if not self._is_planned:
-            return self._function(self._state, *arguments)
-        self._programs.append(program)
-        program.run(runner())
-        return self._state
+        return self._is_planned
 
 
-def _flatten(arguments: tuple[Any, ...]) -> list[Any]:
-    """Do what `leaves` does for arguments that are arrays or tuples of them, faster: each step."""
-    flat: list[Any] = []
-    for argument in arguments:
-        if isinstance(argument, tuple):
-            flat.extend(argument)
-        else:
-            flat.append(argument)
-    return flat
+class Planned(_Plan):
+    """A pure function ``function(state, *arguments) -> state``, planned at its first call."""
+
+    def __call__(self, state: Any, *arguments: Any) -> Any:
+        # As `leaves`, but faster: this is done at each step.
+        flat: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, tuple):
+                flat.extend(argument)
+            else:
+                flat.append(argument)
+        return self._do(0, 1, state, arguments, flat)
+
+    def _call(self, step: Any, state: Any, arguments: Any) -> Any:
+        return self._function(state, *arguments)
+
+
+class PlannedLoop(_Plan):
+    """Steps of a pure function ``function(i, state, *arguments) -> state``, likewise.
+
+    What a step is given the function asks for by the step's number, as ``argument[i, ...]``.
+    """
+
+    def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:
+        return self._do(start, stop, state, arguments, list(leaves(arguments)))
+
+    def _call(self, step: Any, state: Any, arguments: Any) -> Any:
+        return self._function(step, state, *arguments)

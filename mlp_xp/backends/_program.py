@@ -1,19 +1,29 @@
 """A program: what a function does with traced arrays, written down as straight code.
 
 NumPy's two doors lead here, `__array_ufunc__` and `__array_function__`. A line of the program is a
-call with an ``out=``, or of what does a table of jobs.
+call with an ``out=``, or of what does a table of jobs. It does one step after the other; where one
+table is all there is to a step, all of them are one call.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._jobs import Job, fused, table
+from mlp_xp.backends._jobs import (
+    PICK_WORDS,
+    SCALAR,
+    TAKE,
+    Job,
+    address,
+    fused,
+    is_at_work,
+    table,
+)
 from mlp_xp.backends._traced import Finder, Traced, UntraceableError, value_of
 from mlp_xp.tree import leaves
 
@@ -45,12 +55,14 @@ class Program:
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
+        self._table: np.ndarray | None = None
         self._n_bytes = 0  # Of results, since the last table.
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[np.ndarray, int, Finder]] = []
+        self._picks: list[tuple[Traced, np.ndarray]] = []
         self.arguments: list[Any] = []
         self._places: list[Any] = []
-        self.run: Callable[[Callable[[np.ndarray], None]], None]
+        self.run: Callable[[Callable[..., None], int, int], None]
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -70,6 +82,14 @@ class Program:
                 self._places.append(None)
                 traced.append(Traced(self, argument, find=operator.itemgetter(i)))
         return traced
+
+    def pick(self, given: Traced) -> Traced:
+        """Give what one of many steps is given, at the place that it will be brought to."""
+        place = np.array(given.value[0], order="C")
+        if not given.value[0].flags.c_contiguous or place.nbytes % 4:
+            raise UntraceableError("What a step is given has to lie there in one piece.")
+        self._picks.append((given, place))
+        return Traced(self, place)
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
         """Take over new arguments, unless their number, shapes or dtypes differ."""
@@ -137,6 +157,7 @@ class Program:
                     self._patches.append((words[row], column, array.find))
                 self._name(array)  # Kept alive.
             self._lines.append(f"do({self._name(words)})")
+            self._table = words
             self._jobs = []
         self._n_bytes = 0
 
@@ -206,7 +227,11 @@ class Program:
             np.asarray(x, out.dtype) if type(x) in (int, float) and out.dtype.kind == "f" else x
             for x in inputs
         ]
-        self._write(self._call(ufunc, operands, {"out": out}))
+        if ufunc in (np.add, np.multiply) and _are_numbers(*operands, out):
+            is_double = out.dtype == np.float64
+            self.job(Job(SCALAR, False, (is_double, ufunc is np.multiply, *operands, out)))
+        else:
+            self._write(self._call(ufunc, operands, {"out": out}))
         return out
 
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
@@ -230,8 +255,11 @@ class Program:
         if function is np.empty_like:
             return self.empty(value.shape, value.dtype)
         if function is np.take and isinstance(args[1], Traced):
-            # Unlike "raise", "clip" writes where it should without a detour.
             result = self._result(value)
+            if options.get("axis") == 0 and _can_be_taken(*args):
+                self._take(args[0], args[1], result)
+                return result
+            # Unlike "raise", "clip" writes where it should without a detour.
             self._write(
                 self._call(np.take, (args[0], args[1], options.get("axis"), result, "clip"), {})
             )
@@ -245,6 +273,11 @@ class Program:
             kept = {key: value_of(option) for key, option in options.items()}
             return first._view(lambda array: function(array, *map(value_of, args[1:]), **kept))
         return self._any(function, args, options, value)
+
+    def _take(self, source: Traced, rows: Traced | int, target: Traced) -> None:
+        n = target.shape[0] if target.ndim else 1
+        words = target.value.nbytes // 4 // max(n, 1)
+        self.job(Job(TAKE, False, (0, n, words, source, rows, target)))
 
     def undo(self) -> None:
         """Give the state what it had before: a trace works for real."""
@@ -262,11 +295,59 @@ class Program:
                 continue
             if not isinstance(leaf, Traced) or id(leaf.value) in mine or leaf.shape != old.shape:
                 raise UntraceableError("The new state does not fit into the place of the old.")
-            self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
+            if _are_numbers(old, leaf):
+                self._take(leaf, 0, old)
+            else:
+                self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
         self._flush()
         # What only left-out work has used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
-        code = "\n    ".join(("def program(do):", *self._lines, "return"))
-        exec(code, self._names)
-        # Not among its own names: memory would stay until the garbage collector comes.
+        exec("\n".join(("def program(do, start, stop):", *self._body(), " return")), self._names)
+        # Neither among its own names nor in what it holds: memory would stay until the garbage
+        # collector comes.
         self.run = self._names.pop("program")
+        self._picks = []
+
+    def _body(self) -> Iterator[str]:
+        """Give the code of all steps."""
+        if len(self._lines) == 1 and self._table is not None:
+            picks = np.zeros((len(self._picks), PICK_WORDS), np.int64)
+            for row, (given, place) in zip(picks, self._picks, strict=True):
+                row[:] = address(given), given.strides[0], place.nbytes // 4, address(place)
+                if given.find is not None:
+                    self._patches.append((row, 0, given.find))
+                self._name((given, place))  # Kept alive.
+            yield f" do({self._name(self._table)}, {self._name(picks)}, start, stop)"
+            return
+        yield " for i in range(start, stop):"
+        for given, place in self._picks:
+            yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i])"
+        yield from (f"  {line}" for line in self._lines)
+
+
+def _are_numbers(*operands: Any) -> bool:
+    """Tell whether there are jobs, and these are single numbers for them."""
+    dtype = getattr(operands[-1], "dtype", None)
+    return (
+        is_at_work()
+        and dtype in (np.float32, np.float64)
+        and all(
+            isinstance(operand, Traced | np.ndarray)
+            and operand.size == 1
+            and operand.dtype == dtype
+            for operand in operands
+        )
+    )
+
+
+def _can_be_taken(source: Any, rows: Traced) -> bool:
+    """Tell whether there is a job that takes rows."""
+    return (
+        is_at_work()
+        and isinstance(source, Traced)
+        and source.flags.c_contiguous
+        and source.value[:1].nbytes % 4 == 0
+        and rows.dtype == np.int32
+        and rows.ndim == 1
+        and rows.flags.c_contiguous
+    )

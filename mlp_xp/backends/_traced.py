@@ -11,10 +11,14 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 if TYPE_CHECKING:
     from mlp_xp.backends._program import Program
 
-__all__ = ["Finder", "Traced", "UntraceableError", "value_of"]
+__all__ = ["STEP", "Finder", "Traced", "UntraceableError", "value_of"]
 
 # Gives a view of an argument anew, from the arguments of a call.
 Finder = Callable[[list[Any]], np.ndarray]
+
+
+# Which of many steps it is, while they are planned: ``array[STEP, ...]`` is what one is given.
+STEP: Any = object()
 
 
 class UntraceableError(TypeError):
@@ -67,6 +71,8 @@ class Traced(NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> Traced:
         keys = key if isinstance(key, tuple) else (key,)
+        if keys and keys[0] is STEP:
+            return self.program.pick(self)
         if any(isinstance(k, Traced | np.ndarray | list) for k in keys):
             raise UntraceableError("Elements are taken by position only.")
         # A single number, too, stays a view.

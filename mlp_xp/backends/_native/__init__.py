@@ -15,8 +15,19 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from mlp_xp.backends._jobs import GATHER, GEMM, RELU, SOFTMAX, SUM, UPDATE, UPDATE_WORDS, WORDS
-from mlp_xp.backends._native._loops import gather, relu, relu_back, softmax, sum_rows, update
+from mlp_xp.backends._jobs import (
+    GATHER,
+    GEMM,
+    RELU,
+    SCALAR,
+    SOFTMAX,
+    SUM,
+    TAKE,
+    UPDATE,
+    UPDATE_WORDS,
+    WORDS,
+)
+from mlp_xp.backends._native._loops import copy, gather, relu, relu_back, softmax, sum_rows, update
 from mlp_xp.backends._native._products import gemm, routines
 from mlp_xp.backends._native._words import jit, load, pointer, rest, share, store
 
@@ -62,6 +73,13 @@ def _loop(w, like, part, parts):  # type: ignore[no-untyped-def]
             relu_back(x[low:high], carray(pointer(w[5]), w[3], kind)[low:high], out[low:high])
         else:
             relu(x[low:high], out[low:high])
+    elif w[0] == TAKE:
+        for i in range(w[3]):
+            row = carray(pointer(w[6]), w[3], np.int32)[i] if w[6] else i
+            copy(w[5] + 4 * w[4] * row, w[7] + 4 * w[4] * i, w[4])
+    elif w[0] == SCALAR:
+        a, b = carray(pointer(w[4]), 1, kind)[0], carray(pointer(w[5]), 1, kind)[0]
+        carray(pointer(w[6]), 1, kind)[0] = a * b if w[3] else a + b
     elif w[0] == SOFTMAX and part == 0:
         n, k = w[3], w[4]
         logits, labels = carray(pointer(w[5]), (n, k), kind), carray(pointer(w[6]), n, np.int32)
@@ -101,8 +119,8 @@ def _put_together(w, parts, totals):  # type: ignore[no-untyped-def]
 
 
 @jit
-def work(mail, totals, routines, table, part, ticket):  # type: ignore[no-untyped-def]
-    """Do the jobs of a table, or serve whoever does.
+def work(mail, totals, routines, table, picks, start, stop, part, ticket):  # type: ignore[no-untyped-def]
+    """Do the jobs of a table for each of some steps, or serve whoever does.
 
     The caller is part 0: it does the jobs one after the other, and has the other parts, if there
     are any, do theirs of each job that is worth it. They wait for the next ticket, do their part,
@@ -116,6 +134,10 @@ def work(mail, totals, routines, table, part, ticket):  # type: ignore[no-untype
     routines : as `routines` gives them
     table : (jobs, WORDS) int64
         Word 1 tells whether a job is worth sharing out. Not used by those who serve.
+    picks : (picks, PICK_WORDS) int64
+        What is brought to its place before each step.
+    start, stop : int
+        The steps.
     part : int
     ticket : int
         The last one that is done with, for those who serve.
@@ -133,19 +155,22 @@ def work(mail, totals, routines, table, part, ticket):  # type: ignore[no-untype
             job = carray(pointer(load(address + 8 * JOB)), WORDS, np.int64)
             _do(job, part, parts, totals, routines)
             store(address + 8 * (DONE + 8 * part), ticket)
-    for i in range(table.shape[0]):
-        place = table.ctypes.data + i * WORDS * 8
-        job = carray(pointer(place), WORDS, np.int64)
-        team = parts if job[1] else 1
-        if team > 1:
-            mail[JOB] = place
-            ticket = mail[TICKET] + 1
-            store(address + 8 * TICKET, ticket)
-        _do(job, part, team, totals, routines)
-        for other in range(1, team):
-            turn = 0
-            while load(address + 8 * (DONE + 8 * other)) != ticket:
-                rest(turn)
-                turn += 1
-        if job[0] == UPDATE and job[9] != 0:
-            _put_together(job, team, totals)
+    for step in range(start, stop):
+        for i in range(picks.shape[0]):
+            copy(picks[i, 0] + step * picks[i, 1], picks[i, 3], picks[i, 2])
+        for i in range(table.shape[0]):
+            place = table.ctypes.data + i * WORDS * 8
+            job = carray(pointer(place), WORDS, np.int64)
+            team = parts if job[1] else 1
+            if team > 1:
+                mail[JOB] = place
+                ticket = mail[TICKET] + 1
+                store(address + 8 * TICKET, ticket)
+            _do(job, part, team, totals, routines)
+            for other in range(1, team):
+                turn = 0
+                while load(address + 8 * (DONE + 8 * other)) != ticket:
+                    rest(turn)
+                    turn += 1
+            if job[0] == UPDATE and job[9] != 0:
+                _put_together(job, team, totals)

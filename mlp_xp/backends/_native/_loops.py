@@ -10,7 +10,15 @@ from mlp_xp.backends._native._products import tn
 from mlp_xp.backends._native._tile import ROWS
 from mlp_xp.backends._native._words import jit, pointer, share
 
-__all__ = ["gather", "relu", "relu_back", "softmax", "sum_rows", "update"]
+__all__ = ["copy", "gather", "relu", "relu_back", "softmax", "sum_rows", "update"]
+
+
+@jit
+def copy(source, target, n):  # type: ignore[no-untyped-def]
+    """Copy words of 32 bits from one address to another."""
+    source_, target_ = carray(pointer(source), n, np.int32), carray(pointer(target), n, np.int32)
+    for i in range(n):
+        target_[i] = source_[i]
 
 
 @jit
