@@ -65,7 +65,7 @@ def _loop(w, like, part, parts):  # type: ignore[no-untyped-def]
     elif w[0] == SUM:
         low, high = share(w[4], part, parts), share(w[4], part + 1, parts)
         x = carray(pointer(w[5]), (w[3], w[4]), kind)
-        sum_rows(x[:, low:high], carray(pointer(w[6]), w[4], kind)[low:high])
+        sum_rows(x, carray(pointer(w[6]), w[4], kind), low, high)
     elif w[0] == RELU:
         low, high = share(w[3], part, parts), share(w[3], part + 1, parts)
         x, out = carray(pointer(w[4]), w[3], kind), carray(pointer(w[6]), w[3], kind)

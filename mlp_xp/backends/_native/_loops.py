@@ -22,11 +22,14 @@ def copy(source, target, n):  # type: ignore[no-untyped-def]
 
 
 @jit
-def sum_rows(x, total):  # type: ignore[no-untyped-def]
-    total[:] = 0
+def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
+    """Sum the columns from ``low`` to ``high``, by slices of rows: those are vectorised."""
+    sums = total[low:high]
+    sums[:] = 0
     for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            total[j] += x[i, j]
+        row = x[i][low:high]
+        for j in range(sums.size):
+            sums[j] += row[j]
 
 
 @jit
