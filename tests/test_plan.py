@@ -355,19 +355,21 @@ def test_rows_that_are_not_aligned_go_the_plain_way(rng, team_of):
 
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_relu_job_does_what_the_default_does(dtype, parts, team_of, rng):
-    x, dy = rng.standard_normal((2, 300, 128)).astype(dtype)
-    x[0, :5] = dy[1, :5] = [np.nan, np.inf, -np.inf, 0.0, -0.0]
+@pytest.mark.parametrize("name", ["relu", "logistic", "tanh"])
+def test_activations_by_jobs_do_what_the_defaults_do(name, dtype, parts, team_of, rng):
+    x, dy = (4.0 * rng.standard_normal((2, 300, 128))).astype(dtype)
+    x[0, :8] = dy[1, :8] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4, -1e4, -90.0]
     kernels = get_backend("numpy").kernels
-    plain, pull = Kernels().activate("relu", x, xp=XP)
+    plain, pull = Kernels().activate(name, x, xp=XP)
     with np.errstate(invalid="ignore"):
         expected = pull(dy)
     for slope in (dy, np.asfortranarray(dy)):
         with team_of(parts):
-            y, pullback = kernels.activate("relu", x, xp=XP)
+            y, pullback = kernels.activate(name, x, xp=XP)
             dx = pullback(slope)
-        np.testing.assert_array_equal(y, plain)
-        np.testing.assert_array_equal(dx, expected)
+        tol = tolerance(dtype)
+        np.testing.assert_allclose(y, plain, rtol=tol, atol=np.finfo(dtype).tiny * 10)
+        np.testing.assert_allclose(dx, expected, rtol=tol, atol=tol)
         assert y.dtype == dx.dtype == dtype
 
 

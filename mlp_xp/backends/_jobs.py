@@ -17,13 +17,15 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 # What jobs are called, and how many words they and the arrays of an update have.
-GEMM, SUM, GATHER, TAKE, RELU, SOFTMAX, SCALAR, UPDATE = range(1, 9)
+GEMM, SUM, GATHER, TAKE, ACTIVATE, SOFTMAX, SCALAR, UPDATE = range(1, 9)
 WORDS, UPDATE_WORDS = 20, 10
 # What brings to its place what is given for one of many steps: from where, how far it is to that of
 # the next step, how many words of 32 bits there are, and the place.
 PICK_WORDS = 4
 # The rules of an update: gradient descent with momentum, or Adam with and without decay.
 MOMENTUM, ADAM = range(2)
+# The functions of an activation.
+RELU, LOGISTIC = range(2)
 # Samples that our own product x^T dy takes at a time: more lines of x, as far apart as its rows,
 # find no place in the second cache. Numbers that so many rows of dy, which pass with every six rows
 # of the result, may hold: with more a BLAS is faster. How wide a result may be for six of its rows

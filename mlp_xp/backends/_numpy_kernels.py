@@ -15,9 +15,11 @@ from mlp_xp import kernels, layers, optimizers
 from mlp_xp._typing import DType, Namespace, Tree
 from mlp_xp.augmentation import View, look, pick_lines
 from mlp_xp.backends._jobs import (
+    ACTIVATE,
     ADAM,
     GATHER,
     GEMM,
+    LOGISTIC,
     MOMENTUM,
     RELU,
     SOFTMAX,
@@ -175,24 +177,29 @@ def gather(
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Do what `mlp_xp.layers.activate` does; relu by jobs."""
-    if function != "relu" or not (is_at_work() and _is_plain(x)):
+    """Do what `mlp_xp.layers.activate` does."""
+    number = _ACTIVATIONS.get(function) if isinstance(function, str) else None
+    if number is None or not (is_at_work() and _is_plain(x)):
         return layers.activate(function, x, xp=xp)
     y = np.empty_like(x)
-    _relu(x, 0, y)
+    _activate(number, x, 0, y)
 
     def pullback(dy: Array) -> Array:
         if not _is_plain(dy, y):
             dy = np.ascontiguousarray(dy)
         dx = np.empty_like(y)
-        _relu(y, dy, dx)
+        _activate(number, y, dy, dx)
         return dx
 
     return y, pullback
 
 
-def _relu(x: Array, dy: Array | int, out: Array) -> None:
-    _do(Job(RELU, x.size >= _LEAST_NUMBERS, (x.dtype == np.float64, x.size, x, dy, out)))
+_ACTIVATIONS = {"relu": RELU, "logistic": LOGISTIC}
+
+
+def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
+    words = x.dtype == np.float64, x.size, x, dy, out, function
+    _do(Job(ACTIVATE, x.size >= _LEAST_NUMBERS, words))
 
 
 def loss(

@@ -16,9 +16,9 @@ import numpy as np
 from numba import carray
 
 from mlp_xp.backends._jobs import (
+    ACTIVATE,
     GATHER,
     GEMM,
-    RELU,
     SCALAR,
     SOFTMAX,
     SUM,
@@ -27,7 +27,15 @@ from mlp_xp.backends._jobs import (
     UPDATE_WORDS,
     WORDS,
 )
-from mlp_xp.backends._native._loops import copy, gather, relu, relu_back, softmax, sum_rows, update
+from mlp_xp.backends._native._loops import (
+    activate,
+    activate_back,
+    copy,
+    gather,
+    softmax,
+    sum_rows,
+    update,
+)
 from mlp_xp.backends._native._products import gemm, routines
 from mlp_xp.backends._native._words import jit, load, pointer, rest, share, store
 
@@ -66,13 +74,15 @@ def _loop(w, like, part, parts):  # type: ignore[no-untyped-def]
         low, high = share(w[4], part, parts), share(w[4], part + 1, parts)
         x = carray(pointer(w[5]), (w[3], w[4]), kind)
         sum_rows(x, carray(pointer(w[6]), w[4], kind), low, high)
-    elif w[0] == RELU:
+    elif w[0] == ACTIVATE:
         low, high = share(w[3], part, parts), share(w[3], part + 1, parts)
-        x, out = carray(pointer(w[4]), w[3], kind), carray(pointer(w[6]), w[3], kind)
+        x = carray(pointer(w[4]), w[3], kind)[low:high]
+        out = carray(pointer(w[6]), w[3], kind)[low:high]
         if w[5]:
-            relu_back(x[low:high], carray(pointer(w[5]), w[3], kind)[low:high], out[low:high])
+            dy = carray(pointer(w[5]), w[3], kind)[low:high]
+            activate_back(w[7], x, dy, out)
         else:
-            relu(x[low:high], out[low:high])
+            activate(w[7], x, out)
     elif w[0] == TAKE:
         for i in range(w[3]):
             row = carray(pointer(w[6]), w[3], np.int32)[i] if w[6] else i

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import carray
 
-from mlp_xp.backends._jobs import ADAM, FUSED_COLUMNS
+from mlp_xp.backends._jobs import ADAM, FUSED_COLUMNS, LOGISTIC, RELU
 from mlp_xp.backends._native._products import tn
 from mlp_xp.backends._native._tile import ROWS
-from mlp_xp.backends._native._words import jit, pointer, share
+from mlp_xp.backends._native._words import jit, nearest, pointer, power_of_two, share
 
-__all__ = ["copy", "gather", "relu", "relu_back", "softmax", "sum_rows", "update"]
+__all__ = ["activate", "activate_back", "copy", "gather", "softmax", "sum_rows", "update"]
 
 
 @jit
@@ -45,18 +47,54 @@ def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high):  # typ
                 target[j] = number(source[j])
 
 
-@jit
-def relu(x, y):  # type: ignore[no-untyped-def]
-    zero = x.dtype.type(0)
-    for i in range(x.size):
-        y[i] = zero if x[i] <= zero else x[i]  # NaN comes through.
+# Of e^x, from the highest power on: enough for doubles between -ln(2) / 2 and ln(2) / 2.
+_TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
 
 
 @jit
-def relu_back(y, dy, dx):  # type: ignore[no-untyped-def]
+def _largest_power(x):  # type: ignore[no-untyped-def]
+    """Give for what x e^x and e^-x are still normal numbers, rounded down."""
+    return x.dtype.type(87 if x.itemsize == 4 else 708)
+
+
+@jit
+def _exp(x, least, most):  # type: ignore[no-untyped-def]
+    """Give e^x, held between two limits; without a call, so that loops of it are vectorised.
+
+    With n the whole number nearest to x / ln 2, it is 2^n times the series for the rest.
+    """
+    number = type(x)
+    x = least if x < least else (most if x > most else x)  # NaN comes through.
+    n = nearest(x * number(1 / np.log(2.0)))
+    r = x - n * number(np.log(2.0))
+    y = number(0)
+    for i in range(len(_TERMS)):
+        y = y * r + number(_TERMS[i])
+    return y * power_of_two(n)
+
+
+@jit
+def activate(function, x, y):  # type: ignore[no-untyped-def]
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    if function == RELU:
+        for i in range(x.size):
+            y[i] = zero if x[i] <= zero else x[i]  # NaN comes through.
+    elif function == LOGISTIC:
+        # Where e^-x would overflow, the result is as good as 0.
+        most = _largest_power(x)
+        for i in range(x.size):
+            y[i] = one / (one + _exp(-x[i], -most, most))
+
+
+@jit
+def activate_back(function, y, dy, dx):  # type: ignore[no-untyped-def]
     zero, one = y.dtype.type(0), y.dtype.type(1)
-    for i in range(y.size):
-        dx[i] = dy[i] * (one if y[i] > zero else zero)
+    if function == RELU:
+        for i in range(y.size):
+            dx[i] = dy[i] * (one if y[i] > zero else zero)
+    elif function == LOGISTIC:
+        for i in range(y.size):
+            dx[i] = dy[i] * y[i] * (one - y[i])
 
 
 @jit
@@ -70,7 +108,7 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  #
             total += weights[i]
     else:
         total = number(n)
-    loss, spread = number(0), smoothing / number(k)
+    loss, spread, most = number(0), smoothing / number(k), _largest_power(logits)
     for i in range(n):
         row, grad = logits[i], dlogits[i]
         largest = row[0]
@@ -80,7 +118,7 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  #
         sum_, sum_of_rows = number(0), number(0)
         for j in range(k):
             z = row[j] - largest
-            grad[j] = np.exp(z)
+            grad[j] = _exp(z, -most, most)
             sum_ += grad[j]
             sum_of_rows += z
         # Where nothing weighs anything, nothing is to be learned.

@@ -1,4 +1,4 @@
-"""What numba has no words for: addresses, words that two threads share, and how to wait."""
+"""What numba has no words for: addresses, words that threads share, waiting, and powers of two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["jit", "load", "pointer", "rest", "share", "store"]
+__all__ = ["jit", "load", "nearest", "pointer", "power_of_two", "rest", "share", "store"]
 
 _OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy", "nogil": True}
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
@@ -90,6 +90,31 @@ def rest(context, turn):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+@intrinsic
+def nearest(context, x):  # type: ignore[no-untyped-def]
+    """Round to the nearest whole number."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = arguments[0].type
+        return builder.call(builder.module.declare_intrinsic("llvm.nearbyint", [kind]), arguments)
+
+    return x(x), generate
+
+
+@intrinsic
+def power_of_two(context, n):  # type: ignore[no-untyped-def]
+    """Give 2 to the power of a whole number, by writing that into the exponent's bits."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        is_double = isinstance(arguments[0].type, ir.DoubleType)
+        kind, bias, bits = (_I64, 1023, 52) if is_double else (_I32, 127, 23)
+        exponent = builder.fptosi(arguments[0], kind)
+        exponent = builder.shl(builder.add(exponent, kind(bias)), kind(bits))
+        return builder.bitcast(exponent, arguments[0].type)
+
+    return n(n), generate
 
 
 @jit
