@@ -40,18 +40,18 @@ def takes(clock, monkeypatch):
         run_epoch, measure = training.Trainer.run_epoch, Validation.measure
 
         def timed_epoch(trainer, *args, **settings):
-            inner = trainer._step
+            inner, loop = trainer._step, trainer._loop
 
             def timed_step(*arguments):
                 clock.now += step if seen.steps or first is None else first
                 seen.steps += 1
                 return inner(*arguments)
 
-            trainer._step = timed_step
+            trainer._step, trainer._loop = timed_step, None  # One by one, to count them.
             try:
                 return run_epoch(trainer, *args, **settings)
             finally:
-                trainer._step = inner
+                trainer._step, trainer._loop = inner, loop
 
         def timed_measure(validation_):
             clock.now += validation
