@@ -37,6 +37,8 @@ _TICKS = 10**6
 # Multiplications and additions of the forward passes that take two processors about a tenth of a
 # second, backward passes included.
 _WORK_AT_ONCE = 2_000_000_000
+# Of small steps so many: each takes some time however little it computes.
+_STEPS_AT_ONCE = 2_000
 
 AfterStep = Callable[[int, int], bool]
 
@@ -324,7 +326,8 @@ class Trainer:
             # With a budget the clock is looked at every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None
             if stacks := data.stacked(plan) if has_loop else []:
-                at_once = 1 if step_by_step else max(1, _WORK_AT_ONCE // work)
+                few = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
+                at_once = 1 if step_by_step else few
                 doing = self._many(stacks, keys, groups, at_once)
             else:
                 doing = self._each(data.epoch(plan), keys, groups)

@@ -314,6 +314,18 @@ def test_what_a_step_is_given_need_not_lie_in_one_piece():
     assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
 
 
+@pytest.mark.parametrize("parts", [0, 1])
+def test_rows_are_counted_from_the_end_too(parts, team_of):
+    planned = Planned(lambda state, x, rows: (state[0] + XP.sum(XP.take(x, rows, axis=0)),))
+    x = np.asarray([1.0, 2.0, 3.0, 4.0], np.float32)
+    state = (np.zeros((), np.float32),)
+    with team_of(parts):
+        for rows in ([-1, 0], [-4, 3], [1, 2]):
+            state = planned(state, x, np.asarray(rows, np.int32))
+    assert planned._is_planned
+    assert float(state[0]) == 15.0
+
+
 # --- jobs -----------------------------------------------------------------------------------------
 
 
@@ -340,6 +352,27 @@ def test_the_dense_job_does_what_the_default_does(
                 assert mine.dtype == dtype
                 atol = np.abs(theirs).max() * tolerance(dtype, max(fan_in, rows))
                 np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("other", ["float32", "float64"])
+def test_a_slope_of_another_dtype_is_converted(other, team_of, rng):
+    """A user's own loss may give one: it is compared with a finite difference in float64 only."""
+    pytest.importorskip("numba")
+    from mlp_xp.layers import Dense
+
+    dtype = {"float32": "float64", "float64": "float32"}[other]
+    shapes = (40, 30), (30, 16), (16,)
+    x, W, b = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    dy = rng.standard_normal((40, 16)).astype(other)
+    kernels = get_backend("numpy").kernels
+    with team_of(1):
+        y, pullback = kernels.dense(Dense(W, b), x, xp=XP)
+        rectified, back = kernels.activate("relu", y, xp=XP)
+        found = [*leaves(pullback(dy, need_dx=True)), back(dy)]
+    expected = [dy @ W.T, x.T @ dy, np.sum(dy, 0), dy * (rectified > 0)]
+    for mine, plain in zip(found, expected, strict=True):
+        assert mine.dtype == dtype
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=1e-3)
 
 
 def test_rows_that_are_not_aligned_go_the_plain_way(rng, team_of):

@@ -277,6 +277,22 @@ def test_many_steps_are_one_call_unless_each_is_heard_of(name, monkeypatch):
         assert stopped._loop._cache_size() == 1
 
 
+def test_no_call_does_more_than_some_steps(monkeypatch):
+    """Ctrl-C waits for it, and a step takes time however little it computes."""
+    monkeypatch.setattr("mlp_xp.training._STEPS_AT_ONCE", 2)
+    backend, heard = get_backend("numpy"), []
+    x, y = problem()
+    trainer, data = make_trainer(backend), place(backend, x, y, "float64")
+    trainer.run_epoch(
+        data,
+        plan_epoch(N, BATCH),
+        n_epochs=1,
+        after_step=lambda done, n_steps: heard.append(done),
+        step_by_step=False,
+    )
+    assert heard == [2, 4, 5, 6]
+
+
 @pytest.mark.parametrize("offset", range(2))
 def test_jax_gets_what_numpy_has(offset):
     """Large arrays go to it by a way of their own."""

@@ -98,7 +98,7 @@ def dense(
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         if not _is_plain(dy, W):
-            dy = np.ascontiguousarray(dy)
+            dy = np.ascontiguousarray(dy, dtype=x.dtype)
         dx = None
         if need_dx:
             dx = np.empty_like(x, shape=x.shape)
@@ -186,7 +186,7 @@ def activate(
 
     def pullback(dy: Array) -> Array:
         if not _is_plain(dy, y):
-            dy = np.ascontiguousarray(dy)
+            dy = np.ascontiguousarray(dy, dtype=x.dtype)
         dx = np.empty_like(y)
         _activate(number, y, dy, dx)
         return dx

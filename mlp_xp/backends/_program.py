@@ -259,9 +259,9 @@ class Program:
             if options.get("axis") == 0 and _can_be_taken(*args):
                 self._take(args[0], args[1], result)
                 return result
-            # Unlike "raise", "clip" writes where it should without a detour.
+            # Unlike "raise", "wrap" writes where it should without a detour.
             self._write(
-                self._call(np.take, (args[0], args[1], options.get("axis"), result, "clip"), {})
+                self._call(np.take, (args[0], args[1], options.get("axis"), result, "wrap"), {})
             )
             return result
         first = args[0]
@@ -276,8 +276,9 @@ class Program:
 
     def _take(self, source: Traced, rows: Traced | int, target: Traced) -> None:
         n = target.shape[0] if target.ndim else 1
+        n_source = source.shape[0] if source.ndim else 1
         words = target.value.nbytes // 4 // max(n, 1)
-        self.job(Job(TAKE, False, (0, n, words, source, rows, target)))
+        self.job(Job(TAKE, False, (0, n, words, source, rows, target, n_source)))
 
     def undo(self) -> None:
         """Give the state what it had before: a trace works for real."""

@@ -86,6 +86,7 @@ def _loop(w, like, part, parts):  # type: ignore[no-untyped-def]
     elif w[0] == TAKE:
         for i in range(w[3]):
             row = carray(pointer(w[6]), w[3], np.int32)[i] if w[6] else i
+            row = min(max(row + w[8] if row < 0 else row, 0), w[8] - 1)  # Never beside the source.
             copy(w[5] + 4 * w[4] * row, w[7] + 4 * w[4] * i, w[4])
     elif w[0] == SCALAR:
         a, b = carray(pointer(w[4]), 1, kind)[0], carray(pointer(w[5]), 1, kind)[0]
