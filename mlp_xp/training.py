@@ -325,9 +325,10 @@ class Trainer:
             groups, keys = self._coefficients(plan, n_epochs, budget), self._keys(n_steps)
             # With a budget the clock is looked at every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None
-            if stacks := data.stacked(plan) if has_loop else []:
-                few = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
-                at_once = 1 if step_by_step else few
+            stacks = data.stacked(plan) if has_loop else []
+            if stacks:
+                many = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
+                at_once = 1 if step_by_step else many
                 doing = self._many(stacks, keys, groups, at_once)
             else:
                 doing = self._each(data.epoch(plan), keys, groups)

@@ -160,7 +160,8 @@ class Backend:
         Parameters
         ----------
         body : callable
-            Pure, like what `compile` takes; ``i`` is a 0-d integer array.
+            Pure, like what `compile` takes; ``i`` stands for an integer, and is used only as in
+            ``array[i, ...]``.
 
         Returns
         -------

@@ -139,15 +139,15 @@ class _Team:
         self._mail = np.zeros(native.MAIL + 8 * parts, np.int64)
         self._mail[native.PARTS] = parts
         self._totals = np.zeros(8 * parts)
-        start = self._mail, self._totals, native.routines()
+        ours = self._mail, self._totals, native.routines()
         no_jobs, no_picks = np.zeros((0, WORDS), np.int64), np.zeros((0, PICK_WORDS), np.int64)
-        self._serve = functools.partial(native.work, *start, no_jobs, no_picks, 0, 0)
+        self._serve = functools.partial(native.work, *ours, no_jobs, no_picks, 0, 0)
 
         def run(
-            words: np.ndarray, picks: np.ndarray = no_picks, start_: int = 0, stop: int = 1
+            words: np.ndarray, picks: np.ndarray = no_picks, start: int = 0, stop: int = 1
         ) -> None:
             """Do the jobs of a table, once for each step."""
-            native.work(*start, words, picks, start_, stop, 0, 0)
+            native.work(*ours, words, picks, start, stop, 0, 0)
 
         self.run = run
 

@@ -65,6 +65,11 @@ def _is_plain(*arrays: Any) -> bool:
     )
 
 
+def _made_plain(array: Any, like: Any) -> Any:
+    """Give an array that jobs can read beside another: row by row, and of its dtype."""
+    return array if _is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
+
+
 def _product(
     a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False, bias: Any = 0
 ) -> None:
@@ -97,8 +102,7 @@ def dense(
     _product(x, W, y, bias=b)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
-        if not _is_plain(dy, W):
-            dy = np.ascontiguousarray(dy, dtype=x.dtype)
+        dy = _made_plain(dy, W)
         dx = None
         if need_dx:
             dx = np.empty_like(x, shape=x.shape)
@@ -185,8 +189,7 @@ def activate(
     _activate(number, x, 0, y)
 
     def pullback(dy: Array) -> Array:
-        if not _is_plain(dy, y):
-            dy = np.ascontiguousarray(dy, dtype=x.dtype)
+        dy = _made_plain(dy, y)
         dx = np.empty_like(y)
         _activate(number, y, dy, dx)
         return dx

@@ -58,13 +58,13 @@ def _largest_power(x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _exp(x, least, most):  # type: ignore[no-untyped-def]
-    """Give e^x, held between two limits; without a call, so that loops of it are vectorised.
+def _exp(x, most):  # type: ignore[no-untyped-def]
+    """Give e^x for x held to -most and most; without a call, so that loops of it are vectorised.
 
     With n the whole number nearest to x / ln 2, it is 2^n times the series for the rest.
     """
     number = type(x)
-    x = least if x < least else (most if x > most else x)  # NaN comes through.
+    x = -most if x < -most else (most if x > most else x)  # NaN comes through.
     n = nearest(x * number(1 / np.log(2.0)))
     r = x - n * number(np.log(2.0))
     y = number(0)
@@ -83,7 +83,7 @@ def activate(function, x, y):  # type: ignore[no-untyped-def]
         # Where e^-x would overflow, the result is as good as 0.
         most = _largest_power(x)
         for i in range(x.size):
-            y[i] = one / (one + _exp(-x[i], -most, most))
+            y[i] = one / (one + _exp(-x[i], most))
 
 
 @jit
@@ -118,7 +118,7 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  #
         sum_, sum_of_rows = number(0), number(0)
         for j in range(k):
             z = row[j] - largest
-            grad[j] = _exp(z, -most, most)
+            grad[j] = _exp(z, most)
             sum_ += grad[j]
             sum_of_rows += z
         # Where nothing weighs anything, nothing is to be learned.
