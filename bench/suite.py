@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -108,6 +109,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     set_threads(args.threads)
+    # With it, a package that is not installed but checked out is compiled at every import.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     out = args.out or default_folder()
     out.mkdir(parents=True, exist_ok=True)
     names = ("quick", "rounds", "threads", "images")

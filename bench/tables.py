@@ -108,18 +108,17 @@ def contender_row(name: str, run: Result, workload: Result) -> list[str]:
 
 def startup_table(startup: Result) -> str:
     imports, steps = startup["imports"], startup["first_steps"]
-    # Ours has a name of its own as a contender.
-    pairs = {
-        name: (run, steps[OURS if name == "mlp_xp" else name]) for name, run in imports.items()
-    }
+    # Ours has a name of its own as a contender; behind another import no step is measured.
     rows = [
-        [name, *[cell for run in pair for cell in startup_cells(run)]]
-        for name, pair in pairs.items()
+        [name, *startup_cells(run), *startup_cells(steps.get(OURS if name == "mlp_xp" else name))]
+        for name, run in imports.items()
     ]
     return table(["library", "import", "quartiles", "first step", "quartiles"], "lrrrr", rows)
 
 
-def startup_cells(run: Result) -> list[str]:
+def startup_cells(run: Result | None) -> list[str]:
+    if run is None:
+        return ["", ""]
     if "cannot_run" in run:
         return ["cannot run here", run["cannot_run"]]
     own = spread(run["seconds"])

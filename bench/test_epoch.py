@@ -47,7 +47,7 @@ def test_epoch(
         plan = plan_epoch(
             len(x), workload.batch_size, seed=0, epoch=trainer.n_epochs, pad=backend.fixed_shapes
         )
-        trainer.run_epoch(data, plan, n_epochs=1)
+        trainer.run_epoch(data, plan, n_epochs=1, step_by_step=False)
         backend.synchronize()
 
     benchmark.group = workload.title

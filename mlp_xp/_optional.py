@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
-__all__ = ["optional"]
+__all__ = ["check_installed", "optional"]
 
 
 def optional(module: str, extra: str = "cli") -> Any:
@@ -36,7 +37,24 @@ def optional(module: str, extra: str = "cli") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise ImportError(
-            f'module {package!r} is not installed: pip install "mlp-xp[{extra}]"'
-        ) from error
+        raise _missing(module, extra) from error
+
+
+def check_installed(*packages: str, extra: str = "cli") -> None:
+    """Do as `optional` where packages are not there, and load none of them.
+
+    Examples
+    --------
+    >>> from mlp_xp._optional import check_installed
+    >>> check_installed("numpy", "nothing")
+    Traceback (most recent call last):
+    ImportError: module 'nothing' is not installed: pip install "mlp-xp[cli]"
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise _missing(package, extra)
+
+
+def _missing(module: str, extra: str) -> ImportError:
+    package = module.partition(".")[0]
+    return ImportError(f'module {package!r} is not installed: pip install "mlp-xp[{extra}]"')

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mlp_xp._optional import optional
+from mlp_xp._optional import check_installed
 from mlp_xp.cli.options import command, number
 
 __all__ = ["add_to"]
@@ -40,7 +40,7 @@ def add_to(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the suite in a process of its own, which sets the threads of what it loads."""
-    optional("matplotlib")  # Before the work, not after it.
+    check_installed("matplotlib")  # Before the work, not after it.
     words = [sys.executable, str(_suite())]
     for name in _PASSED:
         value = getattr(args, name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp._optional import optional
+from mlp_xp._optional import check_installed
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.cli.options import MAX_SEED, add_backend, command, number
 from mlp_xp.datasets import load_cifar10, split_dataset
@@ -42,7 +42,7 @@ def add_to(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, print the accuracies and draw the curves."""
-    optional("matplotlib")  # Before the work, not after it.
+    check_installed("matplotlib")  # Before the work, not after it.
     if args.out.is_dir():
         raise ValueError(f"{args.out} is a folder: type --out {args.out / 'mlp.png'}")
     args.out.parent.mkdir(parents=True, exist_ok=True)

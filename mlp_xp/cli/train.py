@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from mlp_xp._optional import optional
+from mlp_xp._optional import check_installed
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
     """Train as the options say."""
     settings = settings_of(args)
     model = settings.estimator()
-    for module in ("matplotlib", "safetensors"):  # Before the work, not after it.
-        optional(module)
+    # Before the work, not after it; what draws is loaded behind the training.
+    check_installed("matplotlib", "safetensors")
     if settings.tensorboard:
-        optional("tensorboardX", "tensorboard")
+        check_installed("tensorboardX", extra="tensorboard")
     data = load_data(settings.data, settings.data_path)
     backend = get_backend(model.backend or "numpy", model.device)
     if model.precision == "bf16":

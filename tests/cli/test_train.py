@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -239,6 +240,24 @@ def test_tensorboard_is_looked_for_before_the_work(fails, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert 'pip install "mlp-xp[tensorboard]"' in fails(*TINY, "--tensorboard", "--out", "run")
     assert list(Path().iterdir()) == []
+
+
+def test_what_draws_is_loaded_behind_the_training(tmp_path):
+    # It takes as much memory as some fits.
+    code = (
+        "import sys\n"
+        "from mlp_xp.cli import main, train\n"
+        "write = train._write\n"
+        "def show(*given):\n"
+        "    print('matplotlib' in sys.modules)\n"
+        "    write(*given)\n"
+        "train._write = show\n"
+        "main(sys.argv[1:])"
+    )
+    run = [sys.executable, "-c", code, *TINY, "--epochs", "1", "--out", str(tmp_path / "run")]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert "False" in done.stdout.splitlines()
+    assert (tmp_path / "run" / "curves.png").is_file()
 
 
 def test_without_options_the_settings_are_those_of_the_default_recipe():
