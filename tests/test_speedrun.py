@@ -68,6 +68,12 @@ def test_seeds_are_measured_added_and_drawn(speedrun, recipe, tmp_path, capsys):
         speedrun.main([*options, "--seeds", "2"])
 
 
+def test_steps_of_automatic_batches_are_counted(speedrun, recipe, tmp_path):
+    recipe.write_text(RECIPE.replace("batch_size = 100", 'batch_size = "auto"'))
+    words = ["train", "--recipe", str(recipe)]
+    assert speedrun.run_seed(words, 0)["steps"] == 2 * -(-1438 // 200)
+
+
 def test_the_page_has_the_table_of_the_newest_results(speedrun):
     page = Path(__file__).parents[1] / "docs" / "accuracy.md"
     assert speedrun.report() in page.read_text(), "paste what bench.speedrun --report prints"
