@@ -13,7 +13,7 @@ from typing import Any
 
 from mlp_xp._optional import optional
 from mlp_xp.budget import Budget
-from mlp_xp.saving import save_model
+from mlp_xp.saving import check_can_save, save_model
 from mlp_xp.training import Record
 
 __all__ = [
@@ -171,7 +171,8 @@ class ProgressBar(_Live):
 class Checkpoint(Callback):
     """Save the model as the fit goes on; `mlp_xp.saving.load_model` reads it back.
 
-    A checkpoint is there as a whole or not at all. Needs the ``cli`` extra.
+    A checkpoint is there as a whole or not at all. A model that cannot be saved, or a folder that
+    cannot be made, is an error before the first step. Needs the ``cli`` extra.
 
     Parameters
     ----------
@@ -208,7 +209,9 @@ class Checkpoint(Callback):
         self.best_only = best_only
 
     def on_fit_begin(self, model: Any) -> None:
-        """Forget what was the best."""
+        """Make sure that the model can be saved, and forget what was the best."""
+        check_can_save(model)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._best = -math.inf
 
     def on_epoch_end(self, model: Any, record: Record) -> None:

@@ -29,7 +29,7 @@ from mlp_xp.callbacks import (
     TensorBoard,
     TimeBudget,
 )
-from mlp_xp.saving import load_model, save_model
+from mlp_xp.saving import SavingError, load_model, save_model
 from mlp_xp.training import Record
 
 X = np.random.default_rng(0).normal(size=(60, 5))
@@ -325,6 +325,25 @@ def test_what_a_killed_process_left_is_no_obstacle(tmp_path, fitted):
     fit(Checkpoint(tmp_path, best_only=True), model=fitted)
     assert names(tmp_path) == ["best"]
     load_model(tmp_path / "best")
+
+
+def test_a_model_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path):
+    def square(x, *, xp):
+        return x * x, lambda dy: 2.0 * x * dy
+
+    steps = []
+    watch = [Checkpoint(tmp_path / "run"), Callback()]
+    watch[1].on_step_end = lambda *step: steps.append(step)
+    model = MLPClassifier((4,), activation=square, callbacks=watch)
+    with pytest.raises(SavingError, match=r"activation is .*square.* pickle or joblib"):
+        model.fit(X, Y)
+    assert steps == names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_step(tmp_path, fitted):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        Checkpoint(tmp_path / "file" / "run").on_fit_begin(fitted)
 
 
 @pytest.mark.parametrize("every", [0, 1.5, "2", None])

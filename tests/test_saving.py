@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from mlp_xp.losses import (
     shares,
 )
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
-from mlp_xp.saving import SavingError, load_model, replacing, save_model
+from mlp_xp.saving import SavingError, check_can_save, load_model, replacing, save_model
 from mlp_xp.saving._json import decode, encode
 from mlp_xp.schedules import Constant, Cosine, InvScaling, Linear, LinearWarmup, OneCycle
 
@@ -638,6 +639,39 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write()
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_save_that_fails_leaves_the_old_model(number, tmp_path, monkeypatch):
+    old, new = fitted(), fitted(random_state=1, alpha=0.5)
+    save_model(old, tmp_path)
+    write, written = Path.write_bytes, []
+
+    def full_disk(path, content):
+        written.append(path)
+        if len(written) == number:
+            write(path, content[:10])
+            raise OSError("No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            save_model(new, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
+    loaded = load_model(tmp_path)
+    assert loaded.alpha == old.alpha
+    np.testing.assert_array_equal(loaded.predict_proba(X), old.predict_proba(X))
+
+
+def test_what_can_be_saved_is_told_without_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_can_save(fitted())
+    with pytest.raises(SavingError, match=r"activation is .*my_activation.* pickle or joblib"):
+        check_can_save(regressor(activation=my_activation))
+    with pytest.raises(NotFittedError):
+        check_can_save(MLPClassifier())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,7 +16,15 @@ from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, blamed_on, read_jso
 from mlp_xp.saving._json import encode
 from mlp_xp.saving._spec import ESTIMATORS, check_rebuilt, check_version, describe, rebuild
 
-__all__ = ["SavingError", "encode", "load_model", "read_json", "replacing", "save_model"]
+__all__ = [
+    "SavingError",
+    "check_can_save",
+    "encode",
+    "load_model",
+    "read_json",
+    "replacing",
+    "save_model",
+]
 
 
 def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLike[str]) -> None:
@@ -31,7 +40,8 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     estimator : MLPClassifier or MLPRegressor
         Fitted, on any backend.
     folder : str or path-like
-        Created where missing; each of the two files is replaced as a whole.
+        Created where missing. A model that is there is replaced when both files of the new one are
+        written; an error before that leaves it as it was.
 
     Raises
     ------
@@ -56,6 +66,43 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     >>> (loaded.predict_proba(X) == model.predict_proba(X)).all()
     np.True_
     """
+    spec = _checked_spec(estimator)
+    weights = dump_arrays(estimator)
+    text = _to_text({**spec, "weights_sha256": sha256(weights)})
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / WEIGHTS) as new_weights, replacing(folder / SPEC) as new_spec:
+        new_weights.write_bytes(weights)
+        new_spec.write_bytes(text.encode())
+
+
+def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
+    """Raise what `save_model` would, and write nothing.
+
+    A fit that is to be saved as it goes on can be refused before its first step.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        Fitted, or at the beginning of a fit.
+
+    Raises
+    ------
+    SavingError, sklearn.exceptions.NotFittedError, ImportError
+        As `save_model`.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.saving import check_can_save
+    >>> model = MLPClassifier((4,), max_iter=2, learning_rate="cosine").fit([[0.0], [1.0]], [0, 1])
+    >>> check_can_save(model)
+    """
+    _checked_spec(estimator)
+
+
+def _checked_spec(estimator: MLPClassifier | MLPRegressor) -> dict[str, Any]:
+    """Give what the JSON file holds but the digest of the arrays, once all of it has been tried."""
     optional("safetensors.numpy")  # Where it is missing, that is the first thing to say.
     kind = next((name for name, kind in ESTIMATORS.items() if isinstance(estimator, kind)), None)
     if kind is None:
@@ -64,14 +111,13 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
             "joblib, or save its steps one by one"
         )
     check_is_fitted(estimator)
-    weights = dump_arrays(estimator)
-    text = json.dumps(describe(estimator, kind, sha256(weights)), indent=2, allow_nan=False)
-    check_rebuilt(estimator, json.loads(text))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((WEIGHTS, weights), (SPEC, text.encode())):
-        with replacing(folder / name) as path:
-            path.write_bytes(content)
+    spec = describe(estimator, kind)
+    check_rebuilt(estimator, json.loads(_to_text(spec)))
+    return spec
+
+
+def _to_text(spec: dict[str, Any]) -> str:
+    return json.dumps(spec, indent=2, allow_nan=False)
 
 
 def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
