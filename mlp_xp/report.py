@@ -25,7 +25,8 @@ def curves_figure(losses: Sequence[float], accuracies: Mapping[str, Sequence[flo
     ----------
     losses : (epochs,) floats
     accuracies : mapping of str to (epochs,) floats
-        From 0 to 1, by what they were measured on, e.g. ``{"training": [...]}``.
+        From 0 to 1, by what they were measured on, e.g. ``{"training": [...]}``. Without any, the
+        loss is drawn alone.
 
     Returns
     -------
@@ -43,19 +44,21 @@ def curves_figure(losses: Sequence[float], accuracies: Mapping[str, Sequence[flo
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['loss', 'accuracy [%]']
     """
-    figure = optional("matplotlib.figure").Figure(figsize=(10, 4), layout="constrained")
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    n = 2 if accuracies else 1
+    figure = optional("matplotlib.figure").Figure(figsize=(5 * n, 4), layout="constrained")
+    loss_axes, *others = figure.subplots(1, n, squeeze=False)[0]
     # A single epoch draws no line.
     style = {"marker": "o", "markersize": 3} if len(losses) <= 50 else {}
     epochs = range(1, len(losses) + 1)
     loss_axes.plot(epochs, losses, color=_COLOURS[0], label="training", **style)
     loss_axes.set_ylabel("loss")
-    for colour, (name, values) in zip(_COLOURS, accuracies.items(), strict=False):
-        percent = [100.0 * value for value in values]
-        label = f"{name}, at last {percent[-1]:.1f} %"
-        accuracy_axes.plot(epochs, percent, color=colour, label=label, **style)
-    accuracy_axes.set_ylabel("accuracy [%]")
-    for axes in (loss_axes, accuracy_axes):
+    for axes in others:
+        axes.set_ylabel("accuracy [%]")
+        for colour, (name, values) in zip(_COLOURS, accuracies.items(), strict=False):
+            percent = [100.0 * value for value in values]
+            label = f"{name}, at last {percent[-1]:.1f} %"
+            axes.plot(epochs, percent, color=colour, label=label, **style)
+    for axes in (loss_axes, *others):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)

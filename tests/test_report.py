@@ -23,6 +23,11 @@ def test_curves_show_loss_and_every_accuracy():
     np.testing.assert_allclose(shown["validation, at last 55.0 %"], [20, 40, 55])
 
 
+def test_without_accuracies_the_loss_is_drawn_alone():
+    (loss,) = curves_figure([2.0, 1.5], {}).axes
+    assert loss.get_ylabel() == "loss"
+
+
 @pytest.mark.parametrize("n_epochs", [1, 2, 100])
 def test_epochs_are_counted_in_whole_numbers(n_epochs):
     figure = curves_figure([1.0] * n_epochs, {"training": [0.5] * n_epochs})

@@ -69,21 +69,24 @@ def display(n_epochs: int, n_images: int, end: float | None = None) -> Iterator[
         task = bar.add_task("", total=None, epoch=1, facts="")
         epoch = 1
 
-        def after_step(done: int, n_steps: int) -> None:
+        def show(epochs: float, **fields: Any) -> float:
             seconds = time.perf_counter() - start
-            completed: float = (epoch - 1) * n_steps + done
-            total: float = n_epochs * n_steps
-            if end is not None:
-                completed, total = seconds, end - start
-            bar.update(task, completed=completed, total=total, epoch=epoch)
+            share = epochs / n_epochs if end is None else seconds / (end - start)
+            bar.update(task, completed=share, total=1.0, **fields)
+            return share
+
+        def after_step(done: int, n_steps: int) -> None:
+            share = show(epoch - 1 + done / n_steps, epoch=epoch)
             if epoch == 1:  # Loss and accuracy are known when it ends; the pace is known at once.
+                seconds = time.perf_counter() - start
                 pace = f"{n_images * done / n_steps / seconds:,.0f} images/s"
-                bar.update(task, facts=f"{pace}  {_left(seconds / completed * total - seconds)}")
+                bar.update(task, facts=f"{pace}  {_left(seconds / share - seconds)}")
 
         def after_epoch(row: Record) -> None:
             nonlocal epoch
             epoch = row.epoch + 1
-            bar.update(task, facts=facts(row))
+            # The iterations of "lbfgs" are epochs without steps.
+            show(row.epoch, epoch=row.epoch, facts=facts(row))
 
         yield Display(after_step, after_epoch)
 

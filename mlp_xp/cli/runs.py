@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from mlp_xp.saving import load_model, read_json
 __all__ = ["CHECKPOINTS", "CONFIG", "Images", "new_run", "read_run"]
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
+_MODEL = "model.json"  # What is saved of a model, beside its weights.
 _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
 
 
@@ -36,7 +38,9 @@ class Images:
 
 @contextlib.contextmanager
 def new_run(out: Path | None, data: str) -> Iterator[tuple[Path, Path]]:
-    """Make a run folder that appears as a whole or not at all.
+    """Make a run folder that gets its name when it is whole.
+
+    After an error it goes away, unless there is a model in it, or a checkpoint of one.
 
     Parameters
     ----------
@@ -53,8 +57,20 @@ def new_run(out: Path | None, data: str) -> Iterator[tuple[Path, Path]]:
     try:
         yield partial, final
         partial.rename(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException:
+        kept = _newest_model(partial)
+        if kept is None:
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            print(f"note: kept what is in {partial}: mlp-xp evaluate {kept}", file=sys.stderr)
+        raise
+
+
+def _newest_model(run: Path) -> Path | None:
+    """Give the folder of what was saved last: the model of a run, or a checkpoint of it."""
+    # A name that begins with a dot is that of a checkpoint in the making.
+    saved = [*run.glob(_MODEL), *run.glob(f"{CHECKPOINTS}/[!.]*/{_MODEL}")]
+    return max(saved, key=lambda path: path.stat().st_mtime_ns).parent if saved else None
 
 
 def _reserve(out: Path | None, data: str) -> tuple[Path, Path]:
@@ -89,6 +105,9 @@ def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
     is_checkpoint = folder.absolute().parent.name == CHECKPOINTS
     root = folder.absolute().parent.parent if is_checkpoint else folder
     config = read_json(root / CONFIG, _CURE)
+    newest = _newest_model(root)
+    if newest is not None and not (folder / _MODEL).exists():
+        raise ValueError(f"{folder} holds no model, and {newest} does: type that in its place")
     model = load_model(folder)
     if not isinstance(model, MLPClassifier):
         raise ValueError(f"{folder} holds a {type(model).__name__}, not a classifier: {_CURE}")

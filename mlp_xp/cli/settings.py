@@ -16,6 +16,7 @@ from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import Recipe, read_recipe, recipe_parameters
 from mlp_xp.schedules import SCHEDULES
+from mlp_xp.settings import LBFGS
 
 __all__ = ["Settings", "add_options", "read", "settings_of"]
 
@@ -106,15 +107,26 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:
-    """Give a recipe's update rule as the options change it; another rule decays as much."""
-    if decay is None:
+    """Give a recipe's update rule as the options change it; another rule decays as much, if any."""
+    given = decay is not None
+    if not given:
         decay = getattr(base, "weight_decay", None)
-    if name is not None and base != name and type(base) is not OPTIMIZERS[name]:
+    if name is not None and base != name and type(base) is not OPTIMIZERS.get(name):
         base = name
     rule: Any = OPTIMIZERS[base]() if isinstance(base, str) and base in OPTIMIZERS else base
-    if decay is None or not hasattr(rule, "weight_decay"):
-        return base
-    return replace(rule, weight_decay=decay)
+    if hasattr(rule, "weight_decay"):
+        return base if decay is None else replace(rule, weight_decay=decay)
+    if given:
+        what = base if isinstance(base, str) else type(base).__name__
+        raise ValueError(
+            f"--weight-decay is {decay:g}, and the solver {what} has none: leave it out, or type "
+            f"--solver with one of {', '.join(_decaying())}"
+        )
+    return base
+
+
+def _decaying() -> list[str]:
+    return [name for name, rule in OPTIMIZERS.items() if hasattr(rule(), "weight_decay")]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -168,12 +180,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dropout", "share of hidden outputs to drop", type=share)
     add("--label-smoothing", "share of the uniform distribution", type=share)
     add(
-        "--solver", f"update rule ({type(model.solver).__name__.lower()})", choices=list(OPTIMIZERS)
+        "--solver",
+        f"update rule ({type(model.solver).__name__.lower()})",
+        choices=[*OPTIMIZERS, LBFGS],
     )
-    decaying = [name for name, rule in OPTIMIZERS.items() if hasattr(rule(), "weight_decay")]
     add(
         "--weight-decay",
-        f"of {', '.join(decaying)}; others have none ({solver.weight_decay})",
+        f"of {', '.join(_decaying())}; others have none ({solver.weight_decay})",
         type=at_least_0,
     )
     add("--learning-rate", "initial or peak rate", type=positive)

@@ -29,8 +29,9 @@ from mlp_xp.cli.settings import Settings, add_options, settings_of
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.report import confusion_figure, curves_figure, save_figure
-from mlp_xp.saving import encode, save_model
+from mlp_xp.saving import encode, replacing, save_model
 from mlp_xp.stopping import interrupts
+from mlp_xp.training import Record
 
 __all__ = ["add_to"]
 
@@ -42,6 +43,7 @@ _EXAMPLES = """\
   mlp-xp train --recipe five-minutes --seed 1
   mlp-xp train --validation 0.1 --checkpoint 5 --tensorboard
   mlp-xp train --backend torch --device cuda:0 --batch-size 1024"""
+_COLUMNS = [name.replace("validation_score", "validation_accuracy") for name in Record._fields]
 
 
 def add_to(commands: Any) -> None:
@@ -69,13 +71,17 @@ def run(args: argparse.Namespace) -> int:
         backend.with_bf16()  # Refused before there is a run folder.
     with new_run(args.out, settings.data) as (folder, final), interrupts() as pressed:
         _announce(settings, model, data, backend)
+        config = _config(settings, model, data, backend)
+        _write_config(folder, config)  # With it a checkpoint is of use, whatever happens.
         end = None if model.max_time is None else args.began + model.max_time
         with display(model.max_iter, len(data.x_train), end) as shown:
             watching = [Watch(shown, pressed), *settings.callbacks(folder)]
             is_finite = _fit(model, settings, data, watching, end, folder)
+        save_model(model, folder)  # At once: whatever else is to do may fail.
         # What was trained on is not needed any more, and tests need memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
         history = _rows(model)
+        _write_history(folder, history)
         if pressed():
             print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
         if not is_finite:
@@ -87,9 +93,13 @@ def run(args: argparse.Namespace) -> int:
             "epochs": len(history),
             "interrupted": pressed(),
             "seconds": seconds,
-            "images_per_second": sum(row["n_samples"] for row in history) / seconds,
+            # "lbfgs" may find that there is nothing to do.
+            "images_per_second": sum(row["n_samples"] for row in history) / (seconds or 1.0),
         }
-        _write(folder, settings, data, backend, model, history, predicted, result)
+        precision = "bf16" if model.precision == "bf16" else str(model.coefs_[0].dtype)
+        _write_config(folder, config | {"precision": precision, "result": result})
+        _draw_curves(folder, settings, history)
+        _draw(folder, data, data.y_test, predicted)
         status = 130 if pressed() else 0
     print(f"saved in {final}")
     print(
@@ -164,50 +174,48 @@ def _is_finite(model: MLPClassifier) -> bool:
 
 def _rows(model: MLPClassifier) -> list[dict[str, Any]]:
     """Give a row of the history for each epoch."""
-    names = {"validation_score": "validation_accuracy"}
-    return [
-        {names.get(name, name): value for name, value in record._asdict().items()}
-        for record in model.history_
-    ]
+    return [dict(zip(_COLUMNS, record, strict=True)) for record in model.history_]
 
 
-def _write(
-    folder: Path,
-    settings: Settings,
-    data: Dataset,
-    backend: Backend,
-    model: MLPClassifier,
-    history: list[dict[str, Any]],
-    predicted: np.ndarray,
-    result: dict[str, Any],
-) -> None:
-    """Write all files of the run folder."""
+def _config(
+    settings: Settings, model: MLPClassifier, data: Dataset, backend: Backend
+) -> dict[str, Any]:
+    """Give what decides a run, and what must be known to use its models."""
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     images = Images(settings.data, path, data.class_names, data.image_shape, data.max_value)
     libraries = ("mlp-xp", "numpy", "scikit-learn", "array-api-compat")
     params = model.get_params(deep=False)
     del params["callbacks"]
     written = {name: encode(name, value, name) for name, value in params.items()}
-    config = {
+    return {
         "settings": {**asdict(settings), "params": written},
         "data": asdict(images),
         "backend": {"name": backend.name, **backend.describe()},
-        "precision": "bf16" if model.precision == "bf16" else str(model.coefs_[0].dtype),
         "versions": {"python": platform.python_version()} | {n: version(n) for n in libraries},
         "platform": platform.platform(),
-        "result": result,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2))
+
+
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
+    with replacing(folder / CONFIG) as beside:
+        beside.write_text(json.dumps(config, indent=2, allow_nan=False))
+
+
+def _write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     with (folder / "history.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, history[0])
+        writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(history)
-    save_model(model, folder)
+
+
+def _draw_curves(folder: Path, settings: Settings, history: list[dict[str, Any]]) -> None:
+    """Draw loss and accuracy by epoch."""
     accuracies = {"training": [row["accuracy"] for row in history]}
     if settings.validation is not None:
         accuracies["validation"] = [row["validation_accuracy"] for row in history]
-    save_figure(curves_figure([row["loss"] for row in history], accuracies), folder / "curves.png")
-    _draw(folder, data, data.y_test, predicted)
+    # Of the iterations of "lbfgs" only the loss is known.
+    known = {name: values for name, values in accuracies.items() if history and None not in values}
+    save_figure(curves_figure([row["loss"] for row in history], known), folder / "curves.png")
 
 
 def _draw(folder: Path, data: Dataset, y: np.ndarray, predicted: np.ndarray) -> None:

@@ -87,7 +87,7 @@ def test_backends_lists_all_and_why_one_cannot_be_used(mlp_xp, monkeypatch):
         ("train --ema-decay 1", "--ema-decay: '1'"),
         ("train --checkpoint 0", "--checkpoint: '0', expected an integer of at least 1"),
         ("train --normalization group", "invalid choice: 'group'"),
-        ("train --solver lbfgs", "invalid choice: 'lbfgs'"),
+        ("train --solver bfgs", "invalid choice: 'bfgs'"),
         ("train --activation rely", "invalid choice: 'rely'"),
         ("train --backend numpi", "invalid choice: 'numpi'"),
         ("train --data mnist", "invalid choice: 'mnist'"),

@@ -183,15 +183,13 @@ def test_further_options_reach_the_estimator(mlp_xp):
     assert again == {name: value for name, value in params.items() if name != "callbacks"}
 
 
-@pytest.mark.parametrize("solver", list(OPTIMIZERS))
+@pytest.mark.parametrize("solver", [*OPTIMIZERS, "lbfgs"])
 def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver, mlp_xp):
-    argv = [*TINY, "--solver", solver, "--weight-decay", "0.5", "--epochs", 1, "--out", "run"]
-    assert mlp_xp(*argv).status == 0
-    used = load_model("run").solver
-    if solver in ("adamw", "lion", "muon"):
-        assert used == OPTIMIZERS[solver](weight_decay=0.5)
-    else:
-        assert used == solver
+    decays = solver in ("adamw", "lion", "muon")
+    decay = ["--weight-decay", "0.5"] if decays else []
+    assert mlp_xp(*TINY, "--solver", solver, *decay, "--epochs", 1, "--out", "run").status == 0
+    expected = OPTIMIZERS[solver](weight_decay=0.5) if decays else solver
+    assert load_model("run").solver == expected
 
 
 def test_watching_changes_nothing(mlp_xp):
@@ -302,13 +300,66 @@ def test_nothing_is_overwritten(taken, fails):
     assert [path.name for path in Path().iterdir()] == [taken]
 
 
-def test_a_run_that_fails_leaves_nothing(fails, monkeypatch):
-    def fail(*_):
-        raise OSError("No space left on device")
+def fail(*_):
+    raise OSError("No space left on device")
 
-    monkeypatch.setattr(train, "confusion_figure", fail)
+
+def test_a_run_that_fails_before_there_is_a_model_leaves_nothing(fails, monkeypatch):
+    monkeypatch.setattr(train, "save_model", fail)
     assert "No space left" in fails(*TINY, "--epochs", 1, "--out", "run")
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["confusion_figure", "curves_figure", "_write_history"])
+def test_a_run_that_fails_behind_the_training_keeps_the_network(what, mlp_xp, fails, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(train, what, fail)
+        done = mlp_xp(*TINY, "--epochs", 3, "--out", "run")
+    assert done.status == 2
+    note, error = done.err.splitlines()
+    assert note == "note: kept what is in run.partial: mlp-xp evaluate run.partial"
+    assert error == "mlp-xp: error: No space left on device"
+    assert [path.name for path in Path().iterdir()] == ["run.partial"]
+    kept = load_model("run.partial")
+    assert kept.n_iter_ == 3
+    digits = load_digits()
+    accuracy = f"test accuracy {100 * kept.score(digits.x_test, digits.y_test):.2f} %"
+    assert accuracy in mlp_xp("evaluate", "run.partial").out
+    # Another run does not touch it.
+    assert "run.partial is already there" in fails(*TINY, "--out", "run")
+    assert load_model("run.partial").loss_curve_ == kept.loss_curve_
+
+
+def test_a_prediction_that_fails_keeps_the_network(mlp_xp, monkeypatch):
+    class Fails(MLP):
+        def predict(self, X, **settings):
+            raise MemoryError("8 GB")
+
+    monkeypatch.setattr(settings, "MLPClassifier", Fails)
+    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
+    assert done.status == 2
+    assert done.err.splitlines()[1] == "mlp-xp: error: 8 GB"
+    assert load_model("run.partial").n_iter_ == 1
+
+
+def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
+    class Fails(Callback):
+        def on_epoch_end(self, model, record):
+            if record.epoch == 3:
+                fail()
+
+    real = Settings.callbacks
+    with monkeypatch.context() as patched:
+        patched.setattr(Settings, "callbacks", lambda *of: [*real(*of), Fails()])
+        done = mlp_xp(*TINY, "--epochs", 9, "--checkpoint", 1, "--out", "run")
+    assert done.status == 2
+    epoch = Path("run.partial", "checkpoints", "epoch-0003")
+    note, error = done.err.splitlines()
+    assert note == f"note: kept what is in run.partial: mlp-xp evaluate {epoch}"
+    assert error == "mlp-xp: error: No space left on device"
+    assert "test accuracy" in mlp_xp("evaluate", epoch).out
+    line = fails("evaluate", "run.partial")
+    assert f"run.partial holds no model, and {epoch} does: type that in its place" in line
 
 
 def test_a_loss_that_is_not_finite_is_pointed_out(mlp_xp):
@@ -402,7 +453,7 @@ def test_ctrl_c_ends_at_the_end_of_the_step(mlp_xp, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
-def test_ctrl_c_twice_leaves_nothing(tmp_path):
+def test_ctrl_c_twice_ends_at_once(tmp_path):
     process = start(*TINY, "--epochs", 1_000_000, "--out", tmp_path / "run")
     assert process.stdout is not None
     for line in process.stdout:
@@ -412,5 +463,10 @@ def test_ctrl_c_twice_leaves_nothing(tmp_path):
     time.sleep(0.05)  # By now it is evaluating or drawing.
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "")
-    assert list(tmp_path.iterdir()) == []
+    assert process.returncode == 130
+    if err:
+        partial = tmp_path / "run.partial"
+        assert err == f"note: kept what is in {partial}: mlp-xp evaluate {partial}\n"
+        assert load_model(partial).n_iter_ >= 3
+    else:
+        assert list(tmp_path.iterdir()) == []

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from running import FILES, start
+from running import FILES, history_of, start
 
 from mlp_xp import MLP
 from mlp_xp.cli import _parser, deadline, settings
 from mlp_xp.cli.deadline import Deadline, process_began
 from mlp_xp.cli.settings import settings_of
 from mlp_xp.datasets import LOADERS, load_digits
-from mlp_xp.optimizers import SGD, AdamW, Lion, Muon
+from mlp_xp.optimizers import AdamW, Lion, Muon
 from mlp_xp.recipes import names
 from mlp_xp.saving import load_model
 
@@ -84,16 +86,60 @@ def test_options_go_before_the_recipe(recipe):
         (["--solver", "muon"], Muon(ns_steps=3, weight_decay=0.02)),
         (["--solver", "lion"], Lion(weight_decay=0.02)),
         (["--solver", "adamw", "--weight-decay", 0.5], AdamW(weight_decay=0.5)),
-        (["--solver", "sgd", "--weight-decay", 0.5], "sgd"),
+        (["--solver", "sgd"], "sgd"),
+        (["--solver", "lbfgs"], "lbfgs"),
     ],
 )
 def test_an_update_rule_is_made_of_recipe_and_options(options, solver, recipe):
     assert typed("--recipe", recipe, *options).solver == solver
 
 
-def test_a_rule_without_decay_stays_as_it_is(recipe):
-    recipe.write_text(RECIPE.replace('"Muon", ns_steps = 3, weight_decay = 0.02', '"SGD"'))
-    assert typed("--recipe", recipe, "--weight-decay", 0.5).solver == SGD()
+@pytest.mark.parametrize(
+    ("solver", "options", "name"),
+    [
+        ('{class = "Muon"}', ["--solver", "rmsprop"], "rmsprop"),
+        ('{class = "Muon"}', ["--solver", "lbfgs"], "lbfgs"),
+        ('{class = "SGD"}', [], "SGD"),
+        ('"lbfgs"', [], "lbfgs"),
+        ('{class = "ByKind"}', [], "ByKind"),
+    ],
+)
+def test_a_weight_decay_that_no_rule_would_have_is_refused(solver, options, name, fails, recipe):
+    recipe.write_text(re.sub("solver = .*", f"solver = {solver}", RECIPE))
+    line = fails("train", "--recipe", recipe, *options, "--weight-decay", 0.5, "--out", "run")
+    assert f"--weight-decay is 0.5, and the solver {name} has none: leave it out" in line
+    assert "--solver with one of adamw, lion, muon\n" in line
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("held", [[], ["--validation", 0.25]])
+def test_lbfgs_trains_by_a_recipe_and_leaves_a_whole_run(held, mlp_xp, recipe):
+    recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"', RECIPE))
+    options = ["--checkpoint", 1, "--tensorboard", *held, "--out", "run"]
+    done = mlp_xp("train", "--recipe", recipe, *options)
+    assert (done.status, done.err) == (0, "")
+    assert "network: 64-16-10, relu, lbfgs, residual\n" in done.out
+    assert re.search(r"epoch 3/3  loss \d\.\d{3}  (val [\d.]+ %  )?[\d,]+ images/s", done.out)
+    assert {path.name for path in Path("run").iterdir()} == FILES | {"checkpoints", "tensorboard"}
+    rows = history_of(Path("run"))
+    assert [(row["accuracy"], row["learning_rate"]) for row in rows] == [("", "nan")] * 3
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["settings"]["params"]["solver"] == load_model("run").solver == "lbfgs"
+    assert mlp_xp("evaluate", "run").status == 0
+
+
+def test_lbfgs_moves_the_bar_of_a_terminal(mlp_xp, recipe, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    done = mlp_xp("train", "--recipe", recipe, "--solver", "lbfgs", "--out", "run")
+    assert re.search(r"3/3 ━+ loss", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", done.out))
+
+
+def test_lbfgs_that_finds_nothing_to_do_leaves_a_whole_run(mlp_xp, recipe):
+    recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"\ntol = 1e9', RECIPE))
+    done = mlp_xp("train", "--recipe", recipe, "--out", "run")
+    assert (done.status, done.err) == (0, "")
+    assert history_of(Path("run")) == []
+    assert {path.name for path in Path("run").iterdir()} == FILES
 
 
 def test_what_is_wrong_with_a_recipe_is_one_line(fails, recipe):
