@@ -400,7 +400,8 @@ class TensorBoard(_Live):
         """Write the scalars of the epoch."""
         for name in ("loss", "accuracy", "learning_rate", "validation_loss", "validation_score"):
             value = getattr(record, name)
-            if value is not None:
+            # "lbfgs" has no learning rate.
+            if value is not None and not (name == "learning_rate" and math.isnan(value)):
                 self._live.add_scalar(name, value, record.epoch)
         self._live.add_scalar("samples_per_second", record.n_samples / record.seconds, record.epoch)
 

@@ -528,6 +528,14 @@ def test_the_scalars_of_each_epoch_are_written(tmp_path):
     }
 
 
+def test_lbfgs_which_has_no_learning_rate_writes_none(tmp_path, caplog):
+    pytest.importorskip("tensorboardX")
+    fit(TensorBoard(tmp_path), [record(1, learning_rate=math.nan)])
+    (path,) = tmp_path.iterdir()
+    assert set(scalars(path)) == {("loss", 1), ("samples_per_second", 1)}
+    assert caplog.records == []
+
+
 def test_quick_fits_one_after_the_other_keep_their_files(tmp_path):
     pytest.importorskip("tensorboardX")
     board = TensorBoard(str(tmp_path))
