@@ -57,8 +57,15 @@ def test_no_graph_is_built():
     torch = pytest.importorskip("torch")
     weights, data, labels = problem()
     free = [torch.tensor(weight, requires_grad=True) for weight in weights]
-    *new, _ = lab.learn_once_cross_entropy(*free, torch.tensor(data), torch.tensor(labels), 0.1)
-    assert not any(weight.requires_grad for weight in new)
+    x, y = torch.tensor(data, requires_grad=True), torch.tensor(labels)
+    targets = torch.tensor(np.eye(5)[labels], requires_grad=True)
+    for given in (free, [weight.detach() for weight in free]):
+        for *new, _ in (
+            lab.learn_once_mse(*given, x, targets, 0.1),
+            lab.learn_once_cross_entropy(*given, x, y, 0.1),
+            lab.train_mlp(*given, x, y, 0.1, 2)[:5],
+        ):
+            assert not any(weight.requires_grad for weight in new)
 
 
 def test_uint8_data_on_every_namespace(namespace):
@@ -87,6 +94,27 @@ def test_one_hot(labels, expected):
     hot = lab.one_hot(np.array(labels))
     np.testing.assert_array_equal(hot, expected)
     assert hot.dtype == np.float64
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_hot_has_the_dtype_that_its_library_has_by_default(backend):
+    labels = backend.xp.asarray([2, 0], device=backend.device)
+    hot = lab.one_hot(labels)
+    assert hot.dtype == backend.xp.ones(1).dtype
+    np.testing.assert_array_equal(to_numpy(hot + hot), [[0, 0, 2], [2, 0, 0]])
+
+
+def test_arguments_by_name_may_come_in_any_order():
+    weights, data, labels = problem()
+    named = dict(zip(("w1", "b1", "w2", "b2"), weights, strict=True))
+    *new, loss = lab.learn_once_cross_entropy(
+        learning_rate=0.1, labels_train=labels, data=data, **named
+    )
+    *expected, same = lab.learn_once_cross_entropy(*weights, data, labels, 0.1)
+    assert loss == same
+    assert_all_close(new, expected)
+    with pytest.raises(TypeError, match="missing a required argument: 'w1'"):
+        lab.test_mlp()
 
 
 def test_one_hot_of_uint8_counts_256_classes():
@@ -156,7 +184,8 @@ def call(**changes):
             {"labels_train": np.full(7, 5)},
             "labels_train holds 5, but w2 of shape (3, 5) has the classes 0 to 4: give w2 and b2 6",
         ),
-        ({"num_epoch": -1}, "num_epoch is -1"),
+        ({"num_epoch": -1}, "num_epoch is -1, and must be an integer of at least 0"),
+        ({"num_epoch": 1.5}, "num_epoch is 1.5, and must be an integer"),
     ],
 )
 def test_errors_say_what_to_do(changes, message):
@@ -171,6 +200,9 @@ def test_more_errors():
         lab.test_mlp(*integers, data, labels)
     with pytest.raises(ValueError, match=r"targets has shape \(7,\).* use one_hot\(labels\)"):
         lab.learn_once_mse(*weights, data, labels, 0.1)
+    for d_h in (0, 1.5):
+        with pytest.raises(ValueError, match=f"d_h is {d_h}, and must be an integer of at least 1"):
+            lab.run_mlp_training(data, labels, data, labels, d_h, 0.1, 1)
     with pytest.raises(ValueError, match=r"labels has shape \(0,\)"):
         lab.one_hot(np.zeros(0, int))
 

@@ -19,8 +19,10 @@ import array_api_extra as xpx
 from array_api_compat import array_namespace, device
 
 from mlp_xp._typing import Array
+from mlp_xp.backends import get_backend
 from mlp_xp.lab._checks import (
     check_axes,
+    check_count,
     check_labels,
     check_range,
     default_dtype,
@@ -51,7 +53,6 @@ __all__ = [
 ]
 
 
-@in_scope
 def one_hot(labels: Array) -> Array:
     """Turn labels into rows of 0 with a single 1, as many classes as the largest label asks for.
 
@@ -80,9 +81,11 @@ def one_hot(labels: Array) -> Array:
            [1., 0., 0.]])
     """
     xp = array_namespace(labels)
-    labels, largest = check_range("labels", labels, xp=xp)
+    # In the scope, JAX would say float64, and the caller's own mode may have no such arrays.
     dtype = default_dtype("real floating", labels, xp=xp)
-    return xpx.one_hot(labels, largest + 1, dtype=dtype, xp=xp)
+    with get_backend(labels).scope():
+        labels, largest = check_range("labels", labels, xp=xp)
+        return xpx.one_hot(labels, largest + 1, dtype=dtype, xp=xp)
 
 
 @in_scope
@@ -362,6 +365,7 @@ def run_mlp_training(
     (20, 1.0, True)
     """
     xp = array_namespace(data_train, labels_train, data_test, labels_test)
+    check_count("d_h", d_h, 1)
     check_axes("data_train", data_train)
     d_out = 1 + max(
         check_range(name, labels, xp=xp)[1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
+from numbers import Integral
 from typing import Any, TypeVar, cast
 
 from array_api_compat import array_namespace, device
@@ -18,14 +20,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def in_scope(function: F) -> F:
     """Run a function in the scope of its first argument's backend: device, precision, no graph."""
+    parameters = signature(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        first = args[0] if args else next(iter(kwargs.values()))
+        first = next(iter(parameters.bind(*args, **kwargs).arguments.values()))
         with get_backend(first).scope():
             return function(*args, **kwargs)
 
     return cast(F, call)
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} is {value!r}, and must be an integer of at least {least}.")
 
 
 def check_axes(name: str, array: Array) -> None:

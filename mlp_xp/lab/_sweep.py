@@ -9,6 +9,7 @@ from array_api_compat import device
 
 from mlp_xp._typing import Array, DType, Namespace
 from mlp_xp.backends import get_backend
+from mlp_xp.lab._checks import check_count
 from mlp_xp.layers import Dense
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.network import Network, Params, forward
@@ -157,8 +158,7 @@ def train(
     after_epoch: AfterEpoch | None = None,
     xp: Namespace,
 ) -> tuple[Params, list[float], list[float]]:
-    if num_epoch < 0:
-        raise ValueError(f"num_epoch is {num_epoch!r}, and must be at least 0.")
+    check_count("num_epoch", num_epoch, 0)
     head = cross_entropy_head(xp)
     accuracies: list[float] = []
     losses: list[float] = []
