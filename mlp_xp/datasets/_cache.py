@@ -35,8 +35,8 @@ def cache_dir() -> Path:
 
 
 def is_stored(name: str) -> bool:
-    """Tell whether the cache has the data set `name`."""
-    return (cache_dir() / name).is_dir()
+    """Tell whether the cache has the data set `name`; one that cannot be read has nothing."""
+    return os.path.isdir(cache_dir() / name)
 
 
 def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -75,22 +75,25 @@ def open_stored(
     Raises
     ------
     DatasetError
-        A file is missing, cut short, or holds another shape or dtype.
+        A file is missing, not to be read, cut short, or holds another shape or dtype.
     """
     folder = cache_dir() / name
     arrays: dict[str, NDArray[Any]] = {}
     for key, (shape, dtype) in layout.items():
         path = folder / f"{key}.npy"
+        expected = f"{np.dtype(dtype)} of shape {shape}"
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            right = (array.shape, array.dtype) == (shape, np.dtype(dtype))
-            right = right and array.offset + array.nbytes == path.stat().st_size
-        except (OSError, ValueError, EOFError):
-            right = False
-        if not right:
+            array = np.lib.format.open_memmap(path, mode="r")
+            found = f"{array.dtype} of shape {array.shape}"
+            whole = array.offset + array.nbytes == path.stat().st_size
+            fault = found if whole else f"{found} in a file of another size"
+        except Exception as error:  # A broken header makes NumPy raise what it stumbles over.
+            fault = getattr(error, "strerror", None) or str(error)
+        if fault != expected:
             raise DatasetError(
-                f"the cached file {path} is missing or damaged, expected {np.dtype(dtype)} of "
-                f"shape {shape}: delete the folder {folder} and load the data set again"
+                f"the cached file {path} is missing or damaged ({fault}), expected {expected}: "
+                f"delete the folder {folder} and load the data set again, or where it is not "
+                "yours name another cache, as in export MLP_XP_CACHE=/path/to/folder"
             )
         arrays[key] = array if array.ndim == 2 else np.array(array)
     return arrays

@@ -1,5 +1,6 @@
 """One way to load every data set: find it, read it, verify it, keep it decoded."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -62,7 +63,7 @@ def find(spec: Spec) -> Path | None:
 def locate(spec: Spec) -> Path | None:
     """Return where `load` would take the data set from, None if it would have to fetch it."""
     stored = _cache.cache_dir() / spec.name
-    return find(spec) or (stored if stored.is_dir() else None)
+    return find(spec) or (stored if _cache.is_stored(spec.name) else None)
 
 
 def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
@@ -83,7 +84,7 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
             _fetch(spec)
         return _cache.open_stored(spec.name, spec.layout)
     mark = _cache.seen_mark(spec.name, source)  # before it is read: a change meanwhile shows
-    if mark.exists():
+    if os.path.exists(mark):  # False also where the cache cannot be read: it is not needed
         return _cache.open_stored(spec.name, spec.layout)
     content = spec.read(source)
     arrays = dict(content.arrays)
@@ -125,7 +126,8 @@ def _fetch(spec: Spec) -> None:
     except OSError as error:
         raise DatasetError(
             f"{spec.name} cannot be kept in {_cache.cache_dir()} ({error}): make room there, or "
-            "name another folder, as in export MLP_XP_CACHE=/path/to/folder"
+            "let yourself read and write there, or name another folder, as in "
+            "export MLP_XP_CACHE=/path/to/folder"
         ) from error
 
 

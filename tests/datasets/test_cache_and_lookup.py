@@ -121,7 +121,9 @@ def test_load_cifar10_finds_its_four_places(place, batches):
     np.testing.assert_array_equal(datasets.load_cifar10().x_test, batches["test_batch"].x)
 
 
-@pytest.mark.parametrize("damage", ["cut short", "longer", "other shape", "missing", "not npy"])
+@pytest.mark.parametrize(
+    "damage", ["cut short", "longer", "other shape", "missing", "not npy", "header", "zip", "empty"]
+)
 def test_a_damaged_cache_names_the_file_and_the_cure(spec, python2_folder, damage):
     _core.load(spec, python2_folder)
     path = cache_dir() / "cifar10" / "x_test.npy"
@@ -132,12 +134,48 @@ def test_a_damaged_cache_names_the_file_and_the_cure(spec, python2_folder, damag
         np.save(path, np.zeros((2, 3072), dtype=np.uint8))
     else:
         path.write_bytes(
-            {"cut short": raw[:-1], "longer": raw + b"x", "not npy": b"<html>"}[damage]
+            {
+                "cut short": raw[:-1],
+                "longer": raw + b"x",
+                "not npy": b"<html>",
+                "header": raw.replace(b"{", b"((", 1),
+                "zip": b"PK\x03\x04" + raw,
+                "empty": b"",
+            }[damage]
         )
-    with pytest.raises(DatasetError, match=r"x_test\.npy is missing or damaged.*delete the folder"):
+    said = r"x_test\.npy is missing or damaged \(.*\), expected uint8 of shape .* delete the folder"
+    for path in ((), (python2_folder,)):
+        with pytest.raises(DatasetError, match=said):
+            _core.load(spec, *path)
+
+
+def test_a_cache_that_cannot_be_read_is_told_or_done_without(spec, python2_folder, monkeypatch):
+    stored = _core.load(spec, python2_folder)
+    real = os.stat
+
+    def stat(path, *args, **kwargs):
+        if isinstance(path, str | Path) and cache_dir() in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    unreachable = (cifar.Remote("http://127.0.0.1:9/x.tar.gz", ""),)
+    with pytest.raises(DatasetError, match=r"Permission denied.* name another folder, as in expor"):
+        _core.load(dataclasses.replace(spec, remotes=unreachable))
+    assert _core.locate(spec) is None
+    np.testing.assert_array_equal(_core.load(spec, python2_folder)["x_test"], stored["x_test"])
+
+
+def test_a_cached_file_that_cannot_be_read_is_named(spec, python2_folder, monkeypatch):
+    _core.load(spec, python2_folder)
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
+    said = r"x_train\.npy is missing or damaged \(Permission denied\).* export MLP_XP_CACHE="
+    with pytest.raises(DatasetError, match=said):
         _core.load(spec)
-    with pytest.raises(DatasetError, match=r"x_test\.npy is missing or damaged.*delete the folder"):
-        _core.load(spec, python2_folder)
 
 
 def test_a_write_that_fails_leaves_nothing_and_loads_anyway(
