@@ -43,7 +43,7 @@ def minimize(
     Parameters
     ----------
     trainer : Trainer
-        Its weights are the start, and become the result.
+        Its weights are the start, and become the result; an iteration counts as an epoch.
     data : Data
     weights : (samples,) array, optional
     max_iter, max_fun : int
@@ -69,6 +69,7 @@ def minimize(
     def callback(intermediate_result: OptimizeResult) -> None:
         nonlocal stopped
         params = objective.unravel(intermediate_result.x)
+        trainer.n_epochs += 1  # Another solver that goes on from here counts on.
         stopped = after_iteration(params, float(intermediate_result.fun))
         if stopped:
             raise StopIteration

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from gradient import directional
@@ -9,7 +11,7 @@ from helpers import tolerance
 from sklearn.exceptions import ConvergenceWarning
 from test_training import make_trainer
 
-from mlp_xp import lbfgs
+from mlp_xp import MLPRegressor, lbfgs
 from mlp_xp.batches import place
 from mlp_xp.lbfgs import minimize
 from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
@@ -270,3 +272,15 @@ def test_at_the_minimum_it_does_nothing(backend):
     assert n_iter == 0
     for mine, old in zip(learned(trainer), before, strict=True):
         np.testing.assert_array_equal(mine, old)
+
+
+def test_epochs_are_counted_on_from_solver_to_solver():
+    """Two epochs of one number would be in one order, and in one checkpoint."""
+    x, y = problem()
+    settings = {"warm_start": True, "learning_rate": "cosine", "random_state": 0}
+    model = MLPRegressor(hidden_layer_sizes=(3,), max_iter=4, **settings)
+    for solver in ("adam", "lbfgs", "adam"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.set_params(solver=solver).fit(x, y)
+    assert [record.epoch for record in model.history_] == list(range(1, 13))
