@@ -147,6 +147,11 @@ def _fit(
     held: dict[str, Any] = {}
     if settings.validation is not None:
         x, y, x_held, y_held = split_dataset(x, y, 1 - settings.validation, seed=model.random_state)
+        if unseen := [data.class_names[label] for label in np.setdiff1d(y_held, y)]:
+            raise ValueError(
+                f"--validation {settings.validation:g} leaves {len(y):,} images to train on, and "
+                f"none of {', '.join(unseen)}: hold out a smaller share"
+            )
         held = {"X_val": x_held, "y_val": y_held}
     max_time = model.max_time
     if end is not None:

@@ -91,6 +91,12 @@ def test_validation_images_are_held_out_of_the_training_set(finished):
     assert float(history_of(finished)[-1]["validation_accuracy"]) == score
 
 
+def test_a_class_of_which_all_is_held_out_is_named(fails):
+    line = fails(*TINY, "--validation", "0.99", "--out", "run")
+    assert "--validation 0.99 leaves 14 images to train on, and none of 4, 7, 8: hold out" in line
+    assert list(Path().iterdir()) == []
+
+
 def test_validation_does_not_change_the_training(tmp_path, monkeypatch):
     def run(name: str, *options: str) -> MLP:
         assert main([*TINY, "--epochs", "3", "--out", name, *options]) == 0
