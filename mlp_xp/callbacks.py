@@ -136,10 +136,11 @@ class ProgressBar(_Live):
         self._epoch += 1  # Counted here: the records of a warm start go on from the fit before.
         score = record.validation_score
         facts = f"loss {record.loss:.4f}" + ("" if score is None else f"  validation {score:.4f}")
-        if self._live is not None:
-            self._live.update(0, epoch=self._epoch, facts=facts)
-            return
         share = self._share(model, self._epoch)
+        if self._live is not None:
+            # The iterations of "lbfgs" are epochs without steps.
+            self._live.update(0, completed=share, total=1.0, epoch=self._epoch, facts=facts)
+            return
         seconds = (time.perf_counter() - self._start) * (1.0 - share) / share
         minutes, seconds = divmod(round(seconds), 60)
         epoch = f"{self._epoch:{len(str(model.max_iter))}}/{model.max_iter}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def curves_figure(losses: Sequence[float], accuracies: Mapping[str, Sequence[flo
     loss_axes.set_ylabel("loss")
     for axes in others:
         axes.set_ylabel("accuracy [%]")
-        for colour, (name, values) in zip(_COLOURS, accuracies.items(), strict=False):
+        for colour, (name, values) in zip(cycle(_COLOURS), accuracies.items(), strict=False):
             percent = [100.0 * value for value in values]
             label = f"{name}, at last {percent[-1]:.1f} %"
             axes.plot(epochs, percent, color=colour, label=label, **style)

@@ -183,6 +183,16 @@ def test_the_bar_shows_how_far_the_fit_is_and_the_time_left(terminal):
     assert re.search(r"epoch 2/4 .*━.* loss 1.0000 (\d\d|--):(\d\d|--)", screen.getvalue())
 
 
+def test_the_bar_moves_also_where_an_epoch_has_no_steps(terminal):
+    terminal()
+    bar, model = ProgressBar(), SimpleNamespace(max_iter=4)
+    bar.on_fit_begin(model)
+    bar.on_epoch_end(model, record(1))
+    task = bar._live.tasks[0]
+    assert (task.completed, task.total) == (0.25, 1.0)
+    bar.on_fit_end(model)
+
+
 def test_steps_that_are_quick_are_not_all_drawn(terminal):
     terminal()
     bar, model = ProgressBar(), SimpleNamespace(max_iter=1)

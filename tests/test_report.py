@@ -28,6 +28,11 @@ def test_without_accuracies_the_loss_is_drawn_alone():
     assert loss.get_ylabel() == "loss"
 
 
+def test_there_may_be_more_accuracies_than_colours():
+    _, accuracy = curves_figure([1.0], {name: [0.5] for name in "abcde"}).axes
+    assert len(accuracy.lines) == 5
+
+
 @pytest.mark.parametrize("n_epochs", [1, 2, 100])
 def test_epochs_are_counted_in_whole_numbers(n_epochs):
     figure = curves_figure([1.0] * n_epochs, {"training": [0.5] * n_epochs})

@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             after_epoch=tell,
         )
+    print(f"test accuracy {100 * test_accuracy:.2f} %")
     save_figure(curves_figure(losses, {"training": accuracies}), args.out)
     print(f"curves saved in {args.out}")
-    print(f"test accuracy {100 * test_accuracy:.2f} %")
     return 0
 
 

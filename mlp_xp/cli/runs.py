@@ -88,8 +88,8 @@ def _reserve(out: Path | None, data: str) -> tuple[Path, Path]:
                 taken = partial
         if out is not None:
             raise ValueError(
-                f"{taken} is already there, and nothing is overwritten: remove it, or type "
-                f"--out {out}-2"
+                f"{taken} is already there, and nothing is overwritten: move or remove it, or "
+                f"type --out {out}-2"
             )
         attempt += 1
 

@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import platform
+import tempfile
 import time
 import warnings
 from dataclasses import asdict
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         end = None if model.max_time is None else args.began + model.max_time
         with display(model.max_iter, len(data.x_train), end) as shown:
             watching = [Watch(shown, pressed), *settings.callbacks(folder)]
-            is_finite = _fit(model, settings, data, watching, end, folder)
+            is_finite = _fit(model, settings, data, watching, end)
         save_model(model, folder)  # At once: whatever else is to do may fail.
         # What was trained on is not needed any more, and tests need memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
@@ -140,7 +141,6 @@ def _fit(
     data: Dataset,
     watching: list[Callback],
     end: float | None,
-    folder: Path,
 ) -> bool:
     """Train, until there is just the time left for the rest; tell whether all is finite."""
     x, y = data.x_train, data.y_train
@@ -155,7 +155,7 @@ def _fit(
         held = {"X_val": x_held, "y_val": y_held}
     max_time = model.max_time
     if end is not None:
-        watching = [*watching, Deadline(end, x, len(data.x_test), partial(_draw, folder, data, y))]
+        watching = [*watching, Deadline(end, x, len(data.x_test), partial(_try_to_draw, data, y))]
     model.set_params(callbacks=watching)
     try:
         with warnings.catch_warnings():
@@ -227,3 +227,9 @@ def _draw(folder: Path, data: Dataset, y: np.ndarray, predicted: np.ndarray) -> 
     """Draw which of the first images were taken for what."""
     confusion = confusion_figure(y[: len(predicted)], predicted, data.class_names)
     save_figure(confusion, folder / "confusion.png")
+
+
+def _try_to_draw(data: Dataset, y: np.ndarray, predicted: np.ndarray) -> None:
+    """Draw a picture that nobody is to see: one of an untrained network must not be left."""
+    with tempfile.TemporaryDirectory() as folder:
+        _draw(Path(folder), data, y, predicted)

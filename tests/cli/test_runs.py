@@ -168,8 +168,8 @@ def test_lab_prints_every_ten_epochs_and_draws_the_curves(mlp_xp, small_cifar):
     assert lines[0] == "108 images to train on, 8 hidden neurons, 25 epochs"
     for line, epoch in zip(lines[1:4], (10, 20, 25), strict=True):
         assert re.fullmatch(rf"epoch  {epoch}  training accuracy [\d.]+ %", line)
-    assert lines[4] == "curves saved in results/mlp.png"
-    assert re.fullmatch(r"test accuracy [\d.]+ %", lines[5])
+    assert re.fullmatch(r"test accuracy [\d.]+ %", lines[4])
+    assert lines[5] == "curves saved in results/mlp.png"
     with Image.open("results/mlp.png") as image:
         assert image.format == "PNG"
 
@@ -193,6 +193,16 @@ def test_lab_scales_pixels_to_one(mlp_xp, small_cifar, monkeypatch):
 
     monkeypatch.setattr(lab, "run_mlp_training", watched)
     assert mlp_xp("lab", "--epochs", 1, "--backend", "numpy").status == 0
+
+
+def test_lab_tells_the_accuracy_before_anything_can_fail(mlp_xp, small_cifar, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(lab, "save_figure", fail)
+    done = mlp_xp("lab", "--epochs", 1)
+    assert done.status == 2
+    assert "test accuracy" in done.out
 
 
 def test_lab_refuses_a_folder_before_it_trains(fails):

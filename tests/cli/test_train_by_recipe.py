@@ -13,7 +13,7 @@ import pytest
 from running import FILES, history_of, start
 
 from mlp_xp import MLP
-from mlp_xp.cli import _parser, deadline, settings
+from mlp_xp.cli import _parser, deadline, settings, train
 from mlp_xp.cli.deadline import Deadline, process_began
 from mlp_xp.cli.settings import settings_of
 from mlp_xp.datasets import LOADERS, load_digits
@@ -180,6 +180,16 @@ def test_the_time_for_predictions_is_told_by_training_images(mlp_xp, recipe, mon
     assert mlp_xp("train", "--recipe", recipe, "--max-time", 1000, "--out", "run").status == 0
     assert [X is digits.x_test for X in seen] == [False, False, True]
     assert all(np.shares_memory(X, digits.x_train) for X in seen[:2])
+
+
+def test_the_picture_that_tells_the_time_is_not_kept(mlp_xp, recipe, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(train, "curves_figure", fail)
+    assert mlp_xp("train", "--recipe", recipe, "--max-time", 1000, "--out", "run").status == 2
+    kept = {path.name for path in Path("run.partial").iterdir()}
+    assert kept == FILES - {"curves.png", "confusion.png"}
 
 
 def test_a_time_that_is_not_enough_is_told_before_the_training(fails, recipe):
