@@ -247,7 +247,7 @@ def train_mlp(
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit together, or a label is out of range.
+        If shapes or dtypes do not fit together, or a label or `num_epoch` is out of range.
 
     Examples
     --------
@@ -353,7 +353,7 @@ def run_mlp_training(
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit together, or a label is out of range.
+        If shapes or dtypes do not fit together, or a label, `d_h` or `num_epoch` is out of range.
 
     Examples
     --------

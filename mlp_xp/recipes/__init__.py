@@ -65,6 +65,8 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
     ------
     ValueError
         If there is no such recipe, or the file is none; names file and key, and the nearest valid.
+    OSError
+        If a path that ends in ``.toml`` is not there, or cannot be read.
 
     Examples
     --------
