@@ -46,8 +46,7 @@ class Watch(Callback):
 def display(n_epochs: int, n_images: int, end: float | None = None) -> Iterator[Display]:
     """Show a progress bar where stdout is a terminal, else print a line an epoch.
 
-    Where there is an ``end``, of `time.perf_counter`, the time left is that until then, and the
-    epochs are as many as there will be.
+    Where there is an ``end``, of `time.perf_counter`, no more time is left than until then.
     """
     start = time.perf_counter()
     of = f"/{n_epochs}" if end is None else ""
@@ -71,7 +70,9 @@ def display(n_epochs: int, n_images: int, end: float | None = None) -> Iterator[
 
         def show(epochs: float, **fields: Any) -> float:
             seconds = time.perf_counter() - start
-            share = epochs / n_epochs if end is None else seconds / (end - start)
+            share = epochs / n_epochs
+            if end is not None:
+                share = max(share, seconds / (end - start))
             bar.update(task, completed=share, total=1.0, **fields)
             return share
 
@@ -100,7 +101,8 @@ def _facts(n_epochs: int, start: float, end: float | None) -> Callable[[Record],
     # On a terminal of 80 columns there must be room left for the bar.
     def facts(row: Record) -> str:
         now = time.perf_counter()
-        left = (now - start) / row.epoch * (n_epochs - row.epoch) if end is None else end - now
+        left = (now - start) / row.epoch * (n_epochs - row.epoch)
+        left = left if end is None else min(left, end - now)
         accuracy, validation = row.accuracy, row.validation_score
         return "  ".join(
             [

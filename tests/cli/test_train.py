@@ -251,11 +251,11 @@ def test_what_draws_is_loaded_behind_the_training(tmp_path):
     code = (
         "import sys\n"
         "from mlp_xp.cli import main, train\n"
-        "write = train._write\n"
+        "write = train._write_history\n"
         "def show(*given):\n"
         "    print('matplotlib' in sys.modules)\n"
         "    write(*given)\n"
-        "train._write = show\n"
+        "train._write_history = show\n"
         "main(sys.argv[1:])"
     )
     run = [sys.executable, "-c", code, *TINY, "--epochs", "1", "--out", str(tmp_path / "run")]

@@ -166,6 +166,11 @@ def test_a_command_ends_in_its_time(mlp_xp, recipe, monkeypatch):
     assert model.history_[-1].learning_rate < 1e-3
 
 
+def test_time_left_is_no_more_than_the_epochs_take(mlp_xp, recipe):
+    done = mlp_xp("train", "--recipe", recipe, "--epochs", 3, "--max-time", 60, "--out", "run")
+    assert re.search(r"epoch 3  loss .* 0:00 left", done.out)
+
+
 def test_the_time_for_predictions_is_told_by_training_images(mlp_xp, recipe, monkeypatch):
     seen = []
 
