@@ -20,7 +20,8 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
     r"""Find the shift and scale that give each feature mean 0 and standard deviation 1.
 
     A block of rows is converted at a time, so uint8 data never exist as floating point as a whole.
-    Blocks are joined by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits.
+    Blocks are joined by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits. All is
+    measured from the first row, so that a large offset costs none either.
 
     Parameters
     ----------
@@ -50,13 +51,13 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
     """
     xp = backend.xp
     with backend.scope():
-        shape, device = (x.shape[1],), backend.device
-        mean = xp.zeros(shape, dtype=getattr(xp, dtype), device=device)
-        spread = xp.zeros_like(mean)
+        first = backend.put(take_rows(x, slice(0, 1)), dtype)[0, :]
+        mean = xp.zeros_like(first)
+        spread = xp.zeros_like(first)
         n = 0
         for start in range(0, x.shape[0], _BLOCK):
             stop = min(start + _BLOCK, x.shape[0])
-            block = backend.put(take_rows(x, slice(start, stop)), dtype)
+            block = backend.put(take_rows(x, slice(start, stop)), dtype) - first
             n_block = block.shape[0]
             block_mean = xp.mean(block, axis=0)
             deviation = block - block_mean
@@ -65,8 +66,9 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
             spread = spread + delta * delta * (n * n_block / (n + n_block))
             mean = mean + delta * (n_block / (n + n_block))
             n += n_block
-        variance = spread / n
-        noise = n * float(xp.finfo(mean.dtype).eps)
+        variance, mean = spread / n, first + mean
+        # Of double precision for every dtype: differences of equal numbers are exactly 0.
+        noise = n * float(np.finfo(float).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
         return Scaling(mean, 1.0 / xp.sqrt(xp.where(constant, 1.0, variance)))
 
@@ -176,7 +178,8 @@ def _rotation(how: Whiten, covariance: np.ndarray) -> np.ndarray:
     # A direction is as good as its opposite: let its largest entry be positive.
     largest = np.argmax(np.abs(directions), axis=0)
     directions = directions * np.sign(np.take_along_axis(directions, largest[None, :], axis=0))
-    stretched = directions / np.sqrt(variances + how.epsilon * np.mean(variances))
+    average = np.mean(variances) or 1.0  # Where all features are constant it is 0.
+    stretched = directions / np.sqrt(variances + how.epsilon * average)
     if how.kind == "zca":
         return stretched @ directions.T
     return np.ascontiguousarray(stretched[:, : how.inputs(len(variances))])

@@ -93,6 +93,17 @@ def test_standardization_is_scikit_learns(backend, dtype, rng, monkeypatch):
     assert scale[2] == 1.0
 
 
+@pytest.mark.parametrize("offset", [1e3, 1e6, -1.7e9])
+def test_an_offset_costs_standardization_no_digits(backend, offset, rng):
+    x = (offset + max(1.0, abs(offset) * 1e-6) * rng.standard_normal((3000, 4))).astype(np.float32)
+    x[:, 1] = offset  # A constant one stays one.
+    shift, scale = (backend.get(a) for a in standardization(backend, x, "float32"))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(shift, exact.mean(axis=0), rtol=np.finfo("float32").eps)
+    spread = np.where(np.arange(4) == 1, 1.0, exact.std(axis=0))
+    np.testing.assert_allclose(scale, 1.0 / spread, rtol=tolerance("float32", 100))
+
+
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 20])
 def test_prediction_in_batches(backend, n, rng, monkeypatch):
     import mlp_xp.inference

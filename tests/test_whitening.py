@@ -66,6 +66,21 @@ def test_zca_is_symmetric_and_its_epsilon_a_share_of_the_mean_variance(x):
     np.testing.assert_allclose(inverse @ (covariance + 0.5 * np.eye(6)), np.eye(6), atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["zca", "pca"])
+@pytest.mark.parametrize("n_varying", [0, 1])
+def test_constant_features_are_whitened_to_0(backend, kind, n_varying, x):
+    x = x.astype(np.float32)
+    x[:, n_varying:] = 3.0
+    with backend.scope():
+        found = find_scaling(Whiten(kind), backend, backend.put(x), "float32")
+        host = Whitening(*map(backend.get, found))
+    assert np.all(np.isfinite(host.rotation))
+    white = whitened(host, x)
+    assert np.sum(np.any(white, axis=0)) == n_varying
+    model = MLPRegressor(max_iter=2, learning_rate="cosine", input_scaling=kind).fit(x, x[:, 0])
+    assert np.all(np.isfinite(model.predict(x)))
+
+
 @pytest.mark.parametrize("setting", ["zca", "pca", Whiten("pca", 20), Whiten(epsilon=0.1)])
 def test_a_fit_is_that_on_inputs_whitened_before(backend, digits, setting):
     X, y = digits
