@@ -94,7 +94,7 @@ class Run:
         """Train until something ends it; the time that there is for it began at ``start``."""
         model = self.model
         model.n_iter_ = 0
-        self.trainer.first_step = self.trainer.n_steps
+        self.trainer.first_epoch = self.trainer.n_epochs
         self.trainer.rate_factor = 1.0
         if self.goes_by_score and model.history_:
             self._start_from_best()
@@ -115,7 +115,7 @@ class Run:
                 if self._best is not None:
                     self.trainer.set_learned(*self._best)
                 # What `partial_fit` adds goes through a schedule of its own.
-                self.trainer.first_step = self.trainer.n_steps
+                self.trainer.first_epoch = self.trainer.n_epochs
                 self.trainer.stale_epochs = 0
                 self.trainer.rest()
                 self.show()

@@ -77,7 +77,7 @@ class Progress(NamedTuple):
     n_samples: int
     rule: str
     rule_start: int
-    first_step: int = 0
+    first_epoch: int = 0
     rate_factor: float = 1.0
     stale_epochs: int = 0
 
@@ -134,8 +134,8 @@ class Trainer:
     ----------
     rate_factor : float
         Multiplies the learning rate, from 1; for whoever lowers it as the training goes.
-    first_step : int
-        Where the schedule starts, in steps of this trainer.
+    first_epoch : int
+        Where the schedule starts, in epochs of this trainer.
     stale_epochs : int
         Epochs without improvement, for whoever counts them.
     shown : tuple or None
@@ -183,7 +183,7 @@ class Trainer:
         self.n_epochs = 0
         self.n_steps = 0
         self.n_samples = 0
-        self.first_step = 0
+        self.first_epoch = 0
         self.stale_epochs = 0
         self._rule_start = 0
         self.shown: tuple[Params, tuple[Moments, ...]] | None = None
@@ -256,7 +256,7 @@ class Trainer:
             self.n_samples,
             family(self.rules.optimizer),
             self._rule_start,
-            self.first_step,
+            self.first_epoch,
             self.rate_factor,
             self.stale_epochs,
         )
@@ -274,7 +274,7 @@ class Trainer:
         self.n_epochs = progress.n_epochs
         self.n_steps = progress.n_steps
         self.n_samples = progress.n_samples
-        self.first_step = progress.first_step
+        self.first_epoch = progress.first_epoch
         self.rate_factor = progress.rate_factor
         self.stale_epochs = progress.stale_epochs
         self._rule_start = progress.rule_start if goes_on else progress.n_steps
@@ -406,7 +406,7 @@ class Trainer:
                 if few == 0 and done > 0:
                     return
             steps = range(done, min(done + max(few, 1), n_steps))
-            factors = self._factors(steps, n_epochs * n_steps, budget)
+            factors = self._factors(steps, n_steps, n_epochs, budget)
             rates = [self.rules.learning_rate * self.rate_factor * factor for factor in factors]
             yield rates, self.backend.put(self._table(plan, steps, rates), self.dtype)
             done = steps.stop
@@ -414,9 +414,15 @@ class Trainer:
                 self.backend.get(self.state.loss)  # A device has only queued the steps so far.
                 budget.count(len(steps))
 
-    def _factors(self, steps: range, n_steps: int, budget: Budget | None) -> list[float]:
-        """Ask the schedule for some steps of an epoch; the fit has ``n_steps`` at the most."""
-        schedule, before = self.rules.schedule, self.n_steps - self.first_step
+    def _factors(
+        self, steps: range, epoch_steps: int, n_epochs: int, budget: Budget | None
+    ) -> list[float]:
+        """Ask the schedule for some steps of an epoch, which is one of ``n_epochs`` at the most.
+
+        Each epoch is as long as this one to it: those of `partial_fit` may differ in their steps.
+        """
+        schedule, n_steps = self.rules.schedule, n_epochs * epoch_steps
+        before = (self.n_epochs - self.first_epoch) * epoch_steps
         if budget is None:
             return [schedule(before + step, n_steps, self.n_samples) for step in steps]
         shares = [

@@ -92,6 +92,24 @@ def test_partial_fit_behind_a_fit_goes_through_a_schedule_of_its_own():
     assert not np.array_equal(model.coefs_[0], before)
 
 
+@pytest.mark.parametrize("learning_rate", ["cosine", "linear"])
+def test_a_schedule_goes_through_calls_of_partial_fit_however_long_they_are(learning_rate):
+    sizes = [100, 1000, 50, 10, 200, 1000, 20, 30]
+    X, y = problem(1000)
+    model = small(learning_rate=learning_rate, max_iter=len(sizes), batch_size=10)
+    even = small(learning_rate=learning_rate, max_iter=len(sizes), batch_size=10)
+    rates = []
+    for n in sizes:
+        model.partial_fit(X[:n], y[:n], classes=[0, 1, 2])
+        rates.append(model.history_[-1].learning_rate)
+        even.partial_fit(X[:100], y[:100], classes=[0, 1, 2])
+        model = pickle.loads(pickle.dumps(model))  # noqa: S301
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-2] > rates[-1] == 0.0
+    expected = [record.learning_rate for record in even.history_]
+    np.testing.assert_allclose(rates, expected, rtol=0, atol=0.0002)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -285,6 +285,14 @@ def test_a_subclass_comes_back_as_what_it_is_made_from(tmp_path):
     assert loaded.predict(X).tobytes() == model.predict(X).tobytes()
 
 
+def test_a_loaded_model_begins_its_schedule_anew(tmp_path):
+    model = fitted(learning_rate="cosine")
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path).set_params(batch_size=len(X))
+    loaded.partial_fit(X, CODES)
+    assert loaded.history_[-1].learning_rate == model.learning_rate_init
+
+
 @pytest.mark.parametrize("solver", [SGD(momentum=0.0), Adam()])
 @pytest.mark.parametrize("make", [fitted, regressor])
 def test_a_loaded_model_goes_on_training(make, solver, tmp_path):

@@ -194,14 +194,16 @@ def _set_training(model: Any, training: dict[str, Any]) -> None:
     model.history_ = [_decode_record(row) for row in training["history"]]
     model._trainer = None
     # Epochs and samples are counted on; the optimizer and its schedule begin anew.
+    n_epochs = model.history_[-1].epoch if model.history_ else 0
     model._progress = Progress(
         params=(),
         slots=(),
-        n_epochs=model.history_[-1].epoch if model.history_ else 0,
+        n_epochs=n_epochs,
         n_steps=0,
         n_samples=model.t_,
         rule="",
         rule_start=0,
+        first_epoch=n_epochs,
     )
 
 
