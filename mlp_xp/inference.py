@@ -20,7 +20,7 @@ from mlp_xp.network import Network, Params, denses
 from mlp_xp.step import Predict, make_predict
 from mlp_xp.tree import map_leaves
 
-__all__ = ["predict"]
+__all__ = ["hand_over", "predict"]
 
 # Rows that let the products run at full speed. In the host's memory fewer do, and take less of it;
 # but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
@@ -109,7 +109,7 @@ def predict(
         if tta:
             views = [backend.put(np.asarray([moves], np.int64)) for moves in views_of(tta)]
         if n_samples <= size:
-            return to.put(run(slice(n_samples)))
+            return hand_over(run(slice(n_samples)), to)
         outputs = []
         rows = n_samples * len(views)
         work = rows * sum(math.prod(layer.W.shape) for layer in denses(params))
@@ -122,6 +122,14 @@ def predict(
                 outputs.append(to.put(run(slice(start - overlap, stop))[overlap:, :]))
     with to.scope():
         return to.xp.concat(outputs, axis=0)
+
+
+def hand_over(result: Array, to: Backend) -> Array:
+    """Bring a result to where it is wanted, for good: a NumPy array can be written to."""
+    array: Any = to.put(result)
+    # What JAX shows of its own memory cannot.
+    is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
+    return array.copy() if is_fixed else array
 
 
 @lru_cache(maxsize=64)

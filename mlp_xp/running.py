@@ -15,6 +15,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, plan_epoch
 from mlp_xp.budget import Budget
 from mlp_xp.held_out import Validation
+from mlp_xp.inference import hand_over
 from mlp_xp.lbfgs import minimize
 from mlp_xp.network import Params
 from mlp_xp.settings import ADAPTIVE, LBFGS
@@ -340,7 +341,7 @@ class Run:
         learned = trainer.learned, trainer.state.moments
         if trainer.backend.donates:  # The next step takes over the memory of its state.
             learned = self._copy()
-        trainer.shown = map_leaves(self.to.put, learned)
+        trainer.shown = map_leaves(lambda leaf: hand_over(leaf, self.to), learned)
         self.model._set_learned(*trainer.shown)
 
     @contextlib.contextmanager

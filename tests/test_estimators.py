@@ -304,3 +304,27 @@ def test_precision_is_resolved_once():
     assert small(**strict).fit(X, y).coefs_[0].dtype == np.float32
     with pytest.raises(ValueError, match="precision is 'float64', which device"):
         small(precision="float64", **strict).fit(X, y)
+
+
+# --- what is handed over -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [3, 1000])
+def test_predictions_and_weights_are_the_callers_to_write_to(backend, n, monkeypatch):
+    monkeypatch.setattr("mlp_xp.inference._BATCH", 600)
+    X, y = problem(1000)
+    where = {"backend": backend.name, "device": backend.device}
+    model = small(max_iter=1, learning_rate="cosine", **where).fit(X, y)
+    two = small(max_iter=1, learning_rate="cosine", **where).fit(X, y > 0)
+    for method in (
+        model.predict, model.predict_proba, model.predict_log_proba, model.decision_function,
+        model.hidden_activations, two.predict_proba, two.decision_function,
+    ):  # fmt: skip
+        first = method(X[:n])
+        kept = first.copy()
+        first[0] = 7
+        np.testing.assert_array_equal(method(X[:n]), kept)
+        np.testing.assert_array_equal(first[1:], kept[1:])
+        assert np.all(first[0] == 7)
+    model.coefs_[-1][:] = 0.0
+    assert np.ptp(model.decision_function(X), axis=0).max() == 0.0
