@@ -126,11 +126,12 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
             become infinite or NaN.
         """
         start = time.perf_counter()
-        with self._unchanged_by_errors():
-            run = self._prepare(
-                X, y, sample_weight, (X_val, y_val, sample_weight_val), goes_on=self.warm_start
-            )
-        run.fit(start)
+        held = X_val, y_val, sample_weight_val
+        with contextlib.ExitStack() as stack:
+            with self._unchanged_by_errors():
+                run = self._prepare(X, y, sample_weight, held, goes_on=self.warm_start)
+                stack.enter_context(run.begun())
+            run.fit(start)
         return self
 
     def _partial_fit(
@@ -158,8 +159,10 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         try:
             yield
         except BaseException:
+            # What scikit-learn has set up for its own callbacks it takes down itself.
+            theirs = {name: value for name, value in vars(self).items() if "_callback" in name}
             self.__dict__.clear()
-            self.__dict__.update(before)
+            self.__dict__.update(theirs | before)
             if generator is not None:
                 generator.set_state(position)
             raise

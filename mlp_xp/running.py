@@ -91,40 +91,55 @@ class Run:
 
     # --- the two ways to train -----------------------------------------------------------------
 
-    def fit(self, start: float) -> None:
-        """Train until something ends it; the time that there is for it began at ``start``."""
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """Give the context of `fit`: the callbacks hear that it begins, and then that it ends.
+
+        An error before `fit` leaves the trainer as it was.
+        """
         model = self.model
         model.n_iter_ = 0
-        self.trainer.first_epoch = self.trainer.n_epochs
-        self.trainer.rate_factor = 1.0
         if self.goes_by_score and model.history_:
             self._start_from_best()
         if self.to == self.trainer.backend and not self.trainer.backend.donates:
             self.show()  # The trainer's own arrays, so that there are no two copies of the weights.
-        context = model._init_callback_context(max_subtasks=model.max_iter)
-        facts = self._facts()
-        context.call_on_fit_task_begin(estimator=model, **facts)
-        with interrupts() as self._pressed, self._begun():
-            try:
-                if model.max_time is not None:
-                    self._budget = self._begin_budget(start)
-                if model.solver == LBFGS:
-                    self._minimize(context)
-                else:
-                    self._descend(context)
-            finally:
-                if self._best is not None:
-                    self.trainer.set_learned(*self._best)
-                # What `partial_fit` adds goes through a schedule of its own.
-                self.trainer.first_epoch = self.trainer.n_epochs
-                self.trainer.stale_epochs = 0
-                self.trainer.rest()
-                self.show()
-            if self._pressed():
-                warnings.warn("Training interrupted by user.", stacklevel=3)
-            self._check_finite()
-        context.call_on_fit_task_end(
-            estimator=model, reconstruction_attributes=self._learned_attributes, **facts
+        self._context = model._init_callback_context(max_subtasks=model.max_iter)
+        self._context.call_on_fit_task_begin(estimator=model, **self._facts())
+        with interrupts() as self._pressed, contextlib.ExitStack() as stack:
+            for callback in self.callbacks:
+                if hasattr(callback, "on_fit_end"):
+                    stack.callback(callback.on_fit_end, model)
+                if hasattr(callback, "on_fit_begin"):
+                    callback.on_fit_begin(model)
+            yield
+
+    def fit(self, start: float) -> None:
+        """Train until something ends it; the time that there is for it began at ``start``."""
+        model, trainer = self.model, self.trainer
+        trainer.first_epoch = trainer.n_epochs
+        trainer.rate_factor = 1.0
+        try:
+            if model.max_time is not None:
+                self._budget = self._begin_budget(start)
+            if model.solver == LBFGS:
+                self._minimize()
+            else:
+                self._descend()
+        finally:
+            if self._best is not None:
+                trainer.set_learned(*self._best)
+            # What `partial_fit` adds goes through a schedule of its own.
+            trainer.first_epoch = trainer.n_epochs
+            trainer.stale_epochs = 0
+            trainer.rest()
+            self.show()
+        if self._pressed():
+            warnings.warn("Training interrupted by user.", stacklevel=3)
+        self._check_finite()
+        self._context.call_on_fit_task_end(
+            estimator=model,
+            reconstruction_attributes=self._learned_attributes,
+            **self._facts(),
         )
 
     def partial_fit(self) -> None:
@@ -164,10 +179,10 @@ class Run:
         self.plateau.best = -score
         self._best = self._copy()
 
-    def _descend(self, context: Any) -> None:
+    def _descend(self) -> None:
         model = self.model
         for _ in range(model.max_iter):
-            with _task(context, model, self._facts, self._learned_attributes) as task:
+            with _task(self._context, model, self._facts, self._learned_attributes) as task:
                 plateau = self._after_epoch(self._epoch())
             if plateau and not self._lower_rate():
                 return
@@ -217,14 +232,14 @@ class Run:
             budget=self._budget,
         )
 
-    def _minimize(self, context: Any) -> None:
+    def _minimize(self) -> None:
         model = self.model
         start = time.perf_counter()
 
         def after_iteration(params: Params, loss: float) -> bool:
             nonlocal start
             self.trainer.set_learned(params, ())
-            with _task(context, model, self._facts, self._learned_attributes) as task:
+            with _task(self._context, model, self._facts, self._learned_attributes) as task:
                 now = time.perf_counter()
                 n_samples = self.data.y.shape[0]
                 epoch = len(model.loss_curve_) + 1
@@ -343,17 +358,6 @@ class Run:
             learned = self._copy()
         trainer.shown = map_leaves(lambda leaf: hand_over(leaf, self.to), learned)
         self.model._set_learned(*trainer.shown)
-
-    @contextlib.contextmanager
-    def _begun(self) -> Iterator[None]:
-        """Tell the callbacks that the fit begins, and those that heard it that it ends."""
-        with contextlib.ExitStack() as stack:
-            for callback in self.callbacks:
-                if hasattr(callback, "on_fit_end"):
-                    stack.callback(callback.on_fit_end, self.model)
-                if hasattr(callback, "on_fit_begin"):
-                    callback.on_fit_begin(self.model)
-            yield
 
     def _facts(self) -> dict[str, Any]:
         X, y, weights = self.given

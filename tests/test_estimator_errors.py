@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import types
 import warnings
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 import mlp_xp
 from mlp_xp import MLP, MLPClassifier, MLPRegressor, get_backend
+from mlp_xp.callbacks import Callback
 from mlp_xp.losses import Huber
 
 
@@ -117,6 +119,42 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(how, monkeypatch):
     with pytest.raises((ValueError, MemoryError)):
         fresh.partial_fit(*arguments, classes=[0, 1, 2] if how == "labels" else ["a", "b"])
     assert not hasattr(fresh, "classes_")
+
+
+class Refuses(Callback):
+    """A callback that is not ready, and has changed a setting by then."""
+
+    def __init__(self):
+        self.on = False
+
+    def on_fit_begin(self, model):
+        if self.on:
+            model.max_time = 1.0
+            raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_callback_that_fails_before_the_fit_changes_nothing(backend, warm_start):
+    X, y = problem()
+    settings = {"learning_rate": "cosine", "warm_start": warm_start, "backend": backend.name}
+    refuses, heard = Refuses(), []
+    listens = types.SimpleNamespace(on_fit_end=lambda model: heard.append("end"))
+    model = small(**settings, callbacks=[listens, refuses], device=backend.device).fit(X, y)
+    twin = small(**settings, device=backend.device).fit(X, y)
+    for each in (model, twin):
+        each.partial_fit(X[:30], y[:30])
+    before = {k: list(v) if isinstance(v, list) else v for k, v in vars(model).items()}
+    refuses.on = True
+    with pytest.raises(OSError, match="the disk is full"):
+        model.fit(2.0 * X, y)
+    assert heard == ["end", "end"]
+    assert vars(model).keys() == before.keys()
+    for name in set(before) - {"_trainer", "callbacks"}:
+        np.testing.assert_equal(getattr(model, name), before[name], err_msg=name)
+    for each in (model, twin):
+        each.partial_fit(X, y)
+    assert model.history_[-1].learning_rate == twin.history_[-1].learning_rate
+    np.testing.assert_array_equal(model.predict_proba(X), twin.predict_proba(X))
 
 
 def test_a_loss_that_explodes_ends_the_fit_with_an_error(backend):

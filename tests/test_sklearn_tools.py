@@ -162,3 +162,28 @@ def test_a_callback_of_scikit_learn_stops_the_fit(data):
     np.testing.assert_array_equal(stop.seen[1], model.predict(data[0]))
     assert not np.array_equal(stop.seen[0], stop.seen[1])
     assert stop.seen[-1] == "teardown"
+
+
+def test_a_callback_of_scikit_learn_that_fails_at_first_changes_nothing(data):
+    class Fails:
+        seen = ()
+
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            self.seen = "teardown"
+
+        def on_fit_task_begin(self, estimator, context):
+            raise OSError("the disk is full")
+
+        def on_fit_task_end(self, estimator, context):
+            pass
+
+    model = MLPClassifier(**SETTINGS).fit(*data)
+    fails = Fails()
+    before = vars(model.set_callbacks(fails)).copy()
+    with pytest.raises(OSError, match="the disk is full"):
+        model.fit(*data)
+    assert fails.seen == "teardown"
+    assert vars(model) == before
