@@ -107,7 +107,7 @@ class Learned(Settings):
         # What a pickle holds, arrays copied; lists grow in place, so each has its own.
         state = self.__getstate__().items()
         moved.__dict__.update({k: list(v) if isinstance(v, list) else v for k, v in state})
-        moved.set_params(backend=backend, device=device)
+        moved.backend, moved.device = backend, device  # A subclass need not take them.
         if hasattr(moved, "coefs_"):
             for name in _ARRAYS:
                 setattr(moved, name, [map_leaves(there.put, e) for e in getattr(moved, name)])

@@ -123,8 +123,11 @@ class Settings(BaseEstimator):  # type: ignore[misc]
     }
 
     def _store(self, given: dict[str, Any]) -> None:
-        """Do what a constructor of scikit-learn does: keep each argument, unchanged."""
-        for name in self._get_param_names():
+        """Do what a constructor of scikit-learn does: keep each argument, unchanged.
+
+        They are this class's own arguments: a subclass may take others.
+        """
+        for name in given.keys() - {"self"}:
             setattr(self, name, given[name])
 
     def _backend_for(self, X: Any) -> Backend:

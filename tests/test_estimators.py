@@ -19,9 +19,10 @@ from sklearn.neural_network import MLPClassifier as Peer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlp_xp import MLP, get_backend
+from mlp_xp import MLP, MLPRegressor, get_backend
 from mlp_xp.backends import installed
 from mlp_xp.optimizers import SGD, AdamW
+from mlp_xp.saving import load_model, save_model
 
 # --- scikit-learn's meaning ----------------------------------------------------------------------
 
@@ -304,6 +305,30 @@ def test_precision_is_resolved_once():
     assert small(**strict).fit(X, y).coefs_[0].dtype == np.float32
     with pytest.raises(ValueError, match="precision is 'float64', which device"):
         small(precision="float64", **strict).fit(X, y)
+
+
+@pytest.mark.parametrize("base", [MLP, MLPRegressor])
+def test_a_subclass_may_have_a_constructor_of_its_own(base, tmp_path):
+    class Mine(base):
+        def __init__(self, alpha=1.0, mine=2):
+            super().__init__(alpha=alpha, activation="tanh", max_iter=3, learning_rate="cosine")
+            self.mine = mine
+
+    X, y = problem()
+    model = clone(Mine().set_params(alpha=0.5))
+    assert model.get_params() == {"alpha": 0.5, "mine": 2}
+    assert repr(model) == "Mine(alpha=0.5)"
+    assert GridSearchCV(model, {"mine": [3, 4]}, cv=2).fit(X, y).best_params_["mine"] in (3, 4)
+    model.fit(X, y)
+    assert (model.n_iter_, model.activation) == (3, "tanh")
+    assert model.partial_fit(X, y).n_iter_ == 4
+    moved = model.to("array_api_strict")
+    np.testing.assert_allclose(moved.predict(X), model.predict(X), atol=tolerance("float64"))
+    with pytest.raises(ValueError, match="The 'alpha' parameter of Mine must be"):
+        Mine(alpha=-1.0).fit(X, y)
+    pytest.importorskip("safetensors")
+    save_model(model, tmp_path)
+    np.testing.assert_array_equal(load_model(tmp_path).predict(X), model.predict(X))
 
 
 # --- what is handed over -------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def describe(estimator: Any, kind: str) -> dict[str, Any]:
         "seed": estimator._seed,
         "out_activation": estimator.out_activation_,
         "feature_names": None if names is None else names.tolist(),
-        "params": _encode_params(estimator),
+        "params": _encode_params(estimator, kind),
         "training": {
             "n_iter": int(estimator.n_iter_),
             "t": int(estimator.t_),
@@ -59,9 +59,10 @@ def describe(estimator: Any, kind: str) -> dict[str, Any]:
     return spec
 
 
-def _encode_params(estimator: Any) -> dict[str, Any]:
-    params = estimator.get_params(deep=False)
-    del params["callbacks"]
+def _encode_params(estimator: Any, kind: str) -> dict[str, Any]:
+    # A subclass, which is saved as what it inherits from, may take others.
+    names = ESTIMATORS[kind]._get_param_names()
+    params = {name: getattr(estimator, name) for name in names if name != "callbacks"}
     if not isinstance(params["random_state"], int | None):
         params["random_state"] = estimator._seed
     if not isinstance(params["device"], str):
