@@ -145,7 +145,15 @@ def check_labels(
         labels = column_or_1d(labels, warn=True)
     check_consistent_length(np.empty((n_samples, 0)), labels)
     check_classification_targets(labels)
-    if type_of_target(labels) == "multiclass-multioutput":
+    kind = type_of_target(labels)
+    if kind == "multilabel-indicator" and not np.all((labels == 0) | (labels == 1)):
+        values = np.unique(labels).tolist()
+        raise ValueError(
+            f"{name} has {labels.shape[1]} columns with the values {values}, and several classes "
+            "at once must be given as columns of 0 and 1, one a class: e.g. "
+            f"({name} == {values[-1]}).astype(int)."
+        )
+    if kind == "multiclass-multioutput":
         raise ValueError(
             f"{name} has {labels.shape[1]} columns with more than two values, and several classes "
             "at once must be given as columns of 0 and 1, one a class. For several questions with "

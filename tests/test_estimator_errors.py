@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 import pytest
 from helpers import problem, small
+from scipy import sparse
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
@@ -254,3 +255,19 @@ def test_ctrl_c_keeps_the_model_so_far():
 def test_the_short_name_is_the_class():
     assert MLP is MLPClassifier
     assert mlp_xp.__version__
+
+
+@pytest.mark.parametrize("low", [-1, 1, 2])
+def test_several_classes_at_once_are_0_and_1(low):
+    X = np.random.default_rng(0).standard_normal((30, 4))
+    y = (X[:, :3] > 0).astype(int)
+    model = MLPClassifier(max_iter=2, learning_rate="cosine")
+    shifted = np.where(y, low + (2 if low < 0 else 1), low)
+    with pytest.raises(
+        ValueError, match=rf"y has 3 columns .*\[{low}, .*\(y == \d\)\.astype\(int\)"
+    ):
+        model.fit(X, shifted)
+    with pytest.raises(ValueError, match="y_val has 3 columns with the values"):
+        model.fit(X, y, X_val=X, y_val=shifted)
+    for good in (y > 0, y.astype(float), np.zeros_like(y), sparse.csr_matrix(y)):
+        assert model.fit(X, good).predict(X).shape == (30, 3)
