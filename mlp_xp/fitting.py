@@ -195,7 +195,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         sample = sample._replace(weights=self._balance(sample.y, sample.weights))
         trainer = self._trainer_for(sample.X)
         targets = self._encode(sample.y)
-        self._check_pullbacks(trainer, targets)
+        self._check_pullbacks(trainer, targets, sample.weights)
         data = place(trainer.backend, sample.X, targets, self._dtype, self.placement)
         return Run(
             self,
@@ -326,7 +326,9 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         self._trainer = new
         return new
 
-    def _check_pullbacks(self, trainer: Trainer, targets: np.ndarray) -> None:
+    def _check_pullbacks(
+        self, trainer: Trainer, targets: np.ndarray, weights: np.ndarray | None
+    ) -> None:
         """Compare what a user wrote with a finite difference, once, on a few samples."""
         if trainer.n_steps:
             return
@@ -345,7 +347,10 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
                 is_real = targets.dtype.kind == "f"
                 y = backend.put(targets[rows], dtype if is_real else None)
                 logits = generator.standard_normal((y.shape[0], self.n_outputs_))
-                check_loss(self._loss, backend.put(logits, dtype), y, xp=backend.xp)
+                given = None
+                if weights is not None:  # Unequal ones, whatever those of these samples are.
+                    given = backend.put(generator.uniform(0.5, 2.0, y.shape[0]), dtype)
+                check_loss(self._loss, backend.put(logits, dtype), y, given, xp=backend.xp)
 
 
 def _same(tree: Any, other: Any) -> bool:

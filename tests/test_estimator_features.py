@@ -16,7 +16,19 @@ from sklearn.utils import estimator_html_repr
 
 from mlp_xp import MLPClassifier, MLPRegressor, get_backend, inference
 from mlp_xp.callbacks import Callback
-from mlp_xp.losses import Huber, Quantile, SoftmaxCrossEntropy, SquaredError, Through
+from mlp_xp.losses import (
+    BinaryCrossEntropy,
+    BinaryFocal,
+    Custom,
+    Huber,
+    Poisson,
+    Quantile,
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    SquaredError,
+    Through,
+    shares,
+)
 from mlp_xp.optimizers import AdamW, Muon
 from mlp_xp.schedules import OneCycle
 
@@ -188,6 +200,92 @@ def test_a_users_own_loss(backend):
     np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-10)
     with pytest.raises(ValueError, match=r"finite difference"):
         MLPRegressor(**SETTINGS, loss=twice_the_gradient).fit(X_here, X[:, 0])
+
+
+def half_weighted(outputs, targets, weights, *, xp):
+    share = shares(weights, outputs.shape[0], xp=xp)
+    error = outputs - targets
+    return 0.5 * xp.sum(error * error * share), lambda: error / outputs.shape[0]
+
+
+def test_a_users_own_loss_is_checked_with_weights_where_there_are_some(backend):
+    X, y = problem()
+    X_here = backend.put(X)
+    MLPRegressor(**SETTINGS, loss=half_weighted).fit(X_here, X[:, 0])
+    with pytest.raises(ValueError, match=r"loss half_weighted .*average and weights included"):
+        MLPRegressor(**SETTINGS, loss=half_weighted).fit(X_here, X[:, 0], np.ones(60))
+
+    def of_classes(outputs, targets, weights, *, xp):
+        return half_weighted(outputs, targets, weights, xp=xp)
+
+    MLPClassifier(**SETTINGS, loss=of_classes).fit(X_here, y > 0)
+    with pytest.raises(ValueError, match="finite difference"):
+        MLPClassifier(**SETTINGS, loss=of_classes, class_weight="balanced").fit(X_here, y > 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "cure"),
+    [
+        (
+            SoftmaxCrossEntropy(),
+            {},
+            "'softmax', .* are 'logistic': set output_activation='softmax'",
+        ),
+        (Custom(squared, "softmax"), {}, "set output_activation='softmax'"),
+        (
+            BinaryCrossEntropy(),
+            {"output_activation": "softmax"},
+            "set output_activation='logistic'",
+        ),
+        (SquaredError(), {}, r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError"),
+        (Poisson(), {}, "'exp', and those of output_activation='auto' for binary targets"),
+        (Through(SquaredError(), "tanh"), {}, "'tanh'"),
+    ],
+    ids=str,
+)
+def test_a_loss_whose_outputs_are_others_is_refused(loss, settings, cure):
+    X, y = problem()
+    with pytest.raises(ValueError, match=cure):
+        MLPClassifier(**SETTINGS, loss=loss, **settings).fit(X, y > 0)
+
+
+def test_losses_of_classes_want_the_outputs_that_the_targets_have():
+    X, y = problem()
+    labels = (X[:, :3] > 0).astype(int)
+    with pytest.raises(ValueError, match="multilabel targets are 'logistic': use 'log_loss'"):
+        MLPClassifier(**SETTINGS, loss=SoftmaxFocal()).fit(X, labels)
+    with pytest.raises(ValueError, match=r"multiclass targets .*set output_activation='logistic'"):
+        MLPClassifier(**SETTINGS, loss=BinaryFocal()).fit(X, y)
+    settings = SETTINGS | {"max_iter": 60, "learning_rate_init": 0.01}
+    for loss, output, targets in (
+        (SoftmaxCrossEntropy(), "softmax", (y > 0).astype(int)),
+        (BinaryCrossEntropy(), "logistic", y),
+        (Through(SquaredError(), "logistic"), "auto", (y > 0).astype(int)),
+        (BinaryCrossEntropy(), "auto", labels),
+    ):
+        model = MLPClassifier(**settings, loss=loss, output_activation=output).fit(X, targets)
+        assert np.mean(model.predict(X) == targets) > 0.8
+
+
+def test_a_regressor_with_a_loss_of_classes_estimates_probabilities_and_nothing_else():
+    X, y = problem()
+    settings = SETTINGS | {"max_iter": 60}
+    columns = np.eye(3)[y]
+    model = MLPRegressor(**settings, loss=SoftmaxCrossEntropy()).fit(X, columns)
+    assert model.out_activation_ == "softmax"
+    np.testing.assert_allclose(model.predict(X).sum(axis=1), 1.0)
+    share = MLPRegressor(**settings, loss=BinaryCrossEntropy()).fit(X, columns[:, 0])
+    assert share.out_activation_ == "logistic"
+    for loss, targets, message in (
+        (SoftmaxCrossEntropy(), y, "y must have several columns .* rows sum to 1; it is of shape"),
+        (SoftmaxFocal(), 2 * columns, "rows sum to 1"),
+        (BinaryCrossEntropy(), y, "y must be from 0 to 1; .* goes from 0 to 2. .* MLPClassifier"),
+        (BinaryFocal(), -columns, "from 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MLPRegressor(**SETTINGS, loss=loss).fit(X, targets)
+    with pytest.raises(ValueError, match="y_val must be from 0 to 1"):
+        share.fit(X, columns[:, 0], X_val=X, y_val=y)
 
 
 def test_a_users_own_loss_need_not_know_of_padding():

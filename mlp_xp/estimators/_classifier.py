@@ -472,7 +472,18 @@ rule of `mlp_xp.optimizers`, default="adam"
                     "SoftmaxCrossEntropy(label_smoothing=0.1)."
                 )
             named["log_loss"] = (SoftmaxCrossEntropy, BinaryCrossEntropy)[place](smoothing)
-        return self._make_loss(named, self.out_activation_)
+        loss = self._make_loss(named, self.out_activation_)
+        output = getattr(loss, "output", self.out_activation_)
+        if output != self.out_activation_:
+            cure = f"set output_activation={output!r}"
+            if output not in ("softmax", "logistic") or self._target_type == "multilabel":
+                cure = "use 'log_loss', or e.g. Through(SquaredError(), 'logistic')"
+            raise ValueError(
+                f"loss is {loss!r}, whose outputs are {output!r}, and those of "
+                f"output_activation={self.output_activation!r} for {self._target_type} targets are "
+                f"{self.out_activation_!r}: {cure}."
+            )
+        return loss
 
     def _metric(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
         return float(accuracy_score(y, predicted, sample_weight=weights))

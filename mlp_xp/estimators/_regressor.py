@@ -11,7 +11,18 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
-from mlp_xp.losses import OUTPUTS, REGRESSION_LOSSES, Custom, Loss, Poisson, Through
+from mlp_xp.losses import (
+    OUTPUTS,
+    REGRESSION_LOSSES,
+    BinaryCrossEntropy,
+    BinaryFocal,
+    Custom,
+    Loss,
+    Poisson,
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    Through,
+)
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.prediction import AS_SET, Prediction
 from mlp_xp.schedules import Schedule
@@ -287,6 +298,20 @@ default="auto"
                 f"{name} has values below 0, e.g. {np.min(y)}, which the Poisson loss does not "
                 "take."
             )
+        # Losses of classes take probabilities, too.
+        needs = ""
+        if isinstance(self.loss, BinaryCrossEntropy | BinaryFocal) and np.any((y < 0) | (y > 1)):
+            needs = "be from 0 to 1"
+        if isinstance(self.loss, SoftmaxCrossEntropy | SoftmaxFocal) and (
+            y.ndim == 1 or np.any(y < 0) or not np.allclose(np.sum(y, axis=1), 1.0, atol=1e-3)
+        ):
+            needs = "have several columns of at least 0 whose rows sum to 1"
+        if needs:
+            raise ValueError(
+                f"loss is {self.loss!r}, for which {name} must {needs}; it is of shape {y.shape} "
+                f"and goes from {np.min(y)} to {np.max(y)}. For classes use MLPClassifier, for "
+                "values e.g. SquaredError()."
+            )
         return y
 
     def _learn_targets(self, y: np.ndarray, classes: Any) -> None:
@@ -309,9 +334,7 @@ default="auto"
         output = self.output_activation
         if output == "auto":
             loss = self._make_loss(named, "identity")
-            self.out_activation_ = "exp" if isinstance(loss, Poisson) else "identity"
-            if isinstance(loss, Through | Custom):
-                self.out_activation_ = loss.output
+            self.out_activation_ = getattr(loss, "output", "identity")
             return loss
         self.out_activation_ = output
         loss = self._make_loss(named, output)

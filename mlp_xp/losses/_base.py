@@ -15,7 +15,10 @@ LossPullback = Callable[[], Array]
 
 
 class Loss(Protocol):
-    """A loss of raw outputs against targets, and the matching output activation; hashable."""
+    """A loss of raw outputs against targets, and the matching output activation; hashable.
+
+    Those of this package name the output activation in `output`, which estimators hold them to.
+    """
 
     def __hash__(self) -> int: ...
 
@@ -50,6 +53,8 @@ def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
 
 class RealValued:
     """A loss of real values, none of which is right or wrong: it has no accuracy."""
+
+    output = "identity"
 
     def hits(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
         """Refuse: a real value is not right or wrong."""

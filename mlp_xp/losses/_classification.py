@@ -68,6 +68,8 @@ def _log_softmax(logits: Array, *, xp: Namespace) -> tuple[Array, Array]:
 
 
 class _OneOfManyClasses:
+    output = "softmax"
+
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
         """Give the class probabilities, (batch, classes)."""
         return softmax(logits, xp=xp)
@@ -81,6 +83,8 @@ class _OneOfManyClasses:
 
 
 class _EachYesOrNo:
+    output = "logistic"
+
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
         """Give the probability of each output being 1, (batch, outputs)."""
         return sigmoid(logits, xp=xp)

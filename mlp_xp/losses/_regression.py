@@ -193,6 +193,8 @@ class Poisson(RealValued):
            [0. ]])
     """
 
+    output = "exp"
+
     def __call__(
         self, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
     ) -> tuple[Array, LossPullback]:
