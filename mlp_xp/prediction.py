@@ -145,6 +145,7 @@ class Prediction(Fitting):
         >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
         ['loss', 'accuracy', 'neg_log_loss']
         """
+        named = _named(metrics or ())
         here = get_backend("numpy")
         logits: Any = self._outputs(X, "evaluate", raw=True, to=here)
         n_samples = logits.shape[0]
@@ -158,7 +159,7 @@ class Prediction(Fitting):
         scores = {"loss": float(value)}
         if metrics is None:
             return scores | {self._metric_name: self._metric(truth, predictions.predict(), weights)}
-        for name, metric in _named(metrics).items():
+        for name, metric in named.items():
             scorer = metric if callable(metric) else get_scorer(metric)
             scores[name] = predictions.score(scorer, X, truth, weights)
         return scores
@@ -216,8 +217,18 @@ def _before(activation: str, y: Array, *, xp: Namespace) -> Array:
 
 
 def _named(metrics: Metrics) -> Mapping[str, Any]:
+    """Give the metrics by name, each with one of its own."""
     if isinstance(metrics, Mapping):
-        return metrics
-    if isinstance(metrics, str) or callable(metrics):
-        metrics = [metrics]  # type: ignore[list-item]
-    return {getattr(metric, "__name__", str(metric)): metric for metric in metrics}
+        pairs = list(metrics.items())
+    else:
+        if isinstance(metrics, str) or callable(metrics):
+            metrics = [metrics]  # type: ignore[list-item]
+        pairs = [(getattr(metric, "__name__", str(metric)), metric) for metric in metrics]
+    names = ["loss", *(name for name, _ in pairs)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"metrics has {twice} more than once, or beside the loss, which is always given: name "
+            "them yourself in a dict, e.g. metrics={'first': ..., 'second': ...}."
+        )
+    return dict(pairs)
