@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import _fit_context
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -46,7 +47,9 @@ class Sample(NamedTuple):
     def take(self, rows: np.ndarray) -> Sample:
         """Give some of the samples."""
         weights = None if self.weights is None else self.weights[rows]
-        return Sample(take_rows(self.X, rows), self.y[rows], weights)
+        # Sparse rows stay sparse: there may be no memory for all of them as an array.
+        X = self.X[rows] if sparse.issparse(self.X) else take_rows(self.X, rows)
+        return Sample(X, self.y[rows], weights)
 
 
 class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]

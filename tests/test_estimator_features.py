@@ -426,6 +426,26 @@ def test_evaluate_gives_several_metrics_in_one_pass(monkeypatch):
     assert regressor.evaluate(X, X[:, :2])["r2"] == regressor.score(X, X[:, :2])
 
 
+def test_metrics_of_one_name_are_refused():
+    X, y = problem()
+    model = MLPClassifier(**SETTINGS).fit(X, y)
+
+    def loss(model, X, y):
+        return 1.0
+
+    first, second = (lambda model, X, y: 1.0), (lambda model, X, y: 2.0)
+    for metrics, name in (
+        ([first, second], "<lambda>"),
+        ([loss], "loss"),
+        (loss, "loss"),
+        ({"loss": first}, "loss"),
+    ):
+        with pytest.raises(ValueError, match=rf"metrics has \['{name}'\] more than once.* a dict"):
+            model.evaluate(X, y, metrics=metrics)
+    found = model.evaluate(X, y, metrics={"first": first, "second": second})
+    assert (found["first"], found["second"]) == (1.0, 2.0)
+
+
 def test_history_turns_into_a_data_frame():
     X, y = problem()
     model = MLPClassifier(**SETTINGS).fit(X, y, X_val=X, y_val=y)
@@ -486,6 +506,31 @@ def test_sparse_rows_are_never_dense_as_a_whole(backend, monkeypatch):
     assert max(largest) == 16
     np.testing.assert_allclose(model.loss_curve_, dense.loss_curve_, rtol=1e-8)
     assert isinstance(model.predict(X), np.ndarray)
+
+
+def test_held_out_rows_stay_sparse_and_scorers_see_them_so(backend, monkeypatch):
+    X, y = problem(600)
+    X = sparse.csr_matrix(np.where(X > 0.5, X, 0.0))
+    largest, seen = [], []
+    toarray = sparse.csr_matrix.toarray
+
+    def watched(self, *args, **kwargs):
+        largest.append(self.shape[0])
+        return toarray(self, *args, **kwargs)
+
+    def scorer(model, X, y):
+        seen.append((sparse.issparse(X), X.shape[0]))
+        return float(np.mean(model.predict(X) == y))
+
+    settings = SETTINGS | {"early_stopping": True, "scoring": scorer}
+    dense = MLPClassifier(**settings).fit(X.toarray(), y)
+    assert set(seen) == {(False, 60)}
+    seen.clear()
+    monkeypatch.setattr(sparse.csr_matrix, "toarray", watched)
+    model = MLPClassifier(**settings, backend=backend.name, device=backend.device).fit(X, y)
+    assert max(largest) <= 60
+    assert set(seen) == {(True, 60)}
+    assert model.validation_scores_ == dense.validation_scores_
 
 
 class Notes(Callback):
