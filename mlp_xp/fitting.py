@@ -232,12 +232,19 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
     def _hold_out(self, sample: Sample) -> tuple[Sample, Sample]:
         """Split off a share of the samples, the same at each call on the same number of them."""
         rows = np.arange(sample.X.shape[0])
-        fit, held = train_test_split(
-            rows,
-            test_size=self.validation_fraction,
-            random_state=self._seed,
-            stratify=self._strata(sample.y),
-        )
+        try:
+            fit, held = train_test_split(
+                rows,
+                test_size=self.validation_fraction,
+                random_state=self._seed,
+                stratify=self._strata(sample.y),
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"{error} early_stopping=True holds out validation_fraction="
+                f"{self.validation_fraction} of {len(rows)} samples: change it, or give X_val and "
+                "y_val."
+            ) from error
         if len(held) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of "

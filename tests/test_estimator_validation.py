@@ -126,6 +126,22 @@ def test_the_held_out_share_is_stratified_and_the_same_each_time():
     MLPClassifier(**SETTINGS, early_stopping=True, max_iter=2).fit(X, np.r_[y[:-1], 3])
 
 
+@pytest.mark.parametrize(
+    ("y", "fraction", "message"),
+    [
+        (np.arange(50) == 7, 0.1, "only 1 member, which is too few"),
+        (np.arange(50) % 2, 0.02, "should be greater or equal to the number of classes = 2"),
+        (np.arange(50) % 3, 0.0, "test_size=0.0 should be"),
+        (np.eye(3)[np.arange(50) % 3], 0.99, "the resulting train set will be empty"),
+    ],
+)
+def test_samples_that_cannot_be_held_out_are_told_with_a_cure(y, fraction, message):
+    X, _ = problem(50)
+    cure = rf"{message}.*validation_fraction={fraction} of 50 samples: .* give X_val and y_val"
+    with pytest.raises(ValueError, match=cure):
+        MLPClassifier(**SETTINGS, early_stopping=True, validation_fraction=fraction).fit(X, y)
+
+
 def test_partial_fit_works_with_early_stopping():
     X, y, X_val, y_val = halves()
     model = MLPClassifier(**SETTINGS, early_stopping=True)
