@@ -80,9 +80,9 @@ rule of `mlp_xp.optimizers`, default="adam"
         For "sgd".
     early_stopping : bool, default=False
         Whether the score on held-out samples ends the training, and the weights of its best epoch
-        are kept. The samples are `validation_fraction` of the training data, with
-        the same shares of the classes, unless
-        `fit` is given ``X_val`` and ``y_val``.
+        are kept. The samples are `validation_fraction` of the training data, unless `fit` is given
+        ``X_val`` and ``y_val``. They have the same shares of the classes, except where several are
+        right at once, and of more than two classes where one is too rare.
     validation_fraction : float in [0, 1), default=0.1
     beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
         For "adam" and "adamw".
@@ -93,8 +93,10 @@ rule of `mlp_xp.optimizers`, default="adam"
     max_fun : int of at least 1, default=15000
         For "lbfgs": how often it may compute the loss.
     loss : {"log_loss", "focal"}, a loss of `mlp_xp.losses`, or callable, default="log_loss"
-        A callable ``loss(outputs, targets, weights, *, xp)`` gives the average and its pullback,
-        which is compared with a finite difference at the first fit; see
+        An object must be for the outputs that `output_activation` gives, e.g.
+        ``SoftmaxCrossEntropy()`` for "softmax". A callable
+        ``loss(outputs, targets, weights, *, xp)`` gives the average and its pullback, which is
+        compared with a finite difference at the first fit, with weights if that has some; see
         `mlp_xp.losses.Custom`.
     label_smoothing : float in [0, 1), default=0
         For "log_loss": mixes the targets with the uniform distribution.

@@ -45,8 +45,9 @@ class MLPRegressor(RegressorMixin, Prediction):  # type: ignore[misc]
         An object brings its settings, e.g. ``Quantile(0.9)`` or ``Huber(delta=2.0)``. "poisson"
         predicts the exponential of the network's output. A callable
         ``loss(outputs, targets, weights, *, xp)`` gives the average and its pullback, which is
-        compared with a finite difference at the first fit; see `mlp_xp.losses.Custom`. The loss of
-        several outputs is their sum.
+        compared with a finite difference at the first fit, with weights if that has some; see
+        `mlp_xp.losses.Custom`. A loss of classes takes probabilities as targets, and predicts
+        some. The loss of several outputs is their sum.
     hidden_layer_sizes : int, object of `mlp_xp.hidden`, or a list of them, default=(100,)
         Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
         for a residual branch with an inverted bottleneck.
@@ -101,8 +102,8 @@ rule of `mlp_xp.optimizers`, default="adam"
         For "lbfgs": how often it may compute the loss.
     output_activation : {"auto", "identity", "logistic", "tanh", "relu", "softplus", "exp"}, \
 default="auto"
-        What the predictions, and the loss, make of the network's raw outputs; "auto" is the
-        identity, and the exponential for "poisson".
+        What the predictions, and the loss, make of the network's raw outputs; "auto" is what a
+        loss object brings, else the identity, and the exponential for "poisson".
     scoring : str, callable or None, default=None
         What early stopping goes by: a name of scikit-learn's scorers, ``scorer(model, X, y)``, or
         "loss" for the validation loss. A callable is tried once before the first epoch; what it
