@@ -409,6 +409,9 @@ def test_functions_of_the_user_are_refused(params, message, tmp_path):
     ("changed", "message"),
     [
         ({"activation": "tanh"}, r"the fit had Network\(.*'relu'.* they say .*'tanh'"),
+        ({"hidden_layer_sizes": (6,)}, r"the fit had Network\(.* they say Network\(.*6, 2\)"),
+        ({"input_scaling": "standardize"}, "the fit had None, and they say 'standardize'"),
+        ({"precision": "float64"}, "the fit had 'float32', and they say 'float64'"),
         ({"loss": "huber"}, r"had SquaredError\(\), and they say Huber\(delta=1\.0\); set them"),
         ({"output_activation": "exp"}, "out_activation is 'identity', and params make it 'exp'"),
         ({"alpha": -1.0}, "changed since the fit: The 'alpha' parameter"),

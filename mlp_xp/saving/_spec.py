@@ -74,8 +74,13 @@ def check_rebuilt(estimator: Any, spec: dict[str, Any]) -> None:
     """Refuse parameters that would not make the network again that was fitted."""
     try:
         rebuilt = rebuild(spec)
-        for name in ("_network", "_loss"):
-            old, new = getattr(estimator, name), getattr(rebuilt, name)
+        dtype = rebuilt._dtype if rebuilt.precision == "auto" else rebuilt._parameter_dtype()
+        for old, new in (
+            (estimator._network, rebuilt._make_network(rebuilt._hidden_sizes())),
+            (estimator._loss, rebuilt._loss),
+            (estimator._scaled_by, rebuilt.input_scaling),
+            (estimator._dtype, dtype),
+        ):
             expect(old == new, f"the fit had {old!r}, and they say {new!r}")
     except Exception as error:  # Parameters that were set since the fit are checked only here.
         raise SavingError(
