@@ -72,7 +72,7 @@ class Settings:
         watching: list[Callback] = []
         if self.checkpoint is not None:
             watching.append(Checkpoint(folder / CHECKPOINTS, every=self.checkpoint))
-            if self.validation is not None:
+            if self.validation is not None or self.estimator().early_stopping:
                 watching.append(Checkpoint(folder / CHECKPOINTS, best_only=True))
         if self.tensorboard:
             watching.append(TensorBoard(folder / "tensorboard"))

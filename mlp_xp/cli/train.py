@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         }
         precision = "bf16" if model.precision == "bf16" else str(model.coefs_[0].dtype)
         _write_config(folder, config | {"precision": precision, "result": result})
-        _draw_curves(folder, settings, history)
+        _draw_curves(folder, history)
         _draw(folder, data, data.y_test, predicted)
         status = 130 if pressed() else 0
     print(f"saved in {final}")
@@ -213,11 +213,10 @@ def _write_history(folder: Path, history: list[dict[str, Any]]) -> None:
         writer.writerows(history)
 
 
-def _draw_curves(folder: Path, settings: Settings, history: list[dict[str, Any]]) -> None:
+def _draw_curves(folder: Path, history: list[dict[str, Any]]) -> None:
     """Draw loss and accuracy by epoch."""
-    accuracies = {"training": [row["accuracy"] for row in history]}
-    if settings.validation is not None:
-        accuracies["validation"] = [row["validation_accuracy"] for row in history]
+    columns = {"training": "accuracy", "validation": "validation_accuracy"}
+    accuracies = {name: [row[column] for row in history] for name, column in columns.items()}
     # Of the iterations of "lbfgs" only the loss is known.
     known = {name: values for name, values in accuracies.items() if history and None not in values}
     save_figure(curves_figure([row["loss"] for row in history], known), folder / "curves.png")

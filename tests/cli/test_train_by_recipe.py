@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from running import FILES, history_of, start
 
 from mlp_xp import MLP
@@ -147,6 +148,15 @@ def test_what_is_wrong_with_a_recipe_is_one_line(fails, recipe):
     assert f"{recipe}: 'lable_smoothing' is not one of" in fails("train", "--recipe", recipe)
     assert "did you mean 'five-minutes'?" in fails("train", "--recipe", "five-minute")
     assert not Path("runs").exists()
+
+
+def test_what_early_stopping_holds_out_is_validated_on(mlp_xp, recipe, monkeypatch):
+    recipe.write_text(RECIPE + "early_stopping = true\n")
+    drawn = []
+    monkeypatch.setattr(train, "curves_figure", lambda *given: drawn.append(given) or Figure())
+    assert mlp_xp("train", "--recipe", recipe, "--checkpoint", 9, "--out", "run").status == 0
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == ["best"]
+    assert set(drawn[0][1]) == {"training", "validation"}
 
 
 # --- time ----------------------------------------------------------------------------------------
