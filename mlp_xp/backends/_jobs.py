@@ -7,6 +7,7 @@ before the first job.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import threading
@@ -38,6 +39,7 @@ __all__ = [
     "can_work",
     "fused",
     "is_at_work",
+    "outside",
     "runner",
     "table",
     "team",
@@ -119,10 +121,18 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
 def _can_be_fused(job: Job) -> bool:
     if job.kind != GEMM or not _native().routines()[2]:
         return False
-    is_double, ta, _, _, n, k, x, _, dy = job.words[:9]
+    is_double, ta, _, m, n, k, x, ldx, dy = job.words[:9]
     moves = getattr(x, "find", None) or getattr(dy, "find", None)
-    fits = n % 16 == 0 and 32 <= n <= FUSED_COLUMNS and k <= SAMPLES_AT_ONCE
+    fits = n % 16 == 0 and 32 <= n <= FUSED_COLUMNS and k <= SAMPLES_AT_ONCE and ldx == m
     return bool(ta and fits and not is_double and not moves)
+
+
+def outside(rows: np.ndarray, size: int) -> IndexError:
+    """Give the error for positions of rows of which one is not there."""
+    return IndexError(
+        f"Rows are asked for by positions from {rows.min()} to {rows.max()}, and there are {size} "
+        f"rows: give positions from {-size} to {size - 1}."
+    )
 
 
 def address(array: Any) -> int:
@@ -147,7 +157,10 @@ class _Team:
             words: np.ndarray, picks: np.ndarray = no_picks, start: int = 0, stop: int = 1
         ) -> None:
             """Do the jobs of a table, once for each step."""
-            native.work(*ours, words, picks, start, stop, 0, 0)
+            done = native.work(*ours, words, picks, start, stop, 0, 0)
+            if done < len(words):
+                size, n, place = (int(words[done, i]) for i in (3, 4, 7))
+                raise outside(np.asarray((ctypes.c_int32 * n).from_address(place)), size)
 
         self.run = run
 

@@ -47,9 +47,9 @@ Array: TypeAlias = Any  # NumPy's, or one that is traced
 _LEAST_PRODUCTS, _LEAST_NUMBERS = 100_000, 30_000
 
 
-def _do(job: Job) -> None:
-    """Do a job, or have the program do it that is being written."""
-    for word in job.words:
+def _do(job: Job, *others: Any) -> None:
+    """Do a job, or have the program do it that its words or other arrays are of."""
+    for word in (*job.words, *others):
         if isinstance(word, Traced):
             word.program.job(job)
             return
@@ -65,9 +65,27 @@ def _is_plain(*arrays: Any) -> bool:
     )
 
 
+def _are_positions(array: Any, like: Any) -> bool:
+    """Tell whether an array holds an int32 for each of those along the first axis of another."""
+    return (
+        array.shape == like.shape[:1]
+        and array.dtype == np.int32
+        and array.flags.c_contiguous
+        and array.flags.aligned
+    )
+
+
 def _made_plain(array: Any, like: Any) -> Any:
     """Give an array that jobs can read beside another: row by row, and of its dtype."""
     return array if _is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
+
+
+def _has_rows(x: Any) -> bool:
+    """Tell whether x has numbers, row by row; its rows may be parts of longer ones."""
+    if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
+        return False
+    lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize
+    return bool(x.strides[1] == x.itemsize and lie_apart and x.strides[0] % x.itemsize == 0)
 
 
 def _product(
@@ -91,17 +109,20 @@ def dense(
         arrangement is None
         and is_at_work()
         and _is_plain(W, b)
+        and _has_rows(x)
         and x.dtype == W.dtype
-        and x.flags.aligned
-        and x.strides[1] == x.itemsize  # Its rows may be a part of longer ones.
-        and x.strides[0] % x.itemsize == 0
+        and W.ndim == 2
+        and (x.shape[1:], b.shape) == (W.shape[:1], W.shape[1:])
     )
     if not is_known:
         return layers.affine(params, x, arrangement, xp=xp)
-    y = np.empty_like(x, shape=(x.shape[0], W.shape[1]))
+    shape = x.shape[0], W.shape[1]
+    y = np.empty_like(x, shape=shape)
     _product(x, W, y, bias=b)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
+        if dy.shape != shape:
+            return layers.affine(params, x, xp=xp)[1](dy, need_dx=need_dx)
         dy = _made_plain(dy, W)
         dx = None
         if need_dx:
@@ -151,12 +172,16 @@ def gather(
     is_known = (
         is_at_work()
         and (rows is not None or scaling is not None or x.dtype != dtype)
+        and dtype in (np.float32, np.float64)
         and x.ndim == 2
         and x.dtype in (np.uint8, dtype)
         and x.flags.c_contiguous
         and x.flags.aligned
-        and (rows is None or (rows.dtype == np.int32 and rows.flags.c_contiguous))
-        and all(place.dtype == dtype for place in places)
+        and (rows is None or _are_positions(rows, rows))
+        and all(
+            place.dtype == dtype and place.shape == x.shape[1:] and _is_plain(place)
+            for place in places
+        )
     )
     if not is_known:
         return kernels.gather(x, rows, scaling, dtype=dtype, xp=xp)
@@ -165,14 +190,14 @@ def gather(
     shift, scale = places or (0, 0)
     words = (
         dtype == np.float64,
-        x.dtype == np.uint8,
+        x.shape[0],
         *out.shape,
         x,
         0 if rows is None else rows,
         shift,
         scale,
         out,
-        x.shape[0],
+        x.dtype == np.uint8,
     )
     _do(Job(GATHER, out.size >= _LEAST_NUMBERS, words))
     return out
@@ -189,7 +214,7 @@ def activate(
     _activate(number, x, 0, y)
 
     def pullback(dy: Array) -> Array:
-        dy = _made_plain(dy, y)
+        dy = _made_plain(dy if dy.shape == y.shape else np.broadcast_to(dy, y.shape), y)
         dx = np.empty_like(y)
         _activate(number, y, dy, dx)
         return dx
@@ -213,9 +238,10 @@ def loss(
         type(loss) is SoftmaxCrossEntropy
         and is_at_work()
         and _is_plain(logits, *(() if weights is None else (weights,)))
-        and targets.ndim == 1
-        and targets.dtype == np.int32
-        and targets.flags.c_contiguous
+        and logits.ndim == 2
+        and logits.size > 0
+        and _are_positions(targets, logits)
+        and (weights is None or weights.shape == targets.shape)
     )
     if not is_known:
         return loss(logits, targets, weights, xp=xp)
@@ -252,6 +278,13 @@ def update_tree(
         and bool(slots)
         and can_work()
         and _is_plain(*(array for row in rows for array in row))
+        and all(array.shape == row[0].shape for row in rows for array in row)
+        and all(array.flags.writeable for p, _, *own in rows for array in (p, *own))
+        and all(
+            (c.dtype, c.size) == (rows[0][0].dtype, 1)
+            for c in (*coefs, l2)
+            if isinstance(c, Traced)
+        )
     )
     if not is_known:
         return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
@@ -280,7 +313,7 @@ def update_tree(
         coefs[1] if len(coefs) > 1 else 0,
     )
     size = sum(row[0].size for row in rows)
-    _do(Job(UPDATE, size >= _LEAST_NUMBERS, words))
+    _do(Job(UPDATE, size >= _LEAST_NUMBERS, words), like)
     return Updated(params, slots, penalty if l2 is None else penalty[()])
 
 

@@ -22,6 +22,7 @@ from mlp_xp.backends._jobs import (
     address,
     fused,
     is_at_work,
+    outside,
     table,
 )
 from mlp_xp.backends._traced import Finder, Traced, UntraceableError, value_of
@@ -62,7 +63,8 @@ class Program:
         self._picks: list[tuple[Traced, np.ndarray]] = []
         self.arguments: list[Any] = []
         self._places: list[Any] = []
-        self.run: Callable[[Callable[..., None], int, int], None]
+        self._n_steps: float = math.inf  # That there is something given for.
+        self._code: Callable[[Callable[..., None], int, int], None]
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -85,6 +87,9 @@ class Program:
 
     def pick(self, given: Traced) -> Traced:
         """Give what one of many steps is given, at the place that it will be brought to."""
+        if given.owner.is_pooled or id(given.owner.value) in self._state:
+            raise UntraceableError("What a step is given has to be there before all steps.")
+        self._n_steps = min(self._n_steps, given.shape[0])
         place = np.array(given.value[0], order="C")
         if not given.value[0].flags.c_contiguous or place.nbytes % 4:
             raise UntraceableError("What a step is given has to lie there in one piece.")
@@ -254,15 +259,13 @@ class Program:
         )
         if function is np.empty_like:
             return self.empty(value.shape, value.dtype)
-        if function is np.take and isinstance(args[1], Traced):
+        is_plain = len(args) == 2 and set(options) <= {"axis"}
+        if function is np.take and is_plain and isinstance(args[1], Traced):
             result = self._result(value)
             if options.get("axis") == 0 and _can_be_taken(*args):
                 self._take(args[0], args[1], result)
                 return result
-            # Unlike "raise", "wrap" writes where it should without a detour.
-            self._write(
-                self._call(np.take, (args[0], args[1], options.get("axis"), result, "wrap"), {})
-            )
+            self._write(self._call(_take_rows, (*args, options.get("axis"), result), {}))
             return result
         first = args[0]
         if (
@@ -278,7 +281,7 @@ class Program:
         n = target.shape[0] if target.ndim else 1
         n_source = source.shape[0] if source.ndim else 1
         words = target.value.nbytes // 4 // max(n, 1)
-        self.job(Job(TAKE, False, (0, n, words, source, rows, target, n_source)))
+        self.job(Job(TAKE, False, (0, n_source, n, words, source, rows, target)))
 
     def undo(self) -> None:
         """Give the state what it had before: a trace works for real."""
@@ -306,8 +309,17 @@ class Program:
         exec("\n".join(("def program(do, start, stop):", *self._body(), " return")), self._names)
         # Neither among its own names nor in what it holds: memory would stay until the garbage
         # collector comes.
-        self.run = self._names.pop("program")
+        self._code = self._names.pop("program")
         self._picks = []
+
+    def run(self, do: Callable[..., None], start: int, stop: int) -> None:
+        """Do steps; ``do`` does the jobs of a table."""
+        if start < 0 or stop > self._n_steps:
+            raise IndexError(
+                f"Steps {start} to {stop - 1} are asked for, and something is given for "
+                f"{self._n_steps}: start at 0 and stop at {self._n_steps}."
+            )
+        self._code(do, start, stop)
 
     def _body(self) -> Iterator[str]:
         """Give the code of all steps."""
@@ -339,6 +351,14 @@ def _are_numbers(*operands: Any) -> bool:
             for operand in operands
         )
     )
+
+
+def _take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
+    """Do what `numpy.take` does, which makes a detour for positions that it checks itself."""
+    size = x.size if axis is None else x.shape[axis]
+    if rows.size and not -size <= rows.min() <= rows.max() < size:
+        raise outside(rows, size)
+    np.take(x, rows, axis, out, "wrap")
 
 
 def _can_be_taken(source: Any, rows: Traced) -> bool:

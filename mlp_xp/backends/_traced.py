@@ -45,10 +45,10 @@ class Traced(NDArrayOperatorsMixin):
         self.value = value
         self.find = find
         self._source = source
-        self._is_pooled = is_pooled
+        self.is_pooled = is_pooled
 
     def __del__(self) -> None:
-        if self._is_pooled:
+        if self.is_pooled:
             self.program.pool.append(self.value)
 
     @property

@@ -58,17 +58,17 @@ def _loop(w, like, part, parts):  # type: ignore[no-untyped-def]
         arrays = carray(pointer(w[4]), (w[3], UPDATE_WORDS), np.int64)
         return update(arrays, w[5], numbers, rate, shrink, l2, like, part, parts)
     if w[0] == GATHER:
-        n, width = w[4], w[5]
+        size, n, width = w[3], w[4], w[5]
         low, high = share(n, part, parts), share(n, part + 1, parts)
         has_rows, has_scaling = w[7] != 0, w[8] != 0
         rows = carray(pointer(w[7]), n, np.int32)
         shift, scale = carray(pointer(w[8]), width, kind), carray(pointer(w[9]), width, kind)
         out = carray(pointer(w[10]), (n, width), kind)
-        if w[3] == 1:
-            bytes_ = carray(pointer(w[6]), (w[11], width), np.uint8)
+        if w[11]:
+            bytes_ = carray(pointer(w[6]), (size, width), np.uint8)
             gather(bytes_, rows, has_rows, shift, scale, has_scaling, out, low, high)
         else:
-            x = carray(pointer(w[6]), (w[11], width), kind)
+            x = carray(pointer(w[6]), (size, width), kind)
             gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high)
     elif w[0] == SUM:
         low, high = share(w[4], part, parts), share(w[4], part + 1, parts)
@@ -84,10 +84,10 @@ def _loop(w, like, part, parts):  # type: ignore[no-untyped-def]
         else:
             activate(w[7], x, out)
     elif w[0] == TAKE:
-        for i in range(w[3]):
-            row = carray(pointer(w[6]), w[3], np.int32)[i] if w[6] else i
-            row = min(max(row + w[8] if row < 0 else row, 0), w[8] - 1)  # Never beside the source.
-            copy(w[5] + 4 * w[4] * row, w[7] + 4 * w[4] * i, w[4])
+        for i in range(w[4]):
+            row = carray(pointer(w[7]), w[4], np.int32)[i] if w[7] else i
+            row += w[3] if row < 0 else 0
+            copy(w[6] + 4 * w[5] * row, w[8] + 4 * w[5] * i, w[5])
     elif w[0] == SCALAR:
         a, b = carray(pointer(w[4]), 1, kind)[0], carray(pointer(w[5]), 1, kind)[0]
         carray(pointer(w[6]), 1, kind)[0] = a * b if w[3] else a + b
@@ -110,6 +110,18 @@ def _do(w, part, parts, totals, routines):  # type: ignore[no-untyped-def]
         totals[8 * part] = _loop(w, np.empty(0, np.float64), part, parts)
     else:
         totals[8 * part] = _loop(w, np.empty(0, np.float32), part, parts)
+
+
+@jit
+def _is_inside(w):  # type: ignore[no-untyped-def]
+    """Tell whether a job takes rows that are there, counted from either end as NumPy does."""
+    if (w[0] != GATHER and w[0] != TAKE) or w[7] == 0:
+        return True
+    rows = carray(pointer(w[7]), w[4], np.int32)
+    lowest, highest = np.int64(0), np.int64(-1)
+    for i in range(rows.size):
+        lowest, highest = min(lowest, rows[i]), max(highest, rows[i])
+    return -w[3] <= lowest and highest < w[3]
 
 
 @jit
@@ -152,6 +164,12 @@ def work(mail, totals, routines, table, picks, start, stop, part, ticket):  # ty
     part : int
     ticket : int
         The last one that is done with, for those who serve.
+
+    Returns
+    -------
+    int
+        How many jobs of the table were done in the last step: all, unless the next one takes rows
+        that are not there.
     """
     address, parts = mail.ctypes.data, mail[PARTS]
     if part > 0:
@@ -162,7 +180,7 @@ def work(mail, totals, routines, table, picks, start, stop, part, ticket):  # ty
                 turn += 1
             ticket += 1
             if mail[QUIT] != 0:
-                return
+                return 0
             job = carray(pointer(load(address + 8 * JOB)), WORDS, np.int64)
             _do(job, part, parts, totals, routines)
             store(address + 8 * (DONE + 8 * part), ticket)
@@ -172,6 +190,8 @@ def work(mail, totals, routines, table, picks, start, stop, part, ticket):  # ty
         for i in range(table.shape[0]):
             place = table.ctypes.data + i * WORDS * 8
             job = carray(pointer(place), WORDS, np.int64)
+            if not _is_inside(job):
+                return i
             team = parts if job[1] else 1
             if team > 1:
                 mail[JOB] = place
@@ -185,3 +205,4 @@ def work(mail, totals, routines, table, picks, start, stop, part, ticket):  # ty
                     turn += 1
             if job[0] == UPDATE and job[9] != 0:
                 _put_together(job, team, totals)
+    return table.shape[0]

@@ -99,7 +99,10 @@ def activate_back(function, y, dy, dx):  # type: ignore[no-untyped-def]
 
 @jit
 def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  # type: ignore[no-untyped-def]
-    """Cross-entropy of each row, averaged, and its gradient."""
+    """Cross-entropy of each row, averaged, and its gradient.
+
+    A label that is no class stands for a target of zeros, as in `mlp_xp.losses.one_hot`.
+    """
     number = logits.dtype.type
     n, k = logits.shape
     total = number(0)
@@ -124,8 +127,9 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  #
         # Where nothing weighs anything, nothing is to be learned.
         share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
         label = labels[i]
-        log = np.log(sum_)
-        entropy = log - (number(1) - smoothing) * (row[label] - largest) - spread * sum_of_rows
+        entropy = smoothing * np.log(sum_) - spread * sum_of_rows
+        if 0 <= label < k:
+            entropy += (number(1) - smoothing) * (np.log(sum_) - (row[label] - largest))
         loss += share * entropy
         for j in range(k):
             target = spread + (number(1) - smoothing if j == label else number(0))
