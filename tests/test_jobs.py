@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
-from helpers import tolerance
+from helpers import QUIET, tolerance
 from numpy.lib.stride_tricks import as_strided
 
+from mlp_xp import MLP
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._plan import Planned, PlannedLoop
 from mlp_xp.kernels import Kernels, Scaling
@@ -245,3 +249,92 @@ def test_a_rate_of_another_dtype_is_a_rate(team_of):
     with team_of(1):
         p, _ = planned((np.zeros(4, "f4"), np.zeros(4, "f4")), np.asarray([0.5]))
     assert p.tolist() == [-0.5] * 4
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_plan_keeps_few_programs(parts, team_of):
+    """Each holds memory of its own."""
+    planned, state, total = Planned(lambda s, x: (s[0] + XP.sum(x * 2.0),)), (np.zeros(()),), 0.0
+    with team_of(parts):
+        for n in (*range(1, 30), *range(1, 30)):
+            state = planned(state, np.ones(n))
+            total += 2.0 * n
+            assert len(planned._programs) <= 8
+    assert planned._is_planned
+    assert float(state[0]) == total
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_plan_does_not_keep_what_it_was_given(many, parts, team_of):
+    """Data may be most of the memory there is."""
+
+    def step(state, x, rows):
+        taken = KERNELS.gather(x, rows, None, dtype=F32, xp=XP)
+        part = XP.reshape(x, (-1, 10))[:3, :]
+        return (state[0] + XP.sum(taken) + XP.sum(part),)
+
+    planned = PlannedLoop(lambda i, s, x, rows: step(s, x, rows[i, ...])) if many else Planned(step)
+    x = np.ones((2000, 20), "f4")
+    rows = np.zeros((2, 5), np.int32) if many else np.zeros(5, np.int32)
+    with team_of(parts):
+        for _ in range(2):
+            given = x.copy()
+            place = weakref.ref(given)
+            arguments = (0, 2) if many else ()
+            planned(*arguments, (np.zeros((), "f4"),), given, rows)
+            assert planned._is_planned
+            del given
+            gc.collect()
+            assert place() is None
+
+
+def test_a_fit_does_not_keep_the_data():
+    x, y = np.ones((3000, 40), "f4"), np.arange(3000, dtype=np.int32) % 3
+    places = [weakref.ref(x), weakref.ref(y)]
+    model = MLP((8,), max_iter=1, **QUIET).fit(x, y)
+    model.partial_fit(x, y)
+    del x, y
+    gc.collect()
+    assert not any(place() is not None for place in places)
+    assert model.n_iter_ == 2
+
+
+def test_gradients_that_move_from_call_to_call_go_the_plain_way(team_of):
+    def run(kernels):
+        def step(state, g):
+            p, v = state
+            new = kernels.update(RULE, (p,), (g,), ((v,),), (np.asarray(0.1, "f4"),), xp=XP)
+            return (*new.params, *new.slots[0])
+
+        planned, state = Planned(step), tuple(np.zeros((200, 200), "f4") for _ in range(2))
+        with team_of(1):
+            for value in (1.0, 2.0, 3.0):
+                state = planned(state, np.full((200, 200), value, "f4"))
+        return state[0]
+
+    np.testing.assert_array_equal(run(KERNELS), run(Kernels()))
+
+
+def test_an_argument_may_lie_in_another_way_from_call_to_call(team_of):
+    """Machine code goes by the layout of the first call."""
+
+    def step(state, x):
+        taken = KERNELS.gather(x, None, Scaling(*(np.ones(20, "f4"),) * 2), dtype=F32, xp=XP)
+        return (state[0] + XP.sum(taken),)
+
+    planned, x = Planned(step), np.arange(40_000, dtype="f4").reshape(2000, 20) % 7
+    packed = np.zeros(2000, dtype=[("flag", "u1"), ("x", "f4", (20,))])
+    packed["x"] = x
+    shifted = np.zeros(x.nbytes + 1, "u1")[1:].view("f4").reshape(x.shape)
+    shifted[...] = x
+    state, total = (np.zeros((), "f4"),), 0.0
+    with team_of(1):
+        for each in (x, x[::-1], np.asfortranarray(x), packed["x"], shifted, x):
+            state = planned(state, each)
+            total += float(np.sum(x) - x.size)
+    assert float(state[0]) == total
+    assert planned._is_planned

@@ -25,6 +25,9 @@ from mlp_xp.tree import leaves, rebuild
 
 __all__ = ["Planned", "PlannedLoop"]
 
+# Programs that a plan keeps: the latest, for each holds memory of its own.
+_MOST_PROGRAMS = 8
+
 
 class _Plan:
     """What is planned: programs, one for each shape of the arguments, and the memory they share.
@@ -51,7 +54,7 @@ class _Plan:
             program = Program(self._pool, list(leaves(self._state)))
             if not self._write(program, arguments, flat):
                 return self._do_unplanned(start, stop, self._state, arguments)
-            self._programs.append(program)
+            self._programs = [*self._programs[1 - _MOST_PROGRAMS :], program]
         program.run(runner(), start, stop)
         return self._state
 

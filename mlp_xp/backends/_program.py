@@ -61,8 +61,9 @@ class Program:
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[np.ndarray, int, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
-        self.arguments: list[Any] = []
-        self._places: list[Any] = []
+        self._forms: list[tuple[Any, ...]] = []
+        self._fixed: list[Any] = []
+        self._places: list[np.ndarray | None] = []
         self._n_steps: float = math.inf  # That there is something given for.
         self._code: Callable[[Callable[..., None], int, int], None]
 
@@ -70,11 +71,12 @@ class Program:
 
     def take(self, arguments: Sequence[Any]) -> list[Any]:
         """Give arguments, for the first time, to compute with."""
-        self.arguments = list(arguments)
+        self._forms = list(map(_form, arguments))
         traced: list[Any] = []
         for i, argument in enumerate(arguments):
             if not isinstance(argument, np.ndarray):
                 self._places.append(None)
+                self._fixed.append(argument)  # Kept alive, so that its id stays its own.
                 traced.append(argument)
             elif argument.nbytes <= _SMALL:
                 place = np.array(argument, order="C")
@@ -98,36 +100,16 @@ class Program:
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
         """Take over new arguments, unless their number, shapes or dtypes differ."""
-        if len(arguments) != len(self.arguments):
+        if list(map(_form, arguments)) != self._forms:
             return False
-        moves = False
-        for argument, old, place in zip(arguments, self.arguments, self._places, strict=True):
-            # What is small is copied even so: its owner may have written to it.
-            if argument is old and place is None:
-                continue
-            if (
-                type(argument) is not np.ndarray
-                or type(old) is not np.ndarray
-                or argument.shape != old.shape
-                or argument.dtype != old.dtype
-            ):
-                return False
+        for argument, place in zip(arguments, self._places, strict=True):
             if place is not None:
                 place[...] = argument
-            elif argument.strides == old.strides:
-                moves = True
-            else:
-                return False
-        if moves:
-            self.arguments = list(arguments)
-            self._follow()
-        return True
-
-    def _follow(self) -> None:
         for name, find in self._moving:
-            self._names[name] = find(self.arguments)
+            self._names[name] = find(arguments)
         for words, i, find in self._patches:
-            words[i] = find(self.arguments).ctypes.data
+            words[i] = find(arguments).ctypes.data
+        return True
 
     # --- noting down ---------------------------------------------------------------------------
 
@@ -160,7 +142,8 @@ class Program:
             for row, column, array in arrays:
                 if isinstance(array, Traced) and array.find is not None:
                     self._patches.append((words[row], column, array.find))
-                self._name(array)  # Kept alive.
+                else:
+                    self._name(array)  # Kept alive.
             self._lines.append(f"do({self._name(words)})")
             self._table = words
             self._jobs = []
@@ -273,8 +256,10 @@ class Program:
             and isinstance(value, np.ndarray)
             and np.may_share_memory(value, first.value)
         ):
+            # Values only: an argument is not kept alive by how its view is found.
+            others = [value_of(arg) for arg in args[1:]]
             kept = {key: value_of(option) for key, option in options.items()}
-            return first._view(lambda array: function(array, *map(value_of, args[1:]), **kept))
+            return first._view(lambda array: function(array, *others, **kept))
         return self._any(function, args, options, value)
 
     def _take(self, source: Traced, rows: Traced | int, target: Traced) -> None:
@@ -319,7 +304,11 @@ class Program:
                 f"Steps {start} to {stop - 1} are asked for, and something is given for "
                 f"{self._n_steps}: start at 0 and stop at {self._n_steps}."
             )
-        self._code(do, start, stop)
+        try:
+            self._code(do, start, stop)
+        finally:
+            for name, _ in self._moving:
+                self._names[name] = None  # The caller's memory is not kept alive.
 
     def _body(self) -> Iterator[str]:
         """Give the code of all steps."""
@@ -329,13 +318,24 @@ class Program:
                 row[:] = address(given), given.strides[0], place.nbytes // 4, address(place)
                 if given.find is not None:
                     self._patches.append((row, 0, given.find))
-                self._name((given, place))  # Kept alive.
+                else:
+                    self._name(given)  # Kept alive.
+                self._name(place)
             yield f" do({self._name(self._table)}, {self._name(picks)}, start, stop)"
             return
         yield " for i in range(start, stop):"
         for given, place in self._picks:
             yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i])"
         yield from (f"  {line}" for line in self._lines)
+
+
+def _form(argument: Any) -> tuple[Any, ...]:
+    """Give what a program is for: how an array lies, or which object it is."""
+    if not isinstance(argument, np.ndarray):
+        return (id(argument),)
+    form = type(argument), argument.shape, argument.dtype
+    is_copied = argument.nbytes <= _SMALL
+    return form if is_copied else (*form, argument.strides, argument.flags.aligned)
 
 
 def _are_numbers(*operands: Any) -> bool:

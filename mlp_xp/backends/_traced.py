@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["STEP", "Finder", "Traced", "UntraceableError", "value_of"]
 
 # Gives a view of an argument anew, from the arguments of a call.
-Finder = Callable[[list[Any]], np.ndarray]
+Finder = Callable[[Sequence[Any]], np.ndarray]
 
 
 # Which of many steps it is, while they are planned: ``array[STEP, ...]`` is what one is given.
