@@ -197,6 +197,20 @@ _lock = threading.Lock()
 _limits: list[Any] = []
 
 
+def _after_fork() -> None:
+    """Work alone in a forked process, which has none of our threads.
+
+    `_limits` stay: who forked is still at work beside us, and a BLAS is better left alone here.
+    """
+    global _lock
+    _mine.team = None
+    _lock = threading.Lock()  # Another thread, which is not here, may have held it.
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def runner() -> Callable[..., None]:
     """Give what does the jobs of a table: the team of this thread, or the caller alone."""
     if _mine.team is not None:
