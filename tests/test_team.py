@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
+import numpy as np
 import pytest
+
+from mlp_xp.backends import _jobs
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -76,3 +80,51 @@ def test_a_forked_process_trains_and_predicts(how):
         [sys.executable, "-c", CHILD + FORKS[how]], capture_output=True, text=True, timeout=100
     )
     assert set(done.stdout.split()) == {"0"}, done.stdout + done.stderr
+
+
+# --- beginning and end ----------------------------------------------------------------------------
+
+pytest.importorskip("numba")
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("mlp_xp-")]
+
+
+def test_threads_go_when_told_to_and_do_no_job_for_it():
+    sums = np.zeros((3, 4))
+    x = np.ones((3, 4))
+    words, _ = _jobs.table([_jobs.Job(_jobs.ACTIVATE, True, (1, 12, x, 0, sums, _jobs.RELU))])
+    for n_jobs in (0, 1, 5) * 100:
+        with _jobs.team(3):
+            for _ in range(n_jobs):
+                _jobs.runner()(words)
+            assert len(threads()) == 2
+            sums[...] = 0.0
+        assert not threads()
+        assert not sums.any()
+
+
+def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
+    start = threading.Thread.start
+
+    def scarce(self):
+        if self.name == "mlp_xp-2":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with pytest.raises(RuntimeError, match="can't start new thread"), _jobs.team(4):
+        raise AssertionError("There is no such team.")
+    assert not threads()
+    assert not _jobs.is_at_work()
+
+
+def test_each_thread_has_sums_of_its_own():
+    """Jobs are done without the interpreter's lock."""
+    found = []
+    other = threading.Thread(target=lambda: found.append(_jobs.runner()))
+    other.start()
+    other.join()
+    assert _jobs.runner() is _jobs.runner()
+    assert found[0] is not _jobs.runner()

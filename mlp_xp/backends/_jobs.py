@@ -157,7 +157,7 @@ class _Team:
             words: np.ndarray, picks: np.ndarray = no_picks, start: int = 0, stop: int = 1
         ) -> None:
             """Do the jobs of a table, once for each step."""
-            done = native.work(*ours, words, picks, start, stop, 0, 0)
+            done = native.work(*ours, words, picks, start, stop, 0)
             if done < len(words):
                 size, n, place = (int(words[done, i]) for i in (3, 4, 7))
                 raise outside(np.asarray((ctypes.c_int32 * n).from_address(place)), size)
@@ -166,30 +166,28 @@ class _Team:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Have the other threads wait for jobs."""
+        """Have the other threads wait for jobs, once."""
         native = _native()
-        ticket = int(self._mail[native.TICKET])
-        threads = [
-            threading.Thread(
-                target=self._serve, args=(part, ticket), name=f"mlp_xp-{part}", daemon=True
-            )
-            for part in range(1, self.parts)
-        ]
-        for thread in threads:
-            thread.start()
+        threads: list[threading.Thread] = []
         try:
+            for part in range(1, self.parts):
+                thread = threading.Thread(
+                    target=self._serve, args=(part,), name=f"mlp_xp-{part}", daemon=True
+                )
+                thread.start()
+                threads.append(thread)
             yield
         finally:
-            self._mail[native.QUIT] = 1
-            self._mail[native.TICKET] += 1
+            self._mail[native.TICKET] = native.QUIT
             for thread in threads:
                 thread.join()
 
 
 class _Mine(threading.local):
-    """The team of this thread."""
+    """The team of this thread, and what it does jobs with where it has none."""
 
     team: _Team | None = None
+    solo: _Team | None = None
 
 
 _mine = _Mine()
@@ -215,17 +213,16 @@ def runner() -> Callable[..., None]:
     """Give what does the jobs of a table: the team of this thread, or the caller alone."""
     if _mine.team is not None:
         return _mine.team.run
-    return _solo().run if can_work() else _nobody
+    if not can_work():
+        return _nobody
+    if _mine.solo is None:
+        _mine.solo = _Team(1)
+    return _mine.solo.run
 
 
 def _nobody(*_: Any) -> None:
     """Stand in where nothing compiles jobs, and so none are written down."""
     raise RuntimeError("A job was written down, and numba, which compiles jobs, does not load.")
-
-
-@functools.cache
-def _solo() -> _Team:
-    return _Team(1)
 
 
 def is_at_work() -> bool:

@@ -42,8 +42,9 @@ from mlp_xp.backends._native._words import jit, load, pointer, rest, share, stor
 __all__ = ["MAIL", "PARTS", "QUIT", "TICKET", "routines", "work"]
 
 # The mailbox of a team, in words: a line of the cache (8 words) for what one side writes.
-TICKET, JOB, QUIT, PARTS, DONE = 0, 8, 9, 10, 16
+TICKET, JOB, PARTS, DONE = 0, 8, 9, 16
 MAIL = 16  # words before those of each thread, which are 8
+QUIT = -1  # The ticket of no job: those have 1, 2, ...
 
 
 @jit
@@ -142,12 +143,12 @@ def _put_together(w, parts, totals):  # type: ignore[no-untyped-def]
 
 
 @jit
-def work(mail, totals, routines, table, picks, start, stop, part, ticket):  # type: ignore[no-untyped-def]
+def work(mail, totals, routines, table, picks, start, stop, part):  # type: ignore[no-untyped-def]
     """Do the jobs of a table for each of some steps, or serve whoever does.
 
     The caller is part 0: it does the jobs one after the other, and has the other parts, if there
     are any, do theirs of each job that is worth it. They wait for the next ticket, do their part,
-    and go on until told to quit.
+    and go on until the ticket is `QUIT`: one word says all, so that nothing can be seen half.
 
     Parameters
     ----------
@@ -162,8 +163,6 @@ def work(mail, totals, routines, table, picks, start, stop, part, ticket):  # ty
     start, stop : int
         The steps.
     part : int
-    ticket : int
-        The last one that is done with, for those who serve.
 
     Returns
     -------
@@ -171,15 +170,15 @@ def work(mail, totals, routines, table, picks, start, stop, part, ticket):  # ty
         How many jobs of the table were done in the last step: all, unless the next one takes rows
         that are not there.
     """
-    address, parts = mail.ctypes.data, mail[PARTS]
+    address, parts, ticket = mail.ctypes.data, mail[PARTS], 0
     if part > 0:
         while True:
             turn = 0
             while load(address + 8 * TICKET) == ticket:
                 rest(turn)
                 turn += 1
-            ticket += 1
-            if mail[QUIT] != 0:
+            ticket = load(address + 8 * TICKET)
+            if ticket == QUIT:
                 return 0
             job = carray(pointer(load(address + 8 * JOB)), WORDS, np.int64)
             _do(job, part, parts, totals, routines)
