@@ -95,7 +95,7 @@ def test_threads_go_when_told_to_and_do_no_job_for_it():
     sums = np.zeros((3, 4))
     x = np.ones((3, 4))
     words, _ = _jobs.table([_jobs.Job(_jobs.ACTIVATE, True, (1, 12, x, 0, sums, _jobs.RELU))])
-    for n_jobs in (0, 1, 5) * 100:
+    for n_jobs in (0, 1, 5) * 10:
         with _jobs.team(3):
             for _ in range(n_jobs):
                 _jobs.runner()(words)
@@ -128,3 +128,18 @@ def test_each_thread_has_sums_of_its_own():
     other.join()
     assert _jobs.runner() is _jobs.runner()
     assert found[0] is not _jobs.runner()
+
+
+# --- how many -------------------------------------------------------------------------------------
+
+
+def test_a_team_takes_no_more_than_it_may(monkeypatch):
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert _jobs.usable_threads() == 1
+    # Joblib knows affinity and containers.
+    monkeypatch.setattr("joblib.cpu_count", lambda: 5)
+    assert _jobs.usable_threads() == 5
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert _jobs.usable_threads() == 2

@@ -263,8 +263,13 @@ def team(parts: int) -> Iterator[None]:
 
 
 def usable_threads() -> int:
-    """Give the threads that a BLAS would take, by its variables, else all usable processors."""
+    """Give the threads that a BLAS would take, by its variables, else all usable processors.
+
+    Those are what affinity, a container's share and ``LOKY_MAX_CPU_COUNT`` leave.
+    """
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdigit():
             return max(int(os.environ[name]), 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from joblib import cpu_count
+
+    return int(cpu_count())
