@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -71,8 +72,17 @@ def can_work() -> bool:
     if os.name != "posix":
         return False
     try:
-        _native()
+        _Team(1).run(table([])[0])  # Compiles all.
     except ImportError:
+        return False
+    except Exception as error:  # We use what a version of numba may have in another way.
+        warnings.warn(
+            "What makes training on NumPy fast cannot be compiled by this version of numba "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}), so it is slower here. "
+            "Try another one: pip install --upgrade numba.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return False
     return True
 

@@ -13,7 +13,7 @@ This module needs numba, and is loaded by the first training.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
+from numba import carray, config
 
 from mlp_xp.backends._jobs import (
     ACTIVATE,
@@ -38,6 +38,9 @@ from mlp_xp.backends._native._loops import (
 )
 from mlp_xp.backends._native._products import gemm, routines
 from mlp_xp.backends._native._words import jit, load, pointer, rest, share, store
+
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set, so nothing compiles jobs.")
 
 __all__ = ["MAIL", "PARTS", "QUIT", "TICKET", "routines", "work"]
 

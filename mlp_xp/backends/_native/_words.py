@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import platform
 from functools import cache
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 __all__ = ["jit", "load", "nearest", "pointer", "power_of_two", "rest", "share", "store"]
@@ -24,20 +27,36 @@ def jit(function: Any) -> Any:
     Without "reassoc" a sum would not be vectorised. NaN and infinity keep their meaning. "numpy"
     divides as NumPy does: a check for zero would stop the vectorisation too.
     """
-    try:
-        compiled = njit(**_OPTIONS, cache=True)(function)
-    except RuntimeError:  # No folder can be written to.
-        return njit(**_OPTIONS)(function)
-    # Numba looks at the file of a function only, and what a function calls is compiled into it.
-    compiled._cache._cache_file._source_stamp = _stamp()
+    compiled = njit(**_OPTIONS)(function)
+    with contextlib.suppress(RuntimeError):  # No folder can be written to.
+        compiled._cache = _Cache(function)
     return compiled
 
 
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache, for code of many files, and for folders that it may not read or write."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        # Numba looks at the file of a function only, and what that calls is compiled into it.
+        self._cache_file._source_stamp = _stamp()
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with contextlib.suppress(Exception):  # Another user's, or not written to the end.
+            return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):  # The same, or a disk that is full.
+            super().save_overload(sig, data)
+
+
 @cache
-def _stamp() -> tuple[tuple[float, int], ...]:
-    """Tell when each of our files was written, and its size."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return tuple((file.stat().st_mtime, file.stat().st_size) for file in files)
+def _stamp() -> str:
+    """Give what changes with any of the files that machine code is made of."""
+    here = Path(__file__).parent
+    files = *sorted(here.glob("*.py")), here.parent / "_jobs.py"
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @intrinsic
