@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import array_api_compat
@@ -171,7 +171,7 @@ class Data(Protocol):
 
     y: Any
 
-    def epoch(self, plan: Plan) -> Iterator[Batch]:
+    def epoch(self, plan: Plan) -> Generator[Batch]:
         """Give the batches of a plan, on the device."""
         ...
 
@@ -200,7 +200,7 @@ class Resident:
         self.x = np.ascontiguousarray(here) if isinstance(here, np.ndarray) else here
         self.y = backend.put(y)
 
-    def epoch(self, plan: Plan) -> Iterator[Batch]:
+    def epoch(self, plan: Plan) -> Generator[Batch]:
         """Give the batches of a plan: positions in the data."""
         rows = _split(self._backend, plan.rows, plan)
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
@@ -251,7 +251,7 @@ class Streamed:
         self.x = x
         self.y = y
 
-    def epoch(self, plan: Plan) -> Iterator[Batch]:
+    def epoch(self, plan: Plan) -> Generator[Batch]:
         """Give the batches of a plan: the rows themselves."""
         batches = self._backend.feed(self._gather(plan))
         for (x, y), *others in zip(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -333,11 +334,11 @@ class Trainer:
             else:
                 doing = self._each(data.epoch(plan), keys, groups)
             rates: list[float] = []
-            for done in doing:
-                rates += done
-                if after_step is not None and after_step(len(rates), n_steps):
-                    break
-            doing.close()  # A streamed epoch that ended early lets go of what was on its way.
+            with contextlib.closing(doing):
+                for done in doing:
+                    rates += done
+                    if after_step is not None and after_step(len(rates), n_steps):
+                        break
             sums = [float(backend.get(total)) for total in leaves(self.state[4:])]
         n_samples = sum(plan.counts[: len(rates)])
         share = n_samples / sum(plan.counts)
@@ -355,18 +356,20 @@ class Trainer:
 
     def _each(
         self,
-        batches: Iterator[Batch],
+        batches: Generator[Batch],
         keys: Array | None,
         groups: Iterator[tuple[list[float], Array]],
     ) -> Generator[list[float]]:
         """Do the steps one by one, and tell their rates."""
         unstack = self.backend.xp.unstack
         each_keys = itertools.repeat(None) if keys is None else iter(unstack(keys))
-        for rates, table in groups:
-            for rate, coefs in zip(rates, unstack(table), strict=True):
-                given = next(batches), self.scaling, coefs, next(each_keys)
-                self.state = self._step(self.state, *given)
-                yield [rate]
+        # Streamed ones let go of their thread, also when a step fails and its error is looked at.
+        with contextlib.closing(batches):
+            for rates, table in groups:
+                for rate, coefs in zip(rates, unstack(table), strict=True):
+                    given = next(batches), self.scaling, coefs, next(each_keys)
+                    self.state = self._step(self.state, *given)
+                    yield [rate]
 
     def _many(
         self,

@@ -293,6 +293,24 @@ def test_no_call_does_more_than_some_steps(monkeypatch):
     assert heard == [2, 4, 5, 6]
 
 
+@pytest.mark.parametrize("where", ["a step", "what looks at it"])
+def test_an_epoch_that_fails_lets_go_of_its_feed(where, backend):
+    """Also while somebody looks at the error, which holds on to all that was at work."""
+    x, y = problem()
+    trainer, data = make_trainer(backend), Streamed(backend, x, y, "float64")
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    if where == "a step":
+        trainer._step = fail
+    with pytest.raises(ZeroDivisionError) as error:
+        trainer.run_epoch(data, plan_epoch(N, BATCH), n_epochs=1, after_step=fail)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("mlp_xp-feed")]
+    assert error.traceback
+
+
 @pytest.mark.parametrize("offset", range(2))
 def test_jax_gets_what_numpy_has(offset):
     """Large arrays go to it by a way of their own."""
