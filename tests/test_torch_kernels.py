@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import numpy as np
 import pytest
@@ -49,6 +50,22 @@ def test_memory_that_somebody_uses_is_left_alone(hold):
     second = _torch_buffers.empty(owner, "a", (300, 300), torch.float32).fill_(2.0)
     assert bool((held == 1.0).all())
     assert bool((second == 2.0).all())
+
+
+@pytest.mark.parametrize("more", [-1, 0, 5])
+def test_who_holds_memory_is_counted_as_this_python_counts(more, monkeypatch):
+    real = sys.getrefcount
+    monkeypatch.setattr(sys, "getrefcount", lambda array: real(array) - 1 + more)
+    monkeypatch.setattr(_torch_buffers, "_UNUSED", _torch_buffers._count_of_unused())
+    test_memory_that_nobody_uses_is_used_again()
+    test_memory_that_somebody_uses_is_left_alone(lambda tensor: tensor[1:])
+
+
+def test_memory_is_not_used_again_where_no_count_tells_who_holds_it(monkeypatch):
+    monkeypatch.setattr(sys, "getrefcount", lambda _: 2)
+    assert _torch_buffers._count_of_unused() == 0
+    monkeypatch.setattr(_torch_buffers, "_UNUSED", _torch_buffers._count_of_unused())
+    test_memory_that_somebody_uses_is_left_alone(lambda tensor: tensor[1:])
 
 
 def test_memory_goes_with_its_owner():

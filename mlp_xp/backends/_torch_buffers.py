@@ -20,12 +20,35 @@ __all__ = ["cast", "empty"]
 _MIN_BYTES = 1 << 17
 # Vectors of the processor read whole cache lines.
 _ALIGNMENT = 64
-# Who holds a buffer that no tensor uses: the tuple it is kept in, a name here, a call's argument.
-_UNUSED = 3
+
+_Kept = dict[str, tuple[np.ndarray, int]]
 
 # By the identity of the tensor that they are for, and by what they are for. Nothing is ever read
 # from a buffer that was not written since it was handed out.
-_kept: dict[int, dict[str, tuple[np.ndarray, int]]] = {}
+_kept: dict[int, _Kept] = {}
+
+
+def _take(kept: _Kept, role: str) -> tuple[np.ndarray | None, int, int]:
+    """Take a buffer out, where there is one: with where it starts, and how many hold it."""
+    raw, start = kept.pop(role, (None, 0))
+    return raw, start, sys.getrefcount(raw)
+
+
+def _count_of_unused() -> int:
+    """Measure how many hold a buffer that no tensor uses, which differs from Python to Python.
+
+    Where a tensor makes no difference of one, nothing is told by it: none is unused then.
+    """
+    raw = np.empty(1)
+    kept = {"held": (raw, 0), "unused": (np.empty(1), 0)}
+    tensor = torch.from_numpy(raw[:1])
+    del raw
+    held, unused = _take(kept, "held")[2], _take(kept, "unused")[2]
+    del tensor
+    return unused if held == unused + 1 else 0
+
+
+_UNUSED = _count_of_unused()
 
 
 def empty(
@@ -55,8 +78,8 @@ def empty(
         kept = _kept[number] = {}
         weakref.finalize(owner, _kept.pop, number, None).atexit = False
     # Taken out while it is looked at: another thread then finds nothing, and allocates.
-    raw, start = kept.pop(role, (None, 0))
-    if raw is None or raw.nbytes - start < n_bytes or sys.getrefcount(raw) > _UNUSED - 1:
+    raw, start, holders = _take(kept, role)
+    if raw is None or raw.nbytes - start < n_bytes or holders > _UNUSED:
         raw = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)
         start = -raw.ctypes.data % _ALIGNMENT
     # The tensor's memory holds on to the array until its last view is gone.
