@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class Program:
         self._patches: list[tuple[np.ndarray, int, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
         self._forms: list[tuple[Any, ...]] = []
-        self._fixed: list[Any] = []
+        self._last: list[Callable[[], Any]] = []
         self._places: list[np.ndarray | None] = []
         self._n_steps: float = math.inf  # That there is something given for.
         self._code: Callable[[Callable[..., None], int, int], None]
@@ -72,11 +73,11 @@ class Program:
     def take(self, arguments: Sequence[Any]) -> list[Any]:
         """Give arguments, for the first time, to compute with."""
         self._forms = list(map(_form, arguments))
+        self._last = list(map(_reference, arguments))
         traced: list[Any] = []
         for i, argument in enumerate(arguments):
             if not isinstance(argument, np.ndarray):
                 self._places.append(None)
-                self._fixed.append(argument)  # Kept alive, so that its id stays its own.
                 traced.append(argument)
             elif argument.nbytes <= _SMALL:
                 place = np.array(argument, order="C")
@@ -100,15 +101,26 @@ class Program:
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
         """Take over new arguments, unless their number, shapes or dtypes differ."""
-        if list(map(_form, arguments)) != self._forms:
+        if len(arguments) != len(self._forms):
             return False
-        for argument, place in zip(arguments, self._places, strict=True):
-            if place is not None:
+        moves = False
+        given = zip(arguments, self._last, self._forms, self._places, strict=True)
+        for argument, last, form, place in given:
+            # What is small is copied even so: its owner may have written to it.
+            if place is None and last() is argument:
+                continue
+            if _form(argument) != form:
+                return False
+            if place is None:
+                moves = True
+            else:
                 place[...] = argument
         for name, find in self._moving:
             self._names[name] = find(arguments)
-        for words, i, find in self._patches:
-            words[i] = find(arguments).ctypes.data
+        if moves:
+            self._last = list(map(_reference, arguments))
+            for words, i, find in self._patches:
+                words[i] = find(arguments).ctypes.data
         return True
 
     # --- noting down ---------------------------------------------------------------------------
@@ -338,6 +350,11 @@ def _form(argument: Any) -> tuple[Any, ...]:
     return form if is_copied else (*form, argument.strides, argument.flags.aligned)
 
 
+def _reference(argument: Any) -> Callable[[], Any]:
+    """Give what gives an argument again, an array only as long as others keep it."""
+    return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument
+
+
 def _are_numbers(*operands: Any) -> bool:
     """Tell whether there are jobs, and these are single numbers for them."""
     dtype = getattr(operands[-1], "dtype", None)
@@ -367,8 +384,10 @@ def _can_be_taken(source: Any, rows: Traced) -> bool:
         is_at_work()
         and isinstance(source, Traced)
         and source.flags.c_contiguous
+        and source.flags.aligned
         and source.value[:1].nbytes % 4 == 0
         and rows.dtype == np.int32
         and rows.ndim == 1
         and rows.flags.c_contiguous
+        and rows.flags.aligned
     )

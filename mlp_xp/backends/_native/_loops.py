@@ -127,9 +127,10 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  #
         # Where nothing weighs anything, nothing is to be learned.
         share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
         label = labels[i]
-        entropy = smoothing * np.log(sum_) - spread * sum_of_rows
+        log = np.log(sum_)
+        entropy = smoothing * log - spread * sum_of_rows
         if 0 <= label < k:
-            entropy += (number(1) - smoothing) * (np.log(sum_) - (row[label] - largest))
+            entropy += (number(1) - smoothing) * (log - (row[label] - largest))
         loss += share * entropy
         for j in range(k):
             target = spread + (number(1) - smoothing if j == label else number(0))
