@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -126,9 +127,9 @@ class _Objective:
         backend, trainer = self._backend, self._trainer
         host = self.unravel(vector)
         total, slope = 0.0, np.zeros_like(vector)
-        with backend.scope():
+        # A streamed epoch that fails lets go of its thread.
+        with backend.scope(), contextlib.closing(self._data.epoch(self._plan)) as batches:
             params = rebuild(host, [backend.put(leaf) for leaf in leaves(host)])
-            batches = self._data.epoch(self._plan)
             for batch, weight in zip(batches, self._plan.totals, strict=True):
                 value, grads = self._gradient(params, batch, trainer.scaling)
                 share = weight / self._total

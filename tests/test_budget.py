@@ -249,6 +249,7 @@ def test_a_real_fit_ends_in_its_time_on_every_backend(backend, placement):
         batch_size=32,
         backend=backend.name,
         placement=placement,
+        max_time=60.0,  # Against the clock, steps are compiled one by one.
     )
     data = X.astype(np.float32), y
     held = {"X_val": data[0][:20], "y_val": y[:20]}
