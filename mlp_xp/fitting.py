@@ -241,7 +241,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
             )
         except ValueError as error:
             raise ValueError(
-                f"{error} early_stopping=True holds out validation_fraction="
+                f"{str(error).rstrip('.')}. early_stopping=True holds out validation_fraction="
                 f"{self.validation_fraction} of {len(rows)} samples: change it, or give X_val and "
                 "y_val."
             ) from error

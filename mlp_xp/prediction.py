@@ -145,7 +145,7 @@ class Prediction(Fitting):
         >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
         ['loss', 'accuracy', 'neg_log_loss']
         """
-        named = _named(metrics or ())
+        named = _named(() if metrics is None else metrics)
         here = get_backend("numpy")
         logits: Any = self._outputs(X, "evaluate", raw=True, to=here)
         n_samples = logits.shape[0]

@@ -127,8 +127,9 @@ class Settings(BaseEstimator):  # type: ignore[misc]
 
         They are this class's own arguments: a subclass may take others.
         """
-        for name in given.keys() - {"self"}:
-            setattr(self, name, given[name])
+        for name, value in given.items():
+            if name != "self":
+                setattr(self, name, value)
 
     def _backend_for(self, X: Any) -> Backend:
         if self.backend is None and self.device is not None and namespace_backend(X) is None:

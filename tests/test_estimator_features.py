@@ -239,7 +239,8 @@ def test_a_users_own_loss_is_checked_with_weights_where_there_are_some(backend):
         ),
         (SquaredError(), {}, r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError"),
         (Poisson(), {}, "'exp', and those of output_activation='auto' for binary targets"),
-        (Through(SquaredError(), "tanh"), {}, "'tanh'"),
+        (Through(SquaredError(), "tanh"), {}, "'tanh'.* with output_activation='logistic'"),
+        (Custom(squared), {}, r"give the function itself, or Custom\(\.\.\., 'logistic'\)"),
     ],
     ids=str,
 )
@@ -261,6 +262,7 @@ def test_losses_of_classes_want_the_outputs_that_the_targets_have():
         (SoftmaxCrossEntropy(), "softmax", (y > 0).astype(int)),
         (BinaryCrossEntropy(), "logistic", y),
         (Through(SquaredError(), "logistic"), "auto", (y > 0).astype(int)),
+        (Through(SquaredError(), "logistic"), "logistic", y),
         (BinaryCrossEntropy(), "auto", labels),
     ):
         model = MLPClassifier(**settings, loss=loss, output_activation=output).fit(X, targets)
@@ -276,6 +278,8 @@ def test_a_regressor_with_a_loss_of_classes_estimates_probabilities_and_nothing_
     np.testing.assert_allclose(model.predict(X).sum(axis=1), 1.0)
     share = MLPRegressor(**settings, loss=BinaryCrossEntropy()).fit(X, columns[:, 0])
     assert share.out_activation_ == "logistic"
+    named = MLPRegressor(**settings, loss=BinaryCrossEntropy(), output_activation="logistic")
+    np.testing.assert_array_equal(named.fit(X, columns[:, 0]).predict(X), share.predict(X))
     for loss, targets, message in (
         (SoftmaxCrossEntropy(), y, "y must have several columns .* rows sum to 1; it is of shape"),
         (SoftmaxFocal(), 2 * columns, "rows sum to 1"),
@@ -442,6 +446,7 @@ def test_metrics_of_one_name_are_refused():
     ):
         with pytest.raises(ValueError, match=rf"metrics has \['{name}'\] more than once.* a dict"):
             model.evaluate(X, y, metrics=metrics)
+    assert set(model.evaluate(X, y, metrics=np.asarray(["accuracy"]))) == {"loss", "accuracy"}
     found = model.evaluate(X, y, metrics={"first": first, "second": second})
     assert (found["first"], found["second"]) == (1.0, 2.0)
 

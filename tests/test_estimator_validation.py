@@ -137,7 +137,8 @@ def test_the_held_out_share_is_stratified_and_the_same_each_time():
 )
 def test_samples_that_cannot_be_held_out_are_told_with_a_cure(y, fraction, message):
     X, _ = problem(50)
-    cure = rf"{message}.*validation_fraction={fraction} of 50 samples: .* give X_val and y_val"
+    told = rf"{message}.*(?<!\.)\. early_stopping=True holds out validation_fraction={fraction} of"
+    cure = f"{told} 50 samples: .* give X_val and y_val"
     with pytest.raises(ValueError, match=cure):
         MLPClassifier(**SETTINGS, early_stopping=True, validation_fraction=fraction).fit(X, y)
 

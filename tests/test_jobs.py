@@ -52,9 +52,10 @@ def test_rows_that_are_not_there_are_an_error(rows, parts, team_of, rng):
 
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("kernel", [False, True])
-def test_rows_that_are_not_there_are_an_error_of_a_plan(kernel, parts, team_of, rng):
-    x, good = normal(rng, 4, 3), np.asarray([-4, 3], np.int32)
-    taken = np.empty((2, 3), "f4")
+@pytest.mark.parametrize("width", [3, 3000])
+def test_rows_that_are_not_there_are_an_error_of_a_plan(width, kernel, parts, team_of, rng):
+    x, good = normal(rng, 4, width), np.asarray([-4, 3], np.int32)
+    taken = np.empty((2, width), "f4")
 
     def step(state, x, rows):
         if kernel:

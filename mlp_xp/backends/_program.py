@@ -33,6 +33,8 @@ __all__ = ["Program"]
 
 # Arguments up to this many bytes are copied to a place of their own; larger ones are looked up.
 _SMALL = 1 << 16
+# NumPy's own check of positions writes a result twice; up to so many bytes ours takes longer.
+_SHORT_DETOUR = 1 << 14
 # Bytes of results that jobs not yet in a table may keep from being used again.
 _KEPT = 1 << 25
 
@@ -373,7 +375,13 @@ def _are_numbers(*operands: Any) -> bool:
 def _take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
     """Do what `numpy.take` does, which makes a detour for positions that it checks itself."""
     size = x.size if axis is None else x.shape[axis]
-    if rows.size and not -size <= rows.min() <= rows.max() < size:
+    if out.nbytes <= _SHORT_DETOUR:
+        try:
+            np.take(x, rows, axis, out)
+        except IndexError:
+            raise outside(rows, size) from None
+        return
+    if not -size <= rows.min() <= rows.max() < size:
         raise outside(rows, size)
     np.take(x, rows, axis, out, "wrap")
 

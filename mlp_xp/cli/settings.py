@@ -210,7 +210,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--checkpoint",
-        "keep the network of every Nth epoch, and with --validation the best (none)",
+        "keep the network of every Nth epoch, and the best where images are held out (none)",
         type=count,
         metavar="N",
     )

@@ -19,6 +19,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.losses import (
     CLASSIFICATION_LOSSES,
     BinaryCrossEntropy,
+    Custom,
     Loss,
     SoftmaxCrossEntropy,
 )
@@ -477,9 +478,14 @@ rule of `mlp_xp.optimizers`, default="adam"
         loss = self._make_loss(named, self.out_activation_)
         output = getattr(loss, "output", self.out_activation_)
         if output != self.out_activation_:
-            cure = f"set output_activation={output!r}"
-            if output not in ("softmax", "logistic") or self._target_type == "multilabel":
-                cure = "use 'log_loss', or e.g. Through(SquaredError(), 'logistic')"
+            cure = (
+                "use 'log_loss', or e.g. Through(SquaredError(), 'logistic') with "
+                "output_activation='logistic'"
+            )
+            if output in ("softmax", "logistic") and self._target_type != "multilabel":
+                cure = f"set output_activation={output!r}"
+            elif isinstance(loss, Custom):
+                cure = f"give the function itself, or Custom(..., {self.out_activation_!r})"
             raise ValueError(
                 f"loss is {loss!r}, whose outputs are {output!r}, and those of "
                 f"output_activation={self.output_activation!r} for {self._target_type} targets are "

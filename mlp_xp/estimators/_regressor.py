@@ -16,7 +16,6 @@ from mlp_xp.losses import (
     REGRESSION_LOSSES,
     BinaryCrossEntropy,
     BinaryFocal,
-    Custom,
     Loss,
     Poisson,
     SoftmaxCrossEntropy,
@@ -339,7 +338,7 @@ default="auto"
             return loss
         self.out_activation_ = output
         loss = self._make_loss(named, output)
-        return loss if isinstance(loss, Custom) else Through(loss, output)
+        return loss if getattr(loss, "output", None) == output else Through(loss, output)
 
     def _metric(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
         return float(r2_score(y, predicted, sample_weight=weights))

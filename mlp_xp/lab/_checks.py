@@ -20,11 +20,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def in_scope(function: F) -> F:
     """Run a function in the scope of its first argument's backend: device, precision, no graph."""
-    parameters = signature(function)
+    name = next(iter(signature(function).parameters))
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        first = next(iter(parameters.bind(*args, **kwargs).arguments.values()))
+        first = args[0] if args else kwargs.get(name)
         with get_backend(first).scope():
             return function(*args, **kwargs)
 
