@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
         with display(model.max_iter, len(data.x_train), end) as shown:
             watching = [Watch(shown, pressed), *settings.callbacks(folder)]
             is_finite = _fit(model, settings, data, watching, end)
-        save_model(model, folder)  # At once: whatever else is to do may fail.
-        # What was trained on is not needed any more, and tests need memory too.
+        # What was trained on is not needed any more, and what follows needs memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
+        save_model(model, folder)  # At once: whatever else is to do may fail.
         history = _rows(model)
         _write_history(folder, history)
         if pressed():
