@@ -77,8 +77,7 @@ def facts(folder: Path, seconds: float) -> dict[str, Any]:
         rows = list(csv.DictReader(file))
     model = load_model(folder)
     counts = [int(row["n_samples"]) for row in rows]
-    most = 200 if model.batch_size == "auto" else model.batch_size
-    steps = sum(math.ceil(count / most) for count in counts)
+    steps = sum(math.ceil(count / model._most_rows()) for count in counts)
     summary = model.summary()
     passed, total = [], 0.0
     for row in rows:

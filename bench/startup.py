@@ -57,21 +57,20 @@ HERE = Path(__file__).parent
 def measure_startup(rounds: int) -> Result:
     """Give the seconds of imports and of first steps, of at most `ROUNDS` turns."""
     imports: Result = {library: {"seconds": []} for library in (*IMPORTS, AFTER)}
-    steps: Result = {contender(library): {"seconds": []} for library in IMPORTS}
+    steps: Result = {library: {"seconds": []} for library in imports}
     for number in range(min(rounds, ROUNDS) + 1):
         say(f"  start-up, round {number} of {min(rounds, ROUNDS)}")
         for library in imports:
             if "cannot_run" in imports[library]:
                 continue
-            seconds = measure_process(library)
-            if isinstance(seconds, dict):
-                imports[library] = seconds
-                steps.update({contender(library): seconds} if library in IMPORTS else {})
+            measured = measure_process(library)
+            if isinstance(measured, dict):
+                imports[library] = steps[library] = measured
             elif number:
-                imports[library]["seconds"].append(seconds[0])
-                if library in IMPORTS:
-                    steps[contender(library)]["seconds"].append(seconds[1])
-    return {"imports": imports, "first_steps": steps}
+                imports[library]["seconds"].append(measured[0])
+                steps[library]["seconds"].append(measured[1])
+    # Behind another import the first step is the same.
+    return {"imports": imports, "first_steps": {contender(name): steps[name] for name in IMPORTS}}
 
 
 def measure_process(library: str) -> list[float] | Result:

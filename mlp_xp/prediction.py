@@ -188,11 +188,10 @@ class Prediction(Fitting):
         """
         check_is_fitted(self)
         last = self.history_[-1].n_samples if self.history_ else 1
-        batch_size = 200 if self.batch_size == "auto" else int(self.batch_size)
         return summarize(
             self._network,
             itemsize=np.dtype(self._dtype).itemsize,
-            batch_size=min(batch_size, last),
+            batch_size=min(self._most_rows(), last),
             n_copies=1 + self._make_solver().n_slots + (self.ema_decay is not None),
         )
 

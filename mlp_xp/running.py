@@ -81,7 +81,7 @@ class Run:
         best = -model.best_validation_score_ if self.goes_by_score else model.best_loss_
         self.plateau = Plateau(model.tol, model.n_iter_no_change, best)
         n_samples = data.y.shape[0]
-        self.batch_size = 200 if model.batch_size == "auto" else model.batch_size
+        self.batch_size = model._most_rows()
         if self.batch_size > n_samples and model.batch_size != "auto":
             warnings.warn(
                 f"Got `batch_size` {self.batch_size} larger than the sample size {n_samples}. It "

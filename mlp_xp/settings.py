@@ -141,6 +141,10 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         backend = self._backend_for(X)
         return backend.with_bf16() if self.precision == BF16 else backend
 
+    def _most_rows(self) -> int:
+        """Give how many samples a batch has at the most."""
+        return 200 if self.batch_size == "auto" else int(self.batch_size)
+
     def _resolve_precision(self, backend: Backend, X: Any) -> str:
         """Give the dtype of the parameters."""
         if self.precision == "float64" and not backend.has_float64:

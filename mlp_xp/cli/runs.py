@@ -16,12 +16,11 @@ import numpy as np
 
 from mlp_xp.datasets import LOADERS
 from mlp_xp.estimators import MLPClassifier
-from mlp_xp.saving import load_model, read_json
+from mlp_xp.saving import SPEC, load_model, read_json
 
 __all__ = ["CHECKPOINTS", "CONFIG", "Images", "new_run", "read_run"]
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
-_MODEL = "model.json"  # What is saved of a model, beside its weights.
 _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
 
 
@@ -69,7 +68,7 @@ def new_run(out: Path | None, data: str) -> Iterator[tuple[Path, Path]]:
 def _newest_model(run: Path) -> Path | None:
     """Give the folder of what was saved last: the model of a run, or a checkpoint of it."""
     # A name that begins with a dot is that of a checkpoint in the making.
-    saved = [*run.glob(_MODEL), *run.glob(f"{CHECKPOINTS}/[!.]*/{_MODEL}")]
+    saved = [*run.glob(SPEC), *run.glob(f"{CHECKPOINTS}/[!.]*/{SPEC}")]
     return max(saved, key=lambda path: path.stat().st_mtime_ns).parent if saved else None
 
 
@@ -105,8 +104,7 @@ def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
     is_checkpoint = folder.absolute().parent.name == CHECKPOINTS
     root = folder.absolute().parent.parent if is_checkpoint else folder
     config = read_json(root / CONFIG, _CURE)
-    newest = _newest_model(root)
-    if newest is not None and not (folder / _MODEL).exists():
+    if not (folder / SPEC).exists() and (newest := _newest_model(root)) is not None:
         raise ValueError(f"{folder} holds no model, and {newest} does: type that in its place")
     model = load_model(folder)
     if not isinstance(model, MLPClassifier):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,6 +16,7 @@ from mlp_xp.saving._json import encode
 from mlp_xp.saving._spec import ESTIMATORS, check_rebuilt, check_version, describe, rebuild
 
 __all__ = [
+    "SPEC",
     "SavingError",
     "check_can_save",
     "encode",
@@ -66,9 +66,9 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     >>> (loaded.predict_proba(X) == model.predict_proba(X)).all()
     np.True_
     """
-    spec = _checked_spec(estimator)
+    kind = _kind(estimator)
     weights = dump_arrays(estimator)
-    text = _to_text({**spec, "weights_sha256": sha256(weights)})
+    text = _checked_text(estimator, kind, sha256(weights))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS) as new_weights, replacing(folder / SPEC) as new_spec:
@@ -98,11 +98,11 @@ def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
     >>> model = MLPClassifier((4,), max_iter=2, learning_rate="cosine").fit([[0.0], [1.0]], [0, 1])
     >>> check_can_save(model)
     """
-    _checked_spec(estimator)
+    _checked_text(estimator, _kind(estimator), "")
 
 
-def _checked_spec(estimator: MLPClassifier | MLPRegressor) -> dict[str, Any]:
-    """Give what the JSON file holds but the digest of the arrays, once all of it has been tried."""
+def _kind(estimator: MLPClassifier | MLPRegressor) -> str:
+    """Name the kind of an estimator that is fitted, and which is one of ours."""
     optional("safetensors.numpy")  # Where it is missing, that is the first thing to say.
     kind = next((name for name, kind in ESTIMATORS.items() if isinstance(estimator, kind)), None)
     if kind is None:
@@ -111,13 +111,14 @@ def _checked_spec(estimator: MLPClassifier | MLPRegressor) -> dict[str, Any]:
             "joblib, or save its steps one by one"
         )
     check_is_fitted(estimator)
-    spec = describe(estimator, kind)
-    check_rebuilt(estimator, json.loads(_to_text(spec)))
-    return spec
+    return kind
 
 
-def _to_text(spec: dict[str, Any]) -> str:
-    return json.dumps(spec, indent=2, allow_nan=False)
+def _checked_text(estimator: MLPClassifier | MLPRegressor, kind: str, digest: str) -> str:
+    """Give what the JSON file holds, from which the estimator can be made again."""
+    text = json.dumps(describe(estimator, kind, digest), indent=2, allow_nan=False)
+    check_rebuilt(estimator, json.loads(text))
+    return text
 
 
 def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:

@@ -24,13 +24,14 @@ _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
 # --- to JSON -------------------------------------------------------------------------------------
 
 
-def describe(estimator: Any, kind: str) -> dict[str, Any]:
-    """Give the spec of a fitted estimator, without the digest that ties it to its arrays."""
+def describe(estimator: Any, kind: str, digest: str) -> dict[str, Any]:
+    """Give the spec of a fitted estimator; ``digest`` ties it to its arrays."""
     names = getattr(estimator, "feature_names_in_", None)
     spec = {
         "format": _FORMAT,
         "format_version": _VERSION,
         "estimator": kind,
+        "weights_sha256": digest,
         "widths": encode("widths", list(estimator._network.widths), "hidden_layer_sizes"),
         "dtype": estimator._dtype,
         "features": int(estimator.n_features_in_),
