@@ -10,7 +10,7 @@ from types import FrameType
 
 import numpy as np
 
-__all__ = ["Plateau", "interrupts"]
+__all__ = ["Plateau", "interrupts", "postponed"]
 
 
 class Plateau:
@@ -75,3 +75,21 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Let Ctrl-C wait: where compiled modules are loaded, an exception ends the whole process."""
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not callable(handler):
+        yield
+        return
+    waiting: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *press: waiting.append(press))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        for press in waiting:
+            handler(*press)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from mlp_xp._optional import check_installed
+from mlp_xp._optional import check_installed, optional
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
@@ -31,7 +31,7 @@ from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.report import confusion_figure, curves_figure, save_figure
 from mlp_xp.saving import encode, replacing, save_model
-from mlp_xp.stopping import interrupts
+from mlp_xp.stopping import interrupts, postponed
 from mlp_xp.training import Record
 
 __all__ = ["add_to"]
@@ -99,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
         }
         precision = "bf16" if model.precision == "bf16" else str(model.coefs_[0].dtype)
         _write_config(folder, config | {"precision": precision, "result": result})
+        with postponed():
+            optional("matplotlib.backends.backend_agg")
         _draw_curves(folder, history)
         _draw(folder, data, data.y_test, predicted)
         status = 130 if pressed() else 0

@@ -24,6 +24,7 @@ from mlp_xp.datasets import LOADERS, load_digits, split_dataset
 from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion
 from mlp_xp.saving import load_model
 from mlp_xp.saving._json import decode
+from mlp_xp.stopping import interrupts, postponed
 
 # --- train ---------------------------------------------------------------------------------------
 
@@ -456,6 +457,25 @@ def test_ctrl_c_ends_at_the_end_of_the_step(mlp_xp, monkeypatch):
     assert done.status == 130
     assert steps[-1] == (3, 12)
     assert [row["n_samples"] for row in history_of(Path("run"))] == ["1438", "384"]
+
+
+def test_ctrl_c_waits_where_it_is_postponed():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    seen = []
+
+    def press_twice():
+        with interrupts() as pressed, postponed():
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+            seen.append(pressed())
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            press_twice()
+        assert seen == [False]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
