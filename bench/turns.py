@@ -26,7 +26,7 @@ from contest import Task
 from environment import thread_pools
 from workloads import Workload, load
 
-__all__ = ["Job", "measure", "peak_bytes", "prepare", "set_threads"]
+__all__ = ["Job", "Seconds", "measure", "peak_bytes", "prepare", "set_threads"]
 
 PAUSE = 0.1  # Seconds: the threads of the one before go on spinning for some 20 ms.
 PATIENCE = 600  # Seconds for a turn, and for the first, in which much is compiled.
@@ -43,6 +43,45 @@ class Job(NamedTuple):
     workload: Workload
     folder: Path  # Where `prepare` wrote the data.
     threads: int
+
+    @property
+    def repeats(self) -> int:
+        """Return how many epochs or calls there are in a turn."""
+        return self.entry.repeats or self.workload.repeats
+
+    def get_ready(self) -> Callable[[], Any]:
+        """Load data and library; return what a turn does, which returns the loss, if it trains."""
+        workload, entry = self.workload, self.entry
+        x = np.load(self.folder / f"{entry.data}.npy")
+        y = np.load(self.folder / "labels.npy")
+        rows = x[: workload.n_images].copy() if workload.kind == "predict" else None
+        if rows is not None:
+            x, y = x[:TRAINED_ON], y[:TRAINED_ON]
+        task = Task(
+            workload.widths,
+            workload.activation,
+            workload.solver,
+            workload.learning_rate,
+            workload.batch_size,
+            x,
+            y,
+            self.threads,
+        )
+        os.environ.update(entry.environment)
+        contender = importlib.import_module(entry.module).make(task, **entry.options)
+        if rows is None:
+            return lambda: contender.train(self.repeats)
+        contender.train(1)
+
+        def predict() -> None:
+            for _ in range(self.repeats):
+                contender.predict(rows)
+
+        return predict
+
+
+class Seconds(float):
+    """What a turn returns that has timed itself."""
 
 
 def prepare(workload: Workload, folder: Path) -> Result:
@@ -79,46 +118,14 @@ def peak_bytes(process: int | str = "self") -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def get_ready(job: Job) -> Callable[[], Any]:
-    """Load data and library; give what a turn does, which gives the loss, if it trains."""
-    workload, entry = job.workload, job.entry
-    x = np.load(job.folder / f"{entry.data}.npy")
-    y = np.load(job.folder / "labels.npy")
-    rows = x[: workload.n_images].copy() if workload.kind == "predict" else None
-    if rows is not None:
-        x, y = x[:TRAINED_ON], y[:TRAINED_ON]
-    task = Task(
-        workload.widths,
-        workload.activation,
-        workload.solver,
-        workload.learning_rate,
-        workload.batch_size,
-        x,
-        y,
-        job.threads,
-    )
-    os.environ.update(entry.environment)
-    contender = importlib.import_module(entry.module).make(task, **entry.options)
-    repeats = entry.repeats or workload.repeats
-    if rows is None:
-        return lambda: contender.train(repeats)
-    contender.train(1)
-
-    def predict() -> None:
-        for _ in range(repeats):
-            contender.predict(rows)
-
-    return predict
-
-
-def work(pipe: Connection, job: Job) -> None:
+def work(pipe: Connection, job: Any) -> None:
     """Take a turn whenever the pipe says so, and send back its seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends this.
-    if hasattr(os, "sched_setaffinity"):
+    if job.threads is not None and hasattr(os, "sched_setaffinity"):
         # XLA has a thread for each CPU that it may use, whatever the environment says.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     try:
-        turn = get_ready(job)
+        turn = job.get_ready()
         pipe.recv()
         loss = turn()  # Compiles and warms up.
     except Exception as error:
@@ -127,17 +134,19 @@ def work(pipe: Connection, job: Job) -> None:
         pipe.send({"cannot_run": reason[:300]})
         return
     pipe.send({"thread_pools": thread_pools(), "losses": [loss]})
-    repeats = job.entry.repeats or job.workload.repeats
     with contextlib.suppress(EOFError):  # The other end was closed: no more turns.
         while pipe.recv():
             start = time.perf_counter()
             loss = turn()
-            seconds = time.perf_counter() - start
-            pipe.send((seconds / repeats, loss, peak_bytes()))
+            seconds = loss if isinstance(loss, Seconds) else time.perf_counter() - start
+            pipe.send((float(seconds) / job.repeats, loss, peak_bytes()))
 
 
-def measure(jobs: dict[str, Job], rounds: int) -> dict[str, Result]:
-    """Give the seconds of each job's epochs or calls, or why it cannot run here."""
+def measure(jobs: dict[str, Any], rounds: int) -> dict[str, Result]:
+    """Return the seconds of each job's epochs or calls, or why it cannot run here.
+
+    A job is a `Job`, or another NamedTuple with its ``threads``, ``repeats`` and ``get_ready``.
+    """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     processes: dict[str, SpawnProcess] = {}

@@ -83,7 +83,7 @@ def test_every_contender_learns_or_predicts(turns, tmp_path, monkeypatch, worklo
     monkeypatch.setenv("KERAS_BACKEND", "jax")  # To be as it was before, afterwards.
     job = jobs_of(turns, workload, tmp_path)[name]
     try:
-        turn = turns.get_ready(job)
+        turn = job.get_ready()
     except ModuleNotFoundError as error:
         pytest.skip(f"could not import {error.name}")
     before, after = turn(), turn()

@@ -1,0 +1,312 @@
+"""What scikit-learn's users do, with its import and with ours: the same calls in turns.
+
+    python bench/drop_in.py
+    python bench/drop_in.py --only lbfgs "early stopping" --threads 1 --rounds 5
+
+Each case is a call that a script makes, with the defaults of both; each contender has a process to
+itself, once with the threads that a library takes by default and once with a single one.
+`mlp-xp bench --only drop-in` runs this part of the suite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from environment import environment
+from report import seconds, table
+from spread import ratio, spread
+from turns import POOLS, Result, Seconds, measure, say
+
+__all__ = ["CASES", "WANTED", "measure_drop_in", "report_drop_in"]
+
+OURS, PLAIN, PEER = "mlp_xp", "mlp_xp, without numba", "scikit-learn"
+MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
+THREADS = {"default": None, "1": 1}
+# How many times our seconds scikit-learn should take, by kind of case.
+WANTED = {
+    "sparse": 1.2,
+    "lbfgs": 1.1,
+    "early stopping": 1.3,
+    "warm start": 1.5,
+    "grid search": 1.3,
+}
+Turn = Callable[[], Any]
+
+
+def fit_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
+    X, y = sparse_rows(rows, columns, per_row)
+    model = library.MLPClassifier(max_iter=3, random_state=0)
+    return lambda: model.fit(X, y).loss_
+
+
+def predict_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
+    X, y = sparse_rows(rows, columns, per_row)
+    model = library.MLPClassifier(max_iter=1, random_state=0).fit(X[:200], y[:200])
+
+    def turn() -> None:
+        for _ in range(10):
+            model.predict(X)
+
+    return turn
+
+
+def sparse_rows(rows: int, columns: int, per_row: int) -> tuple[Any, np.ndarray]:
+    """Draw rows like those of TfidfVectorizer: few numbers each, common columns more often."""
+    from scipy import sparse
+
+    generator = np.random.default_rng(0)
+    where = (columns * generator.random((rows, per_row)) ** 3).astype(np.int32)
+    numbers = generator.random(where.size)
+    starts = np.arange(0, where.size + 1, per_row)
+    X = sparse.csr_matrix((numbers, where.ravel(), starts), (rows, columns))
+    X.sum_duplicates()
+    return X, generator.integers(5, size=rows)
+
+
+def fit(library: Any, data: str, seeds: int = 3, **settings: Any) -> Turn:
+    """Fit to one of scikit-learn's data sets, standardized, from several seeds."""
+    X, y = load(data)
+    kind = "MLPRegressor" if y.dtype.kind == "f" else "MLPClassifier"
+    models = [getattr(library, kind)(random_state=i, **settings) for i in range(seeds)]
+    return lambda: float(np.mean([model.fit(X, y).loss_ for model in models]))
+
+
+def load(data: str) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn import datasets
+    from sklearn.preprocessing import scale
+
+    X, y = getattr(datasets, f"load_{data}")(return_X_y=True)
+    return scale(X), scale(y) if data == "diabetes" else y
+
+
+def fit_again(library: Any, calls: int) -> Turn:
+    """Fit many times with one iteration each, as a script with an epoch loop of its own."""
+    X, y = load("digits")
+    X, y = X[:32], y[:32]
+
+    def turn() -> float:
+        model = library.MLPClassifier(max_iter=1, warm_start=True, random_state=0)
+        for _ in range(calls):
+            model.fit(X, y)
+        return float(model.loss_)
+
+    return turn
+
+
+SEARCH = """
+import time
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
+from {module} import MLPClassifier
+X, y = load_iris(return_X_y=True)
+grid = {{"alpha": [1e-4, 1e-2], "hidden_layer_sizes": [(20,), (50,)]}}
+search = GridSearchCV(MLPClassifier(max_iter=200, random_state=0), grid, n_jobs=2, cv=3)
+start = time.perf_counter()
+search.fit(X, y)
+print(time.perf_counter() - start)
+"""
+
+
+def search(library: Any, cold: bool) -> Turn:
+    """Search in a fresh process, with or without what an earlier one has left in numba's cache."""
+
+    def turn() -> Seconds:
+        with tempfile.TemporaryDirectory() as cache:
+            variables = {"NUMBA_CACHE_DIR": cache} if cold else {}
+            paths = [path for path in sys.path if path]  # Without numba, if this process is.
+            done = subprocess.run(
+                [sys.executable, "-c", SEARCH.format(module=library.__name__)],
+                env={
+                    **os.environ,
+                    "PYTHONWARNINGS": "ignore",
+                    "PYTHONPATH": os.pathsep.join(paths),
+                    **variables,
+                },
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        return Seconds(done.stdout)
+
+    return turn
+
+
+class Case(NamedTuple):
+    """A call that is timed: who makes it, what with, and how often in a turn."""
+
+    kind: str
+    make: Callable[..., Turn]
+    options: dict[str, Any]
+    quick: bool = False  # Whether it is part of a quick run.
+
+
+_SPARSE = {
+    f"{rows:,} x {columns:,}, {per_row} a row": (rows, columns, per_row)
+    for rows, columns, per_row in (
+        (3_000, 20_000, 100),
+        (10_000, 5_000, 50),
+        (2_000, 50_000, 200),
+        (20_000, 1_000, 20),
+    )
+}
+_NAMES = ("rows", "columns", "per_row")
+CASES = {
+    **{
+        f"sparse, {what} {name}": Case(
+            "sparse", make, dict(zip(_NAMES, shape, strict=True)), shape[0] == 3_000
+        )
+        for what, make in (("fit", fit_sparse), ("predict", predict_sparse))
+        for name, shape in _SPARSE.items()
+    },
+    **{
+        f"lbfgs, {data}": Case(
+            "lbfgs", fit, {"data": data, "solver": "lbfgs"}, data == "breast_cancer"
+        )
+        for data in ("iris", "wine", "breast_cancer", "digits", "diabetes")
+    },
+    **{
+        f"early stopping, {data}": Case(
+            "early stopping", fit, {"data": data, "early_stopping": True, "seeds": 10}
+        )
+        for data in ("iris", "wine")
+    },
+    "warm start, 32 rows, 2,000 fits of one iteration": Case(
+        "warm start", fit_again, {"calls": 2_000}
+    ),
+    **{
+        f"grid search, iris, first time, {temperature} cache": Case(
+            "grid search", search, {"cold": temperature == "cold"}
+        )
+        for temperature in ("cold", "warm")
+    },
+}
+
+
+class Job(NamedTuple):
+    """A contender at a case, as `turns` takes it."""
+
+    case: Case
+    contender: str
+    folder: Path  # Has what stands in for numba where it is to be missing.
+
+    threads = None  # All processors may be used; the variables say how many are.
+    repeats = 1
+
+    def get_ready(self) -> Turn:
+        warnings.simplefilter("ignore")
+        if self.contender == PLAIN:
+            sys.path.insert(0, str(self.folder))
+        library = importlib.import_module(MODULES[self.contender])
+        return self.case.make(library, **self.case.options)
+
+
+def measure_drop_in(
+    rounds: int,
+    *,
+    kinds: list[str] | None = None,
+    threads: list[str] | None = None,
+    contenders: list[str] | None = None,
+    quick: bool = False,
+) -> dict[str, Result]:
+    """Give the seconds of each contender's turns, by case and threads."""
+    results: dict[str, Result] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "numba.py").write_text("raise ImportError('left out')\n")
+        for name, case in CASES.items():
+            if case.kind not in (kinds or WANTED) or (quick and not case.quick):
+                continue
+            for label in threads or (["default"] if quick else THREADS):
+                say(f"{name}, threads: {label}")
+                chosen = contenders or ([OURS, PEER] if quick else MODULES)
+                jobs = {who: Job(case, who, Path(scratch)) for who in chosen}
+                with pools(THREADS[label]):
+                    measured = measure(jobs, rounds)
+                results[f"{name}, threads {label}"] = {
+                    "case": name,
+                    "kind": case.kind,
+                    "threads": label,
+                    "wanted": WANTED[case.kind],
+                    "contenders": measured,
+                }
+    return results
+
+
+@contextmanager
+def pools(threads: int | None) -> Iterator[None]:
+    """Say how many threads libraries of new processes have, or leave it to them."""
+    before = dict(os.environ)
+    for pool in POOLS:
+        os.environ.pop(f"{pool}_NUM_THREADS", None)
+        if threads is not None:
+            os.environ[f"{pool}_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def report_drop_in(results: dict[str, Result]) -> str:
+    """Tabulate the cases: scikit-learn's seconds, and how many times ours they are."""
+    rows = []
+    for result in results.values():
+        runs = result["contenders"]
+        theirs = runs.get(PEER, {}).get("seconds")
+        cells = [seconds(spread(theirs).median) if theirs else ""]
+        for who in (OURS, PLAIN):
+            own = runs.get(who, {"cannot_run": ""})
+            if "cannot_run" in own:
+                cells += [own["cannot_run"] and "cannot run here", ""]
+                continue
+            cells.append(seconds(spread(own["seconds"]).median))
+            if theirs:
+                got = ratio(theirs, own["seconds"])
+                times = f"{got.median:.2f} ({got.low:.2f} to {got.high:.2f})"
+                cells.append(times if got.median >= result["wanted"] else f"**{times}**")
+            else:
+                cells.append("")
+        rows.append([result["case"], result["threads"], f"{result['wanted']:g}", *cells])
+    names = ["case", "threads", "wanted", PEER, OURS, "times", "without numba", "times"]
+    return table(names, "llrrrrrr", rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--only", nargs="+", choices=list(WANTED), metavar="KIND", help=", ".join(WANTED))
+    add("--threads", nargs="+", choices=list(THREADS), help="of each contender (both)")
+    add("--contenders", nargs="+", choices=list(MODULES), metavar="NAME", help="; ".join(MODULES))
+    add("--rounds", type=int, default=5, help="turns of each contender (%(default)s)")
+    add("--quick", action="store_true", help="one case each of what a quick run watches")
+    add("--out", type=Path, help="JSON file to write to")
+    args = parser.parse_args(argv)
+    start = time.perf_counter()
+    results = measure_drop_in(
+        args.rounds,
+        kinds=args.only,
+        threads=args.threads,
+        contenders=args.contenders,
+        quick=args.quick,
+    )
+    if args.out is not None:
+        facts = {"environment": environment(), "drop_in": results}
+        args.out.write_text(json.dumps(facts, indent=1) + "\n")
+    print(report_drop_in(results))
+    say(f"{time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
