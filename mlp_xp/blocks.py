@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
-from mlp_xp._random import constant
 from mlp_xp._typing import Array, Namespace, Tree
 from mlp_xp.layers import (
     Activation,
@@ -45,6 +44,7 @@ __all__ = [
 ]
 
 Measured = tuple[Moments, ...]
+Make = Callable[..., Any]  # Makes an array, the shape last.
 
 
 class BlockPullback(Protocol):
@@ -80,8 +80,8 @@ class Block(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def init(self, uniform: Callable[..., Any]) -> Tree:
-        """Draw the initial parameters, NumPy arrays in float64, with a generator's `uniform`."""
+    def init(self, uniform: Make, constant: Make) -> Tree:
+        """Draw the initial parameters; see `mlp_xp.network.draw_params`."""
         ...
 
     def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
@@ -108,13 +108,13 @@ def _bound(start: Start, fan_in: int, fan_out: int) -> float:
 
 
 def _draw(
-    uniform: Callable[..., Any], start: Start, shape: tuple[int, ...], n_outputs: int
+    uniform: Make, constant: Make, start: Start, shape: tuple[int, ...], n_outputs: int
 ) -> Dense:
     """Draw weights and biases; what starts at zero takes nothing from the generator."""
     bound = _bound(start, *shape[-2:])
-    W: Any = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
+    W = uniform(-bound, bound, shape) if bound else constant(0.0, shape)
     is_glorot = start.startswith("glorot")
-    b: Any = uniform(-bound, bound, (n_outputs,)) if is_glorot else constant(0.0, n_outputs)
+    b = uniform(-bound, bound, (n_outputs,)) if is_glorot else constant(0.0, (n_outputs,))
     return Dense(W, b)
 
 
@@ -127,9 +127,9 @@ class Linear:
     start: Start = "glorot"
     has_params: ClassVar[bool] = True
 
-    def init(self, uniform: Callable[..., Any]) -> Dense:
+    def init(self, uniform: Make, constant: Make) -> Dense:
         """Draw weights and biases."""
-        return _draw(uniform, self.start, (self.fan_in, self.fan_out), self.fan_out)
+        return _draw(uniform, constant, self.start, (self.fan_in, self.fan_out), self.fan_out)
 
     def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.layers.dense`."""
@@ -149,10 +149,11 @@ class BlockLinear:
         """How many outputs all blocks have together."""
         return self.arrangement.blocks * self.arrangement.fan_out
 
-    def init(self, uniform: Callable[..., Any]) -> Dense:
+    def init(self, uniform: Make, constant: Make) -> Dense:
         """Draw weights and biases."""
         how = self.arrangement
-        return _draw(uniform, self.start, (how.blocks, how.fan_in, how.fan_out), self.fan_out)
+        shape = how.blocks, how.fan_in, how.fan_out
+        return _draw(uniform, constant, self.start, shape, self.fan_out)
 
     def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.layers.block_dense`."""
@@ -166,7 +167,7 @@ class Activate:
     function: str | Activation
     has_params: ClassVar[bool] = False
 
-    def init(self, uniform: Callable[..., Any]) -> Tree:
+    def init(self, uniform: Make, constant: Make) -> Tree:
         """Draw nothing."""
         return ()
 
@@ -184,7 +185,7 @@ class Dropout:
     number: int
     has_params: ClassVar[bool] = False
 
-    def init(self, uniform: Callable[..., Any]) -> Tree:
+    def init(self, uniform: Make, constant: Make) -> Tree:
         """Draw nothing."""
         return ()
 
@@ -203,11 +204,9 @@ class _Normalization:
     width: int
     has_params: ClassVar[bool] = True
 
-    def init(self, uniform: Callable[..., Any]) -> Norm:
+    def init(self, uniform: Make, constant: Make) -> Norm:
         """Start with a scale of 1 and a shift of 0, and leave the draws to the other blocks."""
-        scale: Any = constant(1.0, self.width)
-        shift: Any = constant(0.0, self.width)
-        return Norm(scale, shift)
+        return Norm(constant(1.0, (self.width,)), constant(0.0, (self.width,)))
 
 
 @dataclass(frozen=True)
@@ -271,9 +270,9 @@ class Residual:
     blocks: tuple[Block, ...]
     has_params: ClassVar[bool] = True
 
-    def init(self, uniform: Callable[..., Any]) -> Tree:
+    def init(self, uniform: Make, constant: Make) -> Tree:
         """Draw what the inner blocks need."""
-        return tuple(block.init(uniform) for block in self.blocks if block.has_params)
+        return tuple(block.init(uniform, constant) for block in self.blocks if block.has_params)
 
     def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
         """Run the inner blocks and add."""

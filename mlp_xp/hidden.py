@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 Normalization = Literal["layer", "batch"]
+_MOST_AXES = 31  # A library of arrays may take 32, and the batch is one of them.
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,11 @@ class Blocks:
     def __post_init__(self) -> None:
         for name in ("shape", "mixed"):  # A list is as good, but has no hash.
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        n_axes = len(self.shape)
+        if n_axes > _MOST_AXES:
+            raise ValueError(f"shape has {n_axes} axes, and may have {_MOST_AXES} at most.")
         for size in self.shape:
             _check_width("shape has an entry that", size)
-        n_axes = len(self.shape)
         if not self.mixed or sorted(set(self.mixed) & set(range(n_axes))) != sorted(self.mixed):
             raise ValueError(
                 f"mixed is {self.mixed!r}, and must name at least one of the axes 0 to "

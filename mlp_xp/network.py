@@ -235,9 +235,27 @@ def init_params(network: Network, seed: int | RandomState) -> Params:
     return draw_params(network, generator.uniform)
 
 
-def draw_params(network: Network, uniform: Callable[..., Any]) -> Params:
-    """Give initial weights whose random numbers come from ``uniform(low, high, shape)``."""
-    return tuple(block.init(uniform) for block in network._all_blocks if block.has_params)
+def draw_params(
+    network: Network, uniform: Callable[..., Any], constant: Callable[..., Any] = constant
+) -> Params:
+    """Return initial parameters, made by two functions.
+
+    Parameters
+    ----------
+    network : Network
+    uniform : callable
+        ``uniform(low, high, shape)`` makes an array of random numbers.
+    constant : callable, optional
+        ``constant(value, shape)`` makes an array of one number; by default in float64.
+
+    Examples
+    --------
+    >>> from mlp_xp.network import Network, draw_params
+    >>> draw_params(Network((4, 2)), lambda low, high, shape: shape, lambda value, shape: shape)
+    (Dense(W=(4, 2), b=(2,)),)
+    """
+    blocks = (block for block in network._all_blocks if block.has_params)
+    return tuple(block.init(uniform, constant) for block in blocks)
 
 
 def init_moments(network: Network) -> Measured:

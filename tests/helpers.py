@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 
 from mlp_xp import MLP
@@ -36,3 +42,21 @@ def small(**settings):
     """Give a small classifier for `problem`, quick to fit."""
     defaults = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 16}
     return MLP(**(defaults | QUIET | settings))
+
+
+@contextlib.contextmanager
+def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
+    """Check what a block takes of the processor's time, and on Linux of memory."""
+    status, memory = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+    def resident(name: str) -> int:
+        return int(re.search(rf"{name}:\s+(\d+) kB", status.read_text())[1]) // 1000
+
+    start = time.process_time()
+    if memory.exists():
+        memory.write_text("5")  # Forget the peak.
+        before = resident("VmRSS")
+    yield
+    assert time.process_time() - start < seconds
+    if memory.exists():
+        assert resident("VmHWM") - before < megabytes

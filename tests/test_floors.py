@@ -12,6 +12,7 @@ FLOORS = {
     "_typing": 0,
     "tree": 0,
     "_random": 0,
+    "_files": 0,
     "_optional": 0,
     "_scikit": 0,
     "augmentation": 1,

@@ -5,15 +5,34 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from mlp_xp._files import read_file
 from mlp_xp._optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.saving._arrays import dump_arrays, load_arrays, sha256, shapes
-from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, blamed_on, read_json, replacing
+from mlp_xp.saving._arrays import check_header, dump_arrays, load_arrays, read_header, shapes
+from mlp_xp.saving._files import (
+    JSON_LIMIT,
+    SPEC,
+    WEIGHTS,
+    SavingError,
+    blamed_on,
+    expect,
+    read_json,
+    replacing,
+)
 from mlp_xp.saving._json import encode
-from mlp_xp.saving._spec import ESTIMATORS, check_rebuilt, check_version, describe, rebuild
+from mlp_xp.saving._spec import (
+    ESTIMATORS,
+    check_digest,
+    check_rebuilt,
+    check_version,
+    describe,
+    digest,
+    rebuild,
+)
 
 __all__ = [
     "SPEC",
@@ -47,7 +66,8 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     ------
     SavingError
         If classes or parameters have no JSON form, e.g. a loss, activation or scorer of your own,
-        or if the parameters do not make the network that was fitted; nothing is written.
+        if the parameters do not make the network that was fitted, or if the weights are not finite;
+        nothing is written.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ImportError
@@ -67,8 +87,15 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     np.True_
     """
     kind = _kind(estimator)
+    spec = _checked_spec(estimator, kind)
     weights = dump_arrays(estimator)
-    text = _checked_text(estimator, kind, sha256(weights))
+    spec["sha256"] = digest(spec, weights)
+    text = json.dumps(spec, indent=2, allow_nan=False)
+    expect(
+        len(text) <= JSON_LIMIT,
+        f"history_ and the curves make {SPEC} {len(text)} bytes long, and {JSON_LIMIT} can be "
+        "loaded: keep the last epochs, e.g. model.history_ = model.history_[-1000:]",
+    )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS) as new_weights, replacing(folder / SPEC) as new_spec:
@@ -77,7 +104,7 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
 
 
 def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
-    """Raise what `save_model` would, and write nothing.
+    """Raise what `save_model` would, but for weights that are not finite, and write nothing.
 
     A fit that is to be saved as it goes on can be refused before its first step.
 
@@ -98,7 +125,7 @@ def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
     >>> model = MLPClassifier((4,), max_iter=2, learning_rate="cosine").fit([[0.0], [1.0]], [0, 1])
     >>> check_can_save(model)
     """
-    _checked_text(estimator, _kind(estimator), "")
+    _checked_spec(estimator, _kind(estimator))
 
 
 def _kind(estimator: MLPClassifier | MLPRegressor) -> str:
@@ -114,17 +141,18 @@ def _kind(estimator: MLPClassifier | MLPRegressor) -> str:
     return kind
 
 
-def _checked_text(estimator: MLPClassifier | MLPRegressor, kind: str, digest: str) -> str:
-    """Give what the JSON file holds, from which the estimator can be made again."""
-    text = json.dumps(describe(estimator, kind, digest), indent=2, allow_nan=False)
-    check_rebuilt(estimator, json.loads(text))
-    return text
+def _checked_spec(estimator: MLPClassifier | MLPRegressor, kind: str) -> dict[str, Any]:
+    """Return what the JSON file holds, from which the estimator can be made again."""
+    spec: dict[str, Any] = json.loads(json.dumps(describe(estimator, kind), allow_nan=False))
+    check_rebuilt(estimator, spec)
+    return spec
 
 
 def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     """Read what `save_model` wrote.
 
-    Nothing in the files is run, and everything is checked before it is used.
+    Nothing in the files is run, and everything is checked before it is used: sizes and shapes
+    before memory is taken, the SHA-256 of both files, and that all weights are finite.
 
     Parameters
     ----------
@@ -139,7 +167,7 @@ def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     Raises
     ------
     SavingError
-        If a file is missing, damaged, or not what `save_model` writes.
+        If a file is missing, damaged, edited, or not what `save_model` writes.
     ImportError
         If the ``cli`` extra is not installed.
     """
@@ -147,8 +175,16 @@ def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     spec = read_json(folder / SPEC, "save the model again with mlp_xp.saving.save_model")
     with blamed_on(folder / SPEC):
         check_version(spec)
-        model: MLPClassifier | MLPRegressor = rebuild(spec)
-        digest, entries = spec["weights_sha256"], shapes(model)
     with blamed_on(folder / WEIGHTS):
-        load_arrays(model, entries, digest, folder / WEIGHTS)
+        header = read_header(folder / WEIGHTS)
+    with blamed_on(folder / SPEC):
+        model: MLPClassifier | MLPRegressor = rebuild(spec, len(header.tensors))
+        entries = shapes(model)
+    with blamed_on(folder / WEIGHTS):
+        check_header(header, entries, model._dtype)
+        weights = read_file(folder / WEIGHTS, header.file_size)
+    with blamed_on(folder):
+        check_digest(spec, weights)
+    with blamed_on(folder / WEIGHTS):
+        load_arrays(model, entries, weights)
     return model

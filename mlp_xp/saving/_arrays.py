@@ -6,21 +6,27 @@ that of a field make the name of a tensor.
 
 from __future__ import annotations
 
-import hashlib
+import json
+import math
+import os
 from collections.abc import Iterable
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlp_xp._files import open_file
 from mlp_xp._optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.layers import Dense, Moments, Norm
-from mlp_xp.network import Network, denses, draw_params, init_moments, norms
+from mlp_xp.network import Network, denses, draw_params, norms
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.scaling import Whiten
+
+_DTYPES = {"F32": "float32", "F64": "float64"}  # As a header names them.
+_HEADER_LIMIT = 4 << 20  # Bytes: some 30,000 tensors.
 
 
 def _entries(
@@ -45,18 +51,13 @@ def _by_tensor(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def shapes(model: Any) -> dict[str, Any]:
-    """Give the entries that a model without arrays must get, with a shape for each array."""
+    """Return the entries that a model without arrays must get, with a shape for each array."""
     network: Network = model._network
-    # One number, repeated without memory, stands for random ones.
-    params = draw_params(network, lambda low, high, shape: np.broadcast_to(low, shape))
-
-    def shape(entry: Any) -> Any:
-        return type(entry)(*map(np.shape, entry))
-
+    params = draw_params(network, lambda low, high, shape: shape, lambda value, shape: shape)
     return _entries(
-        map(shape, denses(params)),
-        map(shape, norms(params)),
-        map(shape, init_moments(network)),
+        denses(params),
+        norms(params),
+        [Moments._make(((width,), (width,))) for width in network.moment_widths],
         _scaling_shapes(model._scaled_by, model.n_features_in_, network.sizes[0]),
     )
 
@@ -71,7 +72,7 @@ def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int
 
 
 def dump_arrays(estimator: Any) -> bytes:
-    """Give the content of the file."""
+    """Return the content of the file; SavingError for weights that are not finite."""
     layers = starmap(Dense, zip(estimator.coefs_, estimator.intercepts_, strict=True))
     entries = _entries(layers, estimator.norms_, estimator.moments_, estimator._scaling)
     # safetensors 0.8 writes the memory of an array as it lies, whatever its strides say.
@@ -79,29 +80,69 @@ def dump_arrays(estimator: Any) -> bytes:
         name: np.ascontiguousarray(to_numpy(array), dtype=estimator._dtype)
         for name, array in _by_tensor(entries).items()
     }
+    _check_finite(tensors)
     content: bytes = optional("safetensors.numpy").save(tensors)
     return content
 
 
-def load_arrays(model: Any, entries: dict[str, Any], digest: str, path: Path) -> None:
-    """Set the learned arrays of a model, after checking that the file holds them and no others."""
-    content = path.read_bytes()
+def _check_finite(tensors: dict[str, np.ndarray]) -> None:
+    for name, array in tensors.items():
+        expect(
+            bool(np.isfinite(array.min()) and np.isfinite(array.max())),
+            f"tensor {name!r} has NaN or infinity, so the training diverged: train again, e.g. "
+            "with a smaller learning_rate_init",
+        )
+
+
+class Header(NamedTuple):
+    """What a file says of its tensors, by name; its bytes, in all and of the tensors."""
+
+    tensors: dict[str, str]
+    file_size: int
+    n_bytes: int
+
+
+def read_header(path: Path) -> Header:
+    """Read what a file says of its tensors, and none of them."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        expect(length <= min(size - 8, _HEADER_LIMIT), "no safetensors file: its header is damaged")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return Header(
+        {name: _described(entry["dtype"], entry["shape"]) for name, entry in header.items()},
+        size,
+        size - 8 - length,
+    )
+
+
+def check_header(header: Header, entries: dict[str, Any], dtype: str) -> None:
+    """Check that a file holds the tensors that a model must get, and no others."""
+    shapes = _by_tensor(entries)
+    expected = {name: _described(dtype, shape) for name, shape in shapes.items()}
+    for name in sorted(header.tensors.keys() | expected.keys()):
+        given, asked = header.tensors.get(name, "absent"), expected.get(name, "absent")
+        expect(given == asked, f"tensor {name!r} is {given}, and {SPEC} asks for {asked}")
+    n_bytes = np.dtype(dtype).itemsize * sum(map(math.prod, shapes.values()))
+    expect(
+        header.n_bytes == n_bytes,
+        f"no safetensors file: it has {header.n_bytes} bytes of tensors, expected {n_bytes}",
+    )
+
+
+def _described(dtype: str, shape: Iterable[int]) -> str:
+    return f"{_DTYPES.get(dtype, dtype)} of shape {tuple(shape)}"
+
+
+def load_arrays(model: Any, entries: dict[str, Any], content: bytes) -> None:
+    """Set the learned arrays of a model, once `check_header` has passed."""
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)
-    except Exception as error:  # Its own errors, and KeyError for dtypes that NumPy lacks.
+    except Exception as error:  # Its own errors.
         raise SavingError(f"no safetensors file: {error}") from error
-    found = {name: f"{array.dtype} of shape {array.shape}" for name, array in tensors.items()}
-    expected = {
-        name: f"{model._dtype} of shape {shape}" for name, shape in _by_tensor(entries).items()
-    }
-    for name in sorted(found.keys() | expected.keys()):
-        given, asked = found.get(name, "absent"), expected.get(name, "absent")
-        expect(given == asked, f"tensor {name!r} is {given}, and {SPEC} asks for {asked}")
-    expect(
-        sha256(content) == digest,
-        f"its SHA-256 is not the one in {SPEC}: the two are not from one save",
-    )
+    _check_finite(tensors)
 
     def read(kind: Any) -> list[Any]:
         names = [name for name, entry in entries.items() if type(entry) is kind]
@@ -111,7 +152,3 @@ def load_arrays(model: Any, entries: dict[str, Any], digest: str, path: Path) ->
     model.coefs_, model.intercepts_ = [layer.W for layer in layers], [layer.b for layer in layers]
     model.norms_, model.moments_ = read(Norm), read(Moments)
     model._scaling = next(iter(read(Scaling) + read(Whitening)), None)
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

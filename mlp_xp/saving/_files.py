@@ -8,10 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlp_xp._files import read_file
+
 WEIGHTS, SPEC = "model.safetensors", "model.json"
+JSON_LIMIT = 64 << 20  # Bytes: the history of some 200,000 epochs.
 
 # What reading something of another form than expected can raise.
-_DAMAGES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_DAMAGES = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
+_LONGEST = 500
 
 
 class SavingError(ValueError):
@@ -31,9 +43,15 @@ def blamed_on(path: Path) -> Iterator[None]:
     except OSError as error:
         raise SavingError(f"{path} cannot be read: {error.strerror}") from error
     except KeyError as error:
-        raise SavingError(f"{path} holds no model: {error} is missing or unknown") from error
+        raise SavingError(f"{path} holds no model: {brief(error)} is missing or unknown") from error
     except _DAMAGES as error:
-        raise SavingError(f"{path} holds no model that can be read: {error}") from error
+        raise SavingError(f"{path} holds no model that can be read: {brief(error)}") from error
+
+
+def brief(error: Exception) -> str:
+    """Return the message of an error in one line; values out of a file can make it endless."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
@@ -45,9 +63,9 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
         If the file is missing or holds anything else; it names the file and the cure.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no JSON, {error}"
+        content = json.loads(read_file(path, JSON_LIMIT))
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no JSON, {brief(error)}"
         raise SavingError(f"{path} cannot be read ({reason}): {cure}") from error
     expect(isinstance(content, dict), f"{path} does not hold a JSON object: {cure}")
     return content

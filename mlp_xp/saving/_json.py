@@ -16,6 +16,9 @@ import numpy as np
 from mlp_xp.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
+_LONGEST_DTYPE = 16  # Characters, e.g. of "<U1000".
+_MOST_CLASSES = 64 << 20  # Bytes: NumPy gives each string the room of the longest.
+
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
     """Give the JSON form of a value.
@@ -67,16 +70,23 @@ def decode(value: Any, place: str | None = None) -> Any:
     if form == "tuple":
         return tuple(decode(item, place) for item in content)
     if form == "items":
-        return {decode(key): decode(item) for key, item in content}
+        return {_decode_key(key): decode(item) for key, item in content}
     expect(form == "float" and content in ("inf", "-inf", "nan"), f"{value!r} has no meaning")
     return float(content)
 
 
+def _decode_key(form: Any) -> Any:
+    """Decode a class label: integers beyond 64 bits, and tuples, can be made to share one hash."""
+    key = decode(form)
+    is_label = isinstance(key, str | bool | float) or (type(key) is int and -(2**63) <= key < 2**64)
+    expect(is_label, f"{key!r} is no class label")
+    return key
+
+
 def encode_classes(classes: np.ndarray) -> dict[str, Any]:
     values = classes.tolist()
-    is_text = classes.dtype.kind == "O" and all(isinstance(value, str) for value in values)
     expect(
-        classes.dtype.kind in "biufU" or is_text,
+        classes.dtype.kind in "biufU" or (classes.dtype.kind == "O" and _are_text(values)),
         f"classes_ are of dtype {classes.dtype}, which has no JSON form: fit on strings or "
         "numbers, e.g. y.astype(str)",
     )
@@ -84,13 +94,29 @@ def encode_classes(classes: np.ndarray) -> dict[str, Any]:
 
 
 def decode_classes(form: dict[str, Any]) -> np.ndarray:
-    values = form["values"]
-    dtype = np.dtype(form["dtype"])
-    expect(dtype.itemsize <= 2**16, f"classes are of dtype {dtype}, which takes too much memory")
+    values, name = form["values"], form["dtype"]
+    expect(isinstance(values, list), "the values of classes are no list")
+    dtype = np.dtype(name) if isinstance(name, str) and len(name) <= _LONGEST_DTYPE else None
+    expect(
+        dtype is not None and dtype.str == name and dtype.kind in "biufUO",
+        f"classes are of dtype {name!r}, expected one such as '<i8' or '<U5'",
+    )
+    assert dtype is not None
+    size = dtype.itemsize * len(values)
+    expect(
+        size <= _MOST_CLASSES,
+        f"{len(values)} classes of dtype {name!r} take {size >> 20} MiB, expected at most "
+        f"{_MOST_CLASSES >> 20}: fit on y.astype(object)",
+    )
+    expect(dtype.kind != "O" or _are_text(values), "classes of dtype object are not all strings")
     classes = np.asarray(values, dtype=dtype)
     expect(
-        classes.ndim == 1 and classes.tolist() == values and len(np.unique(classes)) == len(values),
-        f"classes are {values!r}, not distinct values of dtype {form['dtype']!r}",
+        classes.ndim == 1 and classes.tolist() == values,
+        f"classes are {values!r}, not values of dtype {name!r}",
     )
-    expect(bool(np.all(classes[1:] > classes[:-1])), "classes are not in order")
+    expect(bool(np.all(classes[1:] > classes[:-1])), "classes are not distinct and in order")
     return classes
+
+
+def _are_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.saving._files import SavingError, expect
+from mlp_xp.hidden import Branch
+from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
 from mlp_xp.scaling import SCALINGS, Whiten
 from mlp_xp.training import Progress, Record
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
-_FORMAT, _VERSION = "mlp_xp", 3
+_FORMAT, _VERSION = "mlp_xp", 4
+_WITHOUT_DIGEST = 3  # A format that differs only in `weights_sha256`, of the other file alone.
+_MOST_VIEWS = 1000
 _NUMBERS = ("loss", "best_loss", "best_validation_score")
 _CURVES = ("loss_curve", "validation_scores", "validation_loss_curve")
 _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
@@ -24,14 +32,13 @@ _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
 # --- to JSON -------------------------------------------------------------------------------------
 
 
-def describe(estimator: Any, kind: str, digest: str) -> dict[str, Any]:
-    """Give the spec of a fitted estimator; ``digest`` ties it to its arrays."""
+def describe(estimator: Any, kind: str) -> dict[str, Any]:
+    """Return the spec of a fitted estimator, without the digest."""
     names = getattr(estimator, "feature_names_in_", None)
     spec = {
         "format": _FORMAT,
         "format_version": _VERSION,
         "estimator": kind,
-        "weights_sha256": digest,
         "widths": encode("widths", list(estimator._network.widths), "hidden_layer_sizes"),
         "dtype": estimator._dtype,
         "features": int(estimator.n_features_in_),
@@ -85,7 +92,8 @@ def check_rebuilt(estimator: Any, spec: dict[str, Any]) -> None:
             expect(old == new, f"the fit had {old!r}, and they say {new!r}")
     except Exception as error:  # Parameters that were set since the fit are checked only here.
         raise SavingError(
-            f"the parameters have been changed since the fit: {error}; set them back, or fit again"
+            f"the parameters have been changed since the fit: {brief(error)}; set them back, or "
+            "fit again"
         ) from error
 
 
@@ -95,15 +103,42 @@ def check_rebuilt(estimator: Any, spec: dict[str, Any]) -> None:
 def check_version(spec: dict[str, Any]) -> None:
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
+    known = f"format_version is {version!r}, and this mlp-xp reads {_WITHOUT_DIGEST} and {_VERSION}"
+    if type(version) is not int:
+        raise SavingError(known)
+    expect(version <= _VERSION, f"{known}: it was saved by a newer mlp-xp, update this one")
     expect(
-        version == _VERSION,
-        f"format_version is {version!r}, and this release of mlp-xp reads {_VERSION}: "
-        'pip install --upgrade "mlp-xp[cli]"',
+        version >= _WITHOUT_DIGEST,
+        f"{known}: it was saved by a version from before the first release, train the model again",
     )
 
 
-def rebuild(spec: dict[str, Any]) -> Any:
-    """Make the estimator that a spec describes, without its arrays."""
+def digest(spec: dict[str, Any], weights: bytes) -> str:
+    """Return the SHA-256 of a model: of its weights' file, then of its spec as compact JSON."""
+    described = {key: value for key, value in spec.items() if key != "sha256"}
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(b"".join((weights, text.encode()))).hexdigest()
+
+
+def check_digest(spec: dict[str, Any], weights: bytes) -> None:
+    """Raise SavingError if a spec or the weights are not as they were saved."""
+    if spec["format_version"] == _WITHOUT_DIGEST:
+        saved, found = spec["weights_sha256"], hashlib.sha256(weights).hexdigest()
+    else:
+        saved, found = spec["sha256"], digest(spec, weights)
+    expect(
+        saved == found,
+        f"the SHA-256 of {WEIGHTS} and {SPEC} is {found}, and was {saved} when they were saved: "
+        "one of them was damaged, edited, or is of another save. Take both from a copy; to change "
+        "a setting, use load_model, set_params and save_model",
+    )
+
+
+def rebuild(spec: dict[str, Any], most_layers: float = math.inf) -> Any:
+    """Make the estimator that a spec describes, without its arrays.
+
+    A spec of more layers than ``most_layers`` is refused before the network is made.
+    """
 
     def take(name: str, is_right: Callable[[Any], bool], what: str) -> Any:
         value = spec[name]
@@ -125,6 +160,11 @@ def rebuild(spec: dict[str, Any]) -> Any:
     widths = decode(widths, "hidden_layer_sizes")
     expect(
         _is_width(widths[0]) and _is_width(widths[-1]), "widths does not begin and end in numbers"
+    )
+    n_layers = sum(len(n.layers) if isinstance(n, Branch) else 1 for n in widths[1:])
+    expect(
+        n_layers <= most_layers,
+        f"widths asks for {n_layers} layers, and {WEIGHTS} holds {most_layers} tensors",
     )
     model.n_features_in_ = take("features", _is_width, "an integer above 0")
     model.n_outputs_, model.n_layers_ = widths[-1], len(widths)
@@ -155,8 +195,22 @@ def rebuild(spec: dict[str, Any]) -> Any:
     model._network = model._make_network(tuple(widths[1:-1]))
     inputs = model._network.widths[0]
     expect(inputs == widths[0], f"widths begins with {widths[0]}, and params make it {inputs}")
+    _check_late_settings(model)
     _set_training(model, spec["training"])
     return model
+
+
+def _check_late_settings(model: Any) -> None:
+    """Check the settings that estimators check late: at a fit, at a prediction."""
+    device = "cpu" if model.device is None else model.device
+    expect(
+        bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII)),
+        f"device is {device!r}, not null or a name such as 'cpu' or 'cuda:0'",
+    )
+    model._pictures("augmentation", model.augmentation, AUGMENTATIONS)
+    views = model._pictures("tta", model.tta, VIEWS)
+    n_views = math.prod(len(each.views) for each in views)
+    expect(n_views <= _MOST_VIEWS, f"tta makes {n_views} views, expected at most {_MOST_VIEWS}")
 
 
 def _set_targets(model: Any, spec: dict[str, Any]) -> None:
@@ -182,7 +236,7 @@ def _set_targets(model: Any, spec: dict[str, Any]) -> None:
 def _set_training(model: Any, training: dict[str, Any]) -> None:
     """Set what is known of the fit."""
     counts = training["n_iter"], training["t"]
-    expect(all(type(n) is int and n >= 0 for n in counts), "n_iter and t are not counts")
+    expect(all(map(_is_count, counts)), "n_iter and t are not counts")
     model.n_iter_, model.t_ = counts
     for name in _CURVES:
         curve = decode(training[name])
@@ -218,7 +272,7 @@ def _decode_record(row: dict[str, Any]) -> Record:
     record = Record(**{name: decode(value) for name, value in row.items()})
     expect(
         all(
-            type(value) is int and value >= 0
+            _is_count(value)
             if name in ("epoch", "n_samples")
             else _is_number(value) or (value is None and name in _OPTIONAL)
             for name, value in record._asdict().items()
@@ -230,6 +284,10 @@ def _decode_record(row: dict[str, Any]) -> Record:
 
 def _is_width(value: Any) -> bool:
     return type(value) is int and value >= 1
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _is_number(value: Any) -> bool:

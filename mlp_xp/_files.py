@@ -1,0 +1,34 @@
+"""Files that somebody else may have written: regular ones only, of an expected size."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["open_file", "read_file"]
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read its bytes.
+
+    Raises
+    ------
+    OSError
+        If there is none, or it is something else: opening a named pipe would wait forever.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` says best what a folder is.
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb")
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file of at most ``limit`` bytes; OSError for any other."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"{size} bytes, more than the {limit} expected", str(path))
+        return file.read()
