@@ -20,6 +20,8 @@ from mlp_xp._random import host_generator
 from mlp_xp._typing import Array
 from mlp_xp.augmentation import Augmentation, Epoch
 from mlp_xp.backends import Backend, get_backend, to_numpy
+from mlp_xp.kernels import SparseMatrix
+from mlp_xp.network import Network
 from mlp_xp.step import Batch
 
 __all__ = [
@@ -29,8 +31,10 @@ __all__ = [
     "Resident",
     "Streamed",
     "kept_dtype",
+    "multiplies_sparse",
     "place",
     "plan_epoch",
+    "put_sparse",
     "take_rows",
     "with_draws",
 ]
@@ -186,7 +190,8 @@ class Resident:
     Parameters
     ----------
     backend : Backend
-    x : (samples, features) array of any library and real dtype
+    x : (samples, features) array of any library and real dtype, or sparse rows (CSR) for a backend
+        that multiplies them
     y : (samples,) or (samples, outputs) array
     dtype : str
         Floating-point data are converted to it once; integers stay as they are.
@@ -195,9 +200,12 @@ class Resident:
     def __init__(self, backend: Backend, x: Any, y: Any, dtype: str) -> None:
         self._backend = backend
         self._dtype = dtype
-        here = backend.put(x, kept_dtype(x, dtype))
-        # Taking rows out of columns would walk over all of the data at each step.
-        self.x = np.ascontiguousarray(here) if isinstance(here, np.ndarray) else here
+        if sparse.issparse(x):
+            self.x: Any = put_sparse(backend, x, dtype)
+        else:
+            here = backend.put(x, kept_dtype(x, dtype))
+            # Taking rows out of columns would walk over all of the data at each step.
+            self.x = np.ascontiguousarray(here) if isinstance(here, np.ndarray) else here
         self.y = backend.put(y)
 
     def epoch(self, plan: Plan) -> Generator[Batch]:
@@ -270,8 +278,32 @@ class Streamed:
             yield take_rows(self.x, rows).astype(dtype, copy=False), self.y[rows]
 
 
+def multiplies_sparse(
+    backend: Backend, network: Network, scaling: Any, augmentation: Sequence[Augmentation]
+) -> bool:
+    """Whether nothing asks for more of sparse rows than a product of the first layer."""
+    is_plain = scaling is None and not augmentation
+    return backend.has_sparse_products and network.starts_dense and is_plain
+
+
+def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:
+    """Bring sparse rows (CSR) to the device as they are, or those of a slice; nothing is copied."""
+    start, stop, _ = rows.indices(x.shape[0])
+    indptr = x.indptr[start : stop + 1]
+    first, last = indptr[0], indptr[-1]
+    data, indices = x.data[first:last], x.indices[first:last]
+    indptr = indptr - first if first else indptr
+    return SparseMatrix(backend.put(data, dtype), backend.put(indices), backend.put(indptr))
+
+
 def place(
-    backend: Backend, x: Any, y: Any, dtype: str, placement: Placement = "auto"
+    backend: Backend,
+    x: Any,
+    y: Any,
+    dtype: str,
+    placement: Placement = "auto",
+    *,
+    multiplies_sparse: bool = False,
 ) -> Resident | Streamed:
     """Choose between resident and streamed data.
 
@@ -279,12 +311,14 @@ def place(
     ----------
     backend : Backend
     x, y : arrays
-        Of the backend's library, or of NumPy; x may be sparse rows, which are always streamed and
-        made dense a batch at a time.
+        Of the backend's library, or of NumPy; x may be sparse rows.
     dtype : str
     placement : {"auto", "resident", "streamed"}, default="auto"
         By default what is on the device stays there; host data go there if they fit into most of
         its free memory.
+    multiplies_sparse : bool, default=False
+        Whether steps take sparse rows as they are. Otherwise these are streamed, and made dense a
+        batch at a time.
 
     Returns
     -------
@@ -308,18 +342,19 @@ def place(
         raise ValueError(
             f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
         )
-    if sparse.issparse(x):
+    is_sparse = sparse.issparse(x)
+    if is_sparse and not multiplies_sparse:
         return Streamed(backend, x, to_numpy(y), dtype)
     if placement == "auto":
-        is_there = backend.shares_host_memory or backend.holds(x)
+        is_there = backend.shares_host_memory or (not is_sparse and backend.holds(x))
         free = None if is_there else backend.free_memory()
-        # The standard tells no array's bytes; no number has more than 8.
-        n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
+        # The standard tells no array's bytes; no number has more than 8, nor has a position.
+        n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
         fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
         placement = "resident" if fits else "streamed"
     if placement == "resident":
         return Resident(backend, x, y, dtype)
-    return Streamed(backend, to_numpy(x), to_numpy(y), dtype)
+    return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype)
 
 
 def _others(backend: Backend, plan: Plan, dtype: str) -> Iterator[list[Array | None]]:

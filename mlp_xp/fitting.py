@@ -199,7 +199,14 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         trainer = self._trainer_for(sample.X)
         targets = self._encode(sample.y)
         self._check_pullbacks(trainer, targets, sample.weights)
-        data = place(trainer.backend, sample.X, targets, self._dtype, self.placement)
+        data = place(
+            trainer.backend,
+            sample.X,
+            targets,
+            self._dtype,
+            self.placement,
+            multiplies_sparse=trainer.multiplies_sparse,
+        )
         return Run(
             self,
             trainer,

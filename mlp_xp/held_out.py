@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.metrics import get_scorer
 
 from mlp_xp.backends import get_backend
@@ -34,9 +35,12 @@ class Validation:
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
-        data = place(backend, sample.X, model._encode(sample.y), dtype, model.placement)
-        self._x = data.x
-        self._targets = backend.put(data.y)
+        targets = model._encode(sample.y)
+        # Sparse rows stay as they are: scorers see them so.
+        self._x = sample.X
+        if not sparse.issparse(sample.X):
+            self._x = place(backend, sample.X, targets, dtype, model.placement).x
+        self._targets = backend.put(targets)
         self._loss_weights = None
         if sample.weights is not None:
             self._loss_weights = backend.put(sample.weights, dtype)

@@ -7,12 +7,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils._chunking import get_chunk_n_rows
 
 from mlp_xp._typing import Array
 from mlp_xp.augmentation import Flip, Shift, views_of
 from mlp_xp.backends import Backend
-from mlp_xp.batches import kept_dtype, take_rows
+from mlp_xp.batches import kept_dtype, multiplies_sparse, put_sparse, take_rows
 from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Loss
@@ -26,6 +27,8 @@ __all__ = ["hand_over", "predict"]
 # but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
 _BATCH = 2048
 _HOST_BATCH = 384
+# Of sparse rows so many: more of them share what is read of the weights.
+_SPARSE_BATCH = 1024
 
 
 def predict(
@@ -88,8 +91,11 @@ def predict(
     to = to or backend
     n_samples = x.shape[0]
     few = backend.shares_host_memory and not backend.fixed_shapes
-    most = _HOST_BATCH if few else _BATCH
-    size = get_chunk_n_rows(_row_bytes(network, dtype), max_n_rows=most)
+    most, sizes = _HOST_BATCH if few else _BATCH, network.sizes
+    stays_sparse = sparse.issparse(x) and multiplies_sparse(backend, network, scaling, tta)
+    if stays_sparse:
+        most, sizes = _SPARSE_BATCH, sizes[1:]
+    size = get_chunk_n_rows(_row_bytes(sizes, dtype), max_n_rows=most)
     # The first is the common case, and looking closer takes longer than a layer for one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
 
@@ -97,7 +103,10 @@ def predict(
         return backend.put(leaf, dtype)
 
     def run(rows: slice) -> Array:
-        given = backend.put(take_rows(x, rows), kept)
+        if stays_sparse:
+            given: Any = put_sparse(backend, x, dtype, rows)
+        else:
+            given = backend.put(take_rows(x, rows), kept)
         first, *others = (function(params, moments, given, scaling, view) for view in views)
         return sum(others, first) / len(views) if others else first
 
@@ -110,16 +119,23 @@ def predict(
             views = [backend.put(np.asarray([moves], np.int64)) for moves in views_of(tta)]
         if n_samples <= size:
             return hand_over(run(slice(n_samples)), to)
-        outputs = []
-        rows = n_samples * len(views)
-        work = rows * sum(math.prod(layer.W.shape) for layer in denses(params))
+        products = [math.prod(layer.W.shape) for layer in denses(params)]
+        if stays_sparse:  # Of the first layer only what meets an entry is computed.
+            products[0] = x.nnz * network.sizes[1] // n_samples
+        work = n_samples * len(views) * sum(products)
+
+        def predict_from(start: int) -> Array:
+            # A last short batch would cost a compilation of its own where shapes are fixed: it
+            # goes back far enough to be a full one, and what was predicted is dropped.
+            stop = min(start + size, n_samples)
+            overlap = start + size - stop if backend.fixed_shapes and start else 0
+            return run(slice(start - overlap, stop))[overlap:, :]
+
+        starts = range(0, n_samples, size)
+        # Dense products share out their own work.
+        apply = backend.map if stays_sparse else map
         with backend.predicting(work):
-            for start in range(0, n_samples, size):
-                # A last short batch would cost a compilation of its own where shapes are fixed: it
-                # goes back far enough to be a full one, and what was predicted is dropped.
-                stop = min(start + size, n_samples)
-                overlap = start + size - stop if backend.fixed_shapes and start else 0
-                outputs.append(to.put(run(slice(start - overlap, stop))[overlap:, :]))
+            outputs = [to.put(output) for output in apply(predict_from, starts)]
     with to.scope():
         return to.xp.concat(outputs, axis=0)
 
@@ -133,9 +149,9 @@ def hand_over(result: Array, to: Backend) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _row_bytes(network: Network, dtype: str) -> int:
+def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
     # A layer's input, its output and a temporary of the activation are there at a time.
-    return 3 * max(network.sizes) * np.dtype(dtype).itemsize
+    return 3 * max(sizes) * np.dtype(dtype).itemsize
 
 
 @lru_cache(maxsize=64)

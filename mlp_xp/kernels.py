@@ -12,7 +12,7 @@ from mlp_xp.layers import ActivationPullback, activate, affine
 from mlp_xp.losses import Loss, LossPullback
 from mlp_xp.optimizers import update_tree
 
-__all__ = ["Kernels", "Scaling", "Whitening", "apply_loss", "gather"]
+__all__ = ["Kernels", "Scaling", "SparseMatrix", "Whitening", "apply_loss", "gather"]
 
 
 class Scaling(NamedTuple):
@@ -33,6 +33,17 @@ class Whitening(NamedTuple):
     rotation: Array
 
 
+class SparseMatrix(NamedTuple):
+    """A matrix as its entries, row after row (CSR): those of row i are ``indptr[i]:indptr[i + 1]``.
+
+    ``data`` and ``indices``, their columns, are ``(entries,)``, ``indptr`` is ``(rows + 1,)``.
+    """
+
+    data: Array
+    indices: Array
+    indptr: Array
+
+
 def gather(
     x: Array,
     rows: Array | None,
@@ -47,7 +58,9 @@ def gather(
     Parameters
     ----------
     x : (samples, features)
-        Of any real dtype, e.g. uint8; never written to.
+        Of any real dtype, e.g. uint8; never written to. Backends with sparse products also take a
+        `SparseMatrix` of the given dtype, without scaling and view, and return what
+        `mlp_xp.layers.dense` needs of its input: ``x @ W``, ``x.T @ dy`` and ``x.dtype``.
     rows : (batch,) integers, or None for all
     scaling : Scaling of the given dtype, or None
     view : View, or None for pictures as they are

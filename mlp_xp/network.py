@@ -179,6 +179,11 @@ Dropout(rate=0.1, number=0))
         return all(isinstance(b, Linear | BlockLinear) for b in self._all_blocks if b.has_params)
 
     @cached_property
+    def starts_dense(self) -> bool:
+        """Whether all that is done with the input is the product of a dense layer."""
+        return isinstance(self._all_blocks[0], Linear)
+
+    @cached_property
     def n_keys(self) -> int:
         """How many random keys a training step needs, one for each dropout."""
         return sum(isinstance(block, Dropout) for block in self._flat_blocks)

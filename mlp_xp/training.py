@@ -17,7 +17,7 @@ from mlp_xp._random import host_generator
 from mlp_xp._typing import Array, Tree
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend
-from mlp_xp.batches import Data, Plan, with_draws
+from mlp_xp.batches import Data, Plan, multiplies_sparse, with_draws
 from mlp_xp.budget import Budget
 from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.layers import Moments
@@ -222,6 +222,13 @@ class Trainer:
         A user's own loss need not look at weights: for it, another shape is compiled instead.
         """
         return self.backend.fixed_shapes and not isinstance(self.rules.loss, Custom)
+
+    @property
+    def multiplies_sparse(self) -> bool:
+        """Whether steps take sparse rows as they are."""
+        return multiplies_sparse(
+            self.backend, self.rules.network, self.scaling, self.rules.augmentation
+        )
 
     @property
     def learned(self) -> Params:

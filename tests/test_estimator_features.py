@@ -508,7 +508,7 @@ def test_sparse_rows_are_never_dense_as_a_whole(backend, monkeypatch):
     dense = MLPClassifier(**SETTINGS).fit(X.toarray(), y)
     monkeypatch.setattr(sparse.csr_matrix, "toarray", watched)
     model = MLPClassifier(**SETTINGS, backend=backend.name, device=backend.device).fit(X, y)
-    assert max(largest) == 16
+    assert max(largest, default=0) == (0 if backend.has_sparse_products else 16)
     np.testing.assert_allclose(model.loss_curve_, dense.loss_curve_, rtol=1e-8)
     assert isinstance(model.predict(X), np.ndarray)
 
@@ -533,9 +533,9 @@ def test_held_out_rows_stay_sparse_and_scorers_see_them_so(backend, monkeypatch)
     seen.clear()
     monkeypatch.setattr(sparse.csr_matrix, "toarray", watched)
     model = MLPClassifier(**settings, backend=backend.name, device=backend.device).fit(X, y)
-    assert max(largest) <= 60
+    assert max(largest, default=0) <= (0 if backend.has_sparse_products else 60)
     assert set(seen) == {(True, 60)}
-    assert model.validation_scores_ == dense.validation_scores_
+    np.testing.assert_allclose(model.validation_scores_, dense.validation_scores_, rtol=1e-12)
 
 
 class Notes(Callback):

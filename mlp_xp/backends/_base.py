@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
 
@@ -42,11 +42,14 @@ class Backend:
         Whether a compiled step takes over the memory of its state, so that nobody else can use it.
     shares_host_memory : bool
         Whether a NumPy array is already where the computation is.
+    has_sparse_products : bool
+        Whether its `gather` takes a `mlp_xp.kernels.SparseMatrix`.
     """
 
     name: ClassVar[str]
     fixed_shapes: ClassVar[bool] = False
     donates: ClassVar[bool] = False
+    has_sparse_products: ClassVar[bool] = False
     shares_host_memory: bool = False
 
     xp: Namespace
@@ -174,6 +177,10 @@ class Backend:
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         """Give the context of a prediction of so many multiplications and additions in all."""
         return contextlib.nullcontext()
+
+    def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
+        """Return the results of a function whose work no library shares out, in threads if any."""
+        return map(function, values)
 
     def training(self, work: int) -> contextlib.AbstractContextManager[object]:
         """Give the context of many steps, each of so many multiplications and additions."""

@@ -23,6 +23,7 @@ class CupyBackend(Backend):
     """Arrays on one CUDA device."""
 
     name = "cupy"
+    has_sparse_products = True
     xp = array_api_compat.cupy
 
     def __init__(self, device: cupy.cuda.Device) -> None:

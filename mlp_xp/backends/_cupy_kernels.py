@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import cupy
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from mlp_xp import kernels, optimizers
 from mlp_xp._typing import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import View
-from mlp_xp.kernels import Scaling
+from mlp_xp.kernels import Scaling, SparseMatrix
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 from mlp_xp.tree import leaves
 
@@ -39,6 +39,8 @@ def gather(
     xp: Namespace,
 ) -> Array:
     """Do what `mlp_xp.kernels.gather` does in one launch, if pictures are taken as they are."""
+    if isinstance(x, SparseMatrix):
+        return cast(Array, _TakenRows(x, rows))
     if rows is None or view is not None or not x.flags.c_contiguous:
         return kernels.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
     out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
@@ -46,6 +48,28 @@ def gather(
     shift, scale = (number(0), number(1)) if scaling is None else scaling
     _gather_kernel()(x, rows[:, None], shift, scale, x.shape[1], out)
     return out
+
+
+class _TakenRows:
+    """Rows of a sparse matrix, or all of them, as the left factor of a product."""
+
+    def __init__(self, x: SparseMatrix, rows: Any) -> None:
+        self.dtype = x.data.dtype
+        self._x = x
+        self._rows = rows
+
+    def __matmul__(self, W: Any) -> Any:
+        from cupyx.scipy.sparse import csr_matrix
+
+        data, indices, indptr = self._x
+        shape = indptr.shape[0] - 1, W.shape[0]
+        matrix = csr_matrix((data, indices, indptr), shape=shape)
+        self._matrix = matrix if self._rows is None else matrix[self._rows]
+        return self._matrix @ W
+
+    @property
+    def T(self) -> Any:
+        return self._matrix.T
 
 
 # --- the update ----------------------------------------------------------------------------------

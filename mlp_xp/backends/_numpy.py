@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import array_api_compat.numpy
@@ -31,6 +32,7 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     shares_host_memory = True
+    has_sparse_products = True
     xp = array_api_compat.numpy
     device = "cpu"
     kernels = Kernels(dense, gather, loss, update_tree, activate)
@@ -58,6 +60,13 @@ class NumpyBackend(Backend):
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         large = work >= _LEAST_PREDICTION and can_work()
         return team(usable_threads()) if large else contextlib.nullcontext()
+
+    def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
+        n_threads = min(usable_threads(), len(values))
+        if n_threads == 1:
+            return map(function, values)
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="mlp_xp-map") as pool:
+            return list(pool.map(function, values))
 
     def training(self, work: int) -> contextlib.AbstractContextManager[object]:
         if not can_work():

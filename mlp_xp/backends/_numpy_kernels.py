@@ -33,6 +33,7 @@ from mlp_xp.backends._jobs import (
     runner,
     table,
 )
+from mlp_xp.backends._numpy_sparse import TakenRows, call
 from mlp_xp.backends._traced import Traced
 from mlp_xp.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.losses import Loss, LossPullback, SoftmaxCrossEntropy
@@ -45,6 +46,8 @@ Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 # Below, meeting the other threads costs more than they bring (bench/history).
 _LEAST_PRODUCTS, _LEAST_NUMBERS = 100_000, 30_000
+# Numbers of each array of an update that fit the second cache together.
+_PIECE = 1 << 14
 
 
 def _do(job: Job, *others: Any) -> None:
@@ -107,6 +110,7 @@ def dense(
     W, b = params
     is_known = (
         arrangement is None
+        and not isinstance(x, TakenRows)
         and is_at_work()
         and _is_plain(W, b)
         and _has_rows(x)
@@ -165,6 +169,8 @@ def gather(
     xp: Namespace,
 ) -> Array:
     """Do what `mlp_xp.kernels.gather` does."""
+    if isinstance(x, kernels.SparseMatrix):
+        return TakenRows(x, rows)
     if view is not None:
         x = look(x if rows is None else xp.take(x, rows, axis=0), view, pick=_pick, xp=xp)
         rows = None
@@ -288,7 +294,7 @@ def update_tree(
         )
     )
     if not is_known:
-        return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
+        return _update_in_pieces(optimizer, params, grads, slots, coefs, l2, xp=xp)
     like = rows[0][0]
     # A number of NumPy's has no address.
     coefs = tuple(c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
@@ -316,6 +322,38 @@ def update_tree(
     size = sum(row[0].size for row in rows)
     _do(Job(UPDATE, size >= _LEAST_NUMBERS, words), like)
     return Updated(params, slots, penalty if l2 is None else penalty[()])
+
+
+def _update_in_pieces(
+    optimizer: Optimizer,
+    params: Tree,
+    grads: Tree,
+    slots: tuple[Tree, ...],
+    coefs: tuple[Array, ...],
+    l2: Array | None,
+    *,
+    xp: Namespace,
+) -> Updated:
+    """Update what does not fit the caches by pieces that do: 2 to 3 times as fast."""
+    rows = list(zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True))
+    is_large = any(row[0].size > _PIECE for row in rows)
+    if not is_large or type(optimizer) not in (SGD, Adam, AdamW):
+        return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
+    penalty: Any = np.empty_like(rows[0][0], shape=())
+
+    def update(
+        rows: list[tuple[Any, ...]], coefs: tuple[Array, ...], l2: Array | None, out: Array
+    ) -> None:
+        out[...] = 0
+        for row in rows:
+            n_lines = max(1, _PIECE * row[0].shape[0] // row[0].size)
+            for start in range(0, row[0].shape[0], n_lines):
+                p, g, *own = (array[start : start + n_lines] for array in row)
+                part = optimizers.update_tree(optimizer, p, g, tuple(own), coefs, l2, xp=xp)
+                out += part.penalty
+
+    call(update, rows, coefs, l2, penalty)
+    return Updated(params, slots, penalty)
 
 
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:

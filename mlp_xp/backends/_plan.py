@@ -104,7 +104,8 @@ class Planned(_Plan):
         flat: list[Any] = []
         for argument in arguments:
             if isinstance(argument, tuple):
-                flat.extend(argument)
+                nested = argument and isinstance(argument[0], tuple)
+                flat.extend(leaves(argument) if nested else argument)
             else:
                 flat.append(argument)
         return self._do(0, 1, state, arguments, flat)

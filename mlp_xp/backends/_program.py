@@ -167,6 +167,10 @@ class Program:
         """Note down a job, which the program will do; those that follow each other are one call."""
         self._jobs.append(job)
 
+    def call(self, function: Any, *args: Any) -> None:
+        """Note down a call that writes into its arguments, without making it now."""
+        self._write(self._call(function, args, {}))
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
         """Give memory, of an array that is no longer there if one fits."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
