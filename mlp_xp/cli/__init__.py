@@ -1,18 +1,11 @@
-"""The command ``mlp-xp``; each command is a file."""
+"""The command ``mlp-xp``: what is typed is parsed before anything that computes is loaded."""
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import time
 from collections.abc import Sequence
-from importlib.metadata import version
 
-from mlp_xp.backends import BackendError
-from mlp_xp.cli import bench, evaluate, lab, machine, predict, train
-from mlp_xp.cli.deadline import process_began
-from mlp_xp.cli.options import Parser
+from mlp_xp.cli import start
 
 __all__ = ["main"]
 
@@ -28,45 +21,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0; 2 for what the user can mend, with one line on stderr; 130 after Ctrl-C.
+        The exit status: 0; 1 for a training that diverged; 2 for what the user can mend, with one
+        line on stderr; 130 after Ctrl-C.
     """
-    # A process that does nothing else began with this command.
-    began = process_began() if argv is None else time.perf_counter()
     try:
-        args = _parser().parse_args(argv, argparse.Namespace(began=began))
-        status: int = args.run(args)
+        with start.quits_at_ctrl_c(is_process=argv is None):
+            began = start.process_began(is_process=argv is None)
+            from mlp_xp.cli.commands import parse
+
+            args = parse(argv)
+            args.began = began
+            run = args.load()
+        status: int = run(args)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read the output has gone, e.g. `head`; the interpreter must not flush into it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        start.discard_output()
         return 1
-    except (
-        ValueError,
-        BackendError,
-        ImportError,
-        OSError,
-        MemoryError,
-        OverflowError,
-    ) as error:
-        print(f"mlp-xp: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except Exception as error:
+        message = start.message_for_user(error)
+        if message is None:
+            raise
+        print(f"mlp-xp: error: {message}", file=sys.stderr)
         return 2
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="mlp-xp",
-        description="Multilayer perceptrons on NumPy, CuPy, PyTorch or JAX.",
-        epilog="examples:\n"
-        "  mlp-xp train                      train on CIFAR-10\n"
-        "  mlp-xp evaluate runs/my-run       test what was trained\n"
-        "  mlp-xp predict runs/my-run a.png  say what a picture shows\n"
-        "  mlp-xp train --help               all options of a command",
-    )
-    parser.add_argument("--version", action="version", version=f"mlp-xp {version('mlp-xp')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, predict, lab, machine, bench):
-        command.add_to(commands)
-    return parser

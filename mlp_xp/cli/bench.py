@@ -6,36 +6,13 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from mlp_xp._optional import check_installed
-from mlp_xp.cli.options import command, number
 
-__all__ = ["add_to"]
+__all__ = ["run"]
 
-_EXAMPLES = """\
-  mlp-xp bench --quick
-  mlp-xp bench --only medium wide --out results/bench
-  mlp-xp bench --only tiny --contenders "mlp_xp, NumPy" scikit-learn"""
 _PACKAGE = Path(__file__).parents[1]
 _PASSED = ("quick", "check", "out", "rounds", "threads", "only", "contenders", "images")
-
-
-def add_to(commands: Any) -> None:
-    """Add the command to the parser."""
-    parser = command(
-        commands, "bench", run, "measure this library beside its peers, in turns", _EXAMPLES
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="few contenders, little data, about a minute")
-    add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
-    at_least_1 = number(int, at_least=1)
-    add("--rounds", type=at_least_1, help="turns of each contender (7; quick: 5)")
-    add("--threads", type=at_least_1, help="of each contender (all CPUs)")
-    add("--only", nargs="+", metavar="PART", help="workloads, start-up, end-to-end, growth (all)")
-    add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
-    add("--images", type=at_least_1, help="of an epoch at the most")
-    add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
 
 
 def run(args: argparse.Namespace) -> int:

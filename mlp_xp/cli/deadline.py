@@ -1,35 +1,21 @@
-"""A command that ends in time: when it began, and what a training may take of it."""
+"""A command that ends in time: what a training may take of it."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlp_xp.callbacks import Callback
 
-__all__ = ["Deadline", "process_began"]
+__all__ = ["Deadline"]
 
 # What is kept for the end beside a prediction and the pictures, which are measured: writing the
 # model, and the end of the process, which lets go of its libraries.
 _REST = 1.5
 _SLICE = 2048
-
-
-def process_began() -> float:
-    """Give when this process began, of `time.perf_counter`; where that is unknown, now."""
-    now = time.perf_counter()
-    try:
-        # Behind the name, which may hold spaces and brackets; in ticks since the machine started.
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return now
-    return now - age
 
 
 class Deadline(Callback):

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlp_xp._optional import check_installed
-from mlp_xp.backends import Backend, get_backend
-from mlp_xp.cli.options import MAX_SEED, add_backend, command, number
+from mlp_xp.backends import Backend
+from mlp_xp.cli.loading import load_backend
+from mlp_xp.cli.start import printable
 from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
 from mlp_xp.report import curves_figure, save_figure
 
-__all__ = ["add_to"]
+__all__ = ["run"]
 
 _SPLIT = 0.9
-_EXAMPLES = """\
-  mlp-xp lab
-  mlp-xp lab --hidden 128 --learning-rate 0.5 --epochs 200 --out results/wide.png"""
-
-
-def add_to(commands: Any) -> None:
-    """Add the command to the parser."""
-    parser = command(
-        commands, "lab", run, "train the lab's network of one hidden layer on CIFAR-10", _EXAMPLES
-    )
-    add = parser.add_argument
-    add("--data-path", metavar="PATH", help="file or folder of CIFAR-10 (looked for, else fetched)")
-    add("--hidden", type=number(int, at_least=1), default=64, help="neurons (%(default)s)")
-    add("--learning-rate", type=number(float, above=0), default=0.1, help="(%(default)s)")
-    add("--epochs", type=number(int, at_least=1), default=100, help="(%(default)s)")
-    seed = number(int, at_least=0, below=MAX_SEED + 1)
-    add("--seed", type=seed, default=0, help="of split and weights (%(default)s)")
-    add_backend(parser)
-    out = Path("results/mlp.png")
-    add("--out", type=Path, default=out, metavar="FILE", help="the curves, as PNG (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise ValueError(f"{args.out} is a folder: type --out {args.out / 'mlp.png'}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    backend = get_backend(args.backend, args.device)
+    backend = load_backend(args.backend, args.device)
     cifar = load_cifar10(args.data_path)
     data = np.concatenate([cifar.x_train, cifar.x_test])
     labels = np.concatenate([cifar.y_train, cifar.y_test])
@@ -74,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         )
     print(f"test accuracy {100 * test_accuracy:.2f} %")
     save_figure(curves_figure(losses, {"training": accuracies}), args.out)
-    print(f"curves saved in {args.out}")
+    print(printable(f"curves saved in {args.out}"))
     return 0
 
 

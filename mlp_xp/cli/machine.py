@@ -9,20 +9,15 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import count
 from textwrap import shorten
-from typing import Any
 
 from mlp_xp.backends import BACKENDS, get_backend, installed
-from mlp_xp.cli.options import command, describe
-from mlp_xp.cli.settings import read
+from mlp_xp.cli.loading import describe
+from mlp_xp.cli.start import printable
 from mlp_xp.datasets import LOADERS, locate
-from mlp_xp.recipes import names
+from mlp_xp.recipes import names, read_table
 
-__all__ = ["add_to"]
+__all__ = ["run_backends", "run_data", "run_recipes"]
 
-_DATA_EXAMPLES = """\
-  mlp-xp data
-  mlp-xp data cifar10
-  mlp-xp data --fetch fashion-mnist"""
 _DEVICES = {
     "numpy": ("cpu",),
     "cupy": ("cuda",),
@@ -30,18 +25,6 @@ _DEVICES = {
     "jax": ("cpu", "cuda"),
     "array_api_strict": (None,),
 }
-
-
-def add_to(commands: Any) -> None:
-    """Add the three commands to the parser."""
-    parser = command(commands, "data", run_data, "say which data sets are here", _DATA_EXAMPLES)
-    known = list(LOADERS)
-    parser.add_argument("name", nargs="?", choices=known, metavar="NAME", help=", ".join(known))
-    parser.add_argument(
-        "--fetch", choices=known, metavar="NAME", help="find or fetch it, decode it"
-    )
-    command(commands, "recipes", run_recipes, "list the recipes of train", "  mlp-xp recipes")
-    command(commands, "backends", run_backends, "list libraries and devices", "  mlp-xp backends")
 
 
 def run_data(args: argparse.Namespace) -> int:
@@ -59,14 +42,14 @@ def run_data(args: argparse.Namespace) -> int:
             continue
         files = place.iterdir() if place.is_dir() else [place]
         size = sum(file.stat().st_size for file in files if file.is_file())
-        print(f"{name:13}  {size / 1e6:6.1f} MB  {place}")
+        print(printable(f"{name:13}  {size / 1e6:6.1f} MB  {place}"))
     return 0
 
 
 def run_recipes(args: argparse.Namespace) -> int:
     """Print a line for each recipe."""
     for name in names():
-        print(f"{name:13}  {read(name).description}")
+        print(f"{name:13}  {read_table(name)['description']}")
     return 0
 
 
@@ -75,7 +58,7 @@ def run_backends(args: argparse.Namespace) -> int:
     print(f"Python {platform.python_version()}, {platform.platform()}")
     for name in BACKENDS:
         for device, facts in _probe(name):
-            print(f"{name:16}  {device:7}  {facts}")
+            print(printable(f"{name:16}  {device:7}  {facts}"))
     if importlib.util.find_spec("numba") is not None:
         print(f"numba {version('numba')} speeds up numpy")
     auto = get_backend("auto")

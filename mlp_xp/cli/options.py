@@ -1,4 +1,4 @@
-"""What the commands' options share."""
+"""The parser, and the options that commands share."""
 
 from __future__ import annotations
 
@@ -7,39 +7,44 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from mlp_xp.backends import BACKENDS, Backend
-from mlp_xp.datasets import LOADERS, Dataset
+__all__ = ["DEFAULT", "Parser", "add_backend", "add_seed", "number"]
 
-__all__ = ["Parser", "add_backend", "command", "describe", "load_data", "number"]
-
-MAX_SEED = 2**32 - 1  # scikit-learn's largest
+DEFAULT = "default"  # The recipe of a training that names none.
+_MAX_SEED = 2**32 - 1  # scikit-learn's largest
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports an error in one line, and leaves line breaks in descriptions."""
+    """A parser that reports an error in one line, and leaves line breaks in descriptions.
 
-    def __init__(self, **settings: Any) -> None:
+    Parameters
+    ----------
+    add_options : callable, optional
+        Called with the parser before its first use, so that only the command that was typed pays
+        for its options.
+    """
+
+    def __init__(
+        self, *, add_options: Callable[[Parser], None] | None = None, **settings: Any
+    ) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self._add_options = add_options
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, with all options there."""
+        add_options, self._add_options = self._add_options, None
+        if add_options is not None:
+            add_options(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Leave it to `main` to report an error as it does all others."""
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
-def command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, examples: str
-) -> Parser:
-    """Add a command that calls ``run(args)``, which gives the exit status."""
-    description = f"{summary[0].upper()}{summary[1:]}."
-    parser: Parser = commands.add_parser(
-        name, help=summary, description=description, epilog=f"examples:\n{examples}"
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
 def add_backend(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
     """Add the options that say where to compute; without a default, a recipe says it."""
+    from mlp_xp.backends import BACKENDS
+
     parser.add_argument(
         "--backend",
         choices=["auto", *BACKENDS],
@@ -50,6 +55,12 @@ def add_backend(parser: argparse.ArgumentParser, default: str | None = "auto") -
     parser.add_argument("--device", help="e.g. cpu, cuda:1 or mps (the library's default)")
 
 
+def add_seed(parser: argparse.ArgumentParser, what: str, default: int | None) -> None:
+    """Add the option ``--seed``; without a default, a recipe says it."""
+    seed = number(int, at_least=0, below=_MAX_SEED + 1)
+    parser.add_argument("--seed", type=seed, default=default, help=f"{what} ({default or 0})")
+
+
 def number(
     kind: type[int] | type[float],
     *,
@@ -57,7 +68,7 @@ def number(
     at_least: float = -math.inf,
     below: float = math.inf,
 ) -> Callable[[str], Any]:
-    """Give an argparse type: a finite number within limits.
+    """Return an argparse type: a finite number within limits.
 
     Examples
     --------
@@ -69,7 +80,7 @@ def number(
     argparse.ArgumentTypeError: '0', expected an integer of at least 1
     """
     limits = {"above": above, "of at least": at_least, "below": below}
-    expected = " ".join(f"{word} {limit}" for word, limit in limits.items() if abs(limit) < 1e9)
+    expected = " ".join(f"{word} {n}" for word, n in limits.items() if math.isfinite(n))
     noun = "an integer" if kind is int else "a number"
 
     def parse(text: str) -> Any:
@@ -82,17 +93,3 @@ def number(
         raise argparse.ArgumentTypeError(f"{text!r}, expected {noun} {expected}")
 
     return parse
-
-
-def describe(backend: Backend) -> str:
-    """Put a backend's facts in a line."""
-    return ", ".join(f"{key} {fact}" for key, fact in backend.describe().items())
-
-
-def load_data(name: str, path: str | None) -> Dataset:
-    """Load a data set by its name, from a path if there is one."""
-    if path is None:
-        return LOADERS[name]()
-    if name == "digits":
-        raise ValueError("digits come with scikit-learn and have no path: leave out --data-path")
-    return LOADERS[name](path)

@@ -5,40 +5,30 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlp_xp._optional import optional
-from mlp_xp.cli.options import add_backend, command
+from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.runs import Images, read_run
+from mlp_xp.cli.start import printable
 
-__all__ = ["add_to"]
+__all__ = ["run"]
 
-_EXAMPLES = """\
-  mlp-xp predict runs/my-run cat.png
-  mlp-xp predict runs/my-run photos/*.jpg --backend torch"""
 _SHOWN = 3
-
-
-def add_to(commands: Any) -> None:
-    """Add the command to the parser."""
-    parser = command(commands, "predict", run, "name the likeliest classes of pictures", _EXAMPLES)
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="what `mlp-xp train` wrote")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a PNG or JPEG file")
-    add_backend(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each picture, once all of them could be read."""
     model, images = read_run(args.run_folder)
+    load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
     x = np.stack([read_image(path, images) for path in args.images])
     for path, p in zip(args.images, model.predict_proba(x), strict=True):
         likeliest = np.argsort(-p, kind="stable")[:_SHOWN]
         names = [images.class_names[label] for label in model.classes_[likeliest]]
         shares = [f"{name} {100 * p[i]:.1f} %" for name, i in zip(names, likeliest, strict=True)]
-        print(f"{path}: {', '.join(shares)}")
+        print(printable(f"{path}: {', '.join(shares)}"))
     return 0
 
 
@@ -70,7 +60,8 @@ def read_image(path: Path, images: Images) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
     if picture.size != (width, height):
         given = "x".join(map(str, picture.size))
-        print(f"note: {path} is {given}, resized to {width}x{height}", file=sys.stderr)
+        note = f"note: {path} is {given}, resized to {width}x{height}"
+        print(printable(note), file=sys.stderr)
         picture = picture.resize((width, height))
     pixels: np.ndarray = np.asarray(picture, np.float32).reshape(height, width, channels)
     planes = np.rint(pixels * (images.max_value / 255)).transpose(2, 0, 1)

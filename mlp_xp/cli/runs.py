@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.cli.start import printable
 from mlp_xp.datasets import LOADERS
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.saving import SPEC, load_model, read_json
@@ -61,7 +62,8 @@ def new_run(out: Path | None, data: str) -> Iterator[tuple[Path, Path]]:
         if kept is None:
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            print(f"note: kept what is in {partial}: mlp-xp evaluate {kept}", file=sys.stderr)
+            note = f"note: kept what is in {partial}: mlp-xp evaluate {kept}"
+            print(printable(note), file=sys.stderr)
         raise
 
 

@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
-from mlp_xp.cli.options import MAX_SEED, add_backend, number
+from mlp_xp.cli.options import DEFAULT
 from mlp_xp.cli.runs import CHECKPOINTS
-from mlp_xp.datasets import LOADERS
+from mlp_xp.cli.train_options import decaying
 from mlp_xp.estimators import MLPClassifier
-from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import Recipe, read_recipe, recipe_parameters
-from mlp_xp.schedules import SCHEDULES
-from mlp_xp.settings import LBFGS
 
-__all__ = ["Settings", "add_options", "read", "settings_of"]
+__all__ = ["Settings", "read", "settings_of"]
 
-DEFAULT = "default"
 # Options whose name is not that of the parameter; --solver and --weight-decay make one together.
 _RENAMED = {
     "hidden": "hidden_layer_sizes",
@@ -120,98 +116,6 @@ def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str
         what = base if isinstance(base, str) else type(base).__name__
         raise ValueError(
             f"--weight-decay is {decay:g}, and the solver {what} has none: leave it out, or type "
-            f"--solver with one of {', '.join(_decaying())}"
+            f"--solver with one of {', '.join(decaying())}"
         )
     return base
-
-
-def _decaying() -> list[str]:
-    return [name for name, rule in OPTIMIZERS.items() if hasattr(rule(), "weight_decay")]
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that decide a training; what is not typed is left to the recipe."""
-    defaults = read(DEFAULT)
-    model = MLPClassifier.from_recipe(DEFAULT)
-    solver: Any = model.solver
-
-    def add(option: str, help: str, **settings: Any) -> None:
-        name = option.removeprefix("--").replace("-", "_")
-        default = getattr(model, _PARAMETERS.get(name, ""), None)
-        if isinstance(default, tuple):
-            default = " ".join(map(str, default))
-        shown = help if default is None else f"{help} ({default})"
-        parser.add_argument(option, help=shown, **settings)
-
-    at_least_0, share = number(float, at_least=0), number(float, at_least=0, below=1)
-    positive, count = number(float, above=0), number(int, at_least=1)
-    add(
-        "--recipe",
-        "a name that `mlp-xp recipes` lists, or a TOML file; options go before it",
-        default=DEFAULT,
-        metavar="NAME",
-    )
-    add(
-        "--max-time",
-        "seconds that the whole command may take",
-        type=positive,
-        metavar="SECONDS",
-    )
-    add("--data", f"data set ({defaults.data})", choices=list(LOADERS))
-    add("--data-path", "its file or folder (looked for, else fetched)", metavar="PATH")
-    add(
-        "--validation",
-        "share of the training images to hold out and measure the accuracy on, each epoch",
-        type=number(float, above=0, below=1),
-        metavar="FRACTION",
-    )
-    add("--hidden", "width of each hidden layer", type=count, nargs="*", metavar="WIDTH")
-    add("--activation", "of the hidden layers", choices=list(ACTIVATIONS))
-    add(
-        "--normalization",
-        "between each hidden layer and its activation (none)",
-        choices=["layer", "batch"],
-    )
-    add(
-        "--residual",
-        "add its input to the output of each hidden layer as wide as the one before it",
-        action=argparse.BooleanOptionalAction,
-    )
-    add("--dropout", "share of hidden outputs to drop", type=share)
-    add("--label-smoothing", "share of the uniform distribution", type=share)
-    add(
-        "--solver",
-        f"update rule ({type(model.solver).__name__.lower()})",
-        choices=[*OPTIMIZERS, LBFGS],
-    )
-    add(
-        "--weight-decay",
-        f"of {', '.join(_decaying())}; others have none ({solver.weight_decay})",
-        type=at_least_0,
-    )
-    add("--learning-rate", "initial or peak rate", type=positive)
-    add("--schedule", "of the learning rate", choices=list(SCHEDULES))
-    add("--epochs", "times through the data", type=count)
-    add("--batch-size", "images a step", type=count)
-    add("--alpha", "strength of the L2 penalty", type=at_least_0)
-    add("--max-grad-norm", "hold gradients to this norm (none)", type=positive)
-    add("--ema-decay", "test a moving average of the weights, e.g. 0.999 (none)", type=share)
-    add_backend(parser, default=None)
-    add("--precision", "of the products", choices=["auto", "float32", "float64", "bf16"])
-    add(
-        "--placement",
-        "whether the data lie on the device or arrive batch by batch",
-        choices=["auto", "resident", "streamed"],
-    )
-    add(
-        "--seed",
-        "of weights, order and validation images (0)",
-        type=number(int, at_least=0, below=MAX_SEED + 1),
-    )
-    add(
-        "--checkpoint",
-        "keep the network of every Nth epoch, and the best where images are held out (none)",
-        type=count,
-        metavar="N",
-    )
-    add("--tensorboard", "write a log for TensorBoard", action="store_true")

@@ -20,13 +20,14 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp._optional import check_installed, optional
-from mlp_xp.backends import Backend, get_backend
+from mlp_xp.backends import Backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
-from mlp_xp.cli.options import command, describe, load_data
+from mlp_xp.cli.loading import describe, load_backend, load_data
 from mlp_xp.cli.progress import Watch, display
 from mlp_xp.cli.runs import CONFIG, Images, new_run
-from mlp_xp.cli.settings import Settings, add_options, settings_of
+from mlp_xp.cli.settings import Settings, settings_of
+from mlp_xp.cli.start import printable
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.report import confusion_figure, curves_figure, save_figure
@@ -34,28 +35,9 @@ from mlp_xp.saving import encode, replacing, save_model
 from mlp_xp.stopping import interrupts, postponed
 from mlp_xp.training import Record
 
-__all__ = ["add_to"]
+__all__ = ["run"]
 
-_EXAMPLES = """\
-  mlp-xp train
-  mlp-xp train --epochs 5 --hidden 1024 1024 512 --activation silu
-  mlp-xp train --data fashion-mnist --validation 0.1 --out runs/fashion
-  mlp-xp train --hidden 512 512 512 --normalization batch --residual --dropout 0.2 --epochs 30
-  mlp-xp train --recipe five-minutes --seed 1
-  mlp-xp train --validation 0.1 --checkpoint 5 --tensorboard
-  mlp-xp train --backend torch --device cuda:0 --batch-size 1024"""
 _COLUMNS = [name.replace("validation_score", "validation_accuracy") for name in Record._fields]
-
-
-def add_to(commands: Any) -> None:
-    """Add the command to the parser."""
-    parser = command(
-        commands, "train", run, "train a network on a data set of small images", _EXAMPLES
-    )
-    add_options(parser)
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="new run folder (runs/<date>-<time>-<data>)"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if settings.tensorboard:
         check_installed("tensorboardX", extra="tensorboard")
     data = load_data(settings.data, settings.data_path)
-    backend = get_backend(model.backend or "numpy", model.device)
+    backend = load_backend(model.backend or "numpy", model.device)
     if model.precision == "bf16":
         backend.with_bf16()  # Refused before there is a run folder.
     with new_run(args.out, settings.data) as (folder, final), interrupts() as pressed:
@@ -104,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         _draw_curves(folder, history)
         _draw(folder, data, data.y_test, predicted)
         status = 130 if pressed() else 0
-    print(f"saved in {final}")
+    print(printable(f"saved in {final}"))
     print(
         f"test accuracy {100 * result['test_accuracy']:.2f} %, {seconds:.1f} s, "
         f"{result['images_per_second']:,.0f} images/s"

@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlp_xp.datasets import LOADERS
-from mlp_xp.objects import expected, make
-
-__all__ = ["Recipe", "names", "read_recipe", "recipe_parameters"]
+__all__ = ["Recipe", "names", "read_recipe", "read_table", "recipe_parameters"]
 
 _FOLDER = Path(__file__).parent
+# `mlp_xp.objects` is imported where it is needed: `mlp-xp train --help` reads a table, and waits
+# for no library.
 
 
 class Recipe(NamedTuple):
@@ -75,11 +74,10 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
     Traceback (most recent call last):
     ValueError: ...default.toml: 'activation' is not one of description, data, hidden_layer_sizes
     """
-    path = _find(source)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML file: {error}") from error
+    from mlp_xp.datasets import LOADERS
+    from mlp_xp.objects import expected
+
+    path, table = _find(source), read_table(source)
     valid = ["description", "data", *parameters]
     for key in table:
         if key not in valid:
@@ -94,7 +92,32 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
         params = {key: _decode(value, key) for key, value in table.items()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: its tables are nested too deeply") from error
     return Recipe(path, description, data, params)
+
+
+def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the table of a recipe as it stands in the file; checks nothing, loads no objects.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `read_recipe`, where there is no such recipe, or the file holds no TOML.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes import read_table
+    >>> read_table("default")["data"]
+    'cifar10'
+    """
+    path = _find(source)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML file: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: its tables are nested too deeply") from error
 
 
 def _find(source: str | os.PathLike[str]) -> Path:
@@ -103,6 +126,8 @@ def _find(source: str | os.PathLike[str]) -> Path:
         return _FOLDER / f"{source}.toml"
     if path.is_file():
         return path
+    from mlp_xp.objects import expected
+
     if path.suffix == ".toml":
         raise FileNotFoundError(f"recipe {path} is not there: type its path, or {', '.join(known)}")
     raise ValueError(f"recipe {str(source)!r} is {expected(source, known)}, and no file")
@@ -115,6 +140,8 @@ def _decode(value: Any, key: str) -> Any:
         return value
     if "class" not in value:
         raise ValueError(f"{key} is the table {value!r}, which has no 'class'")
+    from mlp_xp.objects import make
+
     try:
         return make(value, key, _decode)
     except (ValueError, TypeError) as error:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlp_xp.cli import _parser, bench, main
+from mlp_xp.cli import bench, main
+from mlp_xp.cli.commands import parse
 
 OURS = "mlp_xp, NumPy"
 
@@ -75,4 +76,4 @@ def test_help_has_examples_that_can_be_typed(capsys):
     examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
     assert examples
     for example in examples:
-        _parser().parse_args(shlex.split(example)[1:])
+        parse(shlex.split(example)[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import shlex
 import subprocess
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 from running import CODE, COMMANDS, TINY, draw, start
 
-from mlp_xp.cli import _parser, machine, main
+from mlp_xp.cli import machine, main
+from mlp_xp.cli.commands import parse
 from mlp_xp.datasets import LOADERS, load_digits
 
 # --- data and backends ---------------------------------------------------------------------------
@@ -80,7 +83,10 @@ def test_backends_lists_all_and_why_one_cannot_be_used(mlp_xp, monkeypatch):
         ("train --alpha -1", "--alpha"),
         ("train --alpha inf", "--alpha: 'inf', expected a number of at least 0"),
         ("train --validation 1", "--validation: '1', expected a number above 0 below 1"),
-        ("train --seed 4294967296", "--seed: '4294967296', expected an integer of at least 0"),
+        (
+            "train --seed 4294967296",
+            "an integer of at least 0 below 4294967296",
+        ),
         ("train --dropout 1", "--dropout: '1', expected a number of at least 0 below 1"),
         ("train --label-smoothing -0.1", "--label-smoothing: '-0.1'"),
         ("train --max-grad-norm 0", "--max-grad-norm: '0', expected a number above 0"),
@@ -134,6 +140,34 @@ def test_a_backend_that_is_absent_is_an_error(fails, finished, monkeypatch, smal
         assert "needs torch, which is not installed: pip install mlp-xp[torch]" in line
 
 
+def throw(error):
+    raise error
+
+
+def test_an_error_without_a_message_says_what_it_is(fails, monkeypatch):
+    for error, line in (
+        (MemoryError, "not enough memory: ask for less, e.g. a smaller --hidden or --batch-size"),
+        (ValueError, "ValueError"),
+    ):
+        monkeypatch.setitem(LOADERS, "digits", functools.partial(throw, error))
+        assert fails(*TINY) == f"mlp-xp: error: {line}\n"
+
+
+def test_what_files_and_paths_say_does_not_steer_the_terminal(mlp_xp, fails, digits_run):
+    evil = "\x1b[2J\x1b]0;owned\x07\u202e"
+    run = digits_run.rename(digits_run.with_name(f"run{evil}"))
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["class_names"][3] = f"three{evil}"
+    (run / "config.json").write_text(json.dumps(config))
+    picture = draw(Path(f"a{evil}.png"), load_digits().x_test[0], (16, 16))
+    shown = [mlp_xp("evaluate", run), mlp_xp("predict", run, *[picture] * 9)]
+    shown.append(mlp_xp(*TINY, "--epochs", 1, "--out", f"new{evil}"))
+    text = "".join(done.out + done.err for done in shown) + fails("evaluate", f"none{evil}")
+    assert not set(evil) & {"\x1b", "\x07", "\u202e"} & set(text)
+    assert r"three\x1b[2J\x1b]0;owned\x07\u202e" in text
+    assert r"new\x1b[2J" in text
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     with start("data") as process:
         assert process.stdout is not None
@@ -175,4 +209,4 @@ def test_help_has_examples_that_can_be_typed(command, capsys):
         name, *argv = shlex.split(example)
         assert name == "mlp-xp"
         assert argv[0] == command
-        _parser().parse_args(argv)
+        parse(argv)

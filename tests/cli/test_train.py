@@ -18,7 +18,8 @@ from running import FILES, TINY, history_of, start
 
 from mlp_xp import MLP
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli import _parser, main, runs, settings, train
+from mlp_xp.cli import main, runs, settings, train
+from mlp_xp.cli.commands import parse
 from mlp_xp.cli.settings import Settings, settings_of
 from mlp_xp.datasets import LOADERS, load_digits, split_dataset
 from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion
@@ -202,7 +203,7 @@ def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver,
 def test_watching_changes_nothing(mlp_xp):
     argv = [*TINY, "--epochs", 3, "--checkpoint", 1, "--tensorboard", "--backend", "numpy"]
     assert mlp_xp(*argv, "--out", "run").status == 0
-    typed = _parser().parse_args([*TINY, "--epochs", "3", "--backend", "numpy"])
+    typed = parse([*TINY, "--epochs", "3", "--backend", "numpy"])
     digits = load_digits()
     plain = settings_of(typed).estimator().fit(digits.x_train, digits.y_train)
     loaded = load_model("run")
@@ -266,7 +267,7 @@ def test_what_draws_is_loaded_behind_the_training(tmp_path):
 
 
 def test_without_options_the_settings_are_those_of_the_default_recipe():
-    typed = settings_of(_parser().parse_args(["train"]))
+    typed = settings_of(parse(["train"]))
     assert typed == Settings("cifar10", "default", {"random_state": 0})
     assert (
         typed.estimator().get_params()
@@ -345,7 +346,7 @@ def test_a_prediction_that_fails_keeps_the_network(mlp_xp, monkeypatch):
     monkeypatch.setattr(settings, "MLPClassifier", Fails)
     done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
     assert done.status == 2
-    assert done.err.splitlines()[1] == "mlp-xp: error: 8 GB"
+    assert "error: not enough memory (8 GB): ask for less" in done.err.splitlines()[1]
     assert load_model("run.partial").n_iter_ == 1
 
 

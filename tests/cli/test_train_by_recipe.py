@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from running import FILES, history_of, start
 
 from mlp_xp import MLP
-from mlp_xp.cli import _parser, deadline, settings, train
-from mlp_xp.cli.deadline import Deadline, process_began
+from mlp_xp.cli import deadline, settings, train
+from mlp_xp.cli.commands import parse
+from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.settings import settings_of
+from mlp_xp.cli.start import process_began
 from mlp_xp.datasets import LOADERS, load_digits
 from mlp_xp.optimizers import AdamW, Lion, Muon
 from mlp_xp.recipes import names
@@ -47,7 +49,7 @@ def recipe(tmp_path) -> Path:
 
 def typed(*words: object) -> MLP:
     """Give the estimator that `mlp-xp train` makes of options."""
-    args = _parser().parse_args(["train", *map(str, words)])
+    args = parse(["train", *map(str, words)])
     return settings_of(args).estimator()
 
 

@@ -1,0 +1,205 @@
+"""What can be typed: every command with its options. Nothing is loaded here that computes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlp_xp.cli.options import Parser, add_backend, add_seed, number
+from mlp_xp.cli.train_options import add_train
+
+__all__ = ["COMMANDS", "parse"]
+
+
+class Command(NamedTuple):
+    """A command: its line of help, its options, what can be typed, and the function that runs it.
+
+    ``run`` is ``module:function`` in this package; it takes the parsed options and returns the exit
+    status.
+    """
+
+    summary: str
+    add_options: Callable[[Parser], None]
+    examples: str
+    run: str
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options that were typed.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Default: that of the process.
+
+    Returns
+    -------
+    argparse.Namespace
+        With the options of the command; ``load()`` imports and returns the function that runs it.
+
+    Raises
+    ------
+    ValueError
+        For what is typed wrong.
+    """
+    parser = Parser(
+        prog="mlp-xp",
+        description="Multilayer perceptrons on NumPy, CuPy, PyTorch or JAX.",
+        epilog="examples:\n"
+        "  mlp-xp train                      train on CIFAR-10\n"
+        "  mlp-xp evaluate runs/my-run       test what was trained\n"
+        "  mlp-xp predict runs/my-run a.png  say what a picture shows\n"
+        "  mlp-xp train --help               all options of a command",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            add_options=command.add_options,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"examples:\n{command.examples}",
+        )
+        subparser.set_defaults(load=partial(_load, command.run))
+    return parser.parse_args(argv)
+
+
+def _load(run: str) -> Callable[[argparse.Namespace], int]:
+    module, _, function = run.partition(":")
+    loaded: Callable[[argparse.Namespace], int] = getattr(
+        importlib.import_module(f"mlp_xp.cli.{module}"), function
+    )
+    return loaded
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"mlp-xp {version('mlp-xp')}")
+        parser.exit()
+
+
+def _add_evaluate(parser: Parser) -> None:
+    _add_run(parser)
+    parser.add_argument("--data-path", metavar="PATH", help="file or folder of the data set")
+    add_backend(parser)
+
+
+def _add_predict(parser: Parser) -> None:
+    _add_run(parser)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a PNG or JPEG file")
+    add_backend(parser)
+
+
+def _add_run(parser: Parser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="what `mlp-xp train` wrote")
+
+
+def _add_lab(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--data-path", metavar="PATH", help="file or folder of CIFAR-10 (looked for, else fetched)")
+    add("--hidden", type=number(int, at_least=1), default=64, help="neurons (%(default)s)")
+    add("--learning-rate", type=number(float, above=0), default=0.1, help="(%(default)s)")
+    add("--epochs", type=number(int, at_least=1), default=100, help="(%(default)s)")
+    add_seed(parser, "of split and weights", 0)
+    add_backend(parser)
+    out = Path("results/mlp.png")
+    add("--out", type=Path, default=out, metavar="FILE", help="the curves, as PNG (%(default)s)")
+
+
+def _add_data(parser: Parser) -> None:
+    from mlp_xp.datasets import LOADERS
+
+    known = list(LOADERS)
+    parser.add_argument("name", nargs="?", choices=known, metavar="NAME", help=", ".join(known))
+    parser.add_argument(
+        "--fetch", choices=known, metavar="NAME", help="find or fetch it, decode it"
+    )
+
+
+def _add_nothing(parser: Parser) -> None:
+    pass
+
+
+def _add_bench(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--quick", action="store_true", help="few contenders, little data, about a minute")
+    add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
+    at_least_1 = number(int, at_least=1)
+    add("--rounds", type=at_least_1, help="turns of each contender (7; quick: 5)")
+    add("--threads", type=at_least_1, help="of each contender (all CPUs)")
+    add("--only", nargs="+", metavar="PART", help="workloads, start-up, end-to-end, growth (all)")
+    add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
+    add("--images", type=at_least_1, help="of an epoch at the most")
+    add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
+
+
+COMMANDS = {
+    "train": Command(
+        "train a network on a data set of small images",
+        add_train,
+        """\
+  mlp-xp train
+  mlp-xp train --epochs 5 --hidden 1024 1024 512 --activation silu
+  mlp-xp train --data fashion-mnist --validation 0.1 --out runs/fashion
+  mlp-xp train --hidden 512 512 512 --normalization batch --residual --dropout 0.2 --epochs 30
+  mlp-xp train --recipe five-minutes --seed 1
+  mlp-xp train --validation 0.1 --checkpoint 5 --tensorboard
+  mlp-xp train --backend torch --device cuda:0 --batch-size 1024""",
+        "train:run",
+    ),
+    "evaluate": Command(
+        "test a trained network on its data set's test images",
+        _add_evaluate,
+        """\
+  mlp-xp evaluate runs/my-run
+  mlp-xp evaluate runs/my-run --backend jax""",
+        "evaluate:run",
+    ),
+    "predict": Command(
+        "name the likeliest classes of pictures",
+        _add_predict,
+        """\
+  mlp-xp predict runs/my-run cat.png
+  mlp-xp predict runs/my-run photos/*.jpg --backend torch""",
+        "predict:run",
+    ),
+    "lab": Command(
+        "train the lab's network of one hidden layer on CIFAR-10",
+        _add_lab,
+        """\
+  mlp-xp lab
+  mlp-xp lab --hidden 128 --learning-rate 0.5 --epochs 200 --out results/wide.png""",
+        "lab:run",
+    ),
+    "data": Command(
+        "say which data sets are here",
+        _add_data,
+        """\
+  mlp-xp data
+  mlp-xp data cifar10
+  mlp-xp data --fetch fashion-mnist""",
+        "machine:run_data",
+    ),
+    "recipes": Command(
+        "list the recipes of train", _add_nothing, "  mlp-xp recipes", "machine:run_recipes"
+    ),
+    "backends": Command(
+        "list libraries and devices", _add_nothing, "  mlp-xp backends", "machine:run_backends"
+    ),
+    "bench": Command(
+        "measure this library beside its peers, in turns",
+        _add_bench,
+        """\
+  mlp-xp bench --quick
+  mlp-xp bench --only medium wide --out results/bench
+  mlp-xp bench --only tiny --contenders "mlp_xp, NumPy" scikit-learn""",
+        "bench:run",
+    ),
+}
