@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 
 import numpy as np
@@ -20,14 +22,20 @@ def test_unknown_name_lists_the_valid_ones():
 
 def test_absent_library_says_what_to_install(monkeypatch):
     monkeypatch.setattr(backends, "installed", lambda name: False)
-    with pytest.raises(BackendError, match=r"needs torch.*pip install mlp-xp\[torch\]"):
+    with pytest.raises(BackendError, match=r"needs torch.*pip install -e \".*\[torch\]\""):
         get_backend("torch")
 
 
 @pytest.mark.parametrize(
     ("name", "device", "message"),
     [
-        ("numpy", "cuda", "backend 'numpy' has only 'cpu'"),
+        (
+            "numpy",
+            "cuda:1",
+            "'numpy' has only 'cpu': use backend='cupy' or 'torch' or 'jax' \\(inst",
+        ),
+        ("numpy", "mps", "'numpy' has only 'cpu': use backend='torch'"),
+        ("jax", "mps", "'jax' has only 'cpu' and 'cuda': use backend='torch'"),
         ("torch", "gpu0", "device is 'gpu0', which torch does not know"),
         ("jax", "cpu:7", "device is 'cpu:7', and jax has here"),
         ("jax", 3, "device is 3"),
@@ -40,6 +48,17 @@ def test_unknown_device_says_so(name, device, message):
         pytest.skip(f"{name} is not installed")
     with pytest.raises(ValueError, match=message):
         get_backend(name, device)
+
+
+def test_a_gpu_that_no_library_can_use_says_which_could(monkeypatch):
+    monkeypatch.setattr(backends, "installed", lambda name: name == "numpy")
+    for backend in ("auto", "numpy"):
+        with pytest.raises(
+            (BackendError, ValueError), match=r"cupy.*torch.*jax.*none is inst"
+        ) as e:
+            get_backend(backend, "cuda")
+        (target,) = re.findall(r'pip install -e (".*\[\w+\]")', str(e.value))
+        assert shlex.split(target) == [target[1:-1]]  # As zsh does: brackets need quotes.
 
 
 @pytest.mark.parametrize("name", ["cupy", "torch", "jax"])

@@ -253,7 +253,7 @@ def test_missing_and_additional_tensors_are_named(saved):
 
 def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"'safetensors'.*pip install \"mlp-xp\[cli\]\""):
+    with pytest.raises(ImportError, match=r"'safetensors'.*pip install -e \".*\[cli\]\""):
         load_model(saved)
 
 

@@ -75,5 +75,5 @@ def test_a_figure_is_saved_as_a_png_and_nothing_else(tmp_path):
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"'matplotlib'.*pip install \"mlp-xp\[cli\]\""):
+    with pytest.raises(ImportError, match=r"'matplotlib'.*pip install -e \".*\[cli\]\""):
         curves_figure([1.0], {"training": [0.5]})

@@ -9,11 +9,12 @@ import ctypes
 import functools
 import importlib
 import importlib.util
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
 
+from mlp_xp._optional import install_command
 from mlp_xp.backends._base import Backend, BackendError, to_numpy
 
 __all__ = [
@@ -21,18 +22,31 @@ __all__ = [
     "Backend",
     "BackendError",
     "get_backend",
+    "how_to_install",
     "installed",
     "namespace_backend",
     "to_numpy",
 ]
 
-# name: (module here, package to look for, what to install)
+
+class Library(NamedTuple):
+    """A library: its module here, the package to look for, the extra of ours, kinds of devices."""
+
+    module: str
+    package: str
+    extra: str
+    devices: tuple[str, ...] = ()
+    note: str = ""
+
+
 BACKENDS = {
-    "numpy": ("_numpy", "numpy", "mlp-xp"),
-    "cupy": ("_cupy", "cupy", "mlp-xp[cuda12] or mlp-xp[cuda13], as your driver's CUDA version is"),
-    "torch": ("_torch", "torch", "mlp-xp[torch]"),
-    "jax": ("_jax", "jax", "mlp-xp[jax]"),
-    "array_api_strict": ("_strict", "array_api_strict", "array-api-strict"),
+    "numpy": Library("_numpy", "numpy", "cli", ("cpu",)),
+    "cupy": Library(
+        "_cupy", "cupy", "cuda12", ("cuda",), ", or cuda13 if nvidia-smi shows CUDA Version 13"
+    ),
+    "torch": Library("_torch", "torch", "torch", ("cpu", "cuda", "mps")),
+    "jax": Library("_jax", "jax", "jax", ("cpu", "cuda")),
+    "array_api_strict": Library("_strict", "array_api_strict", "test"),
 }
 
 _IS_ARRAY = {
@@ -117,29 +131,61 @@ def namespace_backend(array: object) -> str | None:
 
 def installed(name: str) -> bool:
     """Tell whether a backend's library is installed, without loading it."""
-    return importlib.util.find_spec(BACKENDS[name][1]) is not None
+    return importlib.util.find_spec(BACKENDS[name].package) is not None
+
+
+def how_to_install(name: str) -> str:
+    """Return what to type to install a backend's library.
+
+    Examples
+    --------
+    >>> from mlp_xp.backends import how_to_install
+    >>> how_to_install("jax")
+    '... -m pip install -e "...[jax]"...'
+    """
+    return install_command(BACKENDS[name].extra) + BACKENDS[name].note
 
 
 def _load(name: str, device: Any) -> Backend:
-    module, package, install = BACKENDS[name]
+    library = BACKENDS[name]
     if not installed(name):
         raise BackendError(
-            f"Backend {name!r} needs {package}, which is not installed: pip install {install}."
+            f"Backend {name!r} needs {library.package}, which is not installed: type "
+            f"{how_to_install(name)}"
         )
+    _check_kind(name, device)
     try:
-        create = importlib.import_module(f"mlp_xp.backends.{module}").create
+        create = importlib.import_module(f"mlp_xp.backends.{library.module}").create
     except (ImportError, OSError) as error:
-        raise BackendError(f"Backend {name!r}: {package} cannot be loaded: {error}") from error
+        raise BackendError(
+            f"Backend {name!r}: {library.package} cannot be loaded: {error}"
+        ) from error
     backend: Backend = create(device)
     return backend
+
+
+def _check_kind(name: str, device: Any) -> None:
+    """Raise ValueError for a device that other libraries have and this one never does."""
+    kind = str(device).partition(":")[0]
+    others = [other for other in BACKENDS if kind in BACKENDS[other].devices]
+    devices = BACKENDS[name].devices
+    if not devices or kind in devices or not others:
+        return
+    here = ", ".join(filter(installed, others))
+    raise ValueError(
+        f"device is {device!r}, and backend {name!r} has only {' and '.join(map(repr, devices))}: "
+        f"use backend={' or '.join(map(repr, others))} "
+        + (f"(installed: {here})" if here else f"(none is installed: {how_to_install(others[-1])})")
+    )
 
 
 def _automatic(device: Any) -> Backend:
     """Give the first library with a working GPU, else NumPy, unless a GPU was asked for."""
     asked = str(device).startswith("cuda")
-    reason = "no CUDA driver is installed"
+    able = [name for name in BACKENDS if "cuda" in BACKENDS[name].devices]
+    reason = f"{', '.join(able)} can, and none is installed: type {how_to_install('torch')}"
     if asked or (device is None and _cuda_driver()):
-        for name in filter(installed, ("cupy", "torch", "jax")):
+        for name in filter(installed, able):
             try:
                 return _load(name, device or "cuda")
             except (BackendError, ValueError) as error:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mlp_xp._optional import check_installed
+from mlp_xp._optional import check_installed, install_command
 
 __all__ = ["run"]
 
@@ -34,6 +34,6 @@ def _suite() -> Path:
         if (folder / "suite.py").is_file():
             return folder / "suite.py"
     raise ValueError(
-        "the benchmarks are not in this installation: clone the repository, install it with "
-        "`pip install -e '.[cli,peers]'`, and type `mlp-xp bench` again"
+        "the benchmarks are not in this installation: install from a clone, "
+        f"{install_command('cli,peers')}, and type `mlp-xp bench` again"
     )

@@ -10,21 +10,13 @@ from importlib.metadata import version
 from itertools import count
 from textwrap import shorten
 
-from mlp_xp.backends import BACKENDS, get_backend, installed
+from mlp_xp.backends import BACKENDS, get_backend, how_to_install, installed
 from mlp_xp.cli.loading import describe
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import LOADERS, locate
 from mlp_xp.recipes import names, read_table
 
 __all__ = ["run_backends", "run_data", "run_recipes"]
-
-_DEVICES = {
-    "numpy": ("cpu",),
-    "cupy": ("cuda",),
-    "torch": ("cpu", "cuda", "mps"),
-    "jax": ("cpu", "cuda"),
-    "array_api_strict": (None,),
-}
 
 
 def run_data(args: argparse.Namespace) -> int:
@@ -69,9 +61,9 @@ def run_backends(args: argparse.Namespace) -> int:
 def _probe(name: str) -> Iterator[tuple[str, str]]:
     """Give each device of a library and its facts, or why it cannot be used."""
     if not installed(name):
-        yield "", f"not installed: pip install {BACKENDS[name][2]}"
+        yield "", f"not installed: type {how_to_install(name)}"
         return
-    for kind in _DEVICES[name]:
+    for kind in BACKENDS[name].devices or (None,):
         for index in count():
             device = f"cuda:{index}" if kind == "cuda" else kind
             try:

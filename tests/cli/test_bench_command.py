@@ -52,7 +52,7 @@ def test_options_are_passed_on_and_the_status_comes_back(mlp_xp, started):
 
 def test_an_installation_without_the_suite_says_what_to_do(fails, started, monkeypatch):
     monkeypatch.setattr(bench, "_PACKAGE", Path("nowhere/mlp_xp"))
-    assert "clone the repository, install it with" in fails("bench", "--quick")
+    assert "install from a clone, " in fails("bench", "--quick")
 
 
 def test_the_suite_is_found_inside_an_installed_package(mlp_xp, started, monkeypatch):

