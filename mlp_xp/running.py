@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from mlp_xp._signals import interrupts
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, plan_epoch
 from mlp_xp.budget import Budget
@@ -19,7 +20,7 @@ from mlp_xp.inference import hand_over
 from mlp_xp.lbfgs import minimize
 from mlp_xp.network import Params
 from mlp_xp.settings import ADAPTIVE, LBFGS
-from mlp_xp.stopping import Plateau, interrupts
+from mlp_xp.stopping import Plateau
 from mlp_xp.training import Record, Trainer
 from mlp_xp.tree import leaves, map_leaves
 

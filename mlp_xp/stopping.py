@@ -1,16 +1,10 @@
-"""What ends a training: a plateau, and Ctrl-C."""
+"""When a training has come to a plateau."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
-
 import numpy as np
 
-__all__ = ["Plateau", "interrupts", "postponed"]
+__all__ = ["Plateau"]
 
 
 class Plateau:
@@ -43,53 +37,3 @@ class Plateau:
         self.count = self.count + 1 if loss > self.best - self.tol else 0
         self.best = min(self.best, loss)
         return self.count > self.patience
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a flag, so that a step is never cut in half.
-
-    A step writes to the state it was given: an exception in the middle would leave it broken. A
-    second Ctrl-C raises `KeyboardInterrupt` as usual. Outside the main thread nothing changes.
-
-    Yields
-    ------
-    callable
-        Tells whether Ctrl-C was pressed.
-    """
-    pressed = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    is_main = threading.current_thread() is threading.main_thread()
-    # A handler that somebody else installed is theirs to keep, and so is an ignored signal.
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextlib.contextmanager
-def postponed() -> Iterator[None]:
-    """Let Ctrl-C wait: where compiled modules are loaded, an exception ends the whole process."""
-    handler = signal.getsignal(signal.SIGINT)
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or not callable(handler):
-        yield
-        return
-    waiting: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda *press: waiting.append(press))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        for press in waiting:
-            handler(*press)

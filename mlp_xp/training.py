@@ -325,7 +325,7 @@ class Trainer:
         if self.rules.augmentation:
             plan = with_draws(plan, self.rules.augmentation, seed=self.seed, epoch=self.n_epochs)
         work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
-        with backend.scope(), backend.training(work):
+        with backend.scope(), backend.training(work, self._all_steps(len(plan.counts), n_epochs)):
             zero = xp.zeros_like(self.state.loss)
             accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
@@ -360,6 +360,11 @@ class Trainer:
             n_samples,
             time.perf_counter() - start,
         )
+
+    def _all_steps(self, epoch_steps: int, n_epochs: int) -> int:
+        """Return the steps of this training: those before the fit, and all that it may do."""
+        done = self.n_epochs - self.first_epoch
+        return self.n_steps + (max(n_epochs, done + 1) - done) * epoch_steps
 
     def _each(
         self,

@@ -1,124 +1,300 @@
-"""Jobs are compiled, or done without: a fit works with any numba, and wherever that writes."""
+"""Machine code is compiled once, kept unharmed, and never needed: a fit works without it too."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from mlp_xp import MLPClassifier
+from mlp_xp.backends import _jobs, get_backend
 
 pytest.importorskip("numba")
 
+from mlp_xp.backends import _native
+
+# A fit that is long enough for machine code by its settings, and ended after two epochs.
 FIT = """
+import hashlib, sys, warnings
 import numpy as np
 from mlp_xp import MLPClassifier
-from mlp_xp.backends._jobs import can_work
+from mlp_xp.backends import _jobs
+from mlp_xp.callbacks import Callback
+class Stop(Callback):
+    def on_epoch_end(self, model, record):
+        return record.epoch == 2
 x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+model = MLPClassifier((8,), batch_size=16, random_state=0, max_iter=10_000, callbacks=[Stop()])
+print("begins", flush=True)
 for _ in range(2):
-    model = MLPClassifier((8,), batch_size=16, random_state=0)
-    model.partial_fit(x, y, classes=[0, 1, 2])
-print(can_work(), model.predict(x).shape)
+    model.fit(x, y)
+digest = hashlib.sha256(b"".join(c.tobytes() for c in model.coefs_)).hexdigest()
+print(_jobs.can_work(), "numba" in sys.modules, digest)
 """
+SHORT = """
+import sys, numpy as np
+from mlp_xp import MLPClassifier
+x, y = np.random.default_rng(0).random((150, 4)), np.arange(150) % 3
+model = MLPClassifier(random_state=0, max_iter=20, tol=0, n_iter_no_change=99)
+import warnings; warnings.simplefilter("ignore")
+model.fit(x, y).predict(x)
+print([name for name in ("numba", "llvmlite", "mlp_xp.backends._native") if name in sys.modules])
+"""
+COMPILES = "compiling machine code for NumPy"
 
 
-def fit(before="", **variables):
-    """Fit in a fresh process; give what it prints and what it warns of."""
+def run(code=FIT, before="", folder=None, **variables):
+    """Run code in a fresh process with a cache of its own; return what it prints and warns of."""
+    if folder is not None:
+        before = f"""
+from pathlib import Path
+from mlp_xp.backends import _native
+_native._folders = lambda: [Path({str(folder)!r})]
+{before}"""
     done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", f"{before}\n{FIT}"],
+        [sys.executable, "-W", "always", "-c", f"{before}\n{code}"],
         capture_output=True,
         text=True,
         env={**os.environ, **variables},
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
+    return done.stdout.splitlines()[-1], done.stderr
 
 
-# --- numba ----------------------------------------------------------------------------------------
+# --- when -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "before",
-    ["import sys; sys.modules['numba'] = None", "import numba.extending as e; del e.intrinsic"],
-)
-def test_without_what_compiles_jobs_a_fit_does_without(before):
-    assert fit(before) == ("False (60,)\n", "")
+def test_a_short_fit_neither_compiles_nor_loads_machine_code(tmp_path):
+    out, err = run(SHORT, MLP_XP_CACHE=str(tmp_path))
+    assert out == "[]"
+    assert err == ""
 
 
-def test_a_fit_does_without_where_numba_is_told_not_to_compile():
-    assert fit(NUMBA_DISABLE_JIT="1") == ("False (60,)\n", "")
+def test_what_computes_follows_from_settings_and_shapes():
+    """Whether there is a cache, or a quick compiler, decides nothing."""
+    backend = get_backend("numpy")
+
+    def is_compiled(*given):
+        with backend.training(*given):
+            return _jobs.is_at_work()
+
+    assert not is_compiled(100_000, 200)  # iris, 200 epochs
+    assert is_compiled(100_000, 5_000)
+    assert is_compiled(10_000_000_000, 1)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "import numba.extending as e; e.get_cython_function_address = None",
-        "import numba.core.cgutils as c; del c.voidptr_t",
-    ],
-)
-def test_a_numba_that_is_other_inside_is_told_of_once(change):
-    out, err = fit(change)
-    assert out == "False (60,)\n"
-    assert err.count("RuntimeWarning: What makes training on NumPy fast cannot be compiled") == 1
-    assert "Try another one: pip install --upgrade numba." in err
+def test_many_short_fits_become_a_long_one():
+    x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
+    model = MLPClassifier((5,), max_iter=1, warm_start=True, random_state=0, tol=0.0)
+    model.n_iter_no_change = np.inf
+    seen = []
+    training = type(get_backend("numpy")).training
+
+    def noting(self, work, n_steps=1):
+        seen.append(n_steps)
+        return training(self, work, n_steps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(get_backend("numpy")), "training", noting)
+        for _ in range(4):
+            model.fit(x, y)
+        model.partial_fit(x, y)
+    assert seen == [1, 2, 3, 4, 5]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(get_backend("numpy")), "training", noting)
+        seen.clear()
+        model.set_params(max_iter=3, warm_start=False, batch_size=16).fit(x, y)
+    assert seen == [6, 6, 6]  # Known from the first epoch on.
+
+
+# --- cold and warm --------------------------------------------------------------------------------
+
+
+def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
+    cold, said = run(folder=tmp_path)
+    assert said.count(COMPILES) == 1
+    assert "once for this installation" in said
+    assert cold.startswith("True False")  # Numba is not loaded by who trains.
+    warm, said = run(folder=tmp_path)
+    assert warm == cold
+    assert COMPILES not in said
+    # Where nothing can be kept: a file in the place of the folder.
+    (tmp_path / "file").write_text("")
+    uncached, said = run(folder=tmp_path / "file")
+    assert uncached == cold
+    assert "for this process, as no cache can be written" in said
+
+
+def test_units_are_the_same_whatever_is_compiled_beside_them():
+    units = [_jobs.Unit(_jobs.TAKE), _jobs.Unit(_jobs.SUM), _jobs.Unit(_jobs.ACTIVATE, 1, 1)]
+    together = _native._compile_apart(units)
+    for unit in reversed(units):
+        assert _native._compile_apart([unit])[unit] == together[unit]
 
 
 # --- the cache ------------------------------------------------------------------------------------
 
+UNIT = _jobs.Unit(_jobs.SUM)
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Give where numba keeps machine code."""
-    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
-    return tmp_path
-
-
-def double(x):
-    return 2 * x
-
-
-def compile_anew():
-    """Give how often code was found in the cache."""
-    from mlp_xp.backends._native._words import jit
-
-    compiled = jit(double)
-    assert compiled(2) == 4
-    return sum(compiled.stats.cache_hits.values())
+    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path])
+    _native._writable.cache_clear()
+    yield tmp_path
+    _native._writable.cache_clear()
 
 
 def test_code_is_kept(folder):
-    assert [compile_anew() for _ in range(3)] == [0, 1, 1]
+    _native._write(UNIT, b"code")
+    assert _native._read(UNIT) == b"code"
+    assert [file.suffix for file in folder.iterdir()] == [".bin"]
 
 
-@pytest.mark.parametrize("harm", ["no folder", "unreadable", "broken"])
-@pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_code_is_compiled_where_the_cache_is_of_no_use(harm, kind, folder, monkeypatch):
-    compile_anew()
-    (file,) = folder.rglob(f"*.{kind}")
-    if harm == "no folder":
-        monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    elif harm == "broken":
-        file.write_bytes(b"")
-    else:
-        # For the superuser nothing is unreadable, except what is no file.
-        file.unlink()
-        file.mkdir()
-    assert compile_anew() == 0
+def test_each_flipped_bit_is_found(folder):
+    """Loaded, such a file would end the process."""
+    _native._write(UNIT, b"code")
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    for i in range(8 * len(content)):
+        harmed = bytearray(content)
+        harmed[i // 8] ^= 1 << i % 8
+        file.write_bytes(harmed)
+        assert _native._read(UNIT) is None
+    for cut in range(len(content)):
+        file.write_bytes(content[:cut])
+        assert _native._read(UNIT) is None
+
+
+def test_a_file_that_cannot_be_read_is_compiled_anew(folder):
+    _native._write(UNIT, b"code")
+    (file,) = folder.iterdir()
+    file.unlink()
+    file.mkdir()
+    assert _native._read(UNIT) is None
+    _native._write(UNIT, b"code")  # Nor can it be replaced.
+    assert list(folder.iterdir()) == [file]
+
+
+def test_code_that_others_may_have_written_is_not_run(folder):
+    """The temporary folder is everybody's."""
+    _native._write(UNIT, b"code")
+    folder.chmod(0o777)
+    assert _native._read(UNIT) is None
+    _native._writable.cache_clear()
+    assert _native._writable() is None
+    folder.chmod(0o755)
+    assert _native._read(UNIT) == b"code"
+
+
+def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(_native, "__file__", str(tmp_path / "file" / "x.py"))
+    monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    _native._writable.cache_clear()
+    try:
+        assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
+        assert _native._writable().stat().st_mode & 0o777 == 0o700
+    finally:
+        _native._writable.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["_jobs.py", "_native/__init__.py", "_native/_tile.py"])
 def test_the_cache_knows_all_files_that_code_is_made_of(name, tmp_path, monkeypatch):
-    from mlp_xp.backends._native import _words
-
-    backends = Path(_words.__file__).parents[1]
-    shutil.copytree(backends, tmp_path, dirs_exist_ok=True)
-    assert _words._stamp.__wrapped__() == _words._stamp()
-    monkeypatch.setattr(_words, "__file__", str(tmp_path / "_native/_words.py"))
-    assert _words._stamp.__wrapped__() == _words._stamp()
+    key = _native._key.__wrapped__
+    shutil.copytree(Path(_native.__file__).parents[1], tmp_path, dirs_exist_ok=True)
+    expected = key()
+    monkeypatch.setattr(_native, "__file__", str(tmp_path / "_native/__init__.py"))
+    assert key() == expected
     # As an installer may do it: neither the size tells, nor the time.
     file, times = tmp_path / name, (tmp_path / name).stat()
     file.write_text(file.read_text().replace("import", "Import", 1))
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert _words._stamp.__wrapped__() != _words._stamp()
+    assert key() != expected
+
+
+# --- without --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["numba", "llvmlite"])
+def test_without_what_compiles_a_fit_does_without(name):
+    out, err = run(before=f"import sys; sys.modules[{name!r}] = None")
+    assert out.startswith("False")
+    assert err == ""
+
+
+def test_a_fit_does_without_where_numba_is_told_not_to_compile():
+    out, err = run(NUMBA_DISABLE_JIT="1")
+    assert out.startswith("False")
+    assert err == ""
+
+
+def test_a_numba_that_is_other_inside_is_told_of_once(tmp_path):
+    fake = tmp_path / "path" / "numba"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text("raise AttributeError('no cfunc here')")
+    out, err = run(
+        before=f"import sys; sys.path.insert(0, {str(fake.parent)!r})", folder=tmp_path / "cache"
+    )
+    assert out.startswith("False")
+    assert err.count("RuntimeWarning: What makes training on NumPy fast cannot be compiled") == 1
+    assert "AttributeError: no cfunc here" in err
+    assert "Try another one: pip install --upgrade numba." in err
+
+
+def test_a_kernel_that_cannot_be_compiled_does_without(monkeypatch):
+    """Outside of a plan, which is written again."""
+
+    def fail(units):
+        raise _jobs.MachineCodeError("no compiler")
+
+    monkeypatch.setattr(_native, "addresses", fail)
+    monkeypatch.setattr(_jobs, "_has_failed", False)
+    kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])
+    with _jobs.team(1), pytest.warns(RuntimeWarning, match="no compiler"):
+        y, _ = kernels.activate("relu", x, xp=np)
+    assert y.tolist() == [0.0, 2.0]
+
+
+def test_where_no_process_can_be_had_this_one_compiles(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    code = _native._compile([UNIT])[UNIT]
+    assert hashlib.sha256(code).digest() == hashlib.sha256(_native._read(UNIT) or code).digest()
+    assert COMPILES in capsys.readouterr().err
+
+
+# --- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_a_compilation_at_once(tmp_path):
+    before = "from pathlib import Path\nfrom mlp_xp.backends import _native\n"
+    before += f"_native._folders = lambda: [Path({str(tmp_path)!r})]\n"
+    child = subprocess.Popen(
+        [sys.executable, "-c", before + FIT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stderr is not None
+        assert COMPILES in child.stderr.readline()
+        time.sleep(0.3)
+        pressed = time.perf_counter()
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+        waited = time.perf_counter() - pressed
+    assert "KeyboardInterrupt" in err
+    assert child.returncode == -signal.SIGINT
+    assert waited < 0.5
+    assert not list(tmp_path.glob("*.bin"))

@@ -95,11 +95,12 @@ def test_threads_go_when_told_to_and_do_no_job_for_it():
     sums = np.zeros((3, 4))
     x = np.ones((3, 4))
     words, _ = _jobs.table([_jobs.Job(_jobs.ACTIVATE, True, (1, 12, x, 0, sums, _jobs.RELU))])
+    _jobs.link([words])
     for n_jobs in (0, 1, 5) * 10:
         with _jobs.team(3):
             for _ in range(n_jobs):
                 _jobs.runner()(words)
-            assert len(threads()) == 2
+            assert len(threads()) == (2 if n_jobs else 0)
             sums[...] = 0.0
         assert not threads()
         assert not sums.any()
@@ -113,21 +114,30 @@ def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
             raise RuntimeError("can't start new thread")
         start(self)
 
+    words, _ = _jobs.table([])
+    _jobs.link([words])
     monkeypatch.setattr(threading.Thread, "start", scarce)
     with pytest.raises(RuntimeError, match="can't start new thread"), _jobs.team(4):
-        raise AssertionError("There is no such team.")
+        _jobs.runner()(words)
     assert not threads()
     assert not _jobs.is_at_work()
 
 
-def test_each_thread_has_sums_of_its_own():
+def test_each_thread_has_a_team_of_its_own():
     """Jobs are done without the interpreter's lock."""
     found = []
-    other = threading.Thread(target=lambda: found.append(_jobs.runner()))
-    other.start()
-    other.join()
-    assert _jobs.runner() is _jobs.runner()
-    assert found[0] is not _jobs.runner()
+
+    def other():
+        found.append(_jobs.is_at_work())
+        with _jobs.team(1):
+            found.append(_jobs.runner())
+
+    with _jobs.team(1):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert found[0] is False
+        assert found[1] != _jobs.runner()
 
 
 # --- how many -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlp_xp._signals import interrupts
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import Resident, Streamed, place, plan_epoch
 from mlp_xp.kernels import Kernels
@@ -21,7 +22,6 @@ from mlp_xp.optimizers import SGD, Adam, AdamW
 from mlp_xp.scaling import standardization
 from mlp_xp.schedules import Cosine, InvScaling
 from mlp_xp.step import make_step
-from mlp_xp.stopping import interrupts
 from mlp_xp.training import Rules, Trainer
 from mlp_xp.tree import leaves
 

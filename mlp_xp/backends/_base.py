@@ -182,8 +182,16 @@ class Backend:
         """Return the results of a function whose work no library shares out, in threads if any."""
         return map(function, values)
 
-    def training(self, work: int) -> contextlib.AbstractContextManager[object]:
-        """Give the context of many steps, each of so many multiplications and additions."""
+    def training(self, work: int, n_steps: int = 1) -> contextlib.AbstractContextManager[object]:
+        """Return the context of some steps of a training.
+
+        Parameters
+        ----------
+        work : int
+            Multiplications and additions of the forward pass of a step.
+        n_steps : int
+            Steps of the whole training, past and expected: whether it is worth a compiler.
+        """
         return contextlib.nullcontext()
 
     def synchronize(self) -> None:

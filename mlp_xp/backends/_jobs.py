@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,13 @@ from threadpoolctl import ThreadpoolController
 # What jobs are called, and how many words they and the arrays of an update have.
 GEMM, SUM, GATHER, TAKE, ACTIVATE, SOFTMAX, SCALAR, UPDATE = range(1, 9)
 WORDS, UPDATE_WORDS = 20, 10
+CODE = WORDS - 1  # The word with the address of a job's machine code.
+ROUTINE = 15  # That of a product with the address of the BLAS's.
+WORK = 0  # The unit that does a table of jobs.
+# The mailbox of a team, in words: a line of the cache (8 words) for what one side writes.
+TICKET, JOB, PARTS, DONE = 0, 8, 9, 16
+MAIL = 16  # Words before those of each thread, which are 8.
+QUIT = -1  # The ticket of no job: those have 1, 2, ...
 # What brings to its place what is given for one of many steps: from where, how far it is to that of
 # the next step, how many words of 32 bits there are, and the place.
 PICK_WORDS = 4
@@ -33,6 +41,8 @@ RELU, LOGISTIC = range(2)
 # of the result, may hold: with more a BLAS is faster. How wide a result may be for six of its rows
 # to fit the first cache.
 SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_COLUMNS = 256, 1 << 17, 1024
+# Bytes that an update computes such rows in, for each thread.
+SCRATCH = 6 * FUSED_COLUMNS * 4
 
 __all__ = [
     "Job",
@@ -59,6 +69,22 @@ class Job(NamedTuple):
     words: Sequence[Any]
 
 
+class Unit(NamedTuple):
+    """What is compiled by itself: a kind of job, its dtype, and which of several variants."""
+
+    kind: int
+    is_double: int = 0
+    variant: int = 0
+
+    @property
+    def name(self) -> str:
+        return "mlp_xp_{}_{}_{}".format(*self)
+
+
+class MachineCodeError(RuntimeError):
+    """Machine code that cannot be compiled here."""
+
+
 @functools.cache
 def _native() -> Any:
     from mlp_xp.backends import _native
@@ -66,25 +92,67 @@ def _native() -> Any:
     return _native
 
 
-@functools.cache
+_has_failed = False
+
+
 def can_work() -> bool:
-    """Tell whether there is what compiles jobs, and threads that can wait; loads it."""
-    if os.name != "posix":
+    """Whether there is what compiles jobs, and threads that can wait; loads nothing."""
+    return not _has_failed and _is_installed()
+
+
+@functools.cache
+def _is_installed() -> bool:
+    if os.name != "posix" or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return False
     try:
-        _Team(1).run(table([])[0])  # Compiles all.
-    except ImportError:
+        return all(importlib.util.find_spec(name) is not None for name in ("numba", "llvmlite"))
+    except ValueError:  # Kept from being imported.
         return False
-    except Exception as error:  # We use what a version of numba may have in another way.
+
+
+def link(tables: Iterable[np.ndarray]) -> None:
+    """Write into tables of jobs where their machine code is; compile what is not there yet.
+
+    Raises
+    ------
+    MachineCodeError
+        If that cannot be compiled. A warning says why, and `can_work` is False from then on.
+    """
+    global _has_failed
+    rows = [(row, _unit(row)) for words in tables for row in words]
+    if not rows:
+        return
+    try:
+        codes = _native().addresses([Unit(WORK), *(unit for _, unit in rows)])
+    except (MachineCodeError, ImportError) as error:
+        _has_failed = True
         warnings.warn(
             "What makes training on NumPy fast cannot be compiled by this version of numba "
-            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}), so it is slower here. "
-            "Try another one: pip install --upgrade numba.",
+            f"({error}), so it is slower here. Try another one: pip install --upgrade numba.",
             RuntimeWarning,
             stacklevel=2,
         )
-        return False
-    return True
+        raise MachineCodeError(str(error)) from error
+    for row, unit in rows:
+        row[CODE] = codes[unit]
+        if row[0] == GEMM:
+            row[ROUTINE] = _native().blas_address(bool(row[2]))
+
+
+# Which word of a job says how it is compiled: whether rows are of bytes, the function, the rule.
+_VARIANT = {GATHER: 11, ACTIVATE: 7, UPDATE: 5}
+
+
+def _unit(row: np.ndarray) -> Unit:
+    kind = int(row[0])
+    return Unit(kind, int(row[2]), int(row[_VARIANT[kind]]) if kind in _VARIANT else 0)
+
+
+def all_units() -> list[Unit]:
+    """Return every unit that there is."""
+    plain = [Unit(kind, d) for kind in (GEMM, SUM, SOFTMAX, SCALAR) for d in (0, 1)]
+    others = [Unit(kind, d, variant) for kind in _VARIANT for d in (0, 1) for variant in (0, 1)]
+    return [Unit(WORK), Unit(TAKE), *plain, *others]
 
 
 def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
@@ -129,7 +197,7 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _can_be_fused(job: Job) -> bool:
-    if job.kind != GEMM or not _native().routines()[2]:
+    if job.kind != GEMM or not _native().has_tile():
         return False
     is_double, ta, _, m, n, k, x, ldx, dy = job.words[:9]
     moves = getattr(x, "find", None) or getattr(dy, "find", None)
@@ -146,58 +214,61 @@ def outside(rows: np.ndarray, size: int) -> IndexError:
 
 
 def address(array: Any) -> int:
-    """Give where an array, traced or not, lies."""
-    return int(getattr(array, "value", array).ctypes.data)
+    """Return where an array, traced or not, lies."""
+    place: int = getattr(array, "value", array).__array_interface__["data"][0]
+    return place
 
 
 class _Team:
     """Threads that share out each job; a team of one is the caller alone."""
 
     def __init__(self, parts: int) -> None:
-        native = _native()
         self.parts = parts
-        self._mail = np.zeros(native.MAIL + 8 * parts, np.int64)
-        self._mail[native.PARTS] = parts
+        self._threads: list[threading.Thread] = []
+        self._mail = np.zeros(MAIL + 8 * parts, np.int64)
+        self._mail[PARTS] = parts
         self._totals = np.zeros(8 * parts)
-        ours = self._mail, self._totals, native.routines()
-        no_jobs, no_picks = np.zeros((0, WORDS), np.int64), np.zeros((0, PICK_WORDS), np.int64)
-        self._serve = functools.partial(native.work, *ours, no_jobs, no_picks, 0, 0)
+        self._scratch = np.empty(parts * SCRATCH, np.uint8)
+        self._places = tuple(map(address, (self._mail, self._totals, self._scratch)))
+        self._work: Callable[..., int] | None = None
 
-        def run(
-            words: np.ndarray, picks: np.ndarray = no_picks, start: int = 0, stop: int = 1
-        ) -> None:
-            """Do the jobs of a table, once for each step."""
-            done = native.work(*ours, words, picks, start, stop, 0)
-            if done < len(words):
-                size, n, place = (int(words[done, i]) for i in (3, 4, 7))
-                raise outside(np.asarray((ctypes.c_int32 * n).from_address(place)), size)
+    def run(
+        self, words: np.ndarray, picks: np.ndarray | None = None, start: int = 0, stop: int = 1
+    ) -> None:
+        """Do the jobs of a linked table, once for each step."""
+        work = self._work or self._begin()
+        given = (0, 0) if picks is None else (address(picks), len(picks))
+        done = work(*self._places, address(words), len(words), *given, start, stop, 0)
+        if done < len(words):
+            size, n, place = (int(words[done, i]) for i in (3, 4, 7))
+            raise outside(np.asarray((ctypes.c_int32 * n).from_address(place)), size)
 
-        self.run = run
+    def _begin(self) -> Callable[..., int]:
+        """Have the other threads wait for jobs; there is machine code by now."""
+        work = _native().work()
+        for part in range(1, self.parts):
+            thread = threading.Thread(
+                target=work,
+                args=(*self._places, 0, 0, 0, 0, 0, 0, part),
+                name=f"mlp_xp-{part}",
+                daemon=True,
+            )
+            thread.start()
+            self._threads.append(thread)
+        self._work = work
+        return work
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """Have the other threads wait for jobs, once."""
-        native = _native()
-        threads: list[threading.Thread] = []
-        try:
-            for part in range(1, self.parts):
-                thread = threading.Thread(
-                    target=self._serve, args=(part,), name=f"mlp_xp-{part}", daemon=True
-                )
-                thread.start()
-                threads.append(thread)
-            yield
-        finally:
-            self._mail[native.TICKET] = native.QUIT
-            for thread in threads:
-                thread.join()
+    def end(self) -> None:
+        """Let the other threads go."""
+        self._mail[TICKET] = QUIT
+        for thread in self._threads:
+            thread.join()
 
 
 class _Mine(threading.local):
-    """The team of this thread, and what it does jobs with where it has none."""
+    """The team of this thread."""
 
     team: _Team | None = None
-    solo: _Team | None = None
 
 
 _mine = _Mine()
@@ -220,30 +291,25 @@ if hasattr(os, "register_at_fork"):
 
 
 def runner() -> Callable[..., None]:
-    """Give what does the jobs of a table: the team of this thread, or the caller alone."""
-    if _mine.team is not None:
-        return _mine.team.run
-    if not can_work():
-        return _nobody
-    if _mine.solo is None:
-        _mine.solo = _Team(1)
-    return _mine.solo.run
+    """Return what does the jobs of a table in this thread."""
+    return _nobody if _mine.team is None else _mine.team.run
 
 
 def _nobody(*_: Any) -> None:
-    """Stand in where nothing compiles jobs, and so none are written down."""
-    raise RuntimeError("A job was written down, and numba, which compiles jobs, does not load.")
+    """Stand in where there is no team, and so no jobs are written down."""
+    raise RuntimeError("A job was written down outside of a team.")
 
 
 def is_at_work() -> bool:
-    """Tell whether this thread is inside of `team`."""
-    return _mine.team is not None
+    """Whether this thread is inside of `team`, and its jobs can be compiled."""
+    return _mine.team is not None and not _has_failed
 
 
 @functools.cache
 def _blas() -> ThreadpoolController:
     """Find the BLAS libraries, which takes milliseconds."""
-    _native().routines()  # Loads the one that they are of.
+    import scipy.linalg.cython_blas  # noqa: F401 - loads the one that products are of.
+
     return ThreadpoolController().select(user_api="blas")
 
 
@@ -262,9 +328,9 @@ def team(parts: int) -> Iterator[None]:
     # Others who train at the same time have threads of their own.
     _mine.team = _Team(max(1, parts // (others + 1)))
     try:
-        with _mine.team.working():
-            yield
+        yield
     finally:
+        _mine.team.end()
         _mine.team = outer
         with _lock:
             limits = _limits.pop()

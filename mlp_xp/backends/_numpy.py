@@ -23,8 +23,11 @@ __all__ = ["NumpyBackend", "create"]
 
 # Multiplications and additions of a step that a team of threads is worth starting for.
 _LEAST_WORK = 2_000_000
-# The same of a prediction, which loads what compiles jobs if nothing else has.
-_LEAST_PREDICTION = 1_000_000_000
+# The same of a training, or a prediction, that is long enough to wait for machine code, which takes
+# seconds to compile the first time: about a second of the code that needs no compiler. A small
+# step takes as long as so much work.
+_LONG = 10_000_000_000
+_STEP_WORK = 2_000_000
 
 
 class NumpyBackend(Backend):
@@ -58,8 +61,7 @@ class NumpyBackend(Backend):
         return PlannedLoop(body)
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
-        large = work >= _LEAST_PREDICTION and can_work()
-        return team(usable_threads()) if large else contextlib.nullcontext()
+        return team(usable_threads()) if work >= _LONG and can_work() else contextlib.nullcontext()
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
         n_threads = min(usable_threads(), len(values))
@@ -68,8 +70,10 @@ class NumpyBackend(Backend):
         with ThreadPoolExecutor(n_threads, thread_name_prefix="mlp_xp-map") as pool:
             return list(pool.map(function, values))
 
-    def training(self, work: int) -> contextlib.AbstractContextManager[object]:
-        if not can_work():
+    def training(self, work: int, n_steps: int = 1) -> contextlib.AbstractContextManager[object]:
+        # Nothing else decides, so that the same settings give the same bits.
+        is_long = (work + _STEP_WORK) * n_steps >= _LONG
+        if not is_long or not can_work():
             return contextlib.nullcontext()
         return team(usable_threads() if work >= _LEAST_WORK else 1)
 

@@ -7,7 +7,8 @@ it NumPy's own products have the threads of the BLAS.
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -27,9 +28,10 @@ from mlp_xp.backends._jobs import (
     UPDATE,
     UPDATE_WORDS,
     Job,
+    MachineCodeError,
     address,
-    can_work,
     is_at_work,
+    link,
     runner,
     table,
 )
@@ -42,6 +44,7 @@ from mlp_xp.tree import leaves
 
 __all__ = ["activate", "dense", "gather", "loss", "update_tree"]
 
+F = TypeVar("F", bound=Callable[..., Any])
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 # Below, meeting the other threads costs more than they bring (bench/history).
@@ -50,13 +53,28 @@ _LEAST_PRODUCTS, _LEAST_NUMBERS = 100_000, 30_000
 _PIECE = 1 << 14
 
 
+def _or_plain(kernel: F) -> F:
+    """Run a kernel again where its machine code cannot be compiled: it then does without."""
+
+    @functools.wraps(kernel)
+    def run(*args: Any, **options: Any) -> Any:
+        try:
+            return kernel(*args, **options)
+        except MachineCodeError:
+            return kernel(*args, **options)
+
+    return cast(F, run)
+
+
 def _do(job: Job, *others: Any) -> None:
     """Do a job, or have the program do it that its words or other arrays are of."""
     for word in (*job.words, *others):
         if isinstance(word, Traced):
             word.program.job(job)
             return
-    runner()(table([job])[0])
+    words, _ = table([job])
+    link([words])
+    runner()(words)
 
 
 def _is_plain(*arrays: Any) -> bool:
@@ -103,6 +121,7 @@ def _product(
     _do(Job(GEMM, m * n * k >= _LEAST_PRODUCTS, (*sizes, *places)))
 
 
+@_or_plain
 def dense(
     params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Array, DensePullback]:
@@ -159,6 +178,7 @@ def _pick(pictures: Array, lines: Array, columns: Array, *, xp: Namespace) -> Ar
     return out
 
 
+@_or_plain
 def gather(
     x: Array,
     rows: Array | None,
@@ -209,6 +229,7 @@ def gather(
     return out
 
 
+@_or_plain
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
@@ -236,6 +257,7 @@ def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
     _do(Job(ACTIVATE, x.size >= _LEAST_NUMBERS, words))
 
 
+@_or_plain
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, LossPullback]:
@@ -266,6 +288,7 @@ def _numbers(values: tuple[float, ...]) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
+@_or_plain
 def update_tree(
     optimizer: Optimizer,
     params: Tree,
@@ -282,7 +305,7 @@ def update_tree(
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
         and bool(slots)
-        and can_work()
+        and is_at_work()
         and _is_plain(*(array for row in rows for array in row))
         and all(array.shape == row[0].shape for row in rows for array in row)
         and not any(getattr(array, "find", None) for row in rows for array in row)  # They move.

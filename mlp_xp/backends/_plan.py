@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._jobs import runner
+from mlp_xp.backends._jobs import MachineCodeError, is_at_work, runner
 from mlp_xp.backends._program import Program
 from mlp_xp.backends._traced import STEP, Traced
 from mlp_xp.tree import leaves, rebuild
@@ -47,13 +47,15 @@ class _Plan:
             return self._do_unplanned(start, stop, state, arguments)
         if state is not self._state:
             self._adopt(state)
+        has_jobs = is_at_work()
         for program in self._programs:
-            if program.accepts(flat):
+            if program.has_jobs == has_jobs and program.accepts(flat):
                 break
         else:
-            program = Program(self._pool, list(leaves(self._state)))
-            if not self._write(program, arguments, flat):
+            written = self._write(arguments, flat)
+            if written is None:
                 return self._do_unplanned(start, stop, self._state, arguments)
+            program = written
             self._programs = [*self._programs[1 - _MOST_PROGRAMS :], program]
         program.run(runner(), start, stop)
         return self._state
@@ -81,19 +83,24 @@ class _Plan:
         # It was given away: its memory is ours.
         self._state = rebuild(state, [np.asarray(leaf, order="C") for leaf in new])
 
-    def _write(self, program: Program, arguments: Any, flat: list[Any]) -> bool:
-        """Write a program; tell whether that can be done."""
+    def _write(self, arguments: Any, flat: list[Any]) -> Program | None:
+        """Write a program, or return None where that cannot be done."""
+        program = Program(self._pool, list(leaves(self._state)))
         try:
             state = rebuild(self._state, [Traced(program, leaf) for leaf in leaves(self._state)])
             # Jobs are left to the program: behind one a trace has numbers that mean nothing.
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
+            return program
+        except MachineCodeError:
+            program.undo()
+            return self._write(arguments, flat)  # Without jobs from now on.
         except Exception:  # A mistake in a function shows when it is run as it is.
             self._is_planned = False
+            return None
         finally:
             program.undo()
-        return self._is_planned
 
 
 class Planned(_Plan):

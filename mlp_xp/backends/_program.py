@@ -23,6 +23,7 @@ from mlp_xp.backends._jobs import (
     address,
     fused,
     is_at_work,
+    link,
     outside,
     table,
 )
@@ -53,13 +54,14 @@ class Program:
 
     def __init__(self, pool: list[np.ndarray], state: list[np.ndarray]) -> None:
         self.pool = pool
+        self.has_jobs = is_at_work()
         self._state = {id(leaf): leaf for leaf in state}
         self._before: dict[int, np.ndarray] = {}
         self._lines: list[str] = []
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
-        self._table: np.ndarray | None = None
+        self._tables: list[np.ndarray] = []
         self._n_bytes = 0  # Of results, since the last table.
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[np.ndarray, int, Finder]] = []
@@ -159,7 +161,7 @@ class Program:
                 else:
                     self._name(array)  # Kept alive.
             self._lines.append(f"do({self._name(words)})")
-            self._table = words
+            self._tables.append(words)
             self._jobs = []
         self._n_bytes = 0
 
@@ -307,6 +309,7 @@ class Program:
             else:
                 self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
         self._flush()
+        link(self._tables)
         # What only left-out work has used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         exec("\n".join(("def program(do, start, stop):", *self._body(), " return")), self._names)
@@ -330,7 +333,7 @@ class Program:
 
     def _body(self) -> Iterator[str]:
         """Give the code of all steps."""
-        if len(self._lines) == 1 and self._table is not None:
+        if len(self._lines) == 1 and self._tables:
             picks = np.zeros((len(self._picks), PICK_WORDS), np.int64)
             for row, (given, place) in zip(picks, self._picks, strict=True):
                 row[:] = address(given), given.strides[0], place.nbytes // 4, address(place)
@@ -339,7 +342,7 @@ class Program:
                 else:
                     self._name(given)  # Kept alive.
                 self._name(place)
-            yield f" do({self._name(self._table)}, {self._name(picks)}, start, stop)"
+            yield f" do({self._name(self._tables[0])}, {self._name(picks)}, start, stop)"
             return
         yield " for i in range(start, stop):"
         for given, place in self._picks:

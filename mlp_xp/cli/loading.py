@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mlp_xp._signals import postponed
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.datasets import LOADERS, Dataset
-from mlp_xp.stopping import postponed
 
 __all__ = ["describe", "load_backend", "load_data"]
 

@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp._optional import check_installed, optional
+from mlp_xp._signals import interrupts, postponed
 from mlp_xp.backends import Backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
@@ -32,7 +33,6 @@ from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.report import confusion_figure, curves_figure, save_figure
 from mlp_xp.saving import encode, replacing, save_model
-from mlp_xp.stopping import interrupts, postponed
 from mlp_xp.training import Record
 
 __all__ = ["run"]

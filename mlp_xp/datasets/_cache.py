@@ -18,20 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._paths import cache_dir
 from mlp_xp.datasets._types import DatasetError
-
-
-def cache_dir() -> Path:
-    """Return the folder of the cache: ``MLP_XP_CACHE``, else ``mlp-xp`` where the system caches."""
-    if given := os.environ.get("MLP_XP_CACHE"):
-        return Path(given).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "mlp-xp"
 
 
 def is_stored(name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._paths import cache_dir
 from mlp_xp.datasets import _cache
 from mlp_xp.datasets._download import Remote, UnreachableError, download
 from mlp_xp.datasets._types import Content, DatasetError
@@ -62,7 +63,7 @@ def find(spec: Spec) -> Path | None:
 
 def locate(spec: Spec) -> Path | None:
     """Return where `load` would take the data set from, None if it would have to fetch it."""
-    stored = _cache.cache_dir() / spec.name
+    stored = cache_dir() / spec.name
     return find(spec) or (stored if _cache.is_stored(spec.name) else None)
 
 
@@ -113,7 +114,7 @@ def _fetch(spec: Spec) -> None:
         with _cache.locked(spec.name):
             if _cache.is_stored(spec.name):  # by the process that held the lock
                 return
-            downloads = _cache.cache_dir() / f"{spec.name}.download"
+            downloads = cache_dir() / f"{spec.name}.download"
             downloads.mkdir(exist_ok=True)
             content = _fetch_content(spec, downloads)
             if content.fingerprint not in spec.official:
@@ -125,7 +126,7 @@ def _fetch(spec: Spec) -> None:
             shutil.rmtree(downloads)
     except OSError as error:
         raise DatasetError(
-            f"{spec.name} cannot be kept in {_cache.cache_dir()} ({error}): make room there, or "
+            f"{spec.name} cannot be kept in {cache_dir()} ({error}): make room there, or "
             "let yourself read and write there, or name another folder, as in "
             "export MLP_XP_CACHE=/path/to/folder"
         ) from error

@@ -17,6 +17,7 @@ from PIL import Image
 from running import FILES, TINY, history_of, start
 
 from mlp_xp import MLP
+from mlp_xp._signals import interrupts, postponed
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli import main, runs, settings, train
 from mlp_xp.cli.commands import parse
@@ -25,7 +26,6 @@ from mlp_xp.datasets import LOADERS, load_digits, split_dataset
 from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion
 from mlp_xp.saving import load_model
 from mlp_xp.saving._json import decode
-from mlp_xp.stopping import interrupts, postponed
 
 # --- train ---------------------------------------------------------------------------------------
 

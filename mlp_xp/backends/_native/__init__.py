@@ -1,210 +1,271 @@
-"""Jobs in machine code for NumPy: products, gathers, losses and updates, alone or by a team.
+"""Machine code for NumPy: products, gathers, losses and updates, alone or by a team of threads.
 
 A job is a row of 64-bit words: what to do, and the addresses and sizes to do it with. Rows are
-written once, when a step is planned; then `work` does a whole table of them in one call, without
+written once, when a step is planned; then a whole table of them is done in one call, without
 the interpreter. With a team each job is shared out among threads that wait here and never need the
 interpreter either. The products are those of SciPy's BLAS, held to one thread, called from each
 thread for its own part of the result: between jobs our threads meet within a microsecond, where
 those of a BLAS, of OpenMP and of Python take from ten to fifty.
 
-This module needs numba, and is loaded by the first training.
+Each kind of job is compiled by itself, when it is first needed (`_units`), in a process of its own
+(`_build`), and kept as an object file. What runs is always that file, so a process that compiled
+it computes the same bits as one that found it. Here it is found, checked and loaded, which needs
+llvmlite and not numba.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import carray, config
+import base64
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
+from llvmlite import binding
+
+from mlp_xp._paths import cache_dir
+from mlp_xp._signals import interruptible
 from mlp_xp.backends._jobs import (
     ACTIVATE,
     GATHER,
     GEMM,
-    SCALAR,
     SOFTMAX,
     SUM,
-    TAKE,
     UPDATE,
-    UPDATE_WORDS,
-    WORDS,
+    WORK,
+    MachineCodeError,
+    Unit,
+    usable_threads,
 )
-from mlp_xp.backends._native._loops import (
-    activate,
-    activate_back,
-    copy,
-    gather,
-    softmax,
-    sum_rows,
-    update,
-)
-from mlp_xp.backends._native._products import gemm, routines
-from mlp_xp.backends._native._words import jit, load, pointer, rest, share, store
+from mlp_xp.backends._native._cpu import describe_cpu, has_tile, target_machine
 
-if config.DISABLE_JIT:
-    raise ImportError("NUMBA_DISABLE_JIT is set, so nothing compiles jobs.")
+__all__ = ["addresses", "blas_address", "has_tile", "work"]
 
-__all__ = ["MAIL", "PARTS", "QUIT", "TICKET", "routines", "work"]
+_CHILD = """
+import json, sys
+path, units = map(json.loads, sys.argv[1:])
+sys.path[:] = path
+from mlp_xp.backends._native._build import main
+main(units)
+"""
+_POLL = 0.05  # Seconds between two looks at a compiler.
+# About how long units take to compile, in tenths of a second, so that processes end together.
+_EFFORT = {GEMM: 20, UPDATE: 11, WORK: 8, SOFTMAX: 6, ACTIVATE: 4, GATHER: 4, SUM: 3}
 
-# The mailbox of a team, in words: a line of the cache (8 words) for what one side writes.
-TICKET, JOB, PARTS, DONE = 0, 8, 9, 16
-MAIL = 16  # words before those of each thread, which are 8
-QUIT = -1  # The ticket of no job: those have 1, 2, ...
+_addresses: dict[Unit, int] = {}
+_lock = threading.Lock()
 
 
-@jit
-def _loop(w, like, part, parts):  # type: ignore[no-untyped-def]
-    """Do a part of a job on numbers of the dtype of ``like``; give the squares of an update."""
-    number, kind = like.dtype.type, like.dtype
-    if w[0] == UPDATE:
-        numbers = carray(pointer(w[6]), 5, np.float64)
-        rate = carray(pointer(w[7]), 1, kind)[0]
-        l2 = carray(pointer(w[8]), 1, kind)[0] if w[8] else number(0)
-        shrink = carray(pointer(w[10]), 1, kind)[0] if w[10] else number(1)
-        arrays = carray(pointer(w[4]), (w[3], UPDATE_WORDS), np.int64)
-        return update(arrays, w[5], numbers, rate, shrink, l2, like, part, parts)
-    if w[0] == GATHER:
-        size, n, width = w[3], w[4], w[5]
-        low, high = share(n, part, parts), share(n, part + 1, parts)
-        has_rows, has_scaling = w[7] != 0, w[8] != 0
-        rows = carray(pointer(w[7]), n, np.int32)
-        shift, scale = carray(pointer(w[8]), width, kind), carray(pointer(w[9]), width, kind)
-        out = carray(pointer(w[10]), (n, width), kind)
-        if w[11]:
-            bytes_ = carray(pointer(w[6]), (size, width), np.uint8)
-            gather(bytes_, rows, has_rows, shift, scale, has_scaling, out, low, high)
-        else:
-            x = carray(pointer(w[6]), (size, width), kind)
-            gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high)
-    elif w[0] == SUM:
-        low, high = share(w[4], part, parts), share(w[4], part + 1, parts)
-        x = carray(pointer(w[5]), (w[3], w[4]), kind)
-        sum_rows(x, carray(pointer(w[6]), w[4], kind), low, high)
-    elif w[0] == ACTIVATE:
-        low, high = share(w[3], part, parts), share(w[3], part + 1, parts)
-        x = carray(pointer(w[4]), w[3], kind)[low:high]
-        out = carray(pointer(w[6]), w[3], kind)[low:high]
-        if w[5]:
-            dy = carray(pointer(w[5]), w[3], kind)[low:high]
-            activate_back(w[7], x, dy, out)
-        else:
-            activate(w[7], x, out)
-    elif w[0] == TAKE:
-        for i in range(w[4]):
-            row = carray(pointer(w[7]), w[4], np.int32)[i] if w[7] else i
-            row += w[3] if row < 0 else 0
-            copy(w[6] + 4 * w[5] * row, w[8] + 4 * w[5] * i, w[5])
-    elif w[0] == SCALAR:
-        a, b = carray(pointer(w[4]), 1, kind)[0], carray(pointer(w[5]), 1, kind)[0]
-        carray(pointer(w[6]), 1, kind)[0] = a * b if w[3] else a + b
-    elif w[0] == SOFTMAX and part == 0:
-        n, k = w[3], w[4]
-        logits, labels = carray(pointer(w[5]), (n, k), kind), carray(pointer(w[6]), n, np.int32)
-        weights = carray(pointer(w[7]), n, kind)
-        smoothing = number(carray(pointer(w[8]), 1, np.float64)[0])
-        value, dlogits = carray(pointer(w[9]), 1, kind), carray(pointer(w[10]), (n, k), kind)
-        softmax(logits, labels, weights, w[7] != 0, smoothing, value, dlogits)
-    return number(0)
+def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
+    """Return where the machine code of each unit is; load it, or compile it first.
 
-
-@jit
-def _do(w, part, parts, totals, routines):  # type: ignore[no-untyped-def]
-    """Do a part of a job."""
-    if w[0] == GEMM:
-        gemm(w, part, parts, routines)
-    elif w[2]:
-        totals[8 * part] = _loop(w, np.empty(0, np.float64), part, parts)
-    else:
-        totals[8 * part] = _loop(w, np.empty(0, np.float32), part, parts)
-
-
-@jit
-def _is_inside(w):  # type: ignore[no-untyped-def]
-    """Tell whether a job takes rows that are there, counted from either end as NumPy does."""
-    if (w[0] != GATHER and w[0] != TAKE) or w[7] == 0:
-        return True
-    rows = carray(pointer(w[7]), w[4], np.int32)
-    lowest, highest = np.int64(0), np.int64(-1)
-    for i in range(rows.size):
-        lowest, highest = min(lowest, rows[i]), max(highest, rows[i])
-    return -w[3] <= lowest and highest < w[3]
-
-
-@jit
-def _put_together(w, parts, totals):  # type: ignore[no-untyped-def]
-    """Give the penalty: half its factor times the squares that the parts have summed up."""
-    squares = 0.0
-    for part in range(parts):
-        squares += totals[part * 8]
-    if w[2]:
-        factor = carray(pointer(w[8]), 1, np.float64)[0]
-        carray(pointer(w[9]), 1, np.float64)[0] = 0.5 * factor * squares
-    else:
-        factor32 = carray(pointer(w[8]), 1, np.float32)[0]
-        carray(pointer(w[9]), 1, np.float32)[0] = np.float32(0.5 * factor32 * squares)
-
-
-# --- the team -------------------------------------------------------------------------------------
-
-
-@jit
-def work(mail, totals, routines, table, picks, start, stop, part):  # type: ignore[no-untyped-def]
-    """Do the jobs of a table for each of some steps, or serve whoever does.
-
-    The caller is part 0: it does the jobs one after the other, and has the other parts, if there
-    are any, do theirs of each job that is worth it. They wait for the next ticket, do their part,
-    and go on until the ticket is `QUIT`: one word says all, so that nothing can be seen half.
-
-    Parameters
-    ----------
-    mail : (MAIL + 8 * parts,) int64
-        With the number of parts at `PARTS`.
-    totals : (8 * parts,) float64, to work with
-    routines : as `routines` gives them
-    table : (jobs, WORDS) int64
-        Word 1 tells whether a job is worth sharing out. Not used by those who serve.
-    picks : (picks, PICK_WORDS) int64
-        What is brought to its place before each step.
-    start, stop : int
-        The steps.
-    part : int
-
-    Returns
-    -------
-    int
-        How many jobs of the table were done in the last step: all, unless the next one takes rows
-        that are not there.
+    Raises
+    ------
+    MachineCodeError
+        If it cannot be compiled here.
     """
-    address, parts, ticket = mail.ctypes.data, mail[PARTS], 0
-    if part > 0:
-        while True:
-            turn = 0
-            while load(address + 8 * TICKET) == ticket:
-                rest(turn)
-                turn += 1
-            ticket = load(address + 8 * TICKET)
-            if ticket == QUIT:
-                return 0
-            job = carray(pointer(load(address + 8 * JOB)), WORDS, np.int64)
-            _do(job, part, parts, totals, routines)
-            store(address + 8 * (DONE + 8 * part), ticket)
-    for step in range(start, stop):
-        for i in range(picks.shape[0]):
-            copy(picks[i, 0] + step * picks[i, 1], picks[i, 3], picks[i, 2])
-        for i in range(table.shape[0]):
-            place = table.ctypes.data + i * WORDS * 8
-            job = carray(pointer(place), WORDS, np.int64)
-            if not _is_inside(job):
-                return i
-            team = parts if job[1] else 1
-            if team > 1:
-                mail[JOB] = place
-                ticket = mail[TICKET] + 1
-                store(address + 8 * TICKET, ticket)
-            _do(job, part, team, totals, routines)
-            for other in range(1, team):
-                turn = 0
-                while load(address + 8 * (DONE + 8 * other)) != ticket:
-                    rest(turn)
-                    turn += 1
-            if job[0] == UPDATE and job[9] != 0:
-                _put_together(job, team, totals)
-    return table.shape[0]
+    with _lock:
+        missing = [unit for unit in dict.fromkeys(units) if unit not in _addresses]
+        if missing:
+            found = {unit: _read(unit) for unit in missing}
+            codes = {unit: code for unit, code in found.items() if code is not None}
+            absent = [unit for unit in missing if unit not in codes]
+            if absent:
+                compiled = _compile(absent)
+                for unit, code in compiled.items():
+                    _write(unit, code)
+                codes |= compiled
+            for unit, code in codes.items():
+                _addresses[unit] = _load(unit, code)
+        return _addresses
+
+
+@cache
+def work() -> Callable[..., int]:
+    """Return what does a table of jobs; the interpreter's lock is free meanwhile."""
+    address = addresses([Unit(WORK)])[Unit(WORK)]
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 10)(address)
+
+
+@cache
+def blas_address(is_double: bool) -> int:
+    """Return where the matrix product of SciPy's BLAS is."""
+    from scipy.linalg import cython_blas
+
+    capsule = cython_blas.__pyx_capi__["dgemm" if is_double else "sgemm"]
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = (
+        ctypes.c_char_p,
+        [ctypes.py_object],
+    )
+    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    assert address
+    return int(address)
+
+
+@cache
+def _engine() -> Any:
+    return binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine())
+
+
+def _load(unit: Unit, code: bytes) -> int:
+    """Load an object file and return where its function is."""
+    engine = _engine()
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return int(engine.get_function_address(unit.name))
+
+
+# --- the compiler ---------------------------------------------------------------------------------
+
+
+def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
+    """Compile units in other processes, and say so."""
+    kept = (
+        "once for this installation"
+        if _writable()
+        else "for this process, as no cache can be written"
+    )
+    print(f"mlp_xp: compiling machine code for NumPy ({kept}) ...", file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    try:
+        codes = _compile_apart(units)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        codes = _compile_here(units)  # No process can be had, or not one with this Python.
+    seconds = time.perf_counter() - start
+    print(f"mlp_xp: compiled in {seconds:.1f} s.", file=sys.stderr, flush=True)
+    return codes
+
+
+def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
+    parts: list[list[Unit]] = [[] for _ in range(min(usable_threads(), 2, len(units)))]
+    for unit in sorted(units, key=lambda unit: -_EFFORT.get(unit.kind, 1)):
+        min(parts, key=lambda part: sum(_EFFORT.get(u.kind, 1) for u in part)).append(unit)
+    # The order in which Python keeps names shall not decide how code is written.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path)]
+    codes: dict[Unit, bytes] = {}
+    with contextlib.ExitStack() as stack, interruptible():
+        children = []
+        for part in parts:
+            # Ctrl-C at a terminal reaches this process alone, and this ends the others.
+            child = subprocess.Popen(
+                [*command, json.dumps(part)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
+            stack.enter_context(child)
+            stack.callback(child.kill)
+            children.append(child)
+        for part, child in zip(parts, children, strict=True):
+            out = None
+            while out is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    out, err = child.communicate(timeout=_POLL)
+            if child.returncode:
+                raise subprocess.CalledProcessError(child.returncode, "numba", out, err)
+            for unit, text in zip(part, json.loads(out), strict=True):
+                codes[unit] = base64.b64decode(text)
+    return codes
+
+
+def _compile_here(units: Sequence[Unit]) -> dict[Unit, bytes]:
+    try:
+        from mlp_xp.backends._native._build import build
+
+        return {unit: build(unit) for unit in units}
+    except Exception as error:  # We use what another version of numba may have in another way.
+        line = str(error).partition("\n")[0]
+        raise MachineCodeError(f"{type(error).__name__}: {line}") from error
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+@cache
+def _key() -> str:
+    """Return what changes with all that machine code depends on."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in (*sorted(here.glob("*.py")), here.parent / "_jobs.py"):
+        digest.update(file.read_bytes())
+    versions = [metadata.version(name) for name in ("numba", "llvmlite")]
+    numba_settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_"))
+    facts = sys.version, versions, describe_cpu(), numba_settings
+    digest.update(repr(facts).encode())
+    return digest.hexdigest()[:20]
+
+
+def _folders() -> Iterator[Path]:
+    """Yield where machine code may be kept, the best place first."""
+    # As bytecode: what is compiled while a container is built is there for all its users.
+    yield Path(__file__).parent / "__pycache__"
+    yield cache_dir() / "machine-code"
+    yield Path(tempfile.gettempdir()) / f"mlp-xp-{os.getuid()}"
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether nobody but this user, or the superuser, can have written to a folder."""
+    status = folder.stat()
+    return status.st_uid in (0, os.getuid()) and not status.st_mode & 0o022
+
+
+@cache
+def _writable() -> Path | None:
+    """Return the first folder that machine code can be kept in."""
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_safe(folder):
+                with tempfile.TemporaryFile(dir=folder):
+                    return folder
+    return None
+
+
+def _file(folder: Path, unit: Unit) -> Path:
+    return folder / f"{unit.name}-{_key()}.bin"
+
+
+def _read(unit: Unit) -> bytes | None:
+    """Return a unit's object file, whole and unharmed, or None."""
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            if not _is_safe(folder):
+                continue
+            content = _file(folder, unit).read_bytes()
+            digest, code = content[:32], content[32:]
+            if hashlib.sha256(code).digest() == digest:
+                return code
+    return None
+
+
+def _write(unit: Unit, code: bytes) -> None:
+    """Keep an object file, whole or not at all."""
+    folder = _writable()
+    if folder is None:
+        return
+    with contextlib.suppress(OSError):  # A disk that is full: it is compiled again next time.
+        number, name = tempfile.mkstemp(dir=folder)
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(hashlib.sha256(code).digest() + code)
+            os.replace(name, _file(folder, unit))
+        except OSError:
+            os.unlink(name)
+            raise

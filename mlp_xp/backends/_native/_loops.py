@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import carray
 
-from mlp_xp.backends._jobs import ADAM, FUSED_COLUMNS, LOGISTIC, RELU
+from mlp_xp.backends._jobs import ADAM, LOGISTIC, UPDATE_WORDS, WORDS
+from mlp_xp.backends._native._cpu import has_tile
 from mlp_xp.backends._native._products import tn
 from mlp_xp.backends._native._tile import ROWS
 from mlp_xp.backends._native._words import jit, nearest, pointer, power_of_two, share
 
-__all__ = ["activate", "activate_back", "copy", "gather", "softmax", "sum_rows", "update"]
+__all__ = ["copy", "gather", "make_activation", "make_update", "softmax", "sum_rows"]
 
 
 @jit
@@ -73,28 +75,33 @@ def _exp(x, most):  # type: ignore[no-untyped-def]
     return y * power_of_two(n)
 
 
-@jit
-def activate(function, x, y):  # type: ignore[no-untyped-def]
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    if function == RELU:
-        for i in range(x.size):
-            y[i] = zero if x[i] <= zero else x[i]  # NaN comes through.
-    elif function == LOGISTIC:
-        # Where e^-x would overflow, the result is as good as 0.
-        most = _largest_power(x)
-        for i in range(x.size):
-            y[i] = one / (one + _exp(-x[i], most))
+def make_activation(function: int) -> tuple[Any, Any]:
+    """Return an activation and its gradient."""
+    is_logistic = function == LOGISTIC
 
+    @jit
+    def activate(x, y):  # type: ignore[no-untyped-def]
+        zero, one = x.dtype.type(0), x.dtype.type(1)
+        if is_logistic:
+            # Where e^-x would overflow, the result is as good as 0.
+            most = _largest_power(x)
+            for i in range(x.size):
+                y[i] = one / (one + _exp(-x[i], most))
+        else:
+            for i in range(x.size):
+                y[i] = zero if x[i] <= zero else x[i]  # NaN comes through.
 
-@jit
-def activate_back(function, y, dy, dx):  # type: ignore[no-untyped-def]
-    zero, one = y.dtype.type(0), y.dtype.type(1)
-    if function == RELU:
-        for i in range(y.size):
-            dx[i] = dy[i] * (one if y[i] > zero else zero)
-    elif function == LOGISTIC:
-        for i in range(y.size):
-            dx[i] = dy[i] * y[i] * (one - y[i])
+    @jit
+    def activate_back(y, dy, dx):  # type: ignore[no-untyped-def]
+        zero, one = y.dtype.type(0), y.dtype.type(1)
+        if is_logistic:
+            for i in range(y.size):
+                dx[i] = dy[i] * y[i] * (one - y[i])
+        else:
+            for i in range(y.size):
+                dx[i] = dy[i] * (one if y[i] > zero else zero)
+
+    return activate, activate_back
 
 
 @jit
@@ -161,62 +168,72 @@ def _adam(p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2)
     return total
 
 
-@jit
-def _step(low, high, row, g, rule, numbers, rate, shrink, l2, like):  # type: ignore[no-untyped-def]
-    """Update one array from ``low`` to ``high``, with gradients that begin there."""
-    number, kind = like.dtype.type, like.dtype
-    offset, n = low * like.itemsize, high - low
-    p, first = carray(pointer(row[2] + offset), n, kind), carray(pointer(row[4] + offset), n, kind)
-    if rule == ADAM:
-        second = carray(pointer(row[5] + offset), n, kind)
-        beta_1, rest_1 = number(numbers[0]), number(numbers[1])
-        beta_2, rest_2 = number(numbers[2]), number(numbers[3])
-        epsilon = number(numbers[4])
-        return _adam(p, g, first, second, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2)
-    return _sgd(p, g, first, rate, number(numbers[0]), numbers[1] != 0, l2)
+def make_update(is_double: bool, rule: int) -> Any:
+    """Return the unit that updates arrays, and sums up the squares of the matrices.
 
-
-@jit
-def update(arrays, rule, numbers, rate, shrink, l2, like, part, parts):  # type: ignore[no-untyped-def]
-    """Update this part of each array; give the sum of squares of the matrices.
-
+    Words: is_double, arrays, their table, rule, its constants, rate, L2 factor, penalty, shrinkage.
     A row of ``arrays`` holds the size, whether it is a matrix, and the addresses of p, g and two
     slots. Where the gradient is a product that nobody has computed, x^T dy, the addresses of x and
     dy, the number of samples and the width of dy follow: then six rows of it at a time are computed
-    and used, and never leave the cache.
+    into ``scratch`` and used, and never leave the cache.
     """
-    number, kind = like.dtype.type, like.dtype
-    total = number(0)
-    rows_at_once = np.empty(ROWS * FUSED_COLUMNS, kind)
-    for i in range(arrays.shape[0]):
-        row = arrays[i]
-        size, is_matrix, samples, width = row[0], row[1], row[8], row[9]
-        l2_here = l2 if is_matrix else number(0)
-        shrink_here = shrink if is_matrix else number(1)
-        squares = number(0)
-        if samples == 0:
-            low, high = share(size, part, parts), share(size, part + 1, parts)
-            g = carray(pointer(row[3] + low * like.itemsize), high - low, kind)
-            squares = _step(low, high, row, g, rule, numbers, rate, shrink_here, l2_here, like)
-        else:
-            fan_in = size // width
-            low, high = share(fan_in, part, parts), share(fan_in, part + 1, parts)
-            for k in range(low, high, ROWS):
-                end = min(k + ROWS, high)
-                x = row[6] + 4 * k
-                tn(x, fan_in, row[7], width, rows_at_once.ctypes.data, end - k, width, samples)
-                squares += _step(
-                    k * width,
-                    end * width,
-                    row,
-                    rows_at_once,
-                    rule,
-                    numbers,
-                    rate,
-                    shrink_here,
-                    l2_here,
-                    like,
-                )
-        if is_matrix:
-            total += squares
-    return total
+    number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
+    is_adam, computes = rule == ADAM, has_tile() and not is_double
+
+    @jit
+    def step(low, high, row, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
+        """Update one array from ``low`` to ``high``, with gradients that begin there."""
+        offset, n = low * size_of, high - low
+        p = carray(pointer(row[2] + offset), n, number)
+        first = carray(pointer(row[4] + offset), n, number)
+        if is_adam:
+            second = carray(pointer(row[5] + offset), n, number)
+            return _adam(
+                p,
+                g,
+                first,
+                second,
+                rate,
+                shrink,
+                number(numbers[0]),
+                number(numbers[1]),
+                number(numbers[2]),
+                number(numbers[3]),
+                number(numbers[4]),
+                l2,
+            )
+        return _sgd(p, g, first, rate, number(numbers[0]), numbers[1] != 0, l2)
+
+    def update(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
+        w = carray(pointer(job), WORDS, np.int64)
+        arrays = carray(pointer(w[4]), (w[3], UPDATE_WORDS), np.int64)
+        numbers = carray(pointer(w[6]), 5, np.float64)
+        rate = carray(pointer(w[7]), 1, number)[0]
+        l2 = carray(pointer(w[8]), 1, number)[0] if w[8] else number(0)
+        shrink = carray(pointer(w[10]), 1, number)[0] if w[10] else number(1)
+        total = number(0)
+        for i in range(arrays.shape[0]):
+            row = arrays[i]
+            size, is_matrix, samples, width = row[0], row[1], row[8], row[9]
+            l2_here = l2 if is_matrix else number(0)
+            shrink_here = shrink if is_matrix else number(1)
+            squares = number(0)
+            if computes and samples:
+                fan_in = size // width
+                low, high = share(fan_in, part, parts), share(fan_in, part + 1, parts)
+                for k in range(low, high, ROWS):
+                    end = min(k + ROWS, high)
+                    tn(row[6] + 4 * k, fan_in, row[7], width, scratch, end - k, width, samples)
+                    g = carray(pointer(scratch), (end - k) * width, number)
+                    squares += step(
+                        k * width, end * width, row, g, numbers, rate, shrink_here, l2_here
+                    )
+            else:
+                low, high = share(size, part, parts), share(size, part + 1, parts)
+                g = carray(pointer(row[3] + low * size_of), high - low, number)
+                squares = step(low, high, row, g, numbers, rate, shrink_here, l2_here)
+            if is_matrix:
+                total += squares
+        carray(pointer(totals), 8 * parts, np.float64)[8 * part] = total
+
+    return update

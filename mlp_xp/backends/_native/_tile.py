@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["COLUMNS", "ROWS", "has_tile", "tile"]
+__all__ = ["COLUMNS", "ROWS", "tile"]
 
 LANES = 16  # float32 numbers in a vector of 512 bits
 VECTORS = 4
@@ -25,11 +25,6 @@ COLUMNS = LANES * VECTORS
 
 _I64, _F32 = ir.IntType(64), ir.FloatType()
 _VECTOR = ir.VectorType(_F32, LANES)
-
-
-def has_tile() -> bool:
-    """Tell whether the processor has AVX-512; with shorter vectors the tile does not fit."""
-    return bool(binding.get_host_cpu_features().get("avx512f"))
 
 
 @intrinsic

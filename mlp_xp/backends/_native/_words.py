@@ -2,61 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import platform
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
-__all__ = ["jit", "load", "nearest", "pointer", "power_of_two", "rest", "share", "store"]
+__all__ = [
+    "OPTIONS",
+    "call",
+    "jit",
+    "load",
+    "nearest",
+    "pointer",
+    "power_of_two",
+    "rest",
+    "share",
+    "store",
+]
 
-_OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy", "nogil": True}
+# Without "reassoc" a sum would not be vectorised. NaN and infinity keep their meaning. "numpy"
+# divides as NumPy does: a check for zero would stop the vectorisation too.
+OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
 
-def jit(function: Any) -> Any:
-    """Compile, or take from numba's cache where there is a folder for one.
-
-    Without "reassoc" a sum would not be vectorised. NaN and infinity keep their meaning. "numpy"
-    divides as NumPy does: a check for zero would stop the vectorisation too.
-    """
-    compiled = njit(**_OPTIONS)(function)
-    with contextlib.suppress(RuntimeError):  # No folder can be written to.
-        compiled._cache = _Cache(function)
-    return compiled
-
-
-class _Cache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache, for code of many files, and for folders that it may not read or write."""
-
-    def __init__(self, function: Any) -> None:
-        super().__init__(function)
-        # Numba looks at the file of a function only, and what that calls is compiled into it.
-        self._cache_file._source_stamp = _stamp()
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        with contextlib.suppress(Exception):  # Another user's, or not written to the end.
-            return super().load_overload(sig, target_context)
-        return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(Exception):  # The same, or a disk that is full.
-            super().save_overload(sig, data)
-
-
-@cache
-def _stamp() -> str:
-    """Give what changes with any of the files that machine code is made of."""
-    here = Path(__file__).parent
-    files = *sorted(here.glob("*.py")), here.parent / "_jobs.py"
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+jit = njit(**OPTIONS)
 
 
 @intrinsic
@@ -65,6 +37,18 @@ def pointer(context, address):  # type: ignore[no-untyped-def]
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def call(context, code, job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
+    """Call the machine code of a job at its address."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(_VOID, [_I64] * 5)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
 
 
 @intrinsic
