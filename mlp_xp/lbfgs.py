@@ -20,10 +20,10 @@ from mlp_xp.step import Gradient, make_gradient
 from mlp_xp.training import Trainer
 from mlp_xp.tree import leaves, rebuild
 
-__all__ = ["minimize"]
+__all__ = ["BLOCK", "minimize"]
 
 # Large enough for the products to run at full speed; the sum over blocks is that of the full batch.
-_BLOCK = 8192
+BLOCK = 8192
 
 AfterIteration = Callable[[Params, float], bool]
 
@@ -102,7 +102,7 @@ class _Objective:
         self._data = data
         self._like = trainer.learned
         n_samples = data.y.shape[0]
-        self._plan = plan_epoch(n_samples, _BLOCK, weights=weights, pad=trainer.pads)
+        self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.pads)
         self._total = sum(self._plan.totals)
         rules = trainer.rules
         self._gradient: Gradient = _compiled_gradient(self._backend, rules.network, rules.loss)

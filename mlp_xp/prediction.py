@@ -14,6 +14,7 @@ from mlp_xp._scikit import check_same_namespace
 from mlp_xp._typing import Array, Namespace
 from mlp_xp.augmentation import VIEWS
 from mlp_xp.backends import Backend, get_backend
+from mlp_xp.divergence import is_finite
 from mlp_xp.fitting import Fitting
 from mlp_xp.inference import predict
 from mlp_xp.scoring import Predictions
@@ -69,11 +70,23 @@ class Prediction(Fitting):
             tta=views,
             dtype=self._dtype if backend.has_float64 else "float32",
         )
+        if not is_finite(to or caller, outputs):
+            self._check_weights()
         if raw and views:
             to = to or caller
             with to.scope():
                 return _before(self.out_activation_, outputs, xp=to.xp)
         return outputs
+
+    def _check_weights(self) -> None:
+        """Raise an error if the weights are not finite; large inputs may overflow without it."""
+        for name in ("coefs_", "intercepts_"):
+            for i, array in enumerate(getattr(self, name)):
+                if not is_finite(get_backend(array), array):
+                    raise ValueError(
+                        f"{name}[{i}] has infinity or NaN, and predictions need finite weights: "
+                        "fit again, or load a model that was saved before."
+                    )
 
     @property
     def _any_learned(self) -> Any:

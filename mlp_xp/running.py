@@ -15,14 +15,15 @@ from mlp_xp._signals import interrupts
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, plan_epoch
 from mlp_xp.budget import Budget
+from mlp_xp.divergence import NonFiniteError, explain_minimum, is_finite
 from mlp_xp.held_out import Validation
 from mlp_xp.inference import hand_over
-from mlp_xp.lbfgs import minimize
+from mlp_xp.lbfgs import BLOCK, minimize
 from mlp_xp.network import Params
 from mlp_xp.settings import ADAPTIVE, LBFGS
 from mlp_xp.stopping import Plateau
 from mlp_xp.training import Record, Trainer
-from mlp_xp.tree import leaves, map_leaves
+from mlp_xp.tree import map_leaves
 
 __all__ = ["Run"]
 
@@ -126,6 +127,11 @@ class Run:
                 self._minimize()
             else:
                 self._descend()
+            trainer.guard.check(trainer)
+        except NonFiniteError as error:
+            if self._best is None:
+                raise
+            self._keep_best(error)
         finally:
             if self._best is not None:
                 trainer.set_learned(*self._best)
@@ -136,7 +142,6 @@ class Run:
             self.show()
         if self._pressed():
             warnings.warn("Training interrupted by user.", stacklevel=3)
-        self._check_finite()
         self._context.call_on_fit_task_end(
             estimator=model,
             reconstruction_attributes=self._learned_attributes,
@@ -154,12 +159,24 @@ class Run:
             try:
                 if self._after_epoch(self._epoch()) and self.model.learning_rate == ADAPTIVE:
                     self._lower_rate()
+                self.trainer.guard.check(self.trainer)
             finally:
+                self.trainer.guard.release()
                 self.trainer.stale_epochs = self.plateau.count
                 self.show()
-            self._check_finite()
             if self._pressed():  # The caller's loop is what is to end.
                 raise KeyboardInterrupt
+
+    def _keep_best(self, error: NonFiniteError) -> None:
+        """End with the best weights so far, as scikit-learn does; record the epoch with NaN."""
+        warnings.warn(f"{error} The best weights so far are kept.", RuntimeWarning, stacklevel=4)
+        model = self.model
+        model.loss_ = np.nan
+        model.loss_curve_.append(np.nan)
+        model.validation_scores_.append(np.nan)
+        model.validation_loss_curve_.append(np.nan)
+        model.history_.append(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
+        model.n_iter_ += 1
 
     def _begin_budget(self, start: float) -> Budget:
         """Give the time that there is, and keep some for what follows each epoch."""
@@ -236,10 +253,14 @@ class Run:
     def _minimize(self) -> None:
         model = self.model
         start = time.perf_counter()
+        finite = self.trainer.learned
 
         def after_iteration(params: Params, loss: float) -> bool:
-            nonlocal start
+            nonlocal start, finite
+            if not np.isfinite(loss):
+                raise self._not_finite(finite)
             self.trainer.set_learned(params, ())
+            finite = self.trainer.learned
             with _task(self._context, model, self._facts, self._learned_attributes) as task:
                 now = time.perf_counter()
                 n_samples = self.data.y.shape[0]
@@ -265,7 +286,17 @@ class Run:
             verbose=model.verbose,
             after_iteration=after_iteration,
         )
-        model.n_iter_, model.loss_ = result
+        n_iter, loss = result
+        if not (np.isfinite(loss) and is_finite(self.trainer.backend, self.trainer.learned)):
+            raise self._not_finite(finite)
+        model.n_iter_, model.loss_ = n_iter, loss
+
+    def _not_finite(self, finite: Params) -> NonFiniteError:
+        """Go back to finite weights, and return the error of the iteration after them."""
+        trainer = self.trainer
+        trainer.set_learned(finite, ())
+        plan = plan_epoch(self.data.y.shape[0], BLOCK, weights=self.weights, pad=trainer.pads)
+        return explain_minimum(trainer, self.data, plan, len(self.model.loss_curve_) + 1)
 
     # --- after each epoch ----------------------------------------------------------------------
 
@@ -295,13 +326,14 @@ class Run:
         if model.verbose and score is not None:
             print(f"Validation score: {score:f}")
         if self.callbacks or getattr(model, "_skl_callbacks", None):
+            self.trainer.guard.check(self.trainer)  # No callback saves what is not finite.
             self.show()
         asked = [
             bool(callback.on_epoch_end(model, record))
             for callback in self.callbacks
             if hasattr(callback, "on_epoch_end")
         ]
-        self._stopped = self._stopped or any(asked) or not np.isfinite(record.loss)
+        self._stopped = self._stopped or any(asked)
         watched = -score if self.goes_by_score and score is not None else record.loss
         return self.plateau.reached(watched)
 
@@ -333,21 +365,6 @@ class Run:
                 lambda leaf: xp.asarray(leaf, copy=True),
                 (self.trainer.learned, self.trainer.state.moments),
             )
-
-    def _check_finite(self) -> None:
-        model, backend = self.model, self.trainer.backend
-        xp = backend.xp
-        with backend.scope():  # One number comes back, not all weights.
-            finite = [xp.all(xp.isfinite(leaf)) for leaf in leaves(self.trainer.learned)]
-            is_finite = bool(xp.all(xp.stack(finite)))
-        if is_finite and (self.goes_by_score or np.isfinite(model.loss_)):
-            return
-        raise ValueError(
-            "Solver produced non-finite parameter weights. The input data may contain large values "
-            f"and need to be preprocessed. The loss is {model.loss_} after epoch {model.n_iter_}: "
-            f"try a smaller learning_rate_init than {model.learning_rate_init}, or "
-            "input_scaling='standardize'."
-        )
 
     # --- what the caller sees ------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ __all__ = [
     "Gradient",
     "Predict",
     "Step",
+    "StepArguments",
     "Steps",
     "TrainState",
     "init_state",
@@ -34,6 +35,7 @@ __all__ = [
     "make_nth",
     "make_predict",
     "make_step",
+    "prepare",
 ]
 
 
@@ -83,6 +85,8 @@ class TrainState(NamedTuple):
     accuracy: Array | tuple[()]
 
 
+# Batch, scaling, coefficients, dropout keys.
+StepArguments = tuple[Batch, "Scaling | Whitening | None", Array, "Array | None"]
 Step = Callable[
     [TrainState, Batch, "Scaling | Whitening | None", Array, "Array | None"], TrainState
 ]
@@ -170,9 +174,7 @@ def make_step(
     ) -> TrainState:
         share, l2 = coefs[0], coefs[1] if with_penalty else None
         rule_coefs = tuple(coefs[i] for i in range(N_COEFS, coefs.shape[0]))
-        x, targets = _take(state.params, batch, scaling, kernels, augmentation, xp=xp)
-        x, mixture = _augment(augmentation, x, batch, xp=xp)
-        x = _rotate(x, scaling, xp=xp)
+        x, targets, mixture = prepare(state.params, batch, scaling, kernels, augmentation, xp=xp)
         how = kernels.to_pass(
             xp, moments=state.moments, is_training=True, weights=batch.weights, keys=keys
         )
@@ -236,6 +238,21 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
         return step(state, batch, scaling, steps.coefs[i, ...], pick(steps.keys))
 
     return nth
+
+
+def prepare(
+    params: Params,
+    batch: Batch,
+    scaling: Scaling | Whitening | None,
+    kernels: Kernels,
+    augmentation: tuple[Augmentation, ...],
+    *,
+    xp: Namespace,
+) -> tuple[Array, Array, _Mixture | None]:
+    """Return what the network sees of a batch, its targets, and which samples were mixed."""
+    x, targets = _take(params, batch, scaling, kernels, augmentation, xp=xp)
+    x, mixture = _augment(augmentation, x, batch, xp=xp)
+    return _rotate(x, scaling, xp=xp), targets, mixture
 
 
 def _take(

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,13 +19,14 @@ from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, Plan, multiplies_sparse, with_draws
 from mlp_xp.budget import Budget
+from mlp_xp.divergence import Epoch, Group, Guard
 from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.optimizers import Optimizer, family
 from mlp_xp.schedules import Constant, Schedule
-from mlp_xp.step import Batch, Steps, init_state, make_nth, make_step
+from mlp_xp.step import Batch, StepArguments, Steps, TrainState, init_state, make_nth, make_step
 from mlp_xp.tree import leaves, map_leaves
 
 __all__ = ["Progress", "Record", "Rules", "Trainer"]
@@ -187,6 +188,7 @@ class Trainer:
         self.first_epoch = 0
         self.stale_epochs = 0
         self._rule_start = 0
+        self.guard = Guard()
         self.shown: tuple[Params, tuple[Moments, ...]] | None = None
         step = _step(
             rules.network,
@@ -237,6 +239,7 @@ class Trainer:
 
     def set_learned(self, params: Params, moments: tuple[Moments, ...]) -> None:
         """Go on from other weights, arrays of any library, which are copied."""
+        self.guard.forget()
         with self.backend.scope():
             self.state = self.state._replace(
                 params=self._own(params),
@@ -248,17 +251,13 @@ class Trainer:
         """Let go of the memory that only steps need; the next one asks for it anew."""
         self._step = self.backend.compile(self._function, donate=True)
         self._loop = self.backend.loop(_nth(self._function))
+        self.guard.forget()
 
     def progress(self) -> Progress:
         """Give what it takes to go on later, beside what was learned, in the host's memory."""
-
-        # Copies: the next step writes to the state, and on a CPU `get` may be a view of it.
-        def host(tree: Tree) -> Tree:
-            return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), tree)
-
         return Progress(
-            host(self.state.params) if self.state.average else (),
-            host(self.state.slots),
+            self._host(self.state.params) if self.state.average else (),
+            self._host(self.state.slots),
             self.n_epochs,
             self.n_steps,
             self.n_samples,
@@ -269,8 +268,24 @@ class Trainer:
             self.stale_epochs,
         )
 
+    def _host(self, tree: Tree) -> Tree:
+        # Copies: the next step writes to the state, and on a CPU `get` may be a view of it.
+        return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), tree)
+
+    def copy(self) -> TrainState:
+        """Return a copy of the state in the host's memory."""
+        copied: TrainState = self._host(self.state)
+        return copied
+
+    def restore(self, state: TrainState, n_steps: int) -> None:
+        """Go back to a copy of the state, after so many steps in all."""
+        with self.backend.scope():
+            self.state = self._own(state)
+        self.n_steps = n_steps
+
     def resume(self, progress: Progress) -> None:
         """Go on from where another trainer was; another kind of rule starts afresh."""
+        self.guard.forget()
         shapes = [leaf.shape for leaf in leaves(progress.slots)]
         fits = shapes == [leaf.shape for leaf in leaves(self.state.slots)]
         goes_on = fits and progress.rule == family(self.rules.optimizer)
@@ -318,6 +333,11 @@ class Trainer:
         Returns
         -------
         Record
+
+        Raises
+        ------
+        NonFiniteError
+            If loss or weights have become infinite or NaN. The state is then the last finite one.
         """
         backend = self.backend
         xp = backend.xp
@@ -330,23 +350,29 @@ class Trainer:
             accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
             n_steps = len(plan.counts)
-            groups, keys = self._coefficients(plan, n_epochs, budget), self._keys(n_steps)
+            epoch = Epoch(data, plan, self._keys(n_steps), [])
+            self.guard.begin(self, epoch)
+            groups = self._coefficients(epoch, n_epochs, budget)
             # With a budget the clock is looked at every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None
             stacks = data.stacked(plan) if has_loop else []
             if stacks:
                 many = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
                 at_once = 1 if step_by_step else many
-                doing = self._many(stacks, keys, groups, at_once)
+                doing = self._many(stacks, epoch.keys, groups, at_once)
             else:
-                doing = self._each(data.epoch(plan), keys, groups)
+                doing = self._each(epoch, groups)
+            # A call of many steps may return before they are done.
+            waits = bool(stacks) and not step_by_step and backend.shares_host_memory
             rates: list[float] = []
             with contextlib.closing(doing):
                 for done in doing:
                     rates += done
                     if after_step is not None and after_step(len(rates), n_steps):
                         break
+                    self.guard.look(self, len(rates), waits=waits)
             sums = [float(backend.get(total)) for total in leaves(self.state[4:])]
+            self.guard.end(self, len(rates), sums[0])
         n_samples = sum(plan.counts[: len(rates)])
         share = n_samples / sum(plan.counts)
         self.n_epochs += 1
@@ -366,28 +392,34 @@ class Trainer:
         done = self.n_epochs - self.first_epoch
         return self.n_steps + (max(n_epochs, done + 1) - done) * epoch_steps
 
-    def _each(
-        self,
-        batches: Generator[Batch],
-        keys: Array | None,
-        groups: Iterator[tuple[list[float], Array]],
-    ) -> Generator[list[float]]:
-        """Do the steps one by one, and tell their rates."""
+    def given(
+        self, epoch: Epoch, groups: Iterable[Group]
+    ) -> Generator[tuple[float, StepArguments]]:
+        """Give the learning rate and the arguments of each step."""
         unstack = self.backend.xp.unstack
-        each_keys = itertools.repeat(None) if keys is None else iter(unstack(keys))
+        keys = itertools.repeat(None) if epoch.keys is None else iter(unstack(epoch.keys))
         # Streamed ones let go of their thread, also when a step fails and its error is looked at.
-        with contextlib.closing(batches):
+        with contextlib.closing(epoch.data.epoch(epoch.plan)) as batches:
             for rates, table in groups:
                 for rate, coefs in zip(rates, unstack(table), strict=True):
-                    given = next(batches), self.scaling, coefs, next(each_keys)
-                    self.state = self._step(self.state, *given)
-                    yield [rate]
+                    yield rate, (next(batches), self.scaling, coefs, next(keys))
+
+    def do(self, arguments: StepArguments) -> None:
+        """Do one step."""
+        self.state = self._step(self.state, *arguments)
+
+    def _each(self, epoch: Epoch, groups: Iterable[Group]) -> Generator[list[float]]:
+        """Do the steps one by one, and tell their rates."""
+        with contextlib.closing(self.given(epoch, groups)) as steps:
+            for rate, arguments in steps:
+                self.do(arguments)
+                yield [rate]
 
     def _many(
         self,
         stacks: list[Batch],
         keys: Array | None,
-        groups: Iterator[tuple[list[float], Array]],
+        groups: Iterable[Group],
         at_once: int,
     ) -> Generator[list[float]]:
         """Do several steps in one call, and tell their rates."""
@@ -405,15 +437,13 @@ class Trainer:
                 yield rates[first + start : first + stop]
             first = last
 
-    def _coefficients(
-        self, plan: Plan, n_epochs: int, budget: Budget | None
-    ) -> Iterator[tuple[list[float], Array]]:
+    def _coefficients(self, epoch: Epoch, n_epochs: int, budget: Budget | None) -> Iterator[Group]:
         """Give what changes from step to step, computed on the host: the rates, and all of it.
 
         Without a budget it travels to the device for a whole epoch at once, else for the few steps
         until the clock is looked at again.
         """
-        n_steps, done = len(plan.counts), 0
+        n_steps, done = len(epoch.plan.counts), 0
         while done < n_steps:
             few = n_steps
             if budget is not None:
@@ -423,7 +453,9 @@ class Trainer:
             steps = range(done, min(done + max(few, 1), n_steps))
             factors = self._factors(steps, n_steps, n_epochs, budget)
             rates = [self.rules.learning_rate * self.rate_factor * factor for factor in factors]
-            yield rates, self.backend.put(self._table(plan, steps, rates), self.dtype)
+            table = self._table(epoch.plan, steps, rates)
+            epoch.groups.append((rates, self.backend.put(table, self.dtype)))
+            yield epoch.groups[-1]
             done = steps.stop
             if budget is not None:
                 self.backend.get(self.state.loss)  # A device has only queued the steps so far.

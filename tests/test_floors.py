@@ -28,6 +28,7 @@ FLOORS = {
     "kernels": 2,
     "network": 2,
     "step": 2,
+    "divergence": 5,
     "backends": 3,
     "budget": 4,
     "batches": 4,

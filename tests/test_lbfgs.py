@@ -173,7 +173,7 @@ def test_it_does_not_depend_on_blocks(backend, monkeypatch, placement, weighted)
     point = whole.ravel(trainer.learned)
     value, slope = whole(point)
     for rows in (10, 19):  # A short block at the end, and none.
-        monkeypatch.setattr(lbfgs, "_BLOCK", rows)
+        monkeypatch.setattr(lbfgs, "BLOCK", rows)
         parts = lbfgs._Objective(trainer, data, weights)
         assert len(parts._plan.counts) == -(-N // rows)
         found = parts(point)
@@ -185,7 +185,7 @@ def test_the_minimum_does_not_depend_on_blocks(backend, monkeypatch):
     x, y = problem()
     results = []
     for rows in (8192, 10):
-        monkeypatch.setattr(lbfgs, "_BLOCK", rows)
+        monkeypatch.setattr(lbfgs, "BLOCK", rows)
         trainer = trainer_for(backend, alpha=1.0)
         _, loss = solve(trainer, x, y)
         results.append((loss, learned(trainer)))

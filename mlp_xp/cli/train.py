@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import platform
+import sys
 import tempfile
 import time
 import warnings
@@ -30,6 +30,7 @@ from mlp_xp.cli.runs import CONFIG, Images, new_run
 from mlp_xp.cli.settings import Settings, settings_of
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import Dataset, split_dataset
+from mlp_xp.divergence import NonFiniteError
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.report import confusion_figure, curves_figure, save_figure
 from mlp_xp.saving import encode, replacing, save_model
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         end = None if model.max_time is None else args.began + model.max_time
         with display(model.max_iter, len(data.x_train), end) as shown:
             watching = [Watch(shown, pressed), *settings.callbacks(folder)]
-            is_finite = _fit(model, settings, data, watching, end)
+            diverged = _fit(model, settings, data, watching, end)
         # What was trained on is not needed any more, and what follows needs memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
         save_model(model, folder)  # At once: whatever else is to do may fail.
@@ -67,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
         _write_history(folder, history)
         if pressed():
             print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
-        if not is_finite:
-            print("the loss is not a finite number: try a smaller --learning-rate")
+        if diverged is not None:
+            print(diverged, file=sys.stderr)
         predicted = model.predict(data.x_test)
         seconds = sum(row["seconds"] for row in history)
         result = {
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             optional("matplotlib.backends.backend_agg")
         _draw_curves(folder, history)
         _draw(folder, data, data.y_test, predicted)
-        status = 130 if pressed() else 0
+        status = 130 if pressed() else int(diverged is not None)
     print(printable(f"saved in {final}"))
     print(
         f"test accuracy {100 * result['test_accuracy']:.2f} %, {seconds:.1f} s, "
@@ -125,8 +126,8 @@ def _fit(
     data: Dataset,
     watching: list[Callback],
     end: float | None,
-) -> bool:
-    """Train, until there is just the time left for the rest; tell whether all is finite."""
+) -> NonFiniteError | None:
+    """Train, until there is just the time left for the rest; return the error of a divergence."""
     x, y = data.x_train, data.y_train
     held: dict[str, Any] = {}
     if settings.validation is not None:
@@ -146,19 +147,11 @@ def _fit(
             # The epochs are as many as were asked for, converged or not.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(x, y, **held)
-    except ValueError:
-        # A network that has diverged is kept, and so is its history, which shows where.
-        if not getattr(model, "history_", None) or _is_finite(model):
-            raise
-        return False
+    except NonFiniteError as error:
+        return error
     finally:
         model.set_params(max_time=max_time)  # The deadline has left the fit less.
-    return True
-
-
-def _is_finite(model: MLPClassifier) -> bool:
-    arrays = (*model.coefs_, *model.intercepts_)
-    return math.isfinite(model.loss_) and all(np.all(np.isfinite(array)) for array in arrays)
+    return None
 
 
 def _rows(model: MLPClassifier) -> list[dict[str, Any]]:
