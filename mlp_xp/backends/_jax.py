@@ -165,7 +165,10 @@ def create(device: Any) -> JaxBackend:
         devices = jax.devices(platform)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        raise BackendError(f"Device {device!r} does not work with jax here: {reason}") from error
+        raise BackendError(
+            f"Device {device!r} does not work with jax here: {reason}; `mlp-xp backends` lists "
+            "what works"
+        ) from error
     index = int(number) if number.isdigit() else 0
     if (number and not number.isdigit()) or index >= len(devices):
         raise ValueError(f"device is {device!r}, and jax has here {[str(d) for d in devices]}.")

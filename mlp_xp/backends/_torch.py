@@ -104,5 +104,8 @@ def create(device: Any) -> TorchBackend:
         device = torch.empty(1, device=device).device  # With its number: "cuda" is "cuda:0".
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise BackendError(f"Device '{device}' does not work with torch here: {reason}") from error
+        raise BackendError(
+            f"Device '{device}' does not work with torch here: {reason}; `mlp-xp backends` lists "
+            "what works"
+        ) from error
     return TorchBackend(device)

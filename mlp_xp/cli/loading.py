@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlp_xp._signals import postponed
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.datasets import LOADERS, Dataset
+from mlp_xp.datasets._download import UnreachableError
 
 __all__ = ["describe", "load_backend", "load_data"]
 
@@ -12,7 +13,12 @@ __all__ = ["describe", "load_backend", "load_data"]
 def load_data(name: str, path: str | None) -> Dataset:
     """Load a data set by its name, from a path if there is one."""
     if path is None:
-        return LOADERS[name]()
+        try:
+            return LOADERS[name]()
+        except UnreachableError as error:
+            raise UnreachableError(
+                f"{error}; or type --data digits, which comes with scikit-learn"
+            ) from error
     if name == "digits":
         raise ValueError("digits come with scikit-learn and have no path: leave out --data-path")
     return LOADERS[name](path)

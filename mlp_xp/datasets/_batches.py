@@ -63,7 +63,8 @@ def _decode_binary(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
     if not raw or len(raw) % (n_labels + ROW):
         raise DatasetError(
             f"{where} has {len(raw)} bytes, expected a multiple of {n_labels + ROW}: for each "
-            f"image {n_labels} for the label and {ROW} for the pixels. Delete it and fetch it again"
+            f"image {n_labels} for the label and {ROW} for the pixels. To replace it, fetch "
+            "it again"
         )
     records = np.frombuffer(raw, dtype=np.uint8).reshape(-1, n_labels + ROW)
     labels = records[:, :n_labels].astype(np.int64)
@@ -82,12 +83,12 @@ def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
             size = f" of {len(values)}" if isinstance(values, list) else ""
             raise DatasetError(
                 f"{where}: {name!r} is a {type(values).__name__}{size}, expected a list of "
-                f"{len(pixels)}, one label an image. Delete it and fetch it again"
+                f"{len(pixels)}, one label an image. To replace it, fetch it again"
             )
         if not all(type(value) is int for value in values):
             raise DatasetError(
-                f"{where}: {name!r} has other things than whole numbers. Delete it and fetch it "
-                "again"
+                f"{where}: {name!r} has other things than whole numbers. To replace it, "
+                "fetch it again"
             )
         _check_range(min(values), max(values), n_classes, f"{where}: {name!r}")
         columns.append(np.array(values, dtype=np.int64))
@@ -97,8 +98,8 @@ def _decode_pickle(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
 def _check_range(lowest: int, highest: int, n_classes: int, what: str) -> None:
     if lowest < 0 or highest >= n_classes:
         raise DatasetError(
-            f"{what} go from {lowest} to {highest}, expected 0 to {n_classes - 1}. Delete it and "
-            "fetch it again"
+            f"{what} go from {lowest} to {highest}, expected 0 to {n_classes - 1}. To "
+            "replace it, fetch it again"
         )
 
 
@@ -134,9 +135,13 @@ def read_batches(path: Path, kind: Kind) -> tuple[list[Batch], list[Batch]]:
         if batches.keys() == {*files.train, *files.test}:
             return [batches[name] for name in files.train], [batches[name] for name in files.test]
     names = sorted(name for batches in found.values() for name in batches)
+    if not names:
+        raise DatasetError(
+            f"{path} holds none of the data set's files: name {_expected(kind)}, or leave the path "
+            "out to look for it and fetch it"
+        )
     raise DatasetError(
-        f"{path} has {', '.join(names) or 'no batch'}, expected {_expected(kind)}, complete. "
-        "Delete it and fetch it again"
+        f"{path} has only {', '.join(names)}, expected {_expected(kind)}: add what is missing"
     )
 
 

@@ -1,5 +1,7 @@
 """One way to load every data set: find it, read it, verify it, keep it decoded."""
 
+import errno
+import math
 import os
 import shutil
 import tempfile
@@ -94,7 +96,7 @@ def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
     if all(arrays[key].shape == shape for key, (shape, _) in spec.layout.items()):
         raise DatasetError(
             f"{source} is not the {spec.name} that was published: it has as many images, but other "
-            "pixels, labels or order. Delete it and fetch it again"
+            "pixels, labels or order. To replace it, fetch it again"
         )
     return arrays
 
@@ -116,6 +118,7 @@ def _fetch(spec: Spec) -> None:
                 return
             downloads = cache_dir() / f"{spec.name}.download"
             downloads.mkdir(exist_ok=True)
+            _check_room(spec, downloads)
             content = _fetch_content(spec, downloads)
             if content.fingerprint not in spec.official:
                 raise DatasetError(
@@ -126,10 +129,26 @@ def _fetch(spec: Spec) -> None:
             shutil.rmtree(downloads)
     except OSError as error:
         raise DatasetError(
-            f"{spec.name} cannot be kept in {cache_dir()} ({error}): make room there, or "
-            "let yourself read and write there, or name another folder, as in "
-            "export MLP_XP_CACHE=/path/to/folder"
+            f"{spec.name} cannot be kept in {cache_dir()} ({error}): {_cure(error)}, or "
+            "name another folder, as in export MLP_XP_CACHE=/path/to/folder"
         ) from error
+
+
+def _check_room(spec: Spec, folder: Path) -> None:
+    """Raise OSError where the disk has no room for the download and the arrays."""
+    needed = 2 * sum(
+        math.prod(shape) * np.dtype(kind).itemsize for shape, kind in spec.layout.values()
+    )
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        reason = f"it takes {needed / 1e6:,.0f} MB for a while, and {free / 1e6:,.0f} MB are free"
+        raise OSError(errno.ENOSPC, reason)
+
+
+def _cure(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room there"
+    return "let yourself read and write there"
 
 
 def _fetch_content(spec: Spec, downloads: Path) -> Content:
@@ -145,4 +164,4 @@ def _fetch_content(spec: Spec, downloads: Path) -> Content:
                 return spec.fallback(Path(scratch))
         except UnreachableError as error:
             reasons = f"{reasons}; {error}"
-    raise DatasetError(f"{spec.name} cannot be fetched: {reasons}. {spec.by_hand}")
+    raise UnreachableError(f"{spec.name} cannot be fetched: {reasons}. {spec.by_hand}")

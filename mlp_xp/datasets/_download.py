@@ -1,6 +1,7 @@
 """Download a file over HTTP: resumed after a cut, retried, verified, never half there."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from mlp_xp.datasets._files import LIMIT, sha256_of_file
 from mlp_xp.datasets._types import DatasetError
 
 _CHUNK = 1 << 18
-_TIMEOUT = (10.0, 60.0)  # seconds: to connect, and between two chunks
+_TIMEOUT = (5.0, 10.0)  # seconds: to connect, and between two chunks
+_PATIENCE = 8.0  # seconds until something must have arrived; name servers can take longer
 _TOO_BUSY = 429
 _RANGE_NOT_SATISFIABLE = 416
 _PARTIAL = 206
@@ -66,17 +68,22 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
         return target
     part = folder / f"{remote.filename}.part"
     failures = 0
+    start = time.monotonic()
     with _progress(remote.filename) as show:
         while True:
             before = _size(part)
             try:
                 _attempt(requests, remote.url, part, show)
                 break
-            except requests.exceptions.RequestException as error:
+            except (requests.exceptions.RequestException, TimeoutError) as error:
                 failures = 1 if _size(part) > before else failures + 1
-                status = getattr(error.response, "status_code", 500)
-                if failures >= attempts or (status < 500 and status != _TOO_BUSY):
-                    raise UnreachableError(f"{remote.url} cannot be reached ({error})") from error
+                response = getattr(error, "response", None)
+                status = 500 if response is None else response.status_code
+                hopeless = status < 500 and status != _TOO_BUSY
+                silent = not _size(part) and time.monotonic() - start > _PATIENCE / 2
+                if failures >= attempts or hopeless or silent:
+                    reason = _reason(error)
+                    raise UnreachableError(f"{remote.url} cannot be reached ({reason})") from error
             time.sleep(pause * 2 ** (failures - 1))
     if (found := sha256_of_file(part)) != remote.sha256:
         part.unlink()
@@ -87,6 +94,47 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
     return part.replace(target)
 
 
+def _reason(error: Exception) -> str:
+    """Return in a few words why a request failed: what the system said, without its wrapping."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"{response.status_code} {response.reason}"
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        if isinstance(inner, TimeoutError) or "timed out" in str(inner):
+            return "no answer in time"
+        inner = inner.__cause__ or inner.__context__
+    return "no connection"
+
+
+def _answer(requests: Any, url: str, headers: dict[str, str]) -> Any:
+    """Return a response whose body is still to come.
+
+    Raises
+    ------
+    requests.exceptions.RequestException, TimeoutError
+        There is none within `_PATIENCE`: the search for a host's name knows no time limit.
+    """
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT))
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    if not answers:
+        raise TimeoutError
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -94,7 +142,7 @@ def _size(path: Path) -> int:
 def _attempt(requests: Any, url: str, part: Path, show: Callable[[int, int], None]) -> None:
     have = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+    with _answer(requests, url, headers) as response:
         if response.status_code == _RANGE_NOT_SATISFIABLE:
             return  # nothing is left to send; the SHA-256 tells whether the part is right
         response.raise_for_status()
@@ -126,5 +174,11 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
         console=rich_console.Console(stderr=True),
         disable=not sys.stderr.isatty(),
     ) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        tasks: list[Any] = []
+
+        def show(done: int, total: int) -> None:
+            if not tasks:  # A bar only once something has arrived.
+                tasks.append(bar.add_task(title, total=None))
+            bar.update(tasks[0], completed=done, total=total or None)
+
+        yield show

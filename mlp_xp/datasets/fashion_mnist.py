@@ -30,12 +30,12 @@ def _read_idx(path: Path, item: tuple[int, ...]) -> Pixels:
     size = 4 + 4 * n_axes
     expected = f"expected an IDX file of uint8 with the axes {('n', *item)}"
     if len(raw) < size or raw[:4] != bytes((0, 0, _UINT8, n_axes)):
-        raise DatasetError(f"{path} starts with {raw[:4]!r}, {expected}: delete it, fetch it again")
+        raise DatasetError(f"{path} starts with {raw[:4]!r}, {expected}: fetch it again")
     shape = struct.unpack_from(f">{n_axes}I", raw, 4)
     if shape[1:] != item or not shape[0] or len(raw) - size != math.prod(shape):
         raise DatasetError(
             f"{path} has the axes {shape} and {len(raw) - size} bytes after the header, {expected}"
-            ". Delete it and fetch it again"
+            ". To replace it, fetch it again"
         )
     return np.frombuffer(raw, dtype=np.uint8, offset=size).reshape(shape)
 
@@ -57,7 +57,7 @@ def _read(folder: Path) -> Content:
         if len(x) != len(y) or y.max() >= len(_names.FASHION_MNIST):
             raise DatasetError(
                 f"{folder}: the {split} files have {len(x)} images and {len(y)} labels up to "
-                f"{y.max()}, expected one label from 0 to 9 an image. Delete the folder and fetch "
+                f"{y.max()}, expected one label from 0 to 9 an image. To replace it, fetch "
                 "it again"
             )
         arrays[f"x_{split}"] = x.reshape(len(x), -1)

@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,37 @@ def test_backends_lists_all_and_why_one_cannot_be_used(mlp_xp, monkeypatch):
 
 
 # --- errors and help -----------------------------------------------------------------------------
+
+
+def test_a_folder_of_something_else_is_not_to_be_deleted(fails):
+    line = fails("train", "--data-path", "/etc")
+    assert "/etc holds none of the data set's files: name a folder like cifar-10-batches-py" in line
+    for path in ("/etc", "/etc/passwd", "/etc/passwd.tar.gz"):
+        for data in ("cifar10", "cifar100", "fashion-mnist"):
+            assert "elete" not in fails("train", "--data", data, "--data-path", path)
+
+
+def test_without_a_network_one_line_says_the_ways_out(fails, monkeypatch):
+    def refuse(*_, **__):
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "")
+    line = fails("train")
+    assert "cifar-10-python.tar.gz cannot be reached (Temporary failure in name resolution)" in line
+    assert "put it into the folder data" in line
+    assert "type --data digits" in line
+    assert "urllib3" not in line
+    assert "Pool" not in line
 
 
 @pytest.mark.parametrize(

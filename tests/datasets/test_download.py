@@ -1,5 +1,8 @@
 import hashlib
+import socket
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -177,9 +180,42 @@ def test_a_refused_connection_is_unreachable(serve, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_extra_the_error_says_what_to_install(tmp_path, monkeypatch):
-    import sys
+def test_a_server_that_says_nothing_is_given_up_in_a_few_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_download, "_PATIENCE", 0.3)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        with pytest.raises(UnreachableError) as error:
+            download(Remote(url, SHA256), tmp_path)
+    assert str(error.value) == f"{url} cannot be reached (no answer in time)"
+    assert capsys.readouterr() == ("", "")
 
+
+def test_a_name_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(_download, "_PATIENCE", 0.3)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    start = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"\(no answer in time\)$"):
+        download(Remote("http://host.invalid/x", SHA256), tmp_path)
+    assert time.monotonic() - start < 2
+
+
+def test_what_the_system_says_is_the_reason(tmp_path):
+    with pytest.raises(UnreachableError, match=r"/x cannot be reached \(Connection refused\)$"):
+        download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path, pause=0)
+
+
+def test_there_is_no_bar_before_anything_arrives(serve, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with serve(status(404)) as (_, remote), pytest.raises(UnreachableError):
+        download(remote, tmp_path)
+    assert "x.tar.gz" not in capsys.readouterr().err
+    with serve(whole) as (_, remote):
+        download(remote, tmp_path)
+    assert "x.tar.gz" in capsys.readouterr().err
+
+
+def test_without_the_extra_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(ImportError, match=r'pip install -e ".*\[cli\]"'):
         download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path)

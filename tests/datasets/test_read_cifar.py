@@ -119,7 +119,7 @@ def test_load_cifar10_of_one_batch_is_refused(python2_folder):
 
 def test_a_missing_batch_is_named(python2_folder):
     (python2_folder / "data_batch_4").unlink()
-    with pytest.raises(DatasetError, match=r"data_batch_4 cannot be read .*fetch it again"):
+    with pytest.raises(DatasetError, match=r"data_batch_4 cannot be read \(No such file.*check"):
         read_cifar(python2_folder)
 
 
@@ -129,10 +129,14 @@ def test_an_archive_that_lacks_a_batch_says_so(tmp_path, batches):
     path = write_archive(
         tmp_path / "a.tar.gz", {f"cifar-10-batches-py/{name}": raw for name, raw in files.items()}
     )
-    with pytest.raises(DatasetError, match=r"a\.tar\.gz has data_batch_1, .*test_batch, expected"):
+    with pytest.raises(
+        DatasetError, match=r"a\.tar\.gz has only data_batch_1, .*test_batch, expected"
+    ):
         read_cifar(path)
 
 
 def test_an_empty_folder_has_no_batch(tmp_path):
-    with pytest.raises(DatasetError, match="has no batch, expected"):
+    with pytest.raises(
+        DatasetError, match="holds none of the data set's files: name a folder like cifar"
+    ):
         read_cifar(tmp_path)
