@@ -69,7 +69,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         """Refuse targets that do not fit the network that the fit goes on from."""
         raise NotImplementedError
 
-    def _encode(self, y: np.ndarray, name: str = "y") -> np.ndarray:
+    def _encode(self, y: np.ndarray) -> np.ndarray:
         """Turn targets into what the loss takes, on the host."""
         raise NotImplementedError
 
@@ -193,7 +193,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         else:
             self._check_known(sample.y)
             self._go_on(sizes)
-        if self._stops_early() and validation is None:
+        if self.early_stopping and validation is None:
             sample, validation = self._hold_out(sample)
         sample = sample._replace(weights=self._balance(sample.y, sample.weights))
         trainer = self._trainer_for(sample.X)

@@ -12,7 +12,6 @@ from sklearn.metrics import get_scorer
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import place
 from mlp_xp.inference import predict
-from mlp_xp.losses import reported
 from mlp_xp.scoring import Predictions
 from mlp_xp.training import Trainer
 
@@ -36,7 +35,7 @@ class Validation:
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
-        targets = model._encode(sample.y, "y_val")
+        targets = model._encode(sample.y)
         # Sparse rows stay as they are: scorers see them so.
         self._x = sample.X
         if not sparse.issparse(sample.X):
@@ -77,7 +76,7 @@ class Validation:
         with backend.scope():
             average, _ = loss(logits, self._targets, self._loss_weights, xp=backend.xp)
             outputs = loss.activate(logits, xp=backend.xp)
-        value = reported(loss, float(backend.get(average)), logits.shape[1])
+        value = float(backend.get(average))
         if model.scoring == "loss":
             return value, -value
         host = backend.get(outputs)

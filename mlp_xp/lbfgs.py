@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
+from sklearn.utils.optimize import _check_optimize_result
 
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, plan_epoch
-from mlp_xp.losses import Loss, reported
+from mlp_xp.losses import Loss
 from mlp_xp.network import Network, Params
 from mlp_xp.step import Gradient, make_gradient
 from mlp_xp.training import Trainer
@@ -60,7 +59,6 @@ def minimize(
     -------
     n_iter : int
     loss : float
-        Of several real outputs the mean, as reported; what is minimised is the sum.
 
     References
     ----------
@@ -73,7 +71,7 @@ def minimize(
         nonlocal stopped
         params = objective.unravel(intermediate_result.x)
         trainer.n_epochs += 1  # Another solver that goes on from here counts on.
-        stopped = after_iteration(params, objective.reported(intermediate_result))
+        stopped = after_iteration(params, float(intermediate_result.fun))
         if stopped:
             raise StopIteration
 
@@ -91,23 +89,8 @@ def minimize(
         },
     )
     trainer.set_learned(objective.unravel(result.x), ())
-    if not stopped and result.status != 0:
-        # From where the warning of the other solvers comes, for filters by module.
-        warnings.warn(_not_converged(result, max_iter), ConvergenceWarning, stacklevel=5)
-    return int(result.nit), objective.reported(result)
-
-
-def _not_converged(result: OptimizeResult, max_iter: int) -> str:
-    parts = [
-        f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}):",
-        str(result.message),
-    ]
-    if result.nit == max_iter:
-        parts.append(
-            f"\nIncrease the number of iterations to improve the convergence (max_iter={max_iter})."
-        )
-    parts.append("\nYou might also want to scale the data, e.g. with input_scaling='standardize'.")
-    return "\n".join(parts)
+    n_iter = result.nit if stopped else _check_optimize_result("lbfgs", result, max_iter)
+    return int(n_iter), float(result.fun)
 
 
 class _Objective:
@@ -122,7 +105,6 @@ class _Objective:
         self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.pads)
         self._total = sum(self._plan.totals)
         rules = trainer.rules
-        self._l2 = rules.alpha / self._total
         self._gradient: Gradient = _compiled_gradient(self._backend, rules.network, rules.loss)
 
     def ravel(self, params: Params) -> np.ndarray:
@@ -153,28 +135,15 @@ class _Objective:
                 share = weight / self._total
                 total += share * float(backend.get(value))
                 slope += share * self.ravel(grads)
-        for piece in self._matrices():
-            slope[piece] += self._l2 * vector[piece]
-        return total + self._penalty(vector), slope
-
-    def _matrices(self) -> Iterator[slice]:
-        """Yield where in a vector the parameters with a penalty are."""
+        l2 = trainer.rules.alpha / self._total
         start = 0
-        for leaf in leaves(self._like):
-            size = int(np.prod(leaf.shape))
+        for leaf in leaves(host):
+            piece = slice(start, start + leaf.size)
+            start += leaf.size
             if leaf.ndim > 1:
-                yield slice(start, start + size)
-            start += size
-
-    def _penalty(self, vector: np.ndarray) -> float:
-        return 0.5 * self._l2 * sum(float(vector[p] @ vector[p]) for p in self._matrices())
-
-    def reported(self, result: OptimizeResult) -> float:
-        """Return the loss of a result as estimators report it."""
-        penalty = self._penalty(result.x)
-        rules = self._trainer.rules
-        loss = reported(rules.loss, float(result.fun) - penalty, rules.network.sizes[-1])
-        return float(loss + penalty)
+                total += 0.5 * l2 * float(np.dot(vector[piece], vector[piece]))
+                slope[piece] += l2 * vector[piece]
+        return total, slope
 
 
 @lru_cache(maxsize=64)

@@ -60,3 +60,31 @@ def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
     assert time.process_time() - start < seconds
     if memory.exists():
         assert resident("VmHWM") - before < megabytes
+
+
+def mutate(content: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
+    """Return a file with one to four changes: bits, bytes, numbers, pieces of this or another."""
+    changed = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        at = int(rng.integers(len(changed) + 1))
+        if rng.random() < 0.5:  # As often near an end, where the headers are.
+            at = at % 200 if rng.random() < 0.5 else max(len(changed) - at % 200, 0)
+        length = int(rng.integers(1, 40))
+        other = others[rng.integers(len(others))]
+        start = int(rng.integers(len(other) + 1))
+        piece = [
+            rng.bytes(length),
+            other[start : start + length],
+            str(10 ** int(rng.integers(30))).encode(),
+            b"\xff" * length,
+        ][rng.integers(4)]
+        kind = rng.integers(5)
+        if kind == 0 and at < len(changed):
+            changed[at] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            changed[at:at] = piece
+        elif kind == 2:
+            changed[at : at + len(piece)] = piece
+        else:
+            del changed[at : None if rng.random() < 0.2 else at + length]
+    return bytes(changed)

@@ -7,7 +7,6 @@ size are checked, which finds a file cut short in no time but not a changed byte
 
 import hashlib
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,24 +27,27 @@ def is_stored(name: str) -> bool:
 
 
 def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write verified arrays to the cache, all or nothing; OSError if the disk refuses."""
+    """Write verified arrays to the cache, all or nothing; OSError if the disk refuses.
+
+    One process at a time: what is unfinished when it begins, a killed process has left.
+    """
     folder = cache_dir() / name
-    scratch = folder.with_name(f".{name}-{secrets.token_hex(8)}")
-    scratch.mkdir(parents=True)
-    try:
-        for key, array in arrays.items():
-            with (scratch / f"{key}.npy").open("xb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
+    with locked(f"{name}.store"):
+        for left in folder.parent.glob(f".{name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if folder.is_dir():
+            return  # Another process was first, and what it stored passed the same check.
+        scratch = folder.with_name(f".{name}-new")
+        scratch.mkdir()
         try:
+            for key, array in arrays.items():
+                with (scratch / f"{key}.npy").open("xb") as file:
+                    np.save(file, array, allow_pickle=False)
+                    file.flush()
+                    os.fsync(file.fileno())
             scratch.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            # Another process was first, and what it stored passed the same check.
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def open_stored(
@@ -102,7 +104,7 @@ def seen_mark(name: str, source: Path) -> Path:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the lock under which `name` is fetched; other processes wait for it."""
+    """Hold the lock `name`, which is gone with the process; other processes wait for it."""
     path = cache_dir() / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:

@@ -4,7 +4,6 @@ import errno
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -159,9 +158,13 @@ def _fetch_content(spec: Spec, downloads: Path) -> Content:
     else:
         return spec.read(files[0] if len(files) == 1 else downloads)
     if spec.fallback is not None:
+        scratch = downloads / "scratch"  # Nobody else uses it: the lock is held.
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
         try:
-            with tempfile.TemporaryDirectory(dir=downloads) as scratch:
-                return spec.fallback(Path(scratch))
+            return spec.fallback(scratch)
         except UnreachableError as error:
             reasons = f"{reasons}; {error}"
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     raise UnreachableError(f"{spec.name} cannot be fetched: {reasons}. {spec.by_hand}")

@@ -6,17 +6,22 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._files import open_file
 from mlp_xp.datasets._types import DatasetError
 
 # The largest official file has 155 MB, the largest official archive unpacks to 187 MB. Whatever is
 # bigger is not one of them, and may be a small archive made to fill the memory.
 LIMIT = 256 << 20
+# Pictures are packed to a half of their size, simple ones to a twentieth; zeros to a thousandth.
+_MOST_UNPACKED = 32  # bytes of each packed one, where they are more than
+_ALWAYS_UNPACKED = 32 << 20
 _MAX_MEMBERS = 1000
+_MOST_HEADERS = 1 << 20  # bytes of what belongs to the members of an archive beside their content
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:
@@ -48,20 +53,22 @@ def sha256_of_file(path: Path) -> str:
 
 
 class _Capped:
-    """A stream that gives at most `LIMIT` bytes, then raises."""
+    """A stream that gives at most `LIMIT` bytes, and as many of a packed file as fit its size."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, where: Path) -> None:
         self._file = file
         self._where = where
-        self._left = LIMIT
+        packed = where.stat().st_size
+        self._limit = min(LIMIT, max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed))
+        self._left = self._limit
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size if 0 <= size <= self._left else self._left + 1)
         self._left -= len(data)
         if self._left < 0:
             raise DatasetError(
-                f"{self._where} holds more than {LIMIT} bytes, which no official file does: "
-                "delete it and fetch it again"
+                f"{self._where} holds more than {self._limit} bytes, which no official file of its "
+                "size does: to replace it, fetch it again"
             )
         return data
 
@@ -75,7 +82,7 @@ def read_file(path: Path) -> bytes:
         The file is missing, damaged or larger than `LIMIT`.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if file.peek(2)[:2] == b"\x1f\x8b":
                 with gzip.open(file) as unzipped:
                     return _Capped(unzipped, path).read()
@@ -95,9 +102,11 @@ def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
     """
     try:
         # One forward pass over a capped stream: nothing, not even a header, can be larger than it.
-        with gzip.open(path) as unzipped:
+        with open_file(path) as file, gzip.open(file) as unzipped:
             stream = _Capped(unzipped, path)
-            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
+            with tarfile.open(
+                fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_member_kind()
+            ) as archive:
                 for count, member in enumerate(archive):
                     _refuse_trap(path, member, count)
                     if member.name in names:
@@ -106,8 +115,32 @@ def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
                 pass
     except DatasetError:
         raise
-    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+    except Exception as error:  # hostile bytes can raise anything
         raise _damaged(path, error) from error
+
+
+def _member_kind() -> type[tarfile.TarInfo]:
+    """Return the class of an archive's members: those whose headers take no memory."""
+    room = _MOST_HEADERS
+
+    class Member(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            nonlocal room
+            member = super().frombuf(buf, encoding, errors)
+            if not (member.isfile() or member.isdir()):  # A long name, or other facts of the next.
+                room -= abs(member.size)
+            if room < 0 or member.size < 0:
+                raise tarfile.ReadError("its headers are longer than names and dates")
+            return member
+
+        def _refuse_sparse(self, *_: object) -> NoReturn:
+            raise tarfile.ReadError("it has a sparse member")
+
+        # Their maps may be as long as the archive.
+        _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+    return Member
 
 
 def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
@@ -122,13 +155,13 @@ def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> 
 
 def _refuse_trap(path: Path, member: tarfile.TarInfo, count: int) -> None:
     name = PurePosixPath(member.name)
-    plain = (member.isfile() or member.isdir()) and not member.issparse()
+    plain = member.isfile() or member.isdir()
     if not plain or name.is_absolute() or ".." in name.parts or count >= _MAX_MEMBERS:
         raise DatasetError(
             f"{path} is not an archive that was published: its member number {count + 1}, "
-            f"{member.name!r}, is a link, a device or sparse, lies outside the archive's own "
-            f"folder, or is one too many (at most {_MAX_MEMBERS} are read). Nothing was extracted; "
-            "to replace the archive, fetch it again"
+            f"{member.name!r:.99}, is a link or a device, lies outside the archive's own folder, "
+            f"or is one too many (at most {_MAX_MEMBERS} are read). Nothing was extracted; to "
+            "replace the archive, fetch it again"
         )
 
 
@@ -138,7 +171,8 @@ def _damaged(path: Path, error: Exception) -> DatasetError:
             f"{path} cannot be read ({error.strerror}): check that this is the path, and that you "
             "may read it"
         )
+    reason = " ".join(str(error).split())[:300]
     return DatasetError(
-        f"{path} cannot be read ({type(error).__name__}: {error}); it is cut short, damaged or of "
+        f"{path} cannot be read ({type(error).__name__}: {reason}); it is cut short, damaged or of "
         "another kind: fetch it again to replace it, or name another path"
     )

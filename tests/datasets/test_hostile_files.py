@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from helpers import bounded
 from official_formats import (
     binary,
     cifar10_files,
@@ -69,7 +70,7 @@ PICKLES = {
     "extension code": lambda mark: b"\x80\x02\x82\x01.",
     "NEWOBJ": lambda mark: b"\x80\x02cnumpy\nndarray\n)\x81K\x05b.",
     "memo bomb": lambda mark: b"\x80\x02Nr" + struct.pack("<I", 0x7FFFFFFF) + b".",
-    "deep key": lambda mark: b"\x80\x02}()" + b"\x85" * 300_000 + b"Nu.",
+    "deep key": lambda mark: b"\x80\x02}()" + b"\x85" * 200_000 + b"Nu.",
     "cut short": lambda mark: python2_pickle(GOOD.x, labels=GOOD.y)[:-1000],
     "empty": lambda mark: b"",
     "not a pickle": lambda mark: b"<html>Service unavailable</html>",
@@ -125,11 +126,57 @@ def test_the_error_names_what_the_pickle_asked_for(tmp_path):
         read_cifar(path)
 
 
-@pytest.mark.parametrize("name", ["memo bomb", "deep key"])
-def test_a_bomb_is_found_before_it_goes_off(tmp_path, name):
+def number(n: int) -> bytes:
+    raw = n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
+def text(n: int, letter: str = "x") -> bytes:
+    raw = letter.encode() * n
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+DTYPE = b"\x80\x02cnumpy\ndtype\nq\0"
+ARRAY = b"cnumpy\ndtype\n)R"
+BOMBS = {
+    "memo bomb": (PICKLES["memo bomb"](None), "holds a NoneType"),
+    "deep key": (PICKLES["deep key"](None), "a key is a tuple"),
+    "deep name": (b"\x80\x04)" + b"\x85" * 200_000 + b")\x93.", "something without a name"),
+    "deep dtype": (
+        b"\x80\x02}X\4\0\0\0datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n\x85R("
+        b"K\1K\1K\1\x86cnumpy\ndtype\n)" + b"\x85" * 200_000 + b"\x85R\x89C\1xtbs.",
+        "not a plain array of two axes",
+    ),
+    "deep state": (
+        b"\x80\x02" + b"cnumpy\ndtype\nq\0" + b"h\0)R" * 100_000 + b"b" * 99_999 + b".",
+        "holds a Pickled",
+    ),
+    "lists": (b"\x80\x02" + b"]" * 10_000_000 + b".", "exhaust the memory"),
+    "dictionaries": (b"\x80\x02" + b"}" * 10_000_000 + b".", "exhaust the memory"),
+    "calls by memo": (DTYPE + b"h\0)R" * 2_000_000 + b".", "exhaust the"),
+    "calls": (b"\x80\x02" + ARRAY * 2_000_000 + b".", "exhaust the memory"),
+    "strings": (b"\x80\x02" + b"U\x01a" * 4_000_000 + b".", "exhaust the memory"),
+    "long strings": (b"\x80\x02X" + struct.pack("<I", 2**32 - 1) + b"abc.", "expected 4294967295"),
+    "wide letters": (b"\x80\x02" + text(30 << 20)[:-4] + "😀".encode() + b".", "holds a str"),
+    "copies": (
+        b"\x80\x02c_codecs\nencode\nq\0" + text(1 << 20) + b"q\1" + b"h\0h\1\x85R" * 3000 + b".",
+        "exhaust the memory",
+    ),
+    "colliding numbers": (
+        b"\x80\x02}(" + b"".join(number(k << 61) + b"N" for k in range(1, 5000)) + b"u.",
+        "more than 64 bits",
+    ),
+    "colliding tuples": (b"\x80\x02}(" + b"K\1K\2\x86N" * 60_000 + b"u.", "a key is a tuple"),
+}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_found_before_it_goes_off(tmp_path, name, pack):
     path = tmp_path / "data_batch_1"
-    path.write_bytes(PICKLES[name](None))
-    with pytest.raises(DatasetError, match="it is made to exhaust the memory"):
+    content, message = BOMBS[name]
+    path.write_bytes(pack(content))
+    with bounded(), pytest.raises(DatasetError, match=message):
         read_cifar(path)
 
 
@@ -137,7 +184,7 @@ def test_one_pickle_cannot_change_how_the_next_is_read(tmp_path):
     """BUILD can set attributes: here, a default for the argument of what stands for encode."""
     path = tmp_path / "data_batch_1"
     path.write_bytes(b"\x80\x02c_codecs\nencode\nN}X\x0c\0\0\0__defaults__X\1\0\0\0x\x85s\x86b.")
-    with pytest.raises(DatasetError, match="holds a function"):
+    with pytest.raises(DatasetError, match="it sets the state of a function"):
         read_cifar(path)
     path.write_bytes(b"\x80\x02}(X\1\0\0\0ac_codecs\nencode\n)Ru.")
     with pytest.raises(DatasetError, match="missing 1 required positional argument"):
@@ -210,6 +257,54 @@ def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch, where):
     assert path.stat().st_size < 10_000
     with pytest.raises(DatasetError, match=r"a\.tar\.gz holds more than 1048576 bytes"):
         read_cifar(path)
+
+
+def pax(records: bytes, kind: bytes = b"x") -> bytes:
+    """Return an extended header of a tar archive: a block, then its records."""
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = kind, len(records)
+    return info.tobuf() + records + bytes(-len(records) % 512)
+
+
+RECORDS = b"".join(b"12 k%06d=\n" % i for i in range(100_000))
+FILE = tarfile.TarInfo("a").tobuf()
+SPARSE = pax(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n") + FILE
+ARCHIVES = {
+    "facts": pax(RECORDS) + FILE,
+    "facts of all": pax(RECORDS[: 1 << 18], b"g") * 60 + FILE,
+    "chained facts": pax(b"6 a=b\n") * 20_000 + FILE,
+    "a long name": pax(b"x" * (30 << 20), b"L") + FILE,
+    "a sparse map": SPARSE + b"9999999\n" + b"0\n" * (10 << 20),
+    "a size below 0": FILE[:124] + b"\xff" * 12 + FILE[136:],
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_made_to_exhaust_the_memory_is_refused(tmp_path, name):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(ARCHIVES[name], 1))
+    with bounded(), pytest.raises(DatasetError, match=r"a\.tar\.gz .*etch it again"):
+        read_cifar(path)
+
+
+ZEROS = gzip.compress(bytes(10 << 20)) * 25  # One gzip file may hold several.
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "a.tar.gz"])
+@pytest.mark.parametrize("start", [b"", b"\x80\x02B\xff\xff\xff\x0e"])
+def test_a_file_that_unpacks_to_far_more_than_pictures_do_is_refused(tmp_path, name, start):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(start) + ZEROS)
+    with bounded(), pytest.raises(DatasetError, match=rf"{name} .*(33554432 bytes|bad checksum)"):
+        read_cifar(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["data_batch_1", "cifar-10-python.tar.gz"])
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DatasetError, match=rf"{name} cannot be read .*not a regular file"):
+        load_cifar10(tmp_path if name == "data_batch_1" else tmp_path / name)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
