@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlp_xp.callbacks import Callback
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import LOADERS
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.saving import SPEC, load_model, read_json
 
-__all__ = ["CHECKPOINTS", "CONFIG", "Images", "new_run", "read_run"]
+__all__ = ["CHECKPOINTS", "CONFIG", "Images", "Room", "RunFolder", "new_run", "read_run"]
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
+_PICTURES = 1_000_000  # bytes of all that is not weights
 _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
 
 
@@ -36,8 +41,92 @@ class Images:
     max_value: int
 
 
+class RunFolder:
+    """Where a run is written.
+
+    Attributes
+    ----------
+    path : Path
+        What to write to.
+    final : Path
+        What it is called when it is whole.
+    """
+
+    def __init__(self, path: Path, final: Path) -> None:
+        self.path = path
+        self.final = final
+
+    def keep(self, write: Callable[[Path], None]) -> None:
+        """Write what is only in memory; where the folder refuses it, into another one.
+
+        The home folder and the folder for temporary files are tried. Then somebody at a terminal is
+        asked for a folder, as often as it takes.
+
+        Parameters
+        ----------
+        write : callable
+            ``write(folder)`` writes all of it; an `OSError` says that it cannot.
+
+        Raises
+        ------
+        OSError
+            No folder took it.
+        """
+        try:
+            write(self.path)
+            return
+        except OSError as error:
+            refused = _with_path(error, self.path)
+        print(printable(f"note: cannot write: {refused}"), file=sys.stderr)
+        for folder in self._other_folders():
+            try:
+                folder.mkdir(parents=True)
+                write(folder)
+            except OSError as error:
+                print(printable(f"note: nor here: {_with_path(error, folder)}"), file=sys.stderr)
+                continue
+            print(printable(f"note: the network is kept in {folder}"), file=sys.stderr)
+            self.path = self.final = folder
+            return
+        raise refused
+
+    def _other_folders(self) -> Iterator[Path]:
+        name = f"{self.final.name}-{os.getpid()}"
+        for parent in (Path.home(), Path(tempfile.gettempdir())):
+            yield parent / name
+        while sys.stdin is not None and sys.stdin.isatty():
+            typed = input("Type a folder for the network, or make room and press Enter: ").strip()
+            yield Path(typed or Path.home()).expanduser() / f"{name}-{time.time_ns()}"
+
+
+class Room(Callback):
+    """Raise an error before the first step where a folder has no room for the network."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_fit_begin(self, model: Any) -> None:
+        """Compare the size of the weights with what is free."""
+        n_bytes = sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
+        needed, free = 2 * n_bytes + _PICTURES, shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise OSError(
+                errno.ENOSPC,
+                f"the run needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; make "
+                "room, or type --out with a folder elsewhere",
+                str(self._folder),
+            )
+
+
+def _with_path(error: OSError, path: Path) -> OSError:
+    """Return an error that names its file: a write that fails does not know it."""
+    if error.filename is None and error.errno is not None:
+        error.filename = str(path)
+    return error
+
+
 @contextlib.contextmanager
-def new_run(out: Path | None, data: str) -> Iterator[tuple[Path, Path]]:
+def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
     """Make a run folder that gets its name when it is whole.
 
     After an error it goes away, unless there is a model in it, or a checkpoint of one.
@@ -50,21 +139,32 @@ def new_run(out: Path | None, data: str) -> Iterator[tuple[Path, Path]]:
 
     Yields
     ------
-    partial, final : Path
-        The folder to write to, and what it is renamed to at the end.
+    RunFolder
     """
     partial, final = _reserve(out, data)
+    run = RunFolder(partial, final)
     try:
-        yield partial, final
-        partial.rename(final)
-    except BaseException:
-        kept = _newest_model(partial)
-        if kept is None:
-            shutil.rmtree(partial, ignore_errors=True)
+        yield run
+        if run.path == partial:
+            partial.rename(final)
         else:
-            note = f"note: kept what is in {partial}: mlp-xp evaluate {kept}"
+            _remove_without_model(partial)
+    except BaseException as error:
+        kept = _newest_model(run.path) or _remove_without_model(partial)
+        if kept is not None:
+            note = f"note: kept what is in {run.path}: mlp-xp evaluate {kept}"
             print(printable(note), file=sys.stderr)
+        if isinstance(error, OSError):
+            raise _with_path(error, run.path) from error.__cause__
         raise
+
+
+def _remove_without_model(run: Path) -> Path | None:
+    """Remove a run folder, unless it holds a model, whose folder is returned."""
+    kept = _newest_model(run)
+    if kept is None:
+        shutil.rmtree(run, ignore_errors=True)
+    return kept
 
 
 def _newest_model(run: Path) -> Path | None:
@@ -87,6 +187,11 @@ def _reserve(out: Path | None, data: str) -> tuple[Path, Path]:
                 return partial, final
             except FileExistsError:
                 taken = partial
+            except OSError as error:
+                raise ValueError(
+                    f"{partial} cannot be made ({error.strerror}): type --out with a folder that "
+                    "you may write to"
+                ) from error
         if out is not None:
             raise ValueError(
                 f"{taken} is already there, and nothing is overwritten: move or remove it, or "
@@ -106,8 +211,14 @@ def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
     is_checkpoint = folder.absolute().parent.name == CHECKPOINTS
     root = folder.absolute().parent.parent if is_checkpoint else folder
     config = read_json(root / CONFIG, _CURE)
-    if not (folder / SPEC).exists() and (newest := _newest_model(root)) is not None:
-        raise ValueError(f"{folder} holds no model, and {newest} does: type that in its place")
+    if not (folder / SPEC).exists():
+        newest = _newest_model(root)
+        raise ValueError(
+            f"{folder} holds no network: the training ended before there was one; type "
+            "`mlp-xp train` again, with --checkpoint 1 to keep the network of every epoch"
+            if newest is None
+            else f"{folder} holds no model, and {newest} does: type that in its place"
+        )
     model = load_model(folder)
     if not isinstance(model, MLPClassifier):
         raise ValueError(f"{folder} holds a {type(model).__name__}, not a classifier: {_CURE}")

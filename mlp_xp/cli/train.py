@@ -26,7 +26,7 @@ from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.loading import describe, load_backend, load_data
 from mlp_xp.cli.progress import Watch, display
-from mlp_xp.cli.runs import CONFIG, Images, new_run
+from mlp_xp.cli.runs import CONFIG, Images, Room, new_run
 from mlp_xp.cli.settings import Settings, settings_of
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import Dataset, split_dataset
@@ -53,19 +53,23 @@ def run(args: argparse.Namespace) -> int:
     backend = load_backend(model.backend or "numpy", model.device)
     if model.precision == "bf16":
         backend.with_bf16()  # Refused before there is a run folder.
-    with new_run(args.out, settings.data) as (folder, final), interrupts() as pressed:
+    with new_run(args.out, settings.data) as folder, interrupts() as pressed:
         _announce(settings, model, data, backend)
         config = _config(settings, model, data, backend)
-        _write_config(folder, config)  # With it a checkpoint is of use, whatever happens.
+        _write_config(folder.path, config)  # With it a checkpoint is of use, whatever happens.
         end = None if model.max_time is None else args.began + model.max_time
         with display(model.max_iter, len(data.x_train), end) as shown:
-            watching = [Watch(shown, pressed), *settings.callbacks(folder)]
+            watching = [
+                Room(folder.path),
+                Watch(shown, pressed),
+                *settings.callbacks(folder.path),
+            ]
             diverged = _fit(model, settings, data, watching, end)
         # What was trained on is not needed any more, and what follows needs memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
-        save_model(model, folder)  # At once: whatever else is to do may fail.
+        folder.keep(partial(save_model, model))  # At once: whatever else is to do may fail.
         history = _rows(model)
-        _write_history(folder, history)
+        _write_history(folder.path, history)
         if pressed():
             print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
         if diverged is not None:
@@ -81,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
             "images_per_second": sum(row["n_samples"] for row in history) / (seconds or 1.0),
         }
         precision = "bf16" if model.precision == "bf16" else str(model.coefs_[0].dtype)
-        _write_config(folder, config | {"precision": precision, "result": result})
+        _write_config(folder.path, config | {"precision": precision, "result": result})
         with postponed():
             optional("matplotlib.backends.backend_agg")
-        _draw_curves(folder, history)
-        _draw(folder, data, data.y_test, predicted)
+        _draw_curves(folder.path, history)
+        _draw(folder.path, data, data.y_test, predicted)
         status = 130 if pressed() else int(diverged is not None)
-    print(printable(f"saved in {final}"))
+    print(printable(f"saved in {folder.final}"))
     print(
         f"test accuracy {100 * result['test_accuracy']:.2f} %, {seconds:.1f} s, "
         f"{result['images_per_second']:,.0f} images/s"

@@ -312,12 +312,6 @@ def fail(*_):
     raise OSError("No space left on device")
 
 
-def test_a_run_that_fails_before_there_is_a_model_leaves_nothing(fails, monkeypatch):
-    monkeypatch.setattr(train, "save_model", fail)
-    assert "No space left" in fails(*TINY, "--epochs", 1, "--out", "run")
-    assert list(Path().iterdir()) == []
-
-
 @pytest.mark.parametrize("what", ["confusion_figure", "curves_figure", "_write_history"])
 def test_a_run_that_fails_behind_the_training_keeps_the_network(what, mlp_xp, fails, monkeypatch):
     with monkeypatch.context() as patched:
