@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from scipy.optimize import OptimizeResult
@@ -12,11 +14,13 @@ from scipy.optimize import minimize as scipy_minimize
 from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 from sklearn.utils.optimize import _check_optimize_result
 
+from mlp_xp._typing import Array, Namespace
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, plan_epoch
+from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.losses import Loss
 from mlp_xp.network import Network, Params
-from mlp_xp.step import Gradient, make_gradient
+from mlp_xp.step import Batch, make_gradient
 from mlp_xp.training import Trainer
 from mlp_xp.tree import leaves, rebuild
 
@@ -64,7 +68,9 @@ def minimize(
     ----------
     Byrd, Lu, Nocedal, Zhu, "A limited memory algorithm for bound constrained optimization" (1995).
     """
+    backend = trainer.backend
     objective = _Objective(trainer, data, weights)
+    start = objective.ravel(trainer.learned)
     stopped = False
 
     def callback(intermediate_result: OptimizeResult) -> None:
@@ -75,19 +81,20 @@ def minimize(
         if stopped:
             raise StopIteration
 
-    result = scipy_minimize(
-        objective,
-        objective.ravel(trainer.learned),
-        method="L-BFGS-B",
-        jac=True,
-        callback=callback,
-        options={
-            "maxfun": max_fun,
-            "maxiter": max_iter,
-            "gtol": tol,
-            **_get_additional_lbfgs_options_dict("iprint", 1 if verbose >= 1 else -1),
-        },
-    )
+    with backend.training(start.size * data.y.shape[0], max_iter):
+        result = scipy_minimize(
+            objective,
+            start,
+            method="L-BFGS-B",
+            jac=True,
+            callback=callback,
+            options={
+                "maxfun": max_fun,
+                "maxiter": max_iter,
+                "gtol": tol,
+                **_get_additional_lbfgs_options_dict("iprint", 1 if verbose >= 1 else -1),
+            },
+        )
     trainer.set_learned(objective.unravel(result.x), ())
     n_iter = result.nit if stopped else _check_optimize_result("lbfgs", result, max_iter)
     return int(n_iter), float(result.fun)
@@ -100,52 +107,95 @@ class _Objective:
         self._trainer = trainer
         self._backend: Backend = trainer.backend
         self._data = data
-        self._like = trainer.learned
         n_samples = data.y.shape[0]
         self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.pads)
-        self._total = sum(self._plan.totals)
+        total = sum(self._plan.totals)
         rules = trainer.rules
-        self._gradient: Gradient = _compiled_gradient(self._backend, rules.network, rules.loss)
+        self._layout = _layout(trainer.learned)
+        self._evaluate = _compiled_evaluation(
+            self._backend, rules.network, rules.loss, self._layout
+        )
+        # What weighs the loss of each block, and the penalty, which is shared out likewise.
+        numbers = [(weight / total, rules.alpha / total) for weight in self._plan.totals]
+        with self._backend.scope():
+            coefs = self._backend.put(np.asarray(numbers), trainer.dtype)
+            self._coefs = self._backend.xp.unstack(coefs)
 
     def ravel(self, params: Params) -> np.ndarray:
         """Put all parameters into one vector, on the host."""
         host = [self._backend.get(leaf).reshape(-1) for leaf in leaves(params)]
-        return np.concatenate(host).astype(np.float64)
+        return np.concatenate(host, dtype=np.float64)
 
     def unravel(self, vector: np.ndarray) -> Params:
-        """Take the parameters out of a vector."""
-        pieces, start = [], 0
-        for leaf in leaves(self._like):
-            size = int(np.prod(leaf.shape))
-            piece = vector[start : start + size].reshape(leaf.shape)
-            pieces.append(piece.astype(self._trainer.dtype))
-            start += size
-        return rebuild(self._like, pieces)
+        """Take the parameters out of a vector: views of it where the dtype is the same."""
+        vector = vector.astype(self._trainer.dtype, copy=False)
+        return _unravel(self._layout, vector, xp=cast(Namespace, np))
 
     def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
         """Give loss and gradient."""
         backend, trainer = self._backend, self._trainer
-        host = self.unravel(vector)
-        total, slope = 0.0, np.zeros_like(vector)
         # A streamed epoch that fails lets go of its thread.
         with backend.scope(), contextlib.closing(self._data.epoch(self._plan)) as batches:
-            params = rebuild(host, [backend.put(leaf) for leaf in leaves(host)])
-            for batch, weight in zip(batches, self._plan.totals, strict=True):
-                value, grads = self._gradient(params, batch, trainer.scaling)
-                share = weight / self._total
-                total += share * float(backend.get(value))
-                slope += share * self.ravel(grads)
-        l2 = trainer.rules.alpha / self._total
-        start = 0
-        for leaf in leaves(host):
-            piece = slice(start, start + leaf.size)
-            start += leaf.size
-            if leaf.ndim > 1:
-                total += 0.5 * l2 * float(np.dot(vector[piece], vector[piece]))
-                slope[piece] += l2 * vector[piece]
-        return total, slope
+            given = backend.put(vector, trainer.dtype)
+            slope = backend.xp.zeros_like(given)
+            sums = backend.xp.zeros_like(slope[:1]), slope
+            for batch, coefs in zip(batches, self._coefs, strict=True):
+                sums = self._evaluate(sums, given, batch, trainer.scaling, coefs)
+            loss, slope = map(backend.get, sums)
+        # A copy: the next evaluation writes where this one has.
+        return float(loss[0]), slope.astype(np.float64)
+
+
+class _Layout(NamedTuple):
+    """Where in a vector the leaves of a tree are, and their shapes."""
+
+    tree: Any  # of positions
+    pieces: tuple[tuple[int, int, tuple[int, ...]], ...]
+
+
+def _layout(params: Params) -> _Layout:
+    pieces, start = [], 0
+    for leaf in leaves(params):
+        stop = start + math.prod(leaf.shape)
+        pieces.append((start, stop, tuple(leaf.shape)))
+        start = stop
+    return _Layout(rebuild(params, range(len(pieces))), tuple(pieces))
+
+
+def _unravel(layout: _Layout, vector: Any, *, xp: Namespace) -> Params:
+    pieces = [xp.reshape(vector[start:stop], shape) for start, stop, shape in layout.pieces]
+    return rebuild(layout.tree, pieces)
 
 
 @lru_cache(maxsize=64)
-def _compiled_gradient(backend: Backend, network: Network, loss: Loss) -> Gradient:
-    return backend.compile(make_gradient(network, loss, backend.kernels, xp=backend.xp))
+def _compiled_evaluation(
+    backend: Backend, network: Network, loss: Loss, layout: _Layout
+) -> Callable[..., tuple[Array, Array]]:
+    xp = backend.xp
+    gradient = make_gradient(network, loss, backend.kernels, xp=xp)
+
+    def evaluate(
+        sums: tuple[Array, Array],
+        vector: Array,
+        batch: Batch,
+        scaling: Scaling | Whitening | None,
+        coefs: Array,
+    ) -> tuple[Array, Array]:
+        """Add what a block brings to the sums of losses and of gradients, which are donated."""
+        share, l2 = coefs[0], coefs[1]
+        params = _unravel(layout, vector, xp=xp)
+        value, grads = gradient(params, batch, scaling)
+        flat = []
+        for weights, grad in zip(leaves(params), leaves(grads), strict=True):
+            slope = xp.reshape(grad, (-1,))
+            if weights.ndim > 1:
+                matrix = xp.reshape(weights, (-1,))
+                value = value + 0.5 * l2 * xp.vecdot(matrix, matrix)
+                slope = slope + l2 * matrix
+            flat.append(slope)
+        total, slopes = sums
+        total += share * value
+        slopes += share * xp.concat(flat)
+        return total, slopes
+
+    return backend.compile(evaluate, donate=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from test_training import make_trainer
 
 from mlp_xp import MLPRegressor, lbfgs
+from mlp_xp.backends import get_backend
 from mlp_xp.batches import place
 from mlp_xp.lbfgs import minimize
 from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
@@ -284,3 +286,21 @@ def test_epochs_are_counted_on_from_solver_to_solver():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(solver=solver).fit(x, y)
     assert [record.epoch for record in model.history_] == list(range(1, 13))
+
+
+# --- what an evaluation costs --------------------------------------------------------------------
+
+
+def test_an_evaluation_on_numpy_copies_no_weights_and_uses_its_memory_again():
+    backend = get_backend("numpy")
+    x, y = problem(4000)
+    function, point = objective(backend, x, y, network=DEEP)
+    assert all(np.shares_memory(leaf, point) for leaf in leaves(function.unravel(point)))
+    first = function(point)
+    kept = first[1].copy()
+    tracemalloc.start()
+    function(point + 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes  # Activations alone would be more.
+    np.testing.assert_array_equal(first[1], kept)
