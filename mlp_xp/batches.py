@@ -2,14 +2,17 @@
 
 Resident data lie on the device as they came (uint8 stays uint8) and each step takes its rows there.
 Streamed data stay in the host's memory, or in a memory-mapped file, and each batch travels while
-the one before it is computed with. Both give the same numbers.
+the one before it is computed with. Both give the same numbers. Some samples of a large array are
+their positions in it (`Rows`).
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import mmap
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import array_api_compat
@@ -29,12 +32,15 @@ __all__ = [
     "Placement",
     "Plan",
     "Resident",
+    "Rows",
     "Streamed",
+    "is_mapped",
     "kept_dtype",
     "multiplies_sparse",
     "place",
     "plan_epoch",
     "put_sparse",
+    "some_rows",
     "take_rows",
     "with_draws",
 ]
@@ -43,6 +49,8 @@ Placement = Literal["auto", "resident", "streamed"]
 
 # What a fit needs beside the data: parameters, slots, gradients, activations, the library's own.
 _SHARE_OF_FREE_MEMORY = 0.8
+# Rows of smaller arrays are copied: a few milliseconds, and steps take them in order.
+_COPIED_BYTES = 1 << 23
 
 
 class Plan(NamedTuple):
@@ -170,10 +178,44 @@ def _stream(seed: int, number: int, stream: int) -> np.random.Generator:
     return host_generator(seed, "augmentation", stream, number)
 
 
-class Data(Protocol):
-    """Training data that can be gone through, epoch after epoch; ``y`` has a row a sample."""
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of an array, which is not copied.
 
-    y: Any
+    Parameters
+    ----------
+    x : (n, features) array of any library
+    rows : (samples,) integer array
+        Positions in x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.batches import Rows, take_rows
+    >>> some = Rows(np.asarray([[0.0], [1.0], [2.0]]), np.asarray([2, 0]))
+    >>> some.shape, take_rows(some, slice(0, 1))
+    ((2, 1), array([[2.]]))
+    """
+
+    x: Any
+    rows: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an array that has only these rows."""
+        return (len(self.rows), *self.x.shape[1:])
+
+    @property
+    def dtype(self) -> Any:
+        """Of the array."""
+        return self.x.dtype
+
+
+class Data(Protocol):
+    """Training data that can be gone through, epoch after epoch."""
+
+    x: Any
+    n_samples: int
 
     def epoch(self, plan: Plan) -> Generator[Batch]:
         """Give the batches of a plan, on the device."""
@@ -195,9 +237,13 @@ class Resident:
     y : (samples,) or (samples, outputs) array
     dtype : str
         Floating-point data are converted to it once; integers stay as they are.
+    rows : (samples,) integer array, optional
+        Positions of the samples in x and y; default all.
     """
 
-    def __init__(self, backend: Backend, x: Any, y: Any, dtype: str) -> None:
+    def __init__(
+        self, backend: Backend, x: Any, y: Any, dtype: str, rows: np.ndarray | None = None
+    ) -> None:
         self._backend = backend
         self._dtype = dtype
         if sparse.issparse(x):
@@ -207,15 +253,19 @@ class Resident:
             # Taking rows out of columns would walk over all of the data at each step.
             self.x = np.ascontiguousarray(here) if isinstance(here, np.ndarray) else here
         self.y = backend.put(y)
+        self._rows = rows
+        self.n_samples = self.y.shape[0] if rows is None else len(rows)
 
     def epoch(self, plan: Plan) -> Generator[Batch]:
         """Give the batches of a plan: positions in the data."""
+        plan = _at(plan, self._rows)
         rows = _split(self._backend, plan.rows, plan)
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, row, *others)
 
     def stacked(self, plan: Plan) -> list[Batch]:
         """Give the full batches of a plan at once, and a shorter last one; none of all rows."""
+        plan = _at(plan, self._rows)
         if plan.rows is None:
             return []
         end = len(plan.rows) // plan.batch_size * plan.batch_size
@@ -251,16 +301,28 @@ class Streamed:
     y : (samples,) or (samples, outputs) NumPy array
     dtype : str
         Floating-point batches are converted to it before they travel.
+    rows : (samples,) integer array, optional
+        Positions of the samples in x and y; default all.
     """
 
-    def __init__(self, backend: Backend, x: np.ndarray, y: np.ndarray, dtype: str) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        x: np.ndarray,
+        y: np.ndarray,
+        dtype: str,
+        rows: np.ndarray | None = None,
+    ) -> None:
         self._backend = backend
         self._dtype = dtype
         self.x = x
         self.y = y
+        self._rows = rows
+        self.n_samples = y.shape[0] if rows is None else len(rows)
 
     def epoch(self, plan: Plan) -> Generator[Batch]:
         """Give the batches of a plan: the rows themselves."""
+        plan = _at(plan, self._rows)
         batches = self._backend.feed(self._gather(plan))
         for (x, y), *others in zip(
             batches, *_others(self._backend, plan, self._dtype), strict=True
@@ -311,11 +373,11 @@ def place(
     ----------
     backend : Backend
     x, y : arrays
-        Of the backend's library, or of NumPy; x may be sparse rows.
+        Of the backend's library, or of NumPy; x may be sparse rows, or `Rows`.
     dtype : str
     placement : {"auto", "resident", "streamed"}, default="auto"
         By default what is on the device stays there; host data go there if they fit into most of
-        its free memory.
+        its free memory. A memory-mapped file that has to be converted is streamed.
     multiplies_sparse : bool, default=False
         Whether steps take sparse rows as they are. Otherwise these are streamed, and made dense a
         batch at a time.
@@ -342,6 +404,11 @@ def place(
         raise ValueError(
             f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
         )
+    rows = None
+    if isinstance(x, Rows):
+        x, rows = x.x, x.rows.astype(np.int32)
+        targets, y = to_numpy(y), np.zeros((x.shape[0], *y.shape[1:]), to_numpy(y).dtype)
+        y[rows] = targets
     is_sparse = sparse.issparse(x)
     if is_sparse and not multiplies_sparse:
         return Streamed(backend, x, to_numpy(y), dtype)
@@ -351,10 +418,19 @@ def place(
         # The standard tells no array's bytes; no number has more than 8, nor has a position.
         n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
         fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
+        if is_mapped(x) and kept_dtype(x, dtype) not in (None, x.dtype):
+            fits = False
         placement = "resident" if fits else "streamed"
     if placement == "resident":
-        return Resident(backend, x, y, dtype)
-    return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype)
+        return Resident(backend, x, y, dtype, rows)
+    return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype, rows)
+
+
+def _at(plan: Plan, rows: np.ndarray | None) -> Plan:
+    """Return a plan whose positions are those of some rows in all of the data."""
+    if rows is None:
+        return plan
+    return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])
 
 
 def _others(backend: Backend, plan: Plan, dtype: str) -> Iterator[list[Array | None]]:
@@ -382,6 +458,8 @@ def _split(
 
 def take_rows(x: Any, rows: Any) -> Any:
     """Give some rows of an array or of a sparse matrix, dense; ``rows`` is a slice or positions."""
+    if isinstance(x, Rows):
+        return take_rows(x.x, x.rows[rows])
     if sparse.issparse(x):
         return x[rows].toarray()
     if isinstance(rows, slice) or isinstance(x, np.ndarray):
@@ -392,8 +470,39 @@ def take_rows(x: Any, rows: Any) -> Any:
 
 
 def kept_dtype(x: Any, dtype: str) -> str | None:
-    """Give what data are converted to before the steps: integers stay as they are."""
+    """Return what data are converted to before the steps, None for integers that stay.
+
+    Of NumPy's these are the signed ones and uint8, which every library can take rows of.
+    """
+    if isinstance(x, Rows):
+        return kept_dtype(x.x, dtype)
     if sparse.issparse(x):
         return dtype
+    if isinstance(x, np.ndarray):
+        stays = (x.dtype.kind == "i" or x.dtype == np.uint8) and x.dtype.isnative
+        return None if stays else dtype
     is_integer = array_api_compat.array_namespace(x).isdtype(x.dtype, "integral")
     return None if is_integer else dtype
+
+
+def some_rows(x: Any, rows: np.ndarray) -> Any:
+    """Return some rows: of sparse rows and of a small array a copy, else `Rows`."""
+    if sparse.issparse(x):  # They stay sparse: there may be no memory for all of them as an array.
+        return x[rows]
+    n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
+    return take_rows(x, rows) if n_bytes < _COPIED_BYTES else Rows(x, rows)
+
+
+def is_mapped(x: Any) -> bool:
+    """Whether an array is part of a memory-mapped file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.batches import is_mapped
+    >>> is_mapped(np.ones(3)[1:])
+    False
+    """
+    while isinstance(x, np.ndarray):
+        x = x.base
+    return isinstance(x, mmap.mmap)

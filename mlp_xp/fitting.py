@@ -9,7 +9,6 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import _fit_context
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -17,7 +16,7 @@ from sklearn.utils import check_random_state
 from mlp_xp._random import RandomState
 from mlp_xp._scikit import CallbackSupportMixin, with_callbacks
 from mlp_xp.backends import get_backend
-from mlp_xp.batches import place, take_rows
+from mlp_xp.batches import place, some_rows
 from mlp_xp.held_out import Validation
 from mlp_xp.hidden import Layer
 from mlp_xp.learned import Learned
@@ -38,7 +37,7 @@ __all__ = ["Fitting"]
 
 
 class Sample(NamedTuple):
-    """Checked data: inputs where they lie, targets and weights on the host."""
+    """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host."""
 
     X: Any
     y: np.ndarray
@@ -47,9 +46,7 @@ class Sample(NamedTuple):
     def take(self, rows: np.ndarray) -> Sample:
         """Give some of the samples."""
         weights = None if self.weights is None else self.weights[rows]
-        # Sparse rows stay sparse: there may be no memory for all of them as an array.
-        X = self.X[rows] if sparse.issparse(self.X) else take_rows(self.X, rows)
-        return Sample(X, self.y[rows], weights)
+        return Sample(some_rows(self.X, rows), self.y[rows], weights)
 
 
 class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
@@ -193,10 +190,11 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         else:
             self._check_known(sample.y)
             self._go_on(sizes)
+        everything = sample.X
         if self.early_stopping and validation is None:
             sample, validation = self._hold_out(sample)
         sample = sample._replace(weights=self._balance(sample.y, sample.weights))
-        trainer = self._trainer_for(sample.X)
+        trainer = self._trainer_for(everything)
         targets = self._encode(sample.y)
         self._check_pullbacks(trainer, targets, sample.weights)
         data = place(
@@ -212,7 +210,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
             trainer,
             data,
             sample.weights,
-            Validation.of(self, trainer, validation),
+            Validation.of(self, trainer, validation, sample.X, data),
             given=given,
             to=get_backend(X),
         )

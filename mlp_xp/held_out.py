@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.metrics import get_scorer
 
 from mlp_xp.backends import get_backend
-from mlp_xp.batches import place
+from mlp_xp.batches import Data, Rows, place, take_rows
 from mlp_xp.inference import predict
 from mlp_xp.scoring import Predictions
 from mlp_xp.training import Trainer
@@ -27,9 +27,13 @@ class Validation:
     trainer : Trainer
     sample : Sample
         Checked; inputs may be anywhere.
+    x_fit : array or Rows
+        Inputs that the network is fitted to.
+    data : Data
+        The same, as placed.
     """
 
-    def __init__(self, model: Any, trainer: Trainer, sample: Any) -> None:
+    def __init__(self, model: Any, trainer: Trainer, sample: Any, x_fit: Any, data: Data) -> None:
         self._model = model
         self._trainer = trainer
         self._y = sample.y
@@ -38,7 +42,9 @@ class Validation:
         targets = model._encode(sample.y)
         # Sparse rows stay as they are: scorers see them so.
         self._x = sample.X
-        if not sparse.issparse(sample.X):
+        if isinstance(sample.X, Rows) and isinstance(x_fit, Rows) and sample.X.x is x_fit.x:
+            self._x = Rows(data.x, sample.X.rows)  # One array, which is there already.
+        elif not sparse.issparse(sample.X):
             self._x = place(backend, sample.X, targets, dtype, model.placement).x
         self._targets = backend.put(targets)
         self._loss_weights = None
@@ -53,9 +59,9 @@ class Validation:
             self.measure()
 
     @classmethod
-    def of(cls, model: Any, trainer: Trainer, sample: Any) -> Validation | None:
+    def of(cls, model: Any, trainer: Trainer, sample: Any, *fitted: Any) -> Validation | None:
         """Give the validation on a sample, or None where there is none."""
-        return None if sample is None else cls(model, trainer, sample)
+        return None if sample is None else cls(model, trainer, sample, *fitted)
 
     def measure(self) -> tuple[float, float]:
         """Give loss and score of the network as it now is; a higher score is better."""
@@ -86,5 +92,8 @@ class Validation:
         if self._scorer is None:
             score = model._metric(self._y, predictions.predict(), self._weights)
         else:
-            score = predictions.score(self._scorer, self._x, self._y, self._weights)
+            x = self._x
+            if isinstance(x, Rows) and callable(model.scoring):  # Others look at predictions only.
+                x = take_rows(x, slice(None))
+            score = predictions.score(self._scorer, x, self._y, self._weights)
         return value, float(score)

@@ -81,7 +81,7 @@ def minimize(
         if stopped:
             raise StopIteration
 
-    with backend.training(start.size * data.y.shape[0], max_iter):
+    with backend.training(start.size * data.n_samples, max_iter):
         result = scipy_minimize(
             objective,
             start,
@@ -107,7 +107,7 @@ class _Objective:
         self._trainer = trainer
         self._backend: Backend = trainer.backend
         self._data = data
-        n_samples = data.y.shape[0]
+        n_samples = data.n_samples
         self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.pads)
         total = sum(self._plan.totals)
         rules = trainer.rules

@@ -82,7 +82,7 @@ class Run:
             model.best_loss_ = np.inf
         best = -model.best_validation_score_ if self.goes_by_score else model.best_loss_
         self.plateau = Plateau(model.tol, model.n_iter_no_change, best)
-        n_samples = data.y.shape[0]
+        n_samples = data.n_samples
         self.batch_size = model._most_rows()
         if self.batch_size > n_samples and model.batch_size != "auto":
             warnings.warn(
@@ -226,7 +226,7 @@ class Run:
     def _epoch(self) -> Record:
         model, trainer = self.model, self.trainer
         plan = plan_epoch(
-            self.data.y.shape[0],
+            self.data.n_samples,
             self.batch_size,
             seed=model._seed if model.shuffle else None,
             epoch=trainer.n_epochs,
@@ -264,7 +264,7 @@ class Run:
             finite = self.trainer.learned
             with _task(self._context, model, self._facts, self._learned_attributes) as task:
                 now = time.perf_counter()
-                n_samples = self.data.y.shape[0]
+                n_samples = self.data.n_samples
                 epoch = len(model.loss_curve_) + 1
                 record = Record(epoch, loss, None, np.nan, n_samples, now - start)
                 start = now
@@ -296,7 +296,7 @@ class Run:
         """Go back to finite weights, and return the error of the iteration after them."""
         trainer = self.trainer
         trainer.set_learned(finite, ())
-        plan = plan_epoch(self.data.y.shape[0], BLOCK, weights=self.weights, pad=trainer.pads)
+        plan = plan_epoch(self.data.n_samples, BLOCK, weights=self.weights, pad=trainer.pads)
         return explain_minimum(trainer, self.data, plan, len(self.model.loss_curve_) + 1)
 
     # --- after each epoch ----------------------------------------------------------------------

@@ -156,6 +156,8 @@ class Settings(BaseEstimator):  # type: ignore[misc]
             return self._parameter_dtype()
         # As scikit-learn does: what is neither single precision nor bytes is computed in double.
         is_single = str(X.dtype).rpartition(".")[2] in ("float32", "float16", "bfloat16", "uint8")
+        if isinstance(X.dtype, np.dtype):
+            is_single = X.dtype in (np.float32, np.uint8)
         return "float32" if is_single or not backend.has_float64 else "float64"
 
     def _parameter_dtype(self) -> str:

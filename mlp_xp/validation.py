@@ -12,18 +12,22 @@ from sklearn.utils.validation import (
     _check_n_features,
     _check_sample_weight,
     _check_y,
+    assert_all_finite,
     check_consistent_length,
     column_or_1d,
     validate_data,
 )
 
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
+from mlp_xp.batches import Rows, is_mapped
 
 __all__ = ["check_labels", "check_targets", "check_weights", "check_x", "encode", "host"]
 
 # What is kept as it is; everything else is converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
 _KEPT = frozenset(map(np.dtype, _DTYPES))
+# Numbers of a memory-mapped file that are looked at at once.
+_BLOCK = 1 << 18
 
 
 def host(values: Any) -> Any:
@@ -47,8 +51,8 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     Returns
     -------
     array of shape (samples, features)
-        uint8, float32 or float64 for NumPy, CSR for sparse input; an array of the library that X
-        is of otherwise.
+        uint8, float32 or float64 for NumPy, and the dtype of the file if it is a memory-mapped one;
+        CSR for sparse input; an array of the library that X is of otherwise.
 
     Raises
     ------
@@ -57,6 +61,11 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     """
     if not reset and _is_plain(estimator, X):
         return X
+    if isinstance(X, Rows):
+        checked = check_x(estimator, X.x, reset=reset)
+        return X if checked.dtype == X.dtype else Rows(checked, X.rows)
+    if is_mapped(X) and X.dtype.kind in "biuf":
+        return _check_mapped(estimator, X, reset=reset)
     if namespace_backend(X) in (None, "numpy"):
         accepted = ["csr", "csc"]
         X = validate_data(estimator, X, accept_sparse=accepted, dtype=_DTYPES, reset=reset)
@@ -87,6 +96,18 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     if reset:  # The names of an earlier fit's columns.
         vars(estimator).pop("feature_names_in_", None)
     return X
+
+
+def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
+    """Check a memory-mapped file by blocks of rows, without a copy of it."""
+    settings = {"dtype": None, "ensure_all_finite": False, "reset": reset}
+    checked: np.ndarray = validate_data(estimator, X, **settings)
+    if checked.dtype.kind == "f":
+        n_rows = max(1, _BLOCK // checked.shape[1])
+        for start in range(0, len(checked), n_rows):
+            block = checked[start : start + n_rows].astype(np.float64, copy=False)
+            assert_all_finite(block, input_name="X", estimator_name=type(estimator).__name__)
+    return checked
 
 
 def _is_plain(estimator: Any, X: Any) -> bool:

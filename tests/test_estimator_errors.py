@@ -106,7 +106,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(how, monkeypatch):
     before = pickle.dumps(model)
     arguments = (X[:, :3], y[:-1] if how == "labels" else np.where(y > 0, "a", "b"))
 
-    def full(*_):
+    def full(*_, **__):
         raise MemoryError("the device is full")
 
     if how == "data":
@@ -163,7 +163,7 @@ def test_a_loss_that_explodes_ends_the_fit_with_an_error(backend):
     model = small(solver="sgd", learning_rate_init=1e30, max_iter=50)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        with pytest.raises(ValueError, match=r"The loss is (nan|inf).*smaller learning_rate_init"):
+        with pytest.raises(ValueError, match=r"smaller learning_rate_init\. First seen"):
             model.fit(backend.put(X), y)
     assert model.n_iter_ < 50
 

@@ -22,6 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from mlp_xp._optional import check_installed, optional
 from mlp_xp._signals import interrupts, postponed
 from mlp_xp.backends import Backend
+from mlp_xp.batches import some_rows
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.loading import describe, load_backend, load_data
@@ -132,10 +133,14 @@ def _fit(
     end: float | None,
 ) -> NonFiniteError | None:
     """Train, until there is just the time left for the rest; return the error of a divergence."""
-    x, y = data.x_train, data.y_train
+    x: Any = data.x_train
+    y = data.y_train
     held: dict[str, Any] = {}
     if settings.validation is not None:
-        x, y, x_held, y_held = split_dataset(x, y, 1 - settings.validation, seed=model.random_state)
+        places = np.arange(len(y))
+        split = split_dataset(places, y, 1 - settings.validation, seed=model.random_state)
+        fit, y, held_out, y_held = split
+        x, x_held = some_rows(data.x_train, fit), some_rows(data.x_train, held_out)
         if unseen := [data.class_names[label] for label in np.setdiff1d(y_held, y)]:
             raise ValueError(
                 f"--validation {settings.validation:g} leaves {len(y):,} images to train on, and "
@@ -144,7 +149,10 @@ def _fit(
         held = {"X_val": x_held, "y_val": y_held}
     max_time = model.max_time
     if end is not None:
-        watching = [*watching, Deadline(end, x, len(data.x_test), partial(_try_to_draw, data, y))]
+        watching = [
+            *watching,
+            Deadline(end, data.x_train, len(data.x_test), partial(_try_to_draw, data, y)),
+        ]
     model.set_params(callbacks=watching)
     try:
         with warnings.catch_warnings():
