@@ -39,6 +39,9 @@ def runs(result: Result) -> Iterator[tuple[tuple[str, str], Result]]:
     for name, workload in result["workloads"].items():
         for who, run in {**workload["machine"], **workload["contenders"]}.items():
             yield (name, who), run
+    for name, case in result.get("drop_in", {}).items():
+        for who, run in case["contenders"].items():
+            yield (name, who), run
     for part, measured in result.get("startup", {}).items():
         for who, run in measured.items():
             yield (part.replace("_", " "), who), run

@@ -2,10 +2,14 @@
 
     python bench/drop_in.py
     python bench/drop_in.py --only lbfgs "early stopping" --threads 1 --rounds 5
+    python bench/drop_in.py --out bench/history/2026-01-02-drop-in.json
+    python bench/drop_in.py --page bench/history/2026-01-02-drop-in.json
 
 Each case is a call that a script makes, with the defaults of both; each contender has a process to
 itself, once with the threads that a library takes by default and once with a single one.
-`mlp-xp bench --only drop-in` runs this part of the suite.
+`mlp-xp bench --only drop-in` runs this part of the suite. ``--out`` adds to a file that is there,
+so that kinds can be measured one by one; ``--page`` measures nothing, and writes the table of such
+a file into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,14 +30,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from contenders import OURS
 from environment import environment
 from report import seconds, table
 from spread import ratio, spread
 from turns import POOLS, Result, Seconds, measure, say
 
-__all__ = ["CASES", "WANTED", "measure_drop_in", "report_drop_in"]
+__all__ = ["CASES", "WANTED", "drop_in_section", "measure_drop_in", "quick_names"]
 
-OURS, PLAIN, PEER = "mlp_xp", "mlp_xp, without numba", "scikit-learn"
+PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
 MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
 THREADS = {"default": None, "1": 1}
 # How many times our seconds scikit-learn should take, by kind of case.
@@ -43,6 +49,17 @@ WANTED = {
     "warm start": 1.5,
     "grid search": 1.3,
 }
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PLACE = re.compile("(<!-- drop-in -->\n).*(<!-- end of drop-in -->)", re.DOTALL)
+TERMS = (
+    "The calls are those of a script with scikit-learn's import changed and nothing else, with the "
+    "defaults of both: so a fit in float64, from the same initial weights. Contenders take turns, "
+    "each in a process of its own; times are medians. *Times* is scikit-learn's time divided by "
+    "ours, turn by turn, with its quartiles: above 1, we are faster; bold is below what is wanted. "
+    "*Threads* are those that OpenBLAS, OpenMP and numba are given: by default all, or one. A grid "
+    "search starts in a fresh process each time, after its imports, with what an earlier process "
+    "has left in our cache of machine code (warm), or without (cold)."
+)
 Turn = Callable[[], Any]
 
 
@@ -125,7 +142,7 @@ def search(library: Any, cold: bool) -> Turn:
 
     def turn() -> Seconds:
         with tempfile.TemporaryDirectory() as cache:
-            variables = {"NUMBA_CACHE_DIR": cache} if cold else {}
+            variables = {"MLP_XP_CACHE": cache} if cold else {}
             paths = [path for path in sys.path if path]  # Without numba, if this process is.
             done = subprocess.run(
                 [sys.executable, "-c", SEARCH.format(module=library.__name__)],
@@ -259,7 +276,17 @@ def pools(threads: int | None) -> Iterator[None]:
         os.environ.update(before)
 
 
-def report_drop_in(results: dict[str, Result]) -> str:
+def quick_names() -> list[str]:
+    """Return the names of what a quick run measures."""
+    return [f"{name}, threads default" for name, case in CASES.items() if case.quick]
+
+
+def drop_in_section(results: dict[str, Result]) -> str:
+    """Return what the figures are, and their table."""
+    return f"{TERMS}\n\n{drop_in_table(results)}"
+
+
+def drop_in_table(results: dict[str, Result]) -> str:
     """Tabulate the cases: scikit-learn's seconds, and how many times ours they are."""
     rows = []
     for result in results.values():
@@ -279,7 +306,7 @@ def report_drop_in(results: dict[str, Result]) -> str:
             else:
                 cells.append("")
         rows.append([result["case"], result["threads"], f"{result['wanted']:g}", *cells])
-    names = ["case", "threads", "wanted", PEER, OURS, "times", "without numba", "times"]
+    names = ["case", "threads", "wanted", PEER, "mlp_xp", "times", "without numba", "times"]
     return table(names, "llrrrrrr", rows)
 
 
@@ -291,8 +318,13 @@ def main(argv: list[str] | None = None) -> None:
     add("--contenders", nargs="+", choices=list(MODULES), metavar="NAME", help="; ".join(MODULES))
     add("--rounds", type=int, default=5, help="turns of each contender (%(default)s)")
     add("--quick", action="store_true", help="one case each of what a quick run watches")
-    add("--out", type=Path, help="JSON file to write to")
+    add("--out", type=Path, metavar="FILE", help="JSON file to write to, or to add to")
+    add("--page", type=Path, metavar="FILE", help=f"write the table of this file to {PAGE.name}")
     args = parser.parse_args(argv)
+    if args.page is not None:
+        record = json.loads(args.page.read_text())
+        PAGE.write_text(written_into(PAGE.read_text(encoding="utf-8"), record), encoding="utf-8")
+        return
     start = time.perf_counter()
     results = measure_drop_in(
         args.rounds,
@@ -302,10 +334,22 @@ def main(argv: list[str] | None = None) -> None:
         quick=args.quick,
     )
     if args.out is not None:
-        facts = {"environment": environment(), "drop_in": results}
-        args.out.write_text(json.dumps(facts, indent=1) + "\n")
-    print(report_drop_in(results))
+        before = json.loads(args.out.read_text())["drop_in"] if args.out.exists() else {}
+        record = {"environment": environment(), "drop_in": before | results}
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(drop_in_table(results))
     say(f"{time.perf_counter() - start:.0f} s")
+
+
+def written_into(page: str, record: Result) -> str:
+    """Replace what is between the marks of a page by the table of a record, and its machine."""
+    facts = record["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    machine = f"{facts['date']}; {facts['cpu']}, {facts['cpus']} CPUs; Python {facts['python']}"
+    order = [f"{name}, threads {label}" for name in CASES for label in THREADS]
+    known = {name: record["drop_in"][name] for name in order if name in record["drop_in"]}
+    text = f"{drop_in_section(known)}\n\nMeasured on {machine}, {versions}.\n"
+    return PLACE.sub(lambda found: f"{found[1]}{text}{found[2]}", page)
 
 
 if __name__ == "__main__":

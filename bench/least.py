@@ -16,8 +16,9 @@ FLOORS = Path(__file__).with_name("floors.json")  # workload -> peer -> seconds 
 def shortfalls(result: Result, floors: dict[str, dict[str, float]]) -> list[str]:
     """Say which ratios are below their floor by more than their noise."""
     problems = []
+    measured = result["workloads"] | result.get("drop_in", {})
     for workload, peers in floors.items():
-        contenders = result["workloads"].get(workload, {}).get("contenders", {})
+        contenders = measured.get(workload, {}).get("contenders", {})
         ours = contenders.get(OURS, {"cannot_run": "not measured"})
         for peer, least in peers.items():
             theirs = contenders.get(peer, {"cannot_run": "not measured"})

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from charts import draw
 from contenders import Entry, entries
+from drop_in import measure_drop_in
 from end_to_end import measure_end_to_end
 from environment import environment, usable_cpus
 from floor import floor, state_bytes
@@ -33,7 +34,7 @@ from workloads import QUICK, SUITE, Workload
 __all__ = ["main"]
 
 HERE = Path(__file__).parent
-EXTRAS = ("start-up", "end-to-end", "growth")
+EXTRAS = ("drop-in", "start-up", "end-to-end", "growth")
 EPOCHS = 12  # Of the training from end to end: what `mlp-xp train` takes by itself.
 
 
@@ -117,8 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = {name: getattr(args, name) for name in names}
     result: Result = {"environment": environment(), "settings": settings, "workloads": {}}
     parts = args.only or [w.name for w in (QUICK if args.quick else SUITE)]
-    if args.only is None and not args.quick:
-        parts += EXTRAS
+    if args.only is None:
+        parts += ["drop-in"] if args.quick else EXTRAS
 
     for workload in QUICK if args.quick else SUITE:
         if workload.name not in parts:
@@ -136,6 +137,8 @@ def main(argv: list[str] | None = None) -> int:
             workload, chosen, args.rounds, args.threads, quick=args.quick
         )
         write(out, result)  # So that what is known outlives a failure of what follows.
+    if "drop-in" in parts:
+        result["drop_in"] = measure_drop_in(args.rounds, quick=args.quick)
     with tempfile.TemporaryDirectory() as scratch:
         if "start-up" in parts:
             result["startup"] = measure_startup(args.rounds)

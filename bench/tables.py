@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contenders import OURS
+from drop_in import drop_in_section
 from marks import marks
 from report import seconds, table
 from spread import Spread, ratio, spread
@@ -39,6 +40,8 @@ def report(result: Result) -> str:
         sections.append("![Times of each contender](epochs.png)")
     for workload in result["workloads"].values():
         sections += [f"## {workload['title']}", *workload_section(workload)]
+    if drop_in := result.get("drop_in"):
+        sections += ["## In scikit-learn's place", drop_in_section(drop_in)]
     if startup := result.get("startup"):
         sections += [
             "## Start-up",

@@ -100,6 +100,18 @@ def result(module):
                 "torch script": {"cannot_run": "ModuleNotFoundError: torch"},
             },
         },
+        "drop_in": {
+            "lbfgs, iris, threads 1": {
+                "case": "lbfgs, iris",
+                "threads": "1",
+                "wanted": 1.1,
+                "contenders": {
+                    OURS: run(0.1),
+                    f"{OURS}, without numba": run(0.2),
+                    "scikit-learn": run(0.18),
+                },
+            }
+        },
         "growth": {
             title: [
                 {"value": value, "contenders": {OURS: run(value / 1e3), "torch": reason}
@@ -188,7 +200,11 @@ def test_compare_names_the_file_that_is_missing(module, tmp_path, capsys):
 
 
 def test_ratios_at_their_floor_pass(module, result):
-    floors = {"medium": {"JAX": 1.1}, "one-row": {"scikit-learn": 1.9}}
+    floors = {
+        "medium": {"JAX": 1.1},
+        "one-row": {"scikit-learn": 1.9},
+        "lbfgs, iris, threads 1": {"scikit-learn": 1.7},
+    }
     assert module("least").shortfalls(result, floors) == []
 
 
@@ -214,11 +230,15 @@ def test_a_peer_that_cannot_run_does_not_pass_its_floor(module, result):
 
 def test_recorded_floors_name_what_a_quick_run_measures(module):
     least, contenders = module("least"), module("contenders")
-    quick = {workload.name: workload for workload in module("workloads").QUICK}
+    quick = {
+        workload.name: set(contenders.entries(workload, quick=True))
+        for workload in module("workloads").QUICK
+    }
+    quick |= {name: {"scikit-learn"} for name in module("drop_in").quick_names()}
     floors = json.loads(least.FLOORS.read_text())
     assert floors
     for name, peers in floors.items():
-        assert set(peers) <= set(contenders.entries(quick[name], quick=True))
+        assert set(peers) <= quick[name]
 
 
 # --- what is written -----------------------------------------------------------------------------
@@ -250,6 +270,10 @@ def test_page_has_each_contender_and_why_one_is_missing(module, result):
     assert "- thinc cannot run here: ModuleNotFoundError: No module named 'thinc'" in text
     assert "| mlp_xp | 1.03 s | 1.03 s to 1.03 s | 500 ms | 500 ms to 500 ms |" in text
     assert "| mlp_xp, after scikit-learn | 30 ms | 30 ms to 30 ms |  |  |" in text
+    assert (
+        "| lbfgs, iris | 1 | 1.1 | 180 ms | 100 ms | 1.80 (1.80 to 1.80) | 200 ms "
+        "| **0.90 (0.90 to 0.90)** |"
+    ) in text
     assert "| mlp-xp train | 40 s | 38 s | 55.00% | 500 |" in text
     assert "| images in a batch | 16 | 16 ms | cannot run | 1 s | 2 s |" in text
     assert "- Some CPU, 2 CPUs, Linux" in text

@@ -134,7 +134,12 @@ def _add_bench(parser: Parser) -> None:
     at_least_1 = number(int, at_least=1)
     add("--rounds", type=at_least_1, help="turns of each contender (7; quick: 5)")
     add("--threads", type=at_least_1, help="of each contender (all CPUs)")
-    add("--only", nargs="+", metavar="PART", help="workloads, start-up, end-to-end, growth (all)")
+    add(
+        "--only",
+        nargs="+",
+        metavar="PART",
+        help="workloads, drop-in, start-up, ... (all)",
+    )
     add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
     add("--images", type=at_least_1, help="of an epoch at the most")
     add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
