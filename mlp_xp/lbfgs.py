@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -29,7 +29,7 @@ __all__ = ["BLOCK", "minimize"]
 # Large enough for the products to run at full speed; the sum over blocks is that of the full batch.
 BLOCK = 8192
 
-AfterIteration = Callable[[Params, float], bool]
+AfterIteration = Callable[[Callable[[], Params], float], bool]
 
 
 def minimize(
@@ -57,7 +57,8 @@ def minimize(
         The largest entry of the gradient at which to stop.
     verbose : int
     after_iteration : callable
-        ``after_iteration(params, loss)``, NumPy arrays; True ends the search.
+        ``after_iteration(params, loss)``; True ends the search. ``params()`` returns the weights,
+        NumPy arrays.
 
     Returns
     -------
@@ -75,7 +76,8 @@ def minimize(
 
     def callback(intermediate_result: OptimizeResult) -> None:
         nonlocal stopped
-        params = objective.unravel(intermediate_result.x)
+        # SciPy goes on to write into what it shows.
+        params = partial(objective.unravel, intermediate_result.x.copy())
         trainer.n_epochs += 1  # Another solver that goes on from here counts on.
         stopped = after_iteration(params, float(intermediate_result.fun))
         if stopped:
@@ -112,6 +114,7 @@ class _Objective:
         total = sum(self._plan.totals)
         rules = trainer.rules
         self._layout = _layout(trainer.learned)
+        is_weight = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
         self._evaluate = _compiled_evaluation(
             self._backend, rules.network, rules.loss, self._layout
         )
@@ -120,6 +123,7 @@ class _Objective:
         with self._backend.scope():
             coefs = self._backend.put(np.asarray(numbers), trainer.dtype)
             self._coefs = self._backend.xp.unstack(coefs)
+            self._is_weight = self._backend.put(np.concatenate(is_weight), trainer.dtype)
 
     def ravel(self, params: Params) -> np.ndarray:
         """Put all parameters into one vector, on the host."""
@@ -140,7 +144,8 @@ class _Objective:
             slope = backend.xp.zeros_like(given)
             sums = backend.xp.zeros_like(slope[:1]), slope
             for batch, coefs in zip(batches, self._coefs, strict=True):
-                sums = self._evaluate(sums, given, batch, trainer.scaling, coefs)
+                others = self._is_weight, batch, trainer.scaling, coefs
+                sums = self._evaluate(sums, given, *others)
             loss, slope = map(backend.get, sums)
         # A copy: the next evaluation writes where this one has.
         return float(loss[0]), slope.astype(np.float64)
@@ -177,6 +182,7 @@ def _compiled_evaluation(
     def evaluate(
         sums: tuple[Array, Array],
         vector: Array,
+        is_weight: Array,
         batch: Batch,
         scaling: Scaling | Whitening | None,
         coefs: Array,
@@ -185,17 +191,14 @@ def _compiled_evaluation(
         share, l2 = coefs[0], coefs[1]
         params = _unravel(layout, vector, xp=xp)
         value, grads = gradient(params, batch, scaling)
-        flat = []
-        for weights, grad in zip(leaves(params), leaves(grads), strict=True):
-            slope = xp.reshape(grad, (-1,))
-            if weights.ndim > 1:
-                matrix = xp.reshape(weights, (-1,))
-                value = value + 0.5 * l2 * xp.vecdot(matrix, matrix)
-                slope = slope + l2 * matrix
-            flat.append(slope)
+        slope = xp.concat([xp.reshape(grad, (-1,)) for grad in leaves(grads)])
+        pull = vector * is_weight
+        pull *= l2
         total, slopes = sums
-        total += share * value
-        slopes += share * xp.concat(flat)
+        total += share * (value + 0.5 * xp.vecdot(pull, vector))
+        slope += pull
+        slope *= share
+        slopes += slope
         return total, slopes
 
     return backend.compile(evaluate, donate=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -254,14 +254,22 @@ class Run:
     def _minimize(self) -> None:
         model = self.model
         start = time.perf_counter()
-        finite = self.trainer.learned
+        learned = self.trainer.learned
+        # Weights are taken out of SciPy's vector only where somebody looks at them.
+        has_audience = bool(
+            self.validation is not None or self.callbacks or getattr(model, "_skl_callbacks", None)
+        )
 
-        def after_iteration(params: Params, loss: float) -> bool:
+        def finite() -> Params:
+            return learned
+
+        def after_iteration(params: Callable[[], Params], loss: float) -> bool:
             nonlocal start, finite
             if not np.isfinite(loss):
-                raise self._not_finite(finite)
-            self.trainer.set_learned(params, ())
-            finite = self.trainer.learned
+                raise self._not_finite(finite())
+            if has_audience:
+                self.trainer.set_learned(params(), ())
+            finite = params
             with _task(self._context, model, self._facts, self._learned_attributes) as task:
                 now = time.perf_counter()
                 n_samples = self.data.n_samples
@@ -289,7 +297,7 @@ class Run:
         )
         n_iter, loss = result
         if not (np.isfinite(loss) and is_finite(self.trainer.backend, self.trainer.learned)):
-            raise self._not_finite(finite)
+            raise self._not_finite(finite())
         model.n_iter_, model.loss_ = n_iter, loss
 
     def _not_finite(self, finite: Params) -> NonFiniteError:

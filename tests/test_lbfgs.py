@@ -116,7 +116,7 @@ def test_float32_stays_float32(backend):
     dtypes = set()
 
     def after_iteration(params, loss):
-        dtypes.update(leaf.dtype for leaf in leaves(params))
+        dtypes.update(leaf.dtype for leaf in leaves(params()))
         return False
 
     x32, y32 = x.astype(np.float32), y.astype(np.float32)
@@ -244,7 +244,7 @@ def test_it_stops_when_asked(backend):
     seen = []
 
     def after_iteration(params, loss):
-        seen.append((params, loss))
+        seen.append((params(), loss))
         return len(seen) == 2
 
     trainer = trainer_for(backend, DEEP)
