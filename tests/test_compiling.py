@@ -20,6 +20,7 @@ from mlp_xp.backends import _jobs, get_backend
 pytest.importorskip("numba")
 
 from mlp_xp.backends import _native
+from mlp_xp.cli import main
 
 # A fit that is long enough for machine code by its settings, and ended after two epochs.
 FIT = """
@@ -57,6 +58,7 @@ def run(code=FIT, before="", folder=None, **variables):
         before = f"""
 from pathlib import Path
 from mlp_xp.backends import _native
+from mlp_xp.cli import main
 _native._folders = lambda: [Path({str(folder)!r})]
 {before}"""
     done = subprocess.run(
@@ -298,3 +300,29 @@ def test_ctrl_c_ends_a_compilation_at_once(tmp_path):
     assert child.returncode == -signal.SIGINT
     assert waited < 0.5
     assert not list(tmp_path.glob("*.bin"))
+
+
+# --- ahead ----------------------------------------------------------------------------------------
+
+
+def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
+    kept = {}
+    monkeypatch.setattr(_native, "_writable", lambda: tmp_path)
+    monkeypatch.setattr(_native, "addresses", lambda units: kept.update(dict.fromkeys(units)))
+    assert main(["compile"]) == 0
+    assert capsys.readouterr().out == f"machine code for NumPy is kept in {tmp_path}\n"
+    assert set(_jobs.all_units()) == set(kept)
+    monkeypatch.setattr(_native, "_writable", lambda: None)
+    assert main(["compile"]) == 2
+    assert "set MLP_XP_CACHE to a folder that you can write" in capsys.readouterr().err
+
+
+def test_the_command_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(_jobs, "_has_failed", True)
+    assert main(["compile"]) == 2
+    assert '[fast]"' in capsys.readouterr().err
+
+
+def test_all_units_can_be_compiled():
+    """Those of other dtypes and functions than the tests train with, too."""
+    assert _native.addresses(_jobs.all_units()).keys() >= set(_jobs.all_units())

@@ -11,14 +11,15 @@ import array_api_compat.numpy
 import numpy as np
 from threadpoolctl import threadpool_info
 
+from mlp_xp._optional import install_command
 from mlp_xp._typing import Array
-from mlp_xp.backends._base import Backend, F
-from mlp_xp.backends._jobs import can_work, team, usable_threads
+from mlp_xp.backends._base import Backend, BackendError, F
+from mlp_xp.backends._jobs import MachineCodeError, can_work, team, usable_threads
 from mlp_xp.backends._numpy_kernels import activate, dense, gather, loss, update_tree
 from mlp_xp.backends._plan import Planned, PlannedLoop
 from mlp_xp.kernels import Kernels
 
-__all__ = ["NumpyBackend", "create"]
+__all__ = ["NumpyBackend", "compile_ahead", "create"]
 
 
 # Multiplications and additions of a step that a team of threads is worth starting for.
@@ -84,6 +85,35 @@ class NumpyBackend(Backend):
             if pool["user_api"] == "blas"
         )
         return super().describe() | {"blas": pools}
+
+
+def compile_ahead() -> str:
+    """Compile all machine code there is, and return where it is kept.
+
+    Raises
+    ------
+    BackendError
+        Where it cannot be compiled or kept.
+    """
+    if not can_work():
+        raise BackendError(
+            "Machine code needs Linux or macOS, numba, and NUMBA_DISABLE_JIT unset: type "
+            f"{install_command('fast')}"
+        )
+    from mlp_xp.backends import _native
+
+    try:
+        folder = _native.compile_all()
+    except MachineCodeError as error:
+        raise BackendError(
+            f"This version of numba compiles no machine code ({error}): pip install --upgrade numba"
+        ) from error
+    if folder is None:
+        raise BackendError(
+            "Machine code was compiled and can be kept nowhere: set MLP_XP_CACHE to a folder that "
+            "you can write."
+        )
+    return str(folder)
 
 
 def create(device: Any) -> NumpyBackend:

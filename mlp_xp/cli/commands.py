@@ -198,6 +198,12 @@ COMMANDS = {
     "backends": Command(
         "list libraries and devices", _add_nothing, "  mlp-xp backends", "machine:run_backends"
     ),
+    "compile": Command(
+        "compile machine code for NumPy ahead of the first long training",
+        _add_nothing,
+        "  mlp-xp compile    # as the last step of a container's build",
+        "machine:run_compile",
+    ),
     "bench": Command(
         "measure this library beside its peers, in turns",
         _add_bench,

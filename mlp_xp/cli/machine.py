@@ -1,4 +1,4 @@
-"""``mlp-xp data``, ``recipes`` and ``backends``: what there is on this machine."""
+"""``mlp-xp data``, ``recipes``, ``backends`` and ``compile``: what there is on this machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from itertools import count
 from textwrap import shorten
 
 from mlp_xp.backends import BACKENDS, get_backend, how_to_install, installed
+from mlp_xp.backends._numpy import compile_ahead
 from mlp_xp.cli.loading import describe
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import LOADERS, locate
 from mlp_xp.recipes import names, read_table
 
-__all__ = ["run_backends", "run_data", "run_recipes"]
+__all__ = ["run_backends", "run_compile", "run_data", "run_recipes"]
 
 
 def run_data(args: argparse.Namespace) -> int:
@@ -55,6 +56,12 @@ def run_backends(args: argparse.Namespace) -> int:
         print(f"numba {version('numba')} speeds up numpy")
     auto = get_backend("auto")
     print(f"auto takes {auto.name} on {auto.device}")
+    return 0
+
+
+def run_compile(args: argparse.Namespace) -> int:
+    """Compile machine code and print where it is kept."""
+    print(printable(f"machine code for NumPy is kept in {compile_ahead()}"))
     return 0
 
 

@@ -46,11 +46,12 @@ from mlp_xp.backends._jobs import (
     WORK,
     MachineCodeError,
     Unit,
+    all_units,
     usable_threads,
 )
 from mlp_xp.backends._native._cpu import describe_cpu, has_tile, target_machine
 
-__all__ = ["addresses", "blas_address", "has_tile", "work"]
+__all__ = ["addresses", "blas_address", "compile_all", "has_tile", "work"]
 
 _CHILD = """
 import json, sys
@@ -89,6 +90,12 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
             for unit, code in codes.items():
                 _addresses[unit] = _load(unit, code)
         return _addresses
+
+
+def compile_all() -> Path | None:
+    """Compile every unit that is not kept yet, and return the folder that they are kept in."""
+    addresses(all_units())
+    return _writable()
 
 
 @cache
