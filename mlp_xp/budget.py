@@ -7,12 +7,13 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "Pace"]
 
 # Steps between two looks at the clock: each waits for the device, whose queue then runs dry.
 _LOOK_SECONDS = 0.02
 # Measurements that count: one that something else on the machine disturbed is soon forgotten.
 _REMEMBERED = 5
+_MARK_SECONDS = 0.25
 
 
 @dataclass
@@ -96,3 +97,45 @@ class Budget:
     def _lap(self) -> float:
         before, self._mark = self._mark, time.perf_counter()
         return self._mark - before
+
+
+@dataclass
+class Pace:
+    """How long something will take, from the share of it that is done.
+
+    Nothing before the first share counts, and later only the latter half of what has been done: the
+    first step may have compiled, and so may the first validation.
+
+    Examples
+    --------
+    >>> from mlp_xp.budget import Pace
+    >>> pace = Pace()
+    >>> pace.update(1.0)
+    >>> pace.seconds_left()
+    0.0
+    """
+
+    _start: float = field(default_factory=lambda: time.perf_counter())
+    _first: float = 0.0
+    # (when, share), oldest first: where the latter half began, and what may be that later.
+    _marks: deque[tuple[float, float]] = field(default_factory=deque)
+    _now: tuple[float, float] = (0.0, 0.0)
+
+    def update(self, share: float) -> None:
+        """Note that so much is done, from 0 to 1."""
+        marks, now = self._marks, time.perf_counter()
+        self._now = (now, share)
+        if not marks:
+            self._first = share
+        if not marks or now >= marks[-1][0] + _MARK_SECONDS:
+            marks.append(self._now)
+        while len(marks) > 1 and marks[1][1] <= (self._first + share) / 2:
+            marks.popleft()
+
+    def seconds_left(self) -> float:
+        """Return how long the rest will take; infinity where nothing is done."""
+        now, share = self._now
+        then, before = self._marks[0] if self._marks else (self._start, 0.0)
+        if share <= before:  # One share is no measure of the next, but there is no other.
+            then, before = self._start, 0.0
+        return (1.0 - share) * (now - then) / (share - before) if share > before else math.inf

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp._optional import optional
-from mlp_xp.budget import Budget
+from mlp_xp.budget import Budget, Pace
 from mlp_xp.saving import check_can_save, save_model
 from mlp_xp.training import Record
 
@@ -91,9 +91,10 @@ class _Live(Callback):
 class ProgressBar(_Live):
     """Show a bar with epoch, loss, validation score and time left.
 
-    Where stdout is no terminal, a line is printed instead: at the end, and every so many epochs
-    that there are about twenty. With ``max_time`` the bar follows the time where that ends the fit.
-    Needs the ``cli`` extra.
+    The time left follows the pace of the steps; what compiles before or in the first one does not
+    count. Where stdout is no terminal, a line is printed instead: at the end, and every so many
+    epochs that there are about twenty. With ``max_time`` the bar follows the time where that ends
+    the fit. Needs the ``cli`` extra.
 
     Examples
     --------
@@ -108,7 +109,7 @@ class ProgressBar(_Live):
     def on_fit_begin(self, model: Any) -> None:
         """Start a new bar."""
         self._start, self._next, self._epoch, self._line = time.perf_counter(), 0.0, 0, ""
-        self._printed = 0
+        self._printed, self._pace = 0, Pace()
         rich, console = optional("rich.progress"), optional("rich.console").Console()
         # FORCE_COLOR makes rich take a file for a terminal; a bar in a file is garbage.
         if console.is_interactive and console.file.isatty():
@@ -116,20 +117,23 @@ class ProgressBar(_Live):
                 f"epoch {{task.fields[epoch]}}/{model.max_iter}",
                 rich.BarColumn(bar_width=None),
                 "{task.fields[facts]}",
-                rich.TimeRemainingColumn(compact=True),
+                "{task.fields[left]}",
             )
             bar = rich.Progress(*columns, console=console, expand=True, refresh_per_second=4)
-            bar.add_task("", total=None, epoch=1, facts="")
+            bar.add_task("", total=None, epoch=1, facts="preparing the first step", left="")
             bar.start()
             self._live = bar
 
     def on_step_end(self, model: Any, done: int, n_steps: int) -> None:
         """Move the bar, ten times a second at the most."""
         now = time.perf_counter()
+        share = self._share(model, (self._epoch * n_steps + done) / n_steps)
         if self._live is not None and (now >= self._next or done == n_steps):
             self._next = now + 0.1
-            share = self._share(model, (self._epoch * n_steps + done) / n_steps)
-            self._live.update(0, completed=share, total=1.0, epoch=self._epoch + 1)
+            facts = {} if self._epoch else {"facts": ""}
+            self._live.update(
+                0, completed=share, total=1.0, epoch=self._epoch + 1, left=self._left(), **facts
+            )
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Show what the epoch gave."""
@@ -139,12 +143,12 @@ class ProgressBar(_Live):
         share = self._share(model, self._epoch)
         if self._live is not None:
             # The iterations of "lbfgs" are epochs without steps.
-            self._live.update(0, completed=share, total=1.0, epoch=self._epoch, facts=facts)
+            self._live.update(
+                0, completed=share, total=1.0, epoch=self._epoch, facts=facts, left=self._left()
+            )
             return
-        seconds = (time.perf_counter() - self._start) * (1.0 - share) / share
-        minutes, seconds = divmod(round(seconds), 60)
         epoch = f"{self._epoch:{len(str(model.max_iter))}}/{model.max_iter}"
-        self._line = f"epoch {epoch}  {facts}  {minutes}:{seconds:02} left"
+        self._line = f"epoch {epoch}  {facts}  {self._left()}"
         if math.floor(20 * share) > self._printed or model.max_iter <= 20:
             self._printed = math.floor(20 * share)
             self._print()
@@ -157,16 +161,33 @@ class ProgressBar(_Live):
         self._print()
 
     def _share(self, model: Any, epochs: float) -> float:
-        """Tell how much of the fit is done."""
+        """Note how much of the fit is done, and return it."""
         share, max_time = epochs / model.max_iter, getattr(model, "max_time", None)
-        if max_time is None:
-            return share
-        return min(max(share, (time.perf_counter() - self._start) / max_time), 1.0)
+        if max_time is not None:
+            share = min(max(share, (time.perf_counter() - self._start) / max_time), 1.0)
+        self._pace.update(share)
+        return share
+
+    def _left(self) -> str:
+        return time_left(self._pace.seconds_left())
 
     def _print(self) -> None:
         if self._line:
             print(self._line, flush=True)
         self._line = ""
+
+
+def time_left(seconds: float) -> str:
+    """Return seconds as minutes and seconds.
+
+    Examples
+    --------
+    >>> from mlp_xp.callbacks import time_left
+    >>> time_left(61.2)
+    '1:01 left'
+    """
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes}:{rest:02} left"
 
 
 class Checkpoint(Callback):

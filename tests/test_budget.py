@@ -12,7 +12,7 @@ import pytest
 from helpers import problem, small
 
 from mlp_xp import MLPRegressor, budget, running, training
-from mlp_xp.budget import Budget
+from mlp_xp.budget import Budget, Pace
 from mlp_xp.callbacks import Callback
 from mlp_xp.held_out import Validation
 from mlp_xp.saving import load_model, save_model
@@ -267,3 +267,31 @@ def test_a_real_fit_ends_in_its_time_on_every_backend(backend, placement):
 def test_a_time_must_be_above_0(seconds):
     with pytest.raises(ValueError, match="'max_time' parameter of MLPClassifier must be a float"):
         small(max_time=seconds).fit(*problem())
+
+
+def test_the_pace_leaves_out_the_first_step_and_forgets_what_was_slow(clock):
+    pace = Pace()
+    assert pace.seconds_left() == float("inf")
+    clock.now += 18.0  # It compiles.
+    pace.update(0.01)
+    assert pace.seconds_left() == pytest.approx(18.0 * 99)  # There is no other measure.
+    for done in range(2, 21):
+        clock.now += 1.0
+        pace.update(done / 100)
+        assert pace.seconds_left() == pytest.approx(100 - done)
+    clock.now += 60.0  # The first validation, which compiles too.
+    pace.update(0.2)
+    assert pace.seconds_left() > 200
+    for done in range(21, 50):
+        clock.now += 1.0
+        pace.update(done / 100)
+    assert pace.seconds_left() == pytest.approx(51.0)
+
+
+def test_the_pace_keeps_few_numbers(clock):
+    pace = Pace()
+    for done in range(100_000):
+        clock.now += 1e-4
+        pace.update(done / 100_000)
+    assert len(pace._marks) < 50
+    assert pace.seconds_left() == pytest.approx(0.0, abs=1e-3)

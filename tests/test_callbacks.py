@@ -178,9 +178,9 @@ def test_the_bar_shows_how_far_the_fit_is_and_the_time_left(terminal):
     bar.on_step_end(model, 5, 10)
     task = bar._live.tasks[0]
     assert (task.completed, task.total) == (15 / 40, 1.0)
-    assert task.fields == {"epoch": 2, "facts": "loss 1.0000"}
+    assert task.fields == {"epoch": 2, "facts": "loss 1.0000", "left": "0:00 left"}
     bar.on_fit_end(model)
-    assert re.search(r"epoch 2/4 .*━.* loss 1.0000 (\d\d|--):(\d\d|--)", screen.getvalue())
+    assert re.search(r"epoch 2/4 .*━.* loss 1.0000 0:00 left", screen.getvalue())
 
 
 def test_the_bar_moves_also_where_an_epoch_has_no_steps(terminal):
@@ -222,6 +222,19 @@ def test_the_time_left_is_that_of_the_epochs_to_come(capsys, clock):
     clock.now += 90.0
     bar.on_epoch_end(model, record(1, validation_score=0.25))
     assert capsys.readouterr().out == "epoch 1/3  loss 1.0000  validation 0.2500  3:00 left\n"
+
+
+def test_the_first_step_which_may_compile_does_not_count(terminal, clock):
+    terminal()
+    bar, model = ProgressBar(), SimpleNamespace(max_iter=10)
+    bar.on_fit_begin(model)
+    assert bar._live.tasks[0].fields["facts"] == "preparing the first step"
+    clock.now += 18.0
+    for done in range(1, 11):
+        bar.on_step_end(model, done, 10)
+        clock.now += 1.0
+    assert bar._live.tasks[0].fields["left"] == "1:30 left"
+    bar.on_fit_end(model)
 
 
 def test_the_time_left_is_that_of_the_fit_where_it_ends_it(capsys, clock):

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mlp_xp._optional import optional
-from mlp_xp.callbacks import Callback
+from mlp_xp.budget import Pace
+from mlp_xp.callbacks import Callback, time_left
 from mlp_xp.training import Record
 
 __all__ = ["Display", "Watch", "display"]
@@ -18,7 +19,7 @@ __all__ = ["Display", "Watch", "display"]
 class Display(NamedTuple):
     """What to call after each step, with steps done and steps of the epoch, and each epoch."""
 
-    after_step: Callable[[int, int], None]
+    after_step: Callable[[int, int], object]
     after_epoch: Callable[[Record], None]
 
 
@@ -48,15 +49,16 @@ def display(n_epochs: int, n_images: int, end: float | None = None) -> Iterator[
 
     Where there is an ``end``, of `time.perf_counter`, no more time is left than until then.
     """
-    start = time.perf_counter()
+    shown = _Shown(n_epochs, n_images, end)
     of = f"/{n_epochs}" if end is None else ""
-    facts = _facts(n_epochs, start, end)
     if not sys.stdout.isatty():
         width = len(str(n_epochs)) if end is None else 0
-        yield Display(
-            lambda *_: None,
-            lambda row: print(f"epoch {row.epoch:{width}}{of}  {facts(row)}", flush=True),
-        )
+
+        def print_epoch(row: Record) -> None:
+            shown.note(row.epoch)
+            print(f"epoch {row.epoch:{width}}{of}  {shown.facts(row)}", flush=True)
+
+        yield Display(shown.note_step, print_epoch)
         return
     rich = optional("rich.progress")
     columns = (
@@ -65,44 +67,57 @@ def display(n_epochs: int, n_images: int, end: float | None = None) -> Iterator[
         "{task.fields[facts]}",
     )
     with rich.Progress(*columns, expand=True, refresh_per_second=4) as bar:
-        task = bar.add_task("", total=None, epoch=1, facts="")
-        epoch = 1
-
-        def show(epochs: float, **fields: Any) -> float:
-            seconds = time.perf_counter() - start
-            share = epochs / n_epochs
-            if end is not None:
-                share = max(share, seconds / (end - start))
-            bar.update(task, completed=share, total=1.0, **fields)
-            return share
+        task = bar.add_task("", total=None, epoch=1, facts="preparing the first step")
 
         def after_step(done: int, n_steps: int) -> None:
-            share = show(epoch - 1 + done / n_steps, epoch=epoch)
-            if epoch == 1:  # Loss and accuracy are known when it ends; the pace is known at once.
-                seconds = time.perf_counter() - start
-                pace = f"{n_images * done / n_steps / seconds:,.0f} images/s"
-                bar.update(task, facts=f"{pace}  {_left(seconds / share - seconds)}")
+            share = shown.note_step(done, n_steps)
+            facts = {"facts": shown.pace} if shown.epoch == 1 else {}
+            bar.update(task, completed=share, total=1.0, epoch=shown.epoch, **facts)
 
         def after_epoch(row: Record) -> None:
-            nonlocal epoch
-            epoch = row.epoch + 1
             # The iterations of "lbfgs" are epochs without steps.
-            show(row.epoch, epoch=row.epoch, facts=facts(row))
+            share = shown.note(row.epoch)
+            facts = shown.facts(row)
+            bar.update(task, completed=share, total=1.0, epoch=row.epoch, facts=facts)
 
         yield Display(after_step, after_epoch)
 
 
-def _left(seconds: float) -> str:
-    minutes, seconds = divmod(max(0, round(seconds)), 60)
-    return f"{minutes}:{seconds:02} left"
+class _Shown:
+    """How far a training is, in numbers and words."""
 
+    def __init__(self, n_epochs: int, n_images: int, end: float | None) -> None:
+        self.epoch = 1
+        self.pace = ""  # Of the first epoch: its loss and accuracy are known when it ends.
+        self._n_epochs = n_epochs
+        self._n_images = n_images
+        self._start = time.perf_counter()
+        self._first_step = 0.0
+        self._end = end
+        self._pace = Pace()
 
-def _facts(n_epochs: int, start: float, end: float | None) -> Callable[[Record], str]:
-    # On a terminal of 80 columns there must be room left for the bar.
-    def facts(row: Record) -> str:
+    def note_step(self, done: int, n_steps: int) -> float:
+        """Note a step; return the share that is done."""
+        share = self.note(self.epoch - 1 + done / n_steps)
         now = time.perf_counter()
-        left = (now - start) / row.epoch * (n_epochs - row.epoch)
-        left = left if end is None else min(left, end - now)
+        if done == 1:
+            self._first_step = now
+        elif self.epoch == 1:
+            n_images = self._n_images * (done - 1) / n_steps
+            self.pace = f"{n_images / (now - self._first_step):,.0f} images/s  {self._left()}"
+        return share
+
+    def note(self, epochs: float) -> float:
+        """Note so many epochs; return the share that is done."""
+        self.epoch = int(epochs) + 1
+        share = epochs / self._n_epochs
+        if self._end is not None:
+            share = max(share, (time.perf_counter() - self._start) / (self._end - self._start))
+        self._pace.update(min(share, 1.0))
+        return share
+
+    def facts(self, row: Record) -> str:
+        """Put an epoch in words; on a terminal of 80 columns there must be room for the bar."""
         accuracy, validation = row.accuracy, row.validation_score
         return "  ".join(
             [
@@ -110,8 +125,12 @@ def _facts(n_epochs: int, start: float, end: float | None) -> Callable[[Record],
                 *([] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]),
                 *([] if validation is None else [f"val {100 * validation:.1f} %"]),
                 f"{row.n_samples / row.seconds:,.0f} images/s",
-                _left(left),
+                self._left(),
             ]
         )
 
-    return facts
+    def _left(self) -> str:
+        left = self._pace.seconds_left()
+        if self._end is not None:
+            left = min(left, self._end - time.perf_counter())
+        return time_left(left)
