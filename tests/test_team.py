@@ -153,3 +153,17 @@ def test_a_team_takes_no_more_than_it_may(monkeypatch):
     assert _jobs.usable_threads() == 5
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert _jobs.usable_threads() == 2
+
+
+def test_the_blas_has_one_thread_for_steps_too_small_to_share_out():
+    from threadpoolctl import threadpool_info
+
+    from mlp_xp.backends import get_backend
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = threads()
+    with get_backend("numpy").training(500_000):
+        assert set(threads()) == {1}
+    assert threads() == before

@@ -50,6 +50,7 @@ __all__ = [
     "can_work",
     "fused",
     "is_at_work",
+    "one_blas_thread",
     "outside",
     "runner",
     "table",
@@ -314,28 +315,40 @@ def _blas() -> ThreadpoolController:
 
 
 @contextlib.contextmanager
-def team(parts: int) -> Iterator[None]:
-    """Give this thread a team; the BLAS has one thread meanwhile, or they would fight.
+def one_blas_thread() -> Iterator[int]:
+    """Hold the BLAS to one thread, and return how many others already do.
 
-    Threads of a BLAS look for work for a while before they sleep, and take the processors from
-    ours. Its limit is the process's: of several users the last one out gives the threads back, for
-    each restoring what it saw would restore another one's limit.
+    The limit is the process's: of several users the last one out gives the threads back, for each
+    restoring what it saw would restore another one's limit.
     """
     with _lock:
         _limits.append(_limits[-1] if _limits else _blas().limit(limits=1))
         others = len(_limits) - 1
-    outer = _mine.team
-    # Others who train at the same time have threads of their own.
-    _mine.team = _Team(max(1, parts // (others + 1)))
     try:
-        yield
+        yield others
     finally:
-        _mine.team.end()
-        _mine.team = outer
         with _lock:
             limits = _limits.pop()
             if not _limits:
                 limits.restore_original_limits()
+
+
+@contextlib.contextmanager
+def team(parts: int) -> Iterator[None]:
+    """Give this thread a team; the BLAS has one thread meanwhile, or they would fight.
+
+    Threads of a BLAS look for work for a while before they sleep, and take the processors from
+    ours.
+    """
+    with one_blas_thread() as others:
+        outer = _mine.team
+        # Others who train at the same time have threads of their own.
+        _mine.team = _Team(max(1, parts // (others + 1)))
+        try:
+            yield
+        finally:
+            _mine.team.end()
+            _mine.team = outer
 
 
 def usable_threads() -> int:

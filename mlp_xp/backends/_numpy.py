@@ -14,7 +14,13 @@ from threadpoolctl import threadpool_info
 from mlp_xp._optional import install_command
 from mlp_xp._typing import Array
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._jobs import MachineCodeError, can_work, team, usable_threads
+from mlp_xp.backends._jobs import (
+    MachineCodeError,
+    can_work,
+    one_blas_thread,
+    team,
+    usable_threads,
+)
 from mlp_xp.backends._numpy_kernels import activate, dense, gather, loss, update_tree
 from mlp_xp.backends._plan import Planned, PlannedLoop
 from mlp_xp.kernels import Kernels
@@ -24,6 +30,9 @@ __all__ = ["NumpyBackend", "compile_ahead", "create"]
 
 # Multiplications and additions of a step that a team of threads is worth starting for.
 _LEAST_WORK = 2_000_000
+# The same of a step whose products a BLAS would share out among its threads: up to `_LEAST_WORK`
+# they take several times as long to meet as one takes for the work (bench/drop_in.py, "lbfgs").
+_LEAST_BLAS_WORK = 100_000
 # The same of a training, or a prediction, that is long enough to wait for machine code, which takes
 # seconds to compile the first time: about a second of the code that needs no compiler. A small
 # step takes as long as so much work.
@@ -75,7 +84,8 @@ class NumpyBackend(Backend):
         # Nothing else decides, so that the same settings give the same bits.
         is_long = (work + _STEP_WORK) * n_steps >= _LONG
         if not is_long or not can_work():
-            return contextlib.nullcontext()
+            is_small = _LEAST_BLAS_WORK <= work < _LEAST_WORK
+            return one_blas_thread() if is_small else contextlib.nullcontext()
         return team(usable_threads() if work >= _LEAST_WORK else 1)
 
     def describe(self) -> dict[str, str]:
