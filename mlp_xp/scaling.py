@@ -20,6 +20,7 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
     r"""Find the shift and scale that give each feature mean 0 and standard deviation 1.
 
     A block of rows is converted at a time, so uint8 data never exist as floating point as a whole.
+    It is computed in float64 where the device has that: squares of float32 leave its range.
     Blocks are joined by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits. All is
     measured from the first row, so that a large offset costs none either.
 
@@ -28,12 +29,17 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
     backend : Backend
     x : (samples, features) array of the backend's library or of NumPy, or sparse rows
     dtype : {"float32", "float64"}
-        Of the computation and of the result.
+        Of the result.
 
     Returns
     -------
     Scaling
         On the device. A constant feature is shifted, not scaled.
+
+    Raises
+    ------
+    ValueError
+        If the variance of a feature, or one divided by its standard deviation, is not finite.
 
     References
     ----------
@@ -50,14 +56,15 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
     Scaling(shift=array([2., 7.]), scale=array([0.5, 1. ]))
     """
     xp = backend.xp
-    with backend.scope():
-        first = backend.put(take_rows(x, slice(0, 1)), dtype)[0, :]
+    wide = "float64" if backend.has_float64 else dtype
+    with backend.scope(), np.errstate(over="ignore", invalid="ignore"):
+        first = backend.put(take_rows(x, slice(0, 1)), wide)[0, :]
         mean = xp.zeros_like(first)
         spread = xp.zeros_like(first)
         n = 0
         for start in range(0, x.shape[0], _BLOCK):
             stop = min(start + _BLOCK, x.shape[0])
-            block = backend.put(take_rows(x, slice(start, stop)), dtype) - first
+            block = backend.put(take_rows(x, slice(start, stop)), wide) - first
             n_block = block.shape[0]
             block_mean = xp.mean(block, axis=0)
             deviation = block - block_mean
@@ -70,7 +77,19 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
         # Of double precision for every dtype: differences of equal numbers are exactly 0.
         noise = n * float(np.finfo(float).eps)
         constant = variance <= noise * variance + (noise * mean) ** 2
-        return Scaling(mean, 1.0 / xp.sqrt(xp.where(constant, 1.0, variance)))
+        scale = 1.0 / xp.sqrt(xp.where(constant, 1.0, variance))
+        target = getattr(xp, dtype)
+        scaling = Scaling(xp.astype(mean, target), xp.astype(scale, target))
+        good = xp.isfinite(variance) & xp.isfinite(scaling.shift) & xp.isfinite(scaling.scale)
+        if not bool(xp.all(good)):
+            feature = int(xp.argmin(xp.astype(good, xp.int32)))
+            deviation = float(xp.sqrt(variance[feature]))
+            raise ValueError(
+                f"input_scaling cannot bring feature {feature} to variance 1 in {dtype}: its mean "
+                f"is {float(mean[feature]):.3g} and its standard deviation {deviation:.3g}. "
+                "Multiply or divide it first, so that its values are about 1."
+            )
+        return scaling
 
 
 @dataclass(frozen=True)

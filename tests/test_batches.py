@@ -104,6 +104,26 @@ def test_an_offset_costs_standardization_no_digits(backend, offset, rng):
     np.testing.assert_allclose(scale, 1.0 / spread, rtol=tolerance("float32", 100))
 
 
+@pytest.mark.parametrize("factor", [1e-35, 1e-25, 1e19, 1e30, 1e37])
+def test_standardization_is_not_bound_by_the_squares_of_float32(backend, factor, rng):
+    x = (factor * (3.0 + rng.standard_normal((700, 3)))).astype(np.float32)
+    shift, scale = (backend.get(a) for a in standardization(backend, x, "float32"))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(shift, exact.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(scale, 1.0 / exact.std(axis=0), rtol=1e-6)
+    assert shift.dtype == scale.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor"), [("float32", 1e-44), ("float64", 1e160), ("float64", 1e308)]
+)
+def test_a_variance_that_is_not_finite_is_an_error(backend, dtype, factor, rng):
+    x = rng.uniform(-1.0, 1.0, (50, 3))
+    x[:, 1] *= factor
+    with pytest.raises(ValueError, match=r"feature 1 to variance 1.*about 1\."):
+        standardization(backend, x.astype(dtype), dtype)
+
+
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 20])
 def test_prediction_in_batches(backend, n, rng, monkeypatch):
     import mlp_xp.inference
