@@ -50,7 +50,7 @@ Array: TypeAlias = Any  # NumPy's, or one that is traced
 # Below, meeting the other threads costs more than they bring (bench/history).
 _LEAST_PRODUCTS, _LEAST_NUMBERS = 100_000, 30_000
 # Numbers of each array of an update that fit the second cache together.
-_PIECE = 1 << 14
+_PIECE = 1 << 15
 
 
 def _or_plain(kernel: F) -> F:
@@ -127,9 +127,10 @@ def dense(
 ) -> tuple[Array, DensePullback]:
     """Do what `mlp_xp.layers.affine` does."""
     W, b = params
+    if isinstance(x, TakenRows):
+        return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
     is_known = (
         arrangement is None
-        and not isinstance(x, TakenRows)
         and is_at_work()
         and _is_plain(W, b)
         and _has_rows(x)
