@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
@@ -9,7 +12,7 @@ from helpers import tolerance
 from scipy import sparse
 
 import mlp_xp as ours
-from mlp_xp import optimizers
+from mlp_xp import batches, optimizers
 from mlp_xp.backends import get_backend
 from mlp_xp.kernels import Kernels, SparseMatrix
 from mlp_xp.optimizers import SGD, Adam, AdamW
@@ -161,3 +164,23 @@ def test_an_update_without_machine_code_is_that_of_the_default(rule, l2):
         results.append((*leaves((params, slots)), float(done.penalty)))
     for ours_, default in zip(*results, strict=True):
         np.testing.assert_allclose(ours_, default, rtol=1e-13)
+
+
+@pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}, {}], ids=str)
+def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
+    X, y = sparse_problem(3000)
+    put, places = batches.put_sparse, []
+
+    def watched(*args):
+        matrix = put(*args)
+        places.extend(map(weakref.ref, matrix[:2]))
+        return matrix
+
+    monkeypatch.setattr(batches, "put_sparse", watched)
+    model = ours.MLP(**(SETTINGS | settings)).fit(X, y)
+    if model.solver != "lbfgs":
+        model.partial_fit(X, y)
+    del X
+    gc.collect()
+    assert places
+    assert {place() for place in places} == {None}

@@ -29,12 +29,16 @@ def call(function: Callable[..., None], *args: Any) -> None:
 
 
 class TakenRows:
-    """Rows of a sparse matrix, or all of them, as the left factor of a product."""
+    """Rows of a sparse matrix, or all of them, as the left factor of a product.
+
+    One product, then one of the transposed matrix: a planned step keeps this object, which must
+    not keep the data.
+    """
 
     def __init__(self, x: SparseMatrix, rows: Array | None) -> None:
         self.dtype = x.data.dtype
-        self._x = x
-        self._rows = rows
+        self._given: Any = (*x, rows)
+        self._entries: Any = None
         self._n_rows = x.indptr.shape[0] - 1 if rows is None else rows.shape[0]
         self._n_columns = 0
 
@@ -45,7 +49,8 @@ class TakenRows:
         """Return ``x W + b``; the sums start from ``b``, which saves a pass over the result."""
         self._n_columns = W.shape[0]
         y = np.empty_like(W, shape=(self._n_rows, W.shape[1]))
-        call(self._multiply, *self._x, self._rows, W, b, y)
+        given, self._given = self._given, None
+        call(self._multiply, *given, W, b, y)
         return y
 
     @property
@@ -53,7 +58,7 @@ class TakenRows:
         return _Transposed(self)
 
     def transposed_product(self, dy: Array) -> Array:
-        """Return the transposed matrix times ``dy``; `@` has to come first."""
+        """Return the transposed matrix times ``dy``."""
         dW = np.empty_like(dy, shape=(self._n_columns, dy.shape[1]))
         call(self._multiply_transposed, dy, dW)
         return dW
@@ -96,6 +101,7 @@ class TakenRows:
         multiply = tools.csr_matvecs if self._by_column else tools.csc_matvecs
         out.fill(0)
         self._add(multiply, (self._n_columns, self._n_rows), dy, out)
+        self._entries = None
 
     def _add(
         self, multiply: Any, shape: tuple[int, int], right: np.ndarray, out: np.ndarray
