@@ -66,7 +66,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         """Refuse targets that do not fit the network that the fit goes on from."""
         raise NotImplementedError
 
-    def _encode(self, y: np.ndarray) -> np.ndarray:
+    def _encode(self, y: np.ndarray, name: str = "y") -> np.ndarray:
         """Turn targets into what the loss takes, on the host."""
         raise NotImplementedError
 
@@ -191,7 +191,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
             self._check_known(sample.y)
             self._go_on(sizes)
         everything = sample.X
-        if self.early_stopping and validation is None:
+        if self._stops_early() and validation is None:
             sample, validation = self._hold_out(sample)
         sample = sample._replace(weights=self._balance(sample.y, sample.weights))
         trainer = self._trainer_for(everything)

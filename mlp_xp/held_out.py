@@ -12,6 +12,7 @@ from sklearn.metrics import get_scorer
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import Data, Rows, place, take_rows
 from mlp_xp.inference import predict
+from mlp_xp.losses import reported
 from mlp_xp.scoring import Predictions
 from mlp_xp.training import Trainer
 
@@ -39,7 +40,7 @@ class Validation:
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
-        targets = model._encode(sample.y)
+        targets = model._encode(sample.y, "y_val")
         # Sparse rows stay as they are: scorers see them so.
         self._x = sample.X
         if isinstance(sample.X, Rows) and isinstance(x_fit, Rows) and sample.X.x is x_fit.x:
@@ -82,7 +83,7 @@ class Validation:
         with backend.scope():
             average, _ = loss(logits, self._targets, self._loss_weights, xp=backend.xp)
             outputs = loss.activate(logits, xp=backend.xp)
-        value = float(backend.get(average))
+        value = reported(loss, float(backend.get(average)), logits.shape[1])
         if model.scoring == "loss":
             return value, -value
         host = backend.get(outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
@@ -11,14 +12,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
-from sklearn.utils.optimize import _check_optimize_result
 
 from mlp_xp._typing import Array, Namespace
 from mlp_xp.backends import Backend
 from mlp_xp.batches import Data, plan_epoch
 from mlp_xp.kernels import Scaling, Whitening
-from mlp_xp.losses import Loss
+from mlp_xp.losses import Loss, reported
 from mlp_xp.network import Network, Params
 from mlp_xp.step import Batch, make_gradient
 from mlp_xp.training import Trainer
@@ -64,6 +65,7 @@ def minimize(
     -------
     n_iter : int
     loss : float
+        Of several real outputs the mean, as reported; what is minimised is the sum.
 
     References
     ----------
@@ -79,7 +81,7 @@ def minimize(
         # SciPy goes on to write into what it shows.
         params = partial(objective.unravel, intermediate_result.x.copy())
         trainer.n_epochs += 1  # Another solver that goes on from here counts on.
-        stopped = after_iteration(params, float(intermediate_result.fun))
+        stopped = after_iteration(params, objective.reported(intermediate_result))
         if stopped:
             raise StopIteration
 
@@ -98,8 +100,23 @@ def minimize(
             },
         )
     trainer.set_learned(objective.unravel(result.x), ())
-    n_iter = result.nit if stopped else _check_optimize_result("lbfgs", result, max_iter)
-    return int(n_iter), float(result.fun)
+    if not stopped and result.status != 0:
+        # From where the warning of the other solvers comes, for filters by module.
+        warnings.warn(_not_converged(result, max_iter), ConvergenceWarning, stacklevel=5)
+    return int(result.nit), objective.reported(result)
+
+
+def _not_converged(result: OptimizeResult, max_iter: int) -> str:
+    parts = [
+        f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}):",
+        str(result.message),
+    ]
+    if result.nit == max_iter:
+        parts.append(
+            f"\nIncrease the number of iterations to improve the convergence (max_iter={max_iter})."
+        )
+    parts.append("\nYou might also want to scale the data, e.g. with input_scaling='standardize'.")
+    return "\n".join(parts)
 
 
 class _Objective:
@@ -114,16 +131,18 @@ class _Objective:
         total = sum(self._plan.totals)
         rules = trainer.rules
         self._layout = _layout(trainer.learned)
-        is_weight = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
+        has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
+        self._has_penalty = np.concatenate(has_penalty)
+        self._l2 = rules.alpha / total
         self._evaluate = _compiled_evaluation(
             self._backend, rules.network, rules.loss, self._layout
         )
         # What weighs the loss of each block, and the penalty, which is shared out likewise.
-        numbers = [(weight / total, rules.alpha / total) for weight in self._plan.totals]
+        numbers = [(weight / total, self._l2) for weight in self._plan.totals]
         with self._backend.scope():
             coefs = self._backend.put(np.asarray(numbers), trainer.dtype)
             self._coefs = self._backend.xp.unstack(coefs)
-            self._is_weight = self._backend.put(np.concatenate(is_weight), trainer.dtype)
+            self._is_weight = self._backend.put(self._has_penalty, trainer.dtype)
 
     def ravel(self, params: Params) -> np.ndarray:
         """Put all parameters into one vector, on the host."""
@@ -149,6 +168,15 @@ class _Objective:
             loss, slope = map(backend.get, sums)
         # A copy: the next evaluation writes where this one has.
         return float(loss[0]), slope.astype(np.float64)
+
+    def reported(self, result: OptimizeResult) -> float:
+        """Return the loss of a result, penalty included, as estimators report it."""
+        loss, n_outputs = self._trainer.rules.loss, self._trainer.rules.network.sizes[-1]
+        if reported(loss, 1.0, n_outputs) == 1.0:
+            return float(result.fun)
+        weights = result.x[self._has_penalty]
+        penalty = 0.5 * self._l2 * float(weights @ weights)
+        return float(reported(loss, float(result.fun) - penalty, n_outputs) + penalty)
 
 
 class _Layout(NamedTuple):

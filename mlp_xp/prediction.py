@@ -17,6 +17,7 @@ from mlp_xp.backends import Backend, get_backend
 from mlp_xp.divergence import is_finite
 from mlp_xp.fitting import Fitting
 from mlp_xp.inference import predict
+from mlp_xp.losses import reported
 from mlp_xp.scoring import Predictions
 from mlp_xp.summary import Summary, summarize
 from mlp_xp.validation import check_weights, check_x
@@ -169,7 +170,7 @@ class Prediction(Fitting):
         value: Any = self._loss(logits, targets, shares, xp=here.xp)[0]
         outputs: Any = self._loss.activate(logits, xp=here.xp)
         predictions = Predictions(self, lambda: logits, outputs)
-        scores = {"loss": float(value)}
+        scores = {"loss": reported(self._loss, float(value), self.n_outputs_)}
         if metrics is None:
             return scores | {self._metric_name: self._metric(truth, predictions.predict(), weights)}
         for name, metric in named.items():

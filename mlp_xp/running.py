@@ -20,7 +20,7 @@ from mlp_xp.held_out import Validation
 from mlp_xp.inference import hand_over
 from mlp_xp.lbfgs import BLOCK, minimize
 from mlp_xp.network import Params
-from mlp_xp.settings import ADAPTIVE, LBFGS
+from mlp_xp.settings import LBFGS
 from mlp_xp.stopping import Plateau
 from mlp_xp.training import Record, Trainer
 from mlp_xp.tree import map_leaves
@@ -72,10 +72,13 @@ class Run:
         trainer.with_accuracy = any(
             getattr(callback, "wants_accuracy", False) for callback in self.callbacks
         )
-        if validation is not None and model.validation_scores_ is None:
-            model.validation_scores_, model.validation_loss_curve_ = [], []
-            model.best_validation_score_ = -np.inf
-        self.goes_by_score = bool(model.early_stopping)
+        if validation is not None:  # Each may have been set by hand.
+            for name in ("validation_scores_", "validation_loss_curve_"):
+                if getattr(model, name) is None:
+                    setattr(model, name, [])
+            if model.best_validation_score_ is None:
+                model.best_validation_score_ = -np.inf
+        self.goes_by_score = model._stops_early()
         if self.goes_by_score:
             model.best_loss_ = None
         elif model.best_loss_ is None:
@@ -158,7 +161,7 @@ class Run:
         self.plateau.count = self.trainer.stale_epochs
         with interrupts() as self._pressed:
             try:
-                if self._after_epoch(self._epoch()) and self.model.learning_rate == ADAPTIVE:
+                if self._after_epoch(self._epoch()) and self.model._is_adaptive():
                     self._lower_rate()
                 self.trainer.guard.check(self.trainer)
             finally:
@@ -276,14 +279,12 @@ class Run:
                 epoch = len(model.loss_curve_) + 1
                 record = Record(epoch, loss, None, np.nan, n_samples, now - start)
                 start = now
-                plateau = self._after_epoch(record)
-            # Without held-out samples SciPy's own tests decide.
-            stop = self.goes_by_score and plateau
+                self._after_epoch(record)
             if self._budget is not None:
                 self._budget.count(1)
                 self._stopped = self._stopped or self._budget.next_steps(1) == 0
             self._stopped = self._stopped or self._pressed()
-            return stop or task.stopped or self._stopped
+            return task.stopped or self._stopped
 
         result = minimize(
             self.trainer,
@@ -298,7 +299,7 @@ class Run:
         n_iter, loss = result
         if not (np.isfinite(loss) and is_finite(self.trainer.backend, self.trainer.learned)):
             raise self._not_finite(finite())
-        model.n_iter_, model.loss_ = n_iter, loss
+        model.n_iter_, model.loss_ = n_iter, np.float64(loss)
 
     def _not_finite(self, finite: Params) -> NonFiniteError:
         """Go back to finite weights, and return the error of the iteration after them."""
@@ -322,11 +323,11 @@ class Run:
                 model.best_validation_score_ = score
                 if self.goes_by_score:
                     self._best = self._copy()
-        model.loss_ = record.loss
-        model.loss_curve_.append(record.loss)
+        model.loss_ = np.float64(record.loss)  # As scikit-learn's; it prints alike.
+        model.loss_curve_.append(model.loss_)
         model.history_.append(record)
         if not self.goes_by_score:
-            model.best_loss_ = min(model.best_loss_, record.loss)
+            model.best_loss_ = min(model.best_loss_, model.loss_)
         model.n_iter_ += 1
         if model.solver != LBFGS:
             model.t_ += record.n_samples
@@ -355,7 +356,7 @@ class Run:
             "consecutive epochs."
         )
         rate = model.learning_rate_init * trainer.rate_factor
-        is_adaptive = model.learning_rate == ADAPTIVE
+        is_adaptive = model._is_adaptive()
         lowers = is_adaptive and rate > _MIN_RATE
         if lowers:
             trainer.rate_factor /= 5.0

@@ -26,6 +26,7 @@ __all__ = ["BF16", "LBFGS", "Settings"]
 LBFGS = "lbfgs"
 BF16 = "bf16"
 ADAPTIVE = "adaptive"
+_FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_fit_end")
 
 
@@ -221,14 +222,27 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         is_adam = self.solver in ("adam", "adamw")
         return cast(Optimizer, rule(self.beta_1, self.beta_2, self.epsilon) if is_adam else rule())
 
+    def _stops_early(self) -> bool:
+        """Whether held-out samples end the fit; "lbfgs" ignores this, as in scikit-learn."""
+        return bool(self.early_stopping) and self.solver != LBFGS
+
+    def _schedule_name(self) -> str | Schedule:
+        """Return `learning_rate`, or "constant" where the solver ignores it."""
+        is_sgd = self.solver == "sgd" or isinstance(self.solver, SGD)
+        ignored = isinstance(self.learning_rate, str) and self.learning_rate in _FOR_SGD
+        return "constant" if ignored and not is_sgd else self.learning_rate
+
+    def _is_adaptive(self) -> bool:
+        """Whether the training loop lowers the rate at a plateau."""
+        return self._schedule_name() == ADAPTIVE
+
     def _make_schedule(self) -> Schedule:
-        if not isinstance(self.learning_rate, str):
-            return self.learning_rate
-        if self.learning_rate == ADAPTIVE:  # The training loop lowers the rate.
+        name = self._schedule_name()
+        if not isinstance(name, str):
+            return name
+        if name == ADAPTIVE:
             return Constant()
-        if self.learning_rate == "invscaling":
-            return InvScaling(self.power_t)
-        return SCHEDULES[self.learning_rate]()
+        return InvScaling(self.power_t) if name == "invscaling" else SCHEDULES[name]()
 
     def _has_no_horizon(self) -> bool:
         """Tell whether `max_iter` is only the most that is allowed: no schedule is made for it."""

@@ -17,7 +17,7 @@ from mlp_xp.augmentation import (
 )
 from mlp_xp.kernels import Kernels, Scaling, Whitening
 from mlp_xp.layers import Moments, running
-from mlp_xp.losses import Loss, average
+from mlp_xp.losses import Loss, average, reported
 from mlp_xp.network import Network, Params, denses, forward, hidden
 from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
 from mlp_xp.tree import leaves, map_leaves
@@ -199,7 +199,7 @@ def make_step(
             for old, new in zip(state.moments, measured, strict=True)
         )
         mean = averaged(state.average, params, coefs[2], xp=xp) if state.average else ()
-        total = state.loss + share * (value + penalty)
+        total = state.loss + share * (reported(loss, value, logits.shape[1]) + penalty)
         return TrainState(params, slots, moments, mean, total, accuracy)
 
     return step

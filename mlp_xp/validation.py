@@ -205,7 +205,7 @@ def _given(y: Any, estimator: Any, **settings: Any) -> np.ndarray:
     return y.toarray() if sparse.issparse(y) else y
 
 
-def encode(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def encode(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
     """Turn labels into their int32 positions among the classes, which are sorted.
 
     Raises
@@ -227,8 +227,13 @@ def encode(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     unknown = np.setdiff1d(labels, classes)
     if unknown.size:
         raise ValueError(
-            f"`y` has classes not in `self.classes_`: {unknown}. `self.classes_` has {classes}; "
-            "name all classes in the first call of partial_fit."
+            f"`{name}` has classes not in `self.classes_`: {unknown}. `self.classes_` has "
+            f"{classes}: "
+            + (
+                "name all classes in the first call of partial_fit."
+                if name == "y"
+                else f"leave such samples out of {name}, or fit on samples of these classes too."
+            )
         )
     return np.searchsorted(classes, labels).astype(np.int32)
 

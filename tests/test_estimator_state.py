@@ -192,10 +192,10 @@ def test_held_out_targets_of_another_shape_are_refused(kind, fitted, held, scori
     rng = np.random.default_rng(0)
     y, y_val = (rng.integers(0, 2, shape) for shape in (fitted, held))
     model = kind(max_iter=2, scoring=scoring)
-    with pytest.raises(ValueError, match="Targets are of shape"):
+    with pytest.raises(ValueError, match="y_val is of shape"):
         model.fit(X, y, X_val=X, y_val=y_val)
     assert not hasattr(model, "coefs_")
-    with pytest.raises(ValueError, match="Targets are of shape"):
+    with pytest.raises(ValueError, match="y is of shape"):
         model.fit(X, y).evaluate(X, y_val)
 
 

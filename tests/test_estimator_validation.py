@@ -156,13 +156,17 @@ def test_partial_fit_works_with_early_stopping():
     assert held_out.t_ == 2 * 90
 
 
-def test_lbfgs_stops_early_and_keeps_its_curves():
+def test_lbfgs_ignores_early_stopping_and_measures_what_it_is_given():
     X, y, X_val, y_val = halves()
-    settings = SETTINGS | {"hidden_layer_sizes": (30,)}
-    model = MLPClassifier(**settings, solver="lbfgs", early_stopping=True, alpha=0.0, max_iter=500)
+    settings = SETTINGS | {"hidden_layer_sizes": (30,), "solver": "lbfgs", "max_iter": 500}
+    plain = MLPClassifier(**settings).fit(X, y)
+    model = MLPClassifier(**settings, early_stopping=True).fit(X, y)
+    assert (model.n_iter_, model.loss_) == (plain.n_iter_, plain.loss_)
+    assert model.validation_scores_ is None
     model.fit(X, y, X_val=X_val, y_val=y_val)
+    assert (model.n_iter_, model.loss_) == (plain.n_iter_, plain.loss_)
     assert model.n_iter_ == len(model.loss_curve_) == len(model.validation_scores_) < 500
-    assert model.score(X_val, y_val) == model.best_validation_score_
+    assert model.score(X_val, y_val) == model.validation_scores_[-1]
     assert np.all(np.diff(model.loss_curve_) <= 0)
 
 

@@ -22,6 +22,7 @@ from sklearn.model_selection import cross_validate
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.layers import tanh
 from mlp_xp.optimizers import SGD, AdamW, ByKind, Muon
+from mlp_xp.schedules import InvScaling
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "features.md"
@@ -135,11 +136,23 @@ def test_each_kind_of_parameter_has_its_own_rule():
         np.testing.assert_array_equal(bias, before)
 
 
+def rates(**settings):
+    return [r.learning_rate for r in small(**settings).fit(*problem()).history_]
+
+
 def test_a_schedule_counts_for_adam_too():
-    X, y = problem()
-    rates = [r.learning_rate for r in small(learning_rate="invscaling").fit(X, y).history_]
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] < rates[0]
+    for schedule in ("cosine", InvScaling()):
+        found = rates(learning_rate=schedule)
+        assert found == sorted(found, reverse=True)
+        assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize("schedule", ["invscaling", "adaptive"])
+@pytest.mark.parametrize("solver", ["adam", "lion", AdamW()])
+def test_schedules_that_scikit_learn_has_for_sgd_are_for_sgd_alone(schedule, solver):
+    settings = {"learning_rate": schedule, "tol": 10.0, "n_iter_no_change": 2}
+    assert len(set(rates(solver=solver, **settings))) == 1
+    assert len(set(rates(solver=SGD(), **settings))) > 1
 
 
 def test_a_moving_average_of_the_weights_predicts():

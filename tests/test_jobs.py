@@ -31,9 +31,10 @@ def normal(rng, *shape):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("labels", [[4, 0], [-1, 2], [2**31 - 1, -(2**31)]])
-def test_a_label_that_is_no_class_is_what_it_is_to_the_loss(labels, smoothing, team_of, rng):
-    loss, logits = SoftmaxCrossEntropy(smoothing), normal(rng, 2, 4)
+@pytest.mark.parametrize("scale", [1, 1000])  # The second is clipped.
+@pytest.mark.parametrize("labels", [[4, 0], [-1, 2], [2**31 - 1, -(2**31)], [0, 1], [2, 3]])
+def test_a_label_that_is_no_class_is_what_it_is_to_the_loss(labels, scale, smoothing, team_of, rng):
+    loss, logits = SoftmaxCrossEntropy(smoothing), scale * normal(rng, 2, 4)
     labels = np.asarray(labels, np.int32)
     with team_of(1):
         value, pullback = KERNELS.loss(loss, logits, labels, xp=XP)

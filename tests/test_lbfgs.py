@@ -80,7 +80,7 @@ def test_the_minimum_is_that_of_least_squares(backend):
     n_iter, loss = solve(trainer, x, y)
     W, b = learned(trainer)
     np.testing.assert_allclose(np.vstack([W, b]), expected, rtol=0, atol=WEIGHTS)
-    assert loss == pytest.approx(0.5 * squares.sum() / N, rel=LOSS)
+    assert loss == pytest.approx(0.5 * squares.sum() / N / OUTPUTS, rel=LOSS)
     assert 1 < n_iter < 100
 
 

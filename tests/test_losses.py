@@ -135,6 +135,30 @@ def test_under_jit(loss):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(), BinaryCrossEntropy()], ids=named)
+def test_probabilities_are_clipped_as_scikit_learns_in_the_value_alone(
+    backend, loss, weighted, dtype
+):
+    logits, _, weights = case(loss, dtype)
+    logits *= 1000
+    logits[0, :] = 0.0
+    targets = np.eye(3, dtype=dtype)[[0, 1, 2, 0, 1]]
+    used = weights if weighted else None
+    name = "log_loss" if isinstance(loss, SoftmaxCrossEntropy) else "binary_log_loss"
+    with backend.scope():
+        p = backend.get(loss.activate(backend.put(logits), xp=backend.xp))
+    value, gradient = evaluate(backend, loss, logits, targets, used)
+    expected = sklearn_base.LOSS_FUNCTIONS[name](targets, p, used)
+    assert value == pytest.approx(expected, rel=tolerance(dtype, 5))
+    assert value < 3 * -np.log(np.finfo(dtype).eps)
+    share = (np.ones(5) if used is None else used) / (5 if used is None else used.sum())
+    np.testing.assert_allclose(gradient, (p - targets) * share[:, None], atol=tolerance(dtype))
+    value, _ = evaluate(backend, loss, logits * np.nan, targets)
+    assert np.isnan(value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 2.0, 5.0])
 def test_focal_losses_of_huge_logits(backend, gamma, dtype):
     logits = np.asarray([[1e4, -1e4], [-1e4, 1e4], [40.0, -40.0]], dtype=dtype)

@@ -408,16 +408,16 @@ rule of `mlp_xp.optimizers`, default="adam"
                 f"call to fit. Previously got {self.classes_}, `y` has {classes}"
             )
 
-    def _encode(self, y: np.ndarray) -> np.ndarray:
+    def _encode(self, y: np.ndarray, name: str = "y") -> np.ndarray:
         n_columns = self.n_outputs_ if self._target_type == "multilabel" else None
         if (y.shape[1] if y.ndim == 2 else None) != n_columns:
             raise ValueError(
-                f"Targets are of shape {y.shape}, and the network was fitted on "
+                f"{name} is of shape {y.shape}, and the network was fitted on "
                 f"{self._target_type} targets with {len(self.classes_)} classes."
             )
         if n_columns is not None:
             return y.astype(self._dtype)
-        codes = encode(y, self.classes_)
+        codes = encode(y, self.classes_, name)
         if self.out_activation_ == "softmax":
             return codes
         # Logistic outputs are trained on 0 and 1 as numbers, in columns.

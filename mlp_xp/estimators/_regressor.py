@@ -320,11 +320,11 @@ default="auto"
     def _check_known(self, y: np.ndarray) -> None:
         pass  # Any values will do; `_encode` looks at the shape.
 
-    def _encode(self, y: np.ndarray) -> np.ndarray:
+    def _encode(self, y: np.ndarray, name: str = "y") -> np.ndarray:
         columns = y.reshape((y.shape[0], -1)).astype(self._dtype)
         if columns.shape[1] != self.n_outputs_:
             raise ValueError(
-                f"Targets are of shape {y.shape}, and the network was fitted on "
+                f"{name} is of shape {y.shape}, and the network was fitted on "
                 f"{self.n_outputs_} outputs."
             )
         return columns

@@ -18,6 +18,7 @@ from mlp_xp.losses._base import (
     LossPullback,
     RealValued,
     average,
+    reported,
     shares,
 )
 from mlp_xp.losses._classification import (
@@ -64,6 +65,7 @@ __all__ = [
     "Through",
     "average",
     "one_hot",
+    "reported",
     "shares",
     "softmax",
 ]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from mlp_xp._typing import Array, Namespace
+from mlp_xp._typing import Array, DType, Namespace
 from mlp_xp.layers import shares
 
-__all__ = ["ErrorLoss", "Loss", "LossPullback", "RealValued", "average", "shares"]
+__all__ = [
+    "ErrorLoss",
+    "Loss",
+    "LossPullback",
+    "RealValued",
+    "average",
+    "log_bounds",
+    "reported",
+    "shares",
+]
 
 LossPullback = Callable[[], Array]
 
@@ -51,6 +61,27 @@ def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
     return xp.sum(values[:, None] * share)
 
 
+def reported(loss: Loss, value: Any, n_outputs: int) -> Any:
+    """Return a loss as estimators report and compare it, which is as scikit-learn does.
+
+    A loss of errors is the mean over the outputs there; its gradient is still that of the sum.
+
+    Examples
+    --------
+    >>> from mlp_xp.losses import Poisson, SquaredError, reported
+    >>> reported(SquaredError(), 6.0, 3), reported(Poisson(), 6.0, 3)
+    (2.0, 6.0)
+    """
+    is_mean = getattr(loss, "is_mean_of_outputs", False) and n_outputs > 1
+    return value / n_outputs if is_mean else value
+
+
+def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:
+    """Return the logarithms of eps and 1 - eps, which scikit-learn clips probabilities to."""
+    eps = float(xp.finfo(dtype).eps)
+    return math.log(eps), math.log1p(-eps)
+
+
 class RealValued:
     """A loss of real values, none of which is right or wrong: it has no accuracy."""
 
@@ -70,6 +101,8 @@ class ErrorLoss(RealValued, ABC):
     outputs are the values themselves, so that an output activation may be put before it
     (`Through`). A subclass gives :math:`f` and :math:`f'`.
     """
+
+    is_mean_of_outputs = True  # See `reported`.
 
     @abstractmethod
     def of_error(self, error: Array, *, xp: Namespace) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from mlp_xp.losses._base import (
     LossPullback,
     check_gamma,
     check_label_smoothing,
+    log_bounds,
     shares,
 )
 
@@ -99,7 +100,9 @@ class SoftmaxCrossEntropy(_OneOfManyClasses):
     r"""Cross-entropy of a softmax over classes.
 
     With targets :math:`t` that sum to 1 and :math:`p = \mathrm{softmax}(z)`,
-    :math:`\ell = -\sum_k t_k \log p_k` and :math:`\partial \ell / \partial z = p - t`.
+    :math:`\ell = -\sum_k t_k \log p_k` and :math:`\partial \ell / \partial z = p - t`. In the
+    value, as in scikit-learn, each :math:`p_k` is clipped to :math:`[\epsilon, 1 - \epsilon]` with
+    the machine epsilon of the dtype; the gradient is not.
 
     Parameters
     ----------
@@ -154,7 +157,9 @@ class SoftmaxCrossEntropy(_OneOfManyClasses):
             targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / n_classes
         share = shares(weights, n_samples, xp=xp)
 
-        losses, p = _log_softmax(logits, xp=xp)
+        log_p, p = _log_softmax(logits, xp=xp)
+        lowest, highest = log_bounds(logits.dtype, xp=xp)
+        losses = xp.minimum(xp.maximum(log_p, lowest), highest)
         losses *= targets
         losses *= share
 
@@ -173,7 +178,9 @@ class BinaryCrossEntropy(_EachYesOrNo):
     With targets :math:`t` in [0, 1] and :math:`p = 1 / (1 + e^{-z})`,
     :math:`\ell = -\sum_k t_k \log p_k + (1 - t_k) \log(1 - p_k)`, computed as
     :math:`\sum_k \max(z_k, 0) - z_k t_k + \log(1 + e^{-|z_k|})`, and
-    :math:`\partial \ell / \partial z = p - t`.
+    :math:`\partial \ell / \partial z = p - t`. In the value, as in scikit-learn, each :math:`p_k`
+    is clipped to :math:`[\epsilon, 1 - \epsilon]` with the machine epsilon of the dtype; the
+    gradient is not.
 
     Parameters
     ----------
@@ -191,8 +198,8 @@ class BinaryCrossEntropy(_EachYesOrNo):
     >>> from mlp_xp.losses import BinaryCrossEntropy
     >>> loss = BinaryCrossEntropy()
     >>> value, pullback = loss(xp.asarray([[1e4], [-1e4]]), xp.asarray([[1.0], [1.0]]), xp=xp)
-    >>> float(value)
-    5000.0
+    >>> round(float(value), 2)  # half of -log(eps)
+    18.02
     >>> pullback()
     array([[ 0. ],
            [-0.5]])
@@ -224,9 +231,12 @@ class BinaryCrossEntropy(_EachYesOrNo):
         if self.label_smoothing:
             targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / 2
         share = shares(weights, logits.shape[0], xp=xp)
-        losses = xp.log1p(xp.exp(-xp.abs(logits)))
-        losses += xp.maximum(logits, 0.0)
-        losses -= logits * targets
+        lowest, highest = log_bounds(logits.dtype, xp=xp)
+        most = highest - lowest  # The logit of 1 - eps.
+        z = xp.minimum(xp.maximum(logits, -most), most)
+        losses = xp.log1p(xp.exp(-xp.abs(z)))
+        losses += xp.maximum(z, 0.0)
+        losses -= z * targets
         losses *= share
 
         def pullback() -> Array:

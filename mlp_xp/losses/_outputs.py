@@ -52,6 +52,8 @@ class Through:
     loss: Loss
     output: str
 
+    is_mean_of_outputs = True
+
     def __post_init__(self) -> None:
         if not isinstance(self.loss, ErrorLoss):
             own = "" if isinstance(self.loss, str) else ", which brings its own outputs,"

@@ -105,6 +105,11 @@ def make_activation(function: int) -> tuple[Any, Any]:
 
 
 @jit
+def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
+    return lowest if x < lowest else (highest if x > highest else x)  # NaN comes through.
+
+
+@jit
 def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  # type: ignore[no-untyped-def]
     """Cross-entropy of each row, averaged, and its gradient.
 
@@ -119,25 +124,29 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  #
     else:
         total = number(n)
     loss, spread, most = number(0), smoothing / number(k), _largest_power(logits)
+    eps = 2.0**-23 if logits.itemsize == 4 else 2.0**-52
+    lowest, highest = number(np.log(eps)), number(np.log1p(-eps))
     for i in range(n):
         row, grad = logits[i], dlogits[i]
         largest = row[0]
         for j in range(1, k):
             # Not "if larger": NaN has to come through.
             largest = row[j] if not (row[j] <= largest) else largest
-        sum_, sum_of_rows = number(0), number(0)
+        sum_ = number(0)
         for j in range(k):
-            z = row[j] - largest
-            grad[j] = _exp(z, most)
+            grad[j] = _exp(row[j] - largest, most)
             sum_ += grad[j]
-            sum_of_rows += z
         # Where nothing weighs anything, nothing is to be learned.
         share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
         label = labels[i]
         log = np.log(sum_)
-        entropy = smoothing * log - spread * sum_of_rows
+        entropy = number(0)
+        if smoothing != 0:
+            for j in range(k):
+                entropy -= spread * _clipped(row[j] - largest - log, lowest, highest)
         if 0 <= label < k:
-            entropy += (number(1) - smoothing) * (log - (row[label] - largest))
+            log_p = _clipped(row[label] - largest - log, lowest, highest)
+            entropy -= (number(1) - smoothing) * log_p
         loss += share * entropy
         for j in range(k):
             target = spread + (number(1) - smoothing if j == label else number(0))
