@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CallbackSupportMixin", "check_same_namespace", "with_callbacks"]
+from scipy import sparse
+
+__all__ = ["CallbackSupportMixin", "as_sparse", "check_same_namespace", "with_callbacks"]
+
+try:
+    from sklearn.utils import _align_api_if_sparse
+except ImportError:
+
+    def _align_api_if_sparse(array: Any) -> Any:
+        return sparse.csr_matrix(array)
+
+
+def as_sparse(array: Any) -> Any:
+    """Return an array as CSR, of the type that scikit-learn's predictions have."""
+    return _align_api_if_sparse(sparse.csr_array(array))
+
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks

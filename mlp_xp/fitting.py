@@ -1,14 +1,14 @@
 """How an estimator is fitted: from its settings and the data to a run of the training loop."""
 
-from __future__ import annotations
-
 import contextlib
 import time
+import warnings
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import _fit_context
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -20,11 +20,9 @@ from mlp_xp.batches import place, some_rows
 from mlp_xp.held_out import Validation
 from mlp_xp.hidden import Layer
 from mlp_xp.learned import Learned
-from mlp_xp.losses import Custom, Loss
-from mlp_xp.network import (
-    init_moments,
-    init_params,
-)
+from mlp_xp.losses import Custom
+from mlp_xp.network import init_moments, init_params
+from mlp_xp.ported import check_overrides
 from mlp_xp.pullbacks import check_activation, check_loss
 from mlp_xp.running import Run
 from mlp_xp.scaling import find_scaling
@@ -43,7 +41,7 @@ class Sample(NamedTuple):
     y: np.ndarray
     weights: np.ndarray | None
 
-    def take(self, rows: np.ndarray) -> Sample:
+    def take(self, rows: np.ndarray) -> "Sample":
         """Give some of the samples."""
         weights = None if self.weights is None else self.weights[rows]
         return Sample(some_rows(self.X, rows), self.y[rows], weights)
@@ -81,9 +79,6 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
     def _balance(self, y: np.ndarray, weights: np.ndarray | None) -> np.ndarray | None:
         """Give the sample weights that the settings ask for."""
         return weights
-
-    def _resolve_loss(self) -> Loss:
-        raise NotImplementedError
 
     # --- fitting -------------------------------------------------------------------------------
 
@@ -178,15 +173,21 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         classes: Any = None,
     ) -> Run:
         """Check everything and bring it to the device."""
+        check_overrides(self)
         self._check_settings()
         sizes = self._hidden_sizes()
         is_new = not (goes_on and hasattr(self, "coefs_"))
+        if not is_new:
+            self._check_fitted()
         given = X, y, sample_weight
         sample = self._check_sample(X, y, sample_weight, reset=is_new)
         validation = self._check_held_out(held)
         if is_new:
             self._learn_targets(sample.y, classes)
             self._begin(sample.X, sizes)
+            self.__dict__.pop("_is_sparse_y", None)
+            if sparse.issparse(y):
+                self._is_sparse_y = True
         else:
             self._check_known(sample.y)
             self._go_on(sizes)
@@ -281,19 +282,19 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         if self.input_scaling is not None:
             self._scaling = find_scaling(self.input_scaling, backend, X, self._dtype)
         self._scaled_by = self.input_scaling
-        self._trainer = None
-        self._progress = None
-        self.loss_curve_ = []
-        self.history_ = []
-        self.best_loss_ = np.inf
-        self.validation_scores_ = self.validation_loss_curve_ = None
-        self.best_validation_score_ = None
-        self.n_iter_ = 0
-        self.t_ = 0
+        self.__dict__.update(self._nothing_done())
 
     def _go_on(self, sizes: tuple[int | Layer, ...]) -> None:
         """Take over settings that were changed since the last fit, if the network allows it."""
-        network = self._make_network(sizes)
+        kept = self._network.widths[1:-1]
+        if sizes != kept:
+            warnings.warn(
+                f"hidden_layer_sizes is now {self.hidden_layer_sizes!r}, and the fit goes on with "
+                f"the network that is there, of {list(kept)}, as in scikit-learn: fit with "
+                "warm_start=False to start a new one.",
+                stacklevel=6,
+            )
+        network = self._make_network(kept)
         names = ("widths", "normalization", "residual")
         pairs = {name: (getattr(self._network, name), getattr(network, name)) for name in names}
         if self.precision != "auto":
@@ -305,6 +306,12 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
                     f"The network to go on with has {name}={old!r}, and the settings now say "
                     f"{new!r}: fit with warm_start=False to start a new one."
                 )
+        if self._activating_loss() is not self._loss:
+            raise ValueError(
+                f"out_activation_ is {self.out_activation_!r}, which was assigned, and the network "
+                f"was trained for {self._loss!r}: set it back to go on with this fit, or fit with "
+                "output_activation and warm_start=False."
+            )
         self._network = network
         self._loss = self._resolve_loss()
 
@@ -316,7 +323,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         if trainer is not None and trainer.backend == backend and trainer.rules == rules:
             # Where the estimator's arrays are the trainer's own there is nothing to bring back; but
             # a compiled step takes over the memory of its state, which must then be a copy.
-            mine = (self._params, tuple(self.moments_))
+            mine = (self._params, self._moments)
             own = _same(mine, (trainer.learned, trainer.state.moments))
             # What is shown of a moving average is not where the training goes on from.
             shown = rules.ema_decay is not None and _same(mine, trainer.shown)
@@ -330,7 +337,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
             backend,
             rules,
             params=self._params,
-            moments=tuple(self.moments_),
+            moments=self._moments,
             dtype=self._dtype,
             scaling=scaling,
             seed=self._seed,

@@ -89,7 +89,7 @@ class Validation:
         host = backend.get(outputs)
         if not np.all(np.isfinite(host)):
             return value, np.nan
-        predictions = Predictions(model, lambda: backend.get(logits), host)
+        predictions = Predictions(model, host)
         if self._scorer is None:
             score = model._metric(self._y, predictions.predict(), self._weights)
         else:

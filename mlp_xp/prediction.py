@@ -1,14 +1,11 @@
 """How an estimator predicts and is evaluated."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import get_scorer
 from sklearn.utils import estimator_html_repr
-from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp._scikit import check_same_namespace
 from mlp_xp._typing import Array, Namespace
@@ -46,8 +43,7 @@ class Prediction(Fitting):
         tta: Any = AS_SET,
     ) -> Array:
         """Run the network; the result is where X is."""
-        if not hasattr(self, "coefs_"):
-            check_is_fitted(self)
+        self._check_fitted()
         caller = get_backend(X)
         check_same_namespace(X, self, attribute="_any_learned", method=method)
         X = check_x(self, X, reset=False)
@@ -61,11 +57,11 @@ class Prediction(Fitting):
         outputs = predict(
             backend,
             self._network,
-            None if raw and not views else self._loss,
+            None if raw and not views else self._activating_loss(),
             self._params,
             X,
             self._scaling,
-            moments=tuple(self.moments_),
+            moments=self._moments,
             depth=depth,
             to=to or caller,
             tta=views,
@@ -121,7 +117,7 @@ class Prediction(Fitting):
         >>> model.hidden_activations([[0.5]]).shape, model.hidden_activations([[0.5]], 0).shape
         ((1, 3), (1, 5))
         """
-        check_is_fitted(self)
+        self._check_fitted()
         n_hidden = self.n_layers_ - 2
         if not -n_hidden <= layer < n_hidden:
             raise IndexError(
@@ -168,8 +164,8 @@ class Prediction(Fitting):
         targets: Any = self._encode(truth)
         shares: Any = None if weights is None else weights.astype(logits.dtype)
         value: Any = self._loss(logits, targets, shares, xp=here.xp)[0]
-        outputs: Any = self._loss.activate(logits, xp=here.xp)
-        predictions = Predictions(self, lambda: logits, outputs)
+        outputs: Any = self._activating_loss().activate(logits, xp=here.xp)
+        predictions = Predictions(self, outputs)
         scores = {"loss": reported(self._loss, float(value), self.n_outputs_)}
         if metrics is None:
             return scores | {self._metric_name: self._metric(truth, predictions.predict(), weights)}
@@ -200,7 +196,7 @@ class Prediction(Fitting):
         in all                           10              12
         training: 30 flops a sample, 240 B of parameters and optimizer state, 112 B kept of a batch
         """
-        check_is_fitted(self)
+        self._check_fitted()
         last = self.history_[-1].n_samples if self.history_ else 1
         return summarize(
             self._network,

@@ -82,7 +82,7 @@ class Run:
         if self.goes_by_score:
             model.best_loss_ = None
         elif model.best_loss_ is None:
-            model.best_loss_ = np.inf
+            model.best_loss_ = np.float64(np.inf)
         best = -model.best_validation_score_ if self.goes_by_score else model.best_loss_
         self.plateau = Plateau(model.tol, model.n_iter_no_change, best)
         n_samples = data.n_samples

@@ -25,15 +25,12 @@ class Predictions:
     Parameters
     ----------
     model : estimator
-    logits : callable
-        Gives the raw outputs, a (samples, outputs) NumPy array; few scorers ask for them.
     outputs : (samples, outputs) NumPy array
         After the output activation.
     """
 
-    def __init__(self, model: Any, logits: Callable[[], np.ndarray], outputs: np.ndarray) -> None:
+    def __init__(self, model: Any, outputs: np.ndarray) -> None:
         self._model = model
-        self._logits = logits
         self._outputs = outputs
 
     def __getattr__(self, name: str) -> Any:
@@ -53,11 +50,6 @@ class Predictions:
         """Give logarithms of probabilities."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba())
-
-    @available_if(_of_classifier)  # type: ignore[untyped-decorator]
-    def decision_function(self, X: Any = None) -> np.ndarray:
-        """Give raw outputs."""
-        return self._model._decisions(self._logits())
 
     def score(
         self,

@@ -342,8 +342,8 @@ def test_predictions_and_weights_are_the_callers_to_write_to(backend, n, monkeyp
     model = small(max_iter=1, learning_rate="cosine", **where).fit(X, y)
     two = small(max_iter=1, learning_rate="cosine", **where).fit(X, y > 0)
     for method in (
-        model.predict, model.predict_proba, model.predict_log_proba, model.decision_function,
-        model.hidden_activations, two.predict_proba, two.decision_function,
+        model.predict, model.predict_proba, model.predict_log_proba, model.logits,
+        model.hidden_activations, two.predict_proba, two.logits,
     ):  # fmt: skip
         first = method(X[:n])
         kept = first.copy()
@@ -352,4 +352,4 @@ def test_predictions_and_weights_are_the_callers_to_write_to(backend, n, monkeyp
         np.testing.assert_array_equal(first[1:], kept[1:])
         assert np.all(first[0] == 7)
     model.coefs_[-1][:] = 0.0
-    assert np.ptp(model.decision_function(X), axis=0).max() == 0.0
+    assert np.ptp(model.logits(X), axis=0).max() == 0.0

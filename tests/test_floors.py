@@ -40,6 +40,7 @@ FLOORS = {
     "recipes": 6,
     "stopping": 5,
     "validation": 5,
+    "ported": 5,
     "lbfgs": 6,
     "scoring": 5,
     "summary": 5,

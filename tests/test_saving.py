@@ -326,8 +326,8 @@ def test_column_names_come_back(tmp_path):
 
 def test_a_history_of_numbers_that_are_not_finite_comes_back(tmp_path):
     model = fitted()
-    model.loss_curve_ = [1.0, math.inf, math.nan]
-    model.loss_, model.best_loss_ = math.nan, 1.0
+    model.loss_curve_ = [np.float64(value) for value in (1.0, math.inf, math.nan)]
+    model.loss_, model.best_loss_ = np.float64(math.nan), np.float64(1.0)
     model.validation_scores_, model.best_validation_score_ = [0.5, math.nan], -math.inf
     assert_all_comes_back(model, tmp_path)
 

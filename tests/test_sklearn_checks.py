@@ -100,7 +100,7 @@ def test_jax_gives_what_numpy_gives(kind):
             expected, found = (kind(max_iter=5, solver=solver, random_state=0) for _ in "ab")
             expected.fit(X, y)
             found.fit(X_jax, y_jax)
-            for name in ("predict", "predict_proba", "decision_function"):
+            for name in ("predict", "predict_proba", "logits"):
                 if not hasattr(expected, name):
                     continue
                 here, there = getattr(expected, name)(X), getattr(found, name)(X_jax)

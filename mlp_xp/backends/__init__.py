@@ -3,8 +3,6 @@
 A library is loaded only when it is asked for, or when one of its arrays arrives.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import importlib

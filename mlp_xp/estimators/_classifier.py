@@ -1,18 +1,18 @@
 """The classifier: scikit-learn's names and meanings, on any array library."""
 
-from __future__ import annotations
-
 import os
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.metrics import accuracy_score
 from sklearn.utils import compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
+from mlp_xp._scikit import as_sparse
 from mlp_xp._typing import Array, Namespace
 from mlp_xp.backends import get_backend
 from mlp_xp.losses import (
@@ -270,7 +270,7 @@ rule of `mlp_xp.optimizers`, default="adam"
         self._store(locals())
 
     @classmethod
-    def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> MLPClassifier:
+    def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> Self:
         """Make a classifier with the settings of a recipe.
 
         Parameters
@@ -323,7 +323,7 @@ rule of `mlp_xp.optimizers`, default="adam"
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> MLPClassifier:
+    ) -> Self:
         """Train for one epoch over the given samples, going on from where the last call ended.
 
         A learning-rate schedule goes through `max_iter` such calls. With validation samples, or
@@ -380,6 +380,21 @@ rule of `mlp_xp.optimizers`, default="adam"
         self.out_activation_ = self._link()
         is_column = self._target_type == "binary" and self.out_activation_ == "logistic"
         self.n_outputs_ = 1 if is_column else len(self.classes_)
+
+    def _learn_outputs(self) -> None:
+        if not hasattr(self, "classes_"):
+            binarizer = getattr(self, "_label_binarizer", None)  # What scikit-learn's needs.
+            if binarizer is None:
+                raise AttributeError(
+                    "coefs_ are assigned, and classes_ are not: assign the class labels, sorted."
+                )
+            self.classes_ = binarizer.classes_
+        n_outputs = self.n_outputs_
+        self.__dict__.setdefault("out_activation_", "logistic" if n_outputs == 1 else "softmax")
+        several = self.out_activation_ == "logistic" and self.output_activation != "logistic"
+        self._target_type = "multilabel" if several else "multiclass"
+        if n_outputs == 1 or (len(self.classes_) == 2 and not several):
+            self._target_type = "binary"
 
     def _link(self) -> str:
         link = self.output_activation
@@ -511,7 +526,7 @@ rule of `mlp_xp.optimizers`, default="adam"
             return outputs
         if self.n_outputs_ == 1 and len(self.classes_) == 2:
             return xp.concat([1.0 - outputs, outputs], axis=1)
-        if self.out_activation_ == "logistic":  # One against the rest.
+        if self.output_activation == "logistic":  # One against the rest.
             return outputs / xp.sum(outputs, axis=1, keepdims=True)
         return outputs
 
@@ -528,9 +543,11 @@ rule of `mlp_xp.optimizers`, default="adam"
         -------
         (samples,) array, or (samples, classes) of 0 and 1 where several are right at once
             In the library and on the device of X; labels that it cannot hold, such as strings, in
-            NumPy.
+            NumPy. Sparse if y was, as in scikit-learn.
         """
         labels = self._decode(host(self._outputs(X, "predict", to=get_backend("numpy"), tta=tta)))
+        if self._is_sparse_y:
+            return as_sparse(labels)
         if labels.dtype.kind not in "biuf":
             return labels
         caller = get_backend(X)
@@ -569,8 +586,8 @@ rule of `mlp_xp.optimizers`, default="adam"
         with backend.scope(), np.errstate(divide="ignore"):
             return backend.xp.log(p)
 
-    def decision_function(self, X: Any) -> Any:
-        """Give the raw outputs of the network.
+    def logits(self, X: Any) -> Any:
+        """Return the raw outputs of the network, which scikit-learn's MLP does not show.
 
         With `tta` they are those that the averaged probabilities would come from, logarithms for a
         softmax and log-odds for logistic outputs, so that they decide as `predict` does.
@@ -584,9 +601,7 @@ rule of `mlp_xp.optimizers`, default="adam"
         (samples, classes) array, or (samples,) for two classes
             Before softmax or logistic; for two classes, above 0 for the second.
         """
-        return self._decisions(self._outputs(X, "decision_function", raw=True))
-
-    def _decisions(self, logits: Any) -> Any:
+        logits: Any = self._outputs(X, "logits", raw=True)
         if self._target_type != "binary":
             return logits
         return logits[:, 1] - logits[:, 0] if self.n_outputs_ == 2 else logits[:, 0]
@@ -606,7 +621,8 @@ rule of `mlp_xp.optimizers`, default="adam"
             From 0 to 1; for several classes at once the share of samples with all of them right.
         """
         predicted = host(self.predict(X))
-        return self._metric(host(y), predicted, check_weights(sample_weight, len(predicted)))
+        weights = check_weights(sample_weight, predicted.shape[0])
+        return float(accuracy_score(host(y), predicted, sample_weight=weights))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

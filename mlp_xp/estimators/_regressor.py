@@ -1,8 +1,6 @@
 """The regressor: scikit-learn's names and meanings, on any array library."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
@@ -200,7 +198,6 @@ default="auto"
     True
     """
 
-    out_activation_: str
     _metric_name = "r2"
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
@@ -269,7 +266,7 @@ default="auto"
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> MLPRegressor:
+    ) -> Self:
         """Train for one epoch over the given samples, going on from where the last call ended.
 
         A learning-rate schedule goes through `max_iter` such calls. With validation samples, or
@@ -316,6 +313,9 @@ default="auto"
 
     def _learn_targets(self, y: np.ndarray, classes: Any) -> None:
         self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
+
+    def _learn_outputs(self) -> None:
+        self.__dict__.setdefault("out_activation_", "identity")
 
     def _check_known(self, y: np.ndarray) -> None:
         pass  # Any values will do; `_encode` looks at the shape.

@@ -63,6 +63,7 @@ def describe(estimator: Any, kind: str) -> dict[str, Any]:
     }
     if isinstance(estimator, MLPClassifier):
         spec["target_type"] = estimator._target_type
+        spec["sparse_targets"] = estimator._is_sparse_y
         spec["classes"] = encode_classes(estimator.classes_)
     return spec
 
@@ -217,6 +218,8 @@ def _set_targets(model: Any, spec: dict[str, Any]) -> None:
     """Set what a classifier knows of its classes."""
     model.classes_ = decode_classes(spec["classes"])
     model._target_type = kind = spec["target_type"]
+    if spec.get("sparse_targets") is True:
+        model._is_sparse_y = True
     output, n_classes = model.out_activation_, len(model.classes_)
     expect(
         kind in ("binary", "multiclass", "multilabel")
@@ -246,10 +249,14 @@ def _set_training(model: Any, training: dict[str, Any]) -> None:
             else curve is None and name != "loss_curve",
             f"{name} is not a list of numbers",
         )
+        if name == "loss_curve":  # What a fit leaves, and scikit-learn's.
+            curve = [np.float64(value) for value in curve]
         setattr(model, f"{name}_", curve)
     for name in _NUMBERS:
         value = decode(training[name])
         expect(value is None or _is_number(value), f"{name} is {value!r}, not a number")
+        if value is not None and name != "best_validation_score":
+            value = np.float64(value)
         if value is not None or name != "loss":
             setattr(model, f"{name}_", value)
     model.history_ = [_decode_record(row) for row in training["history"]]
