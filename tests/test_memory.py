@@ -43,7 +43,7 @@ def test_a_fit_holds_little_beside_the_data():
     data = N_SAMPLES * WIDTHS[0]
     n_params = sum((a + 1) * b for a, b in pairwise(WIDTHS))
     # Adam keeps two numbers for each parameter, and the guard against NaN a copy of all three.
-    # About 220 MB are the libraries; another copy of the data, 59 MB as bytes, would not fit into
+    # About 180 MB are the libraries; another copy of the data, 59 MB as bytes, would not fit into
     # what is left.
     beside = int(done.stdout) * 1024 - data - 2 * 3 * 4 * n_params
-    assert beside < 250 * MB
+    assert beside < 225 * MB
