@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlp_xp._signals import postponed
-from mlp_xp.backends import Backend, get_backend
+from mlp_xp.backends import (
+    BACKENDS,
+    Backend,
+    BackendError,
+    _cuda_driver,
+    get_backend,
+    installed,
+)
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._download import UnreachableError
+from mlp_xp.recipes import names, read_table
 
-__all__ = ["describe", "load_backend", "load_data"]
+__all__ = ["describe", "load_backend", "load_data", "load_recipe_backend", "missing_for"]
 
 
 def load_data(name: str, path: str | None) -> Dataset:
@@ -28,6 +38,43 @@ def load_backend(name: str | None, device: str | None) -> Backend:
     """Load a library; Ctrl-C waits, for an exception in there can abort the process."""
     with postponed():
         return get_backend(name, device)
+
+
+def load_recipe_backend(recipe: str, model: Any) -> Backend:
+    """Load the library that a recipe's estimator computes with; where it is absent, say what runs.
+
+    Raises
+    ------
+    BackendError
+        It cannot be used here.
+    """
+    try:
+        return load_backend(model.backend or "numpy", model.device)
+    except BackendError as error:
+        if missing_for(recipe) is None:  # The options ask for it.
+            raise
+        here = ", ".join(name for name in names() if missing_for(name) is None)
+        raise BackendError(
+            f"{error}. Recipes that run here: {here}. Or type --backend numpy --device cpu "
+            "--precision float32, which is slower"
+        ) from error
+
+
+def missing_for(recipe: str) -> str | None:
+    """Return what a recipe needs and this machine lacks, None where it runs.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.loading import missing_for
+    >>> missing_for("default")
+    """
+    table = read_table(recipe)
+    name = table.get("backend") or "numpy"
+    if name in BACKENDS and not installed(name):
+        return BACKENDS[name].package
+    if str(table.get("device")).startswith("cuda") and not _cuda_driver():
+        return "a CUDA GPU"
+    return None
 
 
 def describe(backend: Backend) -> str:

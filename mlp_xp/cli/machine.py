@@ -12,7 +12,7 @@ from textwrap import shorten
 
 from mlp_xp.backends import BACKENDS, get_backend, how_to_install, installed
 from mlp_xp.backends._numpy import compile_ahead
-from mlp_xp.cli.loading import describe
+from mlp_xp.cli.loading import describe, missing_for
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import LOADERS, locate
 from mlp_xp.recipes import names, read_table
@@ -42,7 +42,9 @@ def run_data(args: argparse.Namespace) -> int:
 def run_recipes(args: argparse.Namespace) -> int:
     """Print a line for each recipe."""
     for name in names():
-        print(f"{name:13}  {read_table(name)['description']}")
+        missing = missing_for(name)
+        needs = "" if missing is None else f"; needs {missing}, which is not here"
+        print(f"{name:13}  {read_table(name)['description']}{needs}")
     return 0
 
 

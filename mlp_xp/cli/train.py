@@ -25,7 +25,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.batches import some_rows
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
-from mlp_xp.cli.loading import describe, load_backend, load_data
+from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
 from mlp_xp.cli.progress import Watch, display
 from mlp_xp.cli.runs import CONFIG, Images, Room, new_run
 from mlp_xp.cli.settings import Settings, settings_of
@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
     check_installed("matplotlib", "safetensors")
     if settings.tensorboard:
         check_installed("tensorboardX", extra="tensorboard")
-    data = load_data(settings.data, settings.data_path)
-    backend = load_backend(model.backend or "numpy", model.device)
+    backend = load_recipe_backend(settings.recipe, model)
     if model.precision == "bf16":
         backend.with_bf16()  # Refused before there is a run folder.
+    data = load_data(settings.data, settings.data_path)
     with new_run(args.out, settings.data) as folder, interrupts() as pressed:
         _announce(settings, model, data, backend)
         config = _config(settings, model, data, backend)
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
                 Watch(shown, pressed),
                 *settings.callbacks(folder.path),
             ]
-            diverged = _fit(model, settings, data, watching, end)
+            diverged, deadline = _fit(model, settings, data, watching, end)
+        has_views = deadline is None or deadline.has_views
         # What was trained on is not needed any more, and what follows needs memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
         folder.keep(partial(save_model, model))  # At once: whatever else is to do may fail.
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
         if diverged is not None:
             print(diverged, file=sys.stderr)
-        predicted = model.predict(data.x_test)
+        predicted = model.predict(data.x_test, **({} if has_views else {"tta": None}))
         seconds = sum(row["seconds"] for row in history)
         result = {
             "test_accuracy": float(np.mean(predicted == data.y_test)),
@@ -87,10 +88,11 @@ def run(args: argparse.Namespace) -> int:
         }
         precision = "bf16" if model.precision == "bf16" else str(model.coefs_[0].dtype)
         _write_config(folder.path, config | {"precision": precision, "result": result})
-        with postponed():
-            optional("matplotlib.backends.backend_agg")
-        _draw_curves(folder.path, history)
-        _draw(folder.path, data, data.y_test, predicted)
+        if deadline is None or deadline.has_pictures:
+            with postponed():
+                optional("matplotlib.backends.backend_agg")
+            _draw_curves(folder.path, history)
+            _draw(folder.path, data, data.y_test, predicted)
         status = 130 if pressed() else int(diverged is not None)
     print(printable(f"saved in {folder.final}"))
     print(
@@ -131,8 +133,16 @@ def _fit(
     data: Dataset,
     watching: list[Callback],
     end: float | None,
-) -> NonFiniteError | None:
-    """Train, until there is just the time left for the rest; return the error of a divergence."""
+) -> tuple[NonFiniteError | None, Deadline | None]:
+    """Train, until there is just the time left for the rest.
+
+    Returns
+    -------
+    NonFiniteError or None
+        Of a training that diverged.
+    Deadline or None
+        What there is time for.
+    """
     x: Any = data.x_train
     y = data.y_train
     held: dict[str, Any] = {}
@@ -147,23 +157,21 @@ def _fit(
                 f"none of {', '.join(unseen)}: hold out a smaller share"
             )
         held = {"X_val": x_held, "y_val": y_held}
-    max_time = model.max_time
+    max_time, deadline = model.max_time, None
     if end is not None:
-        watching = [
-            *watching,
-            Deadline(end, data.x_train, len(data.x_test), partial(_try_to_draw, data, y)),
-        ]
-    model.set_params(callbacks=watching)
+        draw = partial(_try_to_draw, data, y)
+        deadline = Deadline(end, data.x_train, len(data.x_test), draw)
+    model.set_params(callbacks=watching if deadline is None else [*watching, deadline])
     try:
         with warnings.catch_warnings():
             # The epochs are as many as were asked for, converged or not.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(x, y, **held)
     except NonFiniteError as error:
-        return error
+        return error, deadline
     finally:
         model.set_params(max_time=max_time)  # The deadline has left the fit less.
-    return None
+    return None, deadline
 
 
 def _rows(model: MLPClassifier) -> list[dict[str, Any]]:

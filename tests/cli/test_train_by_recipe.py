@@ -209,35 +209,87 @@ def test_the_picture_that_tells_the_time_is_not_kept(mlp_xp, recipe, monkeypatch
     assert kept == FILES - {"curves.png", "confusion.png"}
 
 
-def test_a_time_that_is_not_enough_is_told_before_the_training(fails, recipe):
-    line = fails("train", "--recipe", recipe, "--max-time", "0.5")
-    assert "max_time is 0.5 s, and " in line
-    assert line.endswith("give more\n")
-    assert not list(Path("runs").iterdir())
+def test_a_time_that_is_not_enough_trains_what_it_can(mlp_xp, recipe):
+    done = mlp_xp("train", "--recipe", recipe, "--max-time", "0.01", "--out", "run")
+    assert done.status == 0
+    assert re.search(
+        r"note: max_time of 0.01 s is short: [\d.]+ s have passed before the training, and the "
+        r"test takes 0.0 s, so no pictures are drawn, the command ends about [\d.]+ s late",
+        done.err,
+    )
+    assert {path.name for path in Path("run").iterdir()} == FILES - {"curves.png", "confusion.png"}
+    assert int(history_of(Path("run"))[0]["n_samples"]) > 0
+    assert "test accuracy" in done.out
 
 
-def test_a_deadline_leaves_what_predictions_and_writing_take(monkeypatch):
-    class Clock:
-        now = 100.0
-        perf_counter = staticmethod(lambda: Clock.now)
+class Clock:
+    """A clock that predictions and pictures move."""
 
-    class Model:
-        max_time = 60.0
+    now = 100.0
 
-        def predict(self, x):
-            Clock.now += 0.01 * len(x)
-            return x[:, 0]
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Model:
+    """An estimator whose predictions take 0.01 s an image and view."""
+
+    max_time = 60.0
+
+    def __init__(self, clock: Clock, views: int) -> None:
+        self.clock = clock
+        self.tta = None if views == 1 else ["flip"]
+        self._views = views
+
+    def predict(self, x, tta="as set"):
+        self.clock.now += 0.01 * len(x) * (1 if tta is None else self._views)
+        return x[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("passed", "views", "has_views", "has_pictures", "seconds"),
+    [
+        # Of 60 s: 400 images take 5 s, with a quarter more, two views as much again, pictures 3 s.
+        (10.0, 1, True, True, 50.0 - 1.5 - 5.0 - 3.0),
+        (10.0, 2, True, True, 50.0 - 1.5 - 10.0 - 3.0),
+        (34.0, 2, False, True, 26.0 - 1.5 - 5.0 - 3.0),
+        (39.0, 2, False, False, 21.0 - 1.5 - 5.0),
+        (50.0, 2, False, False, 8.0 + 6.0),  # 6 s for the training, after 8 s of measurements.
+        (61.0, 2, False, False, 6.0),
+    ],
+)
+def test_a_deadline_leaves_what_the_rest_takes(
+    passed, views, has_views, has_pictures, seconds, monkeypatch, capsys
+):
+    clock = Clock()
 
     def draw(predicted):
         assert len(predicted) == 100
-        Clock.now += 2.0
+        clock.now += 2.0
 
-    monkeypatch.setattr(deadline, "time", Clock)
-    model, watch = Model(), Deadline(150.0, np.zeros((100, 2)), 400, draw)
-    Clock.now += 5.0
+    monkeypatch.setattr(deadline, "time", clock)
+    model = Model(clock, views)
+    watch = Deadline(160.0 - passed, np.zeros((100, 2)), 400, draw)
     watch.on_fit_begin(model)
-    # From 100: 400 images take 4 s and a quarter more, the pictures one and a half of the one.
-    assert model.max_time == pytest.approx(50.0 - 1.5 - 1.25 * 4.0 - 1.5 * 2.0)
+    assert (watch.has_views, watch.has_pictures) == (has_views, has_pictures)
+    assert model.max_time == pytest.approx(seconds)
+    note = capsys.readouterr().err
+    assert ("views" in note, "pictures" in note) == (not has_views, not has_pictures)
+    assert ("late" in note) == (passed >= 50.0)
+
+
+def test_a_recipe_whose_library_is_absent_says_which_run(fails, mlp_xp, monkeypatch):
+    monkeypatch.setattr("mlp_xp.backends.installed", lambda name: name == "numpy")
+    monkeypatch.setattr("mlp_xp.cli.loading.installed", lambda name: name == "numpy")
+    monkeypatch.setitem(LOADERS, "cifar10", None)  # It is not needed to say so.
+    line = fails("train", "--recipe", "one-minute")
+    assert "needs torch, which is not installed: type " in line
+    assert "Recipes that run here: default. Or type --backend numpy" in line
+    assert "Recipes that run" not in fails("train", "--backend", "jax")
+    lines = mlp_xp("recipes").out.splitlines()
+    needs = {line.split()[0]: line.partition("; needs ")[2] for line in lines}
+    assert needs["one-minute"] == "torch, which is not here"
+    assert needs["default"] == ""
 
 
 def test_a_process_knows_when_it_began():
