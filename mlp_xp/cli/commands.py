@@ -129,7 +129,7 @@ def _add_nothing(parser: Parser) -> None:
 
 def _add_bench(parser: Parser) -> None:
     add = parser.add_argument
-    add("--quick", action="store_true", help="few contenders, little data, about a minute")
+    add("--quick", action="store_true", help="few contenders, little data, about two minutes")
     add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
     at_least_1 = number(int, at_least=1)
     add("--rounds", type=at_least_1, help="turns of each contender (7; quick: 5)")
