@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 import numpy as np
 
 from mlp_xp._optional import check_installed
+from mlp_xp._signals import interrupts
 from mlp_xp.backends import Backend
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.start import printable
@@ -27,20 +29,28 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.out} is a folder: type --out {args.out / 'mlp.png'}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     backend = load_backend(args.backend, args.device)
+    print("loading CIFAR-10", flush=True)
     cifar = load_cifar10(args.data_path)
     data = np.concatenate([cifar.x_train, cifar.x_test])
     labels = np.concatenate([cifar.y_train, cifar.y_test])
     x_train, y_train, x_test, y_test = split_dataset(data, labels, _SPLIT, seed=args.seed)
     del data
     print(
-        f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, {args.epochs} epochs"
+        f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, {args.epochs} epochs",
+        flush=True,
     )
+    next_line = 0.0
 
-    def tell(epoch: int, accuracy: float, loss: float) -> None:
-        if epoch % 10 == 0 or epoch == args.epochs:
+    def show(epoch: int, accuracy: float, loss: float) -> bool:
+        """Print the first epoch, each tenth, and one a second; return whether to stop."""
+        nonlocal next_line
+        is_last = epoch == args.epochs or pressed()
+        if epoch % 10 == 0 or is_last or time.perf_counter() >= next_line:
+            next_line = time.perf_counter() + 1.0
             print(f"epoch {epoch:3}  training accuracy {100 * accuracy:.2f} %", flush=True)
+        return is_last
 
-    with backend.scope():
+    with backend.scope(), interrupts() as pressed:
         accuracies, test_accuracy, losses = run_mlp_training(
             _scaled(backend, x_train),
             backend.put(y_train),
@@ -50,12 +60,14 @@ def run(args: argparse.Namespace) -> int:
             args.learning_rate,
             args.epochs,
             seed=args.seed,
-            after_epoch=tell,
+            after_epoch=show,
         )
-    print(f"test accuracy {100 * test_accuracy:.2f} %")
+        if is_interrupted := pressed() and len(accuracies) < args.epochs:
+            print(f"interrupted in epoch {len(accuracies)}; its network is tested and drawn")
+    print(f"test accuracy {100 * test_accuracy:.2f} %", flush=True)
     save_figure(curves_figure(losses, {"training": accuracies}), args.out)
     print(printable(f"curves saved in {args.out}"))
-    return 0
+    return 130 if is_interrupted else 0
 
 
 def _scaled(backend: Backend, pixels: np.ndarray) -> Any:

@@ -339,7 +339,8 @@ def run_mlp_training(
     num_epoch : int of at least 0
     seed : int of at least 0, default=0
     after_epoch : callable, optional
-        ``after_epoch(epoch, accuracy, loss)`` is called once for each epoch, from 1.
+        ``after_epoch(epoch, accuracy, loss)`` is called once for each epoch, from 1; where it
+        returns True, that epoch was the last.
 
     Returns
     -------

@@ -17,8 +17,8 @@ from mlp_xp.network import Network, Params, forward
 Weights = tuple[Array, Array, Array, Array]
 # Logits and targets of some samples to the average loss and its gradient at the logits.
 Head = Callable[[Array, Array], tuple[Array, Array]]
-# Number of the epoch, from 1, its accuracy and its loss.
-AfterEpoch = Callable[[int, float, float], None]
+# Number of the epoch, from 1, its accuracy and its loss; True ends the training.
+AfterEpoch = Callable[[int, float, float], bool | None]
 
 # The data are read in blocks of rows that go forward and back together, so that only a block is
 # ever cast or held in temporaries, and its temporaries stay in a core's cache. On two cores, with
@@ -163,19 +163,20 @@ def train(
     accuracies: list[float] = []
     losses: list[float] = []
 
-    def told(value: float) -> None:
+    def is_over(value: float) -> bool:
         accuracies.append(value)
-        if after_epoch is not None:
-            after_epoch(len(accuracies), value, losses[len(accuracies) - 1])
+        if after_epoch is None:
+            return False
+        return bool(after_epoch(len(accuracies), value, losses[len(accuracies) - 1]))
 
     for epoch in range(num_epoch):
         loss, logits, grads = sweep(params, data, labels, head, xp=xp)
+        if epoch > 0 and is_over(accuracy(logits, labels, xp=xp)):
+            return params, accuracies, losses
         losses.append(float(loss))
-        if epoch > 0:
-            told(accuracy(logits, labels, xp=xp))
         params = descend(params, grads, learning_rate)
     if num_epoch > 0:
-        told(accuracy(run(params, data, xp=xp), labels, xp=xp))
+        is_over(accuracy(run(params, data, xp=xp), labels, xp=xp))
     return params, accuracies, losses
 
 

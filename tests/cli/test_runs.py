@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -165,13 +166,36 @@ def test_lab_prints_every_ten_epochs_and_draws_the_curves(mlp_xp, small_cifar):
     done = mlp_xp("lab", "--epochs", 25, "--hidden", 8)
     assert done.status == 0
     lines = done.out.splitlines()
-    assert lines[0] == "108 images to train on, 8 hidden neurons, 25 epochs"
-    for line, epoch in zip(lines[1:4], (10, 20, 25), strict=True):
-        assert re.fullmatch(rf"epoch  {epoch}  training accuracy [\d.]+ %", line)
-    assert re.fullmatch(r"test accuracy [\d.]+ %", lines[4])
-    assert lines[5] == "curves saved in results/mlp.png"
+    assert lines[0] == "loading CIFAR-10"
+    assert lines[1] == "108 images to train on, 8 hidden neurons, 25 epochs"
+    for line, epoch in zip(lines[2:6], (1, 10, 20, 25), strict=True):
+        assert re.fullmatch(rf"epoch  *{epoch}  training accuracy [\d.]+ %", line)
+    assert re.fullmatch(r"test accuracy [\d.]+ %", lines[6])
+    assert lines[7] == "curves saved in results/mlp.png"
     with Image.open("results/mlp.png") as image:
         assert image.format == "PNG"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_lab_keeps_what_it_has_at_ctrl_c(mlp_xp, small_cifar, monkeypatch):
+    real = lab.run_mlp_training
+
+    def press_in_the_third(*data, after_epoch, **settings):
+        def after(epoch, *facts):
+            if epoch == 3:
+                signal.raise_signal(signal.SIGINT)
+            return after_epoch(epoch, *facts)
+
+        return real(*data, after_epoch=after, **settings)
+
+    monkeypatch.setattr(lab, "run_mlp_training", press_in_the_third)
+    done = mlp_xp("lab", "--epochs", 1000)
+    assert (done.status, done.err) == (130, "")
+    assert "interrupted in epoch 3; its network is tested and drawn" in done.out
+    assert re.search(r"test accuracy [\d.]+ %\ncurves saved in results/mlp.png\n$", done.out)
+    assert Path("results/mlp.png").is_file()
+    first = [line for line in mlp_xp("lab", "--epochs", 3).out.splitlines() if "accuracy" in line]
+    assert first[-1] in done.out  # The test accuracy is that of three epochs.
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "array_api_strict"])
