@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
-
-import mlp_xp.datasets
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,15 +24,16 @@ def test_the_first_two_commands_are_one_line_each():
     assert check.rstrip().endswith("pytest")
 
 
-def test_the_example_runs(monkeypatch, capsys):
-    data = mlp_xp.datasets.load_digits()
-    small = data._replace(x_train=data.x_train[:100], y_train=data.y_train[:100])
-    monkeypatch.setattr(mlp_xp.datasets, "load_cifar10", lambda: small)
+def test_the_example_runs_anywhere(monkeypatch, capsys):
+    monkeypatch.setattr("mlp_xp.backends._cuda_driver", lambda: False)
     code, one_line = blocks("python")
     exec(one_line, {})
-    assert len(code.splitlines()) <= 11
-    exec(code.replace('backend="cupy"', 'backend="numpy"'), {})
-    assert 0.5 < float(capsys.readouterr().out) <= 1.0
+    assert len(code.splitlines()) <= 8
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        exec(code, {})
+    assert said == []
+    assert 0.95 < float(capsys.readouterr().out) <= 1.0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
