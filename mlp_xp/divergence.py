@@ -31,7 +31,7 @@ Group = tuple[list[float], Array]
 # Seconds from one look at the loss to the next: a device is waited for.
 _LOOK_SECONDS = 0.1
 # Copies of the state take at most this part of the time.
-_COPY_SHARE = 0.005
+_COPY_SHARE = 0.0025
 # Steps that are searched for a cause: it takes some until it shows.
 _RECENT = 8
 # Inputs and targets this many times larger than 1 and than the learning rate are the likely cause.
@@ -304,7 +304,8 @@ class Guard:
         done : int, optional
             The steps of the epoch so far; None after the epoch.
         """
-        if not is_finite(trainer.backend, trainer.state[:4]):
+        params, _, *others = trainer.state[:4]  # The optimizer's state shows in its weights.
+        if not is_finite(trainer.backend, (params, *others)):
             raise self._error(trainer, done)
 
     def _copy_state(self, trainer: Trainer, done: int) -> None:

@@ -141,6 +141,7 @@ class Run:
             # What `partial_fit` adds goes through a schedule of its own.
             trainer.first_epoch = trainer.n_epochs
             trainer.stale_epochs = 0
+            trainer.guard.release()
             if not model.warm_start:  # Else the next fit goes on with the same compiled step.
                 trainer.rest()
             self.show()

@@ -370,7 +370,8 @@ class Trainer:
                     rates += done
                     if after_step is not None and after_step(len(rates), n_steps):
                         break
-                    self.guard.look(self, len(rates), waits=waits)
+                    if len(rates) < n_steps:  # The end of an epoch is looked at anyway.
+                        self.guard.look(self, len(rates), waits=waits)
             sums = [float(backend.get(total)) for total in leaves(self.state[4:])]
             self.guard.end(self, len(rates), sums[0])
         n_samples = sum(plan.counts[: len(rates)])

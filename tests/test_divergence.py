@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -190,6 +192,16 @@ def test_predicting_with_weights_that_are_not_finite_is_an_error(backend_spec):
             method(X[:3])
     with pytest.raises(NonFiniteError, match="before the first step"):
         model.set_params(warm_start=True).fit(X, y)
+
+
+def test_a_warm_start_keeps_no_data_after_a_fit():
+    X, y = single()
+    model = small(warm_start=True).fit(X, y)
+    kept = weakref.ref(X)
+    del X
+    gc.collect()
+    assert kept() is None
+    model.predict(np.zeros((1, 6)))
 
 
 def test_the_error_can_be_pickled():
