@@ -87,7 +87,9 @@ def add_train(parser: Parser) -> None:
         type=at_least_0,
     )
     add("--learning-rate", "initial or peak rate", "learning_rate_init", type=positive)
-    add("--schedule", "of the learning rate", "learning_rate", choices=list(SCHEDULES))
+    add(
+        "--schedule", "of the rate; invscaling: sgd alone", "learning_rate", choices=list(SCHEDULES)
+    )
     add("--epochs", "times through the data", "max_iter", type=count)
     add("--batch-size", "images a step", "batch_size", type=count)
     add("--alpha", "strength of the L2 penalty", "alpha", type=at_least_0)

@@ -62,8 +62,9 @@ rule of `mlp_xp.optimizers`, default="adam"
         "auto" is ``min(200, n_samples)``. "lbfgs" takes all samples.
     learning_rate : {"constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", \
 "linear"} or a schedule of `mlp_xp.schedules`, default="constant"
-        What multiplies `learning_rate_init` at each step, for every solver but "lbfgs". "adaptive"
-        divides it by 5 whenever nothing has improved for `n_iter_no_change` epochs.
+        What multiplies `learning_rate_init` at each step, for every solver but "lbfgs". As in
+        scikit-learn, "invscaling" and "adaptive" act for SGD alone; "adaptive" divides the rate by
+        5 whenever nothing has improved for `n_iter_no_change` epochs.
     learning_rate_init : float above 0, default=0.001
     power_t : float of at least 0, default=0.5
         Exponent of "invscaling".
@@ -87,7 +88,7 @@ rule of `mlp_xp.optimizers`, default="adam"
     early_stopping : bool, default=False
         Whether the score on held-out samples ends the training, and the weights of its best epoch
         are kept. The samples are `validation_fraction` of the training data, unless
-        `fit` is given ``X_val`` and ``y_val``.
+        `fit` is given ``X_val`` and ``y_val``. Ignored with "lbfgs", as in scikit-learn.
     validation_fraction : float in [0, 1), default=0.1
     beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
         For "adam" and "adamw".
