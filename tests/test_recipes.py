@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers import bounded, mutate
 
 from mlp_xp import MLP, recipes
 from mlp_xp.optimizers import Muon
@@ -122,3 +124,49 @@ def test_a_name_that_nobody_knows(tmp_path):
         MLP.from_recipe("one-minut")
     with pytest.raises(FileNotFoundError, match=r"recipe .*mine.toml is not there"):
         MLP.from_recipe(tmp_path / "mine.toml")
+
+
+NESTED = {
+    "lists": "alpha = " + "[" * 5000,
+    "lists that end": "alpha = " + "[" * 300 + "]" * 300,
+    "tables": "alpha = " + "{a = " * 1200,
+    "a dotted key": "solver" + ".a" * 3500 + " = 1",
+    "a dotted key for a text": "description" + ".a" * 3500 + " = 1",
+    "a schedule": "learning_rate = " + '{class = "LinearWarmup", then = ' * 200 + "1" + "}" * 200,
+    "a long number": "alpha = " + "9" * 6000,
+    "a long dotted key": "solver" + ".a" * 50_000 + " = 1",
+    "a long file": "#" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_a_file_made_to_exhaust_what_reads_it(name, write):
+    line = NESTED[name]
+    path = write(re.sub(rf"(?m)^{re.match('[a-z_]*', line)[0]} .*\n", "", WHOLE) + line)
+    said = "nested too deeply|no TOML|nothing like|has no 'class'|'alpha' par|more than the 8192"
+    with bounded(), pytest.raises((ValueError, OSError), match=said) as caught:
+        MLP.from_recipe(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_file_with_changes_drawn_at_random(seed, write):
+    rng = np.random.default_rng(seed)
+    wholes = [read_recipe_bytes(name) for name in names()]
+    path = write("")
+    for whole in wholes:
+        for _ in range(15):
+            path.write_bytes(mutate(whole, wholes, rng))
+            with bounded():
+                try:
+                    MLP.from_recipe(path)
+                except ValueError as error:
+                    said = str(error)
+                else:
+                    continue
+            assert said.startswith(str(path))
+            assert len(said) < 5000
+
+
+def read_recipe_bytes(name: str) -> bytes:
+    return (Path(recipes.__file__).parent / f"{name}.toml").read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlp_xp._files import open_file
 from mlp_xp._optional import optional
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.runs import Images, read_run
@@ -16,6 +17,8 @@ from mlp_xp.cli.start import printable
 __all__ = ["run"]
 
 _SHOWN = 3
+# Pixels that are read of a picture: of the largest cameras, of any, and of each byte of its file.
+_MOST_PIXELS, _ALWAYS_PIXELS, _PIXELS_A_BYTE = 64 << 20, 16 << 20, 32
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,10 +54,14 @@ def read_image(path: Path, images: Images) -> np.ndarray:
     """
     pillow, ops = optional("PIL.Image"), optional("PIL.ImageOps")
     channels, height, width = images.image_shape
+    mode = "RGB" if channels == 3 else "L"
     try:
-        with pillow.open(path, formats=("PNG", "JPEG")) as file:
+        with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
+            _check_size(picture.size, path.stat().st_size)
             # Cameras store how they were held instead of turning the picture.
-            picture = ops.exif_transpose(file).convert("RGB" if channels == 3 else "L")
+            ops.exif_transpose(picture, in_place=True)
+            picture.load()
+        picture = picture if picture.mode == mode else picture.convert(mode)
     except Exception as error:  # Pillow raises whatever the file makes its decoders stumble over.
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
@@ -66,3 +73,14 @@ def read_image(path: Path, images: Images) -> np.ndarray:
     pixels: np.ndarray = np.asarray(picture, np.float32).reshape(height, width, channels)
     planes = np.rint(pixels * (images.max_value / 255)).transpose(2, 0, 1)
     return planes.astype(np.uint8).reshape(-1)
+
+
+def _check_size(size: tuple[int, int], n_bytes: int) -> None:
+    """Raise ValueError for a picture that takes far more memory than its file explains."""
+    width, height = size
+    most = min(_MOST_PIXELS, max(_ALWAYS_PIXELS, _PIXELS_A_BYTE * n_bytes))
+    if width * height > most:
+        raise ValueError(
+            f"it is of {width}x{height} pixels, and at most {most:,} are read of {n_bytes:,} "
+            "bytes: make it smaller"
+        )

@@ -8,9 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlp_xp._files import read_file
+
 __all__ = ["Recipe", "names", "read_recipe", "read_table", "recipe_parameters"]
 
 _FOLDER = Path(__file__).parent
+_LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared time for a key.
 # `mlp_xp.objects` is imported where it is needed: `mlp-xp train --help` reads a table, and waits
 # for no library.
 
@@ -82,13 +85,13 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
     for key in table:
         if key not in valid:
             raise ValueError(f"{path}: {key!r} is {expected(key, valid)}")
-    for key in ("description", "data"):
-        if not isinstance(table.get(key), str):
-            raise ValueError(f"{path}: {key} is {table.get(key)!r}, expected a string")
-    description, data = table.pop("description"), table.pop("data")
-    if data not in LOADERS:
-        raise ValueError(f"{path}: data is {data!r}, {expected(data, LOADERS)}")
     try:
+        for key in ("description", "data"):
+            if not isinstance(table.get(key), str):
+                raise ValueError(f"{key} is {table.get(key)!r}, expected a string")
+        description, data = table.pop("description"), table.pop("data")
+        if data not in LOADERS:
+            raise ValueError(f"data is {data!r}, {expected(data, LOADERS)}")
         params = {key: _decode(value, key) for key, value in table.items()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -113,8 +116,8 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = _find(source)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_file(path, _LONGEST).decode())
+    except ValueError as error:  # Of what is no text, no TOML, or a number of 5,000 digits.
         raise ValueError(f"{path} is no TOML file: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{path}: its tables are nested too deeply") from error

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import bounded
 from PIL import Image
 from running import draw
 
@@ -110,6 +114,38 @@ def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, fin
     assert ". cannot be read as a PNG or JPEG file: Is a directory" in fails(
         "predict", finished, "."
     )
+
+
+def png(width: int, height: int) -> bytes:
+    """Return a PNG file of one grey, a thousandth of the size of its pixels."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + width)
+    rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", rows))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in (*chunks, (b"IEND", b""))
+    )
+
+
+def test_a_picture_that_is_made_to_fill_the_memory_is_an_error(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(9000, 9000))
+    assert path.stat().st_size < 100_000
+    said = "a.png cannot be read as .* is of 9000x9000 pixels, and at most 16,777,216 are read of"
+    with bounded(), pytest.raises(ValueError, match=said):
+        read_image(path, COLOUR)
+    path.write_bytes(png(4000, 3000))
+    with bounded():
+        assert read_image(path, COLOUR).shape == (24,)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["config.json", "model.json", "model.safetensors", "a.png"])
+def test_a_named_pipe_is_an_error_and_not_waited_for(name, fails, digits_run):
+    (digits_run / name).unlink(missing_ok=True)
+    os.mkfifo(digits_run / name)
+    assert "not a regular file" in fails("predict", digits_run, digits_run / "a.png")
 
 
 def test_a_folder_from_elsewhere_is_an_error(fails):
