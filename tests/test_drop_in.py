@@ -268,3 +268,14 @@ def test_signatures_have_types_that_are_not_strings():
         signature = inspect.signature(function)
         types = [p.annotation for p in signature.parameters.values()]
         assert not any(isinstance(t, str) for t in [*types, signature.return_annotation]), function
+
+
+def test_a_matrix_of_numpy_is_refused_in_the_same_words():
+    X, y = problem()
+    for data in ((np.matrix(X), y), (X, np.matrix(y).T)):
+        errors = []
+        for library in LIBRARIES:
+            with pytest.raises(TypeError, match=r"np.matrix is not supported") as error:
+                library.MLPClassifier(**SETTINGS).fit(*data)
+            errors.append(str(error.value))
+        assert errors[0] == errors[1]
