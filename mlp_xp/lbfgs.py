@@ -85,7 +85,7 @@ def minimize(
         if stopped:
             raise StopIteration
 
-    with backend.training(start.size * data.n_samples, max_iter):
+    with backend.training(start.size * data.n_samples, max_iter if trainer.may_compile else 0):
         result = scipy_minimize(
             objective,
             start,

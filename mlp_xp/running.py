@@ -27,6 +27,7 @@ from mlp_xp.tree import map_leaves
 
 __all__ = ["Run"]
 
+_COMPILES_WITHIN = 10.0  # seconds
 _MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
 
 
@@ -124,6 +125,8 @@ class Run:
         trainer.first_epoch = trainer.n_epochs
         trainer.rate_factor = 1.0
         try:
+            # In less time than this, what compiles the first time would take most of it.
+            trainer.may_compile = (model.max_time or np.inf) >= _COMPILES_WITHIN
             if model.max_time is not None:
                 self._budget = self._begin_budget(start)
             if model.solver == LBFGS:

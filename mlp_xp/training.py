@@ -136,6 +136,8 @@ class Trainer:
     ----------
     rate_factor : float
         Multiplies the learning rate, from 1; for whoever lowers it as the training goes.
+    may_compile : bool
+        Whether this training has time to wait for machine code, some seconds the first time.
     first_epoch : int
         Where the schedule starts, in epochs of this trainer.
     stale_epochs : int
@@ -186,6 +188,7 @@ class Trainer:
         self.n_steps = 0
         self.n_samples = 0
         self.first_epoch = 0
+        self.may_compile = True
         self.stale_epochs = 0
         self._rule_start = 0
         self.guard = Guard()
@@ -390,6 +393,8 @@ class Trainer:
 
     def _all_steps(self, epoch_steps: int, n_epochs: int) -> int:
         """Return the steps of this training: those before the fit, and all that it may do."""
+        if not self.may_compile:
+            return 0
         done = self.n_epochs - self.first_epoch
         return self.n_steps + (max(n_epochs, done + 1) - done) * epoch_steps
 

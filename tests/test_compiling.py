@@ -115,7 +115,12 @@ def test_many_short_fits_become_a_long_one():
         patch.setattr(type(get_backend("numpy")), "training", noting)
         seen.clear()
         model.set_params(max_iter=3, warm_start=False, batch_size=16).fit(x, y)
-    assert seen == [6, 6, 6]  # Known from the first epoch on.
+        assert seen == [6, 6, 6]  # Known from the first epoch on.
+        for max_time, expected in (9.0, 0), (10.0, 6):
+            for solver in "adam", "lbfgs":
+                seen.clear()
+                model.set_params(solver=solver, max_time=max_time).fit(x, y)
+                assert seen[0] == (3 if solver == "lbfgs" and expected else expected)
 
 
 # --- cold and warm --------------------------------------------------------------------------------

@@ -190,7 +190,8 @@ class Backend:
         work : int
             Multiplications and additions of the forward pass of a step.
         n_steps : int
-            Steps of the whole training, past and expected: whether it is worth a compiler.
+            Steps of the whole training, past and expected: whether it is worth a compiler. 0 where
+            there is no time for one.
         """
         return contextlib.nullcontext()
 
