@@ -270,6 +270,7 @@ def test_signatures_have_types_that_are_not_strings():
         assert not any(isinstance(t, str) for t in [*types, signature.return_annotation]), function
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 def test_a_matrix_of_numpy_is_refused_in_the_same_words():
     X, y = problem()
     for data in ((np.matrix(X), y), (X, np.matrix(y).T)):
