@@ -57,8 +57,8 @@ TERMS = (
     "each in a process of its own; times are medians. *Times* is scikit-learn's time divided by "
     "ours, turn by turn, with its quartiles: above 1, we are faster; bold is below what is wanted. "
     "*Threads* are those that OpenBLAS, OpenMP and numba are given: by default all, or one. A grid "
-    "search starts in a fresh process each time, after its imports, with what an earlier process "
-    "has left in our cache of machine code (warm), or without (cold)."
+    "search starts in a fresh process each time, after its imports; its fits are too short for machine "
+    "code, so that nothing an earlier process has compiled counts."
 )
 Turn = Callable[[], Any]
 
@@ -137,25 +137,22 @@ print(time.perf_counter() - start)
 """
 
 
-def search(library: Any, cold: bool) -> Turn:
-    """Search in a fresh process, with or without what an earlier one has left in numba's cache."""
+def search(library: Any) -> Turn:
+    """Search in a fresh process."""
 
     def turn() -> Seconds:
-        with tempfile.TemporaryDirectory() as cache:
-            variables = {"MLP_XP_CACHE": cache} if cold else {}
-            paths = [path for path in sys.path if path]  # Without numba, if this process is.
-            done = subprocess.run(
-                [sys.executable, "-c", SEARCH.format(module=library.__name__)],
-                env={
-                    **os.environ,
-                    "PYTHONWARNINGS": "ignore",
-                    "PYTHONPATH": os.pathsep.join(paths),
-                    **variables,
-                },
-                check=True,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+        paths = [path for path in sys.path if path]  # Without numba, if this process is.
+        done = subprocess.run(
+            [sys.executable, "-c", SEARCH.format(module=library.__name__)],
+            env={
+                **os.environ,
+                "PYTHONWARNINGS": "ignore",
+                "PYTHONPATH": os.pathsep.join(paths),
+            },
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         return Seconds(done.stdout)
 
     return turn
@@ -203,12 +200,7 @@ CASES = {
     "warm start, 32 rows, 2,000 fits of one iteration": Case(
         "warm start", fit_again, {"calls": 2_000}
     ),
-    **{
-        f"grid search, iris, first time, {temperature} cache": Case(
-            "grid search", search, {"cold": temperature == "cold"}
-        )
-        for temperature in ("cold", "warm")
-    },
+    "grid search, iris, first time": Case("grid search", search, {}),
 }
 
 
