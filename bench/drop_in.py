@@ -57,8 +57,8 @@ TERMS = (
     "each in a process of its own; times are medians. *Times* is scikit-learn's time divided by "
     "ours, turn by turn, with its quartiles: above 1, we are faster; bold is below what is wanted. "
     "*Threads* are those that OpenBLAS, OpenMP and numba are given: by default all, or one. A grid "
-    "search starts in a fresh process each time, after its imports; its fits are too short for machine "
-    "code, so that nothing an earlier process has compiled counts."
+    "search starts in a fresh process each time, after its imports; its fits are too short for "
+    "machine code, so that nothing an earlier process has compiled counts."
 )
 Turn = Callable[[], Any]
 

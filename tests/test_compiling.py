@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import tolerance
 
 from mlp_xp import MLPClassifier
 from mlp_xp.backends import _jobs, get_backend
@@ -121,6 +123,45 @@ def test_many_short_fits_become_a_long_one():
                 seen.clear()
                 model.set_params(solver=solver, max_time=max_time).fit(x, y)
                 assert seen[0] == (3 if solver == "lbfgs" and expected else expected)
+
+
+FITS = {
+    "adam": {},
+    "logistic": {"activation": "logistic", "alpha": 0.01},
+    "tanh": {"activation": "tanh", "hidden_layer_sizes": (32, 32)},
+    "nesterov": {"solver": "sgd", "learning_rate_init": 0.05},
+    "momentum": {"solver": "sgd", "nesterovs_momentum": False, "learning_rate": "invscaling"},
+    "no momentum": {"solver": "sgd", "momentum": 0.0},
+    "lbfgs": {"solver": "lbfgs"},
+    "early stopping": {"early_stopping": True},
+    "layers": {"normalization": "layer", "dropout": 0.2, "hidden_layer_sizes": (32, 32)},
+    "scaled": {"input_scaling": "standardize", "batch_size": 64},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FITS)
+def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((150, 20)).astype(dtype), rng.integers(0, 3, 150)
+    options = {"hidden_layer_sizes": (32,), "max_iter": 5, "random_state": 0} | FITS[name]
+
+    def train():
+        weights = np.random.default_rng(1).random(150) + 0.5
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return MLPClassifier(**options).fit(x, y, sample_weight=weights)
+
+    plain = train()
+    begun = []
+    begin = _jobs._Team._begin
+    monkeypatch.setattr(_jobs._Team, "_begin", lambda team: begun.append(team) or begin(team))
+    monkeypatch.setattr("mlp_xp.backends._numpy._LONG", 0)
+    compiled = train()
+    assert begun
+    atol = 200 * tolerance(dtype, 32)  # As a plan beside a step, in test_plan.
+    for mine, theirs in zip(compiled.coefs_, plain.coefs_, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
 
 
 # --- cold and warm --------------------------------------------------------------------------------

@@ -27,9 +27,15 @@ rng = np.random.default_rng(0)
 x, y = rng.random((400, 300), dtype=np.float32), np.arange(400) % 3
 
 
-def fit(callbacks=None):
-    model = MLPClassifier((300, 300), max_iter=2, batch_size=200, random_state=0)
-    return model.set_params(callbacks=callbacks).fit(x, y).predict_proba(x)
+class Stop(Callback):
+    def on_epoch_end(self, model, record):
+        return record.epoch == 2
+
+
+def fit(*callbacks):
+    # Long enough by its settings for a team, and ended after two epochs.
+    model = MLPClassifier((300, 300), max_iter=2_000, batch_size=200, random_state=0)
+    return model.set_params(callbacks=[Stop(), *callbacks]).fit(x, y).predict_proba(x)
 
 
 class Fork(Callback):
@@ -50,12 +56,16 @@ def in_a_child():
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
+teams = []
+_jobs._Team._begin = lambda team, begin=_jobs._Team._begin: teams.append(team.parts) or begin(team)
 expected = fit()
+assert set(teams) == {2} or not _jobs.can_work(), teams
 """
 FORKS = {
     "behind a fit": "in_a_child()",
-    "in a fit": "fit([Fork()])",
+    "in a fit": "fit(Fork())",
     "under a lock": "with _jobs._lock: in_a_child()",
+    "while another thread compiles": "with _jobs._native()._lock: in_a_child()",
     "beside a fit": """
 ready, over = threading.Event(), threading.Event()
 def other():

@@ -68,6 +68,15 @@ _addresses: dict[Unit, int] = {}
 _lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Make a new lock in a forked process: a thread that is not here may have held the old one."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
     """Return where the machine code of each unit is; load it, or compile it first.
 
@@ -163,7 +172,7 @@ def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
         min(parts, key=lambda part: sum(_EFFORT.get(u.kind, 1) for u in part)).append(unit)
     # The order in which Python keeps names shall not decide how code is written.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path)]
+    command = [sys.executable, "-c", _CHILD, json.dumps([str(path) for path in sys.path])]
     codes: dict[Unit, bytes] = {}
     with contextlib.ExitStack() as stack, interruptible():
         children = []
