@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from mlp_xp._random import RandomState
 from mlp_xp._scikit import CallbackSupportMixin, with_callbacks
 from mlp_xp.backends import get_backend
-from mlp_xp.batches import place, some_rows
+from mlp_xp.batches import place
 from mlp_xp.held_out import Validation
 from mlp_xp.hidden import Layer
 from mlp_xp.learned import Learned
@@ -24,6 +24,7 @@ from mlp_xp.losses import Custom
 from mlp_xp.network import init_moments, init_params
 from mlp_xp.ported import check_overrides
 from mlp_xp.pullbacks import check_activation, check_loss
+from mlp_xp.rows import some_rows
 from mlp_xp.running import Run
 from mlp_xp.scaling import find_scaling
 from mlp_xp.settings import LBFGS

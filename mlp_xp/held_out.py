@@ -10,9 +10,10 @@ from scipy import sparse
 from sklearn.metrics import get_scorer
 
 from mlp_xp.backends import get_backend
-from mlp_xp.batches import Data, Rows, place, take_rows
+from mlp_xp.batches import Data, place
 from mlp_xp.inference import predict
 from mlp_xp.losses import reported
+from mlp_xp.rows import Rows, take_rows
 from mlp_xp.scoring import Predictions
 from mlp_xp.training import Trainer
 

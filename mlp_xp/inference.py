@@ -13,11 +13,12 @@ from sklearn.utils._chunking import get_chunk_n_rows
 from mlp_xp._typing import Array
 from mlp_xp.augmentation import Flip, Shift, views_of
 from mlp_xp.backends import Backend
-from mlp_xp.batches import kept_dtype, multiplies_sparse, put_sparse, take_rows
+from mlp_xp.batches import multiplies_sparse, put_sparse
 from mlp_xp.kernels import Scaling, Whitening
 from mlp_xp.layers import Moments
 from mlp_xp.losses import Loss
 from mlp_xp.network import Network, Params, denses
+from mlp_xp.rows import kept_dtype, take_rows
 from mlp_xp.step import Predict, make_predict
 from mlp_xp.tree import map_leaves
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mlp_xp.backends import Backend
-from mlp_xp.batches import take_rows
 from mlp_xp.kernels import Scaling, Whitening
+from mlp_xp.rows import take_rows
 
 __all__ = ["SCALINGS", "Whiten", "find_scaling", "standardization"]
 

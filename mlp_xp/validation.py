@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 )
 
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
-from mlp_xp.batches import Rows, is_mapped
+from mlp_xp.rows import Rows, is_mapped
 
 __all__ = ["check_labels", "check_targets", "check_weights", "check_x", "encode", "host"]
 

@@ -32,6 +32,7 @@ FLOORS = {
     "backends": 3,
     "budget": 4,
     "batches": 4,
+    "rows": 4,
     "scaling": 4,
     "datasets": 4,
     "inference": 5,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from helpers import QUIET, make_backend, small
 
-import mlp_xp.batches
+import mlp_xp.rows
 from mlp_xp import MLPRegressor
-from mlp_xp.batches import Rows, is_mapped, place, plan_epoch, take_rows
+from mlp_xp.batches import place, plan_epoch
 from mlp_xp.datasets import Dataset
+from mlp_xp.rows import Rows, is_mapped, take_rows
 
 FEATURES = 5
 MB = 2**20
@@ -31,7 +32,7 @@ def mapped(tmp_path):
 
 @pytest.fixture
 def without_copies(monkeypatch):
-    monkeypatch.setattr(mlp_xp.batches, "_COPIED_BYTES", 0)
+    monkeypatch.setattr(mlp_xp.rows, "_COPIED_BYTES", 0)
 
 
 def numbers(dtype, n=90):
@@ -77,7 +78,7 @@ def test_early_stopping_is_the_same_with_positions_and_with_copies(
     weights = np.random.default_rng(1).random(len(y))
     models = []
     for least in (1 << 30, 0):
-        monkeypatch.setattr(mlp_xp.batches, "_COPIED_BYTES", least)
+        monkeypatch.setattr(mlp_xp.rows, "_COPIED_BYTES", least)
         model = small(backend=name, early_stopping=True, validation_fraction=0.3, **settings)
         models.append(model.fit(x, y, weights))
     assert models[0].validation_scores_ == pytest.approx(models[1].validation_scores_, rel=1e-6)
@@ -190,7 +191,7 @@ def test_regression_with_rows_of_several_outputs(monkeypatch):
     x, _ = numbers("float64")
     scores = []
     for least in (1 << 30, 0):
-        monkeypatch.setattr(mlp_xp.batches, "_COPIED_BYTES", least)
+        monkeypatch.setattr(mlp_xp.rows, "_COPIED_BYTES", least)
         model = MLPRegressor(max_iter=4, early_stopping=True, random_state=0, **QUIET)
         scores.append(model.fit(x, x[:, :2]).validation_scores_)
     assert scores[0] == pytest.approx(scores[1], rel=1e-9)

@@ -22,7 +22,6 @@ from sklearn.exceptions import ConvergenceWarning
 from mlp_xp._optional import check_installed, optional
 from mlp_xp._signals import interrupts, postponed
 from mlp_xp.backends import Backend
-from mlp_xp.batches import some_rows
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
@@ -34,6 +33,7 @@ from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.divergence import NonFiniteError
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.report import confusion_figure, curves_figure, save_figure
+from mlp_xp.rows import some_rows
 from mlp_xp.saving import encode, replacing, save_model
 from mlp_xp.training import Record
 
