@@ -134,8 +134,9 @@ class _Objective:
         has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
-        self._evaluate = _compiled_evaluation(
-            self._backend, rules.network, rules.loss, self._layout
+        # Compiled for this fit alone: on NumPy a compiled function has one user at a time.
+        self._evaluate = self._backend.compile(
+            _evaluation(self._backend, rules.network, rules.loss, self._layout), donate=True
         )
         # What weighs the loss of each block, and the penalty, which is shared out likewise.
         numbers = [(weight / total, self._l2) for weight in self._plan.totals]
@@ -201,9 +202,10 @@ def _unravel(layout: _Layout, vector: Any, *, xp: Namespace) -> Params:
 
 
 @lru_cache(maxsize=64)
-def _compiled_evaluation(
+def _evaluation(
     backend: Backend, network: Network, loss: Loss, layout: _Layout
 ) -> Callable[..., tuple[Array, Array]]:
+    """Return what evaluates a block; the same function again, which XLA has compiled already."""
     xp = backend.xp
     gradient = make_gradient(network, loss, backend.kernels, xp=xp)
 
@@ -229,4 +231,4 @@ def _compiled_evaluation(
         slopes += slope
         return total, slopes
 
-    return backend.compile(evaluate, donate=True)
+    return evaluate

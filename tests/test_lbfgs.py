@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -289,6 +290,21 @@ def test_epochs_are_counted_on_from_solver_to_solver():
 
 
 # --- what an evaluation costs --------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_fits_in_threads_do_not_disturb_each_other():
+    """Each has memory of its own, also where networks are the same."""
+    x, y = problem(300)
+
+    def fit(seed):
+        model = MLPRegressor(hidden_layer_sizes=(16,), solver="lbfgs", random_state=seed, tol=0.0)
+        model.set_params(max_iter=60).fit(x, y)
+        return model.coefs_[0].tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(fit, range(8)))
+    assert together == list(map(fit, range(8)))
 
 
 def test_an_evaluation_on_numpy_copies_no_weights_and_uses_its_memory_again():
