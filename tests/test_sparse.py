@@ -135,6 +135,15 @@ def test_taken_rows_multiply_like_dense_ones(backend, columns, rows, dtype):
     np.testing.assert_allclose(dW, dense.T @ dy, rtol=tolerance(dtype, 8))
 
 
+def test_weights_may_lie_column_by_column():
+    """As a transposed matrix does that somebody assigns."""
+    X, y = sparse_problem()
+    model = ours.MLPClassifier(**SETTINGS).fit(X, y)
+    expected = model.predict_proba(X)
+    model.coefs_ = [np.asfortranarray(W) for W in model.coefs_]
+    np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-12)
+
+
 def test_predictions_of_many_rows_do_not_depend_on_the_threads(monkeypatch):
     X, y = sparse_problem(3000)
     model = ours.MLP(**SETTINGS).fit(X, y)

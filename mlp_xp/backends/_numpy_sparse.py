@@ -48,7 +48,7 @@ class TakenRows:
     def affine(self, W: Array, b: Array | int) -> Array:
         """Return ``x W + b``; the sums start from ``b``, which saves a pass over the result."""
         self._n_columns = W.shape[0]
-        y = np.empty_like(W, shape=(self._n_rows, W.shape[1]))
+        y = np.empty_like(W, shape=(self._n_rows, W.shape[1]), order="C")
         given, self._given = self._given, None
         call(self._multiply, *given, W, b, y)
         return y
@@ -59,7 +59,7 @@ class TakenRows:
 
     def transposed_product(self, dy: Array) -> Array:
         """Return the transposed matrix times ``dy``."""
-        dW = np.empty_like(dy, shape=(self._n_columns, dy.shape[1]))
+        dW = np.empty_like(dy, shape=(self._n_columns, dy.shape[1]), order="C")
         call(self._multiply_transposed, dy, dW)
         return dW
 
