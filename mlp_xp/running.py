@@ -179,8 +179,8 @@ class Run:
         """End with the best weights so far, as scikit-learn does; record the epoch with NaN."""
         warnings.warn(f"{error} The best weights so far are kept.", RuntimeWarning, stacklevel=4)
         model = self.model
-        model.loss_ = np.nan
-        model.loss_curve_.append(np.nan)
+        model.loss_ = np.float64(np.nan)
+        model.loss_curve_.append(model.loss_)
         model.validation_scores_.append(np.nan)
         model.validation_loss_curve_.append(np.nan)
         model.history_.append(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))

@@ -96,6 +96,7 @@ def test_what_computes_follows_from_settings_and_shapes():
     assert is_compiled(10_000_000_000, 1)
 
 
+@pytest.mark.filterwarnings("ignore:lbfgs failed:sklearn.exceptions.ConvergenceWarning")
 def test_many_short_fits_become_a_long_one():
     x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
     model = MLPClassifier((5,), max_iter=1, warm_start=True, random_state=0, tol=0.0)
@@ -205,7 +206,39 @@ def folder(tmp_path, monkeypatch):
 def test_code_is_kept(folder):
     _native._write(UNIT, b"code")
     assert _native._read(UNIT) == b"code"
-    assert [file.suffix for file in folder.iterdir()] == [".bin"]
+    (file,) = folder.iterdir()
+    assert file.suffix == ".bin"
+    # What the superuser compiles while a container is built is there for all its users.
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_new_folder_can_be_read_by_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path / "new"])
+    before = os.umask(0o022)
+    try:
+        assert _native._writable.__wrapped__() == tmp_path / "new"
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+
+
+def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", press)
+    with pytest.raises(KeyboardInterrupt):
+        _native._write(UNIT, b"code")
+    assert list(folder.iterdir()) == []
+
+
+def test_without_a_home_there_are_other_folders(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    expected = len(list(_native._folders()))
+    monkeypatch.setattr(_native, "cache_dir", fail)
+    assert len(list(_native._folders())) == expected - 1
 
 
 def test_each_flipped_bit_is_found(folder):
@@ -253,7 +286,7 @@ def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(tmp_
     _native._writable.cache_clear()
     try:
         assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
-        assert _native._writable().stat().st_mode & 0o777 == 0o700
+        assert _native._writable().stat().st_mode & 0o022 == 0  # Nobody else writes there.
     finally:
         _native._writable.cache_clear()
 
@@ -320,6 +353,29 @@ def test_where_no_process_can_be_had_this_one_compiles(monkeypatch, capsys):
     code = _native._compile([UNIT])[UNIT]
     assert hashlib.sha256(code).digest() == hashlib.sha256(_native._read(UNIT) or code).digest()
     assert COMPILES in capsys.readouterr().err
+
+
+def test_an_application_does_not_start_itself_to_compile(monkeypatch):
+    """Its executable would train, and so compile, again."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("A process was started."))
+    monkeypatch.setattr(_native, "_compile_here", lambda units: dict.fromkeys(units, b"here"))
+    assert _native._compile([UNIT]) == {UNIT: b"here"}
+
+
+def test_where_llvm_cannot_be_loaded_a_fit_does_without(monkeypatch):
+    def fail():
+        raise OSError("libllvmlite.so: cannot open shared object file")
+
+    monkeypatch.setattr(_jobs, "_native", fail)
+    monkeypatch.setattr(_jobs, "_has_failed", False)
+    words, _ = _jobs.table([_jobs.Job(_jobs.SUM, False, (0, 1, 1, np.zeros(1), np.zeros(1)))])
+    with (
+        pytest.warns(RuntimeWarning, match="libllvmlite"),
+        pytest.raises(_jobs.MachineCodeError, match="libllvmlite"),
+    ):
+        _jobs.link([words])
+    assert not _jobs.can_work()
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ def test_early_stopping_ends_with_the_best_weights_and_a_warning(backend_spec):
     assert np.isnan(model.validation_scores_[-1])
     assert model.n_iter_ == len(model.history_) == len(model.loss_curve_) == 4
     assert model.best_validation_score_ == max(model.validation_scores_[:-1])
+    assert type(model.loss_) is np.float64
 
 
 def test_lbfgs_names_its_iteration(backend_spec):

@@ -125,7 +125,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
         return
     try:
         codes = _native().addresses([Unit(WORK), *(unit for _, unit in rows)])
-    except (MachineCodeError, ImportError) as error:
+    except (MachineCodeError, ImportError, OSError) as error:  # OSError: LLVM cannot be loaded.
         _has_failed = True
         warnings.warn(
             "What makes training on NumPy fast cannot be compiled by this version of numba "

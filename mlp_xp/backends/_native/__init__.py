@@ -167,6 +167,8 @@ def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
 
 
 def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
+    if getattr(sys, "frozen", False):  # Started again, an application would train again.
+        raise OSError("A frozen application has no Python to start.")
     parts: list[list[Unit]] = [[] for _ in range(min(usable_threads(), 2, len(units)))]
     for unit in sorted(units, key=lambda unit: -_EFFORT.get(unit.kind, 1)):
         min(parts, key=lambda part: sum(_EFFORT.get(u.kind, 1) for u in part)).append(unit)
@@ -232,7 +234,8 @@ def _folders() -> Iterator[Path]:
     """Yield where machine code may be kept, the best place first."""
     # As bytecode: what is compiled while a container is built is there for all its users.
     yield Path(__file__).parent / "__pycache__"
-    yield cache_dir() / "machine-code"
+    with contextlib.suppress(RuntimeError):  # There is no home folder.
+        yield cache_dir() / "machine-code"
     yield Path(tempfile.gettempdir()) / f"mlp-xp-{os.getuid()}"
 
 
@@ -247,7 +250,7 @@ def _writable() -> Path | None:
     """Return the first folder that machine code can be kept in."""
     for folder in _folders():
         with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             if _is_safe(folder):
                 with tempfile.TemporaryFile(dir=folder):
                     return folder
@@ -281,7 +284,8 @@ def _write(unit: Unit, code: bytes) -> None:
         try:
             with os.fdopen(number, "wb") as file:
                 file.write(hashlib.sha256(code).digest() + code)
+            os.chmod(name, 0o644)  # For all users of the installation.
             os.replace(name, _file(folder, unit))
-        except OSError:
+        except BaseException:
             os.unlink(name)
             raise
