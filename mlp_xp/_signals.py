@@ -67,9 +67,13 @@ def postponed() -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Let Ctrl-C raise `KeyboardInterrupt` at once, also inside of `interrupts`.
 
-    For a long wait in which nothing can be cut in half.
+    For a long wait in which nothing can be cut in half. Outside the main thread nothing changes:
+    the main thread may be in a step.
     """
     global _at_once
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before, _at_once = _at_once, True
     try:
         yield

@@ -64,6 +64,15 @@ assert set(teams) == {2} or not _jobs.can_work(), teams
 FORKS = {
     "behind a fit": "in_a_child()",
     "in a fit": "fit(Fork())",
+    "in a fit, and leaves it": """
+class Leave(Callback):
+    def on_step_end(self, model, done, n_steps):
+        child = os.fork()
+        if child == 0:
+            raise SystemExit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+fit(Leave())
+""",
     "under a lock": "with _jobs._lock: in_a_child()",
     "while another thread compiles": "with _jobs._native()._lock: in_a_child()",
     "beside a fit": """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mlp_xp.divergence
-from mlp_xp._signals import interrupts
+from mlp_xp._signals import interruptible, interrupts
 from mlp_xp.backends import get_backend
 from mlp_xp.batches import Resident, Streamed, place, plan_epoch
 from mlp_xp.kernels import Kernels
@@ -463,6 +463,27 @@ def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
+    started, over = threading.Event(), threading.Event()
+
+    def wait():
+        with interruptible():
+            started.set()
+            over.wait()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    started.wait()
+    with interrupts() as pressed:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert pressed()
+    over.set()
+    thread.join()
+    with interrupts(), interruptible(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.usefixtures("ctrl_c")

@@ -341,13 +341,13 @@ def team(parts: int) -> Iterator[None]:
     ours.
     """
     with one_blas_thread() as others:
-        outer = _mine.team
         # Others who train at the same time have threads of their own.
-        _mine.team = _Team(max(1, parts // (others + 1)))
+        outer, mine = _mine.team, _Team(max(1, parts // (others + 1)))
+        _mine.team = mine
         try:
             yield
         finally:
-            _mine.team.end()
+            mine.end()  # In a forked process it is no longer that of `_mine`.
             _mine.team = outer
 
 
