@@ -16,10 +16,10 @@ from mlp_xp.settings import Settings
 from mlp_xp.training import Progress, Record, Trainer
 from mlp_xp.tree import map_leaves
 
-__all__ = ["Learned"]
+__all__ = ["ARRAYS", "Learned"]
 
 # The attributes that hold learned arrays; each is a list, of arrays or of NamedTuples of arrays.
-_ARRAYS = {"coefs_", "intercepts_", "norms_", "moments_"}
+ARRAYS = ("coefs_", "intercepts_", "norms_", "moments_")
 
 
 class Learned(Settings):
@@ -55,6 +55,7 @@ class Learned(Settings):
     _dtype: str
     _seed: int
     _is_sparse_y = False  # Where it is, so is what a classifier predicts.
+    _finite: tuple[Any, ...] = ()  # What was learned, where it is known to be finite.
 
     def _resolve_loss(self) -> Loss:
         raise NotImplementedError
@@ -89,6 +90,11 @@ class Learned(Settings):
         self.coefs_ = [layer.W for layer in layers]
         self.intercepts_ = [layer.b for layer in layers]
         self._set_norms(norms(params), list(moments))
+        self._finite = self._learned_arrays()  # A training sees to it.
+
+    def _learned_arrays(self) -> tuple[Any, ...]:
+        """Return what was learned: arrays, and NamedTuples of arrays."""
+        return tuple(entry for name in ARRAYS for entry in getattr(self, name, ()))
 
     def _set_norms(self, norms: list[Norm], moments: list[Moments]) -> None:
         for name, value in (("norms_", norms), ("moments_", moments)):
@@ -160,8 +166,9 @@ class Learned(Settings):
         """Give what is pickled: host arrays only, so that it opens where a library is missing."""
         state: dict[str, Any] = dict(super().__getstate__())
         trainer = state.pop("_trainer", None)
+        state.pop("_finite", None)
         if "coefs_" in state:
-            for name in _ARRAYS & state.keys():
+            for name in filter(state.__contains__, ARRAYS):
                 state[name] = [map_leaves(_host_copy, entry) for entry in state[name]]
             if state.get("_scaling") is not None:
                 state["_scaling"] = map_leaves(to_numpy, state["_scaling"])
@@ -200,7 +207,7 @@ class Learned(Settings):
         moved.__dict__.update({k: list(v) if isinstance(v, list) else v for k, v in state})
         moved.backend, moved.device = backend, device  # A subclass need not take them.
         if hasattr(moved, "coefs_"):
-            for name in _ARRAYS & vars(moved).keys():
+            for name in filter(vars(moved).__contains__, ARRAYS):
                 setattr(moved, name, [map_leaves(there.put, e) for e in getattr(moved, name)])
         return moved
 

@@ -1,6 +1,7 @@
 """How an estimator predicts and is evaluated."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from mlp_xp.backends import Backend, get_backend
 from mlp_xp.divergence import is_finite
 from mlp_xp.fitting import Fitting
 from mlp_xp.inference import predict
+from mlp_xp.learned import ARRAYS
 from mlp_xp.losses import reported
 from mlp_xp.scoring import Predictions
 from mlp_xp.summary import Summary, summarize
+from mlp_xp.tree import leaves
 from mlp_xp.validation import check_weights, check_x
 
 __all__ = ["AS_SET", "Prediction"]
@@ -67,23 +70,30 @@ class Prediction(Fitting):
             tta=views,
             dtype=self._dtype if backend.has_float64 else "float32",
         )
-        if not is_finite(to or caller, outputs):
-            self._check_weights()
+        self._check_weights(suspected=not is_finite(to or caller, outputs))
         if raw and views:
             to = to or caller
             with to.scope():
                 return _before(self.out_activation_, outputs, xp=to.xp)
         return outputs
 
-    def _check_weights(self) -> None:
-        """Raise an error if the weights are not finite; large inputs may overflow without it."""
-        for name in ("coefs_", "intercepts_"):
-            for i, array in enumerate(getattr(self, name)):
-                if not is_finite(get_backend(array), array):
+    def _check_weights(self, *, suspected: bool) -> None:
+        """Raise an error if the weights are not finite; large inputs may overflow without it.
+
+        Finite outputs prove nothing of arrays that were assigned: tanh of infinity is 1, and XLA's
+        maximum of NaN and 0 is 0.
+        """
+        learned, known = self._learned_arrays(), self._finite
+        if not suspected and len(known) == len(learned) and all(map(is_, known, learned)):
+            return
+        for name in ARRAYS:
+            for i, entry in enumerate(getattr(self, name, ())):
+                if not is_finite(get_backend(next(leaves(entry))), entry):
                     raise ValueError(
                         f"{name}[{i}] has infinity or NaN, and predictions need finite weights: "
                         "fit again, or load a model that was saved before."
                     )
+        self._finite = learned
 
     @property
     def _any_learned(self) -> Any:

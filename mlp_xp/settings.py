@@ -17,6 +17,7 @@ from mlp_xp.layers import ACTIVATIONS
 from mlp_xp.losses import Custom, Loss
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, RULES, SGD, Optimizer
+from mlp_xp.rows import Rows
 from mlp_xp.scaling import SCALINGS, Whiten
 from mlp_xp.schedules import SCHEDULES, Constant, InvScaling, Schedule
 from mlp_xp.training import Rules
@@ -156,9 +157,10 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         if self.precision != "auto":
             return self._parameter_dtype()
         # As scikit-learn does: what is neither single precision nor bytes is computed in double.
-        is_single = str(X.dtype).rpartition(".")[2] in ("float32", "float16", "bfloat16", "uint8")
-        if isinstance(X.dtype, np.dtype):
-            is_single = X.dtype in (np.float32, np.uint8)
+        singles = {"float32", "uint8"}
+        if not isinstance(X.x if isinstance(X, Rows) else X, np.ndarray):
+            singles |= {"float16", "bfloat16"}  # NumPy's float16 is double to scikit-learn.
+        is_single = str(X.dtype).rpartition(".")[2] in singles
         return "float32" if is_single or not backend.has_float64 else "float64"
 
     def _parameter_dtype(self) -> str:

@@ -195,6 +195,27 @@ def test_predicting_with_weights_that_are_not_finite_is_an_error(backend_spec):
         model.set_params(warm_start=True).fit(X, y)
 
 
+@pytest.mark.parametrize("name", ["coefs_", "norms_"])
+@pytest.mark.parametrize(
+    ("activation", "value"), [("relu", np.nan), ("relu", -np.inf), ("tanh", np.inf)]
+)
+def test_weights_whose_activation_hides_that_they_are_not_finite_are_found(
+    backend_spec, name, activation, value
+):
+    X, y = single()
+    normalization = "layer" if name == "norms_" else None
+    given = {"activation": activation, "normalization": normalization, "max_iter": 1}
+    model = MLP(**settings_on(backend_spec) | given).fit(X, y)
+    entry = getattr(model, name)[0]
+    if name == "norms_":
+        getattr(model, name)[0] = type(entry)(*(np.full(8, value, np.float32) for _ in entry))
+    else:
+        model.coefs_[0] = np.full(entry.shape, value, np.float32)
+    for again in (model, pickle.loads(pickle.dumps(model))):  # noqa: S301
+        with pytest.raises(ValueError, match=rf"{name}\[0\] has infinity or NaN.*fit again"):
+            again.predict(X)
+
+
 def test_a_warm_start_keeps_no_data_after_a_fit():
     X, y = single()
     model = small(warm_start=True).fit(X, y)

@@ -18,6 +18,7 @@ from sklearn.preprocessing import LabelBinarizer
 import mlp_xp as ours
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.layers import silu
+from mlp_xp.saving import load_model, save_model
 
 LIBRARIES = [theirs, ours]
 SETTINGS = {"hidden_layer_sizes": (8, 5), "random_state": 0, "max_iter": 3}
@@ -142,12 +143,26 @@ def test_weights_that_do_not_fit_are_refused(change, message):
         model.predict(np.ones((1, 6)))
 
 
+def test_what_was_assigned_is_saved_without_a_prediction_before(tmp_path):
+    X, y = problem()
+    source = theirs.MLPRegressor(**SETTINGS).fit(X, y)
+    given = assigned(ours, source).set_params(hidden_layer_sizes=source.hidden_layer_sizes)
+    fitted = MLPRegressor(**SETTINGS).fit(X, y).set_params(activation="tanh")
+    for model in (given, fitted):
+        save_model(model, tmp_path)
+        np.testing.assert_array_equal(load_model(tmp_path).predict(X), model.predict(X))
+
+
 @pytest.mark.parametrize("name", ["coefs_", "intercepts_"])
-def test_a_layer_without_an_array_is_refused(name):
+def test_a_layer_without_an_array_is_refused(name, tmp_path):
     X, y = problem()
     model = MLPRegressor(**SETTINGS).fit(X, y)
     getattr(model, name)[1] = None
-    for call in (lambda: model.predict(X), lambda: model.partial_fit(X, y)):
+    for call in (
+        lambda: model.predict(X),
+        lambda: model.partial_fit(X, y),
+        lambda: save_model(model, tmp_path),
+    ):
         with pytest.raises(ValueError, match=rf"{name}\[1\] is None, and must be an array"):
             call()
 

@@ -144,6 +144,15 @@ def test_a_file_of_any_dtype_gives_what_its_copy_in_memory_gives(backend_spec, d
     assert there.score(mapped(x), y) == here.score(x, y)
 
 
+@pytest.mark.parametrize("library", ["torch", "jax"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_of_another_library_is_computed_in_single(library, dtype):
+    xp = pytest.importorskip({"torch": "torch", "jax": "jax.numpy"}[library])
+    x, y = numbers("float32")
+    model = small().fit(xp.asarray(x, dtype=getattr(xp, dtype)), y)
+    assert str(model.coefs_[0].dtype).endswith("float32")
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "float16", "bool", ">f4"])
 def test_a_file_is_converted_a_batch_at_a_time(tmp_path, dtype):
     x, y = sparse_file(tmp_path, dtype, 16)

@@ -405,7 +405,7 @@ def test_functions_of_the_user_are_refused(params, message, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"activation": "tanh"}, r"the fit had Network\(.*'relu'.* they say .*'tanh'"),
+        ({"residual": True}, r"the fit had Network\(.*residual=False.* they say .*residual=True"),
         ({"hidden_layer_sizes": (6,)}, r"the fit had Network\(.* they say Network\(.*6, 2\)"),
         ({"input_scaling": "standardize"}, "the fit had None, and they say 'standardize'"),
         ({"precision": "float64"}, "the fit had 'float32', and they say 'float64'"),

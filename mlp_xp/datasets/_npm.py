@@ -112,7 +112,8 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
         if "ENOSPC" in said:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         lines = [line.removeprefix("npm error ") for line in said.splitlines()]
-        reason = next((line for line in lines if not line.startswith("code ")), "it said nothing")
+        facts = ("code ", "syscall ", "errno ")  # The sentence comes after them.
+        reason = next((line for line in lines if not line.startswith(facts)), "it said nothing")
         what = " ".join(["npm", *command[1:3]])
         raise UnreachableError(f"'{what}' failed ({reason})") from error
 

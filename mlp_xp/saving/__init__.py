@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sklearn.utils.validation import check_is_fitted
-
 from mlp_xp._files import read_file
 from mlp_xp._optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
@@ -137,7 +135,7 @@ def _kind(estimator: MLPClassifier | MLPRegressor) -> str:
             f"{type(estimator).__name__} is neither MLPClassifier nor MLPRegressor: use pickle or "
             "joblib, or save its steps one by one"
         )
-    check_is_fitted(estimator)
+    estimator._check_fitted()
     return kind
 
 

@@ -10,7 +10,6 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +72,7 @@ def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int
 
 def dump_arrays(estimator: Any) -> bytes:
     """Return the content of the file; SavingError for weights that are not finite."""
-    layers = starmap(Dense, zip(estimator.coefs_, estimator.intercepts_, strict=True))
+    layers = denses(estimator._params)
     entries = _entries(layers, estimator._norms, list(estimator._moments), estimator._scaling)
     # safetensors 0.8 writes the memory of an array as it lies, whatever its strides say.
     tensors = {
@@ -151,4 +150,5 @@ def load_arrays(model: Any, entries: dict[str, Any], content: bytes) -> None:
     layers = read(Dense)
     model.coefs_, model.intercepts_ = [layer.W for layer in layers], [layer.b for layer in layers]
     model._set_norms(read(Norm), read(Moments))
+    model._finite = model._learned_arrays()
     model._scaling = next(iter(read(Scaling) + read(Whitening)), None)

