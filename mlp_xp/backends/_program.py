@@ -7,10 +7,12 @@ table is all there is to a step, all of them are one call.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -312,7 +314,8 @@ class Program:
         link(self._tables)
         # What only left-out work has used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
-        exec("\n".join(("def program(do, start, stop):", *self._body(), " return")), self._names)
+        source = "\n".join(("def program(do, start, stop):", *self._body(), " return"))
+        exec(_compiled(source), self._names)
         # Neither among its own names nor in what it holds: memory would stay until the garbage
         # collector comes.
         self._code = self._names.pop("program")
@@ -348,6 +351,12 @@ class Program:
         for given, place in self._picks:
             yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i])"
         yield from (f"  {line}" for line in self._lines)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(source: str) -> CodeType:
+    """Compile code, which names its operands by numbers: a fit like an earlier one has the same."""
+    return compile(source, "<planned step>", "exec")
 
 
 def _form(argument: Any) -> tuple[Any, ...]:
