@@ -311,7 +311,8 @@ def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) 
     start, stop, _ = rows.indices(x.shape[0])
     indptr = x.indptr[start : stop + 1]
     first, last = indptr[0], indptr[-1]
-    data, indices = x.data[first:last], x.indices[first:last]
+    # SciPy's kernels want positions of one dtype.
+    data, indices = x.data[first:last], x.indices[first:last].astype(indptr.dtype, copy=False)
     indptr = indptr - first if first else indptr
     return SparseMatrix(backend.put(data, dtype), backend.put(indices), backend.put(indptr))
 

@@ -144,6 +144,15 @@ def test_weights_may_lie_column_by_column():
     np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-12)
 
 
+def test_positions_may_be_of_two_dtypes():
+    """SciPy makes no such matrix, but takes one."""
+    X, y = sparse_problem()
+    expected = ours.MLPClassifier(**SETTINGS, batch_size=32).fit(X, y)
+    X.indptr = X.indptr.astype(np.int64)
+    model = ours.MLPClassifier(**SETTINGS, batch_size=32).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+
+
 def test_predictions_of_many_rows_do_not_depend_on_the_threads(monkeypatch):
     X, y = sparse_problem(3000)
     model = ours.MLP(**SETTINGS).fit(X, y)
