@@ -307,7 +307,7 @@ def multiplies_sparse(
 
 
 def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:
-    """Bring sparse rows (CSR) to the device as they are, or those of a slice; nothing is copied."""
+    """Put sparse rows (CSR), or a slice of them, on the device as they are."""
     start, stop, _ = rows.indices(x.shape[0])
     indptr = x.indptr[start : stop + 1]
     first, last = indptr[0], indptr[-1]

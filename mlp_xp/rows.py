@@ -53,7 +53,7 @@ class Rows:
 
 
 def take_rows(x: Any, rows: Any) -> Any:
-    """Give some rows of an array or of a sparse matrix, dense; ``rows`` is a slice or positions."""
+    """Return some rows, dense; ``rows`` is a slice or positions."""
     if isinstance(x, Rows):
         return take_rows(x.x, x.rows[rows])
     if sparse.issparse(x):

@@ -401,7 +401,7 @@ class Trainer:
     def given(
         self, epoch: Epoch, groups: Iterable[Group]
     ) -> Generator[tuple[float, StepArguments]]:
-        """Give the learning rate and the arguments of each step."""
+        """Yield the learning rate and the arguments of each step."""
         unstack = self.backend.xp.unstack
         keys = itertools.repeat(None) if epoch.keys is None else iter(unstack(epoch.keys))
         # Streamed ones let go of their thread, also when a step fails and its error is looked at.

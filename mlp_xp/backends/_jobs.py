@@ -207,7 +207,7 @@ def _can_be_fused(job: Job) -> bool:
 
 
 def outside(rows: np.ndarray, size: int) -> IndexError:
-    """Give the error for positions of rows of which one is not there."""
+    """Return the error for positions of rows that do not exist."""
     return IndexError(
         f"Rows are asked for by positions from {rows.min()} to {rows.max()}, and there are {size} "
         f"rows: give positions from {-size} to {size - 1}."
@@ -260,7 +260,7 @@ class _Team:
         return work
 
     def end(self) -> None:
-        """Let the other threads go."""
+        """End the other threads."""
         self._mail[TICKET] = QUIT
         for thread in self._threads:
             thread.join()
@@ -335,7 +335,7 @@ def one_blas_thread() -> Iterator[int]:
 
 @contextlib.contextmanager
 def team(parts: int) -> Iterator[None]:
-    """Give this thread a team; the BLAS has one thread meanwhile, or they would fight.
+    """Start a team for this thread, and hold the BLAS to one thread meanwhile.
 
     Threads of a BLAS look for work for a while before they sleep, and take the processors from
     ours.

@@ -275,7 +275,7 @@ def _read(unit: Unit) -> bytes | None:
 
 
 def _write(unit: Unit, code: bytes) -> None:
-    """Keep an object file, whole or not at all."""
+    """Write an object file, whole or not at all."""
     folder = _writable()
     if folder is None:
         return
