@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if model.precision == "bf16":
         backend.with_bf16()  # Refused before there is a run folder.
     data = load_data(settings.data, settings.data_path)
-    # A training that diverges is told of in a sentence; NumPy's warnings about it are noise.
+    # A sentence reports a training that diverges; NumPy's warnings about it are noise.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with new_run(args.out, settings.data) as folder, interrupts() as pressed, quiet:
         _announce(settings, model, data, backend)
