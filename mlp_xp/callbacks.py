@@ -51,7 +51,7 @@ class Callback:
     ...     def on_epoch_end(self, model, record):
     ...         return record.loss < self.loss
     >>> model = MLPClassifier(learning_rate_init=0.1, random_state=0, callbacks=[StopAt(0.1)])
-    >>> model.fit([[0.0], [1.0]], [0, 1]).loss_ < 0.1, model.n_iter_ < model.max_iter
+    >>> bool(model.fit([[0.0], [1.0]], [0, 1]).loss_ < 0.1), model.n_iter_ < model.max_iter
     (True, True)
     """
 

@@ -189,7 +189,7 @@ def use_lbfgs(backend: RecordingBackend) -> None:
     network = Network((x.shape[1], 5, 4), normalization="layer", residual=True)
     trainer = make_trainer(backend, dtype="float32", x=x, network=network)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lbfgs, "_BLOCK", BATCH)
+        patch.setattr(lbfgs, "BLOCK", BATCH)
         lbfgs.minimize(
             trainer,
             place(backend, x, labels, "float32"),

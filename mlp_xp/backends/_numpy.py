@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -80,13 +80,17 @@ class NumpyBackend(Backend):
         with ThreadPoolExecutor(n_threads, thread_name_prefix="mlp_xp-map") as pool:
             return list(pool.map(function, values))
 
-    def training(self, work: int, n_steps: int = 1) -> contextlib.AbstractContextManager[object]:
-        # Nothing else decides, so that the same settings give the same bits.
-        is_long = (work + _STEP_WORK) * n_steps >= _LONG
-        if not is_long or not can_work():
-            is_small = _LEAST_BLAS_WORK <= work < _LEAST_WORK
-            return one_blas_thread() if is_small else contextlib.nullcontext()
-        return team(usable_threads() if work >= _LEAST_WORK else 1)
+    @contextlib.contextmanager
+    def training(self, work: int, n_steps: int = 1) -> Iterator[None]:
+        # Settings and shapes alone decide, so that the same settings give the same bits.
+        context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if (work + _STEP_WORK) * n_steps >= _LONG and can_work():
+            context = team(usable_threads() if work >= _LEAST_WORK else 1)
+        elif _LEAST_BLAS_WORK <= work < _LEAST_WORK:
+            context = one_blas_thread()
+        # Machine code warns of nothing either: trainings look for what is not finite themselves.
+        with context, np.errstate(over="ignore", invalid="ignore"):
+            yield
 
     def describe(self) -> dict[str, str]:
         pools = "; ".join(

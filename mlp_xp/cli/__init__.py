@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run = args.load()
         status: int = run(args)
         sys.stdout.flush()
+        start.quit_at_ctrl_c(is_process=argv is None)
         return status
     except KeyboardInterrupt:
         return 130

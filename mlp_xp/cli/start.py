@@ -14,6 +14,7 @@ __all__ = [
     "message_for_user",
     "printable",
     "process_began",
+    "quit_at_ctrl_c",
     "quits_at_ctrl_c",
 ]
 
@@ -25,15 +26,21 @@ def quits_at_ctrl_c(*, is_process: bool) -> Iterator[None]:
     An exception in the middle of an import would end in a traceback, or worse, in an import that
     half succeeded. Where the process is not the command's own, nothing changes.
     """
-    is_ours = is_process and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_ours:
+    if not quit_at_ctrl_c(is_process=is_process):
         yield
         return
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def quit_at_ctrl_c(*, is_process: bool) -> bool:
+    """End the process at Ctrl-C from now on, also while it exits; return whether that is ours."""
+    if not is_process or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return False
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    return True
 
 
 def process_began(*, is_process: bool = True) -> float:
