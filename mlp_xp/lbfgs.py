@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import warnings
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -29,6 +30,8 @@ __all__ = ["BLOCK", "minimize"]
 
 # Large enough for the products to run at full speed; the sum over blocks is that of the full batch.
 BLOCK = 8192
+# Numbers of a block's inputs and activations that may be kept after a fit.
+_SMALL = 1 << 17
 
 AfterIteration = Callable[[Callable[[], Params], float], bool]
 
@@ -134,10 +137,12 @@ class _Objective:
         has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
-        # Compiled for this fit alone: on NumPy a compiled function has one user at a time.
-        self._evaluate = self._backend.compile(
-            _evaluation(self._backend, rules.network, rules.loss, self._layout), donate=True
-        )
+        # On NumPy a compiled function has one user at a time, and keeps its memory: what is small
+        # is kept for the next fit of this thread, since planning takes as long as a short fit.
+        settings = self._backend, rules.network, rules.loss, self._layout
+        is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
+        compiled = _compiled if is_small else _compiled.__wrapped__
+        self._evaluate = compiled(*settings, threading.get_ident())
         # What weighs the loss of each block, and the penalty, which is shared out likewise.
         numbers = [(weight / total, self._l2) for weight in self._plan.totals]
         with self._backend.scope():
@@ -199,6 +204,13 @@ def _layout(params: Params) -> _Layout:
 def _unravel(layout: _Layout, vector: Any, *, xp: Namespace) -> Params:
     pieces = [xp.reshape(vector[start:stop], shape) for start, stop, shape in layout.pieces]
     return rebuild(layout.tree, pieces)
+
+
+@lru_cache(maxsize=8)
+def _compiled(
+    backend: Backend, network: Network, loss: Loss, layout: _Layout, thread: int
+) -> Callable[..., tuple[Array, Array]]:
+    return backend.compile(_evaluation(backend, network, loss, layout), donate=True)
 
 
 @lru_cache(maxsize=64)

@@ -183,6 +183,9 @@ def test_the_blas_has_one_thread_for_steps_too_small_to_share_out():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
     before = threads()
-    with get_backend("numpy").training(500_000):
-        assert set(threads()) == {1}
-    assert threads() == before
+    for work in (500_000, 13_000_000):
+        with get_backend("numpy").training(work):
+            assert set(threads()) == {1}
+        assert threads() == before
+    with get_backend("numpy").training(20_000_000):
+        assert threads() == before

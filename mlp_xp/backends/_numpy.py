@@ -30,9 +30,9 @@ __all__ = ["NumpyBackend", "compile_ahead", "create"]
 
 # Multiplications and additions of a step that a team of threads is worth starting for.
 _LEAST_WORK = 2_000_000
-# The same of a step whose products a BLAS would share out among its threads: up to `_LEAST_WORK`
-# they take several times as long to meet as one takes for the work (bench/drop_in.py, "lbfgs").
-_LEAST_BLAS_WORK = 100_000
+# The same of a step whose products a BLAS would share out among its threads: between these its
+# threads take several times as long to meet as one takes for the work (bench/drop_in.py, "lbfgs").
+_LEAST_BLAS_WORK, _MOST_BLAS_WORK = 100_000, 20_000_000
 # The same of a training, or a prediction, that is long enough to wait for machine code, which takes
 # seconds to compile the first time: about a second of the code that needs no compiler. A small
 # step takes as long as so much work.
@@ -86,7 +86,7 @@ class NumpyBackend(Backend):
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if (work + _STEP_WORK) * n_steps >= _LONG and can_work():
             context = team(usable_threads() if work >= _LEAST_WORK else 1)
-        elif _LEAST_BLAS_WORK <= work < _LEAST_WORK:
+        elif _LEAST_BLAS_WORK <= work < _MOST_BLAS_WORK:
             context = one_blas_thread()
         # Machine code warns of nothing either: trainings look for what is not finite themselves.
         with context, np.errstate(over="ignore", invalid="ignore"):
