@@ -313,6 +313,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, metavar="FILE", help="JSON file to write to, or to add to")
     add("--page", type=Path, metavar="FILE", help=f"write the table of this file to {PAGE.name}")
     args = parser.parse_args(argv)
+    # With it, a package that is not installed but checked out is compiled at every import.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if args.page is not None:
         record = json.loads(args.page.read_text())
         PAGE.write_text(written_into(PAGE.read_text(encoding="utf-8"), record), encoding="utf-8")
