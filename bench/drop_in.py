@@ -230,7 +230,7 @@ def measure_drop_in(
     contenders: list[str] | None = None,
     quick: bool = False,
 ) -> dict[str, Result]:
-    """Give the seconds of each contender's turns, by case and threads."""
+    """Return the seconds of each contender's turns, by case and threads."""
     results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "numba.py").write_text("raise ImportError('left out')\n")

@@ -122,7 +122,7 @@ class Pace:
     _now: tuple[float, float] = (0.0, 0.0)
 
     def update(self, share: float) -> None:
-        """Note that so much is done, from 0 to 1."""
+        """Record the share that is done, from 0 to 1."""
         marks, now = self._marks, time.perf_counter()
         self._now = (now, share)
         if not marks:

@@ -20,7 +20,7 @@ MB = 2**20
 
 @pytest.fixture
 def mapped(tmp_path):
-    """Give a memory-mapped copy of an array."""
+    """Return a memory-mapped copy of an array."""
 
     def write(x):
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
@@ -51,7 +51,7 @@ def peak(function):
 
 
 def sparse_file(tmp_path, dtype, megabytes):
-    """Give a memory-mapped file of zeros, which takes no room on the disk."""
+    """Return a memory-mapped file of zeros, which takes no room on the disk."""
     n = megabytes * MB // (np.dtype(dtype).itemsize * 256)
     return np.memmap(tmp_path / "zeros", dtype, "w+", shape=(n, 256)), np.arange(n) % 2
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 
 def shapes():
-    """Give two classes that lie in moons, in circles, and side by side."""
+    """Return two classes that lie in moons, in circles, and side by side."""
     lines = {"n_features": 2, "n_redundant": 0, "n_clusters_per_class": 1, "random_state": 0}
     yield make_moons(100, noise=0.3, random_state=0)
     yield make_circles(100, noise=0.2, factor=0.5, random_state=1)
