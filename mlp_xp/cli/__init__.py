@@ -32,7 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = parse(argv)
             args.began = began
             run = args.load()
-        status: int = run(args)
+            # Where there is nothing to keep, Ctrl-C ends the process at once: an exception may
+            # be raised in a library's own callback, which only prints it and goes on.
+            status: int | None = None if args.keeps else run(args)
+        if status is None:
+            status = run(args)
         sys.stdout.flush()
         start.quit_at_ctrl_c(is_process=argv is None)
         return status

@@ -19,13 +19,14 @@ class Command(NamedTuple):
     """A command: its line of help, its options, what can be typed, and the function that runs it.
 
     ``run`` is ``module:function`` in this package; it takes the parsed options and returns the exit
-    status.
+    status. ``keeps`` says whether Ctrl-C leaves it something to save or to remove.
     """
 
     summary: str
     add_options: Callable[[Parser], None]
     examples: str
     run: str
+    keeps: bool = True
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,7 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
             epilog=f"examples:\n{command.examples}",
         )
-        subparser.set_defaults(load=partial(_load, command.run))
+        subparser.set_defaults(load=partial(_load, command.run), keeps=command.keeps)
     return parser.parse_args(argv)
 
 
@@ -166,6 +167,7 @@ COMMANDS = {
   mlp-xp evaluate runs/my-run
   mlp-xp evaluate runs/my-run --backend jax""",
         "evaluate:run",
+        keeps=False,
     ),
     "predict": Command(
         "name the likeliest classes of pictures",
@@ -174,6 +176,7 @@ COMMANDS = {
   mlp-xp predict runs/my-run cat.png
   mlp-xp predict runs/my-run photos/*.jpg --backend torch""",
         "predict:run",
+        keeps=False,
     ),
     "lab": Command(
         "train the lab's network of one hidden layer on CIFAR-10",
@@ -193,10 +196,18 @@ COMMANDS = {
         "machine:run_data",
     ),
     "recipes": Command(
-        "list the recipes of train", _add_nothing, "  mlp-xp recipes", "machine:run_recipes"
+        "list the recipes of train",
+        _add_nothing,
+        "  mlp-xp recipes",
+        "machine:run_recipes",
+        keeps=False,
     ),
     "backends": Command(
-        "list libraries and devices", _add_nothing, "  mlp-xp backends", "machine:run_backends"
+        "list libraries and devices",
+        _add_nothing,
+        "  mlp-xp backends",
+        "machine:run_backends",
+        keeps=False,
     ),
     "compile": Command(
         "compile machine code for NumPy ahead of the first long training",

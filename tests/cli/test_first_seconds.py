@@ -65,6 +65,24 @@ def test_ctrl_c_while_a_command_loads_is_silent(module, argv):
     assert done.returncode == 130
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+def test_ctrl_c_in_a_callback_of_a_library_is_silent():
+    # JAX has one for the garbage collector, in which Python prints an exception and goes on.
+    press = (
+        "import gc, os, signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'jax':\n"
+        "            gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))\n"
+        "            gc.collect()\n"
+        "sys.meta_path.insert(0, Press)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", press + CODE, "backends"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 @pytest.mark.parametrize("argv", [["train"], ["lab"], ["backends"], ["evaluate", "run"], ["data"]])
