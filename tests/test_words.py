@@ -1,0 +1,433 @@
+"""Docstrings, comments, messages and pages use the words of the field and American spelling.
+
+``WITHOUT_VERBS`` and ``WITH_BANNED_WORDS`` name what has yet to be rewritten, by the name of a
+file without folders, underscores and suffix, so that moving a file changes nothing. Delete a name
+when its files are done; a name that is no longer needed fails the test.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "mlp_xp").rglob("*.py"))
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "bench" / "README.md",
+]
+
+# A function's docstring begins with one of these. Add a plain verb where none fits.
+VERBS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    Accumulate Add Allocate Append Apply Assert Assign Average Broadcast Build Cache Call Cast
+    Check Choose Clear Clip Close Collect Combine Compare Compile Compute Concatenate Configure
+    Convert Copy Count Create Decode Delete Describe Detect Disable Divide Download Draw Drop
+    Enable Encode Ensure Escape Estimate Evaluate Execute Exit Expand Export Extract Fetch Fill
+    Find Fit Flatten Flip Format Freeze Fuse Gather Generate Get Hash Implement Import Increase
+    Initialize Install Interpolate Invert Iterate Join Launch Limit List Load Locate Log Map
+    Mark Measure Merge Minimize Mix Move Multiply Normalize Open Pack Pad Parse Permute Pickle
+    Plot Predict Prepare Print Process Publish Raise Read Record Reduce Register Release Remove
+    Rename Render Repeat Replace Report Reset Reshape Resize Resolve Restore Resume Return Reuse
+    Reverse Round Run Sample Save Scale Schedule Score Select Send Set Shard Shift Shuffle
+    Simulate Skip Sleep Solve Sort Split Start Stop Store Stream Subtract Sum Swap Synchronize
+    Test Time Trace Track Train Transform Transpose Truncate Try Undo Unpack Unpickle Update
+    Upload Validate Verify Visit Wait Warn Whether Wrap Write Yield
+        """,
+    )
+)
+# The docstring of a class, a property or a module is a noun phrase: it begins with none of these.
+NO_NOUNS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    As Bring Brings Do Does Give Gives How Leave Leaves Let Lets Look Looks Make Makes Of Refuse
+    Refuses Say Says Show Shows Some Take Takes Tell Tells What Where Which Who
+        """,
+    )
+)
+BANNED = re.compile(
+    r"""\b(?:
+    # Private language: say after, at most, failed, released, reported, instead of, thread pool.
+    behind | at\s+the\s+most | in\s+vain | let(?:s|ting)?\s+go\s+of
+    | (?:is|are|was|were)\s+told | told\s+of | in\s+the\s+place\s+of
+    | that\s+(?:it\s+is|they\s+are)\s+to | (?:a|the)\s+team
+    # British spelling.
+    | (?:un|re|de)?(?:
+        (?:categor|equal|factor|final|general|initial|local|material|maxim|memor|minim|normal|optim|organ|parallel
+           |penal|quant|random|real|recogn|regular|serial|special|standard|summar|symbol|synchron|token|util|vector
+           |visual)is(?:e[drs]?|ing|ations?)
+        | (?:behavi|col|fav|flav|hon|lab|neighb)our\w*
+        | (?:analys|catalys|paralys)(?:e[ds]?|ing)
+        | (?:cancel|label|level|model|signal|travel)l(?:ed|ing)
+        | artefacts? | centred? | centres | fulfil | grey(?:scale)? | judgement | licence | metre
+        | programme | whilst
+    )
+    )\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+WITHOUT_VERBS = """
+activations
+
+adam
+
+arrays
+
+base
+
+batches
+
+bf16
+
+block_dense
+
+blocks
+
+budget
+
+by_kind
+
+cache
+
+callbacks
+
+check
+
+cifar
+
+classification
+
+classifier
+
+commands
+
+core
+
+cupy
+
+cupy_kernels
+
+deadline
+
+dense
+
+divergence
+
+files
+
+fitting
+
+geometric
+
+held_out
+
+hidden
+
+inference
+
+init
+
+jax
+
+jobs
+
+json
+
+kernels
+
+lab
+
+lbfgs
+
+learned
+
+lion
+
+loading
+
+loops
+
+machine
+
+muon
+
+network
+
+normalization
+
+numpy
+
+numpy_kernels
+
+objects
+
+options
+
+outputs
+
+paths
+
+pickles
+
+plan
+
+prediction
+
+products
+
+program
+
+progress
+
+pullbacks
+
+random
+
+regression
+
+regressor
+
+rmsprop
+
+rows
+
+running
+
+runs
+
+scaling
+
+schedules
+
+scikit
+
+scoring
+
+settings
+
+sgd
+
+signals
+
+spec
+
+start
+
+step
+
+stopping
+
+strict
+
+summary
+
+sweep
+
+tile
+
+torch
+
+torch_buffers
+
+torch_kernels
+
+traced
+
+train
+
+training
+
+tree
+
+types
+
+typing
+
+units
+
+validation
+
+values
+
+weights
+
+words
+"""
+WITH_BANNED_WORDS = """
+CHANGELOG
+
+README
+
+accuracy
+
+adam
+
+architecture
+
+batches
+
+benchmarks
+
+beta_lasso
+
+bf16
+
+block_dense
+
+blocks
+
+budget
+
+by_kind
+
+callbacks
+
+classifier
+
+cli
+
+commands
+
+cupy
+
+deadline
+
+digits
+
+dropout
+
+fashion_mnist
+
+features
+
+geometric
+
+hidden
+
+inference
+
+init
+
+jobs
+
+lab
+
+lbfgs
+
+learned
+
+loops
+
+network
+
+normalization
+
+npm
+
+numpy
+
+objects
+
+performance
+
+plan
+
+prediction
+
+regressor
+
+report
+
+scaling
+
+schedules
+
+settings
+
+step
+
+tile
+
+torch_buffers
+
+torch_kernels
+
+train
+
+training
+
+types
+
+values
+
+words
+"""
+
+
+def name_of(path: Path) -> str:
+    return path.stem.strip("_")
+
+
+def wrong_first_word(node: ast.AST) -> str | None:
+    """Return the first word of a docstring that is not what its kind begins with."""
+    if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+        return None
+    words = re.findall(r"[^\s:,.;]+", ast.get_docstring(node) or "")
+    if not words:
+        return None
+    decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])]
+    if isinstance(node, ast.FunctionDef) and not any("property" in name for name in decorators):
+        return None if words[0] in VERBS else words[0]
+    return words[0] if words[0] in NO_NOUNS else None
+
+
+def prose(path: Path) -> list[tuple[int, str]]:
+    """Return a page, or the comments and strings of a module, with the line where each begins."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return [(1, text)]
+    return [
+        (token.start[0], token.string)
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if tokenize.tok_name[token.type] in {"COMMENT", "STRING", "FSTRING_MIDDLE"}
+    ]
+
+
+def assert_only_the_excused(found: list[tuple[Path, int, str]], excused: str) -> None:
+    names = excused.split()
+    assert len(names) == len(set(names)), "a name stands twice in a list"
+    places = defaultdict(list)
+    for path, line, word in found:
+        places[name_of(path)].append(f"{path.relative_to(ROOT)}:{line}: {word!r}")
+    offences = [place for name in places if name not in names for place in places[name]]
+    assert not offences, "\n".join(offences)
+    done = [name for name in names if name not in places]
+    assert not done, f"delete from the list, their files are done: {done}"
+
+
+def test_docstrings_begin_with_a_verb_of_the_field_or_a_noun():
+    found = [
+        (path, getattr(node, "lineno", 1), word)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (word := wrong_first_word(node))
+    ]
+    assert_only_the_excused(found, WITHOUT_VERBS)
+
+
+def test_no_banned_phrase_and_no_british_spelling():
+    found = [
+        (path, line + text[: match.start()].count("\n"), match.group())
+        for path in [*MODULES, *PAGES]
+        for line, text in prose(path)
+        for match in BANNED.finditer(text)
+    ]
+    assert_only_the_excused(found, WITH_BANNED_WORDS)
