@@ -24,10 +24,10 @@ from typing import Any
 
 from bench.environment import environment
 from mlp_xp import MLPClassifier
+from mlp_xp._utils.tree import leaves
 from mlp_xp.optimizers import ByKind, Muon, kinds
 from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.saving import load_model
-from mlp_xp.tree import leaves
 
 ROOT = Path(__file__).parents[1]
 HISTORY = ROOT / "bench" / "history"

@@ -13,12 +13,12 @@ import pytest
 from workloads import WORKLOADS, Workload, load
 
 from mlp_xp.backends import Backend
-from mlp_xp.batches import place, plan_epoch
-from mlp_xp.losses import SoftmaxCrossEntropy
-from mlp_xp.network import Network, init_params
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import Adam
-from mlp_xp.scaling import standardization
-from mlp_xp.training import Rules, Trainer
+from mlp_xp.training.batches import place, plan_epoch
+from mlp_xp.training.input_scaling import standardization
+from mlp_xp.training.trainer import Rules, Trainer
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])

@@ -15,7 +15,7 @@ import pytest
 from workloads import load
 
 from mlp_xp.backends import Backend
-from mlp_xp.batches import Streamed, plan_epoch
+from mlp_xp.training.batches import Streamed, plan_epoch
 
 ROWS = pytest.mark.parametrize("rows", [128, 1024, None], ids=["128", "1024", "all"])
 

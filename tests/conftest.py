@@ -129,6 +129,6 @@ def team_of():
     """Give threads for jobs, as training does; 0 for none."""
     import contextlib
 
-    from mlp_xp.backends._jobs import can_work, team
+    from mlp_xp.backends._numpy.jobs import can_work, team
 
     return lambda parts: team(parts) if parts and can_work() else contextlib.nullcontext()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.optimizers import (
     SGD,
     Adam,
@@ -15,7 +16,6 @@ from mlp_xp.optimizers import (
     RMSprop,
     init_slots,
 )
-from mlp_xp.tree import leaves, map_leaves
 
 RATE = 0.05
 RULES = {

@@ -16,21 +16,19 @@ from typing import Protocol, get_args
 import array_api_compat.numpy
 import numpy as np
 import pytest
+from gradient import cross_entropy_of, fourth_power
 from rules import RULES
-from test_gradients import cross_entropy_of, fourth_power
-from test_training import BATCH, N, make_trainer, problem
+from trainers import BATCH, N, make_trainer, problem
 
 import mlp_xp
-from mlp_xp import estimators, fitting, lab, lbfgs, prediction, settings, validation
+from mlp_xp import estimators, lab
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
-from mlp_xp.backends._numpy import NumpyBackend
-from mlp_xp.batches import place, plan_epoch
-from mlp_xp.estimators import _classifier, _regressor
-from mlp_xp.inference import predict
-from mlp_xp.kernels import Kernels
+from mlp_xp.backends._numpy.backend import NumpyBackend
+from mlp_xp.backends.kernels import Kernels
+from mlp_xp.estimators import _classifier, _regressor, fitting, prediction, settings, validation
 from mlp_xp.lab import _checks
-from mlp_xp.layers import ACTIVATIONS
-from mlp_xp.losses import (
+from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.nn.losses import (
     OUTPUTS,
     REGRESSION_LOSSES,
     BinaryCrossEntropy,
@@ -42,8 +40,11 @@ from mlp_xp.losses import (
     SoftmaxFocal,
     Through,
 )
-from mlp_xp.network import Network, Normalization
+from mlp_xp.nn.network import Network, Normalization
 from mlp_xp.optimizers import OPTIMIZERS
+from mlp_xp.training import lbfgs
+from mlp_xp.training.batches import place, plan_epoch
+from mlp_xp.training.inference import predict
 
 CLASSIFIERS = (BinaryCrossEntropy, BinaryFocal, SoftmaxCrossEntropy, SoftmaxFocal)
 
@@ -314,7 +315,7 @@ def test_the_check_finds_what_it_looks_for():
 
 def test_cupy_arrays_have_what_the_maths_uses():
     cupy = pytest.importorskip("cupy")
-    from mlp_xp._typing import Array
+    from mlp_xp._utils.array_types import Array
 
     def members(kind: type) -> set[str]:
         return {name for name, value in vars(kind).items() if callable(value)} | {
@@ -343,8 +344,8 @@ def test_cupy_arrays_have_every_operator_that_the_maths_uses():
         ast.Sub: "sub",
     }
     package = Path(mlp_xp.__file__).parent
-    files = [*package.glob("layers/*.py"), *package.glob("losses/*.py")]
-    files += [*package.glob("optimizers/*.py"), package / "blocks.py", package / "step.py"]
+    files = [*package.glob("nn/**/*.py"), *package.glob("optimizers/*.py")]
+    files.append(package / "training" / "step.py")
     used = set()
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -359,7 +360,7 @@ def test_cupy_arrays_have_every_operator_that_the_maths_uses():
 
 def test_cupy_kernels_have_the_signatures_of_the_defaults():
     pytest.importorskip("cupy")
-    from mlp_xp.backends import _cupy_kernels
+    from mlp_xp.backends._cupy import kernels as _cupy_kernels
 
     for kernel, default in (
         (_cupy_kernels.gather, Kernels().gather),

@@ -75,6 +75,16 @@ BANNED = re.compile(
 )
 
 WITHOUT_VERBS = """
+array_types
+sklearn_compat
+backend
+compiled_step
+buffers
+gradient_check
+early_stopping
+input_scaling
+time_budget
+trainer
 activations
 
 adam
@@ -91,13 +101,11 @@ block_dense
 
 blocks
 
-budget
 
 by_kind
 
 cache
 
-callbacks
 
 check
 
@@ -111,9 +119,7 @@ commands
 
 core
 
-cupy
 
-cupy_kernels
 
 deadline
 
@@ -163,9 +169,7 @@ network
 
 normalization
 
-numpy
 
-numpy_kernels
 
 objects
 
@@ -177,7 +181,6 @@ paths
 
 pickles
 
-plan
 
 prediction
 
@@ -187,7 +190,6 @@ program
 
 progress
 
-pullbacks
 
 random
 
@@ -203,11 +205,9 @@ running
 
 runs
 
-scaling
 
 schedules
 
-scikit
 
 scoring
 
@@ -223,7 +223,6 @@ start
 
 step
 
-stopping
 
 strict
 
@@ -233,23 +232,18 @@ sweep
 
 tile
 
-torch
 
-torch_buffers
 
-torch_kernels
 
 traced
 
 train
 
-training
 
 tree
 
 types
 
-typing
 
 units
 
@@ -262,6 +256,14 @@ weights
 words
 """
 WITH_BANNED_WORDS = """
+backend
+compiled_step
+buffers
+kernels
+plotting
+input_scaling
+time_budget
+trainer
 CHANGELOG
 
 README
@@ -284,11 +286,9 @@ block_dense
 
 blocks
 
-budget
 
 by_kind
 
-callbacks
 
 classifier
 
@@ -296,7 +296,6 @@ cli
 
 commands
 
-cupy
 
 deadline
 
@@ -332,21 +331,17 @@ normalization
 
 npm
 
-numpy
 
 objects
 
 performance
 
-plan
 
 prediction
 
 regressor
 
-report
 
-scaling
 
 schedules
 
@@ -356,13 +351,10 @@ step
 
 tile
 
-torch_buffers
 
-torch_kernels
 
 train
 
-training
 
 types
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from mlp_xp._typing import Array
+from mlp_xp._utils.array_types import Array
 
 __all__ = ["Augmentation", "Epoch", "Pictures", "columns"]
 

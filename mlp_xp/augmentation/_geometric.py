@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from array_api_compat import device
 
-from mlp_xp._typing import Array, Namespace
+from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.augmentation._base import Augmentation, Epoch, Pictures, columns
 
 __all__ = [

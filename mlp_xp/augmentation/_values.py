@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mlp_xp._typing import Array, Namespace
+from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.augmentation._base import Augmentation, Epoch, Pictures
 
 __all__ = ["ColorJitter", "Mixup"]

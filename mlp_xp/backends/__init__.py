@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from mlp_xp._optional import install_command
+from mlp_xp._utils.optional import install_command
 from mlp_xp.backends._base import Backend, BackendError, to_numpy
 
 __all__ = [
@@ -38,11 +38,15 @@ class Library(NamedTuple):
 
 
 BACKENDS = {
-    "numpy": Library("_numpy", "numpy", "cli", ("cpu",)),
+    "numpy": Library("_numpy.backend", "numpy", "cli", ("cpu",)),
     "cupy": Library(
-        "_cupy", "cupy", "cuda12", ("cuda",), ", or cuda13 if nvidia-smi shows CUDA Version 13"
+        "_cupy.backend",
+        "cupy",
+        "cuda12",
+        ("cuda",),
+        ", or cuda13 if nvidia-smi shows CUDA Version 13",
     ),
-    "torch": Library("_torch", "torch", "torch", ("cpu", "cuda", "mps")),
+    "torch": Library("_torch.backend", "torch", "torch", ("cpu", "cuda", "mps")),
     "jax": Library("_jax", "jax", "jax", ("cpu", "cuda")),
     "array_api_strict": Library("_strict", "array_api_strict", "test"),
 }

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeVar
 import array_api_compat
 import numpy as np
 
-from mlp_xp._typing import Array, Device, Namespace
-from mlp_xp.kernels import Kernels
+from mlp_xp._utils.array_types import Array, Device, Namespace
+from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["Backend", "BackendError", "to_numpy"]
 
@@ -43,7 +43,7 @@ class Backend:
     shares_host_memory : bool
         Whether a NumPy array is already where the computation is.
     has_sparse_products : bool
-        Whether its `gather` takes a `mlp_xp.kernels.SparseMatrix`.
+        Whether its `gather` takes a `mlp_xp.backends.kernels.SparseMatrix`.
     """
 
     name: ClassVar[str]

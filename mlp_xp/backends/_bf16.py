@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.augmentation import View
-from mlp_xp.kernels import Scaling
+from mlp_xp.backends.kernels import Scaling
 
 __all__ = ["rounded"]
 

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_xp import kernels
-from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.augmentation import View, look
+from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._bf16 import rounded
-from mlp_xp.kernels import Kernels, Scaling
+from mlp_xp.backends.kernels import Kernels, Scaling
 
 __all__ = ["JaxBackend", "create"]
 
@@ -117,7 +117,7 @@ def _gather(
     dtype: DType,
     xp: Namespace,
 ) -> Any:
-    """Do what `mlp_xp.kernels.gather` does, and keep the pictures that a view shows.
+    """Do what `mlp_xp.backends.kernels.gather` does, and keep the pictures that a view shows.
 
     XLA would pick their pixels again wherever they are used, and slowly: 40 ms for a mixup of 512
     pictures of CIFAR-10, and 4 so. What a condition gives lies in memory, and this one is met.

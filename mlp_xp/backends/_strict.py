@@ -7,7 +7,7 @@ from typing import Any
 import array_api_strict
 import numpy as np
 
-from mlp_xp._typing import Array
+from mlp_xp._utils.array_types import Array
 from mlp_xp.backends._base import Backend
 
 __all__ = ["StrictBackend", "create"]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mlp_xp._optional import check_installed, install_command
+from mlp_xp._utils.optional import check_installed, install_command
 
 __all__ = ["run"]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp._optional import check_installed
-from mlp_xp._signals import interrupts
+from mlp_xp._utils.optional import check_installed
+from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import Backend
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
-from mlp_xp.report import curves_figure, save_figure
+from mlp_xp.plotting import curves_figure, save_figure
 
 __all__ = ["run"]
 

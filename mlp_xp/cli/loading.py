@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlp_xp._signals import postponed
+from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import (
     BACKENDS,
     Backend,

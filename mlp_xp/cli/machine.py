@@ -11,7 +11,7 @@ from itertools import count
 from textwrap import shorten
 
 from mlp_xp.backends import BACKENDS, get_backend, how_to_install, installed
-from mlp_xp.backends._numpy import compile_ahead
+from mlp_xp.backends._numpy.backend import compile_ahead
 from mlp_xp.cli.loading import describe, missing_for
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import LOADERS, locate

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_xp._files import open_file
-from mlp_xp._optional import optional
+from mlp_xp._utils.files import open_file
+from mlp_xp._utils.optional import optional
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.runs import Images, read_run
 from mlp_xp.cli.start import printable

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from mlp_xp._optional import optional
-from mlp_xp.budget import Pace
+from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks import Callback, time_left
-from mlp_xp.training import Record
+from mlp_xp.training.time_budget import Pace
+from mlp_xp.training.trainer import Record
 
 __all__ = ["Display", "Watch", "display"]
 

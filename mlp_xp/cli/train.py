@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from mlp_xp._optional import check_installed, optional
-from mlp_xp._signals import interrupts, postponed
+from mlp_xp._utils.optional import check_installed, optional
+from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.backends import Backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
@@ -30,12 +30,12 @@ from mlp_xp.cli.runs import CONFIG, Images, Room, new_run
 from mlp_xp.cli.settings import Settings, settings_of
 from mlp_xp.cli.start import printable
 from mlp_xp.datasets import Dataset, split_dataset
-from mlp_xp.divergence import NonFiniteError
 from mlp_xp.estimators import MLPClassifier
-from mlp_xp.report import confusion_figure, curves_figure, save_figure
-from mlp_xp.rows import some_rows
+from mlp_xp.plotting import confusion_figure, curves_figure, save_figure
 from mlp_xp.saving import encode, replacing, save_model
-from mlp_xp.training import Record
+from mlp_xp.training.divergence import NonFiniteError
+from mlp_xp.training.rows import some_rows
+from mlp_xp.training.trainer import Record
 
 __all__ = ["run"]
 

@@ -21,10 +21,10 @@ def decaying() -> list[str]:
 def add_train(parser: Parser) -> None:
     """Add the options that decide a training."""
     from mlp_xp.datasets import LOADERS
-    from mlp_xp.layers import ACTIVATIONS
+    from mlp_xp.nn.layers import ACTIVATIONS
     from mlp_xp.optimizers import OPTIMIZERS
+    from mlp_xp.optimizers.schedules import SCHEDULES
     from mlp_xp.recipes import read_table
-    from mlp_xp.schedules import SCHEDULES
 
     defaults = read_table(DEFAULT)
 

@@ -7,7 +7,7 @@ floating-point numbers a batch at a time where they are used.
 from collections.abc import Callable
 from pathlib import Path
 
-from mlp_xp._paths import cache_dir
+from mlp_xp._utils.paths import cache_dir
 from mlp_xp.datasets import _core
 from mlp_xp.datasets._split import split_dataset
 from mlp_xp.datasets._types import Dataset, DatasetError

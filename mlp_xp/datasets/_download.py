@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlp_xp._optional import optional
+from mlp_xp._utils.optional import optional
 from mlp_xp.datasets._files import LIMIT, sha256_of_file
 from mlp_xp.datasets._types import DatasetError
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_xp._optional import optional
+from mlp_xp._utils.optional import optional
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.datasets._files import read_archive
 from mlp_xp.datasets._types import DatasetError, Labels, Pixels

@@ -9,7 +9,9 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
-from mlp_xp.losses import (
+from mlp_xp.estimators.prediction import AS_SET, Prediction
+from mlp_xp.estimators.validation import check_targets, check_weights, host
+from mlp_xp.nn.losses import (
     OUTPUTS,
     REGRESSION_LOSSES,
     BinaryCrossEntropy,
@@ -21,9 +23,7 @@ from mlp_xp.losses import (
     Through,
 )
 from mlp_xp.optimizers import Optimizer
-from mlp_xp.prediction import AS_SET, Prediction
-from mlp_xp.schedules import Schedule
-from mlp_xp.validation import check_targets, check_weights, host
+from mlp_xp.optimizers.schedules import Schedule
 
 __all__ = ["MLPRegressor"]
 
@@ -38,20 +38,20 @@ class MLPRegressor(RegressorMixin, Prediction):  # type: ignore[misc]
     Parameters
     ----------
     loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}, a loss of \
-`mlp_xp.losses`, or callable, default="squared_error"
+`mlp_xp.nn.losses`, or callable, default="squared_error"
         An object brings its settings, e.g. ``Quantile(0.9)`` or ``Huber(delta=2.0)``. "poisson"
         predicts the exponential of the network's output. A callable
         ``loss(outputs, targets, weights, *, xp)`` gives the average and its pullback, which is
         compared with a finite difference at the first fit, with weights if that has some; see
-        `mlp_xp.losses.Custom`. A loss of classes takes probabilities as targets, and predicts
+        `mlp_xp.nn.losses.Custom`. A loss of classes takes probabilities as targets, and predicts
         some. The loss of several outputs is their sum.
-    hidden_layer_sizes : int, object of `mlp_xp.hidden`, or a list of them, default=(100,)
+    hidden_layer_sizes : int, object of `mlp_xp.nn.hidden`, or a list of them, default=(100,)
         Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
         for a residual branch with an inverted bottleneck.
     activation : str, callable, or a list with one for each hidden layer, default="relu"
-        A name of `mlp_xp.layers.ACTIVATIONS`: "identity", "logistic", "tanh", "relu", "leaky_relu",
-        "elu", "gelu", "silu", "softplus"; or ``f(x, *, xp)`` that gives the output and its
-        pullback, which is compared with a finite difference at the first fit.
+        "identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"; or
+        ``f(x, *, xp)`` that gives the output and its pullback, which is compared with a finite
+        difference at the first fit.
     solver : {"sgd", "adam", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs"} or a \
 rule of `mlp_xp.optimizers`, default="adam"
         A string takes its settings from the parameters below, e.g. `beta_1`; an object such as
@@ -61,7 +61,7 @@ rule of `mlp_xp.optimizers`, default="adam"
     batch_size : int or "auto", default="auto"
         "auto" is ``min(200, n_samples)``. "lbfgs" takes all samples.
     learning_rate : {"constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", \
-"linear"} or a schedule of `mlp_xp.schedules`, default="constant"
+"linear"} or a schedule of `mlp_xp.optimizers.schedules`, default="constant"
         What multiplies `learning_rate_init` at each step, for every solver but "lbfgs". As in
         scikit-learn, "invscaling" and "adaptive" act for SGD alone; "adaptive" divides the rate by
         5 whenever nothing has improved for `n_iter_no_change` epochs.
@@ -132,7 +132,7 @@ default="auto"
         float32 for uint8; other integers are computed in float64, as in scikit-learn. "bf16", for
         backends "torch" and "jax", trains with inputs, activations and gradients in bfloat16; the
         weights, the optimizer's state and the loss stay in float32, and so do predictions.
-    input_scaling : {"standardize", "zca", "pca"}, a `mlp_xp.scaling.Whiten`, or None, default=None
+    input_scaling : {"standardize", "zca", "pca"}, Whiten, or None, default=None
         "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
         on the device; uint8 data stay uint8 until a batch is made. The others remove correlations
         too, by the eigenvectors of a matrix of features x features, and multiply each batch by

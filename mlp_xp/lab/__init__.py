@@ -18,7 +18,7 @@ from __future__ import annotations
 import array_api_extra as xpx
 from array_api_compat import array_namespace, device
 
-from mlp_xp._typing import Array
+from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import get_backend
 from mlp_xp.lab._checks import (
     check_axes,
@@ -39,9 +39,9 @@ from mlp_xp.lab._sweep import (
     to_weights,
     train,
 )
-from mlp_xp.layers import logistic
-from mlp_xp.losses import SquaredError
-from mlp_xp.network import Network, init_params
+from mlp_xp.nn.layers import logistic
+from mlp_xp.nn.losses import SquaredError
+from mlp_xp.nn.network import Network, init_params
 
 __all__ = [
     "learn_once_cross_entropy",
@@ -322,8 +322,8 @@ def run_mlp_training(
 ) -> tuple[list[float], float, list[float]]:
     """Train a network from random weights, then test it.
 
-    The weights are drawn on the host by `mlp_xp.network.init_params`, so that a seed gives the same
-    network in every namespace. They take the dtype of real data, and float32 for integers.
+    The weights are drawn on the host by `init_params`, so that a seed gives the same network in
+    every namespace. They take the dtype of real data, and float32 for integers.
 
     Parameters
     ----------

@@ -10,10 +10,10 @@ from typing import Any, TypeVar, cast
 
 from array_api_compat import array_namespace, device
 
-from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.backends import get_backend
-from mlp_xp.layers import Dense
-from mlp_xp.network import Params
+from mlp_xp.nn.layers import Dense
+from mlp_xp.nn.network import Params
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 from array_api_compat import device
 
-from mlp_xp._typing import Array, DType, Namespace
+from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.backends import get_backend
 from mlp_xp.lab._checks import check_count
-from mlp_xp.layers import Dense
-from mlp_xp.losses import SoftmaxCrossEntropy
-from mlp_xp.network import Network, Params, forward
+from mlp_xp.nn.layers import Dense
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.network import Network, Params, forward
 
 Weights = tuple[Array, Array, Array, Array]
 # Logits and targets of some samples to the average loss and its gradient at the logits.

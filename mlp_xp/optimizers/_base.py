@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, TypeAlias, get_args
 
-from mlp_xp._typing import Array, Namespace
+from mlp_xp._utils.array_types import Array, Namespace
 
 __all__ = [
     "KINDS",

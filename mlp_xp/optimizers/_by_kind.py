@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlp_xp._typing import Array, Namespace
+from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._adam import AdamW
 from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, Slots, check_at_least_0, low_precision
 from mlp_xp.optimizers._muon import Muon

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlp_xp._typing import Array, Namespace
+from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
 
 __all__ = ["Lion"]

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from array_api_compat import device
 
-from mlp_xp._typing import Array, Namespace
+from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._adam import AdamW
 from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
 

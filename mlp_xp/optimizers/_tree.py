@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from mlp_xp._typing import Array, Namespace, Tree
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.optimizers._base import Kind, Optimizer, Slots, low_precision
-from mlp_xp.tree import leaves, map_leaves, rebuild
 
 __all__ = ["Updated", "averaged", "clip", "init_slots", "kinds", "update_tree"]
 

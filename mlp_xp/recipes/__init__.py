@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlp_xp._files import read_file
+from mlp_xp._utils.files import read_file
 
 __all__ = ["Recipe", "names", "read_recipe", "read_table", "recipe_parameters"]
 
 _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared time for a key.
-# `mlp_xp.objects` is imported where it is needed: `mlp-xp train --help` reads a table, and waits
-# for no library.
+# `objects` is imported where it is needed: `mlp-xp train --help` reads a table and loads no
+# library.
 
 
 class Recipe(NamedTuple):
@@ -78,7 +78,7 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
     ValueError: ...default.toml: 'activation' is not one of description, data, hidden_layer_sizes
     """
     from mlp_xp.datasets import LOADERS
-    from mlp_xp.objects import expected
+    from mlp_xp.recipes.objects import expected
 
     path, table = _find(source), read_table(source)
     valid = ["description", "data", *parameters]
@@ -129,7 +129,7 @@ def _find(source: str | os.PathLike[str]) -> Path:
         return _FOLDER / f"{source}.toml"
     if path.is_file():
         return path
-    from mlp_xp.objects import expected
+    from mlp_xp.recipes.objects import expected
 
     if path.suffix == ".toml":
         raise FileNotFoundError(f"recipe {path} is not there: type its path, or {', '.join(known)}")
@@ -143,7 +143,7 @@ def _decode(value: Any, key: str) -> Any:
         return value
     if "class" not in value:
         raise ValueError(f"{key} is the table {value!r}, which has no 'class'")
-    from mlp_xp.objects import make
+    from mlp_xp.recipes.objects import make
 
     try:
         return make(value, key, _decode)

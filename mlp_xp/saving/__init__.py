@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mlp_xp._files import read_file
-from mlp_xp._optional import optional
+from mlp_xp._utils.files import read_file
+from mlp_xp._utils.optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.saving._arrays import check_header, dump_arrays, load_arrays, read_header, shapes
 from mlp_xp.saving._files import (

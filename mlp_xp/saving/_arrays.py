@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp._files import open_file
-from mlp_xp._optional import optional
+from mlp_xp._utils.files import open_file
+from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
-from mlp_xp.kernels import Scaling, Whitening
-from mlp_xp.layers import Dense, Moments, Norm
-from mlp_xp.network import Network, denses, draw_params, norms
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.nn.layers import Dense, Moments, Norm
+from mlp_xp.nn.network import Network, denses, draw_params, norms
 from mlp_xp.saving._files import SPEC, SavingError, expect
-from mlp_xp.scaling import Whiten
+from mlp_xp.training.input_scaling import Whiten
 
 _DTYPES = {"F32": "float32", "F64": "float64"}  # As a header names them.
 _HEADER_LIMIT = 4 << 20  # Bytes: some 30,000 tensors.

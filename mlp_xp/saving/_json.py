@@ -2,7 +2,7 @@
 
 JSON has no infinity, tuple, or number as a key: ``{"float": "inf"}``, ``{"tuple": [...]}`` and
 ``{"items": [[key, value], ...]}`` stand for them, and ``{"class": "SGD", "momentum": 0.9}`` for an
-object of `mlp_xp.objects`, alone or in a list.
+object of `mlp_xp.recipes.objects`, alone or in a list.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.objects import OBJECTS, make
+from mlp_xp.recipes.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
 _LONGEST_DTYPE = 16  # Characters, e.g. of "<U1000".
@@ -50,8 +50,8 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
     cure = (
         "leave it out with set_params(scoring=None)"
         if what == "scoring"
-        else "use a string, a number, or an object of mlp_xp.optimizers, mlp_xp.schedules, "
-        "mlp_xp.losses, mlp_xp.hidden or mlp_xp.augmentation"
+        else "use a string, a number, or an object of mlp_xp.optimizers, "
+        "mlp_xp.optimizers.schedules, mlp_xp.nn.losses, mlp_xp.nn.hidden or mlp_xp.augmentation"
     )
     raise SavingError(
         f"{what} is {value!r}, which has no JSON form: {cure}, or keep it with pickle or joblib"

@@ -13,11 +13,11 @@ import numpy as np
 
 from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.hidden import Branch
+from mlp_xp.nn.hidden import Branch
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
-from mlp_xp.scaling import SCALINGS, Whiten
-from mlp_xp.training import Progress, Record
+from mlp_xp.training.input_scaling import SCALINGS, Whiten
+from mlp_xp.training.trainer import Progress, Record
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 

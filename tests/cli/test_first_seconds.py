@@ -43,7 +43,7 @@ def test_help_loads_nothing_that_computes():
         ("mlp_xp.cli.train", ["train"]),
         ("sklearn", ["train"]),
         ("scipy.linalg", ["evaluate", "run"]),
-        ("mlp_xp.training", ["predict", "run", "a.png"]),
+        ("mlp_xp.training.trainer", ["predict", "run", "a.png"]),
         ("mlp_xp.lab", ["lab"]),
         ("mlp_xp.cli.machine", ["backends"]),
     ],

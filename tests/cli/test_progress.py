@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlp_xp import budget
 from mlp_xp.cli import progress
-from mlp_xp.training import Record
+from mlp_xp.training import time_budget as budget
+from mlp_xp.training.trainer import Record
 
 
 @pytest.fixture

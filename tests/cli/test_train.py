@@ -17,7 +17,7 @@ from PIL import Image
 from running import FILES, TINY, history_of, start
 
 from mlp_xp import MLP
-from mlp_xp._signals import interrupts, postponed
+from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli import main, runs, settings, train
 from mlp_xp.cli.commands import parse

@@ -1,0 +1,81 @@
+"""Libraries that are loaded where they are needed, and need not be there."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["check_installed", "install_command", "optional"]
+
+
+def optional(module: str, extra: str = "cli") -> Any:
+    """Import a module that an extra of this package installs.
+
+    Parameters
+    ----------
+    module : str
+    extra : str, default="cli"
+        The extra that the module belongs to.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ImportError
+        If it is not there; says how to install it.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.optional import optional
+    >>> optional("nothing.like.this")
+    Traceback (most recent call last):
+    ImportError: module 'nothing' is not installed: type ... -m pip install -e "...[cli]"
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise _missing(module, extra) from error
+
+
+def check_installed(*packages: str, extra: str = "cli") -> None:
+    """Raise as `optional` does where a package is not there; load none of them.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.optional import check_installed
+    >>> check_installed("numpy", "nothing")
+    Traceback (most recent call last):
+    ImportError: module 'nothing' is not installed: type ... -m pip install -e "...[cli]"
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise _missing(package, extra)
+
+
+def install_command(extra: str) -> str:
+    """Return what to type to install an extra of this package for the Python that runs.
+
+    There is no release yet, so it comes from the clone that this package lies in, if it lies in
+    one. The quotes are for zsh, where brackets are a pattern.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.optional import install_command
+    >>> install_command("torch")
+    '... -m pip install -e "...[torch]"...'
+    """
+    clone = Path(__file__).absolute().parents[2]
+    is_clone = (clone / "pyproject.toml").is_file()
+    target = f"{clone if is_clone else '.'}[{extra}]"
+    where = "" if is_clone else " in a clone of mlp-xp"
+    return f'{sys.executable} -m pip install -e "{target}"{where}'
+
+
+def _missing(module: str, extra: str) -> ImportError:
+    package = module.partition(".")[0]
+    return ImportError(f"module {package!r} is not installed: type {install_command(extra)}")

@@ -1,0 +1,64 @@
+"""Trees of arrays: an array, or a tuple (a NamedTuple too) of trees.
+
+JAX and PyTorch take the same structures as pytrees as they are, so nothing is registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from mlp_xp._utils.array_types import Tree
+
+__all__ = ["leaves", "map_leaves", "rebuild"]
+
+
+def leaves(tree: Tree) -> Iterator[Any]:
+    """Walk over the leaves from left to right.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.tree import leaves
+    >>> list(leaves((1, (2, ()), 3)))
+    [1, 2, 3]
+    """
+    if isinstance(tree, tuple):
+        for branch in tree:
+            yield from leaves(branch)
+    else:
+        yield tree
+
+
+def rebuild(tree: Tree, values: Iterable[Any]) -> Tree:
+    """Put other leaves into a tree's structure, NamedTuple types kept.
+
+    Parameters
+    ----------
+    tree : array or nested tuples of arrays
+        Gives the structure.
+    values : iterable
+        The new leaves, in the order of `leaves`.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.tree import rebuild
+    >>> rebuild((1, (2, ()), 3), "abc")
+    ('a', ('b', ()), 'c')
+    """
+    remaining = iter(values)
+    return map_leaves(lambda _: next(remaining), tree)
+
+
+def map_leaves(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """Apply a function to each leaf.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.tree import map_leaves
+    >>> map_leaves(lambda leaf: -leaf, (1, (2, 3)))
+    (-1, (-2, -3))
+    """
+    if not isinstance(tree, tuple):
+        return function(tree)
+    built = [map_leaves(function, branch) for branch in tree]
+    return type(tree)(*built) if hasattr(tree, "_fields") else tuple(built)

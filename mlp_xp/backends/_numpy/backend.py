@@ -1,0 +1,137 @@
+"""NumPy on the CPU: steps are planned, and with numba installed a team of threads does them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import array_api_compat.numpy
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.optional import install_command
+from mlp_xp.backends._base import Backend, BackendError, F
+from mlp_xp.backends._numpy.compiled_step import Planned, PlannedLoop
+from mlp_xp.backends._numpy.jobs import (
+    MachineCodeError,
+    can_work,
+    one_blas_thread,
+    team,
+    usable_threads,
+)
+from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss, update_tree
+from mlp_xp.backends.kernels import Kernels
+
+__all__ = ["NumpyBackend", "compile_ahead", "create"]
+
+
+# Multiplications and additions of a step that a team of threads is worth starting for.
+_LEAST_WORK = 2_000_000
+# The same of a step whose products a BLAS would share out among its threads: between these its
+# threads take several times as long to meet as one takes for the work (bench/drop_in.py, "lbfgs").
+_LEAST_BLAS_WORK, _MOST_BLAS_WORK = 100_000, 20_000_000
+# The same of a training, or a prediction, that is long enough to wait for machine code, which takes
+# seconds to compile the first time: about a second of the code that needs no compiler. A small
+# step takes as long as so much work.
+_LONG = 10_000_000_000
+_STEP_WORK = 2_000_000
+
+
+class NumpyBackend(Backend):
+    """Arrays in the host's memory; `put` copies nothing."""
+
+    name = "numpy"
+    shares_host_memory = True
+    has_sparse_products = True
+    xp = array_api_compat.numpy
+    device = "cpu"
+    kernels = Kernels(dense, gather, loss, update_tree, activate)
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, np.ndarray)
+
+    def get(self, array: Array) -> np.ndarray:
+        return np.asarray(array)
+
+    def put(self, array: Any, dtype: str | None = None) -> Array:
+        if type(array) is np.ndarray and (dtype is None or array.dtype == dtype):
+            return cast(Array, array)
+        return super().put(array, dtype)
+
+    def _move(self, array: Any) -> Array:
+        return array
+
+    def compile(self, function: F, *, donate: bool = False) -> F:
+        return cast(F, Planned(function)) if donate else function
+
+    def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        return PlannedLoop(body)
+
+    def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
+        return team(usable_threads()) if work >= _LONG and can_work() else contextlib.nullcontext()
+
+    def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
+        n_threads = min(usable_threads(), len(values))
+        if n_threads == 1:
+            return map(function, values)
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="mlp_xp-map") as pool:
+            return list(pool.map(function, values))
+
+    @contextlib.contextmanager
+    def training(self, work: int, n_steps: int = 1) -> Iterator[None]:
+        # Settings and shapes alone decide, so that the same settings give the same bits.
+        context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if (work + _STEP_WORK) * n_steps >= _LONG and can_work():
+            context = team(usable_threads() if work >= _LEAST_WORK else 1)
+        elif _LEAST_BLAS_WORK <= work < _MOST_BLAS_WORK:
+            context = one_blas_thread()
+        # Machine code warns of nothing either: trainings look for what is not finite themselves.
+        with context, np.errstate(over="ignore", invalid="ignore"):
+            yield
+
+    def describe(self) -> dict[str, str]:
+        pools = "; ".join(
+            f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads"
+            for pool in threadpool_info()
+            if pool["user_api"] == "blas"
+        )
+        return super().describe() | {"blas": pools}
+
+
+def compile_ahead() -> str:
+    """Compile all machine code there is, and return where it is kept.
+
+    Raises
+    ------
+    BackendError
+        Where it cannot be compiled or kept.
+    """
+    if not can_work():
+        raise BackendError(
+            "Machine code needs Linux or macOS, numba, and NUMBA_DISABLE_JIT unset: type "
+            f"{install_command('fast')}"
+        )
+    from mlp_xp.backends._numpy import machine_code
+
+    try:
+        folder = machine_code.compile_all()
+    except MachineCodeError as error:
+        raise BackendError(
+            f"This version of numba compiles no machine code ({error}): pip install --upgrade numba"
+        ) from error
+    if folder is None:
+        raise BackendError(
+            "Machine code was compiled and can be kept nowhere: set MLP_XP_CACHE to a folder that "
+            "you can write."
+        )
+    return str(folder)
+
+
+def create(device: Any) -> NumpyBackend:
+    """Give the backend; the only device is ``"cpu"``."""
+    if device not in (None, "cpu"):
+        raise ValueError(f"device is {device!r}, and backend 'numpy' has only 'cpu'.")
+    return NumpyBackend()

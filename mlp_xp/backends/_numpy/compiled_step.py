@@ -1,0 +1,134 @@
+"""Plan a step once, then run it: NumPy without allocations and without the code that chose it.
+
+The first call of a planned function runs it on `Traced` arrays, which do NumPy's operations for
+real and note them down, and takes back what it did to the state. What results is a straight
+`Program`: NumPy's functions with an ``out=`` each, their operands fixed for good, and tables of
+jobs in machine code. This call and later ones run only that. A buffer goes back to a pool when its
+last array dies, so that later operations find it still in the caches.
+
+What holds for JAX's ``jit`` holds here: the function must be pure, what it does may depend on
+shapes but on no values, and a Python value is fixed at the first call. A function that asks for a
+value all the same, or does what is unknown here, is run as it is, unplanned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.tree import leaves, rebuild
+from mlp_xp.backends._numpy.jobs import MachineCodeError, is_at_work, runner
+from mlp_xp.backends._numpy.program import Program
+from mlp_xp.backends._numpy.traced import STEP, Traced
+
+__all__ = ["Planned", "PlannedLoop"]
+
+# Programs that a plan keeps: the latest, for each holds memory of its own.
+_MOST_PROGRAMS = 8
+
+
+class _Plan:
+    """What is planned: programs, one for each shape of the arguments, and the memory they share.
+
+    One user at a time: the state that it gives is always in the same memory.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._state: Any = None
+        self._programs: list[Program] = []
+        self._pool: list[np.ndarray] = []
+        self._is_planned = True
+
+    def _do(self, start: int, stop: int, state: Any, arguments: Any, flat: list[Any]) -> Any:
+        if not self._is_planned:
+            return self._do_unplanned(start, stop, state, arguments)
+        if state is not self._state:
+            self._adopt(state)
+        has_jobs = is_at_work()
+        for program in self._programs:
+            if program.has_jobs == has_jobs and program.accepts(flat):
+                break
+        else:
+            written = self._write(arguments, flat)
+            if written is None:
+                return self._do_unplanned(start, stop, self._state, arguments)
+            program = written
+            self._programs = [*self._programs[1 - _MOST_PROGRAMS :], program]
+        program.run(runner(), start, stop)
+        return self._state
+
+    def _do_unplanned(self, start: int, stop: int, state: Any, arguments: Any) -> Any:
+        for i in range(start, stop):
+            state = self._call(i, state, arguments)
+        return state
+
+    def _call(self, step: Any, state: Any, arguments: Any) -> Any:
+        """Call the function for a step."""
+        raise NotImplementedError
+
+    def _adopt(self, state: Any) -> None:
+        """Go on from another state: in our memory if it fits there, else from the beginning."""
+        new = list(leaves(state))
+        if self._state is not None:
+            old = list(leaves(self._state))
+            if [(leaf.shape, leaf.dtype) for leaf in new] == [(o.shape, o.dtype) for o in old]:
+                for mine, leaf in zip(old, new, strict=True):
+                    if mine is not leaf:
+                        mine[...] = leaf
+                return
+        self._programs, self._pool = [], []
+        # It was given away: its memory is ours.
+        self._state = rebuild(state, [np.asarray(leaf, order="C") for leaf in new])
+
+    def _write(self, arguments: Any, flat: list[Any]) -> Program | None:
+        """Write a program, or return None where that cannot be done."""
+        program = Program(self._pool, list(leaves(self._state)))
+        try:
+            state = rebuild(self._state, [Traced(program, leaf) for leaf in leaves(self._state)])
+            # Jobs are left to the program: behind one a trace has numbers that mean nothing.
+            with np.errstate(all="ignore"):
+                new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
+            program.finish(state, new)
+            return program
+        except MachineCodeError:
+            program.undo()
+            return self._write(arguments, flat)  # Without jobs from now on.
+        except Exception:  # A mistake in a function shows when it is run as it is.
+            self._is_planned = False
+            return None
+        finally:
+            program.undo()
+
+
+class Planned(_Plan):
+    """A pure function ``function(state, *arguments) -> state``, planned at its first call."""
+
+    def __call__(self, state: Any, *arguments: Any) -> Any:
+        # As `leaves`, but faster: this is done at each step.
+        flat: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, tuple):
+                nested = argument and isinstance(argument[0], tuple)
+                flat.extend(leaves(argument) if nested else argument)
+            else:
+                flat.append(argument)
+        return self._do(0, 1, state, arguments, flat)
+
+    def _call(self, step: Any, state: Any, arguments: Any) -> Any:
+        return self._function(state, *arguments)
+
+
+class PlannedLoop(_Plan):
+    """Steps of a pure function ``function(i, state, *arguments) -> state``, likewise.
+
+    What a step is given the function asks for by the step's number, as ``argument[i, ...]``.
+    """
+
+    def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:
+        return self._do(start, stop, state, arguments, list(leaves(arguments)))
+
+    def _call(self, step: Any, state: Any, arguments: Any) -> Any:
+        return self._function(step, state, *arguments)

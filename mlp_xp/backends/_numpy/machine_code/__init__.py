@@ -1,0 +1,291 @@
+"""Machine code for NumPy: products, gathers, losses and updates, alone or by a team of threads.
+
+A job is a row of 64-bit words: what to do, and the addresses and sizes to do it with. Rows are
+written once, when a step is planned; then a whole table of them is done in one call, without
+the interpreter. With a team each job is shared out among threads that wait here and never need the
+interpreter either. The products are those of SciPy's BLAS, held to one thread, called from each
+thread for its own part of the result: between jobs our threads meet within a microsecond, where
+those of a BLAS, of OpenMP and of Python take from ten to fifty.
+
+Each kind of job is compiled by itself, when it is first needed (`_units`), in a process of its own
+(`_build`), and kept as an object file. What runs is always that file, so a process that compiled
+it computes the same bits as one that found it. Here it is found, checked and loaded, which needs
+llvmlite and not numba.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from llvmlite import binding
+
+from mlp_xp._utils.paths import cache_dir
+from mlp_xp._utils.signals import interruptible
+from mlp_xp.backends._numpy.jobs import (
+    ACTIVATE,
+    GATHER,
+    GEMM,
+    SOFTMAX,
+    SUM,
+    UPDATE,
+    WORK,
+    MachineCodeError,
+    Unit,
+    all_units,
+    usable_threads,
+)
+from mlp_xp.backends._numpy.machine_code._cpu import describe_cpu, has_tile, target_machine
+
+__all__ = ["addresses", "blas_address", "compile_all", "has_tile", "work"]
+
+_CHILD = """
+import json, sys
+path, units = map(json.loads, sys.argv[1:])
+sys.path[:] = path
+from mlp_xp.backends._numpy.machine_code._build import main
+main(units)
+"""
+_POLL = 0.05  # Seconds between two looks at a compiler.
+# About how long units take to compile, in tenths of a second, so that processes end together.
+_EFFORT = {GEMM: 20, UPDATE: 11, WORK: 8, SOFTMAX: 6, ACTIVATE: 4, GATHER: 4, SUM: 3}
+
+_addresses: dict[Unit, int] = {}
+_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Make a new lock in a forked process: a thread that is not here may have held the old one."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
+    """Return where the machine code of each unit is; load it, or compile it first.
+
+    Raises
+    ------
+    MachineCodeError
+        If it cannot be compiled here.
+    """
+    with _lock:
+        missing = [unit for unit in dict.fromkeys(units) if unit not in _addresses]
+        if missing:
+            found = {unit: _read(unit) for unit in missing}
+            codes = {unit: code for unit, code in found.items() if code is not None}
+            absent = [unit for unit in missing if unit not in codes]
+            if absent:
+                compiled = _compile(absent)
+                for unit, code in compiled.items():
+                    _write(unit, code)
+                codes |= compiled
+            for unit, code in codes.items():
+                _addresses[unit] = _load(unit, code)
+        return _addresses
+
+
+def compile_all() -> Path | None:
+    """Compile every unit that is not kept yet, and return the folder that they are kept in."""
+    addresses(all_units())
+    return _writable()
+
+
+@cache
+def work() -> Callable[..., int]:
+    """Return what does a table of jobs; the interpreter's lock is free meanwhile."""
+    address = addresses([Unit(WORK)])[Unit(WORK)]
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 10)(address)
+
+
+@cache
+def blas_address(is_double: bool) -> int:
+    """Return where the matrix product of SciPy's BLAS is."""
+    from scipy.linalg import cython_blas
+
+    capsule = cython_blas.__pyx_capi__["dgemm" if is_double else "sgemm"]
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = (
+        ctypes.c_char_p,
+        [ctypes.py_object],
+    )
+    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    assert address
+    return int(address)
+
+
+@cache
+def _engine() -> Any:
+    return binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine())
+
+
+def _load(unit: Unit, code: bytes) -> int:
+    """Load an object file and return where its function is."""
+    engine = _engine()
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return int(engine.get_function_address(unit.name))
+
+
+# --- the compiler ---------------------------------------------------------------------------------
+
+
+def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
+    """Compile units in other processes, and say so."""
+    kept = (
+        "once for this installation"
+        if _writable()
+        else "for this process, as no cache can be written"
+    )
+    print(f"mlp_xp: compiling machine code for NumPy ({kept}) ...", file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    try:
+        codes = _compile_apart(units)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        codes = _compile_here(units)  # No process can be had, or not one with this Python.
+    seconds = time.perf_counter() - start
+    print(f"mlp_xp: compiled in {seconds:.1f} s.", file=sys.stderr, flush=True)
+    return codes
+
+
+def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
+    if getattr(sys, "frozen", False):  # Started again, an application would train again.
+        raise OSError("A frozen application has no Python to start.")
+    parts: list[list[Unit]] = [[] for _ in range(min(usable_threads(), 2, len(units)))]
+    for unit in sorted(units, key=lambda unit: -_EFFORT.get(unit.kind, 1)):
+        min(parts, key=lambda part: sum(_EFFORT.get(u.kind, 1) for u in part)).append(unit)
+    # The order in which Python keeps names shall not decide how code is written.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-c", _CHILD, json.dumps([str(path) for path in sys.path])]
+    codes: dict[Unit, bytes] = {}
+    with contextlib.ExitStack() as stack, interruptible():
+        children = []
+        for part in parts:
+            # Ctrl-C at a terminal reaches this process alone, and this ends the others.
+            child = subprocess.Popen(
+                [*command, json.dumps(part)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
+            stack.enter_context(child)
+            stack.callback(child.kill)
+            children.append(child)
+        for part, child in zip(parts, children, strict=True):
+            out = None
+            while out is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    out, err = child.communicate(timeout=_POLL)
+            if child.returncode:
+                raise subprocess.CalledProcessError(child.returncode, "numba", out, err)
+            for unit, text in zip(part, json.loads(out), strict=True):
+                codes[unit] = base64.b64decode(text)
+    return codes
+
+
+def _compile_here(units: Sequence[Unit]) -> dict[Unit, bytes]:
+    try:
+        from mlp_xp.backends._numpy.machine_code._build import build
+
+        return {unit: build(unit) for unit in units}
+    except Exception as error:  # We use what another version of numba may have in another way.
+        line = str(error).partition("\n")[0]
+        raise MachineCodeError(f"{type(error).__name__}: {line}") from error
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+@cache
+def _key() -> str:
+    """Return what changes with all that machine code depends on."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in (*sorted(here.glob("*.py")), here.parent / "jobs.py"):
+        digest.update(file.read_bytes())
+    versions = [metadata.version(name) for name in ("numba", "llvmlite")]
+    numba_settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_"))
+    facts = sys.version, versions, describe_cpu(), numba_settings
+    digest.update(repr(facts).encode())
+    return digest.hexdigest()[:20]
+
+
+def _folders() -> Iterator[Path]:
+    """Yield where machine code may be kept, the best place first."""
+    # As bytecode: what is compiled while a container is built is there for all its users.
+    yield Path(__file__).parent / "__pycache__"
+    with contextlib.suppress(RuntimeError):  # There is no home folder.
+        yield cache_dir() / "machine-code"
+    yield Path(tempfile.gettempdir()) / f"mlp-xp-{os.getuid()}"
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether nobody but this user, or the superuser, can have written to a folder."""
+    status = folder.stat()
+    return status.st_uid in (0, os.getuid()) and not status.st_mode & 0o022
+
+
+@cache
+def _writable() -> Path | None:
+    """Return the first folder that machine code can be kept in."""
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if _is_safe(folder):
+                with tempfile.TemporaryFile(dir=folder):
+                    return folder
+    return None
+
+
+def _file(folder: Path, unit: Unit) -> Path:
+    return folder / f"{unit.name}-{_key()}.bin"
+
+
+def _read(unit: Unit) -> bytes | None:
+    """Return a unit's object file, whole and unharmed, or None."""
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            if not _is_safe(folder):
+                continue
+            content = _file(folder, unit).read_bytes()
+            digest, code = content[:32], content[32:]
+            if hashlib.sha256(code).digest() == digest:
+                return code
+    return None
+
+
+def _write(unit: Unit, code: bytes) -> None:
+    """Write an object file, whole or not at all."""
+    folder = _writable()
+    if folder is None:
+        return
+    with contextlib.suppress(OSError):  # A disk that is full: it is compiled again next time.
+        number, name = tempfile.mkstemp(dir=folder)
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(hashlib.sha256(code).digest() + code)
+            os.chmod(name, 0o644)  # For all users of the installation.
+            os.replace(name, _file(folder, unit))
+        except BaseException:
+            os.unlink(name)
+            raise

@@ -1,0 +1,248 @@
+"""The loops between the products: gathers, sums, the softmax, and the updates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from mlp_xp.backends._numpy.jobs import ADAM, LOGISTIC, UPDATE_WORDS, WORDS
+from mlp_xp.backends._numpy.machine_code._cpu import has_tile
+from mlp_xp.backends._numpy.machine_code._products import tn
+from mlp_xp.backends._numpy.machine_code._tile import ROWS
+from mlp_xp.backends._numpy.machine_code._words import jit, nearest, pointer, power_of_two, share
+
+__all__ = ["copy", "gather", "make_activation", "make_update", "softmax", "sum_rows"]
+
+
+@jit
+def copy(source, target, n):  # type: ignore[no-untyped-def]
+    """Copy words of 32 bits from one address to another."""
+    source_, target_ = carray(pointer(source), n, np.int32), carray(pointer(target), n, np.int32)
+    for i in range(n):
+        target_[i] = source_[i]
+
+
+@jit
+def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
+    """Sum the columns from ``low`` to ``high``, by slices of rows: those are vectorised."""
+    sums = total[low:high]
+    sums[:] = 0
+    for i in range(x.shape[0]):
+        row = x[i][low:high]
+        for j in range(sums.size):
+            sums[j] += row[j]
+
+
+@jit
+def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high):  # type: ignore[no-untyped-def]
+    number = out.dtype.type
+    for i in range(low, high):
+        source, target = x[rows[i] if has_rows else i], out[i]
+        if has_scaling:
+            for j in range(target.size):
+                target[j] = (number(source[j]) - shift[j]) * scale[j]
+        else:
+            for j in range(target.size):
+                target[j] = number(source[j])
+
+
+# Of e^x, from the highest power on: enough for doubles between -ln(2) / 2 and ln(2) / 2.
+_TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
+
+
+@jit
+def _largest_power(x):  # type: ignore[no-untyped-def]
+    """Give for what x e^x and e^-x are still normal numbers, rounded down."""
+    return x.dtype.type(87 if x.itemsize == 4 else 708)
+
+
+@jit
+def _exp(x, most):  # type: ignore[no-untyped-def]
+    """Give e^x for x held to -most and most; without a call, so that loops of it are vectorised.
+
+    With n the whole number nearest to x / ln 2, it is 2^n times the series for the rest.
+    """
+    number = type(x)
+    x = -most if x < -most else (most if x > most else x)  # NaN comes through.
+    n = nearest(x * number(1 / np.log(2.0)))
+    r = x - n * number(np.log(2.0))
+    y = number(0)
+    for i in range(len(_TERMS)):
+        y = y * r + number(_TERMS[i])
+    return y * power_of_two(n)
+
+
+def make_activation(function: int) -> tuple[Any, Any]:
+    """Return an activation and its gradient."""
+    is_logistic = function == LOGISTIC
+
+    @jit
+    def activate(x, y):  # type: ignore[no-untyped-def]
+        zero, one = x.dtype.type(0), x.dtype.type(1)
+        if is_logistic:
+            # Where e^-x would overflow, the result is as good as 0.
+            most = _largest_power(x)
+            for i in range(x.size):
+                y[i] = one / (one + _exp(-x[i], most))
+        else:
+            for i in range(x.size):
+                y[i] = zero if x[i] <= zero else x[i]  # NaN comes through.
+
+    @jit
+    def activate_back(y, dy, dx):  # type: ignore[no-untyped-def]
+        zero, one = y.dtype.type(0), y.dtype.type(1)
+        if is_logistic:
+            for i in range(y.size):
+                dx[i] = dy[i] * y[i] * (one - y[i])
+        else:
+            for i in range(y.size):
+                dx[i] = dy[i] * (one if y[i] > zero else zero)
+
+    return activate, activate_back
+
+
+@jit
+def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
+    return lowest if x < lowest else (highest if x > highest else x)  # NaN comes through.
+
+
+@jit
+def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  # type: ignore[no-untyped-def]
+    """Cross-entropy of each row, averaged, and its gradient.
+
+    A label that is no class stands for a target of zeros, as in `mlp_xp.nn.losses.one_hot`.
+    """
+    number = logits.dtype.type
+    n, k = logits.shape
+    total = number(0)
+    if has_weights:
+        for i in range(n):
+            total += weights[i]
+    else:
+        total = number(n)
+    loss, spread, most = number(0), smoothing / number(k), _largest_power(logits)
+    eps = 2.0**-23 if logits.itemsize == 4 else 2.0**-52
+    lowest, highest = number(np.log(eps)), number(np.log1p(-eps))
+    for i in range(n):
+        row, grad = logits[i], dlogits[i]
+        largest = row[0]
+        for j in range(1, k):
+            # Not "if larger": NaN has to come through.
+            largest = row[j] if not (row[j] <= largest) else largest
+        sum_ = number(0)
+        for j in range(k):
+            grad[j] = _exp(row[j] - largest, most)
+            sum_ += grad[j]
+        # Where nothing weighs anything, nothing is to be learned.
+        share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
+        label = labels[i]
+        log = np.log(sum_)
+        entropy = number(0)
+        if smoothing != 0:
+            for j in range(k):
+                entropy -= spread * _clipped(row[j] - largest - log, lowest, highest)
+        if 0 <= label < k:
+            log_p = _clipped(row[label] - largest - log, lowest, highest)
+            entropy -= (number(1) - smoothing) * log_p
+        loss += share * entropy
+        for j in range(k):
+            target = spread + (number(1) - smoothing if j == label else number(0))
+            grad[j] = (grad[j] / sum_ - target) * share
+    value[0] = loss
+
+
+@jit
+def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
+    total = p.dtype.type(0)
+    for i in range(p.size):
+        total += p[i] * p[i]
+        step = rate * (g[i] + l2 * p[i])
+        v[i] = momentum * v[i] - step
+        p[i] += momentum * v[i] - step if nesterov else v[i]
+    return total
+
+
+@jit
+def _adam(p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2):  # type: ignore[no-untyped-def]
+    total = p.dtype.type(0)
+    for i in range(p.size):
+        total += p[i] * p[i]
+        slope = g[i] + l2 * p[i]
+        m[i] = beta_1 * m[i] + rest_1 * slope
+        v[i] = beta_2 * v[i] + rest_2 * (slope * slope)
+        p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(v[i]) + epsilon)
+    return total
+
+
+def make_update(is_double: bool, rule: int) -> Any:
+    """Return the unit that updates arrays, and sums up the squares of the matrices.
+
+    Words: is_double, arrays, their table, rule, its constants, rate, L2 factor, penalty, shrinkage.
+    A row of ``arrays`` holds the size, whether it is a matrix, and the addresses of p, g and two
+    slots. Where the gradient is a product that nobody has computed, x^T dy, the addresses of x and
+    dy, the number of samples and the width of dy follow: then six rows of it at a time are computed
+    into ``scratch`` and used, and never leave the cache.
+    """
+    number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
+    is_adam, computes = rule == ADAM, has_tile() and not is_double
+
+    @jit
+    def step(low, high, row, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
+        """Update one array from ``low`` to ``high``, with gradients that begin there."""
+        offset, n = low * size_of, high - low
+        p = carray(pointer(row[2] + offset), n, number)
+        first = carray(pointer(row[4] + offset), n, number)
+        if is_adam:
+            second = carray(pointer(row[5] + offset), n, number)
+            return _adam(
+                p,
+                g,
+                first,
+                second,
+                rate,
+                shrink,
+                number(numbers[0]),
+                number(numbers[1]),
+                number(numbers[2]),
+                number(numbers[3]),
+                number(numbers[4]),
+                l2,
+            )
+        return _sgd(p, g, first, rate, number(numbers[0]), numbers[1] != 0, l2)
+
+    def update(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
+        w = carray(pointer(job), WORDS, np.int64)
+        arrays = carray(pointer(w[4]), (w[3], UPDATE_WORDS), np.int64)
+        numbers = carray(pointer(w[6]), 5, np.float64)
+        rate = carray(pointer(w[7]), 1, number)[0]
+        l2 = carray(pointer(w[8]), 1, number)[0] if w[8] else number(0)
+        shrink = carray(pointer(w[10]), 1, number)[0] if w[10] else number(1)
+        total = number(0)
+        for i in range(arrays.shape[0]):
+            row = arrays[i]
+            size, is_matrix, samples, width = row[0], row[1], row[8], row[9]
+            l2_here = l2 if is_matrix else number(0)
+            shrink_here = shrink if is_matrix else number(1)
+            squares = number(0)
+            if computes and samples:
+                fan_in = size // width
+                low, high = share(fan_in, part, parts), share(fan_in, part + 1, parts)
+                for k in range(low, high, ROWS):
+                    end = min(k + ROWS, high)
+                    tn(row[6] + 4 * k, fan_in, row[7], width, scratch, end - k, width, samples)
+                    g = carray(pointer(scratch), (end - k) * width, number)
+                    squares += step(
+                        k * width, end * width, row, g, numbers, rate, shrink_here, l2_here
+                    )
+            else:
+                low, high = share(size, part, parts), share(size, part + 1, parts)
+                g = carray(pointer(row[3] + low * size_of), high - low, number)
+                squares = step(low, high, row, g, numbers, rate, shrink_here, l2_here)
+            if is_matrix:
+                total += squares
+        carray(pointer(totals), 8 * parts, np.float64)[8 * part] = total
+
+    return update

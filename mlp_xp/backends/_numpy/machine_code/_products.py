@@ -1,0 +1,145 @@
+"""Matrix products of one thread: our own where they are faster, else those of SciPy's BLAS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from mlp_xp.backends._numpy.jobs import LARGEST_RIGHT, ROUTINE, SAMPLES_AT_ONCE, WORDS
+from mlp_xp.backends._numpy.machine_code._cpu import has_tile
+from mlp_xp.backends._numpy.machine_code._tile import COLUMNS, ROWS, tile
+from mlp_xp.backends._numpy.machine_code._words import jit, pointer, share
+
+__all__ = ["make_gemm", "tn"]
+
+# Rows of the right operand that stay in the cache while all rows of the left one pass.
+_DEPTH_NN = 512
+
+_I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
+
+
+def _make_blas(kind: Any) -> Any:
+    """Return what calls Fortran's xGEMM at an address, for numbers of an LLVM type."""
+
+    @intrinsic
+    def blas(context, routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc = arguments
+
+            # All arguments are pointers.
+            def place(value: Any, kind: Any) -> Any:
+                slot = cgutils.alloca_once(builder, kind)
+                builder.store(value, slot)
+                return builder.bitcast(slot, cgutils.voidptr_t)
+
+            def letter(is_transposed: Any) -> Any:
+                byte = ir.IntType(8)
+                chosen = builder.select(
+                    builder.icmp_signed("!=", is_transposed, ir.Constant(_I64, 0)),
+                    ir.Constant(byte, ord("T")),
+                    ir.Constant(byte, ord("N")),
+                )
+                return place(chosen, byte)
+
+            def size(value: Any) -> Any:
+                return place(builder.trunc(value, _I32), _I32)
+
+            def address(value: Any) -> Any:
+                return builder.inttoptr(value, cgutils.voidptr_t)
+
+            function = builder.inttoptr(
+                routine, ir.FunctionType(_VOID, [cgutils.voidptr_t] * 13).as_pointer()
+            )
+            one, zero = place(ir.Constant(kind, 1.0), kind), place(ir.Constant(kind, 0.0), kind)
+            settings = [letter(ta), letter(tb), size(m), size(n), size(k)]
+            operands = [one, address(a), size(lda), address(b), size(ldb)]
+            result = [zero, address(c), size(ldc)]
+            builder.call(function, [*settings, *operands, *result])
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 12), generate
+
+    return blas
+
+
+@jit
+def _add_rows(c, row):  # type: ignore[no-untyped-def]
+    for i in range(c.size):
+        c[i] += row[i]
+
+
+@jit
+def _nn(a, lda, b, ldb, c, ldc, bias, m, n, k):  # type: ignore[no-untyped-def]
+    """C = A B + bias, in float32; n is a multiple of 16."""
+    for first in range(0, k, _DEPTH_NN):
+        depth = min(_DEPTH_NN, k - first)
+        for j in range(0, n, COLUMNS):
+            columns = min(COLUMNS, n - j)
+            right = b + 4 * (first * ldb + j)
+            for i in range(0, m, ROWS):
+                left, here = a + 4 * (i * lda + first), c + 4 * (i * ldc + j)
+                start, step = (here, ldc) if first else (bias + 4 * j if bias else 0, 0)
+                rows = min(ROWS, m - i)
+                tile(left, lda, 1, rows, right, ldb, columns, depth, here, ldc, start, step)
+
+
+@jit
+def tn(a, lda, b, ldb, c, m, n, k):  # type: ignore[no-untyped-def]
+    """C = A^T B, in float32; n is a multiple of 16."""
+    for first in range(0, k, SAMPLES_AT_ONCE):
+        samples = min(SAMPLES_AT_ONCE, k - first)
+        for i in range(0, m, ROWS):
+            rows, left = min(ROWS, m - i), a + 4 * (first * lda + i)
+            for j in range(0, n, COLUMNS):
+                right, here = b + 4 * (first * ldb + j), c + 4 * (i * n + j)
+                start, columns = here if first else 0, min(COLUMNS, n - j)
+                tile(left, 1, lda, rows, right, ldb, columns, samples, here, n, start, n)
+
+
+def make_gemm(is_double: bool, _: int = 0) -> Any:
+    """Return the unit for C = A B, and a row added to all rows; all stored row by row.
+
+    Words: is_double, ta, tb, m, n, k, a, lda, b, ldb, c, ldc, bias, routine. The longer side of C
+    is split between the threads.
+    """
+    kind, size = (np.float64, 8) if is_double else (np.float32, 4)
+    blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
+    tiles = has_tile() and not is_double
+
+    def gemm(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
+        w = carray(pointer(job), WORDS, np.int64)
+        ta, tb, m, n, k = w[3], w[4], w[5], w[6], w[7]
+        a, lda, b, ldb, c, ldc, bias = w[8], w[9], w[10], w[11], w[12], w[13], w[14]
+        if m > n:
+            low, high = share(m, part, parts), share(m, part + 1, parts)
+            a += low * size * (1 if ta else lda)
+            c += low * size * ldc
+            m = high - low
+        else:
+            low, high = share(n, part, parts), share(n, part + 1, parts)
+            b += low * size * (ldb if tb else 1)
+            c += low * size
+            bias += low * size if bias else 0
+            n = high - low
+        if m == 0 or n == 0:
+            return
+        if tiles and not tb and n % 16 == 0 and n >= 32:
+            if not ta:
+                _nn(a, lda, b, ldb, c, ldc, bias, m, n, k)
+                return
+            if min(k, SAMPLES_AT_ONCE) * n <= LARGEST_RIGHT and ldc == n:
+                tn(a, lda, b, ldb, c, m, n, k)
+                return
+        # Read by columns, as Fortran does, each matrix is its transpose, and so is the product.
+        blas(w[ROUTINE], tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
+        if bias:
+            row = carray(pointer(bias), n, kind)
+            for i in range(m):
+                _add_rows(carray(pointer(c + i * ldc * size), n, kind), row)
+
+    return gemm

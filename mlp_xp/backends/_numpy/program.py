@@ -1,0 +1,417 @@
+"""A program: what a function does with traced arrays, written down as straight code.
+
+NumPy's two doors lead here, `__array_ufunc__` and `__array_function__`. A line of the program is a
+call with an ``out=``, or of what does a table of jobs. It does one step after the other; where one
+table is all there is to a step, all of them are one call.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.tree import leaves
+from mlp_xp.backends._numpy.jobs import (
+    PICK_WORDS,
+    SCALAR,
+    TAKE,
+    Job,
+    address,
+    fused,
+    is_at_work,
+    link,
+    outside,
+    table,
+)
+from mlp_xp.backends._numpy.traced import Finder, Traced, UntraceableError, value_of
+
+__all__ = ["Program"]
+
+# Arguments up to this many bytes are copied to a place of their own; larger ones are looked up.
+_SMALL = 1 << 16
+# NumPy's own check of positions writes a result twice; up to so many bytes ours takes longer.
+_SHORT_DETOUR = 1 << 14
+# Bytes of results that jobs not yet in a table may keep from being used again.
+_KEPT = 1 << 25
+
+_REDUCTIONS = {
+    np.sum: np.add,
+    np.prod: np.multiply,
+    np.max: np.maximum,
+    np.min: np.minimum,
+    np.any: np.logical_or,
+    np.all: np.logical_and,
+}
+
+
+class Program:
+    """What one signature of arguments leads to: straight code over fixed memory."""
+
+    def __init__(self, pool: list[np.ndarray], state: list[np.ndarray]) -> None:
+        self.pool = pool
+        self.has_jobs = is_at_work()
+        self._state = {id(leaf): leaf for leaf in state}
+        self._before: dict[int, np.ndarray] = {}
+        self._lines: list[str] = []
+        self._names: dict[str, Any] = {}
+        self._known: dict[int, str] = {}
+        self._jobs: list[Job] = []
+        self._tables: list[np.ndarray] = []
+        self._n_bytes = 0  # Of results, since the last table.
+        self._moving: list[tuple[str, Finder]] = []
+        self._patches: list[tuple[np.ndarray, int, Finder]] = []
+        self._picks: list[tuple[Traced, np.ndarray]] = []
+        self._forms: list[tuple[Any, ...]] = []
+        self._last: list[Callable[[], Any]] = []
+        self._places: list[np.ndarray | None] = []
+        self._n_steps: float = math.inf  # That there is something given for.
+        self._code: Callable[[Callable[..., None], int, int], None]
+
+    # --- arguments -----------------------------------------------------------------------------
+
+    def take(self, arguments: Sequence[Any]) -> list[Any]:
+        """Give arguments, for the first time, to compute with."""
+        self._forms = list(map(_form, arguments))
+        self._last = list(map(_reference, arguments))
+        traced: list[Any] = []
+        for i, argument in enumerate(arguments):
+            if not isinstance(argument, np.ndarray):
+                self._places.append(None)
+                traced.append(argument)
+            elif argument.nbytes <= _SMALL:
+                place = np.array(argument, order="C")
+                self._places.append(place)
+                traced.append(Traced(self, place))
+            else:
+                self._places.append(None)
+                traced.append(Traced(self, argument, find=operator.itemgetter(i)))
+        return traced
+
+    def pick(self, given: Traced) -> Traced:
+        """Give what one of many steps is given, at the place that it will be brought to."""
+        if given.owner.is_pooled or id(given.owner.value) in self._state:
+            raise UntraceableError("What a step is given has to be there before all steps.")
+        self._n_steps = min(self._n_steps, given.shape[0])
+        place = np.array(given.value[0], order="C")
+        if not given.value[0].flags.c_contiguous or place.nbytes % 4:
+            raise UntraceableError("What a step is given has to lie there in one piece.")
+        self._picks.append((given, place))
+        return Traced(self, place)
+
+    def accepts(self, arguments: Sequence[Any]) -> bool:
+        """Take over new arguments, unless their number, shapes or dtypes differ."""
+        if len(arguments) != len(self._forms):
+            return False
+        moves = False
+        given = zip(arguments, self._last, self._forms, self._places, strict=True)
+        for argument, last, form, place in given:
+            # What is small is copied even so: its owner may have written to it.
+            if place is None and last() is argument:
+                continue
+            if _form(argument) != form:
+                return False
+            if place is None:
+                moves = True
+            else:
+                place[...] = argument
+        for name, find in self._moving:
+            self._names[name] = find(arguments)
+        if moves:
+            self._last = list(map(_reference, arguments))
+            for words, i, find in self._patches:
+                words[i] = find(arguments).ctypes.data
+        return True
+
+    # --- noting down ---------------------------------------------------------------------------
+
+    def _name(self, operand: Any) -> str:
+        """Name an operand in the code."""
+        if isinstance(operand, list | tuple):
+            inner = "".join(self._name(item) + ", " for item in operand)
+            return f"[{inner}]" if isinstance(operand, list) else f"({inner})"
+        value = value_of(operand)
+        # What has a name stays alive, so that its id stays its own.
+        name = self._known.setdefault(id(value), f"_{len(self._names)}")
+        if name not in self._names:
+            self._names[name] = value
+            if isinstance(operand, Traced) and operand.find is not None:
+                self._moving.append((name, operand.find))
+        return name
+
+    def _call(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> str:
+        given = [self._name(arg) for arg in args]
+        given += [f"{key}={self._name(value)}" for key, value in options.items()]
+        return f"{self._name(function)}({', '.join(given)})"
+
+    def _write(self, line: str) -> None:
+        self._flush()
+        self._lines.append(line)
+
+    def _flush(self) -> None:
+        if self._jobs:
+            words, arrays = table(fused(self._jobs))
+            for row, column, array in arrays:
+                if isinstance(array, Traced) and array.find is not None:
+                    self._patches.append((words[row], column, array.find))
+                else:
+                    self._name(array)  # Kept alive.
+            self._lines.append(f"do({self._name(words)})")
+            self._tables.append(words)
+            self._jobs = []
+        self._n_bytes = 0
+
+    def job(self, job: Job) -> None:
+        """Note down a job, which the program will do; those that follow each other are one call."""
+        self._jobs.append(job)
+
+    def call(self, function: Any, *args: Any) -> None:
+        """Note down a call that writes into its arguments, without making it now."""
+        self._write(self._call(function, args, {}))
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
+        """Give memory, of an array that is no longer there if one fits."""
+        self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
+        if self._n_bytes > _KEPT:
+            self._flush()
+        for i, value in enumerate(self.pool):
+            if value.shape == shape and value.dtype == dtype:
+                return Traced(self, self.pool.pop(i), is_pooled=True)
+        return Traced(self, np.empty(shape, dtype), is_pooled=True)
+
+    def _result(self, value: Any) -> Traced:
+        value = np.asarray(value)
+        result = self.empty(value.shape, value.dtype)
+        result.value[...] = value
+        return result
+
+    def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
+        """Note down ``copy(result, *args)``, which gives ``value``."""
+        result = self._result(value)
+        self._write(self._call(copy, (result, *args), options))
+        return result
+
+    def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
+        """Note down a function without ``out``: what it gives is copied to where it belongs."""
+        if not isinstance(value, np.ndarray | np.generic):
+            raise UntraceableError(f"{function} gives {type(value)}, which cannot be planned.")
+        result = self._result(value)
+        self._write(
+            f"{self._name(np.copyto)}({self._name(result)}, {self._call(function, args, options)})"
+        )
+        return result
+
+    # --- NumPy's two doors ---------------------------------------------------------------------
+
+    def ufunc(self, ufunc: Any, method: str, inputs: Any, options: dict[str, Any]) -> Any:
+        """Do what a ufunc is called for, and note it down."""
+        out = options.pop("out", (None,))[0]
+        if isinstance(out, np.ndarray) and out is inputs[0]:
+            # A constant that is counted on from, as in `c ^= key`: at each run from its beginning.
+            out = None
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        if method == "reduce":
+            return self._reduce(ufunc, inputs, options, out)
+        if ufunc.nout != 1 or (out is not None and not isinstance(out, Traced)):
+            raise UntraceableError(f"{ufunc} with outputs that cannot be planned.")
+        if options or method != "__call__":
+            value = function(*map(value_of, inputs), **options)
+            if out is None:
+                return self._any(function, inputs, options, value)
+            raise UntraceableError(f"{ufunc} with options and an output.")
+        if out is None:
+            out = self._result(ufunc(*map(value_of, inputs)))
+        else:
+            owner = out.owner.value
+            if id(owner) in self._state:
+                self._before.setdefault(id(owner), owner.copy())
+            ufunc(*map(value_of, inputs), out=out.value)
+        operands = [
+            # Converted once: NumPy would do it at each call.
+            np.asarray(x, out.dtype) if type(x) in (int, float) and out.dtype.kind == "f" else x
+            for x in inputs
+        ]
+        if ufunc in (np.add, np.multiply) and _are_numbers(*operands, out):
+            is_double = out.dtype == np.float64
+            self.job(Job(SCALAR, False, (is_double, ufunc is np.multiply, *operands, out)))
+        else:
+            self._write(self._call(ufunc, operands, {"out": out}))
+        return out
+
+    def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
+        if out is not None or not set(options) <= {"axis", "dtype", "keepdims"}:
+            raise UntraceableError(f"{ufunc}.reduce with options that cannot be planned.")
+        axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
+        value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
+        result = self._result(value)
+        args = (inputs[0], axis, options.get("dtype"), result, keepdims)
+        self._write(self._call(ufunc.reduce, args, {}))
+        return result
+
+    def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
+        """Do what one of NumPy's other functions is called for, and note it down."""
+        if function in _REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
+            kept = {key: value for key, value in options.items() if value is not None}
+            return self._reduce(_REDUCTIONS[function], args, {"axis": None, **kept}, None)
+        value = function(
+            *map(value_of, args), **{key: value_of(option) for key, option in options.items()}
+        )
+        if function is np.empty_like:
+            return self.empty(value.shape, value.dtype)
+        is_plain = len(args) == 2 and set(options) <= {"axis"}
+        if function is np.take and is_plain and isinstance(args[1], Traced):
+            result = self._result(value)
+            if options.get("axis") == 0 and _can_be_taken(*args):
+                self._take(args[0], args[1], result)
+                return result
+            self._write(self._call(_take_rows, (*args, options.get("axis"), result), {}))
+            return result
+        first = args[0]
+        if (
+            isinstance(first, Traced)
+            and isinstance(value, np.ndarray)
+            and np.may_share_memory(value, first.value)
+        ):
+            # Values only: an argument is not kept alive by how its view is found.
+            others = [value_of(arg) for arg in args[1:]]
+            kept = {key: value_of(option) for key, option in options.items()}
+            return first._view(lambda array: function(array, *others, **kept))
+        return self._any(function, args, options, value)
+
+    def _take(self, source: Traced, rows: Traced | int, target: Traced) -> None:
+        n = target.shape[0] if target.ndim else 1
+        n_source = source.shape[0] if source.ndim else 1
+        words = target.value.nbytes // 4 // max(n, 1)
+        self.job(Job(TAKE, False, (0, n_source, n, words, source, rows, target)))
+
+    def undo(self) -> None:
+        """Give the state what it had before: a trace works for real."""
+        for key, value in self._before.items():
+            self._state[key][...] = value
+        self._before = {}
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def finish(self, state: Any, new: Any) -> None:
+        """Let what the function gives replace what it was given, and make the program runnable."""
+        mine = {id(leaf.value) for leaf in leaves(state)}
+        for old, leaf in zip(leaves(state), leaves(new), strict=True):
+            if leaf is old:
+                continue
+            if not isinstance(leaf, Traced) or id(leaf.value) in mine or leaf.shape != old.shape:
+                raise UntraceableError("The new state does not fit into the place of the old.")
+            if _are_numbers(old, leaf):
+                self._take(leaf, 0, old)
+            else:
+                self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
+        self._flush()
+        link(self._tables)
+        # What only left-out work has used is free again.
+        self.pool[:] = [value for value in self.pool if id(value) in self._known]
+        source = "\n".join(("def program(do, start, stop):", *self._body(), " return"))
+        exec(_compiled(source), self._names)
+        # Neither among its own names nor in what it holds: memory would stay until the garbage
+        # collector comes.
+        self._code = self._names.pop("program")
+        self._picks = []
+
+    def run(self, do: Callable[..., None], start: int, stop: int) -> None:
+        """Do steps; ``do`` does the jobs of a table."""
+        if start < 0 or stop > self._n_steps:
+            raise IndexError(
+                f"Steps {start} to {stop - 1} are asked for, and something is given for "
+                f"{self._n_steps}: start at 0 and stop at {self._n_steps}."
+            )
+        try:
+            self._code(do, start, stop)
+        finally:
+            for name, _ in self._moving:
+                self._names[name] = None  # The caller's memory is not kept alive.
+
+    def _body(self) -> Iterator[str]:
+        """Give the code of all steps."""
+        if len(self._lines) == 1 and self._tables:
+            picks = np.zeros((len(self._picks), PICK_WORDS), np.int64)
+            for row, (given, place) in zip(picks, self._picks, strict=True):
+                row[:] = address(given), given.strides[0], place.nbytes // 4, address(place)
+                if given.find is not None:
+                    self._patches.append((row, 0, given.find))
+                else:
+                    self._name(given)  # Kept alive.
+                self._name(place)
+            yield f" do({self._name(self._tables[0])}, {self._name(picks)}, start, stop)"
+            return
+        yield " for i in range(start, stop):"
+        for given, place in self._picks:
+            yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i])"
+        yield from (f"  {line}" for line in self._lines)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(source: str) -> CodeType:
+    """Compile code, which names its operands by numbers: a fit like an earlier one has the same."""
+    return compile(source, "<planned step>", "exec")
+
+
+def _form(argument: Any) -> tuple[Any, ...]:
+    """Give what a program is for: how an array lies, or which object it is."""
+    if not isinstance(argument, np.ndarray):
+        return (id(argument),)
+    form = type(argument), argument.shape, argument.dtype
+    is_copied = argument.nbytes <= _SMALL
+    return form if is_copied else (*form, argument.strides, argument.flags.aligned)
+
+
+def _reference(argument: Any) -> Callable[[], Any]:
+    """Give what gives an argument again, an array only as long as others keep it."""
+    return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument
+
+
+def _are_numbers(*operands: Any) -> bool:
+    """Tell whether there are jobs, and these are single numbers for them."""
+    dtype = getattr(operands[-1], "dtype", None)
+    return (
+        is_at_work()
+        and dtype in (np.float32, np.float64)
+        and all(
+            isinstance(operand, Traced | np.ndarray)
+            and operand.size == 1
+            and operand.dtype == dtype
+            for operand in operands
+        )
+    )
+
+
+def _take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
+    """Do what `numpy.take` does, which makes a detour for positions that it checks itself."""
+    size = x.size if axis is None else x.shape[axis]
+    if out.nbytes <= _SHORT_DETOUR:
+        try:
+            np.take(x, rows, axis, out)
+        except IndexError:
+            raise outside(rows, size) from None
+        return
+    if not -size <= rows.min() <= rows.max() < size:
+        raise outside(rows, size)
+    np.take(x, rows, axis, out, "wrap")
+
+
+def _can_be_taken(source: Any, rows: Traced) -> bool:
+    """Tell whether there is a job that takes rows."""
+    return (
+        is_at_work()
+        and isinstance(source, Traced)
+        and source.flags.c_contiguous
+        and source.flags.aligned
+        and source.value[:1].nbytes % 4 == 0
+        and rows.dtype == np.int32
+        and rows.ndim == 1
+        and rows.flags.c_contiguous
+        and rows.flags.aligned
+    )

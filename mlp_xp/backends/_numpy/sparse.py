@@ -1,0 +1,117 @@
+"""Products of sparse rows by SciPy, and calls that a planned step leaves to its program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mlp_xp.backends._numpy.traced import Traced
+from mlp_xp.backends.kernels import SparseMatrix
+
+__all__ = ["TakenRows", "call"]
+
+Array: TypeAlias = Any  # NumPy's, or one that is traced
+
+# Bytes of weights that stay in the caches. Of larger ones each row should be read once: entries are
+# then taken column after column, which takes 0.4 to 0.7 of the time (bench/drop_in.py, "sparse").
+_CACHED = 1 << 22
+
+
+def call(function: Callable[..., None], *args: Any) -> None:
+    """Call a function that writes into its arguments, or note the call down while it is traced."""
+    program = next((arg.program for arg in args if isinstance(arg, Traced)), None)
+    if program is None:
+        function(*args)
+    else:
+        program.call(function, *args)
+
+
+class TakenRows:
+    """Rows of a sparse matrix, or all of them, as the left factor of a product.
+
+    One product, then one of the transposed matrix: a planned step keeps this object, which must
+    not keep the data.
+    """
+
+    def __init__(self, x: SparseMatrix, rows: Array | None) -> None:
+        self.dtype = x.data.dtype
+        self._given: Any = (*x, rows)
+        self._entries: Any = None
+        self._n_rows = x.indptr.shape[0] - 1 if rows is None else rows.shape[0]
+        self._n_columns = 0
+
+    def __matmul__(self, W: Array) -> Array:
+        return self.affine(W, 0)
+
+    def affine(self, W: Array, b: Array | int) -> Array:
+        """Return ``x W + b``; the sums start from ``b``, which saves a pass over the result."""
+        self._n_columns = W.shape[0]
+        y = np.empty_like(W, shape=(self._n_rows, W.shape[1]), order="C")
+        given, self._given = self._given, None
+        call(self._multiply, *given, W, b, y)
+        return y
+
+    @property
+    def T(self) -> _Transposed:
+        return _Transposed(self)
+
+    def transposed_product(self, dy: Array) -> Array:
+        """Return the transposed matrix times ``dy``."""
+        dW = np.empty_like(dy, shape=(self._n_columns, dy.shape[1]), order="C")
+        call(self._multiply_transposed, dy, dW)
+        return dW
+
+    def _multiply(
+        self,
+        data: np.ndarray,
+        indices: np.ndarray,
+        indptr: np.ndarray,
+        rows: np.ndarray | None,
+        W: np.ndarray,
+        b: np.ndarray | int,
+        out: np.ndarray,
+    ) -> None:
+        # SciPy's public products have no output: 16 MB more to write and read for 20,000 x 100.
+        from scipy.sparse import _sparsetools as tools
+
+        if rows is not None:
+            rows = rows.astype(indptr.dtype, copy=False)
+            counts = indptr[rows + 1] - indptr[rows]
+            starts = np.concatenate([indptr[:1] * 0, np.cumsum(counts, dtype=indptr.dtype)])
+            taken = np.empty(starts[-1], indices.dtype), np.empty(starts[-1], data.dtype)
+            tools.csr_row_index(len(rows), rows, indptr, indices, data, *taken)
+            indptr, (indices, data) = starts, taken
+        self._by_column = W.nbytes > _CACHED
+        if self._by_column:
+            by_row, n_rows, n_columns = (indptr, indices, data), *(self._n_rows, self._n_columns)
+            indptr = np.empty(n_columns + 1, indptr.dtype)
+            indices, data = np.empty_like(indices), np.empty_like(data)
+            tools.csr_tocsc(n_rows, n_columns, *by_row, indptr, indices, data)
+        self._entries = indptr, indices, data
+        multiply = tools.csc_matvecs if self._by_column else tools.csr_matvecs
+        out[...] = b
+        self._add(multiply, (self._n_rows, self._n_columns), W, out)
+
+    def _multiply_transposed(self, dy: np.ndarray, out: np.ndarray) -> None:
+        from scipy.sparse import _sparsetools as tools
+
+        # The columns of a matrix are the rows of the transposed one.
+        multiply = tools.csr_matvecs if self._by_column else tools.csc_matvecs
+        out.fill(0)
+        self._add(multiply, (self._n_columns, self._n_rows), dy, out)
+        self._entries = None
+
+    def _add(
+        self, multiply: Any, shape: tuple[int, int], right: np.ndarray, out: np.ndarray
+    ) -> None:
+        multiply(*shape, out.shape[1], *self._entries, right.ravel(), out.reshape(-1))
+
+
+class _Transposed:
+    def __init__(self, rows: TakenRows) -> None:
+        self._rows = rows
+
+    def __matmul__(self, dy: Array) -> Array:
+        return self._rows.transposed_product(dy)

@@ -1,0 +1,112 @@
+"""Arrays that note down what is done with them, for a plan of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+if TYPE_CHECKING:
+    from mlp_xp.backends._numpy.program import Program
+
+__all__ = ["STEP", "Finder", "Traced", "UntraceableError", "value_of"]
+
+# Gives a view of an argument anew, from the arguments of a call.
+Finder = Callable[[Sequence[Any]], np.ndarray]
+
+
+# Which of many steps it is, while they are planned: ``array[STEP, ...]`` is what one is given.
+STEP: Any = object()
+
+
+class UntraceableError(TypeError):
+    """A function asks for what is known only when it runs."""
+
+
+class Traced(NDArrayOperatorsMixin):
+    """An array whose operations are noted down; `value` is the memory that they will use again.
+
+    ``source`` is what a view is one of, whose memory it keeps; ``find`` gives `value` anew where it
+    is a view of an argument that changes from call to call.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        value: np.ndarray,
+        *,
+        source: Traced | None = None,
+        find: Finder | None = None,
+        is_pooled: bool = False,
+    ) -> None:
+        self.program = program
+        self.value = value
+        self.find = find
+        self._source = source
+        self.is_pooled = is_pooled
+
+    def __del__(self) -> None:
+        if self.is_pooled:
+            self.program.pool.append(self.value)
+
+    @property
+    def owner(self) -> Traced:
+        """What this is a view of, or itself."""
+        return self if self._source is None else self._source.owner
+
+    shape = property(lambda self: self.value.shape)
+    dtype = property(lambda self: self.value.dtype)
+    ndim = property(lambda self: self.value.ndim)
+    size = property(lambda self: self.value.size)
+    itemsize = property(lambda self: self.value.itemsize)
+    strides = property(lambda self: self.value.strides)
+    flags = property(lambda self: self.value.flags)
+    device = "cpu"
+
+    @property
+    def T(self) -> Traced:
+        return self._view(lambda value: value.T)
+
+    def __getitem__(self, key: Any) -> Traced:
+        keys = key if isinstance(key, tuple) else (key,)
+        if keys and keys[0] is STEP:
+            return self.program.pick(self)
+        if any(isinstance(k, Traced | np.ndarray | list) for k in keys):
+            raise UntraceableError("Elements are taken by position only.")
+        # A single number, too, stays a view.
+        return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
+
+    def reshape(self, *shape: Any) -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def astype(self, dtype: Any, copy: bool = True) -> Traced:
+        if not copy and self.dtype == dtype:
+            return self
+        return self.program.note(np.copyto, (self,), self.value.astype(dtype), casting="unsafe")
+
+    def _view(self, take: Callable[[np.ndarray], np.ndarray]) -> Traced:
+        find = self.find
+        later = None if find is None else lambda arguments: take(find(arguments))
+        return Traced(self.program, take(self.value), source=self, find=later)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return self.program.ufunc(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        return self.program.function(function, args, options)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise UntraceableError("The values of an array are not known when a step is planned.")
+
+    __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = __array__
+    __hash__ = object.__hash__
+
+
+def value_of(operand: Any) -> Any:
+    if isinstance(operand, Traced):
+        return operand.value
+    if isinstance(operand, list | tuple):
+        return type(operand)(map(value_of, operand))
+    return operand

@@ -1,0 +1,117 @@
+"""The functions that a backend may replace by faster ones, and their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
+from mlp_xp.augmentation import View, look
+from mlp_xp.nn.blocks import Pass
+from mlp_xp.nn.layers import ActivationPullback, activate, affine
+from mlp_xp.nn.losses import Loss, LossPullback
+from mlp_xp.optimizers import update_tree
+
+__all__ = ["Kernels", "Scaling", "SparseMatrix", "Whitening", "apply_loss", "gather"]
+
+
+class Scaling(NamedTuple):
+    """What is done to each feature: ``(x - shift) * scale``, both ``(features,)``."""
+
+    shift: Array
+    scale: Array
+
+
+class Whitening(NamedTuple):
+    """What is done to all features together: ``((x - shift) * scale) @ rotation``.
+
+    ``shift`` and ``scale`` are ``(features,)``, ``rotation`` is ``(features, inputs)``.
+    """
+
+    shift: Array
+    scale: Array
+    rotation: Array
+
+
+class SparseMatrix(NamedTuple):
+    """A matrix as its entries, row after row (CSR): those of row i are ``indptr[i]:indptr[i + 1]``.
+
+    ``data`` and ``indices``, their columns, are ``(entries,)``, ``indptr`` is ``(rows + 1,)``.
+    """
+
+    data: Array
+    indices: Array
+    indptr: Array
+
+
+def gather(
+    x: Array,
+    rows: Array | None,
+    scaling: Scaling | None,
+    view: View | None = None,
+    *,
+    dtype: DType,
+    xp: Namespace,
+) -> Array:
+    """Take rows of a data set, as a view shows them, in the dtype of the products, scaled.
+
+    Parameters
+    ----------
+    x : (samples, features)
+        Of any real dtype, e.g. uint8; never written to. Backends with sparse products also take a
+        `SparseMatrix` of the given dtype, without scaling and view, and return what
+        `mlp_xp.nn.layers.dense` needs of its input: ``x @ W``, ``x.T @ dy`` and ``x.dtype``.
+    rows : (batch,) integers, or None for all
+    scaling : Scaling of the given dtype, or None
+    view : View, or None for pictures as they are
+    dtype : dtype
+    xp : namespace
+
+    Returns
+    -------
+    (batch, features) array
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.backends.kernels import Scaling, gather
+    >>> x = xp.asarray([[0], [2], [4]], dtype=xp.uint8)
+    >>> scaling = Scaling(xp.asarray([2.0]), xp.asarray([0.5]))
+    >>> gather(x, xp.asarray([2, 0]), scaling, dtype=xp.float64, xp=xp)
+    array([[ 1.],
+           [-1.]])
+    """
+    if rows is not None:
+        x = xp.take(x, rows, axis=0)
+    if view is not None:
+        x = look(x, view, xp=xp)
+    x = xp.astype(x, dtype, copy=False)
+    if scaling is not None:
+        x = x - scaling.shift
+        x *= scaling.scale
+    return x
+
+
+def apply_loss(
+    loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
+) -> tuple[Array, LossPullback]:
+    """Give a loss and its pullback: the default of a kernel that knows some losses itself."""
+    return loss(logits, targets, weights, xp=xp)
+
+
+class Kernels(NamedTuple):
+    """The only door for speed: functions that a backend may replace by faster ones.
+
+    Each has the signature and the meaning of its default here, and falls back to it for what it
+    does not take.
+    """
+
+    dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
+    gather: Callable[..., Array] = gather
+    loss: Callable[..., tuple[Array, LossPullback]] = apply_loss
+    update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
+    activate: Callable[..., tuple[Array, ActivationPullback]] = activate
+
+    def to_pass(self, xp: Namespace, **training: Any) -> Pass:
+        """Give a pass through a network that uses them."""
+        return Pass(xp, self.dense, activate=self.activate, **training)

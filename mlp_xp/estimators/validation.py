@@ -1,0 +1,256 @@
+"""Checks of what a user hands in; scikit-learn does them wherever it can."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    _check_n_features,
+    _check_sample_weight,
+    _check_y,
+    assert_all_finite,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
+
+from mlp_xp.backends import get_backend, namespace_backend, to_numpy
+from mlp_xp.training.rows import Rows, is_mapped
+
+__all__ = ["check_labels", "check_targets", "check_weights", "check_x", "encode", "host"]
+
+# What is kept as it is; everything else is converted to the first.
+_DTYPES = (np.float64, np.float32, np.uint8)
+_KEPT = frozenset(map(np.dtype, _DTYPES))
+# Numbers of a memory-mapped file that are looked at at once.
+_BLOCK = 1 << 18
+
+
+def host(values: Any) -> Any:
+    """Bring arrays of other libraries to NumPy; lists and frames are left to scikit-learn."""
+    return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
+
+
+def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """Check the input, by scikit-learn for what NumPy can hold, and where it lies for the rest.
+
+    Scikit-learn takes other libraries' arrays only with its array API dispatch switched on, for
+    the whole process; here they are checked without leaving their device.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its ``n_features_in_`` is set (``reset``) or compared with.
+    X : array-like or sparse matrix of shape (samples, features)
+    reset : bool
+
+    Returns
+    -------
+    array of shape (samples, features)
+        uint8, float32 or float64 for NumPy, and the dtype of the file if it is a memory-mapped one;
+        CSR for sparse input; an array of the library that X is of otherwise.
+
+    Raises
+    ------
+    ValueError
+        If X is not 2-D, empty, complex, has NaN or infinity, or a wrong number of features.
+    """
+    if not reset and _is_plain(estimator, X):
+        return X
+    if isinstance(X, Rows):
+        checked = check_x(estimator, X.x, reset=reset)
+        return X if checked.dtype == X.dtype else Rows(checked, X.rows)
+    if is_mapped(X) and X.dtype.kind in "biuf":
+        return _check_mapped(estimator, X, reset=reset)
+    if namespace_backend(X) in (None, "numpy"):
+        accepted = ["csr", "csc"]
+        X = validate_data(estimator, X, accept_sparse=accepted, dtype=_DTYPES, reset=reset)
+        # Batches are rows, and taking rows of columns would walk over all of them each time.
+        return X.tocsr() if sparse.issparse(X) else X
+    backend = get_backend(X)
+    xp = backend.xp
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead: shape {tuple(X.shape)}. Reshape your "
+            "data using X.reshape(-1, 1) for a single feature or X.reshape(1, -1) for one sample."
+        )
+    if X.shape[0] < 1 or X.shape[1] < 1:
+        raise ValueError(
+            f"Found array with shape {tuple(X.shape)} while a minimum of 1 sample and 1 feature "
+            "is required."
+        )
+    if xp.isdtype(X.dtype, "complex floating"):
+        raise ValueError(f"Complex data not supported: dtype {X.dtype}.")
+    if xp.isdtype(X.dtype, "bool"):
+        raise ValueError("X is of bool; convert it first, e.g. xp.astype(X, xp.float32).")
+    if xp.isdtype(X.dtype, "real floating"):
+        with backend.scope():  # Both propagate NaN, and write nothing as large as X.
+            is_finite = bool(xp.isfinite(xp.max(X)) & xp.isfinite(xp.min(X)))
+        if not is_finite:
+            raise ValueError("Input X contains NaN or infinity.")
+    _check_n_features(estimator, X, reset=reset)
+    if reset:  # The names of an earlier fit's columns.
+        vars(estimator).pop("feature_names_in_", None)
+    return X
+
+
+def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
+    """Check a memory-mapped file by blocks of rows, without a copy of it."""
+    settings = {"dtype": None, "ensure_all_finite": False, "reset": reset}
+    checked: np.ndarray = validate_data(estimator, X, **settings)
+    if checked.dtype.kind == "f":
+        n_rows = max(1, _BLOCK // checked.shape[1])
+        for start in range(0, len(checked), n_rows):
+            block = checked[start : start + n_rows].astype(np.float64, copy=False)
+            assert_all_finite(block, input_name="X", estimator_name=type(estimator).__name__)
+    return checked
+
+
+def _is_plain(estimator: Any, X: Any) -> bool:
+    """Tell, in microseconds, whether scikit-learn would give X back as it is, without a warning.
+
+    Where this is in doubt, it is left to scikit-learn, which words the error too.
+    """
+    if not (
+        type(X) is np.ndarray
+        and X.dtype in _KEPT
+        and X.ndim == 2
+        and X.shape[0] > 0
+        and X.shape[1] == getattr(estimator, "n_features_in_", None)
+        and X.flags.forc  # So that it can be made flat without a copy.
+        and not hasattr(estimator, "feature_names_in_")
+    ):
+        return False
+    # Squares cannot cancel out: their sum is finite only if every number is. Unlike other sums
+    # this one never warns, and it runs on all threads of the BLAS.
+    flat = X.ravel(order="K")
+    return X.dtype.kind == "u" or math.isfinite(np.vdot(flat, flat))
+
+
+def check_labels(
+    y: Any, estimator: Any, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
+) -> np.ndarray:
+    """Check class labels and bring them to the host.
+
+    Parameters
+    ----------
+    y : array-like of shape (samples,), or (samples, classes) of 0 and 1 for several at once
+    estimator : estimator
+        Named in errors.
+    n_samples : int
+    name : str
+        What to call it in an error.
+    known : (classes,) array, optional
+        Classes that another check holds the labels to.
+
+    Returns
+    -------
+    (samples,) or (samples, classes) array
+    """
+    # Integers of the right number have nothing wrong with them. Scikit-learn would warn where more
+    # than half are different: there cannot be so many, or it is left to it.
+    if (
+        known is not None
+        and type(y) is np.ndarray
+        and y.shape == (n_samples,)
+        and 2 * len(known) <= n_samples
+        and _are_integers(y, known)
+    ):
+        return y
+    labels = _given(y, estimator)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = column_or_1d(labels, warn=True)
+    check_consistent_length(np.empty((n_samples, 0)), labels)
+    check_classification_targets(labels)
+    kind = type_of_target(labels)
+    if kind == "multilabel-indicator" and not np.all((labels == 0) | (labels == 1)):
+        values = np.unique(labels).tolist()
+        raise ValueError(
+            f"{name} has {labels.shape[1]} columns with the values {values}, and several classes "
+            "at once must be given as columns of 0 and 1, one a class: e.g. "
+            f"({name} == {values[-1]}).astype(int)."
+        )
+    if kind == "multiclass-multioutput":
+        raise ValueError(
+            f"{name} has {labels.shape[1]} columns with more than two values, and several classes "
+            "at once must be given as columns of 0 and 1, one a class. For several questions with "
+            "many answers each, use sklearn.multioutput.MultiOutputClassifier."
+        )
+    return np.asarray(labels)
+
+
+def check_targets(y: Any, estimator: Any, n_samples: int, *, name: str = "y") -> np.ndarray:
+    """Check real targets and bring them to the host, (samples,) or (samples, outputs)."""
+    values = _given(y, estimator, y_numeric=True)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = column_or_1d(values, warn=True)
+    if values.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} is of dtype {values.dtype}.")
+    check_consistent_length(np.empty((n_samples, 0)), values)
+    return np.asarray(values)
+
+
+def _given(y: Any, estimator: Any, **settings: Any) -> np.ndarray:
+    """Check that there are targets, finite where they are numbers, and make them dense."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    y = _check_y(host(y), multi_output=True, estimator=estimator, **settings)
+    return y.toarray() if sparse.issparse(y) else y
+
+
+def encode(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
+    """Turn labels into their int32 positions among the classes, which are sorted.
+
+    Raises
+    ------
+    ValueError
+        If a label is not among the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.estimators.validation import encode
+    >>> encode(np.asarray(["cat", "ant"]), np.asarray(["ant", "bee", "cat"]))
+    array([2, 0], dtype=int32)
+    """
+    if _are_integers(labels, classes):  # No sorting.
+        positions = np.searchsorted(classes, labels)
+        if np.array_equal(classes.take(positions, mode="clip"), labels):
+            return positions.astype(np.int32)
+    unknown = np.setdiff1d(labels, classes)
+    if unknown.size:
+        raise ValueError(
+            f"`{name}` has classes not in `self.classes_`: {unknown}. `self.classes_` has "
+            f"{classes}: "
+            + (
+                "name all classes in the first call of partial_fit."
+                if name == "y"
+                else f"leave such samples out of {name}, or fit on samples of these classes too."
+            )
+        )
+    return np.searchsorted(classes, labels).astype(np.int32)
+
+
+def _are_integers(*arrays: np.ndarray) -> bool:
+    return all(array.dtype.kind in "biu" for array in arrays)
+
+
+def check_weights(
+    sample_weight: Any, n_samples: int, *, name: str = "sample_weight"
+) -> np.ndarray | None:
+    """Check sample weights and bring them to the host: (samples,), at least 0, not all 0."""
+    if sample_weight is None:
+        return None
+    weights: np.ndarray = _check_sample_weight(
+        host(sample_weight), np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
+    )
+    if not np.any(weights):
+        raise ValueError(f"{name} is 0 for all samples; at least one must be above 0.")
+    return weights

@@ -1,0 +1,281 @@
+r"""Checks whether the pullback of a user's own loss or activation is its derivative.
+
+A wrong gradient seldom fails: the network only learns worse. So a pullback is compared with the
+central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few directions :math:`v`. With
+:math:`h = \varepsilon^{1/3}` the difference's own error is of the order of
+:math:`\varepsilon^{2/3}` (Press et al., "Numerical Recipes" (2007), section 5.7), and a hundred
+times that is allowed for. The check reads numbers back to the host, so it is no part of a step.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from array_api_compat import device
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers import Activation
+from mlp_xp.nn.losses import Custom, Loss
+
+__all__ = ["check_activation", "check_loss"]
+
+_N_DIRECTIONS = 3
+
+
+def check_loss(
+    loss: Loss | Callable[..., Any],
+    logits: Array,
+    targets: Array,
+    weights: Array | None = None,
+    *,
+    xp: Namespace,
+) -> None:
+    """Raise an error unless a loss keeps its contract and its pullback is its derivative.
+
+    Parameters
+    ----------
+    loss : Loss, or a function as `Custom` takes
+    logits : (batch, outputs), real floating
+        Where to check: a few samples of ordinary size, e.g. from -2 to 2, that are not at a kink of
+        the loss. In float64 far smaller mistakes are found than in float32.
+    targets : array
+        As the loss takes them.
+    weights : (batch,), of the dtype of the logits, optional
+        Check with some, too: not all equal.
+    xp : namespace
+        The arrays' namespace.
+
+    Raises
+    ------
+    ValueError
+        What is wrong, with the numbers, and what to do.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.gradient_check import check_loss
+    >>> def my_loss(outputs, targets, weights, *, xp):
+    ...     error = outputs - targets
+    ...     return xp.mean(error * error), lambda: error / outputs.shape[0]
+    >>> check_loss(my_loss, xp.asarray([[1.0], [3.0]]), xp.asarray([[0.0], [0.0]]), xp=xp)
+    Traceback (most recent call last):
+    ...
+    ValueError: the pullback of loss my_loss gives 1.06181 along a direction and the finite \
+difference 2.12361, 1.06 apart: the pullback is 0.5 times the derivative everywhere; multiply \
+what it returns by 2.
+    """
+    what = f"loss {_name(loss)}"
+    # A Custom loss is only as good as its function, so that is what the contract is checked of;
+    # the derivative is one by the logits, for the outputs of a softmax cannot move one by one.
+    whole: Any = loss
+    function, outputs = whole, logits
+    if isinstance(loss, Custom):
+        function, outputs = loss.function, loss.activate(logits, xp=xp)
+    _check_contract(function, what, outputs, targets, weights, xp=xp)
+    value, pullback = whole(logits, targets, weights, xp=xp)
+
+    def value_at(point: Array) -> float:
+        return float(whole(point, targets, weights, xp=xp)[0])
+
+    _compare(what, value_at, float(value), logits, pullback(), xp=xp)
+
+
+def _check_contract(
+    function: Any,
+    what: str,
+    outputs: Array,
+    targets: Array,
+    weights: Array | None,
+    *,
+    xp: Namespace,
+) -> None:
+    shape, dtype = outputs.shape, outputs.dtype
+    _check_signature(
+        function, what, "(outputs, targets, weights, *, xp)", (outputs, targets, weights), xp=xp
+    )
+    before = [_copy(array, xp=xp) for array in (outputs, targets)]
+    value, pullback = _check_pair(
+        function(outputs, targets, weights, xp=xp), what, "(value, pullback)", "xp.sum(...)"
+    )
+    _check_array(value, (), dtype, f"the value of {what}", "average over the batch, 0-d", xp=xp)
+    _check_signature(pullback, f"the pullback of {what}", "()", (), xp=None)
+    gradient = pullback()
+    _check_array(
+        gradient, shape, dtype, f"the pullback of {what}", "the gradient by the outputs", xp=xp
+    )
+    for array, copy, name in zip((outputs, targets), before, ("outputs", "targets"), strict=True):
+        _check_unchanged(array, copy, f"{what} writes to its {name}", xp=xp)
+
+
+def check_activation(
+    activation: Activation | Callable[..., Any], x: Array, *, xp: Namespace, name: str = ""
+) -> None:
+    """Raise an error unless an activation keeps its contract and its pullback is its derivative.
+
+    Parameters
+    ----------
+    activation : callable
+        ``activation(x, *, xp)`` gives ``(y, pullback)``, and ``pullback(dy)`` gives ``dx``.
+    x : array, real floating
+        Where to check: a few numbers of ordinary size that are not at a kink. In float64 far
+        smaller mistakes are found than in float32.
+    xp : namespace
+        The array's namespace.
+    name : str, optional
+        For the messages. Default: the function's own.
+
+    Raises
+    ------
+    ValueError
+        What is wrong, with the numbers, and what to do.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.gradient_check import check_activation
+    >>> def square(x, *, xp):
+    ...     return x * x, lambda dy: 2.0 * x * dy
+    >>> check_activation(square, xp.asarray([-1.0, 2.0]), xp=xp)
+    """
+    what = f"activation {name or _name(activation)}"
+    shape, dtype = x.shape, x.dtype
+    _check_signature(activation, what, "(x, *, xp)", (x,), xp=xp)
+
+    x_before = _copy(x, xp=xp)
+    y, pullback = _check_pair(activation(x, xp=xp), what, "(y, pullback)", "xp.tanh(x)")
+    _check_array(y, shape, dtype, f"the output of {what}", "one number for each input", xp=xp)
+    # Any function of y would do; a weighted sum has the weights as its gradient.
+    dy = _direction(y, _N_DIRECTIONS, xp=xp)
+    dy_before = _copy(dy, xp=xp)
+    _check_signature(pullback, f"the pullback of {what}", "(dy)", (dy,), xp=None)
+    value = float(xp.sum(y * dy))
+    dx = pullback(dy)
+    _check_array(dx, shape, dtype, f"the pullback of {what}", "the gradient by x", xp=xp)
+    _check_unchanged(x, x_before, f"{what} writes to its x", xp=xp)
+    _check_unchanged(dy, dy_before, f"the pullback of {what} writes to its dy", xp=xp)
+
+    def value_at(point: Array) -> float:
+        return float(xp.sum(activation(point, xp=xp)[0] * dy_before))
+
+    _compare(what, value_at, value, x, dx, xp=xp)
+
+
+def _name(function: object) -> str:
+    if isinstance(function, Custom):
+        function = function.function
+    return getattr(function, "__name__", None) or repr(function)
+
+
+def _copy(array: Array, *, xp: Namespace) -> Array:
+    return xp.asarray(array, copy=True)
+
+
+def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
+    """Give the ``k``-th direction, numbers from -1 to 1 without a pattern of the array's own."""
+    size = 1
+    for length in like.shape:
+        size *= length
+    steps = xp.arange(size, dtype=like.dtype, device=device(like))
+    return xp.reshape(xp.sin(steps * (1.7 + k) + (1.0 + k)), like.shape)
+
+
+def _check_signature(
+    function: Any, what: str, signature: str, arguments: tuple[Any, ...], *, xp: Namespace
+) -> None:
+    """Refuse what cannot be called so, before it is: a TypeError may come from inside, too."""
+    if not callable(function):
+        raise ValueError(f"{what} must be a callable {signature}, got {type(function).__name__}.")
+    try:
+        bind = inspect.signature(function).bind
+    except (TypeError, ValueError):  # A compiled function need not know its signature.
+        return
+    try:
+        bind(*arguments, **({} if xp is None else {"xp": xp}))
+    except TypeError as error:
+        raise ValueError(f"{what} must take {signature}, and does not: {error}.") from None
+
+
+def _check_pair(result: Any, what: str, pair: str, example: str) -> tuple[Any, Any]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+        raise ValueError(
+            f"{what} must return {pair}, got {got}; end it e.g. with 'return {example}, pullback'."
+        )
+    return result
+
+
+def _check_array(
+    array: Any, shape: tuple[int, ...], dtype: object, what: str, meaning: str, *, xp: Namespace
+) -> None:
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise ValueError(f"{what} must be an array ({meaning}), got {type(array).__name__}.")
+    if tuple(array.shape) != tuple(shape):
+        raise ValueError(
+            f"{what} must have the shape {tuple(shape)} ({meaning}), got {tuple(array.shape)}."
+        )
+    if array.dtype != dtype:
+        raise ValueError(
+            f"{what} must have the dtype of the input, {dtype}, got {array.dtype}; make no array "
+            "without dtype=, and convert with xp.astype."
+        )
+    if not bool(xp.all(xp.isfinite(array))):
+        raise ValueError(
+            f"{what} is not finite; look for a logarithm or a quotient of 0 and for an exponential "
+            "that overflows."
+        )
+
+
+def _check_unchanged(array: Array, copy: Array, what: str, *, xp: Namespace) -> None:
+    if not bool(xp.all(array == copy)):
+        raise ValueError(f"{what}, which others use too; write to arrays that it has made itself.")
+
+
+def _compare(
+    what: str,
+    function: Callable[[Array], float],
+    value: float,
+    x: Array,
+    dx: Array,
+    *,
+    xp: Namespace,
+) -> None:
+    """Compare a gradient with the central difference along each direction."""
+    eps = float(xp.finfo(x.dtype).eps)
+    h = eps ** (1 / 3)
+    size = float(xp.max(xp.abs(x)))
+    found = []
+    for k in range(_N_DIRECTIONS):
+        v = _direction(x, k, xp=xp)
+        given = float(xp.sum(dx * v))
+        difference = (function(x + h * v) - function(x - h * v)) / (2 * h)
+        # The value is rounded relative to its size, and so is x.
+        scale = 1.0 + abs(value) + (1.0 + size) * float(xp.sum(xp.abs(dx * v)))
+        apart = abs(given - difference)
+        # Written so that a difference that is NaN is a failure.
+        right = apart <= 100.0 * eps ** (2 / 3) * scale
+        found.append((right, given, difference, apart))
+    wrong = [row for row in found if not row[0]]
+    if not wrong:
+        return
+    _, given, difference, apart = max(wrong, key=lambda row: row[3])
+    raise ValueError(
+        f"the pullback of {what} gives {given:.6g} along a direction and the finite difference "
+        f"{difference:.6g}, {apart:.3g} apart: {_advice(found)}"
+    )
+
+
+def _advice(found: list[tuple[bool, float, float, float]]) -> str:
+    """Say what to fix: a factor if one explains all directions."""
+    ratios = [given / difference for _, given, difference, _ in found if difference]
+    factor = sum(ratios) / max(len(ratios), 1)
+    if factor and all(abs(ratio - factor) <= 0.01 * abs(factor) for ratio in ratios):
+        return (
+            f"the pullback is {factor:.3g} times the derivative everywhere; multiply what it "
+            f"returns by {1 / factor:.3g}."
+        )
+    return (
+        "it must be the derivative of the value that is returned with it, average and weights "
+        "included (and check away from kinks, where there is no derivative)."
+    )

@@ -1,0 +1,258 @@
+"""Hidden layers that are more than a width: what `hidden_layer_sizes` may hold beside integers.
+
+An integer n is a dense layer of n outputs with what the estimator's settings put behind it:
+normalisation, activation, dropout. The objects here are put together to other networks, e.g. to
+residual ones with inverted bottlenecks,
+``(Project(384), Branch((1536, 384)), Branch((1536, 384)))``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from mlp_xp.nn.blocks import (
+    Activate,
+    BatchNorm,
+    Block,
+    BlockLinear,
+    Dropout,
+    LayerNorm,
+    Linear,
+    Residual,
+)
+from mlp_xp.nn.layers import Activation, Arrangement
+
+__all__ = [
+    "INNER",
+    "LAYERS",
+    "Blocks",
+    "Branch",
+    "Layer",
+    "Normalization",
+    "Project",
+    "Surroundings",
+]
+
+Normalization = Literal["layer", "batch"]
+_MOST_AXES = 31  # A library of arrays may take 32, and the batch is one of them.
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an estimator's settings put around the dense layers of a hidden layer.
+
+    ``keys`` and ``moments`` number the dropouts and the batch normalisations of a network.
+    """
+
+    activation: str | Activation
+    dropout: float
+    normalization: Normalization | None
+    keys: Iterator[int]
+    moments: Iterator[int]
+
+    def normalize(self, width: int) -> tuple[Block, ...]:
+        """Give what normalises so many features."""
+        if self.normalization is None:
+            return ()
+        if self.normalization == "layer":
+            return (LayerNorm(width),)
+        return (BatchNorm(width, next(self.moments)),)
+
+    def activate(self) -> tuple[Block, ...]:
+        """Give activation and dropout."""
+        drop = (Dropout(self.dropout, next(self.keys)),) if self.dropout else ()
+        return (Activate(self.activation), *drop)
+
+
+class Layer(Protocol):
+    """A hidden layer: it knows its outputs, and builds its blocks."""
+
+    def __hash__(self) -> int: ...
+
+    def outputs(self, fan_in: int) -> int:
+        """Give the number of outputs; raise ValueError if it cannot take so many inputs."""
+        ...
+
+    def build(self, fan_in: int, around: Surroundings) -> Block:
+        """Give the block."""
+        ...
+
+
+@dataclass(frozen=True)
+class Project:
+    """A dense layer without anything behind it.
+
+    Its weights start uniform with a standard deviation of ``1 / sqrt(fan_in)``, its biases at 0.
+
+    Parameters
+    ----------
+    width : int of at least 1
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.hidden import Project
+    >>> Project(384).outputs(3072)
+    384
+    """
+
+    width: int
+
+    def __post_init__(self) -> None:
+        _check_width("width", self.width)
+
+    def outputs(self, fan_in: int) -> int:
+        """Give the width."""
+        return self.width
+
+    def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
+        """Give the dense layer; one that starts at zero gives zeros at first."""
+        return Linear(fan_in, self.width, start="zero" if starts_at_zero else "lecun")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A block-diagonal dense layer without anything behind it.
+
+    The features stand for an array of ``shape``. Each setting of the axes that are not mixed has a
+    dense layer of its own, over the features along those that are; no weight is shared. Pixels of
+    an image, (3, 32, 32), cut into 8 x 8 squares of 4 x 4 pixels are of shape (3, 8, 4, 8, 4), and
+    to mix what is in a square is to mix axes 0, 2 and 4.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    mixed : tuple of int
+        Axes of the shape, at least one of them.
+    width : int of at least 1, optional
+        Outputs of each block, which lie behind the other axes: the squares above with a width of 64
+        give the shape (8, 8, 64). By default there are as many outputs as inputs, and they lie
+        where those did.
+
+    References
+    ----------
+    See `mlp_xp.nn.layers.block_dense`.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.hidden import Blocks
+    >>> Blocks((3, 8, 4, 8, 4), mixed=(0, 2, 4), width=64).outputs(3072)
+    4096
+    >>> Blocks((64, 64), mixed=(0,)).outputs(4096)
+    4096
+    """
+
+    shape: tuple[int, ...]
+    mixed: tuple[int, ...]
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "mixed"):  # A list is as good, but has no hash.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        n_axes = len(self.shape)
+        if n_axes > _MOST_AXES:
+            raise ValueError(f"shape has {n_axes} axes, and may have {_MOST_AXES} at most.")
+        for size in self.shape:
+            _check_width("shape has an entry that", size)
+        if not self.mixed or sorted(set(self.mixed) & set(range(n_axes))) != sorted(self.mixed):
+            raise ValueError(
+                f"mixed is {self.mixed!r}, and must name at least one of the axes 0 to "
+                f"{n_axes - 1} of shape {self.shape!r}, each once."
+            )
+        if self.width is not None:
+            _check_width("width", self.width)
+
+    @property
+    def _arrangement(self) -> Arrangement:
+        return Arrangement(self.shape, tuple(sorted(self.mixed)), self.width)
+
+    def outputs(self, fan_in: int) -> int:
+        """Give the outputs of all blocks."""
+        if math.prod(self.shape) != fan_in:
+            raise ValueError(
+                f"shape {self.shape!r} of a block-diagonal layer stands for "
+                f"{math.prod(self.shape)} features, and there are {fan_in}."
+            )
+        return self._arrangement.blocks * self._arrangement.fan_out
+
+    def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
+        """Give the block-diagonal layer; one that starts at zero gives zeros at first."""
+        return BlockLinear(self._arrangement, "zero" if starts_at_zero else "lecun")
+
+
+@dataclass(frozen=True)
+class Branch:
+    r"""A residual branch, :math:`x + f(x)`; at first :math:`f(x) = 0`.
+
+    f is the normalisation of the estimator's settings, if there is one, then the layers, with
+    activation and dropout between each two. The last layer starts at zero, which keeps a deep
+    network close to a shallow one at first.
+
+    Parameters
+    ----------
+    layers : tuple of int, Project or Blocks
+        An int is a `Project`. The last must give as many outputs as the first takes.
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Identity mappings in deep residual networks" (2016), arXiv:1603.05027;
+    Bachmann, Anagnostidis, Hofmann, "Scaling MLPs: a tale of inductive bias" (2023),
+    arXiv:2306.13575, for the inverted bottleneck ``Branch((4 * n, n))``.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.hidden import Branch
+    >>> Branch((1536, 384)).outputs(384)
+    384
+    """
+
+    layers: tuple[int | Project | Blocks, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers:
+            raise ValueError("A Branch has no layers: give at least one, e.g. Branch((1536, 384)).")
+        for layer in self.layers:
+            if type(layer) is not int and not isinstance(layer, INNER):
+                raise ValueError(
+                    f"A Branch holds {layer!r}, and may hold integers, Project and Blocks: put one "
+                    "Branch behind the other."
+                )
+
+    @property
+    def _inner(self) -> list[Project | Blocks]:
+        return [Project(layer) if isinstance(layer, int) else layer for layer in self.layers]
+
+    def outputs(self, fan_in: int) -> int:
+        """Give the number of inputs, which the sum asks for."""
+        width = fan_in
+        for layer in self._inner:
+            width = layer.outputs(width)
+        if width != fan_in:
+            raise ValueError(
+                f"{self!r} takes {fan_in} features and gives {width}: the last layer must give "
+                f"{fan_in}, to be added to them."
+            )
+        return fan_in
+
+    def build(self, fan_in: int, around: Surroundings) -> Block:
+        """Give the residual block."""
+        built = [*around.normalize(fan_in)]
+        width, inner = fan_in, self._inner
+        for number, layer in enumerate(inner, start=1):
+            is_last = number == len(inner)
+            built.append(layer.build(width, around, starts_at_zero=is_last))
+            built += () if is_last else around.activate()
+            width = layer.outputs(width)
+        return Residual(tuple(built))
+
+
+INNER = (Project, Blocks)
+LAYERS = (*INNER, Branch)
+
+
+def _check_width(name: str, width: object) -> None:
+    if type(width) is not int or width < 1:
+        raise ValueError(f"{name} is {width!r}, and must be an integer of at least 1.")

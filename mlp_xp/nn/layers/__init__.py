@@ -1,0 +1,82 @@
+"""Layers: each forward with its pullback, in one function, formula first.
+
+A layer takes its input and returns its output together with a *pullback*: the function that turns
+the gradient of the loss with respect to the output, ``dy``, into the gradients with respect to the
+input and the parameters. What the way back needs stays in the closure. Pullbacks are pure: they
+return gradients and accumulate nothing. (The name is the one of differential geometry; see e.g.
+the JAX "Autodiff Cookbook" on vector-Jacobian products.)
+
+Inputs are never written to. A layer may write to arrays that it has just made itself.
+"""
+
+from __future__ import annotations
+
+from mlp_xp.nn.layers._activations import (
+    ACTIVATIONS,
+    Activation,
+    ActivationPullback,
+    activate,
+    elu,
+    exp,
+    gelu,
+    identity,
+    leaky_relu,
+    logistic,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from mlp_xp.nn.layers._block_dense import Arrangement, affine, block_dense
+from mlp_xp.nn.layers._dense import (
+    Dense,
+    DensePullback,
+    dense,
+)
+from mlp_xp.nn.layers._dropout import (
+    dropout,
+)
+from mlp_xp.nn.layers._normalization import (
+    Moments,
+    Norm,
+    NormPullback,
+    apply_norm,
+    batch_norm,
+    layer_norm,
+    running,
+)
+from mlp_xp.nn.layers._weights import shares
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "ActivationPullback",
+    "Arrangement",
+    "Dense",
+    "DensePullback",
+    "Moments",
+    "Norm",
+    "NormPullback",
+    "activate",
+    "affine",
+    "apply_norm",
+    "batch_norm",
+    "block_dense",
+    "dense",
+    "dropout",
+    "elu",
+    "exp",
+    "gelu",
+    "identity",
+    "layer_norm",
+    "leaky_relu",
+    "logistic",
+    "relu",
+    "running",
+    "shares",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "tanh",
+]

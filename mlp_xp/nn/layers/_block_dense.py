@@ -1,0 +1,174 @@
+"""Dense layers whose matrix is block-diagonal, on any axes of what a row of features stands for."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._dense import Dense, DensePullback, dense
+
+__all__ = ["Arrangement", "affine", "block_dense"]
+
+
+class Arrangement(NamedTuple):
+    """Which features a block-diagonal layer mixes.
+
+    A row of features stands for an array of ``shape``, C-contiguous. Each setting of the axes that
+    are not in ``mixed`` has a matrix of its own, which mixes the features along those that are.
+    With ``width`` it gives so many outputs, which lie behind the other axes; without one it gives
+    as many as it takes, which lie where those lay.
+    """
+
+    shape: tuple[int, ...]
+    mixed: tuple[int, ...]
+    width: int | None = None
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The axes that are not mixed."""
+        return tuple(i for i in range(len(self.shape)) if i not in self.mixed)
+
+    @property
+    def fan_in(self) -> int:
+        """How many features a block takes."""
+        return math.prod(self.shape[i] for i in self.mixed)
+
+    @property
+    def fan_out(self) -> int:
+        """How many outputs a block has."""
+        return self.fan_in if self.width is None else self.width
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are."""
+        return math.prod(self.shape[i] for i in self.kept)
+
+    def split(self, x: Array, *, xp: Namespace) -> Array:
+        """Turn rows of features, (batch, features), into those of blocks: (blocks, batch, fan_in).
+
+        Examples
+        --------
+        >>> import array_api_compat.numpy as xp
+        >>> from mlp_xp.nn.layers import Arrangement
+        >>> Arrangement((2, 3), (1,)).split(xp.asarray([[0, 1, 2, 10, 11, 12]]), xp=xp)
+        array([[[ 0,  1,  2]],
+        <BLANKLINE>
+               [[10, 11, 12]]])
+        """
+        order = (*(1 + i for i in self.kept), 0, *(1 + i for i in self.mixed))
+        parts = xp.permute_dims(xp.reshape(x, (x.shape[0], *self.shape)), order)
+        return xp.reshape(parts, (self.blocks, x.shape[0], self.fan_in))
+
+    def join(self, y: Array, *, xp: Namespace) -> Array:
+        """Turn the outputs of blocks, (blocks, batch, fan_out), into rows: (batch, outputs)."""
+        n_samples, n_kept = y.shape[1], len(self.kept)
+        ends = (
+            (self.fan_out,) if self.width is not None else tuple(self.shape[i] for i in self.mixed)
+        )
+        parts = xp.reshape(y, (*(self.shape[i] for i in self.kept), n_samples, *ends))
+        if self.width is not None:
+            order = (n_kept, *range(n_kept), n_kept + 1)
+        else:
+            places = {axis: i for i, axis in enumerate(self.kept)}
+            places |= {axis: n_kept + 1 + i for i, axis in enumerate(self.mixed)}
+            order = (n_kept, *(places[axis] for axis in range(len(self.shape))))
+        return xp.reshape(xp.permute_dims(parts, order), (n_samples, self.blocks * self.fan_out))
+
+    def unjoin(self, dy: Array, *, xp: Namespace) -> Array:
+        """Undo `join`."""
+        if self.width is None:
+            return self.split(dy, xp=xp)
+        shape = tuple(self.shape[i] for i in self.kept)
+        return Arrangement((*shape, self.width), (len(shape),)).split(dy, xp=xp)
+
+    def unsplit(self, dx: Array, *, xp: Namespace) -> Array:
+        """Undo `split`."""
+        return self._replace(width=None).join(dx, xp=xp)
+
+
+def block_dense(
+    params: Dense, x: Array, arrangement: Arrangement, *, xp: Namespace
+) -> tuple[Array, DensePullback]:
+    r"""Affine map whose matrix is block-diagonal once the features are put in order.
+
+    With :math:`x_k` the features of block k, :math:`y_k = x_k W_k + b_k`, so
+    :math:`\bar W_k = x_k^T \bar y_k`, :math:`\bar b = \sum_i \bar y_i` and
+    :math:`\bar x_k = \bar y_k W_k^T`. No weight is shared between blocks.
+
+    Two such layers that mix different axes, one behind the other, connect every input with every
+    output by far fewer weights than a full matrix: a Monarch matrix.
+
+    Parameters
+    ----------
+    params : Dense
+        ``W : (blocks, fan_in, fan_out)`` and ``b : (blocks * fan_out,)``, real floating. Products
+        are done in the dtype of x.
+    x : (batch, features)
+    arrangement : Arrangement
+    xp : namespace
+
+    Returns
+    -------
+    y : (batch, blocks * fan_out)
+    pullback : callable
+        As that of `dense`.
+
+    References
+    ----------
+    Dao et al., "Monarch: expressive structured matrices for efficient and accurate training"
+    (2022), arXiv:2204.00595.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Arrangement, Dense, block_dense
+    >>> params = Dense(xp.ones((2, 3, 1)), xp.zeros(2))
+    >>> x = xp.asarray([[0.0, 1.0, 2.0, 10.0, 11.0, 12.0]])
+    >>> block_dense(params, x, Arrangement((2, 3), mixed=(1,), width=1), xp=xp)[0]
+    array([[ 3., 33.]])
+    """
+    W = xp.astype(params.W, x.dtype, copy=False)
+    parts = arrangement.split(x, xp=xp)
+    y = arrangement.join(parts @ W, xp=xp)
+    y += xp.astype(params.b, x.dtype, copy=False)
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
+        dy = xp.astype(dy, x.dtype, copy=False)
+        dparts = arrangement.unjoin(dy, xp=xp)
+        dx = None
+        if need_dx:
+            dx = arrangement.unsplit(dparts @ xp.matrix_transpose(W), xp=xp)
+        return dx, Dense(xp.matrix_transpose(parts) @ dparts, xp.sum(dy, axis=0))
+
+    return y, pullback
+
+
+def affine(
+    params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
+) -> tuple[Array, DensePullback]:
+    """Do what `dense` does or, with an arrangement, what `block_dense` does.
+
+    Parameters
+    ----------
+    params : Dense
+    x : (batch, features)
+    arrangement : Arrangement, optional
+    xp : namespace
+
+    Returns
+    -------
+    y : (batch, outputs)
+    pullback : callable
+        As that of `dense`.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Dense, affine
+    >>> affine(Dense(xp.ones((2, 3)), xp.zeros(3)), xp.ones((1, 2)), xp=xp)[0]
+    array([[2., 2., 2.]])
+    """
+    if arrangement is None:
+        return dense(params, x, xp=xp)
+    return block_dense(params, x, arrangement, xp=xp)

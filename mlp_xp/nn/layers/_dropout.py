@@ -1,0 +1,97 @@
+"""Dropout, with a mask that is the same on every backend."""
+
+from __future__ import annotations
+
+import math
+
+from array_api_compat import device
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._activations import ActivationPullback
+
+__all__ = ["dropout"]
+
+# Shifts and factors, as signed numbers: an int32 takes no Python integer beyond its own range.
+_SPREAD = 0x9E3779B1 - 2**32
+_LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
+
+
+def dropout(
+    x: Array, key: Array, rate: float, *, xp: Namespace
+) -> tuple[Array, ActivationPullback]:
+    r"""Set a random share of the elements to 0 and scale the others up, so the mean is kept.
+
+    :math:`y = x\,k / (1 - r)` with :math:`k` 1 with probability :math:`1 - r`, else 0; so
+    :math:`\bar x = \bar y\,k / (1 - r)`.
+
+    The mask depends on the key, the shape of ``x`` and the rate, on nothing else: no state is
+    kept, and every library gives the same mask bit for bit. An element is kept if the hash of its
+    position and the key, an integer spread evenly over all of int32, is above a threshold. To draw
+    the mask on the host and send it would cost more than to compute it where it is needed.
+
+    Parameters
+    ----------
+    x : (batch, width)
+        Real floating, finite; not written to.
+    key : 0-d int32 array, on the device of ``x``
+        Drawn at random over all of int32, a fresh one for each layer and each step. Being an
+        array, it changes from step to step without a new compilation.
+    rate : float in [0, 1)
+        Probability with which an element is set to 0, to a precision of :math:`2^{-32}`. Not
+        checked here.
+    xp : namespace
+
+    Returns
+    -------
+    y : (batch, width)
+    pullback : callable
+        ``pullback(dy)`` gives ``dx``, through the same mask.
+
+    References
+    ----------
+    Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout: a simple way to prevent
+    neural networks from overfitting" (2014), section 10 for the scaling.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import dropout
+    >>> y, pullback = dropout(xp.ones((2, 4)), xp.asarray(1, dtype=xp.int32), 0.5, xp=xp)
+    >>> y
+    array([[2., 0., 2., 2.],
+           [2., 2., 0., 2.]])
+    >>> pullback(xp.ones((2, 4)))
+    array([[2., 0., 2., 2.],
+           [2., 2., 0., 2.]])
+    """
+    # Of the 2^32 values of the hash the lowest rate * 2^32 drop the element.
+    threshold = min(round(rate * 2**32), 2**32 - 1) - 2**31
+    bits = _hash_positions(x, key, xp=xp)
+    # A product and not `where`, which on NumPy is slow if the mask is random.
+    factor = xp.astype(xp.reshape(bits >= threshold, x.shape), x.dtype)
+    factor *= 1.0 / (1.0 - rate)
+    return x * factor, lambda dy: dy * factor
+
+
+def _hash_positions(x: Array, key: Array, *, xp: Namespace) -> Array:
+    """Hash the position of each element of ``x`` together with the key; (x's size,) of int32.
+
+    Multiplied by an odd number near 2^32 over the golden ratio (Knuth, "The Art of Computer
+    Programming", volume 3, section 6.4), neighbouring positions lie far apart. Without that, two
+    keys that differ in a low bit would give the same mask with neighbours swapped. Then follows
+    Chris Wellons' ``lowbias32`` ("Prospecting for hash functions", 2018,
+    https://nullprogram.com/blog/2018/07/31/; public domain). Each step maps the integers of 32
+    bits one to one, so no value of the hash is likelier than another. A product that overflows
+    wraps around in every library.
+    """
+    bits = xp.arange(math.prod(x.shape), dtype=xp.int32, device=device(x))
+    bits *= _SPREAD
+    bits ^= key
+    for shift, factor in _LOWBIAS32:
+        mixed = bits >> shift
+        # int32 is shifted with its sign; the hash wants zeros in the bits that come free.
+        mixed &= (1 << (32 - shift)) - 1
+        bits ^= mixed
+        if factor != 1:
+            bits *= factor
+    return bits

@@ -1,0 +1,250 @@
+"""Layer and batch normalization, and the running moments that stand for a batch's own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._weights import shares
+
+__all__ = ["Moments", "Norm", "NormPullback", "apply_norm", "batch_norm", "layer_norm", "running"]
+
+
+class Norm(NamedTuple):
+    """Parameters of a normalization: ``scale`` and ``shift``, both of shape (width,)."""
+
+    scale: Array
+    shift: Array
+
+
+class Moments(NamedTuple):
+    """Mean and variance of each feature, both of shape (width,)."""
+
+    mean: Array
+    variance: Array
+
+
+class NormPullback(Protocol):
+    """``dy : (batch, width)`` to ``dx : (batch, width)``, or None, and the gradients."""
+
+    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
+        """Give the gradients with respect to the input and to the parameters."""
+        ...
+
+
+def layer_norm(
+    params: Norm, x: Array, *, xp: Namespace, epsilon: float = 1e-5
+) -> tuple[Array, NormPullback]:
+    r"""Bring each row to mean 0 and variance 1, then scale and shift each feature.
+
+    With :math:`\mu` and :math:`\sigma^2` the mean and the (biased) variance of a row,
+    :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}` and :math:`y = \gamma z + \beta`. With
+    :math:`\bar z = \gamma \bar y` and averages :math:`\langle\cdot\rangle` over the row,
+    :math:`\bar x = (\bar z - \langle\bar z\rangle - z\,\langle\bar z z\rangle)
+    / \sqrt{\sigma^2 + \epsilon}`, and over the batch :math:`\bar\gamma = \sum_i \bar y_i z_i`,
+    :math:`\bar\beta = \sum_i \bar y_i`.
+
+    Parameters
+    ----------
+    params : Norm
+        ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (width,).
+    x : (batch, width)
+        Of the dtype of the parameters.
+    xp : namespace
+    epsilon : float above 0, default=1e-5
+        Keeps a row of equal values from a division by 0.
+
+    Returns
+    -------
+    y : (batch, width)
+    pullback : callable
+        ``pullback(dy, need_dx=...)`` gives ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
+        needed.
+
+    References
+    ----------
+    Ba, Kiros, Hinton, "Layer normalization" (2016), arXiv:1607.06450.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Norm, layer_norm
+    >>> params = Norm(xp.ones(3), xp.zeros(3))
+    >>> y, pullback = layer_norm(params, xp.asarray([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]), xp=xp)
+    >>> y.round(4)
+    array([[-1.2247,  0.    ,  1.2247],
+           [ 0.    ,  0.    ,  0.    ]])
+    >>> pullback(xp.ones((2, 3)), need_dx=False)[1].shift
+    array([2., 2., 2.])
+    """
+    z = x - xp.mean(x, axis=1, keepdims=True)
+    rescale = _rescale(xp.mean(z * z, axis=1, keepdims=True), epsilon, xp=xp)
+    z *= rescale
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
+        grads = Norm(xp.sum(dy * z, axis=0), xp.sum(dy, axis=0))
+        if not need_dx:
+            return None, grads
+        dx = dy * params.scale
+        along = z * xp.mean(dx * z, axis=1, keepdims=True)
+        dx -= xp.mean(dx, axis=1, keepdims=True)
+        dx -= along
+        dx *= rescale
+        return dx, grads
+
+    return _affine(params, z), pullback
+
+
+def batch_norm(
+    params: Norm, x: Array, weights: Array | None, *, xp: Namespace, epsilon: float = 1e-5
+) -> tuple[Array, NormPullback, Moments]:
+    r"""Bring each feature to mean 0 and variance 1 over the batch, then scale and shift it.
+
+    With the share :math:`s_i = w_i / \sum_j w_j` of each sample, :math:`\mu = \sum_i s_i x_i`,
+    :math:`\sigma^2 = \sum_i s_i (x_i - \mu)^2`,
+    :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}` and :math:`y = \gamma z + \beta`. Then
+    :math:`\bar\gamma = \sum_i \bar y_i z_i`, :math:`\bar\beta = \sum_i \bar y_i` and
+    :math:`\bar x_i = \gamma\,(\bar y_i - s_i\,(\bar\beta + z_i \bar\gamma))
+    / \sqrt{\sigma^2 + \epsilon}`: through the mean and the variance a sample acts on all others,
+    in proportion to its share.
+
+    Parameters
+    ----------
+    params : Norm
+        ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (width,).
+    x : (batch, width)
+        Of the dtype of the parameters.
+    weights : (batch,), of the dtype of ``x``, at least 0, or None
+        None stands for 1 each. A row of weight 0, which fills up a batch, must be finite and has
+        no influence on the others, if its ``dy`` is 0 as a loss of weight 0 makes it.
+    xp : namespace
+    epsilon : float above 0, default=1e-5
+        Keeps a constant feature from a division by 0.
+
+    Returns
+    -------
+    y : (batch, width)
+    pullback : callable
+        ``pullback(dy, need_dx=...)`` gives ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
+        needed.
+    moments : Moments
+        Mean and biased variance of each feature, for `running`. If all weights are 0, both are 0.
+
+    References
+    ----------
+    Ioffe, Szegedy, "Batch normalization: accelerating deep network training by reducing internal
+    covariate shift" (2015), arXiv:1502.03167; the weights are ours.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Norm, batch_norm
+    >>> params = Norm(xp.ones(1), xp.zeros(1))
+    >>> x, weights = xp.asarray([[1.0], [3.0], [99.0]]), xp.asarray([1.0, 1.0, 0.0])
+    >>> y, pullback, moments = batch_norm(params, x, weights, xp=xp)
+    >>> moments
+    Moments(mean=array([2.]), variance=array([1.]))
+    >>> y[:2].round(4)
+    array([[-1.],
+           [ 1.]])
+    """
+    share = shares(weights, x.shape[0], xp=xp)
+    mean = xp.sum(x * share, axis=0)
+    z = x - mean
+    squares = z * z
+    squares *= share
+    variance = xp.sum(squares, axis=0)
+    rescale = _rescale(variance, epsilon, xp=xp)
+    z *= rescale
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
+        grads = Norm(xp.sum(dy * z, axis=0), xp.sum(dy, axis=0))
+        if not need_dx:
+            return None, grads
+        dx = z * -grads.scale
+        dx -= grads.shift
+        dx *= share
+        dx += dy
+        dx *= params.scale * rescale
+        return dx, grads
+
+    return _affine(params, z), pullback, Moments(mean, variance)
+
+
+def apply_norm(
+    params: Norm, moments: Moments, x: Array, *, xp: Namespace, epsilon: float = 1e-5
+) -> Array:
+    r"""Do what `batch_norm` does, with given moments: a prediction depends on no other sample.
+
+    :math:`y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta`.
+
+    Parameters
+    ----------
+    params : Norm
+        ``scale`` and ``shift``, both (width,).
+    moments : Moments
+        ``mean`` and ``variance``, both (width,), usually the running ones.
+    x : (batch, width)
+        Of the dtype of the parameters.
+    xp : namespace
+    epsilon : float above 0, default=1e-5
+        That of the training.
+
+    Returns
+    -------
+    y : (batch, width)
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Moments, Norm, apply_norm
+    >>> params = Norm(xp.ones(1), xp.zeros(1))
+    >>> moments = Moments(xp.asarray([2.0]), xp.asarray([4.0]))
+    >>> apply_norm(params, moments, xp.asarray([[2.0], [6.0]]), xp=xp).round(4)
+    array([[0.],
+           [2.]])
+    """
+    y = x - moments.mean
+    y *= params.scale * _rescale(moments.variance, epsilon, xp=xp)
+    y += params.shift
+    return y
+
+
+def running(old: Moments, new: Moments, rate: float | Array, *, xp: Namespace) -> Moments:
+    r"""Move the running moments towards those of a batch, :math:`m + r\,(m_\text{new} - m)`.
+
+    Parameters
+    ----------
+    old, new : Moments
+        Running so far, and what `batch_norm` gave; neither is written to.
+    rate : float in [0, 1], or a 0-d array of it of the moments' dtype
+        0.1 is common. An array can be 0 for a batch whose weights are all 0, and so has no moments.
+    xp : namespace
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Moments, running
+    >>> old = Moments(xp.asarray([0.0]), xp.asarray([1.0]))
+    >>> running(old, Moments(xp.asarray([2.0]), xp.asarray([3.0])), 0.5, xp=xp)
+    Moments(mean=array([1.]), variance=array([2.]))
+    """
+
+    def moved(start: Array, end: Array) -> Array:
+        value = end - start
+        value *= rate
+        value += start
+        return value
+
+    return Moments(moved(old.mean, new.mean), moved(old.variance, new.variance))
+
+
+def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:
+    """Give what brings a centred variable to variance 1, or nearly."""
+    return 1.0 / xp.sqrt(variance + epsilon)
+
+
+def _affine(params: Norm, z: Array) -> Array:
+    y = z * params.scale
+    y += params.shift
+    return y

@@ -1,0 +1,366 @@
+"""The network: a frozen description, its initial weights, the way forward and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, pairwise
+from typing import Any, get_args
+
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.random import RandomState, constant, host_generator
+from mlp_xp.nn.blocks import (
+    BatchNorm,
+    Block,
+    BlockLinear,
+    Dropout,
+    LayerNorm,
+    Linear,
+    Measured,
+    Pass,
+    Residual,
+    Start,
+    chain,
+)
+from mlp_xp.nn.hidden import Branch, Layer, Normalization, Surroundings
+from mlp_xp.nn.layers import ACTIVATIONS, Activation, Dense, Moments, Norm
+
+__all__ = [
+    "Network",
+    "Normalization",
+    "Params",
+    "denses",
+    "draw_params",
+    "forward",
+    "hidden",
+    "init_moments",
+    "init_params",
+    "norms",
+    "with_layers",
+]
+
+Params = Tree
+Backward = Callable[[Array], Params]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A multilayer perceptron.
+
+    Each hidden layer is dense, then normalisation, activation and dropout as far as asked for, or
+    what an object of `hidden` makes of these; the output layer is dense only, since losses take its
+    raw outputs. Behind a `Branch` it starts at zero, with the normalisation before it.
+
+    Parameters
+    ----------
+    widths : tuple, at least 2 entries
+        Inputs, hidden layers from first to last, outputs: the number of each, or for a hidden layer
+        an object of `mlp_xp.nn.hidden`.
+    activation : str, callable, or a tuple of them, default="relu"
+        One of `ACTIVATIONS` or a function of their contract; a tuple has one for each hidden layer.
+    normalization : {"layer", "batch"} or None, default=None
+    dropout : float in [0, 1), or a tuple of them, default=0
+        Share of each hidden layer's outputs that is dropped; a tuple has one for each.
+    input_dropout : float in [0, 1), default=0
+    residual : bool, default=False
+        Whether a hidden layer as wide as the one before it adds its output to its input.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.network import Network
+    >>> network = Network((3072, 512, 10), activation="gelu", dropout=0.1)
+    >>> network.blocks[0]
+    (Linear(fan_in=3072, fan_out=512, start='glorot'), Activate(function='gelu'), \
+Dropout(rate=0.1, number=0))
+    """
+
+    widths: tuple[Any, ...]  # Any: of int or Layer; the first and the last are int.
+    activation: str | Activation | tuple[str | Activation, ...] = "relu"
+    normalization: Normalization | None = None
+    dropout: float | tuple[float, ...] = 0.0
+    input_dropout: float = 0.0
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        numbers = [width for width in self.widths if isinstance(width, int)]
+        ends = (*self.widths[:1], *self.widths[-1:])
+        if len(self.widths) < 2 or not all(isinstance(n, int) for n in ends) or min(numbers) < 1:
+            raise ValueError(
+                f"widths is {self.widths!r}, and must name inputs, hidden layers and outputs, each "
+                "at least 1 wide, e.g. (3072, 512, 10)."
+            )
+        for activation in self._given("activation"):
+            if not callable(activation) and activation not in ACTIVATIONS:
+                raise ValueError(
+                    f"activation is {activation!r}, and must be one of {sorted(ACTIVATIONS)}, or "
+                    "a function of the same contract."
+                )
+        for name in ("dropout", "input_dropout"):
+            for rate in self._given(name):
+                if not 0.0 <= rate < 1.0:
+                    raise ValueError(f"{name} is {rate!r}, and must be at least 0 and below 1.")
+        if self.normalization not in (None, *get_args(Normalization)):
+            raise ValueError(
+                f"normalization is {self.normalization!r}, and must be 'layer', 'batch' or None."
+            )
+        self._each("activation")
+        self._each("dropout")
+        self.sizes  # noqa: B018 - each layer checks what comes in.
+
+    def _given(self, name: str) -> tuple:  # type: ignore[type-arg]
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,)
+
+    def _each(self, name: str) -> tuple:  # type: ignore[type-arg]
+        """Give a setting for each hidden layer."""
+        value = getattr(self, name)
+        n_hidden = len(self.widths) - 2
+        if not isinstance(value, tuple):
+            return (value,) * n_hidden
+        if len(value) != n_hidden:
+            raise ValueError(
+                f"{name} has {len(value)} entries, {value!r}, and there are {n_hidden} hidden "
+                "layers: give one entry for each, or a single one for all."
+            )
+        return value
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """How many numbers there are before the first layer and behind each."""
+        sizes: list[int] = []
+        for width in self.widths:
+            sizes.append(width if isinstance(width, int) else width.outputs(sizes[-1]))
+        return tuple(sizes)
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Block, ...], ...]:
+        """The blocks of each layer, the output layer last."""
+        keys, moments = count(), count()
+        built: list[tuple[Block, ...]] = []
+        rates = self._each("dropout")
+        activations = self._each("activation")
+        around = None
+        for i, (fan_in, fan_out) in enumerate(pairwise(self.sizes)):
+            before: tuple[Block, ...] = ()
+            if i == 0 and self.input_dropout:
+                before = (Dropout(self.input_dropout, next(keys)),)
+            if i < len(activations):
+                around = Surroundings(activations[i], rates[i], self.normalization, keys, moments)
+                layer = self._hidden(self.widths[i + 1], fan_in, around)
+            elif isinstance(self.widths[i], Branch):
+                assert around is not None
+                layer = (*around.normalize(fan_in), Linear(fan_in, fan_out, "zero"))
+            else:
+                # The output layer starts as the activation before it asks for.
+                layer = (Linear(fan_in, fan_out, _start(activations[-1] if activations else "")),)
+            built.append((*before, *layer))
+        return tuple(built)
+
+    def _hidden(self, layer: int | Layer, fan_in: int, around: Surroundings) -> tuple[Block, ...]:
+        if not isinstance(layer, int):
+            return (layer.build(fan_in, around),)
+        linear = Linear(fan_in, layer, _start(around.activation))
+        blocks = (linear, *around.normalize(layer), *around.activate())
+        return (Residual(blocks),) if self.residual and fan_in == layer else blocks
+
+    @cached_property
+    def _all_blocks(self) -> tuple[Block, ...]:
+        return tuple(block for layer in self.blocks for block in layer)
+
+    @cached_property
+    def _flat_blocks(self) -> tuple[Block, ...]:
+        return tuple(_flatten(self._all_blocks))
+
+    @cached_property
+    def is_flat(self) -> bool:
+        """Whether the parameters are those of the dense layers, one behind the other."""
+        return all(isinstance(b, Linear | BlockLinear) for b in self._all_blocks if b.has_params)
+
+    @cached_property
+    def starts_dense(self) -> bool:
+        """Whether all that is done with the input is the product of a dense layer."""
+        return isinstance(self._all_blocks[0], Linear)
+
+    @cached_property
+    def n_keys(self) -> int:
+        """How many random keys a training step needs, one for each dropout."""
+        return sum(isinstance(block, Dropout) for block in self._flat_blocks)
+
+    @cached_property
+    def moment_widths(self) -> tuple[int, ...]:
+        """How many features each batch normalisation has."""
+        return tuple(b.width for b in self._flat_blocks if isinstance(b, BatchNorm))
+
+
+def _start(activation: str | Activation) -> Start:
+    return "glorot-logistic" if activation == "logistic" else "glorot"
+
+
+def _flatten(blocks: tuple[Block, ...]) -> Iterator[Block]:
+    for block in blocks:
+        if isinstance(block, Residual):
+            yield from _flatten(block.blocks)
+        else:
+            yield block
+
+
+def init_params(network: Network, seed: int | RandomState) -> Params:
+    r"""Draw the initial weights on the host, the same for every backend.
+
+    Uniform in :math:`\pm\sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`, biases too; for the
+    logistic activation 2 stands for 6. This is scikit-learn's choice. For the layers of
+    `mlp_xp.nn.hidden` see there.
+
+    Parameters
+    ----------
+    network : Network
+    seed : int of at least 0, or RandomState
+        From a `RandomState` the numbers are drawn in scikit-learn's order, and are the same.
+
+    Returns
+    -------
+    tuple
+        One entry for each block that learns: `Dense`, `Norm`, or a tuple of them for a residual
+        block; NumPy arrays in float64.
+
+    References
+    ----------
+    Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks"
+    (2010), equation 16.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.network import Network, init_params
+    >>> [layer.W.shape for layer in init_params(Network((4, 3, 2)), seed=0)]
+    [(4, 3), (3, 2)]
+    """
+    generator = host_generator(seed, "weights") if isinstance(seed, int) else seed
+    return draw_params(network, generator.uniform)
+
+
+def draw_params(
+    network: Network, uniform: Callable[..., Any], constant: Callable[..., Any] = constant
+) -> Params:
+    """Return initial parameters, made by two functions.
+
+    Parameters
+    ----------
+    network : Network
+    uniform : callable
+        ``uniform(low, high, shape)`` makes an array of random numbers.
+    constant : callable, optional
+        ``constant(value, shape)`` makes an array of one number; by default in float64.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.network import Network, draw_params
+    >>> draw_params(Network((4, 2)), lambda low, high, shape: shape, lambda value, shape: shape)
+    (Dense(W=(4, 2), b=(2,)),)
+    """
+    blocks = (block for block in network._all_blocks if block.has_params)
+    return tuple(block.init(uniform, constant) for block in blocks)
+
+
+def init_moments(network: Network) -> Measured:
+    """Give the running moments before the first batch: mean 0, variance 1; NumPy, float64.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.network import Network, init_moments
+    >>> init_moments(Network((4, 3, 2), normalization="batch"))
+    (Moments(mean=array([0., 0., 0.]), variance=array([1., 1., 1.])),)
+    """
+    widths = network.moment_widths
+    pairs: list[tuple[Any, Any]] = [(constant(0.0, n), constant(1.0, n)) for n in widths]
+    return tuple(Moments(*pair) for pair in pairs)
+
+
+def forward(
+    network: Network, params: Params, x: Array, how: Pass | None = None, *, xp: Namespace
+) -> tuple[Array, Backward, Measured]:
+    """Run the network.
+
+    Parameters
+    ----------
+    network : Network
+    params : tuple
+        As `init_params` gives them.
+    x : (batch, inputs)
+    how : Pass, optional
+        By default a prediction with the plain dense layer.
+    xp : namespace
+
+    Returns
+    -------
+    logits : (batch, outputs)
+    backward : callable
+        Turns ``dlogits`` into the gradients of all parameters, in their structure. No gradient
+        with respect to the input is computed.
+    measured : tuple of Moments
+        In training, the moments of this batch, one for each batch normalisation.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.network import Network, forward, init_params
+    >>> network = Network((4, 3, 2))
+    >>> logits, backward, _ = forward(network, init_params(network, 0), xp.ones((5, 4)), xp=xp)
+    >>> [grad.W.shape for grad in backward(xp.ones_like(logits))]
+    [(4, 3), (3, 2)]
+    """
+    logits, pullback, measured = chain(network._all_blocks, params, x, how or Pass(xp))
+    return logits, lambda dlogits: pullback(dlogits, need_dx=False)[1], measured
+
+
+def hidden(network: Network, params: Params, x: Array, how: Pass, depth: int) -> Array:
+    """Give what the first ``depth`` hidden layers make of the input, (batch, width)."""
+    blocks = tuple(block for layer in network.blocks[:depth] for block in layer)
+    return chain(blocks, params, x, how)[0]
+
+
+def _nodes(params: Params, kind: type) -> Iterator[Tree]:
+    if isinstance(params, kind):
+        yield params
+    elif isinstance(params, tuple):
+        for branch in params:
+            yield from _nodes(branch, kind)
+
+
+def denses(params: Params) -> list[Dense]:
+    """Give the dense layers' parameters, from first to last."""
+    return list(_nodes(params, Dense))
+
+
+def norms(params: Params) -> list[Norm]:
+    """Give the normalisations' parameters, from first to last."""
+    return list(_nodes(params, Norm))
+
+
+def with_layers(network: Network, layers: list[Dense], scales: list[Norm]) -> Params:
+    """Put dense layers and normalisations into the structure of the network's parameters.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.network import Network, denses, init_params, norms, with_layers
+    >>> network = Network((4, 3, 3, 2), residual=True, normalization="layer")
+    >>> params = init_params(network, 0)
+    >>> with_layers(network, denses(params), norms(params)) == params
+    True
+    """
+    scale = iter(scales)
+    remaining: dict[type, Iterator[Tree]] = {
+        Linear: (layer := iter(layers)),
+        BlockLinear: layer,
+        LayerNorm: scale,
+        BatchNorm: scale,
+    }
+
+    def fill(blocks: tuple[Block, ...]) -> Params:
+        return tuple(
+            fill(block.blocks) if isinstance(block, Residual) else next(remaining[type(block)])
+            for block in blocks
+            if block.has_params
+        )
+
+    return fill(network._all_blocks)

@@ -1,0 +1,244 @@
+"""Learning-rate schedules: frozen settings that give a plain Python float for each step.
+
+A schedule is asked on the host, once for each step, and knows how far the fit has come; the step
+itself only ever sees the number it gives.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = [
+    "SCHEDULES",
+    "Constant",
+    "Cosine",
+    "InvScaling",
+    "Linear",
+    "LinearWarmup",
+    "OneCycle",
+    "Schedule",
+]
+
+
+class Schedule(Protocol):
+    """What multiplies the initial learning rate at each step.
+
+    Where a fit has a time rather than a number of steps, the steps are shares of that time. Where
+    the epochs are calls of `partial_fit` that differ in their steps, each is told of as if all were
+    as long as itself.
+    """
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Give the factor of a step.
+
+        Parameters
+        ----------
+        step : int
+            Steps done before this one, from 0.
+        n_steps : int
+            Steps of the whole fit, at least 1.
+        n_samples : int
+            Samples seen before this step, repeats included.
+        """
+        ...
+
+
+def _progress(step: int, n_steps: int) -> float:
+    """Give how far a step is, 0 for the first and 1 for the last."""
+    return min(step / max(n_steps - 1, 1), 1.0)
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} is {value!r}, and must be from 0 to 1.")
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same learning rate throughout.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers.schedules import Constant
+    >>> Constant()(step=7, n_steps=10, n_samples=700)
+    1.0
+    """
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Give 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class InvScaling:
+    r"""Scikit-learn's inverse scaling, :math:`(n + 1)^{-p}`, ``n`` the samples seen so far.
+
+    Parameters
+    ----------
+    power_t : float, default=0.5
+
+    Notes
+    -----
+    Scikit-learn changes the rate at the end of each epoch, so within an epoch it is constant; the
+    training loop therefore passes the samples seen before the current epoch.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers.schedules import InvScaling
+    >>> InvScaling()(step=3, n_steps=10, n_samples=99)
+    0.1
+    """
+
+    power_t: float = 0.5
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Give ``(n_samples + 1) ** -power_t``."""
+        return float((n_samples + 1) ** -self.power_t)
+
+
+@dataclass(frozen=True)
+class LinearWarmup:
+    """Rise in a straight line over the first steps, then follow another schedule.
+
+    Parameters
+    ----------
+    fraction : float from 0 to 1, default=0.1
+        Share of the fit's steps that the rise takes.
+    then : Schedule, default=Constant()
+        What follows; it sees only the steps after the rise.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers.schedules import LinearWarmup
+    >>> [LinearWarmup(0.4)(step, 10, 0) for step in (0, 1, 2, 3, 4, 9)]
+    [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    """
+
+    fraction: float = 0.1
+    then: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        _check_fraction("fraction", self.fraction)
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Give the rising factor, or that of the schedule that follows."""
+        warm = round(self.fraction * n_steps)
+        if step < warm:
+            return (step + 1) / warm
+        return self.then(step - warm, n_steps - warm, n_samples)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    r"""Fall along half a cosine, :math:`f + (1 - f)\,\tfrac12 (1 + \cos \pi s)`, s from 0 to 1.
+
+    Parameters
+    ----------
+    final : float from 0 to 1, default=0
+        Factor ``f`` of the last step.
+
+    References
+    ----------
+    Loshchilov, Hutter, "SGDR" (2017), arXiv:1608.03983.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers.schedules import Cosine
+    >>> [round(Cosine()(step, 5, 0), 3) for step in range(5)]
+    [1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_fraction("final", self.final)
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Give the factor on the half cosine."""
+        fall = 0.5 * (1.0 + math.cos(math.pi * _progress(step, n_steps)))
+        return self.final + (1.0 - self.final) * fall
+
+
+@dataclass(frozen=True)
+class Linear:
+    r"""Fall in a straight line, :math:`f + (1 - f)(1 - s)`, s from 0 to 1.
+
+    Parameters
+    ----------
+    final : float from 0 to 1, default=0
+        Factor ``f`` of the last step.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers.schedules import Linear, LinearWarmup
+    >>> [Linear()(step, 5, 0) for step in range(5)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    >>> [LinearWarmup(0.4, then=Linear())(step, 5, 0) for step in range(5)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_fraction("final", self.final)
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Give the factor on the line."""
+        return self.final + (1.0 - self.final) * (1.0 - _progress(step, n_steps))
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    r"""Rise from ``1 / start_div`` to 1 along a cosine, then fall to ``1 / final_div``.
+
+    The initial learning rate of the solver is the peak.
+
+    Parameters
+    ----------
+    rise : float from 0 to 1, default=0.3
+        Share of the fit's steps that the rise takes.
+    start_div, final_div : float of at least 1, default=25, 250000
+        What the peak is divided by at the first and at the last step.
+
+    References
+    ----------
+    Smith, Topin, "Super-convergence" (2018), arXiv:1708.07120.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers.schedules import OneCycle
+    >>> [round(OneCycle(rise=0.5)(step, 5, 0), 3) for step in range(5)]
+    [0.04, 0.52, 1.0, 0.5, 0.0]
+    """
+
+    rise: float = 0.3
+    start_div: float = 25.0
+    final_div: float = 250_000.0
+
+    def __post_init__(self) -> None:
+        _check_fraction("rise", self.rise)
+        for name in ("start_div", "final_div"):
+            if getattr(self, name) < 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, and must be at least 1.")
+
+    def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
+        """Give the factor on the rise or on the fall."""
+        s = _progress(step, n_steps)
+        if s < self.rise:
+            low, position = 1.0 / self.start_div, 1.0 - s / self.rise
+        else:
+            low = 1.0 / self.final_div
+            position = (s - self.rise) / (1.0 - self.rise) if self.rise < 1.0 else 0.0
+        return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * position))
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "invscaling": InvScaling,
+    "warmup": LinearWarmup,
+    "cosine": Cosine,
+    "onecycle": OneCycle,
+    "linear": Linear,
+}

@@ -1,0 +1,114 @@
+"""Which objects may stand in which setting, and how they are written in a file.
+
+A model's JSON and a recipe's TOML write an object of this library as a table with its class:
+``{"class": "Muon", "ns_steps": 3}``. No other object can be written, so that reading a file runs
+nobody else's code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
+from mlp_xp.nn.hidden import INNER, LAYERS
+from mlp_xp.nn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
+from mlp_xp.optimizers import RULES
+from mlp_xp.optimizers.schedules import SCHEDULES
+from mlp_xp.training.input_scaling import Whiten
+
+__all__ = ["OBJECTS", "expected", "make"]
+
+_LOSSES = (*chain(*CLASSIFICATION_LOSSES.values()), *REGRESSION_LOSSES.values(), Through)
+# By the parameter, or field of another object, that they stand in; alone, or in a list there.
+OBJECTS: dict[str | None, dict[str, Any]] = {
+    place: {kind.__name__: kind for kind in kinds}
+    for place, kinds in {
+        **dict.fromkeys(("solver", "matrix", "vector", "head"), RULES),
+        "learning_rate": SCHEDULES.values(),
+        "then": SCHEDULES.values(),
+        "loss": _LOSSES,
+        "hidden_layer_sizes": LAYERS,
+        "layers": INNER,
+        "input_scaling": (Whiten,),
+        "augmentation": AUGMENTATIONS,
+        "tta": VIEWS,
+    }.items()
+}
+
+
+def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], Any]) -> Any:
+    """Make the object that a table describes.
+
+    Parameters
+    ----------
+    form : dict
+        ``"class"`` and the fields that are not to have their defaults.
+    place : str
+        The parameter or field that it stands in.
+    decode : callable
+        ``decode(value, field)`` turns the form of a field's value into the value.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If no such object may stand there, or a field is unknown or of another sort; says which may.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes.objects import make
+    >>> make({"class": "Cosine", "final": 0.1}, "learning_rate", lambda value, field: value)
+    Cosine(final=0.1)
+    >>> make({"class": "Cosin"}, "learning_rate", lambda value, field: value)
+    Traceback (most recent call last):
+    ValueError: learning_rate is 'Cosin', not one of Constant, InvScaling, LinearWarmup, Cosine, \
+OneCycle, Linear (did you mean 'Cosine'?)
+    """
+    kinds = OBJECTS.get(place, {})
+    name = form["class"]
+    if name not in kinds:
+        raise ValueError(f"{place} is {name!r}, {expected(name, kinds)}")
+    fields = {field.name: field.default for field in dataclasses.fields(kinds[name])}
+    settings = {}
+    for key, value in form.items():
+        if key == "class":
+            continue
+        if key not in fields:
+            raise ValueError(f"{name} has no {key!r}, {expected(key, fields)}")
+        settings[key] = decode(value, key)
+    for key, default in fields.items():
+        given = settings.get(key, default)
+        if default is dataclasses.MISSING or default is None:
+            continue  # The object looks for itself.
+        if _sort(given) != _sort(default):
+            raise ValueError(f"{name} has {key}={given!r}, which is nothing like {default!r}")
+    return kinds[name](**settings)
+
+
+def expected(given: Any, valid: Iterable[str]) -> str:
+    """Say what was expected in the place of a name that nobody knows, and which is the nearest.
+
+    Examples
+    --------
+    >>> from mlp_xp.recipes.objects import expected
+    >>> expected("lion", ["Adam", "Lion"])
+    "not one of Adam, Lion (did you mean 'Lion'?)"
+    """
+    names = list(valid)
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(given).lower(), lower, 1)
+    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
+    return f"not one of {', '.join(names) or 'none'}{hint}"
+
+
+def _sort(value: Any) -> str:
+    """Tell of what sort a setting of an object is."""
+    names = {str: "text", int: "number", bool: "number", float: "number"}
+    return names.get(type(value), "object" if dataclasses.is_dataclass(value) else "other")

@@ -1,0 +1,415 @@
+"""Batches: which rows a step sees, and how they reach the device.
+
+Resident data lie on the device as they came (uint8 stays uint8) and each step takes its rows there.
+Streamed data stay in the host's memory, or in a memory-mapped file, and each batch travels while
+the one before it is computed with. Both give the same numbers. Some samples of a large array are
+their positions in it (`Rows`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.random import host_generator
+from mlp_xp.augmentation import Augmentation, Epoch
+from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends.kernels import SparseMatrix
+from mlp_xp.nn.network import Network
+from mlp_xp.training.rows import Rows, is_mapped, kept_dtype, take_rows
+from mlp_xp.training.step import Batch
+
+__all__ = [
+    "Data",
+    "Placement",
+    "Plan",
+    "Resident",
+    "Streamed",
+    "multiplies_sparse",
+    "place",
+    "plan_epoch",
+    "put_sparse",
+    "with_draws",
+]
+
+Placement = Literal["auto", "resident", "streamed"]
+
+# What a fit needs beside the data: parameters, slots, gradients, activations, the library's own.
+_SHARE_OF_FREE_MEMORY = 0.8
+
+
+class Plan(NamedTuple):
+    """The steps of one epoch.
+
+    ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
+    that takes all rows as they lie; ``weights`` of the same length, or None where all are 1;
+    ``batch_size``; for each step the number of samples and the sum of their weights; and what
+    augmentations have drawn, ``(steps * batch_size, columns)`` each, or None (`with_draws`).
+    """
+
+    rows: np.ndarray | None
+    weights: np.ndarray | None
+    batch_size: int
+    counts: list[int]
+    totals: list[float]
+    moves: np.ndarray | None = None
+    factors: np.ndarray | None = None
+
+
+def plan_epoch(
+    n_samples: int,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    weights: np.ndarray | None = None,
+    pad: bool = False,
+) -> Plan:
+    """Plan one epoch: every sample once, the last batch shorter where they do not divide.
+
+    Parameters
+    ----------
+    n_samples, batch_size : int of at least 1
+    seed : int of at least 0, or None
+        Shuffles, differently each epoch; None keeps the order of the data.
+    epoch : int
+    weights : (n_samples,) floating, optional
+    pad : bool
+        Fill the last batch with samples of weight 0, so that all have one shape. The numbers stay
+        the same, since every loss is a weighted average.
+
+    Returns
+    -------
+    Plan
+
+    Examples
+    --------
+    >>> from mlp_xp.training.batches import plan_epoch
+    >>> plan_epoch(5, 3).rows, plan_epoch(5, 3).counts
+    (array([0, 1, 2, 3, 4], dtype=int32), [3, 2])
+    >>> plan_epoch(5, 3, pad=True).weights
+    array([1., 1., 1., 1., 1., 0.])
+    """
+    batch_size = min(batch_size, n_samples)
+    n_steps = -(-n_samples // batch_size)
+    counts = [batch_size] * (n_steps - 1) + [n_samples - (n_steps - 1) * batch_size]
+    if n_steps == 1:
+        # The order within a batch changes nothing but the rounding; taking rows would copy all.
+        total = float(n_samples) if weights is None else float(np.sum(weights))
+        return Plan(None, weights, batch_size, counts, [total])
+    if seed is None:
+        rows = np.arange(n_samples, dtype=np.int32)
+    else:
+        generator = host_generator(seed, "shuffle", epoch)
+        rows = generator.permutation(n_samples).astype(np.int32)
+    if weights is not None:
+        weights = weights[rows]
+    missing = n_steps * batch_size - n_samples
+    if pad and missing:
+        weights = np.ones(n_samples) if weights is None else weights
+        weights = np.concatenate([weights, np.zeros(missing, dtype=weights.dtype)])
+        rows = np.concatenate([rows, np.zeros(missing, dtype=rows.dtype)])
+    if weights is None:
+        totals = [float(count) for count in counts]
+    else:
+        starts = range(0, len(weights), batch_size)
+        totals = [float(np.sum(weights[start : start + batch_size])) for start in starts]
+    return Plan(rows, weights, batch_size, counts, totals)
+
+
+def with_draws(plan: Plan, augmentation: Sequence[Augmentation], *, seed: int, epoch: int) -> Plan:
+    """Draw, for a whole epoch, what augmentations need.
+
+    Each draws from a stream of its own, row by row: so neither its neighbours nor padding change
+    what it draws.
+
+    Parameters
+    ----------
+    plan : Plan
+    augmentation : sequence of Augmentation
+    seed, epoch : int of at least 0
+
+    Returns
+    -------
+    Plan
+
+    Examples
+    --------
+    >>> from mlp_xp.augmentation import Flip
+    >>> from mlp_xp.training.batches import plan_epoch, with_draws
+    >>> with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).moves.shape
+    (3, 1)
+    """
+    n_samples = sum(plan.counts)
+    here = np.arange(n_samples if plan.rows is None else len(plan.rows))
+    steps, places = np.divmod(here, plan.batch_size)
+    rows = here if plan.rows is None else plan.rows
+    counts = np.asarray(plan.counts)[steps]
+    moves, factors = [], []
+    for number, each in enumerate(augmentation):
+        stream = functools.partial(_stream, seed, number)
+        drawn_for = Epoch(stream, epoch, rows, n_samples, steps, places, counts)
+        if each.n_moves:
+            moves.append(each.draw_moves(drawn_for))
+        if each.n_factors:
+            factors.append(each.draw_factors(drawn_for))
+    return plan._replace(
+        moves=np.concatenate(moves, axis=1, dtype=np.int64) if moves else None,
+        factors=np.concatenate(factors, axis=1) if factors else None,
+    )
+
+
+def _stream(seed: int, number: int, stream: int) -> np.random.Generator:
+    return host_generator(seed, "augmentation", stream, number)
+
+
+class Data(Protocol):
+    """Training data that can be gone through, epoch after epoch."""
+
+    x: Any
+    n_samples: int
+
+    def epoch(self, plan: Plan) -> Generator[Batch]:
+        """Give the batches of a plan, on the device."""
+        ...
+
+    def stacked(self, plan: Plan) -> list[Batch]:
+        """Give the batches of a plan as `Steps` has them, one for each shape, or none."""
+        ...
+
+
+class Resident:
+    """Data on the device.
+
+    Parameters
+    ----------
+    backend : Backend
+    x : (samples, features) array of any library and real dtype, or sparse rows (CSR) for a backend
+        that multiplies them
+    y : (samples,) or (samples, outputs) array
+    dtype : str
+        Floating-point data are converted to it once; integers stay as they are.
+    rows : (samples,) integer array, optional
+        Positions of the samples in x and y; default all.
+    """
+
+    def __init__(
+        self, backend: Backend, x: Any, y: Any, dtype: str, rows: np.ndarray | None = None
+    ) -> None:
+        self._backend = backend
+        self._dtype = dtype
+        if sparse.issparse(x):
+            self.x: Any = put_sparse(backend, x, dtype)
+        else:
+            here = backend.put(x, kept_dtype(x, dtype))
+            # Taking rows out of columns would walk over all of the data at each step.
+            self.x = np.ascontiguousarray(here) if isinstance(here, np.ndarray) else here
+        self.y = backend.put(y)
+        self._rows = rows
+        self.n_samples = self.y.shape[0] if rows is None else len(rows)
+
+    def epoch(self, plan: Plan) -> Generator[Batch]:
+        """Give the batches of a plan: positions in the data."""
+        plan = _at(plan, self._rows)
+        rows = _split(self._backend, plan.rows, plan)
+        for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
+            yield Batch(self.x, self.y, row, *others)
+
+    def stacked(self, plan: Plan) -> list[Batch]:
+        """Give the full batches of a plan at once, and a shorter last one; none of all rows."""
+        plan = _at(plan, self._rows)
+        if plan.rows is None:
+            return []
+        end = len(plan.rows) // plan.batch_size * plan.batch_size
+
+        def put(values: np.ndarray | None, rows: slice, dtype: str | None = None) -> Array | None:
+            if values is None:
+                return None
+            values = values[rows]
+            size = min(plan.batch_size, len(values))
+            return self._backend.put(values.reshape((-1, size, *values.shape[1:])), dtype)
+
+        return [
+            Batch(
+                self.x,
+                self.y,
+                put(plan.rows, rows),
+                put(plan.weights, rows, self._dtype),
+                put(plan.moves, rows),
+                put(plan.factors, rows, self._dtype),
+            )
+            for rows in (slice(0, end), slice(end, len(plan.rows)))
+            if rows.start < rows.stop
+        ]
+
+
+class Streamed:
+    """Data in the host's memory or in a memory-mapped file.
+
+    Parameters
+    ----------
+    backend : Backend
+    x : (samples, features) NumPy array of any real dtype, or sparse rows (CSR)
+    y : (samples,) or (samples, outputs) NumPy array
+    dtype : str
+        Floating-point batches are converted to it before they travel.
+    rows : (samples,) integer array, optional
+        Positions of the samples in x and y; default all.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        x: np.ndarray,
+        y: np.ndarray,
+        dtype: str,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self._backend = backend
+        self._dtype = dtype
+        self.x = x
+        self.y = y
+        self._rows = rows
+        self.n_samples = y.shape[0] if rows is None else len(rows)
+
+    def epoch(self, plan: Plan) -> Generator[Batch]:
+        """Give the batches of a plan: the rows themselves."""
+        plan = _at(plan, self._rows)
+        batches = self._backend.feed(self._gather(plan))
+        for (x, y), *others in zip(
+            batches, *_others(self._backend, plan, self._dtype), strict=True
+        ):
+            yield Batch(x, y, None, *others)
+
+    def stacked(self, plan: Plan) -> list[Batch]:
+        """Give none: batches arrive one by one."""
+        return []
+
+    def _gather(self, plan: Plan) -> Iterator[tuple[np.ndarray, ...]]:
+        dtype = kept_dtype(self.x, self._dtype) or self.x.dtype
+        for start in range(0, len(plan.counts) * plan.batch_size, plan.batch_size):
+            rows = slice(None) if plan.rows is None else plan.rows[start : start + plan.batch_size]
+            yield take_rows(self.x, rows).astype(dtype, copy=False), self.y[rows]
+
+
+def multiplies_sparse(
+    backend: Backend, network: Network, scaling: Any, augmentation: Sequence[Augmentation]
+) -> bool:
+    """Whether nothing asks for more of sparse rows than a product of the first layer."""
+    is_plain = scaling is None and not augmentation
+    return backend.has_sparse_products and network.starts_dense and is_plain
+
+
+def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:
+    """Put sparse rows (CSR), or a slice of them, on the device as they are."""
+    start, stop, _ = rows.indices(x.shape[0])
+    indptr = x.indptr[start : stop + 1]
+    first, last = indptr[0], indptr[-1]
+    # SciPy's kernels want positions of one dtype.
+    data, indices = x.data[first:last], x.indices[first:last].astype(indptr.dtype, copy=False)
+    indptr = indptr - first if first else indptr
+    return SparseMatrix(backend.put(data, dtype), backend.put(indices), backend.put(indptr))
+
+
+def place(
+    backend: Backend,
+    x: Any,
+    y: Any,
+    dtype: str,
+    placement: Placement = "auto",
+    *,
+    multiplies_sparse: bool = False,
+) -> Resident | Streamed:
+    """Choose between resident and streamed data.
+
+    Parameters
+    ----------
+    backend : Backend
+    x, y : arrays
+        Of the backend's library, or of NumPy; x may be sparse rows, or `Rows`.
+    dtype : str
+    placement : {"auto", "resident", "streamed"}, default="auto"
+        By default what is on the device stays there; host data go there if they fit into most of
+        its free memory. A memory-mapped file that has to be converted is streamed.
+    multiplies_sparse : bool, default=False
+        Whether steps take sparse rows as they are. Otherwise these are streamed, and made dense a
+        batch at a time.
+
+    Returns
+    -------
+    Resident or Streamed
+
+    Raises
+    ------
+    ValueError
+        For another name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.training.batches import place
+    >>> x, y = np.ones((4, 2), dtype=np.uint8), np.zeros(4, dtype=np.int32)
+    >>> type(place(get_backend("numpy"), x, y, np.dtype("float32"))).__name__
+    'Resident'
+    """
+    if placement not in ("auto", "resident", "streamed"):
+        raise ValueError(
+            f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
+        )
+    rows = None
+    if isinstance(x, Rows):
+        x, rows = x.x, x.rows.astype(np.int32)
+        targets, y = to_numpy(y), np.zeros((x.shape[0], *y.shape[1:]), to_numpy(y).dtype)
+        y[rows] = targets
+    is_sparse = sparse.issparse(x)
+    if is_sparse and not multiplies_sparse:
+        return Streamed(backend, x, to_numpy(y), dtype)
+    if placement == "auto":
+        is_there = backend.shares_host_memory or (not is_sparse and backend.holds(x))
+        free = None if is_there else backend.free_memory()
+        # The standard tells no array's bytes; no number has more than 8, nor has a position.
+        n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
+        fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
+        if is_mapped(x) and kept_dtype(x, dtype) not in (None, x.dtype):
+            fits = False
+        placement = "resident" if fits else "streamed"
+    if placement == "resident":
+        return Resident(backend, x, y, dtype, rows)
+    return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype, rows)
+
+
+def _at(plan: Plan, rows: np.ndarray | None) -> Plan:
+    """Return a plan whose positions are those of some rows in all of the data."""
+    if rows is None:
+        return plan
+    return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])
+
+
+def _others(backend: Backend, plan: Plan, dtype: str) -> Iterator[list[Array | None]]:
+    """Give what a batch has beside its samples, step by step: weights, moves and factors."""
+    yield _split(backend, plan.weights, plan, dtype)
+    yield _split(backend, plan.moves, plan)
+    yield _split(backend, plan.factors, plan, dtype)
+
+
+def _split(
+    backend: Backend, values: np.ndarray | None, plan: Plan, dtype: str | None = None
+) -> list[Array | None]:
+    """Bring an epoch's rows, weights or draws to the device in one transfer; give them by step."""
+    n_steps = len(plan.counts)
+    if values is None:
+        return [None] * n_steps
+    here = backend.put(values, dtype)
+    full = len(values) // plan.batch_size
+    xp = backend.xp
+    end = full * plan.batch_size
+    shape = full, plan.batch_size, *here.shape[1:]
+    steps = list(xp.unstack(xp.reshape(here[:end, ...], shape))) if full else []
+    return steps if full == n_steps else [*steps, here[end:, ...]]

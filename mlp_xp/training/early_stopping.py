@@ -1,0 +1,39 @@
+"""When a training has come to a plateau."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["Plateau"]
+
+
+class Plateau:
+    """Scikit-learn's rule: stop when a loss has not fallen by ``tol`` for too many epochs.
+
+    Parameters
+    ----------
+    tol : float
+    patience : int or inf
+        How many epochs in a row may pass without such a fall.
+    best : float, default=inf
+        The lowest loss so far.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.early_stopping import Plateau
+    >>> plateau = Plateau(tol=0.1, patience=1)
+    >>> [plateau.reached(loss) for loss in (1.0, 0.5, 0.45, 0.44)]
+    [False, False, False, True]
+    """
+
+    def __init__(self, tol: float, patience: float, best: float = np.inf) -> None:
+        self.tol = tol
+        self.patience = patience
+        self.best = best
+        self.count = 0
+
+    def reached(self, loss: float) -> bool:
+        """Take the loss of an epoch; tell whether to stop."""
+        self.count = self.count + 1 if loss > self.best - self.tol else 0
+        self.best = min(self.best, loss)
+        return self.count > self.patience

@@ -1,0 +1,168 @@
+"""Prediction for any number of rows, in batches of one shape."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils._chunking import get_chunk_n_rows
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.augmentation import Flip, Shift, views_of
+from mlp_xp.backends import Backend
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.nn.layers import Moments
+from mlp_xp.nn.losses import Loss
+from mlp_xp.nn.network import Network, Params, denses
+from mlp_xp.training.batches import multiplies_sparse, put_sparse
+from mlp_xp.training.rows import kept_dtype, take_rows
+from mlp_xp.training.step import Predict, make_predict
+
+__all__ = ["hand_over", "predict"]
+
+# Rows that let the products run at full speed. In the host's memory fewer do, and take less of it;
+# but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
+_BATCH = 2048
+_HOST_BATCH = 384
+# Of sparse rows so many: more of them share what is read of the weights.
+_SPARSE_BATCH = 1024
+
+
+def predict(
+    backend: Backend,
+    network: Network,
+    loss: Loss | None,
+    params: Params,
+    x: Any,
+    scaling: Scaling | Whitening | None = None,
+    *,
+    moments: tuple[Moments, ...] = (),
+    depth: int | None = None,
+    to: Backend | None = None,
+    tta: tuple[Flip | Shift, ...] = (),
+    dtype: str,
+) -> Array:
+    """Predict for all rows.
+
+    Rows travel to the device and results from it batch by batch. A batch takes no more memory than
+    ``sklearn.set_config(working_memory=...)`` allows.
+
+    Parameters
+    ----------
+    backend : Backend
+    network : Network
+    loss : Loss or None
+        Gives the output activation; None leaves the raw outputs.
+    params : tuple, arrays of any library
+    x : (samples, features) array of the backend's library or of NumPy, or sparse rows
+    scaling : Scaling, arrays of any library, optional
+    moments : tuple of Moments, arrays of any library, optional
+        The running ones of batch normalisation.
+    depth : int, optional
+        Stop behind so many hidden layers and give what they make of the input.
+    to : Backend, optional
+        Where the result is wanted; default ``backend``.
+    tta : tuple of Flip and Shift, default=()
+        Average over all combinations of their views.
+    dtype : {"float32", "float64"}
+        Of the computation.
+
+    Returns
+    -------
+    (samples, outputs) array
+        Probabilities, or values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.training.inference import predict
+    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
+    >>> from mlp_xp.nn.network import Network, init_params
+    >>> network, backend = Network((4, 3, 2)), get_backend("numpy")
+    >>> params, x = init_params(network, seed=0), np.ones((5, 4))
+    >>> predict(backend, network, SoftmaxCrossEntropy(), params, x, dtype="float64").shape
+    (5, 2)
+    """
+    function = _compiled_predict(backend, network, loss, depth, tta)
+    to = to or backend
+    n_samples = x.shape[0]
+    few = backend.shares_host_memory and not backend.fixed_shapes
+    most, sizes = _HOST_BATCH if few else _BATCH, network.sizes
+    stays_sparse = sparse.issparse(x) and multiplies_sparse(backend, network, scaling, tta)
+    if stays_sparse:
+        most, sizes = _SPARSE_BATCH, sizes[1:]
+    size = get_chunk_n_rows(_row_bytes(sizes, dtype), max_n_rows=most)
+    # The first is the common case, and looking closer takes longer than a layer for one row.
+    kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
+
+    def put(leaf: Array) -> Array:
+        return backend.put(leaf, dtype)
+
+    def run(rows: slice) -> Array:
+        if stays_sparse:
+            given: Any = put_sparse(backend, x, dtype, rows)
+        else:
+            given = backend.put(take_rows(x, rows), kept)
+        first, *others = (function(params, moments, given, scaling, view) for view in views)
+        return sum(others, first) / len(views) if others else first
+
+    with backend.scope():
+        params = map_leaves(put, params)
+        moments = map_leaves(put, moments) if moments else ()
+        scaling = None if scaling is None else map_leaves(put, scaling)
+        views: list[Array | None] = [None]
+        if tta:
+            views = [backend.put(np.asarray([moves], np.int64)) for moves in views_of(tta)]
+        if n_samples <= size:
+            return hand_over(run(slice(n_samples)), to)
+        products = [math.prod(layer.W.shape) for layer in denses(params)]
+        if stays_sparse:  # Of the first layer only what meets an entry is computed.
+            products[0] = x.nnz * network.sizes[1] // n_samples
+        work = n_samples * len(views) * sum(products)
+
+        def predict_from(start: int) -> Array:
+            # A last short batch would cost a compilation of its own where shapes are fixed: it
+            # goes back far enough to be a full one, and what was predicted is dropped.
+            stop = min(start + size, n_samples)
+            overlap = start + size - stop if backend.fixed_shapes and start else 0
+            return run(slice(start - overlap, stop))[overlap:, :]
+
+        starts = range(0, n_samples, size)
+        # Dense products share out their own work.
+        apply = backend.map if stays_sparse else map
+        with backend.predicting(work):
+            outputs = [to.put(output) for output in apply(predict_from, starts)]
+    with to.scope():
+        return to.xp.concat(outputs, axis=0)
+
+
+def hand_over(result: Array, to: Backend) -> Array:
+    """Bring a result to where it is wanted, for good: a NumPy array can be written to."""
+    array: Any = to.put(result)
+    # What JAX shows of its own memory cannot.
+    is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
+    return array.copy() if is_fixed else array
+
+
+@lru_cache(maxsize=64)
+def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
+    # A layer's input, its output and a temporary of the activation are there at a time.
+    return 3 * max(sizes) * np.dtype(dtype).itemsize
+
+
+@lru_cache(maxsize=64)
+def _compiled_predict(
+    backend: Backend,
+    network: Network,
+    loss: Loss | None,
+    depth: int | None,
+    tta: tuple[Flip | Shift, ...],
+) -> Predict:
+    return backend.compile(
+        make_predict(network, loss, backend.kernels, depth=depth, tta=tta, xp=backend.xp)
+    )

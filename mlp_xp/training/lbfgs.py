@@ -1,0 +1,246 @@
+"""L-BFGS: SciPy minimises, loss and gradient are computed on the device, a block at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import warnings
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from scipy.optimize import OptimizeResult
+from scipy.optimize import minimize as scipy_minimize
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.tree import leaves, rebuild
+from mlp_xp.backends import Backend
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.nn.losses import Loss, reported
+from mlp_xp.nn.network import Network, Params
+from mlp_xp.training.batches import Data, plan_epoch
+from mlp_xp.training.step import Batch, make_gradient
+from mlp_xp.training.trainer import Trainer
+
+__all__ = ["BLOCK", "minimize"]
+
+# Large enough for the products to run at full speed; the sum over blocks is that of the full batch.
+BLOCK = 8192
+# Numbers of a block's inputs and activations that may be kept after a fit.
+_SMALL = 1 << 17
+
+AfterIteration = Callable[[Callable[[], Params], float], bool]
+
+
+def minimize(
+    trainer: Trainer,
+    data: Data,
+    weights: np.ndarray | None,
+    *,
+    max_iter: int,
+    max_fun: int,
+    tol: float,
+    verbose: int,
+    after_iteration: AfterIteration,
+) -> tuple[int, float]:
+    """Minimise the loss of all samples together, from where the trainer is.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Its weights are the start, and become the result; an iteration counts as an epoch.
+    data : Data
+    weights : (samples,) array, optional
+    max_iter, max_fun : int
+        How many iterations and evaluations of the loss there may be.
+    tol : float
+        The largest entry of the gradient at which to stop.
+    verbose : int
+    after_iteration : callable
+        ``after_iteration(params, loss)``; True ends the search. ``params()`` returns the weights,
+        NumPy arrays.
+
+    Returns
+    -------
+    n_iter : int
+    loss : float
+        Of several real outputs the mean, as reported; what is minimised is the sum.
+
+    References
+    ----------
+    Byrd, Lu, Nocedal, Zhu, "A limited memory algorithm for bound constrained optimization" (1995).
+    """
+    backend = trainer.backend
+    objective = _Objective(trainer, data, weights)
+    start = objective.ravel(trainer.learned)
+    stopped = False
+
+    def callback(intermediate_result: OptimizeResult) -> None:
+        nonlocal stopped
+        # SciPy goes on to write into what it shows.
+        params = partial(objective.unravel, intermediate_result.x.copy())
+        trainer.n_epochs += 1  # Another solver that goes on from here counts on.
+        stopped = after_iteration(params, objective.reported(intermediate_result))
+        if stopped:
+            raise StopIteration
+
+    with backend.training(start.size * data.n_samples, max_iter if trainer.may_compile else 0):
+        result = scipy_minimize(
+            objective,
+            start,
+            method="L-BFGS-B",
+            jac=True,
+            callback=callback,
+            options={
+                "maxfun": max_fun,
+                "maxiter": max_iter,
+                "gtol": tol,
+                **_get_additional_lbfgs_options_dict("iprint", 1 if verbose >= 1 else -1),
+            },
+        )
+    trainer.set_learned(objective.unravel(result.x), ())
+    if not stopped and result.status != 0:
+        # From where the warning of the other solvers comes, for filters by module.
+        warnings.warn(_not_converged(result, max_iter), ConvergenceWarning, stacklevel=5)
+    return int(result.nit), objective.reported(result)
+
+
+def _not_converged(result: OptimizeResult, max_iter: int) -> str:
+    parts = [
+        f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}):",
+        str(result.message),
+    ]
+    if result.nit == max_iter:
+        parts.append(
+            f"\nIncrease the number of iterations to improve the convergence (max_iter={max_iter})."
+        )
+    parts.append("\nYou might also want to scale the data, e.g. with input_scaling='standardize'.")
+    return "\n".join(parts)
+
+
+class _Objective:
+    """The loss, penalty included, and its gradient, as functions of one float64 vector."""
+
+    def __init__(self, trainer: Trainer, data: Data, weights: np.ndarray | None) -> None:
+        self._trainer = trainer
+        self._backend: Backend = trainer.backend
+        self._data = data
+        n_samples = data.n_samples
+        self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.pads)
+        total = sum(self._plan.totals)
+        rules = trainer.rules
+        self._layout = _layout(trainer.learned)
+        has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
+        self._has_penalty = np.concatenate(has_penalty)
+        self._l2 = rules.alpha / total
+        # On NumPy a compiled function has one user at a time, and keeps its memory: what is small
+        # is kept for the next fit of this thread, since planning takes as long as a short fit.
+        settings = self._backend, rules.network, rules.loss, self._layout
+        is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
+        compiled = _compiled if is_small else _compiled.__wrapped__
+        self._evaluate = compiled(*settings, threading.get_ident())
+        # What weighs the loss of each block, and the penalty, which is shared out likewise.
+        numbers = [(weight / total, self._l2) for weight in self._plan.totals]
+        with self._backend.scope():
+            coefs = self._backend.put(np.asarray(numbers), trainer.dtype)
+            self._coefs = self._backend.xp.unstack(coefs)
+            self._is_weight = self._backend.put(self._has_penalty, trainer.dtype)
+
+    def ravel(self, params: Params) -> np.ndarray:
+        """Put all parameters into one vector, on the host."""
+        host = [self._backend.get(leaf).reshape(-1) for leaf in leaves(params)]
+        return np.concatenate(host, dtype=np.float64)
+
+    def unravel(self, vector: np.ndarray) -> Params:
+        """Take the parameters out of a vector: views of it where the dtype is the same."""
+        vector = vector.astype(self._trainer.dtype, copy=False)
+        return _unravel(self._layout, vector, xp=cast(Namespace, np))
+
+    def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
+        """Give loss and gradient."""
+        backend, trainer = self._backend, self._trainer
+        # A streamed epoch that fails lets go of its thread.
+        with backend.scope(), contextlib.closing(self._data.epoch(self._plan)) as batches:
+            given = backend.put(vector, trainer.dtype)
+            slope = backend.xp.zeros_like(given)
+            sums = backend.xp.zeros_like(slope[:1]), slope
+            for batch, coefs in zip(batches, self._coefs, strict=True):
+                others = self._is_weight, batch, trainer.scaling, coefs
+                sums = self._evaluate(sums, given, *others)
+            loss, slope = map(backend.get, sums)
+        # A copy: the next evaluation writes where this one has.
+        return float(loss[0]), slope.astype(np.float64)
+
+    def reported(self, result: OptimizeResult) -> float:
+        """Return the loss of a result, penalty included, as estimators report it."""
+        loss, n_outputs = self._trainer.rules.loss, self._trainer.rules.network.sizes[-1]
+        if reported(loss, 1.0, n_outputs) == 1.0:
+            return float(result.fun)
+        weights = result.x[self._has_penalty]
+        penalty = 0.5 * self._l2 * float(weights @ weights)
+        return float(reported(loss, float(result.fun) - penalty, n_outputs) + penalty)
+
+
+class _Layout(NamedTuple):
+    """Where in a vector the leaves of a tree are, and their shapes."""
+
+    tree: Any  # of positions
+    pieces: tuple[tuple[int, int, tuple[int, ...]], ...]
+
+
+def _layout(params: Params) -> _Layout:
+    pieces, start = [], 0
+    for leaf in leaves(params):
+        stop = start + math.prod(leaf.shape)
+        pieces.append((start, stop, tuple(leaf.shape)))
+        start = stop
+    return _Layout(rebuild(params, range(len(pieces))), tuple(pieces))
+
+
+def _unravel(layout: _Layout, vector: Any, *, xp: Namespace) -> Params:
+    pieces = [xp.reshape(vector[start:stop], shape) for start, stop, shape in layout.pieces]
+    return rebuild(layout.tree, pieces)
+
+
+@lru_cache(maxsize=8)
+def _compiled(
+    backend: Backend, network: Network, loss: Loss, layout: _Layout, thread: int
+) -> Callable[..., tuple[Array, Array]]:
+    return backend.compile(_evaluation(backend, network, loss, layout), donate=True)
+
+
+@lru_cache(maxsize=64)
+def _evaluation(
+    backend: Backend, network: Network, loss: Loss, layout: _Layout
+) -> Callable[..., tuple[Array, Array]]:
+    """Return what evaluates a block; the same function again, which XLA has compiled already."""
+    xp = backend.xp
+    gradient = make_gradient(network, loss, backend.kernels, xp=xp)
+
+    def evaluate(
+        sums: tuple[Array, Array],
+        vector: Array,
+        is_weight: Array,
+        batch: Batch,
+        scaling: Scaling | Whitening | None,
+        coefs: Array,
+    ) -> tuple[Array, Array]:
+        """Add what a block brings to the sums of losses and of gradients, which are donated."""
+        share, l2 = coefs[0], coefs[1]
+        params = _unravel(layout, vector, xp=xp)
+        value, grads = gradient(params, batch, scaling)
+        slope = xp.concat([xp.reshape(grad, (-1,)) for grad in leaves(grads)])
+        pull = vector * is_weight
+        pull *= l2
+        total, slopes = sums
+        total += share * (value + 0.5 * xp.vecdot(pull, vector))
+        slope += pull
+        slope *= share
+        slopes += slope
+        return total, slopes
+
+    return evaluate

@@ -1,0 +1,428 @@
+"""One training step and one prediction, as pure functions that a backend may compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.augmentation import (
+    Augmentation,
+    ColorJitter,
+    Flip,
+    Mixup,
+    Shift,
+    columns,
+    view_of,
+)
+from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.nn.layers import Moments, running
+from mlp_xp.nn.losses import Loss, average, reported
+from mlp_xp.nn.network import Network, Params, denses, forward, hidden
+from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
+
+__all__ = [
+    "Batch",
+    "Gradient",
+    "Predict",
+    "Step",
+    "StepArguments",
+    "Steps",
+    "TrainState",
+    "init_state",
+    "make_gradient",
+    "make_nth",
+    "make_predict",
+    "make_step",
+    "prepare",
+]
+
+
+class Batch(NamedTuple):
+    """A batch: rows of a data set on the device, or the rows themselves.
+
+    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``;
+    ``rows : (batch,)`` integer positions in them, or None for all; ``weights : (batch,)``, or None
+    where all are 1. What augmentations have drawn for it: ``moves : (batch, columns)`` int64 and
+    ``factors : (batch, columns)``, each None where there are none.
+    """
+
+    x: Array
+    y: Array
+    rows: Array | None
+    weights: Array | None
+    moves: Array | None = None
+    factors: Array | None = None
+
+
+class Steps(NamedTuple):
+    """Many steps: what each is given, with a first axis for the steps.
+
+    ``batch`` holds the data set, without that axis, and ``rows`` and ``weights : (steps, batch)``;
+    ``coefs : (steps, 4 + k)``; ``keys : (steps, dropouts)`` or None.
+    """
+
+    batch: Batch
+    coefs: Array
+    keys: Array | None
+
+
+class TrainState(NamedTuple):
+    """What a step turns into the next: everything here is donated to it.
+
+    ``moments`` are those of batch normalisation, ``average`` is the moving average of the
+    parameters, or an empty tuple. ``loss`` and ``accuracy`` are 0-d sums over the steps of an
+    epoch, each step's average times the step's share of the samples, so that they are read once an
+    epoch. ``accuracy`` is an empty tuple where it is not asked for.
+    """
+
+    params: Params
+    slots: tuple[Params, ...]
+    moments: tuple[Moments, ...]
+    average: Params
+    loss: Array
+    accuracy: Array | tuple[()]
+
+
+# Batch, scaling, coefficients, dropout keys.
+StepArguments = tuple[Batch, "Scaling | Whitening | None", Array, "Array | None"]
+Step = Callable[
+    [TrainState, Batch, "Scaling | Whitening | None", Array, "Array | None"], TrainState
+]
+Gradient = Callable[[Params, Batch, "Scaling | Whitening | None"], tuple[Array, Params]]
+Predict = Callable[..., Array]
+
+# What a step's coefficients hold before those of the optimizer.
+N_COEFS = 4
+
+
+def init_state(
+    params: Params,
+    optimizer: Optimizer,
+    *,
+    moments: tuple[Moments, ...] = (),
+    average: Params = (),
+    with_accuracy: bool,
+    xp: Namespace,
+) -> TrainState:
+    """Give the state before the first step; what is given becomes part of it."""
+    zero = xp.zeros_like(denses(params)[-1].b[0])
+    accuracy = xp.zeros_like(zero) if with_accuracy else ()
+    slots = init_slots(optimizer, params, xp=xp)
+    return TrainState(params, slots, moments, average, zero, accuracy)
+
+
+def make_step(
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    kernels: Kernels,
+    *,
+    with_penalty: bool,
+    max_grad_norm: float | None = None,
+    augmentation: tuple[Augmentation, ...] = (),
+    xp: Namespace,
+) -> Step:
+    """Make the function that does one training step.
+
+    Parameters
+    ----------
+    network, loss, optimizer : frozen settings
+    kernels : Kernels
+    with_penalty : bool
+        Whether there is an L2 penalty; without one, no work is spent on it.
+    max_grad_norm : float, optional
+        What the norm of all gradients of the loss together is held to; the penalty is not part
+        of it, as weight decay is not in PyTorch.
+    augmentation : tuple of Augmentation, default=()
+        What is done to a batch, by what was drawn for it: at first the geometric ones, in their
+        order, then the others.
+    xp : namespace
+
+    Returns
+    -------
+    callable
+        ``step(state, batch, scaling, coefs, keys)`` gives the next state; the old one is dead.
+        ``coefs : (4 + k,)`` holds the step's share of the epoch's samples, the factor of the
+        penalty, the rates of the moving average and of the running moments, and the k numbers of
+        `optimizer.coefficients`;
+        ``keys : (dropouts,)`` int32, or None.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import SquaredError
+    >>> from mlp_xp.nn.network import Network, init_params
+    >>> from mlp_xp.optimizers import SGD
+    >>> network, rule = Network((1, 1)), SGD(momentum=0.0)
+    >>> step = make_step(network, SquaredError(), rule, Kernels(), with_penalty=False, xp=xp)
+    >>> state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=xp)
+    >>> batch = Batch(xp.asarray([[1.0], [2.0]]), xp.asarray([[3.0], [5.0]]), None, None)
+    >>> for _ in range(300):
+    ...     state = step(state, batch, None, xp.asarray([1.0, 0.0, 0.0, 0.0, 0.3]), None)
+    >>> xp.round(state.params[0].W, 3), xp.round(state.params[0].b, 3)
+    (array([[2.]]), array([1.]))
+    """
+
+    def step(
+        state: TrainState,
+        batch: Batch,
+        scaling: Scaling | Whitening | None,
+        coefs: Array,
+        keys: Array | None,
+    ) -> TrainState:
+        share, l2 = coefs[0], coefs[1] if with_penalty else None
+        rule_coefs = tuple(coefs[i] for i in range(N_COEFS, coefs.shape[0]))
+        x, targets, mixture = prepare(state.params, batch, scaling, kernels, augmentation, xp=xp)
+        how = kernels.to_pass(
+            xp, moments=state.moments, is_training=True, weights=batch.weights, keys=keys
+        )
+        logits, backward, measured = forward(network, state.params, x, how, xp=xp)
+        logits = _full(logits, state.params, xp=xp)
+        labels = _labels(targets, batch.weights, mixture, xp=xp)
+        losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in labels]
+        value = _mixed([value for value, _ in losses], mixture)
+        accuracy = state.accuracy
+        if not isinstance(accuracy, tuple):
+            hits = [average(loss.hits(logits, y, xp=xp), w, xp=xp) for y, w in labels]
+            accuracy = accuracy + share * _mixed(hits, mixture)
+        grads = backward(_mixed([pullback() for _, pullback in losses], mixture))
+        if max_grad_norm is not None:
+            grads, _ = clip(grads, max_grad_norm, xp=xp)
+
+        params, slots, penalty = kernels.update(
+            optimizer, state.params, grads, state.slots, rule_coefs, l2, xp=xp
+        )
+        moments = tuple(
+            running(old, new, coefs[3], xp=xp)
+            for old, new in zip(state.moments, measured, strict=True)
+        )
+        mean = averaged(state.average, params, coefs[2], xp=xp) if state.average else ()
+        total = state.loss + share * (reported(loss, value, logits.shape[1]) + penalty)
+        return TrainState(params, slots, moments, mean, total, accuracy)
+
+    return step
+
+
+def make_nth(step: Step) -> Callable[..., TrainState]:
+    """Make the function that does one of many steps, for `Backend.loop`.
+
+    Parameters
+    ----------
+    step : callable
+        What `make_step` gives.
+
+    Returns
+    -------
+    callable
+        ``nth(i, state, steps, scaling)`` does the step of that position, a 0-d integer array, in
+        `Steps`.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.training.step import Batch, Steps, make_nth
+    >>> nth = make_nth(lambda state, batch, scaling, coefs, keys: state + coefs * batch.rows)
+    >>> steps = Steps(Batch(None, None, xp.asarray([[1], [2]]), None), xp.asarray([10, 20]), None)
+    >>> nth(1, 0, steps, None)
+    array([40])
+    """
+
+    def nth(i: Array, state: TrainState, steps: Steps, scaling: Scaling | None) -> TrainState:
+        def pick(leaf: Array | None) -> Array | None:
+            return None if leaf is None else leaf[i, ...]
+
+        x, y, *each = steps.batch
+        batch = Batch(x, y, *map_leaves(pick, tuple(each)))
+        return step(state, batch, scaling, steps.coefs[i, ...], pick(steps.keys))
+
+    return nth
+
+
+def prepare(
+    params: Params,
+    batch: Batch,
+    scaling: Scaling | Whitening | None,
+    kernels: Kernels,
+    augmentation: tuple[Augmentation, ...],
+    *,
+    xp: Namespace,
+) -> tuple[Array, Array, _Mixture | None]:
+    """Return what the network sees of a batch, its targets, and which samples were mixed."""
+    x, targets = _take(params, batch, scaling, kernels, augmentation, xp=xp)
+    x, mixture = _augment(augmentation, x, batch, xp=xp)
+    return _rotate(x, scaling, xp=xp), targets, mixture
+
+
+def _take(
+    params: Params,
+    batch: Batch,
+    scaling: Scaling | Whitening | None,
+    kernels: Kernels,
+    augmentation: tuple[Augmentation, ...] = (),
+    *,
+    xp: Namespace,
+) -> tuple[Array, Array]:
+    """Give the inputs of a batch, scaled but not yet rotated, and its targets."""
+    dtype = next(leaves(params)).dtype
+    view = view_of(augmentation, batch.moves, xp=xp)
+    x = kernels.gather(batch.x, batch.rows, _each(scaling), view, dtype=dtype, xp=xp)
+    return x, batch.y if batch.rows is None else xp.take(batch.y, batch.rows, axis=0)
+
+
+def _each(scaling: Scaling | Whitening | None) -> Scaling | None:
+    """Give what is done to each feature by itself."""
+    return Scaling(*scaling[:2]) if isinstance(scaling, Whitening) else scaling
+
+
+def _rotate(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
+    """Do what is left of a whitening, behind all that takes x for a picture."""
+    if not isinstance(scaling, Whitening):
+        return x
+    return x @ xp.astype(scaling.rotation, x.dtype, copy=False)
+
+
+def _full(logits: Array, params: Params, *, xp: Namespace) -> Array:
+    """Bring what the network gives to the parameters' dtype: no loss is computed in 8 bits."""
+    return xp.astype(logits, next(leaves(params)).dtype, copy=False)
+
+
+class _Mixture(NamedTuple):
+    """Each sample's partner, ``(batch,)`` positions, and the share of its own target, 0-d."""
+
+    partners: Array
+    share: Array
+
+
+def _augment(
+    augmentation: tuple[Augmentation, ...], x: Array, batch: Batch, *, xp: Namespace
+) -> tuple[Array, _Mixture | None]:
+    """Do what is not geometric, and tell which samples were mixed."""
+    mixture = None
+    for each, moves, factors in columns(augmentation, batch.moves, batch.factors):
+        if isinstance(each, ColorJitter | Mixup):
+            # Factors of float32 would widen what was rounded to bfloat16.
+            x = xp.astype(each.apply(x, moves, factors, xp=xp), x.dtype, copy=False)
+        if isinstance(each, Mixup):
+            mixture = _Mixture(moves[:, 0], factors[0, 0])
+    return x, mixture
+
+
+def _labels(
+    targets: Array, weights: Array | None, mixture: _Mixture | None, *, xp: Namespace
+) -> list[tuple[Array, Array | None]]:
+    """Give the targets of a batch and their weights; of mixed samples, also their partners'."""
+    if mixture is None:
+        return [(targets, weights)]
+    partners = mixture.partners
+    theirs = None if weights is None else xp.take(weights, partners, axis=0)
+    return [(targets, weights), (xp.take(targets, partners, axis=0), theirs)]
+
+
+def _mixed(values: list[Array], mixture: _Mixture | None) -> Array:
+    """Mix what each set of targets has given."""
+    if mixture is None:
+        return values[0]
+    return values[0] * mixture.share + values[1] * (1.0 - mixture.share)
+
+
+def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace) -> Gradient:
+    """Make the function that gives loss and gradients of a batch and updates nothing.
+
+    Parameters
+    ----------
+    network, loss : frozen settings
+        A network without dropout and batch normalisation.
+    kernels : Kernels
+    xp : namespace
+
+    Returns
+    -------
+    callable
+        ``gradient(params, batch, scaling)`` gives the average loss, 0-d, and the gradients.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import Dense
+    >>> from mlp_xp.nn.losses import SquaredError
+    >>> from mlp_xp.nn.network import Network
+    >>> gradient = make_gradient(Network((1, 1)), SquaredError(), Kernels(), xp=xp)
+    >>> params = (Dense(xp.ones((1, 1)), xp.zeros(1)),)
+    >>> gradient(params, Batch(xp.asarray([[3.0]]), xp.asarray([[1.0]]), None, None), None)
+    (np.float64(2.0), (Dense(W=array([[6.]]), b=array([2.])),))
+    """
+
+    def gradient(
+        params: Params, batch: Batch, scaling: Scaling | Whitening | None
+    ) -> tuple[Array, Params]:
+        x, targets = _take(params, batch, scaling, kernels, xp=xp)
+        x = _rotate(x, scaling, xp=xp)
+        logits, backward, _ = forward(network, params, x, kernels.to_pass(xp), xp=xp)
+        logits = _full(logits, params, xp=xp)
+        value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
+        return value, backward(pullback())
+
+    return gradient
+
+
+def make_predict(
+    network: Network,
+    loss: Loss | None,
+    kernels: Kernels,
+    *,
+    depth: int | None = None,
+    tta: tuple[Flip | Shift, ...] = (),
+    xp: Namespace,
+) -> Predict:
+    """Make the function that predicts for a batch.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss or None
+        Gives the output activation; None leaves the raw outputs.
+    kernels : Kernels
+    depth : int, optional
+        Stop behind so many hidden layers and give what they make of the input.
+    tta : tuple of Flip and Shift, default=()
+        What moves the pictures.
+    xp : namespace
+
+    Returns
+    -------
+    callable
+        ``predict(params, moments, x, scaling, moves)`` gives ``(batch, outputs)``; ``moves :
+        (1, columns)`` int64 are those of one of `views_of`, for all pictures, if there is ``tta``.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
+    >>> from mlp_xp.nn.network import Network, init_params
+    >>> network = Network((4, 3, 2))
+    >>> predict = make_predict(network, SoftmaxCrossEntropy(), Kernels(), xp=xp)
+    >>> predict(init_params(network, 0), (), xp.ones((5, 4)), None).shape
+    (5, 2)
+    """
+
+    def predict(
+        params: Params,
+        moments: tuple[Moments, ...],
+        x: Array,
+        scaling: Scaling | Whitening | None,
+        moves: Array | None = None,
+    ) -> Array:
+        dtype = next(leaves(params)).dtype
+        view = view_of(tta, moves, xp=xp)
+        x = kernels.gather(x, None, _each(scaling), view, dtype=dtype, xp=xp)
+        x = _rotate(x, scaling, xp=xp)
+        how = kernels.to_pass(xp, moments=moments)
+        if depth is not None:
+            return _full(hidden(network, params, x, how, depth), params, xp=xp)
+        logits, _, _ = forward(network, params, x, how, xp=xp)
+        logits = _full(logits, params, xp=xp)
+        return logits if loss is None else loss.activate(logits, xp=xp)
+
+    return predict

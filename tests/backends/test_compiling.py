@@ -1,0 +1,434 @@
+"""Machine code is compiled once, kept unharmed, and never needed: a fit works without it too."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import tolerance
+
+from mlp_xp import MLPClassifier
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy import jobs as _jobs
+
+pytest.importorskip("numba")
+
+from mlp_xp.backends._numpy import machine_code as _native
+from mlp_xp.cli import main
+
+# A fit that is long enough for machine code by its settings, and ended after two epochs.
+FIT = """
+import hashlib, sys, warnings
+import numpy as np
+from mlp_xp import MLPClassifier
+from mlp_xp.backends._numpy import jobs as _jobs
+from mlp_xp.callbacks import Callback
+class Stop(Callback):
+    def on_epoch_end(self, model, record):
+        return record.epoch == 2
+x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+model = MLPClassifier((8,), batch_size=16, random_state=0, max_iter=10_000, callbacks=[Stop()])
+print("begins", flush=True)
+for _ in range(2):
+    model.fit(x, y)
+digest = hashlib.sha256(b"".join(c.tobytes() for c in model.coefs_)).hexdigest()
+print(_jobs.can_work(), "numba" in sys.modules, digest)
+"""
+SHORT = """
+import sys, numpy as np
+from mlp_xp import MLPClassifier
+x, y = np.random.default_rng(0).random((150, 4)), np.arange(150) % 3
+model = MLPClassifier(random_state=0, max_iter=20, tol=0, n_iter_no_change=99)
+import warnings; warnings.simplefilter("ignore")
+model.fit(x, y).predict(x)
+ours = "mlp_xp.backends._numpy.machine_code"
+print([name for name in ("numba", "llvmlite", ours) if name in sys.modules])
+"""
+COMPILES = "compiling machine code for NumPy"
+
+
+def run(code=FIT, before="", folder=None, **variables):
+    """Run code in a fresh process with a cache of its own; return what it prints and warns of."""
+    if folder is not None:
+        before = f"""
+from pathlib import Path
+from mlp_xp.backends._numpy import machine_code as _native
+from mlp_xp.cli import main
+_native._folders = lambda: [Path({str(folder)!r})]
+{before}"""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", f"{before}\n{code}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1], done.stderr
+
+
+# --- when -----------------------------------------------------------------------------------------
+
+
+def test_a_short_fit_neither_compiles_nor_loads_machine_code(tmp_path):
+    out, err = run(SHORT, MLP_XP_CACHE=str(tmp_path))
+    assert out == "[]"
+    assert err == ""
+
+
+def test_what_computes_follows_from_settings_and_shapes():
+    """Whether there is a cache, or a quick compiler, decides nothing."""
+    backend = get_backend("numpy")
+
+    def is_compiled(*given):
+        with backend.training(*given):
+            return _jobs.is_at_work()
+
+    assert not is_compiled(100_000, 200)  # iris, 200 epochs
+    assert is_compiled(100_000, 5_000)
+    assert is_compiled(10_000_000_000, 1)
+
+
+@pytest.mark.filterwarnings("ignore:lbfgs failed:sklearn.exceptions.ConvergenceWarning")
+def test_many_short_fits_become_a_long_one():
+    x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
+    model = MLPClassifier((5,), max_iter=1, warm_start=True, random_state=0, tol=0.0)
+    model.n_iter_no_change = np.inf
+    seen = []
+    training = type(get_backend("numpy")).training
+
+    def noting(self, work, n_steps=1):
+        seen.append(n_steps)
+        return training(self, work, n_steps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(get_backend("numpy")), "training", noting)
+        for _ in range(4):
+            model.fit(x, y)
+        model.partial_fit(x, y)
+    assert seen == [1, 2, 3, 4, 5]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(get_backend("numpy")), "training", noting)
+        seen.clear()
+        model.set_params(max_iter=3, warm_start=False, batch_size=16).fit(x, y)
+        assert seen == [6, 6, 6]  # Known from the first epoch on.
+        for max_time, expected in (9.0, 0), (10.0, 6):
+            for solver in "adam", "lbfgs":
+                seen.clear()
+                model.set_params(solver=solver, max_time=max_time).fit(x, y)
+                assert seen[0] == (3 if solver == "lbfgs" and expected else expected)
+
+
+FITS = {
+    "adam": {},
+    "logistic": {"activation": "logistic", "alpha": 0.01},
+    "tanh": {"activation": "tanh", "hidden_layer_sizes": (32, 32)},
+    "nesterov": {"solver": "sgd", "learning_rate_init": 0.05},
+    "momentum": {"solver": "sgd", "nesterovs_momentum": False, "learning_rate": "invscaling"},
+    "no momentum": {"solver": "sgd", "momentum": 0.0},
+    "lbfgs": {"solver": "lbfgs"},
+    "early stopping": {"early_stopping": True},
+    "layers": {"normalization": "layer", "dropout": 0.2, "hidden_layer_sizes": (32, 32)},
+    "scaled": {"input_scaling": "standardize", "batch_size": 64},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FITS)
+def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((150, 20)).astype(dtype), rng.integers(0, 3, 150)
+    options = {"hidden_layer_sizes": (32,), "max_iter": 5, "random_state": 0} | FITS[name]
+
+    def train():
+        weights = np.random.default_rng(1).random(150) + 0.5
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return MLPClassifier(**options).fit(x, y, sample_weight=weights)
+
+    plain = train()
+    begun = []
+    begin = _jobs._Team._begin
+    monkeypatch.setattr(_jobs._Team, "_begin", lambda team: begun.append(team) or begin(team))
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
+    compiled = train()
+    assert begun
+    atol = 200 * tolerance(dtype, 32)  # As a plan beside a step, in test_plan.
+    for mine, theirs in zip(compiled.coefs_, plain.coefs_, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
+
+
+# --- cold and warm --------------------------------------------------------------------------------
+
+
+def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
+    cold, said = run(folder=tmp_path)
+    assert said.count(COMPILES) == 1
+    assert "once for this installation" in said
+    assert cold.startswith("True False")  # Numba is not loaded by who trains.
+    warm, said = run(folder=tmp_path)
+    assert warm == cold
+    assert COMPILES not in said
+    # Where nothing can be kept: a file in the place of the folder.
+    (tmp_path / "file").write_text("")
+    uncached, said = run(folder=tmp_path / "file")
+    assert uncached == cold
+    assert "for this process, as no cache can be written" in said
+
+
+def test_units_are_the_same_whatever_is_compiled_beside_them():
+    units = [_jobs.Unit(_jobs.TAKE), _jobs.Unit(_jobs.SUM), _jobs.Unit(_jobs.ACTIVATE, 1, 1)]
+    together = _native._compile_apart(units)
+    for unit in reversed(units):
+        assert _native._compile_apart([unit])[unit] == together[unit]
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+UNIT = _jobs.Unit(_jobs.SUM)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path])
+    _native._writable.cache_clear()
+    yield tmp_path
+    _native._writable.cache_clear()
+
+
+def test_code_is_kept(folder):
+    _native._write(UNIT, b"code")
+    assert _native._read(UNIT) == b"code"
+    (file,) = folder.iterdir()
+    assert file.suffix == ".bin"
+    # What the superuser compiles while a container is built is there for all its users.
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_new_folder_can_be_read_by_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path / "new"])
+    before = os.umask(0o022)
+    try:
+        assert _native._writable.__wrapped__() == tmp_path / "new"
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+
+
+def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", press)
+    with pytest.raises(KeyboardInterrupt):
+        _native._write(UNIT, b"code")
+    assert list(folder.iterdir()) == []
+
+
+def test_without_a_home_there_are_other_folders(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    expected = len(list(_native._folders()))
+    monkeypatch.setattr(_native, "cache_dir", fail)
+    assert len(list(_native._folders())) == expected - 1
+
+
+def test_each_flipped_bit_is_found(folder):
+    """Loaded, such a file would end the process."""
+    _native._write(UNIT, b"code")
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    for i in range(8 * len(content)):
+        harmed = bytearray(content)
+        harmed[i // 8] ^= 1 << i % 8
+        file.write_bytes(harmed)
+        assert _native._read(UNIT) is None
+    for cut in range(len(content)):
+        file.write_bytes(content[:cut])
+        assert _native._read(UNIT) is None
+
+
+def test_a_file_that_cannot_be_read_is_compiled_anew(folder):
+    _native._write(UNIT, b"code")
+    (file,) = folder.iterdir()
+    file.unlink()
+    file.mkdir()
+    assert _native._read(UNIT) is None
+    _native._write(UNIT, b"code")  # Nor can it be replaced.
+    assert list(folder.iterdir()) == [file]
+
+
+def test_code_that_others_may_have_written_is_not_run(folder):
+    """The temporary folder is everybody's."""
+    _native._write(UNIT, b"code")
+    folder.chmod(0o777)
+    assert _native._read(UNIT) is None
+    _native._writable.cache_clear()
+    assert _native._writable() is None
+    folder.chmod(0o755)
+    assert _native._read(UNIT) == b"code"
+
+
+def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(_native, "__file__", str(tmp_path / "file" / "x.py"))
+    monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    _native._writable.cache_clear()
+    try:
+        assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
+        assert _native._writable().stat().st_mode & 0o022 == 0  # Nobody else writes there.
+    finally:
+        _native._writable.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["jobs.py", "machine_code/__init__.py", "machine_code/_tile.py"])
+def test_the_cache_knows_all_files_that_code_is_made_of(name, tmp_path, monkeypatch):
+    key = _native._key.__wrapped__
+    shutil.copytree(Path(_native.__file__).parents[1], tmp_path, dirs_exist_ok=True)
+    expected = key()
+    monkeypatch.setattr(_native, "__file__", str(tmp_path / "machine_code/__init__.py"))
+    assert key() == expected
+    # As an installer may do it: neither the size tells, nor the time.
+    file, times = tmp_path / name, (tmp_path / name).stat()
+    file.write_text(file.read_text().replace("import", "Import", 1))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert key() != expected
+
+
+# --- without --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["numba", "llvmlite"])
+def test_without_what_compiles_a_fit_does_without(name):
+    out, err = run(before=f"import sys; sys.modules[{name!r}] = None")
+    assert out.startswith("False")
+    assert err == ""
+
+
+def test_a_fit_does_without_where_numba_is_told_not_to_compile():
+    out, err = run(NUMBA_DISABLE_JIT="1")
+    assert out.startswith("False")
+    assert err == ""
+
+
+def test_a_numba_that_is_other_inside_is_told_of_once(tmp_path):
+    fake = tmp_path / "path" / "numba"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text("raise AttributeError('no cfunc here')")
+    out, err = run(
+        before=f"import sys; sys.path.insert(0, {str(fake.parent)!r})", folder=tmp_path / "cache"
+    )
+    assert out.startswith("False")
+    assert err.count("RuntimeWarning: What makes training on NumPy fast cannot be compiled") == 1
+    assert "AttributeError: no cfunc here" in err
+    assert "Try another one: pip install --upgrade numba." in err
+
+
+def test_a_kernel_that_cannot_be_compiled_does_without(monkeypatch):
+    """Outside of a plan, which is written again."""
+
+    def fail(units):
+        raise _jobs.MachineCodeError("no compiler")
+
+    monkeypatch.setattr(_native, "addresses", fail)
+    monkeypatch.setattr(_jobs, "_has_failed", False)
+    kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])
+    with _jobs.team(1), pytest.warns(RuntimeWarning, match="no compiler"):
+        y, _ = kernels.activate("relu", x, xp=np)
+    assert y.tolist() == [0.0, 2.0]
+
+
+def test_where_no_process_can_be_had_this_one_compiles(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    code = _native._compile([UNIT])[UNIT]
+    assert hashlib.sha256(code).digest() == hashlib.sha256(_native._read(UNIT) or code).digest()
+    assert COMPILES in capsys.readouterr().err
+
+
+def test_an_application_does_not_start_itself_to_compile(monkeypatch):
+    """Its executable would train, and so compile, again."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("A process was started."))
+    monkeypatch.setattr(_native, "_compile_here", lambda units: dict.fromkeys(units, b"here"))
+    assert _native._compile([UNIT]) == {UNIT: b"here"}
+
+
+def test_where_llvm_cannot_be_loaded_a_fit_does_without(monkeypatch):
+    def fail():
+        raise OSError("libllvmlite.so: cannot open shared object file")
+
+    monkeypatch.setattr(_jobs, "_machine_code", fail)
+    monkeypatch.setattr(_jobs, "_has_failed", False)
+    words, _ = _jobs.table([_jobs.Job(_jobs.SUM, False, (0, 1, 1, np.zeros(1), np.zeros(1)))])
+    with (
+        pytest.warns(RuntimeWarning, match="libllvmlite"),
+        pytest.raises(_jobs.MachineCodeError, match="libllvmlite"),
+    ):
+        _jobs.link([words])
+    assert not _jobs.can_work()
+
+
+# --- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_a_compilation_at_once(tmp_path):
+    before = (
+        "from pathlib import Path\nfrom mlp_xp.backends._numpy import machine_code as _native\n"
+    )
+    before += f"_native._folders = lambda: [Path({str(tmp_path)!r})]\n"
+    child = subprocess.Popen(
+        [sys.executable, "-c", before + FIT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stderr is not None
+        assert COMPILES in child.stderr.readline()
+        time.sleep(0.3)
+        pressed = time.perf_counter()
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+        waited = time.perf_counter() - pressed
+    assert "KeyboardInterrupt" in err
+    assert child.returncode == -signal.SIGINT
+    assert waited < 0.5
+    assert not list(tmp_path.glob("*.bin"))
+
+
+# --- ahead ----------------------------------------------------------------------------------------
+
+
+def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
+    kept = {}
+    monkeypatch.setattr(_native, "_writable", lambda: tmp_path)
+    monkeypatch.setattr(_native, "addresses", lambda units: kept.update(dict.fromkeys(units)))
+    assert main(["compile"]) == 0
+    assert capsys.readouterr().out == f"machine code for NumPy is kept in {tmp_path}\n"
+    assert set(_jobs.all_units()) == set(kept)
+    monkeypatch.setattr(_native, "_writable", lambda: None)
+    assert main(["compile"]) == 2
+    assert "set MLP_XP_CACHE to a folder that you can write" in capsys.readouterr().err
+
+
+def test_the_command_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(_jobs, "_has_failed", True)
+    assert main(["compile"]) == 2
+    assert '[fast]"' in capsys.readouterr().err
+
+
+def test_all_units_can_be_compiled():
+    """Those of other dtypes and functions than the tests train with, too."""
+    assert _native.addresses(_jobs.all_units()).keys() >= set(_jobs.all_units())

@@ -1,0 +1,342 @@
+"""Jobs in machine code read and write nothing beside arrays, whatever they are given."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+from helpers import QUIET, tolerance
+from numpy.lib.stride_tricks import as_strided
+
+from mlp_xp import MLP
+from mlp_xp._utils.tree import leaves
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.compiled_step import Planned, PlannedLoop
+from mlp_xp.backends.kernels import Kernels, Scaling
+from mlp_xp.nn.layers import Dense
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.optimizers import SGD
+
+KERNELS, XP = get_backend("numpy").kernels, get_backend("numpy").xp
+F32, RULE = np.dtype("float32"), SGD(nesterov=False)
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape).astype("f4")
+
+
+# --- positions and labels -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scale", [1, 1000])  # The second is clipped.
+@pytest.mark.parametrize("labels", [[4, 0], [-1, 2], [2**31 - 1, -(2**31)], [0, 1], [2, 3]])
+def test_a_label_that_is_no_class_is_what_it_is_to_the_loss(labels, scale, smoothing, team_of, rng):
+    loss, logits = SoftmaxCrossEntropy(smoothing), scale * normal(rng, 2, 4)
+    labels = np.asarray(labels, np.int32)
+    with team_of(1):
+        value, pullback = KERNELS.loss(loss, logits, labels, xp=XP)
+    plain, pull = loss(logits, labels, xp=XP)
+    np.testing.assert_allclose(value, plain, rtol=tolerance("float32"))
+    np.testing.assert_allclose(pullback(), pull(), atol=tolerance("float32"))
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+@pytest.mark.parametrize("rows", [[4], [0, -5], [2**31 - 1], [-(2**31)]])
+def test_rows_that_are_not_there_are_an_error(rows, parts, team_of, rng):
+    x, rows = normal(rng, 4, 3), np.asarray(rows, np.int32)
+    with team_of(parts), pytest.raises(IndexError):
+        KERNELS.gather(x, rows, None, dtype=F32, xp=XP)
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+@pytest.mark.parametrize("kernel", [False, True])
+@pytest.mark.parametrize("width", [3, 3000])
+def test_rows_that_are_not_there_are_an_error_of_a_plan(width, kernel, parts, team_of, rng):
+    x, good = normal(rng, 4, width), np.asarray([-4, 3], np.int32)
+    taken = np.empty((2, width), "f4")
+
+    def step(state, x, rows):
+        if kernel:
+            return (KERNELS.gather(x, rows, None, dtype=F32, xp=XP),)
+        return (XP.take(x, rows, axis=0),)
+
+    planned = Planned(step)
+    words = r"positions from 1 to 4, and there are 4 rows: give positions from -4 to 3"
+    with team_of(parts):
+        (taken,) = planned((taken,), x, good)
+        np.testing.assert_array_equal(taken, x[[0, 3]])
+        with pytest.raises(IndexError, match=words):
+            planned((taken,), x, np.asarray([4, 1], np.int32))
+        # What was learned before it is still there.
+        np.testing.assert_array_equal(taken, x[[0, 3]])
+        (taken,) = planned((taken,), x, good[::-1].copy())
+    np.testing.assert_array_equal(taken, x[[3, 0]])
+    assert planned._is_planned
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+@pytest.mark.parametrize(("start", "stop"), [(0, 4), (3, 9), (-1, 1)])
+def test_steps_that_nothing_is_given_for_are_an_error(start, stop, parts, team_of):
+    loop = PlannedLoop(lambda i, state, given: (state[0] + given[i, ...],))
+    given = np.arange(3.0)
+    with team_of(parts):
+        state = loop(0, 3, (np.zeros(()),), given)
+        words = f"Steps {start} to {stop - 1} are asked for.*given for 3: start at 0 and stop at 3"
+        with pytest.raises(IndexError, match=words):
+            loop(start, stop, state, given)
+    assert float(state[0]) == 3.0
+    assert loop._is_planned
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_what_a_step_is_given_may_be_computed(parts, team_of):
+    """It is so only when the step has begun."""
+    loop = PlannedLoop(lambda i, state, given: (state[0] + (given * 2.0)[i, ...],))
+    state = (np.zeros(()),)
+    with team_of(parts):
+        for given in (np.arange(3.0), np.full(3, 10.0)):
+            state = loop(0, 3, state, given)
+    assert float(state[0]) == 66.0
+
+
+# --- layouts --------------------------------------------------------------------------------------
+
+
+def layouts(rng):
+    """Give arrays of 20 rows of 24 numbers that do not lie one behind the other."""
+    flat = normal(rng, 2000)
+    return {
+        "windows": as_strided(flat, (20, 24), (4, 4)),
+        "overlapping": as_strided(flat, (20, 24), (40, 4)),
+        "backwards": flat[:480].reshape(20, 24)[::-1],
+        "one row": np.broadcast_to(flat[:24], (20, 24)),
+        "mirrored": flat[:480].reshape(20, 24)[:, ::-1],
+        "one number": np.broadcast_to(flat[:1], (20, 24)),
+        "apart": flat[:800].reshape(20, 40)[:, 3:27],
+        "single": flat[:480].reshape(20, 24)[::-20],
+    }
+
+
+@pytest.mark.parametrize("name", layouts(np.random.default_rng(0)))
+def test_rows_may_lie_in_any_way(name, team_of, rng, capfd):
+    x = layouts(rng)[name]
+    W, b, dy = normal(rng, 24, 32), normal(rng, 32), normal(rng, len(x), 32)
+    rows = np.asarray([0, -1, 0], np.int32)
+    scaling = Scaling(x[0], x[-1])
+    results = []
+    for kernels, parts in ((KERNELS, 1), (KERNELS, 2), (Kernels(), 0)):
+        with team_of(parts):
+            y, pullback = kernels.dense(Dense(W, b), x, xp=XP)
+            active, back = kernels.activate("logistic", x, xp=XP)
+            value, pull = kernels.loss(SoftmaxCrossEntropy(), x, np.zeros(len(x), "i4"), xp=XP)
+            results.append(
+                [
+                    *(y, *leaves(pullback(dy, need_dx=True))),
+                    *(active, back(x), back(x[:1]), value, pull()),
+                    kernels.gather(x, rows, scaling, dtype=F32, xp=XP),
+                ]
+            )
+    for found in results[:2]:
+        for mine, plain in zip(found, results[2], strict=True):
+            atol = np.abs(plain).max() * tolerance("float32", 32)
+            np.testing.assert_allclose(mine, plain, rtol=0, atol=atol)
+    assert "illegal value" not in "".join(capfd.readouterr())  # As a BLAS says it.
+
+
+@pytest.mark.parametrize("name", ["backwards", "mirrored", "apart"])
+def test_an_update_takes_gradients_that_lie_in_any_way(name, team_of):
+    results = []
+    for kernels, parts in ((KERNELS, 1), (Kernels(), 0)):
+        gradient = layouts(np.random.default_rng(0))[name]
+        params, slots = (np.ones((20, 24), "f4"),), ((np.zeros((20, 24), "f4"),),)
+        with team_of(parts):
+            rate = (np.asarray(0.1, "f4"),)
+            new = kernels.update(RULE, params, (gradient,), slots, rate, xp=XP)
+        results.append(new.params[0])
+    np.testing.assert_allclose(*results, rtol=tolerance("float32"))
+
+
+def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(team_of, rng):
+    """The update computes gradients from rows that lie one behind the other."""
+
+    def step(state, x, dy):
+        W, b, v, c = state
+        wide = XP.concat([x, x], axis=1)
+        _, pullback = KERNELS.dense(Dense(W, b), wide[:, 3:27], xp=XP)
+        _, grads = pullback(dy, need_dx=False)
+        rate = (np.asarray(0.1, "f4"),)
+        new = KERNELS.update(RULE, Dense(W, b), grads, (Dense(v, c),), rate, xp=XP)
+        return (*new.params, *new.slots[0])
+
+    x, dy = normal(rng, 20, 24), normal(rng, 20, 32)
+    zeros = [np.zeros(shape, "f4") for shape in ((24, 32), (32,)) * 2]
+    planned = Planned(step)
+    with team_of(1):
+        W = planned(tuple(zeros), x, dy)[0]
+    assert planned._is_planned
+    expected = -0.1 * np.concatenate([x, x], axis=1)[:, 3:27].T @ dy
+    np.testing.assert_allclose(W, expected, atol=np.abs(expected).max() * tolerance("float32", 20))
+
+
+# --- shapes and dtypes ----------------------------------------------------------------------------
+
+
+def bad_calls(rng):
+    """Give calls of kernels with what does not fit together, and what the default does of each."""
+    x, W, b, dy = normal(rng, 5, 6), normal(rng, 6, 32), normal(rng, 32), normal(rng, 5, 32)
+    labels, loss, ones = np.zeros(5, np.int32), SoftmaxCrossEntropy(), np.ones(1, "f4")
+
+    def update(kernels, p, g, v):
+        return kernels.update(RULE, (p,), (g,), ((v,),), (np.asarray(0.1, "f4"),), xp=XP)
+
+    def pull(kernels, dy):
+        return kernels.dense(Dense(W, b), x, xp=XP)[1](dy, need_dx=True)
+
+    def read_only(array):
+        array = array.copy()
+        array.flags.writeable = False
+        return array
+
+    return {
+        "weights of fewer rows": lambda k: k.dense(Dense(W[:4], b), x, xp=XP),
+        "a short bias": lambda k: k.dense(Dense(W, b[:3]), x, xp=XP),
+        "no features": lambda k: k.dense(Dense(W[:0], b), x[:, :0], xp=XP),
+        "a narrow slope": lambda k: pull(k, dy[:, :3]),
+        "a short slope": lambda k: pull(k, dy[:3]),
+        "a short slope of an activation": lambda k: k.activate("relu", x, xp=XP)[1](x[:3]),
+        "a slope of one row": lambda k: k.activate("relu", x, xp=XP)[1](x[0]),
+        "few labels": lambda k: k.loss(loss, x, labels[:3], xp=XP),
+        "few weights": lambda k: k.loss(loss, x, labels, np.ones(3, "f4"), xp=XP),
+        "no classes": lambda k: k.loss(loss, x[:, :0], labels, xp=XP),
+        "one shift": lambda k: k.gather(x, None, Scaling(ones, ones), dtype=F32, xp=XP),
+        "float16": lambda k: k.gather(x.astype("u1"), labels, None, dtype=np.dtype("f2"), xp=XP),
+        "rows of rows": lambda k: k.gather(x, labels[:, None], None, dtype=F32, xp=XP),
+        "few gradients": lambda k: update(k, W.copy(), W[:3], W.copy()),
+        "few slots": lambda k: update(k, W.copy(), W, W[:3].copy()),
+        "read-only weights": lambda k: update(k, read_only(W), W, W.copy()),
+    }
+
+
+@pytest.mark.parametrize("name", bad_calls(np.random.default_rng(0)))
+def test_what_does_not_fit_is_what_it_is_to_the_default(name, team_of):
+    def outcome(kernels):
+        try:
+            return [np.asarray(a) for a in leaves(call(kernels)) if not callable(a)]
+        except (ValueError, IndexError) as error:
+            return [type(error)]
+
+    call = bad_calls(np.random.default_rng(0))[name]
+    with team_of(1):
+        found = outcome(KERNELS)
+    for mine, plain in zip(found, outcome(Kernels()), strict=True):
+        if isinstance(plain, np.ndarray):
+            np.testing.assert_allclose(mine, plain, atol=1e-5)
+            assert mine.dtype == plain.dtype
+        else:
+            assert mine == plain
+
+
+def test_a_rate_of_another_dtype_is_a_rate(team_of):
+    """A plan knows where a number lies and not what it is."""
+
+    def step(state, rate):
+        p, v = state
+        new = KERNELS.update(RULE, (p,), (np.ones(4, "f4"),), ((v,),), (rate[0],), xp=XP)
+        return (*new.params, *new.slots[0])
+
+    planned = Planned(step)
+    with team_of(1):
+        p, _ = planned((np.zeros(4, "f4"), np.zeros(4, "f4")), np.asarray([0.5]))
+    assert p.tolist() == [-0.5] * 4
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_plan_keeps_few_programs(parts, team_of):
+    """Each holds memory of its own."""
+    planned, state, total = Planned(lambda s, x: (s[0] + XP.sum(x * 2.0),)), (np.zeros(()),), 0.0
+    with team_of(parts):
+        for n in (*range(1, 30), *range(1, 30)):
+            state = planned(state, np.ones(n))
+            total += 2.0 * n
+            assert len(planned._programs) <= 8
+    assert planned._is_planned
+    assert float(state[0]) == total
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_plan_does_not_keep_what_it_was_given(many, parts, team_of):
+    """Data may be most of the memory there is."""
+
+    def step(state, x, rows):
+        taken = KERNELS.gather(x, rows, None, dtype=F32, xp=XP)
+        part = XP.reshape(x, (-1, 10))[:3, :]
+        return (state[0] + XP.sum(taken) + XP.sum(part),)
+
+    planned = PlannedLoop(lambda i, s, x, rows: step(s, x, rows[i, ...])) if many else Planned(step)
+    x = np.ones((2000, 20), "f4")
+    rows = np.zeros((2, 5), np.int32) if many else np.zeros(5, np.int32)
+    with team_of(parts):
+        for _ in range(2):
+            given = x.copy()
+            place = weakref.ref(given)
+            arguments = (0, 2) if many else ()
+            planned(*arguments, (np.zeros((), "f4"),), given, rows)
+            assert planned._is_planned
+            del given
+            gc.collect()
+            assert place() is None
+
+
+def test_a_fit_does_not_keep_the_data():
+    x, y = np.ones((3000, 40), "f4"), np.arange(3000, dtype=np.int32) % 3
+    places = [weakref.ref(x), weakref.ref(y)]
+    model = MLP((8,), max_iter=1, **QUIET).fit(x, y)
+    model.partial_fit(x, y)
+    del x, y
+    gc.collect()
+    assert not any(place() is not None for place in places)
+    assert model.n_iter_ == 2
+
+
+def test_gradients_that_move_from_call_to_call_go_the_plain_way(team_of):
+    def run(kernels, plan):
+        def step(state, g):
+            p, v = state
+            new = kernels.update(RULE, (p,), (g,), ((v,),), (np.asarray(0.1, "f4"),), xp=XP)
+            return (*new.params, *new.slots[0])
+
+        step, state = plan(step), tuple(np.zeros((200, 200), "f4") for _ in range(2))
+        with team_of(1):
+            for value in (1.0, 2.0, 3.0):
+                state = step(state, np.full((200, 200), value, "f4"))
+        return state[0]
+
+    np.testing.assert_array_equal(run(KERNELS, Planned), run(Kernels(), lambda step: step))
+
+
+def test_an_argument_may_lie_in_another_way_from_call_to_call(team_of):
+    """Machine code goes by the layout of the first call."""
+
+    def step(state, x):
+        taken = KERNELS.gather(x, None, Scaling(*(np.ones(20, "f4"),) * 2), dtype=F32, xp=XP)
+        return (state[0] + XP.sum(taken),)
+
+    planned, x = Planned(step), np.arange(40_000, dtype="f4").reshape(2000, 20) % 7
+    packed = np.zeros(2000, dtype=[("flag", "u1"), ("x", "f4", (20,))])
+    packed["x"] = x
+    shifted = np.zeros(x.nbytes + 1, "u1")[1:].view("f4").reshape(x.shape)
+    shifted[...] = x
+    state, total = (np.zeros((), "f4"),), 0.0
+    with team_of(1):
+        for each in (x, x[::-1], np.asfortranarray(x), packed["x"], shifted, x):
+            state = planned(state, each)
+            total += float(np.sum(x) - x.size)
+    assert float(state[0]) == total
+    assert planned._is_planned

@@ -1,0 +1,460 @@
+"""A planned step on NumPy does what the function does, and where it cannot it is run as it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from helpers import tolerance
+
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.compiled_step import Planned, PlannedLoop
+from mlp_xp.backends.kernels import Kernels, Scaling
+from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from mlp_xp.nn.network import Network, init_moments, init_params
+from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
+from mlp_xp.training.step import Batch, Steps, init_state, make_nth, make_step
+
+N, FEATURES, CLASSES = 40, 9, 4
+NETWORKS = {
+    "plain": Network((FEATURES, 16, CLASSES)),
+    "everything": Network((FEATURES, 8, 8, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True),
+    "layer norm": Network((FEATURES, 48, 32, CLASSES), "logistic", "layer"),
+}
+# Batch normalisation takes the bias before it out again: its gradient is rounding errors, and Adam
+# gives those any sign at full length.
+CASES = [("everything", SGD()), ("everything", SGD(momentum=0.0))] + [
+    (name, rule) for name in ("plain", "layer norm") for rule in (SGD(), Adam(), AdamW())
+]
+XP = get_backend("numpy").xp
+
+
+def steps(network, loss, rule, *, dtype="float32", compiled=None, kernels=None, n=6, **options):
+    """Run a few steps on changing rows, the last ones fewer; give the state."""
+    kernels = kernels or get_backend("numpy").kernels
+    step = make_step(network, loss, rule, kernels, with_penalty=True, xp=XP, **options)
+    step = compiled(step) if compiled else step
+    rng = np.random.default_rng(0)
+    own = [map_leaves(lambda a: np.array(a, dtype), init_params(network, 1)) for _ in range(2)]
+    moments = map_leaves(lambda a: np.array(a, dtype), init_moments(network))
+    state = init_state(own[0], rule, moments=moments, average=own[1], with_accuracy=False, xp=XP)
+    x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
+    scaling = Scaling(np.full(FEATURES, 128.0, dtype), np.full(FEATURES, 1 / 64, dtype))
+    y = rng.integers(0, CLASSES, N).astype(np.int32)
+    if not isinstance(loss, SoftmaxCrossEntropy):
+        y = np.eye(CLASSES, dtype=dtype)[y]
+    for t in range(1, n + 1):
+        size = 12 if t < n - 1 else 7
+        rows = rng.permutation(N)[:size].astype(np.int32)
+        weights = rng.random(size).astype(dtype) if t % 2 else None
+        coefs = np.asarray([0.3, 0.01, 0.2, 0.1, *rule.coefficients(0.05, t)], dtype)
+        keys = rng.integers(-(2**31), 2**31, network.n_keys).astype(np.int32)
+        keys = keys if network.n_keys else None
+        state = step(state, Batch(x, y, rows, weights), scaling, coefs, keys)
+    return state
+
+
+def assert_same(found, expected, dtype="float32"):
+    for mine, plain in zip(leaves(found), leaves(expected), strict=True):
+        scale = max(1.0, np.abs(plain).max())
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=200 * scale * tolerance(dtype, 16))
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("name", "rule"), CASES, ids=repr)
+def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, team_of):
+    network, plans = NETWORKS[name], []
+    with team_of(parts):
+        planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+        found = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, compiled=planned)
+    assert plans[0]._is_planned
+    assert len(plans[0]._programs) == 4  # with and without weights, of two sizes
+    plain = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, kernels=Kernels())
+    assert_same(found, plain, dtype)
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy()], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()], ids=lambda rule: repr(rule)[:6]
+)
+def test_other_losses_and_rules_are_planned_too(loss, rule, team_of):
+    plans = []
+    with team_of(1):
+        planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+        found = steps(NETWORKS["plain"], loss, rule, compiled=planned, max_grad_norm=0.5)
+    assert plans[0]._is_planned
+    plain = steps(NETWORKS["plain"], loss, rule, kernels=Kernels(), max_grad_norm=0.5)
+    assert_same(found, plain)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_planned(name):
+    plans = []
+    network = Network((FEATURES, 6, CLASSES), name)
+    planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+    found = steps(network, SoftmaxCrossEntropy(), SGD(), compiled=planned)
+    assert plans[0]._is_planned
+    assert_same(found, steps(network, SoftmaxCrossEntropy(), SGD(), kernels=Kernels()))
+
+
+def test_a_steady_step_allocates_nothing():
+    import tracemalloc
+
+    network, rule = Network((FEATURES, 2000, CLASSES)), Adam()
+    step = make_step(network, SoftmaxCrossEntropy(), rule, Kernels(), with_penalty=True, xp=XP)
+    step = Planned(step)
+    state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=XP)
+    batch = Batch(np.ones((50, FEATURES)), np.zeros(50, np.int32), None, None)
+    coefs = np.asarray([1.0, 0.0, 0.0, 0.0, 0.01])
+    for _ in range(3):
+        state = step(state, batch, None, coefs, None)
+    tracemalloc.start()
+    step(state, batch, None, coefs, None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # A hidden layer's output has 800,000 bytes; NumPy's own loops hold up to 8192 numbers.
+    assert peak < 80_000
+
+
+def test_larger_arguments_may_move():
+    def step(total, x, part):
+        return (total[0] + XP.sum(x * x[::-1]) + XP.sum(part),)
+
+    planned = Planned(step)
+    state, expected = (np.zeros(()),), 0.0
+    for i in range(4):
+        x, part = np.arange(20_000.0) + i, np.arange(3.0) * i
+        state = planned(state, x, part)
+        expected += np.sum(x * x[::-1]) + np.sum(part)
+        assert float(state[0]) == expected
+    assert planned._is_planned
+    assert len(planned._programs) == 1
+
+
+def test_small_arguments_may_be_written_to_and_come_back():
+    planned = Planned(lambda state, x: (state[0] + x,))
+    first, second = np.ones(2), np.full(2, 5.0)
+    state = (np.zeros(2),)
+    for x in (first, second, first):
+        state = planned(state, x)
+    assert state[0].tolist() == [7.0, 7.0]
+    first += 1.0
+    assert planned(state, first)[0].tolist() == [9.0, 9.0]
+
+
+def test_what_does_not_fit_leaves_a_plan_as_it_was():
+    planned = Planned(lambda state, x, part: (state[0] + XP.sum(x) + XP.sum(part),))
+    first, second, state = np.zeros(20_000), np.ones(20_000), (np.zeros(()),)
+    for x, part in (
+        (first, np.ones(3)),
+        (second, np.ones(4)),
+        (second, np.ones(3)),
+        (first, np.ones(3)),
+    ):
+        state = planned(state, x, part)
+    assert float(state[0]) == 40_000 + 3 + 4 + 3 + 3
+    assert len(planned._programs) == 2
+
+
+@pytest.mark.parametrize(
+    "ask", [float, bool, int, len, np.asarray, lambda x: x[x > 0], lambda x: np.frexp(x)[0]]
+)
+def test_what_asks_for_values_is_run_as_it_is(ask):
+    def step(state, x):
+        (total,) = state
+        total += 1.0
+        ask(XP.sum(x) if ask in (float, bool, int) else x)
+        return (total,)
+
+    planned = Planned(step)
+    state = (np.zeros(2),)
+    for _ in range(3):
+        state = planned(state, np.ones(2))
+    assert not planned._is_planned
+    assert state[0].tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.0), Adam()], ids=repr)
+@pytest.mark.parametrize("parts", [0, 2])
+def test_a_plan_that_ends_late_leaves_no_update(rule, parts, team_of):
+    """A loss of one axis does not fit into the state, which shows behind the update."""
+    plain = Kernels()
+
+    def of_one_axis(*args, **kwargs):
+        value, pullback = plain.loss(*args, **kwargs)
+        return value[None], pullback
+
+    network, plans = NETWORKS["plain"], []
+    planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+    kernels = get_backend("numpy").kernels._replace(loss=of_one_axis)
+    with team_of(parts):
+        found = steps(network, SoftmaxCrossEntropy(), rule, compiled=planned, kernels=kernels)
+    assert not plans[0]._is_planned
+    expected = steps(network, SoftmaxCrossEntropy(), rule, kernels=plain)
+    assert_same(found[:2], expected[:2])
+
+
+def test_a_state_may_be_written_to_in_parts():
+    def step(state, x):
+        (total,) = state
+        row = total[0]
+        row += x
+        return (total,)
+
+    planned = Planned(step)
+    state = (np.zeros((2, 2)),)
+    for _ in range(3):
+        state = planned(state, np.ones(2))
+    assert planned._is_planned
+    assert state[0].tolist() == [[3.0, 3.0], [0.0, 0.0]]
+
+
+def test_an_error_is_the_functions_own():
+    def step(state, x):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        Planned(step)((np.zeros(2),), np.ones(2))
+
+
+def test_another_state_is_gone_on_from():
+    planned = Planned(lambda state, x: (state[0] + x,))
+    state = planned((np.zeros(2),), np.ones(2))
+    state = planned((np.asarray([5.0, 6.0]),), np.ones(2))
+    assert state[0].tolist() == [6.0, 7.0]
+    assert planned((np.zeros(3),), np.ones(3))[0].tolist() == [1.0, 1.0, 1.0]
+
+
+# --- many steps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+@pytest.mark.parametrize("n_rows", [N, 30_000], ids=["small", "large"])  # Copied, or looked up.
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_loop_does_what_its_steps_do(name, n_rows, parts, team_of):
+    network, n, size = NETWORKS[name], 7, 12
+    rule = SGD() if name == "everything" else Adam()  # As in CASES.
+    rng = np.random.default_rng(0)
+    x = rng.random((n_rows, FEATURES), dtype=np.float32)
+    y = rng.integers(0, CLASSES, n_rows).astype(np.int32)
+    results = []
+    for kernels, make in ((Kernels(), None), (get_backend("numpy").kernels, PlannedLoop)):
+        step = make_step(network, SoftmaxCrossEntropy(), rule, kernels, with_penalty=True, xp=XP)
+        loop = PlannedLoop(make_nth(step)) if make else None
+        params, moments = (
+            map_leaves(lambda a: np.array(a, "float32"), tree)
+            for tree in (init_params(network, 1), init_moments(network))
+        )
+        state = init_state(params, rule, moments=moments, with_accuracy=False, xp=XP)
+        rng = np.random.default_rng(1)
+        for epoch in range(2):
+            rows = rng.integers(0, n_rows, (n, size)).astype(np.int32)
+            keys = rng.integers(-(2**31), 2**31, (n, network.n_keys)).astype(np.int32)
+            keys = keys if network.n_keys else None
+            times = range(n * epoch + 1, n * (epoch + 1) + 1)
+            table = [(0.3, 0.01, 0.2, 0.1, *rule.coefficients(0.05, t)) for t in times]
+            coefs = np.asarray(table, "float32")
+            with team_of(parts):
+                if loop is None:
+                    for i in range(n):
+                        key = None if keys is None else keys[i]
+                        state = step(state, Batch(x, y, rows[i], None), None, coefs[i], key)
+                else:
+                    given = Steps(Batch(x, y, rows, None), coefs, keys), None
+                    for start, stop in ((0, 1), (1, 5), (5, 7)):
+                        state = loop(start, stop, state, *given)
+        results.append(state)
+    assert loop._is_planned
+    assert len(loop._programs) == 1
+    assert_same(results[1], results[0])
+
+
+def test_a_step_of_a_plain_network_is_one_table(team_of):
+    """Else each step costs several microseconds of Python."""
+    pytest.importorskip("numba")
+    network, rule = NETWORKS["plain"], Adam()
+    kernels = get_backend("numpy").kernels
+    step = make_step(network, SoftmaxCrossEntropy(), rule, kernels, with_penalty=True, xp=XP)
+    loop = PlannedLoop(make_nth(step))
+    params = map_leaves(lambda a: np.array(a, "float32"), init_params(network, 1))
+    state = init_state(params, rule, with_accuracy=False, xp=XP)
+    x, y = np.ones((N, FEATURES), np.float32), np.zeros(N, np.int32)
+    coefs = np.ones((3, 4 + len(rule.coefficients(0.1, 1))), np.float32)
+    steps = Steps(Batch(x, y, np.zeros((3, 8), np.int32), None), coefs, None)
+    with team_of(1):
+        loop(0, 3, state, steps, None)
+    (program,) = loop._programs
+    assert len(program._lines) == 1
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_loop_that_cannot_be_planned_is_run_as_it_is(parts, team_of):
+    def body(i, state, given):
+        (total,) = state
+        total += float(given[i, ...])
+        return (total,)
+
+    loop = PlannedLoop(body)
+    with team_of(parts):
+        state = loop(1, 4, (np.zeros(2),), np.arange(5.0))
+        state = loop(0, 2, state, np.arange(5.0))
+    assert not loop._is_planned
+    assert state[0].tolist() == [7.0, 7.0]
+
+
+def test_what_a_step_is_given_need_not_lie_in_one_piece():
+    loop = PlannedLoop(lambda i, state, given: (state[0] + given[i, ...],))
+    given = np.arange(12.0).reshape(3, 4).T
+    assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_rows_are_counted_from_the_end_too(parts, team_of):
+    planned = Planned(lambda state, x, rows: (state[0] + XP.sum(XP.take(x, rows, axis=0)),))
+    x = np.asarray([1.0, 2.0, 3.0, 4.0], np.float32)
+    state = (np.zeros((), np.float32),)
+    with team_of(parts):
+        for rows in ([-1, 0], [-4, 3], [1, 2]):
+            state = planned(state, x, np.asarray(rows, np.int32))
+    assert planned._is_planned
+    assert float(state[0]) == 15.0
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 7, 128, 600])
+@pytest.mark.parametrize(("fan_in", "fan_out"), [(300, 64), (259, 112), (30, 16), (9, 7), (1, 1)])
+def test_the_dense_job_does_what_the_default_does(
+    fan_in, fan_out, rows, dtype, parts, team_of, rng
+):
+    pytest.importorskip("numba")
+    from mlp_xp.nn.layers import Dense, dense
+
+    shapes = (rows, 2 * fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out)
+    wide, W, b, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    kernel = get_backend("numpy").kernels.dense
+    for x in (np.ascontiguousarray(wide[:, :fan_in]), wide[:, fan_in:]):
+        for slope in (dy, np.asfortranarray(dy)):
+            with team_of(parts):
+                y, pullback = kernel(Dense(W, b), x, xp=XP)
+                found = [y, *leaves(pullback(slope, need_dx=True))]
+            plain, pull = dense(Dense(W, b), x, xp=XP)
+            for mine, theirs in zip(found, [plain, *leaves(pull(dy, need_dx=True))], strict=True):
+                assert mine.dtype == dtype
+                atol = np.abs(theirs).max() * tolerance(dtype, max(fan_in, rows))
+                np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("other", ["float32", "float64"])
+def test_a_slope_of_another_dtype_is_converted(other, team_of, rng):
+    """A user's own loss may give one: it is compared with a finite difference in float64 only."""
+    pytest.importorskip("numba")
+    from mlp_xp.nn.layers import Dense
+
+    dtype = {"float32": "float64", "float64": "float32"}[other]
+    shapes = (40, 30), (30, 16), (16,)
+    x, W, b = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    dy = rng.standard_normal((40, 16)).astype(other)
+    kernels = get_backend("numpy").kernels
+    with team_of(1):
+        y, pullback = kernels.dense(Dense(W, b), x, xp=XP)
+        rectified, back = kernels.activate("relu", y, xp=XP)
+        found = [*leaves(pullback(dy, need_dx=True)), back(dy)]
+    expected = [dy @ W.T, x.T @ dy, np.sum(dy, 0), dy * (rectified > 0)]
+    for mine, plain in zip(found, expected, strict=True):
+        assert mine.dtype == dtype
+        np.testing.assert_allclose(mine, plain, rtol=0, atol=1e-3)
+
+
+def test_rows_that_are_not_aligned_go_the_plain_way(rng, team_of):
+    from mlp_xp.nn.layers import Dense
+
+    packed = np.zeros(60, dtype=[("flag", "u1"), ("x", "f4", (30,))])
+    packed["x"] = rng.standard_normal((60, 30))
+    W, b = rng.standard_normal((30, 64)).astype(np.float32), np.zeros(64, np.float32)
+    with team_of(2):
+        y, _ = get_backend("numpy").kernels.dense(Dense(W, b), packed["x"], xp=XP)
+    np.testing.assert_allclose(y, np.asarray(packed["x"]) @ W, atol=1e-3)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["relu", "logistic", "tanh"])
+def test_activations_by_jobs_do_what_the_defaults_do(name, dtype, parts, team_of, rng):
+    x, dy = (4.0 * rng.standard_normal((2, 300, 128))).astype(dtype)
+    x[0, :8] = dy[1, :8] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4, -1e4, -90.0]
+    kernels = get_backend("numpy").kernels
+    plain, pull = Kernels().activate(name, x, xp=XP)
+    with np.errstate(invalid="ignore"):
+        expected = pull(dy)
+    for slope in (dy, np.asfortranarray(dy)):
+        with team_of(parts):
+            y, pullback = kernels.activate(name, x, xp=XP)
+            dx = pullback(slope)
+        tol = tolerance(dtype)
+        np.testing.assert_allclose(y, plain, rtol=tol, atol=np.finfo(dtype).tiny * 10)
+        np.testing.assert_allclose(dx, expected, rtol=tol, atol=tol)
+        assert y.dtype == dx.dtype == dtype
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_softmax_job_does_what_the_loss_does(smoothing, weighted, team_of, rng):
+    loss = SoftmaxCrossEntropy(smoothing)
+    logits = 30.0 * rng.standard_normal((6, 5))
+    logits[0] = [-1e4, 1e4, 0.0, 0.0, 0.0]
+    labels = np.asarray([0, 1, 2, 3, 4, 0], np.int32)
+    for weights in (rng.random(6), np.zeros(6)) if weighted else (None,):
+        with team_of(1):
+            found, pullback = get_backend("numpy").kernels.loss(
+                loss, logits, labels, weights, xp=XP
+            )
+        value, pull = loss(logits, labels, weights, xp=XP)
+        np.testing.assert_allclose(found, value, rtol=1e-13)
+        np.testing.assert_allclose(pullback(), pull(), rtol=1e-13, atol=1e-16)
+
+
+def test_the_blas_gets_its_threads_back_from_the_last_user(team_of):
+    pytest.importorskip("numba")
+    from threadpoolctl import threadpool_info
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with team_of(2):
+        pass
+    before = threads()
+    first, second = team_of(2), team_of(2)
+    first.__enter__()
+    second.__enter__()
+    assert set(threads()) == {1}
+    second.__exit__(None, None, None)
+    assert set(threads()) == {1}
+    first.__exit__(None, None, None)
+    assert threads() == before
+    assert not [t for t in threading.enumerate() if t.name.startswith("mlp_xp-")]
+
+
+def test_without_numba_a_plan_is_run_with_the_defaults():
+    code = """
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from mlp_xp import MLPClassifier
+x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+model = MLPClassifier((8,), batch_size=16, random_state=0)
+for _ in range(3):
+    model.partial_fit(x, y, classes=[0, 1, 2])
+print(model._trainer._loop._is_planned, model.predict(x).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True (60,)\n", done.stderr

@@ -1,0 +1,191 @@
+"""The team of threads: it is there while it works, and nothing hangs where it is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from mlp_xp.backends._numpy import jobs as _jobs
+
+fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+CHILD = """
+import os, signal, sys, threading, warnings
+import numpy as np
+from mlp_xp import MLPClassifier
+from mlp_xp.backends._numpy import jobs as _jobs
+from mlp_xp.callbacks import Callback
+
+warnings.simplefilter("ignore")
+os.environ["OMP_NUM_THREADS"] = "2"  # A team of two, on any machine.
+rng = np.random.default_rng(0)
+x, y = rng.random((400, 300), dtype=np.float32), np.arange(400) % 3
+
+
+class Stop(Callback):
+    def on_epoch_end(self, model, record):
+        return record.epoch == 2
+
+
+def fit(*callbacks):
+    # Long enough by its settings for a team, and ended after two epochs.
+    model = MLPClassifier((300, 300), max_iter=2_000, batch_size=200, random_state=0)
+    return model.set_params(callbacks=[Stop(), *callbacks]).fit(x, y).predict_proba(x)
+
+
+class Fork(Callback):
+    def on_step_end(self, model, done, n_steps):
+        in_a_child()
+
+
+def in_a_child():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(40)
+        try:
+            alike = np.allclose(fit(), expected, atol=1e-4)
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(2)
+        os._exit(0 if alike else 3)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+teams = []
+_jobs._Team._begin = lambda team, begin=_jobs._Team._begin: teams.append(team.parts) or begin(team)
+expected = fit()
+assert set(teams) == {2} or not _jobs.can_work(), teams
+"""
+FORKS = {
+    "behind a fit": "in_a_child()",
+    "in a fit": "fit(Fork())",
+    "in a fit, and leaves it": """
+class Leave(Callback):
+    def on_step_end(self, model, done, n_steps):
+        child = os.fork()
+        if child == 0:
+            raise SystemExit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+fit(Leave())
+""",
+    "under a lock": "with _jobs._lock: in_a_child()",
+    "while another thread compiles": "with _jobs._machine_code()._lock: in_a_child()",
+    "beside a fit": """
+ready, over = threading.Event(), threading.Event()
+def other():
+    with _jobs.team(2):
+        ready.set()
+        over.wait()
+thread = threading.Thread(target=other)
+thread.start()
+ready.wait()
+in_a_child()
+over.set()
+thread.join()
+""",
+}
+
+
+@fork
+@pytest.mark.parametrize("how", FORKS)
+def test_a_forked_process_trains_and_predicts(how):
+    """It has none of the threads, and would wait for them."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD + FORKS[how]], capture_output=True, text=True, timeout=100
+    )
+    assert set(done.stdout.split()) == {"0"}, done.stdout + done.stderr
+
+
+# --- beginning and end ----------------------------------------------------------------------------
+
+pytest.importorskip("numba")
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("mlp_xp-")]
+
+
+def test_threads_go_when_told_to_and_do_no_job_for_it():
+    sums = np.zeros((3, 4))
+    x = np.ones((3, 4))
+    words, _ = _jobs.table([_jobs.Job(_jobs.ACTIVATE, True, (1, 12, x, 0, sums, _jobs.RELU))])
+    _jobs.link([words])
+    for n_jobs in (0, 1, 5) * 10:
+        with _jobs.team(3):
+            for _ in range(n_jobs):
+                _jobs.runner()(words)
+            assert len(threads()) == (2 if n_jobs else 0)
+            sums[...] = 0.0
+        assert not threads()
+        assert not sums.any()
+
+
+def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
+    start = threading.Thread.start
+
+    def scarce(self):
+        if self.name == "mlp_xp-2":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    words, _ = _jobs.table([])
+    _jobs.link([words])
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with pytest.raises(RuntimeError, match="can't start new thread"), _jobs.team(4):
+        _jobs.runner()(words)
+    assert not threads()
+    assert not _jobs.is_at_work()
+
+
+def test_each_thread_has_a_team_of_its_own():
+    """Jobs are done without the interpreter's lock."""
+    found = []
+
+    def other():
+        found.append(_jobs.is_at_work())
+        with _jobs.team(1):
+            found.append(_jobs.runner())
+
+    with _jobs.team(1):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert found[0] is False
+        assert found[1] != _jobs.runner()
+
+
+# --- how many -------------------------------------------------------------------------------------
+
+
+def test_a_team_takes_no_more_than_it_may(monkeypatch):
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert _jobs.usable_threads() == 1
+    # Joblib knows affinity and containers.
+    monkeypatch.setattr("joblib.cpu_count", lambda: 5)
+    assert _jobs.usable_threads() == 5
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert _jobs.usable_threads() == 2
+
+
+def test_the_blas_has_one_thread_for_steps_too_small_to_share_out():
+    from threadpoolctl import threadpool_info
+
+    from mlp_xp.backends import get_backend
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = threads()
+    for work in (500_000, 13_000_000):
+        with get_backend("numpy").training(work):
+            assert set(threads()) == {1}
+        assert threads() == before
+    with get_backend("numpy").training(20_000_000):
+        assert threads() == before

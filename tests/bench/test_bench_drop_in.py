@@ -1,0 +1,52 @@
+"""Calls of scikit-learn's users: each runs with both imports, and its table goes into the docs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import sklearn.neural_network
+
+import mlp_xp
+
+ROOT = Path(__file__).parents[2]
+# Cases with as little to do as there can be.
+SMALL = {
+    "sparse": {"rows": 250, "columns": 300, "per_row": 5},
+    "lbfgs": {"seeds": 1, "max_iter": 2},
+    "early stopping": {"seeds": 1, "max_iter": 2},
+    "warm start": {"calls": 3},
+}
+
+
+@pytest.fixture
+def drop_in(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    return importlib.import_module("drop_in")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("library", [mlp_xp, sklearn.neural_network], ids=["ours", "theirs"])
+def test_each_case_runs(drop_in, library):
+    cases = [case for case in drop_in.CASES.values() if case.kind in SMALL]
+    assert {case.kind for case in cases} == set(SMALL)
+    assert set(drop_in.WANTED) == {*SMALL, "grid search"}
+    for case in cases:
+        case.make(library, **(case.options | SMALL[case.kind]))()
+
+
+@pytest.mark.slow
+def test_a_search_and_a_turn_without_numba_take_their_time(drop_in):
+    times = drop_in.measure_drop_in(1, kinds=["grid search"], threads=["1"])
+    for result in times.values():
+        for run in result["contenders"].values():
+            (seconds,) = run["seconds"]
+            assert 0 < seconds < 100
+
+
+def test_the_table_in_the_docs_is_that_of_the_newest_record(drop_in):
+    newest = max((ROOT / "bench" / "history").glob("*-drop-in.json"))
+    page = drop_in.PAGE.read_text(encoding="utf-8")
+    assert drop_in.written_into(page, json.loads(newest.read_text())) == page

@@ -1,0 +1,292 @@
+"""The comparison with peers: its arithmetic, what it writes, and every peer on a little data."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+OURS = "mlp_xp, NumPy"
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Import a file of the folder."""
+    monkeypatch.syspath_prepend(BENCH)
+    return importlib.import_module
+
+
+@pytest.fixture
+def result(module):
+    """What a run writes, with made-up figures."""
+    workloads = {workload.name: workload for workload in module("workloads").SUITE}
+    floor = module("floor")
+
+    def run(seconds, precision="float32"):
+        noisy = [0.9 * seconds, seconds, seconds, seconds, 1.2 * seconds]
+        return {
+            "seconds": noisy,
+            "losses": [2.0, 1.0],
+            "peak_bytes": 300_000_000,
+            "thread_pools": ["openblas 0.3 2 threads"],
+            "precision": precision,
+            "data": "scaled",
+        }
+
+    def measured(name, **contenders):
+        workload = workloads[name]
+        least = floor.floor(workload, workload.n_images, 2e11, 3e10)
+        return {
+            **workload._asdict(),
+            "title": workload.title,
+            "images": workload.n_images,
+            "data": "CIFAR-10",
+            "pixels": 1000,
+            "steps": 80,
+            "state_bytes": 4000,
+            "machine": {"product, NumPy": run(0.1), "copy": run(0.01)},
+            "floor": {
+                **least._asdict(),
+                "seconds": least.seconds,
+                "product": "product, NumPy",
+                "product_rate": 2e11,
+                "copy_rate": 3e10,
+            },
+            "contenders": contenders,
+        }
+
+    reason = {"cannot_run": "ModuleNotFoundError: No module named 'thinc'"}
+    broken = reason | {"precision": "float32", "data": "scaled"}
+    return {
+        "environment": {
+            "date": "2026-01-02 03:04:05 +0000",
+            "cpu": "Some CPU",
+            "cpus": 2,
+            "system": "Linux",
+            "python": "3.13",
+            "versions": {"numpy": "2.4"},
+            "thread_pools": [],
+        },
+        "settings": {"quick": False, "rounds": 5, "threads": 2, "images": None},
+        "workloads": {
+            "medium": measured(
+                "medium",
+                **{OURS: run(0.7), "JAX": run(0.8), "torch": run(0.9), "thinc": broken},
+                **{"mlp_xp, torch, bf16": run(0.3, "bfloat16")},
+                **{"torch, bfloat16 autocast": run(0.45, "bfloat16")},
+            ),
+            "one-row": measured("one-row", **{OURS: run(1e-5), "scikit-learn": run(2e-5)}),
+        },
+        "startup": {
+            "imports": {"mlp_xp": run(1.03), "scikit-learn": run(1.0), "thinc": reason}
+            | {"mlp_xp, after scikit-learn": run(0.03)},
+            "first_steps": {OURS: run(0.5), "scikit-learn": run(0.1), "thinc": reason},
+        },
+        "end_to_end": {
+            "epochs": 12,
+            "data_bytes": 150_000_000,
+            "state_bytes": 50_000_000,
+            "runs": {
+                "mlp-xp train": {
+                    "seconds": 40.0,
+                    "training_seconds": 38.0,
+                    "test_accuracy": 0.55,
+                    "peak_bytes": 500_000_000,
+                },
+                "torch script": {"cannot_run": "ModuleNotFoundError: torch"},
+            },
+        },
+        "drop_in": {
+            "lbfgs, iris, threads 1": {
+                "case": "lbfgs, iris",
+                "threads": "1",
+                "wanted": 1.1,
+                "contenders": {
+                    OURS: run(0.1),
+                    f"{OURS}, without numba": run(0.2),
+                    "scikit-learn": run(0.18),
+                },
+            }
+        },
+        "growth": {
+            title: [
+                {"value": value, "contenders": {OURS: run(value / 1e3), "torch": reason}
+                 | {"JAX": run(1), "scikit-learn": run(2)}}
+                for value in sweep
+            ]
+            for title, sweep in module("growth").SWEEPS.items()
+        },
+    }  # fmt: skip
+
+
+# --- the floor -----------------------------------------------------------------------------------
+
+
+def test_operations_are_those_of_a_count_by_hand(module):
+    floor = module("floor")
+    # Forward 3*4 + 4*2, the same again for dW, and dx of the last layer only; 2 for each of 5 rows.
+    assert floor.operations((3, 4, 2), 5, train=True) == 2 * 5 * (20 + 20 + 8)
+    assert floor.operations((3, 4, 2), 5, train=False) == 2 * 5 * 20
+    assert floor.n_parameters((3, 4, 2)) == 3 * 4 + 4 + 4 * 2 + 2
+
+
+def test_bytes_of_updates_are_those_of_a_count_by_hand(module):
+    floor = module("floor")
+    assert floor.update_bytes((3, 4, 2), "adam", steps=6) == 26 * 4 * 7 * 6
+    assert floor.update_bytes((3, 4, 2), "sgd", steps=6) == 26 * 4 * 5 * 6
+    assert floor.update_bytes((3, 4, 2), "descent", steps=1) == 26 * 4 * 3
+    assert floor.state_bytes((3, 4, 2), "adam") == 26 * 4 * 3
+
+
+def test_floor_adds_products_and_updates(module):
+    workload = module("workloads").SUITE[0]._replace(widths=(3, 4, 2), batch_size=2)
+    least = module("floor").floor(workload, 5, product_rate=480.0, copy_rate=26 * 4 * 7.0)
+    assert (least.product_seconds, least.update_seconds, least.seconds) == (1.0, 3.0, 4.0)
+    predict = module("floor").floor(workload._replace(kind="predict"), 5, 200.0, 1.0)
+    assert predict.seconds == 1.0
+
+
+# --- spreads and verdicts ------------------------------------------------------------------------
+
+
+def test_ratios_are_taken_turn_by_turn(module):
+    # A slow turn of the machine doubles both, and leaves their ratio alone.
+    got = module("spread").ratio([2.0, 4.0, 2.0], [1.0, 2.0, 1.0])
+    assert (got.median, got.noise) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ([2.0, 2.0, 2.0], "100% slower"),
+        ([0.5, 0.5, 0.5], "50% faster"),
+        ([1.02, 1.02, 1.02], "within the noise"),  # less than 3 %
+        ([0.9, 1.3, 1.7], "within the noise"),  # less than its own spread
+    ],
+)
+def test_a_change_is_one_beyond_the_noise(module, after, said):
+    assert module("compare").verdict([1.0, 1.0, 1.0], after) == said
+
+
+def test_compare_tells_changes_versions_and_what_is_missing(module, result, tmp_path, capsys):
+    after = copy.deepcopy(result)
+    contenders = after["workloads"]["medium"]["contenders"]
+    contenders["JAX"]["seconds"] = [2 * t for t in contenders["JAX"]["seconds"]]
+    del contenders["torch"]
+    after["environment"]["versions"]["numpy"] = "2.5"
+    for name, run in {"before": result, "after": after}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps(run))
+    module("compare").main([str(tmp_path / "before"), str(tmp_path / "after")])
+    text = capsys.readouterr().out
+    assert "- numpy: 2.4, then 2.5" in text
+    assert "| medium | JAX | 800 ms | 1.6 s | 100% slower |" in text
+    assert "1 changed, " in text
+    assert "- medium, torch: timed, then not measured" in text
+    assert "- medium, thinc: cannot run (ModuleNotFoundError" in text
+
+
+def test_compare_names_the_file_that_is_missing(module, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        module("compare").main([str(tmp_path), str(tmp_path)])
+    assert "result.json does not exist; expected a folder that" in capsys.readouterr().err
+
+
+# --- floors of the ratios ------------------------------------------------------------------------
+
+
+def test_ratios_at_their_floor_pass(module, result):
+    floors = {
+        "medium": {"JAX": 1.1},
+        "one-row": {"scikit-learn": 1.9},
+        "lbfgs, iris, threads 1": {"scikit-learn": 1.7},
+    }
+    assert module("least").shortfalls(result, floors) == []
+
+
+def test_a_ratio_below_its_floor_is_told(module, result):
+    (problem,) = module("least").shortfalls(result, {"medium": {"JAX": 1.3}})
+    assert problem.startswith("medium: JAX takes 1.14 times our seconds")
+
+
+def test_noise_is_not_held_against_a_ratio(module, result):
+    seconds = result["workloads"]["medium"]["contenders"]["JAX"]["seconds"]
+    seconds[:] = [0.5, 0.7, 0.8, 0.9, 1.2]
+    assert module("least").shortfalls(result, {"medium": {"JAX": 1.2}}) == []
+
+
+def test_a_peer_that_cannot_run_does_not_pass_its_floor(module, result):
+    floors = {"medium": {"thinc": 1.0}, "wide": {"JAX": 1.0}}
+    problems = module("least").shortfalls(result, floors)
+    assert problems[0] == (
+        "medium: no ratio to thinc; thinc: ModuleNotFoundError: No module named 'thinc'"
+    )
+    assert problems[1].startswith("wide: no ratio to JAX; ")
+
+
+def test_recorded_floors_name_what_a_quick_run_measures(module):
+    least, contenders = module("least"), module("contenders")
+    quick = {
+        workload.name: set(contenders.entries(workload, quick=True))
+        for workload in module("workloads").QUICK
+    }
+    quick |= {name: {"scikit-learn"} for name in module("drop_in").quick_names()}
+    floors = json.loads(least.FLOORS.read_text())
+    assert floors
+    for name, peers in floors.items():
+        assert set(peers) <= quick[name]
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+def test_marks_are_of_our_own_and_of_the_fastest_peer_in_float32(module, result):
+    reached = {mark.name: mark for mark in module("marks").marks(result)}
+    medium = reached[f"medium: {OURS} beside the fastest float32 peer (JAX)"]
+    assert (medium.measured, medium.met) == ("1.14 (1.14 to 1.14)", False)
+    bf16 = reached["medium: mlp_xp, torch, bf16 beside torch, bfloat16 autocast"]
+    assert bf16.met
+    memory = reached["mlp-xp train: peak memory beyond uint8 images, parameters and their slots"]
+    assert (memory.measured, memory.met) == ("300 MB", False)
+    name = "import of MLPClassifier, in a process that has loaded scikit-learn's"
+    assert (reached[name].measured, reached[name].met) == ("30 ms", True)
+    assert reached[f"{OURS}: first step after the import"].met
+    assert not any(name.startswith("wide") for name in reached)
+
+
+def test_fewer_images_show_no_mark(module, result):
+    result["settings"]["images"] = 64
+    assert module("marks").marks(result) == []
+
+
+def test_page_has_each_contender_and_why_one_is_missing(module, result):
+    text = module("tables").report(result)
+    row = next(line for line in text.split("\n") if line.startswith("| JAX | 800 ms"))
+    assert row == "| JAX | 800 ms | 800 ms to 800 ms | 12,800 | 1.14 | 68% | 300 |"
+    assert "- thinc cannot run here: ModuleNotFoundError: No module named 'thinc'" in text
+    assert "| mlp_xp | 1.03 s | 1.03 s to 1.03 s | 500 ms | 500 ms to 500 ms |" in text
+    assert "| mlp_xp, after scikit-learn | 30 ms | 30 ms to 30 ms |  |  |" in text
+    assert (
+        "| lbfgs, iris | 1 | 1.1 | 180 ms | 100 ms | 1.80 (1.80 to 1.80) | 200 ms "
+        "| **0.90 (0.90 to 0.90)** |"
+    ) in text
+    assert "| mlp-xp train | 40 s | 38 s | 55.00% | 500 |" in text
+    assert "| images in a batch | 16 | 16 ms | cannot run | 1 s | 2 s |" in text
+    assert "- Some CPU, 2 CPUs, Linux" in text
+
+
+def test_import_behind_scikit_learns_takes_the_shorter_for_it(module):
+    startup = module("startup")
+    alone, behind = startup.measure_process("mlp_xp"), startup.measure_process(startup.AFTER)
+    assert 0 < behind[0] < alone[0] / 2
+    assert behind[1] > 0
+
+
+def test_pictures_are_drawn(module, result, tmp_path):
+    module("charts").draw(result, tmp_path)
+    for name in ("epochs.png", "growth.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

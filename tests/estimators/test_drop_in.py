@@ -1,0 +1,297 @@
+"""What other people's code does with scikit-learn's MLP besides fit and predict."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.neural_network as theirs
+from helpers import problem
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import LabelBinarizer
+
+import mlp_xp as ours
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.nn.layers import silu
+from mlp_xp.saving import load_model, save_model
+
+LIBRARIES = [theirs, ours]
+SETTINGS = {"hidden_layer_sizes": (8, 5), "random_state": 0, "max_iter": 3}
+pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer.*:")
+
+
+def both(name, y, **settings):
+    X, _ = problem()
+    return [getattr(lib, name)(**SETTINGS | settings).fit(X, y) for lib in LIBRARIES]
+
+
+def targets(kind):
+    _, y = problem()
+    return {"binary": y > 0, "multiclass": y, "multilabel": np.eye(3, dtype=int)[y]}[kind]
+
+
+# --- attributes that are assigned ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["identity", "tanh", "logistic", "softmax", "relu"])
+@pytest.mark.parametrize("kind", ["binary", "multiclass"])
+def test_an_output_activation_that_is_assigned_acts(kind, output):
+    X, _ = problem()
+    pair = both("MLPClassifier", targets(kind))
+    for model in pair:
+        model.out_activation_ = output
+    expected, found = (model.predict_proba(X) for model in pair)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    expected, found = (model.predict(X) for model in pair)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_regressors_output_activation_that_is_assigned_acts_and_is_not_trained_with():
+    X, y = problem()
+    pair = both("MLPRegressor", X[:, 0])
+    for model in pair:
+        model.out_activation_ = "logistic"
+    mine = pair[1]
+    np.testing.assert_allclose(mine.predict(X), pair[0].predict(X), atol=1e-12)
+    half_squares = 0.5 * np.mean((mine.predict(X) - y) ** 2)
+    assert mine.evaluate(X, y, metrics="neg_mean_squared_error")[
+        "neg_mean_squared_error"
+    ] == pytest.approx(-2 * half_squares)
+    with pytest.raises(ValueError, match="out_activation_ is 'logistic', which was assigned"):
+        mine.partial_fit(X, y)
+    mine.out_activation_ = "no such"
+    with pytest.raises(ValueError, match="output is 'no such', and must be one of"):
+        mine.predict(X)
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh"])
+def test_a_hidden_activation_that_is_assigned_acts(activation):
+    X, _ = problem()
+    expected, found = (
+        model.set_params(activation=activation).predict_proba(X)
+        for model in both("MLPClassifier", targets("multiclass"))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_hidden_activation_of_ours_acts_too():
+    X, y = problem()
+    model = MLPClassifier(**SETTINGS).fit(X, y)
+    named = model.set_params(activation=["tanh", "silu"]).logits(X)
+    np.testing.assert_array_equal(model.set_params(activation=["tanh", silu]).logits(X), named)
+
+
+def assigned(library, source, name="MLPRegressor"):
+    model = getattr(library, name)(random_state=0)
+    for attribute in ("coefs_", "intercepts_", "n_layers_", "out_activation_"):
+        setattr(model, attribute, getattr(source, attribute))
+    return model
+
+
+def test_a_regressor_that_is_given_its_weights_predicts():
+    X, y = problem()
+    source = theirs.MLPRegressor(**SETTINGS).fit(X, y)
+    for library in LIBRARIES:
+        model = assigned(library, source)
+        np.testing.assert_allclose(model.predict(X), source.predict(X), atol=1e-12)
+    assert (model.n_features_in_, model.n_outputs_) == (6, 1)
+    again = copy.deepcopy(assigned(ours, source))
+    np.testing.assert_allclose(again.predict(X), source.predict(X), atol=1e-12)
+    assert again.evaluate(X, y)["r2"] == pytest.approx(source.score(X, y))
+    assert again.hidden_activations(X).shape == (len(X), 5)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize("by_binarizer", [False, True])
+def test_a_classifier_that_is_given_its_weights_predicts_and_goes_on(kind, by_binarizer):
+    X, _ = problem()
+    y = targets(kind)
+    source = theirs.MLPClassifier(**SETTINGS).fit(X, y)
+    model = assigned(ours, source, "MLPClassifier")
+    with pytest.raises(AttributeError, match="classes_ are not: assign the class labels"):
+        model.predict(X)
+    if by_binarizer:  # Theirs predicts with it.
+        model._label_binarizer = LabelBinarizer().fit(y)
+    else:
+        model.classes_ = source.classes_
+    np.testing.assert_array_equal(model.predict(X), source.predict(X))
+    np.testing.assert_allclose(model.predict_proba(X), source.predict_proba(X), atol=1e-12)
+    model.set_params(warm_start=True, hidden_layer_sizes=(8, 5), max_iter=5).fit(X, y)
+    assert model.n_iter_ == len(model.loss_curve_) == 5
+    assert model.loss_ < source.loss_
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"coefs_": [np.ones((6, 2)), np.ones((3, 1))]}, r"coefs_\[1\] is of shape \(3, 1\).*2, 1"),
+        ({"input_scaling": "standardize"}, "input_scaling is 'standardize', which.*=None"),
+        ({"normalization": "layer"}, "normalization is 'layer', which.*=None"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(change, message):
+    model = MLPRegressor()
+    vars(model).update(coefs_=[np.ones((6, 2)), np.ones((2, 1))])
+    vars(model).update(intercepts_=[np.ones(2), np.ones(1)])
+    vars(model).update(change)
+    with pytest.raises(ValueError, match=message):
+        model.predict(np.ones((1, 6)))
+
+
+def test_what_was_assigned_is_saved_without_a_prediction_before(tmp_path):
+    X, y = problem()
+    source = theirs.MLPRegressor(**SETTINGS).fit(X, y)
+    given = assigned(ours, source).set_params(hidden_layer_sizes=source.hidden_layer_sizes)
+    fitted = MLPRegressor(**SETTINGS).fit(X, y).set_params(activation="tanh")
+    for model in (given, fitted):
+        save_model(model, tmp_path)
+        np.testing.assert_array_equal(load_model(tmp_path).predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("name", ["coefs_", "intercepts_"])
+def test_a_layer_without_an_array_is_refused(name, tmp_path):
+    X, y = problem()
+    model = MLPRegressor(**SETTINGS).fit(X, y)
+    getattr(model, name)[1] = None
+    for call in (
+        lambda: model.predict(X),
+        lambda: model.partial_fit(X, y),
+        lambda: save_model(model, tmp_path),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}\[1\] is None, and must be an array"):
+            call()
+
+
+def test_curves_that_are_assigned_are_gone_on_with():
+    X, y = problem()
+    model = MLPClassifier(**SETTINGS, warm_start=True).fit(X, y)
+    model.validation_scores_ = []
+    model.set_params(early_stopping=True).fit(X, y)
+    assert len(model.validation_scores_) == len(model.validation_loss_curve_) == 3
+    assert model.best_validation_score_ == max(model.validation_scores_)
+
+
+# --- subclasses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("_init_coef", "coefs_ and intercepts_ before a fit with warm_start=True"),
+        ("_fit_stochastic", "partial_fit"),
+        ("_validate_input", "in fit and partial_fit"),
+        ("_compute_loss_grad", "mlp_xp.nn.losses.Custom"),
+        ("_forward_pass", "mlp_xp.nn.hidden"),
+    ],
+)
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_a_private_method_that_would_be_ignored_is_refused(kind, name, instead):
+    X, y = problem()
+    assert hasattr(getattr(theirs, kind.__name__), name)
+    model = type("Mine", (kind,), {name: lambda self, *args: None})()
+    first = {"classes": [0, 1, 2]} if kind is MLPClassifier else {}
+    with pytest.raises(TypeError, match=f"Mine has {name}, a private.*{instead}"):
+        model.fit(X, y)
+    with pytest.raises(TypeError, match=f"Mine has {name}, a private.*{instead}"):
+        model.partial_fit(X, y, **first)
+    assert not hasattr(model, "coefs_")
+
+
+# --- warm starts, warnings, types -----------------------------------------------------------------
+
+
+def test_a_warm_start_with_other_sizes_keeps_the_network():
+    X, y = problem()
+    for library in LIBRARIES:
+        model = library.MLPClassifier(**SETTINGS, warm_start=True).fit(X, y)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            model.set_params(hidden_layer_sizes=(30, 20)).fit(X, y)
+        assert [W.shape for W in model.coefs_] == [(6, 8), (8, 5), (5, 3)]
+    (told,) = [w for w in caught if "hidden_layer_sizes" in str(w.message)]
+    assert "hidden_layer_sizes is now (30, 20)" in str(told.message)
+    assert told.filename == __file__
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_convergence_warnings_are_silenced_by_one_filter(solver):
+    X, y = problem()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")
+        for library in LIBRARIES:
+            library.MLPClassifier(**SETTINGS, solver=solver).fit(X, y)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_losses_are_numbers_of_numpy(solver, dtype):
+    X, y = problem()
+    model = MLPClassifier(**SETTINGS, solver=solver).fit(X.astype(dtype), y)
+    for loss in (model.loss_, model.best_loss_, *model.loss_curve_):
+        assert type(loss) is np.float64
+    assert clone(model).get_params() == model.get_params()
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix, sparse.csc_matrix])
+def test_sparse_labels_are_predicted_sparse(kind):
+    X, _ = problem()
+    y = targets("multilabel")
+    expected, found = (model.predict(X) for model in both("MLPClassifier", kind(y)))
+    assert type(found) is type(expected)
+    np.testing.assert_array_equal(found.toarray(), expected.toarray())
+    model = MLPClassifier(**SETTINGS).fit(X, kind(y))
+    assert model.score(X, kind(y)) == model.score(X, y) == model.score(X, y.tolist())
+    assert isinstance(model.fit(X, y).predict(X), np.ndarray)
+
+
+def test_unseen_held_out_labels_are_told_by_name():
+    X, y = problem()
+    with pytest.raises(ValueError, match=r"`y_val` has classes not in .*\[7\].*out of y_val") as e:
+        MLPClassifier(**SETTINGS).fit(X, y, X_val=X, y_val=np.where(y == 0, 7, y))
+    assert "partial_fit" not in str(e.value)
+
+
+# --- what is there to see ------------------------------------------------------------------------
+
+
+def test_only_public_names_are_listed():
+    X, y = problem()
+    assert set(dir(ours)) == {*ours.__all__, "__version__"}
+    assert not {"norms_", "moments_", "decision_function"} & set(
+        dir(MLPClassifier(**SETTINGS).fit(X, y))
+    )
+    with_norms = MLPClassifier(**SETTINGS, normalization="batch").fit(X, y)
+    assert len(with_norms.norms_) == len(with_norms.moments_) == 2
+    assert not hasattr(with_norms.set_params(normalization=None).fit(X, y), "norms_")
+
+
+def test_signatures_have_types_that_are_not_strings():
+    seen = [ours.get_backend]
+    for kind in (MLPClassifier, MLPRegressor):
+        methods = inspect.getmembers(kind, inspect.isroutine)
+        seen += [m for n, m in methods if not n.startswith("_") and m.__module__[:6] == "mlp_xp"]
+        seen.append(kind)
+    assert len(seen) > 15
+    for function in seen:
+        signature = inspect.signature(function)
+        types = [p.annotation for p in signature.parameters.values()]
+        assert not any(isinstance(t, str) for t in [*types, signature.return_annotation]), function
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_a_matrix_of_numpy_is_refused_in_the_same_words():
+    X, y = problem()
+    for data in ((np.matrix(X), y), (X, np.matrix(y).T)):
+        errors = []
+        for library in LIBRARIES:
+            with pytest.raises(TypeError, match=r"np.matrix is not supported") as error:
+                library.MLPClassifier(**SETTINGS).fit(*data)
+            errors.append(str(error.value))
+        assert errors[0] == errors[1]

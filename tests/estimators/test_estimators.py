@@ -1,0 +1,355 @@
+"""The estimator: scikit-learn's contract, on the arrays of any library."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from helpers import QUIET, problem, small, tolerance
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier as Peer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlp_xp import MLP, MLPRegressor, get_backend
+from mlp_xp.backends import installed
+from mlp_xp.optimizers import SGD, AdamW
+from mlp_xp.saving import load_model, save_model
+
+# --- scikit-learn's meaning ----------------------------------------------------------------------
+
+
+def test_shared_parameters_have_scikit_learns_defaults():
+    ours, theirs = MLP().get_params(), Peer().get_params()
+    shared = set(ours) & set(theirs)
+    assert {"alpha", "beta_1", "power_t", "n_iter_no_change"} <= shared
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_partial_fit_moves_the_weights_as_scikit_learns_does(
+    activation, solver, classes, weighted
+):
+    X, y = problem(classes=classes)
+    weights = np.random.default_rng(0).random(len(y)) if weighted else None
+    settings = {
+        "hidden_layer_sizes": (7, 5),
+        "activation": activation,
+        "solver": solver,
+        "alpha": 0.3,
+        "batch_size": 16,
+        "shuffle": False,
+        "random_state": 0,
+    }
+    theirs = Peer(**settings).partial_fit(X, y, classes=range(classes), sample_weight=weights)
+    ours = MLP(**settings).partial_fit(X, y, classes=range(classes), sample_weight=weights)
+    for name in ("coefs_", "intercepts_"):
+        values = [array.copy() for array in getattr(theirs, name)]
+        setattr(ours, name, values)
+    # Adam's moments are those of other weights by now: both start anew.
+    del theirs._optimizer
+    theirs._no_improvement_count = 0
+    fresh = MLP(**settings)
+    fresh.__dict__.update(copy.deepcopy(ours).__dict__)
+    fresh._progress = fresh._trainer = None
+    theirs.partial_fit(X, y, sample_weight=weights)
+    fresh.partial_fit(X, y, sample_weight=weights)
+    for name in ("coefs_", "intercepts_"):
+        for mine, yours in zip(getattr(fresh, name), getattr(theirs, name), strict=True):
+            np.testing.assert_allclose(mine, yours, rtol=0, atol=1e-7)
+    assert fresh.loss_ == pytest.approx(theirs.loss_, rel=1e-7)
+    np.testing.assert_allclose(fresh.predict_proba(X), theirs.predict_proba(X), atol=1e-7)
+
+
+def test_fitted_attributes():
+    X, y = problem()
+    ours = small().fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        theirs = Peer((8,), max_iter=5, random_state=0, batch_size=16).fit(X, y)
+    for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "n_features_in_", "out_activation_"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert [array.shape for array in ours.coefs_] == [array.shape for array in theirs.coefs_]
+    assert len(ours.loss_curve_) == 5
+    assert ours.loss_ == ours.loss_curve_[-1]
+    assert ours.best_loss_ == min(ours.loss_curve_)
+    assert ours.classes_.tolist() == [0, 1, 2]
+
+
+def test_it_stops_as_scikit_learns_rule_says():
+    X, y = problem()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = small(tol=10.0, n_iter_no_change=3, max_iter=50).fit(X, y)
+    assert model.n_iter_ == 5
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\) reached"):
+        small(n_iter_no_change=10, max_iter=2).fit(X, y)
+
+
+def test_it_learns_the_digits():
+    X, y = load_digits(return_X_y=True)
+    model = MLP(
+        (64,),
+        random_state=0,
+        max_iter=30,
+        batch_size=32,
+        input_scaling="standardize",
+        learning_rate="onecycle",
+        learning_rate_init=0.01,
+        **QUIET,
+    )
+    assert model.fit(X[:1200], y[:1200]).score(X[1200:], y[1200:]) > 0.9
+
+
+def test_it_works_in_pipelines_and_searches():
+    X, y = problem()
+    pipeline = make_pipeline(StandardScaler(), small())
+    assert len(cross_val_score(pipeline, X, y, cv=3)) == 3
+    search = GridSearchCV(small(), {"alpha": [1e-4, 1e-2], "solver": ["sgd", AdamW()]}, cv=2)
+    assert search.fit(X, y).best_score_ > 0
+    assert clone(small(solver=AdamW(0.8))).solver == AdamW(0.8)
+
+
+@pytest.mark.parametrize("classes", [["no", "yes"], ["ant", "bee", "cat"], [3, 5], [1.0, 2.0, 4.0]])
+def test_labels_of_any_kind(classes):
+    X, codes = problem(classes=len(classes))
+    y = np.asarray(classes)[codes]
+    model = small(max_iter=60, learning_rate_init=0.01).fit(X, y)
+    assert model.score(X, y) > 0.9
+    assert model.predict(X).dtype == y.dtype
+    assert model.predict_proba(X).shape == (len(y), len(classes))
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1)
+    np.testing.assert_allclose(model.predict_log_proba(X), np.log(model.predict_proba(X)))
+
+
+def test_one_class_and_one_feature_and_one_sample():
+    for n, features in ((5, 3), (5, 1), (1, 1)):
+        X = np.ones((n, features))
+        model = small(batch_size="auto").fit(X, ["only"] * n)
+        assert model.predict(X).tolist() == ["only"] * n
+        assert model.predict_proba(X).tolist() == [[1.0]] * n
+        assert np.isfinite(model.loss_)
+
+
+def test_no_hidden_layer_and_a_single_number():
+    X, y = problem()
+    assert [a.shape for a in small(hidden_layer_sizes=()).fit(X, y).coefs_] == [(6, 3)]
+    assert [a.shape for a in small(hidden_layer_sizes=4).fit(X, y).coefs_] == [(6, 4), (4, 3)]
+
+
+def test_verbose_prints_each_epoch(capsys):
+    small(verbose=True, max_iter=2).fit(*problem())
+    assert capsys.readouterr().out.startswith("Iteration 1, loss = ")
+
+
+def test_sample_weights_count():
+    X, y = problem(classes=2)
+    favoured = np.where(y == 1, 1.0, 1e-3)
+    model = small(max_iter=200).fit(X, y, sample_weight=favoured)
+    assert model.predict(X).mean() > y.mean()
+    equal = small().fit(X, y, sample_weight=np.full(len(y), 3.0))
+    # alpha is divided by the sum of the weights, which is where equal weights still matter.
+    plain = small(alpha=0.0).fit(X, y)
+    weighted = small(alpha=0.0).fit(X, y, sample_weight=np.full(len(y), 3.0))
+    np.testing.assert_allclose(weighted.loss_curve_, plain.loss_curve_, rtol=1e-10)
+    assert equal.loss_ != plain.loss_
+
+
+# --- any library ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_computation_follows_the_data(backend, dtype, classes):
+    X, y = problem(classes=classes)
+    X = (40 * X + 100).clip(0, 255).astype(dtype)
+    scaled = {"input_scaling": "standardize"}
+    reference = small(**scaled).fit(X, y)
+    X_here, y_here = backend.put(X), backend.put(y)
+    model = small(**scaled).fit(X_here, y_here)
+    assert all(get_backend(array) == backend for array in (*model.coefs_, *model.intercepts_))
+    expected = "float32" if dtype == "uint8" else dtype
+    assert {str(backend.get(array).dtype) for array in model.coefs_} == {expected}
+    close = {"rtol": 0, "atol": 100 * tolerance(expected, 60)}
+    np.testing.assert_allclose(model.loss_curve_, reference.loss_curve_, **close)
+
+    labels, p = model.predict(X_here), model.predict_proba(X_here)
+    assert get_backend(labels) == get_backend(p) == backend
+    np.testing.assert_allclose(backend.get(p), reference.predict_proba(X), **close)
+    assert model.score(X_here, y_here) == pytest.approx(reference.score(X, y), abs=0.04)
+    # The same model predicts for arrays of NumPy, and answers in NumPy.
+    assert type(model.predict_proba(X)) is np.ndarray
+    np.testing.assert_allclose(model.predict_proba(X), backend.get(p), **close)
+
+
+def test_a_named_backend_answers_in_the_callers_library(backend):
+    X, y = problem()
+    model = small(backend=backend.name, device=backend.device).fit(X, y)
+    assert all(type(array) is np.ndarray for array in model.coefs_)
+    assert type(model.predict(X)) is type(model.predict_proba(X)) is np.ndarray
+    reference = small().fit(X, y)
+    np.testing.assert_allclose(model.loss_curve_, reference.loss_curve_, rtol=1e-10)
+    for mine, yours in zip(model.coefs_, reference.coefs_, strict=True):
+        np.testing.assert_allclose(mine, yours, rtol=0, atol=1e-9)
+
+
+def test_partial_fit_goes_on(backend):
+    """Two epochs by fit are two calls of partial_fit, pickled in between or not."""
+    X, y = problem()
+    X_here = backend.put(X)
+    fitted = small(max_iter=2).fit(X, y)
+    straight = small().partial_fit(X_here, y, classes=[0, 1, 2])
+    first_coefs = [backend.get(array).copy() for array in straight.coefs_]
+    pickled = pickle.loads(pickle.dumps(straight))  # noqa: S301
+    for model in (straight, pickled):
+        model.partial_fit(X_here, y)
+        for mine, reference in zip(model.coefs_, fitted.coefs_, strict=True):
+            np.testing.assert_allclose(backend.get(mine), reference, rtol=0, atol=1e-9)
+    assert not np.array_equal(backend.get(straight.coefs_[0]), first_coefs[0])
+    assert straight.n_iter_ == 2
+    assert len(straight.loss_curve_) == 2
+
+
+def test_a_schedule_goes_through_the_calls_of_partial_fit():
+    X, y = problem()
+    fitted = small(max_iter=3, learning_rate="cosine").fit(X, y)
+    model = small(max_iter=3, learning_rate="cosine")
+    for _ in range(3):
+        model.partial_fit(X, y, classes=[0, 1, 2])
+    np.testing.assert_allclose(model.loss_curve_, fitted.loss_curve_, rtol=1e-12)
+
+
+def test_partial_fit_starts_from_coefs_as_they_are(backend):
+    X, y = problem()
+    X_here = backend.put(X)
+    model = small(alpha=0.0, solver=SGD(momentum=0.0), learning_rate_init=1e-12)
+    model.partial_fit(X_here, y, classes=[0, 1, 2])
+    model.coefs_ = [backend.put(np.ones_like(backend.get(array))) for array in model.coefs_]
+    model.partial_fit(X_here, y)
+    np.testing.assert_allclose(backend.get(model.coefs_[0]), 1.0, atol=1e-6)
+
+
+def test_a_fitted_model_moves_to_another_backend(backend):
+    X, y = problem()
+    model = small(backend=backend.name, device=backend.device).fit(X, y)
+    p = model.predict_proba(X)
+    model.set_params(backend="numpy", device=None)
+    np.testing.assert_allclose(model.predict_proba(X), p, rtol=0, atol=tolerance("float64", 8))
+    model.partial_fit(X, y)
+    assert model.n_iter_ == 6
+
+
+def test_a_pickle_holds_host_arrays(backend):
+    X, y = problem()
+    model = small(input_scaling="standardize").fit(backend.put(X), y)
+    stored = pickle.dumps(model)
+    assert {type(array) for array in pickle.loads(stored).coefs_} == {np.ndarray}  # noqa: S301
+    for library in (b"torch", b"jax", b"array_api_strict", b"cupy"):
+        assert library not in stored
+    again = copy.deepcopy(model)
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_a_pickle_opens_where_the_library_is_missing(library, tmp_path):
+    if not installed(library):
+        pytest.skip(f"{library} is not installed")
+    X, y = problem()
+    model = small().fit(get_backend(library).put(X), y)
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {library!r}:\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing)\n"
+        "import pickle, numpy\n"
+        "model = pickle.load(open('model.pkl', 'rb'))\n"
+        "print(model.predict(numpy.load('X.npy')).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(np.asarray(model.predict(X)).tolist())
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+def test_read_only_and_memory_mapped_data(backend, placement, tmp_path):
+    X, y = problem()
+    np.save(tmp_path / "X.npy", X.astype(np.float32))
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    model = small(backend=backend.name, device=backend.device, placement=placement)
+    assert model.fit(mapped, y).score(mapped, y) > 0.2
+
+
+def test_precision_is_resolved_once():
+    X, y = problem()
+    assert small(precision="float32").fit(X, y).coefs_[0].dtype == np.float32
+    assert small(precision="float64").fit(X.astype(np.float32), y).coefs_[0].dtype == np.float64
+    assert small().fit(X.astype(np.float32), y).predict_proba(X).dtype == np.float32
+    strict = {"backend": "array_api_strict", "device": "no_float64"}
+    assert small(**strict).fit(X.astype(np.float32), y).loss_ > 0
+    assert small(**strict).fit(X, y).coefs_[0].dtype == np.float32
+    with pytest.raises(ValueError, match="precision is 'float64', which device"):
+        small(precision="float64", **strict).fit(X, y)
+
+
+@pytest.mark.parametrize("base", [MLP, MLPRegressor])
+def test_a_subclass_may_have_a_constructor_of_its_own(base, tmp_path):
+    class Mine(base):
+        def __init__(self, alpha=1.0, mine=2):
+            super().__init__(alpha=alpha, activation="tanh", max_iter=3, learning_rate="cosine")
+            self.mine = mine
+
+    X, y = problem()
+    model = clone(Mine().set_params(alpha=0.5))
+    assert model.get_params() == {"alpha": 0.5, "mine": 2}
+    assert repr(model) == "Mine(alpha=0.5)"
+    assert GridSearchCV(model, {"mine": [3, 4]}, cv=2).fit(X, y).best_params_["mine"] in (3, 4)
+    model.fit(X, y)
+    assert (model.n_iter_, model.activation) == (3, "tanh")
+    assert model.partial_fit(X, y).n_iter_ == 4
+    moved = model.to("array_api_strict")
+    np.testing.assert_allclose(moved.predict(X), model.predict(X), atol=tolerance("float64"))
+    with pytest.raises(ValueError, match="The 'alpha' parameter of Mine must be"):
+        Mine(alpha=-1.0).fit(X, y)
+    pytest.importorskip("safetensors")
+    save_model(model, tmp_path)
+    np.testing.assert_array_equal(load_model(tmp_path).predict(X), model.predict(X))
+
+
+# --- what is handed over -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [3, 1000])
+def test_predictions_and_weights_are_the_callers_to_write_to(backend, n, monkeypatch):
+    monkeypatch.setattr("mlp_xp.training.inference._BATCH", 600)
+    X, y = problem(1000)
+    where = {"backend": backend.name, "device": backend.device}
+    model = small(max_iter=1, learning_rate="cosine", **where).fit(X, y)
+    two = small(max_iter=1, learning_rate="cosine", **where).fit(X, y > 0)
+    for method in (
+        model.predict, model.predict_proba, model.predict_log_proba, model.logits,
+        model.hidden_activations, two.predict_proba, two.logits,
+    ):  # fmt: skip
+        first = method(X[:n])
+        kept = first.copy()
+        first[0] = 7
+        np.testing.assert_array_equal(method(X[:n]), kept)
+        np.testing.assert_array_equal(first[1:], kept[1:])
+        assert np.all(first[0] == 7)
+    model.coefs_[-1][:] = 0.0
+    assert np.ptp(model.logits(X), axis=0).max() == 0.0

@@ -1,0 +1,110 @@
+"""Scikit-learn's checks of an estimator, its array API checks among them, values included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.neural_network import MLPClassifier as Theirs
+from sklearn.utils._test_common.instance_generator import _get_expected_failed_checks
+
+from mlp_xp import MLPClassifier, MLPRegressor, get_backend
+from mlp_xp.backends import BackendError
+
+# SCIPY_ARRAY_API counts only if it is set before SciPy is imported: these run in their own process.
+RUNS_APART = "MLP_XP_CHECKS_APART"
+APART = os.environ.get(RUNS_APART) == "1"
+
+
+def _has_gpu() -> bool:
+    try:
+        get_backend("cupy")
+    except BackendError:
+        return False
+    return True
+
+
+if APART:
+    from sklearn.utils.estimator_checks import (
+        check_array_api_input_and_values,
+        parametrize_with_checks,
+    )
+
+    @parametrize_with_checks([MLPClassifier(max_iter=100), MLPRegressor(max_iter=100)])
+    def test_scikit_learns_checks(estimator, check):
+        # scikit-learn takes an installed CuPy for one that works.
+        if not _has_gpu() and "cupy" in str(getattr(check, "keywords", "")):
+            pytest.skip("no GPU for cupy")
+        check(estimator)
+
+    @pytest.mark.parametrize(
+        ("namespace", "device"),
+        [
+            ("array_api_strict", "CPU_DEVICE"),
+            ("array_api_strict", "device1"),
+            ("torch", "cpu"),
+            pytest.param("cupy", None, marks=pytest.mark.skipif(not _has_gpu(), reason="no GPU")),
+        ],
+    )
+    @pytest.mark.parametrize("weighted", [False, True])
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+    @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+    @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+    def test_values_on_other_libraries(namespace, device, weighted, dtype, kind, solver):
+        check_array_api_input_and_values(
+            kind.__name__,
+            # A tame step count: rounding grows along the way, and the check's tolerance does not.
+            kind(max_iter=5, solver=solver, learning_rate_init=1e-3),
+            array_namespace=namespace,
+            device_name=device,
+            dtype_name=dtype,
+            check_sample_weight=weighted,
+        )
+
+else:
+
+    def test_in_a_process_with_scipys_array_api():
+        env = os.environ | {"SCIPY_ARRAY_API": "1", RUNS_APART: "1"}
+        env.pop("PYTEST_ADDOPTS", None)
+        command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", __file__]
+        done = subprocess.run(
+            command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+        # Array checks that were skipped for want of the setting would pass for nothing.
+        assert "SCIPY_ARRAY_API" not in done.stdout
+        assert int(done.stdout.rsplit(" passed", 1)[0].rsplit(None, 1)[-1]) > 150
+
+
+def test_no_failure_is_expected_that_scikit_learns_own_does_not_have():
+    # None is passed to parametrize_with_checks, and there they expect none either.
+    assert _get_expected_failed_checks(Theirs()) == {}
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+def test_jax_gives_what_numpy_gives(kind):
+    jnp = pytest.importorskip("jax.numpy")
+    import jax
+
+    X = np.random.default_rng(0).standard_normal((30, 5))
+    y = (X[:, 0] > 0).astype(np.int64)
+    with jax.enable_x64(True):
+        X_jax, y_jax = jnp.asarray(X), jnp.asarray(y)
+        for solver in ("adam", "sgd", "lbfgs"):
+            expected, found = (kind(max_iter=5, solver=solver, random_state=0) for _ in "ab")
+            expected.fit(X, y)
+            found.fit(X_jax, y_jax)
+            for name in ("predict", "predict_proba", "logits"):
+                if not hasattr(expected, name):
+                    continue
+                here, there = getattr(expected, name)(X), getattr(found, name)(X_jax)
+                assert isinstance(there, jax.Array)
+                np.testing.assert_allclose(here, np.asarray(there), rtol=1e-8, atol=1e-10)
+            assert all(isinstance(W, jax.Array) for W in found.coefs_ + found.intercepts_)
+            assert found.score(X_jax, y_jax) == pytest.approx(expected.score(X, y))

@@ -1,0 +1,447 @@
+"""Normalization, dropout and the newer activations; test_gradients.py checks all activations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gradient import check_gradient
+from helpers import make_backend, tolerance
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.nn.layers import (
+    ACTIVATIONS,
+    Moments,
+    Norm,
+    apply_norm,
+    batch_norm,
+    dropout,
+    exp,
+    layer_norm,
+    running,
+)
+from mlp_xp.nn.layers._dropout import _hash_positions
+
+pytestmark = pytest.mark.maths
+
+shapes = settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    # The fixture is the backend, the same for all examples.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+# Few, with 1 among them: JAX compiles each operation anew for each shape.
+sizes = st.sampled_from([1, 3, 8])
+seeds = st.integers(0, 2**31)
+# With an epsilon as large as the variance, a batch of 1 has a gradient that can be measured, and a
+# formula that forgets epsilon is seen.
+EPSILON = 0.5
+
+
+def norm_problem(rng, batch: int, width: int) -> tuple[Norm, np.ndarray, np.ndarray]:
+    """Give parameters, inputs of a mean that is not 0, and a gradient of the output."""
+    params = Norm(rng.standard_normal(width), rng.standard_normal(width))
+    return params, 3 + 2 * rng.standard_normal((batch, width)), rng.standard_normal((batch, width))
+
+
+def close(actual: np.ndarray, expected: np.ndarray, terms: int) -> None:
+    scale = float(np.max(np.abs(expected))) + 1.0
+    bound = scale * tolerance(str(expected.dtype), terms)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
+    assert actual.dtype == expected.dtype
+
+
+# --- normalization against finite differences ----------------------------------------------------
+
+
+@shapes
+@given(batch=sizes, width=sizes, seed=seeds)
+@example(batch=1, width=1, seed=0)
+def test_layer_norm(backend, batch, width, seed):
+    rng = np.random.default_rng(seed)
+    params, x, dy = norm_problem(rng, batch, width)
+
+    def function(point):
+        weight = backend.put(dy)
+        y, pullback = layer_norm(*point, xp=backend.xp, epsilon=EPSILON)
+        dx, grads = pullback(weight, need_dx=True)
+        return backend.xp.sum(y * weight), (grads, dx)
+
+    check_gradient(backend, function, (params, x), rng)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@shapes
+@given(batch=sizes, width=sizes, seed=seeds)
+@example(batch=1, width=1, seed=0)
+@example(batch=5, width=3, seed=0)
+def test_batch_norm(backend, weighted, batch, width, seed):
+    rng = np.random.default_rng(seed)
+    params, x, dy = norm_problem(rng, batch, width)
+    weights = rng.random(batch) + 0.1 if weighted else None
+
+    def function(point):
+        weight = backend.put(dy)
+        w = None if weights is None else backend.put(weights)
+        y, pullback, _ = batch_norm(*point, w, xp=backend.xp, epsilon=EPSILON)
+        dx, grads = pullback(weight, need_dx=True)
+        return backend.xp.sum(y * weight), (grads, dx)
+
+    check_gradient(backend, function, (params, x), rng)
+
+
+def test_norms_give_no_dx_unless_asked(backend, rng):
+    params, x, dy = norm_problem(rng, 4, 3)
+    with backend.scope():
+        params, x, dy = map_leaves(backend.put, (params, x, dy))
+        for norm in (
+            lambda: layer_norm(params, x, xp=backend.xp),
+            lambda: batch_norm(params, x, None, xp=backend.xp),
+        ):
+            pullback = norm()[1]
+            dx, grads = pullback(dy, need_dx=False)
+            _, same = pullback(dy, need_dx=True)
+            assert dx is None
+            for mine, other in zip(grads, same, strict=True):
+                np.testing.assert_array_equal(backend.get(mine), backend.get(other))
+
+
+# --- normalization against torch -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["layer", "batch"])
+def test_norm_against_torch(torch, backend, kind, dtype, rng):
+    batch, width = 12, 7
+    params, x, dy = map_leaves(lambda a: a.astype(dtype), norm_problem(rng, batch, width))
+    with backend.scope():
+        here, there, weight = map_leaves(backend.put, (params, x, dy))
+        if kind == "layer":
+            y, pullback = layer_norm(here, there, xp=backend.xp)
+        else:
+            y, pullback, moments = batch_norm(here, there, None, xp=backend.xp)
+        dx, grads = pullback(weight, need_dx=True)
+        ours = [backend.get(a) for a in (y, dx, grads.scale, grads.shift)]
+
+    with torch.enable_grad():
+        f = torch.nn.functional
+        free = [torch.tensor(a, requires_grad=True) for a in (x, params.scale, params.shift)]
+        if kind == "layer":
+            out = f.layer_norm(free[0], (width,), free[1], free[2])
+        else:
+            mean, variance = (torch.zeros(width, dtype=free[0].dtype) for _ in range(2))
+            # With momentum 1 the running moments are the batch's; torch's variance is unbiased.
+            out = f.batch_norm(free[0], mean, variance, free[1], free[2], True, momentum=1.0)
+        out.backward(torch.tensor(dy))
+    for mine, theirs in zip(ours, [out.detach(), *(a.grad for a in free)], strict=True):
+        close(mine, theirs.numpy(), batch * width)
+    if kind == "batch":
+        close(backend.get(moments.mean), mean.numpy(), batch)
+        close(backend.get(moments.variance) * (batch / (batch - 1)), variance.numpy(), batch)
+
+
+def test_apply_norm_against_torch(torch, backend, rng):
+    params, x, _ = norm_problem(rng, 6, 4)
+    moments = Moments(rng.standard_normal(4), rng.random(4))
+    with backend.scope():
+        y = apply_norm(*map_leaves(backend.put, (params, moments, x)), xp=backend.xp)
+        y = backend.get(y)
+    expected = torch.nn.functional.batch_norm(
+        *(torch.tensor(a) for a in (x, *moments, *params)), training=False
+    )
+    close(y, expected.numpy(), 1)
+
+
+def test_apply_norm_does_what_batch_norm_does(backend, rng):
+    params, x, _ = norm_problem(rng, 6, 4)
+    with backend.scope():
+        params, x, weights = map_leaves(backend.put, (params, x, rng.random(6)))
+        y, _, moments = batch_norm(params, x, weights, xp=backend.xp, epsilon=EPSILON)
+        same = apply_norm(params, moments, x, xp=backend.xp, epsilon=EPSILON)
+        close(backend.get(same), backend.get(y), 1)
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def run_batch_norm(backend, params, x, weights, dy) -> list[np.ndarray]:
+    with backend.scope():
+        params, x, dy = map_leaves(backend.put, (params, x, dy))
+        w = None if weights is None else backend.put(weights)
+        y, pullback, moments = batch_norm(params, x, w, xp=backend.xp)
+        dx, grads = pullback(dy, need_dx=True)
+        return [backend.get(a) for a in (y, dx, *grads, *moments)]
+
+
+def test_padding_changes_nothing(backend, rng):
+    params, x, dy = norm_problem(rng, 5, 4)
+    weights = rng.random(5) + 0.1
+    padded = [np.concatenate([a, fill]) for a, fill in (
+        (x, np.full((3, 4), 1e3)), (weights, np.zeros(3)), (dy, np.zeros((3, 4)))
+    )]  # fmt: skip
+    alone = run_batch_norm(backend, params, x, weights, dy)
+    filled = run_batch_norm(backend, params, *padded)
+    for mine, theirs in zip(filled, alone, strict=True):
+        close(mine[: len(theirs)] if mine.ndim == 2 else mine, theirs, 5)
+    assert not filled[1][5:].any()
+
+
+def test_a_weight_of_2_counts_a_row_twice(backend, rng):
+    params, x, dy = norm_problem(rng, 4, 3)
+    twice = np.asarray([0, 0, 1, 2, 3])
+    weighted = run_batch_norm(backend, params, x, np.asarray([2.0, 1.0, 1.0, 1.0]), dy)
+    halved = dy[twice] / np.asarray([2, 2, 1, 1, 1])[:, None]
+    doubled = run_batch_norm(backend, params, x[twice], None, halved)
+    close(doubled[0], weighted[0][twice], 5)
+    close(doubled[1][0] + doubled[1][1], weighted[1][0], 5)
+    for mine, theirs in zip(doubled[2:], weighted[2:], strict=True):
+        close(mine, theirs, 5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_that_are_all_0_give_finite_numbers(backend, rng, dtype):
+    params, x, dy = map_leaves(lambda a: a.astype(dtype), norm_problem(rng, 4, 3))
+    with np.errstate(all="raise"):
+        results = run_batch_norm(backend, params, x, np.zeros(4, dtype=dtype), 0 * dy)
+    assert all(np.isfinite(a).all() and a.dtype == dtype for a in results)
+    assert not any(a.any() for a in results[1:])
+
+
+def test_a_constant_feature_gives_finite_numbers(backend):
+    params, x = Norm(np.ones(3), np.full(3, 7.0)), np.full((4, 3), 5.0)
+    with backend.scope():
+        here, there, dy = map_leaves(backend.put, (params, x, np.ones((4, 3))))
+        for y, pullback, *_ in (
+            layer_norm(here, there, xp=backend.xp),
+            batch_norm(here, there, None, xp=backend.xp),
+        ):
+            assert (backend.get(y) == 7.0).all()
+            assert np.isfinite(backend.get(pullback(dy, need_dx=True)[0])).all()
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_running_moments(backend, as_array):
+    old = Moments(np.asarray([0.0, 1.0]), np.asarray([1.0, 1.0]))
+    new = Moments(np.asarray([10.0, 1.0]), np.asarray([3.0, 0.0]))
+    with backend.scope():
+        before, batch = map_leaves(backend.put, (old, new))
+        rate = backend.put(np.asarray(0.1)) if as_array else 0.1
+        moved = map_leaves(backend.get, running(before, batch, rate, xp=backend.xp))
+        np.testing.assert_allclose(moved.mean, [1.0, 1.0], rtol=1e-15)
+        np.testing.assert_allclose(moved.variance, [1.2, 0.9], rtol=1e-15)
+        for kept, start in zip(before, old, strict=True):
+            np.testing.assert_array_equal(backend.get(kept), start)
+
+
+# --- activations ---------------------------------------------------------------------------------
+
+AGAINST = {
+    # torch turns softplus into the identity above a threshold, 20 by default.
+    "softplus": lambda torch, x: torch.nn.functional.softplus(x, threshold=500),
+    "leaky_relu": lambda torch, x: torch.nn.functional.leaky_relu(x),
+    "elu": lambda torch, x: torch.nn.functional.elu(x),
+    "exp": lambda torch, x: torch.exp(x),
+}
+FUNCTIONS = ACTIVATIONS | {"exp": exp}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", AGAINST)
+def test_activation_against_torch(torch, backend, name, dtype, rng):
+    x = np.concatenate([[0.0, 1e-3, -1e-3, 30.0, -30.0], 3 * rng.standard_normal(40)]).astype(dtype)
+    dy = rng.standard_normal(x.shape).astype(dtype)
+    with backend.scope():
+        y, pullback = FUNCTIONS[name](backend.put(x), xp=backend.xp)
+        y, dx = backend.get(y), backend.get(pullback(backend.put(dy)))
+    with torch.enable_grad():
+        free = torch.tensor(x, requires_grad=True)
+        out = AGAINST[name](torch, free)
+        out.backward(torch.tensor(dy))
+    # Relative to each element, so that small outputs are accurate too.
+    np.testing.assert_allclose(y, out.detach().numpy(), rtol=tolerance(dtype), atol=0)
+    close(dx / np.maximum(y, 1), free.grad.numpy() / np.maximum(y, 1), 1)
+    assert y.dtype == dx.dtype == dtype
+
+
+def test_exp_is_no_choice_for_hidden_layers():
+    assert "exp" not in ACTIVATIONS
+    assert {"softplus", "leaky_relu", "elu"} <= set(ACTIVATIONS)
+
+
+@shapes
+@given(batch=sizes, width=sizes, seed=seeds)
+def test_exp(backend, batch, width, seed):
+    rng = np.random.default_rng(seed)
+    x, dy = rng.standard_normal((batch, width)), rng.standard_normal((batch, width))
+
+    def function(point):
+        weight = backend.put(dy)
+        y, pullback = exp(point[0], xp=backend.xp)
+        return backend.xp.sum(y * weight), (pullback(weight),)
+
+    check_gradient(backend, function, (x,), rng)
+
+
+# --- dropout -------------------------------------------------------------------------------------
+
+KEYS = (0, 1, -1, 12345, 2**31 - 1, -(2**31))
+
+
+def put_key(backend, key: int):
+    return backend.put(np.asarray(key, dtype=np.int32))
+
+
+def mask(backend, key: int, rate: float, shape=(128, 512)) -> np.ndarray:
+    """Tell which elements are kept."""
+    with backend.scope():
+        x = backend.put(np.ones(shape, dtype=np.float32))
+        y, _ = dropout(x, put_key(backend, key), rate, xp=backend.xp)
+        return backend.get(y) != 0
+
+
+def lowbias32(value: int) -> int:
+    """Hash as published, in Python's integers (https://nullprogram.com/blog/2018/07/31/)."""
+    value ^= value >> 16
+    value = value * 0x7FEB352D % 2**32
+    value ^= value >> 15
+    value = value * 0x846CA68B % 2**32
+    return value ^ value >> 16
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_hash_is_lowbias32(backend, key):
+    with backend.scope():
+        x = backend.put(np.zeros((40, 25)))
+        bits = backend.get(_hash_positions(x, put_key(backend, key), xp=backend.xp))
+    expected = [lowbias32((p * 0x9E3779B1 ^ key) % 2**32) for p in range(1000)]
+    assert bits.dtype == np.int32
+    assert bits.view(np.uint32).tolist() == expected
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("key", KEYS)
+def test_masks_are_the_same_on_all_backends(backend, key, rate):
+    np.testing.assert_array_equal(
+        mask(backend, key, rate, (17, 31)), mask(make_backend("numpy"), key, rate, (17, 31))
+    )
+
+
+def test_a_new_key_needs_no_new_compilation():
+    jax = pytest.importorskip("jax")
+    backend = make_backend("jax:cpu")
+    compilations = []
+
+    def function(x, key):
+        compilations.append(1)
+        y, pullback = dropout(x, key, 0.3, xp=backend.xp)
+        return y, pullback(x)
+
+    with backend.scope():
+        x, compiled = backend.put(np.ones((17, 31), dtype=np.float32)), jax.jit(function)
+        for key in KEYS:
+            y, dx = (backend.get(a) for a in compiled(x, put_key(backend, key)))
+            expected = mask(make_backend("numpy"), key, 0.3, (17, 31))
+            np.testing.assert_array_equal(y != 0, expected)
+            np.testing.assert_array_equal(dx, y)
+    assert len(compilations) == 1
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5, 0.9])
+def test_share_of_kept_elements(rate):
+    backend = make_backend("numpy")
+    kept = np.stack([mask(backend, key, rate) for key in range(200)])
+    sigma = (rate * (1 - rate)) ** 0.5
+    assert abs(kept.mean() - (1 - rate)) < 4 * sigma / kept.size**0.5
+    # Mask by mask it varies as independent draws do; of 200 the farthest may be beyond 4 sigma.
+    each = (kept.mean(axis=(1, 2)) - (1 - rate)) * kept[0].size ** 0.5 / sigma
+    assert abs(each).max() < 5
+    assert abs(each.var() - 1) < 4 * (2 / each.size) ** 0.5
+    # Rows and columns too: their sums vary as those of independent draws do.
+    for axis in (1, 2):
+        n = kept.shape[axis]
+        z = (kept.sum(axis=axis) - n * (1 - rate)) / (n * rate * (1 - rate)) ** 0.5
+        assert abs(z.var() - 1) < 5 * (2 / z.size) ** 0.5
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Give the correlation in units of its standard deviation for independent draws."""
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) * a.size**0.5
+
+
+@pytest.mark.parametrize("width", [10, 256, 512])
+@pytest.mark.parametrize("key", KEYS)
+def test_elements_of_a_mask_do_not_correlate(key, width):
+    kept = mask(make_backend("numpy"), key, 0.5, (256, width))
+    flat = kept.ravel()
+    for lag in (1, 2, 3, 4, 8, 16, 64, width, 2 * width, 64 * width):
+        assert abs(correlation(flat[lag:], flat[:-lag])) < 4.5, lag
+    # Rows with rows and columns with columns, all pairs: the largest of so many draws.
+    signs = np.where(kept, 1.0, -1.0)
+    for values in (signs, signs.T):
+        pairs = (values @ values.T)[np.triu_indices(len(values), 1)] / values.shape[1] ** 0.5
+        assert abs(pairs.var() - 1) < max(0.1, 6 * (2 / pairs.size) ** 0.5)
+        assert abs(pairs).max() < 6
+
+
+def test_keys_give_unrelated_masks():
+    # Keys that differ in one bit are the hardest, and so are neighbours.
+    keys = [*range(16), *(1 << n for n in range(4, 31)), *(-k for k in range(1, 9))]
+    backend = make_backend("numpy")
+    masks = np.stack([mask(backend, key, 0.5, (64, 128)).ravel() for key in keys])
+    r = np.corrcoef(masks)
+    pairs = r[np.triu_indices_from(r, 1)] * masks.shape[1] ** 0.5
+    assert abs(pairs).max() < 5
+    # Nor is one a shifted copy of another.
+    for lag in (1, 2, 128):
+        shifted = [correlation(a[lag:], b[:-lag]) for a in masks[:8] for b in masks[:8]]
+        assert max(map(abs, shifted)) < 5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dropout(backend, dtype, rng):
+    x = rng.standard_normal((30, 20)).astype(dtype) + 5
+    dy = rng.standard_normal((30, 20)).astype(dtype)
+    kept = mask(make_backend("numpy"), 3, 0.2, x.shape)
+    x.flags.writeable = dy.flags.writeable = False
+    before = x.copy(), dy.copy()
+    with backend.scope():
+        # torch warns of memory that it must not write to; it gets memory of its own.
+        own = np.array if backend.name == "torch" else np.asarray
+        y, pullback = dropout(backend.put(own(x)), put_key(backend, 3), 0.2, xp=backend.xp)
+        y, dx = backend.get(y), backend.get(pullback(backend.put(own(dy))))
+    close(y, np.where(kept, x / 0.8, 0).astype(dtype), 1)
+    close(dx, np.where(kept, dy / 0.8, 0).astype(dtype), 1)
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(dy, before[1])
+
+
+def test_dropout_keeps_the_mean(rng):
+    backend = make_backend("numpy")
+    x = rng.random((128, 512))
+    y, _ = dropout(x, put_key(backend, 99), 0.4, xp=backend.xp)
+    sigma = (0.4 / 0.6 * np.mean(x**2) / x.size) ** 0.5
+    assert abs(y.mean() - x.mean()) < 4 * sigma
+
+
+def test_rates_at_the_ends(backend):
+    assert mask(backend, 5, 0.0).all()
+    assert mask(backend, 5, 1 - 2**-40).sum() <= 1
+
+
+def test_norms_write_to_no_input(rng):
+    backend = make_backend("numpy")
+    params, x, dy = norm_problem(rng, 6, 4)
+    weights, moments = rng.random(6), Moments(rng.standard_normal(4), rng.random(4))
+    for array in (*params, x, dy, weights, *moments):
+        array.flags.writeable = False
+    for y, pullback, *_ in (
+        layer_norm(params, x, xp=backend.xp),
+        batch_norm(params, x, weights, xp=backend.xp),
+        batch_norm(params, x, None, xp=backend.xp),
+    ):
+        pullback(dy, need_dx=True)
+        assert y is not x
+    running(moments, moments, 0.1, xp=backend.xp)
+    apply_norm(params, moments, x, xp=backend.xp)

@@ -1,0 +1,404 @@
+"""Model folders that were damaged, edited or made to do harm: refused, quickly and in few words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from helpers import bounded
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.optimizers.schedules import Constant
+from mlp_xp.saving import SavingError, load_model, save_model
+
+X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+CODES = np.arange(60) % 3
+SETTINGS = {"max_iter": 3, "n_iter_no_change": 5, "random_state": 0}
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    save_model(model, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model():
+    return MLPClassifier((7, 4), input_scaling="standardize", **SETTINGS).fit(X, CODES)
+
+
+def sign(folder, spec: dict) -> None:
+    """Write a spec with the digest that docs/cli.md describes, as an attacker can."""
+    spec.pop("sha256", None)
+    compact = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes() + compact).hexdigest()
+    (folder / "model.json").write_text(json.dumps(spec | {"sha256": digest}))
+
+
+def edit(folder, **changes) -> None:
+    sign(folder, json.loads((folder / "model.json").read_text()) | changes)
+
+
+def nested(depth: int) -> dict:
+    value: dict = {"class": "Constant"}
+    for _ in range(depth):
+        value = {"class": "LinearWarmup", "then": value}
+    return value
+
+
+TRAINING = {
+    "n_iter": 1,
+    "t": 60,
+    "loss": 1.0,
+    "best_loss": 1.0,
+    "best_validation_score": None,
+    "loss_curve": [1.0],
+    "validation_scores": None,
+    "validation_loss_curve": None,
+    "history": [],
+}
+FLIP = {"class": "Flip", "image_shape": [2, 2, 2]}
+RECORD = {
+    "epoch": 1,
+    "loss": 1.0,
+    "accuracy": None,
+    "learning_rate": 0.1,
+    "n_samples": 60,
+    "seconds": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "keras"}, r"format is 'keras', not 'mlp_xp'"),
+        ({"format_version": 5}, r"format_version is 5, and .* reads 3 and 4: .* update this one"),
+        ({"format_version": 2}, r"format_version is 2, and .* reads 3 and 4: .* train the model"),
+        ({"estimator": "Pipeline"}, "estimator is 'Pipeline', not one of MLPClassifier, MLPReg"),
+        ({"estimator": ["MLPClassifier"]}, "unhashable"),
+        ({"estimator": "MLPRegressor"}, "which MLPRegressor does not take"),
+        ({"format_version": None}, "format_version is None"),
+        ({"params": {"depth": 3}}, r"params has \['depth'\]"),
+        ({"params": {"alpha": -1}}, "'alpha' parameter"),
+        ({"params": {"callbacks": [3]}}, r"params has \['callbacks'\]"),
+        ({"params": {"solver": {"class": "Tiger"}}}, "solver is 'Tiger', not one of SGD, Adam, "),
+        ({"params": {"solver": {"class": "SGD", "speed": 1}}}, "speed"),
+        ({"params": {"solver": {"class": "AdamW", "beta_1": "x"}}}, "AdamW has beta_1='x', which"),
+        ({"params": {"solver": {"class": "AdamW", "beta_1": 2}}}, "beta_1 is 2, and must be"),
+        ({"params": {"solver": {"class": "Cosine"}}}, "solver is 'Cosine', not one of"),
+        ({"params": {"solver": {"class": ["SGD"]}}}, "unhashable"),
+        ({"params": {"solver": {"name": "SGD"}}}, "has no meaning"),
+        ({"params": {"solver": {}}}, "model.json holds no model"),
+        ({"params": {"alpha": {"class": "SGD"}}}, "alpha is 'SGD', not one of none"),
+        ({"params": {"alpha": {"float": "1e999"}}}, "has no meaning"),
+        ({"params": {"class_weight": {"items": [[{"items": []}, 1]]}}}, "{} is no class label"),
+        ({"params": {"class_weight": {"items": [[2**64, 1]]}}}, "18446744073709551616 is no class"),
+        ({"params": {"device": 3}}, "model.json holds no model"),
+        ({"params": {"device": "cpu; ls"}}, "device is 'cpu; ls', not null or a name such as"),
+        ({"params": {"tta": 5}}, "'tta' parameter"),
+        ({"params": {"tta": [5]}}, "tta has 5, which is none of Flip, Shift"),
+        ({"params": {"tta": FLIP}}, r"tta has Flip.* is 8, but the data have 5 features"),
+        ({"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}}, "tta makes .* views, exp"),
+        ({"params": {"augmentation": [FLIP]}}, "augmentation has Flip.* but the data have 5"),
+        ({"params": {"activation": {"class": "Huber"}}}, "activation is 'Huber', not one of none"),
+        ({"params": {"activation": ["relu", [1]]}}, "unhashable"),
+        ({"params": {"activation": ["relu"]}}, "activation has 1 entries"),
+        ({"params": {"dropout": ["a", "b"]}}, "model.json holds no model"),
+        ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
+        ({"params": {"loss": {"class": "Through"}}}, "missing 2 required"),
+        ({"params": {"learning_rate": {"class": "LinearWarmup", "then": 3}}}, "nothing like"),
+        (
+            {"params": {"learning_rate": {"class": "LinearWarmup", "then": {"class": "SGD"}}}},
+            "then is 'SGD', not one of Constant",
+        ),
+        ({"params": {"learning_rate": nested(700)}}, "recursion"),
+        ({"params": {"solver": "x" * 10_000}}, "'solver' parameter of MLPClassifier .* instead"),
+        ({"params": {"normalization": "batch"}}, r"'moments\.0\.mean' is absent"),
+        ({"params": {"normalization": "layer"}}, r"'norms\.0\.scale' is absent"),
+        ({"params": {"label_smoothing": 0.1, "loss": "focal"}}, "label_smoothing is 0.1"),
+        ({"params": []}, "model.json holds no model"),
+        ({"out_activation": "logistic", "widths": [5, 7, 4, 1]}, "3 classes do not fit 1 outputs"),
+        ({"out_activation": "exp"}, "out_activation is 'exp', which does not fit"),
+        ({"target_type": "binary"}, "target_type is 'binary', which does not fit 3 classes"),
+        ({"target_type": "multilabel"}, "out_activation is 'softmax', which does not fit"),
+        ({"target_type": None}, "target_type is None"),
+        ({"widths": [5]}, r"widths is \[5\]"),
+        ({"widths": [5, -7, 4, 3]}, "above 0"),
+        ({"widths": [5, 7, 4, 2]}, "3 classes do not fit 2 outputs"),
+        ({"widths": [5, 8, 4, 3]}, r"'layers.0.W' is float32 of shape \(5, 7\).*\(5, 8\)"),
+        ({"widths": [5, 7, 4, 4, 3]}, "'layers.2.W' is"),
+        ({"widths": [5, 7, 3]}, "'layers.1.W' is"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
+        ({"dtype": "float64"}, "'layers.0.W' is float32 of shape"),
+        ({"scaled": 1}, "scaled is 1, not null, one of standardize, zca, pca or a Whiten"),
+        ({"scaled": None}, r"'scaling\.scale' is float32"),
+        ({"seed": "0"}, "seed is '0'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**40}, "not an integer of 32 bits"),
+        (
+            {"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}},
+            "take 1144 MiB, expected",
+        ),
+        ({"classes": {"dtype": "(999,999)f8", "values": [0, 1, 2]}}, r"dtype '\(999,999\)f8', exp"),
+        ({"classes": {"dtype": ["<i8"], "values": [0, 1, 2]}}, r"of dtype \['<i8'\], expected one"),
+        ({"classes": {"dtype": "<i8", "values": [0, 1, "2x"]}}, "model.json holds no model"),
+        ({"classes": {"dtype": "<i8", "values": [0, 1, 1.5]}}, "not values of dtype '<i8'"),
+        ({"classes": {"dtype": "<i8", "values": [0, 1, 1]}}, "not distinct and in order"),
+        ({"classes": {"dtype": "<i8", "values": [2, 1, 0]}}, "not distinct and in order"),
+        ({"classes": {"dtype": "nonsense", "values": [0, 1, 2]}}, "nonsense"),
+        ({"classes": {"dtype": "|O", "values": [{}, {}, {}]}}, "object are not all strings"),
+        ({"feature_names": ["a"]}, "not a list of 5 strings"),
+        ({"training": {"loss_curve": [], "n_iter": 0, "t": 0}}, "model.json holds no model"),
+        ({"training": {"loss_curve": [1], "n_iter": -1, "t": 0}}, "not counts"),
+        ({"training": TRAINING | {"loss_curve": None}}, "loss_curve is not a list of numbers"),
+        ({"training": TRAINING | {"loss_curve": ["1"]}}, "loss_curve is not a list of numbers"),
+        ({"training": TRAINING | {"validation_scores": 3}}, "validation_scores is not a list"),
+        ({"training": TRAINING | {"loss": "low"}}, "loss is 'low', not a number"),
+        ({"training": TRAINING | {"history": [{"epoch": 1}]}}, "missing 5 required"),
+        ({"training": TRAINING | {"history": [RECORD | {"colour": 1}]}}, "colour"),
+        ({"training": TRAINING | {"history": [RECORD | {"epoch": -1}]}}, "no record of an epoch"),
+        ({"training": TRAINING | {"history": [RECORD | {"epoch": 1.5}]}}, "no record of an epoch"),
+        ({"training": TRAINING | {"history": [RECORD | {"loss": None}]}}, "no record of an epoch"),
+        ({"training": TRAINING | {"history": [3]}}, "model.json holds no model"),
+        ({"training": None}, "model.json holds no model"),
+    ],
+)
+def test_a_tampered_spec_is_refused(changes, message, saved):
+    edit(saved, **changes)
+    with pytest.raises(SavingError, match=message) as caught:
+        load_model(saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
+    edit(saved, training=TRAINING | {"history": [RECORD]})
+    assert load_model(saved).history_[0].n_samples == 60
+    edit(saved, params={"learning_rate": nested(3)})
+    assert load_model(saved).learning_rate.then.then.then == Constant()
+
+
+def test_a_regressor_whose_output_is_tampered_with_is_refused(tmp_path):
+    save_model(MLPRegressor(**SETTINGS).fit(X, X[:, 0]), tmp_path)
+    edit(tmp_path, out_activation="exp")
+    with pytest.raises(SavingError, match="out_activation is 'exp', and params make it 'identity'"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "format_version",
+        "estimator",
+        "params",
+        "widths",
+        "sha256",
+        "classes",
+        "target_type",
+        "training",
+        "out_activation",
+    ],
+)
+def test_a_missing_key_is_named(key, saved):
+    spec = json.loads((saved / "model.json").read_text())
+    del spec[key]
+    if key == "sha256":
+        (saved / "model.json").write_text(json.dumps(spec))
+    else:
+        sign(saved, spec)
+    with pytest.raises(SavingError, match=key):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000])
+def test_a_file_that_is_no_json_object_is_refused(content, saved):
+    (saved / "model.json").write_bytes(content)
+    with pytest.raises(SavingError, match=r"model\.json .*: save the model again"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_missing_file_is_named(name, saved):
+    (saved / name).unlink()
+    with pytest.raises(SavingError, match=rf"{name} cannot be read.*No such file"):
+        load_model(saved)
+
+
+def test_damaged_weights_are_refused(saved):
+    path = saved / "model.safetensors"
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-1], whole + b"x", b"x" * len(whole), whole[:9]):
+        path.write_bytes(damaged)
+        with pytest.raises(SavingError, match=r"model\.safetensors holds no model"):
+            load_model(saved)
+
+
+def test_missing_and_additional_tensors_are_named(saved):
+    path = saved / "model.safetensors"
+    tensors = safetensors.numpy.load(path.read_bytes())
+    bias = tensors.pop("layers.1.b")
+    path.write_bytes(safetensors.numpy.save(tensors))
+    with pytest.raises(SavingError, match=r"'layers\.1\.b' is absent.*float32 of shape \(4,\)"):
+        load_model(saved)
+    path.write_bytes(safetensors.numpy.save(tensors | {"layers.1.b": bias, "zzz": bias}))
+    with pytest.raises(SavingError, match=r"'zzz' is float32 of shape \(4,\).* absent"):
+        load_model(saved)
+
+
+def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match=r"'safetensors'.*pip install -e \".*\[cli\]\""):
+        load_model(saved)
+
+
+# --- the digest over both files --------------------------------------------------------------
+
+
+def test_no_bit_of_a_model_can_flip_unseen(model, tmp_path):
+    """Each bit of some bytes of both files: refused, or without a change of content (1e5, 1E5)."""
+    save_model(model, tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("model.json", "model.safetensors"):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        for position in rng.choice(len(whole), 200, replace=False):
+            flipped = bytearray(whole)
+            flipped[position] ^= 1 << rng.integers(8)
+            path.write_bytes(flipped)
+            try:
+                load_model(tmp_path)
+            except SavingError:
+                continue
+            assert name == "model.json"
+            assert json.loads(flipped) == json.loads(whole)
+        path.write_bytes(whole)
+    load_model(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"alpha": 0.5}, {"random_state": 1}, {"backend": "numpy"}])
+def test_a_spec_edited_by_hand_is_refused_with_what_to_type(change, saved):
+    path = saved / "model.json"
+    spec = json.loads(path.read_text())
+    spec["params"] |= change
+    path.write_text(json.dumps(spec))
+    with pytest.raises(SavingError, match=r"SHA-256 of .* edited.* load_model, set_params and"):
+        load_model(saved)
+
+
+def test_weights_of_another_save_are_refused(saved, tmp_path):
+    other = MLPClassifier((7, 4), input_scaling="standardize", **SETTINGS | {"random_state": 1})
+    save_model(other.fit(X, CODES), tmp_path / "other")
+    weights = (tmp_path / "other" / "model.safetensors").read_bytes()
+    (saved / "model.safetensors").write_bytes(weights)
+    with pytest.raises(SavingError, match=r"is of another save\. Take both from a copy"):
+        load_model(saved)
+
+
+def test_a_spec_that_was_only_laid_out_anew_loads(model, saved):
+    """As version control does with line ends, and editors with indents."""
+    path = saved / "model.json"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(load_model(saved).coefs_[0], model.coefs_[0])
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    np.testing.assert_array_equal(load_model(saved).coefs_[0], model.coefs_[0])
+
+
+def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
+    path = saved / "model.json"
+    spec = json.loads(path.read_text()) | {"format_version": 3}
+    del spec["sha256"]
+    weights = saved / "model.safetensors"
+    spec["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    path.write_text(json.dumps(spec))
+    loaded = load_model(saved)
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(SavingError, match="SHA-256"):
+        load_model(saved)
+    save_model(loaded, saved)
+    assert json.loads(path.read_text())["format_version"] == 4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["layers.0.W", "layers.2.b", "scaling.scale"])
+def test_weights_that_are_not_finite_are_refused(name, value, saved):
+    path = saved / "model.safetensors"
+    tensors = safetensors.numpy.load(path.read_bytes())
+    tensors[name].flat[-1] = value
+    path.write_bytes(safetensors.numpy.save(tensors))
+    edit(saved)
+    with pytest.raises(SavingError, match=f"{name}' has NaN or infinity.* train again, e.g. with"):
+        load_model(saved)
+
+
+# --- files made to take memory and time ------------------------------------------------------
+
+
+COLLIDING = [[k * (2**61 - 1), 1] for k in range(5000)]
+BOMBS = {
+    "wide layers": {"widths": [5, 10**8, 3], "params": {"normalization": "batch"}},
+    "a wide projection": {"widths": [5, {"class": "Project", "width": 10**9}, 3]},
+    "wide branch": {
+        "widths": [5, {"class": "Branch", "layers": {"tuple": [10**8, 5]}}, 3],
+    },
+    "many layers": {"widths": [5, *[1] * 200_000, 3]},
+    "many layers of a branch": {
+        "widths": [5, {"class": "Branch", "layers": {"tuple": [1] * 200_000 + [5]}}, 3],
+    },
+    "many axes": {
+        "widths": [
+            5,
+            {
+                "class": "Blocks",
+                "shape": {"tuple": [5] + [1] * 50_000},
+                "mixed": {"tuple": list(range(25_000))},
+            },
+            3,
+        ]
+    },
+    "a class dtype": {
+        "classes": {"dtype": "<U16384", "values": [f"{i:05}" for i in range(60_000)]}
+    },
+    "colliding keys": {"params": {"class_weight": {"items": COLLIDING}}},
+    "long numbers": {"widths": [5, 10**4000, 3]},
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_before_it_takes_memory_or_time(name, saved):
+    edit(saved, **BOMBS[name])
+    with bounded(), pytest.raises(SavingError, match=r"model\.(json|safetensors) holds no model"):
+        load_model(saved)
+
+
+def test_a_header_that_claims_more_than_there_is_is_refused(saved):
+    path = saved / "model.safetensors"
+    whole = path.read_bytes()
+    for length in (2**63, 2**40, len(whole) - 7):
+        path.write_bytes(length.to_bytes(8, "little") + whole[8:])
+        with bounded(), pytest.raises(SavingError, match="no safetensors file: its header is dam"):
+            load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_file_of_a_gigabyte_of_nothing_is_refused(name, saved):
+    with (saved / name).open("ab") as file:
+        file.truncate(1 << 30)
+    said = rf"{name} .*(more than the 67108864|bytes of tensors, expected)"
+    with bounded(), pytest.raises(SavingError, match=said):
+        load_model(saved)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_named_pipe_is_refused_and_not_waited_for(name, saved):
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    with pytest.raises(SavingError, match=rf"{name} cannot be read.*not a regular file"):
+        load_model(saved)

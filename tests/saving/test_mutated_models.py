@@ -1,0 +1,74 @@
+"""Model folders with changes drawn at random: they load, or they are a clear error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from helpers import bounded, mutate
+
+from mlp_xp import MLPClassifier
+from mlp_xp.nn.hidden import Branch
+from mlp_xp.optimizers import Muon
+from mlp_xp.saving import SavingError, load_model, save_model
+
+X = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
+SETTINGS = {"hidden_layer_sizes": (6, Branch((8, 6))), "solver": Muon(), "normalization": "batch"}
+VALUES = [None, True, -1, 0, 1.5, 2**70, "x", [], {}, [1] * 50, {"class": "Adam"}, {"float": "nan"}]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = MLPClassifier(**SETTINGS, max_iter=2, class_weight={0: 1.0, 1: 2.0}, random_state=0)
+    save_model(model.set_params(learning_rate="cosine").fit(X, np.arange(60) % 2), tmp_path)
+    return tmp_path
+
+
+def load(folder) -> None:
+    with bounded():
+        try:
+            load_model(folder)
+        except SavingError as error:
+            said = str(error)
+        else:
+            return
+    assert str(folder) in said
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_bytes_are_changed(name, seed, saved):
+    rng = np.random.default_rng(seed)
+    whole = (saved / name).read_bytes()
+    for _ in range(50):
+        (saved / name).write_bytes(mutate(whole, [whole], rng))
+        load(saved)
+
+
+def change(form, rng):
+    """Replace one value in a JSON form, at any depth."""
+    if isinstance(form, dict | list) and form and rng.random() < 0.8:
+        keys = list(form) if isinstance(form, dict) else range(len(form))
+        key = keys[rng.integers(len(keys))]
+        changed = form.copy()
+        changed[key] = change(form[key], rng)
+        return changed
+    return VALUES[rng.integers(len(VALUES))]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_values_are_changed_and_the_digest_with_them(seed, saved):
+    rng = np.random.default_rng(seed)
+    whole = json.loads((saved / "model.json").read_text())
+    weights = (saved / "model.safetensors").read_bytes()
+    del whole["sha256"]
+    for _ in range(60):
+        spec = change(whole, rng)
+        compact = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
+        if isinstance(spec, dict):
+            spec = spec | {"sha256": hashlib.sha256(weights + compact).hexdigest()}
+        (saved / "model.json").write_text(json.dumps(spec))
+        load(saved)

@@ -1,0 +1,77 @@
+"""A small problem and its trainer, for the tests of what lies below the estimators."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlp_xp._utils.tree import leaves
+from mlp_xp.nn.layers import Moments
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.network import Network, init_params
+from mlp_xp.optimizers import Adam
+from mlp_xp.optimizers.schedules import Cosine
+from mlp_xp.training.batches import plan_epoch
+from mlp_xp.training.input_scaling import standardization
+from mlp_xp.training.trainer import Rules, Trainer
+
+N, FEATURES, CLASSES, BATCH = 57, 11, 4, 10
+
+
+def problem(dtype="float64"):
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
+    if dtype != "uint8":
+        x = (x / 64.0).astype(dtype)
+    return x, rng.integers(0, CLASSES, N).astype(np.int32)
+
+
+def neutral_moments(network):
+    """Give the running moments that a training starts from, NumPy arrays."""
+    widths = network.moment_widths
+    return tuple(Moments(np.zeros(width), np.ones(width)) for width in widths)
+
+
+def make_trainer(
+    backend,
+    *,
+    dtype="float64",
+    network=None,
+    x=None,
+    params=None,
+    moments=None,
+    seed=0,
+    with_accuracy=False,
+    **rules,
+):
+    network = network or Network((FEATURES, 9, 7, CLASSES), "tanh")
+    defaults = {
+        "loss": SoftmaxCrossEntropy(),
+        "optimizer": Adam(),
+        "schedule": Cosine(),
+        "learning_rate": 0.01,
+        "alpha": 0.1,
+    }
+    return Trainer(
+        backend,
+        Rules(network, **(defaults | rules)),
+        params=init_params(network, 3) if params is None else params,
+        moments=neutral_moments(network) if moments is None else moments,
+        dtype=dtype,
+        scaling=None if x is None else standardization(backend, x, dtype),
+        seed=seed,
+        with_accuracy=with_accuracy,
+    )
+
+
+def train(trainer, data, n_epochs=2, weights=None):
+    records = []
+    for epoch in range(n_epochs):
+        plan = plan_epoch(
+            N, BATCH, seed=7, epoch=epoch, weights=weights, pad=trainer.backend.fixed_shapes
+        )
+        records.append(trainer.run_epoch(data, plan, n_epochs=n_epochs))
+    return records
+
+
+def learned(trainer):
+    return [trainer.backend.get(leaf) for leaf in leaves(trainer.state.params)]

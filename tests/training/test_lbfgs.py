@@ -1,0 +1,323 @@
+"""L-BFGS: the minimum of convex problems, blocks, weights, the penalty, and stopping."""
+
+from __future__ import annotations
+
+import tracemalloc
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from gradient import directional
+from helpers import tolerance
+from sklearn.exceptions import ConvergenceWarning
+from trainers import make_trainer
+
+from mlp_xp import MLPRegressor
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import get_backend
+from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
+from mlp_xp.nn.network import Network, denses
+from mlp_xp.training import lbfgs
+from mlp_xp.training.batches import place
+from mlp_xp.training.lbfgs import minimize
+
+pytestmark = pytest.mark.maths
+
+N, FEATURES, OUTPUTS = 57, 4, 2
+LINEAR = Network((FEATURES, OUTPUTS))
+DEEP = Network((FEATURES, 5, 5, OUTPUTS), "tanh", "layer", residual=True)
+
+# SciPy stops where the loss falls by less than 2.2e-9 of itself at an iteration; near a minimum the
+# weights are off by about the root of what the loss is off by.
+LOSS, WEIGHTS = 1e-7, 1e-3
+
+
+def problem(n=N):
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((n, FEATURES)) + 0.5
+    y = x @ rng.standard_normal((FEATURES, OUTPUTS)) + rng.standard_normal((n, OUTPUTS))
+    return x, y + 3.0
+
+
+def trainer_for(backend, network=LINEAR, **settings):
+    rules = {"network": network, "loss": SquaredError(), "alpha": 0.0}
+    return make_trainer(backend, **(rules | settings))
+
+
+def solve(trainer, x, y, weights=None, after_iteration=lambda params, loss: False, **settings):
+    data = place(trainer.backend, x, y, trainer.dtype)
+    defaults = {"max_iter": 200, "max_fun": 1000, "tol": 1e-8, "verbose": 0}
+    return minimize(
+        trainer, data, weights, after_iteration=after_iteration, **(defaults | settings)
+    )
+
+
+def learned(trainer):
+    return [trainer.backend.get(leaf) for leaf in leaves(trainer.learned)]
+
+
+def objective(backend, x, y, weights=None, **settings):
+    """Give the function that is minimised, and where it starts."""
+    trainer = trainer_for(backend, **settings)
+    data = place(backend, x, y, "float64")
+    function = lbfgs._Objective(trainer, data, weights)
+    start = function.ravel(trainer.learned)
+    return function, start + 0.3 * np.random.default_rng(6).standard_normal(start.shape)
+
+
+def close(found, expected, terms=N):
+    atol = tolerance("float64", terms) * max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
+# --- minima --------------------------------------------------------------------------------------
+
+
+def test_the_minimum_is_that_of_least_squares(backend):
+    x, y = problem()
+    columns = np.column_stack([x, np.ones(N)])
+    expected, squares, *_ = np.linalg.lstsq(columns, y)
+    trainer = trainer_for(backend)
+    n_iter, loss = solve(trainer, x, y)
+    W, b = learned(trainer)
+    np.testing.assert_allclose(np.vstack([W, b]), expected, rtol=0, atol=WEIGHTS)
+    assert loss == pytest.approx(0.5 * squares.sum() / N / OUTPUTS, rel=LOSS)
+    assert 1 < n_iter < 100
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_minimum_with_a_penalty_is_that_of_ridge_regression(backend, weighted):
+    """Biases have no penalty: centred, they drop out."""
+    x, y = problem()
+    alpha = 20.0
+    weights = np.random.default_rng(1).random(N) if weighted else None
+    w = np.ones(N) if weights is None else weights
+    x_mean, y_mean = np.average(x, axis=0, weights=w), np.average(y, axis=0, weights=w)
+    centred = (x - x_mean) * w[:, None]
+    gram = centred.T @ (x - x_mean) + alpha * np.eye(FEATURES)
+    W_expected = np.linalg.solve(gram, centred.T @ (y - y_mean))
+    trainer = trainer_for(backend, alpha=alpha)
+    solve(trainer, x, y, weights)
+    W, b = learned(trainer)
+    np.testing.assert_allclose(W, W_expected, rtol=0, atol=WEIGHTS)
+    np.testing.assert_allclose(b, y_mean - x_mean @ W_expected, rtol=0, atol=WEIGHTS)
+
+
+def test_a_network_gets_better_than_a_linear_one(backend):
+    x, y = problem()
+    y = np.sin(y)
+    settings = {"tol": 0.01, "max_iter": 2000}
+    losses = [solve(trainer_for(backend, net), x, y, **settings)[1] for net in (LINEAR, DEEP)]
+    assert losses[1] < 0.5 * losses[0]
+
+
+def test_float32_stays_float32(backend):
+    x, y = problem()
+    trainer = trainer_for(backend, dtype="float32")
+    dtypes = set()
+
+    def after_iteration(params, loss):
+        dtypes.update(leaf.dtype for leaf in leaves(params()))
+        return False
+
+    x32, y32 = x.astype(np.float32), y.astype(np.float32)
+    _, loss = solve(trainer, x32, y32, tol=1e-3, after_iteration=after_iteration)
+    assert dtypes == {np.dtype("float32")}
+    assert {leaf.dtype for leaf in learned(trainer)} == {np.dtype("float32")}
+    assert loss == pytest.approx(solve(trainer_for(backend), x, y)[1], rel=1e-3)
+
+
+# --- the function that is minimised --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("network", [LINEAR, DEEP], ids=["linear", "deep"])
+def test_its_gradient_is_right(backend, network, weighted):
+    x, y = problem()
+    weights = np.random.default_rng(1).random(N) if weighted else None
+    function, point = objective(backend, x, y, weights, network=network, alpha=3.0)
+    _, slope = function(point)
+    direction = np.random.default_rng(2).standard_normal(point.shape) / 4
+    numeric = directional(lambda tree: function(tree[0])[0], (point,), (direction,))
+    # As for every gradient: rounding of the difference, and its remaining error.
+    assert abs(slope @ direction - numeric) <= 1e-9 * (1 + np.abs(slope * direction).sum())
+
+
+def test_the_penalty_is_that_of_the_matrices(backend):
+    x, y = problem()
+    weights = np.random.default_rng(1).random(N)
+    alpha = 3.0
+    without, point = objective(backend, x, y, weights, network=DEEP)
+    penalised, _ = objective(backend, x, y, weights, network=DEEP, alpha=alpha)
+    (value, slope), (more, steeper) = without(point), penalised(point)
+    params = without.unravel(point)
+    factor = alpha / weights.sum()
+    squares = sum(np.sum(layer.W**2) for layer in denses(params))
+    close(more - value, 0.5 * factor * squares)
+    expected = map_leaves(lambda leaf: factor * leaf * (leaf.ndim > 1), params)
+    assert {leaf.ndim for leaf in leaves(params)} == {1, 2}
+    for mine, reference in zip(
+        leaves(without.unravel(steeper - slope)), leaves(expected), strict=True
+    ):
+        close(mine, reference)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+def test_it_does_not_depend_on_blocks(backend, monkeypatch, placement, weighted):
+    x, y = problem()
+    weights = np.random.default_rng(1).random(N) if weighted else None
+    if weighted:
+        weights[:10] = 0.0
+    trainer = trainer_for(backend, DEEP, alpha=1.0)
+    data = place(backend, x, y, "float64", placement)
+    whole = lbfgs._Objective(trainer, data, weights)
+    assert len(whole._plan.counts) == 1
+    point = whole.ravel(trainer.learned)
+    value, slope = whole(point)
+    for rows in (10, 19):  # A short block at the end, and none.
+        monkeypatch.setattr(lbfgs, "BLOCK", rows)
+        parts = lbfgs._Objective(trainer, data, weights)
+        assert len(parts._plan.counts) == -(-N // rows)
+        found = parts(point)
+        close(found[0], value)
+        close(found[1], slope)
+
+
+def test_the_minimum_does_not_depend_on_blocks(backend, monkeypatch):
+    x, y = problem()
+    results = []
+    for rows in (8192, 10):
+        monkeypatch.setattr(lbfgs, "BLOCK", rows)
+        trainer = trainer_for(backend, alpha=1.0)
+        _, loss = solve(trainer, x, y)
+        results.append((loss, learned(trainer)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=LOSS)
+    for whole, parts in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=0, atol=WEIGHTS)
+
+
+def test_a_weight_counts_like_repetition(backend):
+    """Weight 2 for a sample is the sample twice, and weight 0 its absence; penalty included."""
+    x, y = problem()
+    counts = np.arange(N) % 3
+    repeated = np.repeat(np.arange(N), counts)
+    weighted, point = objective(backend, x, y, counts.astype(float), network=DEEP, alpha=2.0)
+    longer, _ = objective(backend, x[repeated], y[repeated], network=DEEP, alpha=2.0)
+    for mine, reference in zip(weighted(point), longer(point), strict=True):
+        close(mine, reference)
+
+
+def test_labels_and_scaling_work_as_in_a_step(backend):
+    """The gradient of the full batch is what one step of plain SGD takes."""
+    from mlp_xp.optimizers import SGD
+    from mlp_xp.optimizers.schedules import Constant
+    from mlp_xp.training.batches import plan_epoch
+
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
+    labels = rng.integers(0, OUTPUTS, N).astype(np.int32)
+    trainer = make_trainer(
+        backend,
+        network=DEEP,
+        x=x,
+        loss=SoftmaxCrossEntropy(),
+        optimizer=SGD(momentum=0.0),
+        schedule=Constant(),
+        learning_rate=1.0,
+        alpha=2.0,
+    )
+    data = place(backend, x, labels, "float64")
+    function = lbfgs._Objective(trainer, data, None)
+    before = function.ravel(trainer.learned)
+    value, slope = function(before)
+    record = trainer.run_epoch(data, plan_epoch(N, N), n_epochs=1)
+    close(record.loss, value)
+    close(before - function.ravel(trainer.learned), slope)
+
+
+# --- stopping ------------------------------------------------------------------------------------
+
+
+def test_it_stops_when_asked(backend):
+    """Without a warning: it was not SciPy that gave up."""
+    x, y = problem()
+    seen = []
+
+    def after_iteration(params, loss):
+        seen.append((params(), loss))
+        return len(seen) == 2
+
+    trainer = trainer_for(backend, DEEP)
+    n_iter, loss = solve(trainer, x, y, after_iteration=after_iteration)
+    assert (n_iter, len(seen)) == (2, 2)
+    params, last = seen[-1]
+    assert loss == last < seen[0][1]
+    assert {type(leaf) for leaf in leaves(params)} == {np.ndarray}
+    for mine, shown in zip(learned(trainer), leaves(params), strict=True):
+        np.testing.assert_array_equal(mine, shown)
+
+
+@pytest.mark.parametrize("settings", [{"max_iter": 3}, {"max_fun": 3}])
+def test_it_warns_where_it_was_too_short(backend, settings):
+    x, y = problem()
+    with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge after"):
+        n_iter, _ = solve(trainer_for(backend, DEEP), x, y, **settings)
+    assert 1 <= n_iter <= 3
+
+
+def test_at_the_minimum_it_does_nothing(backend):
+    x, y = problem()
+    trainer = trainer_for(backend, alpha=1.0)
+    solve(trainer, x, y)
+    before = [leaf.copy() for leaf in learned(trainer)]
+    n_iter, _ = solve(trainer, x, y, tol=1e-2)
+    assert n_iter == 0
+    for mine, old in zip(learned(trainer), before, strict=True):
+        np.testing.assert_array_equal(mine, old)
+
+
+def test_epochs_are_counted_on_from_solver_to_solver():
+    """Two epochs of one number would be in one order, and in one checkpoint."""
+    x, y = problem()
+    settings = {"warm_start": True, "learning_rate": "cosine", "random_state": 0}
+    model = MLPRegressor(hidden_layer_sizes=(3,), max_iter=4, **settings)
+    for solver in ("adam", "lbfgs", "adam"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.set_params(solver=solver).fit(x, y)
+    assert [record.epoch for record in model.history_] == list(range(1, 13))
+
+
+# --- what an evaluation costs --------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_fits_in_threads_do_not_disturb_each_other():
+    """Each has memory of its own, also where networks are the same."""
+    x, y = problem(300)
+
+    def fit(seed):
+        model = MLPRegressor(hidden_layer_sizes=(16,), solver="lbfgs", random_state=seed, tol=0.0)
+        model.set_params(max_iter=60).fit(x, y)
+        return model.coefs_[0].tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(fit, range(8)))
+    assert together == list(map(fit, range(8)))
+
+
+def test_an_evaluation_on_numpy_copies_no_weights_and_uses_its_memory_again():
+    backend = get_backend("numpy")
+    x, y = problem(4000)
+    function, point = objective(backend, x, y, network=DEEP)
+    assert all(np.shares_memory(leaf, point) for leaf in leaves(function.unravel(point)))
+    first = function(point)
+    kept = first[1].copy()
+    tracemalloc.start()
+    function(point + 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes  # Activations alone would be more.
+    np.testing.assert_array_equal(first[1], kept)

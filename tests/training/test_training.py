@@ -1,0 +1,457 @@
+"""Batches, the step and the training loop: the same numbers everywhere, and nothing wasted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from trainers import (
+    BATCH,
+    CLASSES,
+    FEATURES,
+    N,
+    learned,
+    make_trainer,
+    problem,
+    train,
+)
+
+import mlp_xp.training.divergence
+from mlp_xp._utils.signals import interruptible, interrupts
+from mlp_xp._utils.tree import leaves
+from mlp_xp.backends import get_backend
+from mlp_xp.backends.kernels import Kernels
+from mlp_xp.nn.network import Network, init_params
+from mlp_xp.optimizers import SGD, Adam, AdamW
+from mlp_xp.optimizers.schedules import InvScaling
+from mlp_xp.training.batches import Resident, Streamed, place, plan_epoch
+from mlp_xp.training.step import make_step
+
+# --- the same on every backend -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["float64", "uint8"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "optimizer", [SGD(), SGD(momentum=0.0), Adam(), AdamW()], ids=lambda rule: repr(rule)[:12]
+)
+def test_the_same_losses_on_every_backend(backend, optimizer, weighted, kind):
+    x, y = problem(kind)
+    weights = np.random.default_rng(1).random(N) if weighted else None
+    losses, accuracies, params, steps = [], [], [], []
+    # The plain kernels on NumPy are what everything is compared with.
+    plain = get_backend("numpy")
+    plain.kernels = Kernels()
+    for each in (plain, backend):
+        trainer = make_trainer(each, optimizer=optimizer, x=x, with_accuracy=True)
+        steps.append(getattr(trainer._step, "_function", trainer._step))
+        records = train(trainer, place(each, x, y, "float64"), weights=weights)
+        losses.append([record.loss for record in records])
+        accuracies.append([record.accuracy for record in records])
+        params.append(learned(trainer))
+    assert (steps[0] is steps[1]) == (backend == plain)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-10)
+    np.testing.assert_allclose(accuracies[1], accuracies[0], rtol=1e-10)
+    for mine, reference in zip(params[1], params[0], strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
+def test_resident_and_streamed_are_identical(backend, kind):
+    x, y = problem(kind)
+    results = []
+    for placement in ("resident", "streamed"):
+        data = place(backend, x, y, "float32", placement)
+        assert isinstance(data, Resident if placement == "resident" else Streamed)
+        trainer = make_trainer(backend, dtype="float32", x=x)
+        losses = [record.loss for record in train(trainer, data)]
+        results.append((losses, learned(trainer)))
+    assert results[0][0] == results[1][0]
+    for resident, streamed in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(resident, streamed)
+
+
+def test_padding_changes_nothing(backend):
+    x, y = problem()
+    results = []
+    for pad in (False, True):
+        trainer = make_trainer(backend)
+        data = place(backend, x, y, "float64")
+        plan = plan_epoch(N, BATCH, seed=7, pad=pad)
+        assert (plan.weights is not None) == pad
+        results.append((trainer.run_epoch(data, plan, n_epochs=1).loss, learned(trainer)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)
+    for whole, padded in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(padded, whole, rtol=0, atol=1e-10)
+
+
+def test_a_weight_counts_like_repetition(backend):
+    """Weight 2 for a sample is the sample twice; weight 0 is its absence."""
+    x, y = problem()
+    counts = np.asarray([0, 1, 2] * 5)
+    few = slice(0, 15)
+    losses = []
+    for rows, weights in (
+        (np.arange(15), counts.astype(float)),
+        (np.repeat(np.arange(15), counts), None),
+    ):
+        trainer = make_trainer(backend, optimizer=SGD())
+        data = place(backend, x[few][rows], y[few][rows], "float64")
+        plan = plan_epoch(len(rows), len(rows), weights=weights)
+        losses += [[trainer.run_epoch(data, plan, n_epochs=5).loss for _ in range(5)]]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12)
+
+
+def test_float32_has_no_float64_anywhere(backend):
+    """A float64 scalar would silently widen the parameters."""
+    x, y = problem("uint8")
+    trainer = make_trainer(backend, dtype="float32", x=x, with_accuracy=True, optimizer=AdamW())
+    train(trainer, place(backend, x, y, "float32"))
+    assert {str(backend.get(leaf).dtype) for leaf in leaves(trainer.state)} == {"float32"}
+
+
+def test_a_device_without_float64_trains():
+    backend = get_backend("array_api_strict", "no_float64")
+    assert not backend.has_float64
+    x, y = problem()
+    trainer = make_trainer(backend, dtype="float32", x=x.astype(np.float32))
+    assert train(trainer, place(backend, x, y, "float32"))[0].loss > 0
+
+
+def test_the_data_are_never_written_to(backend):
+    for kind in ("uint8", "float64"):
+        x, y = problem(kind)
+        before = x.copy(), y.copy()
+        x.flags.writeable = y.flags.writeable = False
+        train(make_trainer(backend, x=x), place(backend, x, y, "float64"))
+        full = plan_epoch(N, N)
+        make_trainer(backend).run_epoch(place(backend, x, y, "float64"), full, n_epochs=1)
+        np.testing.assert_array_equal(x, before[0])
+        np.testing.assert_array_equal(y, before[1])
+
+
+def test_initial_parameters_are_not_written_to(backend):
+    network = Network((FEATURES, CLASSES))
+    params = init_params(network, 3)
+    before = [leaf.copy() for leaf in leaves(params)]
+    x, y = problem()
+    train(make_trainer(backend, network=network, params=params), place(backend, x, y, "float64"))
+    for leaf, old in zip(leaves(params), before, strict=True):
+        np.testing.assert_array_equal(leaf, old)
+
+
+# --- how a step is executed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch, everything):
+    pytest.importorskip("jax")
+    backend = get_backend("jax")
+    traces = []
+    import mlp_xp.training.trainer as training
+
+    def counted(*args, **kwargs):
+        step = make_step(*args, **kwargs)
+
+        def wrapper(*inner):
+            traces.append(1)
+            return step(*inner)
+
+        return wrapper
+
+    monkeypatch.setattr(training, "_step", counted)
+    x, y = problem()
+    settings = {}
+    if everything:
+        network = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True)
+        settings = {"network": network, "ema_decay": 0.9, "max_grad_norm": 0.3}
+    trainer = make_trainer(backend, x=x, **settings)
+    first = trainer.state
+    data = place(backend, x, y, "float64")
+    train(trainer, data, n_epochs=3)
+    assert N % BATCH
+    assert len(traces) == 1
+    assert trainer._loop._cache_size() == 1
+    assert all(leaf.is_deleted() for leaf in leaves(first[:4]))
+    assert not data.x.is_deleted()
+
+
+@pytest.mark.parametrize("name", ["jax", "numpy"])
+def test_many_steps_are_one_call_unless_each_is_heard_of(name, monkeypatch):
+    pytest.importorskip(name)
+    backend = get_backend(name)
+    x, y = problem()
+    network = Network((FEATURES, 9, CLASSES), dropout=0.3)
+    weights = np.random.default_rng(1).random(N)
+    plan = plan_epoch(N, BATCH, seed=7, weights=weights, pad=backend.fixed_shapes)
+    work = BATCH * (FEATURES * 9 + 9 + 9 * CLASSES + CLASSES)
+    monkeypatch.setattr("mlp_xp.training.trainer._WORK_AT_ONCE", 4 * work)
+    heard, results = [], []
+
+    def train_for(n_epochs, *, loop=True, **options):
+        trainer = make_trainer(backend, network=network)
+        if not loop:
+            trainer._loop = None
+        data = place(backend, x, y, "float64")
+        for _ in range(n_epochs):
+            record = trainer.run_epoch(data, plan, n_epochs=2, **options)
+        results.append((record.loss, *learned(trainer)))
+        return trainer
+
+    def note(done, n_steps):
+        heard.append(done)
+        return False
+
+    train_for(2, loop=False)
+    train_for(2, after_step=note)
+    train_for(2, after_step=note, step_by_step=False)
+    # Where the last batch is shorter, it is a call of its own.
+    assert heard == [1, 2, 3, 4, 5, 6] * 2 + ([4, 6] if backend.fixed_shapes else [4, 5, 6]) * 2
+    for reference, one, many in zip(*results, strict=True):
+        np.testing.assert_array_equal(many, one)
+        np.testing.assert_allclose(one, reference, rtol=1e-10)
+    stopped = train_for(1, after_step=lambda done, n_steps: True, step_by_step=False)
+    assert stopped.n_steps == 4
+    if name == "jax":
+        assert stopped._loop._cache_size() == 1
+
+
+def test_no_call_does_more_than_some_steps(monkeypatch):
+    """Ctrl-C waits for it, and a step takes time however little it computes."""
+    monkeypatch.setattr("mlp_xp.training.trainer._STEPS_AT_ONCE", 2)
+    backend, heard = get_backend("numpy"), []
+    x, y = problem()
+    trainer, data = make_trainer(backend), place(backend, x, y, "float64")
+    trainer.run_epoch(
+        data,
+        plan_epoch(N, BATCH),
+        n_epochs=1,
+        after_step=lambda done, n_steps: heard.append(done),
+        step_by_step=False,
+    )
+    assert heard == [2, 4, 5, 6]
+
+
+@pytest.mark.parametrize("where", ["a step", "what looks at it"])
+def test_an_epoch_that_fails_lets_go_of_its_feed(where, backend):
+    """Also while somebody looks at the error, which holds on to all that was at work."""
+    x, y = problem()
+    trainer, data = make_trainer(backend), Streamed(backend, x, y, "float64")
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    if where == "a step":
+        trainer._step = fail
+    with pytest.raises(ZeroDivisionError) as error:
+        trainer.run_epoch(data, plan_epoch(N, BATCH), n_epochs=1, after_step=fail)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("mlp_xp-feed")]
+    assert error.traceback
+
+
+@pytest.mark.parametrize("offset", range(2))
+def test_jax_gets_what_numpy_has(offset):
+    """Large arrays go to it by a way of their own."""
+    jax = pytest.importorskip("jax")
+    numbers = np.arange((1 << 22) + 64, dtype=np.uint8)
+    start = -numbers.ctypes.data % 64 + offset
+    given = numbers[start : start + (1 << 22)].reshape(1 << 10, 1 << 12)
+    for array in (given, given.T, given[:, ::-1]):
+        there = get_backend("jax").put(array)
+        assert isinstance(there, jax.Array)
+        np.testing.assert_array_equal(np.asarray(there), array)
+
+
+def test_an_equal_fit_compiles_nothing_new(backend):
+    def compiled(**settings):
+        step = make_trainer(backend, **settings)._step
+        # A plan belongs to a trainer, with its memory; what is planned is the same function.
+        return getattr(step, "_function", step)
+
+    assert compiled() is compiled()
+    assert compiled(optimizer=SGD()) is not compiled()
+
+
+def test_a_trainer_at_rest_keeps_no_plan():
+    from mlp_xp.backends._numpy.compiled_step import PlannedLoop
+
+    x, y = problem()
+    data = place(get_backend("numpy"), x, y, "float64")
+    results = []
+    for rests in (False, True):
+        trainer = make_trainer(get_backend("numpy"))
+        train(trainer, data)
+        assert isinstance(trainer._loop, PlannedLoop)
+        plans = weakref.WeakSet(trainer._loop._programs)
+        assert plans
+        if rests:
+            trainer.rest()
+            assert not plans
+        train(trainer, data)
+        results.append(learned(trainer))
+    for rested, reference in zip(*results, strict=True):
+        np.testing.assert_array_equal(rested, reference)
+
+
+def test_torch_builds_no_graph():
+    torch = pytest.importorskip("torch")
+    backend = get_backend("torch", "cpu")
+    x, y = problem()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        trainer = make_trainer(
+            backend,
+            params=init_params(Network((FEATURES, CLASSES)), 0),
+            network=Network((FEATURES, CLASSES)),
+        )
+        for leaf in leaves(trainer.state.params):
+            leaf.requires_grad_(True)
+        train(trainer, place(backend, x, y, "float64"))
+    assert saved == []
+    assert all(leaf.grad_fn is None for leaf in leaves(trainer.state))
+
+
+def test_the_loss_is_read_once_an_epoch(backend, monkeypatch):
+    x, y = problem()
+    trainer = make_trainer(backend, with_accuracy=True)
+    data = place(backend, x, y, "float64")
+    monkeypatch.setattr(mlp_xp.training.divergence, "_COPY_SHARE", 1e-9)
+    monkeypatch.setattr(mlp_xp.training.divergence, "_LOOK_SECONDS", np.inf)
+    train(trainer, data, n_epochs=1)  # Before the first epoch the state is copied.
+    reads = []
+    get = type(backend).get
+    monkeypatch.setattr(type(backend), "get", lambda self, a: reads.append(1) or get(self, a))
+    train(trainer, data, n_epochs=3)
+    assert len(reads) == 3 * 2
+
+
+def test_it_stops_after_the_step_that_says_so(backend):
+    x, y = problem()
+    for placement in ("resident", "streamed"):
+        trainer = make_trainer(backend)
+        data = place(backend, x, y, "float64", placement)
+        plan = plan_epoch(N, BATCH, pad=backend.fixed_shapes)
+        record = trainer.run_epoch(
+            data, plan, n_epochs=1, after_step=lambda done, n_steps: done == 2
+        )
+        assert (trainer.n_steps, record.n_samples) == (2, 2 * BATCH)
+        whole = make_trainer(backend).run_epoch(
+            place(backend, x[: 2 * BATCH], y[: 2 * BATCH], "float64"),
+            plan_epoch(2 * BATCH, BATCH),
+            n_epochs=3,
+        )
+        assert record.loss == pytest.approx(whole.loss, rel=1e-2)
+
+
+def test_invscaling_follows_the_samples(backend):
+    x, y = problem()
+    trainer = make_trainer(backend, schedule=InvScaling(0.5), learning_rate=0.1)
+    records = train(trainer, place(backend, x, y, "float64"), n_epochs=3)
+    expected = [0.1 / (epoch * N + 1) ** 0.5 for epoch in range(3)]
+    np.testing.assert_allclose([record.learning_rate for record in records], expected)
+
+
+def test_progress_is_a_copy(backend):
+    x, y = problem()
+    trainer = make_trainer(backend)
+    data = place(backend, x, y, "float64")
+    train(trainer, data, n_epochs=1)
+    progress = trainer.progress()
+    before = [leaf.copy() for leaf in leaves(progress.slots)]
+    train(trainer, data, n_epochs=1)
+    for leaf, old in zip(leaves(progress.slots), before, strict=True):
+        np.testing.assert_array_equal(leaf, old)
+
+
+def test_another_rule_starts_with_new_slots(backend):
+    x, y = problem()
+    data = place(backend, x, y, "float64")
+    first = make_trainer(backend)
+    train(first, data, n_epochs=1)
+    second = make_trainer(backend, optimizer=SGD())
+    second.resume(first.progress())
+    assert np.isfinite(train(second, data, n_epochs=1)[0].loss)
+
+
+def test_going_on_is_the_same_as_not_having_stopped(backend):
+    x, y = problem()
+    data = place(backend, x, y, "float64")
+    whole = make_trainer(backend)
+    train(whole, data, n_epochs=2)
+    first = make_trainer(backend)
+    plans = [plan_epoch(N, BATCH, seed=7, epoch=e, pad=backend.fixed_shapes) for e in (0, 1)]
+    first.run_epoch(data, plans[0], n_epochs=2)
+    second = make_trainer(backend, params=first.state.params)
+    second.resume(first.progress())
+    second.run_epoch(data, plans[1], n_epochs=2)
+    for mine, reference in zip(learned(second), learned(whole), strict=True):
+        np.testing.assert_array_equal(mine, reference)
+
+
+# --- Ctrl-C --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
+    with interrupts() as pressed:
+        assert not pressed()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert pressed()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
+    started, over = threading.Event(), threading.Event()
+
+    def wait():
+        with interruptible():
+            started.set()
+            over.wait()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    started.wait()
+    with interrupts() as pressed:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert pressed()
+    over.set()
+    thread.join()
+    with interrupts(), interruptible(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_other_threads_and_handlers_are_left_alone():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work():
+        with interrupts() as pressed:
+            seen.append((signal.getsignal(signal.SIGINT), pressed()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(before, False)]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_networks_refuse_what_cannot_be():
+    with pytest.raises(ValueError, match=r"widths is \(3,\)"):
+        Network((3,))
+    with pytest.raises(ValueError, match="activation is 'sigmoid', and must be one of"):
+        replace(Network((3, 2)), activation="sigmoid")

@@ -1,0 +1,165 @@
+"""Whitening: a fixed layer that is found before the training."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from helpers import tolerance
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.augmentation import Flip, Mixup
+from mlp_xp.backends import get_backend
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.nn.hidden import Project
+from mlp_xp.saving import load_model, save_model
+from mlp_xp.training.input_scaling import Whiten, find_scaling
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X[:700].astype(np.uint8), y[:700]
+
+
+def whitened(found, x):
+    """Apply it, in NumPy."""
+    return ((x - found.shift) * found.scale) @ found.rotation
+
+
+@pytest.fixture
+def x(rng):
+    """Correlated features of different sizes, in more rows than a block has."""
+    mixed = rng.standard_normal((1300, 6)) @ rng.standard_normal((6, 6))
+    return mixed * np.asarray([1.0, 10.0, 0.1, 5.0, 2.0, 1.0]) + 7.0
+
+
+@pytest.mark.parametrize("kind", ["zca", "pca"])
+def test_what_is_whitened_has_no_correlation(backend, kind, x):
+    with backend.scope():
+        found = find_scaling(Whiten(kind, epsilon=1e-12), backend, backend.put(x), "float64")
+        host = Whitening(*map(backend.get, found))
+    white = whitened(host, x)
+    np.testing.assert_allclose(white.mean(axis=0), 0.0, atol=1e-11)
+    np.testing.assert_allclose(white.T @ white / len(x), np.eye(6), atol=1e-8)
+
+
+def test_pca_is_scikit_learns_up_to_signs(x):
+    found = find_scaling(Whiten("pca", 4, epsilon=1e-12), get_backend("numpy"), x, "float64")
+    standard = (x - x.mean(axis=0)) / x.std(axis=0)
+    theirs = PCA(4, whiten=True).fit_transform(standard) * np.sqrt(len(x) / (len(x) - 1))
+    mine = whitened(found, x)
+    signs = np.sign(np.sum(mine * theirs, axis=0))
+    np.testing.assert_allclose(mine, theirs * signs, atol=1e-7)
+
+
+def test_zca_is_symmetric_and_its_epsilon_a_share_of_the_mean_variance(x):
+    found = find_scaling(Whiten(epsilon=0.5), get_backend("numpy"), x, "float64")
+    np.testing.assert_allclose(found.rotation, found.rotation.T, atol=1e-12)
+    standard = (x - x.mean(axis=0)) / x.std(axis=0)
+    covariance = standard.T @ standard / len(x)
+    # Of standardised features the mean variance is 1.
+    inverse = found.rotation @ found.rotation
+    np.testing.assert_allclose(inverse @ (covariance + 0.5 * np.eye(6)), np.eye(6), atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["zca", "pca"])
+@pytest.mark.parametrize("n_varying", [0, 1])
+def test_constant_features_are_whitened_to_0(backend, kind, n_varying, x):
+    x = x.astype(np.float32)
+    x[:, n_varying:] = 3.0
+    with backend.scope():
+        found = find_scaling(Whiten(kind), backend, backend.put(x), "float32")
+        host = Whitening(*map(backend.get, found))
+    assert np.all(np.isfinite(host.rotation))
+    white = whitened(host, x)
+    assert np.sum(np.any(white, axis=0)) == n_varying
+    model = MLPRegressor(max_iter=2, learning_rate="cosine", input_scaling=kind).fit(x, x[:, 0])
+    assert np.all(np.isfinite(model.predict(x)))
+
+
+@pytest.mark.parametrize("setting", ["zca", "pca", Whiten("pca", 20), Whiten(epsilon=0.1)])
+def test_a_fit_is_that_on_inputs_whitened_before(backend, digits, setting):
+    X, y = digits
+    X = X.astype(np.float64)
+    common = {
+        "hidden_layer_sizes": (12,), "max_iter": 3, "random_state": 0, "learning_rate": "cosine",
+        "batch_size": 100, "learning_rate_init": 0.01,
+    }  # fmt: skip
+    model = MLPClassifier(
+        **common, input_scaling=setting, backend=backend.name, device=backend.device
+    ).fit(X, y)
+    how = Whiten(setting) if isinstance(setting, str) else setting
+    before = whitened(find_scaling(how, get_backend("numpy"), X, "float64"), X)
+    reference = MLPClassifier(**common).fit(before, y)
+    assert tuple(model.coefs_[0].shape) == (before.shape[1], 12)
+    assert model.n_features_in_ == 64
+    assert model.loss_ == pytest.approx(reference.loss_, rel=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(model.predict_proba(X)), reference.predict_proba(before), atol=1e-5
+    )
+
+
+def test_pictures_are_augmented_before_they_are_whitened(digits):
+    X, y = digits
+    model = MLPClassifier(
+        (Project(12),), max_iter=2, random_state=0, learning_rate="cosine", input_scaling="pca",
+        augmentation=[Flip((1, 8, 8)), Mixup(0.2)], tta=Flip((1, 8, 8)),
+    ).fit(X, y)  # fmt: skip
+    mirrored = X.reshape(-1, 8, 8)[:, :, ::-1].reshape(-1, 64)
+    atol = 10 * tolerance("float32", 64)
+    np.testing.assert_allclose(model.predict_proba(X), model.predict_proba(mirrored), atol=atol)
+
+
+@pytest.mark.parametrize("setting", ["zca", Whiten("pca", 20)])
+def test_it_is_saved_and_pickled_and_gone_on_with(digits, setting, tmp_path):
+    X, y = digits
+    model = MLPClassifier((12,), max_iter=2, learning_rate="cosine", input_scaling=setting)
+    model.fit(X, y)
+    save_model(model, tmp_path)
+    for copy in (load_model(tmp_path), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
+        assert copy.n_features_in_ == 64
+        copy.partial_fit(X, y)
+        with pytest.raises(ValueError, match=r"(input_scaling|widths)=.*warm_start=False"):
+            copy.set_params(input_scaling="standardize").partial_fit(X, y)
+
+
+def test_lbfgs_sees_it_too(digits):
+    X, y = digits
+    model = MLPRegressor(
+        hidden_layer_sizes=(5,),
+        solver="lbfgs",
+        max_iter=20,
+        random_state=0,
+        input_scaling=Whiten("pca", 10),
+    )
+    with pytest.warns(match="lbfgs failed to converge"):
+        model.fit(X, y)
+    assert model.coefs_[0].shape == (10, 5)
+    assert model.score(X, y) > 0.2
+
+
+def test_standardizing_stays_what_it_was(x):
+    assert isinstance(find_scaling("standardize", get_backend("numpy"), x, "float64"), Scaling)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Whiten("zcA"), "kind is 'zcA', and must be 'zca' or 'pca'"),
+        (lambda: Whiten("zca", 3), "n_components is 3, .* with kind='pca'"),
+        (lambda: Whiten("pca", 0), "n_components is 0, and must be an integer of at least 1"),
+        (lambda: Whiten(epsilon=0.0), r"epsilon is 0\.0, and must be above 0"),
+        (
+            lambda: MLPClassifier(input_scaling=Whiten("pca", 9)).fit(np.eye(4), [0, 1, 0, 1]),
+            "n_components is 9, and the data have 4 features: give at most 4",
+        ),
+    ],
+)
+def test_mistakes_are_told(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
