@@ -292,7 +292,7 @@ def test_only_the_best_is_kept(fields, improved, tmp_path, fitted, monkeypatch):
         saved.append(epoch)
         save_model(model, folder)
 
-    monkeypatch.setattr(callbacks, "save_model", save)
+    monkeypatch.setattr(callbacks._checkpoint, "save_model", save)
     checkpoint = Checkpoint(tmp_path, best_only=True)
     for _ in range(2):  # The best of another fit does not count.
         saved.clear()
@@ -317,7 +317,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it(tmp_path, fitted, mon
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks, "save_model", full_disk)
+        patched.setattr(callbacks._checkpoint, "save_model", full_disk)
         with pytest.raises(OSError, match="No space left"):
             checkpoint.on_epoch_end(fitted, record(2))
     assert names(tmp_path) == ["best"]
@@ -388,7 +388,7 @@ def test_best_only_must_be_a_truth_value():
 def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=1000.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
-    monkeypatch.setattr(callbacks, "time", fake)
+    monkeypatch.setattr(callbacks._progress_bar, "time", fake)
     monkeypatch.setattr(budget, "time", fake)
     return clock
 

@@ -1,0 +1,76 @@
+"""What every callback inherits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlp_xp.training.trainer import Record
+
+__all__ = ["Callback", "Live", "expect"]
+
+
+class Callback:
+    """Base class of what a fit calls as it goes: override the methods that you need.
+
+    A `fit` calls the callbacks in the order of the estimator's parameter ``callbacks``, on the
+    objects themselves, so what one of them has recorded can be read from it afterwards. Where the
+    estimator is cloned, as in a grid search, so are its callbacks. One object watches one fit at a
+    time. `partial_fit` calls none.
+
+    Attributes
+    ----------
+    wants_accuracy : bool, default=False
+        Whether records hold the training accuracy, which costs a little at each step.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.callbacks import Callback
+    >>> class StopAt(Callback):
+    ...     def __init__(self, loss):
+    ...         self.loss = loss
+    ...
+    ...     def on_epoch_end(self, model, record):
+    ...         return record.loss < self.loss
+    >>> model = MLPClassifier(learning_rate_init=0.1, random_state=0, callbacks=[StopAt(0.1)])
+    >>> bool(model.fit([[0.0], [1.0]], [0, 1]).loss_ < 0.1), model.n_iter_ < model.max_iter
+    (True, True)
+    """
+
+    wants_accuracy: bool = False
+
+    def on_fit_begin(self, model: Any) -> None:
+        """Prepare for a fit of `model`; its ``max_iter`` is the planned number of epochs.
+
+        Its ``max_time`` can still be set here. It counts from the call of `fit`.
+        """
+
+    def on_step_end(self, model: Any, done: int, n_steps: int) -> bool | None:
+        """Handle the end of step `done`, from 1, of `n_steps` in the epoch; True ends the fit.
+
+        The device may still be computing it. The model is up to date only after an epoch.
+        """
+
+    def on_epoch_end(self, model: Any, record: Record) -> bool | None:
+        """Handle the end of an epoch, after its validation; True ends the fit.
+
+        The model predicts with its current weights. `record` is the last of its ``history_``.
+        """
+
+    def on_fit_end(self, model: Any) -> None:
+        """Clean up, also after a fit that failed or was interrupted."""
+
+
+class Live(Callback):
+    """A callback that holds a resource open during a fit; a pickle or copy leaves it out."""
+
+    _live: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_live"}
+
+
+def expect(condition: bool, name: str, expected: str, given: Any) -> None:
+    """Raise ValueError for a setting that is not what it must be."""
+    if not condition:
+        raise ValueError(f"{name} must be {expected}, got {given!r}")

@@ -1,0 +1,92 @@
+"""A time limit and a target score."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from mlp_xp.callbacks._base import Callback, expect
+from mlp_xp.training.time_budget import Budget
+from mlp_xp.training.trainer import Record
+
+__all__ = ["TargetScore", "TimeBudget"]
+
+
+class TimeBudget(Callback):
+    """A time limit: the fit ends at the last step that fits into it.
+
+    The fit ends when the next step, with the validation after each epoch, would end too late,
+    judged by how long they have taken so far. The time counts from the start of the fit. The
+    learning-rate schedule does not follow it, and on a GPU steps are only queued when they "end":
+    for both use the estimators' parameter ``max_time``.
+
+    Parameters
+    ----------
+    seconds : float
+        Above 0.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.callbacks import TimeBudget
+    >>> model = MLPClassifier(max_iter=10**9, tol=0, callbacks=[TimeBudget(0.1)])
+    >>> model.fit([[0.0], [1.0]], [0, 1]).n_iter_ < 10**9
+    True
+    """
+
+    def __init__(self, seconds: float) -> None:
+        good = isinstance(seconds, Real) and seconds > 0
+        expect(good, "seconds", "a number above 0", seconds)
+        self.seconds = seconds
+
+    def on_fit_begin(self, model: Any) -> None:
+        """Start the clock."""
+        self._budget, self._has_steps = Budget(self.seconds), False
+
+    def on_step_end(self, model: Any, done: int, n_steps: int) -> bool:
+        """Whether there is no time for one more step."""
+        self._has_steps = True
+        self._budget.count(1)
+        return self._budget.next_steps(1) == 0
+
+    def on_epoch_end(self, model: Any, record: Record) -> bool:
+        """Whether there is no time for one more step."""
+        # The iterations of "lbfgs" are epochs without steps.
+        if self._has_steps:
+            self._budget.between()
+        else:
+            self._budget.count(1)
+        return self._budget.next_steps(1) == 0
+
+
+class TargetScore(Callback):
+    """A target: the fit ends at the first epoch whose validation score reaches it.
+
+    Parameters
+    ----------
+    score : float
+        Accuracy from 0 to 1 for a classifier.
+
+    Examples
+    --------
+    >>> from mlp_xp.callbacks import TargetScore
+    >>> from mlp_xp.training.trainer import Record
+    >>> record = Record(1, 0.7, None, 0.001, 1000, 0.1, validation_loss=0.8, validation_score=0.75)
+    >>> TargetScore(0.7).on_epoch_end(None, record)
+    True
+    """
+
+    def __init__(self, score: float) -> None:
+        good = isinstance(score, Real) and math.isfinite(score)
+        expect(good, "score", "a finite number", score)
+        self.score = score
+
+    def on_epoch_end(self, model: Any, record: Record) -> bool:
+        """Whether the score has been reached."""
+        if record.validation_score is None:
+            raise ValueError(
+                f"TargetScore({self.score}) needs a validation score, and epoch {record.epoch} has "
+                "none: pass X_val and y_val to fit, or set early_stopping=True"
+            )
+        return bool(record.validation_score >= self.score)

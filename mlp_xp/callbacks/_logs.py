@@ -1,0 +1,106 @@
+"""Logs of a fit: CSV and TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from mlp_xp._utils.optional import optional
+from mlp_xp.callbacks._base import Callback, Live
+from mlp_xp.training.trainer import Record
+
+__all__ = ["CSVLog", "TensorBoard"]
+
+
+class CSVLog(Callback):
+    """A CSV file with one row per epoch: the fields of the record, empty where it has none.
+
+    Floats are read back exactly. The file is complete after each epoch.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Replaced when a fit begins; its folder is created where missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mlp_xp.callbacks import CSVLog
+    >>> from mlp_xp.training.trainer import Record
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     log = CSVLog(f"{folder}/log.csv")
+    ...     log.on_fit_begin(None)
+    ...     log.on_epoch_end(None, Record(1, 2.25, None, 0.001, 1000, 0.5))
+    ...     print(log.path.read_text())
+    epoch,loss,accuracy,learning_rate,n_samples,seconds,validation_loss,validation_score
+    1,2.25,,0.001,1000,0.5,,
+    <BLANKLINE>
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def on_fit_begin(self, model: Any) -> None:
+        """Create the file with its header."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._write("w", Record._fields)
+
+    def on_epoch_end(self, model: Any, record: Record) -> None:
+        """Write a row."""
+        self._write("a", record)
+
+    def _write(self, mode: str, row: tuple[Any, ...]) -> None:
+        # Opened for each row: nothing to flush, to close, or to leave out of a copy.
+        with open(self.path, mode, newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerow(row)
+
+
+class TensorBoard(Live):
+    """The scalars of each epoch for TensorBoard; needs the ``tensorboard`` extra.
+
+    They are the numbers of the record under their names, and ``samples_per_second``.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Created where missing. Give each fit its own folder to see them side by side: of several
+        fits into one folder TensorBoard shows the last.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.callbacks import TensorBoard
+    >>> model = MLPClassifier((512,), callbacks=[TensorBoard("runs/512-wide")])
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        # Not a Path: tensorboardX also takes "s3://" and "gs://".
+        self.folder = os.fspath(folder)
+
+    def on_fit_begin(self, model: Any) -> None:
+        """Create a new event file."""
+        # tensorboardX names its file by the second, and would overwrite that of a quick fit before.
+        # TensorBoard reads the files in the order of their names.
+        suffix = f".{time.time_ns()}.{os.getpid()}"
+        self._live = optional("tensorboardX", "tensorboard").SummaryWriter(
+            self.folder, purge_step=0, flush_secs=5, filename_suffix=suffix
+        )
+
+    def on_epoch_end(self, model: Any, record: Record) -> None:
+        """Write the scalars of the epoch."""
+        for name in ("loss", "accuracy", "learning_rate", "validation_loss", "validation_score"):
+            value = getattr(record, name)
+            # "lbfgs" has no learning rate.
+            if value is not None and not (name == "learning_rate" and math.isnan(value)):
+                self._live.add_scalar(name, value, record.epoch)
+        self._live.add_scalar("samples_per_second", record.n_samples / record.seconds, record.epoch)
+
+    def on_fit_end(self, model: Any) -> None:
+        """Close the file."""
+        writer, self._live = self._live, None
+        if writer is not None:
+            writer.close()
