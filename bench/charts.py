@@ -1,26 +1,26 @@
-"""A run of the suite as pictures."""
+"""Charts of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from contenders import OURS
-from report import COLOURS, GREY, seconds
+from report import COLORS, GRAY, seconds
 from spread import spread
 from turns import Result
 
 __all__ = ["draw"]
 
 LINES = {
-    OURS: COLOURS["numpy"],
-    "torch": COLOURS["torch:cpu"],
-    "JAX": COLOURS["jax:cpu"],
-    "scikit-learn": COLOURS["jax:cuda"],
+    OURS: COLORS["numpy"],
+    "torch": COLORS["torch:cpu"],
+    "JAX": COLORS["jax:cpu"],
+    "scikit-learn": COLORS["jax:cuda"],
 }
 
 
 def draw(result: Result, folder: Path) -> None:
-    """Write the pictures of what was measured."""
+    """Draw the charts of a run into a folder."""
     if result["workloads"]:
         epochs_figure(list(result["workloads"].values())).savefig(folder / "epochs.png", dpi=150)
     if growth := result.get("growth"):
@@ -28,7 +28,7 @@ def draw(result: Result, folder: Path) -> None:
 
 
 def epochs_figure(workloads: list[Result]):
-    """Draw a panel a workload with a bar a contender, its quartiles, and the floor as a line."""
+    """Draw a panel per workload: a bar per contender with quartiles, and the roofline."""
     from matplotlib.figure import Figure
 
     ran = [
@@ -42,19 +42,19 @@ def epochs_figure(workloads: list[Result]):
     for axis, workload, contenders in zip(axes, workloads, ran, strict=False):
         spreads = [spread(run["seconds"]) for run in contenders.values()]
         medians = [own.median for own in spreads]
-        colours = [LINES[OURS] if name.startswith("mlp_xp") else GREY for name in contenders]
+        colors = [LINES[OURS] if name.startswith("mlp_xp") else GRAY for name in contenders]
         errors = [
             [own.median - own.low for own in spreads],
             [own.high - own.median for own in spreads],
         ]
-        bars = axis.barh(list(contenders), medians, color=colours, xerr=errors, ecolor="black")
+        bars = axis.barh(list(contenders), medians, color=colors, xerr=errors, ecolor="black")
         axis.bar_label(bars, [seconds(median) for median in medians], padding=4, fontsize=8)
         axis.axvline(workload["floor"]["seconds"], color="black", linestyle=":")
-        axis.set_title(f"{workload['title']}\ndotted: the floor", fontsize=9, loc="left")
+        axis.set_title(f"{workload['title']}\ndotted: roofline", fontsize=9, loc="left")
         axis.invert_yaxis()
         axis.tick_params(axis="y", length=0, labelsize=8)
-        axis.locator_params(axis="x", nbins=5)  # More of them would run into each other.
-        axis.set_xlabel("seconds an epoch" if workload["kind"] == "train" else "seconds a call")
+        axis.locator_params(axis="x", nbins=5)  # More labels would overlap.
+        axis.set_xlabel("seconds per epoch" if workload["kind"] == "train" else "seconds per call")
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(workloads) :]:
@@ -69,20 +69,20 @@ def growth_figure(growth: Result):
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(2, 2, sharey=True).ravel()
     for axis, (title, points) in zip(axes, growth.items(), strict=True):
-        for name, colour in LINES.items():
+        for name, color in LINES.items():
             known = [
                 (point["value"], spread(point["contenders"][name]["seconds"]).median)
                 for point in points
                 if "cannot_run" not in point["contenders"][name]
             ]
             if known:
-                axis.loglog(*zip(*known, strict=True), "o-", color=colour, label=name)
+                axis.loglog(*zip(*known, strict=True), "o-", color=color, label=name)
         axis.set_xticks([point["value"] for point in points])
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.minorticks_off()
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
     for axis in axes[::2]:
-        axis.set_ylabel("seconds an epoch")
+        axis.set_ylabel("seconds per epoch")
     axes[0].legend(frameon=False)
     return figure

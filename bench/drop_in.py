@@ -1,15 +1,14 @@
-"""What scikit-learn's users do, with its import and with ours: the same calls in turns.
+"""Time scripts that use scikit-learn's MLP, with its import and with ours, in turns.
 
     python bench/drop_in.py
     python bench/drop_in.py --only lbfgs "early stopping" --threads 1 --rounds 5
     python bench/drop_in.py --out bench/history/2026-01-02-drop-in.json
     python bench/drop_in.py --page bench/history/2026-01-02-drop-in.json
 
-Each case is a call that a script makes, with the defaults of both; each contender has a process to
-itself, once with the threads that a library takes by default and once with a single one.
-`mlp-xp bench --only drop-in` runs this part of the suite. ``--out`` adds to a file that is there,
-so that kinds can be measured one by one; ``--page`` measures nothing, and writes the table of such
-a file into docs/performance.md.
+Each case is one call of a script, with the defaults of both libraries. Each contender has its own
+process, once with the library's default threads and once with one. `mlp-xp bench --only drop-in`
+runs this part of the suite. ``--out`` adds to an existing file, so that kinds can be measured one
+by one. ``--page`` measures nothing: it writes the table of such a file into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import argparse
 import importlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -32,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from contenders import OURS
 from environment import environment
-from report import seconds, table
+from report import replace_block, seconds, table
 from spread import ratio, spread
 from turns import POOLS, Result, Seconds, measure, say
 
@@ -50,15 +48,14 @@ WANTED = {
     "grid search": 1.3,
 }
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-PLACE = re.compile("(<!-- drop-in -->\n).*(<!-- end of drop-in -->)", re.DOTALL)
 TERMS = (
-    "The calls are those of a script with scikit-learn's import changed and nothing else, with the "
-    "defaults of both: so a fit in float64, from the same initial weights. Contenders take turns, "
-    "each in a process of its own; times are medians. *Times* is scikit-learn's time divided by "
-    "ours, turn by turn, with its quartiles: above 1, we are faster; bold is below what is wanted. "
-    "*Threads* are those that OpenBLAS, OpenMP and numba are given: by default all, or one. A grid "
-    "search starts in a fresh process each time, after its imports; its fits are too short for "
-    "machine code, so that nothing an earlier process has compiled counts."
+    "Each script runs with scikit-learn's import and with ours, with the defaults of both: a fit "
+    "in float64 from the same initial weights. Contenders take turns, each in its own process; "
+    "times are medians. *times* is scikit-learn's time divided by ours, turn by turn, with "
+    "quartiles: above 1, mlp_xp is faster; bold is below the target. *threads* is the setting of "
+    "OpenBLAS, OpenMP and numba: the default, all of them, or one. Each grid search starts in a "
+    "fresh process and is timed after the imports; its fits are too short for machine code, so "
+    "nothing compiled by an earlier process counts."
 )
 Turn = Callable[[], Any]
 
@@ -255,7 +252,7 @@ def measure_drop_in(
 
 @contextmanager
 def pools(threads: int | None) -> Iterator[None]:
-    """Say how many threads libraries of new processes have, or leave it to them."""
+    """Set the threads of libraries in new processes; None leaves them the default."""
     before = dict(os.environ)
     for pool in POOLS:
         os.environ.pop(f"{pool}_NUM_THREADS", None)
@@ -274,12 +271,12 @@ def quick_names() -> list[str]:
 
 
 def drop_in_section(results: dict[str, Result]) -> str:
-    """Return what the figures are, and their table."""
+    """Return the terms of the comparison and its table."""
     return f"{TERMS}\n\n{drop_in_table(results)}"
 
 
 def drop_in_table(results: dict[str, Result]) -> str:
-    """Tabulate the cases: scikit-learn's seconds, and how many times ours they are."""
+    """Return the table of cases: seconds of each contender, and their ratios."""
     rows = []
     for result in results.values():
         runs = result["contenders"]
@@ -298,7 +295,7 @@ def drop_in_table(results: dict[str, Result]) -> str:
             else:
                 cells.append("")
         rows.append([result["case"], result["threads"], f"{result['wanted']:g}", *cells])
-    names = ["case", "threads", "wanted", PEER, "mlp_xp", "times", "without numba", "times"]
+    names = ["case", "threads", "target", PEER, "mlp_xp", "times", "without numba", "times"]
     return table(names, "llrrrrrr", rows)
 
 
@@ -336,14 +333,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def written_into(page: str, record: Result) -> str:
-    """Replace what is between the marks of a page by the table of a record, and its machine."""
+    """Return the page with the table of a record, and its machine, in the block of this part."""
     facts = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     machine = f"{facts['date']}; {facts['cpu']}, {facts['cpus']} CPUs; Python {facts['python']}"
     order = [f"{name}, threads {label}" for name in CASES for label in THREADS]
     known = {name: record["drop_in"][name] for name in order if name in record["drop_in"]}
     text = f"{drop_in_section(known)}\n\nMeasured on {machine}, {versions}.\n"
-    return PLACE.sub(lambda found: f"{found[1]}{text}{found[2]}", page)
+    return replace_block(page, "drop-in", text)
 
 
 if __name__ == "__main__":

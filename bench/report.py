@@ -1,10 +1,10 @@
-"""Turn the benchmarks' JSON into a page and a chart.
+"""Write docs/benchmarks.md and its chart from the benchmarks' JSON.
 
     pytest bench --benchmark-enable --benchmark-json=results.json
     python bench/report.py results.json --suite bench/history/2026-01-02-120000 --out docs
 
-Writes benchmarks.md and benchmarks.png. With --suite, what `mlp-xp bench` wrote into a folder
-becomes part of the page, and its charts lie beside it.
+Writes benchmarks.md and benchmarks.png. With --suite, the report of `mlp-xp bench` in that folder
+becomes part of the page, and its charts are copied.
 """
 
 from __future__ import annotations
@@ -16,12 +16,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["chart", "epoch_table", "page", "platform_list", "seconds", "table", "transfer_table"]
+__all__ = [
+    "chart",
+    "epoch_table",
+    "page",
+    "platform_list",
+    "replace_block",
+    "seconds",
+    "table",
+    "transfer_table",
+]
 
 Bench = dict[str, Any]
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-COLOURS = {
+# Okabe and Ito's palette, safe for color blindness.
+COLORS = {
     "numpy": "#0072B2",
     "torch:cpu": "#E69F00",
     "jax:cpu": "#009E73",
@@ -29,12 +38,12 @@ COLOURS = {
     "torch:cuda": "#D55E00",
     "jax:cuda": "#CC79A7",
 }
-GREY = "#999999"
+GRAY = "#999999"
 REPRODUCE = """\
 ```bash
 pip install -e ".[test,fast,peers]"
 mkdir -p results
-for backend in numpy torch:cpu jax:cpu; do  # a process each: their threads would fight
+for backend in numpy torch:cpu jax:cpu; do  # a process each
     pytest bench --benchmark-enable --bench-backends=$backend --benchmark-json=results/$backend.json
 done
 mlp-xp bench --out results/suite
@@ -43,7 +52,7 @@ python bench/report.py results/{numpy,torch:cpu,jax:cpu}.json --suite results/su
 
 
 def page(results: Bench, suite: str) -> str:
-    """Give the page: what the suite wrote, epochs, transfers, and what these two ran on."""
+    """Return the page: the report of the suite, epochs, transfers, and their machine."""
     benchmarks = results["benchmarks"]
     epochs, transfers = epoch_table(benchmarks), transfer_table(benchmarks)
     # Its title becomes a heading of this page, and its headings go one level down.
@@ -51,19 +60,19 @@ def page(results: Bench, suite: str) -> str:
     if epochs:
         sections += [
             "## Training epochs",
-            "Adam, float32, uint8 images that are standardised batch by batch. Resident data lie "
-            "on the device as a whole; streamed data arrive there a batch at a time. IQR is the "
-            "spread between the quartiles of the rounds. Each backend had a process to itself, one "
-            "after the other: compare backends with that in mind.",
+            "Adam in float32 on uint8 images, standardized batch by batch. Resident data are on "
+            "the device as a whole; streamed data are sent a batch at a time. IQR is the "
+            "interquartile range of the rounds. Each backend ran in its own process, one after "
+            "the other, not in turns: compare backends with that in mind.",
             "![Images per second of a training epoch, by network and backend](benchmarks.png)",
             epochs,
         ]
     if transfers:
         sections += [
             "## Transfers",
-            "CIFAR-10 as uint8, moved as a whole or in batches, with nothing computed; a shuffled "
-            "feed gathers the rows of each batch too. On a CPU most libraries work in the host's "
-            "memory, and there is nothing to copy.",
+            "CIFAR-10 as uint8, moved as a whole or in batches, without computation. A shuffled "
+            "feed also gathers the rows of each batch. On a CPU most libraries share the host's "
+            "memory and copy nothing.",
             transfers,
         ]
     sections += ["## Measured on", platform_list(results), "## Measure again", REPRODUCE]
@@ -71,7 +80,7 @@ def page(results: Bench, suite: str) -> str:
 
 
 def epoch_table(benchmarks: list[Bench]) -> str:
-    """Tabulate the epochs; nothing where there are none."""
+    """Return the table of epochs, empty without any."""
     rows = []
     for bench in epochs_of(benchmarks):
         info, stats = bench["extra_info"], bench["stats"]
@@ -91,7 +100,7 @@ def epoch_table(benchmarks: list[Bench]) -> str:
 
 
 def transfer_table(benchmarks: list[Bench]) -> str:
-    """Tabulate the transfers; nothing where there are none."""
+    """Return the table of transfers, empty without any."""
     rows = []
     for bench in benchmarks:
         info, stats = bench["extra_info"], bench["stats"]
@@ -108,7 +117,7 @@ def transfer_table(benchmarks: list[Bench]) -> str:
 
 
 def platform_list(results: Bench) -> str:
-    """List date, processor, versions, BLAS and threads, then each backend's device."""
+    """Return a list of date, processor, versions, BLAS, threads, and each backend's device."""
     facts = results["machine_info"]["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     lines = [
@@ -128,7 +137,7 @@ def platform_list(results: Bench) -> str:
 
 
 def chart(benchmarks: list[Bench], path: Path) -> None:
-    """Draw images per second: a panel a network, a colour a backend, streamed bars hatched."""
+    """Draw images per second: a panel a network, a color a backend, streamed bars hatched."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -139,7 +148,7 @@ def chart(benchmarks: list[Bench], path: Path) -> None:
     n_rows = -(-len(titles) // 2)
     figure = Figure(figsize=(11, n_rows * (1.1 + 0.6 * len(backends)) + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    # The networks differ by a factor of a hundred: each has an axis of its own.
+    # The networks differ by a factor of a hundred, so each has its own axis.
     axes = figure.subplots(n_rows, 2, squeeze=False).ravel()
     for axis, title in zip(axes, titles, strict=False):
         for info in infos:
@@ -148,9 +157,9 @@ def chart(benchmarks: list[Bench], path: Path) -> None:
             streamed = info["placement"] == "streamed"
             rate = info["images_per_second"]
             place = backends.index(info["backend"]) + (0.2 if streamed else -0.2)
-            colour = COLOURS.get(info["backend"], GREY)
+            color = COLORS.get(info["backend"], GRAY)
             style = {"hatch": "////"} if streamed else {}
-            bars = axis.barh(place, rate, 0.38, color=colour, edgecolor="white", **style)
+            bars = axis.barh(place, rate, 0.38, color=color, edgecolor="white", **style)
             axis.bar_label(bars, [f"{rate:,.0f}"], padding=4, fontsize=9)
         axis.set_title(title, fontsize=11, loc="left")
         axis.set_yticks(range(len(backends)), backends)
@@ -164,26 +173,32 @@ def chart(benchmarks: list[Bench], path: Path) -> None:
     for axis in axes[len(titles) :]:
         axis.set_axis_off()
     handles = [
-        Patch(facecolor=GREY, edgecolor="white", label="data resident on the device"),
-        Patch(facecolor=GREY, edgecolor="white", hatch="////", label="streamed to it"),
+        Patch(facecolor=GRAY, edgecolor="white", label="resident on the device"),
+        Patch(facecolor=GRAY, edgecolor="white", hatch="////", label="streamed to the device"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
 
 
 def epochs_of(benchmarks: list[Bench]) -> list[Bench]:
-    """Give the epochs, the networks together; one that was cut short has no rate."""
+    """Return the complete epochs, grouped by network."""
     epochs = [bench for bench in benchmarks if "images_per_second" in bench["extra_info"]]
     order = list(dict.fromkeys(bench["extra_info"]["workload"] for bench in epochs))
     return sorted(epochs, key=lambda bench: order.index(bench["extra_info"]["workload"]))
 
 
 def seconds(value: float) -> str:
-    """Write a time with three digits and its unit."""
+    """Return a time with three digits and its unit."""
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
         if value * factor >= 1:
             return f"{value * factor:.3g} {unit}"
     return f"{value * 1e6:.3g} µs"
+
+
+def replace_block(page: str, name: str, text: str) -> str:
+    """Return the page with this text between ``<!-- name -->`` and ``<!-- end of name -->``."""
+    block = re.compile(f"(<!-- {name} -->\n).*(<!-- end of {name} -->)", re.DOTALL)
+    return block.sub(lambda found: f"{found[1]}{text}{found[2]}", page)
 
 
 def table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
@@ -196,9 +211,9 @@ def table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "results", type=Path, nargs="+", help="what --benchmark-json wrote, of runs on one machine"
+        "results", type=Path, nargs="+", help="files of --benchmark-json, all from one machine"
     )
-    parser.add_argument("--suite", type=Path, metavar="DIR", help="what `mlp-xp bench` wrote")
+    parser.add_argument("--suite", type=Path, metavar="DIR", help="folder of `mlp-xp bench`")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (%(default)s)")
     args = parser.parse_args(argv)
 

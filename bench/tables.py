@@ -1,4 +1,4 @@
-"""A run of the suite as Markdown."""
+"""The report of a run in Markdown."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["report"]
 
 MILLION = 1e6
 TERMS = (
-    "Contenders take turns (A B C A B C ...), each in a process of its own with as many threads, "
-    "warmed up, with the same data in its memory: float32, standardised; *from uint8* gets the "
-    "pixels and scales each batch itself. Times are medians of the turns with their quartiles. "
-    f"*Times ours* is the contender's time divided by that of *{OURS}*, turn by turn: above 1, we "
-    "are faster. The floor is the time of the matrix products alone at the rate of a large one, "
-    "and of the bytes of the updates at the rate of a large copy, measured in turns with the "
-    "contenders. Memory is the most that the process ever held, with interpreter, libraries and "
-    "data. No weight is penalised; *lab* is trained by SGD with Nesterov's momentum, which thinc "
-    "lacks: it does less there."
+    "Contenders take turns (A B C A B C ...). Each runs in its own process, with the same number "
+    "of threads, after a warm-up, on the same data in memory: float32, standardized. *from uint8* "
+    "receives the pixels and scales each batch itself. Times are medians over the turns, with "
+    f"quartiles. *times ours* is the contender's time divided by that of *{OURS}*, turn by turn: "
+    "above 1, mlp_xp is faster. The roofline is a lower bound: the matrix products at the rate of "
+    "a large product, plus the bytes of the updates at the rate of a large copy, both measured in "
+    "turns with the contenders. Memory is the peak of the process, with interpreter, libraries "
+    "and data. No contender penalizes the weights. *lab* uses SGD with Nesterov momentum, which "
+    "thinc lacks: thinc does less work there."
 )
 
 
 def report(result: Result) -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     settings = result["settings"]
     sections = [
         "# Side by side",
@@ -35,22 +35,22 @@ def report(result: Result) -> str:
         TERMS,
     ]
     if reached := marks(result):
-        sections += ["## Marks", marks_table(reached)]
+        sections += ["## Targets", marks_table(reached)]
     if result["workloads"]:
         sections.append("![Times of each contender](epochs.png)")
     for workload in result["workloads"].values():
         sections += [f"## {workload['title']}", *workload_section(workload)]
     if drop_in := result.get("drop_in"):
-        sections += ["## In scikit-learn's place", drop_in_section(drop_in)]
+        sections += ["## As a drop-in for scikit-learn", drop_in_section(drop_in)]
     if startup := result.get("startup"):
         sections += [
             "## Start-up",
-            "Each in a fresh process: the import, and after it the first step of the medium "
-            "network, with whatever is compiled then. What a first run leaves in caches was there.",
+            "Each library in a fresh process: the import, then the first step of the medium "
+            "network with everything compiled for it. Caches of an earlier run were there.",
             startup_table(startup),
         ]
     if whole := result.get("end_to_end"):
-        sections += ["## From end to end", *end_to_end_section(whole)]
+        sections += ["## End to end", *end_to_end_section(whole)]
     if growth := result.get("growth"):
         sections += ["## Growth", "![Seconds of an epoch](growth.png)", growth_table(growth)]
     sections += ["## Measured on", platform(result)]
@@ -61,7 +61,7 @@ def marks_table(reached: list) -> str:
     rows = [
         [mark.name, mark.wanted, mark.measured, "yes" if mark.met else "**no**"] for mark in reached
     ]
-    return table(["mark", "wanted", "measured", "met"], "llrl", rows)
+    return table(["measure", "target", "measured", "met"], "llrl", rows)
 
 
 def workload_section(workload: Result) -> list[str]:
@@ -70,18 +70,18 @@ def workload_section(workload: Result) -> list[str]:
     text = (
         f"{workload['images']:,} images of {workload['data']} in {_a(unit)}"
         + (f", {workload['steps']:,} steps of {workload['solver']}" if train else "")
-        + f". Floor {seconds(least['seconds'])}: {least['operations'] / 1e9:,.3g} GFLOP at "
+        + f". Roofline {seconds(least['seconds'])}: {least['operations'] / 1e9:,.3g} GFLOP at "
         f"{least['product_rate'] / 1e9:,.0f} GFLOP/s ({least['product']})"
         + (
             f", {least['bytes'] / 1e9:,.3g} GB at {least['copy_rate'] / 1e9:,.1f} GB/s"
             if train
             else ""
         )
-        + f". The images are {workload['pixels'] / MILLION:,.1f} MB as uint8, four times as much "
-        f"as float32; parameters with the optimizer's slots "
+        + f". The images take {workload['pixels'] / MILLION:,.1f} MB as uint8, four times that as "
+        "float32; parameters and optimizer state take "
         f"{workload['state_bytes'] / MILLION:,.1f} MB."
     )
-    names = [f"{unit}, median", "quartiles", "images/s", "times ours", "of the floor", "peak MB"]
+    names = [f"{unit}, median", "quartiles", "images/s", "times ours", "of roofline", "peak MB"]
     contenders = workload["contenders"]
     rows = [contender_row(name, run, workload) for name, run in contenders.items()]
     failed = [
@@ -111,7 +111,7 @@ def contender_row(name: str, run: Result, workload: Result) -> list[str]:
 
 def startup_table(startup: Result) -> str:
     imports, steps = startup["imports"], startup["first_steps"]
-    # Ours has a name of its own as a contender; behind another import no step is measured.
+    # As a contender ours has another name; after another import no step is measured.
     rows = [
         [name, *startup_cells(run), *startup_cells(steps.get(OURS if name == "mlp_xp" else name))]
         for name, run in imports.items()
@@ -140,9 +140,8 @@ def end_to_end_section(whole: Result) -> list[str]:
         times = [seconds(run["seconds"]), seconds(run["training_seconds"])]
         rows.append([name, *times, f"{run['test_accuracy']:.2%}", peak])
     return [
-        f"The default network on CIFAR-10, {whole['epochs']} epochs, from the start of the process "
-        "to its end, once.",
-        table(["run", "in all", "training", "test accuracy", "peak MB"], "lrrrr", rows),
+        f"The default network on CIFAR-10 for {whole['epochs']} epochs: the whole process, once.",
+        table(["run", "total", "training", "test accuracy", "peak MB"], "lrrrr", rows),
     ]
 
 
@@ -153,7 +152,7 @@ def growth_table(growth: Result) -> str:
         for point in points
     ]
     names = next(iter(growth.values()))[0]["contenders"]
-    return table(["what grows", "value", *names], "lr" + "r" * len(names), rows)
+    return table(["varied", "value", *names], "lr" + "r" * len(names), rows)
 
 
 def platform(result: Result) -> str:
@@ -164,12 +163,12 @@ def platform(result: Result) -> str:
         f"- Python {facts['python']}, {versions}",
     ]
     for name, pools in _pools(result).items():
-        lines.append(f"- {name}: {', '.join(pools) or 'no pool that threadpoolctl knows'}")
+        lines.append(f"- {name}: {', '.join(pools) or 'no pool known to threadpoolctl'}")
     return "\n".join(lines)
 
 
 def _pools(result: Result) -> dict[str, list[str]]:
-    """Give the thread pools of each contender, as they were in the last workload."""
+    """Return the thread pools of each contender in its last workload."""
     return {
         name: run["thread_pools"]
         for workload in result["workloads"].values()

@@ -276,8 +276,6 @@ architecture
 
 batches
 
-benchmarks
-
 beta_lasso
 
 bf16
@@ -333,9 +331,6 @@ npm
 
 
 objects
-
-performance
-
 
 prediction
 

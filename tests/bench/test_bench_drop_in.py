@@ -1,9 +1,10 @@
-"""Calls of scikit-learn's users: each runs with both imports, and its table goes into the docs."""
+"""Scripts of scikit-learn's users run with both imports; docs/performance.md has the records."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,11 @@ def test_the_table_in_the_docs_is_that_of_the_newest_record(drop_in):
     newest = max((ROOT / "bench" / "history").glob("*-drop-in.json"))
     page = drop_in.PAGE.read_text(encoding="utf-8")
     assert drop_in.written_into(page, json.loads(newest.read_text())) == page
+
+
+def test_the_summary_in_the_docs_is_that_of_the_record_it_names(drop_in):
+    summary = importlib.import_module("summary")
+    page = drop_in.PAGE.read_text(encoding="utf-8")
+    folder = re.search(r"`python bench/summary\.py (\S+)`", page)[1]
+    result = json.loads((ROOT / folder / "result.json").read_text())
+    assert summary.written_into(page, result) == page
