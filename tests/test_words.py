@@ -264,11 +264,7 @@ plotting
 input_scaling
 time_budget
 trainer
-CHANGELOG
-
 README
-
-accuracy
 
 adam
 
@@ -290,8 +286,6 @@ by_kind
 
 classifier
 
-cli
-
 commands
 
 
@@ -303,8 +297,6 @@ dropout
 
 fashion_mnist
 
-features
-
 geometric
 
 hidden
@@ -314,8 +306,6 @@ inference
 init
 
 jobs
-
-lab
 
 lbfgs
 
