@@ -1,0 +1,108 @@
+"""What trainings compute stays what was recorded: see `net.py`, which also compares two revisions.
+
+A change that is wanted is recorded with ``python tests/net.py --record``, and its commit says why.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import net
+import numpy as np
+import pytest
+from helpers import make_backend, tolerance
+
+from mlp_xp.backends import BackendError
+
+# Multiplications and additions in a row, of a few steps through a few layers.
+TERMS = 1000
+CORE = [name for name, case in net.CASES.items() if case.is_core]
+OTHERS = [name for name in net.CASES if name not in CORE]
+
+
+@cache
+def reference():
+    """Return the entries by case and array, and the fingerprint of where they were recorded."""
+    content = json.loads(net.REFERENCE.read_text())
+    fingerprint = content.pop("fingerprint")
+    cases = {}
+    for name, kept in content.items():
+        case, _, array = name.rpartition("/")
+        cases.setdefault(case, {})[array] = kept
+    return cases, fingerprint
+
+
+def check(name, mode):
+    """Compare a training with what was recorded, to rounding."""
+    found = net.compute(name, mode)
+    if found is None:
+        pytest.skip(f"{mode} has no bfloat16")
+    kept = reference()[0][name]
+    assert list(found) == list(kept)
+    rounding = tolerance(net.CASES[name].precision, TERMS)
+    wrong = []
+    for array, value in found.items():
+        expected = kept[array]
+        assert list(value.shape) == expected["shape"], array
+        assert value.dtype.name == expected["dtype"], array
+        numbers, sizes = net.short(value)
+        gaps = np.abs(numbers - np.asarray(expected["values"]))
+        # A bias whose gradient is zero follows the rounding of terms that are not.
+        sizes = np.maximum(sizes, 1e-3)
+        allowed = 0 if value.dtype.kind in "biu" else rounding * sizes
+        if not np.all(gaps <= allowed):
+            was, at = expected["values"], int(np.argmax(gaps))
+            wrong.append(f"{array}: recorded {was[at]!r}, computed {float(numbers[at])!r}")
+    assert not wrong, f"{name!r} on {mode} differs beyond {rounding:.1e}: " + "; ".join(wrong)
+    return found
+
+
+def usable(spec):
+    try:
+        make_backend(spec)
+    except BackendError as error:
+        pytest.skip(str(error))
+    return spec
+
+
+@pytest.mark.maths
+@pytest.mark.parametrize("name", CORE)
+def test_a_training_is_as_recorded(name, backend_spec):
+    check(name, usable(backend_spec))
+
+
+@pytest.mark.slow
+@pytest.mark.maths
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_training_is_as_recorded(name, backend_spec):
+    check(name, usable(backend_spec))
+
+
+@cache
+def differences():
+    """Return in what this machine differs from where the bits were recorded."""
+    recorded, here = reference()[1], net.fingerprint()
+    return [
+        f"{key} is {here[key]}, not {recorded[key]}" for key in here if here[key] != recorded[key]
+    ]
+
+
+@pytest.mark.parametrize("mode", net.NUMPY_MODES)
+@pytest.mark.parametrize("name", [name for name in net.CASES if "bf16" not in name])
+def test_numpy_trains_as_recorded_bit_for_bit(name, mode):
+    if "machine code" in mode:
+        pytest.importorskip("numba")
+    found = check(name, mode)
+    if differences():  # `test_bits_are_compared` says so.
+        return
+    place = net.NUMPY_MODES.index(mode)
+    kept = reference()[0][name]
+    changed = [a for a, value in found.items() if net.digest(value) != kept[a]["digests"][place]]
+    assert not changed, f"{name!r} on {mode}: bits differ, and nothing beyond rounding: {changed}"
+
+
+def test_bits_are_compared():
+    """Bits hold only for the recorded processor, BLAS and versions; elsewhere it is rounding."""
+    if differences():
+        pytest.skip(f"compared to rounding only: {'; '.join(differences())}")
