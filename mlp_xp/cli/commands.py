@@ -7,8 +7,9 @@ import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from mlp_xp import __version__
 from mlp_xp.cli.options import Parser, add_backend, add_seed, number
 from mlp_xp.cli.train_options import add_train
 
@@ -56,7 +57,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "  mlp-xp predict runs/my-run a.png  say what a picture shows\n"
         "  mlp-xp train --help               all options of a command",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"mlp-xp {__version__}",
+        help="print the version and exit",
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(
@@ -76,14 +82,6 @@ def _load(run: str) -> Callable[[argparse.Namespace], int]:
         importlib.import_module(f"mlp_xp.cli.{module}"), function
     )
     return loaded
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"mlp-xp {version('mlp-xp')}")
-        parser.exit()
 
 
 def _add_evaluate(parser: Parser) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from mlp_xp import __version__
 from mlp_xp._utils.optional import check_installed, optional
 from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.backends import Backend
@@ -187,7 +188,7 @@ def _config(
     """Give what decides a run, and what must be known to use its models."""
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     images = Images(settings.data, path, data.class_names, data.image_shape, data.max_value)
-    libraries = ("mlp-xp", "numpy", "scikit-learn", "array-api-compat")
+    libraries = ("numpy", "scikit-learn", "array-api-compat")
     params = model.get_params(deep=False)
     del params["callbacks"]
     written = {name: encode(name, value, name) for name, value in params.items()}
@@ -195,7 +196,8 @@ def _config(
         "settings": {**asdict(settings), "params": written},
         "data": asdict(images),
         "backend": {"name": backend.name, **backend.describe()},
-        "versions": {"python": platform.python_version()} | {n: version(n) for n in libraries},
+        "versions": {"python": platform.python_version(), "mlp-xp": __version__}
+        | {name: version(name) for name in libraries},
         "platform": platform.platform(),
     }
 

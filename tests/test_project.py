@@ -1,0 +1,92 @@
+"""The files that surround the package agree: one version, one list of checks, pinned actions."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import mlp_xp
+
+yaml = pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def read(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def jobs(path: Path) -> dict[str, dict]:
+    return read(path)["jobs"]
+
+
+def sessions() -> set[str]:
+    text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    return set(re.findall(r"(?m)^@nox\.session.*\ndef (\w+)", text))
+
+
+def test_the_version_is_written_in_the_package():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "mlp_xp/__init__.py"
+    assert read(ROOT / "CITATION.cff")["version"] == mlp_xp.__version__
+
+
+def test_the_citation_has_the_license_of_the_package():
+    assert read(ROOT / "CITATION.cff")["license"] == PROJECT["project"]["license"]
+
+
+def test_the_whole_check_runs_every_session():
+    # `tests` is a part of `readme`.
+    (line,) = re.findall(r"(?m)^nox .*--session (.+)$", (ROOT / ".ci" / "run").read_text())
+    assert set(line.split()) == sessions() - {"tests"}
+
+
+def test_hooks_check_style_format_and_types():
+    (repository,) = read(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert {"ruff-check", "ruff-format", "mypy"} <= {hook["id"] for hook in repository["hooks"]}
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name
+)
+def test_settings_of_the_repository_can_be_read(path):
+    assert isinstance(read(path), dict)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_to_a_commit_with_their_version(path):
+    used = re.findall(r"(?m)^\s*-? *uses: (.+)$", path.read_text(encoding="utf-8"))
+    assert used
+    for action in used:
+        pinned = re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
+        assert pinned or action.startswith("./.github/workflows/"), action
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_may_only_read(path):
+    assert read(path)["permissions"] == {"contents": "read"}
+    assert read(path)["concurrency"]["group"]
+    widened = {name: job["permissions"] for name, job in jobs(path).items() if "permissions" in job}
+    assert widened in ({}, {"publish": {"id-token": "write"}})
+
+
+def test_the_tests_run_on_every_python_and_system():
+    matrix = jobs(ROOT / ".github" / "workflows" / "tests.yml")["session"]["strategy"]["matrix"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert {"macos-latest", "windows-latest"} < {leg["os"] for leg in matrix["include"]}
+    named = {*matrix["session"], *(leg["session"] for leg in matrix["include"])}
+    assert named <= sessions()
+
+
+def test_a_release_waits_for_the_tests_and_its_tag_is_checked():
+    release = jobs(ROOT / ".github" / "workflows" / "release.yml")
+    assert set(release["publish"]["needs"]) == {"tests", "build"}
+    assert release["publish"]["environment"] == "pypi"
+    commands = [step.get("run") for step in release["build"]["steps"]]
+    assert 'nox --session build -- "$GITHUB_REF_NAME"' in commands
