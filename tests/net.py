@@ -56,7 +56,7 @@ try:
 except ImportError:
     from mlp_xp import schedules
 try:
-    from mlp_xp.training.scaling import Whiten
+    from mlp_xp.training.input_scaling import Whiten
 except ImportError:
     from mlp_xp.scaling import Whiten
 
