@@ -646,7 +646,10 @@ def main() -> int:
         record()
         return 0
     if options.dump:
-        options.dump.write_text(json.dumps(compute_all(modes)))
+        found: dict[str, Any] = {}
+        for mode in modes:  # What is done is kept if the rest is interrupted.
+            found |= compute_all((mode,))
+            options.dump.write_text(json.dumps(found))
         return 0
     return int(compare(json.loads(options.against.read_text()), modes) > 0)
 
