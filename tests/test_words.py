@@ -264,7 +264,6 @@ plotting
 input_scaling
 time_budget
 trainer
-README
 
 adam
 

@@ -1,0 +1,151 @@
+"""The README's picture: speed beside other libraries, and accuracy by training time.
+
+    python -m bench.readme_picture
+    python -m bench.readme_picture --suite bench/history/2026-01-02-120000 --out docs/readme.svg
+
+Every number is read from records in bench/history, which the picture names in its metadata.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.report import COLORS, GRAY
+from bench.spread import Spread, spread
+
+__all__ = ["draw", "fastest", "sources"]
+
+ROOT = Path(__file__).parents[1]
+HISTORY = ROOT / "bench" / "history"
+PICTURE = ROOT / "docs" / "readme.svg"
+WORKLOAD = "medium"
+LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")
+RECIPES = ("one-minute", "five-minutes", "ten-minutes", "hour")
+OURS = COLORS["numpy"]
+TEXT = "#797979"  # The gray with the same contrast on white and on GitHub's dark page, 4.3 to 1.
+STYLE = {
+    "svg.fonttype": "none",  # Text stays text: small, sharp, and readable by a test.
+    "svg.hashsalt": "readme",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
+    "font.size": 10,
+    "text.color": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.edgecolor": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+}
+
+
+def newest_suite(history: Path = HISTORY) -> Path:
+    """Return the newest record of a whole run of the suite."""
+    for file in sorted(history.glob("*/result.json"), reverse=True):
+        record = json.loads(file.read_text())
+        if WORKLOAD in record.get("workloads", {}) and not record["settings"]["quick"]:
+            return file
+    raise FileNotFoundError(f"no result.json under {history} has the workload {WORKLOAD!r}")
+
+
+def sources(suite: Path | None = None, history: Path = HISTORY) -> list[Path]:
+    """Return the records that are drawn: a run of the suite, then the newest of each recipe."""
+    files = [newest_suite(history) if suite is None else suite]
+    for recipe in RECIPES:
+        files.append(max(history.glob(f"*/speedrun-{recipe}.json")))
+    return files
+
+
+def fastest(contenders: dict[str, Any], n_images: int) -> dict[str, Spread]:
+    """Return images per second of each library's fastest way in float32, the fastest first."""
+    rates = {}
+    for library in LIBRARIES:
+        ran = {
+            name: spread([n_images / seconds for seconds in run["seconds"]])
+            for name, run in contenders.items()
+            if re.split(r"[ ,]", name)[0] == library
+            and "cannot_run" not in run
+            and run["precision"] == "float32"
+        }
+        if ran:
+            name = max(ran, key=lambda name: ran[name].median)
+            rates[name] = ran[name]
+    return dict(sorted(rates.items(), key=lambda item: -item[1].median))
+
+
+def draw(records: Sequence[Path], path: Path) -> None:
+    """Draw the records that `sources` returns."""
+    import matplotlib
+
+    suite, *runs = [json.loads(file.read_text()) for file in records]
+    names = [file.resolve().relative_to(ROOT).as_posix() for file in records]
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.1), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.15)  # Another font may be wider.
+        speed, accuracy = figure.subplots(1, 2, width_ratios=[1.15, 1])
+        _draw_speed(speed, suite)
+        _draw_accuracy(accuracy, runs)
+        for axes in (speed, accuracy):
+            axes.patch.set_alpha(0)
+            axes.spines[["top", "right"]].set_visible(False)
+        metadata = {"Source": "; ".join(names), "Date": None, "Creator": None}
+        figure.savefig(path, transparent=True, metadata=metadata)
+
+
+def _draw_speed(axes: Any, suite: dict[str, Any]) -> None:
+    workload = suite["workloads"][WORKLOAD]
+    rates = fastest(workload["contenders"], workload["images"])
+    medians = [rate.median for rate in rates.values()]
+    quartiles = [
+        [rate.median - rate.low for rate in rates.values()],
+        [rate.high - rate.median for rate in rates.values()],
+    ]
+    colors = [OURS if name.startswith("mlp_xp") else GRAY for name in rates]
+    axes.barh(list(rates), medians, color=colors, xerr=quartiles, ecolor="#333333")
+    for place, rate in enumerate(rates.values()):
+        end, text = (max(rate.median, rate.high), place), f"{rate.median:,.0f}"
+        axes.annotate(text, end, (5, 0), textcoords="offset points", va="center")
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title("CIFAR-10 images a second in training", loc="left", fontsize=11)
+    widths = "-".join(map(str, workload["widths"]))
+    batch, cpus = workload["batch_size"], suite["environment"]["cpus"]
+    axes.set_xlabel(f"{widths}, Adam, batches of {batch}, float32, {cpus} CPU cores", fontsize=9)
+
+
+def _draw_accuracy(axes: Any, runs: Sequence[dict[str, Any]]) -> None:
+    seconds = [run["summary"]["seconds"]["mean"] for run in runs]
+    means = [100 * run["summary"]["test_accuracy"]["mean"] for run in runs]
+    deviations = [100 * run["summary"]["test_accuracy"]["deviation"] for run in runs]
+    axes.errorbar(seconds, means, deviations, fmt="o-", color=OURS, capsize=3)
+    for second, mean, deviation in zip(seconds, means, deviations, strict=True):
+        place = second, mean + deviation
+        axes.annotate(f"{mean:.1f} %", place, (-4, 4), textcoords="offset points", ha="right")
+    axes.set_xscale("log")
+    axes.set_xticks(seconds, [f"{second / 60:.0f}" for second in seconds])
+    axes.minorticks_off()
+    axes.margins(x=0.32, y=0.25)
+    axes.set_title("CIFAR-10 test accuracy by training time", loc="left", fontsize=11)
+    (cpus,) = {run["environment"]["cpus"] for run in runs}
+    (n_seeds,) = {len(run["runs"]) for run in runs}
+    axes.set_xlabel(f"minutes in all on {cpus} CPU cores, mean of {n_seeds} seeds", fontsize=9)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.readme_picture", description=__doc__)
+    parser.add_argument("--suite", type=Path, help="folder of a run of `mlp-xp bench`")
+    parser.add_argument("--out", type=Path, default=PICTURE)
+    args = parser.parse_args(argv)
+    draw(sources(args.suite and args.suite / "result.json"), args.out)
+
+
+if __name__ == "__main__":
+    main()
