@@ -125,8 +125,6 @@ deadline
 
 dense
 
-divergence
-
 files
 
 fitting

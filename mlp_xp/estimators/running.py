@@ -179,6 +179,8 @@ class Run:
         """End with the best weights so far, as scikit-learn does; record the epoch with NaN."""
         warnings.warn(f"{error} The best weights so far are kept.", RuntimeWarning, stacklevel=4)
         model = self.model
+        if model.history_ and model.history_[-1].epoch >= error.epoch:
+            return  # Only its last update is not finite.
         model.loss_ = np.float64(np.nan)
         model.loss_curve_.append(model.loss_)
         model.validation_scores_.append(np.nan)

@@ -1,4 +1,4 @@
-"""Infinity and NaN in a training: noticed soon, traced to a step and a layer, and undone."""
+"""Infinity and NaN in training: detect them, find step, layer and cause, restore finite weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,13 +14,12 @@ import numpy as np
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
-from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.network import Network, Params, forward, hidden
 from mlp_xp.training.batches import Data, Plan
-from mlp_xp.training.step import Batch, StepArguments, TrainState, prepare
+from mlp_xp.training.step import StepArguments, prepare
 
 if TYPE_CHECKING:
-    from mlp_xp.training.trainer import Rules, Trainer
+    from mlp_xp.training.trainer import Trainer
 
 __all__ = ["Cause", "Epoch", "Group", "Guard", "NonFiniteError", "explain_minimum", "is_finite"]
 
@@ -28,15 +27,17 @@ Cause = Literal["input", "target", "weight", "rate"]
 # Learning rates of some steps, and their coefficients on the device, a row each.
 Group = tuple[list[float], Array]
 
-# Seconds from one look at the loss to the next: a device is waited for.
+# Seconds between two checks of the loss: each waits for the device.
 _LOOK_SECONDS = 0.1
-# Copies of the state take at most this part of the time.
+# Largest share of the time that is spent on copies of the state.
 _COPY_SHARE = 0.0025
-# Steps that are searched for a cause: it takes some until it shows.
+# Expected seconds of the first copy: so much, and so much for each number.
+_COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
+# Steps that are searched for the cause: its effect can take a few steps to show.
 _RECENT = 8
 # Inputs and targets this many times larger than 1 and than the learning rate are the likely cause.
 _LARGE = 100.0
-# Sample weights of a smaller average, by which the penalty is divided, may be.
+# Sample weights of a smaller average, by which the penalty is divided, may be the cause.
 _SMALL = 0.01
 _WHAT = "Solver produced non-finite parameter weights."  # scikit-learn's words
 
@@ -105,143 +106,8 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
         return all(bool(xp.all(xp.isfinite(array))) for array in (first, *others))
 
 
-class _Finding(NamedTuple):
-    """Where a step leaves the finite numbers, and the size of what it was given.
-
-    ``layer`` is None where the forward and backward pass are finite. ``input`` and ``target`` are
-    the largest magnitudes, the latter 0 for class labels; ``weight`` is the average sample weight,
-    1 where there are none, and ``penalty`` the L2 factor.
-    """
-
-    layer: str | None
-    input: float
-    target: float
-    weight: float
-    penalty: float
-
-    def cause(self, rate: float) -> Cause:
-        """Return the likely cause, given the learning rate."""
-        overshoots = self.weight < _SMALL and not self.penalty * rate < 1.0
-        if self.layer == "sample weights" or overshoots:
-            return "weight"
-        large = _LARGE * max(1.0, rate)
-        if not self.input < max(large, self.target):
-            return "input"
-        return "rate" if self.target < large else "target"
-
-    def cure(self, rate: float) -> str:
-        """Return what was measured, and what to do about it."""
-        cause = self.cause(rate)
-        if cause == "input":
-            return (
-                "The input data may contain large values and need to be preprocessed. The network "
-                f"sees values up to {self.input:.3g}: try input_scaling='standardize'."
-            )
-        if cause == "target":
-            return (
-                f"y has values up to {self.target:.3g}: scale it, e.g. by "
-                "sklearn.compose.TransformedTargetRegressor."
-            )
-        if cause == "weight":
-            return (
-                f"The sample weights of the batch average {self.weight:.3g}: scale sample_weight "
-                "to an average of 1."
-            )
-        if rate > 0.0:
-            return f"The learning rate was {rate:.3g}: try a smaller learning_rate_init."
-        return "The line search took too large a step: try solver='adam'."
-
-
-def _find(
-    backend: Backend,
-    rules: Rules,
-    state: TrainState,
-    batch: Batch,
-    scaling: Scaling | Whitening | None,
-    keys: Array | None,
-    *,
-    penalty: float,
-) -> _Finding:
-    """Find where a step leaves the finite numbers.
-
-    Parameters
-    ----------
-    backend : Backend
-    rules : Rules
-    state : TrainState
-        Before the step.
-    batch, scaling, keys
-        What the step was given.
-    penalty : float
-        Its L2 factor.
-
-    Returns
-    -------
-    _Finding
-    """
-    xp, kernels, network, params = backend.xp, backend.kernels, rules.network, state.params
-    weights = batch.weights
-    context = kernels.to_pass(
-        xp, moments=state.moments, is_training=True, weights=weights, keys=keys
-    )
-
-    def places(x: Array, targets: Array) -> Iterator[str]:
-        """Name what is not finite, in the order of the computation."""
-        if not is_finite(backend, x):
-            yield "input"
-        if not is_finite(backend, targets):
-            yield "targets"
-        least = float(xp.finfo(x.dtype).smallest_normal)
-        if weights is not None and not least <= float(xp.sum(weights)) < math.inf:
-            yield "sample weights"
-        *names, last = _layer_names(network)
-        for depth, name in enumerate(names, 1):
-            if not is_finite(backend, hidden(network, params, x, context, depth)):
-                yield name
-        logits, backward, _ = forward(network, params, x, context, xp=xp)
-        if not is_finite(backend, logits):
-            yield last
-        value, pullback = kernels.loss(rules.loss, logits, targets, weights, xp=xp)
-        dlogits = pullback()
-        if not is_finite(backend, (value, dlogits)):
-            yield "loss"
-        # Backward, the last layer comes first.
-        for name, grads in reversed(_by_layer(network, backward(dlogits))):
-            if not is_finite(backend, grads):
-                yield f"gradient of {name}"
-
-    with backend.scope(), np.errstate(all="ignore"):
-        x, targets, _ = prepare(params, batch, scaling, kernels, rules.augmentation, xp=xp)
-        is_real = xp.isdtype(targets.dtype, "real floating")
-        return _Finding(
-            next(places(x, targets), None),
-            float(xp.max(xp.abs(x))),
-            float(xp.max(xp.abs(targets))) if is_real else 0.0,
-            # Without the samples of weight 0 that fill up a batch.
-            1.0
-            if weights is None
-            else float(xp.sum(weights)) / max(int(xp.count_nonzero(weights)), 1),
-            penalty,
-        )
-
-
-def _layer_names(network: Network) -> list[str]:
-    n_hidden = len(network.blocks) - 1
-    return [*(f"hidden layer {number}" for number in range(1, n_hidden + 1)), "output layer"]
-
-
-def _by_layer(network: Network, params: Params) -> list[tuple[str, Params]]:
-    """Return the name and the parameters, or their gradients, of each layer that has some."""
-    entries = iter(params)
-    layers = [
-        (name, tuple(next(entries) for block in blocks if block.has_params))
-        for name, blocks in zip(_layer_names(network), network.blocks, strict=True)
-    ]
-    return [(name, layer) for name, layer in layers if layer]
-
-
 class Epoch(NamedTuple):
-    """What the steps of an epoch are given, so that they can be repeated.
+    """Data and arguments of the steps of an epoch, to repeat them from.
 
     ``keys : (steps, dropouts)`` or None; ``groups`` grows as the steps are prepared.
     """
@@ -253,43 +119,54 @@ class Epoch(NamedTuple):
 
 
 class Guard:
-    """Looks at a training's loss every tenth of a second, and keeps a copy of a finite state.
+    """Detects a loss or weights that are not finite, and restores the last finite state.
 
-    When a number is not finite, the steps since the copy are repeated one by one. This gives the
-    step, the layer and the last finite state.
+    The loss is read every tenth of a second. The trainer can return to a restore point: the state
+    it started from, later a copy of its state, made as often as `_COPY_SHARE` of the time allows.
+    When a number is not finite, the steps since then are repeated one by one, which finds the step
+    and the layer, and the state before it. Between two fits, or two calls of `partial_fit`, no
+    data are kept, and what was learned since the last copy is lost.
     """
 
     def __init__(self) -> None:
-        self._copy_at = self._look_at = 0.0
-        self.forget()
+        self._look_at = 0.0
+        self._since = self._cost = 0.0  # When the restore point was set; seconds for a copy.
+        self._restore: Callable[[Trainer], None] | None = None
+        self._epochs: list[Epoch] = []  # Since the restore point; the last is the present one.
+        self._first = 0  # The steps of the first of them that were done before it.
+
+    def start(self, trainer: Trainer, restore: Callable[[Trainer], None]) -> None:
+        """Set the restore point of a new trainer: `restore` returns to its present state."""
+        self._restore = restore
+        n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(trainer.state))
+        self._since = time.perf_counter()
+        self._cost = _COPY_SECONDS + _COPY_NUMBER_SECONDS * n_numbers
 
     def forget(self) -> None:
-        """Drop the copy: the training has ended, or goes on from elsewhere."""
-        self._copy: tuple[TrainState, int] | None = None  # With the steps before it.
-        self.release()
+        """Drop the restore point: the training has ended, or its weights were replaced."""
+        self._restore = None
 
     def release(self) -> None:
         """Drop the data."""
-        self._epochs: list[Epoch] = []  # Since the copy, and the present one last.
-        self._first = 0  # The step of the first of them that comes after the copy.
+        self._epochs, self._first = [], 0
 
-    def begin(self, trainer: Trainer, epoch: Epoch) -> None:
-        """Note an epoch before its first step."""
-        if self._epochs and self._epochs[-1].data is not epoch.data:
-            self.release()
+    def begin(self, trainer: Trainer, epoch: Epoch, now: float) -> None:
+        """Store an epoch before its first step, at a time of `time.perf_counter`."""
         self._epochs.append(epoch)
-        self._look_at = time.perf_counter() + _LOOK_SECONDS
-        self._copy_state(trainer, 0)
+        if self._is_copy_due(now):
+            self._copy_state(trainer, 0)
 
     def look(self, trainer: Trainer, done: int, *, waits: bool) -> None:
-        """Look at the loss after so many steps of the epoch, if it is time to.
+        """Check the loss after so many steps of the epoch, if it is time to.
 
-        ``waits`` says that the device computes for about as long as between two looks.
+        ``waits``: the device computes for about as long as between two checks.
         """
-        if waits or time.perf_counter() >= self._look_at:
+        now = time.perf_counter()
+        if waits or now >= self._look_at or self._restore is None:
             self.end(trainer, done, float(trainer.backend.get(trainer.state.loss)))
-            self._look_at = time.perf_counter() + _LOOK_SECONDS
-            self._copy_state(trainer, done)
+            self._look_at = now + _LOOK_SECONDS
+            if self._is_copy_due(now):
+                self._copy_state(trainer, done)
 
     def end(self, trainer: Trainer, done: int, loss: float) -> None:
         """Raise `NonFiniteError` if the loss of the steps so far is not finite."""
@@ -308,24 +185,29 @@ class Guard:
         if not is_finite(trainer.backend, (params, *others)):
             raise self._error(trainer, done)
 
+    def _is_copy_due(self, now: float) -> bool:
+        return self._restore is None or (now - self._since) * _COPY_SHARE >= self._cost
+
     def _copy_state(self, trainer: Trainer, done: int) -> None:
-        """Copy the state, unless the last copy is too new for what it costs."""
+        """Copy the present state as the restore point."""
         start = time.perf_counter()
-        if self._copy is None or start >= self._copy_at:
-            self.check(trainer, done)
-            self._copy = trainer.copy(), trainer.n_steps + done
-            self._epochs, self._first = self._epochs[-1:], done
-            end = time.perf_counter()
-            self._copy_at = end + (end - start) / _COPY_SHARE
+        self.check(trainer, done)
+        copied, n_steps = trainer.copy(), trainer.n_steps + done
+        self._restore = lambda trainer: trainer.restore(copied, n_steps)
+        self._epochs, self._first = self._epochs[-1:], done
+        self._since = time.perf_counter()
+        self._cost = self._since - start
 
     def _error(self, trainer: Trainer, done: int | None) -> NonFiniteError:
-        """Repeat the steps since the copy; go back to before the one that is not finite."""
+        """Repeat the steps since the restore point; return to the state before the faulty one."""
         last = trainer.n_epochs + (done is not None)
-        if self._copy is None:
-            return NonFiniteError(f"{_WHAT} They were so before the first step.", epoch=last)
-        (state, n_steps), epochs, first = self._copy, self._epochs, self._first
-        trainer.restore(state, n_steps)
+        restore, epochs, first = self._restore, self._epochs, self._first
         self.forget()
+        self.release()
+        if restore is None:
+            when = f"step {done} of epoch {last}" if done else "the first step"
+            return NonFiniteError(f"{_WHAT} They were so before {when}.", epoch=last, step=done)
+        restore(trainer)
         rate = 0.0
         recent: deque[StepArguments] = deque(maxlen=_RECENT)
         with trainer.backend.scope(), np.errstate(all="ignore"):
@@ -334,16 +216,17 @@ class Guard:
                     for step, (rate, arguments) in enumerate(steps, 1):
                         if step <= first:
                             continue
-                        before = trainer.copy()
+                        before, n_steps = trainer.copy(), trainer.n_steps
                         recent.append(arguments)
                         trainer.do(arguments)
                         if not is_finite(trainer.backend, trainer.state[:5]):
                             after = trainer.state.params
                             trainer.restore(before, n_steps)
-                            return _explain(trainer, number, step, rate, recent, after)
-                        n_steps += 1
+                            found = _diagnose(trainer, recent, after)
+                            return found.error(rate, epoch=number, step=step)
+                        trainer.n_steps += 1
                 first = 0
-        trainer.restore(state, n_steps)
+        restore(trainer)
         when = f", step {done}" if done else ""
         return NonFiniteError(
             f"{_WHAT} The learning rate was {rate:.3g}: try a smaller learning_rate_init. First "
@@ -353,63 +236,82 @@ class Guard:
         )
 
 
-def _explain(
-    trainer: Trainer,
-    epoch: int,
-    step: int,
-    rate: float,
-    recent: Iterable[StepArguments],
-    after: Params,
-) -> NonFiniteError:
-    """Return the error of a step.
+class _Diagnosis(NamedTuple):
+    """The layer at fault, or None, and the sizes of what some steps were computed from.
+
+    ``input`` and ``target`` are the largest magnitudes, the latter 0 for class labels; ``weight``
+    is the smallest average of sample weights, 1 without them; ``penalty`` the largest L2 factor.
+    """
+
+    layer: str | None
+    input: float
+    target: float
+    weight: float
+    penalty: float
+
+    def cause(self, rate: float) -> Cause:
+        """Return the likely cause, from the learning rate too."""
+        overshoots = self.weight < _SMALL and not self.penalty * rate < 1.0
+        if self.layer == "sample weights" or overshoots:
+            return "weight"
+        large = _LARGE * max(1.0, rate)
+        if not self.input < max(large, self.target):
+            return "input"
+        return "rate" if self.target < large else "target"
+
+    def error(self, rate: float, *, epoch: int, step: int | None = None) -> NonFiniteError:
+        """Return the error that names cause, cure, and place; "lbfgs" has no rate and no steps."""
+        cause = self.cause(rate)
+        cure = {
+            "input": "The input data may contain large values and need to be preprocessed. The "
+            f"network sees values up to {self.input:.3g}: try input_scaling='standardize'.",
+            "target": f"y has values up to {self.target:.3g}: scale it, e.g. by "
+            "sklearn.compose.TransformedTargetRegressor.",
+            "weight": f"The sample weights of the batch average {self.weight:.3g}: scale "
+            "sample_weight to an average of 1.",
+            "rate": f"The learning rate was {rate:.3g}: try a smaller learning_rate_init."
+            if rate > 0.0
+            else "The line search took too large a step: try solver='adam'.",
+        }[cause]
+        when = f"iteration {epoch}" if step is None else f"epoch {epoch}, step {step}"
+        where = "" if self.layer is None else f": {self.layer}"
+        return NonFiniteError(
+            f"{_WHAT} {cure} First seen in {when}{where}.",
+            epoch=epoch,
+            step=step,
+            layer=self.layer,
+            cause=cause,
+        )
+
+
+def _diagnose(trainer: Trainer, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
+    """Find the cause in some steps, and the layer in the last one.
 
     Parameters
     ----------
     trainer : Trainer
-        Before the step.
-    epoch, step, rate
-        Of the step.
-    recent
-        What it and the steps before it were given: the cause may be one of them.
+        Before the last step.
+    given
+        What the steps took.
     after
-        Its result.
+        The weights after the last step.
     """
-    backend, rules = trainer.backend, trainer.rules
-    each = [
-        _find(
-            backend,
-            rules,
-            trainer.state,
-            batch,
-            scaling,
-            keys,
-            penalty=float(backend.get(coefs)[1]),
-        )
-        for batch, scaling, coefs, keys in recent
-    ]
-    layer = each[-1].layer
-    found = _Finding(
-        layer,
-        max(one.input for one in each),
-        max(one.target for one in each),
-        min(one.weight for one in each),
-        max(one.penalty for one in each),
-    )
+    get = trainer.backend.get
+    sizes = [_examine(trainer, step, float(get(step[2])[1])) for step in given]
+    layer = sizes[-1].layer
     if layer is None:
-        xp = backend.xp
-        with backend.scope(), np.errstate(all="ignore"):
+        xp = trainer.backend.xp
+        with trainer.backend.scope(), np.errstate(all="ignore"):
             squares = map_leaves(lambda leaf: xp.sum(leaf * leaf), trainer.state.params)
-        for what, params in ("penalty", squares), ("update", after):
-            for name, entry in _by_layer(rules.network, params):
-                if layer is None and not is_finite(backend, entry):
-                    layer = f"{what} of {name}"
-    return NonFiniteError(
-        f"{_WHAT} {found.cure(rate)} First seen in epoch {epoch}, step {step}: {layer}.",
-        epoch=epoch,
-        step=step,
-        layer=layer,
-        cause=found.cause(rate),
-    )
+        places = (
+            f"{what} of {name}"
+            for what, params in (("penalty", squares), ("update", after))
+            for name, entry in _by_layer(trainer.rules.network, params)
+            if not is_finite(trainer.backend, entry)
+        )
+        layer = next(places, None)
+    _, inputs, targets, weights, penalties = zip(*sizes, strict=True)
+    return _Diagnosis(layer, max(inputs), max(targets), min(weights), max(penalties))
 
 
 def explain_minimum(trainer: Trainer, data: Data, plan: Plan, iteration: int) -> NonFiniteError:
@@ -425,22 +327,68 @@ def explain_minimum(trainer: Trainer, data: Data, plan: Plan, iteration: int) ->
     penalty = trainer.rules.alpha / sum(plan.totals)
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [
-            _find(
-                trainer.backend,
-                trainer.rules,
-                trainer.state,
-                batch,
-                trainer.scaling,
-                None,
-                penalty=penalty,
-            )
+            _examine(trainer, (batch, trainer.scaling, trainer.state.loss, None), penalty)
             for batch in batches
         ]
-    largest = max(found, key=lambda each: (each.layer is not None, each.input, each.target))
-    where = "" if largest.layer is None else f": {largest.layer}"
-    return NonFiniteError(
-        f"{_WHAT} {largest.cure(0.0)} First seen in iteration {iteration}{where}.",
-        epoch=iteration,
-        layer=largest.layer,
-        cause=largest.cause(0.0),
+    worst = max(found, key=lambda each: (each.layer is not None, each.input, each.target))
+    return worst.error(0.0, epoch=iteration)
+
+
+def _examine(trainer: Trainer, given: StepArguments, penalty: float) -> _Diagnosis:
+    """Compute forward and backward pass of a step, and find the first layer that is not finite."""
+    backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
+    xp, kernels, network = backend.xp, backend.kernels, rules.network
+    batch, scaling, _, keys = given
+    weights = batch.weights
+    context = kernels.to_pass(
+        xp, moments=trainer.state.moments, is_training=True, weights=weights, keys=keys
     )
+
+    def values(x: Array, targets: Array) -> Iterator[tuple[str, Tree]]:
+        """Yield what is computed, and its name, in order."""
+        yield "input", x
+        yield "targets", targets
+        if weights is not None:
+            yield "sample weights", 1.0 / xp.sum(weights)
+        *names, last = _layer_names(network)
+        for depth, name in enumerate(names, 1):
+            yield name, hidden(network, params, x, context, depth)
+        logits, backward, _ = forward(network, params, x, context, xp=xp)
+        yield last, logits
+        value, pullback = kernels.loss(rules.loss, logits, targets, weights, xp=xp)
+        dlogits = pullback()
+        yield "loss", (value, dlogits)
+        # The last layer comes first.
+        for name, grads in reversed(_by_layer(network, backward(dlogits))):
+            yield f"gradient of {name}", grads
+
+    with backend.scope(), np.errstate(all="ignore"):
+        x, targets, _ = prepare(params, batch, scaling, kernels, rules.augmentation, xp=xp)
+        is_real = xp.isdtype(targets.dtype, "real floating")
+        average = 1.0
+        if weights is not None:  # Samples of weight 0 fill up a batch.
+            average = float(xp.sum(weights)) / max(int(xp.count_nonzero(weights)), 1)
+        faulty = (name for name, value in values(x, targets) if not is_finite(backend, value))
+        return _Diagnosis(
+            next(faulty, None),
+            float(xp.max(xp.abs(x))),
+            float(xp.max(xp.abs(targets))) if is_real else 0.0,
+            average,
+            penalty,
+        )
+
+
+def _layer_names(network: Network) -> list[str]:
+    """Return the names of the hidden layers and of the output layer."""
+    n_hidden = len(network.blocks) - 1
+    return [*(f"hidden layer {number}" for number in range(1, n_hidden + 1)), "output layer"]
+
+
+def _by_layer(network: Network, params: Params) -> list[tuple[str, Params]]:
+    """Return the name and the parameters, or their gradients, of each layer that has any."""
+    entries = iter(params)
+    layers = [
+        (name, tuple(next(entries) for block in blocks if block.has_params))
+        for name, blocks in zip(_layer_names(network), network.blocks, strict=True)
+    ]
+    return [(name, layer) for name, layer in layers if layer]

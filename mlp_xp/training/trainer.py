@@ -213,15 +213,22 @@ class Trainer:
         )
         self._function = step
         self.rest()
-        with backend.scope():
+        self.reset(params, moments)
+        self.guard.start(self, lambda trainer: trainer.reset(params, moments))
+
+    def reset(self, params: Params, moments: tuple[Moments, ...]) -> None:
+        """Set the state before the first step; arrays of any library, copied."""
+        rules = self.rules
+        with self.backend.scope():
             self.state = init_state(
                 self._own(params),
                 rules.optimizer,
                 moments=self._own(moments),
                 average=self._own(params) if rules.ema_decay is not None else (),
-                with_accuracy=with_accuracy,
-                xp=backend.xp,
+                with_accuracy=self.with_accuracy,
+                xp=self.backend.xp,
             )
+        self.n_steps = 0
 
     def _own(self, tree: Tree) -> Tree:
         """Copy a tree to the device: steps write to their state, so it must be nobody else's."""
@@ -362,7 +369,7 @@ class Trainer:
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
             n_steps = len(plan.counts)
             epoch = Epoch(data, plan, self._keys(n_steps), [])
-            self.guard.begin(self, epoch)
+            self.guard.begin(self, epoch, start)
             groups = self._coefficients(epoch, n_epochs, budget)
             # With a budget the clock is looked at every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None

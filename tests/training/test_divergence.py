@@ -8,12 +8,15 @@ import weakref
 
 import numpy as np
 import pytest
+import trainers
 from helpers import QUIET, make_backend, problem, small
 
 import mlp_xp.training.divergence
 from mlp_xp import MLP, MLPRegressor
+from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.saving import load_model
+from mlp_xp.training.batches import place, plan_epoch
 from mlp_xp.training.divergence import NonFiniteError
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide):RuntimeWarning")
@@ -122,6 +125,26 @@ def test_a_long_epoch_is_looked_at_meanwhile(monkeypatch):
     assert len(steps) <= caught.value.step + 1 < 10
 
 
+def test_weights_that_are_replaced_in_an_epoch_are_where_an_error_returns_to(backend):
+    x, y = trainers.problem()
+    trainer = trainers.make_trainer(backend)
+    other = map_leaves(lambda leaf: np.full(leaf.shape, 0.5), trainer.state.params)
+
+    def after_step(done, n_steps):
+        if done == 2:
+            trainer.set_learned(other, ())
+        return False
+
+    x[25] = np.inf  # In the third step.
+    data = place(backend, x, y, "float64")
+    plan = plan_epoch(trainers.N, trainers.BATCH, pad=backend.fixed_shapes)
+    with pytest.raises(NonFiniteError, match=r"epoch 1, step 3: input") as caught:
+        trainer.run_epoch(data, plan, n_epochs=1, after_step=after_step)
+    assert (caught.value.step, caught.value.cause) == (3, "input")
+    for mine, theirs in zip(trainers.learned(trainer), leaves(other), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_partial_fit_raises_and_goes_on_from_finite_weights(backend_spec):
     X, y = single()
     y = y.astype(float)
@@ -155,6 +178,20 @@ def test_early_stopping_ends_with_the_best_weights_and_a_warning(backend_spec):
     assert model.n_iter_ == len(model.history_) == len(model.loss_curve_) == 4
     assert model.best_validation_score_ == max(model.validation_scores_[:-1])
     assert type(model.loss_) is np.float64
+
+
+@pytest.mark.parametrize("callbacks", [None, [Callback()]])
+def test_an_epoch_whose_last_update_is_not_finite_is_recorded_once(callbacks):
+    X, y = single(200)
+    settings = {"early_stopping": True, "warm_start": True, "max_iter": 1, "batch_size": 180}
+    model = MLP(**SETTINGS | QUIET | settings, callbacks=callbacks).fit(X, y)
+    # A step's loss is computed before its update: that of the second epoch is finite.
+    with pytest.warns(RuntimeWarning, match="The best weights so far are kept"):
+        model.set_params(learning_rate_init=1e300).fit(X, y)
+    assert [record.epoch for record in model.history_] == [1, 2]
+    assert model.n_iter_ == 1
+    assert len(model.loss_curve_) == len(model.validation_scores_) == 2
+    assert_finite(model)
 
 
 def test_lbfgs_names_its_iteration(backend_spec):
