@@ -1,9 +1,9 @@
-"""Say what changed from one run of the suite to another, beyond the noise.
+"""Compare two runs of the suite: which times changed by more than their noise.
 
     python bench/compare.py bench/history/2026-01-01-120000 bench/history/2026-02-01-120000
 
 A time has changed if the medians differ by more than 3 % and by more than both interquartile ranges
-together. The machine's own rates are compared too: where they changed, so did the machine.
+together. The rates of the machine are compared too: if they changed, so did the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Result = dict[str, Any]
 
 
 def verdict(before: Sequence[float], after: Sequence[float]) -> str:
-    """Say how the seconds of two runs differ."""
+    """Return in words how the seconds of two runs differ."""
     old, new = spread(before), spread(after)
     difference = new.median - old.median
     if abs(difference) <= max(old.noise + new.noise, LEAST * old.median):
@@ -35,7 +35,7 @@ def verdict(before: Sequence[float], after: Sequence[float]) -> str:
 
 
 def runs(result: Result) -> Iterator[tuple[tuple[str, str], Result]]:
-    """Give all that was timed, with where and who."""
+    """Yield every timed run with its workload and contender."""
     for name, workload in result["workloads"].items():
         for who, run in {**workload["machine"], **workload["contenders"]}.items():
             yield (name, who), run
@@ -48,7 +48,7 @@ def runs(result: Result) -> Iterator[tuple[tuple[str, str], Result]]:
 
 
 def compare(before: Result, after: Result) -> str:
-    """Give the page: what differs in the environment, what changed, what was measured only once."""
+    """Return the page: changes of the environment, changed times, times of one run only."""
     old, new = dict(runs(before)), dict(runs(after))
     rows, same, lone = [], 0, []
     for key in dict.fromkeys([*old, *new]):
@@ -72,7 +72,7 @@ def compare(before: Result, after: Result) -> str:
 
 
 def _differences(before: Result, after: Result) -> list[str]:
-    """List the facts of environment and settings in which the runs differ."""
+    """Return the list of differences in environment and settings."""
     pairs = [
         (key, before[part].get(key), after[part].get(key))
         for part in ("environment", "settings")

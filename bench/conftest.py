@@ -1,4 +1,4 @@
-"""Options of the benchmarks, the backends they run on, and what is noted beside each figure."""
+"""Options and backends of the benchmarks, and the facts recorded with each figure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def benchmark(request: pytest.FixtureRequest, benchmark: Any, backend: Backend) -> Any:
-    """Note beside each figure what it was measured on."""
+    """Record the backend and its device with each figure."""
     benchmark.extra_info["backend"] = request.node.callspec.params["backend"]
     benchmark.extra_info |= backend.describe()
     return benchmark
@@ -57,5 +57,5 @@ def n_images(request: pytest.FixtureRequest) -> int | None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
-    del machine_info["node"]  # The machine's name says nothing about its speed.
+    del machine_info["node"]  # The host name says nothing about its speed.
     machine_info["environment"] = environment()

@@ -1,4 +1,4 @@
-"""Who takes part: the file of each contender, its options, and the data that it is given."""
+"""The contenders: file, options and input data of each."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PLAIN = "plain NumPy, float64"
 
 
 class Entry(NamedTuple):
-    """Where a contender is written, and how it takes part."""
+    """A contender: its module, options, data and environment."""
 
     module: str
     options: dict[str, Any] = {}  # noqa: RUF012 - never written to
-    data: str = "scaled"  # float32, standardised beforehand; or "raw": uint8 pixels
+    data: str = "scaled"  # float32, standardized beforehand; or "raw": uint8 pixels
     precision: str = "float32"
     quick: bool = False  # Whether it takes part in a quick run.
-    repeats: int | None = None  # In place of the workload's.
+    repeats: int | None = None  # Instead of the workload's.
     environment: dict[str, str] = {}  # noqa: RUF012
 
 
@@ -52,9 +52,9 @@ _FULL_BATCH = {
 
 
 def entries(workload: Workload, *, quick: bool = False) -> dict[str, Entry]:
-    """Give those who take part in a workload, by name."""
+    """Return the contenders of a workload by name."""
     chosen = _FULL_BATCH if workload.solver == "descent" else _CONTENDERS
     if workload.kind == "predict":
-        # How an epoch is driven changes nothing for them.
+        # A scan over steps makes no difference to a prediction.
         chosen = {name: entry for name, entry in chosen.items() if "scan" not in entry.options}
     return {name: entry for name, entry in chosen.items() if entry.quick or not quick}

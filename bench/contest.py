@@ -1,4 +1,4 @@
-"""What a contender is given, and what it gives back."""
+"""The interface of a contender: its task, and the functions it returns."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Task(NamedTuple):
     activation: str  # "relu" or "logistic"
     solver: str  # "adam", "sgd" with Nesterov's momentum, or "descent" without any
     learning_rate: float
-    batch_size: int  # as many as there are rows: the full batch, in the order it has
-    x: np.ndarray  # (images, features), float32, or uint8 for those who scale by themselves
+    batch_size: int  # the number of rows for the full batch in its order
+    x: np.ndarray  # (images, features), float32, or uint8 for contenders that scale by themselves
     y: np.ndarray  # (images,), int32
     threads: int
 
 
 class Contender(NamedTuple):
-    """What it can do, ready and waiting."""
+    """The functions of a contender, ready to run."""
 
-    train: Callable[[int], float]  # so many epochs more; the loss in the last of them
-    predict: Callable[[np.ndarray], object] | None = None  # the classes of rows like the task's
+    train: Callable[[int], float]  # trains for so many more epochs, returns the loss of the last
+    predict: Callable[[np.ndarray], object] | None = None  # returns the classes of such rows

@@ -39,7 +39,7 @@ __all__ = ["CASES", "WANTED", "drop_in_section", "measure_drop_in", "quick_names
 PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
 MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
 THREADS = {"default": None, "1": 1}
-# How many times our seconds scikit-learn should take, by kind of case.
+# Target ratio of scikit-learn's seconds to ours, by kind of case.
 WANTED = {
     "sparse": 1.2,
     "lbfgs": 1.1,
@@ -107,7 +107,7 @@ def load(data: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_again(library: Any, calls: int) -> Turn:
-    """Fit many times with one iteration each, as a script with an epoch loop of its own."""
+    """Fit many times with one iteration each, as scripts with their own epoch loop do."""
     X, y = load("digits")
     X, y = X[:32], y[:32]
 
@@ -135,7 +135,7 @@ print(time.perf_counter() - start)
 
 
 def search(library: Any) -> Turn:
-    """Search in a fresh process."""
+    """Run a grid search in a fresh process."""
 
     def turn() -> Seconds:
         paths = [path for path in sys.path if path]  # Without numba, if this process is.
@@ -156,7 +156,7 @@ def search(library: Any) -> Turn:
 
 
 class Case(NamedTuple):
-    """A call that is timed: who makes it, what with, and how often in a turn."""
+    """A timed call: its kind, its function and their options."""
 
     kind: str
     make: Callable[..., Turn]
@@ -202,13 +202,13 @@ CASES = {
 
 
 class Job(NamedTuple):
-    """A contender at a case, as `turns` takes it."""
+    """A contender at a case, in the form `turns` expects."""
 
     case: Case
     contender: str
-    folder: Path  # Has what stands in for numba where it is to be missing.
+    folder: Path  # Has a module that stands in for a missing numba.
 
-    threads = None  # All processors may be used; the variables say how many are.
+    threads = None  # All processors are allowed; environment variables set the number.
     repeats = 1
 
     def get_ready(self) -> Turn:
@@ -310,7 +310,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, metavar="FILE", help="JSON file to write to, or to add to")
     add("--page", type=Path, metavar="FILE", help=f"write the table of this file to {PAGE.name}")
     args = parser.parse_args(argv)
-    # With it, a package that is not installed but checked out is compiled at every import.
+    # With it, a checkout is compiled again at every import.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if args.page is not None:
         record = json.loads(args.page.read_text())

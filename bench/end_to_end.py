@@ -9,18 +9,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-from floor import state_bytes
+from roofline import state_bytes
 from turns import Result, peak_bytes, say
 
 __all__ = ["measure_end_to_end"]
 
 COMMAND = "import sys; from mlp_xp.cli import main; sys.exit(main())"  # mlp-xp
-WIDTHS = (3072, 512, 512, 10)  # Of what it trains by itself, and of the script.
+WIDTHS = (3072, 512, 512, 10)  # Of the default network, and of the script.
 SCRIPT = Path(__file__).parent / "peers" / "torch_script.py"
 
 
 def measure_end_to_end(scratch: Path, epochs: int, threads: int) -> Result:
-    """Give the seconds from start to end of each process and of its training, and its accuracy."""
+    """Return the seconds of each process and of its training, its peak memory and accuracy."""
     from mlp_xp.datasets import cache_dir  # As in workloads.py.
 
     folder = cache_dir() / "cifar10"
@@ -43,7 +43,7 @@ def measure_end_to_end(scratch: Path, epochs: int, threads: int) -> Result:
 
 
 def run(arguments: list[str], scratch: Path) -> Result:
-    """Run Python, and read what it printed or left in a run folder."""
+    """Run Python, and return the results it printed or wrote into a run folder."""
     say(f"  python {' '.join(arguments[-6:])}")
     start = time.perf_counter()
     with (scratch / "output").open("w+") as output:
@@ -52,7 +52,7 @@ def run(arguments: list[str], scratch: Path) -> Result:
         )
         peak = None
         while process.poll() is None:
-            # It only ever rises: the last reading is the peak, or all but.
+            # It never falls, so the last reading is close to the peak.
             peak = peak_bytes(process.pid) or peak
             time.sleep(0.1)
         seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What a figure must be read with: date, processor, versions, BLAS and threads."""
+"""The environment of a figure: date, processor, versions, BLAS and threads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Describe the machine, without its name, and what is installed."""
+    """Return facts about the machine, without its name, and installed versions."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "cpu": _cpu_name(),
@@ -41,7 +41,7 @@ def environment() -> dict[str, Any]:
 
 
 def thread_pools() -> list[str]:
-    """Name the pools of the libraries that are loaded: BLAS with version, OpenMP; and threads."""
+    """Return the thread pools of loaded libraries: name, version and threads."""
     return sorted(
         {
             " ".join(

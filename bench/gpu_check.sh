@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Run the tests and the benchmarks on every GPU backend that is installed here, and write down what
-# came of it: one JSON and one Markdown file, with a dated name.
+# Run the tests and the benchmarks on every installed GPU backend, and write the results into one JSON
+# and one Markdown file with a dated name.
 #
 #   bench/gpu_check.sh [FOLDER]          (default: bench/history)
 #
-# Needs a CUDA GPU and what is installed; no network. Takes at most nine minutes. Ends with an error
+# Needs a CUDA GPU; no network. Takes at most nine minutes. Ends with an error
 # if no GPU backend ran or anything failed. PYTHON names the interpreter. A trial run without a GPU:
 #
 #   MLP_XP_CHECK=torch:cpu MLP_XP_CHECK_IMAGES=256 bench/gpu_check.sh /tmp/check
@@ -17,18 +17,18 @@ wanted=${MLP_XP_CHECK:-cupy,torch:cuda,jax:cuda}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# JAX would take most of the memory, which the three have to share.
+# JAX would take most of the memory, which the backends share.
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 
 usable=$("$python" bench/gpu_summary.py usable "$wanted") || exit 1
 
-# Out of time, pytest is interrupted, so that it still writes what it has.
+# At the time limit pytest is interrupted, so that it still writes its results.
 limit() { timeout --signal=INT --kill-after=10 "$@"; }
 
 echo "Tests on $usable"
-# What takes no backend has been tested elsewhere. JAX, which compiles most, is named last: pytest
-# goes through a backend after the other, and what time is too short for is missing there.
-mapfile -t files < <(grep -lE "^def test_.*\bbackend\b" tests/test_*.py)
+# Only tests that take a backend. JAX, which compiles most, comes last: pytest runs one backend after
+# the other, and the time limit cuts the last.
+mapfile -t files < <(grep -rlE --include="test_*.py" "^def test_.*\bbackend\b" tests | sort)
 limit 330 "$python" -m pytest "${files[@]}" -q -p no:cacheprovider \
     --backends="$usable" --junitxml="$scratch/tests.xml"
 tests=$?

@@ -1,4 +1,4 @@
-"""The two Python steps of gpu_check.sh: which backends can be used, and what came of them."""
+"""The two Python steps of gpu_check.sh: find usable backends, and summarize the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EMPTY = {"passed": 0, "failed": 0, "skipped": 0}
 
 
 def usable(wanted: list[str]) -> list[str]:
-    """Give the backends that work here, and say on stderr why the others do not."""
+    """Return the backends that work here; print to stderr why the others do not."""
     from mlp_xp.backends import BackendError, get_backend
 
     good = []
@@ -37,9 +37,9 @@ def usable(wanted: list[str]) -> list[str]:
 
 
 def count_tests(junit: Path, specs: list[str]) -> dict[str, Any]:
-    """Count a junit file's tests, for each backend by the name in brackets and in all.
+    """Count the tests of a JUnit file, in total and by the backend named in brackets.
 
-    A run that was killed has written no file.
+    A killed run has no file.
     """
     counts: dict[str, Any] = {spec: dict(EMPTY) for spec in specs}
     counts |= {"all": dict(EMPTY), "failures": [], "seconds": 0.0}
@@ -63,7 +63,7 @@ def count_tests(junit: Path, specs: list[str]) -> dict[str, Any]:
 
 
 def gpus() -> list[str]:
-    """Ask the driver for the name, memory and driver version of each GPU."""
+    """Return name, memory and driver version of each GPU."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -77,7 +77,7 @@ def gpus() -> list[str]:
 def summarize(
     scratch: Path, wanted: list[str], statuses: list[int], devices: list[str]
 ) -> dict[str, Any]:
-    """Gather what pytest wrote, and judge it: an empty list of problems is a pass."""
+    """Return the results of both pytest runs; an empty list of problems is a pass."""
     runs, problems = {}, []
     for name, status in zip(("tests", "bench"), statuses, strict=True):
         runs[name] = count_tests(scratch / f"{name}.xml", wanted)
@@ -89,7 +89,7 @@ def summarize(
     if not ran:
         problems.append(f"no test passed on any of {', '.join(wanted)}")
     path = scratch / "bench.json"
-    # pytest-benchmark opens the file at its start and fills it at its end.
+    # pytest-benchmark creates the file at the start and fills it at the end.
     results = json.loads(path.read_text()) if path.exists() and path.stat().st_size else None
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -103,7 +103,7 @@ def summarize(
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    """Tell a summary."""
+    """Return a summary as Markdown."""
     missing = [spec for spec in summary["wanted"] if spec not in summary["ran"]]
     lines = [
         f"# GPU check, {summary['date']}",
@@ -112,7 +112,7 @@ def markdown(summary: dict[str, Any]) -> str:
         f"{', '.join(summary['ran']) or 'nothing'}"
         + (f"; did not run: {', '.join(missing)}." if missing else "."),
         "",
-        *[f"- {gpu}" for gpu in summary["gpus"] or ["no GPU that nvidia-smi knows of"]],
+        *[f"- {gpu}" for gpu in summary["gpus"] or ["no GPU known to nvidia-smi"]],
         "",
         "| tests | passed | failed | skipped |",
         "|---|--:|--:|--:|",
@@ -133,7 +133,7 @@ def markdown(summary: dict[str, Any]) -> str:
 
 
 def write(summary: dict[str, Any], folder: Path) -> Path:
-    """Write both files, named by date and device; give the Markdown file."""
+    """Write both files, named by date and device; return the Markdown file."""
     device = summary["gpus"][0].partition(",")[0] if summary["gpus"] else "no-gpu"
     stem = re.sub(r"[^0-9a-z]+", "-", f"{summary['date'][:19]}-{device}".lower())
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("folder", type=Path, help="where the two files go")
     command.add_argument("--wanted", required=True)
     command.add_argument(
-        "--statuses", type=int, nargs=2, required=True, help="what both pytest runs ended with"
+        "--statuses", type=int, nargs=2, required=True, help="exit statuses of both pytest runs"
     )
     args = parser.parse_args(argv)
 

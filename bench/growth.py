@@ -1,4 +1,4 @@
-"""How the cost of an epoch grows with width, depth, batch and rows."""
+"""The cost of an epoch by width, depth, batch size and number of rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _hidden(*widths: int) -> Workload:
     return BASE._replace(widths=(BASE.widths[0], *widths, BASE.widths[-1]))
 
 
-# From a value of what changes to the workload; all else is as in BASE, which is in each of them.
+# Workloads by the varied value. All else is as in BASE, which is part of each sweep.
 SWEEPS = {
     "width of both hidden layers": {n: _hidden(n, n) for n in (64, 256, 512, 2048)},
     "hidden layers of 512": {n: _hidden(*[512] * n) for n in (1, 2, 4, 8)},
@@ -30,7 +30,7 @@ SWEEPS = {
 
 
 def measure_growth(scratch: Path, rounds: int, threads: int) -> Result:
-    """Give what changes, its values, and each contender's seconds at each of them."""
+    """Return the seconds of each contender by varied quantity and value."""
     known: dict[Workload, Result] = {}
     growth: Result = {}
     for title, sweep in SWEEPS.items():

@@ -1,4 +1,4 @@
-"""This library's functions of the classroom, on the full batch."""
+"""`mlp_xp.lab` on the full batch."""
 
 from __future__ import annotations
 

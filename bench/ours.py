@@ -1,4 +1,4 @@
-"""This library, as its README has it: an epoch is a `partial_fit`, which checks its input too."""
+"""This library as its README uses it; an epoch is a `partial_fit`, input checks included."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mlp_xp.backends import get_backend
 
 def make(task: Task, **options: Any) -> Contender:
     classes = np.arange(task.widths[-1])
-    # As peers have their data: where their library computes. JAX alone has to copy them.
+    # On the device, as for the peers. Only JAX copies them.
     x = get_backend(options.get("backend")).put(task.x)
     model = MLPClassifier(
         task.widths[1:-1],
         task.activation,
         solver="adam" if task.solver == "adam" else "sgd",
-        alpha=0.0,  # No contender has a penalty of the weights.
+        alpha=0.0,  # No contender penalizes the weights.
         batch_size=task.batch_size,
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,
         random_state=0,
-        # Pixels are scaled by the library, a batch at a time; what is scaled already is left alone.
+        # Pixels are scaled by the library per batch; scaled data are not scaled again.
         input_scaling="standardize" if task.x.dtype == np.uint8 else None,
         **options,
     )

@@ -1,6 +1,6 @@
-"""What the machine can do: a large float32 matrix product, and a copy of a large array.
+"""Rates of the machine: a large float32 matrix product, and a copy of a large array.
 
-They take turns with the contenders, as if they were two of them, each in a process of its own.
+Both take turns with the contenders, each in its own process.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["COPIED", "METERS", "OPERATIONS", "make"]
 
 WIDTH = 2048
 OPERATIONS = 2 * WIDTH**3  # Of one product.
-FLOATS = 2**25  # 128 MiB: more than any cache holds.
+FLOATS = 2**25  # 128 MiB, larger than any cache.
 COPIED = 2 * 4 * FLOATS  # Bytes read and written.
-# They need no data: the labels are the smallest there are.
+# They need no data; the labels are the smallest file.
 METERS = {
     name: Entry("rates", {"what": what}, data="labels", quick=quick, repeats=3)
     for name, what, quick in (

@@ -1,10 +1,10 @@
-"""Recipes on the clock: the whole command, seed by seed, with its accuracy, time and arithmetic.
+"""Accuracy, time and arithmetic of a recipe: the whole command, seed by seed.
 
     python -m bench.speedrun one-minute --seeds 0 1 2
     python -m bench.speedrun hour --seeds 1 --into bench/history/2026-11-24/speedrun-hour.json
     python -m bench.speedrun --report
 
-Each seed is a process that does `mlp-xp train --recipe RECIPE --seed SEED`, timed from the outside.
+Each seed is a process that runs `mlp-xp train --recipe RECIPE --seed SEED`, timed from outside.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ HEAD = (
     "| recipe | test accuracy | whole command | epochs | parameters | arithmetic | machine "
     "| command |\n|---|---|---|---|---|---|---|---|"
 )
-# Wong (2011), doi:10.1038/nmeth.1618: also distinct in grey.
+# Wong (2011), doi:10.1038/nmeth.1618: also distinct in grayscale.
 LOSS, VALIDATION, TEST = "#0072B2", "#009E73", "#D55E00"
 
 
 def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> int:
-    """Count the multiplications and additions that make matrices orthogonal.
+    """Return the multiplications and additions of an orthogonalization.
 
     With m the shorter side and n the longer one, some steps share a Gram matrix, (m, n)(n, m), or
     2 m^2 n, and a product with all of it at their end, which is as much. Each step has a square of
@@ -57,7 +57,7 @@ def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> 
 
 
 def update_work(model: MLPClassifier) -> int:
-    """Count the multiplications and additions in the products of an update, all batches alike."""
+    """Return the multiplications and additions in the products of an update."""
     rule, params = model._make_solver(), model._params
     rule = rule.matrix if isinstance(rule, ByKind) else rule
     if not isinstance(rule, Muon):
@@ -71,7 +71,7 @@ def update_work(model: MLPClassifier) -> int:
 
 
 def facts(folder: Path, seconds: float) -> dict[str, Any]:
-    """Read what a run of the command has left; ``seconds`` is what all of it took."""
+    """Read the results of a run folder; ``seconds`` is the time of the whole command."""
     result = json.loads((folder / "config.json").read_text())["result"]
     with (folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -104,7 +104,7 @@ def facts(folder: Path, seconds: float) -> dict[str, Any]:
 
 
 def run_seed(words: list[str], seed: int) -> dict[str, Any]:
-    """Run the command in a process of its own."""
+    """Run the command in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
         start = time.perf_counter()
@@ -114,7 +114,7 @@ def run_seed(words: list[str], seed: int) -> dict[str, Any]:
 
 
 def summarized(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Give mean and standard deviation (None of a single seed) over the seeds."""
+    """Return mean and standard deviation over the seeds (None for a single one)."""
     names = ("test_accuracy", "validation_accuracy", "seconds", "epochs", "parameters", "flop")
     table = {}
     for name in names:
@@ -126,7 +126,7 @@ def summarized(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure(recipe: str, seeds: list[int], validation: float | None, into: Path | None) -> Path:
-    """Run the seeds, adding each to the file as it is done; give the file."""
+    """Run the seeds, add each result to the file at once, and return the file."""
     path = read_recipe(recipe, recipe_parameters(MLPClassifier)).path
     words = ["train", "--recipe", recipe]
     name = f"speedrun-{path.stem}"
@@ -157,7 +157,7 @@ def measure(recipe: str, seeds: list[int], validation: float | None, into: Path 
 
 
 def row(result: dict[str, Any]) -> str:
-    """Give a row of the table in docs/accuracy.md."""
+    """Return a row of the table in docs/accuracy.md."""
     mean = {name: value["mean"] for name, value in result["summary"].items()}
     n_runs, spread = len(result["runs"]), result["summary"]["test_accuracy"]["deviation"]
     accuracy = f"{100 * mean['test_accuracy']:.2f}"
@@ -179,7 +179,7 @@ def row(result: dict[str, Any]) -> str:
 
 
 def report(history: Path = HISTORY) -> str:
-    """Give the table of the newest result of each recipe, the quickest first."""
+    """Return the table of the newest result of each recipe, fastest first."""
     newest = {file.name: file for file in sorted(history.glob("*/speedrun-*.json"))}
     results = [json.loads(file.read_text()) for file in newest.values()]
     results.sort(key=lambda result: result["summary"]["seconds"]["mean"])

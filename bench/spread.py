@@ -12,7 +12,7 @@ __all__ = ["Spread", "ratio", "spread"]
 
 
 class Spread(NamedTuple):
-    """The middle of some measurements, and the quartiles on both sides of it."""
+    """Median and quartiles of some measurements."""
 
     median: float
     low: float
@@ -30,6 +30,6 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
-    """Divide turn by turn: what slowed a whole turn down slowed both."""
-    # One that failed half-way has fewer turns.
+    """Return the spread of ratios turn by turn, so that a slow turn slows both."""
+    # A contender that failed has fewer turns.
     return spread([a / b for a, b in zip(theirs, ours, strict=False)])

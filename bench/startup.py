@@ -1,8 +1,8 @@
-"""What a user waits for before the first epoch: the import, and the first step after it.
+"""Start-up time: the import, and the first training step after it.
 
-Each contender is timed in fresh processes, which take turns; the first turn fills the caches of
-what compiles. A process imports before anything else is loaded, and then does its first step; ours
-is also imported where scikit-learn's estimator already is.
+Each contender is timed in fresh processes, in turns; the first turn fills compilation caches. A
+process imports before it loads anything else, then takes its first step. Ours is also imported
+after scikit-learn's estimator.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from workloads import WORKLOADS
 
 __all__ = ["AFTER", "measure_startup"]
 
-# What a user types before the first model. A package that loads its parts only when they are asked
-# for has to load them here.
+# The import before a first model. A package with lazy imports must load its parts here.
 IMPORTS = {
     "mlp_xp": "from mlp_xp import MLPClassifier",
     "scikit-learn": "from sklearn.neural_network import MLPClassifier",
@@ -35,7 +34,7 @@ IMPORTS = {
     "skorch": "from skorch import NeuralNetClassifier",
     "thinc": "from thinc.api import Adam, Relu, Softmax, chain",
 }
-# Scikit-learn's users have it loaded: what ours adds is timed behind it, in one process.
+# Scikit-learn's users have it loaded: the time that ours adds, in one process.
 AFTER = "mlp_xp, after scikit-learn"
 TIMED = """
 import time
@@ -55,7 +54,7 @@ HERE = Path(__file__).parent
 
 
 def measure_startup(rounds: int) -> Result:
-    """Give the seconds of imports and of first steps, of at most `ROUNDS` turns."""
+    """Return the seconds of imports and first steps in at most `ROUNDS` turns."""
     imports: Result = {library: {"seconds": []} for library in (*IMPORTS, AFTER)}
     steps: Result = {library: {"seconds": []} for library in imports}
     for number in range(min(rounds, ROUNDS) + 1):
@@ -69,12 +68,12 @@ def measure_startup(rounds: int) -> Result:
             elif number:
                 imports[library]["seconds"].append(measured[0])
                 steps[library]["seconds"].append(measured[1])
-    # Behind another import the first step is the same.
+    # After another import the first step is the same.
     return {"imports": imports, "first_steps": {contender(name): steps[name] for name in IMPORTS}}
 
 
 def measure_process(library: str) -> list[float] | Result:
-    """Give the seconds of an import and of the first step behind it, or why there are none."""
+    """Return the seconds of an import and of the first step after it, or why there are none."""
     is_after = library == AFTER
     name = OURS if is_after else contender(library)
     code = TIMED.format(
@@ -94,12 +93,12 @@ def measure_process(library: str) -> list[float] | Result:
 
 
 def contender(library: str) -> str:
-    """Name the contender that a library takes part as."""
+    """Return the name of a library as a contender."""
     return OURS if library == "mlp_xp" else library
 
 
 def first_step(name: str) -> float:
-    """Give the seconds from the import to the end of the first step."""
+    """Return the seconds from the import to the end of the first step."""
     entry = ENTRIES[name]
     module = importlib.import_module(entry.module)
     generator = np.random.default_rng(0)

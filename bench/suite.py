@@ -1,4 +1,4 @@
-"""This library against its peers, in one run: times, memory, and how near each is to the floor.
+"""This library and its peers in one run: times, memory, and the share of the roofline.
 
     python bench/suite.py --quick
     python bench/suite.py --out results/bench
@@ -21,10 +21,10 @@ from contenders import Entry, entries
 from drop_in import measure_drop_in
 from end_to_end import measure_end_to_end
 from environment import environment, usable_cpus
-from floor import floor, state_bytes
 from growth import measure_growth
-from least import FLOORS, shortfalls
 from rates import COPIED, METERS, OPERATIONS
+from regressions import FLOORS, shortfalls
+from roofline import roofline, state_bytes
 from spread import spread
 from startup import measure_startup
 from tables import report
@@ -35,13 +35,13 @@ __all__ = ["main"]
 
 HERE = Path(__file__).parent
 EXTRAS = ("drop-in", "start-up", "end-to-end", "growth")
-EPOCHS = 12  # Of the training from end to end: what `mlp-xp train` takes by itself.
+EPOCHS = 12  # Of the end-to-end training: the default of `mlp-xp train`.
 
 
 def measure_workload(
     workload: Workload, chosen: dict[str, Entry], rounds: int, threads: int, *, quick: bool
 ) -> Result:
-    """Let the contenders and the meters of the machine take turns."""
+    """Return the results of contenders and rate meters, measured in turns."""
     say(workload.title)
     meters = {name: entry for name, entry in METERS.items() if entry.quick or not quick}
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,7 +49,7 @@ def measure_workload(
         jobs = {
             name: Job(entry, workload, Path(scratch), threads) for name, entry in chosen.items()
         }
-        # A meter counts as a workload that trains, of which it takes the threads only.
+        # A meter is run as a training workload and uses only its threads.
         plain = workload._replace(kind="train")
         jobs |= {name: Job(entry, plain, Path(scratch), threads) for name, entry in meters.items()}
         results = measure(jobs, rounds)
@@ -63,7 +63,7 @@ def measure_workload(
     }
     fastest = min((name for name in medians if name.startswith("product")), key=medians.get)
     product_rate, copy_rate = OPERATIONS / medians[fastest], COPIED / medians["copy"]
-    least = floor(workload, facts["images"], product_rate, copy_rate)
+    bound = roofline(workload, facts["images"], product_rate, copy_rate)
     return {
         **workload._asdict(),
         **facts,
@@ -72,8 +72,8 @@ def measure_workload(
         "state_bytes": state_bytes(workload.widths, workload.solver),
         "machine": machine,
         "floor": {
-            **least._asdict(),
-            "seconds": least.seconds,
+            **bound._asdict(),
+            "seconds": bound.seconds,
             "product": fastest,
             "product_rate": product_rate,
             "copy_rate": copy_rate,
@@ -91,9 +91,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--threads", type=int, default=usable_cpus(), help="of each contender (all CPUs)")
     names = [workload.name for workload in SUITE]
     add("--only", nargs="+", choices=[*names, *EXTRAS], metavar="PART", help=", ".join(names))
-    add("--contenders", nargs="+", metavar="NAME", help="as the tables call them")
-    add("--images", type=int, help="of an epoch at the most")
-    add("--check", action="store_true", help="fail where a ratio to a peer fell below its floor")
+    add("--contenders", nargs="+", metavar="NAME", help="names as in the tables")
+    add("--images", type=int, help="most images per epoch")
+    add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
     args = parser.parse_args(argv)
     if args.rounds is None:
         args.rounds = 5 if args.quick else 7
@@ -110,7 +110,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     set_threads(args.threads)
-    # With it, a package that is not installed but checked out is compiled at every import.
+    # With it, a checkout is compiled again at every import.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     out = args.out or default_folder()
     out.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
         result["workloads"][workload.name] = measure_workload(
             workload, chosen, args.rounds, args.threads, quick=args.quick
         )
-        write(out, result)  # So that what is known outlives a failure of what follows.
+        write(out, result)  # Keeps these results if a later part fails.
     if "drop-in" in parts:
         result["drop_in"] = measure_drop_in(args.rounds, quick=args.quick)
     with tempfile.TemporaryDirectory() as scratch:
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def default_folder() -> Path:
-    """Keep results beside the suite where this is a checkout, else in the folder of the user."""
+    """Return a folder in bench/history in a checkout, else in the current folder."""
     root = HERE / "history" if (HERE.parent / "pyproject.toml").is_file() else Path()
     return root / time.strftime("%Y-%m-%d-%H%M%S" if root.name else "bench-%Y-%m-%d-%H%M%S")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from contenders import OURS
 from drop_in import PAGE
-from marks import fastest_peer, marks, ran
 from report import replace_block, seconds, table
 from spread import ratio, spread
+from targets import fastest_peer, ran, targets
 from turns import Result
 
 __all__ = ["missed_table", "speed_table", "written_into"]
@@ -50,9 +50,9 @@ def speed_table(result: Result) -> str:
 def missed_table(result: Result) -> str:
     """Return the table of missed targets, each with its distance."""
     rows = [
-        [mark.name, mark.wanted, mark.measured, f"{mark.distance:.0%}"]
-        for mark in marks(result)
-        if not mark.met
+        [target.name, target.wanted, target.measured, f"{target.distance:.0%}"]
+        for target in targets(result)
+        if not target.met
     ]
     return table(["measure", "target", "measured", "missed by"], "llrr", rows)
 

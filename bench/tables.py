@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contenders import OURS
 from drop_in import drop_in_section
-from marks import marks
 from report import seconds, table
 from spread import Spread, ratio, spread
+from targets import Target, targets
 from turns import Result
 
 __all__ = ["report"]
@@ -34,8 +34,8 @@ def report(result: Result) -> str:
         f"{settings['threads']} threads each, {result['environment']['date']}.",
         TERMS,
     ]
-    if reached := marks(result):
-        sections += ["## Targets", marks_table(reached)]
+    if found := targets(result):
+        sections += ["## Targets", targets_table(found)]
     if result["workloads"]:
         sections.append("![Times of each contender](epochs.png)")
     for workload in result["workloads"].values():
@@ -57,9 +57,9 @@ def report(result: Result) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def marks_table(reached: list) -> str:
+def targets_table(found: list[Target]) -> str:
     rows = [
-        [mark.name, mark.wanted, mark.measured, "yes" if mark.met else "**no**"] for mark in reached
+        [item.name, item.wanted, item.measured, "yes" if item.met else "**no**"] for item in found
     ]
     return table(["measure", "target", "measured", "met"], "llrl", rows)
 

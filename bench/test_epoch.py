@@ -2,7 +2,7 @@
 
     pytest bench/test_epoch.py --benchmark-enable --benchmark-json=epoch.json
 
-One epoch is done beforehand, which compiles and warms up; a round ends when the device is done.
+One epoch before the timed rounds compiles and warms up; a round ends when the device is done.
 """
 
 from __future__ import annotations

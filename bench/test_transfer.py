@@ -2,8 +2,8 @@
 
     pytest bench/test_transfer.py --benchmark-enable --benchmark-json=transfer.json
 
-A round moves the whole set, in batches. Where a library computes in the host's memory, putting may
-copy nothing; that is noted, and no rate is told.
+A round moves the whole set in batches. If a library uses the host's memory, `put` may copy nothing;
+then no rate is reported.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_get(benchmark: Any, backend: Backend, images: Any, rows: int | None, ro
     x, _ = images
 
     def fresh() -> tuple[tuple[list[Any]], dict[str, Any]]:
-        # JAX keeps the host's copy of an array beside it: a second get would move nothing.
+        # JAX caches the host copy of an array: a second get would move nothing.
         arrays = [backend.put(np.array(chunk)) for chunk in split(x, rows)]
         finish(backend, arrays[-1])
         return (arrays,), {}
@@ -86,7 +86,7 @@ def split(x: np.ndarray, rows: int | None) -> list[np.ndarray]:
 
 
 def finish(backend: Backend, array: Any) -> None:
-    """Wait for a transfer; JAX has a wait of its own for each array."""
+    """Wait for a transfer; JAX waits per array."""
     getattr(array, "block_until_ready", backend.synchronize)()
 
 
@@ -95,7 +95,7 @@ def share_memory(backend: Backend, array: Any, host: np.ndarray) -> bool:
 
 
 def note(benchmark: Any, transfer: str, rows: int | None, n_bytes: int) -> None:
-    """Note what was moved, and the rate unless nothing was copied."""
+    """Record the transfer, and its rate unless nothing was copied."""
     benchmark.extra_info |= {"transfer": transfer, "rows": rows or "all"}
     if benchmark.enabled:
         rate = n_bytes / 1e6 / benchmark.stats["median"] if n_bytes else None

@@ -1,7 +1,7 @@
-"""Contenders take turns (A B C A B C ...), so that a slow spell of the machine hits them all.
+"""Contenders in turns (A B C A B C ...), so that a slow spell of the machine affects all of them.
 
-Each has a process to itself, as its user would run it, and sleeps while another's turn is on: the
-threads of OpenBLAS, OpenMP and XLA look for work before they sleep, and would fight in one process.
+Each has its own process and sleeps during the turns of others: the threads of OpenBLAS, OpenMP and
+XLA spin before they sleep, and would compete in one process.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from workloads import Workload, load
 
 __all__ = ["Job", "Seconds", "measure", "peak_bytes", "prepare", "set_threads"]
 
-PAUSE = 0.1  # Seconds: the threads of the one before go on spinning for some 20 ms.
-PATIENCE = 600  # Seconds for a turn, and for the first, in which much is compiled.
-TRAINED_ON = 1_024  # Images that a network sees before it predicts.
+PAUSE = 0.1  # Seconds: the threads of the last contender spin for some 20 ms.
+PATIENCE = 600  # Seconds for a turn, including the first, which compiles.
+TRAINED_ON = 1_024  # Images of the training before a prediction.
 POOLS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "NUMBA")
 
 Result = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """A contender at a workload, as it is sent to its process."""
+    """A contender at a workload, sent to its process."""
 
     entry: Entry
     workload: Workload
@@ -46,11 +46,11 @@ class Job(NamedTuple):
 
     @property
     def repeats(self) -> int:
-        """Return how many epochs or calls there are in a turn."""
+        """The number of epochs or calls per turn."""
         return self.entry.repeats or self.workload.repeats
 
     def get_ready(self) -> Callable[[], Any]:
-        """Load data and library; return what a turn does, which returns the loss, if it trains."""
+        """Load data and library; return the function of a turn, which returns the loss, if any."""
         workload, entry = self.workload, self.entry
         x = np.load(self.folder / f"{entry.data}.npy")
         y = np.load(self.folder / "labels.npy")
@@ -81,11 +81,11 @@ class Job(NamedTuple):
 
 
 class Seconds(float):
-    """What a turn returns that has timed itself."""
+    """The result of a turn that timed itself."""
 
 
 def prepare(workload: Workload, folder: Path) -> Result:
-    """Write a workload's data, so that no contender's memory shows how they were made."""
+    """Write the data of a workload, so that preparing them adds to no contender's memory."""
     n_images = max(workload.n_images, TRAINED_ON) if workload.kind == "predict" else None
     raw, labels, source = load(workload.data, n_images or workload.n_images)
     scaled = raw.astype(np.float32)
@@ -102,14 +102,14 @@ def prepare(workload: Workload, folder: Path) -> Result:
 
 
 def set_threads(threads: int) -> None:
-    """Give the pools of all libraries that the processes started from now on load as many."""
+    """Set the number of threads of all libraries in processes started from now on."""
     for pool in POOLS:
         os.environ[f"{pool}_NUM_THREADS"] = str(threads)
 
 
 def peak_bytes(process: int | str = "self") -> int | None:
-    """Tell the most memory that a process ever held, where the system tells."""
-    # Not ru_maxrss: a process inherits that of the one which started it.
+    """Return the peak memory of a process, or None if the system does not report it."""
+    # Not ru_maxrss, which a process inherits from its parent.
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -119,17 +119,17 @@ def peak_bytes(process: int | str = "self") -> int | None:
 
 
 def work(pipe: Connection, job: Any) -> None:
-    """Take a turn whenever the pipe says so, and send back its seconds."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends this.
+    """Run a turn whenever the pipe asks for one, and send its seconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the parent, whose end stops this.
     if job.threads is not None and hasattr(os, "sched_setaffinity"):
-        # XLA has a thread for each CPU that it may use, whatever the environment says.
+        # XLA starts a thread per usable CPU, whatever the environment says.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     try:
         turn = job.get_ready()
         pipe.recv()
         loss = turn()  # Compiles and warms up.
     except Exception as error:
-        # A peer may fail in ways of its own; its line of the table says how.
+        # A peer may fail in any way; its line of the table says how.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         pipe.send({"cannot_run": reason[:300]})
         return
@@ -157,7 +157,7 @@ def measure(jobs: dict[str, Any], rounds: int) -> dict[str, Result]:
         end.close()
     results: dict[str, Result] = {}
     for name in jobs:
-        # All of them import at once; from here on, no two compute at a time.
+        # All import at once; from here on, one computes at a time.
         say(f"  {name}: warming up")
         answer = ask(pipes[name], processes[name])
         results[name] = answer if "cannot_run" in answer else {**answer, "seconds": []}
@@ -176,7 +176,7 @@ def measure(jobs: dict[str, Any], rounds: int) -> dict[str, Result]:
             results[name]["losses"].append(loss)
             results[name]["peak_bytes"] = peak
     for pipe in pipes.values():
-        pipe.close()  # What waits for its turn ends.
+        pipe.close()  # Processes waiting for a turn end.
     for process in processes.values():
         process.join(5)
         process.terminate()
@@ -184,14 +184,14 @@ def measure(jobs: dict[str, Any], rounds: int) -> dict[str, Result]:
 
 
 def ask(pipe: Connection, process: SpawnProcess) -> Any:
-    """Give a process its turn, and what it answers, or why it does not."""
+    """Start a turn of a process; return its answer, or why there is none."""
     try:
         pipe.send(True)
         if pipe.poll(PATIENCE):
             return pipe.recv()
         process.terminate()
         return {"cannot_run": f"not done after {PATIENCE} s"}
-    except (EOFError, OSError):  # It has ended; what it said before that is still in the pipe.
+    except (EOFError, OSError):  # It has ended; its last message may still be in the pipe.
         if pipe.poll():
             with contextlib.suppress(EOFError):
                 return pipe.recv()

@@ -1,4 +1,4 @@
-"""What is timed: networks with their data."""
+"""The workloads: networks with their data."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ __all__ = ["QUICK", "SUITE", "WORKLOADS", "Workload", "load"]
 
 
 class Workload(NamedTuple):
-    """A network, its batches, and what is timed of it."""
+    """A network, its batches, and whether training or prediction is timed."""
 
     name: str
     widths: tuple[int, ...]
     activation: str
     batch_size: int
-    n_images: int  # Of an epoch, or of one call that predicts.
+    n_images: int  # Per epoch, or per prediction.
     data: str = "cifar10"
     solver: str = "adam"
     learning_rate: float = 0.001
-    repeats: int = 1  # Epochs or calls in a turn: one alone may be too short to time.
+    repeats: int = 1  # Epochs or calls per turn: one may be too short to time.
     kind: str = "train"  # or "predict"
 
     @property
@@ -39,7 +39,7 @@ WORKLOADS = (
 _TINY, _LAB, _MEDIUM, _WIDE = WORKLOADS
 _LAB_SGD = _LAB._replace(solver="sgd", learning_rate=0.01)
 
-# What the contenders of bench/suite.py take turns at.
+# The workloads of bench/suite.py.
 SUITE = (
     _TINY._replace(repeats=20),
     _LAB_SGD._replace(repeats=2),
@@ -65,12 +65,12 @@ QUICK = (
 
 
 def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Give uint8 images, int32 labels, and what they are; fewer images where there are fewer.
+    """Return at most `n_images` uint8 images, int32 labels, and the name of their source.
 
-    Where CIFAR-10 has not been fetched, random images of its shape stand in: speed does not depend
-    on what is in them.
+    Without CIFAR-10 on this machine, random images of its shape are used: speed does not depend on
+    their content.
     """
-    # Not above: a peer's process reads this file too, and shall hold nothing but the peer.
+    # Not above: a peer's process imports this file and must load only the peer.
     from mlp_xp.datasets import load_cifar10, load_digits, locate
 
     if data == "digits":
@@ -87,5 +87,5 @@ def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
         generator = np.random.default_rng(0)
         x = generator.integers(256, size=(min(n_images, 60_000), 3072), dtype=np.uint8)
         y, source = generator.integers(10, size=len(x)), "random images of CIFAR-10's shape"
-    # A copy in memory: what the cache gives is a map of a file.
+    # A copy in memory: the cache is memory-mapped.
     return np.array(x[:n_images]), y[:n_images].astype(np.int32), source

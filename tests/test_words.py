@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted((ROOT / "mlp_xp").rglob("*.py"))
+MODULES = sorted([*(ROOT / "mlp_xp").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),

@@ -1,1 +1,1 @@
-"""Each peer as its own documentation would write it, with the best options that it offers."""
+"""The peers, each written as its documentation recommends, with its best options."""

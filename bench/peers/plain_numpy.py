@@ -1,4 +1,4 @@
-"""The full batch as a classroom writes it: float64, all at once, a second way for the accuracy."""
+"""The full batch as in a classroom: float64, all at once, a second forward pass for accuracy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def forward(weights: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def epoch(
     weights: Weights, x: np.ndarray, labels: np.ndarray, learning_rate: float
 ) -> tuple[Weights, float, float]:
-    """The formulas one after the other; give weights, loss and accuracy."""
+    """Run the formulas one by one; return weights, loss and accuracy."""
     n = x.shape[0]
     w1, b1, w2, b2 = weights
     a1, a2 = forward(weights, x)

@@ -12,7 +12,7 @@ def make(task: Task) -> Contender:
         task.widths[1:-1],
         task.activation,
         solver="adam" if task.solver == "adam" else "sgd",
-        alpha=0.0,  # No contender has a penalty of the weights.
+        alpha=0.0,  # No contender penalizes the weights.
         batch_size=task.batch_size,
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,

@@ -1,4 +1,4 @@
-"""skorch: torch's modules behind scikit-learn's methods, fed by torch's DataLoader."""
+"""skorch: torch's modules with scikit-learn's methods, fed by torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make(task: Task) -> Contender:
         train_split=None,
         verbose=0,
     )
-    y = task.y.astype("int64")  # What the criterion takes.
+    y = task.y.astype("int64")  # The dtype the criterion needs.
     model.initialize()
 
     def train(epochs: int) -> float:

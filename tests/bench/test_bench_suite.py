@@ -24,7 +24,7 @@ def module(monkeypatch):
 def result(module):
     """What a run writes, with made-up figures."""
     workloads = {workload.name: workload for workload in module("workloads").SUITE}
-    floor = module("floor")
+    roofline = module("roofline")
 
     def run(seconds, precision="float32"):
         noisy = [0.9 * seconds, seconds, seconds, seconds, 1.2 * seconds]
@@ -39,7 +39,7 @@ def result(module):
 
     def measured(name, **contenders):
         workload = workloads[name]
-        least = floor.floor(workload, workload.n_images, 2e11, 3e10)
+        least = roofline.roofline(workload, workload.n_images, 2e11, 3e10)
         return {
             **workload._asdict(),
             "title": workload.title,
@@ -123,30 +123,30 @@ def result(module):
     }  # fmt: skip
 
 
-# --- the floor -----------------------------------------------------------------------------------
+# --- the roofline --------------------------------------------------------------------------------
 
 
 def test_operations_are_those_of_a_count_by_hand(module):
-    floor = module("floor")
+    roofline = module("roofline")
     # Forward 3*4 + 4*2, the same again for dW, and dx of the last layer only; 2 for each of 5 rows.
-    assert floor.operations((3, 4, 2), 5, train=True) == 2 * 5 * (20 + 20 + 8)
-    assert floor.operations((3, 4, 2), 5, train=False) == 2 * 5 * 20
-    assert floor.n_parameters((3, 4, 2)) == 3 * 4 + 4 + 4 * 2 + 2
+    assert roofline.operations((3, 4, 2), 5, train=True) == 2 * 5 * (20 + 20 + 8)
+    assert roofline.operations((3, 4, 2), 5, train=False) == 2 * 5 * 20
+    assert roofline.n_parameters((3, 4, 2)) == 3 * 4 + 4 + 4 * 2 + 2
 
 
 def test_bytes_of_updates_are_those_of_a_count_by_hand(module):
-    floor = module("floor")
-    assert floor.update_bytes((3, 4, 2), "adam", steps=6) == 26 * 4 * 7 * 6
-    assert floor.update_bytes((3, 4, 2), "sgd", steps=6) == 26 * 4 * 5 * 6
-    assert floor.update_bytes((3, 4, 2), "descent", steps=1) == 26 * 4 * 3
-    assert floor.state_bytes((3, 4, 2), "adam") == 26 * 4 * 3
+    roofline = module("roofline")
+    assert roofline.update_bytes((3, 4, 2), "adam", steps=6) == 26 * 4 * 7 * 6
+    assert roofline.update_bytes((3, 4, 2), "sgd", steps=6) == 26 * 4 * 5 * 6
+    assert roofline.update_bytes((3, 4, 2), "descent", steps=1) == 26 * 4 * 3
+    assert roofline.state_bytes((3, 4, 2), "adam") == 26 * 4 * 3
 
 
-def test_floor_adds_products_and_updates(module):
+def test_roofline_adds_products_and_updates(module):
     workload = module("workloads").SUITE[0]._replace(widths=(3, 4, 2), batch_size=2)
-    least = module("floor").floor(workload, 5, product_rate=480.0, copy_rate=26 * 4 * 7.0)
+    least = module("roofline").roofline(workload, 5, product_rate=480.0, copy_rate=26 * 4 * 7.0)
     assert (least.product_seconds, least.update_seconds, least.seconds) == (1.0, 3.0, 4.0)
-    predict = module("floor").floor(workload._replace(kind="predict"), 5, 200.0, 1.0)
+    predict = module("roofline").roofline(workload._replace(kind="predict"), 5, 200.0, 1.0)
     assert predict.seconds == 1.0
 
 
@@ -205,23 +205,23 @@ def test_ratios_at_their_floor_pass(module, result):
         "one-row": {"scikit-learn": 1.9},
         "lbfgs, iris, threads 1": {"scikit-learn": 1.7},
     }
-    assert module("least").shortfalls(result, floors) == []
+    assert module("regressions").shortfalls(result, floors) == []
 
 
-def test_a_ratio_below_its_floor_is_told(module, result):
-    (problem,) = module("least").shortfalls(result, {"medium": {"JAX": 1.3}})
+def test_a_ratio_below_its_floor_is_reported(module, result):
+    (problem,) = module("regressions").shortfalls(result, {"medium": {"JAX": 1.3}})
     assert problem.startswith("medium: JAX takes 1.14 times our seconds")
 
 
 def test_noise_is_not_held_against_a_ratio(module, result):
     seconds = result["workloads"]["medium"]["contenders"]["JAX"]["seconds"]
     seconds[:] = [0.5, 0.7, 0.8, 0.9, 1.2]
-    assert module("least").shortfalls(result, {"medium": {"JAX": 1.2}}) == []
+    assert module("regressions").shortfalls(result, {"medium": {"JAX": 1.2}}) == []
 
 
 def test_a_peer_that_cannot_run_does_not_pass_its_floor(module, result):
     floors = {"medium": {"thinc": 1.0}, "wide": {"JAX": 1.0}}
-    problems = module("least").shortfalls(result, floors)
+    problems = module("regressions").shortfalls(result, floors)
     assert problems[0] == (
         "medium: no ratio to thinc; thinc: ModuleNotFoundError: No module named 'thinc'"
     )
@@ -229,13 +229,13 @@ def test_a_peer_that_cannot_run_does_not_pass_its_floor(module, result):
 
 
 def test_recorded_floors_name_what_a_quick_run_measures(module):
-    least, contenders = module("least"), module("contenders")
+    regressions, contenders = module("regressions"), module("contenders")
     quick = {
         workload.name: set(contenders.entries(workload, quick=True))
         for workload in module("workloads").QUICK
     }
     quick |= {name: {"scikit-learn"} for name in module("drop_in").quick_names()}
-    floors = json.loads(least.FLOORS.read_text())
+    floors = json.loads(regressions.FLOORS.read_text())
     assert floors
     for name, peers in floors.items():
         assert set(peers) <= quick[name]
@@ -244,8 +244,8 @@ def test_recorded_floors_name_what_a_quick_run_measures(module):
 # --- what is written -----------------------------------------------------------------------------
 
 
-def test_marks_are_of_our_own_and_of_the_fastest_peer_in_float32(module, result):
-    reached = {mark.name: mark for mark in module("marks").marks(result)}
+def test_targets_are_of_our_own_and_of_the_fastest_peer_in_float32(module, result):
+    reached = {target.name: target for target in module("targets").targets(result)}
     medium = reached[f"medium: {OURS} against the fastest float32 peer (JAX)"]
     assert (medium.measured, medium.met) == ("1.14 (1.14 to 1.14)", False)
     bf16 = reached["medium: mlp_xp, torch, bf16 against torch, bfloat16 autocast"]
@@ -259,9 +259,9 @@ def test_marks_are_of_our_own_and_of_the_fastest_peer_in_float32(module, result)
     assert not any(name.startswith("wide") for name in reached)
 
 
-def test_fewer_images_show_no_mark(module, result):
+def test_fewer_images_have_no_target(module, result):
     result["settings"]["images"] = 64
-    assert module("marks").marks(result) == []
+    assert module("targets").targets(result) == []
 
 
 def test_page_has_each_contender_and_why_one_is_missing(module, result):
@@ -280,11 +280,11 @@ def test_page_has_each_contender_and_why_one_is_missing(module, result):
     assert "- Some CPU, 2 CPUs, Linux" in text
 
 
-def test_import_behind_scikit_learns_takes_the_shorter_for_it(module):
+def test_import_after_scikit_learns_is_shorter(module):
     startup = module("startup")
-    alone, behind = startup.measure_process("mlp_xp"), startup.measure_process(startup.AFTER)
-    assert 0 < behind[0] < alone[0] / 2
-    assert behind[1] > 0
+    alone, after = startup.measure_process("mlp_xp"), startup.measure_process(startup.AFTER)
+    assert 0 < after[0] < alone[0] / 2
+    assert after[1] > 0
 
 
 def test_pictures_are_drawn(module, result, tmp_path):

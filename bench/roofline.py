@@ -1,8 +1,7 @@
-"""The least time that an epoch could take: its matrix products and the bytes of its updates.
+"""A lower bound on the time of an epoch: its matrix products and the bytes of its updates.
 
-The products are counted as if all ran at the rate of a large one, the update as if it did nothing
-but read and write its arrays at the rate of a large copy. Activations, the loss and the reading of
-the data cost nothing here.
+All products run at the rate of a large one, and the update only reads and writes its arrays, at the
+rate of a large copy. Activations, the loss and reading the data are free.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from workloads import Workload
 
-__all__ = ["Floor", "floor", "n_parameters", "operations", "state_bytes", "update_bytes"]
+__all__ = ["Roofline", "n_parameters", "operations", "roofline", "state_bytes", "update_bytes"]
 
 FLOAT = 4  # bytes
 # Arrays of the parameters' size that an update reads and writes.
@@ -21,11 +20,11 @@ TRAFFIC = {
     "sgd": 5,  # reads p, g, v; writes p, v
     "descent": 3,  # reads p, g; writes p
 }
-SLOTS = {"adam": 2, "sgd": 1, "descent": 0}
+STATE_ARRAYS = {"adam": 2, "sgd": 1, "descent": 0}
 
 
-class Floor(NamedTuple):
-    """Work of an epoch or of a call that predicts, and its seconds at the machine's rates."""
+class Roofline(NamedTuple):
+    """Work of an epoch or of a prediction, and its seconds at the rates of the machine."""
 
     operations: int
     bytes: int
@@ -38,10 +37,10 @@ class Floor(NamedTuple):
 
 
 def operations(widths: tuple[int, ...], rows: int, *, train: bool) -> int:
-    """Count multiplications and additions of the products of all layers."""
+    """Return the multiplications and additions in the products of all layers."""
     products = [fan_in * fan_out for fan_in, fan_out in pairwise(widths)]
     forward = sum(products)
-    # dW costs as much as the way forward, and so does dx, which the first layer has no use for.
+    # dW costs as much as the forward pass, and so does dx, which the first layer does not need.
     backward = 2 * forward - products[0] if train else 0
     return 2 * rows * (forward + backward)
 
@@ -55,14 +54,14 @@ def update_bytes(widths: tuple[int, ...], solver: str, steps: int) -> int:
 
 
 def state_bytes(widths: tuple[int, ...], solver: str) -> int:
-    """Count parameters with what the optimizer keeps of each."""
-    return (1 + SLOTS[solver]) * FLOAT * n_parameters(widths)
+    """Return the bytes of parameters and optimizer state."""
+    return (1 + STATE_ARRAYS[solver]) * FLOAT * n_parameters(widths)
 
 
-def floor(workload: Workload, rows: int, product_rate: float, copy_rate: float) -> Floor:
-    """Give the floor, with operations and bytes a second as they were measured."""
+def roofline(workload: Workload, rows: int, product_rate: float, copy_rate: float) -> Roofline:
+    """Return the bound for these rates, in operations and bytes per second."""
     train = workload.kind == "train"
     work = operations(workload.widths, rows, train=train)
     steps = -(-rows // workload.batch_size) if train else 0
     traffic = update_bytes(workload.widths, workload.solver, steps)
-    return Floor(work, traffic, work / product_rate, traffic / copy_rate)
+    return Roofline(work, traffic, work / product_rate, traffic / copy_rate)

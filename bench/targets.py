@@ -10,13 +10,13 @@ from spread import ratio, spread
 from startup import AFTER
 from turns import Result
 
-__all__ = ["Mark", "marks"]
+__all__ = ["Target", "targets"]
 
 FIRST_STEP, IMPORT, STEP = 1.0, 0.050, 50e-6  # seconds
 MEMORY = 250e6  # bytes
 
 
-class Mark(NamedTuple):
+class Target(NamedTuple):
     """A target, the measured value, and the relative distance: above 0, it is missed."""
 
     name: str
@@ -29,7 +29,7 @@ class Mark(NamedTuple):
         return self.distance <= 0
 
 
-def marks(result: Result) -> list[Mark]:
+def targets(result: Result) -> list[Target]:
     """Return the targets of what was measured; none for a run on fewer images."""
     if result["settings"]["images"] is not None:
         return []
@@ -70,7 +70,7 @@ RATIOS = (
 SHARES = {"lab-full": 0.80, "medium": 0.85, "wide": 0.92}
 
 
-def _ratios(result: Result) -> Iterator[Mark]:
+def _ratios(result: Result) -> Iterator[Target]:
     for workload, ours, peer, wanted in RATIOS:
         contenders = ran(result, workload)
         name = fastest_peer(contenders) if peer == FASTEST else peer
@@ -78,7 +78,7 @@ def _ratios(result: Result) -> Iterator[Mark]:
             continue
         got = ratio(contenders[name]["seconds"], contenders[ours]["seconds"])
         who = f"{peer} ({name})" if peer == FASTEST else peer
-        yield Mark(
+        yield Target(
             f"{workload}: {ours} against {who}",
             f"at least {wanted:g} times as fast",
             f"{got.median:.2f} ({got.low:.2f} to {got.high:.2f})",
@@ -86,12 +86,12 @@ def _ratios(result: Result) -> Iterator[Mark]:
         )
 
 
-def _shares(result: Result) -> Iterator[Mark]:
+def _shares(result: Result) -> Iterator[Target]:
     for workload, wanted in SHARES.items():
         if OURS in (contenders := ran(result, workload)):
             least = result["workloads"][workload]["floor"]["seconds"]
             share = least / spread(contenders[OURS]["seconds"]).median
-            yield Mark(
+            yield Target(
                 f"{workload}: {OURS}, share of the roofline",
                 f"at least {wanted:.0%}",
                 f"{share:.0%}",
@@ -99,10 +99,10 @@ def _shares(result: Result) -> Iterator[Mark]:
             )
 
 
-def _others(result: Result) -> Iterator[Mark]:
+def _others(result: Result) -> Iterator[Target]:
     if OURS in (contenders := ran(result, "tiny")):
         step = spread(contenders[OURS]["seconds"]).median / result["workloads"]["tiny"]["steps"]
-        yield Mark(
+        yield Target(
             f"tiny: {OURS}, a step", f"at most {STEP * 1e6:.0f} µs", f"{step * 1e6:.0f} µs",
             step / STEP - 1,
         )  # fmt: skip
@@ -110,7 +110,7 @@ def _others(result: Result) -> Iterator[Mark]:
     ours = whole.get("runs", {}).get("mlp-xp train", {})
     if ours.get("peak_bytes"):
         excess = ours["peak_bytes"] - whole["data_bytes"] - whole["state_bytes"]
-        yield Mark(
+        yield Target(
             "mlp-xp train: peak memory beyond uint8 images, parameters and optimizer state",
             f"at most {MEMORY / 1e6:.0f} MB",
             f"{excess / 1e6:.0f} MB",
@@ -120,7 +120,7 @@ def _others(result: Result) -> Iterator[Mark]:
     # Within one process, as two processes differ by more than the import takes.
     if "seconds" in (more := startup["imports"].get(AFTER, {})):
         seconds = spread(more["seconds"]).median
-        yield Mark(
+        yield Target(
             "import of MLPClassifier, after that of scikit-learn's",
             f"at most {IMPORT * 1e3:.0f} ms",
             f"{seconds * 1e3:.0f} ms",
@@ -129,7 +129,7 @@ def _others(result: Result) -> Iterator[Mark]:
     first = startup["first_steps"].get(OURS, {"cannot_run": ""})
     if "cannot_run" not in first:
         seconds = spread(first["seconds"]).median
-        yield Mark(
+        yield Target(
             f"{OURS}: first step after the import",
             f"at most {FIRST_STEP:g} s",
             f"{seconds:.2f} s",

@@ -1,4 +1,4 @@
-"""The least ratios to peers that a run must keep to."""
+"""The least ratios to peers, below which a run is a regression."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLOORS = Path(__file__).with_name("floors.json")  # workload -> peer -> seconds 
 
 
 def shortfalls(result: Result, floors: dict[str, dict[str, float]]) -> list[str]:
-    """Say which ratios are below their floor by more than their noise."""
+    """Return a line for each ratio below its floor by more than its noise."""
     problems = []
     measured = result["workloads"] | result.get("drop_in", {})
     for workload, peers in floors.items():
