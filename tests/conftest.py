@@ -125,10 +125,10 @@ def torch():
 
 
 @pytest.fixture
-def team_of():
-    """Give threads for jobs, as training does; 0 for none."""
+def pool_of():
+    """Return a context with threads for jobs, as in training; 0 for none."""
     import contextlib
 
-    from mlp_xp.backends._numpy.jobs import can_work, team
+    from mlp_xp.backends._numpy.thread_pool import can_compile, thread_pool
 
-    return lambda parts: team(parts) if parts and can_work() else contextlib.nullcontext()
+    return lambda n: thread_pool(n) if n and can_compile() else contextlib.nullcontext()

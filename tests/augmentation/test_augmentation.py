@@ -115,14 +115,14 @@ def test_pixels_are_where_a_loop_puts_them(backend, name, dtype):
 @pytest.mark.parametrize("is_scaled", [False, True])
 @pytest.mark.parametrize("has_rows", [False, True])
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_the_gather_kernel_moves_pixels(backend, name, has_rows, is_scaled, parts, team_of):
+def test_the_gather_kernel_moves_pixels(backend, name, has_rows, is_scaled, parts, pool_of):
     chosen, x = GEOMETRIC[name], pictures()
     plan = drawn(chosen)
     rows = plan.rows[:BATCH] if has_rows else None
     moves = plan.moves[:BATCH] if has_rows else plan.moves
     expected = by_loop(chosen, x if rows is None else x[rows], moves).astype("float32")
     scaling = None
-    with backend.scope(), team_of(parts):
+    with backend.scope(), pool_of(parts):
         xp = backend.xp
         if is_scaled:
             scaling = Scaling(*(backend.put(np.full(FEATURES, s, "float32")) for s in (2, 0.25)))

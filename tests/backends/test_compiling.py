@@ -18,7 +18,7 @@ from helpers import tolerance
 
 from mlp_xp import MLPClassifier
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy import jobs as _jobs
+from mlp_xp.backends._numpy import jobs, thread_pool
 
 pytest.importorskip("numba")
 
@@ -30,7 +30,7 @@ FIT = """
 import hashlib, sys, warnings
 import numpy as np
 from mlp_xp import MLPClassifier
-from mlp_xp.backends._numpy import jobs as _jobs
+from mlp_xp.backends._numpy import jobs, thread_pool
 from mlp_xp.callbacks import Callback
 class Stop(Callback):
     def on_epoch_end(self, model, record):
@@ -41,7 +41,7 @@ print("begins", flush=True)
 for _ in range(2):
     model.fit(x, y)
 digest = hashlib.sha256(b"".join(c.tobytes() for c in model.coefs_)).hexdigest()
-print(_jobs.can_work(), "numba" in sys.modules, digest)
+print(thread_pool.can_compile(), "numba" in sys.modules, digest)
 """
 SHORT = """
 import sys, numpy as np
@@ -91,7 +91,7 @@ def test_what_computes_follows_from_settings_and_shapes():
 
     def is_compiled(*given):
         with backend.training(*given):
-            return _jobs.is_at_work()
+            return thread_pool.has_pool()
 
     assert not is_compiled(100_000, 200)  # iris, 200 epochs
     assert is_compiled(100_000, 5_000)
@@ -157,8 +157,10 @@ def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch):
 
     plain = train()
     begun = []
-    begin = _jobs._Team._begin
-    monkeypatch.setattr(_jobs._Team, "_begin", lambda team: begun.append(team) or begin(team))
+    begin = thread_pool.ThreadPool._start
+    monkeypatch.setattr(
+        thread_pool.ThreadPool, "_start", lambda pool: begun.append(pool) or begin(pool)
+    )
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     compiled = train()
     assert begun
@@ -186,7 +188,11 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
 
 
 def test_units_are_the_same_whatever_is_compiled_beside_them():
-    units = [_jobs.Unit(_jobs.TAKE), _jobs.Unit(_jobs.SUM), _jobs.Unit(_jobs.ACTIVATE, 1, 1)]
+    units = [
+        jobs.Unit(jobs.number_of(jobs.Take)),
+        jobs.Unit(jobs.number_of(jobs.ColumnSums)),
+        jobs.Unit(jobs.number_of(jobs.Activate), 1, 1),
+    ]
     together = _native._compile_apart(units)
     for unit in reversed(units):
         assert _native._compile_apart([unit])[unit] == together[unit]
@@ -194,7 +200,7 @@ def test_units_are_the_same_whatever_is_compiled_beside_them():
 
 # --- the cache ------------------------------------------------------------------------------------
 
-UNIT = _jobs.Unit(_jobs.SUM)
+UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
 
 
 @pytest.fixture
@@ -293,7 +299,9 @@ def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(tmp_
         _native._writable.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["jobs.py", "machine_code/__init__.py", "machine_code/_tile.py"])
+@pytest.mark.parametrize(
+    "name", ["jobs.py", "sizes.py", "machine_code/__init__.py", "machine_code/_tile.py"]
+)
 def test_the_cache_knows_all_files_that_code_is_made_of(name, tmp_path, monkeypatch):
     key = _native._key.__wrapped__
     shutil.copytree(Path(_native.__file__).parents[1], tmp_path, dirs_exist_ok=True)
@@ -340,12 +348,12 @@ def test_a_kernel_that_cannot_be_compiled_does_without(monkeypatch):
     """Outside of a plan, which is written again."""
 
     def fail(units):
-        raise _jobs.MachineCodeError("no compiler")
+        raise jobs.MachineCodeError("no compiler")
 
     monkeypatch.setattr(_native, "addresses", fail)
-    monkeypatch.setattr(_jobs, "_has_failed", False)
+    monkeypatch.setattr(thread_pool, "_has_failed", False)
     kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])
-    with _jobs.team(1), pytest.warns(RuntimeWarning, match="no compiler"):
+    with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match="no compiler"):
         y, _ = kernels.activate("relu", x, xp=np)
     assert y.tolist() == [0.0, 2.0]
 
@@ -369,15 +377,15 @@ def test_where_llvm_cannot_be_loaded_a_fit_does_without(monkeypatch):
     def fail():
         raise OSError("libllvmlite.so: cannot open shared object file")
 
-    monkeypatch.setattr(_jobs, "_machine_code", fail)
-    monkeypatch.setattr(_jobs, "_has_failed", False)
-    words, _ = _jobs.table([_jobs.Job(_jobs.SUM, False, (0, 1, 1, np.zeros(1), np.zeros(1)))])
+    monkeypatch.setattr(thread_pool, "_machine_code", fail)
+    monkeypatch.setattr(thread_pool, "_has_failed", False)
+    words, _ = jobs.table([jobs.Job(jobs.ColumnSums(False, 1, 1, np.zeros(1), np.zeros(1)))])
     with (
         pytest.warns(RuntimeWarning, match="libllvmlite"),
-        pytest.raises(_jobs.MachineCodeError, match="libllvmlite"),
+        pytest.raises(jobs.MachineCodeError, match="libllvmlite"),
     ):
-        _jobs.link([words])
-    assert not _jobs.can_work()
+        thread_pool.link([words])
+    assert not thread_pool.can_compile()
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------
@@ -417,18 +425,18 @@ def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_native, "addresses", lambda units: kept.update(dict.fromkeys(units)))
     assert main(["compile"]) == 0
     assert capsys.readouterr().out == f"machine code for NumPy is kept in {tmp_path}\n"
-    assert set(_jobs.all_units()) == set(kept)
+    assert set(jobs.all_units()) == set(kept)
     monkeypatch.setattr(_native, "_writable", lambda: None)
     assert main(["compile"]) == 2
     assert "set MLP_XP_CACHE to a folder that you can write" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_missing(monkeypatch, capsys):
-    monkeypatch.setattr(_jobs, "_has_failed", True)
+    monkeypatch.setattr(thread_pool, "_has_failed", True)
     assert main(["compile"]) == 2
     assert '[fast]"' in capsys.readouterr().err
 
 
 def test_all_units_can_be_compiled():
     """Those of other dtypes and functions than the tests train with, too."""
-    assert _native.addresses(_jobs.all_units()).keys() >= set(_jobs.all_units())
+    assert _native.addresses(jobs.all_units()).keys() >= set(jobs.all_units())

@@ -33,10 +33,10 @@ def normal(rng, *shape):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("scale", [1, 1000])  # The second is clipped.
 @pytest.mark.parametrize("labels", [[4, 0], [-1, 2], [2**31 - 1, -(2**31)], [0, 1], [2, 3]])
-def test_a_label_that_is_no_class_is_what_it_is_to_the_loss(labels, scale, smoothing, team_of, rng):
+def test_a_label_that_is_no_class_is_what_it_is_to_the_loss(labels, scale, smoothing, pool_of, rng):
     loss, logits = SoftmaxCrossEntropy(smoothing), scale * normal(rng, 2, 4)
     labels = np.asarray(labels, np.int32)
-    with team_of(1):
+    with pool_of(1):
         value, pullback = KERNELS.loss(loss, logits, labels, xp=XP)
     plain, pull = loss(logits, labels, xp=XP)
     np.testing.assert_allclose(value, plain, rtol=tolerance("float32"))
@@ -45,16 +45,16 @@ def test_a_label_that_is_no_class_is_what_it_is_to_the_loss(labels, scale, smoot
 
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("rows", [[4], [0, -5], [2**31 - 1], [-(2**31)]])
-def test_rows_that_are_not_there_are_an_error(rows, parts, team_of, rng):
+def test_rows_that_are_not_there_are_an_error(rows, parts, pool_of, rng):
     x, rows = normal(rng, 4, 3), np.asarray(rows, np.int32)
-    with team_of(parts), pytest.raises(IndexError):
+    with pool_of(parts), pytest.raises(IndexError):
         KERNELS.gather(x, rows, None, dtype=F32, xp=XP)
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("width", [3, 3000])
-def test_rows_that_are_not_there_are_an_error_of_a_plan(width, kernel, parts, team_of, rng):
+def test_rows_that_are_not_there_are_an_error_of_a_plan(width, kernel, parts, pool_of, rng):
     x, good = normal(rng, 4, width), np.asarray([-4, 3], np.int32)
     taken = np.empty((2, width), "f4")
 
@@ -65,7 +65,7 @@ def test_rows_that_are_not_there_are_an_error_of_a_plan(width, kernel, parts, te
 
     planned = Planned(step)
     words = r"positions from 1 to 4, and there are 4 rows: give positions from -4 to 3"
-    with team_of(parts):
+    with pool_of(parts):
         (taken,) = planned((taken,), x, good)
         np.testing.assert_array_equal(taken, x[[0, 3]])
         with pytest.raises(IndexError, match=words):
@@ -79,10 +79,10 @@ def test_rows_that_are_not_there_are_an_error_of_a_plan(width, kernel, parts, te
 
 @pytest.mark.parametrize("parts", [0, 1])
 @pytest.mark.parametrize(("start", "stop"), [(0, 4), (3, 9), (-1, 1)])
-def test_steps_that_nothing_is_given_for_are_an_error(start, stop, parts, team_of):
+def test_steps_that_nothing_is_given_for_are_an_error(start, stop, parts, pool_of):
     loop = PlannedLoop(lambda i, state, given: (state[0] + given[i, ...],))
     given = np.arange(3.0)
-    with team_of(parts):
+    with pool_of(parts):
         state = loop(0, 3, (np.zeros(()),), given)
         words = f"Steps {start} to {stop - 1} are asked for.*given for 3: start at 0 and stop at 3"
         with pytest.raises(IndexError, match=words):
@@ -92,11 +92,11 @@ def test_steps_that_nothing_is_given_for_are_an_error(start, stop, parts, team_o
 
 
 @pytest.mark.parametrize("parts", [0, 1])
-def test_what_a_step_is_given_may_be_computed(parts, team_of):
+def test_what_a_step_is_given_may_be_computed(parts, pool_of):
     """It is so only when the step has begun."""
     loop = PlannedLoop(lambda i, state, given: (state[0] + (given * 2.0)[i, ...],))
     state = (np.zeros(()),)
-    with team_of(parts):
+    with pool_of(parts):
         for given in (np.arange(3.0), np.full(3, 10.0)):
             state = loop(0, 3, state, given)
     assert float(state[0]) == 66.0
@@ -121,14 +121,14 @@ def layouts(rng):
 
 
 @pytest.mark.parametrize("name", layouts(np.random.default_rng(0)))
-def test_rows_may_lie_in_any_way(name, team_of, rng, capfd):
+def test_rows_may_lie_in_any_way(name, pool_of, rng, capfd):
     x = layouts(rng)[name]
     W, b, dy = normal(rng, 24, 32), normal(rng, 32), normal(rng, len(x), 32)
     rows = np.asarray([0, -1, 0], np.int32)
     scaling = Scaling(x[0], x[-1])
     results = []
     for kernels, parts in ((KERNELS, 1), (KERNELS, 2), (Kernels(), 0)):
-        with team_of(parts):
+        with pool_of(parts):
             y, pullback = kernels.dense(Dense(W, b), x, xp=XP)
             active, back = kernels.activate("logistic", x, xp=XP)
             value, pull = kernels.loss(SoftmaxCrossEntropy(), x, np.zeros(len(x), "i4"), xp=XP)
@@ -147,19 +147,19 @@ def test_rows_may_lie_in_any_way(name, team_of, rng, capfd):
 
 
 @pytest.mark.parametrize("name", ["backwards", "mirrored", "apart"])
-def test_an_update_takes_gradients_that_lie_in_any_way(name, team_of):
+def test_an_update_takes_gradients_that_lie_in_any_way(name, pool_of):
     results = []
     for kernels, parts in ((KERNELS, 1), (Kernels(), 0)):
         gradient = layouts(np.random.default_rng(0))[name]
         params, slots = (np.ones((20, 24), "f4"),), ((np.zeros((20, 24), "f4"),),)
-        with team_of(parts):
+        with pool_of(parts):
             rate = (np.asarray(0.1, "f4"),)
             new = kernels.update(RULE, params, (gradient,), slots, rate, xp=XP)
         results.append(new.params[0])
     np.testing.assert_allclose(*results, rtol=tolerance("float32"))
 
 
-def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(team_of, rng):
+def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(pool_of, rng):
     """The update computes gradients from rows that lie one behind the other."""
 
     def step(state, x, dy):
@@ -174,7 +174,7 @@ def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(team_of, r
     x, dy = normal(rng, 20, 24), normal(rng, 20, 32)
     zeros = [np.zeros(shape, "f4") for shape in ((24, 32), (32,)) * 2]
     planned = Planned(step)
-    with team_of(1):
+    with pool_of(1):
         W = planned(tuple(zeros), x, dy)[0]
     assert planned._is_planned
     expected = -0.1 * np.concatenate([x, x], axis=1)[:, 3:27].T @ dy
@@ -221,7 +221,7 @@ def bad_calls(rng):
 
 
 @pytest.mark.parametrize("name", bad_calls(np.random.default_rng(0)))
-def test_what_does_not_fit_is_what_it_is_to_the_default(name, team_of):
+def test_what_does_not_fit_is_what_it_is_to_the_default(name, pool_of):
     def outcome(kernels):
         try:
             return [np.asarray(a) for a in leaves(call(kernels)) if not callable(a)]
@@ -229,7 +229,7 @@ def test_what_does_not_fit_is_what_it_is_to_the_default(name, team_of):
             return [type(error)]
 
     call = bad_calls(np.random.default_rng(0))[name]
-    with team_of(1):
+    with pool_of(1):
         found = outcome(KERNELS)
     for mine, plain in zip(found, outcome(Kernels()), strict=True):
         if isinstance(plain, np.ndarray):
@@ -239,7 +239,7 @@ def test_what_does_not_fit_is_what_it_is_to_the_default(name, team_of):
             assert mine == plain
 
 
-def test_a_rate_of_another_dtype_is_a_rate(team_of):
+def test_a_rate_of_another_dtype_is_a_rate(pool_of):
     """A plan knows where a number lies and not what it is."""
 
     def step(state, rate):
@@ -248,7 +248,7 @@ def test_a_rate_of_another_dtype_is_a_rate(team_of):
         return (*new.params, *new.slots[0])
 
     planned = Planned(step)
-    with team_of(1):
+    with pool_of(1):
         p, _ = planned((np.zeros(4, "f4"), np.zeros(4, "f4")), np.asarray([0.5]))
     assert p.tolist() == [-0.5] * 4
 
@@ -257,10 +257,10 @@ def test_a_rate_of_another_dtype_is_a_rate(team_of):
 
 
 @pytest.mark.parametrize("parts", [0, 1])
-def test_a_plan_keeps_few_programs(parts, team_of):
+def test_a_plan_keeps_few_programs(parts, pool_of):
     """Each holds memory of its own."""
     planned, state, total = Planned(lambda s, x: (s[0] + XP.sum(x * 2.0),)), (np.zeros(()),), 0.0
-    with team_of(parts):
+    with pool_of(parts):
         for n in (*range(1, 30), *range(1, 30)):
             state = planned(state, np.ones(n))
             total += 2.0 * n
@@ -271,7 +271,7 @@ def test_a_plan_keeps_few_programs(parts, team_of):
 
 @pytest.mark.parametrize("parts", [0, 1])
 @pytest.mark.parametrize("many", [False, True])
-def test_a_plan_does_not_keep_what_it_was_given(many, parts, team_of):
+def test_a_plan_does_not_keep_what_it_was_given(many, parts, pool_of):
     """Data may be most of the memory there is."""
 
     def step(state, x, rows):
@@ -282,7 +282,7 @@ def test_a_plan_does_not_keep_what_it_was_given(many, parts, team_of):
     planned = PlannedLoop(lambda i, s, x, rows: step(s, x, rows[i, ...])) if many else Planned(step)
     x = np.ones((2000, 20), "f4")
     rows = np.zeros((2, 5), np.int32) if many else np.zeros(5, np.int32)
-    with team_of(parts):
+    with pool_of(parts):
         for _ in range(2):
             given = x.copy()
             place = weakref.ref(given)
@@ -305,7 +305,7 @@ def test_a_fit_does_not_keep_the_data():
     assert model.n_iter_ == 2
 
 
-def test_gradients_that_move_from_call_to_call_go_the_plain_way(team_of):
+def test_gradients_that_move_from_call_to_call_go_the_plain_way(pool_of):
     def run(kernels, plan):
         def step(state, g):
             p, v = state
@@ -313,7 +313,7 @@ def test_gradients_that_move_from_call_to_call_go_the_plain_way(team_of):
             return (*new.params, *new.slots[0])
 
         step, state = plan(step), tuple(np.zeros((200, 200), "f4") for _ in range(2))
-        with team_of(1):
+        with pool_of(1):
             for value in (1.0, 2.0, 3.0):
                 state = step(state, np.full((200, 200), value, "f4"))
         return state[0]
@@ -321,7 +321,7 @@ def test_gradients_that_move_from_call_to_call_go_the_plain_way(team_of):
     np.testing.assert_array_equal(run(KERNELS, Planned), run(Kernels(), lambda step: step))
 
 
-def test_an_argument_may_lie_in_another_way_from_call_to_call(team_of):
+def test_an_argument_may_lie_in_another_way_from_call_to_call(pool_of):
     """Machine code goes by the layout of the first call."""
 
     def step(state, x):
@@ -334,7 +334,7 @@ def test_an_argument_may_lie_in_another_way_from_call_to_call(team_of):
     shifted = np.zeros(x.nbytes + 1, "u1")[1:].view("f4").reshape(x.shape)
     shifted[...] = x
     state, total = (np.zeros((), "f4"),), 0.0
-    with team_of(1):
+    with pool_of(1):
         for each in (x, x[::-1], np.asfortranarray(x), packed["x"], shifted, x):
             state = planned(state, each)
             total += float(np.sum(x) - x.size)

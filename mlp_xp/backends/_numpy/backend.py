@@ -13,16 +13,12 @@ from threadpoolctl import threadpool_info
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.optional import install_command
+from mlp_xp._utils.processors import usable_threads
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.compiled_step import Planned, PlannedLoop
-from mlp_xp.backends._numpy.jobs import (
-    MachineCodeError,
-    can_work,
-    one_blas_thread,
-    team,
-    usable_threads,
-)
+from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss, update_tree
+from mlp_xp.backends._numpy.thread_pool import can_compile, one_blas_thread, thread_pool
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["NumpyBackend", "compile_ahead", "create"]
@@ -71,7 +67,11 @@ class NumpyBackend(Backend):
         return PlannedLoop(body)
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
-        return team(usable_threads()) if work >= _LONG and can_work() else contextlib.nullcontext()
+        return (
+            thread_pool(usable_threads())
+            if work >= _LONG and can_compile()
+            else contextlib.nullcontext()
+        )
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
         n_threads = min(usable_threads(), len(values))
@@ -84,8 +84,8 @@ class NumpyBackend(Backend):
     def training(self, work: int, n_steps: int = 1) -> Iterator[None]:
         # Settings and shapes alone decide, so that the same settings give the same bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if (work + _STEP_WORK) * n_steps >= _LONG and can_work():
-            context = team(usable_threads() if work >= _LEAST_WORK else 1)
+        if (work + _STEP_WORK) * n_steps >= _LONG and can_compile():
+            context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
         elif _LEAST_BLAS_WORK <= work < _MOST_BLAS_WORK:
             context = one_blas_thread()
         # Machine code warns of nothing either: trainings look for what is not finite themselves.
@@ -109,7 +109,7 @@ def compile_ahead() -> str:
     BackendError
         Where it cannot be compiled or kept.
     """
-    if not can_work():
+    if not can_compile():
         raise BackendError(
             "Machine code needs Linux or macOS, numba, and NUMBA_DISABLE_JIT unset: type "
             f"{install_command('fast')}"

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._numpy.jobs import MachineCodeError, is_at_work, runner
+from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.program import Program
+from mlp_xp.backends._numpy.thread_pool import has_pool, runner
 from mlp_xp.backends._numpy.traced import STEP, Traced
 
 __all__ = ["Planned", "PlannedLoop"]
@@ -47,7 +48,7 @@ class _Plan:
             return self._do_unplanned(start, stop, state, arguments)
         if state is not self._state:
             self._adopt(state)
-        has_jobs = is_at_work()
+        has_jobs = has_pool()
         for program in self._programs:
             if program.has_jobs == has_jobs and program.accepts(flat):
                 break

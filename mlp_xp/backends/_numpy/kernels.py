@@ -1,6 +1,6 @@
-"""NumPy's kernels: each writes down a job, and falls back to its default for what no job does.
+"""NumPy's kernels: each writes a job, and falls back to its default for what no job does.
 
-They are used in training only, where threads are waiting (`jobs.team`). Outside of it NumPy's own
+They write jobs in training only, where a pool is waiting (`thread_pool`). Elsewhere NumPy's own
 products have the threads of the BLAS.
 """
 
@@ -18,26 +18,24 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import View, look, pick_lines
 from mlp_xp.backends import kernels
 from mlp_xp.backends._numpy.jobs import (
-    ACTIVATE,
     ADAM,
-    GATHER,
-    GEMM,
     LOGISTIC,
     MOMENTUM,
     RELU,
-    SOFTMAX,
-    SUM,
-    UPDATE,
-    UPDATE_WORDS,
+    UPDATED_ARRAY,
+    Activate,
+    ColumnSums,
+    Gather,
     Job,
     MachineCodeError,
+    Product,
+    Softmax,
+    Update,
     address,
-    is_at_work,
-    link,
-    runner,
     table,
 )
 from mlp_xp.backends._numpy.sparse import TakenRows, call
+from mlp_xp.backends._numpy.thread_pool import has_pool, link, runner
 from mlp_xp.backends._numpy.traced import Traced
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
@@ -56,7 +54,7 @@ _PIECE = 1 << 15
 
 
 def _or_plain(kernel: F) -> F:
-    """Run a kernel again where its machine code cannot be compiled: it then does without."""
+    """Run a kernel again where its machine code cannot be compiled: it then needs none."""
 
     @functools.wraps(kernel)
     def run(*args: Any, **options: Any) -> Any:
@@ -68,11 +66,12 @@ def _or_plain(kernel: F) -> F:
     return cast(F, run)
 
 
-def _do(job: Job, *others: Any) -> None:
-    """Do a job, or have the program do it that its words or other arrays are of."""
-    for word in (*job.words, *others):
-        if isinstance(word, Traced):
-            word.program.job(job)
+def _run(fields: Any, is_shared: bool, *others: Any) -> None:
+    """Run a job now, or add it to the program that its fields or other arrays belong to."""
+    job = Job(fields, is_shared)
+    for value in (*fields, *others):
+        if isinstance(value, Traced):
+            value.program.job(job)
             return
     words, _ = table([job])
     link([words])
@@ -80,7 +79,7 @@ def _do(job: Job, *others: Any) -> None:
 
 
 def _is_plain(*arrays: Any) -> bool:
-    """Tell whether arrays are of one real dtype and lie row by row."""
+    """Whether arrays are of one real dtype and stored row by row."""
     first = arrays[0].dtype
     return first in (np.float32, np.float64) and all(
         array.dtype == first and array.flags.c_contiguous and array.flags.aligned
@@ -89,7 +88,7 @@ def _is_plain(*arrays: Any) -> bool:
 
 
 def _are_positions(array: Any, like: Any) -> bool:
-    """Tell whether an array holds an int32 for each of those along the first axis of another."""
+    """Whether an array holds an int32 for each entry along the first axis of another."""
     return (
         array.shape == like.shape[:1]
         and array.dtype == np.int32
@@ -99,12 +98,12 @@ def _are_positions(array: Any, like: Any) -> bool:
 
 
 def _made_plain(array: Any, like: Any) -> Any:
-    """Give an array that jobs can read beside another: row by row, and of its dtype."""
+    """Return an array that jobs can read with another: row by row, and of its dtype."""
     return array if _is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
 
 
 def _has_rows(x: Any) -> bool:
-    """Tell whether x has numbers, row by row; its rows may be parts of longer ones."""
+    """Whether x has numbers, row by row; its rows may be parts of longer ones."""
     if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
         return False
     lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize
@@ -116,24 +115,24 @@ def _product(
 ) -> None:
     m, n = out.shape
     k = a.shape[0] if ta else a.shape[1]
-    sizes = (a.dtype == np.float64, ta, tb, m, n, k)
     # The stride along an axis of one row may be anything, which a BLAS refuses.
     lda = a.strides[0] // a.itemsize if a.shape[0] > 1 else a.shape[1]
-    places = (a, lda, b, b.shape[1], out, n, bias)
-    _do(Job(GEMM, m * n * k >= _LEAST_PRODUCTS, (*sizes, *places)))
+    is_double = a.dtype == np.float64
+    product = Product(is_double, ta, tb, m, n, k, a, lda, b, b.shape[1], out, n, bias)
+    _run(product, m * n * k >= _LEAST_PRODUCTS)
 
 
 @_or_plain
 def dense(
     params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Array, DensePullback]:
-    """Do what `mlp_xp.nn.layers.affine` does."""
+    """Compute `mlp_xp.nn.layers.affine`."""
     W, b = params
     if isinstance(x, TakenRows):
         return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
     is_known = (
         arrangement is None
-        and is_at_work()
+        and has_pool()
         and _is_plain(W, b)
         and _has_rows(x)
         and x.dtype == W.dtype
@@ -157,23 +156,24 @@ def dense(
         dW: Any = np.empty_like(W)
         db: Any = np.empty_like(b)
         _product(x, dy, dW, ta=True)
-        is_shared = dy.size >= _LEAST_NUMBERS
-        _do(Job(SUM, is_shared, (dy.dtype == np.float64, *dy.shape, dy, db)))
+        n_rows, n_columns = shape
+        sums = ColumnSums(dy.dtype == np.float64, n_rows, n_columns, dy, db)
+        _run(sums, dy.size >= _LEAST_NUMBERS)
         return dx, Dense(dW, db)
 
     return y, pullback
 
 
 def _pick(pictures: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
-    """Do what `mlp_xp.augmentation.pick` does: 1 ms for 512 pictures of CIFAR-10, instead of 22.
+    """Compute `mlp_xp.augmentation.pick`: 1 ms for 512 images of CIFAR-10 instead of 22.
 
-    NumPy takes lines fast, and single numbers slowly: so columns become lines, and back.
+    NumPy takes lines fast and single numbers slowly, so columns become lines, and back.
     """
     pictures = pick_lines(pictures, lines, xp=xp)
     n, n_channels, height, width = pictures.shape
     turned = np.empty_like(pictures, shape=(n, width, n_channels, height))
     np.positive(xp.permute_dims(pictures, (0, 3, 1, 2)), out=turned)
-    # A picture that stands on its side has one channel, and lines of all channels.
+    # An image on its side has one channel, and lines of all channels.
     sides = xp.reshape(turned, (n, 1, width, n_channels * height))
     taken = xp.reshape(pick_lines(sides, columns, xp=xp), turned.shape)
     out = np.empty_like(pictures, shape=pictures.shape)
@@ -191,7 +191,7 @@ def gather(
     dtype: DType,
     xp: Namespace,
 ) -> Array:
-    """Do what `mlp_xp.backends.kernels.gather` does."""
+    """Compute `mlp_xp.backends.kernels.gather`."""
     if isinstance(x, kernels.SparseMatrix):
         return TakenRows(x, rows)
     if view is not None:
@@ -199,7 +199,7 @@ def gather(
         rows = None
     places = () if scaling is None else tuple(scaling)
     is_known = (
-        is_at_work()
+        has_pool()
         and (rows is not None or scaling is not None or x.dtype != dtype)
         and dtype in (np.float32, np.float64)
         and x.ndim == 2
@@ -217,18 +217,19 @@ def gather(
     n = x.shape[0] if rows is None else rows.shape[0]
     out = np.empty_like(x, shape=(n, x.shape[1]), dtype=dtype)
     shift, scale = places or (0, 0)
-    words = (
-        dtype == np.float64,
-        x.shape[0],
-        *out.shape,
-        x,
-        0 if rows is None else rows,
-        shift,
-        scale,
-        out,
-        x.dtype == np.uint8,
+    job = Gather(
+        is_double=dtype == np.float64,
+        n_source=x.shape[0],
+        n_rows=n,
+        width=x.shape[1],
+        source=x,
+        positions=0 if rows is None else rows,
+        shift=shift,
+        scale=scale,
+        out=out,
+        is_bytes=x.dtype == np.uint8,
     )
-    _do(Job(GATHER, out.size >= _LEAST_NUMBERS, words))
+    _run(job, out.size >= _LEAST_NUMBERS)
     return out
 
 
@@ -236,9 +237,9 @@ def gather(
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Do what `mlp_xp.nn.layers.activate` does."""
+    """Compute `mlp_xp.nn.layers.activate`."""
     number = _ACTIVATIONS.get(function) if isinstance(function, str) else None
-    if number is None or not (is_at_work() and _is_plain(x)):
+    if number is None or not (has_pool() and _is_plain(x)):
         return layers.activate(function, x, xp=xp)
     y = np.empty_like(x)
     _activate(number, x, 0, y)
@@ -256,18 +257,18 @@ _ACTIVATIONS = {"relu": RELU, "logistic": LOGISTIC}
 
 
 def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
-    words = x.dtype == np.float64, x.size, x, dy, out, function
-    _do(Job(ACTIVATE, x.size >= _LEAST_NUMBERS, words))
+    job = Activate(x.dtype == np.float64, x.size, x, dy, out, function)
+    _run(job, x.size >= _LEAST_NUMBERS)
 
 
 @_or_plain
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, LossPullback]:
-    """Do what the loss does."""
+    """Compute the loss."""
     is_known = (
         type(loss) is SoftmaxCrossEntropy
-        and is_at_work()
+        and has_pool()
         and _is_plain(logits, *(() if weights is None else (weights,)))
         and logits.ndim == 2
         and logits.size > 0
@@ -278,16 +279,24 @@ def loss(
         return loss(logits, targets, weights, xp=xp)
     assert isinstance(loss, SoftmaxCrossEntropy)
     value, dlogits = np.empty_like(logits, shape=()), np.empty_like(logits)
-    places = (logits, targets, 0 if weights is None else weights)
-    numbers = _numbers((loss.label_smoothing,))
-    words = (logits.dtype == np.float64, *logits.shape, *places, numbers, value, dlogits)
-    _do(Job(SOFTMAX, False, words))
+    job = Softmax(
+        is_double=logits.dtype == np.float64,
+        n=logits.shape[0],
+        k=logits.shape[1],
+        logits=logits,
+        labels=targets,
+        weights=0 if weights is None else weights,
+        smoothing=_numbers((loss.label_smoothing,)),
+        value=value,
+        dlogits=dlogits,
+    )
+    _run(job, False)
     return value, lambda: dlogits
 
 
 @functools.lru_cache(maxsize=256)
 def _numbers(values: tuple[float, ...]) -> np.ndarray:
-    """Give constants an address; that of equal ones is the same."""
+    """Return constants as an array, the same one for equal ones."""
     return np.asarray(values, dtype=np.float64)
 
 
@@ -302,13 +311,13 @@ def update_tree(
     *,
     xp: Namespace,
 ) -> Updated:
-    """Do what `mlp_xp.optimizers.update_tree` does, each number read and written once."""
+    """Compute `mlp_xp.optimizers.update_tree`, each number read and written once."""
     rows = list(zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True))
     # Without slots (no momentum) there is nothing to fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
         and bool(slots)
-        and is_at_work()
+        and has_pool()
         and _is_plain(*(array for row in rows for array in row))
         and all(array.shape == row[0].shape for row in rows for array in row)
         and not any(getattr(array, "find", None) for row in rows for array in row)  # They move.
@@ -329,24 +338,25 @@ def update_tree(
     if l2 is not None:
         factor = l2 if isinstance(l2, Traced) else np.asarray(l2, like.dtype)
         penalty = np.empty_like(like, shape=())
-    arrays = np.zeros((len(rows), UPDATE_WORDS), np.int64)
-    for line, row in zip(arrays, rows, strict=True):
-        line[:2] = row[0].size, row[0].ndim > 1
-        line[2 : 2 + len(row)] = [address(array) for array in row]
+    arrays = np.zeros(len(rows), UPDATED_ARRAY)
+    for array, row in zip(arrays, rows, strict=True):
+        array["size"], array["is_matrix"] = row[0].size, row[0].ndim > 1
+        for name, one in zip(("param", "grad", "state_1", "state_2"), row, strict=False):
+            array[name] = address(one)
     rule, numbers = _rule(optimizer)
-    words = (
-        like.dtype == np.float64,
-        len(rows),
-        arrays,
-        rule,
-        _numbers(numbers),
-        coefs[0],
-        factor,
-        penalty if l2 is not None else 0,
-        coefs[1] if len(coefs) > 1 else 0,
+    job = Update(
+        is_double=like.dtype == np.float64,
+        n_arrays=len(rows),
+        arrays=arrays,
+        rule=rule,
+        constants=_numbers(numbers),
+        rate=coefs[0],
+        l2=factor,
+        penalty=penalty if l2 is not None else 0,
+        shrink=coefs[1] if len(coefs) > 1 else 0,
     )
     size = sum(row[0].size for row in rows)
-    _do(Job(UPDATE, size >= _LEAST_NUMBERS, words), like)
+    _run(job, size >= _LEAST_NUMBERS, like)
     return Updated(params, slots, penalty if l2 is None else penalty[()])
 
 
@@ -360,7 +370,7 @@ def _update_in_pieces(
     *,
     xp: Namespace,
 ) -> Updated:
-    """Update what does not fit the caches by pieces that do: 2 to 3 times as fast."""
+    """Update what does not fit the caches in pieces that do: 2 to 3 times as fast."""
     rows = list(zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True))
     is_large = any(row[0].size > _PIECE for row in rows)
     if not is_large or type(optimizer) not in (SGD, Adam, AdamW):
@@ -383,7 +393,7 @@ def _update_in_pieces(
 
 
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:
-    """Give the number of a rule, and its constants, in the order of the job."""
+    """Return the number of a rule and its constants, in the order of the job."""
     if isinstance(optimizer, SGD):
         return MOMENTUM, (optimizer.momentum, float(optimizer.nesterov))
     assert isinstance(optimizer, Adam)

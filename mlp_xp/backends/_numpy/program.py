@@ -18,18 +18,9 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends._numpy.jobs import (
-    PICK_WORDS,
-    SCALAR,
-    TAKE,
-    Job,
-    address,
-    fused,
-    is_at_work,
-    link,
-    outside,
-    table,
-)
+from mlp_xp.backends._numpy.fusion import fused
+from mlp_xp.backends._numpy.jobs import PICK, Arithmetic, Job, Take, address, table
+from mlp_xp.backends._numpy.thread_pool import has_pool, link, rows_error
 from mlp_xp.backends._numpy.traced import Finder, Traced, UntraceableError, value_of
 
 __all__ = ["Program"]
@@ -56,7 +47,7 @@ class Program:
 
     def __init__(self, pool: list[np.ndarray], state: list[np.ndarray]) -> None:
         self.pool = pool
-        self.has_jobs = is_at_work()
+        self.has_jobs = has_pool()
         self._state = {id(leaf): leaf for leaf in state}
         self._before: dict[int, np.ndarray] = {}
         self._lines: list[str] = []
@@ -66,7 +57,7 @@ class Program:
         self._tables: list[np.ndarray] = []
         self._n_bytes = 0  # Of results, since the last table.
         self._moving: list[tuple[str, Finder]] = []
-        self._patches: list[tuple[np.ndarray, int, Finder]] = []
+        self._patches: list[tuple[Any, int | str, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
         self._forms: list[tuple[Any, ...]] = []
         self._last: list[Callable[[], Any]] = []
@@ -238,8 +229,9 @@ class Program:
             for x in inputs
         ]
         if ufunc in (np.add, np.multiply) and _are_numbers(*operands, out):
-            is_double = out.dtype == np.float64
-            self.job(Job(SCALAR, False, (is_double, ufunc is np.multiply, *operands, out)))
+            a, b = operands
+            fields = Arithmetic(out.dtype == np.float64, ufunc is np.multiply, a, b, out)
+            self.job(Job(fields))
         else:
             self._write(self._call(ufunc, operands, {"out": out}))
         return out
@@ -287,8 +279,8 @@ class Program:
     def _take(self, source: Traced, rows: Traced | int, target: Traced) -> None:
         n = target.shape[0] if target.ndim else 1
         n_source = source.shape[0] if source.ndim else 1
-        words = target.value.nbytes // 4 // max(n, 1)
-        self.job(Job(TAKE, False, (0, n_source, n, words, source, rows, target)))
+        width = target.value.nbytes // 4 // max(n, 1)
+        self.job(Job(Take(False, n_source, n, width, source, rows, target)))
 
     def undo(self) -> None:
         """Give the state what it had before: a trace works for real."""
@@ -337,11 +329,12 @@ class Program:
     def _body(self) -> Iterator[str]:
         """Give the code of all steps."""
         if len(self._lines) == 1 and self._tables:
-            picks = np.zeros((len(self._picks), PICK_WORDS), np.int64)
-            for row, (given, place) in zip(picks, self._picks, strict=True):
-                row[:] = address(given), given.strides[0], place.nbytes // 4, address(place)
+            picks = np.zeros(len(self._picks), PICK)
+            for pick, (given, place) in zip(picks, self._picks, strict=True):
+                pick["source"], pick["stride"] = address(given), given.strides[0]
+                pick["n_words"], pick["target"] = place.nbytes // 4, address(place)
                 if given.find is not None:
-                    self._patches.append((row, 0, given.find))
+                    self._patches.append((pick, "source", given.find))
                 else:
                     self._name(given)  # Kept alive.
                 self._name(place)
@@ -377,7 +370,7 @@ def _are_numbers(*operands: Any) -> bool:
     """Tell whether there are jobs, and these are single numbers for them."""
     dtype = getattr(operands[-1], "dtype", None)
     return (
-        is_at_work()
+        has_pool()
         and dtype in (np.float32, np.float64)
         and all(
             isinstance(operand, Traced | np.ndarray)
@@ -395,17 +388,17 @@ def _take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarra
         try:
             np.take(x, rows, axis, out)
         except IndexError:
-            raise outside(rows, size) from None
+            raise rows_error(rows, size) from None
         return
     if not -size <= rows.min() <= rows.max() < size:
-        raise outside(rows, size)
+        raise rows_error(rows, size)
     np.take(x, rows, axis, out, "wrap")
 
 
 def _can_be_taken(source: Any, rows: Traced) -> bool:
     """Tell whether there is a job that takes rows."""
     return (
-        is_at_work()
+        has_pool()
         and isinstance(source, Traced)
         and source.flags.c_contiguous
         and source.flags.aligned

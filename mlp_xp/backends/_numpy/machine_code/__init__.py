@@ -1,15 +1,14 @@
-"""Machine code for NumPy: products, gathers, losses and updates, alone or by a team of threads.
+"""Machine code for NumPy: compiled, cached, loaded.
 
-A job is a row of 64-bit words: what to do, and the addresses and sizes to do it with. Rows are
-written once, when a step is planned; then a whole table of them is done in one call, without
-the interpreter. With a team each job is shared out among threads that wait here and never need the
-interpreter either. The products are those of SciPy's BLAS, held to one thread, called from each
-thread for its own part of the result: between jobs our threads meet within a microsecond, where
-those of a BLAS, of OpenMP and of Python take from ten to fifty.
+A job is a record with named fields (`jobs`); a table of jobs is run in one call, without the
+interpreter, by one thread or by a pool whose threads wait for the next job in machine code. The
+products are our own, or those of SciPy's BLAS, held to one thread and called from each thread for
+its own part of the result: our threads meet within a microsecond between jobs, where those of a
+BLAS, of OpenMP and of Python take ten to fifty.
 
 Each kind of job is compiled by itself, when it is first needed (`_units`), in a process of its own
-(`_build`), and kept as an object file. What runs is always that file, so a process that compiled
-it computes the same bits as one that found it. Here it is found, checked and loaded, which needs
+(`_build`), and kept as an object file. What runs is always that file, so a process that compiled it
+computes the same bits as one that found it. Here it is found, checked and loaded, which needs
 llvmlite and not numba.
 """
 
@@ -35,23 +34,13 @@ from typing import Any
 from llvmlite import binding
 
 from mlp_xp._utils.paths import cache_dir
+from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.signals import interruptible
-from mlp_xp.backends._numpy.jobs import (
-    ACTIVATE,
-    GATHER,
-    GEMM,
-    SOFTMAX,
-    SUM,
-    UPDATE,
-    WORK,
-    MachineCodeError,
-    Unit,
-    all_units,
-    usable_threads,
-)
+from mlp_xp.backends._numpy import jobs
+from mlp_xp.backends._numpy.jobs import MachineCodeError, Unit, all_units, number_of
 from mlp_xp.backends._numpy.machine_code._cpu import describe_cpu, has_tile, target_machine
 
-__all__ = ["addresses", "blas_address", "compile_all", "has_tile", "work"]
+__all__ = ["addresses", "blas_address", "compile_all", "has_tile", "run_jobs"]
 
 _CHILD = """
 import json, sys
@@ -62,7 +51,17 @@ main(units)
 """
 _POLL = 0.05  # Seconds between two looks at a compiler.
 # About how long units take to compile, in tenths of a second, so that processes end together.
-_EFFORT = {GEMM: 20, UPDATE: 11, WORK: 8, SOFTMAX: 6, ACTIVATE: 4, GATHER: 4, SUM: 3}
+_EFFORT = {0: 8} | {
+    number_of(kind): effort
+    for kind, effort in {
+        jobs.Product: 20,
+        jobs.Update: 11,
+        jobs.Softmax: 6,
+        jobs.Activate: 4,
+        jobs.Gather: 4,
+        jobs.ColumnSums: 3,
+    }.items()
+}
 
 _addresses: dict[Unit, int] = {}
 _lock = threading.Lock()
@@ -108,9 +107,9 @@ def compile_all() -> Path | None:
 
 
 @cache
-def work() -> Callable[..., int]:
-    """Return what does a table of jobs; the interpreter's lock is free meanwhile."""
-    address = addresses([Unit(WORK)])[Unit(WORK)]
+def run_jobs() -> Callable[..., int]:
+    """Return the function that runs a table of jobs; it releases the interpreter's lock."""
+    address = addresses([Unit(0)])[Unit(0)]
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 10)(address)
 
 
@@ -221,7 +220,7 @@ def _key() -> str:
     """Return what changes with all that machine code depends on."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in (*sorted(here.glob("*.py")), here.parent / "jobs.py"):
+    for file in (*sorted(here.glob("*.py")), here.parent / "jobs.py", here.parent / "sizes.py"):
         digest.update(file.read_bytes())
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
     numba_settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_"))

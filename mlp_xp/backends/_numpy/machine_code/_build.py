@@ -17,8 +17,8 @@ from numba import cfunc
 
 from mlp_xp.backends._numpy.jobs import Unit
 from mlp_xp.backends._numpy.machine_code._cpu import target_machine
+from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.machine_code._units import signature, source
-from mlp_xp.backends._numpy.machine_code._words import OPTIONS
 
 __all__ = ["build", "main"]
 

@@ -8,13 +8,22 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from mlp_xp.backends._numpy.jobs import ADAM, LOGISTIC, UPDATE_WORDS, WORDS
+from mlp_xp.backends._numpy.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
 from mlp_xp.backends._numpy.machine_code._cpu import has_tile
+from mlp_xp.backends._numpy.machine_code._intrinsics import (
+    jit,
+    nearest,
+    pointer,
+    power_of_two,
+    start_of,
+)
 from mlp_xp.backends._numpy.machine_code._products import tn
 from mlp_xp.backends._numpy.machine_code._tile import ROWS
-from mlp_xp.backends._numpy.machine_code._words import jit, nearest, pointer, power_of_two, share
+from mlp_xp.backends._numpy.sizes import MAIL_OF_THREAD
 
 __all__ = ["copy", "gather", "make_activation", "make_update", "softmax", "sum_rows"]
+
+_UPDATE_JOB = record(Update)
 
 
 @jit
@@ -27,7 +36,7 @@ def copy(source, target, n):  # type: ignore[no-untyped-def]
 
 @jit
 def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
-    """Sum the columns from ``low`` to ``high``, by slices of rows: those are vectorised."""
+    """Sum the columns from ``low`` to ``high`` by slices of rows, which are vectorized."""
     sums = total[low:high]
     sums[:] = 0
     for i in range(x.shape[0]):
@@ -55,18 +64,18 @@ _TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
 
 @jit
 def _largest_power(x):  # type: ignore[no-untyped-def]
-    """Give for what x e^x and e^-x are still normal numbers, rounded down."""
+    """Return the largest whole x for which e^x and e^-x are normal numbers."""
     return x.dtype.type(87 if x.itemsize == 4 else 708)
 
 
 @jit
 def _exp(x, most):  # type: ignore[no-untyped-def]
-    """Give e^x for x held to -most and most; without a call, so that loops of it are vectorised.
+    """Compute e^x for x clipped to [-most, most], without a call, so that loops are vectorized.
 
-    With n the whole number nearest to x / ln 2, it is 2^n times the series for the rest.
+    With n the whole number nearest to x / ln 2, it is 2^n times the series for the remainder.
     """
     number = type(x)
-    x = -most if x < -most else (most if x > most else x)  # NaN comes through.
+    x = -most if x < -most else (most if x > most else x)  # NaN is passed on.
     n = nearest(x * number(1 / np.log(2.0)))
     r = x - n * number(np.log(2.0))
     y = number(0)
@@ -89,7 +98,7 @@ def make_activation(function: int) -> tuple[Any, Any]:
                 y[i] = one / (one + _exp(-x[i], most))
         else:
             for i in range(x.size):
-                y[i] = zero if x[i] <= zero else x[i]  # NaN comes through.
+                y[i] = zero if x[i] <= zero else x[i]  # NaN is passed on.
 
     @jit
     def activate_back(y, dy, dx):  # type: ignore[no-untyped-def]
@@ -106,14 +115,14 @@ def make_activation(function: int) -> tuple[Any, Any]:
 
 @jit
 def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
-    return lowest if x < lowest else (highest if x > highest else x)  # NaN comes through.
+    return lowest if x < lowest else (highest if x > highest else x)  # NaN is passed on.
 
 
 @jit
 def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  # type: ignore[no-untyped-def]
     """Cross-entropy of each row, averaged, and its gradient.
 
-    A label that is no class stands for a target of zeros, as in `mlp_xp.nn.losses.one_hot`.
+    A label that is no class means a target of zeros, as in `mlp_xp.nn.losses.one_hot`.
     """
     number = logits.dtype.type
     n, k = logits.shape
@@ -130,13 +139,13 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  #
         row, grad = logits[i], dlogits[i]
         largest = row[0]
         for j in range(1, k):
-            # Not "if larger": NaN has to come through.
+            # Not "if larger": NaN has to be passed on.
             largest = row[j] if not (row[j] <= largest) else largest
         sum_ = number(0)
         for j in range(k):
             grad[j] = _exp(row[j] - largest, most)
             sum_ += grad[j]
-        # Where nothing weighs anything, nothing is to be learned.
+        # Without any weight there is nothing to learn.
         share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
         label = labels[i]
         log = np.log(sum_)
@@ -178,25 +187,22 @@ def _adam(p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2)
 
 
 def make_update(is_double: bool, rule: int) -> Any:
-    """Return the unit that updates arrays, and sums up the squares of the matrices.
+    """Return the unit that updates arrays, and sums the squares of the matrices.
 
-    Words: is_double, arrays, their table, rule, its constants, rate, L2 factor, penalty, shrinkage.
-    A row of ``arrays`` holds the size, whether it is a matrix, and the addresses of p, g and two
-    slots. Where the gradient is a product that nobody has computed, x^T dy, the addresses of x and
-    dy, the number of samples and the width of dy follow: then six rows of it at a time are computed
-    into ``scratch`` and used, and never leave the cache.
+    Where a gradient is a product x^T dy that nobody has computed (see `fused`), six rows of it at a
+    time are computed into ``scratch`` and used, and never leave the cache.
     """
     number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
     is_adam, computes = rule == ADAM, has_tile() and not is_double
 
     @jit
-    def step(low, high, row, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
-        """Update one array from ``low`` to ``high``, with gradients that begin there."""
+    def step(low, high, array, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
+        """Update one array from ``low`` to ``high``, with the gradients of that part."""
         offset, n = low * size_of, high - low
-        p = carray(pointer(row[2] + offset), n, number)
-        first = carray(pointer(row[4] + offset), n, number)
+        p = carray(pointer(array.param + offset), n, number)
+        first = carray(pointer(array.state_1 + offset), n, number)
         if is_adam:
-            second = carray(pointer(row[5] + offset), n, number)
+            second = carray(pointer(array.state_2 + offset), n, number)
             return _adam(
                 p,
                 g,
@@ -213,36 +219,39 @@ def make_update(is_double: bool, rule: int) -> Any:
             )
         return _sgd(p, g, first, rate, number(numbers[0]), numbers[1] != 0, l2)
 
-    def update(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
-        w = carray(pointer(job), WORDS, np.int64)
-        arrays = carray(pointer(w[4]), (w[3], UPDATE_WORDS), np.int64)
-        numbers = carray(pointer(w[6]), 5, np.float64)
-        rate = carray(pointer(w[7]), 1, number)[0]
-        l2 = carray(pointer(w[8]), 1, number)[0] if w[8] else number(0)
-        shrink = carray(pointer(w[10]), 1, number)[0] if w[10] else number(1)
+    def update(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _UPDATE_JOB)[0]
+        arrays = carray(pointer(job.arrays), job.n_arrays, UPDATED_ARRAY)
+        numbers = carray(pointer(job.constants), 5, np.float64)
+        rate = carray(pointer(job.rate), 1, number)[0]
+        l2 = carray(pointer(job.l2), 1, number)[0] if job.l2 else number(0)
+        shrink = carray(pointer(job.shrink), 1, number)[0] if job.shrink else number(1)
         total = number(0)
-        for i in range(arrays.shape[0]):
-            row = arrays[i]
-            size, is_matrix, samples, width = row[0], row[1], row[8], row[9]
-            l2_here = l2 if is_matrix else number(0)
-            shrink_here = shrink if is_matrix else number(1)
+        for i in range(job.n_arrays):
+            array = arrays[i]
+            l2_here = l2 if array.is_matrix else number(0)
+            shrink_here = shrink if array.is_matrix else number(1)
             squares = number(0)
-            if computes and samples:
-                fan_in = size // width
-                low, high = share(fan_in, part, parts), share(fan_in, part + 1, parts)
+            if computes and array.n_samples:
+                width, fan_in = array.width, array.size // array.width
+                low = start_of(thread, n_threads, fan_in)
+                high = start_of(thread + 1, n_threads, fan_in)
                 for k in range(low, high, ROWS):
                     end = min(k + ROWS, high)
-                    tn(row[6] + 4 * k, fan_in, row[7], width, scratch, end - k, width, samples)
+                    left, right = array.x + 4 * k, array.dy
+                    tn(left, fan_in, right, width, scratch, end - k, width, array.n_samples)
                     g = carray(pointer(scratch), (end - k) * width, number)
                     squares += step(
-                        k * width, end * width, row, g, numbers, rate, shrink_here, l2_here
+                        k * width, end * width, array, g, numbers, rate, shrink_here, l2_here
                     )
             else:
-                low, high = share(size, part, parts), share(size, part + 1, parts)
-                g = carray(pointer(row[3] + low * size_of), high - low, number)
-                squares = step(low, high, row, g, numbers, rate, shrink_here, l2_here)
-            if is_matrix:
+                low = start_of(thread, n_threads, array.size)
+                high = start_of(thread + 1, n_threads, array.size)
+                g = carray(pointer(array.grad + low * size_of), high - low, number)
+                squares = step(low, high, array, g, numbers, rate, shrink_here, l2_here)
+            if array.is_matrix:
                 total += squares
-        carray(pointer(totals), 8 * parts, np.float64)[8 * part] = total
+        sums = carray(pointer(totals), MAIL_OF_THREAD * n_threads, np.float64)
+        sums[MAIL_OF_THREAD * thread] = total
 
     return update

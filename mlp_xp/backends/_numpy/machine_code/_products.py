@@ -10,12 +10,15 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from mlp_xp.backends._numpy.jobs import LARGEST_RIGHT, ROUTINE, SAMPLES_AT_ONCE, WORDS
+from mlp_xp.backends._numpy.jobs import Product, record
 from mlp_xp.backends._numpy.machine_code._cpu import has_tile
+from mlp_xp.backends._numpy.machine_code._intrinsics import jit, pointer, start_of
 from mlp_xp.backends._numpy.machine_code._tile import COLUMNS, ROWS, tile
-from mlp_xp.backends._numpy.machine_code._words import jit, pointer, share
+from mlp_xp.backends._numpy.sizes import LARGEST_RIGHT, SAMPLES_AT_ONCE
 
-__all__ = ["make_gemm", "tn"]
+__all__ = ["make_product", "tn"]
+
+_PRODUCT_JOB = record(Product)
 
 # Rows of the right operand that stay in the cache while all rows of the left one pass.
 _DEPTH_NN = 512
@@ -24,7 +27,7 @@ _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
 
 def _make_blas(kind: Any) -> Any:
-    """Return what calls Fortran's xGEMM at an address, for numbers of an LLVM type."""
+    """Return a function that calls Fortran's xGEMM at an address, for an LLVM number type."""
 
     @intrinsic
     def blas(context, routine, ta, tb, m, n, k, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def]
@@ -101,27 +104,23 @@ def tn(a, lda, b, ldb, c, m, n, k):  # type: ignore[no-untyped-def]
                 tile(left, 1, lda, rows, right, ldb, columns, samples, here, n, start, n)
 
 
-def make_gemm(is_double: bool, _: int = 0) -> Any:
-    """Return the unit for C = A B, and a row added to all rows; all stored row by row.
-
-    Words: is_double, ta, tb, m, n, k, a, lda, b, ldb, c, ldc, bias, routine. The longer side of C
-    is split between the threads.
-    """
-    kind, size = (np.float64, 8) if is_double else (np.float32, 4)
+def make_product(is_double: bool, _: int = 0) -> Any:
+    """Return the unit for C = A B + bias. The longer side of C is split between the threads."""
+    number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
     tiles = has_tile() and not is_double
 
-    def gemm(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
-        w = carray(pointer(job), WORDS, np.int64)
-        ta, tb, m, n, k = w[3], w[4], w[5], w[6], w[7]
-        a, lda, b, ldb, c, ldc, bias = w[8], w[9], w[10], w[11], w[12], w[13], w[14]
+    def product(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _PRODUCT_JOB)[0]
+        ta, tb, m, n, k = job.transpose_a, job.transpose_b, job.m, job.n, job.k
+        a, lda, b, ldb, c, ldc, bias = job.a, job.lda, job.b, job.ldb, job.c, job.ldc, job.bias
         if m > n:
-            low, high = share(m, part, parts), share(m, part + 1, parts)
+            low, high = start_of(thread, n_threads, m), start_of(thread + 1, n_threads, m)
             a += low * size * (1 if ta else lda)
             c += low * size * ldc
             m = high - low
         else:
-            low, high = share(n, part, parts), share(n, part + 1, parts)
+            low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
             b += low * size * (ldb if tb else 1)
             c += low * size
             bias += low * size if bias else 0
@@ -136,10 +135,10 @@ def make_gemm(is_double: bool, _: int = 0) -> Any:
                 tn(a, lda, b, ldb, c, m, n, k)
                 return
         # Read by columns, as Fortran does, each matrix is its transpose, and so is the product.
-        blas(w[ROUTINE], tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
+        blas(job.blas, tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
         if bias:
-            row = carray(pointer(bias), n, kind)
+            row = carray(pointer(bias), n, number)
             for i in range(m):
-                _add_rows(carray(pointer(c + i * ldc * size), n, kind), row)
+                _add_rows(carray(pointer(c + i * ldc * size), n, number), row)
 
-    return gemm
+    return product

@@ -1,7 +1,7 @@
-"""The units that machine code is compiled in: one a kind of job, and one that does a whole table.
+"""The units of machine code: one for each kind of job, and the loop that runs a table of them.
 
-Each unit reads its job, a row of 64-bit words, and does the part of a thread. This module needs
-numba, and is loaded only where something has to be compiled.
+A unit reads the fields of its job by name and does one thread's part of it. This module needs
+numba, and is imported only where something is compiled.
 """
 
 from __future__ import annotations
@@ -12,27 +12,16 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from mlp_xp.backends._numpy.jobs import (
-    ACTIVATE,
-    CODE,
-    DONE,
-    GATHER,
-    GEMM,
-    JOB,
-    MAIL,
-    PARTS,
-    PICK_WORDS,
-    QUIT,
-    SCALAR,
-    SCRATCH,
-    SOFTMAX,
-    SUM,
-    TAKE,
-    TICKET,
-    UPDATE,
-    WORDS,
-    WORK,
-    Unit,
+from mlp_xp.backends._numpy import jobs
+from mlp_xp.backends._numpy.jobs import HEADER, PICK, Unit, number_of, record
+from mlp_xp.backends._numpy.machine_code._intrinsics import (
+    call,
+    jit,
+    load,
+    pointer,
+    start_of,
+    store,
+    wait,
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
     copy,
@@ -42,65 +31,85 @@ from mlp_xp.backends._numpy.machine_code._loops import (
     softmax,
     sum_rows,
 )
-from mlp_xp.backends._numpy.machine_code._products import make_gemm
-from mlp_xp.backends._numpy.machine_code._words import call, jit, load, pointer, rest, share, store
+from mlp_xp.backends._numpy.machine_code._products import make_product
+from mlp_xp.backends._numpy.sizes import (
+    DONE,
+    JOB,
+    MAIL,
+    MAIL_OF_THREAD,
+    N_THREADS,
+    QUIT,
+    SCRATCH,
+    TICKET,
+)
 
 __all__ = ["signature", "source"]
+
+_LINE = 8 * MAIL_OF_THREAD  # Bytes of a cache line.
+_JOB_BYTES = HEADER.itemsize
+_GATHER, _TAKE, _UPDATE = map(number_of, (jobs.Gather, jobs.Take, jobs.Update))
+_COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
+_ACTIVATE_JOB, _SOFTMAX_JOB = map(record, (jobs.Activate, jobs.Softmax))
+_ARITHMETIC_JOB, _UPDATE_JOB = map(record, (jobs.Arithmetic, jobs.Update))
 
 
 def signature(unit: Unit) -> Any:
     """Return the signature of a unit in machine code."""
-    if unit.kind == WORK:
+    if unit.kind == 0:
         return types.int64(*[types.int64] * 10)
     return types.void(*[types.int64] * 5)
 
 
 def source(unit: Unit) -> Callable[..., Any]:
     """Return the function that a unit is compiled from."""
-    if unit.kind == WORK:
-        return work
-    return _MAKERS[unit.kind](bool(unit.is_double), unit.variant)
+    if unit.kind == 0:
+        return run_jobs
+    return _MAKERS[jobs.KINDS[unit.kind - 1]](bool(unit.is_double), unit.variant)
 
 
 def _gather(is_double: bool, is_bytes: int) -> Any:
-    kind = np.float64 if is_double else np.float32
-    source = np.uint8 if is_bytes else kind
+    number = np.float64 if is_double else np.float32
+    source = np.uint8 if is_bytes else number
 
-    def unit(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
-        w = carray(pointer(job), WORDS, np.int64)
-        size, n, width = w[3], w[4], w[5]
-        low, high = share(n, part, parts), share(n, part + 1, parts)
-        x, rows = carray(pointer(w[6]), (size, width), source), carray(pointer(w[7]), n, np.int32)
-        shift, scale = carray(pointer(w[8]), width, kind), carray(pointer(w[9]), width, kind)
-        out = carray(pointer(w[10]), (n, width), kind)
-        gather(x, rows, w[7] != 0, shift, scale, w[8] != 0, out, low, high)
+    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _GATHER_JOB)[0]
+        n, width = job.n_rows, job.width
+        low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
+        x = carray(pointer(job.source), (job.n_source, width), source)
+        rows = carray(pointer(job.positions), n, np.int32)
+        shift = carray(pointer(job.shift), width, number)
+        scale = carray(pointer(job.scale), width, number)
+        out = carray(pointer(job.out), (n, width), number)
+        gather(x, rows, job.positions != 0, shift, scale, job.shift != 0, out, low, high)
 
     return unit
 
 
-def _sum(is_double: bool, _: int) -> Any:
-    kind = np.float64 if is_double else np.float32
+def _column_sums(is_double: bool, _: int) -> Any:
+    number = np.float64 if is_double else np.float32
 
-    def unit(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
-        w = carray(pointer(job), WORDS, np.int64)
-        low, high = share(w[4], part, parts), share(w[4], part + 1, parts)
-        x = carray(pointer(w[5]), (w[3], w[4]), kind)
-        sum_rows(x, carray(pointer(w[6]), w[4], kind), low, high)
+    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _COLUMN_SUMS_JOB)[0]
+        n = job.n_columns
+        low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
+        x = carray(pointer(job.x), (job.n_rows, n), number)
+        sum_rows(x, carray(pointer(job.sums), n, number), low, high)
 
     return unit
 
 
 def _activate(is_double: bool, function: int) -> Any:
-    kind = np.float64 if is_double else np.float32
+    number = np.float64 if is_double else np.float32
     activate, activate_back = make_activation(function)
 
-    def unit(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
-        w = carray(pointer(job), WORDS, np.int64)
-        low, high = share(w[3], part, parts), share(w[3], part + 1, parts)
-        x = carray(pointer(w[4]), w[3], kind)[low:high]
-        out = carray(pointer(w[6]), w[3], kind)[low:high]
-        if w[5]:
-            activate_back(x, carray(pointer(w[5]), w[3], kind)[low:high], out)
+    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _ACTIVATE_JOB)[0]
+        n = job.size
+        low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
+        x = carray(pointer(job.x), n, number)[low:high]
+        out = carray(pointer(job.out), n, number)[low:high]
+        if job.dy:
+            activate_back(x, carray(pointer(job.dy), n, number)[low:high], out)
         else:
             activate(x, out)
 
@@ -108,51 +117,54 @@ def _activate(is_double: bool, function: int) -> Any:
 
 
 def _take(is_double: bool, _: int) -> Any:
-    def unit(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
-        w = carray(pointer(job), WORDS, np.int64)
-        for i in range(w[4]):
-            row = carray(pointer(w[7]), w[4], np.int32)[i] if w[7] else i
-            row += w[3] if row < 0 else 0
-            copy(w[6] + 4 * w[5] * row, w[8] + 4 * w[5] * i, w[5])
+    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _TAKE_JOB)[0]
+        positions = carray(pointer(job.positions), job.n_rows, np.int32)
+        for i in range(job.n_rows):
+            row = positions[i] if job.positions else i
+            row += job.n_source if row < 0 else 0
+            copy(job.source + 4 * job.width * row, job.out + 4 * job.width * i, job.width)
 
     return unit
 
 
-def _scalar(is_double: bool, _: int) -> Any:
-    kind = np.float64 if is_double else np.float32
+def _arithmetic(is_double: bool, _: int) -> Any:
+    number = np.float64 if is_double else np.float32
 
-    def unit(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
-        w = carray(pointer(job), WORDS, np.int64)
-        a, b = carray(pointer(w[4]), 1, kind)[0], carray(pointer(w[5]), 1, kind)[0]
-        carray(pointer(w[6]), 1, kind)[0] = a * b if w[3] else a + b
+    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _ARITHMETIC_JOB)[0]
+        a, b = carray(pointer(job.a), 1, number)[0], carray(pointer(job.b), 1, number)[0]
+        carray(pointer(job.out), 1, number)[0] = a * b if job.is_product else a + b
 
     return unit
 
 
 def _softmax(is_double: bool, _: int) -> Any:
-    kind = np.float64 if is_double else np.float32
+    number = np.float64 if is_double else np.float32
 
-    def unit(job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
-        w = carray(pointer(job), WORDS, np.int64)
-        n, k = w[3], w[4]
-        logits, labels = carray(pointer(w[5]), (n, k), kind), carray(pointer(w[6]), n, np.int32)
-        weights = carray(pointer(w[7]), n, kind)
-        smoothing = kind(carray(pointer(w[8]), 1, np.float64)[0])
-        value, dlogits = carray(pointer(w[9]), 1, kind), carray(pointer(w[10]), (n, k), kind)
-        softmax(logits, labels, weights, w[7] != 0, smoothing, value, dlogits)
+    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _SOFTMAX_JOB)[0]
+        n, k = job.n, job.k
+        logits = carray(pointer(job.logits), (n, k), number)
+        labels = carray(pointer(job.labels), n, np.int32)
+        weights = carray(pointer(job.weights), n, number)
+        smoothing = number(carray(pointer(job.smoothing), 1, np.float64)[0])
+        value = carray(pointer(job.value), 1, number)
+        dlogits = carray(pointer(job.dlogits), (n, k), number)
+        softmax(logits, labels, weights, job.weights != 0, smoothing, value, dlogits)
 
     return unit
 
 
-_MAKERS = {
-    GEMM: make_gemm,
-    SUM: _sum,
-    GATHER: _gather,
-    TAKE: _take,
-    ACTIVATE: _activate,
-    SOFTMAX: _softmax,
-    SCALAR: _scalar,
-    UPDATE: make_update,
+_MAKERS: dict[type, Callable[[bool, int], Any]] = {
+    jobs.Product: make_product,
+    jobs.ColumnSums: _column_sums,
+    jobs.Gather: _gather,
+    jobs.Take: _take,
+    jobs.Activate: _activate,
+    jobs.Softmax: _softmax,
+    jobs.Arithmetic: _arithmetic,
+    jobs.Update: make_update,
 }
 
 
@@ -160,94 +172,102 @@ _MAKERS = {
 
 
 @jit
-def _is_inside(w):  # type: ignore[no-untyped-def]
-    """Whether a job takes rows that are there, counted from either end as NumPy does."""
-    if (w[0] != GATHER and w[0] != TAKE) or w[7] == 0:
+def _has_its_rows(address, kind):  # type: ignore[no-untyped-def]
+    """Whether the rows that a job takes exist, counted from either end as NumPy does."""
+    if kind != _GATHER and kind != _TAKE:
         return True
-    rows = carray(pointer(w[7]), w[4], np.int32)
+    job = carray(pointer(address), 1, _TAKE_JOB)[0]  # `Gather` begins with the same fields.
+    if job.positions == 0:
+        return True
+    rows = carray(pointer(job.positions), job.n_rows, np.int32)
     lowest, highest = np.int64(0), np.int64(-1)
     for i in range(rows.size):
         lowest, highest = min(lowest, rows[i]), max(highest, rows[i])
-    return -w[3] <= lowest and highest < w[3]
+    return -job.n_source <= lowest and highest < job.n_source
 
 
 @jit
-def _add_penalty(w, parts, totals):  # type: ignore[no-untyped-def]
+def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
     """Write the penalty: half its factor times the squares that the threads have summed."""
     squares = 0.0
-    for part in range(parts):
-        squares += totals[part * 8]
-    if w[2]:
-        factor = carray(pointer(w[8]), 1, np.float64)[0]
-        carray(pointer(w[9]), 1, np.float64)[0] = 0.5 * factor * squares
+    for thread in range(n_threads):
+        squares += totals[thread * MAIL_OF_THREAD]
+    if job.is_double:
+        factor = carray(pointer(job.l2), 1, np.float64)[0]
+        carray(pointer(job.penalty), 1, np.float64)[0] = 0.5 * factor * squares
     else:
-        factor32 = carray(pointer(w[8]), 1, np.float32)[0]
-        carray(pointer(w[9]), 1, np.float32)[0] = np.float32(0.5 * factor32 * squares)
+        factor32 = carray(pointer(job.l2), 1, np.float32)[0]
+        carray(pointer(job.penalty), 1, np.float32)[0] = np.float32(0.5 * factor32 * squares)
 
 
-def work(mail, totals, scratch, table, n_jobs, picks, n_picks, start, stop, part):  # type: ignore[no-untyped-def]
-    """Do the jobs of a table for each of some steps, or serve the thread that does.
+def run_jobs(mail, totals, scratch, table, n_jobs, picks, n_picks, start, stop, thread):  # type: ignore[no-untyped-def]
+    """Run the jobs of a table for each of some steps, or serve the thread that does.
 
-    The caller is part 0: it does the jobs one after the other, and has the other threads, if there
-    are any, do their part of each job that is worth it. They wait for the next ticket, do their
-    part, and go on until the ticket is `QUIT`: one word says all, so that nothing can be seen half.
+    The caller is thread 0. It runs the jobs one after the other; the others, if there are any, do
+    their part of each job that is worth it. They wait for the next ticket, do their part, and go on
+    until the ticket is `QUIT`. One integer says it all, so nothing can be seen half.
 
     Parameters
     ----------
-    mail : address of (MAIL + 8 * parts,) int64
-        With the number of threads at `PARTS`.
-    totals : address of (8 * parts,) float64, to work with
-    scratch : address of (parts, SCRATCH) bytes, to work with
+    mail : address of (MAIL + MAIL_OF_THREAD * n_threads,) int64
+        With the number of threads at `N_THREADS`.
+    totals : address of (MAIL_OF_THREAD * n_threads,) float64
+        Work space.
+    scratch : address of (n_threads, SCRATCH) bytes
+        Work space.
     table : address of (n_jobs, WORDS) int64
-        Word 1 is whether a job is worth sharing out. Not used by those who serve.
-    picks : address of (n_picks, PICK_WORDS) int64
-        What is brought to its place before each step.
+        Not used by those who serve.
+    picks : address of (n_picks,) PICK
+        What is copied to its place before each step.
     start, stop : int
         The steps.
-    part : int
+    thread : int
 
     Returns
     -------
     int
         How many jobs of the table were done in the last step: all, unless the next one takes rows
-        that are not there.
+        that do not exist.
     """
     letters = carray(pointer(mail), MAIL, np.int64)
-    parts, ticket = letters[PARTS], np.int64(0)
-    if part > 0:
+    n_threads, ticket = letters[N_THREADS], np.int64(0)
+    if thread > 0:
         while True:
             turn = 0
             while load(mail + 8 * TICKET) == ticket:
-                rest(turn)
+                wait(turn)
                 turn += 1
             ticket = load(mail + 8 * TICKET)
             if ticket == QUIT:
                 return 0
-            place = load(mail + 8 * JOB)
-            job = carray(pointer(place), WORDS, np.int64)
-            call(job[CODE], place, part, parts, totals, scratch + part * SCRATCH)
-            store(mail + 8 * (DONE + 8 * part), ticket)
-    moves = carray(pointer(picks), (n_picks, PICK_WORDS), np.int64)
-    sums = carray(pointer(totals), 8 * parts, np.float64)
+            address = load(mail + 8 * JOB)
+            job = carray(pointer(address), 1, HEADER)[0]
+            call(job.code, address, thread, n_threads, totals, scratch + thread * SCRATCH)
+            store(mail + 8 * DONE + _LINE * thread, ticket)
+    moves = carray(pointer(picks), n_picks, PICK)
+    sums = carray(pointer(totals), MAIL_OF_THREAD * n_threads, np.float64)
     for step in range(start, stop):
         for i in range(n_picks):
-            copy(moves[i, 0] + step * moves[i, 1], moves[i, 3], moves[i, 2])
+            pick = moves[i]
+            copy(pick.source + step * pick.stride, pick.target, pick.n_words)
         for i in range(n_jobs):
-            place = table + i * WORDS * 8
-            job = carray(pointer(place), WORDS, np.int64)
-            if not _is_inside(job):
+            address = table + i * _JOB_BYTES
+            job = carray(pointer(address), 1, HEADER)[0]
+            if not _has_its_rows(address, job.kind):
                 return i
-            team = parts if job[1] else 1
-            if team > 1:
-                letters[JOB] = place
+            n_working = n_threads if job.is_shared else 1
+            if n_working > 1:
+                letters[JOB] = address
                 ticket = letters[TICKET] + 1
                 store(mail + 8 * TICKET, ticket)
-            call(job[CODE], place, 0, team, totals, scratch)
-            for other in range(1, team):
+            call(job.code, address, 0, n_working, totals, scratch)
+            for other in range(1, n_working):
                 turn = 0
-                while load(mail + 8 * (DONE + 8 * other)) != ticket:
-                    rest(turn)
+                while load(mail + 8 * DONE + _LINE * other) != ticket:
+                    wait(turn)
                     turn += 1
-            if job[0] == UPDATE and job[9] != 0:
-                _add_penalty(job, team, sums)
+            if job.kind == _UPDATE:
+                update = carray(pointer(address), 1, _UPDATE_JOB)[0]
+                if update.penalty != 0:
+                    _add_penalty(update, n_working, sums)
     return n_jobs

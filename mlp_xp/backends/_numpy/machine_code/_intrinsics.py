@@ -1,4 +1,4 @@
-"""What numba has no words for: addresses, words that threads share, waiting, and powers of two."""
+"""What numba lacks: addresses, atomic loads and stores, waiting, and powers of two."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = [
     "nearest",
     "pointer",
     "power_of_two",
-    "rest",
-    "share",
+    "start_of",
     "store",
+    "wait",
 ]
 
-# Without "reassoc" a sum would not be vectorised. NaN and infinity keep their meaning. "numpy"
-# divides as NumPy does: a check for zero would stop the vectorisation too.
+# Without "reassoc" a sum would not be vectorized. NaN and infinity keep their meaning. "numpy"
+# divides as NumPy does: a check for zero would stop the vectorization too.
 OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
@@ -40,7 +40,7 @@ def pointer(context, address):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def call(context, code, job, part, parts, totals, scratch):  # type: ignore[no-untyped-def]
+def call(context, code, job, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
     """Call the machine code of a job at its address."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -53,7 +53,7 @@ def call(context, code, job, part, parts, totals, scratch):  # type: ignore[no-u
 
 @intrinsic
 def load(context, address):  # type: ignore[no-untyped-def]
-    """Read a word; what another thread wrote before it wrote the word is then seen too."""
+    """Read an integer; what another thread wrote before it is then visible too."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -64,7 +64,7 @@ def load(context, address):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def store(context, address, value):  # type: ignore[no-untyped-def]
-    """Write a word, behind all that was written before."""
+    """Write an integer after everything written before."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -75,8 +75,8 @@ def store(context, address, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def rest(context, turn):  # type: ignore[no-untyped-def]
-    """Wait a moment: at first in the processor, then by letting other threads go first."""
+def wait(context, turn):  # type: ignore[no-untyped-def]
+    """Wait a moment: at first in the processor, later by yielding to other threads."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         module, (turn,) = builder.module, arguments
@@ -108,7 +108,7 @@ def nearest(context, x):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def power_of_two(context, n):  # type: ignore[no-untyped-def]
-    """Give 2 to the power of a whole number, by writing that into the exponent's bits."""
+    """Compute 2 to the power of a whole number by writing it into the exponent's bits."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         is_double = isinstance(arguments[0].type, ir.DoubleType)
@@ -121,6 +121,6 @@ def power_of_two(context, n):  # type: ignore[no-untyped-def]
 
 
 @jit
-def share(n, part, parts):  # type: ignore[no-untyped-def]
-    """Give where a part of ``range(n)`` begins; parts begin at whole vectors."""
-    return n if part == parts else (n * part // parts) // 16 * 16
+def start_of(thread, n_threads, n):  # type: ignore[no-untyped-def]
+    """Return where a thread's part of ``range(n)`` starts, a multiple of 16 (whole vectors)."""
+    return n if thread == n_threads else (n * thread // n_threads) // 16 * 16

@@ -68,9 +68,9 @@ def assert_same(found, expected, dtype="float32"):
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("name", "rule"), CASES, ids=repr)
-def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, team_of):
+def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, pool_of):
     network, plans = NETWORKS[name], []
-    with team_of(parts):
+    with pool_of(parts):
         planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
         found = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, compiled=planned)
     assert plans[0]._is_planned
@@ -83,9 +83,9 @@ def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, team_of):
 @pytest.mark.parametrize(
     "rule", [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()], ids=lambda rule: repr(rule)[:6]
 )
-def test_other_losses_and_rules_are_planned_too(loss, rule, team_of):
+def test_other_losses_and_rules_are_planned_too(loss, rule, pool_of):
     plans = []
-    with team_of(1):
+    with pool_of(1):
         planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
         found = steps(NETWORKS["plain"], loss, rule, compiled=planned, max_grad_norm=0.5)
     assert plans[0]._is_planned
@@ -182,7 +182,7 @@ def test_what_asks_for_values_is_run_as_it_is(ask):
 
 @pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.0), Adam()], ids=repr)
 @pytest.mark.parametrize("parts", [0, 2])
-def test_a_plan_that_ends_late_leaves_no_update(rule, parts, team_of):
+def test_a_plan_that_ends_late_leaves_no_update(rule, parts, pool_of):
     """A loss of one axis does not fit into the state, which shows behind the update."""
     plain = Kernels()
 
@@ -193,7 +193,7 @@ def test_a_plan_that_ends_late_leaves_no_update(rule, parts, team_of):
     network, plans = NETWORKS["plain"], []
     planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
     kernels = get_backend("numpy").kernels._replace(loss=of_one_axis)
-    with team_of(parts):
+    with pool_of(parts):
         found = steps(network, SoftmaxCrossEntropy(), rule, compiled=planned, kernels=kernels)
     assert not plans[0]._is_planned
     expected = steps(network, SoftmaxCrossEntropy(), rule, kernels=plain)
@@ -237,7 +237,7 @@ def test_another_state_is_gone_on_from():
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("n_rows", [N, 30_000], ids=["small", "large"])  # Copied, or looked up.
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_loop_does_what_its_steps_do(name, n_rows, parts, team_of):
+def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
     network, n, size = NETWORKS[name], 7, 12
     rule = SGD() if name == "everything" else Adam()  # As in CASES.
     rng = np.random.default_rng(0)
@@ -260,7 +260,7 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, team_of):
             times = range(n * epoch + 1, n * (epoch + 1) + 1)
             table = [(0.3, 0.01, 0.2, 0.1, *rule.coefficients(0.05, t)) for t in times]
             coefs = np.asarray(table, "float32")
-            with team_of(parts):
+            with pool_of(parts):
                 if loop is None:
                     for i in range(n):
                         key = None if keys is None else keys[i]
@@ -275,7 +275,7 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, team_of):
     assert_same(results[1], results[0])
 
 
-def test_a_step_of_a_plain_network_is_one_table(team_of):
+def test_a_step_of_a_plain_network_is_one_table(pool_of):
     """Else each step costs several microseconds of Python."""
     pytest.importorskip("numba")
     network, rule = NETWORKS["plain"], Adam()
@@ -287,21 +287,21 @@ def test_a_step_of_a_plain_network_is_one_table(team_of):
     x, y = np.ones((N, FEATURES), np.float32), np.zeros(N, np.int32)
     coefs = np.ones((3, 4 + len(rule.coefficients(0.1, 1))), np.float32)
     steps = Steps(Batch(x, y, np.zeros((3, 8), np.int32), None), coefs, None)
-    with team_of(1):
+    with pool_of(1):
         loop(0, 3, state, steps, None)
     (program,) = loop._programs
     assert len(program._lines) == 1
 
 
 @pytest.mark.parametrize("parts", [0, 1])
-def test_a_loop_that_cannot_be_planned_is_run_as_it_is(parts, team_of):
+def test_a_loop_that_cannot_be_planned_is_run_as_it_is(parts, pool_of):
     def body(i, state, given):
         (total,) = state
         total += float(given[i, ...])
         return (total,)
 
     loop = PlannedLoop(body)
-    with team_of(parts):
+    with pool_of(parts):
         state = loop(1, 4, (np.zeros(2),), np.arange(5.0))
         state = loop(0, 2, state, np.arange(5.0))
     assert not loop._is_planned
@@ -315,11 +315,11 @@ def test_what_a_step_is_given_need_not_lie_in_one_piece():
 
 
 @pytest.mark.parametrize("parts", [0, 1])
-def test_rows_are_counted_from_the_end_too(parts, team_of):
+def test_rows_are_counted_from_the_end_too(parts, pool_of):
     planned = Planned(lambda state, x, rows: (state[0] + XP.sum(XP.take(x, rows, axis=0)),))
     x = np.asarray([1.0, 2.0, 3.0, 4.0], np.float32)
     state = (np.zeros((), np.float32),)
-    with team_of(parts):
+    with pool_of(parts):
         for rows in ([-1, 0], [-4, 3], [1, 2]):
             state = planned(state, x, np.asarray(rows, np.int32))
     assert planned._is_planned
@@ -334,7 +334,7 @@ def test_rows_are_counted_from_the_end_too(parts, team_of):
 @pytest.mark.parametrize("rows", [1, 7, 128, 600])
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(300, 64), (259, 112), (30, 16), (9, 7), (1, 1)])
 def test_the_dense_job_does_what_the_default_does(
-    fan_in, fan_out, rows, dtype, parts, team_of, rng
+    fan_in, fan_out, rows, dtype, parts, pool_of, rng
 ):
     pytest.importorskip("numba")
     from mlp_xp.nn.layers import Dense, dense
@@ -344,7 +344,7 @@ def test_the_dense_job_does_what_the_default_does(
     kernel = get_backend("numpy").kernels.dense
     for x in (np.ascontiguousarray(wide[:, :fan_in]), wide[:, fan_in:]):
         for slope in (dy, np.asfortranarray(dy)):
-            with team_of(parts):
+            with pool_of(parts):
                 y, pullback = kernel(Dense(W, b), x, xp=XP)
                 found = [y, *leaves(pullback(slope, need_dx=True))]
             plain, pull = dense(Dense(W, b), x, xp=XP)
@@ -355,7 +355,7 @@ def test_the_dense_job_does_what_the_default_does(
 
 
 @pytest.mark.parametrize("other", ["float32", "float64"])
-def test_a_slope_of_another_dtype_is_converted(other, team_of, rng):
+def test_a_slope_of_another_dtype_is_converted(other, pool_of, rng):
     """A user's own loss may give one: it is compared with a finite difference in float64 only."""
     pytest.importorskip("numba")
     from mlp_xp.nn.layers import Dense
@@ -365,7 +365,7 @@ def test_a_slope_of_another_dtype_is_converted(other, team_of, rng):
     x, W, b = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
     dy = rng.standard_normal((40, 16)).astype(other)
     kernels = get_backend("numpy").kernels
-    with team_of(1):
+    with pool_of(1):
         y, pullback = kernels.dense(Dense(W, b), x, xp=XP)
         rectified, back = kernels.activate("relu", y, xp=XP)
         found = [*leaves(pullback(dy, need_dx=True)), back(dy)]
@@ -375,13 +375,13 @@ def test_a_slope_of_another_dtype_is_converted(other, team_of, rng):
         np.testing.assert_allclose(mine, plain, rtol=0, atol=1e-3)
 
 
-def test_rows_that_are_not_aligned_go_the_plain_way(rng, team_of):
+def test_rows_that_are_not_aligned_go_the_plain_way(rng, pool_of):
     from mlp_xp.nn.layers import Dense
 
     packed = np.zeros(60, dtype=[("flag", "u1"), ("x", "f4", (30,))])
     packed["x"] = rng.standard_normal((60, 30))
     W, b = rng.standard_normal((30, 64)).astype(np.float32), np.zeros(64, np.float32)
-    with team_of(2):
+    with pool_of(2):
         y, _ = get_backend("numpy").kernels.dense(Dense(W, b), packed["x"], xp=XP)
     np.testing.assert_allclose(y, np.asarray(packed["x"]) @ W, atol=1e-3)
 
@@ -389,7 +389,7 @@ def test_rows_that_are_not_aligned_go_the_plain_way(rng, team_of):
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["relu", "logistic", "tanh"])
-def test_activations_by_jobs_do_what_the_defaults_do(name, dtype, parts, team_of, rng):
+def test_activations_by_jobs_do_what_the_defaults_do(name, dtype, parts, pool_of, rng):
     x, dy = (4.0 * rng.standard_normal((2, 300, 128))).astype(dtype)
     x[0, :8] = dy[1, :8] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4, -1e4, -90.0]
     kernels = get_backend("numpy").kernels
@@ -397,7 +397,7 @@ def test_activations_by_jobs_do_what_the_defaults_do(name, dtype, parts, team_of
     with np.errstate(invalid="ignore"):
         expected = pull(dy)
     for slope in (dy, np.asfortranarray(dy)):
-        with team_of(parts):
+        with pool_of(parts):
             y, pullback = kernels.activate(name, x, xp=XP)
             dx = pullback(slope)
         tol = tolerance(dtype)
@@ -408,13 +408,13 @@ def test_activations_by_jobs_do_what_the_defaults_do(name, dtype, parts, team_of
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_softmax_job_does_what_the_loss_does(smoothing, weighted, team_of, rng):
+def test_the_softmax_job_does_what_the_loss_does(smoothing, weighted, pool_of, rng):
     loss = SoftmaxCrossEntropy(smoothing)
     logits = 30.0 * rng.standard_normal((6, 5))
     logits[0] = [-1e4, 1e4, 0.0, 0.0, 0.0]
     labels = np.asarray([0, 1, 2, 3, 4, 0], np.int32)
     for weights in (rng.random(6), np.zeros(6)) if weighted else (None,):
-        with team_of(1):
+        with pool_of(1):
             found, pullback = get_backend("numpy").kernels.loss(
                 loss, logits, labels, weights, xp=XP
             )
@@ -423,17 +423,17 @@ def test_the_softmax_job_does_what_the_loss_does(smoothing, weighted, team_of, r
         np.testing.assert_allclose(pullback(), pull(), rtol=1e-13, atol=1e-16)
 
 
-def test_the_blas_gets_its_threads_back_from_the_last_user(team_of):
+def test_the_blas_gets_its_threads_back_from_the_last_user(pool_of):
     pytest.importorskip("numba")
     from threadpoolctl import threadpool_info
 
     def threads():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
-    with team_of(2):
+    with pool_of(2):
         pass
     before = threads()
-    first, second = team_of(2), team_of(2)
+    first, second = pool_of(2), pool_of(2)
     first.__enter__()
     second.__enter__()
     assert set(threads()) == {1}

@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from mlp_xp.backends._numpy import jobs as _jobs
+from mlp_xp._utils.processors import usable_threads
+from mlp_xp.backends._numpy import jobs, thread_pool
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -18,11 +19,11 @@ CHILD = """
 import os, signal, sys, threading, warnings
 import numpy as np
 from mlp_xp import MLPClassifier
-from mlp_xp.backends._numpy import jobs as _jobs
+from mlp_xp.backends._numpy import jobs, thread_pool
 from mlp_xp.callbacks import Callback
 
 warnings.simplefilter("ignore")
-os.environ["OMP_NUM_THREADS"] = "2"  # A team of two, on any machine.
+os.environ["OMP_NUM_THREADS"] = "2"  # A pool of two threads, on any machine.
 rng = np.random.default_rng(0)
 x, y = rng.random((400, 300), dtype=np.float32), np.arange(400) % 3
 
@@ -33,7 +34,7 @@ class Stop(Callback):
 
 
 def fit(*callbacks):
-    # Long enough by its settings for a team, and ended after two epochs.
+    # Long enough by its settings for a pool, and ended after two epochs.
     model = MLPClassifier((300, 300), max_iter=2_000, batch_size=200, random_state=0)
     return model.set_params(callbacks=[Stop(), *callbacks]).fit(x, y).predict_proba(x)
 
@@ -56,10 +57,11 @@ def in_a_child():
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-teams = []
-_jobs._Team._begin = lambda team, begin=_jobs._Team._begin: teams.append(team.parts) or begin(team)
+pools = []
+start = thread_pool.ThreadPool._start
+thread_pool.ThreadPool._start = lambda pool: pools.append(pool.n_threads) or start(pool)
 expected = fit()
-assert set(teams) == {2} or not _jobs.can_work(), teams
+assert set(pools) == {2} or not thread_pool.can_compile(), pools
 """
 FORKS = {
     "behind a fit": "in_a_child()",
@@ -73,12 +75,12 @@ class Leave(Callback):
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 fit(Leave())
 """,
-    "under a lock": "with _jobs._lock: in_a_child()",
-    "while another thread compiles": "with _jobs._machine_code()._lock: in_a_child()",
+    "under a lock": "with thread_pool._lock: in_a_child()",
+    "while another thread compiles": "with thread_pool._machine_code()._lock: in_a_child()",
     "beside a fit": """
 ready, over = threading.Event(), threading.Event()
 def other():
-    with _jobs.team(2):
+    with thread_pool.thread_pool(2):
         ready.set()
         over.wait()
 thread = threading.Thread(target=other)
@@ -113,12 +115,12 @@ def threads():
 def test_threads_go_when_told_to_and_do_no_job_for_it():
     sums = np.zeros((3, 4))
     x = np.ones((3, 4))
-    words, _ = _jobs.table([_jobs.Job(_jobs.ACTIVATE, True, (1, 12, x, 0, sums, _jobs.RELU))])
-    _jobs.link([words])
+    words, _ = jobs.table([jobs.Job(jobs.Activate(True, 12, x, 0, sums, jobs.RELU), True)])
+    thread_pool.link([words])
     for n_jobs in (0, 1, 5) * 10:
-        with _jobs.team(3):
+        with thread_pool.thread_pool(3):
             for _ in range(n_jobs):
-                _jobs.runner()(words)
+                thread_pool.runner()(words)
             assert len(threads()) == (2 if n_jobs else 0)
             sums[...] = 0.0
         assert not threads()
@@ -133,45 +135,45 @@ def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
             raise RuntimeError("can't start new thread")
         start(self)
 
-    words, _ = _jobs.table([])
-    _jobs.link([words])
+    words, _ = jobs.table([])
+    thread_pool.link([words])
     monkeypatch.setattr(threading.Thread, "start", scarce)
-    with pytest.raises(RuntimeError, match="can't start new thread"), _jobs.team(4):
-        _jobs.runner()(words)
+    with pytest.raises(RuntimeError, match="can't start new thread"), thread_pool.thread_pool(4):
+        thread_pool.runner()(words)
     assert not threads()
-    assert not _jobs.is_at_work()
+    assert not thread_pool.has_pool()
 
 
-def test_each_thread_has_a_team_of_its_own():
+def test_each_thread_has_a_pool_of_its_own():
     """Jobs are done without the interpreter's lock."""
     found = []
 
     def other():
-        found.append(_jobs.is_at_work())
-        with _jobs.team(1):
-            found.append(_jobs.runner())
+        found.append(thread_pool.has_pool())
+        with thread_pool.thread_pool(1):
+            found.append(thread_pool.runner())
 
-    with _jobs.team(1):
+    with thread_pool.thread_pool(1):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
         assert found[0] is False
-        assert found[1] != _jobs.runner()
+        assert found[1] != thread_pool.runner()
 
 
 # --- how many -------------------------------------------------------------------------------------
 
 
-def test_a_team_takes_no_more_than_it_may(monkeypatch):
+def test_a_pool_takes_no_more_than_it_may(monkeypatch):
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-    assert _jobs.usable_threads() == 1
+    assert usable_threads() == 1
     # Joblib knows affinity and containers.
     monkeypatch.setattr("joblib.cpu_count", lambda: 5)
-    assert _jobs.usable_threads() == 5
+    assert usable_threads() == 5
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert _jobs.usable_threads() == 2
+    assert usable_threads() == 2
 
 
 def test_the_blas_has_one_thread_for_steps_too_small_to_share_out():

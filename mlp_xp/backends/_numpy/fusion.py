@@ -1,0 +1,41 @@
+"""Jobs that are computed inside of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlp_xp.backends._numpy.jobs import Job, Product, Update, address
+from mlp_xp.backends._numpy.sizes import FUSED_COLUMNS, SAMPLES_AT_ONCE
+from mlp_xp.backends._numpy.thread_pool import has_tile
+
+__all__ = ["fused"]
+
+
+def fused(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs without the products x^T dy that a later update can compute by itself.
+
+    Six rows of such a gradient at a time are computed and used: it is never written to memory. An
+    update owns its gradients, so nothing else reads them, and nothing else happens between the jobs
+    of one table, so the operands are still there.
+    """
+    products = {address(job.fields.c): job.fields for job in jobs if _can_be_fused(job)}
+    left_out = set()
+    for job in jobs:
+        if isinstance(job.fields, Update):
+            for array in job.fields.arrays:
+                product = products.get(int(array["grad"]))
+                if product is not None:
+                    array["x"], array["dy"] = address(product.a), address(product.b)
+                    array["n_samples"], array["width"] = product.k, product.n
+                    left_out.add(id(product))
+    return [job for job in jobs if id(job.fields) not in left_out]
+
+
+def _can_be_fused(job: Job) -> bool:
+    product = job.fields
+    if not isinstance(product, Product) or not has_tile():
+        return False
+    moves = getattr(product.a, "find", None) or getattr(product.b, "find", None)
+    fits = product.n % 16 == 0 and 32 <= product.n <= FUSED_COLUMNS
+    fits = fits and product.k <= SAMPLES_AT_ONCE and product.lda == product.m
+    return bool(product.transpose_a and fits and not product.is_double and not moves)

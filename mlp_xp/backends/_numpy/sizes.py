@@ -1,0 +1,33 @@
+"""Sizes and positions that the thread pool and the machine code agree on."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DONE",
+    "FUSED_COLUMNS",
+    "JOB",
+    "LARGEST_RIGHT",
+    "MAIL",
+    "MAIL_OF_THREAD",
+    "N_THREADS",
+    "QUIT",
+    "SAMPLES_AT_ONCE",
+    "SCRATCH",
+    "TICKET",
+]
+
+# The mailbox of a pool, in 64-bit integers, of which a cache line holds 8: each side writes to
+# lines of its own. The number of the job to be done, its address, and how many threads there are.
+TICKET, JOB, N_THREADS = 0, 8, 9
+# Before what each thread writes: the ticket that it has done.
+MAIL, MAIL_OF_THREAD = 16, 8
+DONE = MAIL
+QUIT = -1  # The ticket of no job: those have 1, 2, ...
+
+# Samples that our own product x^T dy takes at a time: more lines of x, as far apart as its rows,
+# find no place in the second-level cache. How many numbers dy may have, as it passes with every six
+# rows of the result: with more a BLAS is faster. How wide a result may be for six of its rows to
+# fit the first-level cache.
+SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_COLUMNS = 256, 1 << 17, 1024
+# Bytes in which an update computes such rows, for each thread.
+SCRATCH = 6 * FUSED_COLUMNS * 4

@@ -1,0 +1,238 @@
+"""The threads that run jobs, the machine code they call, and the BLAS's own threads meanwhile.
+
+Machine code is compiled and loaded in `machine_code`, and not before the first job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from mlp_xp.backends._numpy.jobs import (
+    MachineCodeError,
+    Product,
+    Unit,
+    address,
+    number_of,
+    read,
+)
+from mlp_xp.backends._numpy.sizes import MAIL, MAIL_OF_THREAD, N_THREADS, QUIT, SCRATCH, TICKET
+
+__all__ = [
+    "ThreadPool",
+    "can_compile",
+    "has_pool",
+    "has_tile",
+    "link",
+    "one_blas_thread",
+    "rows_error",
+    "runner",
+    "thread_pool",
+]
+
+_has_failed = False
+
+
+def can_compile() -> bool:
+    """Whether jobs can be compiled here, and threads can wait for them; loads nothing."""
+    return not _has_failed and _is_installed()
+
+
+@functools.cache
+def _is_installed() -> bool:
+    if os.name != "posix" or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return False
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in ("numba", "llvmlite"))
+    except ValueError:  # Kept from being imported.
+        return False
+
+
+@functools.cache
+def _machine_code() -> Any:
+    from mlp_xp.backends._numpy import machine_code  # Loads llvmlite.
+
+    return machine_code
+
+
+def has_tile() -> bool:
+    """Whether this processor has our own matrix product; loads llvmlite."""
+    found: bool = _machine_code().has_tile()
+    return found
+
+
+def link(tables: Iterable[np.ndarray]) -> None:
+    """Write the addresses of machine code into tables of jobs; compile what is missing.
+
+    Raises
+    ------
+    MachineCodeError
+        If it cannot be compiled. A warning says why, and `can_compile` is False from then on.
+    """
+    global _has_failed
+    jobs = [read(row) for words in tables for row in words]
+    if not jobs:
+        return
+    try:
+        codes = _machine_code().addresses([Unit(0), *map(Unit.of, jobs)])
+    except (MachineCodeError, ImportError, OSError) as error:  # OSError: LLVM cannot be loaded.
+        _has_failed = True
+        warnings.warn(
+            "What makes training on NumPy fast cannot be compiled by this version of numba "
+            f"({error}), so it is slower here. Try another one: pip install --upgrade numba.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        raise MachineCodeError(str(error)) from error
+    for job in jobs:
+        job["code"] = codes[Unit.of(job)]
+        if job["kind"] == number_of(Product):
+            job["blas"] = _machine_code().blas_address(bool(job["is_double"]))
+
+
+def rows_error(positions: np.ndarray, size: int) -> IndexError:
+    """Return the error for positions of rows that do not exist."""
+    return IndexError(
+        f"Rows are asked for by positions from {positions.min()} to {positions.max()}, and there "
+        f"are {size} rows: give positions from {-size} to {size - 1}."
+    )
+
+
+class ThreadPool:
+    """Threads that share each job; the caller is the first, and may be the only one."""
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+        self._threads: list[threading.Thread] = []
+        self._mail = np.zeros(MAIL + MAIL_OF_THREAD * n_threads, np.int64)
+        self._mail[N_THREADS] = n_threads
+        self._totals = np.zeros(MAIL_OF_THREAD * n_threads)
+        self._scratch = np.empty(n_threads * SCRATCH, np.uint8)
+        self._memory = tuple(map(address, (self._mail, self._totals, self._scratch)))
+        self._run_jobs: Callable[..., int] | None = None
+
+    def run(
+        self, words: np.ndarray, picks: np.ndarray | None = None, start: int = 0, stop: int = 1
+    ) -> None:
+        """Run the jobs of a linked table, once for each step."""
+        run_jobs = self._run_jobs or self._start()
+        picked = (0, 0) if picks is None else (address(picks), len(picks))
+        done = run_jobs(*self._memory, address(words), len(words), *picked, start, stop, 0)
+        if done < len(words):
+            job = read(words[done])
+            positions = (ctypes.c_int32 * int(job["n_rows"])).from_address(int(job["positions"]))
+            raise rows_error(np.asarray(positions), int(job["n_source"]))
+
+    def _start(self) -> Callable[..., int]:
+        """Start the other threads, which wait for jobs; machine code is linked by now."""
+        run_jobs: Callable[..., int] = _machine_code().run_jobs()
+        for thread_number in range(1, self.n_threads):
+            thread = threading.Thread(
+                target=run_jobs,
+                args=(*self._memory, 0, 0, 0, 0, 0, 0, thread_number),
+                name=f"mlp_xp-{thread_number}",
+                daemon=True,
+            )
+            thread.start()
+            self._threads.append(thread)
+        self._run_jobs = run_jobs
+        return run_jobs
+
+    def end(self) -> None:
+        """End the other threads."""
+        self._mail[TICKET] = QUIT
+        for thread in self._threads:
+            thread.join()
+
+
+class _OfThisThread(threading.local):
+    pool: ThreadPool | None = None
+
+
+_of_this_thread = _OfThisThread()
+_lock = threading.Lock()
+_limits: list[Any] = []
+
+
+def _after_fork() -> None:
+    """Reset what belongs to threads that a forked process does not have.
+
+    `_limits` stay: the parent still computes, and its BLAS limit is better left alone here.
+    """
+    global _lock
+    _of_this_thread.pool = None
+    _lock = threading.Lock()  # Another thread, which is not here, may have held it.
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def runner() -> Callable[..., None]:
+    """Return the function that runs a table of jobs in this thread."""
+    pool = _of_this_thread.pool
+    return _run_nothing if pool is None else pool.run
+
+
+def _run_nothing(*_: Any) -> None:
+    """Raise: without a pool no jobs are written."""
+    raise RuntimeError("A job was written outside of a thread pool.")
+
+
+def has_pool() -> bool:
+    """Whether this thread is inside `thread_pool`, and its jobs can be compiled."""
+    return _of_this_thread.pool is not None and not _has_failed
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Find the BLAS libraries, which takes milliseconds."""
+    import scipy.linalg.cython_blas  # noqa: F401 - loads the one whose products are used.
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[int]:
+    """Limit the BLAS to one thread, and return how many others already do.
+
+    The limit is the process's. The last user restores the threads, since each restoring what it
+    saw would restore another one's limit.
+    """
+    with _lock:
+        _limits.append(_limits[-1] if _limits else _blas().limit(limits=1))
+        others = len(_limits) - 1
+    try:
+        yield others
+    finally:
+        with _lock:
+            limits = _limits.pop()
+            if not _limits:
+                limits.restore_original_limits()
+
+
+@contextlib.contextmanager
+def thread_pool(n_threads: int) -> Iterator[None]:
+    """Give this thread a pool, and limit the BLAS to one thread meanwhile.
+
+    The threads of a BLAS spin for work before they sleep, and take the processors from ours.
+    """
+    with one_blas_thread() as others:
+        # Others that train at the same time have threads of their own.
+        outer, pool = _of_this_thread.pool, ThreadPool(max(1, n_threads // (others + 1)))
+        _of_this_thread.pool = pool
+        try:
+            yield
+        finally:
+            pool.end()  # In a forked process it is no longer that of `_of_this_thread`.
+            _of_this_thread.pool = outer
