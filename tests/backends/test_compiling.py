@@ -21,6 +21,8 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy import jobs, thread_pool
 
 pytest.importorskip("numba")
+if os.name != "posix":
+    pytest.skip("machine code needs POSIX threads", allow_module_level=True)
 
 from mlp_xp.backends._numpy import machine_code as _native
 from mlp_xp.cli import main

@@ -106,6 +106,8 @@ def test_a_forked_process_trains_and_predicts(how):
 # --- beginning and end ----------------------------------------------------------------------------
 
 pytest.importorskip("numba")
+if os.name != "posix":
+    pytest.skip("machine code needs POSIX threads", allow_module_level=True)
 
 
 def threads():

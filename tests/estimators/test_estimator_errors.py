@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import signal
-import threading
 import types
 import warnings
 
@@ -242,10 +240,13 @@ def test_prediction_before_fitting():
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_model_so_far():
+    class PressCtrlC(Callback):
+        def on_epoch_end(self, model, record):
+            if record.epoch == 2:
+                signal.raise_signal(signal.SIGINT)
+
     X, y = problem()
-    model = small(max_iter=100_000, batch_size=1)
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    model = small(max_iter=100_000, batch_size=1, callbacks=[PressCtrlC()])
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(X, y)
     assert 0 < model.n_iter_ < 100_000

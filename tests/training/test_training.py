@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import weakref
@@ -401,10 +400,10 @@ def test_going_on_is_the_same_as_not_having_stopped(backend):
 def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
     with interrupts() as pressed:
         assert not pressed()
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert pressed()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -421,12 +420,12 @@ def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
     thread.start()
     started.wait()
     with interrupts() as pressed:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert pressed()
     over.set()
     thread.join()
     with interrupts(), interruptible(), pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.usefixtures("ctrl_c")
