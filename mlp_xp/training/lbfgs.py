@@ -6,7 +6,8 @@ import contextlib
 import math
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +23,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.losses import Loss, reported
 from mlp_xp.nn.network import Network, Params
-from mlp_xp.training.batches import Data, plan_epoch
+from mlp_xp.training.batches import Data, Resident, plan_epoch
 from mlp_xp.training.step import Batch, make_gradient
 from mlp_xp.training.trainer import Trainer
 
@@ -137,18 +138,22 @@ class _Objective:
         has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
+        self._is_whole = len(self._plan.totals) == 1
         # On NumPy a compiled function has one user at a time, and keeps its memory: what is small
         # is kept for the next fit of this thread, since planning takes as long as a short fit.
-        settings = self._backend, rules.network, rules.loss, self._layout
+        settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
         compiled = _compiled if is_small else _compiled.__wrapped__
         self._evaluate = compiled(*settings, threading.get_ident())
-        # What weighs the loss of each block, and the penalty, which is shared out likewise.
-        numbers = [(weight / total, self._l2) for weight in self._plan.totals]
+        put, xp = self._backend.put, self._backend.xp
         with self._backend.scope():
-            coefs = self._backend.put(np.asarray(numbers), trainer.dtype)
-            self._coefs = self._backend.xp.unstack(coefs)
-            self._is_weight = self._backend.put(self._has_penalty, trainer.dtype)
+            # Weights of the losses of the blocks, each of which has its share of the penalty.
+            shares = np.asarray(self._plan.totals)[:, None] / total
+            self._shares = xp.unstack(put(shares, trainer.dtype))
+            self._decay = put(self._l2 * self._has_penalty, trainer.dtype)
+            slope = xp.zeros_like(self._decay)
+            self._sums = xp.zeros_like(slope[:1]), slope
+            self._kept = list(data.epoch(self._plan)) if isinstance(data, Resident) else None
 
     def ravel(self, params: Params) -> np.ndarray:
         """Put all parameters into one vector, on the host."""
@@ -161,19 +166,24 @@ class _Objective:
         return _unravel(self._layout, vector, xp=cast(Namespace, np))
 
     def __call__(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
-        """Give loss and gradient."""
+        """Return loss and gradient."""
         backend, trainer = self._backend, self._trainer
-        # A streamed epoch that fails lets go of its thread.
-        with backend.scope(), contextlib.closing(self._data.epoch(self._plan)) as batches:
+        with backend.scope(), self._batches() as batches:
             given = backend.put(vector, trainer.dtype)
-            slope = backend.xp.zeros_like(given)
-            sums = backend.xp.zeros_like(slope[:1]), slope
-            for batch, coefs in zip(batches, self._coefs, strict=True):
-                others = self._is_weight, batch, trainer.scaling, coefs
-                sums = self._evaluate(sums, given, *others)
-            loss, slope = map(backend.get, sums)
+            if not self._is_whole:
+                self._sums = cast(Any, tuple(map(backend.xp.zeros_like, self._sums)))
+            for batch, share in zip(batches, self._shares, strict=True):
+                others = self._decay, batch, trainer.scaling, share
+                self._sums = self._evaluate(self._sums, given, *others)
+            loss, slope = map(backend.get, self._sums)
         # A copy: the next evaluation writes where this one has.
         return float(loss[0]), slope.astype(np.float64)
+
+    def _batches(self) -> AbstractContextManager[Iterable[Batch]]:
+        if self._kept is not None:
+            return contextlib.nullcontext(self._kept)
+        # A streamed epoch that fails closes its thread.
+        return contextlib.closing(self._data.epoch(self._plan))
 
     def reported(self, result: OptimizeResult) -> float:
         """Return the loss of a result, penalty included, as estimators report it."""
@@ -208,14 +218,14 @@ def _unravel(layout: _Layout, vector: Any, *, xp: Namespace) -> Params:
 
 @lru_cache(maxsize=8)
 def _compiled(
-    backend: Backend, network: Network, loss: Loss, layout: _Layout, thread: int
+    backend: Backend, network: Network, loss: Loss, layout: _Layout, is_whole: bool, thread: int
 ) -> Callable[..., tuple[Array, Array]]:
-    return backend.compile(_evaluation(backend, network, loss, layout), donate=True)
+    return backend.compile(_evaluation(backend, network, loss, layout, is_whole), donate=True)
 
 
 @lru_cache(maxsize=64)
 def _evaluation(
-    backend: Backend, network: Network, loss: Loss, layout: _Layout
+    backend: Backend, network: Network, loss: Loss, layout: _Layout, is_whole: bool
 ) -> Callable[..., tuple[Array, Array]]:
     """Return what evaluates a block; the same function again, which XLA has compiled already."""
     xp = backend.xp
@@ -224,21 +234,22 @@ def _evaluation(
     def evaluate(
         sums: tuple[Array, Array],
         vector: Array,
-        is_weight: Array,
+        decay: Array,
         batch: Batch,
         scaling: Scaling | Whitening | None,
-        coefs: Array,
+        share: Array,
     ) -> tuple[Array, Array]:
         """Add what a block brings to the sums of losses and of gradients, which are donated."""
-        share, l2 = coefs[0], coefs[1]
         params = _unravel(layout, vector, xp=xp)
         value, grads = gradient(params, batch, scaling)
         slope = xp.concat([xp.reshape(grad, (-1,)) for grad in leaves(grads)])
-        pull = vector * is_weight
-        pull *= l2
-        total, slopes = sums
-        total += share * (value + 0.5 * xp.vecdot(pull, vector))
+        pull = vector * decay
+        value = value + 0.5 * xp.vecdot(pull, vector)
         slope += pull
+        if is_whole:  # The only block: its share is 1.
+            return xp.reshape(value, (1,)), slope
+        total, slopes = sums
+        total += share * value
         slope *= share
         slopes += slope
         return total, slopes
