@@ -137,7 +137,7 @@ def use(backend: RecordingBackend, network: Network, case=None, **rules) -> None
             trainer.learned,
             x,
             trainer.scaling,
-            moments=trainer.state.moments,
+            batch_stats=trainer.state.batch_stats,
             depth=depth,
             dtype="float32",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
-from mlp_xp.nn.layers import Moments
+from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import Adam
@@ -25,10 +25,10 @@ def problem(dtype="float64"):
     return x, rng.integers(0, CLASSES, N).astype(np.int32)
 
 
-def neutral_moments(network):
-    """Give the running moments that a training starts from, NumPy arrays."""
-    widths = network.moment_widths
-    return tuple(Moments(np.zeros(width), np.ones(width)) for width in widths)
+def neutral_batch_stats(network):
+    """Give the running statistics that a training starts from, NumPy arrays."""
+    widths = network.batch_stats_widths
+    return tuple(BatchStats(np.zeros(width), np.ones(width)) for width in widths)
 
 
 def make_trainer(
@@ -38,7 +38,7 @@ def make_trainer(
     network=None,
     x=None,
     params=None,
-    moments=None,
+    batch_stats=None,
     seed=0,
     with_accuracy=False,
     **rules,
@@ -55,7 +55,7 @@ def make_trainer(
         backend,
         Rules(network, **(defaults | rules)),
         params=init_params(network, 3) if params is None else params,
-        moments=neutral_moments(network) if moments is None else moments,
+        batch_stats=neutral_batch_stats(network) if batch_stats is None else batch_stats,
         dtype=dtype,
         scaling=None if x is None else standardization(backend, x, dtype),
         seed=seed,

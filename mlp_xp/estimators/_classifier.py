@@ -170,7 +170,7 @@ rule of `mlp_xp.optimizers`, default="adam"
     norms_ : list of (scale, shift)
         One for each normalisation; likewise.
     moments_ : list of (mean, variance)
-        Running moments of batch normalisation; likewise.
+        Running statistics of batch normalisation; likewise.
     loss_ : float
         Loss of the last epoch.
     best_loss_ : float or None

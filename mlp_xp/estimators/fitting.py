@@ -26,7 +26,7 @@ from mlp_xp.estimators.validation import check_weights, check_x
 from mlp_xp.nn.gradient_check import check_activation, check_loss
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.losses import Custom
-from mlp_xp.nn.network import init_moments, init_params
+from mlp_xp.nn.network import init_batch_stats, init_params
 from mlp_xp.training.batches import place
 from mlp_xp.training.input_scaling import find_scaling
 from mlp_xp.training.rows import some_rows
@@ -275,7 +275,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         self._network = self._make_network(sizes)
         # scikit-learn's numbers: the same seed starts from the same weights as there.
         generator = check_random_state(self.random_state)
-        start = init_params(self._network, generator), init_moments(self._network)
+        start = init_params(self._network, generator), init_batch_stats(self._network)
         self._set_learned(*map_leaves(lambda leaf: leaf.astype(self._dtype), start))
         is_seed = isinstance(self.random_state, Integral)
         self._seed = int(self.random_state if is_seed else generator.randint(2**31 - 1))
@@ -324,8 +324,8 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         if trainer is not None and trainer.backend == backend and trainer.rules == rules:
             # Where the estimator's arrays are the trainer's own there is nothing to bring back; but
             # a compiled step takes over the memory of its state, which must then be a copy.
-            mine = (self._params, self._moments)
-            own = _same(mine, (trainer.learned, trainer.state.moments))
+            mine = (self._params, self._batch_stats)
+            own = _same(mine, (trainer.learned, trainer.state.batch_stats))
             # What is shown of a moving average is not where the training goes on from.
             shown = rules.ema_decay is not None and _same(mine, trainer.shown)
             if not shown and (not own or backend.donates):
@@ -338,7 +338,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
             backend,
             rules,
             params=self._params,
-            moments=self._moments,
+            batch_stats=self._batch_stats,
             dtype=self._dtype,
             scaling=scaling,
             seed=self._seed,

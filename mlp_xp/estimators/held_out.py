@@ -78,7 +78,7 @@ class Validation:
             trainer.learned,
             self._x,
             trainer.scaling,
-            moments=trainer.state.moments,
+            batch_stats=trainer.state.batch_stats,
             dtype=trainer.dtype,
         )
         with backend.scope():

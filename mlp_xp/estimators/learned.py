@@ -10,7 +10,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.settings import Settings
-from mlp_xp.nn.layers import Dense, Moments, Norm
+from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, SquaredError, Through
 from mlp_xp.nn.network import Network, Params, denses, norms, with_layers
 from mlp_xp.training.input_scaling import Whiten
@@ -34,7 +34,7 @@ class Learned(Settings):
     coefs_: list[Any]
     intercepts_: list[Any]
     norms_: list[Norm]  # Both only where there is a normalization.
-    moments_: list[Moments]
+    moments_: list[BatchStats]
     loss_curve_: list[float]
     history_: list[Record]
     n_iter_: int
@@ -82,22 +82,22 @@ class Learned(Settings):
         return getattr(self, "norms_", [])
 
     @property
-    def _moments(self) -> tuple[Moments, ...]:
+    def _batch_stats(self) -> tuple[BatchStats, ...]:
         return tuple(getattr(self, "moments_", ()))
 
-    def _set_learned(self, params: Params, moments: tuple[Moments, ...]) -> None:
+    def _set_learned(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         layers = denses(params)
         self.coefs_ = [layer.W for layer in layers]
         self.intercepts_ = [layer.b for layer in layers]
-        self._set_norms(norms(params), list(moments))
+        self._set_norms(norms(params), list(batch_stats))
         self._finite = self._learned_arrays()  # A training sees to it.
 
     def _learned_arrays(self) -> tuple[Any, ...]:
         """Return what was learned: arrays, and NamedTuples of arrays."""
         return tuple(entry for name in ARRAYS for entry in getattr(self, name, ()))
 
-    def _set_norms(self, norms: list[Norm], moments: list[Moments]) -> None:
-        for name, value in (("norms_", norms), ("moments_", moments)):
+    def _set_norms(self, norms: list[Norm], batch_stats: list[BatchStats]) -> None:
+        for name, value in (("norms_", norms), ("moments_", batch_stats)):
             self.__dict__.pop(name, None)
             if value:
                 setattr(self, name, value)

@@ -64,7 +64,7 @@ class Prediction(Fitting):
             self._params,
             X,
             self._scaling,
-            moments=self._moments,
+            batch_stats=self._batch_stats,
             depth=depth,
             to=to or caller,
             tta=views,

@@ -379,7 +379,7 @@ class Run:
         with self.trainer.backend.scope():
             return map_leaves(
                 lambda leaf: xp.asarray(leaf, copy=True),
-                (self.trainer.learned, self.trainer.state.moments),
+                (self.trainer.learned, self.trainer.state.batch_stats),
             )
 
     # --- what the caller sees ------------------------------------------------------------------
@@ -387,7 +387,7 @@ class Run:
     def show(self) -> None:
         """Show what was learned where the caller's data are."""
         trainer = self.trainer
-        learned = trainer.learned, trainer.state.moments
+        learned = trainer.learned, trainer.state.batch_stats
         if trainer.backend.donates:  # The next step takes over the memory of its state.
             learned = self._copy()
         trainer.shown = map_leaves(lambda leaf: hand_over(leaf, self.to), learned)

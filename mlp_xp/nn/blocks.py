@@ -1,7 +1,7 @@
 """What a network is made of: frozen descriptions, each with its weights and its way forward.
 
 A block is called with its parameters, its input and a `Pass`, and returns its output, the pullback,
-and the moments that a batch normalisation has measured. Everything that learns lies in the
+and the statistics that a batch normalization has measured. Everything that learns lies in the
 parameters; a block without any has ``has_params`` False and takes ``()``.
 """
 
@@ -17,8 +17,8 @@ from mlp_xp.nn.layers import (
     Activation,
     ActivationPullback,
     Arrangement,
+    BatchStats,
     Dense,
-    Moments,
     Norm,
     activate,
     affine,
@@ -43,7 +43,7 @@ __all__ = [
     "chain",
 ]
 
-Measured = tuple[Moments, ...]
+Measured = tuple[BatchStats, ...]
 Make = Callable[..., Any]  # Makes an array, the shape last.
 
 
@@ -59,14 +59,14 @@ class Pass(NamedTuple):
     """How a pass through the network is done.
 
     ``dense`` and ``activate`` do what `mlp_xp.nn.layers.affine` and `mlp_xp.nn.layers.activate` do;
-    ``moments`` are the running ones, one for each batch normalisation. In training, batch
-    normalisation measures its own moments, with the ``weights : (batch,)``, and ``keys :
+    ``batch_stats`` are the running statistics, one for each batch normalisation. In training, batch
+    normalisation measures its own, with the ``weights : (batch,)``, and ``keys :
     (dropouts,)`` int32 choose what is dropped.
     """
 
     xp: Namespace
     dense: Callable[..., tuple[Array, Any]] = affine
-    moments: Measured = ()
+    batch_stats: Measured = ()
     is_training: bool = False
     weights: Array | None = None
     keys: Array | None = None
@@ -211,7 +211,7 @@ class _Normalization:
 
 @dataclass(frozen=True)
 class LayerNorm(_Normalization):
-    """Layer normalisation: each sample by its own moments."""
+    """Layer normalisation: each sample by its own mean and variance."""
 
     width: int
 
@@ -223,7 +223,7 @@ class LayerNorm(_Normalization):
 
 @dataclass(frozen=True)
 class BatchNorm(_Normalization):
-    """Batch normalisation; ``number`` is the position of its running moments."""
+    """Batch normalisation; ``number`` is the position of its running statistics."""
 
     width: int
     number: int
@@ -233,16 +233,16 @@ class BatchNorm(_Normalization):
         xp = how.xp
         own = xp.astype(x, params.scale.dtype, copy=False)
         if not how.is_training:
-            y = apply_norm(params, how.moments[self.number], own, xp=xp)
+            y = apply_norm(params, how.batch_stats[self.number], own, xp=xp)
             return xp.astype(y, x.dtype, copy=False), _no_way_back, ()
-        y, pullback, moments = batch_norm(params, own, how.weights, xp=xp)
-        return *_as_given(x, y, pullback, xp=xp), (moments,)
+        y, pullback, batch_stats = batch_norm(params, own, how.weights, xp=xp)
+        return *_as_given(x, y, pullback, xp=xp), (batch_stats,)
 
 
 def _as_given(
     x: Array, y: Array, pullback: BlockPullback, *, xp: Namespace
 ) -> tuple[Array, BlockPullback]:
-    """Bring what is normalised in the parameters' dtype to that of x; moments need its digits."""
+    """Cast what was normalized in the parameters' dtype to that of x."""
     own = y.dtype
     if own == x.dtype:
         return y, pullback
@@ -255,7 +255,7 @@ def _as_given(
 
 
 def _no_way_back(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
-    raise RuntimeError("Batch normalisation with running moments is for prediction only.")
+    raise RuntimeError("Batch normalisation with running statistics is for prediction only.")
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def chain(
     pullback : callable
         ``pullback(dy, need_dx=...)`` gives ``(dx, grads)``. Nothing is computed for what lies
         before the first parameters unless ``dx`` is needed.
-    measured : tuple of Moments
+    measured : tuple of BatchStats
 
     Examples
     --------
@@ -323,11 +323,11 @@ def chain(
     n_params = 0
     for block in blocks:
         own = next(remaining) if block.has_params else ()
-        x, pullback, moments = block(own, x, how)
+        x, pullback, batch_stats = block(own, x, how)
         # Whether something before this block has to know its dx.
         pullbacks.append((pullback, n_params > 0))
         n_params += block.has_params
-        measured += moments
+        measured += batch_stats
 
     def pull(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
         grads = []

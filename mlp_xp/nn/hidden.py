@@ -44,14 +44,14 @@ _MOST_AXES = 31  # A library of arrays may take 32, and the batch is one of them
 class Surroundings:
     """What an estimator's settings put around the dense layers of a hidden layer.
 
-    ``keys`` and ``moments`` number the dropouts and the batch normalisations of a network.
+    ``keys`` and ``batch_stats`` number the dropouts and the batch normalisations of a network.
     """
 
     activation: str | Activation
     dropout: float
     normalization: Normalization | None
     keys: Iterator[int]
-    moments: Iterator[int]
+    batch_stats: Iterator[int]
 
     def normalize(self, width: int) -> tuple[Block, ...]:
         """Give what normalises so many features."""
@@ -59,7 +59,7 @@ class Surroundings:
             return ()
         if self.normalization == "layer":
             return (LayerNorm(width),)
-        return (BatchNorm(width, next(self.moments)),)
+        return (BatchNorm(width, next(self.batch_stats)),)
 
     def activate(self) -> tuple[Block, ...]:
         """Give activation and dropout."""

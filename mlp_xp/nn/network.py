@@ -24,7 +24,7 @@ from mlp_xp.nn.blocks import (
     chain,
 )
 from mlp_xp.nn.hidden import Branch, Layer, Normalization, Surroundings
-from mlp_xp.nn.layers import ACTIVATIONS, Activation, Dense, Moments, Norm
+from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats, Dense, Norm
 
 __all__ = [
     "Network",
@@ -34,7 +34,7 @@ __all__ = [
     "draw_params",
     "forward",
     "hidden",
-    "init_moments",
+    "init_batch_stats",
     "init_params",
     "norms",
     "with_layers",
@@ -136,7 +136,7 @@ Dropout(rate=0.1, number=0))
     @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], ...]:
         """The blocks of each layer, the output layer last."""
-        keys, moments = count(), count()
+        keys, batch_stats = count(), count()
         built: list[tuple[Block, ...]] = []
         rates = self._each("dropout")
         activations = self._each("activation")
@@ -146,7 +146,9 @@ Dropout(rate=0.1, number=0))
             if i == 0 and self.input_dropout:
                 before = (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
-                around = Surroundings(activations[i], rates[i], self.normalization, keys, moments)
+                around = Surroundings(
+                    activations[i], rates[i], self.normalization, keys, batch_stats
+                )
                 layer = self._hidden(self.widths[i + 1], fan_in, around)
             elif isinstance(self.widths[i], Branch):
                 assert around is not None
@@ -188,7 +190,7 @@ Dropout(rate=0.1, number=0))
         return sum(isinstance(block, Dropout) for block in self._flat_blocks)
 
     @cached_property
-    def moment_widths(self) -> tuple[int, ...]:
+    def batch_stats_widths(self) -> tuple[int, ...]:
         """How many features each batch normalisation has."""
         return tuple(b.width for b in self._flat_blocks if isinstance(b, BatchNorm))
 
@@ -262,18 +264,18 @@ def draw_params(
     return tuple(block.init(uniform, constant) for block in blocks)
 
 
-def init_moments(network: Network) -> Measured:
-    """Give the running moments before the first batch: mean 0, variance 1; NumPy, float64.
+def init_batch_stats(network: Network) -> Measured:
+    """Give the running statistics before the first batch: mean 0, variance 1; NumPy, float64.
 
     Examples
     --------
-    >>> from mlp_xp.nn.network import Network, init_moments
-    >>> init_moments(Network((4, 3, 2), normalization="batch"))
-    (Moments(mean=array([0., 0., 0.]), variance=array([1., 1., 1.])),)
+    >>> from mlp_xp.nn.network import Network, init_batch_stats
+    >>> init_batch_stats(Network((4, 3, 2), normalization="batch"))
+    (BatchStats(mean=array([0., 0., 0.]), variance=array([1., 1., 1.])),)
     """
-    widths = network.moment_widths
+    widths = network.batch_stats_widths
     pairs: list[tuple[Any, Any]] = [(constant(0.0, n), constant(1.0, n)) for n in widths]
-    return tuple(Moments(*pair) for pair in pairs)
+    return tuple(BatchStats(*pair) for pair in pairs)
 
 
 def forward(
@@ -297,8 +299,8 @@ def forward(
     backward : callable
         Turns ``dlogits`` into the gradients of all parameters, in their structure. No gradient
         with respect to the input is computed.
-    measured : tuple of Moments
-        In training, the moments of this batch, one for each batch normalisation.
+    measured : tuple of BatchStats
+        In training, the statistics of this batch, one for each batch normalisation.
 
     Examples
     --------

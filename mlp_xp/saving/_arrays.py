@@ -1,6 +1,6 @@
 """What ``model.safetensors`` holds: ``layers.0.W``, ``norms.0.scale``, ``scaling.shift`` and so on.
 
-An entry is a `Dense`, `Norm`, `Moments` or `Scaling`, of arrays or of their shapes; its name and
+An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling`, of arrays or of their shapes; its name and
 that of a field make the name of a tensor.
 """
 
@@ -19,7 +19,7 @@ from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.nn.layers import Dense, Moments, Norm
+from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.network import Network, denses, draw_params, norms
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.input_scaling import Whiten
@@ -31,10 +31,10 @@ _HEADER_LIMIT = 4 << 20  # Bytes: some 30,000 tensors.
 def _entries(
     layers: Iterable[Dense],
     norms: Iterable[Norm],
-    moments: Iterable[Moments],
+    batch_stats: Iterable[BatchStats],
     scaling: Scaling | Whitening | None,
 ) -> dict[str, Any]:
-    groups: dict[str, Iterable[Any]] = {"layers": layers, "norms": norms, "moments": moments}
+    groups: dict[str, Iterable[Any]] = {"layers": layers, "norms": norms, "moments": batch_stats}
     numbered = {
         f"{name}.{i}": entry for name, group in groups.items() for i, entry in enumerate(group)
     }
@@ -56,7 +56,7 @@ def shapes(model: Any) -> dict[str, Any]:
     return _entries(
         denses(params),
         norms(params),
-        [Moments._make(((width,), (width,))) for width in network.moment_widths],
+        [BatchStats._make(((width,), (width,))) for width in network.batch_stats_widths],
         _scaling_shapes(model._scaled_by, model.n_features_in_, network.sizes[0]),
     )
 
@@ -73,7 +73,7 @@ def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int
 def dump_arrays(estimator: Any) -> bytes:
     """Return the content of the file; SavingError for weights that are not finite."""
     layers = denses(estimator._params)
-    entries = _entries(layers, estimator._norms, list(estimator._moments), estimator._scaling)
+    entries = _entries(layers, estimator._norms, list(estimator._batch_stats), estimator._scaling)
     # safetensors 0.8 writes the memory of an array as it lies, whatever its strides say.
     tensors = {
         name: np.ascontiguousarray(to_numpy(array), dtype=estimator._dtype)
@@ -149,6 +149,6 @@ def load_arrays(model: Any, entries: dict[str, Any], content: bytes) -> None:
 
     layers = read(Dense)
     model.coefs_, model.intercepts_ = [layer.W for layer in layers], [layer.b for layer in layers]
-    model._set_norms(read(Norm), read(Moments))
+    model._set_norms(read(Norm), read(BatchStats))
     model._finite = model._learned_arrays()
     model._scaling = next(iter(read(Scaling) + read(Whitening)), None)

@@ -341,7 +341,7 @@ def _examine(trainer: Trainer, given: StepArguments, penalty: float) -> _Diagnos
     batch, scaling, _, keys = given
     weights = batch.weights
     context = kernels.to_pass(
-        xp, moments=trainer.state.moments, is_training=True, weights=weights, keys=keys
+        xp, batch_stats=trainer.state.batch_stats, is_training=True, weights=weights, keys=keys
     )
 
     def values(x: Array, targets: Array) -> Iterator[tuple[str, Tree]]:

@@ -15,7 +15,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Flip, Shift, views_of
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.nn.layers import Moments
+from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses
 from mlp_xp.training.batches import multiplies_sparse, put_sparse
@@ -40,7 +40,7 @@ def predict(
     x: Any,
     scaling: Scaling | Whitening | None = None,
     *,
-    moments: tuple[Moments, ...] = (),
+    batch_stats: tuple[BatchStats, ...] = (),
     depth: int | None = None,
     to: Backend | None = None,
     tta: tuple[Flip | Shift, ...] = (),
@@ -60,7 +60,7 @@ def predict(
     params : tuple, arrays of any library
     x : (samples, features) array of the backend's library or of NumPy, or sparse rows
     scaling : Scaling, arrays of any library, optional
-    moments : tuple of Moments, arrays of any library, optional
+    batch_stats : tuple of BatchStats, arrays of any library, optional
         The running ones of batch normalisation.
     depth : int, optional
         Stop behind so many hidden layers and give what they make of the input.
@@ -108,12 +108,12 @@ def predict(
             given: Any = put_sparse(backend, x, dtype, rows)
         else:
             given = backend.put(take_rows(x, rows), kept)
-        first, *others = (function(params, moments, given, scaling, view) for view in views)
+        first, *others = (function(params, batch_stats, given, scaling, view) for view in views)
         return sum(others, first) / len(views) if others else first
 
     with backend.scope():
         params = map_leaves(put, params)
-        moments = map_leaves(put, moments) if moments else ()
+        batch_stats = map_leaves(put, batch_stats) if batch_stats else ()
         scaling = None if scaling is None else map_leaves(put, scaling)
         views: list[Array | None] = [None]
         if tta:

@@ -17,7 +17,7 @@ from mlp_xp.augmentation import (
     view_of,
 )
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
-from mlp_xp.nn.layers import Moments, running
+from mlp_xp.nn.layers import BatchStats, update_batch_stats
 from mlp_xp.nn.losses import Loss, average, reported
 from mlp_xp.nn.network import Network, Params, denses, forward, hidden
 from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
@@ -71,15 +71,15 @@ class Steps(NamedTuple):
 class TrainState(NamedTuple):
     """What a step turns into the next: everything here is donated to it.
 
-    ``moments`` are those of batch normalisation, ``average`` is the moving average of the
-    parameters, or an empty tuple. ``loss`` and ``accuracy`` are 0-d sums over the steps of an
-    epoch, each step's average times the step's share of the samples, so that they are read once an
-    epoch. ``accuracy`` is an empty tuple where it is not asked for.
+    ``batch_stats`` are the running statistics of batch normalization, ``average`` is the moving
+    average of the parameters, or an empty tuple. ``loss`` and ``accuracy`` are 0-d sums over the
+    steps of an epoch, each step's average times the step's share of the samples, so that they are
+    read once an epoch. ``accuracy`` is an empty tuple where it is not asked for.
     """
 
     params: Params
     slots: tuple[Params, ...]
-    moments: tuple[Moments, ...]
+    batch_stats: tuple[BatchStats, ...]
     average: Params
     loss: Array
     accuracy: Array | tuple[()]
@@ -101,7 +101,7 @@ def init_state(
     params: Params,
     optimizer: Optimizer,
     *,
-    moments: tuple[Moments, ...] = (),
+    batch_stats: tuple[BatchStats, ...] = (),
     average: Params = (),
     with_accuracy: bool,
     xp: Namespace,
@@ -110,7 +110,7 @@ def init_state(
     zero = xp.zeros_like(denses(params)[-1].b[0])
     accuracy = xp.zeros_like(zero) if with_accuracy else ()
     slots = init_slots(optimizer, params, xp=xp)
-    return TrainState(params, slots, moments, average, zero, accuracy)
+    return TrainState(params, slots, batch_stats, average, zero, accuracy)
 
 
 def make_step(
@@ -145,7 +145,7 @@ def make_step(
     callable
         ``step(state, batch, scaling, coefs, keys)`` gives the next state; the old one is dead.
         ``coefs : (4 + k,)`` holds the step's share of the epoch's samples, the factor of the
-        penalty, the rates of the moving average and of the running moments, and the k numbers of
+        penalty, the rates of the moving average and of the running statistics, and the k numbers of
         `optimizer.coefficients`;
         ``keys : (dropouts,)`` int32, or None.
 
@@ -176,7 +176,7 @@ def make_step(
         rule_coefs = tuple(coefs[i] for i in range(N_COEFS, coefs.shape[0]))
         x, targets, mixture = prepare(state.params, batch, scaling, kernels, augmentation, xp=xp)
         how = kernels.to_pass(
-            xp, moments=state.moments, is_training=True, weights=batch.weights, keys=keys
+            xp, batch_stats=state.batch_stats, is_training=True, weights=batch.weights, keys=keys
         )
         logits, backward, measured = forward(network, state.params, x, how, xp=xp)
         logits = _full(logits, state.params, xp=xp)
@@ -194,13 +194,13 @@ def make_step(
         params, slots, penalty = kernels.update(
             optimizer, state.params, grads, state.slots, rule_coefs, l2, xp=xp
         )
-        moments = tuple(
-            running(old, new, coefs[3], xp=xp)
-            for old, new in zip(state.moments, measured, strict=True)
+        batch_stats = tuple(
+            update_batch_stats(old, new, coefs[3], xp=xp)
+            for old, new in zip(state.batch_stats, measured, strict=True)
         )
         mean = averaged(state.average, params, coefs[2], xp=xp) if state.average else ()
         total = state.loss + share * (reported(loss, value, logits.shape[1]) + penalty)
-        return TrainState(params, slots, moments, mean, total, accuracy)
+        return TrainState(params, slots, batch_stats, mean, total, accuracy)
 
     return step
 
@@ -393,7 +393,7 @@ def make_predict(
     Returns
     -------
     callable
-        ``predict(params, moments, x, scaling, moves)`` gives ``(batch, outputs)``; ``moves :
+        ``predict(params, batch_stats, x, scaling, moves)`` gives ``(batch, outputs)``; ``moves :
         (1, columns)`` int64 are those of one of `views_of`, for all pictures, if there is ``tta``.
 
     Examples
@@ -409,7 +409,7 @@ def make_predict(
 
     def predict(
         params: Params,
-        moments: tuple[Moments, ...],
+        batch_stats: tuple[BatchStats, ...],
         x: Array,
         scaling: Scaling | Whitening | None,
         moves: Array | None = None,
@@ -418,7 +418,7 @@ def make_predict(
         view = view_of(tta, moves, xp=xp)
         x = kernels.gather(x, None, _each(scaling), view, dtype=dtype, xp=xp)
         x = _rotate(x, scaling, xp=xp)
-        how = kernels.to_pass(xp, moments=moments)
+        how = kernels.to_pass(xp, batch_stats=batch_stats)
         if depth is not None:
             return _full(hidden(network, params, x, how, depth), params, xp=xp)
         logits, _, _ = forward(network, params, x, how, xp=xp)

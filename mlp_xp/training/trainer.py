@@ -19,7 +19,7 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.nn.layers import Moments
+from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Custom, Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.optimizers import Optimizer, family
@@ -39,8 +39,8 @@ from mlp_xp.training.time_budget import Budget
 
 __all__ = ["Progress", "Record", "Rules", "Trainer"]
 
-# How far the running moments of batch normalisation follow those of a batch; PyTorch's choice.
-_MOMENTS_RATE = 0.1
+# How far the running statistics of batch normalisation follow those of a batch; PyTorch's choice.
+_BATCH_STATS_RATE = 0.1
 # Steps that a schedule is told of where a share of time stands for them.
 _TICKS = 10**6
 
@@ -131,8 +131,8 @@ class Trainer:
     rules : Rules
     params : tuple
         Initial parameters, arrays of any library; copied.
-    moments : tuple of Moments, optional
-        Running moments of batch normalisation, likewise.
+    batch_stats : tuple of BatchStats, optional
+        Running statistics of batch normalisation, likewise.
     dtype : {"float32", "float64"}
     scaling : Scaling on the device, optional
     seed : int of at least 0, default=0
@@ -151,7 +151,7 @@ class Trainer:
     stale_epochs : int
         Epochs without improvement, for whoever counts them.
     shown : tuple or None
-        Weights and moments as they were last shown to the caller, where his data are.
+        Weights and statistics as they were last shown to the caller, where his data are.
 
     Examples
     --------
@@ -179,7 +179,7 @@ class Trainer:
         rules: Rules,
         *,
         params: Params,
-        moments: tuple[Moments, ...] = (),
+        batch_stats: tuple[BatchStats, ...] = (),
         dtype: str,
         scaling: Scaling | Whitening | None = None,
         seed: int = 0,
@@ -200,7 +200,7 @@ class Trainer:
         self.stale_epochs = 0
         self._rule_start = 0
         self.guard = Guard()
-        self.shown: tuple[Params, tuple[Moments, ...]] | None = None
+        self.shown: tuple[Params, tuple[BatchStats, ...]] | None = None
         step = _step(
             rules.network,
             rules.loss,
@@ -213,17 +213,17 @@ class Trainer:
         )
         self._function = step
         self.rest()
-        self.reset(params, moments)
-        self.guard.start(self, lambda trainer: trainer.reset(params, moments))
+        self.reset(params, batch_stats)
+        self.guard.start(self, lambda trainer: trainer.reset(params, batch_stats))
 
-    def reset(self, params: Params, moments: tuple[Moments, ...]) -> None:
+    def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Set the state before the first step; arrays of any library, copied."""
         rules = self.rules
         with self.backend.scope():
             self.state = init_state(
                 self._own(params),
                 rules.optimizer,
-                moments=self._own(moments),
+                batch_stats=self._own(batch_stats),
                 average=self._own(params) if rules.ema_decay is not None else (),
                 with_accuracy=self.with_accuracy,
                 xp=self.backend.xp,
@@ -255,13 +255,13 @@ class Trainer:
         """What to predict with: the moving average where there is one, else the parameters."""
         return self.state.average or self.state.params
 
-    def set_learned(self, params: Params, moments: tuple[Moments, ...]) -> None:
+    def set_learned(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Go on from other weights, arrays of any library, which are copied."""
         self.guard.forget()
         with self.backend.scope():
             self.state = self.state._replace(
                 params=self._own(params),
-                moments=self._own(moments),
+                batch_stats=self._own(batch_stats),
                 average=self._own(params) if self.state.average else (),
             )
 
@@ -513,10 +513,10 @@ class Trainer:
             position = self.n_steps + step
             l2 = rules.alpha / total if total > 0 else 0.0
             rule = rules.optimizer.coefficients(rate, position - self._rule_start + 1)
-            # A small last batch tells little: it moves the running moments as little.
-            moments_rate = _MOMENTS_RATE * total / largest
+            # A small last batch tells little: it moves the running statistics as little.
+            batch_stats_rate = _BATCH_STATS_RATE * total / largest
             average_rate = _average_rate(rules.ema_decay, position)
-            table.append((count / n_samples, l2, average_rate, moments_rate, *rule))
+            table.append((count / n_samples, l2, average_rate, batch_stats_rate, *rule))
         return np.asarray(table)
 
     def _keys(self, n_steps: int) -> Array | None:

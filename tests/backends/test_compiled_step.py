@@ -16,7 +16,7 @@ from mlp_xp.backends._numpy.compiled_step import Planned, PlannedLoop
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from mlp_xp.nn.network import Network, init_moments, init_params
+from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.training.step import Batch, Steps, init_state, make_nth, make_step
 
@@ -41,8 +41,10 @@ def steps(network, loss, rule, *, dtype="float32", compiled=None, kernels=None, 
     step = compiled(step) if compiled else step
     rng = np.random.default_rng(0)
     own = [map_leaves(lambda a: np.array(a, dtype), init_params(network, 1)) for _ in range(2)]
-    moments = map_leaves(lambda a: np.array(a, dtype), init_moments(network))
-    state = init_state(own[0], rule, moments=moments, average=own[1], with_accuracy=False, xp=XP)
+    batch_stats = map_leaves(lambda a: np.array(a, dtype), init_batch_stats(network))
+    state = init_state(
+        own[0], rule, batch_stats=batch_stats, average=own[1], with_accuracy=False, xp=XP
+    )
     x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
     scaling = Scaling(np.full(FEATURES, 128.0, dtype), np.full(FEATURES, 1 / 64, dtype))
     y = rng.integers(0, CLASSES, N).astype(np.int32)
@@ -247,11 +249,11 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
     for kernels, make in ((Kernels(), None), (get_backend("numpy").kernels, PlannedLoop)):
         step = make_step(network, SoftmaxCrossEntropy(), rule, kernels, with_penalty=True, xp=XP)
         loop = PlannedLoop(make_nth(step)) if make else None
-        params, moments = (
+        params, batch_stats = (
             map_leaves(lambda a: np.array(a, "float32"), tree)
-            for tree in (init_params(network, 1), init_moments(network))
+            for tree in (init_params(network, 1), init_batch_stats(network))
         )
-        state = init_state(params, rule, moments=moments, with_accuracy=False, xp=XP)
+        state = init_state(params, rule, batch_stats=batch_stats, with_accuracy=False, xp=XP)
         rng = np.random.default_rng(1)
         for epoch in range(2):
             rows = rng.integers(0, n_rows, (n, size)).astype(np.int32)

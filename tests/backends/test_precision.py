@@ -104,10 +104,10 @@ def test_moments_are_not_rounded(plain, normalization, rng):
         dx, grads = pullback(xp.ones_like(y), need_dx=True)
         assert (y.dtype, dx.dtype) == (xp.bfloat16, xp.bfloat16)
         assert all(leaf.dtype == xp.float32 for leaf in leaves((grads, measured)))
-        moments = [backend.get(leaf) for leaf in leaves(measured)]
+        batch_stats = [backend.get(leaf) for leaf in leaves(measured)]
     if normalization == "batch":
-        np.testing.assert_allclose(moments[0], x.mean(axis=0), rtol=1e-5)
-        np.testing.assert_allclose(moments[1], x.var(axis=0), rtol=1e-4)
+        np.testing.assert_allclose(batch_stats[0], x.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(batch_stats[1], x.var(axis=0), rtol=1e-4)
 
 
 def test_gradients_agree_with_those_of_float32(plain, rng):

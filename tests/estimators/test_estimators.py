@@ -57,7 +57,7 @@ def test_one_partial_fit_moves_the_weights_as_scikit_learns_does(
     for name in ("coefs_", "intercepts_"):
         values = [array.copy() for array in getattr(theirs, name)]
         setattr(ours, name, values)
-    # Adam's moments are those of other weights by now: both start anew.
+    # Adam's state is those of other weights by now: both start anew.
     del theirs._optimizer
     theirs._no_improvement_count = 0
     fresh = MLP(**settings)

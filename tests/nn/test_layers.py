@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.layers import (
     ACTIVATIONS,
-    Moments,
+    BatchStats,
     Norm,
     apply_norm,
     batch_norm,
     dropout,
     exp,
     layer_norm,
-    running,
+    update_batch_stats,
 )
 from mlp_xp.nn.layers._dropout import _hash_positions
 
@@ -121,7 +121,7 @@ def test_norm_against_torch(torch, backend, kind, dtype, rng):
         if kind == "layer":
             y, pullback = layer_norm(here, there, xp=backend.xp)
         else:
-            y, pullback, moments = batch_norm(here, there, None, xp=backend.xp)
+            y, pullback, batch_stats = batch_norm(here, there, None, xp=backend.xp)
         dx, grads = pullback(weight, need_dx=True)
         ours = [backend.get(a) for a in (y, dx, grads.scale, grads.shift)]
 
@@ -132,24 +132,24 @@ def test_norm_against_torch(torch, backend, kind, dtype, rng):
             out = f.layer_norm(free[0], (width,), free[1], free[2])
         else:
             mean, variance = (torch.zeros(width, dtype=free[0].dtype) for _ in range(2))
-            # With momentum 1 the running moments are the batch's; torch's variance is unbiased.
+            # With momentum 1 the running statistics are the batch's; torch's variance is unbiased.
             out = f.batch_norm(free[0], mean, variance, free[1], free[2], True, momentum=1.0)
         out.backward(torch.tensor(dy))
     for mine, theirs in zip(ours, [out.detach(), *(a.grad for a in free)], strict=True):
         close(mine, theirs.numpy(), batch * width)
     if kind == "batch":
-        close(backend.get(moments.mean), mean.numpy(), batch)
-        close(backend.get(moments.variance) * (batch / (batch - 1)), variance.numpy(), batch)
+        close(backend.get(batch_stats.mean), mean.numpy(), batch)
+        close(backend.get(batch_stats.variance) * (batch / (batch - 1)), variance.numpy(), batch)
 
 
 def test_apply_norm_against_torch(torch, backend, rng):
     params, x, _ = norm_problem(rng, 6, 4)
-    moments = Moments(rng.standard_normal(4), rng.random(4))
+    batch_stats = BatchStats(rng.standard_normal(4), rng.random(4))
     with backend.scope():
-        y = apply_norm(*map_leaves(backend.put, (params, moments, x)), xp=backend.xp)
+        y = apply_norm(*map_leaves(backend.put, (params, batch_stats, x)), xp=backend.xp)
         y = backend.get(y)
     expected = torch.nn.functional.batch_norm(
-        *(torch.tensor(a) for a in (x, *moments, *params)), training=False
+        *(torch.tensor(a) for a in (x, *batch_stats, *params)), training=False
     )
     close(y, expected.numpy(), 1)
 
@@ -158,8 +158,8 @@ def test_apply_norm_does_what_batch_norm_does(backend, rng):
     params, x, _ = norm_problem(rng, 6, 4)
     with backend.scope():
         params, x, weights = map_leaves(backend.put, (params, x, rng.random(6)))
-        y, _, moments = batch_norm(params, x, weights, xp=backend.xp, epsilon=EPSILON)
-        same = apply_norm(params, moments, x, xp=backend.xp, epsilon=EPSILON)
+        y, _, batch_stats = batch_norm(params, x, weights, xp=backend.xp, epsilon=EPSILON)
+        same = apply_norm(params, batch_stats, x, xp=backend.xp, epsilon=EPSILON)
         close(backend.get(same), backend.get(y), 1)
 
 
@@ -170,9 +170,9 @@ def run_batch_norm(backend, params, x, weights, dy) -> list[np.ndarray]:
     with backend.scope():
         params, x, dy = map_leaves(backend.put, (params, x, dy))
         w = None if weights is None else backend.put(weights)
-        y, pullback, moments = batch_norm(params, x, w, xp=backend.xp)
+        y, pullback, batch_stats = batch_norm(params, x, w, xp=backend.xp)
         dx, grads = pullback(dy, need_dx=True)
-        return [backend.get(a) for a in (y, dx, *grads, *moments)]
+        return [backend.get(a) for a in (y, dx, *grads, *batch_stats)]
 
 
 def test_padding_changes_nothing(backend, rng):
@@ -223,12 +223,12 @@ def test_a_constant_feature_gives_finite_numbers(backend):
 
 @pytest.mark.parametrize("as_array", [False, True])
 def test_running_moments(backend, as_array):
-    old = Moments(np.asarray([0.0, 1.0]), np.asarray([1.0, 1.0]))
-    new = Moments(np.asarray([10.0, 1.0]), np.asarray([3.0, 0.0]))
+    old = BatchStats(np.asarray([0.0, 1.0]), np.asarray([1.0, 1.0]))
+    new = BatchStats(np.asarray([10.0, 1.0]), np.asarray([3.0, 0.0]))
     with backend.scope():
         before, batch = map_leaves(backend.put, (old, new))
         rate = backend.put(np.asarray(0.1)) if as_array else 0.1
-        moved = map_leaves(backend.get, running(before, batch, rate, xp=backend.xp))
+        moved = map_leaves(backend.get, update_batch_stats(before, batch, rate, xp=backend.xp))
         np.testing.assert_allclose(moved.mean, [1.0, 1.0], rtol=1e-15)
         np.testing.assert_allclose(moved.variance, [1.2, 0.9], rtol=1e-15)
         for kept, start in zip(before, old, strict=True):
@@ -433,8 +433,8 @@ def test_rates_at_the_ends(backend):
 def test_norms_write_to_no_input(rng):
     backend = make_backend("numpy")
     params, x, dy = norm_problem(rng, 6, 4)
-    weights, moments = rng.random(6), Moments(rng.standard_normal(4), rng.random(4))
-    for array in (*params, x, dy, weights, *moments):
+    weights, batch_stats = rng.random(6), BatchStats(rng.standard_normal(4), rng.random(4))
+    for array in (*params, x, dy, weights, *batch_stats):
         array.flags.writeable = False
     for y, pullback, *_ in (
         layer_norm(params, x, xp=backend.xp),
@@ -443,5 +443,5 @@ def test_norms_write_to_no_input(rng):
     ):
         pullback(dy, need_dx=True)
         assert y is not x
-    running(moments, moments, 0.1, xp=backend.xp)
-    apply_norm(params, moments, x, xp=backend.xp)
+    update_batch_stats(batch_stats, batch_stats, 0.1, xp=backend.xp)
+    apply_norm(params, batch_stats, x, xp=backend.xp)

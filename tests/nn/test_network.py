@@ -13,7 +13,7 @@ from test_gradients import TORCH_ACTIVATIONS
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Activate, BatchNorm, Dropout, LayerNorm, Linear, Pass, Residual
-from mlp_xp.nn.layers import Dense, Moments, Norm, dense, dropout
+from mlp_xp.nn.layers import BatchStats, Dense, Norm, dense, dropout
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import (
     Network,
@@ -69,9 +69,9 @@ def problem(network, rng, n=BATCH):
     return params, x, labels, rng.random(n) + 0.1, keys
 
 
-def some_moments(network, rng):
-    widths = network.moment_widths
-    return tuple(Moments(rng.standard_normal(w), rng.random(w) + 0.5) for w in widths)
+def some_batch_stats(network, rng):
+    widths = network.batch_stats_widths
+    return tuple(BatchStats(rng.standard_normal(w), rng.random(w) + 0.5) for w in widths)
 
 
 def loss_and_gradients(backend, network, params, x, labels, weights, keys, *, layer=dense):
@@ -97,11 +97,11 @@ def test_the_blocks_are_in_order():
     )
     inner = (Linear(5, 5), BatchNorm(5, 1), Activate(cube), Dropout(0.2, 2))
     assert network.blocks == (first, (Residual(inner),), (Linear(5, 2),))
-    assert (network.n_keys, network.moment_widths) == (3, (5, 5))
+    assert (network.n_keys, network.batch_stats_widths) == (3, (5, 5))
     layer = replace(network, normalization="layer", dropout=(0.0, 0.2), residual=False)
     assert layer.blocks[0] == (Dropout(0.1, 0), Linear(4, 5), LayerNorm(5), Activate("tanh"))
     assert layer.blocks[1] == (Linear(5, 5), LayerNorm(5), Activate(cube), Dropout(0.2, 1))
-    assert (layer.n_keys, layer.moment_widths) == (2, ())
+    assert (layer.n_keys, layer.batch_stats_widths) == (2, ())
 
 
 def test_one_setting_serves_all_hidden_layers():
@@ -287,7 +287,7 @@ def test_rows_of_weight_0_change_nothing(backend, network, rng):
             value, grads, logits, measured = loss_and_gradients(backend, network, *here)
             found = [value, logits[:BATCH, :], *leaves(grads), *leaves(measured)]
             results.append([backend.get(array) for array in found])
-    assert len(results[0]) == 2 + len(list(leaves(params))) + 2 * len(network.moment_widths)
+    assert len(results[0]) == 2 + len(list(leaves(params))) + 2 * len(network.batch_stats_widths)
     for whole, padded in zip(*results, strict=True):
         atol = max(1.0, np.abs(whole).max()) * tolerance("float64", BATCH * max(network.widths))
         np.testing.assert_allclose(padded, whole, rtol=0, atol=atol)
@@ -326,10 +326,10 @@ def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
         return dense(params, x, xp=xp)
 
     params, x, *_ = problem(network, rng)
-    moments = some_moments(network, rng)
+    batch_stats = some_batch_stats(network, rng)
     with backend.scope():
-        params, x, moments = map_leaves(backend.put, (params, x, moments))
-        how = Pass(backend.xp, layer, moments)
+        params, x, batch_stats = map_leaves(backend.put, (params, x, batch_stats))
+        how = Pass(backend.xp, layer, batch_stats)
         forward(network, params, x, how, xp=backend.xp)
         inputs = list(given)
         assert len(inputs) == len(network.widths) - 1
@@ -344,11 +344,18 @@ def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
 @networks
 def test_a_prediction_does_not_depend_on_the_other_samples(backend, network, rng):
     params, x, *_ = problem(network, rng)
-    moments = some_moments(network, rng)
+    batch_stats = some_batch_stats(network, rng)
 
     def outputs(rows, depth=None):
         y = predict(
-            backend, network, None, params, x[rows], moments=moments, depth=depth, dtype="float64"
+            backend,
+            network,
+            None,
+            params,
+            x[rows],
+            batch_stats=batch_stats,
+            depth=depth,
+            dtype="float64",
         )
         return backend.get(y)
 
@@ -363,11 +370,11 @@ def test_a_prediction_does_not_depend_on_the_other_samples(backend, network, rng
 def test_batch_norm_predicts_with_the_running_moments(backend, rng):
     network = Network((5, 6, 3), "tanh", "batch", 0.5, 0.5)
     params, x, *_ = problem(network, rng)
-    (moments,) = some_moments(network, rng)
+    (batch_stats,) = some_batch_stats(network, rng)
     (W, b), (scale, shift), (V, c) = params
-    z = (x @ W + b - moments.mean) / np.sqrt(moments.variance + 1e-5) * scale + shift
+    z = (x @ W + b - batch_stats.mean) / np.sqrt(batch_stats.variance + 1e-5) * scale + shift
     expected = np.tanh(z) @ V + c
-    y = predict(backend, network, None, params, x, moments=(moments,), dtype="float64")
+    y = predict(backend, network, None, params, x, batch_stats=(batch_stats,), dtype="float64")
     np.testing.assert_allclose(backend.get(y), expected, rtol=0, atol=tolerance("float64", 6))
 
 
@@ -391,8 +398,10 @@ def test_a_prediction_with_batch_norm_has_no_way_back(backend, rng):
     network = NETWORKS["batch"]
     params, x, *_ = problem(network, rng)
     with backend.scope():
-        params, x, moments = map_leaves(backend.put, (params, x, some_moments(network, rng)))
-        how = Pass(backend.xp, dense, moments)
+        params, x, batch_stats = map_leaves(
+            backend.put, (params, x, some_batch_stats(network, rng))
+        )
+        how = Pass(backend.xp, dense, batch_stats)
         logits, backward, measured = forward(network, params, x, how, xp=backend.xp)
         assert measured == ()
         with pytest.raises(RuntimeError, match="is for prediction only"):

@@ -14,7 +14,7 @@ from trainers import (
     N,
     learned,
     make_trainer,
-    neutral_moments,
+    neutral_batch_stats,
     problem,
     train,
 )
@@ -22,7 +22,7 @@ from trainers import (
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels
-from mlp_xp.nn.layers import Moments
+from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Muon
 from mlp_xp.optimizers.schedules import Constant
@@ -184,7 +184,7 @@ def test_running_moments_follow_those_of_the_batches(backend, rng):
     trainer = make_trainer(backend, **still(network), params=params)
     plan = plan_epoch(N, BATCH, weights=weights, pad=backend.fixed_shapes)
     trainer.run_epoch(place(backend, x, y, "float64"), plan, n_epochs=1)
-    (found,) = trainer.state.moments
+    (found,) = trainer.state.batch_stats
     atol = tolerance("float64", FEATURES * BATCH) * max(1.0, np.abs(x).max())
     np.testing.assert_allclose(backend.get(found.mean), mean, rtol=0, atol=atol)
     np.testing.assert_allclose(backend.get(found.variance), variance, rtol=0, atol=4 * atol)
@@ -192,26 +192,28 @@ def test_running_moments_follow_those_of_the_batches(backend, rng):
 
 def test_a_batch_without_weight_leaves_the_running_moments(backend, rng):
     x, y = problem()
-    moments = tuple(
-        Moments(rng.standard_normal(len(m.mean)), rng.random(len(m.mean)))
-        for m in neutral_moments(EVERYTHING)
+    batch_stats = tuple(
+        BatchStats(rng.standard_normal(len(m.mean)), rng.random(len(m.mean)))
+        for m in neutral_batch_stats(EVERYTHING)
     )
-    trainer = full_trainer(backend, **still(), moments=moments)
+    trainer = full_trainer(backend, **still(), batch_stats=batch_stats)
     plan = plan_epoch(N, N, weights=np.zeros(N))
     record = trainer.run_epoch(place(backend, x, y, "float64"), plan, n_epochs=1)
     assert record.loss == 0.0
-    for mine, before in zip(host(backend, trainer.state.moments), leaves(moments), strict=True):
+    for mine, before in zip(
+        host(backend, trainer.state.batch_stats), leaves(batch_stats), strict=True
+    ):
         np.testing.assert_array_equal(mine, before)
 
 
 def test_moments_given_to_a_trainer_are_not_written_to(backend):
-    moments = neutral_moments(EVERYTHING)
-    before = [leaf.copy() for leaf in leaves(moments)]
+    batch_stats = neutral_batch_stats(EVERYTHING)
+    before = [leaf.copy() for leaf in leaves(batch_stats)]
     x, y = problem()
-    trainer = full_trainer(backend, moments=moments)
+    trainer = full_trainer(backend, batch_stats=batch_stats)
     train(trainer, place(backend, x, y, "float64"))
     for mine, old, new in zip(
-        leaves(moments), before, host(backend, trainer.state.moments), strict=True
+        leaves(batch_stats), before, host(backend, trainer.state.batch_stats), strict=True
     ):
         np.testing.assert_array_equal(mine, old)
         assert not np.array_equal(new, old)
@@ -293,12 +295,12 @@ def test_set_learned_starts_the_average_anew(backend):
     x, y = problem()
     trainer = full_trainer(backend)
     train(trainer, place(backend, x, y, "float64"))
-    params, moments = init_params(EVERYTHING, 8), neutral_moments(EVERYTHING)
-    trainer.set_learned(params, moments)
+    params, batch_stats = init_params(EVERYTHING, 8), neutral_batch_stats(EVERYTHING)
+    trainer.set_learned(params, batch_stats)
     for tree, given in (
         (trainer.state.params, params),
         (trainer.state.average, params),
-        (trainer.state.moments, moments),
+        (trainer.state.batch_stats, batch_stats),
     ):
         for mine, reference in zip(host(backend, tree), leaves(given), strict=True):
             np.testing.assert_array_equal(mine, reference)
@@ -324,13 +326,13 @@ def test_going_on_is_the_same_as_not_having_stopped(backend, decay):
     first = full_trainer(backend, ema_decay=decay)
     first.run_epoch(data, plans[0], n_epochs=2)
     params = map_leaves(lambda leaf: np.array(backend.get(leaf)), first.learned)
-    moments = map_leaves(lambda leaf: np.array(backend.get(leaf)), first.state.moments)
+    batch_stats = map_leaves(lambda leaf: np.array(backend.get(leaf)), first.state.batch_stats)
     progress = first.progress()
     assert bool(progress.params) == (decay is not None)
     assert {type(leaf) for leaf in leaves(progress[:2])} == {np.ndarray}
     first.run_epoch(data, plans[1], n_epochs=2)  # What it does now must not reach the second.
 
-    second = full_trainer(backend, ema_decay=decay, params=params, moments=moments)
+    second = full_trainer(backend, ema_decay=decay, params=params, batch_stats=batch_stats)
     second.resume(progress)
     record = second.run_epoch(data, plans[1], n_epochs=2)
     assert record[:5] == last[:5]
@@ -364,7 +366,7 @@ def test_all_of_it_learns(backend):
         None,
         trainer.learned,
         x,
-        moments=trainer.state.moments,
+        batch_stats=trainer.state.batch_stats,
         dtype="float64",
     )
     assert np.mean(np.argmax(backend.get(logits), axis=1) == y) > 0.9

@@ -38,13 +38,13 @@ from mlp_xp.nn.layers._dropout import (
     dropout,
 )
 from mlp_xp.nn.layers._normalization import (
-    Moments,
+    BatchStats,
     Norm,
     NormPullback,
     apply_norm,
     batch_norm,
     layer_norm,
-    running,
+    update_batch_stats,
 )
 from mlp_xp.nn.layers._weights import shares
 
@@ -53,9 +53,9 @@ __all__ = [
     "Activation",
     "ActivationPullback",
     "Arrangement",
+    "BatchStats",
     "Dense",
     "DensePullback",
-    "Moments",
     "Norm",
     "NormPullback",
     "activate",
@@ -73,10 +73,10 @@ __all__ = [
     "leaky_relu",
     "logistic",
     "relu",
-    "running",
     "shares",
     "sigmoid",
     "silu",
     "softplus",
     "tanh",
+    "update_batch_stats",
 ]

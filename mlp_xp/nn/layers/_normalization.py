@@ -1,4 +1,4 @@
-"""Layer and batch normalization, and the running moments that stand for a batch's own."""
+"""Layer and batch normalization, and the running statistics that stand for a batch's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import NamedTuple, Protocol
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._weights import shares
 
-__all__ = ["Moments", "Norm", "NormPullback", "apply_norm", "batch_norm", "layer_norm", "running"]
+__all__ = [
+    "BatchStats",
+    "Norm",
+    "NormPullback",
+    "apply_norm",
+    "batch_norm",
+    "layer_norm",
+    "update_batch_stats",
+]
 
 
 class Norm(NamedTuple):
@@ -17,7 +25,7 @@ class Norm(NamedTuple):
     shift: Array
 
 
-class Moments(NamedTuple):
+class BatchStats(NamedTuple):
     """Mean and variance of each feature, both of shape (width,)."""
 
     mean: Array
@@ -97,7 +105,7 @@ def layer_norm(
 
 def batch_norm(
     params: Norm, x: Array, weights: Array | None, *, xp: Namespace, epsilon: float = 1e-5
-) -> tuple[Array, NormPullback, Moments]:
+) -> tuple[Array, NormPullback, BatchStats]:
     r"""Bring each feature to mean 0 and variance 1 over the batch, then scale and shift it.
 
     With the share :math:`s_i = w_i / \sum_j w_j` of each sample, :math:`\mu = \sum_i s_i x_i`,
@@ -127,8 +135,8 @@ def batch_norm(
     pullback : callable
         ``pullback(dy, need_dx=...)`` gives ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
         needed.
-    moments : Moments
-        Mean and biased variance of each feature, for `running`. If all weights are 0, both are 0.
+    batch_stats : BatchStats
+        Mean and biased variance of each feature. If all weights are 0, both are 0.
 
     References
     ----------
@@ -141,9 +149,9 @@ def batch_norm(
     >>> from mlp_xp.nn.layers import Norm, batch_norm
     >>> params = Norm(xp.ones(1), xp.zeros(1))
     >>> x, weights = xp.asarray([[1.0], [3.0], [99.0]]), xp.asarray([1.0, 1.0, 0.0])
-    >>> y, pullback, moments = batch_norm(params, x, weights, xp=xp)
-    >>> moments
-    Moments(mean=array([2.]), variance=array([1.]))
+    >>> y, pullback, batch_stats = batch_norm(params, x, weights, xp=xp)
+    >>> batch_stats
+    BatchStats(mean=array([2.]), variance=array([1.]))
     >>> y[:2].round(4)
     array([[-1.],
            [ 1.]])
@@ -168,13 +176,13 @@ def batch_norm(
         dx *= params.scale * rescale
         return dx, grads
 
-    return _affine(params, z), pullback, Moments(mean, variance)
+    return _affine(params, z), pullback, BatchStats(mean, variance)
 
 
 def apply_norm(
-    params: Norm, moments: Moments, x: Array, *, xp: Namespace, epsilon: float = 1e-5
+    params: Norm, batch_stats: BatchStats, x: Array, *, xp: Namespace, epsilon: float = 1e-5
 ) -> Array:
-    r"""Do what `batch_norm` does, with given moments: a prediction depends on no other sample.
+    r"""Do what `batch_norm` does, with given statistics: a prediction depends on no other sample.
 
     :math:`y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta`.
 
@@ -182,7 +190,7 @@ def apply_norm(
     ----------
     params : Norm
         ``scale`` and ``shift``, both (width,).
-    moments : Moments
+    batch_stats : BatchStats
         ``mean`` and ``variance``, both (width,), usually the running ones.
     x : (batch, width)
         Of the dtype of the parameters.
@@ -197,37 +205,39 @@ def apply_norm(
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import Moments, Norm, apply_norm
+    >>> from mlp_xp.nn.layers import BatchStats, Norm, apply_norm
     >>> params = Norm(xp.ones(1), xp.zeros(1))
-    >>> moments = Moments(xp.asarray([2.0]), xp.asarray([4.0]))
-    >>> apply_norm(params, moments, xp.asarray([[2.0], [6.0]]), xp=xp).round(4)
+    >>> batch_stats = BatchStats(xp.asarray([2.0]), xp.asarray([4.0]))
+    >>> apply_norm(params, batch_stats, xp.asarray([[2.0], [6.0]]), xp=xp).round(4)
     array([[0.],
            [2.]])
     """
-    y = x - moments.mean
-    y *= params.scale * _rescale(moments.variance, epsilon, xp=xp)
+    y = x - batch_stats.mean
+    y *= params.scale * _rescale(batch_stats.variance, epsilon, xp=xp)
     y += params.shift
     return y
 
 
-def running(old: Moments, new: Moments, rate: float | Array, *, xp: Namespace) -> Moments:
-    r"""Move the running moments towards those of a batch, :math:`m + r\,(m_\text{new} - m)`.
+def update_batch_stats(
+    old: BatchStats, new: BatchStats, rate: float | Array, *, xp: Namespace
+) -> BatchStats:
+    r"""Move the running statistics towards those of a batch, :math:`m + r\,(m_\text{new} - m)`.
 
     Parameters
     ----------
-    old, new : Moments
+    old, new : BatchStats
         Running so far, and what `batch_norm` gave; neither is written to.
-    rate : float in [0, 1], or a 0-d array of it of the moments' dtype
-        0.1 is common. An array can be 0 for a batch whose weights are all 0, and so has no moments.
+    rate : float in [0, 1], or a 0-d array of it of the statistics' dtype
+        0.1 is common. An array can be 0 for a batch whose weights are all 0, and so has none.
     xp : namespace
 
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import Moments, running
-    >>> old = Moments(xp.asarray([0.0]), xp.asarray([1.0]))
-    >>> running(old, Moments(xp.asarray([2.0]), xp.asarray([3.0])), 0.5, xp=xp)
-    Moments(mean=array([1.]), variance=array([2.]))
+    >>> from mlp_xp.nn.layers import BatchStats, update_batch_stats
+    >>> old = BatchStats(xp.asarray([0.0]), xp.asarray([1.0]))
+    >>> update_batch_stats(old, BatchStats(xp.asarray([2.0]), xp.asarray([3.0])), 0.5, xp=xp)
+    BatchStats(mean=array([1.]), variance=array([2.]))
     """
 
     def moved(start: Array, end: Array) -> Array:
@@ -236,7 +246,7 @@ def running(old: Moments, new: Moments, rate: float | Array, *, xp: Namespace) -
         value += start
         return value
 
-    return Moments(moved(old.mean, new.mean), moved(old.variance, new.variance))
+    return BatchStats(moved(old.mean, new.mean), moved(old.variance, new.variance))
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:
