@@ -41,7 +41,7 @@ def test_the_citation_has_the_license_of_the_package():
 
 
 def test_the_whole_check_runs_every_session():
-    # `tests` is a part of `readme`, and so is `coverage`, which tracing makes a quarter slower.
+    # `tests` is a part of `readme`, and so is `coverage`, which tracing makes up to a third slower.
     (line,) = re.findall(r"(?m)^nox .*--session (.+)$", (ROOT / ".ci" / "run").read_text())
     assert set(line.split()) == sessions() - {"tests", "coverage"}
 
