@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn, Self, cast
+from typing import IO, Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,14 +124,14 @@ def _member_kind() -> type[tarfile.TarInfo]:
     room = _MOST_HEADERS
 
     class Member(tarfile.TarInfo):
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        # Not `frombuf`, which newer patch releases of Python no longer call.
+        def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
             nonlocal room
-            member = super().frombuf(buf, encoding, errors)
-            if not (member.isfile() or member.isdir()):  # A long name, or other facts of the next.
-                room -= abs(member.size)
-            if room < 0 or member.size < 0:
+            if not (self.isfile() or self.isdir()):  # A long name, or other facts of the next.
+                room -= abs(self.size)
+            if room < 0 or self.size < 0:
                 raise tarfile.ReadError("its headers are longer than names and dates")
+            member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
             return member
 
         def _refuse_sparse(self, *_: object) -> NoReturn:

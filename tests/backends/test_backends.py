@@ -32,7 +32,7 @@ def test_absent_library_says_what_to_install(monkeypatch):
         (
             "numpy",
             "cuda:1",
-            "'numpy' has only 'cpu': use backend='cupy' or 'torch' or 'jax' \\(inst",
+            "'numpy' has only 'cpu': use backend='cupy' or 'torch' or 'jax' \\((none is )?inst",
         ),
         ("numpy", "mps", "'numpy' has only 'cpu': use backend='torch'"),
         ("jax", "mps", "'jax' has only 'cpu' and 'cuda': use backend='torch'"),

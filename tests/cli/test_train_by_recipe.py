@@ -56,7 +56,8 @@ def typed(*words: object) -> MLP:
 def test_recipes_are_listed_with_a_line_each(mlp_xp):
     lines = mlp_xp("recipes").out.splitlines()
     assert [line.split()[0] for line in lines] == names()
-    assert "one-minute     CIFAR-10 in a minute on two CPU cores" in lines
+    (one_minute,) = [line for line in lines if line.startswith("one-minute ")]
+    assert one_minute.startswith("one-minute     CIFAR-10 in a minute on two CPU cores")
 
 
 def test_a_file_is_trained_by(mlp_xp, recipe):
