@@ -184,7 +184,7 @@ CASES = {
     },
     **{
         f"lbfgs, {data}": Case(
-            "lbfgs", fit, {"data": data, "solver": "lbfgs"}, data == "breast_cancer"
+            "lbfgs", fit, {"data": data, "solver": "lbfgs", "seeds": 10}, data == "breast_cancer"
         )
         for data in ("iris", "wine", "breast_cancer", "digits", "diabetes")
     },
