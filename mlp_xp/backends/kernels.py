@@ -9,10 +9,10 @@ from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import View, look
 from mlp_xp.nn.blocks import Pass
 from mlp_xp.nn.layers import ActivationPullback, activate, affine
-from mlp_xp.nn.losses import Loss, LossPullback
+from mlp_xp.nn.losses import mean_loss
 from mlp_xp.optimizers import update_tree
 
-__all__ = ["Kernels", "Scaling", "SparseMatrix", "Whitening", "apply_loss", "gather"]
+__all__ = ["Kernels", "Scaling", "SparseMatrix", "Whitening", "gather"]
 
 
 class Scaling(NamedTuple):
@@ -92,13 +92,6 @@ def gather(
     return x
 
 
-def apply_loss(
-    loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
-) -> tuple[Array, LossPullback]:
-    """Give a loss and its pullback: the default of a kernel that knows some losses itself."""
-    return loss(logits, targets, weights, xp=xp)
-
-
 class Kernels(NamedTuple):
     """The only door for speed: functions that a backend may replace by faster ones.
 
@@ -108,7 +101,7 @@ class Kernels(NamedTuple):
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
     gather: Callable[..., Array] = gather
-    loss: Callable[..., tuple[Array, LossPullback]] = apply_loss
+    loss: Callable[..., tuple[Array, Callable[[], Array]]] = mean_loss
     update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
 

@@ -97,9 +97,8 @@ rule of `mlp_xp.optimizers`, default="adam"
     loss : {"log_loss", "focal"}, a loss of `mlp_xp.nn.losses`, or callable, default="log_loss"
         An object must be for the outputs that `output_activation` gives, e.g.
         ``SoftmaxCrossEntropy()`` for "softmax". A callable
-        ``loss(outputs, targets, weights, *, xp)`` gives the average and its pullback, which is
-        compared with a finite difference at the first fit, with weights if that has some; see
-        `mlp_xp.nn.losses.Custom`.
+        ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback, which is
+        compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`.
     label_smoothing : float in [0, 1), default=0
         For "log_loss": mixes the targets with the uniform distribution.
     class_weight : dict, "balanced" or None, default=None

@@ -14,12 +14,7 @@ from mlp_xp.estimators.validation import check_targets, check_weights, host
 from mlp_xp.nn.losses import (
     OUTPUTS,
     REGRESSION_LOSSES,
-    BinaryCrossEntropy,
-    BinaryFocal,
     Loss,
-    Poisson,
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
     Through,
 )
 from mlp_xp.optimizers import Optimizer
@@ -41,10 +36,10 @@ class MLPRegressor(RegressorMixin, Prediction):  # type: ignore[misc]
 `mlp_xp.nn.losses`, or callable, default="squared_error"
         An object brings its settings, e.g. ``Quantile(0.9)`` or ``Huber(delta=2.0)``. "poisson"
         predicts the exponential of the network's output. A callable
-        ``loss(outputs, targets, weights, *, xp)`` gives the average and its pullback, which is
-        compared with a finite difference at the first fit, with weights if that has some; see
-        `mlp_xp.nn.losses.Custom`. A loss of classes takes probabilities as targets, and predicts
-        some. The loss of several outputs is their sum.
+        ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback, which is
+        compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`. A loss
+        of classes takes probabilities as targets, and predicts some. The loss of several outputs
+        is their sum.
     hidden_layer_sizes : int, object of `mlp_xp.nn.hidden`, or a list of them, default=(100,)
         Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
         for a residual branch with an inverted bottleneck.
@@ -290,26 +285,9 @@ default="auto"
 
     def _check_y(self, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
         y = check_targets(y, self, n_samples, name=name)
-        is_count = self.loss == "poisson" or isinstance(self.loss, Poisson)
-        if is_count and np.any(y < 0):
-            raise ValueError(
-                f"{name} has values below 0, e.g. {np.min(y)}, which the Poisson loss does not "
-                "take."
-            )
-        # Losses of classes take probabilities, too.
-        needs = ""
-        if isinstance(self.loss, BinaryCrossEntropy | BinaryFocal) and np.any((y < 0) | (y > 1)):
-            needs = "be from 0 to 1"
-        if isinstance(self.loss, SoftmaxCrossEntropy | SoftmaxFocal) and (
-            y.ndim == 1 or np.any(y < 0) or not np.allclose(np.sum(y, axis=1), 1.0, atol=1e-3)
-        ):
-            needs = "have several columns of at least 0 whose rows sum to 1"
-        if needs:
-            raise ValueError(
-                f"loss is {self.loss!r}, for which {name} must {needs}; it is of shape {y.shape} "
-                f"and goes from {np.min(y)} to {np.max(y)}. For classes use MLPClassifier, for "
-                "values e.g. SquaredError()."
-            )
+        loss = REGRESSION_LOSSES[self.loss]() if isinstance(self.loss, str) else self.loss
+        if isinstance(loss, Loss):
+            loss.check_targets(y, name, xp=np)
         return y
 
     def _learn_targets(self, y: np.ndarray, classes: Any) -> None:

@@ -25,7 +25,6 @@ from mlp_xp.estimators.settings import LBFGS
 from mlp_xp.estimators.validation import check_weights, check_x
 from mlp_xp.nn.gradient_check import check_activation, check_loss
 from mlp_xp.nn.hidden import Layer
-from mlp_xp.nn.losses import Custom
 from mlp_xp.nn.network import init_batch_stats, init_params
 from mlp_xp.training.batches import place
 from mlp_xp.training.input_scaling import find_scaling
@@ -198,7 +197,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         sample = sample._replace(weights=self._balance(sample.y, sample.weights))
         trainer = self._trainer_for(everything)
         targets = self._encode(sample.y)
-        self._check_pullbacks(trainer, targets, sample.weights)
+        self._check_pullbacks(trainer, targets)
         data = place(
             trainer.backend,
             sample.X,
@@ -349,9 +348,7 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
         self._trainer = new
         return new
 
-    def _check_pullbacks(
-        self, trainer: Trainer, targets: np.ndarray, weights: np.ndarray | None
-    ) -> None:
+    def _check_pullbacks(self, trainer: Trainer, targets: np.ndarray) -> None:
         """Compare what a user wrote with a finite difference, once, on a few samples."""
         if trainer.n_steps:
             return
@@ -366,14 +363,11 @@ class Fitting(CallbackSupportMixin, Learned):  # type: ignore[misc]
                     x = backend.put(generator.standard_normal((8, 4)), dtype)
                     name = getattr(function, "__name__", repr(function))
                     check_activation(function, x, xp=backend.xp, name=name)
-            if isinstance(self._loss, Custom):
+            if self._loss.is_own:
                 is_real = targets.dtype.kind == "f"
                 y = backend.put(targets[rows], dtype if is_real else None)
                 logits = generator.standard_normal((y.shape[0], self.n_outputs_))
-                given = None
-                if weights is not None:  # Unequal ones, whatever those of these samples are.
-                    given = backend.put(generator.uniform(0.5, 2.0, y.shape[0]), dtype)
-                check_loss(self._loss, backend.put(logits, dtype), y, given, xp=backend.xp)
+                check_loss(self._loss, backend.put(logits, dtype), y, xp=backend.xp)
 
 
 def _same(tree: Any, other: Any) -> bool:

@@ -11,7 +11,7 @@ from sklearn.metrics import get_scorer
 
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.scoring import Predictions
-from mlp_xp.nn.losses import reported
+from mlp_xp.nn.losses import mean_loss
 from mlp_xp.training.batches import Data, place
 from mlp_xp.training.inference import predict
 from mlp_xp.training.rows import Rows, take_rows
@@ -82,9 +82,9 @@ class Validation:
             dtype=trainer.dtype,
         )
         with backend.scope():
-            average, _ = loss(logits, self._targets, self._loss_weights, xp=backend.xp)
+            average, _ = mean_loss(loss, logits, self._targets, self._loss_weights, xp=backend.xp)
             outputs = loss.activate(logits, xp=backend.xp)
-        value = reported(loss, float(backend.get(average)), logits.shape[1])
+        value = loss.reported(float(backend.get(average)), logits.shape[1])
         if model.scoring == "loss":
             return value, -value
         host = backend.get(outputs)

@@ -8,7 +8,7 @@ __all__ = ["check_overrides"]
 
 _WEIGHTS = "set coefs_ and intercepts_ before a fit with warm_start=True"
 _LOOP = "use callbacks=[...], a rule of mlp_xp.optimizers as solver, or partial_fit"
-_LOSS = "give loss=..., a callable that returns value and pullback (mlp_xp.nn.losses.Custom)"
+_LOSS = "give loss=..., a callable that returns losses and pullback (mlp_xp.nn.losses.Custom)"
 _LAYERS = "give an activation of your own, or objects of mlp_xp.nn.hidden in hidden_layer_sizes"
 _SCORE = "give scoring=..., a name or a callable"
 _INSTEAD = {

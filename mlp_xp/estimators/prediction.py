@@ -18,7 +18,7 @@ from mlp_xp.estimators.learned import ARRAYS
 from mlp_xp.estimators.scoring import Predictions
 from mlp_xp.estimators.summary import Summary, summarize
 from mlp_xp.estimators.validation import check_weights, check_x
-from mlp_xp.nn.losses import reported
+from mlp_xp.nn.losses import mean_loss
 from mlp_xp.training.divergence import is_finite
 from mlp_xp.training.inference import predict
 
@@ -173,10 +173,10 @@ class Prediction(Fitting):
         weights = check_weights(sample_weight, n_samples)
         targets: Any = self._encode(truth)
         shares: Any = None if weights is None else weights.astype(logits.dtype)
-        value: Any = self._loss(logits, targets, shares, xp=here.xp)[0]
+        value: Any = mean_loss(self._loss, logits, targets, shares, xp=here.xp)[0]
         outputs: Any = self._activating_loss().activate(logits, xp=here.xp)
         predictions = Predictions(self, outputs)
-        scores = {"loss": reported(self._loss, float(value), self.n_outputs_)}
+        scores = {"loss": self._loss.reported(float(value), self.n_outputs_)}
         if metrics is None:
             return scores | {self._metric_name: self._metric(truth, predictions.predict(), weights)}
         for name, metric in named.items():

@@ -207,11 +207,10 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         """
         if isinstance(self.loss, str):
             return named[self.loss]
-        # A class that has `activate` but was not called is a mistake that `Custom` would hide.
+        # A class that was not called is a mistake that `Custom` would hide.
         if isinstance(self.loss, type):
             raise TypeError(f"loss is the class {self.loss.__name__}: give an object, with ().")
-        is_loss = hasattr(self.loss, "activate")
-        return cast(Loss, self.loss) if is_loss else Custom(self.loss, output)
+        return self.loss if isinstance(self.loss, Loss) else Custom(self.loss, output)
 
     def _make_solver(self) -> Optimizer:
         if not isinstance(self.solver, str):

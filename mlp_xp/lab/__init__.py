@@ -40,7 +40,7 @@ from mlp_xp.lab._sweep import (
     train,
 )
 from mlp_xp.nn.layers import logistic
-from mlp_xp.nn.losses import SquaredError
+from mlp_xp.nn.losses import SquaredError, mean_loss
 from mlp_xp.nn.network import Network, init_params
 
 __all__ = [
@@ -146,7 +146,7 @@ def learn_once_mse(
     def head(logits: Array, targets: Array) -> tuple[Array, Array]:
         outputs, pull_logistic = logistic(logits, xp=xp)
         targets = xp.astype(targets, logits.dtype, copy=False)
-        value, pull_error = SquaredError()(outputs, targets, xp=xp)
+        value, pull_error = mean_loss(SquaredError(), outputs, targets, xp=xp)
         # SquaredError halves, and sums over the outputs of a sample; here it is their mean.
         scale = 2.0 / logits.shape[1]
         return scale * value, pull_logistic(scale * pull_error())

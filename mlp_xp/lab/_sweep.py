@@ -132,9 +132,9 @@ def run(params: Params, data: Array, *, xp: Namespace) -> Array:
 
 
 def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
-    hits = SoftmaxCrossEntropy().hits(logits, labels, xp=xp)
+    correct = SoftmaxCrossEntropy().is_correct(logits, labels, xp=xp)
     # Counted, since a sum of ones in a low precision stops growing.
-    return int(xp.count_nonzero(hits)) / labels.shape[0]
+    return int(xp.count_nonzero(correct)) / labels.shape[0]
 
 
 def descend(params: Params, grads: list[Array], learning_rate: float) -> Params:

@@ -1,4 +1,4 @@
-r"""Checks whether the pullback of a user's own loss or activation is its derivative.
+r"""Checks of the pullback of a user's own loss or activation against a finite difference.
 
 A wrong gradient seldom fails: the network only learns worse. So a pullback is compared with the
 central difference :math:`(f(x + hv) - f(x - hv)) / 2h` along a few directions :math:`v`. With
@@ -28,7 +28,6 @@ def check_loss(
     loss: Loss | Callable[..., Any],
     logits: Array,
     targets: Array,
-    weights: Array | None = None,
     *,
     xp: Namespace,
 ) -> None:
@@ -42,8 +41,6 @@ def check_loss(
         the loss. In float64 far smaller mistakes are found than in float32.
     targets : array
         As the loss takes them.
-    weights : (batch,), of the dtype of the logits, optional
-        Check with some, too: not all equal.
     xp : namespace
         The arrays' namespace.
 
@@ -56,57 +53,57 @@ def check_loss(
     --------
     >>> import array_api_compat.numpy as xp
     >>> from mlp_xp.nn.gradient_check import check_loss
-    >>> def my_loss(outputs, targets, weights, *, xp):
+    >>> def my_loss(outputs, targets, *, xp):
     ...     error = outputs - targets
-    ...     return xp.mean(error * error), lambda: error / outputs.shape[0]
+    ...     return xp.sum(error**2, axis=-1), lambda dlosses: error * dlosses[..., None]
     >>> check_loss(my_loss, xp.asarray([[1.0], [3.0]]), xp.asarray([[0.0], [0.0]]), xp=xp)
     Traceback (most recent call last):
     ...
-    ValueError: the pullback of loss my_loss gives 1.06181 along a direction and the finite \
-difference 2.12361, 1.06 apart: the pullback is 0.5 times the derivative everywhere; multiply \
+    ValueError: the pullback of loss my_loss gives -5.81262 along a direction and the finite \
+difference -11.6252, 5.81 apart: the pullback is 0.5 times the derivative everywhere; multiply \
 what it returns by 2.
     """
     what = f"loss {_name(loss)}"
-    # A Custom loss is only as good as its function, so that is what the contract is checked of;
-    # the derivative is one by the logits, for the outputs of a softmax cannot move one by one.
+    # A Custom loss is only as good as its function, so the contract is checked of that; the
+    # derivative is one by the logits, for the outputs of a softmax cannot move one by one.
     whole: Any = loss
     function, outputs = whole, logits
     if isinstance(loss, Custom):
         function, outputs = loss.function, loss.activate(logits, xp=xp)
-    _check_contract(function, what, outputs, targets, weights, xp=xp)
-    value, pullback = whole(logits, targets, weights, xp=xp)
+    # The weight of each sample, no two alike.
+    dlosses = 1.5 + _direction(logits[:, 0], _N_DIRECTIONS, xp=xp)
+    _check_contract(function, what, outputs, targets, dlosses, xp=xp)
+    losses, pullback = whole(logits, targets, xp=xp)
 
     def value_at(point: Array) -> float:
-        return float(whole(point, targets, weights, xp=xp)[0])
+        return float(xp.sum(whole(point, targets, xp=xp)[0] * dlosses))
 
-    _compare(what, value_at, float(value), logits, pullback(), xp=xp)
+    _compare(what, value_at, float(xp.sum(losses * dlosses)), logits, pullback(dlosses), xp=xp)
 
 
 def _check_contract(
-    function: Any,
-    what: str,
-    outputs: Array,
-    targets: Array,
-    weights: Array | None,
-    *,
-    xp: Namespace,
+    function: Any, what: str, outputs: Array, targets: Array, dlosses: Array, *, xp: Namespace
 ) -> None:
-    shape, dtype = outputs.shape, outputs.dtype
-    _check_signature(
-        function, what, "(outputs, targets, weights, *, xp)", (outputs, targets, weights), xp=xp
+    """Raise an error unless a loss takes and returns what its contract says."""
+    dtype = outputs.dtype
+    _check_signature(function, what, "(outputs, targets, *, xp)", (outputs, targets), xp=xp)
+    given = {"outputs": outputs, "targets": targets, "dlosses": dlosses}
+    before = {name: _copy(array, xp=xp) for name, array in given.items()}
+    losses, pullback = _check_pair(
+        function(outputs, targets, xp=xp),
+        what,
+        "(losses, pullback)",
+        "xp.sum(..., axis=-1)",
     )
-    before = [_copy(array, xp=xp) for array in (outputs, targets)]
-    value, pullback = _check_pair(
-        function(outputs, targets, weights, xp=xp), what, "(value, pullback)", "xp.sum(...)"
-    )
-    _check_array(value, (), dtype, f"the value of {what}", "average over the batch, 0-d", xp=xp)
-    _check_signature(pullback, f"the pullback of {what}", "()", (), xp=None)
-    gradient = pullback()
     _check_array(
-        gradient, shape, dtype, f"the pullback of {what}", "the gradient by the outputs", xp=xp
+        losses, outputs.shape[:1], dtype, f"the value of {what}", "one number a sample", xp=xp
     )
-    for array, copy, name in zip((outputs, targets), before, ("outputs", "targets"), strict=True):
-        _check_unchanged(array, copy, f"{what} writes to its {name}", xp=xp)
+    _check_signature(pullback, f"the pullback of {what}", "(dlosses)", (dlosses,), xp=None)
+    gradient = pullback(dlosses)
+    meaning = "the gradient by the outputs"
+    _check_array(gradient, outputs.shape, dtype, f"the pullback of {what}", meaning, xp=xp)
+    for name, array in given.items():
+        _check_unchanged(array, before[name], f"{what} writes to its {name}", xp=xp)
 
 
 def check_activation(
@@ -117,7 +114,7 @@ def check_activation(
     Parameters
     ----------
     activation : callable
-        ``activation(x, *, xp)`` gives ``(y, pullback)``, and ``pullback(dy)`` gives ``dx``.
+        ``activation(x, *, xp)`` returns ``(y, pullback)``, and ``pullback(dy)`` returns ``dx``.
     x : array, real floating
         Where to check: a few numbers of ordinary size that are not at a kink. In float64 far
         smaller mistakes are found than in float32.
@@ -173,7 +170,7 @@ def _copy(array: Array, *, xp: Namespace) -> Array:
 
 
 def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
-    """Give the ``k``-th direction, numbers from -1 to 1 without a pattern of the array's own."""
+    """Return the ``k``-th direction, numbers from -1 to 1 without a pattern of the array's own."""
     size = 1
     for length in like.shape:
         size *= length
@@ -184,7 +181,7 @@ def _direction(like: Array, k: int, *, xp: Namespace) -> Array:
 def _check_signature(
     function: Any, what: str, signature: str, arguments: tuple[Any, ...], *, xp: Namespace
 ) -> None:
-    """Refuse what cannot be called so, before it is: a TypeError may come from inside, too."""
+    """Raise an error before a call that does not fit: a TypeError may come from inside, too."""
     if not callable(function):
         raise ValueError(f"{what} must be a callable {signature}, got {type(function).__name__}.")
     try:
@@ -267,7 +264,7 @@ def _compare(
 
 
 def _advice(found: list[tuple[bool, float, float, float]]) -> str:
-    """Say what to fix: a factor if one explains all directions."""
+    """Return what to fix: a factor if one explains all directions."""
     ratios = [given / difference for _, given, difference, _ in found if difference]
     factor = sum(ratios) / max(len(ratios), 1)
     if factor and all(abs(ratio - factor) <= 0.01 * abs(factor) for ratio in ratios):
@@ -276,6 +273,6 @@ def _advice(found: list[tuple[bool, float, float, float]]) -> str:
             f"returns by {1 / factor:.3g}."
         )
     return (
-        "it must be the derivative of the value that is returned with it, average and weights "
-        "included (and check away from kinks, where there is no derivative)."
+        "it must be the derivative of the value that is returned with it, multiplied by what it is "
+        "given (and check away from kinks, where there is no derivative)."
     )

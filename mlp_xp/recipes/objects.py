@@ -22,7 +22,11 @@ from mlp_xp.training.input_scaling import Whiten
 
 __all__ = ["OBJECTS", "expected", "make"]
 
-_LOSSES = (*chain(*CLASSIFICATION_LOSSES.values()), *REGRESSION_LOSSES.values(), Through)
+_LOSSES: tuple[type, ...] = (
+    *chain(*CLASSIFICATION_LOSSES.values()),
+    *REGRESSION_LOSSES.values(),
+    Through,
+)
 # By the parameter, or field of another object, that they stand in; alone, or in a list there.
 OBJECTS: dict[str | None, dict[str, Any]] = {
     place: {kind.__name__: kind for kind in kinds}

@@ -21,7 +21,7 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.nn.losses import Loss, reported
+from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.batches import Data, Resident, plan_epoch
 from mlp_xp.training.step import Batch, make_gradient
@@ -188,11 +188,11 @@ class _Objective:
     def reported(self, result: OptimizeResult) -> float:
         """Return the loss of a result, penalty included, as estimators report it."""
         loss, n_outputs = self._trainer.rules.loss, self._trainer.rules.network.sizes[-1]
-        if reported(loss, 1.0, n_outputs) == 1.0:
+        if loss.reported(1.0, n_outputs) == 1.0:
             return float(result.fun)
         weights = result.x[self._has_penalty]
         penalty = 0.5 * self._l2 * float(weights @ weights)
-        return float(reported(loss, float(result.fun) - penalty, n_outputs) + penalty)
+        return float(loss.reported(float(result.fun) - penalty, n_outputs) + penalty)
 
 
 class _Layout(NamedTuple):

@@ -18,7 +18,7 @@ from mlp_xp.augmentation import (
 )
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats, update_batch_stats
-from mlp_xp.nn.losses import Loss, average, reported
+from mlp_xp.nn.losses import Loss, average
 from mlp_xp.nn.network import Network, Params, denses, forward, hidden
 from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
 
@@ -185,8 +185,8 @@ def make_step(
         value = _mixed([value for value, _ in losses], mixture)
         accuracy = state.accuracy
         if not isinstance(accuracy, tuple):
-            hits = [average(loss.hits(logits, y, xp=xp), w, xp=xp) for y, w in labels]
-            accuracy = accuracy + share * _mixed(hits, mixture)
+            correct = [average(loss.is_correct(logits, y, xp=xp), w, xp=xp) for y, w in labels]
+            accuracy = accuracy + share * _mixed(correct, mixture)
         grads = backward(_mixed([pullback() for _, pullback in losses], mixture))
         if max_grad_norm is not None:
             grads, _ = clip(grads, max_grad_norm, xp=xp)
@@ -199,7 +199,7 @@ def make_step(
             for old, new in zip(state.batch_stats, measured, strict=True)
         )
         mean = averaged(state.average, params, coefs[2], xp=xp) if state.average else ()
-        total = state.loss + share * (reported(loss, value, logits.shape[1]) + penalty)
+        total = state.loss + share * (loss.reported(value, logits.shape[-1]) + penalty)
         return TrainState(params, slots, batch_stats, mean, total, accuracy)
 
     return step

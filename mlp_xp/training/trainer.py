@@ -20,7 +20,7 @@ from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
-from mlp_xp.nn.losses import Custom, Loss
+from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.optimizers import Optimizer, family
 from mlp_xp.optimizers.schedules import Constant, Schedule
@@ -237,11 +237,8 @@ class Trainer:
 
     @property
     def pads(self) -> bool:
-        """Whether a short last batch is filled with samples of weight 0.
-
-        A user's own loss need not look at weights: for it, another shape is compiled instead.
-        """
-        return self.backend.fixed_shapes and not isinstance(self.rules.loss, Custom)
+        """Whether a short last batch is filled with samples of weight 0."""
+        return self.backend.fixed_shapes
 
     @property
     def multiplies_sparse(self) -> bool:

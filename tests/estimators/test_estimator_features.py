@@ -27,7 +27,6 @@ from mlp_xp.nn.losses import (
     SoftmaxFocal,
     SquaredError,
     Through,
-    shares,
 )
 from mlp_xp.optimizers import AdamW, Muon
 from mlp_xp.optimizers.schedules import OneCycle
@@ -184,45 +183,39 @@ def test_outputs_by_choice():
     np.testing.assert_array_equal(two.logits(X) > 0, two.predict(X))
 
 
-def squared(outputs, targets, weights, *, xp):
+def squared(outputs, targets, *, xp):
     error = outputs - targets
-    return 0.5 * xp.mean(error * error), lambda: error / outputs.shape[0]
+    return 0.5 * xp.sum(error * error, axis=-1), lambda dlosses: error * dlosses[..., None]
 
 
-def twice_the_gradient(outputs, targets, weights, *, xp):
-    value, pullback = squared(outputs, targets, weights, xp=xp)
-    return value, lambda: 2.0 * pullback()
+def twice_the_gradient(outputs, targets, *, xp):
+    losses, pullback = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: 2.0 * pullback(dlosses)
 
 
 def test_a_users_own_loss(backend):
     X, _ = problem()
     X_here = backend.put(X)
-    mine = MLPRegressor(**SETTINGS, loss=squared).fit(X_here, X[:, 0])
-    named = MLPRegressor(**SETTINGS, loss=SquaredError()).fit(X_here, X[:, 0])
-    np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-10)
+    for weights in (None, np.linspace(0.0, 2.0, 60)):
+        mine = MLPRegressor(**SETTINGS, loss=squared).fit(X_here, X[:, 0], weights)
+        named = MLPRegressor(**SETTINGS, loss=SquaredError()).fit(X_here, X[:, 0], weights)
+        np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-10)
     with pytest.raises(ValueError, match=r"finite difference"):
         MLPRegressor(**SETTINGS, loss=twice_the_gradient).fit(X_here, X[:, 0])
 
 
-def half_weighted(outputs, targets, weights, *, xp):
-    share = shares(weights, outputs.shape[0], xp=xp)
-    error = outputs - targets
-    return 0.5 * xp.sum(error * error * share), lambda: error / outputs.shape[0]
+def forgets_the_weights(outputs, targets, *, xp):
+    losses, _ = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: outputs - targets
 
 
-def test_a_users_own_loss_is_checked_with_weights_where_there_are_some(backend):
+def test_a_users_own_loss_is_checked_with_weights(backend):
     X, y = problem()
     X_here = backend.put(X)
-    MLPRegressor(**SETTINGS, loss=half_weighted).fit(X_here, X[:, 0])
-    with pytest.raises(ValueError, match=r"loss half_weighted .*average and weights included"):
-        MLPRegressor(**SETTINGS, loss=half_weighted).fit(X_here, X[:, 0], np.ones(60))
-
-    def of_classes(outputs, targets, weights, *, xp):
-        return half_weighted(outputs, targets, weights, xp=xp)
-
-    MLPClassifier(**SETTINGS, loss=of_classes).fit(X_here, y > 0)
+    with pytest.raises(ValueError, match=r"loss forgets_the_weights .*multiplied by what it is gi"):
+        MLPRegressor(**SETTINGS, loss=forgets_the_weights).fit(X_here, X[:, 0])
     with pytest.raises(ValueError, match="finite difference"):
-        MLPClassifier(**SETTINGS, loss=of_classes, class_weight="balanced").fit(X_here, y > 0)
+        MLPClassifier(**SETTINGS, loss=forgets_the_weights).fit(X_here, y > 0)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from mlp_xp.nn.losses import (
     SoftmaxFocal,
     SquaredError,
     Through,
+    mean_loss,
 )
 from mlp_xp.nn.network import Network, forward, init_params
 
@@ -157,7 +158,9 @@ def test_loss(backend, name, kind, weighted, batch, outputs, seed):
 
     def function(point):
         weight = None if weights is None else backend.put(weights)
-        value, pullback = LOSSES[name](point[0], backend.put(targets), weight, xp=backend.xp)
+        value, pullback = mean_loss(
+            LOSSES[name], point[0], backend.put(targets), weight, xp=backend.xp
+        )
         return value, (pullback(),)
 
     check_gradient(backend, function, (logits,), rng)
@@ -174,7 +177,9 @@ def test_network(backend, activation, inputs, outputs, batch, rng):
 
     def function(point):
         logits, backward, _ = forward(network, point, backend.put(x), xp=backend.xp)
-        value, pullback = SoftmaxCrossEntropy()(logits, backend.put(labels), xp=backend.xp)
+        value, pullback = mean_loss(
+            SoftmaxCrossEntropy(), logits, backend.put(labels), xp=backend.xp
+        )
         return value, backward(pullback())
 
     check_gradient(backend, function, init_params(network, 3), rng)
@@ -277,7 +282,7 @@ def test_against_autograd(torch, backend, name, kind, batch, inputs, outputs, ac
     with backend.scope():
         put = backend.put
         logits, backward, _ = forward(network, map_leaves(put, params), put(x), xp=backend.xp)
-        value, pullback = LOSSES[name](logits, put(targets), put(weights), xp=backend.xp)
+        value, pullback = mean_loss(LOSSES[name], logits, put(targets), put(weights), xp=backend.xp)
         grads = [backend.get(g) for g in leaves(backward(pullback()))]
         value = float(backend.get(value))
 
@@ -319,7 +324,9 @@ def test_losses_at_extremes(backend, name, dtype):
     logits = np.asarray([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0]], dtype=dtype)
     targets = np.asarray([[0, 1, 0], [0, 1, 0], [1, 0, 0]], dtype=dtype)
     with backend.scope(), np.errstate(all="raise", under="ignore"):
-        value, pullback = LOSSES[name](backend.put(logits), backend.put(targets), xp=backend.xp)
+        value, pullback = mean_loss(
+            LOSSES[name], backend.put(logits), backend.put(targets), xp=backend.xp
+        )
         dlogits = backend.get(pullback())
         p = backend.get(LOSSES[name].activate(backend.put(logits), xp=backend.xp))
         assert np.isfinite(float(backend.get(value)))
@@ -335,7 +342,7 @@ def test_weights_that_are_all_0_give_no_nan(backend):
     with backend.scope():
         logits, weights = backend.put(np.ones((2, 3))), backend.put(np.zeros(2))
         labels = backend.put(np.zeros(2, dtype=np.int32))
-        value, pullback = SoftmaxCrossEntropy()(logits, labels, weights, xp=backend.xp)
+        value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, labels, weights, xp=backend.xp)
         assert float(backend.get(value)) == 0.0
         assert not backend.get(pullback()).any()
 
@@ -363,7 +370,8 @@ def test_gradients_of_shards_add_up(backend, rng):
         with backend.scope():
             params = map_leaves(backend.put, init_params(network, 0))
             logits, backward, _ = forward(network, params, backend.put(x[rows]), xp=backend.xp)
-            _, pullback = SoftmaxCrossEntropy()(logits, backend.put(labels[rows]), xp=backend.xp)
+            target = backend.put(labels[rows])
+            _, pullback = mean_loss(SoftmaxCrossEntropy(), logits, target, xp=backend.xp)
             return [backend.get(g) for g in leaves(backward(pullback()))]
 
     whole, first, second = gradient(slice(0, 6)), gradient(slice(0, 2)), gradient(slice(2, 6))

@@ -28,7 +28,7 @@ from mlp_xp.nn.losses import (
     SoftmaxFocal,
     SquaredError,
     Through,
-    shares,
+    mean_loss,
 )
 
 pytestmark = pytest.mark.maths
@@ -39,15 +39,14 @@ REAL = [SquaredError(), AbsoluteError(), Huber(0.7), Quantile(0.8), Poisson()]
 THROUGH = [Through(SquaredError(), output) for output in OUTPUTS]
 
 
-def squared(outputs, targets, weights, *, xp):
-    share = shares(weights, outputs.shape[0], xp=xp)
+def squared(outputs, targets, *, xp):
     error = outputs - targets
-    return 0.5 * xp.sum(error * error * share), lambda: error * share
+    return 0.5 * xp.sum(error * error, axis=-1), lambda dlosses: error * dlosses[..., None]
 
 
-def cross_entropy_of(p, targets, weights, *, xp):
-    share = shares(weights, p.shape[0], xp=xp)
-    return -xp.sum(targets * xp.log(p) * share), lambda: -targets / p * share
+def cross_entropy_of(p, targets, *, xp):
+    losses = -xp.sum(targets * xp.log(p), axis=-1)
+    return losses, lambda dlosses: -targets / p * dlosses[..., None]
 
 
 CUSTOM = [Custom(squared), Custom(squared, "softplus"), Custom(squared, "softmax")]
@@ -59,7 +58,7 @@ def named(loss) -> str:
 
 
 def case(loss, dtype="float64", n=5, outputs=3):
-    """Give logits, targets that suit the loss, and weights."""
+    """Return logits, targets that suit the loss, and weights."""
     rng = np.random.default_rng(4)
     logits = rng.standard_normal((n, outputs))
     if isinstance(loss, SoftmaxCrossEntropy | SoftmaxFocal):
@@ -73,10 +72,10 @@ def case(loss, dtype="float64", n=5, outputs=3):
 
 
 def evaluate(backend, loss, logits, targets, weights=None):
-    """Give value and gradient, on the host."""
+    """Return average and gradient, on the host."""
     with backend.scope():
         arrays = [None if a is None else backend.put(a) for a in (logits, targets, weights)]
-        value, pullback = loss(*arrays, xp=backend.xp)
+        value, pullback = mean_loss(loss, *arrays, xp=backend.xp)
         return backend.get(value), backend.get(pullback())
 
 
@@ -98,6 +97,60 @@ def test_weights_that_are_all_0_give_0(backend, loss):
     value, gradient = evaluate(backend, loss, logits, targets, 0 * weights)
     assert value == 0.0
     assert not gradient.any()
+
+
+@pytest.mark.parametrize("loss", ALL, ids=named)
+def test_an_average_is_that_of_the_samples(backend, loss):
+    logits, targets, weights = case(loss)
+    value, gradient = evaluate(backend, loss, logits, targets, weights)
+    with backend.scope():
+        losses, pullback = loss(backend.put(logits), backend.put(targets), xp=backend.xp)
+        slopes = backend.get(pullback(backend.put(weights / weights.sum())))
+        losses = backend.get(losses)
+    assert losses.shape == (5,)
+    assert value == pytest.approx(np.average(losses, weights=weights), rel=tolerance("float64", 15))
+    np.testing.assert_allclose(gradient, slopes, atol=tolerance("float64"))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [*((loss, False) for loss in ALL), *((loss, True) for loss in MULTICLASS)],
+    ids=named,
+)
+def test_a_stack_is_its_models_one_by_one(backend, loss, shared, labels):
+    """Each model has its own outputs; targets and weights are its own, or those of all."""
+    cases = [case(loss) for _ in range(3)]
+    rng = np.random.default_rng(7)
+    logits = rng.standard_normal((3, *cases[0][0].shape))
+    targets = np.stack([rng.permutation(case[1]) for case in cases])
+    weights = np.stack([rng.permutation(case[2]) for case in cases])
+    if labels:
+        targets = np.argmax(targets, axis=-1).astype(np.int32)
+    if shared:
+        targets, weights = targets[0], weights[0]
+    for used in (None, weights):
+        value, gradient = evaluate(backend, loss, logits, targets, used)
+        assert (value.shape, gradient.shape) == ((3,), logits.shape)
+        for i in range(3):
+            own = [a if a is None or shared else a[i] for a in (targets, used)]
+            expected, slow = evaluate(backend, loss, logits[i], *own)
+            assert value[i] == pytest.approx(expected, rel=tolerance("float64", 15))
+            np.testing.assert_allclose(gradient[i], slow, atol=tolerance("float64"))
+
+
+@pytest.mark.parametrize("loss", [*MULTICLASS, *BINARY, CUSTOM[2]], ids=named)
+def test_correct_predictions_of_a_stack(backend, loss):
+    rng = np.random.default_rng(7)
+    logits, targets = rng.standard_normal((3, 9, 2)), rng.integers(0, 2, (3, 9, 2)).astype(float)
+    with backend.scope():
+        put, xp = backend.put, backend.xp
+        found = backend.get(loss.is_correct(put(logits), put(targets), xp=xp))
+        each = [
+            loss.is_correct(put(z), put(t), xp=xp) for z, t in zip(logits, targets, strict=True)
+        ]
+        assert found.tolist() == [backend.get(one).tolist() for one in each]
+    assert 0 < found.mean() < 1
 
 
 @pytest.mark.parametrize("loss", ALL, ids=named)
@@ -124,7 +177,7 @@ def test_under_jit(loss):
     arrays = case(loss)
 
     def both(logits, targets, weights):
-        value, pullback = loss(logits, targets, weights, xp=backend.xp)
+        value, pullback = mean_loss(loss, logits, targets, weights, xp=backend.xp)
         return value, pullback(), loss.activate(logits, xp=backend.xp)
 
     with backend.scope():
@@ -317,29 +370,29 @@ def test_a_custom_loss_is_the_one_it_copies(backend):
         ("logistic", [[1, 0], [1, 1], [0, 0]], [1, 0, 0]),
     ],
 )
-def test_hits_of_a_custom_loss(backend, output, targets, expected):
+def test_correct_predictions_of_a_custom_loss(backend, output, targets, expected):
     logits = np.asarray([[2.0, -1.0], [-1.0, 2.0], [0.5, 3.0]])
     kind = np.int32 if np.ndim(targets) == 1 else np.float64
     with backend.scope():
-        hits = Custom(squared, output).hits(
+        correct = Custom(squared, output).is_correct(
             backend.put(logits), backend.put(np.asarray(targets, dtype=kind)), xp=backend.xp
         )
-        assert backend.get(hits).tolist() == expected
+        assert backend.get(correct).tolist() == expected
 
 
-def test_hits_of_one_logistic_output():
+def test_correct_predictions_of_one_logistic_output():
     logits = np.asarray([[1.0], [-1.0]])
-    hits = Custom(squared, "logistic").hits
-    assert hits(logits, np.asarray([1, 0]), xp=np_xp).tolist() == [1, 1]
-    assert hits(logits, np.asarray([[1.0], [0.0]]), xp=np_xp).tolist() == [1, 1]
+    is_correct = Custom(squared, "logistic").is_correct
+    assert is_correct(logits, np.asarray([1, 0]), xp=np_xp).tolist() == [1, 1]
+    assert is_correct(logits, np.asarray([[1.0], [0.0]]), xp=np_xp).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("loss", [*REAL, *THROUGH, *CUSTOM[:2]], ids=named)
-def test_real_values_are_no_hits(loss):
+def test_real_values_are_neither_right_nor_wrong(loss):
     name = "A Custom loss" if isinstance(loss, Custom) else getattr(loss, "loss", loss)
     name = name if isinstance(name, str) else type(name).__name__
     with pytest.raises(TypeError, match=f"{name} .*has no accuracy; use"):
-        loss.hits(np.zeros((2, 1)), np.zeros((2, 1)), xp=np_xp)
+        loss.is_correct(np.zeros((2, 1)), np.zeros((2, 1)), xp=np_xp)
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -404,9 +457,8 @@ def test_through_refuses_losses_with_outputs_of_their_own(loss):
 @pytest.mark.parametrize("loss", [*ALL, squared, Custom(cross_entropy_of, "softmax")], ids=named)
 def test_right_losses_pass(backend, loss, dtype):
     with backend.scope():
-        logits, targets, weights = map(backend.put, case(loss, dtype))
+        logits, targets, _ = map(backend.put, case(loss, dtype))
         check_loss(loss, logits, targets, xp=backend.xp)
-        check_loss(loss, logits, targets, weights, xp=backend.xp)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -417,58 +469,70 @@ def test_right_activations_pass(backend, dtype):
             check_activation(activation, backend.put(x), xp=backend.xp, name=name)
 
 
-def no_average(outputs, targets, weights, *, xp):
-    error = outputs - targets
-    return xp.mean(xp.sum(error * error, axis=1)), lambda: 2.0 * error
+def reversed_sign(outputs, targets, *, xp):
+    losses, pullback = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: -pullback(dlosses)
 
 
-def reversed_sign(outputs, targets, weights, *, xp):
-    value, pullback = squared(outputs, targets, weights, xp=xp)
-    return value, lambda: -pullback()
+def averaged(outputs, targets, *, xp):
+    losses, pullback = squared(outputs, targets, xp=xp)
+    return xp.mean(losses), pullback
 
 
-def forgets_weights(outputs, targets, weights, *, xp):
-    value, _ = squared(outputs, targets, weights, xp=xp)
-    return value, lambda: (outputs - targets) / outputs.shape[0]
+def forgets_what_it_is_given(outputs, targets, *, xp):
+    losses, _ = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: outputs - targets
 
 
-def wrong_formula(outputs, targets, weights, *, xp):
-    value, _ = squared(outputs, targets, weights, xp=xp)
-    return value, lambda: xp.tanh(outputs - targets) / outputs.shape[0]
+def wrong_formula(outputs, targets, *, xp):
+    losses, _ = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: xp.tanh(outputs - targets) * dlosses[..., None]
 
 
-def writes(outputs, targets, weights, *, xp):
-    value, pullback = squared(outputs + 0.0, targets, weights, xp=xp)
+def writes(outputs, targets, *, xp):
+    losses, pullback = squared(outputs + 0.0, targets, xp=xp)
     outputs[:, :] = 0.0
-    return value, pullback
+    return losses, pullback
+
+
+def writes_dlosses(outputs, targets, *, xp):
+    losses, pullback = squared(outputs, targets, xp=xp)
+
+    def write(dlosses):
+        dlosses *= 2.0
+        return pullback(dlosses)
+
+    return losses, write
 
 
 def changed(value=lambda v, xp: v, pullback=lambda g, xp: g):
-    """Give the squared error with something wrong in what it returns."""
+    """Return the squared error with something wrong in what it returns."""
 
-    def my_loss(outputs, targets, weights, *, xp):
-        v, back = squared(outputs, targets, weights, xp=xp)
-        return value(v, xp), lambda: pullback(back(), xp)
+    def my_loss(outputs, targets, *, xp):
+        losses, back = squared(outputs, targets, xp=xp)
+        return value(losses, xp), lambda dlosses: pullback(back(dlosses), xp)
 
     return my_loss
 
 
 WRONG_LOSSES = [
-    (no_average, "pullback of loss no_average gives .* along a direction and the finite "
-     "difference .* apart: the pullback is 5 times the derivative everywhere; .* by 0.2"),
+    (changed(pullback=lambda g, xp: 5.0 * g), "pullback of loss my_loss gives .* along a direction "
+     "and the finite difference .* apart: the pullback is 5 times the derivative .* by 0.2"),
     (reversed_sign, "the pullback is -1 times the derivative everywhere; .* by -1"),
-    (forgets_weights, "must be the derivative of the value that is returned with it, average and"),
+    (averaged, r"value of loss averaged must have the shape \(5,\) \(one number a sample\).* \(\)"),
+    (forgets_what_it_is_given, "must be the derivative of the value that is returned with it, mul"),
     (wrong_formula, "the pullback of loss wrong_formula gives .*it must be the derivative"),
-    (lambda outputs, targets, *, xp: None,
-     r"loss <lambda> must take \(outputs, targets, weights, \*, xp\), and does not: too many"),
-    (lambda outputs, targets, weights: None, "and does not: got an unexpected keyword .*'xp'"),
-    (lambda o, t, w, *, xp: xp.sum(o), r"must return \(value, pullback\), got .*; end it e.g."),
-    (lambda o, t, w, *, xp: (1, 2, 3), r"must return \(value, pullback\), got a tuple of 3"),
-    (lambda o, t, w, *, xp: (xp.sum(o), xp.ones_like(o)),
-     r"the pullback of loss <lambda> must be a callable \(\), got"),
-    (lambda o, t, w, *, xp: (xp.sum(o), lambda dy: dy), r"must take \(\), and does not: missing"),
-    (changed(lambda v, xp: float(v)), "value of loss my_loss must be an array .*0-d.*got float"),
-    (changed(lambda v, xp: v[None]), r"value of loss my_loss must have the shape \(\).*\(1,\)"),
+    (lambda outputs, targets, weights, *, xp: None,
+     r"loss <lambda> must take \(outputs, targets, \*, xp\), and does not: missing a required"),
+    (lambda outputs, targets: None, "and does not: got an unexpected keyword .*'xp'"),
+    (lambda o, t, *, xp: xp.sum(o), r"must return \(losses, pullback\), got .*; end it e.g."),
+    (lambda o, t, *, xp: (1, 2, 3), r"must return \(losses, pullback\), got a tuple of 3"),
+    (lambda o, t, *, xp: (xp.sum(o, axis=-1), xp.ones_like(o)),
+     r"the pullback of loss <lambda> must be a callable \(dlosses\), got"),
+    (lambda o, t, *, xp: (xp.sum(o, axis=-1), lambda: o),
+     r"must take \(dlosses\), and does not: too many"),
+    (changed(lambda v, xp: 1.0), "value of loss my_loss must be an array .*sample.*got float"),
+    (changed(lambda v, xp: v[None]), r"value of loss my_loss must have the shape \(5,\).*\(1, 5\)"),
     (changed(lambda v, xp: v * xp.nan), "value of loss my_loss is not finite; look for"),
     (changed(lambda v, xp: xp.astype(v, xp.float32)), "value .* dtype of the input, .*float64"),
     (changed(pullback=lambda g, xp: None), "pullback of loss my_loss must be an array .*NoneType"),
@@ -482,26 +546,31 @@ WRONG_LOSSES = [
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_wrong_losses_are_told_what_to_do(backend, loss, message, wrapped):
     with backend.scope(), np.errstate(divide="ignore", invalid="ignore"):
-        logits, targets, weights = map(backend.put, case(SquaredError()))
-        if loss is no_average:
-            weights = None
+        logits, targets, _ = map(backend.put, case(SquaredError()))
         with pytest.raises(ValueError, match=message):
-            check_loss(Custom(loss) if wrapped else loss, logits, targets, weights, xp=backend.xp)
+            check_loss(Custom(loss) if wrapped else loss, logits, targets, xp=backend.xp)
 
 
-def test_a_loss_that_writes_is_found():
-    logits, targets, weights = case(SquaredError())
-    with pytest.raises(ValueError, match="loss writes writes to its outputs, which others use"):
-        check_loss(writes, logits, targets, weights, xp=np_xp)
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (writes, "loss writes writes to its outputs, which others use"),
+        (writes_dlosses, "loss writes_dlosses writes to its dlosses, which others use"),
+    ],
+)
+def test_a_loss_that_writes_is_found(loss, message):
+    logits, targets, _ = case(SquaredError())
+    with pytest.raises(ValueError, match=message):
+        check_loss(loss, logits, targets, xp=np_xp)
 
 
 def test_float32_finds_what_is_not_tiny(backend):
     with backend.scope():
-        logits, targets, weights = map(backend.put, case(SquaredError(), "float32"))
+        logits, targets, _ = map(backend.put, case(SquaredError(), "float32"))
         for slip in (0.9, 1.1):
             wrong = changed(pullback=lambda g, xp, slip=slip: g * slip)
             with pytest.raises(ValueError, match=f"the pullback is {slip} times the derivative"):
-                check_loss(wrong, logits, targets, weights, xp=backend.xp)
+                check_loss(wrong, logits, targets, xp=backend.xp)
 
 
 def writes_dy(x, *, xp):

@@ -146,5 +146,5 @@ def test_binary_accuracy(backend):
     logits = backend.put(np.asarray([[2.0], [-1.0], [3.0]]))
     targets = backend.put(np.asarray([[1.0], [1.0], [0.0]]))
     with backend.scope():
-        hits = BinaryCrossEntropy().hits(logits, targets, xp=backend.xp)
-    assert backend.get(hits).tolist() == [1.0, 0.0, 0.0]
+        correct = BinaryCrossEntropy().is_correct(logits, targets, xp=backend.xp)
+    assert backend.get(correct).tolist() == [1.0, 0.0, 0.0]

@@ -39,7 +39,7 @@ from mlp_xp.backends._numpy.thread_pool import has_pool, link, runner
 from mlp_xp.backends._numpy.traced import Traced
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
-from mlp_xp.nn.losses import Loss, LossPullback, SoftmaxCrossEntropy
+from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 __all__ = ["activate", "dense", "gather", "loss", "update_tree"]
@@ -264,8 +264,8 @@ def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
 @_or_plain
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
-) -> tuple[Array, LossPullback]:
-    """Compute the loss."""
+) -> tuple[Array, Callable[[], Array]]:
+    """Compute what `mlp_xp.nn.losses.mean_loss` does: the cross-entropy of labels in one pass."""
     is_known = (
         type(loss) is SoftmaxCrossEntropy
         and has_pool()
@@ -276,7 +276,7 @@ def loss(
         and (weights is None or weights.shape == targets.shape)
     )
     if not is_known:
-        return loss(logits, targets, weights, xp=xp)
+        return mean_loss(loss, logits, targets, weights, xp=xp)
     assert isinstance(loss, SoftmaxCrossEntropy)
     value, dlogits = np.empty_like(logits, shape=()), np.empty_like(logits)
     job = Softmax(

@@ -8,9 +8,10 @@ __all__ = ["shares"]
 
 
 def shares(weights: Array | None, n_samples: int, *, xp: Namespace) -> Array | float:
-    """Give the share of each sample in the average, ``w / sum(w)`` as a column, or ``1 / n``.
+    """Return the share of each sample in the average, ``w / sum(w)`` as a column, or ``1 / n``.
 
-    A batch may hold only samples of weight 0: its share is 0 too, not 0 / 0.
+    ``weights : (..., batch)`` give ``(..., batch, 1)``. A batch may hold only samples of weight 0:
+    its share is 0 too, not 0 / 0.
 
     Examples
     --------
@@ -25,4 +26,4 @@ def shares(weights: Array | None, n_samples: int, *, xp: Namespace) -> Array | f
     if weights is None:
         return 1.0 / n_samples
     least = float(xp.finfo(weights.dtype).smallest_normal)
-    return (weights / xp.maximum(xp.sum(weights), least))[:, None]
+    return (weights / xp.maximum(xp.sum(weights, axis=-1, keepdims=True), least))[..., None]

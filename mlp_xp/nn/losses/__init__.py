@@ -1,48 +1,25 @@
-r"""Losses of the network's raw outputs: each value with its pullback, in one function.
+r"""Losses of the network's raw outputs, one small file for each: value and gradient together.
 
-A loss is the last link of the chain: its pullback takes nothing, since the gradient of the loss
-with respect to itself is 1, and gives the gradient with respect to the raw outputs (the *logits*,
-before any output activation). All are averages over the batch, weighted if weights are given:
-:math:`L = \sum_i w_i\,\ell_i / \sum_i w_i`. The output activation is folded into the loss, so
-none takes the logarithm of a number that may have been rounded to zero.
+A loss returns the loss of each sample and a pullback, which turns the derivative by the samples'
+losses into the gradient by the raw outputs (the *logits*, before any output activation). Weights
+and averages are written once, in `mean_loss`. The output activation is folded into the loss, so no
+loss takes the logarithm of a number that may have been rounded to zero.
 
-`Through` puts an output activation of the user's choice before a loss of real values, and `Custom`
-makes a loss of the user's own function.
+A new loss is one new file and one line here. Layers and the network's structure do not live here;
+nor does the L2 penalty, which is part of the update (`mlp_xp.optimizers`).
 """
 
 from __future__ import annotations
 
-from mlp_xp.nn.losses._base import (
-    ErrorLoss,
-    Loss,
-    LossPullback,
-    RealValued,
-    average,
-    reported,
-    shares,
-)
-from mlp_xp.nn.losses._classification import (
-    CLASSIFICATION_LOSSES,
-    BinaryCrossEntropy,
-    BinaryFocal,
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
-    one_hot,
-    softmax,
-)
-from mlp_xp.nn.losses._outputs import (
-    OUTPUTS,
-    Custom,
-    Through,
-)
-from mlp_xp.nn.losses._regression import (
-    REGRESSION_LOSSES,
-    AbsoluteError,
-    Huber,
-    Poisson,
-    Quantile,
-    SquaredError,
-)
+from mlp_xp.nn.layers import shares
+from mlp_xp.nn.losses._base import Loss, LossPullback, average, mean_loss
+from mlp_xp.nn.losses._binary import BinaryCrossEntropy
+from mlp_xp.nn.losses._custom import Custom
+from mlp_xp.nn.losses._errors import AbsoluteError, ErrorLoss, Huber, Quantile, SquaredError
+from mlp_xp.nn.losses._focal import BinaryFocal, SoftmaxFocal
+from mlp_xp.nn.losses._poisson import Poisson
+from mlp_xp.nn.losses._softmax import SoftmaxCrossEntropy, one_hot, softmax
+from mlp_xp.nn.losses._through import OUTPUTS, Through
 
 __all__ = [
     "CLASSIFICATION_LOSSES",
@@ -58,14 +35,27 @@ __all__ = [
     "LossPullback",
     "Poisson",
     "Quantile",
-    "RealValued",
     "SoftmaxCrossEntropy",
     "SoftmaxFocal",
     "SquaredError",
     "Through",
     "average",
+    "mean_loss",
     "one_hot",
-    "reported",
     "shares",
     "softmax",
 ]
+
+REGRESSION_LOSSES: dict[str, type[Loss]] = {
+    "squared_error": SquaredError,
+    "absolute_error": AbsoluteError,
+    "huber": Huber,
+    "quantile": Quantile,
+    "poisson": Poisson,
+}
+
+# For one of many classes, and for outputs that each say yes or no.
+CLASSIFICATION_LOSSES: dict[str, tuple[type[Loss], type[Loss]]] = {
+    "log_loss": (SoftmaxCrossEntropy, BinaryCrossEntropy),
+    "focal": (SoftmaxFocal, BinaryFocal),
+}

@@ -1,54 +1,157 @@
-"""What every loss is, and what they share."""
+"""The contract of a loss, and the one place where losses are weighted and averaged."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.nn.layers import shares
 
-__all__ = [
-    "ErrorLoss",
-    "Loss",
-    "LossPullback",
-    "RealValued",
-    "average",
-    "log_bounds",
-    "reported",
-    "shares",
-]
+__all__ = ["Loss", "LossPullback", "average", "log_bounds", "mean_loss"]
 
-LossPullback = Callable[[], Array]
+LossPullback = Callable[[Any], Array]
 
 
-class Loss(Protocol):
-    """A loss of raw outputs against targets, and the matching output activation; hashable.
+class Loss(ABC):
+    """A loss of each sample, with its gradient; a frozen object whose fields are its settings.
 
-    Those of this package name the output activation in `output`, which estimators hold them to.
+    A subclass implements `terms` and `activate`, and overrides what differs from real values.
+    Weights and averages are not its concern: `mean_loss` has them. All arrays may have leading
+    axes, ``...``, e.g. for a stack of models.
+
+    Attributes
+    ----------
+    output : str
+        Name of the output activation.
+    is_mean_of_outputs : bool
+        Whether estimators report the mean over the outputs, as scikit-learn does, where the loss
+        is their sum.
+    is_own : bool
+        Whether a user wrote the gradient, which is then compared with a finite difference.
     """
 
-    def __hash__(self) -> int: ...
+    output: str
+    is_mean_of_outputs: ClassVar[bool] = False
+    is_own: ClassVar[bool] = False
+
+    @abstractmethod
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute what adds up to the loss of each sample.
+
+        Parameters
+        ----------
+        logits : (..., batch, outputs)
+            Raw outputs of the network; not written to.
+        targets : (..., batch) integer labels, or (..., batch, outputs) of the dtype of the logits
+            Not written to.
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, n)
+            A sample's loss is the sum over the last axis, of any length.
+        pullback : callable
+            ``pullback(dloss)`` returns ``dlogits : (..., batch, outputs)``; ``dloss`` is the
+            derivative by each sample's loss, (..., batch, 1), or one number for all.
+        """
+
+    @abstractmethod
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the prediction, (..., batch, outputs): probabilities, or values."""
 
     def __call__(
-        self, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
+        self, logits: Array, targets: Array, *, xp: Namespace
     ) -> tuple[Array, LossPullback]:
-        """Give the average loss, 0-d, and the pullback that gives ``dlogits``."""
-        ...
+        """Compute the loss of each sample.
 
-    def activate(self, logits: Array, *, xp: Namespace) -> Array:
-        """Turn raw outputs into what the network predicts: probabilities, or values."""
-        ...
+        Parameters
+        ----------
+        logits : (..., batch, outputs)
+        targets : array
+            As `terms` takes them.
+        xp : namespace
 
-    def hits(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Tell for each sample, as 0 or 1, whether the predicted class is the right one."""
-        ...
+        Returns
+        -------
+        losses : (..., batch)
+        pullback : callable
+            ``pullback(dlosses)``, with ``dlosses : (..., batch)``, returns
+            ``dlogits : (..., batch, outputs)``.
+        """
+        terms, pullback = self.terms(logits, targets, xp=xp)
+        return xp.sum(terms, axis=-1), lambda dlosses: pullback(dlosses[..., None])
+
+    def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
+        """Return for each sample, as 0 or 1, whether its predicted class is right; (..., batch)."""
+        raise TypeError(
+            f"{type(self).__name__} has no accuracy; use SoftmaxCrossEntropy for classes."
+        )
+
+    def check_targets(  # noqa: B027 - any real values will do.
+        self, targets: Array, name: str = "y", *, xp: Namespace
+    ) -> None:
+        """Raise ValueError unless real targets, (batch,) or (batch, outputs), suit the loss."""
+
+    def reported(self, value: Any, n_outputs: int) -> Any:
+        """Return an average loss as estimators report and compare it.
+
+        Examples
+        --------
+        >>> from mlp_xp.nn.losses import Poisson, SquaredError
+        >>> SquaredError().reported(6.0, 3), Poisson().reported(6.0, 3)
+        (2.0, 6.0)
+        """
+        return value / n_outputs if self.is_mean_of_outputs and n_outputs > 1 else value
+
+
+def mean_loss(
+    loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
+) -> tuple[Array, Callable[[], Array]]:
+    r"""Compute the weighted average of a loss over a batch.
+
+    :math:`L = \sum_i w_i\,\ell_i / \sum_i w_i`. Samples of weight 0, which fill up a batch, change
+    nothing; if all weights are 0, so are the average and its gradient.
+
+    Parameters
+    ----------
+    loss : Loss
+    logits : (..., batch, outputs)
+    targets : array
+        As the loss takes them.
+    weights : (..., batch), of the dtype of the logits, optional
+        Default: 1 each.
+    xp : namespace
+
+    Returns
+    -------
+    value : (...), 0-d without leading axes
+    pullback : callable
+        ``pullback()`` returns ``dlogits : (..., batch, outputs)``.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import SquaredError, mean_loss
+    >>> outputs, targets = xp.asarray([[2.0], [1.0]]), xp.asarray([[0.0], [0.0]])
+    >>> value, pullback = mean_loss(SquaredError(), outputs, targets, xp.asarray([3.0, 1.0]), xp=xp)
+    >>> float(value)
+    1.625
+    >>> pullback()
+    array([[1.5 ],
+           [0.25]])
+    """
+    terms, pullback = loss.terms(logits, targets, xp=xp)
+    share = shares(weights, logits.shape[-2], xp=xp)
+    return xp.sum(terms * share, axis=(-2, -1)), lambda: pullback(share)
 
 
 def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
-    """Give the weighted average of one value a sample, 0-d.
+    """Return the weighted average of one value a sample, (..., batch), over the batch.
 
     Examples
     --------
@@ -57,93 +160,11 @@ def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
     >>> float(average(xp.asarray([1.0, 0.0]), xp.asarray([3.0, 1.0]), xp=xp))
     0.75
     """
-    share = shares(weights, values.shape[0], xp=xp)
-    return xp.sum(values[:, None] * share)
-
-
-def reported(loss: Loss, value: Any, n_outputs: int) -> Any:
-    """Return a loss as estimators report and compare it, which is as scikit-learn does.
-
-    A loss of errors is the mean over the outputs there; its gradient is still that of the sum.
-
-    Examples
-    --------
-    >>> from mlp_xp.nn.losses import Poisson, SquaredError, reported
-    >>> reported(SquaredError(), 6.0, 3), reported(Poisson(), 6.0, 3)
-    (2.0, 6.0)
-    """
-    is_mean = getattr(loss, "is_mean_of_outputs", False) and n_outputs > 1
-    return value / n_outputs if is_mean else value
+    share = shares(weights, values.shape[-1], xp=xp)
+    return xp.sum(values[..., None] * share, axis=(-2, -1))
 
 
 def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:
     """Return the logarithms of eps and 1 - eps, which scikit-learn clips probabilities to."""
     eps = float(xp.finfo(dtype).eps)
     return math.log(eps), math.log1p(-eps)
-
-
-class RealValued:
-    """A loss of real values, none of which is right or wrong: it has no accuracy."""
-
-    output = "identity"
-
-    def hits(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Refuse: a real value is not right or wrong."""
-        raise TypeError(
-            f"{type(self).__name__} has no accuracy; use SoftmaxCrossEntropy for classes."
-        )
-
-
-class ErrorLoss(RealValued, ABC):
-    r"""A loss of the error alone, summed over the outputs of a sample.
-
-    :math:`\ell = \sum_k f(z_k - t_k)` and :math:`\partial \ell / \partial z = f'(z - t)`. The
-    outputs are the values themselves, so that an output activation may be put before it
-    (`Through`). A subclass gives :math:`f` and :math:`f'`.
-    """
-
-    is_mean_of_outputs = True  # See `reported`.
-
-    @abstractmethod
-    def of_error(self, error: Array, *, xp: Namespace) -> tuple[Array, Array]:
-        """Give the loss of each error and its derivative, both of the error's shape."""
-
-    def __call__(
-        self, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
-    ) -> tuple[Array, LossPullback]:
-        """Give the average loss and its pullback.
-
-        Parameters
-        ----------
-        logits : (batch, outputs)
-        targets : (batch, outputs), of the dtype of the logits
-        weights : (batch,), of the dtype of the logits, optional
-        xp : namespace
-
-        Returns
-        -------
-        value : 0-d array
-        pullback : callable
-            Gives ``dlogits : (batch, outputs)``.
-        """
-        share = shares(weights, logits.shape[0], xp=xp)
-        losses, slope = self.of_error(logits - targets, xp=xp)
-        return xp.sum(losses * share), lambda: slope * share
-
-    def activate(self, logits: Array, *, xp: Namespace) -> Array:
-        """Give the outputs as they are."""
-        return logits
-
-
-def check_label_smoothing(value: float) -> None:
-    """Refuse a share of the uniform distribution that is none."""
-    if not 0.0 <= value < 1.0:
-        raise ValueError(
-            f"label_smoothing is {value!r}, and must be at least 0 and below 1; 0.1 is common."
-        )
-
-
-def check_gamma(value: float) -> None:
-    """Refuse an exponent that would weigh the easy samples more, or without bound."""
-    if not 0.0 <= value < float("inf"):
-        raise ValueError(f"gamma is {value!r}, and must be at least 0 and finite; 2.0 is common.")

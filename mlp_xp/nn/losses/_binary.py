@@ -1,0 +1,105 @@
+"""Cross-entropy of outputs that each are yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers import sigmoid
+from mlp_xp.nn.losses._base import Loss, log_bounds
+from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit
+
+__all__ = ["BinaryCrossEntropy", "YesOrNo"]
+
+
+class YesOrNo(Loss):
+    """A loss of logistic outputs: targets are numbers from 0 to 1, one for each output."""
+
+    output = "logistic"
+
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the probability that each output is 1, (..., batch, outputs)."""
+        return sigmoid(logits, xp=xp)
+
+    def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
+        """Return for each sample, as 0 or 1, whether all its outputs are on the right side."""
+        return xp.astype(xp.all((logits > 0.0) == (targets > 0.5), axis=-1), logits.dtype)
+
+    def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
+        """Raise ValueError unless all targets are from 0 to 1."""
+        if xp.min(targets) < 0 or xp.max(targets) > 1:
+            raise ValueError(misfit(self, "be from 0 to 1", targets, name, xp=xp))
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(YesOrNo):
+    r"""Cross-entropy of independent logistic outputs, summed over the outputs of a sample.
+
+    With targets :math:`t` in [0, 1] and :math:`p = 1 / (1 + e^{-z})`,
+    :math:`\ell = -\sum_k t_k \log p_k + (1 - t_k) \log(1 - p_k)`, computed as
+    :math:`\sum_k \max(z_k, 0) - z_k t_k + \log(1 + e^{-|z_k|})`, and
+    :math:`\partial \ell / \partial z = p - t`. In the value, as in scikit-learn, each :math:`p_k`
+    is clipped to :math:`[\epsilon, 1 - \epsilon]` with the machine epsilon of the dtype; the
+    gradient is not.
+
+    Parameters
+    ----------
+    label_smoothing : float in [0, 1), default=0
+        Mixes the targets with one half: :math:`(1 - \epsilon)\,t + \epsilon / 2`.
+
+    References
+    ----------
+    Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2; for the smoothing
+    Szegedy et al. (2016), arXiv:1512.00567.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import BinaryCrossEntropy
+    >>> loss = BinaryCrossEntropy()
+    >>> losses, pullback = loss(xp.asarray([[1e4], [-1e4]]), xp.asarray([[1.0], [1.0]]), xp=xp)
+    >>> losses.round(2)  # 0 and -log(eps)
+    array([ 0.  , 36.04])
+    >>> pullback(xp.ones(2))
+    array([[ 0.],
+           [-1.]])
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_label_smoothing(self.label_smoothing)
+
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the cross-entropy of each output.
+
+        Parameters
+        ----------
+        logits : (..., batch, outputs)
+        targets : (..., batch, outputs), from 0 to 1, of the dtype of the logits
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, outputs)
+        pullback : callable
+        """
+        if self.label_smoothing:
+            targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / 2
+        lowest, highest = log_bounds(logits.dtype, xp=xp)
+        bound = highest - lowest  # The logit of 1 - eps.
+        z = xp.minimum(xp.maximum(logits, -bound), bound)
+        terms = xp.log1p(xp.exp(-xp.abs(z)))
+        terms += xp.maximum(z, 0.0)
+        terms -= z * targets
+
+        def pullback(dloss: Array | float) -> Array:
+            dlogits = sigmoid(logits, xp=xp)
+            dlogits -= targets
+            dlogits *= dloss
+            return dlogits
+
+        return terms, pullback

@@ -1,0 +1,142 @@
+"""A loss that a user writes as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers import Activation
+from mlp_xp.nn.losses._base import Loss, LossPullback
+from mlp_xp.nn.losses._binary import BinaryCrossEntropy
+from mlp_xp.nn.losses._softmax import SoftmaxCrossEntropy, softmax
+from mlp_xp.nn.losses._through import OUTPUTS
+
+__all__ = ["Custom"]
+
+
+@dataclass(frozen=True)
+class Custom(Loss):
+    r"""A loss of the user's own, of activated outputs.
+
+    The function is called as ``function(outputs, targets, *, xp)`` with
+    ``outputs : (batch, outputs)`` and the targets that the network is trained with. It returns the
+    loss of each sample, (batch,), and a pullback: ``pullback(dlosses)``, with
+    ``dlosses : (batch,)``, returns the gradient by the outputs, (batch, outputs), each row
+    multiplied by its number in ``dlosses``. Weights and averages are applied by `mean_loss`, the
+    chain rule through the output activation here; for a softmax that is
+    :math:`\partial \ell / \partial z = p\,(\bar p - \sum_k \bar p_k p_k)`.
+    `mlp_xp.nn.gradient_check.check_loss` compares a pullback with a finite difference.
+
+    Parameters
+    ----------
+    function : callable
+        Written with the names of the Array API. It may not write to its arguments, nor branch on
+        their values, since a backend may compile it. With ``...`` and the last axes alone, as
+        below, it also works for a stack of models.
+    output : str, default="identity"
+        A name in `OUTPUTS`, or ``"softmax"``.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import Custom
+    >>> def fourth_power(outputs, targets, *, xp):
+    ...     error = outputs - targets
+    ...     losses = xp.sum(error**4, axis=-1)
+    ...     return losses, lambda dlosses: 4.0 * error**3 * dlosses[..., None]
+    >>> loss = Custom(fourth_power)
+    >>> losses, pullback = loss(xp.asarray([[3.0], [1.0]]), xp.asarray([[1.0], [1.0]]), xp=xp)
+    >>> losses
+    array([16.,  0.])
+    >>> pullback(xp.ones(2))
+    array([[32.],
+           [ 0.]])
+    """
+
+    function: Callable[..., tuple[Array, LossPullback]]
+    output: str = "identity"
+
+    is_own = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise ValueError(
+                f"function is {self.function!r}, and must be a callable, "
+                "function(outputs, targets, *, xp), that returns (losses, pullback)."
+            )
+        if not isinstance(self.function, Hashable):
+            raise ValueError(
+                f"function is {self.function!r}, which is not hashable; make its class a frozen "
+                "dataclass, or give a plain function."
+            )
+        if self.output not in (*OUTPUTS, "softmax"):
+            raise ValueError(
+                f"output is {self.output!r}, and must be one of {[*OUTPUTS, 'softmax']}."
+            )
+
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the loss of each sample.
+
+        Parameters
+        ----------
+        logits : (..., batch, outputs)
+        targets : array
+            As the function takes them.
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, 1)
+        pullback : callable
+        """
+        outputs, pull_output = _output(self.output)(logits, xp=xp)
+        losses, pullback = self.function(outputs, targets, xp=xp)
+
+        def pull(dloss: Array | float) -> Array:
+            # One number for each sample: the function need not know of broadcasting.
+            dlosses = xp.ones_like(losses)[..., None] * dloss
+            return pull_output(pullback(dlosses[..., 0]))
+
+        return losses[..., None], pull
+
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the activated outputs, (..., batch, outputs)."""
+        return _output(self.output)(logits, xp=xp)[0]
+
+    def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
+        """Return for each sample, as 0 or 1, whether its predicted class is right.
+
+        The class is the largest output where they are a softmax's or the targets are labels, and
+        the side of one half where they are logistic.
+
+        Raises
+        ------
+        TypeError
+            For other outputs.
+        """
+        is_labels = not xp.isdtype(targets.dtype, "real floating")
+        if self.output == "softmax" or (is_labels and logits.shape[-1] > 1):
+            return SoftmaxCrossEntropy().is_correct(logits, targets, xp=xp)
+        if self.output == "logistic":
+            columns = targets[..., None] if is_labels else targets
+            return BinaryCrossEntropy().is_correct(logits, columns, xp=xp)
+        raise TypeError(
+            f"A Custom loss with output {self.output!r} has no accuracy; "
+            "use output='softmax' or 'logistic' for classes."
+        )
+
+
+def _output(name: str) -> Activation:
+    return _softmax_output if name == "softmax" else OUTPUTS[name]
+
+
+def _softmax_output(x: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
+    p = softmax(x, xp=xp)
+
+    def pullback(dp: Array) -> Array:
+        return (dp - xp.sum(dp * p, axis=-1, keepdims=True)) * p
+
+    return p, pullback

@@ -1,0 +1,175 @@
+"""Cross-entropy of one of several classes, and the softmax that is inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from array_api_compat import device
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.losses._base import Loss, log_bounds
+
+__all__ = ["OneOfClasses", "SoftmaxCrossEntropy", "log_softmax", "one_hot", "softmax"]
+
+
+def one_hot(labels: Array, n_classes: int, *, dtype: object, xp: Namespace) -> Array:
+    """Return integer labels, (...), as 0 and 1, (..., n_classes).
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import one_hot
+    >>> one_hot(xp.asarray([2, 0]), 3, dtype=xp.float64, xp=xp)
+    array([[0., 0., 1.],
+           [1., 0., 0.]])
+    """
+    classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))
+    return xp.astype(labels[..., None] == classes, dtype)
+
+
+def softmax(logits: Array, *, xp: Namespace) -> Array:
+    """Return the probabilities, ``exp(z) / sum(exp(z))`` over the last axis, without overflow.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import softmax
+    >>> softmax(xp.asarray([[1e4, 1e4, -1e4]]), xp=xp)
+    array([[0.5, 0.5, 0. ]])
+    """
+    p = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    p /= xp.sum(p, axis=-1, keepdims=True)
+    return p
+
+
+def log_softmax(logits: Array, *, xp: Namespace) -> tuple[Array, Array]:
+    """Return the logarithms of the probabilities, all finite, and the probabilities."""
+    log_p = logits - xp.max(logits, axis=-1, keepdims=True)
+    p = xp.exp(log_p)
+    total = xp.sum(p, axis=-1, keepdims=True)
+    log_p -= xp.log(total)
+    p /= total
+    return log_p, p
+
+
+class OneOfClasses(Loss):
+    """A loss of softmax outputs: targets are integer labels, or probabilities that sum to 1."""
+
+    output = "softmax"
+
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the class probabilities, (..., batch, classes)."""
+        return softmax(logits, xp=xp)
+
+    def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
+        """Return for each sample, as 0 or 1, whether the most likely class is the target's."""
+        if xp.isdtype(targets.dtype, "real floating"):
+            targets = xp.argmax(targets, axis=-1)
+        predicted = xp.astype(xp.argmax(logits, axis=-1), targets.dtype)
+        return xp.astype(predicted == targets, logits.dtype)
+
+    def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
+        """Raise ValueError unless the rows of the targets are probabilities."""
+        is_distribution = (
+            targets.ndim == 2
+            and xp.min(targets) >= 0
+            and xp.max(xp.abs(xp.sum(targets, axis=1) - 1.0)) <= 1e-3
+        )
+        if not is_distribution:
+            need = "have several columns of at least 0 whose rows sum to 1"
+            raise ValueError(misfit(self, need, targets, name, xp=xp))
+
+
+def misfit(loss: Loss, need: str, targets: Array, name: str, *, xp: Namespace) -> str:
+    """Return the message for targets that a loss of classes does not take."""
+    return (
+        f"loss is {loss!r}, for which {name} must {need}; it is of shape {targets.shape} "
+        f"and goes from {xp.min(targets)} to {xp.max(targets)}. For classes use MLPClassifier, "
+        "for values e.g. SquaredError()."
+    )
+
+
+def probabilities(targets: Array, logits: Array, *, xp: Namespace) -> Array:
+    """Return targets as probabilities, (..., batch, classes): labels are made one-hot."""
+    if xp.isdtype(targets.dtype, "real floating"):
+        return targets
+    return one_hot(targets, logits.shape[-1], dtype=logits.dtype, xp=xp)
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(OneOfClasses):
+    r"""Cross-entropy of a softmax over classes.
+
+    With targets :math:`t` that sum to 1 and :math:`p = \mathrm{softmax}(z)`,
+    :math:`\ell = -\sum_k t_k \log p_k` and :math:`\partial \ell / \partial z = p - t`. In the
+    value, as in scikit-learn, each :math:`p_k` is clipped to :math:`[\epsilon, 1 - \epsilon]` with
+    the machine epsilon of the dtype; the gradient is not.
+
+    Parameters
+    ----------
+    label_smoothing : float in [0, 1), default=0
+        Mixes the targets with the uniform distribution: :math:`(1 - \epsilon)\,t + \epsilon / K`.
+
+    References
+    ----------
+    Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.4; for the smoothing
+    Szegedy et al. (2016), arXiv:1512.00567.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
+    >>> loss = SoftmaxCrossEntropy()
+    >>> losses, pullback = loss(xp.asarray([[-1e4, 1e4], [0.0, 0.0]]), xp.asarray([1, 0]), xp=xp)
+    >>> losses.round(4)
+    array([0.    , 0.6931])
+    >>> pullback(xp.ones(2))
+    array([[ 0. ,  0. ],
+           [-0.5,  0.5]])
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_label_smoothing(self.label_smoothing)
+
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the cross-entropy of each class.
+
+        Parameters
+        ----------
+        logits : (..., batch, classes)
+        targets : (..., batch) integer labels from 0, or (..., batch, classes) probabilities
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, classes)
+        pullback : callable
+        """
+        targets = probabilities(targets, logits, xp=xp)
+        if self.label_smoothing:
+            n_classes = logits.shape[-1]
+            targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / n_classes
+        log_p, p = log_softmax(logits, xp=xp)
+        lowest, highest = log_bounds(logits.dtype, xp=xp)
+        terms = xp.minimum(xp.maximum(log_p, lowest), highest)
+        terms *= targets
+
+        def pullback(dloss: Array | float) -> Array:
+            dlogits = p - targets
+            dlogits *= dloss
+            return dlogits
+
+        return -terms, pullback
+
+
+def check_label_smoothing(value: float) -> None:
+    """Raise ValueError unless a share of the uniform distribution is in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(
+            f"label_smoothing is {value!r}, and must be at least 0 and below 1; 0.1 is common."
+        )

@@ -1,0 +1,92 @@
+"""A loss of errors after an output activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers import Activation, exp, identity, logistic, relu, softplus, tanh
+from mlp_xp.nn.losses._base import Loss
+from mlp_xp.nn.losses._errors import ErrorLoss
+
+__all__ = ["OUTPUTS", "Through"]
+
+OUTPUTS: dict[str, Activation] = {
+    "identity": identity,
+    "logistic": logistic,
+    "tanh": tanh,
+    "exp": exp,
+    "softplus": softplus,
+    "relu": relu,
+}
+
+
+@dataclass(frozen=True)
+class Through(Loss):
+    r"""A loss of real values, of activated outputs: :math:`\ell(g(z), t)`.
+
+    By the chain rule :math:`\partial \ell / \partial z` is the pullback of :math:`g` at
+    :math:`\partial \ell / \partial g`. For outputs that are bounded or never negative; a
+    classifier's cross-entropy has its output activation inside already, and so has `Poisson`.
+
+    Parameters
+    ----------
+    loss : ErrorLoss
+        `SquaredError`, `AbsoluteError`, `Huber` or `Quantile`.
+    output : str
+        A name in `OUTPUTS`.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import SquaredError, Through
+    >>> loss = Through(SquaredError(), "exp")
+    >>> losses, pullback = loss(xp.asarray([[0.0]]), xp.asarray([[3.0]]), xp=xp)
+    >>> losses
+    array([2.])
+    >>> pullback(xp.ones(1))
+    array([[-2.]])
+    """
+
+    loss: Loss
+    output: str
+
+    is_mean_of_outputs = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, ErrorLoss):
+            own = "" if isinstance(self.loss, str) else ", which brings its own outputs,"
+            raise ValueError(
+                f"Through takes a loss of real values, SquaredError(), AbsoluteError(), Huber() or "
+                f"Quantile(); {self.loss!r}{own} is none. Custom takes a function of your own."
+            )
+        if self.output not in OUTPUTS:
+            raise ValueError(f"output is {self.output!r}, and must be one of {list(OUTPUTS)}.")
+
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the loss of each activated output.
+
+        Parameters
+        ----------
+        logits, targets : (..., batch, outputs), of one dtype
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, outputs)
+        pullback : callable
+        """
+        outputs, pull_output = OUTPUTS[self.output](logits, xp=xp)
+        terms, pullback = self.loss.terms(outputs, targets, xp=xp)
+        return terms, lambda dloss: pull_output(pullback(dloss))
+
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the activated outputs, (..., batch, outputs)."""
+        return OUTPUTS[self.output](logits, xp=xp)[0]
+
+    def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
+        """Raise TypeError: a real value is not right or wrong."""
+        return self.loss.is_correct(logits, targets, xp=xp)
