@@ -124,7 +124,7 @@ def use(backend: RecordingBackend, network: Network, case=None, **rules) -> None
         with_accuracy=has_accuracy(loss),
         **rules,
     )
-    y = targets if targets is labels else targets.astype("float32")
+    y = targets if targets.ndim == 1 else targets.astype("float32")
     for placement in ("resident", "streamed"):
         data = place(backend, x, y, "float32", placement)
         plan = plan_epoch(N, BATCH, seed=0, pad=True)

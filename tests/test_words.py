@@ -80,7 +80,6 @@ sklearn_compat
 backend
 compiled_step
 buffers
-gradient_check
 early_stopping
 input_scaling
 time_budget
@@ -111,7 +110,6 @@ check
 
 cifar
 
-classification
 
 classifier
 
@@ -173,7 +171,6 @@ objects
 
 options
 
-outputs
 
 paths
 
@@ -191,7 +188,6 @@ progress
 
 random
 
-regression
 
 regressor
 
@@ -249,7 +245,6 @@ validation
 
 values
 
-weights
 
 words
 """

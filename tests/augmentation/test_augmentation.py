@@ -27,7 +27,7 @@ from mlp_xp.augmentation import (
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.compiled_step import Planned
 from mlp_xp.backends.kernels import Kernels, Scaling
-from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
@@ -343,7 +343,7 @@ def test_mixup_with_weights_is_mixup_of_what_is_there():
     lam = with_draws(plan, rules.augmentation, seed=3, epoch=0).factors[0, 0]
     assert 0.01 < lam < 0.99
     logits = (lam * x + (1 - lam) * x[::-1]) @ params[0].W + params[0].b
-    own, theirs = (loss(logits, y[::s], weights[::s], xp=xp)[0] for s in (1, -1))
+    own, theirs = (mean_loss(loss, logits, y[::s], weights[::s], xp=xp)[0] for s in (1, -1))
     assert record.loss == pytest.approx(lam * own + (1 - lam) * theirs, rel=1e-12)
 
 

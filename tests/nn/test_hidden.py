@@ -18,7 +18,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.nn.blocks import Activate, BlockLinear, Dropout, LayerNorm, Linear, Pass, Residual
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import Arrangement, Dense, block_dense
-from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, draw_params, forward, init_params
 from mlp_xp.saving import load_model, save_model
 from mlp_xp.training.step import Batch, make_gradient
@@ -129,7 +129,7 @@ def test_gradients_of_networks(backend, network, rng):
             keys=backend.put(keys) if how_many else None,
         )
         logits, backward, _ = forward(network, point, backend.put(x), how, xp=xp)
-        value, pullback = SoftmaxCrossEntropy()(logits, backend.put(y), xp=xp)
+        value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, backend.put(y), xp=xp)
         return value, backward(pullback())
 
     check_gradient(backend, function, params, rng)

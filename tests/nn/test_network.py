@@ -14,7 +14,7 @@ from test_gradients import TORCH_ACTIVATIONS
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Activate, BatchNorm, Dropout, LayerNorm, Linear, Pass, Residual
 from mlp_xp.nn.layers import BatchStats, Dense, Norm, dense, dropout
-from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import (
     Network,
     denses,
@@ -79,7 +79,7 @@ def loss_and_gradients(backend, network, params, x, labels, weights, keys, *, la
     xp = backend.xp
     how = Pass(xp, layer, (), True, weights, keys)
     logits, backward, measured = forward(network, params, x, how, xp=xp)
-    value, pullback = SoftmaxCrossEntropy()(logits, labels, weights, xp=xp)
+    value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, labels, weights, xp=xp)
     return value, backward(pullback()), logits, measured
 
 
