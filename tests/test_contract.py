@@ -25,7 +25,8 @@ from mlp_xp import estimators, lab
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends._numpy.backend import NumpyBackend
 from mlp_xp.backends.kernels import Kernels
-from mlp_xp.estimators import _classifier, _regressor, fitting, prediction, settings, validation
+from mlp_xp.estimators import base, classifier, config, prediction, state, validation
+from mlp_xp.estimators import regressor as regressor_module
 from mlp_xp.lab import _checks
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import (
@@ -217,7 +218,15 @@ def use_the_estimators(backend: RecordingBackend) -> None:
         "solver": "muon",
     }
     with pytest.MonkeyPatch.context() as patch:
-        for module in (settings, fitting, prediction, validation, _classifier, _regressor):
+        for module in (
+            base,
+            classifier,
+            config,
+            prediction,
+            regressor_module,
+            state,
+            validation,
+        ):
             patch.setattr(module, "get_backend", lambda *_: backend, raising=False)
             patch.setattr(module, "namespace_backend", lambda _: "recording", raising=False)
         for extra in ({}, everything, {"solver": "lbfgs", "tol": 1e6}, {"activation": cube}):

@@ -111,7 +111,6 @@ check
 cifar
 
 
-classifier
 
 commands
 
@@ -125,11 +124,9 @@ dense
 
 files
 
-fitting
 
 geometric
 
-held_out
 
 hidden
 
@@ -149,7 +146,6 @@ lab
 
 lbfgs
 
-learned
 
 lion
 
@@ -177,7 +173,6 @@ paths
 pickles
 
 
-prediction
 
 products
 
@@ -189,13 +184,11 @@ progress
 random
 
 
-regressor
 
 rmsprop
 
 rows
 
-running
 
 runs
 
@@ -203,15 +196,12 @@ runs
 schedules
 
 
-scoring
 
-settings
 
 sgd
 
 signals
 
-spec
 
 start
 
@@ -276,7 +266,6 @@ blocks
 by_kind
 
 
-classifier
 
 commands
 
@@ -301,7 +290,6 @@ jobs
 
 lbfgs
 
-learned
 
 loops
 
@@ -314,15 +302,12 @@ npm
 
 objects
 
-prediction
 
-regressor
 
 
 
 schedules
 
-settings
 
 step
 

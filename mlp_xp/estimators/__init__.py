@@ -1,7 +1,7 @@
 """The estimators: what most users need of this library."""
 
-from mlp_xp.estimators._classifier import MLPClassifier
-from mlp_xp.estimators._regressor import MLPRegressor
+from mlp_xp.estimators.classifier import MLPClassifier
+from mlp_xp.estimators.regressor import MLPRegressor
 
 __all__ = ["MLP", "MLPClassifier", "MLPRegressor"]
 

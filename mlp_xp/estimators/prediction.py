@@ -1,228 +1,96 @@
-"""How an estimator predicts and is evaluated."""
+"""Predictions of a fitted estimator, and their evaluation."""
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import is_
+from __future__ import annotations
+
 from typing import Any
 
-import numpy as np
 from sklearn.metrics import get_scorer
-from sklearn.utils import estimator_html_repr
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.sklearn_compat import check_same_namespace
-from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import VIEWS
 from mlp_xp.backends import Backend, get_backend
-from mlp_xp.estimators.fitting import Fitting
-from mlp_xp.estimators.learned import ARRAYS
-from mlp_xp.estimators.scoring import Predictions
-from mlp_xp.estimators.summary import Summary, summarize
-from mlp_xp.estimators.validation import check_weights, check_x
+from mlp_xp.estimators.config import choose_backend, resolve_transforms
+from mlp_xp.estimators.scoring import Metrics, Predictions, named_metrics
+from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.validation import check_weights, check_x, check_y
 from mlp_xp.nn.losses import mean_loss
 from mlp_xp.training.divergence import is_finite
 from mlp_xp.training.inference import predict
 
-__all__ = ["AS_SET", "Prediction"]
+__all__ = ["AS_SET", "evaluate", "network_outputs"]
 
-# A call of `predict` that averages as the estimator says.
+# A call of `predict` that averages as the estimator's parameter says.
 AS_SET = "estimator"
 
-Metrics = str | Callable[..., float] | Sequence[str] | Mapping[str, str | Callable[..., float]]
+
+def network_outputs(
+    model: Any,
+    X: Any,
+    method: str,
+    *,
+    raw: bool = False,
+    depth: int | None = None,
+    to: Backend | None = None,
+    tta: Any = AS_SET,
+) -> Array:
+    """Return the outputs of an estimator's network.
+
+    Parameters
+    ----------
+    model : estimator
+    X : array-like or sparse matrix of shape (samples, features), of any library
+    method : str
+        Name of the calling method in errors.
+    raw : bool, default=False
+        Whether to leave out the output activation.
+    depth : int, optional
+        Number of the hidden layer whose activations are returned instead, from 1.
+    to : Backend, optional
+        Of the result; default that of X.
+    tta : Flip, Shift, a list of them, None or "estimator"
+
+    Returns
+    -------
+    (samples, outputs) array
+    """
+    state = fitted_state(model)
+    caller = get_backend(X)
+    check_same_namespace(X, model, attribute="_any_weights", method=method)
+    X = check_x(model, X, reset=False)
+    follows_data = model.backend is None and model.device is None
+    backend = caller if follows_data else choose_backend(model._params(), X)
+    views: tuple[Any, ...] = ()
+    if depth is None:
+        # A comparison with an array of a caller's would be one of each element.
+        is_set = isinstance(tta, str) and tta == AS_SET
+        views = resolve_transforms("tta", model.tta if is_set else tta, state.n_features, VIEWS)
+    to = to or caller
+    outputs = predict(
+        backend,
+        state.network,
+        None if raw and not views else state.activating_loss,
+        state.params,
+        X,
+        state.scaling,
+        batch_stats=state.batch_stats,
+        depth=depth,
+        to=to,
+        tta=views,
+        dtype=state.dtype if backend.has_float64 else "float32",
+    )
+    # Finite outputs prove nothing of arrays that were assigned: tanh of infinity is 1, and XLA's
+    # maximum of NaN and 0 is 0. Large inputs may overflow with good weights.
+    if not (state.is_checked and is_finite(to, outputs)):
+        model._state = state.checked()
+    if raw and views:
+        with to.scope():
+            return _logits_of(state.output, outputs, xp=to.xp)
+    return outputs
 
 
-class Prediction(Fitting):
-    """The predicting half of an estimator."""
-
-    _metric_name: str
-
-    def _outputs(
-        self,
-        X: Any,
-        method: str,
-        *,
-        raw: bool = False,
-        depth: int | None = None,
-        to: Backend | None = None,
-        tta: Any = AS_SET,
-    ) -> Array:
-        """Run the network; the result is where X is."""
-        self._check_fitted()
-        caller = get_backend(X)
-        check_same_namespace(X, self, attribute="_any_learned", method=method)
-        X = check_x(self, X, reset=False)
-        follows = self.backend is None and self.device is None
-        backend = caller if follows else self._backend_for(X)
-        views: tuple[Any, ...] = ()
-        if depth is None:
-            # A comparison with an array of a caller's would be one of each element.
-            is_set = isinstance(tta, str) and tta == AS_SET
-            views = self._pictures("tta", self.tta if is_set else tta, VIEWS)
-        outputs = predict(
-            backend,
-            self._network,
-            None if raw and not views else self._activating_loss(),
-            self._params,
-            X,
-            self._scaling,
-            batch_stats=self._batch_stats,
-            depth=depth,
-            to=to or caller,
-            tta=views,
-            dtype=self._dtype if backend.has_float64 else "float32",
-        )
-        self._check_weights(suspected=not is_finite(to or caller, outputs))
-        if raw and views:
-            to = to or caller
-            with to.scope():
-                return _before(self.out_activation_, outputs, xp=to.xp)
-        return outputs
-
-    def _check_weights(self, *, suspected: bool) -> None:
-        """Raise an error if the weights are not finite; large inputs may overflow without it.
-
-        Finite outputs prove nothing of arrays that were assigned: tanh of infinity is 1, and XLA's
-        maximum of NaN and 0 is 0.
-        """
-        learned, known = self._learned_arrays(), self._finite
-        if not suspected and len(known) == len(learned) and all(map(is_, known, learned)):
-            return
-        for name in ARRAYS:
-            for i, entry in enumerate(getattr(self, name, ())):
-                if not is_finite(get_backend(next(leaves(entry))), entry):
-                    raise ValueError(
-                        f"{name}[{i}] has infinity or NaN, and predictions need finite weights: "
-                        "fit again, or load a model that was saved before."
-                    )
-        self._finite = learned
-
-    @property
-    def _any_learned(self) -> Any:
-        return self.coefs_[0]
-
-    def hidden_activations(self, X: Any, layer: int = -1) -> Array:
-        """Give what a hidden layer makes of the input.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        layer : int, default=-1
-            Which hidden layer, from 0; negative numbers count from the last.
-
-        Returns
-        -------
-        (samples, width) array
-            Behind normalisation, activation and residual connection; in the library and on the
-            device of X.
-
-        Raises
-        ------
-        IndexError
-            If there is no such layer.
-
-        Examples
-        --------
-        >>> from mlp_xp import MLPRegressor
-        >>> model = MLPRegressor(hidden_layer_sizes=(5, 3), max_iter=2, learning_rate="cosine")
-        >>> model = model.fit([[0.0], [1.0]], [0, 1])
-        >>> model.hidden_activations([[0.5]]).shape, model.hidden_activations([[0.5]], 0).shape
-        ((1, 3), (1, 5))
-        """
-        self._check_fitted()
-        n_hidden = self.n_layers_ - 2
-        if not -n_hidden <= layer < n_hidden:
-            raise IndexError(
-                f"layer is {layer}, and there are {n_hidden} hidden layers: use 0 to "
-                f"{n_hidden - 1}."
-            )
-        return self._outputs(X, "hidden_activations", depth=layer % n_hidden + 1)
-
-    def evaluate(
-        self, X: Any, y: Any, sample_weight: Any = None, *, metrics: Metrics | None = None
-    ) -> dict[str, float]:
-        """Give loss and scores in one pass over the data.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, outputs)
-        sample_weight : array-like of shape (samples,), optional
-        metrics : str, callable, list of str, or dict of them, optional
-            Names of scikit-learn's scorers, e.g. ``"roc_auc_ovr"``, or callables
-            ``scorer(estimator, X, y)``; default what `score` gives.
-
-        Returns
-        -------
-        dict
-            From ``"loss"`` and the metrics' names to their values. The loss is without penalty;
-            with `tta`, that of the averaged predictions.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_iris
-        >>> from mlp_xp import MLPClassifier
-        >>> X, y = load_iris(return_X_y=True)
-        >>> model = MLPClassifier(max_iter=5, learning_rate="cosine").fit(X, y)
-        >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
-        ['loss', 'accuracy', 'neg_log_loss']
-        """
-        named = _named(() if metrics is None else metrics)
-        here = get_backend("numpy")
-        logits: Any = self._outputs(X, "evaluate", raw=True, to=here)
-        n_samples = logits.shape[0]
-        truth = self._check_y(y, n_samples)
-        weights = check_weights(sample_weight, n_samples)
-        targets: Any = self._encode(truth)
-        shares: Any = None if weights is None else weights.astype(logits.dtype)
-        value: Any = mean_loss(self._loss, logits, targets, shares, xp=here.xp)[0]
-        outputs: Any = self._activating_loss().activate(logits, xp=here.xp)
-        predictions = Predictions(self, outputs)
-        scores = {"loss": self._loss.reported(float(value), self.n_outputs_)}
-        if metrics is None:
-            return scores | {self._metric_name: self._metric(truth, predictions.predict(), weights)}
-        for name, metric in named.items():
-            scorer = metric if callable(metric) else get_scorer(metric)
-            scores[name] = predictions.score(scorer, X, truth, weights)
-        return scores
-
-    def summary(self) -> Summary:
-        """Describe the fitted network: layers, parameters, memory, work for a sample.
-
-        Returns
-        -------
-        Summary
-            Prints as a table, and shows as one in a notebook.
-
-        Examples
-        --------
-        >>> from mlp_xp import MLPRegressor
-        >>> model = MLPRegressor(hidden_layer_sizes=3, max_iter=1, learning_rate="cosine")
-        >>> model.fit([[0.0], [1.0]], [0, 1]).summary()
-        layer            output  parameters  flops a sample
-        ---------------------------------------------------
-        hidden 0: dense       3           6               6
-          relu                3
-        output: dense         1           4               6
-        ---------------------------------------------------
-        in all                           10              12
-        training: 30 flops a sample, 240 B of parameters and optimizer state, 112 B kept of a batch
-        """
-        self._check_fitted()
-        last = self.history_[-1].n_samples if self.history_ else 1
-        return summarize(
-            self._network,
-            itemsize=np.dtype(self._dtype).itemsize,
-            batch_size=min(self._most_rows(), last),
-            n_copies=1 + self._make_solver().n_slots + (self.ema_decay is not None),
-        )
-
-    def _html_repr(self) -> str:
-        """Show what scikit-learn shows, and the network once there is one."""
-        shown = str(estimator_html_repr(self))
-        return shown + self.summary()._repr_html_() if hasattr(self, "coefs_") else shown
-
-
-def _before(activation: str, y: Array, *, xp: Namespace) -> Array:
-    """Give raw outputs that an output activation turns into what was averaged."""
+def _logits_of(activation: str, y: Array, *, xp: Namespace) -> Array:
+    """Return raw outputs that an output activation turns into averaged predictions."""
     tiny = float(xp.finfo(y.dtype).smallest_normal)
     if activation in ("softmax", "exp"):
         return xp.log(xp.maximum(y, tiny))
@@ -235,19 +103,27 @@ def _before(activation: str, y: Array, *, xp: Namespace) -> Array:
     return y  # "identity", and "relu" of what is not negative
 
 
-def _named(metrics: Metrics) -> Mapping[str, Any]:
-    """Give the metrics by name, each with one of its own."""
-    if isinstance(metrics, Mapping):
-        pairs = list(metrics.items())
-    else:
-        if isinstance(metrics, str) or callable(metrics):
-            metrics = [metrics]  # type: ignore[list-item]
-        pairs = [(getattr(metric, "__name__", str(metric)), metric) for metric in metrics]
-    names = ["loss", *(name for name, _ in pairs)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"metrics has {twice} more than once, or beside the loss, which is always given: name "
-            "them yourself in a dict, e.g. metrics={'first': ..., 'second': ...}."
-        )
-    return dict(pairs)
+def evaluate(
+    model: Any, X: Any, y: Any, sample_weight: Any, metrics: Metrics | None
+) -> dict[str, float]:
+    """Return loss and scores of an estimator; see its method `evaluate`."""
+    named = named_metrics(() if metrics is None else metrics)
+    here = get_backend("numpy")
+    logits: Any = network_outputs(model, X, "evaluate", raw=True, to=here)
+    state, n_samples = fitted_state(model), logits.shape[0]
+    loss, targets = state.loss, state.targets
+    truth = check_y(model, y, n_samples)
+    targets.check_loss(truth, loss)
+    weights = check_weights(sample_weight, n_samples)
+    encoded: Any = targets.encode(truth, state.dtype)
+    shares: Any = None if weights is None else weights.astype(logits.dtype)
+    value: Any = mean_loss(loss, logits, encoded, shares, xp=here.xp)[0]
+    outputs: Any = state.activating_loss.activate(logits, xp=here.xp)
+    predictions = Predictions(model, targets, outputs)
+    scores = {"loss": loss.reported(float(value), logits.shape[1])}
+    if metrics is None:
+        return scores | {targets.metric: targets.score(truth, predictions.predict(), weights)}
+    for name, metric in named.items():
+        scorer = metric if callable(metric) else get_scorer(metric)
+        scores[name] = predictions.score(scorer, X, truth, weights)
+    return scores

@@ -1,53 +1,60 @@
-"""Scores of predictions that have been made already."""
+"""Scores of predictions that have been computed already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_classifier
 from sklearn.utils.metaestimators import available_if
 
-__all__ = ["Predictions"]
+from mlp_xp.estimators.targets import Targets
+
+__all__ = ["Metrics", "Predictions", "named_metrics"]
+
+Metrics = str | Callable[..., float] | Sequence[str] | Mapping[str, str | Callable[..., float]]
 
 
-def _of_classifier(predictions: Any) -> bool:
-    return bool(is_classifier(predictions._model))
+def _has_classes(predictions: Any) -> bool:
+    return predictions._targets.classes is not None
 
 
 class Predictions:
-    """An estimator whose predictions for some samples are known, as scorers of scikit-learn take.
+    """An estimator for scorers of scikit-learn, whose predictions for some samples are known.
 
-    Whatever it is asked to predict for, it gives these; everything else is the estimator's.
+    It returns them whatever it is given; everything else is the estimator's.
 
     Parameters
     ----------
     model : estimator
+    targets : Targets
     outputs : (samples, outputs) NumPy array
         After the output activation.
     """
 
-    def __init__(self, model: Any, outputs: np.ndarray) -> None:
+    def __init__(self, model: Any, targets: Targets, outputs: np.ndarray) -> None:
         self._model = model
+        self._targets: Any = targets
         self._outputs = outputs
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def predict(self, X: Any = None) -> np.ndarray:
-        """Give labels or values."""
-        return self._model._decode(self._outputs)
+        """Return labels or values."""
+        decoded: np.ndarray = self._targets.decode(self._outputs)
+        return decoded
 
-    @available_if(_of_classifier)  # type: ignore[untyped-decorator]
+    @available_if(_has_classes)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any = None) -> np.ndarray:
-        """Give probabilities."""
-        return self._model._probabilities(self._outputs, xp=np)
+        """Return probabilities."""
+        probabilities: np.ndarray = self._targets.probabilities(self._outputs, xp=np)
+        return probabilities
 
-    @available_if(_of_classifier)  # type: ignore[untyped-decorator]
+    @available_if(_has_classes)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any = None) -> np.ndarray:
-        """Give logarithms of probabilities."""
+        """Return logarithms of probabilities."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba())
 
@@ -58,12 +65,30 @@ class Predictions:
         y: np.ndarray,
         sample_weight: np.ndarray | None = None,
     ) -> float:
-        """Give what a scorer makes of the predictions; weights only to one that takes them."""
+        """Return the score of the predictions; weights are for scorers that take them."""
         if sample_weight is None or not _takes_weights(scorer):
             return float(scorer(self, X, y))
         return float(scorer(self, X, y, sample_weight=sample_weight))
 
 
 def _takes_weights(scorer: Any) -> bool:
-    """Tell whether a scorer, or the metric inside one of scikit-learn's, has sample weights."""
+    """Whether a scorer, or the metric inside one of scikit-learn's, has sample weights."""
     return "sample_weight" in signature(getattr(scorer, "_score_func", scorer)).parameters
+
+
+def named_metrics(metrics: Metrics) -> Mapping[str, Any]:
+    """Return the metrics by name; raise ValueError if two have the same."""
+    if isinstance(metrics, Mapping):
+        pairs = list(metrics.items())
+    else:
+        if isinstance(metrics, str) or callable(metrics):
+            metrics = [metrics]  # type: ignore[list-item]
+        pairs = [(getattr(metric, "__name__", str(metric)), metric) for metric in metrics]
+    names = ["loss", *(name for name, _ in pairs)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"metrics has {twice} more than once, or beside the loss, which is always given: name "
+            "them yourself in a dict, e.g. metrics={'first': ..., 'second': ...}."
+        )
+    return dict(pairs)

@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
 from mlp_xp.training.rows import Rows, is_mapped
 
-__all__ = ["check_labels", "check_targets", "check_weights", "check_x", "encode", "host"]
+__all__ = ["check_labels", "check_values", "check_weights", "check_x", "check_y", "encode", "host"]
 
 # What is kept as it is; everything else is converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
@@ -131,16 +131,25 @@ def _is_plain(estimator: Any, X: Any) -> bool:
     return X.dtype.kind == "u" or math.isfinite(np.vdot(flat, flat))
 
 
+def check_y(estimator: Any, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
+    """Return the targets of an estimator on the host; raise ValueError if it cannot take them."""
+    known, kind = getattr(estimator, "classes_", None), type(estimator).__name__
+    checked: np.ndarray = estimator._targets_type.check(
+        y, n_samples, name=name, estimator=kind, known=known
+    )
+    return checked
+
+
 def check_labels(
-    y: Any, estimator: Any, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
+    y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
 ) -> np.ndarray:
     """Check class labels and bring them to the host.
 
     Parameters
     ----------
     y : array-like of shape (samples,), or (samples, classes) of 0 and 1 for several at once
-    estimator : estimator
-        Named in errors.
+    estimator : str
+        Its name in errors.
     n_samples : int
     name : str
         What to call it in an error.
@@ -183,7 +192,7 @@ def check_labels(
     return np.asarray(labels)
 
 
-def check_targets(y: Any, estimator: Any, n_samples: int, *, name: str = "y") -> np.ndarray:
+def check_values(y: Any, estimator: str, n_samples: int, *, name: str = "y") -> np.ndarray:
     """Check real targets and bring them to the host, (samples,) or (samples, outputs)."""
     values = _given(y, estimator, y_numeric=True)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -194,12 +203,11 @@ def check_targets(y: Any, estimator: Any, n_samples: int, *, name: str = "y") ->
     return np.asarray(values)
 
 
-def _given(y: Any, estimator: Any, **settings: Any) -> np.ndarray:
+def _given(y: Any, estimator: str, **settings: Any) -> np.ndarray:
     """Check that there are targets, finite where they are numbers, and make them dense."""
     if y is None:
         raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
-            "is None."
+            f"This {estimator} estimator requires y to be passed, but the target y is None."
         )
     y = _check_y(host(y), multi_output=True, estimator=estimator, **settings)
     return y.toarray() if sparse.issparse(y) else y

@@ -10,6 +10,7 @@ from typing import Any
 from mlp_xp._utils.files import read_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.saving._arrays import check_header, dump_arrays, load_arrays, read_header, shapes
 from mlp_xp.saving._files import (
     JSON_LIMIT,
@@ -47,17 +48,17 @@ __all__ = [
 def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLike[str]) -> None:
     """Write a fitted classifier or regressor to ``model.safetensors`` and ``model.json``.
 
-    Everything learned is kept bit for bit, and so are the parameters of the constructor. The slots
-    of the optimizer are not, nor the weights behind a moving average of them: `partial_fit` starts
-    with new ones, at the first step of its schedule. Left out are `callbacks` and device objects,
-    and a `RandomState` is kept as the seed that was drawn from it.
+    All fitted attributes and the parameters of the constructor are kept bit for bit. The state of
+    the optimizer is not, nor are the weights of which a moving average is kept: `partial_fit`
+    starts with new ones, at the first step of its schedule. `callbacks` and device objects are left
+    out, and a `RandomState` is replaced by the seed that was drawn from it.
 
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
         Fitted, on any backend.
     folder : str or path-like
-        Created where missing. A model that is there is replaced when both files of the new one are
+        Created where missing. An existing model is replaced once both files of the new one are
         written; an error before that leaves it as it was.
 
     Raises
@@ -84,9 +85,8 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     >>> (loaded.predict_proba(X) == model.predict_proba(X)).all()
     np.True_
     """
-    kind = _kind(estimator)
-    spec = _checked_spec(estimator, kind)
-    weights = dump_arrays(estimator)
+    spec, state = _checked_spec(estimator)
+    weights = dump_arrays(state)
     spec["sha256"] = digest(spec, weights)
     text = json.dumps(spec, indent=2, allow_nan=False)
     expect(
@@ -102,9 +102,9 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
 
 
 def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
-    """Raise what `save_model` would, but for weights that are not finite, and write nothing.
+    """Raise the errors of `save_model`, except for weights that are not finite; write nothing.
 
-    A fit that is to be saved as it goes on can be refused before its first step.
+    So a fit whose checkpoints cannot be saved fails before its first step.
 
     Parameters
     ----------
@@ -123,11 +123,13 @@ def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
     >>> model = MLPClassifier((4,), max_iter=2, learning_rate="cosine").fit([[0.0], [1.0]], [0, 1])
     >>> check_can_save(model)
     """
-    _checked_spec(estimator, _kind(estimator))
+    _checked_spec(estimator)
 
 
-def _kind(estimator: MLPClassifier | MLPRegressor) -> str:
-    """Name the kind of an estimator that is fitted, and which is one of ours."""
+def _checked_spec(
+    estimator: MLPClassifier | MLPRegressor,
+) -> tuple[dict[str, Any], FittedState]:
+    """Return the content of the JSON file, from which the estimator can be made again."""
     optional("safetensors.numpy")  # Where it is missing, that is the first thing to say.
     kind = next((name for name, kind in ESTIMATORS.items() if isinstance(estimator, kind)), None)
     if kind is None:
@@ -135,19 +137,14 @@ def _kind(estimator: MLPClassifier | MLPRegressor) -> str:
             f"{type(estimator).__name__} is neither MLPClassifier nor MLPRegressor: use pickle or "
             "joblib, or save its steps one by one"
         )
-    estimator._check_fitted()
-    return kind
-
-
-def _checked_spec(estimator: MLPClassifier | MLPRegressor, kind: str) -> dict[str, Any]:
-    """Return what the JSON file holds, from which the estimator can be made again."""
-    spec: dict[str, Any] = json.loads(json.dumps(describe(estimator, kind), allow_nan=False))
-    check_rebuilt(estimator, spec)
-    return spec
+    state = fitted_state(estimator)
+    spec: dict[str, Any] = json.loads(json.dumps(describe(estimator, state, kind), allow_nan=False))
+    check_rebuilt(state, spec)
+    return spec, state
 
 
 def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
-    """Read what `save_model` wrote.
+    """Read a model that `save_model` wrote.
 
     Nothing in the files is run, and everything is checked before it is used: sizes and shapes
     before memory is taken, the SHA-256 of both files, and that all weights are finite.
@@ -160,7 +157,7 @@ def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     -------
     MLPClassifier or MLPRegressor
         Fitted, with NumPy arrays, whatever it was fitted on; `set_params(backend=...)` chooses
-        where it computes from here on.
+        where it computes from now on.
 
     Raises
     ------
@@ -176,13 +173,15 @@ def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     with blamed_on(folder / WEIGHTS):
         header = read_header(folder / WEIGHTS)
     with blamed_on(folder / SPEC):
-        model: MLPClassifier | MLPRegressor = rebuild(spec, len(header.tensors))
-        entries = shapes(model)
+        rebuilt = rebuild(spec, len(header.tensors))
+        entries = shapes(rebuilt.state)
     with blamed_on(folder / WEIGHTS):
-        check_header(header, entries, model._dtype)
+        check_header(header, entries, rebuilt.state.dtype)
         weights = read_file(folder / WEIGHTS, header.file_size)
     with blamed_on(folder):
         check_digest(spec, weights)
     with blamed_on(folder / WEIGHTS):
-        load_arrays(model, entries, weights)
+        state = load_arrays(rebuilt.state, entries, weights)
+    model: MLPClassifier | MLPRegressor = rebuilt.model
+    publish(model, state, rebuilt.history)
     return model

@@ -1,4 +1,4 @@
-"""What ``model.safetensors`` holds: ``layers.0.W``, ``norms.0.scale``, ``scaling.shift`` and so on.
+"""The tensors of ``model.safetensors``: ``layers.0.W``, ``norms.0.scale``, ``scaling.shift`` etc.
 
 An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling`, of arrays or of their shapes; its name and
 that of a field make the name of a tensor.
@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,9 @@ from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.estimators.state import FittedState
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
-from mlp_xp.nn.network import Network, denses, draw_params, norms
+from mlp_xp.nn.network import denses, draw_params, norms, with_layers
 from mlp_xp.saving._files import SPEC, SavingError, expect
 from mlp_xp.training.input_scaling import Whiten
 
@@ -49,15 +51,15 @@ def _by_tensor(entries: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def shapes(model: Any) -> dict[str, Any]:
-    """Return the entries that a model without arrays must get, with a shape for each array."""
-    network: Network = model._network
+def shapes(state: FittedState) -> dict[str, Any]:
+    """Return the entries that a state without arrays needs, with a shape for each array."""
+    network = state.network
     params = draw_params(network, lambda low, high, shape: shape, lambda value, shape: shape)
     return _entries(
         denses(params),
         norms(params),
         [BatchStats._make(((width,), (width,))) for width in network.batch_stats_widths],
-        _scaling_shapes(model._scaled_by, model.n_features_in_, network.sizes[0]),
+        _scaling_shapes(state.input_scaling, state.n_features, network.sizes[0]),
     )
 
 
@@ -70,13 +72,13 @@ def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int
     return Whitening._make((*each, (n_features, n_inputs)))
 
 
-def dump_arrays(estimator: Any) -> bytes:
-    """Return the content of the file; SavingError for weights that are not finite."""
-    layers = denses(estimator._params)
-    entries = _entries(layers, estimator._norms, list(estimator._batch_stats), estimator._scaling)
+def dump_arrays(state: FittedState) -> bytes:
+    """Return the content of the file; raise SavingError if weights are not finite."""
+    params = state.params
+    entries = _entries(denses(params), norms(params), state.batch_stats, state.scaling)
     # safetensors 0.8 writes the memory of an array as it lies, whatever its strides say.
     tensors = {
-        name: np.ascontiguousarray(to_numpy(array), dtype=estimator._dtype)
+        name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
         for name, array in _by_tensor(entries).items()
     }
     _check_finite(tensors)
@@ -134,8 +136,8 @@ def _described(dtype: str, shape: Iterable[int]) -> str:
     return f"{_DTYPES.get(dtype, dtype)} of shape {tuple(shape)}"
 
 
-def load_arrays(model: Any, entries: dict[str, Any], content: bytes) -> None:
-    """Set the learned arrays of a model, once `check_header` has passed."""
+def load_arrays(state: FittedState, entries: dict[str, Any], content: bytes) -> FittedState:
+    """Return a state with its arrays, once `check_header` has passed."""
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)
@@ -147,8 +149,10 @@ def load_arrays(model: Any, entries: dict[str, Any], content: bytes) -> None:
         names = [name for name, entry in entries.items() if type(entry) is kind]
         return [kind(*(tensors[f"{name}.{field}"] for field in kind._fields)) for name in names]
 
-    layers = read(Dense)
-    model.coefs_, model.intercepts_ = [layer.W for layer in layers], [layer.b for layer in layers]
-    model._set_norms(read(Norm), read(BatchStats))
-    model._finite = model._learned_arrays()
-    model._scaling = next(iter(read(Scaling) + read(Whitening)), None)
+    return replace(
+        state,
+        params=with_layers(state.network, read(Dense), read(Norm)),
+        batch_stats=tuple(read(BatchStats)),
+        scaling=next(iter(read(Scaling) + read(Whitening)), None),
+        is_checked=True,
+    )

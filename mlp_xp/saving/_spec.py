@@ -1,4 +1,4 @@
-"""What ``model.json`` holds: everything about a fitted estimator but its arrays."""
+"""The content of ``model.json``: all of a fitted estimator but its arrays."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
+from mlp_xp.augmentation import VIEWS
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.config import (
+    TrainingConfig,
+    resolve_config,
+    resolve_layers,
+    resolve_transforms,
+)
+from mlp_xp.estimators.state import FittedState
+from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
 from mlp_xp.nn.hidden import Branch
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
+from mlp_xp.training.fit_loop import LoopPosition
+from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import SCALINGS, Whiten
 from mlp_xp.training.trainer import Progress, Record
 
@@ -23,7 +34,7 @@ ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
 _FORMAT, _VERSION = "mlp_xp", 4
 _WITHOUT_DIGEST = 3  # A format that differs only in `weights_sha256`, of the other file alone.
-_MOST_VIEWS = 1000
+_MAX_VIEWS = 1000
 _NUMBERS = ("loss", "best_loss", "best_validation_score")
 _CURVES = ("loss_curve", "validation_scores", "validation_loss_curve")
 _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
@@ -32,21 +43,21 @@ _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
 # --- to JSON -------------------------------------------------------------------------------------
 
 
-def describe(estimator: Any, kind: str) -> dict[str, Any]:
+def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     """Return the spec of a fitted estimator, without the digest."""
     names = getattr(estimator, "feature_names_in_", None)
     spec = {
         "format": _FORMAT,
         "format_version": _VERSION,
         "estimator": kind,
-        "widths": encode("widths", list(estimator._network.widths), "hidden_layer_sizes"),
-        "dtype": estimator._dtype,
-        "features": int(estimator.n_features_in_),
-        "scaled": encode("scaled", estimator._scaled_by, "input_scaling"),
-        "seed": estimator._seed,
-        "out_activation": estimator.out_activation_,
+        "widths": encode("widths", list(state.network.widths), "hidden_layer_sizes"),
+        "dtype": state.dtype,
+        "features": state.n_features,
+        "scaled": encode("scaled", state.input_scaling, "input_scaling"),
+        "seed": state.seed,
+        "out_activation": state.output,
         "feature_names": None if names is None else names.tolist(),
-        "params": _encode_params(estimator, kind),
+        "params": _encode_params(estimator, state, kind),
         "training": {
             "n_iter": int(estimator.n_iter_),
             "t": int(estimator.t_),
@@ -61,34 +72,36 @@ def describe(estimator: Any, kind: str) -> dict[str, Any]:
             ],
         },
     }
-    if isinstance(estimator, MLPClassifier):
-        spec["target_type"] = estimator._target_type
-        spec["sparse_targets"] = estimator._is_sparse_y
-        spec["classes"] = encode_classes(estimator.classes_)
+    if state.targets.classes is not None:
+        spec["target_type"] = state.targets.kind
+        spec["sparse_targets"] = state.targets.is_sparse
+        spec["classes"] = encode_classes(state.targets.classes)
     return spec
 
 
-def _encode_params(estimator: Any, kind: str) -> dict[str, Any]:
+def _encode_params(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     # A subclass, which is saved as what it inherits from, may take others.
     names = ESTIMATORS[kind]._get_param_names()
     params = {name: getattr(estimator, name) for name in names if name != "callbacks"}
     if not isinstance(params["random_state"], int | None):
-        params["random_state"] = estimator._seed
+        params["random_state"] = state.seed
     if not isinstance(params["device"], str):
         params["device"] = None
     return {name: encode(name, value, name) for name, value in params.items()}
 
 
-def check_rebuilt(estimator: Any, spec: dict[str, Any]) -> None:
-    """Refuse parameters that would not make the network again that was fitted."""
+def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
+    """Raise SavingError for parameters that describe another network than the fitted one."""
     try:
         rebuilt = rebuild(spec)
-        dtype = rebuilt._dtype if rebuilt.precision == "auto" else rebuilt._parameter_dtype()
+        params = rebuilt.model.get_params(deep=False)
+        layers = resolve_layers(params["hidden_layer_sizes"])
+        config = rebuilt.config.with_hidden(layers)
         for old, new in (
-            (estimator._network, rebuilt._make_network(rebuilt._hidden_sizes())),
-            (estimator._loss, rebuilt._loss),
-            (estimator._scaled_by, rebuilt.input_scaling),
-            (estimator._dtype, dtype),
+            (state.network, config.rules.network),
+            (state.loss, config.rules.loss),
+            (state.input_scaling, config.input_scaling),
+            (state.dtype, config.dtype or rebuilt.state.dtype),
         ):
             expect(old == new, f"the fit had {old!r}, and they say {new!r}")
     except Exception as error:  # Parameters that were set since the fit are checked only here.
@@ -102,6 +115,7 @@ def check_rebuilt(estimator: Any, spec: dict[str, Any]) -> None:
 
 
 def check_version(spec: dict[str, Any]) -> None:
+    """Raise SavingError for the format of another version or of another program."""
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
     known = f"format_version is {version!r}, and this mlp-xp reads {_WITHOUT_DIGEST} and {_VERSION}"
@@ -135,25 +149,96 @@ def check_digest(spec: dict[str, Any], weights: bytes) -> None:
     )
 
 
-def rebuild(spec: dict[str, Any], most_layers: float = math.inf) -> Any:
-    """Make the estimator that a spec describes, without its arrays.
+class Rebuilt(NamedTuple):
+    """An estimator that is not fitted, and what makes it so but for the arrays.
 
-    A spec of more layers than ``most_layers`` is refused before the network is made.
+    ``config`` is the training that the parameters describe, with the hidden layers of ``state``.
     """
 
-    def take(name: str, is_right: Callable[[Any], bool], what: str) -> Any:
-        value = spec[name]
-        expect(is_right(value), f"{name} is {value!r}, not {what}")
-        return value
+    model: Any
+    config: TrainingConfig
+    state: FittedState
+    history: History
 
-    kind = take("estimator", lambda kind: kind in ESTIMATORS, f"one of {', '.join(ESTIMATORS)}")
+
+def _take(spec: dict[str, Any], name: str, is_right: Callable[[Any], bool], what: str) -> Any:
+    value = spec[name]
+    expect(is_right(value), f"{name} is {value!r}, not {what}")
+    return value
+
+
+def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
+    """Return the estimator and the state that a spec describes, without arrays.
+
+    More layers than ``max_layers`` are an error before the network is made.
+    """
+    kind = _take(
+        spec, "estimator", lambda kind: kind in ESTIMATORS, f"one of {', '.join(ESTIMATORS)}"
+    )
     model: Any = ESTIMATORS[kind]()
     params = spec["params"]
     unknown = sorted(set(params) - (set(model.get_params()) - {"callbacks"}))
     expect(not unknown, f"params has {unknown}, which {kind} does not take")
     model.set_params(**{name: decode(value, name) for name, value in params.items()})
     model._validate_params()
-    widths = take(
+    widths = _widths(spec, max_layers)
+    n_features = _take(spec, "features", _is_width, "an integer above 0")
+    names = spec["feature_names"]
+    if names is not None:
+        expect(
+            len(names) == n_features and all(isinstance(name, str) for name in names),
+            f"feature_names is not a list of {n_features} strings",
+        )
+        model.feature_names_in_ = np.asarray(names, dtype=object)
+    targets = _targets(spec, kind, widths[-1], model.output_activation)
+    config = resolve_config(model.get_params(deep=False), n_features, targets, widths[1:-1])
+    network, output = config.rules.network, spec["out_activation"]
+    expect(
+        config.output == output,
+        f"out_activation is {output!r}, and params make it {config.output!r}",
+    )
+    expect(
+        network.widths[0] == widths[0],
+        f"widths begins with {widths[0]}, and params make it {network.widths[0]}",
+    )
+    scaled = decode(spec["scaled"], "input_scaling")
+    is_scaling = isinstance(scaled, Whiten) or (type(scaled) is str and scaled in SCALINGS)
+    expect(
+        scaled is None or is_scaling,
+        f"scaled is {scaled!r}, not null, one of {', '.join(SCALINGS)} or a Whiten",
+    )
+    state = FittedState(
+        network,
+        config.rules.loss,
+        output,
+        targets,
+        n_features,
+        input_scaling=scaled,
+        dtype=_take(spec, "dtype", ("float32", "float64").__contains__, "'float32' or 'float64'"),
+        seed=_take(
+            spec, "seed", lambda n: type(n) is int and 0 <= n < 2**32, "an integer of 32 bits"
+        ),
+    )
+    _check_late_settings(model, n_features)
+    history = _decode_history(spec["training"])
+    # Epochs and samples are counted on; the optimizer and its schedule begin anew.
+    n_epochs = history.records[-1].epoch if history.records else 0
+    progress = Progress(
+        params=(),
+        slots=(),
+        n_epochs=n_epochs,
+        n_steps=0,
+        n_samples=history.n_samples,
+        rule="",
+        rule_start=0,
+    )
+    state = replace(state, progress=progress, position=LoopPosition(first_epoch=n_epochs))
+    return Rebuilt(model, config, state, history)
+
+
+def _widths(spec: dict[str, Any], max_layers: float) -> tuple[Any, ...]:
+    widths = _take(
+        spec,
         "widths",
         lambda widths: len(widths) >= 2 and all(type(n) is dict or _is_width(n) for n in widths),
         "a list of at least two integers above 0, or of layers between them",
@@ -164,83 +249,50 @@ def rebuild(spec: dict[str, Any], most_layers: float = math.inf) -> Any:
     )
     n_layers = sum(len(n.layers) if isinstance(n, Branch) else 1 for n in widths[1:])
     expect(
-        n_layers <= most_layers,
-        f"widths asks for {n_layers} layers, and {WEIGHTS} holds {most_layers} tensors",
+        n_layers <= max_layers,
+        f"widths asks for {n_layers} layers, and {WEIGHTS} holds {max_layers} tensors",
     )
-    model.n_features_in_ = take("features", _is_width, "an integer above 0")
-    model.n_outputs_, model.n_layers_ = widths[-1], len(widths)
-    model._dtype = take(
-        "dtype", lambda dtype: dtype in ("float32", "float64"), "'float32' or 'float64'"
-    )
-    model._seed = take(
-        "seed", lambda seed: type(seed) is int and 0 <= seed < 2**32, "an integer of 32 bits"
-    )
-    model._scaled_by = how = decode(spec["scaled"], "input_scaling")
-    is_known = how is None or isinstance(how, Whiten) or (type(how) is str and how in SCALINGS)
-    expect(is_known, f"scaled is {how!r}, not null, one of {', '.join(SCALINGS)} or a Whiten")
-    names = spec["feature_names"]
-    if names is not None:
-        expect(
-            len(names) == model.n_features_in_ and all(isinstance(name, str) for name in names),
-            f"feature_names is not a list of {model.n_features_in_} strings",
-        )
-        model.feature_names_in_ = np.asarray(names, dtype=object)
-    model.out_activation_ = output = spec["out_activation"]
-    if kind == "MLPClassifier":
-        _set_targets(model, spec)
-    model._loss = model._resolve_loss()
+    return tuple(widths)
+
+
+def _targets(spec: dict[str, Any], kind: str, n_outputs: int, output_activation: str) -> Targets:
+    """Return the targets that a spec describes."""
+    if kind == "MLPRegressor":
+        return RealTargets(n_outputs)
+    classes, target_type = decode_classes(spec["classes"]), spec["target_type"]
+    output, n_classes = spec["out_activation"], len(classes)
     expect(
-        model.out_activation_ == output,
-        f"out_activation is {output!r}, and params make it {model.out_activation_!r}",
+        target_type in ("binary", "multiclass", "multilabel")
+        and (target_type == "multilabel" or (target_type == "binary") == (n_classes == 2)),
+        f"target_type is {target_type!r}, which does not fit {n_classes} classes",
     )
-    model._network = model._make_network(tuple(widths[1:-1]))
-    inputs = model._network.widths[0]
-    expect(inputs == widths[0], f"widths begins with {widths[0]}, and params make it {inputs}")
-    _check_late_settings(model)
-    _set_training(model, spec["training"])
-    return model
+    expect(
+        output == "logistic" or (output == "softmax" and target_type != "multilabel"),
+        f"out_activation is {output!r}, which does not fit target_type {target_type!r}",
+    )
+    targets_type = MultilabelTargets if target_type == "multilabel" else ClassTargets
+    targets = targets_type(classes, output, spec.get("sparse_targets") is True)
+    expect(n_outputs == targets.n_outputs, f"{n_classes} classes do not fit {n_outputs} outputs")
+    return targets
 
 
-def _check_late_settings(model: Any) -> None:
+def _check_late_settings(model: Any, n_features: int) -> None:
     """Check the settings that estimators check late: at a fit, at a prediction."""
     device = "cpu" if model.device is None else model.device
     expect(
         bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII)),
         f"device is {device!r}, not null or a name such as 'cpu' or 'cuda:0'",
     )
-    model._pictures("augmentation", model.augmentation, AUGMENTATIONS)
-    views = model._pictures("tta", model.tta, VIEWS)
+    views = resolve_transforms("tta", model.tta, n_features, VIEWS)
     n_views = math.prod(len(each.views) for each in views)
-    expect(n_views <= _MOST_VIEWS, f"tta makes {n_views} views, expected at most {_MOST_VIEWS}")
+    expect(n_views <= _MAX_VIEWS, f"tta makes {n_views} views, expected at most {_MAX_VIEWS}")
 
 
-def _set_targets(model: Any, spec: dict[str, Any]) -> None:
-    """Set what a classifier knows of its classes."""
-    model.classes_ = decode_classes(spec["classes"])
-    model._target_type = kind = spec["target_type"]
-    if spec.get("sparse_targets") is True:
-        model._is_sparse_y = True
-    output, n_classes = model.out_activation_, len(model.classes_)
-    expect(
-        kind in ("binary", "multiclass", "multilabel")
-        and (kind == "multilabel" or (kind == "binary") == (n_classes == 2)),
-        f"target_type is {kind!r}, which does not fit {n_classes} classes",
-    )
-    expect(
-        output == "logistic" or (output == "softmax" and kind != "multilabel"),
-        f"out_activation is {output!r}, which does not fit target_type {kind!r}",
-    )
-    expect(
-        model.n_outputs_ == (1 if (kind, output) == ("binary", "logistic") else n_classes),
-        f"{n_classes} classes do not fit {model.n_outputs_} outputs",
-    )
-
-
-def _set_training(model: Any, training: dict[str, Any]) -> None:
-    """Set what is known of the fit."""
+def _decode_history(training: dict[str, Any]) -> History:
+    """Return the history of the fits."""
     counts = training["n_iter"], training["t"]
     expect(all(map(_is_count, counts)), "n_iter and t are not counts")
-    model.n_iter_, model.t_ = counts
+    values: dict[str, Any] = {"n_iter_": counts[0], "t_": counts[1]}
     for name in _CURVES:
         curve = decode(training[name])
         expect(
@@ -249,30 +301,17 @@ def _set_training(model: Any, training: dict[str, Any]) -> None:
             else curve is None and name != "loss_curve",
             f"{name} is not a list of numbers",
         )
-        if name == "loss_curve":  # What a fit leaves, and scikit-learn's.
+        if name == "loss_curve":  # As a fit leaves it, and scikit-learn's.
             curve = [np.float64(value) for value in curve]
-        setattr(model, f"{name}_", curve)
+        values[f"{name}_"] = curve
     for name in _NUMBERS:
         value = decode(training[name])
         expect(value is None or _is_number(value), f"{name} is {value!r}, not a number")
         if value is not None and name != "best_validation_score":
             value = np.float64(value)
-        if value is not None or name != "loss":
-            setattr(model, f"{name}_", value)
-    model.history_ = [_decode_record(row) for row in training["history"]]
-    model._trainer = None
-    # Epochs and samples are counted on; the optimizer and its schedule begin anew.
-    n_epochs = model.history_[-1].epoch if model.history_ else 0
-    model._progress = Progress(
-        params=(),
-        slots=(),
-        n_epochs=n_epochs,
-        n_steps=0,
-        n_samples=model.t_,
-        rule="",
-        rule_start=0,
-        first_epoch=n_epochs,
-    )
+        values[f"{name}_"] = value
+    values["history_"] = [_decode_record(row) for row in training["history"]]
+    return History.read(values)
 
 
 def _decode_record(row: dict[str, Any]) -> Record:

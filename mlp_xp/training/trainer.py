@@ -87,9 +87,6 @@ class Progress(NamedTuple):
     n_samples: int
     rule: str
     rule_start: int
-    first_epoch: int = 0
-    rate_factor: float = 1.0
-    stale_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +119,14 @@ class Rules:
     augmentation: tuple[Augmentation, ...] = ()
 
 
+class _Stage(NamedTuple):
+    """The place of an epoch in its fit: epochs before it, epochs of all, factor of the rate."""
+
+    done: int
+    n_epochs: int
+    rate_factor: float
+
+
 class Trainer:
     """A network in training: its state on the device, and how many steps it has done.
 
@@ -142,16 +147,8 @@ class Trainer:
 
     Attributes
     ----------
-    rate_factor : float
-        Multiplies the learning rate, from 1; for whoever lowers it as the training goes.
     may_compile : bool
         Whether this training has time to wait for machine code, some seconds the first time.
-    first_epoch : int
-        Where the schedule starts, in epochs of this trainer.
-    stale_epochs : int
-        Epochs without improvement, for whoever counts them.
-    shown : tuple or None
-        Weights and statistics as they were last shown to the caller, where his data are.
 
     Examples
     --------
@@ -191,16 +188,12 @@ class Trainer:
         self.dtype = dtype
         self.seed = seed
         self.with_accuracy = with_accuracy
-        self.rate_factor = 1.0
         self.n_epochs = 0
         self.n_steps = 0
         self.n_samples = 0
-        self.first_epoch = 0
         self.may_compile = True
-        self.stale_epochs = 0
         self._rule_start = 0
         self.guard = Guard()
-        self.shown: tuple[Params, tuple[BatchStats, ...]] | None = None
         step = _step(
             rules.network,
             rules.loss,
@@ -278,9 +271,6 @@ class Trainer:
             self.n_samples,
             family(self.rules.optimizer),
             self._rule_start,
-            self.first_epoch,
-            self.rate_factor,
-            self.stale_epochs,
         )
 
     def _host(self, tree: Tree) -> Tree:
@@ -312,9 +302,6 @@ class Trainer:
         self.n_epochs = progress.n_epochs
         self.n_steps = progress.n_steps
         self.n_samples = progress.n_samples
-        self.first_epoch = progress.first_epoch
-        self.rate_factor = progress.rate_factor
-        self.stale_epochs = progress.stale_epochs
         self._rule_start = progress.rule_start if goes_on else progress.n_steps
 
     def run_epoch(
@@ -323,6 +310,8 @@ class Trainer:
         plan: Plan,
         *,
         n_epochs: int,
+        first_epoch: int = 0,
+        rate_factor: float = 1.0,
         after_step: AfterStep | None = None,
         budget: Budget | None = None,
         step_by_step: bool = True,
@@ -335,6 +324,10 @@ class Trainer:
         plan : Plan
         n_epochs : int
             Epochs of the whole fit, for the schedule.
+        first_epoch : int, default=0
+            Epoch of this trainer at which the schedule begins.
+        rate_factor : float, default=1
+            Factor of the learning rate.
         after_step : callable, optional
             ``after_step(done, n_steps)`` is called after each step; if it gives True the epoch
             ends there, and the record tells of the steps that were done.
@@ -357,17 +350,18 @@ class Trainer:
         backend = self.backend
         xp = backend.xp
         start = time.perf_counter()
+        stage = _Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
         if self.rules.augmentation:
             plan = with_draws(plan, self.rules.augmentation, seed=self.seed, epoch=self.n_epochs)
         work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
-        with backend.scope(), backend.training(work, self._all_steps(len(plan.counts), n_epochs)):
+        with backend.scope(), backend.training(work, self._all_steps(len(plan.counts), stage)):
             zero = xp.zeros_like(self.state.loss)
             accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
             self.state = self.state._replace(loss=zero, accuracy=accuracy)
             n_steps = len(plan.counts)
             epoch = Epoch(data, plan, self._keys(n_steps), [])
             self.guard.begin(self, epoch, start)
-            groups = self._coefficients(epoch, n_epochs, budget)
+            groups = self._coefficients(epoch, stage, budget)
             # With a budget the clock is looked at every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None
             stacks = data.stacked(plan) if has_loop else []
@@ -403,12 +397,11 @@ class Trainer:
             time.perf_counter() - start,
         )
 
-    def _all_steps(self, epoch_steps: int, n_epochs: int) -> int:
+    def _all_steps(self, epoch_steps: int, stage: _Stage) -> int:
         """Return the steps of this training: those before the fit, and all that it may do."""
         if not self.may_compile:
             return 0
-        done = self.n_epochs - self.first_epoch
-        return self.n_steps + (max(n_epochs, done + 1) - done) * epoch_steps
+        return self.n_steps + max(stage.n_epochs - stage.done, 1) * epoch_steps
 
     def given(
         self, epoch: Epoch, groups: Iterable[Group]
@@ -455,7 +448,7 @@ class Trainer:
                 yield rates[first + start : first + stop]
             first = last
 
-    def _coefficients(self, epoch: Epoch, n_epochs: int, budget: Budget | None) -> Iterator[Group]:
+    def _coefficients(self, epoch: Epoch, stage: _Stage, budget: Budget | None) -> Iterator[Group]:
         """Give what changes from step to step, computed on the host: the rates, and all of it.
 
         Without a budget it travels to the device for a whole epoch at once, else for the few steps
@@ -469,8 +462,9 @@ class Trainer:
                 if few == 0 and done > 0:
                     return
             steps = range(done, min(done + max(few, 1), n_steps))
-            factors = self._factors(steps, n_steps, n_epochs, budget)
-            rates = [self.rules.learning_rate * self.rate_factor * factor for factor in factors]
+            factors = self._factors(steps, n_steps, stage, budget)
+            rate = self.rules.learning_rate * stage.rate_factor
+            rates = [rate * factor for factor in factors]
             table = self._table(epoch.plan, steps, rates)
             epoch.groups.append((rates, self.backend.put(table, self.dtype)))
             yield epoch.groups[-1]
@@ -480,14 +474,14 @@ class Trainer:
                 budget.count(len(steps))
 
     def _factors(
-        self, steps: range, epoch_steps: int, n_epochs: int, budget: Budget | None
+        self, steps: range, epoch_steps: int, stage: _Stage, budget: Budget | None
     ) -> list[float]:
-        """Ask the schedule for some steps of an epoch, which is one of ``n_epochs`` at the most.
+        """Ask the schedule for some steps of an epoch.
 
         Each epoch is as long as this one to it: those of `partial_fit` may differ in their steps.
         """
-        schedule, n_steps = self.rules.schedule, n_epochs * epoch_steps
-        before = (self.n_epochs - self.first_epoch) * epoch_steps
+        schedule, n_steps = self.rules.schedule, stage.n_epochs * epoch_steps
+        before = stage.done * epoch_steps
         if budget is None:
             return [schedule(before + step, n_steps, self.n_samples) for step in steps]
         shares = [

@@ -54,15 +54,13 @@ def test_one_partial_fit_moves_the_weights_as_scikit_learns_does(
     }
     theirs = Peer(**settings).partial_fit(X, y, classes=range(classes), sample_weight=weights)
     ours = MLP(**settings).partial_fit(X, y, classes=range(classes), sample_weight=weights)
-    for name in ("coefs_", "intercepts_"):
-        values = [array.copy() for array in getattr(theirs, name)]
-        setattr(ours, name, values)
-    # Adam's state is those of other weights by now: both start anew.
+    # Adam's state belongs to other weights by now: both start anew.
     del theirs._optimizer
     theirs._no_improvement_count = 0
     fresh = MLP(**settings)
-    fresh.__dict__.update(copy.deepcopy(ours).__dict__)
-    fresh._progress = fresh._trainer = None
+    fresh.classes_ = ours.classes_
+    for name in ("coefs_", "intercepts_"):
+        setattr(fresh, name, [array.copy() for array in getattr(theirs, name)])
     theirs.partial_fit(X, y, sample_weight=weights)
     fresh.partial_fit(X, y, sample_weight=weights)
     for name in ("coefs_", "intercepts_"):

@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.callbacks import Callback
+from mlp_xp.estimators.state import fitted_state
 from mlp_xp.nn.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
@@ -69,12 +70,19 @@ def assert_all_comes_back(model, folder) -> None:
     """Check every attribute but those that are documented to stay out."""
     save_model(model, folder)
     loaded = load_model(folder)
-    mine, theirs = vars(model), vars(loaded)
+    mine, theirs = (
+        {name: value for name, value in vars(each).items() if not name.startswith("_")}
+        for each in (model, loaded)
+    )
     assert mine.keys() == theirs.keys()
-    for name in mine.keys() - {"_trainer", "_progress", "callbacks"}:
+    for name in mine.keys() - {"callbacks"}:
         assert_same(theirs[name], mine[name], name)
-    assert loaded._trainer is None
     assert loaded.callbacks is None
+    before, after = fitted_state(model), fitted_state(loaded)
+    for name in ("network", "loss", "input_scaling", "scaling", "dtype", "seed"):
+        assert_same(getattr(after, name), getattr(before, name), name)
+    for name in ("kind", "classes", "output", "is_sparse"):
+        assert_same(getattr(after.targets, name), getattr(before.targets, name), name)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +319,7 @@ def test_a_random_state_object_becomes_the_seed_that_it_gave(tmp_path):
     model = fitted(random_state=np.random.RandomState(5))
     save_model(model, tmp_path)
     loaded = load_model(tmp_path)
-    assert loaded.random_state == loaded._seed == model._seed
+    assert loaded.random_state == fitted_state(loaded).seed == fitted_state(model).seed
     again = load_model(tmp_path).fit(X, CODES)
     np.testing.assert_array_equal(again.coefs_[0], loaded.fit(X, CODES).coefs_[0])
 
@@ -432,7 +440,7 @@ def test_a_diverged_model_is_never_saved(name, value, tmp_path):
         "layers.1.W": model.coefs_[1],
         "layers.0.b": model.intercepts_[0],
         "moments.1.variance": model.moments_[1].variance,
-        "scaling.shift": model._scaling.shift,
+        "scaling.shift": fitted_state(model).scaling.shift,
     }
     arrays[name][(0,) * arrays[name].ndim] = value
     with pytest.raises(SavingError, match=f"'{name}' has NaN or infinity.* smaller learning_rate"):

@@ -13,10 +13,10 @@ from helpers import problem, small
 
 from mlp_xp import MLPRegressor
 from mlp_xp.callbacks import Callback
-from mlp_xp.estimators import running
-from mlp_xp.estimators.held_out import Validation
+from mlp_xp.estimators.held_out import HeldOut
 from mlp_xp.optimizers.schedules import Linear, LinearWarmup
 from mlp_xp.saving import load_model, save_model
+from mlp_xp.training import fit_loop
 from mlp_xp.training import time_budget as budget
 from mlp_xp.training import trainer as training
 from mlp_xp.training.time_budget import Budget, Pace
@@ -28,9 +28,9 @@ MANY = 10**6
 def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=1000.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
-    for module in (budget, running, training):
+    for module in (budget, fit_loop, training):
         monkeypatch.setattr(module, "time", fake)
-    monkeypatch.setattr("mlp_xp.estimators.fitting.time", fake)
+    monkeypatch.setattr("mlp_xp.estimators.base.time", fake)
     return clock
 
 
@@ -40,7 +40,7 @@ def takes(clock, monkeypatch):
 
     def set_times(*, step=1.0, first=None, validation=0.0, prepare=0.0) -> SimpleNamespace:
         seen = SimpleNamespace(steps=0, validations=0, clock=clock, start=clock.now)
-        run_epoch, measure = training.Trainer.run_epoch, Validation.measure
+        run_epoch, measure = training.Trainer.run_epoch, HeldOut.measure
 
         def timed_epoch(trainer, *args, **settings):
             inner, loop = trainer._step, trainer._loop
@@ -66,7 +66,7 @@ def takes(clock, monkeypatch):
                 clock.now += prepare
 
         monkeypatch.setattr(training.Trainer, "run_epoch", timed_epoch)
-        monkeypatch.setattr(Validation, "measure", timed_measure)
+        monkeypatch.setattr(HeldOut, "measure", timed_measure)
         seen.callbacks = [Prepares()]
         return seen
 

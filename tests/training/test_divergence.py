@@ -15,6 +15,7 @@ import mlp_xp.training.divergence
 from mlp_xp import MLP, MLPRegressor
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.callbacks import Callback, Checkpoint
+from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import load_model
 from mlp_xp.training.batches import place, plan_epoch
 from mlp_xp.training.divergence import NonFiniteError
@@ -165,12 +166,11 @@ def test_early_stopping_ends_with_the_best_weights_and_a_warning(backend_spec):
     X, y = single(200)
     model = MLP(**settings_on(backend_spec) | {"learning_rate_init": 0.3, "early_stopping": True})
 
-    class Explode(Callback):
-        def on_epoch_end(self, model, record):
-            if record.epoch == 3:
-                model._trainer.rate_factor = 1e30
+    class ExplodeAfterThreeEpochs(Constant):
+        def __call__(self, step, n_steps, n_samples):
+            return 1e30 if n_samples >= 3 * 180 else 1.0
 
-    model.set_params(callbacks=[Explode()])
+    model.set_params(learning_rate=ExplodeAfterThreeEpochs())
     with pytest.warns(RuntimeWarning, match=r"try a smaller.*The best weights so far are kept\."):
         model.fit(X, y)
     assert_finite(model)

@@ -1,0 +1,343 @@
+"""The estimator that classifier and regressor have in common, composed of parts."""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import estimator_html_repr
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.random import RandomState
+from mlp_xp._utils.signals import interrupts
+from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.backends import get_backend, to_numpy
+from mlp_xp.estimators.config import LBFGS, resolve_optimizer
+from mlp_xp.estimators.fitting import Training
+from mlp_xp.estimators.parameters import CONSTRAINTS
+from mlp_xp.estimators.prediction import evaluate, network_outputs
+from mlp_xp.estimators.preparation import prepare_fit
+from mlp_xp.estimators.reporting import Reporter, publish_training
+from mlp_xp.estimators.scoring import Metrics
+from mlp_xp.estimators.state import FittedState, fitted_state, publish
+from mlp_xp.estimators.summary import Summary, summarize
+from mlp_xp.estimators.targets import Targets
+
+__all__ = ["BaseMLP"]
+
+
+class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+    """What `MLPClassifier` and `MLPRegressor` share: scikit-learn's interface over the parts.
+
+    A subclass stores its parameters with `_store` and names them and the type of its targets.
+    """
+
+    _parameter_constraints: dict[str, Any] = CONSTRAINTS
+    _parameter_names: tuple[str, ...]
+    _targets_type: type[Targets]
+
+    coefs_: list[Any]
+    history_: list[Any]
+    n_features_in_: int
+    n_layers_: int
+    solver: Any
+    random_state: Any
+    warm_start: bool
+    _state: FittedState
+    _training: Training | None = None  # Of the last fit; not pickled.
+
+    def _store(self, given: dict[str, Any]) -> None:
+        """Keep each argument of a constructor unchanged, as scikit-learn asks for.
+
+        They are this class's own arguments: a subclass may take others.
+        """
+        for name, value in given.items():
+            if name != "self":
+                setattr(self, name, value)
+
+    def _params(self) -> dict[str, Any]:
+        """Return all parameters by name, also those that a subclass does not take."""
+        return {name: getattr(self, name) for name in self._parameter_names}
+
+    # --- fitting -------------------------------------------------------------------------------
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Any:
+        """Fit the network.
+
+        Ctrl-C ends the fit after the step in progress, with a warning, and keeps the network.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+            float32, float64 or integers.
+        y : array-like of shape (samples,) or (samples, outputs)
+            Class labels, or real values for a regressor.
+        sample_weight : array-like of shape (samples,), optional
+            At least 0.
+        X_val, y_val, sample_weight_val : as X, y and sample_weight, optional
+            Data to measure loss and score on after each epoch. With ``early_stopping=True`` they
+            decide, and no part of X is held out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If data or settings are not as above, and nothing is changed; or if the weights have
+            become infinite or NaN.
+        """
+        start = time.perf_counter()
+        held_out = X_val, y_val, sample_weight_val
+        with contextlib.ExitStack() as stack:
+            with self._unchanged_by_errors():
+                given = X, y, sample_weight
+                loop = prepare_fit(self, given, held_out, continues=self.warm_start)
+                reporter = Reporter(self, loop, get_backend(X), given)
+                is_interrupted = stack.enter_context(reporter.fit())
+            try:
+                loop.run(start, reporter, is_interrupted)
+            finally:
+                reporter.publish()
+            if is_interrupted():
+                warnings.warn("Training interrupted by user.", stacklevel=3)
+            reporter.end_fit()
+        return self
+
+    def _partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        held_out: tuple[Any, Any, Any],
+        classes: Any = None,
+    ) -> Any:
+        """Train for one epoch, without callbacks: they belong to a whole fit."""
+        with self._unchanged_by_errors():
+            given = X, y, sample_weight
+            loop = prepare_fit(self, given, held_out, continues=True, classes=classes)
+        with interrupts() as is_interrupted:
+            try:
+                loop.run_epoch(is_interrupted)
+            finally:
+                publish_training(self, loop, get_backend(X))
+            if is_interrupted():  # The caller's loop is what should end.
+                raise KeyboardInterrupt
+        return self
+
+    def _can_partial_fit(self) -> bool:
+        if self.solver == LBFGS:
+            raise AttributeError(
+                "partial_fit is only available for stochastic optimizers. "
+                f"{self.solver} is not stochastic."
+            )
+        return True
+
+    @contextlib.contextmanager
+    def _unchanged_by_errors(self) -> Iterator[None]:
+        """Undo all changes of the estimator if the preparation of a fit fails."""
+        before = dict(self.__dict__)
+        generator = self.random_state if isinstance(self.random_state, RandomState) else None
+        position: Any = None if generator is None else generator.get_state()
+        try:
+            yield
+        except BaseException:
+            # What scikit-learn has set up for its own callbacks it takes down itself.
+            theirs = {name: value for name, value in vars(self).items() if "_callback" in name}
+            self.__dict__.clear()
+            self.__dict__.update(theirs | before)
+            if generator is not None:
+                generator.set_state(position)
+            raise
+
+    # --- prediction ----------------------------------------------------------------------------
+
+    def _outputs(self, X: Any, method: str, **settings: Any) -> Array:
+        """Return the outputs of the network; see `network_outputs`."""
+        return network_outputs(self, X, method, **settings)
+
+    @property
+    def _any_weights(self) -> Any:
+        return self.coefs_[0]
+
+    def hidden_activations(self, X: Any, layer: int = -1) -> Array:
+        """Return the activations of a hidden layer.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        layer : int, default=-1
+            Number of the hidden layer, from 0; negative numbers count from the last.
+
+        Returns
+        -------
+        (samples, width) array
+            After normalization, activation and residual connection; in the library and on the
+            device of X.
+
+        Raises
+        ------
+        IndexError
+            If there is no such layer.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLPRegressor
+        >>> model = MLPRegressor(hidden_layer_sizes=(5, 3), max_iter=2, learning_rate="cosine")
+        >>> model = model.fit([[0.0], [1.0]], [0, 1])
+        >>> model.hidden_activations([[0.5]]).shape, model.hidden_activations([[0.5]], 0).shape
+        ((1, 3), (1, 5))
+        """
+        n_hidden = len(fitted_state(self).network.widths) - 2
+        if not -n_hidden <= layer < n_hidden:
+            raise IndexError(
+                f"layer is {layer}, and there are {n_hidden} hidden layers: use 0 to "
+                f"{n_hidden - 1}."
+            )
+        return self._outputs(X, "hidden_activations", depth=layer % n_hidden + 1)
+
+    def evaluate(
+        self, X: Any, y: Any, sample_weight: Any = None, *, metrics: Metrics | None = None
+    ) -> dict[str, float]:
+        """Return loss and scores, computed in one pass over the data.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, outputs)
+        sample_weight : array-like of shape (samples,), optional
+        metrics : str, callable, list of str, or dict of them, optional
+            Names of scikit-learn's scorers, e.g. ``"roc_auc_ovr"``, or callables
+            ``scorer(estimator, X, y)``; default that of `score`.
+
+        Returns
+        -------
+        dict
+            From ``"loss"`` and the metrics' names to their values. The loss is without penalty;
+            with `tta`, that of the averaged predictions.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=5, learning_rate="cosine").fit(X, y)
+        >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
+        ['loss', 'accuracy', 'neg_log_loss']
+        """
+        return evaluate(self, X, y, sample_weight, metrics)
+
+    def summary(self) -> Summary:
+        """Describe the fitted network: layers, parameters, memory, work for a sample.
+
+        Returns
+        -------
+        Summary
+            Prints as a table, also as HTML in a notebook.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLPRegressor
+        >>> model = MLPRegressor(hidden_layer_sizes=3, max_iter=1, learning_rate="cosine")
+        >>> model.fit([[0.0], [1.0]], [0, 1]).summary()
+        layer            output  parameters  flops a sample
+        ---------------------------------------------------
+        hidden 0: dense       3           6               6
+          relu                3
+        output: dense         1           4               6
+        ---------------------------------------------------
+        in all                           10              12
+        training: 30 flops a sample, 240 B of parameters and optimizer state, 112 B kept of a batch
+        """
+        state, params = fitted_state(self), self._params()
+        last = self.history_[-1].n_samples if self.history_ else 1
+        batch_size = 200 if params["batch_size"] == "auto" else int(params["batch_size"])
+        n_copies = 1 + resolve_optimizer(params).n_slots + (params["ema_decay"] is not None)
+        return summarize(
+            state.network,
+            itemsize=np.dtype(state.dtype).itemsize,
+            batch_size=min(batch_size, last),
+            n_copies=n_copies,
+        )
+
+    def _html_repr(self) -> str:
+        """Return scikit-learn's representation, and the network once there is one."""
+        html = str(estimator_html_repr(self))
+        return html + self.summary()._repr_html_() if hasattr(self, "coefs_") else html
+
+    # --- pickles and copies --------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: host arrays only, so that it opens where a library is missing."""
+        attributes: dict[str, Any] = dict(super().__getstate__())
+        training = attributes.pop("_training", None)
+        if "_state" in attributes:
+            state = fitted_state(self)
+            progress = state.progress if training is None else training.trainer.progress()
+            attributes["_state"] = state.to_host(progress)
+            for name in state.arrays:
+                attributes.pop(name)
+        elif "coefs_" in attributes:  # Assigned, and not used yet.
+            for name in ("coefs_", "intercepts_"):
+                attributes[name] = [map_leaves(to_numpy, each) for each in attributes[name]]
+        return attributes
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        super().__setstate__(attributes)
+        if "_state" in attributes:
+            publish(self, self._state)
+
+    def to(self, backend: str, device: Any = None) -> Any:
+        """Return a copy of the estimator whose arrays are elsewhere, and which computes there.
+
+        Parameters
+        ----------
+        backend : {"numpy", "cupy", "torch", "jax", "array_api_strict"}
+        device : str, optional
+            E.g. ``"cuda:1"``; default the library's own.
+
+        Returns
+        -------
+        estimator
+            With the settings `backend` and `device` as given.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLPRegressor
+        >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
+        >>> model = model.fit([[0.0], [1.0]], [0, 1])
+        >>> moved = model.to("array_api_strict", "device1")
+        >>> moved.coefs_[0].device, model.coefs_[0].device
+        (array_api_strict.Device('device1'), 'cpu')
+        """
+        there = get_backend(backend, device)
+        moved = type(self).__new__(type(self))
+        # What a pickle holds, arrays copied; lists grow in place, so each has its own.
+        attributes = self.__getstate__().items()
+        moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
+        moved.backend, moved.device = backend, device  # A subclass need not take them.
+        if hasattr(moved, "coefs_"):
+            publish(moved, fitted_state(moved).to(there))
+        return moved
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags

@@ -1,0 +1,326 @@
+"""The classifier: scikit-learn's names and meanings, on any array library."""
+
+import os
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.metrics import accuracy_score
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import unique_labels
+
+from mlp_xp._utils.sklearn_compat import as_sparse
+from mlp_xp.backends import get_backend
+from mlp_xp.estimators.base import BaseMLP
+from mlp_xp.estimators.config import check_params
+from mlp_xp.estimators.parameters import CONSTRAINTS, documented
+from mlp_xp.estimators.prediction import AS_SET
+from mlp_xp.estimators.reporting import check_callbacks
+from mlp_xp.estimators.targets import ClassTargets
+from mlp_xp.estimators.validation import check_weights, host
+from mlp_xp.nn.losses import CLASSIFICATION_LOSSES
+from mlp_xp.optimizers import Optimizer
+from mlp_xp.optimizers.schedules import Schedule
+
+__all__ = ["MLPClassifier"]
+
+
+@documented
+class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
+    """Multilayer perceptron classifier, on NumPy, CuPy, PyTorch, JAX or array-api-strict.
+
+    Parameters of `sklearn.neural_network.MLPClassifier` keep their names, defaults and meanings;
+    ``docs/migrate.md`` lists the few differences. Parameters from `loss` on are new.
+
+    Parameters
+    ----------
+    [hidden_layer_sizes to max_fun]
+    loss : {"log_loss", "focal"}, a loss of `mlp_xp.nn.losses`, or callable, default="log_loss"
+        An object must be for the outputs of `output_activation`, e.g.
+        ``SoftmaxCrossEntropy()`` for "softmax". A callable
+        ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback, which is
+        compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`.
+    label_smoothing : float in [0, 1), default=0
+        For "log_loss": mixes the targets with the uniform distribution.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of the samples of each class; "balanced" gives all classes the same sum.
+    output_activation : {"auto", "softmax", "logistic"}, default="auto"
+        "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
+        trains each of several classes against the rest.
+    [scoring to tta]
+
+    Attributes
+    ----------
+    classes_ : (classes,) NumPy array
+        Class labels, sorted.
+    [attributes of every fit]
+
+    See Also
+    --------
+    sklearn.neural_network.MLPClassifier : What this replaces.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from mlp_xp import MLPClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = MLPClassifier(
+    ...     random_state=1, learning_rate="cosine", learning_rate_init=0.01, max_iter=20,
+    ...     n_iter_no_change=float("inf"), input_scaling="standardize",
+    ... )
+    >>> model.fit(X[:1000], y[:1000]).score(X[1000:], y[1000:]) > 0.9
+    True
+    """
+
+    classes_: np.ndarray
+    _targets_type = ClassTargets
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+        **CONSTRAINTS,
+        "loss": [StrOptions(set(CLASSIFICATION_LOSSES)), callable],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "output_activation": [StrOptions({"auto", "softmax", "logistic"})],
+    }
+    _parameter_names = tuple(_parameter_constraints)
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str | Optimizer = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        loss: Any = "log_loss",
+        label_smoothing: float = 0.0,
+        class_weight: Any = None,
+        output_activation: str = "auto",
+        scoring: Any = None,
+        dropout: Any = 0.0,
+        input_dropout: float = 0.0,
+        normalization: str | None = None,
+        residual: bool = False,
+        max_grad_norm: float | None = None,
+        ema_decay: float | None = None,
+        callbacks: Any = None,
+        backend: str | None = None,
+        device: Any = None,
+        precision: str = "auto",
+        input_scaling: Any = None,
+        placement: str = "auto",
+        max_time: float | None = None,
+        augmentation: Any = None,
+        tta: Any = None,
+    ) -> None:
+        self._store(locals())
+
+    @classmethod
+    def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> Self:
+        """Create a classifier with the settings of a recipe.
+
+        Parameters
+        ----------
+        recipe : str or path-like
+            A name of `mlp_xp.recipes.names`, or a TOML file of your own; see `docs/cli.md`. Its
+            ``max_time`` is that of the fit.
+        **overrides
+            Parameters that replace those of the recipe.
+
+        Returns
+        -------
+        MLPClassifier
+            Not fitted.
+
+        Raises
+        ------
+        ValueError
+            If there is no such recipe, or it has a key that is no parameter, or a wrong value.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLP
+        >>> MLP.from_recipe("one-minute", random_state=0).label_smoothing
+        0.1
+        """
+        from mlp_xp.recipes import read_recipe, recipe_parameters  # Few need what this loads.
+
+        read = read_recipe(recipe, recipe_parameters(cls))
+        model = cls(**read.params)
+        try:
+            model._validate_params()
+            check_callbacks(model.callbacks)
+            check_params(model._params())
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{read.path}: {error}") from error
+        return model.set_params(**overrides)
+
+    # --- fitting -------------------------------------------------------------------------------
+
+    @available_if(BaseMLP._can_partial_fit)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        classes: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Train for one epoch over the given samples, continuing from where the last call ended.
+
+        A learning-rate schedule goes through `max_iter` such calls. With validation samples, or
+        ``early_stopping=True``, each call adds to `validation_scores_`; when to stop is for the
+        caller to decide, and the newest weights are kept.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, classes)
+        sample_weight : array-like of shape (samples,), optional
+        classes : array-like of shape (classes,), optional
+            All classes there will be; needed in the first call.
+        X_val, y_val, sample_weight_val : optional
+            As for `fit`.
+
+        Returns
+        -------
+        self
+        """
+        known = getattr(self, "classes_", None)
+        if known is None and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        # Most callers name the same classes each time, sorted.
+        is_same = (
+            known is not None and type(classes) is np.ndarray and np.array_equal(known, classes)
+        )
+        if classes is not None and not is_same:
+            classes = unique_labels(host(classes))
+            if known is not None and not np.array_equal(known, classes):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
+                    f"{known!r}"
+                )
+        return self._partial_fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), classes)
+
+    # --- prediction ----------------------------------------------------------------------------
+
+    def predict(self, X: Any, *, tta: Any = AS_SET) -> Any:
+        """Predict class labels.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
+            Test-time augmentation; by default the parameter `tta` of the estimator.
+
+        Returns
+        -------
+        (samples,) array, or (samples, classes) of 0 and 1 where several are right at once
+            In the library and on the device of X; labels that it cannot hold, such as strings, in
+            NumPy. Sparse if y was, as in scikit-learn.
+        """
+        outputs = self._outputs(X, "predict", to=get_backend("numpy"), tta=tta)
+        labels = self._state.targets.decode(host(outputs))
+        if self._state.targets.is_sparse:
+            return as_sparse(labels)
+        if labels.dtype.kind not in "biuf":
+            return labels
+        caller = get_backend(X)
+        narrow = labels.dtype == np.float64 and not caller.has_float64
+        return caller.put(labels, "float32" if narrow else None)
+
+    def predict_proba(self, X: Any, *, tta: Any = AS_SET) -> Any:
+        """Predict probabilities.
+
+        Results come batch by batch, each no larger than ``sklearn.set_config(working_memory=...)``
+        allows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
+            Test-time augmentation; by default the parameter `tta` of the estimator.
+
+        Returns
+        -------
+        (samples, classes) array
+            In the order of `classes_`, in the library and on the device of X.
+        """
+        return self._predict_proba(X, "predict_proba", tta)
+
+    def _predict_proba(self, X: Any, method: str, tta: Any = AS_SET) -> Any:
+        outputs = self._outputs(X, method, tta=tta)
+        caller = get_backend(outputs)
+        with caller.scope():
+            return self._state.targets.probabilities(outputs, xp=caller.xp)
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Predict logarithms of probabilities; see `predict_proba`."""
+        p = self._predict_proba(X, "predict_log_proba")
+        backend = get_backend(p)
+        with backend.scope(), np.errstate(divide="ignore"):
+            return backend.xp.log(p)
+
+    def logits(self, X: Any) -> Any:
+        """Return the raw outputs of the network, which scikit-learn's MLP does not show.
+
+        With `tta` they are those of the averaged probabilities, logarithms for a softmax and
+        log-odds for logistic outputs, so that they agree with `predict`.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+
+        Returns
+        -------
+        (samples, classes) array, or (samples,) for two classes
+            Before softmax or logistic; for two classes, above 0 for the second.
+        """
+        logits = self._outputs(X, "logits", raw=True)
+        return self._state.targets.margins(logits)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on the given samples.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, classes)
+        sample_weight : array-like of shape (samples,), optional
+
+        Returns
+        -------
+        float
+            From 0 to 1; for several classes at once the fraction of samples with all of them right.
+        """
+        predicted = host(self.predict(X))
+        weights = check_weights(sample_weight, predicted.shape[0])
+        return float(accuracy_score(host(y), predicted, sample_weight=weights))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

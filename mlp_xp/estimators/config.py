@@ -1,0 +1,294 @@
+"""The meaning of an estimator's parameters: one frozen `TrainingConfig`, resolved in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from mlp_xp.augmentation import AUGMENTATIONS, check
+from mlp_xp.backends import Backend, get_backend, namespace_backend
+from mlp_xp.estimators.targets import Targets
+from mlp_xp.nn.hidden import LAYERS, Layer
+from mlp_xp.nn.network import Network
+from mlp_xp.optimizers import OPTIMIZERS, SGD, Optimizer
+from mlp_xp.optimizers.schedules import SCHEDULES, Constant, InvScaling, Schedule
+from mlp_xp.training.fit_loop import LoopSettings
+from mlp_xp.training.input_scaling import Whiten
+from mlp_xp.training.rows import Rows
+from mlp_xp.training.trainer import Rules
+
+__all__ = [
+    "ADAPTIVE",
+    "BF16",
+    "LBFGS",
+    "TrainingConfig",
+    "check_params",
+    "choose_backend",
+    "parameter_dtype",
+    "resolve_config",
+    "resolve_dtype",
+    "resolve_layers",
+    "resolve_optimizer",
+    "resolve_transforms",
+    "training_backend",
+]
+
+LBFGS = "lbfgs"
+BF16 = "bf16"
+ADAPTIVE = "adaptive"
+_FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training, as the parameters of an estimator ask for it.
+
+    Parameters
+    ----------
+    rules : Rules
+        What a training step does: network, loss, optimizer and their settings.
+    loop : LoopSettings
+        When a fit lowers the learning rate, and when it ends.
+    output : str
+        Output activation.
+    input_scaling : str, Whiten or None
+    dtype : str or None
+        Of the parameters; None follows the data.
+    """
+
+    rules: Rules
+    loop: LoopSettings
+    output: str
+    input_scaling: str | Whiten | None
+    dtype: str | None
+
+    def with_hidden(self, layers: tuple[int | Layer, ...]) -> TrainingConfig:
+        """Return the same training of a network with other hidden layers."""
+        network = self.rules.network
+        if layers == network.widths[1:-1]:
+            return self
+        network = replace(network, widths=(network.widths[0], *layers, network.widths[-1]))
+        return replace(self, rules=replace(self.rules, network=network))
+
+
+def resolve_config(
+    params: Mapping[str, Any],
+    n_features: int,
+    targets: Targets,
+    hidden_layers: tuple[int | Layer, ...] | None = None,
+) -> TrainingConfig:
+    """Return the training that the parameters of an estimator ask for.
+
+    Parameters
+    ----------
+    params : mapping
+        From the names of all parameters to their values.
+    n_features : int
+    targets : Targets
+    hidden_layers : tuple of int and Layer, optional
+        Those of a network that exists, instead of ``hidden_layer_sizes``.
+
+    Returns
+    -------
+    TrainingConfig
+
+    Raises
+    ------
+    ValueError, TypeError
+        If parameters contradict each other, the data or the targets.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPRegressor
+    >>> from mlp_xp.estimators.config import resolve_config
+    >>> from mlp_xp.estimators.targets import RealTargets
+    >>> params = MLPRegressor(hidden_layer_sizes=(8, 4)).get_params()
+    >>> config = resolve_config(params, 3, RealTargets(2))
+    >>> config.rules.network.widths, config.loop.batch_size, config.output
+    ((3, 8, 4, 2), 200, 'identity')
+    """
+    loss = targets.resolve_loss(params)
+    layers = (
+        resolve_layers(params["hidden_layer_sizes"]) if hidden_layers is None else hidden_layers
+    )
+    scaling = params["input_scaling"]
+    n_inputs = scaling.inputs(n_features) if isinstance(scaling, Whiten) else n_features
+    network = Network(
+        (n_inputs, *layers, targets.n_outputs),
+        _hashable(params["activation"]),
+        params["normalization"],
+        _hashable(params["dropout"]),
+        params["input_dropout"],
+        bool(params["residual"]),
+    )
+    schedule = _resolve_schedule(params)
+    rules = Rules(
+        network,
+        loss,
+        resolve_optimizer(params),
+        schedule,
+        learning_rate=params["learning_rate_init"],
+        alpha=params["alpha"],
+        max_grad_norm=params["max_grad_norm"],
+        ema_decay=params["ema_decay"],
+        augmentation=resolve_transforms(
+            "augmentation", params["augmentation"], n_features, AUGMENTATIONS
+        ),
+    )
+    is_lbfgs = params["solver"] == LBFGS
+    loop = LoopSettings(
+        max_iter=params["max_iter"],
+        batch_size=200 if params["batch_size"] == "auto" else int(params["batch_size"]),
+        shuffle=params["shuffle"],
+        tol=params["tol"],
+        patience=params["n_iter_no_change"],
+        # "lbfgs" ignores it, as in scikit-learn.
+        stops_by_score=bool(params["early_stopping"]) and not is_lbfgs,
+        is_adaptive=_schedule_name(params) == ADAPTIVE,
+        # No schedule ends at max_iter, which is then only a limit.
+        has_open_end=isinstance(schedule, Constant | InvScaling),
+        max_time=params["max_time"],
+        max_fun=params["max_fun"] if is_lbfgs else None,
+        keeps_step=params["warm_start"],
+        verbose=params["verbose"],
+    )
+    dtype = None if params["precision"] == "auto" else parameter_dtype(params["precision"])
+    return TrainingConfig(rules, loop, loss.output, scaling, dtype)
+
+
+def check_params(params: Mapping[str, Any]) -> None:
+    """Raise ValueError for parameters that exclude each other, whatever the data are."""
+    resolve_layers(params["hidden_layer_sizes"])
+    if params["solver"] != LBFGS:
+        return
+
+    def refuse(
+        name: str, off: Any, needed: str = "a loss that depends on the weights alone"
+    ) -> None:
+        raise ValueError(
+            f"{name} is {params[name]!r}, and solver 'lbfgs' needs {needed}: set "
+            f"{name}={off!r}, or use e.g. solver='adam'."
+        )
+
+    if params["precision"] == BF16:
+        refuse("precision", "float32", "exact gradients for its line search")
+    for name, off in (
+        ("input_dropout", 0),
+        ("max_grad_norm", None),
+        ("ema_decay", None),
+        ("augmentation", None),
+    ):
+        if params[name] != off:
+            refuse(name, off)
+    if np.any(np.asarray(params["dropout"]) > 0):
+        refuse("dropout", 0)
+    if params["normalization"] == "batch":
+        refuse("normalization", None)
+
+
+def resolve_layers(given: Any) -> tuple[int | Layer, ...]:
+    """Return the hidden layers; raise ValueError unless each is an object or at least 1 wide."""
+    if isinstance(given, LAYERS):
+        return (given,)
+    if isinstance(given, list | tuple) and any(isinstance(entry, LAYERS) for entry in given):
+        plain = [entry for entry in given if not isinstance(entry, LAYERS)]
+        numbers = iter(_widths(plain))
+        return tuple(e if isinstance(e, LAYERS) else next(numbers) for e in given)
+    return _widths(given)
+
+
+def _widths(given: Any) -> tuple[int, ...]:
+    sizes = np.atleast_1d(np.asarray(given)).tolist()
+    if not all(isinstance(size, int) for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return tuple(np.asarray(sizes, dtype=np.int64).tolist())
+
+
+def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
+    """Return the update rule that `solver` names or is."""
+    solver = params["solver"]
+    if not isinstance(solver, str):
+        return cast(Optimizer, solver)
+    if solver == "sgd":
+        return SGD(params["momentum"], params["nesterovs_momentum"])
+    if solver == LBFGS:  # SciPy's; the trainer's rule is not used, and keeps no state.
+        return SGD(momentum=0.0)
+    rule: Any = OPTIMIZERS[solver]
+    is_adam = solver in ("adam", "adamw")
+    settings = (params["beta_1"], params["beta_2"], params["epsilon"]) if is_adam else ()
+    return cast(Optimizer, rule(*settings))
+
+
+def resolve_transforms(
+    name: str, given: Any, n_features: int, kinds: tuple[type, ...]
+) -> tuple[Any, ...]:
+    """Return the image transforms that a parameter holds; raise an error if they do not fit."""
+    if given is None:
+        return ()
+    chosen = tuple(given) if isinstance(given, list | tuple) else (given,)
+    check(chosen, n_features, kinds, name=name)
+    return chosen
+
+
+def _schedule_name(params: Mapping[str, Any]) -> str | Schedule:
+    """Return `learning_rate`, or "constant" where the solver ignores it."""
+    name, solver = params["learning_rate"], params["solver"]
+    is_ignored = isinstance(name, str) and name in _FOR_SGD
+    return "constant" if is_ignored and solver != "sgd" and not isinstance(solver, SGD) else name
+
+
+def _resolve_schedule(params: Mapping[str, Any]) -> Schedule:
+    name = _schedule_name(params)
+    if not isinstance(name, str):
+        return name
+    if name == ADAPTIVE:
+        return Constant()
+    return InvScaling(params["power_t"]) if name == "invscaling" else SCHEDULES[name]()
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# --- where the data are ---------------------------------------------------------------------------
+
+
+def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
+    """Return the backend that `backend` and `device` name, or that of the data."""
+    backend, device = params["backend"], params["device"]
+    if backend is None and device is not None and namespace_backend(X) is None:
+        return get_backend("numpy", device)
+    return get_backend(X if backend is None else backend, device)
+
+
+def training_backend(params: Mapping[str, Any], X: Any) -> Backend:
+    """Return the backend that a fit computes on; its products may be in bfloat16."""
+    backend = choose_backend(params, X)
+    return backend.with_bf16() if params["precision"] == BF16 else backend
+
+
+def parameter_dtype(precision: str) -> str:
+    """Return the dtype of parameters of a precision; bfloat16 would lose small updates."""
+    return "float32" if precision == BF16 else precision
+
+
+def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
+    """Return the dtype of the parameters for data that are trained on with a backend."""
+    if config.dtype == "float64" and not backend.has_float64:
+        raise ValueError(
+            f"precision is 'float64', which device {backend.device!s} of backend "
+            f"{backend.name!r} does not have; use precision='float32'."
+        )
+    if config.dtype is not None:
+        return config.dtype
+    # As scikit-learn does: what is neither single precision nor bytes is computed in double.
+    singles = {"float32", "uint8"}
+    if not isinstance(X.x if isinstance(X, Rows) else X, np.ndarray):
+        singles |= {"float16", "bfloat16"}  # NumPy's float16 is double to scikit-learn.
+    is_single = str(X.dtype).rpartition(".")[2] in singles
+    return "float32" if is_single or not backend.has_float64 else "float64"

@@ -1,0 +1,229 @@
+"""The parameters that classifier and regressor share: what is valid, and their documentation."""
+
+from __future__ import annotations
+
+import inspect
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
+from mlp_xp.backends import BACKENDS
+from mlp_xp.estimators.config import ADAPTIVE, BF16, LBFGS
+from mlp_xp.nn.hidden import LAYERS
+from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.optimizers import OPTIMIZERS, RULES
+from mlp_xp.optimizers.schedules import SCHEDULES
+from mlp_xp.training.input_scaling import SCALINGS, Whiten
+
+__all__ = ["CONSTRAINTS", "documented"]
+
+_Class = TypeVar("_Class", bound=type)
+
+CONSTRAINTS: dict[str, Any] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), *LAYERS],
+    "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, callable],
+    "solver": [StrOptions({*OPTIMIZERS, LBFGS}), *RULES],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions({*SCHEDULES, ADAPTIVE}), *SCHEDULES.values()],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="both")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "scoring": [str, callable, None],
+    "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+    "input_dropout": [Interval(Real, 0, 1, closed="left")],
+    "normalization": [StrOptions({"layer", "batch"}), None],
+    "residual": ["boolean"],
+    "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "ema_decay": [Interval(Real, 0, 1, closed="left"), None],
+    "callbacks": [list, tuple, None],
+    "backend": [StrOptions({"auto", *BACKENDS}), None],
+    "device": "no_validation",  # get_backend checks it
+    "precision": [StrOptions({"auto", "float32", "float64", BF16})],
+    "input_scaling": [StrOptions(set(SCALINGS)), Whiten, None],
+    "placement": [StrOptions({"auto", "resident", "streamed"})],
+    "max_time": [Interval(Real, 0, None, closed="neither"), None],
+    "augmentation": [*AUGMENTATIONS, list, tuple, None],
+    "tta": [*VIEWS, list, tuple, None],
+}
+
+# In the order of the constructors, which have parameters of their own between the two.
+_FIRST = """\
+hidden_layer_sizes : int, object of `mlp_xp.nn.hidden`, or a list of them, default=(100,)
+    Width of each hidden layer, from first to last; or an object, e.g. ``Branch((1536, 384))``
+    for a residual branch with an inverted bottleneck.
+activation : str, callable, or a list with one for each hidden layer, default="relu"
+    "identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"; or
+    ``f(x, *, xp)`` that returns the output and its pullback, which is compared with a finite
+    difference at the first fit.
+solver : {"sgd", "adam", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs"} or a rule \
+of `mlp_xp.optimizers`, default="adam"
+    A string takes its settings from the parameters below, e.g. `beta_1`; an object such as
+    ``AdamW(weight_decay=0.05)`` brings its own. "lbfgs" is SciPy's.
+alpha : float of at least 0, default=0.0001
+    Strength of the L2 penalty on the weights, divided by the samples of a batch.
+batch_size : int or "auto", default="auto"
+    "auto" is ``min(200, n_samples)``. "lbfgs" takes all samples.
+learning_rate : {"constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", \
+"linear"} or a schedule of `mlp_xp.optimizers.schedules`, default="constant"
+    Factor of `learning_rate_init` at each step, for every solver but "lbfgs". As in
+    scikit-learn, "invscaling" and "adaptive" act for SGD alone; "adaptive" divides the rate by
+    5 whenever nothing has improved for `n_iter_no_change` epochs.
+learning_rate_init : float above 0, default=0.001
+    Learning rate that the schedule multiplies.
+power_t : float of at least 0, default=0.5
+    Exponent of "invscaling".
+max_iter : int of at least 1, default=200
+    Maximum number of epochs; schedules end there. For "lbfgs", iterations.
+shuffle : bool, default=True
+    Whether each epoch takes the samples in another order.
+random_state : int, RandomState instance or None, default=None
+    An int gives the same initial weights, batches and dropout on every backend.
+tol : float of at least 0, default=1e-4
+    Training ends when the loss (with early stopping, the validation score) has not improved by
+    this for `n_iter_no_change` epochs. For "lbfgs", the largest entry of the gradient.
+verbose : bool, default=False
+    Print the loss of each epoch.
+warm_start : bool, default=False
+    Whether `fit` continues from where the last one ended, with its optimizer's state.
+momentum : float from 0 to 1, default=0.9
+    For "sgd".
+nesterovs_momentum : bool, default=True
+    For "sgd".
+early_stopping : bool, default=False
+    Whether the score on held-out samples ends the training, and the weights of its best epoch
+    are kept. The samples are `validation_fraction` of the training data, unless `fit` is given
+    ``X_val`` and ``y_val``. Classes are stratified, except where several are right at once, and
+    of more than two classes where one is too rare. Ignored with "lbfgs", as in scikit-learn.
+validation_fraction : float in [0, 1), default=0.1
+    Fraction of the training data that `early_stopping` holds out.
+beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
+    For "adam" and "adamw".
+epsilon : float above 0, default=1e-8
+    For "adam" and "adamw".
+n_iter_no_change : int of at least 1 or inf, default=10
+    See `tol`; inf never stops before `max_iter`.
+max_fun : int of at least 1, default=15000
+    For "lbfgs": maximum number of evaluations of the loss.
+"""
+
+_LAST = """\
+scoring : str, callable or None, default=None
+    Score for early stopping: a name of scikit-learn's scorers, ``scorer(model, X, y)``, or
+    "loss" for the validation loss. A callable is tried once before the first epoch; the model it
+    receives predicts for these samples only, and in NumPy. None is the accuracy of a
+    classifier, and R2, the coefficient of determination, of a regressor.
+dropout : float in [0, 1), or a list with one for each hidden layer, default=0
+    Fraction of the outputs of hidden layers that a training step drops.
+input_dropout : float in [0, 1), default=0
+    Fraction of the features that a training step drops.
+normalization : {"layer", "batch"} or None, default=None
+    Normalization between each hidden dense layer and its activation.
+residual : bool, default=False
+    Whether a hidden layer as wide as the one before it adds its output to its input.
+max_grad_norm : float above 0 or None, default=None
+    Maximum norm of all gradients of a step together; larger ones are scaled down to it.
+ema_decay : float in [0, 1) or None, default=None
+    Predict with the exponential moving average of the weights, with this decay at each step,
+    e.g. 0.999.
+callbacks : list of callbacks or None, default=None
+    See `mlp_xp.callbacks`.
+backend : {"auto", "numpy", "cupy", "torch", "jax", "array_api_strict"} or None, default=None
+    None computes where the data are. A name moves the data there. "auto" takes CUDA where it
+    works, else NumPy.
+device : str or None, default=None
+    E.g. ``"cpu"``, ``"cuda:1"``, ``"mps"``. None is the backend's default.
+precision : {"auto", "float32", "float64", "bf16"}, default="auto"
+    Of parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
+    float32 for uint8; other integers are computed in float64, as in scikit-learn. "bf16", for
+    backends "torch" and "jax", trains with inputs, activations and gradients in bfloat16; the
+    weights, the optimizer's state and the loss stay in float32, and so do predictions.
+input_scaling : {"standardize", "zca", "pca"}, Whiten, or None, default=None
+    "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
+    on the device; uint8 data stay uint8 until a batch is made. The others remove correlations
+    too, by the eigenvectors of a matrix of features x features, and multiply each batch by
+    such a matrix.
+placement : {"auto", "resident", "streamed"}, default="auto"
+    Whether the data are on the device as a whole or arrive batch by batch; by default what
+    fits is resident. Sparse data are streamed, and dense a batch at a time.
+max_time : float above 0 or None, default=None
+    Seconds that a `fit` may take, validation and preparation included. The learning-rate
+    schedule then follows the share of the time that has passed, or of `max_iter` if that is
+    larger, and the last epoch ends in the middle where it must. Such a fit depends on the
+    clock, so that `random_state` cannot repeat it. `partial_fit` ignores it; "lbfgs" ends after
+    the last iteration that should fit.
+augmentation : object or list of objects of `mlp_xp.augmentation`, or None, default=None
+    Random changes of the images of each training batch, e.g. ``[Flip((3, 32, 32)),
+    Shift((3, 32, 32), pixels=4)]``: the geometric ones in their order, then the others. Not for
+    "lbfgs". Held-out samples and predictions are left as they are.
+tta : Flip, Shift, a list of them, or None, default=None
+    Test-time augmentation: predictions are averaged over all combinations of their views, two
+    of a `Flip` and five of a `Shift`. Not during a fit.
+"""
+
+_ATTRIBUTES = """\
+coefs_ : list of (fan_in, fan_out) or (blocks, fan_in, fan_out) arrays
+    Weight matrices, or stacks of them, in the library and on the device of the data that were
+    fitted.
+intercepts_ : list of (fan_out,) arrays
+    Biases, likewise.
+norms_ : list of (scale, shift)
+    One for each normalization; likewise.
+moments_ : list of (mean, variance)
+    Running statistics of batch normalization; likewise.
+loss_ : float
+    Loss of the last epoch.
+best_loss_ : float or None
+    Lowest loss of all epochs; None with early stopping.
+loss_curve_ : list of float
+    Loss of each epoch, or iteration of "lbfgs".
+validation_scores_, validation_loss_curve_ : list of float or None
+    After each epoch; None without validation samples.
+best_validation_score_ : float or None
+    Highest of them.
+history_ : list of Record
+    One for each epoch; ``pandas.DataFrame(model.history_)`` makes a table of it.
+n_iter_ : int
+    Epochs done, since the last call of `fit` began.
+t_ : int
+    Samples seen, repeats included.
+n_features_in_, n_layers_, n_outputs_ : int
+    Numbers of features, of layers with the input, and of outputs.
+out_activation_ : str
+    Output activation.
+feature_names_in_ : (features,) array
+    Where X has column names.
+"""
+
+_PARTS = {
+    "[hidden_layer_sizes to max_fun]": _FIRST,
+    "[scoring to tta]": _LAST,
+    "[attributes of every fit]": _ATTRIBUTES,
+}
+
+
+def documented(cls: _Class) -> _Class:
+    """Replace lines in brackets of the docstring of a class by the text that both classes share."""
+    if cls.__doc__ is not None:  # With -OO there is none.
+        text = inspect.cleandoc(cls.__doc__)
+        for line, part in _PARTS.items():
+            text = text.replace(f"{line}\n", part)
+        cls.__doc__ = text
+    return cls

@@ -1,0 +1,188 @@
+"""The regressor: scikit-learn's names and meanings, on any array library."""
+
+from typing import Any, Self
+
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+
+from mlp_xp.backends import get_backend
+from mlp_xp.estimators.base import BaseMLP
+from mlp_xp.estimators.parameters import CONSTRAINTS, documented
+from mlp_xp.estimators.prediction import AS_SET
+from mlp_xp.estimators.targets import RealTargets
+from mlp_xp.estimators.validation import check_weights, host
+from mlp_xp.nn.losses import OUTPUTS, REGRESSION_LOSSES
+from mlp_xp.optimizers import Optimizer
+from mlp_xp.optimizers.schedules import Schedule
+
+__all__ = ["MLPRegressor"]
+
+
+@documented
+class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
+    """Multilayer perceptron regressor, on NumPy, CuPy, PyTorch, JAX or array-api-strict.
+
+    Parameters of `sklearn.neural_network.MLPRegressor` keep their names, defaults and meanings;
+    ``docs/migrate.md`` lists the few differences. Parameters from `output_activation` on are new.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}, a loss of \
+`mlp_xp.nn.losses`, or callable, default="squared_error"
+        An object brings its settings, e.g. ``Quantile(0.9)`` or ``Huber(delta=2.0)``. "poisson"
+        predicts the exponential of the network's output. A callable
+        ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback, which is
+        compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`. A loss
+        of classes takes probabilities as targets, and predicts them. The loss of several outputs
+        is their sum.
+    [hidden_layer_sizes to max_fun]
+    output_activation : {"auto", "identity", "logistic", "tanh", "relu", "softplus", "exp"}, \
+default="auto"
+        Activation of the network's raw outputs, before the loss and in predictions; "auto" is that
+        of a loss object, the exponential for "poisson", and else the identity.
+    [scoring to tta]
+
+    Attributes
+    ----------
+    [attributes of every fit]
+
+    See Also
+    --------
+    sklearn.neural_network.MLPRegressor : What this replaces.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp import MLPRegressor
+    >>> X = np.linspace(-3, 3, 200)[:, None]
+    >>> model = MLPRegressor(hidden_layer_sizes=(20,), solver="lbfgs", max_iter=1000)
+    >>> model.set_params(random_state=0).fit(X, np.sin(X[:, 0])).score(X, np.sin(X[:, 0])) > 0.99
+    True
+    """
+
+    _targets_type = RealTargets
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+        **CONSTRAINTS,
+        "loss": [StrOptions(set(REGRESSION_LOSSES)), callable],
+        "output_activation": [StrOptions({"auto", *OUTPUTS})],
+    }
+    _parameter_names = tuple(_parameter_constraints)
+
+    def __init__(
+        self,
+        loss: Any = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str | Optimizer = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        output_activation: str = "auto",
+        scoring: Any = None,
+        dropout: Any = 0.0,
+        input_dropout: float = 0.0,
+        normalization: str | None = None,
+        residual: bool = False,
+        max_grad_norm: float | None = None,
+        ema_decay: float | None = None,
+        callbacks: Any = None,
+        backend: str | None = None,
+        device: Any = None,
+        precision: str = "auto",
+        input_scaling: Any = None,
+        placement: str = "auto",
+        max_time: float | None = None,
+        augmentation: Any = None,
+        tta: Any = None,
+    ) -> None:
+        self._store(locals())
+
+    # --- fitting -------------------------------------------------------------------------------
+
+    @available_if(BaseMLP._can_partial_fit)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Train for one epoch over the given samples, continuing from where the last call ended.
+
+        A learning-rate schedule goes through `max_iter` such calls. With validation samples, or
+        ``early_stopping=True``, each call adds to `validation_scores_`; when to stop is for the
+        caller to decide, and the newest weights are kept.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, outputs)
+        sample_weight : array-like of shape (samples,), optional
+        X_val, y_val, sample_weight_val : optional
+            As for `fit`.
+
+        Returns
+        -------
+        self
+        """
+        return self._partial_fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    # --- prediction ----------------------------------------------------------------------------
+
+    def predict(self, X: Any, *, tta: Any = AS_SET) -> Any:
+        """Predict values.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
+            Test-time augmentation; by default the parameter `tta` of the estimator.
+
+        Returns
+        -------
+        (samples,) array, or (samples, outputs) for several outputs
+            In the library and on the device of X.
+        """
+        outputs = self._outputs(X, "predict", tta=tta)
+        return self._state.targets.decode(outputs)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination, R2, on the given samples.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, outputs)
+        sample_weight : array-like of shape (samples,), optional
+
+        Returns
+        -------
+        float
+            1 at best; several outputs count the same.
+        """
+        outputs: Any = self._outputs(X, "score", to=get_backend("numpy"))
+        targets, weights = self._state.targets, check_weights(sample_weight, len(outputs))
+        return targets.score(host(y), targets.decode(outputs), weights)

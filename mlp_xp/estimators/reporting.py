@@ -1,0 +1,155 @@
+"""The reports of a fit as it goes: fitted attributes, our callbacks and scikit-learn's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from mlp_xp._utils.signals import interrupts
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.backends import Backend
+from mlp_xp.estimators.fitting import Training
+from mlp_xp.estimators.state import publish
+from mlp_xp.training.fit_loop import FitLoop
+from mlp_xp.training.inference import hand_over
+from mlp_xp.training.trainer import Record
+
+__all__ = ["Reporter", "check_callbacks", "publish_training"]
+
+HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_fit_end")
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raise TypeError for a class, or an object without any method of a callback."""
+    for callback in callbacks or ():
+        is_class = isinstance(callback, type)
+        if is_class or not any(hasattr(callback, hook) for hook in HOOKS):
+            what = "is a class: give an object, with ()" if is_class else "has none of the "
+            raise TypeError(
+                f"callbacks has {callback!r}, which {what}"
+                + ("." if is_class else f"methods {', '.join(HOOKS)}.")
+                + " See mlp_xp.callbacks.Callback."
+            )
+
+
+def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
+    """Publish a training as it is now, with arrays where the caller's data are.
+
+    Parameters
+    ----------
+    model : estimator
+    loop : FitLoop
+    to : Backend
+        Of the caller's data.
+    """
+    learned = map_leaves(lambda leaf: hand_over(leaf, to), loop.learned())
+    weights = {"params": learned[0], "batch_stats": learned[1]}
+    # A training checks that they are finite.
+    now = replace(model._state, **weights, position=loop.position, progress=None, is_checked=True)
+    publish(model, now, loop.history)
+    model._training = Training(loop.trainer, learned)
+
+
+class Reporter:
+    """The watcher of a `fit`.
+
+    Parameters
+    ----------
+    model : estimator
+    loop : FitLoop
+    to : Backend
+        Of the caller's data.
+    given : tuple
+        X, y and sample_weight as the caller gave them, for scikit-learn's callbacks.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loop: FitLoop,
+        to: Backend,
+        given: tuple[Any, Any, Any],
+    ) -> None:
+        self._model = model
+        self._loop = loop
+        self._to = to
+        X, y, weights = given
+        self._facts = {"X": X, "y": y, "metadata": {"sample_weight": weights}}
+        self._callbacks = list(model.callbacks or ())
+        self._step_hooks = self._hooks("on_step_end")
+        self.watches_steps = bool(self._step_hooks)
+        self.watches_epochs = bool(self._callbacks or getattr(model, "_skl_callbacks", None))
+
+    def _hooks(self, name: str) -> list[Callable[..., Any]]:
+        return [getattr(each, name) for each in self._callbacks if hasattr(each, name)]
+
+    def publish(self) -> None:
+        """Publish the training as it is now."""
+        publish_training(self._model, self._loop, self._to)
+
+    @contextlib.contextmanager
+    def fit(self) -> Iterator[Callable[[], bool]]:
+        """Report the beginning of a fit to the callbacks, and at last its end.
+
+        An error before its first epoch leaves the trainer as it was.
+
+        Yields
+        ------
+        callable
+            Whether Ctrl-C was pressed.
+        """
+        model, backend = self._model, self._loop.trainer.backend
+        self._loop.begin()
+        if self._to == backend and not backend.donates:
+            self.publish()  # The trainer's own arrays, so that there are no two copies of them.
+        else:
+            publish(model, model._state, self._loop.history)
+        self._context = model._init_callback_context(max_subtasks=model.max_iter)
+        self._context.call_on_fit_task_begin(estimator=model, **self._facts)
+        with interrupts() as is_pressed, contextlib.ExitStack() as stack:
+            for callback in self._callbacks:
+                if hasattr(callback, "on_fit_end"):
+                    stack.callback(callback.on_fit_end, model)
+                if hasattr(callback, "on_fit_begin"):
+                    callback.on_fit_begin(model)
+            yield is_pressed
+
+    def begin_epoch(self) -> None:
+        """Report to scikit-learn's callbacks that an epoch begins."""
+        self._task = self._context.subcontext(task_name="epoch")
+        self._task.call_on_fit_task_begin(estimator=self._model, **self._facts)
+
+    def end_step(self, done: int, n_steps: int) -> bool:
+        """Report a step to every callback; return whether one of them ends the fit."""
+        asked = [bool(hook(self._model, done, n_steps)) for hook in self._step_hooks]
+        return any(asked)
+
+    def end_epoch(self, record: Record) -> bool:
+        """Report an epoch to every callback; return whether one of them ends the fit."""
+        if self.watches_epochs:
+            self.publish()
+        asked = [bool(hook(self._model, record)) for hook in self._hooks("on_epoch_end")]
+        return self._end_task(self._task) or any(asked)
+
+    def end_fit(self) -> None:
+        """Report to scikit-learn's callbacks that the fit has ended."""
+        self._end_task(self._context)
+
+    def _end_task(self, task: Any) -> bool:
+        return bool(
+            task.call_on_fit_task_end(
+                estimator=self._model,
+                reconstruction_attributes=self._fitted_attributes,
+                **self._facts,
+            )
+        )
+
+    def _fitted_attributes(self) -> dict[str, Any]:
+        """Return what makes a new estimator as fitted as this one is at present."""
+        params = self._model.get_params(deep=False)
+        attributes = vars(self._model).items()
+        return {k: v for k, v in attributes if k not in params and "callback" not in k} | {
+            "_training": None
+        }

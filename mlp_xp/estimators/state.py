@@ -1,0 +1,267 @@
+"""The fitted state of an estimator, and the one place that publishes it as attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import is_
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import Backend, get_backend, to_numpy
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.estimators.config import resolve_config
+from mlp_xp.estimators.targets import Targets
+from mlp_xp.nn.layers import BatchStats, Dense
+from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, SquaredError, Through
+from mlp_xp.nn.network import Network, Params, denses, norms, with_layers
+from mlp_xp.training.divergence import is_finite
+from mlp_xp.training.fit_loop import LoopPosition
+from mlp_xp.training.history import History
+from mlp_xp.training.input_scaling import Whiten
+from mlp_xp.training.trainer import Progress
+
+__all__ = ["FittedState", "fitted_state", "publish", "state_of_weights"]
+
+# The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
+_ARRAYS = ("coefs_", "intercepts_", "norms_", "moments_")
+
+
+@dataclass(frozen=True, eq=False)
+class FittedState:
+    """All that a prediction or another fit needs of a fit; pickled, moved and saved as one.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss
+        That the network was trained with.
+    output : str
+        Output activation of predictions.
+    targets : Targets
+    n_features : int
+        Of the data; whitening may give the network fewer inputs.
+    input_scaling : str, Whiten or None
+        The setting that ``scaling`` was computed by.
+    dtype : {"float32", "float64"}
+    seed : int
+    params : tuple
+        Weights and biases; arrays of the caller's library.
+    batch_stats : tuple
+        Running means and variances of batch normalization, likewise.
+    scaling : Scaling, Whitening or None
+    position : LoopPosition
+        Of the learning-rate schedule and factor.
+    progress : Progress or None
+        Of a training whose trainer is not at hand: NumPy arrays.
+    is_checked : bool
+        Whether all weights are known to be finite.
+    """
+
+    network: Network
+    loss: Loss
+    output: str
+    targets: Any
+    n_features: int
+    input_scaling: str | Whiten | None
+    dtype: str
+    seed: int
+    params: Params = ()
+    batch_stats: tuple[BatchStats, ...] = ()
+    scaling: Scaling | Whitening | None = None
+    position: LoopPosition = LoopPosition()  # noqa: RUF009
+    progress: Progress | None = None
+    is_checked: bool = False
+
+    @cached_property
+    def arrays(self) -> dict[str, list[Any]]:
+        """The lists that estimators publish, by their names; only those that have entries."""
+        layers = denses(self.params)
+        published: dict[str, list[Any]] = {
+            "coefs_": [layer.W for layer in layers],
+            "intercepts_": [layer.b for layer in layers],
+            "norms_": norms(self.params),
+            "moments_": list(self.batch_stats),
+        }
+        return {name: entries for name, entries in published.items() if entries}
+
+    @cached_property
+    def _entries(self) -> tuple[Any, ...]:
+        return tuple(entry for entries in self.arrays.values() for entry in entries)
+
+    @property
+    def activating_loss(self) -> Loss:
+        """The loss that activates outputs; another where `out_activation_` was assigned."""
+        output = self.output
+        if self.loss.output == output:
+            return self.loss
+        return SoftmaxCrossEntropy() if output == "softmax" else Through(SquaredError(), output)
+
+    def with_assigned(self, attributes: Mapping[str, Any], activation: Any) -> FittedState:
+        """Return the state with what was assigned to fitted attributes and to `activation`."""
+        state = self
+        entries = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
+        known = self._entries
+        if len(entries) != len(known) or not all(map(is_, entries, known)):
+            state = replace(state, **_weights(self.network, attributes), is_checked=False)
+        if attributes["out_activation_"] != state.output:
+            state = replace(state, output=attributes["out_activation_"])
+        classes = attributes.get("classes_")
+        if classes is not None and classes is not state.targets.classes:
+            state = replace(state, targets=state.targets.with_classes(classes))
+        activation = tuple(activation) if isinstance(activation, list) else activation
+        if activation != state.network.activation:
+            state = replace(state, network=replace(state.network, activation=activation))
+        return state
+
+    def checked(self) -> FittedState:
+        """Return the state as finite; raise ValueError that names the first array that is not."""
+        for name, entries in self.arrays.items():
+            for i, entry in enumerate(entries):
+                if not is_finite(get_backend(next(leaves(entry))), entry):
+                    raise ValueError(
+                        f"{name}[{i}] has infinity or NaN, and predictions need finite weights: "
+                        "fit again, or load a model that was saved before."
+                    )
+        return replace(self, is_checked=True)
+
+    def to_host(self, progress: Progress | None) -> FittedState:
+        """Return a copy in NumPy arrays, which can be pickled, with the progress of a training."""
+        return replace(
+            self,
+            params=map_leaves(_host_copy, self.params),
+            batch_stats=map_leaves(_host_copy, self.batch_stats),
+            scaling=None if self.scaling is None else map_leaves(to_numpy, self.scaling),
+            progress=progress,
+            is_checked=False,
+        )
+
+    def to(self, backend: Backend) -> FittedState:
+        """Return the state with the weights in arrays of a backend."""
+        weights = map_leaves(backend.put, (self.params, self.batch_stats))
+        return replace(self, params=weights[0], batch_stats=weights[1])
+
+
+def _host_copy(array: Any) -> np.ndarray:
+    return np.array(to_numpy(array))
+
+
+def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a state for the arrays that an estimator's attributes hold."""
+    for name in ("coefs_", "intercepts_"):
+        for i, array in enumerate(attributes[name]):
+            if array is None:
+                raise ValueError(
+                    f"{name}[{i}] is None, and must be an array; for no effect, one of zeros."
+                )
+    layers = list(map(Dense, attributes["coefs_"], attributes["intercepts_"]))
+    return {
+        "params": with_layers(network, layers, attributes.get("norms_", [])),
+        "batch_stats": tuple(attributes.get("moments_", ())),
+    }
+
+
+def state_of_weights(
+    attributes: Mapping[str, Any], params: Mapping[str, Any], targets_type: type[Targets]
+) -> FittedState:
+    """Return the state of weights that were assigned to an estimator that was never fitted.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of the estimator.
+    params : mapping
+        From the names of all parameters to their values.
+    targets_type : type of Targets
+    """
+    coefs, intercepts = attributes["coefs_"], attributes["intercepts_"]
+    sizes = [coefs[0].shape[0], *(b.shape[0] for b in intercepts)]
+    for i, W in enumerate(coefs):
+        if tuple(W.shape) != tuple(sizes[i : i + 2]):
+            raise ValueError(
+                f"coefs_[{i}] is of shape {tuple(W.shape)}, and the intercepts_ need one of "
+                f"shape {tuple(sizes[i : i + 2])}."
+            )
+    for name in ("input_scaling", "normalization"):
+        if params[name] is not None:
+            raise ValueError(
+                f"{name} is {params[name]!r}, which coefs_ and intercepts_ that were "
+                f"assigned do not have: fit, or set {name}=None."
+            )
+    targets = targets_type.of_weights(attributes, sizes[-1], params["output_activation"])
+    config = resolve_config(params, sizes[0], targets, tuple(sizes[1:-1]))
+    network = config.rules.network
+    is_single = all(str(W.dtype).endswith("float32") for W in coefs)
+    return FittedState(
+        network,
+        config.rules.loss,
+        attributes.get("out_activation_", targets.output),
+        targets,
+        n_features=sizes[0],
+        input_scaling=None,
+        dtype="float32" if is_single else "float64",
+        seed=params["random_state"] if isinstance(params["random_state"], int) else 0,
+        **_weights(network, attributes),
+    )
+
+
+def fitted_state(estimator: Any) -> FittedState:
+    """Return the state of an estimator, with what was assigned to its attributes since.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator has no weights.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPRegressor
+    >>> from mlp_xp.estimators.state import fitted_state
+    >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
+    >>> fitted_state(model.fit([[0.0], [1.0]], [0, 1])).network.widths
+    (1, 4, 1)
+    """
+    attributes = vars(estimator)
+    known = attributes.get("_state")
+    if known is not None:
+        state: FittedState = known.with_assigned(attributes, estimator.activation)
+        if state is not known:
+            attributes["_state"] = state
+        return state
+    if "coefs_" not in attributes:
+        check_is_fitted(estimator)
+    state = state_of_weights(attributes, estimator._params(), estimator._targets_type)
+    publish(estimator, state, History.read(attributes))
+    return state
+
+
+def publish(estimator: Any, state: FittedState, history: History | None = None) -> None:
+    """Set the fitted attributes of an estimator, and no others are set anywhere else.
+
+    Parameters
+    ----------
+    estimator : estimator
+    state : FittedState
+    history : History, optional
+        Default: its attributes stay.
+    """
+    attributes = vars(estimator)
+    for name in _ARRAYS:
+        attributes.pop(name, None)
+    # Lists of their own: entries may be assigned.
+    attributes.update({name: list(entries) for name, entries in state.arrays.items()})
+    attributes.update(
+        _state=state,
+        n_features_in_=state.n_features,
+        n_layers_=len(state.network.widths),
+        n_outputs_=state.network.sizes[-1],
+        out_activation_=state.output,
+    )
+    if state.targets.classes is not None:
+        attributes["classes_"] = state.targets.classes
+    if history is not None:
+        attributes.update(history.attributes())

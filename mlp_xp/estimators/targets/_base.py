@@ -1,0 +1,119 @@
+"""The contract of all kinds of targets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from mlp_xp.nn.losses import Custom, Loss
+
+__all__ = ["Targets", "make_loss"]
+
+
+class Targets(ABC):
+    """The meaning of a network's outputs, learned from the targets of the first fit.
+
+    Attributes
+    ----------
+    kind : str
+        "binary", "multiclass", "multilabel" or "real".
+    metric : str
+        Name of the default score.
+    n_outputs : int
+        Number of outputs of the network.
+    classes : (classes,) NumPy array or None
+        Sorted labels; None for real values.
+    output : str
+        Output activation, unless the loss of real values has another.
+    is_sparse : bool
+        Whether y was sparse, as predictions are then.
+    """
+
+    metric: ClassVar[str]
+    kind: str
+    n_outputs: int
+    classes: np.ndarray | None
+    output: str
+    is_sparse: bool = False
+
+    @classmethod
+    @abstractmethod
+    def check(
+        cls, y: Any, n_samples: int, *, name: str, estimator: str, known: np.ndarray | None
+    ) -> np.ndarray:
+        """Return y on the host; raise ValueError if it cannot be targets of this kind.
+
+        Parameters
+        ----------
+        y : array-like of any library
+        n_samples : int
+        name, estimator : str
+            Names of y and of the estimator in errors.
+        known : (classes,) array or None
+            Classes that a later check compares the labels with.
+        """
+
+    @classmethod
+    @abstractmethod
+    def learn(
+        cls, y: np.ndarray, *, classes: Any, output_activation: str, is_sparse: bool
+    ) -> Targets:
+        """Return the targets that y, which is checked, and the settings describe."""
+
+    @classmethod
+    @abstractmethod
+    def of_weights(
+        cls, attributes: Mapping[str, Any], n_outputs: int, output_activation: str
+    ) -> Targets:
+        """Return the targets of a network whose weights were assigned to an estimator."""
+
+    @abstractmethod
+    def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
+        """Return the loss that the parameters ask for; raise ValueError if it does not fit."""
+
+    @abstractmethod
+    def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
+        """Return y as the loss takes it, on the host."""
+
+    @abstractmethod
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Return what `predict` returns for activated outputs, on the host."""
+
+    @abstractmethod
+    def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
+        """Return the default score."""
+
+    @abstractmethod
+    def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:
+        """Raise ValueError if the loss does not take such values."""
+
+    @abstractmethod
+    def check_known(self, y: np.ndarray, output_activation: str, *, warm_start: bool) -> None:
+        """Raise ValueError if a fit to y cannot continue with this network."""
+
+    def strata(self, y: np.ndarray, fraction: float) -> np.ndarray | None:
+        """Return the groups that a held-out fraction is stratified by, or None."""
+        return None
+
+    def weigh(
+        self, y: np.ndarray, weights: np.ndarray | None, class_weight: Any
+    ) -> np.ndarray | None:
+        """Return the sample weights, multiplied by those of the classes."""
+        return weights
+
+    def with_classes(self, classes: np.ndarray) -> Self:
+        """Return the targets with other labels, which were assigned to an estimator."""
+        return self
+
+
+def make_loss(given: Any, named: dict[str, Loss], output: str) -> Loss:
+    """Return a loss by its name, an object as it is, or a function of the outputs as a loss."""
+    if isinstance(given, str):
+        return named[given]
+    # `Custom` would hide the mistake of a class that was not called.
+    if isinstance(given, type):
+        raise TypeError(f"loss is the class {given.__name__}: give an object, with ().")
+    return given if isinstance(given, Loss) else Custom(given, output)

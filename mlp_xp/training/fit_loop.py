@@ -1,0 +1,410 @@
+"""The loop of a fit: epochs or iterations until loss, score, clock or user ends it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.nn.network import Params
+from mlp_xp.training.batches import Data, plan_epoch
+from mlp_xp.training.divergence import NonFiniteError, explain_minimum, is_finite
+from mlp_xp.training.early_stopping import Plateau
+from mlp_xp.training.history import History
+from mlp_xp.training.lbfgs import BLOCK, minimize
+from mlp_xp.training.time_budget import Budget
+from mlp_xp.training.trainer import Record, Trainer
+
+__all__ = ["FitLoop", "LoopPosition", "LoopSettings", "Validation", "Watcher"]
+
+_COMPILES_WITHIN = 10.0  # seconds
+_MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """The settings of a fit that no training step sees.
+
+    Parameters
+    ----------
+    max_iter, batch_size : int of at least 1
+    shuffle : bool
+    tol : float of at least 0
+    patience : int or inf
+        Epochs in a row without an improvement by `tol`.
+    stops_by_score : bool
+        Whether the validation score decides, instead of the loss.
+    is_adaptive : bool
+        Whether a plateau lowers the learning rate first.
+    has_open_end : bool
+        Whether `max_iter` is a limit, and not the end of a schedule.
+    max_time : float or None
+        Seconds.
+    max_fun : int or None
+        Evaluations of the loss for L-BFGS; None trains step by step.
+    keeps_step : bool
+        Whether the memory of the compiled step is kept for another fit.
+    verbose : bool or int
+    """
+
+    max_iter: int
+    batch_size: int
+    shuffle: bool
+    tol: float
+    patience: float
+    stops_by_score: bool
+    is_adaptive: bool
+    has_open_end: bool
+    max_time: float | None
+    max_fun: int | None
+    keeps_step: bool
+    verbose: bool | int
+
+
+class LoopPosition(NamedTuple):
+    """Values that a fit leaves to the next one, besides the state of the trainer.
+
+    ``first_epoch`` is the trainer's epoch at which the schedule begins, ``rate_factor`` multiplies
+    the learning rate, and ``stale_epochs`` counts epochs without improvement.
+    """
+
+    first_epoch: int = 0
+    rate_factor: float = 1.0
+    stale_epochs: int = 0
+
+
+class Validation(Protocol):
+    """Held-out samples."""
+
+    def measure(self) -> tuple[float, float]:
+        """Return loss and score of the network in training; a higher score is better."""
+        ...
+
+
+class Watcher(Protocol):
+    """The receiver of a fit's reports: it publishes attributes and calls callbacks."""
+
+    watches_epochs: bool
+    watches_steps: bool
+
+    def begin_epoch(self) -> None:
+        """Report that an epoch begins."""
+        ...
+
+    def end_step(self, done: int, n_steps: int) -> bool:
+        """Report that a step has ended; return whether the fit should end."""
+        ...
+
+    def end_epoch(self, record: Record) -> bool:
+        """Report that an epoch has ended; return whether the fit should end."""
+        ...
+
+
+class FitLoop:
+    """A fit in progress. It writes to the trainer and to its own attributes, and to no estimator.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    data : Data
+    settings : LoopSettings
+    weights : (samples,) array or None
+    validation : Validation or None
+    history : History
+        Continued.
+    position : LoopPosition
+        Of the fit before.
+
+    Attributes
+    ----------
+    history : History
+    position : LoopPosition
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: Data,
+        settings: LoopSettings,
+        *,
+        weights: np.ndarray | None,
+        validation: Validation | None,
+        history: History,
+        position: LoopPosition,
+    ) -> None:
+        self.trainer = trainer
+        self.history = history
+        self.position = position
+        self._data = data
+        self._settings = settings
+        self._weights = weights
+        self._validation = validation
+        self._watcher: Watcher | None = None
+        self._best: tuple[Params, Any] | None = None
+        self._budget: Budget | None = None
+        self._is_stopped = False
+        by_score = settings.stops_by_score
+        history.begin(has_validation=validation is not None, stops_by_score=by_score)
+        best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]
+        self._plateau = Plateau(settings.tol, settings.patience, best)
+
+    def begin(self) -> None:
+        """Start to count epochs; of a fit that continues, the network is the best so far."""
+        self.history.n_epochs = 0
+        if self._settings.stops_by_score and self.history.records:
+            assert self._validation is not None
+            _, score = self._validation.measure()
+            score = score if np.isfinite(score) else -np.inf
+            self.history.best_score = score
+            self._plateau.best = -score
+            self._best = self._copy()
+
+    def run(self, start: float, watcher: Watcher, is_interrupted: Callable[[], bool]) -> None:
+        """Train until something ends it.
+
+        Parameters
+        ----------
+        start : float
+            When `max_time` began, of `time.perf_counter`.
+        watcher : Watcher
+        is_interrupted : callable
+            Whether Ctrl-C was pressed.
+        """
+        trainer, settings = self.trainer, self._settings
+        self._watcher, self._is_interrupted = watcher, is_interrupted
+        self.position = LoopPosition(first_epoch=trainer.n_epochs)
+        try:
+            # In less time than this, what compiles the first time would take most of it.
+            trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
+            if settings.max_time is not None:
+                self._budget = self._begin_budget(settings.max_time, start)
+            if settings.max_fun is None:
+                self._descend()
+            else:
+                self._minimize(settings.max_fun)
+            trainer.guard.check(trainer)
+        except NonFiniteError as error:
+            if self._best is None:
+                raise
+            self._keep_best(error)
+        finally:
+            if self._best is not None:
+                trainer.set_learned(*self._best)
+            # What `partial_fit` adds goes through a schedule of its own.
+            self.position = LoopPosition(first_epoch=trainer.n_epochs)
+            trainer.guard.release()
+            if not settings.keeps_step:
+                trainer.rest()
+
+    def run_epoch(self, is_interrupted: Callable[[], bool]) -> None:
+        """Train for one epoch, after which the schedule and the count of epochs continue."""
+        trainer = self.trainer
+        self._is_interrupted = is_interrupted
+        self._plateau.count = self.position.stale_epochs
+        try:
+            if self._end_epoch(self._epoch()) and self._settings.is_adaptive:
+                self._lower_rate()
+            trainer.guard.check(trainer)
+        finally:
+            trainer.guard.release()
+            self.position = self.position._replace(stale_epochs=self._plateau.count)
+
+    def learned(self) -> tuple[Params, Any]:
+        """Return weights and batch statistics that later steps do not write to."""
+        # A compiled step takes over the memory of its state.
+        trainer = self.trainer
+        return (
+            self._copy()
+            if trainer.backend.donates
+            else (trainer.learned, trainer.state.batch_stats)
+        )
+
+    def _copy(self) -> tuple[Params, Any]:
+        backend, state = self.trainer.backend, self.trainer.state
+        with backend.scope():
+            return map_leaves(
+                lambda leaf: backend.xp.asarray(leaf, copy=True),
+                (self.trainer.learned, state.batch_stats),
+            )
+
+    def _keep_best(self, error: NonFiniteError) -> None:
+        """Warn that the best weights are kept, as in scikit-learn; record the epoch with NaN."""
+        warnings.warn(f"{error} The best weights so far are kept.", RuntimeWarning, stacklevel=4)
+        records = self.history.records
+        if records and records[-1].epoch >= error.epoch:
+            return  # Only its last update is not finite.
+        self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
+
+    def _begin_budget(self, seconds: float, start: float) -> Budget:
+        """Return the time that there is, with some kept for what follows each epoch."""
+        budget = Budget(seconds, start)
+        # An iteration of L-BFGS is measured with its validation in it.
+        if self._validation is not None and self._settings.max_fun is None:
+            budget.mark()
+            self._validation.measure()
+            budget.between()
+        return budget
+
+    # --- step by step ----------------------------------------------------------------------------
+
+    def _descend(self) -> None:
+        max_iter = self._settings.max_iter
+        for _ in range(max_iter):
+            self._begin_epoch()
+            is_plateau = self._end_epoch(self._epoch())
+            if is_plateau and not self._lower_rate():
+                return
+            if self._is_stopped or self._is_interrupted() or self._is_out_of_time():
+                return
+        # A schedule that ends at max_iter was meant to.
+        if self._settings.has_open_end:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _is_out_of_time(self) -> bool:
+        """Record that an epoch is done; return whether there is no time for another step."""
+        if self._budget is None:
+            return False
+        self._budget.between()
+        return self._budget.next_steps(1) == 0
+
+    def _epoch(self) -> Record:
+        trainer, settings, watcher = self.trainer, self._settings, self._watcher
+        plan = plan_epoch(
+            self._data.n_samples,
+            settings.batch_size,
+            seed=trainer.seed if settings.shuffle else None,
+            epoch=trainer.n_epochs,
+            weights=self._weights,
+            pad=trainer.pads,
+        )
+        step_by_step = watcher is not None and watcher.watches_steps
+
+        def after_step(done: int, n_steps: int) -> bool:
+            if step_by_step and watcher.end_step(done, n_steps):  # type: ignore[union-attr]
+                self._is_stopped = True
+            self._is_stopped = self._is_stopped or self._is_interrupted()
+            return self._is_stopped
+
+        return trainer.run_epoch(
+            self._data,
+            plan,
+            n_epochs=settings.max_iter,
+            first_epoch=self.position.first_epoch,
+            rate_factor=self.position.rate_factor,
+            after_step=after_step,
+            step_by_step=step_by_step,
+            budget=self._budget,
+        )
+
+    def _begin_epoch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.begin_epoch()
+
+    def _end_epoch(self, record: Record) -> bool:
+        """Measure, record and report an epoch; return whether nothing has improved for too long."""
+        settings, history, watcher = self._settings, self.history, self._watcher
+        by_score, is_descent = settings.stops_by_score, settings.max_fun is None
+        score: float | None = None
+        if self._validation is not None:
+            value, score = self._validation.measure()
+            record = record._replace(validation_loss=value, validation_score=score)
+        if history.add(record) and by_score:
+            self._best = self._copy()
+        if is_descent:
+            history.n_samples += record.n_samples
+        if settings.verbose and is_descent:
+            print(f"Iteration {history.n_epochs}, loss = {record.loss:.8f}")
+        if settings.verbose and score is not None:
+            print(f"Validation score: {score:f}")
+        if watcher is not None:
+            if watcher.watches_epochs:
+                self.trainer.guard.check(self.trainer)  # No callback saves what is not finite.
+            self._is_stopped = watcher.end_epoch(record) or self._is_stopped
+        return self._plateau.reached(-score if by_score and score is not None else record.loss)
+
+    def _lower_rate(self) -> bool:
+        """Reduce the learning rate at a plateau, if it is "adaptive" and not too low already."""
+        settings = self._settings
+        what = "Validation score" if settings.stops_by_score else "Training loss"
+        message = (
+            f"{what} did not improve more than tol={settings.tol:f} for {settings.patience} "
+            "consecutive epochs."
+        )
+        rate = self.trainer.rules.learning_rate * self.position.rate_factor
+        is_lowered = settings.is_adaptive and rate > _MIN_RATE
+        if is_lowered:
+            self.position = self.position._replace(rate_factor=self.position.rate_factor / 5.0)
+            self._plateau.count = 0
+            message += f" Setting learning rate to {rate / 5.0:f}"
+        else:
+            is_low = settings.is_adaptive
+            message += " Learning rate too small. Stopping." if is_low else " Stopping."
+        if settings.verbose:
+            print(message)
+        return is_lowered
+
+    # --- L-BFGS ----------------------------------------------------------------------------------
+
+    def _minimize(self, max_fun: int) -> None:
+        settings, trainer, watcher = self._settings, self.trainer, self._watcher
+        start = time.perf_counter()
+        learned = trainer.learned
+        # Weights are taken out of SciPy's vector only where somebody looks at them.
+        is_watched = self._validation is not None or (
+            watcher is not None and watcher.watches_epochs
+        )
+
+        def last_finite() -> Params:
+            return learned
+
+        def after_iteration(params: Callable[[], Params], loss: float) -> bool:
+            nonlocal start, last_finite
+            if not np.isfinite(loss):
+                raise self._error_of_minimum(last_finite())
+            if is_watched:
+                trainer.set_learned(params(), ())
+            last_finite = params
+            self._begin_epoch()
+            now = time.perf_counter()
+            epoch, n_samples = len(self.history.losses) + 1, self._data.n_samples
+            record = Record(epoch, loss, None, np.nan, n_samples, now - start)
+            start = now
+            self._end_epoch(record)
+            if self._budget is not None:
+                self._budget.count(1)
+                self._is_stopped = self._is_stopped or self._budget.next_steps(1) == 0
+            self._is_stopped = self._is_stopped or self._is_interrupted()
+            return self._is_stopped
+
+        result = minimize(
+            trainer,
+            self._data,
+            self._weights,
+            max_iter=settings.max_iter,
+            max_fun=max_fun,
+            tol=settings.tol,
+            verbose=settings.verbose,
+            after_iteration=after_iteration,
+        )
+        n_iter, loss = result
+        if not (np.isfinite(loss) and is_finite(trainer.backend, trainer.learned)):
+            raise self._error_of_minimum(last_finite())
+        self.history.n_epochs, self.history.loss = n_iter, np.float64(loss)
+
+    def _error_of_minimum(self, finite: Params) -> NonFiniteError:
+        """Restore finite weights, and return the error of the iteration after them."""
+        trainer = self.trainer
+        trainer.set_learned(finite, ())
+        plan = plan_epoch(self._data.n_samples, BLOCK, weights=self._weights, pad=trainer.pads)
+        return explain_minimum(trainer, self._data, plan, len(self.history.losses) + 1)
