@@ -14,7 +14,7 @@ from mlp_xp.saving import replacing
 
 __all__ = ["confusion_figure", "curves_figure", "save_figure"]
 
-# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618: also distinct in grey.
+# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618: also distinct in gray.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")
 _MAX_LABELLED = 20
 
@@ -55,10 +55,10 @@ def curves_figure(losses: Sequence[float], accuracies: Mapping[str, Sequence[flo
     loss_axes.set_ylabel("loss")
     for axes in others:
         axes.set_ylabel("accuracy [%]")
-        for colour, (name, values) in zip(cycle(_COLOURS), accuracies.items(), strict=False):
+        for color, (name, values) in zip(cycle(_COLOURS), accuracies.items(), strict=False):
             percent = [100.0 * value for value in values]
             label = f"{name}, at last {percent[-1]:.1f} %"
-            axes.plot(epochs, percent, color=colour, label=label, **style)
+            axes.plot(epochs, percent, color=color, label=label, **style)
     for axes in (loss_axes, *others):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -115,8 +115,8 @@ def confusion_figure(truth: Any, predicted: Any, class_names: Sequence[str]) -> 
     axes.set_title(f"{100 * accuracy:.2f} % of {counts.sum():,.0f} images right")
     if few:
         for (row, column), value in np.ndenumerate(percent):
-            colour = "white" if value > 50 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
+            color = "white" if value > 50 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
     return figure
 
 

@@ -9,7 +9,7 @@ from mlp_xp.backends import Backend
 
 
 def directional(function, point, direction) -> float:
-    """Give the derivative along a direction, by Richardson's extrapolation of two differences.
+    """Return the derivative along a direction, by Richardson's extrapolation of two differences.
 
     The error of a central difference is c h^2 + O(h^4); two step sizes cancel the first term.
     """

@@ -20,7 +20,7 @@ def make_backend(spec: str) -> Backend:
 
 
 def tolerance(dtype: str, terms: int = 1) -> float:
-    """Give what two orders of the same arithmetic may differ by, relative to the largest term.
+    """Return what two orders of the same arithmetic may differ by, relative to the largest term.
 
     Rounding errors of a sum of ``terms`` numbers grow with the square root of their number; 32
     covers the few roundings of each term.
@@ -32,14 +32,14 @@ QUIET = {"n_iter_no_change": float("inf")}
 
 
 def problem(n=60, features=6, classes=3):
-    """Give samples of as many classes, X and y."""
+    """Return samples of as many classes, X and y."""
     rng = np.random.default_rng(2)
     X = rng.standard_normal((n, features))
     return X, np.argmax(X[:, :classes] + 0.1 * rng.standard_normal((n, classes)), axis=1)
 
 
 def small(**settings):
-    """Give a small classifier for `problem`, quick to fit."""
+    """Return a small classifier for `problem`, quick to fit."""
     defaults = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 16}
     return MLP(**(defaults | QUIET | settings))
 

@@ -48,7 +48,7 @@ RULES = {
 
 
 def problem(rng, dtype="float64"):
-    """Give parameters and the gradients of seven steps."""
+    """Return parameters and the gradients of seven steps."""
     shapes = ((4, 3), (3,), (3, 2), (2,))
     params = tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)
     steps = [tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes) for _ in range(7)]
@@ -56,7 +56,7 @@ def problem(rng, dtype="float64"):
 
 
 def run(backend, update, rule, params, steps, l2=None, rate=RATE):
-    """Give the parameters after all steps, and the penalties on the way, in NumPy."""
+    """Return the parameters after all steps, and the penalties on the way, in NumPy."""
     dtype = str(next(leaves(params)).dtype)
     penalties = []
     with backend.scope():

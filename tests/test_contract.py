@@ -87,7 +87,7 @@ class RecordingBackend(NumpyBackend):
 
 
 def cases(labels: np.ndarray) -> list[tuple[Loss, np.ndarray, int]]:
-    """Give each loss with targets for it, and how many outputs they take."""
+    """Return each loss with targets for it, and how many outputs they take."""
     soft = np.eye(4)[labels]
     binary = soft[:, :1]
     errors = [kind() for name, kind in REGRESSION_LOSSES.items() if name != "poisson"]
@@ -243,7 +243,7 @@ def use_the_estimators(backend: RecordingBackend) -> None:
 
 
 def cube(x, *, xp):
-    """Give an activation that a user might write."""
+    """Return an activation that a user might write."""
     return x**3, lambda dy: 3.0 * x**2 * dy
 
 

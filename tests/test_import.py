@@ -37,7 +37,7 @@ SCIKIT_LEARN = "import sklearn.base, sklearn.metrics, sklearn.utils.validation"
 
 
 def loaded(code: str) -> set[str]:
-    """Give the heavy libraries that code loads."""
+    """Return the heavy libraries that code loads."""
     show = f"import json, sys; print(json.dumps(sorted(set(sys.modules) & set({HEAVY}))))"
     return set(json.loads(run(f"{code}\n{show}")))
 

@@ -47,7 +47,7 @@ def imports(file: Path) -> set[str]:
 
 
 def floor_of(name: str) -> int | None:
-    """Give the floor of an imported module of ours, None for somebody else's."""
+    """Return the floor of an imported module of ours, None for somebody else's."""
     parts = name.split(".")
     return FLOORS.get(parts[1]) if parts[0] == "mlp_xp" and len(parts) > 1 else None
 

@@ -26,7 +26,7 @@ def problem(dtype="float64"):
 
 
 def neutral_batch_stats(network):
-    """Give the running statistics that a training starts from, NumPy arrays."""
+    """Return the running statistics that a training starts from, NumPy arrays."""
     widths = network.batch_stats_widths
     return tuple(BatchStats(np.zeros(width), np.ones(width)) for width in widths)
 

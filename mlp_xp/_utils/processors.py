@@ -1,4 +1,4 @@
-"""How many threads may compute."""
+"""The number of threads to compute with."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ PURPOSES = ("weights", "shuffle", "dropout", "augmentation")
 
 
 def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.random.Generator:
-    """Give the generator of one purpose in one epoch, or of a part of that purpose.
+    """Return the generator of one purpose in one epoch, or of a part of that purpose.
 
     Philox is counter based, so the streams of different purposes and epochs are independent and
     none depends on how much another one drew.
@@ -41,7 +41,7 @@ def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.ra
 
 
 def constant(value: float, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Give what is not random about initial parameters: an array of one number, float64.
+    """Return what is not random about initial parameters: an array of one number, float64.
 
     Examples
     --------

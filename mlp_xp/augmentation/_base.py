@@ -31,14 +31,14 @@ class Epoch(NamedTuple):
     counts: HostArray
 
     def fresh(self) -> Any:
-        """Give the generator of what is drawn anew in each epoch.
+        """Return the generator of what is drawn anew in each epoch.
 
         Its first numbers stay the same however many are drawn, so that padding changes nothing.
         """
         return self.generator(self.number + 1)
 
     def for_good(self) -> Any:
-        """Give the generator of what belongs to a sample in all epochs."""
+        """Return the generator of what belongs to a sample in all epochs."""
         return self.generator(0)
 
 
@@ -88,7 +88,7 @@ class Pictures(Augmentation):
 def columns(
     chosen: Sequence[Augmentation], moves: Array | None, factors: Array | None
 ) -> Iterator[tuple[Augmentation, Any, Any]]:
-    """Give each augmentation with its own columns of what was drawn for a batch.
+    """Return each augmentation with its own columns of what was drawn for a batch.
 
     Examples
     --------

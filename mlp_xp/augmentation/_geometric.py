@@ -278,7 +278,7 @@ def view_of(chosen: Sequence[Augmentation], moves: Array | None, *, xp: Namespac
 
 
 def views_of(chosen: Sequence[Flip | Shift]) -> list[tuple[int, ...]]:
-    """Give what a prediction averages over: the moves of all combinations of views.
+    """Return what a prediction averages over: the moves of all combinations of views.
 
     Examples
     --------
@@ -329,7 +329,7 @@ def pick_lines(pictures: Array, lines: Array, *, xp: Namespace) -> Array:
 
 
 def look(x: Array, view: View, *, pick: Callable[..., Array] = pick, xp: Namespace) -> Array:
-    """Give pictures as a view shows them, in their own dtype.
+    """Return pictures as a view shows them, in their own dtype.
 
     Parameters
     ----------

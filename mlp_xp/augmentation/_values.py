@@ -1,4 +1,4 @@
-"""Augmentations of what the network sees: colours, and mixtures of two samples."""
+"""Augmentations of what the network sees: colors, and mixtures of two samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ColorJitter", "Mixup"]
 
 @dataclass(frozen=True)
 class ColorJitter(Pictures):
-    r"""Change contrast, brightness and colour of each picture.
+    r"""Change contrast, brightness and color of each picture.
 
     Channel :math:`c` of a picture, :math:`x_c`, becomes :math:`a\,x_c + b_c` with one
     :math:`a` for the picture, uniform in :math:`1 \pm contrast`, and one :math:`b_c` for each of
@@ -105,7 +105,7 @@ class Mixup(Augmentation):
             raise ValueError(f"alpha is {self.alpha!r}, and must be above 0; 0.2 is common.")
 
     def draw_moves(self, epoch: Epoch) -> Any:
-        """Give the partner of each row: padding is its own, and nobody else's."""
+        """Return the partner of each row: padding is its own, and nobody else's."""
         is_real = epoch.places < epoch.counts
         mirrored = epoch.counts - 1 - epoch.places
         return (epoch.places + is_real * (mirrored - epoch.places))[:, None]

@@ -60,7 +60,7 @@ _IS_ARRAY = {
 
 
 def get_backend(spec: Any = None, device: Any = None) -> Backend:
-    """Give a backend by its name, or the one that an array belongs to.
+    """Return a backend by its name, or the one that an array belongs to.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def namespace_backend(array: object) -> str | None:
 
 
 def installed(name: str) -> bool:
-    """Tell whether a backend's library is installed, without loading it."""
+    """Whether a backend's library is installed, without loading it."""
     return importlib.util.find_spec(BACKENDS[name].package) is not None
 
 
@@ -182,7 +182,7 @@ def _check_kind(name: str, device: Any) -> None:
 
 
 def _automatic(device: Any) -> Backend:
-    """Give the first library with a working GPU, else NumPy, unless a GPU was asked for."""
+    """Return the first library with a working GPU, else NumPy, unless a GPU was asked for."""
     asked = str(device).startswith("cuda")
     able = [name for name in BACKENDS if "cuda" in BACKENDS[name].devices]
     reason = f"{', '.join(able)} can, and none is installed: type {how_to_install('torch')}"
@@ -198,7 +198,7 @@ def _automatic(device: Any) -> Backend:
 
 
 def _cuda_driver() -> bool:
-    """Tell whether there is a CUDA driver at all, before a slow import finds that there is none."""
+    """Whether there is a CUDA driver at all, before a slow import finds that there is none."""
     for library in ("libcuda.so.1", "nvcuda.dll"):
         try:
             ctypes.CDLL(library)

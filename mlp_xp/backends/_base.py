@@ -1,4 +1,4 @@
-"""What every backend does; the defaults need nothing but the Array API."""
+"""The interface of a backend; the defaults need nothing but the Array API."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Backend:
     device : object
         As the library names it.
     kernels : Kernels
-        The defaults, or what this library can do faster.
+        The defaults, or faster versions for this library.
     fixed_shapes : bool
-        Whether a new batch size costs a new compilation, so that batches are better padded.
+        Whether a new batch size costs a new compilation, so that padding a batch is cheaper.
     donates : bool
-        Whether a compiled step takes over the memory of its state, so that nobody else can use it.
+        Whether a compiled step takes over the memory of its state, which nobody else can then use.
     shares_host_memory : bool
         Whether a NumPy array is already where the computation is.
     has_sparse_products : bool
@@ -73,15 +73,15 @@ class Backend:
     # --- transfers -----------------------------------------------------------------------------
 
     def owns(self, array: object) -> bool:
-        """Tell whether an array is of this library."""
+        """Whether an array belongs to this library."""
         raise NotImplementedError
 
     def holds(self, array: Any) -> bool:
-        """Tell whether an array is of this library and on `device`."""
+        """Whether an array belongs to this library and is on `device`."""
         return self.owns(array) and str(array_api_compat.device(array)) == str(self.device)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
-        """Bring an array here: nothing if it is here, else through DLPack, else through NumPy.
+        """Copy an array to the device: nothing if it is there, else by DLPack, else through NumPy.
 
         Parameters
         ----------
@@ -97,14 +97,14 @@ class Backend:
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
                 # A library may refuse another one's memory (device, dtype, strides, read-only),
-                # each with an exception of its own. The way through the host is always open.
+                # each with an exception of its own. Copying through the host always works.
                 try:
                     array = self.xp.from_dlpack(array)
                 except Exception:
                     array = to_numpy(array)
             if not self.owns(array):
                 array = np.asarray(array)
-                # Cast on the host: half the bytes travel, and not every device has float64.
+                # Cast on the host: half the bytes to copy, and not every device has float64.
                 return self._from_numpy(array if dtype is None else array.astype(dtype, copy=False))
         if dtype is None:
             return self._move(array)
@@ -114,11 +114,11 @@ class Backend:
         return self._move(self.xp.astype(array, target, copy=False))
 
     def get(self, array: Array) -> np.ndarray:
-        """Bring one of this library's arrays to the host, as a NumPy array."""
+        """Copy one of this library's arrays to the host, as a NumPy array."""
         raise NotImplementedError
 
     def _move(self, array: Any) -> Array:
-        """Bring one of this library's own arrays to `device`."""
+        """Copy one of this library's own arrays to `device`."""
         raise NotImplementedError
 
     def _from_numpy(self, array: np.ndarray) -> Array:
@@ -132,7 +132,7 @@ class Backend:
         return True
 
     def with_bf16(self) -> Backend:
-        """Give the backend whose products are in bfloat16 and everything else as it was.
+        """Return this backend with products in bfloat16.
 
         Raises
         ------
@@ -147,18 +147,18 @@ class Backend:
     # --- execution -----------------------------------------------------------------------------
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        """Give the context that everything is computed in."""
+        """Return the context in which everything is computed."""
         return contextlib.nullcontext()
 
     def compile(self, function: F, *, donate: bool = False) -> F:
-        """Compile a pure function of trees; with ``donate``, its first argument is given away.
+        """Compile a pure function of trees; with ``donate``, it takes over its first argument.
 
-        What is compiled to donate is for one state at a time, from each call to the next.
+        A function that is compiled to donate serves one state at a time, from call to call.
         """
         return function
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
-        """Compile ``body(i, state, *arguments)``, which gives the next state, into many steps.
+        """Compile ``body(i, state, *arguments)``, which returns the next state, into many steps.
 
         Parameters
         ----------
@@ -169,17 +169,17 @@ class Backend:
         Returns
         -------
         callable or None
-            ``run(start, stop, state, *arguments)`` does what the body does for each i, one after
-            the other; the state is given away. None, the default, where a call a step is as good.
+            ``run(start, stop, state, *arguments)`` calls the body for each i in turn; the state is
+            donated. None, the default, where one call per step is as fast.
         """
         return None
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
-        """Give the context of a prediction of so many multiplications and additions in all."""
+        """Return the context of a prediction with this many multiplications and additions."""
         return contextlib.nullcontext()
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
-        """Return the results of a function whose work no library shares out, in threads if any."""
+        """Return the results of a function for each value, computed in threads where that helps."""
         return map(function, values)
 
     def training(self, work: int, n_steps: int = 1) -> contextlib.AbstractContextManager[object]:
@@ -196,10 +196,10 @@ class Backend:
         return contextlib.nullcontext()
 
     def synchronize(self) -> None:
-        """Wait until all that was asked of the device is done."""
+        """Wait until the device has finished."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-        """Bring host batches to the device, each while the one before it is computed with."""
+        """Copy host batches to the device, each while the one before it is used."""
         iterator = iter(batches)
 
         def fetch() -> tuple[Array, ...] | None:
@@ -213,19 +213,19 @@ class Backend:
                 yield batch
 
     def free_memory(self) -> int | None:
-        """Give the bytes free on the device, or None where it has no memory of its own."""
+        """Return the free bytes on the device, or None where it has no memory of its own."""
         return None
 
     # --- information ---------------------------------------------------------------------------
 
     def describe(self) -> dict[str, str]:
-        """Give the library's version, the device's name, and what else a benchmark must state."""
+        """Return the facts that a benchmark must state: library, version, device."""
         version = importlib.import_module(self.name).__version__
         return {"library": f"{self.name} {version}", "device": str(self.device)}
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """Bring an array of any library, or what `numpy.asarray` takes, to the host."""
+    """Copy an array of any library, or what `numpy.asarray` takes, to the host."""
     from mlp_xp.backends import get_backend
 
     return get_backend(array).get(array) if hasattr(array, "__dlpack__") else np.asarray(array)

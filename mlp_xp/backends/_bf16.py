@@ -2,7 +2,7 @@
 
 A layer computes in the dtype of its input and brings its parameters to it, so activations, products
 and gradients are in bfloat16 from there on. Parameters, slots and the loss stay in float32, and so
-does what a normalisation measures.
+does what a normalization measures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["rounded"]
 
 @lru_cache
 def rounded(gather: Callable[..., Array]) -> Callable[..., Array]:
-    """Give a gather that rounds what it would give in float32 to bfloat16."""
+    """Return a gather that rounds what it would give in float32 to bfloat16."""
 
     def gather16(
         x: Array,

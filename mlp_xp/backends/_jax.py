@@ -117,7 +117,7 @@ def _gather(
     dtype: DType,
     xp: Namespace,
 ) -> Any:
-    """Do what `mlp_xp.backends.kernels.gather` does, and keep the pictures that a view shows.
+    """Compute `mlp_xp.backends.kernels.gather`, and keep the pictures that a view shows.
 
     XLA would pick their pixels again wherever they are used, and slowly: 40 ms for a mixup of 512
     pictures of CIFAR-10, and 4 so. What a condition gives lies in memory, and this one is met.
@@ -153,7 +153,7 @@ def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def create(device: Any) -> JaxBackend:
-    """Give the backend on a device: ``"cpu"``, ``"cuda"``, ``"cpu:1"``, or one of JAX's own."""
+    """Return the backend on a device: ``"cpu"``, ``"cuda"``, ``"cpu:1"``, or one of JAX's own."""
     if device is None:
         return JaxBackend(jax.devices()[0])
     if isinstance(device, jax.Device):

@@ -40,7 +40,7 @@ class StrictBackend(Backend):
 
 
 def create(device: Any) -> StrictBackend:
-    """Give the backend on a device or on the device of a name, default ``"CPU_DEVICE"``."""
+    """Return the backend on a device or on the device of a name, default ``"CPU_DEVICE"``."""
     if device is None or isinstance(device, str):
         try:
             device = array_api_strict.Device(device or "CPU_DEVICE")

@@ -1,4 +1,4 @@
-"""The functions that a backend may replace by faster ones, and their defaults."""
+"""Functions that a backend may replace by faster ones, and their defaults."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Kernels", "Scaling", "SparseMatrix", "Whitening", "gather"]
 
 
 class Scaling(NamedTuple):
-    """What is done to each feature: ``(x - shift) * scale``, both ``(features,)``."""
+    """The scaling of each feature: ``(x - shift) * scale``, both ``(features,)``."""
 
     shift: Array
     scale: Array
 
 
 class Whitening(NamedTuple):
-    """What is done to all features together: ``((x - shift) * scale) @ rotation``.
+    """The scaling of all features together: ``((x - shift) * scale) @ rotation``.
 
     ``shift`` and ``scale`` are ``(features,)``, ``rotation`` is ``(features, inputs)``.
     """
@@ -53,17 +53,17 @@ def gather(
     dtype: DType,
     xp: Namespace,
 ) -> Array:
-    """Take rows of a data set, as a view shows them, in the dtype of the products, scaled.
+    """Gather rows of a data set: augmented, in the dtype of the products, scaled.
 
     Parameters
     ----------
     x : (samples, features)
         Of any real dtype, e.g. uint8; never written to. Backends with sparse products also take a
-        `SparseMatrix` of the given dtype, without scaling and view, and return what
-        `mlp_xp.nn.layers.dense` needs of its input: ``x @ W``, ``x.T @ dy`` and ``x.dtype``.
+        `SparseMatrix` of the given dtype, without scaling and view, and return an object with all
+        that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy`` and ``x.dtype``.
     rows : (batch,) integers, or None for all
     scaling : Scaling of the given dtype, or None
-    view : View, or None for pictures as they are
+    view : View, or None without augmentation
     dtype : dtype
     xp : namespace
 
@@ -95,8 +95,8 @@ def gather(
 class Kernels(NamedTuple):
     """The only door for speed: functions that a backend may replace by faster ones.
 
-    Each has the signature and the meaning of its default here, and falls back to it for what it
-    does not take.
+    Each has the signature and meaning of its default here, and falls back to it for what it does
+    not take.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
@@ -106,5 +106,5 @@ class Kernels(NamedTuple):
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
 
     def to_pass(self, xp: Namespace, **training: Any) -> Pass:
-        """Give a pass through a network that uses them."""
+        """Return a pass through a network that uses them."""
         return Pass(xp, self.dense, activate=self.activate, **training)

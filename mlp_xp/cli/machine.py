@@ -68,7 +68,7 @@ def run_compile(args: argparse.Namespace) -> int:
 
 
 def _probe(name: str) -> Iterator[tuple[str, str]]:
-    """Give each device of a library and its facts, or why it cannot be used."""
+    """Return each device of a library and its facts, or why it cannot be used."""
     if not installed(name):
         yield "", f"not installed: type {how_to_install(name)}"
         return

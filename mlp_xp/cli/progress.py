@@ -97,7 +97,7 @@ class _Shown:
         self._pace = Pace()
 
     def note_step(self, done: int, n_steps: int) -> float:
-        """Note a step; return the share that is done."""
+        """Record a step; return the share that is done."""
         share = self.note(self.epoch - 1 + done / n_steps)
         now = time.perf_counter()
         if done == 1:
@@ -108,7 +108,7 @@ class _Shown:
         return share
 
     def note(self, epochs: float) -> float:
-        """Note so many epochs; return the share that is done."""
+        """Record so many epochs; return the share that is done."""
         self.epoch = int(epochs) + 1
         share = epochs / self._n_epochs
         if self._end is not None:

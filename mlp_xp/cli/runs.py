@@ -168,7 +168,7 @@ def _remove_without_model(run: Path) -> Path | None:
 
 
 def _newest_model(run: Path) -> Path | None:
-    """Give the folder of what was saved last: the model of a run, or a checkpoint of it."""
+    """Return the folder of what was saved last: the model of a run, or a checkpoint of it."""
     # A name that begins with a dot is that of a checkpoint in the making.
     saved = [*run.glob(SPEC), *run.glob(f"{CHECKPOINTS}/[!.]*/{SPEC}")]
     return max(saved, key=lambda path: path.stat().st_mtime_ns).parent if saved else None

@@ -60,11 +60,11 @@ class Settings:
     tensorboard: bool = False
 
     def estimator(self) -> MLPClassifier:
-        """Give the estimator that these settings describe."""
+        """Return the estimator that these settings describe."""
         return MLPClassifier.from_recipe(self.recipe, **self.params)
 
     def callbacks(self, folder: Path) -> list[Callback]:
-        """Give what writes into the run folder during the training."""
+        """Return what writes into the run folder during the training."""
         watching: list[Callback] = []
         if self.checkpoint is not None:
             watching.append(Checkpoint(folder / CHECKPOINTS, every=self.checkpoint))
@@ -81,7 +81,7 @@ def read(recipe: str) -> Recipe:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Give the settings that were typed."""
+    """Return the settings that were typed."""
     recipe = read(args.recipe)
     given = {name: getattr(args, name) for name in _PARAMETERS}
     params = {_PARAMETERS[name]: value for name, value in given.items() if value is not None}
@@ -103,7 +103,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:
-    """Give a recipe's update rule as the options change it; another rule decays as much, if any."""
+    """Return a recipe's update rule changed by the options; another rule keeps its weight decay."""
     given = decay is not None
     if not given:
         decay = getattr(base, "weight_decay", None)

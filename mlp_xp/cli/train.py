@@ -125,7 +125,7 @@ def _announce(settings: Settings, model: MLPClassifier, data: Dataset, backend: 
 
 
 def _name(setting: Any) -> str:
-    """Give a setting in a word: what was given, or the class of an object."""
+    """Return a setting in a word: what was given, or the class of an object."""
     plain = isinstance(setting, str | int | tuple)
     return str(setting) if plain else type(setting).__name__.lower()
 
@@ -178,14 +178,14 @@ def _fit(
 
 
 def _rows(model: MLPClassifier) -> list[dict[str, Any]]:
-    """Give a row of the history for each epoch."""
+    """Return a row of the history for each epoch."""
     return [dict(zip(_COLUMNS, record, strict=True)) for record in model.history_]
 
 
 def _config(
     settings: Settings, model: MLPClassifier, data: Dataset, backend: Backend
 ) -> dict[str, Any]:
-    """Give what decides a run, and what must be known to use its models."""
+    """Return what decides a run, and what must be known to use its models."""
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     images = Images(settings.data, path, data.class_names, data.image_shape, data.max_value)
     libraries = ("numpy", "scikit-learn", "array-api-compat")

@@ -22,7 +22,7 @@ from mlp_xp.datasets._types import DatasetError
 
 
 def is_stored(name: str) -> bool:
-    """Tell whether the cache has the data set `name`; one that cannot be read has nothing."""
+    """Whether the cache has the data set `name`; one that cannot be read has nothing."""
     return os.path.isdir(cache_dir() / name)
 
 

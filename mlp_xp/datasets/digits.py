@@ -12,7 +12,7 @@ _TRAINING = 0.8
 
 
 def load_digits(*, seed: int = 0) -> Dataset:
-    """Load scikit-learn's digits: 1,797 images of 8 by 8 grey pixels in 10 classes.
+    """Load scikit-learn's digits: 1,797 images of 8 by 8 gray pixels in 10 classes.
 
     They come with scikit-learn, so nothing is fetched or cached. They have no official split:
     four fifths, drawn at random, are for training.

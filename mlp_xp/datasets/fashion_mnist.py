@@ -113,7 +113,7 @@ FASHION_MNIST = Spec(
 
 
 def load_fashion_mnist(path: str | PathLike[str] | None = None) -> Dataset:
-    """Load Fashion-MNIST: 60,000 training and 10,000 test images, 28 by 28 grey pixels, 10 classes.
+    """Load Fashion-MNIST: 60,000 training and 10,000 test images, 28 by 28 gray pixels, 10 classes.
 
     It is taken from the first of these that there is: `path`; the folder ``data/fashion-mnist``;
     the folder of Debian's package ``dataset-fashion-mnist``; the user's cache. Else it is fetched

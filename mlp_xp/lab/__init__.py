@@ -271,7 +271,7 @@ def train_mlp(
 def test_mlp(
     w1: Array, b1: Array, w2: Array, b2: Array, data_test: Array, labels_test: Array
 ) -> float:
-    """Give the share of samples whose label has the largest output.
+    """Return the share of samples whose label has the largest output.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ _BLOCK_BYTES = 3 * 2**23
 
 
 def cross_entropy_head(xp: Namespace) -> Head:
-    r"""Give the head of softmax outputs with the loss that `learn_once_cross_entropy` reports.
+    r"""Return the head of softmax outputs with the loss that `learn_once_cross_entropy` reports.
 
     With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are
     :math:`p_k = t_k / t`, and the loss of a sample is the mean over the classes of

@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
 
 
 def names() -> list[str]:
-    """Give the names of the recipes that come with the library.
+    """Return the names of the recipes that come with the library.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def names() -> list[str]:
 
 
 def recipe_parameters(estimator: Any) -> list[str]:
-    """Give the parameters of a class of estimators that a recipe can set."""
+    """Return the parameters of a class of estimators that a recipe can set."""
     return [name for name in estimator._get_param_names() if name != "callbacks"]
 
 

@@ -61,7 +61,7 @@ def predict(
     x : (samples, features) array of the backend's library or of NumPy, or sparse rows
     scaling : Scaling, arrays of any library, optional
     batch_stats : tuple of BatchStats, arrays of any library, optional
-        The running ones of batch normalisation.
+        The running ones of batch normalization.
     depth : int, optional
         Stop behind so many hidden layers and give what they make of the input.
     to : Backend, optional

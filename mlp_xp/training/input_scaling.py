@@ -96,7 +96,7 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
 class Whiten:
     r"""Bring the features to mean 0, variance 1, and no correlation with each other.
 
-    With the features standardised, their covariance :math:`C = U \Lambda U^\top` and
+    With the features standardized, their covariance :math:`C = U \Lambda U^\top` and
     :math:`S = (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of
     the eigenvalues, :math:`x \leftarrow x\, U S` for "pca", whose directions are in the order of
     their variance, and :math:`x \leftarrow x\, U S U^\top` for "zca", which stays as near to x as
@@ -144,7 +144,7 @@ class Whiten:
             raise ValueError(f"epsilon is {self.epsilon!r}, and must be above 0.")
 
     def inputs(self, n_features: int) -> int:
-        """Give how many numbers of a sample the network sees."""
+        """Return how many numbers of a sample the network sees."""
         n = self.n_components or n_features
         if n > n_features:
             raise ValueError(
@@ -191,7 +191,7 @@ def find_scaling(
 
 
 def _rotation(how: Whiten, covariance: np.ndarray) -> np.ndarray:
-    """Give the matrix that whitens standardised features, of the dtype of their covariance."""
+    """Return the matrix that whitens standardized features, of the dtype of their covariance."""
     variances, directions = np.linalg.eigh(covariance)
     variances, directions = np.maximum(variances[::-1], 0.0), directions[:, ::-1]
     # A direction is as good as its opposite: let its largest entry be positive.

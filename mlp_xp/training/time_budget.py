@@ -51,22 +51,22 @@ class Budget:
         self._mark = time.perf_counter()
 
     def mark(self) -> None:
-        """Note that what has been done since the last call is of no interest."""
+        """Record that what has been done since the last call is of no interest."""
         self._lap()
 
     def count(self, n_steps: int) -> None:
-        """Note that so many steps have been done since the last call of anything."""
+        """Record that so many steps have been done since the last call of anything."""
         seconds = self._lap()
         if self._has_stepped:
             self._paces.append(seconds / n_steps)
         self._has_stepped = True
 
     def between(self) -> None:
-        """Note that what is between two epochs has been done since the last call of anything."""
+        """Record that what is between two epochs has been done since the last call of anything."""
         self._betweens.append(self._lap())
 
     def next_steps(self, most: int) -> int:
-        """Give how many steps to do before the clock is looked at again; 0 where none fits."""
+        """Return how many steps to do before the clock is looked at again; 0 where none fits."""
         left = self.start + self.seconds - self._reserve - time.perf_counter()
         pace = self._pace
         if left <= 0.0 or pace is None:
@@ -81,7 +81,7 @@ class Budget:
         return 1 << (fit.bit_length() - 1) if fit else 0
 
     def fraction(self, ahead: int = 0) -> float:
-        """Give the share of the time for steps that will have passed so many steps from now."""
+        """Return the share of the time for steps that will have passed so many steps from now."""
         passed = time.perf_counter() - self.start + ahead * (self._pace or 0.0)
         usable = self.seconds - self._reserve
         return passed / usable if passed < usable else 1.0

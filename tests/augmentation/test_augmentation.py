@@ -25,7 +25,7 @@ from mlp_xp.augmentation import (
     views_of,
 )
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.compiled_step import Planned
+from mlp_xp.backends._numpy.compiled_step import CompiledStep
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, init_params
@@ -372,7 +372,7 @@ def test_a_steady_step_allocates_nothing_big():
     x = np.random.default_rng(0).integers(0, 256, (256, 3072), dtype=np.uint8)
     network = Network((3072, 8, CLASSES))
     options = {"with_penalty": False, "augmentation": chosen, "xp": backend.xp}
-    step = Planned(make_step(network, SoftmaxCrossEntropy(), rule, backend.kernels, **options))
+    step = CompiledStep(make_step(network, SoftmaxCrossEntropy(), rule, backend.kernels, **options))
     params = map_leaves(lambda leaf: leaf.astype("float32"), init_params(network, 0))
     state = init_state(params, rule, with_accuracy=False, xp=backend.xp)
     plan = drawn(chosen, 256, 128)
@@ -387,7 +387,7 @@ def test_a_steady_step_allocates_nothing_big():
         step(state, batches[0], None, coefs, None)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert step._is_planned
+    assert step.is_traceable
     assert len(step._programs) == 1
     # The pictures of a batch have 393,216 bytes, and four times that as float32.
     assert peak < 200_000
@@ -452,7 +452,7 @@ def test_held_out_samples_are_left_alone():
 
 
 def moved_by_hand(x):
-    """Give the views: as it is and mirrored, each at its place, up, down, left and right."""
+    """Return the views: as it is and mirrored, each at its place, up, down, left and right."""
     p = x.reshape(-1, C, H, W)
     views = []
     for side in (p, p[..., ::-1]):

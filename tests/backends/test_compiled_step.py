@@ -12,7 +12,7 @@ from helpers import tolerance
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.compiled_step import Planned, PlannedLoop
+from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError, mean_loss
@@ -26,7 +26,7 @@ NETWORKS = {
     "everything": Network((FEATURES, 8, 8, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True),
     "layer norm": Network((FEATURES, 48, 32, CLASSES), "logistic", "layer"),
 }
-# Batch normalisation takes the bias before it out again: its gradient is rounding errors, and Adam
+# Batch normalization takes the bias before it out again: its gradient is rounding errors, and Adam
 # gives those any sign at full length.
 CASES = [("everything", SGD()), ("everything", SGD(momentum=0.0))] + [
     (name, rule) for name in ("plain", "layer norm") for rule in (SGD(), Adam(), AdamW())
@@ -71,12 +71,12 @@ def assert_same(found, expected, dtype="float32"):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("name", "rule"), CASES, ids=repr)
 def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, pool_of):
-    network, plans = NETWORKS[name], []
+    network, made = NETWORKS[name], []
     with pool_of(parts):
-        planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
-        found = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, compiled=planned)
-    assert plans[0]._is_planned
-    assert len(plans[0]._programs) == 4  # with and without weights, of two sizes
+        compiled = lambda step: made.append(CompiledStep(step)) or made[-1]  # noqa: E731
+        found = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, compiled=compiled)
+    assert made[0].is_traceable
+    assert len(made[0]._programs) == 4  # with and without weights, of two sizes
     plain = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, kernels=Kernels())
     assert_same(found, plain, dtype)
 
@@ -86,22 +86,22 @@ def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, pool_of):
     "rule", [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()], ids=lambda rule: repr(rule)[:6]
 )
 def test_other_losses_and_rules_are_planned_too(loss, rule, pool_of):
-    plans = []
+    made = []
     with pool_of(1):
-        planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
-        found = steps(NETWORKS["plain"], loss, rule, compiled=planned, max_grad_norm=0.5)
-    assert plans[0]._is_planned
+        compiled = lambda step: made.append(CompiledStep(step)) or made[-1]  # noqa: E731
+        found = steps(NETWORKS["plain"], loss, rule, compiled=compiled, max_grad_norm=0.5)
+    assert made[0].is_traceable
     plain = steps(NETWORKS["plain"], loss, rule, kernels=Kernels(), max_grad_norm=0.5)
     assert_same(found, plain)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_activation_is_planned(name):
-    plans = []
+def test_every_activationis_traceable(name):
+    made = []
     network = Network((FEATURES, 6, CLASSES), name)
-    planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
-    found = steps(network, SoftmaxCrossEntropy(), SGD(), compiled=planned)
-    assert plans[0]._is_planned
+    compiled = lambda step: made.append(CompiledStep(step)) or made[-1]  # noqa: E731
+    found = steps(network, SoftmaxCrossEntropy(), SGD(), compiled=compiled)
+    assert made[0].is_traceable
     assert_same(found, steps(network, SoftmaxCrossEntropy(), SGD(), kernels=Kernels()))
 
 
@@ -110,7 +110,7 @@ def test_a_steady_step_allocates_nothing():
 
     network, rule = Network((FEATURES, 2000, CLASSES)), Adam()
     step = make_step(network, SoftmaxCrossEntropy(), rule, Kernels(), with_penalty=True, xp=XP)
-    step = Planned(step)
+    step = CompiledStep(step)
     state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=XP)
     batch = Batch(np.ones((50, FEATURES)), np.zeros(50, np.int32), None, None)
     coefs = np.asarray([1.0, 0.0, 0.0, 0.0, 0.01])
@@ -128,30 +128,30 @@ def test_larger_arguments_may_move():
     def step(total, x, part):
         return (total[0] + XP.sum(x * x[::-1]) + XP.sum(part),)
 
-    planned = Planned(step)
+    compiled = CompiledStep(step)
     state, expected = (np.zeros(()),), 0.0
     for i in range(4):
         x, part = np.arange(20_000.0) + i, np.arange(3.0) * i
-        state = planned(state, x, part)
+        state = compiled(state, x, part)
         expected += np.sum(x * x[::-1]) + np.sum(part)
         assert float(state[0]) == expected
-    assert planned._is_planned
-    assert len(planned._programs) == 1
+    assert compiled.is_traceable
+    assert len(compiled._programs) == 1
 
 
 def test_small_arguments_may_be_written_to_and_come_back():
-    planned = Planned(lambda state, x: (state[0] + x,))
+    compiled = CompiledStep(lambda state, x: (state[0] + x,))
     first, second = np.ones(2), np.full(2, 5.0)
     state = (np.zeros(2),)
     for x in (first, second, first):
-        state = planned(state, x)
+        state = compiled(state, x)
     assert state[0].tolist() == [7.0, 7.0]
     first += 1.0
-    assert planned(state, first)[0].tolist() == [9.0, 9.0]
+    assert compiled(state, first)[0].tolist() == [9.0, 9.0]
 
 
 def test_what_does_not_fit_leaves_a_plan_as_it_was():
-    planned = Planned(lambda state, x, part: (state[0] + XP.sum(x) + XP.sum(part),))
+    compiled = CompiledStep(lambda state, x, part: (state[0] + XP.sum(x) + XP.sum(part),))
     first, second, state = np.zeros(20_000), np.ones(20_000), (np.zeros(()),)
     for x, part in (
         (first, np.ones(3)),
@@ -159,9 +159,9 @@ def test_what_does_not_fit_leaves_a_plan_as_it_was():
         (second, np.ones(3)),
         (first, np.ones(3)),
     ):
-        state = planned(state, x, part)
+        state = compiled(state, x, part)
     assert float(state[0]) == 40_000 + 3 + 4 + 3 + 3
-    assert len(planned._programs) == 2
+    assert len(compiled._programs) == 2
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_what_asks_for_values_is_run_as_it_is(ask):
         ask(XP.sum(x) if ask in (float, bool, int) else x)
         return (total,)
 
-    planned = Planned(step)
+    compiled = CompiledStep(step)
     state = (np.zeros(2),)
     for _ in range(3):
-        state = planned(state, np.ones(2))
-    assert not planned._is_planned
+        state = compiled(state, np.ones(2))
+    assert not compiled.is_traceable
     assert state[0].tolist() == [3.0, 3.0]
 
 
@@ -192,12 +192,12 @@ def test_a_plan_that_ends_late_leaves_no_update(rule, parts, pool_of):
         value, pullback = plain.loss(*args, **kwargs)
         return value[None], pullback
 
-    network, plans = NETWORKS["plain"], []
-    planned = lambda step: plans.append(Planned(step)) or plans[-1]  # noqa: E731
+    network, made = NETWORKS["plain"], []
+    compiled = lambda step: made.append(CompiledStep(step)) or made[-1]  # noqa: E731
     kernels = get_backend("numpy").kernels._replace(loss=of_one_axis)
     with pool_of(parts):
-        found = steps(network, SoftmaxCrossEntropy(), rule, compiled=planned, kernels=kernels)
-    assert not plans[0]._is_planned
+        found = steps(network, SoftmaxCrossEntropy(), rule, compiled=compiled, kernels=kernels)
+    assert not made[0].is_traceable
     expected = steps(network, SoftmaxCrossEntropy(), rule, kernels=plain)
     assert_same(found[:2], expected[:2])
 
@@ -209,11 +209,11 @@ def test_a_state_may_be_written_to_in_parts():
         row += x
         return (total,)
 
-    planned = Planned(step)
+    compiled = CompiledStep(step)
     state = (np.zeros((2, 2)),)
     for _ in range(3):
-        state = planned(state, np.ones(2))
-    assert planned._is_planned
+        state = compiled(state, np.ones(2))
+    assert compiled.is_traceable
     assert state[0].tolist() == [[3.0, 3.0], [0.0, 0.0]]
 
 
@@ -222,15 +222,15 @@ def test_an_error_is_the_functions_own():
         raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine"):
-        Planned(step)((np.zeros(2),), np.ones(2))
+        CompiledStep(step)((np.zeros(2),), np.ones(2))
 
 
 def test_another_state_is_gone_on_from():
-    planned = Planned(lambda state, x: (state[0] + x,))
-    state = planned((np.zeros(2),), np.ones(2))
-    state = planned((np.asarray([5.0, 6.0]),), np.ones(2))
+    compiled = CompiledStep(lambda state, x: (state[0] + x,))
+    state = compiled((np.zeros(2),), np.ones(2))
+    state = compiled((np.asarray([5.0, 6.0]),), np.ones(2))
     assert state[0].tolist() == [6.0, 7.0]
-    assert planned((np.zeros(3),), np.ones(3))[0].tolist() == [1.0, 1.0, 1.0]
+    assert compiled((np.zeros(3),), np.ones(3))[0].tolist() == [1.0, 1.0, 1.0]
 
 
 # --- many steps -----------------------------------------------------------------------------------
@@ -246,9 +246,9 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
     x = rng.random((n_rows, FEATURES), dtype=np.float32)
     y = rng.integers(0, CLASSES, n_rows).astype(np.int32)
     results = []
-    for kernels, make in ((Kernels(), None), (get_backend("numpy").kernels, PlannedLoop)):
+    for kernels, make in ((Kernels(), None), (get_backend("numpy").kernels, CompiledLoop)):
         step = make_step(network, SoftmaxCrossEntropy(), rule, kernels, with_penalty=True, xp=XP)
-        loop = PlannedLoop(make_nth(step)) if make else None
+        loop = CompiledLoop(make_nth(step)) if make else None
         params, batch_stats = (
             map_leaves(lambda a: np.array(a, "float32"), tree)
             for tree in (init_params(network, 1), init_batch_stats(network))
@@ -272,7 +272,7 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
                     for start, stop in ((0, 1), (1, 5), (5, 7)):
                         state = loop(start, stop, state, *given)
         results.append(state)
-    assert loop._is_planned
+    assert loop.is_traceable
     assert len(loop._programs) == 1
     assert_same(results[1], results[0])
 
@@ -283,7 +283,7 @@ def test_a_step_of_a_plain_network_is_one_table(pool_of):
     network, rule = NETWORKS["plain"], Adam()
     kernels = get_backend("numpy").kernels
     step = make_step(network, SoftmaxCrossEntropy(), rule, kernels, with_penalty=True, xp=XP)
-    loop = PlannedLoop(make_nth(step))
+    loop = CompiledLoop(make_nth(step))
     params = map_leaves(lambda a: np.array(a, "float32"), init_params(network, 1))
     state = init_state(params, rule, with_accuracy=False, xp=XP)
     x, y = np.ones((N, FEATURES), np.float32), np.zeros(N, np.int32)
@@ -302,29 +302,29 @@ def test_a_loop_that_cannot_be_planned_is_run_as_it_is(parts, pool_of):
         total += float(given[i, ...])
         return (total,)
 
-    loop = PlannedLoop(body)
+    loop = CompiledLoop(body)
     with pool_of(parts):
         state = loop(1, 4, (np.zeros(2),), np.arange(5.0))
         state = loop(0, 2, state, np.arange(5.0))
-    assert not loop._is_planned
+    assert not loop.is_traceable
     assert state[0].tolist() == [7.0, 7.0]
 
 
 def test_what_a_step_is_given_need_not_lie_in_one_piece():
-    loop = PlannedLoop(lambda i, state, given: (state[0] + given[i, ...],))
+    loop = CompiledLoop(lambda i, state, given: (state[0] + given[i, ...],))
     given = np.arange(12.0).reshape(3, 4).T
     assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
 
 
 @pytest.mark.parametrize("parts", [0, 1])
 def test_rows_are_counted_from_the_end_too(parts, pool_of):
-    planned = Planned(lambda state, x, rows: (state[0] + XP.sum(XP.take(x, rows, axis=0)),))
+    compiled = CompiledStep(lambda state, x, rows: (state[0] + XP.sum(XP.take(x, rows, axis=0)),))
     x = np.asarray([1.0, 2.0, 3.0, 4.0], np.float32)
     state = (np.zeros((), np.float32),)
     with pool_of(parts):
         for rows in ([-1, 0], [-4, 3], [1, 2]):
-            state = planned(state, x, np.asarray(rows, np.int32))
-    assert planned._is_planned
+            state = compiled(state, x, np.asarray(rows, np.int32))
+    assert compiled.is_traceable
     assert float(state[0]) == 15.0
 
 
@@ -456,7 +456,7 @@ x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
 model = MLPClassifier((8,), batch_size=16, random_state=0)
 for _ in range(3):
     model.partial_fit(x, y, classes=[0, 1, 2])
-print(model._trainer._loop._is_planned, model.predict(x).shape)
+print(model._trainer._loop.is_traceable, model.predict(x).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True (60,)\n", done.stderr

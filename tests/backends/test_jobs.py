@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 from mlp_xp import MLP
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.compiled_step import Planned, PlannedLoop
+from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.layers import Dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
@@ -63,24 +63,24 @@ def test_rows_that_are_not_there_are_an_error_of_a_plan(width, kernel, parts, po
             return (KERNELS.gather(x, rows, None, dtype=F32, xp=XP),)
         return (XP.take(x, rows, axis=0),)
 
-    planned = Planned(step)
+    compiled = CompiledStep(step)
     words = r"positions from 1 to 4, and there are 4 rows: give positions from -4 to 3"
     with pool_of(parts):
-        (taken,) = planned((taken,), x, good)
+        (taken,) = compiled((taken,), x, good)
         np.testing.assert_array_equal(taken, x[[0, 3]])
         with pytest.raises(IndexError, match=words):
-            planned((taken,), x, np.asarray([4, 1], np.int32))
+            compiled((taken,), x, np.asarray([4, 1], np.int32))
         # What was learned before it is still there.
         np.testing.assert_array_equal(taken, x[[0, 3]])
-        (taken,) = planned((taken,), x, good[::-1].copy())
+        (taken,) = compiled((taken,), x, good[::-1].copy())
     np.testing.assert_array_equal(taken, x[[3, 0]])
-    assert planned._is_planned
+    assert compiled.is_traceable
 
 
 @pytest.mark.parametrize("parts", [0, 1])
 @pytest.mark.parametrize(("start", "stop"), [(0, 4), (3, 9), (-1, 1)])
 def test_steps_that_nothing_is_given_for_are_an_error(start, stop, parts, pool_of):
-    loop = PlannedLoop(lambda i, state, given: (state[0] + given[i, ...],))
+    loop = CompiledLoop(lambda i, state, given: (state[0] + given[i, ...],))
     given = np.arange(3.0)
     with pool_of(parts):
         state = loop(0, 3, (np.zeros(()),), given)
@@ -88,13 +88,13 @@ def test_steps_that_nothing_is_given_for_are_an_error(start, stop, parts, pool_o
         with pytest.raises(IndexError, match=words):
             loop(start, stop, state, given)
     assert float(state[0]) == 3.0
-    assert loop._is_planned
+    assert loop.is_traceable
 
 
 @pytest.mark.parametrize("parts", [0, 1])
 def test_what_a_step_is_given_may_be_computed(parts, pool_of):
     """It is so only when the step has begun."""
-    loop = PlannedLoop(lambda i, state, given: (state[0] + (given * 2.0)[i, ...],))
+    loop = CompiledLoop(lambda i, state, given: (state[0] + (given * 2.0)[i, ...],))
     state = (np.zeros(()),)
     with pool_of(parts):
         for given in (np.arange(3.0), np.full(3, 10.0)):
@@ -106,7 +106,7 @@ def test_what_a_step_is_given_may_be_computed(parts, pool_of):
 
 
 def layouts(rng):
-    """Give arrays of 20 rows of 24 numbers that do not lie one behind the other."""
+    """Return arrays of 20 rows of 24 numbers that do not lie one behind the other."""
     flat = normal(rng, 2000)
     return {
         "windows": as_strided(flat, (20, 24), (4, 4)),
@@ -173,10 +173,10 @@ def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(pool_of, r
 
     x, dy = normal(rng, 20, 24), normal(rng, 20, 32)
     zeros = [np.zeros(shape, "f4") for shape in ((24, 32), (32,)) * 2]
-    planned = Planned(step)
+    compiled = CompiledStep(step)
     with pool_of(1):
-        W = planned(tuple(zeros), x, dy)[0]
-    assert planned._is_planned
+        W = compiled(tuple(zeros), x, dy)[0]
+    assert compiled.is_traceable
     expected = -0.1 * np.concatenate([x, x], axis=1)[:, 3:27].T @ dy
     np.testing.assert_allclose(W, expected, atol=np.abs(expected).max() * tolerance("float32", 20))
 
@@ -185,7 +185,7 @@ def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(pool_of, r
 
 
 def bad_calls(rng):
-    """Give calls of kernels with what does not fit together, and what the default does of each."""
+    """Return kernel calls with arguments that do not fit together, and each default."""
     x, W, b, dy = normal(rng, 5, 6), normal(rng, 6, 32), normal(rng, 32), normal(rng, 5, 32)
     labels, loss, ones = np.zeros(5, np.int32), SoftmaxCrossEntropy(), np.ones(1, "f4")
 
@@ -247,9 +247,9 @@ def test_a_rate_of_another_dtype_is_a_rate(pool_of):
         new = KERNELS.update(RULE, (p,), (np.ones(4, "f4"),), ((v,),), (rate[0],), xp=XP)
         return (*new.params, *new.slots[0])
 
-    planned = Planned(step)
+    compiled = CompiledStep(step)
     with pool_of(1):
-        p, _ = planned((np.zeros(4, "f4"), np.zeros(4, "f4")), np.asarray([0.5]))
+        p, _ = compiled((np.zeros(4, "f4"), np.zeros(4, "f4")), np.asarray([0.5]))
     assert p.tolist() == [-0.5] * 4
 
 
@@ -259,13 +259,17 @@ def test_a_rate_of_another_dtype_is_a_rate(pool_of):
 @pytest.mark.parametrize("parts", [0, 1])
 def test_a_plan_keeps_few_programs(parts, pool_of):
     """Each holds memory of its own."""
-    planned, state, total = Planned(lambda s, x: (s[0] + XP.sum(x * 2.0),)), (np.zeros(()),), 0.0
+    compiled, state, total = (
+        CompiledStep(lambda s, x: (s[0] + XP.sum(x * 2.0),)),
+        (np.zeros(()),),
+        0.0,
+    )
     with pool_of(parts):
         for n in (*range(1, 30), *range(1, 30)):
-            state = planned(state, np.ones(n))
+            state = compiled(state, np.ones(n))
             total += 2.0 * n
-            assert len(planned._programs) <= 8
-    assert planned._is_planned
+            assert len(compiled._programs) <= 8
+    assert compiled.is_traceable
     assert float(state[0]) == total
 
 
@@ -279,7 +283,9 @@ def test_a_plan_does_not_keep_what_it_was_given(many, parts, pool_of):
         part = XP.reshape(x, (-1, 10))[:3, :]
         return (state[0] + XP.sum(taken) + XP.sum(part),)
 
-    planned = PlannedLoop(lambda i, s, x, rows: step(s, x, rows[i, ...])) if many else Planned(step)
+    compiled = (
+        CompiledLoop(lambda i, s, x, rows: step(s, x, rows[i, ...])) if many else CompiledStep(step)
+    )
     x = np.ones((2000, 20), "f4")
     rows = np.zeros((2, 5), np.int32) if many else np.zeros(5, np.int32)
     with pool_of(parts):
@@ -287,8 +293,8 @@ def test_a_plan_does_not_keep_what_it_was_given(many, parts, pool_of):
             given = x.copy()
             place = weakref.ref(given)
             arguments = (0, 2) if many else ()
-            planned(*arguments, (np.zeros((), "f4"),), given, rows)
-            assert planned._is_planned
+            compiled(*arguments, (np.zeros((), "f4"),), given, rows)
+            assert compiled.is_traceable
             del given
             gc.collect()
             assert place() is None
@@ -318,7 +324,7 @@ def test_gradients_that_move_from_call_to_call_go_the_plain_way(pool_of):
                 state = step(state, np.full((200, 200), value, "f4"))
         return state[0]
 
-    np.testing.assert_array_equal(run(KERNELS, Planned), run(Kernels(), lambda step: step))
+    np.testing.assert_array_equal(run(KERNELS, CompiledStep), run(Kernels(), lambda step: step))
 
 
 def test_an_argument_may_lie_in_another_way_from_call_to_call(pool_of):
@@ -328,7 +334,7 @@ def test_an_argument_may_lie_in_another_way_from_call_to_call(pool_of):
         taken = KERNELS.gather(x, None, Scaling(*(np.ones(20, "f4"),) * 2), dtype=F32, xp=XP)
         return (state[0] + XP.sum(taken),)
 
-    planned, x = Planned(step), np.arange(40_000, dtype="f4").reshape(2000, 20) % 7
+    compiled, x = CompiledStep(step), np.arange(40_000, dtype="f4").reshape(2000, 20) % 7
     packed = np.zeros(2000, dtype=[("flag", "u1"), ("x", "f4", (20,))])
     packed["x"] = x
     shifted = np.zeros(x.nbytes + 1, "u1")[1:].view("f4").reshape(x.shape)
@@ -336,7 +342,7 @@ def test_an_argument_may_lie_in_another_way_from_call_to_call(pool_of):
     state, total = (np.zeros((), "f4"),), 0.0
     with pool_of(1):
         for each in (x, x[::-1], np.asfortranarray(x), packed["x"], shifted, x):
-            state = planned(state, each)
+            state = compiled(state, each)
             total += float(np.sum(x) - x.size)
     assert float(state[0]) == total
-    assert planned._is_planned
+    assert compiled.is_traceable

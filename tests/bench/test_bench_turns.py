@@ -40,14 +40,14 @@ ALONE = ("torch, compiled", "Keras on torch")
 
 @pytest.fixture(scope="module")
 def turns():
-    """Give the module with its neighbours on the path, which a process it starts inherits."""
+    """Return the module with its neighbours on the path, which a process it starts inherits."""
     sys.path.insert(0, str(BENCH))
     yield importlib.import_module("turns")
     sys.path.remove(str(BENCH))
 
 
 def small(name):
-    """Give a workload of the suite with little to do."""
+    """Return a workload of the suite with little to do."""
     suite = importlib.import_module("workloads").SUITE
     workload = next(workload for workload in suite if workload.name == name)
     sizes = {

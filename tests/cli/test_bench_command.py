@@ -17,7 +17,7 @@ OURS = "mlp_xp, NumPy"
 
 @pytest.fixture
 def started(monkeypatch):
-    """Note the command instead of running it."""
+    """Record the command instead of running it."""
     commands = []
 
     def run(words):

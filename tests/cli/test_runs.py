@@ -117,7 +117,7 @@ def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, fin
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a PNG file of one grey, a thousandth of the size of its pixels."""
+    """Return a PNG file of one gray, a thousandth of the size of its pixels."""
     packer = zlib.compressobj(9)
     row = bytes(1 + width)
     rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()

@@ -48,7 +48,7 @@ def recipe(tmp_path) -> Path:
 
 
 def typed(*words: object) -> MLP:
-    """Give the estimator that `mlp-xp train` makes of options."""
+    """Return the estimator that `mlp-xp train` makes of options."""
     args = parse(["train", *map(str, words)])
     return settings_of(args).estimator()
 

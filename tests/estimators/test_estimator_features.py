@@ -37,7 +37,7 @@ SETTINGS = {"hidden_layer_sizes": (8, 8), "batch_size": 16, "random_state": 0, "
 
 
 def everything():
-    """Give settings with as much at once as there is."""
+    """Return settings with as much at once as there is."""
     return SETTINGS | {
         "dropout": [0.1, 0.2],
         "input_dropout": 0.1,

@@ -31,7 +31,7 @@ LINK = re.compile(r"\[test\]\(\.\./(tests/[\w/]+\.py)\) `(\w+)`")
 
 
 def rows() -> list[dict[str, str]]:
-    """Give the rows of all tables that have a column of ours."""
+    """Return the rows of all tables that have a column of ours."""
     found, names = [], None
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]

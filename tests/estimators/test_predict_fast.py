@@ -25,7 +25,7 @@ def model():
 
 
 def outcome(model, X):
-    """Give what a check returns, or how it fails, and what it warns of."""
+    """Return what a check returns, or how it fails, and what it warns of."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
@@ -38,7 +38,7 @@ def outcome(model, X):
 
 
 def cases():
-    """Give inputs of all kinds, good and bad."""
+    """Return inputs of all kinds, good and bad."""
     X = np.random.default_rng(1).standard_normal((6, N_FEATURES))
     bad = X.copy()
     both = X.copy()

@@ -30,7 +30,7 @@ REAL = ("real", "several", "counts")
 
 
 def both(kind, **settings):
-    """Give an estimator of each library with the same settings."""
+    """Return an estimator of each library with the same settings."""
     if kind in REAL:
         settings["loss"] = "poisson" if kind == "counts" else "squared_error"
         name = "MLPRegressor"

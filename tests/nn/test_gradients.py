@@ -125,7 +125,7 @@ def test_activation(backend, name, batch, width, seed):
 
 
 def targets_for(name: str, kind: str, logits: np.ndarray, rng) -> np.ndarray:
-    """Give targets; those of a loss with a kink lie away from it."""
+    """Return targets; those of a loss with a kink lie away from it."""
     batch, outputs = logits.shape
     if name.startswith("binary"):
         return (
@@ -212,7 +212,7 @@ TORCH_OUTPUTS = {
 
 
 def torch_each(torch, loss, z, targets):
-    """Give the loss of each sample, written once more with torch's own functions."""
+    """Return the loss of each sample, written once more with torch's own functions."""
     f = torch.nn.functional
     if isinstance(loss, Through):
         return torch_each(torch, loss.loss, TORCH_OUTPUTS[loss.output](torch, z), targets)

@@ -38,7 +38,7 @@ arrangements = pytest.mark.parametrize("how", ARRANGEMENTS.values(), ids=ARRANGE
 SQUARES = Blocks((3, 2, 2, 2), mixed=(0, 1, 3), width=6)
 NETWORKS = {
     "bottlenecks": Network((24, Project(5), Branch((7, 5)), Branch((7, 5)), 3), "tanh", "layer"),
-    "no normalisation": Network((24, Project(5), Branch((7, 5)), 3), "tanh"),
+    "no normalization": Network((24, Project(5), Branch((7, 5)), 3), "tanh"),
     "batch": Network((24, Project(5), Branch((7, 5)), 3), "silu", "batch"),
     "blocks": Network(
         (

@@ -41,7 +41,7 @@ EPSILON = 0.5
 
 
 def norm_problem(rng, batch: int, width: int) -> tuple[Norm, np.ndarray, np.ndarray]:
-    """Give parameters, inputs of a mean that is not 0, and a gradient of the output."""
+    """Return parameters, inputs of a mean that is not 0, and a gradient of the output."""
     params = Norm(rng.standard_normal(width), rng.standard_normal(width))
     return params, 3 + 2 * rng.standard_normal((batch, width)), rng.standard_normal((batch, width))
 
@@ -366,7 +366,7 @@ def test_share_of_kept_elements(rate):
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Give the correlation in units of its standard deviation for independent draws."""
+    """Return the correlation in units of its standard deviation for independent draws."""
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) * a.size**0.5
 
 

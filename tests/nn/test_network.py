@@ -32,7 +32,7 @@ BATCH = 8
 
 
 def cube(x, *, xp):
-    """Give an activation that a user might write."""
+    """Return an activation that a user might write."""
     return x**3 / 10.0, lambda dy: 0.3 * x**2 * dy
 
 
@@ -56,9 +56,9 @@ networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 
 
 def problem(network, rng, n=BATCH):
-    """Give parameters far from their start, inputs, labels, weights and keys, in NumPy.
+    """Return parameters far from their start, inputs, labels, weights and keys, in NumPy.
 
-    A normalisation that does nothing, or a bias of 0, would hide mistakes.
+    A normalization that does nothing, or a bias of 0, would hide mistakes.
     """
     params = map_leaves(
         lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape), init_params(network, 3)
@@ -202,7 +202,7 @@ def test_gradients_of_networks(backend, network, weighted, rng):
     if not weighted:
         data[2] = None
 
-    # A normalisation bends fast: a difference along a shorter direction has a smaller error, h^4.
+    # A normalization bends fast: a difference along a shorter direction has a smaller error, h^4.
     size = 0.25
 
     def function(point):
@@ -215,7 +215,7 @@ def test_gradients_of_networks(backend, network, weighted, rng):
 
 
 def torch_logits(torch, network, arrays, x, weights, keys):
-    """Give the logits, written plainly from the network's settings with torch's functions."""
+    """Return the logits, written plainly from the network's settings with torch's functions."""
     remaining, key = iter(arrays), iter(keys)
     share = weights / weights.sum()
     n_hidden = len(network.widths) - 2
@@ -416,9 +416,9 @@ def test_parameters_are_dense_layers_and_norms():
 
 
 def test_a_normalisation_leaves_the_initial_weights_as_they_are():
-    plain, normalised = (
+    plain, normalized = (
         denses(init_params(Network((4, 3, 3, 2), normalization=kind), 0))
         for kind in (None, "batch")
     )
-    for mine, theirs in zip(plain, normalised, strict=True):
+    for mine, theirs in zip(plain, normalized, strict=True):
         np.testing.assert_array_equal(mine.W, theirs.W)

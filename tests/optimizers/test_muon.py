@@ -20,7 +20,7 @@ HEAD = np.ones((1, 1))
 
 
 def move(backend, rule, dW):
-    """Give what one step subtracts from a hidden matrix, in units of the rate."""
+    """Return what one step subtracts from a hidden matrix, in units of the rate."""
     (W, _), _ = run(backend, update_tree, rule, (np.zeros_like(dW), HEAD), [(dW, HEAD)])
     return -W / RATE
 
@@ -192,7 +192,7 @@ def test_each_matrix_of_a_stack_is_one_for_itself(backend, shape, scale, rng):
 
 
 def low(backend):
-    """Give dtypes of parameters and of gradients, the lowest that a backend has."""
+    """Return dtypes of parameters and of gradients, the lowest that a backend has."""
     return ("float32", "bfloat16") if backend.name in ("torch", "jax") else ("float64", "float32")
 
 

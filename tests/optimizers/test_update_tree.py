@@ -21,7 +21,7 @@ class Layer(NamedTuple):
 
 
 def nested(rng, dtype="float64"):
-    """Give parameters as of a network with a gain, a residual block, and a head."""
+    """Return parameters as of a network with a gain, a residual block, and a head."""
 
     def layer(fan_in, fan_out):
         shapes = (fan_in, fan_out), (fan_out,)

@@ -37,7 +37,7 @@ def write(tmp_path):
 
 
 def with_line(line: str) -> str:
-    """Give the recipe with a setting replaced or added."""
+    """Return the recipe with a setting replaced or added."""
     key = line.partition(" ")[0]
     return re.sub(rf"(?m)^{key} .*\n", "", WHOLE) + line
 

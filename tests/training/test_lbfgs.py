@@ -58,7 +58,7 @@ def learned(trainer):
 
 
 def objective(backend, x, y, weights=None, **settings):
-    """Give the function that is minimised, and where it starts."""
+    """Return the function that is minimized, and where it starts."""
     trainer = trainer_for(backend, **settings)
     data = place(backend, x, y, "float64")
     function = lbfgs._Objective(trainer, data, weights)
@@ -88,15 +88,15 @@ def test_the_minimum_is_that_of_least_squares(backend):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_minimum_with_a_penalty_is_that_of_ridge_regression(backend, weighted):
-    """Biases have no penalty: centred, they drop out."""
+    """Biases have no penalty: centerd, they drop out."""
     x, y = problem()
     alpha = 20.0
     weights = np.random.default_rng(1).random(N) if weighted else None
     w = np.ones(N) if weights is None else weights
     x_mean, y_mean = np.average(x, axis=0, weights=w), np.average(y, axis=0, weights=w)
-    centred = (x - x_mean) * w[:, None]
-    gram = centred.T @ (x - x_mean) + alpha * np.eye(FEATURES)
-    W_expected = np.linalg.solve(gram, centred.T @ (y - y_mean))
+    centerd = (x - x_mean) * w[:, None]
+    gram = centerd.T @ (x - x_mean) + alpha * np.eye(FEATURES)
+    W_expected = np.linalg.solve(gram, centerd.T @ (y - y_mean))
     trainer = trainer_for(backend, alpha=alpha)
     solve(trainer, x, y, weights)
     W, b = learned(trainer)
@@ -128,7 +128,7 @@ def test_float32_stays_float32(backend):
     assert loss == pytest.approx(solve(trainer_for(backend), x, y)[1], rel=1e-3)
 
 
-# --- the function that is minimised --------------------------------------------------------------
+# --- the function that is minimized --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])

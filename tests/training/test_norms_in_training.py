@@ -42,12 +42,12 @@ def full_trainer(backend, **settings):
 
 
 def host(backend, tree):
-    """Give the leaves, copied: the next step writes to the state."""
+    """Return the leaves, copied: the next step writes to the state."""
     return [np.array(backend.get(leaf)) for leaf in leaves(tree)]
 
 
 def still(network=EVERYTHING, **settings):
-    """Give the settings of a training that changes no weight."""
+    """Return the settings of a training that changes no weight."""
     rules = {"optimizer": SGD(momentum=0.0), "learning_rate": 0.0, "alpha": 0.0}
     return {"network": network, "schedule": Constant()} | rules | settings
 
@@ -157,7 +157,7 @@ def test_keys_are_drawn_for_each_dropout_of_each_step(backend):
 FIRST_KEYS = [-806439198, 874717467, 581718748]
 
 
-# --- batch normalisation -------------------------------------------------------------------------
+# --- batch normalization -------------------------------------------------------------------------
 
 
 def test_running_moments_follow_those_of_the_batches(backend, rng):

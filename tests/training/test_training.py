@@ -278,7 +278,7 @@ def test_an_equal_fit_compiles_nothing_new(backend):
 
 
 def test_a_trainer_at_rest_keeps_no_plan():
-    from mlp_xp.backends._numpy.compiled_step import PlannedLoop
+    from mlp_xp.backends._numpy.compiled_step import CompiledLoop
 
     x, y = problem()
     data = place(get_backend("numpy"), x, y, "float64")
@@ -286,7 +286,7 @@ def test_a_trainer_at_rest_keeps_no_plan():
     for rests in (False, True):
         trainer = make_trainer(get_backend("numpy"))
         train(trainer, data)
-        assert isinstance(trainer._loop, PlannedLoop)
+        assert isinstance(trainer._loop, CompiledLoop)
         plans = weakref.WeakSet(trainer._loop._programs)
         assert plans
         if rests:

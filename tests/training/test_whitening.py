@@ -61,7 +61,7 @@ def test_zca_is_symmetric_and_its_epsilon_a_share_of_the_mean_variance(x):
     np.testing.assert_allclose(found.rotation, found.rotation.T, atol=1e-12)
     standard = (x - x.mean(axis=0)) / x.std(axis=0)
     covariance = standard.T @ standard / len(x)
-    # Of standardised features the mean variance is 1.
+    # Of standardized features the mean variance is 1.
     inverse = found.rotation @ found.rotation
     np.testing.assert_allclose(inverse @ (covariance + 0.5 * np.eye(6)), np.eye(6), atol=1e-10)
 

@@ -118,17 +118,17 @@ class _Buffers:
         self.copied.record(copy)
 
     def hand_over(self, compute: Any) -> tuple[Any, ...]:
-        """Give the arrays to what is computed in a stream from now on."""
+        """Return the arrays to what is computed in a stream from now on."""
         compute.wait_event(self.copied)
         return tuple(array[:n] for array, n in zip(self.arrays, self.rows, strict=True))
 
     def used(self, compute: Any) -> None:
-        """Note that all that uses the arrays has been asked for."""
+        """Record that all that uses the arrays has been asked for."""
         self.computed.record(compute)
 
 
 def create(device: Any) -> CupyBackend:
-    """Give the backend on a device: ``"cuda"``, ``"cuda:1"``, a number, or one of CuPy's own."""
+    """Return the backend on a device: ``"cuda"``, ``"cuda:1"``, a number, or one of CuPy's own."""
     if not isinstance(device, cupy.cuda.Device):
         kind, _, number = str("cuda" if device is None else device).rpartition("cuda")
         number = number.removeprefix(":")

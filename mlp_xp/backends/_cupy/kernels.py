@@ -78,7 +78,7 @@ class _TakenRows:
 
 @cache
 def _update_kernel(kind: type[Optimizer]) -> Any:
-    """Give the kernel of a rule: it writes p and the slots, penalty included."""
+    """Return the kernel of a rule: it writes p and the slots, penalty included."""
     if kind is SGD:
         return cupy.ElementwiseKernel(
             "T g, T rate, T momentum, bool nesterov, T l2",
@@ -113,7 +113,7 @@ def update_tree(
     *,
     xp: Namespace,
 ) -> Updated:
-    """Do what `mlp_xp.optimizers.update_tree` does, in one launch an array."""
+    """Compute `mlp_xp.optimizers.update_tree`, in one launch an array."""
     # Without slots (no momentum) there is nothing to fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
@@ -138,7 +138,7 @@ def update_tree(
 def _scalars(
     optimizer: Any, coefs: tuple[Array, ...], is_matrix: bool, number: Callable[[float], Any]
 ) -> tuple[Any, ...]:
-    """Give the numbers of a loop, in the dtype of the arrays: a float64 would widen them all."""
+    """Return the numbers of a loop, in the dtype of the arrays: a float64 would widen them all."""
     if isinstance(optimizer, SGD):
         return coefs[0], number(optimizer.momentum), optimizer.nesterov
     shrinks = isinstance(optimizer, AdamW) and is_matrix

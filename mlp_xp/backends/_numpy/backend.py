@@ -1,4 +1,4 @@
-"""NumPy on the CPU: steps are planned, and with numba installed a team of threads does them."""
+"""NumPy on the CPU: compiled steps, and with numba machine code in a thread pool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.optional import install_command
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._numpy.compiled_step import Planned, PlannedLoop
+from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss, update_tree
 from mlp_xp.backends._numpy.thread_pool import can_compile, one_blas_thread, thread_pool
@@ -24,9 +24,9 @@ from mlp_xp.backends.kernels import Kernels
 __all__ = ["NumpyBackend", "compile_ahead", "create"]
 
 
-# Multiplications and additions of a step that a team of threads is worth starting for.
+# Multiplications and additions of a step for which a thread pool is worth starting.
 _LEAST_WORK = 2_000_000
-# The same of a step whose products a BLAS would share out among its threads: between these its
+# The same of a step whose products a BLAS would share among its threads: between these two, its
 # threads take several times as long to meet as one takes for the work (bench/drop_in.py, "lbfgs").
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK = 100_000, 20_000_000
 # The same of a training, or a prediction, that is long enough to wait for machine code, which takes
@@ -37,7 +37,7 @@ _STEP_WORK = 2_000_000
 
 
 class NumpyBackend(Backend):
-    """Arrays in the host's memory; `put` copies nothing."""
+    """Arrays in host memory; `put` copies nothing."""
 
     name = "numpy"
     shares_host_memory = True
@@ -61,10 +61,10 @@ class NumpyBackend(Backend):
         return array
 
     def compile(self, function: F, *, donate: bool = False) -> F:
-        return cast(F, Planned(function)) if donate else function
+        return cast(F, CompiledStep(function)) if donate else function
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        return PlannedLoop(body)
+        return CompiledLoop(body)
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         return (
@@ -88,7 +88,7 @@ class NumpyBackend(Backend):
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
         elif _LEAST_BLAS_WORK <= work < _MOST_BLAS_WORK:
             context = one_blas_thread()
-        # Machine code warns of nothing either: trainings look for what is not finite themselves.
+        # Machine code does not warn either: trainings check for infinity and NaN themselves.
         with context, np.errstate(over="ignore", invalid="ignore"):
             yield
 
@@ -102,7 +102,7 @@ class NumpyBackend(Backend):
 
 
 def compile_ahead() -> str:
-    """Compile all machine code there is, and return where it is kept.
+    """Compile all machine code, and return where it is kept.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def compile_ahead() -> str:
 
 
 def create(device: Any) -> NumpyBackend:
-    """Give the backend; the only device is ``"cpu"``."""
+    """Return the backend; the only device is ``"cpu"``."""
     if device not in (None, "cpu"):
         raise ValueError(f"device is {device!r}, and backend 'numpy' has only 'cpu'.")
     return NumpyBackend()

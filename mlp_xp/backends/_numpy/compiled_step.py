@@ -1,14 +1,14 @@
-"""Plan a step once, then run it: NumPy without allocations and without the code that chose it.
+"""Steps that NumPy compiles: traced once, then run without allocations.
 
-The first call of a planned function runs it on `Traced` arrays, which do NumPy's operations for
-real and note them down, and takes back what it did to the state. What results is a straight
-`Program`: NumPy's functions with an ``out=`` each, their operands fixed for good, and tables of
-jobs in machine code. This call and later ones run only that. A buffer goes back to a pool when its
-last array dies, so that later operations find it still in the caches.
+The first call of a compiled function runs it on `Traced` arrays, which do NumPy's operations for
+real and record them, and undoes what it did to the state. The result is a straight `Program`:
+NumPy's functions with an ``out=`` each, their operands fixed, and tables of jobs in machine code.
+This call and later ones run only the program. A buffer returns to a pool when its last array dies,
+so that later operations find it still in the caches.
 
-What holds for JAX's ``jit`` holds here: the function must be pure, what it does may depend on
-shapes but on no values, and a Python value is fixed at the first call. A function that asks for a
-value all the same, or does what is unknown here, is run as it is, unplanned.
+The rules of JAX's ``jit`` hold: the function must be pure, it may depend on shapes but on no
+values, and a Python value is fixed at the first call. A function that asks for a value, or does
+what is unknown here, is run as it is.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from mlp_xp.backends._numpy.program import Program
 from mlp_xp.backends._numpy.thread_pool import has_pool, runner
 from mlp_xp.backends._numpy.traced import STEP, Traced
 
-__all__ = ["Planned", "PlannedLoop"]
+__all__ = ["CompiledLoop", "CompiledStep"]
 
-# Programs that a plan keeps: the latest, for each holds memory of its own.
+# Programs that a compiled step keeps, the latest ones: each holds memory of its own.
 _MOST_PROGRAMS = 8
 
 
-class _Plan:
-    """What is planned: programs, one for each shape of the arguments, and the memory they share.
+class _Compiled:
+    """Programs, one for each shape of the arguments, and the memory they share.
 
-    One user at a time: the state that it gives is always in the same memory.
+    For one user at a time: the state that is returned is always in the same memory.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -41,11 +41,11 @@ class _Plan:
         self._state: Any = None
         self._programs: list[Program] = []
         self._pool: list[np.ndarray] = []
-        self._is_planned = True
+        self.is_traceable = True
 
-    def _do(self, start: int, stop: int, state: Any, arguments: Any, flat: list[Any]) -> Any:
-        if not self._is_planned:
-            return self._do_unplanned(start, stop, state, arguments)
+    def _run(self, start: int, stop: int, state: Any, arguments: Any, flat: list[Any]) -> Any:
+        if not self.is_traceable:
+            return self._run_untraced(start, stop, state, arguments)
         if state is not self._state:
             self._adopt(state)
         has_jobs = has_pool()
@@ -55,13 +55,13 @@ class _Plan:
         else:
             written = self._write(arguments, flat)
             if written is None:
-                return self._do_unplanned(start, stop, self._state, arguments)
+                return self._run_untraced(start, stop, self._state, arguments)
             program = written
             self._programs = [*self._programs[1 - _MOST_PROGRAMS :], program]
         program.run(runner(), start, stop)
         return self._state
 
-    def _do_unplanned(self, start: int, stop: int, state: Any, arguments: Any) -> Any:
+    def _run_untraced(self, start: int, stop: int, state: Any, arguments: Any) -> Any:
         for i in range(start, stop):
             state = self._call(i, state, arguments)
         return state
@@ -71,7 +71,7 @@ class _Plan:
         raise NotImplementedError
 
     def _adopt(self, state: Any) -> None:
-        """Go on from another state: in our memory if it fits there, else from the beginning."""
+        """Continue from another state: in our memory if it fits, else with new programs."""
         new = list(leaves(state))
         if self._state is not None:
             old = list(leaves(self._state))
@@ -81,15 +81,15 @@ class _Plan:
                         mine[...] = leaf
                 return
         self._programs, self._pool = [], []
-        # It was given away: its memory is ours.
+        # It was donated: its memory is ours.
         self._state = rebuild(state, [np.asarray(leaf, order="C") for leaf in new])
 
     def _write(self, arguments: Any, flat: list[Any]) -> Program | None:
-        """Write a program, or return None where that cannot be done."""
+        """Return a new program, or None where the function cannot be traced."""
         program = Program(self._pool, list(leaves(self._state)))
         try:
             state = rebuild(self._state, [Traced(program, leaf) for leaf in leaves(self._state)])
-            # Jobs are left to the program: behind one a trace has numbers that mean nothing.
+            # Jobs are left to the program: after one, a trace has meaningless numbers.
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
@@ -98,14 +98,14 @@ class _Plan:
             program.undo()
             return self._write(arguments, flat)  # Without jobs from now on.
         except Exception:  # A mistake in a function shows when it is run as it is.
-            self._is_planned = False
+            self.is_traceable = False
             return None
         finally:
             program.undo()
 
 
-class Planned(_Plan):
-    """A pure function ``function(state, *arguments) -> state``, planned at its first call."""
+class CompiledStep(_Compiled):
+    """A pure function ``function(state, *arguments) -> state``, compiled at its first call."""
 
     def __call__(self, state: Any, *arguments: Any) -> Any:
         # As `leaves`, but faster: this is done at each step.
@@ -116,20 +116,20 @@ class Planned(_Plan):
                 flat.extend(leaves(argument) if nested else argument)
             else:
                 flat.append(argument)
-        return self._do(0, 1, state, arguments, flat)
+        return self._run(0, 1, state, arguments, flat)
 
     def _call(self, step: Any, state: Any, arguments: Any) -> Any:
         return self._function(state, *arguments)
 
 
-class PlannedLoop(_Plan):
-    """Steps of a pure function ``function(i, state, *arguments) -> state``, likewise.
+class CompiledLoop(_Compiled):
+    """Many steps of a pure function ``function(i, state, *arguments) -> state``.
 
-    What a step is given the function asks for by the step's number, as ``argument[i, ...]``.
+    The function reads the inputs of a step by its number, as ``argument[i, ...]``.
     """
 
     def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:
-        return self._do(start, stop, state, arguments, list(leaves(arguments)))
+        return self._run(start, stop, state, arguments, list(leaves(arguments)))
 
     def _call(self, step: Any, state: Any, arguments: Any) -> Any:
         return self._function(step, state, *arguments)

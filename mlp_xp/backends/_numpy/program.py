@@ -1,8 +1,8 @@
-"""A program: what a function does with traced arrays, written down as straight code.
+"""A program: the operations on traced arrays as straight code.
 
-NumPy's two doors lead here, `__array_ufunc__` and `__array_function__`. A line of the program is a
-call with an ``out=``, or of what does a table of jobs. It does one step after the other; where one
-table is all there is to a step, all of them are one call.
+NumPy's two protocols lead here, `__array_ufunc__` and `__array_function__`. A line of the program
+is a call with an ``out=``, or the run of a table of jobs. It does one step after the other; where a
+step is one table, all steps are one call.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mlp_xp.backends._numpy.traced import Finder, Traced, UntraceableError, valu
 
 __all__ = ["Program"]
 
-# Arguments up to this many bytes are copied to a place of their own; larger ones are looked up.
+# Arguments up to this many bytes are copied into memory of their own; larger ones are looked up.
 _SMALL = 1 << 16
-# NumPy's own check of positions writes a result twice; up to so many bytes ours takes longer.
+# NumPy's own check of positions writes a result twice; up to this many bytes ours takes longer.
 _SHORT_DETOUR = 1 << 14
 # Bytes of results that jobs not yet in a table may keep from being used again.
 _KEPT = 1 << 25
@@ -43,7 +43,7 @@ _REDUCTIONS = {
 
 
 class Program:
-    """What one signature of arguments leads to: straight code over fixed memory."""
+    """Straight code over fixed memory, for one signature of arguments."""
 
     def __init__(self, pool: list[np.ndarray], state: list[np.ndarray]) -> None:
         self.pool = pool
@@ -62,13 +62,13 @@ class Program:
         self._forms: list[tuple[Any, ...]] = []
         self._last: list[Callable[[], Any]] = []
         self._places: list[np.ndarray | None] = []
-        self._n_steps: float = math.inf  # That there is something given for.
+        self._n_steps: float = math.inf  # For which the arguments have entries.
         self._code: Callable[[Callable[..., None], int, int], None]
 
     # --- arguments -----------------------------------------------------------------------------
 
     def take(self, arguments: Sequence[Any]) -> list[Any]:
-        """Give arguments, for the first time, to compute with."""
+        """Return the first arguments as traced arrays."""
         self._forms = list(map(_form, arguments))
         self._last = list(map(_reference, arguments))
         traced: list[Any] = []
@@ -86,18 +86,18 @@ class Program:
         return traced
 
     def pick(self, given: Traced) -> Traced:
-        """Give what one of many steps is given, at the place that it will be brought to."""
+        """Return the entry of one of many steps, at the place that it is copied to."""
         if given.owner.is_pooled or id(given.owner.value) in self._state:
-            raise UntraceableError("What a step is given has to be there before all steps.")
+            raise UntraceableError("The inputs of a step must exist before all steps.")
         self._n_steps = min(self._n_steps, given.shape[0])
         place = np.array(given.value[0], order="C")
         if not given.value[0].flags.c_contiguous or place.nbytes % 4:
-            raise UntraceableError("What a step is given has to lie there in one piece.")
+            raise UntraceableError("The inputs of a step must be contiguous.")
         self._picks.append((given, place))
         return Traced(self, place)
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
-        """Take over new arguments, unless their number, shapes or dtypes differ."""
+        """Whether new arguments have the same number, shapes and dtypes; if so, take them over."""
         if len(arguments) != len(self._forms):
             return False
         moves = False
@@ -120,10 +120,10 @@ class Program:
                 words[i] = find(arguments).ctypes.data
         return True
 
-    # --- noting down ---------------------------------------------------------------------------
+    # --- recording -----------------------------------------------------------------------------
 
     def _name(self, operand: Any) -> str:
-        """Name an operand in the code."""
+        """Return the name of an operand in the code."""
         if isinstance(operand, list | tuple):
             inner = "".join(self._name(item) + ", " for item in operand)
             return f"[{inner}]" if isinstance(operand, list) else f"({inner})"
@@ -159,15 +159,15 @@ class Program:
         self._n_bytes = 0
 
     def job(self, job: Job) -> None:
-        """Note down a job, which the program will do; those that follow each other are one call."""
+        """Add a job to the program; consecutive jobs are one call."""
         self._jobs.append(job)
 
     def call(self, function: Any, *args: Any) -> None:
-        """Note down a call that writes into its arguments, without making it now."""
+        """Record a call that writes into its arguments, without making it now."""
         self._write(self._call(function, args, {}))
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
-        """Give memory, of an array that is no longer there if one fits."""
+        """Return memory, that of an array that has died if one fits."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
         if self._n_bytes > _KEPT:
             self._flush()
@@ -183,25 +183,25 @@ class Program:
         return result
 
     def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
-        """Note down ``copy(result, *args)``, which gives ``value``."""
+        """Record ``copy(result, *args)``, which computes ``value``."""
         result = self._result(value)
         self._write(self._call(copy, (result, *args), options))
         return result
 
     def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
-        """Note down a function without ``out``: what it gives is copied to where it belongs."""
+        """Record a function without ``out``: its result is copied to where it belongs."""
         if not isinstance(value, np.ndarray | np.generic):
-            raise UntraceableError(f"{function} gives {type(value)}, which cannot be planned.")
+            raise UntraceableError(f"{function} gives {type(value)}, which cannot be traced.")
         result = self._result(value)
         self._write(
             f"{self._name(np.copyto)}({self._name(result)}, {self._call(function, args, options)})"
         )
         return result
 
-    # --- NumPy's two doors ---------------------------------------------------------------------
+    # --- NumPy's two protocols -----------------------------------------------------------------
 
     def ufunc(self, ufunc: Any, method: str, inputs: Any, options: dict[str, Any]) -> Any:
-        """Do what a ufunc is called for, and note it down."""
+        """Call a ufunc and record it."""
         out = options.pop("out", (None,))[0]
         if isinstance(out, np.ndarray) and out is inputs[0]:
             # A constant that is counted on from, as in `c ^= key`: at each run from its beginning.
@@ -210,7 +210,7 @@ class Program:
         if method == "reduce":
             return self._reduce(ufunc, inputs, options, out)
         if ufunc.nout != 1 or (out is not None and not isinstance(out, Traced)):
-            raise UntraceableError(f"{ufunc} with outputs that cannot be planned.")
+            raise UntraceableError(f"{ufunc} with outputs that cannot be traced.")
         if options or method != "__call__":
             value = function(*map(value_of, inputs), **options)
             if out is None:
@@ -238,7 +238,7 @@ class Program:
 
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
         if out is not None or not set(options) <= {"axis", "dtype", "keepdims"}:
-            raise UntraceableError(f"{ufunc}.reduce with options that cannot be planned.")
+            raise UntraceableError(f"{ufunc}.reduce with options that cannot be traced.")
         axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
         value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
         result = self._result(value)
@@ -247,7 +247,7 @@ class Program:
         return result
 
     def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
-        """Do what one of NumPy's other functions is called for, and note it down."""
+        """Call one of NumPy's other functions and record it."""
         if function in _REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
             return self._reduce(_REDUCTIONS[function], args, {"axis": None, **kept}, None)
@@ -283,7 +283,7 @@ class Program:
         self.job(Job(Take(False, n_source, n, width, source, rows, target)))
 
     def undo(self) -> None:
-        """Give the state what it had before: a trace works for real."""
+        """Return the state what it had before: a trace works for real."""
         for key, value in self._before.items():
             self._state[key][...] = value
         self._before = {}
@@ -291,7 +291,7 @@ class Program:
     # --- the end -------------------------------------------------------------------------------
 
     def finish(self, state: Any, new: Any) -> None:
-        """Let what the function gives replace what it was given, and make the program runnable."""
+        """Copy the new state over the old one, and make the program runnable."""
         mine = {id(leaf.value) for leaf in leaves(state)}
         for old, leaf in zip(leaves(state), leaves(new), strict=True):
             if leaf is old:
@@ -304,7 +304,7 @@ class Program:
                 self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
         self._flush()
         link(self._tables)
-        # What only left-out work has used is free again.
+        # Memory that only left-out jobs have used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         source = "\n".join(("def program(do, start, stop):", *self._body(), " return"))
         exec(_compiled(source), self._names)
@@ -314,7 +314,7 @@ class Program:
         self._picks = []
 
     def run(self, do: Callable[..., None], start: int, stop: int) -> None:
-        """Do steps; ``do`` does the jobs of a table."""
+        """Run steps; ``do`` runs a table of jobs."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps {start} to {stop - 1} are asked for, and something is given for "
@@ -327,7 +327,7 @@ class Program:
                 self._names[name] = None  # The caller's memory is not kept alive.
 
     def _body(self) -> Iterator[str]:
-        """Give the code of all steps."""
+        """Return the code of all steps."""
         if len(self._lines) == 1 and self._tables:
             picks = np.zeros(len(self._picks), PICK)
             for pick, (given, place) in zip(picks, self._picks, strict=True):
@@ -348,12 +348,12 @@ class Program:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> CodeType:
-    """Compile code, which names its operands by numbers: a fit like an earlier one has the same."""
-    return compile(source, "<planned step>", "exec")
+    """Compile code, which numbers its operands: similar fits have the same code."""
+    return compile(source, "<compiled step>", "exec")
 
 
 def _form(argument: Any) -> tuple[Any, ...]:
-    """Give what a program is for: how an array lies, or which object it is."""
+    """Return what a program depends on: the layout of an array, or the identity of an object."""
     if not isinstance(argument, np.ndarray):
         return (id(argument),)
     form = type(argument), argument.shape, argument.dtype
@@ -362,12 +362,12 @@ def _form(argument: Any) -> tuple[Any, ...]:
 
 
 def _reference(argument: Any) -> Callable[[], Any]:
-    """Give what gives an argument again, an array only as long as others keep it."""
+    """Return a function that returns an argument, an array only while others keep it alive."""
     return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument
 
 
 def _are_numbers(*operands: Any) -> bool:
-    """Tell whether there are jobs, and these are single numbers for them."""
+    """Whether jobs are written, and operands are single numbers that one takes."""
     dtype = getattr(operands[-1], "dtype", None)
     return (
         has_pool()
@@ -382,7 +382,7 @@ def _are_numbers(*operands: Any) -> bool:
 
 
 def _take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
-    """Do what `numpy.take` does, which makes a detour for positions that it checks itself."""
+    """Compute `numpy.take`, whose own check of positions writes a result twice."""
     size = x.size if axis is None else x.shape[axis]
     if out.nbytes <= _SHORT_DETOUR:
         try:
@@ -396,7 +396,7 @@ def _take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarra
 
 
 def _can_be_taken(source: Any, rows: Traced) -> bool:
-    """Tell whether there is a job that takes rows."""
+    """Whether a job can take the rows."""
     return (
         has_pool()
         and isinstance(source, Traced)

@@ -1,4 +1,4 @@
-"""Products of sparse rows by SciPy, and calls that a planned step leaves to its program."""
+"""Products of sparse rows by SciPy, as calls that a compiled step can record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CACHED = 1 << 21
 
 
 def call(function: Callable[..., None], *args: Any) -> None:
-    """Call a function that writes into its arguments, or note the call down while it is traced."""
+    """Call a function that writes into its arguments, or record the call while it is traced."""
     program = next((arg.program for arg in args if isinstance(arg, Traced)), None)
     if program is None:
         function(*args)
@@ -31,8 +31,8 @@ def call(function: Callable[..., None], *args: Any) -> None:
 class TakenRows:
     """Rows of a sparse matrix, or all of them, as the left factor of a product.
 
-    One product, then one of the transposed matrix: a planned step keeps this object, which must
-    not keep the data.
+    One product, then one with the transpose: a compiled step keeps this object, which must not keep
+    the data.
     """
 
     def __init__(self, x: SparseMatrix, rows: Array | None) -> None:

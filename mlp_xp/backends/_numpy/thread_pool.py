@@ -149,7 +149,7 @@ class ThreadPool:
         return run_jobs
 
     def end(self) -> None:
-        """End the other threads."""
+        """Stop the other threads."""
         self._mail[TICKET] = QUIT
         for thread in self._threads:
             thread.join()
@@ -223,7 +223,7 @@ def one_blas_thread() -> Iterator[int]:
 
 @contextlib.contextmanager
 def thread_pool(n_threads: int) -> Iterator[None]:
-    """Give this thread a pool, and limit the BLAS to one thread meanwhile.
+    """Return this thread a pool, and limit the BLAS to one thread meanwhile.
 
     The threads of a BLAS spin for work before they sleep, and take the processors from ours.
     """

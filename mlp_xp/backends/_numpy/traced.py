@@ -1,4 +1,4 @@
-"""Arrays that note down what is done with them, for a plan of it."""
+"""Arrays that record the operations on them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ if TYPE_CHECKING:
 
 __all__ = ["STEP", "Finder", "Traced", "UntraceableError", "value_of"]
 
-# Gives a view of an argument anew, from the arguments of a call.
+# Returns a view of an argument from the arguments of a call.
 Finder = Callable[[Sequence[Any]], np.ndarray]
 
-
-# Which of many steps it is, while they are planned: ``array[STEP, ...]`` is what one is given.
+# Stands for the number of a step in a trace: ``array[STEP, ...]`` is the entry of one step.
 STEP: Any = object()
 
 
 class UntraceableError(TypeError):
-    """A function asks for what is known only when it runs."""
+    """A function asks for a value that is known only when it runs."""
 
 
 class Traced(NDArrayOperatorsMixin):
-    """An array whose operations are noted down; `value` is the memory that they will use again.
+    """An array whose operations are recorded; `value` is the memory that the program will use.
 
-    ``source`` is what a view is one of, whose memory it keeps; ``find`` gives `value` anew where it
-    is a view of an argument that changes from call to call.
+    ``source`` is the array that a view is of, whose memory it keeps alive. ``find`` returns `value`
+    of a later call, where it is a view of an argument that changes from call to call.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Traced(NDArrayOperatorsMixin):
 
     @property
     def owner(self) -> Traced:
-        """What this is a view of, or itself."""
+        """The array that this is a view of, or itself."""
         return self if self._source is None else self._source.owner
 
     shape = property(lambda self: self.value.shape)
@@ -75,7 +74,7 @@ class Traced(NDArrayOperatorsMixin):
             return self.program.pick(self)
         if any(isinstance(k, Traced | np.ndarray | list) for k in keys):
             raise UntraceableError("Elements are taken by position only.")
-        # A single number, too, stays a view.
+        # A single number stays a view, too.
         return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
 
     def reshape(self, *shape: Any) -> Any:
@@ -98,7 +97,7 @@ class Traced(NDArrayOperatorsMixin):
         return self.program.function(function, args, options)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise UntraceableError("The values of an array are not known when a step is planned.")
+        raise UntraceableError("The values of an array are not known when a step is traced.")
 
     __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = __array__
     __hash__ = object.__hash__

@@ -90,7 +90,7 @@ class TorchBackend(Backend):
 
 
 def create(device: Any) -> TorchBackend:
-    """Give the backend on a device, by default torch's own default device."""
+    """Return the backend on a device, by default torch's own default device."""
     if device is None:
         return TorchBackend(torch.get_default_device())
     try:

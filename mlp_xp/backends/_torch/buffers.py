@@ -54,7 +54,7 @@ _UNUSED = _count_of_unused()
 def empty(
     owner: torch.Tensor, role: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
-    """Give a tensor of any content, in the memory of the last one of this role if that is unused.
+    """Return a tensor of any content, in the memory of the last one of this role if that is unused.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def empty(
 
 
 def cast(owner: torch.Tensor, role: str, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Give a tensor in another dtype, as it is if it has that; see `empty`."""
+    """Return a tensor in another dtype, as it is if it has that; see `empty`."""
     if array.dtype == dtype:
         return array
     return empty(owner, role, tuple(array.shape), dtype).copy_(array)

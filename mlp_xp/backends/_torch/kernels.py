@@ -34,7 +34,7 @@ _RUN = 4
 def dense(
     params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Any, Callable[..., Any]]:
-    """Do what `mlp_xp.nn.layers.affine` does, the bias added by the product."""
+    """Compute `mlp_xp.nn.layers.affine`, the bias added by the product."""
     if arrangement is not None:
         return _block_dense(params, x, arrangement, xp=xp)
     owner: Any
@@ -84,7 +84,7 @@ def _block_dense(
 
 
 def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
-    """Do what `Arrangement.split` does; where few numbers stay together, from the transpose.
+    """Compute `Arrangement.split`; where few numbers stay together, from the transpose.
 
     That is a quarter of the time for squares of 2 x 2 pixels, and no gain for squares of 4 x 4.
     """
@@ -119,7 +119,7 @@ _ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 def activate(
     function: str | layers.Activation, x: Any, *, xp: Namespace
 ) -> tuple[Any, layers.ActivationPullback]:
-    """Do what `mlp_xp.nn.layers.activate` does."""
+    """Compute `mlp_xp.nn.layers.activate`."""
     fused = _ACTIVATIONS.get(function) if isinstance(function, str) else None
     if fused is None:
         return layers.activate(function, x, xp=xp)
@@ -137,7 +137,7 @@ def gather(
     dtype: DType,
     xp: Namespace,
 ) -> Any:
-    """Do what `mlp_xp.backends.kernels.gather` does, in the same operations."""
+    """Compute `mlp_xp.backends.kernels.gather`, in the same operations."""
     is_copied = rows is not None or view is not None
     if dtype not in _FLOATS or x.ndim != 2 or not (is_copied or scaling is not None):
         return kernels.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
@@ -155,7 +155,7 @@ def gather(
 
 
 def _pick(owner: Any, pictures: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
-    """Do what `mlp_xp.augmentation.pick` does: 1 ms for 512 pictures of CIFAR-10, instead of 15.
+    """Compute `mlp_xp.augmentation.pick`: 1 ms for 512 pictures of CIFAR-10, instead of 15.
 
     Indices with a stride of 0 need not be made; and new memory takes longer than all the rest.
     """
@@ -172,7 +172,7 @@ _FUSED = (SGD, Adam, AdamW)
 
 @functools.cache
 def _forever(device: torch.device) -> torch.Tensor:
-    """Give the number of a step so late that torch has no bias left to correct.
+    """Return the number of a step so late that torch has no bias left to correct.
 
     `Optimizer.coefficients` has both corrections in the rate, and epsilon behind them.
     """
@@ -189,7 +189,7 @@ def update_tree(
     *,
     xp: Namespace,
 ) -> Updated:
-    """Do what `mlp_xp.optimizers.update_tree` does, all arrays in one pass over memory."""
+    """Compute `mlp_xp.optimizers.update_tree`, all arrays in one pass over memory."""
     trees = [list(leaves(tree)) for tree in (params, grads, *slots)]
     if type(optimizer) in _FUSED:
         trees[1] = [cast(p, "g", g, p.dtype) for p, g in zip(*trees[:2], strict=True)]
@@ -213,7 +213,7 @@ def update_tree(
 
 
 def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
-    """Tell whether torch has a fused update, which takes no strides and checks little."""
+    """Whether torch has a fused update, which takes no strides and checks little."""
     kind = type(optimizer)
     if kind not in _FUSED or len(trees) < 3:
         return False

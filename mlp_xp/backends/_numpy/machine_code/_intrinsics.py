@@ -1,4 +1,4 @@
-"""What numba lacks: addresses, atomic loads and stores, waiting, and powers of two."""
+"""Operations that numba lacks: addresses, atomic loads and stores, waiting, and powers of two."""
 
 from __future__ import annotations
 

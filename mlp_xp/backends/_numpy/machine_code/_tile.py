@@ -75,7 +75,7 @@ def _loop(builder: Any, arguments: Any, vectors: int) -> None:
     last = builder.sub(rows, _number(1))
 
     def up_to_last(row: int) -> Any:
-        """Give the row, or the last one there is: what is computed twice is not stored twice."""
+        """Return the row, or the last one there is: what is computed twice is not stored twice."""
         is_there = builder.icmp_signed("<", _number(row), rows)
         return builder.select(is_there, _number(row), last)
 
