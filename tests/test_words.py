@@ -77,7 +77,6 @@ BANNED = re.compile(
 WITHOUT_VERBS = """
 array_types
 sklearn_compat
-backend
 compiled_step
 buffers
 early_stopping
@@ -134,7 +133,6 @@ inference
 
 init
 
-jax
 
 jobs
 
@@ -153,7 +151,6 @@ loading
 
 loops
 
-machine
 
 muon
 
@@ -176,12 +173,10 @@ pickles
 
 products
 
-program
 
 progress
 
 
-random
 
 
 
@@ -208,18 +203,15 @@ start
 step
 
 
-strict
 
 summary
 
 sweep
 
-tile
 
 
 
 
-traced
 
 train
 
@@ -229,22 +221,17 @@ tree
 types
 
 
-units
 
 validation
 
 values
 
 
-words
 """
 WITH_BANNED_WORDS = """
 backend
-compiled_step
 buffers
 kernels
-plotting
-input_scaling
 time_budget
 trainer
 
@@ -256,7 +243,6 @@ batches
 
 beta_lasso
 
-bf16
 
 block_dense
 
@@ -272,11 +258,9 @@ commands
 
 deadline
 
-digits
 
 dropout
 
-fashion_mnist
 
 geometric
 
@@ -286,12 +270,10 @@ inference
 
 init
 
-jobs
 
 lbfgs
 
 
-loops
 
 network
 
@@ -322,7 +304,6 @@ types
 
 values
 
-words
 """
 
 
