@@ -25,10 +25,11 @@ def init_slots(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> tuple[Tr
     return tuple(map_leaves(xp.zeros_like, params) for _ in range(optimizer.n_slots))
 
 
-def kinds(params: Tree) -> list[Kind]:
-    """Tell what each leaf is; the last matrix of the tree is the head.
+def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
+    """Return the kind of each leaf; the last matrix of the tree is the head.
 
-    A stack of matrices, of three axes, is a matrix.
+    The first ``n_leading`` axes count models. The matrices of the blocks of a layer, of three axes,
+    are a matrix.
 
     Examples
     --------
@@ -38,7 +39,7 @@ def kinds(params: Tree) -> list[Kind]:
     >>> kinds(((W, b), (b, (W, b)), (W, b)))
     ['matrix', 'vector', 'vector', 'matrix', 'vector', 'head', 'vector']
     """
-    found: list[Kind] = ["matrix" if p.ndim > 1 else "vector" for p in leaves(params)]
+    found: list[Kind] = ["matrix" if p.ndim - n_leading > 1 else "vector" for p in leaves(params)]
     matrices = [i for i, kind in enumerate(found) if kind == "matrix"]
     if matrices:
         found[matrices[-1]] = "head"
@@ -53,6 +54,7 @@ def update_tree(
     coefs: Slots,
     l2: Array | None = None,
     *,
+    n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
     r"""Update all parameters, with an L2 penalty :math:`\tfrac12 \lambda \sum W^2` on matrices.
@@ -68,6 +70,8 @@ def update_tree(
         What `optimizer.coefficients` gave for this step.
     l2 : 0-d array, optional
         The factor of the penalty. None leaves it out.
+    n_leading : int, default=0
+        First axes of each parameter, which count models; each model has a penalty of its own.
     xp : namespace
 
     Returns
@@ -89,9 +93,9 @@ def update_tree(
     new_slots = []
     trees = (params, grads, *slots)
     takes_low_precision = low_precision(optimizer)
-    for kind, p, g, *old in zip(kinds(params), *map(leaves, trees), strict=True):
+    for kind, p, g, *old in zip(kinds(params, n_leading), *map(leaves, trees), strict=True):
         if l2 is not None and kind != "vector":
-            flat = xp.reshape(p, (-1,))
+            flat = xp.reshape(p, (*p.shape[:n_leading], -1))
             penalty = penalty + 0.5 * l2 * xp.vecdot(flat, flat)
             if g.dtype == p.dtype:
                 g += l2 * p
@@ -110,7 +114,7 @@ def update_tree(
     )
 
 
-def clip(grads: Tree, max_norm: float, *, xp: Namespace) -> tuple[Tree, Array]:
+def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
     r"""Scale all gradients by one factor so that their joint L2 norm is at most a given one.
 
     :math:`g \leftarrow g \min(1, c / \lVert g \rVert)`, the norm taken over all leaves together.
@@ -121,14 +125,16 @@ def clip(grads: Tree, max_norm: float, *, xp: Namespace) -> tuple[Tree, Array]:
         In low precision too; sums are in float32 at least.
     max_norm : float above 0
         The :math:`c` above.
+    n_leading : int, default=0
+        First axes of each gradient, which count models; each model has a norm of its own.
     xp : namespace
 
     Returns
     -------
     grads : tree of arrays
         NaN stays NaN, and makes the other gradients NaN; infinity becomes NaN.
-    norm : 0-d array
-        What the norm was.
+    norm : 0-d array, or one number for each model
+        The norm before.
 
     References
     ----------
@@ -145,15 +151,21 @@ def clip(grads: Tree, max_norm: float, *, xp: Namespace) -> tuple[Tree, Array]:
     if not 0.0 < max_norm < math.inf:
         raise ValueError(f"max_norm is {max_norm!r}, and must be above 0 and finite.")
     dtype = xp.result_type(xp.float32, *(g.dtype for g in leaves(grads)))
-    flat = [xp.astype(xp.reshape(g, (-1,)), dtype, copy=False) for g in leaves(grads)]
+    flat = [
+        xp.astype(xp.reshape(g, (*g.shape[:n_leading], -1)), dtype, copy=False)
+        for g in leaves(grads)
+    ]
     norm = xp.sqrt(sum(xp.vecdot(g, g) for g in flat))
     # The larger of both is never 0, and a maximum, unlike a comparison, lets NaN through.
     factor = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
 
     def scaled(g: Array) -> Array:
+        own = factor
+        if n_leading:
+            own = xp.reshape(factor, (*factor.shape, *[1] * (g.ndim - n_leading)))
         if g.dtype != dtype:
-            return xp.astype(g * factor, g.dtype)
-        g *= factor
+            return xp.astype(g * own, g.dtype)
+        g *= own
         return g
 
     return map_leaves(scaled, grads), norm

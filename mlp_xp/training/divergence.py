@@ -16,7 +16,7 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
 from mlp_xp.nn.network import Network, Params, forward, hidden
 from mlp_xp.training.batches import Data, Plan
-from mlp_xp.training.step import StepArguments, prepare
+from mlp_xp.training.step import StepArguments, StepScalars, prepare
 
 if TYPE_CHECKING:
     from mlp_xp.training.trainer import Trainer
@@ -181,8 +181,8 @@ class Guard:
         done : int, optional
             The steps of the epoch so far; None after the epoch.
         """
-        params, _, *others = trainer.state[:4]  # The optimizer's state shows in its weights.
-        if not is_finite(trainer.backend, (params, *others)):
+        state = trainer.state  # The optimizer's state shows in its weights.
+        if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
             raise self._error(trainer, done)
 
     def _is_copy_due(self, now: float) -> bool:
@@ -219,7 +219,7 @@ class Guard:
                         before, n_steps = trainer.copy(), trainer.n_steps
                         recent.append(arguments)
                         trainer.do(arguments)
-                        if not is_finite(trainer.backend, trainer.state[:5]):
+                        if not is_finite(trainer.backend, trainer.state):
                             after = trainer.state.params
                             trainer.restore(before, n_steps)
                             found = _diagnose(trainer, recent, after)
@@ -297,7 +297,9 @@ def _diagnose(trainer: Trainer, given: Sequence[StepArguments], after: Params) -
         The weights after the last step.
     """
     get = trainer.backend.get
-    sizes = [_examine(trainer, step, float(get(step[2])[1])) for step in given]
+    sizes = [
+        _examine(trainer, step, float(StepScalars.unpack(get(step.coefs)).l2)) for step in given
+    ]
     layer = sizes[-1].layer
     if layer is None:
         xp = trainer.backend.xp
@@ -325,9 +327,10 @@ def explain_minimum(trainer: Trainer, data: Data, plan: Plan, iteration: int) ->
     iteration : int
     """
     penalty = trainer.rules.alpha / sum(plan.totals)
+    no_scalars = trainer.state.loss  # They are not looked at.
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [
-            _examine(trainer, (batch, trainer.scaling, trainer.state.loss, None), penalty)
+            _examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
             for batch in batches
         ]
     worst = max(found, key=lambda each: (each.layer is not None, each.input, each.target))
@@ -338,7 +341,7 @@ def _examine(trainer: Trainer, given: StepArguments, penalty: float) -> _Diagnos
     """Compute forward and backward pass of a step, and find the first layer that is not finite."""
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
     xp, kernels, network = backend.xp, backend.kernels, rules.network
-    batch, scaling, _, keys = given
+    batch, scaling, keys = given.batch, given.scaling, given.keys
     weights = batch.weights
     context = kernels.to_pass(
         xp, batch_stats=trainer.state.batch_stats, is_training=True, weights=weights, keys=keys

@@ -1,9 +1,14 @@
-"""One training step and one prediction, as pure functions that a backend may compile."""
+"""One training step, one gradient and one prediction: pure functions that a backend may compile.
+
+A step reads as inputs, forward, loss, backward, clip, update, averages. Parameters may have leading
+axes, for a stack of models that take their step together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves, map_leaves
@@ -20,7 +25,7 @@ from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats, update_batch_stats
 from mlp_xp.nn.losses import Loss, average
 from mlp_xp.nn.network import Network, Params, denses, forward, hidden
-from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
+from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots, update_tree
 
 __all__ = [
     "Batch",
@@ -28,6 +33,7 @@ __all__ = [
     "Predict",
     "Step",
     "StepArguments",
+    "StepScalars",
     "Steps",
     "TrainState",
     "init_state",
@@ -57,10 +63,10 @@ class Batch(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Many steps: what each is given, with a first axis for the steps.
+    """The arguments of many steps, with a first axis for the steps.
 
     ``batch`` holds the data set, without that axis, and ``rows`` and ``weights : (steps, batch)``;
-    ``coefs : (steps, 4 + k)``; ``keys : (steps, dropouts)`` or None.
+    ``coefs : (steps, 4 + k)``, packed `StepScalars`; ``keys : (steps, dropouts)`` or None.
     """
 
     batch: Batch
@@ -68,13 +74,50 @@ class Steps(NamedTuple):
     keys: Array | None
 
 
-class TrainState(NamedTuple):
-    """What a step turns into the next: everything here is donated to it.
+class StepScalars(NamedTuple):
+    """The numbers that change from step to step, 0-d, or floats on the host.
 
-    ``batch_stats`` are the running statistics of batch normalization, ``average`` is the moving
-    average of the parameters, or an empty tuple. ``loss`` and ``accuracy`` are 0-d sums over the
-    steps of an epoch, each step's average times the step's share of the samples, so that they are
-    read once an epoch. ``accuracy`` is an empty tuple where it is not asked for.
+    They travel to the device packed, ``(4 + k,)``, the k of the rule last.
+
+    ``share`` is the step's share of the epoch's samples, ``l2`` the factor of the penalty,
+    ``average_rate`` and ``batch_stats_rate`` are how far the moving average and the batch
+    statistics move, and ``rule`` is what `optimizer.coefficients` returned.
+    """
+
+    share: Any
+    l2: Any
+    average_rate: Any
+    batch_stats_rate: Any
+    rule: tuple[Any, ...]
+
+    def pack(self) -> tuple[Any, ...]:
+        """Return all numbers in one flat tuple."""
+        return *self[:-1], *self.rule
+
+    @classmethod
+    def unpack(cls, coefs: Any) -> StepScalars:
+        """Return the numbers that were packed.
+
+        Examples
+        --------
+        >>> import array_api_compat.numpy as xp
+        >>> from mlp_xp.training.step import StepScalars
+        >>> scalars = StepScalars(1.0, 0.1, 0.0, 0.0, (0.5,))
+        >>> StepScalars.unpack(xp.asarray(scalars.pack())).rule
+        (np.float64(0.5),)
+        """
+        n_fixed = len(cls._fields) - 1
+        numbers = [coefs[i] for i in range(coefs.shape[0])]
+        return cls._make((*numbers[:n_fixed], tuple(numbers[n_fixed:])))
+
+
+class TrainState(NamedTuple):
+    """The state that a step turns into the next: everything here is donated to it.
+
+    ``batch_stats`` are the running ones of batch normalization, ``average`` is the moving average
+    of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one for each model of a
+    stack, are sums over the steps of an epoch, each step's average times the step's share of the
+    samples: they are read once an epoch. ``accuracy`` is an empty tuple unless it is wanted.
     """
 
     params: Params
@@ -85,16 +128,20 @@ class TrainState(NamedTuple):
     accuracy: Array | tuple[()]
 
 
-# Batch, scaling, coefficients, dropout keys.
-StepArguments = tuple[Batch, "Scaling | Whitening | None", Array, "Array | None"]
+class StepArguments(NamedTuple):
+    """The arguments of one step; ``coefs`` are packed `StepScalars`."""
+
+    batch: Batch
+    scaling: Scaling | Whitening | None
+    coefs: Array
+    keys: Array | None
+
+
 Step = Callable[
     [TrainState, Batch, "Scaling | Whitening | None", Array, "Array | None"], TrainState
 ]
 Gradient = Callable[[Params, Batch, "Scaling | Whitening | None"], tuple[Array, Params]]
 Predict = Callable[..., Array]
-
-# What a step's coefficients hold before those of the optimizer.
-N_COEFS = 4
 
 
 def init_state(
@@ -106,8 +153,8 @@ def init_state(
     with_accuracy: bool,
     xp: Namespace,
 ) -> TrainState:
-    """Give the state before the first step; what is given becomes part of it."""
-    zero = xp.zeros_like(denses(params)[-1].b[0])
+    """Return the state before the first step; the arguments become part of it."""
+    zero = xp.zeros_like(denses(params)[-1].b[..., 0])
     accuracy = xp.zeros_like(zero) if with_accuracy else ()
     slots = init_slots(optimizer, params, xp=xp)
     return TrainState(params, slots, batch_stats, average, zero, accuracy)
@@ -124,7 +171,7 @@ def make_step(
     augmentation: tuple[Augmentation, ...] = (),
     xp: Namespace,
 ) -> Step:
-    """Make the function that does one training step.
+    """Return the function of one training step.
 
     Parameters
     ----------
@@ -133,8 +180,8 @@ def make_step(
     with_penalty : bool
         Whether there is an L2 penalty; without one, no work is spent on it.
     max_grad_norm : float, optional
-        What the norm of all gradients of the loss together is held to; the penalty is not part
-        of it, as weight decay is not in PyTorch.
+        Clip the norm of all gradients of the loss together, each model's own; the penalty is not
+        part of it, as weight decay is not in PyTorch.
     augmentation : tuple of Augmentation, default=()
         What is done to a batch, by what was drawn for it: at first the geometric ones, in their
         order, then the others.
@@ -143,11 +190,14 @@ def make_step(
     Returns
     -------
     callable
-        ``step(state, batch, scaling, coefs, keys)`` gives the next state; the old one is dead.
-        ``coefs : (4 + k,)`` holds the step's share of the epoch's samples, the factor of the
-        penalty, the rates of the moving average and of the running statistics, and the k numbers of
-        `optimizer.coefficients`;
-        ``keys : (dropouts,)`` int32, or None.
+        ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old one is dead.
+        ``coefs : (4 + k,)`` are packed `StepScalars`, ``keys : (..., dropouts)`` int32, or None.
+
+    Notes
+    -----
+    Parameters may have leading axes, ``W : (..., fan_in, fan_out)``. The models of such a stack
+    share the scalars; a batch is shared too, or each has its own: ``x : (..., batch, features)``,
+    or ``rows : (..., batch)`` of shared data, and likewise targets and weights.
 
     Examples
     --------
@@ -172,52 +222,62 @@ def make_step(
         coefs: Array,
         keys: Array | None,
     ) -> TrainState:
-        share, l2 = coefs[0], coefs[1] if with_penalty else None
-        rule_coefs = tuple(coefs[i] for i in range(N_COEFS, coefs.shape[0]))
-        x, targets, mixture = prepare(state.params, batch, scaling, kernels, augmentation, xp=xp)
+        scalars = StepScalars.unpack(coefs)
+        params, n_leading = state.params, _count_leading_axes(state.params)
+
+        x, targets, mixture = prepare(params, batch, scaling, kernels, augmentation, xp=xp)
+
         how = kernels.to_pass(
             xp, batch_stats=state.batch_stats, is_training=True, weights=batch.weights, keys=keys
         )
-        logits, backward, measured = forward(network, state.params, x, how, xp=xp)
-        logits = _full(logits, state.params, xp=xp)
-        labels = _labels(targets, batch.weights, mixture, xp=xp)
-        losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in labels]
-        value = _mixed([value for value, _ in losses], mixture)
+        logits, backward, measured = forward(network, params, x, how, xp=xp)
+        logits = _in_dtype_of(params, logits, xp=xp)
+
+        pairs = _targets_and_weights(targets, batch.weights, mixture, xp=xp)
+        losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in pairs]
+        value = loss.reported(_mixed([value for value, _ in losses], mixture), logits.shape[-1])
         accuracy = state.accuracy
         if not isinstance(accuracy, tuple):
-            correct = [average(loss.is_correct(logits, y, xp=xp), w, xp=xp) for y, w in labels]
-            accuracy = accuracy + share * _mixed(correct, mixture)
-        grads = backward(_mixed([pullback() for _, pullback in losses], mixture))
-        if max_grad_norm is not None:
-            grads, _ = clip(grads, max_grad_norm, xp=xp)
+            correct = [average(loss.is_correct(logits, y, xp=xp), w, xp=xp) for y, w in pairs]
+            accuracy = accuracy + scalars.share * _mixed(correct, mixture)
 
-        params, slots, penalty = kernels.update(
-            optimizer, state.params, grads, state.slots, rule_coefs, l2, xp=xp
+        grads = backward(_mixed([pullback() for _, pullback in losses], mixture))
+
+        if max_grad_norm is not None:
+            grads, _ = clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
+
+        update = partial(update_tree, n_leading=n_leading) if n_leading else kernels.update
+        l2 = scalars.l2 if with_penalty else None
+        params, slots, penalty = update(
+            optimizer, params, grads, state.slots, scalars.rule, l2, xp=xp
         )
+
         batch_stats = tuple(
-            update_batch_stats(old, new, coefs[3], xp=xp)
+            update_batch_stats(old, new, scalars.batch_stats_rate, xp=xp)
             for old, new in zip(state.batch_stats, measured, strict=True)
         )
-        mean = averaged(state.average, params, coefs[2], xp=xp) if state.average else ()
-        total = state.loss + share * (loss.reported(value, logits.shape[-1]) + penalty)
+        mean = state.average
+        if mean:
+            mean = averaged(mean, params, scalars.average_rate, xp=xp)
+        total = state.loss + scalars.share * (value + penalty)
         return TrainState(params, slots, batch_stats, mean, total, accuracy)
 
     return step
 
 
 def make_nth(step: Step) -> Callable[..., TrainState]:
-    """Make the function that does one of many steps, for `Backend.loop`.
+    """Return the function of one of many steps, for `Backend.loop`.
 
     Parameters
     ----------
     step : callable
-        What `make_step` gives.
+        As `make_step` returns it.
 
     Returns
     -------
     callable
-        ``nth(i, state, steps, scaling)`` does the step of that position, a 0-d integer array, in
-        `Steps`.
+        ``nth(i, state, steps, scaling)`` returns the state after the step at a position, a 0-d
+        integer array, in `Steps`.
 
     Examples
     --------
@@ -233,8 +293,8 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
         def pick(leaf: Array | None) -> Array | None:
             return None if leaf is None else leaf[i, ...]
 
-        x, y, *each = steps.batch
-        batch = Batch(x, y, *map_leaves(pick, tuple(each)))
+        x, y, *others = steps.batch
+        batch = Batch(x, y, *map_leaves(pick, tuple(others)))
         return step(state, batch, scaling, steps.coefs[i, ...], pick(steps.keys))
 
     return nth
@@ -249,10 +309,10 @@ def prepare(
     *,
     xp: Namespace,
 ) -> tuple[Array, Array, _Mixture | None]:
-    """Return what the network sees of a batch, its targets, and which samples were mixed."""
+    """Return the network's inputs of a batch, its targets, and which samples were mixed."""
     x, targets = _take(params, batch, scaling, kernels, augmentation, xp=xp)
     x, mixture = _augment(augmentation, x, batch, xp=xp)
-    return _rotate(x, scaling, xp=xp), targets, mixture
+    return _rotated(x, scaling, xp=xp), targets, mixture
 
 
 def _take(
@@ -264,28 +324,41 @@ def _take(
     *,
     xp: Namespace,
 ) -> tuple[Array, Array]:
-    """Give the inputs of a batch, scaled but not yet rotated, and its targets."""
+    """Return the inputs of a batch, scaled but not yet rotated, and its targets."""
     dtype = next(leaves(params)).dtype
     view = view_of(augmentation, batch.moves, xp=xp)
-    x = kernels.gather(batch.x, batch.rows, _each(scaling), view, dtype=dtype, xp=xp)
-    return x, batch.y if batch.rows is None else xp.take(batch.y, batch.rows, axis=0)
+    x, y, rows = batch.x, batch.y, batch.rows
+    if rows is None:
+        return kernels.gather(x, None, _of_features(scaling), view, dtype=dtype, xp=xp), y
+    flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
+    x = kernels.gather(x, flat, _of_features(scaling), view, dtype=dtype, xp=xp)
+    y = xp.take(y, flat, axis=0)
+    if rows.ndim > 1:  # Each model of a stack takes rows of its own.
+        x = xp.reshape(x, (*rows.shape, x.shape[-1]))
+        y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
+    return x, y
 
 
-def _each(scaling: Scaling | Whitening | None) -> Scaling | None:
-    """Give what is done to each feature by itself."""
+def _of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
+    """Return the part of an input scaling that treats each feature by itself."""
     return Scaling(*scaling[:2]) if isinstance(scaling, Whitening) else scaling
 
 
-def _rotate(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
-    """Do what is left of a whitening, behind all that takes x for a picture."""
+def _rotated(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
+    """Return inputs after the rotation of a whitening, the last step: x is an image before it."""
     if not isinstance(scaling, Whitening):
         return x
     return x @ xp.astype(scaling.rotation, x.dtype, copy=False)
 
 
-def _full(logits: Array, params: Params, *, xp: Namespace) -> Array:
-    """Bring what the network gives to the parameters' dtype: no loss is computed in 8 bits."""
-    return xp.astype(logits, next(leaves(params)).dtype, copy=False)
+def _in_dtype_of(params: Params, outputs: Array, *, xp: Namespace) -> Array:
+    """Return outputs in the parameters' dtype: no loss is computed in 8 bits."""
+    return xp.astype(outputs, next(leaves(params)).dtype, copy=False)
+
+
+def _count_leading_axes(params: Params) -> int:
+    """Return how many axes of the parameters count models: the output layer's bias has one more."""
+    return denses(params)[-1].b.ndim - 1
 
 
 class _Mixture(NamedTuple):
@@ -298,7 +371,7 @@ class _Mixture(NamedTuple):
 def _augment(
     augmentation: tuple[Augmentation, ...], x: Array, batch: Batch, *, xp: Namespace
 ) -> tuple[Array, _Mixture | None]:
-    """Do what is not geometric, and tell which samples were mixed."""
+    """Return the batch after the augmentations of values, and which samples were mixed."""
     mixture = None
     for each, moves, factors in columns(augmentation, batch.moves, batch.factors):
         if isinstance(each, ColorJitter | Mixup):
@@ -309,10 +382,10 @@ def _augment(
     return x, mixture
 
 
-def _labels(
+def _targets_and_weights(
     targets: Array, weights: Array | None, mixture: _Mixture | None, *, xp: Namespace
 ) -> list[tuple[Array, Array | None]]:
-    """Give the targets of a batch and their weights; of mixed samples, also their partners'."""
+    """Return the targets of a batch with their weights; of mixed samples, also their partners'."""
     if mixture is None:
         return [(targets, weights)]
     partners = mixture.partners
@@ -321,14 +394,14 @@ def _labels(
 
 
 def _mixed(values: list[Array], mixture: _Mixture | None) -> Array:
-    """Mix what each set of targets has given."""
+    """Return the mixture of the values for each set of targets."""
     if mixture is None:
         return values[0]
     return values[0] * mixture.share + values[1] * (1.0 - mixture.share)
 
 
 def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace) -> Gradient:
-    """Make the function that gives loss and gradients of a batch and updates nothing.
+    """Return the function of loss and gradients of a batch, which updates nothing.
 
     Parameters
     ----------
@@ -340,7 +413,7 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     Returns
     -------
     callable
-        ``gradient(params, batch, scaling)`` gives the average loss, 0-d, and the gradients.
+        ``gradient(params, batch, scaling)`` returns the average loss, 0-d, and the gradients.
 
     Examples
     --------
@@ -358,9 +431,9 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
         params: Params, batch: Batch, scaling: Scaling | Whitening | None
     ) -> tuple[Array, Params]:
         x, targets = _take(params, batch, scaling, kernels, xp=xp)
-        x = _rotate(x, scaling, xp=xp)
+        x = _rotated(x, scaling, xp=xp)
         logits, backward, _ = forward(network, params, x, kernels.to_pass(xp), xp=xp)
-        logits = _full(logits, params, xp=xp)
+        logits = _in_dtype_of(params, logits, xp=xp)
         value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         return value, backward(pullback())
 
@@ -376,18 +449,18 @@ def make_predict(
     tta: tuple[Flip | Shift, ...] = (),
     xp: Namespace,
 ) -> Predict:
-    """Make the function that predicts for a batch.
+    """Return the function of a prediction for a batch.
 
     Parameters
     ----------
     network : Network
     loss : Loss or None
-        Gives the output activation; None leaves the raw outputs.
+        For the output activation; None leaves the raw outputs.
     kernels : Kernels
     depth : int, optional
-        Stop behind so many hidden layers and give what they make of the input.
+        Stop after so many hidden layers and return their output.
     tta : tuple of Flip and Shift, default=()
-        What moves the pictures.
+        Views of the images.
     xp : namespace
 
     Returns
@@ -416,13 +489,13 @@ def make_predict(
     ) -> Array:
         dtype = next(leaves(params)).dtype
         view = view_of(tta, moves, xp=xp)
-        x = kernels.gather(x, None, _each(scaling), view, dtype=dtype, xp=xp)
-        x = _rotate(x, scaling, xp=xp)
+        x = kernels.gather(x, None, _of_features(scaling), view, dtype=dtype, xp=xp)
+        x = _rotated(x, scaling, xp=xp)
         how = kernels.to_pass(xp, batch_stats=batch_stats)
         if depth is not None:
-            return _full(hidden(network, params, x, how, depth), params, xp=xp)
+            return _in_dtype_of(params, hidden(network, params, x, how, depth), xp=xp)
         logits, _, _ = forward(network, params, x, how, xp=xp)
-        logits = _full(logits, params, xp=xp)
+        logits = _in_dtype_of(params, logits, xp=xp)
         return logits if loss is None else loss.activate(logits, xp=xp)
 
     return predict

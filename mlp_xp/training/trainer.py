@@ -30,6 +30,7 @@ from mlp_xp.training.step import (
     Batch,
     StepArguments,
     Steps,
+    StepScalars,
     TrainState,
     init_state,
     make_nth,
@@ -356,8 +357,8 @@ class Trainer:
         work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
         with backend.scope(), backend.training(work, self._all_steps(len(plan.counts), stage)):
             zero = xp.zeros_like(self.state.loss)
-            accuracy = xp.zeros_like(zero) if self.with_accuracy else ()
-            self.state = self.state._replace(loss=zero, accuracy=accuracy)
+            accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
+            self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             n_steps = len(plan.counts)
             epoch = Epoch(data, plan, self._keys(n_steps), [])
             self.guard.begin(self, epoch, start)
@@ -381,8 +382,10 @@ class Trainer:
                         break
                     if len(rates) < n_steps:  # The end of an epoch is looked at anyway.
                         self.guard.look(self, len(rates), waits=waits)
-            sums = [float(backend.get(total)) for total in leaves(self.state[4:])]
-            self.guard.end(self, len(rates), sums[0])
+            loss, accuracy = float(backend.get(self.state.loss)), None
+            if not isinstance(self.state.accuracy, tuple):
+                accuracy = float(backend.get(self.state.accuracy))
+            self.guard.end(self, len(rates), loss)
         n_samples = sum(plan.counts[: len(rates)])
         share = n_samples / sum(plan.counts)
         self.n_epochs += 1
@@ -390,8 +393,8 @@ class Trainer:
         self.n_samples += n_samples
         return Record(
             self.n_epochs,
-            sums[0] / share,
-            sums[1] / share if self.with_accuracy else None,
+            loss / share,
+            None if accuracy is None else accuracy / share,
             rates[-1],
             n_samples,
             time.perf_counter() - start,
@@ -413,7 +416,7 @@ class Trainer:
         with contextlib.closing(epoch.data.epoch(epoch.plan)) as batches:
             for rates, table in groups:
                 for rate, coefs in zip(rates, unstack(table), strict=True):
-                    yield rate, (next(batches), self.scaling, coefs, next(keys))
+                    yield rate, StepArguments(next(batches), self.scaling, coefs, next(keys))
 
     def do(self, arguments: StepArguments) -> None:
         """Do one step."""
@@ -507,7 +510,8 @@ class Trainer:
             # A small last batch tells little: it moves the running statistics as little.
             batch_stats_rate = _BATCH_STATS_RATE * total / largest
             average_rate = _average_rate(rules.ema_decay, position)
-            table.append((count / n_samples, l2, average_rate, batch_stats_rate, *rule))
+            scalars = StepScalars(count / n_samples, l2, average_rate, batch_stats_rate, rule)
+            table.append(scalars.pack())
         return np.asarray(table)
 
     def _keys(self, n_steps: int) -> Array | None:

@@ -532,7 +532,7 @@ WRONG_LOSSES = [
     (lambda o, t, *, xp: (xp.sum(o, axis=-1), lambda: o),
      r"must take \(dlosses\), and does not: too many"),
     (changed(lambda v, xp: 1.0), "value of loss my_loss must be an array .*sample.*got float"),
-    (changed(lambda v, xp: v[None, :]), r"value of loss my_loss must have the shape \(5,\).*\(1, 5\)"),
+    (changed(lambda v, xp: v[None, :]), r"value of loss my_loss must have .* \(5,\).*\(1, 5\)"),
     (changed(lambda v, xp: v * xp.nan), "value of loss my_loss is not finite; look for"),
     (changed(lambda v, xp: xp.astype(v, xp.float32)), "value .* dtype of the input, .*float64"),
     (changed(pullback=lambda g, xp: None), "pullback of loss my_loss must be an array .*NoneType"),
