@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import View, look
-from mlp_xp.nn.blocks import Pass
+from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import ActivationPullback, activate, affine
 from mlp_xp.nn.losses import mean_loss
 from mlp_xp.optimizers import update_tree
@@ -105,6 +105,6 @@ class Kernels(NamedTuple):
     update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
 
-    def to_pass(self, xp: Namespace, **training: Any) -> Pass:
-        """Return a pass through a network that uses them."""
-        return Pass(xp, self.dense, activate=self.activate, **training)
+    def context(self, xp: Namespace, **training: Any) -> Context:
+        """Return the context of a pass through a network that uses them."""
+        return Context(xp, self.dense, activate=self.activate, **training)

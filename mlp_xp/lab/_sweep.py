@@ -107,8 +107,8 @@ def sweep(
     backend = get_backend(data)
     with backend.training(_work(params, data)):
         for rows, x in _blocks(data, arrays[0].dtype, xp=xp):
-            how = backend.kernels.to_pass(xp)
-            block_logits, backward, _ = forward(network, params, x, how, xp=xp)
+            context = backend.kernels.context(xp)
+            block_logits, backward, _ = forward(network, params, x, context, xp=xp)
             value, dlogits = head(block_logits, targets[rows, ...])
             share = x.shape[0] / data.shape[0]
             dlogits *= share
@@ -126,8 +126,8 @@ def run(params: Params, data: Array, *, xp: Namespace) -> Array:
     blocks = _blocks(data, params[0].W.dtype, xp=xp)
     backend = get_backend(data)
     with backend.training(_work(params, data)):
-        how = backend.kernels.to_pass(xp)
-        outputs = [forward(network, params, x, how, xp=xp)[0] for _, x in blocks]
+        context = backend.kernels.context(xp)
+        outputs = [forward(network, params, x, context, xp=xp)[0] for _, x in blocks]
     return cast(Array, xp.concat(outputs))
 
 

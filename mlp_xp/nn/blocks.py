@@ -1,8 +1,8 @@
 """What a network is made of: frozen descriptions, each with its weights and its way forward.
 
-A block is called with its parameters, its input and a `Pass`, and returns its output, the pullback,
-and the statistics that a batch normalization has measured. Everything that learns lies in the
-parameters; a block without any has ``has_params`` False and takes ``()``.
+A block is called with its parameters, its input and a `Context`, and returns its output, the
+pullback, and the statistics that a batch normalization has measured. Everything that learns lies in
+the parameters; a block without any has ``has_params`` False and takes ``()``.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
     "Block",
     "BlockLinear",
     "BlockPullback",
+    "Context",
     "Dropout",
     "LayerNorm",
     "Linear",
-    "Pass",
     "Residual",
     "Start",
     "chain",
@@ -55,7 +55,7 @@ class BlockPullback(Protocol):
         ...
 
 
-class Pass(NamedTuple):
+class Context(NamedTuple):
     """How a pass through the network is done.
 
     ``dense`` and ``activate`` do what `mlp_xp.nn.layers.affine` and `mlp_xp.nn.layers.activate` do;
@@ -84,7 +84,9 @@ class Block(Protocol):
         """Draw the initial parameters; see `mlp_xp.nn.network.draw_params`."""
         ...
 
-    def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(
+        self, params: Tree, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
         """Give the output, the pullback, and what a batch normalisation has measured."""
         ...
 
@@ -131,9 +133,11 @@ class Linear:
         """Draw weights and biases."""
         return _draw(uniform, constant, self.start, (self.fan_in, self.fan_out), self.fan_out)
 
-    def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(
+        self, params: Dense, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.nn.layers.dense`."""
-        return *how.dense(params, x, xp=how.xp), ()
+        return *context.dense(params, x, xp=context.xp), ()
 
 
 @dataclass(frozen=True)
@@ -151,13 +155,15 @@ class BlockLinear:
 
     def init(self, uniform: Make, constant: Make) -> Dense:
         """Draw weights and biases."""
-        how = self.arrangement
-        shape = how.blocks, how.fan_in, how.fan_out
+        arrangement = self.arrangement
+        shape = arrangement.blocks, arrangement.fan_in, arrangement.fan_out
         return _draw(uniform, constant, self.start, shape, self.fan_out)
 
-    def __call__(self, params: Dense, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(
+        self, params: Dense, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.nn.layers.block_dense`."""
-        return *how.dense(params, x, self.arrangement, xp=how.xp), ()
+        return *context.dense(params, x, self.arrangement, xp=context.xp), ()
 
 
 @dataclass(frozen=True)
@@ -171,9 +177,11 @@ class Activate:
         """Draw nothing."""
         return ()
 
-    def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(
+        self, params: Tree, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
         """Apply it to each number."""
-        y, pullback = how.activate(self.function, x, xp=how.xp)
+        y, pullback = context.activate(self.function, x, xp=context.xp)
         return y, _without_params(pullback), ()
 
 
@@ -189,12 +197,14 @@ class Dropout:
         """Draw nothing."""
         return ()
 
-    def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(
+        self, params: Tree, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.nn.layers.dropout`."""
-        if not how.is_training:
+        if not context.is_training:
             return x, _without_params(lambda dy: dy), ()
-        assert how.keys is not None
-        y, pullback = dropout(x, how.keys[self.number], self.rate, xp=how.xp)
+        assert context.keys is not None
+        y, pullback = dropout(x, context.keys[self.number], self.rate, xp=context.xp)
         return y, _without_params(pullback), ()
 
 
@@ -215,10 +225,12 @@ class LayerNorm(_Normalization):
 
     width: int
 
-    def __call__(self, params: Norm, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(
+        self, params: Norm, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.nn.layers.layer_norm`."""
-        own = how.xp.astype(x, params.scale.dtype, copy=False)
-        return *_as_given(x, *layer_norm(params, own, xp=how.xp), xp=how.xp), ()
+        own = context.xp.astype(x, params.scale.dtype, copy=False)
+        return *_as_given(x, *layer_norm(params, own, xp=context.xp), xp=context.xp), ()
 
 
 @dataclass(frozen=True)
@@ -228,14 +240,16 @@ class BatchNorm(_Normalization):
     width: int
     number: int
 
-    def __call__(self, params: Norm, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(
+        self, params: Norm, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
         """See `mlp_xp.nn.layers.batch_norm`."""
-        xp = how.xp
+        xp = context.xp
         own = xp.astype(x, params.scale.dtype, copy=False)
-        if not how.is_training:
-            y = apply_norm(params, how.batch_stats[self.number], own, xp=xp)
+        if not context.is_training:
+            y = apply_norm(params, context.batch_stats[self.number], own, xp=xp)
             return xp.astype(y, x.dtype, copy=False), _no_way_back, ()
-        y, pullback, batch_stats = batch_norm(params, own, how.weights, xp=xp)
+        y, pullback, batch_stats = batch_norm(params, own, context.weights, xp=xp)
         return *_as_given(x, y, pullback, xp=xp), (batch_stats,)
 
 
@@ -274,9 +288,11 @@ class Residual:
         """Draw what the inner blocks need."""
         return tuple(block.init(uniform, constant) for block in self.blocks if block.has_params)
 
-    def __call__(self, params: Tree, x: Array, how: Pass) -> tuple[Array, BlockPullback, Measured]:
+    def __call__(
+        self, params: Tree, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
         """Run the inner blocks and add."""
-        y, pull, measured = chain(self.blocks, params, x, how)
+        y, pull, measured = chain(self.blocks, params, x, context)
 
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
             dx, grads = pull(dy, need_dx=need_dx)
@@ -286,7 +302,7 @@ class Residual:
 
 
 def chain(
-    blocks: tuple[Block, ...], params: Tree, x: Array, how: Pass
+    blocks: tuple[Block, ...], params: Tree, x: Array, context: Context
 ) -> tuple[Array, BlockPullback, Measured]:
     """Run blocks one after the other.
 
@@ -296,7 +312,7 @@ def chain(
     params : tuple
         Those of the blocks that have any, in order; what is left over is not used.
     x : (batch, inputs)
-    how : Pass
+    context : Context
 
     Returns
     -------
@@ -309,11 +325,11 @@ def chain(
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.blocks import Activate, Linear, Pass, chain
+    >>> from mlp_xp.nn.blocks import Activate, Linear, Context, chain
     >>> from mlp_xp.nn.layers import Dense
     >>> blocks = (Linear(2, 3), Activate("relu"))
     >>> params = (Dense(xp.ones((2, 3)), xp.zeros(3)),)
-    >>> y, pullback, _ = chain(blocks, params, xp.ones((1, 2)), Pass(xp))
+    >>> y, pullback, _ = chain(blocks, params, xp.ones((1, 2)), Context(xp))
     >>> y, pullback(y, need_dx=True)[0]
     (array([[2., 2., 2.]]), array([[6., 6.]]))
     """
@@ -323,7 +339,7 @@ def chain(
     n_params = 0
     for block in blocks:
         own = next(remaining) if block.has_params else ()
-        x, pullback, batch_stats = block(own, x, how)
+        x, pullback, batch_stats = block(own, x, context)
         # Whether something before this block has to know its dx.
         pullbacks.append((pullback, n_params > 0))
         n_params += block.has_params

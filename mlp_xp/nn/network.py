@@ -14,11 +14,11 @@ from mlp_xp.nn.blocks import (
     BatchNorm,
     Block,
     BlockLinear,
+    Context,
     Dropout,
     LayerNorm,
     Linear,
     Measured,
-    Pass,
     Residual,
     Start,
     chain,
@@ -279,7 +279,7 @@ def init_batch_stats(network: Network) -> Measured:
 
 
 def forward(
-    network: Network, params: Params, x: Array, how: Pass | None = None, *, xp: Namespace
+    network: Network, params: Params, x: Array, context: Context | None = None, *, xp: Namespace
 ) -> tuple[Array, Backward, Measured]:
     """Run the network.
 
@@ -289,7 +289,7 @@ def forward(
     params : tuple
         As `init_params` gives them.
     x : (batch, inputs)
-    how : Pass, optional
+    context : Context, optional
         By default a prediction with the plain dense layer.
     xp : namespace
 
@@ -311,14 +311,14 @@ def forward(
     >>> [grad.W.shape for grad in backward(xp.ones_like(logits))]
     [(4, 3), (3, 2)]
     """
-    logits, pullback, measured = chain(network._all_blocks, params, x, how or Pass(xp))
+    logits, pullback, measured = chain(network._all_blocks, params, x, context or Context(xp))
     return logits, lambda dlogits: pullback(dlogits, need_dx=False)[1], measured
 
 
-def hidden(network: Network, params: Params, x: Array, how: Pass, depth: int) -> Array:
+def hidden(network: Network, params: Params, x: Array, context: Context, depth: int) -> Array:
     """Give what the first ``depth`` hidden layers make of the input, (batch, width)."""
     blocks = tuple(block for layer in network.blocks[:depth] for block in layer)
-    return chain(blocks, params, x, how)[0]
+    return chain(blocks, params, x, context)[0]
 
 
 def _nodes(params: Params, kind: type) -> Iterator[Tree]:

@@ -343,7 +343,7 @@ def _examine(trainer: Trainer, given: StepArguments, penalty: float) -> _Diagnos
     xp, kernels, network = backend.xp, backend.kernels, rules.network
     batch, scaling, keys = given.batch, given.scaling, given.keys
     weights = batch.weights
-    context = kernels.to_pass(
+    context = kernels.context(
         xp, batch_stats=trainer.state.batch_stats, is_training=True, weights=weights, keys=keys
     )
 

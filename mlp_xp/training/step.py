@@ -227,10 +227,10 @@ def make_step(
 
         x, targets, mixture = prepare(params, batch, scaling, kernels, augmentation, xp=xp)
 
-        how = kernels.to_pass(
+        context = kernels.context(
             xp, batch_stats=state.batch_stats, is_training=True, weights=batch.weights, keys=keys
         )
-        logits, backward, measured = forward(network, params, x, how, xp=xp)
+        logits, backward, measured = forward(network, params, x, context, xp=xp)
         logits = _in_dtype_of(params, logits, xp=xp)
 
         pairs = _targets_and_weights(targets, batch.weights, mixture, xp=xp)
@@ -432,7 +432,7 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     ) -> tuple[Array, Params]:
         x, targets = _take(params, batch, scaling, kernels, xp=xp)
         x = _rotated(x, scaling, xp=xp)
-        logits, backward, _ = forward(network, params, x, kernels.to_pass(xp), xp=xp)
+        logits, backward, _ = forward(network, params, x, kernels.context(xp), xp=xp)
         logits = _in_dtype_of(params, logits, xp=xp)
         value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         return value, backward(pullback())
@@ -491,10 +491,10 @@ def make_predict(
         view = view_of(tta, moves, xp=xp)
         x = kernels.gather(x, None, _of_features(scaling), view, dtype=dtype, xp=xp)
         x = _rotated(x, scaling, xp=xp)
-        how = kernels.to_pass(xp, batch_stats=batch_stats)
+        context = kernels.context(xp, batch_stats=batch_stats)
         if depth is not None:
-            return _in_dtype_of(params, hidden(network, params, x, how, depth), xp=xp)
-        logits, _, _ = forward(network, params, x, how, xp=xp)
+            return _in_dtype_of(params, hidden(network, params, x, context, depth), xp=xp)
+        logits, _, _ = forward(network, params, x, context, xp=xp)
         logits = _in_dtype_of(params, logits, xp=xp)
         return logits if loss is None else loss.activate(logits, xp=xp)
 

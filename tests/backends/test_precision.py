@@ -12,7 +12,7 @@ from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend, installed
 from mlp_xp.backends.kernels import Kernels, Scaling
-from mlp_xp.nn.blocks import Pass
+from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import Dense, Norm, dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.nn.network import Network, init_params
@@ -97,10 +97,10 @@ def test_moments_are_not_rounded(plain, normalization, rng):
     x = rounded(rng.standard_normal((256, width)) + 3.0)
     backend = plain.with_bf16()
     xp = backend.xp
-    how = Pass(xp, backend.kernels.dense, is_training=True)
+    context = Context(xp, backend.kernels.dense, is_training=True)
     with backend.scope():
         x16 = xp.astype(backend.put(x), xp.bfloat16)
-        y, pullback, measured = norm(map_leaves(backend.put, params), x16, how)
+        y, pullback, measured = norm(map_leaves(backend.put, params), x16, context)
         dx, grads = pullback(xp.ones_like(y), need_dx=True)
         assert (y.dtype, dx.dtype) == (xp.bfloat16, xp.bfloat16)
         assert all(leaf.dtype == xp.float32 for leaf in leaves((grads, measured)))

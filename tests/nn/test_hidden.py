@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.nn.blocks import Activate, BlockLinear, Dropout, LayerNorm, Linear, Pass, Residual
+from mlp_xp.nn.blocks import Activate, BlockLinear, Context, Dropout, LayerNorm, Linear, Residual
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import Arrangement, Dense, block_dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
@@ -122,13 +122,13 @@ def test_gradients_of_networks(backend, network, rng):
 
     def function(point):
         xp = backend.xp
-        how = Pass(
+        context = Context(
             xp,
             backend.kernels.dense,
             is_training=True,
             keys=backend.put(keys) if how_many else None,
         )
-        logits, backward, _ = forward(network, point, backend.put(x), how, xp=xp)
+        logits, backward, _ = forward(network, point, backend.put(x), context, xp=xp)
         value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, backend.put(y), xp=xp)
         return value, backward(pullback())
 
@@ -159,7 +159,7 @@ def test_a_branch_is_nothing_at_first(rng):
     np.testing.assert_array_equal(logits, 0.0)
     branch = network.blocks[1][0]
     h = rng.standard_normal((3, 5))
-    y, _, _ = branch(params[1], h, Pass(xp))
+    y, _, _ = branch(params[1], h, Context(xp))
     np.testing.assert_array_equal(y, h)
 
 
@@ -177,7 +177,7 @@ def test_squares_of_an_image_are_mixed_each_by_itself():
     image = np.zeros((4, 4))
     image[2:, :2] = 1.0  # The square below on the left.
     block = Network((16, how, 2)).blocks[0][0]
-    y, *_ = block(params[0], image.reshape(1, 16), Pass(array_api_compat.numpy))
+    y, *_ = block(params[0], image.reshape(1, 16), Context(array_api_compat.numpy))
     moved = np.any(y.reshape(2, 2, 3) != 0.0, axis=2)
     np.testing.assert_array_equal(moved, [[False, False], [True, False]])
 

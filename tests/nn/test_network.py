@@ -12,7 +12,7 @@ from helpers import tolerance
 from test_gradients import TORCH_ACTIVATIONS
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
-from mlp_xp.nn.blocks import Activate, BatchNorm, Dropout, LayerNorm, Linear, Pass, Residual
+from mlp_xp.nn.blocks import Activate, BatchNorm, Context, Dropout, LayerNorm, Linear, Residual
 from mlp_xp.nn.layers import BatchStats, Dense, Norm, dense, dropout
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import (
@@ -77,8 +77,8 @@ def some_batch_stats(network, rng):
 def loss_and_gradients(backend, network, params, x, labels, weights, keys, *, layer=dense):
     """Do what a training step does up to the gradients; everything is on the device."""
     xp = backend.xp
-    how = Pass(xp, layer, (), True, weights, keys)
-    logits, backward, measured = forward(network, params, x, how, xp=xp)
+    context = Context(xp, layer, (), True, weights, keys)
+    logits, backward, measured = forward(network, params, x, context, xp=xp)
     value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, labels, weights, xp=xp)
     return value, backward(pullback()), logits, measured
 
@@ -329,13 +329,13 @@ def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
     batch_stats = some_batch_stats(network, rng)
     with backend.scope():
         params, x, batch_stats = map_leaves(backend.put, (params, x, batch_stats))
-        how = Pass(backend.xp, layer, batch_stats)
-        forward(network, params, x, how, xp=backend.xp)
+        context = Context(backend.xp, layer, batch_stats)
+        forward(network, params, x, context, xp=backend.xp)
         inputs = list(given)
         assert len(inputs) == len(network.widths) - 1
         for depth, expected in enumerate(inputs):
             given.clear()
-            found = backend.get(hidden(network, params, x, how, depth))
+            found = backend.get(hidden(network, params, x, context, depth))
             assert len(given) == depth
             assert found.shape == (BATCH, network.widths[depth])
             np.testing.assert_array_equal(found, backend.get(expected))
@@ -383,8 +383,8 @@ def test_dropout_is_for_training_only(backend, rng):
     params, x, labels, weights, keys = problem(dropping, rng)
     with backend.scope():
         here = map_leaves(backend.put, (params, x, labels, weights, keys))
-        how = Pass(backend.xp, dense, keys=here[-1])
-        found, *_ = forward(dropping, here[0], here[1], how, xp=backend.xp)
+        context = Context(backend.xp, dense, keys=here[-1])
+        found, *_ = forward(dropping, here[0], here[1], context, xp=backend.xp)
         default, *_ = forward(dropping, here[0], here[1], xp=backend.xp)
         expected, *_ = forward(Network((5, 6, 6, 3)), here[0], here[1], xp=backend.xp)
         trained = loss_and_gradients(backend, dropping, *here)[2]
@@ -401,8 +401,8 @@ def test_a_prediction_with_batch_norm_has_no_way_back(backend, rng):
         params, x, batch_stats = map_leaves(
             backend.put, (params, x, some_batch_stats(network, rng))
         )
-        how = Pass(backend.xp, dense, batch_stats)
-        logits, backward, measured = forward(network, params, x, how, xp=backend.xp)
+        context = Context(backend.xp, dense, batch_stats)
+        logits, backward, measured = forward(network, params, x, context, xp=backend.xp)
         assert measured == ()
         with pytest.raises(RuntimeError, match="is for prediction only"):
             backward(logits)
