@@ -15,7 +15,8 @@ import pytest
 from workloads import load
 
 from mlp_xp.backends import Backend
-from mlp_xp.training.batches import Streamed, plan_epoch
+from mlp_xp.training.batches import Streamed
+from mlp_xp.training.epochs import plan_epoch
 
 ROWS = pytest.mark.parametrize("rows", [128, 1024, None], ids=["128", "1024", "all"])
 

@@ -44,7 +44,8 @@ from mlp_xp.nn.losses import (
 from mlp_xp.nn.network import Network, Normalization
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.training import lbfgs
-from mlp_xp.training.batches import place, plan_epoch
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inference import predict
 
 CLASSIFIERS = (BinaryCrossEntropy, BinaryFocal, SoftmaxCrossEntropy, SoftmaxFocal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlp_xp.training.trainer import Record
+from mlp_xp.training.records import Record
 
 __all__ = ["Callback", "Live", "expect"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlp_xp.callbacks._base import Callback, expect
 from mlp_xp.saving import check_can_save, save_model
-from mlp_xp.training.trainer import Record
+from mlp_xp.training.records import Record
 
 __all__ = ["Checkpoint"]
 

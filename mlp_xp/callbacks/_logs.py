@@ -11,7 +11,7 @@ from typing import Any
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks._base import Callback, Live
-from mlp_xp.training.trainer import Record
+from mlp_xp.training.records import Record
 
 __all__ = ["CSVLog", "TensorBoard"]
 
@@ -30,7 +30,7 @@ class CSVLog(Callback):
     --------
     >>> import tempfile
     >>> from mlp_xp.callbacks import CSVLog
-    >>> from mlp_xp.training.trainer import Record
+    >>> from mlp_xp.training.records import Record
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     log = CSVLog(f"{folder}/log.csv")
     ...     log.on_fit_begin(None)

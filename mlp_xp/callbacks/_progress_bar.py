@@ -8,8 +8,8 @@ from typing import Any
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks._base import Live
+from mlp_xp.training.records import Record
 from mlp_xp.training.time_budget import Pace
-from mlp_xp.training.trainer import Record
 
 __all__ = ["ProgressBar", "time_left"]
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks import Callback, time_left
+from mlp_xp.training.records import Record
 from mlp_xp.training.time_budget import Pace
-from mlp_xp.training.trainer import Record
 
 __all__ = ["Display", "Watch", "display"]
 

@@ -35,8 +35,8 @@ from mlp_xp.estimators import MLPClassifier
 from mlp_xp.plotting import confusion_figure, curves_figure, save_figure
 from mlp_xp.saving import encode, replacing, save_model
 from mlp_xp.training.divergence import NonFiniteError
+from mlp_xp.training.records import Record
 from mlp_xp.training.rows import some_rows
-from mlp_xp.training.trainer import Record
 
 __all__ = ["run"]
 

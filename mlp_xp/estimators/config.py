@@ -18,7 +18,7 @@ from mlp_xp.optimizers.schedules import SCHEDULES, Constant, InvScaling, Schedul
 from mlp_xp.training.fit_loop import LoopSettings
 from mlp_xp.training.input_scaling import Whiten
 from mlp_xp.training.rows import Rows
-from mlp_xp.training.trainer import Rules
+from mlp_xp.training.rules import Rules
 
 __all__ = [
     "ADAPTIVE",

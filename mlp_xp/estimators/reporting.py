@@ -14,7 +14,7 @@ from mlp_xp.estimators.fitting import Training
 from mlp_xp.estimators.state import publish
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.inference import hand_over
-from mlp_xp.training.trainer import Record
+from mlp_xp.training.records import Record
 
 __all__ = ["Reporter", "check_callbacks", "publish_training"]
 

@@ -23,7 +23,7 @@ from mlp_xp.training.divergence import is_finite
 from mlp_xp.training.fit_loop import LoopPosition
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import Whiten
-from mlp_xp.training.trainer import Progress
+from mlp_xp.training.records import Progress
 
 __all__ = ["FittedState", "fitted_state", "publish", "state_of_weights"]
 

@@ -28,7 +28,7 @@ from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
 from mlp_xp.training.fit_loop import LoopPosition
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import SCALINGS, Whiten
-from mlp_xp.training.trainer import Progress, Record
+from mlp_xp.training.records import Progress, Record
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 

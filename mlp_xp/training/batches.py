@@ -1,41 +1,37 @@
-"""Batches: which rows a step sees, and how they reach the device.
+"""Placement of training data, and their batches on the device.
 
-Resident data lie on the device as they came (uint8 stays uint8) and each step takes its rows there.
-Streamed data stay in the host's memory, or in a memory-mapped file, and each batch travels while
-the one before it is computed with. Both give the same numbers. Some samples of a large array are
-their positions in it (`Rows`).
+Resident data are on the device in their own dtype (uint8 stays uint8), and each step takes its rows
+there. Streamed data stay in the host's memory, or in a memory-mapped file, and each batch travels
+during the computation of the one before it. Both give the same numbers. A part of the samples of a
+large array is a list of positions in it (`Rows`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from scipy import sparse
 
 from mlp_xp._utils.array_types import Array
-from mlp_xp._utils.random import host_generator
-from mlp_xp.augmentation import Augmentation, Epoch
+from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
 from mlp_xp.nn.network import Network
+from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.rows import Rows, is_mapped, kept_dtype, take_rows
 from mlp_xp.training.step import Batch
 
 __all__ = [
     "Data",
     "Placement",
-    "Plan",
     "Resident",
     "Streamed",
     "multiplies_sparse",
     "place",
-    "plan_epoch",
     "put_sparse",
-    "with_draws",
 ]
 
 Placement = Literal["auto", "resident", "streamed"]
@@ -44,142 +40,17 @@ Placement = Literal["auto", "resident", "streamed"]
 _SHARE_OF_FREE_MEMORY = 0.8
 
 
-class Plan(NamedTuple):
-    """The steps of one epoch.
-
-    ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
-    that takes all rows as they lie; ``weights`` of the same length, or None where all are 1;
-    ``batch_size``; for each step the number of samples and the sum of their weights; and what
-    augmentations have drawn, ``(steps * batch_size, columns)`` each, or None (`with_draws`).
-    """
-
-    rows: np.ndarray | None
-    weights: np.ndarray | None
-    batch_size: int
-    counts: list[int]
-    totals: list[float]
-    moves: np.ndarray | None = None
-    factors: np.ndarray | None = None
-
-
-def plan_epoch(
-    n_samples: int,
-    batch_size: int,
-    *,
-    seed: int | None = None,
-    epoch: int = 0,
-    weights: np.ndarray | None = None,
-    pad: bool = False,
-) -> Plan:
-    """Plan one epoch: every sample once, the last batch shorter where they do not divide.
-
-    Parameters
-    ----------
-    n_samples, batch_size : int of at least 1
-    seed : int of at least 0, or None
-        Shuffles, differently each epoch; None keeps the order of the data.
-    epoch : int
-    weights : (n_samples,) floating, optional
-    pad : bool
-        Fill the last batch with samples of weight 0, so that all have one shape. The numbers stay
-        the same, since every loss is a weighted average.
-
-    Returns
-    -------
-    Plan
-
-    Examples
-    --------
-    >>> from mlp_xp.training.batches import plan_epoch
-    >>> plan_epoch(5, 3).rows, plan_epoch(5, 3).counts
-    (array([0, 1, 2, 3, 4], dtype=int32), [3, 2])
-    >>> plan_epoch(5, 3, pad=True).weights
-    array([1., 1., 1., 1., 1., 0.])
-    """
-    batch_size = min(batch_size, n_samples)
-    n_steps = -(-n_samples // batch_size)
-    counts = [batch_size] * (n_steps - 1) + [n_samples - (n_steps - 1) * batch_size]
-    if n_steps == 1:
-        # The order within a batch changes nothing but the rounding; taking rows would copy all.
-        total = float(n_samples) if weights is None else float(np.sum(weights))
-        return Plan(None, weights, batch_size, counts, [total])
-    if seed is None:
-        rows = np.arange(n_samples, dtype=np.int32)
-    else:
-        generator = host_generator(seed, "shuffle", epoch)
-        rows = generator.permutation(n_samples).astype(np.int32)
-    if weights is not None:
-        weights = weights[rows]
-    missing = n_steps * batch_size - n_samples
-    if pad and missing:
-        weights = np.ones(n_samples) if weights is None else weights
-        weights = np.concatenate([weights, np.zeros(missing, dtype=weights.dtype)])
-        rows = np.concatenate([rows, np.zeros(missing, dtype=rows.dtype)])
-    if weights is None:
-        totals = [float(count) for count in counts]
-    else:
-        starts = range(0, len(weights), batch_size)
-        totals = [float(np.sum(weights[start : start + batch_size])) for start in starts]
-    return Plan(rows, weights, batch_size, counts, totals)
-
-
-def with_draws(plan: Plan, augmentation: Sequence[Augmentation], *, seed: int, epoch: int) -> Plan:
-    """Draw, for a whole epoch, what augmentations need.
-
-    Each draws from a stream of its own, row by row: so neither its neighbours nor padding change
-    what it draws.
-
-    Parameters
-    ----------
-    plan : Plan
-    augmentation : sequence of Augmentation
-    seed, epoch : int of at least 0
-
-    Returns
-    -------
-    Plan
-
-    Examples
-    --------
-    >>> from mlp_xp.augmentation import Flip
-    >>> from mlp_xp.training.batches import plan_epoch, with_draws
-    >>> with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).moves.shape
-    (3, 1)
-    """
-    n_samples = sum(plan.counts)
-    here = np.arange(n_samples if plan.rows is None else len(plan.rows))
-    steps, places = np.divmod(here, plan.batch_size)
-    rows = here if plan.rows is None else plan.rows
-    counts = np.asarray(plan.counts)[steps]
-    moves, factors = [], []
-    for number, each in enumerate(augmentation):
-        stream = functools.partial(_stream, seed, number)
-        drawn_for = Epoch(stream, epoch, rows, n_samples, steps, places, counts)
-        if each.n_moves:
-            moves.append(each.draw_moves(drawn_for))
-        if each.n_factors:
-            factors.append(each.draw_factors(drawn_for))
-    return plan._replace(
-        moves=np.concatenate(moves, axis=1, dtype=np.int64) if moves else None,
-        factors=np.concatenate(factors, axis=1) if factors else None,
-    )
-
-
-def _stream(seed: int, number: int, stream: int) -> np.random.Generator:
-    return host_generator(seed, "augmentation", stream, number)
-
-
 class Data(Protocol):
     """Training data that can be gone through, epoch after epoch."""
 
     x: Any
     n_samples: int
 
-    def epoch(self, plan: Plan) -> Generator[Batch]:
+    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Give the batches of a plan, on the device."""
         ...
 
-    def stacked(self, plan: Plan) -> list[Batch]:
+    def stacked(self, plan: EpochPlan) -> list[Batch]:
         """Give the batches of a plan as `Steps` has them, one for each shape, or none."""
         ...
 
@@ -214,14 +85,14 @@ class Resident:
         self._rows = rows
         self.n_samples = self.y.shape[0] if rows is None else len(rows)
 
-    def epoch(self, plan: Plan) -> Generator[Batch]:
+    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Give the batches of a plan: positions in the data."""
         plan = _at(plan, self._rows)
         rows = _split(self._backend, plan.rows, plan)
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, row, *others)
 
-    def stacked(self, plan: Plan) -> list[Batch]:
+    def stacked(self, plan: EpochPlan) -> list[Batch]:
         """Give the full batches of a plan at once, and a shorter last one; none of all rows."""
         plan = _at(plan, self._rows)
         if plan.rows is None:
@@ -278,7 +149,7 @@ class Streamed:
         self._rows = rows
         self.n_samples = y.shape[0] if rows is None else len(rows)
 
-    def epoch(self, plan: Plan) -> Generator[Batch]:
+    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Give the batches of a plan: the rows themselves."""
         plan = _at(plan, self._rows)
         batches = self._backend.feed(self._gather(plan))
@@ -287,11 +158,11 @@ class Streamed:
         ):
             yield Batch(x, y, None, *others)
 
-    def stacked(self, plan: Plan) -> list[Batch]:
+    def stacked(self, plan: EpochPlan) -> list[Batch]:
         """Give none: batches arrive one by one."""
         return []
 
-    def _gather(self, plan: Plan) -> Iterator[tuple[np.ndarray, ...]]:
+    def _gather(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, ...]]:
         dtype = kept_dtype(self.x, self._dtype) or self.x.dtype
         for start in range(0, len(plan.counts) * plan.batch_size, plan.batch_size):
             rows = slice(None) if plan.rows is None else plan.rows[start : start + plan.batch_size]
@@ -385,14 +256,14 @@ def place(
     return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype, rows)
 
 
-def _at(plan: Plan, rows: np.ndarray | None) -> Plan:
+def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
     """Return a plan whose positions are those of some rows in all of the data."""
     if rows is None:
         return plan
     return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])
 
 
-def _others(backend: Backend, plan: Plan, dtype: str) -> Iterator[list[Array | None]]:
+def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Array | None]]:
     """Give what a batch has beside its samples, step by step: weights, moves and factors."""
     yield _split(backend, plan.weights, plan, dtype)
     yield _split(backend, plan.moves, plan)
@@ -400,7 +271,7 @@ def _others(backend: Backend, plan: Plan, dtype: str) -> Iterator[list[Array | N
 
 
 def _split(
-    backend: Backend, values: np.ndarray | None, plan: Plan, dtype: str | None = None
+    backend: Backend, values: np.ndarray | None, plan: EpochPlan, dtype: str | None = None
 ) -> list[Array | None]:
     """Bring an epoch's rows, weights or draws to the device in one transfer; give them by step."""
     n_steps = len(plan.counts)

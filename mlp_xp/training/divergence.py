@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,17 +15,15 @@ from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
 from mlp_xp.nn.network import Network, Params, forward, hidden
-from mlp_xp.training.batches import Data, Plan
-from mlp_xp.training.step import StepArguments, StepScalars, prepare
+from mlp_xp.training.arguments import EpochArguments, Repeatable
+from mlp_xp.training.batches import Data
+from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.scalars import StepScalars
+from mlp_xp.training.step import StepArguments, prepare
 
-if TYPE_CHECKING:
-    from mlp_xp.training.trainer import Trainer
-
-__all__ = ["Cause", "Epoch", "Group", "Guard", "NonFiniteError", "explain_minimum", "is_finite"]
+__all__ = ["Cause", "Guard", "NonFiniteError", "explain_minimum", "is_finite"]
 
 Cause = Literal["input", "target", "weight", "rate"]
-# Learning rates of some steps, and their coefficients on the device, a row each.
-Group = tuple[list[float], Array]
 
 # Seconds between two checks of the loss: each waits for the device.
 _LOOK_SECONDS = 0.1
@@ -106,18 +104,6 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
         return all(bool(xp.all(xp.isfinite(array))) for array in (first, *others))
 
 
-class Epoch(NamedTuple):
-    """Data and arguments of the steps of an epoch, to repeat them from.
-
-    ``keys : (steps, dropouts)`` or None; ``groups`` grows as the steps are prepared.
-    """
-
-    data: Data
-    plan: Plan
-    keys: Array | None
-    groups: list[Group]
-
-
 class Guard:
     """Detects a loss or weights that are not finite, and restores the last finite state.
 
@@ -131,11 +117,13 @@ class Guard:
     def __init__(self) -> None:
         self._look_at = 0.0
         self._since = self._cost = 0.0  # When the restore point was set; seconds for a copy.
-        self._restore: Callable[[Trainer], None] | None = None
-        self._epochs: list[Epoch] = []  # Since the restore point; the last is the present one.
+        self._restore: Callable[[Repeatable], None] | None = None
+        self._epochs: list[
+            EpochArguments
+        ] = []  # Since the restore point; the last is the present one.
         self._first = 0  # The steps of the first of them that were done before it.
 
-    def start(self, trainer: Trainer, restore: Callable[[Trainer], None]) -> None:
+    def start(self, trainer: Repeatable, restore: Callable[[Repeatable], None]) -> None:
         """Set the restore point of a new trainer: `restore` returns to its present state."""
         self._restore = restore
         n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(trainer.state))
@@ -150,13 +138,13 @@ class Guard:
         """Drop the data."""
         self._epochs, self._first = [], 0
 
-    def begin(self, trainer: Trainer, epoch: Epoch, now: float) -> None:
+    def begin(self, trainer: Repeatable, epoch: EpochArguments, now: float) -> None:
         """Store an epoch before its first step, at a time of `time.perf_counter`."""
         self._epochs.append(epoch)
         if self._is_copy_due(now):
             self._copy_state(trainer, 0)
 
-    def look(self, trainer: Trainer, done: int, *, waits: bool) -> None:
+    def look(self, trainer: Repeatable, done: int, *, waits: bool) -> None:
         """Check the loss after so many steps of the epoch, if it is time to.
 
         ``waits``: the device computes for about as long as between two checks.
@@ -168,12 +156,12 @@ class Guard:
             if self._is_copy_due(now):
                 self._copy_state(trainer, done)
 
-    def end(self, trainer: Trainer, done: int, loss: float) -> None:
+    def end(self, trainer: Repeatable, done: int, loss: float) -> None:
         """Raise `NonFiniteError` if the loss of the steps so far is not finite."""
         if not math.isfinite(loss):
             raise self._error(trainer, done)
 
-    def check(self, trainer: Trainer, done: int | None = None) -> None:
+    def check(self, trainer: Repeatable, done: int | None = None) -> None:
         """Raise `NonFiniteError` if the last update has left weights that are not finite.
 
         Parameters
@@ -188,7 +176,7 @@ class Guard:
     def _is_copy_due(self, now: float) -> bool:
         return self._restore is None or (now - self._since) * _COPY_SHARE >= self._cost
 
-    def _copy_state(self, trainer: Trainer, done: int) -> None:
+    def _copy_state(self, trainer: Repeatable, done: int) -> None:
         """Copy the present state as the restore point."""
         start = time.perf_counter()
         self.check(trainer, done)
@@ -198,7 +186,7 @@ class Guard:
         self._since = time.perf_counter()
         self._cost = self._since - start
 
-    def _error(self, trainer: Trainer, done: int | None) -> NonFiniteError:
+    def _error(self, trainer: Repeatable, done: int | None) -> NonFiniteError:
         """Repeat the steps since the restore point; return to the state before the faulty one."""
         last = trainer.n_epochs + (done is not None)
         restore, epochs, first = self._restore, self._epochs, self._first
@@ -212,13 +200,14 @@ class Guard:
         recent: deque[StepArguments] = deque(maxlen=_RECENT)
         with trainer.backend.scope(), np.errstate(all="ignore"):
             for number, epoch in enumerate(epochs, last + 1 - len(epochs)):
-                with contextlib.closing(trainer.given(epoch, epoch.groups)) as steps:
+                repeated = epoch.steps(epoch.groups, trainer.scaling, xp=trainer.backend.xp)
+                with contextlib.closing(repeated) as steps:
                     for step, (rate, arguments) in enumerate(steps, 1):
                         if step <= first:
                             continue
                         before, n_steps = trainer.copy(), trainer.n_steps
                         recent.append(arguments)
-                        trainer.do(arguments)
+                        trainer.run_step(arguments)
                         if not is_finite(trainer.backend, trainer.state):
                             after = trainer.state.params
                             trainer.restore(before, n_steps)
@@ -284,12 +273,12 @@ class _Diagnosis(NamedTuple):
         )
 
 
-def _diagnose(trainer: Trainer, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
+def _diagnose(trainer: Repeatable, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
     """Find the cause in some steps, and the layer in the last one.
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : Repeatable
         Before the last step.
     given
         What the steps took.
@@ -316,12 +305,14 @@ def _diagnose(trainer: Trainer, given: Sequence[StepArguments], after: Params) -
     return _Diagnosis(layer, max(inputs), max(targets), min(weights), max(penalties))
 
 
-def explain_minimum(trainer: Trainer, data: Data, plan: Plan, iteration: int) -> NonFiniteError:
+def explain_minimum(
+    trainer: Repeatable, data: Data, plan: EpochPlan, iteration: int
+) -> NonFiniteError:
     """Return the error of an iteration of "lbfgs" that left the weights of the trainer.
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : Repeatable
     data, plan
         All samples, in the batches that loss and gradient are computed in.
     iteration : int
@@ -337,7 +328,7 @@ def explain_minimum(trainer: Trainer, data: Data, plan: Plan, iteration: int) ->
     return worst.error(0.0, epoch=iteration)
 
 
-def _examine(trainer: Trainer, given: StepArguments, penalty: float) -> _Diagnosis:
+def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diagnosis:
     """Compute forward and backward pass of a step, and find the first layer that is not finite."""
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
     xp, kernels, network = backend.xp, backend.kernels, rules.network

@@ -13,13 +13,15 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.network import Params
-from mlp_xp.training.batches import Data, plan_epoch
+from mlp_xp.training.batches import Data
 from mlp_xp.training.divergence import NonFiniteError, explain_minimum, is_finite
 from mlp_xp.training.early_stopping import Plateau
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.history import History
 from mlp_xp.training.lbfgs import BLOCK, minimize
+from mlp_xp.training.records import Record
 from mlp_xp.training.time_budget import Budget
-from mlp_xp.training.trainer import Record, Trainer
+from mlp_xp.training.trainer import Trainer
 
 __all__ = ["FitLoop", "LoopPosition", "LoopSettings", "Validation", "Watcher"]
 
@@ -286,7 +288,7 @@ class FitLoop:
             seed=trainer.seed if settings.shuffle else None,
             epoch=trainer.n_epochs,
             weights=self._weights,
-            pad=trainer.pads,
+            pad=trainer.backend.fixed_shapes,
         )
         step_by_step = watcher is not None and watcher.watches_steps
 
@@ -406,5 +408,7 @@ class FitLoop:
         """Restore finite weights, and return the error of the iteration after them."""
         trainer = self.trainer
         trainer.set_learned(finite, ())
-        plan = plan_epoch(self._data.n_samples, BLOCK, weights=self._weights, pad=trainer.pads)
+        plan = plan_epoch(
+            self._data.n_samples, BLOCK, weights=self._weights, pad=trainer.backend.fixed_shapes
+        )
         return explain_minimum(trainer, self._data, plan, len(self.history.losses) + 1)

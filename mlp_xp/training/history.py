@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mlp_xp.training.trainer import Record
+from mlp_xp.training.records import Record
 
 __all__ = ["History"]
 
@@ -50,7 +50,7 @@ class History:
     Examples
     --------
     >>> from mlp_xp.training.history import History
-    >>> from mlp_xp.training.trainer import Record
+    >>> from mlp_xp.training.records import Record
     >>> history = History()
     >>> is_best = history.add(Record(1, 0.5, None, 0.001, 100, 0.1))
     >>> float(history.best_loss), history.n_epochs

@@ -23,7 +23,8 @@ from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
-from mlp_xp.training.batches import Data, Resident, plan_epoch
+from mlp_xp.training.batches import Data, Resident
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.step import Batch, make_gradient
 from mlp_xp.training.trainer import Trainer
 
@@ -131,7 +132,7 @@ class _Objective:
         self._backend: Backend = trainer.backend
         self._data = data
         n_samples = data.n_samples
-        self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.pads)
+        self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
         total = sum(self._plan.totals)
         rules = trainer.rules
         self._layout = _layout(trainer.learned)

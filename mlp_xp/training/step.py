@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves, map_leaves
@@ -26,6 +26,7 @@ from mlp_xp.nn.layers import BatchStats, update_batch_stats
 from mlp_xp.nn.losses import Loss, average
 from mlp_xp.nn.network import Network, Params, denses, forward, hidden
 from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots, update_tree
+from mlp_xp.training.scalars import StepScalars
 
 __all__ = [
     "Batch",
@@ -33,7 +34,6 @@ __all__ = [
     "Predict",
     "Step",
     "StepArguments",
-    "StepScalars",
     "Steps",
     "TrainState",
     "init_state",
@@ -72,43 +72,6 @@ class Steps(NamedTuple):
     batch: Batch
     coefs: Array
     keys: Array | None
-
-
-class StepScalars(NamedTuple):
-    """The numbers that change from step to step, 0-d, or floats on the host.
-
-    They travel to the device packed, ``(4 + k,)``, the k of the rule last.
-
-    ``share`` is the step's share of the epoch's samples, ``l2`` the factor of the penalty,
-    ``average_rate`` and ``batch_stats_rate`` are how far the moving average and the batch
-    statistics move, and ``rule`` is what `optimizer.coefficients` returned.
-    """
-
-    share: Any
-    l2: Any
-    average_rate: Any
-    batch_stats_rate: Any
-    rule: tuple[Any, ...]
-
-    def pack(self) -> tuple[Any, ...]:
-        """Return all numbers in one flat tuple."""
-        return *self[:-1], *self.rule
-
-    @classmethod
-    def unpack(cls, coefs: Any) -> StepScalars:
-        """Return the numbers that were packed.
-
-        Examples
-        --------
-        >>> import array_api_compat.numpy as xp
-        >>> from mlp_xp.training.step import StepScalars
-        >>> scalars = StepScalars(1.0, 0.1, 0.0, 0.0, (0.5,))
-        >>> StepScalars.unpack(xp.asarray(scalars.pack())).rule
-        (np.float64(0.5),)
-        """
-        n_fixed = len(cls._fields) - 1
-        numbers = [coefs[i] for i in range(coefs.shape[0])]
-        return cls._make((*numbers[:n_fixed], tuple(numbers[n_fixed:])))
 
 
 class TrainState(NamedTuple):

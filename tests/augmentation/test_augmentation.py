@@ -31,9 +31,11 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
-from mlp_xp.training.batches import place, plan_epoch, with_draws
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch, with_draws
+from mlp_xp.training.rules import Rules
 from mlp_xp.training.step import Batch, init_state, make_step
-from mlp_xp.training.trainer import Rules, Trainer
+from mlp_xp.training.trainer import Trainer
 
 SHAPE = C, H, W = 3, 4, 5
 N, FEATURES, CLASSES, BATCH = 23, C * H * W, 4, 10
@@ -253,7 +255,7 @@ def trained(
     data = place(backend, x, labels(len(x)), dtype, placement)
     records = []
     for epoch in range(2):
-        pads = trainer.pads if pad is None else pad
+        pads = trainer.backend.fixed_shapes if pad is None else pad
         plan = plan_epoch(len(x), BATCH, seed=7, epoch=epoch, weights=weights, pad=pads)
         records.append(trainer.run_epoch(data, plan, n_epochs=2))
     numbers = [(record.loss, record.accuracy) for record in records]

@@ -31,7 +31,7 @@ from mlp_xp.callbacks import (
 )
 from mlp_xp.saving import SavingError, load_model, save_model
 from mlp_xp.training import time_budget as budget
-from mlp_xp.training.trainer import Record
+from mlp_xp.training.records import Record
 
 X = np.random.default_rng(0).normal(size=(60, 5))
 Y = np.arange(60) % 3

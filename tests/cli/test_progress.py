@@ -11,7 +11,7 @@ import pytest
 
 from mlp_xp.cli import progress
 from mlp_xp.training import time_budget as budget
-from mlp_xp.training.trainer import Record
+from mlp_xp.training.records import Record
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from trainers import problem
 from mlp_xp.backends import get_backend
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
-from mlp_xp.training.batches import Resident, Streamed, place, plan_epoch
+from mlp_xp.training.batches import Resident, Streamed, place
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inference import predict
 from mlp_xp.training.input_scaling import standardization
 

@@ -213,7 +213,7 @@ def test_labels_and_scaling_work_as_in_a_step(backend):
     """The gradient of the full batch is what one step of plain SGD takes."""
     from mlp_xp.optimizers import SGD
     from mlp_xp.optimizers.schedules import Constant
-    from mlp_xp.training.batches import plan_epoch
+    from mlp_xp.training.epochs import plan_epoch
 
     rng = np.random.default_rng(3)
     x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)

@@ -11,7 +11,8 @@ from helpers import QUIET, make_backend, small
 import mlp_xp.training.rows
 from mlp_xp import MLPRegressor
 from mlp_xp.datasets import Dataset
-from mlp_xp.training.batches import place, plan_epoch
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.rows import Rows, is_mapped, take_rows
 
 FEATURES = 5

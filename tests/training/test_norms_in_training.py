@@ -26,9 +26,10 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Muon
 from mlp_xp.optimizers.schedules import Constant
-from mlp_xp.training.batches import place, plan_epoch
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inference import predict
-from mlp_xp.training.trainer import Rules
+from mlp_xp.training.rules import Rules
 
 pytestmark = pytest.mark.maths
 

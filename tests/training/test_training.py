@@ -28,7 +28,8 @@ from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW
 from mlp_xp.optimizers.schedules import InvScaling
-from mlp_xp.training.batches import Resident, Streamed, place, plan_epoch
+from mlp_xp.training.batches import Resident, Streamed, place
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.step import make_step
 
 # --- the same on every backend -------------------------------------------------------------------

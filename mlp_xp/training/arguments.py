@@ -1,0 +1,77 @@
+"""The arguments of the steps of an epoch, and the part of a trainer that can repeat them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterable
+from typing import NamedTuple, Protocol
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.backends import Backend
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.network import Params
+from mlp_xp.training.batches import Data
+from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.rules import Rules
+from mlp_xp.training.step import StepArguments, TrainState
+
+__all__ = ["EpochArguments", "Group", "Repeatable"]
+
+
+class Group(NamedTuple):
+    """Some steps in a row: their learning rates, and their packed scalars on the device."""
+
+    rates: list[float]
+    table: Array
+
+
+class EpochArguments(NamedTuple):
+    """Data, and the arguments of the steps of an epoch.
+
+    ``keys : (steps, dropouts)`` or None; ``groups`` grows as the steps are prepared.
+    """
+
+    data: Data
+    plan: EpochPlan
+    keys: Array | None
+    groups: list[Group]
+
+    def steps(
+        self, groups: Iterable[Group], scaling: Scaling | Whitening | None, *, xp: Namespace
+    ) -> Generator[tuple[float, StepArguments]]:
+        """Yield the learning rate and the arguments of each step."""
+        keys = itertools.repeat(None) if self.keys is None else iter(xp.unstack(self.keys))
+        # Streamed batches end their thread here, also when a step fails.
+        with contextlib.closing(self.data.epoch(self.plan)) as batches:
+            for rates, table in groups:
+                for rate, coefs in zip(rates, xp.unstack(table), strict=True):
+                    yield rate, StepArguments(next(batches), scaling, coefs, next(keys))
+
+
+class Repeatable(Protocol):
+    """The part of a trainer that finds and undoes a faulty step."""
+
+    backend: Backend
+    rules: Rules
+    scaling: Scaling | Whitening | None
+    state: TrainState
+    n_epochs: int
+    n_steps: int
+
+    def copy(self) -> TrainState:
+        """Return a copy of the state in the host's memory."""
+        ...
+
+    def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
+        """Set the state before the first step."""
+        ...
+
+    def restore(self, state: TrainState, n_steps: int) -> None:
+        """Restore a copy of the state, after so many steps in all."""
+        ...
+
+    def run_step(self, arguments: StepArguments) -> None:
+        """Run one step."""
+        ...

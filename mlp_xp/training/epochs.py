@@ -1,0 +1,141 @@
+"""The plan of an epoch: which rows each step takes, their weights, and what augmentations draw."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.random import host_generator
+from mlp_xp.augmentation import Augmentation, Epoch
+
+__all__ = ["EpochPlan", "plan_epoch", "with_draws"]
+
+
+class EpochPlan(NamedTuple):
+    """The rows and weights of the steps of one epoch.
+
+    ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
+    that takes all rows in their order; ``weights`` of the same length, or None where all are 1;
+    ``batch_size``; for each step the number of samples and the sum of their weights; and what
+    augmentations have drawn, ``(steps * batch_size, columns)`` each, or None (`with_draws`).
+    """
+
+    rows: np.ndarray | None
+    weights: np.ndarray | None
+    batch_size: int
+    counts: list[int]
+    totals: list[float]
+    moves: np.ndarray | None = None
+    factors: np.ndarray | None = None
+
+
+def plan_epoch(
+    n_samples: int,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    weights: np.ndarray | None = None,
+    pad: bool = False,
+) -> EpochPlan:
+    """Return the plan of one epoch: every sample once, the last batch shorter unless they divide.
+
+    Parameters
+    ----------
+    n_samples, batch_size : int of at least 1
+    seed : int of at least 0, or None
+        Shuffles, differently each epoch; None keeps the order of the data.
+    epoch : int
+    weights : (n_samples,) floating, optional
+    pad : bool
+        Fill the last batch with samples of weight 0, so that all have one shape. The numbers stay
+        the same, since every loss is a weighted average.
+
+    Returns
+    -------
+    EpochPlan
+
+    Examples
+    --------
+    >>> from mlp_xp.training.epochs import plan_epoch
+    >>> plan_epoch(5, 3).rows, plan_epoch(5, 3).counts
+    (array([0, 1, 2, 3, 4], dtype=int32), [3, 2])
+    >>> plan_epoch(5, 3, pad=True).weights
+    array([1., 1., 1., 1., 1., 0.])
+    """
+    batch_size = min(batch_size, n_samples)
+    n_steps = -(-n_samples // batch_size)
+    counts = [batch_size] * (n_steps - 1) + [n_samples - (n_steps - 1) * batch_size]
+    if n_steps == 1:
+        # The order within a batch changes nothing but the rounding; taking rows would copy all.
+        total = float(n_samples) if weights is None else float(np.sum(weights))
+        return EpochPlan(None, weights, batch_size, counts, [total])
+    if seed is None:
+        rows = np.arange(n_samples, dtype=np.int32)
+    else:
+        generator = host_generator(seed, "shuffle", epoch)
+        rows = generator.permutation(n_samples).astype(np.int32)
+    if weights is not None:
+        weights = weights[rows]
+    missing = n_steps * batch_size - n_samples
+    if pad and missing:
+        weights = np.ones(n_samples) if weights is None else weights
+        weights = np.concatenate([weights, np.zeros(missing, dtype=weights.dtype)])
+        rows = np.concatenate([rows, np.zeros(missing, dtype=rows.dtype)])
+    if weights is None:
+        totals = [float(count) for count in counts]
+    else:
+        starts = range(0, len(weights), batch_size)
+        totals = [float(np.sum(weights[start : start + batch_size])) for start in starts]
+    return EpochPlan(rows, weights, batch_size, counts, totals)
+
+
+def with_draws(
+    plan: EpochPlan, augmentation: Sequence[Augmentation], *, seed: int, epoch: int
+) -> EpochPlan:
+    """Return the plan with what augmentations draw for the whole epoch.
+
+    Each draws from a stream of its own, row by row: so neither its neighbours nor padding change
+    what it draws.
+
+    Parameters
+    ----------
+    plan : EpochPlan
+    augmentation : sequence of Augmentation
+    seed, epoch : int of at least 0
+
+    Returns
+    -------
+    EpochPlan
+
+    Examples
+    --------
+    >>> from mlp_xp.augmentation import Flip
+    >>> from mlp_xp.training.epochs import plan_epoch, with_draws
+    >>> with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).moves.shape
+    (3, 1)
+    """
+    n_samples = sum(plan.counts)
+    here = np.arange(n_samples if plan.rows is None else len(plan.rows))
+    steps, places = np.divmod(here, plan.batch_size)
+    rows = here if plan.rows is None else plan.rows
+    counts = np.asarray(plan.counts)[steps]
+    moves, factors = [], []
+    for number, each in enumerate(augmentation):
+        stream = functools.partial(_stream, seed, number)
+        drawn_for = Epoch(stream, epoch, rows, n_samples, steps, places, counts)
+        if each.n_moves:
+            moves.append(each.draw_moves(drawn_for))
+        if each.n_factors:
+            factors.append(each.draw_factors(drawn_for))
+    return plan._replace(
+        moves=np.concatenate(moves, axis=1, dtype=np.int64) if moves else None,
+        factors=np.concatenate(factors, axis=1) if factors else None,
+    )
+
+
+def _stream(seed: int, number: int, stream: int) -> np.random.Generator:
+    return host_generator(seed, "augmentation", stream, number)

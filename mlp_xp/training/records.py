@@ -1,0 +1,45 @@
+"""The results of an epoch, and the state that a training continues from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlp_xp.nn.network import Params
+
+__all__ = ["Progress", "Record"]
+
+
+class Record(NamedTuple):
+    """The results of an epoch.
+
+    ``epoch`` counts from 1; ``loss`` is the average over the samples, penalty included, each batch
+    taken before its update; ``accuracy`` likewise, or None unless wanted; ``learning_rate`` is that
+    of the last step; ``seconds`` end when the device has finished. The last two are those of the
+    validation data after the epoch, or None without any.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float | None
+    learning_rate: float
+    n_samples: int
+    seconds: float
+    validation_loss: float | None = None
+    validation_score: float | None = None
+
+
+class Progress(NamedTuple):
+    """The state of a training besides what it predicts with: NumPy arrays and counts.
+
+    ``params`` are the weights themselves where predictions use their moving average, else ``()``.
+    ``rule`` names the kind of update rule that the optimizer's state belongs to, and ``rule_start``
+    is the step at which it began; the counts are those of `Trainer`.
+    """
+
+    params: Params
+    slots: tuple[Params, ...]
+    n_epochs: int
+    n_steps: int
+    n_samples: int
+    rule: str
+    rule_start: int

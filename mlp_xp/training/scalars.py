@@ -1,0 +1,130 @@
+"""The numbers that change from step to step, computed on the host: rates, shares, dropout keys."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.random import host_generator
+from mlp_xp.optimizers.schedules import Schedule
+from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.rules import Rules
+from mlp_xp.training.time_budget import Budget
+
+__all__ = ["Stage", "StepScalars", "draw_keys", "rate_factors", "scalar_table"]
+
+# How far the running statistics of batch normalization follow those of a batch; PyTorch's choice.
+_BATCH_STATS_RATE = 0.1
+# Steps of a schedule that follows the clock.
+_TICKS = 10**6
+
+
+class Stage(NamedTuple):
+    """The place of an epoch in its fit: epochs before it, epochs of all, factor of the rate."""
+
+    done: int
+    n_epochs: int
+    rate_factor: float
+
+
+class StepScalars(NamedTuple):
+    """The numbers that change from step to step, 0-d, or floats on the host.
+
+    They travel to the device packed, ``(4 + k,)``, the k of the rule last.
+
+    ``share`` is the step's share of the epoch's samples, ``l2`` the factor of the penalty,
+    ``average_rate`` and ``batch_stats_rate`` are how far the moving average and the batch
+    statistics move, and ``rule`` is what `optimizer.coefficients` returned.
+    """
+
+    share: Any
+    l2: Any
+    average_rate: Any
+    batch_stats_rate: Any
+    rule: tuple[Any, ...]
+
+    def pack(self) -> tuple[Any, ...]:
+        """Return all numbers in one flat tuple."""
+        return *self[:-1], *self.rule
+
+    @classmethod
+    def unpack(cls, coefs: Any) -> StepScalars:
+        """Return the numbers that were packed.
+
+        Examples
+        --------
+        >>> import array_api_compat.numpy as xp
+        >>> from mlp_xp.training.scalars import StepScalars
+        >>> scalars = StepScalars(1.0, 0.1, 0.0, 0.0, (0.5,))
+        >>> StepScalars.unpack(xp.asarray(scalars.pack())).rule
+        (np.float64(0.5),)
+        """
+        n_fixed = len(cls._fields) - 1
+        numbers = [coefs[i] for i in range(coefs.shape[0])]
+        return cls._make((*numbers[:n_fixed], tuple(numbers[n_fixed:])))
+
+
+def rate_factors(
+    schedule: Schedule,
+    steps: range,
+    epoch_steps: int,
+    stage: Stage,
+    n_samples: int,
+    budget: Budget | None,
+) -> list[float]:
+    """Return the schedule's factors for some steps of an epoch, of ``n_samples`` seen before it.
+
+    Every epoch counts as long as this one: those of `partial_fit` may differ in their steps.
+    """
+    n_steps, before = stage.n_epochs * epoch_steps, stage.done * epoch_steps
+    if budget is None:
+        return [schedule(before + step, n_steps, n_samples) for step in steps]
+    shares = [
+        max(budget.fraction(step - steps.start), (before + step) / max(n_steps - 1, 1))
+        for step in steps
+    ]
+    return [schedule(round(min(share, 1.0) * (_TICKS - 1)), _TICKS, n_samples) for share in shares]
+
+
+def scalar_table(
+    rules: Rules, plan: EpochPlan, steps: range, rates: list[float], n_steps: int, rule_start: int
+) -> np.ndarray:
+    """Return the packed `StepScalars` of some steps, one row a step.
+
+    ``n_steps`` were done before the epoch; the rule began at step ``rule_start`` of all.
+    """
+    n_samples = sum(plan.counts)
+    largest = max(plan.totals) or 1.0
+    table = []
+    for step, rate in zip(steps, rates, strict=True):
+        count, total = plan.counts[step], plan.totals[step]
+        position = n_steps + step
+        scalars = StepScalars(
+            share=count / n_samples,
+            l2=rules.alpha / total if total > 0 else 0.0,
+            average_rate=_average_rate(rules.ema_decay, position),
+            # A small last batch says little: it moves the running statistics as little.
+            batch_stats_rate=_BATCH_STATS_RATE * total / largest,
+            rule=rules.optimizer.coefficients(rate, position - rule_start + 1),
+        )
+        table.append(scalars.pack())
+    return np.asarray(table)
+
+
+def _average_rate(decay: float | None, step: int) -> float:
+    """Return how far a moving average moves towards the newest weights.
+
+    At first it follows them closely, or it would remember the initial weights for long;
+    TensorFlow's rule.
+    """
+    return 0.0 if decay is None else 1.0 - min(decay, (1 + step) / (10 + step))
+
+
+def draw_keys(n_steps: int, n_keys: int, *, seed: int, epoch: int) -> np.ndarray | None:
+    """Draw the keys of an epoch's dropouts, (steps, dropouts) int32; None without dropouts."""
+    if not n_keys:
+        return None
+    generator = host_generator(seed, "dropout", epoch)
+    limits = np.iinfo(np.int32)
+    return generator.integers(limits.min, limits.max, (n_steps, n_keys), np.int32, endpoint=True)
