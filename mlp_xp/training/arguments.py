@@ -21,7 +21,7 @@ __all__ = ["EpochArguments", "Group", "Repeatable"]
 
 
 class Group(NamedTuple):
-    """Some steps in a row: their learning rates, and their packed scalars on the device."""
+    """Consecutive steps: their learning rates, and their packed scalars on the device."""
 
     rates: list[float]
     table: Array
