@@ -75,6 +75,7 @@ BANNED = re.compile(
 )
 
 WITHOUT_VERBS = """
+batches
 array_types
 sklearn_compat
 compiled_step
@@ -82,7 +83,6 @@ buffers
 early_stopping
 input_scaling
 time_budget
-trainer
 activations
 
 adam
@@ -91,7 +91,6 @@ arrays
 
 base
 
-batches
 
 bf16
 
@@ -233,13 +232,11 @@ backend
 buffers
 kernels
 time_budget
-trainer
 
 adam
 
 architecture
 
-batches
 
 beta_lasso
 

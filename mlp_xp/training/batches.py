@@ -36,22 +36,22 @@ __all__ = [
 
 Placement = Literal["auto", "resident", "streamed"]
 
-# What a fit needs beside the data: parameters, slots, gradients, activations, the library's own.
+# The rest is for parameters, optimizer state, gradients, activations and the library itself.
 _SHARE_OF_FREE_MEMORY = 0.8
 
 
 class Data(Protocol):
-    """Training data that can be gone through, epoch after epoch."""
+    """Training data, read epoch after epoch."""
 
     x: Any
     n_samples: int
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Give the batches of a plan, on the device."""
+        """Yield the batches of a plan, on the device."""
         ...
 
     def stacked(self, plan: EpochPlan) -> list[Batch]:
-        """Give the batches of a plan as `Steps` has them, one for each shape, or none."""
+        """Return the batches of a plan as `Steps` has them, one for each shape, or none."""
         ...
 
 
@@ -86,14 +86,14 @@ class Resident:
         self.n_samples = self.y.shape[0] if rows is None else len(rows)
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Give the batches of a plan: positions in the data."""
+        """Yield the batches of a plan: positions in the data."""
         plan = _at(plan, self._rows)
         rows = _split(self._backend, plan.rows, plan)
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, row, *others)
 
     def stacked(self, plan: EpochPlan) -> list[Batch]:
-        """Give the full batches of a plan at once, and a shorter last one; none of all rows."""
+        """Return the full batches of a plan at once, and a shorter last one; none of all rows."""
         plan = _at(plan, self._rows)
         if plan.rows is None:
             return []
@@ -150,7 +150,7 @@ class Streamed:
         self.n_samples = y.shape[0] if rows is None else len(rows)
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Give the batches of a plan: the rows themselves."""
+        """Yield the batches of a plan: the rows themselves."""
         plan = _at(plan, self._rows)
         batches = self._backend.feed(self._gather(plan))
         for (x, y), *others in zip(
@@ -159,7 +159,7 @@ class Streamed:
             yield Batch(x, y, None, *others)
 
     def stacked(self, plan: EpochPlan) -> list[Batch]:
-        """Give none: batches arrive one by one."""
+        """Return none: batches arrive one by one."""
         return []
 
     def _gather(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, ...]]:
@@ -178,7 +178,7 @@ def multiplies_sparse(
 
 
 def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:
-    """Put sparse rows (CSR), or a slice of them, on the device as they are."""
+    """Copy sparse rows (CSR), or a slice of them, to the device as they are."""
     start, stop, _ = rows.indices(x.shape[0])
     indptr = x.indptr[start : stop + 1]
     first, last = indptr[0], indptr[-1]
@@ -264,7 +264,7 @@ def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
 
 
 def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Array | None]]:
-    """Give what a batch has beside its samples, step by step: weights, moves and factors."""
+    """Yield the weights, moves and factors of each step."""
     yield _split(backend, plan.weights, plan, dtype)
     yield _split(backend, plan.moves, plan)
     yield _split(backend, plan.factors, plan, dtype)
@@ -273,7 +273,7 @@ def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Arra
 def _split(
     backend: Backend, values: np.ndarray | None, plan: EpochPlan, dtype: str | None = None
 ) -> list[Array | None]:
-    """Bring an epoch's rows, weights or draws to the device in one transfer; give them by step."""
+    """Copy an epoch's rows, weights or draws to the device at once; return them by step."""
     n_steps = len(plan.counts)
     if values is None:
         return [None] * n_steps

@@ -7,7 +7,6 @@ axes, for a stack of models that take their step together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
@@ -25,7 +24,7 @@ from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats, update_batch_stats
 from mlp_xp.nn.losses import Loss, average
 from mlp_xp.nn.network import Network, Params, denses, forward, hidden
-from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots, update_tree
+from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
 from mlp_xp.training.scalars import StepScalars
 
 __all__ = [
@@ -209,10 +208,9 @@ def make_step(
         if max_grad_norm is not None:
             grads, _ = clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
 
-        update = partial(update_tree, n_leading=n_leading) if n_leading else kernels.update
         l2 = scalars.l2 if with_penalty else None
-        params, slots, penalty = update(
-            optimizer, params, grads, state.slots, scalars.rule, l2, xp=xp
+        params, slots, penalty = kernels.update(
+            optimizer, params, grads, state.slots, scalars.rule, l2, n_leading=n_leading, xp=xp
         )
 
         batch_stats = tuple(

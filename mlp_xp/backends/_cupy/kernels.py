@@ -111,17 +111,21 @@ def update_tree(
     coefs: tuple[Array, ...],
     l2: Array | None = None,
     *,
+    n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree`, in one launch an array."""
     # Without slots (no momentum) there is nothing to fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
+        and not n_leading
         and bool(slots)
         and all(leaf.dtype in (np.float32, np.float64) for leaf in leaves((params, grads, slots)))
     )
     if not is_known:
-        return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
+        return optimizers.update_tree(
+            optimizer, params, grads, slots, coefs, l2, n_leading=n_leading, xp=xp
+        )
     kernel = _update_kernel(SGD if isinstance(optimizer, SGD) else Adam)
     penalty: Any = 0.0
     for p, g, *rest in zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True):

@@ -187,9 +187,14 @@ def update_tree(
     coefs: tuple[Any, ...],
     l2: Any = None,
     *,
+    n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree`, all arrays in one pass over memory."""
+    if n_leading:
+        return optimizers.update_tree(
+            optimizer, params, grads, slots, coefs, l2, n_leading=n_leading, xp=xp
+        )
     trees = [list(leaves(tree)) for tree in (params, grads, *slots)]
     if type(optimizer) in _FUSED:
         trees[1] = [cast(p, "g", g, p.dtype) for p, g in zip(*trees[:2], strict=True)]
