@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted([*(ROOT / "mlp_xp").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
+TESTS = sorted({*(ROOT / "tests").rglob("*.py")} - {Path(__file__)})
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -358,7 +359,7 @@ def test_docstrings_begin_with_a_verb_of_the_field_or_a_noun():
 def test_no_banned_phrase_and_no_british_spelling():
     found = [
         (path, line + text[: match.start()].count("\n"), match.group())
-        for path in [*MODULES, *PAGES]
+        for path in [*MODULES, *TESTS, *PAGES]
         for line, text in prose(path)
         for match in BANNED.finditer(text)
     ]

@@ -1,4 +1,4 @@
-"""What decides a training on the command line: a recipe, and the options that go before it."""
+"""The settings of a training on the command line: a recipe, overridden by options."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_what_asks_for_values_is_run_as_it_is(ask):
 @pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.0), Adam()], ids=repr)
 @pytest.mark.parametrize("parts", [0, 2])
 def test_a_plan_that_ends_late_leaves_no_update(rule, parts, pool_of):
-    """A loss of one axis does not fit into the state, which shows behind the update."""
+    """A loss of one axis does not fit into the state, which shows after the update."""
     plain = Kernels()
 
     def of_one_axis(*args, **kwargs):

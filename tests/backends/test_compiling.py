@@ -182,7 +182,7 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
     warm, said = run(folder=tmp_path)
     assert warm == cold
     assert COMPILES not in said
-    # Where nothing can be kept: a file in the place of the folder.
+    # Where nothing can be kept: a file instead of the folder.
     (tmp_path / "file").write_text("")
     uncached, said = run(folder=tmp_path / "file")
     assert uncached == cold

@@ -106,7 +106,7 @@ def test_what_a_step_is_given_may_be_computed(parts, pool_of):
 
 
 def layouts(rng):
-    """Return arrays of 20 rows of 24 numbers that do not lie one behind the other."""
+    """Return arrays of 20 rows of 24 numbers that are not contiguous."""
     flat = normal(rng, 2000)
     return {
         "windows": as_strided(flat, (20, 24), (4, 4)),
@@ -160,7 +160,7 @@ def test_an_update_takes_gradients_that_lie_in_any_way(name, pool_of):
 
 
 def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(pool_of, rng):
-    """The update computes gradients from rows that lie one behind the other."""
+    """The update computes gradients from contiguous rows."""
 
     def step(state, x, dy):
         W, b, v, c = state

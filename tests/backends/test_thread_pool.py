@@ -1,4 +1,4 @@
-"""The team of threads: it is there while it works, and nothing hangs where it is not."""
+"""The thread pool exists while it works, and nothing hangs without it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ expected = fit()
 assert set(pools) == {2} or not thread_pool.can_compile(), pools
 """
 FORKS = {
-    "behind a fit": "in_a_child()",
+    "after a fit": "in_a_child()",
     "in a fit": "fit(Fork())",
     "in a fit, and leaves it": """
 class Leave(Callback):

@@ -40,7 +40,7 @@ ALONE = ("torch, compiled", "Keras on torch")
 
 @pytest.fixture(scope="module")
 def turns():
-    """Return the module with its neighbours on the path, which a process it starts inherits."""
+    """Return the module with its neighbors on the path, which a process it starts inherits."""
     sys.path.insert(0, str(BENCH))
     yield importlib.import_module("turns")
     sys.path.remove(str(BENCH))
@@ -143,7 +143,7 @@ def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path)
         assert 10e6 < ran["good"]["peak_bytes"] < 1e9
 
 
-def test_data_are_standardised_and_a_constant_pixel_stays_finite(turns, tmp_path):
+def test_data_are_standardized_and_a_constant_pixel_stays_finite(turns, tmp_path):
     import numpy as np
 
     facts = turns.prepare(small("tiny"), tmp_path)

@@ -1,4 +1,4 @@
-"""`mlp-xp bench`: what it passes on and leaves behind, and what it says if it cannot run."""
+"""`mlp-xp bench`: the arguments it passes on, the files it writes, the errors if it cannot run."""
 
 from __future__ import annotations
 

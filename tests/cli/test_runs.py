@@ -67,19 +67,19 @@ def test_predict_notes_that_it_resizes(mlp_xp, finished):
     assert large.out.split()[1] == small.out.split()[1]
 
 
-COLOUR = Images("cifar10", None, ("a", "b"), (3, 2, 4), 255)
-GREY = Images("fashion-mnist", None, ("a", "b"), (1, 2, 4), 255)
+COLOR = Images("cifar10", None, ("a", "b"), (3, 2, 4), 255)
+GRAY = Images("fashion-mnist", None, ("a", "b"), (1, 2, 4), 255)
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 3), dtype=np.uint8)
 
 
 def test_a_picture_becomes_channel_planes():
     Image.fromarray(PIXELS).save("a.png")
-    row = read_image(Path("a.png"), COLOUR)
+    row = read_image(Path("a.png"), COLOR)
     np.testing.assert_array_equal(row.reshape(3, 2, 4), PIXELS.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
-@pytest.mark.parametrize("images", [COLOUR, GREY])
+@pytest.mark.parametrize("images", [COLOR, GRAY])
 def test_pictures_of_any_mode_are_converted(mode, images):
     name = "a.jpg" if mode == "CMYK" else "a.png"
     Image.fromarray(PIXELS).convert(mode).save(name)
@@ -90,7 +90,7 @@ def test_a_picture_is_turned_as_the_camera_was_held():
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.fromarray(PIXELS).save("a.png", exif=exif)
-    row = read_image(Path("a.png"), COLOUR)
+    row = read_image(Path("a.png"), COLOR)
     np.testing.assert_array_equal(row.reshape(3, 2, 4), PIXELS[::-1, ::-1].transpose(2, 0, 1))
 
 
@@ -134,10 +134,10 @@ def test_a_picture_that_is_made_to_fill_the_memory_is_an_error(tmp_path):
     assert path.stat().st_size < 100_000
     said = "a.png cannot be read as .* is of 9000x9000 pixels, and at most 16,777,216 are read of"
     with bounded(), pytest.raises(ValueError, match=said):
-        read_image(path, COLOUR)
+        read_image(path, COLOR)
     path.write_bytes(png(4000, 3000))
     with bounded():
-        assert read_image(path, COLOUR).shape == (24,)
+        assert read_image(path, COLOR).shape == (24,)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

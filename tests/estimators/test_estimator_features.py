@@ -1,4 +1,4 @@
-"""What scikit-learn's estimators lack: losses, regularisation, insight, callbacks."""
+"""Features that scikit-learn's estimators lack: losses, regularization, insight, callbacks."""
 
 from __future__ import annotations
 

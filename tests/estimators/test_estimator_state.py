@@ -1,4 +1,4 @@
-"""What a fit leaves behind: for the next call, for a copy, and where something went wrong."""
+"""The state after a fit: for the next call, for a copy, and after an error."""
 
 from __future__ import annotations
 

@@ -386,7 +386,7 @@ def test_elements_of_a_mask_do_not_correlate(key, width):
 
 
 def test_keys_give_unrelated_masks():
-    # Keys that differ in one bit are the hardest, and so are neighbours.
+    # Keys that differ in one bit are the hardest, and so are neighbors.
     keys = [*range(16), *(1 << n for n in range(4, 31)), *(-k for k in range(1, 9))]
     backend = make_backend("numpy")
     masks = np.stack([mask(backend, key, 0.5, (64, 128)).ravel() for key in keys])

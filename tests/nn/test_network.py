@@ -415,7 +415,7 @@ def test_parameters_are_dense_layers_and_norms():
     assert [type(entry) for entry in params[0]] == [Dense, Norm]
 
 
-def test_a_normalisation_leaves_the_initial_weights_as_they_are():
+def test_a_normalization_leaves_the_initial_weights_as_they_are():
     plain, normalized = (
         denses(init_params(Network((4, 3, 3, 2), normalization=kind), 0))
         for kind in (None, "batch")

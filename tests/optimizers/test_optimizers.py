@@ -165,7 +165,7 @@ def test_matrices_are_penalised_and_vectors_are_not(backend):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_minimises_a_quadratic(backend, name, rng):
+def test_a_rule_minimizes_a_quadratic(backend, name, rng):
     """Least squares in a matrix, with a vector and a head that are pulled to a target."""
     rule = RULES[name]
     # Muon's matrices move by a fixed length, of a fifth of the rate by default.

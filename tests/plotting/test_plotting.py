@@ -28,7 +28,7 @@ def test_without_accuracies_the_loss_is_drawn_alone():
     assert loss.get_ylabel() == "loss"
 
 
-def test_there_may_be_more_accuracies_than_colours():
+def test_there_may_be_more_accuracies_than_colors():
     _, accuracy = curves_figure([1.0], {name: [0.5] for name in "abcde"}).axes
     assert len(accuracy.lines) == 5
 

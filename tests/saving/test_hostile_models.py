@@ -160,7 +160,7 @@ RECORD = {
         ({"training": TRAINING | {"validation_scores": 3}}, "validation_scores is not a list"),
         ({"training": TRAINING | {"loss": "low"}}, "loss is 'low', not a number"),
         ({"training": TRAINING | {"history": [{"epoch": 1}]}}, "missing 5 required"),
-        ({"training": TRAINING | {"history": [RECORD | {"colour": 1}]}}, "colour"),
+        ({"training": TRAINING | {"history": [RECORD | {"color": 1}]}}, "color"),
         ({"training": TRAINING | {"history": [RECORD | {"epoch": -1}]}}, "no record of an epoch"),
         ({"training": TRAINING | {"history": [RECORD | {"epoch": 1.5}]}}, "no record of an epoch"),
         ({"training": TRAINING | {"history": [RECORD | {"loss": None}]}}, "no record of an epoch"),

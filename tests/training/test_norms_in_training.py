@@ -316,7 +316,7 @@ def test_set_learned_starts_the_average_anew(backend):
 
 @pytest.mark.parametrize("decay", [None, 0.9])
 def test_going_on_is_the_same_as_not_having_stopped(backend, decay):
-    """From what was shown, the average, and the progress, which holds the weights behind it."""
+    """From the published average, and from the progress, which has the raw weights."""
     x, y = problem()
     data = place(backend, x, y, "float64")
     plans = [plan_epoch(N, BATCH, seed=7, epoch=e, pad=backend.fixed_shapes) for e in (0, 1)]
