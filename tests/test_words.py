@@ -200,8 +200,6 @@ signals
 
 start
 
-step
-
 
 
 summary
@@ -225,8 +223,6 @@ types
 validation
 
 values
-
-
 """
 WITH_BANNED_WORDS = """
 backend
