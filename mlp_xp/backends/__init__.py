@@ -1,6 +1,7 @@
-"""Backends: where arrays live and how a finished step is executed, one file a library.
+"""Backends: where arrays live and how a finished step is executed, one folder or file per library.
 
-A library is loaded only when it is asked for, or when one of its arrays arrives.
+A library is imported only when it is asked for, or when one of its arrays arrives. Every formula is
+defined elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists what a backend may replace.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ __all__ = [
 
 
 class Library(NamedTuple):
-    """A library: its module here, the package to look for, the extra of ours, kinds of devices."""
+    """A library: its module here, its package, the extra that installs it, its kinds of devices."""
 
     module: str
     package: str
@@ -60,15 +61,15 @@ _IS_ARRAY = {
 
 
 def get_backend(spec: Any = None, device: Any = None) -> Backend:
-    """Return a backend by its name, or the one that an array belongs to.
+    """Return the backend with a name, or the one that an array belongs to.
 
     Parameters
     ----------
     spec : str, Backend, array or None
         ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"`` or ``"array_api_strict"``; ``"auto"`` for
         CUDA where it works (CuPy, else PyTorch, else JAX) and NumPy elsewhere; a backend, which is
-        returned as it is; an array, whose own library and device are taken; anything else that
-        NumPy can convert, and None, for NumPy.
+        returned unchanged; an array, for its library and device; None, or anything else that
+        NumPy can convert, for NumPy.
     device : str or device object of the library, optional
         E.g. ``"cpu"``, ``"cuda:1"``, ``"mps"``. Default: the device of the array, else the
         library's default.
@@ -98,7 +99,7 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
 'array_api_strict', or None to follow the data.
     """
     if device is None and type(spec) is np.ndarray:
-        return _plain_numpy()  # The common case, which a prediction of one row waits for.
+        return _plain_numpy()  # The common case, and on the path of one-row predictions.
     if isinstance(spec, Backend):
         return spec
     if isinstance(spec, str):
@@ -122,7 +123,7 @@ def _plain_numpy() -> Backend:
 
 
 def namespace_backend(array: object) -> str | None:
-    """Name the backend whose library an array is of, or None if it is no array we know."""
+    """Return the name of the backend that an array belongs to, None for no known array."""
     for name, is_array in _IS_ARRAY.items():
         if is_array(array):
             return None if isinstance(array, np.generic) else name
@@ -132,12 +133,12 @@ def namespace_backend(array: object) -> str | None:
 
 
 def installed(name: str) -> bool:
-    """Whether a backend's library is installed, without loading it."""
+    """Whether a backend's library is installed; it is not imported."""
     return importlib.util.find_spec(BACKENDS[name].package) is not None
 
 
 def how_to_install(name: str) -> str:
-    """Return what to type to install a backend's library.
+    """Return the command that installs a backend's library.
 
     Examples
     --------
@@ -198,7 +199,7 @@ def _automatic(device: Any) -> Backend:
 
 
 def _cuda_driver() -> bool:
-    """Whether there is a CUDA driver at all, before a slow import finds that there is none."""
+    """Whether there is a CUDA driver; quicker than an import that finds none."""
     for library in ("libcuda.so.1", "nvcuda.dll"):
         try:
             ctypes.CDLL(library)

@@ -1,8 +1,8 @@
-"""What "bf16" means: a step's inputs are rounded to bfloat16, and all that follows from them.
+"""Precision "bf16": the inputs of a step are rounded to bfloat16.
 
-A layer computes in the dtype of its input and brings its parameters to it, so activations, products
-and gradients are in bfloat16 from there on. Parameters, slots and the loss stay in float32, and so
-does what a normalization measures.
+A layer computes in the dtype of its input and casts its parameters to it, so activations, products
+and gradients are in bfloat16 from there on. Parameters, optimizer state, the loss and the
+statistics of a normalization stay in float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["rounded"]
 
 @lru_cache
 def rounded(gather: Callable[..., Array]) -> Callable[..., Array]:
-    """Return a gather that rounds what it would give in float32 to bfloat16."""
+    """Return a gather whose float32 result is rounded to bfloat16."""
 
     def gather16(
         x: Array,

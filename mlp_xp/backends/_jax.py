@@ -1,4 +1,4 @@
-"""JAX: a loop of steps is compiled once a fit and takes over the memory of its state."""
+"""JAX: a loop of steps is compiled once per fit and takes over the memory of its state."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mlp_xp.backends.kernels import Kernels, Scaling
 __all__ = ["JaxBackend", "create"]
 
 _LINE = 64
-# Where NumPy begins to ask for large pages.
+# The size from which NumPy asks for large pages.
 _LEAST_BYTES = 1 << 22
 
 
 class JaxBackend(Backend):
     """Arrays on one device.
 
-    JAX has no float64 unless its 64-bit mode is on. It is switched on for what is computed here,
-    and only for that; a caller who goes on computing with float64 results sets ``jax_enable_x64``.
+    JAX has no float64 unless its 64-bit mode is on. It is switched on for computations here only;
+    a caller who computes with float64 results sets ``jax_enable_x64``.
     """
 
     name = "jax"
@@ -47,7 +47,7 @@ class JaxBackend(Backend):
         return isinstance(array, jax.Array)
 
     def get(self, array: Any) -> np.ndarray:
-        # A view would hold on to memory that the next step takes over.
+        # A view would keep memory that the next step takes over.
         return np.array(array)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
@@ -93,10 +93,10 @@ class JaxBackend(Backend):
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
-    """Copy a large array to where XLA can use it as it is: its own copy takes three times as long.
+    """Copy a large array to memory that XLA can share: XLA's own copy takes three times as long.
 
-    XLA shares memory that begins with a line of the caches, and copies other memory to small pages,
-    where NumPy asks the system for large ones.
+    XLA shares memory that is aligned to a cache line. It copies other memory to small pages, where
+    NumPy asks the system for large ones.
     """
     is_shared = array.ctypes.data % _LINE == 0 and array.flags.c_contiguous
     if array.nbytes < _LEAST_BYTES or is_shared:
@@ -117,10 +117,10 @@ def _gather(
     dtype: DType,
     xp: Namespace,
 ) -> Any:
-    """Compute `mlp_xp.backends.kernels.gather`, and keep the pictures that a view shows.
+    """Compute `mlp_xp.backends.kernels.gather`, and store augmented images once.
 
-    XLA would pick their pixels again wherever they are used, and slowly: 40 ms for a mixup of 512
-    pictures of CIFAR-10, and 4 so. What a condition gives lies in memory, and this one is met.
+    XLA would gather their pixels again wherever they are used: 40 ms for a mixup of 512 images of
+    CIFAR-10 instead of 4. The result of a condition is stored, and this condition is always true.
     """
     if view is None:
         return kernels.gather(x, rows, scaling, dtype=dtype, xp=xp)
@@ -137,13 +137,13 @@ def _gather(
 
 @functools.lru_cache(maxsize=128)
 def _jit(function: F, donate: bool) -> F:
-    """Compile, or give what was compiled for an equal fit."""
+    """Return the compiled function, that of an equal fit if there was one."""
     return jax.jit(function, donate_argnums=0 if donate else ())
 
 
 @functools.lru_cache(maxsize=128)
 def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a loop, or give what was compiled for an equal fit."""
+    """Return the compiled loop, that of an equal fit if there was one."""
 
     # `lax.scan` would be compiled again for each number of steps; here that is a value.
     def run(start: Any, stop: Any, state: Any, *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""array-api-strict: the standard and nothing more, for tests; its devices stand in for a GPU."""
+"""array-api-strict: the standard and nothing more, for tests; its devices act as a GPU's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CPU = array_api_strict.Device("CPU_DEVICE")
 
 
 class StrictBackend(Backend):
-    """Arrays that refuse whatever the standard does not promise."""
+    """Arrays that raise for whatever the standard does not promise."""
 
     name = "array_api_strict"
     xp = array_api_strict
@@ -40,7 +40,7 @@ class StrictBackend(Backend):
 
 
 def create(device: Any) -> StrictBackend:
-    """Return the backend on a device or on the device of a name, default ``"CPU_DEVICE"``."""
+    """Return the backend on a device, given itself or by name; default ``"CPU_DEVICE"``."""
     if device is None or isinstance(device, str):
         try:
             device = array_api_strict.Device(device or "CPU_DEVICE")

@@ -446,7 +446,7 @@ def test_the_blas_gets_its_threads_back_from_the_last_user(pool_of):
     assert not [t for t in threading.enumerate() if t.name.startswith("mlp_xp-")]
 
 
-def test_without_numba_a_plan_is_run_with_the_defaults():
+def test_without_numba_a_compiled_step_uses_the_defaults():
     code = """
 import sys
 sys.modules["numba"] = None
@@ -456,7 +456,7 @@ x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
 model = MLPClassifier((8,), batch_size=16, random_state=0)
 for _ in range(3):
     model.partial_fit(x, y, classes=[0, 1, 2])
-print(model._trainer._loop.is_traceable, model.predict(x).shape)
+print(model._training.trainer._loop.is_traceable, model.predict(x).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True (60,)\n", done.stderr

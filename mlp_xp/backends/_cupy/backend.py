@@ -1,4 +1,4 @@
-"""CuPy on a CUDA GPU: few launches a step, and batches that arrive while the GPU computes."""
+"""CuPy on a CUDA GPU: few launches per step, and batches that are copied while it computes."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class CupyBackend(Backend):
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
         """Copy through pinned buffers, in a stream of its own, one batch ahead of the computation.
 
-        There are two sets of buffers. A set is filled again only when the computation that was
-        given its last batch is done, which its event tells; and it is given to the computation
-        only when its copy is done. Neither wait stops the host, but for the pinned memory itself.
+        There are two sets of buffers. A set is filled again only when the computation on its last
+        batch is done, and used only when its copy is done; events order both on the device. The
+        host waits only for the pinned memory itself.
         """
         with self.device:
             compute, copy = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
@@ -75,7 +75,7 @@ class CupyBackend(Backend):
                 if previous is not None:
                     yield previous.hand_over(compute)
             finally:
-                # A batch may still be on its way to buffers that are about to be let go of.
+                # A batch may still be copied to buffers that are about to be freed.
                 copy.synchronize()
 
     def free_memory(self) -> int | None:
@@ -93,7 +93,7 @@ class CupyBackend(Backend):
 
 
 class _Buffers:
-    """A batch's place in pinned host memory and on the device, with the events of its last use."""
+    """A batch in pinned host memory and on the device, with the events of its last use."""
 
     def __init__(self) -> None:
         self.pinned: list[np.ndarray] = []
@@ -103,11 +103,11 @@ class _Buffers:
         self.computed = cupy.cuda.Event(disable_timing=True)
 
     def upload(self, batch: tuple[np.ndarray, ...], compute: Any, copy: Any) -> None:
-        """Start to copy a batch to the device; a shorter one uses the front of the buffers."""
+        """Start copying a batch to the device; a shorter one uses the front of the buffers."""
         if not self.pinned:
             self.pinned = [cupyx.empty_like_pinned(array) for array in batch]
             self.arrays = [cupy.empty(array.shape, array.dtype) for array in batch]
-            # The pool may give memory that what was asked of `compute` before still reads.
+            # The pool may return memory that work queued on `compute` still reads.
             self.computed.record(compute)
         self.copied.synchronize()
         copy.wait_event(self.computed)
@@ -118,12 +118,12 @@ class _Buffers:
         self.copied.record(copy)
 
     def hand_over(self, compute: Any) -> tuple[Any, ...]:
-        """Return the arrays to what is computed in a stream from now on."""
+        """Return the arrays for work that is queued on a stream from now on."""
         compute.wait_event(self.copied)
         return tuple(array[:n] for array, n in zip(self.arrays, self.rows, strict=True))
 
     def used(self, compute: Any) -> None:
-        """Record that all that uses the arrays has been asked for."""
+        """Record that all work on the arrays has been queued."""
         self.computed.record(compute)
 
 

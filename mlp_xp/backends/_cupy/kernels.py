@@ -78,7 +78,7 @@ class _TakenRows:
 
 @cache
 def _update_kernel(kind: type[Optimizer]) -> Any:
-    """Return the kernel of a rule: it writes p and the slots, penalty included."""
+    """Return the kernel of a rule: it writes p and the optimizer state, penalty included."""
     if kind is SGD:
         return cupy.ElementwiseKernel(
             "T g, T rate, T momentum, bool nesterov, T l2",
@@ -114,7 +114,7 @@ def update_tree(
     n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
-    """Compute `mlp_xp.optimizers.update_tree`, in one launch an array."""
+    """Compute `mlp_xp.optimizers.update_tree` in one launch per array."""
     # Without slots (no momentum) there is nothing to fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)

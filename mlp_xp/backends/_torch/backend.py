@@ -40,7 +40,7 @@ class TorchBackend(Backend):
 
     def get(self, array: Any) -> np.ndarray:
         array = array.detach().cpu()
-        # NumPy has no bfloat16; every one of its numbers is a float32 too.
+        # NumPy has no bfloat16; every bfloat16 number is a float32 number.
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
 
     def _move(self, array: Any) -> Array:
@@ -64,7 +64,7 @@ class TorchBackend(Backend):
         return backend
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        # Not inference_mode: what it returns could never be used in a caller's own autograd graph.
+        # Not inference_mode: its results could never be used in a caller's autograd graph.
         return torch.no_grad()
 
     def synchronize(self) -> None:

@@ -1,8 +1,8 @@
-"""Memory that the torch kernels use again at each step.
+"""Memory that the torch kernels reuse at each step.
 
-On a CPU torch asks the C library for every tensor. That gives large blocks back to the system and
-asks for them anew at times, and new pages are slow: 13 MB of them a step, which is what a 512-wide
-network can come to, took the system a second for 20,000 images. On a GPU torch keeps its memory.
+On a CPU torch asks the C library for every tensor. That returns large blocks to the system and
+requests them again, and new pages are slow: 13 MB per step, as for a network 512 wide, took a second
+of system time for 20,000 images. On a GPU torch keeps its memory.
 """
 
 from __future__ import annotations
@@ -16,28 +16,27 @@ import torch
 
 __all__ = ["cast", "empty"]
 
-# Where the C library starts to give blocks back.
+# The size from which the C library returns blocks to the system.
 _MIN_BYTES = 1 << 17
 # Vectors of the processor read whole cache lines.
 _ALIGNMENT = 64
 
 _Kept = dict[str, tuple[np.ndarray, int]]
 
-# By the identity of the tensor that they are for, and by what they are for. Nothing is ever read
-# from a buffer that was not written since it was handed out.
+# By the identity of the owner, then by role. A buffer is always written before it is read.
 _kept: dict[int, _Kept] = {}
 
 
 def _take(kept: _Kept, role: str) -> tuple[np.ndarray | None, int, int]:
-    """Take a buffer out, where there is one: with where it starts, and how many hold it."""
+    """Remove a buffer, if there is one; return it with its start and its reference count."""
     raw, start = kept.pop(role, (None, 0))
     return raw, start, sys.getrefcount(raw)
 
 
 def _count_of_unused() -> int:
-    """Measure how many hold a buffer that no tensor uses, which differs from Python to Python.
+    """Measure the reference count of a buffer that no tensor uses; Python versions differ.
 
-    Where a tensor makes no difference of one, nothing is told by it: none is unused then.
+    Return 0, which no buffer has, where a tensor does not raise the count by one.
     """
     raw = np.empty(1)
     kept = {"held": (raw, 0), "unused": (np.empty(1), 0)}
@@ -54,12 +53,12 @@ _UNUSED = _count_of_unused()
 def empty(
     owner: torch.Tensor, role: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return a tensor of any content, in the memory of the last one of this role if that is unused.
+    """Return an uninitialized tensor, in the memory of the last one of this role if it is unused.
 
     Parameters
     ----------
     owner : tensor
-        Where the new one is to be; the memory is kept as long as the owner.
+        Its device is used, and the memory is kept as long as it lives.
     role : str
     shape : tuple of int
     dtype : torch.dtype
@@ -67,7 +66,7 @@ def empty(
     Returns
     -------
     tensor
-        Nobody else's: memory that another tensor still uses, or a view of one, is left alone.
+        Memory that another tensor or a view of one still uses is not touched.
     """
     n_bytes = math.prod(shape) * dtype.itemsize
     if owner.device.type != "cpu" or n_bytes < _MIN_BYTES:
@@ -77,19 +76,19 @@ def empty(
     if kept is None:
         kept = _kept[number] = {}
         weakref.finalize(owner, _kept.pop, number, None).atexit = False
-    # Taken out while it is looked at: another thread then finds nothing, and allocates.
+    # Removed while it is examined: another thread then finds nothing, and allocates.
     raw, start, holders = _take(kept, role)
     if raw is None or raw.nbytes - start < n_bytes or holders > _UNUSED:
         raw = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)
         start = -raw.ctypes.data % _ALIGNMENT
-    # The tensor's memory holds on to the array until its last view is gone.
+    # The tensor keeps the array alive until its last view is gone.
     tensor = torch.from_numpy(raw[start : start + n_bytes]).view(dtype).view(shape)
     kept[role] = raw, start
     return tensor
 
 
 def cast(owner: torch.Tensor, role: str, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor in another dtype, as it is if it has that; see `empty`."""
+    """Return a tensor in another dtype, itself if it has that dtype; see `empty`."""
     if array.dtype == dtype:
         return array
     return empty(owner, role, tuple(array.shape), dtype).copy_(array)

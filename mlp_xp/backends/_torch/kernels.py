@@ -1,4 +1,4 @@
-"""The kernels of torch: products into memory that is there, and torch's own fused updates."""
+"""PyTorch's kernels: products into existing memory, and torch's own fused updates."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _split(x: Any, arrangement: Arrangement, *, xp: Namespace) -> Any:
     return parts.reshape(arrangement.blocks, arrangement.fan_in, -1).mT
 
 
-# What torch computes in one pass over memory, forward and back; the pullback is given dy, x and y.
+# Activations in one pass over memory, forward and backward; the pullback takes dy, x and y.
 _ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "logistic": (torch.sigmoid, lambda dy, x, y: _aten.sigmoid_backward(dy, y)),
     "tanh": (torch.tanh, lambda dy, x, y: _aten.tanh_backward(dy, y)),
@@ -155,9 +155,9 @@ def gather(
 
 
 def _pick(owner: Any, pictures: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
-    """Compute `mlp_xp.augmentation.pick`: 1 ms for 512 pictures of CIFAR-10, instead of 15.
+    """Compute `mlp_xp.augmentation.pick`: 1 ms for 512 images of CIFAR-10 instead of 15.
 
-    Indices with a stride of 0 need not be made; and new memory takes longer than all the rest.
+    Indices with a stride of 0 cost nothing, and new memory would take longer than all the rest.
     """
     pictures = pick_lines(pictures, lines, xp=xp)
     places = columns[:, None, None, :].expand(pictures.shape)
@@ -172,9 +172,9 @@ _FUSED = (SGD, Adam, AdamW)
 
 @functools.cache
 def _forever(device: torch.device) -> torch.Tensor:
-    """Return the number of a step so late that torch has no bias left to correct.
+    """Return a step number so late that torch has no bias to correct.
 
-    `Optimizer.coefficients` has both corrections in the rate, and epsilon behind them.
+    `Optimizer.coefficients` has both corrections in the rate, with epsilon after them.
     """
     return torch.full((), math.inf, device=device)
 
@@ -224,7 +224,7 @@ def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
         return False
     name = "_fused_sgd_" if kind is SGD else "_fused_adam_"
     first = trees[0][0]
-    # The rate of a momentum goes through a float32, see `_sgd`.
+    # The rate of SGD with momentum passes through a float32, see `_sgd`.
     dtypes = _FLOATS[:1] if kind is SGD else _FLOATS
     return (
         hasattr(torch, name)
@@ -258,9 +258,9 @@ def _adam(optimizer: Adam, trees: list[list[Any]], coefs: tuple[Any, ...]) -> No
 
 
 def _sgd(optimizer: SGD, trees: list[list[Any]], coefs: tuple[Any, ...]) -> None:
-    r"""Have torch take :math:`-\eta g` for the gradient, and -1 for the learning rate.
+    r"""Update by torch with :math:`-\eta g` as the gradient and -1 as the learning rate.
 
-    It keeps the sum of gradients and multiplies that by the rate; here the rate is in the sum.
+    torch sums gradients and multiplies the sum by the rate; here the rate is inside the sum.
     """
     params, grads, v = trees
     torch._fused_sgd_(
