@@ -225,9 +225,6 @@ validation
 values
 """
 WITH_BANNED_WORDS = """
-backend
-buffers
-kernels
 time_budget
 
 adam
