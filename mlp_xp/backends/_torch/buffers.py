@@ -1,8 +1,8 @@
 """Memory that the torch kernels reuse at each step.
 
 On a CPU torch asks the C library for every tensor. That returns large blocks to the system and
-requests them again, and new pages are slow: 13 MB per step, as for a network 512 wide, took a second
-of system time for 20,000 images. On a GPU torch keeps its memory.
+requests them again, and new pages are slow: 13 MB per step, as for a network 512 wide, took a
+second of system time for 20,000 images. On a GPU torch keeps its memory.
 """
 
 from __future__ import annotations
