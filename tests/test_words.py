@@ -80,7 +80,6 @@ batches
 array_types
 sklearn_compat
 compiled_step
-buffers
 early_stopping
 input_scaling
 time_budget
@@ -92,8 +91,6 @@ arrays
 
 base
 
-
-bf16
 
 block_dense
 
@@ -137,8 +134,6 @@ init
 jobs
 
 json
-
-kernels
 
 lab
 
