@@ -25,6 +25,8 @@ from typing import Any
 from bench.environment import environment
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
+from mlp_xp.estimators.config import resolve_optimizer
+from mlp_xp.estimators.state import fitted_state
 from mlp_xp.optimizers import ByKind, Muon, kinds
 from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.saving import load_model
@@ -58,7 +60,7 @@ def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> 
 
 def update_work(model: MLPClassifier) -> int:
     """Return the multiplications and additions in the products of an update."""
-    rule, params = model._make_solver(), model._params
+    rule, params = resolve_optimizer(model.get_params()), fitted_state(model).params
     rule = rule.matrix if isinstance(rule, ByKind) else rule
     if not isinstance(rule, Muon):
         return 0

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import unique_labels
 from mlp_xp._utils.sklearn_compat import as_sparse
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.config import check_params
+from mlp_xp.estimators.config import check_params, resolve_layers
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
 from mlp_xp.estimators.prediction import AS_SET
 from mlp_xp.estimators.reporting import check_callbacks
@@ -170,6 +170,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             model._validate_params()
             check_callbacks(model.callbacks)
             check_params(model._params())
+            resolve_layers(model.hidden_layer_sizes)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{read.path}: {error}") from error
         return model.set_params(**overrides)

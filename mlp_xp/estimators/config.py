@@ -78,7 +78,7 @@ def resolve_config(
     params: Mapping[str, Any],
     n_features: int,
     targets: Targets,
-    hidden_layers: tuple[int | Layer, ...] | None = None,
+    layers: tuple[int | Layer, ...] | None = None,
 ) -> TrainingConfig:
     """Return the training that the parameters of an estimator ask for.
 
@@ -88,8 +88,8 @@ def resolve_config(
         From the names of all parameters to their values.
     n_features : int
     targets : Targets
-    hidden_layers : tuple of int and Layer, optional
-        Those of a network that exists, instead of ``hidden_layer_sizes``.
+    layers : tuple of int and Layer, optional
+        Hidden layers of a network that exists, instead of ``hidden_layer_sizes``.
 
     Returns
     -------
@@ -111,9 +111,8 @@ def resolve_config(
     ((3, 8, 4, 2), 200, 'identity')
     """
     loss = targets.resolve_loss(params)
-    layers = (
-        resolve_layers(params["hidden_layer_sizes"]) if hidden_layers is None else hidden_layers
-    )
+    if layers is None:
+        layers = resolve_layers(params["hidden_layer_sizes"])
     scaling = params["input_scaling"]
     n_inputs = scaling.inputs(n_features) if isinstance(scaling, Whiten) else n_features
     network = Network(
@@ -161,7 +160,6 @@ def resolve_config(
 
 def check_params(params: Mapping[str, Any]) -> None:
     """Raise ValueError for parameters that exclude each other, whatever the data are."""
-    resolve_layers(params["hidden_layer_sizes"])
     if params["solver"] != LBFGS:
         return
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
-from mlp_xp.estimators.config import TrainingConfig, resolve_dtype, resolve_layers
+from mlp_xp.estimators.config import TrainingConfig, resolve_dtype
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights
@@ -100,9 +99,7 @@ def new_state(
     )
 
 
-def continue_state(
-    state: FittedState, config: TrainingConfig, params: Mapping[str, Any]
-) -> FittedState:
+def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
     """Return the state with the settings that have changed since the last fit.
 
     Raises
@@ -110,14 +107,6 @@ def continue_state(
     ValueError
         If they need a new network.
     """
-    kept = state.network.widths[1:-1]
-    if resolve_layers(params["hidden_layer_sizes"]) != kept:
-        warnings.warn(
-            f"hidden_layer_sizes is now {params['hidden_layer_sizes']!r}, and the fit goes on with "
-            f"the network that is there, of {list(kept)}, as in scikit-learn: fit with "
-            "warm_start=False to start a new one.",
-            stacklevel=6,
-        )
     network = config.rules.network
     names = ("widths", "normalization", "residual")
     pairs = {name: (getattr(state.network, name), getattr(network, name)) for name in names}
@@ -136,6 +125,9 @@ def continue_state(
             f"was trained for {state.loss!r}: set it back to go on with this fit, or fit with "
             "output_activation and warm_start=False."
         )
+    new = network, config.rules.loss, config.output
+    if (state.network, state.loss, state.output) == new:
+        return state
     return replace(state, network=network, loss=config.rules.loss, output=config.output)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from scipy import sparse
 
-from mlp_xp.estimators.config import check_params, resolve_config, training_backend
+from mlp_xp.estimators.config import check_params, resolve_config, resolve_layers, training_backend
 from mlp_xp.estimators.fitting import (
     Sample,
     Training,
@@ -56,6 +57,7 @@ def prepare_fit(
     params = model._params()
     check_callbacks(params["callbacks"])
     check_params(params)
+    layers = resolve_layers(params["hidden_layer_sizes"])
     state = fitted_state(model) if continues and hasattr(model, "coefs_") else None
     sample = _check_sample(model, *given, reset=state is None)
     validation = _check_held_out(model, *held_out)
@@ -66,12 +68,12 @@ def prepare_fit(
             output_activation=params["output_activation"],
             is_sparse=sparse.issparse(given[1]),
         )
-        config, history = resolve_config(params, model.n_features_in_, targets), History()
+        config, history = resolve_config(params, model.n_features_in_, targets, layers), History()
     else:
         targets, history = state.targets, History.read(vars(model))
         targets.check_known(sample.y, params["output_activation"], warm_start=model.warm_start)
         kept = state.network.widths[1:-1]
-        config = resolve_config(params, model.n_features_in_, targets, kept)
+        config = resolve_config(params, state.n_features, targets, kept)
     targets.check_loss(sample.y, config.rules.loss)
     if validation is not None:
         targets.check_loss(validation.y, config.rules.loss, "y_val")
@@ -80,8 +82,16 @@ def prepare_fit(
         state = new_state(config, targets, backend, sample.X, params["random_state"])
         model._training = None
     else:
-        state = continue_state(state, config, params)
-    publish(model, state, history)  # Scorers and callbacks see the network.
+        if layers != kept:
+            warnings.warn(
+                f"hidden_layer_sizes is now {params['hidden_layer_sizes']!r}, and the fit goes on "
+                f"with the network that is there, of {list(kept)}, as in scikit-learn: fit with "
+                "warm_start=False to start a new one.",
+                stacklevel=5,
+            )
+        state = continue_state(state, config)
+    if state is not vars(model).get("_state"):
+        publish(model, state, history)  # Scorers and callbacks see the network.
     if config.loop.stops_by_score and validation is None:
         fraction = params["validation_fraction"]
         sample, validation = split_sample(sample, targets, fraction, state.seed)

@@ -80,11 +80,12 @@ class FittedState:
     @cached_property
     def arrays(self) -> dict[str, list[Any]]:
         """The lists that estimators publish, by their names; only those that have entries."""
-        layers = denses(self.params)
+        is_flat = self.network.is_flat  # Then there is no tree to walk through.
+        layers = self.params if is_flat else denses(self.params)
         published: dict[str, list[Any]] = {
             "coefs_": [layer.W for layer in layers],
             "intercepts_": [layer.b for layer in layers],
-            "norms_": norms(self.params),
+            "norms_": [] if is_flat else norms(self.params),
             "moments_": list(self.batch_stats),
         }
         return {name: entries for name, entries in published.items() if entries}
@@ -159,8 +160,9 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
                     f"{name}[{i}] is None, and must be an array; for no effect, one of zeros."
                 )
     layers = list(map(Dense, attributes["coefs_"], attributes["intercepts_"]))
+    scales = attributes.get("norms_", [])
     return {
-        "params": with_layers(network, layers, attributes.get("norms_", [])),
+        "params": tuple(layers) if network.is_flat else with_layers(network, layers, scales),
         "batch_stats": tuple(attributes.get("moments_", ())),
     }
 
