@@ -47,8 +47,8 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
     learned = map_leaves(lambda leaf: hand_over(leaf, to), loop.learned())
     weights = {"params": learned[0], "batch_stats": learned[1]}
     # A training checks that they are finite.
-    now = replace(model._state, **weights, position=loop.position, progress=None, is_checked=True)
-    publish(model, now, loop.history)
+    state = replace(model._state, **weights, position=loop.position, progress=None, is_checked=True)
+    publish(model, state, loop.history)
     model._training = Training(loop.trainer, learned)
 
 

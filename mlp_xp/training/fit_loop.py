@@ -203,6 +203,7 @@ class FitLoop:
             trainer.guard.release()
             if not settings.keeps_step:
                 trainer.rest()
+            self._watcher = None  # It refers to this loop: a cycle would keep the data alive.
 
     def run_epoch(self, is_interrupted: Callable[[], bool]) -> None:
         """Train for one epoch, after which the schedule and the count of epochs continue."""
