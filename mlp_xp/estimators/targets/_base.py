@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -109,10 +109,10 @@ class Targets(ABC):
         return self
 
 
-def make_loss(given: Any, named: dict[str, Loss], output: str) -> Loss:
+def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) -> Loss:
     """Return a loss by its name, an object as it is, or a function of the outputs as a loss."""
     if isinstance(given, str):
-        return named[given]
+        return named[given]()
     # `Custom` would hide the mistake of a class that was not called.
     if isinstance(given, type):
         raise TypeError(f"loss is the class {given.__name__}: give an object, with ().")

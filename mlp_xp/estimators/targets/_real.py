@@ -56,11 +56,10 @@ class RealTargets(Targets):
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
         """Return the loss that the parameters ask for, after the output activation they name."""
-        named: dict[str, Loss] = {name: kind() for name, kind in REGRESSION_LOSSES.items()}
         output = params["output_activation"]
         if output == "auto":
-            return make_loss(params["loss"], named, self.output)
-        loss = make_loss(params["loss"], named, output)
+            return make_loss(params["loss"], REGRESSION_LOSSES, self.output)
+        loss = make_loss(params["loss"], REGRESSION_LOSSES, output)
         return loss if loss.output == output else Through(loss, output)
 
     def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:
