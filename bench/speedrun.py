@@ -25,7 +25,7 @@ from typing import Any
 from bench.environment import environment
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
-from mlp_xp.estimators.config import resolve_optimizer
+from mlp_xp.estimators.config import resolve_batch_size, resolve_optimizer
 from mlp_xp.estimators.state import fitted_state
 from mlp_xp.optimizers import ByKind, Muon, kinds
 from mlp_xp.recipes import read_recipe, recipe_parameters
@@ -79,7 +79,7 @@ def facts(folder: Path, seconds: float) -> dict[str, Any]:
         rows = list(csv.DictReader(file))
     model = load_model(folder)
     counts = [int(row["n_samples"]) for row in rows]
-    steps = sum(math.ceil(count / model._most_rows()) for count in counts)
+    steps = sum(math.ceil(count / resolve_batch_size(model.batch_size)) for count in counts)
     summary = model.summary()
     passed, total = [], 0.0
     for row in rows:

@@ -16,7 +16,7 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
-from mlp_xp.estimators.config import LBFGS, resolve_optimizer
+from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_optimizer
 from mlp_xp.estimators.fitting import Training
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.prediction import evaluate, network_outputs
@@ -267,12 +267,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """
         state, params = fitted_state(self), self._params()
         last = self.history_[-1].n_samples if self.history_ else 1
-        batch_size = 200 if params["batch_size"] == "auto" else int(params["batch_size"])
         n_copies = 1 + resolve_optimizer(params).n_slots + (params["ema_decay"] is not None)
         return summarize(
             state.network,
             itemsize=np.dtype(state.dtype).itemsize,
-            batch_size=min(batch_size, last),
+            batch_size=min(resolve_batch_size(params["batch_size"]), last),
             n_copies=n_copies,
         )
 

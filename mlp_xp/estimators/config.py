@@ -28,6 +28,7 @@ __all__ = [
     "check_params",
     "choose_backend",
     "parameter_dtype",
+    "resolve_batch_size",
     "resolve_config",
     "resolve_dtype",
     "resolve_layers",
@@ -140,7 +141,7 @@ def resolve_config(
     is_lbfgs = params["solver"] == LBFGS
     loop = LoopSettings(
         max_iter=params["max_iter"],
-        batch_size=200 if params["batch_size"] == "auto" else int(params["batch_size"]),
+        batch_size=resolve_batch_size(params["batch_size"]),
         shuffle=params["shuffle"],
         tol=params["tol"],
         patience=params["n_iter_no_change"],
@@ -205,6 +206,11 @@ def _widths(given: Any) -> tuple[int, ...]:
     if any(size < 1 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
     return tuple(np.asarray(sizes, dtype=np.int64).tolist())
+
+
+def resolve_batch_size(given: int | str) -> int:
+    """Return the largest number of samples of a batch."""
+    return 200 if given == "auto" else int(given)
 
 
 def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
