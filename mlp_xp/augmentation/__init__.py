@@ -1,49 +1,63 @@
-"""Augmentation: pictures changed at random at each step, in ways that leave their labels right.
+"""Augmentation: samples changed at random at each step, in ways that leave their labels right.
 
-Rows are pictures, channel planes one after the other, (batch, channels * height * width). `Flip`,
-`Shift` and `Cutout` move whole pixels: in the dtype that the data have, exactly, and any number of
-them together in one pass. `ColorJitter` and `Mixup` compute with what the network sees, behind the
-conversion to floating point and the input scaling. What is random is drawn on the host, from (seed,
-"augmentation", epoch), so that the same seed gives the same pictures on every backend.
+Rows are images, channel planes one after the other, (batch, channels * height * width). `Flip`,
+`Shift` and `Cutout` move whole pixels: in the dtype of the data, exactly, and any number of them
+together in one pass. `ColorJitter` and `Mixup` compute with what the network sees, after the
+conversion to floating point and the input scaling. Random numbers are drawn on the host, from
+(seed, "augmentation", epoch), so that the same seed gives the same images on every backend. The
+fast gathering of images is in `backends`, the order of a training step in `training`.
 """
 
-from mlp_xp.augmentation._base import Augmentation, Epoch, columns
+from mlp_xp.augmentation._base import Augmentation, Draws, Epoch, ImageAugmentation, Mixture
 from mlp_xp.augmentation._check import check
 from mlp_xp.augmentation._geometric import (
     Cutout,
+    CutoutDraws,
     Flip,
-    Geometric,
+    FlipDraws,
     Shift,
-    View,
-    look,
-    pick,
-    pick_lines,
-    view_of,
-    views_of,
+    ShiftDraws,
 )
-from mlp_xp.augmentation._values import ColorJitter, Mixup
+from mlp_xp.augmentation._pixels import (
+    Geometric,
+    PixelMap,
+    make_pixel_map,
+    map_pixels,
+    take_lines,
+    take_pixels,
+    view_draws,
+)
+from mlp_xp.augmentation._values import ColorJitter, ColorJitterDraws, Mixup, MixupDraws
 
 __all__ = [
     "AUGMENTATIONS",
-    "VIEWS",
+    "WITH_VIEWS",
     "Augmentation",
     "ColorJitter",
+    "ColorJitterDraws",
     "Cutout",
+    "CutoutDraws",
+    "Draws",
     "Epoch",
     "Flip",
+    "FlipDraws",
     "Geometric",
+    "ImageAugmentation",
+    "Mixture",
     "Mixup",
+    "MixupDraws",
+    "PixelMap",
     "Shift",
-    "View",
+    "ShiftDraws",
     "check",
-    "columns",
-    "look",
-    "pick",
-    "pick_lines",
-    "view_of",
-    "views_of",
+    "make_pixel_map",
+    "map_pixels",
+    "take_lines",
+    "take_pixels",
+    "view_draws",
 ]
 
+# The ready-made ones, which a model folder or a recipe can name.
 AUGMENTATIONS = (Flip, Shift, Cutout, ColorJitter, Mixup)
-# Those that a prediction may average over.
-VIEWS = (Flip, Shift)
+# Those of them that a prediction can average over.
+WITH_VIEWS = (Flip, Shift)

@@ -1,25 +1,30 @@
-"""What every augmentation is, and what it draws for."""
+"""The base classes of augmentations, and the rows of an epoch that they draw random numbers for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
-from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.array_types import Array, Namespace
 
-__all__ = ["Augmentation", "Epoch", "Pictures", "columns"]
+__all__ = ["Augmentation", "Draws", "Epoch", "ImageAugmentation", "Mixture", "Values"]
 
-# An array of the host, and what draws some; only `_random` names their library.
+# An array of the host, and a generator of them; only `_utils.random` names their library.
 HostArray = Any
+# An array with one row for each sample of a batch or of an epoch; in a view, a Python number.
+Values = Any
+# A NamedTuple of them.
+Draws = Any
 
 
 class Epoch(NamedTuple):
-    """What is drawn for: the rows of an epoch, step after step, padding included.
+    """The rows of an epoch, step after step, padding included.
 
-    ``generator(stream)`` gives a generator of the host; ``number`` is that of the epoch, from 0;
-    ``rows : (rows,)`` are positions among ``n_samples`` samples; ``steps``, ``places`` and
-    ``counts``, all ``(rows,)``, tell for each row its step, its place in the batch, and the samples
-    of that batch, which come before the padding.
+    ``generator(stream)`` returns a generator of the host; ``number`` is that of the epoch, from 0;
+    ``rows : (rows,)`` are positions among ``n_samples`` samples; ``steps``, ``positions`` and
+    ``batch_sizes``, all ``(rows,)``, hold the step of each row, its position in the batch, and the
+    number of samples in that batch, which come before the padding.
     """
 
     generator: Callable[[int], Any]
@@ -27,46 +32,96 @@ class Epoch(NamedTuple):
     rows: HostArray
     n_samples: int
     steps: HostArray
-    places: HostArray
-    counts: HostArray
+    positions: HostArray
+    batch_sizes: HostArray
 
-    def fresh(self) -> Any:
-        """Return the generator of what is drawn anew in each epoch.
+    def new_generator(self) -> Any:
+        """Return the generator of random numbers that differ between epochs.
 
-        Its first numbers stay the same however many are drawn, so that padding changes nothing.
+        Draw row after row: the first rows are then the same with and without padding.
         """
         return self.generator(self.number + 1)
 
-    def for_good(self) -> Any:
-        """Return the generator of what belongs to a sample in all epochs."""
+    def fixed_generator(self) -> Any:
+        """Return the generator of random numbers that a sample keeps in all epochs."""
         return self.generator(0)
 
 
-class Augmentation:
-    """Frozen settings of a random change of pictures.
+class Mixture(NamedTuple):
+    """Partners of samples, ``(batch,)`` positions, and the weight of their own targets, 0-d."""
 
-    ``n_moves`` and ``n_factors`` are how many integers and real numbers it draws for a row.
+    partners: Array
+    share: Array
+
+
+class Augmentation:
+    """A random change of the samples of a batch: a frozen dataclass of its settings.
+
+    A class of your own implements `draw` and `apply`. `Geometric` is the base of those that move
+    pixels.
+
+    Attributes
+    ----------
+    mixes_targets : bool, default=False
+        Whether `mixture` returns one. At most one augmentation of a model may.
     """
 
-    n_moves: int = 0
-    n_factors: int = 0
+    mixes_targets: ClassVar[bool] = False
 
-    def draw_moves(self, epoch: Epoch) -> HostArray:
-        """Draw the integers of an epoch, (rows, n_moves)."""
+    @property
+    def views(self) -> tuple[Draws, ...]:
+        """The draws, in Python numbers, that a prediction may average over (``tta``)."""
+        return ()
+
+    def check(self, n_features: int, name: str) -> None:
+        """Raise ValueError if it does not fit data of so many features; ``name`` is the parameter.
+
+        By default anything fits.
+        """
+
+    def draw(self, epoch: Epoch) -> Draws:
+        """Draw for all rows of an epoch, on the host.
+
+        Parameters
+        ----------
+        epoch : Epoch
+
+        Returns
+        -------
+        NamedTuple of (rows, ...) arrays
+            Integers reach the device as they are, real numbers in the dtype of the parameters.
+        """
         raise NotImplementedError
 
-    def draw_factors(self, epoch: Epoch) -> HostArray:
-        """Draw the real numbers of an epoch, (rows, n_factors)."""
+    def apply(self, x: Array, draws: Draws, *, xp: Namespace) -> Array:
+        """Return a changed batch, converted to floating point and scaled; by default the same.
+
+        Parameters
+        ----------
+        x : (batch, features) array
+            Never written to.
+        draws : NamedTuple of (batch, ...) arrays
+            What `draw` returned, of this batch.
+        xp : namespace
+
+        Returns
+        -------
+        (batch, features) array
+        """
+        return x
+
+    def mixture(self, draws: Draws) -> Mixture:
+        """Return the samples that `apply` mixed, whose targets are mixed likewise."""
         raise NotImplementedError
 
 
-class Pictures(Augmentation):
-    """An augmentation that knows the shape of a picture: (channels, height, width)."""
+class ImageAugmentation(Augmentation):
+    """An augmentation of images, (channels, height, width)."""
 
     image_shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        """Refuse what is not the shape of a picture; keep a list, as JSON has it, as a tuple."""
+        """Raise ValueError if the shape is not that of an image; store a list as a tuple."""
         shape = self.image_shape
         is_shape = isinstance(shape, list | tuple) and len(shape) == 3
         if not (is_shape and all(isinstance(n, int) and n >= 1 for n in shape)):
@@ -76,32 +131,20 @@ class Pictures(Augmentation):
             )
         object.__setattr__(self, "image_shape", tuple(shape))
 
+    def check(self, n_features: int, name: str) -> None:
+        """Raise ValueError if images of this shape do not have so many features."""
+        n_numbers = math.prod(self.image_shape)
+        if n_numbers != n_features:
+            size = " x ".join(map(str, self.image_shape))
+            raise ValueError(
+                f"{name} has {self!r}, and {size} is {n_numbers}, but the data have {n_features} "
+                "features: give (channels, height, width) of a row, e.g. dataset.image_shape."
+            )
+
     def check_number(self, name: str, least: float, most: float, kind: type = int) -> None:
-        """Refuse a setting that is no number, or outside of its range."""
+        """Raise ValueError if a setting is no number, or out of range."""
         value = getattr(self, name)
         is_number = isinstance(value, int | kind) and not isinstance(value, bool)
         if not (is_number and least <= value <= most):
             what = "an integer" if kind is int else "a number"
             raise ValueError(f"{name} is {value!r}, and must be {what} from {least} to {most}.")
-
-
-def columns(
-    chosen: Sequence[Augmentation], moves: Array | None, factors: Array | None
-) -> Iterator[tuple[Augmentation, Any, Any]]:
-    """Return each augmentation with its own columns of what was drawn for a batch.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.augmentation import Flip, Shift, columns
-    >>> both = Flip((1, 2, 2)), Shift((1, 2, 2), pixels=1)
-    >>> [(part.tolist(), more) for _, part, more in columns(both, xp.asarray([[1, 0, -1]]), None)]
-    [([[1]], None), ([[0, -1]], None)]
-    """
-    move = factor = 0
-    for each in chosen:
-        mine = moves[:, move : move + each.n_moves] if moves is not None else None
-        reals = factors[:, factor : factor + each.n_factors] if factors is not None else None
-        yield each, mine if each.n_moves else None, reals if each.n_factors else None
-        move += each.n_moves
-        factor += each.n_factors

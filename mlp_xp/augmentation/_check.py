@@ -1,63 +1,51 @@
-"""What is refused before anything is drawn."""
+"""The checks of the parameters ``augmentation`` and ``tta``, before anything is drawn."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from mlp_xp.augmentation._base import Pictures
-from mlp_xp.augmentation._values import Mixup
+from mlp_xp.augmentation._base import Augmentation
 
 __all__ = ["check"]
 
 
-def check(
-    chosen: Sequence[Any], n_features: int, kinds: tuple[type, ...], *, name: str = "augmentation"
-) -> None:
-    """Refuse what is not one of some kinds of augmentation, or does not fit the data.
+def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation") -> None:
+    """Check that augmentations fit the data and each other.
 
     Parameters
     ----------
     chosen : sequence
     n_features : int
-        Of the data.
-    kinds : tuple of type
-        What may be among them.
-    name : str
-        What an error calls them.
+        Number of features of the data.
+    name : {"augmentation", "tta"}
+        The parameter. What a prediction averages over must have `Augmentation.views`.
 
     Raises
     ------
     TypeError
-        If something is not of these kinds.
+        If something is no augmentation, or has no views for "tta".
     ValueError
-        If pictures of that shape do not have so many numbers, or two are of a kind that may be
-        there once.
+        If one does not fit the data, image shapes differ, or several mix targets.
 
     Examples
     --------
-    >>> from mlp_xp.augmentation import AUGMENTATIONS, Flip, check
-    >>> check([Flip((1, 8, 8))], 64, AUGMENTATIONS)
+    >>> from mlp_xp.augmentation import Flip, check
+    >>> check([Flip((1, 8, 8))], 64)
     """
-    shapes = set()
+    averages = name == "tta"
+    valid = "Flip, Shift" if averages else "Flip, Shift, Cutout, ColorJitter, Mixup"
+    own = "with views" if averages else "of your own"
     for each in chosen:
-        if not isinstance(each, kinds):
+        if not isinstance(each, Augmentation) or (averages and not each.views):
             call = ": give an object, with ()" if isinstance(each, type) else ""
-            names = ", ".join(kind.__name__ for kind in kinds)
-            raise TypeError(f"{name} has {each!r}, which is none of {names}{call}.")
-        if not isinstance(each, Pictures):
-            continue
-        shape = each.image_shape
-        shapes.add(shape)
-        if math.prod(shape) != n_features:
-            size = " x ".join(map(str, shape))
-            raise ValueError(
-                f"{name} has {each!r}, and {size} is {math.prod(shape)}, but the data have "
-                f"{n_features} features: give (channels, height, width) of a row, e.g. "
-                "dataset.image_shape."
-            )
+            kinds = f"none of {valid}, and no Augmentation {own}"
+            raise TypeError(f"{name} has {each!r}, which is {kinds}{call}.")
+        each.check(n_features, name)
+    shapes = {shape for each in chosen if (shape := getattr(each, "image_shape", None))}
     if len(shapes) > 1:
-        raise ValueError(f"{name} has different shapes of pictures, {sorted(shapes)}: give one.")
-    if sum(isinstance(each, Mixup) for each in chosen) > 1:
-        raise ValueError(f"{name} has several Mixup: give one, with a larger alpha.")
+        raise ValueError(f"{name} has different shapes of images, {sorted(shapes)}: give one.")
+    mixing = [type(each).__name__ for each in chosen if each.mixes_targets]
+    if len(mixing) > 1:
+        names = " and ".join(dict.fromkeys(mixing))
+        raise ValueError(f"{name} has several {names}, which mix targets: give one.")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, DType, Namespace
-from mlp_xp.augmentation import View
+from mlp_xp.augmentation import PixelMap
 from mlp_xp.backends.kernels import Scaling
 
 __all__ = ["rounded"]
@@ -26,12 +26,12 @@ def rounded(gather: Callable[..., Array]) -> Callable[..., Array]:
         x: Array,
         rows: Array | None,
         scaling: Scaling | None,
-        view: View | None = None,
+        pixel_map: PixelMap | None = None,
         *,
         dtype: DType,
         xp: Namespace,
     ) -> Any:
-        batch = gather(x, rows, scaling, view, dtype=dtype, xp=xp)
+        batch = gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
         return xp.astype(batch, xp.bfloat16) if dtype == xp.float32 else batch
 
     return gather16

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, DType, Namespace
-from mlp_xp.augmentation import View, look
+from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._bf16 import rounded
@@ -112,7 +112,7 @@ def _gather(
     x: Any,
     rows: Any,
     scaling: Scaling | None,
-    view: View | None = None,
+    pixel_map: PixelMap | None = None,
     *,
     dtype: DType,
     xp: Namespace,
@@ -122,16 +122,16 @@ def _gather(
     XLA would gather their pixels again wherever they are used: 40 ms for a mixup of 512 images of
     CIFAR-10 instead of 4. The result of a condition is stored, and this condition is always true.
     """
-    if view is None:
+    if pixel_map is None:
         return kernels.gather(x, rows, scaling, dtype=dtype, xp=xp)
 
-    def pictures() -> Any:
-        return look(x if rows is None else xp.take(x, rows, axis=0), view, xp=xp)
+    def images() -> Any:
+        return map_pixels(x if rows is None else xp.take(x, rows, axis=0), pixel_map, xp=xp)
 
-    kept = 0 if view.keep is None else view.keep[0, 0, 0]
-    is_there = view.lines[0, 0] + view.columns[0, 0] + kept >= 0  # Not known to XLA.
-    like = jax.eval_shape(pictures)
-    x = jax.lax.cond(is_there, pictures, lambda: xp.zeros(like.shape, like.dtype))
+    mask = 0 if pixel_map.mask is None else pixel_map.mask[0, 0, 0]
+    is_there = pixel_map.lines[0, 0] + pixel_map.columns[0, 0] + mask >= 0  # Not known to XLA.
+    like = jax.eval_shape(images)
+    x = jax.lax.cond(is_there, images, lambda: xp.zeros(like.shape, like.dtype))
     return kernels.gather(x, None, scaling, dtype=dtype, xp=xp)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
-from mlp_xp.augmentation import View, look
+from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import ActivationPullback, activate, affine
 from mlp_xp.nn.losses import mean_loss
@@ -48,7 +48,7 @@ def gather(
     x: Array,
     rows: Array | None,
     scaling: Scaling | None,
-    view: View | None = None,
+    pixel_map: PixelMap | None = None,
     *,
     dtype: DType,
     xp: Namespace,
@@ -59,11 +59,11 @@ def gather(
     ----------
     x : (samples, features)
         Of any real dtype, e.g. uint8; never written to. Backends with sparse products also take a
-        `SparseMatrix` of the given dtype, without scaling and view, and return an object with all
-        that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy`` and ``x.dtype``.
+        `SparseMatrix` of the given dtype, without scaling and pixel map, and return an object with
+        all that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy`` and ``x.dtype``.
     rows : (batch,) integers, or None for all
     scaling : Scaling of the given dtype, or None
-    view : View, or None without augmentation
+    pixel_map : PixelMap, or None for images as they are
     dtype : dtype
     xp : namespace
 
@@ -83,8 +83,8 @@ def gather(
     """
     if rows is not None:
         x = xp.take(x, rows, axis=0)
-    if view is not None:
-        x = look(x, view, xp=xp)
+    if pixel_map is not None:
+        x = map_pixels(x, pixel_map, xp=xp)
     x = xp.astype(x, dtype, copy=False)
     if scaling is not None:
         x = x - scaling.shift

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mlp_xp.augmentation import AUGMENTATIONS, check
+from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import Backend, get_backend, namespace_backend
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.hidden import LAYERS, Layer
@@ -28,12 +28,12 @@ __all__ = [
     "check_params",
     "choose_backend",
     "parameter_dtype",
+    "resolve_augmentation",
     "resolve_batch_size",
     "resolve_config",
     "resolve_dtype",
     "resolve_layers",
     "resolve_optimizer",
-    "resolve_transforms",
     "training_backend",
 ]
 
@@ -111,6 +111,7 @@ def resolve_config(
     >>> config.rules.network.widths, config.loop.batch_size, config.output
     ((3, 8, 4, 2), 200, 'identity')
     """
+    resolve_augmentation("tta", params["tta"], n_features)  # An error before the training.
     loss = targets.resolve_loss(params)
     if layers is None:
         layers = resolve_layers(params["hidden_layer_sizes"])
@@ -134,9 +135,7 @@ def resolve_config(
         alpha=params["alpha"],
         max_grad_norm=params["max_grad_norm"],
         ema_decay=params["ema_decay"],
-        augmentation=resolve_transforms(
-            "augmentation", params["augmentation"], n_features, AUGMENTATIONS
-        ),
+        augmentation=resolve_augmentation("augmentation", params["augmentation"], n_features),
     )
     is_lbfgs = params["solver"] == LBFGS
     loop = LoopSettings(
@@ -228,14 +227,12 @@ def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
     return cast(Optimizer, rule(*settings))
 
 
-def resolve_transforms(
-    name: str, given: Any, n_features: int, kinds: tuple[type, ...]
-) -> tuple[Any, ...]:
-    """Return the image transforms that a parameter holds; raise an error if they do not fit."""
+def resolve_augmentation(name: str, given: Any, n_features: int) -> tuple[Augmentation, ...]:
+    """Return the augmentations of a parameter; raise an error if they do not fit."""
     if given is None:
         return ()
     chosen = tuple(given) if isinstance(given, list | tuple) else (given,)
-    check(chosen, n_features, kinds, name=name)
+    check(chosen, n_features, name=name)
     return chosen
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
-from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
+from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import BACKENDS
 from mlp_xp.estimators.config import ADAPTIVE, BF16, LBFGS
 from mlp_xp.nn.hidden import LAYERS
@@ -60,8 +60,8 @@ CONSTRAINTS: dict[str, Any] = {
     "input_scaling": [StrOptions(set(SCALINGS)), Whiten, None],
     "placement": [StrOptions({"auto", "resident", "streamed"})],
     "max_time": [Interval(Real, 0, None, closed="neither"), None],
-    "augmentation": [*AUGMENTATIONS, list, tuple, None],
-    "tta": [*VIEWS, list, tuple, None],
+    "augmentation": [Augmentation, list, tuple, None],
+    "tta": [Augmentation, list, tuple, None],
 }
 
 # In the order of the constructors, which have parameters of their own between the two.

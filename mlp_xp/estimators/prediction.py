@@ -8,9 +8,8 @@ from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.sklearn_compat import check_same_namespace
-from mlp_xp.augmentation import VIEWS
 from mlp_xp.backends import Backend, get_backend
-from mlp_xp.estimators.config import choose_backend, resolve_transforms
+from mlp_xp.estimators.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.scoring import Metrics, Predictions, named_metrics
 from mlp_xp.estimators.state import fitted_state
 from mlp_xp.estimators.validation import check_weights, check_x, check_y
@@ -64,7 +63,7 @@ def network_outputs(
     if depth is None:
         # A comparison with an array of a caller's would be one of each element.
         is_set = isinstance(tta, str) and tta == AS_SET
-        views = resolve_transforms("tta", model.tta if is_set else tta, state.n_features, VIEWS)
+        views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
     outputs = predict(
         backend,

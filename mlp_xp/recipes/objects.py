@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
-from mlp_xp.augmentation import AUGMENTATIONS, VIEWS
+from mlp_xp.augmentation import AUGMENTATIONS, WITH_VIEWS
 from mlp_xp.nn.hidden import INNER, LAYERS
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
 from mlp_xp.optimizers import RULES
@@ -39,7 +39,7 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
         "layers": INNER,
         "input_scaling": (Whiten,),
         "augmentation": AUGMENTATIONS,
-        "tta": VIEWS,
+        "tta": WITH_VIEWS,
     }.items()
 }
 

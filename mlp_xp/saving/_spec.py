@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp.augmentation import VIEWS
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.config import (
     TrainingConfig,
+    resolve_augmentation,
     resolve_config,
     resolve_layers,
-    resolve_transforms,
 )
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
@@ -283,7 +282,7 @@ def _check_late_settings(model: Any, n_features: int) -> None:
         bool(re.fullmatch(r"\w{1,30}(:\d{1,4})?", device, re.ASCII)),
         f"device is {device!r}, not null or a name such as 'cpu' or 'cuda:0'",
     )
-    views = resolve_transforms("tta", model.tta, n_features, VIEWS)
+    views = resolve_augmentation("tta", model.tta, n_features)
     n_views = math.prod(len(each.views) for each in views)
     expect(n_views <= _MAX_VIEWS, f"tta makes {n_views} views, expected at most {_MAX_VIEWS}")
 

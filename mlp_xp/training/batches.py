@@ -16,6 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
@@ -88,7 +89,7 @@ class Resident:
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Yield the batches of a plan: positions in the data."""
         plan = _at(plan, self._rows)
-        rows = _split(self._backend, plan.rows, plan)
+        rows = _split(self._backend, plan.rows, plan, self._dtype)
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, row, *others)
 
@@ -99,25 +100,20 @@ class Resident:
             return []
         end = len(plan.rows) // plan.batch_size * plan.batch_size
 
-        def put(values: np.ndarray | None, rows: slice, dtype: str | None = None) -> Array | None:
-            if values is None:
-                return None
-            values = values[rows]
-            size = min(plan.batch_size, len(values))
-            return self._backend.put(values.reshape((-1, size, *values.shape[1:])), dtype)
+        def stack(rows: slice) -> Batch:
+            def put(values: np.ndarray | None) -> Array | None:
+                if values is None:
+                    return None
+                values = values[rows]
+                size = min(plan.batch_size, len(values))
+                values = values.reshape((-1, size, *values.shape[1:]))
+                return self._backend.put(values, _device_dtype(values, self._dtype))
 
-        return [
-            Batch(
-                self.x,
-                self.y,
-                put(plan.rows, rows),
-                put(plan.weights, rows, self._dtype),
-                put(plan.moves, rows),
-                put(plan.factors, rows, self._dtype),
-            )
-            for rows in (slice(0, end), slice(end, len(plan.rows)))
-            if rows.start < rows.stop
-        ]
+            inputs = plan.rows, plan.weights, plan.draws
+            return Batch(self.x, self.y, *map_leaves(put, inputs))
+
+        parts = slice(0, end), slice(end, len(plan.rows))
+        return [stack(rows) for rows in parts if rows.start < rows.stop]
 
 
 class Streamed:
@@ -263,21 +259,29 @@ def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:
     return plan._replace(rows=rows if plan.rows is None else rows[plan.rows])
 
 
-def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Array | None]]:
-    """Yield the weights, moves and factors of each step."""
+def _device_dtype(values: np.ndarray, dtype: str) -> str | None:
+    """Return the dtype of real numbers on the device, None for integers, which keep theirs."""
+    return dtype if values.dtype.kind == "f" else None
+
+
+def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Any]]:
+    """Yield the weights of all steps, then their draws."""
     yield _split(backend, plan.weights, plan, dtype)
-    yield _split(backend, plan.moves, plan)
-    yield _split(backend, plan.factors, plan, dtype)
+    if plan.draws is None:
+        yield [None] * len(plan.counts)
+    else:
+        columns = [_split(backend, values, plan, dtype) for values in leaves(plan.draws)]
+        yield [rebuild(plan.draws, step) for step in zip(*columns, strict=True)]
 
 
 def _split(
-    backend: Backend, values: np.ndarray | None, plan: EpochPlan, dtype: str | None = None
+    backend: Backend, values: np.ndarray | None, plan: EpochPlan, dtype: str
 ) -> list[Array | None]:
     """Copy an epoch's rows, weights or draws to the device at once; return them by step."""
     n_steps = len(plan.counts)
     if values is None:
         return [None] * n_steps
-    here = backend.put(values, dtype)
+    here = backend.put(values, _device_dtype(values, dtype))
     full = len(values) // plan.batch_size
     xp = backend.xp
     end = full * plan.batch_size

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mlp_xp._utils.random import host_generator
-from mlp_xp.augmentation import Augmentation, Epoch
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
 __all__ = ["EpochPlan", "plan_epoch", "with_draws"]
 
@@ -19,8 +20,8 @@ class EpochPlan(NamedTuple):
 
     ``rows : (steps * batch_size,)`` int32 positions, step after step, or None for a single step
     that takes all rows in their order; ``weights`` of the same length, or None where all are 1;
-    ``batch_size``; for each step the number of samples and the sum of their weights; and what
-    augmentations have drawn, ``(steps * batch_size, columns)`` each, or None (`with_draws`).
+    ``batch_size``; for each step the number of samples and the sum of their weights; and what each
+    augmentation drew, a NamedTuple of ``(steps * batch_size, ...)`` arrays, or None (`with_draws`).
     """
 
     rows: np.ndarray | None
@@ -28,8 +29,7 @@ class EpochPlan(NamedTuple):
     batch_size: int
     counts: list[int]
     totals: list[float]
-    moves: np.ndarray | None = None
-    factors: np.ndarray | None = None
+    draws: tuple[Draws, ...] | None = None
 
 
 def plan_epoch(
@@ -115,27 +115,21 @@ def with_draws(
     --------
     >>> from mlp_xp.augmentation import Flip
     >>> from mlp_xp.training.epochs import plan_epoch, with_draws
-    >>> with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).moves.shape
-    (3, 1)
+    >>> [draws] = with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).draws
+    >>> draws.is_mirrored.shape
+    (3,)
     """
     n_samples = sum(plan.counts)
     here = np.arange(n_samples if plan.rows is None else len(plan.rows))
-    steps, places = np.divmod(here, plan.batch_size)
+    steps, positions = np.divmod(here, plan.batch_size)
     rows = here if plan.rows is None else plan.rows
-    counts = np.asarray(plan.counts)[steps]
-    moves, factors = [], []
-    for number, each in enumerate(augmentation):
-        stream = functools.partial(_stream, seed, number)
-        drawn_for = Epoch(stream, epoch, rows, n_samples, steps, places, counts)
-        if each.n_moves:
-            moves.append(each.draw_moves(drawn_for))
-        if each.n_factors:
-            factors.append(each.draw_factors(drawn_for))
-    return plan._replace(
-        moves=np.concatenate(moves, axis=1, dtype=np.int64) if moves else None,
-        factors=np.concatenate(factors, axis=1) if factors else None,
-    )
+    sizes = np.asarray(plan.counts)[steps]
+    draws = []
+    for place, each in enumerate(augmentation):
+        generator = functools.partial(_generator, seed, place)
+        draws.append(each.draw(Epoch(generator, epoch, rows, n_samples, steps, positions, sizes)))
+    return plan._replace(draws=map_leaves(np.ascontiguousarray, tuple(draws)))
 
 
-def _stream(seed: int, number: int, stream: int) -> np.random.Generator:
-    return host_generator(seed, "augmentation", stream, number)
+def _generator(seed: int, place: int, stream: int) -> np.random.Generator:
+    return host_generator(seed, "augmentation", stream, place)

@@ -12,7 +12,7 @@ from sklearn.utils._chunking import get_chunk_n_rows
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp.augmentation import Flip, Shift, views_of
+from mlp_xp.augmentation import Augmentation, view_draws
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
@@ -43,7 +43,7 @@ def predict(
     batch_stats: tuple[BatchStats, ...] = (),
     depth: int | None = None,
     to: Backend | None = None,
-    tta: tuple[Flip | Shift, ...] = (),
+    tta: tuple[Augmentation, ...] = (),
     dtype: str,
 ) -> Array:
     """Predict for all rows.
@@ -66,7 +66,7 @@ def predict(
         Stop behind so many hidden layers and give what they make of the input.
     to : Backend, optional
         Where the result is wanted; default ``backend``.
-    tta : tuple of Flip and Shift, default=()
+    tta : tuple of Augmentation, default=()
         Average over all combinations of their views.
     dtype : {"float32", "float64"}
         Of the computation.
@@ -103,6 +103,10 @@ def predict(
     def put(leaf: Array) -> Array:
         return backend.put(leaf, dtype)
 
+    def put_view(number: float) -> Array:
+        kept = np.int64 if isinstance(number, int) else dtype
+        return backend.put(np.asarray([number], kept))
+
     def run(rows: slice) -> Array:
         if stays_sparse:
             given: Any = put_sparse(backend, x, dtype, rows)
@@ -115,9 +119,7 @@ def predict(
         params = map_leaves(put, params)
         batch_stats = map_leaves(put, batch_stats) if batch_stats else ()
         scaling = None if scaling is None else map_leaves(put, scaling)
-        views: list[Array | None] = [None]
-        if tta:
-            views = [backend.put(np.asarray([moves], np.int64)) for moves in views_of(tta)]
+        views = [map_leaves(put_view, draws) for draws in view_draws(tta)] if tta else [None]
         if n_samples <= size:
             return hand_over(run(slice(n_samples)), to)
         products = [math.prod(layer.W.shape) for layer in denses(params)]
@@ -161,7 +163,7 @@ def _compiled_predict(
     network: Network,
     loss: Loss | None,
     depth: int | None,
-    tta: tuple[Flip | Shift, ...],
+    tta: tuple[Augmentation, ...],
 ) -> Predict:
     return backend.compile(
         make_predict(network, loss, backend.kernels, depth=depth, tta=tta, xp=backend.xp)

@@ -11,15 +11,7 @@ from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.augmentation import (
-    Augmentation,
-    ColorJitter,
-    Flip,
-    Mixup,
-    Shift,
-    columns,
-    view_of,
-)
+from mlp_xp.augmentation import Augmentation, Draws, Mixture, make_pixel_map
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats, update_batch_stats
 from mlp_xp.nn.losses import Loss, average
@@ -49,16 +41,15 @@ class Batch(NamedTuple):
 
     ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``;
     ``rows : (batch,)`` integer positions in them, or None for all; ``weights : (batch,)``, or None
-    where all are 1. What augmentations have drawn for it: ``moves : (batch, columns)`` int64 and
-    ``factors : (batch, columns)``, each None where there are none.
+    where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple of
+    ``(batch, ...)`` arrays, or is None without augmentations.
     """
 
     x: Array
     y: Array
     rows: Array | None
     weights: Array | None
-    moves: Array | None = None
-    factors: Array | None = None
+    draws: tuple[Draws, ...] | None = None
 
 
 class Steps(NamedTuple):
@@ -145,8 +136,8 @@ def make_step(
         Clip the norm of all gradients of the loss together, each model's own; the penalty is not
         part of it, as weight decay is not in PyTorch.
     augmentation : tuple of Augmentation, default=()
-        What is done to a batch, by what was drawn for it: at first the geometric ones, in their
-        order, then the others.
+        Applied to a batch, as drawn for it: first the geometric ones, in their order, then the
+        others.
     xp : namespace
 
     Returns
@@ -269,7 +260,7 @@ def prepare(
     augmentation: tuple[Augmentation, ...],
     *,
     xp: Namespace,
-) -> tuple[Array, Array, _Mixture | None]:
+) -> tuple[Array, Array, Mixture | None]:
     """Return the network's inputs of a batch, its targets, and which samples were mixed."""
     x, targets = _take(params, batch, scaling, kernels, augmentation, xp=xp)
     x, mixture = _augment(augmentation, x, batch, xp=xp)
@@ -287,12 +278,12 @@ def _take(
 ) -> tuple[Array, Array]:
     """Return the inputs of a batch, scaled but not yet rotated, and its targets."""
     dtype = next(leaves(params)).dtype
-    view = view_of(augmentation, batch.moves, xp=xp)
+    pixel_map = make_pixel_map(augmentation, batch.draws, xp=xp)
     x, y, rows = batch.x, batch.y, batch.rows
     if rows is None:
-        return kernels.gather(x, None, _of_features(scaling), view, dtype=dtype, xp=xp), y
+        return kernels.gather(x, None, _of_features(scaling), pixel_map, dtype=dtype, xp=xp), y
     flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
-    x = kernels.gather(x, flat, _of_features(scaling), view, dtype=dtype, xp=xp)
+    x = kernels.gather(x, flat, _of_features(scaling), pixel_map, dtype=dtype, xp=xp)
     y = xp.take(y, flat, axis=0)
     if rows.ndim > 1:  # Each model of a stack takes rows of its own.
         x = xp.reshape(x, (*rows.shape, x.shape[-1]))
@@ -322,29 +313,21 @@ def _count_leading_axes(params: Params) -> int:
     return denses(params)[-1].b.ndim - 1
 
 
-class _Mixture(NamedTuple):
-    """Each sample's partner, ``(batch,)`` positions, and the share of its own target, 0-d."""
-
-    partners: Array
-    share: Array
-
-
 def _augment(
     augmentation: tuple[Augmentation, ...], x: Array, batch: Batch, *, xp: Namespace
-) -> tuple[Array, _Mixture | None]:
+) -> tuple[Array, Mixture | None]:
     """Return the batch after the augmentations of values, and which samples were mixed."""
     mixture = None
-    for each, moves, factors in columns(augmentation, batch.moves, batch.factors):
-        if isinstance(each, ColorJitter | Mixup):
-            # Factors of float32 would widen what was rounded to bfloat16.
-            x = xp.astype(each.apply(x, moves, factors, xp=xp), x.dtype, copy=False)
-        if isinstance(each, Mixup):
-            mixture = _Mixture(moves[:, 0], factors[0, 0])
+    for each, drawn in zip(augmentation, batch.draws or (), strict=True):
+        # Factors of float32 would widen what was rounded to bfloat16.
+        x = xp.astype(each.apply(x, drawn, xp=xp), x.dtype, copy=False)
+        if each.mixes_targets:
+            mixture = each.mixture(drawn)
     return x, mixture
 
 
 def _targets_and_weights(
-    targets: Array, weights: Array | None, mixture: _Mixture | None, *, xp: Namespace
+    targets: Array, weights: Array | None, mixture: Mixture | None, *, xp: Namespace
 ) -> list[tuple[Array, Array | None]]:
     """Return the targets of a batch with their weights; of mixed samples, also their partners'."""
     if mixture is None:
@@ -354,7 +337,7 @@ def _targets_and_weights(
     return [(targets, weights), (xp.take(targets, partners, axis=0), theirs)]
 
 
-def _mixed(values: list[Array], mixture: _Mixture | None) -> Array:
+def _mixed(values: list[Array], mixture: Mixture | None) -> Array:
     """Return the mixture of the values for each set of targets."""
     if mixture is None:
         return values[0]
@@ -407,7 +390,7 @@ def make_predict(
     kernels: Kernels,
     *,
     depth: int | None = None,
-    tta: tuple[Flip | Shift, ...] = (),
+    tta: tuple[Augmentation, ...] = (),
     xp: Namespace,
 ) -> Predict:
     """Return the function of a prediction for a batch.
@@ -420,15 +403,15 @@ def make_predict(
     kernels : Kernels
     depth : int, optional
         Stop after so many hidden layers and return their output.
-    tta : tuple of Flip and Shift, default=()
-        Views of the images.
+    tta : tuple of Augmentation, default=()
+        For views of the images.
     xp : namespace
 
     Returns
     -------
     callable
-        ``predict(params, batch_stats, x, scaling, moves)`` gives ``(batch, outputs)``; ``moves :
-        (1, columns)`` int64 are those of one of `views_of`, for all pictures, if there is ``tta``.
+        ``predict(params, batch_stats, x, scaling, draws)`` gives ``(batch, outputs)``; with ``tta``,
+        ``draws`` are one of `view_draws` as arrays of one row, for all images.
 
     Examples
     --------
@@ -446,11 +429,11 @@ def make_predict(
         batch_stats: tuple[BatchStats, ...],
         x: Array,
         scaling: Scaling | Whitening | None,
-        moves: Array | None = None,
+        draws: tuple[Draws, ...] | None = None,
     ) -> Array:
         dtype = next(leaves(params)).dtype
-        view = view_of(tta, moves, xp=xp)
-        x = kernels.gather(x, None, _of_features(scaling), view, dtype=dtype, xp=xp)
+        pixel_map = make_pixel_map(tta, draws, xp=xp)
+        x = kernels.gather(x, None, _of_features(scaling), pixel_map, dtype=dtype, xp=xp)
         x = _rotated(x, scaling, xp=xp)
         context = kernels.context(xp, batch_stats=batch_stats)
         if depth is not None:

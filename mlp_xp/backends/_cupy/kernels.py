@@ -12,7 +12,7 @@ import numpy as np
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
 from mlp_xp._utils.tree import leaves
-from mlp_xp.augmentation import View
+from mlp_xp.augmentation import PixelMap
 from mlp_xp.backends import kernels
 from mlp_xp.backends.kernels import Scaling, SparseMatrix
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
@@ -34,7 +34,7 @@ def gather(
     x: Any,
     rows: Any,
     scaling: Scaling | None,
-    view: View | None = None,
+    pixel_map: PixelMap | None = None,
     *,
     dtype: DType,
     xp: Namespace,
@@ -42,8 +42,8 @@ def gather(
     """Compute `kernels.gather` in one launch, where images are not augmented."""
     if isinstance(x, SparseMatrix):
         return cast(Array, _TakenRows(x, rows))
-    if rows is None or view is not None or not x.flags.c_contiguous:
-        return kernels.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
+    if rows is None or pixel_map is not None or not x.flags.c_contiguous:
+        return kernels.gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
     out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
     number = out.dtype.type
     shift, scale = (number(0), number(1)) if scaling is None else scaling

@@ -112,7 +112,9 @@ class CompiledStep(_Compiled):
         flat: list[Any] = []
         for argument in arguments:
             if isinstance(argument, tuple):
-                nested = argument and isinstance(argument[0], tuple)
+                # A batch begins with its samples, which may be sparse, and ends with its draws.
+                ends = argument[:1] + argument[-1:]
+                nested = any(isinstance(end, tuple) for end in ends)
                 flat.extend(leaves(argument) if nested else argument)
             else:
                 flat.append(argument)

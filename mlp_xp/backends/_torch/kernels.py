@@ -12,7 +12,7 @@ import torch
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import DType, Namespace, Tree
 from mlp_xp._utils.tree import leaves
-from mlp_xp.augmentation import View, look, pick_lines
+from mlp_xp.augmentation import PixelMap, map_pixels, take_lines
 from mlp_xp.backends import kernels
 from mlp_xp.backends._torch.buffers import cast, empty
 from mlp_xp.backends.kernels import Scaling
@@ -132,21 +132,21 @@ def gather(
     x: Any,
     rows: Any,
     scaling: Scaling | None,
-    view: View | None = None,
+    pixel_map: PixelMap | None = None,
     *,
     dtype: DType,
     xp: Namespace,
 ) -> Any:
     """Compute `mlp_xp.backends.kernels.gather`, in the same operations."""
-    is_copied = rows is not None or view is not None
+    is_copied = rows is not None or pixel_map is not None
     if dtype not in _FLOATS or x.ndim != 2 or not (is_copied or scaling is not None):
-        return kernels.gather(x, rows, scaling, view, dtype=dtype, xp=xp)
+        return kernels.gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
     owner = x if scaling is None else scaling.shift
     if rows is not None:
         taken = empty(owner, "rows", (rows.shape[0], x.shape[1]), x.dtype)
         x = torch.index_select(x, 0, rows, out=taken)
-    if view is not None:
-        x = look(x, view, pick=functools.partial(_pick, owner), xp=xp)
+    if pixel_map is not None:
+        x = map_pixels(x, pixel_map, take_pixels=functools.partial(_take_pixels, owner), xp=xp)
     if scaling is None:
         return cast(owner, "x", x, dtype)
     if not is_copied or x.dtype != dtype:  # What was taken is ours to write over.
@@ -154,15 +154,15 @@ def gather(
     return x.sub_(scaling.shift).mul_(scaling.scale)
 
 
-def _pick(owner: Any, pictures: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
-    """Compute `mlp_xp.augmentation.pick`: 1 ms for 512 images of CIFAR-10 instead of 15.
+def _take_pixels(owner: Any, images: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
+    """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 15.
 
     Indices with a stride of 0 cost nothing, and new memory would take longer than all the rest.
     """
-    pictures = pick_lines(pictures, lines, xp=xp)
-    places = columns[:, None, None, :].expand(pictures.shape)
-    out = empty(owner, "pictures", tuple(pictures.shape), pictures.dtype)
-    return torch.gather(pictures, 3, places, out=out)
+    images = take_lines(images, lines, xp=xp)
+    places = columns[:, None, None, :].expand(images.shape)
+    out = empty(owner, "images", tuple(images.shape), images.dtype)
+    return torch.gather(images, 3, places, out=out)
 
 
 # --- the update ----------------------------------------------------------------------------------

@@ -1,0 +1,219 @@
+"""Training on augmented images: the same on every backend, compiled once, and in estimators."""
+
+from __future__ import annotations
+
+import copy
+import tracemalloc
+
+import numpy as np
+import pytest
+from image_data import (
+    BATCH,
+    CLASSES,
+    EVERYTHING,
+    FEATURES,
+    SHAPE,
+    N,
+    drawn,
+    images,
+    labels,
+    model_of,
+)
+
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.compiled_step import CompiledStep
+from mlp_xp.backends.kernels import Kernels, Scaling
+from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
+from mlp_xp.nn.network import Network, init_params
+from mlp_xp.optimizers import SGD
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch, with_draws
+from mlp_xp.training.rules import Rules
+from mlp_xp.training.step import Batch, init_state, make_step
+from mlp_xp.training.trainer import Trainer
+
+
+def trained(
+    backend, augmentation, *, placement="resident", weights=None, pad=None, dtype="float64", x=None
+):
+    x = images() if x is None else x
+    rules = Rules(
+        Network((FEATURES, 9, CLASSES), "tanh"),
+        SoftmaxCrossEntropy(0.1),
+        SGD(),
+        learning_rate=0.1,
+        alpha=0.1,
+        augmentation=augmentation,
+    )
+    scaling = Scaling(*(backend.put(np.full(FEATURES, s, dtype)) for s in (128.0, 1 / 64)))
+    params = init_params(rules.network, 3)
+    trainer = Trainer(
+        backend, rules, params=params, dtype=dtype, scaling=scaling, seed=3, with_accuracy=True
+    )
+    data = place(backend, x, labels(len(x)), dtype, placement)
+    records = []
+    for epoch in range(2):
+        pads = trainer.backend.fixed_shapes if pad is None else pad
+        plan = plan_epoch(len(x), BATCH, seed=7, epoch=epoch, weights=weights, pad=pads)
+        records.append(trainer.run_epoch(data, plan, n_epochs=2))
+    numbers = [(record.loss, record.accuracy) for record in records]
+    return numbers, [backend.get(leaf) for leaf in leaves(trainer.state.params)]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+def test_the_same_images_on_every_backend(backend, placement, weighted):
+    weights = np.random.default_rng(1).random(N) if weighted else None
+    plain = get_backend("numpy")
+    plain.kernels = Kernels()
+    expected = trained(plain, EVERYTHING, weights=weights, pad=False)
+    found = trained(backend, EVERYTHING, weights=weights, placement=placement)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-10)
+    for mine, reference in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-10)
+    assert not np.allclose(trained(plain, (), weights=weights)[0], expected[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_bfloat16_is_not_widened(name):
+    pytest.importorskip(name)
+    backend, seen = get_backend(name, "cpu").with_bf16(), set()
+    dense = backend.kernels.dense
+
+    def watched(params, x, *, xp):
+        seen.add(str(x.dtype).rpartition(".")[2])
+        return dense(params, x, xp=xp)
+
+    backend.kernels = backend.kernels._replace(dense=watched)
+    trained(backend, EVERYTHING, dtype="float32")
+    assert seen == {"bfloat16"}
+
+
+def test_one_batch_of_all_samples(backend):
+    expected = trained(get_backend("numpy"), EVERYTHING, x=images(n=BATCH))
+    found = trained(backend, EVERYTHING, x=images(n=BATCH))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_mixup(backend, weighted, rng):
+    """A step of plain descent goes along the slope of the loss that it reports."""
+    xp, rule = backend.xp, SGD(momentum=0.0)
+    network, loss = Network((FEATURES, 7, CLASSES), "tanh"), SoftmaxCrossEntropy(0.1)
+    step = make_step(
+        network, loss, rule, backend.kernels, with_penalty=False, augmentation=EVERYTHING, xp=xp
+    )
+    weights = rng.random(N) if weighted else None
+    plan = drawn(EVERYTHING, pad=True, weights=weights)
+    last = slice(2 * BATCH, None)  # With padding.
+    start = list(leaves(init_params(network, 1)))
+    slope = [rng.standard_normal(leaf.shape) for leaf in start]
+
+    def after(distance):
+        here = [leaf + distance * way for leaf, way in zip(start, slope, strict=True)]
+        with backend.scope():
+            own = [backend.put(leaf.copy()) for leaf in here]  # A step writes to its state.
+            params = rebuild(init_params(network, 1), own)
+            parts = (plan.rows, plan.weights, plan.draws)
+            inputs = map_leaves(lambda part: backend.put(part[last]), parts)
+            state = init_state(params, rule, with_accuracy=False, xp=xp)
+            batch = Batch(backend.put(images()), backend.put(labels()), *inputs)
+            scaling = Scaling(*(backend.put(np.full(FEATURES, s)) for s in (128.0, 1 / 64)))
+            coefs = backend.put(np.asarray([1.0, 0.0, 0.0, 0.0, 1.0]))
+            state = step(state, batch, scaling, coefs, None)
+        new = [backend.get(leaf) for leaf in leaves(state.params)]
+        grads = [old - leaf for old, leaf in zip(here, new, strict=True)]
+        return float(backend.get(state.loss)), grads
+
+    grads = after(0.0)[1]
+    found = sum(np.sum(grad * way) for grad, way in zip(grads, slope, strict=True))
+    h = 1e-5
+    assert found == pytest.approx((after(h)[0] - after(-h)[0]) / (2 * h), rel=1e-6)
+
+
+def test_mixup_with_weights_is_mixup_of_what_is_there():
+    """The loss by hand: each part has the weight of the sample that its target is of."""
+    x, y, weights = images("float64", 6), labels(6), np.asarray([1.0, 0.0, 2.0, 3.0, 0.5, 1.0])
+    network = Network((FEATURES, CLASSES))
+    params, loss, xp = init_params(network, 0), SoftmaxCrossEntropy(0.1), get_backend("numpy").xp
+    rules = Rules(network, loss, SGD(), learning_rate=1e-9, augmentation=(Mixup(1.0),))
+    trainer = Trainer(get_backend("numpy"), rules, params=params, dtype="float64", seed=3)
+    plan = plan_epoch(6, 6, weights=weights)
+    record = trainer.run_epoch(place(trainer.backend, x, y, "float64"), plan, n_epochs=1)
+    lam = with_draws(plan, rules.augmentation, seed=3, epoch=0).draws[0].share[0]
+    assert 0.01 < lam < 0.99
+    logits = (lam * x + (1 - lam) * x[::-1]) @ params[0].W + params[0].b
+    own, theirs = (mean_loss(loss, logits, y[::s], weights[::s], xp=xp)[0] for s in (1, -1))
+    assert record.loss == pytest.approx(lam * own + (1 - lam) * theirs, rel=1e-12)
+
+
+def test_jax_compiles_once(monkeypatch):
+    pytest.importorskip("jax")
+    import mlp_xp.training.trainer as training
+
+    traces = []
+
+    def counted(*args, **kwargs):
+        step = make_step(*args, **kwargs)
+        return lambda *inner: traces.append(1) or step(*inner)
+
+    monkeypatch.setattr(training, "_step", counted)
+    trained(get_backend("jax"), EVERYTHING)
+    assert len(traces) == 1
+
+
+def test_a_steady_step_allocates_nothing_big():
+    shape, rule = (3, 32, 32), SGD()
+    chosen = (Flip(shape), Shift(shape), Cutout(shape, 8), ColorJitter(shape), Mixup())
+    backend = get_backend("numpy")
+    x = np.random.default_rng(0).integers(0, 256, (256, 3072), dtype=np.uint8)
+    network = Network((3072, 8, CLASSES))
+    options = {"with_penalty": False, "augmentation": chosen, "xp": backend.xp}
+    step = CompiledStep(make_step(network, SoftmaxCrossEntropy(), rule, backend.kernels, **options))
+    params = map_leaves(lambda leaf: leaf.astype("float32"), init_params(network, 0))
+    state = init_state(params, rule, with_accuracy=False, xp=backend.xp)
+    plan = drawn(chosen, 256, 128)
+    data = place(backend, x, labels(256), "float32")
+    coefs = np.asarray([1.0, 0.0, 0.0, 0.0, 0.1], "float32")
+    batches = list(data.epoch(plan))
+    with backend.scope(), backend.training(0):
+        for _ in range(2):
+            for batch in batches:
+                state = step(state, batch, None, coefs, None)
+        tracemalloc.start()
+        step(state, batches[0], None, coefs, None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert step.is_traceable
+    assert len(step._programs) == 1
+    # The images of a batch have 393,216 bytes, and four times that as float32.
+    assert peak < 200_000
+
+
+def test_a_fit_augments_and_a_prediction_does_not():
+    x, y = images(), labels()
+    plain, augmented = model_of().fit(x, y), model_of(augmentation=list(EVERYTHING)).fit(x, y)
+    assert not np.allclose(plain.coefs_[0], augmented.coefs_[0])
+    bare = copy.deepcopy(augmented).set_params(augmentation=None)
+    np.testing.assert_array_equal(bare.predict_proba(x), augmented.predict_proba(x))
+
+
+def test_partial_fit_goes_through_the_same_epochs():
+    x, y = images(), labels()
+    settings = {"augmentation": Flip(SHAPE, alternate=True), "learning_rate": "constant"}
+    whole, parts = model_of(**settings).fit(x, y), model_of(**settings)
+    for _ in range(3):
+        parts.partial_fit(x, y, classes=range(CLASSES))
+    np.testing.assert_array_equal(parts.coefs_[0], whole.coefs_[0])
+
+
+def test_sparse_pictures_are_images():
+    from scipy import sparse
+
+    x, y = images("float64"), labels()
+    dense, thin = (
+        model_of(augmentation=EVERYTHING).fit(given, y) for given in (x, sparse.csr_array(x))
+    )
+    np.testing.assert_allclose(thin.coefs_[0], dense.coefs_[0], rtol=0, atol=1e-12)

@@ -1,0 +1,99 @@
+"""Test-time augmentation: predictions averaged over views."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from helpers import tolerance
+from image_data import BOTH, EVERYTHING, FEATURES, SHAPE, C, H, N, W, images, labels, model_of
+from sklearn.base import clone
+
+from mlp_xp import MLPRegressor
+from mlp_xp.augmentation import Flip
+from mlp_xp.saving import load_model, save_model
+
+
+def test_held_out_samples_are_left_alone():
+    x, y = images(), labels()
+    model = model_of(
+        augmentation=EVERYTHING, tta=Flip(SHAPE), max_iter=1, input_scaling="standardize"
+    )
+    model.fit(x, y, X_val=x, y_val=y)
+    plain = copy.deepcopy(model).set_params(tta=None)
+    assert model.validation_loss_curve_[0] == pytest.approx(plain.evaluate(x, y)["loss"], rel=1e-6)
+    assert model.validation_loss_curve_[0] != pytest.approx(model.evaluate(x, y)["loss"], rel=1e-6)
+
+
+def views_by_hand(x):
+    """Return the views: unchanged and mirrored, each in place and up, down, left and right."""
+    p = x.reshape(-1, C, H, W)
+    views = []
+    for side in (p, p[..., ::-1]):
+        wide = np.pad(side, ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect")
+        for i, j in ((1, 1), (2, 1), (0, 1), (1, 2), (1, 0)):
+            views.append(wide[:, :, i : i + H, j : j + W].reshape(x.shape))
+    return views
+
+
+@pytest.mark.parametrize("size", [8, 1000])
+def test_averages_are_those_of_hand_made_views(backend, size, monkeypatch):
+    import mlp_xp.training.inference as inference
+
+    for name in ("_BATCH", "_HOST_BATCH"):
+        monkeypatch.setattr(inference, name, size)
+    x, y = images(), labels()
+    model = model_of(backend=backend.name, device=backend.device).fit(x, y)
+    expected = np.mean([model.predict_proba(view) for view in views_by_hand(x)], axis=0)
+    atol = tolerance("float32", FEATURES)
+    np.testing.assert_allclose(model.predict_proba(x, tta=BOTH), expected, rtol=0, atol=atol)
+    plain = model.predict_proba(x)
+    model.set_params(tta=list(BOTH))
+    np.testing.assert_allclose(model.predict_proba(x), expected, rtol=0, atol=atol)
+    np.testing.assert_allclose(model.predict_proba(x, tta=None), plain, rtol=0, atol=atol)
+    two = np.mean([model.predict_proba(v, tta=None) for v in views_by_hand(x)[::5]], axis=0)
+    np.testing.assert_allclose(model.predict_proba(x, tta=BOTH[0]), two, rtol=0, atol=atol)
+    predicted = model.classes_[np.argmax(expected, axis=1)]
+    np.testing.assert_array_equal(model.predict(x), predicted)
+    np.testing.assert_array_equal(np.argmax(model.logits(x), axis=1), predicted)
+    assert model.score(x, y) == pytest.approx(np.mean(predicted == y))
+    scores = model.evaluate(x, y)
+    assert scores["accuracy"] == pytest.approx(model.score(x, y))
+    eps = np.finfo("float32").eps
+    truth = np.clip(expected[np.arange(N), y], eps, 1 - eps)
+    assert scores["loss"] == pytest.approx(-np.mean(np.log(truth)), rel=1e-5)
+
+
+@pytest.mark.parametrize("output", ["softmax", "logistic"])
+def test_two_classes_are_decided_alike(output):
+    x, y = images(), labels() % 2
+    model = model_of(output_activation=output, tta=BOTH).fit(x, y)
+    p = model.predict_proba(x)[:, 1]
+    np.testing.assert_allclose(model.logits(x), np.log(p / (1 - p)), atol=1e-5)
+    np.testing.assert_array_equal(model.predict(x), model.logits(x) > 0)
+
+
+@pytest.mark.parametrize("output", ["auto", "logistic", "tanh", "exp", "softplus", "relu"])
+def test_a_regressor_averages_values(output):
+    x = images("float64")
+    y = np.random.default_rng(0).uniform(0.1, 0.9, N)
+    model = model_of(MLPRegressor, output_activation=output).fit(x, y)
+    expected = np.mean([model.predict(view) for view in views_by_hand(x)], axis=0)
+    np.testing.assert_allclose(model.predict(x, tta=BOTH), expected, rtol=1e-12, atol=1e-15)
+    model.set_params(tta=BOTH)
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-12, atol=1e-15)
+    # The raw outputs of what was averaged, and back.
+    loss = np.mean((expected - y) ** 2) / 2
+    assert model.evaluate(x, y)["loss"] == pytest.approx(loss, rel=1e-9)
+    assert model.score(x, y) == pytest.approx(1 - np.mean((expected - y) ** 2) / y.var())
+
+
+def test_saved_cloned_and_pickled(tmp_path):
+    x, y = images(), labels()
+    model = model_of(augmentation=list(EVERYTHING), tta=BOTH).fit(x, y)
+    save_model(model, tmp_path)
+    for other in (load_model(tmp_path), copy.deepcopy(model), clone(model)):
+        assert other.augmentation == list(EVERYTHING)
+        assert other.tta == BOTH
+    np.testing.assert_array_equal(load_model(tmp_path).predict_proba(x), model.predict_proba(x))
