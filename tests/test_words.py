@@ -102,7 +102,6 @@ by_kind
 cache
 
 
-check
 
 cifar
 
@@ -121,7 +120,6 @@ dense
 files
 
 
-geometric
 
 
 hidden
@@ -217,7 +215,6 @@ types
 
 validation
 
-values
 """
 WITH_BANNED_WORDS = """
 time_budget
@@ -248,13 +245,11 @@ deadline
 dropout
 
 
-geometric
 
 hidden
 
 inference
 
-init
 
 
 lbfgs
@@ -288,7 +283,6 @@ train
 
 types
 
-values
 
 """
 

@@ -410,7 +410,7 @@ def make_predict(
     Returns
     -------
     callable
-        ``predict(params, batch_stats, x, scaling, draws)`` gives ``(batch, outputs)``; with ``tta``,
+        ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
         ``draws`` are one of `view_draws` as arrays of one row, for all images.
 
     Examples
