@@ -87,7 +87,6 @@ activations
 
 adam
 
-arrays
 
 base
 
@@ -117,7 +116,6 @@ deadline
 
 dense
 
-files
 
 
 
@@ -131,7 +129,6 @@ init
 
 jobs
 
-json
 
 lab
 
@@ -213,7 +210,6 @@ types
 
 
 
-validation
 
 """
 WITH_BANNED_WORDS = """

@@ -1,4 +1,8 @@
-"""The estimators: what most users need of this library."""
+"""The estimators, all that most users need: `MLPClassifier` and `MLPRegressor` over `BaseMLP`.
+
+They are composed of parts that know no estimator: `targets`, `config`, `state`, and the fit loop
+of `mlp_xp.training`. Networks, losses, optimizers and the saved format are elsewhere.
+"""
 
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.regressor import MLPRegressor

@@ -31,7 +31,7 @@ __all__ = ["BaseMLP"]
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
-    """What `MLPClassifier` and `MLPRegressor` share: scikit-learn's interface over the parts.
+    """Base class of `MLPClassifier` and `MLPRegressor`: scikit-learn's interface over the parts.
 
     A subclass stores its parameters with `_store` and names them and the type of its targets.
     """
@@ -137,7 +137,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 loop.run_epoch(is_interrupted)
             finally:
                 publish_training(self, loop, get_backend(X))
-            if is_interrupted():  # The caller's loop is what should end.
+            if is_interrupted():  # The caller's loop should end.
                 raise KeyboardInterrupt
         return self
 
@@ -158,7 +158,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            # What scikit-learn has set up for its own callbacks it takes down itself.
+            # Scikit-learn removes the attributes of its own callbacks itself.
             theirs = {name: value for name, value in vars(self).items() if "_callback" in name}
             self.__dict__.clear()
             self.__dict__.update(theirs | before)
@@ -283,7 +283,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     # --- pickles and copies --------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: host arrays only, so that it opens where a library is missing."""
+        """Return the content of a pickle: NumPy arrays, so that it opens without any library."""
         attributes: dict[str, Any] = dict(super().__getstate__())
         training = attributes.pop("_training", None)
         if "_state" in attributes:
@@ -327,7 +327,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """
         there = get_backend(backend, device)
         moved = type(self).__new__(type(self))
-        # What a pickle holds, arrays copied; lists grow in place, so each has its own.
+        # As a pickle, with copies of arrays; lists grow in place, so each has its own.
         attributes = self.__getstate__().items()
         moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
         moved.backend, moved.device = backend, device  # A subclass need not take them.

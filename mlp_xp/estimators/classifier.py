@@ -59,7 +59,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     See Also
     --------
-    sklearn.neural_network.MLPClassifier : What this replaces.
+    sklearn.neural_network.MLPClassifier : The estimator that this replaces.
 
     Examples
     --------
@@ -162,7 +162,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         >>> MLP.from_recipe("one-minute", random_state=0).label_smoothing
         0.1
         """
-        from mlp_xp.recipes import read_recipe, recipe_parameters  # Few need what this loads.
+        from mlp_xp.recipes import (
+            read_recipe,
+            recipe_parameters,
+        )  # Slow to import, and rarely needed.
 
         read = read_recipe(recipe, recipe_parameters(cls))
         model = cls(**read.params)

@@ -50,7 +50,7 @@ class TrainingConfig:
     Parameters
     ----------
     rules : Rules
-        What a training step does: network, loss, optimizer and their settings.
+        Settings of a training step: network, loss, optimizer.
     loop : LoopSettings
         When a fit lowers the learning rate, and when it ends.
     output : str
@@ -159,7 +159,7 @@ def resolve_config(
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Raise ValueError for parameters that exclude each other, whatever the data are."""
+    """Raise ValueError for parameters that exclude each other."""
     if params["solver"] != LBFGS:
         return
 
@@ -287,7 +287,7 @@ def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
         )
     if config.dtype is not None:
         return config.dtype
-    # As scikit-learn does: what is neither single precision nor bytes is computed in double.
+    # As scikit-learn does: all but single precision and bytes is computed in double precision.
     singles = {"float32", "uint8"}
     if not isinstance(X.x if isinstance(X, Rows) else X, np.ndarray):
         singles |= {"float16", "bfloat16"}  # NumPy's float16 is double to scikit-learn.

@@ -1,4 +1,4 @@
-"""The parameters that classifier and regressor share: what is valid, and their documentation."""
+"""The parameters that classifier and regressor share: constraints and documentation."""
 
 from __future__ import annotations
 

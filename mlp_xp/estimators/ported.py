@@ -1,4 +1,4 @@
-"""Private methods of scikit-learn's MLP that people override, and what replaces each here."""
+"""Private methods of scikit-learn's MLP that people override, and their replacements here."""
 
 from __future__ import annotations
 

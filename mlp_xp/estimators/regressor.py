@@ -49,7 +49,7 @@ default="auto"
 
     See Also
     --------
-    sklearn.neural_network.MLPRegressor : What this replaces.
+    sklearn.neural_network.MLPRegressor : The estimator that this replaces.
 
     Examples
     --------

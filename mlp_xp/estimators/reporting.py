@@ -147,7 +147,7 @@ class Reporter:
         )
 
     def _fitted_attributes(self) -> dict[str, Any]:
-        """Return what makes a new estimator as fitted as this one is at present."""
+        """Return the attributes that make a new estimator as fitted as this one is now."""
         params = self._model.get_params(deep=False)
         attributes = vars(self._model).items()
         return {k: v for k, v in attributes if k not in params and "callback" not in k} | {

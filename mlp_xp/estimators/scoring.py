@@ -23,7 +23,7 @@ def _has_classes(predictions: Any) -> bool:
 class Predictions:
     """An estimator for scorers of scikit-learn, whose predictions for some samples are known.
 
-    It returns them whatever it is given; everything else is the estimator's.
+    It returns them for any input; all other attributes are the estimator's.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ class FittedState:
         return SoftmaxCrossEntropy() if output == "softmax" else Through(SquaredError(), output)
 
     def with_assigned(self, attributes: Mapping[str, Any], activation: Any) -> FittedState:
-        """Return the state with what was assigned to fitted attributes and to `activation`."""
+        """Return the state with the values assigned to fitted attributes and to `activation`."""
         state = self
         entries = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
         known = self._entries
@@ -212,7 +212,7 @@ def state_of_weights(
 
 
 def fitted_state(estimator: Any) -> FittedState:
-    """Return the state of an estimator, with what was assigned to its attributes since.
+    """Return the state of an estimator, with values that were assigned to its attributes since.
 
     Raises
     ------
@@ -242,7 +242,7 @@ def fitted_state(estimator: Any) -> FittedState:
 
 
 def publish(estimator: Any, state: FittedState, history: History | None = None) -> None:
-    """Set the fitted attributes of an estimator, and no others are set anywhere else.
+    """Set the fitted attributes of an estimator; nothing else sets them.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Checks of what a user hands in; scikit-learn does them wherever it can."""
+"""Checks of X, y and sample weights, by scikit-learn wherever it can."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from mlp_xp.training.rows import Rows, is_mapped
 
 __all__ = ["check_labels", "check_values", "check_weights", "check_x", "check_y", "encode", "host"]
 
-# What is kept as it is; everything else is converted to the first.
+# Dtypes that are kept; all others are converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
 _KEPT = frozenset(map(np.dtype, _DTYPES))
-# Numbers of a memory-mapped file that are looked at at once.
+# Numbers of a memory-mapped file that are checked at once.
 _BLOCK = 1 << 18
 
 
 def host(values: Any) -> Any:
-    """Bring arrays of other libraries to NumPy; lists and frames are left to scikit-learn."""
+    """Convert arrays of other libraries to NumPy; lists and frames are left to scikit-learn."""
     return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
 
 
 def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """Check the input, by scikit-learn for what NumPy can hold, and where it lies for the rest.
+    """Check X: NumPy's and what it can convert by scikit-learn, other arrays on their device.
 
     Scikit-learn takes other libraries' arrays only with its array API dispatch switched on, for
     the whole process; here they are checked without leaving their device.
@@ -111,9 +111,9 @@ def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
 
 
 def _is_plain(estimator: Any, X: Any) -> bool:
-    """Tell, in microseconds, whether scikit-learn would give X back as it is, without a warning.
+    """Whether scikit-learn would return X unchanged and without a warning, in microseconds.
 
-    Where this is in doubt, it is left to scikit-learn, which words the error too.
+    In doubt it is not, and scikit-learn checks X and words the error.
     """
     if not (
         type(X) is np.ndarray
@@ -143,7 +143,7 @@ def check_y(estimator: Any, y: Any, n_samples: int, name: str = "y") -> np.ndarr
 def check_labels(
     y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
 ) -> np.ndarray:
-    """Check class labels and bring them to the host.
+    """Return class labels on the host; raise ValueError if they are none.
 
     Parameters
     ----------
@@ -152,16 +152,16 @@ def check_labels(
         Its name in errors.
     n_samples : int
     name : str
-        What to call it in an error.
+        Its name in errors.
     known : (classes,) array, optional
-        Classes that another check holds the labels to.
+        Classes that a later check compares the labels with.
 
     Returns
     -------
     (samples,) or (samples, classes) array
     """
-    # Integers of the right number have nothing wrong with them. Scikit-learn would warn where more
-    # than half are different: there cannot be so many, or it is left to it.
+    # Integers of the right number are good. Scikit-learn would warn where more than half are
+    # different: there cannot be so many, or it decides.
     if (
         known is not None
         and type(y) is np.ndarray
@@ -193,7 +193,7 @@ def check_labels(
 
 
 def check_values(y: Any, estimator: str, n_samples: int, *, name: str = "y") -> np.ndarray:
-    """Check real targets and bring them to the host, (samples,) or (samples, outputs)."""
+    """Return real targets on the host, (samples,) or (samples, outputs); or raise ValueError."""
     values = _given(y, estimator, y_numeric=True)
     if values.ndim == 2 and values.shape[1] == 1:
         values = column_or_1d(values, warn=True)
@@ -204,7 +204,7 @@ def check_values(y: Any, estimator: str, n_samples: int, *, name: str = "y") -> 
 
 
 def _given(y: Any, estimator: str, **settings: Any) -> np.ndarray:
-    """Check that there are targets, finite where they are numbers, and make them dense."""
+    """Return dense targets; raise ValueError for None, NaN or infinity."""
     if y is None:
         raise ValueError(
             f"This {estimator} estimator requires y to be passed, but the target y is None."
@@ -214,7 +214,7 @@ def _given(y: Any, estimator: str, **settings: Any) -> np.ndarray:
 
 
 def encode(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarray:
-    """Turn labels into their int32 positions among the classes, which are sorted.
+    """Return the int32 positions of labels among the classes, which are sorted.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def _are_integers(*arrays: np.ndarray) -> bool:
 def check_weights(
     sample_weight: Any, n_samples: int, *, name: str = "sample_weight"
 ) -> np.ndarray | None:
-    """Check sample weights and bring them to the host: (samples,), at least 0, not all 0."""
+    """Return sample weights on the host, (samples,); raise ValueError if negative or all 0."""
     if sample_weight is None:
         return None
     weights: np.ndarray = _check_sample_weight(

@@ -156,13 +156,12 @@ def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     Returns
     -------
     MLPClassifier or MLPRegressor
-        Fitted, with NumPy arrays, whatever it was fitted on; `set_params(backend=...)` chooses
-        where it computes from now on.
+        Fitted, with NumPy arrays; `set_params(backend=...)` chooses where it computes.
 
     Raises
     ------
     SavingError
-        If a file is missing, damaged, edited, or not what `save_model` writes.
+        If a file is missing, damaged, edited, or of another format than `save_model` writes.
     ImportError
         If the ``cli`` extra is not installed.
     """

@@ -76,7 +76,7 @@ def dump_arrays(state: FittedState) -> bytes:
     """Return the content of the file; raise SavingError if weights are not finite."""
     params = state.params
     entries = _entries(denses(params), norms(params), state.batch_stats, state.scaling)
-    # safetensors 0.8 writes the memory of an array as it lies, whatever its strides say.
+    # safetensors 0.8 writes the memory of an array as it lies, and ignores its strides.
     tensors = {
         name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
         for name, array in _by_tensor(entries).items()
@@ -96,7 +96,7 @@ def _check_finite(tensors: dict[str, np.ndarray]) -> None:
 
 
 class Header(NamedTuple):
-    """What a file says of its tensors, by name; its bytes, in all and of the tensors."""
+    """The header of a file: its tensors by name; the bytes of the file and of the tensors."""
 
     tensors: dict[str, str]
     file_size: int
@@ -104,7 +104,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Read what a file says of its tensors, and none of them."""
+    """Read the header of a file, and none of its tensors."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")

@@ -13,7 +13,7 @@ from mlp_xp._utils.files import read_file
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 JSON_LIMIT = 64 << 20  # Bytes: the history of some 200,000 epochs.
 
-# What reading something of another form than expected can raise.
+# Errors of code that reads data of another form than expected.
 _DAMAGES = (
     ValueError,
     TypeError,
@@ -27,7 +27,7 @@ _LONGEST = 500
 
 
 class SavingError(ValueError):
-    """A model that cannot be saved, or files that hold none; the message names what to do."""
+    """A model that cannot be saved, or files that hold none; the message says what to do."""
 
 
 def expect(condition: bool, otherwise: str) -> None:
@@ -37,7 +37,7 @@ def expect(condition: bool, otherwise: str) -> None:
 
 @contextlib.contextmanager
 def blamed_on(path: Path) -> Iterator[None]:
-    """Turn whatever a file that somebody changed can cause into one error that names the file."""
+    """Convert all errors that a changed file can cause into one that names the file."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file as a whole or not at all: give a path beside it, then rename."""
+    """Write a file as a whole or not at all: yield a path beside it, then rename."""
     beside = path.with_name(f".{path.name}.partial")
     try:
         yield beside

@@ -1,4 +1,4 @@
-"""JSON forms of parameters, of what was measured, and of classes.
+"""JSON forms of parameters, of results, and of classes.
 
 JSON has no infinity, tuple, or number as a key: ``{"float": "inf"}``, ``{"tuple": [...]}`` and
 ``{"items": [[key, value], ...]}`` stand for them, and ``{"class": "SGD", "momentum": 0.9}`` for an
@@ -17,19 +17,19 @@ from mlp_xp.recipes.objects import OBJECTS, make
 from mlp_xp.saving._files import SavingError, expect
 
 _LONGEST_DTYPE = 16  # Characters, e.g. of "<U1000".
-_MOST_CLASSES = 64 << 20  # Bytes: NumPy gives each string the room of the longest.
+_MOST_CLASSES = 64 << 20  # Bytes: NumPy stores each string in the size of the longest.
 
 
 def encode(what: str, value: Any, place: str | None = None) -> Any:
-    """Give the JSON form of a value.
+    """Return the JSON form of a value.
 
     Parameters
     ----------
     what : str
-        What an error calls it.
+        Its name in errors.
     value : object
     place : str, optional
-        The parameter or field that it stands in.
+        Parameter or field that holds it.
     """
     if type(value) in OBJECTS.get(place, {}).values():
         fields = dataclasses.fields(value)
@@ -59,7 +59,7 @@ def encode(what: str, value: Any, place: str | None = None) -> Any:
 
 
 def decode(value: Any, place: str | None = None) -> Any:
-    """Turn the JSON form of a value into the value."""
+    """Decode the JSON form of a value."""
     if isinstance(value, list):
         return [decode(item, place) for item in value]
     if not isinstance(value, dict):

@@ -79,7 +79,7 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
 
 
 def _encode_params(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
-    # A subclass, which is saved as what it inherits from, may take others.
+    # A subclass is saved as its base class, and may take other parameters.
     names = ESTIMATORS[kind]._get_param_names()
     params = {name: getattr(estimator, name) for name in names if name != "callbacks"}
     if not isinstance(params["random_state"], int | None):
@@ -149,7 +149,7 @@ def check_digest(spec: dict[str, Any], weights: bytes) -> None:
 
 
 class Rebuilt(NamedTuple):
-    """An estimator that is not fitted, and what makes it so but for the arrays.
+    """An estimator that is not fitted yet, and the parts of its fit except the arrays.
 
     ``config`` is the training that the parameters describe, with the hidden layers of ``state``.
     """

@@ -80,7 +80,7 @@ class Targets(ABC):
 
     @abstractmethod
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Return what `predict` returns for activated outputs, on the host."""
+        """Return predictions for activated outputs, on the host."""
 
     @abstractmethod
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:

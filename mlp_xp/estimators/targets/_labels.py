@@ -57,7 +57,7 @@ class _LabelTargets(Targets):
     ) -> Targets:
         classes = attributes.get("classes_")
         if classes is None:
-            binarizer = attributes.get("_label_binarizer")  # What scikit-learn's needs.
+            binarizer = attributes.get("_label_binarizer")  # Scikit-learn's has one.
             if binarizer is None:
                 raise AttributeError(
                     "coefs_ are assigned, and classes_ are not: assign the class labels, sorted."
