@@ -22,8 +22,8 @@ from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
 from mlp_xp.nn.network import Network
 from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rows import Rows, is_mapped, kept_dtype, take_rows
-from mlp_xp.training.step import Batch
 
 __all__ = [
     "Data",

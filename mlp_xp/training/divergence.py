@@ -18,8 +18,9 @@ from mlp_xp.nn.network import Network, Params, forward, hidden
 from mlp_xp.training.arguments import EpochArguments, Repeatable
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.inputs import network_inputs
 from mlp_xp.training.scalars import StepScalars
-from mlp_xp.training.step import StepArguments, prepare
+from mlp_xp.training.step import StepArguments
 
 __all__ = ["Cause", "Guard", "NonFiniteError", "explain_minimum", "is_finite"]
 
@@ -357,7 +358,7 @@ def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diag
             yield f"gradient of {name}", grads
 
     with backend.scope(), np.errstate(all="ignore"):
-        x, targets, _ = prepare(params, batch, scaling, kernels, rules.augmentation, xp=xp)
+        x, targets, _ = network_inputs(params, batch, scaling, kernels, rules.augmentation, xp=xp)
         is_real = xp.isdtype(targets.dtype, "real floating")
         average = 1.0
         if weights is not None:  # Samples of weight 0 fill up a batch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -10,19 +11,21 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils._chunking import get_chunk_n_rows
 
-from mlp_xp._utils.array_types import Array
-from mlp_xp._utils.tree import map_leaves
-from mlp_xp.augmentation import Augmentation, view_draws
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.augmentation import Augmentation, Draws, make_pixel_map, view_draws
 from mlp_xp.backends import Backend
-from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
-from mlp_xp.nn.network import Network, Params, denses
+from mlp_xp.nn.network import Network, Params, denses, forward, hidden
 from mlp_xp.training.batches import multiplies_sparse, put_sparse
+from mlp_xp.training.inputs import in_dtype_of, of_features, rotated
 from mlp_xp.training.rows import kept_dtype, take_rows
-from mlp_xp.training.step import Predict, make_predict
 
-__all__ = ["hand_over", "predict"]
+__all__ = ["Predict", "hand_over", "make_predict", "predict"]
+
+Predict = Callable[..., Array]
 
 # Rows that let the products run at full speed. In the host's memory fewer do, and take less of it;
 # but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
@@ -155,6 +158,67 @@ def hand_over(result: Array, to: Backend) -> Array:
 def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
     # A layer's input, its output and a temporary of the activation are there at a time.
     return 3 * max(sizes) * np.dtype(dtype).itemsize
+
+
+def make_predict(
+    network: Network,
+    loss: Loss | None,
+    kernels: Kernels,
+    *,
+    depth: int | None = None,
+    tta: tuple[Augmentation, ...] = (),
+    xp: Namespace,
+) -> Predict:
+    """Return the function of a prediction for a batch.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss or None
+        For the output activation; None leaves the raw outputs.
+    kernels : Kernels
+    depth : int, optional
+        Stop after so many hidden layers and return their output.
+    tta : tuple of Augmentation, default=()
+        For views of the images.
+    xp : namespace
+
+    Returns
+    -------
+    callable
+        ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
+        ``draws`` are one of `view_draws` as arrays of one row, for all images.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
+    >>> from mlp_xp.nn.network import Network, init_params
+    >>> network = Network((4, 3, 2))
+    >>> predict = make_predict(network, SoftmaxCrossEntropy(), Kernels(), xp=xp)
+    >>> predict(init_params(network, 0), (), xp.ones((5, 4)), None).shape
+    (5, 2)
+    """
+
+    def predict(
+        params: Params,
+        batch_stats: tuple[BatchStats, ...],
+        x: Array,
+        scaling: Scaling | Whitening | None,
+        draws: tuple[Draws, ...] | None = None,
+    ) -> Array:
+        dtype = next(leaves(params)).dtype
+        pixel_map = make_pixel_map(tta, draws, xp=xp)
+        x = kernels.gather(x, None, of_features(scaling), pixel_map, dtype=dtype, xp=xp)
+        x = rotated(x, scaling, xp=xp)
+        context = kernels.context(xp, batch_stats=batch_stats)
+        if depth is not None:
+            return in_dtype_of(params, hidden(network, params, x, context, depth), xp=xp)
+        logits, _, _ = forward(network, params, x, context, xp=xp)
+        logits = in_dtype_of(params, logits, xp=xp)
+        return logits if loss is None else loss.activate(logits, xp=xp)
+
+    return predict
 
 
 @lru_cache(maxsize=64)

@@ -25,7 +25,8 @@ from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.batches import Data, Resident
 from mlp_xp.training.epochs import plan_epoch
-from mlp_xp.training.step import Batch, make_gradient
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.step import make_gradient
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["BLOCK", "minimize"]

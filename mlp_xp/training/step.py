@@ -1,4 +1,4 @@
-"""One training step, one gradient and one prediction: pure functions that a backend may compile.
+"""One training step, and one gradient: pure functions that a backend may compile.
 
 A step reads as inputs, forward, loss, backward, clip, update, averages. Parameters may have leading
 axes, for a stack of models that take their step together.
@@ -10,19 +10,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.augmentation import Augmentation, Draws, Mixture, make_pixel_map
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats, update_batch_stats
 from mlp_xp.nn.losses import Loss, average
-from mlp_xp.nn.network import Network, Params, denses, forward, hidden
+from mlp_xp.nn.network import Network, Params, denses, forward
 from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
+from mlp_xp.training.inputs import Batch, in_dtype_of, mixed, network_inputs, targets_and_weights
 from mlp_xp.training.scalars import StepScalars
 
 __all__ = [
-    "Batch",
     "Gradient",
-    "Predict",
     "Step",
     "StepArguments",
     "Steps",
@@ -30,26 +29,8 @@ __all__ = [
     "init_state",
     "make_gradient",
     "make_nth",
-    "make_predict",
     "make_step",
-    "prepare",
 ]
-
-
-class Batch(NamedTuple):
-    """A batch: rows of a data set on the device, or the rows themselves.
-
-    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``;
-    ``rows : (batch,)`` integer positions in them, or None for all; ``weights : (batch,)``, or None
-    where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple of
-    ``(batch, ...)`` arrays, or is None without augmentations.
-    """
-
-    x: Array
-    y: Array
-    rows: Array | None
-    weights: Array | None
-    draws: tuple[Draws, ...] | None = None
 
 
 class Steps(NamedTuple):
@@ -94,7 +75,6 @@ Step = Callable[
     [TrainState, Batch, "Scaling | Whitening | None", Array, "Array | None"], TrainState
 ]
 Gradient = Callable[[Params, Batch, "Scaling | Whitening | None"], tuple[Array, Params]]
-Predict = Callable[..., Array]
 
 
 def init_state(
@@ -178,23 +158,23 @@ def make_step(
         scalars = StepScalars.unpack(coefs)
         params, n_leading = state.params, _count_leading_axes(state.params)
 
-        x, targets, mixture = prepare(params, batch, scaling, kernels, augmentation, xp=xp)
+        x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
 
         context = kernels.context(
             xp, batch_stats=state.batch_stats, is_training=True, weights=batch.weights, keys=keys
         )
         logits, backward, measured = forward(network, params, x, context, xp=xp)
-        logits = _in_dtype_of(params, logits, xp=xp)
+        logits = in_dtype_of(params, logits, xp=xp)
 
-        pairs = _targets_and_weights(targets, batch.weights, mixture, xp=xp)
+        pairs = targets_and_weights(targets, batch.weights, mixture, xp=xp)
         losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in pairs]
-        value = loss.reported(_mixed([value for value, _ in losses], mixture), logits.shape[-1])
+        value = loss.reported(mixed([value for value, _ in losses], mixture), logits.shape[-1])
         accuracy = state.accuracy
         if not isinstance(accuracy, tuple):
             correct = [average(loss.is_correct(logits, y, xp=xp), w, xp=xp) for y, w in pairs]
-            accuracy = accuracy + scalars.share * _mixed(correct, mixture)
+            accuracy = accuracy + scalars.share * mixed(correct, mixture)
 
-        grads = backward(_mixed([pullback() for _, pullback in losses], mixture))
+        grads = backward(mixed([pullback() for _, pullback in losses], mixture))
 
         if max_grad_norm is not None:
             grads, _ = clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
@@ -234,7 +214,8 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.training.step import Batch, Steps, make_nth
+    >>> from mlp_xp.training.inputs import Batch
+    >>> from mlp_xp.training.step import Steps, make_nth
     >>> nth = make_nth(lambda state, batch, scaling, coefs, keys: state + coefs * batch.rows)
     >>> steps = Steps(Batch(None, None, xp.asarray([[1], [2]]), None), xp.asarray([10, 20]), None)
     >>> nth(1, 0, steps, None)
@@ -252,96 +233,9 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
     return nth
 
 
-def prepare(
-    params: Params,
-    batch: Batch,
-    scaling: Scaling | Whitening | None,
-    kernels: Kernels,
-    augmentation: tuple[Augmentation, ...],
-    *,
-    xp: Namespace,
-) -> tuple[Array, Array, Mixture | None]:
-    """Return the network's inputs of a batch, its targets, and which samples were mixed."""
-    x, targets = _take(params, batch, scaling, kernels, augmentation, xp=xp)
-    x, mixture = _augment(augmentation, x, batch, xp=xp)
-    return _rotated(x, scaling, xp=xp), targets, mixture
-
-
-def _take(
-    params: Params,
-    batch: Batch,
-    scaling: Scaling | Whitening | None,
-    kernels: Kernels,
-    augmentation: tuple[Augmentation, ...] = (),
-    *,
-    xp: Namespace,
-) -> tuple[Array, Array]:
-    """Return the inputs of a batch, scaled but not yet rotated, and its targets."""
-    dtype = next(leaves(params)).dtype
-    pixel_map = make_pixel_map(augmentation, batch.draws, xp=xp)
-    x, y, rows = batch.x, batch.y, batch.rows
-    if rows is None:
-        return kernels.gather(x, None, _of_features(scaling), pixel_map, dtype=dtype, xp=xp), y
-    flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
-    x = kernels.gather(x, flat, _of_features(scaling), pixel_map, dtype=dtype, xp=xp)
-    y = xp.take(y, flat, axis=0)
-    if rows.ndim > 1:  # Each model of a stack takes rows of its own.
-        x = xp.reshape(x, (*rows.shape, x.shape[-1]))
-        y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
-    return x, y
-
-
-def _of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
-    """Return the part of an input scaling that treats each feature by itself."""
-    return Scaling(*scaling[:2]) if isinstance(scaling, Whitening) else scaling
-
-
-def _rotated(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
-    """Return inputs after the rotation of a whitening, the last step: x is an image before it."""
-    if not isinstance(scaling, Whitening):
-        return x
-    return x @ xp.astype(scaling.rotation, x.dtype, copy=False)
-
-
-def _in_dtype_of(params: Params, outputs: Array, *, xp: Namespace) -> Array:
-    """Return outputs in the parameters' dtype: no loss is computed in 8 bits."""
-    return xp.astype(outputs, next(leaves(params)).dtype, copy=False)
-
-
 def _count_leading_axes(params: Params) -> int:
     """Return how many axes of the parameters count models: the output layer's bias has one more."""
     return denses(params)[-1].b.ndim - 1
-
-
-def _augment(
-    augmentation: tuple[Augmentation, ...], x: Array, batch: Batch, *, xp: Namespace
-) -> tuple[Array, Mixture | None]:
-    """Return the batch after the augmentations of values, and which samples were mixed."""
-    mixture = None
-    for each, drawn in zip(augmentation, batch.draws or (), strict=True):
-        # Factors of float32 would widen what was rounded to bfloat16.
-        x = xp.astype(each.apply(x, drawn, xp=xp), x.dtype, copy=False)
-        if each.mixes_targets:
-            mixture = each.mixture(drawn)
-    return x, mixture
-
-
-def _targets_and_weights(
-    targets: Array, weights: Array | None, mixture: Mixture | None, *, xp: Namespace
-) -> list[tuple[Array, Array | None]]:
-    """Return the targets of a batch with their weights; of mixed samples, also their partners'."""
-    if mixture is None:
-        return [(targets, weights)]
-    partners = mixture.partners
-    theirs = None if weights is None else xp.take(weights, partners, axis=0)
-    return [(targets, weights), (xp.take(targets, partners, axis=0), theirs)]
-
-
-def _mixed(values: list[Array], mixture: Mixture | None) -> Array:
-    """Return the mixture of the values for each set of targets."""
-    if mixture is None:
-        return values[0]
-    return values[0] * mixture.share + values[1] * (1.0 - mixture.share)
 
 
 def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace) -> Gradient:
@@ -350,7 +244,7 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     Parameters
     ----------
     network, loss : frozen settings
-        A network without dropout and batch normalisation.
+        A network without dropout and batch normalization.
     kernels : Kernels
     xp : namespace
 
@@ -374,72 +268,10 @@ def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespa
     def gradient(
         params: Params, batch: Batch, scaling: Scaling | Whitening | None
     ) -> tuple[Array, Params]:
-        x, targets = _take(params, batch, scaling, kernels, xp=xp)
-        x = _rotated(x, scaling, xp=xp)
+        x, targets, _ = network_inputs(params, batch, scaling, kernels, (), xp=xp)
         logits, backward, _ = forward(network, params, x, kernels.context(xp), xp=xp)
-        logits = _in_dtype_of(params, logits, xp=xp)
+        logits = in_dtype_of(params, logits, xp=xp)
         value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
         return value, backward(pullback())
 
     return gradient
-
-
-def make_predict(
-    network: Network,
-    loss: Loss | None,
-    kernels: Kernels,
-    *,
-    depth: int | None = None,
-    tta: tuple[Augmentation, ...] = (),
-    xp: Namespace,
-) -> Predict:
-    """Return the function of a prediction for a batch.
-
-    Parameters
-    ----------
-    network : Network
-    loss : Loss or None
-        For the output activation; None leaves the raw outputs.
-    kernels : Kernels
-    depth : int, optional
-        Stop after so many hidden layers and return their output.
-    tta : tuple of Augmentation, default=()
-        For views of the images.
-    xp : namespace
-
-    Returns
-    -------
-    callable
-        ``predict(params, batch_stats, x, scaling, draws)`` returns (batch, outputs); with ``tta``,
-        ``draws`` are one of `view_draws` as arrays of one row, for all images.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
-    >>> from mlp_xp.nn.network import Network, init_params
-    >>> network = Network((4, 3, 2))
-    >>> predict = make_predict(network, SoftmaxCrossEntropy(), Kernels(), xp=xp)
-    >>> predict(init_params(network, 0), (), xp.ones((5, 4)), None).shape
-    (5, 2)
-    """
-
-    def predict(
-        params: Params,
-        batch_stats: tuple[BatchStats, ...],
-        x: Array,
-        scaling: Scaling | Whitening | None,
-        draws: tuple[Draws, ...] | None = None,
-    ) -> Array:
-        dtype = next(leaves(params)).dtype
-        pixel_map = make_pixel_map(tta, draws, xp=xp)
-        x = kernels.gather(x, None, _of_features(scaling), pixel_map, dtype=dtype, xp=xp)
-        x = _rotated(x, scaling, xp=xp)
-        context = kernels.context(xp, batch_stats=batch_stats)
-        if depth is not None:
-            return _in_dtype_of(params, hidden(network, params, x, context, depth), xp=xp)
-        logits, _, _ = forward(network, params, x, context, xp=xp)
-        logits = _in_dtype_of(params, logits, xp=xp)
-        return logits if loss is None else loss.activate(logits, xp=xp)
-
-    return predict

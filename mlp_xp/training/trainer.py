@@ -22,18 +22,11 @@ from mlp_xp.training.arguments import EpochArguments, Group
 from mlp_xp.training.batches import Data, multiplies_sparse
 from mlp_xp.training.divergence import Guard
 from mlp_xp.training.epochs import EpochPlan, with_draws
+from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Progress, Record
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import Stage, draw_keys, rate_factors, scalar_table
-from mlp_xp.training.step import (
-    Batch,
-    StepArguments,
-    Steps,
-    TrainState,
-    init_state,
-    make_nth,
-    make_step,
-)
+from mlp_xp.training.step import StepArguments, Steps, TrainState, init_state, make_nth, make_step
 from mlp_xp.training.time_budget import Budget
 
 __all__ = ["Trainer"]

@@ -18,7 +18,8 @@ from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError, mean_loss
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
-from mlp_xp.training.step import Batch, Steps, init_state, make_nth, make_step
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.step import Steps, init_state, make_nth, make_step
 
 N, FEATURES, CLASSES = 40, 9, 4
 NETWORKS = {

@@ -19,8 +19,9 @@ from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD
 from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.step import Batch, make_gradient
+from mlp_xp.training.step import make_gradient
 from mlp_xp.training.trainer import Trainer
 
 # The distance from 1 to the next number of bfloat16: 8 bits, the first one implied.

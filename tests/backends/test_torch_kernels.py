@@ -18,7 +18,8 @@ from mlp_xp.nn.layers import ACTIVATIONS, Arrangement, Dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, init_slots, update_tree
-from mlp_xp.training.step import Batch, init_state, make_step
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.step import init_state, make_step
 
 torch = pytest.importorskip("torch")
 

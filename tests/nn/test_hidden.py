@@ -21,7 +21,8 @@ from mlp_xp.nn.layers import Arrangement, Dense, block_dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, draw_params, forward, init_params
 from mlp_xp.saving import load_model, save_model
-from mlp_xp.training.step import Batch, make_gradient
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.step import make_gradient
 
 # Shape, mixed axes, width.
 ARRANGEMENTS = {

@@ -1,0 +1,126 @@
+"""The inputs of the network from a batch: rows, scaling, augmentation and rotation; and targets."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.tree import leaves
+from mlp_xp.augmentation import Augmentation, Draws, Mixture, make_pixel_map
+from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.nn.network import Params
+
+__all__ = [
+    "Batch",
+    "in_dtype_of",
+    "mixed",
+    "network_inputs",
+    "of_features",
+    "rotated",
+    "targets_and_weights",
+]
+
+
+class Batch(NamedTuple):
+    """A batch: positions of rows in a data set on the device, or the rows themselves.
+
+    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``;
+    ``rows : (batch,)`` integer positions in them, or None for all; ``weights : (batch,)``, or None
+    where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple of
+    ``(batch, ...)`` arrays, or is None without augmentations. The models of a stack share a batch,
+    or each has its own: then ``rows`` and ``weights`` have leading axes, or ``x``, ``y`` and
+    ``weights``.
+    """
+
+    x: Array
+    y: Array
+    rows: Array | None
+    weights: Array | None
+    draws: tuple[Draws, ...] | None = None
+
+
+def network_inputs(
+    params: Params,
+    batch: Batch,
+    scaling: Scaling | Whitening | None,
+    kernels: Kernels,
+    augmentation: tuple[Augmentation, ...],
+    *,
+    xp: Namespace,
+) -> tuple[Array, Array, Mixture | None]:
+    """Return the network's inputs of a batch, its targets, and which samples were mixed."""
+    x, targets = _scaled_rows(params, batch, scaling, kernels, augmentation, xp=xp)
+    x, mixture = _augment(augmentation, x, batch, xp=xp)
+    return rotated(x, scaling, xp=xp), targets, mixture
+
+
+def _scaled_rows(
+    params: Params,
+    batch: Batch,
+    scaling: Scaling | Whitening | None,
+    kernels: Kernels,
+    augmentation: tuple[Augmentation, ...] = (),
+    *,
+    xp: Namespace,
+) -> tuple[Array, Array]:
+    """Return the inputs of a batch, scaled but not yet rotated, and its targets."""
+    dtype = next(leaves(params)).dtype
+    pixel_map = make_pixel_map(augmentation, batch.draws, xp=xp)
+    x, y, rows = batch.x, batch.y, batch.rows
+    if rows is None:
+        return kernels.gather(x, None, of_features(scaling), pixel_map, dtype=dtype, xp=xp), y
+    flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
+    x = kernels.gather(x, flat, of_features(scaling), pixel_map, dtype=dtype, xp=xp)
+    y = xp.take(y, flat, axis=0)
+    if rows.ndim > 1:  # Each model of a stack takes rows of its own.
+        x = xp.reshape(x, (*rows.shape, x.shape[-1]))
+        y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
+    return x, y
+
+
+def of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
+    """Return the part of an input scaling that treats each feature by itself."""
+    return Scaling(*scaling[:2]) if isinstance(scaling, Whitening) else scaling
+
+
+def rotated(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
+    """Return inputs after the rotation of a whitening, the last step: x is an image before it."""
+    if not isinstance(scaling, Whitening):
+        return x
+    return x @ xp.astype(scaling.rotation, x.dtype, copy=False)
+
+
+def _augment(
+    augmentation: tuple[Augmentation, ...], x: Array, batch: Batch, *, xp: Namespace
+) -> tuple[Array, Mixture | None]:
+    """Return the batch after the augmentations of values, and which samples were mixed."""
+    mixture = None
+    for each, drawn in zip(augmentation, batch.draws or (), strict=True):
+        # Factors of float32 would widen what was rounded to bfloat16.
+        x = xp.astype(each.apply(x, drawn, xp=xp), x.dtype, copy=False)
+        if each.mixes_targets:
+            mixture = each.mixture(drawn)
+    return x, mixture
+
+
+def targets_and_weights(
+    targets: Array, weights: Array | None, mixture: Mixture | None, *, xp: Namespace
+) -> list[tuple[Array, Array | None]]:
+    """Return the targets of a batch with their weights; of mixed samples, also their partners'."""
+    if mixture is None:
+        return [(targets, weights)]
+    partners = mixture.partners
+    theirs = None if weights is None else xp.take(weights, partners, axis=0)
+    return [(targets, weights), (xp.take(targets, partners, axis=0), theirs)]
+
+
+def mixed(values: list[Array], mixture: Mixture | None) -> Array:
+    """Return the mixture of the values for each set of targets."""
+    if mixture is None:
+        return values[0]
+    return values[0] * mixture.share + values[1] * (1.0 - mixture.share)
+
+
+def in_dtype_of(params: Params, outputs: Array, *, xp: Namespace) -> Array:
+    """Return outputs in the parameters' dtype: no loss is computed in 8 bits."""
+    return xp.astype(outputs, next(leaves(params)).dtype, copy=False)
