@@ -268,7 +268,6 @@ objects
 schedules
 
 
-step
 
 tile
 
