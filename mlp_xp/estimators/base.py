@@ -112,7 +112,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 reporter = Reporter(self, loop, get_backend(X), given)
                 is_interrupted = stack.enter_context(reporter.fit())
             try:
-                loop.run(start, reporter, is_interrupted)
+                # Callbacks may have set `max_time` in `on_fit_begin`.
+                loop.run(start, self.max_time, reporter, is_interrupted)
             finally:
                 reporter.publish()
             if is_interrupted():

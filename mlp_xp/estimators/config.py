@@ -149,7 +149,6 @@ def resolve_config(
         is_adaptive=_schedule_name(params) == ADAPTIVE,
         # No schedule ends at max_iter, which is then only a limit.
         has_open_end=isinstance(schedule, Constant | InvScaling),
-        max_time=params["max_time"],
         max_fun=params["max_fun"] if is_lbfgs else None,
         keeps_step=params["warm_start"],
         verbose=params["verbose"],

@@ -46,8 +46,6 @@ class LoopSettings:
         Whether a plateau lowers the learning rate first.
     has_open_end : bool
         Whether `max_iter` is a limit, and not the end of a schedule.
-    max_time : float or None
-        Seconds.
     max_fun : int or None
         Evaluations of the loss for L-BFGS; None trains step by step.
     keeps_step : bool
@@ -63,7 +61,6 @@ class LoopSettings:
     stops_by_score: bool
     is_adaptive: bool
     has_open_end: bool
-    max_time: float | None
     max_fun: int | None
     keeps_step: bool
     verbose: bool | int
@@ -167,13 +164,21 @@ class FitLoop:
             self._plateau.best = -score
             self._best = self._copy()
 
-    def run(self, start: float, watcher: Watcher, is_interrupted: Callable[[], bool]) -> None:
+    def run(
+        self,
+        start: float,
+        max_time: float | None,
+        watcher: Watcher,
+        is_interrupted: Callable[[], bool],
+    ) -> None:
         """Train until something ends it.
 
         Parameters
         ----------
         start : float
             When `max_time` began, of `time.perf_counter`.
+        max_time : float or None
+            Seconds.
         watcher : Watcher
         is_interrupted : callable
             Whether Ctrl-C was pressed.
@@ -183,9 +188,9 @@ class FitLoop:
         self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
             # In less time than this, what compiles the first time would take most of it.
-            trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
-            if settings.max_time is not None:
-                self._budget = self._begin_budget(settings.max_time, start)
+            trainer.may_compile = (max_time or np.inf) >= _COMPILES_WITHIN
+            if max_time is not None:
+                self._budget = self._begin_budget(max_time, start)
             if settings.max_fun is None:
                 self._descend()
             else:

@@ -87,6 +87,16 @@ def test_a_fit_does_the_steps_that_fit(seconds, steps, takes):
     assert len(model.history_) == model.n_iter_ == -(-steps // 4)
 
 
+def test_a_callback_sets_the_time_before_the_first_step(takes):
+    class Shortens(Callback):
+        def on_fit_begin(self, model):
+            model.max_time = 10.0
+
+    times = takes()
+    timed(1000.0, callbacks=[Shortens()]).fit(*problem())
+    assert times.steps == 10
+
+
 def test_the_last_epoch_is_a_record_like_any_other(takes):
     takes()
     last = timed(10.0).fit(*problem()).history_[-1]
