@@ -1,7 +1,18 @@
-"""Multilayer perceptrons, written once over the Python Array API.
+"""Multilayer perceptrons with scikit-learn's interface, on NumPy, CuPy, PyTorch or JAX.
+
+The estimators are here. The folders hold what they are built from (`nn`, `optimizers`, `backends`,
+`training`, ...) and what goes with them (`datasets`, `recipes`, `saving`, `callbacks`, `lab`).
 
 >>> from mlp_xp import MLP
->>> model = MLP(hidden_layer_sizes=(512, 512), backend="numpy")
+>>> from mlp_xp.datasets import load_digits
+>>> digits = load_digits()
+>>> model = MLP((64,), learning_rate="onecycle", learning_rate_init=0.01, max_iter=10,
+...             input_scaling="standardize", random_state=0)
+>>> model = model.fit(digits.x_train, digits.y_train)
+>>> model.score(digits.x_test, digits.y_test) > 0.95
+True
+
+Add ``backend="cupy"``, ``"torch"`` or ``"jax"`` to train on a GPU.
 """
 
 from __future__ import annotations
@@ -18,15 +29,15 @@ __all__ = ["MLP", "MLPClassifier", "MLPRegressor", "get_backend"]
 
 __version__ = "0.1.0"
 
-# The estimators load scikit-learn, which takes a second: `mlp_xp.lab` and `mlp_xp.datasets` do
-# without. So a name is loaded when it is first asked for (PEP 562).
-_HOMES = dict.fromkeys(("MLP", "MLPClassifier", "MLPRegressor"), "mlp_xp.estimators")
-_HOMES["get_backend"] = "mlp_xp.backends"
+# The estimators import scikit-learn, which takes a second and which `mlp_xp.lab` and
+# `mlp_xp.datasets` do not need: so a name is imported on first use (PEP 562).
+_MODULES = dict.fromkeys(("MLP", "MLPClassifier", "MLPRegressor"), "mlp_xp.estimators")
+_MODULES["get_backend"] = "mlp_xp.backends"
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
     elif importlib.util.find_spec(f"{__name__}.{name}") is not None:
         value = importlib.import_module(f"{__name__}.{name}")
     else:

@@ -1,4 +1,4 @@
-"""Pictures of a training: loss and accuracy by epoch, and the confusion matrix."""
+"""Figures of a training: loss and accuracy by epoch, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mlp_xp.saving import replacing
 
 __all__ = ["confusion_figure", "curves_figure", "save_figure"]
 
-# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618: also distinct in gray.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73")
+# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618: distinct in gray too.
+_COLORS = ("#0072B2", "#D55E00", "#009E73")
 _MAX_LABELLED = 20
 
 
@@ -26,8 +26,8 @@ def curves_figure(losses: Sequence[float], accuracies: Mapping[str, Sequence[flo
     ----------
     losses : (epochs,) floats
     accuracies : mapping of str to (epochs,) floats
-        From 0 to 1, by what they were measured on, e.g. ``{"training": [...]}``. Without any, the
-        loss is drawn alone.
+        From 0 to 1, by the name of the images, e.g. ``{"training": [...]}``. If empty, only the
+        loss is drawn.
 
     Returns
     -------
@@ -48,14 +48,14 @@ def curves_figure(losses: Sequence[float], accuracies: Mapping[str, Sequence[flo
     n = 2 if accuracies else 1
     figure = optional("matplotlib.figure").Figure(figsize=(5 * n, 4), layout="constrained")
     loss_axes, *others = figure.subplots(1, n, squeeze=False)[0]
-    # A single epoch draws no line.
+    # A line needs two epochs, a marker one.
     style = {"marker": "o", "markersize": 3} if len(losses) <= 50 else {}
     epochs = range(1, len(losses) + 1)
-    loss_axes.plot(epochs, losses, color=_COLOURS[0], label="training", **style)
+    loss_axes.plot(epochs, losses, color=_COLORS[0], label="training", **style)
     loss_axes.set_ylabel("loss")
     for axes in others:
         axes.set_ylabel("accuracy [%]")
-        for color, (name, values) in zip(cycle(_COLOURS), accuracies.items(), strict=False):
+        for color, (name, values) in zip(cycle(_COLORS), accuracies.items(), strict=False):
             percent = [100.0 * value for value in values]
             label = f"{name}, at last {percent[-1]:.1f} %"
             axes.plot(epochs, percent, color=color, label=label, **style)
@@ -69,7 +69,7 @@ def curves_figure(losses: Sequence[float], accuracies: Mapping[str, Sequence[flo
 
 
 def confusion_figure(truth: Any, predicted: Any, class_names: Sequence[str]) -> Any:
-    """Draw the confusion matrix, each row as shares of the images of that class.
+    """Draw the confusion matrix, each row in percent of the images of that class.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def confusion_figure(truth: Any, predicted: Any, class_names: Sequence[str]) -> 
     np.add.at(counts, (np.asarray(truth), np.asarray(predicted)), 1)
     percent = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
-    few = n <= _MAX_LABELLED
-    size = 2.5 + 0.5 * n if few else 14.0
+    is_small = n <= _MAX_LABELLED
+    size = 2.5 + 0.5 * n if is_small else 14.0
     figure = optional("matplotlib.figure").Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
@@ -107,13 +107,15 @@ def confusion_figure(truth: Any, predicted: Any, class_names: Sequence[str]) -> 
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     if all(len(name) <= 2 for name in class_names):
         slanted = {}
-    axes.set_xticks(range(n), class_names, **(slanted if few else {"rotation": 90, "fontsize": 6}))
-    axes.set_yticks(range(n), class_names, **({} if few else {"fontsize": 6}))
+    small_text = {} if is_small else {"fontsize": 6}
+    rotation = slanted if is_small else {"rotation": 90}
+    axes.set_xticks(range(n), class_names, **rotation, **small_text)
+    axes.set_yticks(range(n), class_names, **small_text)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     axes.set_title(f"{100 * accuracy:.2f} % of {counts.sum():,.0f} images right")
-    if few:
+    if is_small:
         for (row, column), value in np.ndenumerate(percent):
             color = "white" if value > 50 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
@@ -121,6 +123,6 @@ def confusion_figure(truth: Any, predicted: Any, class_names: Sequence[str]) -> 
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, as a whole or not at all."""
-    with replacing(path) as beside:
-        figure.savefig(beside, format="png", dpi=150, bbox_inches="tight")
+    """Write a figure as PNG, all or nothing."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")

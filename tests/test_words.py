@@ -76,9 +76,6 @@ BANNED = re.compile(
 )
 
 WITHOUT_VERBS = """
-batches
-array_types
-sklearn_compat
 compiled_step
 early_stopping
 input_scaling
@@ -98,22 +95,6 @@ blocks
 
 by_kind
 
-cache
-
-
-
-cifar
-
-
-
-commands
-
-core
-
-
-
-deadline
-
 dense
 
 
@@ -130,14 +111,10 @@ init
 jobs
 
 
-lab
-
 lbfgs
 
 
 lion
-
-loading
 
 loops
 
@@ -152,30 +129,12 @@ normalization
 
 objects
 
-options
-
-
-paths
-
-pickles
-
-
-
 products
-
-
-progress
-
-
-
 
 
 rmsprop
 
 rows
-
-
-runs
 
 
 schedules
@@ -185,31 +144,9 @@ schedules
 
 sgd
 
-signals
-
-
-start
-
-
-
 summary
 
-sweep
-
-
-
-
-
-
-train
-
-
 tree
-
-types
-
-
-
 
 """
 WITH_BANNED_WORDS = """
@@ -232,12 +169,6 @@ by_kind
 
 
 
-commands
-
-
-deadline
-
-
 dropout
 
 
@@ -256,9 +187,6 @@ network
 
 normalization
 
-npm
-
-
 objects
 
 
@@ -271,12 +199,6 @@ schedules
 
 tile
 
-
-
-train
-
-
-types
 
 
 """

@@ -1,5 +1,5 @@
-"""What every room uses: array types, trees of arrays, random numbers, files, signals, imports.
+"""Helpers for all folders: array types, trees of arrays, random numbers, files, signals, imports.
 
-Each module does one small thing and knows nothing of networks or training. Nothing here is public.
-Anything that knows what a layer, a backend or an estimator is lives elsewhere.
+Each module does one small thing. Nothing here is public, and nothing here knows what a layer, a
+backend or an estimator is.
 """

@@ -1,4 +1,4 @@
-"""The few types that the whole package shares; imports no array library."""
+"""Types that the whole package shares; imports no array library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tree: TypeAlias = Any
 
 
 class Array(Protocol):
-    """What the maths needs of an array of the Python Array API standard."""
+    """The part of the Python Array API standard's array that the maths uses."""
 
     @property
     def dtype(self) -> DType: ...

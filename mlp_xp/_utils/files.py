@@ -1,4 +1,4 @@
-"""Files that somebody else may have written: regular ones only, of an expected size."""
+"""Reading of files that may be hostile: regular files only, of limited size."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def open_file(path: Path) -> BufferedReader:
     Raises
     ------
     OSError
-        If there is none, or it is something else: opening a named pipe would wait forever.
+        If it does not exist or is no regular file: opening a named pipe would wait forever.
     """
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` says best what a folder is.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # `open` raises for a folder.
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.open("rb")
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file of at most ``limit`` bytes; OSError for any other."""
+    """Return the content of a regular file; OSError for any other, or above ``limit`` bytes."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:

@@ -1,4 +1,4 @@
-"""Libraries that are loaded where they are needed, and need not be there."""
+"""Optional dependencies: imported when they are used, with the command that installs them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def optional(module: str, extra: str = "cli") -> Any:
     Raises
     ------
     ImportError
-        If it is not there; says how to install it.
+        If the module is not installed; the message has the command that installs it.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def optional(module: str, extra: str = "cli") -> Any:
 
 
 def check_installed(*packages: str, extra: str = "cli") -> None:
-    """Raise as `optional` does where a package is not there; load none of them.
+    """Raise the error of `optional` if a package is not installed, without importing any.
 
     Examples
     --------
@@ -58,9 +58,9 @@ def check_installed(*packages: str, extra: str = "cli") -> None:
 
 
 def install_command(extra: str) -> str:
-    """Return what to type to install an extra of this package for the Python that runs.
+    """Return the command that installs an extra of this package for the running Python.
 
-    There is no release yet, so it comes from the clone that this package lies in, if it lies in
+    There is no release yet, so the command installs from a clone, by its path if this package is in
     one. The quotes are for zsh, where brackets are a pattern.
 
     Examples

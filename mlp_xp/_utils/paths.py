@@ -1,4 +1,4 @@
-"""Where files are kept."""
+"""The folder of the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["cache_dir"]
 
 
 def cache_dir() -> Path:
-    """Return the folder of the cache: ``MLP_XP_CACHE``, else ``mlp-xp`` where the system caches."""
+    """Return the folder of the cache: ``MLP_XP_CACHE``, or ``mlp-xp`` in the system's."""
     if given := os.environ.get("MLP_XP_CACHE"):
         return Path(given).expanduser()
     if sys.platform == "win32":

@@ -8,9 +8,9 @@ __all__ = ["usable_threads"]
 
 
 def usable_threads() -> int:
-    """Return the threads that a BLAS would take: by its variables, else all usable processors.
+    """Return the number of threads of a BLAS, from its environment variables or the processors.
 
-    Those are what affinity, a container's share and ``LOKY_MAX_CPU_COUNT`` leave.
+    Processors count as affinity, the limit of a container and ``LOKY_MAX_CPU_COUNT`` allow.
     """
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdigit():

@@ -1,4 +1,4 @@
-"""Random numbers, drawn on the host so that every backend starts and shuffles alike."""
+"""Random numbers, drawn on the host so that they are the same on every backend."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["PURPOSES", "RandomState", "constant", "host_generator"]
 
 RandomState = np.random.RandomState
 
-# The order is part of the format: a seed gives the same numbers for ever.
+# The order decides the numbers of a seed: add only at the end.
 PURPOSES = ("weights", "shuffle", "dropout", "augmentation")
 
 
 def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.random.Generator:
     """Return the generator of one purpose in one epoch, or of a part of that purpose.
 
-    Philox is counter based, so the streams of different purposes and epochs are independent and
-    none depends on how much another one drew.
+    Philox is counter-based: the streams of different purposes and epochs are independent, and none
+    depends on how many numbers another one drew.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.ra
 
 
 def constant(value: float, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Return what is not random about initial parameters: an array of one number, float64.
+    """Return a float64 array filled with one number, for initial parameters that are not random.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What Ctrl-C does while something must not be cut in half."""
+"""Ctrl-C, handled so that it never interrupts a training step or an import."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from types import FrameType
 
 __all__ = ["interruptible", "interrupts", "postponed"]
 
-_at_once = False
+_raises_at_once = False
 
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a flag, so that a step is never cut in half.
+    """Record Ctrl-C as a flag instead of an exception.
 
-    A step writes to the state it was given: an exception in the middle would leave it broken. A
-    second Ctrl-C raises `KeyboardInterrupt` as usual. Outside the main thread nothing changes.
+    A step modifies the state it is given: an exception in the middle would leave it broken. A
+    second Ctrl-C raises `KeyboardInterrupt` as usual. Nothing changes outside the main thread.
 
     Yields
     ------
     callable
-        Tells whether Ctrl-C was pressed.
+        Returns whether Ctrl-C was pressed.
     """
     pressed = False
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        if pressed or _at_once:
+        if pressed or _raises_at_once:
             raise KeyboardInterrupt
         pressed = True
 
     is_main = threading.current_thread() is threading.main_thread()
-    # A handler that somebody else installed is theirs to keep, and so is an ignored signal.
+    # Do not replace the handler of another program, or an ignored signal.
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield lambda: False
         return
@@ -47,7 +47,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Let Ctrl-C wait: where compiled modules are loaded, an exception ends the whole process."""
+    """Store Ctrl-C until the end: an exception in the import of a compiled module can abort."""
     handler = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or not callable(handler):
@@ -65,17 +65,17 @@ def postponed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C raise `KeyboardInterrupt` at once, also inside of `interrupts`.
+    """Raise `KeyboardInterrupt` at once on Ctrl-C, inside `interrupts` too.
 
-    For a long wait in which nothing can be cut in half. Outside the main thread nothing changes:
-    the main thread may be in a step.
+    For a long wait outside of steps. Nothing changes outside the main thread, which may be in a
+    step.
     """
-    global _at_once
+    global _raises_at_once
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before, _at_once = _at_once, True
+    previous, _raises_at_once = _raises_at_once, True
     try:
         yield
     finally:
-        _at_once = before
+        _raises_at_once = previous

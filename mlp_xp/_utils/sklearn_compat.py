@@ -1,4 +1,4 @@
-"""What scikit-learn 1.9 has and earlier releases lack, or a stand-in that does nothing."""
+"""Features of scikit-learn 1.9, with stand-ins that do nothing for earlier releases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except ImportError:
 
 
 def as_sparse(array: Any) -> Any:
-    """Return an array as CSR, of the type that scikit-learn's predictions have."""
+    """Convert an array to CSR, in the type of scikit-learn's predictions."""
     return _align_api_if_sparse(sparse.csr_array(array))
 
 
@@ -27,7 +27,7 @@ try:
 except ImportError:
 
     class _Context:
-        """A task that nobody listens to."""
+        """The context of a task without callbacks."""
 
         def subcontext(self, **settings: Any) -> _Context:
             return self
@@ -45,8 +45,8 @@ except ImportError:
             return _Context()
 
     def with_callbacks(method: Any) -> Any:
-        """Leave a method as it is."""
+        """Return a method unchanged."""
         return method
 
     def check_same_namespace(X: Any, estimator: Any, *, attribute: str, method: str) -> None:
-        """Check nothing."""
+        """Skip the check."""

@@ -1,6 +1,6 @@
 """Trees of arrays: an array, or a tuple (a NamedTuple too) of trees.
 
-JAX and PyTorch take the same structures as pytrees as they are, so nothing is registered.
+JAX and PyTorch accept the same structures as pytrees, so nothing is registered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["leaves", "map_leaves", "rebuild"]
 
 
 def leaves(tree: Tree) -> Iterator[Any]:
-    """Walk over the leaves from left to right.
+    """Yield the leaves from left to right.
 
     Examples
     --------
@@ -30,12 +30,14 @@ def leaves(tree: Tree) -> Iterator[Any]:
 
 
 def rebuild(tree: Tree, values: Iterable[Any]) -> Tree:
-    """Put other leaves into a tree's structure, NamedTuple types kept.
+    """Return a tree of the same structure with other leaves.
+
+    NamedTuples keep their type.
 
     Parameters
     ----------
     tree : array or nested tuples of arrays
-        Gives the structure.
+        The structure.
     values : iterable
         The new leaves, in the order of `leaves`.
 

@@ -20,7 +20,9 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BackendError",
+    "compile_ahead",
     "get_backend",
+    "has_cuda_driver",
     "how_to_install",
     "installed",
     "namespace_backend",
@@ -149,6 +151,24 @@ def how_to_install(name: str) -> str:
     return install_command(BACKENDS[name].extra) + BACKENDS[name].note
 
 
+def compile_ahead() -> str:
+    """Compile the machine code for NumPy, and return the folder where it is cached."""
+    from mlp_xp.backends._numpy.backend import compile_ahead as compile_numpy
+
+    return compile_numpy()
+
+
+def has_cuda_driver() -> bool:
+    """Whether there is a CUDA driver; quicker than an import that finds none."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return False
+
+
 def _load(name: str, device: Any) -> Backend:
     library = BACKENDS[name]
     if not installed(name):
@@ -187,7 +207,7 @@ def _automatic(device: Any) -> Backend:
     asked = str(device).startswith("cuda")
     able = [name for name in BACKENDS if "cuda" in BACKENDS[name].devices]
     reason = f"{', '.join(able)} can, and none is installed: type {how_to_install('torch')}"
-    if asked or (device is None and _cuda_driver()):
+    if asked or (device is None and has_cuda_driver()):
         for name in filter(installed, able):
             try:
                 return _load(name, device or "cuda")
@@ -196,14 +216,3 @@ def _automatic(device: Any) -> Backend:
     if asked:
         raise BackendError(f"device is {device!r}, and no installed library can use it: {reason}")
     return _load("numpy", device)
-
-
-def _cuda_driver() -> bool:
-    """Whether there is a CUDA driver; quicker than an import that finds none."""
-    for library in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            continue
-        return True
-    return False

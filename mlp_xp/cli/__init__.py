@@ -1,11 +1,16 @@
-"""The command ``mlp-xp``: what is typed is parsed before anything that computes is loaded."""
+"""The command ``mlp-xp``: its options, its run folders and what it prints.
+
+One module for each command that trains or reads a run, `listings` for the short ones. Options are
+parsed before any library that computes is loaded. Nothing here computes: training is in
+`estimators`, data in `datasets`, pictures in `plotting`.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from mlp_xp.cli import start
+from mlp_xp.cli import process
 
 __all__ = ["main"]
 
@@ -16,37 +21,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Default: what was typed.
+        Default: the arguments of the process.
 
     Returns
     -------
     int
-        The exit status: 0; 1 for a training that diverged; 2 for what the user can mend, with one
-        line on stderr; 130 after Ctrl-C.
+        The exit status: 0; 1 for a training that diverged; 2 for an error that the user can fix,
+        with one line on stderr; 130 after Ctrl-C.
     """
     try:
-        with start.quits_at_ctrl_c(is_process=argv is None):
-            began = start.process_began(is_process=argv is None)
+        with process.exits_on_ctrl_c(is_process=argv is None):
+            start_time = process.start_time(is_process=argv is None)
             from mlp_xp.cli.commands import parse
 
             args = parse(argv)
-            args.began = began
+            args.start_time = start_time
             run = args.load()
-            # Where there is nothing to keep, Ctrl-C ends the process at once: an exception may
-            # be raised in a library's own callback, which only prints it and goes on.
-            status: int | None = None if args.keeps else run(args)
+            # A command with nothing to save ends at once on Ctrl-C: an exception might be raised
+            # in a library's own callback, which prints it and continues.
+            status: int | None = None if args.saves else run(args)
         if status is None:
             status = run(args)
         sys.stdout.flush()
-        start.quit_at_ctrl_c(is_process=argv is None)
+        process.exit_on_ctrl_c(is_process=argv is None)
         return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        start.discard_output()
+        process.discard_output()
         return 1
     except Exception as error:
-        message = start.message_for_user(error)
+        message = process.message_for_user(error)
         if message is None:
             raise
         print(f"mlp-xp: error: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``mlp-xp bench``: this library against its peers, on this machine."""
+"""``mlp-xp bench``: benchmarks of this library and its peers on this machine."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from mlp_xp._utils.optional import check_installed, install_command
 __all__ = ["run"]
 
 _PACKAGE = Path(__file__).parents[1]
-_PASSED = ("quick", "check", "out", "rounds", "threads", "only", "contenders", "images")
+_OPTIONS = ("quick", "check", "out", "rounds", "threads", "only", "contenders", "images")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the suite in a process of its own, which sets the threads of what it loads."""
-    check_installed("matplotlib")  # Before the work, not after it.
-    words = [sys.executable, str(_suite())]
-    for name in _PASSED:
+    """Run the suite in another process, which sets the number of threads of its libraries."""
+    check_installed("matplotlib")  # before the work, not after it
+    command = [sys.executable, str(_suite())]
+    for name in _OPTIONS:
         value = getattr(args, name)
         if value is True:
-            words.append(f"--{name}")
+            command.append(f"--{name}")
         elif value is not None and value is not False:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return subprocess.run(words).returncode
+            command += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return subprocess.run(command).returncode
 
 
 def _suite() -> Path:
-    """Find the suite: beside the package in a checkout, inside it where it was installed."""
+    """Return the path of the suite: beside the package in a clone, inside an installed one."""
     for folder in (_PACKAGE.parent / "bench", _PACKAGE / "_bench"):
         if (folder / "suite.py").is_file():
             return folder / "suite.py"

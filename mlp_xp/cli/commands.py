@@ -1,4 +1,4 @@
-"""What can be typed: every command with its options. Nothing is loaded here that computes."""
+"""Every command with its options; imports nothing that computes."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ __all__ = ["COMMANDS", "parse"]
 
 
 class Command(NamedTuple):
-    """A command: its line of help, its options, what can be typed, and the function that runs it.
+    """A command: its line of help, its options, examples, and the function that runs it.
 
     ``run`` is ``module:function`` in this package; it takes the parsed options and returns the exit
-    status. ``keeps`` says whether Ctrl-C leaves it something to save or to remove.
+    status. ``saves`` is whether the command has something to save or to remove after Ctrl-C.
     """
 
     summary: str
     add_options: Callable[[Parser], None]
     examples: str
     run: str
-    keeps: bool = True
+    saves: bool = True
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the options that were typed.
+    """Parse the arguments of the command.
 
     Parameters
     ----------
     argv : sequence of str, optional
-        Default: that of the process.
+        Default: the arguments of the process.
 
     Returns
     -------
     argparse.Namespace
-        With the options of the command; ``load()`` imports and returns the function that runs it.
+        The options of the command; ``load()`` imports and returns the function that runs it.
 
     Raises
     ------
     ValueError
-        For what is typed wrong.
+        For an unknown command or option, or a wrong value.
     """
     parser = Parser(
         prog="mlp-xp",
@@ -54,7 +54,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog="examples:\n"
         "  mlp-xp train                      train on CIFAR-10\n"
         "  mlp-xp evaluate runs/my-run       test what was trained\n"
-        "  mlp-xp predict runs/my-run a.png  say what a picture shows\n"
+        "  mlp-xp predict runs/my-run a.png  classify a picture\n"
         "  mlp-xp train --help               all options of a command",
     )
     parser.add_argument(
@@ -72,7 +72,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
             epilog=f"examples:\n{command.examples}",
         )
-        subparser.set_defaults(load=partial(_load, command.run), keeps=command.keeps)
+        subparser.set_defaults(load=partial(_load, command.run), saves=command.saves)
     return parser.parse_args(argv)
 
 
@@ -97,12 +97,18 @@ def _add_predict(parser: Parser) -> None:
 
 
 def _add_run(parser: Parser) -> None:
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="what `mlp-xp train` wrote")
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="folder that `mlp-xp train` wrote"
+    )
 
 
 def _add_lab(parser: Parser) -> None:
     add = parser.add_argument
-    add("--data-path", metavar="PATH", help="file or folder of CIFAR-10 (looked for, else fetched)")
+    add(
+        "--data-path",
+        metavar="PATH",
+        help="file or folder of CIFAR-10 (searched for, else fetched)",
+    )
     add("--hidden", type=number(int, at_least=1), default=64, help="neurons (%(default)s)")
     add("--learning-rate", type=number(float, above=0), default=0.1, help="(%(default)s)")
     add("--epochs", type=number(int, at_least=1), default=100, help="(%(default)s)")
@@ -118,7 +124,7 @@ def _add_data(parser: Parser) -> None:
     known = list(LOADERS)
     parser.add_argument("name", nargs="?", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument(
-        "--fetch", choices=known, metavar="NAME", help="find or fetch it, decode it"
+        "--fetch", choices=known, metavar="NAME", help="find or fetch it, and decode it"
     )
 
 
@@ -131,7 +137,7 @@ def _add_bench(parser: Parser) -> None:
     add("--quick", action="store_true", help="few contenders, little data, about two minutes")
     add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
     at_least_1 = number(int, at_least=1)
-    add("--rounds", type=at_least_1, help="turns of each contender (7; quick: 5)")
+    add("--rounds", type=at_least_1, help="runs of each contender (7; quick: 5)")
     add("--threads", type=at_least_1, help="of each contender (all CPUs)")
     add(
         "--only",
@@ -140,7 +146,7 @@ def _add_bench(parser: Parser) -> None:
         help="workloads, drop-in, start-up, ... (all)",
     )
     add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
-    add("--images", type=at_least_1, help="of an epoch at the most")
+    add("--images", type=at_least_1, help="of an epoch at most")
     add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
 
 
@@ -165,7 +171,7 @@ COMMANDS = {
   mlp-xp evaluate runs/my-run
   mlp-xp evaluate runs/my-run --backend jax""",
         "evaluate:run",
-        keeps=False,
+        saves=False,
     ),
     "predict": Command(
         "name the likeliest classes of pictures",
@@ -174,7 +180,7 @@ COMMANDS = {
   mlp-xp predict runs/my-run cat.png
   mlp-xp predict runs/my-run photos/*.jpg --backend torch""",
         "predict:run",
-        keeps=False,
+        saves=False,
     ),
     "lab": Command(
         "train the lab's network of one hidden layer on CIFAR-10",
@@ -185,36 +191,36 @@ COMMANDS = {
         "lab:run",
     ),
     "data": Command(
-        "say which data sets are here",
+        "list the data sets on this machine",
         _add_data,
         """\
   mlp-xp data
   mlp-xp data cifar10
   mlp-xp data --fetch fashion-mnist""",
-        "machine:run_data",
+        "listings:run_data",
     ),
     "recipes": Command(
         "list the recipes of train",
         _add_nothing,
         "  mlp-xp recipes",
-        "machine:run_recipes",
-        keeps=False,
+        "listings:run_recipes",
+        saves=False,
     ),
     "backends": Command(
         "list libraries and devices",
         _add_nothing,
         "  mlp-xp backends",
-        "machine:run_backends",
-        keeps=False,
+        "listings:run_backends",
+        saves=False,
     ),
     "compile": Command(
         "compile machine code for NumPy ahead of the first long training",
         _add_nothing,
         "  mlp-xp compile    # as the last step of a container's build",
-        "machine:run_compile",
+        "listings:run_compile",
     ),
     "bench": Command(
-        "measure this library beside its peers, in turns",
+        "compare the speed of this library with its peers",
         _add_bench,
         """\
   mlp-xp bench --quick

@@ -1,4 +1,4 @@
-"""``mlp-xp lab``: the classroom's network on CIFAR-10."""
+"""``mlp-xp lab``: the one-hidden-layer network of `mlp_xp.lab` on CIFAR-10."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import Backend
 from mlp_xp.cli.loading import load_backend
-from mlp_xp.cli.start import printable
+from mlp_xp.cli.process import printable
 from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
 from mlp_xp.plotting import curves_figure, save_figure
 
 __all__ = ["run"]
 
-_SPLIT = 0.9
+_TRAINING_SHARE = 0.9
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, print the accuracies and draw the curves."""
-    check_installed("matplotlib")  # Before the work, not after it.
+    check_installed("matplotlib")  # before the work, not after it
     if args.out.is_dir():
         raise ValueError(f"{args.out} is a folder: type --out {args.out / 'mlp.png'}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     cifar = load_cifar10(args.data_path)
     data = np.concatenate([cifar.x_train, cifar.x_test])
     labels = np.concatenate([cifar.y_train, cifar.y_test])
-    x_train, y_train, x_test, y_test = split_dataset(data, labels, _SPLIT, seed=args.seed)
+    x_train, y_train, x_test, y_test = split_dataset(data, labels, _TRAINING_SHARE, seed=args.seed)
     del data
     print(
         f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, {args.epochs} epochs",
@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     )
     next_line = 0.0
 
-    def show(epoch: int, accuracy: float, loss: float) -> bool:
-        """Print the first epoch, each tenth, and one a second; return whether to stop."""
+    def print_epoch(epoch: int, accuracy: float, loss: float) -> bool:
+        """Print the first epoch, every tenth, and one a second; return whether to stop."""
         nonlocal next_line
         is_last = epoch == args.epochs or pressed()
         if epoch % 10 == 0 or is_last or time.perf_counter() >= next_line:
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             args.learning_rate,
             args.epochs,
             seed=args.seed,
-            after_epoch=show,
+            after_epoch=print_epoch,
         )
         if is_interrupted := pressed() and len(accuracies) < args.epochs:
             print(f"interrupted in epoch {len(accuracies)}; its network is tested and drawn")
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _scaled(backend: Backend, pixels: np.ndarray) -> Any:
-    """Bring pixels to the device as float32 from 0 to 1."""
+    """Return pixels on the device as float32 from 0 to 1."""
     array: Any = backend.put(pixels, "float32")
     array /= 255
     return array

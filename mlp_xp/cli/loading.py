@@ -1,4 +1,4 @@
-"""What commands load: data sets and libraries."""
+"""Data sets and backends, loaded with messages for the command line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mlp_xp.backends import (
     BACKENDS,
     Backend,
     BackendError,
-    _cuda_driver,
     get_backend,
+    has_cuda_driver,
     installed,
 )
 from mlp_xp.datasets import LOADERS, Dataset
@@ -21,7 +21,7 @@ __all__ = ["describe", "load_backend", "load_data", "load_recipe_backend", "miss
 
 
 def load_data(name: str, path: str | None) -> Dataset:
-    """Load a data set by its name, from a path if there is one."""
+    """Load a data set by name, from a path if one is given."""
     if path is None:
         try:
             return LOADERS[name]()
@@ -35,23 +35,23 @@ def load_data(name: str, path: str | None) -> Dataset:
 
 
 def load_backend(name: str | None, device: str | None) -> Backend:
-    """Load a library; Ctrl-C waits, for an exception in there can abort the process."""
+    """Return a backend; Ctrl-C waits, since an exception in its import can abort the process."""
     with postponed():
         return get_backend(name, device)
 
 
 def load_recipe_backend(recipe: str, model: Any) -> Backend:
-    """Load the library that a recipe's estimator computes with; where it is absent, say what runs.
+    """Return the backend of a recipe's estimator; if it is missing, name the recipes that run.
 
     Raises
     ------
     BackendError
-        It cannot be used here.
+        The backend cannot be used here.
     """
     try:
         return load_backend(model.backend or "numpy", model.device)
     except BackendError as error:
-        if missing_for(recipe) is None:  # The options ask for it.
+        if missing_for(recipe) is None:  # The options asked for it.
             raise
         here = ", ".join(name for name in names() if missing_for(name) is None)
         raise BackendError(
@@ -61,7 +61,7 @@ def load_recipe_backend(recipe: str, model: Any) -> Backend:
 
 
 def missing_for(recipe: str) -> str | None:
-    """Return what a recipe needs and this machine lacks, None where it runs.
+    """Return what a recipe needs and this machine lacks, None if nothing.
 
     Examples
     --------
@@ -72,11 +72,11 @@ def missing_for(recipe: str) -> str | None:
     name = table.get("backend") or "numpy"
     if name in BACKENDS and not installed(name):
         return BACKENDS[name].package
-    if str(table.get("device")).startswith("cuda") and not _cuda_driver():
+    if str(table.get("device")).startswith("cuda") and not has_cuda_driver():
         return "a CUDA GPU"
     return None
 
 
 def describe(backend: Backend) -> str:
-    """Return a backend's facts in a line."""
+    """Return a backend's facts on one line."""
     return ", ".join(f"{key} {fact}" for key, fact in backend.describe().items())

@@ -1,4 +1,4 @@
-"""The parser, and the options that commands share."""
+"""The parser of the command line, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, NoReturn
 
 __all__ = ["DEFAULT", "Parser", "add_backend", "add_seed", "number"]
 
-DEFAULT = "default"  # The recipe of a training that names none.
+DEFAULT = "default"  # the recipe of a training that names none
 _MAX_SEED = 2**32 - 1  # scikit-learn's largest
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports an error in one line, and leaves line breaks in descriptions.
+    """A parser that raises ValueError with one line, and keeps line breaks in descriptions.
 
     Parameters
     ----------
     add_options : callable, optional
-        Called with the parser before its first use, so that only the command that was typed pays
-        for its options.
+        Called with the parser before its first use, so that only the options of the command that
+        was typed are built.
     """
 
     def __init__(
@@ -30,19 +30,19 @@ class Parser(argparse.ArgumentParser):
         self._add_options = add_options
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, with all options there."""
+        """Parse, after adding the options."""
         add_options, self._add_options = self._add_options, None
         if add_options is not None:
             add_options(self)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Leave it to `main` to report an error as it does all others."""
+        """Raise an error that `main` prints."""
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
 def add_backend(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
-    """Add the options that say where to compute; without a default, a recipe says it."""
+    """Add ``--backend`` and ``--device``; without a default, the recipe decides."""
     from mlp_xp.backends import BACKENDS
 
     parser.add_argument(
@@ -56,7 +56,7 @@ def add_backend(parser: argparse.ArgumentParser, default: str | None = "auto") -
 
 
 def add_seed(parser: argparse.ArgumentParser, what: str, default: int | None) -> None:
-    """Add the option ``--seed``; without a default, a recipe says it."""
+    """Add ``--seed``; without a default, the recipe decides."""
     seed = number(int, at_least=0, below=_MAX_SEED + 1)
     parser.add_argument("--seed", type=seed, default=default, help=f"{what} ({default or 0})")
 
@@ -68,7 +68,7 @@ def number(
     at_least: float = -math.inf,
     below: float = math.inf,
 ) -> Callable[[str], Any]:
-    """Return an argparse type: a finite number within limits.
+    """Return a function that parses a finite number within limits, for argparse.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``mlp-xp predict``: say what pictures show."""
+"""``mlp-xp predict``: classify pictures."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.cli.loading import load_backend
+from mlp_xp.cli.process import printable
 from mlp_xp.cli.runs import Images, read_run
-from mlp_xp.cli.start import printable
 
 __all__ = ["run"]
 
-_SHOWN = 3
-# Pixels that are read of a picture: of the largest cameras, of any, and of each byte of its file.
-_MOST_PIXELS, _ALWAYS_PIXELS, _PIXELS_A_BYTE = 64 << 20, 16 << 20, 32
+_N_CLASSES = 3
+# A picture may have this many pixels for each byte of its file, at least 16 Mi and at most 64 Mi.
+_PIXELS_PER_BYTE, _MIN_LIMIT, _MAX_LIMIT = 32, 16 << 20, 64 << 20
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each picture, once all of them could be read."""
+    """Print a line for each picture, once all of them are read."""
     model, images = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
     x = np.stack([read_image(path, images) for path in args.images])
     for path, p in zip(args.images, model.predict_proba(x), strict=True):
-        likeliest = np.argsort(-p, kind="stable")[:_SHOWN]
+        likeliest = np.argsort(-p, kind="stable")[:_N_CLASSES]
         names = [images.class_names[label] for label in model.classes_[likeliest]]
         shares = [f"{name} {100 * p[i]:.1f} %" for name, i in zip(names, likeliest, strict=True)]
         print(printable(f"{path}: {', '.join(shares)}"))
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_image(path: Path, images: Images) -> np.ndarray:
-    """Read a picture as a row of a data set: resized, with its channels and range of values.
+    """Read a picture as a row of a data set, resized, with the same channels and value range.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def read_image(path: Path, images: Images) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the file is no PNG or JPEG that can be read.
+        If the file cannot be read as PNG or JPEG.
     """
     pillow, ops = optional("PIL.Image"), optional("PIL.ImageOps")
     channels, height, width = images.image_shape
@@ -58,11 +58,11 @@ def read_image(path: Path, images: Images) -> np.ndarray:
     try:
         with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
             _check_size(picture.size, path.stat().st_size)
-            # Cameras store how they were held instead of turning the picture.
+            # Cameras store their orientation instead of rotating the picture.
             ops.exif_transpose(picture, in_place=True)
             picture.load()
         picture = picture if picture.mode == mode else picture.convert(mode)
-    except Exception as error:  # Pillow raises whatever the file makes its decoders stumble over.
+    except Exception as error:  # Pillow's decoders can raise anything.
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
     if picture.size != (width, height):
@@ -76,11 +76,11 @@ def read_image(path: Path, images: Images) -> np.ndarray:
 
 
 def _check_size(size: tuple[int, int], n_bytes: int) -> None:
-    """Raise ValueError for a picture that takes far more memory than its file explains."""
+    """Raise ValueError for a picture with far more pixels than its file explains."""
     width, height = size
-    most = min(_MOST_PIXELS, max(_ALWAYS_PIXELS, _PIXELS_A_BYTE * n_bytes))
-    if width * height > most:
+    limit = min(_MAX_LIMIT, max(_MIN_LIMIT, _PIXELS_PER_BYTE * n_bytes))
+    if width * height > limit:
         raise ValueError(
-            f"it is of {width}x{height} pixels, and at most {most:,} are read of {n_bytes:,} "
+            f"it is of {width}x{height} pixels, and at most {limit:,} are read of {n_bytes:,} "
             "bytes: make it smaller"
         )

@@ -1,4 +1,4 @@
-"""The settings of a training on the command line: a recipe, overridden by options."""
+"""The settings of ``mlp-xp train``: a recipe, and the options that override it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
 from mlp_xp.cli.options import DEFAULT
 from mlp_xp.cli.runs import CHECKPOINTS
-from mlp_xp.cli.train_options import decaying
+from mlp_xp.cli.train_options import solvers_with_decay
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.recipes import Recipe, read_recipe, recipe_parameters
+from mlp_xp.recipes import read_recipe, recipe_parameters
 
-__all__ = ["Settings", "read", "settings_of"]
+__all__ = ["Settings", "settings_of"]
 
-# Options whose name is not that of the parameter; --solver and --weight-decay make one together.
+# Options whose names differ from the parameter's. --solver and --weight-decay make one parameter.
 _RENAMED = {
     "hidden": "hidden_layer_sizes",
     "schedule": "learning_rate",
@@ -25,7 +25,7 @@ _RENAMED = {
     "epochs": "max_iter",
     "seed": "random_state",
 }
-_SAME = (
+_SAME_NAME = (
     "activation",
     "normalization",
     "residual",
@@ -41,14 +41,14 @@ _SAME = (
     "precision",
     "placement",
 )
-_PARAMETERS = _RENAMED | {name: name for name in _SAME}
+_PARAMETERS = _RENAMED | {name: name for name in _SAME_NAME}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides a training.
+    """Everything that decides a training.
 
-    ``recipe`` is a name or a file; ``params`` are parameters of the estimator that go before it.
+    ``recipe`` is a name or a file; ``params`` are parameters of the estimator that override it.
     """
 
     data: str
@@ -60,31 +60,26 @@ class Settings:
     tensorboard: bool = False
 
     def estimator(self) -> MLPClassifier:
-        """Return the estimator that these settings describe."""
+        """Return the estimator, unfitted."""
         return MLPClassifier.from_recipe(self.recipe, **self.params)
 
     def callbacks(self, folder: Path) -> list[Callback]:
-        """Return what writes into the run folder during the training."""
-        watching: list[Callback] = []
+        """Return the callbacks that write into the run folder."""
+        callbacks: list[Callback] = []
         if self.checkpoint is not None:
-            watching.append(Checkpoint(folder / CHECKPOINTS, every=self.checkpoint))
+            callbacks.append(Checkpoint(folder / CHECKPOINTS, every=self.checkpoint))
             if self.validation is not None or self.estimator().early_stopping:
-                watching.append(Checkpoint(folder / CHECKPOINTS, best_only=True))
+                callbacks.append(Checkpoint(folder / CHECKPOINTS, best_only=True))
         if self.tensorboard:
-            watching.append(TensorBoard(folder / "tensorboard"))
-        return watching
-
-
-def read(recipe: str) -> Recipe:
-    """Read a recipe for a classifier."""
-    return read_recipe(recipe, recipe_parameters(MLPClassifier))
+            callbacks.append(TensorBoard(folder / "tensorboard"))
+        return callbacks
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings that were typed."""
-    recipe = read(args.recipe)
-    given = {name: getattr(args, name) for name in _PARAMETERS}
-    params = {_PARAMETERS[name]: value for name, value in given.items() if value is not None}
+    """Return the settings that the options describe."""
+    recipe = read_recipe(args.recipe, recipe_parameters(MLPClassifier))
+    typed = {name: getattr(args, name) for name in _PARAMETERS}
+    params = {_PARAMETERS[name]: value for name, value in typed.items() if value is not None}
     if "hidden_layer_sizes" in params:
         params["hidden_layer_sizes"] = tuple(params["hidden_layer_sizes"])
     if args.solver is not None or args.weight_decay is not None:
@@ -103,19 +98,22 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:
-    """Return a recipe's update rule changed by the options; another rule keeps its weight decay."""
-    given = decay is not None
-    if not given:
+    """Return the solver of a recipe with the options applied.
+
+    Another solver keeps the recipe's weight decay, if it has that parameter.
+    """
+    is_typed = decay is not None
+    if not is_typed:
         decay = getattr(base, "weight_decay", None)
     if name is not None and base != name and type(base) is not OPTIMIZERS.get(name):
         base = name
     rule: Any = OPTIMIZERS[base]() if isinstance(base, str) and base in OPTIMIZERS else base
     if hasattr(rule, "weight_decay"):
         return base if decay is None else replace(rule, weight_decay=decay)
-    if given:
-        what = base if isinstance(base, str) else type(base).__name__
+    if is_typed:
+        solver = base if isinstance(base, str) else type(base).__name__
         raise ValueError(
-            f"--weight-decay is {decay:g}, and the solver {what} has none: leave it out, or type "
-            f"--solver with one of {', '.join(decaying())}"
+            f"--weight-decay is {decay:g}, and the solver {solver} has none: leave it out, or type "
+            f"--solver with one of {', '.join(solvers_with_decay())}"
         )
     return base

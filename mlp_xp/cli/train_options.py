@@ -1,4 +1,4 @@
-"""The options of ``mlp-xp train``; what is not typed is left to the recipe."""
+"""The options of ``mlp-xp train``; the recipe decides what is not typed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from mlp_xp.cli.options import DEFAULT, Parser, add_backend, add_seed, number
 
-__all__ = ["add_train", "decaying"]
+__all__ = ["add_train", "solvers_with_decay"]
 
 
-def decaying() -> list[str]:
-    """Return the names of the update rules that decay weights."""
+def solvers_with_decay() -> list[str]:
+    """Return the names of the solvers that have a weight decay."""
     from mlp_xp.optimizers import OPTIMIZERS
 
     return [name for name, rule in OPTIMIZERS.items() if hasattr(rule(), "weight_decay")]
 
 
 def add_train(parser: Parser) -> None:
-    """Add the options that decide a training."""
+    """Add the options of ``mlp-xp train``."""
     from mlp_xp.datasets import LOADERS
     from mlp_xp.nn.layers import ACTIVATIONS
     from mlp_xp.optimizers import OPTIMIZERS
@@ -29,25 +29,25 @@ def add_train(parser: Parser) -> None:
     defaults = read_table(DEFAULT)
 
     def add(option: str, help: str, default: str = "", **settings: Any) -> None:
-        """Add an option; ``default`` names the recipe's setting that help shows."""
+        """Add an option; ``default`` names the setting of the recipe shown in the help."""
         value = defaults.get(default)
         if isinstance(value, list):
             value = " ".join(map(str, value))
-        shown = help if value is None else f"{help} ({value})"
-        parser.add_argument(option, help=shown, **settings)
+        text = help if value is None else f"{help} ({value})"
+        parser.add_argument(option, help=text, **settings)
 
     at_least_0, share = number(float, at_least=0), number(float, at_least=0, below=1)
     positive, count = number(float, above=0), number(int, at_least=1)
     parser.add_argument(
         "--recipe",
-        help="a name that `mlp-xp recipes` lists, or a TOML file; options go before it "
+        help="a name that `mlp-xp recipes` lists, or a TOML file; options override it "
         "(%(default)s)",
         default=DEFAULT,
         metavar="NAME",
     )
     add("--max-time", "seconds that the whole command may take", type=positive, metavar="SECONDS")
     add("--data", "data set", "data", choices=list(LOADERS))
-    add("--data-path", "its file or folder (looked for, else fetched)", metavar="PATH")
+    add("--data-path", "its file or folder (searched for, else fetched)", metavar="PATH")
     add(
         "--validation",
         "share of the training images to hold out and measure the accuracy on, each epoch",
@@ -83,15 +83,18 @@ def add_train(parser: Parser) -> None:
     )
     add(
         "--weight-decay",
-        f"of {', '.join(decaying())}; others have none ({solver['weight_decay']})",
+        f"of {', '.join(solvers_with_decay())}; others have none ({solver['weight_decay']})",
         type=at_least_0,
     )
     add("--learning-rate", "initial or peak rate", "learning_rate_init", type=positive)
     add(
-        "--schedule", "of the rate; invscaling: sgd alone", "learning_rate", choices=list(SCHEDULES)
+        "--schedule",
+        "of the learning rate; invscaling needs sgd",
+        "learning_rate",
+        choices=list(SCHEDULES),
     )
-    add("--epochs", "times through the data", "max_iter", type=count)
-    add("--batch-size", "images a step", "batch_size", type=count)
+    add("--epochs", "passes over the data", "max_iter", type=count)
+    add("--batch-size", "images per step", "batch_size", type=count)
     add("--alpha", "strength of the L2 penalty", "alpha", type=at_least_0)
     add("--max-grad-norm", "clip the gradient norm to this (none)", type=positive)
     add("--ema-decay", "test a moving average of the weights, e.g. 0.999 (none)", type=share)
@@ -99,13 +102,13 @@ def add_train(parser: Parser) -> None:
     add("--precision", "of the products (auto)", choices=["auto", "float32", "float64", "bf16"])
     add(
         "--placement",
-        "whether the data lie on the device or arrive batch by batch (auto)",
+        "keep the data on the device or send them batch by batch (auto)",
         choices=["auto", "resident", "streamed"],
     )
     add_seed(parser, "of weights, order and validation images", None)
     add(
         "--checkpoint",
-        "keep the network of every Nth epoch, and the best where images are held out (none)",
+        "save the network every N epochs, and the best one with --validation (none)",
         type=count,
         metavar="N",
     )

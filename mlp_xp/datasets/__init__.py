@@ -1,18 +1,18 @@
-"""Data sets of small images: find or fetch them, verify them, load them as uint8.
+"""Data sets of small images: found or downloaded, verified, cached, and loaded as uint8.
 
-Every loader returns a `Dataset`. Nothing is scaled: pixels stay what the file holds, and become
-floating-point numbers a batch at a time where they are used.
+Every loader returns a `Dataset` with the pixels that the file holds; scaling them, and batches of
+them, are in `training`. Files are treated as hostile: nothing in them is executed or extracted, and
+their sizes are limited.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 from mlp_xp._utils.paths import cache_dir
-from mlp_xp.datasets import _core
-from mlp_xp.datasets._split import split_dataset
-from mlp_xp.datasets._types import Dataset, DatasetError
+from mlp_xp.datasets import _loading
+from mlp_xp.datasets._dataset import Dataset, DatasetError, split_dataset
 from mlp_xp.datasets.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100, read_cifar
-from mlp_xp.datasets.digits import find_digits, load_digits
+from mlp_xp.datasets.digits import digits_file, load_digits
 from mlp_xp.datasets.fashion_mnist import FASHION_MNIST, load_fashion_mnist
 
 __all__ = [
@@ -38,7 +38,7 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
 
 
 def locate(name: str) -> Path | None:
-    """Return where a data set would be taken from; None if it would have to be fetched.
+    """Return the path that a data set would be loaded from; None if it must be downloaded.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def locate(name: str) -> Path | None:
     Raises
     ------
     ValueError
-        There is no such data set.
+        For an unknown name.
 
     Examples
     --------
@@ -58,4 +58,4 @@ def locate(name: str) -> Path | None:
     if name not in LOADERS:
         raise ValueError(f"data set {name!r}, expected one of {', '.join(LOADERS)}")
     specs = {spec.name: spec for spec in (CIFAR10, CIFAR100, FASHION_MNIST)}
-    return _core.locate(specs[name]) if name in specs else find_digits()
+    return _loading.locate(specs[name]) if name in specs else digits_file()

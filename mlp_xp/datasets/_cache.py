@@ -1,8 +1,8 @@
-"""The user's cache of decoded arrays: one folder a data set, one ``.npy`` file an array.
+"""The user's cache of decoded arrays: a folder for each data set, a ``.npy`` file for each array.
 
-A folder is written beside its place and renamed into it, so it is there whole or not at all, for
-every process. Its content is verified before it is stored; at each load only shape, dtype and file
-size are checked, which finds a file cut short in no time but not a changed byte.
+A folder is written under another name and then renamed, so every process sees all of it or nothing.
+Content is verified before it is stored. A load checks only shape, dtype and file size, which finds
+a truncated file at no cost, but not a changed byte.
 """
 
 import hashlib
@@ -18,25 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.paths import cache_dir
-from mlp_xp.datasets._types import DatasetError
+from mlp_xp.datasets._dataset import DatasetError
 
 
 def is_stored(name: str) -> bool:
-    """Whether the cache has the data set `name`; one that cannot be read has nothing."""
+    """Whether the cache has the data set ``name``; False if the cache cannot be read."""
     return os.path.isdir(cache_dir() / name)
 
 
 def store(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write verified arrays to the cache, all or nothing; OSError if the disk refuses.
+    """Write verified arrays to the cache, all or nothing; OSError if that fails.
 
-    One process at a time: what is unfinished when it begins, a killed process has left.
+    A lock admits one process at a time, so unfinished folders are those of killed processes.
     """
     folder = cache_dir() / name
     with locked(f"{name}.store"):
-        for left in folder.parent.glob(f".{name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for unfinished in folder.parent.glob(f".{name}-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         if folder.is_dir():
-            return  # Another process was first, and what it stored passed the same check.
+            return  # Another process stored it, after the same check.
         scratch = folder.with_name(f".{name}-new")
         scratch.mkdir()
         try:
@@ -60,12 +60,12 @@ def open_stored(
     name : str
         The data set's folder in the cache.
     layout : mapping of str to (shape, dtype)
-        What must be there.
+        The expected arrays.
 
     Raises
     ------
     DatasetError
-        A file is missing, not to be read, cut short, or holds another shape or dtype.
+        A file is missing, unreadable, truncated, or has another shape or dtype.
     """
     folder = cache_dir() / name
     arrays: dict[str, NDArray[Any]] = {}
@@ -75,9 +75,9 @@ def open_stored(
         try:
             array = np.lib.format.open_memmap(path, mode="r")
             found = f"{array.dtype} of shape {array.shape}"
-            whole = array.offset + array.nbytes == path.stat().st_size
-            fault = found if whole else f"{found} in a file of another size"
-        except Exception as error:  # A broken header makes NumPy raise what it stumbles over.
+            is_complete = array.offset + array.nbytes == path.stat().st_size
+            fault = found if is_complete else f"{found} in a file of another size"
+        except Exception as error:  # A damaged header can make NumPy raise anything.
             fault = getattr(error, "strerror", None) or str(error)
         if fault != expected:
             raise DatasetError(
@@ -89,10 +89,10 @@ def open_stored(
     return arrays
 
 
-def seen_mark(name: str, source: Path) -> Path:
-    """Return the empty file whose presence says that `source`, as it now is, was verified.
+def verified_mark(name: str, source: Path) -> Path:
+    """Return the path of the empty file that marks ``source``, as it is now, as verified.
 
-    Its name is a digest of the source's path and of name, size and times of each of its files.
+    Its name is a digest of the path of the source, and of the name, size and times of its files.
     """
     source = source.resolve()
     files = sorted(source.iterdir()) if source.is_dir() else [source]
@@ -104,7 +104,7 @@ def seen_mark(name: str, source: Path) -> Path:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the lock `name`, which is gone with the process; other processes wait for it."""
+    """Wait for the lock ``name`` and hold it; the end of the process releases it."""
     path = cache_dir() / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
@@ -115,7 +115,7 @@ def locked(name: str) -> Iterator[None]:
                 try:
                     msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
                     break
-                except OSError:  # it gives up after ten seconds
+                except OSError:  # after ten seconds
                     continue
         else:
             import fcntl

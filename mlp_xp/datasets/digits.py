@@ -1,26 +1,25 @@
-"""scikit-learn's handwritten digits, which come with it."""
+"""The handwritten digits that come with scikit-learn."""
 
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 
-from mlp_xp.datasets._split import split_dataset
-from mlp_xp.datasets._types import Dataset
+from mlp_xp.datasets._dataset import Dataset, split_dataset
 
-_TRAINING = 0.8
+_TRAINING_SHARE = 0.8
 
 
 def load_digits(*, seed: int = 0) -> Dataset:
     """Load scikit-learn's digits: 1,797 images of 8 by 8 gray pixels in 10 classes.
 
-    They come with scikit-learn, so nothing is fetched or cached. They have no official split:
+    They come with scikit-learn, so nothing is downloaded or cached. There is no official split:
     four fifths, drawn at random, are for training.
 
     Parameters
     ----------
     seed : int
-        The same seed gives the same split.
+        The same seed draws the same split.
 
     Returns
     -------
@@ -34,18 +33,18 @@ def load_digits(*, seed: int = 0) -> Dataset:
     >>> digits.x_train.shape, digits.x_test.shape, digits.max_value
     ((1438, 64), (359, 64), 16)
     """
-    from sklearn import datasets  # takes a while, and only the digits need it
+    from sklearn import datasets  # slow to import, and only needed here
 
     pixels, labels = datasets.load_digits(return_X_y=True)
     x_train, y_train, x_test, y_test = split_dataset(
-        pixels.astype(np.uint8), labels.astype(np.int64), _TRAINING, seed=seed
+        pixels.astype(np.uint8), labels.astype(np.int64), _TRAINING_SHARE, seed=seed
     )
     names = tuple(str(digit) for digit in range(10))
     return Dataset(x_train, y_train, x_test, y_test, names, (1, 8, 8), max_value=16)
 
 
-def find_digits() -> Path | None:
-    """Return the file of scikit-learn's that holds the digits."""
+def digits_file() -> Path | None:
+    """Return the file in scikit-learn that holds the digits."""
     found = importlib.util.find_spec("sklearn")
     if not (found and found.origin):
         return None

@@ -1,4 +1,4 @@
-"""Fashion-MNIST in the IDX format, plain or gzip."""
+"""Fashion-MNIST, from the official IDX files, plain or gzip."""
 
 import math
 import struct
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_xp.datasets import _names
-from mlp_xp.datasets._core import Spec, load
+from mlp_xp.datasets import _class_names
+from mlp_xp.datasets._dataset import Content, Dataset, DatasetError, Pixels
 from mlp_xp.datasets._download import Remote
 from mlp_xp.datasets._files import read_file, sha256
-from mlp_xp.datasets._types import Content, Dataset, DatasetError, Pixels
+from mlp_xp.datasets._loading import Spec, load
 
 _SHAPE = (1, 28, 28)
 _FILES = {
@@ -54,7 +54,7 @@ def _read(folder: Path) -> Content:
     arrays = {}
     for split in ("train", "test"):
         x, y = raw[f"x_{split}"], raw[f"y_{split}"]
-        if len(x) != len(y) or y.max() >= len(_names.FASHION_MNIST):
+        if len(x) != len(y) or y.max() >= len(_class_names.FASHION_MNIST):
             raise DatasetError(
                 f"{folder}: the {split} files have {len(x)} images and {len(y)} labels up to "
                 f"{y.max()}, expected one label from 0 to 9 an image. To replace it, fetch "
@@ -69,7 +69,7 @@ _SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 
 FASHION_MNIST = Spec(
     name="fashion-mnist",
-    places=("fashion-mnist", "/usr/share/datasets/fashion-mnist"),  # the latter is Debian's
+    places=("fashion-mnist", "/usr/share/datasets/fashion-mnist"),  # Debian's package
     read=_read,
     official=frozenset(
         {
@@ -115,14 +115,14 @@ FASHION_MNIST = Spec(
 def load_fashion_mnist(path: str | PathLike[str] | None = None) -> Dataset:
     """Load Fashion-MNIST: 60,000 training and 10,000 test images, 28 by 28 gray pixels, 10 classes.
 
-    It is taken from the first of these that there is: `path`; the folder ``data/fashion-mnist``;
-    the folder of Debian's package ``dataset-fashion-mnist``; the user's cache. Else it is fetched
-    from the official site. It must have the pinned SHA-256, and is kept decoded in the cache.
+    It is read from the first of these that exists: ``path``; the folder ``data/fashion-mnist``; the
+    folder of Debian's package ``dataset-fashion-mnist``; the user's cache. Otherwise it is
+    downloaded from the official site. Its SHA-256 is verified, and the decoded arrays are cached.
 
     Parameters
     ----------
     path : str or path-like, optional
-        A folder of the four IDX files, each plain or with ``.gz``.
+        A folder with the four IDX files, each plain or with ``.gz``.
 
     Returns
     -------
@@ -133,9 +133,9 @@ def load_fashion_mnist(path: str | PathLike[str] | None = None) -> Dataset:
     Raises
     ------
     DatasetError
-        The data is damaged, is not what was published, or cannot be fetched.
+        The data is damaged, is not the published data, or cannot be downloaded.
     ImportError
-        It must be fetched, and the ``cli`` extra is not installed.
+        It must be downloaded, and the ``cli`` extra is not installed.
 
     References
     ----------
@@ -143,5 +143,5 @@ def load_fashion_mnist(path: str | PathLike[str] | None = None) -> Dataset:
     """
     a = load(FASHION_MNIST, path)
     return Dataset(
-        a["x_train"], a["y_train"], a["x_test"], a["y_test"], _names.FASHION_MNIST, _SHAPE
+        a["x_train"], a["y_train"], a["x_test"], a["y_test"], _class_names.FASHION_MNIST, _SHAPE
     )

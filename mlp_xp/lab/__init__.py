@@ -1,15 +1,16 @@
-r"""The one-hidden-layer network of the classroom: a few functions on plain arrays.
+r"""A network of one hidden layer for teaching: a few functions on plain arrays.
 
 .. math::
     A_1 = \sigma(X W_1 + b_1), \qquad Z_2 = A_1 W_2 + b_2, \qquad
     A_2 = \sigma(Z_2) \;\text{or}\; \mathrm{softmax}(Z_2)
 
-It is trained by gradient descent on the full batch. The gradients are derived in ``docs/lab.md``.
-Arrays may be of any namespace; none is written to. Shapes, throughout:
+It is trained by gradient descent on the full batch; ``docs/lab.md`` derives the gradients. The
+maths is that of `nn`; for mini-batches, other solvers and deeper networks, use `estimators`. Arrays
+may be of any namespace, and are never modified. Shapes:
 
-- ``w1 : (d_in, d_h)``, ``b1 : (1, d_h)``, ``w2 : (d_h, d_out)``, ``b2 : (1, d_out)``, real floating
-  and of one dtype, the one in which everything is computed;
-- ``data : (n, d_in)`` of any real dtype, cast block by block and never scaled;
+- ``w1 : (d_in, d_h)``, ``b1 : (1, d_h)``, ``w2 : (d_h, d_out)``, ``b2 : (1, d_out)``, of one real
+  floating dtype, in which everything is computed;
+- ``data : (n, d_in)`` of any real dtype, cast block by block and not scaled;
 - ``labels : (n,)``, integers from 0 to ``d_out - 1``.
 """
 
@@ -29,15 +30,15 @@ from mlp_xp.lab._checks import (
     in_scope,
     prepare,
 )
-from mlp_xp.lab._sweep import (
+from mlp_xp.lab._training import (
     AfterEpoch,
     accuracy,
     cross_entropy_head,
-    descend,
-    run,
-    sweep,
+    logits_of,
+    loss_and_gradients,
     to_weights,
     train,
+    updated,
 )
 from mlp_xp.nn.layers import logistic
 from mlp_xp.nn.losses import SquaredError, mean_loss
@@ -54,7 +55,7 @@ __all__ = [
 
 
 def one_hot(labels: Array) -> Array:
-    """Turn labels into rows of 0 with a single 1, as many classes as the largest label asks for.
+    """Convert labels to rows of zeros with a single one, with ``max(labels) + 1`` columns.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def one_hot(labels: Array) -> Array:
     Raises
     ------
     ValueError
-        If there is no label, a negative one, or one that is not an integer.
+        If labels are missing, negative, or no integers.
 
     Examples
     --------
@@ -81,7 +82,7 @@ def one_hot(labels: Array) -> Array:
            [1., 0., 0.]])
     """
     xp = array_namespace(labels)
-    # In the scope, JAX would say float64, and the caller's own mode may have no such arrays.
+    # Outside the scope, in which JAX has float64 even if the caller's mode has not.
     dtype = default_dtype("real floating", labels, xp=xp)
     with get_backend(labels).scope():
         labels, largest = check_range("labels", labels, xp=xp)
@@ -98,7 +99,9 @@ def learn_once_mse(
     targets: Array,
     learning_rate: float,
 ) -> tuple[Array, Array, Array, Array, float]:
-    r"""Take one step of gradient descent on the mean squared error, with logistic outputs.
+    r"""Update the weights by one step of gradient descent on the mean squared error.
+
+    The outputs are logistic.
 
     :math:`L = \frac{1}{n\,d_{out}} \sum (A_2 - T)^2`, the mean over samples and outputs.
 
@@ -113,7 +116,7 @@ def learn_once_mse(
     Returns
     -------
     w1, b1, w2, b2 : arrays
-        The new weights, of the shapes of the old.
+        The new weights, with the shapes of the old.
     loss : float
         Before the step.
 
@@ -151,8 +154,8 @@ def learn_once_mse(
         scale = 2.0 / logits.shape[1]
         return scale * value, pull_logistic(scale * pull_error())
 
-    loss, _, grads = sweep(params, data, targets, head, xp=xp)
-    return (*to_weights(descend(params, grads, learning_rate)), float(loss))
+    loss, _, grads = loss_and_gradients(params, data, targets, head, xp=xp)
+    return (*to_weights(updated(params, grads, learning_rate)), float(loss))
 
 
 @in_scope
@@ -165,10 +168,10 @@ def learn_once_cross_entropy(
     labels_train: Array,
     learning_rate: float,
 ) -> tuple[Array, Array, Array, Array, float]:
-    r"""Take one step of gradient descent with softmax outputs.
+    r"""Update the weights by one step of gradient descent, with softmax outputs.
 
-    With :math:`Y` the one-hot labels, the gradient at the logits is :math:`(A_2 - Y) / n`, the one
-    of the softmax cross-entropy; the loss reported is the binary cross-entropy,
+    With :math:`Y` the one-hot labels, the gradient at the logits is :math:`(A_2 - Y) / n`, that of
+    the softmax cross-entropy; the reported loss is the binary cross-entropy,
     :math:`-\frac{1}{n\,d_{out}} \sum Y \log A_2 + (1 - Y) \log(1 - A_2)`.
 
     Parameters
@@ -176,13 +179,13 @@ def learn_once_cross_entropy(
     w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
     data : (n, d_in)
     labels_train : (n,)
-        Integers from 0 to ``d_out - 1``; not every class need occur.
+        Integers from 0 to ``d_out - 1``; a class may be absent.
     learning_rate : float
 
     Returns
     -------
     w1, b1, w2, b2 : arrays
-        The new weights, of the shapes of the old.
+        The new weights, with the shapes of the old.
     loss : float
         Before the step.
 
@@ -206,8 +209,8 @@ def learn_once_cross_entropy(
     """
     xp, params = prepare(w1, b1, w2, b2, "data", data, labels_train)
     labels_train = check_labels("labels_train", labels_train, data, w2, xp=xp)
-    loss, _, grads = sweep(params, data, labels_train, cross_entropy_head(xp), xp=xp)
-    return (*to_weights(descend(params, grads, learning_rate)), float(loss))
+    loss, _, grads = loss_and_gradients(params, data, labels_train, cross_entropy_head(xp), xp=xp)
+    return (*to_weights(updated(params, grads, learning_rate)), float(loss))
 
 
 @in_scope
@@ -223,8 +226,8 @@ def train_mlp(
 ) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
     """Repeat `learn_once_cross_entropy` on the full batch.
 
-    The way forward of an epoch also tells the accuracy after the epoch before it. So ``num_epoch``
-    epochs take ``num_epoch + 1`` ways forward, not two an epoch; the last is for the accuracy only.
+    The forward pass of an epoch also measures the accuracy after the epoch before it. So
+    ``num_epoch`` epochs take ``num_epoch + 1`` forward passes, the last for the accuracy only.
 
     Parameters
     ----------
@@ -238,9 +241,9 @@ def train_mlp(
     Returns
     -------
     w1, b1, w2, b2 : arrays
-        The new weights, of the shapes of the old.
+        The new weights, with the shapes of the old.
     train_accuracies : list of float
-        The share of rightly classified samples after each epoch's step.
+        The accuracy after the step of each epoch, from 0 to 1.
     losses : list of float
         The loss of each epoch, before its step.
 
@@ -271,7 +274,7 @@ def train_mlp(
 def test_mlp(
     w1: Array, b1: Array, w2: Array, b2: Array, data_test: Array, labels_test: Array
 ) -> float:
-    """Return the share of samples whose label has the largest output.
+    """Return the accuracy: the share of samples whose label has the largest output.
 
     Parameters
     ----------
@@ -300,10 +303,10 @@ def test_mlp(
     """
     xp, params = prepare(w1, b1, w2, b2, "data_test", data_test, labels_test)
     labels_test = check_labels("labels_test", labels_test, data_test, w2, xp=xp)
-    return accuracy(run(params, data_test, xp=xp), labels_test, xp=xp)
+    return accuracy(logits_of(params, data_test, xp=xp), labels_test, xp=xp)
 
 
-# Its name is the classroom's; pytest would take it for a test.
+# pytest would collect it as a test.
 test_mlp.__test__ = False  # type: ignore[attr-defined]
 
 
@@ -322,8 +325,8 @@ def run_mlp_training(
 ) -> tuple[list[float], float, list[float]]:
     """Train a network from random weights, then test it.
 
-    The weights are drawn on the host by `init_params`, so that a seed gives the same network in
-    every namespace. They take the dtype of real data, and float32 for integers.
+    The weights are drawn on the host by `init_params`, so a seed draws the same network in every
+    namespace. Their dtype is that of the data, or float32 for integers.
 
     Parameters
     ----------
@@ -332,15 +335,15 @@ def run_mlp_training(
         Integers from 0.
     data_test : (m, d_in)
     labels_test : (m,)
-        Integers from 0. There are as many classes as the largest label of the two sets asks for.
+        Integers from 0. The largest label of both sets decides the number of classes.
     d_h : int of at least 1
         Number of hidden neurons.
     learning_rate : float
     num_epoch : int of at least 0
     seed : int of at least 0, default=0
     after_epoch : callable, optional
-        ``after_epoch(epoch, accuracy, loss)`` is called once for each epoch, from 1; where it
-        returns True, that epoch was the last.
+        ``after_epoch(epoch, accuracy, loss)`` is called after each epoch, from 1; True ends the
+        training.
 
     Returns
     -------
@@ -379,7 +382,7 @@ def run_mlp_training(
         xp.asarray(array, dtype=dtype, device=device(data_train))
         for array in to_weights(init_params(network, seed))
     )
-    # Both sets are checked before the first epoch, not after the last.
+    # Check both sets before the first epoch.
     xp, params = prepare(w1, b1, w2, b2, "data_train", data_train, labels_train)
     prepare(w1, b1, w2, b2, "data_test", data_test, labels_test)
     labels_train = check_labels("labels_train", labels_train, data_train, w2, xp=xp)
@@ -393,5 +396,5 @@ def run_mlp_training(
         after_epoch=after_epoch,
         xp=xp,
     )
-    test_accuracy = accuracy(run(params, data_test, xp=xp), labels_test, xp=xp)
+    test_accuracy = accuracy(logits_of(params, data_test, xp=xp), labels_test, xp=xp)
     return train_accuracies, test_accuracy, losses

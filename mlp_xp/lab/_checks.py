@@ -1,4 +1,4 @@
-"""Checks of what the lab functions are given."""
+"""Checks of the arguments of the lab functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_scope(function: F) -> F:
-    """Run a function in the scope of its first argument's backend: device, precision, no graph."""
+    """Run a function in the scope of the backend of its first argument.
+
+    The scope sets the device and the precision, and records no graph for differentiation.
+    """
     name = next(iter(signature(function).parameters))
 
     @wraps(function)
@@ -32,11 +35,13 @@ def in_scope(function: F) -> F:
 
 
 def check_count(name: str, value: Any, least: int) -> None:
+    """Raise ValueError for anything but an integer of at least ``least``."""
     if not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} is {value!r}, and must be an integer of at least {least}.")
 
 
 def check_axes(name: str, array: Array) -> None:
+    """Raise ValueError for an array without two axes."""
     if array.ndim != 2:
         raise ValueError(
             f"{name} has shape {tuple(array.shape)}, and must have two axes. Biases are rows, "
@@ -47,7 +52,7 @@ def check_axes(name: str, array: Array) -> None:
 def prepare(
     w1: Array, b1: Array, w2: Array, b2: Array, name: str, data: Array, targets: Array
 ) -> tuple[Namespace, Params]:
-    """Check that weights and data fit together; give their namespace, and the weights as layers."""
+    """Check that weights and data fit together; return the namespace, and the weights as layers."""
     xp = array_namespace(w1, b1, w2, b2, data, targets)
     arrays = {"w1": w1, "b1": b1, "w2": w2, "b2": b2, name: data}
     for array_name, array in arrays.items():
@@ -74,13 +79,14 @@ def prepare(
 
 
 def default_dtype(kind: str, x: Array, *, xp: Namespace) -> DType:
+    """Return the default dtype of a kind on the device of an array."""
     return xp.__array_namespace_info__().default_dtypes(device=device(x))[kind]
 
 
 def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]:
-    """Check that labels can count classes; give them in the default integer dtype, and the largest.
+    """Check that labels are integers from 0; return them, and the largest.
 
-    In a narrow dtype, such as uint8, the number of classes may not fit.
+    They get the default integer dtype: in uint8 the number of classes may overflow.
     """
     if not xp.isdtype(labels.dtype, "integral"):
         raise ValueError(
@@ -101,7 +107,7 @@ def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]
 
 
 def check_labels(name: str, labels: Array, data: Array, w2: Array, *, xp: Namespace) -> Array:
-    """Check once, before any epoch, that labels fit the data and the classes of ``w2``."""
+    """Check that labels fit the data and the classes of ``w2``; return them as integers."""
     if tuple(labels.shape) != data.shape[:1]:
         raise ValueError(
             f"{name} has shape {tuple(labels.shape)}, and must have shape ({data.shape[0]},): one "

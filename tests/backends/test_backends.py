@@ -73,14 +73,14 @@ def test_unusable_gpu_gives_the_drivers_reason(name):
 
 
 def test_automatic_is_numpy_without_a_driver(monkeypatch):
-    monkeypatch.setattr(backends, "_cuda_driver", lambda: False)
+    monkeypatch.setattr(backends, "has_cuda_driver", lambda: False)
     before = set(sys.modules)
     assert get_backend("auto").name == "numpy"
     assert not {"torch", "jax", "cupy"} & (set(sys.modules) - before)
 
 
 def test_automatic_takes_the_first_gpu_that_works(monkeypatch):
-    monkeypatch.setattr(backends, "_cuda_driver", lambda: True)
+    monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(backends, "installed", lambda name: True)
     tried = []
 

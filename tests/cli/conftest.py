@@ -1,12 +1,13 @@
-"""How the tests run the command."""
+"""Fixtures of the tests of the command."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from running import TINY
+from running import RECIPE, TINY
 
 from mlp_xp.cli import lab, main
 from mlp_xp.datasets import Dataset
@@ -20,7 +21,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mlp_xp(capsys):
-    """Run the command; give status, stdout and stderr."""
+    """Run the command; return status, stdout and stderr."""
 
     def run(*argv: object) -> SimpleNamespace:
         status = main([str(word) for word in argv])
@@ -31,8 +32,16 @@ def mlp_xp(capsys):
 
 
 @pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A recipe file for the digits."""
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
 def fails(mlp_xp):
-    """Run the command; check that it fails as it should, and give its one line."""
+    """Run the command; check that it fails with one line, and return its one line."""
 
     def run(*argv: object) -> str:
         done = mlp_xp(*argv)

@@ -26,6 +26,21 @@ CODE = (
     "from mlp_xp.cli import main; sys.exit(main())"
 )
 
+RECIPE = """
+description = "digits"
+data = "digits"
+hidden_layer_sizes = [16]
+solver = {class = "Muon", ns_steps = 3, weight_decay = 0.02}
+learning_rate = "linear"
+learning_rate_init = 0.01
+batch_size = 128
+max_iter = 3
+n_iter_no_change = inf
+input_scaling = "standardize"
+residual = true
+backend = "numpy"
+"""
+
 
 def history_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "history.csv").open(newline="") as file:

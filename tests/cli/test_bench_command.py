@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from mlp_xp.cli import bench, main
-from mlp_xp.cli.commands import parse
+from mlp_xp.cli import bench
 
 OURS = "mlp_xp, NumPy"
 
@@ -67,13 +65,3 @@ def test_the_suite_is_found_inside_an_installed_package(mlp_xp, started, monkeyp
 def test_rounds_are_at_least_one(fails, started):
     assert "expected an integer of at least 1" in fails("bench", "--rounds", 0)
     assert started == []
-
-
-def test_help_has_examples_that_can_be_typed(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["bench", "--help"])
-    assert stopped.value.code == 0
-    examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
-    assert examples
-    for example in examples:
-        parse(shlex.split(example)[1:])

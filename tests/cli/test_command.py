@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from running import CODE, COMMANDS, TINY, draw, start
 
-from mlp_xp.cli import machine, main
+from mlp_xp.cli import listings, main
 from mlp_xp.cli.commands import parse
 from mlp_xp.datasets import LOADERS, load_digits
 
 # --- data and backends ---------------------------------------------------------------------------
 
 
-def test_data_says_what_is_here_and_what_is_not(mlp_xp):
+def test_data_lists_what_is_here_and_what_is_not(mlp_xp):
     Path("data/cifar-10-batches-py").mkdir(parents=True)
     Path("data/cifar-10-batches-py/test_batch").write_bytes(bytes(3_000_000))
     lines = mlp_xp("data").out.splitlines()
@@ -46,15 +46,15 @@ def test_damaged_data_is_an_error(fails):
     assert "nowhere" in fails("lab", "--data-path", "nowhere")
 
 
-def test_backends_lists_all_and_why_one_cannot_be_used(mlp_xp, monkeypatch):
+def test_backends_lists_all_and_why_one_is_unusable(mlp_xp, monkeypatch):
     def get_backend(name, device=None):
         if name == "torch":
             raise OSError("libtorch.so: cannot open\nshared object file")
         return real(name, device)
 
-    real = machine.get_backend
-    monkeypatch.setattr(machine, "installed", lambda name: name != "jax")
-    monkeypatch.setattr(machine, "get_backend", get_backend)
+    real = listings.get_backend
+    monkeypatch.setattr(listings, "installed", lambda name: name != "jax")
+    monkeypatch.setattr(listings, "get_backend", get_backend)
     done = mlp_xp("backends")
     assert done.status == 0
     lines = {tuple(line.split()[:2]): line for line in done.out.splitlines()}
@@ -70,7 +70,7 @@ def test_backends_lists_all_and_why_one_cannot_be_used(mlp_xp, monkeypatch):
 # --- errors and help -----------------------------------------------------------------------------
 
 
-def test_a_folder_of_something_else_is_not_to_be_deleted(fails):
+def test_no_message_tells_the_user_to_delete_another_folder(fails):
     line = fails("train", "--data-path", "/etc")
     assert "/etc holds none of the data set's files: name a folder like cifar-10-batches-py" in line
     for path in ("/etc", "/etc/passwd", "/etc/passwd.tar.gz"):
@@ -78,7 +78,7 @@ def test_a_folder_of_something_else_is_not_to_be_deleted(fails):
             assert "elete" not in fails("train", "--data", data, "--data-path", path)
 
 
-def test_without_a_network_one_line_says_the_ways_out(fails, monkeypatch):
+def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
     def refuse(*_, **__):
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
@@ -143,11 +143,11 @@ def test_without_a_network_one_line_says_the_ways_out(fails, monkeypatch):
         ("data --fetch mnist", "invalid choice: 'mnist'"),
     ],
 )
-def test_what_is_typed_wrong_is_an_error_in_one_line(typed, message, fails):
+def test_a_typing_error_is_one_line(typed, message, fails):
     assert message in fails(*shlex.split(typed))
 
 
-def test_a_library_that_is_absent_is_an_error(fails, finished, monkeypatch):
+def test_a_missing_library_is_an_error(fails, finished, monkeypatch):
     picture = draw(Path("a.png"), load_digits().x_test[0])
     cases = {
         "matplotlib": [*TINY, "--out", "run"],
@@ -163,7 +163,7 @@ def test_a_library_that_is_absent_is_an_error(fails, finished, monkeypatch):
         assert re.search(rf"'{package}' is not installed: type .* install -e \".*\[cli\]\"", line)
 
 
-def test_a_backend_that_is_absent_is_an_error(fails, finished, monkeypatch, small_cifar):
+def test_a_missing_backend_is_an_error(fails, finished, monkeypatch, small_cifar):
     monkeypatch.setattr("mlp_xp.backends.installed", lambda name: name == "numpy")
     picture = draw(Path("a.png"), load_digits().x_test[0])
     run = ["--out", "run"]
@@ -176,7 +176,7 @@ def throw(error):
     raise error
 
 
-def test_an_error_without_a_message_says_what_it_is(fails, monkeypatch):
+def test_an_error_without_a_message_is_named(fails, monkeypatch):
     for error, line in (
         (MemoryError, "not enough memory: ask for less, e.g. a smaller --hidden or --batch-size"),
         (ValueError, "ValueError"),
@@ -185,7 +185,7 @@ def test_an_error_without_a_message_says_what_it_is(fails, monkeypatch):
         assert fails(*TINY) == f"mlp-xp: error: {line}\n"
 
 
-def test_what_files_and_paths_say_does_not_steer_the_terminal(mlp_xp, fails, digits_run):
+def test_control_characters_in_files_and_paths_are_escaped(mlp_xp, fails, digits_run):
     evil = "\x1b[2J\x1b]0;owned\x07\u202e"
     run = digits_run.rename(digits_run.with_name(f"run{evil}"))
     config = json.loads((run / "config.json").read_text())
@@ -200,7 +200,7 @@ def test_what_files_and_paths_say_does_not_steer_the_terminal(mlp_xp, fails, dig
     assert r"new\x1b[2J" in text
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path):
+def test_a_reader_that_closes_the_output_is_no_error(tmp_path):
     with start("data") as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -209,7 +209,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert process.returncode == 1
 
 
-def test_ctrl_c_before_training_is_no_traceback(mlp_xp, monkeypatch):
+def test_ctrl_c_before_the_training_prints_nothing(mlp_xp, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
@@ -218,7 +218,7 @@ def test_ctrl_c_before_training_is_no_traceback(mlp_xp, monkeypatch):
     assert (done.status, done.err) == (130, "")
 
 
-def test_help_and_version_in_a_process_of_their_own():
+def test_help_and_version_in_another_process():
     def run(*argv: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", CODE, *argv], capture_output=True, text=True, check=True
@@ -242,3 +242,26 @@ def test_help_has_examples_that_can_be_typed(command, capsys):
         assert name == "mlp-xp"
         assert argv[0] == command
         parse(argv)
+
+
+def heavy_after(*argv: str) -> set[str]:
+    """Return which heavy libraries a command that ends by itself has loaded."""
+    code = (
+        "import sys\n"
+        "from mlp_xp.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('loaded', *({'numpy', 'scipy', 'sklearn', 'torch', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_help_imports_no_heavy_library():
+    assert heavy_after("--help") == set()
+    assert heavy_after("trian") == set()
+    for command in COMMANDS:
+        assert heavy_after(command, "--help") <= {"numpy"}
+    assert heavy_after("train", "--epochs", "0") <= {"numpy"}

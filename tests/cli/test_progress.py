@@ -1,4 +1,4 @@
-"""What `mlp-xp train` shows while it trains."""
+"""The progress that `mlp-xp train` prints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from running import TINY
 
 from mlp_xp.cli import progress
 from mlp_xp.training import time_budget as budget
@@ -28,7 +29,7 @@ def record(epoch: int) -> Record:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_the_time_left_leaves_out_what_compiles(is_terminal, clock, capsys, monkeypatch):
+def test_the_time_left_does_not_count_the_compilation(is_terminal, clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     monkeypatch.setenv("COLUMNS", "120")
     with progress.display(12, 1000) as shown:
@@ -41,7 +42,7 @@ def test_the_time_left_leaves_out_what_compiles(is_terminal, clock, capsys, monk
     assert re.search(r"loss 1.000  acc 50.0 %  1,000 images/s  1:50 left", text)
 
 
-def test_no_more_time_is_left_than_until_the_end(clock, capsys):
+def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
     with progress.display(10**6, 1000, clock.now + 60.0) as shown:
         clock.now += 18.0
         shown.after_step(1, 1)
@@ -64,3 +65,18 @@ def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
         part for part in capsys.readouterr().out.split("preparing the first step") if "━" in part
     ]
     assert len(set(drawn)) >= 3  # The light that runs through it is at another place each time.
+
+
+def test_on_a_terminal_there_is_a_bar(mlp_xp, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    done = mlp_xp(*TINY, "--epochs", 3, "--out", "run")
+    assert "3/3" in done.out
+    assert "━" in done.out
+    assert re.search(r"loss \d\.\d{3}  acc [\d.]+ %  [\d,]+ images/s", done.out)
+    assert "test accuracy" in done.out.splitlines()[-1]
+
+
+def test_lbfgs_moves_the_bar_of_a_terminal(mlp_xp, recipe, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    done = mlp_xp("train", "--recipe", recipe, "--solver", "lbfgs", "--out", "run")
+    assert re.search(r"3/3 ━+ loss", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", done.out))

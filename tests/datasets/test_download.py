@@ -1,3 +1,5 @@
+"""Downloads from a local server."""
+
 import hashlib
 import socket
 import sys
@@ -18,7 +20,7 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request by the next of `answers`, and the last one for ever."""
+    """A server that sends the next of `answers` to each request, and repeats the last."""
 
     def __init__(self, answers):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -82,7 +84,7 @@ def serve(monkeypatch):
     return running
 
 
-def test_a_download_arrives_whole_and_leaves_no_part(serve, tmp_path):
+def test_a_download_is_complete_and_leaves_no_part(serve, tmp_path):
     with serve(whole) as (server, remote):
         path = download(remote, tmp_path)
         assert path == tmp_path / "x.tar.gz"
@@ -98,7 +100,7 @@ def test_a_cut_download_is_resumed(serve, tmp_path):
         assert server.ranges == [None, *(f"bytes={n * CUT}-" for n in (1, 2, 3))]
 
 
-def test_progress_renews_the_attempts(serve, tmp_path):
+def test_attempts_that_receive_something_do_not_count(serve, tmp_path):
     with serve(cut, status(503), cut, status(503), whole) as (_, remote):
         assert download(remote, tmp_path, attempts=3, pause=0).read_bytes() == BODY
 
@@ -112,7 +114,7 @@ def test_a_server_that_ignores_ranges_sends_all_again(serve, tmp_path):
         assert server.ranges == [None, f"bytes={CUT}-"]
 
 
-def test_the_next_call_goes_on_from_the_part(serve, tmp_path):
+def test_the_next_call_resumes_from_the_part(serve, tmp_path):
     with serve(cut, status(404)) as (_, remote):
         with pytest.raises(UnreachableError):
             download(remote, tmp_path, pause=0)
@@ -122,14 +124,14 @@ def test_the_next_call_goes_on_from_the_part(serve, tmp_path):
         assert server.ranges == [f"bytes={CUT}-"]
 
 
-def test_a_part_that_is_whole_is_taken(serve, tmp_path):
+def test_a_complete_part_is_used(serve, tmp_path):
     (tmp_path / "x.tar.gz.part").write_bytes(BODY)
     with serve(whole) as (_, remote):
         assert download(remote, tmp_path).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("kind", ["tampered", "too short", "foreign part"])
-def test_a_wrong_file_is_refused_and_deleted(serve, tmp_path, kind):
+def test_a_wrong_file_is_an_error_and_deleted(serve, tmp_path, kind):
     def answer(handler):
         if kind == "tampered":
             send(handler, body=b"x" + BODY[1:])
@@ -146,26 +148,26 @@ def test_a_wrong_file_is_refused_and_deleted(serve, tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_endless_file_is_refused(serve, tmp_path, monkeypatch):
+def test_an_endless_file_is_an_error(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(_download, "LIMIT", 500_000)
     too_much = "sends more than 500000 bytes"
     with serve(whole) as (_, remote), pytest.raises(DatasetError, match=too_much):
         download(remote, tmp_path)
 
 
-def test_a_busy_server_is_tried_again(serve, tmp_path):
+def test_a_busy_server_is_retried(serve, tmp_path):
     with serve(status(503), status(429), whole) as (_, remote):
         assert download(remote, tmp_path, pause=0).read_bytes() == BODY
 
 
-def test_a_server_that_stays_busy_is_given_up(serve, tmp_path):
+def test_a_server_that_stays_busy_is_an_error(serve, tmp_path):
     with serve(status(503)) as (server, remote):
         with pytest.raises(UnreachableError, match=r"x\.tar\.gz cannot be reached \(503"):
             download(remote, tmp_path, attempts=3, pause=0)
         assert len(server.ranges) == 3
 
 
-def test_a_missing_file_is_not_tried_again(serve, tmp_path):
+def test_a_missing_file_is_not_retried(serve, tmp_path):
     with serve(status(404)) as (server, remote):
         with pytest.raises(UnreachableError, match="404"):
             download(remote, tmp_path, pause=0)
@@ -180,7 +182,7 @@ def test_a_refused_connection_is_unreachable(serve, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_says_nothing_is_given_up_in_a_few_words(tmp_path, monkeypatch, capsys):
+def test_a_silent_server_is_a_short_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_download, "_PATIENCE", 0.3)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -191,7 +193,7 @@ def test_a_server_that_says_nothing_is_given_up_in_a_few_words(tmp_path, monkeyp
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_name_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
+def test_a_silent_name_server_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(_download, "_PATIENCE", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
     start = time.monotonic()
@@ -200,12 +202,12 @@ def test_a_name_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
     assert time.monotonic() - start < 2
 
 
-def test_what_the_system_says_is_the_reason(tmp_path):
+def test_the_reason_is_the_message_of_the_system(tmp_path):
     with pytest.raises(UnreachableError, match=r"/x cannot be reached \(Connection refused\)$"):
         download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path, pause=0)
 
 
-def test_there_is_no_bar_before_anything_arrives(serve, tmp_path, monkeypatch, capsys):
+def test_there_is_no_bar_before_the_first_byte(serve, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with serve(status(404)) as (_, remote), pytest.raises(UnreachableError):
         download(remote, tmp_path)
@@ -215,7 +217,7 @@ def test_there_is_no_bar_before_anything_arrives(serve, tmp_path, monkeypatch, c
     assert "x.tar.gz" in capsys.readouterr().err
 
 
-def test_without_the_extra_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_a_missing_extra_is_an_error_that_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(ImportError, match=r'pip install -e ".*\[cli\]"'):
         download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path)

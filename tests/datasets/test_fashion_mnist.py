@@ -1,3 +1,5 @@
+"""Fashion-MNIST in IDX files."""
+
 import gzip
 import struct
 
@@ -40,7 +42,7 @@ def test_idx_files_plain_or_gzip(tmp_path, files, pack, in_cache):
     assert in_cache() == []
 
 
-def test_the_data_folder_is_looked_in(tmp_path, files, monkeypatch):
+def test_the_data_folder_is_searched(tmp_path, files, monkeypatch):
     folder = write_folder(
         tmp_path / "data" / "fashion-mnist", {name: idx(array) for name, array in files.items()}
     )
@@ -70,7 +72,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_file_is_refused(tmp_path, files, name, in_cache):
+def test_a_damaged_file_is_an_error(tmp_path, files, name, in_cache):
     raws = {key: idx(array) for key, array in files.items()}
     damaged, damage = DAMAGE[name]
     raws[damaged] = damage(raws[damaged])

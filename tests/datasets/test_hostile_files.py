@@ -1,4 +1,4 @@
-"""Damaged, mislabelled and malicious files: a clear error, nothing run, nothing stored."""
+"""Damaged and hostile files: a clear error, nothing executed, nothing cached."""
 
 import functools
 import gzip
@@ -26,7 +26,7 @@ GOOD = images(4, seed=0)
 
 
 class Call:
-    """Pickles as a call of `function`."""
+    """An object that is pickled as a call of `function`."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -36,7 +36,7 @@ class Call:
 
 
 class SetState:
-    """Pickles as an array whose state was replaced."""
+    """An object that is pickled as an array with another state."""
 
     def __init__(self, state):
         self.state = state
@@ -104,7 +104,7 @@ PICKLES = {
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_a_hostile_pickle_is_refused(tmp_path, batches, name, in_cache):
+def test_a_hostile_pickle_is_an_error(tmp_path, batches, name, in_cache):
     mark = tmp_path / "it-ran"
     folder = write_folder(
         tmp_path / "cifar-10-batches-py",
@@ -119,7 +119,7 @@ def test_a_hostile_pickle_is_refused(tmp_path, batches, name, in_cache):
     assert in_cache() == []
 
 
-def test_the_error_names_what_the_pickle_asked_for(tmp_path):
+def test_the_error_names_what_the_pickle_refers_to(tmp_path):
     path = tmp_path / "data_batch_1"
     path.write_bytes(PICKLES["os.system"](tmp_path / "it-ran"))
     with pytest.raises(DatasetError, match=r"it asks for (posix|nt)\.system, .*nothing in it was"):
@@ -172,7 +172,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_found_before_it_goes_off(tmp_path, name, pack):
+def test_a_pickle_made_to_exhaust_the_memory_is_an_error(tmp_path, name, pack):
     path = tmp_path / "data_batch_1"
     content, message = BOMBS[name]
     path.write_bytes(pack(content))
@@ -180,8 +180,8 @@ def test_a_bomb_is_found_before_it_goes_off(tmp_path, name, pack):
         read_cifar(path)
 
 
-def test_one_pickle_cannot_change_how_the_next_is_read(tmp_path):
-    """BUILD can set attributes: here, a default for the argument of what stands for encode."""
+def test_a_pickle_cannot_change_how_the_next_is_read(tmp_path):
+    """Check that BUILD, which can set attributes, does not change the function for encode."""
     path = tmp_path / "data_batch_1"
     path.write_bytes(b"\x80\x02c_codecs\nencode\nN}X\x0c\0\0\0__defaults__X\1\0\0\0x\x85s\x86b.")
     with pytest.raises(DatasetError, match="it sets the state of a function"):
@@ -199,7 +199,7 @@ BINARIES = {
 
 
 @pytest.mark.parametrize("name", BINARIES)
-def test_a_damaged_binary_batch_is_refused(tmp_path, batches, name, in_cache):
+def test_a_damaged_binary_batch_is_an_error(tmp_path, batches, name, in_cache):
     files = cifar10_files(batches, binary) | {"data_batch_5.bin": BINARIES[name]}
     folder = write_folder(tmp_path / "cifar-10-batches-bin", files)
     with pytest.raises(DatasetError, match=r"data_batch_5\.bin.*etch it again"):
@@ -229,7 +229,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_an_archive_with_a_trap_is_refused(tmp_path, batches, name, in_cache):
+def test_an_archive_with_a_hostile_member_is_an_error(tmp_path, batches, name, in_cache):
     files = cifar10_files(batches, python2_pickle)
     members = {f"cifar-10-batches-py/{n}": raw for n, raw in files.items()}
     if MEMBERS[name].name == BATCH:
@@ -242,7 +242,7 @@ def test_an_archive_with_a_trap_is_refused(tmp_path, batches, name, in_cache):
     assert in_cache() == []
 
 
-def test_an_archive_of_too_many_members_is_refused(tmp_path, monkeypatch):
+def test_an_archive_of_too_many_members_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(_files, "_MAX_MEMBERS", 3)
     path = write_archive(tmp_path / "a.tar.gz", {f"{i}": b"" for i in range(4)})
     with pytest.raises(DatasetError, match="member number 4"):
@@ -250,7 +250,7 @@ def test_an_archive_of_too_many_members_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["wanted", "unwanted"])
-def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch, where):
+def test_a_gzip_bomb_is_an_error(tmp_path, monkeypatch, where):
     monkeypatch.setattr(_files, "LIMIT", 1 << 20)
     name = BATCH if where == "wanted" else "zeros"
     path = write_archive(tmp_path / "a.tar.gz", {name: bytes(2 << 20)})
@@ -280,7 +280,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_an_archive_made_to_exhaust_the_memory_is_refused(tmp_path, name):
+def test_an_archive_made_to_exhaust_the_memory_is_an_error(tmp_path, name):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(ARCHIVES[name], 1))
     with bounded(), pytest.raises(DatasetError, match=r"a\.tar\.gz .*etch it again"):
@@ -292,7 +292,7 @@ ZEROS = gzip.compress(bytes(10 << 20)) * 25  # One gzip file may hold several.
 
 @pytest.mark.parametrize("name", ["data_batch_1", "a.tar.gz"])
 @pytest.mark.parametrize("start", [b"", b"\x80\x02B\xff\xff\xff\x0e"])
-def test_a_file_that_unpacks_to_far_more_than_pictures_do_is_refused(tmp_path, name, start):
+def test_a_file_that_unpacks_to_far_more_than_pictures_is_an_error(tmp_path, name, start):
     path = tmp_path / name
     path.write_bytes(gzip.compress(start) + ZEROS)
     with bounded(), pytest.raises(DatasetError, match=rf"{name} .*(33554432 bytes|bad checksum)"):
@@ -301,14 +301,14 @@ def test_a_file_that_unpacks_to_far_more_than_pictures_do_is_refused(tmp_path, n
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("name", ["data_batch_1", "cifar-10-python.tar.gz"])
-def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path, name):
+def test_a_named_pipe_is_an_error(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(DatasetError, match=rf"{name} cannot be read .*not a regular file"):
         load_cifar10(tmp_path if name == "data_batch_1" else tmp_path / name)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_file_larger_than_the_limit_is_refused(tmp_path, monkeypatch, pack):
+def test_a_file_larger_than_the_limit_is_an_error(tmp_path, monkeypatch, pack):
     monkeypatch.setattr(_files, "LIMIT", 1 << 20)
     path = tmp_path / "data_batch_1.bin"
     path.write_bytes(pack(bytes(2 << 20)))
@@ -317,7 +317,7 @@ def test_a_file_larger_than_the_limit_is_refused(tmp_path, monkeypatch, pack):
 
 
 @pytest.mark.parametrize("kind", ["cut short", "not gzip", "bad checksum", "not tar", "empty"])
-def test_a_damaged_archive_is_refused(tmp_path, batches, kind, in_cache):
+def test_a_damaged_archive_is_an_error(tmp_path, batches, kind, in_cache):
     files = cifar10_files(batches, python2_pickle)
     path = write_archive(
         tmp_path / "a.tar.gz", {f"cifar-10-batches-py/{n}": raw for n, raw in files.items()}

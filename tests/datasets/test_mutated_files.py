@@ -1,4 +1,4 @@
-"""Official files with changes drawn at random: they load, or they are a clear error."""
+"""Official files with random changes: they load, or raise a clear error."""
 
 import gzip
 import pickle
@@ -23,7 +23,7 @@ FILES = {
 
 
 def read_whole(path, read) -> None:
-    """Read a file, and see that what comes of it is right or a clear error."""
+    """Read a file; check that the result is valid, or a clear error."""
     try:
         data, labels = read(path)[:2]
     except DatasetError as error:

@@ -1,3 +1,5 @@
+"""Reading of CIFAR in its official formats."""
+
 import numpy as np
 import pytest
 from official_formats import (
@@ -32,7 +34,7 @@ def put(tmp_path, batches, encode, folder, kind):
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 @pytest.mark.parametrize(("encode", "folder"), FORMATS)
-def test_read_cifar_gives_training_batches_then_test_batch(tmp_path, batches, encode, folder, kind):
+def test_read_cifar_returns_the_test_batch_last(tmp_path, batches, encode, folder, kind):
     data, labels = read_cifar(put(tmp_path, batches, encode, folder, kind))
     assert (data.dtype, labels.dtype) == (np.float32, np.int64)
     np.testing.assert_array_equal(data, np.concatenate([batches[name].x for name in BATCHES]))
@@ -55,7 +57,7 @@ def test_load_cifar10_reads_a_given_path(tmp_path, batches, encode, folder, kind
 
 
 @pytest.mark.parametrize(("encode", "folder"), FORMATS)
-def test_read_cifar_of_one_batch_reads_only_it(tmp_path, batches, encode, folder):
+def test_read_cifar_reads_a_single_batch(tmp_path, batches, encode, folder):
     files = cifar10_files(batches, encode)
     path = write_folder(tmp_path / folder, files) / list(files)[2]
     data, labels = read_cifar(path)
@@ -112,7 +114,7 @@ def test_a_missing_path_says_what_was_expected(tmp_path, read):
         read(tmp_path / "nowhere")
 
 
-def test_load_cifar10_of_one_batch_is_refused(python2_folder):
+def test_load_cifar10_of_one_batch_is_an_error(python2_folder):
     with pytest.raises(DatasetError, match=r"data_batch_1 is a file, expected a folder"):
         load_cifar10(python2_folder / "data_batch_1")
 
@@ -123,7 +125,7 @@ def test_a_missing_batch_is_named(python2_folder):
         read_cifar(python2_folder)
 
 
-def test_an_archive_that_lacks_a_batch_says_so(tmp_path, batches):
+def test_an_incomplete_archive_is_an_error(tmp_path, batches):
     files = cifar10_files(batches, python2_pickle)
     del files["data_batch_4"]
     path = write_archive(

@@ -1,4 +1,4 @@
-"""The real data sets, where they are in the cache: nothing is fetched here."""
+"""The real data sets, if they are in the cache; nothing is downloaded."""
 
 import hashlib
 import time
@@ -33,7 +33,7 @@ def load(tmp_path, monkeypatch):
     return cached
 
 
-def test_cifar10_has_the_known_figures(load):
+def test_cifar10_has_the_known_statistics(load):
     d = load("cifar10")
     assert (d.x_train.shape, d.x_train.dtype) == ((50_000, 3072), np.uint8)
     assert (d.x_test.shape, d.x_test.dtype) == ((10_000, 3072), np.uint8)
@@ -72,7 +72,7 @@ def test_cifar10_in_the_cache_has_the_pinned_digests(load):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
-def test_a_second_load_takes_no_time_and_copies_nothing(load, name):
+def test_a_second_load_is_fast_and_copies_nothing(load, name):
     load(name)
     start = time.perf_counter()
     d = load(name)

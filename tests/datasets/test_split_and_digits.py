@@ -1,3 +1,5 @@
+"""The random split, the digits, and the list of data sets."""
+
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ def samples():
 
 
 @pytest.mark.parametrize(("split", "n_train"), [(0.9, 90), (0.5, 50), (0.011, 1), (0.994, 99)])
-def test_the_parts_are_a_permutation_of_the_whole(samples, split, n_train):
+def test_the_parts_are_a_permutation_of_the_data(samples, split, n_train):
     data, labels = samples
     x_train, y_train, x_test, y_test = split_dataset(data, labels, split)
     assert (len(x_train), len(x_test)) == (n_train, 100 - n_train)
@@ -31,23 +33,23 @@ def test_the_split_is_shuffled_and_seeded(samples):
 
 
 @pytest.mark.parametrize("split", [0, 1, -0.1, 1.5, float("nan")])
-def test_a_split_outside_0_and_1_is_refused(samples, split):
+def test_a_split_outside_0_and_1_is_an_error(samples, split):
     with pytest.raises(ValueError, match=rf"split={split}, expected the fraction .*split=0\.9"):
         split_dataset(*samples, split)
 
 
 @pytest.mark.parametrize(("split", "n_train"), [(0.001, 0), (0.999, 100)])
-def test_a_split_that_leaves_a_part_empty_is_refused(samples, split, n_train):
+def test_a_split_that_leaves_a_part_empty_is_an_error(samples, split, n_train):
     with pytest.raises(ValueError, match=rf"puts {n_train} into training, expected at least one"):
         split_dataset(*samples, split)
 
 
-def test_unequal_lengths_are_refused(samples):
+def test_unequal_lengths_are_an_error(samples):
     with pytest.raises(ValueError, match=r"\(100, 3\) and labels of shape \(99,\), expected one"):
         split_dataset(samples[0], samples[1][1:], 0.9)
 
 
-def test_digits_need_nothing_but_scikit_learn(in_cache):
+def test_digits_need_only_scikit_learn(in_cache):
     d = load_digits()
     assert (d.x_train.dtype, d.y_train.dtype) == (np.uint8, np.int64)
     assert d.x_train.shape == (1438, 64)
@@ -58,7 +60,7 @@ def test_digits_need_nothing_but_scikit_learn(in_cache):
     assert in_cache() == []
 
 
-def test_every_loader_can_be_located():
+def test_every_data_set_can_be_located():
     assert list(LOADERS) == ["cifar10", "cifar100", "fashion-mnist", "digits"]
     assert locate("cifar10") is None
     assert locate("cifar100") is None

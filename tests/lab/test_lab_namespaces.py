@@ -1,4 +1,4 @@
-"""The lab on every library, its initial weights, and its errors."""
+"""The lab on every backend, its initial weights, and its errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import array_api_compat
 import numpy as np
 import pytest
-from test_lab import assert_all_close, problem
+from plain_lab import assert_all_close, problem
 
 from mlp_xp import lab
 from mlp_xp.backends import to_numpy
@@ -17,11 +17,11 @@ from mlp_xp.backends import to_numpy
 
 @pytest.fixture
 def namespace(backend):
-    """A function that takes NumPy arrays over to the backend under test."""
+    """A function that copies a NumPy array to the backend under test."""
     return lambda array: backend.put(np.array(array))
 
 
-def test_every_namespace_gives_the_same(namespace):
+def test_every_namespace_computes_the_same(namespace):
     weights, data, labels = problem(n=12)
     targets = np.eye(5)[labels]
     given = [namespace(weight) for weight in weights]
@@ -53,7 +53,7 @@ def test_every_namespace_gives_the_same(namespace):
     assert run[2] == pytest.approx(expected_run[2], rel=1e-12)
 
 
-def test_no_graph_is_built():
+def test_no_autograd_graph_is_recorded():
     torch = pytest.importorskip("torch")
     weights, data, labels = problem()
     free = [torch.tensor(weight, requires_grad=True) for weight in weights]
@@ -97,7 +97,7 @@ def test_one_hot(labels, expected):
 
 
 @pytest.mark.filterwarnings("error")
-def test_one_hot_has_the_dtype_that_its_library_has_by_default(backend):
+def test_one_hot_has_the_default_dtype_of_the_library(backend):
     labels = backend.xp.asarray([2, 0], device=backend.device)
     hot = lab.one_hot(labels)
     assert hot.dtype == backend.xp.ones(1, device=backend.device).dtype
@@ -121,7 +121,7 @@ def test_one_hot_of_uint8_counts_256_classes():
     assert lab.one_hot(np.array([255], np.uint8)).shape == (1, 256)
 
 
-def test_run_learns_and_is_seeded():
+def test_run_learns_and_repeats_with_the_same_seed():
     generator = np.random.default_rng(0)
     labels = generator.integers(3, size=90)
     pixels = (generator.integers(60, size=(90, 6)) + 60 * labels[:, None]).astype(np.uint8)
@@ -134,7 +134,7 @@ def test_run_learns_and_is_seeded():
     assert lab.run_mlp_training(*split, 8, 1.0, 200, seed=1)[2] != losses
 
 
-def test_run_takes_integers_and_counts_the_classes_of_both_sets():
+def test_run_accepts_integers_and_counts_the_classes_of_both_sets():
     data = np.arange(8, dtype=np.uint8).reshape(4, 2)
     accuracies, test_accuracy, losses = lab.run_mlp_training(
         data, np.array([0, 1, 0, 1]), data, np.array([2, 2, 2, 2]), 3, 0.1, 2
@@ -188,7 +188,7 @@ def call(**changes):
         ({"num_epoch": 1.5}, "num_epoch is 1.5, and must be an integer"),
     ],
 )
-def test_errors_say_what_to_do(changes, message):
+def test_an_error_names_the_fix(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call(**changes)
 

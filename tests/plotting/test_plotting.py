@@ -1,4 +1,4 @@
-"""The pictures show the numbers they are given."""
+"""Figures: the numbers they show, and their files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def test_curves_show_loss_and_every_accuracy():
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss")
     assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == ("epoch", "accuracy [%]")
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[1, 2.0], [2, 1.5], [3, 1.0]])
-    shown = {line.get_label(): line.get_ydata() for line in accuracy.lines}
-    assert list(shown) == ["training, at last 70.0 %", "validation, at last 55.0 %"]
-    np.testing.assert_allclose(shown["validation, at last 55.0 %"], [20, 40, 55])
+    drawn = {line.get_label(): line.get_ydata() for line in accuracy.lines}
+    assert list(drawn) == ["training, at last 70.0 %", "validation, at last 55.0 %"]
+    np.testing.assert_allclose(drawn["validation, at last 55.0 %"], [20, 40, 55])
 
 
 def test_without_accuracies_the_loss_is_drawn_alone():
@@ -28,13 +28,13 @@ def test_without_accuracies_the_loss_is_drawn_alone():
     assert loss.get_ylabel() == "loss"
 
 
-def test_there_may_be_more_accuracies_than_colors():
+def test_more_accuracies_than_colors_can_be_drawn():
     _, accuracy = curves_figure([1.0], {name: [0.5] for name in "abcde"}).axes
     assert len(accuracy.lines) == 5
 
 
 @pytest.mark.parametrize("n_epochs", [1, 2, 100])
-def test_epochs_are_counted_in_whole_numbers(n_epochs):
+def test_ticks_are_whole_epochs(n_epochs):
     figure = curves_figure([1.0] * n_epochs, {"training": [0.5] * n_epochs})
     figure.draw_without_rendering()
     ticks = figure.axes[0].get_xticks()
@@ -46,7 +46,7 @@ def test_a_loss_that_is_not_finite_can_be_drawn(tmp_path):
     save_figure(figure, tmp_path / "curves.png")
 
 
-def test_confusion_rows_are_shares_of_the_true_class():
+def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class():
     figure = confusion_figure([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 1], ["cat", "dog", "owl"])
     axes = figure.axes[0]
     shares = axes.images[0].get_array()
@@ -73,7 +73,7 @@ def test_a_figure_is_saved_as_a_png_and_nothing_else(tmp_path):
         assert min(image.size) > 500
 
 
-def test_without_matplotlib_it_says_what_to_install(monkeypatch):
+def test_a_missing_matplotlib_is_an_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"'matplotlib'.*pip install -e \".*\[cli\]\""):
         curves_figure([1.0], {"training": [0.5]})

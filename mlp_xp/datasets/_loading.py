@@ -1,4 +1,4 @@
-"""One way to load every data set: find it, read it, verify it, keep it decoded."""
+"""Loading of every data set: find or download it, read it, verify it, cache it."""
 
 import errno
 import math
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from mlp_xp._utils.paths import cache_dir
 from mlp_xp.datasets import _cache
+from mlp_xp.datasets._dataset import Content, DatasetError
 from mlp_xp.datasets._download import Remote, UnreachableError, download
-from mlp_xp.datasets._types import Content, DatasetError
 
 Arrays = dict[str, NDArray[Any]]
 Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
@@ -24,26 +24,26 @@ Layout = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 
 @dataclass(frozen=True)
 class Spec:
-    """What distinguishes one data set from another.
+    """The facts about a data set that loading it takes.
 
     Attributes
     ----------
     name : str
         Its name on the command line, and its folder in the cache.
     places : tuple of str
-        Files and folders to look for, in this order; relative ones lie in ``data``.
+        Files and folders to look for, in this order; relative paths are in ``data``.
     read : callable
-        Reads the content of a file or folder.
+        A function that reads the content of a file or folder.
     official : frozenset of tuple of str
-        The fingerprints of the published data; only what has one of them is ever stored.
+        The fingerprints of the published data; nothing else is cached.
     layout : mapping of str to (shape, dtype)
         The arrays of the published data.
     remotes : tuple of Remote
-        The official files on the web.
+        The official files to download.
     fallback : callable or None
-        Fetches the content elsewhere, into the empty folder it is given.
+        A function that fetches the content from elsewhere, into an empty folder.
     by_hand : str
-        What to type if nothing can be fetched.
+        Instructions for the user if nothing can be downloaded.
     """
 
     name: str
@@ -56,37 +56,37 @@ class Spec:
     fallback: Callable[[Path], Content] | None = None
 
 
-def find(spec: Spec) -> Path | None:
-    """Return the first of the data set's places that exists, None if none does."""
+def existing_path(spec: Spec) -> Path | None:
+    """Return the first of the places that exists, None if none does."""
     places = (Path("data") / place for place in spec.places)
     return next((place for place in places if place.exists()), None)
 
 
 def locate(spec: Spec) -> Path | None:
-    """Return where `load` would take the data set from, None if it would have to fetch it."""
+    """Return the path that `load` would read; None if it would have to download."""
     stored = cache_dir() / spec.name
-    return find(spec) or (stored if _cache.is_stored(spec.name) else None)
+    return existing_path(spec) or (stored if _cache.is_stored(spec.name) else None)
 
 
 def load(spec: Spec, path: str | PathLike[str] | None = None) -> Arrays:
-    """Return the arrays of a data set: from `path`, from ``data``, from the cache, or fetched.
+    """Return the arrays of a data set: from ``path``, the folder ``data``, the cache or a download.
 
-    What holds the published number of images must be the published data, and comes out of the
-    cache from the second time on. Anything smaller or larger is somebody's own data: its structure
-    is checked, and it is never stored.
+    Data with the published number of images must be the published data, and is read from the cache
+    from the second load on. Data of another size is the user's own: its structure is checked, and
+    it is never cached.
 
     Raises
     ------
     DatasetError
         The data set is damaged, is not what was published, or cannot be fetched.
     """
-    source = Path(path) if path is not None else find(spec)
+    source = Path(path) if path is not None else existing_path(spec)
     if source is None:
         if not _cache.is_stored(spec.name):
             _fetch(spec)
         return _cache.open_stored(spec.name, spec.layout)
-    mark = _cache.seen_mark(spec.name, source)  # before it is read: a change meanwhile shows
-    if os.path.exists(mark):  # False also where the cache cannot be read: it is not needed
+    mark = _cache.verified_mark(spec.name, source)  # before reading: a change meanwhile shows
+    if os.path.exists(mark):  # False too if the cache cannot be read
         return _cache.open_stored(spec.name, spec.layout)
     content = spec.read(source)
     arrays = dict(content.arrays)
@@ -106,14 +106,14 @@ def _keep(spec: Spec, mark: Path, arrays: Arrays) -> Arrays:
             _cache.store(spec.name, arrays)
         mark.touch()
     except OSError:
-        return arrays  # no room or no right to write: the cache saves time, it is not needed
+        return arrays  # no room or no permission: the cache only saves time
     return _cache.open_stored(spec.name, spec.layout)
 
 
 def _fetch(spec: Spec) -> None:
     try:
         with _cache.locked(spec.name):
-            if _cache.is_stored(spec.name):  # by the process that held the lock
+            if _cache.is_stored(spec.name):  # by the process that had the lock before
                 return
             downloads = cache_dir() / f"{spec.name}.download"
             downloads.mkdir(exist_ok=True)
@@ -134,7 +134,7 @@ def _fetch(spec: Spec) -> None:
 
 
 def _check_room(spec: Spec, folder: Path) -> None:
-    """Raise OSError where the disk has no room for the download and the arrays."""
+    """Raise OSError if the disk has no room for the download and the arrays."""
     needed = 2 * sum(
         math.prod(shape) * np.dtype(kind).itemsize for shape, kind in spec.layout.values()
     )
@@ -158,7 +158,7 @@ def _fetch_content(spec: Spec, downloads: Path) -> Content:
     else:
         return spec.read(files[0] if len(files) == 1 else downloads)
     if spec.fallback is not None:
-        scratch = downloads / "scratch"  # Nobody else uses it: the lock is held.
+        scratch = downloads / "scratch"  # used by this process alone, which has the lock
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:

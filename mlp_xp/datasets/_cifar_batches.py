@@ -1,4 +1,4 @@
-"""Decode CIFAR batches, pickled or binary, out of a folder or an archive."""
+"""Decoding of CIFAR batches, pickled or binary, in a folder or an archive."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlp_xp.datasets._cifar_pickles import load_pickle, pixels_of
+from mlp_xp.datasets._dataset import DatasetError, Labels, Pixels
 from mlp_xp.datasets._files import read_archive, read_file, sha256
-from mlp_xp.datasets._pickles import load_pickle, pixels_of
-from mlp_xp.datasets._types import DatasetError, Labels, Pixels
 
 ROW = 3072  # three planes of 32 by 32 pixels
 
@@ -23,9 +23,9 @@ class Files(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What tells CIFAR-100 from CIFAR-10: its files, and its labels with their numbers of classes.
+    """The difference between CIFAR-10 and CIFAR-100: the files, and the labels with their classes.
 
-    The labels are in the order of a binary record.
+    ``labels`` has the name and the number of classes of each label, in the order of binary records.
     """
 
     files: tuple[Files, ...]
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One decoded batch; `labels` is (n_images, kinds of label), `sha256` that of the file."""
+    """A decoded batch: ``labels`` is (n_images, n_labels), ``sha256`` that of the file."""
 
     pixels: Pixels
     labels: Labels
@@ -41,12 +41,12 @@ class Batch(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Tell by its name whether a path is an archive."""
+    """Whether the name of a path is that of an archive."""
     return path.name.endswith((".tar.gz", ".tgz"))
 
 
 def decode_batch(raw: bytes, where: str, kind: Kind) -> Batch:
-    """Decode the bytes of one batch; binary if its name, in `where`, ends in ``.bin``.
+    """Decode the bytes of one batch, binary if its name, ``where``, ends in ``.bin``.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def _check_range(lowest: int, highest: int, n_classes: int, what: str) -> None:
 
 
 def _members(path: Path, kind: Kind) -> Iterator[tuple[Files, str, bytes]]:
-    """Yield the batches in a folder or archive, each with the list of files that it belongs to."""
+    """Yield the batches in a folder or archive: their `Files`, name and bytes."""
     if is_archive(path):
         owners = {f"{f.folder}/{name}": f for f in kind.files for name in f.train + f.test}
         for member, raw in read_archive(path, owners.keys()):

@@ -1,4 +1,4 @@
-"""How the lab's network is swept over the data: once an epoch, in blocks of rows."""
+"""Forward and backward passes of the lab's network in blocks of rows, and its training loop."""
 
 from __future__ import annotations
 
@@ -15,33 +15,31 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, Params, forward
 
 Weights = tuple[Array, Array, Array, Array]
-# Logits and targets of some samples to the average loss and its gradient at the logits.
+# Maps the logits and targets of some samples to the average loss and its gradient at the logits.
 Head = Callable[[Array, Array], tuple[Array, Array]]
-# Number of the epoch, from 1, its accuracy and its loss; True ends the training.
+# Takes the number of the epoch, from 1, its accuracy and its loss; True ends the training.
 AfterEpoch = Callable[[int, float, float], bool | None]
 
-# The data are read in blocks of rows that go forward and back together, so that only a block is
-# ever cast or held in temporaries, and its temporaries stay in a core's cache. On two cores, with
-# 3072 float32 columns and 64 hidden neurons, 6 to 24 MiB took the same time within the noise; all
-# data at once took a tenth more.
+# Each block of rows goes forward and back before the next, so that casts and temporaries are as
+# small as a block and stay in the cache. On two cores, with 3072 float32 columns and 64 hidden
+# neurons, blocks of 6 to 24 MiB took the same time within the noise; all data at once 10 % more.
 _BLOCK_BYTES = 3 * 2**23
 
 
 def cross_entropy_head(xp: Namespace) -> Head:
-    r"""Return the head of softmax outputs with the loss that `learn_once_cross_entropy` reports.
+    r"""Return the head of `learn_once_cross_entropy`: softmax outputs and their loss.
 
     With :math:`t_k = e^{z_k - \max z}` and :math:`t = \sum_k t_k`, the probabilities are
     :math:`p_k = t_k / t`, and the loss of a sample is the mean over the classes of
     :math:`-\log p_k = \log t - \log t_k` for its own class and of
     :math:`-\log (1 - p_k) = \log t - \log (t - t_k)` for the others. For the largest logit
-    :math:`t - t_k` may round to 0: the terms of the other classes are added up anew, relative to
-    the second largest. No logarithm is ever taken of 0, and nothing overflows.
+    :math:`t - t_k` may round to 0, so the terms of the other classes are summed again, relative to
+    the second largest. No logarithm of 0 is taken, and nothing overflows.
     """
 
     def head(logits: Array, labels: Array) -> tuple[Array, Array]:
         n_samples, n_classes = logits.shape
-        # Classes first, in memory too: NumPy is several times faster along many samples than along
-        # a few classes.
+        # Classes on the first axis, in memory too: NumPy is several times faster along the samples.
         z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
         classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
         is_label = classes == labels[None, :]
@@ -51,14 +49,14 @@ def cross_entropy_head(xp: Namespace) -> Head:
         z = z - first
         terms = xp.exp(z)
         total = xp.sum(terms, axis=0, keepdims=True)
-        # Half of the smallest number, so that subtracting another one does not overflow.
+        # Half of the lowest number, so that subtracting another one does not overflow.
         others = xp.where(is_top, -0.5 * float(xp.finfo(z.dtype).max), z)
         second = xp.max(others, axis=0, keepdims=True)
         others -= second
-        top_rest = xp.log(xp.sum(xp.exp(others), axis=0, keepdims=True)) + second
-        # The largest term's own place is filled by `top_rest`; 1 keeps the logarithm quiet there.
-        rest = xp.log(xp.where(is_top, 1.0, total - terms))
-        logs = xp.where(is_label, z, xp.where(is_top, top_rest, rest))
+        log_rest_of_top = xp.log(xp.sum(xp.exp(others), axis=0, keepdims=True)) + second
+        # `log_rest_of_top` replaces the entries of the largest term; 1 avoids a warning there.
+        log_rest = xp.log(xp.where(is_top, 1.0, total - terms))
+        logs = xp.where(is_label, z, xp.where(is_top, log_rest_of_top, log_rest))
         value = xp.mean(xp.log(total) - logs)
 
         dlogits = terms / total
@@ -70,7 +68,7 @@ def cross_entropy_head(xp: Namespace) -> Head:
 
 
 def _blocks(data: Array, dtype: DType, *, xp: Namespace) -> Iterator[tuple[slice, Array]]:
-    """Walk over the rows in blocks of the dtype given."""
+    """Yield the rows of each block as a slice, and the block in the given dtype."""
     n_samples, d_in = data.shape
     n_rows = max(1, _BLOCK_BYTES * 8 // (d_in * xp.finfo(dtype).bits))
     for start in range(0, n_samples, n_rows):
@@ -79,6 +77,7 @@ def _blocks(data: Array, dtype: DType, *, xp: Namespace) -> Iterator[tuple[slice
 
 
 def _work(params: Params, data: Array) -> int:
+    """Return the multiplications of the larger layer, from which a backend chooses its threads."""
     return data.shape[0] * params[0].W.shape[0] * params[0].W.shape[1]
 
 
@@ -87,7 +86,7 @@ def _network(params: Params) -> Network:
     return Network((*W1.shape, W2.shape[1]), "logistic")
 
 
-def sweep(
+def loss_and_gradients(
     params: Params,
     data: Array,
     targets: Array,
@@ -95,9 +94,9 @@ def sweep(
     *,
     xp: Namespace,
 ) -> tuple[Any, Array, list[Array]]:
-    """Read the data once: give the average loss (0-d), all logits, the gradient of each array.
+    """Return the average loss (0-d), all logits, and the gradient of each array.
 
-    Averages over blocks, weighted by their share of the rows, add up to the average over all.
+    The average over all rows is the sum of the block averages weighted by their share of the rows.
     """
     network = _network(params)
     arrays = [array for layer in params for array in layer]
@@ -120,8 +119,8 @@ def sweep(
     return loss, xp.concat(logits), grads
 
 
-def run(params: Params, data: Array, *, xp: Namespace) -> Array:
-    """Run the network forward only, (n, d_out)."""
+def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
+    """Return the logits of a forward pass, (n, d_out)."""
     network = _network(params)
     blocks = _blocks(data, params[0].W.dtype, xp=xp)
     backend = get_backend(data)
@@ -132,12 +131,14 @@ def run(params: Params, data: Array, *, xp: Namespace) -> Array:
 
 
 def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
+    """Return the share of samples whose label has the largest logit."""
     correct = SoftmaxCrossEntropy().is_correct(logits, labels, xp=xp)
-    # Counted, since a sum of ones in a low precision stops growing.
+    # Counted: a sum of ones in a low precision stops growing.
     return int(xp.count_nonzero(correct)) / labels.shape[0]
 
 
-def descend(params: Params, grads: list[Array], learning_rate: float) -> Params:
+def updated(params: Params, grads: list[Array], learning_rate: float) -> Params:
+    """Return the weights after a step of gradient descent."""
     # A NumPy float64 would promote float32 weights.
     rate = float(learning_rate)
     (W1, b1), (W2, b2) = params
@@ -158,28 +159,30 @@ def train(
     after_epoch: AfterEpoch | None = None,
     xp: Namespace,
 ) -> tuple[Params, list[float], list[float]]:
+    """Train for some epochs; return the weights, and accuracy and loss of each epoch."""
     check_count("num_epoch", num_epoch, 0)
     head = cross_entropy_head(xp)
     accuracies: list[float] = []
     losses: list[float] = []
 
-    def is_over(value: float) -> bool:
+    def record(value: float) -> bool:
         accuracies.append(value)
         if after_epoch is None:
             return False
         return bool(after_epoch(len(accuracies), value, losses[len(accuracies) - 1]))
 
     for epoch in range(num_epoch):
-        loss, logits, grads = sweep(params, data, labels, head, xp=xp)
-        if epoch > 0 and is_over(accuracy(logits, labels, xp=xp)):
+        loss, logits, grads = loss_and_gradients(params, data, labels, head, xp=xp)
+        if epoch > 0 and record(accuracy(logits, labels, xp=xp)):
             return params, accuracies, losses
         losses.append(float(loss))
-        params = descend(params, grads, learning_rate)
+        params = updated(params, grads, learning_rate)
     if num_epoch > 0:
-        is_over(accuracy(run(params, data, xp=xp), labels, xp=xp))
+        record(accuracy(logits_of(params, data, xp=xp), labels, xp=xp))
     return params, accuracies, losses
 
 
 def to_weights(params: Params) -> Weights:
+    """Return the layers as w1, b1, w2, b2, with biases of shape (1, n)."""
     (W1, b1), (W2, b2) = params
     return W1, b1[None, :], W2, b2[None, :]

@@ -1,9 +1,9 @@
-"""Read pickled CIFAR batches without running anything that they say.
+"""Reading of pickled CIFAR batches without executing them.
 
-A pickle is a program for a machine with a stack, a memo, and calls of any function of Python. The
-machine here knows only the instructions that a batch needs: they build dictionaries, lists, tuples,
-numbers and strings, and note down the few names by which NumPy pickles an array. What it makes is
-counted, and the array is made at the end, from parts that were checked.
+A pickle is a program for a stack machine that can call any Python function. The machine here has
+only the instructions that a batch needs: they build dictionaries, lists, tuples, numbers and
+strings, and record the few names that NumPy's pickled arrays refer to. The number of objects is
+limited, and the array is created at the end, from checked parts.
 """
 
 import pickletools
@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.datasets._dataset import DatasetError, Pixels
 from mlp_xp.datasets._files import LIMIT
-from mlp_xp.datasets._types import DatasetError, Pixels
 
-# CIFAR-100, written again by Python 3 with ten instructions a file name, has half a million. Each
-# makes an object of at most a hundred bytes beside what it takes from the file; those of which a
-# batch has ten are dear.
-_MOST_INSTRUCTIONS = 600_000
-_MOST_ARGUMENTS = 3
-_DEAR = dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST", "DICT", "LIST", "GLOBAL", "STACK_GLOBAL"), 20)
+# CIFAR-100 rewritten by Python 3 has half a million instructions, ten for each file name. Each
+# creates an object of at most 100 bytes beside its bytes in the file. Those that create larger
+# objects, of which a batch has about ten, count twenty times.
+_MAX_INSTRUCTIONS = 600_000
+_MAX_ARGUMENTS = 3
+_COSTS = dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST", "DICT", "LIST", "GLOBAL", "STACK_GLOBAL"), 20)
 
 
-class _RefusedError(Exception):
-    """What a pickle asks for is not admitted."""
+class _NotAllowedError(Exception):
+    """A pickle has an instruction or a name that is not allowed."""
 
 
 class Pickled:
-    """A pickled array or dtype: what it is called with, and its state; not yet trusted."""
+    """A pickled array or dtype: its arguments and its state, both unchecked."""
 
     __slots__ = ("arguments", "state")
 
@@ -42,7 +42,7 @@ def _encode(text: str, *_: object) -> bytes:
 
 
 _NDARRAY = "ndarray"
-_ADMITTED: dict[tuple[str, str], Callable[..., Any] | str] = {
+_ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
     ("numpy.core.multiarray", "_reconstruct"): Pickled,
     ("numpy._core.multiarray", "_reconstruct"): Pickled,
     ("numpy", "ndarray"): _NDARRAY,
@@ -50,7 +50,7 @@ _ADMITTED: dict[tuple[str, str], Callable[..., Any] | str] = {
     ("_codecs", "encode"): _encode,  # how Python 3 writes bytes into a protocol 2 pickle
 }
 
-# The instructions of a kind; what is empty, by how it is made; tuples, by their lengths.
+# Instructions by kind: numbers, other values, strings, empty objects, memo, tuples.
 _NUMBERS = frozenset(("BININT1", "BININT2", "BININT", "INT", "LONG", "LONG1", "LONG4"))
 _VALUES = frozenset(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "FLOAT"))
 _VALUES |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINFLOAT"}
@@ -78,15 +78,15 @@ def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
     raw : bytes
         The whole pickle.
     where : str
-        Names the file in errors.
+        The name of the file, for error messages.
 
     Raises
     ------
     DatasetError
-        The pickle is damaged, is no dictionary, or asks for anything but arrays.
+        The pickle is damaged, is no dictionary, or refers to anything but arrays.
     """
     try:
-        batch = _run(raw)
+        batch = _interpret(raw)
     except Exception as error:  # hostile bytes can raise anything
         reason = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
         raise DatasetError(
@@ -101,12 +101,12 @@ def load_pickle(raw: bytes, where: str) -> dict[str, Any]:
     }
 
 
-def _run(raw: bytes) -> object:
-    """Return what a pickle leaves on the stack."""
+def _interpret(raw: bytes) -> object:
+    """Return the object that a pickle leaves on the stack."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[object, Any] = {}
-    instructions, room = _MOST_INSTRUCTIONS, LIMIT
+    instructions, room = _MAX_INSTRUCTIONS, LIMIT
 
     def since_mark() -> list[Any]:
         start = marks.pop()
@@ -117,12 +117,12 @@ def _run(raw: bytes) -> object:
     argument: Any
     for opcode, argument, _ in pickletools.genops(raw):
         name = opcode.name
-        instructions -= _DEAR.get(name, 1)
+        instructions -= _COSTS.get(name, 1)
         if instructions < 0:
-            raise _RefusedError("it is made to exhaust the memory")
+            raise _NotAllowedError("it is made to exhaust the memory")
         if name in _NUMBERS:
             if not -(2**63) <= argument < 2**63:
-                raise _RefusedError("it has a number of more than 64 bits")
+                raise _NotAllowedError("it has a number of more than 64 bits")
             stack.append(argument)
         elif name in _VALUES:
             stack.append(argument)
@@ -142,21 +142,21 @@ def _run(raw: bytes) -> object:
         elif name == "REDUCE":
             arguments, function = stack.pop(), stack.pop()
             if not callable(function):
-                raise _RefusedError(f"it calls a {type(function).__name__}")
-            if not isinstance(arguments, tuple) or len(arguments) > _MOST_ARGUMENTS:
-                raise _RefusedError("it calls with other arguments than an array is made of")
+                raise _NotAllowedError(f"it calls a {type(function).__name__}")
+            if not isinstance(arguments, tuple) or len(arguments) > _MAX_ARGUMENTS:
+                raise _NotAllowedError("it calls with other arguments than an array is made of")
             if function is _encode:
                 room -= len(arguments[0]) if arguments else 0
                 if room < 0:
-                    raise _RefusedError("it is made to exhaust the memory")
+                    raise _NotAllowedError("it is made to exhaust the memory")
             stack.append(function(*arguments))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             names = argument.split(" ", 1) if argument else [stack.pop(), stack.pop()][::-1]
-            stack.append(_admitted(*names))
+            stack.append(_allowed(*names))
         elif name == "BUILD":
             state = stack.pop()
             if not isinstance(stack[-1], Pickled):
-                raise _RefusedError(f"it sets the state of a {type(stack[-1]).__name__}")
+                raise _NotAllowedError(f"it sets the state of a {type(stack[-1]).__name__}")
             stack[-1].state = state
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
@@ -176,22 +176,22 @@ def _run(raw: bytes) -> object:
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
-            raise _RefusedError(f"it has the instruction {name}, which no batch needs")
-    raise _RefusedError("it has no end")
+            raise _NotAllowedError(f"it has the instruction {name}, which no batch needs")
+    raise _NotAllowedError("it has no end")
 
 
-def _admitted(module: object, name: object) -> Callable[..., Any] | str:
+def _allowed(module: object, name: object) -> Callable[..., Any] | str:
     if not (isinstance(module, str) and isinstance(name, str)):
-        raise _RefusedError("it asks for something without a name")
-    if (module, name) not in _ADMITTED:
-        raise _RefusedError(f"it asks for {module}.{name}, and only arrays are admitted")
-    return _ADMITTED[module, name]
+        raise _NotAllowedError("it asks for something without a name")
+    if (module, name) not in _ALLOWED:
+        raise _NotAllowedError(f"it asks for {module}.{name}, and only arrays are admitted")
+    return _ALLOWED[module, name]
 
 
 def _fill(dictionary: dict[str | bytes, Any], items: list[Any]) -> None:
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str | bytes):  # others can be made to share one hash
-            raise _RefusedError(f"a key is a {type(key).__name__}, and only text is admitted")
+        if not isinstance(key, str | bytes):  # other keys can be made to collide
+            raise _NotAllowedError(f"a key is a {type(key).__name__}, and only text is admitted")
         dictionary[key] = value
 
 

@@ -1,4 +1,4 @@
-"""``mlp-xp data``, ``recipes``, ``backends`` and ``compile``: what there is on this machine."""
+"""``mlp-xp data``, ``recipes``, ``backends`` and ``compile``: lists of what this machine has."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from importlib.metadata import version
 from itertools import count
 from textwrap import shorten
 
-from mlp_xp.backends import BACKENDS, get_backend, how_to_install, installed
-from mlp_xp.backends._numpy.backend import compile_ahead
+from mlp_xp.backends import BACKENDS, compile_ahead, get_backend, how_to_install, installed
 from mlp_xp.cli.loading import describe, missing_for
-from mlp_xp.cli.start import printable
+from mlp_xp.cli.process import printable
 from mlp_xp.datasets import LOADERS, locate
 from mlp_xp.recipes import names, read_table
 
@@ -49,10 +48,10 @@ def run_recipes(args: argparse.Namespace) -> int:
 
 
 def run_backends(args: argparse.Namespace) -> int:
-    """Print a line for each library and device."""
+    """Print a line for each backend and device."""
     print(f"Python {platform.python_version()}, {platform.platform()}")
     for name in BACKENDS:
-        for device, facts in _probe(name):
+        for device, facts in _devices(name):
             print(printable(f"{name:16}  {device:7}  {facts}"))
     if importlib.util.find_spec("numba") is not None:
         print(f"numba {version('numba')} speeds up numpy")
@@ -62,13 +61,13 @@ def run_backends(args: argparse.Namespace) -> int:
 
 
 def run_compile(args: argparse.Namespace) -> int:
-    """Compile machine code and print where it is kept."""
+    """Compile the machine code for NumPy and print its folder."""
     print(printable(f"machine code for NumPy is kept in {compile_ahead()}"))
     return 0
 
 
-def _probe(name: str) -> Iterator[tuple[str, str]]:
-    """Return each device of a library and its facts, or why it cannot be used."""
+def _devices(name: str) -> Iterator[tuple[str, str]]:
+    """Yield each device of a backend with its facts, or with the reason why it cannot be used."""
     if not installed(name):
         yield "", f"not installed: type {how_to_install(name)}"
         return
@@ -77,7 +76,7 @@ def _probe(name: str) -> Iterator[tuple[str, str]]:
             device = f"cuda:{index}" if kind == "cuda" else kind
             try:
                 facts = describe(get_backend(name, device))
-            except Exception as error:  # Broken installations and drivers raise what they like.
+            except Exception as error:  # A broken installation or driver can raise anything.
                 if index == 0:
                     yield device or "", f"unusable: {shorten(str(error), 200)}"
                 break

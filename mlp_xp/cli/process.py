@@ -1,4 +1,4 @@
-"""The first and last moments of a command; needs nothing that takes time to load."""
+"""The process of a command: Ctrl-C, start time, output, errors; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from collections.abc import Iterator
 
 __all__ = [
     "discard_output",
+    "exit_on_ctrl_c",
+    "exits_on_ctrl_c",
     "message_for_user",
     "printable",
-    "process_began",
-    "quit_at_ctrl_c",
-    "quits_at_ctrl_c",
+    "start_time",
 ]
 
 
 @contextlib.contextmanager
-def quits_at_ctrl_c(*, is_process: bool) -> Iterator[None]:
-    """End the process at Ctrl-C, with status 130: while libraries load, there is nothing to keep.
+def exits_on_ctrl_c(*, is_process: bool) -> Iterator[None]:
+    """Exit with status 130 on Ctrl-C, for the time in which libraries are loaded.
 
-    An exception in the middle of an import would end in a traceback, or worse, in an import that
-    half succeeded. Where the process is not the command's own, nothing changes.
+    An exception in the middle of an import would end in a traceback, or in an import that half
+    succeeded. Nothing changes if the process is not the command's own.
     """
-    if not quit_at_ctrl_c(is_process=is_process):
+    if not exit_on_ctrl_c(is_process=is_process):
         yield
         return
     try:
@@ -35,21 +35,21 @@ def quits_at_ctrl_c(*, is_process: bool) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def quit_at_ctrl_c(*, is_process: bool) -> bool:
-    """End the process at Ctrl-C from now on, also while it exits; return whether that is ours."""
+def exit_on_ctrl_c(*, is_process: bool) -> bool:
+    """Exit with status 130 on Ctrl-C from now on; return whether this process may."""
     if not is_process or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return False
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     return True
 
 
-def process_began(*, is_process: bool = True) -> float:
-    """Return when this process began, of `time.perf_counter`; where that is unknown, now."""
+def start_time(*, is_process: bool = True) -> float:
+    """Return when this process started, on the clock `time.perf_counter`; if unknown, now."""
     now = time.perf_counter()
     if not is_process:
         return now
     try:
-        # After the name, which may hold spaces and brackets; in ticks since the machine started.
+        # The field after the name, which may hold spaces and brackets; in ticks since boot.
         with open("/proc/self/stat") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -59,16 +59,16 @@ def process_began(*, is_process: bool = True) -> float:
 
 
 def discard_output() -> None:
-    """Send the rest of the output nowhere: its reader, e.g. `head`, has gone."""
+    """Send further output nowhere: its reader, such as ``head``, has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def message_for_user(error: Exception) -> str | None:
-    r"""Return one line for an error that the user can mend, None for a bug of ours.
+    r"""Return one line for an error that the user can fix, None for a bug of this library.
 
     Examples
     --------
-    >>> from mlp_xp.cli.start import message_for_user
+    >>> from mlp_xp.cli.process import message_for_user
     >>> message_for_user(ValueError("first line\nsecond line"))
     'first line second line'
     """
@@ -85,11 +85,11 @@ def message_for_user(error: Exception) -> str | None:
 
 
 def printable(text: object) -> str:
-    r"""Return text with its control characters escaped: a file must not steer the terminal.
+    r"""Return text with control characters escaped, so that a file cannot control the terminal.
 
     Examples
     --------
-    >>> from mlp_xp.cli.start import printable
+    >>> from mlp_xp.cli.process import printable
     >>> print(printable("cat\x1b[2J"), printable("Löwe"))
     cat\x1b[2J Löwe
     """

@@ -1,0 +1,177 @@
+"""A new run folder: named when it is complete, removed if it holds no model."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mlp_xp.callbacks import Callback
+from mlp_xp.cli.process import printable
+from mlp_xp.cli.runs import newest_model
+
+__all__ = ["DiskSpace", "RunFolder", "new_run"]
+
+_OTHER_BYTES = 1_000_000  # of everything that is not weights
+
+
+class RunFolder:
+    """The folder of a run that is in progress.
+
+    Attributes
+    ----------
+    path : Path
+        The folder to write to.
+    final : Path
+        Its name once it is complete.
+    """
+
+    def __init__(self, path: Path, final: Path) -> None:
+        self.path = path
+        self.final = final
+
+    def keep(self, write: Callable[[Path], None]) -> None:
+        """Write what exists only in memory; if the folder cannot take it, to another folder.
+
+        The home folder and the folder for temporary files are tried next. After that, a user at a
+        terminal is asked for a folder until one works.
+
+        Parameters
+        ----------
+        write : callable
+            ``write(folder)`` writes everything, or raises `OSError`.
+
+        Raises
+        ------
+        OSError
+            No folder could be written to.
+        """
+        try:
+            write(self.path)
+            return
+        except OSError as error:
+            first_error = _with_path(error, self.path)
+        print(printable(f"note: cannot write: {first_error}"), file=sys.stderr)
+        for folder in self._other_folders():
+            try:
+                folder.mkdir(parents=True)
+                write(folder)
+            except OSError as error:
+                print(printable(f"note: nor here: {_with_path(error, folder)}"), file=sys.stderr)
+                continue
+            print(printable(f"note: the network is kept in {folder}"), file=sys.stderr)
+            self.path = self.final = folder
+            return
+        raise first_error
+
+    def _other_folders(self) -> Iterator[Path]:
+        name = f"{self.final.name}-{os.getpid()}"
+        for parent in (Path.home(), Path(tempfile.gettempdir())):
+            yield parent / name
+        while sys.stdin is not None and sys.stdin.isatty():
+            typed = input("Type a folder for the network, or make room and press Enter: ").strip()
+            yield Path(typed or Path.home()).expanduser() / f"{name}-{time.time_ns()}"
+
+
+class DiskSpace(Callback):
+    """Raises an error before the first step if a folder has no room for the network."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_fit_begin(self, model: Any) -> None:
+        """Compare the size of the weights with the free space."""
+        n_bytes = sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
+        needed, free = 2 * n_bytes + _OTHER_BYTES, shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise OSError(
+                errno.ENOSPC,
+                f"the run needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; make "
+                "room, or type --out with a folder elsewhere",
+                str(self._folder),
+            )
+
+
+@contextlib.contextmanager
+def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
+    """Create a run folder that gets its final name when it is complete.
+
+    After an error the folder is removed, unless it holds a model or a checkpoint.
+
+    Parameters
+    ----------
+    out : Path or None
+        The folder, which must not exist. Default: ``runs/<date>-<time>-<data>``, with a number if
+        that exists.
+    data : str
+        Name of the data set.
+
+    Yields
+    ------
+    RunFolder
+    """
+    partial, final = _create_folder(out, data)
+    run = RunFolder(partial, final)
+    try:
+        yield run
+        if run.path == partial:
+            partial.rename(final)
+        else:
+            _remove_without_model(partial)
+    except BaseException as error:
+        kept = newest_model(run.path) or _remove_without_model(partial)
+        if kept is not None:
+            note = f"note: kept what is in {run.path}: mlp-xp evaluate {kept}"
+            print(printable(note), file=sys.stderr)
+        if isinstance(error, OSError):
+            raise _with_path(error, run.path) from error.__cause__
+        raise
+
+
+def _create_folder(out: Path | None, data: str) -> tuple[Path, Path]:
+    """Create ``<name>.partial``; return it and ``<name>``, which does not exist."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{data}"
+    attempt = 1
+    while True:
+        final = out or Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
+        partial = final.with_name(f"{final.name}.partial")
+        taken = final
+        if not final.exists():
+            try:
+                partial.mkdir(parents=True)
+                return partial, final
+            except FileExistsError:
+                taken = partial
+            except OSError as error:
+                raise ValueError(
+                    f"{partial} cannot be made ({error.strerror}): type --out with a folder that "
+                    "you may write to"
+                ) from error
+        if out is not None:
+            raise ValueError(
+                f"{taken} is already there, and nothing is overwritten: move or remove it, or "
+                f"type --out {out}-2"
+            )
+        attempt += 1
+
+
+def _remove_without_model(run: Path) -> Path | None:
+    """Remove a run folder, unless it holds a model; return the folder of that model."""
+    kept = newest_model(run)
+    if kept is None:
+        shutil.rmtree(run, ignore_errors=True)
+    return kept
+
+
+def _with_path(error: OSError, path: Path) -> OSError:
+    """Return an error that names a path: a failed write does not know its file."""
+    if error.filename is None and error.errno is not None:
+        error.filename = str(path)
+    return error

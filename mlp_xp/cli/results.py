@@ -1,0 +1,105 @@
+"""The files of a run beside the model: configuration, history and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp_xp import __version__
+from mlp_xp._utils.optional import optional
+from mlp_xp._utils.signals import postponed
+from mlp_xp.backends import Backend
+from mlp_xp.cli.runs import CONFIG, Images
+from mlp_xp.cli.settings import Settings
+from mlp_xp.datasets import Dataset
+from mlp_xp.estimators import MLPClassifier
+from mlp_xp.plotting import confusion_figure, curves_figure, save_figure
+from mlp_xp.saving import encode, replacing
+from mlp_xp.training.records import Record
+
+__all__ = [
+    "config_of",
+    "draw_results",
+    "history_of",
+    "result_of",
+    "write_config",
+    "write_history",
+]
+
+_COLUMNS = [name.replace("validation_score", "validation_accuracy") for name in Record._fields]
+
+
+def config_of(
+    settings: Settings, model: MLPClassifier, data: Dataset, backend: Backend
+) -> dict[str, Any]:
+    """Return what decides a run, and what is needed to use its model without the data set."""
+    path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
+    images = Images(settings.data, path, data.class_names, data.image_shape, data.max_value)
+    libraries = ("numpy", "scikit-learn", "array-api-compat")
+    params = model.get_params(deep=False)
+    del params["callbacks"]
+    encoded = {name: encode(name, value, name) for name, value in params.items()}
+    return {
+        "settings": {**asdict(settings), "params": encoded},
+        "data": asdict(images),
+        "backend": {"name": backend.name, **backend.describe()},
+        "versions": {"python": platform.python_version(), "mlp-xp": __version__}
+        | {name: version(name) for name in libraries},
+        "platform": platform.platform(),
+    }
+
+
+def history_of(model: MLPClassifier) -> list[dict[str, Any]]:
+    """Return a row for each epoch."""
+    return [dict(zip(_COLUMNS, record, strict=True)) for record in model.history_]
+
+
+def result_of(
+    history: list[dict[str, Any]], y: np.ndarray, predicted: np.ndarray, *, is_interrupted: bool
+) -> dict[str, Any]:
+    """Return the accuracy on the test images, and the time of the training."""
+    seconds = sum(row["seconds"] for row in history)
+    return {
+        "test_accuracy": float(np.mean(predicted == y)),
+        "epochs": len(history),
+        "interrupted": is_interrupted,
+        "seconds": seconds,
+        # "lbfgs" may stop before its first epoch.
+        "images_per_second": sum(row["n_samples"] for row in history) / (seconds or 1.0),
+    }
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write ``config.json``, all or nothing."""
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2, allow_nan=False))
+
+
+def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write ``history.csv``."""
+    with (folder / "history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def draw_results(
+    folder: Path, history: list[dict[str, Any]], data: Dataset, predicted: np.ndarray
+) -> None:
+    """Draw loss and accuracy by epoch, and the confusion matrix of the test images."""
+    with postponed():
+        optional("matplotlib.backends.backend_agg")
+    columns = {"training": "accuracy", "validation": "validation_accuracy"}
+    accuracies = {name: [row[column] for row in history] for name, column in columns.items()}
+    # "lbfgs" has no accuracy for its epochs.
+    known = {name: values for name, values in accuracies.items() if history and None not in values}
+    save_figure(curves_figure([row["loss"] for row in history], known), folder / "curves.png")
+    confusion = confusion_figure(data.y_test, predicted, data.class_names)
+    save_figure(confusion, folder / "confusion.png")

@@ -1,0 +1,172 @@
+"""Ctrl-C while libraries load, while a network is trained, and after it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import CODE, FILES, TINY, history_of, start
+
+from mlp_xp._utils.signals import interrupts, postponed
+from mlp_xp.cli import train
+from mlp_xp.datasets import load_digits
+from mlp_xp.saving import load_model
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.parametrize(
+    ("module", "argv"),
+    [
+        ("argparse", ["--help"]),
+        ("numpy", ["train"]),
+        ("mlp_xp.cli.train", ["train"]),
+        ("sklearn", ["train"]),
+        ("scipy.linalg", ["evaluate", "run"]),
+        ("mlp_xp.training.trainer", ["predict", "run", "a.png"]),
+        ("mlp_xp.lab", ["lab"]),
+        ("mlp_xp.cli.listings", ["backends"]),
+    ],
+)
+def test_ctrl_c_while_a_command_loads_is_silent(module, argv):
+    press = (
+        "import os, signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            print('pressed', flush=True)\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", press + CODE, *argv], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("pressed\n", "")
+    assert done.returncode == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+def test_ctrl_c_in_a_callback_of_a_library_is_silent():
+    # JAX has one for the garbage collector, in which Python prints an exception and goes on.
+    press = (
+        "import gc, os, signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'jax':\n"
+        "            gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))\n"
+        "            gc.collect()\n"
+        "sys.meta_path.insert(0, Press)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", press + CODE, "backends"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.parametrize("argv", [["train"], ["lab"], ["backends"], ["evaluate", "run"], ["data"]])
+def test_ctrl_c_in_the_first_seconds_is_silent(argv):
+    for delay in (0.15, 0.3, 0.6, 1.0, 1.5, 2.0, 2.5, 3.0):
+        process = start(*argv)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert "Traceback" not in err, delay
+        assert "Error" not in err.replace("mlp-xp: error", ""), delay
+
+
+def without_compiling(err: str) -> str:
+    """Return stderr without what the first long training of an installation says."""
+    return re.sub(r"(?m)^mlp_xp: compil.*\n", "", err)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+def test_ctrl_c_keeps_the_network(tmp_path):
+    process = start(*TINY, "--epochs", 1_000_000, "--out", tmp_path / "run")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch       3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert without_compiling(err) == ""
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    rows = history_of(tmp_path / "run")
+    assert 3 <= len(rows) < 1_000_000
+    assert f"interrupted in epoch {len(rows)}; the network is kept" in out
+    assert re.fullmatch(r"test accuracy .*", out.splitlines()[-1])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    digits = load_digits()
+    accuracy = load_model(tmp_path / "run").score(digits.x_test, digits.y_test)
+    assert config["result"]["test_accuracy"] == accuracy
+    assert config["result"]["interrupted"] is True
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_stops_after_the_step(mlp_xp, monkeypatch):
+    steps = []
+
+    def pressed_in_the_second_epoch(done: int, n_steps: int) -> None:
+        steps.append((done, n_steps))
+        if len(steps) == n_steps + 3:
+            signal.raise_signal(signal.SIGINT)
+
+    real = train.display
+
+    @contextlib.contextmanager
+    def display(*args):
+        with real(*args) as shown:
+            yield shown._replace(after_step=pressed_in_the_second_epoch)
+
+    monkeypatch.setattr(train, "display", display)
+    done = mlp_xp(*TINY, "--epochs", 5, "--out", "run")
+    assert done.status == 130
+    assert steps[-1] == (3, 12)
+    assert [row["n_samples"] for row in history_of(Path("run"))] == ["1438", "384"]
+
+
+def test_postponed_ctrl_c_is_raised_at_the_end():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    seen = []
+
+    def press_twice():
+        with interrupts() as pressed, postponed():
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+            seen.append(pressed())
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            press_twice()
+        assert seen == [False]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    process = start(*TINY, "--epochs", 1_000_000, "--out", tmp_path / "run")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch       3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)  # By now it is evaluating or drawing.
+    process.send_signal(signal.SIGINT)
+    err = without_compiling(process.communicate(timeout=60)[1])
+    assert process.returncode == 130
+    if err:
+        partial = tmp_path / "run.partial"
+        assert err == f"note: kept what is in {partial}: mlp-xp evaluate {partial}\n"
+        assert load_model(partial).n_iter_ >= 3
+    else:
+        assert list(tmp_path.iterdir()) == []

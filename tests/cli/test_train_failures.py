@@ -1,0 +1,188 @@
+"""`mlp-xp train` after an error, on a full disk, and when it is terminated."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from running import FILES, TINY, history_of, start
+
+from mlp_xp import MLP
+from mlp_xp.callbacks import Callback
+from mlp_xp.cli import new_run, results, settings, train
+from mlp_xp.cli.settings import Settings
+from mlp_xp.datasets import load_digits
+from mlp_xp.saving import load_model, save_model
+
+
+def fail(*_):
+    raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(results, "confusion_figure"), (results, "curves_figure"), (train, "write_history")],
+)
+def test_a_run_that_fails_after_the_training_keeps_the_network(
+    module, name, mlp_xp, fails, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, fail)
+        done = mlp_xp(*TINY, "--epochs", 3, "--out", "run")
+    assert done.status == 2
+    note, error = done.err.splitlines()
+    assert note == "note: kept what is in run.partial: mlp-xp evaluate run.partial"
+    assert error == "mlp-xp: error: No space left on device"
+    assert [path.name for path in Path().iterdir()] == ["run.partial"]
+    kept = load_model("run.partial")
+    assert kept.n_iter_ == 3
+    digits = load_digits()
+    accuracy = f"test accuracy {100 * kept.score(digits.x_test, digits.y_test):.2f} %"
+    assert accuracy in mlp_xp("evaluate", "run.partial").out
+    # Another run does not touch it.
+    assert "run.partial is already there" in fails(*TINY, "--out", "run")
+    assert load_model("run.partial").loss_curve_ == kept.loss_curve_
+
+
+def test_a_prediction_that_fails_keeps_the_network(mlp_xp, monkeypatch):
+    class Fails(MLP):
+        def predict(self, X, **settings):
+            raise MemoryError("8 GB")
+
+    monkeypatch.setattr(settings, "MLPClassifier", Fails)
+    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
+    assert done.status == 2
+    assert "error: not enough memory (8 GB): ask for less" in done.err.splitlines()[1]
+    assert load_model("run.partial").n_iter_ == 1
+
+
+def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
+    class Fails(Callback):
+        def on_epoch_end(self, model, record):
+            if record.epoch == 3:
+                fail()
+
+    real = Settings.callbacks
+    with monkeypatch.context() as patched:
+        patched.setattr(Settings, "callbacks", lambda *of: [*real(*of), Fails()])
+        done = mlp_xp(*TINY, "--epochs", 9, "--checkpoint", 1, "--out", "run")
+    assert done.status == 2
+    epoch = Path("run.partial", "checkpoints", "epoch-0003")
+    note, error = done.err.splitlines()
+    assert note == f"note: kept what is in run.partial: mlp-xp evaluate {epoch}"
+    assert error == "mlp-xp: error: No space left on device"
+    assert "test accuracy" in mlp_xp("evaluate", epoch).out
+    line = fails("evaluate", "run.partial")
+    assert f"run.partial holds no model, and {epoch} does: type that instead" in line
+
+
+def test_a_training_that_diverges_is_reported_and_kept(mlp_xp):
+    options = "--solver sgd --learning-rate 1e30 --validation 0.25 --checkpoint 1 --out run"
+    done = mlp_xp(*TINY, *options.split())
+    assert "try a smaller learning_rate_init. First seen in epoch 1, step" in done.err
+    assert done.status == 1
+    assert {path.name for path in Path("run").iterdir()} >= FILES
+    assert load_model("run").n_iter_ == len(history_of(Path("run"))) < 12
+    for model in ("run", *Path("run", "checkpoints").glob("*")):
+        assert np.isfinite(load_model(model).coefs_[0]).all()
+
+
+def test_an_error_in_the_training_is_not_taken_for_divergence(fails, monkeypatch):
+    class Fails(Callback):
+        def on_epoch_end(self, model, record):
+            raise ValueError("something else")
+
+    monkeypatch.setattr(Settings, "callbacks", lambda self, folder: [Fails()])
+    assert "something else" in fails(*TINY, "--epochs", 2, "--out", "run")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.fixture
+def other_folders(tmp_path, monkeypatch):
+    """The home folder and the one for temporary files."""
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    return home, temporary
+
+
+def full(*names: str):
+    """Return a `save_model` for which the disk of some folders is full."""
+
+    def save(model, folder):
+        if any(name in str(folder) for name in names):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_model(model, folder)
+
+    return save
+
+
+def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_folders, monkeypatch):
+    monkeypatch.setattr(train, "save_model", full("run"))
+    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
+    assert done.status == 2
+    first, second, third, error = done.err.splitlines()
+    assert first == "note: cannot write: [Errno 28] No space left on device: 'run.partial'"
+    assert str(other_folders[0]) in second
+    assert str(other_folders[1]) in third
+    assert error == "mlp-xp: error: [Errno 28] No space left on device: 'run.partial'"
+    assert not Path("run.partial").exists()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_full_disk_does_not_lose_the_network(which, mlp_xp, other_folders, monkeypatch):
+    refused = ["run.partial", *map(str, other_folders[:which])]
+    monkeypatch.setattr(train, "save_model", full(*refused))
+    done = mlp_xp(*TINY, "--epochs", 2, "--out", "run")
+    assert done.status == 0
+    (kept,) = other_folders[which].glob("run-*")  # Libraries keep caches at home.
+    assert f"note: the network is kept in {kept}" in done.err
+    assert f"saved in {kept}" in done.out
+    assert {path.name for path in kept.iterdir()} == FILES
+    assert not Path("run.partial").exists()
+    assert "test accuracy" in mlp_xp("evaluate", kept).out
+
+
+def test_a_user_at_a_terminal_is_asked_for_another_folder(mlp_xp, other_folders, monkeypatch):
+    monkeypatch.setattr(train, "save_model", full("run.partial", *map(str, other_folders)))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", lambda question: "mine")
+    assert mlp_xp(*TINY, "--epochs", 1, "--out", "run").status == 0
+    (kept,) = Path("mine").iterdir()
+    assert load_model(kept).n_iter_ == 1
+
+
+def test_a_disk_without_room_is_an_error_before_the_first_step(fails, monkeypatch):
+    monkeypatch.setattr(new_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
+    line = fails(*TINY, "--out", "run")
+    assert "the run needs 1 MB, and 0 MB are free; make room, or type --out with a folder" in line
+    assert "'run.partial'" in line
+    assert list(Path().iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_created_is_an_error_before_the_training(fails):
+    Path("file").touch()
+    line = fails(*TINY, "--out", "file/run")
+    assert "file/run.partial cannot be made (Not a directory): type --out with a folder" in line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
+def test_evaluate_says_what_a_terminated_training_left(fails, tmp_path):
+    for options, cure in (
+        ([], "holds no network: the training ended before there was one"),
+        (["--checkpoint", 1], "type that instead"),
+    ):
+        out = tmp_path / f"run{len(options)}"
+        process = start(*TINY, "--epochs", 1_000_000, *options, "--out", out)
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("epoch       3/"))
+        process.terminate()
+        process.communicate(timeout=60)
+        assert cure in fails("evaluate", out.with_name(f"{out.name}.partial"))
