@@ -1,4 +1,8 @@
-"""Recipes: all settings of a training in a TOML file, and the files that come with the library."""
+"""Recipes: all settings of a training in a TOML file, and the files that come with the library.
+
+`objects` lists the objects that a file may name, also for saved models. What a setting means is
+decided in `estimators`; the data that a recipe names are in `datasets`.
+"""
 
 from __future__ import annotations
 

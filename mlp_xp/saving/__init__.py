@@ -1,4 +1,8 @@
-"""Fitted estimators on disk: arrays as safetensors, everything else as JSON, no pickle."""
+"""Saved models: arrays as safetensors, everything else as JSON, no pickle.
+
+A folder is checked against its digest before anything in it is used. What a fitted estimator
+consists of is decided in `estimators.state`.
+"""
 
 from __future__ import annotations
 

@@ -6,9 +6,8 @@ products have the threads of the BLAS.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,17 +25,23 @@ from mlp_xp.backends._numpy.jobs import (
     Activate,
     ColumnSums,
     Gather,
-    Job,
-    MachineCodeError,
     Product,
     Softmax,
     Update,
     address,
-    table,
 )
 from mlp_xp.backends._numpy.sparse import TakenRows, call
-from mlp_xp.backends._numpy.thread_pool import has_pool, link, runner
+from mlp_xp.backends._numpy.thread_pool import has_pool
 from mlp_xp.backends._numpy.traced import Traced
+from mlp_xp.backends._numpy.writing import (
+    are_positions,
+    constants,
+    has_rows,
+    is_plain,
+    made_plain,
+    or_plain,
+    run,
+)
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
@@ -44,70 +49,12 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 __all__ = ["activate", "dense", "gather", "loss", "update_tree"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 # Below, meeting the other threads costs more than they bring (bench/history).
 _LEAST_PRODUCTS, _LEAST_NUMBERS = 100_000, 30_000
 # Numbers of each array of an update that fit the second cache together.
 _PIECE = 1 << 15
-
-
-def _or_plain(kernel: F) -> F:
-    """Run a kernel again where its machine code cannot be compiled: it then needs none."""
-
-    @functools.wraps(kernel)
-    def run(*args: Any, **options: Any) -> Any:
-        try:
-            return kernel(*args, **options)
-        except MachineCodeError:
-            return kernel(*args, **options)
-
-    return cast(F, run)
-
-
-def _run(fields: Any, is_shared: bool, *others: Any) -> None:
-    """Run a job now, or add it to the program that its fields or other arrays belong to."""
-    job = Job(fields, is_shared)
-    for value in (*fields, *others):
-        if isinstance(value, Traced):
-            value.program.job(job)
-            return
-    words, _ = table([job])
-    link([words])
-    runner()(words)
-
-
-def _is_plain(*arrays: Any) -> bool:
-    """Whether arrays are of one real dtype and stored row by row."""
-    first = arrays[0].dtype
-    return first in (np.float32, np.float64) and all(
-        array.dtype == first and array.flags.c_contiguous and array.flags.aligned
-        for array in arrays
-    )
-
-
-def _are_positions(array: Any, like: Any) -> bool:
-    """Whether an array holds an int32 for each entry along the first axis of another."""
-    return (
-        array.shape == like.shape[:1]
-        and array.dtype == np.int32
-        and array.flags.c_contiguous
-        and array.flags.aligned
-    )
-
-
-def _made_plain(array: Any, like: Any) -> Any:
-    """Return an array that jobs can read with another: row by row, and of its dtype."""
-    return array if _is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
-
-
-def _has_rows(x: Any) -> bool:
-    """Whether x has numbers, row by row; its rows may be parts of longer ones."""
-    if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
-        return False
-    lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize
-    return bool(x.strides[1] == x.itemsize and lie_apart and x.strides[0] % x.itemsize == 0)
 
 
 def _product(
@@ -119,10 +66,10 @@ def _product(
     lda = a.strides[0] // a.itemsize if a.shape[0] > 1 else a.shape[1]
     is_double = a.dtype == np.float64
     product = Product(is_double, ta, tb, m, n, k, a, lda, b, b.shape[1], out, n, bias)
-    _run(product, m * n * k >= _LEAST_PRODUCTS)
+    run(product, m * n * k >= _LEAST_PRODUCTS)
 
 
-@_or_plain
+@or_plain
 def dense(
     params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Array, DensePullback]:
@@ -133,8 +80,8 @@ def dense(
     is_known = (
         arrangement is None
         and has_pool()
-        and _is_plain(W, b)
-        and _has_rows(x)
+        and is_plain(W, b)
+        and has_rows(x)
         and x.dtype == W.dtype
         and W.ndim == 2
         and (x.shape[1:], b.shape) == (W.shape[:1], W.shape[1:])
@@ -148,7 +95,7 @@ def dense(
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         if dy.shape != shape:
             return layers.affine(params, x, xp=xp)[1](dy, need_dx=need_dx)
-        dy = _made_plain(dy, W)
+        dy = made_plain(dy, W)
         dx = None
         if need_dx:
             dx = np.empty_like(x, shape=x.shape)
@@ -158,7 +105,7 @@ def dense(
         _product(x, dy, dW, ta=True)
         n_rows, n_columns = shape
         sums = ColumnSums(dy.dtype == np.float64, n_rows, n_columns, dy, db)
-        _run(sums, dy.size >= _LEAST_NUMBERS)
+        run(sums, dy.size >= _LEAST_NUMBERS)
         return dx, Dense(dW, db)
 
     return y, pullback
@@ -181,7 +128,7 @@ def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) 
     return out
 
 
-@_or_plain
+@or_plain
 def gather(
     x: Array,
     rows: Array | None,
@@ -207,9 +154,9 @@ def gather(
         and x.dtype in (np.uint8, dtype)
         and x.flags.c_contiguous
         and x.flags.aligned
-        and (rows is None or _are_positions(rows, rows))
+        and (rows is None or are_positions(rows, rows))
         and all(
-            place.dtype == dtype and place.shape == x.shape[1:] and _is_plain(place)
+            place.dtype == dtype and place.shape == x.shape[1:] and is_plain(place)
             for place in places
         )
     )
@@ -230,23 +177,23 @@ def gather(
         out=out,
         is_bytes=x.dtype == np.uint8,
     )
-    _run(job, out.size >= _LEAST_NUMBERS)
+    run(job, out.size >= _LEAST_NUMBERS)
     return out
 
 
-@_or_plain
+@or_plain
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.activate`."""
     number = _ACTIVATIONS.get(function) if isinstance(function, str) else None
-    if number is None or not (has_pool() and _is_plain(x)):
+    if number is None or not (has_pool() and is_plain(x)):
         return layers.activate(function, x, xp=xp)
     y = np.empty_like(x)
     _activate(number, x, 0, y)
 
     def pullback(dy: Array) -> Array:
-        dy = _made_plain(dy if dy.shape == y.shape else np.broadcast_to(dy, y.shape), y)
+        dy = made_plain(dy if dy.shape == y.shape else np.broadcast_to(dy, y.shape), y)
         dx = np.empty_like(y)
         _activate(number, y, dy, dx)
         return dx
@@ -259,10 +206,10 @@ _ACTIVATIONS = {"relu": RELU, "logistic": LOGISTIC}
 
 def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
     job = Activate(x.dtype == np.float64, x.size, x, dy, out, function)
-    _run(job, x.size >= _LEAST_NUMBERS)
+    run(job, x.size >= _LEAST_NUMBERS)
 
 
-@_or_plain
+@or_plain
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
@@ -270,10 +217,10 @@ def loss(
     is_known = (
         type(loss) is SoftmaxCrossEntropy
         and has_pool()
-        and _is_plain(logits, *(() if weights is None else (weights,)))
+        and is_plain(logits, *(() if weights is None else (weights,)))
         and logits.ndim == 2
         and logits.size > 0
-        and _are_positions(targets, logits)
+        and are_positions(targets, logits)
         and (weights is None or weights.shape == targets.shape)
     )
     if not is_known:
@@ -287,21 +234,15 @@ def loss(
         logits=logits,
         labels=targets,
         weights=0 if weights is None else weights,
-        smoothing=_numbers((loss.label_smoothing,)),
+        smoothing=constants((loss.label_smoothing,)),
         value=value,
         dlogits=dlogits,
     )
-    _run(job, False)
+    run(job, False)
     return value, lambda: dlogits
 
 
-@functools.lru_cache(maxsize=256)
-def _numbers(values: tuple[float, ...]) -> np.ndarray:
-    """Return constants as an array, the same one for equal ones."""
-    return np.asarray(values, dtype=np.float64)
-
-
-@_or_plain
+@or_plain
 def update_tree(
     optimizer: Optimizer,
     params: Tree,
@@ -321,7 +262,7 @@ def update_tree(
         and bool(slots)
         and not n_leading
         and has_pool()
-        and _is_plain(*(array for row in rows for array in row))
+        and is_plain(*(array for row in rows for array in row))
         and all(array.shape == row[0].shape for row in rows for array in row)
         and not any(getattr(array, "find", None) for row in rows for array in row)  # They move.
         and all(array.flags.writeable for p, _, *own in rows for array in (p, *own))
@@ -352,14 +293,14 @@ def update_tree(
         n_arrays=len(rows),
         arrays=arrays,
         rule=rule,
-        constants=_numbers(numbers),
+        constants=constants(numbers),
         rate=coefs[0],
         l2=factor,
         penalty=penalty if l2 is not None else 0,
         shrink=coefs[1] if len(coefs) > 1 else 0,
     )
     size = sum(row[0].size for row in rows)
-    _run(job, size >= _LEAST_NUMBERS, like)
+    run(job, size >= _LEAST_NUMBERS, like)
     return Updated(params, slots, penalty if l2 is None else penalty[()])
 
 

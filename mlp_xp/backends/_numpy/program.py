@@ -20,15 +20,14 @@ import numpy as np
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends._numpy.fusion import fused
 from mlp_xp.backends._numpy.jobs import PICK, Arithmetic, Job, Take, address, table
-from mlp_xp.backends._numpy.thread_pool import has_pool, link, rows_error
+from mlp_xp.backends._numpy.operations import are_numbers, can_be_taken, take_rows
+from mlp_xp.backends._numpy.thread_pool import has_pool, link
 from mlp_xp.backends._numpy.traced import Finder, Traced, UntraceableError, value_of
 
 __all__ = ["Program"]
 
 # Arguments up to this many bytes are copied into memory of their own; larger ones are looked up.
 _SMALL = 1 << 16
-# NumPy's own check of positions writes a result twice; up to this many bytes ours takes longer.
-_SHORT_DETOUR = 1 << 14
 # Bytes of results that jobs not yet in a table may keep from being used again.
 _KEPT = 1 << 25
 
@@ -228,7 +227,7 @@ class Program:
             np.asarray(x, out.dtype) if type(x) in (int, float) and out.dtype.kind == "f" else x
             for x in inputs
         ]
-        if ufunc in (np.add, np.multiply) and _are_numbers(*operands, out):
+        if ufunc in (np.add, np.multiply) and are_numbers(*operands, out):
             a, b = operands
             fields = Arithmetic(out.dtype == np.float64, ufunc is np.multiply, a, b, out)
             self.job(Job(fields))
@@ -259,10 +258,10 @@ class Program:
         is_plain = len(args) == 2 and set(options) <= {"axis"}
         if function is np.take and is_plain and isinstance(args[1], Traced):
             result = self._result(value)
-            if options.get("axis") == 0 and _can_be_taken(*args):
+            if options.get("axis") == 0 and can_be_taken(*args):
                 self._take(args[0], args[1], result)
                 return result
-            self._write(self._call(_take_rows, (*args, options.get("axis"), result), {}))
+            self._write(self._call(take_rows, (*args, options.get("axis"), result), {}))
             return result
         first = args[0]
         if (
@@ -298,7 +297,7 @@ class Program:
                 continue
             if not isinstance(leaf, Traced) or id(leaf.value) in mine or leaf.shape != old.shape:
                 raise UntraceableError("The new state does not fit into the place of the old.")
-            if _are_numbers(old, leaf):
+            if are_numbers(old, leaf):
                 self._take(leaf, 0, old)
             else:
                 self._write(f"{self._name(np.copyto)}({self._name(old)}, {self._name(leaf)})")
@@ -364,47 +363,3 @@ def _form(argument: Any) -> tuple[Any, ...]:
 def _reference(argument: Any) -> Callable[[], Any]:
     """Return a function that returns an argument, an array only while others keep it alive."""
     return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument
-
-
-def _are_numbers(*operands: Any) -> bool:
-    """Whether jobs are written, and operands are single numbers that one takes."""
-    dtype = getattr(operands[-1], "dtype", None)
-    return (
-        has_pool()
-        and dtype in (np.float32, np.float64)
-        and all(
-            isinstance(operand, Traced | np.ndarray)
-            and operand.size == 1
-            and operand.dtype == dtype
-            for operand in operands
-        )
-    )
-
-
-def _take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:
-    """Compute `numpy.take`, whose own check of positions writes a result twice."""
-    size = x.size if axis is None else x.shape[axis]
-    if out.nbytes <= _SHORT_DETOUR:
-        try:
-            np.take(x, rows, axis, out)
-        except IndexError:
-            raise rows_error(rows, size) from None
-        return
-    if not -size <= rows.min() <= rows.max() < size:
-        raise rows_error(rows, size)
-    np.take(x, rows, axis, out, "wrap")
-
-
-def _can_be_taken(source: Any, rows: Traced) -> bool:
-    """Whether a job can take the rows."""
-    return (
-        has_pool()
-        and isinstance(source, Traced)
-        and source.flags.c_contiguous
-        and source.flags.aligned
-        and source.value[:1].nbytes % 4 == 0
-        and rows.dtype == np.int32
-        and rows.ndim == 1
-        and rows.flags.c_contiguous
-        and rows.flags.aligned
-    )

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
-
-if TYPE_CHECKING:
-    from mlp_xp.backends._numpy.program import Program
 
 __all__ = ["STEP", "Finder", "Traced", "UntraceableError", "value_of"]
 
@@ -24,6 +21,36 @@ class UntraceableError(TypeError):
     """A function asks for a value that is known only when it runs."""
 
 
+class Recorder(Protocol):
+    """The program that records what is done with its arrays."""
+
+    pool: list[np.ndarray]
+
+    def pick(self, given: Traced) -> Traced:
+        """Return the entry of one of many steps."""
+        ...
+
+    def job(self, job: Any) -> None:
+        """Add a job."""
+        ...
+
+    def call(self, function: Any, *args: Any) -> None:
+        """Record a call that writes into its arguments."""
+        ...
+
+    def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
+        """Record ``copy(result, *args)``, which computes ``value``."""
+        ...
+
+    def ufunc(self, ufunc: Any, method: str, inputs: Any, options: dict[str, Any]) -> Any:
+        """Call a ufunc and record it."""
+        ...
+
+    def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
+        """Call one of NumPy's other functions and record it."""
+        ...
+
+
 class Traced(NDArrayOperatorsMixin):
     """An array whose operations are recorded; `value` is the memory that the program will use.
 
@@ -33,7 +60,7 @@ class Traced(NDArrayOperatorsMixin):
 
     def __init__(
         self,
-        program: Program,
+        program: Recorder,
         value: np.ndarray,
         *,
         source: Traced | None = None,

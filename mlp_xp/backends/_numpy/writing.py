@@ -1,0 +1,88 @@
+"""Writing a job, and the checks whether arrays suit one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from mlp_xp.backends._numpy.jobs import Job, MachineCodeError, table
+from mlp_xp.backends._numpy.thread_pool import link, runner
+from mlp_xp.backends._numpy.traced import Traced
+
+__all__ = [
+    "are_positions",
+    "constants",
+    "has_rows",
+    "is_plain",
+    "made_plain",
+    "or_plain",
+    "run",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def or_plain(kernel: F) -> F:
+    """Run a kernel again where its machine code cannot be compiled: it then needs none."""
+
+    @functools.wraps(kernel)
+    def run(*args: Any, **options: Any) -> Any:
+        try:
+            return kernel(*args, **options)
+        except MachineCodeError:
+            return kernel(*args, **options)
+
+    return cast(F, run)
+
+
+def run(fields: Any, is_shared: bool, *others: Any) -> None:
+    """Run a job now, or add it to the program that its fields or other arrays belong to."""
+    job = Job(fields, is_shared)
+    for value in (*fields, *others):
+        if isinstance(value, Traced):
+            value.program.job(job)
+            return
+    words, _ = table([job])
+    link([words])
+    runner()(words)
+
+
+def is_plain(*arrays: Any) -> bool:
+    """Whether arrays are of one real dtype and stored row by row."""
+    first = arrays[0].dtype
+    return first in (np.float32, np.float64) and all(
+        array.dtype == first and array.flags.c_contiguous and array.flags.aligned
+        for array in arrays
+    )
+
+
+def are_positions(array: Any, like: Any) -> bool:
+    """Whether an array holds an int32 for each entry along the first axis of another."""
+    return (
+        array.shape == like.shape[:1]
+        and array.dtype == np.int32
+        and array.flags.c_contiguous
+        and array.flags.aligned
+    )
+
+
+def made_plain(array: Any, like: Any) -> Any:
+    """Return an array that jobs can read with another: row by row, and of its dtype."""
+    return array if is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
+
+
+def has_rows(x: Any) -> bool:
+    """Whether x has numbers, row by row; its rows may be parts of longer ones."""
+    if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
+        return False
+    lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize
+    return bool(x.strides[1] == x.itemsize and lie_apart and x.strides[0] % x.itemsize == 0)
+
+
+@functools.lru_cache(maxsize=256)
+def constants(values: tuple[float, ...]) -> np.ndarray:
+    """Return constants as an array, the same one for equal ones."""
+    return np.asarray(values, dtype=np.float64)
