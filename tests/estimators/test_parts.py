@@ -20,7 +20,8 @@ from mlp_xp.estimators.config import resolve_config
 from mlp_xp.estimators.state import fitted_state, publish
 from mlp_xp.estimators.targets import ClassTargets, RealTargets
 from mlp_xp.training.batches import place
-from mlp_xp.training.fit_loop import FitLoop, LoopPosition
+from mlp_xp.training.fit_loop import FitLoop
+from mlp_xp.training.fit_settings import LoopPosition
 from mlp_xp.training.history import History
 
 ESTIMATORS = [MLPClassifier, MLPRegressor]
