@@ -60,7 +60,7 @@ def gather(
     x : (samples, features)
         Of any real dtype, e.g. uint8; never written to. Backends with sparse products also take a
         `SparseMatrix` of the given dtype, without scaling and pixel map, and return an object with
-        all that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy`` and ``x.dtype``.
+        all that `mlp_xp.nn.layers.dense` needs: ``x @ W``, ``x.T @ dy``, ``x.dtype``, ``x.ndim``.
     rows : (batch,) integers, or None for all
     scaling : Scaling of the given dtype, or None
     pixel_map : PixelMap, or None for images as they are

@@ -61,7 +61,7 @@ class Context(NamedTuple):
     ``dense`` and ``activate`` do what `mlp_xp.nn.layers.affine` and `mlp_xp.nn.layers.activate` do;
     ``batch_stats`` are the running statistics, one for each batch normalisation. In training, batch
     normalisation measures its own, with the ``weights : (batch,)``, and ``keys :
-    (dropouts,)`` int32 choose what is dropped.
+    (..., dropouts)`` int32 choose what is dropped.
     """
 
     xp: Namespace
@@ -204,7 +204,9 @@ class Dropout:
         if not context.is_training:
             return x, _without_params(lambda dy: dy), ()
         assert context.keys is not None
-        y, pullback = dropout(x, context.keys[self.number], self.rate, xp=context.xp)
+        keys = context.keys
+        key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
+        y, pullback = dropout(x, key, self.rate, xp=context.xp)
         return y, _without_params(pullback), ()
 
 

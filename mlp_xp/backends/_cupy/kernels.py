@@ -54,6 +54,8 @@ def gather(
 class _TakenRows:
     """Rows of a sparse matrix, or all of them, as the left factor of a product."""
 
+    ndim = 2
+
     def __init__(self, x: SparseMatrix, rows: Any) -> None:
         self.dtype = x.data.dtype
         self._x = x

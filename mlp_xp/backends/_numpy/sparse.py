@@ -35,6 +35,8 @@ class TakenRows:
     the data.
     """
 
+    ndim = 2
+
     def __init__(self, x: SparseMatrix, rows: Array | None) -> None:
         self.dtype = x.data.dtype
         self._given: Any = (*x, rows)

@@ -35,6 +35,8 @@ def dense(
     params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Any, Callable[..., Any]]:
     """Compute `mlp_xp.nn.layers.affine`, the bias added by the product."""
+    if x.ndim > 2 or params.b.ndim > 1:
+        return layers.affine(params, x, arrangement, xp=xp)
     if arrangement is not None:
         return _block_dense(params, x, arrangement, xp=xp)
     owner: Any

@@ -33,6 +33,7 @@ from mlp_xp.nn.layers._dense import (
     Dense,
     DensePullback,
     dense,
+    per_sample,
 )
 from mlp_xp.nn.layers._dropout import (
     dropout,
@@ -72,6 +73,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "logistic",
+    "per_sample",
     "relu",
     "shares",
     "sigmoid",

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.layers._dense import Dense, DensePullback, dense
+from mlp_xp.nn.layers._dense import Dense, DensePullback, dense, per_sample
 
 __all__ = ["Arrangement", "affine", "block_dense"]
 
@@ -45,7 +45,7 @@ class Arrangement(NamedTuple):
         return math.prod(self.shape[i] for i in self.kept)
 
     def split(self, x: Array, *, xp: Namespace) -> Array:
-        """Turn rows of features, (batch, features), into those of blocks: (blocks, batch, fan_in).
+        """Return rows of features, (..., batch, features), by block: (..., blocks, batch, fan_in).
 
         Examples
         --------
@@ -56,24 +56,29 @@ class Arrangement(NamedTuple):
         <BLANKLINE>
                [[10, 11, 12]]])
         """
-        order = (*(1 + i for i in self.kept), 0, *(1 + i for i in self.mixed))
-        parts = xp.permute_dims(xp.reshape(x, (x.shape[0], *self.shape)), order)
-        return xp.reshape(parts, (self.blocks, x.shape[0], self.fan_in))
+        *leading, n_samples, _ = x.shape
+        n = len(leading)
+        order = (*range(n), *(n + 1 + i for i in self.kept), n, *(n + 1 + i for i in self.mixed))
+        parts = xp.permute_dims(xp.reshape(x, (*leading, n_samples, *self.shape)), order)
+        return xp.reshape(parts, (*leading, self.blocks, n_samples, self.fan_in))
 
     def join(self, y: Array, *, xp: Namespace) -> Array:
-        """Turn the outputs of blocks, (blocks, batch, fan_out), into rows: (batch, outputs)."""
-        n_samples, n_kept = y.shape[1], len(self.kept)
+        """Return outputs by block, (..., blocks, batch, fan_out), as (..., batch, outputs)."""
+        *leading, _, n_samples, _ = y.shape
+        n, n_kept = len(leading), len(self.kept)
         ends = (
             (self.fan_out,) if self.width is not None else tuple(self.shape[i] for i in self.mixed)
         )
-        parts = xp.reshape(y, (*(self.shape[i] for i in self.kept), n_samples, *ends))
+        kept = (self.shape[i] for i in self.kept)
+        parts = xp.reshape(y, (*leading, *kept, n_samples, *ends))
         if self.width is not None:
             order = (n_kept, *range(n_kept), n_kept + 1)
         else:
             places = {axis: i for i, axis in enumerate(self.kept)}
             places |= {axis: n_kept + 1 + i for i, axis in enumerate(self.mixed)}
             order = (n_kept, *(places[axis] for axis in range(len(self.shape))))
-        return xp.reshape(xp.permute_dims(parts, order), (n_samples, self.blocks * self.fan_out))
+        rows = xp.permute_dims(parts, (*range(n), *(n + axis for axis in order)))
+        return xp.reshape(rows, (*leading, n_samples, self.blocks * self.fan_out))
 
     def unjoin(self, dy: Array, *, xp: Namespace) -> Array:
         """Undo `join`."""
@@ -102,15 +107,15 @@ def block_dense(
     Parameters
     ----------
     params : Dense
-        ``W : (blocks, fan_in, fan_out)`` and ``b : (blocks * fan_out,)``, real floating. Products
-        are done in the dtype of x.
-    x : (batch, features)
+        ``W : (..., blocks, fan_in, fan_out)`` and ``b : (..., blocks * fan_out)``, real floating.
+        Products are in the dtype of x.
+    x : (..., batch, features)
     arrangement : Arrangement
     xp : namespace
 
     Returns
     -------
-    y : (batch, blocks * fan_out)
+    y : (..., batch, blocks * fan_out)
     pullback : callable
         As that of `dense`.
 
@@ -131,7 +136,7 @@ def block_dense(
     W = xp.astype(params.W, x.dtype, copy=False)
     parts = arrangement.split(x, xp=xp)
     y = arrangement.join(parts @ W, xp=xp)
-    y += xp.astype(params.b, x.dtype, copy=False)
+    y += per_sample(xp.astype(params.b, x.dtype, copy=False))
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         dy = xp.astype(dy, x.dtype, copy=False)
@@ -139,7 +144,7 @@ def block_dense(
         dx = None
         if need_dx:
             dx = arrangement.unsplit(dparts @ xp.matrix_transpose(W), xp=xp)
-        return dx, Dense(xp.matrix_transpose(parts) @ dparts, xp.sum(dy, axis=0))
+        return dx, Dense(xp.matrix_transpose(parts) @ dparts, xp.sum(dy, axis=-2))
 
     return y, pullback
 
@@ -147,18 +152,18 @@ def block_dense(
 def affine(
     params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
 ) -> tuple[Array, DensePullback]:
-    """Do what `dense` does or, with an arrangement, what `block_dense` does.
+    """Apply `dense` or, with an arrangement, `block_dense`.
 
     Parameters
     ----------
     params : Dense
-    x : (batch, features)
+    x : (..., batch, features)
     arrangement : Arrangement, optional
     xp : namespace
 
     Returns
     -------
-    y : (batch, outputs)
+    y : (..., batch, outputs)
     pullback : callable
         As that of `dense`.
 

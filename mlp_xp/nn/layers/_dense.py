@@ -6,21 +6,21 @@ from typing import NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace
 
-__all__ = ["Dense", "DensePullback", "dense"]
+__all__ = ["Dense", "DensePullback", "dense", "per_sample"]
 
 
 class Dense(NamedTuple):
-    """Parameters of a dense layer: ``W : (fan_in, fan_out)`` and ``b : (fan_out,)``."""
+    """Parameters of a dense layer: ``W : (..., fan_in, fan_out)`` and ``b : (..., fan_out)``."""
 
     W: Array
     b: Array
 
 
 class DensePullback(Protocol):
-    """``dy : (batch, fan_out)`` to ``dx : (batch, fan_in)``, or None, and the gradients."""
+    """``dy : (..., batch, fan_out)`` to ``dx : (..., batch, fan_in)``, or None, and gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
-        """Give the gradients with respect to the input and to the parameters."""
+        """Return the gradients with respect to the input and to the parameters."""
         ...
 
 
@@ -33,18 +33,20 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
     Parameters
     ----------
     params : Dense
-        ``W : (fan_in, fan_out)`` and ``b : (fan_out,)``, real floating.
-    x : (batch, fan_in)
-        Products are done, and results given, in its dtype.
+        ``W : (..., fan_in, fan_out)`` and ``b : (..., fan_out)``, real floating. Leading axes
+        count models.
+    x : (..., batch, fan_in)
+        Without the leading axes all models share it. Products and results are in its dtype.
     xp : namespace
         The arrays' namespace.
 
     Returns
     -------
-    y : (batch, fan_out)
+    y : (..., batch, fan_out)
     pullback : callable
-        ``pullback(dy, need_dx=...)`` gives ``(dx, Dense(dW, db))``; ``dx`` is None unless needed.
-        Without it the first layer saves the largest product of the whole backward pass.
+        ``pullback(dy, need_dx=...)`` returns ``(dx, Dense(dW, db))``; ``dx`` is None unless needed.
+        Without it the first layer saves the largest product of the whole backward pass. Of a
+        shared ``x`` it holds the gradient of each model.
 
     References
     ----------
@@ -64,14 +66,35 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
     W = xp.astype(params.W, x.dtype, copy=False)
     b = xp.astype(params.b, x.dtype, copy=False)
     y = x @ W
-    y += b
+    y += per_sample(b)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         dy = xp.astype(dy, x.dtype, copy=False)
         dx = None
         if need_dx:
             # A BLAS takes several times as long for a single output as the products alone.
-            dx = dy * W.T if W.shape[-1] == 1 else dy @ W.T
-        return dx, Dense(x.T @ dy, xp.sum(dy, axis=0))
+            W_t = _transpose(W, xp=xp)
+            dx = dy * W_t if W.shape[-1] == 1 else dy @ W_t
+        return dx, Dense(_transpose(x, xp=xp) @ dy, xp.sum(dy, axis=-2))
 
     return y, pullback
+
+
+def per_sample(features: Array) -> Array:
+    """Return ``features : (..., width)`` of models in a shape for ``(..., batch, width)``.
+
+    Those of one model, ``(width,)``, broadcast as they are.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.layers import per_sample
+    >>> per_sample(xp.ones(3)).shape, per_sample(xp.ones((2, 3))).shape
+    ((3,), (2, 1, 3))
+    """
+    return features if features.ndim == 1 else features[..., None, :]
+
+
+def _transpose(matrix: Array, *, xp: Namespace) -> Array:
+    # Sparse rows, always of one model, have only this.
+    return matrix.T if matrix.ndim == 2 else xp.matrix_transpose(matrix)

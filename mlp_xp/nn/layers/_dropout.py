@@ -24,16 +24,16 @@ def dropout(
     :math:`y = x\,k / (1 - r)` with :math:`k` 1 with probability :math:`1 - r`, else 0; so
     :math:`\bar x = \bar y\,k / (1 - r)`.
 
-    The mask depends on the key, the shape of ``x`` and the rate, on nothing else: no state is
+    A model's mask depends on its key, its shape (batch, width) and the rate only: no state is
     kept, and every library gives the same mask bit for bit. An element is kept if the hash of its
     position and the key, an integer spread evenly over all of int32, is above a threshold. To draw
     the mask on the host and send it would cost more than to compute it where it is needed.
 
     Parameters
     ----------
-    x : (batch, width)
+    x : (..., batch, width)
         Real floating, finite; not written to.
-    key : 0-d int32 array, on the device of ``x``
+    key : (...) int32 array, on the device of ``x``
         Drawn at random over all of int32, a fresh one for each layer and each step. Being an
         array, it changes from step to step without a new compilation.
     rate : float in [0, 1)
@@ -43,9 +43,9 @@ def dropout(
 
     Returns
     -------
-    y : (batch, width)
+    y : (..., batch, width)
     pullback : callable
-        ``pullback(dy)`` gives ``dx``, through the same mask.
+        ``pullback(dy)`` returns ``dx``, through the same mask.
 
     References
     ----------
@@ -66,27 +66,31 @@ def dropout(
     """
     # Of the 2^32 values of the hash the lowest rate * 2^32 drop the element.
     threshold = min(round(rate * 2**32), 2**32 - 1) - 2**31
+    shape = (*key.shape, *x.shape[-2:])
     bits = _hash_positions(x, key, xp=xp)
     # A product and not `where`, which on NumPy is slow if the mask is random.
-    factor = xp.astype(xp.reshape(bits >= threshold, x.shape), x.dtype)
+    factor = xp.astype(xp.reshape(bits >= threshold, shape), x.dtype)
     factor *= 1.0 / (1.0 - rate)
     return x * factor, lambda dy: dy * factor
 
 
 def _hash_positions(x: Array, key: Array, *, xp: Namespace) -> Array:
-    """Hash the position of each element of ``x`` together with the key; (x's size,) of int32.
+    """Hash the position of each element of a model together with its key; (..., size) int32.
 
     Multiplied by an odd number near 2^32 over the golden ratio (Knuth, "The Art of Computer
-    Programming", volume 3, section 6.4), neighbouring positions lie far apart. Without that, two
+    Programming", volume 3, section 6.4), neighboring positions lie far apart. Without that, two
     keys that differ in a low bit would give the same mask with neighbours swapped. Then follows
     Chris Wellons' ``lowbias32`` ("Prospecting for hash functions", 2018,
     https://nullprogram.com/blog/2018/07/31/; public domain). Each step maps the integers of 32
     bits one to one, so no value of the hash is likelier than another. A product that overflows
     wraps around in every library.
     """
-    bits = xp.arange(math.prod(x.shape), dtype=xp.int32, device=device(x))
+    bits = xp.arange(math.prod(x.shape[-2:]), dtype=xp.int32, device=device(x))
     bits *= _SPREAD
-    bits ^= key
+    if key.ndim > 0:
+        bits = bits ^ key[..., None]
+    else:
+        bits ^= key
     for shift, factor in _LOWBIAS32:
         mixed = bits >> shift
         # int32 is shifted with its sign; the hash wants zeros in the bits that come free.

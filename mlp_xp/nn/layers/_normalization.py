@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._dense import per_sample
 from mlp_xp.nn.layers._weights import shares
 
 __all__ = [
@@ -19,31 +20,31 @@ __all__ = [
 
 
 class Norm(NamedTuple):
-    """Parameters of a normalization: ``scale`` and ``shift``, both of shape (width,)."""
+    """Parameters of a normalization: ``scale`` and ``shift``, both of shape (..., width)."""
 
     scale: Array
     shift: Array
 
 
 class BatchStats(NamedTuple):
-    """Mean and variance of each feature, both of shape (width,)."""
+    """Mean and variance of each feature, both of shape (..., width)."""
 
     mean: Array
     variance: Array
 
 
 class NormPullback(Protocol):
-    """``dy : (batch, width)`` to ``dx : (batch, width)``, or None, and the gradients."""
+    """``dy : (..., batch, width)`` to ``dx`` of its shape, or None, and the gradients."""
 
     def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
-        """Give the gradients with respect to the input and to the parameters."""
+        """Return the gradients with respect to the input and to the parameters."""
         ...
 
 
 def layer_norm(
     params: Norm, x: Array, *, xp: Namespace, epsilon: float = 1e-5
 ) -> tuple[Array, NormPullback]:
-    r"""Bring each row to mean 0 and variance 1, then scale and shift each feature.
+    r"""Normalize each row to mean 0 and variance 1, then scale and shift each feature.
 
     With :math:`\mu` and :math:`\sigma^2` the mean and the (biased) variance of a row,
     :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}` and :math:`y = \gamma z + \beta`. With
@@ -55,18 +56,18 @@ def layer_norm(
     Parameters
     ----------
     params : Norm
-        ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (width,).
-    x : (batch, width)
-        Of the dtype of the parameters.
+        ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (..., width).
+    x : (..., batch, width)
+        Of the dtype of the parameters; without the leading axes all models share it.
     xp : namespace
     epsilon : float above 0, default=1e-5
         Keeps a row of equal values from a division by 0.
 
     Returns
     -------
-    y : (batch, width)
+    y : (..., batch, width)
     pullback : callable
-        ``pullback(dy, need_dx=...)`` gives ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
+        ``pullback(dy, need_dx=...)`` returns ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
         needed.
 
     References
@@ -85,17 +86,17 @@ def layer_norm(
     >>> pullback(xp.ones((2, 3)), need_dx=False)[1].shift
     array([2., 2., 2.])
     """
-    z = x - xp.mean(x, axis=1, keepdims=True)
-    rescale = _rescale(xp.mean(z * z, axis=1, keepdims=True), epsilon, xp=xp)
+    z = x - xp.mean(x, axis=-1, keepdims=True)
+    rescale = _rescale(xp.mean(z * z, axis=-1, keepdims=True), epsilon, xp=xp)
     z *= rescale
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
-        grads = Norm(xp.sum(dy * z, axis=0), xp.sum(dy, axis=0))
+        grads = Norm(xp.sum(dy * z, axis=-2), xp.sum(dy, axis=-2))
         if not need_dx:
             return None, grads
-        dx = dy * params.scale
-        along = z * xp.mean(dx * z, axis=1, keepdims=True)
-        dx -= xp.mean(dx, axis=1, keepdims=True)
+        dx = dy * per_sample(params.scale)
+        along = z * xp.mean(dx * z, axis=-1, keepdims=True)
+        dx -= xp.mean(dx, axis=-1, keepdims=True)
         dx -= along
         dx *= rescale
         return dx, grads
@@ -106,7 +107,7 @@ def layer_norm(
 def batch_norm(
     params: Norm, x: Array, weights: Array | None, *, xp: Namespace, epsilon: float = 1e-5
 ) -> tuple[Array, NormPullback, BatchStats]:
-    r"""Bring each feature to mean 0 and variance 1 over the batch, then scale and shift it.
+    r"""Normalize each feature to mean 0 and variance 1 over the batch, then scale and shift it.
 
     With the share :math:`s_i = w_i / \sum_j w_j` of each sample, :math:`\mu = \sum_i s_i x_i`,
     :math:`\sigma^2 = \sum_i s_i (x_i - \mu)^2`,
@@ -119,10 +120,10 @@ def batch_norm(
     Parameters
     ----------
     params : Norm
-        ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (width,).
-    x : (batch, width)
-        Of the dtype of the parameters.
-    weights : (batch,), of the dtype of ``x``, at least 0, or None
+        ``scale``, :math:`\gamma`, and ``shift``, :math:`\beta`, both (..., width).
+    x : (..., batch, width)
+        Of the dtype of the parameters; without the leading axes all models share it.
+    weights : (..., batch), of the dtype of ``x``, at least 0, or None
         None stands for 1 each. A row of weight 0, which fills up a batch, must be finite and has
         no influence on the others, if its ``dy`` is 0 as a loss of weight 0 makes it.
     xp : namespace
@@ -131,9 +132,9 @@ def batch_norm(
 
     Returns
     -------
-    y : (batch, width)
+    y : (..., batch, width)
     pullback : callable
-        ``pullback(dy, need_dx=...)`` gives ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
+        ``pullback(dy, need_dx=...)`` returns ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
         needed.
     batch_stats : BatchStats
         Mean and biased variance of each feature. If all weights are 0, both are 0.
@@ -156,24 +157,24 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
-    share = shares(weights, x.shape[0], xp=xp)
-    mean = xp.sum(x * share, axis=0)
-    z = x - mean
+    share = shares(weights, x.shape[-2], xp=xp)
+    mean = xp.sum(x * share, axis=-2)
+    z = x - per_sample(mean)
     squares = z * z
     squares *= share
-    variance = xp.sum(squares, axis=0)
+    variance = xp.sum(squares, axis=-2)
     rescale = _rescale(variance, epsilon, xp=xp)
-    z *= rescale
+    z *= per_sample(rescale)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
-        grads = Norm(xp.sum(dy * z, axis=0), xp.sum(dy, axis=0))
+        grads = Norm(xp.sum(dy * z, axis=-2), xp.sum(dy, axis=-2))
         if not need_dx:
             return None, grads
-        dx = z * -grads.scale
-        dx -= grads.shift
+        dx = z * per_sample(-grads.scale)
+        dx -= per_sample(grads.shift)
         dx *= share
         dx += dy
-        dx *= params.scale * rescale
+        dx *= per_sample(params.scale * rescale)
         return dx, grads
 
     return _affine(params, z), pullback, BatchStats(mean, variance)
@@ -182,25 +183,25 @@ def batch_norm(
 def apply_norm(
     params: Norm, batch_stats: BatchStats, x: Array, *, xp: Namespace, epsilon: float = 1e-5
 ) -> Array:
-    r"""Do what `batch_norm` does, with given statistics: a prediction depends on no other sample.
+    r"""Apply batch normalization with given statistics: a prediction depends on no other sample.
 
     :math:`y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta`.
 
     Parameters
     ----------
     params : Norm
-        ``scale`` and ``shift``, both (width,).
+        ``scale`` and ``shift``, both (..., width).
     batch_stats : BatchStats
-        ``mean`` and ``variance``, both (width,), usually the running ones.
-    x : (batch, width)
-        Of the dtype of the parameters.
+        ``mean`` and ``variance``, both (..., width), usually the running ones.
+    x : (..., batch, width)
+        Of the dtype of the parameters; without the leading axes all models share it.
     xp : namespace
     epsilon : float above 0, default=1e-5
         That of the training.
 
     Returns
     -------
-    y : (batch, width)
+    y : (..., batch, width)
 
     Examples
     --------
@@ -212,9 +213,9 @@ def apply_norm(
     array([[0.],
            [2.]])
     """
-    y = x - batch_stats.mean
-    y *= params.scale * _rescale(batch_stats.variance, epsilon, xp=xp)
-    y += params.shift
+    y = x - per_sample(batch_stats.mean)
+    y *= per_sample(params.scale * _rescale(batch_stats.variance, epsilon, xp=xp))
+    y += per_sample(params.shift)
     return y
 
 
@@ -250,11 +251,11 @@ def update_batch_stats(
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:
-    """Give what brings a centred variable to variance 1, or nearly."""
+    """Return the factor that scales a centered variable to variance 1, or nearly."""
     return 1.0 / xp.sqrt(variance + epsilon)
 
 
 def _affine(params: Norm, z: Array) -> Array:
-    y = z * params.scale
-    y += params.shift
+    y = z * per_sample(params.scale)
+    y += per_sample(params.shift)
     return y
