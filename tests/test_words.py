@@ -123,7 +123,6 @@ muon
 
 network
 
-normalization
 
 
 
@@ -185,7 +184,6 @@ lbfgs
 
 network
 
-normalization
 
 objects
 
