@@ -216,10 +216,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        # Most callers name the same classes each time, sorted.
-        is_same = (
-            known is not None and type(classes) is np.ndarray and np.array_equal(known, classes)
-        )
+        # Most callers name the same classes each time, sorted: no need of scikit-learn's checks.
+        is_plain = type(classes) in (np.ndarray, list, tuple, range)
+        is_same = known is not None and is_plain and np.array_equal(known, classes)
         if classes is not None and not is_same:
             classes = unique_labels(host(classes))
             if known is not None and not np.array_equal(known, classes):
