@@ -11,7 +11,7 @@ import numpy as np
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import Backend, get_backend, namespace_backend
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.nn.hidden import LAYERS, Layer
+from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES, Constant, InvScaling, Schedule
@@ -188,13 +188,21 @@ def check_params(params: Mapping[str, Any]) -> None:
 
 def resolve_layers(given: Any) -> tuple[int | Layer, ...]:
     """Return the hidden layers; raise ValueError unless each is an object or at least 1 wide."""
-    if isinstance(given, LAYERS):
-        return (given,)
-    if isinstance(given, list | tuple) and any(isinstance(entry, LAYERS) for entry in given):
-        plain = [entry for entry in given if not isinstance(entry, LAYERS)]
-        numbers = iter(_widths(plain))
-        return tuple(e if isinstance(e, LAYERS) else next(numbers) for e in given)
-    return _widths(given)
+    entries = given if isinstance(given, list | tuple) else (given,)
+    are_objects = [isinstance(entry, Layer) for entry in entries]
+    if not any(are_objects):
+        return _widths(given)
+    for entry in entries:
+        _refuse_class("hidden_layer_sizes", entry)
+    pairs = list(zip(entries, are_objects, strict=True))
+    numbers = iter(_widths([entry for entry, is_object in pairs if not is_object]))
+    return tuple(entry if is_object else next(numbers) for entry, is_object in pairs)
+
+
+def _refuse_class(name: str, given: Any) -> None:
+    """Raise TypeError for a class that was not called."""
+    if isinstance(given, type):
+        raise TypeError(f"{name} has the class {given.__name__}: give an object, with ().")
 
 
 def _widths(given: Any) -> tuple[int, ...]:
@@ -215,6 +223,7 @@ def resolve_optimizer(params: Mapping[str, Any]) -> Optimizer:
     """Return the update rule that `solver` names or is."""
     solver = params["solver"]
     if not isinstance(solver, str):
+        _refuse_class("solver", solver)
         return cast(Optimizer, solver)
     if solver == "sgd":
         return SGD(params["momentum"], params["nesterovs_momentum"])

@@ -12,9 +12,9 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import BACKENDS
 from mlp_xp.estimators.config import ADAPTIVE, BF16, LBFGS
-from mlp_xp.nn.hidden import LAYERS
+from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS
-from mlp_xp.optimizers import OPTIMIZERS, RULES
+from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.training.input_scaling import SCALINGS, Whiten
 
@@ -23,9 +23,9 @@ __all__ = ["CONSTRAINTS", "documented"]
 _Class = TypeVar("_Class", bound=type)
 
 CONSTRAINTS: dict[str, Any] = {
-    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), *LAYERS],
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), Layer],
     "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, callable],
-    "solver": [StrOptions({*OPTIMIZERS, LBFGS}), *RULES],
+    "solver": [StrOptions({*OPTIMIZERS, LBFGS}), Optimizer],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({*SCHEDULES, ADAPTIVE}), *SCHEDULES.values()],

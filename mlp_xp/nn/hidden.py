@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from mlp_xp.nn.blocks import (
     Activate,
@@ -67,6 +67,7 @@ class Surroundings:
         return (Activate(self.activation), *drop)
 
 
+@runtime_checkable
 class Layer(Protocol):
     """A hidden layer: it knows its outputs, and builds its blocks."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from mlp_xp._utils.array_types import Array, Namespace
 
@@ -24,6 +24,7 @@ Kind: TypeAlias = Literal["matrix", "vector", "head"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """An update rule: host-side coefficients of a step, device-side update of one array."""
 

@@ -42,6 +42,10 @@ _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
 # --- to JSON -------------------------------------------------------------------------------------
 
 
+def _encode_widths(state: FittedState) -> Any:
+    return encode("hidden_layer_sizes", list(state.network.widths), "hidden_layer_sizes")
+
+
 def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     """Return the spec of a fitted estimator, without the digest."""
     names = getattr(estimator, "feature_names_in_", None)
@@ -49,7 +53,7 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
         "format": _FORMAT,
         "format_version": _VERSION,
         "estimator": kind,
-        "widths": encode("widths", list(state.network.widths), "hidden_layer_sizes"),
+        "widths": _encode_widths(state),
         "dtype": state.dtype,
         "features": state.n_features,
         "scaled": encode("scaled", state.input_scaling, "input_scaling"),

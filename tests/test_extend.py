@@ -1,0 +1,112 @@
+"""The library extended from outside: the objects of docs/extending.md train on every backend."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradient import check_gradient
+from helpers import QUIET, problem
+
+from mlp_xp import MLP, MLPRegressor
+from mlp_xp.augmentation import Flip
+from mlp_xp.nn.losses import Custom
+from mlp_xp.nn.network import Network, init_params
+from mlp_xp.optimizers import Adam
+from mlp_xp.saving import SavingError, save_model
+from mlp_xp.training.step import Batch, make_gradient
+
+PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
+
+
+def run_page():
+    """Return the page's code blocks as a module, which pickles can name."""
+    module = types.ModuleType("extension")
+    sys.modules["extension"] = module
+    code = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    exec("\n".join(code), module.__dict__)
+    return module
+
+
+EXTENSION = run_page()
+# The parameter that takes each object, and what else the fit needs.
+CASES = {
+    "activation": (MLP, {"activation": EXTENSION.snake}),
+    "loss": (MLPRegressor, {"loss": EXTENSION.log_cosh}),
+    "solver": (MLP, {"solver": EXTENSION.HeavyBall(0.8), "learning_rate_init": 0.05}),
+    "hidden_layer_sizes": (MLP, {"hidden_layer_sizes": (EXTENSION.FeatureGain(), 8)}),
+    "augmentation": (MLP, {"augmentation": EXTENSION.RandomScale(0.2)}),
+}
+SETTINGS = {
+    "hidden_layer_sizes": (8,),
+    "batch_size": 16,
+    "max_iter": 10,
+    "random_state": 0,
+    "learning_rate_init": 0.02,
+} | QUIET
+
+
+def fitted(name, **settings):
+    kind, own = CASES[name]
+    X, y = problem()
+    y = X[:, 0] - X[:, 1] if kind is MLPRegressor else y
+    return kind(**(SETTINGS | own | settings)).fit(X, y), X
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_loss_falls_and_the_numbers_are_those_of_numpy(name, backend):
+    model, X = fitted(name, backend=backend.name, device=backend.device)
+    assert model.loss_curve_[-1] < 0.8 * model.loss_curve_[0]
+    reference, _ = fitted(name, backend="numpy")
+    if backend.has_float64:
+        np.testing.assert_allclose(model.loss_curve_, reference.loss_curve_, rtol=1e-9)
+        outputs = (
+            each.predict_proba(X) if name != "loss" else each.predict(X)
+            for each in (model, reference)
+        )
+        np.testing.assert_allclose(*outputs, rtol=1e-8)
+
+
+def test_the_gradients_of_all_of_them_are_right(backend, rng):
+    network = Network((6, EXTENSION.FeatureGain(), 5, 2), activation=EXTENSION.snake)
+    loss = Custom(EXTENSION.log_cosh)
+    gradient = make_gradient(network, loss, backend.kernels, xp=backend.xp)
+    x, y = rng.standard_normal((7, 6)), rng.standard_normal((7, 2))
+
+    def function(params):
+        batch = Batch(backend.put(x), backend.put(y), None, None)
+        return gradient(params, batch, None)
+
+    check_gradient(backend, function, init_params(network, 3), rng)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"solver": Adam}, TypeError, "solver has the class Adam: give an object, with ()."),
+        ({"solver": Flip((1, 2, 3))}, ValueError, "'solver' parameter .* 'mlp_xp.optimizers.*Opt"),
+        ({"hidden_layer_sizes": [EXTENSION.FeatureGain]}, TypeError, "the class FeatureGain: give"),
+        ({"hidden_layer_sizes": [Adam()]}, ValueError, "hidden_layer_sizes must be integers, got"),
+        ({"augmentation": [Adam()]}, TypeError, "augmentation has Adam.* no Augmentation of your"),
+        ({"loss": EXTENSION.HeavyBall}, TypeError, "loss is the class HeavyBall: give an object"),
+    ],
+)
+def test_what_is_no_such_object_is_refused(settings, kind, message):
+    with pytest.raises(kind, match=message):
+        MLP(**(SETTINGS | settings)).fit(*problem())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_with_it_is_cloned_and_pickled_and_not_saved(name, tmp_path):
+    model, X = fitted(name)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        np.testing.assert_array_equal(other.predict(X), model.predict(X))
+        other.partial_fit(X, np.zeros(len(X)) if name == "loss" else np.arange(len(X)) % 3)
+    with pytest.raises(SavingError, match=rf"{name} is .*, or keep it with pickle or joblib"):
+        save_model(model, tmp_path / "model")
