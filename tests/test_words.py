@@ -153,7 +153,6 @@ time_budget
 
 adam
 
-architecture
 
 
 beta_lasso
