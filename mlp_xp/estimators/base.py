@@ -16,7 +16,7 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
-from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_optimizer
+from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_loop, resolve_optimizer
 from mlp_xp.estimators.fitting import Training
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.prediction import evaluate, network_outputs
@@ -112,8 +112,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 reporter = Reporter(self, loop, get_backend(X), given)
                 is_interrupted = stack.enter_context(reporter.fit())
             try:
-                # Callbacks may have set `max_time` in `on_fit_begin`.
-                loop.run(start, self.max_time, reporter, is_interrupted)
+                # Callbacks may have set parameters in `on_fit_begin`.
+                loop.run(start, resolve_loop(self._params()), reporter, is_interrupted)
             finally:
                 reporter.publish()
             if is_interrupted():

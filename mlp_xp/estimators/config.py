@@ -33,6 +33,7 @@ __all__ = [
     "resolve_config",
     "resolve_dtype",
     "resolve_layers",
+    "resolve_loop",
     "resolve_optimizer",
     "training_backend",
 ]
@@ -125,20 +126,25 @@ def resolve_config(
         params["input_dropout"],
         bool(params["residual"]),
     )
-    schedule = _resolve_schedule(params)
     rules = Rules(
         network,
         loss,
         resolve_optimizer(params),
-        schedule,
+        _resolve_schedule(params),
         learning_rate=params["learning_rate_init"],
         alpha=params["alpha"],
         max_grad_norm=params["max_grad_norm"],
         ema_decay=params["ema_decay"],
         augmentation=resolve_augmentation("augmentation", params["augmentation"], n_features),
     )
+    dtype = None if params["precision"] == "auto" else parameter_dtype(params["precision"])
+    return TrainingConfig(rules, resolve_loop(params), loss.output, scaling, dtype)
+
+
+def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
+    """Return the settings of a fit that no training step sees."""
     is_lbfgs = params["solver"] == LBFGS
-    loop = LoopSettings(
+    return LoopSettings(
         max_iter=params["max_iter"],
         batch_size=resolve_batch_size(params["batch_size"]),
         shuffle=params["shuffle"],
@@ -148,13 +154,12 @@ def resolve_config(
         stops_by_score=bool(params["early_stopping"]) and not is_lbfgs,
         is_adaptive=_schedule_name(params) == ADAPTIVE,
         # No schedule ends at max_iter, which is then only a limit.
-        has_open_end=isinstance(schedule, Constant | InvScaling),
+        has_open_end=isinstance(_resolve_schedule(params), Constant | InvScaling),
+        max_time=params["max_time"],
         max_fun=params["max_fun"] if is_lbfgs else None,
         keeps_step=params["warm_start"],
         verbose=params["verbose"],
     )
-    dtype = None if params["precision"] == "auto" else parameter_dtype(params["precision"])
-    return TrainingConfig(rules, loop, loss.output, scaling, dtype)
 
 
 def check_params(params: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class FitLoop:
     def run(
         self,
         start: float,
-        max_time: float | None,
+        settings: LoopSettings,
         watcher: Watcher,
         is_interrupted: Callable[[], bool],
     ) -> None:
@@ -101,20 +102,21 @@ class FitLoop:
         ----------
         start : float
             When `max_time` began, of `time.perf_counter`.
-        max_time : float or None
-            Seconds.
+        settings : LoopSettings
+            They replace those given before, except whether the score decides.
         watcher : Watcher
         is_interrupted : callable
             Whether Ctrl-C was pressed.
         """
-        trainer, settings = self.trainer, self._settings
+        trainer, by_score = self.trainer, self._settings.stops_by_score
+        self._settings = settings = replace(settings, stops_by_score=by_score)
         self._watcher, self._is_interrupted = watcher, is_interrupted
         self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
             # In less time than this, what compiles the first time would take most of it.
-            trainer.may_compile = (max_time or np.inf) >= _COMPILES_WITHIN
-            if max_time is not None:
-                self._budget = self._begin_budget(max_time, start)
+            trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
+            if settings.max_time is not None:
+                self._budget = self._begin_budget(settings.max_time, start)
             if settings.max_fun is None:
                 self._descend()
             else:

@@ -27,6 +27,8 @@ class LoopSettings:
         Whether a plateau lowers the learning rate first.
     has_open_end : bool
         Whether `max_iter` is a limit, and not the end of a schedule.
+    max_time : float or None
+        Seconds.
     max_fun : int or None
         Evaluations of the loss for L-BFGS; None trains step by step.
     keeps_step : bool
@@ -42,6 +44,7 @@ class LoopSettings:
     stops_by_score: bool
     is_adaptive: bool
     has_open_end: bool
+    max_time: float | None
     max_fun: int | None
     keeps_step: bool
     verbose: bool | int

@@ -159,7 +159,7 @@ def fit_without_estimator(seed, n_epochs=3, solver="adam"):
     )
     watcher = Watcher(n_epochs)
     loop.begin()
-    loop.run(0.0, None, watcher, lambda: False)
+    loop.run(0.0, settings, watcher, lambda: False)
     return loop, watcher, learned(trainer)
 
 

@@ -97,6 +97,14 @@ def test_a_callback_sets_the_time_before_the_first_step(takes):
     assert times.steps == 10
 
 
+def test_a_callback_sets_the_number_of_epochs_before_the_first_step():
+    class Shortens(Callback):
+        def on_fit_begin(self, model):
+            model.max_iter = 3
+
+    assert small(max_iter=50, callbacks=[Shortens()]).fit(*problem()).n_iter_ == 3
+
+
 def test_the_last_epoch_is_a_record_like_any_other(takes):
     takes()
     last = timed(10.0).fit(*problem()).history_[-1]
