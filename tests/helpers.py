@@ -38,10 +38,10 @@ def problem(n=60, features=6, classes=3):
     return X, np.argmax(X[:, :classes] + 0.1 * rng.standard_normal((n, classes)), axis=1)
 
 
-def small(**settings):
-    """Return a small classifier for `problem`, quick to fit."""
+def small(estimator=MLP, /, **settings):
+    """Return a small estimator for `problem`, quick to fit."""
     defaults = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 16}
-    return MLP(**(defaults | QUIET | settings))
+    return estimator(**(defaults | QUIET | settings))
 
 
 @contextlib.contextmanager

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-
 import joblib
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from helpers import problem
+from helpers import problem, small
+from sklearn import config_context
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
@@ -21,7 +19,7 @@ from sklearn.ensemble import (
 )
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score, learning_curve
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate, learning_curve
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -85,23 +83,6 @@ def test_joblib_dump_and_load(data, tmp_path):
     joblib.dump(model, tmp_path / "model.joblib")
     loaded = joblib.load(tmp_path / "model.joblib")
     np.testing.assert_array_equal(loaded.predict_proba(data[0]), model.predict_proba(data[0]))
-
-
-def test_a_pickle_of_another_library_opens_without_it(data):
-    torch = pytest.importorskip("torch")
-    model = MLPClassifier(**SETTINGS).fit(torch.asarray(data[0]), data[1])
-    names = set()
-
-    class Spy(pickle.Unpickler):
-        def find_class(self, module, name):
-            names.add(module.partition(".")[0])
-            return super().find_class(module, name)
-
-    loaded = Spy(io.BytesIO(pickle.dumps(model))).load()
-    assert "torch" not in names
-    np.testing.assert_allclose(
-        loaded.predict_proba(data[0]), model.predict_proba(torch.asarray(data[0])).numpy()
-    )
 
 
 @pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
@@ -187,3 +168,17 @@ def test_a_callback_of_scikit_learn_that_fails_at_first_changes_nothing(data):
         model.fit(*data)
     assert fails.seen == "teardown"
     assert vars(model) == before
+
+
+def test_metadata_is_routed(data):
+    X, y = data
+    weights = np.where(y == 0, 5.0, 1.0)
+    with config_context(enable_metadata_routing=True):
+        model = small().set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        routed = cross_validate(
+            model, X, y, cv=2, params={"sample_weight": weights}, return_estimator=True
+        )
+    assert (
+        routed["estimator"][0].loss_
+        != cross_validate(small(), X, y, cv=2, return_estimator=True)["estimator"][0].loss_
+    )

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
-from helpers import tolerance
+from helpers import problem, small, tolerance
 from scipy import sparse
 
 import mlp_xp as ours
@@ -203,3 +203,46 @@ def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
     gc.collect()
     assert places
     assert {place() for place in places} == {None}
+
+
+def test_at_most_a_batch_of_sparse_rows_is_dense(backend, monkeypatch):
+    X, y = problem(300)
+    X = sparse.csr_matrix(np.where(X > 0.5, X, 0.0))
+    largest = []
+    toarray = sparse.csr_matrix.toarray
+
+    def watched(self, *args, **kwargs):
+        largest.append(self.shape[0])
+        return toarray(self, *args, **kwargs)
+
+    dense = small().fit(X.toarray(), y)
+    monkeypatch.setattr(sparse.csr_matrix, "toarray", watched)
+    model = small(backend=backend.name, device=backend.device).fit(X, y)
+    assert max(largest, default=0) == (0 if backend.has_sparse_products else 16)
+    np.testing.assert_allclose(model.loss_curve_, dense.loss_curve_, rtol=1e-8)
+    assert isinstance(model.predict(X), np.ndarray)
+
+
+def test_held_out_rows_stay_sparse_and_scorers_see_them_so(backend, monkeypatch):
+    X, y = problem(600)
+    X = sparse.csr_matrix(np.where(X > 0.5, X, 0.0))
+    largest, seen = [], []
+    toarray = sparse.csr_matrix.toarray
+
+    def watched(self, *args, **kwargs):
+        largest.append(self.shape[0])
+        return toarray(self, *args, **kwargs)
+
+    def scorer(model, X, y):
+        seen.append((sparse.issparse(X), X.shape[0]))
+        return float(np.mean(model.predict(X) == y))
+
+    settings = {"early_stopping": True, "scoring": scorer}
+    dense = small(**settings).fit(X.toarray(), y)
+    assert set(seen) == {(False, 60)}
+    seen.clear()
+    monkeypatch.setattr(sparse.csr_matrix, "toarray", watched)
+    model = small(**settings, backend=backend.name, device=backend.device).fit(X, y)
+    assert max(largest, default=0) <= (0 if backend.has_sparse_products else 60)
+    assert set(seen) == {(True, 60)}
+    np.testing.assert_allclose(model.validation_scores_, dense.validation_scores_, rtol=1e-12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn
-from helpers import problem
+from helpers import problem, small
 from sklearn.base import clone
 from sklearn.metrics import get_scorer, log_loss
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -41,13 +41,14 @@ def test_the_users_own_validation_set_stops_the_fit_on_every_backend(backend):
     )
 
 
-def test_the_best_weights_are_restored():
-    X, y, X_val, y_val = halves()
-    model = MLPClassifier(**SETTINGS, early_stopping=True, max_iter=60, learning_rate_init=0.05)
-    model.fit(X, y, X_val=X_val, y_val=y_val)
-    assert model.score(X_val, y_val) == model.best_validation_score_
-    assert model.best_validation_score_ == max(model.validation_scores_)
-    assert model.validation_scores_[-1] < model.best_validation_score_, "nothing to restore"
+def test_the_weights_of_the_best_epoch_come_back():
+    X, y = problem()
+    scores = iter([0.0, 0.1, 0.9, 0.2, 0.3, 0.4])  # The first is a trial, before any epoch.
+    model = small(early_stopping=True, scoring=lambda *_: next(scores))
+    model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    two = small(max_iter=2).fit(X[:40], y[:40])
+    assert model.best_validation_score_ == max(model.validation_scores_) == 0.9
+    np.testing.assert_array_equal(model.coefs_[0], two.coefs_[0])
 
 
 def test_without_early_stopping_the_curves_are_kept_and_nothing_else_changes():
@@ -77,10 +78,11 @@ def test_validation_weights_count():
 @pytest.mark.parametrize("scoring", ["roc_auc_ovr", "neg_log_loss", "f1_macro", "top_k_accuracy"])
 def test_any_scorer_by_name(scoring):
     X, y, X_val, y_val = halves()
-    model = MLPClassifier(**SETTINGS, scoring=scoring, max_iter=4)
+    model = MLPClassifier(**SETTINGS, scoring=scoring, max_iter=4, early_stopping=True)
     model.fit(X, y, X_val=X_val, y_val=y_val)
+    assert model.best_validation_score_ == max(model.validation_scores_)
     expected = get_scorer(scoring)(model, X_val, y_val)
-    assert model.validation_scores_[-1] == pytest.approx(expected)
+    assert model.best_validation_score_ == pytest.approx(expected)
 
 
 def test_a_scorer_of_decision_values_and_a_scorer_for_regression():
@@ -168,6 +170,7 @@ def test_lbfgs_ignores_early_stopping_and_measures_what_it_is_given():
     assert model.n_iter_ == len(model.loss_curve_) == len(model.validation_scores_) < 500
     assert model.score(X_val, y_val) == model.validation_scores_[-1]
     assert np.all(np.diff(model.loss_curve_) <= 0)
+    assert model.loss_ == model.best_loss_ == model.loss_curve_[-1] < model.loss_curve_[0] / 10
 
 
 def test_in_a_pipeline_the_validation_data_are_transformed(routing):

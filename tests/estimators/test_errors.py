@@ -47,6 +47,8 @@ def test_hidden_layers_must_be_at_least_1_wide():
 def test_what_is_no_callback_and_no_width_is_refused():
     with pytest.raises(TypeError, match="callbacks has 3, which has none of the methods"):
         small(callbacks=[3]).fit(*problem())
+    with pytest.raises(TypeError, match=r"is a class: give an object, with \(\)"):
+        small(callbacks=[Callback]).fit(*problem())
     with pytest.raises(ValueError, match="hidden_layer_sizes must be integers, got"):
         small(hidden_layer_sizes=(3.5,)).fit(*problem())
     with pytest.raises(TypeError, match=r"loss is the class Huber: give an object, with \(\)"):
@@ -225,12 +227,6 @@ def test_partial_fit_wants_all_classes_once():
         model.partial_fit(X, y, classes=[0, 1])
     with pytest.raises(ValueError, match=r"`y` has classes not in `self.classes_`: \[7\]"):
         model.partial_fit(X, np.full(len(y), 7))
-
-
-def test_a_batch_larger_than_the_data_is_clipped_with_a_warning():
-    X, y = problem()
-    with pytest.warns(UserWarning, match="Got `batch_size` 500 larger than the sample size 60"):
-        small(batch_size=500, max_iter=1).fit(X, y)
 
 
 def test_prediction_before_fitting():

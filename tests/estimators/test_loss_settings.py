@@ -1,0 +1,213 @@
+"""Losses and class weights of estimators: named, given as objects, and of your own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import problem, small
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.nn.losses import (
+    BinaryCrossEntropy,
+    BinaryFocal,
+    Custom,
+    Huber,
+    Poisson,
+    Quantile,
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    SquaredError,
+    Through,
+)
+
+
+def test_class_weights():
+    X, _ = problem()
+    y = (X[:, 0] > 1.2).astype(int)
+    weights = {0: 1.0, 1: 7.0}
+    by_class = small(class_weight=weights).fit(X, y)
+    by_sample = small().fit(X, y, sample_weight=np.where(y, 7.0, 1.0))
+    np.testing.assert_allclose(by_class.loss_curve_, by_sample.loss_curve_, rtol=1e-12)
+    longer = {"max_iter": 60}
+    balanced = small(**longer, class_weight="balanced").fit(X, y)
+    plain = small(**longer).fit(X, y)
+    assert balanced.predict(X).sum() > plain.predict(X).sum()
+
+
+def test_label_smoothing_is_that_of_the_loss_object():
+    X, y = problem()
+    named = small(label_smoothing=0.2).fit(X, y)
+    given = small(loss=SoftmaxCrossEntropy(0.2)).fit(X, y)
+    assert named.loss_curve_ == given.loss_curve_
+    assert named.loss_ != small().fit(X, y).loss_
+    binary = small(**{"max_iter": 300}, label_smoothing=0.4).fit(X, y > 0)
+    assert binary.predict_proba(X).max() < 0.95
+    with pytest.raises(ValueError, match="only 'log_loss' takes it"):
+        MLPClassifier(label_smoothing=0.1, loss="focal").fit(X, y)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_focal_loss(classes):
+    X, y = problem(200, classes=classes)
+    model = small(**{"max_iter": 60}, loss="focal").fit(X, y)
+    assert model.score(X, y) > 0.9
+    assert model.loss_ < small(**{"max_iter": 60}).fit(X, y).loss_
+
+
+def test_losses_for_regression_estimate_what_they_should():
+    rng = np.random.default_rng(0)
+    X = np.ones((2000, 1))
+    y = rng.exponential(size=2000)
+    settings = {"hidden_layer_sizes": (), "max_iter": 400, "alpha": 0.0, "random_state": 0}
+    settings |= {"learning_rate_init": 0.05, "learning_rate": "cosine", "batch_size": 500}
+    settings |= {"n_iter_no_change": np.inf}
+
+    def estimate(loss):
+        return MLPRegressor(**settings, loss=loss).fit(X, y).predict(X[:1])[0]
+
+    assert estimate("squared_error") == pytest.approx(y.mean(), abs=0.01)
+    assert estimate("poisson") == pytest.approx(y.mean(), abs=0.01)
+    assert estimate("absolute_error") == pytest.approx(np.median(y), abs=0.02)
+    assert estimate("quantile") == pytest.approx(np.median(y), abs=0.02)
+    assert estimate(Quantile(0.9)) == pytest.approx(np.quantile(y, 0.9), abs=0.05)
+    assert np.median(y) < estimate("huber") < y.mean()
+    assert estimate(Huber(delta=1e3)) == pytest.approx(y.mean(), abs=0.01)
+
+
+def test_outputs_by_choice():
+    X, y = problem()
+    target = 1 / (1 + np.exp(-X[:, 0]))
+    model = small(MLPRegressor, **{"max_iter": 100}, output_activation="logistic")
+    model.fit(X, target)
+    assert model.out_activation_ == "logistic"
+    assert 0 <= model.predict(100 * X).min() < 0.1 < 0.9 < model.predict(100 * X).max() <= 1
+    one_against_rest = small(output_activation="logistic").fit(X, y)
+    assert one_against_rest.out_activation_ == "logistic"
+    np.testing.assert_allclose(one_against_rest.predict_proba(X).sum(axis=1), 1.0)
+    two = small(output_activation="softmax").fit(X, y > 0)
+    assert two.n_outputs_ == 2
+    assert two.logits(X).shape == (60,)
+    np.testing.assert_array_equal(two.logits(X) > 0, two.predict(X))
+
+
+def squared(outputs, targets, *, xp):
+    error = outputs - targets
+    return 0.5 * xp.sum(error * error, axis=-1), lambda dlosses: error * dlosses[..., None]
+
+
+def twice_the_gradient(outputs, targets, *, xp):
+    losses, pullback = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: 2.0 * pullback(dlosses)
+
+
+def test_a_users_own_loss(backend):
+    X, _ = problem()
+    X_here = backend.put(X)
+    for weights in (None, np.linspace(0.0, 2.0, 60)):
+        mine = small(MLPRegressor, loss=squared).fit(X_here, X[:, 0], weights)
+        named = small(MLPRegressor, loss=SquaredError()).fit(X_here, X[:, 0], weights)
+        np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-10)
+    with pytest.raises(ValueError, match=r"finite difference"):
+        small(MLPRegressor, loss=twice_the_gradient).fit(X_here, X[:, 0])
+
+
+def forgets_the_weights(outputs, targets, *, xp):
+    losses, _ = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: outputs - targets
+
+
+def test_a_users_own_loss_is_checked_with_weights(backend):
+    X, y = problem()
+    X_here = backend.put(X)
+    with pytest.raises(ValueError, match=r"loss forgets_the_weights .*multiplied by what it is gi"):
+        small(MLPRegressor, loss=forgets_the_weights).fit(X_here, X[:, 0])
+    with pytest.raises(ValueError, match="finite difference"):
+        small(loss=forgets_the_weights).fit(X_here, y > 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "cure"),
+    [
+        (
+            SoftmaxCrossEntropy(),
+            {},
+            "'softmax', .* are 'logistic': set output_activation='softmax'",
+        ),
+        (Custom(squared, "softmax"), {}, "set output_activation='softmax'"),
+        (
+            BinaryCrossEntropy(),
+            {"output_activation": "softmax"},
+            "set output_activation='logistic'",
+        ),
+        (SquaredError(), {}, r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError"),
+        (Poisson(), {}, "'exp', and those of output_activation='auto' for binary targets"),
+        (Through(SquaredError(), "tanh"), {}, "'tanh'.* with output_activation='logistic'"),
+        (Custom(squared), {}, r"give the function itself, or Custom\(\.\.\., 'logistic'\)"),
+    ],
+    ids=str,
+)
+def test_a_loss_for_other_outputs_is_rejected(loss, settings, cure):
+    X, y = problem()
+    with pytest.raises(ValueError, match=cure):
+        small(loss=loss, **settings).fit(X, y > 0)
+
+
+def test_losses_of_classes_need_the_outputs_of_the_targets():
+    X, y = problem()
+    labels = (X[:, :3] > 0).astype(int)
+    with pytest.raises(ValueError, match="multilabel targets are 'logistic': use 'log_loss'"):
+        small(loss=SoftmaxFocal()).fit(X, labels)
+    with pytest.raises(ValueError, match=r"multiclass targets .*set output_activation='logistic'"):
+        small(loss=BinaryFocal()).fit(X, y)
+    settings = {"max_iter": 60, "learning_rate_init": 0.01}
+    for loss, output, targets in (
+        (SoftmaxCrossEntropy(), "softmax", (y > 0).astype(int)),
+        (BinaryCrossEntropy(), "logistic", y),
+        (Through(SquaredError(), "logistic"), "auto", (y > 0).astype(int)),
+        (Through(SquaredError(), "logistic"), "logistic", y),
+        (BinaryCrossEntropy(), "auto", labels),
+    ):
+        model = small(**settings, loss=loss, output_activation=output).fit(X, targets)
+        assert np.mean(model.predict(X) == targets) > 0.8
+
+
+def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
+    X, y = problem()
+    settings = {"max_iter": 60}
+    columns = np.eye(3)[y]
+    model = small(MLPRegressor, **settings, loss=SoftmaxCrossEntropy()).fit(X, columns)
+    assert model.out_activation_ == "softmax"
+    np.testing.assert_allclose(model.predict(X).sum(axis=1), 1.0)
+    share = small(MLPRegressor, **settings, loss=BinaryCrossEntropy()).fit(X, columns[:, 0])
+    assert share.out_activation_ == "logistic"
+    named = small(MLPRegressor, **settings, loss=BinaryCrossEntropy(), output_activation="logistic")
+    np.testing.assert_array_equal(named.fit(X, columns[:, 0]).predict(X), share.predict(X))
+    for loss, targets, message in (
+        (SoftmaxCrossEntropy(), y, "y must have several columns .* rows sum to 1; it is of shape"),
+        (SoftmaxFocal(), 2 * columns, "rows sum to 1"),
+        (BinaryCrossEntropy(), y, "y must be from 0 to 1; .* goes from 0 to 2. .* MLPClassifier"),
+        (BinaryFocal(), -columns, "from 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            small(MLPRegressor, loss=loss).fit(X, targets)
+    with pytest.raises(ValueError, match="y_val must be from 0 to 1"):
+        share.fit(X, columns[:, 0], X_val=X, y_val=y)
+
+
+def test_padding_does_not_reach_a_users_own_loss():
+    """JAX fills the last batch with samples of weight 0, which this loss would count."""
+    jax = pytest.importorskip("jax")
+    X, _ = problem(50)
+    mine, named = (
+        small(MLPRegressor, loss=loss).fit(jax.numpy.asarray(X), X[:, 0])
+        for loss in (squared, "squared_error")
+    )
+    np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-5)
+
+
+def test_a_regressor_has_the_output_of_its_loss():
+    X, _ = problem()
+    loss = Through(SquaredError(), "softplus")
+    model = small(MLPRegressor, loss=loss).fit(X, X[:, 0] ** 2)
+    assert model.out_activation_ == "softplus"
+    assert model.predict(X).min() > 0
