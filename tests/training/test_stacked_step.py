@@ -1,0 +1,144 @@
+"""A stack of models in one training step: the numbers of the models one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import tolerance
+
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+from mlp_xp.backends.kernels import Scaling
+from mlp_xp.nn.hidden import Blocks, Branch
+from mlp_xp.nn.losses import (
+    BinaryCrossEntropy,
+    Huber,
+    Poisson,
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    SquaredError,
+    Through,
+)
+from mlp_xp.nn.network import Network, init_batch_stats, init_params
+from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.scalars import StepScalars
+from mlp_xp.training.step import TrainState, init_state, make_step
+
+pytestmark = pytest.mark.maths
+
+MODELS, N, FEATURES, OUTPUTS = 3, 12, 5, 4
+NETWORKS = {
+    "plain": Network((FEATURES, 7, 6, OUTPUTS), "tanh"),
+    "no hidden layer": Network((FEATURES, OUTPUTS)),
+    "layer": Network((FEATURES, 7, 7, OUTPUTS), "gelu", "layer", residual=True),
+    "batch": Network((FEATURES, 7, OUTPUTS), "logistic", "batch"),
+    "dropout": Network((FEATURES, 7, 6, OUTPUTS), "tanh", None, 0.4, 0.2),
+    "hidden objects": Network((6, Blocks((2, 3), (1,), width=4), Branch((5, 8)), OUTPUTS), "tanh"),
+}
+LOSSES = [
+    SoftmaxFocal(),
+    BinaryCrossEntropy(0.1),
+    SquaredError(),
+    Poisson(),
+    Through(Huber(), "softplus"),
+]
+
+
+def targets_of(loss, rng, *shape):
+    if isinstance(loss, SoftmaxCrossEntropy | SoftmaxFocal):
+        return rng.integers(0, OUTPUTS, shape).astype(np.int32)
+    return rng.integers(0, 2, (*shape, OUTPUTS)).astype(float)
+
+
+def of_model(tree, i):
+    return map_leaves(lambda leaf: None if leaf is None else leaf[i], tree)
+
+
+def train(backend, network, loss, rule, params, batches, keys, scaling, **options):
+    """Return the state after a step for each batch, on the host."""
+    xp = backend.xp
+
+    def put(tree):
+        return map_leaves(lambda leaf: None if leaf is None else backend.put(leaf), tree)
+
+    stats = init_batch_stats(network)
+    if is_stack(params):
+        stats = map_leaves(lambda leaf: np.stack([leaf] * MODELS), stats)
+    step = make_step(network, loss, rule, backend.kernels, with_penalty=True, xp=xp, **options)
+    with backend.scope():
+        copies = [
+            map_leaves(lambda leaf: xp.asarray(backend.put(leaf), copy=True), params)
+            for _ in range(2)
+        ]
+        state = init_state(
+            copies[0],
+            rule,
+            batch_stats=put(stats),
+            average=copies[1],
+            with_accuracy=not isinstance(loss, SquaredError | Poisson | Through),
+            xp=xp,
+        )
+        for number, (batch, key) in enumerate(zip(batches, keys, strict=True), 1):
+            scalars = StepScalars(0.5, 0.3, 0.25, 0.1, rule.coefficients(0.1, number))
+            coefs = backend.put(np.asarray(scalars.pack()))
+            own = backend.put(key) if network.n_keys else None
+            state = step(state, put(batch), put(scaling), coefs, own)
+        return map_leaves(backend.get, state)
+
+
+def is_stack(params):
+    return list(leaves(params))[-1].ndim > 1
+
+
+def check(backend, name="plain", loss=None, rule=None, given="own", weighted=True, **options):
+    """Compare two steps of a stack with those of its models one by one."""
+    network, loss, rule = NETWORKS[name], loss or SoftmaxCrossEntropy(), rule or Adam()
+    rng = np.random.default_rng(3)
+    n_inputs = network.widths[0]
+    models = [init_params(network, seed) for seed in range(MODELS)]
+    pairs = zip(*map(leaves, models), strict=True)
+    stack = rebuild(models[0], [np.stack(group) for group in pairs])
+    lead = () if given == "shared" else (MODELS,)
+    batches = []
+    for _ in range(2):
+        weights = rng.integers(0, 3, (*lead, N)).astype(float) if weighted else None
+        rows = rng.integers(0, 20, (*lead, N)).astype(np.int32) if given == "rows" else None
+        shape = (20,) if given == "rows" else (*lead, N)
+        x = rng.standard_normal((*shape, n_inputs))
+        batches.append(Batch(x, targets_of(loss, rng, *shape), rows, weights))
+    keys = rng.integers(-(2**31), 2**31, (2, MODELS, network.n_keys), dtype=np.int32)
+    scaling = Scaling(rng.random(n_inputs), rng.random(n_inputs) + 0.5)
+    settings = backend, network, loss, rule
+    found = train(*settings, stack, batches, keys, scaling, **options)
+    for i in range(MODELS):
+        own = batches
+        if given == "own":
+            own = [of_model(batch, i) for batch in batches]
+        elif given == "rows":
+            own = [Batch(b.x, b.y, *of_model((b.rows, b.weights), i)) for b in batches]
+        alone = train(*settings, models[i], own, keys[:, i], scaling, **options)
+        for part, mine, theirs in zip(TrainState._fields, of_model(found, i), alone, strict=True):
+            for ours, expected in zip(leaves(mine), leaves(theirs), strict=True):
+                assert ours.shape == expected.shape, part
+                atol = tolerance("float64", 100)
+                np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=atol, err_msg=part)
+    assert not np.allclose(found.params[-1].W[0], found.params[-1].W[1])
+
+
+@pytest.mark.parametrize("given", ["own", "shared", "rows"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_stack_trains_as_its_models(backend, name, given):
+    # Normalization makes steps of Adam follow the rounding of gradients of zero.
+    rule = SGD() if name == "batch" else Adam()
+    check(backend, name, rule=rule, given=given)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_a_stack_trains_by_each_loss(backend, loss):
+    check(backend, loss=loss)
+
+
+@pytest.mark.parametrize("rule", [SGD(), AdamW(weight_decay=0.5), Lion(), Muon()], ids=repr)
+def test_a_stack_is_clipped_by_each_models_norm(backend, rule):
+    check(backend, rule=rule, max_grad_norm=0.1)
+    check(backend, rule=rule, weighted=False, max_grad_norm=0.1)
