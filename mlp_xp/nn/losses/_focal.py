@@ -26,7 +26,7 @@ class SoftmaxFocal(OneOfClasses):
     Parameters
     ----------
     gamma : float >= 0, default=2.0
-        How little a sample counts whose class is likely already; 0 gives the cross-entropy.
+        The larger, the less a sample counts whose class is likely already; 0 is the cross-entropy.
 
     References
     ----------
@@ -98,7 +98,7 @@ class BinaryFocal(YesOrNo):
     Parameters
     ----------
     gamma : float >= 0, default=2.0
-        How little an output counts that is right already; 0 gives the cross-entropy.
+        The larger, the less an output counts that is right already; 0 is the cross-entropy.
 
     References
     ----------
