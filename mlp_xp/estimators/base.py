@@ -17,10 +17,9 @@ from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_loop, resolve_optimizer
-from mlp_xp.estimators.fitting import Training
+from mlp_xp.estimators.fitting import Training, prepare_fit
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.prediction import evaluate, network_outputs
-from mlp_xp.estimators.preparation import prepare_fit
 from mlp_xp.estimators.reporting import Reporter, publish_training
 from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish

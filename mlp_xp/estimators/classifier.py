@@ -17,7 +17,6 @@ from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.config import check_params, resolve_layers
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
 from mlp_xp.estimators.prediction import AS_SET
-from mlp_xp.estimators.reporting import check_callbacks
 from mlp_xp.estimators.targets import ClassTargets
 from mlp_xp.estimators.validation import check_weights, host
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES
@@ -171,7 +170,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         model = cls(**read.params)
         try:
             model._validate_params()
-            check_callbacks(model.callbacks)
             check_params(model._params())
             resolve_layers(model.hidden_layer_sizes)
         except (ValueError, TypeError) as error:

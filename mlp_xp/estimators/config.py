@@ -41,6 +41,7 @@ __all__ = [
 LBFGS = "lbfgs"
 BF16 = "bf16"
 ADAPTIVE = "adaptive"
+_HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_fit_end")
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 
 
@@ -163,7 +164,8 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Raise ValueError for parameters that exclude each other."""
+    """Raise an error for parameters that exclude each other, and for callbacks that are none."""
+    _check_callbacks(params["callbacks"])
     if params["solver"] != LBFGS:
         return
 
@@ -189,6 +191,19 @@ def check_params(params: Mapping[str, Any]) -> None:
         refuse("dropout", 0)
     if params["normalization"] == "batch":
         refuse("normalization", None)
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    """Raise TypeError for a class, or an object without any method of a callback."""
+    for callback in callbacks or ():
+        is_class = isinstance(callback, type)
+        if is_class or not any(hasattr(callback, hook) for hook in _HOOKS):
+            what = "is a class: give an object, with ()" if is_class else "has none of the "
+            raise TypeError(
+                f"callbacks has {callback!r}, which {what}"
+                + ("." if is_class else f"methods {', '.join(_HOOKS)}.")
+                + " See mlp_xp.callbacks.Callback."
+            )
 
 
 def resolve_layers(given: Any) -> tuple[int | Layer, ...]:

@@ -16,34 +16,11 @@ from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.inference import hand_over
 from mlp_xp.training.records import Record
 
-__all__ = ["Reporter", "check_callbacks", "publish_training"]
-
-HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_fit_end")
-
-
-def check_callbacks(callbacks: Any) -> None:
-    """Raise TypeError for a class, or an object without any method of a callback."""
-    for callback in callbacks or ():
-        is_class = isinstance(callback, type)
-        if is_class or not any(hasattr(callback, hook) for hook in HOOKS):
-            what = "is a class: give an object, with ()" if is_class else "has none of the "
-            raise TypeError(
-                f"callbacks has {callback!r}, which {what}"
-                + ("." if is_class else f"methods {', '.join(HOOKS)}.")
-                + " See mlp_xp.callbacks.Callback."
-            )
+__all__ = ["Reporter", "publish_training"]
 
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
-    """Publish a training as it is now, with arrays where the caller's data are.
-
-    Parameters
-    ----------
-    model : estimator
-    loop : FitLoop
-    to : Backend
-        Of the caller's data.
-    """
+    """Publish a training as it is now, with arrays of the backend of the caller's data."""
     learned = map_leaves(lambda leaf: hand_over(leaf, to), loop.learned())
     weights = {"params": learned[0], "batch_stats": learned[1]}
     # A training checks that they are finite.

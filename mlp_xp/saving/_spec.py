@@ -49,6 +49,7 @@ def _encode_widths(state: FittedState) -> Any:
 def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     """Return the spec of a fitted estimator, without the digest."""
     names = getattr(estimator, "feature_names_in_", None)
+    facts = History.read(vars(estimator)).attributes()
     spec = {
         "format": _FORMAT,
         "format_version": _VERSION,
@@ -62,16 +63,13 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
         "feature_names": None if names is None else names.tolist(),
         "params": _encode_params(estimator, state, kind),
         "training": {
-            "n_iter": int(estimator.n_iter_),
-            "t": int(estimator.t_),
+            "n_iter": int(facts["n_iter_"]),
+            "t": int(facts["t_"]),
             # An error in the first epoch leaves a network without a loss.
-            **{
-                name: encode(f"{name}_", getattr(estimator, f"{name}_", None))
-                for name in (*_NUMBERS, *_CURVES)
-            },
+            **{name: encode(f"{name}_", facts.get(f"{name}_")) for name in (*_NUMBERS, *_CURVES)},
             "history": [
                 {name: encode("history_", value) for name, value in record._asdict().items()}
-                for record in estimator.history_
+                for record in facts["history_"]
             ],
         },
     }
