@@ -77,9 +77,6 @@ BANNED = re.compile(
 
 WITHOUT_VERBS = """
 compiled_step
-early_stopping
-input_scaling
-time_budget
 activations
 
 adam
@@ -103,7 +100,6 @@ dense
 
 hidden
 
-inference
 
 init
 
@@ -126,14 +122,12 @@ network
 
 
 
-objects
 
 products
 
 
 rmsprop
 
-rows
 
 
 schedules
@@ -149,7 +143,6 @@ tree
 
 """
 WITH_BANNED_WORDS = """
-time_budget
 
 adam
 
@@ -173,7 +166,6 @@ dropout
 
 hidden
 
-inference
 
 
 
@@ -184,7 +176,6 @@ lbfgs
 network
 
 
-objects
 
 
 

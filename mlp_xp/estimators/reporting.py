@@ -13,7 +13,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.estimators.fitting import Training
 from mlp_xp.estimators.state import publish
 from mlp_xp.training.fit_loop import FitLoop
-from mlp_xp.training.inference import hand_over
+from mlp_xp.training.inference import put_writable
 from mlp_xp.training.records import Record
 
 __all__ = ["Reporter", "publish_training"]
@@ -21,7 +21,7 @@ __all__ = ["Reporter", "publish_training"]
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
     """Publish a training as it is now, with arrays of the backend of the caller's data."""
-    learned = map_leaves(lambda leaf: hand_over(leaf, to), loop.learned())
+    learned = map_leaves(lambda leaf: put_writable(leaf, to), loop.learned())
     weights = {"params": learned[0], "batch_stats": learned[1]}
     # A training checks that they are finite.
     state = replace(model._state, **weights, position=loop.position, progress=None, is_checked=True)

@@ -23,9 +23,9 @@ _LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared ti
 
 
 class Recipe(NamedTuple):
-    """What a file says: ``description``, ``data`` (a key of LOADERS), ``params`` of an estimator.
+    """The contents of a recipe.
 
-    ``path`` is the file.
+    ``path`` is its file, ``data`` a key of `LOADERS`, ``params`` are those of an estimator.
     """
 
     path: Path

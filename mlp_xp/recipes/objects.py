@@ -1,8 +1,8 @@
-"""Which objects may stand in which setting, and how they are written in a file.
+"""The objects that a file can hold, by the parameter that takes them.
 
 A model's JSON and a recipe's TOML write an object of this library as a table with its class:
-``{"class": "Muon", "ns_steps": 3}``. No other object can be written, so that reading a file runs
-nobody else's code.
+``{"class": "Muon", "ns_steps": 3}``. No other object can be written, so that reading a file runs no
+other code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOSSES: tuple[type, ...] = (
     *REGRESSION_LOSSES.values(),
     Through,
 )
-# By the parameter, or field of another object, that they stand in; alone, or in a list there.
+# By the parameter, or the field of another object, that takes them, alone or in a list.
 OBJECTS: dict[str | None, dict[str, Any]] = {
     place: {kind.__name__: kind for kind in kinds}
     for place, kinds in {
@@ -45,16 +45,16 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
 
 
 def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], Any]) -> Any:
-    """Make the object that a table describes.
+    """Build the object that a table describes.
 
     Parameters
     ----------
     form : dict
-        ``"class"`` and the fields that are not to have their defaults.
+        ``"class"`` and the fields that differ from their defaults.
     place : str
-        The parameter or field that it stands in.
+        The parameter or field that takes the object.
     decode : callable
-        ``decode(value, field)`` turns the form of a field's value into the value.
+        ``decode(value, field)`` returns the value of a field.
 
     Returns
     -------
@@ -63,7 +63,8 @@ def make(form: dict[str, Any], place: str | None, decode: Callable[[Any, str], A
     Raises
     ------
     ValueError
-        If no such object may stand there, or a field is unknown or of another sort; says which may.
+        If the parameter takes no such object, or a field is unknown or of another type; lists the
+        valid ones.
 
     Examples
     --------
@@ -90,14 +91,14 @@ OneCycle, Linear (did you mean 'Cosine'?)
     for key, default in fields.items():
         given = settings.get(key, default)
         if default is dataclasses.MISSING or default is None:
-            continue  # The object looks for itself.
-        if _sort(given) != _sort(default):
+            continue  # The object checks it.
+        if _type_name(given) != _type_name(default):
             raise ValueError(f"{name} has {key}={given!r}, which is nothing like {default!r}")
     return kinds[name](**settings)
 
 
 def expected(given: Any, valid: Iterable[str]) -> str:
-    """Say what was expected in the place of a name that nobody knows, and which is the nearest.
+    """Return the valid names, and the nearest to an unknown one, as an error lists them.
 
     Examples
     --------
@@ -112,7 +113,7 @@ def expected(given: Any, valid: Iterable[str]) -> str:
     return f"not one of {', '.join(names) or 'none'}{hint}"
 
 
-def _sort(value: Any) -> str:
-    """Tell of what sort a setting of an object is."""
+def _type_name(value: Any) -> str:
+    """Return the kind of value of a setting, all numbers alike."""
     names = {str: "text", int: "number", bool: "number", float: "number"}
     return names.get(type(value), "object" if dataclasses.is_dataclass(value) else "other")

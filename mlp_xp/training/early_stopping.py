@@ -1,4 +1,4 @@
-"""When a training has come to a plateau."""
+"""Plateaus: whether the loss of a training still falls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Plateau:
         self.count = 0
 
     def reached(self, loss: float) -> bool:
-        """Take the loss of an epoch; tell whether to stop."""
+        """Record the loss of an epoch, and return whether to stop."""
         self.count = self.count + 1 if loss > self.best - self.tol else 0
         self.best = min(self.best, loss)
         return self.count > self.patience

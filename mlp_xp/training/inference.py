@@ -23,15 +23,15 @@ from mlp_xp.training.batches import multiplies_sparse, put_sparse
 from mlp_xp.training.inputs import in_dtype_of, of_features, rotated
 from mlp_xp.training.rows import kept_dtype, take_rows
 
-__all__ = ["Predict", "hand_over", "make_predict", "predict"]
+__all__ = ["Predict", "make_predict", "predict", "put_writable"]
 
 Predict = Callable[..., Array]
 
-# Rows that let the products run at full speed. In the host's memory fewer do, and take less of it;
-# but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
+# Rows of a batch at which products run at full speed. In the host's memory fewer are enough, and
+# take less of it; but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
 _BATCH = 2048
 _HOST_BATCH = 384
-# Of sparse rows so many: more of them share what is read of the weights.
+# More sparse rows, so that more of them share the weights that are read.
 _SPARSE_BATCH = 1024
 
 
@@ -59,16 +59,16 @@ def predict(
     backend : Backend
     network : Network
     loss : Loss or None
-        Gives the output activation; None leaves the raw outputs.
+        For the output activation; None leaves the raw outputs.
     params : tuple, arrays of any library
     x : (samples, features) array of the backend's library or of NumPy, or sparse rows
     scaling : Scaling, arrays of any library, optional
     batch_stats : tuple of BatchStats, arrays of any library, optional
-        The running ones of batch normalization.
+        The running statistics of batch normalization.
     depth : int, optional
-        Stop behind so many hidden layers and give what they make of the input.
+        Stop after so many hidden layers and return their output.
     to : Backend, optional
-        Where the result is wanted; default ``backend``.
+        Backend of the result; default ``backend``.
     tta : tuple of Augmentation, default=()
         Average over all combinations of their views.
     dtype : {"float32", "float64"}
@@ -100,7 +100,7 @@ def predict(
     if stays_sparse:
         most, sizes = _SPARSE_BATCH, sizes[1:]
     size = get_chunk_n_rows(_row_bytes(sizes, dtype), max_n_rows=most)
-    # The first is the common case, and looking closer takes longer than a layer for one row.
+    # The first case is common, and checking closer takes longer than a layer for one row.
     kept = dtype if x.dtype == dtype else kept_dtype(x, dtype)
 
     def put(leaf: Array) -> Array:
@@ -124,21 +124,21 @@ def predict(
         scaling = None if scaling is None else map_leaves(put, scaling)
         views = [map_leaves(put_view, draws) for draws in view_draws(tta)] if tta else [None]
         if n_samples <= size:
-            return hand_over(run(slice(n_samples)), to)
+            return put_writable(run(slice(n_samples)), to)
         products = [math.prod(layer.W.shape) for layer in denses(params)]
-        if stays_sparse:  # Of the first layer only what meets an entry is computed.
+        if stays_sparse:  # The first layer computes only with the entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
         work = n_samples * len(views) * sum(products)
 
         def predict_from(start: int) -> Array:
-            # A last short batch would cost a compilation of its own where shapes are fixed: it
-            # goes back far enough to be a full one, and what was predicted is dropped.
+            # A short last batch would be compiled for its own shape where shapes are fixed: it
+            # starts early enough to be full, and rows predicted before are dropped.
             stop = min(start + size, n_samples)
             overlap = start + size - stop if backend.fixed_shapes and start else 0
             return run(slice(start - overlap, stop))[overlap:, :]
 
         starts = range(0, n_samples, size)
-        # Dense products share out their own work.
+        # Dense products use all threads themselves.
         apply = backend.map if stays_sparse else map
         with backend.predicting(work):
             outputs = [to.put(output) for output in apply(predict_from, starts)]
@@ -146,17 +146,17 @@ def predict(
         return to.xp.concat(outputs, axis=0)
 
 
-def hand_over(result: Array, to: Backend) -> Array:
-    """Bring a result to where it is wanted, for good: a NumPy array can be written to."""
+def put_writable(result: Array, to: Backend) -> Array:
+    """Return a result on a backend, as an array of its own: NumPy's can be written to."""
     array: Any = to.put(result)
-    # What JAX shows of its own memory cannot.
+    # A view of JAX's memory cannot.
     is_fixed = isinstance(array, np.ndarray) and not array.flags.writeable
     return array.copy() if is_fixed else array
 
 
 @lru_cache(maxsize=64)
 def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
-    # A layer's input, its output and a temporary of the activation are there at a time.
+    # A layer's input, its output and a temporary of the activation exist at the same time.
     return 3 * max(sizes) * np.dtype(dtype).itemsize
 
 

@@ -1,4 +1,4 @@
-"""Input scaling and whitening, computed where the data lie, a block of rows at a time."""
+"""Input scaling and whitening, computed on the device of the data, a block of rows at a time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BLOCK = 512
 
 
 def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
-    r"""Find the shift and scale that give each feature mean 0 and standard deviation 1.
+    r"""Compute the shift and scale that give each feature mean 0 and standard deviation 1.
 
-    A block of rows is converted at a time, so uint8 data never exist as floating point as a whole.
-    It is computed in float64 where the device has that: squares of float32 leave its range.
-    Blocks are joined by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits. All is
-    measured from the first row, so that a large offset costs none either.
+    One block of rows is converted at a time, so that uint8 data never fill the memory as floating
+    point. Sums are in float64 where the device has it: squares of float32 leave its range. Blocks
+    are merged by :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which loses no digits. Differences
+    are taken from the first row, so that a large offset costs none either.
 
     Parameters
     ----------
@@ -94,21 +94,21 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
 
 @dataclass(frozen=True)
 class Whiten:
-    r"""Bring the features to mean 0, variance 1, and no correlation with each other.
+    r"""Whitening: features of mean 0 and variance 1 that are not correlated.
 
     With the features standardized, their covariance :math:`C = U \Lambda U^\top` and
     :math:`S = (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of
-    the eigenvalues, :math:`x \leftarrow x\, U S` for "pca", whose directions are in the order of
-    their variance, and :math:`x \leftarrow x\, U S U^\top` for "zca", which stays as near to x as
-    whitening can. It is found before the training, and does not learn.
+    the eigenvalues, :math:`x \leftarrow x\, U S` for "pca", with directions in the order of their
+    variance, and :math:`x \leftarrow x\, U S U^\top` for "zca", the whitening nearest to x. It is
+    computed before the training and is not trained.
 
     Parameters
     ----------
     kind : {"zca", "pca"}, default="zca"
     n_components : int of at least 1, optional
-        For "pca": keep so many directions. The network then has as many inputs.
+        For "pca": the number of directions, which is then the number of the network's inputs.
     epsilon : float above 0, default=0.01
-        Keeps directions of hardly any variance, which are noise, from becoming as large as others.
+        Keeps directions of little variance, which are noise, smaller than the others.
 
     References
     ----------
@@ -160,7 +160,7 @@ SCALINGS = {"standardize": None, "zca": Whiten("zca"), "pca": Whiten("pca")}
 def find_scaling(
     setting: str | Whiten, backend: Backend, x: Any, dtype: str
 ) -> Scaling | Whitening:
-    """Find what the setting asks for.
+    """Compute the input scaling of a setting.
 
     Parameters
     ----------
@@ -174,8 +174,8 @@ def find_scaling(
         On the device.
     """
     scaling = standardization(backend, x, dtype)
-    how = SCALINGS[setting] if isinstance(setting, str) else setting
-    if how is None:
+    whiten = SCALINGS[setting] if isinstance(setting, str) else setting
+    if whiten is None:
         return scaling
     xp = backend.xp
     with backend.scope():
@@ -186,19 +186,19 @@ def find_scaling(
             block = (block - scaling.shift) * scaling.scale
             total = total + xp.matrix_transpose(block) @ block
         # On the host: the same directions for every backend, up to rounding.
-        rotation = _rotation(how, backend.get(total / x.shape[0]))
+        rotation = _rotation(whiten, backend.get(total / x.shape[0]))
         return Whitening(*scaling, backend.put(rotation, dtype))
 
 
-def _rotation(how: Whiten, covariance: np.ndarray) -> np.ndarray:
+def _rotation(whiten: Whiten, covariance: np.ndarray) -> np.ndarray:
     """Return the matrix that whitens standardized features, of the dtype of their covariance."""
     variances, directions = np.linalg.eigh(covariance)
     variances, directions = np.maximum(variances[::-1], 0.0), directions[:, ::-1]
-    # A direction is as good as its opposite: let its largest entry be positive.
+    # The sign of a direction is arbitrary: make its largest entry positive.
     largest = np.argmax(np.abs(directions), axis=0)
     directions = directions * np.sign(np.take_along_axis(directions, largest[None, :], axis=0))
     average = np.mean(variances) or 1.0  # Where all features are constant it is 0.
-    stretched = directions / np.sqrt(variances + how.epsilon * average)
-    if how.kind == "zca":
+    stretched = directions / np.sqrt(variances + whiten.epsilon * average)
+    if whiten.kind == "zca":
         return stretched @ directions.T
-    return np.ascontiguousarray(stretched[:, : how.inputs(len(variances))])
+    return np.ascontiguousarray(stretched[:, : whiten.inputs(len(variances))])

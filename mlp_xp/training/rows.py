@@ -1,4 +1,4 @@
-"""Rows of data: taken by position, out of arrays of any library, sparse rows and mapped files."""
+"""Rows of data by position, from arrays of any library, sparse matrices and mapped files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COPIED_BYTES = 1 << 23
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of an array, which is not copied.
+    """Rows of an array by position, without a copy.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of an array that has only these rows."""
+        """The shape of an array of these rows."""
         return (len(self.rows), *self.x.shape[1:])
 
     @property
     def dtype(self) -> Any:
-        """Of the array."""
+        """The dtype of the array."""
         return self.x.dtype
 
 
@@ -66,9 +66,9 @@ def take_rows(x: Any, rows: Any) -> Any:
 
 
 def kept_dtype(x: Any, dtype: str) -> str | None:
-    """Return what data are converted to before the steps, None for integers that stay.
+    """Return the dtype that data are converted to before the steps, None for integers that stay.
 
-    Of NumPy's these are the signed ones and uint8, which every library can take rows of.
+    With NumPy data these are signed integers and uint8, which every library can index.
     """
     if isinstance(x, Rows):
         return kept_dtype(x.x, dtype)
@@ -82,8 +82,8 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
 
 
 def some_rows(x: Any, rows: np.ndarray) -> Any:
-    """Return some rows: of sparse rows and of a small array a copy, else `Rows`."""
-    if sparse.issparse(x):  # They stay sparse: there may be no memory for all of them as an array.
+    """Return some rows: a copy from sparse rows or a small array, else `Rows`."""
+    if sparse.issparse(x):  # They stay sparse: a dense array of them may not fit into memory.
         return x[rows]
     n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
     return take_rows(x, rows) if n_bytes < _COPIED_BYTES else Rows(x, rows)

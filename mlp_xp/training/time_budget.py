@@ -1,4 +1,4 @@
-"""The time that a fit may take, and what its parts have taken so far."""
+"""The time limit of a fit, and forecasts from the time that its parts have taken."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from dataclasses import dataclass, field
 
 __all__ = ["Budget", "Pace"]
 
-# Steps between two looks at the clock: each waits for the device, whose queue then runs dry.
+# Time between two readings of the clock: each waits for the device, whose queue then runs dry.
 _LOOK_SECONDS = 0.02
-# Measurements that count: one that something else on the machine disturbed is soon forgotten.
+# The latest measurements count: one disturbed by another program is soon forgotten.
 _REMEMBERED = 5
 _MARK_SECONDS = 0.25
 
 
 @dataclass
 class Budget:
-    """Tells how many steps still fit into a time, from what steps have taken so far.
+    """A time limit, and how many steps still fit into it at the measured pace.
 
-    The clock runs from the beginning, and the caller says at what point the fit is: `count` when
-    steps are done, and `between` when everything behind the steps of an epoch is done, validation
-    above all, for which time is then kept. The first step, which may compile, is no measure of the
-    others.
+    The clock runs from the start. The caller reports its progress: `count` after steps, and
+    `between` after what follows the steps of an epoch, mainly validation, for which time is then
+    reserved. The first step is not measured, since it may compile.
 
     Parameters
     ----------
     seconds : float above 0
     start : float, optional
-        When the time began, of `time.perf_counter`; default now.
+        Start of the time, by `time.perf_counter`; default now.
 
     Examples
     --------
@@ -51,37 +50,37 @@ class Budget:
         self._mark = time.perf_counter()
 
     def mark(self) -> None:
-        """Record that what has been done since the last call is of no interest."""
+        """Record that the time since the last call counts for nothing."""
         self._lap()
 
     def count(self, n_steps: int) -> None:
-        """Record that so many steps have been done since the last call of anything."""
+        """Record steps done since the last call of any method."""
         seconds = self._lap()
         if self._has_stepped:
             self._paces.append(seconds / n_steps)
         self._has_stepped = True
 
     def between(self) -> None:
-        """Record that what is between two epochs has been done since the last call of anything."""
+        """Record that the time since the last call went into what is between two epochs."""
         self._betweens.append(self._lap())
 
     def next_steps(self, most: int) -> int:
-        """Return how many steps to do before the clock is looked at again; 0 where none fits."""
+        """Return how many steps to do before the clock is read again; 0 if none fits."""
         left = self.start + self.seconds - self._reserve - time.perf_counter()
         pace = self._pace
         if left <= 0.0 or pace is None:
             return min(most, 1 if left > 0.0 else 0)
         fit = most
         if left < most * pace:
-            # Half of what is left, and half again: a forecast of few steps is off by little.
+            # Half of the remaining time, then half again: a forecast of few steps errs little.
             fit = math.ceil(math.floor(left / pace) / 2)
         if pace:
             fit = min(fit, max(1, math.floor(_LOOK_SECONDS / pace)))
-        # A power of two: what is compiled for a shape is compiled for few.
+        # A power of two: backends that compile for a shape then compile few of them.
         return 1 << (fit.bit_length() - 1) if fit else 0
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the share of the time for steps that will have passed so many steps from now."""
+        """Return the share of the time for steps that will have passed after ``ahead`` steps."""
         passed = time.perf_counter() - self.start + ahead * (self._pace or 0.0)
         usable = self.seconds - self._reserve
         return passed / usable if passed < usable else 1.0
@@ -101,10 +100,10 @@ class Budget:
 
 @dataclass
 class Pace:
-    """How long something will take, from the share of it that is done.
+    """A forecast of the remaining time, from the share of the work that is done.
 
-    Nothing before the first share counts, and later only the latter half of what has been done: the
-    first step may have compiled, and so may the first validation.
+    Time before the first share does not count, and later only the latter half does: the first step
+    may have compiled, and so may the first validation.
 
     Examples
     --------
@@ -117,7 +116,7 @@ class Pace:
 
     _start: float = field(default_factory=lambda: time.perf_counter())
     _first: float = 0.0
-    # (when, share), oldest first: where the latter half began, and what may be that later.
+    # (time, share), oldest first: the start of the latter half, and later candidates for it.
     _marks: deque[tuple[float, float]] = field(default_factory=deque)
     _now: tuple[float, float] = (0.0, 0.0)
 
@@ -133,7 +132,7 @@ class Pace:
             marks.popleft()
 
     def seconds_left(self) -> float:
-        """Return how long the rest will take; infinity where nothing is done."""
+        """Return the remaining seconds; infinity if nothing is done."""
         now, share = self._now
         then, before = self._marks[0] if self._marks else (self._start, 0.0)
         if share <= before:  # One share is no measure of the next, but there is no other.
