@@ -7,7 +7,9 @@ import pickle
 import re
 import sys
 import types
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from gradient import check_gradient
 from helpers import QUIET, problem
 
 from mlp_xp import MLP, MLPRegressor
-from mlp_xp.augmentation import Flip
+from mlp_xp.augmentation import Flip, Geometric
 from mlp_xp.nn.losses import Custom
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import Adam
@@ -110,3 +112,37 @@ def test_a_model_with_it_is_cloned_and_pickled_and_not_saved(name, tmp_path):
         other.partial_fit(X, np.zeros(len(X)) if name == "loss" else np.arange(len(X)) % 3)
     with pytest.raises(SavingError, match=rf"{name} is .*, or keep it with pickle or joblib"):
         save_model(model, tmp_path / "model")
+
+
+class Rolls(NamedTuple):
+    columns: Any
+
+
+@dataclass(frozen=True)
+class Roll(Geometric):
+    """Images whose columns move to the left and come in again at the right."""
+
+    image_shape: tuple[int, int, int]
+
+    @property
+    def views(self):
+        return Rolls(0), Rolls(1)
+
+    def draw(self, epoch):
+        return Rolls(epoch.new_generator().integers(0, self.image_shape[2], len(epoch.rows)))
+
+    def source_pixels(self, lines, columns, draws, *, xp):
+        return lines, (columns + draws.columns[:, None]) % self.image_shape[2], None
+
+
+def test_pixels_are_moved_in_training_and_at_test_time(backend):
+    X, y = problem()
+    place = {"backend": backend.name, "device": backend.device}
+    roll = Roll((1, 2, 3))
+    model = MLP(augmentation=roll, tta=roll, **SETTINGS, **place).fit(X, y)
+    assert not np.allclose(model.coefs_[0], MLP(**SETTINGS, **place).fit(X, y).coefs_[0])
+    rolled = np.roll(X.reshape(-1, 2, 3), -1, axis=2).reshape(X.shape)
+    expected = [model.predict_proba(view, tta=None) for view in (X, rolled)]
+    np.testing.assert_allclose(model.predict_proba(X), np.mean(expected, axis=0), rtol=1e-5)
+    with pytest.raises(ValueError, match="1 x 2 x 2 is 4, but the data have 6 features"):
+        MLP(augmentation=Roll((1, 2, 2)), **SETTINGS).fit(X, y)
