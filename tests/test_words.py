@@ -87,7 +87,6 @@ base
 
 block_dense
 
-blocks
 
 
 by_kind
@@ -98,7 +97,6 @@ dense
 
 
 
-hidden
 
 
 init
@@ -117,7 +115,6 @@ loops
 
 muon
 
-network
 
 
 
@@ -137,7 +134,6 @@ schedules
 
 sgd
 
-summary
 
 tree
 
@@ -153,7 +149,6 @@ beta_lasso
 
 block_dense
 
-blocks
 
 
 by_kind
@@ -164,7 +159,6 @@ dropout
 
 
 
-hidden
 
 
 
@@ -173,7 +167,6 @@ lbfgs
 
 
 
-network
 
 
 

@@ -209,11 +209,11 @@ def _check_callbacks(callbacks: Any) -> None:
 def resolve_layers(given: Any) -> tuple[int | Layer, ...]:
     """Return the hidden layers; raise ValueError unless each is an object or at least 1 wide."""
     entries = given if isinstance(given, list | tuple) else (given,)
+    for entry in entries:
+        _refuse_class("hidden_layer_sizes", entry)
     are_objects = [isinstance(entry, Layer) for entry in entries]
     if not any(are_objects):
         return _widths(given)
-    for entry in entries:
-        _refuse_class("hidden_layer_sizes", entry)
     pairs = list(zip(entries, are_objects, strict=True))
     numbers = iter(_widths([entry for entry, is_object in pairs if not is_object]))
     return tuple(entry if is_object else next(numbers) for entry, is_object in pairs)

@@ -1,38 +1,15 @@
-"""What a network is made of, layer by layer, and what it costs."""
+"""The table of a network, layer by layer: parameters, memory and work."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from mlp_xp.nn.blocks import (
-    Activate,
-    BatchNorm,
-    Block,
-    BlockLinear,
-    Dropout,
-    LayerNorm,
-    Linear,
-    Residual,
-)
+from mlp_xp.nn.blocks import Row, rows
 from mlp_xp.nn.network import Network
 
 __all__ = ["Row", "Summary", "summarize"]
-
-
-class Row(NamedTuple):
-    """A part of the network: its name, what it gives, what it has to learn, what it costs.
-
-    ``output`` is the width; ``parameters`` a count; ``work`` the multiplications and additions of
-    the products of one sample on the way forward.
-    """
-
-    name: str
-    output: int
-    parameters: int
-    work: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +22,7 @@ class Summary:
     state_bytes : int
         Of parameters, optimizer state and moving average.
     batch_bytes : int
-        Of what a training step keeps of a batch for the way back.
+        Of all that a training step keeps of a batch for the backward pass.
     training_work : int
         Multiplications and additions of the products for one sample, forward and back.
     """
@@ -57,7 +34,7 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are learned."""
+        """The number of learned numbers."""
         return sum(row.parameters for row in self.rows)
 
     @property
@@ -141,51 +118,19 @@ def summarize(network: Network, *, itemsize: int, batch_size: int, n_copies: int
     in all                           23              36
     training: 84 flops a sample, 276 B of parameters and optimizer state, 520 B kept of a batch
     """
-    rows: list[Row] = []
-    kept = width = network.widths[0]
-    for number, layer in enumerate(network.blocks):
+    found: list[Row] = []
+    for number, blocks in enumerate(network.blocks):
         is_output = number == len(network.blocks) - 1
-        name = "output: " if is_output else f"hidden {number}: "
-        for block in layer:
-            for part, prefix in _parts(block):
-                if isinstance(part, Linear | BlockLinear):
-                    width = part.fan_out
-                rows.append(_row(part, width, name + prefix))
-                name = "  "
-                kept += 0 if is_output and isinstance(part, Linear) else width
-    first = next(row.work for row in rows if row.work)
-    n_parameters = sum(row.parameters for row in rows)
+        first, *others = rows(blocks, network.sizes[number])
+        name = "output" if is_output else f"hidden {number}"
+        found.append(first._replace(name=f"{name}: {first.name}"))
+        found += [row._replace(name=f"  {row.name}") for row in others]
+    # The outputs themselves are not needed on the way back.
+    kept = network.sizes[0] + sum(row.output for row in found[:-1])
     return Summary(
-        tuple(rows),
-        n_parameters * itemsize * n_copies,
+        tuple(found),
+        sum(row.parameters for row in found) * itemsize * n_copies,
         kept * itemsize * batch_size,
         # Back, a product for the weights and one for the input, which the first layer is spared.
-        3 * sum(row.work for row in rows) - first,
+        3 * sum(row.work for row in found) - next(row.work for row in found if row.work),
     )
-
-
-def _parts(block: Block) -> Iterator[tuple[Block, str]]:
-    if isinstance(block, Residual):
-        for number, part in enumerate(block.blocks):
-            yield part, "" if number else "residual, "
-    else:
-        yield block, ""
-
-
-def _row(block: Block, width: int, name: str) -> Row:
-    if isinstance(block, Linear):
-        size = block.fan_in * block.fan_out
-        return Row(f"{name}dense", width, size + block.fan_out, 2 * size)
-    if isinstance(block, BlockLinear):
-        how = block.arrangement
-        size = how.blocks * how.fan_in * how.fan_out
-        return Row(f"{name}{how.blocks} dense blocks", width, size + width, 2 * size)
-    if isinstance(block, LayerNorm | BatchNorm):
-        kind = "layer" if isinstance(block, LayerNorm) else "batch"
-        return Row(f"{name}{kind} normalization", width, 2 * width, 0)
-    if isinstance(block, Dropout):
-        return Row(f"{name}dropout {block.rate:g}", width, 0, 0)
-    assert isinstance(block, Activate)
-    function = block.function
-    label = function if isinstance(function, str) else getattr(function, "__name__", str(function))
-    return Row(f"{name}{label}", width, 0, 0)

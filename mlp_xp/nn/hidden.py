@@ -1,8 +1,8 @@
-"""Hidden layers that are more than a width: what `hidden_layer_sizes` may hold beside integers.
+"""Hidden layers that are more than a width: entries of `hidden_layer_sizes` beside integers.
 
-An integer n is a dense layer of n outputs with what the estimator's settings put behind it:
-normalisation, activation, dropout. The objects here are put together to other networks, e.g. to
-residual ones with inverted bottlenecks,
+An integer n is a dense layer of n outputs with then, by the estimator's settings,
+normalization, activation, dropout. The objects here build other networks, e.g. residual
+ones with inverted bottlenecks,
 ``(Project(384), Branch((1536, 384)), Branch((1536, 384)))``.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from mlp_xp.nn.blocks import (
     Activate,
@@ -22,6 +22,7 @@ from mlp_xp.nn.blocks import (
     LayerNorm,
     Linear,
     Residual,
+    Start,
 )
 from mlp_xp.nn.layers import Activation, Arrangement
 
@@ -42,9 +43,9 @@ _MOST_AXES = 31  # A library of arrays may take 32, and the batch is one of them
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an estimator's settings put around the dense layers of a hidden layer.
+    """The blocks that an estimator's settings put around the dense layers of a hidden layer.
 
-    ``keys`` and ``batch_stats`` number the dropouts and the batch normalisations of a network.
+    ``keys`` and ``batch_stats`` number the dropouts and the batch normalizations of a network.
     """
 
     activation: str | Activation
@@ -53,8 +54,13 @@ class Surroundings:
     keys: Iterator[int]
     batch_stats: Iterator[int]
 
+    @property
+    def start(self) -> Start:
+        """The initial weights of a dense layer that suit its activation."""
+        return "glorot-logistic" if self.activation == "logistic" else "glorot"
+
     def normalize(self, width: int) -> tuple[Block, ...]:
-        """Give what normalises so many features."""
+        """Return the normalization of so many features, if there is one."""
         if self.normalization is None:
             return ()
         if self.normalization == "layer":
@@ -62,29 +68,35 @@ class Surroundings:
         return (BatchNorm(width, next(self.batch_stats)),)
 
     def activate(self) -> tuple[Block, ...]:
-        """Give activation and dropout."""
+        """Return activation and dropout."""
         drop = (Dropout(self.dropout, next(self.keys)),) if self.dropout else ()
         return (Activate(self.activation), *drop)
 
 
-@runtime_checkable
-class Layer(Protocol):
-    """A hidden layer: it knows its outputs, and builds its blocks."""
+class Layer:
+    """A hidden layer: it knows its outputs and builds its block; hashable."""
 
-    def __hash__(self) -> int: ...
+    @property
+    def n_layers(self) -> int:
+        """The layers with weights that it stands for."""
+        return 1
 
     def outputs(self, fan_in: int) -> int:
-        """Give the number of outputs; raise ValueError if it cannot take so many inputs."""
-        ...
+        """Return the number of outputs; raise ValueError if it cannot take so many inputs."""
+        raise NotImplementedError(f"{type(self).__name__} is a layer, and must define outputs.")
 
     def build(self, fan_in: int, around: Surroundings) -> Block:
-        """Give the block."""
-        ...
+        """Return the block."""
+        raise NotImplementedError(f"{type(self).__name__} is a layer, and must define build.")
+
+    def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
+        """Return the output layer that follows this one."""
+        return (Linear(fan_in, fan_out, around.start),)
 
 
 @dataclass(frozen=True)
-class Project:
-    """A dense layer without anything behind it.
+class Project(Layer):
+    """A dense layer alone, without normalization and activation.
 
     Its weights start uniform with a standard deviation of ``1 / sqrt(fan_in)``, its biases at 0.
 
@@ -105,17 +117,17 @@ class Project:
         _check_width("width", self.width)
 
     def outputs(self, fan_in: int) -> int:
-        """Give the width."""
+        """Return the width."""
         return self.width
 
     def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
-        """Give the dense layer; one that starts at zero gives zeros at first."""
+        """Return the dense layer."""
         return Linear(fan_in, self.width, start="zero" if starts_at_zero else "lecun")
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """A block-diagonal dense layer without anything behind it.
+class Blocks(Layer):
+    """A block-diagonal dense layer alone, without normalization and activation.
 
     The features stand for an array of ``shape``. Each setting of the axes that are not mixed has a
     dense layer of its own, over the features along those that are; no weight is shared. Pixels of
@@ -128,7 +140,7 @@ class Blocks:
     mixed : tuple of int
         Axes of the shape, at least one of them.
     width : int of at least 1, optional
-        Outputs of each block, which lie behind the other axes: the squares above with a width of 64
+        Outputs of each block, which come after the other axes: the squares above with a width of 64
         give the shape (8, 8, 64). By default there are as many outputs as inputs, and they lie
         where those did.
 
@@ -170,7 +182,7 @@ class Blocks:
         return Arrangement(self.shape, tuple(sorted(self.mixed)), self.width)
 
     def outputs(self, fan_in: int) -> int:
-        """Give the outputs of all blocks."""
+        """Return the outputs of all blocks."""
         if math.prod(self.shape) != fan_in:
             raise ValueError(
                 f"shape {self.shape!r} of a block-diagonal layer stands for "
@@ -179,15 +191,15 @@ class Blocks:
         return self._arrangement.blocks * self._arrangement.fan_out
 
     def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
-        """Give the block-diagonal layer; one that starts at zero gives zeros at first."""
+        """Return the block-diagonal layer."""
         return BlockLinear(self._arrangement, "zero" if starts_at_zero else "lecun")
 
 
 @dataclass(frozen=True)
-class Branch:
+class Branch(Layer):
     r"""A residual branch, :math:`x + f(x)`; at first :math:`f(x) = 0`.
 
-    f is the normalisation of the estimator's settings, if there is one, then the layers, with
+    f is the normalization of the estimator's settings, if there is one, then the layers, with
     activation and dropout between each two. The last layer starts at zero, which keeps a deep
     network close to a shallow one at first.
 
@@ -219,7 +231,7 @@ class Branch:
             if type(layer) is not int and not isinstance(layer, INNER):
                 raise ValueError(
                     f"A Branch holds {layer!r}, and may hold integers, Project and Blocks: put one "
-                    "Branch behind the other."
+                    "Branch after the other."
                 )
 
     @property
@@ -227,7 +239,7 @@ class Branch:
         return [Project(layer) if isinstance(layer, int) else layer for layer in self.layers]
 
     def outputs(self, fan_in: int) -> int:
-        """Give the number of inputs, which the sum asks for."""
+        """Return the number of inputs, to which the branch is added."""
         width = fan_in
         for layer in self._inner:
             width = layer.outputs(width)
@@ -238,8 +250,17 @@ class Branch:
             )
         return fan_in
 
+    @property
+    def n_layers(self) -> int:
+        """The layers of the branch."""
+        return len(self.layers)
+
+    def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
+        """Return an output layer that normalizes its input and starts at zero."""
+        return (*around.normalize(fan_in), Linear(fan_in, fan_out, "zero"))
+
     def build(self, fan_in: int, around: Surroundings) -> Block:
-        """Give the residual block."""
+        """Return the residual block."""
         built = [*around.normalize(fan_in)]
         width, inner = fan_in, self._inner
         for number, layer in enumerate(inner, start=1):

@@ -1,4 +1,4 @@
-"""The network: a frozen description, its initial weights, the way forward and the way back."""
+"""The network: a frozen description, its initial weights, forward and backward."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from typing import Any, get_args
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.random import RandomState, constant, host_generator
 from mlp_xp.nn.blocks import (
-    BatchNorm,
     Block,
-    BlockLinear,
     Context,
     Dropout,
-    LayerNorm,
     Linear,
     Measured,
     Residual,
-    Start,
     chain,
 )
-from mlp_xp.nn.hidden import Branch, Layer, Normalization, Surroundings
+from mlp_xp.nn.hidden import Layer, Normalization, Surroundings
 from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats, Dense, Norm
 
 __all__ = [
@@ -48,9 +44,9 @@ Backward = Callable[[Array], Params]
 class Network:
     """A multilayer perceptron.
 
-    Each hidden layer is dense, then normalisation, activation and dropout as far as asked for, or
-    what an object of `hidden` makes of these; the output layer is dense only, since losses take its
-    raw outputs. Behind a `Branch` it starts at zero, with the normalisation before it.
+    Each hidden layer is dense, then normalization, activation and dropout as far as asked for, or
+    the block of an object of `hidden`; the output layer is dense only, since losses take its
+    raw outputs. After a `Branch` it starts at zero, with the normalization before it.
 
     Parameters
     ----------
@@ -113,7 +109,7 @@ Dropout(rate=0.1, number=0))
         return value if isinstance(value, tuple) else (value,)
 
     def _each(self, name: str) -> tuple:  # type: ignore[type-arg]
-        """Give a setting for each hidden layer."""
+        """Return a setting for each hidden layer."""
         value = getattr(self, name)
         n_hidden = len(self.widths) - 2
         if not isinstance(value, tuple):
@@ -127,7 +123,7 @@ Dropout(rate=0.1, number=0))
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """How many numbers there are before the first layer and behind each."""
+        """The features before the first layer and after each."""
         sizes: list[int] = []
         for width in self.widths:
             sizes.append(width if isinstance(width, int) else width.outputs(sizes[-1]))
@@ -136,33 +132,30 @@ Dropout(rate=0.1, number=0))
     @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], ...]:
         """The blocks of each layer, the output layer last."""
-        keys, batch_stats = count(), count()
+        keys, stats = count(), count()
         built: list[tuple[Block, ...]] = []
         rates = self._each("dropout")
         activations = self._each("activation")
-        around = None
+        around = Surroundings("", 0.0, None, keys, stats)
         for i, (fan_in, fan_out) in enumerate(pairwise(self.sizes)):
             before: tuple[Block, ...] = ()
             if i == 0 and self.input_dropout:
                 before = (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
-                around = Surroundings(
-                    activations[i], rates[i], self.normalization, keys, batch_stats
-                )
+                around = Surroundings(activations[i], rates[i], self.normalization, keys, stats)
                 layer = self._hidden(self.widths[i + 1], fan_in, around)
-            elif isinstance(self.widths[i], Branch):
-                assert around is not None
-                layer = (*around.normalize(fan_in), Linear(fan_in, fan_out, "zero"))
+            elif isinstance(self.widths[i], Layer):
+                layer = self.widths[i].build_output(fan_in, fan_out, around)
             else:
-                # The output layer starts as the activation before it asks for.
-                layer = (Linear(fan_in, fan_out, _start(activations[-1] if activations else "")),)
+                # The output layer starts as the activation before it needs.
+                layer = (Linear(fan_in, fan_out, around.start),)
             built.append((*before, *layer))
         return tuple(built)
 
     def _hidden(self, layer: int | Layer, fan_in: int, around: Surroundings) -> tuple[Block, ...]:
-        if not isinstance(layer, int):
+        if isinstance(layer, Layer):
             return (layer.build(fan_in, around),)
-        linear = Linear(fan_in, layer, _start(around.activation))
+        linear = Linear(fan_in, layer, around.start)
         blocks = (linear, *around.normalize(layer), *around.activate())
         return (Residual(blocks),) if self.residual and fan_in == layer else blocks
 
@@ -171,40 +164,24 @@ Dropout(rate=0.1, number=0))
         return tuple(block for layer in self.blocks for block in layer)
 
     @cached_property
-    def _flat_blocks(self) -> tuple[Block, ...]:
-        return tuple(_flatten(self._all_blocks))
-
-    @cached_property
     def is_flat(self) -> bool:
-        """Whether the parameters are those of the dense layers, one behind the other."""
-        return all(isinstance(b, Linear | BlockLinear) for b in self._all_blocks if b.has_params)
+        """Whether the parameters are those of the dense layers, one after the other."""
+        return all(block.is_dense for block in self._all_blocks if block.has_params)
 
-    @cached_property
-    def starts_dense(self) -> bool:
-        """Whether all that is done with the input is the product of a dense layer."""
-        return isinstance(self._all_blocks[0], Linear)
+    @property
+    def takes_sparse(self) -> bool:
+        """Whether the input may be sparse rows: its only use is the product of a dense layer."""
+        return self._all_blocks[0].takes_sparse
 
     @cached_property
     def n_keys(self) -> int:
-        """How many random keys a training step needs, one for each dropout."""
-        return sum(isinstance(block, Dropout) for block in self._flat_blocks)
+        """The random keys of a training step, one for each dropout."""
+        return sum(block.n_keys for block in self._all_blocks)
 
     @cached_property
     def batch_stats_widths(self) -> tuple[int, ...]:
-        """How many features each batch normalisation has."""
-        return tuple(b.width for b in self._flat_blocks if isinstance(b, BatchNorm))
-
-
-def _start(activation: str | Activation) -> Start:
-    return "glorot-logistic" if activation == "logistic" else "glorot"
-
-
-def _flatten(blocks: tuple[Block, ...]) -> Iterator[Block]:
-    for block in blocks:
-        if isinstance(block, Residual):
-            yield from _flatten(block.blocks)
-        else:
-            yield block
+        """The features of each batch normalization."""
+        return tuple(width for block in self._all_blocks for width in block.batch_stats_widths)
 
 
 def init_params(network: Network, seed: int | RandomState) -> Params:
@@ -265,7 +242,7 @@ def draw_params(
 
 
 def init_batch_stats(network: Network) -> Measured:
-    """Give the running statistics before the first batch: mean 0, variance 1; NumPy, float64.
+    """Return the running statistics before the first batch: mean 0, variance 1; NumPy, float64.
 
     Examples
     --------
@@ -287,20 +264,20 @@ def forward(
     ----------
     network : Network
     params : tuple
-        As `init_params` gives them.
-    x : (batch, inputs)
+        As `init_params` returns them.
+    x : (..., batch, inputs)
     context : Context, optional
         By default a prediction with the plain dense layer.
     xp : namespace
 
     Returns
     -------
-    logits : (batch, outputs)
+    logits : (..., batch, outputs)
     backward : callable
         Turns ``dlogits`` into the gradients of all parameters, in their structure. No gradient
         with respect to the input is computed.
     measured : tuple of BatchStats
-        In training, the statistics of this batch, one for each batch normalisation.
+        In training, the statistics of this batch, one for each batch normalization.
 
     Examples
     --------
@@ -316,7 +293,7 @@ def forward(
 
 
 def hidden(network: Network, params: Params, x: Array, context: Context, depth: int) -> Array:
-    """Give what the first ``depth`` hidden layers make of the input, (batch, width)."""
+    """Return the output of the first ``depth`` hidden layers, (..., batch, width)."""
     blocks = tuple(block for layer in network.blocks[:depth] for block in layer)
     return chain(blocks, params, x, context)[0]
 
@@ -330,17 +307,17 @@ def _nodes(params: Params, kind: type) -> Iterator[Tree]:
 
 
 def denses(params: Params) -> list[Dense]:
-    """Give the dense layers' parameters, from first to last."""
+    """Return the dense layers' parameters, from first to last."""
     return list(_nodes(params, Dense))
 
 
 def norms(params: Params) -> list[Norm]:
-    """Give the normalisations' parameters, from first to last."""
+    """Return the normalizations' parameters, from first to last."""
     return list(_nodes(params, Norm))
 
 
 def with_layers(network: Network, layers: list[Dense], scales: list[Norm]) -> Params:
-    """Put dense layers and normalisations into the structure of the network's parameters.
+    """Return dense layers and normalizations in the structure of the network's parameters.
 
     Examples
     --------
@@ -350,19 +327,11 @@ def with_layers(network: Network, layers: list[Dense], scales: list[Norm]) -> Pa
     >>> with_layers(network, denses(params), norms(params)) == params
     True
     """
-    scale = iter(scales)
-    remaining: dict[type, Iterator[Tree]] = {
-        Linear: (layer := iter(layers)),
-        BlockLinear: layer,
-        LayerNorm: scale,
-        BatchNorm: scale,
-    }
+    remaining: dict[type, Iterator[Tree]] = {Dense: iter(layers), Norm: iter(scales)}
 
-    def fill(blocks: tuple[Block, ...]) -> Params:
-        return tuple(
-            fill(block.blocks) if isinstance(block, Residual) else next(remaining[type(block)])
-            for block in blocks
-            if block.has_params
-        )
+    def fill(node: Tree) -> Params:
+        if type(node) in remaining:
+            return next(remaining[type(node)])
+        return tuple(fill(branch) for branch in node)
 
-    return fill(network._all_blocks)
+    return fill(draw_params(network, lambda low, high, shape: (), lambda value, shape: ()))

@@ -21,7 +21,6 @@ from mlp_xp.estimators.config import (
 )
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
-from mlp_xp.nn.hidden import Branch
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
 from mlp_xp.training.fit_settings import LoopPosition
@@ -248,7 +247,7 @@ def _widths(spec: dict[str, Any], max_layers: float) -> tuple[Any, ...]:
     expect(
         _is_width(widths[0]) and _is_width(widths[-1]), "widths does not begin and end in numbers"
     )
-    n_layers = sum(len(n.layers) if isinstance(n, Branch) else 1 for n in widths[1:])
+    n_layers = sum(1 if _is_width(n) else n.n_layers for n in widths[1:])
     expect(
         n_layers <= max_layers,
         f"widths asks for {n_layers} layers, and {WEIGHTS} holds {max_layers} tensors",

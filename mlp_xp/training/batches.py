@@ -170,7 +170,7 @@ def multiplies_sparse(
 ) -> bool:
     """Whether nothing asks for more of sparse rows than a product of the first layer."""
     is_plain = scaling is None and not augmentation
-    return backend.has_sparse_products and network.starts_dense and is_plain
+    return backend.has_sparse_products and network.takes_sparse and is_plain
 
 
 def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:

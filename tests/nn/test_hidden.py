@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 
 import array_api_compat.numpy
 import numpy as np
@@ -15,8 +16,17 @@ from sklearn.datasets import load_digits
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.nn.blocks import Activate, BlockLinear, Context, Dropout, LayerNorm, Linear, Residual
-from mlp_xp.nn.hidden import Blocks, Branch, Project
+from mlp_xp.nn.blocks import (
+    Activate,
+    Block,
+    BlockLinear,
+    Context,
+    Dropout,
+    LayerNorm,
+    Linear,
+    Residual,
+)
+from mlp_xp.nn.hidden import Blocks, Branch, Layer, Project
 from mlp_xp.nn.layers import Arrangement, Dense, block_dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, draw_params, forward, init_params
@@ -295,3 +305,42 @@ def test_a_step_in_float32_rounds_as_one_in_float64_allows(digits):
         assert single.dtype == np.float32
         scale = np.abs(double).max()
         np.testing.assert_allclose(single, double, rtol=0, atol=scale * tolerance("float32", 600))
+
+
+# --- layers of one's own -------------------------------------------------------------------------
+
+
+class Twice(Block):
+    """A block that knows only its maths."""
+
+    has_params = False
+
+    def __call__(self, params, x, context):
+        return 2.0 * x, lambda dy, *, need_dx: (2.0 * dy if need_dx else None, ()), ()
+
+
+@dataclass(frozen=True)
+class Doubled(Layer):
+    """A dense layer whose outputs are doubled, with dropout."""
+
+    width: int
+
+    def outputs(self, fan_in):
+        return self.width
+
+    def build(self, fan_in, around):
+        return Residual((Linear(fan_in, self.width), Twice(), *around.activate()))
+
+
+def test_a_layer_and_a_block_from_outside(backend):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 6))
+    y = np.argmax(X[:, :3], axis=1)
+    settings = {"dropout": 0.2, "max_iter": 5, "random_state": 0, "device": backend.device}
+    settings["backend"] = backend.name
+    model = MLPClassifier((5, Doubled(5)), n_iter_no_change=10, **settings).fit(X, y)
+    assert [W.shape for W in model.coefs_] == [(6, 5), (5, 5), (5, 3)]
+    assert "  twice" in str(model.summary())
+    assert model.loss_curve_[-1] < model.loss_curve_[0]
+    network = Network((6, Doubled(5), 3), dropout=0.2)
+    assert (network.n_keys, network.takes_sparse) == (1, False)

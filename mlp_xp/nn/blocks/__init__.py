@@ -1,0 +1,30 @@
+"""Blocks, the parts of a network: frozen descriptions with their initial weights and their maths.
+
+A block is called with its parameters, its input and a `Context`, and returns its output, the
+pullback, and the statistics that a batch normalization has measured. Everything that learns lies in
+the parameters; a block without any has ``has_params`` False and takes ``()``.
+"""
+
+from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Measured, Row, chain, rows
+from mlp_xp.nn.blocks._elementwise import Activate, Dropout
+from mlp_xp.nn.blocks._linear import BlockLinear, Linear, Start
+from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
+from mlp_xp.nn.blocks._residual import Residual
+
+__all__ = [
+    "Activate",
+    "BatchNorm",
+    "Block",
+    "BlockLinear",
+    "BlockPullback",
+    "Context",
+    "Dropout",
+    "LayerNorm",
+    "Linear",
+    "Measured",
+    "Residual",
+    "Row",
+    "Start",
+    "chain",
+    "rows",
+]

@@ -1,0 +1,182 @@
+"""The contract of a block, the context of a pass, and the chain of blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp.nn.layers import ActivationPullback, BatchStats, activate, affine
+
+__all__ = [
+    "Block",
+    "BlockPullback",
+    "Context",
+    "Make",
+    "Measured",
+    "Row",
+    "chain",
+    "rows",
+    "without_params",
+]
+
+
+Measured = tuple[BatchStats, ...]
+
+
+Make = Callable[..., Any]  # Makes an array, the shape last.
+
+
+class BlockPullback(Protocol):
+    """``dy`` to ``dx``, or None where it is not needed, and the gradients of the parameters."""
+
+    def __call__(self, dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+        """Return the gradients with respect to the input and to the parameters."""
+        ...
+
+
+class Context(NamedTuple):
+    """The settings and arrays of a pass through the network.
+
+    ``dense`` and ``activate`` compute `mlp_xp.nn.layers.affine` and `mlp_xp.nn.layers.activate`;
+    ``batch_stats`` are the running statistics, one for each batch normalization. In training, batch
+    normalization measures its own, with the ``weights : (..., batch)``, and ``keys :
+    (..., dropouts)`` int32 choose what is dropped.
+    """
+
+    xp: Namespace
+    dense: Callable[..., tuple[Array, Any]] = affine
+    batch_stats: Measured = ()
+    is_training: bool = False
+    weights: Array | None = None
+    keys: Array | None = None
+    activate: Callable[..., tuple[Array, ActivationPullback]] = activate
+
+
+class Row(NamedTuple):
+    """A line of a summary: a part of the network, its outputs, its learned numbers, its cost.
+
+    ``work`` counts the multiplications and additions of the products of one sample, forward.
+    """
+
+    name: str
+    output: int
+    parameters: int
+    work: int
+
+
+class Block:
+    """A part of a network; hashable.
+
+    A block of your own defines `__call__`, and `init` if it has parameters: `Dense` and `Norm`, or
+    tuples of them. What else a block knows of itself has a default.
+    """
+
+    has_params: ClassVar[bool] = True
+    takes_sparse: ClassVar[bool] = False  # Whether its input may be sparse rows.
+    is_dense: ClassVar[bool] = False  # Whether its parameters are one `Dense`.
+    fan_out: int | None = None  # The number of its outputs; None for as many as inputs.
+    work: int = 0  # Multiplications and additions of its products for one sample, forward.
+    n_keys: int = 0  # The random keys of a training step, one for each dropout.
+    batch_stats_widths: tuple[int, ...] = ()  # The features of each batch normalization.
+
+    def init(self, uniform: Make, constant: Make) -> Tree:
+        """Draw the initial parameters; see `mlp_xp.nn.network.draw_params`."""
+        return ()
+
+    def __call__(
+        self, params: Any, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
+        """Return the output, the pullback, and what a batch normalization has measured."""
+        raise NotImplementedError(f"{type(self).__name__} is a block, and must define __call__.")
+
+    @property
+    def label(self) -> str:
+        """The name in a summary."""
+        return type(self).__name__.lower()
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of learned numbers."""
+        sizes: list[int] = []
+        self.init(
+            lambda low, high, shape: sizes.append(math.prod(shape)),
+            lambda value, shape: sizes.append(math.prod(shape)),
+        )
+        return sum(sizes)
+
+    def rows(self, width: int) -> tuple[Row, ...]:
+        """Return the lines of a summary, after so many inputs."""
+        return (Row(self.label, self.fan_out or width, self.n_parameters, self.work),)
+
+
+def without_params(pullback: ActivationPullback) -> BlockPullback:
+    """Return the pullback of a block without parameters."""
+    return lambda dy, *, need_dx: (pullback(dy) if need_dx else None, ())
+
+
+def rows(blocks: tuple[Block, ...], width: int) -> list[Row]:
+    """Return the lines of a summary of blocks, after so many inputs."""
+    found: list[Row] = []
+    for block in blocks:
+        found += block.rows(found[-1].output if found else width)
+    return found
+
+
+def chain(
+    blocks: tuple[Block, ...], params: Tree, x: Array, context: Context
+) -> tuple[Array, BlockPullback, Measured]:
+    """Run blocks one after the other.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+    params : tuple
+        Those of the blocks that have any, in order; what is left over is not used.
+    x : (batch, inputs)
+    context : Context
+
+    Returns
+    -------
+    y : (batch, outputs)
+    pullback : callable
+        ``pullback(dy, need_dx=...)`` gives ``(dx, grads)``. Nothing is computed for what lies
+        before the first parameters unless ``dx`` is needed.
+    measured : tuple of BatchStats
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.blocks import Activate, Linear, Context, chain
+    >>> from mlp_xp.nn.layers import Dense
+    >>> blocks = (Linear(2, 3), Activate("relu"))
+    >>> params = (Dense(xp.ones((2, 3)), xp.zeros(3)),)
+    >>> y, pullback, _ = chain(blocks, params, xp.ones((1, 2)), Context(xp))
+    >>> y, pullback(y, need_dx=True)[0]
+    (array([[2., 2., 2.]]), array([[6., 6.]]))
+    """
+    remaining = iter(params)
+    pullbacks: list[tuple[BlockPullback, bool]] = []
+    measured: Measured = ()
+    n_params = 0
+    for block in blocks:
+        own = next(remaining) if block.has_params else ()
+        x, pullback, batch_stats = block(own, x, context)
+        # Whether something before this block has to know its dx.
+        pullbacks.append((pullback, n_params > 0))
+        n_params += block.has_params
+        measured += batch_stats
+
+    def pull(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+        grads = []
+        dx: Array | None = dy
+        for (pullback, before), block in zip(reversed(pullbacks), reversed(blocks), strict=True):
+            if dx is None:
+                break
+            dx, grad = pullback(dx, need_dx=need_dx or before)
+            if block.has_params:
+                grads.append(grad)
+        return dx, tuple(reversed(grads))
+
+    return x, pull, measured

@@ -1,0 +1,62 @@
+"""Activation and dropout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Measured, without_params
+from mlp_xp.nn.layers import Activation, dropout
+
+__all__ = ["Activate", "Dropout"]
+
+
+@dataclass(frozen=True)
+class Activate(Block):
+    """An activation: one of `mlp_xp.nn.layers.ACTIVATIONS`, or a function of the same contract."""
+
+    function: str | Activation
+    has_params: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """The name in a summary."""
+        function = self.function
+        return (
+            function if isinstance(function, str) else getattr(function, "__name__", str(function))
+        )
+
+    def __call__(
+        self, params: Tree, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
+        """Apply it to each number."""
+        y, pullback = context.activate(self.function, x, xp=context.xp)
+        return y, without_params(pullback), ()
+
+
+@dataclass(frozen=True)
+class Dropout(Block):
+    """Dropout of a share of the input, in training; ``number`` is the position of its key."""
+
+    rate: float
+    number: int
+    has_params: ClassVar[bool] = False
+    n_keys: ClassVar[int] = 1  # type: ignore[misc]
+
+    @property
+    def label(self) -> str:
+        """The name in a summary."""
+        return f"dropout {self.rate:g}"
+
+    def __call__(
+        self, params: Tree, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
+        """Apply `mlp_xp.nn.layers.dropout`."""
+        if not context.is_training:
+            return x, without_params(lambda dy: dy), ()
+        assert context.keys is not None
+        keys = context.keys
+        key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
+        y, pullback = dropout(x, key, self.rate, xp=context.xp)
+        return y, without_params(pullback), ()

@@ -1,0 +1,82 @@
+"""Layer and batch normalization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
+from mlp_xp.nn.layers import Norm, apply_norm, batch_norm, layer_norm
+
+__all__ = ["BatchNorm", "LayerNorm"]
+
+
+class _Normalization(Block):
+    """The start of both normalizations: a scale of 1 and a shift of 0 for each feature."""
+
+    width: int
+
+    def init(self, uniform: Make, constant: Make) -> Norm:
+        """Start with a scale of 1 and a shift of 0, and leave the draws to the other blocks."""
+        return Norm(constant(1.0, (self.width,)), constant(0.0, (self.width,)))
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Normalization):
+    """Layer normalization: each sample by its own mean and variance."""
+
+    width: int
+    label: ClassVar[str] = "layer normalization"
+
+    def __call__(
+        self, params: Norm, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
+        """Apply `mlp_xp.nn.layers.layer_norm`."""
+        own = context.xp.astype(x, params.scale.dtype, copy=False)
+        return *_as_given(x, *layer_norm(params, own, xp=context.xp), xp=context.xp), ()
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Normalization):
+    """Batch normalization; ``number`` is the position of its running statistics."""
+
+    width: int
+    number: int
+    label: ClassVar[str] = "batch normalization"
+
+    @property
+    def batch_stats_widths(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Its own features."""
+        return (self.width,)
+
+    def __call__(
+        self, params: Norm, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
+        """Apply `mlp_xp.nn.layers.batch_norm`."""
+        xp = context.xp
+        own = xp.astype(x, params.scale.dtype, copy=False)
+        if not context.is_training:
+            y = apply_norm(params, context.batch_stats[self.number], own, xp=xp)
+            return xp.astype(y, x.dtype, copy=False), _no_way_back, ()
+        y, pullback, batch_stats = batch_norm(params, own, context.weights, xp=xp)
+        return *_as_given(x, y, pullback, xp=xp), (batch_stats,)
+
+
+def _as_given(
+    x: Array, y: Array, pullback: BlockPullback, *, xp: Namespace
+) -> tuple[Array, BlockPullback]:
+    """Cast what was normalized in the parameters' dtype to that of x."""
+    own = y.dtype
+    if own == x.dtype:
+        return y, pullback
+
+    def pull(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+        dx, grads = pullback(xp.astype(dy, own), need_dx=need_dx)
+        return None if dx is None else xp.astype(dx, x.dtype), grads
+
+    return xp.astype(y, x.dtype), pull
+
+
+def _no_way_back(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+    raise RuntimeError("Batch normalization with running statistics is for prediction only.")

@@ -1,0 +1,53 @@
+"""Residual blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured, Row, chain, rows
+
+__all__ = ["Residual"]
+
+
+@dataclass(frozen=True)
+class Residual(Block):
+    """A residual block: the output of the inner blocks added to their input, :math:`y = x + f(x)`.
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Deep residual learning for image recognition" (2016), arXiv:1512.03385.
+    """
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def n_keys(self) -> int:  # type: ignore[override]
+        """Those of the inner blocks."""
+        return sum(block.n_keys for block in self.blocks)
+
+    @property
+    def batch_stats_widths(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Those of the inner blocks."""
+        return tuple(width for block in self.blocks for width in block.batch_stats_widths)
+
+    def rows(self, width: int) -> tuple[Row, ...]:
+        """Return the lines of the inner blocks."""
+        first, *others = rows(self.blocks, width)
+        return first._replace(name=f"residual, {first.name}"), *others
+
+    def init(self, uniform: Make, constant: Make) -> Tree:
+        """Draw what the inner blocks need."""
+        return tuple(block.init(uniform, constant) for block in self.blocks if block.has_params)
+
+    def __call__(
+        self, params: Tree, x: Array, context: Context
+    ) -> tuple[Array, BlockPullback, Measured]:
+        """Run the inner blocks and add."""
+        y, pull, measured = chain(self.blocks, params, x, context)
+
+        def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+            dx, grads = pull(dy, need_dx=need_dx)
+            return None if dx is None else dx + dy, grads
+
+        return x + y, pullback, measured
