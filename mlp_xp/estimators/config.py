@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -67,14 +67,6 @@ class TrainingConfig:
     output: str
     input_scaling: str | Whiten | None
     dtype: str | None
-
-    def with_hidden(self, layers: tuple[int | Layer, ...]) -> TrainingConfig:
-        """Return the same training of a network with other hidden layers."""
-        network = self.rules.network
-        if layers == network.widths[1:-1]:
-            return self
-        network = replace(network, widths=(network.widths[0], *layers, network.widths[-1]))
-        return replace(self, rules=replace(self.rules, network=network))
 
 
 def resolve_config(

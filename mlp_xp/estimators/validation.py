@@ -134,9 +134,7 @@ def _is_plain(estimator: Any, X: Any) -> bool:
 def check_y(estimator: Any, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
     """Return the targets of an estimator on the host; raise ValueError if it cannot take them."""
     known, kind = getattr(estimator, "classes_", None), type(estimator).__name__
-    checked: np.ndarray = estimator._targets_type.check(
-        y, n_samples, name=name, estimator=kind, known=known
-    )
+    checked: np.ndarray = estimator._targets_type.check(y, kind, n_samples, name=name, known=known)
     return checked
 
 
@@ -192,7 +190,9 @@ def check_labels(
     return np.asarray(labels)
 
 
-def check_values(y: Any, estimator: str, n_samples: int, *, name: str = "y") -> np.ndarray:
+def check_values(
+    y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
+) -> np.ndarray:
     """Return real targets on the host, (samples,) or (samples, outputs); or raise ValueError."""
     values = _given(y, estimator, y_numeric=True)
     if values.ndim == 2 and values.shape[1] == 1:

@@ -14,10 +14,8 @@ import numpy as np
 
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.config import (
-    TrainingConfig,
     resolve_augmentation,
     resolve_config,
-    resolve_layers,
 )
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
@@ -95,8 +93,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
     try:
         rebuilt = rebuild(spec)
         params = rebuilt.model.get_params(deep=False)
-        layers = resolve_layers(params["hidden_layer_sizes"])
-        config = rebuilt.config.with_hidden(layers)
+        config = resolve_config(params, state.n_features, rebuilt.state.targets)
         for old, new in (
             (state.network, config.rules.network),
             (state.loss, config.rules.loss),
@@ -150,13 +147,9 @@ def check_digest(spec: dict[str, Any], weights: bytes) -> None:
 
 
 class Rebuilt(NamedTuple):
-    """An estimator that is not fitted yet, and the parts of its fit except the arrays.
-
-    ``config`` is the training that the parameters describe, with the hidden layers of ``state``.
-    """
+    """An estimator that is not fitted yet, and the parts of its fit except the arrays."""
 
     model: Any
-    config: TrainingConfig
     state: FittedState
     history: History
 
@@ -233,7 +226,7 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
         rule_start=0,
     )
     state = replace(state, progress=progress, position=LoopPosition(first_epoch=n_epochs))
-    return Rebuilt(model, config, state, history)
+    return Rebuilt(model, state, history)
 
 
 def _widths(spec: dict[str, Any], max_layers: float) -> tuple[Any, ...]:

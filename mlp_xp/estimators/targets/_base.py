@@ -39,20 +39,21 @@ class Targets(ABC):
     output: str
     is_sparse: bool = False
 
-    @classmethod
+    @staticmethod
     @abstractmethod
     def check(
-        cls, y: Any, n_samples: int, *, name: str, estimator: str, known: np.ndarray | None
+        y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
     ) -> np.ndarray:
         """Return y on the host; raise ValueError if it cannot be targets of this kind.
 
         Parameters
         ----------
         y : array-like of any library
+        estimator : str
+            Its name in errors.
         n_samples : int
-        name, estimator : str
-            Names of y and of the estimator in errors.
-        known : (classes,) array or None
+        name : str, default="y"
+        known : (classes,) array, optional
             Classes that a later check compares the labels with.
         """
 

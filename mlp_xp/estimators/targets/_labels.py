@@ -30,11 +30,7 @@ class _LabelTargets(Targets):
     metric = "accuracy"
     classes: np.ndarray
 
-    @classmethod
-    def check(
-        cls, y: Any, n_samples: int, *, name: str, estimator: str, known: np.ndarray | None
-    ) -> np.ndarray:
-        return check_labels(y, estimator, n_samples, name=name, known=known)
+    check = staticmethod(check_labels)
 
     @classmethod
     def learn(
