@@ -116,7 +116,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             finally:
                 reporter.publish()
             if is_interrupted():
-                warnings.warn("Training interrupted by user.", stacklevel=3)
+                warnings.warn("Training interrupted by user.", stacklevel=2)
             reporter.end_fit()
         return self
 
