@@ -12,8 +12,9 @@ from mlp_xp.callbacks import Callback
 
 __all__ = ["Deadline"]
 
-# Seconds for the end of the command. Writing the model and exiting took 0.6 s on two CPU cores
-# (AMD EPYC); loading matplotlib and drawing both pictures 0.9 s for 10 classes, 1.9 s for 100.
+# Seconds for the end of the command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch or JAX,
+# writing the model took 0.1 s and the exit 0.5 to 1.5 s; loading matplotlib and drawing both
+# pictures took 0.9 s of CPU time for 10 classes and 1.9 s for 100.
 _END = 1.5
 _PICTURES = 2.0
 _LEAST_SHARE = 0.1  # of the time is for the training in any case

@@ -1,4 +1,4 @@
-"""What the tests of the command share."""
+"""Helpers of the tests of the command."""
 
 from __future__ import annotations
 
@@ -50,6 +50,14 @@ def history_of(folder: Path) -> list[dict[str, str]]:
 def start(*argv: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-u", "-c", CODE, *map(str, argv)]
     return subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+
+
+def start_training(*argv: object) -> subprocess.Popen[str]:
+    """Start a training of a million epochs, and wait for its third."""
+    process = start(*TINY, "--epochs", 1_000_000, *argv)
+    assert process.stdout is not None
+    next(line for line in process.stdout if line.startswith("epoch       3/"))
+    return process
 
 
 def draw(path: Path, row: np.ndarray, size: tuple[int, int] = (8, 8)) -> Path:

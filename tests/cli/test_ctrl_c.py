@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import CODE, FILES, TINY, history_of, start
+from running import CODE, FILES, TINY, history_of, start, start_training
 
 from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.cli import train
@@ -89,11 +89,7 @@ def without_compiling(err: str) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 def test_ctrl_c_keeps_the_network(tmp_path):
-    process = start(*TINY, "--epochs", 1_000_000, "--out", tmp_path / "run")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch       3/"):
-            break
+    process = start_training("--out", tmp_path / "run")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -154,11 +150,7 @@ def test_postponed_ctrl_c_is_raised_at_the_end():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
-    process = start(*TINY, "--epochs", 1_000_000, "--out", tmp_path / "run")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch       3/"):
-            break
+    process = start_training("--out", tmp_path / "run")
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)  # By now it is evaluating or drawing.
     process.send_signal(signal.SIGINT)
