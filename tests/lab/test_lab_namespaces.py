@@ -11,6 +11,7 @@ from plain_lab import assert_all_close, problem
 
 from mlp_xp import lab
 from mlp_xp.backends import to_numpy
+from mlp_xp.lab import _runs
 
 # Namespaces
 
@@ -209,6 +210,6 @@ def test_more_errors():
 
 def test_run_checks_both_sets_before_the_first_epoch(monkeypatch):
     _, data, labels = problem()
-    monkeypatch.setattr(lab, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr(_runs, "train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(ValueError, match="data_test has shape"):
         lab.run_mlp_training(data, labels, data[:, :3], labels, 3, 0.1, 1)

@@ -1,0 +1,199 @@
+"""Training of the lab's network for many epochs, and its test."""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace, device
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp.lab._checks import check_axes, check_count, check_labels, check_range, in_scope, prepare
+from mlp_xp.lab._training import AfterEpoch, accuracy, logits_of, to_weights, train
+from mlp_xp.nn.network import Network, init_params
+
+__all__ = ["run_mlp_training", "test_mlp", "train_mlp"]
+
+
+@in_scope
+def train_mlp(
+    w1: Array,
+    b1: Array,
+    w2: Array,
+    b2: Array,
+    data_train: Array,
+    labels_train: Array,
+    learning_rate: float,
+    num_epoch: int,
+) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
+    """Repeat `learn_once_cross_entropy` on the full batch.
+
+    The forward pass of an epoch also measures the accuracy after the epoch before it. So
+    ``num_epoch`` epochs take ``num_epoch + 1`` forward passes, the last for the accuracy only.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    data_train : (n, d_in)
+    labels_train : (n,)
+        Integers from 0 to ``d_out - 1``.
+    learning_rate : float
+    num_epoch : int of at least 0
+
+    Returns
+    -------
+    w1, b1, w2, b2 : arrays
+        The new weights, with the shapes of the old.
+    train_accuracies : list of float
+        The accuracy after the step of each epoch, from 0 to 1.
+    losses : list of float
+        The loss of each epoch, before its step.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together, or a label or `num_epoch` is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import train_mlp
+    >>> data, labels = np.array([[-1.0], [1.0]]), np.array([0, 1])
+    >>> weights = np.ones((1, 1)), np.zeros((1, 1)), np.zeros((1, 2)), np.zeros((1, 2))
+    >>> *weights, accuracies, losses = train_mlp(*weights, data, labels, 1.0, 50)
+    >>> accuracies[-1], losses[0] > losses[-1]
+    (1.0, True)
+    """
+    xp, params = prepare(w1, b1, w2, b2, "data_train", data_train, labels_train)
+    labels_train = check_labels("labels_train", labels_train, data_train, w2, xp=xp)
+    params, train_accuracies, losses = train(
+        params, data_train, labels_train, learning_rate, num_epoch, xp=xp
+    )
+    return (*to_weights(params), train_accuracies, losses)
+
+
+@in_scope
+def test_mlp(
+    w1: Array, b1: Array, w2: Array, b2: Array, data_test: Array, labels_test: Array
+) -> float:
+    """Return the accuracy: the share of samples whose label has the largest output.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    data_test : (n, d_in)
+    labels_test : (n,)
+        Integers from 0 to ``d_out - 1``.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together, or a label is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp import lab
+    >>> weights = np.eye(2), np.zeros((1, 2)), np.eye(2), np.zeros((1, 2))
+    >>> lab.test_mlp(*weights, np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
+    0.5
+    """
+    xp, params = prepare(w1, b1, w2, b2, "data_test", data_test, labels_test)
+    labels_test = check_labels("labels_test", labels_test, data_test, w2, xp=xp)
+    return accuracy(logits_of(params, data_test, xp=xp), labels_test, xp=xp)
+
+
+# pytest would collect it as a test.
+test_mlp.__test__ = False  # type: ignore[attr-defined]
+
+
+@in_scope
+def run_mlp_training(
+    data_train: Array,
+    labels_train: Array,
+    data_test: Array,
+    labels_test: Array,
+    d_h: int,
+    learning_rate: float,
+    num_epoch: int,
+    *,
+    seed: int = 0,
+    after_epoch: AfterEpoch | None = None,
+) -> tuple[list[float], float, list[float]]:
+    """Train a network from random weights, then test it.
+
+    The weights are drawn on the host by `init_params`, so a seed draws the same network in every
+    namespace. Their dtype is that of the data, or float32 for integers.
+
+    Parameters
+    ----------
+    data_train : (n, d_in)
+    labels_train : (n,)
+        Integers from 0.
+    data_test : (m, d_in)
+    labels_test : (m,)
+        Integers from 0. The largest label of both sets decides the number of classes.
+    d_h : int of at least 1
+        Number of hidden neurons.
+    learning_rate : float
+    num_epoch : int of at least 0
+    seed : int of at least 0, default=0
+    after_epoch : callable, optional
+        ``after_epoch(epoch, accuracy, loss)`` is called after each epoch, from 1; True ends the
+        training.
+
+    Returns
+    -------
+    train_accuracies : list of float
+        After each epoch.
+    test_accuracy : float
+        After the last.
+    losses : list of float
+        As in `train_mlp`.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together, or a label, `d_h` or `num_epoch` is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import run_mlp_training
+    >>> data, labels = np.array([[-1.0], [1.0]]), np.array([0, 1])
+    >>> accuracies, test_accuracy, losses = run_mlp_training(data, labels, data, labels, 4, 1.0, 20)
+    >>> len(accuracies), test_accuracy, losses[0] > losses[-1]
+    (20, 1.0, True)
+    """
+    xp = array_namespace(data_train, labels_train, data_test, labels_test)
+    check_count("d_h", d_h, 1)
+    check_axes("data_train", data_train)
+    d_out = 1 + max(
+        check_range(name, labels, xp=xp)[1]
+        for name, labels in (("labels_train", labels_train), ("labels_test", labels_test))
+    )
+    is_real = xp.isdtype(data_train.dtype, "real floating")
+    dtype = data_train.dtype if is_real else xp.float32
+    network = Network((data_train.shape[1], d_h, d_out), "logistic")
+    w1, b1, w2, b2 = (
+        xp.asarray(array, dtype=dtype, device=device(data_train))
+        for array in to_weights(init_params(network, seed))
+    )
+    # Check both sets before the first epoch.
+    xp, params = prepare(w1, b1, w2, b2, "data_train", data_train, labels_train)
+    prepare(w1, b1, w2, b2, "data_test", data_test, labels_test)
+    labels_train = check_labels("labels_train", labels_train, data_train, w2, xp=xp)
+    labels_test = check_labels("labels_test", labels_test, data_test, w2, xp=xp)
+    params, train_accuracies, losses = train(
+        params,
+        data_train,
+        labels_train,
+        learning_rate,
+        num_epoch,
+        after_epoch=after_epoch,
+        xp=xp,
+    )
+    test_accuracy = accuracy(logits_of(params, data_test, xp=xp), labels_test, xp=xp)
+    return train_accuracies, test_accuracy, losses

@@ -1,0 +1,174 @@
+"""One-hot labels, and one step of gradient descent on either loss."""
+
+from __future__ import annotations
+
+import array_api_extra as xpx
+from array_api_compat import array_namespace
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp.backends import get_backend
+from mlp_xp.lab._checks import check_labels, check_range, default_dtype, in_scope, prepare
+from mlp_xp.lab._training import cross_entropy_head, loss_and_gradients, to_weights, updated
+from mlp_xp.nn.layers import logistic
+from mlp_xp.nn.losses import SquaredError, mean_loss
+
+__all__ = ["learn_once_cross_entropy", "learn_once_mse", "one_hot"]
+
+
+def one_hot(labels: Array) -> Array:
+    """Convert labels to rows of zeros with a single one, with ``max(labels) + 1`` columns.
+
+    Parameters
+    ----------
+    labels : (...)
+        Integers of at least 0, any number of axes.
+
+    Returns
+    -------
+    (..., max(labels) + 1)
+        Of the namespace's default real dtype.
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, negative, or no integers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import one_hot
+    >>> one_hot(np.array([1, 2, 0]))
+    array([[0., 1., 0.],
+           [0., 0., 1.],
+           [1., 0., 0.]])
+    """
+    xp = array_namespace(labels)
+    # Outside the scope, in which JAX has float64 even if the caller's mode has not.
+    dtype = default_dtype("real floating", labels, xp=xp)
+    with get_backend(labels).scope():
+        labels, largest = check_range("labels", labels, xp=xp)
+        return xpx.one_hot(labels, largest + 1, dtype=dtype, xp=xp)
+
+
+@in_scope
+def learn_once_mse(
+    w1: Array,
+    b1: Array,
+    w2: Array,
+    b2: Array,
+    data: Array,
+    targets: Array,
+    learning_rate: float,
+) -> tuple[Array, Array, Array, Array, float]:
+    r"""Update the weights by one step of gradient descent on the mean squared error.
+
+    The outputs are logistic.
+
+    :math:`L = \frac{1}{n\,d_{out}} \sum (A_2 - T)^2`, the mean over samples and outputs.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    data : (n, d_in)
+    targets : (n, d_out)
+        From 0 to 1.
+    learning_rate : float
+
+    Returns
+    -------
+    w1, b1, w2, b2 : arrays
+        The new weights, with the shapes of the old.
+    loss : float
+        Before the step.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together.
+
+    References
+    ----------
+    Nielsen, "Neural Networks and Deep Learning" (2015), chapter 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import learn_once_mse
+    >>> w1, b1, w2, b2 = np.zeros((2, 3)), np.zeros((1, 3)), np.zeros((3, 1)), np.zeros((1, 1))
+    >>> w1, b1, w2, b2, loss = learn_once_mse(w1, b1, w2, b2, np.ones((4, 2)), np.ones((4, 1)), 1.0)
+    >>> loss, b2
+    (0.25, array([[0.25]]))
+    """
+    xp, params = prepare(w1, b1, w2, b2, "data", data, targets)
+    expected = (data.shape[0], w2.shape[1])
+    if tuple(targets.shape) != expected:
+        raise ValueError(
+            f"targets has shape {tuple(targets.shape)}, and must have shape {expected}: a row for "
+            "each row of data, a column for each column of w2. For labels, use one_hot(labels)."
+        )
+
+    def head(logits: Array, targets: Array) -> tuple[Array, Array]:
+        outputs, pull_logistic = logistic(logits, xp=xp)
+        targets = xp.astype(targets, logits.dtype, copy=False)
+        value, pull_error = mean_loss(SquaredError(), outputs, targets, xp=xp)
+        # SquaredError halves, and sums over the outputs of a sample; here it is their mean.
+        scale = 2.0 / logits.shape[1]
+        return scale * value, pull_logistic(scale * pull_error())
+
+    loss, _, grads = loss_and_gradients(params, data, targets, head, xp=xp)
+    return (*to_weights(updated(params, grads, learning_rate)), float(loss))
+
+
+@in_scope
+def learn_once_cross_entropy(
+    w1: Array,
+    b1: Array,
+    w2: Array,
+    b2: Array,
+    data: Array,
+    labels_train: Array,
+    learning_rate: float,
+) -> tuple[Array, Array, Array, Array, float]:
+    r"""Update the weights by one step of gradient descent, with softmax outputs.
+
+    With :math:`Y` the one-hot labels, the gradient at the logits is :math:`(A_2 - Y) / n`, that of
+    the softmax cross-entropy; the reported loss is the binary cross-entropy,
+    :math:`-\frac{1}{n\,d_{out}} \sum Y \log A_2 + (1 - Y) \log(1 - A_2)`.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    data : (n, d_in)
+    labels_train : (n,)
+        Integers from 0 to ``d_out - 1``; a class may be absent.
+    learning_rate : float
+
+    Returns
+    -------
+    w1, b1, w2, b2 : arrays
+        The new weights, with the shapes of the old.
+    loss : float
+        Before the step.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together, or a label is out of range.
+
+    References
+    ----------
+    Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.lab import learn_once_cross_entropy
+    >>> weights = np.zeros((2, 3)), np.zeros((1, 3)), np.zeros((3, 2)), np.zeros((1, 2))
+    >>> *weights, loss = learn_once_cross_entropy(*weights, np.ones((1, 2)), np.array([1]), 1.0)
+    >>> loss == np.log(2), weights[3]
+    (np.True_, array([[-0.5,  0.5]]))
+    """
+    xp, params = prepare(w1, b1, w2, b2, "data", data, labels_train)
+    labels_train = check_labels("labels_train", labels_train, data, w2, xp=xp)
+    loss, _, grads = loss_and_gradients(params, data, labels_train, cross_entropy_head(xp), xp=xp)
+    return (*to_weights(updated(params, grads, learning_rate)), float(loss))
