@@ -75,6 +75,11 @@ def test_the_loss_falls_and_the_numbers_are_those_of_numpy(name, backend):
         np.testing.assert_allclose(*outputs, rtol=1e-8)
 
 
+def test_the_summary_names_the_block():
+    model, _ = fitted("hidden_layer_sizes")
+    assert re.search(r"hidden 0: gainblock +6 +6\n", str(model.summary()))
+
+
 def test_the_gradients_of_all_of_them_are_right(backend, rng):
     network = Network((6, EXTENSION.FeatureGain(), 5, 2), activation=EXTENSION.snake)
     loss = Custom(EXTENSION.log_cosh)
