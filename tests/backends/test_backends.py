@@ -178,7 +178,7 @@ def test_put_takes_arrays_of_other_libraries(backend, source):
     np.testing.assert_array_equal(backend.get(here), array)
 
 
-def test_put_goes_through_the_host_where_dlpack_is_refused(backend):
+def test_put_goes_through_the_host_where_dlpack_is_rejected(backend):
     class Stubborn:
         """An array of a library that exports nothing but to NumPy."""
 

@@ -327,13 +327,13 @@ def test_without_what_compiles_a_fit_does_without(name):
     assert err == ""
 
 
-def test_a_fit_does_without_where_numba_is_told_not_to_compile():
+def test_a_fit_does_without_where_numba_does_not_compile():
     out, err = run(NUMBA_DISABLE_JIT="1")
     assert out.startswith("False")
     assert err == ""
 
 
-def test_a_numba_that_is_other_inside_is_told_of_once(tmp_path):
+def test_a_numba_that_is_other_inside_is_reported_once(tmp_path):
     fake = tmp_path / "path" / "numba"
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text("raise AttributeError('no cfunc here')")

@@ -221,12 +221,12 @@ def test_a_backend_without_such_products_says_what_to_type(name):
     assert not hasattr(model, "coefs_")
 
 
-def test_data_on_numpy_are_refused_without_a_backend():
+def test_data_on_numpy_are_rejected_without_a_backend():
     with pytest.raises(ValueError, match="backend 'numpy' has no products in bfloat16"):
         small(precision="bf16").fit(*problem())
 
 
-def test_lbfgs_is_refused(plain):
+def test_lbfgs_is_rejected(plain):
     message = "precision is 'bf16', and solver 'lbfgs' needs .*: set precision='float32', or use"
     with pytest.raises(ValueError, match=message):
         small(backend=plain.name, precision="bf16", solver="lbfgs").fit(*problem())

@@ -134,7 +134,7 @@ def test_a_classifier_that_is_given_its_weights_predicts_and_goes_on(kind, by_bi
         ({"normalization": "layer"}, "normalization is 'layer', which.*=None"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(change, message):
+def test_weights_that_do_not_fit_are_rejected(change, message):
     model = MLPRegressor()
     vars(model).update(coefs_=[np.ones((6, 2)), np.ones((2, 1))])
     vars(model).update(intercepts_=[np.ones(2), np.ones(1)])
@@ -154,7 +154,7 @@ def test_what_was_assigned_is_saved_without_a_prediction_before(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["coefs_", "intercepts_"])
-def test_a_layer_without_an_array_is_refused(name, tmp_path):
+def test_a_layer_without_an_array_is_rejected(name, tmp_path):
     X, y = problem()
     model = MLPRegressor(**SETTINGS).fit(X, y)
     getattr(model, name)[1] = None
@@ -190,7 +190,7 @@ def test_curves_that_are_assigned_are_gone_on_with():
     ],
 )
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_a_private_method_that_would_be_ignored_is_refused(kind, name, instead):
+def test_a_private_method_that_would_be_ignored_is_rejected(kind, name, instead):
     X, y = problem()
     assert hasattr(getattr(theirs, kind.__name__), name)
     model = type("Mine", (kind,), {name: lambda self, *args: None})()
@@ -251,7 +251,7 @@ def test_sparse_labels_are_predicted_sparse(kind):
     assert isinstance(model.fit(X, y).predict(X), np.ndarray)
 
 
-def test_unseen_held_out_labels_are_told_by_name():
+def test_unseen_held_out_labels_are_reported_by_name():
     X, y = problem()
     with pytest.raises(ValueError, match=r"`y_val` has classes not in .*\[7\].*out of y_val") as e:
         MLPClassifier(**SETTINGS).fit(X, y, X_val=X, y_val=np.where(y == 0, 7, y))
@@ -286,7 +286,7 @@ def test_signatures_have_types_that_are_not_strings():
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-def test_a_matrix_of_numpy_is_refused_in_the_same_words():
+def test_a_matrix_of_numpy_is_rejected_in_the_same_words():
     X, y = problem()
     for data in ((np.matrix(X), y), (X, np.matrix(y).T)):
         errors = []

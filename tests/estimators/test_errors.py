@@ -44,7 +44,7 @@ def test_hidden_layers_must_be_at_least_1_wide():
         small(hidden_layer_sizes=(3, 0)).fit(*problem())
 
 
-def test_what_is_no_callback_and_no_width_is_refused():
+def test_what_is_no_callback_and_no_width_is_rejected():
     with pytest.raises(TypeError, match="callbacks has 3, which has none of the methods"):
         small(callbacks=[3]).fit(*problem())
     with pytest.raises(TypeError, match=r"is a class: give an object, with \(\)"):

@@ -137,7 +137,7 @@ def test_the_held_out_share_is_stratified_and_the_same_each_time():
         (np.eye(3)[np.arange(50) % 3], 0.99, "the resulting train set will be empty"),
     ],
 )
-def test_samples_that_cannot_be_held_out_are_told_with_a_cure(y, fraction, message):
+def test_samples_that_cannot_be_held_out_are_reported_with_a_cure(y, fraction, message):
     X, _ = problem(50)
     told = rf"{message}.*(?<!\.)\. early_stopping=True holds out validation_fraction={fraction} of"
     cure = f"{told} 50 samples: .* give X_val and y_val"
@@ -208,14 +208,14 @@ def test_in_a_grid_search(routing):
         ({"sample_weight_val": True}, "sample_weight_val is given without"),
     ],
 )
-def test_half_a_validation_set_is_refused(given, message):
+def test_half_a_validation_set_is_rejected(given, message):
     X, y, X_val, y_val = halves()
     data = {"X_val": X_val, "y_val": y_val, "sample_weight_val": np.ones(len(y_val))}
     with pytest.raises(ValueError, match=message):
         MLPClassifier().fit(X, y, **{name: data[name] for name in given})
 
 
-def test_bad_validation_data_are_refused_and_change_nothing():
+def test_bad_validation_data_are_rejected_and_change_nothing():
     X, y, X_val, y_val = halves()
     model = MLPClassifier(**SETTINGS, max_iter=2).fit(X, y)
     before = model.coefs_[0].copy()

@@ -81,7 +81,7 @@ def test_ctrl_c_ends_the_callers_loop_of_partial_fits():
     assert np.isfinite(model.coefs_[0]).all()
 
 
-def test_partial_fit_behind_a_fit_goes_through_a_schedule_of_its_own():
+def test_partial_fit_after_a_fit_goes_through_a_schedule_of_its_own():
     X, y = problem()
     model = small(learning_rate="cosine", max_iter=5).fit(X, y)
     assert model.history_[-1].learning_rate == 0.0
@@ -186,7 +186,7 @@ def test_class_weights_are_for_training_and_not_for_the_score():
     ],
 )
 @pytest.mark.parametrize("scoring", ["loss", None])
-def test_held_out_targets_of_another_shape_are_refused(kind, fitted, held, scoring):
+def test_held_out_targets_of_another_shape_are_rejected(kind, fitted, held, scoring):
     X, _ = problem()
     rng = np.random.default_rng(0)
     y, y_val = (rng.integers(0, 2, shape) for shape in (fitted, held))
@@ -301,7 +301,7 @@ def test_bfloat16_of_torch_is_understood():
     ("name", "value"),
     [("precision", "float32"), ("input_scaling", "standardize"), ("output_activation", "logistic")],
 )
-def test_what_a_warm_start_cannot_change_is_refused(name, value):
+def test_what_a_warm_start_cannot_change_is_rejected(name, value):
     X, y = problem()
     model = small(warm_start=True).fit(X, y)
     with pytest.raises(ValueError, match="warm_start=False"):

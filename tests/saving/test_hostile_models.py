@@ -1,4 +1,4 @@
-"""Model folders that were damaged, edited or made to do harm: refused, quickly and in few words."""
+"""Model folders that were damaged, edited or made to do harm are rejected quickly."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from helpers import bounded
+from saved_models import CODES, SETTINGS, X
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import SavingError, load_model, save_model
-
-X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
-CODES = np.arange(60) % 3
-SETTINGS = {"max_iter": 3, "n_iter_no_change": 5, "random_state": 0}
 
 
 @pytest.fixture
@@ -63,14 +60,8 @@ TRAINING = {
     "history": [],
 }
 FLIP = {"class": "Flip", "image_shape": [2, 2, 2]}
-RECORD = {
-    "epoch": 1,
-    "loss": 1.0,
-    "accuracy": None,
-    "learning_rate": 0.1,
-    "n_samples": 60,
-    "seconds": 0.5,
-}
+RECORD = {"epoch": 1, "loss": 1.0, "accuracy": None, "learning_rate": 0.1}
+RECORD |= {"n_samples": 60, "seconds": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +159,7 @@ RECORD = {
         ({"training": None}, "model.json holds no model"),
     ],
 )
-def test_a_tampered_spec_is_refused(changes, message, saved):
+def test_a_tampered_spec_is_rejected(changes, message, saved):
     edit(saved, **changes)
     with pytest.raises(SavingError, match=message) as caught:
         load_model(saved)
@@ -184,7 +175,7 @@ def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
     assert load_model(saved).learning_rate.then.then.then == Constant()
 
 
-def test_a_regressor_whose_output_is_tampered_with_is_refused(tmp_path):
+def test_a_regressor_whose_output_is_tampered_with_is_rejected(tmp_path):
     save_model(MLPRegressor(**SETTINGS).fit(X, X[:, 0]), tmp_path)
     edit(tmp_path, out_activation="exp")
     with pytest.raises(SavingError, match="out_activation is 'exp', and params make it 'identity'"):
@@ -217,7 +208,7 @@ def test_a_missing_key_is_named(key, saved):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000])
-def test_a_file_that_is_no_json_object_is_refused(content, saved):
+def test_a_file_that_is_no_json_object_is_rejected(content, saved):
     (saved / "model.json").write_bytes(content)
     with pytest.raises(SavingError, match=r"model\.json .*: save the model again"):
         load_model(saved)
@@ -230,7 +221,7 @@ def test_a_missing_file_is_named(name, saved):
         load_model(saved)
 
 
-def test_damaged_weights_are_refused(saved):
+def test_damaged_weights_are_rejected(saved):
     path = saved / "model.safetensors"
     whole = path.read_bytes()
     for damaged in (b"", whole[:-1], whole + b"x", b"x" * len(whole), whole[:9]):
@@ -261,7 +252,7 @@ def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):
 
 
 def test_no_bit_of_a_model_can_flip_unseen(model, tmp_path):
-    """Each bit of some bytes of both files: refused, or without a change of content (1e5, 1E5)."""
+    """Each bit of some bytes of both files: rejected, or without a change of content (1e5, 1E5)."""
     save_model(model, tmp_path)
     rng = np.random.default_rng(0)
     for name in ("model.json", "model.safetensors"):
@@ -282,7 +273,7 @@ def test_no_bit_of_a_model_can_flip_unseen(model, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"alpha": 0.5}, {"random_state": 1}, {"backend": "numpy"}])
-def test_a_spec_edited_by_hand_is_refused_with_what_to_type(change, saved):
+def test_a_spec_edited_by_hand_is_rejected_with_what_to_type(change, saved):
     path = saved / "model.json"
     spec = json.loads(path.read_text())
     spec["params"] |= change
@@ -291,7 +282,7 @@ def test_a_spec_edited_by_hand_is_refused_with_what_to_type(change, saved):
         load_model(saved)
 
 
-def test_weights_of_another_save_are_refused(saved, tmp_path):
+def test_weights_of_another_save_are_rejected(saved, tmp_path):
     other = MLPClassifier((7, 4), input_scaling="standardize", **SETTINGS | {"random_state": 1})
     save_model(other.fit(X, CODES), tmp_path / "other")
     weights = (tmp_path / "other" / "model.safetensors").read_bytes()
@@ -327,7 +318,7 @@ def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["layers.0.W", "layers.2.b", "scaling.scale"])
-def test_weights_that_are_not_finite_are_refused(name, value, saved):
+def test_weights_that_are_not_finite_are_rejected(name, value, saved):
     path = saved / "model.safetensors"
     tensors = safetensors.numpy.load(path.read_bytes())
     tensors[name].flat[-1] = value
@@ -371,13 +362,13 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_before_it_takes_memory_or_time(name, saved):
+def test_a_bomb_is_rejected_before_it_takes_memory_or_time(name, saved):
     edit(saved, **BOMBS[name])
     with bounded(), pytest.raises(SavingError, match=r"model\.(json|safetensors) holds no model"):
         load_model(saved)
 
 
-def test_a_header_that_claims_more_than_there_is_is_refused(saved):
+def test_a_header_that_claims_more_than_there_is_is_rejected(saved):
     path = saved / "model.safetensors"
     whole = path.read_bytes()
     for length in (2**63, 2**40, len(whole) - 7):
@@ -387,7 +378,7 @@ def test_a_header_that_claims_more_than_there_is_is_refused(saved):
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_file_of_a_gigabyte_of_nothing_is_refused(name, saved):
+def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved):
     with (saved / name).open("ab") as file:
         file.truncate(1 << 30)
     said = rf"{name} .*(more than the 67108864|bytes of tensors, expected)"
@@ -397,7 +388,7 @@ def test_a_file_of_a_gigabyte_of_nothing_is_refused(name, saved):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_named_pipe_is_refused_and_not_waited_for(name, saved):
+def test_a_named_pipe_is_rejected_and_not_waited_for(name, saved):
     (saved / name).unlink()
     os.mkfifo(saved / name)
     with pytest.raises(SavingError, match=rf"{name} cannot be read.*not a regular file"):

@@ -1,0 +1,50 @@
+"""Fixtures of the tests of callbacks."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+from fake_fit import X, Y
+
+from mlp_xp import MLPClassifier, callbacks
+from mlp_xp.training import time_budget as budget
+
+
+@pytest.fixture(scope="module")
+def fitted() -> MLPClassifier:
+    return MLPClassifier((4,), max_iter=3, learning_rate="cosine", random_state=0).fit(X, Y)
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Callable[[], io.StringIO]:
+    """Make stdout a terminal; to be called in the test, as pytest sets stdout before each."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def make() -> io.StringIO:
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stdout", screen)
+        return screen
+
+    return make
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=1000.0)
+    fake = SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr(callbacks._progress_bar, "time", fake)
+    monkeypatch.setattr(budget, "time", fake)
+    return clock

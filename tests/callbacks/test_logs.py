@@ -1,0 +1,108 @@
+"""Logs of a fit in CSV files and for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+import struct
+import sys
+
+import numpy as np
+import pytest
+from fake_fit import SCORED, fit, record
+
+from mlp_xp._utils.optional import optional
+from mlp_xp.callbacks import CSVLog, TensorBoard
+from mlp_xp.training.records import Record
+
+
+def test_a_log_is_read_back_exactly(tmp_path):
+    rows = [
+        record(1, loss=1 / 3, seconds=1e-9, accuracy=0.1 + 0.2),
+        record(2, loss=math.inf, validation_loss=np.float64(2 / 3), validation_score=-0.0),
+    ]
+    log = CSVLog(tmp_path / "new" / "log.csv")
+    fit(log, rows)
+    with open(log.path, newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == list(Record._fields)
+    parsed = [tuple(float(v) if v else None for v in row.values()) for row in read]
+    assert parsed == [tuple(row) for row in rows]
+
+
+def test_each_epoch_is_in_the_file_when_it_ends(tmp_path):
+    log = CSVLog(str(tmp_path / "log.csv"))
+    log.on_fit_begin(None)
+    for epoch in (1, 2, 3):
+        log.on_epoch_end(None, record(epoch))
+        assert len(log.path.read_text().splitlines()) == 1 + epoch
+
+
+def test_a_log_is_replaced_when_a_fit_begins_and_not_before(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("an earlier log")
+    log = CSVLog(path)
+    assert path.read_text() == "an earlier log"
+    for _ in range(2):
+        fit(log)
+        assert len(path.read_text().splitlines()) == 4
+
+
+def events(path) -> list:
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    content, found = path.read_bytes(), []
+    while content:  # length, its checksum, the event, its checksum
+        (length,) = struct.unpack("<Q", content[:8])
+        found.append(event_pb2.Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return found
+
+
+def scalars(path) -> dict[tuple[str, int], float]:
+    return {(v.tag, e.step): v.simple_value for e in events(path) for v in e.summary.value}
+
+
+def test_the_scalars_of_each_epoch_are_written(tmp_path):
+    pytest.importorskip("tensorboardX")
+    rows = [record(1, loss=2.5), record(2, validation_loss=0.75, validation_score=0.5)]
+    fit(TensorBoard(tmp_path / "new" / "run"), rows)
+    (path,) = (tmp_path / "new" / "run").iterdir()
+    rate = pytest.approx(0.001)
+    assert scalars(path) == {
+        ("loss", 1): 2.5,
+        ("learning_rate", 1): rate,
+        ("samples_per_second", 1): 120.0,
+        ("loss", 2): 0.5,
+        ("learning_rate", 2): rate,
+        ("samples_per_second", 2): 120.0,
+        ("validation_loss", 2): 0.75,
+        ("validation_score", 2): 0.5,
+    }
+
+
+def test_lbfgs_which_has_no_learning_rate_writes_none(tmp_path, caplog):
+    pytest.importorskip("tensorboardX")
+    fit(TensorBoard(tmp_path), [record(1, learning_rate=math.nan)])
+    (path,) = tmp_path.iterdir()
+    assert set(scalars(path)) == {("loss", 1), ("samples_per_second", 1)}
+    assert caplog.records == []
+
+
+def test_quick_fits_one_after_the_other_keep_their_files(tmp_path):
+    pytest.importorskip("tensorboardX")
+    board = TensorBoard(str(tmp_path))
+    for n_epochs in (1, 2, 3):
+        fit(board, SCORED[:n_epochs])
+    paths = sorted(tmp_path.iterdir())
+    assert [len(scalars(path)) for path in paths] == [4, 8, 12]
+    # This is what makes TensorBoard forget the fits before.
+    starts = [e.session_log.status for e in events(paths[-1]) if e.HasField("session_log")]
+    assert len(starts) == 1
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match=r'\'tensorboardX\'.*pip install -e ".*\[tensorboard\]"'):
+        TensorBoard("folder").on_fit_begin(None)
+    with pytest.raises(ImportError, match=r'\'nothing\'.*\[cli\]"'):
+        optional("nothing.like.this")

@@ -1,0 +1,96 @@
+"""`TimeBudget` and `TargetScore` end a fit in time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from fake_fit import fit, record
+
+from mlp_xp.callbacks import TargetScore, TimeBudget
+
+
+def steps_within(clock, seconds, durations, *, between=0.0, n_steps=100) -> int:
+    ours, done_in_all = TimeBudget(seconds), 0
+    ours.on_fit_begin(None)
+    for epoch in range(1, 100):
+        for done in range(1, n_steps + 1):
+            clock.now += durations(done_in_all)
+            done_in_all += 1
+            if ours.on_step_end(None, done, n_steps):
+                return done_in_all
+        clock.now += between
+        if ours.on_epoch_end(None, record(epoch)):
+            return done_in_all
+    raise AssertionError("the budget ended nothing")
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 100])
+def test_the_fit_ends_before_the_step_that_would_be_too_late(clock, n_steps):
+    assert steps_within(clock, 10.05, lambda _: 1.0, n_steps=n_steps) == 10
+    assert steps_within(clock, 10.95, lambda _: 1.0, n_steps=n_steps) == 10
+    assert steps_within(clock, 9.75, lambda _: 1.0, n_steps=n_steps) == 9
+
+
+def test_a_step_that_is_too_long_is_the_only_one(clock):
+    assert steps_within(clock, 5.0, lambda _: 7.0) == 1
+
+
+def test_the_first_step_which_compiles_is_no_measure_of_the_others(clock):
+    assert steps_within(clock, 10.5, lambda step: 6.0 if step == 0 else 1.0) == 5
+
+
+def test_what_is_between_epochs_counts(clock):
+    # 10 steps and a validation of 40 s: no second epoch fits.
+    assert steps_within(clock, 49.5, lambda _: 1.0, between=40.0, n_steps=10) == 10
+
+
+def test_time_is_kept_for_what_follows_an_epoch(clock):
+    # From the second epoch on, its validation of 4 s is foreseen.
+    assert steps_within(clock, 20.5, lambda _: 1.0, between=4.0, n_steps=8) == 12
+
+
+def test_an_epoch_that_a_device_has_only_queued_is_not_begun_unless_it_fits(clock):
+    # An epoch of 10 s: all of its 10 steps are queued at once, and its end waits for them.
+    assert steps_within(clock, 25.5, lambda _: 0.0, between=10.0, n_steps=10) == 20
+
+
+def test_epochs_without_steps_count_as_steps(clock):
+    ours = TimeBudget(10.5)
+    ours.on_fit_begin(None)
+    for epoch in range(1, 100):
+        clock.now += 1.0
+        if ours.on_epoch_end(None, record(epoch)):
+            break
+    assert epoch == 10
+
+
+def test_a_budget_starts_anew_with_each_fit(clock):
+    ours = TimeBudget(1.0)
+    for _ in range(2):
+        ours.on_fit_begin(None)
+        assert not ours.on_step_end(None, 1, 2)
+        clock.now += 5.0
+        assert ours.on_step_end(None, 2, 2)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, math.nan, "60", None])
+def test_seconds_must_be_above_0(seconds):
+    with pytest.raises(ValueError, match=f"seconds must be a number above 0, got {seconds!r}"):
+        TimeBudget(seconds)
+
+
+def test_the_fit_ends_at_the_first_score_that_is_enough():
+    rows = [record(i + 1, validation_score=s) for i, s in enumerate([0.5, 0.79, 0.8, 0.9])]
+    assert fit(TargetScore(0.8), rows) == [4, 4, 4]
+
+
+def test_a_target_without_a_score_says_what_is_missing():
+    with pytest.raises(ValueError, match=r"TargetScore\(0.9\).*X_val.*early_stopping=True"):
+        fit(TargetScore(0.9), [record(1)])
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, "0.9", None])
+def test_a_target_must_be_a_number(score):
+    with pytest.raises(ValueError, match=f"score must be a finite number, got {score!r}"):
+        TargetScore(score)

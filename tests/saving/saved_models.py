@@ -1,0 +1,71 @@
+"""Small models to save, and checks that a loaded one is the same."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.state import fitted_state
+from mlp_xp.saving import load_model, save_model
+
+X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+
+
+CODES = np.arange(60) % 3
+
+
+SEVERAL = (np.arange(60)[:, None] // (1, 2, 4)) % 2
+
+
+VALUES = X[:, :2] * 2 + 1
+
+
+SETTINGS = {"max_iter": 3, "n_iter_no_change": math.inf, "random_state": 0}
+
+
+def fitted(y=CODES, X=X, **params) -> MLPClassifier:
+    return MLPClassifier((7, 4), **(SETTINGS | params)).fit(X, y)
+
+
+def regressor(y=VALUES, X=X, **params) -> MLPRegressor:
+    return MLPRegressor(**(SETTINGS | {"hidden_layer_sizes": (7, 4)} | params)).fit(X, y)
+
+
+def assert_same(loaded, saved, name: str) -> None:
+    """Check that two values are of the same types and bits throughout."""
+    assert type(loaded) is type(saved), name
+    if isinstance(saved, np.ndarray):
+        assert (loaded.dtype, loaded.shape) == (saved.dtype, saved.shape), name
+        if saved.dtype == object:
+            assert loaded.tolist() == saved.tolist(), name
+        else:
+            assert loaded.tobytes() == saved.tobytes(), name
+    elif isinstance(saved, list | tuple):
+        assert len(loaded) == len(saved), name
+        for i, pair in enumerate(zip(loaded, saved, strict=True)):
+            assert_same(*pair, f"{name}[{i}]")
+    elif isinstance(saved, dict):
+        assert_same(list(loaded.items()), list(saved.items()), name)
+    else:
+        assert loaded == saved or loaded != loaded != saved != saved, name
+
+
+def assert_all_comes_back(model, folder) -> None:
+    """Check every attribute but those that are documented to stay out."""
+    save_model(model, folder)
+    loaded = load_model(folder)
+    mine, theirs = (
+        {name: value for name, value in vars(each).items() if not name.startswith("_")}
+        for each in (model, loaded)
+    )
+    assert mine.keys() == theirs.keys()
+    for name in mine.keys() - {"callbacks"}:
+        assert_same(theirs[name], mine[name], name)
+    assert loaded.callbacks is None
+    before, after = fitted_state(model), fitted_state(loaded)
+    for name in ("network", "loss", "input_scaling", "scaling", "dtype", "seed"):
+        assert_same(getattr(after, name), getattr(before, name), name)
+    for name in ("kind", "classes", "output", "is_sparse"):
+        assert_same(getattr(after.targets, name), getattr(before.targets, name), name)
