@@ -14,7 +14,7 @@ from mlp_xp.optimizers import (
     Lion,
     Muon,
     RMSprop,
-    init_slots,
+    init_opt_state,
 )
 
 RATE = 0.05
@@ -43,7 +43,7 @@ RULES = {
     "by kind": ByKind(
         Muon(scale="original"), SGD(), AdamW(weight_decay=0.0), vector_rate=0.5, head_rate=2.0
     ),
-    "by kind, few slots": ByKind(Lion(), SGD(momentum=0.0), RMSprop(momentum=0.5), head_rate=0.5),
+    "by kind, small state": ByKind(Lion(), SGD(momentum=0.0), RMSprop(momentum=0.5), head_rate=0.5),
 }
 
 
@@ -61,14 +61,14 @@ def run(backend, update, rule, params, steps, l2=None, rate=RATE):
     penalties = []
     with backend.scope():
         params = map_leaves(lambda leaf: backend.put(leaf.copy()), params)
-        slots = init_slots(rule, params, xp=backend.xp)
+        opt_state = init_opt_state(rule, params, xp=backend.xp)
         for t, grads in enumerate(steps, start=1):
             coefs = backend.put(np.asarray((*rule.coefficients(rate, t), l2 or 0.0)), dtype)
             coefs = [coefs[i] for i in range(coefs.shape[0])]
             grads = map_leaves(lambda leaf: backend.put(leaf.copy()), grads)
             factor = coefs.pop()
-            params, slots, penalty = update(
-                rule, params, grads, slots, tuple(coefs), factor if l2 else None, xp=backend.xp
+            params, opt_state, penalty = update(
+                rule, params, grads, opt_state, tuple(coefs), factor if l2 else None, xp=backend.xp
             )
             penalties.append(float(penalty))
         return [backend.get(leaf) for leaf in leaves(params)], penalties

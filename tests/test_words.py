@@ -79,7 +79,6 @@ WITHOUT_VERBS = """
 compiled_step
 activations
 
-adam
 
 
 base
@@ -108,7 +107,6 @@ jobs
 lbfgs
 
 
-lion
 
 loops
 
@@ -123,7 +121,6 @@ muon
 products
 
 
-rmsprop
 
 
 
@@ -132,7 +129,6 @@ schedules
 
 
 
-sgd
 
 
 tree
@@ -140,7 +136,6 @@ tree
 """
 WITH_BANNED_WORDS = """
 
-adam
 
 
 

@@ -267,7 +267,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """
         state, params = fitted_state(self), self._params()
         last = self.history_[-1].n_samples if self.history_ else 1
-        n_copies = 1 + resolve_optimizer(params).n_slots + (params["ema_decay"] is not None)
+        n_copies = (
+            1
+            + len(resolve_optimizer(params).state_type._fields)
+            + (params["ema_decay"] is not None)
+        )
         return summarize(
             state.network,
             itemsize=np.dtype(state.dtype).itemsize,

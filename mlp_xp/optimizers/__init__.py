@@ -5,7 +5,7 @@ everything that depends only on the step's number (the scheduled rate, Adam's bi
 there, at full precision. `update` runs on the device and does only array work with these numbers,
 which arrive as 0-d arrays, so that a compiled step never sees a host constant change.
 
-The old parameters, gradients and slots are donated: `update` may write to them.
+The old parameters, gradients and states are donated: `update` may write to them.
 """
 
 from mlp_xp.optimizers._adam import Adam, AdamW
@@ -16,7 +16,7 @@ from mlp_xp.optimizers._lion import Lion
 from mlp_xp.optimizers._muon import Muon
 from mlp_xp.optimizers._rmsprop import RMSprop
 from mlp_xp.optimizers._sgd import SGD
-from mlp_xp.optimizers._tree import Updated, averaged, clip, init_slots, kinds, update_tree
+from mlp_xp.optimizers._tree import Updated, averaged, clip, init_opt_state, kinds, update_tree
 
 __all__ = [
     "OPTIMIZERS",
@@ -35,7 +35,7 @@ __all__ = [
     "averaged",
     "clip",
     "family",
-    "init_slots",
+    "init_opt_state",
     "kinds",
     "update_tree",
 ]

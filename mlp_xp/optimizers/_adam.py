@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
+from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
 
 __all__ = ["Adam", "AdamW"]
+
+
+class AdamState(NamedTuple):
+    """Exponential moving averages of the gradient and of its square."""
+
+    mean: Array
+    variance: Array
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Adam:
     >>> from mlp_xp.optimizers import Adam
     >>> rule = Adam(epsilon=0.0)
     >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.1, t=1)]
-    >>> slots = (xp.zeros(1), xp.zeros(1))
-    >>> p, _ = rule.update(xp.asarray([1.0]), xp.asarray([2.0]), slots, coefs, xp=xp)
+    >>> state = rule.state_type(xp.zeros(1), xp.zeros(1))
+    >>> p, _ = rule.update(xp.asarray([1.0]), xp.asarray([2.0]), state, coefs, xp=xp)
     >>> round(float(p[0]), 6)
     0.9
     """
@@ -46,7 +53,7 @@ class Adam:
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
-    n_slots: ClassVar[int] = 2
+    state_type: ClassVar[type[AdamState]] = AdamState
 
     def __post_init__(self) -> None:
         check_decay("beta_1", self.beta_1)
@@ -54,21 +61,21 @@ class Adam:
         check_at_least_0("epsilon", self.epsilon)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Give the rate with both bias corrections."""
+        """Return the rate with both bias corrections."""
         return (learning_rate * math.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t),)
 
     def update(
         self,
         p: Array,
         g: Array,
-        slots: Slots,
-        coefs: Slots,
+        state: Any,
+        coefs: Scalars,
         *,
         kind: Kind = "matrix",
         xp: Namespace,
-    ) -> tuple[Array, Slots]:
-        """Move along the normalised first moment; see the class."""
-        m, v = slots
+    ) -> tuple[Array, Any]:
+        """Move along the mean divided by the root of the variance; see the class."""
+        m, v = state.mean, state.variance
         m *= self.beta_1
         m += (1.0 - self.beta_1) * g
         g *= g
@@ -80,7 +87,7 @@ class Adam:
         direction = m / size
         direction *= coefs[0]
         p -= direction
-        return p, (m, v)
+        return p, AdamState(m, v)
 
 
 @dataclass(frozen=True)
@@ -113,20 +120,20 @@ class AdamW(Adam):
         check_at_least_0("weight_decay", self.weight_decay)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Give Adam's rate, and what the matrices shrink by."""
+        """Return Adam's rate, and the factor by which matrices decay."""
         return (*super().coefficients(learning_rate, t), 1.0 - learning_rate * self.weight_decay)
 
     def update(
         self,
         p: Array,
         g: Array,
-        slots: Slots,
-        coefs: Slots,
+        state: Any,
+        coefs: Scalars,
         *,
         kind: Kind = "matrix",
         xp: Namespace,
-    ) -> tuple[Array, Slots]:
-        """Shrink a matrix, then move as Adam does."""
+    ) -> tuple[Array, Any]:
+        """Scale a matrix down, then apply Adam."""
         if self.weight_decay and kind != "vector":
             p *= coefs[1]
-        return super().update(p, g, slots, coefs, kind=kind, xp=xp)
+        return super().update(p, g, state, coefs, kind=kind, xp=xp)

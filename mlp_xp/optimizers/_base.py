@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 from mlp_xp._utils.array_types import Array, Namespace
 
@@ -10,13 +10,19 @@ __all__ = [
     "KINDS",
     "Kind",
     "Optimizer",
-    "Slots",
+    "Scalars",
+    "Stateless",
     "check_at_least_0",
     "check_decay",
     "low_precision",
 ]
 
-Slots: TypeAlias = tuple[Array, ...]
+Scalars: TypeAlias = tuple[Array, ...]
+
+
+class Stateless(NamedTuple):
+    """The state of a rule that keeps nothing."""
+
 
 # What an array of parameters is: the output layer's matrix, another matrix or stack of matrices, or
 # a vector (a bias, a gain). Rules that orthogonalise or decay treat them differently.
@@ -31,8 +37,8 @@ class Optimizer(Protocol):
     def __hash__(self) -> int: ...
 
     @property
-    def n_slots(self) -> int:
-        """How many arrays of the parameter's shape the rule keeps."""
+    def state_type(self) -> type[Any]:
+        """A NamedTuple: the arrays of a parameter's shape that the rule keeps, by name."""
         ...
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
@@ -40,9 +46,9 @@ class Optimizer(Protocol):
         ...
 
     def update(
-        self, p: Array, g: Array, slots: Slots, coefs: Slots, *, kind: Kind = ..., xp: Namespace
-    ) -> tuple[Array, Slots]:
-        """Give the new parameter and slots; all but ``coefs`` are donated."""
+        self, p: Array, g: Array, state: Any, coefs: Scalars, *, kind: Kind = ..., xp: Namespace
+    ) -> tuple[Array, Any]:
+        """Return the new parameter and state; all but ``coefs`` are donated."""
         ...
 
 

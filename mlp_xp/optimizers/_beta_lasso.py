@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0
+from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0
 from mlp_xp.optimizers._sgd import SGD
 
 __all__ = ["BetaLasso"]
@@ -46,8 +47,8 @@ class BetaLasso(SGD):
     >>> rule = BetaLasso(momentum=0.0, l1=0.5, beta=2.0)
     >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.1, t=1)]
     >>> W, dW = xp.asarray([[1.5, 1.0, -3.0]]), xp.asarray([[1.0, 1.0, 1.0]])
-    >>> rule.update(W, dW, (), coefs, xp=xp)
-    (array([[ 1.35,  0.  , -3.05]]), ())
+    >>> rule.update(W, dW, rule.state_type(), coefs, xp=xp)
+    (array([[ 1.35,  0.  , -3.05]]), Stateless())
     """
 
     l1: float = 1e-5
@@ -62,18 +63,18 @@ class BetaLasso(SGD):
         self,
         p: Array,
         g: Array,
-        slots: Slots,
-        coefs: Slots,
+        state: Any,
+        coefs: Scalars,
         *,
         kind: Kind = "matrix",
         xp: Namespace,
-    ) -> tuple[Array, Slots]:
+    ) -> tuple[Array, Any]:
         """Move as SGD does, then set to zero what is small; see the class."""
         if kind != "matrix":
-            return super().update(p, g, slots, coefs, kind=kind, xp=xp)
+            return super().update(p, g, state, coefs, kind=kind, xp=xp)
         pull = xp.sign(p)
         pull *= self.l1
         g += pull
-        p, slots = super().update(p, g, slots, coefs, kind=kind, xp=xp)
+        p, state = super().update(p, g, state, coefs, kind=kind, xp=xp)
         p *= xp.astype(xp.abs(p) >= self.beta * self.l1, p.dtype)
-        return p, slots
+        return p, state

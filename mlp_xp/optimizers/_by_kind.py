@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._adam import AdamW
-from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, Slots, check_at_least_0, low_precision
+from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, Scalars, check_at_least_0, low_precision
 from mlp_xp.optimizers._muon import Muon
 
 __all__ = ["ByKind", "family"]
@@ -33,15 +34,15 @@ class ByKind:
 
     Notes
     -----
-    Every parameter has as many slots as the rule that needs most; those that its own rule does not
+    Every parameter has the state of the rule with most fields; those that its own rule does not
     need stay zero.
 
     Examples
     --------
     >>> from mlp_xp.optimizers import SGD, ByKind, Lion, Muon
     >>> rule = ByKind(Muon(weight_decay=0.02), SGD(), Lion(), vector_rate=10.0, head_rate=0.25)
-    >>> rule.n_slots
-    2
+    >>> rule.state_type.__name__
+    'AdamState'
     >>> rule.coefficients(learning_rate=1.0, t=1)[-3:]
     (10.0, 0.25, 1.0)
     """
@@ -71,9 +72,9 @@ class ByKind:
         return rate
 
     @property
-    def n_slots(self) -> int:
-        """The most that a rule needs."""
-        return max(self._rule(kind).n_slots for kind in KINDS)
+    def state_type(self) -> type[Any]:
+        """That of the rule with most fields."""
+        return max((self._rule(kind).state_type for kind in KINDS), key=lambda t: len(t._fields))
 
     @property
     def low_precision(self) -> tuple[Kind, ...]:
@@ -81,7 +82,7 @@ class ByKind:
         return tuple(kind for kind in KINDS if kind in low_precision(self._rule(kind)))
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Give the coefficients of all three rules, one after the other."""
+        """Return the coefficients of all three rules, one after the other."""
         return tuple(
             number
             for kind in KINDS
@@ -92,23 +93,24 @@ class ByKind:
         self,
         p: Array,
         g: Array,
-        slots: Slots,
-        coefs: Slots,
+        state: Any,
+        coefs: Scalars,
         *,
         kind: Kind = "matrix",
         xp: Namespace,
-    ) -> tuple[Array, Slots]:
-        """Do what the rule of this kind does."""
+    ) -> tuple[Array, Any]:
+        """Apply the rule of this kind."""
         rule, start = self._rule(kind), 0
         for earlier in KINDS[: KINDS.index(kind)]:
             start += len(self._rule(earlier).coefficients(1.0, 1))
-        mine, others = slots[: rule.n_slots], slots[rule.n_slots :]
+        n_fields = len(rule.state_type._fields)
+        mine = rule.state_type(*state[:n_fields])
         p, mine = rule.update(p, g, mine, coefs[start:], kind=kind, xp=xp)
-        return p, (*mine, *others)
+        return p, type(state)(*mine, *state[n_fields:])
 
 
 def family(optimizer: Optimizer) -> str:
-    """Name the rules that an optimizer consists of: what slots mean depends on them.
+    """Name the rules that an optimizer consists of: what a state means depends on them.
 
     Examples
     --------

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
+from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
 
 __all__ = ["Lion"]
+
+
+class LionState(NamedTuple):
+    """Exponential moving average of the gradient."""
+
+    mean: Array
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,17 @@ class Lion:
     --------
     >>> import array_api_compat.numpy as xp
     >>> from mlp_xp.optimizers import Lion
+    >>> from mlp_xp.optimizers._lion import LionState
     >>> rule = Lion(beta_2=0.75)
     >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.5, t=1)]
-    >>> rule.update(xp.asarray([1.0]), xp.asarray([2.0]), (xp.zeros(1),), coefs, xp=xp)
-    (array([0.5]), (array([0.5]),))
+    >>> rule.update(xp.asarray([1.0]), xp.asarray([2.0]), LionState(xp.zeros(1)), coefs, xp=xp)
+    (array([0.5]), LionState(mean=array([0.5])))
     """
 
     beta_1: float = 0.9
     beta_2: float = 0.99
     weight_decay: float = 0.0
-    n_slots: ClassVar[int] = 1
+    state_type: ClassVar[type[LionState]] = LionState
 
     def __post_init__(self) -> None:
         check_decay("beta_1", self.beta_1)
@@ -53,21 +60,21 @@ class Lion:
         check_at_least_0("weight_decay", self.weight_decay)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Give the learning rate, and what the matrices shrink by."""
+        """Return the learning rate, and the factor by which matrices decay."""
         return learning_rate, 1.0 - learning_rate * self.weight_decay
 
     def update(
         self,
         p: Array,
         g: Array,
-        slots: Slots,
-        coefs: Slots,
+        state: Any,
+        coefs: Scalars,
         *,
         kind: Kind = "matrix",
         xp: Namespace,
-    ) -> tuple[Array, Slots]:
+    ) -> tuple[Array, Any]:
         """Move by the learning rate; see the class."""
-        (m,) = slots
+        m = state.mean
         mixed = self.beta_1 * m
         mixed += (1.0 - self.beta_1) * g
         direction = xp.sign(mixed)
@@ -78,4 +85,4 @@ class Lion:
         m *= self.beta_2
         g *= 1.0 - self.beta_2
         m += g
-        return p, (m,)
+        return p, LionState(m)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._adam import AdamW
-from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
+from mlp_xp.optimizers._adam import AdamState, AdamW
+from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
 
 __all__ = ["Muon"]
 
@@ -75,7 +75,8 @@ class Muon:
     batches pay for Muon, small ones do not.
 
     The products are in the dtype that the gradient comes in, e.g. bfloat16; all else is in that of
-    the parameters. A hidden matrix needs one slot, everything else two; its second one stays zero.
+    the parameters. A hidden matrix keeps its velocity as the
+    mean of AdamW's state, and leaves the variance at zero.
 
     References
     ----------
@@ -91,7 +92,7 @@ class Muon:
     >>> rule = Muon(scale="original")
     >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=1.0, t=1)]
     >>> W, dW = xp.zeros((2, 2)), xp.asarray([[3.0, 0.0], [0.0, -1e-2]])
-    >>> W, _ = rule.update(W, dW, (xp.zeros((2, 2)), xp.zeros((2, 2))), coefs, xp=xp)
+    >>> W, _ = rule.update(W, dW, rule.state_type(xp.zeros((2, 2)), xp.zeros((2, 2))), coefs, xp=xp)
     >>> xp.round(W, 1)
     array([[-1.2,  0. ],
            [ 0. ,  0.9]])
@@ -107,7 +108,7 @@ class Muon:
     beta_2: float = 0.95
     epsilon: float = 1e-8
     ns_polynomial: Literal["minimax", "jordan"] = "minimax"
-    n_slots: ClassVar[int] = 2
+    state_type: ClassVar[type[AdamState]] = AdamState
     low_precision: ClassVar[tuple[Kind, ...]] = ("matrix",)
 
     def __post_init__(self) -> None:
@@ -132,7 +133,7 @@ class Muon:
         return AdamW(self.beta_1, self.beta_2, self.epsilon, self.weight_decay)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Give the learning rate, what hidden matrices shrink by, and AdamW's coefficients."""
+        """Return the learning rate, the decay of hidden matrices, and AdamW's coefficients."""
         adam = self._adamw.coefficients(learning_rate * self.adam_rate, t)
         return (learning_rate, 1.0 - learning_rate * self.weight_decay, *adam)
 
@@ -140,16 +141,16 @@ class Muon:
         self,
         p: Array,
         g: Array,
-        slots: Slots,
-        coefs: Slots,
+        state: Any,
+        coefs: Scalars,
         *,
         kind: Kind = "matrix",
         xp: Namespace,
-    ) -> tuple[Array, Slots]:
+    ) -> tuple[Array, Any]:
         """Move along the orthogonal matrix nearest to the momentum; see the class."""
         if kind != "matrix":
-            return self._adamw.update(p, g, slots, coefs[2:], kind=kind, xp=xp)
-        velocity, unused = slots
+            return self._adamw.update(p, g, state, coefs[2:], kind=kind, xp=xp)
+        velocity = state.mean
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
         if self.nesterov and self.momentum:
@@ -170,7 +171,7 @@ class Muon:
         if self.weight_decay:
             p *= coefs[1]
         p -= move
-        return p, (velocity, unused)
+        return p, AdamState(velocity, state.variance)
 
     def _factor(self, fan_in: int, fan_out: int) -> float:
         if self.scale == "original":

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._base import Kind, Slots, check_at_least_0, check_decay
+from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
 
 __all__ = ["RMSprop"]
+
+
+class RMSpropState(NamedTuple):
+    """Moving average of the squared gradient."""
+
+    variance: Array
+
+
+class RMSpropMomentumState(NamedTuple):
+    """Moving average of the squared gradient, and the velocity."""
+
+    variance: Array
+    velocity: Array
 
 
 @dataclass(frozen=True)
@@ -36,8 +50,9 @@ class RMSprop:
     >>> from mlp_xp.optimizers import RMSprop
     >>> rule = RMSprop(rho=0.75, epsilon=0.0)
     >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.1, t=1)]
-    >>> rule.update(xp.asarray([1.0]), xp.asarray([2.0]), (xp.zeros(1),), coefs, xp=xp)
-    (array([0.8]), (array([1.]),))
+    >>> state = rule.state_type(xp.zeros(1))
+    >>> rule.update(xp.asarray([1.0]), xp.asarray([2.0]), state, coefs, xp=xp)
+    (array([0.8]), RMSpropState(variance=array([1.])))
     """
 
     rho: float = 0.9
@@ -50,26 +65,26 @@ class RMSprop:
         check_decay("momentum", self.momentum)
 
     @property
-    def n_slots(self) -> int:
+    def state_type(self) -> type[RMSpropState | RMSpropMomentumState]:
         """The mean square, and the velocity if there is momentum."""
-        return 2 if self.momentum else 1
+        return RMSpropMomentumState if self.momentum else RMSpropState
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Give the learning rate."""
+        """Return the learning rate."""
         return (learning_rate,)
 
     def update(
         self,
         p: Array,
         g: Array,
-        slots: Slots,
-        coefs: Slots,
+        state: Any,
+        coefs: Scalars,
         *,
         kind: Kind = "matrix",
         xp: Namespace,
-    ) -> tuple[Array, Slots]:
+    ) -> tuple[Array, Any]:
         """Move along the gradient of unit size; see the class."""
-        v = slots[0]
+        v = state.variance
         square = g * g
         square *= 1.0 - self.rho
         v *= self.rho
@@ -80,9 +95,9 @@ class RMSprop:
         if not self.momentum:
             g *= coefs[0]
             p -= g
-            return p, (v,)
-        b = slots[1]
+            return p, RMSpropState(v)
+        b = state.velocity
         b *= self.momentum
         b += g
         p -= coefs[0] * b
-        return p, (v, b)
+        return p, RMSpropMomentumState(v, b)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._base import Kind, Slots, check_decay
+from mlp_xp.optimizers._base import Kind, Scalars, Stateless, check_decay
 
 __all__ = ["SGD"]
+
+
+class SGDState(NamedTuple):
+    """The velocity."""
+
+    velocity: Array
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,9 @@ class SGD:
     >>> from mlp_xp.optimizers import SGD
     >>> rule = SGD(momentum=0.5, nesterov=False)
     >>> coefs = [xp.asarray(c) for c in rule.coefficients(learning_rate=0.1, t=1)]
-    >>> rule.update(xp.asarray([1.0]), xp.asarray([2.0]), (xp.asarray([0.4]),), coefs, xp=xp)
-    (array([1.]), (array([0.]),))
+    >>> state = rule.state_type(xp.asarray([0.4]))
+    >>> rule.update(xp.asarray([1.0]), xp.asarray([2.0]), state, coefs, xp=xp)
+    (array([1.]), SGDState(velocity=array([0.])))
     """
 
     momentum: float = 0.9
@@ -44,30 +52,30 @@ class SGD:
         check_decay("momentum", self.momentum)
 
     @property
-    def n_slots(self) -> int:
+    def state_type(self) -> type[SGDState | Stateless]:
         """One velocity, or nothing without momentum."""
-        return 1 if self.momentum else 0
+        return SGDState if self.momentum else Stateless
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Give the learning rate."""
+        """Return the learning rate."""
         return (learning_rate,)
 
     def update(
         self,
         p: Array,
         g: Array,
-        slots: Slots,
-        coefs: Slots,
+        state: Any,
+        coefs: Scalars,
         *,
         kind: Kind = "matrix",
         xp: Namespace,
-    ) -> tuple[Array, Slots]:
+    ) -> tuple[Array, Any]:
         """Move along the velocity; see the class."""
         g *= coefs[0]
-        if not slots:
+        if not state:
             p -= g
-            return p, ()
-        (v,) = slots
+            return p, state
+        v = state.velocity
         v *= self.momentum
         v -= g
         if self.nesterov:
@@ -75,4 +83,4 @@ class SGD:
             p -= g
         else:
             p += v
-        return p, (v,)
+        return p, SGDState(v)

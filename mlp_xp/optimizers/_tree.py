@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
-from mlp_xp.optimizers._base import Kind, Optimizer, Slots, low_precision
+from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, low_precision
 
-__all__ = ["Updated", "averaged", "clip", "init_slots", "kinds", "update_tree"]
+__all__ = ["Updated", "averaged", "clip", "init_opt_state", "kinds", "update_tree"]
 
 
 class Updated(NamedTuple):
     """What an update of the whole tree gives."""
 
     params: Tree
-    slots: tuple[Tree, ...]
+    opt_state: Any
     penalty: Array | float
 
 
-def init_slots(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> tuple[Tree, ...]:
-    """Give the rule's slots before the first step: trees of zeros like the parameters."""
-    return tuple(map_leaves(xp.zeros_like, params) for _ in range(optimizer.n_slots))
+def init_opt_state(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> Any:
+    """Return the rule's state before the first step: trees of zeros like the parameters."""
+    kind = optimizer.state_type
+    return kind(*(map_leaves(xp.zeros_like, params) for _ in kind._fields))
 
 
 def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
@@ -50,8 +51,8 @@ def update_tree(
     optimizer: Optimizer,
     params: Tree,
     grads: Tree,
-    slots: tuple[Tree, ...],
-    coefs: Slots,
+    opt_state: Any,
+    coefs: Scalars,
     l2: Array | None = None,
     *,
     n_leading: int = 0,
@@ -65,7 +66,7 @@ def update_tree(
     params, grads : trees of arrays of one structure; donated
         Gradients in a lower precision than the parameters' are brought to theirs, unless the rule
         takes them as they are.
-    slots : tuple of such trees, `optimizer.n_slots` of them; donated
+    opt_state : NamedTuple of such trees, `optimizer.state_type`; donated
     coefs : tuple of 0-d arrays
         What `optimizer.coefficients` gave for this step.
     l2 : 0-d array, optional
@@ -77,7 +78,7 @@ def update_tree(
     Returns
     -------
     Updated
-        The new parameters and slots, and the penalty of the old parameters.
+        The new parameters and state, and the penalty of the old parameters.
 
     Examples
     --------
@@ -85,13 +86,13 @@ def update_tree(
     >>> from mlp_xp.optimizers import SGD, update_tree
     >>> params, grads = (xp.asarray([[2.0]]), xp.asarray([2.0])), (xp.zeros((1, 1)), xp.zeros(1))
     >>> rule, rate, l2 = SGD(momentum=0.0), xp.asarray(0.1), xp.asarray(1.0)
-    >>> update_tree(rule, params, grads, (), (rate,), l2, xp=xp)
-    Updated(params=(array([[1.8]]), array([2.])), slots=(), penalty=np.float64(2.0))
+    >>> update_tree(rule, params, grads, rule.state_type(), (rate,), l2, xp=xp)
+    Updated(params=(array([[1.8]]), array([2.])), opt_state=Stateless(), penalty=np.float64(2.0))
     """
     penalty: Array | float = 0.0
     new_params = []
-    new_slots = []
-    trees = (params, grads, *slots)
+    new_states = []
+    trees = (params, grads, *opt_state)
     takes_low_precision = low_precision(optimizer)
     for kind, p, g, *old in zip(kinds(params, n_leading), *map(leaves, trees), strict=True):
         if l2 is not None and kind != "vector":
@@ -103,13 +104,13 @@ def update_tree(
                 g = xp.astype(g + l2 * p, g.dtype)
         if g.dtype != p.dtype and kind not in takes_low_precision:
             g = xp.astype(g, p.dtype)
-        new, kept = optimizer.update(p, g, tuple(old), coefs, kind=kind, xp=xp)
+        new, kept = optimizer.update(p, g, optimizer.state_type(*old), coefs, kind=kind, xp=xp)
         new_params.append(new)
-        new_slots.append(kept)
-    by_slot = zip(*new_slots, strict=True)
+        new_states.append(kept)
+    by_field = zip(*new_states, strict=True)
     return Updated(
         rebuild(params, new_params),
-        tuple(rebuild(params, values) for values in by_slot),
+        optimizer.state_type(*(rebuild(params, values) for values in by_field)),
         penalty,
     )
 

@@ -37,7 +37,7 @@ class Progress(NamedTuple):
     """
 
     params: Params
-    slots: tuple[Params, ...]
+    opt_state: tuple[Params, ...]
     n_epochs: int
     n_steps: int
     n_samples: int

@@ -16,7 +16,7 @@ from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats, update_batch_stats
 from mlp_xp.nn.losses import Loss, average
 from mlp_xp.nn.network import Network, Params, denses, forward
-from mlp_xp.optimizers import Optimizer, averaged, clip, init_slots
+from mlp_xp.optimizers import Optimizer, averaged, clip, init_opt_state
 from mlp_xp.training.inputs import Batch, in_dtype_of, mixed, network_inputs, targets_and_weights
 from mlp_xp.training.scalars import StepScalars
 
@@ -55,7 +55,7 @@ class TrainState(NamedTuple):
     """
 
     params: Params
-    slots: tuple[Params, ...]
+    opt_state: tuple[Params, ...]
     batch_stats: tuple[BatchStats, ...]
     average: Params
     loss: Array
@@ -89,8 +89,8 @@ def init_state(
     """Return the state before the first step; the arguments become part of it."""
     zero = xp.zeros_like(denses(params)[-1].b[..., 0])
     accuracy = xp.zeros_like(zero) if with_accuracy else ()
-    slots = init_slots(optimizer, params, xp=xp)
-    return TrainState(params, slots, batch_stats, average, zero, accuracy)
+    opt_state = init_opt_state(optimizer, params, xp=xp)
+    return TrainState(params, opt_state, batch_stats, average, zero, accuracy)
 
 
 def make_step(
@@ -180,8 +180,8 @@ def make_step(
             grads, _ = clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
 
         l2 = scalars.l2 if with_penalty else None
-        params, slots, penalty = kernels.update(
-            optimizer, params, grads, state.slots, scalars.rule, l2, n_leading=n_leading, xp=xp
+        params, opt_state, penalty = kernels.update(
+            optimizer, params, grads, state.opt_state, scalars.rule, l2, n_leading=n_leading, xp=xp
         )
 
         batch_stats = tuple(
@@ -192,7 +192,7 @@ def make_step(
         if mean:
             mean = averaged(mean, params, scalars.average_rate, xp=xp)
         total = state.loss + scalars.share * (value + penalty)
-        return TrainState(params, slots, batch_stats, mean, total, accuracy)
+        return TrainState(params, opt_state, batch_stats, mean, total, accuracy)
 
     return step
 

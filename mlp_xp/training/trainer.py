@@ -174,7 +174,7 @@ class Trainer:
         """Return what a later training needs besides the weights, in the host's memory."""
         return Progress(
             self._host(self.state.params) if self.state.average else (),
-            self._host(self.state.slots),
+            self._host(self.state.opt_state),
             self.n_epochs,
             self.n_steps,
             self.n_samples,
@@ -200,12 +200,12 @@ class Trainer:
     def resume(self, progress: Progress) -> None:
         """Resume the training of another trainer; another kind of rule starts anew."""
         self.guard.forget()
-        shapes = [leaf.shape for leaf in leaves(progress.slots)]
-        fits = shapes == [leaf.shape for leaf in leaves(self.state.slots)]
+        shapes = [leaf.shape for leaf in leaves(progress.opt_state)]
+        fits = shapes == [leaf.shape for leaf in leaves(self.state.opt_state)]
         continues = fits and progress.rule == family(self.rules.optimizer)
         with self.backend.scope():
             if continues:
-                self.state = self.state._replace(slots=self._own(progress.slots))
+                self.state = self.state._replace(opt_state=self._own(progress.opt_state))
             if progress.params and self.state.average:
                 self.state = self.state._replace(params=self._own(progress.params))
         self.n_epochs = progress.n_epochs

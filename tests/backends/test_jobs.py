@@ -151,10 +151,10 @@ def test_an_update_takes_gradients_that_lie_in_any_way(name, pool_of):
     results = []
     for kernels, parts in ((KERNELS, 1), (Kernels(), 0)):
         gradient = layouts(np.random.default_rng(0))[name]
-        params, slots = (np.ones((20, 24), "f4"),), ((np.zeros((20, 24), "f4"),),)
+        params, opt_state = (np.ones((20, 24), "f4"),), ((np.zeros((20, 24), "f4"),),)
         with pool_of(parts):
             rate = (np.asarray(0.1, "f4"),)
-            new = kernels.update(RULE, params, (gradient,), slots, rate, xp=XP)
+            new = kernels.update(RULE, params, (gradient,), opt_state, rate, xp=XP)
         results.append(new.params[0])
     np.testing.assert_allclose(*results, rtol=tolerance("float32"))
 
@@ -169,7 +169,7 @@ def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(pool_of, r
         _, grads = pullback(dy, need_dx=False)
         rate = (np.asarray(0.1, "f4"),)
         new = KERNELS.update(RULE, Dense(W, b), grads, (Dense(v, c),), rate, xp=XP)
-        return (*new.params, *new.slots[0])
+        return (*new.params, *new.opt_state[0])
 
     x, dy = normal(rng, 20, 24), normal(rng, 20, 32)
     zeros = [np.zeros(shape, "f4") for shape in ((24, 32), (32,)) * 2]
@@ -215,7 +215,7 @@ def bad_calls(rng):
         "float16": lambda k: k.gather(x.astype("u1"), labels, None, dtype=np.dtype("f2"), xp=XP),
         "rows of rows": lambda k: k.gather(x, labels[:, None], None, dtype=F32, xp=XP),
         "few gradients": lambda k: update(k, W.copy(), W[:3], W.copy()),
-        "few slots": lambda k: update(k, W.copy(), W, W[:3].copy()),
+        "small state": lambda k: update(k, W.copy(), W, W[:3].copy()),
         "read-only weights": lambda k: update(k, read_only(W), W, W.copy()),
     }
 
@@ -245,7 +245,7 @@ def test_a_rate_of_another_dtype_is_a_rate(pool_of):
     def step(state, rate):
         p, v = state
         new = KERNELS.update(RULE, (p,), (np.ones(4, "f4"),), ((v,),), (rate[0],), xp=XP)
-        return (*new.params, *new.slots[0])
+        return (*new.params, *new.opt_state[0])
 
     compiled = CompiledStep(step)
     with pool_of(1):
@@ -316,7 +316,7 @@ def test_gradients_that_move_from_call_to_call_go_the_plain_way(pool_of):
         def step(state, g):
             p, v = state
             new = kernels.update(RULE, (p,), (g,), ((v,),), (np.asarray(0.1, "f4"),), xp=XP)
-            return (*new.params, *new.slots[0])
+            return (*new.params, *new.opt_state[0])
 
         step, state = plan(step), tuple(np.zeros((200, 200), "f4") for _ in range(2))
         with pool_of(1):

@@ -17,7 +17,7 @@ from mlp_xp.nn import layers
 from mlp_xp.nn.layers import ACTIVATIONS, Arrangement, Dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
-from mlp_xp.optimizers import SGD, Adam, AdamW, init_slots, update_tree
+from mlp_xp.optimizers import SGD, Adam, AdamW, init_opt_state, update_tree
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.step import init_state, make_step
 
@@ -188,10 +188,10 @@ def test_the_fused_updates_do_what_the_rules_do(backend, name, l2, rng):
 def test_a_learning_rate_of_0_moves_nothing(backend):
     with backend.scope():
         params, grads = (torch.ones(2, 2),), (torch.ones(2, 2),)
-        slots, rate = init_slots(SGD(), params, xp=backend.xp), (torch.zeros(()),)
-        updated = backend.kernels.update(SGD(), params, grads, slots, rate, xp=backend.xp)
+        opt_state, rate = init_opt_state(SGD(), params, xp=backend.xp), (torch.zeros(()),)
+        updated = backend.kernels.update(SGD(), params, grads, opt_state, rate, xp=backend.xp)
     assert bool((updated.params[0] == 1.0).all())
-    assert bool((updated.slots[0][0] == 0.0).all())
+    assert bool((updated.opt_state[0][0] == 0.0).all())
 
 
 def test_what_the_fused_updates_do_not_take_goes_to_the_default(backend, monkeypatch):
@@ -240,4 +240,4 @@ def test_no_step_asks_for_a_number_or_builds_a_graph(backend, bf16, rule):
     assert "_local_scalar_dense" not in asked
     assert ("_fused_sgd_" if isinstance(rule, SGD) else "_fused_adam_") in asked
     assert not any(leaf.requires_grad for leaf in leaves(state.params))
-    assert all(leaf.dtype == torch.float32 for leaf in leaves((state.params, state.slots)))
+    assert all(leaf.dtype == torch.float32 for leaf in leaves((state.params, state.opt_state)))

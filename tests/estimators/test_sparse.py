@@ -173,14 +173,14 @@ def test_an_update_without_machine_code_is_that_of_the_default(rule, l2):
     for update in (backend.kernels.update, Kernels().update):
         generator = np.random.default_rng(0)
         params, grads = (tuple(generator.random(s) for s in shapes) for _ in range(2))
-        slots = optimizers.init_slots(rule, params, xp=backend.xp)
+        opt_state = optimizers.init_opt_state(rule, params, xp=backend.xp)
         for t in range(1, 3):
             coefs = tuple(np.float64(c) for c in rule.coefficients(0.1, t))
             given = tuple(grad.copy() for grad in grads)
             factor = None if l2 is None else np.float64(l2)
-            done = update(rule, params, given, slots, coefs, factor, xp=backend.xp)
-            params, slots = done.params, done.slots
-        results.append((*leaves((params, slots)), float(done.penalty)))
+            done = update(rule, params, given, opt_state, coefs, factor, xp=backend.xp)
+            params, opt_state = done.params, done.opt_state
+        results.append((*leaves((params, opt_state)), float(done.penalty)))
     for ours_, default in zip(*results, strict=True):
         np.testing.assert_allclose(ours_, default, rtol=1e-13)
 

@@ -25,7 +25,7 @@ from mlp_xp.nn.layers import (
     update_batch_stats,
 )
 from mlp_xp.nn.network import Network, forward, init_batch_stats, init_params
-from mlp_xp.optimizers import averaged, clip, init_slots, update_tree
+from mlp_xp.optimizers import averaged, clip, init_opt_state, update_tree
 
 pytestmark = pytest.mark.maths
 
@@ -189,20 +189,20 @@ def test_update_rules(backend, name, l2, rng, draw):
 
     def function(params, *steps):
         n_leading = params[1].ndim - 1
-        slots = init_slots(rule, params, xp=xp)
+        opt_state = init_opt_state(rule, params, xp=xp)
         mean, penalties, norms = map_leaves(xp.zeros_like, params), [], []
         for t, grads in enumerate(steps, start=1):
             scalars = backend.put(np.asarray((*rule.coefficients(0.05, t), 0.3)))
             *coefs, factor = (scalars[i] for i in range(scalars.shape[0]))
             grads, norm = clip(grads, 2.0, n_leading=n_leading, xp=xp)
             done = update_tree(
-                rule, params, grads, slots, tuple(coefs), factor if l2 else None,
+                rule, params, grads, opt_state, tuple(coefs), factor if l2 else None,
                 n_leading=n_leading, xp=xp,
             )  # fmt: skip
-            params, slots = done.params, done.slots
+            params, opt_state = done.params, done.opt_state
             mean = averaged(mean, params, factor, xp=xp)
             penalties += [done.penalty] if l2 else []
             norms.append(norm)
-        return params, slots, tuple(penalties), tuple(norms), mean
+        return params, opt_state, tuple(penalties), tuple(norms), mean
 
     check(backend, function, (params, *steps))

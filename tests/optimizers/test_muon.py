@@ -9,7 +9,7 @@ import pytest
 from helpers import tolerance
 from rules import RATE, problem, run
 
-from mlp_xp.optimizers import AdamW, Muon, init_slots, update_tree
+from mlp_xp.optimizers import AdamW, Muon, init_opt_state, update_tree
 from mlp_xp.optimizers._muon import _best_quintic, _minimax, _value
 
 pytestmark = pytest.mark.maths
@@ -69,7 +69,8 @@ def test_the_gram_matrix_is_the_small_one(shape):
 
     W = jnp.zeros(shape, dtype=jnp.float32)
     coefs = tuple(jnp.zeros(4, dtype=jnp.float32))
-    program = jax.make_jaxpr(lambda W: Muon().update(W, W, (W, W), coefs, xp=jnp))(W)
+    state = Muon().state_type(W, W)
+    program = jax.make_jaxpr(lambda W: Muon().update(W, W, state, coefs, xp=jnp))(W)
     assert "f32[6,6]" in str(program)
     assert "f32[40,40]" not in str(program)
 
@@ -118,7 +119,7 @@ def test_vectors_and_the_head_follow_adamw(backend, rng):
     class Slower:
         """AdamW at a quarter of the rate."""
 
-        n_slots, update = adamw.n_slots, adamw.update
+        state_type, update = adamw.state_type, adamw.update
 
         def coefficients(self, learning_rate, t):
             return adamw.coefficients(0.25 * learning_rate, t)
@@ -210,13 +211,13 @@ def test_products_are_in_the_gradients_dtype_and_all_else_in_the_parameters(
             xp.astype(backend.put(leaf, wide), getattr(xp, narrow)) for leaf in (dW, HEAD)
         )
         rounded = np.array(backend.get(grads[0]), "float64")
-        slots = init_slots(rule, params, xp=xp)
+        opt_state = init_opt_state(rule, params, xp=xp)
         coefs = tuple(backend.put(np.asarray(c), wide) for c in rule.coefficients(1.0, 1))
-        (W, head), slots, _ = update_tree(rule, params, grads, slots, coefs, xp=xp)
-        for leaf in (W, head, slots[0][0], slots[1][1]):
+        (W, head), opt_state, _ = update_tree(rule, params, grads, opt_state, coefs, xp=xp)
+        for leaf in (W, head, opt_state[0][0], opt_state[1][1]):
             assert leaf.dtype == getattr(xp, wide)
         found = -backend.get(W) / math.sqrt(max(1.0, shape[-1] / shape[-2]))
-        velocity = backend.get(slots[0][0])
+        velocity = backend.get(opt_state[0][0])
     U, _, Vt = np.linalg.svd(dW, full_matrices=False)
     # Rounding moves a singular value between 0.75 and 1.25; the directions must be the same.
     lengths = np.linalg.norm(found) * np.linalg.norm(U @ Vt)

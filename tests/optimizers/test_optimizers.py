@@ -20,7 +20,7 @@ from mlp_xp.optimizers import (
     Muon,
     RMSprop,
     family,
-    init_slots,
+    init_opt_state,
     update_tree,
 )
 from mlp_xp.optimizers import RULES as KINDS_OF_RULES
@@ -113,7 +113,7 @@ def test_beta_lasso_is_its_formula(backend, momentum, rng):
 
 
 RULES_OF_KINDS = {
-    "of two slots, one and none": (Muon(weight_decay=0.1), SGD(momentum=0.0), Lion()),
+    "of two opt_state, one and none": (Muon(weight_decay=0.1), SGD(momentum=0.0), Lion()),
     "of one number, two and four": (SGD(), AdamW(weight_decay=0.3), Muon(adam_rate=0.5)),
     "with other settings": (AdamW(), AdamW(beta_1=0.5), AdamW(weight_decay=0.5)),
 }
@@ -177,7 +177,7 @@ def test_a_rule_minimizes_a_quadratic(backend, name, rng):
         xp, A = backend.xp, backend.put(A)
         targets = tuple(map(backend.put, targets))
         params = map_leaves(xp.zeros_like, targets)
-        slots = init_slots(rule, params, xp=xp)
+        opt_state = init_opt_state(rule, params, xp=xp)
         losses = []
         for t in range(1, 151):
             errors = [p - target for p, target in zip(params, targets, strict=True)]
@@ -186,7 +186,7 @@ def test_a_rule_minimizes_a_quadratic(backend, name, rng):
             # Rules that move by a fixed length need the rate to fall.
             coefs = backend.put(np.asarray(rule.coefficients(rate * 0.97**t, t)), "float64")
             coefs = tuple(coefs[i] for i in range(coefs.shape[0]))
-            params, slots, _ = update_tree(rule, params, grads, slots, coefs, xp=xp)
+            params, opt_state, _ = update_tree(rule, params, grads, opt_state, coefs, xp=xp)
     # A decay of the weights stops short of the targets.
     assert losses[-1] < (0.2 if getattr(rule, "weight_decay", 0.0) else 0.02) * losses[0]
 
@@ -215,17 +215,17 @@ def test_the_backends_kernel_takes_arrays_that_are_not_contiguous(backend, rng):
 
 @pytest.mark.parametrize("name", RULES)
 def test_float32_stays_float32(backend, name, rng):
-    """The slots too; the parameters are looked at above."""
+    """The opt_state too; the parameters are looked at above."""
     params, (grads, *_) = problem(rng, "float32")
     rule = RULES[name]
     with backend.scope():
         params, grads = (map_leaves(backend.put, tree) for tree in (params, grads))
         coefs = backend.put(np.asarray(rule.coefficients(RATE, 1)), "float32")
         coefs = tuple(coefs[i] for i in range(coefs.shape[0]))
-        slots = init_slots(rule, params, xp=backend.xp)
-        updated = update_tree(rule, params, grads, slots, coefs, xp=backend.xp)
-        assert len(updated.slots) == rule.n_slots
-        for old, new in zip(leaves((params, slots)), leaves(updated[:2]), strict=True):
+        opt_state = init_opt_state(rule, params, xp=backend.xp)
+        updated = update_tree(rule, params, grads, opt_state, coefs, xp=backend.xp)
+        assert len(updated.opt_state) == len(rule.state_type._fields)
+        for old, new in zip(leaves((params, opt_state)), leaves(updated[:2]), strict=True):
             assert new.dtype == backend.xp.float32
             assert new.shape == old.shape
             assert new.device == old.device

@@ -10,7 +10,8 @@ from helpers import tolerance
 from rules import RATE, RULES, problem, run
 
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.optimizers import AdamW, averaged, clip, init_slots, kinds, update_tree
+from mlp_xp.optimizers import AdamW, averaged, clip, init_opt_state, kinds, update_tree
+from mlp_xp.optimizers._base import Stateless
 
 pytestmark = pytest.mark.maths
 
@@ -51,9 +52,9 @@ def test_update_tree_tells_a_rule_the_kinds(backend, rng):
     seen = []
 
     class Spy:
-        n_slots = 0
+        state_type = Stateless
 
-        def update(self, p, g, slots, coefs, *, kind, xp):
+        def update(self, p, g, opt_state, coefs, *, kind, xp):
             seen.append((kind, p.shape))
             return p, ()
 
@@ -82,19 +83,19 @@ def test_an_update_compiles_once(name, rng):
 
     rule, compiled = RULES[name], []
 
-    def update(params, grads, slots, coefs):
+    def update(params, grads, opt_state, coefs):
         compiled.append(coefs)
-        return update_tree(rule, params, grads, slots, coefs, xp=jnp)[:2]
+        return update_tree(rule, params, grads, opt_state, coefs, xp=jnp)[:2]
 
     params, steps = problem(rng, "float32")
     once = jax.jit(update)
     new = map_leaves(jnp.asarray, params)
-    slots = init_slots(rule, new, xp=jnp)
+    opt_state = init_opt_state(rule, new, xp=jnp)
     for t, grads in enumerate(steps, start=1):
         coefs = tuple(jnp.asarray(c, dtype=jnp.float32) for c in rule.coefficients(RATE / t, t))
-        new, slots = once(new, map_leaves(jnp.asarray, grads), slots, coefs)
+        new, opt_state = once(new, map_leaves(jnp.asarray, grads), opt_state, coefs)
     assert len(compiled) == 1
-    assert {leaf.dtype for leaf in leaves((new, slots))} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in leaves((new, opt_state))} == {jnp.dtype("float32")}
     assert all(np.abs(a - b).max() > 0 for a, b in zip(new, params, strict=True))
 
 

@@ -264,7 +264,7 @@ def test_a_loaded_model_goes_on_training(make, solver, tmp_path):
     assert loaded.n_iter_ == model.n_iter_ + 1
     assert [record.epoch for record in loaded.history_] == [1, 2, 3, 4]
     assert not np.array_equal(loaded.coefs_[0], model.coefs_[0])
-    if solver.n_slots == 0:  # With no slots to lose, it goes on as if nothing had been saved.
+    if not solver.state_type._fields:  # With no state to lose, it goes on as if nothing was saved.
         model.partial_fit(X, y)
         assert_same(loaded.coefs_, model.coefs_, "coefs_")
     loaded.set_params(warm_start=True).fit(X, y)

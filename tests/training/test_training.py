@@ -363,9 +363,9 @@ def test_progress_is_a_copy(backend):
     data = place(backend, x, y, "float64")
     train(trainer, data, n_epochs=1)
     progress = trainer.progress()
-    before = [leaf.copy() for leaf in leaves(progress.slots)]
+    before = [leaf.copy() for leaf in leaves(progress.opt_state)]
     train(trainer, data, n_epochs=1)
-    for leaf, old in zip(leaves(progress.slots), before, strict=True):
+    for leaf, old in zip(leaves(progress.opt_state), before, strict=True):
         np.testing.assert_array_equal(leaf, old)
 
 

@@ -109,7 +109,7 @@ def update_tree(
     optimizer: Optimizer,
     params: Tree,
     grads: Tree,
-    slots: tuple[Tree, ...],
+    opt_state: tuple[Tree, ...],
     coefs: tuple[Array, ...],
     l2: Array | None = None,
     *,
@@ -117,20 +117,22 @@ def update_tree(
     xp: Namespace,
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree` in one launch per array."""
-    # Without slots (no momentum) there is nothing to fuse.
+    # Without opt_state (no momentum) there is nothing to fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
         and not n_leading
-        and bool(slots)
-        and all(leaf.dtype in (np.float32, np.float64) for leaf in leaves((params, grads, slots)))
+        and bool(opt_state)
+        and all(
+            leaf.dtype in (np.float32, np.float64) for leaf in leaves((params, grads, opt_state))
+        )
     )
     if not is_known:
         return optimizers.update_tree(
-            optimizer, params, grads, slots, coefs, l2, n_leading=n_leading, xp=xp
+            optimizer, params, grads, opt_state, coefs, l2, n_leading=n_leading, xp=xp
         )
     kernel = _update_kernel(SGD if isinstance(optimizer, SGD) else Adam)
     penalty: Any = 0.0
-    for p, g, *rest in zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True):
+    for p, g, *rest in zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True):
         number = p.dtype.type
         is_matrix = p.ndim > 1
         factor: Any = number(0)
@@ -138,7 +140,7 @@ def update_tree(
             factor = l2
             penalty = penalty + number(0.5) * factor * cupy.vdot(p, p)
         kernel(g, *_scalars(optimizer, coefs, is_matrix, number), factor, p, *rest)
-    return Updated(params, slots, penalty)
+    return Updated(params, opt_state, penalty)
 
 
 def _scalars(

@@ -247,7 +247,7 @@ def update_tree(
     optimizer: Optimizer,
     params: Tree,
     grads: Tree,
-    slots: tuple[Tree, ...],
+    opt_state: tuple[Tree, ...],
     coefs: tuple[Array, ...],
     l2: Array | None = None,
     *,
@@ -255,11 +255,11 @@ def update_tree(
     xp: Namespace,
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree`, each number read and written once."""
-    rows = list(zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True))
-    # Without slots (no momentum) there is nothing to fuse.
+    rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
+    # Without opt_state (no momentum) there is nothing to fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
-        and bool(slots)
+        and bool(opt_state)
         and not n_leading
         and has_pool()
         and is_plain(*(array for row in rows for array in row))
@@ -273,7 +273,7 @@ def update_tree(
         )
     )
     if not is_known:
-        return _update_in_pieces(optimizer, params, grads, slots, coefs, l2, n_leading, xp=xp)
+        return _update_in_pieces(optimizer, params, grads, opt_state, coefs, l2, n_leading, xp=xp)
     like = rows[0][0]
     # A number of NumPy's has no address.
     coefs = tuple(c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
@@ -301,14 +301,14 @@ def update_tree(
     )
     size = sum(row[0].size for row in rows)
     run(job, size >= _LEAST_NUMBERS, like)
-    return Updated(params, slots, penalty if l2 is None else penalty[()])
+    return Updated(params, opt_state, penalty if l2 is None else penalty[()])
 
 
 def _update_in_pieces(
     optimizer: Optimizer,
     params: Tree,
     grads: Tree,
-    slots: tuple[Tree, ...],
+    opt_state: tuple[Tree, ...],
     coefs: tuple[Array, ...],
     l2: Array | None,
     n_leading: int,
@@ -316,10 +316,10 @@ def _update_in_pieces(
     xp: Namespace,
 ) -> Updated:
     """Update what does not fit the caches in pieces that do: 2 to 3 times as fast."""
-    rows = list(zip(leaves(params), leaves(grads), *map(leaves, slots), strict=True))
+    rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
     is_large = any(row[0].size > _PIECE for row in rows)
     if n_leading or not is_large or type(optimizer) not in (SGD, Adam, AdamW):
-        trees = params, grads, slots
+        trees = params, grads, opt_state
         return optimizers.update_tree(optimizer, *trees, coefs, l2, n_leading=n_leading, xp=xp)
     penalty: Any = np.empty_like(rows[0][0], shape=())
 
@@ -335,7 +335,7 @@ def _update_in_pieces(
                 out += part.penalty
 
     call(update, rows, coefs, l2, penalty)
-    return Updated(params, slots, penalty)
+    return Updated(params, opt_state, penalty)
 
 
 def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:

@@ -185,7 +185,7 @@ def update_tree(
     optimizer: Optimizer,
     params: Tree,
     grads: Tree,
-    slots: tuple[Tree, ...],
+    opt_state: tuple[Tree, ...],
     coefs: tuple[Any, ...],
     l2: Any = None,
     *,
@@ -195,13 +195,13 @@ def update_tree(
     """Compute `mlp_xp.optimizers.update_tree`, all arrays in one pass over memory."""
     if n_leading:
         return optimizers.update_tree(
-            optimizer, params, grads, slots, coefs, l2, n_leading=n_leading, xp=xp
+            optimizer, params, grads, opt_state, coefs, l2, n_leading=n_leading, xp=xp
         )
-    trees = [list(leaves(tree)) for tree in (params, grads, *slots)]
+    trees = [list(leaves(tree)) for tree in (params, grads, *opt_state)]
     if type(optimizer) in _FUSED:
         trees[1] = [cast(p, "g", g, p.dtype) for p, g in zip(*trees[:2], strict=True)]
     if not _accepts(optimizer, trees):
-        return optimizers.update_tree(optimizer, params, grads, slots, coefs, l2, xp=xp)
+        return optimizers.update_tree(optimizer, params, grads, opt_state, coefs, l2, xp=xp)
     ps, gs, *_ = trees
     matrices = [i for i, p in enumerate(ps) if p.ndim > 1]
     penalty: Any = 0.0
@@ -216,7 +216,7 @@ def update_tree(
         if isinstance(optimizer, AdamW):
             torch._foreach_mul_([ps[i] for i in matrices], coefs[1])
         _adam(optimizer, trees, coefs)
-    return Updated(params, slots, penalty)
+    return Updated(params, opt_state, penalty)
 
 
 def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
