@@ -111,7 +111,6 @@ lbfgs
 loops
 
 
-muon
 
 
 

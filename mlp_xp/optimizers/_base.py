@@ -42,7 +42,7 @@ class Optimizer(Protocol):
         ...
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Give the numbers of step ``t``, from 1, that `update` needs."""
+        """Return the numbers of step ``t``, from 1, that `update` needs."""
         ...
 
     def update(
@@ -53,7 +53,7 @@ class Optimizer(Protocol):
 
 
 def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
-    """Give the kinds whose gradients a rule takes in a lower precision than the parameters'.
+    """Return the kinds whose gradients a rule takes in a lower precision than the parameters'.
 
     Most rules take none; those that do say so in an attribute of this name.
     """
@@ -62,12 +62,12 @@ def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
 
 
 def check_decay(name: str, value: float) -> None:
-    """Refuse what is no share that may be kept at each step."""
+    """Raise ValueError unless the value is at least 0 and below 1."""
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name} is {value!r}, and must be at least 0 and below 1.")
 
 
 def check_at_least_0(name: str, value: float) -> None:
-    """Refuse what is negative, or NaN."""
+    """Raise ValueError for a negative number or NaN."""
     if not value >= 0.0:
         raise ValueError(f"{name} is {value!r}, and must be at least 0.")

@@ -187,7 +187,7 @@ class Muon:
 def _orthogonal(
     D: Array, polynomials: tuple[Quintic, ...], *, is_tight: bool, xp: Namespace
 ) -> Array:
-    """Bring all singular values of matrices, (..., rows, columns), near 1, with products alone.
+    """Return matrices, (..., rows, columns), with all singular values near 1, by products alone.
 
     Each step sends a singular value s to a s + b s^3 + c s^5: X becomes P X with P = a I + b G +
     c G^2, where G = X X^T is the Gram matrix. All of these commute, so that the next G is P G P:
@@ -257,7 +257,7 @@ def _normalised(
 
 @cache
 def _minimax(n_steps: int) -> tuple[Quintic, ...]:
-    """Give the polynomials that bring the widest range of singular values to 1, up to `_SPREAD`.
+    """Return the polynomials that bring the widest range of singular values to 1, up to `_SPREAD`.
 
     Each is the best for the interval that the one before it leads to, and so their composition is
     the best of all; see Amsel et al. (2025).
@@ -283,7 +283,7 @@ def _minimax(n_steps: int) -> tuple[Quintic, ...]:
 
 
 def _composed(low: float, n_steps: int) -> tuple[tuple[Quintic, ...], float]:
-    """Give polynomials for the singular values from ``low`` to 1, and the least that they give."""
+    """Return polynomials for singular values from ``low`` to 1, and their least result."""
     high = 1.0
     polynomials = []
     for _ in range(n_steps):
@@ -299,7 +299,7 @@ def _value(polynomial: Quintic, x: float) -> float:
 
 
 def _best_quintic(low: float, high: float) -> Quintic:
-    """Give the odd quintic nearest to 1 on an interval, by Remez' exchange.
+    """Return the odd quintic nearest to 1 on an interval, by Remez' exchange.
 
     It is as far below 1 at ``low`` and at its valley as it is above 1 at its peak and at ``high``.
     That it is equal at two points is one linear equation for a, b and c, and two such equations
@@ -319,5 +319,5 @@ def _best_quintic(low: float, high: float) -> Quintic:
 
 
 def _equal_at(x: float, y: float) -> tuple[float, float, float]:
-    """Give what a, b and c are multiplied by in (f(y) - f(x)) / (y - x), which is to be 0."""
+    """Return the factors of a, b and c in (f(y) - f(x)) / (y - x), which must be 0."""
     return 1.0, x * x + x * y + y * y, x**4 + x**3 * y + x * x * y * y + x * y**3 + y**4

@@ -31,7 +31,7 @@ class Schedule(Protocol):
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Give the factor of a step.
+        """Return the factor of a step.
 
         Parameters
         ----------
@@ -46,7 +46,7 @@ class Schedule(Protocol):
 
 
 def _progress(step: int, n_steps: int) -> float:
-    """Give how far a step is, 0 for the first and 1 for the last."""
+    """Return the progress of a step, 0 for the first and 1 for the last."""
     return min(step / max(n_steps - 1, 1), 1.0)
 
 
@@ -67,7 +67,7 @@ class Constant:
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Give 1."""
+        """Return 1."""
         return 1.0
 
 
@@ -94,7 +94,7 @@ class InvScaling:
     power_t: float = 0.5
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Give ``(n_samples + 1) ** -power_t``."""
+        """Return ``(n_samples + 1) ** -power_t``."""
         return float((n_samples + 1) ** -self.power_t)
 
 
@@ -123,7 +123,7 @@ class LinearWarmup:
         _check_fraction("fraction", self.fraction)
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Give the rising factor, or that of the schedule that follows."""
+        """Return the rising factor, or that of the schedule that follows."""
         warm = round(self.fraction * n_steps)
         if step < warm:
             return (step + 1) / warm
@@ -156,7 +156,7 @@ class Cosine:
         _check_fraction("final", self.final)
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Give the factor on the half cosine."""
+        """Return the factor on the half cosine."""
         fall = 0.5 * (1.0 + math.cos(math.pi * _progress(step, n_steps)))
         return self.final + (1.0 - self.final) * fall
 
@@ -185,7 +185,7 @@ class Linear:
         _check_fraction("final", self.final)
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Give the factor on the line."""
+        """Return the factor on the line."""
         return self.final + (1.0 - self.final) * (1.0 - _progress(step, n_steps))
 
 
@@ -224,7 +224,7 @@ class OneCycle:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, and must be at least 1.")
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
-        """Give the factor on the rise or on the fall."""
+        """Return the factor on the rise or on the fall."""
         s = _progress(step, n_steps)
         if s < self.rise:
             low, position = 1.0 / self.start_div, 1.0 - s / self.rise

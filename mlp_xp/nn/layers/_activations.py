@@ -33,7 +33,7 @@ class Activation(Protocol):
     """An elementwise function with its pullback, ``dy`` to ``dx`` of the same shape."""
 
     def __call__(self, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-        """Give the output, of the input's shape, and the pullback."""
+        """Return the output, of the shape of the input, and the pullback."""
         ...
 
 
@@ -67,7 +67,7 @@ def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
 
 def sigmoid(x: Array, *, xp: Namespace) -> Array:
-    """Give the logistic function without overflow, ``1 / (1 + exp(-x))``.
+    """Return the logistic function without overflow, ``1 / (1 + exp(-x))``.
 
     Where ``exp(-x)`` would overflow the input is held a little short of that; the result there is
     as good as 0, about the smallest normal number.
@@ -315,7 +315,7 @@ ACTIVATIONS: dict[str, Activation] = {
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Do an activation: one of `ACTIVATIONS` by its name, or a function of the same contract.
+    """Apply an activation: one of `ACTIVATIONS` by its name, or a function of the same contract.
 
     Examples
     --------
