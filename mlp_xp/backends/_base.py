@@ -24,7 +24,7 @@ class BackendError(RuntimeError):
 
 
 class Backend:
-    """Where arrays live, how they get there, and how a finished step is executed.
+    """The interface of a backend: where arrays live and how a finished step is executed.
 
     Attributes
     ----------

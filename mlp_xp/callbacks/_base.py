@@ -1,4 +1,4 @@
-"""What every callback inherits."""
+"""The base class of callbacks."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class Callback:
         """
 
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool | None:
-        """Handle the end of step `done`, from 1, of `n_steps` in the epoch; True ends the fit.
+        """Return True to end the fit after step `done`, from 1, of `n_steps` in the epoch.
 
         The device may still be computing it. The model is up to date only after an epoch.
         """
 
     def on_epoch_end(self, model: Any, record: Record) -> bool | None:
-        """Handle the end of an epoch, after its validation; True ends the fit.
+        """Return True to end the fit after an epoch and its validation.
 
         The model predicts with its current weights. `record` is the last of its ``history_``.
         """
 
     def on_fit_end(self, model: Any) -> None:
-        """Clean up, also after a fit that failed or was interrupted."""
+        """Release what the callback holds, also after a fit that failed or was interrupted."""
 
 
 class Live(Callback):

@@ -50,7 +50,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     _training: Training | None = None  # Of the last fit; not pickled.
 
     def _store(self, given: dict[str, Any]) -> None:
-        """Keep each argument of a constructor unchanged, as scikit-learn asks for.
+        """Store each argument of a constructor unchanged, as scikit-learn requires.
 
         They are this class's own arguments: a subclass may take others.
         """

@@ -1,4 +1,4 @@
-"""What an update rule is, and the checks that the rules share."""
+"""The contract of an update rule, and the checks that the rules share."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class BetaLasso(SGD):
     `SGD` takes, and then :math:`p \leftarrow p \cdot [\, |p| \ge \beta \lambda \,]`, number by
     number. The threshold does not depend on the learning rate.
 
-    Vectors and the output layer are neither penalised nor set to zero: it is the hidden layers that
+    Vectors and the output layer are neither penalized nor set to zero: it is the hidden layers that
     are to become local, and an output layer that starts at zero could not leave it. A hidden matrix
     that starts at zero leaves it only by steps longer than :math:`\beta \lambda`.
 

@@ -20,8 +20,8 @@ class ByKind:
     """One rule for hidden matrices, one for vectors, and one for the output layer's matrix.
 
     Each has its own settings, and its own factor on the learning rate. A vector is a bias or a
-    gain; `mlp_xp.optimizers.kinds` tells which parameter is what. A rule is told the kind: one that
-    treats the output layer in another way, as `Muon` does, does so here too.
+    gain; `mlp_xp.optimizers.kinds` returns the kind of each parameter. A rule receives the kind, so
+    one that treats the output layer differently, such as `Muon`, does so here too.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class ByKind:
 
 
 def family(optimizer: Optimizer) -> str:
-    """Name the rules that an optimizer consists of: what a state means depends on them.
+    """Return the names of the rules of an optimizer, which give its state its meaning.
 
     Examples
     --------

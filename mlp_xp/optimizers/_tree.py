@@ -13,7 +13,7 @@ __all__ = ["Updated", "averaged", "clip", "init_opt_state", "kinds", "update_tre
 
 
 class Updated(NamedTuple):
-    """What an update of the whole tree gives."""
+    """The result of an update of the whole tree."""
 
     params: Tree
     opt_state: Any

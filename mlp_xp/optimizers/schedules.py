@@ -23,11 +23,11 @@ __all__ = [
 
 
 class Schedule(Protocol):
-    """What multiplies the initial learning rate at each step.
+    """The factor of the initial learning rate at each step.
 
     Where a fit has a time rather than a number of steps, the steps are shares of that time. Where
-    the epochs are calls of `partial_fit` that differ in their steps, each is told of as if all were
-    as long as itself.
+    the epochs are calls of `partial_fit` that differ in their steps, each counts as if all were as
+    long as itself.
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:

@@ -1,4 +1,4 @@
-"""L-BFGS: SciPy minimises, loss and gradient are computed on the device, a block at a time."""
+"""L-BFGS: SciPy minimizes; loss and gradient are computed on the device, a block at a time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def minimize(
     verbose: int,
     after_iteration: AfterIteration,
 ) -> tuple[int, float]:
-    """Minimise the loss of all samples together, from where the trainer is.
+    """Minimize the loss of all samples together, from the weights of the trainer.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def minimize(
     data : Data
     weights : (samples,) array, optional
     max_iter, max_fun : int
-        How many iterations and evaluations of the loss there may be.
+        Limits on iterations and evaluations of the loss.
     tol : float
         The largest entry of the gradient at which to stop.
     verbose : int
@@ -71,7 +71,7 @@ def minimize(
     -------
     n_iter : int
     loss : float
-        Of several real outputs the mean, as reported; what is minimised is the sum.
+        Of several real outputs the mean, as reported; the sum is minimized.
 
     References
     ----------
@@ -158,12 +158,12 @@ class _Objective:
             self._kept = list(data.epoch(self._plan)) if isinstance(data, Resident) else None
 
     def ravel(self, params: Params) -> np.ndarray:
-        """Put all parameters into one vector, on the host."""
+        """Concatenate all parameters in one vector, on the host."""
         host = [self._backend.get(leaf).reshape(-1) for leaf in leaves(params)]
         return np.concatenate(host, dtype=np.float64)
 
     def unravel(self, vector: np.ndarray) -> Params:
-        """Take the parameters out of a vector: views of it where the dtype is the same."""
+        """Return the parameters in a vector: views of it where the dtype is the same."""
         vector = vector.astype(self._trainer.dtype, copy=False)
         return _unravel(self._layout, vector, xp=cast(Namespace, np))
 
@@ -198,7 +198,7 @@ class _Objective:
 
 
 class _Layout(NamedTuple):
-    """Where in a vector the leaves of a tree are, and their shapes."""
+    """Positions of the leaves of a tree in a vector, and their shapes."""
 
     tree: Any  # of positions
     pieces: tuple[tuple[int, int, tuple[int, ...]], ...]

@@ -71,7 +71,7 @@ class _Compiled:
         raise NotImplementedError
 
     def _adopt(self, state: Any) -> None:
-        """Continue from another state: in our memory if it fits, else with new programs."""
+        """Copy another state into our memory if it fits, else restart with new programs."""
         new = list(leaves(state))
         if self._state is not None:
             old = list(leaves(self._state))

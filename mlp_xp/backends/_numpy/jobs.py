@@ -175,7 +175,7 @@ KINDS: tuple[type, ...] = (
 
 
 class Job(NamedTuple):
-    """What to do: the fields of one of `KINDS`, and whether several threads are worth it."""
+    """A job: the fields of one of `KINDS`, and whether several threads are worth it."""
 
     fields: Any
     is_shared: bool = False
@@ -220,7 +220,7 @@ def read(row: np.ndarray) -> Any:
 
 
 class Unit(NamedTuple):
-    """What is compiled by itself: a kind of job, its dtype, and which of several variants.
+    """A unit of compilation: a kind of job, its dtype, and which of several variants.
 
     Kind 0 is the loop that runs a table of jobs.
     """

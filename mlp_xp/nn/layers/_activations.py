@@ -38,12 +38,14 @@ class Activation(Protocol):
 
 
 def identity(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    """Linear activation, ``y = x``; the pullback is the identity too."""
+    """Return the input, ``y = x``; the pullback is the identity too."""
     return x, lambda dy: dy
 
 
 def relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Rectified linear unit, :math:`y = \max(x, 0)`, so :math:`\bar x = \bar y\,[x > 0]`.
+    r"""Compute the rectified linear unit.
+
+    :math:`y = \max(x, 0)`, so :math:`\bar x = \bar y\,[x > 0]`.
 
     The gradient at 0 is taken as 0, as in scikit-learn and PyTorch.
 
@@ -81,7 +83,9 @@ def sigmoid(x: Array, *, xp: Namespace) -> Array:
 
 
 def logistic(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Logistic activation, :math:`y = 1 / (1 + e^{-x})`, so :math:`\bar x = \bar y\, y (1 - y)`.
+    r"""Compute the logistic function.
+
+    :math:`y = 1 / (1 + e^{-x})`, so :math:`\bar x = \bar y\, y (1 - y)`.
 
     Examples
     --------
@@ -103,7 +107,7 @@ def logistic(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
 
 def tanh(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Hyperbolic tangent, :math:`y = \tanh x`, so :math:`\bar x = \bar y\,(1 - y^2)`.
+    r"""Compute the hyperbolic tangent, :math:`y = \tanh x`, so :math:`\bar x = \bar y\,(1 - y^2)`.
 
     Examples
     --------
@@ -125,7 +129,7 @@ def tanh(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
 
 def silu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Sigmoid linear unit (swish), :math:`y = x s` with :math:`s = 1 / (1 + e^{-x})`.
+    r"""Compute the sigmoid linear unit (swish), :math:`y = x s` with :math:`s = 1 / (1 + e^{-x})`.
 
     So :math:`\bar x = \bar y\, (s + y (1 - s))`.
 
@@ -155,7 +159,7 @@ def silu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
 
 def gelu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Gaussian error linear unit in its tanh form.
+    r"""Compute the Gaussian error linear unit in its tanh form.
 
     :math:`y = \tfrac12 x (1 + t)` with :math:`t = \tanh u` and
     :math:`u = \sqrt{2/\pi}\,(x + 0.044715\,x^3)`, so
@@ -194,7 +198,7 @@ def gelu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
 
 def exp(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Exponential function, :math:`y = e^x`, so :math:`\bar x = \bar y\, y`.
+    r"""Compute the exponential function, :math:`y = e^x`, so :math:`\bar x = \bar y\, y`.
 
     It makes a positive output, such as a rate, of a raw one. Being unbounded it is no activation
     for hidden layers, and so not in `ACTIVATIONS`; above the logarithm of the largest number it
@@ -213,7 +217,7 @@ def exp(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
 
 def softplus(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Smooth relu, :math:`y = \log(1 + e^x)`, so :math:`\bar x = \bar y / (1 + e^{-x})`.
+    r"""Compute a smooth relu, :math:`y = \log(1 + e^x)`, so :math:`\bar x = \bar y / (1 + e^{-x})`.
 
     Computed as :math:`\max(x, 0) + \log(1 + e^{-|x|})`, which cannot overflow. The derivative is
     taken from the output, :math:`1 / (1 + e^{-x}) = 1 - e^{-y}`, so that the input need not be
@@ -247,7 +251,7 @@ def softplus(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
 
 def leaky_relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Rectified linear unit that lets a hundredth through, :math:`y = \max(x, 0.01\,x)`.
+    r"""Compute the leaky rectified linear unit, :math:`y = \max(x, 0.01\,x)`.
 
     So :math:`\bar x = \bar y` where :math:`x > 0`, else :math:`0.01\,\bar y`; at 0 the latter, as
     in PyTorch.
@@ -269,7 +273,9 @@ def leaky_relu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
 
 
 def elu(x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    r"""Exponential linear unit, :math:`y = x` where :math:`x > 0`, else :math:`e^x - 1`.
+    r"""Compute the exponential linear unit.
+
+    :math:`y = x` where :math:`x > 0`, else :math:`e^x - 1`.
 
     So :math:`\bar x = \bar y\,(\min(y, 0) + 1)`, since the derivative of :math:`e^x - 1` is
     :math:`y + 1`.

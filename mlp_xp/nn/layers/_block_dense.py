@@ -12,12 +12,12 @@ __all__ = ["Arrangement", "affine", "block_dense"]
 
 
 class Arrangement(NamedTuple):
-    """Which features a block-diagonal layer mixes.
+    """The features that each block of a block-diagonal layer mixes.
 
     A row of features stands for an array of ``shape``, C-contiguous. Each setting of the axes that
     are not in ``mixed`` has a matrix of its own, which mixes the features along those that are.
-    With ``width`` it gives so many outputs, which lie behind the other axes; without one it gives
-    as many as it takes, which lie where those lay.
+    With ``width`` it returns that many outputs, after the other axes; without one it returns as
+    many as it takes, in their places.
     """
 
     shape: tuple[int, ...]
@@ -31,17 +31,17 @@ class Arrangement(NamedTuple):
 
     @property
     def fan_in(self) -> int:
-        """How many features a block takes."""
+        """Number of features that a block takes."""
         return math.prod(self.shape[i] for i in self.mixed)
 
     @property
     def fan_out(self) -> int:
-        """How many outputs a block has."""
+        """Number of outputs of a block."""
         return self.fan_in if self.width is None else self.width
 
     @property
     def blocks(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return math.prod(self.shape[i] for i in self.kept)
 
     def split(self, x: Array, *, xp: Namespace) -> Array:
@@ -95,13 +95,13 @@ class Arrangement(NamedTuple):
 def block_dense(
     params: Dense, x: Array, arrangement: Arrangement, *, xp: Namespace
 ) -> tuple[Array, DensePullback]:
-    r"""Affine map whose matrix is block-diagonal once the features are put in order.
+    r"""Apply an affine map whose matrix is block-diagonal once the features are in order.
 
     With :math:`x_k` the features of block k, :math:`y_k = x_k W_k + b_k`, so
     :math:`\bar W_k = x_k^T \bar y_k`, :math:`\bar b = \sum_i \bar y_i` and
     :math:`\bar x_k = \bar y_k W_k^T`. No weight is shared between blocks.
 
-    Two such layers that mix different axes, one behind the other, connect every input with every
+    Two such layers that mix different axes, one after the other, connect every input with every
     output by far fewer weights than a full matrix: a Monarch matrix.
 
     Parameters

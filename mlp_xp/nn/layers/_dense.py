@@ -25,7 +25,7 @@ class DensePullback(Protocol):
 
 
 def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullback]:
-    r"""Affine map, :math:`y = x W + b`.
+    r"""Apply an affine map, :math:`y = x W + b`.
 
     With :math:`\bar y = \partial L / \partial y`, the chain rule gives
     :math:`\bar W = x^T \bar y`, :math:`\bar b = \sum_i \bar y_i` and :math:`\bar x = \bar y W^T`.

@@ -79,7 +79,7 @@ def _hash_positions(x: Array, key: Array, *, xp: Namespace) -> Array:
 
     Multiplied by an odd number near 2^32 over the golden ratio (Knuth, "The Art of Computer
     Programming", volume 3, section 6.4), neighboring positions lie far apart. Without that, two
-    keys that differ in a low bit would give the same mask with neighbours swapped. Then follows
+    keys that differ in a low bit would give the same mask with neighbors swapped. Then follows
     Chris Wellons' ``lowbias32`` ("Prospecting for hash functions", 2018,
     https://nullprogram.com/blog/2018/07/31/; public domain). Each step maps the integers of 32
     bits one to one, so no value of the hash is likelier than another. A product that overflows

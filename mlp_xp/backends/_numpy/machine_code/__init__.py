@@ -68,7 +68,7 @@ _lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    """Make a new lock in a forked process: a thread that is not here may have held the old one."""
+    """Create a new lock in a forked process: a thread of the parent may have held the old one."""
     global _lock
     _lock = threading.Lock()
 

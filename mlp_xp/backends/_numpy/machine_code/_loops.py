@@ -120,7 +120,7 @@ def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
 
 @jit
 def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  # type: ignore[no-untyped-def]
-    """Cross-entropy of each row, averaged, and its gradient.
+    """Compute the cross-entropy of each row, averaged, and its gradient.
 
     A label that is no class means a target of zeros, as in `mlp_xp.nn.losses.one_hot`.
     """

@@ -78,7 +78,7 @@ def _add_rows(c, row):  # type: ignore[no-untyped-def]
 
 @jit
 def _nn(a, lda, b, ldb, c, ldc, bias, m, n, k):  # type: ignore[no-untyped-def]
-    """C = A B + bias, in float32; n is a multiple of 16."""
+    """Compute C = A B + bias in float32; n is a multiple of 16."""
     for first in range(0, k, _DEPTH_NN):
         depth = min(_DEPTH_NN, k - first)
         for j in range(0, n, COLUMNS):
@@ -93,7 +93,7 @@ def _nn(a, lda, b, ldb, c, ldc, bias, m, n, k):  # type: ignore[no-untyped-def]
 
 @jit
 def tn(a, lda, b, ldb, c, m, n, k):  # type: ignore[no-untyped-def]
-    """C = A^T B, in float32; n is a multiple of 16."""
+    """Compute C = A^T B in float32; n is a multiple of 16."""
     for first in range(0, k, SAMPLES_AT_ONCE):
         samples = min(SAMPLES_AT_ONCE, k - first)
         for i in range(0, m, ROWS):

@@ -32,8 +32,8 @@ def tile(context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start,
     """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most 6.
 
     ``columns`` is 16, 32, 48 or 64, ``n`` at least 1. Addresses are in bytes. Element ``a[r, s]``
-    is ``r * a_row + s * a_step`` numbers behind ``a``, row ``s`` of b begins ``s * b_row`` numbers
-    behind ``b``, and so on. Nothing is added where ``start`` is 0; it may be ``c``. Numba has no
+    is ``r * a_row + s * a_step`` numbers after ``a``, row ``s`` of b begins ``s * b_row`` numbers
+    after ``b``, and so on. Nothing is added where ``start`` is 0; it may be ``c``. Numba has no
     vectors, so this is written in LLVM's own language.
     """
 
