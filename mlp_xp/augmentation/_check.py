@@ -36,16 +36,16 @@ def check(chosen: Sequence[Any], n_features: int, *, name: str = "augmentation")
     averages = name == "tta"
     valid = "Flip, Shift" if averages else "Flip, Shift, Cutout, ColorJitter, Mixup"
     own = "with views" if averages else "of your own"
-    for each in chosen:
-        if not isinstance(each, Augmentation) or (averages and not each.views):
-            call = ": give an object, with ()" if isinstance(each, type) else ""
+    for entry in chosen:
+        if not isinstance(entry, Augmentation) or (averages and not entry.views):
+            call = ": give an object, with ()" if isinstance(entry, type) else ""
             kinds = f"none of {valid}, and no Augmentation {own}"
-            raise TypeError(f"{name} has {each!r}, which is {kinds}{call}.")
-        each.check(n_features, name)
-    shapes = {shape for each in chosen if (shape := getattr(each, "image_shape", None))}
+            raise TypeError(f"{name} has {entry!r}, which is {kinds}{call}.")
+        entry.check(n_features, name)
+    shapes = {shape for entry in chosen if (shape := getattr(entry, "image_shape", None))}
     if len(shapes) > 1:
         raise ValueError(f"{name} has different shapes of images, {sorted(shapes)}: give one.")
-    mixing = [type(each).__name__ for each in chosen if each.mixes_targets]
+    mixing = [type(entry).__name__ for entry in chosen if entry.mixes_targets]
     if len(mixing) > 1:
         names = " and ".join(dict.fromkeys(mixing))
         raise ValueError(f"{name} has several {names}, which mix targets: give one.")

@@ -81,9 +81,9 @@ def make_pixel_map(
     PixelMap, or None if none is geometric
     """
     parts = [
-        (each, drawn)
-        for each, drawn in zip(augmentation, draws or (), strict=draws is not None)
-        if isinstance(each, Geometric)
+        (transform, drawn)
+        for transform, drawn in zip(augmentation, draws or (), strict=draws is not None)
+        if isinstance(transform, Geometric)
     ]
     if not parts:
         return None
@@ -93,8 +93,8 @@ def make_pixel_map(
     lines: Array = xp.arange(height, **options)[None, :]
     columns: Array = xp.arange(width, **options)[None, :]
     mask = None
-    for each, drawn in reversed(parts):  # From the last image back to the given one.
-        lines, columns, part = each.source_pixels(lines, columns, drawn, xp=xp)
+    for transform, drawn in reversed(parts):  # From the last image back to the given one.
+        lines, columns, part = transform.source_pixels(lines, columns, drawn, xp=xp)
         if part is not None:
             mask = part if mask is None else xp.logical_and(mask, part)
     return PixelMap(lines, columns, mask)
@@ -111,7 +111,7 @@ def view_draws(augmentation: Sequence[Augmentation]) -> list[tuple[Draws, ...]]:
     >>> len(view_draws([Flip((1, 8, 8)), Shift((1, 8, 8), pixels=1)]))
     10
     """
-    return list(product(*(each.views for each in augmentation)))
+    return list(product(*(transform.views for transform in augmentation)))
 
 
 def take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:

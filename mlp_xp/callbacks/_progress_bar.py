@@ -112,5 +112,5 @@ def time_left(seconds: float) -> str:
     >>> time_left(61.2)
     '1:01 left'
     """
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes}:{rest:02} left"
+    minutes, seconds_over = divmod(max(0, round(seconds)), 60)
+    return f"{minutes}:{seconds_over:02} left"

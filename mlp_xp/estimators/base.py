@@ -152,7 +152,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     @contextlib.contextmanager
     def _unchanged_by_errors(self) -> Iterator[None]:
         """Undo all changes of the estimator if the preparation of a fit fails."""
-        before = dict(self.__dict__)
+        attributes = dict(self.__dict__)
         generator = self.random_state if isinstance(self.random_state, RandomState) else None
         position: Any = None if generator is None else generator.get_state()
         try:
@@ -161,7 +161,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             # Scikit-learn removes the attributes of its own callbacks itself.
             theirs = {name: value for name, value in vars(self).items() if "_callback" in name}
             self.__dict__.clear()
-            self.__dict__.update(theirs | before)
+            self.__dict__.update(theirs | attributes)
             if generator is not None:
                 generator.set_state(position)
             raise
@@ -298,7 +298,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 attributes.pop(name)
         elif "coefs_" in attributes:  # Assigned, and not used yet.
             for name in ("coefs_", "intercepts_"):
-                attributes[name] = [map_leaves(to_numpy, each) for each in attributes[name]]
+                attributes[name] = [map_leaves(to_numpy, params) for params in attributes[name]]
         return attributes
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:

@@ -289,9 +289,9 @@ def trainer_for(
         trainer = last.trainer
         # The estimator's arrays may be the trainer's own, with nothing to copy; but a compiled
         # step takes over the memory of its state, which must then be a copy.
-        is_own = _same(weights, (trainer.learned, trainer.state.batch_stats))
+        is_own = _have_same_arrays(weights, (trainer.learned, trainer.state.batch_stats))
         # A published moving average is not where the training continues.
-        is_average = rules.ema_decay is not None and _same(weights, last.published)
+        is_average = rules.ema_decay is not None and _have_same_arrays(weights, last.published)
         if not is_average and (not is_own or backend.donates):
             trainer.set_learned(*weights)
         return trainer
@@ -358,7 +358,7 @@ def check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
             check_loss(loss, backend.put(logits, dtype), y, xp=backend.xp)
 
 
-def _same(tree: Any, other: Any) -> bool:
+def _have_same_arrays(tree: Any, other: Any) -> bool:
     """Whether two trees have the very same arrays."""
     mine, theirs = list(leaves(tree)), list(leaves(other))
     return len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))

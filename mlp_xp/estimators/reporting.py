@@ -60,7 +60,7 @@ class Reporter:
         self.watches_epochs = bool(self._callbacks or getattr(model, "_skl_callbacks", None))
 
     def _hooks(self, name: str) -> list[Callable[..., Any]]:
-        return [getattr(each, name) for each in self._callbacks if hasattr(each, name)]
+        return [getattr(callback, name) for callback in self._callbacks if hasattr(callback, name)]
 
     def publish(self) -> None:
         """Publish the training as it is now."""

@@ -88,7 +88,7 @@ def _check_contract(
     dtype = outputs.dtype
     _check_signature(function, what, "(outputs, targets, *, xp)", (outputs, targets), xp=xp)
     given = {"outputs": outputs, "targets": targets, "dlosses": dlosses}
-    before = {name: _copy(array, xp=xp) for name, array in given.items()}
+    copies = {name: _copy(array, xp=xp) for name, array in given.items()}
     losses, pullback = _check_pair(
         function(outputs, targets, xp=xp),
         what,
@@ -103,7 +103,7 @@ def _check_contract(
     meaning = "the gradient by the outputs"
     _check_array(gradient, outputs.shape, dtype, f"the pullback of {what}", meaning, xp=xp)
     for name, array in given.items():
-        _check_unchanged(array, before[name], f"{what} writes to its {name}", xp=xp)
+        _check_unchanged(array, copies[name], f"{what} writes to its {name}", xp=xp)
 
 
 def check_activation(

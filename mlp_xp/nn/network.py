@@ -100,15 +100,15 @@ Dropout(rate=0.1, number=0))
             raise ValueError(
                 f"normalization is {self.normalization!r}, and must be 'layer', 'batch' or None."
             )
-        self._each("activation")
-        self._each("dropout")
+        self._one_for_each_layer("activation")
+        self._one_for_each_layer("dropout")
         self.sizes  # noqa: B018 - each layer checks what comes in.
 
     def _given(self, name: str) -> tuple:  # type: ignore[type-arg]
         value = getattr(self, name)
         return value if isinstance(value, tuple) else (value,)
 
-    def _each(self, name: str) -> tuple:  # type: ignore[type-arg]
+    def _one_for_each_layer(self, name: str) -> tuple:  # type: ignore[type-arg]
         """Return a setting for each hidden layer."""
         value = getattr(self, name)
         n_hidden = len(self.widths) - 2
@@ -134,13 +134,13 @@ Dropout(rate=0.1, number=0))
         """The blocks of each layer, the output layer last."""
         keys, stats = count(), count()
         built: list[tuple[Block, ...]] = []
-        rates = self._each("dropout")
-        activations = self._each("activation")
+        rates = self._one_for_each_layer("dropout")
+        activations = self._one_for_each_layer("activation")
         around = Surroundings("", 0.0, None, keys, stats)
         for i, (fan_in, fan_out) in enumerate(pairwise(self.sizes)):
-            before: tuple[Block, ...] = ()
+            input_blocks: tuple[Block, ...] = ()
             if i == 0 and self.input_dropout:
-                before = (Dropout(self.input_dropout, next(keys)),)
+                input_blocks = (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
                 around = Surroundings(activations[i], rates[i], self.normalization, keys, stats)
                 layer = self._hidden(self.widths[i + 1], fan_in, around)
@@ -149,7 +149,7 @@ Dropout(rate=0.1, number=0))
             else:
                 # The output layer starts as the activation before it needs.
                 layer = (Linear(fan_in, fan_out, around.start),)
-            built.append((*before, *layer))
+            built.append((*input_blocks, *layer))
         return tuple(built)
 
     def _hidden(self, layer: int | Layer, fan_in: int, around: Surroundings) -> tuple[Block, ...]:

@@ -84,7 +84,7 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
     from mlp_xp.datasets import LOADERS
     from mlp_xp.recipes.objects import expected
 
-    path, table = _find(source), read_table(source)
+    path, table = _path_of(source), read_table(source)
     valid = ["description", "data", *parameters]
     for key in table:
         if key not in valid:
@@ -118,7 +118,7 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     >>> read_table("default")["data"]
     'cifar10'
     """
-    path = _find(source)
+    path = _path_of(source)
     try:
         return tomllib.loads(read_file(path, _LONGEST).decode())
     except ValueError as error:  # Of what is no text, no TOML, or a number of 5,000 digits.
@@ -127,7 +127,7 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: its tables are nested too deeply") from error
 
 
-def _find(source: str | os.PathLike[str]) -> Path:
+def _path_of(source: str | os.PathLike[str]) -> Path:
     known, path = names(), Path(source)
     if str(source) in known:
         return _FOLDER / f"{source}.toml"

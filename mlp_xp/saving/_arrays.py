@@ -66,10 +66,10 @@ def shapes(state: FittedState) -> dict[str, Any]:
 def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int) -> Any:
     if setting is None:
         return None
-    each = ((n_features,), (n_features,))
+    mean_and_std = ((n_features,), (n_features,))
     if setting == "standardize":
-        return Scaling._make(each)
-    return Whitening._make((*each, (n_features, n_inputs)))
+        return Scaling._make(mean_and_std)
+    return Whitening._make((*mean_and_std, (n_features, n_inputs)))
 
 
 def dump_arrays(state: FittedState) -> bytes:

@@ -277,7 +277,7 @@ def _check_late_settings(model: Any, n_features: int) -> None:
         f"device is {device!r}, not null or a name such as 'cpu' or 'cuda:0'",
     )
     views = resolve_augmentation("tta", model.tta, n_features)
-    n_views = math.prod(len(each.views) for each in views)
+    n_views = math.prod(len(transform.views) for transform in views)
     expect(n_views <= _MAX_VIEWS, f"tta makes {n_views} views, expected at most {_MAX_VIEWS}")
 
 

@@ -282,9 +282,9 @@ def _split(
     if values is None:
         return [None] * n_steps
     here = backend.put(values, _device_dtype(values, dtype))
-    full = len(values) // plan.batch_size
+    n_full = len(values) // plan.batch_size
     xp = backend.xp
-    end = full * plan.batch_size
-    shape = full, plan.batch_size, *here.shape[1:]
-    steps = list(xp.unstack(xp.reshape(here[:end, ...], shape))) if full else []
-    return steps if full == n_steps else [*steps, here[end:, ...]]
+    end = n_full * plan.batch_size
+    shape = n_full, plan.batch_size, *here.shape[1:]
+    steps = list(xp.unstack(xp.reshape(here[:end, ...], shape))) if n_full else []
+    return steps if n_full == n_steps else [*steps, here[end:, ...]]

@@ -206,12 +206,12 @@ class Guard:
                     for step, (rate, arguments) in enumerate(steps, 1):
                         if step <= first:
                             continue
-                        before, n_steps = trainer.copy(), trainer.n_steps
+                        last_state, n_steps = trainer.copy(), trainer.n_steps
                         recent.append(arguments)
                         trainer.run_step(arguments)
                         if not is_finite(trainer.backend, trainer.state):
                             after = trainer.state.params
-                            trainer.restore(before, n_steps)
+                            trainer.restore(last_state, n_steps)
                             found = _diagnose(trainer, recent, after)
                             return found.error(rate, epoch=number, step=step)
                         trainer.n_steps += 1
@@ -325,7 +325,10 @@ def explain_minimum(
             _examine(trainer, StepArguments(batch, trainer.scaling, no_scalars, None), penalty)
             for batch in batches
         ]
-    worst = max(found, key=lambda each: (each.layer is not None, each.input, each.target))
+    worst = max(
+        found,
+        key=lambda diagnosis: (diagnosis.layer is not None, diagnosis.input, diagnosis.target),
+    )
     return worst.error(0.0, epoch=iteration)
 
 

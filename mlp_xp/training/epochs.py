@@ -125,9 +125,11 @@ def with_draws(
     rows = here if plan.rows is None else plan.rows
     sizes = np.asarray(plan.counts)[steps]
     draws = []
-    for place, each in enumerate(augmentation):
+    for place, transform in enumerate(augmentation):
         generator = functools.partial(_generator, seed, place)
-        draws.append(each.draw(Epoch(generator, epoch, rows, n_samples, steps, positions, sizes)))
+        draws.append(
+            transform.draw(Epoch(generator, epoch, rows, n_samples, steps, positions, sizes))
+        )
     return plan._replace(draws=map_leaves(np.ascontiguousarray, tuple(draws)))
 
 

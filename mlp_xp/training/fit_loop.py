@@ -133,7 +133,7 @@ class FitLoop:
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
             trainer.guard.release()
             if not settings.keeps_step:
-                trainer.rest()
+                trainer.release_memory()
             self._watcher = None  # It refers to this loop: a cycle would keep the data alive.
 
     def run_epoch(self, is_interrupted: Callable[[], bool]) -> None:

@@ -95,11 +95,11 @@ def _augment(
 ) -> tuple[Array, Mixture | None]:
     """Return the batch after the augmentations of values, and which samples were mixed."""
     mixture = None
-    for each, drawn in zip(augmentation, batch.draws or (), strict=True):
+    for transform, drawn in zip(augmentation, batch.draws or (), strict=True):
         # Factors of float32 would widen what was rounded to bfloat16.
-        x = xp.astype(each.apply(x, drawn, xp=xp), x.dtype, copy=False)
-        if each.mixes_targets:
-            mixture = each.mixture(drawn)
+        x = xp.astype(transform.apply(x, drawn, xp=xp), x.dtype, copy=False)
+        if transform.mixes_targets:
+            mixture = transform.mixture(drawn)
     return x, mixture
 
 

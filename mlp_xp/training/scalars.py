@@ -77,11 +77,11 @@ def rate_factors(
 
     Every epoch counts as long as this one: those of `partial_fit` may differ in their steps.
     """
-    n_steps, before = stage.n_epochs * epoch_steps, stage.done * epoch_steps
+    n_steps, n_done = stage.n_epochs * epoch_steps, stage.done * epoch_steps
     if budget is None:
-        return [schedule(before + step, n_steps, n_samples) for step in steps]
+        return [schedule(n_done + step, n_steps, n_samples) for step in steps]
     shares = [
-        max(budget.fraction(step - steps.start), (before + step) / max(n_steps - 1, 1))
+        max(budget.fraction(step - steps.start), (n_done + step) / max(n_steps - 1, 1))
         for step in steps
     ]
     return [schedule(round(min(share, 1.0) * (_TICKS - 1)), _TICKS, n_samples) for share in shares]

@@ -94,8 +94,8 @@ class Budget:
         return max(self._betweens, default=0.0)
 
     def _lap(self) -> float:
-        before, self._mark = self._mark, time.perf_counter()
-        return self._mark - before
+        last, self._mark = self._mark, time.perf_counter()
+        return self._mark - last
 
 
 @dataclass
@@ -134,7 +134,9 @@ class Pace:
     def seconds_left(self) -> float:
         """Return the remaining seconds; infinity if nothing is done."""
         now, share = self._now
-        then, before = self._marks[0] if self._marks else (self._start, 0.0)
-        if share <= before:  # One share is no measure of the next, but there is no other.
-            then, before = self._start, 0.0
-        return (1.0 - share) * (now - then) / (share - before) if share > before else math.inf
+        then, share_then = self._marks[0] if self._marks else (self._start, 0.0)
+        if share <= share_then:  # One share is no measure of the next, but there is no other.
+            then, share_then = self._start, 0.0
+        return (
+            (1.0 - share) * (now - then) / (share - share_then) if share > share_then else math.inf
+        )

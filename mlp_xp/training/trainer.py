@@ -119,7 +119,7 @@ class Trainer:
             augmentation=rules.augmentation,
             xp=backend.xp,
         )
-        self.rest()
+        self.release_memory()
         self.reset(params, batch_stats)
         self.guard.start(self, lambda trainer: trainer.reset(params, batch_stats))
 
@@ -164,7 +164,7 @@ class Trainer:
                 average=self._own(params) if self.state.average else (),
             )
 
-    def rest(self) -> None:
+    def release_memory(self) -> None:
         """Release the memory that only steps need; the next one allocates it again."""
         self._step = self.backend.compile(self._function, donate=True)
         self._loop = self.backend.loop(_nth(self._function))
@@ -276,8 +276,8 @@ class Trainer:
             has_loop = self._loop is not None and budget is None
             stacks = data.stacked(plan) if has_loop else []
             if stacks:
-                many = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
-                at_once = 1 if step_by_step else many
+                most_at_once = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
+                at_once = 1 if step_by_step else most_at_once
                 calls = self._run_together(stacks, epoch.keys, groups, at_once)
             else:
                 calls = self._run_one_by_one(epoch, groups)

@@ -97,7 +97,7 @@ def test_other_losses_and_rules_are_planned_too(loss, rule, pool_of):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_activationis_traceable(name):
+def test_every_activation_is_traceable(name):
     made = []
     network = Network((FEATURES, 6, CLASSES), name)
     compiled = lambda step: made.append(CompiledStep(step)) or made[-1]  # noqa: E731

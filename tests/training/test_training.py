@@ -291,7 +291,7 @@ def test_a_trainer_at_rest_keeps_no_plan():
         plans = weakref.WeakSet(trainer._loop._programs)
         assert plans
         if rests:
-            trainer.rest()
+            trainer.release_memory()
             assert not plans
         train(trainer, data)
         results.append(learned(trainer))

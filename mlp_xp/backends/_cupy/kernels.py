@@ -132,14 +132,14 @@ def update_tree(
         )
     kernel = _update_kernel(SGD if isinstance(optimizer, SGD) else Adam)
     penalty: Any = 0.0
-    for p, g, *rest in zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True):
+    for p, g, *states in zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True):
         number = p.dtype.type
         is_matrix = p.ndim > 1
         factor: Any = number(0)
         if l2 is not None and is_matrix:
             factor = l2
             penalty = penalty + number(0.5) * factor * cupy.vdot(p, p)
-        kernel(g, *_scalars(optimizer, coefs, is_matrix, number), factor, p, *rest)
+        kernel(g, *_scalars(optimizer, coefs, is_matrix, number), factor, p, *states)
     return Updated(params, opt_state, penalty)
 
 

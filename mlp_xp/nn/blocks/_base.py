@@ -171,10 +171,10 @@ def chain(
     def pull(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
         grads = []
         dx: Array | None = dy
-        for (pullback, before), block in zip(reversed(pullbacks), reversed(blocks), strict=True):
+        for (pullback, is_needed), block in zip(reversed(pullbacks), reversed(blocks), strict=True):
             if dx is None:
                 break
-            dx, grad = pullback(dx, need_dx=need_dx or before)
+            dx, grad = pullback(dx, need_dx=need_dx or is_needed)
             if block.has_params:
                 grads.append(grad)
         return dx, tuple(reversed(grads))
