@@ -1,4 +1,4 @@
-"""A planned step on NumPy does what the function does, and where it cannot it is run as it is."""
+"""A compiled step on NumPy gives what the function gives, or runs it as it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.layers import ACTIVATIONS
-from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError, mean_loss
+from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.training.inputs import Batch
@@ -36,7 +36,7 @@ XP = get_backend("numpy").xp
 
 
 def steps(network, loss, rule, *, dtype="float32", compiled=None, kernels=None, n=6, **options):
-    """Run a few steps on changing rows, the last ones fewer; give the state."""
+    """Run a few steps on changing rows, the last ones fewer; return the state."""
     kernels = kernels or get_backend("numpy").kernels
     step = make_step(network, loss, rule, kernels, with_penalty=True, xp=XP, **options)
     step = compiled(step) if compiled else step
@@ -71,7 +71,7 @@ def assert_same(found, expected, dtype="float32"):
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("name", "rule"), CASES, ids=repr)
-def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, pool_of):
+def test_a_compiled_step_does_what_the_step_does(name, rule, dtype, parts, pool_of):
     network, made = NETWORKS[name], []
     with pool_of(parts):
         compiled = lambda step: made.append(CompiledStep(step)) or made[-1]  # noqa: E731
@@ -86,7 +86,7 @@ def test_a_plan_does_what_the_step_does(name, rule, dtype, parts, pool_of):
 @pytest.mark.parametrize(
     "rule", [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()], ids=lambda rule: repr(rule)[:6]
 )
-def test_other_losses_and_rules_are_planned_too(loss, rule, pool_of):
+def test_other_losses_and_rules_are_compiled_too(loss, rule, pool_of):
     made = []
     with pool_of(1):
         compiled = lambda step: made.append(CompiledStep(step)) or made[-1]  # noqa: E731
@@ -151,7 +151,7 @@ def test_small_arguments_may_be_written_to_and_come_back():
     assert compiled(state, first)[0].tolist() == [9.0, 9.0]
 
 
-def test_what_does_not_fit_leaves_a_plan_as_it_was():
+def test_what_does_not_fit_leaves_a_compiled_step_as_it_was():
     compiled = CompiledStep(lambda state, x, part: (state[0] + XP.sum(x) + XP.sum(part),))
     first, second, state = np.zeros(20_000), np.ones(20_000), (np.zeros(()),)
     for x, part in (
@@ -185,7 +185,7 @@ def test_what_asks_for_values_is_run_as_it_is(ask):
 
 @pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.0), Adam()], ids=repr)
 @pytest.mark.parametrize("parts", [0, 2])
-def test_a_plan_that_ends_late_leaves_no_update(rule, parts, pool_of):
+def test_a_compiled_step_that_ends_late_leaves_no_update(rule, parts, pool_of):
     """A loss of one axis does not fit into the state, which shows after the update."""
     plain = Kernels()
 
@@ -297,7 +297,7 @@ def test_a_step_of_a_plain_network_is_one_table(pool_of):
 
 
 @pytest.mark.parametrize("parts", [0, 1])
-def test_a_loop_that_cannot_be_planned_is_run_as_it_is(parts, pool_of):
+def test_a_loop_that_cannot_be_compiled_is_run_as_it_is(parts, pool_of):
     def body(i, state, given):
         (total,) = state
         total += float(given[i, ...])
@@ -330,100 +330,6 @@ def test_rows_are_counted_from_the_end_too(parts, pool_of):
 
 
 # --- jobs -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rows", [1, 7, 128, 600])
-@pytest.mark.parametrize(("fan_in", "fan_out"), [(300, 64), (259, 112), (30, 16), (9, 7), (1, 1)])
-def test_the_dense_job_does_what_the_default_does(
-    fan_in, fan_out, rows, dtype, parts, pool_of, rng
-):
-    pytest.importorskip("numba")
-    from mlp_xp.nn.layers import Dense, dense
-
-    shapes = (rows, 2 * fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out)
-    wide, W, b, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
-    kernel = get_backend("numpy").kernels.dense
-    for x in (np.ascontiguousarray(wide[:, :fan_in]), wide[:, fan_in:]):
-        for slope in (dy, np.asfortranarray(dy)):
-            with pool_of(parts):
-                y, pullback = kernel(Dense(W, b), x, xp=XP)
-                found = [y, *leaves(pullback(slope, need_dx=True))]
-            plain, pull = dense(Dense(W, b), x, xp=XP)
-            for mine, theirs in zip(found, [plain, *leaves(pull(dy, need_dx=True))], strict=True):
-                assert mine.dtype == dtype
-                atol = np.abs(theirs).max() * tolerance(dtype, max(fan_in, rows))
-                np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
-
-
-@pytest.mark.parametrize("other", ["float32", "float64"])
-def test_a_slope_of_another_dtype_is_converted(other, pool_of, rng):
-    """A user's own loss may give one: it is compared with a finite difference in float64 only."""
-    pytest.importorskip("numba")
-    from mlp_xp.nn.layers import Dense
-
-    dtype = {"float32": "float64", "float64": "float32"}[other]
-    shapes = (40, 30), (30, 16), (16,)
-    x, W, b = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
-    dy = rng.standard_normal((40, 16)).astype(other)
-    kernels = get_backend("numpy").kernels
-    with pool_of(1):
-        y, pullback = kernels.dense(Dense(W, b), x, xp=XP)
-        rectified, back = kernels.activate("relu", y, xp=XP)
-        found = [*leaves(pullback(dy, need_dx=True)), back(dy)]
-    expected = [dy @ W.T, x.T @ dy, np.sum(dy, 0), dy * (rectified > 0)]
-    for mine, plain in zip(found, expected, strict=True):
-        assert mine.dtype == dtype
-        np.testing.assert_allclose(mine, plain, rtol=0, atol=1e-3)
-
-
-def test_rows_that_are_not_aligned_go_the_plain_way(rng, pool_of):
-    from mlp_xp.nn.layers import Dense
-
-    packed = np.zeros(60, dtype=[("flag", "u1"), ("x", "f4", (30,))])
-    packed["x"] = rng.standard_normal((60, 30))
-    W, b = rng.standard_normal((30, 64)).astype(np.float32), np.zeros(64, np.float32)
-    with pool_of(2):
-        y, _ = get_backend("numpy").kernels.dense(Dense(W, b), packed["x"], xp=XP)
-    np.testing.assert_allclose(y, np.asarray(packed["x"]) @ W, atol=1e-3)
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["relu", "logistic", "tanh"])
-def test_activations_by_jobs_do_what_the_defaults_do(name, dtype, parts, pool_of, rng):
-    x, dy = (4.0 * rng.standard_normal((2, 300, 128))).astype(dtype)
-    x[0, :8] = dy[1, :8] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4, -1e4, -90.0]
-    kernels = get_backend("numpy").kernels
-    plain, pull = Kernels().activate(name, x, xp=XP)
-    with np.errstate(invalid="ignore"):
-        expected = pull(dy)
-    for slope in (dy, np.asfortranarray(dy)):
-        with pool_of(parts):
-            y, pullback = kernels.activate(name, x, xp=XP)
-            dx = pullback(slope)
-        tol = tolerance(dtype)
-        np.testing.assert_allclose(y, plain, rtol=tol, atol=np.finfo(dtype).tiny * 10)
-        np.testing.assert_allclose(dx, expected, rtol=tol, atol=tol)
-        assert y.dtype == dx.dtype == dtype
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_softmax_job_does_what_the_loss_does(smoothing, weighted, pool_of, rng):
-    loss = SoftmaxCrossEntropy(smoothing)
-    logits = 30.0 * rng.standard_normal((6, 5))
-    logits[0] = [-1e4, 1e4, 0.0, 0.0, 0.0]
-    labels = np.asarray([0, 1, 2, 3, 4, 0], np.int32)
-    for weights in (rng.random(6), np.zeros(6)) if weighted else (None,):
-        with pool_of(1):
-            found, pullback = get_backend("numpy").kernels.loss(
-                loss, logits, labels, weights, xp=XP
-            )
-        value, pull = mean_loss(loss, logits, labels, weights, xp=XP)
-        np.testing.assert_allclose(found, value, rtol=1e-13)
-        np.testing.assert_allclose(pullback(), pull(), rtol=1e-13, atol=1e-16)
 
 
 def test_the_blas_gets_its_threads_back_from_the_last_user(pool_of):

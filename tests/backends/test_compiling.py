@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,7 +164,7 @@ def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch):
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     compiled = train()
     assert begun
-    atol = 200 * tolerance(dtype, 32)  # As a plan beside a step, in test_plan.
+    atol = 200 * tolerance(dtype, 32)  # As in test_compiled_step.
     for mine, theirs in zip(compiled.coefs_, plain.coefs_, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
 
@@ -200,121 +198,7 @@ def test_units_are_the_same_whatever_is_compiled_beside_them():
         assert _native._compile_apart([unit])[unit] == together[unit]
 
 
-# --- the cache ------------------------------------------------------------------------------------
-
 UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path])
-    _native._writable.cache_clear()
-    yield tmp_path
-    _native._writable.cache_clear()
-
-
-def test_code_is_kept(folder):
-    _native._write(UNIT, b"code")
-    assert _native._read(UNIT) == b"code"
-    (file,) = folder.iterdir()
-    assert file.suffix == ".bin"
-    # What the superuser compiles while a container is built is there for all its users.
-    assert file.stat().st_mode & 0o777 == 0o644
-
-
-def test_a_new_folder_can_be_read_by_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path / "new"])
-    before = os.umask(0o022)
-    try:
-        assert _native._writable.__wrapped__() == tmp_path / "new"
-    finally:
-        os.umask(before)
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
-
-
-def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
-    def press(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", press)
-    with pytest.raises(KeyboardInterrupt):
-        _native._write(UNIT, b"code")
-    assert list(folder.iterdir()) == []
-
-
-def test_without_a_home_there_are_other_folders(monkeypatch):
-    def fail():
-        raise RuntimeError("Could not determine home directory.")
-
-    expected = len(list(_native._folders()))
-    monkeypatch.setattr(_native, "cache_dir", fail)
-    assert len(list(_native._folders())) == expected - 1
-
-
-def test_each_flipped_bit_is_found(folder):
-    """Loaded, such a file would end the process."""
-    _native._write(UNIT, b"code")
-    (file,) = folder.iterdir()
-    content = file.read_bytes()
-    for i in range(8 * len(content)):
-        harmed = bytearray(content)
-        harmed[i // 8] ^= 1 << i % 8
-        file.write_bytes(harmed)
-        assert _native._read(UNIT) is None
-    for cut in range(len(content)):
-        file.write_bytes(content[:cut])
-        assert _native._read(UNIT) is None
-
-
-def test_a_file_that_cannot_be_read_is_compiled_anew(folder):
-    _native._write(UNIT, b"code")
-    (file,) = folder.iterdir()
-    file.unlink()
-    file.mkdir()
-    assert _native._read(UNIT) is None
-    _native._write(UNIT, b"code")  # Nor can it be replaced.
-    assert list(folder.iterdir()) == [file]
-
-
-def test_code_that_others_may_have_written_is_not_run(folder):
-    """The temporary folder is everybody's."""
-    _native._write(UNIT, b"code")
-    folder.chmod(0o777)
-    assert _native._read(UNIT) is None
-    _native._writable.cache_clear()
-    assert _native._writable() is None
-    folder.chmod(0o755)
-    assert _native._read(UNIT) == b"code"
-
-
-def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(_native, "__file__", str(tmp_path / "file" / "x.py"))
-    monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    _native._writable.cache_clear()
-    try:
-        assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
-        assert _native._writable().stat().st_mode & 0o022 == 0  # Nobody else writes there.
-    finally:
-        _native._writable.cache_clear()
-
-
-@pytest.mark.parametrize(
-    "name", ["jobs.py", "sizes.py", "machine_code/__init__.py", "machine_code/_tile.py"]
-)
-def test_the_cache_knows_all_files_that_code_is_made_of(name, tmp_path, monkeypatch):
-    key = _native._key.__wrapped__
-    shutil.copytree(Path(_native.__file__).parents[1], tmp_path, dirs_exist_ok=True)
-    expected = key()
-    monkeypatch.setattr(_native, "__file__", str(tmp_path / "machine_code/__init__.py"))
-    assert key() == expected
-    # As an installer may do it: neither the size tells, nor the time.
-    file, times = tmp_path / name, (tmp_path / name).stat()
-    file.write_text(file.read_text().replace("import", "Import", 1))
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert key() != expected
 
 
 # --- without --------------------------------------------------------------------------------------
@@ -347,7 +231,7 @@ def test_a_numba_that_is_other_inside_is_reported_once(tmp_path):
 
 
 def test_a_kernel_that_cannot_be_compiled_does_without(monkeypatch):
-    """Outside of a plan, which is written again."""
+    """Outside of a compiled step, which is written again."""
 
     def fail(units):
         raise jobs.MachineCodeError("no compiler")

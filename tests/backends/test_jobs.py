@@ -275,7 +275,7 @@ def test_a_plan_keeps_few_programs(parts, pool_of):
 
 @pytest.mark.parametrize("parts", [0, 1])
 @pytest.mark.parametrize("many", [False, True])
-def test_a_plan_does_not_keep_what_it_was_given(many, parts, pool_of):
+def test_a_compiled_step_does_not_keep_its_arguments(many, parts, pool_of):
     """Data may be most of the memory there is."""
 
     def step(state, x, rows):
