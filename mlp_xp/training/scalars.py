@@ -96,20 +96,23 @@ def scalar_table(
     """
     n_samples = sum(plan.counts)
     largest = max(plan.totals) or 1.0
-    table = []
-    for step, rate in zip(steps, rates, strict=True):
-        count, total = plan.counts[step], plan.totals[step]
-        position = n_steps + step
-        scalars = StepScalars(
-            share=count / n_samples,
-            l2=rules.alpha / total if total > 0 else 0.0,
-            average_rate=_average_rate(rules.ema_decay, position),
-            # A small last batch says little: it moves the running statistics as little.
-            batch_stats_rate=_BATCH_STATS_RATE * total / largest,
-            rule=rules.optimizer.coefficients(rate, position - rule_start + 1),
-        )
-        table.append(scalars.pack())
-    return np.asarray(table)
+    counts = plan.counts[steps.start : steps.stop]
+    totals = plan.totals[steps.start : steps.stop]
+    first = n_steps + steps.start
+    rule = [
+        rules.optimizer.coefficients(rate, number)
+        for number, rate in enumerate(rates, first - rule_start + 1)
+    ]
+    # By columns: a tuple with names for each step takes longer than its numbers.
+    columns = StepScalars(
+        share=[count / n_samples for count in counts],
+        l2=[rules.alpha / total if total > 0 else 0.0 for total in totals],
+        average_rate=[_average_rate(rules.ema_decay, first + i) for i in range(len(steps))],
+        # A small last batch says little: it moves the running statistics as little.
+        batch_stats_rate=[_BATCH_STATS_RATE * total / largest for total in totals],
+        rule=tuple(zip(*rule, strict=True)),
+    )
+    return np.asarray(list(zip(*columns.pack(), strict=True)))
 
 
 def _average_rate(decay: float | None, step: int) -> float:
