@@ -48,8 +48,8 @@ class Steps(NamedTuple):
 class TrainState(NamedTuple):
     """The state that a step turns into the next: everything here is donated to it.
 
-    ``batch_stats`` are the running ones of batch normalization, ``average`` is the moving average
-    of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one for each model of a
+    ``batch_stats`` are the running statistics of batch normalization, ``average`` is the moving
+    average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one for each model of a
     stack, are sums over the steps of an epoch, each step's average times the step's share of the
     samples: they are read once an epoch. ``accuracy`` is an empty tuple unless it is wanted.
     """
@@ -113,10 +113,10 @@ def make_step(
     with_penalty : bool
         Whether there is an L2 penalty; without one, no work is spent on it.
     max_grad_norm : float, optional
-        Clip the norm of all gradients of the loss together, each model's own; the penalty is not
-        part of it, as weight decay is not in PyTorch.
+        Clip the norm of all gradients of the loss together, for each model by itself. The penalty
+        is not part of it, as weight decay is not in PyTorch.
     augmentation : tuple of Augmentation, default=()
-        Applied to a batch, as drawn for it: first the geometric ones, in their order, then the
+        Applied to a batch with its draws: first the geometric ones, in their order, then the
         others.
     xp : namespace
 

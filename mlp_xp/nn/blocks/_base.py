@@ -163,7 +163,7 @@ def chain(
     for block in blocks:
         own = next(remaining) if block.has_params else ()
         x, pullback, batch_stats = block(own, x, context)
-        # Whether something before this block has to know its dx.
+        # An earlier block with parameters needs the dx of this one.
         pullbacks.append((pullback, n_params > 0))
         n_params += block.has_params
         measured += batch_stats

@@ -45,8 +45,8 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
     y : (..., batch, fan_out)
     pullback : callable
         ``pullback(dy, need_dx=...)`` returns ``(dx, Dense(dW, db))``; ``dx`` is None unless needed.
-        Without it the first layer saves the largest product of the whole backward pass. Of a
-        shared ``x`` it holds the gradient of each model.
+        The first layer does not need it, and so saves the largest product of the backward pass.
+        If the models share ``x``, ``dx`` has a gradient for each model.
 
     References
     ----------
@@ -72,7 +72,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
         dy = xp.astype(dy, x.dtype, copy=False)
         dx = None
         if need_dx:
-            # A BLAS takes several times as long for a single output as the products alone.
+            # For a single output, BLAS takes several times as long as elementwise products.
             W_t = _transpose(W, xp=xp)
             dx = dy * W_t if W.shape[-1] == 1 else dy @ W_t
         return dx, Dense(_transpose(x, xp=xp) @ dy, xp.sum(dy, axis=-2))
@@ -83,7 +83,7 @@ def dense(params: Dense, x: Array, *, xp: Namespace) -> tuple[Array, DensePullba
 def per_sample(features: Array) -> Array:
     """Return ``features : (..., width)`` of models in a shape for ``(..., batch, width)``.
 
-    Those of one model, ``(width,)``, broadcast as they are.
+    Features of one model, ``(width,)``, broadcast as they are.
 
     Examples
     --------
@@ -96,5 +96,5 @@ def per_sample(features: Array) -> Array:
 
 
 def _transpose(matrix: Array, *, xp: Namespace) -> Array:
-    # Sparse rows, always of one model, have only this.
+    # Sparse matrices, always of one model, have `.T` only.
     return matrix.T if matrix.ndim == 2 else xp.matrix_transpose(matrix)

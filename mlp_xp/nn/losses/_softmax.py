@@ -1,4 +1,4 @@
-"""Cross-entropy of one of several classes, and the softmax that is inside it."""
+"""Softmax, and its cross-entropy for mutually exclusive classes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class OneOfClasses(Loss):
 
 
 def misfit(loss: Loss, need: str, targets: Array, name: str, *, xp: Namespace) -> str:
-    """Return the message for targets that a loss of classes does not take."""
+    """Return the message of the error for targets that do not fit a loss of classes."""
     return (
         f"loss is {loss!r}, for which {name} must {need}; it is of shape {targets.shape} "
         f"and goes from {xp.min(targets)} to {xp.max(targets)}. For classes use MLPClassifier, "
@@ -168,7 +168,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
 
 
 def check_label_smoothing(value: float) -> None:
-    """Raise ValueError unless a share of the uniform distribution is in [0, 1)."""
+    """Raise ValueError unless the weight of the uniform distribution is in [0, 1)."""
     if not 0.0 <= value < 1.0:
         raise ValueError(
             f"label_smoothing is {value!r}, and must be at least 0 and below 1; 0.1 is common."
