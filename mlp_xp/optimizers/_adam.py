@@ -75,6 +75,7 @@ class Adam:
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Move along the mean divided by the root of the variance; see the class."""
+        rate, *_ = coefs
         m, v = state.mean, state.variance
         m *= self.beta_1
         m += (1.0 - self.beta_1) * g
@@ -85,7 +86,7 @@ class Adam:
         size = xp.sqrt(v)
         size += self.epsilon
         direction = m / size
-        direction *= coefs[0]
+        direction *= rate
         p -= direction
         return p, AdamState(m, v)
 
@@ -134,6 +135,7 @@ class AdamW(Adam):
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Scale a matrix down, then apply Adam."""
+        _, shrink, *_ = coefs
         if self.weight_decay and kind != "vector":
-            p *= coefs[1]
+            p *= shrink
         return super().update(p, g, state, coefs, kind=kind, xp=xp)

@@ -74,13 +74,14 @@ class Lion:
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Move by the learning rate; see the class."""
+        rate, shrink, *_ = coefs
         m = state.mean
         mixed = self.beta_1 * m
         mixed += (1.0 - self.beta_1) * g
         direction = xp.sign(mixed)
-        direction *= coefs[0]
+        direction *= rate
         if self.weight_decay and kind != "vector":
-            p *= coefs[1]
+            p *= shrink
         p -= direction
         m *= self.beta_2
         g *= 1.0 - self.beta_2

@@ -148,8 +148,9 @@ class Muon:
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Move along the orthogonal matrix nearest to the momentum; see the class."""
+        rate, shrink, *others = coefs
         if kind != "matrix":
-            return self._adamw.update(p, g, state, coefs[2:], kind=kind, xp=xp)
+            return self._adamw.update(p, g, state, tuple(others), kind=kind, xp=xp)
         velocity = state.mean
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
@@ -167,9 +168,9 @@ class Muon:
             D = velocity
         D = xp.astype(D, dtype, copy=False)
         move = xp.astype(self._orthogonal(D, xp=xp), p.dtype, copy=False)
-        move *= self._factor(*p.shape[-2:]) * coefs[0]
+        move *= self._factor(*p.shape[-2:]) * rate
         if self.weight_decay:
-            p *= coefs[1]
+            p *= shrink
         p -= move
         return p, AdamState(velocity, state.variance)
 

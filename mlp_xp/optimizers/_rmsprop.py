@@ -84,6 +84,7 @@ class RMSprop:
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Move along the gradient of unit size; see the class."""
+        rate, *_ = coefs
         v = state.variance
         square = g * g
         square *= 1.0 - self.rho
@@ -93,11 +94,11 @@ class RMSprop:
         size += self.epsilon
         g /= size
         if not self.momentum:
-            g *= coefs[0]
+            g *= rate
             p -= g
             return p, RMSpropState(v)
         b = state.velocity
         b *= self.momentum
         b += g
-        p -= coefs[0] * b
+        p -= rate * b
         return p, RMSpropMomentumState(v, b)

@@ -71,7 +71,8 @@ class SGD:
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Move along the velocity; see the class."""
-        g *= coefs[0]
+        rate, *_ = coefs
+        g *= rate
         if not state:
             p -= g
             return p, state

@@ -147,12 +147,12 @@ def _scalars(
     optimizer: Any, coefs: tuple[Array, ...], is_matrix: bool, number: Callable[[float], Any]
 ) -> tuple[Any, ...]:
     """Return the numbers of a loop, in the dtype of the arrays: a float64 would widen them all."""
+    rate, *shrink = coefs
     if isinstance(optimizer, SGD):
-        return coefs[0], number(optimizer.momentum), optimizer.nesterov
-    shrinks = isinstance(optimizer, AdamW) and is_matrix
+        return rate, number(optimizer.momentum), optimizer.nesterov
     return (
-        coefs[0],
-        coefs[1] if shrinks else number(1),
+        rate,
+        shrink[0] if isinstance(optimizer, AdamW) and is_matrix else number(1),
         number(optimizer.beta_1),
         number(1 - optimizer.beta_1),
         number(optimizer.beta_2),

@@ -276,7 +276,7 @@ def update_tree(
         return _update_in_pieces(optimizer, params, grads, opt_state, coefs, l2, n_leading, xp=xp)
     like = rows[0][0]
     # A number of NumPy's has no address.
-    coefs = tuple(c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
+    rate, *shrink = (c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
     factor: Any = 0
     penalty: Any = 0.0
     if l2 is not None:
@@ -294,10 +294,10 @@ def update_tree(
         arrays=arrays,
         rule=rule,
         constants=constants(numbers),
-        rate=coefs[0],
+        rate=rate,
         l2=factor,
         penalty=penalty if l2 is not None else 0,
-        shrink=coefs[1] if len(coefs) > 1 else 0,
+        shrink=shrink[0] if shrink else 0,
     )
     size = sum(row[0].size for row in rows)
     run(job, size >= _LEAST_NUMBERS, like)

@@ -210,12 +210,13 @@ def update_tree(
         penalty = 0.5 * l2 * sum(torch.dot(p, p) for p in flat)
         for i in matrices:
             gs[i].addcmul_(ps[i], l2)
+    rate, *shrink = coefs
     if isinstance(optimizer, SGD):
-        _sgd(optimizer, trees, coefs)
+        _sgd(optimizer, trees, rate)
     elif isinstance(optimizer, Adam):
         if isinstance(optimizer, AdamW):
-            torch._foreach_mul_([ps[i] for i in matrices], coefs[1])
-        _adam(optimizer, trees, coefs)
+            torch._foreach_mul_([ps[i] for i in matrices], shrink[0])
+        _adam(optimizer, trees, rate)
     return Updated(params, opt_state, penalty)
 
 
@@ -240,7 +241,7 @@ def _accepts(optimizer: Optimizer, trees: list[list[Any]]) -> bool:
     )
 
 
-def _adam(optimizer: Adam, trees: list[list[Any]], coefs: tuple[Any, ...]) -> None:
+def _adam(optimizer: Adam, trees: list[list[Any]], rate: Any) -> None:
     params, grads, m, v = trees
     torch._fused_adam_(
         params,
@@ -249,7 +250,7 @@ def _adam(optimizer: Adam, trees: list[list[Any]], coefs: tuple[Any, ...]) -> No
         v,
         [],
         [_forever(params[0].device)] * len(params),
-        lr=coefs[0],
+        lr=rate,
         beta1=optimizer.beta_1,
         beta2=optimizer.beta_2,
         weight_decay=0.0,
@@ -259,7 +260,7 @@ def _adam(optimizer: Adam, trees: list[list[Any]], coefs: tuple[Any, ...]) -> No
     )
 
 
-def _sgd(optimizer: SGD, trees: list[list[Any]], coefs: tuple[Any, ...]) -> None:
+def _sgd(optimizer: SGD, trees: list[list[Any]], rate: Any) -> None:
     r"""Update by torch with :math:`-\eta g` as the gradient and -1 as the learning rate.
 
     torch sums gradients and multiplies the sum by the rate; here the rate is inside the sum.
@@ -276,5 +277,5 @@ def _sgd(optimizer: SGD, trees: list[list[Any]], coefs: tuple[Any, ...]) -> None
         nesterov=optimizer.nesterov,
         maximize=False,
         is_first_step=False,
-        grad_scale=-1.0 / coefs[0],
+        grad_scale=-1.0 / rate,
     )
