@@ -49,9 +49,10 @@ class TrainState(NamedTuple):
     """The state that a step turns into the next: everything here is donated to it.
 
     ``batch_stats`` are the running statistics of batch normalization, ``average`` is the moving
-    average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one for each model of a
-    stack, are sums over the steps of an epoch, each step's average times the step's share of the
-    samples: they are read once an epoch. ``accuracy`` is an empty tuple unless it is wanted.
+    average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one for each
+    model of a stack, are sums over the steps of an epoch, each step's average times the step's
+    share of the samples: they are read once an epoch. ``accuracy`` is an empty tuple unless it is
+    wanted.
     """
 
     params: Params
