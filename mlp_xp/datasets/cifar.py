@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlp_xp.datasets import _cifar_npm, _class_names
 from mlp_xp.datasets._cifar_batches import (
     ROW,
-    Batch,
+    BatchFile,
     Files,
     Kind,
     decode_batch,
@@ -51,11 +51,11 @@ def _read_cifar10(path: Path) -> Content:
     return _content10(_pixels_of(train), y_train, _pixels_of(test), y_test)
 
 
-def _labels_of(batches: list[Batch]) -> Labels:
+def _labels_of(batches: list[BatchFile]) -> Labels:
     return np.concatenate([batch.labels[:, -1] for batch in batches])
 
 
-def _pixels_of(batches: list[Batch]) -> Pixels:
+def _pixels_of(batches: list[BatchFile]) -> Pixels:
     """Return the images of the batches, and empty the list to free memory."""
     pixels = [batch.pixels for batch in batches]
     batches.clear()
