@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 
 class BatchFile(NamedTuple):
-    """A decoded file of one batch: ``labels`` is (n_images, n_labels), ``sha256`` that of the file."""
+    """A decoded file of one batch: ``labels`` is (n_images, n_labels), ``sha256`` of the file."""
 
     pixels: Pixels
     labels: Labels
