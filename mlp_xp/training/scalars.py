@@ -96,23 +96,18 @@ def scalar_table(
     """
     n_samples = sum(plan.counts)
     largest = max(plan.totals) or 1.0
-    counts = plan.counts[steps.start : steps.stop]
-    totals = plan.totals[steps.start : steps.stop]
-    first = n_steps + steps.start
-    rule = [
-        rules.optimizer.coefficients(rate, number)
-        for number, rate in enumerate(rates, first - rule_start + 1)
-    ]
-    # By columns: a tuple with names for each step takes longer than its numbers.
-    columns = StepScalars(
-        share=[count / n_samples for count in counts],
-        l2=[rules.alpha / total if total > 0 else 0.0 for total in totals],
-        average_rate=[_average_rate(rules.ema_decay, first + i) for i in range(len(steps))],
+    table = []
+    for step, rate in zip(steps, rates, strict=True):
+        total, position = plan.totals[step], n_steps + step
+        share = plan.counts[step] / n_samples
+        l2 = rules.alpha / total if total > 0 else 0.0
+        average_rate = _average_rate(rules.ema_decay, position)
         # A small last batch says little: it moves the running statistics as little.
-        batch_stats_rate=[_BATCH_STATS_RATE * total / largest for total in totals],
-        rule=tuple(zip(*rule, strict=True)),
-    )
-    return np.asarray(list(zip(*columns.pack(), strict=True)))
+        batch_stats_rate = _BATCH_STATS_RATE * total / largest
+        rule = rules.optimizer.coefficients(rate, position - rule_start + 1)
+        # In the order of `StepScalars`, whose own construction takes longer than the rest.
+        table.append((share, l2, average_rate, batch_stats_rate, *rule))
+    return np.asarray(table)
 
 
 def _average_rate(decay: float | None, step: int) -> float:
