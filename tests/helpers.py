@@ -28,6 +28,13 @@ def tolerance(dtype: str, terms: int = 1) -> float:
     return 32 * float(np.finfo(dtype).eps) * max(terms, 1) ** 0.5
 
 
+def close(actual: np.ndarray, expected: np.ndarray, terms: int) -> None:
+    scale = float(np.max(np.abs(expected))) + 1.0
+    bound = scale * tolerance(str(expected.dtype), terms)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
+    assert actual.dtype == expected.dtype
+
+
 QUIET = {"n_iter_no_change": float("inf")}
 
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 import re
 
-import array_api_compat.numpy as np_xp
 import numpy as np
 import pytest
 from helpers import tolerance
+from loss_cases import (
+    ALL,
+    BINARY,
+    CUSTOM,
+    MULTICLASS,
+    THROUGH,
+    case,
+    evaluate,
+    named,
+    squared,
+)
 from sklearn.neural_network import _base as sklearn_base
 
-from mlp_xp.nn.gradient_check import check_activation, check_loss
-from mlp_xp.nn.layers import ACTIVATIONS, relu
 from mlp_xp.nn.losses import (
     CLASSIFICATION_LOSSES,
-    OUTPUTS,
     REGRESSION_LOSSES,
     AbsoluteError,
     BinaryCrossEntropy,
@@ -32,51 +39,6 @@ from mlp_xp.nn.losses import (
 )
 
 pytestmark = pytest.mark.maths
-
-MULTICLASS = [SoftmaxCrossEntropy(0.1), SoftmaxFocal()]
-BINARY = [BinaryCrossEntropy(0.1), BinaryFocal()]
-REAL = [SquaredError(), AbsoluteError(), Huber(0.7), Quantile(0.8), Poisson()]
-THROUGH = [Through(SquaredError(), output) for output in OUTPUTS]
-
-
-def squared(outputs, targets, *, xp):
-    error = outputs - targets
-    return 0.5 * xp.sum(error * error, axis=-1), lambda dlosses: error * dlosses[..., None]
-
-
-def cross_entropy_of(p, targets, *, xp):
-    losses = -xp.sum(targets * xp.log(p), axis=-1)
-    return losses, lambda dlosses: -targets / p * dlosses[..., None]
-
-
-CUSTOM = [Custom(squared), Custom(squared, "softplus"), Custom(squared, "softmax")]
-ALL = [*MULTICLASS, *BINARY, *REAL, *THROUGH, *CUSTOM]
-
-
-def named(loss) -> str:
-    return re.sub(r"<function (\w+) at \w+>", r"\1", repr(loss))
-
-
-def case(loss, dtype="float64", n=5, outputs=3):
-    """Return logits, targets that suit the loss, and weights."""
-    rng = np.random.default_rng(4)
-    logits = rng.standard_normal((n, outputs))
-    if isinstance(loss, SoftmaxCrossEntropy | SoftmaxFocal):
-        targets = rng.dirichlet(np.ones(outputs), n)
-    elif isinstance(loss, Poisson):
-        targets = rng.poisson(1.0, (n, outputs))
-    else:
-        targets = rng.random((n, outputs))
-    weights = np.asarray([1, 3, 0, 2, 1])[:n]
-    return tuple(array.astype(dtype) for array in (logits, targets, weights))
-
-
-def evaluate(backend, loss, logits, targets, weights=None):
-    """Return average and gradient, on the host."""
-    with backend.scope():
-        arrays = [None if a is None else backend.put(a) for a in (logits, targets, weights)]
-        value, pullback = mean_loss(loss, *arrays, xp=backend.xp)
-        return backend.get(value), backend.get(pullback())
 
 
 @pytest.mark.parametrize("loss", ALL, ids=named)
@@ -323,78 +285,6 @@ def test_poisson_never_overflows(backend, dtype):
     assert slopes[:, 0].tolist() == [0.0, -0.5]
 
 
-# --- outputs -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_through_is_the_loss_of_the_output(backend, output):
-    logits, targets, weights = case(SquaredError())
-    outputs, back = OUTPUTS[output](logits, xp=np_xp)
-    value, gradient = evaluate(backend, Through(Huber(), output), logits, targets, weights)
-    expected, slope = evaluate(backend, Huber(), outputs, targets, weights)
-    assert value == pytest.approx(expected, rel=tolerance("float64", 15))
-    np.testing.assert_allclose(gradient, back(slope), atol=tolerance("float64"))
-    with backend.scope():
-        given = backend.get(Through(Huber(), output).activate(backend.put(logits), xp=backend.xp))
-    np.testing.assert_allclose(given, outputs, rtol=tolerance("float64"))
-
-
-def test_a_custom_softmax_is_the_cross_entropy(backend):
-    logits, targets, weights = case(SoftmaxCrossEntropy())
-    custom = Custom(cross_entropy_of, "softmax")
-    value, gradient = evaluate(backend, custom, logits, targets, weights)
-    expected, slow = evaluate(backend, SoftmaxCrossEntropy(), logits, targets, weights)
-    assert value == pytest.approx(expected, rel=tolerance("float64", 15))
-    np.testing.assert_allclose(gradient, slow, atol=tolerance("float64", 3))
-    with backend.scope():
-        p = backend.get(custom.activate(backend.put(logits), xp=backend.xp))
-    np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=tolerance("float64", 3))
-
-
-def test_a_custom_loss_is_the_one_it_copies(backend):
-    logits, targets, weights = case(SquaredError())
-    for output in OUTPUTS:
-        ours = evaluate(backend, Through(SquaredError(), output), logits, targets, weights)
-        theirs = evaluate(backend, Custom(squared, output), logits, targets, weights)
-        assert ours[0] == pytest.approx(theirs[0], rel=tolerance("float64", 15))
-        np.testing.assert_allclose(ours[1], theirs[1], atol=tolerance("float64"))
-
-
-@pytest.mark.parametrize(
-    ("output", "targets", "expected"),
-    [
-        ("softmax", [0, 0, 1], [1, 0, 1]),
-        ("softmax", [[1, 0], [1, 0], [0, 1]], [1, 0, 1]),
-        ("identity", [0, 0, 1], [1, 0, 1]),
-        ("logistic", [0, 0, 1], [1, 0, 1]),
-        ("logistic", [[1, 0], [1, 1], [0, 0]], [1, 0, 0]),
-    ],
-)
-def test_correct_predictions_of_a_custom_loss(backend, output, targets, expected):
-    logits = np.asarray([[2.0, -1.0], [-1.0, 2.0], [0.5, 3.0]])
-    kind = np.int32 if np.ndim(targets) == 1 else np.float64
-    with backend.scope():
-        correct = Custom(squared, output).is_correct(
-            backend.put(logits), backend.put(np.asarray(targets, dtype=kind)), xp=backend.xp
-        )
-        assert backend.get(correct).tolist() == expected
-
-
-def test_correct_predictions_of_one_logistic_output():
-    logits = np.asarray([[1.0], [-1.0]])
-    is_correct = Custom(squared, "logistic").is_correct
-    assert is_correct(logits, np.asarray([1, 0]), xp=np_xp).tolist() == [1, 1]
-    assert is_correct(logits, np.asarray([[1.0], [0.0]]), xp=np_xp).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("loss", [*REAL, *THROUGH, *CUSTOM[:2]], ids=named)
-def test_real_values_are_neither_right_nor_wrong(loss):
-    name = "A Custom loss" if isinstance(loss, Custom) else getattr(loss, "loss", loss)
-    name = name if isinstance(name, str) else type(name).__name__
-    with pytest.raises(TypeError, match=f"{name} .*has no accuracy; use"):
-        loss.is_correct(np.zeros((2, 1)), np.zeros((2, 1)), xp=np_xp)
-
-
 # --- settings ------------------------------------------------------------------------------------
 
 
@@ -448,166 +338,3 @@ def test_through_refuses_losses_with_outputs_of_their_own(loss):
     )
     with pytest.raises(ValueError, match=message):
         Through(loss, "identity")
-
-
-# --- the checks of pullbacks ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("loss", [*ALL, squared, Custom(cross_entropy_of, "softmax")], ids=named)
-def test_right_losses_pass(backend, loss, dtype):
-    with backend.scope():
-        logits, targets, _ = map(backend.put, case(loss, dtype))
-        check_loss(loss, logits, targets, xp=backend.xp)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_right_activations_pass(backend, dtype):
-    x = np.asarray([[-2.0, -0.5, 0.4], [0.7, 1.5, 3.0]], dtype=dtype)
-    with backend.scope():
-        for name, activation in {**ACTIVATIONS, **OUTPUTS}.items():
-            check_activation(activation, backend.put(x), xp=backend.xp, name=name)
-
-
-def reversed_sign(outputs, targets, *, xp):
-    losses, pullback = squared(outputs, targets, xp=xp)
-    return losses, lambda dlosses: -pullback(dlosses)
-
-
-def averaged(outputs, targets, *, xp):
-    losses, pullback = squared(outputs, targets, xp=xp)
-    return xp.mean(losses), pullback
-
-
-def forgets_what_it_is_given(outputs, targets, *, xp):
-    losses, _ = squared(outputs, targets, xp=xp)
-    return losses, lambda dlosses: outputs - targets
-
-
-def wrong_formula(outputs, targets, *, xp):
-    losses, _ = squared(outputs, targets, xp=xp)
-    return losses, lambda dlosses: xp.tanh(outputs - targets) * dlosses[..., None]
-
-
-def writes(outputs, targets, *, xp):
-    losses, pullback = squared(outputs + 0.0, targets, xp=xp)
-    outputs[:, :] = 0.0
-    return losses, pullback
-
-
-def writes_dlosses(outputs, targets, *, xp):
-    losses, pullback = squared(outputs, targets, xp=xp)
-
-    def write(dlosses):
-        dlosses *= 2.0
-        return pullback(dlosses)
-
-    return losses, write
-
-
-def changed(value=lambda v, xp: v, pullback=lambda g, xp: g):
-    """Return the squared error with something wrong in what it returns."""
-
-    def my_loss(outputs, targets, *, xp):
-        losses, back = squared(outputs, targets, xp=xp)
-        return value(losses, xp), lambda dlosses: pullback(back(dlosses), xp)
-
-    return my_loss
-
-
-WRONG_LOSSES = [
-    (changed(pullback=lambda g, xp: 5.0 * g), "pullback of loss my_loss gives .* along a direction "
-     "and the finite difference .* apart: the pullback is 5 times the derivative .* by 0.2"),
-    (reversed_sign, "the pullback is -1 times the derivative everywhere; .* by -1"),
-    (averaged, r"value of loss averaged must have the shape \(5,\) \(one number a sample\).* \(\)"),
-    (forgets_what_it_is_given, "must be the derivative of the value that is returned with it, mul"),
-    (wrong_formula, "the pullback of loss wrong_formula gives .*it must be the derivative"),
-    (lambda outputs, targets, weights, *, xp: None,
-     r"loss <lambda> must take \(outputs, targets, \*, xp\), and does not: missing a required"),
-    (lambda outputs, targets: None, "and does not: got an unexpected keyword .*'xp'"),
-    (lambda o, t, *, xp: xp.sum(o), r"must return \(losses, pullback\), got .*; end it e.g."),
-    (lambda o, t, *, xp: (1, 2, 3), r"must return \(losses, pullback\), got a tuple of 3"),
-    (lambda o, t, *, xp: (xp.sum(o, axis=-1), xp.ones_like(o)),
-     r"the pullback of loss <lambda> must be a callable \(dlosses\), got"),
-    (lambda o, t, *, xp: (xp.sum(o, axis=-1), lambda: o),
-     r"must take \(dlosses\), and does not: too many"),
-    (changed(lambda v, xp: 1.0), "value of loss my_loss must be an array .*sample.*got float"),
-    (changed(lambda v, xp: v[None, :]), r"value of loss my_loss must have .* \(5,\).*\(1, 5\)"),
-    (changed(lambda v, xp: v * xp.nan), "value of loss my_loss is not finite; look for"),
-    (changed(lambda v, xp: xp.astype(v, xp.float32)), "value .* dtype of the input, .*float64"),
-    (changed(pullback=lambda g, xp: None), "pullback of loss my_loss must be an array .*NoneType"),
-    (changed(pullback=lambda g, xp: g[:, :1]), r"have the shape \(5, 3\) .*, got \(5, 1\)"),
-    (changed(pullback=lambda g, xp: xp.astype(g, xp.float32)), "pullback .* dtype of the input"),
-    (changed(pullback=lambda g, xp: g / 0.0), "the pullback of loss my_loss is not finite"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("loss", "message"), WRONG_LOSSES)
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_wrong_losses_are_told_what_to_do(backend, loss, message, wrapped):
-    with backend.scope(), np.errstate(divide="ignore", invalid="ignore"):
-        logits, targets, _ = map(backend.put, case(SquaredError()))
-        with pytest.raises(ValueError, match=message):
-            check_loss(Custom(loss) if wrapped else loss, logits, targets, xp=backend.xp)
-
-
-@pytest.mark.parametrize(
-    ("loss", "message"),
-    [
-        (writes, "loss writes writes to its outputs, which others use"),
-        (writes_dlosses, "loss writes_dlosses writes to its dlosses, which others use"),
-    ],
-)
-def test_a_loss_that_writes_is_found(loss, message):
-    logits, targets, _ = case(SquaredError())
-    with pytest.raises(ValueError, match=message):
-        check_loss(loss, logits, targets, xp=np_xp)
-
-
-def test_float32_finds_what_is_not_tiny(backend):
-    with backend.scope():
-        logits, targets, _ = map(backend.put, case(SquaredError(), "float32"))
-        for slip in (0.9, 1.1):
-            wrong = changed(pullback=lambda g, xp, slip=slip: g * slip)
-            with pytest.raises(ValueError, match=f"the pullback is {slip} times the derivative"):
-                check_loss(wrong, logits, targets, xp=backend.xp)
-
-
-def writes_dy(x, *, xp):
-    def pullback(dy):
-        dy *= 2.0 * x
-        return dy
-
-    return x * x, pullback
-
-
-WRONG_ACTIVATIONS = [
-    (lambda x, *, xp: (x * x, lambda dy: x * dy), "the pullback of activation square gives .* "
-     "the pullback is 0.5 times the derivative everywhere; multiply what it returns by 2"),
-    (lambda x, *, xp: (x * x, lambda dy: 2.0 * x), "must be the derivative of the value"),
-    (lambda x: x, r"activation square must take \(x, \*, xp\), and does not: got an unexpected"),
-    (lambda x, *, xp: x * x, r"activation square must return \(y, pullback\), got .*; end it e.g."),
-    (lambda x, *, xp: (xp.sum(x), lambda dy: dy), r"the output of .* shape \(4,\) .*, got \(\)"),
-    (lambda x, *, xp: (x / 0.0, lambda dy: dy), "the output of activation square is not finite"),
-    (lambda x, *, xp: (x * x, lambda: x), r"activation square must take \(dy\), and does not"),
-    (lambda x, *, xp: (x * x, lambda dy: dy[:2]), r"the pullback of .* shape \(4,\) .*\(2,\)"),
-    (4, "activation square must be a callable .*got int"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("activation", "message"), WRONG_ACTIVATIONS)
-def test_wrong_activations_are_told_what_to_do(backend, activation, message):
-    with backend.scope(), np.errstate(divide="ignore"):
-        x = backend.put(np.asarray([-1.0, 0.5, 2.0, 3.0]))
-        with pytest.raises(ValueError, match=message):
-            check_activation(activation, x, xp=backend.xp, name="square")
-
-
-def test_an_activation_that_writes_is_found():
-    with pytest.raises(ValueError, match="pullback of activation writes_dy writes to its dy"):
-        check_activation(writes_dy, np.asarray([0.5, 2.0]), xp=np_xp)
-
-
-def test_a_kink_is_named_as_a_possible_reason():
-    with pytest.raises(ValueError, match=r"the pullback of activation relu .*away from kinks"):
-        check_activation(relu, np.asarray([0.0, 2.0, -1.0]), xp=np_xp)

@@ -9,78 +9,28 @@ import numpy as np
 import pytest
 from gradient import check_gradient
 from helpers import tolerance
+from network_cases import (
+    BATCH,
+    NETWORKS,
+    cube,
+    loss_and_gradients,
+    networks,
+    problem,
+)
 from test_gradients import TORCH_ACTIVATIONS
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
-from mlp_xp.nn.blocks import Activate, BatchNorm, Context, Dropout, LayerNorm, Linear, Residual
-from mlp_xp.nn.layers import BatchStats, Dense, Norm, dense, dropout
-from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
+from mlp_xp.nn.blocks import Activate, BatchNorm, Dropout, LayerNorm, Linear, Residual
+from mlp_xp.nn.layers import Dense, Norm, dense, dropout
 from mlp_xp.nn.network import (
     Network,
     denses,
-    forward,
-    hidden,
     init_params,
     norms,
     with_layers,
 )
-from mlp_xp.training.inference import predict
 
 pytestmark = pytest.mark.maths
-
-BATCH = 8
-
-
-def cube(x, *, xp):
-    """Return an activation that a user might write."""
-    return x**3 / 10.0, lambda dy: 0.3 * x**2 * dy
-
-
-# Smooth activations: a difference quotient needs them.
-NETWORKS = {
-    "plain": Network((5, 6, 4, 3), "tanh"),
-    "no hidden layer": Network((5, 3)),
-    "no hidden layer, input dropout": Network((5, 3), input_dropout=0.3),
-    "activations": Network((5, 6, 4, 3), ("gelu", "silu")),
-    "callable": Network((5, 6, 4, 3), ("tanh", cube)),
-    "layer": Network((5, 6, 4, 3), "tanh", "layer"),
-    "batch": Network((5, 6, 4, 3), "tanh", "batch"),
-    "dropout": Network((5, 6, 4, 3), "tanh", None, (0.0, 0.5)),
-    "input dropout": Network((5, 6, 4, 3), "tanh", None, 0.0, 0.3),
-    "residual": Network((5, 6, 6, 3), "silu", residual=True),
-    "residual from the start": Network((5, 5, 5, 3), "tanh", residual=True),
-    "everything, layer": Network((5, 5, 5, 6, 3), "gelu", "layer", (0.2, 0.0, 0.4), 0.3, True),
-    "everything, batch": Network((5, 5, 5, 6, 3), "silu", "batch", (0.2, 0.0, 0.4), 0.3, True),
-}
-networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-
-
-def problem(network, rng, n=BATCH):
-    """Return parameters far from their start, inputs, labels, weights and keys, in NumPy.
-
-    A normalization that does nothing, or a bias of 0, would hide mistakes.
-    """
-    params = map_leaves(
-        lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape), init_params(network, 3)
-    )
-    x = rng.standard_normal((n, network.widths[0]))
-    labels = rng.integers(0, network.widths[-1], n).astype(np.int32)
-    keys = rng.integers(-(2**31), 2**31, network.n_keys, dtype=np.int32)
-    return params, x, labels, rng.random(n) + 0.1, keys
-
-
-def some_batch_stats(network, rng):
-    widths = network.batch_stats_widths
-    return tuple(BatchStats(rng.standard_normal(w), rng.random(w) + 0.5) for w in widths)
-
-
-def loss_and_gradients(backend, network, params, x, labels, weights, keys, *, layer=dense):
-    """Do what a training step does up to the gradients; everything is on the device."""
-    xp = backend.xp
-    context = Context(xp, layer, (), True, weights, keys)
-    logits, backward, measured = forward(network, params, x, context, xp=xp)
-    value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, labels, weights, xp=xp)
-    return value, backward(pullback()), logits, measured
 
 
 # --- what a network is made of -------------------------------------------------------------------
@@ -312,100 +262,6 @@ def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
     assert asked == [True] * (len(network.widths) - 2) + [False]
     shapes = [leaf.shape for leaf in leaves(grads)]
     assert shapes == [leaf.shape for leaf in leaves(here[0])]
-
-
-# --- prediction ----------------------------------------------------------------------------------
-
-
-@networks
-def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
-    given = []
-
-    def layer(params, x, *, xp):
-        given.append(x)
-        return dense(params, x, xp=xp)
-
-    params, x, *_ = problem(network, rng)
-    batch_stats = some_batch_stats(network, rng)
-    with backend.scope():
-        params, x, batch_stats = map_leaves(backend.put, (params, x, batch_stats))
-        context = Context(backend.xp, layer, batch_stats)
-        forward(network, params, x, context, xp=backend.xp)
-        inputs = list(given)
-        assert len(inputs) == len(network.widths) - 1
-        for depth, expected in enumerate(inputs):
-            given.clear()
-            found = backend.get(hidden(network, params, x, context, depth))
-            assert len(given) == depth
-            assert found.shape == (BATCH, network.widths[depth])
-            np.testing.assert_array_equal(found, backend.get(expected))
-
-
-@networks
-def test_a_prediction_does_not_depend_on_the_other_samples(backend, network, rng):
-    params, x, *_ = problem(network, rng)
-    batch_stats = some_batch_stats(network, rng)
-
-    def outputs(rows, depth=None):
-        y = predict(
-            backend,
-            network,
-            None,
-            params,
-            x[rows],
-            batch_stats=batch_stats,
-            depth=depth,
-            dtype="float64",
-        )
-        return backend.get(y)
-
-    for depth in (None, len(network.widths) - 2):
-        whole = outputs(slice(None), depth)
-        atol = np.abs(whole).max() * tolerance("float64", max(network.widths))
-        for row in (0, BATCH - 1):
-            alone = outputs([row], depth)
-            np.testing.assert_allclose(alone, whole[[row]], rtol=0, atol=atol)
-
-
-def test_batch_norm_predicts_with_the_running_moments(backend, rng):
-    network = Network((5, 6, 3), "tanh", "batch", 0.5, 0.5)
-    params, x, *_ = problem(network, rng)
-    (batch_stats,) = some_batch_stats(network, rng)
-    (W, b), (scale, shift), (V, c) = params
-    z = (x @ W + b - batch_stats.mean) / np.sqrt(batch_stats.variance + 1e-5) * scale + shift
-    expected = np.tanh(z) @ V + c
-    y = predict(backend, network, None, params, x, batch_stats=(batch_stats,), dtype="float64")
-    np.testing.assert_allclose(backend.get(y), expected, rtol=0, atol=tolerance("float64", 6))
-
-
-def test_dropout_is_for_training_only(backend, rng):
-    dropping = Network((5, 6, 6, 3), dropout=0.5, input_dropout=0.5)
-    params, x, labels, weights, keys = problem(dropping, rng)
-    with backend.scope():
-        here = map_leaves(backend.put, (params, x, labels, weights, keys))
-        context = Context(backend.xp, dense, keys=here[-1])
-        found, *_ = forward(dropping, here[0], here[1], context, xp=backend.xp)
-        default, *_ = forward(dropping, here[0], here[1], xp=backend.xp)
-        expected, *_ = forward(Network((5, 6, 6, 3)), here[0], here[1], xp=backend.xp)
-        trained = loss_and_gradients(backend, dropping, *here)[2]
-        found, default, expected, trained = map(backend.get, (found, default, expected, trained))
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(default, expected)
-    assert not np.allclose(found, trained, atol=0.01)
-
-
-def test_a_prediction_with_batch_norm_has_no_way_back(backend, rng):
-    network = NETWORKS["batch"]
-    params, x, *_ = problem(network, rng)
-    with backend.scope():
-        params, x, batch_stats = map_leaves(
-            backend.put, (params, x, some_batch_stats(network, rng))
-        )
-        context = Context(backend.xp, dense, batch_stats)
-        logits, backward, measured = forward(network, params, x, context, xp=backend.xp)
-        assert measured == ()
-        with pytest.raises(RuntimeError, match="is for prediction only"):
-            backward(logits)
 
 
 def test_parameters_are_dense_layers_and_norms():

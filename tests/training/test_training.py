@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import weakref
 from dataclasses import replace
@@ -21,7 +20,6 @@ from trainers import (
 )
 
 import mlp_xp.training.divergence
-from mlp_xp._utils.signals import interruptible, interrupts
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels
@@ -392,62 +390,6 @@ def test_going_on_is_the_same_as_not_having_stopped(backend):
     second.run_epoch(data, plans[1], n_epochs=2)
     for mine, reference in zip(learned(second), learned(whole), strict=True):
         np.testing.assert_array_equal(mine, reference)
-
-
-# --- Ctrl-C --------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
-    with interrupts() as pressed:
-        assert not pressed()
-        signal.raise_signal(signal.SIGINT)
-        assert pressed()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
-    started, over = threading.Event(), threading.Event()
-
-    def wait():
-        with interruptible():
-            started.set()
-            over.wait()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    started.wait()
-    with interrupts() as pressed:
-        signal.raise_signal(signal.SIGINT)
-        assert pressed()
-    over.set()
-    thread.join()
-    with interrupts(), interruptible(), pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-
-
-@pytest.mark.usefixtures("ctrl_c")
-def test_other_threads_and_handlers_are_left_alone():
-    before = signal.getsignal(signal.SIGINT)
-    seen = []
-
-    def work():
-        with interrupts() as pressed:
-            seen.append((signal.getsignal(signal.SIGINT), pressed()))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [(before, False)]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with interrupts():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_networks_refuse_what_cannot_be():

@@ -1,0 +1,359 @@
+"""The grid of trainings that `net` records: each case is data, settings and what is done."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")  # As conftest.py.
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
+from mlp_xp.nn import losses
+from mlp_xp.nn.hidden import Blocks, Branch, Project
+from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop, schedules
+from mlp_xp.recipes import names as recipe_names
+from mlp_xp.saving import load_model, save_model
+from mlp_xp.training.input_scaling import Whiten
+
+N, FEATURES, SHAPE = 30, 6, (3, 8, 8)
+SETTINGS = {
+    "hidden_layer_sizes": (8, 5),
+    "batch_size": 8,  # The last of the four batches of an epoch is smaller.
+    "max_iter": 3,
+    "learning_rate_init": 0.01,
+    "n_iter_no_change": float("inf"),
+    "random_state": 0,
+}
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+@cache
+def data(kind: str) -> tuple[Any, Any]:
+    """Return X and y; the legacy generator gives the same numbers for every version of NumPy."""
+    rng = np.random.RandomState(3)
+    X, noise = rng.standard_normal((N, FEATURES)), 0.1 * rng.standard_normal((N, 3))
+    score = X[:, :3] + noise
+    pictures = rng.randint(0, 256, (12, int(np.prod(SHAPE)))).astype(np.uint8)
+    large = rng.randint(0, 256, (8, 3072)).astype(np.uint8)
+    labels = np.argmax(score, axis=1)
+    return {
+        "classes": (X, labels),
+        "names": (X, np.asarray(["cat", "dog", "eel"])[labels]),
+        "binary": (X, (score[:, 0] > 0).astype(np.int64)),
+        "multilabel": (X, (score > 0).astype(np.int64)),
+        "real": (X, score[:, 0] - X[:, 4]),
+        "reals": (X, score[:, :2]),
+        "counts": (X, np.floor(np.exp(score[:, 0].clip(-2, 2)))),
+        "fractions": (X, 1 / (1 + np.exp(-score[:, :2]))),
+        "shares": (X, np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)),
+        "float32": (X.astype(np.float32), labels),
+        "float32 real": (X.astype(np.float32), score[:, 0].astype(np.float32)),
+        "sparse": (csr_matrix(np.where(np.abs(X) > 0.7, X, 0)), labels),
+        "pictures": (pictures, np.arange(12) % 3),
+        "float pictures": (pictures.astype(np.float64) / 255, np.arange(12) % 3),
+        "cifar": (large, np.arange(8)),
+        "fashion": (large[:, :784], np.arange(8)),
+    }[kind]
+
+
+# --- functions that a user may give ---------------------------------------------------------------
+
+
+def cubic(x, *, xp):
+    return x + 0.1 * x**3, lambda dy: dy * (1 + 0.3 * x**2)
+
+
+def log_cosh(outputs, targets, *, xp):
+    error = outputs - targets
+    losses = xp.sum(xp.log(xp.exp(error) + xp.exp(-error)), axis=-1)
+    return losses, lambda dlosses: dlosses[..., None] * xp.tanh(error)
+
+
+def half_right(model, X, y):
+    return float(np.mean(model.predict(X) == y)) / 2
+
+
+# --- what is done with an estimator ---------------------------------------------------------------
+
+
+def fit(model, X, y):
+    return model.fit(X, y)
+
+
+def fit_weighted(model, X, y):
+    return model.fit(X, y, sample_weight=np.linspace(0, 2, len(y)))
+
+
+def fit_with_validation(model, X, y):
+    return model.fit(X[:22], y[:22], X_val=X[22:], y_val=y[22:])
+
+
+def fit_twice(model, X, y):
+    return model.fit(X, y).fit(X, y)
+
+
+def continue_with_other_rate(model, X, y):
+    return model.fit(X, y).set_params(learning_rate_init=0.003).fit(X, y)
+
+
+def partial_fits(model, X, y):
+    known = {"classes": np.unique(y)} if isinstance(model, MLPClassifier) else {}
+    model.partial_fit(X[:16], y[:16], **known)
+    return model.partial_fit(X[16:], y[16:]).partial_fit(X, y)
+
+
+def pickle_and_continue(model, X, y):
+    return pickle.loads(pickle.dumps(model.fit(X, y))).partial_fit(X, y)  # noqa: S301
+
+
+def save_and_continue(model, X, y):
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(model.fit(X, y), Path(folder) / "model")
+        return load_model(Path(folder) / "model").partial_fit(X, y)
+
+
+def move_and_continue(model, X, y):
+    return model.fit(X, y).to("numpy").partial_fit(X, y)
+
+
+def evaluate(model, X, y):
+    model.fit(X, y)
+    scores = model.evaluate(X, y)
+    model.observed = dict(scores) if isinstance(scores, dict) else {"evaluate": scores}
+    return model
+
+
+# --- the grid -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training: data, settings and what is done, and where it differs from others.
+
+    ``precision`` is what it computes in. ``is_core`` cases run on every backend in the fast tests.
+    """
+
+    kind: str = "classes"
+    settings: dict[str, Any] = field(default_factory=dict)
+    act: Callable[[Any, Any, Any], Any] = fit
+    precision: str = "float64"
+    recipe: str | None = None
+    is_core: bool = False
+
+    @property
+    def is_regression(self) -> bool:
+        return self.kind in ("real", "reals", "counts", "fractions", "shares", "float32 real")
+
+    def make(self, spec: str) -> Any:
+        """Return the estimator for a backend."""
+        name, _, device = spec.partition(":")
+        place = {"backend": name, "device": device or None}
+        if self.recipe is not None:
+            model = MLPClassifier.from_recipe(self.recipe, **self.settings, **place)
+            # Wide blocks take seconds a step, and a few layers have each kind.
+            n_layers = 3 if self.recipe == "record" else 4
+            return model.set_params(hidden_layer_sizes=model.hidden_layer_sizes[:n_layers])
+        kind = MLPRegressor if self.is_regression else MLPClassifier
+        return kind(**copy.deepcopy(SETTINGS | self.settings), **place)  # A RandomState moves on.
+
+
+CASES: dict[str, Case] = {}
+
+
+def add(name: str, kind: str = "classes", act: Any = fit, core: bool = False, **settings: Any):
+    precision = {"f": "float32", "b": "bfloat16"}.get(settings.get("precision", "")[:1], "float64")
+    if settings.get("precision", "") == "float64":
+        precision = "float64"
+    elif kind.startswith("float32") or kind == "pictures":
+        precision = "float32" if precision == "float64" else precision
+    assert name not in CASES, name
+    CASES[name] = Case(kind, settings, act, precision, is_core=core)
+
+
+for solver in ("sgd", "adam", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs"):
+    add(f"solver {solver}", solver=solver, core=solver in ("sgd", "adam"))
+add("solver sgd without Nesterov", solver="sgd", nesterovs_momentum=False, momentum=0.5)
+add("solver adam, settings", solver="adam", beta_1=0.8, beta_2=0.9, epsilon=1e-4, alpha=0.1)
+add("solver lbfgs, real values", "real", solver="lbfgs", alpha=0.1)
+RULES = {
+    "SGD": SGD(momentum=0.7, nesterov=False),
+    "Adam": Adam(beta_1=0.7),
+    "AdamW": AdamW(weight_decay=0.5),
+    "BetaLasso": BetaLasso(l1=1e-3, beta=2.0),
+    "Lion": Lion(weight_decay=0.3),
+    "Muon": Muon(scale="original", ns_polynomial="jordan", ns_steps=2, weight_decay=0.3),
+    "Muon without Nesterov": Muon(nesterov=False, adam_rate=0.5),
+    "RMSprop": RMSprop(rho=0.8, momentum=0.5),
+    "ByKind": ByKind(Muon(), SGD(), Lion(), vector_rate=2.0, head_rate=0.25),
+}
+for name, rule in RULES.items():
+    add(f"rule {name}", solver=rule, core=name == "ByKind")
+
+add("loss log_loss, binary", "binary", core=True)
+add("loss log_loss, label smoothing", label_smoothing=0.1)
+add("loss log_loss, binary, label smoothing", "binary", label_smoothing=0.1)
+add("loss log_loss, softmax of two", "binary", output_activation="softmax")
+add("loss log_loss, one against the rest", output_activation="logistic")
+add("loss log_loss, multilabel", "multilabel")
+add("loss focal", loss="focal")
+add("loss focal, multilabel", "multilabel", loss="focal")
+add("loss SoftmaxFocal", loss=losses.SoftmaxFocal(gamma=1.0))
+add("loss BinaryFocal", "binary", loss=losses.BinaryFocal(gamma=0.5))
+add("loss Through", output_activation="logistic", loss=losses.Through(losses.Huber(), "logistic"))
+for loss, kind in {
+    "squared_error": "real",
+    "absolute_error": "reals",
+    "huber": "real",
+    "quantile": "reals",
+    "poisson": "counts",
+}.items():
+    add(f"loss {loss}", kind, loss=loss, core=loss == "squared_error")
+add("loss squared_error, several", "reals")
+add("loss Huber", "reals", loss=losses.Huber(delta=0.3))
+add("loss Quantile", "real", loss=losses.Quantile(0.2))
+add("loss BinaryCrossEntropy, fractions", "fractions", loss=losses.BinaryCrossEntropy(0.1))
+add("loss SoftmaxCrossEntropy, shares", "shares", loss=losses.SoftmaxCrossEntropy())
+add("loss of a function", "reals", loss=log_cosh)
+add("output logistic", "fractions", output_activation="logistic")
+
+PAIRS = (
+    ("identity", "logistic"),
+    ("tanh", "leaky_relu"),
+    ("elu", "gelu"),
+    ("silu", "softplus"),
+)
+for first, second in PAIRS:
+    add(f"activation {first} and {second}", activation=[first, second], core=first == "elu")
+add("activation of a function", activation=cubic)
+
+add("normalization layer", normalization="layer", core=True)
+add("normalization batch", normalization="batch", solver="sgd", core=True)
+add("residual", hidden_layer_sizes=(6, 6, 6), residual=True)
+# With Adam the bias before a batch normalization would follow the rounding of a gradient of zero.
+everything = {
+    "solver": "sgd",
+    "residual": True,
+    "dropout": 0.2,
+    "activation": "gelu",
+    "ema_decay": 0.8,
+}
+add("residual, batch", hidden_layer_sizes=(6, 6), normalization="batch", **everything)
+add("dropout", dropout=[0.3, 0.5], core=True)
+add("dropout of inputs", input_dropout=0.3, dropout=0.1)
+hidden = (Project(8), Branch((16, 8)), Blocks((2, 4), mixed=(1,), width=3))
+add("hidden objects", hidden_layer_sizes=hidden, activation="gelu")
+hidden = (Blocks((2, 3), (0,)), Branch((Blocks((2, 3), (1,)), Project(6))), 5)
+add("hidden objects, layer", hidden_layer_sizes=hidden, normalization="layer", solver="muon")
+hidden = (Project(8), Branch((16, 8)), Branch((16, 8)))
+add(
+    "hidden objects, batch",
+    hidden_layer_sizes=hidden,
+    normalization="batch",
+    dropout=0.2,
+    solver="sgd",
+)
+
+views = [Flip(SHAPE), Shift(SHAPE, pixels=1)]
+add("pictures, all", "pictures", core=True, augmentation=[
+    *views, Cutout(SHAPE, size=3), ColorJitter(SHAPE), Mixup(alpha=0.8),
+], input_scaling="standardize", tta=views)  # fmt: skip
+add("pictures, Flip", "pictures", augmentation=Flip(SHAPE, alternate=True), tta=Flip(SHAPE))
+zero = Shift(SHAPE, pixels=2, padding="zero")
+add("pictures, Shift", "float pictures", augmentation=[zero], tta=[Shift(SHAPE, pixels=2)])
+add("pictures, Cutout", "float pictures", augmentation=Cutout(SHAPE, size=4))
+add("pictures, values", "float pictures", augmentation=[ColorJitter(SHAPE), Mixup()], dropout=0.2)
+add("pictures, reals", "reals", augmentation=[Flip((1, 2, 3)), Mixup(alpha=0.5)])
+add("pictures, streamed", "pictures", placement="streamed", augmentation=views)
+
+for scaling in ("standardize", "zca", "pca"):
+    add(f"scaling {scaling}", input_scaling=scaling, core=scaling == "zca")
+add("scaling Whiten", input_scaling=Whiten("pca", n_components=4, epsilon=0.1))
+add("scaling of integers", "pictures", input_scaling="standardize")
+add("scaling of sparse", "sparse", input_scaling="standardize")
+
+stop = {"early_stopping": True, "validation_fraction": 0.3, "max_iter": 6, "n_iter_no_change": 2}
+add("early stopping", **stop)
+add("early stopping, loss", scoring="loss", core=True, **stop)
+add("early stopping, scorer's name", scoring="f1_macro", **stop)
+add("early stopping, scorer", scoring=half_right, **stop)
+add("early stopping, binary", "binary", **stop)
+add("early stopping, real values", "reals", **stop)
+add("early stopping, batch, average", normalization="batch", solver="sgd", ema_decay=0.7, **stop)
+add("validation given", act=fit_with_validation, normalization="batch", solver="sgd")
+add("validation given, early stopping", act=fit_with_validation, **stop)
+add("stops at the loss", tol=10.0, max_iter=6, n_iter_no_change=2)
+
+add("warm start", act=fit_twice, warm_start=True, core=True)
+add("warm start, other rate", act=continue_with_other_rate, warm_start=True, learning_rate="cosine")
+add("warm start, lbfgs", act=fit_twice, warm_start=True, solver="lbfgs")
+add("warm start, streamed", act=fit_twice, warm_start=True, placement="streamed", dropout=0.2)
+add("fit twice", act=fit_twice, solver="lion")
+add("partial_fit", act=partial_fits, learning_rate="cosine", core=True)
+add("partial_fit, batch", act=partial_fits, normalization="batch", solver="sgd", ema_decay=0.9)
+add("partial_fit, real values", "reals", act=partial_fits, dropout=0.2)
+add("pickle", act=pickle_and_continue, normalization="layer", ema_decay=0.9)
+add("save_model", act=save_and_continue, input_scaling="standardize", solver="muon")
+add("save_model, real values", "reals", act=save_and_continue, normalization="batch", solver="sgd")
+add("to", act=move_and_continue, dropout=0.2, core=True)
+add("evaluate", act=evaluate)
+
+add("class weights", class_weight={0: 2.0, 2: 0.5})
+add("class weights, balanced", "names", act=fit_weighted, class_weight="balanced")
+add("sample weights", act=fit_weighted, core=True)
+add("sample weights, real values", "reals", act=fit_weighted, loss="huber")
+add("sample weights, multilabel", "multilabel", act=fit_weighted)
+add("sample weights, lbfgs", act=fit_weighted, solver="lbfgs")
+add("sample weights, early stopping", act=fit_weighted, scoring="loss", **stop)
+add("sparse", "sparse")
+add("sparse, lbfgs", "sparse", solver="lbfgs")
+add("streamed", placement="streamed", core=True)
+add("streamed, whitened", placement="streamed", input_scaling="pca", input_dropout=0.2)
+add("clipped gradients", max_grad_norm=0.1, core=True)
+add("average of weights", ema_decay=0.7, max_grad_norm=0.5, solver="sgd")
+add("not shuffled", shuffle=False)
+add("one batch", batch_size="auto", hidden_layer_sizes=3)
+add("RandomState", random_state=np.random.RandomState(4))
+add("several at once", normalization="layer", dropout=0.2, input_dropout=0.1, max_grad_norm=1.0,
+    ema_decay=0.9, label_smoothing=0.1, learning_rate="onecycle", residual=True,
+    hidden_layer_sizes=(6, 6), solver="adamw", input_scaling="standardize",
+    class_weight="balanced", act=fit_weighted)  # fmt: skip
+
+for schedule in ("invscaling", "adaptive"):
+    add(f"schedule {schedule}", solver="sgd", learning_rate=schedule,
+        tol=10.0, n_iter_no_change=1)  # fmt: skip
+for schedule in ("warmup", "cosine", "onecycle", "linear"):
+    add(f"schedule {schedule}", learning_rate=schedule)
+warm = schedules.LinearWarmup(0.3, then=schedules.Cosine(0.1))
+add("schedule objects", learning_rate=warm, solver=Lion())
+
+add("precision float32", "float32", core=True)
+add("precision float32 of float64", precision="float32", normalization="layer", activation="gelu")
+add("precision float64 of float32", "float32", precision="float64", dropout=0.2)
+add("precision float32, real values", "float32 real", solver="sgd", normalization="batch")
+add("precision float32, lbfgs", "float32", solver="lbfgs")
+add("precision bf16", precision="bf16")
+add("precision bf16, several", precision="bf16", normalization="layer", dropout=0.2, solver="muon")
+
+for recipe in recipe_names():
+    kind = "fashion" if recipe == "fashion-mnist" else "cifar"
+    CASES[f"recipe {recipe}"] = Case(
+        kind,
+        {"batch_size": 4, "max_iter": 1, "max_time": None, "precision": "float32",
+         "random_state": 0},
+        precision="float32",
+        recipe=recipe,
+        is_core=recipe == "fashion-mnist",
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""Networks that the tests go through, and their data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.nn.blocks import Context
+from mlp_xp.nn.layers import BatchStats, dense
+from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
+from mlp_xp.nn.network import (
+    Network,
+    forward,
+    init_params,
+)
+
+BATCH = 8
+
+
+def cube(x, *, xp):
+    """Return an activation that a user might write."""
+    return x**3 / 10.0, lambda dy: 0.3 * x**2 * dy
+
+
+# Smooth activations: a difference quotient needs them.
+NETWORKS = {
+    "plain": Network((5, 6, 4, 3), "tanh"),
+    "no hidden layer": Network((5, 3)),
+    "no hidden layer, input dropout": Network((5, 3), input_dropout=0.3),
+    "activations": Network((5, 6, 4, 3), ("gelu", "silu")),
+    "callable": Network((5, 6, 4, 3), ("tanh", cube)),
+    "layer": Network((5, 6, 4, 3), "tanh", "layer"),
+    "batch": Network((5, 6, 4, 3), "tanh", "batch"),
+    "dropout": Network((5, 6, 4, 3), "tanh", None, (0.0, 0.5)),
+    "input dropout": Network((5, 6, 4, 3), "tanh", None, 0.0, 0.3),
+    "residual": Network((5, 6, 6, 3), "silu", residual=True),
+    "residual from the start": Network((5, 5, 5, 3), "tanh", residual=True),
+    "everything, layer": Network((5, 5, 5, 6, 3), "gelu", "layer", (0.2, 0.0, 0.4), 0.3, True),
+    "everything, batch": Network((5, 5, 5, 6, 3), "silu", "batch", (0.2, 0.0, 0.4), 0.3, True),
+}
+networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+
+
+def problem(network, rng, n=BATCH):
+    """Return parameters far from their start, inputs, labels, weights and keys, in NumPy.
+
+    A normalization that does nothing, or a bias of 0, would hide mistakes.
+    """
+    params = map_leaves(
+        lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape), init_params(network, 3)
+    )
+    x = rng.standard_normal((n, network.widths[0]))
+    labels = rng.integers(0, network.widths[-1], n).astype(np.int32)
+    keys = rng.integers(-(2**31), 2**31, network.n_keys, dtype=np.int32)
+    return params, x, labels, rng.random(n) + 0.1, keys
+
+
+def some_batch_stats(network, rng):
+    widths = network.batch_stats_widths
+    return tuple(BatchStats(rng.standard_normal(w), rng.random(w) + 0.5) for w in widths)
+
+
+def loss_and_gradients(backend, network, params, x, labels, weights, keys, *, layer=dense):
+    """Do what a training step does up to the gradients; everything is on the device."""
+    xp = backend.xp
+    context = Context(xp, layer, (), True, weights, keys)
+    logits, backward, measured = forward(network, params, x, context, xp=xp)
+    value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, labels, weights, xp=xp)
+    return value, backward(pullback()), logits, measured

@@ -1,0 +1,184 @@
+"""The check of a user's gradient: right ones pass, wrong ones are named."""
+
+from __future__ import annotations
+
+import array_api_compat.numpy as np_xp
+import numpy as np
+import pytest
+from loss_cases import (
+    ALL,
+    case,
+    cross_entropy_of,
+    named,
+    squared,
+)
+
+from mlp_xp.nn.gradient_check import check_activation, check_loss
+from mlp_xp.nn.layers import ACTIVATIONS, relu
+from mlp_xp.nn.losses import (
+    OUTPUTS,
+    Custom,
+    SquaredError,
+)
+
+pytestmark = pytest.mark.maths
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", [*ALL, squared, Custom(cross_entropy_of, "softmax")], ids=named)
+def test_right_losses_pass(backend, loss, dtype):
+    with backend.scope():
+        logits, targets, _ = map(backend.put, case(loss, dtype))
+        check_loss(loss, logits, targets, xp=backend.xp)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_right_activations_pass(backend, dtype):
+    x = np.asarray([[-2.0, -0.5, 0.4], [0.7, 1.5, 3.0]], dtype=dtype)
+    with backend.scope():
+        for name, activation in {**ACTIVATIONS, **OUTPUTS}.items():
+            check_activation(activation, backend.put(x), xp=backend.xp, name=name)
+
+
+def reversed_sign(outputs, targets, *, xp):
+    losses, pullback = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: -pullback(dlosses)
+
+
+def averaged(outputs, targets, *, xp):
+    losses, pullback = squared(outputs, targets, xp=xp)
+    return xp.mean(losses), pullback
+
+
+def forgets_what_it_is_given(outputs, targets, *, xp):
+    losses, _ = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: outputs - targets
+
+
+def wrong_formula(outputs, targets, *, xp):
+    losses, _ = squared(outputs, targets, xp=xp)
+    return losses, lambda dlosses: xp.tanh(outputs - targets) * dlosses[..., None]
+
+
+def writes(outputs, targets, *, xp):
+    losses, pullback = squared(outputs + 0.0, targets, xp=xp)
+    outputs[:, :] = 0.0
+    return losses, pullback
+
+
+def writes_dlosses(outputs, targets, *, xp):
+    losses, pullback = squared(outputs, targets, xp=xp)
+
+    def write(dlosses):
+        dlosses *= 2.0
+        return pullback(dlosses)
+
+    return losses, write
+
+
+def changed(value=lambda v, xp: v, pullback=lambda g, xp: g):
+    """Return the squared error with something wrong in what it returns."""
+
+    def my_loss(outputs, targets, *, xp):
+        losses, back = squared(outputs, targets, xp=xp)
+        return value(losses, xp), lambda dlosses: pullback(back(dlosses), xp)
+
+    return my_loss
+
+
+WRONG_LOSSES = [
+    (changed(pullback=lambda g, xp: 5.0 * g), "pullback of loss my_loss gives .* along a direction "
+     "and the finite difference .* apart: the pullback is 5 times the derivative .* by 0.2"),
+    (reversed_sign, "the pullback is -1 times the derivative everywhere; .* by -1"),
+    (averaged, r"value of loss averaged must have the shape \(5,\) \(one number a sample\).* \(\)"),
+    (forgets_what_it_is_given, "must be the derivative of the value that is returned with it, mul"),
+    (wrong_formula, "the pullback of loss wrong_formula gives .*it must be the derivative"),
+    (lambda outputs, targets, weights, *, xp: None,
+     r"loss <lambda> must take \(outputs, targets, \*, xp\), and does not: missing a required"),
+    (lambda outputs, targets: None, "and does not: got an unexpected keyword .*'xp'"),
+    (lambda o, t, *, xp: xp.sum(o), r"must return \(losses, pullback\), got .*; end it e.g."),
+    (lambda o, t, *, xp: (1, 2, 3), r"must return \(losses, pullback\), got a tuple of 3"),
+    (lambda o, t, *, xp: (xp.sum(o, axis=-1), xp.ones_like(o)),
+     r"the pullback of loss <lambda> must be a callable \(dlosses\), got"),
+    (lambda o, t, *, xp: (xp.sum(o, axis=-1), lambda: o),
+     r"must take \(dlosses\), and does not: too many"),
+    (changed(lambda v, xp: 1.0), "value of loss my_loss must be an array .*sample.*got float"),
+    (changed(lambda v, xp: v[None, :]), r"value of loss my_loss must have .* \(5,\).*\(1, 5\)"),
+    (changed(lambda v, xp: v * xp.nan), "value of loss my_loss is not finite; look for"),
+    (changed(lambda v, xp: xp.astype(v, xp.float32)), "value .* dtype of the input, .*float64"),
+    (changed(pullback=lambda g, xp: None), "pullback of loss my_loss must be an array .*NoneType"),
+    (changed(pullback=lambda g, xp: g[:, :1]), r"have the shape \(5, 3\) .*, got \(5, 1\)"),
+    (changed(pullback=lambda g, xp: xp.astype(g, xp.float32)), "pullback .* dtype of the input"),
+    (changed(pullback=lambda g, xp: g / 0.0), "the pullback of loss my_loss is not finite"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("loss", "message"), WRONG_LOSSES)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_wrong_losses_are_told_what_to_do(backend, loss, message, wrapped):
+    with backend.scope(), np.errstate(divide="ignore", invalid="ignore"):
+        logits, targets, _ = map(backend.put, case(SquaredError()))
+        with pytest.raises(ValueError, match=message):
+            check_loss(Custom(loss) if wrapped else loss, logits, targets, xp=backend.xp)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (writes, "loss writes writes to its outputs, which others use"),
+        (writes_dlosses, "loss writes_dlosses writes to its dlosses, which others use"),
+    ],
+)
+def test_a_loss_that_writes_is_found(loss, message):
+    logits, targets, _ = case(SquaredError())
+    with pytest.raises(ValueError, match=message):
+        check_loss(loss, logits, targets, xp=np_xp)
+
+
+def test_float32_finds_what_is_not_tiny(backend):
+    with backend.scope():
+        logits, targets, _ = map(backend.put, case(SquaredError(), "float32"))
+        for slip in (0.9, 1.1):
+            wrong = changed(pullback=lambda g, xp, slip=slip: g * slip)
+            with pytest.raises(ValueError, match=f"the pullback is {slip} times the derivative"):
+                check_loss(wrong, logits, targets, xp=backend.xp)
+
+
+def writes_dy(x, *, xp):
+    def pullback(dy):
+        dy *= 2.0 * x
+        return dy
+
+    return x * x, pullback
+
+
+WRONG_ACTIVATIONS = [
+    (lambda x, *, xp: (x * x, lambda dy: x * dy), "the pullback of activation square gives .* "
+     "the pullback is 0.5 times the derivative everywhere; multiply what it returns by 2"),
+    (lambda x, *, xp: (x * x, lambda dy: 2.0 * x), "must be the derivative of the value"),
+    (lambda x: x, r"activation square must take \(x, \*, xp\), and does not: got an unexpected"),
+    (lambda x, *, xp: x * x, r"activation square must return \(y, pullback\), got .*; end it e.g."),
+    (lambda x, *, xp: (xp.sum(x), lambda dy: dy), r"the output of .* shape \(4,\) .*, got \(\)"),
+    (lambda x, *, xp: (x / 0.0, lambda dy: dy), "the output of activation square is not finite"),
+    (lambda x, *, xp: (x * x, lambda: x), r"activation square must take \(dy\), and does not"),
+    (lambda x, *, xp: (x * x, lambda dy: dy[:2]), r"the pullback of .* shape \(4,\) .*\(2,\)"),
+    (4, "activation square must be a callable .*got int"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("activation", "message"), WRONG_ACTIVATIONS)
+def test_wrong_activations_are_told_what_to_do(backend, activation, message):
+    with backend.scope(), np.errstate(divide="ignore"):
+        x = backend.put(np.asarray([-1.0, 0.5, 2.0, 3.0]))
+        with pytest.raises(ValueError, match=message):
+            check_activation(activation, x, xp=backend.xp, name="square")
+
+
+def test_an_activation_that_writes_is_found():
+    with pytest.raises(ValueError, match="pullback of activation writes_dy writes to its dy"):
+        check_activation(writes_dy, np.asarray([0.5, 2.0]), xp=np_xp)
+
+
+def test_a_kink_is_named_as_a_possible_reason():
+    with pytest.raises(ValueError, match=r"the pullback of activation relu .*away from kinks"):
+        check_activation(relu, np.asarray([0.0, 2.0, -1.0]), xp=np_xp)
