@@ -27,7 +27,7 @@ from mlp_xp.backends._numpy.backend import NumpyBackend
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.estimators import base, classifier, config, prediction, state, validation
 from mlp_xp.estimators import regressor as regressor_module
-from mlp_xp.lab import _checks
+from mlp_xp.lab import _checks, _runs, _steps
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import (
     OUTPUTS,
@@ -253,7 +253,7 @@ def use_the_lab(xp: Recorder) -> None:
     w1, b1 = np.ones((x.shape[1], 3)), np.ones((1, 3))
     weights = w1, b1, np.ones((3, 4)), np.ones((1, 4))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (lab, _checks):
+        for module in (_runs, _checks, _steps):
             patch.setattr(module, "array_namespace", lambda *_: xp)
         lab.learn_once_mse(*weights, x, np.eye(4)[labels], 0.1)
         lab.learn_once_cross_entropy(*weights, x, labels, 0.1)
