@@ -14,9 +14,9 @@ from collections.abc import Iterator
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
+import helpers
 import numpy as np
 import pytest
-from helpers import make_backend
 
 from mlp_xp.backends import Backend, BackendError
 
@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.specs = required or list(DEFAULT)
     for spec in required:
         try:
-            make_backend(spec)
+            helpers.make_backend(spec)
         except (BackendError, ValueError) as error:
             raise pytest.UsageError(f"--backends: {error}") from error
 
@@ -71,7 +71,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def backend(backend_spec: str, request: pytest.FixtureRequest) -> Backend:
     try:
-        made = make_backend(backend_spec)
+        made = helpers.make_backend(backend_spec)
     except BackendError as error:
         pytest.skip(str(error))
     counts = request.config.stash[RAN]
@@ -112,6 +112,12 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def problem():
+    """Return the function that makes the small problem of the tests: samples of three classes."""
+    return helpers.problem
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ RULES = {
 }
 
 
-def problem(rng, dtype="float64"):
+def params_and_gradients(rng, dtype="float64"):
     """Return parameters and the gradients of seven steps."""
     shapes = ((4, 3), (3,), (3, 2), (2,))
     params = tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from gradient import cross_entropy_of, fourth_power
 from rules import RULES
-from trainers import BATCH, N, make_trainer, problem
+from trainers import BATCH, N, byte_data, make_trainer
 
 import mlp_xp
 from mlp_xp import estimators, lab
@@ -114,7 +114,7 @@ def cases(labels: np.ndarray) -> list[tuple[Loss, np.ndarray, int]]:
 
 def use(backend: RecordingBackend, network: Network, case=None, **rules) -> None:
     """Train on resident and on streamed data, and predict."""
-    x, labels = problem("uint8")
+    x, labels = byte_data("uint8")
     loss, targets, outputs = case or (SoftmaxCrossEntropy(), labels, 4)
     network = replace(network, widths=(x.shape[1], *network.widths, outputs))
     trainer = make_trainer(
@@ -152,7 +152,7 @@ def has_accuracy(loss: Loss) -> bool:
 
 def use_everything() -> Recorder:
     backend = RecordingBackend()
-    _, labels = problem("uint8")
+    _, labels = byte_data("uint8")
     plain = Network((5, 5))
     for activation in ACTIVATIONS:
         use(backend, replace(plain, activation=activation))
@@ -175,7 +175,7 @@ def use_everything() -> Recorder:
 
 def use_augmentation(backend: RecordingBackend) -> None:
     shape = (1, 3, 4)
-    x, labels = np.ones((N, 12), dtype=np.uint8), problem("uint8")[1]
+    x, labels = np.ones((N, 12), dtype=np.uint8), byte_data("uint8")[1]
     geometric = Flip(shape), Shift(shape, 1, "zero")
     chosen = (*geometric, Cutout(shape, 1), ColorJitter(shape), Mixup())
     network = Network((12, 5, 4))
@@ -188,7 +188,7 @@ def use_augmentation(backend: RecordingBackend) -> None:
 
 
 def use_lbfgs(backend: RecordingBackend) -> None:
-    x, labels = problem("uint8")
+    x, labels = byte_data("uint8")
     network = Network((x.shape[1], 5, 4), normalization="layer", residual=True)
     trainer = make_trainer(backend, dtype="float32", x=x, network=network)
     with pytest.MonkeyPatch.context() as patch:
@@ -207,7 +207,7 @@ def use_lbfgs(backend: RecordingBackend) -> None:
 
 def use_the_estimators(backend: RecordingBackend) -> None:
     """Fit and predict on data that count as those of a library other than NumPy."""
-    x, labels = problem()
+    x, labels = byte_data()
     everything = {
         "normalization": "batch",
         "dropout": 0.5,
@@ -249,7 +249,7 @@ def cube(x, *, xp):
 
 
 def use_the_lab(xp: Recorder) -> None:
-    x, labels = problem()
+    x, labels = byte_data()
     w1, b1 = np.ones((x.shape[1], 3)), np.ones((1, 3))
     weights = w1, b1, np.ones((3, 4)), np.ones((1, 4))
     with pytest.MonkeyPatch.context() as patch:

@@ -104,7 +104,7 @@ def test_the_gradients_of_all_of_them_are_right(backend, rng):
         ({"loss": EXTENSION.HeavyBall}, TypeError, "loss is the class HeavyBall: give an object"),
     ],
 )
-def test_what_is_no_such_object_is_refused(settings, kind, message):
+def test_what_is_no_such_object_is_refused(problem, settings, kind, message):
     with pytest.raises(kind, match=message):
         MLP(**(SETTINGS | settings)).fit(*problem())
 
@@ -140,7 +140,7 @@ class Roll(Geometric):
         return lines, (columns + draws.columns[:, None]) % self.image_shape[2], None
 
 
-def test_pixels_are_moved_in_training_and_at_test_time(backend):
+def test_pixels_are_moved_in_training_and_at_test_time(problem, backend):
     X, y = problem()
     place = {"backend": backend.name, "device": backend.device}
     roll = Roll((1, 2, 3))

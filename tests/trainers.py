@@ -18,7 +18,7 @@ from mlp_xp.training.trainer import Trainer
 N, FEATURES, CLASSES, BATCH = 57, 11, 4, 10
 
 
-def problem(dtype="float64"):
+def byte_data(dtype="float64"):
     rng = np.random.default_rng(5)
     x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
     if dtype != "uint8":

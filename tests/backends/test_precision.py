@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import problem, small
+from helpers import small
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -174,7 +174,7 @@ def test_it_learns_as_well_as_float32(plain, solver):
     assert abs(rough - exact) <= 3 * exact**0.5
 
 
-def test_predictions_are_float32s(plain):
+def test_predictions_are_float32s(problem, plain):
     X, y = problem()
     model = small(backend=plain.name, precision="bf16").fit(X, y)
     assert model.coefs_[0].dtype == np.float32
@@ -185,7 +185,7 @@ def test_predictions_are_float32s(plain):
     np.testing.assert_allclose(elsewhere.predict_proba(X), proba, rtol=1e-4, atol=1e-6)
 
 
-def test_a_fit_goes_on_in_another_precision(plain):
+def test_a_fit_goes_on_in_another_precision(problem, plain):
     X, y = problem()
     model = small(backend=plain.name, precision="float32").fit(X, y)
     model.set_params(precision="bf16").partial_fit(X, y)
@@ -195,7 +195,7 @@ def test_a_fit_goes_on_in_another_precision(plain):
         model.set_params(precision="float64").partial_fit(X, y)
 
 
-def test_fits_of_both_precisions_differ(plain):
+def test_fits_of_both_precisions_differ(problem, plain):
     X, y = problem()
     coefs = [
         small(backend=plain.name, precision=precision).fit(X, y).coefs_[0]
@@ -209,7 +209,7 @@ def test_fits_of_both_precisions_differ(plain):
 
 
 @pytest.mark.parametrize("name", WITHOUT)
-def test_a_backend_without_such_products_says_what_to_type(name):
+def test_a_backend_without_such_products_says_what_to_type(problem, name):
     X, y = problem()
     model = small(backend=name, precision="bf16")
     message = (
@@ -221,12 +221,12 @@ def test_a_backend_without_such_products_says_what_to_type(name):
     assert not hasattr(model, "coefs_")
 
 
-def test_data_on_numpy_are_rejected_without_a_backend():
+def test_data_on_numpy_are_rejected_without_a_backend(problem):
     with pytest.raises(ValueError, match="backend 'numpy' has no products in bfloat16"):
         small(precision="bf16").fit(*problem())
 
 
-def test_lbfgs_is_rejected(plain):
+def test_lbfgs_is_rejected(problem, plain):
     message = "precision is 'bf16', and solver 'lbfgs' needs .*: set precision='float32', or use"
     with pytest.raises(ValueError, match=message):
         small(backend=plain.name, precision="bf16", solver="lbfgs").fit(*problem())

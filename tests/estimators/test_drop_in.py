@@ -40,7 +40,7 @@ def targets(kind):
 
 @pytest.mark.parametrize("output", ["identity", "tanh", "logistic", "softmax", "relu"])
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])
-def test_an_output_activation_that_is_assigned_acts(kind, output):
+def test_an_output_activation_that_is_assigned_acts(problem, kind, output):
     X, _ = problem()
     pair = both("MLPClassifier", targets(kind))
     for model in pair:
@@ -51,7 +51,7 @@ def test_an_output_activation_that_is_assigned_acts(kind, output):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_regressors_output_activation_that_is_assigned_acts_and_is_not_trained_with():
+def test_a_regressors_output_activation_that_is_assigned_acts_and_is_not_trained_with(problem):
     X, y = problem()
     pair = both("MLPRegressor", X[:, 0])
     for model in pair:
@@ -70,7 +70,7 @@ def test_a_regressors_output_activation_that_is_assigned_acts_and_is_not_trained
 
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh"])
-def test_a_hidden_activation_that_is_assigned_acts(activation):
+def test_a_hidden_activation_that_is_assigned_acts(problem, activation):
     X, _ = problem()
     expected, found = (
         model.set_params(activation=activation).predict_proba(X)
@@ -79,7 +79,7 @@ def test_a_hidden_activation_that_is_assigned_acts(activation):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_a_hidden_activation_of_ours_acts_too():
+def test_a_hidden_activation_of_ours_acts_too(problem):
     X, y = problem()
     model = MLPClassifier(**SETTINGS).fit(X, y)
     named = model.set_params(activation=["tanh", "silu"]).logits(X)
@@ -93,7 +93,7 @@ def assigned(library, source, name="MLPRegressor"):
     return model
 
 
-def test_a_regressor_that_is_given_its_weights_predicts():
+def test_a_regressor_that_is_given_its_weights_predicts(problem):
     X, y = problem()
     source = theirs.MLPRegressor(**SETTINGS).fit(X, y)
     for library in LIBRARIES:
@@ -108,7 +108,7 @@ def test_a_regressor_that_is_given_its_weights_predicts():
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize("by_binarizer", [False, True])
-def test_a_classifier_that_is_given_its_weights_predicts_and_goes_on(kind, by_binarizer):
+def test_a_classifier_that_is_given_its_weights_predicts_and_goes_on(problem, kind, by_binarizer):
     X, _ = problem()
     y = targets(kind)
     source = theirs.MLPClassifier(**SETTINGS).fit(X, y)
@@ -143,7 +143,7 @@ def test_weights_that_do_not_fit_are_rejected(change, message):
         model.predict(np.ones((1, 6)))
 
 
-def test_what_was_assigned_is_saved_without_a_prediction_before(tmp_path):
+def test_what_was_assigned_is_saved_without_a_prediction_before(problem, tmp_path):
     X, y = problem()
     source = theirs.MLPRegressor(**SETTINGS).fit(X, y)
     given = assigned(ours, source).set_params(hidden_layer_sizes=source.hidden_layer_sizes)
@@ -154,7 +154,7 @@ def test_what_was_assigned_is_saved_without_a_prediction_before(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["coefs_", "intercepts_"])
-def test_a_layer_without_an_array_is_rejected(name, tmp_path):
+def test_a_layer_without_an_array_is_rejected(problem, name, tmp_path):
     X, y = problem()
     model = MLPRegressor(**SETTINGS).fit(X, y)
     getattr(model, name)[1] = None
@@ -167,7 +167,7 @@ def test_a_layer_without_an_array_is_rejected(name, tmp_path):
             call()
 
 
-def test_curves_that_are_assigned_are_gone_on_with():
+def test_curves_that_are_assigned_are_gone_on_with(problem):
     X, y = problem()
     model = MLPClassifier(**SETTINGS, warm_start=True).fit(X, y)
     model.validation_scores_ = []
@@ -190,7 +190,7 @@ def test_curves_that_are_assigned_are_gone_on_with():
     ],
 )
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_a_private_method_that_would_be_ignored_is_rejected(kind, name, instead):
+def test_a_private_method_that_would_be_ignored_is_rejected(problem, kind, name, instead):
     X, y = problem()
     assert hasattr(getattr(theirs, kind.__name__), name)
     model = type("Mine", (kind,), {name: lambda self, *args: None})()
@@ -205,7 +205,7 @@ def test_a_private_method_that_would_be_ignored_is_rejected(kind, name, instead)
 # --- warm starts, warnings, types -----------------------------------------------------------------
 
 
-def test_a_warm_start_with_other_sizes_keeps_the_network():
+def test_a_warm_start_with_other_sizes_keeps_the_network(problem):
     X, y = problem()
     for library in LIBRARIES:
         model = library.MLPClassifier(**SETTINGS, warm_start=True).fit(X, y)
@@ -219,7 +219,7 @@ def test_a_warm_start_with_other_sizes_keeps_the_network():
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_convergence_warnings_are_silenced_by_one_filter(solver):
+def test_convergence_warnings_are_silenced_by_one_filter(problem, solver):
     X, y = problem()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -231,7 +231,7 @@ def test_convergence_warnings_are_silenced_by_one_filter(solver):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_losses_are_numbers_of_numpy(solver, dtype):
+def test_losses_are_numbers_of_numpy(problem, solver, dtype):
     X, y = problem()
     model = MLPClassifier(**SETTINGS, solver=solver).fit(X.astype(dtype), y)
     for loss in (model.loss_, model.best_loss_, *model.loss_curve_):
@@ -240,7 +240,7 @@ def test_losses_are_numbers_of_numpy(solver, dtype):
 
 
 @pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix, sparse.csc_matrix])
-def test_sparse_labels_are_predicted_sparse(kind):
+def test_sparse_labels_are_predicted_sparse(problem, kind):
     X, _ = problem()
     y = targets("multilabel")
     expected, found = (model.predict(X) for model in both("MLPClassifier", kind(y)))
@@ -251,7 +251,7 @@ def test_sparse_labels_are_predicted_sparse(kind):
     assert isinstance(model.fit(X, y).predict(X), np.ndarray)
 
 
-def test_unseen_held_out_labels_are_reported_by_name():
+def test_unseen_held_out_labels_are_reported_by_name(problem):
     X, y = problem()
     with pytest.raises(ValueError, match=r"`y_val` has classes not in .*\[7\].*out of y_val") as e:
         MLPClassifier(**SETTINGS).fit(X, y, X_val=X, y_val=np.where(y == 0, 7, y))
@@ -261,7 +261,7 @@ def test_unseen_held_out_labels_are_reported_by_name():
 # --- what is there to see ------------------------------------------------------------------------
 
 
-def test_only_public_names_are_listed():
+def test_only_public_names_are_listed(problem):
     X, y = problem()
     assert set(dir(ours)) == {*ours.__all__, "__version__"}
     assert not {"norms_", "moments_", "decision_function"} & set(
@@ -286,7 +286,7 @@ def test_signatures_have_types_that_are_not_strings():
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-def test_a_matrix_of_numpy_is_rejected_in_the_same_words():
+def test_a_matrix_of_numpy_is_rejected_in_the_same_words(problem):
     X, y = problem()
     for data in ((np.matrix(X), y), (X, np.matrix(y).T)):
         errors = []

@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import problem, small
+from helpers import small
 from scipy import sparse
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
@@ -34,17 +34,17 @@ from mlp_xp.nn.losses import Huber
         ({"max_iter": 0}, "'max_iter' parameter"),
     ],
 )
-def test_bad_settings(settings, message):
+def test_bad_settings(problem, settings, message):
     with pytest.raises(InvalidParameterError, match=message):
         small(**settings).fit(*problem())
 
 
-def test_hidden_layers_must_be_at_least_1_wide():
+def test_hidden_layers_must_be_at_least_1_wide(problem):
     with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got \[3, 0\]"):
         small(hidden_layer_sizes=(3, 0)).fit(*problem())
 
 
-def test_what_is_no_callback_and_no_width_is_rejected():
+def test_what_is_no_callback_and_no_width_is_rejected(problem):
     with pytest.raises(TypeError, match="callbacks has 3, which has none of the methods"):
         small(callbacks=[3]).fit(*problem())
     with pytest.raises(TypeError, match=r"is a class: give an object, with \(\)"):
@@ -83,7 +83,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("how", BAD)
-def test_bad_input_changes_nothing(backend, how):
+def test_bad_input_changes_nothing(problem, backend, how):
     X, y = problem()
     bad = spoiled(X, how)
     bad_y = y[: len(bad)]
@@ -100,7 +100,7 @@ def test_bad_input_changes_nothing(backend, how):
 
 
 @pytest.mark.parametrize("how", ["labels", "device", "data"])
-def test_a_fit_that_fails_leaves_the_model_as_it_was(how, monkeypatch):
+def test_a_fit_that_fails_leaves_the_model_as_it_was(problem, how, monkeypatch):
     X, y = problem()
     model = small(input_scaling="standardize").fit(X, y)
     before = pickle.dumps(model)
@@ -135,7 +135,7 @@ class Refuses(Callback):
 
 
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_a_callback_that_fails_before_the_fit_changes_nothing(backend, warm_start):
+def test_a_callback_that_fails_before_the_fit_changes_nothing(problem, backend, warm_start):
     X, y = problem()
     settings = {"learning_rate": "cosine", "warm_start": warm_start, "backend": backend.name}
     refuses, heard = Refuses(), []
@@ -158,7 +158,7 @@ def test_a_callback_that_fails_before_the_fit_changes_nothing(backend, warm_star
     np.testing.assert_array_equal(model.predict_proba(X), twin.predict_proba(X))
 
 
-def test_a_loss_that_explodes_ends_the_fit_with_an_error(backend):
+def test_a_loss_that_explodes_ends_the_fit_with_an_error(problem, backend):
     X, y = problem()
     model = small(solver="sgd", learning_rate_init=1e30, max_iter=50)
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -168,7 +168,7 @@ def test_a_loss_that_explodes_ends_the_fit_with_an_error(backend):
     assert model.n_iter_ < 50
 
 
-def test_a_copy_is_not_changed_by_training_the_original():
+def test_a_copy_is_not_changed_by_training_the_original(problem):
     X, y = problem()
     model = small().fit(X, y)
     twin = copy.copy(model)
@@ -177,13 +177,13 @@ def test_a_copy_is_not_changed_by_training_the_original():
     np.testing.assert_array_equal(twin.predict_proba(X), before)
 
 
-def test_integers_are_computed_in_double_on_every_library(backend):
+def test_integers_are_computed_in_double_on_every_library(problem, backend):
     X, y = problem()
     X = (10 * X).astype(np.int64)
     assert str(backend.get(small().fit(backend.put(X), y).coefs_[0]).dtype) == "float64"
 
 
-def test_float_labels_and_weights_of_any_library(backend):
+def test_float_labels_and_weights_of_any_library(problem, backend):
     X, y = problem()
     weights = backend.put(np.ones(len(y)))
     model = small().fit(backend.put(X), backend.put(y.astype(float)), weights)
@@ -193,14 +193,14 @@ def test_float_labels_and_weights_of_any_library(backend):
     assert labels.dtype == strict.xp.float32
 
 
-def test_a_wrong_number_of_features(backend):
+def test_a_wrong_number_of_features(problem, backend):
     X, y = problem()
     model = small().fit(backend.put(X), y)
     with pytest.raises(ValueError, match="X has 5 features, but MLPClassifier is expecting 6"):
         model.predict(backend.put(X[:, :5]))
 
 
-def test_wrong_labels_and_weights():
+def test_wrong_labels_and_weights(problem):
     X, y = problem()
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         small().fit(X, y[:-1])
@@ -218,7 +218,7 @@ def test_wrong_labels_and_weights():
         small().fit(X, y, sample_weight=np.zeros(len(y)))
 
 
-def test_partial_fit_wants_all_classes_once():
+def test_partial_fit_wants_all_classes_once(problem):
     X, y = problem()
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         small().partial_fit(X, y)
@@ -235,7 +235,7 @@ def test_prediction_before_fitting():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_keeps_the_model_so_far():
+def test_ctrl_c_keeps_the_model_so_far(problem):
     class PressCtrlC(Callback):
         def on_epoch_end(self, model, record):
             if record.epoch == 2:

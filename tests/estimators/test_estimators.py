@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import QUIET, problem, small, tolerance
+from helpers import QUIET, small, tolerance
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -25,7 +25,7 @@ from mlp_xp.saving import load_model, save_model
 # --- scikit-learn's meaning ----------------------------------------------------------------------
 
 
-def test_fitted_attributes():
+def test_fitted_attributes(problem):
     X, y = problem()
     ours = small().fit(X, y)
     with warnings.catch_warnings():
@@ -40,7 +40,7 @@ def test_fitted_attributes():
     assert ours.classes_.tolist() == [0, 1, 2]
 
 
-def test_it_stops_as_scikit_learns_rule_says():
+def test_it_stops_as_scikit_learns_rule_says(problem):
     X, y = problem()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -66,7 +66,7 @@ def test_it_learns_the_digits():
 
 
 @pytest.mark.parametrize("classes", [["no", "yes"], ["ant", "bee", "cat"], [3, 5], [1.0, 2.0, 4.0]])
-def test_labels_of_any_kind(classes):
+def test_labels_of_any_kind(problem, classes):
     X, codes = problem(classes=len(classes))
     y = np.asarray(classes)[codes]
     model = small(max_iter=60, learning_rate_init=0.01).fit(X, y)
@@ -86,18 +86,18 @@ def test_one_class_and_one_feature_and_one_sample():
         assert np.isfinite(model.loss_)
 
 
-def test_no_hidden_layer_and_a_single_number():
+def test_no_hidden_layer_and_a_single_number(problem):
     X, y = problem()
     assert [a.shape for a in small(hidden_layer_sizes=()).fit(X, y).coefs_] == [(6, 3)]
     assert [a.shape for a in small(hidden_layer_sizes=4).fit(X, y).coefs_] == [(6, 4), (4, 3)]
 
 
-def test_verbose_prints_each_epoch(capsys):
+def test_verbose_prints_each_epoch(problem, capsys):
     small(verbose=True, max_iter=2).fit(*problem())
     assert capsys.readouterr().out.startswith("Iteration 1, loss = ")
 
 
-def test_sample_weights_count():
+def test_sample_weights_count(problem):
     X, y = problem(classes=2)
     favoured = np.where(y == 1, 1.0, 1e-3)
     model = small(max_iter=200).fit(X, y, sample_weight=favoured)
@@ -115,7 +115,7 @@ def test_sample_weights_count():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_computation_follows_the_data(backend, dtype, classes):
+def test_computation_follows_the_data(problem, backend, dtype, classes):
     X, y = problem(classes=classes)
     X = (40 * X + 100).clip(0, 255).astype(dtype)
     scaled = {"input_scaling": "standardize"}
@@ -137,7 +137,7 @@ def test_computation_follows_the_data(backend, dtype, classes):
     np.testing.assert_allclose(model.predict_proba(X), backend.get(p), **close)
 
 
-def test_a_named_backend_answers_in_the_callers_library(backend):
+def test_a_named_backend_answers_in_the_callers_library(problem, backend):
     X, y = problem()
     model = small(backend=backend.name, device=backend.device).fit(X, y)
     assert all(type(array) is np.ndarray for array in model.coefs_)
@@ -148,7 +148,7 @@ def test_a_named_backend_answers_in_the_callers_library(backend):
         np.testing.assert_allclose(mine, yours, rtol=0, atol=1e-9)
 
 
-def test_partial_fit_goes_on(backend):
+def test_partial_fit_goes_on(problem, backend):
     """Two epochs by fit are two calls of partial_fit, pickled in between or not."""
     X, y = problem()
     X_here = backend.put(X)
@@ -165,7 +165,7 @@ def test_partial_fit_goes_on(backend):
     assert len(straight.loss_curve_) == 2
 
 
-def test_a_schedule_goes_through_the_calls_of_partial_fit():
+def test_a_schedule_goes_through_the_calls_of_partial_fit(problem):
     X, y = problem()
     fitted = small(max_iter=3, learning_rate="cosine").fit(X, y)
     model = small(max_iter=3, learning_rate="cosine")
@@ -174,7 +174,7 @@ def test_a_schedule_goes_through_the_calls_of_partial_fit():
     np.testing.assert_allclose(model.loss_curve_, fitted.loss_curve_, rtol=1e-12)
 
 
-def test_partial_fit_starts_from_coefs_as_they_are(backend):
+def test_partial_fit_starts_from_coefs_as_they_are(problem, backend):
     X, y = problem()
     X_here = backend.put(X)
     model = small(alpha=0.0, solver=SGD(momentum=0.0), learning_rate_init=1e-12)
@@ -184,7 +184,7 @@ def test_partial_fit_starts_from_coefs_as_they_are(backend):
     np.testing.assert_allclose(backend.get(model.coefs_[0]), 1.0, atol=1e-6)
 
 
-def test_a_fitted_model_moves_to_another_backend(backend):
+def test_a_fitted_model_moves_to_another_backend(problem, backend):
     X, y = problem()
     model = small(backend=backend.name, device=backend.device).fit(X, y)
     p = model.predict_proba(X)
@@ -194,7 +194,7 @@ def test_a_fitted_model_moves_to_another_backend(backend):
     assert model.n_iter_ == 6
 
 
-def test_a_pickle_holds_host_arrays(backend):
+def test_a_pickle_holds_host_arrays(problem, backend):
     X, y = problem()
     model = small(input_scaling="standardize").fit(backend.put(X), y)
     stored = pickle.dumps(model)
@@ -205,7 +205,7 @@ def test_a_pickle_holds_host_arrays(backend):
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
-def test_a_pickle_opens_where_the_library_is_missing(tmp_path):
+def test_a_pickle_opens_where_the_library_is_missing(problem, tmp_path):
     X, y = problem()
     np.save(tmp_path / "X.npy", X)
     libraries = [name for name in ("torch", "jax", "array_api_strict") if installed(name)]
@@ -233,7 +233,7 @@ def test_a_pickle_opens_where_the_library_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
-def test_read_only_and_memory_mapped_data(backend, placement, tmp_path):
+def test_read_only_and_memory_mapped_data(problem, backend, placement, tmp_path):
     X, y = problem()
     np.save(tmp_path / "X.npy", X.astype(np.float32))
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
@@ -241,7 +241,7 @@ def test_read_only_and_memory_mapped_data(backend, placement, tmp_path):
     assert model.fit(mapped, y).score(mapped, y) > 0.2
 
 
-def test_precision_is_resolved_once():
+def test_precision_is_resolved_once(problem):
     X, y = problem()
     assert small(precision="float32").fit(X, y).coefs_[0].dtype == np.float32
     assert small(precision="float64").fit(X.astype(np.float32), y).coefs_[0].dtype == np.float64
@@ -254,7 +254,7 @@ def test_precision_is_resolved_once():
 
 
 @pytest.mark.parametrize("base", [MLP, MLPRegressor])
-def test_a_subclass_may_have_a_constructor_of_its_own(base, tmp_path):
+def test_a_subclass_may_have_a_constructor_of_its_own(problem, base, tmp_path):
     class Mine(base):
         def __init__(self, alpha=1.0, mine=2):
             super().__init__(alpha=alpha, activation="tanh", max_iter=3, learning_rate="cosine")
@@ -281,7 +281,7 @@ def test_a_subclass_may_have_a_constructor_of_its_own(base, tmp_path):
 
 
 @pytest.mark.parametrize("n", [3, 1000])
-def test_predictions_and_weights_are_the_callers_to_write_to(backend, n, monkeypatch):
+def test_predictions_and_weights_are_the_callers_to_write_to(problem, backend, n, monkeypatch):
     monkeypatch.setattr("mlp_xp.training.inference._BATCH", 600)
     X, y = problem(1000)
     where = {"backend": backend.name, "device": backend.device}

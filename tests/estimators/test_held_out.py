@@ -41,7 +41,7 @@ def test_the_users_own_validation_set_stops_the_fit_on_every_backend(backend):
     )
 
 
-def test_the_weights_of_the_best_epoch_come_back():
+def test_the_weights_of_the_best_epoch_come_back(problem):
     X, y = problem()
     scores = iter([0.0, 0.1, 0.9, 0.2, 0.3, 0.4])  # The first is a trial, before any epoch.
     model = small(early_stopping=True, scoring=lambda *_: next(scores))
@@ -111,7 +111,7 @@ def test_a_callable_scorer_and_the_loss():
     assert found == pytest.approx(min(by_loss.validation_loss_curve_))
 
 
-def test_the_held_out_share_is_stratified_and_the_same_each_time():
+def test_the_held_out_share_is_stratified_and_the_same_each_time(problem):
     X, _ = problem(100)
     y = np.repeat([0, 1, 2], [80, 10, 10])
     seen = []
@@ -137,7 +137,7 @@ def test_the_held_out_share_is_stratified_and_the_same_each_time():
         (np.eye(3)[np.arange(50) % 3], 0.99, "the resulting train set will be empty"),
     ],
 )
-def test_samples_that_cannot_be_held_out_are_reported_with_a_cure(y, fraction, message):
+def test_samples_that_cannot_be_held_out_are_reported_with_a_cure(problem, y, fraction, message):
     X, _ = problem(50)
     told = rf"{message}.*(?<!\.)\. early_stopping=True holds out validation_fraction={fraction} of"
     cure = f"{told} 50 samples: .* give X_val and y_val"
@@ -232,7 +232,7 @@ def test_bad_validation_data_are_rejected_and_change_nothing():
     assert not hasattr(fresh, "coefs_")
 
 
-def test_a_split_as_scikit_learn_makes_it_by_hand_gives_the_same():
+def test_a_split_as_scikit_learn_makes_it_by_hand_gives_the_same(problem):
     X, y = problem(100)
     model = MLPClassifier(**SETTINGS, early_stopping=True, max_iter=10).fit(X, y)
     fit, held = train_test_split(np.arange(100), test_size=0.1, random_state=0, stratify=y)

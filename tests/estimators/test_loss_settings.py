@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import problem, small
+from helpers import small
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.nn.losses import (
@@ -21,7 +21,7 @@ from mlp_xp.nn.losses import (
 )
 
 
-def test_class_weights():
+def test_class_weights(problem):
     X, _ = problem()
     y = (X[:, 0] > 1.2).astype(int)
     weights = {0: 1.0, 1: 7.0}
@@ -34,7 +34,7 @@ def test_class_weights():
     assert balanced.predict(X).sum() > plain.predict(X).sum()
 
 
-def test_label_smoothing_is_that_of_the_loss_object():
+def test_label_smoothing_is_that_of_the_loss_object(problem):
     X, y = problem()
     named = small(label_smoothing=0.2).fit(X, y)
     given = small(loss=SoftmaxCrossEntropy(0.2)).fit(X, y)
@@ -47,7 +47,7 @@ def test_label_smoothing_is_that_of_the_loss_object():
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_focal_loss(classes):
+def test_focal_loss(problem, classes):
     X, y = problem(200, classes=classes)
     model = small(**{"max_iter": 60}, loss="focal").fit(X, y)
     assert model.score(X, y) > 0.9
@@ -74,7 +74,7 @@ def test_losses_for_regression_estimate_what_they_should():
     assert estimate(Huber(delta=1e3)) == pytest.approx(y.mean(), abs=0.01)
 
 
-def test_outputs_by_choice():
+def test_outputs_by_choice(problem):
     X, y = problem()
     target = 1 / (1 + np.exp(-X[:, 0]))
     model = small(MLPRegressor, **{"max_iter": 100}, output_activation="logistic")
@@ -100,7 +100,7 @@ def twice_the_gradient(outputs, targets, *, xp):
     return losses, lambda dlosses: 2.0 * pullback(dlosses)
 
 
-def test_a_users_own_loss(backend):
+def test_a_users_own_loss(problem, backend):
     X, _ = problem()
     X_here = backend.put(X)
     for weights in (None, np.linspace(0.0, 2.0, 60)):
@@ -116,7 +116,7 @@ def forgets_the_weights(outputs, targets, *, xp):
     return losses, lambda dlosses: outputs - targets
 
 
-def test_a_users_own_loss_is_checked_with_weights(backend):
+def test_a_users_own_loss_is_checked_with_weights(problem, backend):
     X, y = problem()
     X_here = backend.put(X)
     with pytest.raises(ValueError, match=r"loss forgets_the_weights .*multiplied by what it is gi"):
@@ -146,13 +146,13 @@ def test_a_users_own_loss_is_checked_with_weights(backend):
     ],
     ids=str,
 )
-def test_a_loss_for_other_outputs_is_rejected(loss, settings, cure):
+def test_a_loss_for_other_outputs_is_rejected(problem, loss, settings, cure):
     X, y = problem()
     with pytest.raises(ValueError, match=cure):
         small(loss=loss, **settings).fit(X, y > 0)
 
 
-def test_losses_of_classes_need_the_outputs_of_the_targets():
+def test_losses_of_classes_need_the_outputs_of_the_targets(problem):
     X, y = problem()
     labels = (X[:, :3] > 0).astype(int)
     with pytest.raises(ValueError, match="multilabel targets are 'logistic': use 'log_loss'"):
@@ -171,7 +171,7 @@ def test_losses_of_classes_need_the_outputs_of_the_targets():
         assert np.mean(model.predict(X) == targets) > 0.8
 
 
-def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
+def test_a_regressor_with_a_loss_of_classes_estimates_probabilities(problem):
     X, y = problem()
     settings = {"max_iter": 60}
     columns = np.eye(3)[y]
@@ -194,7 +194,7 @@ def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
         share.fit(X, columns[:, 0], X_val=X, y_val=y)
 
 
-def test_padding_does_not_reach_a_users_own_loss():
+def test_padding_does_not_reach_a_users_own_loss(problem):
     """JAX fills the last batch with samples of weight 0, which this loss would count."""
     jax = pytest.importorskip("jax")
     X, _ = problem(50)
@@ -205,7 +205,7 @@ def test_padding_does_not_reach_a_users_own_loss():
     np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-5)
 
 
-def test_a_regressor_has_the_output_of_its_loss():
+def test_a_regressor_has_the_output_of_its_loss(problem):
     X, _ = problem()
     loss = Through(SquaredError(), "softplus")
     model = small(MLPRegressor, loss=loss).fit(X, X[:, 0] ** 2)

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import problem, small
+from helpers import small
 from sklearn.base import clone
 from sklearn.utils import estimator_html_repr
 
@@ -17,7 +17,7 @@ from mlp_xp.optimizers import Muon
 from mlp_xp.optimizers.schedules import OneCycle
 
 
-def test_a_users_own_activation(backend):
+def test_a_users_own_activation(problem, backend):
     def square(x, *, xp):
         return x * x, lambda dy: 2.0 * x * dy
 
@@ -35,7 +35,7 @@ def test_a_users_own_activation(backend):
     np.testing.assert_array_equal(own.coefs_[0], small(activation="tanh").fit(X, y).coefs_[0])
 
 
-def test_dropout_is_for_training_only():
+def test_dropout_is_for_training_only(problem):
     X, y = problem()
     model = small(dropout=0.5).fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
@@ -44,7 +44,7 @@ def test_dropout_is_for_training_only():
     assert model.loss_curve_ == again.loss_curve_
 
 
-def test_batch_norm_predicts_each_sample_on_its_own():
+def test_batch_norm_predicts_each_sample_on_its_own(problem):
     X, y = problem()
     model = small(normalization="batch").fit(X, y)
     np.testing.assert_allclose(model.predict_proba(X[:1]), model.predict_proba(X)[:1], atol=1e-12)
@@ -52,7 +52,7 @@ def test_batch_norm_predicts_each_sample_on_its_own():
 
 
 @pytest.mark.parametrize("normalization", ["layer", "batch"])
-def test_normalization_has_parameters_that_learn(normalization):
+def test_normalization_has_parameters_that_learn(problem, normalization):
     X, y = problem()
     model = small(normalization=normalization).fit(X, y)
     ((scale, shift),) = model.norms_
@@ -60,7 +60,7 @@ def test_normalization_has_parameters_that_learn(normalization):
     assert np.any(scale != 1)
 
 
-def test_a_residual_layer_adds_its_input():
+def test_a_residual_layer_adds_its_input(problem):
     X, y = problem()
     model = small(hidden_layer_sizes=(5, 5), residual=True).fit(X, y)
     first = model.hidden_activations(X, 0)
@@ -68,7 +68,7 @@ def test_a_residual_layer_adds_its_input():
     np.testing.assert_allclose(model.hidden_activations(X, 1), first + added, rtol=1e-10)
 
 
-def test_hidden_activations(backend):
+def test_hidden_activations(problem, backend):
     X, y = problem()
     model = small(hidden_layer_sizes=(8, 5), activation=["tanh", "relu"]).fit(X, y)
     first = np.tanh(X @ model.coefs_[0] + model.intercepts_[0])
@@ -99,7 +99,9 @@ def everything():
 
 
 @pytest.mark.parametrize("normalization", ["batch", "layer"])
-def test_all_settings_at_once_give_the_same_numbers_on_every_backend(backend, normalization):
+def test_all_settings_at_once_give_the_same_numbers_on_every_backend(
+    problem, backend, normalization
+):
     X, y = problem()
     settings = everything() | {"normalization": normalization}
     expected = small(**settings).fit(X, y)
@@ -109,7 +111,7 @@ def test_all_settings_at_once_give_the_same_numbers_on_every_backend(backend, no
     np.testing.assert_allclose(p, expected.predict_proba(X), atol=1e-7)
 
 
-def test_a_copy_moves_to_another_library_and_back(backend):
+def test_a_copy_moves_to_another_library_and_back(problem, backend):
     X, y = problem()
     model = small(**everything()).fit(X, y)
     there = model.to(backend.name, backend.device)
@@ -123,7 +125,7 @@ def test_a_copy_moves_to_another_library_and_back(backend):
     np.testing.assert_array_equal(back.coefs_[0], model.coefs_[0])
 
 
-def test_training_continues_from_a_pickle(backend):
+def test_training_continues_from_a_pickle(problem, backend):
     X, y = problem()
     model = small(**everything()).fit(backend.put(X), y)
     opened = pickle.loads(pickle.dumps(model))  # noqa: S301
@@ -139,7 +141,7 @@ def test_training_continues_from_a_pickle(backend):
     np.testing.assert_allclose(opened.loss_, model.loss_, rtol=1e-10)
 
 
-def test_summary_and_html():
+def test_summary_and_html(problem):
     X, y = problem()
     model = small(**everything()).fit(X, y)
     text = str(model.summary())

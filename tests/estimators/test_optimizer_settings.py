@@ -16,14 +16,14 @@ from mlp_xp.optimizers.schedules import InvScaling, OneCycle
 
 
 @pytest.mark.parametrize("solver", ["rmsprop", "lion", "muon", "adamw", "beta_lasso"])
-def test_every_solver_by_name_learns(solver):
+def test_every_solver_by_name_learns(problem, solver):
     X, y = problem(200)
     rate = {"lion": 1e-3}.get(solver, 1e-2)
     settings = {"hidden_layer_sizes": (8, 8), "max_iter": 40, "learning_rate_init": rate}
     assert small(solver=solver, **settings).fit(X, y).score(X, y) > 0.9
 
 
-def test_solver_and_schedule_objects():
+def test_solver_and_schedule_objects(problem):
     X, y = problem()
     model = small(solver=AdamW(weight_decay=0.5), learning_rate=OneCycle())
     model.fit(X, y)
@@ -33,7 +33,7 @@ def test_solver_and_schedule_objects():
     assert clone(model).get_params()["solver"] == AdamW(weight_decay=0.5)
 
 
-def test_each_kind_of_parameter_has_its_own_rule():
+def test_each_kind_of_parameter_has_its_own_rule(problem):
     X, y = problem()
     rule = ByKind(Muon(), AdamW(), SGD(momentum=0.0), vector_rate=0.0, head_rate=5.0)
     start, model = (
@@ -66,7 +66,7 @@ def test_schedules_that_scikit_learn_has_for_sgd_are_for_sgd_alone(schedule, sol
     assert len(set(rates(solver=SGD(), **settings))) > 1
 
 
-def test_gradients_are_clipped():
+def test_gradients_are_clipped(problem):
     X, y = problem()
     settings = {"solver": "sgd", "momentum": 0.0, "batch_size": 60, "alpha": 0.0}
     start = small(**settings | {"max_iter": 1, "learning_rate_init": 1e-300}).fit(X, y)
@@ -76,7 +76,7 @@ def test_gradients_are_clipped():
     assert moved == pytest.approx(1e-3 * model.learning_rate_init, rel=1e-6)
 
 
-def test_ema_predicts_with_an_average_of_the_weights():
+def test_ema_predicts_with_an_average_of_the_weights(problem):
     X, y = problem()
     settings = {"max_iter": 3, "batch_size": 60}
     weights = []
@@ -96,7 +96,7 @@ def test_ema_predicts_with_an_average_of_the_weights():
     np.testing.assert_allclose(model.coefs_[0], average, rtol=1e-10)
 
 
-def test_lbfgs_rejects_losses_that_change_from_call_to_call():
+def test_lbfgs_rejects_losses_that_change_from_call_to_call(problem):
     X, y = problem()
     for name, value in (
         ("dropout", 0.1),
@@ -109,7 +109,7 @@ def test_lbfgs_rejects_losses_that_change_from_call_to_call():
             MLPClassifier(solver="lbfgs", **{name: value}).fit(X, y)
 
 
-def test_a_warm_start_keeps_the_optimizer_state():
+def test_a_warm_start_keeps_the_optimizer_state(problem):
     X, y = problem()
     once = small(**{"max_iter": 6}).fit(X, y)
     twice = small(**{"max_iter": 3}, warm_start=True).fit(X, y)
@@ -118,7 +118,7 @@ def test_a_warm_start_keeps_the_optimizer_state():
     assert (twice.n_iter_, once.n_iter_) == (3, 6)
 
 
-def test_settings_changed_between_calls_count():
+def test_settings_changed_between_calls_count(problem):
     X, y = problem()
     model = small().partial_fit(X, y, classes=[0, 1, 2])
     before = [W.copy() for W in model.coefs_]
@@ -131,7 +131,7 @@ def test_settings_changed_between_calls_count():
     assert [W.shape for W in model.coefs_] == [(6, 8), (8, 3)]
 
 
-def test_another_rule_starts_anew():
+def test_another_rule_starts_anew(problem):
     """Neither the optimizer state nor the step count of one rule applies to another."""
     X, y = problem()
     settings = {"max_iter": 20, "batch_size": 60, "alpha": 0.0}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import problem as samples
 from helpers import small
-from trainers import N, learned, make_trainer, problem
+from trainers import N, byte_data, learned, make_trainer
 
 import mlp_xp
 from mlp_xp import MLPClassifier, MLPRegressor, get_backend
@@ -143,7 +143,7 @@ class Watcher:
 
 
 def fit_without_estimator(seed, n_epochs=3, solver="adam"):
-    x, y = problem()
+    x, y = byte_data()
     backend = get_backend("numpy")
     trainer = make_trainer(backend, seed=seed)
     params = MLPClassifier(batch_size=29, tol=0.0, solver=solver).get_params()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from helpers import problem, small
+from helpers import small
 from sklearn.metrics import get_scorer
 
 from mlp_xp import MLPRegressor
@@ -15,7 +15,7 @@ from mlp_xp.estimators import prediction
 from mlp_xp.training import inference
 
 
-def test_evaluate_returns_several_metrics_of_one_prediction(monkeypatch):
+def test_evaluate_returns_several_metrics_of_one_prediction(problem, monkeypatch):
     X, y = problem(classes=2)
     weights = np.linspace(0.1, 2.0, len(y))
     model = small().fit(X, y)
@@ -37,7 +37,7 @@ def test_evaluate_returns_several_metrics_of_one_prediction(monkeypatch):
     assert regressor.evaluate(X, X[:, :2])["r2"] == regressor.score(X, X[:, :2])
 
 
-def test_metrics_of_the_same_name_are_rejected():
+def test_metrics_of_the_same_name_are_rejected(problem):
     X, y = problem()
     model = small().fit(X, y)
 
@@ -58,7 +58,7 @@ def test_metrics_of_the_same_name_are_rejected():
     assert (found["first"], found["second"]) == (1.0, 2.0)
 
 
-def test_the_history_is_a_table():
+def test_the_history_is_a_table(problem):
     X, y = problem()
     model = small().fit(X, y, X_val=X, y_val=y)
     frame = pd.DataFrame(model.history_)
@@ -67,7 +67,7 @@ def test_the_history_is_a_table():
     assert frame["validation_score"].tolist() == model.validation_scores_
 
 
-def test_predictions_keep_to_the_working_memory(monkeypatch):
+def test_predictions_keep_to_the_working_memory(problem, monkeypatch):
     X, y = problem()
     model = small().fit(X, y)
     whole = model.predict_proba(X)
@@ -104,7 +104,7 @@ class CallLog(Callback):
         self.calls.append("end")
 
 
-def test_callbacks_are_called_and_can_stop_the_fit():
+def test_callbacks_are_called_and_can_stop_the_fit(problem):
     X, y = problem(30)
     log = CallLog()
     model = small(callbacks=[log]).fit(X, y)
@@ -113,7 +113,7 @@ def test_callbacks_are_called_and_can_stop_the_fit():
     assert model.n_iter_ == 2
 
 
-def test_callbacks_end_with_a_fit_that_fails():
+def test_callbacks_end_with_a_fit_that_fails(problem):
     class Failing(Callback):
         def on_epoch_end(self, model, record):
             raise RuntimeError("no more")
@@ -126,7 +126,7 @@ def test_callbacks_end_with_a_fit_that_fails():
     assert model.predict(problem(30)[0]).shape == (30,), "the weights are kept"
 
 
-def test_a_callback_predicts_while_the_fit_goes_on(backend):
+def test_a_callback_predicts_while_the_fit_goes_on(problem, backend):
     X, y = problem()
     X_here = backend.put(X)
     scores = []

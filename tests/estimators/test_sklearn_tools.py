@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from helpers import problem, small
+from helpers import small
 from sklearn import config_context
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
@@ -31,7 +31,7 @@ SETTINGS |= {"max_iter": 40, "batch_size": 32}
 
 
 @pytest.fixture
-def data():
+def data(problem):
     return problem(200)
 
 

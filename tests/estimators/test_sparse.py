@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
-from helpers import problem, small, tolerance
+from helpers import small, tolerance
 from scipy import sparse
 
 import mlp_xp as ours
@@ -205,7 +205,7 @@ def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
     assert {place() for place in places} == {None}
 
 
-def test_at_most_a_batch_of_sparse_rows_is_dense(backend, monkeypatch):
+def test_at_most_a_batch_of_sparse_rows_is_dense(problem, backend, monkeypatch):
     X, y = problem(300)
     X = sparse.csr_matrix(np.where(X > 0.5, X, 0.0))
     largest = []
@@ -223,7 +223,7 @@ def test_at_most_a_batch_of_sparse_rows_is_dense(backend, monkeypatch):
     assert isinstance(model.predict(X), np.ndarray)
 
 
-def test_held_out_rows_stay_sparse_and_scorers_see_them_so(backend, monkeypatch):
+def test_held_out_rows_stay_sparse_and_scorers_see_them_so(problem, backend, monkeypatch):
     X, y = problem(600)
     X = sparse.csr_matrix(np.where(X > 0.5, X, 0.0))
     largest, seen = [], []

@@ -30,7 +30,7 @@ def test_validation_data_alone_do_not_decide_when_training_ends():
     assert watched.loss_curve_ == plain.loss_curve_
 
 
-def test_a_small_last_batch_does_not_ruin_the_running_moments():
+def test_a_small_last_batch_does_not_ruin_the_running_moments(problem):
     X, y = problem(33)
     settings = {"normalization": "batch", "max_iter": 60, "learning_rate_init": 0.01}
     whole = small(**settings, batch_size=16).fit(X[:32], y[:32])
@@ -38,7 +38,7 @@ def test_a_small_last_batch_does_not_ruin_the_running_moments():
     assert one_more.evaluate(X, y)["loss"] < 2 * whole.evaluate(X[:32], y[:32])["loss"]
 
 
-def test_columns_first_is_as_fast_as_rows_first():
+def test_columns_first_is_as_fast_as_rows_first(problem):
     X, y = problem(2000)
     wide = np.repeat(X, 100, axis=1)
     seconds = []
@@ -66,7 +66,7 @@ def test_a_warm_start_never_ends_worse_than_it_began():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_ends_the_callers_loop_of_partial_fits():
+def test_ctrl_c_ends_the_callers_loop_of_partial_fits(problem):
     X, y = problem(200)
     model = small(batch_size=1).partial_fit(X, y, classes=[0, 1, 2])
     data = np.tile(X, (50, 1)), np.tile(y, 50)
@@ -81,7 +81,7 @@ def test_ctrl_c_ends_the_callers_loop_of_partial_fits():
     assert np.isfinite(model.coefs_[0]).all()
 
 
-def test_partial_fit_after_a_fit_goes_through_a_schedule_of_its_own():
+def test_partial_fit_after_a_fit_goes_through_a_schedule_of_its_own(problem):
     X, y = problem()
     model = small(learning_rate="cosine", max_iter=5).fit(X, y)
     assert model.history_[-1].learning_rate == 0.0
@@ -92,7 +92,7 @@ def test_partial_fit_after_a_fit_goes_through_a_schedule_of_its_own():
 
 
 @pytest.mark.parametrize("learning_rate", ["cosine", "linear"])
-def test_a_schedule_goes_through_calls_of_partial_fit_however_long_they_are(learning_rate):
+def test_a_schedule_goes_through_calls_of_partial_fit_however_long_they_are(problem, learning_rate):
     sizes = [100, 1000, 50, 10, 200, 1000, 20, 30]
     X, y = problem(1000)
     model = small(learning_rate=learning_rate, max_iter=len(sizes), batch_size=10)
@@ -117,7 +117,7 @@ def test_a_schedule_goes_through_calls_of_partial_fit_however_long_they_are(lear
     ],
     ids=str,
 )
-def test_a_pickle_goes_on_at_the_same_rate(settings):
+def test_a_pickle_goes_on_at_the_same_rate(problem, settings):
     X, y = problem()
     model = small(**{"max_iter": 12} | settings).fit(X, y)
     model.set_params(max_iter=20).partial_fit(X, y)
@@ -128,7 +128,7 @@ def test_a_pickle_goes_on_at_the_same_rate(settings):
     np.testing.assert_array_equal(opened.coefs_[0], model.coefs_[0])
 
 
-def test_adaptive_counts_over_calls_of_partial_fit():
+def test_adaptive_counts_over_calls_of_partial_fit(problem):
     X, y = problem()
     model = small(learning_rate="adaptive", solver="sgd", tol=10.0, n_iter_no_change=3)
     rates = []
@@ -186,7 +186,7 @@ def test_class_weights_are_for_training_and_not_for_the_score():
     ],
 )
 @pytest.mark.parametrize("scoring", ["loss", None])
-def test_held_out_targets_of_another_shape_are_rejected(kind, fitted, held, scoring):
+def test_held_out_targets_of_another_shape_are_rejected(problem, kind, fitted, held, scoring):
     X, _ = problem()
     rng = np.random.default_rng(0)
     y, y_val = (rng.integers(0, 2, shape) for shape in (fitted, held))
@@ -214,14 +214,14 @@ def test_a_scorer_that_cannot_be_used_costs_nothing():
 
 
 @pytest.mark.parametrize("output", ["softmax", "logistic"])
-def test_scores_of_two_classes_are_those_of_the_estimator(output):
+def test_scores_of_two_classes_are_those_of_the_estimator(problem, output):
     X, y = problem(200, classes=2)
     model = small(output_activation=output, scoring="roc_auc", early_stopping=True).fit(X, y)
     scores = model.evaluate(X, y, metrics=["roc_auc", "average_precision"])
     assert 0.5 < scores["roc_auc"] <= 1.0
 
 
-def test_a_moved_copy_shares_nothing_with_the_original():
+def test_a_moved_copy_shares_nothing_with_the_original(problem):
     X, y = problem()
     model = small().fit(X, y)
     moved = model.to("numpy")
@@ -233,7 +233,7 @@ def test_a_moved_copy_shares_nothing_with_the_original():
     assert not np.array_equal(model.coefs_[0], moved.coefs_[0])
 
 
-def test_class_weight_as_a_dict_is_checked():
+def test_class_weight_as_a_dict_is_checked(problem):
     X, y = problem()
     model = small(class_weight={2: 5.0}).partial_fit(X, y, classes=[0, 1, 2])
     model.partial_fit(X[y != 2], y[y != 2])  # A chunk without the class that is named.
@@ -248,7 +248,7 @@ def test_class_weight_as_a_dict_is_checked():
         small(class_weight={0: 2.0}).fit(X, np.eye(3, dtype=int)[y])
 
 
-def test_a_failed_fit_takes_nothing_from_a_random_state():
+def test_a_failed_fit_takes_nothing_from_a_random_state(problem):
     X, y = problem()
     states = [np.random.RandomState(5) for _ in range(2)]
     with pytest.raises(ValueError, match="too small"):
@@ -259,7 +259,7 @@ def test_a_failed_fit_takes_nothing_from_a_random_state():
     np.testing.assert_array_equal(first.coefs_[0], second.coefs_[0])
 
 
-def test_names_of_columns_do_not_outlive_them():
+def test_names_of_columns_do_not_outlive_them(problem):
     jnp = pytest.importorskip("jax.numpy")
     X, y = problem()
     model = small().fit(pd.DataFrame(X, columns=list("abcdef")), y)
@@ -268,7 +268,7 @@ def test_names_of_columns_do_not_outlive_them():
     assert model.n_features_in_ == 3
 
 
-def test_classes_of_several_at_once_are_kept():
+def test_classes_of_several_at_once_are_kept(problem):
     X, y = problem()
     Y = np.eye(3, dtype=int)[y]
     model = small()
@@ -279,7 +279,7 @@ def test_classes_of_several_at_once_are_kept():
         small().partial_fit(X, Y, classes=[10, 20])
 
 
-def test_one_warning_for_a_clipped_batch():
+def test_one_warning_for_a_clipped_batch(problem):
     with pytest.warns(
         UserWarning, match="Got `batch_size` 1000 larger than the sample size 60"
     ) as caught:
@@ -287,7 +287,7 @@ def test_one_warning_for_a_clipped_batch():
     assert sum("larger than the sample size" in str(each.message) for each in caught) == 1
 
 
-def test_bfloat16_of_torch_is_understood():
+def test_bfloat16_of_torch_is_understood(problem):
     torch = pytest.importorskip("torch")
     X, y = problem()
     here = torch.asarray(X).to(torch.bfloat16)
@@ -301,7 +301,7 @@ def test_bfloat16_of_torch_is_understood():
     ("name", "value"),
     [("precision", "float32"), ("input_scaling", "standardize"), ("output_activation", "logistic")],
 )
-def test_what_a_warm_start_cannot_change_is_rejected(name, value):
+def test_what_a_warm_start_cannot_change_is_rejected(problem, name, value):
     X, y = problem()
     model = small(warm_start=True).fit(X, y)
     with pytest.raises(ValueError, match="warm_start=False"):

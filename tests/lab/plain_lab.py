@@ -8,7 +8,7 @@ import numpy as np
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
 
 
-def problem(n=7, d_in=4, d_h=3, d_out=5, seed=0):
+def lab_data(n=7, d_in=4, d_h=3, d_out=5, seed=0):
     """Return random weights, data and labels in float64, all read-only."""
     generator = np.random.default_rng(seed)
     shapes = (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)

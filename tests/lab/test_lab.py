@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from plain_lab import assert_all_close, forward, gradients, plain_step, problem, softmax
+from plain_lab import assert_all_close, forward, gradients, lab_data, plain_step, softmax
 
 from mlp_xp import lab
 from mlp_xp.lab import _training
@@ -27,7 +27,7 @@ def cross_entropy(weights, data, labels):
 @pytest.mark.parametrize("n", [1, 7])
 @pytest.mark.parametrize("name", ["mse", "cross_entropy"])
 def test_gradients_agree_with_finite_differences(name, n):
-    weights, data, labels = problem(n)
+    weights, data, labels = lab_data(n)
     targets = np.random.default_rng(1).random((n, 5)) if name == "mse" else labels
     learn, loss = {
         "mse": (lab.learn_once_mse, mse),
@@ -55,7 +55,7 @@ def test_gradients_agree_with_finite_differences(name, n):
 @pytest.mark.parametrize("name", ["mse", "cross_entropy"])
 def test_gradients_agree_with_torch_autograd(name):
     torch = pytest.importorskip("torch")
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     params = [torch.tensor(weight, requires_grad=True) for weight in weights]
     w1, b1, w2, b2 = params
     z2 = torch.sigmoid(torch.tensor(data) @ w1 + b1) @ w2 + b2
@@ -70,7 +70,7 @@ def test_gradients_agree_with_torch_autograd(name):
 
 
 def test_reported_loss_is_the_binary_cross_entropy_of_the_one_hot_entries():
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     p = softmax(forward(weights, data)[1])
     y = np.eye(5)[labels]
     expected = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
@@ -83,7 +83,7 @@ def test_reported_loss_is_the_binary_cross_entropy_of_the_one_hot_entries():
 
 @pytest.mark.parametrize("n", [1, 7])
 def test_weights_keep_shape_and_dtype(n):
-    weights, data, labels = problem(n)
+    weights, data, labels = lab_data(n)
     weights = [weight.astype(np.float32) for weight in weights]
     data = data.astype(np.float32)
     targets = np.eye(5, dtype=np.float32)[labels]
@@ -101,7 +101,7 @@ def test_weights_keep_shape_and_dtype(n):
 
 @pytest.mark.parametrize("name", ["mse", "cross_entropy"])
 def test_duplicating_the_batch_changes_nothing(name):
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     learn = getattr(lab, f"learn_once_{name}")
     targets = np.eye(5)[labels] if name == "mse" else labels
     once = learn(*weights, data, targets, 0.1)
@@ -110,14 +110,14 @@ def test_duplicating_the_batch_changes_nothing(name):
 
 
 def test_classes_come_from_w2():
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     labels = labels % 2  # of 5 classes
     new = lab.learn_once_cross_entropy(*weights, data, labels, 0.1)
     assert_all_close(new[:4], plain_step(weights, data, labels, 0.1))
 
 
 def test_train_equals_plain_loop_with_accuracy_after_each_step():
-    weights, data, labels = problem(n=40)
+    weights, data, labels = lab_data(n=40)
     *new, accuracies, losses = lab.train_mlp(*weights, data, labels, 0.5, 6)
     expected, before = [], []
     for _ in range(6):
@@ -140,13 +140,13 @@ def test_accuracy_takes_one_more_forward_pass_in_all(monkeypatch):
 
     forward_once = _training.forward
     monkeypatch.setattr(_training, "forward", counting)
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     lab.train_mlp(*weights, data, labels, 0.1, 5)
     assert len(calls) == 6
 
 
 def test_no_epoch_changes_nothing():
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     *new, accuracies, losses = lab.train_mlp(*weights, data, labels, 0.1, 0)
     assert_all_close(new, weights)
     assert accuracies == losses == []
@@ -154,7 +154,7 @@ def test_no_epoch_changes_nothing():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.uint8])
 def test_result_does_not_depend_on_blocks(monkeypatch, dtype):
-    weights, data, labels = problem(n=11)
+    weights, data, labels = lab_data(n=11)
     data = np.abs(10 * data).astype(dtype)
     whole = lab.train_mlp(*weights, data, labels, 0.1, 3)
     accuracy = lab.test_mlp(*weights, data, labels)
@@ -168,7 +168,7 @@ def test_result_does_not_depend_on_blocks(monkeypatch, dtype):
 
 
 def test_integer_data_and_narrow_labels():
-    weights, data, labels = problem(d_out=300)
+    weights, data, labels = lab_data(d_out=300)
     pixels = np.abs(40 * data).astype(np.uint8)
     expected = lab.learn_once_cross_entropy(*weights, pixels.astype(float), labels % 256, 0.1)
     new = lab.learn_once_cross_entropy(*weights, pixels, (labels % 256).astype(np.uint8), 0.1)
@@ -214,7 +214,7 @@ def test_the_loss_of_a_nearly_certain_class_is_exact():
 
 
 def test_a_single_class_has_no_loss():
-    weights, data, labels = problem(d_out=1)
+    weights, data, labels = lab_data(d_out=1)
     *new, loss = lab.learn_once_cross_entropy(*weights, data, labels, 1.0)
     assert loss == 0.0
     assert_all_close(new, weights)

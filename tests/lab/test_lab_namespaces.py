@@ -7,7 +7,7 @@ import re
 import array_api_compat
 import numpy as np
 import pytest
-from plain_lab import assert_all_close, problem
+from plain_lab import assert_all_close, lab_data
 
 from mlp_xp import lab
 from mlp_xp.backends import to_numpy
@@ -23,7 +23,7 @@ def namespace(backend):
 
 
 def test_every_namespace_computes_the_same(namespace):
-    weights, data, labels = problem(n=12)
+    weights, data, labels = lab_data(n=12)
     targets = np.eye(5)[labels]
     given = [namespace(weight) for weight in weights]
     x, y, t = namespace(data), namespace(labels), namespace(targets)
@@ -56,7 +56,7 @@ def test_every_namespace_computes_the_same(namespace):
 
 def test_no_autograd_graph_is_recorded():
     torch = pytest.importorskip("torch")
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     free = [torch.tensor(weight, requires_grad=True) for weight in weights]
     x, y = torch.tensor(data, requires_grad=True), torch.tensor(labels)
     targets = torch.tensor(np.eye(5)[labels], requires_grad=True)
@@ -70,7 +70,7 @@ def test_no_autograd_graph_is_recorded():
 
 
 def test_uint8_data_on_every_namespace(namespace):
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     pixels = np.abs(40 * data).astype(np.uint8)
     expected = lab.learn_once_cross_entropy(*weights, pixels, labels, 0.1)
     actual = lab.learn_once_cross_entropy(
@@ -106,7 +106,7 @@ def test_one_hot_has_the_default_dtype_of_the_library(backend):
 
 
 def test_arguments_by_name_may_come_in_any_order():
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     named = dict(zip(("w1", "b1", "w2", "b2"), weights, strict=True))
     *new, loss = lab.learn_once_cross_entropy(
         learning_rate=0.1, labels_train=labels, data=data, **named
@@ -148,7 +148,7 @@ def test_run_accepts_integers_and_counts_the_classes_of_both_sets():
 
 
 def call(**changes):
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     given = dict(zip(("w1", "b1", "w2", "b2"), weights, strict=True))
     given |= {"data_train": data, "labels_train": labels, "learning_rate": 0.1, "num_epoch": 1}
     return lab.train_mlp(**(given | changes))
@@ -195,7 +195,7 @@ def test_an_error_names_the_fix(changes, message):
 
 
 def test_more_errors():
-    weights, data, labels = problem()
+    weights, data, labels = lab_data()
     integers = [weight.astype(int) for weight in weights]
     with pytest.raises(ValueError, match=r"dtype int64, and must share one real floating dtype"):
         lab.test_mlp(*integers, data, labels)
@@ -209,7 +209,7 @@ def test_more_errors():
 
 
 def test_run_checks_both_sets_before_the_first_epoch(monkeypatch):
-    _, data, labels = problem()
+    _, data, labels = lab_data()
     monkeypatch.setattr(_runs, "train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(ValueError, match="data_test has shape"):
         lab.run_mlp_training(data, labels, data[:, :3], labels, 3, 0.1, 1)

@@ -42,7 +42,7 @@ NETWORKS = {
 networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 
 
-def problem(network, rng, n=BATCH):
+def network_data(network, rng, n=BATCH):
     """Return parameters far from their start, inputs, labels, weights and keys, in NumPy.
 
     A normalization that does nothing, or a bias of 0, would hide mistakes.

@@ -118,7 +118,7 @@ def test_gradients_of_blocks(backend, how, rng):
     check_gradient(backend, function, (x, Dense(W, b)), rng)
 
 
-def problem(network, rng, n=8):
+def network_data(network, rng, n=8):
     params = map_leaves(
         lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape), init_params(network, 3)
     )
@@ -127,7 +127,7 @@ def problem(network, rng, n=8):
 
 @networks
 def test_gradients_of_networks(backend, network, rng):
-    params, x, y = problem(network, rng)
+    params, x, y = network_data(network, rng)
     how_many = network.n_keys
     keys = rng.integers(-(2**31), 2**31, how_many).astype(np.int32)
 

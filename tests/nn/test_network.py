@@ -14,8 +14,8 @@ from network_cases import (
     NETWORKS,
     cube,
     loss_and_gradients,
+    network_data,
     networks,
-    problem,
 )
 from test_gradients import TORCH_ACTIVATIONS
 
@@ -148,7 +148,7 @@ def test_errors_say_what_to_do(settings, message):
 @networks
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gradients_of_networks(backend, network, weighted, rng):
-    params, *data = problem(network, rng)
+    params, *data = network_data(network, rng)
     if not weighted:
         data[2] = None
 
@@ -199,7 +199,7 @@ def torch_logits(torch, network, arrays, x, weights, keys):
 @networks
 @pytest.mark.parametrize("padded", [False, True])
 def test_networks_against_torchs_autograd(torch, backend, network, padded, rng):
-    params, x, labels, weights, keys = problem(network, rng)
+    params, x, labels, weights, keys = network_data(network, rng)
     if padded:
         weights[-3:] = 0.0
     with backend.scope():
@@ -223,7 +223,7 @@ def test_networks_against_torchs_autograd(torch, backend, network, padded, rng):
 
 @networks
 def test_rows_of_weight_0_change_nothing(backend, network, rng):
-    params, x, labels, weights, keys = problem(network, rng)
+    params, x, labels, weights, keys = network_data(network, rng)
     results = []
     for padding in (0, 3):
         more = 100 * rng.standard_normal((padding, x.shape[1]))
@@ -257,7 +257,7 @@ def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
         return y, pullback
 
     with backend.scope():
-        here = map_leaves(backend.put, problem(network, rng))
+        here = map_leaves(backend.put, network_data(network, rng))
         _, grads, *_ = loss_and_gradients(backend, network, *here, layer=layer)
     assert asked == [True] * (len(network.widths) - 2) + [False]
     shapes = [leaf.shape for leaf in leaves(grads)]

@@ -9,8 +9,8 @@ from network_cases import (
     BATCH,
     NETWORKS,
     loss_and_gradients,
+    network_data,
     networks,
-    problem,
     some_batch_stats,
 )
 
@@ -35,7 +35,7 @@ def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
         given.append(x)
         return dense(params, x, xp=xp)
 
-    params, x, *_ = problem(network, rng)
+    params, x, *_ = network_data(network, rng)
     batch_stats = some_batch_stats(network, rng)
     with backend.scope():
         params, x, batch_stats = map_leaves(backend.put, (params, x, batch_stats))
@@ -53,7 +53,7 @@ def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
 
 @networks
 def test_a_prediction_does_not_depend_on_the_other_samples(backend, network, rng):
-    params, x, *_ = problem(network, rng)
+    params, x, *_ = network_data(network, rng)
     batch_stats = some_batch_stats(network, rng)
 
     def outputs(rows, depth=None):
@@ -79,7 +79,7 @@ def test_a_prediction_does_not_depend_on_the_other_samples(backend, network, rng
 
 def test_batch_norm_predicts_with_the_running_moments(backend, rng):
     network = Network((5, 6, 3), "tanh", "batch", 0.5, 0.5)
-    params, x, *_ = problem(network, rng)
+    params, x, *_ = network_data(network, rng)
     (batch_stats,) = some_batch_stats(network, rng)
     (W, b), (scale, shift), (V, c) = params
     z = (x @ W + b - batch_stats.mean) / np.sqrt(batch_stats.variance + 1e-5) * scale + shift
@@ -90,7 +90,7 @@ def test_batch_norm_predicts_with_the_running_moments(backend, rng):
 
 def test_dropout_is_for_training_only(backend, rng):
     dropping = Network((5, 6, 6, 3), dropout=0.5, input_dropout=0.5)
-    params, x, labels, weights, keys = problem(dropping, rng)
+    params, x, labels, weights, keys = network_data(dropping, rng)
     with backend.scope():
         here = map_leaves(backend.put, (params, x, labels, weights, keys))
         context = Context(backend.xp, dense, keys=here[-1])
@@ -106,7 +106,7 @@ def test_dropout_is_for_training_only(backend, rng):
 
 def test_a_prediction_with_batch_norm_has_no_way_back(backend, rng):
     network = NETWORKS["batch"]
-    params, x, *_ = problem(network, rng)
+    params, x, *_ = network_data(network, rng)
     with backend.scope():
         params, x, batch_stats = map_leaves(
             backend.put, (params, x, some_batch_stats(network, rng))

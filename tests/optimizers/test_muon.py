@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from helpers import tolerance
-from rules import RATE, problem, run
+from rules import RATE, params_and_gradients, run
 
 from mlp_xp.optimizers import AdamW, Muon, init_opt_state, update_tree
 from mlp_xp.optimizers._muon import _best_quintic, _minimax, _value
@@ -112,7 +112,7 @@ def test_the_same_as_torch(backend, nesterov, scale, rng, torch, monkeypatch):
 
 
 def test_vectors_and_the_head_follow_adamw(backend, rng):
-    params, steps = problem(rng)
+    params, steps = params_and_gradients(rng)
     rule = Muon(weight_decay=0.2, adam_rate=0.25, beta_1=0.8, beta_2=0.9, epsilon=1e-3)
     adamw = AdamW(beta_1=0.8, beta_2=0.9, epsilon=1e-3, weight_decay=0.2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import tolerance
-from rules import RATE, RULES, problem, run
+from rules import RATE, RULES, params_and_gradients, run
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from mlp_xp._utils.tree import leaves, map_leaves
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.maths
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "adam, no first moment"])
 def test_the_same_as_scikit_learn(backend, name, rng):
     rule = RULES[name]
-    params, steps = problem(rng)
+    params, steps = params_and_gradients(rng)
     ours, _ = run(backend, update_tree, rule, params, steps)
     theirs = [leaf.copy() for leaf in params]
     if isinstance(rule, SGD):
@@ -67,7 +67,7 @@ PEERS = {
 @pytest.mark.parametrize("name", PEERS)
 def test_the_same_as_torch_where_every_parameter_is_a_matrix(backend, name, rng, torch):
     rule, peer_name, settings = PEERS[name]
-    params, steps = problem(rng)
+    params, steps = params_and_gradients(rng)
     matrices = tuple(leaf for leaf in params if leaf.ndim == 2)
     steps = [tuple(leaf for leaf in grads if leaf.ndim == 2) for grads in steps]
     ours, _ = run(backend, update_tree, rule, matrices, steps)
@@ -82,7 +82,7 @@ def test_the_same_as_torch_where_every_parameter_is_a_matrix(backend, name, rng,
 
 
 def test_lion_is_its_formula(backend, rng):
-    params, steps = problem(rng)
+    params, steps = params_and_gradients(rng)
     ours, _ = run(backend, update_tree, Lion(0.8, 0.95, weight_decay=0.3), params, steps)
     for i, p in enumerate(params):
         m = np.zeros_like(p)
@@ -95,7 +95,7 @@ def test_lion_is_its_formula(backend, rng):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 def test_beta_lasso_is_its_formula(backend, momentum, rng):
-    params, steps = problem(rng)
+    params, steps = params_and_gradients(rng)
     rule = BetaLasso(momentum, l1=0.01, beta=30.0)
     ours, _ = run(backend, update_tree, rule, params, steps)
     plain, _ = run(backend, update_tree, SGD(momentum), params, steps)
@@ -121,7 +121,7 @@ RULES_OF_KINDS = {
 
 @pytest.mark.parametrize("name", RULES_OF_KINDS)
 def test_each_kind_follows_its_own_rule_at_its_own_rate(backend, name, rng):
-    params, steps = problem(rng)
+    params, steps = params_and_gradients(rng)
     rules, rates = RULES_OF_KINDS[name], (1.0, 2.0, 0.5)
     ours, _ = run(backend, update_tree, ByKind(*rules, *rates), params, steps)
     # The leaves of the problem are a matrix, a vector, the head, and a vector.
@@ -195,7 +195,7 @@ def test_a_rule_minimizes_a_quadratic(backend, name, rng):
 @pytest.mark.parametrize("l2", [None, 0.1])
 @pytest.mark.parametrize("name", RULES)
 def test_the_backends_kernel_does_what_the_default_does(backend, name, l2, dtype, rng):
-    params, steps = problem(rng, dtype)
+    params, steps = params_and_gradients(rng, dtype)
     kernel = run(backend, backend.kernels.update, RULES[name], params, steps, l2)
     default = run(backend, update_tree, RULES[name], params, steps, l2)
     for mine, plain in zip(kernel[0], default[0], strict=True):
@@ -205,7 +205,7 @@ def test_the_backends_kernel_does_what_the_default_does(backend, name, l2, dtype
 
 
 def test_the_backends_kernel_takes_arrays_that_are_not_contiguous(backend, rng):
-    params, steps = problem(rng)
+    params, steps = params_and_gradients(rng)
     turned = [tuple(np.asfortranarray(leaf) for leaf in grads) for grads in steps]
     kernel, _ = run(backend, backend.kernels.update, Adam(), params, turned)
     default, _ = run(backend, update_tree, Adam(), params, steps)
@@ -216,7 +216,7 @@ def test_the_backends_kernel_takes_arrays_that_are_not_contiguous(backend, rng):
 @pytest.mark.parametrize("name", RULES)
 def test_float32_stays_float32(backend, name, rng):
     """The opt_state too; the parameters are looked at above."""
-    params, (grads, *_) = problem(rng, "float32")
+    params, (grads, *_) = params_and_gradients(rng, "float32")
     rule = RULES[name]
     with backend.scope():
         params, grads = (map_leaves(backend.put, tree) for tree in (params, grads))
@@ -233,7 +233,7 @@ def test_float32_stays_float32(backend, name, rng):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_gradient_that_is_not_a_number_is_seen(backend, name, rng):
-    params, (grads, *_) = problem(rng)
+    params, (grads, *_) = params_and_gradients(rng)
     for grad in grads:
         grad.reshape(-1)[0] = np.nan
     ours, _ = run(backend, update_tree, RULES[name], params, [grads])

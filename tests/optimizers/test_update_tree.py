@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from helpers import tolerance
-from rules import RATE, RULES, problem, run
+from rules import RATE, RULES, params_and_gradients, run
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.optimizers import AdamW, averaged, clip, init_opt_state, kinds, update_tree
@@ -87,7 +87,7 @@ def test_an_update_compiles_once(name, rng):
         compiled.append(coefs)
         return update_tree(rule, params, grads, opt_state, coefs, xp=jnp)[:2]
 
-    params, steps = problem(rng, "float32")
+    params, steps = params_and_gradients(rng, "float32")
     once = jax.jit(update)
     new = map_leaves(jnp.asarray, params)
     opt_state = init_opt_state(rule, new, xp=jnp)
@@ -106,7 +106,7 @@ def test_an_update_compiles_once(name, rng):
 @pytest.mark.parametrize("name", RULES)
 def test_gradients_of_low_precision_are_brought_to_the_parameters(backend, name, l2, rng):
     """As if they had come so; Muon's products are in the lower precision."""
-    params, steps = problem(rng)
+    params, steps = params_and_gradients(rng)
     rounded = [map_leaves(lambda leaf: leaf.astype("float32"), grads) for grads in steps]
     exact = [map_leaves(lambda leaf: leaf.astype("float64"), grads) for grads in rounded]
     for update in (update_tree, backend.kernels.update):

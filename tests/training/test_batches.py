@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import tolerance
-from trainers import problem
+from trainers import byte_data
 
 from mlp_xp.backends import get_backend
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
@@ -49,7 +49,7 @@ FIRST_ROWS = [43, 30, 23, 9, 14, 18, 40]
 
 
 def test_placement_follows_the_free_memory(monkeypatch):
-    x, y = problem("uint8")
+    x, y = byte_data("uint8")
     backend = get_backend("array_api_strict", "device1")
     for free, kind in ((None, Resident), (10 * x.nbytes, Resident), (x.nbytes, Streamed)):
         monkeypatch.setattr(type(backend), "free_memory", lambda self, free=free: free)
@@ -63,12 +63,12 @@ def test_placement_follows_the_free_memory(monkeypatch):
 
 
 def test_resident_uint8_stays_uint8(backend):
-    x, y = problem("uint8")
+    x, y = byte_data("uint8")
     assert backend.get(place(backend, x, y, "float32", "resident").x).dtype == np.uint8
 
 
 def test_a_memory_map_is_not_copied(tmp_path):
-    x, y = problem("uint8")
+    x, y = byte_data("uint8")
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     data = place(get_backend("numpy"), mapped, y, "float32")

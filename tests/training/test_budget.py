@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import problem, small
+from helpers import small
 
 from mlp_xp import MLPRegressor
 from mlp_xp.callbacks import Callback
@@ -78,7 +78,7 @@ def timed(seconds, **settings):
 
 
 @pytest.mark.parametrize(("seconds", "steps"), [(10.0, 10), (10.9, 10), (9.75, 9), (0.5, 1)])
-def test_a_fit_does_the_steps_that_fit(seconds, steps, takes):
+def test_a_fit_does_the_steps_that_fit(problem, seconds, steps, takes):
     times = takes()
     model = timed(seconds).fit(*problem())  # four steps an epoch
     assert times.steps == steps
@@ -87,7 +87,7 @@ def test_a_fit_does_the_steps_that_fit(seconds, steps, takes):
     assert len(model.history_) == model.n_iter_ == -(-steps // 4)
 
 
-def test_a_callback_sets_the_time_before_the_first_step(takes):
+def test_a_callback_sets_the_time_before_the_first_step(problem, takes):
     class Shortens(Callback):
         def on_fit_begin(self, model):
             model.max_time = 10.0
@@ -97,7 +97,7 @@ def test_a_callback_sets_the_time_before_the_first_step(takes):
     assert times.steps == 10
 
 
-def test_a_callback_sets_the_number_of_epochs_before_the_first_step():
+def test_a_callback_sets_the_number_of_epochs_before_the_first_step(problem):
     class Shortens(Callback):
         def on_fit_begin(self, model):
             model.max_iter = 3
@@ -105,14 +105,14 @@ def test_a_callback_sets_the_number_of_epochs_before_the_first_step():
     assert small(max_iter=50, callbacks=[Shortens()]).fit(*problem()).n_iter_ == 3
 
 
-def test_the_last_epoch_is_a_record_like_any_other(takes):
+def test_the_last_epoch_is_a_record_like_any_other(problem, takes):
     takes()
     last = timed(10.0).fit(*problem()).history_[-1]
     assert (last.epoch, last.n_samples) == (3, 32)
     assert 0.0 < last.loss < 10.0
 
 
-def test_a_validation_after_each_epoch_ends_in_time_too(takes):
+def test_a_validation_after_each_epoch_ends_in_time_too(problem, takes):
     X, y = problem()
     times = takes(validation=3.0)
     timed(20.0).fit(X, y, X_val=X, y_val=y)
@@ -122,7 +122,7 @@ def test_a_validation_after_each_epoch_ends_in_time_too(takes):
     assert times.clock.now - times.start == 17.0
 
 
-def test_a_part_of_an_epoch_is_validated(takes):
+def test_a_part_of_an_epoch_is_validated(problem, takes):
     X, y = problem()
     times = takes(validation=3.0)
     model = timed(22.0).fit(X, y, X_val=X, y_val=y)
@@ -131,27 +131,27 @@ def test_a_part_of_an_epoch_is_validated(takes):
     assert model.history_[-1].validation_score is not None
 
 
-def test_a_first_step_that_compiles_is_no_measure_and_no_excuse(takes):
+def test_a_first_step_that_compiles_is_no_measure_and_no_excuse(problem, takes):
     times = takes(first=6.0)
     timed(10.5).fit(*problem())
     assert times.steps == 5
     assert times.clock.now - times.start == 10.0
 
 
-def test_what_comes_before_the_first_step_counts(takes):
+def test_what_comes_before_the_first_step_counts(problem, takes):
     times = takes(prepare=4.0)
     timed(10.0, callbacks=times.callbacks).fit(*problem())
     assert times.steps == 6
 
 
-def test_the_schedule_follows_the_time(takes):
+def test_the_schedule_follows_the_time(problem, takes):
     takes()
     rates = [r.learning_rate for r in timed(8.0, learning_rate_init=1.0).fit(*problem()).history_]
     # The last step of an epoch begins at 3 and at 7 of 8 seconds.
     assert rates == pytest.approx([1 - 3 / 8, 1 - 7 / 8], abs=1e-5)
 
 
-def test_the_schedule_ends_with_the_last_step_not_with_what_follows_it(takes):
+def test_the_schedule_ends_with_the_last_step_not_with_what_follows_it(problem, takes):
     X, y = problem()
     takes(validation=10.0)
     model = timed(28.0, learning_rate_init=1.0).fit(X, y, X_val=X, y_val=y)
@@ -159,7 +159,7 @@ def test_the_schedule_ends_with_the_last_step_not_with_what_follows_it(takes):
     assert model.history_[0].learning_rate == pytest.approx(1 - 13 / 18, abs=1e-5)
 
 
-def test_a_warm_up_is_a_share_of_the_time(takes):
+def test_a_warm_up_is_a_share_of_the_time(problem, takes):
     takes()
     schedule = LinearWarmup(0.5, then=Linear())
     model = timed(8.0, batch_size=60, learning_rate_init=1.0)
@@ -169,7 +169,7 @@ def test_a_warm_up_is_a_share_of_the_time(takes):
     assert rates == pytest.approx([0, 1 / 4, 1 / 2, 3 / 4, 1, 3 / 4, 1 / 2, 1 / 4], abs=1e-5)
 
 
-def test_the_epochs_decide_where_they_are_fewer(takes):
+def test_the_epochs_decide_where_they_are_fewer(problem, takes):
     times = takes()
     model = timed(1000.0, learning_rate_init=1.0).set_params(max_iter=2).fit(*problem())
     assert times.steps == 8
@@ -177,7 +177,7 @@ def test_the_epochs_decide_where_they_are_fewer(takes):
     assert model.history_[0].learning_rate == pytest.approx(1 - 3 / 7, abs=1e-5)
 
 
-def test_without_a_time_nothing_changes(takes):
+def test_without_a_time_nothing_changes(problem, takes):
     X, y = problem()
     takes()
     model, plain = (small(learning_rate="linear", max_time=t).fit(X, y) for t in (1e9, None))
@@ -204,7 +204,7 @@ def test_a_disturbed_step_is_forgotten(clock):
     assert ours.fraction(ahead=10) == pytest.approx(0.44)
 
 
-def test_lbfgs_ends_behind_an_iteration(clock):
+def test_lbfgs_ends_behind_an_iteration(problem, clock):
     class Takes(Callback):
         def on_epoch_end(self, model, record):
             clock.now += 1.0
@@ -214,14 +214,14 @@ def test_lbfgs_ends_behind_an_iteration(clock):
     assert model.fit(X, y).n_iter_ == 7
 
 
-def test_lbfgs_with_a_validation_keeps_no_time_for_it_twice(takes):
+def test_lbfgs_with_a_validation_keeps_no_time_for_it_twice(problem, takes):
     X, y = problem()
     takes(validation=1.0)
     model = small(solver="lbfgs", max_iter=1000, tol=0.0, max_time=7.5)
     assert model.fit(X, y, X_val=X, y_val=y).n_iter_ == 7
 
 
-def test_partial_fit_pays_no_heed(takes):
+def test_partial_fit_pays_no_heed(problem, takes):
     X, y = problem()
     times = takes()
     model = timed(2.0)
@@ -230,7 +230,7 @@ def test_partial_fit_pays_no_heed(takes):
     assert times.steps == 8
 
 
-def test_a_warm_start_has_the_time_again(takes):
+def test_a_warm_start_has_the_time_again(problem, takes):
     X, y = problem()
     times = takes()
     model = timed(8.0, warm_start=True, learning_rate_init=1.0).fit(X, y).fit(X, y)
@@ -240,7 +240,7 @@ def test_a_warm_start_has_the_time_again(takes):
     assert model.n_iter_ == 2
 
 
-def test_it_is_saved_and_pickled(tmp_path, takes):
+def test_it_is_saved_and_pickled(problem, tmp_path, takes):
     takes()
     model = timed(10.0).fit(*problem())
     save_model(model, tmp_path)
@@ -249,7 +249,7 @@ def test_it_is_saved_and_pickled(tmp_path, takes):
         assert copy.history_ == model.history_
 
 
-def test_a_callback_ends_a_timed_fit_at_any_step(takes):
+def test_a_callback_ends_a_timed_fit_at_any_step(problem, takes):
     takes()
 
     class Stops(Callback):
@@ -260,7 +260,7 @@ def test_a_callback_ends_a_timed_fit_at_any_step(takes):
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
-def test_a_real_fit_ends_in_its_time_on_every_backend(backend, placement):
+def test_a_real_fit_ends_in_its_time_on_every_backend(problem, backend, placement):
     X, y = problem()
     model = MLPRegressor(
         hidden_layer_sizes=(8,),
@@ -285,7 +285,7 @@ def test_a_real_fit_ends_in_its_time_on_every_backend(backend, placement):
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, "60", float("inf")])
-def test_a_time_must_be_above_0(seconds):
+def test_a_time_must_be_above_0(problem, seconds):
     with pytest.raises(ValueError, match="'max_time' parameter of MLPClassifier must be a float"):
         small(max_time=seconds).fit(*problem())
 

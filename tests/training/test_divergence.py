@@ -128,7 +128,7 @@ def test_a_long_epoch_is_looked_at_meanwhile(monkeypatch):
 
 
 def test_weights_that_are_replaced_in_an_epoch_are_where_an_error_returns_to(backend):
-    x, y = trainers.problem()
+    x, y = trainers.byte_data()
     trainer = trainers.make_trainer(backend)
     other = map_leaves(lambda leaf: np.full(leaf.shape, 0.5), trainer.state.params)
 

@@ -33,7 +33,7 @@ DEEP = Network((FEATURES, 5, 5, OUTPUTS), "tanh", "layer", residual=True)
 LOSS, WEIGHTS = 1e-7, 1e-3
 
 
-def problem(n=N):
+def real_values(n=N):
     rng = np.random.default_rng(4)
     x = rng.standard_normal((n, FEATURES)) + 0.5
     y = x @ rng.standard_normal((FEATURES, OUTPUTS)) + rng.standard_normal((n, OUTPUTS))
@@ -75,7 +75,7 @@ def close(found, expected, terms=N):
 
 
 def test_the_minimum_is_that_of_least_squares(backend):
-    x, y = problem()
+    x, y = real_values()
     columns = np.column_stack([x, np.ones(N)])
     expected, squares, *_ = np.linalg.lstsq(columns, y)
     trainer = trainer_for(backend)
@@ -89,7 +89,7 @@ def test_the_minimum_is_that_of_least_squares(backend):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_minimum_with_a_penalty_is_that_of_ridge_regression(backend, weighted):
     """Biases have no penalty: centerd, they drop out."""
-    x, y = problem()
+    x, y = real_values()
     alpha = 20.0
     weights = np.random.default_rng(1).random(N) if weighted else None
     w = np.ones(N) if weights is None else weights
@@ -105,7 +105,7 @@ def test_the_minimum_with_a_penalty_is_that_of_ridge_regression(backend, weighte
 
 
 def test_a_network_gets_better_than_a_linear_one(backend):
-    x, y = problem()
+    x, y = real_values()
     y = np.sin(y)
     settings = {"tol": 0.01, "max_iter": 2000}
     losses = [solve(trainer_for(backend, net), x, y, **settings)[1] for net in (LINEAR, DEEP)]
@@ -113,7 +113,7 @@ def test_a_network_gets_better_than_a_linear_one(backend):
 
 
 def test_float32_stays_float32(backend):
-    x, y = problem()
+    x, y = real_values()
     trainer = trainer_for(backend, dtype="float32")
     dtypes = set()
 
@@ -134,7 +134,7 @@ def test_float32_stays_float32(backend):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("network", [LINEAR, DEEP], ids=["linear", "deep"])
 def test_its_gradient_is_right(backend, network, weighted):
-    x, y = problem()
+    x, y = real_values()
     weights = np.random.default_rng(1).random(N) if weighted else None
     function, point = objective(backend, x, y, weights, network=network, alpha=3.0)
     _, slope = function(point)
@@ -145,7 +145,7 @@ def test_its_gradient_is_right(backend, network, weighted):
 
 
 def test_the_penalty_is_that_of_the_matrices(backend):
-    x, y = problem()
+    x, y = real_values()
     weights = np.random.default_rng(1).random(N)
     alpha = 3.0
     without, point = objective(backend, x, y, weights, network=DEEP)
@@ -166,7 +166,7 @@ def test_the_penalty_is_that_of_the_matrices(backend):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 def test_it_does_not_depend_on_blocks(backend, monkeypatch, placement, weighted):
-    x, y = problem()
+    x, y = real_values()
     weights = np.random.default_rng(1).random(N) if weighted else None
     if weighted:
         weights[:10] = 0.0
@@ -186,7 +186,7 @@ def test_it_does_not_depend_on_blocks(backend, monkeypatch, placement, weighted)
 
 
 def test_the_minimum_does_not_depend_on_blocks(backend, monkeypatch):
-    x, y = problem()
+    x, y = real_values()
     results = []
     for rows in (8192, 10):
         monkeypatch.setattr(lbfgs, "BLOCK", rows)
@@ -200,7 +200,7 @@ def test_the_minimum_does_not_depend_on_blocks(backend, monkeypatch):
 
 def test_a_weight_counts_like_repetition(backend):
     """Weight 2 for a sample is the sample twice, and weight 0 its absence; penalty included."""
-    x, y = problem()
+    x, y = real_values()
     counts = np.arange(N) % 3
     repeated = np.repeat(np.arange(N), counts)
     weighted, point = objective(backend, x, y, counts.astype(float), network=DEEP, alpha=2.0)
@@ -242,7 +242,7 @@ def test_labels_and_scaling_work_as_in_a_step(backend):
 
 def test_it_stops_when_asked(backend):
     """Without a warning: it was not SciPy that gave up."""
-    x, y = problem()
+    x, y = real_values()
     seen = []
 
     def after_iteration(params, loss):
@@ -261,14 +261,14 @@ def test_it_stops_when_asked(backend):
 
 @pytest.mark.parametrize("settings", [{"max_iter": 3}, {"max_fun": 3}])
 def test_it_warns_where_it_was_too_short(backend, settings):
-    x, y = problem()
+    x, y = real_values()
     with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge after"):
         n_iter, _ = solve(trainer_for(backend, DEEP), x, y, **settings)
     assert 1 <= n_iter <= 3
 
 
 def test_at_the_minimum_it_does_nothing(backend):
-    x, y = problem()
+    x, y = real_values()
     trainer = trainer_for(backend, alpha=1.0)
     solve(trainer, x, y)
     before = [leaf.copy() for leaf in learned(trainer)]
@@ -280,7 +280,7 @@ def test_at_the_minimum_it_does_nothing(backend):
 
 def test_epochs_are_counted_on_from_solver_to_solver():
     """Two epochs of one number would be in one order, and in one checkpoint."""
-    x, y = problem()
+    x, y = real_values()
     settings = {"warm_start": True, "learning_rate": "cosine", "random_state": 0}
     model = MLPRegressor(hidden_layer_sizes=(3,), max_iter=4, **settings)
     for solver in ("adam", "lbfgs", "adam"):
@@ -296,7 +296,7 @@ def test_epochs_are_counted_on_from_solver_to_solver():
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_fits_in_threads_do_not_disturb_each_other():
     """Each has memory of its own, also where networks are the same."""
-    x, y = problem(300)
+    x, y = real_values(300)
 
     def fit(seed):
         model = MLPRegressor(hidden_layer_sizes=(16,), solver="lbfgs", random_state=seed, tol=0.0)
@@ -310,7 +310,7 @@ def test_fits_in_threads_do_not_disturb_each_other():
 
 def test_an_evaluation_on_numpy_copies_no_weights_and_uses_its_memory_again():
     backend = get_backend("numpy")
-    x, y = problem(4000)
+    x, y = real_values(4000)
     function, point = objective(backend, x, y, network=DEEP)
     assert all(np.shares_memory(leaf, point) for leaf in leaves(function.unravel(point)))
     first = function(point)

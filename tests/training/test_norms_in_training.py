@@ -12,10 +12,10 @@ from trainers import (
     CLASSES,
     FEATURES,
     N,
+    byte_data,
     learned,
     make_trainer,
     neutral_batch_stats,
-    problem,
     train,
 )
 
@@ -62,7 +62,7 @@ def still(network=EVERYTHING, **settings):
 def test_the_same_numbers_on_every_backend(backend, weighted, normalization, kind):
     assert N % BATCH  # The last batch is short, or padded where shapes are fixed.
     network = replace(EVERYTHING, normalization=normalization)
-    x, y = problem(kind)
+    x, y = byte_data(kind)
     weights = np.random.default_rng(1).random(N) if weighted else None
     plain = get_backend("numpy")
     plain.kernels = Kernels()
@@ -82,7 +82,7 @@ def test_the_same_numbers_on_every_backend(backend, weighted, normalization, kin
 
 
 def test_float32_has_no_float64_anywhere(backend):
-    x, y = problem("uint8")
+    x, y = byte_data("uint8")
     trainer = full_trainer(backend, dtype="float32", x=x, with_accuracy=True)
     weights = np.random.default_rng(1).random(N)
     train(trainer, place(backend, x, y, "float32"), weights=weights)
@@ -90,7 +90,7 @@ def test_float32_has_no_float64_anywhere(backend):
 
 
 def test_padding_changes_nothing(backend):
-    x, y = problem()
+    x, y = byte_data()
     results = []
     for pad in (False, True):
         trainer = full_trainer(backend)
@@ -103,7 +103,7 @@ def test_padding_changes_nothing(backend):
 
 
 def test_resident_and_streamed_are_identical(backend):
-    x, y = problem("uint8")
+    x, y = byte_data("uint8")
     results = []
     for placement in ("resident", "streamed"):
         trainer = full_trainer(backend, dtype="float32", x=x)
@@ -117,7 +117,7 @@ def test_resident_and_streamed_are_identical(backend):
 
 
 def test_dropout_follows_seed_and_epoch(backend):
-    x, y = problem()
+    x, y = byte_data()
     data, plan = place(backend, x, y, "float64"), plan_epoch(N, N)
 
     def losses(**settings):
@@ -145,7 +145,7 @@ def test_keys_are_drawn_for_each_dropout_of_each_step(backend):
         return step(state, batch, scaling, coefs, keys)
 
     trainer._step, trainer._loop = spying, None
-    x, y = problem()
+    x, y = byte_data()
     train(trainer, place(backend, x, y, "float64"))
     drawn = np.asarray(seen)
     assert drawn.shape == (2 * N_STEPS, 3)
@@ -163,7 +163,7 @@ FIRST_KEYS = [-806439198, 874717467, 581718748]
 
 def test_running_moments_follow_those_of_the_batches(backend, rng):
     """A batch counts by its share of the heaviest one, so one without any weight not at all."""
-    x, y = problem()
+    x, y = byte_data()
     network = Network((FEATURES, 9, CLASSES), "tanh", "batch")
     weights = rng.random(N)
     weights[BATCH : 2 * BATCH] = 0.0
@@ -192,7 +192,7 @@ def test_running_moments_follow_those_of_the_batches(backend, rng):
 
 
 def test_a_batch_without_weight_leaves_the_running_moments(backend, rng):
-    x, y = problem()
+    x, y = byte_data()
     batch_stats = tuple(
         BatchStats(rng.standard_normal(len(m.mean)), rng.random(len(m.mean)))
         for m in neutral_batch_stats(EVERYTHING)
@@ -210,7 +210,7 @@ def test_a_batch_without_weight_leaves_the_running_moments(backend, rng):
 def test_moments_given_to_a_trainer_are_not_written_to(backend):
     batch_stats = neutral_batch_stats(EVERYTHING)
     before = [leaf.copy() for leaf in leaves(batch_stats)]
-    x, y = problem()
+    x, y = byte_data()
     trainer = full_trainer(backend, batch_stats=batch_stats)
     train(trainer, place(backend, x, y, "float64"))
     for mine, old, new in zip(
@@ -225,7 +225,7 @@ def test_moments_given_to_a_trainer_are_not_written_to(backend):
 
 def test_clipping_bounds_a_step(backend):
     """With plain SGD the change of all weights together is the rate times the norm, at most."""
-    x, y = problem()
+    x, y = byte_data()
     network = Network((FEATURES, 9, CLASSES), "tanh")
     data, plan = place(backend, x, y, "float64"), plan_epoch(N, N)
     rules = {"optimizer": SGD(momentum=0.0), "schedule": Constant(), "learning_rate": 1.0}
@@ -250,7 +250,7 @@ def test_clipping_bounds_a_step(backend):
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 def test_the_average_is_what_plain_python_gives(backend, decay):
-    x, y = problem()
+    x, y = byte_data()
     trainer = full_trainer(backend, ema_decay=decay)
     data = place(backend, x, y, "float64")
     expected = host(backend, trainer.state.params)
@@ -282,7 +282,7 @@ def test_without_averaging_the_weights_are_what_is_learned(backend):
 
 
 def test_the_average_does_not_change_the_training(backend):
-    x, y = problem()
+    x, y = byte_data()
     results = []
     for decay in (None, 0.9):
         trainer = full_trainer(backend, ema_decay=decay)
@@ -293,7 +293,7 @@ def test_the_average_does_not_change_the_training(backend):
 
 
 def test_set_learned_starts_the_average_anew(backend):
-    x, y = problem()
+    x, y = byte_data()
     trainer = full_trainer(backend)
     train(trainer, place(backend, x, y, "float64"))
     params, batch_stats = init_params(EVERYTHING, 8), neutral_batch_stats(EVERYTHING)
@@ -317,7 +317,7 @@ def test_set_learned_starts_the_average_anew(backend):
 @pytest.mark.parametrize("decay", [None, 0.9])
 def test_going_on_is_the_same_as_not_having_stopped(backend, decay):
     """From the published average, and from the progress, which has the raw weights."""
-    x, y = problem()
+    x, y = byte_data()
     data = place(backend, x, y, "float64")
     plans = [plan_epoch(N, BATCH, seed=7, epoch=e, pad=backend.fixed_shapes) for e in (0, 1)]
     whole = full_trainer(backend, ema_decay=decay)

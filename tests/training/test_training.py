@@ -13,9 +13,9 @@ from trainers import (
     CLASSES,
     FEATURES,
     N,
+    byte_data,
     learned,
     make_trainer,
-    problem,
     train,
 )
 
@@ -39,7 +39,7 @@ from mlp_xp.training.step import make_step
     "optimizer", [SGD(), SGD(momentum=0.0), Adam(), AdamW()], ids=lambda rule: repr(rule)[:12]
 )
 def test_the_same_losses_on_every_backend(backend, optimizer, weighted, kind):
-    x, y = problem(kind)
+    x, y = byte_data(kind)
     weights = np.random.default_rng(1).random(N) if weighted else None
     losses, accuracies, params, steps = [], [], [], []
     # The plain kernels on NumPy are what everything is compared with.
@@ -61,7 +61,7 @@ def test_the_same_losses_on_every_backend(backend, optimizer, weighted, kind):
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
 def test_resident_and_streamed_are_identical(backend, kind):
-    x, y = problem(kind)
+    x, y = byte_data(kind)
     results = []
     for placement in ("resident", "streamed"):
         data = place(backend, x, y, "float32", placement)
@@ -75,7 +75,7 @@ def test_resident_and_streamed_are_identical(backend, kind):
 
 
 def test_padding_changes_nothing(backend):
-    x, y = problem()
+    x, y = byte_data()
     results = []
     for pad in (False, True):
         trainer = make_trainer(backend)
@@ -90,7 +90,7 @@ def test_padding_changes_nothing(backend):
 
 def test_a_weight_counts_like_repetition(backend):
     """Weight 2 for a sample is the sample twice; weight 0 is its absence."""
-    x, y = problem()
+    x, y = byte_data()
     counts = np.asarray([0, 1, 2] * 5)
     few = slice(0, 15)
     losses = []
@@ -107,7 +107,7 @@ def test_a_weight_counts_like_repetition(backend):
 
 def test_float32_has_no_float64_anywhere(backend):
     """A float64 scalar would silently widen the parameters."""
-    x, y = problem("uint8")
+    x, y = byte_data("uint8")
     trainer = make_trainer(backend, dtype="float32", x=x, with_accuracy=True, optimizer=AdamW())
     train(trainer, place(backend, x, y, "float32"))
     assert {str(backend.get(leaf).dtype) for leaf in leaves(trainer.state)} == {"float32"}
@@ -116,14 +116,14 @@ def test_float32_has_no_float64_anywhere(backend):
 def test_a_device_without_float64_trains():
     backend = get_backend("array_api_strict", "no_float64")
     assert not backend.has_float64
-    x, y = problem()
+    x, y = byte_data()
     trainer = make_trainer(backend, dtype="float32", x=x.astype(np.float32))
     assert train(trainer, place(backend, x, y, "float32"))[0].loss > 0
 
 
 def test_the_data_are_never_written_to(backend):
     for kind in ("uint8", "float64"):
-        x, y = problem(kind)
+        x, y = byte_data(kind)
         before = x.copy(), y.copy()
         x.flags.writeable = y.flags.writeable = False
         train(make_trainer(backend, x=x), place(backend, x, y, "float64"))
@@ -137,7 +137,7 @@ def test_initial_parameters_are_not_written_to(backend):
     network = Network((FEATURES, CLASSES))
     params = init_params(network, 3)
     before = [leaf.copy() for leaf in leaves(params)]
-    x, y = problem()
+    x, y = byte_data()
     train(make_trainer(backend, network=network, params=params), place(backend, x, y, "float64"))
     for leaf, old in zip(leaves(params), before, strict=True):
         np.testing.assert_array_equal(leaf, old)
@@ -163,7 +163,7 @@ def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch, everything)
         return wrapper
 
     monkeypatch.setattr(training, "_step", counted)
-    x, y = problem()
+    x, y = byte_data()
     settings = {}
     if everything:
         network = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True)
@@ -183,7 +183,7 @@ def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch, everything)
 def test_many_steps_are_one_call_unless_each_is_heard_of(name, monkeypatch):
     pytest.importorskip(name)
     backend = get_backend(name)
-    x, y = problem()
+    x, y = byte_data()
     network = Network((FEATURES, 9, CLASSES), dropout=0.3)
     weights = np.random.default_rng(1).random(N)
     plan = plan_epoch(N, BATCH, seed=7, weights=weights, pad=backend.fixed_shapes)
@@ -223,7 +223,7 @@ def test_no_call_does_more_than_some_steps(monkeypatch):
     """Ctrl-C waits for it, and a step takes time however little it computes."""
     monkeypatch.setattr("mlp_xp.training.trainer._STEPS_AT_ONCE", 2)
     backend, heard = get_backend("numpy"), []
-    x, y = problem()
+    x, y = byte_data()
     trainer, data = make_trainer(backend), place(backend, x, y, "float64")
     trainer.run_epoch(
         data,
@@ -238,7 +238,7 @@ def test_no_call_does_more_than_some_steps(monkeypatch):
 @pytest.mark.parametrize("where", ["a step", "what looks at it"])
 def test_an_epoch_that_fails_lets_go_of_its_feed(where, backend):
     """Also while somebody looks at the error, which holds on to all that was at work."""
-    x, y = problem()
+    x, y = byte_data()
     trainer, data = make_trainer(backend), Streamed(backend, x, y, "float64")
 
     def fail(*_):
@@ -279,7 +279,7 @@ def test_an_equal_fit_compiles_nothing_new(backend):
 def test_a_trainer_at_rest_keeps_no_plan():
     from mlp_xp.backends._numpy.compiled_step import CompiledLoop
 
-    x, y = problem()
+    x, y = byte_data()
     data = place(get_backend("numpy"), x, y, "float64")
     results = []
     for rests in (False, True):
@@ -300,7 +300,7 @@ def test_a_trainer_at_rest_keeps_no_plan():
 def test_torch_builds_no_graph():
     torch = pytest.importorskip("torch")
     backend = get_backend("torch", "cpu")
-    x, y = problem()
+    x, y = byte_data()
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         trainer = make_trainer(
@@ -316,7 +316,7 @@ def test_torch_builds_no_graph():
 
 
 def test_the_loss_is_read_once_an_epoch(backend, monkeypatch):
-    x, y = problem()
+    x, y = byte_data()
     trainer = make_trainer(backend, with_accuracy=True)
     data = place(backend, x, y, "float64")
     monkeypatch.setattr(mlp_xp.training.divergence, "_COPY_SHARE", 1e-9)
@@ -330,7 +330,7 @@ def test_the_loss_is_read_once_an_epoch(backend, monkeypatch):
 
 
 def test_it_stops_after_the_step_that_says_so(backend):
-    x, y = problem()
+    x, y = byte_data()
     for placement in ("resident", "streamed"):
         trainer = make_trainer(backend)
         data = place(backend, x, y, "float64", placement)
@@ -348,7 +348,7 @@ def test_it_stops_after_the_step_that_says_so(backend):
 
 
 def test_invscaling_follows_the_samples(backend):
-    x, y = problem()
+    x, y = byte_data()
     trainer = make_trainer(backend, schedule=InvScaling(0.5), learning_rate=0.1)
     records = train(trainer, place(backend, x, y, "float64"), n_epochs=3)
     expected = [0.1 / (epoch * N + 1) ** 0.5 for epoch in range(3)]
@@ -356,7 +356,7 @@ def test_invscaling_follows_the_samples(backend):
 
 
 def test_progress_is_a_copy(backend):
-    x, y = problem()
+    x, y = byte_data()
     trainer = make_trainer(backend)
     data = place(backend, x, y, "float64")
     train(trainer, data, n_epochs=1)
@@ -368,7 +368,7 @@ def test_progress_is_a_copy(backend):
 
 
 def test_another_rule_starts_with_new_slots(backend):
-    x, y = problem()
+    x, y = byte_data()
     data = place(backend, x, y, "float64")
     first = make_trainer(backend)
     train(first, data, n_epochs=1)
@@ -378,7 +378,7 @@ def test_another_rule_starts_with_new_slots(backend):
 
 
 def test_going_on_is_the_same_as_not_having_stopped(backend):
-    x, y = problem()
+    x, y = byte_data()
     data = place(backend, x, y, "float64")
     whole = make_trainer(backend)
     train(whole, data, n_epochs=2)
