@@ -35,7 +35,7 @@ def _can_be_fused(job: Job) -> bool:
     product = job.fields
     if not isinstance(product, Product) or not has_tile():
         return False
-    moves = getattr(product.a, "find", None) or getattr(product.b, "find", None)
+    is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     fits = product.n % 16 == 0 and 32 <= product.n <= FUSED_COLUMNS
     fits = fits and product.k <= SAMPLES_AT_ONCE and product.lda == product.m
-    return bool(product.transpose_a and fits and not product.is_double and not moves)
+    return bool(product.transpose_a and fits and not product.is_double and not is_movable)

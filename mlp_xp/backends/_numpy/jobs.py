@@ -184,10 +184,10 @@ class Job(NamedTuple):
 _HEADER = ("code", "kind", "is_shared", "is_double")
 
 
-def _dtype(names: Sequence[str], words: int) -> np.dtype:
+def _dtype(names: Sequence[str], n_words: int) -> np.dtype:
     offsets = [8 * i for i in range(len(names))]
     layout: Any = {"names": names, "formats": [np.int64] * len(names), "offsets": offsets}
-    return np.dtype(layout | {"itemsize": 8 * words})
+    return np.dtype(layout | {"itemsize": 8 * n_words})
 
 
 # What every job begins with; ``code`` is the address of its machine code.
@@ -234,7 +234,7 @@ class Unit(NamedTuple):
         return "mlp_xp_{}_{}_{}".format(*self)
 
     @classmethod
-    def of(cls, job: Any) -> Unit:
+    def for_job(cls, job: Any) -> Unit:
         """Return the unit that does a job, given as a record."""
         name = _VARIANTS.get(KINDS[int(job["kind"]) - 1])
         return cls(int(job["kind"]), int(job["is_double"]), int(job[name]) if name else 0)
@@ -259,11 +259,11 @@ def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
 
     Returns
     -------
-    words : (jobs, WORDS) int64
+    records : (jobs, WORDS) int64
     arrays : list of (row, column, array)
         Where an address stands, and of what.
     """
-    words = np.zeros((len(jobs), WORDS), np.int64)
+    records = np.zeros((len(jobs), WORDS), np.int64)
     arrays = []
     for row, job in enumerate(jobs):
         kind = type(job.fields)
@@ -272,8 +272,8 @@ def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
             if hasattr(value, "dtype"):
                 arrays.append((row, column, value))
                 value = address(value)
-            words[row, column] = value
-    return words, arrays
+            records[row, column] = value
+    return records, arrays
 
 
 def address(array: Any) -> int:

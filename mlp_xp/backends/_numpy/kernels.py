@@ -264,7 +264,9 @@ def update_tree(
         and has_pool()
         and is_plain(*(array for row in rows for array in row))
         and all(array.shape == row[0].shape for row in rows for array in row)
-        and not any(getattr(array, "find", None) for row in rows for array in row)  # They move.
+        and not any(
+            getattr(array, "find_view", None) for row in rows for array in row
+        )  # They move.
         and all(array.flags.writeable for p, _, *own in rows for array in (p, *own))
         and all(
             (c.dtype, c.size) == (rows[0][0].dtype, 1)

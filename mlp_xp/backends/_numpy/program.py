@@ -48,7 +48,7 @@ class Program:
         self.pool = pool
         self.has_jobs = has_pool()
         self._state = {id(leaf): leaf for leaf in state}
-        self._before: dict[int, np.ndarray] = {}
+        self._overwritten: dict[int, np.ndarray] = {}
         self._lines: list[str] = []
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
@@ -81,7 +81,7 @@ class Program:
                 traced.append(Traced(self, place))
             else:
                 self._places.append(None)
-                traced.append(Traced(self, argument, find=operator.itemgetter(i)))
+                traced.append(Traced(self, argument, find_view=operator.itemgetter(i)))
         return traced
 
     def pick(self, given: Traced) -> Traced:
@@ -99,7 +99,7 @@ class Program:
         """Whether new arguments have the same number, shapes and dtypes; if so, take them over."""
         if len(arguments) != len(self._forms):
             return False
-        moves = False
+        has_moved = False
         given = zip(arguments, self._last, self._forms, self._places, strict=True)
         for argument, last, form, place in given:
             # What is small is copied even so: its owner may have written to it.
@@ -108,15 +108,15 @@ class Program:
             if _form(argument) != form:
                 return False
             if place is None:
-                moves = True
+                has_moved = True
             else:
                 place[...] = argument
-        for name, find in self._moving:
-            self._names[name] = find(arguments)
-        if moves:
+        for name, find_view in self._moving:
+            self._names[name] = find_view(arguments)
+        if has_moved:
             self._last = list(map(_reference, arguments))
-            for words, i, find in self._patches:
-                words[i] = find(arguments).ctypes.data
+            for record, field, find_view in self._patches:
+                record[field] = find_view(arguments).ctypes.data
         return True
 
     # --- recording -----------------------------------------------------------------------------
@@ -131,8 +131,8 @@ class Program:
         name = self._known.setdefault(id(value), f"_{len(self._names)}")
         if name not in self._names:
             self._names[name] = value
-            if isinstance(operand, Traced) and operand.find is not None:
-                self._moving.append((name, operand.find))
+            if isinstance(operand, Traced) and operand.find_view is not None:
+                self._moving.append((name, operand.find_view))
         return name
 
     def _call(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> str:
@@ -146,14 +146,14 @@ class Program:
 
     def _flush(self) -> None:
         if self._jobs:
-            words, arrays = table(fused(self._jobs))
+            records, arrays = table(fused(self._jobs))
             for row, column, array in arrays:
-                if isinstance(array, Traced) and array.find is not None:
-                    self._patches.append((words[row], column, array.find))
+                if isinstance(array, Traced) and array.find_view is not None:
+                    self._patches.append((records[row], column, array.find_view))
                 else:
                     self._name(array)  # Kept alive.
-            self._lines.append(f"do({self._name(words)})")
-            self._tables.append(words)
+            self._lines.append(f"run_table({self._name(records)})")
+            self._tables.append(records)
             self._jobs = []
         self._n_bytes = 0
 
@@ -220,7 +220,7 @@ class Program:
         else:
             owner = out.owner.value
             if id(owner) in self._state:
-                self._before.setdefault(id(owner), owner.copy())
+                self._overwritten.setdefault(id(owner), owner.copy())
             ufunc(*map(value_of, inputs), out=out.value)
         operands = [
             # Converted once: NumPy would do it at each call.
@@ -283,9 +283,9 @@ class Program:
 
     def undo(self) -> None:
         """Return the state what it had before: a trace works for real."""
-        for key, value in self._before.items():
+        for key, value in self._overwritten.items():
             self._state[key][...] = value
-        self._before = {}
+        self._overwritten = {}
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -305,22 +305,22 @@ class Program:
         link(self._tables)
         # Memory that only left-out jobs have used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
-        source = "\n".join(("def program(do, start, stop):", *self._body(), " return"))
+        source = "\n".join(("def program(run_table, start, stop):", *self._body(), " return"))
         exec(_compiled(source), self._names)
         # Neither among its own names nor in what it holds: memory would stay until the garbage
         # collector comes.
         self._code = self._names.pop("program")
         self._picks = []
 
-    def run(self, do: Callable[..., None], start: int, stop: int) -> None:
-        """Run steps; ``do`` runs a table of jobs."""
+    def run(self, run_table: Callable[..., None], start: int, stop: int) -> None:
+        """Run steps; ``run_table`` runs a table of jobs."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps {start} to {stop - 1} are asked for, and something is given for "
                 f"{self._n_steps}: start at 0 and stop at {self._n_steps}."
             )
         try:
-            self._code(do, start, stop)
+            self._code(run_table, start, stop)
         finally:
             for name, _ in self._moving:
                 self._names[name] = None  # The caller's memory is not kept alive.
@@ -334,12 +334,12 @@ class Program:
             for pick, (given, place) in zip(records, self._picks, strict=True):
                 pick["source"], pick["stride"] = address(given), given.strides[0]
                 pick["n_words"], pick["target"] = place.nbytes // 4, address(place)
-                if given.find is not None:
-                    self._patches.append((pick, "source", given.find))
+                if given.find_view is not None:
+                    self._patches.append((pick, "source", given.find_view))
                 else:
                     self._name(given)  # Kept alive.
                 self._name(place)
-            yield f" do({self._name(self._tables[0])}, {self._name(picks)}, start, stop)"
+            yield f" run_table({self._name(self._tables[0])}, {self._name(picks)}, start, stop)"
             return
         yield " for i in range(start, stop):"
         for given, place in self._picks:

@@ -80,11 +80,11 @@ def link(tables: Iterable[np.ndarray]) -> None:
         If it cannot be compiled. A warning says why, and `can_compile` is False from then on.
     """
     global _has_failed
-    jobs = [read(row) for words in tables for row in words]
+    jobs = [read(row) for records in tables for row in records]
     if not jobs:
         return
     try:
-        codes = _machine_code().addresses([Unit(0), *map(Unit.of, jobs)])
+        codes = _machine_code().addresses([Unit(0), *map(Unit.for_job, jobs)])
     except (MachineCodeError, ImportError, OSError) as error:  # OSError: LLVM cannot be loaded.
         _has_failed = True
         warnings.warn(
@@ -95,7 +95,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
         )
         raise MachineCodeError(str(error)) from error
     for job in jobs:
-        job["code"] = codes[Unit.of(job)]
+        job["code"] = codes[Unit.for_job(job)]
         if job["kind"] == number_of(Product):
             job["blas"] = _machine_code().blas_address(bool(job["is_double"]))
 
@@ -122,14 +122,14 @@ class ThreadPool:
         self._run_jobs: Callable[..., int] | None = None
 
     def run(
-        self, words: np.ndarray, picks: np.ndarray | None = None, start: int = 0, stop: int = 1
+        self, records: np.ndarray, picks: np.ndarray | None = None, start: int = 0, stop: int = 1
     ) -> None:
         """Run the jobs of a linked table, once for each step."""
         run_jobs = self._run_jobs or self._start()
         picked = (0, 0) if picks is None else (address(picks), len(picks))
-        done = run_jobs(*self._memory, address(words), len(words), *picked, start, stop, 0)
-        if done < len(words):
-            job = read(words[done])
+        done = run_jobs(*self._memory, address(records), len(records), *picked, start, stop, 0)
+        if done < len(records):
+            job = read(records[done])
             positions = (ctypes.c_int32 * int(job["n_rows"])).from_address(int(job["positions"]))
             raise rows_error(np.asarray(positions), int(job["n_source"]))
 

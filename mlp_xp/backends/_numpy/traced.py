@@ -54,8 +54,8 @@ class Recorder(Protocol):
 class Traced(NDArrayOperatorsMixin):
     """An array whose operations are recorded; `value` is the memory that the program will use.
 
-    ``source`` is the array that a view is of, whose memory it keeps alive. ``find`` returns `value`
-    of a later call, where it is a view of an argument that changes from call to call.
+    ``source`` is the array that a view is of, whose memory it keeps alive. ``find_view`` returns
+    `value` of a later call, where it is a view of an argument that changes from call to call.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Traced(NDArrayOperatorsMixin):
         value: np.ndarray,
         *,
         source: Traced | None = None,
-        find: Finder | None = None,
+        find_view: Finder | None = None,
         is_pooled: bool = False,
     ) -> None:
         self.program = program
         self.value = value
-        self.find = find
+        self.find_view = find_view
         self._source = source
         self.is_pooled = is_pooled
 
@@ -113,9 +113,9 @@ class Traced(NDArrayOperatorsMixin):
         return self.program.note(np.copyto, (self,), self.value.astype(dtype), casting="unsafe")
 
     def _view(self, take: Callable[[np.ndarray], np.ndarray]) -> Traced:
-        find = self.find
-        later = None if find is None else lambda arguments: take(find(arguments))
-        return Traced(self.program, take(self.value), source=self, find=later)
+        find_view = self.find_view
+        later = None if find_view is None else lambda arguments: take(find_view(arguments))
+        return Traced(self.program, take(self.value), source=self, find_view=later)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         return self.program.ufunc(ufunc, method, inputs, options)

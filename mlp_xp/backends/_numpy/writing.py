@@ -45,9 +45,9 @@ def run(fields: Any, is_shared: bool, *others: Any) -> None:
         if isinstance(value, Traced):
             value.program.job(job)
             return
-    words, _ = table([job])
-    link([words])
-    runner()(words)
+    records, _ = table([job])
+    link([records])
+    runner()(records)
 
 
 def is_plain(*arrays: Any) -> bool:

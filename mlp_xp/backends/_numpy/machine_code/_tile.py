@@ -92,15 +92,15 @@ def _loop(builder: Any, arguments: Any, vectors: int) -> None:
     nowhere = ir.Constant(_VECTOR, ir.Undefined)
     spread = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
 
-    before = builder.block
+    entry = builder.block
     body, after = builder.append_basic_block("step"), builder.append_basic_block("done")
     builder.branch(body)
     builder.position_at_end(body)
     step = builder.phi(_I64)
-    step.add_incoming(_number(0), before)
+    step.add_incoming(_number(0), entry)
     sums = {cell: builder.phi(_VECTOR) for cell in cells}
     for cell, total in sums.items():
-        total.add_incoming(first[cell], before)
+        total.add_incoming(first[cell], entry)
     b_place = builder.mul(step, b_row)
     bs = [load(vector(b, builder.add(b_place, _number(v * LANES)))) for v in range(vectors)]
     a_place = builder.mul(step, a_step)

@@ -244,11 +244,11 @@ def run_jobs(mail, totals, scratch, table, n_jobs, picks, n_picks, start, stop, 
             job = carray(pointer(address), 1, HEADER)[0]
             call(job.code, address, thread, n_threads, totals, scratch + thread * SCRATCH)
             store(mail + 8 * DONE + _LINE * thread, ticket)
-    moves = carray(pointer(picks), n_picks, PICK)
+    pick_table = carray(pointer(picks), n_picks, PICK)
     sums = carray(pointer(totals), MAIL_OF_THREAD * n_threads, np.float64)
     for step in range(start, stop):
         for i in range(n_picks):
-            pick = moves[i]
+            pick = pick_table[i]
             copy(pick.source + step * pick.stride, pick.target, pick.n_words)
         for i in range(n_jobs):
             address = table + i * _JOB_BYTES
