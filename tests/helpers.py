@@ -54,7 +54,7 @@ def small(estimator=MLP, /, **settings):
 
 @contextlib.contextmanager
 def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
-    """Check what a block takes of the processor's time in this thread, and on Linux of memory."""
+    """Check what a block takes of the processor's time, and on Linux of memory."""
     status, memory = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
     def resident(name: str) -> int:
@@ -62,7 +62,7 @@ def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
 
     gc.collect()
     gc.freeze()  # What other tests have left would be looked through again and again.
-    start = time.thread_time()
+    start = time.process_time()
     if memory.exists():
         memory.write_text("5")  # Forget the peak.
         before = resident("VmRSS")
@@ -70,7 +70,7 @@ def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-    assert time.thread_time() - start < seconds
+    assert time.process_time() - start < seconds
     if memory.exists():
         assert resident("VmHWM") - before < megabytes
 
