@@ -83,8 +83,9 @@ def link(tables: Iterable[np.ndarray]) -> None:
     jobs = [read(row) for records in tables for row in records]
     if not jobs:
         return
+    units = [Unit.for_job(job) for job in jobs]
     try:
-        codes = _machine_code().addresses([Unit(0), *map(Unit.for_job, jobs)])
+        codes = _machine_code().addresses([Unit(0), *units])
     except (MachineCodeError, ImportError, OSError) as error:  # OSError: LLVM cannot be loaded.
         _has_failed = True
         warnings.warn(
@@ -94,8 +95,8 @@ def link(tables: Iterable[np.ndarray]) -> None:
             stacklevel=2,
         )
         raise MachineCodeError(str(error)) from error
-    for job in jobs:
-        job["code"] = codes[Unit.for_job(job)]
+    for job, unit in zip(jobs, units, strict=True):
+        job["code"] = codes[unit]
         if job["kind"] == number_of(Product):
             job["blas"] = _machine_code().blas_address(bool(job["is_double"]))
 
