@@ -7,6 +7,7 @@ parsed before any library that computes is loaded. Nothing here computes: traini
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with one line on stderr; 130 after Ctrl-C.
     """
     try:
-        with process.exits_on_ctrl_c(is_process=argv is None):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(process.exits_on_ctrl_c(is_process=argv is None))
             start_time = process.start_time(is_process=argv is None)
             from mlp_xp.cli.commands import parse
 
@@ -39,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             run = args.load()
             # A command with nothing to save ends at once on Ctrl-C: an exception might be raised
             # in a library's own callback, which prints it and continues.
-            status: int | None = None if args.saves else run(args)
-        if status is None:
-            status = run(args)
+            if args.saves:
+                stack.close()
+            status: int = run(args)
         sys.stdout.flush()
         process.exit_on_ctrl_c(is_process=argv is None)
         return status
