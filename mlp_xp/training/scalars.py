@@ -31,7 +31,7 @@ class Stage(NamedTuple):
 class StepScalars(NamedTuple):
     """The numbers that change from step to step, 0-d, or floats on the host.
 
-    They travel to the device packed, ``(4 + k,)``, the k of the rule last.
+    They travel to the device packed, ``(4 + k,)``: in this order, the k of the rule last.
 
     ``share`` is the step's share of the epoch's samples, ``l2`` the factor of the penalty,
     ``average_rate`` and ``batch_stats_rate`` are how far the moving average and the batch
@@ -44,10 +44,6 @@ class StepScalars(NamedTuple):
     batch_stats_rate: Any
     rule: tuple[Any, ...]
 
-    def pack(self) -> tuple[Any, ...]:
-        """Return all numbers in one flat tuple."""
-        return *self[:-1], *self.rule
-
     @classmethod
     def unpack(cls, coefs: Any) -> StepScalars:
         """Return the numbers that were packed.
@@ -56,8 +52,7 @@ class StepScalars(NamedTuple):
         --------
         >>> import array_api_compat.numpy as xp
         >>> from mlp_xp.training.scalars import StepScalars
-        >>> scalars = StepScalars(1.0, 0.1, 0.0, 0.0, (0.5,))
-        >>> StepScalars.unpack(xp.asarray(scalars.pack())).rule
+        >>> StepScalars.unpack(xp.asarray([1.0, 0.1, 0.0, 0.0, 0.5])).rule
         (np.float64(0.5),)
         """
         n_fixed = len(cls._fields) - 1

@@ -230,7 +230,7 @@ class Trainer:
         Parameters
         ----------
         data : Data
-        plan : Plan
+        plan : EpochPlan
         n_epochs : int
             Epochs of the whole fit, for the schedule.
         first_epoch : int, default=0

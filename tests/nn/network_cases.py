@@ -62,7 +62,7 @@ def some_batch_stats(network, rng):
 
 
 def loss_and_gradients(backend, network, params, x, labels, weights, keys, *, layer=dense):
-    """Do what a training step does up to the gradients; everything is on the device."""
+    """Compute what a training step does up to the gradients; everything is on the device."""
     xp = backend.xp
     context = Context(xp, layer, (), True, weights, keys)
     logits, backward, measured = forward(network, params, x, context, xp=xp)

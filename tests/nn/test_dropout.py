@@ -35,7 +35,7 @@ def put_key(backend, key: int):
 
 
 def mask(backend, key: int, rate: float, shape=(128, 512)) -> np.ndarray:
-    """Tell which elements are kept."""
+    """Return whether each element is kept."""
     with backend.scope():
         x = backend.put(np.ones(shape, dtype=np.float32))
         y, _ = dropout(x, put_key(backend, key), rate, xp=backend.xp)

@@ -80,7 +80,7 @@ def train(backend, network, loss, rule, params, batches, keys, scaling, **option
         )
         for number, (batch, key) in enumerate(zip(batches, keys, strict=True), 1):
             scalars = StepScalars(0.5, 0.3, 0.25, 0.1, rule.coefficients(0.1, number))
-            coefs = backend.put(np.asarray(scalars.pack()))
+            coefs = backend.put(np.asarray((*scalars[:-1], *scalars.rule)))
             own = backend.put(key) if network.n_keys else None
             state = step(state, put(batch), put(scaling), coefs, own)
         return map_leaves(backend.get, state)
