@@ -65,18 +65,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("maths"):
         # The last named of each library's devices: not the default one, where there is another.
         specs = list({spec.partition(":")[0]: spec for spec in specs}.values())
-    metafunc.parametrize("backend_spec", specs, scope="session")
+    metafunc.parametrize("backend_spec", specs, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend_spec(request: pytest.FixtureRequest) -> str:
+    """Return the name of a backend; a test of one that cannot be used here is skipped."""
+    try:
+        helpers.make_backend(request.param)
+    except BackendError as error:
+        pytest.skip(str(error))
+    return request.param
 
 
 @pytest.fixture
 def backend(backend_spec: str, request: pytest.FixtureRequest) -> Backend:
-    try:
-        made = helpers.make_backend(backend_spec)
-    except BackendError as error:
-        pytest.skip(str(error))
     counts = request.config.stash[RAN]
     counts[backend_spec] = counts.get(backend_spec, 0) + 1
-    return made
+    return helpers.make_backend(backend_spec)
 
 
 MISSING = re.compile("could not import|is not installed|cifar10 is not in")

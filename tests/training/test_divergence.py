@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import trainers
-from helpers import QUIET, make_backend, problem, small
+from helpers import QUIET, problem, small
 
 import mlp_xp.training.divergence
 from mlp_xp import MLP, MLPRegressor
@@ -65,7 +65,6 @@ CAUSES = {
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_the_error_names_step_layer_and_cause_and_the_model_stays_finite(backend_spec, cause):
-    make_backend(backend_spec)
     estimator, settings, change, message = CAUSES[cause]
     X, y = single()
     y = y if estimator is MLP else y.astype(float)
