@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, cast
 
 import cupy
@@ -14,13 +13,14 @@ from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import PixelMap
 from mlp_xp.backends import kernels
+from mlp_xp.backends._cupy.rendering import kernel
 from mlp_xp.backends.kernels import Scaling, SparseMatrix
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 __all__ = ["gather", "update_tree"]
 
 
-@cache
+@kernel()
 def _gather_kernel() -> Any:
     return cupy.ElementwiseKernel(
         "raw T x, I row, F shift, F scale, int64 width",
@@ -78,7 +78,7 @@ class _TakenRows:
 # --- the update ----------------------------------------------------------------------------------
 
 
-@cache
+@kernel((SGD,), (Adam,))
 def _update_kernel(kind: type[Optimizer]) -> Any:
     """Return the kernel of a rule: it writes p and the optimizer state, penalty included."""
     if kind is SGD:
@@ -130,7 +130,7 @@ def update_tree(
         return optimizers.update_tree(
             optimizer, params, grads, opt_state, coefs, l2, n_leading=n_leading, xp=xp
         )
-    kernel = _update_kernel(SGD if isinstance(optimizer, SGD) else Adam)
+    update = _update_kernel(SGD if isinstance(optimizer, SGD) else Adam)
     penalty: Any = 0.0
     for p, g, *states in zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True):
         number = p.dtype.type
@@ -139,7 +139,7 @@ def update_tree(
         if l2 is not None and is_matrix:
             factor = l2
             penalty = penalty + number(0.5) * factor * cupy.vdot(p, p)
-        kernel(g, *_scalars(optimizer, coefs, is_matrix, number), factor, p, *states)
+        update(g, *_scalars(optimizer, coefs, is_matrix, number), factor, p, *states)
     return Updated(params, opt_state, penalty)
 
 
