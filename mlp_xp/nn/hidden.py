@@ -15,12 +15,12 @@ from typing import Literal
 
 from mlp_xp.nn.blocks import (
     Activate,
+    Affine,
     BatchNorm,
     Block,
-    BlockLinear,
+    BlockAffine,
     Dropout,
     LayerNorm,
-    Linear,
     Residual,
     Start,
 )
@@ -91,7 +91,7 @@ class Layer:
 
     def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
         """Return the output layer that follows this one."""
-        return (Linear(fan_in, fan_out, around.start),)
+        return (Affine(fan_in, fan_out, around.start),)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Project(Layer):
 
     def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
         """Return the dense layer."""
-        return Linear(fan_in, self.width, start="zero" if starts_at_zero else "lecun")
+        return Affine(fan_in, self.width, start="zero" if starts_at_zero else "lecun")
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Blocks(Layer):
 
     def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
         """Return the block-diagonal layer."""
-        return BlockLinear(self._arrangement, "zero" if starts_at_zero else "lecun")
+        return BlockAffine(self._arrangement, "zero" if starts_at_zero else "lecun")
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class Branch(Layer):
 
     def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
         """Return an output layer that normalizes its input and starts at zero."""
-        return (*around.normalize(fan_in), Linear(fan_in, fan_out, "zero"))
+        return (*around.normalize(fan_in), Affine(fan_in, fan_out, "zero"))
 
     def build(self, fan_in: int, around: Surroundings) -> Block:
         """Return the residual block."""

@@ -11,10 +11,10 @@ from typing import Any, get_args
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.random import RandomState, constant, host_generator
 from mlp_xp.nn.blocks import (
+    Affine,
     Block,
     Context,
     Dropout,
-    Linear,
     Measured,
     Residual,
     chain,
@@ -67,7 +67,7 @@ class Network:
     >>> from mlp_xp.nn.network import Network
     >>> network = Network((3072, 512, 10), activation="gelu", dropout=0.1)
     >>> network.blocks[0]
-    (Linear(fan_in=3072, fan_out=512, start='glorot'), Activate(function='gelu'), \
+    (Affine(fan_in=3072, fan_out=512, start='glorot'), Activate(function='gelu'), \
 Dropout(rate=0.1, number=0))
     """
 
@@ -148,15 +148,15 @@ Dropout(rate=0.1, number=0))
                 layer = self.widths[i].build_output(fan_in, fan_out, around)
             else:
                 # The output layer starts as the activation before it needs.
-                layer = (Linear(fan_in, fan_out, around.start),)
+                layer = (Affine(fan_in, fan_out, around.start),)
             built.append((*input_blocks, *layer))
         return tuple(built)
 
     def _hidden(self, layer: int | Layer, fan_in: int, around: Surroundings) -> tuple[Block, ...]:
         if isinstance(layer, Layer):
             return (layer.build(fan_in, around),)
-        linear = Linear(fan_in, layer, around.start)
-        blocks = (linear, *around.normalize(layer), *around.activate())
+        affine = Affine(fan_in, layer, around.start)
+        blocks = (affine, *around.normalize(layer), *around.activate())
         return (Residual(blocks),) if self.residual and fan_in == layer else blocks
 
     @cached_property

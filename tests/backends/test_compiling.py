@@ -191,7 +191,7 @@ def test_units_are_the_same_whatever_is_compiled_beside_them():
     units = [
         jobs.Unit(jobs.number_of(jobs.Take)),
         jobs.Unit(jobs.number_of(jobs.ColumnSums)),
-        jobs.Unit(jobs.number_of(jobs.Activate), 1, 1),
+        jobs.Unit(jobs.number_of(jobs.ActivateArray), 1, 1),
     ]
     together = _native._compile_apart(units)
     for unit in reversed(units):

@@ -117,7 +117,7 @@ def threads():
 def test_threads_go_when_told_to_and_do_no_job_for_it():
     sums = np.zeros((3, 4))
     x = np.ones((3, 4))
-    words, _ = jobs.table([jobs.Job(jobs.Activate(True, 12, x, 0, sums, jobs.RELU), True)])
+    words, _ = jobs.table([jobs.Job(jobs.ActivateArray(True, 12, x, 0, sums, jobs.RELU), True)])
     thread_pool.link([words])
     for n_jobs in (0, 1, 5) * 10:
         with thread_pool.thread_pool(3):

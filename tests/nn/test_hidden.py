@@ -18,12 +18,12 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.nn.blocks import (
     Activate,
+    Affine,
     Block,
-    BlockLinear,
+    BlockAffine,
     Context,
     Dropout,
     LayerNorm,
-    Linear,
     Residual,
 )
 from mlp_xp.nn.hidden import Blocks, Branch, Layer, Project
@@ -150,13 +150,13 @@ def test_the_blocks_are_as_described():
     network = Network((24, SQUARES, Branch((8, 12)), 3), "silu", "layer", 0.1)
     inner = (
         LayerNorm(12),
-        Linear(12, 8, "lecun"),
+        Affine(12, 8, "lecun"),
         Activate("silu"),
         Dropout(0.1, 0),
-        Linear(8, 12, "zero"),
+        Affine(8, 12, "zero"),
     )
-    squares = BlockLinear(Arrangement((3, 2, 2, 2), (0, 1, 3), 6), "lecun")
-    head = (LayerNorm(12), Linear(12, 3, "zero"))
+    squares = BlockAffine(Arrangement((3, 2, 2, 2), (0, 1, 3), 6), "lecun")
+    head = (LayerNorm(12), Affine(12, 3, "zero"))
     assert network.blocks == ((squares,), (Residual(inner),), head)
     assert (network.sizes, network.n_keys) == ((24, 12, 12, 3), 1)
 
@@ -329,7 +329,7 @@ class Doubled(Layer):
         return self.width
 
     def build(self, fan_in, around):
-        return Residual((Linear(fan_in, self.width), Twice(), *around.activate()))
+        return Residual((Affine(fan_in, self.width), Twice(), *around.activate()))
 
 
 def test_a_layer_and_a_block_from_outside(backend):

@@ -20,7 +20,7 @@ from network_cases import (
 from test_gradients import TORCH_ACTIVATIONS
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
-from mlp_xp.nn.blocks import Activate, BatchNorm, Dropout, LayerNorm, Linear, Residual
+from mlp_xp.nn.blocks import Activate, Affine, BatchNorm, Dropout, LayerNorm, Residual
 from mlp_xp.nn.layers import Dense, Norm, dense, dropout
 from mlp_xp.nn.network import (
     Network,
@@ -40,17 +40,17 @@ def test_the_blocks_are_in_order():
     network = Network((4, 5, 5, 2), ("tanh", cube), "batch", (0.5, 0.2), 0.1, residual=True)
     first = (
         Dropout(0.1, 0),
-        Linear(4, 5),
+        Affine(4, 5),
         BatchNorm(5, 0),
         Activate("tanh"),
         Dropout(0.5, 1),
     )
-    inner = (Linear(5, 5), BatchNorm(5, 1), Activate(cube), Dropout(0.2, 2))
-    assert network.blocks == (first, (Residual(inner),), (Linear(5, 2),))
+    inner = (Affine(5, 5), BatchNorm(5, 1), Activate(cube), Dropout(0.2, 2))
+    assert network.blocks == (first, (Residual(inner),), (Affine(5, 2),))
     assert (network.n_keys, network.batch_stats_widths) == (3, (5, 5))
     layer = replace(network, normalization="layer", dropout=(0.0, 0.2), residual=False)
-    assert layer.blocks[0] == (Dropout(0.1, 0), Linear(4, 5), LayerNorm(5), Activate("tanh"))
-    assert layer.blocks[1] == (Linear(5, 5), LayerNorm(5), Activate(cube), Dropout(0.2, 1))
+    assert layer.blocks[0] == (Dropout(0.1, 0), Affine(4, 5), LayerNorm(5), Activate("tanh"))
+    assert layer.blocks[1] == (Affine(5, 5), LayerNorm(5), Activate(cube), Dropout(0.2, 1))
     assert (layer.n_keys, layer.batch_stats_widths) == (2, ())
 
 
@@ -60,13 +60,13 @@ def test_one_setting_serves_all_hidden_layers():
     assert one.blocks == each.blocks
     assert hash(each) == hash(replace(each))
     # The output layer has neither.
-    assert one.blocks[-1] == (Linear(6, 2),)
+    assert one.blocks[-1] == (Affine(6, 2),)
 
 
 def test_only_layers_as_wide_as_their_input_are_residual():
     network = Network((4, 4, 5, 5, 5), residual=True)
     kinds = [type(layer[0]) for layer in network.blocks]
-    assert kinds == [Residual, Linear, Residual, Linear]
+    assert kinds == [Residual, Affine, Residual, Affine]
 
 
 def test_weights_start_as_the_activation_asks_for():

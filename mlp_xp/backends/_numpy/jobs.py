@@ -23,7 +23,7 @@ __all__ = [
     "RELU",
     "UPDATED_ARRAY",
     "WORDS",
-    "Activate",
+    "ActivateArray",
     "Arithmetic",
     "ColumnSums",
     "Gather",
@@ -113,7 +113,7 @@ class Gather(NamedTuple):
     is_bytes: Any  # Whether the source is uint8.
 
 
-class Activate(NamedTuple):
+class ActivateArray(NamedTuple):
     """An activation y of x, or its gradient dx from y and dy."""
 
     is_double: Any
@@ -167,7 +167,7 @@ KINDS: tuple[type, ...] = (
     ColumnSums,
     Take,
     Gather,
-    Activate,
+    ActivateArray,
     Softmax,
     Arithmetic,
     Update,
@@ -241,7 +241,7 @@ class Unit(NamedTuple):
 
 
 # Which field of a job decides, beside its dtype, how it is compiled.
-_VARIANTS = {Gather: "is_bytes", Activate: "function", Update: "rule"}
+_VARIANTS = {Gather: "is_bytes", ActivateArray: "function", Update: "rule"}
 
 
 def all_units() -> list[Unit]:

@@ -22,7 +22,7 @@ from mlp_xp.backends._numpy.jobs import (
     MOMENTUM,
     RELU,
     UPDATED_ARRAY,
-    Activate,
+    ActivateArray,
     ColumnSums,
     Gather,
     Product,
@@ -205,7 +205,7 @@ _ACTIVATIONS = {"relu": RELU, "logistic": LOGISTIC}
 
 
 def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
-    job = Activate(x.dtype == np.float64, x.size, x, dy, out, function)
+    job = ActivateArray(x.dtype == np.float64, x.size, x, dy, out, function)
     run(job, x.size >= _LEAST_NUMBERS)
 
 

@@ -17,7 +17,6 @@ from mlp_xp.estimators.targets._base import Targets, make_loss
 from mlp_xp.estimators.validation import check_labels, check_weights, encode
 from mlp_xp.nn.losses import (
     CLASSIFICATION_LOSSES,
-    Custom,
     Loss,
 )
 
@@ -86,7 +85,7 @@ class _LabelTargets(Targets):
         )
         if output in ("softmax", "logistic") and self.kind != "multilabel":
             cure = f"set output_activation={output!r}"
-        elif isinstance(loss, Custom):
+        elif loss.is_own:
             cure = f"give the function itself, or Custom(..., {self.output!r})"
         raise ValueError(
             f"loss is {loss!r}, whose outputs are {output!r}, and those of "

@@ -5,22 +5,22 @@ pullback, and the statistics that a batch normalization has measured. Everything
 the parameters; a block without any has ``has_params`` False and takes ``()``.
 """
 
+from mlp_xp.nn.blocks._affine import Affine, BlockAffine, Start
 from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Measured, Row, chain, rows
 from mlp_xp.nn.blocks._elementwise import Activate, Dropout
-from mlp_xp.nn.blocks._linear import BlockLinear, Linear, Start
 from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
 from mlp_xp.nn.blocks._residual import Residual
 
 __all__ = [
     "Activate",
+    "Affine",
     "BatchNorm",
     "Block",
-    "BlockLinear",
+    "BlockAffine",
     "BlockPullback",
     "Context",
     "Dropout",
     "LayerNorm",
-    "Linear",
     "Measured",
     "Residual",
     "Row",

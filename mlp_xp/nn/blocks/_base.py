@@ -148,9 +148,9 @@ def chain(
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.blocks import Activate, Linear, Context, chain
+    >>> from mlp_xp.nn.blocks import Activate, Affine, Context, chain
     >>> from mlp_xp.nn.layers import Dense
-    >>> blocks = (Linear(2, 3), Activate("relu"))
+    >>> blocks = (Affine(2, 3), Activate("relu"))
     >>> params = (Dense(xp.ones((2, 3)), xp.zeros(3)),)
     >>> y, pullback, _ = chain(blocks, params, xp.ones((1, 2)), Context(xp))
     >>> y, pullback(y, need_dx=True)[0]

@@ -57,7 +57,7 @@ _EFFORT = {0: 8} | {
         jobs.Product: 20,
         jobs.Update: 11,
         jobs.Softmax: 6,
-        jobs.Activate: 4,
+        jobs.ActivateArray: 4,
         jobs.Gather: 4,
         jobs.ColumnSums: 3,
     }.items()

@@ -49,7 +49,7 @@ _LINE = 8 * MAIL_OF_THREAD  # Bytes of a cache line.
 _JOB_BYTES = HEADER.itemsize
 _GATHER, _TAKE, _UPDATE = map(number_of, (jobs.Gather, jobs.Take, jobs.Update))
 _COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
-_ACTIVATE_JOB, _SOFTMAX_JOB = map(record, (jobs.Activate, jobs.Softmax))
+_ACTIVATE_JOB, _SOFTMAX_JOB = map(record, (jobs.ActivateArray, jobs.Softmax))
 _ARITHMETIC_JOB, _UPDATE_JOB = map(record, (jobs.Arithmetic, jobs.Update))
 
 
@@ -161,7 +161,7 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     jobs.ColumnSums: _column_sums,
     jobs.Gather: _gather,
     jobs.Take: _take,
-    jobs.Activate: _activate,
+    jobs.ActivateArray: _activate,
     jobs.Softmax: _softmax,
     jobs.Arithmetic: _arithmetic,
     jobs.Update: make_update,

@@ -2,7 +2,7 @@
 
 Every operation on arrays goes through `launch`, which checks its operands, counts it, and runs,
 queues or captures it. Work on the default stream and on blocking streams runs at once; a copy in a
-non-blocking stream waits until something orders the host or another stream behind it, so a
+non-blocking stream waits until the host or another stream waits for it, so a
 missing wait leaves garbage. Clocks of the streams find every pair of accesses that nothing orders.
 """
 

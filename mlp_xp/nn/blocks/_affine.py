@@ -10,7 +10,7 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
 from mlp_xp.nn.layers import Arrangement, Dense
 
-__all__ = ["BlockLinear", "Linear", "Start"]
+__all__ = ["Affine", "BlockAffine", "Start"]
 
 
 # How weights start. "glorot": uniform in the range that Glorot and Bengio give, biases too, which
@@ -39,7 +39,7 @@ def _draw(
 
 
 @dataclass(frozen=True)
-class Linear(Block):
+class Affine(Block):
     """A dense layer."""
 
     fan_in: int
@@ -66,7 +66,7 @@ class Linear(Block):
 
 
 @dataclass(frozen=True)
-class BlockLinear(Block):
+class BlockAffine(Block):
     """A block-diagonal dense layer."""
 
     arrangement: Arrangement
