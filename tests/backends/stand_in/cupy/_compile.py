@@ -1,0 +1,148 @@
+"""Compile CUDA C++ for the host, and call a kernel of it over a grid.
+
+The headers in `_include` stand for what NVRTC has built in and for CuPy's own. What was compiled
+stays in a folder of the user, by its content.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+INCLUDE = Path(__file__).with_name("_include")
+HEADERS = ("device.h", "arrays.h", "launch.h")
+# Functions with which threads of a block wait for each other.
+WAITS = re.compile(r"\b__(syncthreads|syncwarp|shfl_\w*sync)\b")
+DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+([\w ]+?)\s*(\w+)\s*\[\s*\]\s*;")
+STATUS = {
+    1: "CUDA_ERROR_ILLEGAL_ADDRESS: an index outside of an array",
+    2: "CUDA_ERROR_LAUNCH_TIMEOUT: threads of a block wait for each other at different places",
+}
+
+
+class CompileException(Exception):  # noqa: N818 - CuPy's name
+    """The source of a kernel does not compile."""
+
+    def __init__(
+        self, msg: str, source: str, name: str, options: Sequence[str], backend: str = "nvrtc"
+    ) -> None:
+        self._msg = msg
+        self.source = source
+        self.name = name
+        self.options = options
+        self.backend = backend
+        super().__init__()
+
+    def __str__(self) -> str:
+        return self._msg
+
+    def get_message(self) -> str:
+        return self._msg
+
+
+class Module:
+    """Compiled kernels by their name expressions, such as ``"add"`` or ``"add<float>"``."""
+
+    def __init__(self, library: ctypes.PyDLL, names: Sequence[str]) -> None:
+        self._functions = {name: library[f"_launch_{i}"] for i, name in enumerate(names)}
+
+    def call(
+        self,
+        name: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        call: Any,
+        shared_mem: int = 0,
+    ) -> None:
+        """Run a kernel; the bytes of each of `call.values` are an argument."""
+        args = call.values
+        pointers = (ctypes.c_void_p * max(len(args), 1))(*(arg.ctypes.data for arg in args))
+        sizes = (ctypes.c_int * max(len(args), 1))(*(arg.nbytes for arg in args))
+        dims = (ctypes.c_uint * 6)(*grid, *block)
+        shared = np.full(shared_mem + 16, 0xFF, np.uint8)
+        address = shared.ctypes.data + -shared.ctypes.data % 16
+        status = self._functions[name](pointers, sizes, len(args), dims, ctypes.c_void_p(address))
+        if status == 3:
+            raise TypeError(f"{name}: wrong number of arguments: {len(args)}")
+        if status >= 100:
+            # CUDA cannot notice: it reads as many bytes as the kernel declares.
+            i = status - 100
+            raise TypeError(f"{name}: argument {i} has {args[i].nbytes} bytes, not as declared")
+        if status:
+            raise RuntimeError(f"{name}: {STATUS[status]}")
+
+
+@functools.cache
+def compile_module(code: str, names: tuple[str, ...], options: tuple[str, ...] = ()) -> Module:
+    """Return the kernels of a source, which no two threads run at the same time."""
+    flags = [option for option in options if option.startswith(("-D", "-I", "--define"))]
+    source = "".join(
+        [
+            *(f'#include "{header}"\n' for header in HEADERS),
+            "#line 1\n",
+            DYNAMIC_SHARED.sub(r"\1 *const \2 = (\1 *)_dynamic_shared;", code),
+            "\n",
+            *(f"LAUNCHER(_launch_{i}, {name})\n" for i, name in enumerate(names)),
+        ]
+    )
+    if WAITS.search(code):
+        flags.append("-DWITH_FIBERS")
+    command = [
+        *_compiler(),
+        *("-x", "c++", "-std=c++17", "-O2", "-w", "-fPIC", "-shared", "-ffp-contract=off"),
+        *("-U_FORTIFY_SOURCE", "-fno-exceptions", f"-I{INCLUDE}", *flags),
+    ]
+    text = "\0".join([*command, *((INCLUDE / name).read_text() for name in HEADERS), source])
+    path = _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"
+    if not path.exists():
+        made = path.with_suffix(f".{os.getpid()}.so")
+        done = subprocess.run(
+            [*command, "-", "-o", str(made), "-lm"],
+            input=source,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise CompileException(done.stderr, code, names[0], options)
+        made.replace(path)
+    # With the interpreter's lock: the indices of a thread are global.
+    return Module(ctypes.PyDLL(str(path)), names)
+
+
+@functools.cache
+def _compiler() -> tuple[str, ...]:
+    if found := shutil.which("c++") or shutil.which("clang++"):
+        return (found,)
+    if importlib.util.find_spec("ziglang"):
+        return (sys.executable, "-m", "ziglang", "c++", "-nostdlib++")
+    raise RuntimeError("The stand-in for CuPy compiles kernels; install c++, or ziglang with pip.")
+
+
+@functools.cache
+def _folder() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else os.getlogin()
+    folder = Path(tempfile.gettempdir(), f"mlp_xp_kernels_{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or folder.is_symlink()):
+        raise RuntimeError(f"{folder} belongs to somebody else; set TMPDIR to another folder.")
+    return folder
+
+
+def pack(*parts: Any) -> np.ndarray:
+    """Return integers and pointers as one argument, each of 64 bits, as CuPy's structures are."""
+    return np.array(parts, np.int64)
