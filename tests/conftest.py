@@ -62,7 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend_spec" not in metafunc.fixturenames:
         return
     specs = metafunc.config.specs
-    if metafunc.definition.get_closest_marker("maths"):
+    if not metafunc.definition.get_closest_marker("every_device"):
         # The last named of each library's devices: not the default one, where there is another.
         specs = list({spec.partition(":")[0]: spec for spec in specs}.values())
     metafunc.parametrize("backend_spec", specs, indirect=True, scope="session")

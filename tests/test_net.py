@@ -59,14 +59,12 @@ def check(name, mode):
     return found
 
 
-@pytest.mark.maths
 @pytest.mark.parametrize("name", CORE)
 def test_a_training_is_as_recorded(name, backend_spec):
     check(name, backend_spec)
 
 
 @pytest.mark.slow
-@pytest.mark.maths
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_training_is_as_recorded(name, backend_spec):
     check(name, backend_spec)

@@ -14,6 +14,8 @@ from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
 from mlp_xp.backends.kernels import Scaling, gather
 
+pytestmark = pytest.mark.every_device
+
 
 def test_unknown_name_lists_the_valid_ones():
     with pytest.raises(ValueError, match=r"backend is 'nump'.*'auto', 'numpy', 'cupy', 'torch'"):

@@ -22,6 +22,8 @@ from mlp_xp.backends import installed
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
 
+pytestmark = pytest.mark.every_device
+
 # --- scikit-learn's meaning ----------------------------------------------------------------------
 
 

@@ -13,8 +13,6 @@ from mlp_xp.nn.layers import (
 )
 from mlp_xp.nn.layers._dropout import _hash_positions
 
-pytestmark = pytest.mark.maths
-
 shapes = settings(
     max_examples=8,
     deadline=None,

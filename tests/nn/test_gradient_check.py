@@ -21,8 +21,6 @@ from mlp_xp.nn.losses import (
     SquaredError,
 )
 
-pytestmark = pytest.mark.maths
-
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", [*ALL, squared, Custom(cross_entropy_of, "softmax")], ids=named)

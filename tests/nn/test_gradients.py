@@ -28,8 +28,6 @@ from mlp_xp.nn.losses import (
 )
 from mlp_xp.nn.network import Network, forward, init_params
 
-pytestmark = pytest.mark.maths
-
 shapes = settings(
     max_examples=5,
     deadline=None,

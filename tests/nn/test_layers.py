@@ -21,8 +21,6 @@ from mlp_xp.nn.layers import (
     update_batch_stats,
 )
 
-pytestmark = pytest.mark.maths
-
 shapes = settings(
     max_examples=8,
     deadline=None,

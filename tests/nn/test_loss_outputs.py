@@ -26,8 +26,6 @@ from mlp_xp.nn.losses import (
     Through,
 )
 
-pytestmark = pytest.mark.maths
-
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_through_is_the_loss_of_the_output(backend, output):

@@ -38,8 +38,6 @@ from mlp_xp.nn.losses import (
     mean_loss,
 )
 
-pytestmark = pytest.mark.maths
-
 
 @pytest.mark.parametrize("loss", ALL, ids=named)
 def test_weights_are_repetitions(backend, loss):

@@ -30,9 +30,6 @@ from mlp_xp.nn.network import (
     with_layers,
 )
 
-pytestmark = pytest.mark.maths
-
-
 # --- what a network is made of -------------------------------------------------------------------
 
 

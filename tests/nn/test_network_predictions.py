@@ -24,8 +24,6 @@ from mlp_xp.nn.network import (
 )
 from mlp_xp.training.inference import predict
 
-pytestmark = pytest.mark.maths
-
 
 @networks
 def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):

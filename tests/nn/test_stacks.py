@@ -27,8 +27,6 @@ from mlp_xp.nn.layers import (
 from mlp_xp.nn.network import Network, forward, init_batch_stats, init_params
 from mlp_xp.optimizers import averaged, clip, init_opt_state, update_tree
 
-pytestmark = pytest.mark.maths
-
 N_MODELS, N, FEATURES = 3, 5, 6
 JOINED, APART = Arrangement((2, 3), (1,), 4), Arrangement((3, 2), (0,))
 

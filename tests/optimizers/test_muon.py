@@ -12,8 +12,6 @@ from rules import RATE, params_and_gradients, run
 from mlp_xp.optimizers import AdamW, Muon, init_opt_state, update_tree
 from mlp_xp.optimizers._muon import _best_quintic, _minimax, _value
 
-pytestmark = pytest.mark.maths
-
 SHAPES = {"tall": (40, 6), "wide": (6, 40), "square": (16, 16), "row": (1, 5), "column": (5, 1)}
 PLAIN = Muon(scale="original")
 HEAD = np.ones((1, 1))

@@ -25,8 +25,6 @@ from mlp_xp.optimizers import (
 )
 from mlp_xp.optimizers import RULES as KINDS_OF_RULES
 
-pytestmark = pytest.mark.maths
-
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "adam, no first moment"])
 def test_the_same_as_scikit_learn(backend, name, rng):

@@ -13,8 +13,6 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.optimizers import AdamW, averaged, clip, init_opt_state, kinds, update_tree
 from mlp_xp.optimizers._base import Stateless
 
-pytestmark = pytest.mark.maths
-
 
 class Layer(NamedTuple):
     W: object

@@ -22,8 +22,6 @@ from mlp_xp.training import lbfgs
 from mlp_xp.training.batches import place
 from mlp_xp.training.lbfgs import minimize
 
-pytestmark = pytest.mark.maths
-
 N, FEATURES, OUTPUTS = 57, 4, 2
 LINEAR = Network((FEATURES, OUTPUTS))
 DEEP = Network((FEATURES, 5, 5, OUTPUTS), "tanh", "layer", residual=True)

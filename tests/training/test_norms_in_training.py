@@ -31,8 +31,6 @@ from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inference import predict
 from mlp_xp.training.rules import Rules
 
-pytestmark = pytest.mark.maths
-
 EVERYTHING = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", (0.2, 0.3), 0.1, residual=True)
 RULES = {"optimizer": Muon(), "max_grad_norm": 0.3, "ema_decay": 0.9}
 N_STEPS = -(-N // BATCH)

@@ -24,8 +24,6 @@ from mlp_xp.training.inputs import Batch
 from mlp_xp.training.scalars import StepScalars
 from mlp_xp.training.step import TrainState, init_state, make_step
 
-pytestmark = pytest.mark.maths
-
 MODELS, N, FEATURES, OUTPUTS = 3, 12, 5, 4
 NETWORKS = {
     "plain": Network((FEATURES, 7, 6, OUTPUTS), "tanh"),
