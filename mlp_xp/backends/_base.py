@@ -158,19 +158,20 @@ class Backend:
         return function
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
-        """Compile ``body(i, state, *arguments)``, which returns the next state, into many steps.
+        """Compile ``body(i, state, steps, *shared)``, which returns the next state, for many steps.
 
         Parameters
         ----------
         body : callable
-            Pure, like what `compile` takes; ``i`` stands for an integer, and is used only as in
-            ``array[i, ...]``.
+            Pure, like what `compile` takes. ``i`` stands for an integer, and is used only as in
+            ``array[i, ...]``, on the arrays of the tree ``steps``: their first axis counts steps.
+            All steps use the same ``shared`` trees.
 
         Returns
         -------
         callable or None
-            ``run(start, stop, state, *arguments)`` calls the body for each i in turn; the state is
-            donated. None, the default, where one call per step is as fast.
+            ``run(start, stop, state, steps, *shared)`` calls the body for each i in turn; the state
+            is donated. None, the default, where one call per step is as fast.
         """
         return None
 

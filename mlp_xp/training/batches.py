@@ -52,7 +52,7 @@ class Data(Protocol):
         ...
 
     def stacked(self, plan: EpochPlan) -> list[Batch]:
-        """Return the batches of a plan as `Steps` has them, one for each shape, or none."""
+        """Return the batches of a plan for `Steps`, one stack for each shape, or none."""
         ...
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp.augmentation import Augmentation
+from mlp_xp.augmentation import Augmentation, Draws
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats, update_batch_stats
 from mlp_xp.nn.losses import Loss, average
@@ -34,13 +34,16 @@ __all__ = [
 
 
 class Steps(NamedTuple):
-    """The arguments of many steps, with a first axis for the steps.
+    """The arguments of many steps that differ from step to step; their first axis counts steps.
 
-    ``batch`` holds the data set, without that axis, and ``rows`` and ``weights : (steps, batch)``;
-    ``coefs : (steps, 4 + k)``, packed `StepScalars`; ``keys : (steps, dropouts)`` or None.
+    ``rows`` and ``weights : (steps, batch)``, the latter or None, and ``draws`` are those of a
+    `Batch`; ``coefs : (steps, 4 + k)`` are packed `StepScalars`; ``keys : (steps, dropouts)`` or
+    None.
     """
 
-    batch: Batch
+    rows: Array
+    weights: Array | None
+    draws: tuple[Draws, ...] | None
     coefs: Array
     keys: Array | None
 
@@ -209,27 +212,27 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
     Returns
     -------
     callable
-        ``nth(i, state, steps, scaling)`` returns the state after the step at a position, a 0-d
-        integer array, in `Steps`.
+        ``nth(i, state, steps, x, y, scaling)`` returns the state after the step at a position, a
+        0-d integer array or an int, in `Steps`.
 
     Examples
     --------
     >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.training.inputs import Batch
     >>> from mlp_xp.training.step import Steps, make_nth
     >>> nth = make_nth(lambda state, batch, scaling, coefs, keys: state + coefs * batch.rows)
-    >>> steps = Steps(Batch(None, None, xp.asarray([[1], [2]]), None), xp.asarray([10, 20]), None)
-    >>> nth(1, 0, steps, None)
+    >>> steps = Steps(xp.asarray([[1], [2]]), None, None, xp.asarray([10, 20]), None)
+    >>> nth(1, 0, steps, None, None, None)
     array([40])
     """
 
-    def nth(i: Array, state: TrainState, steps: Steps, scaling: Scaling | None) -> TrainState:
+    def nth(
+        i: Array, state: TrainState, steps: Steps, x: Array, y: Array, scaling: Scaling | None
+    ) -> TrainState:
         def pick(leaf: Array | None) -> Array | None:
             return None if leaf is None else leaf[i, ...]
 
-        x, y, *others = steps.batch
-        batch = Batch(x, y, *map_leaves(pick, tuple(others)))
-        return step(state, batch, scaling, steps.coefs[i, ...], pick(steps.keys))
+        rows, weights, draws, coefs, keys = map_leaves(pick, steps)
+        return step(state, Batch(x, y, rows, weights, draws), scaling, coefs, keys)
 
     return nth
 

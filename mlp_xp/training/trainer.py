@@ -342,10 +342,13 @@ class Trainer:
             assert stack.rows is not None
             n_steps = stack.rows.shape[0]
             last = first + n_steps
-            steps = Steps(stack, _part(table, first, last), _part(keys, first, last))
+            own = _part(table, first, last), _part(keys, first, last)
+            steps = Steps(stack.rows, stack.weights, stack.draws, *own)
             for start in range(0, n_steps, at_once):
                 stop = min(start + at_once, n_steps)
-                self.state = self._loop(start, stop, self.state, steps, self.scaling)
+                self.state = self._loop(
+                    start, stop, self.state, steps, stack.x, stack.y, self.scaling
+                )
                 yield rates[first + start : first + stop]
             first = last
 

@@ -269,7 +269,7 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
                         key = None if keys is None else keys[i]
                         state = step(state, Batch(x, y, rows[i], None), None, coefs[i], key)
                 else:
-                    given = Steps(Batch(x, y, rows, None), coefs, keys), None
+                    given = Steps(rows, None, None, coefs, keys), x, y, None
                     for start, stop in ((0, 1), (1, 5), (5, 7)):
                         state = loop(start, stop, state, *given)
         results.append(state)
@@ -289,9 +289,9 @@ def test_a_step_of_a_plain_network_is_one_table(pool_of):
     state = init_state(params, rule, with_accuracy=False, xp=XP)
     x, y = np.ones((N, FEATURES), np.float32), np.zeros(N, np.int32)
     coefs = np.ones((3, 4 + len(rule.coefficients(0.1, 1))), np.float32)
-    steps = Steps(Batch(x, y, np.zeros((3, 8), np.int32), None), coefs, None)
+    steps = Steps(np.zeros((3, 8), np.int32), None, None, coefs, None)
     with pool_of(1):
-        loop(0, 3, state, steps, None)
+        loop(0, 3, state, steps, x, y, None)
     (program,) = loop._programs
     assert len(program._lines) == 1
 
