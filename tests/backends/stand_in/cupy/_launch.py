@@ -1,9 +1,13 @@
-"""Work on a device: memory, streams, events and graphs, as late and as strict as CUDA allows.
+"""Work on a device: queues, events and captures, as late and as strict as CUDA allows.
 
 Every operation on arrays goes through `launch`, which checks its operands, counts it, and runs,
-queues or captures it. Work on the default stream and on blocking streams runs at once; a copy in a
-non-blocking stream waits until the host or another stream waits for it, so a
-missing wait leaves garbage. Clocks of the streams find every pair of accesses that nothing orders.
+queues or captures it. A kernel runs at once, after all that its stream has to wait for. A copy
+waits in its stream until something needs it: a later kernel there, a stream that waits for it, or
+the host. So a missing wait leaves garbage. Clocks of the streams find every pair of accesses to
+the same memory that nothing orders.
+
+The function that `launch` runs closes over NumPy views (``array._a``), never over arrays of the
+stand-in: a captured operation must not keep memory alive that its arrays no longer own.
 """
 
 from __future__ import annotations
@@ -11,101 +15,359 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+from cupy import _errors
+from cupy._errors import CUDARuntimeError, RaceError
+from cupy._memory import Block, Memory, commit_freed, lock
 
 N_DEVICES = 2
-GARBAGE = 0xFF  # NaN in every floating dtype, -1 in integers.
+LEGACY, PER_THREAD = 0, 2
 
-
-class RaceError(RuntimeError):
-    """Two accesses to the same memory from streams that nothing orders; CUDA would not notice."""
-
-
-class Memory:
-    """An allocation on a device, full of garbage, with the last accesses of each stream."""
-
-    def __init__(self, n_bytes: int, device: int) -> None:
-        self.device = device
-        self.bytes = np.full(max(n_bytes, 1), GARBAGE, np.uint8)
-        self.written: tuple[int, int] | None = None  # Stream, tick.
-        self.read: dict[int, int] = {}
-
-
-class _State(threading.local):
-    device = 0
-    streams: dict[int, Any]
-
-    def __init__(self) -> None:
-        self.streams = {}
-
-
-state = _State()
-# Names of what was launched, across devices; `launches.clear()` starts anew.
+# Names of what was launched, across devices, a graph as one launch; `launches.clear()` starts anew.
 launches: Counter[str] = Counter()
+# Names of what ran as a part of a graph.
+replayed: Counter[str] = Counter()
+# Names of what made the host wait for the device.
+waits: Counter[str] = Counter()
 
 
-class Stream:
-    """The order of work on a device; `clock` holds what has happened before its end."""
+class Access(NamedTuple):
+    """A use of memory: by which queue, and when on its clock."""
 
-    _numbers = iter(range(1 << 30))
+    queue: int
+    tick: int
 
-    def __init__(self, device: int, *, non_blocking: bool) -> None:
+
+class Moment(NamedTuple):
+    """A point in the work of a queue, as an event records it."""
+
+    queue: Queue
+    position: int
+    clock: dict[int, int]
+    capture: Capture | None
+
+
+class Queue:
+    """The work of a stream; `clock` holds what has happened before its end."""
+
+    _numbers = iter(range(1, 1 << 60))
+
+    def __init__(self, device: int, *, pointer: int | None = None, non_blocking: bool = False):
         self.id = next(self._numbers)
         self.device = device
+        # A real stream is an address; these are as large, and no two devices share one.
+        self.pointer = 0x7F00_0000_0000 + self.id * 16 if pointer is None else pointer
         self.non_blocking = non_blocking
         self.clock: dict[int, int] = {self.id: 0}
-        self.pending: list[Callable[[], None]] = []
+        self.pending: list[Callable[[], object]] = []
         self.n_done = 0  # How many of all that was queued have run.
-        self.captured: list[Callable[[], None]] | None = None
+        self.capture: Capture | None = None
+
+    @property
+    def position(self) -> int:
+        return self.n_done + len(self.pending)
 
     def flush(self, until: int | None = None) -> None:
         """Run what is queued, or the part of it up to a position."""
-        n = len(self.pending) if until is None else max(0, until - self.n_done)
-        work, self.pending = self.pending[:n], self.pending[n:]
-        self.n_done += len(work)
-        for run in work:
+        while self.pending and (until is None or self.n_done < until):
+            run = self.pending.pop(0)
+            self.n_done += 1
             run()
+
+    def wait(self, other: Queue, position: int, clock: dict[int, int]) -> None:
+        """Order all later work after another queue's, without running that now."""
+        merge(self.clock, clock)
+        if other is not self and other.n_done < position:
+            self.pending.append(lambda: other.flush(position))
+
+    def obey_default_stream(self) -> None:
+        """Order the legacy default stream and the blocking streams as CUDA does."""
+        if self.non_blocking:
+            return
+        others = [q for q in queues() if q.device == self.device and not q.non_blocking]
+        for other in others:
+            if other is not self and LEGACY in (self.pointer, other.pointer):
+                if other.capture is not None and self.capture is None:
+                    fail_capture(other.capture, _errors.CAPTURE_IMPLICIT)
+                if self.capture is None:
+                    self.wait(other, other.position, other.clock)
+
+    def moment(self) -> Moment:
+        """Return the end of what is queued now."""
+        self.obey_default_stream()
+        return Moment(self, self.position, dict(self.clock), self.capture)
+
+
+class Capture:
+    """Operations that a stream records for a graph, with the accesses among them."""
+
+    def __init__(self, origin: Queue, *, is_relaxed: bool) -> None:
+        self.origin = origin
+        self.is_relaxed = is_relaxed
+        self.is_valid = True
+        self.nodes: list[Node] = []
+        self.queues = [origin]
+        self.accesses: dict[Block, tuple[Access | None, dict[int, int]]] = {}
+        self.grants: dict[Block, int] = {}
+
+
+class Node(NamedTuple):
+    """An operation of a graph."""
+
+    name: str
+    run: Callable[[], object]
+    reads: tuple[Block, ...]
+    writes: tuple[Block, ...]
+
+
+class _State(threading.local):
+    """The current device of a thread, and its current streams."""
+
+    def __init__(self) -> None:
+        self.device = 0
+        self.current = [_legacy[device] for device in range(N_DEVICES)]
+        self.per_thread = [Queue(device, pointer=PER_THREAD) for device in range(N_DEVICES)]
+        # The streams that these queues belong to, and what `with stream:` will restore.
+        self.streams: dict[int, Any] = {}
+        self.stack: list[tuple[int, Any]] = []
+
+
+_legacy = [Queue(device, pointer=LEGACY) for device in range(N_DEVICES)]
+_by_pointer: dict[int, Queue] = {}
+_host_clock: dict[int, int] = {}
+state = _State()
+
+
+def queues() -> list[Queue]:
+    """Return the queues that exist."""
+    return [*_legacy, *state.per_thread, *_by_pointer.values()]
+
+
+def add_queue(*, non_blocking: bool) -> Queue:
+    """Create the queue of a new stream on the current device."""
+    with lock:
+        queue = Queue(state.device, non_blocking=non_blocking)
+        _by_pointer[queue.pointer] = queue
+        return queue
+
+
+def drop_queue(pointer: int) -> None:
+    """Delete a stream; what is queued runs to its end all the same."""
+    with lock:
+        queue = _by_pointer.pop(pointer, None)
+        if queue is not None:
+            queue.flush()
+
+
+def queue_at(pointer: int, device: int | None = None) -> Queue:
+    """Return the queue of a stream by its pointer, on the current device for default streams."""
+    device = state.device if device is None else device
+    if pointer in (LEGACY, 1):
+        return _legacy[device]
+    if pointer == PER_THREAD:
+        return state.per_thread[device]
+    if pointer not in _by_pointer:
+        raise CUDARuntimeError(_errors.INVALID_VALUE)
+    return _by_pointer[pointer]
+
+
+def current_queue(device: int | None = None) -> Queue:
+    """Return the queue of the current stream of a device."""
+    return state.current[state.device if device is None else device]
+
+
+current_stream = current_queue
+
+
+def allocate(n_bytes: int, device: int) -> Memory:
+    """Return memory of a device from the allocator that is in use."""
+    from cupy import cuda
+
+    with cuda.Device(device):
+        return cuda.alloc(n_bytes).mem
+
+
+def set_device(device: int) -> None:
+    """Make a device current."""
+    if not 0 <= device < N_DEVICES:
+        raise CUDARuntimeError(_errors.INVALID_DEVICE)
+    state.device = device
+
+
+def merge(clock: dict[int, int], other: dict[int, int]) -> None:
+    """Add what another clock has seen."""
+    for queue, tick in other.items():
+        if clock.get(queue, -1) < tick:
+            clock[queue] = tick
 
 
 def launch(
     name: str,
-    run: Callable[[], None],
+    run: Callable[[], object],
     *,
     reads: Iterable[Memory] = (),
     writes: Iterable[Memory] = (),
-    stream: Stream,
+    stream: Queue | None = None,
     is_copy: bool = False,
+    between_devices: bool = False,
 ) -> None:
-    """Run, queue or capture an operation, after checks of its operands."""
-    reads, writes = list(reads), list(writes)
-    for memory in (*reads, *writes):
-        if memory.device != stream.device:
+    """Run, queue or capture an operation, after checks of its operands.
+
+    Parameters
+    ----------
+    name : str
+        As `launches` counts it.
+    run : callable
+        Closes over NumPy views, not over arrays.
+    reads, writes : Memory
+    stream : Queue, optional
+        Default: that of the current stream.
+    is_copy : bool, default=False
+        Whether it is a copy, which waits until something needs it.
+    between_devices : bool, default=False
+        Whether memory may lie on another device than the stream.
+    """
+    queue = current_queue() if stream is None else stream
+    for memory in () if between_devices else (*reads, *writes):
+        if memory.device_id != queue.device:
             raise ValueError(
-                f"The device where the array resides ({memory.device}) is different from the "
-                f"current device ({stream.device}). Peer access is unavailable between them."
+                f"The device where the array resides ({memory.device_id}) is different from the "
+                f"current device ({queue.device}). Peer access is unavailable between them."
             )
-    launches[name] += 1
-    if stream.captured is not None:
-        stream.captured.append(run)
-        return
-    tick = stream.clock[stream.id] = stream.clock[stream.id] + 1
-    for memory in reads:
-        _check(name, memory.written, stream)
-        memory.read[stream.id] = tick
-    for memory in writes:
-        _check(name, memory.written, stream)
-        for access in memory.read.items():
-            _check(name, access, stream)
-        memory.written, memory.read = (stream.id, tick), {}
-    if is_copy and stream.non_blocking:
-        stream.pending.append(run)
-    else:
-        stream.flush()
-        run()
+    read = tuple(memory.block for memory in reads)
+    written = tuple(memory.block for memory in writes)
+    enqueue(Node(name, run, read, written), queue, is_copy=is_copy)
 
 
-def _check(name: str, access: tuple[int, int] | None, stream: Stream) -> None:
-    if access is not None and stream.clock.get(access[0], -1) < access[1]:
-        raise RaceError(f"{name}: memory in use on another stream, with no event between")
+def enqueue(node: Node, queue: Queue, *, is_copy: bool = False) -> None:
+    """Run, queue or capture an operation on memory that has been checked."""
+    with lock:
+        commit_freed()
+        queue.obey_default_stream()
+        if queue.capture is not None:
+            _capture(node, queue)
+            return
+        merge(queue.clock, _host_clock)
+        _record_accesses(node, queue)
+        launches[node.name] += 1
+        if is_copy:
+            blocks = {*node.reads, *node.writes}
+            for block in blocks:
+                block.n_pending += 1
+            queue.pending.append(lambda: _run_copy(node, blocks))
+        else:
+            queue.flush()
+            node.run()
+
+
+def _run_copy(node: Node, blocks: Iterable[Block]) -> None:
+    for block in blocks:
+        block.n_pending -= 1
+    node.run()
+
+
+def _capture(node: Node, queue: Queue) -> None:
+    capture: Any = queue.capture
+    if not capture.is_valid:
+        raise CUDARuntimeError(_errors.CAPTURE_INVALIDATED)
+    for cell in getattr(node.run, "__closure__", None) or ():
+        assert not hasattr(cell.cell_contents, "_a"), f"{node.name} closes over an array"
+    tick = queue.clock[queue.id] = queue.clock[queue.id] + 1
+    access = Access(queue.id, tick)
+    for block in node.reads:
+        written, read = capture.accesses.setdefault(block, (None, {}))
+        _check(node.name, written, queue.clock)
+        read[access.queue] = access.tick
+    for block in node.writes:
+        written, read = capture.accesses.get(block, (None, {}))
+        for earlier in (written, *map(Access._make, read.items())):
+            _check(node.name, earlier, queue.clock)
+        capture.accesses[block] = (access, {})
+    capture.grants.update({block: block.grant for block in (*node.reads, *node.writes)})
+    capture.nodes.append(node)
+
+
+def _record_accesses(node: Node, queue: Queue) -> None:
+    """Raise for an access that nothing orders after earlier ones, and record it."""
+    tick = queue.clock[queue.id] = queue.clock[queue.id] + 1
+    captures = [other.capture for other in queues() if other.capture is not None]
+    for block in (*node.reads, *node.writes):
+        if block.is_released:
+            raise CUDARuntimeError(_errors.ILLEGAL_ADDRESS)
+        for capture in captures:
+            if block in capture.accesses and (
+                block in node.writes or capture.accesses[block][0] is not None
+            ):
+                raise RaceError(f"{node.name}: memory of work that is being captured, not run")
+    for block in node.reads:
+        _check(node.name, block.written, queue.clock)
+        block.read[queue.id] = tick
+    for block in node.writes:
+        _check(node.name, block.written, queue.clock)
+        for access in block.read.items():
+            _check(node.name, access, queue.clock)
+        block.written, block.read = (queue.id, tick), {}
+
+
+def _check(name: str, access: tuple[int, int] | None, clock: dict[int, int]) -> None:
+    if access is not None and clock.get(access[0], -1) < access[1]:
+        raise RaceError(f"{name}: memory in use on another stream, with no wait between")
+
+
+def refuse_capture(queue: Queue) -> None:
+    """Raise for what CUDA cannot capture, where a stream is capturing."""
+    if queue.capture is not None:
+        fail_capture(queue.capture)
+
+
+def fail_capture(capture: Capture, status: int = _errors.CAPTURE_UNSUPPORTED) -> None:
+    """Raise the error of a forbidden operation, after which the capture is lost."""
+    capture.is_valid = False
+    raise CUDARuntimeError(status)
+
+
+def check_not_capturing(message: str, error: type[Exception] = NotImplementedError) -> None:
+    """Raise where the current stream is capturing, as CuPy does before it calls cuBLAS."""
+    if current_queue().capture is not None:
+        raise error(message)
+
+
+def wait(name: str, queue: Queue) -> None:
+    """Wait on the host for a queue, and count that."""
+    synchronize(queue)
+    waits[name] += 1
+
+
+def synchronize(queue: Queue, moment: Moment | None = None) -> None:
+    """Wait on the host for a queue, or for a moment of it."""
+    with lock:
+        if moment is None:
+            refuse_capture(queue)
+            moment = queue.moment()
+        elif moment.capture is not None:
+            fail_capture(moment.capture, _errors.CAPTURED_EVENT)
+        queue.flush(moment.position)
+        merge(_host_clock, moment.clock)
+
+
+def synchronize_device(device: int) -> None:
+    """Wait on the host for all work of a device."""
+    with lock:
+        here = [queue for queue in queues() if queue.device == device]
+        for queue in here:
+            refuse_capture(queue)
+        for queue in here:
+            synchronize(queue)
+
+
+def flush_all() -> None:
+    """Run all that is queued, as the driver does before it takes memory back."""
+    for queue in queues():
+        queue.flush()
+
+
+def release(block: Block) -> None:
+    """Return memory to the system, which first waits for the device."""
+    flush_all()
+    block.release()

@@ -1,0 +1,66 @@
+"""Stream capture: what a stream records instead of running it, and its replay."""
+
+from __future__ import annotations
+
+from cupy import _errors
+from cupy._errors import CUDARuntimeError, RaceError
+from cupy._launch import Capture, Moment, Node, Queue, enqueue, fail_capture, replayed
+from cupy._memory import lock
+
+
+def wait_for(queue: Queue, moment: Moment) -> None:
+    """Order later work of a queue after a moment of another one, which may be in a capture."""
+    queue.obey_default_stream()
+    mine, other = queue.capture, moment.capture
+    if other is not None and moment.queue.capture is not other:
+        raise CUDARuntimeError(_errors.INVALID_VALUE)  # That capture has ended.
+    if mine is None and other is not None:
+        queue.capture = other
+        other.queues.append(queue)
+    elif mine is not None and other is None:
+        fail_capture(mine, _errors.CAPTURE_ISOLATION)
+    elif mine is not None and mine is not other:
+        fail_capture(mine, _errors.CAPTURE_MERGE)
+    queue.wait(moment.queue, 0 if other is not None else moment.position, moment.clock)
+
+
+def begin_capture(queue: Queue, *, is_relaxed: bool) -> None:
+    """Record what is launched on a stream from now on, and run none of it."""
+    with lock:
+        if queue.capture is not None:
+            raise CUDARuntimeError(_errors.INVALID_VALUE)
+        queue.capture = Capture(queue, is_relaxed=is_relaxed)
+
+
+def end_capture(queue: Queue) -> Capture:
+    """Return what a stream has recorded."""
+    with lock:
+        capture = queue.capture
+        if capture is None or capture.origin is not queue:
+            raise CUDARuntimeError(_errors.CAPTURE_UNMATCHED)
+        is_joined = all(
+            queue.clock.get(other.id, -1) >= other.clock[other.id] for other in capture.queues
+        )
+        for other in capture.queues:
+            other.capture = None
+        if not capture.is_valid:
+            raise CUDARuntimeError(_errors.CAPTURE_INVALIDATED)
+        if not is_joined:
+            raise CUDARuntimeError(_errors.CAPTURE_UNJOINED)
+        return capture
+
+
+def launch_graph(capture: Capture, queue: Queue) -> None:
+    """Run what has been captured, on the same memory, as one launch."""
+    for block, grant in capture.grants.items():
+        if block.outsider > grant or (block.is_owned and block.grant > grant):
+            raise RaceError("a graph uses memory that was freed, and now belongs to someone else")
+
+    def replay() -> None:
+        for node in capture.nodes:
+            replayed[node.name] += 1
+            node.run()
+
+    reads = tuple({block: None for node in capture.nodes for block in node.reads})
+    writes = tuple({block: None for node in capture.nodes for block in node.writes})
+    enqueue(Node("graph", replay, reads, writes), queue)
