@@ -20,8 +20,7 @@ extern "C" void *malloc(size_t) noexcept;
 struct _Fiber {
     jmp_buf state;
     enum { READY, AT_WARP, AT_BLOCK, DONE } waits;
-    bool has_begun;
-    ucontext_t context;
+    bool exists;
 };
 enum { STACK = 1 << 16, MAX_THREADS = 1024 };
 static _Fiber _fibers[MAX_THREADS];
@@ -35,18 +34,27 @@ static void _wait(decltype(_Fiber::waits) at) {
     _fibers[_current].waits = at;
     if (!_setjmp(_fibers[_current].state)) _longjmp(_scheduler, 1);
 }
+// A fiber runs one thread of a block after another: to create a context takes a system call.
 static void _begin() {
-    _body();
-    _wait(_Fiber::DONE);
+    for (;;) {
+        _body();
+        _wait(_Fiber::DONE);
+    }
 }
 static void _resume(unsigned i) {
     _current = i;
     threadIdx = _position(i, blockDim);
     _Fiber &fiber = _fibers[i];
     if (_setjmp(_scheduler)) return;
-    if (fiber.has_begun) _longjmp(fiber.state, 1);
-    fiber.has_begun = true;
-    setcontext(&fiber.context);
+    if (fiber.exists) _longjmp(fiber.state, 1);
+    fiber.exists = true;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = _stacks + (size_t)STACK * i;
+    context.uc_stack.ss_size = STACK;
+    context.uc_link = nullptr;
+    makecontext(&context, _begin, 0);
+    setcontext(&context);
 }
 
 static inline void __syncthreads() { _wait(_Fiber::AT_BLOCK); }
@@ -92,16 +100,7 @@ template <class Body> static void _run_block(unsigned n, Body body) {
     _body = [] { (*shared_body)(); };
     if (!_stacks) _stacks = (unsigned char *)malloc((size_t)STACK * MAX_THREADS);
     memset(_lanes, 0xff, sizeof(_lanes));
-    for (unsigned i = 0; i < n; i++) {
-        _Fiber &fiber = _fibers[i];
-        fiber.waits = _Fiber::READY;
-        fiber.has_begun = false;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = _stacks + (size_t)STACK * i;
-        fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, _begin, 0);
-    }
+    for (unsigned i = 0; i < n; i++) _fibers[i].waits = _Fiber::READY;
     for (bool goes_on = true; goes_on;) {
         for (unsigned i = 0; i < n; i++)
             if (_fibers[i].waits == _Fiber::READY) _resume(i);
@@ -110,7 +109,10 @@ template <class Body> static void _run_block(unsigned n, Body body) {
             goes_on |= _release(i, i + 32 < n ? i + 32 : n, _Fiber::AT_WARP);
     }
     for (unsigned i = 0; i < n; i++)
-        if (_fibers[i].waits != _Fiber::DONE) _status = DEADLOCK;
+        if (_fibers[i].waits != _Fiber::DONE) {
+            _status = DEADLOCK;
+            _fibers[i].exists = false;
+        }
 }
 #else
 template <class Body> static void _run_block(unsigned n, Body body) {
