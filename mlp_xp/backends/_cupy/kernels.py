@@ -23,7 +23,7 @@ __all__ = ["gather", "update_tree"]
 @kernel()
 def _gather_kernel() -> Any:
     return cupy.ElementwiseKernel(
-        "raw T x, I row, F shift, F scale, int64 width",
+        "raw X x, I row, F shift, F scale, int64 width",
         "F out",
         "out = (F(x[(long long)row * width + i % width]) - shift) * scale;",
         "mlp_xp_gather",
