@@ -1,0 +1,282 @@
+"""`cupy.ndarray`: a NumPy view into memory of a device, which NumPy itself may not look into.
+
+What computes is in other modules, and is attached to the class by `_methods`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from cupy import _launch, cuda
+
+# What a kernel takes besides arrays.
+SCALARS = (bool, int, float, complex, np.generic)
+_SUPPORTED = "?bhilqBHILQefdFD"
+
+
+def supported_dtype(dtype: Any) -> np.dtype:
+    """Return a dtype in the machine's byte order; ValueError for one that CUDA has not."""
+    dtype = np.dtype(dtype)
+    if dtype.char not in _SUPPORTED and dtype.name != "bfloat16":
+        raise ValueError(f"Unsupported dtype {dtype}")
+    return dtype.newbyteorder("=")
+
+
+class Flags:
+    """The layout of an array."""
+
+    def __init__(self, c_contiguous: bool, f_contiguous: bool, owndata: bool) -> None:
+        self.c_contiguous = c_contiguous
+        self.f_contiguous = f_contiguous
+        self.owndata = owndata
+
+    @property
+    def fnc(self) -> bool:
+        return self.f_contiguous and not self.c_contiguous
+
+    @property
+    def forc(self) -> bool:
+        return self.f_contiguous or self.c_contiguous
+
+    def __getitem__(self, name: str) -> bool:
+        return getattr(self, name.lower())
+
+
+class ndarray:  # noqa: N801 - CuPy's name
+    """An array on a device. `_a` is the view, `_memory` what it looks into."""
+
+    __module__ = "cupy"
+    __slots__ = ("_a", "_memory", "base")
+    __array_priority__ = 100
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        shape: Any,
+        dtype: Any = float,
+        memptr: Any = None,
+        strides: Any = None,
+        order: str | None = "C",
+    ) -> None:
+        shape = tuple(map(operator.index, shape)) if np.iterable(shape) else operator.index(shape)
+        dtype = supported_dtype(dtype)
+        if memptr is None:
+            memptr = cuda.alloc(math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize)
+        self._memory = memptr.mem
+        block = memptr.mem.block
+        offset = memptr.ptr - block.address
+        self._a = np.ndarray(shape, dtype, block.bytes, offset, strides, order or "C")
+        self.base: ndarray | None = None
+
+    def _view(self, a: np.ndarray) -> ndarray:
+        """Return an array over a NumPy view into the same memory."""
+        view = object.__new__(ndarray)
+        view._a, view._memory = a, self._memory
+        view.base = self if self.base is None else self.base
+        return view
+
+    # --- what it is ----------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._a.shape
+
+    @shape.setter
+    def shape(self, shape: Any) -> None:
+        view = self._a.view()
+        view.shape = shape
+        self._a = view
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._a.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._a.ndim
+
+    @property
+    def size(self) -> int:
+        return self._a.size
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self._a.strides
+
+    @property
+    def itemsize(self) -> int:
+        return self._a.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self._a.nbytes
+
+    @property
+    def flags(self) -> Flags:
+        flags = self._a.flags
+        return Flags(flags.c_contiguous, flags.f_contiguous, self.base is None)
+
+    @property
+    def data(self) -> cuda.MemoryPointer:
+        start = self._memory.ptr
+        return cuda.MemoryPointer(self._memory, self._a.ctypes.data - start if self.size else 0)
+
+    @property
+    def device(self) -> cuda.Device:
+        return cuda.Device(self._memory.device_id)
+
+    def __len__(self) -> int:
+        return len(self._a)
+
+    # --- to the host and back ------------------------------------------------------------------
+
+    def get(
+        self,
+        stream: Any = None,
+        order: str = "C",
+        out: np.ndarray | None = None,
+        blocking: bool = True,
+    ) -> np.ndarray:
+        if out is not None:
+            if not isinstance(out, np.ndarray):
+                raise TypeError("Only numpy.ndarray can be obtained fromcupy.ndarray")
+            if self.dtype != out.dtype:
+                raise TypeError(f"{out.dtype} array cannot be obtained from {self.dtype} array")
+            if self.shape != out.shape:
+                raise ValueError(
+                    f"Shape mismatch. Expected shape: {self.shape}, actual shape: {out.shape}"
+                )
+            order = "C" if out.flags.c_contiguous else "F"
+        elif order.upper() == "A":
+            order = "F" if self.flags.f_contiguous else "C"
+        if self.size == 0:
+            return np.empty(self.shape, self.dtype) if out is None else out
+        with self.device:
+            stream = cuda.get_current_stream() if stream is None else stream
+            with stream:
+                source = self._laid_out(order.upper())
+            host = np.empty(self.shape, self.dtype, order) if out is None else out
+            source.data.copy_to_host_async(host.ctypes.data, self.nbytes, stream)
+            if blocking:
+                _launch.wait("get", stream._stream)
+        return host
+
+    def _laid_out(self, order: str) -> ndarray:
+        """Return the array in C or F order, copied on its device if it is in another."""
+        if self.flags[f"{order}_contiguous"]:
+            return self
+        copy = ndarray(self.shape, self.dtype, order=order)
+        source, target = self._a, copy._a
+        _launch.launch(
+            "copy",
+            lambda: np.copyto(target, source),
+            reads=[self._memory],
+            writes=[copy._memory],
+        )
+        return copy
+
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
+        if not isinstance(arr, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if self.dtype != arr.dtype:
+            raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
+        if self.shape != arr.shape:
+            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
+        if not self.flags.forc:
+            raise RuntimeError("Cannot set to non-contiguous array")
+        arr = np.asarray(arr, order="C" if self.flags.c_contiguous else "F")
+        with self.device:
+            stream = cuda.get_current_stream() if stream is None else stream
+            self.data.copy_from_host_async(arr.ctypes.data, self.nbytes, stream)
+
+    # --- conversions, all of which wait --------------------------------------------------------
+
+    def item(self) -> Any:
+        if self.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        return self.get().item()
+
+    def tolist(self) -> Any:
+        return self.get().tolist()
+
+    def tobytes(self, order: str = "C") -> bytes:
+        return self.get().tobytes(order)
+
+    def __bool__(self) -> bool:
+        return bool(self.get())
+
+    def __int__(self) -> int:
+        return int(self.get())
+
+    def __float__(self) -> float:
+        return float(self.get())
+
+    def __complex__(self) -> complex:
+        return complex(self.get())
+
+    def __repr__(self) -> str:
+        return repr(self.get())
+
+    def __str__(self) -> str:
+        return str(self.get())
+
+    def __format__(self, format_spec: str) -> str:
+        return format(self.get(), format_spec)
+
+    # --- other libraries -----------------------------------------------------------------------
+
+    def __array__(self, dtype: Any = None) -> Any:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. "
+            "Please use `.get()` to construct a NumPy array explicitly."
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        import cupy
+
+        found = getattr(cupy, ufunc.__name__, None)
+        if found is None or method != "__call__":
+            return NotImplemented
+        if not all(isinstance(x, (*SCALARS, ndarray, np.ndarray)) for x in inputs):
+            return NotImplemented
+        if "out" in kwargs:
+            (kwargs["out"],) = kwargs["out"]
+        return found(*inputs, **kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        import cupy
+
+        found = getattr(cupy, func.__name__, None)
+        if found is None or not all(issubclass(t, (ndarray, np.ndarray)) for t in types):
+            return NotImplemented
+        return found(*args, **kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self._memory.device_id  # kDLCUDA.
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: Any = None,
+        dl_device: Any = None,
+        copy: bool | None = None,
+    ) -> Any:
+        if dl_device is None or tuple(dl_device) == self.__dlpack_device__():
+            if copy:
+                raise BufferError("copy=True only supported for copy to CPU.")
+            raise BufferError("the stand-in has no memory that another library could use")
+        if tuple(dl_device) != (1, 0):
+            raise BufferError("unsupported device requested.")
+        if copy is False:
+            raise ValueError("GPU memory cannot be exported to CPU without copy.")
+        return self.get().__dlpack__(max_version=max_version)
+
+    def __reduce__(self) -> Any:
+        import cupy
+
+        return cupy.array, (self.get(order="A"),)

@@ -1,0 +1,138 @@
+"""Universal functions: one launch each, in C order, of arrays of the device and scalars alone."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from cupy._array import ndarray
+from cupy._launch import launch
+from cupy._operations import check_operands, launch_all
+
+# CuPy's names, where they differ from NumPy's function after "=".
+NAMES = """
+abs absolute acos=arccos acosh=arccosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh
+asin=arcsin asinh=arcsinh atan=arctan atan2=arctan2 atanh=arctanh bitwise_and bitwise_count
+bitwise_invert=invert bitwise_left_shift=left_shift bitwise_not=invert bitwise_or
+bitwise_right_shift=right_shift bitwise_xor cbrt ceil conj conjugate copysign cos cosh deg2rad
+degrees divide divmod equal exp exp2 expm1 fabs float_power floor floor_divide fmax fmin fmod frexp
+gcd greater greater_equal heaviside hypot invert isfinite isinf isnan lcm ldexp left_shift less
+less_equal log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor
+maximum minimum mod=remainder modf multiply negative nextafter not_equal positive pow=power power
+rad2deg radians reciprocal remainder right_shift rint sign signbit sin sinh sqrt square subtract tan
+tanh true_divide trunc
+"""
+
+
+@functools.cache
+def _result_dtypes(function: np.ufunc, operands: tuple[Any, ...], dtype: Any) -> tuple[Any, ...]:
+    signature = (None,) * function.nin + (dtype,) * function.nout
+    settings = {} if dtype is None else {"signature": signature}
+    dtypes = operands + (None,) * function.nout
+    return function.resolve_dtypes(dtypes, casting="unsafe", **settings)[function.nin :]
+
+
+def _dtype_or_kind(value: Any) -> Any:
+    """Return what decides the dtype of a result: Python's numbers adapt to the arrays'."""
+    if isinstance(value, ndarray | np.generic):
+        return value.dtype
+    return np.dtype(bool) if isinstance(value, bool) else type(value)
+
+
+class ufunc:  # noqa: N801 - CuPy's name
+    """A function of each element."""
+
+    def __init__(self, function: np.ufunc, name: str) -> None:
+        self._function = function
+        self.name = f"cupy_{name}"
+        self.__name__ = name
+        self.nin, self.nout, self.nargs = function.nin, function.nout, function.nargs
+
+    def __repr__(self) -> str:
+        return f"<ufunc {self.name!r}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        out = kwargs.pop("out", None)
+        dtype = kwargs.pop("dtype", None)
+        casting = kwargs.pop("casting", "same_kind")
+        if kwargs:
+            raise TypeError(f"Wrong arguments {kwargs}")
+        if not self.nin <= len(args) <= self.nargs:
+            raise TypeError(
+                f"Wrong number of arguments for {self.name!r}. It must be either {self.nin} or "
+                f"{self.nargs} (with outputs), but given {len(args)}."
+            )
+        outs = args[self.nin :] or (out if isinstance(out, tuple) else (out,) * (out is not None))
+        args = args[: self.nin]
+        check_operands(*args, *(o for o in outs if o is not None))
+        shape = np.broadcast_shapes(*(getattr(a, "shape", ()) for a in args))
+        kinds = tuple(map(_dtype_or_kind, args))
+        dtypes = _result_dtypes(self._function, kinds, None if dtype is None else np.dtype(dtype))
+        if not outs:
+            outs = tuple(ndarray(shape, found) for found in dtypes)
+        for found, given in zip(dtypes, outs, strict=True):
+            if given.shape != np.broadcast_shapes(shape, given.shape):
+                raise ValueError(
+                    f"non-broadcastable output operand with shape {given.shape} doesn't match "
+                    f"the broadcast shape {shape}"
+                )
+            if not np.can_cast(found, given.dtype, casting):
+                raise TypeError(
+                    f"output (typecode {found.char!r}) could not be coerced to provided output "
+                    f"parameter (typecode {given.dtype.char!r}) according to the casting rule "
+                    f'"{casting}"'
+                )
+        self._launch(args, outs, dtype)
+        return outs if self.nout > 1 else outs[0]
+
+    def _launch(self, args: tuple[Any, ...], outs: tuple[Any, ...], dtype: Any) -> None:
+        arrays = [a for a in args if isinstance(a, ndarray)]
+        views = [a._a if isinstance(a, ndarray) else a for a in args]
+        targets = tuple(out._a for out in outs)
+        for a in arrays:
+            if any(_overlap(a, out) for out in outs):
+                # CuPy reads a copy of an operand that it would overwrite.
+                launch("copy", lambda: None, reads=[a._memory])
+
+        function = self._function
+
+        def run() -> None:
+            with np.errstate(all="ignore"):
+                function(*views, out=targets, dtype=dtype, casting="unsafe")
+
+        launch_all(self.name, run, arrays, list(outs))
+
+    def outer(self, A: Any, B: Any, **kwargs: Any) -> Any:
+        check_operands(A, B)
+        ndim = getattr(B, "ndim", 0)
+        return self(A[(..., *(None,) * ndim)] if isinstance(A, ndarray) else A, B, **kwargs)
+
+    def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
+        from cupy._indexing import scatter
+
+        if self.__name__ not in ("add", "subtract", "maximum", "minimum"):
+            raise NotImplementedError(f"`{self.name}.at` is not supported yet")
+        scatter(a, indices, b, self._function)
+
+
+def _overlap(a: ndarray, out: ndarray) -> bool:
+    """Whether an output is written over an operand whose elements lie elsewhere."""
+    if a._memory is not out._memory or not np.may_share_memory(a._a, out._a):
+        return False
+    here, there = a._a.__array_interface__, out._a.__array_interface__
+    return (here["data"], a.shape, a.strides) != (there["data"], out.shape, out.strides)
+
+
+def _table() -> dict[str, ufunc]:
+    made: dict[str, ufunc] = {}
+    for entry in NAMES.split():
+        name, _, numpys = entry.partition("=")
+        numpys = numpys or name
+        canonical = getattr(np, numpys).__name__
+        made[name] = made.setdefault(canonical, ufunc(getattr(np, numpys), canonical))
+    return {entry.partition("=")[0]: made[entry.partition("=")[0]] for entry in NAMES.split()}
+
+
+UFUNCS = _table()

@@ -1,0 +1,1 @@
+"""Nothing: mlp_xp has no Fourier transforms, but array-api-compat imports the module."""

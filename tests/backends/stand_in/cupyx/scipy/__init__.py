@@ -1,0 +1,1 @@
+"""Sparse matrices, of which mlp_xp uses one format."""
