@@ -12,6 +12,10 @@ import numpy as np
 
 import cupy
 from cupy import _compile, _launch
+from cupy._memory import Memory, block_at
+
+# An array of as many unsigned integers of 64 bits may be a table of addresses.
+LONGEST_TABLE = 1 << 16
 
 C_TYPES = {
     "float64": "double",
@@ -85,10 +89,10 @@ def is_array(arg: Any) -> bool:
 def preprocess(args: Iterable[Any]) -> list[Any]:
     current = _launch.state.device
     for arg in args:
-        if is_array(arg) and arg.device.id != current:
+        if is_array(arg) and (device := arg._memory.device_id) != current:
             raise ValueError(
-                f"The device where the array resides ({arg.device.id}) is different from the "
-                f"current device ({current}). Peer access is unavailable between these devices."
+                f"The device where the array resides ({device}) is different from the current "
+                f"device ({current}). Peer access is unavailable between these devices."
             )
     return [arg if is_array(arg) else Scalar(arg) for arg in args]
 
@@ -204,13 +208,30 @@ def enqueue(
     writes: Iterable[Any],
     stream: Any,
 ) -> None:
+    """Launch what reads and writes arrays, and may write wherever a table of addresses points."""
+    queue = _launch.current_queue() if stream is None else _launch.queue_at(stream.ptr)
+    read, written = list(reads), list(writes)
     _launch.launch(
         name,
         run,
-        reads=[array._memory for array in reads],
-        writes=[array._memory for array in writes],
-        stream=_launch.current_stream() if stream is None else _launch.queue_at(stream.ptr),
+        reads=[array._memory for array in read],
+        writes=[array._memory for array in written] + _pointed_to((*read, *written), queue),
+        stream=queue,
     )
+
+
+def _pointed_to(arrays: Iterable[Any], queue: Any) -> list[Memory]:
+    blocks = {}
+    for array in arrays:
+        if array.dtype == np.uint64 and array.size <= LONGEST_TABLE:
+            if array._memory.block.n_pending:
+                queue.flush()
+            found = map(block_at, array._a.ravel().tolist())
+            blocks.update((id(block), block) for block in found if block is not None)
+    memories = [Memory() for _ in blocks]
+    for memory, block in zip(memories, blocks.values(), strict=True):
+        memory.block = block
+    return memories
 
 
 def typedefs(types: dict[str, np.dtype]) -> str:
