@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import array_api_compat.cupy
@@ -13,7 +13,9 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends._base import Backend, BackendError
+from mlp_xp.backends._cupy.captured import CapturedLoop
 from mlp_xp.backends._cupy.kernels import gather, update_tree
+from mlp_xp.backends._cupy.products import dense_in
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["CupyBackend", "create"]
@@ -28,7 +30,7 @@ class CupyBackend(Backend):
 
     def __init__(self, device: cupy.cuda.Device) -> None:
         self.device = device
-        self.kernels = Kernels(gather=gather, update=update_tree)
+        self.kernels = Kernels(dense_in(None), gather=gather, update=update_tree)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, cupy.ndarray)
@@ -49,6 +51,9 @@ class CupyBackend(Backend):
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         return self.device
+
+    def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        return CapturedLoop(body, self.device)
 
     def synchronize(self) -> None:
         self.device.synchronize()

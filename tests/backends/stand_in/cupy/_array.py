@@ -50,7 +50,7 @@ class ndarray:  # noqa: N801 - CuPy's name
     """An array on a device. `_a` is the view, `_memory` what it looks into."""
 
     __module__ = "cupy"
-    __slots__ = ("_a", "_memory", "base")
+    __slots__ = ("__weakref__", "_a", "_memory", "base")
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 

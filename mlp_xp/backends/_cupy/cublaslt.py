@@ -1,0 +1,301 @@
+"""Matrix products by cuBLASLt: a bias in the product, and a stream that may be captured.
+
+CuPy's own products set the stream of a cuBLAS handle, which a capture forbids; cuBLASLt takes the
+stream with each call. A product is described once, by dtype, shapes, strides and alignment, and
+cuBLASLt's heuristic then chooses its algorithm. nvmath-python binds the library.
+
+cuBLASLt reads memory down the columns: it sees an array in C order as its transpose. So it computes
+``out.T = b.T @ a.T``, and its first operand is b.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import cupy
+import numpy as np
+from cupy.cuda import runtime
+
+from mlp_xp._utils.optional import install_command
+
+__all__ = ["COMPUTE_TYPES", "multiply"]
+
+# The names of cuBLAS for what products of float32 are computed in.
+COMPUTE_TYPES = {
+    "float32": "COMPUTE_32F",
+    "tf32": "COMPUTE_32F_FAST_TF32",
+    "bf16": "COMPUTE_32F_FAST_16BF",
+    "float16": "COMPUTE_32F_FAST_16F",
+}
+# By dtype: the names of the types of matrices and of their factor.
+_TYPES = {
+    "e": ("CUDA_R_16F", "CUDA_R_32F"),
+    "f": ("CUDA_R_32F", "CUDA_R_32F"),
+    "d": ("CUDA_R_64F", "CUDA_R_64F"),
+}
+# NVIDIA's advice since Hopper; a product allocates as much of it as its algorithm uses.
+_WORKSPACE_BYTES = 32 << 20
+# The largest alignment that matters, that of new memory.
+_ALIGNMENT = 256
+# A vector of the epilogue is read 16 bytes at a time.
+_VECTOR_ALIGNMENT = 16
+# Products that stay described: a layer has three for each size of batch.
+_MOST_PRODUCTS = 1024
+
+_log = logging.getLogger(__name__)
+
+
+def multiply(
+    a: Any, b: Any, *, precision: str | None = None, bias: Any = None, sums: Any = None
+) -> Any | None:
+    """Compute a matrix product in one launch, or return None where cuBLASLt has none.
+
+    Parameters
+    ----------
+    a : (..., rows, inner)
+    b : (..., inner, columns)
+    precision : str, optional
+        What products of float32 are computed in, one of `COMPUTE_TYPES`; default float32.
+    bias : (columns,) array, optional
+        It is added to each row; not with leading axes.
+    sums : (columns,) array, optional
+        Where the sums of the columns of b are written; not with leading axes.
+
+    Returns
+    -------
+    (..., rows, columns) array or None
+
+    References
+    ----------
+    NVIDIA, "cuBLAS", chapter "Using the cuBLASLt API".
+    """
+    vector = sums if bias is None else bias
+    is_known = a.dtype == b.dtype and a.dtype.char in _TYPES and a.size * b.size > 0
+    if vector is not None:
+        is_aligned = _alignment(vector) >= _VECTOR_ALIGNMENT
+        is_known = is_known and is_aligned and vector.flags.c_contiguous
+    if not is_known or _library() is None:
+        return None
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = _readable(a, batch), _readable(b, batch)
+    product = _product(
+        runtime.getDevice(),
+        a.dtype.char,
+        COMPUTE_TYPES[precision or "float32"],
+        "DEFAULT" if vector is None else "BGRADA" if bias is None else "BIAS",
+        _Operand(a.shape, a.strides, _alignment(a)),
+        _Operand(b.shape, b.strides, _alignment(b)),
+    )
+    if product is None:
+        return None
+    out = cupy.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+    return out if product.run(a, b, out, vector) else None
+
+
+class _Operand(NamedTuple):
+    """Shape and strides of a matrix, or of a stack of them, and the alignment of its address."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    alignment: int
+
+
+class _Layout(NamedTuple):
+    """A matrix, or a stack of them, as cuBLASLt describes it.
+
+    ``leading`` counts the numbers from one column to the next, ``step`` those from one of
+    ``n_matrices`` to the next.
+    """
+
+    rows: int
+    columns: int
+    leading: int
+    n_matrices: int
+    step: int
+    is_c_order: bool
+
+
+def _readable(array: Any, batch: tuple[int, ...]) -> Any:
+    """Return matrices, or one stack of them, with strides that cuBLASLt takes."""
+    if batch:
+        matrix = array.shape[-2:]
+        array = cupy.broadcast_to(array, (*batch, *matrix)).reshape(-1, *matrix)
+    is_readable = _layout(array.shape, array.strides, array.itemsize) is not None
+    return array if is_readable else cupy.ascontiguousarray(array)
+
+
+@lru_cache(maxsize=_MOST_PRODUCTS)
+def _layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> _Layout | None:
+    """Return the layout of an array, None for strides that cuBLASLt does not take."""
+    *counts, n_rows, n_columns = shape
+    *steps, row_step, column_step = (stride // itemsize for stride in strides)
+    count, step = (counts[0], steps[0]) if counts else (1, 0)
+    if (n_columns == 1 or column_step == 1) and (n_rows == 1 or row_step >= n_columns):
+        leading = n_columns if n_rows == 1 else row_step
+        return _Layout(n_columns, n_rows, leading, count, step, is_c_order=True)
+    if (n_rows == 1 or row_step == 1) and (n_columns == 1 or column_step >= n_rows):
+        leading = n_rows if n_columns == 1 else column_step
+        return _Layout(n_rows, n_columns, leading, count, step, is_c_order=False)
+    return None
+
+
+def _alignment(array: Any) -> int:
+    """Return the largest power of two that divides an address, at most `_ALIGNMENT`."""
+    address = int(array.data.ptr) | _ALIGNMENT
+    return address & -address
+
+
+# --- the library ---------------------------------------------------------------------------------
+
+
+@cache
+def _library() -> Any:
+    """Return cuBLASLt, or None where it cannot be used."""
+    try:
+        from nvmath.bindings import cublasLt
+
+        cublasLt.get_version()  # It is loaded at the first call.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        extra = f"cuda{runtime.runtimeGetVersion() // 1000}"
+        _log.warning(
+            "Products are by cuBLAS, and training steps run one by one: cuBLASLt cannot be used "
+            "(%s). Type %s",
+            reason,
+            install_command(extra),
+        )
+        return None
+    return cublasLt
+
+
+@cache
+def _handle(device: int) -> int:
+    """Return the handle of the current device, for all threads."""
+    return int(_library().create())
+
+
+@lru_cache(maxsize=_MOST_PRODUCTS)
+def _product(
+    device: int, dtype: str, compute: str, epilogue: str, a: _Operand, b: _Operand
+) -> _Product | None:
+    """Return a product that has been described, None where cuBLASLt has no algorithm for it."""
+    try:
+        return _Product(device, dtype, compute, epilogue, a, b)
+    except _library().cuBLASLtError:
+        return None
+
+
+class _Product:
+    """A product of arrays of some shapes, with the algorithm that was chosen for it."""
+
+    def __init__(
+        self, device: int, dtype: str, compute: str, epilogue: str, a: _Operand, b: _Operand
+    ) -> None:
+        from nvmath import CudaDataType
+        from nvmath.bindings.cublas import ComputeType
+
+        lt = _library()
+        matrix, factor = (CudaDataType[name] for name in _TYPES[dtype])
+        number = np.float64 if dtype == "d" else np.float32
+        if dtype != "f":
+            compute = "COMPUTE_64F" if dtype == "d" else "COMPUTE_32F"
+        itemsize = np.dtype(dtype).itemsize
+        first, second = (_layout(operand.shape, operand.strides, itemsize) for operand in (b, a))
+        assert first
+        assert second
+        rows, columns = b.shape[-1], a.shape[-2]
+        out = _Layout(rows, columns, rows, first.n_matrices, rows * columns, is_c_order=True)
+
+        self._lt, self._handle = lt, _handle(device)
+        self._one, self._zero = np.ones(1, number), np.zeros(1, number)
+        self._lock = threading.Lock()  # Each call writes the address of its vector.
+        self._is_refused = False
+        self._description = lt.matmul_desc_create(ComputeType[compute], factor)
+        self._layouts: list[int] = []
+        # Not at exit, when the library may be gone.
+        weakref.finalize(self, _destroy, lt, self._description, self._layouts).atexit = False
+        for layout in (first, second, out):
+            self._layouts.append(lt.matrix_layout_create(matrix, *layout[:3]))
+            if layout.n_matrices > 1:
+                stack = {"BATCH_COUNT": layout.n_matrices, "STRIDED_BATCH_OFFSET": layout.step}
+                _set(lt, "matrix_layout", self._layouts[-1], stack)
+        self._describe(TRANSA=not first.is_c_order, TRANSB=not second.is_c_order)
+        self._describe(EPILOGUE=lt.Epilogue[epilogue])
+        if epilogue != "DEFAULT":
+            self._describe(BIAS_POINTER=_ALIGNMENT)  # An aligned address, for the heuristic.
+        self._choose(a.alignment, b.alignment)
+
+    def _describe(self, **attributes: int) -> None:
+        _set(self._lt, "matmul_desc", self._description, attributes)
+
+    def _choose(self, a_alignment: int, b_alignment: int) -> None:
+        """Choose an algorithm, by the heuristic."""
+        lt = self._lt
+        limits = {
+            "MAX_WORKSPACE_BYTES": _WORKSPACE_BYTES,
+            "MIN_ALIGNMENT_A_BYTES": b_alignment,
+            "MIN_ALIGNMENT_B_BYTES": a_alignment,
+            "MIN_ALIGNMENT_C_BYTES": _ALIGNMENT,
+            "MIN_ALIGNMENT_D_BYTES": _ALIGNMENT,
+        }
+        found, n_found = np.zeros(1, lt.matmul_heuristic_result_dtype), np.zeros(1, np.int32)
+        preference = lt.matmul_preference_create()
+        try:
+            _set(lt, "matmul_preference", preference, limits)
+            first, second, out = self._layouts
+            lt.matmul_algo_get_heuristic(
+                *(self._handle, self._description, first, second, out, out, preference),
+                *(1, found.ctypes.data, n_found.ctypes.data),
+            )
+        finally:
+            lt.matmul_preference_destroy(preference)
+        self._is_refused = not n_found[0] or bool(found["state"][0])
+        self._algorithm = found["algo"].copy()
+        self._n_bytes = int(found["workspace_size"][0])
+
+    def run(self, a: Any, b: Any, out: Any, vector: Any) -> bool:
+        """Launch the product on the current stream; return whether cuBLASLt takes it."""
+        if self._is_refused:
+            return False
+        # From the pool of the stream: no other product uses it at the same time.
+        workspace = cupy.cuda.alloc(self._n_bytes)
+        first, second, result = self._layouts
+        with self._lock:
+            if vector is not None:
+                self._describe(BIAS_POINTER=vector.data.ptr)
+            try:
+                self._lt.matmul(
+                    *(self._handle, self._description),
+                    *(self._one.ctypes.data, b.data.ptr, first, a.data.ptr, second),
+                    *(self._zero.ctypes.data, out.data.ptr, result, out.data.ptr, result),
+                    *(self._algorithm.ctypes.data, workspace.ptr, self._n_bytes),
+                    cupy.cuda.get_current_stream().ptr,
+                )
+            except self._lt.cuBLASLtError:
+                self._is_refused = True
+        return not self._is_refused
+
+
+def _set(lt: Any, kind: str, thing: int, attributes: dict[str, int]) -> None:
+    """Set attributes of a description, each by the address of its value."""
+    names = {
+        "matrix_layout": "MatrixLayoutAttribute",
+        "matmul_desc": "MatmulDescAttribute",
+        "matmul_preference": "MatmulPreferenceAttribute",
+    }
+    for name, value in attributes.items():
+        attribute = getattr(getattr(lt, names[kind]), name)
+        dtype = getattr(lt, f"get_{kind}_attribute_dtype")(attribute)
+        number = np.asarray([value], dtype)
+        set_attribute = getattr(lt, f"{kind}_set_attribute")
+        set_attribute(thing, attribute, number.ctypes.data, number.nbytes)
+
+
+def _destroy(lt: Any, description: int, layouts: list[int]) -> None:
+    lt.matmul_desc_destroy(description)
+    for layout in layouts:
+        lt.matrix_layout_destroy(layout)
