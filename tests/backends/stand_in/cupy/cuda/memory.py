@@ -237,7 +237,9 @@ class PooledMemory(BaseMemory):
             block.is_owned = False
             if not block.n_pending:
                 block.bytes.fill(GARBAGE)
-            if pool() is not None:
+            owner = pool()
+            if owner is not None:
+                owner.used.remove(chunk)
                 arena.append(chunk)
 
         free_later(put_back)
@@ -246,11 +248,14 @@ class PooledMemory(BaseMemory):
 
 
 class _Arenas:
-    """Free memory of one device, by the stream for which it was allocated first."""
+    """Memory of one device: what is free by the stream for which it was allocated, and the rest.
+
+    What is in use is held too: the collector of cycles would finalize it with its user.
+    """
 
     def __init__(self) -> None:
         self.free: dict[int, list[Memory]] = {}
-        self.used: weakref.WeakSet[PooledMemory] = weakref.WeakSet()
+        self.used: set[Memory] = set()
 
 
 class MemoryPool:
@@ -279,9 +284,8 @@ class MemoryPool:
             else:
                 self._check_limit(size)
                 chunk = self._allocator(size).mem
-            memory = PooledMemory(chunk, weakref.ref(here), arena)
-            here.used.add(memory)
-            return MemoryPointer(memory, 0)
+            here.used.add(chunk)
+            return MemoryPointer(PooledMemory(chunk, weakref.ref(here), arena), 0)
 
     def _check_limit(self, size: int) -> None:
         if self._limit and self.total_bytes() + size > self._limit:
@@ -303,7 +307,7 @@ class MemoryPool:
 
     def used_bytes(self) -> int:
         _memory.commit_freed()
-        return sum(memory.size for memory in self._arenas[runtime.getDevice()].used)
+        return sum(chunk.size for chunk in self._arenas[runtime.getDevice()].used)
 
     def free_bytes(self) -> int:
         return sum(chunk.size for chunk in self._free_chunks())
