@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp import __version__
+from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import Backend
@@ -21,7 +22,7 @@ from mlp_xp.cli.settings import Settings
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.plotting import confusion_figure, curves_figure, save_figure
-from mlp_xp.saving import encode, replacing
+from mlp_xp.saving import encode
 from mlp_xp.training.records import Record
 
 __all__ = [

@@ -6,11 +6,13 @@ consists of is decided in `estimators.state`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from mlp_xp._utils.durable import locked, make_folder, replacing, sweep
 from mlp_xp._utils.files import read_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
@@ -24,7 +26,6 @@ from mlp_xp.saving._files import (
     blamed_on,
     expect,
     read_json,
-    replacing,
 )
 from mlp_xp.saving._json import encode
 from mlp_xp.saving._spec import (
@@ -34,7 +35,11 @@ from mlp_xp.saving._spec import (
     check_version,
     describe,
     digest,
+    is_weights_name,
+    point_to,
     rebuild,
+    weights_name,
+    weights_of,
 )
 
 __all__ = [
@@ -44,7 +49,6 @@ __all__ = [
     "encode",
     "load_model",
     "read_json",
-    "replacing",
     "save_model",
 ]
 
@@ -62,8 +66,9 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     estimator : MLPClassifier or MLPRegressor
         Fitted, on any backend.
     folder : str or path-like
-        Created where missing. An existing model is replaced once both files of the new one are
-        written; an error before that leaves it as it was.
+        Created where missing. An existing model is replaced as a whole: until the new one is
+        complete and on the disk, `load_model` reads the old one, also after an error, a kill or a
+        loss of power.
 
     Raises
     ------
@@ -71,6 +76,8 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
         If classes or parameters have no JSON form, e.g. a loss, activation or scorer of your own,
         if the parameters do not make the network that was fitted, or if the weights are not finite;
         nothing is written.
+    BlockingIOError
+        If another process or thread is writing to the folder.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ImportError
@@ -91,18 +98,52 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     """
     spec, state = _checked_spec(estimator)
     weights = dump_arrays(state)
+    text = _text(spec, weights)
+    folder = Path(folder)
+    make_folder(folder)
+    with locked(folder):
+        sweep(folder)
+        name = WEIGHTS
+        if (folder / SPEC).exists():  # Its weights stay until the new model is complete.
+            name = weights_name(weights)
+            point_to(spec, name)
+            text = _text(spec, weights)
+        try:
+            with replacing(folder / name) as new:
+                new.write_bytes(weights)
+            with replacing(folder / SPEC) as new:
+                new.write_bytes(text)
+        finally:
+            _remove_unused_weights(folder)
+
+
+def _remove_unused_weights(folder: Path) -> None:
+    """Remove weights that no model needs: of the one before, or of a writer that failed."""
+    used = None
+    if (folder / SPEC).exists():
+        try:
+            used = weights_of(_read_spec(folder))
+        except (SavingError, LookupError, TypeError):
+            return
+    for path in folder.iterdir():
+        if path.name != used and is_weights_name(path.name):
+            path.unlink()
+
+
+def _read_spec(folder: Path) -> dict[str, Any]:
+    return read_json(folder / SPEC, "save the model again with mlp_xp.saving.save_model")
+
+
+def _text(spec: dict[str, Any], weights: bytes) -> bytes:
+    """Return the content of the JSON file, with the digest."""
     spec["sha256"] = digest(spec, weights)
-    text = json.dumps(spec, indent=2, allow_nan=False)
+    text = json.dumps(spec, indent=2, allow_nan=False).encode()
     expect(
         len(text) <= JSON_LIMIT,
         f"history_ and the curves make {SPEC} {len(text)} bytes long, and {JSON_LIMIT} can be "
         "loaded: keep the last epochs, e.g. model.history_ = model.history_[-1000:]",
     )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / WEIGHTS) as new_weights, replacing(folder / SPEC) as new_spec:
-        new_weights.write_bytes(weights)
-        new_spec.write_bytes(text.encode())
+    return text
 
 
 def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
@@ -170,20 +211,40 @@ def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
         If the ``cli`` extra is not installed.
     """
     folder = Path(folder)
-    spec = read_json(folder / SPEC, "save the model again with mlp_xp.saving.save_model")
+    while True:
+        version = _version(folder)
+        try:
+            return _load(folder)
+        except SavingError:
+            if _version(folder) == version:
+                raise
+            # A writer has replaced the model while it was read.
+
+
+def _version(folder: Path) -> Any:
+    """Return what differs after each save, or None without a model."""
+    with contextlib.suppress(OSError):
+        facts = (folder / SPEC).stat()
+        return facts.st_ino, facts.st_mtime_ns
+    return None
+
+
+def _load(folder: Path) -> MLPClassifier | MLPRegressor:
+    spec = _read_spec(folder)
     with blamed_on(folder / SPEC):
         check_version(spec)
-    with blamed_on(folder / WEIGHTS):
-        header = read_header(folder / WEIGHTS)
+        path = folder / weights_of(spec)
+    with blamed_on(path):
+        header = read_header(path)
     with blamed_on(folder / SPEC):
         rebuilt = rebuild(spec, len(header.tensors))
         entries = shapes(rebuilt.state)
-    with blamed_on(folder / WEIGHTS):
+    with blamed_on(path):
         check_header(header, entries, rebuilt.state.dtype)
-        weights = read_file(folder / WEIGHTS, header.file_size)
+        weights = read_file(path, header.file_size)
     with blamed_on(folder):
         check_digest(spec, weights)
-    with blamed_on(folder / WEIGHTS):
+    with blamed_on(path):
         state = load_arrays(rebuilt.state, entries, weights)
     model: MLPClassifier | MLPRegressor = rebuilt.model
     publish(model, state, rebuilt.history)

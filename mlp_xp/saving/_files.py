@@ -69,14 +69,3 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
         raise SavingError(f"{path} cannot be read ({reason}): {cure}") from error
     expect(isinstance(content, dict), f"{path} does not hold a JSON object: {cure}")
     return content
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file as a whole or not at all: yield a path beside it, then rename."""
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

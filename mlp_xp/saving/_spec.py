@@ -28,9 +28,11 @@ from mlp_xp.training.records import Progress, Record
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
-_FORMAT, _VERSION = "mlp_xp", 4
+_FORMAT, _VERSION = "mlp_xp", 5
+_DEFAULT_WEIGHTS = 4  # A format whose weights are always in `WEIGHTS`; the newest names them.
 _WITHOUT_DIGEST = 3  # A format that differs only in `weights_sha256`, of the other file alone.
 _MAX_VIEWS = 1000
+_NAME_LENGTH = 16  # Hexadecimal digits.
 _NUMBERS = ("loss", "best_loss", "best_validation_score")
 _CURVES = ("loss_curve", "validation_scores", "validation_loss_curve")
 _OPTIONAL = ("accuracy", "validation_loss", "validation_score")
@@ -49,7 +51,7 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     facts = History.read(vars(estimator)).attributes()
     spec = {
         "format": _FORMAT,
-        "format_version": _VERSION,
+        "format_version": _DEFAULT_WEIGHTS,
         "estimator": kind,
         "widths": _encode_widths(state),
         "dtype": state.dtype,
@@ -115,7 +117,7 @@ def check_version(spec: dict[str, Any]) -> None:
     """Raise SavingError for the format of another version or of another program."""
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
-    known = f"format_version is {version!r}, and this mlp-xp reads {_WITHOUT_DIGEST} and {_VERSION}"
+    known = f"format_version is {version!r}, and this mlp-xp reads {_WITHOUT_DIGEST} to {_VERSION}"
     if type(version) is not int:
         raise SavingError(known)
     expect(version <= _VERSION, f"{known}: it was saved by a newer mlp-xp, update this one")
@@ -123,6 +125,34 @@ def check_version(spec: dict[str, Any]) -> None:
         version >= _WITHOUT_DIGEST,
         f"{known}: it was saved by a version from before the first release, train the model again",
     )
+
+
+def weights_name(weights: bytes) -> str:
+    """Return the name of a file of weights by its content: no other model has the same."""
+    sha256 = hashlib.sha256(weights).hexdigest()
+    return WEIGHTS.replace(".", f"-{sha256[:_NAME_LENGTH]}.")
+
+
+def is_weights_name(name: str) -> bool:
+    """Whether a file is named as weights are."""
+    stem, dot, suffix = WEIGHTS.partition(".")
+    return bool(re.fullmatch(rf"{stem}(-[0-9a-f]{{{_NAME_LENGTH}}})?{dot}{suffix}", name))
+
+
+def point_to(spec: dict[str, Any], name: str) -> None:
+    """Set the file of weights of a model that replaces another one."""
+    spec.update(format_version=_VERSION, weights=name)
+
+
+def weights_of(spec: dict[str, Any]) -> str:
+    """Return the file name of the weights, which stand beside the spec."""
+    if spec["format_version"] < _VERSION:
+        return WEIGHTS
+    return str(_take(spec, "weights", _is_weights_name, f"such as {weights_name(b'')!r}"))
+
+
+def _is_weights_name(value: Any) -> bool:
+    return isinstance(value, str) and is_weights_name(value)
 
 
 def digest(spec: dict[str, Any], weights: bytes) -> str:

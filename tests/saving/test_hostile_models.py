@@ -68,8 +68,8 @@ RECORD |= {"n_samples": 60, "seconds": 0.5}
     ("changes", "message"),
     [
         ({"format": "keras"}, r"format is 'keras', not 'mlp_xp'"),
-        ({"format_version": 5}, r"format_version is 5, and .* reads 3 and 4: .* update this one"),
-        ({"format_version": 2}, r"format_version is 2, and .* reads 3 and 4: .* train the model"),
+        ({"format_version": 6}, r"format_version is 6, and .* reads 3 to 5: .* update this one"),
+        ({"format_version": 2}, r"format_version is 2, and .* reads 3 to 5: .* train the model"),
         ({"estimator": "Pipeline"}, "estimator is 'Pipeline', not one of MLPClassifier, MLPReg"),
         ({"estimator": ["MLPClassifier"]}, "unhashable"),
         ({"estimator": "MLPRegressor"}, "which MLPRegressor does not take"),
@@ -313,7 +313,7 @@ def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
     with pytest.raises(SavingError, match="SHA-256"):
         load_model(saved)
     save_model(loaded, saved)
-    assert json.loads(path.read_text())["format_version"] == 4
+    assert json.loads(path.read_text())["format_version"] == 5
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

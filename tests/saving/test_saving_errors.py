@@ -15,7 +15,7 @@ from mlp_xp import MLPClassifier
 from mlp_xp.estimators.state import fitted_state
 from mlp_xp.nn.losses import Custom
 from mlp_xp.optimizers import SGD
-from mlp_xp.saving import SavingError, check_can_save, load_model, replacing, save_model
+from mlp_xp.saving import SavingError, check_can_save, load_model, save_model
 
 
 def test_an_unfitted_model_is_rejected(tmp_path):
@@ -113,20 +113,6 @@ def test_classes_without_a_json_form_are_rejected(tmp_path):
     model.classes_ = np.asarray([1, "a", None], dtype=object)
     with pytest.raises(SavingError, match=r"classes_ are of dtype object.*y\.astype\(str\)"):
         save_model(model, tmp_path)
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def write() -> None:
-        with replacing(path) as beside:
-            beside.write_text("ne")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write()
-    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -1,0 +1,170 @@
+"""Files and folders that are written as a whole or not at all, and survive a loss of power.
+
+Everything is written under a temporary name that no other writer uses, flushed to the disk, and
+committed by one rename. A writer that is killed leaves only temporary names, which `sweep` removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["flush", "locked", "make_folder", "new_folder", "rename_folder", "replacing", "sweep"]
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
+# Folders cannot be flushed on some file systems, which say so in these ways.
+_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+# How a lock that somebody else holds shows.
+_IN_USE = PermissionError if sys.platform == "win32" else BlockingIOError
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of files of a folder, is on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in _CANNOT_FLUSH:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it, where missing."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        flush(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write a file to; at the end it replaces the file as a whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from mlp_xp._utils.durable import replacing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "file")) as temporary:
+    ...         _ = temporary.write_text("all of it")
+    ...     print([path.name for path in Path(folder).iterdir()])
+    ['file']
+    """
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to write to; at the end it becomes `path`, which it replaces."""
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _flush_all(temporary)
+        if path.exists():
+            # No operating system lets a rename replace a folder that is not empty.
+            old = _temporary(path)
+            path.rename(old)
+            temporary.rename(path)
+            flush(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(path)
+            flush(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def rename_folder(path: Path, name: Path) -> None:
+    """Flush all files of a folder, and give it another name beside its own."""
+    _flush_all(path)
+    path.rename(name)
+    flush(name.parent)
+
+
+def _flush_all(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for file in files:
+            flush(Path(root, file))
+        flush(Path(root))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed writer left in a folder, which must be `locked`."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock an existing folder against other writers, also in this process, until the end.
+
+    The system releases the lock of a process that is killed.
+
+    Raises
+    ------
+    BlockingIOError
+        If somebody else writes to the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            _lock(folder, stack)
+        except _IN_USE as error:
+            raise BlockingIOError(
+                errno.EAGAIN,
+                "another process or thread is writing to this folder: wait until it has ended, or "
+                "choose another folder",
+                str(folder),
+            ) from error
+        yield
+
+
+if sys.platform == "win32":
+
+    def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
+        file = folder / ".lock"
+        file.unlink(missing_ok=True)  # An error where it is open, and none where it was left.
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        stack.callback(file.unlink, missing_ok=True)
+        stack.callback(os.close, descriptor)
+
+else:
+    import fcntl
+
+    def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # A file system without locks: a save without one is better than none.
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                raise
