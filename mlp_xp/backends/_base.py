@@ -16,6 +16,12 @@ from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["Backend", "BackendError", "to_numpy"]
 
+# The bytes of a block in the host's memory, and on a device that does not report its free memory;
+# elsewhere a part of that, as casts, activations and gradients of a block are several times it.
+_CACHED_BYTES = 3 * 2**23
+_DEVICE_BYTES = 2**28
+_PARTS_OF_MEMORY = 8
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -117,6 +123,13 @@ class Backend:
         """Copy one of this library's arrays to the host, as a NumPy array."""
         raise NotImplementedError
 
+    def contiguous(self, array: Array) -> Array:
+        """Return an array of two axes with its rows one after the other: itself, or a copy.
+
+        Taking rows out of columns would walk over all of the data at each step.
+        """
+        return array
+
     def _move(self, array: Any) -> Array:
         """Copy one of this library's own arrays to `device`."""
         raise NotImplementedError
@@ -200,7 +213,11 @@ class Backend:
         """Wait until the device has finished."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-        """Copy host batches to the device, each while the one before it is used."""
+        """Copy host batches to the device, each while the one before it is used.
+
+        The arrays of a batch may be written over once the next is asked for. No batch has more
+        rows than the first.
+        """
         iterator = iter(batches)
 
         def fetch() -> tuple[Array, ...] | None:
@@ -213,9 +230,31 @@ class Backend:
                 pending = pool.submit(fetch)
                 yield batch
 
+    def collect(self, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
+        """Copy arrays to the host, each while the next one is computed; the reader copies again."""
+        previous = None
+        for array in arrays:
+            if previous is not None:
+                yield self.get(previous)
+            previous = array
+        if previous is not None:
+            yield self.get(previous)
+
     def free_memory(self) -> int | None:
         """Return the free bytes on the device, or None where it has no memory of its own."""
         return None
+
+    def block_bytes(self) -> int:
+        """Return the bytes of a block of rows that goes forward and back before the next.
+
+        In the host's memory a block stays in the cache: on two cores, with 3072 float32 columns and
+        64 hidden neurons, blocks of 6 to 24 MiB took the same time within the noise, all data at
+        once 10 % more. A device has no such cache, and each block costs some forty launches.
+        """
+        if self.shares_host_memory:
+            return _CACHED_BYTES
+        free = self.free_memory()
+        return _DEVICE_BYTES if free is None else max(_CACHED_BYTES, free // _PARTS_OF_MEMORY)
 
     # --- information ---------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_loop, resolve_optimizer
+from mlp_xp.estimators.device_copies import FittedArrays
 from mlp_xp.estimators.fitting import Training, prepare_fit
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.prediction import evaluate, network_outputs
@@ -39,7 +40,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     _parameter_names: tuple[str, ...]
     _targets_type: type[Targets]
 
-    coefs_: list[Any]
+    coefs_ = FittedArrays()
+    intercepts_ = FittedArrays()
+    norms_ = FittedArrays()
+    moments_ = FittedArrays()
     history_: list[Any]
     n_features_in_: int
     n_layers_: int
@@ -174,7 +178,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def _any_weights(self) -> Any:
-        return self.coefs_[0]
+        return self._state.arrays["coefs_"][0]
 
     def hidden_activations(self, X: Any, layer: int = -1) -> Array:
         """Return the activations of a hidden layer.
@@ -282,7 +286,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     def _html_repr(self) -> str:
         """Return scikit-learn's representation, and the network once there is one."""
         html = str(estimator_html_repr(self))
-        return html + self.summary()._repr_html_() if hasattr(self, "coefs_") else html
+        return html + self.summary()._repr_html_() if "coefs_" in vars(self) else html
 
     # --- pickles and copies --------------------------------------------------------------------
 
@@ -335,7 +339,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         attributes = self.__getstate__().items()
         moved.__setstate__({k: list(v) if isinstance(v, list) else v for k, v in attributes})
         moved.backend, moved.device = backend, device  # A subclass need not take them.
-        if hasattr(moved, "coefs_"):
+        if "coefs_" in vars(moved):
             publish(moved, fitted_state(moved).to(there))
         return moved
 

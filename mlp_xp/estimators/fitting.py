@@ -97,7 +97,7 @@ def prepare_fit(
     params = model._params()
     check_params(params)
     layers = resolve_layers(params["hidden_layer_sizes"])
-    state = fitted_state(model) if continues and hasattr(model, "coefs_") else None
+    state = fitted_state(model) if continues and "coefs_" in vars(model) else None
     sample = _check_sample(model, *given, reset=state is None)
     validation = _check_held_out(model, *held_out)
     if state is None:

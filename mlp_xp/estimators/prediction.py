@@ -65,22 +65,26 @@ def network_outputs(
         is_set = isinstance(tta, str) and tta == AS_SET
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
+    dtype = state.dtype if backend.has_float64 else "float32"
+    params, batch_stats, scaling = state.on(backend, dtype)
     outputs = predict(
         backend,
         state.network,
         None if raw and not views else state.activating_loss,
-        state.params,
+        params,
         X,
-        state.scaling,
-        batch_stats=state.batch_stats,
+        scaling,
+        batch_stats=batch_stats,
         depth=depth,
         to=to,
         tta=views,
-        dtype=state.dtype if backend.has_float64 else "float32",
+        dtype=dtype,
     )
     # Finite outputs prove nothing of arrays that were assigned: tanh of infinity is 1, and XLA's
-    # maximum of NaN and 0 is 0. Large inputs may overflow with good weights.
-    if not (state.is_checked and is_finite(to, outputs)):
+    # maximum of NaN and 0 is 0. Large inputs may overflow with good weights. To look at outputs
+    # waits for the device.
+    is_known = state.is_checked and not state.copies.is_shared
+    if not (is_known or (state.is_checked and is_finite(to, outputs))):
         model._state = state.checked()
     if raw and views:
         with to.scope():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from mlp_xp._utils.signals import interrupts
@@ -22,9 +21,10 @@ __all__ = ["Reporter", "publish_training"]
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
     """Publish a training as it is now, with arrays of the backend of the caller's data."""
     learned = map_leaves(lambda leaf: put_writable(leaf, to), loop.learned())
-    weights = {"params": learned[0], "batch_stats": learned[1]}
     # A training checks that they are finite.
-    state = replace(model._state, **weights, position=loop.position, progress=None, is_checked=True)
+    state = model._state.with_weights(
+        *learned, position=loop.position, progress=None, is_checked=True
+    )
     publish(model, state, loop.history)
     model._training = Training(loop.trainer, learned)
 

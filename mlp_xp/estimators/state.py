@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import is_
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -15,6 +15,7 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.config import resolve_config
+from mlp_xp.estimators.device_copies import DeviceCopies
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats, Dense
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, SquaredError, Through
@@ -60,6 +61,8 @@ class FittedState:
         Of a training whose trainer is not at hand: NumPy arrays.
     is_checked : bool
         Whether all weights are known to be finite.
+    copies : DeviceCopies
+        Of weights, statistics and scaling, for predictions.
     """
 
     network: Network
@@ -76,6 +79,7 @@ class FittedState:
     position: LoopPosition = LoopPosition()  # noqa: RUF009
     progress: Progress | None = None
     is_checked: bool = False
+    copies: DeviceCopies = field(default_factory=DeviceCopies, repr=False)
 
     @cached_property
     def arrays(self) -> dict[str, list[Any]]:
@@ -109,6 +113,7 @@ class FittedState:
         known = self._entries
         if len(entries) != len(known) or not all(map(is_, entries, known)):
             state = replace(state, **_weights(self.network, attributes), is_checked=False)
+            state.copies.is_shared = True
         if attributes["out_activation_"] != state.output:
             state = replace(state, output=attributes["out_activation_"])
         classes = attributes.get("classes_")
@@ -118,6 +123,29 @@ class FittedState:
         if activation != state.network.activation:
             state = replace(state, network=replace(state.network, activation=activation))
         return state
+
+    def with_weights(
+        self, params: Params, batch_stats: tuple[BatchStats, ...], **others: Any
+    ) -> FittedState:
+        """Return the state with new weights, which nobody else has unless they are those here."""
+        weights: dict[str, Any] = {"params": params, "batch_stats": batch_stats}
+        state = replace(self, **weights, copies=DeviceCopies(), **others)
+        state.copies.is_shared = self.copies.is_shared and any(
+            map(is_, state._entries, self._entries)
+        )
+        return state
+
+    def on(
+        self, backend: Backend, dtype: str
+    ) -> tuple[Params, tuple[BatchStats, ...], Scaling | Whitening | None]:
+        """Return weights, batch statistics and scaling for a prediction on a backend.
+
+        Copies on a device stay there for the next one.
+        """
+        weights = self.params, self.batch_stats, self.scaling
+        if backend.shares_host_memory:
+            return weights
+        return cast(Any, self.copies.on(backend, dtype, weights))
 
     def checked(self) -> FittedState:
         """Return the state as finite; raise ValueError that names the first array that is not."""
@@ -139,12 +167,13 @@ class FittedState:
             scaling=None if self.scaling is None else map_leaves(to_numpy, self.scaling),
             progress=progress,
             is_checked=False,
+            copies=DeviceCopies(),
         )
 
     def to(self, backend: Backend) -> FittedState:
         """Return the state with the weights in arrays of a backend."""
         weights = map_leaves(backend.put, (self.params, self.batch_stats))
-        return replace(self, params=weights[0], batch_stats=weights[1])
+        return self.with_weights(*weights)
 
 
 def _host_copy(array: Any) -> np.ndarray:
@@ -237,6 +266,7 @@ def fitted_state(estimator: Any) -> FittedState:
     if "coefs_" not in attributes:
         check_is_fitted(estimator)
     state = state_of_weights(attributes, estimator._params(), estimator._targets_type)
+    state.copies.is_shared = True
     publish(estimator, state, History.read(attributes))
     return state
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, DType, Namespace
-from mlp_xp.backends import get_backend
+from mlp_xp.backends import Backend, get_backend
 from mlp_xp.lab._checks import check_count
 from mlp_xp.nn.layers import Dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
@@ -19,11 +19,6 @@ Weights = tuple[Array, Array, Array, Array]
 Head = Callable[[Array, Array], tuple[Array, Array]]
 # Takes the number of the epoch, from 1, its accuracy and its loss; True ends the training.
 AfterEpoch = Callable[[int, float, float], bool | None]
-
-# Each block of rows goes forward and back before the next, so that casts and temporaries are as
-# small as a block and stay in the cache. On two cores, with 3072 float32 columns and 64 hidden
-# neurons, blocks of 6 to 24 MiB took the same time within the noise; all data at once 10 % more.
-_BLOCK_BYTES = 3 * 2**23
 
 
 def cross_entropy_head(xp: Namespace) -> Head:
@@ -67,10 +62,16 @@ def cross_entropy_head(xp: Namespace) -> Head:
     return head
 
 
-def _blocks(data: Array, dtype: DType, *, xp: Namespace) -> Iterator[tuple[slice, Array]]:
-    """Yield the rows of each block as a slice, and the block in the given dtype."""
+def _blocks(
+    backend: Backend, data: Array, dtype: DType, *, xp: Namespace
+) -> Iterator[tuple[slice, Array]]:
+    """Yield the rows of each block as a slice, and the block in the given dtype.
+
+    Each goes forward and back before the next, so that casts and temporaries are as small as a
+    block.
+    """
     n_samples, d_in = data.shape
-    n_rows = max(1, _BLOCK_BYTES * 8 // (d_in * xp.finfo(dtype).bits))
+    n_rows = max(1, backend.block_bytes() * 8 // (d_in * xp.finfo(dtype).bits))
     for start in range(0, n_samples, n_rows):
         rows = slice(start, min(start + n_rows, n_samples))
         yield rows, xp.astype(data[rows, ...], dtype, copy=False)
@@ -105,7 +106,7 @@ def loss_and_gradients(
     logits = []
     backend = get_backend(data)
     with backend.training(_work(params, data)):
-        for rows, x in _blocks(data, arrays[0].dtype, xp=xp):
+        for rows, x in _blocks(backend, data, arrays[0].dtype, xp=xp):
             context = backend.kernels.context(xp)
             block_logits, backward, _ = forward(network, params, x, context, xp=xp)
             value, dlogits = head(block_logits, targets[rows, ...])
@@ -122,8 +123,8 @@ def loss_and_gradients(
 def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
     """Return the logits of a forward pass, (n, d_out)."""
     network = _network(params)
-    blocks = _blocks(data, params[0].W.dtype, xp=xp)
     backend = get_backend(data)
+    blocks = _blocks(backend, data, params[0].W.dtype, xp=xp)
     with backend.training(_work(params, data)):
         context = backend.kernels.context(xp)
         outputs = [forward(network, params, x, context, xp=xp)[0] for _, x in blocks]

@@ -79,9 +79,7 @@ class Resident:
         if sparse.issparse(x):
             self.x: Any = put_sparse(backend, x, dtype)
         else:
-            here = backend.put(x, kept_dtype(x, dtype))
-            # Taking rows out of columns would walk over all of the data at each step.
-            self.x = np.ascontiguousarray(here) if isinstance(here, np.ndarray) else here
+            self.x = backend.contiguous(backend.put(x, kept_dtype(x, dtype)))
         self.y = backend.put(y)
         self._rows = rows
         self.n_samples = self.y.shape[0] if rows is None else len(rows)

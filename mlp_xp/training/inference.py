@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -14,14 +14,14 @@ from sklearn.utils._chunking import get_chunk_n_rows
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, make_pixel_map, view_draws
-from mlp_xp.backends import Backend
+from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses, forward, hidden
 from mlp_xp.training.batches import multiplies_sparse, put_sparse
 from mlp_xp.training.inputs import in_dtype_of, of_features, rotated
-from mlp_xp.training.rows import kept_dtype, take_rows
+from mlp_xp.training.rows import Rows, kept_dtype, take_rows
 
 __all__ = ["Predict", "make_predict", "predict", "put_writable"]
 
@@ -110,11 +110,12 @@ def predict(
         kept = np.int64 if isinstance(number, int) else dtype
         return backend.put(np.asarray([number], kept))
 
-    def run(rows: slice) -> Array:
+    def put_rows(rows: slice) -> Any:
         if stays_sparse:
-            given: Any = put_sparse(backend, x, dtype, rows)
-        else:
-            given = backend.put(take_rows(x, rows), kept)
+            return put_sparse(backend, x, dtype, rows)
+        return backend.put(take_rows(x, rows), kept)
+
+    def run(given: Any) -> Array:
         first, *others = (function(params, batch_stats, given, scaling, view) for view in views)
         return sum(others, first) / len(views) if others else first
 
@@ -124,26 +125,57 @@ def predict(
         scaling = None if scaling is None else map_leaves(put, scaling)
         views = [map_leaves(put_view, draws) for draws in view_draws(tta)] if tta else [None]
         if n_samples <= size:
-            return put_writable(run(slice(n_samples)), to)
+            return put_writable(run(put_rows(slice(n_samples))), to)
         products = [math.prod(layer.W.shape) for layer in denses(params)]
         if stays_sparse:  # The first layer computes only with the entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
         work = n_samples * len(views) * sum(products)
+        starts = range(0, n_samples, size)
 
-        def predict_from(start: int) -> Array:
+        def rows_from(start: int) -> slice:
             # A short last batch would be compiled for its own shape where shapes are fixed: it
             # starts early enough to be full, and rows predicted before are dropped.
             stop = min(start + size, n_samples)
-            overlap = start + size - stop if backend.fixed_shapes and start else 0
-            return run(slice(start - overlap, stop))[overlap:, :]
+            return slice(stop - size if backend.fixed_shapes else start, stop)
 
-        starts = range(0, n_samples, size)
-        # Dense products use all threads themselves.
-        apply = backend.map if stays_sparse else map
+        def predict_from(start: int) -> Array:
+            rows = rows_from(start)
+            return run(put_rows(rows))[start - rows.start :, :]
+
+        def fed() -> Iterator[Array]:
+            host = (
+                (to_numpy(take_rows(x, rows_from(start))).astype(kept or x.dtype, copy=False),)
+                for start in starts
+            )
+            for start, (batch,) in zip(starts, backend.feed(host), strict=True):
+                yield run(batch)[start - rows_from(start).start :, :]
+
         with backend.predicting(work):
-            outputs = [to.put(output) for output in apply(predict_from, starts)]
-    with to.scope():
-        return to.xp.concat(outputs, axis=0)
+            # Dense products use all threads themselves.
+            apply = backend.map if stays_sparse else map
+            travels = not (backend.shares_host_memory or stays_sparse) and _is_on_host(x)
+            outputs = fed() if travels else apply(predict_from, starts)
+            return _joined(backend, outputs, n_samples, to)
+
+
+def _joined(backend: Backend, outputs: Iterable[Array], n_samples: int, to: Backend) -> Array:
+    """Return the outputs of all batches on another backend."""
+    if backend.shares_host_memory or not to.shares_host_memory:
+        arrays = [to.put(output) for output in outputs]
+        with to.scope():
+            return to.xp.concat(arrays, axis=0)
+    start, result = 0, np.empty((0, 0))
+    for output in backend.collect(outputs):
+        if start == 0:
+            result = np.empty((n_samples, output.shape[1]), output.dtype)
+        result[start : start + len(output)] = output
+        start += len(output)
+    return to.put(result)
+
+
+def _is_on_host(x: Any) -> bool:
+    """Whether rows are in the host's memory, sparse or not, in arrays of any library."""
+    return sparse.issparse(x) or get_backend(x.x if isinstance(x, Rows) else x).shares_host_memory
 
 
 def put_writable(result: Array, to: Backend) -> Array:

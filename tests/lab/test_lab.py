@@ -9,6 +9,7 @@ import pytest
 from plain_lab import assert_all_close, forward, gradients, lab_data, plain_step, softmax
 
 from mlp_xp import lab
+from mlp_xp.backends._numpy.backend import NumpyBackend
 from mlp_xp.lab import _training
 
 # Gradients
@@ -159,7 +160,7 @@ def test_result_does_not_depend_on_blocks(monkeypatch, dtype):
     whole = lab.train_mlp(*weights, data, labels, 0.1, 3)
     accuracy = lab.test_mlp(*weights, data, labels)
     for rows in (1, 3, 10):
-        monkeypatch.setattr(_training, "_BLOCK_BYTES", rows * 4 * 8)
+        monkeypatch.setattr(NumpyBackend, "block_bytes", lambda self, rows=rows: rows * 4 * 8)
         blocks = lab.train_mlp(*weights, data, labels, 0.1, 3)
         assert_all_close(blocks[:4], whole[:4])
         assert blocks[4] == whole[4]

@@ -12,6 +12,7 @@ import cupyx
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp.backends import _pinned
 from mlp_xp.backends._base import Backend, BackendError
 from mlp_xp.backends._cupy.captured import CapturedLoop
 from mlp_xp.backends._cupy.kernels import gather, update_tree
@@ -47,7 +48,12 @@ class CupyBackend(Backend):
         return cupy.asarray(array)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
-        return self._move(array)
+        # CuPy would keep columns as they are. It copies to pinned memory, and waits for nothing.
+        return cupy.asarray(array, order="C")
+
+    def contiguous(self, array: Any) -> Array:
+        with self.device:
+            return cupy.ascontiguousarray(array)
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         return self.device
@@ -59,29 +65,10 @@ class CupyBackend(Backend):
         self.device.synchronize()
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-        """Copy through pinned buffers, in a stream of its own, one batch ahead of the computation.
+        return _pinned.feed(_Copier(self.device), batches)
 
-        There are two sets of buffers. A set is filled again only when the computation on its last
-        batch is done, and used only when its copy is done; events order both on the device. The
-        host waits only for the pinned memory itself.
-        """
-        with self.device:
-            compute, copy = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
-            ring = [_Buffers(), _Buffers()]
-            previous = None
-            try:
-                for number, batch in enumerate(batches):
-                    buffers = ring[number % 2]
-                    buffers.upload(batch, compute, copy)
-                    if previous is not None:
-                        yield previous.hand_over(compute)
-                        previous.used(compute)
-                    previous = buffers
-                if previous is not None:
-                    yield previous.hand_over(compute)
-            finally:
-                # A batch may still be copied to buffers that are about to be freed.
-                copy.synchronize()
+    def collect(self, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
+        return _pinned.collect(_Copier(self.device), arrays)
 
     def free_memory(self) -> int | None:
         with self.device:
@@ -97,39 +84,33 @@ class CupyBackend(Backend):
         }
 
 
-class _Buffers:
-    """A batch in pinned host memory and on the device, with the events of its last use."""
+class _Copier:
+    """Pinned memory, streams and events of a device."""
 
-    def __init__(self) -> None:
-        self.pinned: list[np.ndarray] = []
-        self.arrays: list[Any] = []
-        self.rows: list[int] = []
-        self.copied = cupy.cuda.Event(disable_timing=True)
-        self.computed = cupy.cuda.Event(disable_timing=True)
+    def __init__(self, device: cupy.cuda.Device) -> None:
+        self._device = device
 
-    def upload(self, batch: tuple[np.ndarray, ...], compute: Any, copy: Any) -> None:
-        """Start copying a batch to the device; a shorter one uses the front of the buffers."""
-        if not self.pinned:
-            self.pinned = [cupyx.empty_like_pinned(array) for array in batch]
-            self.arrays = [cupy.empty(array.shape, array.dtype) for array in batch]
-            # The pool may return memory that work queued on `compute` still reads.
-            self.computed.record(compute)
-        self.copied.synchronize()
-        copy.wait_event(self.computed)
-        self.rows = [len(array) for array in batch]
-        for pinned, array, host in zip(self.pinned, self.arrays, batch, strict=True):
-            pinned[: len(host)] = host
-            array[: len(host)].set(pinned[: len(host)], stream=copy)
-        self.copied.record(copy)
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        return self._device
 
-    def hand_over(self, compute: Any) -> tuple[Any, ...]:
-        """Return the arrays for work that is queued on a stream from now on."""
-        compute.wait_event(self.copied)
-        return tuple(array[:n] for array, n in zip(self.arrays, self.rows, strict=True))
+    def compute_stream(self) -> Any:
+        return cupy.cuda.get_current_stream()
 
-    def used(self, compute: Any) -> None:
-        """Record that all work on the arrays has been queued."""
-        self.computed.record(compute)
+    def copy_stream(self) -> Any:
+        return cupy.cuda.Stream(non_blocking=True)
+
+    def event(self) -> Any:
+        return cupy.cuda.Event(disable_timing=True)
+
+    def allocate(self, like: np.ndarray) -> tuple[np.ndarray, Any]:
+        return cupyx.empty_pinned(like.shape, like.dtype), cupy.empty(like.shape, like.dtype)
+
+    def upload(self, source: np.ndarray, target: Any, stream: Any) -> None:
+        target.set(source, stream=stream)
+
+    def download(self, source: Any, stream: Any) -> np.ndarray:
+        pinned = cupyx.empty_pinned(source.shape, source.dtype)
+        return source.get(stream=stream, out=pinned, blocking=False)
 
 
 def create(device: Any) -> CupyBackend:

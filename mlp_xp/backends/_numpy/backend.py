@@ -57,6 +57,9 @@ class NumpyBackend(Backend):
             return cast(Array, array)
         return super().put(array, dtype)
 
+    def contiguous(self, array: Any) -> Array:
+        return cast(Array, np.ascontiguousarray(array))
+
     def _move(self, array: Any) -> Array:
         return array
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import array_api_compat.torch
@@ -10,12 +11,18 @@ import numpy as np
 import torch
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp.backends import _pinned
 from mlp_xp.backends._base import Backend, BackendError
 from mlp_xp.backends._bf16 import rounded
 from mlp_xp.backends._torch import kernels
+from mlp_xp.backends._torch.copier import Copier
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["TorchBackend", "create"]
+
+
+# Larger arrays are data that stay; a pinned copy would take as much of the host's memory.
+_PINNED_BYTES = 2**26
 
 
 class TorchBackend(Backend):
@@ -52,7 +59,14 @@ class TorchBackend(Backend):
         array = np.ascontiguousarray(array).reshape(array.shape)
         if not array.flags.writeable:
             array = array.copy()
-        return self._move(torch.from_numpy(array))
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda" and 0 < array.nbytes <= _PINNED_BYTES:
+            # Other memory is copied only after all work on the device, and the host waits for it.
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return self._move(tensor)
+
+    def contiguous(self, array: Any) -> Array:
+        return array.contiguous()
 
     @property
     def has_float64(self) -> bool:
@@ -72,6 +86,16 @@ class TorchBackend(Backend):
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+    def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
+        if self.device.type != "cuda":
+            return super().feed(batches)
+        return _pinned.feed(Copier(self.device), batches)
+
+    def collect(self, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
+        if self.device.type != "cuda":
+            return super().collect(arrays)
+        return _pinned.collect(Copier(self.device), arrays)
 
     def free_memory(self) -> int | None:
         if self.device.type != "cuda":

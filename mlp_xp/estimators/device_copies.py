@@ -1,0 +1,89 @@
+"""Weights of a fitted estimator that stay on a device from one prediction to the next."""
+
+from __future__ import annotations
+
+import threading
+from operator import is_
+from typing import Any
+
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import Backend
+
+__all__ = ["DeviceCopies", "FittedArrays"]
+
+
+class DeviceCopies:
+    """Copies of arrays on devices, made at the first use; a pickle has none of them.
+
+    Attributes
+    ----------
+    is_shared : bool
+        Whether somebody else has one of the arrays, and may write to it at any time. NumPy does not
+        record that, so nothing is kept then.
+    """
+
+    def __init__(self) -> None:
+        self.is_shared = False
+        self._lock = threading.Lock()
+        self._originals: tuple[Any, ...] = ()
+        self._copies: dict[tuple[Backend, str], Any] = {}
+
+    def __reduce__(self) -> tuple[type[DeviceCopies], tuple[()]]:
+        return DeviceCopies, ()
+
+    def on(self, backend: Backend, dtype: str, tree: Any) -> Any:
+        """Return a tree of arrays of any library, or None, with copies on a backend.
+
+        Copies of other arrays than those of the last call are deleted. Arrays that are shared are
+        returned as they are.
+        """
+
+        def put(leaf: Any) -> Any:
+            return None if leaf is None else backend.put(leaf, dtype)
+
+        originals, key = tuple(leaves(tree)), (backend, dtype)
+        with self._lock:
+            known = self._originals
+            if (
+                self.is_shared
+                or len(known) != len(originals)
+                or not all(map(is_, known, originals))
+            ):
+                self._originals, self._copies = originals, {}
+            if self.is_shared:
+                return tree
+            if key not in self._copies:
+                with backend.scope():
+                    self._copies[key] = map_leaves(put, tree)
+                # Other threads may use them in other streams, which would not wait for the copy.
+                backend.synchronize()
+            return self._copies[key]
+
+
+class FittedArrays:
+    """A fitted attribute that holds arrays; who reads it may write to them.
+
+    The value is in the estimator's dictionary under its name.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
+        if estimator is None:
+            return self
+        attributes = vars(estimator)
+        if self._name not in attributes:
+            raise AttributeError(
+                f"{type(estimator).__name__!r} object has no attribute {self._name!r}"
+            )
+        if "_state" in attributes:
+            attributes["_state"].copies.is_shared = True
+        return attributes[self._name]
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        vars(estimator)[self._name] = value
+
+    def __delete__(self, estimator: Any) -> None:
+        self.__get__(estimator)
+        del vars(estimator)[self._name]

@@ -1,0 +1,255 @@
+"""Batches on their way to a device and back while it computes.
+
+On the stand-in for CuPy copies are late and races are errors, so each wait that is missing shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mlp_xp.backends import _pinned, get_backend
+
+
+@pytest.fixture
+def device(backend):
+    """Return a backend whose device has memory of its own."""
+    if backend.shares_host_memory or backend.name == "array_api_strict":
+        pytest.skip("nothing travels")
+    return backend
+
+
+def batches(n, rows=5, host=None):
+    """Yield batches that are all written into one array of the host's."""
+    host = np.empty((rows, 3), np.float32)
+    for number in range(n):
+        size = rows if number < n - 1 else rows - 2
+        host[:size] = number
+        yield host[:size], np.full(size, number)
+
+
+def test_collect_gives_the_arrays_in_order(backend):
+    with backend.scope():
+        arrays = (backend.put(np.full((3, 2), i)) * 2 for i in range(5))
+        seen = [array.copy() for array in backend.collect(arrays)]
+    np.testing.assert_array_equal(seen, [np.full((3, 2), 2 * i) for i in range(5)])
+    assert list(backend.collect([])) == []
+
+
+def test_collect_passes_an_error_on(backend):
+    def arrays():
+        yield backend.put(np.ones(2))
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(backend.collect(arrays()))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 8])
+def test_what_travels_is_what_was_given(device, n):
+    xp = device.xp
+    with device.scope():
+        # What was computed from a batch is read at the end, when its buffers are used again.
+        results = [(x + 1.0, xp.sum(y)) for x, y in device.feed(batches(n))]
+        assert [float(total) for _, total in results] == [
+            number * (5 if number < n - 1 else 3) for number in range(n)
+        ]
+        for number, (x, _) in enumerate(results):
+            np.testing.assert_array_equal(device.get(x), np.full(x.shape, number + 1))
+
+
+def test_a_round_trip_overlaps(device):
+    with device.scope():
+        doubled = (x * 2.0 for x, _ in device.feed(batches(9)))
+        there_and_back = [array.copy() for array in device.collect(doubled)]
+    for number, array in enumerate(there_and_back):
+        np.testing.assert_array_equal(array, np.full(array.shape, 2.0 * number))
+
+
+def test_a_feed_may_end_early(device):
+    with device.scope():
+        feed = device.feed(batches(9))
+        x, _ = next(feed)
+        total = device.xp.sum(x)
+        feed.close()
+        # The memory of its buffers is free, and serves another feed.
+        again = [device.xp.sum(x) for x, _ in device.feed(batches(4))]
+    assert float(total) == 0.0
+    assert [float(number) for number in again] == [0.0, 15.0, 30.0, 27.0]
+
+
+def test_a_feed_waits_for_pinned_memory_alone(device, monkeypatch):
+    """Not for the computation: what is asked is the event of a copy."""
+    copiers, kind = [], type(device)
+    monkeypatch.setattr(kind, "synchronize", lambda self: pytest.fail("it waits for the device"))
+    monkeypatch.setattr(kind, "get", lambda self, array: pytest.fail("it waits for the device"))
+    feed = _pinned.feed
+    monkeypatch.setattr(
+        _pinned, "feed", lambda copier, given: feed(copiers.append(copier) or copier, given)
+    )
+    with device.scope():
+        results = [x + 1.0 for x, _ in device.feed(batches(5))]
+    assert len(copiers) == 1
+    assert len(results) == 5
+
+
+# --- the order of events, with a copier that does everything as late as it may --------------------
+
+
+class Stream:
+    """Work that runs when something waits for it."""
+
+    def __init__(self):
+        self.pending = []
+
+    def synchronize(self):
+        while self.pending:
+            self.pending.pop(0)()
+
+    def wait_event(self, event):
+        self.pending.append(event.wait)
+
+
+class Event:
+    def record(self, stream):
+        done = []
+
+        def wait():
+            while not done:
+                stream.pending.pop(0)()
+
+        stream.pending.append(lambda: done.append(True))
+        self.wait = self.synchronize = wait
+
+
+class LateCopier:
+    """Both streams do as little as they may; memory is garbage at first."""
+
+    def __init__(self):
+        self.compute = Stream()
+
+    def scope(self):
+        return contextlib.nullcontext()
+
+    def compute_stream(self):
+        return self.compute
+
+    def copy_stream(self):
+        return Stream()
+
+    def event(self):
+        return Event()
+
+    def allocate(self, like):
+        return tuple(np.full(like.shape, -1, like.dtype) for _ in range(2))
+
+    def upload(self, source, target, stream):
+        stream.pending.append(lambda: np.copyto(target, source))
+
+    def download(self, source, stream):
+        host = np.full(source.shape, -1, source.dtype)
+        stream.pending.append(lambda: np.copyto(host, source))
+        return host
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_late_copies_and_late_computations(n):
+    copier, results = LateCopier(), []
+
+    def computed():
+        for x, _ in _pinned.feed(copier, batches(n)):
+            result = np.full(x.shape, -1, x.dtype)
+            copier.compute.pending.append(lambda x=x, result=result: np.multiply(x, 2, out=result))
+            results.append(result)
+            yield result
+
+    for number, host in enumerate(_pinned.collect(copier, computed())):
+        np.testing.assert_array_equal(host, np.full(host.shape, 2 * number))
+    assert len(results) == n
+
+
+def test_the_copies_of_torch_are_asynchronous_and_from_pinned_memory(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from mlp_xp.backends._torch.copier import Copier
+
+    calls, current, empty = Counter(), [], torch.empty
+    copier = Copier(torch.device("cuda"))
+
+    def fake_empty(shape, *, dtype, pin_memory=False, device="cpu"):
+        calls["pinned" if pin_memory else str(device)] += 1
+        return empty(shape, dtype=dtype).fill_(-1)
+
+    @contextlib.contextmanager
+    def use(stream):
+        current.append(stream)
+        yield
+        current.pop()
+
+    copy = torch.Tensor.copy_
+
+    def late_copy(target, source, non_blocking=False):
+        assert non_blocking
+        calls["copies"] += 1
+        current[-1].pending.append(lambda: copy(target, source))
+
+    compute = Stream()
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    monkeypatch.setattr(torch, "empty", fake_empty)
+    monkeypatch.setattr(torch.Tensor, "copy_", late_copy)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: compute)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "stream", use)
+
+    def computed():
+        for x, _ in _pinned.feed(copier, batches(4)):
+            compute.synchronize()
+            yield x * 2
+
+    for number, host in enumerate(_pinned.collect(copier, computed())):
+        np.testing.assert_array_equal(host, np.full(host.shape, 2 * number))
+    # Two sets of two buffers, and memory for each result; each batch goes there and comes back.
+    assert calls == {"pinned": 2 * 2 + 4, "cuda": 2 * 2, "copies": 2 * 4 + 4}
+
+
+# --- layouts and blocks ---------------------------------------------------------------------------
+
+
+def test_contiguous_has_rows_one_after_the_other(backend):
+    with backend.scope():
+        columns = np.asfortranarray(np.arange(12.0).reshape(3, 4))
+        for array in (columns, columns.T.copy()):
+            here = backend.put(array)
+            rows = backend.contiguous(here)
+            np.testing.assert_array_equal(backend.get(rows), array)
+            if backend.name in ("numpy", "cupy"):
+                assert rows.flags.c_contiguous
+            elif backend.name == "torch":
+                assert rows.is_contiguous()
+        assert backend.contiguous(rows) is rows or backend.name == "torch"
+
+
+@pytest.mark.parametrize(("free", "expected"), [(None, 2**28), (2**34, 2**31), (2**20, 3 * 2**23)])
+def test_blocks_are_a_part_of_the_devices_memory(monkeypatch, free, expected):
+    backend = get_backend("array_api_strict", "device1")
+    monkeypatch.setattr(type(backend), "free_memory", lambda self: free)
+    assert backend.block_bytes() == expected
+    assert get_backend("numpy").block_bytes() == 3 * 2**23
+
+
+def test_a_batch_is_no_larger_than_the_first(backend):
+    """The contract that buffers rely on, where it is written: a plan and a prediction keep it."""
+    from mlp_xp.training.batches import Streamed
+    from mlp_xp.training.epochs import plan_epoch
+
+    sizes = []
+    x, y = np.ones((23, 3), np.float32), np.zeros(23, np.int32)
+    with backend.scope():
+        for plan in (plan_epoch(23, 7, seed=0), plan_epoch(23, 7, pad=backend.fixed_shapes)):
+            sizes.append([b.y.shape[0] for b in Streamed(backend, x, y, "float32").epoch(plan)])
+    for steps in sizes:
+        assert all(a >= b for a, b in itertools.pairwise(steps))

@@ -1,0 +1,195 @@
+"""Predictions keep the weights on the device, as long as nobody can have changed them."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+from helpers import problem, small
+
+from mlp_xp import MLP, MLPRegressor
+
+X, Y = problem()
+
+
+@pytest.fixture
+def puts(backend, monkeypatch):
+    """Count what is copied to the device, by shape."""
+    if backend.shares_host_memory:
+        pytest.skip("weights are where the computation is")
+    counts, kind = Counter(), type(backend)
+    put = kind.put
+
+    def counted(self, array, dtype=None):
+        if not self.owns(array):
+            counts[np.shape(array)] += 1
+        return put(self, array, dtype)
+
+    monkeypatch.setattr(kind, "put", counted)
+    return counts
+
+
+def fitted(backend, estimator=MLP, **settings):
+    return small(estimator, backend=backend.name, device=backend.device, **settings).fit(X, Y)
+
+
+def uploads(puts, action):
+    """Return how often the first layer's weights travel, (6, 8), and what the action returns."""
+    puts.clear()
+    result = action()
+    return puts[6, 8], result
+
+
+METHODS = ("predict", "predict_proba", "predict_log_proba", "logits", "hidden_activations")
+
+
+def test_weights_travel_once(backend, puts):
+    model = fitted(backend, normalization="batch", input_scaling="standardize")
+    assert uploads(puts, lambda: model.predict(X))[0] == 1
+    for method in METHODS:
+        assert uploads(puts, lambda method=method: getattr(model, method)(X))[0] == 0
+    assert uploads(puts, lambda: model.score(X, Y))[0] == 0
+    assert uploads(puts, lambda: model.evaluate(X, Y))[0] == 0
+    # Statistics, scaling and biases are vectors of 8 and 6 numbers.
+    assert puts[8,] == puts[6,] == 0
+
+
+def test_a_regressor_keeps_them_too(backend, puts):
+    model = fitted(backend, MLPRegressor)
+    assert [uploads(puts, lambda: model.predict(X))[0] for _ in range(3)] == [1, 0, 0]
+
+
+def change_by_fit(model):
+    return model.set_params(random_state=7).fit(X, Y)
+
+
+def change_by_partial_fit(model):
+    return model.partial_fit(X, Y)
+
+
+def change_by_warm_start(model):
+    return model.set_params(warm_start=True).fit(X, Y)
+
+
+def change_an_entry(model):
+    model.coefs_[0] = -model.coefs_[0]
+    return model
+
+
+def change_the_list(model):
+    model.coefs_ = [-W for W in model.coefs_]
+    return model
+
+
+def change_by_pickle(model):
+    return pickle.loads(pickle.dumps(change_an_entry(model)))  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_by_fit,
+        change_by_partial_fit,
+        change_by_warm_start,
+        change_an_entry,
+        change_the_list,
+        change_by_pickle,
+    ],
+)
+def test_new_weights_are_taken(backend, puts, change):
+    model = fitted(backend)
+    before = model.logits(X)
+    model = change(model)
+    there = model.logits(X)
+    assert np.abs(there - before).max() > 1e-3
+    here = model.to("numpy").logits(X)
+    np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_written_into_an_array_is_seen(backend, puts):
+    model = fitted(backend)
+    model.predict(X)
+    weights = model.coefs_[-1]
+    model.predict(X)
+    for value in (0.0, 1.0):  # By somebody who has had the array since before.
+        weights[:] = value
+        assert np.ptp(model.logits(X) - model.intercepts_[-1], axis=1).max() < 1e-5
+
+
+def test_an_array_that_was_read_is_kept_again_after_a_fit(backend, puts):
+    model = fitted(backend)
+    assert model.coefs_
+    assert [uploads(puts, lambda: model.predict(X))[0] for _ in range(2)] == [1, 1]
+    model.partial_fit(X, Y)
+    assert [uploads(puts, lambda: model.predict(X))[0] for _ in range(2)] == [1, 0]
+
+
+def test_weights_that_were_assigned_are_nobody_elses_to_keep(backend, puts):
+    model = small(backend=backend.name, device=backend.device)
+    theirs = [np.ones((6, 8)), np.ones((8, 3))]
+    model.coefs_, model.intercepts_ = theirs, [np.zeros(8), np.zeros(3)]
+    model.classes_ = np.arange(3)
+    assert np.ptp(model.logits(X), axis=1).max() < 1e-5
+    theirs[1][:, 0] = 2.0
+    assert np.ptp(model.logits(X), axis=1).max() > 1e-3
+    theirs[1][0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"coefs_\[1\] has infinity or NaN"):
+        model.logits(X)
+
+
+def test_a_pickle_has_no_copies(backend, puts):
+    model = fitted(backend)
+    before = len(pickle.dumps(model))
+    model.predict(X)
+    stored = pickle.dumps(model)
+    assert len(stored) == before
+    again = pickle.loads(stored)  # noqa: S301
+    assert [uploads(puts, lambda: again.predict(X))[0] for _ in range(2)] == [1, 0]
+
+
+def test_one_thread_copies_for_all(backend, puts):
+    model = fitted(backend)
+    puts.clear()
+    expected, seen, start = model.to("numpy").predict(X), [], threading.Barrier(6)
+
+    def predict():
+        start.wait()
+        seen.append(model.predict(X))
+
+    threads = [threading.Thread(target=predict) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert puts[6, 8] == 1
+    for labels in seen:
+        np.testing.assert_array_equal(labels, expected)
+
+
+def test_a_moved_model_has_its_own(backend, puts):
+    model = fitted(backend)
+    model.predict(X)
+    moved = model.to(backend.name, backend.device)
+    assert uploads(puts, lambda: moved.predict(X))[0] == 0  # They are there already.
+    assert uploads(puts, lambda: model.predict(X))[0] == 0
+    with backend.scope():
+        moved.coefs_[0] = -moved.coefs_[0]
+    np.testing.assert_array_equal(model.predict(X), model.to("numpy").predict(X))
+
+
+def test_absent_attributes_are_absent():
+    model = small()
+    for name in ("coefs_", "intercepts_", "norms_", "moments_"):
+        assert not hasattr(model, name)
+        with pytest.raises(
+            AttributeError, match=f"'MLPClassifier' object has no attribute '{name}'"
+        ):
+            getattr(model, name)
+        with pytest.raises(AttributeError):
+            delattr(model, name)
+    model.fit(X, Y)
+    del model.coefs_
+    assert not hasattr(model, "coefs_")
