@@ -108,7 +108,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         return
     terminalreporter.section("backends")
     for spec in config.specs:
-        ran = f"{counts[spec]} tests" if spec in counts else "SKIPPED"
+        ran = f"{counts[spec]} tests" if spec in counts else "no test"
         terminalreporter.write_line(f"{spec:28} {ran}")
 
 
