@@ -60,7 +60,6 @@ def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
     def resident(name: str) -> int:
         return int(re.search(rf"{name}:\s+(\d+) kB", status.read_text())[1]) // 1000
 
-    gc.collect()
     gc.freeze()  # What other tests have left would be looked through again and again.
     start = time.process_time()
     if memory.exists():
