@@ -50,7 +50,7 @@ class Scalar:
     def __init__(self, value: Any) -> None:
         if isinstance(value, np.generic):
             self.dtype = value.dtype
-        elif type(value) in (bool, int, float):
+        elif type(value) in (bool, int, float, complex):
             self.dtype = np.asarray(value).dtype
         else:
             raise TypeError(f"Unsupported type {type(value)}")

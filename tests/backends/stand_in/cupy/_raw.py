@@ -13,6 +13,7 @@ from cupy import _compile
 from cupy._arguments import Call, Scalar, enqueue, is_array
 
 MAX_THREADS = 1024
+PLAIN = "the stand-in for CuPy compiles plain sources alone"
 
 
 class RawKernel:
@@ -29,9 +30,11 @@ class RawKernel:
         enable_cooperative_groups: bool = False,
         jitify: Any = None,
     ) -> None:
+        _check_type("code", code, str)
+        _check_type("name", name, str)
         _check_type("options", options, tuple)
         if translate_cucomplex or enable_cooperative_groups or jitify or backend != "nvrtc":
-            raise NotImplementedError("the stand-in for CuPy has plain NVRTC alone")
+            raise NotImplementedError(PLAIN)
         self.code = code
         self.name = self.__name__ = name
         self.options = options
@@ -79,12 +82,20 @@ class RawModule:
     def __init__(
         self,
         *,
-        code: str,
+        code: str | None = None,
+        path: str | None = None,
         options: tuple[str, ...] = (),
         backend: str = "nvrtc",
+        translate_cucomplex: bool = False,
+        enable_cooperative_groups: bool = False,
         name_expressions: Sequence[str] | None = None,
+        jitify: Any = None,
     ) -> None:
         _check_type("options", options, tuple)
+        if (code is None) == (path is None):
+            raise TypeError("Exactly one of `code` and `path` keyword arguments must be given.")
+        if code is None or translate_cucomplex or enable_cooperative_groups or jitify:
+            raise NotImplementedError(PLAIN)
         self.code = code
         self.options = options
         self.backend = backend
