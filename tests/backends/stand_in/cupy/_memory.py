@@ -37,7 +37,6 @@ class Block:
         self.read: dict[int, int] = {}
         self.n_pending = 0  # Queued copies that still use it.
         self.is_released = False
-        self.is_owned = True
         self.grant = 0
         self.outsider = 0
         with lock:

@@ -77,9 +77,14 @@ def _empty_block(device: int) -> Block:
 def _grant(block: Block) -> None:
     """Record a new owner; one outside of any capture must not meet a graph that writes there."""
     block.grant += 1
-    block.is_owned = True
     if _launch.current_queue().capture is None:
         block.outsider = block.grant
+
+
+def _spoil(block: Block) -> None:
+    """Fill freed memory with garbage, unless a copy is still to use it, as CUDA allows."""
+    if not block.n_pending:
+        block.bytes.fill(GARBAGE)
 
 
 class MemoryPointer:
@@ -233,10 +238,7 @@ class PooledMemory(BaseMemory):
         self._chunk = None  # type: ignore[assignment]
 
         def put_back() -> None:
-            block = chunk.block
-            block.is_owned = False
-            if not block.n_pending:
-                block.bytes.fill(GARBAGE)
+            _spoil(chunk.block)
             owner = pool()
             if owner is not None:
                 owner.used.remove(chunk)
@@ -279,7 +281,7 @@ class MemoryPool:
             if fitting:
                 chunk: Any = min(fitting, key=lambda chunk: chunk.size)
                 arena.remove(chunk)
-                chunk.block.bytes.fill(GARBAGE)
+                _spoil(chunk.block)
                 _grant(chunk.block)
             else:
                 self._check_limit(size)
