@@ -41,6 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
     parser.addoption(
+        "--only-backends",
+        action="store_true",
+        help="run only tests that take a backend",
+    )
+    parser.addoption(
         "--forbid-missing",
         action="store_true",
         help="fail if a test was skipped for a library or a data set that is not there",
@@ -66,6 +71,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # The last named of each library's devices: not the default one, where there is another.
         specs = list({spec.partition(":")[0]: spec for spec in specs}.values())
     metafunc.parametrize("backend_spec", specs, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--only-backends"):
+        items[:] = [item for item in items if "backend_spec" in getattr(item, "fixturenames", ())]
 
 
 @pytest.fixture(scope="session")

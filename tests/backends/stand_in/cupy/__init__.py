@@ -3,9 +3,9 @@
 # ruff: noqa: F401 - a namespace
 from __future__ import annotations
 
-from typing import Any
+from typing import Any as _Any
 
-import numpy as np
+import numpy as _np
 from numpy import (
     bool_,
     broadcast_shapes,
@@ -49,8 +49,8 @@ from numpy import (
 
 from cupy import cuda
 from cupy._array import ndarray
+from cupy._creation import CREATION as _CREATION
 from cupy._creation import (
-    CREATION,
     arange,
     array,
     asanyarray,
@@ -66,51 +66,52 @@ from cupy._creation import (
     meshgrid,
     tri,
 )
-from cupy._functions import FUNCTIONS
+from cupy._functions import FUNCTIONS as _FUNCTIONS
 from cupy._kernels import ElementwiseKernel, RawKernel, RawModule, ReductionKernel
-from cupy._methods import attach
+from cupy._methods import attach as _attach
 from cupy._methods import round_ as around
 from cupy._methods import round_ as round
 from cupy._more import putmask, take, take_along_axis, where
 from cupy._products import dot, inner, matmul, tensordot, vdot
-from cupy._ufuncs import UFUNCS, ufunc
+from cupy._ufuncs import UFUNCS as _UFUNCS
+from cupy._ufuncs import ufunc
 from cupy.cuda import is_available
 
-bool = np.bool_
-globals().update(UFUNCS)
-globals().update(FUNCTIONS)
-globals().update(CREATION)
-attach()
+bool = _np.bool_
+globals().update(_UFUNCS)
+globals().update(_FUNCTIONS)
+globals().update(_CREATION)
+_attach()
 
 from cupy import fft, linalg  # noqa: E402 - they import names of this module
 
 __version__ = "14.2.0"
 
 
-def result_type(*arrays_and_dtypes: Any) -> np.dtype:
-    return np.result_type(*(a.dtype if isinstance(a, ndarray) else a for a in arrays_and_dtypes))
+def result_type(*arrays_and_dtypes: _Any) -> _np.dtype:
+    return _np.result_type(*(a.dtype if isinstance(a, ndarray) else a for a in arrays_and_dtypes))
 
 
-def can_cast(from_: Any, to: Any, casting: str = "safe") -> Any:
-    return np.can_cast(from_.dtype if isinstance(from_, ndarray) else from_, to, casting)
+def can_cast(from_: _Any, to: _Any, casting: str = "safe") -> _Any:
+    return _np.can_cast(from_.dtype if isinstance(from_, ndarray) else from_, to, casting)
 
 
-def shape(a: Any) -> tuple[int, ...]:
-    return a.shape if isinstance(a, ndarray) else np.shape(a)
+def shape(a: _Any) -> tuple[int, ...]:
+    return a.shape if isinstance(a, ndarray) else _np.shape(a)
 
 
-def ndim(a: Any) -> int:
-    return a.ndim if isinstance(a, ndarray) else np.ndim(a)
+def ndim(a: _Any) -> int:
+    return a.ndim if isinstance(a, ndarray) else _np.ndim(a)
 
 
-def isscalar(element: Any) -> Any:
-    return np.isscalar(element)
+def isscalar(element: _Any) -> _Any:
+    return _np.isscalar(element)
 
 
-def get_array_module(*args: Any) -> Any:
+def get_array_module(*args: _Any) -> _Any:
     import cupy
 
-    return cupy if any(isinstance(arg, ndarray) for arg in args) else np
+    return cupy if any(isinstance(arg, ndarray) for arg in args) else _np
 
 
 def get_default_memory_pool() -> cuda.MemoryPool:

@@ -5,6 +5,7 @@ What computes is in other modules, and is attached to the class by `_methods`.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import Any
@@ -18,6 +19,7 @@ SCALARS = (bool, int, float, complex, np.generic)
 _SUPPORTED = "?bhilqBHILQefdFD"
 
 
+@functools.cache
 def supported_dtype(dtype: Any) -> np.dtype:
     """Return a dtype in the machine's byte order; ValueError for one that CUDA has not."""
     dtype = np.dtype(dtype)
@@ -62,10 +64,11 @@ class ndarray:  # noqa: N801 - CuPy's name
         strides: Any = None,
         order: str | None = "C",
     ) -> None:
-        shape = tuple(map(operator.index, shape)) if np.iterable(shape) else operator.index(shape)
+        shape = shape if isinstance(shape, tuple | list) else (shape,)
+        shape = tuple(map(operator.index, shape))
         dtype = supported_dtype(dtype)
         if memptr is None:
-            memptr = cuda.alloc(math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize)
+            memptr = cuda.alloc(math.prod(shape) * dtype.itemsize)
         self._memory = memptr.mem
         block = memptr.mem.block
         offset = memptr.ptr - block.address

@@ -145,7 +145,14 @@ def from_other_device(obj: ndarray, order: str) -> ndarray:
         if not obj.flags.forc:
             obj = astype(obj, obj.dtype, "C", copy=True)
     new = cupy.empty(obj.shape, obj.dtype, "F" if obj.flags.fnc else "C")
+    here, there = current_queue(), _launch.queue_at(_launch.LEGACY, obj._memory.device_id)
+    is_ordered = here.pointer == _launch.LEGACY
+    # On the default stream it is ordered with all work of both devices.
+    if is_ordered:
+        here.wait(*there.moment()[:3])
     new.data.copy_from_device_async(obj.data, obj.nbytes)
+    if is_ordered:
+        there.wait(*here.moment()[:3])
     return new
 
 

@@ -7,7 +7,7 @@ operands: a captured step has no values yet.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,10 +141,14 @@ def run_into(
 
 
 def launch_all(
-    name: str, run: Callable[[], None], arrays: list[ndarray], outs: list[ndarray], n: int = 1
+    name: str,
+    run: Callable[[], None],
+    arrays: Sequence[ndarray],
+    outs: Sequence[ndarray],
+    n: int = 1,
 ) -> None:
     """Launch something n times, of which the last does all, on the current stream."""
-    if not any(out.size for out in outs):
+    if not any(out._a.size for out in outs):
         return
     reads, writes = [a._memory for a in arrays], [out._memory for out in outs]
     for _ in range(n - 1):

@@ -26,19 +26,27 @@ tanh true_divide trunc
 """
 
 
-@functools.cache
-def _result_dtypes(function: np.ufunc, operands: tuple[Any, ...], dtype: Any) -> tuple[Any, ...]:
+@functools.lru_cache(10_000)
+def _result(function: np.ufunc, operands: tuple[Any, ...], dtype: Any) -> tuple[Any, ...]:
+    """Return the shape and the dtypes of what a function returns for shapes and dtypes."""
+    shape = np.broadcast_shapes(*(shape for shape, _ in operands))
     signature = (None,) * function.nin + (dtype,) * function.nout
     settings = {} if dtype is None else {"signature": signature}
-    dtypes = operands + (None,) * function.nout
-    return function.resolve_dtypes(dtypes, casting="unsafe", **settings)[function.nin :]
+    dtypes = tuple(kind for _, kind in operands) + (None,) * function.nout
+    return shape, function.resolve_dtypes(dtypes, casting="unsafe", **settings)[function.nin :]
 
 
-def _dtype_or_kind(value: Any) -> Any:
-    """Return what decides the dtype of a result: Python's numbers adapt to the arrays'."""
-    if isinstance(value, ndarray | np.generic):
-        return value.dtype
-    return np.dtype(bool) if isinstance(value, bool) else type(value)
+def _described(value: Any) -> tuple[tuple[int, ...], Any]:
+    """Return a shape and what decides the dtype: Python's numbers adapt to the arrays."""
+    if isinstance(value, ndarray):
+        return value._a.shape, value._a.dtype
+    if isinstance(value, np.generic):
+        return (), value.dtype
+    if type(value) in (int, float, complex):
+        return (), type(value)
+    if type(value) is bool:
+        return (), np.dtype(bool)
+    raise TypeError(f"Unsupported type {type(value)}")
 
 
 class ufunc:  # noqa: N801 - CuPy's name
@@ -66,43 +74,47 @@ class ufunc:  # noqa: N801 - CuPy's name
             )
         outs = args[self.nin :] or (out if isinstance(out, tuple) else (out,) * (out is not None))
         args = args[: self.nin]
-        check_operands(*args, *(o for o in outs if o is not None))
-        shape = np.broadcast_shapes(*(getattr(a, "shape", ()) for a in args))
-        kinds = tuple(map(_dtype_or_kind, args))
-        dtypes = _result_dtypes(self._function, kinds, None if dtype is None else np.dtype(dtype))
-        if not outs:
-            outs = tuple(ndarray(shape, found) for found in dtypes)
-        for found, given in zip(dtypes, outs, strict=True):
-            if given.shape != np.broadcast_shapes(shape, given.shape):
-                raise ValueError(
-                    f"non-broadcastable output operand with shape {given.shape} doesn't match "
-                    f"the broadcast shape {shape}"
-                )
-            if not np.can_cast(found, given.dtype, casting):
-                raise TypeError(
-                    f"output (typecode {found.char!r}) could not be coerced to provided output "
-                    f"parameter (typecode {given.dtype.char!r}) according to the casting rule "
-                    f'"{casting}"'
-                )
+        described = tuple(map(_described, args))
+        dtype = None if dtype is None else np.dtype(dtype)
+        shape, dtypes = _result(self._function, described, dtype)
+        if outs:
+            self._check_outputs(shape, dtypes, outs, casting)
+            for a in args:
+                if any(_overlap(a, out) for out in outs):
+                    # CuPy reads a copy of an operand that it would overwrite.
+                    launch("copy", lambda: None, reads=[a._memory])
+        else:
+            outs = tuple([ndarray(shape, found) for found in dtypes])
         self._launch(args, outs, dtype)
         return outs if self.nout > 1 else outs[0]
+
+    def _check_outputs(self, shape: Any, dtypes: Any, outs: Any, casting: Any) -> None:
+        for found, out in zip(dtypes, outs, strict=True):
+            if not isinstance(out, ndarray):
+                raise TypeError(f"Unsupported type {type(out)}")
+            if out.shape != np.broadcast_shapes(shape, out.shape):
+                raise ValueError(
+                    f"non-broadcastable output operand with shape {out.shape} doesn't match "
+                    f"the broadcast shape {shape}"
+                )
+            if not np.can_cast(found, out.dtype, casting):
+                raise TypeError(
+                    f"output (typecode {found.char!r}) could not be coerced to provided output "
+                    f"parameter (typecode {out.dtype.char!r}) according to the casting rule "
+                    f'"{casting}"'
+                )
 
     def _launch(self, args: tuple[Any, ...], outs: tuple[Any, ...], dtype: Any) -> None:
         arrays = [a for a in args if isinstance(a, ndarray)]
         views = [a._a if isinstance(a, ndarray) else a for a in args]
-        targets = tuple(out._a for out in outs)
-        for a in arrays:
-            if any(_overlap(a, out) for out in outs):
-                # CuPy reads a copy of an operand that it would overwrite.
-                launch("copy", lambda: None, reads=[a._memory])
-
+        targets = tuple([out._a for out in outs])
         function = self._function
 
         def run() -> None:
             with np.errstate(all="ignore"):
                 function(*views, out=targets, dtype=dtype, casting="unsafe")
 
-        launch_all(self.name, run, arrays, list(outs))
+        launch_all(self.name, run, arrays, outs)
 
     def outer(self, A: Any, B: Any, **kwargs: Any) -> Any:
         check_operands(A, B)
@@ -117,8 +129,10 @@ class ufunc:  # noqa: N801 - CuPy's name
         scatter(a, indices, b, self._function)
 
 
-def _overlap(a: ndarray, out: ndarray) -> bool:
+def _overlap(a: Any, out: ndarray) -> bool:
     """Whether an output is written over an operand whose elements lie elsewhere."""
+    if a is out or not isinstance(a, ndarray):
+        return False
     if a._memory is not out._memory or not np.may_share_memory(a._a, out._a):
         return False
     here, there = a._a.__array_interface__, out._a.__array_interface__

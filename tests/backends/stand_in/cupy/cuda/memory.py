@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import ctypes
+import operator
 import threading
 import weakref
 from collections.abc import Callable
@@ -242,15 +244,18 @@ class PooledMemory(BaseMemory):
             owner = pool()
             if owner is not None:
                 owner.used.remove(chunk)
-                arena.append(chunk)
+                bisect.insort(arena, chunk, key=_size)
 
         free_later(put_back)
 
     __del__ = free
 
 
+_size = operator.attrgetter("size")
+
+
 class _Arenas:
-    """Memory of one device: what is free by the stream for which it was allocated, and the rest.
+    """Memory of one device: what is free by stream, the smallest first, and what is in use.
 
     What is in use is held too: the collector of cycles would finalize it with its user.
     """
@@ -277,10 +282,9 @@ class MemoryPool:
             here = self._arenas[runtime.getDevice()]
             arena = here.free.setdefault(_launch.current_queue().pointer, [])
             # The smallest that is large enough, and of these the last one freed.
-            fitting = [chunk for chunk in reversed(arena) if chunk.size >= size]
-            if fitting:
-                chunk: Any = min(fitting, key=lambda chunk: chunk.size)
-                arena.remove(chunk)
+            place = bisect.bisect_left(arena, size, key=_size)
+            if place < len(arena):
+                chunk: Any = arena.pop(bisect.bisect(arena, arena[place].size, key=_size) - 1)
                 _spoil(chunk.block)
                 _grant(chunk.block)
             else:
