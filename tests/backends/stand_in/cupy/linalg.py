@@ -24,7 +24,7 @@ det(a)
 slogdet(a)
 matrix_rank(M, tol=None)
 solve(a, b)
-lstsq(a, b, rcond='warn')
+lstsq(a, b, rcond=None)
 inv(a)
 pinv(a, rcond=1e-15)
 """
