@@ -66,11 +66,6 @@ class Memory:
     def ptr(self) -> int:
         return self.block.address
 
-    @property
-    def bytes(self) -> np.ndarray:
-        """All bytes that were asked for, at least one."""
-        return self.block.bytes[: max(self.size, 1)]
-
     def __int__(self) -> int:
         return self.ptr
 

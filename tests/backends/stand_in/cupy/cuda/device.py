@@ -8,6 +8,8 @@ import threading
 from cupy import _launch
 from cupy.cuda import runtime
 
+__all__ = ["Device", "get_compute_capability", "get_device_id"]
+
 
 class _Stack(threading.local):
     def __init__(self) -> None:
@@ -61,8 +63,9 @@ class Device:
 
     @property
     def compute_capability(self) -> str:
-        attributes = self.attributes
-        return f"{attributes['ComputeCapabilityMajor']}{attributes['ComputeCapabilityMinor']}"
+        major = runtime.deviceGetAttribute(runtime._MAJOR, self.id)
+        minor = runtime.deviceGetAttribute(runtime._MINOR, self.id)
+        return f"{major}{minor}"
 
     @property
     def mem_info(self) -> tuple[int, int]:

@@ -18,11 +18,34 @@ from cupy._errors import CUDARuntimeError
 from cupy._memory import GARBAGE, Block
 from cupy.cuda import device, pinned_memory, runtime
 
+__all__ = [
+    "BaseMemory",
+    "Memory",
+    "MemoryPointer",
+    "MemoryPool",
+    "OutOfMemoryError",
+    "PooledMemory",
+    "UnownedMemory",
+    "alloc",
+    "get_allocator",
+    "set_allocator",
+]
+
 _NO_SYNCHRONOUS = "the current stream is capturing, so synchronous API calls are disallowed"
 
 
 class OutOfMemoryError(MemoryError):
     """The device has no such memory left."""
+
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        self.args = size, total, limit
+
+    def __str__(self) -> str:
+        size, total, limit = self.args
+        reached = f", limit set to: {limit:,} bytes" if limit else ""
+        return (
+            f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes{reached})."
+        )
 
 
 class BaseMemory(_memory.Memory):
@@ -42,7 +65,8 @@ class Memory(BaseMemory):
         if capture is not None and not capture.is_relaxed:
             _launch.fail_capture(capture)
         if size > runtime.memGetInfo()[0]:
-            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes")
+            free, total = runtime.memGetInfo()
+            raise OutOfMemoryError(size, total - free)
         if size == 0:
             self.block = _empty_block(runtime.getDevice())
             return
@@ -233,7 +257,11 @@ class PooledMemory(BaseMemory):
         self._chunk, self.pool, self._arena = chunk, pool, arena
         self.block, self.size = chunk.block, chunk.size
 
-    def free(self, free_later: Any = _memory.free_later) -> None:
+    def free(self) -> None:
+        self.__del__()
+
+    # The default: modules are empty when the interpreter ends.
+    def __del__(self, free_later: Any = _memory.free_later) -> None:
         chunk, pool, arena = self._chunk, self.pool, self._arena
         if chunk is None:
             return
@@ -247,8 +275,6 @@ class PooledMemory(BaseMemory):
                 bisect.insort(arena, chunk, key=_size)
 
         free_later(put_back)
-
-    __del__ = free
 
 
 _size = operator.attrgetter("size")
@@ -295,7 +321,7 @@ class MemoryPool:
 
     def _check_limit(self, size: int) -> None:
         if self._limit and self.total_bytes() + size > self._limit:
-            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (limit)")
+            raise OutOfMemoryError(size, self.total_bytes(), self._limit)
 
     def free_all_blocks(self, stream: Any = None) -> None:
         with _memory.lock:
@@ -328,7 +354,7 @@ class MemoryPool:
 
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
         if fraction is not None:
-            size = int(fraction * runtime.TOTAL_MEMORY)
+            size = int(fraction * runtime.memGetInfo()[1])
         self._limit = size or 0
 
     def get_limit(self) -> int:

@@ -12,6 +12,16 @@ import numpy as np
 from cupy import _launch, _memory
 from cupy._memory import GARBAGE
 
+__all__ = [
+    "PinnedMemory",
+    "PinnedMemoryPointer",
+    "PinnedMemoryPool",
+    "PooledPinnedMemory",
+    "alloc_pinned_memory",
+    "is_memory_pinned",
+    "set_pinned_memory_allocator",
+]
+
 _addresses: list[int] = []
 _rooms: list[np.ndarray] = []
 
@@ -92,13 +102,14 @@ class PooledPinnedMemory(PinnedMemory):
             pool,
         )
 
-    def free(self, free_later: Any = _memory.free_later) -> None:
+    def free(self) -> None:
+        self.__del__()
+
+    def __del__(self, free_later: Any = _memory.free_later) -> None:
         mem, free = self.mem, self._free
         if mem is not None:
             self.mem = None  # type: ignore[assignment]
             free_later(lambda: _put_back(mem, free))
-
-    __del__ = free
 
 
 def _put_back(mem: PinnedMemory, free: dict[int, list[PinnedMemory]]) -> None:

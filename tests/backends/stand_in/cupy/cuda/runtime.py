@@ -5,23 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cupy import _launch, _memory
-from cupy._errors import (
-    CAPTURE_INVALIDATED,
-    CAPTURE_UNSUPPORTED,
-    INVALID_DEVICE,
-    INVALID_VALUE,
-    MEMORY_ALLOCATION,
-    CUDARuntimeError,
-)
-
-__all__ = ["CUDARuntimeError"]
-
-errorInvalidValue = INVALID_VALUE
-errorMemoryAllocation = MEMORY_ALLOCATION
-errorInvalidDevice = INVALID_DEVICE
-errorStreamCaptureUnsupported = CAPTURE_UNSUPPORTED
-errorStreamCaptureInvalidated = CAPTURE_INVALIDATED
+from cupy import _errors, _launch, _memory
+from cupy._errors import CUDARuntimeError
 
 streamDefault, streamNonBlocking = 0, 1
 streamLegacy, streamPerThread = 1, 2
@@ -37,10 +22,9 @@ cudaDevAttrWarpSize = 10
 cudaDevAttrMultiProcessorCount = 16
 cudaDevAttrL2CacheSize = 38
 cudaDevAttrMaxThreadsPerMultiProcessor = 39
-cudaDevAttrComputeCapabilityMajor = 75
-cudaDevAttrComputeCapabilityMinor = 76
 cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 
+_MAJOR, _MINOR = 75, 76
 # An H100's.
 _ATTRIBUTES = {
     cudaDevAttrMaxThreadsPerBlock: 1024,
@@ -49,11 +33,11 @@ _ATTRIBUTES = {
     cudaDevAttrMultiProcessorCount: 132,
     cudaDevAttrL2CacheSize: 50 << 20,
     cudaDevAttrMaxThreadsPerMultiProcessor: 2048,
-    cudaDevAttrComputeCapabilityMajor: 9,
-    cudaDevAttrComputeCapabilityMinor: 0,
+    _MAJOR: 9,
+    _MINOR: 0,
     cudaDevAttrMaxSharedMemoryPerBlockOptin: 227 << 10,
 }
-TOTAL_MEMORY = 1 << 30
+_TOTAL_MEMORY = 1 << 30
 
 
 def getDevice() -> int:
@@ -79,7 +63,7 @@ def driverGetVersion() -> int:
 def deviceGetAttribute(attrib: int, device: int) -> int:
     _check_device(device)
     if attrib not in _ATTRIBUTES:
-        raise CUDARuntimeError(INVALID_VALUE)
+        raise CUDARuntimeError(_errors.INVALID_VALUE)
     return _ATTRIBUTES[attrib]
 
 
@@ -92,7 +76,7 @@ def getDeviceProperties(device: int) -> dict[str, Any]:
     _check_device(device)
     return {
         "name": b"Stand-in",
-        "totalGlobalMem": TOTAL_MEMORY,
+        "totalGlobalMem": _TOTAL_MEMORY,
         "sharedMemPerBlock": _ATTRIBUTES[cudaDevAttrMaxSharedMemoryPerBlock],
         "warpSize": _ATTRIBUTES[cudaDevAttrWarpSize],
         "maxThreadsPerBlock": _ATTRIBUTES[cudaDevAttrMaxThreadsPerBlock],
@@ -101,14 +85,14 @@ def getDeviceProperties(device: int) -> dict[str, Any]:
         "clockRate": 1_980_000,
         "memoryClockRate": 2_619_000,
         "memoryBusWidth": 5120,
-        "major": _ATTRIBUTES[cudaDevAttrComputeCapabilityMajor],
-        "minor": _ATTRIBUTES[cudaDevAttrComputeCapabilityMinor],
+        "major": _ATTRIBUTES[_MAJOR],
+        "minor": _ATTRIBUTES[_MINOR],
     }
 
 
 def memGetInfo() -> tuple[int, int]:
     taken = _memory.bytes_of_device(getDevice())
-    return max(TOTAL_MEMORY - taken, 0), TOTAL_MEMORY
+    return max(_TOTAL_MEMORY - taken, 0), _TOTAL_MEMORY
 
 
 def deviceSynchronize() -> None:
@@ -136,4 +120,4 @@ def streamIsCapturing(stream: int) -> bool:
 
 def _check_device(device: int) -> None:
     if not 0 <= device < _launch.N_DEVICES:
-        raise CUDARuntimeError(INVALID_DEVICE)
+        raise CUDARuntimeError(_errors.INVALID_DEVICE)

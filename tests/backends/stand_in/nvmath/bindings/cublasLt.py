@@ -1,4 +1,4 @@
-# ruff: noqa: F401, N999 - the library's names
+# ruff: noqa: N999 - the library's names
 """cuBLASLt on the stand-in: descriptors, the search for an algorithm, and products on a stream.
 
 A product goes through `launch` on the stream whose pointer is given: it is counted, captured, and
@@ -13,6 +13,42 @@ from typing import Any
 import numpy as np
 from cupy import _errors, _launch
 from cupy._errors import CUDARuntimeError
+
+__all__ = [
+    "Epilogue",
+    "MatmulAlgo",
+    "MatmulDescAttribute",
+    "MatmulHeuristicResult",
+    "MatmulPreferenceAttribute",
+    "MatrixLayoutAttribute",
+    "Order",
+    "PointerMode",
+    "check_status",
+    "create",
+    "cuBLASLtError",
+    "destroy",
+    "get_matmul_desc_attribute_dtype",
+    "get_matmul_preference_attribute_dtype",
+    "get_matrix_layout_attribute_dtype",
+    "get_version",
+    "matmul",
+    "matmul_algo_check",
+    "matmul_algo_dtype",
+    "matmul_algo_get_heuristic",
+    "matmul_desc_create",
+    "matmul_desc_destroy",
+    "matmul_desc_get_attribute",
+    "matmul_desc_set_attribute",
+    "matmul_heuristic_result_dtype",
+    "matmul_preference_create",
+    "matmul_preference_destroy",
+    "matmul_preference_get_attribute",
+    "matmul_preference_set_attribute",
+    "matrix_layout_create",
+    "matrix_layout_destroy",
+    "matrix_layout_get_attribute",
+    "matrix_layout_set_attribute",
+]
 
 from nvmath.bindings import _descriptors
 from nvmath.bindings._descriptors import add, dtype_of, get, read, write

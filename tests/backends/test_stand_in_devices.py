@@ -1,0 +1,88 @@
+"""The stand-in's devices beside CuPy's and nvmath's: the same names, parameters and numbers."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+STAND_IN = HERE / "stand_in"
+# What NumPy's array, which stands for a buffer, has beside.
+BUFFERS = {"PinnedMemoryPointer"}
+# What Python says of parameters that Cython does not show.
+HIDDEN = ["args", "kwargs"]
+
+
+def elsewhere() -> list[str]:
+    """Return where Python looks for packages, without the stand-in."""
+    return [path for path in sys.path if not path or Path(path).resolve() != STAND_IN]
+
+
+def offered(path: list[str]) -> dict:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    script = [sys.executable, str(HERE / "device_names.py")]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def both() -> tuple[dict, dict]:
+    for name in ("cupy", "nvmath"):
+        if importlib.machinery.PathFinder.find_spec(name, elsewhere()) is None:
+            pytest.skip(f"{name} is not installed")
+    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    others = [path for path in others if Path(path).resolve() != STAND_IN]
+    return offered([str(STAND_IN), *others]), offered(others)
+
+
+def test_the_stand_in_has_only_names_that_are_there(both):
+    ours, real = both
+    for module, things in ours.items():
+        assert things.keys() <= real[module].keys(), module
+        for name, thing in things.items():
+            for kind in ("members", "attributes"):
+                if name not in BUFFERS:
+                    known = real[module][name].get(kind, {})
+                    assert thing.get(kind, {}).keys() <= known.keys(), f"{module}.{name}"
+
+
+def test_numbers_are_the_same(both):
+    ours, real = both
+    for module, things in ours.items():
+        for name, thing in things.items():
+            theirs = real[module][name]
+            assert thing.get("value") == theirs.get("value"), f"{module}.{name}"
+            members = thing.get("members", {})
+            assert members.items() <= theirs.get("members", {}).items(), f"{module}.{name}"
+
+
+def test_parameters_are_the_same(both):
+    ours, real = both
+    for module, things in ours.items():
+        for name, thing in things.items():
+            pairs = [(name, thing.get("parameters"), real[module][name].get("parameters"))]
+            for method, given in thing.get("attributes", {}).items():
+                theirs = real[module][name]["attributes"].get(method)
+                pairs.append((f"{name}.{method}", given, theirs))
+            for label, given, theirs in pairs:
+                if given is not None and theirs is not None and theirs != HIDDEN:
+                    assert given == theirs, f"{module}.{label}"
+
+
+def test_its_rules_hold_where_it_stands_for_cupy():
+    names = "arrays", "cublaslt", "kernels", "streams"
+    tests = [str(HERE / f"test_stand_in_{name}.py") for name in names]
+    path = os.pathsep.join([str(STAND_IN), *filter(None, elsewhere())])
+    environment = os.environ | {"PYTHONPATH": path}
+    environment.pop("PYTEST_ADDOPTS", None)  # It is of this run.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-10_000:]
+    assert "stand-in for CuPy is not on the path" not in done.stdout
