@@ -13,16 +13,16 @@ from cupy._operations import check_operands, launch_all
 
 # CuPy's names, where they differ from NumPy's function after "=".
 NAMES = """
-abs absolute acos=arccos acosh=arccosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh
-asin=arcsin asinh=arcsinh atan=arctan atan2=arctan2 atanh=arctanh bitwise_and bitwise_count
-bitwise_invert=invert bitwise_left_shift=left_shift bitwise_not=invert bitwise_or
-bitwise_right_shift=right_shift bitwise_xor cbrt ceil conj conjugate copysign cos cosh deg2rad
-degrees divide divmod equal exp exp2 expm1 fabs float_power floor floor_divide fmax fmin fmod frexp
-gcd greater greater_equal heaviside hypot invert isfinite isinf isnan lcm ldexp left_shift less
-less_equal log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor
-maximum minimum mod=remainder modf multiply negative nextafter not_equal positive pow=power power
-rad2deg radians reciprocal remainder right_shift rint sign signbit sin sinh sqrt square subtract tan
-tanh true_divide trunc
+abs=absolute absolute acos=arccos acosh=arccosh add arccos arccosh arcsin arcsinh arctan arctan2
+arctanh asin=arcsin asinh=arcsinh atan=arctan atan2=arctan2 atanh=arctanh bitwise_and
+bitwise_count bitwise_invert=invert bitwise_left_shift=left_shift bitwise_not=invert bitwise_or
+bitwise_right_shift=right_shift bitwise_xor cbrt ceil conj=conjugate conjugate copysign cos cosh
+deg2rad degrees=rad2deg divide=true_divide divmod equal exp exp2 expm1 fabs float_power floor
+floor_divide fmax fmin fmod frexp gcd greater greater_equal heaviside hypot invert isfinite isinf
+isnan lcm ldexp left_shift less less_equal log log10 log1p log2 logaddexp logaddexp2 logical_and
+logical_not logical_or logical_xor maximum minimum mod=remainder modf multiply negative nextafter
+not_equal positive pow=power power rad2deg radians=deg2rad reciprocal remainder right_shift rint
+sign signbit sin sinh sqrt square subtract tan tanh true_divide trunc
 """
 
 
@@ -140,13 +140,11 @@ def _overlap(a: Any, out: ndarray) -> bool:
 
 
 def _table() -> dict[str, ufunc]:
-    made: dict[str, ufunc] = {}
-    for entry in NAMES.split():
-        name, _, numpys = entry.partition("=")
-        numpys = numpys or name
-        canonical = getattr(np, numpys).__name__
-        made[name] = made.setdefault(canonical, ufunc(getattr(np, numpys), canonical))
-    return {entry.partition("=")[0]: made[entry.partition("=")[0]] for entry in NAMES.split()}
+    """Return the functions by name; two names of one function are one object."""
+    pairs = [entry.partition("=") for entry in NAMES.split()]
+    names = {name: target or name for name, _, target in pairs}
+    made = {target: ufunc(getattr(np, target), target) for target in names.values()}
+    return {name: made[target] for name, target in names.items()}
 
 
 UFUNCS = _table()
