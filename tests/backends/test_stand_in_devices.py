@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import side_by_side
+from side_by_side import HERE, STAND_IN, elsewhere
 
-HERE = Path(__file__).parent
-STAND_IN = HERE / "stand_in"
 # What NumPy's array, which stands for a buffer, has beside.
 BUFFERS = {"PinnedMemoryPointer"}
 # What Python says of parameters that Cython does not show.
 HIDDEN = ["args", "kwargs"]
 
 
-def elsewhere() -> list[str]:
-    """Return where Python looks for packages, without the stand-in."""
-    return [path for path in sys.path if not path or Path(path).resolve() != STAND_IN]
-
-
-def offered(path: list[str]) -> dict:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
-    script = [sys.executable, str(HERE / "device_names.py")]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def both() -> tuple[dict, dict]:
-    for name in ("cupy", "nvmath"):
-        if importlib.machinery.PathFinder.find_spec(name, elsewhere()) is None:
-            pytest.skip(f"{name} is not installed")
-    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    others = [path for path in others if Path(path).resolve() != STAND_IN]
-    return offered([str(STAND_IN), *others]), offered(others)
+    return side_by_side.offered("device_names.py", packages=("cupy", "nvmath"))
 
 
 def test_the_stand_in_has_only_names_that_are_there(both):
