@@ -1,0 +1,110 @@
+"""Faults that CUDA would keep quiet about, put into a copy of the package: tests must find them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PINNED = "_pinned.py"
+COPIES = "tests/backends/test_pinned.py"
+
+
+class Mutant(NamedTuple):
+    """A line of the backends that is wrong, and the tests that are to fail."""
+
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+
+MUTANTS = {
+    # Waits of the streamed path.
+    "no wait for a copy": Mutant(PINNED, "compute.wait_event(self._copied)", "pass", COPIES),
+    "no wait for the computation": Mutant(
+        PINNED, "copy.wait_event(self._computed)", "pass", COPIES
+    ),
+    "no wait before pinned memory is filled again": Mutant(
+        PINNED, "self._copied.synchronize()", "pass", COPIES
+    ),
+    "no wait for reused memory": Mutant(
+        PINNED,
+        "# The memory may be some that work queued on `compute` still reads.\n"
+        "            self._computed.record(compute)",
+        "pass",
+        COPIES,
+    ),
+    "no record of the computation": Mutant(
+        PINNED,
+        "with self._copier.scope():\n            self._computed.record(compute)",
+        "pass",
+        COPIES,
+    ),
+    "no wait for what is copied back": Mutant(PINNED, "copy.wait_event(computed)", "pass", COPIES),
+    "no wait for results": Mutant(
+        PINNED,
+        "previous[0].synchronize()\n                yield",
+        "yield",
+        COPIES,
+    ),
+    "buffers freed while they are copied": Mutant(
+        PINNED,
+        "# A batch may still be copied to buffers that are about to be freed.\n"
+        "        copy.synchronize()",
+        "pass",
+        COPIES,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """Return a copy of the package and of its tests."""
+    folder = tmp_path_factory.mktemp("mutants")
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in ("mlp_xp", "tests", "bench", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for path in ROOT.glob("*.*"):
+        if path.is_file():
+            shutil.copy(path, folder)
+    return folder
+
+
+def run(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
+    path = [str(folder / "tests" / "backends" / "stand_in"), str(folder)]
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, *filter(None, others)])}
+    environment.pop("PYTEST_ADDOPTS", None)  # It is of this run.
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command += ["--backends=cupy:cuda:1", *tests.split()]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tests", sorted({mutant.tests for mutant in MUTANTS.values()}))
+def test_all_is_right_without_a_fault(copied, tests):
+    done = run(copied, tests)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_is_found(copied, name):
+    mutant = MUTANTS[name]
+    path = copied / "mlp_xp" / "backends" / mutant.file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(mutant.right) == 1, "the code has changed: write this mutant anew"
+    path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
+    try:
+        done = run(copied, mutant.tests)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout[-5000:]
+    print(next(line for line in done.stdout.splitlines() if line.startswith("FAILED")))
