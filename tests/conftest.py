@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
@@ -93,6 +94,14 @@ def backend(backend_spec: str, request: pytest.FixtureRequest) -> Backend:
     counts = request.config.stash[RAN]
     counts[backend_spec] = counts.get(backend_spec, 0) + 1
     return helpers.make_backend(backend_spec)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def release_compiled_code() -> Iterator[None]:
+    """Release what JAX compiled for the tests of a file: that of all files takes gigabytes."""
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()
 
 
 MISSING = re.compile("could not import|is not installed|cifar10 is not in")
