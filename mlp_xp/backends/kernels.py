@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.nn.blocks import Context
-from mlp_xp.nn.layers import ActivationPullback, activate, affine
-from mlp_xp.nn.losses import mean_loss
-from mlp_xp.optimizers import update_tree
+from mlp_xp.nn.layers import (
+    ActivationPullback,
+    BatchStats,
+    NormPullback,
+    activate,
+    affine,
+    batch_norm,
+    dropout,
+    layer_norm,
+)
+from mlp_xp.nn.losses import mean_accuracy, mean_loss
+from mlp_xp.optimizers import averaged, clip, update_tree
 
-__all__ = ["Kernels", "Scaling", "SparseMatrix", "Whitening", "gather"]
+__all__ = ["Kernels", "Scaling", "SparseMatrix", "Whitening", "accumulate", "gather"]
 
 
 class Scaling(NamedTuple):
@@ -92,6 +103,25 @@ def gather(
     return x
 
 
+def accumulate(total: Array, share: Array, *terms: Array | float) -> Array:
+    """Return the sum of an epoch after another step, ``total + share * sum(terms)``.
+
+    Parameters
+    ----------
+    total : (...) array; donated
+    share : 0-d array
+        The step's share of the samples of the epoch.
+    *terms : (...) arrays or numbers, at least one
+
+    Examples
+    --------
+    >>> from mlp_xp.backends.kernels import accumulate
+    >>> accumulate(1.0, 0.5, 3.0, 1.0)
+    3.0
+    """
+    return total + share * reduce(operator.add, terms)
+
+
 class Kernels(NamedTuple):
     """The only door for speed: functions that a backend may replace by faster ones.
 
@@ -104,7 +134,22 @@ class Kernels(NamedTuple):
     loss: Callable[..., tuple[Array, Callable[[], Array]]] = mean_loss
     update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
+    dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
+    layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
+    batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
+    average: Callable[..., Tree] = averaged
+    accuracy: Callable[..., Array] = mean_accuracy
+    accumulate: Callable[..., Array] = accumulate
+    clip: Callable[..., tuple[Tree, Array]] = clip
 
     def context(self, xp: Namespace, **training: Any) -> Context:
         """Return the context of a pass through a network that uses them."""
-        return Context(xp, self.dense, activate=self.activate, **training)
+        return Context(
+            xp,
+            self.dense,
+            activate=self.activate,
+            dropout=self.dropout,
+            layer_norm=self.layer_norm,
+            batch_norm=self.batch_norm,
+            **training,
+        )

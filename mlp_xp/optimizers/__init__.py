@@ -9,14 +9,22 @@ The old parameters, gradients and states are donated: `update` may write to them
 """
 
 from mlp_xp.optimizers._adam import Adam, AdamW
-from mlp_xp.optimizers._base import Kind, Optimizer
+from mlp_xp.optimizers._base import Kind, Optimizer, rule_of
 from mlp_xp.optimizers._beta_lasso import BetaLasso
 from mlp_xp.optimizers._by_kind import ByKind, family
 from mlp_xp.optimizers._lion import Lion
 from mlp_xp.optimizers._muon import Muon
 from mlp_xp.optimizers._rmsprop import RMSprop
 from mlp_xp.optimizers._sgd import SGD
-from mlp_xp.optimizers._tree import Updated, averaged, clip, init_opt_state, kinds, update_tree
+from mlp_xp.optimizers._tree import (
+    Updated,
+    averaged,
+    clip,
+    init_opt_state,
+    kinds,
+    update_array,
+    update_tree,
+)
 
 __all__ = [
     "OPTIMIZERS",
@@ -37,6 +45,8 @@ __all__ = [
     "family",
     "init_opt_state",
     "kinds",
+    "rule_of",
+    "update_array",
     "update_tree",
 ]
 

@@ -15,6 +15,7 @@ __all__ = [
     "check_at_least_0",
     "check_decay",
     "low_precision",
+    "rule_of",
 ]
 
 Scalars: TypeAlias = tuple[Array, ...]
@@ -59,6 +60,28 @@ def low_precision(optimizer: Optimizer) -> tuple[Kind, ...]:
     """
     kinds: tuple[Kind, ...] = getattr(optimizer, "low_precision", ())
     return kinds
+
+
+def rule_of(optimizer: Optimizer, kind: Kind, coefs: Scalars) -> tuple[Optimizer, Scalars]:
+    """Return the rule that updates parameters of a kind, with its coefficients first.
+
+    Rules that leave a kind to another rule say so in a method ``of_kind(kind, coefs)``. The state
+    of the other rule is the first fields of theirs.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers import Muon
+    >>> from mlp_xp.optimizers._base import rule_of
+    >>> rule, coefs = rule_of(Muon(), "vector", (0.1, 1.0, 0.2, 0.9))
+    >>> type(rule).__name__, coefs
+    ('AdamW', (0.2, 0.9))
+    """
+    while hasattr(optimizer, "of_kind"):
+        rule, coefs = optimizer.of_kind(kind, coefs)
+        if rule is optimizer:
+            break
+        optimizer = rule
+    return optimizer, coefs
 
 
 def check_decay(name: str, value: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0
+from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, check_at_least_0
 from mlp_xp.optimizers._sgd import SGD
 
 __all__ = ["BetaLasso"]
@@ -58,6 +58,10 @@ class BetaLasso(SGD):
         super().__post_init__()
         check_at_least_0("l1", self.l1)
         check_at_least_0("beta", self.beta)
+
+    def of_kind(self, kind: Kind, coefs: Scalars) -> tuple[Optimizer, Scalars]:
+        """Return this rule for hidden matrices, else SGD."""
+        return (self if kind == "matrix" else SGD(self.momentum, self.nesterov)), coefs
 
     def update(
         self,

@@ -89,6 +89,13 @@ class ByKind:
             for number in self._rule(kind).coefficients(learning_rate * self._rate(kind), t)
         )
 
+    def of_kind(self, kind: Kind, coefs: Scalars) -> tuple[Optimizer, Scalars]:
+        """Return the rule of a kind, and the coefficients from its own on."""
+        start = 0
+        for earlier in KINDS[: KINDS.index(kind)]:
+            start += len(self._rule(earlier).coefficients(1.0, 1))
+        return self._rule(kind), coefs[start:]
+
     def update(
         self,
         p: Array,
@@ -100,12 +107,10 @@ class ByKind:
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Apply the rule of this kind."""
-        rule, start = self._rule(kind), 0
-        for earlier in KINDS[: KINDS.index(kind)]:
-            start += len(self._rule(earlier).coefficients(1.0, 1))
+        rule, own = self.of_kind(kind, coefs)
         n_fields = len(rule.state_type._fields)
         mine = rule.state_type(*state[:n_fields])
-        p, mine = rule.update(p, g, mine, coefs[start:], kind=kind, xp=xp)
+        p, mine = rule.update(p, g, mine, own, kind=kind, xp=xp)
         return p, type(state)(*mine, *state[n_fields:])
 
 

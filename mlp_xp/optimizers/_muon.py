@@ -11,7 +11,7 @@ from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._adam import AdamState, AdamW
-from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
+from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, check_at_least_0, check_decay
 
 __all__ = ["Muon"]
 
@@ -137,6 +137,10 @@ class Muon:
         adam = self._adamw.coefficients(learning_rate * self.adam_rate, t)
         return (learning_rate, 1.0 - learning_rate * self.weight_decay, *adam)
 
+    def of_kind(self, kind: Kind, coefs: Scalars) -> tuple[Optimizer, Scalars]:
+        """Return this rule for hidden matrices, else AdamW with its coefficients."""
+        return (self, coefs) if kind == "matrix" else (self._adamw, coefs[2:])
+
     def update(
         self,
         p: Array,
@@ -148,9 +152,10 @@ class Muon:
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Move along the orthogonal matrix nearest to the momentum; see the class."""
-        rate, shrink, *others = coefs
         if kind != "matrix":
-            return self._adamw.update(p, g, state, tuple(others), kind=kind, xp=xp)
+            rule, own = self.of_kind(kind, coefs)
+            return rule.update(p, g, state, own, kind=kind, xp=xp)
+        rate, shrink, *_ = coefs
         velocity = state.mean
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)

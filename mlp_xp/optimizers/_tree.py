@@ -9,7 +9,7 @@ from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, low_precision
 
-__all__ = ["Updated", "averaged", "clip", "init_opt_state", "kinds", "update_tree"]
+__all__ = ["Updated", "averaged", "clip", "init_opt_state", "kinds", "update_array", "update_tree"]
 
 
 class Updated(NamedTuple):
@@ -93,18 +93,12 @@ def update_tree(
     new_params = []
     new_states = []
     trees = (params, grads, *opt_state)
-    takes_low_precision = low_precision(optimizer)
     for kind, p, g, *old in zip(kinds(params, n_leading), *map(leaves, trees), strict=True):
-        if l2 is not None and kind != "vector":
-            flat = xp.reshape(p, (*p.shape[:n_leading], -1))
-            penalty = penalty + 0.5 * l2 * xp.vecdot(flat, flat)
-            if g.dtype == p.dtype:
-                g += l2 * p
-            else:
-                g = xp.astype(g + l2 * p, g.dtype)
-        if g.dtype != p.dtype and kind not in takes_low_precision:
-            g = xp.astype(g, p.dtype)
-        new, kept = optimizer.update(p, g, optimizer.state_type(*old), coefs, kind=kind, xp=xp)
+        new, kept, own_penalty = update_array(
+            optimizer, kind, p, g, tuple(old), coefs, l2, n_leading=n_leading, xp=xp
+        )
+        if own_penalty is not None:
+            penalty = penalty + own_penalty
         new_params.append(new)
         new_states.append(kept)
     by_field = zip(*new_states, strict=True)
@@ -113,6 +107,33 @@ def update_tree(
         optimizer.state_type(*(rebuild(params, values) for values in by_field)),
         penalty,
     )
+
+
+def update_array(
+    optimizer: Optimizer,
+    kind: Kind,
+    p: Array,
+    g: Array,
+    state: tuple[Array, ...],
+    coefs: Scalars,
+    l2: Array | None,
+    *,
+    n_leading: int = 0,
+    xp: Namespace,
+) -> tuple[Array, Any, Array | None]:
+    """Update one array as `update_tree` does: the new array, its state, and its penalty if any."""
+    penalty = None
+    if l2 is not None and kind != "vector":
+        flat = xp.reshape(p, (*p.shape[:n_leading], -1))
+        penalty = 0.5 * l2 * xp.vecdot(flat, flat)
+        if g.dtype == p.dtype:
+            g += l2 * p
+        else:
+            g = xp.astype(g + l2 * p, g.dtype)
+    if g.dtype != p.dtype and kind not in low_precision(optimizer):
+        g = xp.astype(g, p.dtype)
+    new, kept = optimizer.update(p, g, optimizer.state_type(*state), coefs, kind=kind, xp=xp)
+    return new, kept, penalty
 
 
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:

@@ -13,10 +13,10 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
-from mlp_xp.nn.layers import BatchStats, update_batch_stats
-from mlp_xp.nn.losses import Loss, average
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses, forward
-from mlp_xp.optimizers import Optimizer, averaged, clip, init_opt_state
+from mlp_xp.optimizers import Optimizer, init_opt_state
 from mlp_xp.training.inputs import Batch, in_dtype_of, mixed, network_inputs, targets_and_weights
 from mlp_xp.training.scalars import StepScalars
 
@@ -175,27 +175,26 @@ def make_step(
         value = loss.reported(mixed([value for value, _ in losses], mixture), logits.shape[-1])
         accuracy = state.accuracy
         if not isinstance(accuracy, tuple):
-            correct = [average(loss.is_correct(logits, y, xp=xp), w, xp=xp) for y, w in pairs]
-            accuracy = accuracy + scalars.share * mixed(correct, mixture)
+            correct = [kernels.accuracy(loss, logits, y, w, xp=xp) for y, w in pairs]
+            accuracy = kernels.accumulate(accuracy, scalars.share, mixed(correct, mixture))
 
         grads = backward(mixed([pullback() for _, pullback in losses], mixture))
 
         if max_grad_norm is not None:
-            grads, _ = clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
+            grads, _ = kernels.clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
 
         l2 = scalars.l2 if with_penalty else None
         params, opt_state, penalty = kernels.update(
             optimizer, params, grads, state.opt_state, scalars.rule, l2, n_leading=n_leading, xp=xp
         )
 
-        batch_stats = tuple(
-            update_batch_stats(old, new, scalars.batch_stats_rate, xp=xp)
-            for old, new in zip(state.batch_stats, measured, strict=True)
-        )
+        batch_stats = state.batch_stats
+        if batch_stats:
+            batch_stats = kernels.average(batch_stats, measured, scalars.batch_stats_rate, xp=xp)
         mean = state.average
         if mean:
-            mean = averaged(mean, params, scalars.average_rate, xp=xp)
-        total = state.loss + scalars.share * (value + penalty)
+            mean = kernels.average(mean, params, scalars.average_rate, xp=xp)
+        total = kernels.accumulate(state.loss, scalars.share, value, penalty)
         return TrainState(params, opt_state, batch_stats, mean, total, accuracy)
 
     return step

@@ -13,12 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
 SPECS = ("cupy:cuda:0", "cupy:cuda:1")
-# A fault of the kernel, which takes no gradients of another dtype than the parameters.
-KNOWN = (
-    "--deselect",
-    "tests/optimizers/test_update_tree.py::"
-    "test_gradients_of_low_precision_are_brought_to_the_parameters",
-)
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("c++") or shutil.which("clang++")), reason="no C++ compiler for kernels"
@@ -59,7 +53,7 @@ def runs(tmp_path_factory):
     """Return a run of all tests that take a backend for each device, side by side."""
     folder = tmp_path_factory.mktemp("stand_in")
     runs = {
-        spec: Run(folder / f"{i}.txt", "tests", "--only-backends", f"--backends={spec}", *KNOWN)
+        spec: Run(folder / f"{i}.txt", "tests", "--only-backends", f"--backends={spec}")
         for i, spec in enumerate(SPECS)
     }
     yield runs

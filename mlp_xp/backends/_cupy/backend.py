@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import array_api_compat.cupy
 import cupy
 import cupyx
 import numpy as np
@@ -14,10 +13,9 @@ import numpy as np
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import _pinned
 from mlp_xp.backends._base import Backend, BackendError
+from mlp_xp.backends._cupy import namespace
 from mlp_xp.backends._cupy.captured import CapturedLoop
-from mlp_xp.backends._cupy.kernels import gather, update_tree
-from mlp_xp.backends._cupy.products import dense_in
-from mlp_xp.backends.kernels import Kernels
+from mlp_xp.backends._cupy.kernels import KERNELS
 
 __all__ = ["CupyBackend", "create"]
 
@@ -27,11 +25,11 @@ class CupyBackend(Backend):
 
     name = "cupy"
     has_sparse_products = True
-    xp = array_api_compat.cupy
+    xp = namespace
+    kernels = KERNELS
 
     def __init__(self, device: cupy.cuda.Device) -> None:
         self.device = device
-        self.kernels = Kernels(dense_in(None), gather=gather, update=update_tree)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, cupy.ndarray)

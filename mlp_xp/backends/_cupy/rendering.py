@@ -6,11 +6,91 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-__all__ = ["every_kernel", "kernel"]
+import cupy
+import numpy as np
+
+__all__ = [
+    "FLOATS",
+    "SHARES",
+    "SIGMOID",
+    "THREADS",
+    "blocks_for",
+    "every_kernel",
+    "is_plain",
+    "kernel",
+    "raw_kernel",
+    "share_arguments",
+    "total",
+]
 
 Factory = Callable[..., Any]
 
 _FACTORIES: list[tuple[Factory, tuple[tuple[Any, ...], ...]]] = []
+
+# The dtypes that kernels of raw memory are rendered for, in short: their names take microseconds.
+FLOATS = ("<f4", "<f8")
+# Threads of a block; the sums below take a power of two.
+THREADS = 256
+_C_NAMES = {
+    "<f4": "float",
+    "<f8": "double",
+    "|u1": "unsigned char",
+    "<i4": "int",
+    "<i8": "long long",
+}
+
+SIGMOID = """
+__device__ T sigmoid(T x) {
+  const T limit = sizeof(T) == 4 ? -87.72284 : -708.782712893384;  // exp(-x) does not overflow.
+  return T(1) / (T(1) + exp(-(x < limit ? limit : x)));
+}
+"""
+
+# Sums and maxima over groups of WIDTH threads, STRIDE apart. All threads of a block must call them.
+# The order is fixed, so the same numbers give the same bits.
+_REDUCTIONS = """
+template <int WIDTH, int STRIDE>
+__device__ T sum_of(T value, T* shared) {
+  if (WIDTH == 1) return value;
+  const int thread = threadIdx.x, position = thread / STRIDE % WIDTH;
+  shared[thread] = value;
+  __syncthreads();
+  for (int step = WIDTH / 2; step > 0; step /= 2) {
+    if (position < step) shared[thread] += shared[thread + step * STRIDE];
+    __syncthreads();
+  }
+  const T sum = shared[thread - position * STRIDE];
+  __syncthreads();
+  return sum;
+}
+
+template <int WIDTH>
+__device__ T largest_of(T value, T* shared) {
+  if (WIDTH == 1) return value;
+  const int thread = threadIdx.x, position = thread % WIDTH;
+  shared[thread] = value;
+  __syncthreads();
+  for (int step = WIDTH / 2; step > 0; step /= 2) {
+    if (position < step && shared[thread + step] > shared[thread])
+      shared[thread] = shared[thread + step];
+    __syncthreads();
+  }
+  const T largest = shared[thread - position];
+  __syncthreads();
+  return largest;
+}
+"""
+
+# The share of a row in an average over the batch: `mlp_xp.nn.layers.shares`.
+SHARES = """
+  T all = 0;
+  if (WEIGHTED) {
+    for (long long i = threadIdx.x; i < rows; i += THREADS) all += weights[i];
+    all = sum_of<THREADS, 1>(all, shared);
+    all = all < smallest ? smallest : all;
+  }
+#define SHARE(row) (WEIGHTED ? weights[row] / all : even)
+"""
 
 
 def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
@@ -39,3 +119,77 @@ def every_kernel() -> Iterator[Any]:
     for factory, variants in _FACTORIES:
         for variant in variants:
             yield factory(*variant)
+
+
+def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) -> Any:
+    """Return a kernel of raw memory.
+
+    Parameters
+    ----------
+    name : str
+    body : str
+        The kernel's parameters in parentheses and its body in braces.
+    types : dict
+        Names of dtypes by the letters that stand for them in the source; T is that of sums.
+    **constants : int
+        Macros, as THREADS is one.
+    """
+    lines = [f"#define {key} {value}" for key, value in ({"THREADS": THREADS} | constants).items()]
+    lines += [f"typedef {_C_NAMES[dtype]} {letter};" for letter, dtype in types.items()]
+    code = "\n".join((*lines, SIGMOID, _REDUCTIONS, f'extern "C" __global__ void {name}{body}'))
+    return cupy.RawKernel(code, name)
+
+
+def is_plain(dtype: Any, *arrays: Any) -> bool:
+    """Whether arrays are CuPy's, of one dtype that kernels are rendered for, and C-contiguous."""
+    return dtype.str in FLOATS and all(
+        isinstance(array, cupy.ndarray) and array.dtype == dtype and array.flags.c_contiguous
+        for array in arrays
+    )
+
+
+def blocks_for(n: int, size: int) -> int:
+    """Return how many blocks of a size hold n items."""
+    return -(-n // size)
+
+
+@kernel(*((dtype, scaled) for dtype in FLOATS for scaled in (0, 1)))
+def _total_kernel(dtype: str, scaled: int) -> Any:
+    return raw_kernel(
+        "mlp_xp_total",
+        """(const T* parts, const T* factor, T constant, T* out, long long n) {
+  __shared__ T shared[THREADS];
+  T sum = 0;
+  for (long long i = threadIdx.x; i < n; i += THREADS) sum += parts[i];
+  sum = sum_of<THREADS, 1>(sum, shared);
+  if (threadIdx.x == 0) out[0] = SCALED ? constant * factor[0] * sum : sum;
+}""",
+        {"T": dtype},
+        SCALED=scaled,
+    )
+
+
+def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
+    """Return the sum of what the blocks of a kernel have left, 0-d.
+
+    A single part needs no launch. With a factor, a 0-d array, the sum is multiplied by that and
+    by the constant.
+    """
+    if parts.size == 1 and factor is None:
+        return parts.reshape(())
+    out = cupy.empty((), parts.dtype)
+    compute = _total_kernel(parts.dtype.str, int(factor is not None))
+    number = parts.dtype.type(constant)
+    compute(
+        (1,),
+        (THREADS,),
+        (parts, parts if factor is None else factor, number, out, np.int64(parts.size)),
+    )
+    return out
+
+
+def share_arguments(x: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Return what `SHARES` needs of a batch: weights, even, smallest."""
+    number = x.dtype.type
+    smallest = number(np.finfo(x.dtype).smallest_normal)
+    return x if weights is None else weights, number(1.0 / x.shape[0]), smallest

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
-from mlp_xp.nn.layers import ActivationPullback, BatchStats, activate, affine
+from mlp_xp.nn.layers import (
+    ActivationPullback,
+    BatchStats,
+    NormPullback,
+    activate,
+    affine,
+    batch_norm,
+    dropout,
+    layer_norm,
+)
 
 __all__ = [
     "Block",
@@ -39,10 +48,10 @@ class BlockPullback(Protocol):
 class Context(NamedTuple):
     """The settings and arrays of a pass through the network.
 
-    ``dense`` and ``activate`` compute `mlp_xp.nn.layers.affine` and `mlp_xp.nn.layers.activate`;
-    ``batch_stats`` are the running statistics, one for each batch normalization. In training, batch
-    normalization measures its own, with the ``weights : (..., batch)``, and ``keys :
-    (..., dropouts)`` int32 choose what is dropped.
+    ``dense`` computes `mlp_xp.nn.layers.affine`; ``activate``, ``dropout``, ``layer_norm`` and
+    ``batch_norm`` compute the layers of these names. ``batch_stats`` are the running statistics,
+    one for each batch normalization. In training, batch normalization measures its own, with the
+    ``weights : (..., batch)``, and ``keys : (..., dropouts)`` int32 choose what is dropped.
     """
 
     xp: Namespace
@@ -52,6 +61,9 @@ class Context(NamedTuple):
     weights: Array | None = None
     keys: Array | None = None
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
+    dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
+    layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
+    batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
 
 
 class Row(NamedTuple):

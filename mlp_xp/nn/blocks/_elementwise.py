@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Measured, without_params
-from mlp_xp.nn.layers import Activation, dropout
+from mlp_xp.nn.layers import Activation
 
 __all__ = ["Activate", "Dropout"]
 
@@ -58,5 +58,5 @@ class Dropout(Block):
         assert context.keys is not None
         keys = context.keys
         key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
-        y, pullback = dropout(x, key, self.rate, xp=context.xp)
+        y, pullback = context.dropout(x, key, self.rate, xp=context.xp)
         return y, without_params(pullback), ()

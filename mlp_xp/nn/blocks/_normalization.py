@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Make, Measured
-from mlp_xp.nn.layers import Norm, apply_norm, batch_norm, layer_norm
+from mlp_xp.nn.layers import Norm, apply_norm
 
 __all__ = ["BatchNorm", "LayerNorm"]
 
@@ -34,7 +34,7 @@ class LayerNorm(_Normalization):
     ) -> tuple[Array, BlockPullback, Measured]:
         """Apply `mlp_xp.nn.layers.layer_norm`."""
         own = context.xp.astype(x, params.scale.dtype, copy=False)
-        return *_as_given(x, *layer_norm(params, own, xp=context.xp), xp=context.xp), ()
+        return *_as_given(x, *context.layer_norm(params, own, xp=context.xp), xp=context.xp), ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class BatchNorm(_Normalization):
         if not context.is_training:
             y = apply_norm(params, context.batch_stats[self.number], own, xp=xp)
             return xp.astype(y, x.dtype, copy=False), _no_way_back, ()
-        y, pullback, batch_stats = batch_norm(params, own, context.weights, xp=xp)
+        y, pullback, batch_stats = context.batch_norm(params, own, context.weights, xp=xp)
         return *_as_given(x, y, pullback, xp=xp), (batch_stats,)
 
 

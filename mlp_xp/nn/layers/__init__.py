@@ -45,7 +45,6 @@ from mlp_xp.nn.layers._normalization import (
     apply_norm,
     batch_norm,
     layer_norm,
-    update_batch_stats,
 )
 from mlp_xp.nn.layers._weights import shares
 
@@ -80,5 +79,4 @@ __all__ = [
     "silu",
     "softplus",
     "tanh",
-    "update_batch_stats",
 ]

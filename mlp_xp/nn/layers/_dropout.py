@@ -9,11 +9,11 @@ from array_api_compat import device
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._activations import ActivationPullback
 
-__all__ = ["dropout"]
+__all__ = ["LOWBIAS32", "SPREAD", "dropout", "threshold"]
 
 # Shifts and factors, as signed numbers: an int32 takes no Python integer beyond its own range.
-_SPREAD = 0x9E3779B1 - 2**32
-_LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
+SPREAD = 0x9E3779B1 - 2**32
+LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 
 
 def dropout(
@@ -64,14 +64,26 @@ def dropout(
     array([[2., 0., 2., 2.],
            [2., 2., 0., 2.]])
     """
-    # Of the 2^32 values of the hash the lowest rate * 2^32 drop the element.
-    threshold = min(round(rate * 2**32), 2**32 - 1) - 2**31
     shape = (*key.shape, *x.shape[-2:])
     bits = _hash_positions(x, key, xp=xp)
     # A product and not `where`, which on NumPy is slow if the mask is random.
-    factor = xp.astype(xp.reshape(bits >= threshold, shape), x.dtype)
+    factor = xp.astype(xp.reshape(bits >= threshold(rate), shape), x.dtype)
     factor *= 1.0 / (1.0 - rate)
     return x * factor, lambda dy: dy * factor
+
+
+def threshold(rate: float) -> int:
+    """Return the least hash, an int32, that keeps its element.
+
+    Of the 2^32 values of the hash the lowest ``rate * 2^32`` drop theirs.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.layers._dropout import threshold
+    >>> threshold(0.5)
+    0
+    """
+    return min(round(rate * 2**32), 2**32 - 1) - 2**31
 
 
 def _hash_positions(x: Array, key: Array, *, xp: Namespace) -> Array:
@@ -86,12 +98,12 @@ def _hash_positions(x: Array, key: Array, *, xp: Namespace) -> Array:
     wraps around in every library.
     """
     bits = xp.arange(math.prod(x.shape[-2:]), dtype=xp.int32, device=device(x))
-    bits *= _SPREAD
+    bits *= SPREAD
     if key.ndim > 0:
         bits = bits ^ key[..., None]
     else:
         bits ^= key
-    for shift, factor in _LOWBIAS32:
+    for shift, factor in LOWBIAS32:
         mixed = bits >> shift
         # int32 is shifted with its sign; the hash wants zeros in the bits that come free.
         mixed &= (1 << (32 - shift)) - 1

@@ -15,7 +15,6 @@ __all__ = [
     "apply_norm",
     "batch_norm",
     "layer_norm",
-    "update_batch_stats",
 ]
 
 
@@ -217,37 +216,6 @@ def apply_norm(
     y *= per_sample(params.scale * _rescale(batch_stats.variance, epsilon, xp=xp))
     y += per_sample(params.shift)
     return y
-
-
-def update_batch_stats(
-    old: BatchStats, new: BatchStats, rate: float | Array, *, xp: Namespace
-) -> BatchStats:
-    r"""Move the running statistics towards those of a batch, :math:`m + r\,(m_\text{new} - m)`.
-
-    Parameters
-    ----------
-    old, new : BatchStats
-        Running so far, and what `batch_norm` gave; neither is written to.
-    rate : float in [0, 1], or a 0-d array of it of the statistics' dtype
-        0.1 is common. An array can be 0 for a batch whose weights are all 0, and so has none.
-    xp : namespace
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import BatchStats, update_batch_stats
-    >>> old = BatchStats(xp.asarray([0.0]), xp.asarray([1.0]))
-    >>> update_batch_stats(old, BatchStats(xp.asarray([2.0]), xp.asarray([3.0])), 0.5, xp=xp)
-    BatchStats(mean=array([1.]), variance=array([2.]))
-    """
-
-    def moved(start: Array, end: Array) -> Array:
-        value = end - start
-        value *= rate
-        value += start
-        return value
-
-    return BatchStats(moved(old.mean, new.mean), moved(old.variance, new.variance))
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:

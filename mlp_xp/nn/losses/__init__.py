@@ -12,7 +12,7 @@ nor does the L2 penalty, which is part of the update (`mlp_xp.optimizers`).
 from __future__ import annotations
 
 from mlp_xp.nn.layers import shares
-from mlp_xp.nn.losses._base import Loss, LossPullback, average, mean_loss
+from mlp_xp.nn.losses._base import Loss, LossPullback, average, mean_accuracy, mean_loss
 from mlp_xp.nn.losses._binary import BinaryCrossEntropy
 from mlp_xp.nn.losses._custom import Custom
 from mlp_xp.nn.losses._errors import AbsoluteError, ErrorLoss, Huber, Quantile, SquaredError
@@ -40,6 +40,7 @@ __all__ = [
     "SquaredError",
     "Through",
     "average",
+    "mean_accuracy",
     "mean_loss",
     "one_hot",
     "shares",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.nn.layers import shares
 
-__all__ = ["Loss", "LossPullback", "average", "log_bounds", "mean_loss"]
+__all__ = ["Loss", "LossPullback", "average", "log_bounds", "mean_accuracy", "mean_loss"]
 
 LossPullback = Callable[[Any], Array]
 
@@ -162,6 +162,31 @@ def average(values: Array, weights: Array | None, *, xp: Namespace) -> Array:
     """
     share = shares(weights, values.shape[-1], xp=xp)
     return xp.sum(values[..., None] * share, axis=(-2, -1))
+
+
+def mean_accuracy(
+    loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
+) -> Array:
+    """Return the weighted share of the samples of a batch whose predicted class is right, (...).
+
+    Parameters
+    ----------
+    loss : Loss
+    logits : (..., batch, outputs)
+    targets : array
+        As the loss takes them.
+    weights : (..., batch), of the dtype of the logits, optional
+    xp : namespace
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_accuracy
+    >>> logits, labels = xp.asarray([[2.0, 1.0], [1.0, 2.0]]), xp.asarray([0, 0])
+    >>> float(mean_accuracy(SoftmaxCrossEntropy(), logits, labels, xp=xp))
+    0.5
+    """
+    return average(loss.is_correct(logits, targets, xp=xp), weights, xp=xp)
 
 
 def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:

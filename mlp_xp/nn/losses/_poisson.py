@@ -66,9 +66,14 @@ class Poisson(Loss):
 
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
         """Return the rates, (..., batch, outputs)."""
-        # So far below an overflow that even the sum over the outputs of a sample is finite.
-        limit = math.log(float(xp.finfo(logits.dtype).max) / logits.shape[-1]) - 1.0
-        return xp.exp(xp.minimum(logits, limit))
+        return xp.exp(xp.minimum(logits, self.largest_logit(logits, xp=xp)))
+
+    def largest_logit(self, logits: Array, *, xp: Namespace) -> float:
+        """Return the output above which others are clipped, short of an overflow.
+
+        Even the sum of the rates over the outputs of a sample is finite.
+        """
+        return math.log(float(xp.finfo(logits.dtype).max) / logits.shape[-1]) - 1.0
 
     def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
         """Raise ValueError if a target is negative."""

@@ -1,0 +1,70 @@
+"""Rows of a data set in one launch, and sparse rows as the left factor of a product."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cupy
+
+from mlp_xp._utils.array_types import Array, DType, Namespace
+from mlp_xp.augmentation import PixelMap
+from mlp_xp.backends import kernels
+from mlp_xp.backends._cupy.rendering import kernel
+from mlp_xp.backends.kernels import Scaling, SparseMatrix
+
+__all__ = ["gather"]
+
+
+@kernel()
+def _gather_kernel() -> Any:
+    return cupy.ElementwiseKernel(
+        "raw X x, I row, F shift, F scale, int64 width",
+        "F out",
+        "out = (F(x[(long long)row * width + i % width]) - shift) * scale;",
+        "mlp_xp_gather",
+    )
+
+
+def gather(
+    x: Any,
+    rows: Any,
+    scaling: Scaling | None,
+    pixel_map: PixelMap | None = None,
+    *,
+    dtype: DType,
+    xp: Namespace,
+) -> Array:
+    """Compute `kernels.gather` in one launch, where images are not augmented."""
+    if isinstance(x, SparseMatrix):
+        return cast(Array, _TakenRows(x, rows))
+    if rows is None or pixel_map is not None:
+        return kernels.gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
+    out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
+    number = out.dtype.type
+    shift, scale = (number(0), number(1)) if scaling is None else scaling
+    _gather_kernel()(x, rows[:, None], shift, scale, x.shape[1], out)
+    return out
+
+
+class _TakenRows:
+    """Rows of a sparse matrix, or all of them, as the left factor of a product."""
+
+    ndim = 2
+
+    def __init__(self, x: SparseMatrix, rows: Any) -> None:
+        self.dtype = x.data.dtype
+        self._x = x
+        self._rows = rows
+
+    def __matmul__(self, W: Any) -> Any:
+        from cupyx.scipy.sparse import csr_matrix
+
+        data, indices, indptr = self._x
+        shape = indptr.shape[0] - 1, W.shape[0]
+        matrix = csr_matrix((data, indices, indptr), shape=shape)
+        self._matrix = matrix if self._rows is None else matrix[self._rows]
+        return self._matrix @ W
+
+    @property
+    def T(self) -> Any:
+        return self._matrix.T

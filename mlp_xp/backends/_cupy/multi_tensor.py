@@ -1,0 +1,103 @@
+"""Kernels that go over all arrays of a tree in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.backends._cupy.rendering import THREADS, blocks_for
+
+__all__ = ["MOST_ARRAYS", "blocks_of", "launch", "multi_tensor"]
+
+# The numbers of an array that a block goes over. Small pieces keep a large device busy with a
+# small network.
+_PIECE = 2048
+# The most arrays of each tree in one launch: the arguments of a kernel have 4 KB.
+MOST_ARRAYS = 64
+
+
+def multi_tensor(
+    scalars: str,
+    fields: dict[str, str],
+    marks: tuple[bool, ...],
+    prologue: str,
+    loop: str,
+    epilogue: str,
+) -> str:
+    """Return the parameters and the body of a kernel, for `raw_kernel`.
+
+    Parameters
+    ----------
+    scalars : str
+        The first parameters.
+    fields : dict
+        C types of pointers by names: one array of each for a member of the trees.
+    marks : tuple of bool
+        For each member what its source calls ``mark``.
+    prologue, loop, epilogue : str
+        Statements before a block's loop, for each number ``i`` of an array, and after the loop.
+        The arrays are pointers of the names of the fields, of ``n`` numbers.
+    """
+    parameters = [scalars]
+    choices = []
+    for k, mark in enumerate(marks):
+        parameters += [f"{kind} {name}{k}" for name, kind in fields.items()]
+        parameters.append(f"long long n{k}")
+        chosen = " ".join(f"{name} = {name}{k};" for name in fields)
+        choices.append(
+            f"  if (n == 0) {{ const long long blocks = (n{k} + {_PIECE} - 1) / {_PIECE}; "
+            f"if (block < blocks) {{ n = n{k}; mark = {int(mark)}; {chosen} }} "
+            "else block -= blocks; }"
+        )
+    pointers = " ".join(f"{kind} {name} = 0;" for name, kind in fields.items())
+    return "\n".join(
+        (
+            f"({', '.join(parameters)}) {{",
+            "  long long block = blockIdx.x, n = 0;",
+            f"  bool mark = false; {pointers}",
+            *choices,
+            prologue,
+            f"  long long stop = (block + 1) * {_PIECE};",
+            "  if (stop > n) stop = n;",
+            f"  for (long long i = block * {_PIECE} + threadIdx.x; i < stop; i += THREADS) {{",
+            loop,
+            "  }",
+            epilogue,
+            "}",
+        )
+    )
+
+
+def blocks_of(members: list[tuple[Any, ...]]) -> int:
+    """Return the blocks of a launch over the members of trees."""
+    return sum(blocks_for(arrays[0].size, _PIECE) for arrays in members)
+
+
+def launch(
+    kernel_of: Callable[[slice], Any],
+    scalars_of: Callable[[slice], tuple[Any, ...]],
+    members: list[tuple[Any, ...]],
+) -> None:
+    """Launch a kernel over the members of trees, and again if one launch does not take them all.
+
+    Parameters
+    ----------
+    kernel_of : callable
+        Returns the kernel of some of the members, given by a slice.
+    scalars_of : callable
+        Returns the first arguments, for some blocks of all launches together.
+    members : list of tuples
+        One array of each field.
+    """
+    first = 0
+    for start in range(0, len(members), MOST_ARRAYS):
+        some = slice(start, start + MOST_ARRAYS)
+        n_blocks = blocks_of(members[some])
+        if n_blocks:
+            arguments = list(scalars_of(slice(first, first + n_blocks)))
+            for arrays in members[some]:
+                arguments += [*arrays, np.int64(arrays[0].size)]
+            kernel_of(some)((n_blocks,), (THREADS,), tuple(arguments))
+        first += n_blocks

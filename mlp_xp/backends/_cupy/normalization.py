@@ -1,0 +1,252 @@
+"""Layer and batch normalization: one launch forward; backward one for inputs, one for parameters.
+
+Rows of a layer normalization are shared by groups of threads, columns of a batch normalization by
+blocks, which then go over their numbers as often as needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy
+import numpy as np
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.backends._cupy.rendering import (
+    FLOATS,
+    SHARES,
+    THREADS,
+    blocks_for,
+    is_plain,
+    kernel,
+    raw_kernel,
+    share_arguments,
+)
+from mlp_xp.nn import layers
+from mlp_xp.nn.layers import BatchStats, Norm, NormPullback
+
+__all__ = ["batch_norm", "layer_norm"]
+
+# Threads that share a row: a warp.
+_LANES = 32
+# Columns of a block: as many float32 numbers as memory is read in at least, 32 bytes. All threads
+# with the same column share it.
+_COLUMNS = 8
+
+_ROWS = """
+  const int lane = threadIdx.x % LANES;
+  const long long row = (long long)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
+  const int n = row < rows ? width : 0;
+  const long long start = row * width;
+"""
+
+_LAYER_NORM = f"""(const T* x, const T* scale, const T* shift, T epsilon, T* y, T* means,
+    T* factors, long long rows, int width) {{
+  __shared__ T shared[THREADS];
+  {_ROWS}
+  T mean = 0, variance = 0;
+  for (int k = lane; k < n; k += LANES) mean += x[start + k];
+  mean = sum_of<LANES, 1>(mean, shared) / width;
+  for (int k = lane; k < n; k += LANES) {{
+    const T centered = x[start + k] - mean;
+    variance += centered * centered;
+  }}
+  variance = sum_of<LANES, 1>(variance, shared) / width;
+  const T factor = T(1) / sqrt(variance + epsilon);
+  for (int k = lane; k < n; k += LANES)
+    y[start + k] = (x[start + k] - mean) * factor * scale[k] + shift[k];
+  if (lane == 0 && n > 0) {{
+    means[row] = mean;
+    factors[row] = factor;
+  }}
+}}"""
+
+_LAYER_NORM_GRADIENT = f"""(const T* x, const T* dy, const T* scale, const T* means,
+    const T* factors, T* dx, long long rows, int width) {{
+  __shared__ T shared[THREADS];
+  {_ROWS}
+  const T mean = n > 0 ? means[row] : T(0), factor = n > 0 ? factors[row] : T(0);
+  T average = 0, along = 0;
+  for (int k = lane; k < n; k += LANES) {{
+    const T dz = dy[start + k] * scale[k];
+    average += dz;
+    along += dz * (x[start + k] - mean) * factor;
+  }}
+  average = sum_of<LANES, 1>(average, shared) / width;
+  along = sum_of<LANES, 1>(along, shared) / width;
+  for (int k = lane; k < n; k += LANES) {{
+    const T z = (x[start + k] - mean) * factor;
+    dx[start + k] = (dy[start + k] * scale[k] - average - z * along) * factor;
+  }}
+}}"""
+
+_COLUMN = """
+  const long long column = (long long)blockIdx.x * COLUMNS + threadIdx.x % COLUMNS;
+  const long long first = threadIdx.x / COLUMNS, step = THREADS / COLUMNS;
+  const long long n = column < width ? rows : 0;
+#define OVER_COLUMN(sum) sum_of<THREADS / COLUMNS, COLUMNS>(sum, shared)
+"""
+
+_LAYER_NORM_PARAMETERS = f"""(const T* x, const T* dy, const T* means, const T* factors,
+    T* dscale, T* dshift, long long rows, int width) {{
+  __shared__ T shared[THREADS];
+  {_COLUMN}
+  T along = 0, sum = 0;
+  for (long long row = first; row < n; row += step) {{
+    const T d = dy[row * width + column];
+    sum += d;
+    along += d * (x[row * width + column] - means[row]) * factors[row];
+  }}
+  along = OVER_COLUMN(along);
+  sum = OVER_COLUMN(sum);
+  if (first == 0 && n > 0) {{
+    dscale[column] = along;
+    dshift[column] = sum;
+  }}
+}}"""
+
+_BATCH_NORM = f"""(const T* x, const T* weights, T even, T smallest, const T* scale,
+    const T* shift, T epsilon, T* y, T* means, T* variances, long long rows, int width) {{
+  __shared__ T shared[THREADS];
+  {SHARES}
+  {_COLUMN}
+  T mean = 0, variance = 0;
+  for (long long row = first; row < n; row += step) mean += x[row * width + column] * SHARE(row);
+  mean = OVER_COLUMN(mean);
+  for (long long row = first; row < n; row += step) {{
+    const T centered = x[row * width + column] - mean;
+    variance += centered * centered * SHARE(row);
+  }}
+  variance = OVER_COLUMN(variance);
+  const T factor = T(1) / sqrt(variance + epsilon);
+  for (long long row = first; row < n; row += step)
+    y[row * width + column] = (x[row * width + column] - mean) * factor * scale[column]
+        + shift[column];
+  if (first == 0 && n > 0) {{
+    means[column] = mean;
+    variances[column] = variance;
+  }}
+}}"""
+
+_BATCH_NORM_GRADIENT = f"""(const T* x, const T* dy, const T* weights, T even, T smallest,
+    const T* scale, const T* means, const T* variances, T epsilon, T* dx, T* dscale, T* dshift,
+    long long rows, int width) {{
+  __shared__ T shared[THREADS];
+  {SHARES}
+  {_COLUMN}
+  const T mean = n > 0 ? means[column] : T(0);
+  const T factor = n > 0 ? T(1) / sqrt(variances[column] + epsilon) : T(0);
+  T along = 0, sum = 0;
+  for (long long row = first; row < n; row += step) {{
+    const T d = dy[row * width + column];
+    sum += d;
+    along += d * (x[row * width + column] - mean) * factor;
+  }}
+  along = OVER_COLUMN(along);
+  sum = OVER_COLUMN(sum);
+  if (NEED_DX) {{
+    for (long long row = first; row < n; row += step) {{
+      const T z = (x[row * width + column] - mean) * factor;
+      dx[row * width + column] = (dy[row * width + column] - SHARE(row) * (sum + z * along))
+          * (scale[column] * factor);
+    }}
+  }}
+  if (first == 0 && n > 0) {{
+    dscale[column] = along;
+    dshift[column] = sum;
+  }}
+}}"""
+
+
+@kernel(*((dtype,) for dtype in FLOATS))
+def _layer_norm_kernel(dtype: str) -> Any:
+    return raw_kernel("mlp_xp_layer_norm", _LAYER_NORM, {"T": dtype}, LANES=_LANES)
+
+
+@kernel(*((dtype,) for dtype in FLOATS))
+def _layer_norm_gradient_kernel(dtype: str) -> Any:
+    name = "mlp_xp_layer_norm_gradient"
+    return raw_kernel(name, _LAYER_NORM_GRADIENT, {"T": dtype}, LANES=_LANES)
+
+
+@kernel(*((dtype,) for dtype in FLOATS))
+def _layer_norm_parameters_kernel(dtype: str) -> Any:
+    name = "mlp_xp_layer_norm_parameters"
+    return raw_kernel(name, _LAYER_NORM_PARAMETERS, {"T": dtype}, COLUMNS=_COLUMNS)
+
+
+@kernel(*((dtype, weighted) for dtype in FLOATS for weighted in (0, 1)))
+def _batch_norm_kernel(dtype: str, weighted: int) -> Any:
+    types = {"T": dtype}
+    return raw_kernel("mlp_xp_batch_norm", _BATCH_NORM, types, WEIGHTED=weighted, COLUMNS=_COLUMNS)
+
+
+@kernel(*((dtype, weighted, weighted) for dtype in FLOATS for weighted in (0, 1)))
+def _batch_norm_gradient_kernel(dtype: str, weighted: int, need_dx: int) -> Any:
+    return raw_kernel(
+        "mlp_xp_batch_norm_gradient",
+        _BATCH_NORM_GRADIENT,
+        {"T": dtype},
+        WEIGHTED=weighted,
+        NEED_DX=need_dx,
+        COLUMNS=_COLUMNS,
+    )
+
+
+def layer_norm(
+    params: Norm, x: Any, *, xp: Namespace, epsilon: float = 1e-5
+) -> tuple[Array, NormPullback]:
+    """Compute `mlp_xp.nn.layers.layer_norm`; x is kept, the normalized rows are not."""
+    scale, shift = params
+    if x.ndim != 2 or x.size == 0 or not is_plain(x.dtype, x, scale, shift) or scale.ndim > 1:
+        return layers.layer_norm(params, x, xp=xp, epsilon=epsilon)
+    rows, width = x.shape
+    dtype, size = x.dtype.str, (np.int64(rows), np.int32(width))
+    y, means, factors = cupy.empty_like(x), cupy.empty(rows, x.dtype), cupy.empty(rows, x.dtype)
+    by_rows = (blocks_for(rows, THREADS // _LANES),), (THREADS,)
+    by_columns = (blocks_for(width, _COLUMNS),), (THREADS,)
+    arguments = (x, scale, shift, x.dtype.type(epsilon), y, means, factors, *size)
+    _layer_norm_kernel(dtype)(*by_rows, arguments)
+
+    def pullback(dy: Any, *, need_dx: bool) -> tuple[Array | None, Norm]:
+        dy = cupy.ascontiguousarray(dy, x.dtype)
+        grads = Norm(cupy.empty_like(scale), cupy.empty_like(shift))
+        arguments = (x, dy, means, factors, *grads, *size)
+        _layer_norm_parameters_kernel(dtype)(*by_columns, arguments)
+        if not need_dx:
+            return None, grads
+        dx = cupy.empty_like(x)
+        arguments = (x, dy, scale, means, factors, dx, *size)
+        _layer_norm_gradient_kernel(dtype)(*by_rows, arguments)
+        return dx, grads
+
+    return y, pullback
+
+
+def batch_norm(
+    params: Norm, x: Any, weights: Any, *, xp: Namespace, epsilon: float = 1e-5
+) -> tuple[Array, NormPullback, BatchStats]:
+    """Compute `mlp_xp.nn.layers.batch_norm`; x is kept, the normalized columns are not."""
+    scale, shift = params
+    given = (x, scale, shift) if weights is None else (x, scale, shift, weights)
+    if x.ndim != 2 or x.size == 0 or not is_plain(x.dtype, *given) or scale.ndim > 1:
+        return layers.batch_norm(params, x, weights, xp=xp, epsilon=epsilon)
+    rows, width = x.shape
+    dtype, number, size = x.dtype.str, x.dtype.type, (np.int64(rows), np.int32(width))
+    weighted = int(weights is not None)
+    shares = share_arguments(x, weights)
+    y, measured = cupy.empty_like(x), BatchStats(cupy.empty_like(scale), cupy.empty_like(scale))
+    by_columns = (blocks_for(width, _COLUMNS),), (THREADS,)
+    arguments = (x, *shares, scale, shift, number(epsilon), y, *measured, *size)
+    _batch_norm_kernel(dtype, weighted)(*by_columns, arguments)
+
+    def pullback(dy: Any, *, need_dx: bool) -> tuple[Array | None, Norm]:
+        dy = cupy.ascontiguousarray(dy, x.dtype)
+        grads = Norm(cupy.empty_like(scale), cupy.empty_like(shift))
+        dx = cupy.empty_like(x) if need_dx else None
+        outputs = (dy if dx is None else dx, *grads)
+        arguments = (x, dy, *shares, scale, *measured, number(epsilon), *outputs, *size)
+        _batch_norm_gradient_kernel(dtype, weighted, int(need_dx))(*by_columns, arguments)
+        return dx, grads
+
+    return y, pullback, measured
