@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -14,8 +15,11 @@ ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
 SPECS = ("cupy:cuda:0", "cupy:cuda:1")
 
+ONLY_THERE = "the stand-in for CuPy is not on the path"
+
 pytestmark = pytest.mark.skipif(
-    not (shutil.which("c++") or shutil.which("clang++")), reason="no C++ compiler for kernels"
+    not (shutil.which("c++") or shutil.which("clang++") or importlib.util.find_spec("ziglang")),
+    reason="no C++ compiler for kernels",
 )
 
 
@@ -65,6 +69,12 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_test_that_takes_a_backend(runs, spec):
     runs[spec].check(at_least=1400)
+
+
+def test_every_test_of_the_stand_in_itself(tmp_path):
+    files = [path for path in Path(__file__).parent.glob("test_*.py") if path != Path(__file__)]
+    files = [str(path) for path in files if ONLY_THERE in path.read_text(encoding="utf-8")]
+    Run(tmp_path / "report.txt", *files, f"--backends={SPECS[0]}").check(at_least=180)
 
 
 def test_scikit_learns_checks_of_arrays(tmp_path):

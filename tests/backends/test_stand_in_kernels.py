@@ -1,19 +1,14 @@
-"""The kernels of the stand-in for CuPy: their bodies run, and they refuse what CuPy refuses."""
+"""The kernels of the stand-in for CuPy: their bodies run, and what would go wrong is an error."""
 
 from __future__ import annotations
-
-import importlib.machinery
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-HERE = Path(__file__).parent
-STAND_IN = HERE / "stand_in"
+cupy = pytest.importorskip("cupy")
+if "stand_in" not in cupy.__file__:
+    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
+
 SUM = r"""
 extern "C" __global__ void block_sums(const float* x, float* sums, long long n) {
   __shared__ float partial[256];
@@ -29,39 +24,8 @@ extern "C" __global__ void block_sums(const float* x, float* sums, long long n) 
 """
 
 
-@pytest.fixture
-def cupy():
-    module = pytest.importorskip("cupy")
-    if STAND_IN not in Path(module.__file__).parents:
-        pytest.skip("this is CuPy itself, whose stand-in is tested in a process of its own")
-    return module
-
-
-def outcomes(path: str) -> dict[str, str]:
-    environment = os.environ | {"PYTHONPATH": path}
-    script = [sys.executable, str(HERE / "kernel_cases.py")]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-def test_kernels_accept_and_refuse_what_cupy_does() -> None:
-    ours = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    others = [path for path in ours if path and Path(path).resolve() != STAND_IN]
-    found = importlib.machinery.PathFinder.find_spec(
-        "cupy", [path for path in sys.path if Path(path).resolve() != STAND_IN]
-    )
-    if found is None:
-        pytest.skip("cupy is not installed")
-    real = outcomes(os.pathsep.join(others))
-    for name, outcome in outcomes(os.pathsep.join([str(STAND_IN), *others])).items():
-        if "__init__() " in outcome:  # Cython words this otherwise.
-            assert "__init__() " in real[name], name
-        else:
-            assert outcome == real[name], name
-
-
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "every second", "0-d"])
-def test_elementwise_kernels_loop_over_any_layout(cupy, rng, layout) -> None:
+def test_elementwise_kernels_loop_over_any_layout(rng, layout) -> None:
     kernel = cupy.ElementwiseKernel(
         "raw T table, I row, T x", "T y", "y = table[row * 2 + 1] + sqrt(x) * i", "look_up"
     )
@@ -79,7 +43,7 @@ def test_elementwise_kernels_loop_over_any_layout(cupy, rng, layout) -> None:
     np.testing.assert_allclose(out.get(), table[rows, 1] + np.sqrt(x) * position, rtol=1e-6)
 
 
-def test_an_index_outside_of_an_array_is_an_error(cupy) -> None:
+def test_an_index_outside_of_an_array_is_an_error() -> None:
     kernel = cupy.ElementwiseKernel(
         "raw T x, int64 shift", "raw T y", "y[i] = x[i + shift]", "moved"
     )
@@ -90,7 +54,7 @@ def test_an_index_outside_of_an_array_is_an_error(cupy) -> None:
 
 @pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 2)])
 @pytest.mark.parametrize("keepdims", [False, True])
-def test_reductions(cupy, rng, axis, keepdims) -> None:
+def test_reductions(rng, axis, keepdims) -> None:
     kernel = cupy.ReductionKernel(
         "T x, T y", "float64 z", "(double)x * y", "a + b", "z = a", "0", "dot"
     )
@@ -101,7 +65,7 @@ def test_reductions(cupy, rng, axis, keepdims) -> None:
         np.testing.assert_allclose(out.get(), expected)
 
 
-def test_threads_of_a_block_share_memory(cupy, rng) -> None:
+def test_threads_of_a_block_share_memory(rng) -> None:
     x = rng.random(1000, np.float32)
     sums = cupy.empty(4, np.float32)
     cupy.RawKernel(SUM, "block_sums")((4,), (256,), (cupy.asarray(x), sums, np.int64(1000)))
@@ -109,7 +73,7 @@ def test_threads_of_a_block_share_memory(cupy, rng) -> None:
     np.testing.assert_allclose(sums.get(), expected, rtol=1e-5)
 
 
-def test_warps_shuffle(cupy, rng) -> None:
+def test_warps_shuffle(rng) -> None:
     code = r"""
     template <typename T> __global__ void warp_sums(const T* x, T* sums) {
       T value = x[threadIdx.x];
@@ -123,7 +87,7 @@ def test_warps_shuffle(cupy, rng) -> None:
         np.testing.assert_allclose(sums.get(), x.reshape(3, 32).sum(1), rtol=1e-6)
 
 
-def test_a_barrier_that_some_threads_never_reach_is_an_error(cupy) -> None:
+def test_a_barrier_that_some_threads_never_reach_is_an_error() -> None:
     code = SUM.replace(
         "__syncthreads();", "if (threadIdx.x) __syncthreads(); else __syncwarp();", 1
     )
@@ -135,19 +99,19 @@ def test_a_barrier_that_some_threads_never_reach_is_an_error(cupy) -> None:
 @pytest.mark.parametrize(
     ("n", "message"), [((3,), "argument 2 has 4 bytes"), ((), "wrong number of arguments: 2")]
 )
-def test_what_a_raw_kernel_would_misread_is_an_error(cupy, n, message) -> None:
+def test_what_a_raw_kernel_would_misread_is_an_error(n, message) -> None:
     sums = cupy.empty(1, np.float32)
     with pytest.raises(TypeError, match=message):
         cupy.RawKernel(SUM, "block_sums")((1,), (256,), (sums, sums, *map(np.int32, n)))
 
 
-def test_a_source_that_does_not_compile_is_an_error_that_quotes_it(cupy) -> None:
+def test_a_source_that_does_not_compile_is_an_error_that_quotes_it() -> None:
     with pytest.raises(Exception, match="slope") as caught:
         cupy.ElementwiseKernel("T x", "T y", "y = slope * x", "line")(cupy.zeros(3))
     assert type(caught.value).__name__ == "CompileException"
 
 
-def test_what_a_table_of_addresses_points_to_is_checked_for_races(cupy) -> None:
+def test_what_a_table_of_addresses_points_to_is_checked_for_races() -> None:
     code = r"""
     extern "C" __global__ void fill(const unsigned long long* table, float value) {
       ((float*)table[blockIdx.x])[threadIdx.x] = value;
@@ -166,7 +130,7 @@ def test_what_a_table_of_addresses_points_to_is_checked_for_races(cupy) -> None:
     assert (arrays[0] == 5).all()
 
 
-def test_a_captured_kernel_runs_again_with_its_numbers(cupy) -> None:
+def test_a_captured_kernel_runs_again_with_its_numbers() -> None:
     grow = cupy.ElementwiseKernel("T by", "T x", "x += by", "grow")
     x = cupy.zeros(3, np.float32)
     stream = cupy.cuda.Stream(non_blocking=True)
@@ -182,7 +146,7 @@ def test_a_captured_kernel_runs_again_with_its_numbers(cupy) -> None:
     assert x.get().tolist() == [14] * 3
 
 
-def test_another_device_is_an_error(cupy) -> None:
+def test_another_device_is_an_error() -> None:
     with cupy.cuda.Device(1):
         far = cupy.zeros(3, np.float32)
     kernel = cupy.ElementwiseKernel("T x", "T y", "y = x", "same")
@@ -190,7 +154,7 @@ def test_another_device_is_an_error(cupy) -> None:
         kernel(far)
 
 
-def test_half_numbers_round_as_numpy_rounds_them(cupy, rng) -> None:
+def test_half_numbers_round_as_numpy_rounds_them(rng) -> None:
     widen = cupy.ElementwiseKernel("float16 x", "float32 y", "y = x", "widen")
     narrow = cupy.ElementwiseKernel("float32 x", "float16 y", "y = x", "narrow")
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
