@@ -83,7 +83,7 @@ def dot(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:
         return operate("multiply", np.multiply, (a, b), out=out)
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
         raise ValueError("Axis dimension mismatch")
-    if a.ndim == 1 and b.ndim == 1:
+    if a.size == b.size == a.shape[-1]:
         return operate("dot", np.dot, (a, b), out=out, n=2)  # No cuBLAS: multiplied, summed.
     if out is None:
         return _product("matmul", np.dot, a, b)
