@@ -201,6 +201,7 @@ def _orthogonal(
     in G grows from step to step, which is why it is computed anew after a few.
     """
     rows, columns = D.shape[-2:]
+    product = xp.matmul  # A namespace may have its own, which the operator does not know.
     # The Gram matrix is square in the rows of X: let them be the shorter side.
     X = xp.matrix_transpose(D) if rows > columns else D
     width = min(rows, columns)
@@ -209,7 +210,7 @@ def _orthogonal(
     if 2 * max(rows, columns) > 3 * width:
         n = 2 if xp.finfo(D.dtype).eps > 1e-3 else 4
     for start in range(0, len(polynomials), n):
-        gram = X @ xp.matrix_transpose(X)
+        gram = product(X, xp.matrix_transpose(X))
         square: Array | None = None
         factor: Array | None = None
         if start == 0:
@@ -217,16 +218,16 @@ def _orthogonal(
         P = total = eye
         for i, (a, b, c) in enumerate(polynomials[start : start + n]):
             if i > 0:
-                gram = P @ gram @ P
-            P = gram @ gram if square is None else square
+                gram = product(product(P, gram), P)
+            P = product(gram, gram) if square is None else square
             square = None
             P *= c
             P += b * gram
             P += a * eye
-            total = P if i == 0 else P @ total
+            total = P if i == 0 else product(P, total)
         if factor is not None:
             total *= factor
-        X = total @ X
+        X = product(total, X)
     return xp.matrix_transpose(X) if rows > columns else X
 
 
@@ -247,7 +248,7 @@ def _normalised(
 
     bound = xp.astype(total(gram * eye) + _TINY**2, gram.dtype, copy=False)
     gram /= bound
-    square = gram @ gram
+    square = xp.matmul(gram, gram)
     if is_tight:
         # The eigenvalues add up to 1: the fourth powers can be added without fear.
         root = xp.astype(xp.sqrt(xp.sqrt(total(square * square))) + _TINY, gram.dtype, copy=False)

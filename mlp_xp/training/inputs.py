@@ -87,7 +87,8 @@ def rotated(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> 
     """Return inputs after the rotation of a whitening, the last step: x is an image before it."""
     if not isinstance(scaling, Whitening):
         return x
-    return x @ xp.astype(scaling.rotation, x.dtype, copy=False)
+    # Not the operator, which does not know a namespace's own product.
+    return xp.matmul(x, xp.astype(scaling.rotation, x.dtype, copy=False))
 
 
 def _augment(

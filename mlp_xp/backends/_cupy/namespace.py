@@ -1,7 +1,7 @@
 """CuPy's namespace of the Array API, in which nothing waits for the device.
 
 It is array-api-compat's, but for `sign`: theirs assigns by a boolean mask, and CuPy waits for the
-number of elements of a mask.
+number of elements of a mask. And `matmul` is by cuBLASLt, which can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from typing import Any
 import array_api_compat.cupy
 import cupy
 
-__all__ = ["sign"]
+from mlp_xp.backends._cupy.cublaslt import multiply
+
+__all__ = ["matmul", "sign"]
+
+
+def matmul(a: Any, b: Any, /) -> Any:
+    """Return a product of matrices, or of stacks of them."""
+    out = multiply(a, b) if min(a.ndim, b.ndim) > 1 else None
+    return a @ b if out is None else out
 
 
 def sign(x: Any, /) -> Any:
