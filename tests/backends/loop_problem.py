@@ -1,0 +1,174 @@
+"""Small trainings for the tests of captured steps, and the numbers that they end with."""
+
+from __future__ import annotations
+
+import numpy as np
+from rules import RULES
+
+from mlp_xp._utils.tree import leaves
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.nn import losses
+from mlp_xp.nn.hidden import Blocks, Branch
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.network import Network, init_params
+from mlp_xp.optimizers import Adam
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.rules import Rules
+from mlp_xp.training.trainer import Trainer
+
+N, FEATURES, CLASSES, BATCH = 57, 12, 4, 10
+
+
+class Problem:
+    """A small training; ``settings`` are those of `Rules`."""
+
+    def __init__(
+        self,
+        network=None,
+        *,
+        dtype="float64",
+        x=None,
+        y=None,
+        n=N,
+        scaling=None,
+        weights=None,
+        with_accuracy=False,
+        **settings,
+    ):
+        rng = np.random.default_rng(5)
+        self.network = network or Network((FEATURES, 9, 7, CLASSES), "tanh")
+        self.x = rng.standard_normal((n, self.network.widths[0])) if x is None else x
+        self.y = rng.integers(0, CLASSES, n).astype(np.int32) if y is None else y
+        self.dtype, self.scaling, self.with_accuracy = dtype, scaling, with_accuracy
+        self.weights = None if weights is None else rng.random(n) + weights
+        self.rules = Rules(
+            self.network,
+            **{"loss": losses.SoftmaxCrossEntropy(), "optimizer": Adam(), "learning_rate": 0.01}
+            | {"alpha": 0.1}
+            | settings,
+        )
+
+    def trainer(self, backend):
+        widths = self.network.batch_stats_widths
+        scaling = self.scaling
+        if scaling is not None:
+            scaling = type(scaling)(*(backend.put(part, self.dtype) for part in scaling))
+        return Trainer(
+            backend,
+            self.rules,
+            params=init_params(self.network, 3),
+            batch_stats=tuple(BatchStats(np.zeros(width), np.ones(width)) for width in widths),
+            dtype=self.dtype,
+            scaling=scaling,
+            with_accuracy=self.with_accuracy,
+        )
+
+    def plan(self, epoch=0, n=None):
+        return plan_epoch(
+            len(self.y) if n is None else n, BATCH, seed=7, epoch=epoch, weights=self.weights
+        )
+
+    def train(self, trainer, n_epochs=3, data=None, step_by_step=False):
+        data = data or place(trainer.backend, self.x, self.y, self.dtype)
+        return [
+            trainer.run_epoch(data, self.plan(epoch), n_epochs=n_epochs, step_by_step=step_by_step)
+            for epoch in range(n_epochs)
+        ]
+
+    def eagerly(self, backend, monkeypatch, **settings):
+        """Return what steps that run one by one, on their own, compute."""
+        with monkeypatch.context() as patch:
+            patch.setattr(type(backend), "loop", lambda self, body: None)
+            trainer = self.trainer(backend)
+            records = self.train(trainer, **settings)
+        return numbers(trainer, records)
+
+
+def numbers(trainer, records):
+    state = [trainer.backend.get(leaf) for leaf in leaves(trainer.state)]
+    return [*state, np.asarray([record.loss for record in records])]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for array, other in zip(found, expected, strict=True):
+        assert array.dtype == other.dtype
+        assert array.tobytes() == other.tobytes()
+
+
+def network_of(*hidden, **settings):
+    return Network((FEATURES, *hidden, CLASSES), **settings)
+
+
+SHAPE = 3, 4, 5
+PIXELS = 60
+EVERYTHING = (
+    Flip(SHAPE, alternate=True),
+    Shift(SHAPE, 2, "zero"),
+    Cutout(SHAPE, 2),
+    ColorJitter(SHAPE),
+    Mixup(0.7),
+)
+PICTURES = np.random.default_rng(5).integers(1, 256, (N, PIXELS), dtype=np.uint8)
+CASES = {
+    **{f"rule {name}": {"optimizer": rule} for name, rule in RULES.items()},
+    **{
+        f"{name}": {"network": network_of(9, 7, activation=name), "dtype": "float32"}
+        for name in ("relu", "logistic", "gelu", "silu")
+    },
+    "no hidden layer": {"network": network_of()},
+    "layer normalization": {"network": network_of(9, 7, normalization="layer")},
+    "batch normalization": {"network": network_of(9, 7, normalization="batch")},
+    "dropout": {"network": network_of(9, 7, dropout=0.5, input_dropout=0.3)},
+    "residual": {"network": network_of(9, 9, residual=True)},
+    "blocks": {"network": network_of(Blocks((3, 4), (1,), width=2), Branch((5, 6)))},
+    "focal": {"loss": losses.SoftmaxFocal()},
+    "label smoothing": {"loss": losses.SoftmaxCrossEntropy(0.1)},
+    "squared error": {"loss": losses.SquaredError(), "y": np.random.default_rng(0).random((N, 4))},
+    "absolute error": {
+        "loss": losses.AbsoluteError(),
+        "y": np.random.default_rng(0).random((N, 4)),
+    },
+    "huber": {"loss": losses.Huber(), "y": np.random.default_rng(0).random((N, 4))},
+    "poisson": {"loss": losses.Poisson(), "y": np.random.default_rng(0).random((N, 4))},
+    "binary": {
+        "loss": losses.BinaryCrossEntropy(),
+        "y": np.random.default_rng(0).integers(0, 2, (N, 4)).astype(float),
+    },
+    "weights": {"weights": 0.0},
+    "average": {"ema_decay": 0.9},
+    "clipping": {"max_grad_norm": 0.1},
+    "accuracy": {"with_accuracy": True},
+    "no penalty": {"alpha": 0.0},
+    "pictures": {
+        "network": Network((PIXELS, 9, CLASSES), "tanh"),
+        "x": PICTURES,
+        "augmentation": EVERYTHING,
+        "dtype": "float32",
+        "scaling": Scaling(np.full(PIXELS, 128.0), np.full(PIXELS, 1 / 64)),
+    },
+    "whitening": {
+        "scaling": Whitening(
+            np.ones(FEATURES), np.ones(FEATURES), np.random.default_rng(0).random((FEATURES,) * 2)
+        )
+    },
+    "all together": {
+        "network": network_of(
+            9,
+            9,
+            7,
+            activation="silu",
+            normalization="batch",
+            dropout=(0.2, 0.0, 0.4),
+            input_dropout=0.3,
+            residual=True,
+        ),
+        "weights": 0.1,
+        "ema_decay": 0.9,
+        "max_grad_norm": 0.5,
+        "with_accuracy": True,
+        "dtype": "float32",
+    },
+}

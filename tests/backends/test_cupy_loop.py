@@ -1,0 +1,355 @@
+"""CuPy's steps as CUDA graphs, on the stand-in: the numbers of eager steps, launches, fallbacks."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loop_problem import BATCH, CASES, FEATURES, N, Problem, assert_same, network_of, numbers
+
+SPEC = importlib.util.find_spec("cupy")
+if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
+    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
+
+import cupy  # noqa: E402
+from cupy import _launch  # noqa: E402
+
+from mlp_xp import MLPClassifier  # noqa: E402
+from mlp_xp._utils.tree import leaves  # noqa: E402
+from mlp_xp.backends import get_backend  # noqa: E402
+from mlp_xp.backends._cupy import captured, cublaslt  # noqa: E402
+from mlp_xp.backends._cupy.backend import CupyBackend  # noqa: E402
+from mlp_xp.nn.network import init_params  # noqa: E402
+from mlp_xp.optimizers import Adam  # noqa: E402
+from mlp_xp.training.batches import place  # noqa: E402
+
+DEVICES = ["cuda:0", "cuda:1"]
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Capture after two steps."""
+    monkeypatch.setattr(captured, "_STEPS_BEFORE_CAPTURE", 2)
+
+
+@pytest.fixture(autouse=True)
+def _counts():
+    captured._report.cache_clear()
+    for counter in (_launch.launches, _launch.replayed, _launch.waits):
+        counter.clear()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", CASES)
+def test_captured_steps_compute_what_steps_compute(name, device, soon, monkeypatch, caplog):
+    """While the current device is another one."""
+    backend, problem = get_backend("cupy", device), Problem(**CASES[name])
+    expected = problem.eagerly(backend, monkeypatch)
+    assert not _launch.launches["graph"]
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    assert not caplog.messages
+    # Three epochs of five full steps and a short one, but for those before the first capture.
+    assert _launch.launches["graph"] > 4
+
+
+# --- what a graph replaces ------------------------------------------------------------------------
+
+
+def test_an_epoch_is_a_graph_for_32_steps(monkeypatch):
+    monkeypatch.setattr(captured, "_STEPS_BEFORE_CAPTURE", 0)
+    backend, problem = get_backend("cupy"), Problem(n=330 * BATCH)
+    trainer = problem.trainer(backend)
+    data = place(backend, problem.x, problem.y, problem.dtype)
+    counts = []
+    for epoch in range(2):
+        _launch.launches.clear()
+        trainer.run_epoch(data, problem.plan(epoch), n_epochs=2, step_by_step=False)
+        counts.append(_launch.launches.copy())
+    # 330 steps are 10 graphs of 32 steps, one of 8 and one of 2. The very first step is no graph.
+    assert [count["graph"] for count in counts] == [12, 12]
+    # Beside them an epoch's arguments and sums, and copies of the state by the clock: no steps.
+    assert sum(counts[1].values()) - counts[1]["graph"] < 100
+
+
+def test_a_graph_launches_no_more_than_its_steps(soon):
+    """But for copies of their arguments, the position, and the state that is not in its place."""
+    backend, problem = get_backend("cupy"), Problem(n=100 * BATCH, dtype="float32")
+    trainer = problem.trainer(backend)
+    problem.train(trainer, 2)
+    graphs = _launch.launches["graph"]
+    _launch.launches.clear()
+    trainer._loop = None
+    problem.train(trainer, 1)
+    a_step = sum(_launch.launches.values()) / 100
+    assert sum(_launch.replayed.values()) < 200 * a_step + 8 * graphs
+
+
+def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):
+    backend, problem = get_backend("cupy"), Problem()
+    expected = problem.eagerly(backend, monkeypatch, n_epochs=5)
+    trainer = problem.trainer(backend)
+    records = problem.train(trainer, 5)
+    assert_same(numbers(trainer, records), expected)
+    full, last = trainer._loop._shapes.values()
+    assert set(full._graphs) <= {4, 2, 1}
+    assert set(last._graphs) == {1}
+
+
+def test_graphs_of_few_shapes_are_kept(soon):
+    backend, problem = get_backend("cupy"), Problem(n=400)
+    trainer = problem.trainer(backend)
+    data = place(backend, problem.x, problem.y, problem.dtype)
+    for n in range(100, 200, 10):
+        trainer.run_epoch(data, problem.plan(0, n), n_epochs=10, step_by_step=False)
+    assert len(trainer._loop._shapes) == captured._MOST_SHAPES
+
+
+def test_a_short_training_captures_nothing(monkeypatch):
+    begun = []
+    monkeypatch.setattr(cupy.cuda.Stream, "begin_capture", lambda *args: begun.append(args))
+    backend, problem = get_backend("cupy"), Problem(n=6 * BATCH)
+    problem.train(problem.trainer(backend), 10)
+    assert not begun
+    assert not _launch.launches["graph"]
+
+
+def test_steps_that_are_watched_are_graphs_of_one(soon, monkeypatch):
+    backend, problem = get_backend("cupy"), Problem()
+    expected = problem.eagerly(backend, monkeypatch, step_by_step=True)
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer, step_by_step=True)), expected)
+    assert _launch.launches["graph"] == 3 * 6 - 2 - 2
+
+
+@pytest.mark.parametrize("non_blocking", [False, True])
+def test_a_caller_may_have_a_stream_of_its_own(non_blocking, soon, monkeypatch):
+    """The stand-in finds work that nothing orders."""
+    backend, problem = get_backend("cupy", "cuda:1"), Problem(**CASES["all together"])
+    expected = problem.eagerly(backend, monkeypatch)
+    with cupy.cuda.Device(1), cupy.cuda.Stream(non_blocking=non_blocking) as stream:
+        trainer = problem.trainer(backend)
+        found = numbers(trainer, problem.train(trainer))
+        assert cupy.cuda.get_current_stream() == stream
+    assert_same(found, expected)
+    assert _launch.launches["graph"]
+
+
+def test_other_data_are_captured_again(soon, monkeypatch):
+    """Even where they lie in the memory of those before."""
+    backend, problem = get_backend("cupy"), Problem()
+    results = []
+    for is_eager in (True, False):
+        with monkeypatch.context() as patch:
+            if is_eager:
+                patch.setattr(CupyBackend, "loop", lambda self, body: None)
+            trainer = problem.trainer(backend)
+            records = []
+            for seed in range(3):
+                x = np.random.default_rng(seed).standard_normal(problem.x.shape)
+                records += problem.train(trainer, data=place(backend, x, problem.y, "float64"))
+                trainer.guard.release()
+                gc.collect()
+            results.append(numbers(trainer, records))
+    assert_same(*results)
+    assert _launch.launches["graph"]
+
+
+def test_data_are_not_kept_alive(soon):
+    backend, problem = get_backend("cupy"), Problem()
+    trainer = problem.trainer(backend)
+    data = place(backend, problem.x, problem.y, problem.dtype)
+    array = weakref.ref(data.x)
+    problem.train(trainer, data=data)
+    assert _launch.launches["graph"]
+    trainer.guard.release()
+    del data
+    assert array() is None
+
+
+def test_a_state_may_be_replaced_between_epochs(soon, monkeypatch):
+    backend, problem = get_backend("cupy"), Problem(ema_decay=0.9)
+    results = []
+    for is_eager in (True, False):
+        with monkeypatch.context() as patch:
+            if is_eager:
+                patch.setattr(CupyBackend, "loop", lambda self, body: None)
+            trainer, other = problem.trainer(backend), problem.trainer(backend)
+            records = problem.train(trainer)
+            kept = [backend.get(leaf).copy() for leaf in leaves(trainer.state)]
+            copied = trainer.copy()
+            other.resume(trainer.progress())
+            records += problem.train(other)
+            trainer.set_learned(init_params(problem.network, 9), ())
+            records += problem.train(trainer)
+            trainer.restore(copied, 18)
+            assert_same([backend.get(leaf) for leaf in leaves(trainer.state)], kept)
+            records += problem.train(trainer)
+            results.append(numbers(trainer, records))
+    assert_same(*results)
+
+
+class Swapped(Adam):
+    """A rule that returns its state in each other's place, as a rule may."""
+
+    def update(self, p, g, state, coefs, *, kind, xp):
+        p, (mean, variance) = super().update(p, g, state, coefs, kind=kind, xp=xp)
+        mean *= mean
+        return p, type(state)(variance, mean)
+
+
+def test_a_rule_may_exchange_the_arrays_of_its_state(soon, monkeypatch):
+    backend, problem = get_backend("cupy"), Problem(optimizer=Swapped())
+    expected = problem.eagerly(backend, monkeypatch)
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    assert _launch.launches["graph"]
+
+
+def test_a_trainer_at_rest_releases_its_graphs(soon):
+    backend, problem = get_backend("cupy"), Problem()
+    trainer = problem.trainer(backend)
+    first = problem.train(trainer)
+    graphs = [weakref.ref(shape._pool) for shape in trainer._loop._shapes.values() if shape._graphs]
+    assert graphs
+    trainer.release_memory()
+    assert not any(pool() for pool in graphs)
+    assert problem.train(trainer)[-1].loss < first[-1].loss
+
+
+def test_fits_on_two_devices_take_turns(soon, monkeypatch):
+    problem = Problem()
+    trainers = [problem.trainer(get_backend("cupy", device)) for device in DEVICES]
+    placed = [place(t.backend, problem.x, problem.y, "float64") for t in trainers]
+    records = [[], []]
+    for epoch in range(3):
+        for trainer, data, own in zip(trainers, placed, records, strict=True):
+            plan = problem.plan(epoch)
+            own.append(trainer.run_epoch(data, plan, n_epochs=3, step_by_step=False))
+    expected = problem.eagerly(get_backend("cupy"), monkeypatch)
+    for trainer, own in zip(trainers, records, strict=True):
+        assert_same(numbers(trainer, own), expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"solver": "sgd", "dropout": 0.2}, {"warm_start": True}])
+def test_an_estimator_learns_the_same(settings, soon, monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((90, 5)), rng.integers(0, 3, 90)
+    weights = []
+    for is_eager in (True, False):
+        with monkeypatch.context() as patch:
+            if is_eager:
+                patch.setattr(CupyBackend, "loop", lambda self, body: None)
+            model = MLPClassifier(
+                (6,), backend="cupy", max_iter=4, batch_size=8, random_state=0, tol=0.0, **settings
+            )
+            for _ in range(2):
+                model.fit(X, y)
+            model.partial_fit(X[:50], y[:50])
+            model.partial_fit(X[40:], y[40:])
+        weights.append([*map(np.asarray, (*model.coefs_, *model.intercepts_, model.loss_curve_))])
+    assert_same(*weights)
+    assert _launch.launches["graph"]
+
+
+# --- what cannot be captured ----------------------------------------------------------------------
+
+
+def waits(x, *, xp):
+    """Return an activation that asks for a number."""
+    largest = float(xp.max(xp.abs(x))) + 1.0
+    return x / largest, lambda dy: dy / largest
+
+
+def copies(x, *, xp):
+    """Return an activation that sends numbers to the device."""
+    factors = xp.asarray(np.linspace(0.5, 1.0, x.shape[-1]))
+    return x * factors, lambda dy: dy * factors
+
+
+@pytest.mark.parametrize(
+    ("activation", "reason"), [(waits, "D2H transfers"), (copies, "H2D transfers")]
+)
+def test_a_function_that_waits_runs_step_by_step(activation, reason, soon, monkeypatch, caplog):
+    backend = get_backend("cupy", "cuda:1")
+    problem = Problem(network=network_of(9, activation=activation))
+    expected = problem.eagerly(backend, monkeypatch)
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    problem.train(problem.trainer(backend))  # It is told once.
+    (message,) = caplog.messages
+    assert "run one by one" in message
+    assert reason in message
+    assert not _launch.launches["graph"]
+    with backend.scope():
+        assert not cupy.cuda.get_current_stream().is_capturing()
+
+
+def test_sparse_rows_run_step_by_step(soon, monkeypatch, caplog):
+    sparse = pytest.importorskip("scipy.sparse")
+    backend, problem = get_backend("cupy"), Problem(alpha=0.0)
+    x = sparse.random(N, FEATURES, 0.5, format="csr", random_state=0)
+    results = []
+    for is_eager in (True, False):
+        with monkeypatch.context() as patch:
+            if is_eager:
+                patch.setattr(CupyBackend, "loop", lambda self, body: None)
+            trainer = problem.trainer(backend)
+            data = place(backend, x, problem.y, "float64", multiplies_sparse=True)
+            results.append(numbers(trainer, problem.train(trainer, data=data)))
+    assert_same(*results)
+    assert len(caplog.messages) == 1
+    assert not _launch.launches["graph"]
+
+
+def test_products_by_cublas_run_step_by_step(soon, monkeypatch, caplog):
+    backend, problem = get_backend("cupy"), Problem()
+    fused = problem.eagerly(backend, monkeypatch)
+    monkeypatch.setattr(cublaslt, "_library", lambda: None)
+    trainer = problem.trainer(backend)
+    found = numbers(trainer, problem.train(trainer))
+    for array, other in zip(found, fused, strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-9, atol=1e-12)
+    (message,) = caplog.messages
+    assert "cuBLAS" in message
+    assert not _launch.launches["graph"]
+
+
+def test_a_capture_without_memory_runs_step_by_step(soon, monkeypatch, caplog):
+    backend, problem = get_backend("cupy"), Problem()
+    expected = problem.eagerly(backend, monkeypatch)
+
+    def malloc(self, size):
+        raise cupy.cuda.memory.OutOfMemoryError(size, size)
+
+    monkeypatch.setattr(cupy.cuda.MemoryPool, "malloc", malloc)
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    (message,) = caplog.messages
+    assert "OutOfMemoryError" in message
+
+
+def test_an_interrupt_ends_the_capture(soon, monkeypatch):
+    """And the garbage collector, which stands still during a capture, runs again."""
+    backend = get_backend("cupy")
+    was_on = []
+
+    def interrupted(x, *, xp):
+        if cupy.cuda.get_current_stream().is_capturing():
+            was_on.append(gc.isenabled())
+            raise KeyboardInterrupt
+        return x, lambda dy: dy
+
+    problem = Problem(network=network_of(9, activation=interrupted))
+    trainer = problem.trainer(backend)
+    with pytest.raises(KeyboardInterrupt):
+        problem.train(trainer)
+    assert was_on == [False]
+    assert gc.isenabled()
+    stream = captured._streams.on(0)[0]
+    assert not stream.is_capturing()
+    assert cupy.cuda.get_current_stream() == cupy.cuda.Stream.null
