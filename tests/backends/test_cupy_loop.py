@@ -280,7 +280,7 @@ def test_a_function_that_waits_runs_step_by_step(activation, reason, soon, monke
     expected = problem.eagerly(backend, monkeypatch)
     trainer = problem.trainer(backend)
     assert_same(numbers(trainer, problem.train(trainer)), expected)
-    problem.train(problem.trainer(backend))  # It is told once.
+    problem.train(problem.trainer(backend))  # The log says it once.
     (message,) = caplog.messages
     assert "run one by one" in message
     assert reason in message
