@@ -176,6 +176,7 @@ def mean_loss(backend, loss):
 def test_losses_of_classes(backend, loss, size, dtype, place, rng):
     logits = (rng.standard_normal(size) * 5).astype(dtype)
     logits[0, :2] = 1e4, -1e4
+    logits[1:3] = 1.0  # The first of equal classes is predicted.
     labels, shares = rng.integers(0, size[1], size[0]), rng.dirichlet(np.ones(size[1]), size[0])
     weights = rng.integers(0, 3, size[0])
     with backend.scope():
@@ -209,6 +210,8 @@ def test_losses_of_numbers(backend, loss, size, dtype, place, rng):
     targets = targets.astype(dtype)
     if not isinstance(loss, Poisson | BinaryCrossEntropy | BinaryFocal):
         targets[0] = logits[0]
+    if isinstance(loss, BinaryCrossEntropy):
+        logits[0, :2] = 1e4, -1e4  # Probabilities are clipped.
     weights = rng.integers(0, 3, size[0]).astype(dtype)
     with backend.scope():
         run, terms = mean_loss(backend, loss), 4 * max(size)
