@@ -22,7 +22,7 @@ from mlp_xp.nn.losses import (
     SquaredError,
     Through,
 )
-from mlp_xp.optimizers import Adam, AdamW, ByKind, Lion, init_opt_state
+from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Lion, init_opt_state
 
 DTYPES = ("float32", "float64")
 LAYOUTS = {
@@ -351,3 +351,62 @@ def test_gather(backend, kind, scaled, place, rng):
     with backend.scope():
         scaling = [backend.put(rng.random(30), "float32") for _ in range(2 * scaled)]
         same(backend, run, place(x), rows, *scaling)
+
+
+MIXED = {
+    "activation": lambda k, a, b, xp: k.activate("tanh", a["x"], xp=xp)[1](b["x"]),
+    "dropout": lambda k, a, b, xp: k.dropout(a["x"], a["key"], 0.5, xp=xp)[1](b["x"]),
+    "layer normalization": lambda k, a, b, xp: k.layer_norm(
+        Norm(b["scale"], a["scale"]), a["x"], xp=xp
+    )[0],
+    "batch normalization": lambda k, a, b, xp: k.batch_norm(
+        Norm(a["scale"], b["scale"]), a["x"], None, xp=xp
+    )[0],
+    "weights of a batch": lambda k, a, b, xp: k.batch_norm(
+        Norm(a["scale"], a["scale"]), a["x"], b["w"], xp=xp
+    )[2],
+    "targets": lambda k, a, b, xp: k.loss(SquaredError(), a["x"], b["x"], xp=xp)[0],
+    "weights of a loss": lambda k, a, b, xp: k.loss(
+        SoftmaxCrossEntropy(), a["x"], a["y"], b["w"], xp=xp
+    )[0],
+    "weights of an accuracy": lambda k, a, b, xp: k.accuracy(
+        SoftmaxCrossEntropy(), a["x"], a["y"], b["w"], xp=xp
+    ),
+    "average": lambda k, a, b, xp: k.average((a["x"],), (b["x"],), a["rate"], xp=xp),
+    "rate of an average": lambda k, a, b, xp: k.average((a["x"],), (a["x"],), b["rate"], xp=xp),
+    "sum": lambda k, a, b, xp: k.accumulate(a["rate"], b["rate"], a["rate"]),
+    "clipping": lambda k, a, b, xp: k.clip((a["x"], b["x"]), 0.1, xp=xp),
+    "rate of an update": lambda k, a, b, xp: (
+        k.update(
+            SGD(momentum=0.0), (a["x"],), (a["dy"],), SGD(0.0).state_type(), (b["rate"],), xp=xp
+        ).params
+    ),
+    "half precision": lambda k, a, b, xp: k.activate("relu", a["half"], xp=xp)[0],
+}
+
+
+@pytest.mark.parametrize("dtypes", [DTYPES, DTYPES[::-1]])
+@pytest.mark.parametrize("name", MIXED)
+def test_dtypes_that_differ_go_to_the_default(backend, name, dtypes, rng):
+    if backend.name != "cupy":
+        pytest.skip("its kernels of raw memory would read other numbers")
+    numbers = {
+        "x": rng.standard_normal((5, 4)),
+        "dy": rng.standard_normal((5, 4)),
+        "scale": rng.random(4),
+        "w": rng.random(5),
+        "rate": np.asarray(0.3),
+    }
+
+    def run(kernels):
+        with backend.scope():
+            a, b = (
+                {key: backend.put(array.astype(dtype)) for key, array in numbers.items()}
+                for dtype in dtypes
+            )
+            a["y"] = backend.put(np.asarray([0, 1, 2, 3, 0], np.int32))
+            a["key"] = backend.put(np.asarray(7, np.int32))
+            a["half"] = backend.put(numbers["x"].astype(np.float16))
+            return MIXED[name](kernels, a, b, backend.xp)
+
+    same(backend, run, precision="float32")

@@ -107,6 +107,8 @@ def dropout(x: Any, key: Any, rate: float, *, xp: Namespace) -> tuple[Array, Act
     least, factor = threshold(rate), 1.0 / (1.0 - rate)
 
     def masked(array: Any) -> Any:
+        if array.dtype != x.dtype:
+            return layers.dropout(x, key, rate, xp=xp)[1](array)
         return _dropout_kernel()(array, key, least, factor)
 
     return masked(x), masked
