@@ -16,6 +16,7 @@ PINNED = "_pinned.py"
 COPIES = "tests/backends/test_pinned.py"
 CAPTURED = "_cupy/captured.py"
 LOOPS = "tests/backends/test_cupy_loop.py"
+DTYPES = "tests/backends/test_cupy_dtypes.py"
 
 
 class Mutant(NamedTuple):
@@ -96,6 +97,23 @@ MUTANTS = {
     "products on the default stream": Mutant(
         "_cupy/cublaslt.py", "cupy.cuda.get_current_stream().ptr", "0", LOOPS
     ),
+    # Guards of dtypes.
+    "kernels of raw memory take any dtype": Mutant(
+        "_cupy/rendering.py",
+        "array.dtype == dtype and array.flags.c_contiguous",
+        "array.flags.c_contiguous",
+        DTYPES,
+    ),
+    "a sum takes any dtype": Mutant(
+        "_cupy/accumulate.py", " and array.dtype == total.dtype", "", DTYPES
+    ),
+    "a gradient keeps its dtype": Mutant(
+        "_cupy/activations.py", "xp.astype(dy, y.dtype, copy=False)", "dy", DTYPES
+    ),
+    "labels of any dtype": Mutant(
+        "_cupy/losses.py", "targets.dtype.str in _LABELS", "targets.dtype.kind in 'iu'", DTYPES
+    ),
+    "a product of two dtypes": Mutant("_cupy/cublaslt.py", "a.dtype == b.dtype and ", "", DTYPES),
 }
 
 
