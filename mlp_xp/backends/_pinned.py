@@ -18,7 +18,7 @@ __all__ = ["Copier", "collect", "feed"]
 
 
 class Copier(Protocol):
-    """What differs between libraries that have CUDA's streams and events."""
+    """Operations that differ between the libraries that have CUDA's streams and events."""
 
     def scope(self) -> AbstractContextManager[object]:
         """Return the context in which all other methods, streams and events are used."""
@@ -41,11 +41,11 @@ class Copier(Protocol):
         ...
 
     def upload(self, source: np.ndarray, target: Array, stream: Any) -> None:
-        """Begin to copy pinned memory to the device."""
+        """Copy pinned memory to the device, in a stream."""
         ...
 
     def download(self, source: Array, stream: Any) -> np.ndarray:
-        """Begin to copy an array to new pinned memory, which is returned."""
+        """Copy an array to new pinned memory, in a stream; return that at once."""
         ...
 
 
@@ -87,7 +87,7 @@ class _Buffers:
         self._computed = copier.event()
 
     def fill(self, batch: tuple[np.ndarray, ...], compute: Any, copy: Any) -> None:
-        """Begin to copy a batch to the device; a shorter one uses the front of the buffers."""
+        """Copy a batch to the device, in a stream; a shorter one uses the front of the buffers."""
         if not self._pairs:
             self._pairs = [self._copier.allocate(array) for array in batch]
             # The memory may be some that work queued on `compute` still reads.

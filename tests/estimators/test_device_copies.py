@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from helpers import problem, small
 
 from mlp_xp import MLP, MLPRegressor
+from mlp_xp.estimators.device_copies import DeviceCopies
 
 X, Y = problem()
 
@@ -140,6 +142,38 @@ def test_weights_that_were_assigned_are_nobody_elses_to_keep(backend, puts):
         model.logits(X)
 
 
+def test_a_list_that_was_assigned_is_the_callers(backend, puts):
+    model = fitted(backend)
+    theirs = [np.ones((6, 8)), np.ones((8, 3))]
+    model.coefs_ = theirs
+    model.predict(X)
+    theirs[-1][:] = 0.0
+    assert np.ptp(model.logits(X), axis=0).max() == 0.0
+
+
+def test_other_arrays_get_other_copies(backend, puts):
+    copies, arrays = DeviceCopies(), [np.zeros(3), np.ones(3)]
+    for array in arrays:
+        for _ in range(2):
+            (there,) = copies.on(backend, "float32", (array,))
+            np.testing.assert_array_equal(backend.get(there), array)
+    assert puts[3,] == 2
+
+
+def test_another_stream_waits_for_the_copy(backend):
+    """Or it is not needed: the copy was done before the weights were used at all."""
+    if backend.name != "cupy":
+        pytest.skip("no other library has streams here")
+    import cupy
+
+    model, x = fitted(backend), backend.put(X)
+    expected = model.predict_proba(x)
+    with backend.device, cupy.cuda.Stream(non_blocking=True) as stream:
+        there = model.predict_proba(x)
+        stream.synchronize()
+    np.testing.assert_array_equal(backend.get(there), backend.get(expected))
+
+
 def test_a_pickle_has_no_copies(backend, puts):
     model = fitted(backend)
     before = len(pickle.dumps(model))
@@ -150,10 +184,17 @@ def test_a_pickle_has_no_copies(backend, puts):
     assert [uploads(puts, lambda: again.predict(X))[0] for _ in range(2)] == [1, 0]
 
 
-def test_one_thread_copies_for_all(backend, puts):
+def test_one_thread_copies_for_all(backend, puts, monkeypatch):
     model = fitted(backend)
-    puts.clear()
     expected, seen, start = model.to("numpy").predict(X), [], threading.Barrier(6)
+    put = type(backend).put
+
+    def slow_put(*args):
+        time.sleep(0.01)  # Longer than the threads take to get here.
+        return put(*args)
+
+    monkeypatch.setattr(type(backend), "put", slow_put)
+    puts.clear()
 
     def predict():
         start.wait()
