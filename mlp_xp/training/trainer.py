@@ -291,8 +291,9 @@ class Trainer:
                         break
                     if len(rates) < n_steps:  # The end of an epoch is checked anyway.
                         self.guard.look(self, len(rates), waits=waits)
-            sums = leaves((self.state.loss, self.state.accuracy))
-            loss, *accuracy = [float(backend.get(total)) for total in sums]
+            sums = list(leaves((self.state.loss, self.state.accuracy)))
+            read = backend.get(sums[0] if len(sums) == 1 else xp.stack(sums))  # The one wait.
+            loss, *accuracy = read.reshape(-1).tolist()
             self.guard.end(self, len(rates), loss)
         n_samples = sum(plan.counts[: len(rates)])
         share = n_samples / sum(plan.counts)

@@ -1,0 +1,95 @@
+"""The host waits for the device once an epoch, when it reads loss and accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import QUIET
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.nn.hidden import Blocks, Branch, Project
+from mlp_xp.nn.losses import REGRESSION_LOSSES
+from mlp_xp.optimizers import OPTIMIZERS
+from mlp_xp.training.divergence import Guard
+from mlp_xp.training.trainer import Trainer
+
+launch = pytest.importorskip("cupy._launch", reason="only the stand-in counts what waits")
+
+EPOCHS = 3
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((90, 12)).astype(np.float32)
+PIXELS = RNG.integers(256, size=(90, 12)).astype(np.uint8)
+LABELS = np.arange(90) % 3
+REAL = X[:, :2] ** 2
+
+
+@pytest.fixture
+def waits(backend, monkeypatch):
+    """Return what made the host wait, epoch by epoch."""
+    if backend.name != "cupy":
+        pytest.skip("only the stand-in counts what waits")
+    seen, run_epoch = [], Trainer.run_epoch
+
+    def counted(*args, **kwargs):
+        launch.waits.clear()
+        record = run_epoch(*args, **kwargs)
+        seen.append(dict(launch.waits))
+        return record
+
+    monkeypatch.setattr(Trainer, "run_epoch", counted)
+    # Every tenth of a second the loss is looked at, and now and then the state is copied.
+    monkeypatch.setattr(Guard, "look", lambda *args, **kwargs: None)
+    monkeypatch.setattr(Guard, "_is_copy_due", lambda *args: False)
+    return seen
+
+
+class Accuracy:
+    wants_accuracy = True
+
+    def on_epoch_end(self, model, record):
+        assert 0 <= record.accuracy <= 1
+
+
+def fit(backend, estimator, x, y, **settings):
+    where = {"backend": backend.name, "device": backend.device}
+    settings = {"hidden_layer_sizes": (8, 8), "batch_size": 32, "max_iter": EPOCHS} | settings
+    estimator(random_state=0, **where, **QUIET, **settings).fit(x, y)
+
+
+CLASSIFIERS = {
+    **{solver: {"solver": solver} for solver in sorted(OPTIMIZERS)},
+    "no momentum": {"solver": "sgd", "momentum": 0.0},
+    "dropout": {"dropout": 0.2, "input_dropout": 0.1},
+    "layer norm": {"normalization": "layer", "residual": True},
+    "batch norm": {"normalization": "batch", "ema_decay": 0.9},
+    "clipped": {"max_grad_norm": 1.0},
+    "focal": {"loss": "focal"},
+    "smoothed": {"label_smoothing": 0.1},
+    "weighted": {"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}},
+    "accuracy": {"callbacks": [Accuracy()]},
+    "scaled": {"input_scaling": "standardize"},
+    "branch": {"hidden_layer_sizes": [8, Branch((16, Project(8)))]},
+    "blocks": {"hidden_layer_sizes": [Blocks((3, 4), (1,)), 8]},
+    "schedule": {"learning_rate": "cosine"},
+    **{a: {"activation": a} for a in ("gelu", "silu", "elu", "tanh", "softplus", "leaky_relu")},
+}
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+@pytest.mark.parametrize("settings", CLASSIFIERS.values(), ids=CLASSIFIERS)
+def test_an_epoch_waits_once(backend, waits, settings, placement):
+    fit(backend, MLPClassifier, X, LABELS, placement=placement, **settings)
+    assert waits == [{"get": 1}] * EPOCHS
+
+
+@pytest.mark.parametrize("loss", sorted(REGRESSION_LOSSES))
+def test_of_regression_too(backend, waits, loss):
+    fit(backend, MLPRegressor, X, REAL, loss=loss)
+    fit(backend, MLPRegressor, X, REAL[:, 0], loss=loss)
+    assert waits == [{"get": 1}] * (2 * EPOCHS)
+
+
+def test_of_bytes_in_columns_too(backend, waits):
+    fit(backend, MLPClassifier, np.asfortranarray(PIXELS), LABELS, input_scaling="zca")
+    fit(backend, MLPClassifier, backend.put(X.T.copy()).T, LABELS)
+    assert waits == [{"get": 1}] * (2 * EPOCHS)
