@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from workloads import Workload
 
-__all__ = ["OURS", "PLAIN", "Entry", "entries"]
+__all__ = ["GPU_PEERS", "OURS", "PLAIN", "Entry", "entries"]
 
 OURS = "mlp_xp, NumPy"
 PLAIN = "plain NumPy, float64"
@@ -48,6 +48,14 @@ _FULL_BATCH = {
     PLAIN: Entry("peers.plain_numpy", precision="float64", quick=True, repeats=1),
     "torch": Entry("peers.torch_eager", quick=True, repeats=3),
     "JAX": Entry("peers.jax_jit", quick=True, repeats=3),
+}
+
+# On a GPU, by name: the library whose device they use, and the options of their module.
+GPU_PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "torch": ("torch", "torch_gpu", {"mode": "eager"}),
+    "torch, a step in a CUDA graph": ("torch", "torch_gpu", {"mode": "graph"}),
+    "JAX, epoch in a scan": ("jax", "jax_jit", {"scan": True}),
+    "torch, compiled": ("torch", "torch_gpu", {"mode": "compiled"}),
 }
 
 

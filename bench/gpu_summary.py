@@ -1,21 +1,25 @@
-"""The two Python steps of gpu_check.sh: find usable backends, and summarize the results."""
+"""Usable backends, and the summary of gpu_check.py as JSON, Markdown and a chart.
+
+python bench/gpu_summary.py cupy,torch:cuda      (prints those that work here)
+"""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from report import epoch_table, platform_list, transfer_table
+from environment import environment
+from report import GRAY, seconds, table
 
-__all__ = ["count_tests", "gpus", "markdown", "summarize", "usable"]
+__all__ = ["EMPTY", "count_tests", "gpus", "markdown", "usable", "write"]
 
 EMPTY = {"passed": 0, "failed": 0, "skipped": 0}
 
@@ -74,103 +78,143 @@ def gpus() -> list[str]:
     return [", driver ".join(line.rsplit(", ", 1)) for line in answer.stdout.splitlines()]
 
 
-def summarize(
-    scratch: Path, wanted: list[str], statuses: list[int], devices: list[str]
-) -> dict[str, Any]:
-    """Return the results of both pytest runs; an empty list of problems is a pass."""
-    runs, problems = {}, []
-    for name, status in zip(("tests", "bench"), statuses, strict=True):
-        runs[name] = count_tests(scratch / f"{name}.xml", wanted)
-        problems += [f"failed: {test}" for test in runs[name]["failures"]]
-        if status:
-            reason = "out of time" if status in (124, 137) else f"exit status {status} of pytest"
-            problems.append(f"{name}: {reason}")
-    ran = [spec for spec in wanted if runs["tests"][spec]["passed"]]
-    if not ran:
-        problems.append(f"no test passed on any of {', '.join(wanted)}")
-    path = scratch / "bench.json"
-    # pytest-benchmark creates the file at the start and fills it at the end.
-    results = json.loads(path.read_text()) if path.exists() and path.stat().st_size else None
-    return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "gpus": devices,
-        "wanted": wanted,
-        "ran": ran,
-        "problems": problems,
-        **runs,
-        "results": results,
-    }
+Result = dict[str, Any]
+OURS = "mlp_xp"
 
 
-def markdown(summary: dict[str, Any]) -> str:
-    """Return a summary as Markdown."""
-    missing = [spec for spec in summary["wanted"] if spec not in summary["ran"]]
+def of_part(result: Result, part: str) -> list[Result]:
+    """Return the results of a part that ran to the end."""
+    return [line for line in result["lines"] if line["part"] == part and "cannot_run" not in line]
+
+
+def peaks_of(result: Result) -> dict[str, float]:
+    """Return the highest measured rate of a large product in each precision."""
+    peaks: dict[str, float] = {}
+    for line in of_part(result, "peaks"):
+        peaks[line["precision"]] = max(peaks.get(line["precision"], 0.0), line["flops"])
+    return peaks
+
+
+def step_of(line: Result) -> float:
+    return statistics.median(line["step_seconds"])
+
+
+def name_of(line: Result) -> str:
+    return f"{line['contender']}, {line['mode']}" if "mode" in line else line["contender"]
+
+
+def steps_table(result: Result) -> str:
+    """Return the table of steps, by network and precision, the fastest first."""
+    peaks, rows = peaks_of(result), []
+    lines = of_part(result, "steps")
+    order = list(dict.fromkeys((line["workload"], line["precision"]) for line in lines))
+    for workload, precision in order:
+        here = [x for x in lines if (x["workload"], x["precision"]) == (workload, precision)]
+        eager = next((step_of(line) for line in here if line["contender"] == "torch"), None)
+        for line in sorted(here, key=step_of):
+            step = step_of(line)
+            share = line["flop"] / step / peaks[precision] if precision in peaks else None
+            rows.append(
+                [
+                    f"{workload}, batch {line['batch']}",
+                    precision,
+                    name_of(line),
+                    seconds(step),
+                    "" if eager is None else f"{eager / step:.2f}",
+                    "" if line["launches"] is None else f"{line['launches']:.1f}",
+                    "" if share is None else f"{share:.0%}",
+                ]
+            )
+    names = ["network", "precision", "contender", "step", "vs torch", "launches", "of the peak"]
+    return table(names, "lllrrrr", rows)
+
+
+def markdown(result: Result) -> str:
+    """Return a result as Markdown."""
+    problems = result["problems"] + result["failed"]
     lines = [
-        f"# GPU check, {summary['date']}",
+        f"# GPU check, {result['date']}",
         "",
-        f"**{'FAILED' if summary['problems'] else 'Passed'}** on "
-        f"{', '.join(summary['ran']) or 'nothing'}"
-        + (f"; did not run: {', '.join(missing)}." if missing else "."),
+        f"**{'FAILED' if problems else 'Passed'}** on {', '.join(result['usable']) or 'nothing'}.",
         "",
-        *[f"- {gpu}" for gpu in summary["gpus"] or ["no GPU known to nvidia-smi"]],
-        "",
-        "| tests | passed | failed | skipped |",
-        "|---|--:|--:|--:|",
+        *[f"- {gpu}" for gpu in result["gpus"] or ["no GPU known to nvidia-smi"]],
     ]
-    for name in (*summary["wanted"], "all"):
-        counts = summary["tests"][name]
-        lines.append(f"| {name} | {counts['passed']} | {counts['failed']} | {counts['skipped']} |")
-    lines += ["", f"The tests took {summary['tests']['seconds']:.0f} s."]
-    if summary["problems"]:
-        lines += ["", "## Problems", "", *[f"- {problem}" for problem in summary["problems"]]]
-    results = summary["results"]
-    if results:
-        benchmarks = results["benchmarks"]
-        lines += ["", "## Training epochs", "", epoch_table(benchmarks)]
-        lines += ["", "## Transfers", "", transfer_table(benchmarks)]
-        lines += ["", "## Measured on", "", platform_list(results)]
+
+    def section(title: str, text: str) -> None:
+        if text:
+            lines.extend(["", f"## {title}", "", text])
+
+    section("Problems", "\n".join(f"- {problem}" for problem in problems))
+    section("Missing", "\n".join(f"- {missing}" for missing in result["missing"]))
+    counts = [
+        [spec, *(f"{c[key]:.0f}" for key in (*EMPTY, "seconds"))]
+        for spec, c in result["tests"].items()
+    ]
+    section("Tests", table(["backend", *EMPTY, "seconds"], "lrrrr", counts))
+    peaks = [
+        [line["backend"], line["precision"], f"{line['flops'] / 1e12:.4g}"]
+        for line in of_part(result, "peaks")
+    ]
+    section("Large products", table(["backend", "precision", "TFLOP/s"], "llr", peaks))
+    section("Steps", steps_table(result))
+    moved = [
+        [x["backend"], x["how"], str(x["rows"]), f"{x['bytes_per_second'] / 1e9:.2f}", x["data"]]
+        for x in of_part(result, "transfers")
+    ]
+    section("Transfers", table(["backend", "how", "rows", "GB/s", "data"], "llrrl", moved))
+    recipes = [
+        [x["backend"], f"{x['max_time']} s", f"{x['test_accuracy']:.1%}", f"{x['epochs']:.1f}"]
+        for x in of_part(result, "record")
+    ]
+    section("Recipe record", table(["backend", "time", "test accuracy", "epochs"], "lrrr", recipes))
+    absent = [
+        [x["part"], x.get("workload", ""), name_of(x) if "contender" in x else x["backend"],
+         x.get("precision", ""), x["cannot_run"].replace("|", "/")]
+        for x in result["lines"] if "cannot_run" in x
+    ]  # fmt: skip
+    names = ["part", "network", "contender", "precision", "reason"]
+    section("Cannot run here", table(names, "lllll", absent))
+    facts = environment()
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    section("Measured on", f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}; {versions}")
     return "\n".join(lines) + "\n"
 
 
-def write(summary: dict[str, Any], folder: Path) -> Path:
-    """Write both files, named by date and device; return the Markdown file."""
-    device = summary["gpus"][0].partition(",")[0] if summary["gpus"] else "no-gpu"
-    stem = re.sub(r"[^0-9a-z]+", "-", f"{summary['date'][:19]}-{device}".lower())
+def chart(result: Result, path: Path) -> None:
+    """Draw a panel per network: a bar for the float32 step of each contender."""
+    from matplotlib.figure import Figure
+
+    lines = [x for x in of_part(result, "steps") if x["precision"] == "float32"]
+    networks = list(dict.fromkeys(line["workload"] for line in lines))
+    height = 0.6 + 0.25 * max(1, len({name_of(line) for line in lines}))
+    figure = Figure(figsize=(8, height * max(1, len(networks))), layout="constrained")
+    axes = figure.subplots(max(1, len(networks)), 1, squeeze=False).ravel()
+    for axis, network in zip(axes, networks, strict=False):
+        here = sorted((x for x in lines if x["workload"] == network), key=step_of)
+        steps = [step_of(line) for line in here]
+        colors = ["#0072B2" if x["contender"].startswith(OURS) else GRAY for x in here]
+        bars = axis.barh([name_of(line) for line in here], steps, color=colors)
+        axis.bar_label(bars, [seconds(step) for step in steps], padding=4, fontsize=8)
+        axis.set_title(f"{network}, batch {here[0]['batch']}, float32", fontsize=9, loc="left")
+        axis.invert_yaxis()
+        axis.margins(x=0.15)
+        axis.set_xlabel("seconds of a step")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def write(result: Result, folder: Path) -> Path:
+    """Write JSON, Markdown and chart, named by date and device; return the Markdown file."""
+    device = result["gpus"][0].partition(",")[0] if result["gpus"] else "no-gpu"
+    stem = re.sub(r"[^0-9a-z]+", "-", f"{result['date'][:19]}-{device}".lower())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stem}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (folder / f"{stem}.md").write_text(markdown(summary), encoding="utf-8")
+    (folder / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / f"{stem}.md").write_text(markdown(result), encoding="utf-8")
+    if of_part(result, "steps"):
+        with contextlib.suppress(ImportError):  # Without matplotlib there are the tables.
+            chart(result, folder / f"{stem}.png")
     return folder / f"{stem}.md"
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("usable", help="print the backends that work here")
-    command.add_argument("wanted", help="e.g. cupy,torch:cuda")
-    command = commands.add_parser("write", help="write the JSON and the Markdown file")
-    command.add_argument("scratch", type=Path, help="folder with tests.xml, bench.xml, bench.json")
-    command.add_argument("folder", type=Path, help="where the two files go")
-    command.add_argument("--wanted", required=True)
-    command.add_argument(
-        "--statuses", type=int, nargs=2, required=True, help="exit statuses of both pytest runs"
-    )
-    args = parser.parse_args(argv)
-
-    wanted = args.wanted.split(",")
-    if args.command == "usable":
-        good = usable(wanted)
-        if not good:
-            print(f"None of {args.wanted} can be used here: nothing to check.", file=sys.stderr)
-            return 1
-        print(",".join(good))
-        return 0
-    summary = summarize(args.scratch, wanted, args.statuses, gpus())
-    path = write(summary, args.folder)
-    print(
-        "\n".join([*summary["problems"], f"Written: {path} and {path.with_suffix('.json').name}"])
-    )
-    return 1 if summary["problems"] else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    print(" ".join(usable(sys.argv[1].split(","))))

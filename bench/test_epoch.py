@@ -10,17 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from epochs import make_epoch
 from workloads import WORKLOADS, Workload, load
 
 from mlp_xp.backends import Backend
-from mlp_xp.nn.losses import SoftmaxCrossEntropy
-from mlp_xp.nn.network import Network, init_params
-from mlp_xp.optimizers import Adam
-from mlp_xp.training.batches import place
-from mlp_xp.training.epochs import plan_epoch
-from mlp_xp.training.input_scaling import standardization
-from mlp_xp.training.rules import Rules
-from mlp_xp.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
@@ -35,23 +28,7 @@ def test_epoch(
 ) -> None:
     n_images = workload.batch_size + 1 if benchmark.disabled else n_images or workload.n_images
     x, y, source = load(workload.data, n_images)
-    network = Network(workload.widths, workload.activation)
-    trainer = Trainer(
-        backend,
-        Rules(network, SoftmaxCrossEntropy(), Adam(), learning_rate=0.001),
-        params=init_params(network, 0),
-        dtype="float32",
-        scaling=standardization(backend, x, "float32"),
-    )
-    data = place(backend, x, y, "float32", placement)
-
-    def epoch() -> None:
-        plan = plan_epoch(
-            len(x), workload.batch_size, seed=0, epoch=trainer.n_epochs, pad=backend.fixed_shapes
-        )
-        trainer.run_epoch(data, plan, n_epochs=1, step_by_step=False)
-        backend.synchronize()
-
+    epoch = make_epoch(backend, workload, x, y, placement)
     benchmark.group = workload.title
     benchmark.extra_info |= {
         "workload": workload.title,

@@ -46,7 +46,10 @@ def descent(grads: Any, slots: Any, params: Any, rate: float) -> tuple[Any, Any]
 RULES = {"adam": adam, "sgd": sgd, "descent": descent}
 
 
-def make(task: Task, *, scan: bool = False) -> Contender:
+def make(task: Task, *, scan: bool = False, precision: str = "float32") -> Contender:
+    # On a GPU the default is TF32; a CPU knows float32 only.
+    names = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}
+    jax.config.update("jax_default_matmul_precision", names[precision])
     activation = {"relu": jax.nn.relu, "logistic": jax.nn.sigmoid}[task.activation]
     rule = RULES[task.solver]
     x, y = jax.device_put(task.x), jax.device_put(task.y)

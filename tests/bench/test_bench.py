@@ -1,4 +1,4 @@
-"""What is made of benchmark results: tables, chart, the verdict of a GPU check."""
+"""What is made of benchmark results: tables and a chart."""
 
 from __future__ import annotations
 
@@ -9,25 +9,12 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
-JUNIT = """<testsuites><testsuite>
-  <testcase classname="tests.test_step" name="test_step[float32-torch:cpu]" time="1.5"/>
-  <testcase classname="tests.test_step" name="test_step[float32-jax:cpu:1]" time="1.5"/>
-  <testcase classname="tests.test_step" name="test_late[torch:cpu]" time="0.5">{child}</testcase>
-  <testcase classname="tests.test_step" name="test_more[torch:cpu]"><skipped/></testcase>
-  <testcase classname="tests.test_tree" name="test_tree"/>
-</testsuite></testsuites>"""
 
 
 @pytest.fixture
 def report(monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
     return importlib.import_module("report")
-
-
-@pytest.fixture
-def gpu_summary(monkeypatch):
-    monkeypatch.syspath_prepend(BENCH)
-    return importlib.import_module("gpu_summary")
 
 
 @pytest.fixture
@@ -121,67 +108,3 @@ def test_results_without_benchmarks_are_refused(report, tmp_path, capsys):
     with pytest.raises(SystemExit):
         report.main([str(source)])
     assert "was it run with --benchmark-enable?" in capsys.readouterr().err
-
-
-@pytest.fixture
-def scratch(results, tmp_path):
-    """What the two pytest runs of a check that passes have written."""
-    (tmp_path / "tests.xml").write_text(JUNIT.format(child=""))
-    (tmp_path / "bench.xml").write_text(JUNIT.format(child=""))
-    (tmp_path / "bench.json").write_text(json.dumps(results))
-    return tmp_path
-
-
-def test_check_that_passes(gpu_summary, scratch, monkeypatch, capsys):
-    monkeypatch.setattr(gpu_summary, "gpus", lambda: ["NVIDIA H100, 80 GiB, driver 550.1"])
-    arguments = ["write", str(scratch), str(scratch / "out"), "--wanted", "cupy,torch:cpu"]
-    assert gpu_summary.main([*arguments, "--statuses", "0", "0"]) == 0
-    assert "Written: " in capsys.readouterr().out
-    (page,) = (scratch / "out").glob("20*-nvidia-h100.md")
-    text = page.read_text()
-    assert "**Passed** on torch:cpu; did not run: cupy." in text
-    assert "- NVIDIA H100, 80 GiB, driver 550.1" in text
-    assert "| torch:cpu | 2 | 0 | 1 |\n| all | 4 | 0 | 1 |" in text
-    assert "| tiny 64-10 | numpy | streamed |" in text
-    summary = json.loads(page.with_suffix(".json").read_text())
-    assert summary["ran"] == ["torch:cpu"]
-    assert summary["tests"]["seconds"] == 3.5
-
-
-def test_a_backend_is_not_taken_for_another_device_of_it(gpu_summary, scratch):
-    counts = gpu_summary.count_tests(scratch / "tests.xml", ["jax:cpu", "jax:cpu:1"])
-    assert (counts["jax:cpu"]["passed"], counts["jax:cpu:1"]["passed"]) == (0, 1)
-
-
-@pytest.mark.parametrize("kind", ["failure", "error"])
-def test_check_fails_with_a_test(gpu_summary, scratch, kind):
-    (scratch / "tests.xml").write_text(JUNIT.format(child=f"<{kind}/>"))
-    summary = gpu_summary.summarize(scratch, ["torch:cpu"], [1, 0], [])
-    assert summary["problems"] == [
-        "failed: tests.test_step::test_late[torch:cpu]",
-        "tests: exit status 1 of pytest",
-    ]
-    assert "**FAILED** on torch:cpu." in gpu_summary.markdown(summary)
-
-
-def test_check_fails_where_no_backend_ran(gpu_summary, scratch):
-    summary = gpu_summary.summarize(scratch, ["cupy", "jax:cuda"], [0, 0], [])
-    assert summary["problems"] == ["no test passed on any of cupy, jax:cuda"]
-
-
-def test_check_fails_when_a_run_was_cut_short(gpu_summary, scratch):
-    (scratch / "bench.xml").unlink()
-    (scratch / "bench.json").write_text("")
-    summary = gpu_summary.summarize(scratch, ["torch:cpu"], [0, 124], [])
-    assert summary["problems"] == ["bench: out of time"]
-    assert "## Training epochs" not in gpu_summary.markdown(summary)
-
-
-def test_usable_names_what_is_missing(gpu_summary, capsys):
-    assert gpu_summary.main(["usable", "numpy,numpy:cuda,nonsense"]) == 0
-    answer = capsys.readouterr()
-    assert answer.out == "numpy\n"
-    assert "Missing: numpy:cuda. " in answer.err
-    assert "Missing: nonsense. " in answer.err
-    assert gpu_summary.main(["usable", "nonsense"]) == 1
-    assert "nothing to check" in capsys.readouterr().err

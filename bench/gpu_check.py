@@ -1,0 +1,269 @@
+"""The driver of gpu_check.sh: it runs the parts within a time, and writes each result at once."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gpu_summary import EMPTY, count_tests, gpus, write
+
+ROOT = Path(__file__).parents[1]
+WANTED = "cupy,torch:cuda,jax:cuda"
+SECONDS = 530
+# The most seconds of each part, in their order; the last gets what is left.
+LIMITS = {"install": 120, "tests": 140, "peaks": 15, "steps": 210, "transfers": 25, "record": 600}
+# Kept for the last summary, and the least that is worth starting a part for.
+RESERVE, LEAST = 8, 5
+# By module: what to install, with the major version of CUDA that the driver has.
+PACKAGES = {
+    "cupy": "cupy-cuda{cuda}x[ctk]>=14",
+    "torch": "torch>=2.6",
+    "jax": "jax[cuda{cuda}]>=0.8",
+    "pytest": "pytest>=8.2",
+    "hypothesis": "hypothesis>=6.100",
+    "pandas": "pandas>=2.2",
+    "array_api_strict": "array-api-strict>=2.4",
+    "matplotlib": "matplotlib>=3.9",
+    "rich": "rich>=13.7",
+    "safetensors": "safetensors>=0.5",
+    "sklearn": "scikit-learn>=1.7",
+    "array_api_compat": "array-api-compat>=1.12",
+    "array_api_extra": "array-api-extra>=0.9",
+}
+
+
+class Check:
+    """A run: its result, which is written after each part, and the time that is left."""
+
+    def __init__(self, folder: Path, wanted: list[str], seconds: float, *, tiny: bool) -> None:
+        self.folder = folder
+        self.tiny = tiny
+        self.end = time.monotonic() + seconds
+        self.scratch = Path(tempfile.mkdtemp(prefix="gpu-check-"))
+        self.lines = self.scratch / "lines.jsonl"
+        self.lines.touch()
+        self.result: dict[str, Any] = {
+            "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "gpus": gpus(),
+            "wanted": wanted,
+            "usable": [],
+            "missing": [],
+            "problems": [],
+            "failed": [],
+            "tests": {},
+            "lines": [],
+            "seconds": {},
+        }
+        self.path: Path | None = None
+
+    def left(self, part: str) -> float:
+        """Return the seconds that a part may take."""
+        return min(LIMITS[part], self.end - RESERVE - time.monotonic())
+
+    def save(self) -> None:
+        """Write JSON, Markdown and chart with all results so far."""
+        text = self.lines.read_text()
+        whole = text[: text.rfind("\n") + 1]  # The last line may be half written.
+        self.result["lines"] = [json.loads(line) for line in whole.splitlines()]
+        self.result["failed"] = [
+            f"{line['contender']}, {line['mode']}, {line['workload']}: {line['cannot_run']}"
+            for line in self.result["lines"]
+            # A card may lack a low precision; that is listed, and no failure.
+            if "mode" in line and "cannot_run" in line and line["precision"] == "float32"
+        ]
+        self.path = write(self.result, self.folder)
+
+    def run(self, command: list[str], seconds: float, name: str) -> bool:
+        """Run a command within its time; on failure add a problem."""
+        if seconds < LEAST:
+            self.result["problems"].append(f"{name}: no time left")
+            return False
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, env=environment())
+        reason = None
+        try:
+            status = process.wait(seconds)
+            reason = f"exit status {status}" if status else None
+        except subprocess.TimeoutExpired:
+            reason = f"out of time after {seconds:.0f} s"
+        finally:
+            stop(process)
+        if reason:
+            self.result["problems"].append(f"{name}: {reason}")
+        return reason is None
+
+    def job(self, job: str, contender: str, seconds: float, *more: str) -> None:
+        """Run a measurement of gpu_jobs.py, and save what it wrote."""
+        given = [job, contender, *more, "--out", str(self.lines), "--seconds", f"{seconds:.0f}"]
+        tiny = ["--tiny"] if self.tiny else []
+        self.run(
+            [sys.executable, "bench/gpu_jobs.py", *given, *tiny], seconds, f"{job} {contender}"
+        )
+        self.save()
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of the parts: this tree first, and memory for several libraries."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "MPLBACKEND": "agg",
+    }
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a process and its children; pytest, interrupted, still writes its results."""
+    for signum in (signal.SIGINT, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10 if signum == signal.SIGINT else None)
+
+
+def install(check: Check) -> None:
+    """Install what is missing from the package index, if pip reaches one; name the rest."""
+    driver = re.search(r"driver (\d+)", " ".join(check.result["gpus"]))
+    cuda = 13 if driver and int(driver[1]) >= 580 else 12
+    modules = {"cupy", "torch", "jax"} - {spec.partition(":")[0] for spec in check.result["wanted"]}
+    needed = {
+        name: text.format(cuda=cuda) for name, text in PACKAGES.items() if name not in modules
+    }
+    for name, requirement in needed.items():
+        if importlib.util.find_spec(name) is not None:
+            continue
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--retries", "0"]
+        good = check.run([*pip, "--timeout", "5", requirement], check.left("install"), "pip")
+        importlib.invalidate_caches()
+        if not good or importlib.util.find_spec(name) is None:
+            check.result["problems"].pop()
+            check.result["missing"].append(f"{name}: pip install '{requirement}'")
+
+
+def find_usable(check: Check) -> None:
+    """Note the backends that work here, and why the others do not."""
+    answer = subprocess.run(
+        [sys.executable, "bench/gpu_summary.py", ",".join(check.result["wanted"])],
+        cwd=ROOT, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    check.result["usable"] = answer.stdout.split()
+    check.result["missing"] += [line for line in answer.stderr.splitlines() if "Missing:" in line]
+    if not check.result["usable"]:
+        check.result["problems"].append(f"none of {', '.join(check.result['wanted'])} works here")
+
+
+def run_tests(check: Check) -> None:
+    """Run the tests that take a backend, those of all backends at the same time."""
+    files = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if re.search(r"^def test_.*\bbackend\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    if check.tiny:
+        files = ["tests/backends/test_pinned.py"]
+    seconds = check.left("tests")
+    if seconds < LEAST:
+        check.result["problems"].append("tests: no time left")
+        return
+    running = {}
+    for spec in check.result["usable"]:
+        report = check.scratch / f"{spec.replace(':', '-')}.xml"
+        options = ["-q", "-p", "no:cacheprovider", f"--backends={spec}", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", *files, *options]
+        running[spec] = (
+            report,
+            subprocess.Popen(command, cwd=ROOT, env=environment(), start_new_session=True),
+        )
+    end = time.monotonic() + seconds
+    for spec, (report, process) in running.items():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(end - time.monotonic(), 0.1))
+        if process.poll() is None:
+            check.result["problems"].append(f"tests of {spec}: out of time after {seconds:.0f} s")
+        elif process.returncode:
+            check.result["problems"].append(f"tests of {spec}: exit status {process.returncode}")
+        stop(process)
+        counts = count_tests(report, [spec])
+        check.result["tests"][spec] = counts["all"] | {"seconds": counts["seconds"]}
+        check.result["problems"] += [f"failed: {name}" for name in counts["failures"]]
+        if counts["all"] == EMPTY:
+            check.result["problems"].append(f"tests of {spec}: no result")
+        check.save()
+
+
+def run_steps(check: Check) -> None:
+    """Time the steps of each contender, a share of the time each."""
+    from contenders import GPU_PEERS
+
+    usable = check.result["usable"]
+    jobs = [(spec, spec) for spec in usable]
+    for name, (library, *_) in GPU_PEERS.items():
+        specs = [spec for spec in usable if spec.partition(":")[0] == library]
+        # A compiler takes longer than a trial may.
+        if specs and not (check.tiny and "compiled" in name):
+            jobs.append((name, specs[0]))
+    end = time.monotonic() + check.left("steps")
+    for number, (name, spec) in enumerate(jobs):
+        share = (end - time.monotonic()) / (len(jobs) - number)
+        check.job("steps", name, share, "--spec", spec)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where JSON, Markdown and chart go")
+    args = parser.parse_args(argv)
+    wanted = os.environ.get("MLP_XP_CHECK", WANTED).split(",")
+    tiny = bool(os.environ.get("MLP_XP_CHECK_TINY"))
+    seconds = float(os.environ.get("MLP_XP_CHECK_SECONDS", SECONDS))
+    check = Check(args.folder, wanted, seconds, tiny=tiny)
+
+    def each(job: str) -> None:
+        for number, spec in enumerate(check.result["usable"]):
+            left = check.left(job) if job == "record" else LIMITS[job] / (number + 1)
+            check.job(job, spec, min(left, check.left(job)))
+
+    def run_record() -> None:
+        usable = check.result["usable"]  # torch has the recipe's layers, CuPy comes next.
+        order = sorted(usable, key=lambda spec: not spec.startswith("torch"))
+        check.job("record", order[0], min(check.left("record"), 60 if tiny else 600))
+
+    parts = {
+        "install": lambda: (install(check), find_usable(check)),
+        "tests": lambda: run_tests(check),
+        "peaks": lambda: each("peaks"),
+        "steps": lambda: run_steps(check),
+        "transfers": lambda: each("transfers"),
+        "record": run_record,
+    }
+    for name, run in parts.items():
+        start = time.monotonic()
+        print(f"{name}: {check.left(name):.0f} s at most", flush=True)
+        try:
+            run()
+        except Exception as error:  # One part does not take the others with it.
+            check.result["problems"].append(f"{name}: {type(error).__name__}: {error}")
+        check.result["seconds"][name] = round(time.monotonic() - start, 1)
+        check.save()
+        if not check.result["usable"]:
+            break
+    shutil.rmtree(check.scratch)
+    bad = check.result["problems"] + check.result["failed"]
+    print("\n".join([*check.result["missing"], *bad, f"Written: {check.path}"]))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

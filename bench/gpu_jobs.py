@@ -1,0 +1,309 @@
+"""The measurements of gpu_check.py, each in a process of its own that writes a line per result.
+
+    python bench/gpu_jobs.py peaks torch:cuda --out FILE --seconds 20
+    python bench/gpu_jobs.py steps cupy --out FILE --seconds 60
+    python bench/gpu_jobs.py steps "torch, compiled" --out FILE --seconds 60
+    python bench/gpu_jobs.py transfers cupy --out FILE --seconds 10
+    python bench/gpu_jobs.py record torch:cuda --out FILE --seconds 60
+
+``--tiny`` takes small networks and little data, for a trial without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from contenders import GPU_PEERS
+from contest import Task
+from epochs import make_epoch
+from roofline import operations
+from workloads import WORKLOADS, Workload, load
+
+from mlp_xp.backends import Backend, get_backend
+from mlp_xp.nn.layers import Dense
+from mlp_xp.training.batches import Streamed
+from mlp_xp.training.epochs import plan_epoch
+
+__all__ = ["PRECISIONS", "chosen_workloads", "main"]
+
+PRECISIONS = ("float32", "tf32", "bf16")
+LEAST_ROUNDS, MOST_ROUNDS = 3, 30
+COUNTED_STEPS = 8
+# Seconds for imports before a training, and for reading its results.
+AROUND = 15
+
+Line = dict[str, Any]
+
+
+def backend_of(spec: str, precision: str = "float32") -> Backend:
+    name, _, device = spec.partition(":")
+    backend: Any = get_backend(name, device or None)
+    return backend if precision == "float32" else backend.with_precision(precision)
+
+
+def chosen_workloads(*, tiny: bool) -> list[Workload]:
+    """Return the networks, the ones whose marks matter most first."""
+    by_name = {workload.name: workload for workload in WORKLOADS}
+    wide = by_name["wide"]._replace(n_images=50_000)
+    chosen = [
+        by_name["medium"]._replace(n_images=50_000),
+        by_name["tiny"],
+        by_name["lab"]._replace(n_images=50_000),
+        wide,
+        wide._replace(name="wide-4096", batch_size=4096),
+    ]
+    if tiny:
+        return [
+            w._replace(
+                widths=(w.widths[0], *(min(n, 16) for n in w.widths[1:])),
+                batch_size=16,
+                n_images=72,
+            )
+            for w in chosen[:2]
+        ]
+    return chosen
+
+
+def rounds(epoch: Callable[[], object], seconds: float) -> list[float]:
+    """Return the seconds of epochs, after one that compiles and one that warms up."""
+    epoch()
+    epoch()
+    taken: list[float] = []
+    while len(taken) < LEAST_ROUNDS or (sum(taken) < seconds and len(taken) < MOST_ROUNDS):
+        start = time.perf_counter()
+        epoch()
+        taken.append(time.perf_counter() - start)
+    return taken
+
+
+def count_launches(epoch: Callable[[], object], n_steps: int) -> float | None:
+    """Return launches of kernels and graphs for each step of an epoch, None where unknown."""
+    with contextlib.suppress(ImportError):
+        from cupy import _launch  # The stand-in of the tests counts them itself.
+
+        _launch.launches.clear()
+        epoch()
+        return sum(_launch.launches.values()) / n_steps
+    with contextlib.suppress(ImportError):
+        import torch
+
+        if torch.cuda.is_available():
+            from torch.profiler import ProfilerActivity, profile
+
+            # CUPTI sees the launches of every library in the process.
+            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+                epoch()
+            calls = sum(e.count for e in seen.key_averages() if "Launch" in e.key and "cu" in e.key)
+            return calls / n_steps if calls else None
+    return None
+
+
+def our_steps(spec: str, *, tiny: bool, seconds: float) -> Iterator[Line]:
+    """Yield the steps of this library on a backend, eager and in loops."""
+    cases = [
+        (workload, precision, mode)
+        for precision in ("float32", "bf16", "tf32")
+        for workload in chosen_workloads(tiny=tiny)
+        for mode in ("captured", "eager")
+    ]
+    for workload, precision, mode in cases:
+
+        def make(workload: Workload = workload, precision: str = precision, mode: str = mode):
+            backend = backend_of(spec, precision)
+            if mode == "eager":
+                backend.loop = lambda body: None  # type: ignore[method-assign]
+            x, y, _ = load(workload.data, workload.n_images)
+            few = COUNTED_STEPS * workload.batch_size
+            counted = make_epoch(backend, workload, x[:few], y[:few], "resident")
+            return make_epoch(backend, workload, x, y, "resident"), counted, len(x)
+
+        facts = {"contender": f"mlp_xp, {spec}", "mode": mode, "precision": precision}
+        yield step_line(workload, make, facts, seconds / len(cases))
+
+
+def peer_steps(name: str, spec: str, *, tiny: bool, seconds: float) -> Iterator[Line]:
+    """Yield the steps of another program on the device of a backend."""
+    library, module, options = GPU_PEERS[name]
+    if library == "torch":
+        options = options | {"device": spec.partition(":")[2] or "cuda"}
+    cases = [(w, p) for p in ("float32", "bf16", "tf32") for w in chosen_workloads(tiny=tiny)]
+    for workload, precision in cases:
+
+        def make(workload: Workload = workload, precision: str = precision):
+            import importlib
+
+            x, y, _ = load(workload.data, workload.n_images)
+            x = (x - np.float32(x.mean())) / np.float32(x.std())
+            few = COUNTED_STEPS * workload.batch_size
+            make_peer = importlib.import_module(f"peers.{module}").make
+            epochs = []
+            for rows in (slice(None), slice(few)):
+                task = Task(
+                    workload.widths, workload.activation, "adam", 0.001, workload.batch_size,
+                    x[rows], y[rows], 1,
+                )  # fmt: skip
+                contender = make_peer(task, precision=precision, **options)
+                epochs.append(partial(contender.train, 1))
+            return (*epochs, len(x))
+
+        yield step_line(
+            workload, make, {"contender": name, "precision": precision}, seconds / len(cases)
+        )
+
+
+def step_line(workload: Workload, make: Callable[[], Any], facts: Line, seconds: float) -> Line:
+    """Return the result of a contender at a network, or why there is none."""
+    line = {"part": "steps", "workload": workload.name, "batch": workload.batch_size, **facts}
+    try:
+        epoch, counted, n_images = make()
+        n_steps = -(-n_images // workload.batch_size)
+        taken = rounds(epoch, seconds)
+        counted()
+        launches = count_launches(counted, COUNTED_STEPS)
+    except Exception as error:  # Whatever another program or a card may raise.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return line | {"cannot_run": reason[:300]}
+    return line | {
+        "step_seconds": [second / n_steps for second in taken],
+        "launches": launches,
+        "flop": operations(workload.widths, workload.batch_size, train=True),
+    }
+
+
+def peaks(spec: str, *, tiny: bool) -> Iterator[Line]:
+    """Yield the rate of a large product in each precision, by this library's backend."""
+    n = 64 if tiny else 8192
+    for precision in PRECISIONS:
+        line: Line = {"part": "peaks", "backend": spec, "precision": precision, "width": n}
+        try:
+            backend = backend_of(spec, precision)
+            with backend.scope():
+                multiply = _large_product(backend, precision, n)
+
+                def product(multiply: Any = multiply, backend: Backend = backend) -> None:
+                    for _ in range(10):
+                        multiply()
+                    backend.synchronize()
+
+                taken = rounds(product, 0.5)
+        except Exception as error:
+            yield line | {"cannot_run": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        else:
+            yield line | {"flops": 10 * 2 * n**3 / sorted(taken)[len(taken) // 2]}
+
+
+def _large_product(backend: Backend, precision: str, n: int) -> Callable[[], object]:
+    xp = backend.xp
+    a = backend.put(np.ones((n, n), np.float32))
+    if backend.name == "cupy":  # Its low precisions are inside of the product.
+        layer = Dense(a, backend.put(np.zeros(n, np.float32)))
+        return lambda: backend.kernels.dense(layer, a, xp=xp)[0]
+    if precision == "bf16":
+        a = xp.astype(a, xp.bfloat16)
+    return lambda: a @ a
+
+
+def transfers(spec: str, *, tiny: bool) -> Iterator[Line]:
+    """Yield the rates of CIFAR-10 batches to the device: pageable, pinned, overlapped."""
+    backend = backend_of(spec)
+    x, y, source = load("cifar10", 256 if tiny else 50_000)
+    for rows in (128, 1024):
+        chunks = [x[start : start + rows] for start in range(0, len(x), rows)]
+        data = Streamed(backend, x, y, "float32")
+
+        def pageable(chunks: Any = chunks) -> None:
+            for chunk in chunks:
+                _copy_pageable(backend, chunk)
+            backend.synchronize()
+
+        def pinned(chunks: Any = chunks) -> None:
+            for chunk in chunks:
+                backend.put(chunk)
+            backend.synchronize()
+
+        def overlapped(rows: int = rows, data: Streamed = data) -> None:
+            for batch in data.epoch(plan_epoch(len(x), rows, seed=0)):
+                del batch
+            backend.synchronize()
+
+        for how, move in (("pageable", pageable), ("pinned", pinned), ("overlapped", overlapped)):
+            line = {"part": "transfers", "backend": spec, "how": how, "rows": rows, "data": source}
+            try:
+                with backend.scope():
+                    taken = rounds(move, 0.3)
+            except Exception as error:
+                yield line | {"cannot_run": f"{type(error).__name__}: {error}"[:300]}
+            else:
+                yield line | {"bytes_per_second": x.nbytes / sorted(taken)[len(taken) // 2]}
+
+
+def _copy_pageable(backend: Backend, chunk: np.ndarray) -> None:
+    """Copy without pinned memory, as a library does that knows nothing of it."""
+    if backend.name == "cupy":
+        import cupy
+
+        cupy.empty(chunk.shape, chunk.dtype).set(chunk)
+    elif backend.name == "torch":
+        import torch
+
+        torch.from_numpy(chunk).to(backend.device)
+    else:
+        raise NotImplementedError(f"{backend.name} chooses by itself")
+
+
+def record(spec: str, *, tiny: bool, seconds: float) -> Iterator[Line]:
+    """Yield the accuracy of the recipe `record` in the time that is left."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from bench.speedrun import run_seed
+    from mlp_xp.datasets import locate
+
+    name, _, device = spec.partition(":")
+    words = ["train", "--backend", name, *(["--device", device] if device else [])]
+    max_time = 3 if tiny else int(seconds) - AROUND
+    line: Line = {"part": "record", "backend": spec, "max_time": max_time}
+    words += ["--max-time", str(max_time)]
+    if tiny:
+        words += ["--data", "digits", "--hidden", "16"]
+    elif locate("cifar10") is None:
+        yield line | {"cannot_run": "CIFAR-10 is not on this machine: mlp-xp data cifar10"}
+        return
+    else:
+        words += ["--recipe", "record"]
+    yield line | run_seed(words, 0)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("job", choices=["peaks", "steps", "transfers", "record"])
+    parser.add_argument("contender", help="a backend, e.g. torch:cuda, or the name of a peer")
+    parser.add_argument("--spec", default="", help="the backend whose device a peer uses")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--tiny", action="store_true")
+    args = parser.parse_args(argv)
+    timed = {"tiny": args.tiny, "seconds": 0.0 if args.tiny else args.seconds / 3}
+    if args.job == "steps" and args.contender in GPU_PEERS:
+        lines = peer_steps(args.contender, args.spec, **timed)
+    elif args.job == "steps":
+        lines = our_steps(args.contender, **timed)
+    elif args.job == "record":
+        lines = record(args.contender, tiny=args.tiny, seconds=args.seconds)
+    else:
+        lines = {"peaks": peaks, "transfers": transfers}[args.job](args.contender, tiny=args.tiny)
+    with args.out.open("a") as file:
+        for line in lines:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()

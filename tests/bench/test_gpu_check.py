@@ -1,0 +1,160 @@
+"""The check of a GPU: its verdict, its three files, and a trial on the stand-in for CuPy."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+JUNIT = """<testsuites><testsuite>
+  <testcase classname="tests.test_step" name="test_step[float32-torch:cpu]" time="1.5"/>
+  <testcase classname="tests.test_step" name="test_step[float32-jax:cpu:1]" time="1.5"/>
+  <testcase classname="tests.test_step" name="test_late[torch:cpu]" time="0.5">{child}</testcase>
+  <testcase classname="tests.test_step" name="test_more[torch:cpu]"><skipped/></testcase>
+  <testcase classname="tests.test_tree" name="test_tree"/>
+</testsuite></testsuites>"""
+
+
+@pytest.fixture
+def gpu_summary(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    return importlib.import_module("gpu_summary")
+
+
+@pytest.fixture
+def gpu_check(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    return importlib.import_module("gpu_check")
+
+
+@pytest.fixture
+def result():
+    step = {"part": "steps", "workload": "tiny", "batch": 32, "flop": 2e6, "precision": "float32"}
+    ours = {"contender": "mlp_xp, cupy", "mode": "captured", "launches": 1.5}
+    return {
+        "date": "2026-01-02T03:04:05+0000",
+        "gpus": ["NVIDIA H100, 80 GiB, driver 550.1"],
+        "wanted": ["cupy", "torch:cuda"],
+        "usable": ["cupy"],
+        "missing": ["Missing: torch:cuda. No driver"],
+        "problems": [],
+        "failed": [],
+        "tests": {"cupy": {"passed": 7, "failed": 0, "skipped": 1, "seconds": 12.0}},
+        "lines": [
+            {"part": "peaks", "backend": "cupy", "precision": "float32", "flops": 1e12},
+            step | ours | {"step_seconds": [1e-5, 1e-5, 9e-5]},
+            step | {"contender": "torch", "launches": None, "step_seconds": [8e-5]},
+            step | {"contender": "torch, compiled", "cannot_run": "no | compiler"},
+            {"part": "transfers", "backend": "cupy", "how": "pinned", "rows": 128, "data": "x",
+             "bytes_per_second": 2e10},
+        ],
+    }  # fmt: skip
+
+
+def test_a_backend_is_not_taken_for_another_device_of_it(gpu_summary, tmp_path):
+    (tmp_path / "tests.xml").write_text(JUNIT.format(child=""))
+    counts = gpu_summary.count_tests(tmp_path / "tests.xml", ["torch:cpu", "jax:cpu", "jax:cpu:1"])
+    assert counts["torch:cpu"] == {"passed": 2, "failed": 0, "skipped": 1}
+    assert (counts["jax:cpu"]["passed"], counts["jax:cpu:1"]["passed"]) == (0, 1)
+    assert counts["seconds"] == 3.5
+
+
+@pytest.mark.parametrize("kind", ["failure", "error"])
+def test_failed_tests_are_named(gpu_summary, tmp_path, kind):
+    (tmp_path / "tests.xml").write_text(JUNIT.format(child=f"<{kind}/>"))
+    counts = gpu_summary.count_tests(tmp_path / "tests.xml", ["torch:cpu"])
+    assert counts["failures"] == ["tests.test_step::test_late[torch:cpu]"]
+    assert gpu_summary.count_tests(tmp_path / "none.xml", [])["all"] == gpu_summary.EMPTY
+
+
+def test_usable_names_what_is_missing(gpu_summary, capsys):
+    assert gpu_summary.usable(["numpy", "numpy:cuda", "nonsense"]) == ["numpy"]
+    assert "Missing: numpy:cuda. " in capsys.readouterr().err
+
+
+def test_a_result_becomes_three_files(gpu_summary, result, tmp_path):
+    page = gpu_summary.write(result, tmp_path)
+    assert page.name == "2026-01-02t03-04-05-nvidia-h100.md"
+    text = page.read_text()
+    assert "**Passed** on cupy." in text
+    assert "- NVIDIA H100, 80 GiB, driver 550.1" in text
+    assert "| cupy | 7 | 0 | 1 | 12 |" in text
+    # 2e6 operations in 10 us are a fifth of the peak, and an eighth of torch's time.
+    ours = "| tiny, batch 32 | float32 | mlp_xp, cupy, captured | 10 µs | 8.00 | 1.5 | 20% |"
+    assert ours in text
+    assert "| cupy | pinned | 128 | 20.00 | x |" in text
+    assert "| steps | tiny | torch, compiled | float32 | no / compiler |" in text
+    assert json.loads(page.with_suffix(".json").read_text())["usable"] == ["cupy"]
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_problems_are_a_failure(gpu_summary, result):
+    result["problems"] = ["tests of cupy: out of time after 140 s"]
+    text = gpu_summary.markdown(result)
+    assert "**FAILED** on cupy." in text
+    assert "- tests of cupy: out of time" in text
+
+
+def test_a_part_that_fails_or_is_late_leaves_the_others(gpu_check, tmp_path, monkeypatch):
+    check = gpu_check.Check(tmp_path, ["numpy"], 100.0, tiny=True)
+    check.lines.write_text('{"part": "peaks", "backend": "x", "precision": "a", "flops": 1}\n{"par')
+    assert not check.run([sys.executable, "-c", "raise SystemExit(3)"], 20, "first")
+    assert not check.run([sys.executable, "-c", "import time; time.sleep(60)"], 5, "second")
+    assert not check.run([sys.executable], 0.5, "third")
+    assert check.run([sys.executable, "-c", ""], 20, "fourth")
+    check.save()
+    written = json.loads(check.path.with_suffix(".json").read_text())
+    assert written["problems"] == [
+        "first: exit status 3",
+        "second: out of time after 5 s",
+        "third: no time left",
+    ]
+    assert [line["backend"] for line in written["lines"]] == ["x"]
+
+
+@pytest.mark.slow
+def test_a_trial_on_the_stand_in(tmp_path):
+    """All parts with small networks; what needs a GPU is listed with the reason."""
+    paths = [str(ROOT / "tests" / "backends" / "stand_in"), str(ROOT)]
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "MLP_XP_CHECK": "cupy,torch:cpu,jax:cpu,numpy:cuda",
+        "MLP_XP_CHECK_TINY": "1",
+        "MLP_XP_CHECK_SECONDS": "500",
+    }
+    command = [ROOT / "bench" / "gpu_check.sh", tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (page,) = tmp_path.glob("*.md")
+    result, text = json.loads(page.with_suffix(".json").read_text()), page.read_text()
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert result["usable"] == ["cupy", "torch:cpu", "jax:cpu"]
+    assert any("numpy:cuda" in line for line in result["missing"])
+    assert all(counts["passed"] and not counts["failed"] for counts in result["tests"].values())
+    steps = {
+        (line["contender"], line.get("mode"), line["workload"])
+        for line in result["lines"]
+        if line["part"] == "steps" and "cannot_run" not in line
+    }
+    for network in ("tiny", "medium"):
+        for contender in result["usable"]:
+            for mode in ("captured", "eager"):
+                assert (f"mlp_xp, {contender}", mode, network) in steps
+        assert {("torch", None, network), ("JAX, epoch in a scan", None, network)} <= steps
+    launches = {
+        line["mode"]: line["launches"]
+        for line in result["lines"]
+        if line.get("contender") == "mlp_xp, cupy" and line.get("launches")
+    }
+    assert launches["captured"] < launches["eager"]
+    for how in ("pageable", "pinned", "overlapped"):
+        assert f"| cupy | {how} | 128 |" in text
+    for title in ("Tests", "Large products", "Steps", "Transfers", "Recipe record", "Measured on"):
+        assert f"## {title}\n" in text
