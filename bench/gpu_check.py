@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,11 +46,13 @@ PACKAGES = {
 class Check:
     """A run: its result, which is written after each part, and the time that is left."""
 
-    def __init__(self, folder: Path, wanted: list[str], seconds: float, *, tiny: bool) -> None:
+    def __init__(
+        self, folder: Path, scratch: Path, wanted: list[str], seconds: float, *, tiny: bool
+    ) -> None:
         self.folder = folder
         self.tiny = tiny
         self.end = time.monotonic() + seconds
-        self.scratch = Path(tempfile.mkdtemp(prefix="gpu-check-"))
+        self.scratch = scratch
         self.lines = self.scratch / "lines.jsonl"
         self.lines.touch()
         self.result: dict[str, Any] = {
@@ -124,7 +125,7 @@ def environment() -> dict[str, str]:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process and its children; pytest, interrupted, still writes its results."""
+    """Stop a process and its children; pytest, interrupted, still writes its results."""
     for signum in (signal.SIGINT, signal.SIGKILL):
         if process.poll() is not None:
             return
@@ -154,7 +155,7 @@ def install(check: Check) -> None:
 
 
 def find_usable(check: Check) -> None:
-    """Note the backends that work here, and why the others do not."""
+    """Record the backends that work here, and why the others do not."""
     answer = subprocess.run(
         [sys.executable, "bench/gpu_summary.py", ",".join(check.result["wanted"])],
         cwd=ROOT, env=environment(), capture_output=True, text=True,
@@ -221,14 +222,8 @@ def run_steps(check: Check) -> None:
         check.job("steps", name, share, "--spec", spec)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where JSON, Markdown and chart go")
-    args = parser.parse_args(argv)
-    wanted = os.environ.get("MLP_XP_CHECK", WANTED).split(",")
-    tiny = bool(os.environ.get("MLP_XP_CHECK_TINY"))
-    seconds = float(os.environ.get("MLP_XP_CHECK_SECONDS", SECONDS))
-    check = Check(args.folder, wanted, seconds, tiny=tiny)
+def check_all(check: Check) -> int:
+    """Run all parts; return the exit status."""
 
     def each(job: str) -> None:
         for number, spec in enumerate(check.result["usable"]):
@@ -238,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
     def run_record() -> None:
         usable = check.result["usable"]  # torch has the recipe's layers, CuPy comes next.
         order = sorted(usable, key=lambda spec: not spec.startswith("torch"))
-        check.job("record", order[0], min(check.left("record"), 60 if tiny else 600))
+        check.job("record", order[0], min(check.left("record"), 60 if check.tiny else 600))
 
     parts = {
         "install": lambda: (install(check), find_usable(check)),
@@ -259,10 +254,20 @@ def main(argv: list[str] | None = None) -> int:
         check.save()
         if not check.result["usable"]:
             break
-    shutil.rmtree(check.scratch)
     bad = check.result["problems"] + check.result["failed"]
     print("\n".join([*check.result["missing"], *bad, f"Written: {check.path}"]))
     return 1 if bad else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where JSON, Markdown and chart go")
+    args = parser.parse_args(argv)
+    wanted = os.environ.get("MLP_XP_CHECK", WANTED).split(",")
+    tiny = bool(os.environ.get("MLP_XP_CHECK_TINY"))
+    seconds = float(os.environ.get("MLP_XP_CHECK_SECONDS", SECONDS))
+    with tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
+        return check_all(Check(args.folder, Path(scratch), wanted, seconds, tiny=tiny))
 
 
 if __name__ == "__main__":

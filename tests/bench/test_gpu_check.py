@@ -102,7 +102,7 @@ def test_problems_are_a_failure(gpu_summary, result):
 
 
 def test_a_part_that_fails_or_is_late_leaves_the_others(gpu_check, tmp_path, monkeypatch):
-    check = gpu_check.Check(tmp_path, ["numpy"], 100.0, tiny=True)
+    check = gpu_check.Check(tmp_path, tmp_path, ["numpy"], 100.0, tiny=True)
     check.lines.write_text('{"part": "peaks", "backend": "x", "precision": "a", "flops": 1}\n{"par')
     assert not check.run([sys.executable, "-c", "raise SystemExit(3)"], 20, "first")
     assert not check.run([sys.executable, "-c", "import time; time.sleep(60)"], 5, "second")
