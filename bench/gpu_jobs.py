@@ -39,7 +39,7 @@ __all__ = ["PRECISIONS", "chosen_workloads", "main"]
 PRECISIONS = ("float32", "tf32", "bf16")
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 # Steps before any is timed: compilers and captures have done their work by then.
-WARM_STEPS = 200
+WARM_STEPS = 100
 # Seconds for imports before a training, and for reading its results.
 AROUND = 15
 
@@ -68,7 +68,7 @@ def chosen_workloads(*, tiny: bool) -> list[Workload]:
             w._replace(
                 widths=(w.widths[0], *(min(n, 16) for n in w.widths[1:])),
                 batch_size=16,
-                n_images=330,
+                n_images=170,
             )
             for w in chosen[:2]
         ]
