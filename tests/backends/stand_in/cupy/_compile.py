@@ -103,7 +103,9 @@ def compile_module(code: str, names: tuple[str, ...], options: tuple[str, ...] =
     command = [
         *_compiler(),
         *("-x", "c++", "-std=c++17", "-O2", "-w", "-fPIC", "-shared", "-ffp-contract=off"),
-        *("-U_FORTIFY_SOURCE", "-fno-exceptions", f"-I{INCLUDE}", *flags),
+        # No library of C++ is linked: zig would have to build one.
+        *("-fno-exceptions", "-fno-threadsafe-statics", "-U_FORTIFY_SOURCE"),
+        *(f"-I{INCLUDE}", *flags),
     ]
     text = "\0".join([*command, *((INCLUDE / name).read_text() for name in HEADERS), source])
     path = _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"

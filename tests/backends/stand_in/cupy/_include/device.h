@@ -161,7 +161,7 @@ class float16 {
     unsigned short bits;
 
 public:
-    float16() {}
+    float16() = default;
     float16(float x) {
         unsigned u = __float_as_uint(x), sign = u >> 16 & 0x8000u;
         u &= 0x7fffffffu;
@@ -184,7 +184,7 @@ class bfloat16 {
     unsigned short bits;
 
 public:
-    bfloat16() {}
+    bfloat16() = default;
     bfloat16(float x) {
         unsigned u = __float_as_uint(x);
         bits = (unsigned short)(x != x ? 0x7fc0u : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
