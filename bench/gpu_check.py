@@ -28,6 +28,7 @@ RESERVE, LEAST = 8, 5
 # By module: what to install, with the major version of CUDA that the driver has.
 PACKAGES = {
     "cupy": "cupy-cuda{cuda}x[ctk]>=14",
+    "nvmath": "nvmath-python>=1.0",
     "torch": "torch>=2.6",
     "jax": "jax[cuda{cuda}]>=0.8",
     "pytest": "pytest>=8.2",
@@ -140,10 +141,10 @@ def install(check: Check) -> None:
     """Install what is missing from the package index, if pip reaches one; name the rest."""
     driver = re.search(r"driver (\d+)", " ".join(check.result["gpus"]))
     cuda = 13 if driver and int(driver[1]) >= 580 else 12
-    modules = {"cupy", "torch", "jax"} - {spec.partition(":")[0] for spec in check.result["wanted"]}
-    needed = {
-        name: text.format(cuda=cuda) for name, text in PACKAGES.items() if name not in modules
-    }
+    absent = {"cupy", "torch", "jax"} - {spec.partition(":")[0] for spec in check.result["wanted"]}
+    if "cupy" in absent:
+        absent.add("nvmath")  # For CuPy's products.
+    needed = {name: text.format(cuda=cuda) for name, text in PACKAGES.items() if name not in absent}
     for name, requirement in needed.items():
         if importlib.util.find_spec(name) is not None:
             continue
