@@ -355,9 +355,23 @@ def test_a_product_is_counted_captured_and_raced(factors):
     np.testing.assert_allclose(download(product.d, (5, 3), np.float32), 3 * expected, 1e-6)
 
 
+def test_a_gradient_of_a_bias_is_written(factors):
+    a, b = (factor.astype(np.float32) for factor in factors)
+    sums, stream = cuda.alloc(20), cuda.Stream(non_blocking=True)
+    options = {"EPILOGUE": lt.Epilogue.BGRADA, "BIAS_POINTER": int(sums)}
+    product = Product(a, b, **options)
+    product.search()
+    cuda.Device(0).synchronize()
+    product.run(stream=stream.ptr)
+    with pytest.raises(_launch.RaceError, match="no wait"):
+        cuda.alloc(20).copy_from_device_async(sums, 20)
+    stream.synchronize()
+
+
 def test_memory_that_is_too_short_is_an_error(factors):
     product = Product(*(factor.astype(np.float32) for factor in factors))
     product.search()
-    product.d = cuda.alloc(512) + 500
+    pool = cuda.MemoryPool()  # An empty one: it has no longer memory.
+    product.d = pool.malloc(512) + 500
     with pytest.raises(cuda.runtime.CUDARuntimeError, match="IllegalAddress"):
         product.run()

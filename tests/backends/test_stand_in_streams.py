@@ -109,6 +109,13 @@ def test_pageable_memory_is_read_at_once(copying):
     assert x.get().tolist() == [1, 1, 1, 1]
 
 
+def test_pageable_memory_is_written_at_once(copying):
+    x, host = ones(), np.zeros(4, np.float32)
+    copying.wait_event(cuda.get_current_stream().record())
+    x.get(stream=copying, out=host, blocking=False)
+    assert host.tolist() == [1, 1, 1, 1]
+
+
 def test_results_in_pinned_memory_are_garbage_until_the_host_waits(pinned, copying):
     x = ones()
     copying.wait_event(cuda.get_current_stream().record())
