@@ -16,7 +16,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["flush", "locked", "make_folder", "new_folder", "rename_folder", "replacing", "sweep"]
+__all__ = [
+    "flush",
+    "locked",
+    "make_folder",
+    "new_folder",
+    "remove_folder",
+    "rename_folder",
+    "replacing",
+    "sweep",
+]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 # Folders cannot be flushed on some file systems, which say so in these ways.
@@ -47,7 +56,8 @@ def flush(path: Path) -> None:
 def make_folder(path: Path) -> None:
     """Create a folder and those above it, where missing."""
     if not path.is_dir():
-        make_folder(path.parent)
+        if not path.parent.exists():
+            make_folder(path.parent)
         path.mkdir(exist_ok=True)
         flush(path.parent)
 
@@ -85,18 +95,19 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush_all(temporary)
-        if path.exists():
-            # No operating system lets a rename replace a folder that is not empty.
-            old = _temporary(path)
-            path.rename(old)
-            temporary.rename(path)
-            flush(path.parent)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(path)
-            flush(path.parent)
+        if path.exists():  # No operating system lets a rename replace a folder that is not empty.
+            remove_folder(path)
+        temporary.rename(path)
+        flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, which loses its name first: nobody finds a part of it."""
+    old = _temporary(path)
+    path.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def rename_folder(path: Path, name: Path) -> None:

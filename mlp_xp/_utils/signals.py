@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-__all__ = ["interruptible", "interrupts", "postponed"]
+__all__ = ["interruptible", "interrupts", "postponed", "terminations"]
 
 _raises_at_once = False
 
@@ -43,6 +43,34 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def terminations() -> Iterator[Callable[[], bool]]:
+    """Record SIGTERM as a flag, where it would end the process at once.
+
+    Nothing changes outside the main thread, or where a program has its own handler.
+
+    Yields
+    ------
+    callable
+        Returns whether the process is to end.
+    """
+    is_asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal is_asked
+        is_asked = True
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield lambda: is_asked
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlp_xp._utils.array_types import Tree
 
-__all__ = ["leaves", "map_leaves", "rebuild"]
+__all__ = ["leaves", "map_leaves", "named_leaves", "rebuild"]
 
 
 def leaves(tree: Tree) -> Iterator[Any]:
@@ -27,6 +27,23 @@ def leaves(tree: Tree) -> Iterator[Any]:
             yield from leaves(branch)
     else:
         yield tree
+
+
+def named_leaves(tree: Tree, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield each leaf with its place as a name: fields of NamedTuples, positions in tuples.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.tree import named_leaves
+    >>> list(named_leaves((1, (2, ()), 3), "tree"))
+    [('tree.0', 1), ('tree.1.0', 2), ('tree.2', 3)]
+    """
+    if isinstance(tree, tuple):
+        keys = getattr(tree, "_fields", range(len(tree)))
+        for key, branch in zip(keys, tree, strict=True):
+            yield from named_leaves(branch, f"{name}.{key}")
+    else:
+        yield name, tree
 
 
 def rebuild(tree: Tree, values: Iterable[Any]) -> Tree:

@@ -45,6 +45,10 @@ class Callback:
         Its ``max_time`` can still be set here. It counts from the call of `fit`.
         """
 
+    def on_fit_resume(self, model: Any) -> None:
+        """Prepare for the rest of a fit that is resumed; the default is `on_fit_begin`."""
+        self.on_fit_begin(model)
+
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool | None:
         """Return True to end the fit after step `done`, from 1, of `n_steps` in the epoch.
 

@@ -1,37 +1,83 @@
-"""Models saved during a fit."""
+"""Checkpoints during a fit, from which it can be resumed, and the best model so far."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 import os
-import shutil
+import re
+import time
+import warnings
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlp_xp.callbacks._base import Callback, expect
-from mlp_xp.saving import check_can_save, save_model
+from mlp_xp._utils.durable import locked, make_folder, new_folder, remove_folder, sweep
+from mlp_xp._utils.signals import terminations
+from mlp_xp.callbacks._base import Live, expect
+from mlp_xp.estimators.reporting import Pause
+from mlp_xp.saving import SavingError, check_can_save, save_model, write_model
+from mlp_xp.training.checkpoints import checkpoint_name, checkpoints, write_snapshot
 from mlp_xp.training.records import Record
 
 __all__ = ["Checkpoint"]
 
+_BEST = "best"
+_TERMINATED = 128 + 15  # The exit status that shells give for SIGTERM.
+_SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+_INTERVAL = re.compile(rf"([\d.]+) ?(epoch|step|{'|'.join(_SECONDS)})s?")
+_FORMS = 'a number of epochs of at least 1, or text such as "100 steps", "30 s" or "10 min"'
 
-class Checkpoint(Callback):
-    """Saved copies of the model during a fit; `mlp_xp.saving.load_model` reads one back.
 
-    A checkpoint is complete or absent. A model that cannot be saved, or a folder that cannot be
-    created, is an error before the first step. Needs the ``cli`` extra.
+class _Interval(NamedTuple):
+    """The distance between two checkpoints: an amount of ``"epoch"``, ``"step"`` or ``"s"``."""
+
+    amount: float
+    unit: str
+
+
+def _parse(every: Any) -> _Interval:
+    """Return the interval that a setting means."""
+    if isinstance(every, Integral) and not isinstance(every, bool) and int(every) >= 1:
+        return _Interval(int(every), "epoch")
+    match = _INTERVAL.fullmatch(every) if isinstance(every, str) else None
+    with contextlib.suppress(ValueError):
+        amount = float(match[1]) if match else 0.0
+        unit = match[2] if match else ""
+        is_whole = amount >= 1 and amount == int(amount)
+        if unit in _SECONDS and amount > 0:
+            return _Interval(amount * _SECONDS[unit], "s")
+        if is_whole:
+            return _Interval(amount, unit)
+    raise ValueError(f"every must be {_FORMS}, got {every!r}")
+
+
+class Checkpoint(Live):
+    """Checkpoints of a fit, from which ``fit(..., resume=folder)`` goes on after any interruption.
+
+    Each is a folder ``epoch-0003``, or ``epoch-0003-step-000120`` within an epoch, with everything
+    the fit needs to go on as if nothing had happened. It appears as a whole once its files are on
+    the disk, and only then older ones are removed. `mlp_xp.saving.load_model` reads a checkpoint as
+    a model, and also ``best``, which is replaced as a whole. A write that fails is a warning, and
+    the fit goes on. SIGTERM writes a last checkpoint and ends the process with status 143. A model
+    that cannot be saved, and a folder that cannot be created or that another fit writes to, are
+    errors before the first step. Needs the ``cli`` extra.
 
     Parameters
     ----------
     folder : str or path-like
-        Receives ``epoch-0001``, ``epoch-0002`` and so on, or ``best``. Those of an earlier fit are
-        replaced.
-    every : int of at least 1, default=1
-        Epochs from one checkpoint to the next.
-    best_only : bool, default=False
-        Keep only ``best``: the one with the highest validation score; without validation data,
-        with the lowest loss.
+        Of this fit alone. The checkpoints of another fit in it are removed after the first one of
+        this.
+    every : int or str, default=1
+        Epochs from one checkpoint to the next; or ``"100 steps"``, ``"30 s"``, ``"10 min"``,
+        ``"1 h"``: then within an epoch too, at the next pause of the training, which the fast
+        loops make every tenth of a second.
+    keep_last : int of at least 1 or None, default=3
+        Number of checkpoints that are kept; None keeps all.
+    keep_best : int of at least 0, default=1
+        Number of best epochs whose checkpoints are kept too, by validation score; without
+        validation data, by loss. The best model of all epochs is in ``best``, unless it is 0.
 
     Examples
     --------
@@ -39,54 +85,138 @@ class Checkpoint(Callback):
     >>> from mlp_xp import MLPClassifier
     >>> from mlp_xp.callbacks import Checkpoint
     >>> from mlp_xp.saving import load_model
+    >>> X, y = [[0.0], [1.0]], [0, 1]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     watch = [Checkpoint(folder, every=2)]
     ...     model = MLPClassifier(max_iter=4, learning_rate="cosine", callbacks=watch)
-    ...     model = model.fit([[0.0], [1.0]], [0, 1])
-    ...     load_model(f"{folder}/epoch-0002").n_iter_
-    2
+    ...     model = model.fit(X, y)
+    ...     resumed = model.fit(X, y, resume=folder)  # After its last epoch: there is no other.
+    ...     load_model(f"{folder}/epoch-0002").n_iter_, resumed.n_iter_
+    (2, 4)
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, every: int = 1, best_only: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        every: int | str = 1,
+        keep_last: int | None = 3,
+        keep_best: int = 1,
     ) -> None:
-        expect(isinstance(every, Integral) and every >= 1, "every", "an int of at least 1", every)
-        expect(isinstance(best_only, bool), "best_only", "True or False", best_only)
+        self._interval = _parse(every)
+        is_count = keep_last is None or (isinstance(keep_last, Integral) and keep_last >= 1)
+        expect(is_count, "keep_last", "an int of at least 1 or None", keep_last)
+        is_count = isinstance(keep_best, Integral) and keep_best >= 0
+        expect(is_count, "keep_best", "an int of at least 0", keep_best)
         self.folder = Path(folder)
         self.every = every
-        self.best_only = best_only
+        self.keep_last = keep_last
+        self.keep_best = keep_best
 
     def on_fit_begin(self, model: Any) -> None:
-        """Check that the model can be saved, and reset the best score."""
-        check_can_save(model)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Check that the model can be saved, and lock the folder."""
+        self._open(model)
         self._best = -math.inf
+        self._stale = set(checkpoints(self.folder).values())
 
-    def on_epoch_end(self, model: Any, record: Record) -> None:
-        """Save the model where a checkpoint is due."""
-        if record.epoch % self.every != 0:
+    def on_fit_resume(self, model: Any) -> None:
+        """Lock the folder, and go on with its checkpoints."""
+        self._open(model)
+        self._best = max(map(_score, model.history_), default=-math.inf)
+        self._stale = set()
+
+    def _open(self, model: Any) -> None:
+        check_can_save(model)
+        make_folder(self.folder)
+        self._pending: Any = None  # The best model, until the next checkpoint is due.
+        self._last_step, self._last_time = -1, time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self.folder))
+            sweep(self.folder)
+            is_terminated = stack.enter_context(terminations())
+            self._live = stack.pop_all(), is_terminated
+
+    def on_pause(self, model: Any, pause: Pause) -> None:
+        """Write a checkpoint where one is due."""
+        if self.keep_best and not pause.step and _score(model.history_[-1]) > self._best:
+            self._best, self._pending = _score(model.history_[-1]), model
+        is_terminated = self._live[1]()
+        if is_terminated or self._is_due(pause):
+            self._write(model, pause)
+            self._last_step, self._last_time = pause.n_steps, time.perf_counter()
+        if self._pending is model:  # Not written, or not yet.
+            self._pending = copy.copy(model)  # Its arrays too.
+        if is_terminated:
+            raise SystemExit(_TERMINATED)
+
+    def on_fit_end(self, model: Any) -> None:
+        """Write what is not written yet, and unlock the folder."""
+        if self._live is None:
             return
-        if not self.best_only:
-            _save(model, self.folder / f"epoch-{record.epoch:04}")
-            return
-        score = record.validation_score
-        if score is None:
-            score = -(record.loss if record.validation_loss is None else record.validation_loss)
-        if score > self._best:
-            _save(model, self.folder / "best")
-            self._best = score
+        live, self._live = self._live, None
+        with live[0]:
+            self._write_best()
+            self._pending = None
+
+    def _is_due(self, pause: Pause) -> bool:
+        amount, unit = self._interval
+        if unit == "epoch":
+            return not pause.step and pause.epoch % amount == 0
+        if unit == "s":
+            return time.perf_counter() - self._last_time >= amount
+        if self._last_step < 0:
+            self._last_step = pause.n_steps - (pause.step or pause.n_steps)
+        return pause.n_steps - self._last_step >= amount
+
+    def _write(self, model: Any, pause: Pause) -> None:
+        path = self.folder / checkpoint_name(pause.epoch, pause.step)
+        with _warning_about(path):
+            snapshot = pause.take()
+            with new_folder(path) as new:
+                write_snapshot(new, snapshot)
+                write_model(model, new)
+            self._prune(model, (pause.epoch, pause.step))
+        self._write_best()
+
+    def _write_best(self) -> None:
+        if self._pending is not None:
+            with _warning_about(self.folder / _BEST):
+                save_model(self._pending, self.folder / _BEST)
+                self._pending = None
+
+    def _prune(self, model: Any, newest: tuple[int, int]) -> None:
+        """Remove what is older than asked for, of another fit, or newer, which is damaged."""
+        found = checkpoints(self.folder)
+        mine = [key for key, path in found.items() if key <= newest and path not in self._stale]
+        if newest not in mine:  # It has replaced a checkpoint of another fit.
+            mine.append(newest)
+        scores = {record.epoch: _score(record) for record in model.history_}
+        ends = [key for key in mine if not key[1] and key[0] in scores]
+        best = sorted(ends, key=lambda key: scores[key[0]])[len(ends) - self.keep_best :]
+        kept = {*mine[-(self.keep_last or len(mine)) :], *(best if self.keep_best else ())}
+        for key, path in found.items():
+            if key not in kept:
+                remove_folder(path)
+        self._stale = set()
 
 
-def _save(model: Any, folder: Path) -> None:
-    """Save next to the old folder, then rename: the old one goes when the new one is complete."""
-    new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
+@contextlib.contextmanager
+def _warning_about(path: Path) -> Any:
+    """Warn of a write that fails: the fit is worth more than its checkpoint."""
     try:
-        save_model(model, new)
-        shutil.rmtree(old, ignore_errors=True)
-        # No operating system lets a rename replace a folder that is not empty.
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        yield
+    except (OSError, SavingError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        warnings.warn(
+            f"{path} cannot be written: {reason}. The fit goes on, and the next checkpoint is "
+            "tried when it is due: make room, or let this user write to the folder.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _score(record: Record) -> float:
+    """Return how good an epoch was, higher is better."""
+    if record.validation_score is not None:
+        return record.validation_score
+    return -(record.loss if record.validation_loss is None else record.validation_loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from numbers import Real
 from typing import Any
 
@@ -43,6 +44,12 @@ class TimeBudget(Callback):
     def on_fit_begin(self, model: Any) -> None:
         """Start the clock."""
         self._budget, self._has_steps = Budget(self.seconds), False
+
+    def on_fit_resume(self, model: Any) -> None:
+        """Start the clock, less the seconds of the epochs so far."""
+        used = sum(record.seconds for record in model.history_[-model.n_iter_ :])
+        start = time.perf_counter() - (used if model.n_iter_ else 0.0)
+        self._budget, self._has_steps = Budget(self.seconds, start), False
 
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool:
         """Whether there is no time for one more step."""

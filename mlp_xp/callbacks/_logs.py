@@ -49,6 +49,12 @@ class CSVLog(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._write("w", Record._fields)
 
+    def on_fit_resume(self, model: Any) -> None:
+        """Create the file again with the epochs so far."""
+        self.on_fit_begin(model)
+        for record in model.history_:
+            self._write("a", record)
+
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Write a row."""
         self._write("a", record)
@@ -83,11 +89,18 @@ class TensorBoard(Live):
 
     def on_fit_begin(self, model: Any) -> None:
         """Create a new event file."""
+        self._open(0)
+
+    def on_fit_resume(self, model: Any) -> None:
+        """Create a new event file, before whose first epoch nothing is hidden."""
+        self._open(len(model.history_) + 1)
+
+    def _open(self, first_epoch: int) -> None:
         # tensorboardX names its file by the second, and would overwrite that of a quick fit before.
         # TensorBoard reads the files in the order of their names.
         suffix = f".{time.time_ns()}.{os.getpid()}"
         self._live = optional("tensorboardX", "tensorboard").SummaryWriter(
-            self.folder, purge_step=0, flush_secs=5, filename_suffix=suffix
+            self.folder, purge_step=first_epoch, flush_secs=5, filename_suffix=suffix
         )
 
     def on_epoch_end(self, model: Any, record: Record) -> None:

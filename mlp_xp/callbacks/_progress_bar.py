@@ -50,6 +50,11 @@ class ProgressBar(Live):
             bar.start()
             self._live = bar
 
+    def on_fit_resume(self, model: Any) -> None:
+        """Start a bar that counts the epochs so far."""
+        self.on_fit_begin(model)
+        self._epoch = model.n_iter_
+
     def on_step_end(self, model: Any, done: int, n_steps: int) -> None:
         """Update the bar, at most ten times a second."""
         now = time.perf_counter()

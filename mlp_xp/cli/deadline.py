@@ -36,6 +36,8 @@ class Deadline(Callback):
         Training images.
     n_test : int
         Number of test images.
+    used : float, default=0
+        Seconds of the training that a run has taken before it was resumed.
 
     Attributes
     ----------
@@ -43,11 +45,12 @@ class Deadline(Callback):
         Whether there is time for test-time augmentation, and for pictures.
     """
 
-    def __init__(self, end: float, x: np.ndarray, n_test: int) -> None:
+    def __init__(self, end: float, x: np.ndarray, n_test: int, used: float = 0.0) -> None:
         self.has_views = self.has_pictures = True
         self._end = end
         self._x = x[:_N_TIMED]
         self._n_test = n_test
+        self._used = used
         self._start = time.perf_counter()
 
     def on_fit_begin(self, model: Any) -> None:
@@ -67,7 +70,7 @@ class Deadline(Callback):
             left += _PICTURES
         if not (self.has_views and self.has_pictures):
             print(self._note(model.max_time, passed, test, least - left), file=sys.stderr)
-        model.max_time = now + max(left, least) - self._start
+        model.max_time = self._used + now + max(left, least) - self._start
 
     def _test_seconds(self, model: Any) -> tuple[float, float]:
         """Return the seconds of a plain test, and those that test-time augmentation adds."""

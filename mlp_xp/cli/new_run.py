@@ -1,9 +1,10 @@
-"""A new run folder: named when it is complete, removed if it holds no model."""
+"""The folder of a run in progress: named when it is complete, removed if it holds nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import sys
@@ -13,11 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mlp_xp._utils.durable import locked, make_folder, remove_folder, rename_folder, sweep
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.process import printable
-from mlp_xp.cli.runs import newest_model
+from mlp_xp.cli.runs import newest_model, unfinished
 
-__all__ = ["DiskSpace", "RunFolder", "new_run"]
+__all__ = ["DiskSpace", "RunFolder", "new_run", "resumed_run"]
 
 _OTHER_BYTES = 1_000_000  # of everything that is not weights
 
@@ -31,11 +33,14 @@ class RunFolder:
         The folder to write to.
     final : Path
         Its name once it is complete.
+    is_trained : bool
+        Whether there is something to keep in any case.
     """
 
     def __init__(self, path: Path, final: Path) -> None:
         self.path = path
         self.final = final
+        self.is_trained = False
 
     def keep(self, write: Callable[[Path], None]) -> None:
         """Write what exists only in memory; if the folder cannot take it, to another folder.
@@ -58,8 +63,10 @@ class RunFolder:
             return
         except OSError as error:
             first_error = _with_path(error, self.path)
+        tried = [self.path]
         print(printable(f"note: cannot write: {first_error}"), file=sys.stderr)
         for folder in self._other_folders():
+            tried.append(folder)
             try:
                 folder.mkdir(parents=True)
                 write(folder)
@@ -69,7 +76,12 @@ class RunFolder:
             print(printable(f"note: the network is kept in {folder}"), file=sys.stderr)
             self.path = self.final = folder
             return
-        raise first_error
+        raise OSError(
+            first_error.errno,
+            f"{first_error.strerror or first_error}: the network cannot be written to "
+            f"{', '.join(map(str, tried))}; make room in one of them and type mlp-xp train "
+            f"--resume {self.final}, which goes on from the last checkpoint",
+        ) from first_error
 
     def _other_folders(self) -> Iterator[Path]:
         name = f"{self.final.name}-{os.getpid()}"
@@ -103,7 +115,7 @@ class DiskSpace(Callback):
 def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
     """Create a run folder that gets its final name when it is complete.
 
-    After an error the folder is removed, unless it holds a model or a checkpoint.
+    After an error the folder is removed, unless it holds a model, a checkpoint or a history.
 
     Parameters
     ----------
@@ -117,37 +129,77 @@ def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
     ------
     RunFolder
     """
-    partial, final = _create_folder(out, data)
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(_in_progress(*_create_folder(out, data, stack)))
+
+
+@contextlib.contextmanager
+def resumed_run(name: Path) -> Iterator[RunFolder]:
+    """Open the folder of a run that was interrupted, which gets its final name when complete.
+
+    Parameters
+    ----------
+    name : Path
+        Its final name, or that of the folder.
+
+    Yields
+    ------
+    RunFolder
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to resume.
+    BlockingIOError
+        If the run is still in progress.
+    """
+    folder, final = unfinished(name)
+    with locked(folder):
+        sweep(folder)
+        with _in_progress(folder, final) as run:
+            run.is_trained = True  # What was there stays there.
+            yield run
+
+
+@contextlib.contextmanager
+def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
     run = RunFolder(partial, final)
     try:
         yield run
         if run.path == partial:
-            partial.rename(final)
+            rename_folder(partial, final)
         else:
             _remove_without_model(partial)
     except BaseException as error:
-        kept = newest_model(run.path) or _remove_without_model(partial)
+        kept = newest_model(run.path)
+        if kept is None and not run.is_trained:
+            kept = _remove_without_model(partial)
         if kept is not None:
             note = f"note: kept what is in {run.path}: mlp-xp evaluate {kept}"
+            if run.path == partial and not isinstance(error, Exception):
+                note += f"; go on with mlp-xp train --resume {run.final}"
             print(printable(note), file=sys.stderr)
+        elif run.is_trained:
+            print(printable(f"note: kept what is in {partial}"), file=sys.stderr)
         if isinstance(error, OSError):
             raise _with_path(error, run.path) from error.__cause__
         raise
 
 
-def _create_folder(out: Path | None, data: str) -> tuple[Path, Path]:
-    """Create ``<name>.partial``; return it and ``<name>``, which does not exist."""
+def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> tuple[Path, Path]:
+    """Create ``<name>.partial`` and lock it; return it and ``<name>``, which does not exist."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{data}"
     attempt = 1
     while True:
         final = out or Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
-        partial = final.with_name(f"{final.name}.partial")
-        taken = final
+        partial, taken = final.with_name(f"{final.name}.partial"), final
         if not final.exists():
             try:
-                partial.mkdir(parents=True)
+                _move_aside(partial)
+                make_folder(partial)
+                stack.enter_context(locked(partial))
                 return partial, final
-            except FileExistsError:
+            except BlockingIOError:
                 taken = partial
             except OSError as error:
                 raise ValueError(
@@ -160,6 +212,25 @@ def _create_folder(out: Path | None, data: str) -> tuple[Path, Path]:
                 f"type --out {out}-2"
             )
         attempt += 1
+
+
+def _move_aside(partial: Path) -> None:
+    """Rename what a killed run left, if it is of use; BlockingIOError if the run goes on."""
+    if not partial.exists():
+        return
+    with locked(partial):
+        if newest_model(partial) is None:
+            remove_folder(partial)
+            return
+        numbers = itertools.count(1)
+        names = (partial.with_name(f"{partial.name}-{number}") for number in numbers)
+        free = next(name for name in names if not name.exists())
+        partial.rename(free)
+    note = (
+        f"note: {partial} was left by a run that was interrupted, and is now {free}; go on with it "
+        f"by mlp-xp train --resume {free}"
+    )
+    print(printable(note), file=sys.stderr)
 
 
 def _remove_without_model(run: Path) -> Path | None:

@@ -47,12 +47,15 @@ class Watch(Callback):
 
 
 @contextlib.contextmanager
-def display(n_epochs: int, n_images: int, end: float | None = None) -> Iterator[Display]:
+def display(
+    n_epochs: int, n_images: int, end: float | None = None, n_done: int = 0
+) -> Iterator[Display]:
     """Draw a progress bar if stdout is a terminal, else print a line for each epoch.
 
     ``end`` is when the command must end, on the clock `time.perf_counter`; it limits the time left.
+    ``n_done`` epochs were done before.
     """
-    progress = _Progress(n_epochs, n_images, end)
+    progress = _Progress(n_epochs, n_images, end, n_done)
     total = f"/{n_epochs}" if end is None else ""
     if not sys.stdout.isatty():
         width = len(str(n_epochs)) if end is None else 0
@@ -97,8 +100,8 @@ class _Progress:
         Images per second and time left in the first epoch, whose loss is not known yet.
     """
 
-    def __init__(self, n_epochs: int, n_images: int, end: float | None) -> None:
-        self.epoch = 1
+    def __init__(self, n_epochs: int, n_images: int, end: float | None, n_done: int) -> None:
+        self.epoch = n_done + 1
         self.speed = ""
         self._n_epochs = n_epochs
         self._n_images = n_images

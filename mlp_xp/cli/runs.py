@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from mlp_xp.datasets import LOADERS
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.saving import SPEC, load_model, read_json
 
-__all__ = ["CHECKPOINTS", "CONFIG", "Images", "newest_model", "read_run"]
+__all__ = ["CHECKPOINTS", "CONFIG", "Images", "newest_model", "read_run", "unfinished"]
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
@@ -65,6 +67,37 @@ def newest_model(run: Path) -> Path | None:
     # The name of a checkpoint that is being written begins with a dot.
     specs = [*run.glob(SPEC), *run.glob(f"{CHECKPOINTS}/[!.]*/{SPEC}")]
     return max(specs, key=lambda path: path.stat().st_mtime_ns).parent if specs else None
+
+
+def unfinished(name: Path) -> tuple[Path, Path]:
+    """Return the folder of a run that was interrupted, and the name that it gets when complete.
+
+    Parameters
+    ----------
+    name : Path
+        That name, or the folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run, it is complete, or it has no settings.
+    """
+    partial = name.with_name(f"{name.name}.partial")
+    folder = partial if partial.exists() else name
+    if not folder.exists():
+        raise ValueError(f"neither {partial} nor {name} is there: {_CURE}")
+    if not (folder / CONFIG).exists():
+        raise ValueError(
+            f"{folder} has no {CONFIG}: the run was interrupted before its training began, or this "
+            "is no run; type `mlp-xp train` with the options of before"
+        )
+    final = folder.with_name(re.sub(r"\.partial(-\d+)?$", "", folder.name))
+    if folder == final and "result" in read_json(folder / CONFIG, _CURE):
+        raise ValueError(f"{name} is complete, there is nothing to resume: mlp-xp evaluate {name}")
+    if folder != final and final.exists():
+        numbered = (final.with_name(f"{final.name}-{number}") for number in itertools.count(2))
+        final = next(free for free in numbered if not free.exists())
+    return folder, final
 
 
 def _decode(data: dict[str, Any], model: MLPClassifier) -> Images:

@@ -9,13 +9,14 @@ from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
 from mlp_xp.cli.options import DEFAULT
-from mlp_xp.cli.runs import CHECKPOINTS
+from mlp_xp.cli.runs import CHECKPOINTS, CONFIG
 from mlp_xp.cli.train_options import solvers_with_decay
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import read_recipe, recipe_parameters
+from mlp_xp.saving import decode, read_json
 
-__all__ = ["Settings", "settings_of"]
+__all__ = ["Settings", "settings_of", "settings_of_run"]
 
 # Options whose names differ from the parameter's. --solver and --weight-decay make one parameter.
 _RENAMED = {
@@ -42,6 +43,9 @@ _SAME_NAME = (
     "placement",
 )
 _PARAMETERS = _RENAMED | {name: name for name in _SAME_NAME}
+# Options that --resume takes too: none of them changes the numbers, except by rounding.
+_FREE = {"backend", "device", "placement", "data_path", "checkpoint", "tensorboard"}
+_INTERVAL = "1 min"  # Between two checkpoints where none are asked for.
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,19 @@ class Settings:
 
     def estimator(self) -> MLPClassifier:
         """Return the estimator, unfitted."""
+        if set(self.params) >= set(MLPClassifier().get_params()) - {"callbacks"}:
+            return MLPClassifier(**self.params)  # Of a run, whose recipe may be gone.
         return MLPClassifier.from_recipe(self.recipe, **self.params)
 
     def callbacks(self, folder: Path) -> list[Callback]:
         """Return the callbacks that write into the run folder."""
-        callbacks: list[Callback] = []
-        if self.checkpoint is not None:
-            callbacks.append(Checkpoint(folder / CHECKPOINTS, every=self.checkpoint))
-            if self.validation is not None or self.estimator().early_stopping:
-                callbacks.append(Checkpoint(folder / CHECKPOINTS, best_only=True))
+        kept = folder / CHECKPOINTS
+        if self.checkpoint is None:
+            watch = Checkpoint(kept, every=_INTERVAL, keep_last=2, keep_best=0)
+        else:
+            has_score = self.validation is not None or self.estimator().early_stopping
+            watch = Checkpoint(kept, every=self.checkpoint, keep_best=int(has_score))
+        callbacks: list[Callback] = [watch]
         if self.tensorboard:
             callbacks.append(TensorBoard(folder / "tensorboard"))
         return callbacks
@@ -94,6 +102,42 @@ def settings_of(args: argparse.Namespace) -> Settings:
         args.validation,
         args.checkpoint,
         args.tensorboard,
+    )
+
+
+def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
+    """Return the settings of a run that is resumed, with the options that it takes.
+
+    Raises
+    ------
+    ValueError
+        For other options, or a configuration that cannot be read.
+    """
+    fixed = {"data", "recipe", "validation", "solver", "weight_decay", "out", *_PARAMETERS} - _FREE
+    for name in sorted(fixed):
+        value = getattr(args, name)
+        if value is not None and (name, value) != ("recipe", DEFAULT):
+            raise ValueError(
+                f"--{name.replace('_', '-')} cannot be given with --resume, which takes all "
+                "settings from the run: leave it out, or type a new training without --resume"
+            )
+    cure = f"type `mlp-xp train` anew; {folder} cannot be resumed"
+    stored = read_json(folder / CONFIG, cure)
+    try:
+        values = {**stored["settings"]}
+        params = {name: decode(value, name) for name, value in values.pop("params").items()}
+        settings = Settings(params=params, **values)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} has other settings: {error}; {cure}") from error
+    typed = {name: getattr(args, name) for name in ("data_path", "checkpoint")}
+    typed = {name: value for name, value in typed.items() if value is not None}
+    places = {name: getattr(args, name) for name in ("backend", "device", "placement")}
+    places = {name: value for name, value in places.items() if value is not None}
+    return replace(
+        settings,
+        params=settings.params | places,
+        tensorboard=settings.tensorboard or args.tensorboard,
+        **typed,
     )
 
 

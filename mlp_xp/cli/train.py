@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 import warnings
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -18,7 +21,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
-from mlp_xp.cli.new_run import DiskSpace, new_run
+from mlp_xp.cli.new_run import DiskSpace, RunFolder, new_run, resumed_run
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.progress import Watch, display
 from mlp_xp.cli.results import (
@@ -29,10 +32,12 @@ from mlp_xp.cli.results import (
     write_config,
     write_history,
 )
-from mlp_xp.cli.settings import Settings, settings_of
+from mlp_xp.cli.runs import CHECKPOINTS, unfinished
+from mlp_xp.cli.settings import Settings, settings_of, settings_of_run
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.estimators import MLPClassifier
-from mlp_xp.saving import save_model
+from mlp_xp.saving import write_model
+from mlp_xp.training.checkpoints import read_newest
 from mlp_xp.training.divergence import NonFiniteError
 from mlp_xp.training.rows import some_rows
 
@@ -40,33 +45,45 @@ __all__ = ["run"]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train as the options say, and return the exit status."""
+    """Train as the options say, or go on with a run, and return the exit status."""
+    if args.resume is not None:
+        opened = resumed_run(args.resume)
+        return _train(args, settings_of_run(unfinished(args.resume)[0], args), opened)
     settings = settings_of(args)
+    return _train(args, settings, new_run(args.out, settings.data))
+
+
+def _train(
+    args: argparse.Namespace, settings: Settings, opened: AbstractContextManager[RunFolder]
+) -> int:
     model = settings.estimator()
     _check_libraries(settings)
     backend = load_recipe_backend(settings.recipe, model)
     if model.precision == "bf16":
         backend.with_bf16()  # an error before there is a run folder
     data = load_data(settings.data, settings.data_path)
-    end = None if model.max_time is None else args.start_time + model.max_time
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
-    with new_run(args.out, settings.data) as folder, interrupts() as pressed, quiet:
+    with opened as folder, interrupts() as pressed, quiet:
         _print_task(settings, model, data, backend)
         config = config_of(settings, model, data, backend)
         write_config(folder.path, config)  # first: a checkpoint cannot be used without it
-        with display(model.max_iter, len(data.x_train), end) as progress:
+        resume = _newest(folder.path) if args.resume else _Resume(None, 0, 0.0)
+        end = None
+        if model.max_time is not None:
+            end = args.start_time + model.max_time - resume.seconds
+        with display(model.max_iter, len(data.x_train), end, resume.epoch) as progress:
             callbacks = [
                 DiskSpace(folder.path),
                 Watch(progress, pressed),
                 *settings.callbacks(folder.path),
             ]
-            diverged, deadline = _fit(model, settings, data, callbacks, end)
+            diverged, deadline = _fit(model, settings, data, callbacks, end, resume)
         # Free the training images: testing and drawing need memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
-        folder.keep(partial(save_model, model))  # first: everything after it may fail
         history = history_of(model)
-        write_history(folder.path, history)
+        folder.is_trained = True
+        folder.keep(partial(_write_model, model, config, history))  # All after it may fail.
         if pressed():
             print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
         if diverged is not None:
@@ -75,10 +92,12 @@ def run(args: argparse.Namespace) -> int:
         predicted = model.predict(data.x_test, **({} if has_views else {"tta": None}))
         result = result_of(history, data.y_test, predicted, is_interrupted=pressed())
         precision = "bf16" if model.precision == "bf16" else str(model.coefs_[0].dtype)
-        write_config(folder.path, config | {"precision": precision, "result": result})
         if deadline is None or deadline.has_pictures:
             draw_results(folder.path, history, data, predicted)
+        write_config(folder.path, config | {"precision": precision, "result": result})
         status = 130 if pressed() else int(diverged is not None)
+    if settings.checkpoint is None:
+        shutil.rmtree(folder.final / CHECKPOINTS, ignore_errors=True)
     print(printable(f"saved in {folder.final}"))
     print(
         f"test accuracy {100 * result['test_accuracy']:.2f} %, {result['seconds']:.1f} s, "
@@ -86,6 +105,37 @@ def run(args: argparse.Namespace) -> int:
         + ("" if end is None else f", {time.perf_counter() - args.start_time:.1f} s in all")
     )
     return status
+
+
+class _Resume(NamedTuple):
+    """The place where a training goes on: its checkpoints, and epochs and seconds of the newest."""
+
+    folder: Path | None
+    epoch: int
+    seconds: float
+
+
+def _newest(run: Path) -> _Resume:
+    """Return where a run goes on, and print it."""
+    folder = run / CHECKPOINTS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The fit warns of damage too.
+        snapshot = read_newest(folder)
+    if snapshot is None:
+        print("no checkpoint yet: the training starts at its first epoch")
+        return _Resume(None, 0, 0.0)
+    facts = snapshot.facts
+    print(f"resumed after {facts['epoch']} epochs and {facts['step']} steps")
+    return _Resume(folder, facts["epoch"], facts["seconds"])
+
+
+def _write_model(
+    model: MLPClassifier, config: dict[str, Any], history: list[dict[str, Any]], folder: Path
+) -> None:
+    """Write settings, history and network: what only the training could make again."""
+    write_config(folder, config)
+    write_history(folder, history)
+    write_model(model, folder)
 
 
 def _check_libraries(settings: Settings) -> None:
@@ -125,6 +175,7 @@ def _fit(
     data: Dataset,
     callbacks: list[Callback],
     end: float | None,
+    resume: _Resume,
 ) -> tuple[NonFiniteError | None, Deadline | None]:
     """Train until the last epoch, Ctrl-C or the deadline.
 
@@ -138,19 +189,24 @@ def _fit(
     x, y, validation_set = _validation_split(data, settings.validation, model.random_state)
     max_time, deadline = model.max_time, None
     if end is not None:
-        deadline = Deadline(end, data.x_train, len(data.x_test))
+        deadline = Deadline(end, data.x_train, len(data.x_test), resume.seconds)
         callbacks = [*callbacks, deadline]
     model.set_params(callbacks=callbacks)
     try:
         with warnings.catch_warnings():
             # The user chose the number of epochs.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(x, y, **validation_set)
+            warnings.showwarning = _print_warning  # type: ignore[assignment]
+            model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:
         return error, deadline
     finally:
         model.set_params(max_time=max_time)  # The deadline changed it.
     return None, deadline
+
+
+def _print_warning(message: Warning | str, *_: Any) -> None:
+    print(printable(f"note: {message}"), file=sys.stderr)
 
 
 def _validation_split(

@@ -107,8 +107,15 @@ def add_train(parser: Parser) -> None:
     )
     add_seed(parser, "of weights, order and validation images", None)
     add(
+        "--resume",
+        "go on with a run that was interrupted, with all of its settings; RUN is its --out",
+        type=Path,
+        metavar="RUN",
+    )
+    add(
         "--checkpoint",
-        "save the network every N epochs, and the best one with --validation (none)",
+        "keep the last checkpoints of every N epochs, and the best ones with --validation "
+        "(one a minute, until the run is complete)",
         type=count,
         metavar="N",
     )

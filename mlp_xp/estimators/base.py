@@ -79,6 +79,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
+        resume: Any = None,
     ) -> Any:
         """Fit the network.
 
@@ -95,6 +96,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         X_val, y_val, sample_weight_val : as X, y and sample_weight, optional
             Data to measure loss and score on after each epoch. With ``early_stopping=True`` they
             decide, and no part of X is held out.
+        resume : str or path-like, optional
+            Folder in which `mlp_xp.callbacks.Checkpoint` keeps the checkpoints of this fit: it goes
+            on from the newest, as if it had not been interrupted. Settings and data must be the
+            same; backend and device may be others. Without a checkpoint it starts, with a warning.
 
         Returns
         -------
@@ -111,7 +116,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         with contextlib.ExitStack() as stack:
             with self._unchanged_by_errors():
                 given = X, y, sample_weight
-                loop = prepare_fit(self, given, held_out, continues=self.warm_start)
+                loop = prepare_fit(self, given, held_out, continues=self.warm_start, resume=resume)
                 reporter = Reporter(self, loop, get_backend(X), given)
                 is_interrupted = stack.enter_context(reporter.fit())
             try:
@@ -296,7 +301,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         training = attributes.pop("_training", None)
         if "_state" in attributes:
             state = fitted_state(self)
-            progress = state.progress if training is None else training.trainer.progress()
+            progress = state.progress if training is None else training.progress()
             attributes["_state"] = state.to_host(progress)
             for name in state.arrays:
                 attributes.pop(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends import Backend
+from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.config import (
     TrainingConfig,
     check_params,
@@ -24,6 +25,7 @@ from mlp_xp.estimators.config import (
 )
 from mlp_xp.estimators.held_out import HeldOut
 from mlp_xp.estimators.ported import check_overrides
+from mlp_xp.estimators.resuming import identity, newest_snapshot, restore, with_snapshot
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights, check_x, check_y
@@ -33,6 +35,7 @@ from mlp_xp.training.batches import Data, place
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import find_scaling
+from mlp_xp.training.records import Progress
 from mlp_xp.training.rows import some_rows
 from mlp_xp.training.trainer import Trainer
 
@@ -62,10 +65,19 @@ class Sample(NamedTuple):
 
 
 class Training(NamedTuple):
-    """A trainer, kept for the next fit, and the weights and statistics last published from it."""
+    """A trainer, kept for the next fit, and the weights and statistics last published from it.
+
+    ``best`` are those of the best score, during a fit in which the score decides.
+    """
 
     trainer: Trainer
     published: Any
+    best: Any = None
+
+    def progress(self) -> Progress:
+        """Return what a later training needs besides the weights, in the host's memory."""
+        best = map_leaves(lambda leaf: np.array(to_numpy(leaf)), self.best or ())
+        return self.trainer.progress()._replace(best=best)
 
 
 def prepare_fit(
@@ -75,6 +87,7 @@ def prepare_fit(
     *,
     continues: bool,
     classes: Any = None,
+    resume: Any = None,
 ) -> FitLoop:
     """Check everything, put it on the device, and publish the network before its first step.
 
@@ -87,6 +100,8 @@ def prepare_fit(
         Whether to train the network that exists.
     classes : (classes,) array, optional
         All labels there will be.
+    resume : path-like, optional
+        Folder with checkpoints of this fit.
 
     Returns
     -------
@@ -97,8 +112,10 @@ def prepare_fit(
     params = model._params()
     check_params(params)
     layers = resolve_layers(params["hidden_layer_sizes"])
+    snapshot = None if resume is None else newest_snapshot(resume, params)
+    continues = continues and snapshot is None
     state = fitted_state(model) if continues and "coefs_" in vars(model) else None
-    sample = _check_sample(model, *given, reset=state is None)
+    whole = sample = _check_sample(model, *given, reset=state is None)
     validation = _check_held_out(model, *held_out)
     if state is None:
         targets = model._targets_type.learn(
@@ -120,6 +137,8 @@ def prepare_fit(
     if state is None:
         state = new_state(config, targets, backend, sample.X, params["random_state"])
         model._training = None
+        if snapshot is not None:
+            state = with_snapshot(state, snapshot)
     else:
         if layers != kept:
             warnings.warn(
@@ -134,9 +153,10 @@ def prepare_fit(
     if config.loop.stops_by_score and validation is None:
         fraction = params["validation_fraction"]
         sample, validation = split_sample(sample, targets, fraction, state.seed)
+    training: Training | None = model._training
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     sample = sample._replace(weights=weights)
-    trainer = trainer_for(state, config, backend, model._training)
+    trainer = trainer_for(state, config, backend, training)
     trainer.with_accuracy = any(
         getattr(callback, "wants_accuracy", False) for callback in params["callbacks"] or ()
     )
@@ -145,7 +165,12 @@ def prepare_fit(
     measured = None
     if validation is not None:
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
-    return FitLoop(
+    if training is not None:
+        best = training.best or ()
+    else:
+        best = () if state.progress is None else state.progress.best
+    encode = partial(targets.encode, whole.y, trainer.dtype)
+    loop = FitLoop(
         trainer,
         data,
         config.loop,
@@ -153,7 +178,12 @@ def prepare_fit(
         validation=measured,
         history=history,
         position=state.position,
+        best=best,
+        identity=partial(identity, params, encode, whole.weights),
     )
+    if snapshot is not None:
+        restore(loop, snapshot)
+    return loop
 
 
 def _check_sample(

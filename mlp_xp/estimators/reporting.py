@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.tree import map_leaves
@@ -15,7 +16,10 @@ from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.inference import put_writable
 from mlp_xp.training.records import Record
 
-__all__ = ["Reporter", "publish_training"]
+if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
+    from mlp_xp.training.snapshot import Snapshot
+
+__all__ = ["Pause", "Reporter", "publish_training"]
 
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
@@ -26,7 +30,20 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
         *learned, position=loop.position, progress=None, is_checked=True
     )
     publish(model, state, loop.history)
-    model._training = Training(loop.trainer, learned)
+    model._training = Training(loop.trainer, learned, loop.best)
+
+
+class Pause(NamedTuple):
+    """A moment at which a training can be stored: between two steps, or two calls of many steps.
+
+    ``epoch`` epochs are done, and ``step`` steps of the next; ``n_steps`` are the steps of all
+    fits. ``take()`` returns the `Snapshot` of this moment, and updates the model.
+    """
+
+    epoch: int
+    step: int
+    n_steps: int
+    take: Callable[[], Snapshot]
 
 
 class Reporter:
@@ -57,6 +74,8 @@ class Reporter:
         self._callbacks = list(model.callbacks or ())
         self._step_hooks = self._hooks("on_step_end")
         self.watches_steps = bool(self._step_hooks)
+        self._pause_hooks = self._hooks("on_pause")
+        self.watches_pauses = bool(self._pause_hooks)
         self.watches_epochs = bool(self._callbacks or getattr(model, "_skl_callbacks", None))
 
     def _hooks(self, name: str) -> list[Callable[..., Any]]:
@@ -89,7 +108,9 @@ class Reporter:
             for callback in self._callbacks:
                 if hasattr(callback, "on_fit_end"):
                     stack.callback(callback.on_fit_end, model)
-                if hasattr(callback, "on_fit_begin"):
+                if self._loop.is_resumed and hasattr(callback, "on_fit_resume"):
+                    callback.on_fit_resume(model)
+                elif hasattr(callback, "on_fit_begin"):
                     callback.on_fit_begin(model)
             yield is_pressed
 
@@ -102,6 +123,21 @@ class Reporter:
         """Report a step to every callback; return whether one of them ends the fit."""
         asked = [bool(hook(self._model, done, n_steps)) for hook in self._step_hooks]
         return any(asked)
+
+    def pause(self, step: int) -> None:
+        """Report to every callback that the training can be stored now."""
+        trainer = self._loop.trainer
+        pause = Pause(trainer.n_epochs, step, trainer.n_steps + step, partial(self._snapshot, step))
+        for hook in self._pause_hooks:
+            hook(self._model, pause)
+
+    def _snapshot(self, step: int) -> Snapshot:
+        """Return a snapshot, and publish the same weights."""
+        from mlp_xp.training.snapshot import take_snapshot
+
+        snapshot = take_snapshot(self._loop, step)
+        self.publish()
+        return snapshot
 
     def end_epoch(self, record: Record) -> bool:
         """Report an epoch to every callback; return whether one of them ends the fit."""

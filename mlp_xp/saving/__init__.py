@@ -27,7 +27,7 @@ from mlp_xp.saving._files import (
     expect,
     read_json,
 )
-from mlp_xp.saving._json import encode
+from mlp_xp.saving._json import decode, encode
 from mlp_xp.saving._spec import (
     ESTIMATORS,
     check_digest,
@@ -46,10 +46,12 @@ __all__ = [
     "SPEC",
     "SavingError",
     "check_can_save",
+    "decode",
     "encode",
     "load_model",
     "read_json",
     "save_model",
+    "write_model",
 ]
 
 
@@ -103,18 +105,29 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     make_folder(folder)
     with locked(folder):
         sweep(folder)
-        name = WEIGHTS
-        if (folder / SPEC).exists():  # Its weights stay until the new model is complete.
-            name = weights_name(weights)
-            point_to(spec, name)
-            text = _text(spec, weights)
-        try:
-            with replacing(folder / name) as new:
-                new.write_bytes(weights)
-            with replacing(folder / SPEC) as new:
-                new.write_bytes(text)
-        finally:
-            _remove_unused_weights(folder)
+        _write(spec, weights, text, folder)
+
+
+def write_model(estimator: MLPClassifier | MLPRegressor, folder: Path) -> None:
+    """Write a model as `save_model`, into a folder that exists and is locked by the caller."""
+    spec, state = _checked_spec(estimator)
+    weights = dump_arrays(state)
+    _write(spec, weights, _text(spec, weights), folder)
+
+
+def _write(spec: dict[str, Any], weights: bytes, text: bytes, folder: Path) -> None:
+    name = WEIGHTS
+    if (folder / SPEC).exists():  # Its weights stay until the new model is complete.
+        name = weights_name(weights)
+        point_to(spec, name)
+        text = _text(spec, weights)
+    try:
+        with replacing(folder / name) as new:
+            new.write_bytes(weights)
+        with replacing(folder / SPEC) as new:
+            new.write_bytes(text)
+    finally:
+        _remove_unused_weights(folder)
 
 
 def _remove_unused_weights(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Generator, Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.backends import Backend
@@ -17,7 +17,7 @@ from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.step import StepArguments, TrainState
 
-__all__ = ["EpochArguments", "Group", "Repeatable"]
+__all__ = ["EpochArguments", "Group", "Repeatable", "part"]
 
 
 class Group(NamedTuple):
@@ -30,13 +30,15 @@ class Group(NamedTuple):
 class EpochArguments(NamedTuple):
     """Data, and the arguments of the steps of an epoch.
 
-    ``keys : (steps, dropouts)`` or None; ``groups`` grows as the steps are prepared.
+    ``keys : (steps, dropouts)`` or None; ``groups`` grows as the steps are prepared. ``plan`` and
+    the others are without the ``first`` steps, which were done before.
     """
 
     data: Data
     plan: EpochPlan
     keys: Array | None
     groups: list[Group]
+    first: int = 0
 
     def steps(
         self, groups: Iterable[Group], scaling: Scaling | Whitening | None, *, xp: Namespace
@@ -75,3 +77,10 @@ class Repeatable(Protocol):
     def run_step(self, arguments: StepArguments) -> None:
         """Run one step."""
         ...
+
+
+def part(table: Any, first: int, last: int) -> Any:
+    """Return some rows; a slice of all would be work on some devices."""
+    if table is None or (first, last) == (0, table.shape[0]):
+        return table
+    return table[first:last, ...]

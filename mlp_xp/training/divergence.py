@@ -143,7 +143,7 @@ class Guard:
         """Store an epoch before its first step, at a time of `time.perf_counter`."""
         self._epochs.append(epoch)
         if self._is_copy_due(now):
-            self._copy_state(trainer, 0)
+            self._copy_state(trainer, epoch.first)
 
     def look(self, trainer: Repeatable, done: int, *, waits: bool) -> None:
         """Check the loss after so many steps of the epoch, if it is time to.
@@ -203,7 +203,7 @@ class Guard:
             for number, epoch in enumerate(epochs, last + 1 - len(epochs)):
                 repeated = epoch.steps(epoch.groups, trainer.scaling, xp=trainer.backend.xp)
                 with contextlib.closing(repeated) as steps:
-                    for step, (rate, arguments) in enumerate(steps, 1):
+                    for step, (rate, arguments) in enumerate(steps, epoch.first + 1):
                         if step <= first:
                             continue
                         last_state, n_steps = trainer.copy(), trainer.n_steps

@@ -12,7 +12,7 @@ from mlp_xp._utils.random import host_generator
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
-__all__ = ["EpochPlan", "plan_epoch", "with_draws"]
+__all__ = ["EpochPlan", "plan_epoch", "with_draws", "without_first"]
 
 
 class EpochPlan(NamedTuple):
@@ -131,6 +131,26 @@ def with_draws(
             transform.draw(Epoch(generator, epoch, rows, n_samples, steps, positions, sizes))
         )
     return plan._replace(draws=map_leaves(np.ascontiguousarray, tuple(draws)))
+
+
+def without_first(plan: EpochPlan, n_steps: int) -> EpochPlan:
+    """Return what is left of a plan after its first steps.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.epochs import plan_epoch, without_first
+    >>> without_first(plan_epoch(5, 2), 1).rows
+    array([2, 3, 4], dtype=int32)
+    """
+    if not n_steps:
+        return plan
+    start = n_steps * plan.batch_size
+    rows, weights, draws = (
+        None if values is None else map_leaves(lambda leaf: leaf[start:], values)
+        for values in (plan.rows, plan.weights, plan.draws)
+    )
+    counts, totals = plan.counts[n_steps:], plan.totals[n_steps:]
+    return EpochPlan(rows, weights, plan.batch_size, counts, totals, draws)
 
 
 def _generator(seed: int, place: int, stream: int) -> np.random.Generator:

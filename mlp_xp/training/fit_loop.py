@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
@@ -44,11 +45,25 @@ class FitLoop:
         Continued.
     position : LoopPosition
         Of the fit before.
+    best : tree, optional
+        Weights and batch statistics of the best score in it, arrays of any library, if it has not
+        come to its end.
+    identity : callable, optional
+        Returns the settings and the data that a resumed fit must have too, as text.
 
     Attributes
     ----------
     history : History
     position : LoopPosition
+    best : tuple or None
+        Weights and batch statistics of the best score so far, where the score decides.
+    plateau : Plateau
+    is_resumed, is_stopped : bool
+        Whether a snapshot was restored (`mlp_xp.training.snapshot`), and whether the fit is to end.
+    first_step : int
+        Steps that a resumed fit has done of its first epoch.
+    start, epoch_start : float
+        When fit and epoch began, of `time.perf_counter`; before `run`, as if it were 0 now.
     """
 
     def __init__(
@@ -61,33 +76,40 @@ class FitLoop:
         validation: Validation | None,
         history: History,
         position: LoopPosition,
+        best: Tree = (),
+        identity: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self.trainer = trainer
         self.history = history
         self.position = position
+        self.identity = identity
         self._data = data
         self._settings = settings
         self._weights = weights
         self._validation = validation
         self._watcher: Watcher | None = None
-        self._best: tuple[Params, Any] | None = None
+        self.best: tuple[Params, Any] | None = self.put(best) if best else None
+        self.is_resumed = self.is_stopped = False
+        self.first_step = 0
+        self.start = self.epoch_start = 0.0
         self._budget: Budget | None = None
-        self._is_stopped = False
         by_score = settings.stops_by_score
         history.begin(has_validation=validation is not None, stops_by_score=by_score)
         best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]
-        self._plateau = Plateau(settings.tol, settings.patience, best)
+        self.plateau = Plateau(settings.tol, settings.patience, best)
 
     def begin(self) -> None:
         """Start to count epochs; of a fit that continues, the network is the best so far."""
+        if self.is_resumed:
+            return
         self.history.n_epochs = 0
-        if self._settings.stops_by_score and self.history.records:
+        if self._settings.stops_by_score and self.history.records and self.best is None:
             assert self._validation is not None
             _, score = self._validation.measure()
             score = score if np.isfinite(score) else -np.inf
             self.history.best_score = score
-            self._plateau.best = -score
-            self._best = self._copy()
+            self.plateau.best = -score
+            self.best = self._copy()
 
     def run(
         self,
@@ -111,24 +133,27 @@ class FitLoop:
         trainer, by_score = self.trainer, self._settings.stops_by_score
         self._settings = settings = replace(settings, stops_by_score=by_score)
         self._watcher, self._is_interrupted = watcher, is_interrupted
-        self.position = LoopPosition(first_epoch=trainer.n_epochs)
+        self.start += start
+        if not self.is_resumed:
+            self.position = LoopPosition(first_epoch=trainer.n_epochs)
         try:
             # In less time than this, what compiles the first time would take most of it.
             trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
             if settings.max_time is not None:
-                self._budget = self._begin_budget(settings.max_time, start)
+                self._budget = self._begin_budget(settings.max_time, self.start)
             if settings.max_fun is None:
                 self._descend()
             else:
                 self._minimize(settings.max_fun)
             trainer.guard.check(trainer)
         except NonFiniteError as error:
-            if self._best is None:
+            if self.best is None:
                 raise
             self._keep_best(error)
         finally:
-            if self._best is not None:
-                trainer.set_learned(*self._best)
+            if self.best is not None:
+                trainer.set_learned(*self.best)
+                self.best = None
             # What `partial_fit` adds goes through a schedule of its own.
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
             trainer.guard.release()
@@ -140,14 +165,14 @@ class FitLoop:
         """Train for one epoch, after which the schedule and the count of epochs continue."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
-        self._plateau.count = self.position.stale_epochs
+        self.plateau.count = self.position.stale_epochs
         try:
             if self._end_epoch(self._epoch()) and self._settings.is_adaptive:
                 self._lower_rate()
             trainer.guard.check(trainer)
         finally:
             trainer.guard.release()
-            self.position = self.position._replace(stale_epochs=self._plateau.count)
+            self.position = self.position._replace(stale_epochs=self.plateau.count)
 
     def learned(self) -> tuple[Params, Any]:
         """Return weights and batch statistics that later steps do not write to."""
@@ -158,6 +183,12 @@ class FitLoop:
             if trainer.backend.donates
             else (trainer.learned, trainer.state.batch_stats)
         )
+
+    def put(self, tree: Tree) -> Any:
+        """Return a tree in arrays of the trainer."""
+        trainer = self.trainer
+        with trainer.backend.scope():
+            return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)
 
     def _copy(self) -> tuple[Params, Any]:
         backend, state = self.trainer.backend, self.trainer.state
@@ -189,13 +220,16 @@ class FitLoop:
 
     def _descend(self) -> None:
         max_iter = self._settings.max_iter
-        for _ in range(max_iter):
+        while not self.is_stopped and self.history.n_epochs < max_iter:
             self._begin_epoch()
             is_plateau = self._end_epoch(self._epoch())
             if is_plateau and not self._lower_rate():
-                return
-            if self._is_stopped or self._is_interrupted() or self._is_out_of_time():
-                return
+                self.is_stopped = True
+            elif not self.is_stopped:
+                self.is_stopped = self._is_interrupted() or self._is_out_of_time()
+            self._pause(0)
+        if self.is_stopped:
+            return
         # A schedule that ends at max_iter was meant to.
         if self._settings.has_open_end:
             warnings.warn(
@@ -226,11 +260,15 @@ class FitLoop:
 
         def after_step(done: int, n_steps: int) -> bool:
             if step_by_step and watcher.end_step(done, n_steps):  # type: ignore[union-attr]
-                self._is_stopped = True
-            self._is_stopped = self._is_stopped or self._is_interrupted()
-            return self._is_stopped
+                self.is_stopped = True
+            self.is_stopped = self.is_stopped or self._is_interrupted()
+            if done < n_steps and not self.is_stopped:
+                self._pause(done)
+            return self.is_stopped
 
-        return trainer.run_epoch(
+        first_step, self.first_step = self.first_step, 0
+        self.epoch_start += time.perf_counter()
+        record = trainer.run_epoch(
             self._data,
             plan,
             n_epochs=settings.max_iter,
@@ -239,7 +277,15 @@ class FitLoop:
             after_step=after_step,
             step_by_step=step_by_step,
             budget=self._budget,
+            first_step=first_step,
         )
+        seconds, self.epoch_start = time.perf_counter() - self.epoch_start, 0.0
+        return record._replace(seconds=seconds) if first_step else record
+
+    def _pause(self, step: int) -> None:
+        watcher = self._watcher
+        if watcher is not None and watcher.watches_pauses and not self._is_interrupted():
+            watcher.pause(step)
 
     def _begin_epoch(self) -> None:
         if self._watcher is not None:
@@ -254,7 +300,7 @@ class FitLoop:
             value, score = self._validation.measure()
             record = record._replace(validation_loss=value, validation_score=score)
         if history.add(record) and by_score:
-            self._best = self._copy()
+            self.best = self._copy()
         if is_descent:
             history.n_samples += record.n_samples
         if settings.verbose and is_descent:
@@ -264,8 +310,8 @@ class FitLoop:
         if watcher is not None:
             if watcher.watches_epochs:
                 self.trainer.guard.check(self.trainer)  # No callback saves what is not finite.
-            self._is_stopped = watcher.end_epoch(record) or self._is_stopped
-        return self._plateau.reached(-score if by_score and score is not None else record.loss)
+            self.is_stopped = watcher.end_epoch(record) or self.is_stopped
+        return self.plateau.reached(-score if by_score and score is not None else record.loss)
 
     def _lower_rate(self) -> bool:
         """Reduce the learning rate at a plateau, if it is "adaptive" and not too low already."""
@@ -279,7 +325,7 @@ class FitLoop:
         is_lowered = settings.is_adaptive and rate > _MIN_RATE
         if is_lowered:
             self.position = self.position._replace(rate_factor=self.position.rate_factor / 5.0)
-            self._plateau.count = 0
+            self.plateau.count = 0
             message += f" Setting learning rate to {rate / 5.0:f}"
         else:
             is_low = settings.is_adaptive
@@ -317,9 +363,10 @@ class FitLoop:
             self._end_epoch(record)
             if self._budget is not None:
                 self._budget.count(1)
-                self._is_stopped = self._is_stopped or self._budget.next_steps(1) == 0
-            self._is_stopped = self._is_stopped or self._is_interrupted()
-            return self._is_stopped
+                self.is_stopped = self.is_stopped or self._budget.next_steps(1) == 0
+            self.is_stopped = self.is_stopped or self._is_interrupted()
+            self._pause(0)
+            return self.is_stopped
 
         result = minimize(
             trainer,

@@ -75,6 +75,7 @@ class Watcher(Protocol):
 
     watches_epochs: bool
     watches_steps: bool
+    watches_pauses: bool
 
     def begin_epoch(self) -> None:
         """Report that an epoch begins."""
@@ -86,4 +87,8 @@ class Watcher(Protocol):
 
     def end_epoch(self, record: Record) -> bool:
         """Report that an epoch has ended; return whether the fit should end."""
+        ...
+
+    def pause(self, step: int) -> None:
+        """Report that the training can be stored now: after so many steps of an epoch, or 0."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 
 __all__ = ["Progress", "Record"]
@@ -32,6 +33,8 @@ class Progress(NamedTuple):
     """The state of a training besides what it predicts with: NumPy arrays and counts.
 
     ``params`` are the weights themselves where predictions use their moving average, else ``()``.
+    ``best`` are the weights and batch statistics of the best score so far, of a fit that is still
+    going on and in which the score decides, else ``()``.
     ``rule`` names the kind of update rule that the optimizer's state belongs to, and ``rule_start``
     is the step at which it began; the counts are those of `Trainer`.
     """
@@ -43,3 +46,4 @@ class Progress(NamedTuple):
     n_samples: int
     rule: str
     rule_start: int
+    best: tuple[Params, tuple[BatchStats, ...]] | tuple[()] = ()

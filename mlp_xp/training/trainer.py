@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -18,10 +17,10 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
-from mlp_xp.training.arguments import EpochArguments, Group
+from mlp_xp.training.arguments import EpochArguments, Group, part
 from mlp_xp.training.batches import Data, multiplies_sparse
 from mlp_xp.training.divergence import Guard
-from mlp_xp.training.epochs import EpochPlan, with_draws
+from mlp_xp.training.epochs import EpochPlan, with_draws, without_first
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Progress, Record
 from mlp_xp.training.rules import Rules
@@ -107,7 +106,7 @@ class Trainer:
         self.n_steps = 0
         self.n_samples = 0
         self.may_compile = True
-        self._rule_start = 0
+        self.rule_start = 0
         self.guard = Guard()
         self._function = _step(
             rules.network,
@@ -179,7 +178,7 @@ class Trainer:
             self.n_steps,
             self.n_samples,
             family(self.rules.optimizer),
-            self._rule_start,
+            self.rule_start,
         )
 
     def _host(self, tree: Tree) -> Tree:
@@ -211,7 +210,7 @@ class Trainer:
         self.n_epochs = progress.n_epochs
         self.n_steps = progress.n_steps
         self.n_samples = progress.n_samples
-        self._rule_start = progress.rule_start if continues else progress.n_steps
+        self.rule_start = progress.rule_start if continues else progress.n_steps
 
     def run_epoch(
         self,
@@ -224,6 +223,7 @@ class Trainer:
         after_step: AfterStep | None = None,
         budget: Budget | None = None,
         step_by_step: bool = True,
+        first_step: int = 0,
     ) -> Record:
         """Train for one epoch.
 
@@ -246,6 +246,8 @@ class Trainer:
         step_by_step : bool, default=True
             Whether `after_step` is called after each step; otherwise a backend may run the steps of
             about a tenth of a second in one call.
+        first_step : int, default=0
+            Steps of the epoch that are in the state already.
 
         Returns
         -------
@@ -263,18 +265,21 @@ class Trainer:
             plan = with_draws(plan, self.rules.augmentation, seed=self.seed, epoch=self.n_epochs)
         work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
         with backend.scope(), backend.training(work, self._all_steps(n_steps, stage)):
-            zero = xp.zeros_like(self.state.loss)
-            accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
-            self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
+            if not first_step:
+                zero = xp.zeros_like(self.state.loss)
+                accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
+                self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             keys = draw_keys(
                 n_steps, self.rules.network.n_keys, seed=self.seed, epoch=self.n_epochs
             )
-            epoch = EpochArguments(data, plan, None if keys is None else backend.put(keys), [])
+            put_keys = None if keys is None else backend.put(keys[first_step:])
+            left = without_first(plan, first_step)
+            epoch = EpochArguments(data, left, put_keys, [], first_step)
             self.guard.begin(self, epoch, start)
-            groups = self._put_scalars(epoch, stage, budget)
+            groups = self._put_scalars(plan, epoch, stage, budget)
             # With a budget the clock is read every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None
-            stacks = data.stacked(plan) if has_loop else []
+            stacks = data.stacked(left) if has_loop else []
             if stacks:
                 most_at_once = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
                 at_once = 1 if step_by_step else most_at_once
@@ -283,22 +288,22 @@ class Trainer:
                 calls = self._run_one_by_one(epoch, groups)
             # A call of many steps may return before they are done.
             waits = bool(stacks) and not step_by_step and backend.shares_host_memory
-            rates: list[float] = []
+            rates, done = [0.0], first_step
             with contextlib.closing(calls):
-                for call_rates in calls:
-                    rates += call_rates
-                    if after_step is not None and after_step(len(rates), n_steps):
+                for rates in calls:
+                    done += len(rates)
+                    if after_step is not None and after_step(done, n_steps):
                         break
-                    if len(rates) < n_steps:  # The end of an epoch is checked anyway.
-                        self.guard.look(self, len(rates), waits=waits)
+                    if done < n_steps:  # The end of an epoch is checked anyway.
+                        self.guard.look(self, done, waits=waits)
             sums = list(leaves((self.state.loss, self.state.accuracy)))
             read = backend.get(sums[0] if len(sums) == 1 else xp.stack(sums))  # The one wait.
             loss, *accuracy = read.reshape(-1).tolist()
-            self.guard.end(self, len(rates), loss)
-        n_samples = sum(plan.counts[: len(rates)])
+            self.guard.end(self, done, loss)
+        n_samples = sum(plan.counts[:done])
         share = n_samples / sum(plan.counts)
         self.n_epochs += 1
-        self.n_steps += len(rates)
+        self.n_steps += done
         self.n_samples += n_samples
         return Record(
             self.n_epochs,
@@ -343,7 +348,7 @@ class Trainer:
             assert stack.rows is not None
             n_steps = stack.rows.shape[0]
             last = first + n_steps
-            own = _part(table, first, last), _part(keys, first, last)
+            own = part(table, first, last), part(keys, first, last)
             steps = Steps(stack.rows, stack.weights, stack.draws, *own)
             for start in range(0, n_steps, at_once):
                 stop = min(start + at_once, n_steps)
@@ -354,19 +359,19 @@ class Trainer:
             first = last
 
     def _put_scalars(
-        self, epoch: EpochArguments, stage: Stage, budget: Budget | None
+        self, plan: EpochPlan, epoch: EpochArguments, stage: Stage, budget: Budget | None
     ) -> Iterator[Group]:
         """Yield the rates of steps, and their scalars on the device.
 
         Without a budget they travel for a whole epoch at once, else for the few steps until the
         clock is read again.
         """
-        n_steps, done = len(epoch.plan.counts), 0
+        n_steps, done = len(plan.counts), epoch.first
         while done < n_steps:
             few = n_steps
             if budget is not None:
                 few = budget.next_steps(n_steps - done)
-                if few == 0 and done > 0:
+                if few == 0 and done > epoch.first:
                     return
             steps = range(done, min(done + max(few, 1), n_steps))
             factors = rate_factors(
@@ -374,22 +379,13 @@ class Trainer:
             )
             rate = self.rules.learning_rate * stage.rate_factor
             rates = [rate * factor for factor in factors]
-            table = scalar_table(
-                self.rules, epoch.plan, steps, rates, self.n_steps, self._rule_start
-            )
+            table = scalar_table(self.rules, plan, steps, rates, self.n_steps, self.rule_start)
             epoch.groups.append(Group(rates, self.backend.put(table, self.dtype)))
             yield epoch.groups[-1]
             done = steps.stop
             if budget is not None:
                 self.backend.get(self.state.loss)  # A device has only queued the steps so far.
                 budget.count(len(steps))
-
-
-def _part(table: Any, first: int, last: int) -> Any:
-    """Return some rows; a slice of all would be work on some devices."""
-    if table is None or (first, last) == (0, table.shape[0]):
-        return table
-    return table[first:last, ...]
 
 
 # One function for all fits with the same settings, so that a backend finds what it compiled.

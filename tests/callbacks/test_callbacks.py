@@ -77,7 +77,7 @@ def test_an_estimator_calls_them(tmp_path, capsys):
     clone(model).fit(X, Y)
     model.fit(X, Y)
     assert len(capsys.readouterr().out.splitlines()) == 6
-    assert names(tmp_path / "checkpoints") == ["epoch-0002"]
+    assert names(tmp_path / "checkpoints") == ["best", "epoch-0002"]
     assert load_model(tmp_path / "checkpoints" / "epoch-0002").n_iter_ == 2
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
     assert len(list((tmp_path / "events").iterdir())) == 2

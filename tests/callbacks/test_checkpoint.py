@@ -1,105 +1,220 @@
-"""Checkpoints predict the same, and a failed save leaves the one before."""
+"""Checkpoints: when they are written, which are kept, and what a write that fails leaves."""
 
 from __future__ import annotations
 
+import errno
 import math
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_fit import SCORED, X, Y, fit, names, record
+from fake_fit import X, Y, names
 
-from mlp_xp import MLPClassifier, callbacks
+from mlp_xp import MLPClassifier, MLPRegressor, callbacks
+from mlp_xp._utils.durable import locked
 from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.saving import SavingError, load_model, save_model
+from mlp_xp.training.checkpoints import checkpoints
+
+STEPS = 4  # Of an epoch.
 
 
-def test_a_checkpoint_predicts_the_same(tmp_path, fitted):
-    fit(Checkpoint(tmp_path / "new" / "run"), model=fitted)
-    assert names(tmp_path / "new" / "run") == ["epoch-0001", "epoch-0002", "epoch-0003"]
-    loaded = load_model(tmp_path / "new" / "run" / "epoch-0002")
-    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+def fit(*watch, n_epochs=3, **settings) -> MLPClassifier:
+    defaults = {"batch_size": 15, "learning_rate": "cosine", "random_state": 0}
+    return MLPClassifier((4,), max_iter=n_epochs, callbacks=watch, **(defaults | settings)).fit(
+        X, Y
+    )
 
 
-def test_every_tells_which_epochs_are_saved(tmp_path, fitted):
-    fit(Checkpoint(str(tmp_path), every=2), [record(e) for e in range(1, 6)], model=fitted)
-    assert names(tmp_path) == ["epoch-0002", "epoch-0004"]
+def test_a_checkpoint_predicts_the_same(tmp_path):
+    folder = tmp_path / "new" / "run"
+    fitted = fit(Checkpoint(folder))
+    assert names(folder) == ["best", "epoch-0001", "epoch-0002", "epoch-0003"]
+    for loaded in (load_model(folder / "epoch-0003"), load_model(folder / "best")):
+        np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    assert load_model(folder / "epoch-0001").n_iter_ == 1
+
+
+class Steps(Callback):
+    """Makes a fit pause after each step."""
+
+    def on_step_end(self, model, done, n_steps):
+        pass
 
 
 @pytest.mark.parametrize(
-    ("fields", "improved"),
+    ("every", "expected"),
     [
-        # The score counts before the losses, and higher is better.
-        ({"validation_score": [0.5, 0.4, 0.5, 0.6], "validation_loss": [4, 3, 2, 1]}, [1, 4]),
-        ({"validation_score": [-3.0, -2.0, -4.0, -2.0]}, [1, 2]),
-        ({"validation_loss": [3.0, 4.0, 2.0, 2.0], "loss": [4, 3, 2, 1]}, [1, 3]),
-        ({"loss": [3.0, 2.0, math.nan, 1.0]}, [1, 2, 4]),
+        (1, ["epoch-0001", "epoch-0002", "epoch-0003"]),
+        (2, ["epoch-0002"]),
+        ("2 epochs", ["epoch-0002"]),
+        (4, []),
+        ("3 steps", [*(f"epoch-000{i}-step-00000{3 - i}" for i in range(3)), "epoch-0003"]),
+        ("1 h", []),
+    ],
+)  # fmt: skip
+def test_every_tells_when_there_is_a_checkpoint(every, expected, tmp_path):
+    fit(Steps(), Checkpoint(str(tmp_path), every=every, keep_last=None, keep_best=0))
+    assert names(tmp_path) == expected
+
+
+def test_every_may_be_a_time(tmp_path):
+    class Tick(Steps):
+        def on_step_end(self, model, done, n_steps):
+            clock[0] += 1.0
+
+    clock = [0.0]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(callbacks._checkpoint.time, "perf_counter", lambda: clock[0])
+        fit(Tick(), Checkpoint(tmp_path, every="5 s", keep_last=None, keep_best=0))
+    assert names(tmp_path) == ["epoch-0001-step-000001", "epoch-0002-step-000002"]
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "keep_best", "expected"),
+    [
+        (1, 0, [6]),
+        (2, 0, [5, 6]),
+        (None, 0, [1, 2, 3, 4, 5, 6]),
+        (1, 1, [2, 6]),
+        (1, 2, [2, 4, 6]),
+        (3, 2, [2, 4, 5, 6]),
+        (9, 9, [1, 2, 3, 4, 5, 6]),
     ],
 )
-def test_only_the_best_is_kept(fields, improved, tmp_path, fitted, monkeypatch):
-    saved = []
+def test_the_last_and_the_best_are_kept(keep_last, keep_best, expected, tmp_path):
+    scores = iter([0.1, 0.9, 0.2, 0.8, 0.3, 0.3])
+    model = MLPClassifier(
+        (4,),
+        max_iter=6,
+        learning_rate="cosine",
+        scoring=lambda *_: next(scores),
+        callbacks=[Checkpoint(tmp_path, keep_last=keep_last, keep_best=keep_best)],
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        # The first score is that of a scorer that is tried.
+        scores = iter([0.0, 0.1, 0.9, 0.2, 0.8, 0.3, 0.3])
+        patched.setattr(callbacks._checkpoint, "check_can_save", lambda model: None)
+        for name in ("save_model", "write_model"):
+            patched.setattr(callbacks._checkpoint, name, lambda model, path: None)
+        model.fit(X, Y, X_val=X, y_val=Y)
+    found = [path.name for path in checkpoints(tmp_path).values()]
+    assert found == [f"epoch-{epoch:04}" for epoch in expected]
+
+
+@pytest.mark.parametrize("every", [1, 2, "1 h"])
+def test_the_best_epoch_is_in_best_however_rare_checkpoints_are(every, tmp_path):
+    settings = {"early_stopping": True, "learning_rate_init": 0.1, "n_iter_no_change": 100}
+    fitted = fit(Checkpoint(tmp_path, every=every), n_epochs=8, **settings)
+    scores = fitted.validation_scores_
+    best = load_model(tmp_path / "best")
+    assert best.n_iter_ == 1 + scores.index(max(scores)) < 8
+    np.testing.assert_array_equal(best.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_the_best_of_another_fit_does_not_count(tmp_path):
+    fit(Checkpoint(tmp_path), n_epochs=30)
+    fitted = fit(Checkpoint(tmp_path), n_epochs=2, random_state=1)
+    assert names(tmp_path) == ["best", "epoch-0001", "epoch-0002"]
+    best = load_model(tmp_path / "best")
+    np.testing.assert_array_equal(best.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_a_regressor_without_validation_is_judged_by_its_loss(tmp_path):
+    model = MLPRegressor(max_iter=3, learning_rate="cosine", random_state=0)
+    model.set_params(callbacks=[Checkpoint(tmp_path)]).fit(X, Y)
+    lowest = 1 + int(np.argmin(model.loss_curve_))
+    assert load_model(tmp_path / "best").n_iter_ == lowest
+
+
+def test_lbfgs_has_checkpoints_that_are_models(tmp_path):
+    watch = [Checkpoint(tmp_path, every=2)]
+    with pytest.warns(UserWarning, match="lbfgs failed to converge"):
+        MLPClassifier((4,), solver="lbfgs", max_iter=3, callbacks=watch).fit(X, Y)
+    assert names(tmp_path) == ["best", "epoch-0002"]
+    with pytest.raises(ValueError, match="solver 'lbfgs' keeps its state in SciPy"):
+        MLPClassifier((4,), solver="lbfgs").fit(X, Y, resume=tmp_path)
+
+
+# --- writes that fail ----------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_is_a_warning_and_leaves_what_was_there(tmp_path, monkeypatch):
+    fails = [False]
 
     def save(model, folder):
-        saved.append(epoch)
         save_model(model, folder)
+        if fails[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(callbacks._checkpoint, "save_model", save)
-    checkpoint = Checkpoint(tmp_path, best_only=True)
-    for _ in range(2):  # The best of another fit does not count.
-        saved.clear()
-        checkpoint.on_fit_begin(fitted)
-        for epoch, values in enumerate(zip(*fields.values(), strict=True), start=1):
-            row = record(epoch, **dict(zip(fields, values, strict=True)))
-            assert not checkpoint.on_epoch_end(fitted, row)
-            assert names(tmp_path) == ["best"]
-        assert saved == improved
-    load_model(tmp_path / "best")
+    class Toggle(Callback):
+        def on_epoch_end(self, model, record):
+            fails[0] = record.epoch == 2
 
-
-def test_a_save_that_fails_leaves_the_checkpoint_before_it(tmp_path, fitted, monkeypatch):
-    checkpoint = Checkpoint(tmp_path, best_only=True)
-    checkpoint.on_fit_begin(fitted)
-    checkpoint.on_epoch_end(fitted, record(1))
-    before = {path: path.read_bytes() for path in (tmp_path / "best").iterdir()}
-
-    def full_disk(model, folder):
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(callbacks._checkpoint, "save_model", full_disk)
-        with pytest.raises(OSError, match="No space left"):
-            checkpoint.on_epoch_end(fitted, record(2))
-    assert names(tmp_path) == ["best"]
-    assert {path: path.read_bytes() for path in (tmp_path / "best").iterdir()} == before
-    # Nor was the one that failed the best so far.
-    (tmp_path / "best" / "old").touch()
-    checkpoint.on_epoch_end(fitted, record(2))
-    assert names(tmp_path / "best") == ["model.json", "model.safetensors"]
+    for name in ("save_model", "write_model"):
+        monkeypatch.setattr(callbacks._checkpoint, name, save)
+    said = r"(epoch-0002|best) cannot be written: No space left on device. The fit goes on"
+    with pytest.warns(RuntimeWarning, match=said) as caught:
+        fitted = fit(Toggle(), Checkpoint(tmp_path, keep_last=None))
+    assert fitted.n_iter_ == 3
+    assert len(caught) == 2
+    assert load_model(tmp_path / "best").n_iter_ == 3
+    assert names(tmp_path) == ["best", "epoch-0001", "epoch-0003"]
 
 
-def test_between_two_renames_both_checkpoints_are_whole(tmp_path, fitted, monkeypatch):
-    checkpoint = Checkpoint(tmp_path, best_only=True)
-    fit(checkpoint, model=fitted)
-    rename, found = Path.rename, []
-
-    def watched(path, target):
-        found.append([load_model(folder).n_iter_ for folder in tmp_path.iterdir()])
-        rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", watched)
-    fit(checkpoint, SCORED[:1], model=fitted)
-    assert found == [[3, 3], [3, 3]]
-
-
-def test_what_a_killed_process_left_is_no_obstacle(tmp_path, fitted):
-    for name in (".best.partial", ".best.old", "best"):
+def test_what_a_killed_process_left_is_no_obstacle_and_removed(tmp_path):
+    for name in (".epoch-0001.0123abcd.partial", ".epoch-0002.aa23abcd.partial", "epoch-0001"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.json").write_text("{")
-    fit(Checkpoint(tmp_path, best_only=True), model=fitted)
-    assert names(tmp_path) == ["best"]
-    load_model(tmp_path / "best")
+    fit(Checkpoint(tmp_path))
+    assert names(tmp_path) == ["best", "epoch-0001", "epoch-0002", "epoch-0003"]
+    load_model(tmp_path / "epoch-0001")
+
+
+def test_checkpoints_of_another_fit_go_when_the_first_new_one_is_there(tmp_path):
+    fit(Checkpoint(tmp_path, keep_last=None), n_epochs=5)
+    found = []
+
+    class Look(Callback):
+        def on_epoch_end(self, model, record):
+            found.append([name for name in names(tmp_path) if name != "best"])
+
+    fit(Look(), Checkpoint(tmp_path, every=2, keep_last=None, keep_best=0), n_epochs=3)
+    assert found[0] == found[1] == [f"epoch-000{epoch}" for epoch in range(1, 6)]
+    assert found[2] == ["epoch-0002"]
+
+
+def test_a_second_writer_is_refused_before_its_first_step(tmp_path):
+    steps = []
+    watch = [Checkpoint(tmp_path), Steps()]
+    watch[1].on_step_end = lambda *step: steps.append(step)
+    with locked(tmp_path), pytest.raises(BlockingIOError, match="wait until it has ended, or"):
+        fit(*watch)
+    assert steps == names(tmp_path) == []
+    fit(*watch)
+
+
+def test_a_reader_never_misses_best(tmp_path):
+    is_over, errors, n_read = threading.Event(), [], 0
+
+    def read() -> None:
+        nonlocal n_read
+        while not is_over.is_set():
+            try:
+                load_model(tmp_path / "best")
+                n_read += 1
+            except Exception as error:
+                errors.append(error)
+
+    fit(Checkpoint(tmp_path), n_epochs=1)
+    reader = threading.Thread(target=read)
+    reader.start()
+    fit(Checkpoint(tmp_path), n_epochs=60)
+    is_over.set()
+    reader.join()
+    assert errors == []
+    assert n_read > 10
 
 
 def test_a_model_that_cannot_be_saved_is_rejected_before_the_first_step(tmp_path):
@@ -115,18 +230,22 @@ def test_a_model_that_cannot_be_saved_is_rejected_before_the_first_step(tmp_path
     assert steps == names(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_step(tmp_path, fitted):
+def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_step(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        Checkpoint(tmp_path / "file" / "run").on_fit_begin(fitted)
+        fit(Checkpoint(tmp_path / "file" / "run"))
 
 
-@pytest.mark.parametrize("every", [0, 1.5, "2", None])
-def test_every_must_be_a_count(every):
-    with pytest.raises(ValueError, match=f"every must be an int of at least 1, got {every!r}"):
+@pytest.mark.parametrize("every", [0, 1.5, "2", None, True, "0 s", "1.5 steps", "5 eons", "-1 s"])
+def test_every_must_be_an_interval(every):
+    with pytest.raises(ValueError, match=r'every must be a number of epochs .* "10 min"'):
         Checkpoint("folder", every=every)
 
 
-def test_best_only_must_be_a_truth_value():
-    with pytest.raises(ValueError, match="best_only must be True or False, got 'yes'"):
-        Checkpoint("folder", best_only="yes")
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("keep_last", 0), ("keep_last", "3"), ("keep_best", -1), ("keep_best", math.inf)],
+)
+def test_counts_must_be_counts(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} must be an int of at least"):
+        Checkpoint(Path("folder"), **{setting: value})

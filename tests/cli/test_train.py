@@ -14,6 +14,7 @@ from PIL import Image
 from running import FILES, TINY, history_of
 
 from mlp_xp import MLP
+from mlp_xp._utils.durable import locked
 from mlp_xp.cli import main, new_run, settings
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.settings import Settings, settings_of
@@ -200,10 +201,19 @@ def test_runs_without_a_name_get_different_names(mlp_xp, monkeypatch):
 @pytest.mark.parametrize("taken", ["run", "run.partial"])
 def test_nothing_is_overwritten(taken, fails):
     Path(taken).mkdir()
-    line = fails(*TINY, "--out", "run")
+    with locked(Path(taken)):  # By a run that is still in progress.
+        line = fails(*TINY, "--out", "run")
     assert f"error: {taken} is already there" in line
     assert "type --out run-2" in line
     assert [path.name for path in Path().iterdir()] == [taken]
+
+
+def test_an_empty_folder_that_a_killed_run_left_is_no_obstacle(mlp_xp):
+    Path("run.partial").mkdir()
+    Path("run.partial", "config.json").write_text("{}")
+    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
+    assert (done.status, done.err) == (0, "")
+    assert [path.name for path in Path().iterdir()] == ["run"]
 
 
 def test_options_reach_the_estimator(mlp_xp):

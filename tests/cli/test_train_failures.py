@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from mlp_xp.callbacks import Callback
 from mlp_xp.cli import new_run, results, settings, train
 from mlp_xp.cli.settings import Settings
 from mlp_xp.datasets import load_digits
-from mlp_xp.saving import load_model, save_model
+from mlp_xp.saving import load_model, write_model
 
 
 def fail(*_):
@@ -26,7 +27,7 @@ def fail(*_):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(results, "confusion_figure"), (results, "curves_figure"), (train, "write_history")],
+    [(results, "confusion_figure"), (results, "curves_figure"), (train, "draw_results")],
 )
 def test_a_run_that_fails_after_the_training_keeps_the_network(
     module, name, mlp_xp, fails, monkeypatch
@@ -44,9 +45,18 @@ def test_a_run_that_fails_after_the_training_keeps_the_network(
     digits = load_digits()
     accuracy = f"test accuracy {100 * kept.score(digits.x_test, digits.y_test):.2f} %"
     assert accuracy in mlp_xp("evaluate", "run.partial").out
-    # Another run does not touch it.
-    assert "run.partial is already there" in fails(*TINY, "--out", "run")
-    assert load_model("run.partial").loss_curve_ == kept.loss_curve_
+    # Another run is not in its way, and moves it aside.
+    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
+    assert done.status == 0
+    said = "note: run.partial was left by a run that was interrupted, and is now run.partial-1; go"
+    assert said in done.err
+    assert {path.name for path in Path().iterdir()} == {"run", "run.partial-1"}
+    assert load_model("run.partial-1").loss_curve_ == kept.loss_curve_
+    # It can still be resumed.
+    done = mlp_xp("train", "--resume", "run.partial-1")
+    assert done.status == 0
+    assert "saved in run-2" in done.out
+    assert load_model("run-2").loss_curve_ == kept.loss_curve_
 
 
 def test_a_prediction_that_fails_keeps_the_network(mlp_xp, monkeypatch):
@@ -72,7 +82,7 @@ def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
         patched.setattr(Settings, "callbacks", lambda *of: [*real(*of), Fails()])
         done = mlp_xp(*TINY, "--epochs", 9, "--checkpoint", 1, "--out", "run")
     assert done.status == 2
-    epoch = Path("run.partial", "checkpoints", "epoch-0003")
+    epoch = Path("run.partial", "checkpoints", "epoch-0002")  # The third is not over.
     note, error = done.err.splitlines()
     assert note == f"note: kept what is in run.partial: mlp-xp evaluate {epoch}"
     assert error == "mlp-xp: error: No space left on device"
@@ -114,32 +124,41 @@ def other_folders(tmp_path, monkeypatch):
 
 
 def full(*names: str):
-    """Return a `save_model` for which the disk of some folders is full."""
+    """Return a `write_model` for which the disk of some folders is full."""
 
     def save(model, folder):
         if any(name in str(folder) for name in names):
             raise OSError(errno.ENOSPC, "No space left on device")
-        save_model(model, folder)
+        write_model(model, folder)
 
     return save
 
 
 def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_folders, monkeypatch):
-    monkeypatch.setattr(train, "save_model", full("run"))
+    monkeypatch.setattr(train, "write_model", full("run"))
     done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
     assert done.status == 2
-    first, second, third, error = done.err.splitlines()
+    first, second, third, kept, error = done.err.splitlines()
     assert first == "note: cannot write: [Errno 28] No space left on device: 'run.partial'"
     assert str(other_folders[0]) in second
     assert str(other_folders[1]) in third
-    assert error == "mlp-xp: error: [Errno 28] No space left on device: 'run.partial'"
-    assert not Path("run.partial").exists()
+    assert kept == "note: kept what is in run.partial"
+    said = r"No space left on device: the network cannot be written to run.partial, .*; make room "
+    assert re.search(said + r"in one of them and type mlp-xp train --resume run, which", error)
+    # The history and the settings are kept, and the network can be trained again from them.
+    found = {path.name for path in Path("run.partial").iterdir()}
+    assert found == {"config.json", "history.csv", "checkpoints"}
+    assert len(history_of(Path("run.partial"))) == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(other_folders[0].parent)
+    assert mlp_xp("train", "--resume", "run").status == 0
+    assert {path.name for path in Path("run").iterdir()} == FILES
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_full_disk_does_not_lose_the_network(which, mlp_xp, other_folders, monkeypatch):
     refused = ["run.partial", *map(str, other_folders[:which])]
-    monkeypatch.setattr(train, "save_model", full(*refused))
+    monkeypatch.setattr(train, "write_model", full(*refused))
     done = mlp_xp(*TINY, "--epochs", 2, "--out", "run")
     assert done.status == 0
     (kept,) = other_folders[which].glob("run-*")  # Libraries keep caches at home.
@@ -151,7 +170,7 @@ def test_a_full_disk_does_not_lose_the_network(which, mlp_xp, other_folders, mon
 
 
 def test_a_user_at_a_terminal_is_asked_for_another_folder(mlp_xp, other_folders, monkeypatch):
-    monkeypatch.setattr(train, "save_model", full("run.partial", *map(str, other_folders)))
+    monkeypatch.setattr(train, "write_model", full("run.partial", *map(str, other_folders)))
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("builtins.input", lambda question: "mine")
     assert mlp_xp(*TINY, "--epochs", 1, "--out", "run").status == 0
@@ -176,11 +195,13 @@ def test_a_folder_that_cannot_be_created_is_an_error_before_the_training(fails):
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
 def test_evaluate_says_what_a_terminated_training_left(fails, tmp_path):
     for options, cure in (
-        ([], "holds no network: the training ended before there was one"),
+        ([], "type that instead"),
         (["--checkpoint", 1], "type that instead"),
     ):
         out = tmp_path / f"run{len(options)}"
         process = start_training(*options, "--out", out)
         process.terminate()
-        process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert f"go on with mlp-xp train --resume {out}" in err
         assert cure in fails("evaluate", out.with_name(f"{out.name}.partial"))

@@ -126,6 +126,7 @@ class Watcher:
     """Keeps what it hears, and ends the fit after some epochs."""
 
     watches_epochs = watches_steps = True
+    watches_pauses = False
 
     def __init__(self, n_epochs):
         self.n_epochs = n_epochs

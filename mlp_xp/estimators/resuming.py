@@ -1,0 +1,97 @@
+"""The way from a checkpoint to the fit that wrote it: what must be the same in both."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlp_xp.estimators.config import LBFGS
+from mlp_xp.estimators.state import FittedState
+from mlp_xp.training.fit_loop import FitLoop
+
+if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
+    from mlp_xp.training.snapshot import Snapshot
+
+__all__ = ["identity", "newest_snapshot", "restore", "with_snapshot"]
+
+# Parameters that do not change the numbers, or only by rounding.
+_FREE = {"callbacks", "verbose", "backend", "device", "placement", "tta", "warm_start"}
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -> Snapshot | None:
+    """Return the newest checkpoint of a folder that is not damaged.
+
+    Returns
+    -------
+    Snapshot or None
+        None, with a warning, if there is none: a job that is started again and again then begins.
+    """
+    if params["solver"] == LBFGS:
+        raise ValueError(
+            "resume needs a solver that goes step by step, and solver 'lbfgs' keeps its state in "
+            "SciPy: use mlp_xp.saving.load_model and a fit with warm_start=True, or another solver."
+        )
+    from mlp_xp.training.checkpoints import read_newest
+
+    snapshot = read_newest(Path(folder))
+    if snapshot is None:
+        warnings.warn(
+            f"resume is {os.fspath(folder)!r}, which has no checkpoint: the fit starts at its "
+            "first epoch.",
+            stacklevel=5,
+        )
+    return snapshot
+
+
+def with_snapshot(state: FittedState, snapshot: Snapshot) -> FittedState:
+    """Return a new state with the seed and the input scaling of the fit that is resumed."""
+    from mlp_xp.training.snapshot import tree_of
+
+    scaling = state.scaling
+    if scaling is not None:
+        scaling = tree_of(snapshot, "scaling", scaling)
+    return replace(state, seed=snapshot.facts["seed"], scaling=scaling)
+
+
+def restore(loop: FitLoop, snapshot: Snapshot) -> None:
+    """Restore a fit that has not begun; see `restore_snapshot`."""
+    from mlp_xp.training.snapshot import restore_snapshot
+
+    restore_snapshot(loop, snapshot)
+
+
+def identity(
+    params: Mapping[str, Any], encode: Callable[[], np.ndarray], weights: np.ndarray | None
+) -> dict[str, str]:
+    """Return what a fit has in common with the one that it resumes: settings and targets, as text.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.estimators.resuming import identity
+    >>> identity({"alpha": 0.1, "verbose": True}, lambda: np.arange(3), None)
+    {'alpha': '0.1', 'samples': '3', 'y and sample_weight': 'ab25350e3e65'}
+    """
+    texts = {name: _text(value) for name, value in params.items() if name not in _FREE}
+    targets = np.ascontiguousarray(encode())
+    digest = hashlib.sha256(targets.tobytes())
+    if weights is not None:
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return {**texts, "samples": str(len(targets)), "y and sample_weight": digest.hexdigest()[:12]}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, np.random.RandomState):
+        return "a RandomState"  # The seed that was drawn from it is in the snapshot.
+    if isinstance(value, np.generic):
+        value = value.item()
+    return _ADDRESS.sub("", repr(value))

@@ -1,0 +1,340 @@
+"""A fit that is interrupted and resumed is the whole one, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_fit import names
+from helpers import problem
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp._utils.tree import leaves
+from mlp_xp.augmentation import Flip, Mixup
+from mlp_xp.backends import to_numpy
+from mlp_xp.callbacks import Callback, Checkpoint, CSVLog, TimeBudget
+from mlp_xp.optimizers import SGD, ByKind, Muon
+from mlp_xp.training import checkpoints
+from mlp_xp.training.snapshot import SnapshotError
+
+X, Y = problem(n=210, features=8)
+STEPS = 6  # Of an epoch, with early stopping.
+CASES = {
+    "plain": {"early_stopping": False},
+    "everything": {
+        "dropout": 0.2,
+        "input_dropout": 0.1,
+        "ema_decay": 0.9,
+        "learning_rate": "cosine",
+        "normalization": "batch",
+        "augmentation": [Flip((1, 2, 4)), Mixup(0.2)],
+        "input_scaling": "standardize",
+        "max_grad_norm": 1.0,
+        "class_weight": "balanced",
+        "n_iter_no_change": 20,
+    },
+    "adaptive": {
+        "solver": SGD(0.9),
+        "learning_rate": "adaptive",
+        "learning_rate_init": 0.5,
+        "n_iter_no_change": 2,
+    },
+    "muon": {"solver": ByKind(Muon(ns_steps=2)), "learning_rate": "onecycle", "residual": True},
+    "streamed": {"placement": "streamed", "dropout": 0.1, "precision": "float64"},
+    "no seed": {"random_state": None, "shuffle": True},
+}
+
+
+class KilledError(Exception):
+    pass
+
+
+class Interrupt(Callback):
+    """Ends a fit with an error after some steps, as a kill does."""
+
+    def __init__(self, n_steps):
+        self.left = n_steps
+
+    def on_step_end(self, model, done, n_steps):
+        self.left -= 1
+        if self.left < 0:
+            raise KilledError
+
+
+def make(backend="numpy", watch=(), **settings):
+    name, _, device = backend.partition(":")
+    defaults = {"hidden_layer_sizes": (8, 8), "max_iter": 12, "batch_size": 32, "tol": 1e-3}
+    defaults |= {"random_state": 0, "early_stopping": True, "n_iter_no_change": 5}
+    defaults |= {"learning_rate_init": 0.03, "backend": name, "device": device or None}
+    return MLPClassifier(**(defaults | settings), callbacks=list(watch))
+
+
+def interrupt(n_steps, folder, every="1 steps", **settings):
+    with pytest.raises(KilledError):
+        make(watch=[Checkpoint(folder, every=every), Interrupt(n_steps)], **settings).fit(X, Y)
+
+
+def result(model) -> list:
+    """Return all that two equal fits have in common."""
+    tree = tuple(model.coefs_), tuple(model.intercepts_), tuple(getattr(model, "moments_", ()))
+    arrays = [to_numpy(array).tobytes() for array in leaves(tree)]
+    history = [record._replace(seconds=0.0) for record in model.history_]
+    numbers = model.n_iter_, model.t_, model.best_loss_, model.best_validation_score_
+    return [arrays, history, numbers, model.predict_proba(X).tobytes()]
+
+
+@pytest.mark.parametrize("n_steps", [1, STEPS, STEPS + 1, 4 * STEPS + 3, 8 * STEPS + 2])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("backend", ["numpy", "torch:cpu", "jax:cpu", "array_api_strict"])
+def test_a_resumed_fit_is_the_whole_one(backend, case, n_steps, tmp_path):
+    if backend != "numpy":
+        pytest.importorskip(backend.partition(":")[0])
+        if n_steps not in (STEPS + 1, 8 * STEPS + 2) or case not in ("everything", "adaptive"):
+            pytest.skip("one library shows it in full")
+    settings = CASES[case]
+    interrupt(n_steps, tmp_path, backend=backend, **settings)
+    resumed = make(backend, **settings).fit(X, Y, resume=tmp_path)
+    if case == "no seed":
+        settings = settings | {"random_state": 0}
+        facts = list(checkpoints.checkpoints(tmp_path).values())[-1]
+        assert checkpoints.read_checkpoint(facts).facts["seed"] == resumed._state.seed
+        assert resumed.n_iter_ > n_steps // STEPS
+        return
+    assert result(resumed) == result(make(backend, **settings).fit(X, Y))
+
+
+def test_the_parts_of_a_fit_may_be_many(tmp_path):
+    settings = CASES["everything"]
+    interrupt(3, tmp_path, every="2 steps", **settings)
+    for _ in range(40):
+        watch = [Checkpoint(tmp_path, every="2 steps"), Interrupt(5)]
+        model = make(watch=watch, **settings)
+        try:
+            model.fit(X, Y, resume=tmp_path)
+            break
+        except KilledError:
+            pass
+    assert result(model) == result(make(**settings).fit(X, Y))
+
+
+@pytest.mark.parametrize("at", ["2 epochs", "1 steps"])
+def test_machine_code_goes_on_with_the_same_bits(at, tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
+    settings = {"hidden_layer_sizes": (32, 32), "learning_rate": "cosine", "precision": "float32"}
+    whole = make(**settings).fit(X, Y)
+    interrupt(5 * STEPS + 2, tmp_path, every=at, **settings)
+    assert result(make(**settings).fit(X, Y, resume=tmp_path)) == result(whole)
+
+
+def test_early_stopping_goes_on_where_it_was(tmp_path):
+    whole = make(learning_rate_init=0.1).fit(X, Y)
+    assert whole.n_iter_ < 12  # It has stopped, some epochs after the best.
+    best = whole.validation_scores_.index(max(whole.validation_scores_))
+    assert best + 2 < whole.n_iter_
+    interrupt((best + 2) * STEPS + 1, tmp_path, learning_rate_init=0.1)
+    resumed = make(learning_rate_init=0.1).fit(X, Y, resume=tmp_path)
+    assert result(resumed) == result(whole)
+
+
+def test_a_fit_that_has_ended_is_resumed_at_its_end(tmp_path):
+    whole = make(watch=[Checkpoint(tmp_path)], learning_rate_init=0.1).fit(X, Y)
+    assert whole.n_iter_ < 12
+    resumed = make(learning_rate_init=0.1, watch=[Interrupt(0)]).fit(X, Y, resume=tmp_path)
+    assert result(resumed) == result(whole)
+
+
+@pytest.mark.parametrize("backend", ["torch:cpu", "jax:cpu", "array_api_strict"])
+def test_what_one_library_wrote_another_resumes(backend, tmp_path):
+    pytest.importorskip(backend.partition(":")[0])
+    settings = CASES["everything"] | {"precision": "float64"}
+    whole = make(**settings).fit(X, Y)
+    for first, second in (("numpy", backend), (backend, "numpy")):
+        folder = tmp_path / first.partition(":")[0]
+        interrupt(3 * STEPS + 2, folder, backend=first, **settings)
+        resumed = make(second, **settings).fit(X, Y, resume=folder)
+        assert resumed.n_iter_ == whole.n_iter_
+        for mine, theirs in zip(resumed.coefs_, whole.coefs_, strict=True):
+            np.testing.assert_allclose(to_numpy(mine), theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_a_regressor_is_resumed_too(tmp_path):
+    def regressor(*watch):
+        model = MLPRegressor(hidden_layer_sizes=(8,), max_iter=6, batch_size=32, random_state=0)
+        return model.set_params(learning_rate="cosine", callbacks=list(watch))
+
+    with pytest.raises(KilledError):
+        regressor(Checkpoint(tmp_path), Interrupt(20)).fit(X, X[:, 0])
+    resumed = regressor().fit(X, X[:, 0], resume=tmp_path)
+    whole = regressor().fit(X, X[:, 0])
+    np.testing.assert_array_equal(resumed.predict(X), whole.predict(X))
+
+
+def test_a_resumed_fit_ends_when_its_time_is_used(tmp_path):
+    settings = {"max_time": 9.0, "max_iter": 10**6, "tol": 0.0, "n_iter_no_change": math.inf}
+    interrupt(4, tmp_path, **settings)
+    newest = list(checkpoints.checkpoints(tmp_path).values())[-1]
+    content = json.loads((newest / "training.json").read_text())
+    content["facts"]["seconds"] = 8.5
+    digest = checkpoints._digest((newest / "training.safetensors").read_bytes(), content)
+    (newest / "training.json").write_text(json.dumps(content | {"sha256": digest}))
+    resumed = make(**settings).fit(X, Y, resume=newest.parent)
+    assert 0.0 < sum(record.seconds for record in resumed.history_) < 5.0
+
+
+def test_a_pickle_of_a_fit_in_progress_keeps_its_best_weights():
+    contents = {}
+    watch = Callback()
+    watch.on_epoch_end = lambda model, record: contents.update(
+        {record.epoch: pickle.dumps(copy.copy(model).set_params(callbacks=None))}
+    )
+    settings = {"learning_rate_init": 0.1, "n_iter_no_change": 100, "max_iter": 8}
+    whole = make(watch=[watch], **settings).fit(X, Y)
+    assert whole.validation_scores_.index(max(whole.validation_scores_)) < 6
+    half = pickle.loads(contents[6])  # noqa: S301
+    half.set_params(warm_start=True, max_iter=2).fit(X, Y)
+    for mine, theirs in zip(half.coefs_, whole.coefs_, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+# --- damage, and other fits ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["training.json", "training.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "empty", "a list"])
+def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(name, damage, tmp_path):
+    interrupt(4 * STEPS, tmp_path)
+    older, newest = list(checkpoints.checkpoints(tmp_path).values())[-2:]
+    content = bytearray((newest / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (newest / name).write_bytes(
+        {"cut": content[:-9], "flipped": content, "a list": b"[]"}.get(damage, b"")
+    )
+    if damage == "missing":
+        (newest / name).unlink()
+    said = rf"{newest.name} (is damaged|cannot be read).* goes on from {older.name}"
+    with pytest.warns(RuntimeWarning, match=said):
+        resumed = make(watch=[Checkpoint(tmp_path, keep_last=1, keep_best=0)]).fit(
+            X, Y, resume=tmp_path
+        )
+    assert result(resumed) == result(make().fit(X, Y))
+    assert names(tmp_path) == ["best", f"epoch-{resumed.n_iter_:04}"]
+
+
+def test_without_any_whole_checkpoint_nothing_is_trained(tmp_path):
+    interrupt(STEPS, tmp_path)
+    for path in checkpoints.checkpoints(tmp_path).values():
+        (path / "training.json").write_text("{}")
+    before = names(tmp_path)
+    with pytest.raises(SnapshotError, match=r"has no checkpoint that can be read: .* copy"):
+        make(watch=[Checkpoint(tmp_path)]).fit(X, Y, resume=tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_a_folder_without_a_checkpoint_starts_the_fit(tmp_path):
+    with pytest.warns(UserWarning, match="which has no checkpoint: the fit starts at its first"):
+        model = make().fit(X, Y, resume=tmp_path / "new")
+    assert result(model) == result(make().fit(X, Y))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"alpha": 0.5}, "of a fit with alpha=0.0001, and this one has alpha=0.5: resume with the"),
+        ({"batch_size": 31, "max_iter": 3}, "with max_iter=12, batch_size=32, and|batch_size=32, "),
+        ({"hidden_layer_sizes": (8, 9)}, "hidden_layer_sizes"),
+    ],
+)
+def test_other_settings_are_refused(settings, said, tmp_path):
+    interrupt(STEPS, tmp_path)
+    model = make(**settings)
+    with pytest.raises(SnapshotError, match=said):
+        model.fit(X, Y, resume=tmp_path)
+    assert not hasattr(model, "coefs_")
+
+
+def test_other_data_are_refused(tmp_path):
+    interrupt(STEPS, tmp_path)
+    with pytest.raises(SnapshotError, match="y and sample_weight="):
+        make().fit(X, np.roll(Y, 1), resume=tmp_path)
+    with pytest.raises(SnapshotError, match="samples="):
+        make().fit(X[:-20], Y[:-20], resume=tmp_path)
+
+
+def test_logs_of_a_resumed_fit_are_whole(tmp_path):
+    def watch(folder):
+        return [CSVLog(folder / "log.csv"), Checkpoint(folder / "kept"), TimeBudget(1000)]
+
+    make(watch=watch(tmp_path / "whole")).fit(X, Y)
+    with pytest.raises(KilledError):
+        make(watch=[*watch(tmp_path / "part"), Interrupt(3 * STEPS + 2)]).fit(X, Y)
+    model = make(watch=watch(tmp_path / "part"))
+    model.fit(X, Y, resume=tmp_path / "part" / "kept")
+
+    def rows(name):
+        lines = (tmp_path / name / "log.csv").read_text().splitlines()
+        return [[field for i, field in enumerate(line.split(",")) if i != 5] for line in lines]
+
+    assert rows("part") == rows("whole")
+
+
+# --- kills ---------------------------------------------------------------------------------------
+
+SCRIPT = Path(__file__).with_name("killed_fits.py")
+
+
+def run_script(folder, *argv) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(SCRIPT), str(folder), *argv],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fit_killed_at_any_access_to_a_file_is_resumed(tmp_path):
+    assert int(run_script(tmp_path, "writes").split()[2]) > 30
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fit_killed_at_200_moments_is_resumed(tmp_path):
+    assert run_script(tmp_path, "moments", "200").startswith("killed at 200 moments")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
+def test_sigterm_writes_a_checkpoint_and_ends_with_143(tmp_path):
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[2]); import test_resume as t\n"
+        "class Ready(t.Callback):\n"
+        "    def on_step_end(self, model, done, n_steps):\n"
+        "        if len(model.history_) == 2 and done == 3: print('ready', flush=True)\n"
+        "        time.sleep(0.02)\n"
+        "watch = [Ready(), t.Checkpoint(sys.argv[1], every='1 h')]\n"
+        "t.make(watch=watch, max_iter=12).fit(t.X, t.Y)\n"
+    )
+    paths = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parent.parent}"
+    environment = os.environ | {"PYTHONPATH": f"{paths}{os.pathsep}{os.environ.get('PYTHONPATH')}"}
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=-1, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 143
+    [(epoch, step)] = checkpoints.checkpoints(tmp_path)
+    assert epoch >= 2
+    assert (epoch, step) >= (2, 3)
+    assert "best" in names(tmp_path)
+    assert result(make().fit(X, Y, resume=tmp_path)) == result(make().fit(X, Y))

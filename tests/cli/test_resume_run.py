@@ -1,0 +1,211 @@
+"""`mlp-xp train --resume`: a run that was killed or terminated goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import FILES, TINY, history_of, start
+
+from mlp_xp._utils.durable import locked
+from mlp_xp.callbacks import Callback
+from mlp_xp.cli import settings as settings_module
+from mlp_xp.cli.settings import Settings
+from mlp_xp.saving import load_model
+from mlp_xp.training.checkpoints import checkpoints
+
+WORDS = "--epochs 6 --validation 0.2 --dropout 0.1 --ema-decay 0.9 --schedule cosine"
+OPTIONS = WORDS.split(" ")
+
+
+class StoppedError(RuntimeError):
+    pass
+
+
+class Stop(Callback):
+    """Ends a training as a kill does, after some steps of an epoch."""
+
+    def __init__(self, epoch, step):
+        self.at = epoch, step
+
+    def on_step_end(self, model, done, n_steps):
+        if (len(model.history_), done) == self.at:
+            raise StoppedError
+
+
+@pytest.fixture
+def stop(mlp_xp, monkeypatch, capsys):
+    """Start a run that is stopped in its fourth epoch, as by a kill."""
+
+    def run(*options, at=(3, 5), interval="1 steps"):
+        real = Settings.callbacks
+        with monkeypatch.context() as patched:
+            patched.setattr(settings_module, "_INTERVAL", interval)
+            patched.setattr(Settings, "callbacks", lambda *of: [*real(*of), Stop(*at)])
+            with pytest.raises(StoppedError):
+                mlp_xp(*TINY, *OPTIONS, "--out", "run", *options)
+        assert not Path("run").exists()
+        capsys.readouterr()
+
+    return run
+
+
+def outcome(folder: str) -> list:
+    model, rows = load_model(folder), history_of(Path(folder))
+    result = json.loads(Path(folder, "config.json").read_text())["result"]
+    numbers = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    weights = [W.tobytes() for W in (*model.coefs_, *model.intercepts_)]
+    return [weights, numbers, result["test_accuracy"], result["epochs"]]
+
+
+@pytest.mark.parametrize("name", ["run", "run.partial"])
+def test_a_resumed_run_is_the_whole_one(name, mlp_xp, stop):
+    stop()
+    done = mlp_xp("train", "--resume", name)
+    assert (done.status, done.err) == (0, "")
+    assert "resumed after 3 epochs and 4 steps" in done.out
+    assert "epoch 4/6" in done.out
+    assert "epoch 3/6" not in done.out
+    assert "saved in run\n" in done.out
+    assert [path.name for path in Path().iterdir()] == ["run"]
+    assert {path.name for path in Path("run").iterdir()} == FILES
+    mlp_xp(*TINY, *OPTIONS, "--out", "whole")
+    assert outcome("run") == outcome("whole")
+    stored = [json.loads(Path(name, "config.json").read_text())["settings"] for name in
+              ("run", "whole")]  # fmt: skip
+    assert stored[0] == stored[1]
+
+
+def test_a_run_without_a_checkpoint_starts_again(mlp_xp, stop):
+    stop("--seed", 3, interval="1 h")
+    assert not Path("run.partial").exists()  # There was nothing to keep.
+    Path("run.partial").mkdir()
+    mlp_xp(*TINY, *OPTIONS, "--seed", 3, "--out", "whole")
+    config = json.loads(Path("whole", "config.json").read_text())
+    del config["result"], config["precision"]
+    Path("run.partial", "config.json").write_text(json.dumps(config))
+    done = mlp_xp("train", "--resume", "run")
+    assert (done.status, done.err) == (0, "")
+    assert "no checkpoint yet: the training starts at its first epoch" in done.out
+    assert outcome("run") == outcome("whole")
+
+
+def test_checkpoints_that_were_asked_for_stay(mlp_xp, stop):
+    stop("--checkpoint", 1)
+    assert mlp_xp("train", "--resume", "run").status == 0
+    found = {path.name for path in Path("run", "checkpoints").iterdir()}
+    assert {"best", "epoch-0004", "epoch-0005", "epoch-0006"} <= found
+    assert len(found) <= 5
+    mlp_xp(*TINY, *OPTIONS, "--out", "whole")
+    assert outcome("run") == outcome("whole")
+
+
+def test_a_recipe_that_is_gone_is_not_needed(mlp_xp, recipe):
+    options = "--checkpoint", 1, "--epochs", 3
+    Path("own.toml").write_text(recipe.read_text())
+    assert mlp_xp("train", "--recipe", "own.toml", *options, "--out", "whole").status == 0
+    config = json.loads(Path("whole", "config.json").read_text())
+    del config["result"], config["precision"]
+    Path("whole").rename("run.partial")
+    Path("run.partial", "config.json").write_text(json.dumps(config))
+    expected = load_model("run.partial").coefs_[0].tobytes()
+    Path("own.toml").unlink()
+    assert mlp_xp("train", "--resume", "run").status == 0
+    assert load_model("run").coefs_[0].tobytes() == expected
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_another_library_may_go_on(name, mlp_xp, stop):
+    pytest.importorskip(name)
+    stop()
+    assert mlp_xp("train", "--resume", "run", "--backend", name).status == 0
+    assert load_model("run").n_iter_ == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--epochs", 9], "--epochs cannot be given with --resume, which takes all settings from"),
+        (["--seed", 1], "--seed cannot be given"),
+        (["--learning-rate", 0.1], "--learning-rate cannot be given"),
+        (["--recipe", "record"], "--recipe cannot be given"),
+        (["--precision", "float64"], "--precision cannot be given"),
+        (["--data", "digits"], "--data cannot be given"),
+        (["--out", "other"], "--out cannot be given"),
+        (["--no-residual"], "--residual cannot be given"),
+    ],
+)
+def test_options_that_change_the_numbers_are_refused(options, said, fails, stop):
+    stop()
+    assert said in fails("train", "--resume", "run", *options)
+    assert Path("run.partial").exists()
+
+
+def test_what_cannot_be_resumed_is_an_error_that_says_why(fails, finished):
+    assert "neither none.partial nor none is there" in fails("train", "--resume", "none")
+    assert "is complete, there is nothing to resume" in fails("train", "--resume", finished)
+    Path("empty").mkdir()
+    assert "empty has no config.json" in fails("train", "--resume", "empty")
+    Path("bad.partial").mkdir()
+    for content in ("{", "{}", '{"settings": {"params": {}, "color": 1}}'):
+        Path("bad.partial", "config.json").write_text(content)
+        assert "bad.partial" in fails("train", "--resume", "bad")
+
+
+def test_a_run_in_progress_is_not_resumed(fails, stop):
+    stop()
+    with locked(Path("run.partial")):
+        line = fails("train", "--resume", "run")
+    assert "is writing to this folder: wait until it has ended" in line
+
+
+@pytest.mark.filterwarnings("always::RuntimeWarning")
+def test_a_failing_checkpoint_is_a_note(mlp_xp, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mlp_xp.callbacks._checkpoint.write_snapshot", fail)
+    done = mlp_xp(*TINY, "--epochs", 2, "--checkpoint", 1, "--out", "run")
+    assert done.status == 0
+    first, second = done.err.splitlines()
+    assert first.startswith("note: run.partial/checkpoints/epoch-0001 cannot be written: No space")
+    assert "epoch-0002 cannot be written" in second
+
+
+def test_a_time_limit_counts_what_was_used(mlp_xp, stop, monkeypatch):
+    stop("--max-time", 100)
+    shown = []
+    real = settings_module.MLPClassifier.fit
+
+    def fit(self, *data, **named):
+        shown.append(named["resume"])
+        return real(self, *data, **named)
+
+    monkeypatch.setattr(settings_module.MLPClassifier, "fit", fit)
+    assert mlp_xp("train", "--resume", "run").status == 0
+    assert shown == [Path("run.partial", "checkpoints")]
+    assert load_model("run").max_time == 100
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_ended_is_resumed(how, mlp_xp, tmp_path):
+    options = [*TINY, "--epochs", 40, "--hidden", "64", "--checkpoint", 1]
+    process = start(*options, "--out", "run")
+    assert process.stdout is not None
+    next(line for line in process.stdout if line.startswith("epoch  3/"))
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL)
+    found = checkpoints(Path("run.partial", "checkpoints"))
+    assert max(found) >= (2, 0)
+    if how == signal.SIGTERM:
+        assert "go on with mlp-xp train --resume run" in err
+    time.sleep(0.1)
+    assert mlp_xp("train", "--resume", "run").status == 0
+    mlp_xp(*options, "--out", "whole")
+    assert outcome("run") == outcome("whole")
