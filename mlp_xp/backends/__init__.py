@@ -15,9 +15,11 @@ import numpy as np
 
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends._base import Backend, BackendError, to_numpy
+from mlp_xp.backends._precision import LOW_PRECISIONS
 
 __all__ = [
     "BACKENDS",
+    "LOW_PRECISIONS",
     "Backend",
     "BackendError",
     "compile_ahead",
@@ -49,7 +51,7 @@ BACKENDS = {
         ("cuda",),
         ", or cuda13 if nvidia-smi shows CUDA Version 13",
     ),
-    "torch": Library("_torch.backend", "torch", "torch", ("cpu", "cuda", "mps")),
+    "torch": Library("_torch.backend", "torch", "torch", ("cpu", "cuda", "xpu", "mps")),
     "jax": Library("_jax", "jax", "jax", ("cpu", "cuda")),
     "array_api_strict": Library("_strict", "array_api_strict", "test"),
 }
@@ -69,12 +71,13 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
     ----------
     spec : str, Backend, array or None
         ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"`` or ``"array_api_strict"``; ``"auto"`` for
-        CUDA where it works (CuPy, else PyTorch, else JAX) and NumPy elsewhere; a backend, which is
+        the first of CuPy, PyTorch and JAX that computes a product on a CUDA device, and NumPy
+        where none does; a backend, which is
         returned unchanged; an array, for its library and device; None, or anything else that
         NumPy can convert, for NumPy.
     device : str or device object of the library, optional
-        E.g. ``"cpu"``, ``"cuda:1"``, ``"mps"``. Default: the device of the array, else the
-        library's default.
+        E.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"``, ``"mps"``. Default: the device of the array, else
+        the library's default.
 
     Returns
     -------
@@ -203,16 +206,19 @@ def _check_kind(name: str, device: Any) -> None:
 
 
 def _automatic(device: Any) -> Backend:
-    """Return the first library with a working GPU, else NumPy, unless a GPU was asked for."""
+    """Return the first library whose GPU works, else NumPy, unless a GPU was asked for."""
     asked = str(device).startswith("cuda")
     able = [name for name in BACKENDS if "cuda" in BACKENDS[name].devices]
     reason = f"{', '.join(able)} can, and none is installed: type {how_to_install('torch')}"
     if asked or (device is None and has_cuda_driver()):
         for name in filter(installed, able):
             try:
-                return _load(name, device or "cuda")
-            except (BackendError, ValueError) as error:
+                backend = _load(name, device or "cuda")
+                backend.prove()
+            except Exception as error:  # A broken installation or driver can raise anything.
                 reason = str(error)
+            else:
+                return backend
     if asked:
         raise BackendError(f"device is {device!r}, and no installed library can use it: {reason}")
     return _load("numpy", device)

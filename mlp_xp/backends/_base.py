@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import array_api_compat
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Device, Namespace
+from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["Backend", "BackendError", "to_numpy"]
@@ -42,6 +44,8 @@ class Backend:
         As the library names it.
     kernels : Kernels
         The defaults, or faster versions for this library.
+    precision : {"tf32", "bf16", "float16"} or None
+        What products of float32 are computed in, None for float32 itself.
     fixed_shapes : bool
         Whether a new batch size costs a new compilation, so that padding a batch is cheaper.
     donates : bool
@@ -61,8 +65,10 @@ class Backend:
     xp: Namespace
     device: Device
     kernels: Kernels = Kernels()
+    precision: str | None = None
 
-    # Two backends of one library, device and kernels are one: what was compiled serves both.
+    # Two backends of one library, device, kernels and precision are one: what was compiled serves
+    # both.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backend) and self._key == other._key
 
@@ -70,8 +76,8 @@ class Backend:
         return hash(self._key)
 
     @property
-    def _key(self) -> tuple[str, str, Kernels]:
-        return self.name, str(self.device), self.kernels
+    def _key(self) -> tuple[str, str, Kernels, str | None]:
+        return self.name, str(self.device), self.kernels, self.precision
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} on {self.device!s}>"
@@ -144,18 +150,47 @@ class Backend:
         """Whether the device computes in double precision."""
         return True
 
-    def with_bf16(self) -> Backend:
-        """Return this backend with products in bfloat16.
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients may be too small for the products' number format."""
+        return self.precision == "float16"
+
+    def with_precision(self, precision: str) -> Self:
+        """Return this backend with its products in a precision.
+
+        Parameters
+        ----------
+        precision : {"auto", "float32", "float64", "tf32", "bf16", "float16"}
+            The first three are the dtype of the parameters, and return the backend itself.
 
         Raises
         ------
         ValueError
-            If it has no such products.
+            If the backend or its device has no such products.
         """
+        if precision not in LOW_PRECISIONS:
+            return self
+        self._check_products(precision)
+        backend = copy.copy(self)
+        backend.precision = precision
+        backend.kernels = self._kernels_in(precision)
+        return backend
+
+    def _check_products(self, precision: str) -> None:
+        """Raise ValueError unless there are products in a low precision."""
+        where = " on a GPU" if precision == "tf32" else ""
         raise ValueError(
-            f"precision is 'bf16', and backend {self.name!r} has no products in bfloat16: use "
-            "backend='torch' or 'jax', or precision='float32'."
+            f"precision is {precision!r}, and backend {self.name!r} has no products in "
+            f"{LOW_PRECISIONS[precision]}: use backend='cupy', 'torch' or 'jax'{where}, or "
+            "precision='float32'."
         )
+
+    def _kernels_in(self, precision: str) -> Kernels:
+        """Return the kernels for products in a low precision."""
+        if precision == "tf32":
+            return self.kernels
+        gather = rounded(self.kernels.gather, LOW_PRECISIONS[precision])
+        return self.kernels._replace(gather=gather)
 
     # --- execution -----------------------------------------------------------------------------
 
@@ -255,6 +290,12 @@ class Backend:
             return _CACHED_BYTES
         free = self.free_memory()
         return _DEVICE_BYTES if free is None else max(_CACHED_BYTES, free // _PARTS_OF_MEMORY)
+
+    def prove(self) -> None:
+        """Compute a product; what fails is the library's own error."""
+        with self.scope():
+            one = self.put(np.ones((1, 1), np.float32))
+            self.get(one @ one)
 
     # --- information ---------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._bf16 import rounded
+from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels, Scaling
 
 __all__ = ["JaxBackend", "create"]
@@ -60,16 +60,21 @@ class JaxBackend(Backend):
     def _from_numpy(self, array: np.ndarray) -> Array:
         return self._move(_aligned(array) if self.shares_host_memory else array)
 
-    def with_bf16(self) -> JaxBackend:
-        backend = JaxBackend(self.device)
-        backend.kernels = self.kernels._replace(gather=rounded(self.kernels.gather))
-        return backend
+    def _check_products(self, precision: str) -> None:
+        if self.device.platform == "gpu":
+            major, _, minor = str(self.device.compute_capability).partition(".")
+            check_capability(self.name, self.device, precision, (int(major), int(minor or 0)))
+        elif precision == "tf32":
+            raise lacking(
+                self.name, self.device, precision, "device='cuda', or precision='float32'"
+            )
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         stack = contextlib.ExitStack()
         stack.enter_context(jax.enable_x64(True))
         # On recent GPUs JAX would round float32 products to 10 bits.
-        stack.enter_context(jax.default_matmul_precision("float32"))
+        products = "tensorfloat32" if self.precision == "tf32" else "float32"
+        stack.enter_context(jax.default_matmul_precision(products))
         return stack
 
     def compile(self, function: F, *, donate: bool = False) -> F:

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
-from mlp_xp.backends import Backend
+from mlp_xp.backends import LOW_PRECISIONS, Backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
@@ -59,8 +59,7 @@ def _train(
     model = settings.estimator()
     _check_libraries(settings)
     backend = load_recipe_backend(settings.recipe, model)
-    if model.precision == "bf16":
-        backend.with_bf16()  # an error before there is a run folder
+    backend.with_precision(model.precision)  # An error before there is a run folder.
     data = load_data(settings.data, settings.data_path)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
@@ -91,7 +90,8 @@ def _train(
         has_views = deadline is None or deadline.has_views
         predicted = model.predict(data.x_test, **({} if has_views else {"tta": None}))
         result = result_of(history, data.y_test, predicted, is_interrupted=pressed())
-        precision = "bf16" if model.precision == "bf16" else str(model.coefs_[0].dtype)
+        is_low = model.precision in LOW_PRECISIONS
+        precision = model.precision if is_low else str(model.coefs_[0].dtype)
         if deadline is None or deadline.has_pictures:
             draw_results(folder.path, history, data, predicted)
         write_config(folder.path, config | {"precision": precision, "result": result})

@@ -20,6 +20,7 @@ def solvers_with_decay() -> list[str]:
 
 def add_train(parser: Parser) -> None:
     """Add the options of ``mlp-xp train``."""
+    from mlp_xp.backends import LOW_PRECISIONS
     from mlp_xp.datasets import LOADERS
     from mlp_xp.nn.layers import ACTIVATIONS
     from mlp_xp.optimizers import OPTIMIZERS
@@ -99,7 +100,11 @@ def add_train(parser: Parser) -> None:
     add("--max-grad-norm", "clip the gradient norm to this (none)", type=positive)
     add("--ema-decay", "test a moving average of the weights, e.g. 0.999 (none)", type=share)
     add_backend(parser, default=None)
-    add("--precision", "of the products (auto)", choices=["auto", "float32", "float64", "bf16"])
+    add(
+        "--precision",
+        "of the products (auto)",
+        choices=["auto", "float32", "float64", *LOW_PRECISIONS],
+    )
     add(
         "--placement",
         "keep the data on the device or send them batch by batch (auto)",

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from mlp_xp.augmentation import Augmentation, check
-from mlp_xp.backends import Backend, get_backend, namespace_backend
+from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.network import Network
@@ -22,7 +22,6 @@ from mlp_xp.training.rules import Rules
 
 __all__ = [
     "ADAPTIVE",
-    "BF16",
     "LBFGS",
     "TrainingConfig",
     "check_params",
@@ -39,7 +38,6 @@ __all__ = [
 ]
 
 LBFGS = "lbfgs"
-BF16 = "bf16"
 ADAPTIVE = "adaptive"
 _HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_pause", "on_fit_end")
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
@@ -169,7 +167,7 @@ def check_params(params: Mapping[str, Any]) -> None:
             f"{name}={off!r}, or use e.g. solver='adam'."
         )
 
-    if params["precision"] == BF16:
+    if params["precision"] in LOW_PRECISIONS:
         refuse("precision", "float32", "exact gradients for its line search")
     for name, off in (
         ("input_dropout", 0),
@@ -288,14 +286,13 @@ def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
 
 
 def training_backend(params: Mapping[str, Any], X: Any) -> Backend:
-    """Return the backend that a fit computes on; its products may be in bfloat16."""
-    backend = choose_backend(params, X)
-    return backend.with_bf16() if params["precision"] == BF16 else backend
+    """Return the backend that a fit computes on, with products in the precision asked for."""
+    return choose_backend(params, X).with_precision(params["precision"])
 
 
 def parameter_dtype(precision: str) -> str:
-    """Return the dtype of parameters of a precision; bfloat16 would lose small updates."""
-    return "float32" if precision == BF16 else precision
+    """Return the dtype of parameters of a precision; fewer bits would lose small updates."""
+    return "float32" if precision in LOW_PRECISIONS else precision
 
 
 def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from mlp_xp.augmentation import Augmentation
-from mlp_xp.backends import BACKENDS
-from mlp_xp.estimators.config import ADAPTIVE, BF16, LBFGS
+from mlp_xp.backends import BACKENDS, LOW_PRECISIONS
+from mlp_xp.estimators.config import ADAPTIVE, LBFGS
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
@@ -56,7 +56,7 @@ CONSTRAINTS: dict[str, Any] = {
     "callbacks": [list, tuple, None],
     "backend": [StrOptions({"auto", *BACKENDS}), None],
     "device": "no_validation",  # get_backend checks it
-    "precision": [StrOptions({"auto", "float32", "float64", BF16})],
+    "precision": [StrOptions({"auto", "float32", "float64", *LOW_PRECISIONS})],
     "input_scaling": [StrOptions(set(SCALINGS)), Whiten, None],
     "placement": [StrOptions({"auto", "resident", "streamed"})],
     "max_time": [Interval(Real, 0, None, closed="neither"), None],
@@ -149,12 +149,14 @@ backend : {"auto", "numpy", "cupy", "torch", "jax", "array_api_strict"} or None,
     None computes where the data are. A name moves the data there. "auto" takes CUDA where it
     works, else NumPy.
 device : str or None, default=None
-    E.g. ``"cpu"``, ``"cuda:1"``, ``"mps"``. None is the backend's default.
-precision : {"auto", "float32", "float64", "bf16"}, default="auto"
+    E.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"``, ``"mps"``. None is the backend's default.
+precision : {"auto", "float32", "float64", "tf32", "bf16", "float16"}, default="auto"
     Of parameters and products. "auto" keeps float32 and float64 as the data have it, and takes
-    float32 for uint8; other integers are computed in float64, as in scikit-learn. "bf16", for
-    backends "torch" and "jax", trains with inputs, activations and gradients in bfloat16; the
-    weights, the optimizer's state and the loss stay in float32, and so do predictions.
+    float32 for uint8; other integers are computed in float64, as in scikit-learn. The last three
+    train with faster products, on backends "cupy", "torch" and "jax"; the weights, the optimizer's
+    state and the loss stay in float32, and so do predictions. "tf32", on GPUs, rounds the operands
+    of products. "bf16" and "float16" also keep inputs, activations and gradients in 16 bits,
+    except on "cupy". "float16" scales the loss, and skips the steps whose gradients overflow.
 input_scaling : {"standardize", "zca", "pca"}, Whiten, or None, default=None
     "standardize" gives each feature mean 0 and standard deviation 1 over the training data,
     on the device; uint8 data stay uint8 until a batch is made. The others remove correlations

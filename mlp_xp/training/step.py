@@ -1,6 +1,7 @@
 """One training step, and one gradient: pure functions that a backend may compile.
 
-A step reads as inputs, forward, loss, backward, clip, update, averages. Parameters may have leading
+A step reads as inputs, forward, loss, backward, clip, update, averages, and settling where the loss
+is scaled. Parameters may have leading
 axes, for a stack of models that take their step together.
 """
 
@@ -18,6 +19,14 @@ from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses, forward
 from mlp_xp.optimizers import Optimizer, init_opt_state
 from mlp_xp.training.inputs import Batch, in_dtype_of, mixed, network_inputs, targets_and_weights
+from mlp_xp.training.loss_scaling import (
+    LossScale,
+    copied,
+    init_loss_scale,
+    scaled,
+    settled,
+    unscaled,
+)
 from mlp_xp.training.scalars import StepScalars
 
 __all__ = [
@@ -55,7 +64,7 @@ class TrainState(NamedTuple):
     average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one for each
     model of a stack, are sums over the steps of an epoch, each step's average times the step's
     share of the samples: they are read once an epoch. ``accuracy`` is an empty tuple unless it is
-    wanted.
+    wanted, and ``loss_scale`` unless products are in float16.
     """
 
     params: Params
@@ -64,6 +73,7 @@ class TrainState(NamedTuple):
     average: Params
     loss: Array
     accuracy: Array | tuple[()]
+    loss_scale: LossScale | tuple[()] = ()
 
 
 class StepArguments(NamedTuple):
@@ -88,13 +98,15 @@ def init_state(
     batch_stats: tuple[BatchStats, ...] = (),
     average: Params = (),
     with_accuracy: bool,
+    with_loss_scale: bool = False,
     xp: Namespace,
 ) -> TrainState:
     """Return the state before the first step; the arguments become part of it."""
     zero = xp.zeros_like(denses(params)[-1].b[..., 0])
     accuracy = xp.zeros_like(zero) if with_accuracy else ()
     opt_state = init_opt_state(optimizer, params, xp=xp)
-    return TrainState(params, opt_state, batch_stats, average, zero, accuracy)
+    loss_scale = init_loss_scale(zero, xp=xp) if with_loss_scale else ()
+    return TrainState(params, opt_state, batch_stats, average, zero, accuracy, loss_scale)
 
 
 def make_step(
@@ -161,6 +173,8 @@ def make_step(
     ) -> TrainState:
         scalars = StepScalars.unpack(coefs)
         params, n_leading = state.params, _count_leading_axes(state.params)
+        scale = state.loss_scale
+        former = copied(state[:4], scale, xp=xp)
 
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
 
@@ -178,7 +192,9 @@ def make_step(
             correct = [kernels.accuracy(loss, logits, y, w, xp=xp) for y, w in pairs]
             accuracy = kernels.accumulate(accuracy, scalars.share, mixed(correct, mixture))
 
-        grads = backward(mixed([pullback() for _, pullback in losses], mixture))
+        dlogits = mixed([pullback() for _, pullback in losses], mixture)
+        grads = backward(scaled(dlogits, scale, xp=xp))
+        grads, is_finite = unscaled(grads, scale, xp=xp)
 
         if max_grad_norm is not None:
             grads, _ = kernels.clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
@@ -195,7 +211,11 @@ def make_step(
         if mean:
             mean = kernels.average(mean, params, scalars.average_rate, xp=xp)
         total = kernels.accumulate(state.loss, scalars.share, value, penalty)
-        return TrainState(params, opt_state, batch_stats, mean, total, accuracy)
+
+        (params, opt_state, batch_stats, mean), scale = settled(
+            (params, opt_state, batch_stats, mean), former, scale, is_finite, xp=xp
+        )
+        return TrainState(params, opt_state, batch_stats, mean, total, accuracy, scale)
 
     return step
 

@@ -132,6 +132,7 @@ class Trainer:
                 batch_stats=self._own(batch_stats),
                 average=self._own(params) if rules.ema_decay is not None else (),
                 with_accuracy=self.with_accuracy,
+                with_loss_scale=self.backend.scales_loss,
                 xp=self.backend.xp,
             )
         self.n_steps = 0

@@ -78,9 +78,10 @@ def test_the_same_images_on_every_backend(backend, placement, weighted):
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
-def test_bfloat16_is_not_widened(name):
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("float16", "float16")])
+def test_16_bits_are_not_widened(name, precision, dtype):
     pytest.importorskip(name)
-    backend, seen = get_backend(name, "cpu").with_bf16(), set()
+    backend, seen = get_backend(name, "cpu").with_precision(precision), set()
     dense = backend.kernels.dense
 
     def watched(params, x, *, xp):
@@ -89,7 +90,7 @@ def test_bfloat16_is_not_widened(name):
 
     backend.kernels = backend.kernels._replace(dense=watched)
     trained(backend, EVERYTHING, dtype="float32")
-    assert seen == {"bfloat16"}
+    assert seen == {dtype}
 
 
 def test_one_batch_of_all_samples(backend):

@@ -81,7 +81,19 @@ def test_automatic_is_numpy_without_a_driver(monkeypatch):
     assert not {"torch", "jax", "cupy"} & (set(sys.modules) - before)
 
 
+class Gpu:
+    """A backend whose products may fail."""
+
+    def __init__(self, name, error=None):
+        self.name, self.error = name, error
+
+    def prove(self):
+        if self.error is not None:
+            raise self.error
+
+
 def test_automatic_takes_the_first_gpu_that_works(monkeypatch):
+    """One library finds no driver, the next one no cuBLAS."""
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(backends, "installed", lambda name: True)
     tried = []
@@ -90,11 +102,18 @@ def test_automatic_takes_the_first_gpu_that_works(monkeypatch):
         tried.append((name, device))
         if name == "cupy":
             raise BackendError("no driver")
-        return name
+        return Gpu(name, OSError("libcublas.so.12 is not there") if name == "torch" else None)
 
     monkeypatch.setattr(backends, "_load", load)
-    assert get_backend("auto") == "torch"
-    assert tried == [("cupy", "cuda"), ("torch", "cuda")]
+    assert get_backend("auto").name == "jax"
+    assert tried == [("cupy", "cuda"), ("torch", "cuda"), ("jax", "cuda")]
+
+
+def test_a_backend_proves_that_it_computes(backend, monkeypatch):
+    backend.prove()
+    monkeypatch.setattr(type(backend), "get", lambda self, array: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backend.prove()
 
 
 def test_automatic_with_a_gpu_asked_for_takes_no_other(monkeypatch):
@@ -102,11 +121,11 @@ def test_automatic_with_a_gpu_asked_for_takes_no_other(monkeypatch):
 
     def load(name, device):
         if device == "cuda:1":
-            return name
+            return Gpu(name)
         raise BackendError("the driver is too old")
 
     monkeypatch.setattr(backends, "_load", load)
-    assert get_backend("auto", "cuda:1") == "torch"
+    assert get_backend("auto", "cuda:1").name == "torch"
     with pytest.raises(BackendError, match=r"device is 'cuda:0'.*the driver is too old"):
         get_backend("auto", "cuda:0")
 

@@ -1,6 +1,10 @@
-"""Products in bfloat16: what is rounded, what is not, and who refuses."""
+"""Products in a low precision: what is rounded, what is not, and which devices have none."""
 
 from __future__ import annotations
+
+import pickle
+import re
+from copy import copy
 
 import numpy as np
 import pytest
@@ -10,13 +14,15 @@ from sklearn.model_selection import train_test_split
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends import get_backend, installed
+from mlp_xp.backends import BackendError, get_backend, installed
+from mlp_xp.backends._precision import check_capability
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import Dense, Norm, dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD
+from mlp_xp.saving import load_model, save_model
 from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inputs import Batch
@@ -24,8 +30,9 @@ from mlp_xp.training.rules import Rules
 from mlp_xp.training.step import make_gradient
 from mlp_xp.training.trainer import Trainer
 
-# The distance from 1 to the next number of bfloat16: 8 bits, the first one implied.
-EPS = 2.0**-7
+# The distances from 1 to the next number: 8 and 11 bits, the first one implied.
+EPS = {"bf16": 2.0**-7, "float16": 2.0**-10}
+DTYPES = {"bf16": "bfloat16", "float16": "float16"}
 WITHOUT = ("numpy", "array_api_strict")
 
 
@@ -36,76 +43,91 @@ def plain(request):
     return get_backend(request.param)
 
 
-def rounded(array):
-    """Round float32 to bfloat16, to nearest and then to even, in plain integers."""
+@pytest.fixture(params=list(EPS))
+def precision(request):
+    return request.param
+
+
+def rounded(array, precision):
+    """Round float32 to nearest and then to even; to bfloat16 in plain integers."""
+    if precision == "float16":
+        return np.asarray(array, np.float32).astype(np.float16).astype(np.float32)
     bits = np.asarray(array, np.float32).view(np.uint32)
     odd = (bits >> 16) & 1
     return ((bits + 0x7FFF + odd) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def test_a_backend_with_other_products_is_another_one(plain):
-    bf16 = plain.with_bf16()
-    assert bf16 == plain.with_bf16()
-    assert bf16 != plain
-    assert (bf16.name, bf16.device) == (plain.name, plain.device)
-    assert bf16.kernels._replace(gather=plain.kernels.gather) == plain.kernels
+def test_a_backend_with_other_products_is_another_one(plain, precision):
+    low = plain.with_precision(precision)
+    assert low == plain.with_precision(precision)
+    assert low != plain
+    assert (low.name, low.device) == (plain.name, plain.device)
+    assert low.kernels._replace(gather=plain.kernels.gather) == plain.kernels
+
+
+@pytest.mark.parametrize("name", ["auto", "float32", "float64"])
+def test_a_precision_of_the_parameters_is_the_backend_itself(plain, name):
+    assert plain.with_precision(name) is plain
 
 
 # 1025 x 300 is large enough for memory that is used again.
 @pytest.mark.parametrize(("rows", "fan_in", "fan_out"), [(3, 5, 4), (1025, 300, 129)])
-def test_a_layer_computes_in_the_dtype_of_its_input(plain, rows, fan_in, fan_out, rng):
+def test_a_layer_computes_in_the_dtype_of_its_input(plain, precision, rows, fan_in, fan_out, rng):
     shapes = (rows, fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out)
     x, W, b, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    backend = plain.with_bf16()
-    xp = backend.xp
+    backend = plain.with_precision(precision)
+    xp, dtype = backend.xp, getattr(backend.xp, DTYPES[precision])
     with backend.scope():
         x16, W32, b32, dy32 = (backend.put(array) for array in (x, W, b, dy))
-        x16 = xp.astype(x16, xp.bfloat16)
+        x16 = xp.astype(x16, dtype)
         y, pullback = backend.kernels.dense(Dense(W32, b32), x16, xp=xp)
         dx, grads = pullback(dy32, need_dx=True)
         none, again = pullback(dy32, need_dx=False)
         arrays = (y, dx, *grads)
-        assert all(array.dtype == xp.bfloat16 for array in arrays)
+        assert all(array.dtype == dtype for array in arrays)
         found = [np.asarray(backend.get(array), np.float32) for array in arrays]
         assert none is None
         # A second call writes to memory of its own.
         np.testing.assert_array_equal(np.asarray(backend.get(again.W), np.float32), found[2])
         np.testing.assert_array_equal(backend.get(W32), W)
-    expected, plain_pullback = dense(Dense(rounded(W), rounded(b)), rounded(x), xp=np)
-    expected_dx, expected_grads = plain_pullback(rounded(dy), need_dx=True)
+    x, W, b, dy = (rounded(array, precision) for array in (x, W, b, dy))
+    expected, plain_pullback = dense(Dense(W, b), x, xp=np)
+    expected_dx, expected_grads = plain_pullback(dy, need_dx=True)
     # Sums are in float32 and are rounded once, or twice where a bias is added.
+    eps = EPS[precision]
     for mine, exact in zip(found, (expected, expected_dx, *expected_grads), strict=True):
-        np.testing.assert_allclose(mine, exact, rtol=EPS, atol=EPS / 4 * np.abs(exact).max())
+        np.testing.assert_allclose(mine, exact, rtol=eps, atol=eps / 4 * np.abs(exact).max())
 
 
-def test_only_the_input_of_a_step_is_rounded_behind_its_scaling(plain, rng):
-    backend = plain.with_bf16()
+def test_only_the_input_of_a_step_is_rounded_after_its_scaling(plain, precision, rng):
+    backend = plain.with_precision(precision)
     xp, gather = backend.xp, backend.kernels.gather
     with backend.scope():
         x = backend.put(rng.standard_normal((6, 3)).astype(np.float32))
         scaling = Scaling(*(backend.put(np.full(3, v, np.float32)) for v in (1000.0, 0.5)))
         found = gather(x, None, scaling, dtype=xp.float32, xp=xp)
-        assert found.dtype == xp.bfloat16
+        assert found.dtype == getattr(xp, DTYPES[precision])
         exact = (backend.get(x) - 1000) * np.float32(0.5)
-        np.testing.assert_array_equal(np.asarray(backend.get(found), np.float32), rounded(exact))
+        found = np.asarray(backend.get(found), np.float32)
+        np.testing.assert_array_equal(found, rounded(exact, precision))
         double = xp.astype(x, xp.float64)
         assert gather(double, None, None, dtype=xp.float64, xp=xp).dtype == xp.float64
 
 
 @pytest.mark.parametrize("normalization", ["layer", "batch"])
-def test_moments_are_not_rounded(plain, normalization, rng):
+def test_batch_statistics_are_not_rounded(plain, precision, normalization, rng):
     width = 64
     norm = Network((4, width, 2), normalization=normalization).blocks[0][1]
     params = Norm(np.ones(width, np.float32), np.zeros(width, np.float32))
-    x = rounded(rng.standard_normal((256, width)) + 3.0)
-    backend = plain.with_bf16()
-    xp = backend.xp
+    x = rounded(rng.standard_normal((256, width)) + 3.0, precision)
+    backend = plain.with_precision(precision)
+    xp, dtype = backend.xp, getattr(backend.xp, DTYPES[precision])
     context = Context(xp, backend.kernels.dense, is_training=True)
     with backend.scope():
-        x16 = xp.astype(backend.put(x), xp.bfloat16)
+        x16 = xp.astype(backend.put(x), dtype)
         y, pullback, measured = norm(map_leaves(backend.put, params), x16, context)
         dx, grads = pullback(xp.ones_like(y), need_dx=True)
-        assert (y.dtype, dx.dtype) == (xp.bfloat16, xp.bfloat16)
+        assert (y.dtype, dx.dtype) == (dtype, dtype)
         assert all(leaf.dtype == xp.float32 for leaf in leaves((grads, measured)))
         batch_stats = [backend.get(leaf) for leaf in leaves(measured)]
     if normalization == "batch":
@@ -113,7 +135,7 @@ def test_moments_are_not_rounded(plain, normalization, rng):
         np.testing.assert_allclose(batch_stats[1], x.var(axis=0), rtol=1e-4)
 
 
-def test_gradients_agree_with_those_of_float32(plain, rng):
+def test_gradients_agree_with_those_of_float32(plain, precision, rng):
     # Smooth: a relu that rounding switches changes a gradient by more than rounding does.
     network = Network((20, 32, 16, 3), activation="tanh")
     start = map_leaves(lambda leaf: leaf.astype(np.float32), init_params(network, 0))
@@ -128,31 +150,36 @@ def test_gradients_agree_with_those_of_float32(plain, rng):
             value, grads = function(params, batch, None)
             return float(value), [backend.get(leaf) for leaf in leaves(grads)]
 
-    (loss, grads), (expected_loss, expected) = gradient(plain.with_bf16()), gradient(plain)
-    assert loss == pytest.approx(expected_loss, rel=4 * EPS)
+    (loss, grads), (expected_loss, expected) = (
+        gradient(plain.with_precision(precision)),
+        gradient(plain),
+    )
+    assert loss == pytest.approx(expected_loss, rel=4 * EPS[precision])
     for mine, exact in zip(grads, expected, strict=True):
         error = np.linalg.norm(mine - exact) / np.linalg.norm(exact)
-        assert 0 < error < 4 * EPS
+        assert 0 < error < 4 * EPS[precision]
 
 
-def test_updates_too_small_for_bfloat16_are_kept(plain):
-    """A weight of 1 that moves by 1e-5 a step: in bfloat16 it would never move."""
-    backend, rule = plain.with_bf16(), SGD(momentum=0.0)
+def test_updates_too_small_for_16_bits_are_kept(plain, precision):
+    """A weight of 1 that moves by 1e-5 a step: in 16 bits it would never move."""
+    backend, rule = plain.with_precision(precision), SGD(momentum=0.0)
     rules = Rules(Network((1, 1)), SquaredError(), rule, learning_rate=1e-5)
     one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
     trainer = Trainer(backend, rules, params=(Dense(one, zero),), dtype="float32")
     data = place(backend, np.ones((64, 1), np.float32), np.zeros((64, 1), np.float32), "float32")
-    for _ in range(50):
-        trainer.run_epoch(data, plan_epoch(64, 64), n_epochs=50)
+    for _ in range(20):
+        trainer.run_epoch(data, plan_epoch(64, 64), n_epochs=20)
     W = backend.get(trainer.learned[0].W)
     assert W.dtype == np.float32
-    # Each step moves it by the rate times the error, which stays near 1.
-    assert W[0, 0] == pytest.approx(1 - 50e-5, abs=2e-5)
-    assert rounded(W)[0, 0] == 1.0
+    # Each step moves it by the rate times the error, which stays near 1; the first loss scale,
+    # 2^16, times this gradient is more than the largest number of float16.
+    n_steps = 19 if precision == "float16" else 20
+    assert W[0, 0] == pytest.approx(1 - n_steps * 1e-5, abs=5e-6)
+    assert rounded(W, precision)[0, 0] == 1.0
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
-def test_it_learns_as_well_as_float32(plain, solver):
+def test_it_learns_as_well_as_float32(plain, precision, solver):
     X, y = load_digits(return_X_y=True)
     X = X.astype(np.uint8)
     X, X_test, y, y_test = train_test_split(X, y, stratify=y, random_state=0)
@@ -168,15 +195,15 @@ def test_it_learns_as_well_as_float32(plain, solver):
             wrong += int(np.sum(model.fit(X, y).predict(X_test) != y_test))
         return wrong
 
-    exact, rough = errors("float32"), errors("bf16")
+    exact, rough = errors("float32"), errors(precision)
     # Of 1350 predictions; the standard deviation of such a count is about its root.
     assert exact < 80
     assert abs(rough - exact) <= 3 * exact**0.5
 
 
-def test_predictions_are_float32s(problem, plain):
+def test_predictions_are_in_float32(problem, plain, precision):
     X, y = problem()
-    model = small(backend=plain.name, precision="bf16").fit(X, y)
+    model = small(backend=plain.name, precision=precision).fit(X, y)
     assert model.coefs_[0].dtype == np.float32
     proba = model.predict_proba(X)
     assert proba.dtype == np.float32
@@ -185,38 +212,111 @@ def test_predictions_are_float32s(problem, plain):
     np.testing.assert_allclose(elsewhere.predict_proba(X), proba, rtol=1e-4, atol=1e-6)
 
 
-def test_a_fit_goes_on_in_another_precision(problem, plain):
+def test_a_fit_goes_on_in_another_precision(problem, plain, precision):
     X, y = problem()
     model = small(backend=plain.name, precision="float32").fit(X, y)
-    model.set_params(precision="bf16").partial_fit(X, y)
+    model.set_params(precision=precision).partial_fit(X, y)
     model.set_params(precision="float32").partial_fit(X, y)
     assert model.n_iter_ == 7
     with pytest.raises(ValueError, match="precision='float32', and the settings now say 'float64'"):
         model.set_params(precision="float64").partial_fit(X, y)
 
 
-def test_fits_of_both_precisions_differ(problem, plain):
+def test_fits_of_both_precisions_differ(problem, plain, precision):
     X, y = problem()
     coefs = [
-        small(backend=plain.name, precision=precision).fit(X, y).coefs_[0]
-        for precision in ("float32", "bf16", "bf16")
+        small(backend=plain.name, precision=name).fit(X, y).coefs_[0]
+        for name in ("float32", precision, precision)
     ]
     assert np.abs(coefs[1] - coefs[0]).max() > 0
     np.testing.assert_array_equal(coefs[1], coefs[2])
 
 
-# --- refusals ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", WITHOUT)
-def test_a_backend_without_such_products_says_what_to_type(problem, name):
+def test_a_model_is_kept_with_its_precision(problem, plain, precision, tmp_path):
     X, y = problem()
-    model = small(backend=name, precision="bf16")
+    model = small(backend=plain.name, precision=precision).fit(X, y)
+    save_model(model, tmp_path / "model")
+    copied = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
+    for again in (copied, load_model(tmp_path / "model")):
+        assert again.precision == precision
+        np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+        again.partial_fit(X, y)
+        assert all(np.isfinite(W).all() for W in again.coefs_)
+
+
+# --- CuPy: the products round their operands -----------------------------------------------------
+
+
+@pytest.fixture(params=["cuda:0", "cuda:1"])
+def cuda(request):
+    if not installed("cupy"):
+        pytest.skip("cupy is not installed")
+    try:
+        return get_backend("cupy", request.param)
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("low", ["tf32", "bf16", "float16"])
+def test_cupy_rounds_operands_and_nothing_else(cuda, low, rng):
+    shapes = (32, 16), (16, 24), (24,), (32, 24)
+    x, W, b, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    backend = cuda.with_precision(low)
+    assert (backend.kernels.gather, backend.kernels.update) == cuda.kernels[1:4:2]
+    with backend.scope():
+        params = Dense(backend.put(W), backend.put(b))
+        y, pullback = backend.kernels.dense(params, backend.put(x), xp=backend.xp)
+        dx, grads = pullback(backend.put(dy), need_dx=True)
+        found = [backend.get(array) for array in (y, dx, *grads)]
+    assert {array.dtype.name for array in found} == {"float32"}
+    exact, plain_pullback = dense(Dense(W, b), x, xp=np)
+    exact_dx, exact_grads = plain_pullback(dy, need_dx=True)
+    eps = 2.0**-10 if low == "tf32" else EPS[low]
+    for mine, reference in zip(found[:3], (exact, exact_dx, exact_grads.W), strict=True):
+        error = np.linalg.norm(mine - reference) / np.linalg.norm(reference)
+        assert eps / 32 < error < eps
+    np.testing.assert_allclose(found[3], exact_grads.b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("low", ["tf32", "bf16", "float16"])
+def test_a_fit_on_cupy_has_the_precision(problem, cuda, low):
+    X, y = problem()
+    where = {"backend": "cupy", "device": f"cuda:{cuda.device.id}"}
+    exact = small(precision="float32", **where).fit(X, y)
+    model = small(precision=low, **where).fit(X, y)
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
+    assert again.precision == low
+    gap = np.abs(model.predict_proba(X) - exact.predict_proba(X)).max()
+    assert 0 < gap < 4 * EPS["bf16"]
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_cupy_without_cublaslt_says_so(problem, cuda, monkeypatch):
+    monkeypatch.setattr("mlp_xp.backends._cupy.backend.is_usable", lambda: False)
     message = (
-        f"precision is 'bf16', and backend '{name}' has no products in bfloat16: use "
-        "backend='torch' or 'jax', or precision='float32'"
+        r"precision is 'bf16', and device 'cuda:\d' of backend 'cupy' has no products in bfloat16 "
+        r"without cuBLASLt: use precision='float32', or type .*\[cuda12\]"
     )
     with pytest.raises(ValueError, match=message):
+        small(precision="bf16", backend="cupy").fit(*problem())
+
+
+# --- what a backend or a device lacks ------------------------------------------------------------
+
+FORMATS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
+
+
+@pytest.mark.parametrize("low", FORMATS)
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_backend_without_such_products_says_what_to_type(problem, name, low):
+    X, y = problem()
+    model = small(backend=name, precision=low)
+    where = " on a GPU" if low == "tf32" else ""
+    message = (
+        f"precision is '{low}', and backend '{name}' has no products in {FORMATS[low]}: use "
+        f"backend='cupy', 'torch' or 'jax'{where}, or precision='float32'."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
         model.fit(X, y)
     assert not hasattr(model, "coefs_")
 
@@ -226,11 +326,84 @@ def test_data_on_numpy_are_rejected_without_a_backend(problem):
         small(precision="bf16").fit(*problem())
 
 
-def test_lbfgs_is_rejected(problem, plain):
-    message = "precision is 'bf16', and solver 'lbfgs' needs .*: set precision='float32', or use"
+def test_a_processor_has_no_tf32(problem, plain):
+    message = (
+        f"precision is 'tf32', and device '{plain.device}' of backend '{plain.name}' has no "
+        "products in TF32: use device='cuda', or precision='float32'."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        small(backend=plain.name, precision="tf32").fit(*problem())
+
+
+@pytest.mark.parametrize(
+    ("low", "capability", "cure"),
+    [
+        ("tf32", (7, 5), "precision='float16' or precision='float32'"),
+        ("bf16", (7, 5), "precision='float16' or precision='float32'"),
+        ("float16", (5, 2), "precision='float32'"),
+        ("tf32", (8, 0), None),
+        ("float16", (6, 0), None),
+    ],
+)
+def test_an_old_card_says_what_it_lacks(low, capability, cure):
+    if cure is None:
+        check_capability("torch", "cuda:0", low, capability)
+        return
+    have, need = ".".join(map(str, capability)), {"float16": "5.3"}.get(low, "8.0")
+    message = (
+        f"precision is '{low}', and device 'cuda:0' of backend 'torch' has no products in "
+        f"{FORMATS[low]} (its compute capability is {have}, and they need {need}): use {cure}."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_capability("torch", "cuda:0", low, capability)
+
+
+@pytest.mark.parametrize("low", FORMATS)
+def test_lbfgs_is_rejected(problem, plain, low):
+    message = f"precision is '{low}', and solver 'lbfgs' needs .*: set precision='float32', or use"
     with pytest.raises(ValueError, match=message):
-        small(backend=plain.name, precision="bf16", solver="lbfgs").fit(*problem())
+        small(backend=plain.name, precision=low, solver="lbfgs").fit(*problem())
 
 
 def test_kernels_of_other_backends_stay():
     assert get_backend("array_api_strict").kernels == Kernels()
+
+
+# --- TF32 is a setting of the products in the scope ----------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["none", "tf32"])
+def test_torch_products_have_their_precision_in_the_scope_alone(torch, before):
+    products = torch.backends.cuda.matmul
+    was = products.fp32_precision
+    plain = type(get_backend("torch"))(torch.device("cuda:0"))  # No GPU is asked.
+    tf32 = copy(plain)
+    tf32.precision = "tf32"
+    try:
+        products.fp32_precision = before
+        with tf32.scope():
+            assert products.fp32_precision == "tf32"
+            assert not torch.is_grad_enabled()
+            with plain.scope():
+                assert products.fp32_precision != "tf32"
+            assert products.fp32_precision == "tf32"
+        assert products.fp32_precision == before
+        assert torch.is_grad_enabled()
+        with pytest.raises(KeyError), tf32.scope():
+            raise KeyError
+        assert products.fp32_precision == before
+    finally:
+        products.fp32_precision = was
+
+
+def test_jax_products_have_their_precision_in_the_scope_alone():
+    jax = pytest.importorskip("jax")
+    plain = get_backend("jax")
+    tf32 = copy(plain)
+    tf32.precision = "tf32"
+    found = {}
+    for backend in (plain, tf32):
+        with backend.scope():
+            text = str(jax.make_jaxpr(jax.numpy.matmul)(np.ones((2, 2)), np.ones((2, 2))))
+            found[backend.precision] = "TF32_TF32_F32" in text or "Precision.HIGH," in text
+    assert found == {None: False, "tf32": True}

@@ -224,7 +224,7 @@ def test_no_step_asks_for_a_number_or_builds_a_graph(backend, bf16, rule):
             asked.append(func.overloadpacket.__name__)
             return func(*args, **(kwargs or {}))
 
-    backend = backend.with_bf16() if bf16 else backend
+    backend = backend.with_precision("bf16") if bf16 else backend
     network = Network((64, 32, 10))
     step = make_step(
         network, SoftmaxCrossEntropy(), rule, backend.kernels, with_penalty=True, xp=backend.xp

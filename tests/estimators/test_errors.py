@@ -28,7 +28,7 @@ from mlp_xp.nn.losses import Huber
         ({"solver": "lamb"}, "'solver' parameter"),
         ({"learning_rate": "straight"}, "'learning_rate' parameter"),
         ({"backend": "tensorflow"}, "'backend' parameter"),
-        ({"precision": "float16"}, "'precision' parameter"),
+        ({"precision": "float8"}, "'precision' parameter"),
         ({"placement": "gpu"}, "'placement' parameter"),
         ({"momentum": 2.0}, "'momentum' parameter"),
         ({"max_iter": 0}, "'max_iter' parameter"),

@@ -11,11 +11,18 @@ import cupyx
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.optional import install_command
 from mlp_xp.backends import _pinned
-from mlp_xp.backends._base import Backend, BackendError
+from mlp_xp.backends._base import Backend
+from mlp_xp.backends._captured import CapturedLoop
 from mlp_xp.backends._cupy import namespace
-from mlp_xp.backends._cupy.captured import CapturedLoop
+from mlp_xp.backends._cupy.captured import CupyGraphs
+from mlp_xp.backends._cupy.cublaslt import is_usable
 from mlp_xp.backends._cupy.kernels import KERNELS
+from mlp_xp.backends._cupy.probing import no_gpu, prove
+from mlp_xp.backends._cupy.products import dense_in
+from mlp_xp.backends._precision import check_capability, lacking
+from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["CupyBackend", "create"]
 
@@ -53,11 +60,23 @@ class CupyBackend(Backend):
         with self.device:
             return cupy.ascontiguousarray(array)
 
+    def _check_products(self, precision: str) -> None:
+        name, device = self.name, f"cuda:{self.device.id}"
+        version = self.device.compute_capability  # E.g. "90" for 9.0.
+        check_capability(name, device, precision, (int(version[:-1]), int(version[-1])))
+        if not is_usable():
+            command = install_command(f"cuda{cupy.cuda.runtime.runtimeGetVersion() // 1000}")
+            cure = f"precision='float32', or type {command}"
+            raise lacking(name, device, precision, cure, " without cuBLASLt")
+
+    def _kernels_in(self, precision: str) -> Kernels:
+        return self.kernels._replace(dense=dense_in(precision))
+
     def scope(self) -> contextlib.AbstractContextManager[object]:
         return self.device
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        return CapturedLoop(body, self.device)
+        return CapturedLoop(body, CupyGraphs(self.xp, self.device))
 
     def synchronize(self) -> None:
         self.device.synchronize()
@@ -121,13 +140,7 @@ def create(device: Any) -> CupyBackend:
     try:
         if not isinstance(device, cupy.cuda.Device):
             device = cupy.cuda.Device(int(number) if number else None)
-        # CuPy imports, and makes a Device, without a GPU: the first allocation is what fails.
-        with device:
-            cupy.zeros(1, dtype=np.float32)
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise BackendError(
-            f"Backend 'cupy' finds no usable GPU: {reason}. Check the driver with nvidia-smi, or "
-            "use backend='numpy'."
-        ) from error
+        raise no_gpu(error) from error
+    prove(device.id)
     return CupyBackend(device)

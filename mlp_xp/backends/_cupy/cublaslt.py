@@ -22,7 +22,7 @@ from cupy.cuda import runtime
 
 from mlp_xp._utils.optional import install_command
 
-__all__ = ["COMPUTE_TYPES", "multiply"]
+__all__ = ["COMPUTE_TYPES", "is_usable", "multiply"]
 
 # The names of cuBLAS for what products of float32 are computed in.
 COMPUTE_TYPES = {
@@ -299,3 +299,8 @@ def _destroy(lt: Any, description: int, layouts: list[int]) -> None:
     lt.matmul_desc_destroy(description)
     for layout in layouts:
         lt.matrix_layout_destroy(layout)
+
+
+def is_usable() -> bool:
+    """Whether there is a cuBLASLt."""
+    return _library() is not None

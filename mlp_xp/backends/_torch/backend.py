@@ -1,20 +1,21 @@
-"""PyTorch on a CPU, a CUDA GPU or Apple's MPS; no autograd graph is ever built."""
+"""PyTorch on a CPU, or a GPU by CUDA, Intel's XPU or Apple's MPS; it builds no autograd graph."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import array_api_compat.torch
 import numpy as np
 import torch
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import _pinned
 from mlp_xp.backends._base import Backend, BackendError
-from mlp_xp.backends._bf16 import rounded
-from mlp_xp.backends._torch import kernels
+from mlp_xp.backends._captured import CapturedLoop
+from mlp_xp.backends._precision import LOW_PRECISIONS, check_capability, lacking
+from mlp_xp.backends._torch import kernels, namespace
+from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
 from mlp_xp.backends.kernels import Kernels
 
@@ -29,7 +30,7 @@ class TorchBackend(Backend):
     """Tensors on one device."""
 
     name = "torch"
-    xp = array_api_compat.torch
+    xp = namespace
 
     kernels = Kernels(
         dense=kernels.dense,
@@ -70,20 +71,42 @@ class TorchBackend(Backend):
 
     @property
     def has_float64(self) -> bool:
+        if self.device.type == "xpu":  # Arc cards have none.
+            return bool(torch.xpu.get_device_properties(self.device).has_fp64)
         return bool(self.device.type != "mps")
 
-    def with_bf16(self) -> TorchBackend:
-        backend = TorchBackend(self.device)
-        backend.kernels = self.kernels._replace(gather=rounded(self.kernels.gather))
-        return backend
+    def _check_products(self, precision: str) -> None:
+        if self.device.type == "cuda":
+            capability = torch.cuda.get_device_capability(self.device)
+            check_capability(self.name, self.device, precision, capability)
+            return
+        if precision == "tf32":
+            raise lacking(
+                self.name, self.device, precision, "device='cuda', or precision='float32'"
+            )
+        try:
+            dtype = getattr(torch, LOW_PRECISIONS[precision])
+            one = torch.ones((1, 1), dtype=dtype, device=self.device)
+            torch.mm(one, one)
+        except (RuntimeError, TypeError) as error:
+            reason = f" ({str(error).partition(chr(10))[0]})"
+            raise lacking(
+                self.name, self.device, precision, "precision='float32'", reason
+            ) from error
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         # Not inference_mode: its results could never be used in a caller's autograd graph.
-        return torch.no_grad()
+        is_cuda = self.device.type == "cuda"
+        return _tf32(self.precision == "tf32") if is_cuda else torch.no_grad()
+
+    def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
+        if self.device.type != "cuda":
+            return None
+        return CapturedLoop(body, TorchGraphs(self.xp, self.device))
 
     def synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type in ("cuda", "xpu"):
+            self._module.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
@@ -98,19 +121,44 @@ class TorchBackend(Backend):
         return _pinned.collect(Copier(self.device), arrays)
 
     def free_memory(self) -> int | None:
-        if self.device.type != "cuda":
+        if self.device.type == "mps":
+            return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+        if self.device.type not in ("cuda", "xpu"):
             return None
-        reusable = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(
-            self.device
-        )
-        return int(torch.cuda.mem_get_info(self.device)[0] + reusable)
+        reserved = self._module.memory_reserved(self.device)
+        # What torch has reserved and does not use.
+        reusable = reserved - self._module.memory_allocated(self.device)
+        return int(self._module.mem_get_info(self.device)[0] + reusable)
 
     def describe(self) -> dict[str, str]:
         facts = super().describe() | {"threads": str(torch.get_num_threads())}
+        if self.device.type in ("cuda", "xpu"):
+            facts["device"] = f"{self.device}, {self._module.get_device_name(self.device)}"
         if self.device.type == "cuda":
-            facts["device"] = f"{self.device}, {torch.cuda.get_device_name(self.device)}"
             facts["cuda"] = str(torch.version.cuda)
         return facts
+
+    @property
+    def _module(self) -> Any:
+        """The functions of torch for this kind of device."""
+        return getattr(torch, self.device.type)
+
+
+@contextlib.contextmanager
+def _tf32(is_wanted: bool) -> Iterator[None]:
+    """Record no graph, and allow or forbid TF32 in CUDA's products; the old setting returns."""
+    products = torch.backends.cuda.matmul
+    is_new = hasattr(products, "fp32_precision")  # From torch 2.9 on.
+    name, on, off = ("fp32_precision", "tf32", "ieee") if is_new else ("allow_tf32", True, False)
+    former = getattr(products, name)
+    if (former == on) != is_wanted:
+        setattr(products, name, on if is_wanted else off)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if (former == on) != is_wanted:
+            setattr(products, name, former)
 
 
 def create(device: Any) -> TorchBackend:
@@ -121,7 +169,8 @@ def create(device: Any) -> TorchBackend:
         device = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"device is {device!r}, which torch does not know; use e.g. 'cpu', 'cuda:0' or 'mps'."
+            f"device is {device!r}, which torch does not know; use e.g. 'cpu', 'cuda:0', 'xpu' or "
+            "'mps'."
         ) from error
     try:
         # The first allocation is what finds a missing driver, a wrong build or a wrong number.

@@ -1,0 +1,285 @@
+"""Training steps as CUDA graphs: captured once, then up to 32 steps with one launch.
+
+A launch costs the host 5 to 10 microseconds, more than the arithmetic of most kernels of a small
+network. A graph queues hundreds of them at once. It is a recording: the same kernels on the same
+memory with the same numbers by value. So
+
+- the state stays in its memory from step to step, and is returned there;
+- the arguments of an epoch's steps are copied to buffers, from which a graph takes those of its
+  steps: a position on the device says where they begin, and the graph advances it;
+- intermediate results lie in a memory pool that nobody else uses, as long as the graph exists;
+- the work is on a stream of its own, ordered by events with the stream of the caller.
+
+What cannot be captured (a product by cuBLAS in CuPy, sparse rows, a function that waits for the
+device) runs step by step as before, and the log says why. References: "CUDA Programming Guide",
+chapter "CUDA Graphs"; PyTorch's notes on CUDA graphs, for the traps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import operator
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from mlp_xp._utils.array_types import Namespace, Tree
+from mlp_xp._utils.tree import leaves, map_leaves
+
+__all__ = ["CapturedLoop", "Graphs"]
+
+# Steps that run one by one before anything is captured. Captures cost the host about as much as 63
+# steps, 32 + 16 + ... + 1, so a training never takes much more than twice the time of its steps.
+_STEPS_BEFORE_CAPTURE = 64
+# The most steps of a graph: longer ones would save less than a microsecond a step.
+_MOST_STEPS = 32
+# Shapes of steps that stay captured: full batches, a shorter last one, and those of other data.
+_MOST_SHAPES = 4
+
+_log = logging.getLogger(__name__)
+
+
+class Graphs(ABC):
+    """The CUDA graphs of a library on one device.
+
+    Attributes
+    ----------
+    xp : namespace
+    device : object
+        As the library names it.
+    """
+
+    def __init__(self, xp: Namespace, device: Any) -> None:
+        self.xp = xp
+        self.device = device
+
+    @abstractmethod
+    def ordered(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context of work on the graphs' stream, in order with that of the caller."""
+
+    @abstractmethod
+    def new_pool(self) -> Any:
+        """Create a memory pool for graphs that run one after the other."""
+
+    @abstractmethod
+    def capture(self, run: Callable[[], None], pool: Any) -> Callable[[], None]:
+        """Return the function that launches a graph of what a function queues; run nothing."""
+
+    @abstractmethod
+    def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
+        """Copy to each second array rows of the first, from a 1-d position on the device on."""
+
+    @abstractmethod
+    def memory(self, array: Any) -> int:
+        """Return a number that arrays have in common if they share memory."""
+
+
+class CapturedLoop:
+    """Many steps of a pure function ``body(i, state, steps, *shared) -> state``.
+
+    For one user at a time: the state that is returned is always in the same memory.
+
+    Parameters
+    ----------
+    body : callable
+        As `mlp_xp.backends.Backend.loop` takes it.
+    graphs : Graphs
+    """
+
+    def __init__(self, body: Callable[..., Any], graphs: Graphs) -> None:
+        self._body = body
+        self._graphs = graphs
+        self._is_refused = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Release all graphs, and what they hold."""
+        self._state: Any = None
+        self._shared: list[Callable[[], Any]] = []
+        self._shapes: dict[Any, _Steps] = {}
+        self._n_steps = 0
+
+    def __call__(self, start: int, stop: int, state: Any, steps: Any, *shared: Any) -> Any:
+        if not self._is_refused:
+            self._share(shared)
+            first = min(stop, start + max(0, _STEPS_BEFORE_CAPTURE - self._n_steps))
+            self._n_steps += stop - start
+            state = self._run_one_by_one(start, first, state, steps, shared)
+            start = first
+            if start < stop:
+                start, state = self._run_graphs(start, stop, state, steps, shared)
+        return self._run_one_by_one(start, stop, state, steps, shared)
+
+    def _run_one_by_one(self, start: int, stop: int, state: Any, steps: Any, shared: Any) -> Any:
+        for i in range(start, stop):
+            state = self._body(i, state, steps, *shared)
+        return state
+
+    def _run_graphs(
+        self, start: int, stop: int, state: Any, steps: Any, shared: Any
+    ) -> tuple[int, Any]:
+        """Run steps as graphs; return where they end, which is early if they cannot be captured."""
+        with self._graphs.ordered():
+            self._adopt(state)
+            here = self._steps_like(steps)
+            here.load(steps, start)
+            while start < stop:
+                n = min(_MOST_STEPS, 1 << (stop - start).bit_length() - 1)
+                if not here.is_warm:
+                    # The first step compiles kernels and chooses the algorithms of products.
+                    n, here.is_warm = 1, True
+                    here.run(n, self._body, self._state, shared)
+                else:
+                    try:
+                        launch = here.graph(n, self._body, self._state, shared)
+                    except Exception as error:
+                        _report(self._body, f"{type(error).__name__}: {error}".partition("\n")[0])
+                        state = self._state
+                        self._is_refused = True
+                        self._forget()
+                        return start, state
+                    launch()
+                start += n
+                here.next_step = start
+            return stop, self._state
+
+    def _share(self, shared: Any) -> None:
+        """Start again where the arrays that all steps share are others: their memory is in graphs.
+
+        They are not kept alive.
+        """
+        arrays = [leaf for leaf in leaves(shared) if leaf is not None]
+        if not _are([known() for known in self._shared], arrays):
+            self._forget()
+            self._shared = [weakref.ref(array) for array in arrays]
+
+    def _adopt(self, state: Any) -> None:
+        """Copy another state to the memory of ours if it fits there, else take it over."""
+        if state is self._state:
+            return
+        new = list(leaves(state))
+        old = [] if self._state is None else list(leaves(self._state))
+        if list(map(_kind, old)) == list(map(_kind, new)):
+            _write(old, new, self._graphs)
+        else:
+            self._shapes, self._state = {}, state  # It was donated: its memory is ours.
+
+    def _steps_like(self, steps: Any) -> _Steps:
+        """Return the buffers and graphs for steps of this shape, the latest ones being kept."""
+        key = tuple(None if leaf is None else _kind(leaf) for leaf in leaves(steps))
+        found = self._shapes.pop(key, None) or _Steps(steps, self._graphs)
+        self._shapes[key] = found
+        for oldest in list(self._shapes)[:-_MOST_SHAPES]:
+            del self._shapes[oldest]
+        return found
+
+
+class _Steps:
+    """Buffers for the steps of an epoch that have one shape, and the graphs that run them."""
+
+    def __init__(self, steps: Any, graphs: Graphs) -> None:
+        xp = graphs.xp
+        self.is_warm = False
+        self.next_step = 0
+        self._graphs = graphs
+        self._pool: Any = None
+        self._launchers: dict[int, Callable[[], None]] = {}
+        self._loaded: list[Any] = []
+        self._position = xp.zeros(1, dtype=xp.int64, device=graphs.device)
+        # All steps of an epoch, and those of a graph.
+        self._all = _map_arrays(xp.empty_like, steps)
+        self._few = _map_arrays(lambda leaf: xp.empty_like(leaf[:_MOST_STEPS, ...]), self._all)
+
+    def load(self, steps: Any, start: int) -> None:
+        """Copy the arguments of an epoch's steps to the buffers, and go to a step of them."""
+        new = list(leaves(steps))
+        if not _are(new, self._loaded):
+            for buffer, leaf in zip(leaves(self._all), new, strict=True):
+                if leaf is not None:
+                    buffer[...] = leaf
+            self._loaded = new
+        if self.next_step != start:
+            self._position[...] = start
+            self.next_step = start
+
+    def run(self, n: int, body: Callable[..., Any], state: Any, shared: Any) -> None:
+        """Launch the next steps; their result is in the memory of the state."""
+        pairs = zip(leaves(self._all), leaves(self._few), strict=True)
+        taken = ((every, few[:n, ...]) for every, few in pairs if few is not None)
+        self._graphs.take(taken, self._position)
+        new = state
+        for i in range(n):
+            new = body(i, new, self._few, *shared)
+        _write(list(leaves(state)), list(leaves(new)), self._graphs)
+        self._position += n
+
+    def graph(
+        self, n: int, body: Callable[..., Any], state: Any, shared: Any
+    ) -> Callable[[], None]:
+        """Return what launches the graph of so many steps, captured where they have run before."""
+        if n not in self._launchers:
+            if self._pool is None:
+                self._pool = self._graphs.new_pool()
+            with _no_collection():
+                self._launchers[n] = self._graphs.capture(
+                    lambda: self.run(n, body, state, shared), self._pool
+                )
+        return self._launchers[n]
+
+
+def _kind(array: Any) -> tuple[Any, ...]:
+    return tuple(array.shape), array.dtype
+
+
+def _are(arrays: list[Any], others: list[Any]) -> bool:
+    """Whether two lists hold the same objects; their numbers would have to be waited for."""
+    return len(arrays) == len(others) and all(map(operator.is_, arrays, others))
+
+
+def _map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """Apply a function to each array of a tree that may hold None."""
+    return map_leaves(lambda leaf: None if leaf is None else function(leaf), tree)
+
+
+def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
+    """Copy a state to the memory of another one, some of which it may already be in.
+
+    Raises
+    ------
+    TypeError
+        If an array has another shape or dtype.
+    """
+    memory = {graphs.memory(array) for array in old}
+    moved = [(mine, value) for mine, value in zip(old, new, strict=True) if mine is not value]
+    for mine, value in moved:
+        if _kind(mine) != _kind(value):
+            raise TypeError(f"an array of the state turns from {_kind(mine)} into {_kind(value)}")
+    # A rule may return two arrays in each other's place.
+    apart = [
+        graphs.xp.asarray(value, copy=True) if graphs.memory(value) in memory else value
+        for _, value in moved
+    ]
+    for (mine, _), value in zip(moved, apart, strict=True):
+        mine[...] = value
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Stop the garbage collector: finalizers may wait for the device."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@lru_cache(maxsize=128)
+def _report(body: Callable[..., Any], reason: str) -> None:
+    """Write one log line for each function and reason."""
+    _log.warning("Training steps run one by one, as no CUDA graph can hold them (%s).", reason)

@@ -1,0 +1,73 @@
+"""Torch's captures, for `mlp_xp.backends._captured`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from mlp_xp.backends._captured import Graphs
+
+__all__ = ["TorchGraphs"]
+
+
+class TorchGraphs(Graphs):
+    """The graphs of a CUDA device."""
+
+    @contextlib.contextmanager
+    def ordered(self) -> Iterator[None]:
+        with torch.cuda.device(self.device):
+            caller, stream = torch.cuda.current_stream(), _streams.on(self.device)
+            stream.wait_stream(caller)
+            try:
+                with torch.cuda.stream(stream):
+                    yield
+            finally:
+                caller.wait_stream(stream)
+
+    def new_pool(self) -> Any:
+        return torch.cuda.graph_pool_handle()
+
+    def capture(self, run: Callable[[], None], pool: Any) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        # Not `torch.cuda.graph`, which waits for the device and empties the cache each time.
+        graph.capture_begin(pool=pool, capture_error_mode="relaxed")
+        try:
+            run()
+        except BaseException:
+            with contextlib.suppress(Exception):  # It is invalid by now.
+                graph.capture_end()
+            raise
+        graph.capture_end()
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+    def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
+        for all_steps, few in pairs:
+            rows = position + torch.arange(few.shape[0], device=position.device)
+            torch.index_select(all_steps, 0, rows, out=few)
+
+    def memory(self, array: Any) -> int:
+        return int(array.untyped_storage().data_ptr())
+
+
+class _Streams(threading.local):
+    """The stream of the graphs on each device; each thread has its own.
+
+    Another thread's work on it would become part of a graph.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[torch.device, Any] = {}
+
+    def on(self, device: torch.device) -> Any:
+        """Return that of a device."""
+        if device not in self._known:
+            self._known[device] = torch.cuda.Stream(device)
+        return self._known[device]
+
+
+_streams = _Streams()

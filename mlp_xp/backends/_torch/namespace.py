@@ -1,0 +1,22 @@
+"""Torch's namespace of the Array API, in which nothing is assigned by a mask.
+
+It is array-api-compat's, but for `sign`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.torch
+import torch
+
+__all__ = ["sign"]
+
+
+def sign(x: Any, /) -> Any:
+    """Return -1, 0 or 1 for each number, and NaN for NaN."""
+    return torch.where(torch.isnan(x), x, torch.sign(x))
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(array_api_compat.torch, name)

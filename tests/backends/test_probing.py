@@ -1,0 +1,116 @@
+"""What CuPy lacks on a machine is named, with the package that brings it; on the stand-in."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers import small
+
+from mlp_xp import backends
+from mlp_xp.backends import BackendError, get_backend
+from mlp_xp.cli import main
+
+cupy = pytest.importorskip("cupy")
+if hasattr(cupy, "_core"):
+    pytest.skip("the real CuPy has no parts to take away", allow_module_level=True)
+
+from mlp_xp.backends._cupy import probing  # noqa: E402
+
+# What the real wheel raises where a part is missing.
+NO_HEADERS = RuntimeError(
+    "Failed to find CUDA headers. Please install CUDA toolkit headers (e.g., pip install "
+    "cupy-cuda12x[ctk]) or specify CUDA_PATH environment variable."
+)
+NO_NVRTC = OSError('Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file')
+NO_CUBLAS = ImportError(
+    "libcublas.so.12: cannot open shared object file: No such file or directory"
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_proven():
+    probing.prove.cache_clear()
+    yield
+    probing.prove.cache_clear()
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Return the function that takes a part away: the named attribute of CuPy raises."""
+
+    def take(name, error):
+        def fail(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(f"cupy.{name}", fail)
+
+    return take
+
+
+CASES = {
+    "driver": ("zeros", RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is"), ""),
+    "headers": ("ElementwiseKernel.__call__", NO_HEADERS, "CUDA headers (package nvidia-cuda-r"),
+    "nvrtc": ("ElementwiseKernel.__call__", NO_NVRTC, "NVRTC, which compiles kernels, (pac"),
+    "cublas": ("matmul", NO_CUBLAS, "cuBLAS, which multiplies matrices, (pac"),
+    "unknown": (
+        "ElementwiseKernel.__call__",
+        ValueError("odd"),
+        "CUDA headers (package nvidia-cud",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", CASES)
+def test_what_is_missing_is_named(part, without):
+    name, error, expected = CASES[part]
+    without(name, error)
+    with pytest.raises(BackendError) as raised:
+        get_backend("cupy", "cuda:1")
+    text, reason = str(raised.value), str(error).partition("\n")[0].rstrip(".")
+    assert reason in text
+    if part == "driver":
+        assert "finds no usable GPU" in text
+        assert "nvidia-smi" in text
+        return
+    assert f"cannot use cuda:1 without {expected}" in text
+    assert re.search(r'Type .*pip install -e ".*\[cuda12\]"', text)
+
+
+def test_a_device_is_proven_once(monkeypatch):
+    calls = []
+    matmul = cupy.matmul
+    monkeypatch.setattr(cupy, "matmul", lambda *args: calls.append(1) or matmul(*args))
+    for _ in range(3):
+        get_backend("cupy", "cuda:0")
+    get_backend("cupy", "cuda:1")
+    assert len(calls) == 2
+
+
+def test_a_failure_is_not_remembered(without, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy, "matmul", lambda *args: 1 / 0)
+        with pytest.raises(BackendError, match="cuBLAS"):
+            get_backend("cupy")
+    assert get_backend("cupy").name == "cupy"
+
+
+def test_automatic_passes_over_a_cupy_without_cublas(without, monkeypatch):
+    monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
+    assert get_backend("auto").name == "cupy"
+    probing.prove.cache_clear()
+    without("matmul", NO_CUBLAS)
+    assert get_backend("auto").name == "numpy"
+
+
+def test_the_list_of_backends_shows_it(without, capsys):
+    without("matmul", NO_CUBLAS)
+    assert main(["backends"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("cupy"))
+    assert "unusable: Backend 'cupy' cannot use cuda:0 without cuBLAS" in line
+
+
+def test_an_estimator_says_it_too(problem, without):
+    without("matmul", NO_CUBLAS)
+    with pytest.raises(BackendError, match="without cuBLAS"):
+        small(backend="cupy").fit(*problem())

@@ -1,0 +1,143 @@
+"""Loss scaling: a step that overflows changes nothing, and the factor follows what suits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import small
+from trainers import BATCH, CLASSES, FEATURES, N, byte_data, make_trainer, train
+
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import BackendError, get_backend, installed
+from mlp_xp.nn.layers import Dense
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.network import Network
+from mlp_xp.optimizers import Adam
+from mlp_xp.training.batches import place
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.loss_scaling import LossScale, settled, unscaled
+from mlp_xp.training.step import init_state, make_step
+
+NETWORK = Network((FEATURES, 9, CLASSES), "tanh", normalization="batch")
+
+
+@pytest.fixture(params=["torch", "jax", "cupy"])
+def half(request):
+    if not installed(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    try:
+        return get_backend(request.param).with_precision("float16")
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def trainer(half):
+    trainer = make_trainer(half, dtype="float32", network=NETWORK, ema_decay=0.9)
+    trainer.data = place(half, *byte_data("float32"), "float32")
+    return trainer
+
+
+def host(backend, tree):
+    return [np.array(backend.get(leaf)) for leaf in leaves(tree)]
+
+
+def set_scale(trainer, factor, good_steps=0.0):
+    backend, state = trainer.backend, trainer.state
+    with backend.scope():
+        scale = LossScale(*(backend.put(np.float32(v)) for v in (factor, good_steps)))
+        trainer.state = state._replace(loss_scale=scale)
+
+
+def scale_of(trainer):
+    return [float(number) for number in host(trainer.backend, trainer.state.loss_scale)]
+
+
+def test_a_step_that_overflows_changes_nothing_and_halves_the_factor(trainer):
+    """Parameters, optimizer state, batch statistics and the average of the weights."""
+    n_steps = -(-N // BATCH)
+    before = host(trainer.backend, trainer.state[:4])
+    set_scale(trainer, 2.0**40, 3.0)
+    (record,) = train(trainer, trainer.data, n_epochs=1)
+    assert np.isfinite(record.loss)
+    for mine, was in zip(host(trainer.backend, trainer.state[:4]), before, strict=True):
+        np.testing.assert_array_equal(mine, was)
+    assert scale_of(trainer) == [2.0 ** (40 - n_steps), 0.0]
+
+
+def test_it_recovers(trainer):
+    set_scale(trainer, 2.0**30)
+    records = train(trainer, trainer.data, n_epochs=8)
+    assert 2.0**8 < scale_of(trainer)[0] < 2.0**20
+    assert records[-1].loss < records[0].loss
+
+
+def test_many_good_steps_double_the_factor(trainer):
+    set_scale(trainer, 4.0, 1998.0)
+    train(trainer, trainer.data, n_epochs=1)
+    assert scale_of(trainer) == [8.0, 4.0]
+
+
+def test_the_factor_changes_no_gradient_that_fits(half):
+    """Powers of 2 round nothing, as long as no number is too small or too large."""
+    found = []
+    for factor in (2.0**8, 2.0**10):
+        trainer = make_trainer(half, dtype="float32", network=NETWORK)
+        set_scale(trainer, factor)
+        train(trainer, place(half, *byte_data("float32"), "float32"))
+        found.append(host(half, trainer.state.params))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_factor_of_1_skips_nothing(problem, half):
+    """What overflows without a scale is an error of the fit, not of the scale."""
+    X, y = problem()
+    model = small(backend=half.name, precision="float16", learning_rate_init=1e30)
+    with pytest.raises(ValueError, match="non-finite parameter weights"):
+        model.fit(X, y)
+
+
+def test_small_gradients_survive(half):
+    """Half of the smallest number of float16, a probability of e^-18, is 0 without a scale."""
+    xp, rule, network = half.xp, Adam(), Network((3, 2))
+    found = {}
+    for factor in (1.0, 2.0**16):
+        with half.scope():
+            step = make_step(
+                network, SoftmaxCrossEntropy(), rule, half.kernels, with_penalty=False, xp=xp
+            )
+            start = Dense(np.zeros((3, 2), np.float32), np.asarray([0, 18], np.float32))
+            params = map_leaves(half.put, (start,))
+            state = init_state(params, rule, with_accuracy=False, with_loss_scale=True, xp=xp)
+            scale = LossScale(*(half.put(np.float32(v)) for v in (factor, 0.0)))
+            x, y = half.put(np.ones((4, 3), np.float32)), half.put(np.ones(4, np.int32))
+            coefs = half.put(np.asarray([1, 0, 0, 0, *rule.coefficients(0.1, 1)], np.float32))
+            batch = Batch(x, y, None, None)
+            state = step(state._replace(loss_scale=scale), batch, None, coefs, None)
+            # Adam's first average of the gradients by the weights of the first logit.
+            found[factor] = half.get(state.opt_state[0][0].W)[:, 0]
+    assert np.all(found[1.0] == 0.0)
+    np.testing.assert_allclose(found[2.0**16], 0.1 * np.exp(-18), rtol=2e-3)
+
+
+def test_each_model_of_a_stack_has_its_own_factor(backend):
+    """One model overflows, and the other one goes on."""
+    xp = backend.xp
+    with backend.scope():
+        grads = (np.ones((2, 3, 2)), np.asarray([[1.0, np.inf], [1.0, 2.0]]))
+        grads = tuple(backend.put(g.astype(np.float32)) for g in grads)
+        scale = LossScale(*(backend.put(np.asarray(v, np.float32)) for v in ([8, 4], [5, 1999])))
+        grads, is_finite = unscaled(grads, scale, xp=xp)
+        old, new = (backend.put(np.full((2, 3), v, np.float32)) for v in (0.0, 1.0))
+        (kept,), following = settled((new,), (old,), scale, is_finite, xp=xp)
+        assert host(backend, is_finite)[0].tolist() == [False, True]
+        np.testing.assert_array_equal(backend.get(grads[0])[:, 0, 0], [1 / 8, 1 / 4])
+        np.testing.assert_array_equal(backend.get(kept), [[0, 0, 0], [1, 1, 1]])
+        assert [part.tolist() for part in host(backend, following)] == [[4, 8], [0, 0]]
+
+
+def test_other_precisions_have_no_scale(half):
+    for precision in ("float32", "bf16"):
+        trainer = make_trainer(get_backend(half.name).with_precision(precision), dtype="float32")
+        assert trainer.state.loss_scale == ()
