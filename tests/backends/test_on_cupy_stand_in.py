@@ -83,6 +83,13 @@ def test_scikit_learns_checks_of_arrays(tmp_path):
     Run(tmp_path / "report.txt", checks, "-k", "cupy", **env).check(at_least=26)
 
 
+def test_what_cupy_lacks_and_computes_in_low_precision(tmp_path):
+    files = ["tests/backends/test_probing.py", "tests/backends/test_precision.py"]
+    files += ["tests/training/test_loss_scaling.py"]
+    names = "probing or cupy"
+    Run(tmp_path / "report.txt", *files, "-k", names, "--backends=numpy").check(at_least=30)
+
+
 FIT = """
 import pickle, sys
 import cupy
