@@ -20,7 +20,7 @@ from cupy import _launch  # noqa: E402
 
 from mlp_xp import MLPClassifier  # noqa: E402
 from mlp_xp._utils.tree import leaves  # noqa: E402
-from mlp_xp.backends import get_backend  # noqa: E402
+from mlp_xp.backends import _captured, get_backend  # noqa: E402
 from mlp_xp.backends._cupy import captured, cublaslt  # noqa: E402
 from mlp_xp.backends._cupy.backend import CupyBackend  # noqa: E402
 from mlp_xp.nn.network import init_params  # noqa: E402
@@ -33,12 +33,12 @@ DEVICES = ["cuda:0", "cuda:1"]
 @pytest.fixture
 def soon(monkeypatch):
     """Capture after two steps."""
-    monkeypatch.setattr(captured, "_STEPS_BEFORE_CAPTURE", 2)
+    monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 2)
 
 
 @pytest.fixture(autouse=True)
 def _counts():
-    captured._report.cache_clear()
+    _captured._report.cache_clear()
     for counter in (_launch.launches, _launch.replayed, _launch.waits):
         counter.clear()
 
@@ -61,7 +61,7 @@ def test_captured_steps_compute_what_steps_compute(name, device, soon, monkeypat
 
 
 def test_an_epoch_is_a_graph_for_32_steps(monkeypatch):
-    monkeypatch.setattr(captured, "_STEPS_BEFORE_CAPTURE", 0)
+    monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 0)
     backend, problem = get_backend("cupy"), Problem(n=330 * BATCH)
     trainer = problem.trainer(backend)
     data = place(backend, problem.x, problem.y, problem.dtype)
@@ -106,7 +106,7 @@ def test_graphs_of_few_shapes_are_kept(soon):
     data = place(backend, problem.x, problem.y, problem.dtype)
     for n in range(100, 200, 10):
         trainer.run_epoch(data, problem.plan(0, n), n_epochs=10, step_by_step=False)
-    assert len(trainer._loop._shapes) == captured._MOST_SHAPES
+    assert len(trainer._loop._shapes) == _captured._MOST_SHAPES
 
 
 def test_a_short_training_captures_nothing(monkeypatch):

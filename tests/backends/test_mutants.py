@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PINNED = "_pinned.py"
 COPIES = "tests/backends/test_pinned.py"
-CAPTURED = "_cupy/captured.py"
+CAPTURED = "_captured.py"
+GRAPHS = "_cupy/captured.py"
 LOOPS = "tests/backends/test_cupy_loop.py"
 DTYPES = "tests/backends/test_cupy_dtypes.py"
 
@@ -66,10 +67,10 @@ MUTANTS = {
     ),
     # Captured steps.
     "graphs that do not wait for the caller": Mutant(
-        CAPTURED, "stream.wait_event(caller.record(event))", "pass", LOOPS
+        GRAPHS, "stream.wait_event(caller.record(event))", "pass", LOOPS
     ),
     "a caller that does not wait for graphs": Mutant(
-        CAPTURED, "caller.wait_event(stream.record(event))", "pass", LOOPS
+        GRAPHS, "caller.wait_event(stream.record(event))", "pass", LOOPS
     ),
     "a position that stays": Mutant(CAPTURED, "self._position += n", "pass", LOOPS),
     "arguments of the first epoch": Mutant(
@@ -79,18 +80,21 @@ MUTANTS = {
         CAPTURED, "if not _are([known() for known in self._shared], arrays):", "if 0:", LOOPS
     ),
     "a state that is not taken over": Mutant(
-        CAPTURED, "_write(old, new)\n        else", "pass\n        else", LOOPS
+        CAPTURED, "_write(old, new, self._graphs)\n        else", "pass\n        else", LOOPS
     ),
     "a state that is written over before it is read": Mutant(
-        CAPTURED, "value.copy() if id(value.data.mem) in memory else value", "value", LOOPS
+        CAPTURED,
+        "graphs.xp.asarray(value, copy=True) if graphs.memory(value) in memory else value",
+        "value",
+        LOOPS,
     ),
     "memory that others reuse": Mutant(
-        CAPTURED, "using_allocator(self._pool.malloc)", "using_allocator(cupy.cuda.alloc)", LOOPS
+        GRAPHS, "using_allocator(pool.malloc)", "using_allocator(cupy.cuda.alloc)", LOOPS
     ),
     "a capture that goes on after an error": Mutant(
-        CAPTURED,
-        "stream.end_capture()\n                    raise",
-        "pass\n                    raise",
+        GRAPHS,
+        "stream.end_capture()\n                raise",
+        "pass\n                raise",
         LOOPS,
     ),
     "finalizers during a capture": Mutant(CAPTURED, "gc.disable()", "pass", LOOPS),
