@@ -213,3 +213,12 @@ def test_cuda_has_no_objects_and_no_strings():
     for values in (np.array(["a"]), np.array([object()])):
         with pytest.raises(ValueError, match="Unsupported dtype"):
             cupy.asarray(values)
+
+
+def test_dlpack_shares_memory_of_the_device_and_copies_to_the_host(x):
+    assert cupy.from_dlpack(x).data.ptr == x.data.ptr
+    assert x.__dlpack_device__() == (2, 0)
+    with pytest.raises(TypeError, match="CPU arrays cannot"):
+        cupy.from_dlpack(np.ones(3))
+    with pytest.raises(BufferError):
+        np.from_dlpack(x)

@@ -208,9 +208,16 @@ def asnumpy(
 
 
 def from_dlpack(array: Any, *, device: Any = None, copy: bool | None = None) -> ndarray:
+    if device is not None:
+        raise NotImplementedError("from_dlpack() does not support device yet.")
     if isinstance(array, ndarray):
-        return _from_device(array, None, copy, "K")
-    raise BufferError(f"device type {array.__dlpack_device__()[0]} is not CUDA")
+        if copy:
+            raise BufferError("copy=True only supported for copy to CPU.")
+        return array._view(array._a)
+    raise TypeError(
+        "CPU arrays cannot be directly imported to CuPy. "
+        "Use `cupy.array(numpy.from_dlpack(input))` instead."
+    )
 
 
 # --- ranges --------------------------------------------------------------------------------------
