@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
@@ -47,6 +48,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run only tests that take a backend",
     )
     parser.addoption(
+        "--combinations",
+        type=int,
+        default=0,
+        help="run each test with at most so many combinations of its parameters",
+    )
+    parser.addoption(
         "--forbid-missing",
         action="store_true",
         help="fail if a test was skipped for a library or a data set that is not there",
@@ -75,8 +82,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept = items
     if config.getoption("--only-backends"):
-        items[:] = [item for item in items if "backend_spec" in getattr(item, "fixturenames", ())]
+        kept = [item for item in items if "backend_spec" in getattr(item, "fixturenames", ())]
+    if most := config.getoption("--combinations"):
+        tests = defaultdict(list)
+        for item in kept:
+            tests[item.path, getattr(item, "originalname", item.name)].append(item)
+        # Spread over all of them: the last ones differ most from the first.
+        chosen = {
+            id(found[len(found) * i // most]) for found in tests.values() for i in range(most)
+        }
+        kept = [item for item in kept if id(item) in chosen]
+    ids = set(map(id, kept))
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in ids])
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")
