@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import side_by_side
-from side_by_side import HERE, STAND_IN, elsewhere
 
 # What NumPy's array, which stands for a buffer, has beside.
 BUFFERS = {"PinnedMemoryPointer"}
@@ -53,15 +48,3 @@ def test_parameters_are_the_same(both):
             for label, given, theirs in pairs:
                 if given is not None and theirs is not None and theirs != HIDDEN:
                     assert given == theirs, f"{module}.{label}"
-
-
-def test_its_rules_hold_where_it_stands_for_cupy():
-    names = "arrays", "cublaslt", "kernels", "streams"
-    tests = [str(HERE / f"test_stand_in_{name}.py") for name in names]
-    path = os.pathsep.join([str(STAND_IN), *filter(None, elsewhere())])
-    environment = os.environ | {"PYTHONPATH": path}
-    environment.pop("PYTEST_ADDOPTS", None)  # It is of this run.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-10_000:]
-    assert "stand-in for CuPy is not on the path" not in done.stdout
