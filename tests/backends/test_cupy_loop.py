@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,23 @@ def test_a_caller_may_have_a_stream_of_its_own(non_blocking, soon, monkeypatch):
         found = numbers(trainer, problem.train(trainer))
         assert cupy.cuda.get_current_stream() == stream
     assert_same(found, expected)
+    assert _launch.launches["graph"]
+
+
+def test_another_thread_may_go_on(soon, monkeypatch):
+    """Each has a stream for graphs, which it captures on, and launches those of the others."""
+    backend, problem = get_backend("cupy"), Problem()
+    expected = problem.eagerly(backend, monkeypatch)
+    trainer = problem.trainer(backend)
+    data = place(backend, problem.x, problem.y, problem.dtype)
+    records = []
+    for epoch in range(3):
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(
+                trainer.run_epoch, data, problem.plan(epoch), n_epochs=3, step_by_step=False
+            )
+            records.append(run.result())
+    assert_same(numbers(trainer, records), expected)
     assert _launch.launches["graph"]
 
 

@@ -45,7 +45,8 @@ class CupyGraphs(Graphs):
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
-        return lambda: graph.launch(stream)
+        launch: Callable[[], None] = graph.launch  # On the current stream: each thread has its own.
+        return launch
 
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
         for all_steps, few in pairs:
