@@ -3,8 +3,10 @@
 Only execution lives here: every formula has its definition in `nn`, `optimizers` or
 `backends.kernels`.
 
-- `backend`: where arrays are, transfers, batches that are copied during the computation
-- `kernels`: one launch for a gather, one for an update; `rendering` lists every kernel
-- `products`: dense layers, by the products of `cublaslt`, which may be captured
-- `captured`: steps as CUDA graphs
+- `backend`: where arrays are, and transfers; `probing`: whether a device works
+- `namespace`: the Array API in which nothing waits for the device
+- `kernels`: all replacements, from `gather`, `activations`, `normalization`, `losses`,
+  `accumulate`, `update` (by `multi_tensor`) and `products`; `rendering` lists every kernel
+- `products`: dense layers, by the products of `cublaslt`, which a graph can hold
+- `captured`: steps as CUDA graphs, for `mlp_xp.backends._captured`
 """
