@@ -185,9 +185,9 @@ class _Steps:
         xp = graphs.xp
         self.is_warm = False
         self.next_step = 0
-        self._graphs = graphs
+        self._library = graphs
         self._pool: Any = None
-        self._launchers: dict[int, Callable[[], None]] = {}
+        self._graphs: dict[int, Callable[[], None]] = {}
         self._loaded: list[Any] = []
         self._position = xp.zeros(1, dtype=xp.int64, device=graphs.device)
         # All steps of an epoch, and those of a graph.
@@ -210,25 +210,25 @@ class _Steps:
         """Launch the next steps; their result is in the memory of the state."""
         pairs = zip(leaves(self._all), leaves(self._few), strict=True)
         taken = ((every, few[:n, ...]) for every, few in pairs if few is not None)
-        self._graphs.take(taken, self._position)
+        self._library.take(taken, self._position)
         new = state
         for i in range(n):
             new = body(i, new, self._few, *shared)
-        _write(list(leaves(state)), list(leaves(new)), self._graphs)
+        _write(list(leaves(state)), list(leaves(new)), self._library)
         self._position += n
 
     def graph(
         self, n: int, body: Callable[..., Any], state: Any, shared: Any
     ) -> Callable[[], None]:
         """Return what launches the graph of so many steps, captured where they have run before."""
-        if n not in self._launchers:
+        if n not in self._graphs:
             if self._pool is None:
-                self._pool = self._graphs.new_pool()
+                self._pool = self._library.new_pool()
             with _no_collection():
-                self._launchers[n] = self._graphs.capture(
+                self._graphs[n] = self._library.capture(
                     lambda: self.run(n, body, state, shared), self._pool
                 )
-        return self._launchers[n]
+        return self._graphs[n]
 
 
 def _kind(array: Any) -> tuple[Any, ...]:
