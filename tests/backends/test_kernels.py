@@ -24,6 +24,9 @@ from mlp_xp.nn.losses import (
 )
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Lion, init_opt_state
 
+# The other backends have the defaults, but for JAX's gather.
+pytestmark = pytest.mark.libraries("numpy", "torch", "cupy")
+
 DTYPES = ("float32", "float64")
 LAYOUTS = {
     "rows": lambda xp, put, a: put(a),
