@@ -97,8 +97,8 @@ def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):
     records = problem.train(trainer, 5)
     assert_same(numbers(trainer, records), expected)
     full, last = trainer._loop._shapes.values()
-    assert set(full._launchers) <= {4, 2, 1}
-    assert set(last._launchers) == {1}
+    assert set(full._graphs) <= {4, 2, 1}
+    assert set(last._graphs) == {1}
 
 
 def test_graphs_of_few_shapes_are_kept(soon):
@@ -232,9 +232,7 @@ def test_a_trainer_at_rest_releases_its_graphs(soon):
     backend, problem = get_backend("cupy"), Problem()
     trainer = problem.trainer(backend)
     first = problem.train(trainer)
-    graphs = [
-        weakref.ref(shape._pool) for shape in trainer._loop._shapes.values() if shape._launchers
-    ]
+    graphs = [weakref.ref(shape._pool) for shape in trainer._loop._shapes.values() if shape._graphs]
     assert graphs
     trainer.release_memory()
     assert not any(pool() for pool in graphs)
