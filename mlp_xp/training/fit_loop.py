@@ -20,7 +20,6 @@ from mlp_xp.training.early_stopping import Plateau
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.fit_settings import LoopPosition, LoopSettings, Validation, Watcher
 from mlp_xp.training.history import History
-from mlp_xp.training.lbfgs import BLOCK, minimize
 from mlp_xp.training.records import Record
 from mlp_xp.training.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
@@ -337,6 +336,8 @@ class FitLoop:
     # --- L-BFGS ----------------------------------------------------------------------------------
 
     def _minimize(self, max_fun: int) -> None:
+        from mlp_xp.training.lbfgs import minimize  # Most fits are by steps.
+
         settings, trainer, watcher = self._settings, self.trainer, self._watcher
         start = time.perf_counter()
         learned = trainer.learned
@@ -385,6 +386,8 @@ class FitLoop:
 
     def _error_of_minimum(self, finite: Params) -> NonFiniteError:
         """Restore finite weights, and return the error of the iteration after them."""
+        from mlp_xp.training.lbfgs import BLOCK
+
         trainer = self.trainer
         trainer.set_learned(finite, ())
         plan = plan_epoch(

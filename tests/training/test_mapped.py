@@ -193,7 +193,8 @@ def test_train_with_validation_copies_no_file(tmp_path, monkeypatch):
     data = Dataset(x, y, x[:10], y[:10], class_names=names, image_shape=(1, 16, 16), max_value=255)
     settings = Settings("digits", None, {"max_iter": 1, "random_state": 0}, None, 0.1, None, False)
     model = small(hidden_layer_sizes=(2,), max_iter=1, batch_size=4096)
-    assert peak(lambda: train._fit(model, settings, data, [], None)) < 24 * MB
+    here = train._Resume(None, 0, 0.0)
+    assert peak(lambda: train._fit(model, settings, data, [], None, here)) < 24 * MB
     assert len(model.validation_scores_) == 1
 
 
