@@ -7,10 +7,30 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 __all__ = ["interruptible", "interrupts", "postponed", "terminations"]
 
 _raises_at_once = False
+
+
+@contextlib.contextmanager
+def _handled(
+    number: signal.Signals, handle: Callable[[int, FrameType | None], None], *, instead_of: Any
+) -> Iterator[None]:
+    """Replace the usual handler of a signal, in the main thread.
+
+    The handler of another program stays, and so does an ignored signal.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(number) is not instead_of:
+        yield
+        return
+    signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        signal.signal(number, instead_of)
 
 
 @contextlib.contextmanager
@@ -33,16 +53,8 @@ def interrupts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         pressed = True
 
-    is_main = threading.current_thread() is threading.main_thread()
-    # Do not replace the handler of another program, or an ignored signal.
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, handle)
-    try:
+    with _handled(signal.SIGINT, handle, instead_of=signal.default_int_handler):
         yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -62,15 +74,8 @@ def terminations() -> Iterator[Callable[[], bool]]:
         nonlocal is_asked
         is_asked = True
 
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGTERM, handle)
-    try:
+    with _handled(signal.SIGTERM, handle, instead_of=signal.SIG_DFL):
         yield lambda: is_asked
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
