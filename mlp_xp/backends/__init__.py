@@ -72,9 +72,8 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
     spec : str, Backend, array or None
         ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"`` or ``"array_api_strict"``; ``"auto"`` for
         the first of CuPy, PyTorch and JAX that computes a product on a CUDA device, and NumPy
-        where none does; a backend, which is
-        returned unchanged; an array, for its library and device; None, or anything else that
-        NumPy can convert, for NumPy.
+        where none does; a backend, which is returned unchanged; an array, for its library and
+        device; None, or anything else that NumPy can convert, for NumPy.
     device : str or device object of the library, optional
         E.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"``, ``"mps"``. Default: the device of the array, else
         the library's default.

@@ -15,31 +15,11 @@ if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
     pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
 
 import cupy as cp  # noqa: E402
-import cupyx  # noqa: E402
 from cupy import _launch, cuda  # noqa: E402
 from cupy._launch import RaceError, launches, replayed  # noqa: E402
 from cupy.cuda.runtime import CUDARuntimeError  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def idle():
-    """Begin and end with devices that have nothing to do."""
-    yield
-    for device in range(2):
-        cuda.Device(device).synchronize()
-
-
-@pytest.fixture
-def pinned():
-    array = cupyx.empty_pinned(4, np.float32)
-    array[:] = [1, 2, 3, 4]
-    return array
-
-
-@pytest.fixture
-def copying():
-    """Return a stream whose copies nothing else waits for."""
-    return cuda.Stream(non_blocking=True)
+pytestmark = pytest.mark.usefixtures("idle")
 
 
 def ones(n=4):

@@ -18,26 +18,7 @@ from cupy import cuda  # noqa: E402
 from cupy._launch import RaceError  # noqa: E402
 from cupy.cuda.runtime import CUDARuntimeError  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def idle():
-    """Begin and end with devices that have nothing to do."""
-    yield
-    for device in range(2):
-        cuda.Device(device).synchronize()
-
-
-@pytest.fixture
-def pinned():
-    array = cupyx.empty_pinned(4, np.float32)
-    array[:] = [1, 2, 3, 4]
-    return array
-
-
-@pytest.fixture
-def copying():
-    """Return a stream whose copies nothing else waits for."""
-    return cuda.Stream(non_blocking=True)
+pytestmark = pytest.mark.usefixtures("idle")
 
 
 def ones(n=4):

@@ -24,7 +24,7 @@ IMAGE = (1, 4, 4)
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """Let torch's backend on a CPU capture its steps from the third on."""
+    """Make torch's backend on a CPU capture its steps from the third on."""
     monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 2)
     monkeypatch.setattr(captured, "_streams", captured._Streams())
     monkeypatch.setattr(

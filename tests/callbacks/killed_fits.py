@@ -31,7 +31,7 @@ SHARED = mmap.mmap(-1, 16)
 
 
 class Reporting(Checkpoint):
-    """Tells which checkpoint is complete."""
+    """A checkpoint that records in shared memory which one is complete."""
 
     def _write(self, model, pause):
         super()._write(model, pause)

@@ -45,7 +45,7 @@ class Block:
             _blocks.insert(place, self)
 
     def release(self) -> None:
-        """Give the memory back to the system; an access from now on is an error."""
+        """Release the memory to the system; an access from now on is an error."""
         with lock:
             self.is_released = True
             place = bisect.bisect_left(_addresses, self.address)

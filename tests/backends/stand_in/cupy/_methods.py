@@ -219,7 +219,7 @@ class _More:
 
 
 def attach() -> None:
-    """Give the class its methods and operators."""
+    """Add the methods and operators to the class."""
     for name, signature in read(METHODS):
         setattr(ndarray, name, one(name, signature, _named(name), "cupy"))
     for name, value in vars(_More).items():
