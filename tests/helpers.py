@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,11 @@ def close(actual: np.ndarray, expected: np.ndarray, terms: int) -> None:
     bound = scale * tolerance(str(expected.dtype), terms)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
     assert actual.dtype == expected.dtype
+
+
+def mpiexec() -> str:
+    """Return the launcher of the environment that runs, which need not be activated."""
+    return str(Path(sysconfig.get_path("scripts"), "mpiexec"))
 
 
 QUIET = {"n_iter_no_change": float("inf")}
