@@ -13,7 +13,7 @@ from scipy import sparse
 
 from mlp_xp.backends import get_backend
 
-__all__ = ["Rows", "is_mapped", "kept_dtype", "some_rows", "take_rows"]
+__all__ = ["Rows", "Shard", "is_mapped", "kept_dtype", "some_rows", "take_rows"]
 
 # Rows of smaller arrays are copied: a few milliseconds, and steps take them in order.
 _COPIED_BYTES = 1 << 23
@@ -52,6 +52,47 @@ class Rows:
         return self.x.dtype
 
 
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The samples of all ranks of a training, and the rows of those that this rank has.
+
+    Parameters
+    ----------
+    x : (n, features) array of any library, or sparse rows
+        Of this rank; at least one row, which no sample takes if the rank has none.
+    owned : (samples,) int32 array
+        For each sample of all ranks its position in x, -1 where another rank has it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.training.rows import Shard, take_rows
+    >>> shard = Shard(np.asarray([[5.0], [6.0]]), np.asarray([-1, 1, 0], dtype=np.int32))
+    >>> shard.shape, take_rows(shard.mine, slice(None))
+    ((3, 1), array([[6.],
+           [5.]]))
+    """
+
+    x: Any
+    owned: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an array of the samples of all ranks."""
+        return (len(self.owned), *self.x.shape[1:])
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the array."""
+        return self.x.dtype
+
+    @property
+    def mine(self) -> Any:
+        """The rows of this rank, in the order of the samples; perhaps none."""
+        rows = self.owned[self.owned >= 0]
+        return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
+
+
 def take_rows(x: Any, rows: Any) -> Any:
     """Return some rows, dense; ``rows`` is a slice or positions."""
     if isinstance(x, Rows):
@@ -70,7 +111,7 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
 
     With NumPy data these are signed integers and uint8, which every library can index.
     """
-    if isinstance(x, Rows):
+    if isinstance(x, Rows | Shard):
         return kept_dtype(x.x, dtype)
     if sparse.issparse(x):
         return dtype
@@ -82,7 +123,9 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
 
 
 def some_rows(x: Any, rows: np.ndarray) -> Any:
-    """Return some rows: a copy from sparse rows or a small array, else `Rows`."""
+    """Return some rows: a copy from sparse rows or a small array, else `Rows` or a `Shard`."""
+    if isinstance(x, Shard):
+        return Shard(x.x, x.owned[rows])
     if sparse.issparse(x):  # They stay sparse: a dense array of them may not fit into memory.
         return x[rows]
     n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
