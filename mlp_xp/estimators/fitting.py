@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from mlp_xp._utils.tree import leaves, map_leaves
@@ -26,41 +25,25 @@ from mlp_xp.estimators.config import (
 from mlp_xp.estimators.held_out import HeldOut
 from mlp_xp.estimators.ported import check_overrides
 from mlp_xp.estimators.resuming import identity, newest_snapshot, restore, with_snapshot
+from mlp_xp.estimators.samples import Sample, check_held_out, check_sample, split_sample
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.estimators.validation import check_weights, check_x, check_y
 from mlp_xp.nn.network import init_batch_stats, init_params
 from mlp_xp.training.batches import Data, place
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import find_scaling
 from mlp_xp.training.records import Progress
-from mlp_xp.training.rows import some_rows
 from mlp_xp.training.trainer import Trainer
 
 __all__ = [
-    "Sample",
     "Training",
     "continue_state",
     "new_state",
     "place_sample",
     "prepare_fit",
-    "split_sample",
     "trainer_for",
 ]
-
-
-class Sample(NamedTuple):
-    """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host."""
-
-    X: Any
-    y: np.ndarray
-    weights: np.ndarray | None
-
-    def take(self, rows: np.ndarray) -> Sample:
-        """Return some of the samples."""
-        weights = None if self.weights is None else self.weights[rows]
-        return Sample(some_rows(self.X, rows), self.y[rows], weights)
 
 
 class Training(NamedTuple):
@@ -114,8 +97,8 @@ def prepare_fit(
     snapshot = None if resume is None else newest_snapshot(resume, params)
     continues = continues and snapshot is None
     state = fitted_state(model) if continues and "coefs_" in vars(model) else None
-    whole = sample = _check_sample(model, *given, reset=state is None)
-    validation = _check_held_out(model, *held_out)
+    whole = sample = check_sample(model, *given, reset=state is None)
+    validation = check_held_out(model, *held_out)
     if state is None:
         targets = model._targets_type.learn(
             sample.y,
@@ -183,26 +166,6 @@ def prepare_fit(
     if snapshot is not None:
         restore(loop, snapshot)
     return loop
-
-
-def _check_sample(
-    model: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
-) -> Sample:
-    X = check_x(model, X, reset=reset)
-    n_samples = X.shape[0]
-    y = check_y(model, y, n_samples, f"y{suffix}")
-    return Sample(X, y, check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}"))
-
-
-def _check_held_out(model: Any, X: Any, y: Any, weights: Any) -> Sample | None:
-    if X is None and y is None:
-        if weights is not None:
-            raise ValueError("sample_weight_val is given without X_val and y_val.")
-        return None
-    if X is None or y is None:
-        missing = "X_val" if X is None else "y_val"
-        raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
-    return _check_sample(model, X, y, weights, reset=False, suffix="_val")
 
 
 def new_state(
@@ -278,34 +241,6 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
     if (state.network, state.loss, state.output) == new:
         return state
     return replace(state, network=network, loss=config.rules.loss, output=config.output)
-
-
-def split_sample(
-    sample: Sample, targets: Targets, fraction: float, seed: int
-) -> tuple[Sample, Sample]:
-    """Split off held-out samples, the same at each call on the same number of them."""
-    rows = np.arange(sample.X.shape[0])
-    try:
-        fit, held = train_test_split(
-            rows,
-            test_size=fraction,
-            random_state=seed,
-            stratify=targets.strata(sample.y, fraction),
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"{str(error).rstrip('.')}. early_stopping=True holds out validation_fraction="
-            f"{fraction} of {len(rows)} samples: change it, or give X_val and y_val."
-        ) from error
-    if len(held) < 2:
-        raise ValueError(
-            "The validation set is too small. Increase 'validation_fraction' or the size of "
-            "your dataset."
-        )
-    parts = sample.take(fit), sample.take(held)
-    for part, what in zip(parts, ("to fit on", "held out"), strict=True):
-        check_weights(part.weights, len(part.y), name=f"sample_weight of the samples {what}")
-    return parts
 
 
 def trainer_for(

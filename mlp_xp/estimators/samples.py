@@ -1,0 +1,77 @@
+"""The samples of a fit, checked, and those held out from it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from mlp_xp.estimators.targets import Targets
+from mlp_xp.estimators.validation import check_weights, check_x, check_y
+from mlp_xp.training.rows import some_rows
+
+__all__ = ["Sample", "check_held_out", "check_sample", "split_sample"]
+
+
+class Sample(NamedTuple):
+    """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host."""
+
+    X: Any
+    y: np.ndarray
+    weights: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> Sample:
+        """Return some of the samples."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Sample(some_rows(self.X, rows), self.y[rows], weights)
+
+
+def check_sample(
+    model: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+) -> Sample:
+    """Return a checked sample; ``suffix`` is that of its names in errors."""
+    X = check_x(model, X, reset=reset)
+    n_samples = X.shape[0]
+    y = check_y(model, y, n_samples, f"y{suffix}")
+    return Sample(X, y, check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}"))
+
+
+def check_held_out(model: Any, X: Any, y: Any, weights: Any) -> Sample | None:
+    """Return the checked held-out samples, or None where none are given."""
+    if X is None and y is None:
+        if weights is not None:
+            raise ValueError("sample_weight_val is given without X_val and y_val.")
+        return None
+    if X is None or y is None:
+        missing = "X_val" if X is None else "y_val"
+        raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
+    return check_sample(model, X, y, weights, reset=False, suffix="_val")
+
+
+def split_sample(
+    sample: Sample, targets: Targets, fraction: float, seed: int
+) -> tuple[Sample, Sample]:
+    """Split off held-out samples, the same at each call on the same number of them."""
+    rows = np.arange(sample.X.shape[0])
+    try:
+        fit, held = train_test_split(
+            rows,
+            test_size=fraction,
+            random_state=seed,
+            stratify=targets.strata(sample.y, fraction),
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{str(error).rstrip('.')}. early_stopping=True holds out validation_fraction="
+            f"{fraction} of {len(rows)} samples: change it, or give X_val and y_val."
+        ) from error
+    if len(held) < 2:
+        raise ValueError(
+            "The validation set is too small. Increase 'validation_fraction' or the size of "
+            "your dataset."
+        )
+    parts = sample.take(fit), sample.take(held)
+    for part, what in zip(parts, ("to fit on", "held out"), strict=True):
+        check_weights(part.weights, len(part.y), name=f"sample_weight of the samples {what}")
+    return parts
