@@ -7,13 +7,16 @@ import copy
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
 import array_api_compat
 import numpy as np
 
-from mlp_xp._utils.array_types import Array, Device, Namespace
+from mlp_xp._utils.array_types import Array, Device, Namespace, Tree
+from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
+from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["Backend", "BackendError", "to_numpy"]
@@ -46,6 +49,8 @@ class Backend:
         The defaults, or faster versions for this library.
     precision : {"tf32", "bf16", "float16"} or None
         What products of float32 are computed in, None for float32 itself.
+    communicator : Communicator or None
+        The ranks that share each step, None for a process of its own.
     fixed_shapes : bool
         Whether a new batch size costs a new compilation, so that padding a batch is cheaper.
     donates : bool
@@ -66,6 +71,7 @@ class Backend:
     device: Device
     kernels: Kernels = Kernels()
     precision: str | None = None
+    communicator: Communicator | None = None
 
     # Two backends of one library, device, kernels and precision are one: what was compiled serves
     # both.
@@ -192,6 +198,21 @@ class Backend:
         gather = rounded(self.kernels.gather, LOW_PRECISIONS[precision])
         return self.kernels._replace(gather=gather)
 
+    # --- ranks ---------------------------------------------------------------------------------
+
+    def with_ranks(self, communicator: Communicator | None) -> Self:
+        """Return this backend with steps that sum over ranks, or itself for None."""
+        if communicator is None:
+            return self
+        backend = copy.copy(self)
+        backend.communicator = communicator
+        backend.kernels = self.kernels._replace(sum_over_ranks=self._summing(communicator))
+        return backend
+
+    def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
+        """Return the kernel ``sum_over_ranks``; equal for equal backends."""
+        return _SumOnHost(self, communicator)
+
     # --- execution -----------------------------------------------------------------------------
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
@@ -303,6 +324,20 @@ class Backend:
         """Return the facts that a benchmark must state: library, version, device."""
         version = importlib.import_module(self.name).__version__
         return {"library": f"{self.name} {version}", "device": str(self.device)}
+
+
+@dataclass(frozen=True)
+class _SumOnHost:
+    """The kernel ``sum_over_ranks`` through the host's memory."""
+
+    backend: Backend
+    communicator: Communicator
+
+    def __call__(self, tree: Tree) -> Tree:
+        """Sum arrays over all ranks."""
+        arrays = [np.array(self.backend.get(leaf), order="C") for leaf in leaves(tree)]
+        self.communicator.sum(arrays)
+        return rebuild(tree, map(self.backend.put, arrays))
 
 
 def to_numpy(array: Any) -> np.ndarray:

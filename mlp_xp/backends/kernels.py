@@ -126,7 +126,8 @@ class Kernels(NamedTuple):
     """The only door for speed: functions that a backend may replace by faster ones.
 
     Each has the signature and meaning of its default here, and falls back to it for what it does
-    not take.
+    not take. ``sum_over_ranks``, None in a process of its own, returns a tree of arrays of float32
+    or float64, which are donated, summed over all ranks, with the same bits on each.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
@@ -141,6 +142,7 @@ class Kernels(NamedTuple):
     accuracy: Callable[..., Array] = mean_accuracy
     accumulate: Callable[..., Array] = accumulate
     clip: Callable[..., tuple[Tree, Array]] = clip
+    sum_over_ranks: Callable[[Tree], Tree] | None = None
 
     def context(self, xp: Namespace, **training: Any) -> Context:
         """Return the context of a pass through a network that uses them."""

@@ -9,7 +9,13 @@ import pytest
 
 from tests.helpers import mpiexec
 
-SUM = "from mpi4py import MPI; c = MPI.COMM_WORLD; print(c.size, c.allreduce(c.rank + 1))"
+# In one write: mpiexec mixes what ranks print.
+SUM = """
+import sys
+from mpi4py import MPI
+c = MPI.COMM_WORLD
+sys.stdout.write(f"{c.size} {c.allreduce(c.rank + 1)}\\n")
+"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="MPI is installed apart there")

@@ -18,7 +18,9 @@ from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss, update_tree
+from mlp_xp.backends._numpy.ranks import SumOverRanks
 from mlp_xp.backends._numpy.thread_pool import can_compile, one_blas_thread, thread_pool
+from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["NumpyBackend", "compile_ahead", "create"]
@@ -62,6 +64,9 @@ class NumpyBackend(Backend):
 
     def _move(self, array: Any) -> Array:
         return array
+
+    def _summing(self, communicator: Communicator) -> SumOverRanks:
+        return SumOverRanks(communicator)
 
     def compile(self, function: F, *, donate: bool = False) -> F:
         return cast(F, CompiledStep(function)) if donate else function

@@ -1,0 +1,60 @@
+"""The interface of a communicator: how the ranks of one training talk to each other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+__all__ = ["Communicator"]
+
+T = TypeVar("T")
+
+
+class Communicator(ABC):
+    """The ranks of one training: processes that hold the same state and share each batch.
+
+    All ranks call the same methods in the same order. The engines are in `mlp_xp.distributed`.
+
+    Attributes
+    ----------
+    rank : int
+        The number of this process, from 0.
+    size : int
+        The number of all ranks.
+    """
+
+    rank: int
+    size: int
+
+    @abstractmethod
+    def sum(self, arrays: Sequence[np.ndarray]) -> None:
+        """Sum arrays over all ranks, in place; every rank gets the same bits.
+
+        Parameters
+        ----------
+        arrays : sequence of C-contiguous float32, float64 or integer arrays
+            Of the same shapes and dtypes on all ranks; none shares memory with another.
+        """
+
+    @abstractmethod
+    def start_sum(self, array: np.ndarray) -> Callable[[], None]:
+        """Start to sum one array like `sum`, and return the function that waits for the end."""
+
+    @abstractmethod
+    def broadcast(self, value: T, root: int = 0) -> T:
+        """Return the object of one rank on all of them."""
+
+    @abstractmethod
+    def gather(self, value: T) -> list[T]:
+        """Return the objects of all ranks, in their order, on every rank."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+
+    @abstractmethod
+    def abort(self, code: int = 1) -> None:
+        """Stop the processes of all ranks at once; it does not return."""

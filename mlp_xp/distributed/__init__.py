@@ -1,0 +1,59 @@
+"""One training on many processes and machines: the engines that let them talk to each other.
+
+An engine is one file with a `mlp_xp.backends.communicator.Communicator`. How a step sums over ranks
+is in `training`, and what a backend does for it in `backends`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from functools import cache
+
+from mlp_xp.backends.communicator import Communicator
+
+__all__ = ["ENGINES", "Communicator", "get_communicator"]
+
+# From the names that estimators take to modules.
+ENGINES = {"mpi": "_mpi", "torch": "_torch"}
+
+
+@cache
+def get_communicator(engine: str) -> Communicator:
+    """Return the communicator of an engine over all processes, the same at each call.
+
+    Parameters
+    ----------
+    engine : {"mpi", "torch"}
+        ``"mpi"`` is mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` is
+        ``torch.distributed``, for those of ``torchrun``.
+
+    Returns
+    -------
+    Communicator
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    ImportError
+        For an engine that is not installed; the message has the command that installs it.
+    RuntimeError
+        For an engine that cannot start here.
+
+    Examples
+    --------
+    >>> from mlp_xp.distributed import get_communicator
+    >>> get_communicator("mpo")
+    Traceback (most recent call last):
+    ValueError: distributed is 'mpo', and must be 'mpi' or 'torch': did you mean 'mpi'?
+    """
+    if engine not in ENGINES:
+        nearest = difflib.get_close_matches(str(engine), ENGINES, 1)
+        hint = f": did you mean {nearest[0]!r}?" if nearest else "."
+        names = " or ".join(map(repr, ENGINES))
+        raise ValueError(f"distributed is {engine!r}, and must be {names}{hint}")
+    created: Communicator = importlib.import_module(
+        f"mlp_xp.distributed.{ENGINES[engine]}"
+    ).create()
+    return created

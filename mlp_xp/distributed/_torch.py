@@ -1,0 +1,84 @@
+"""PyTorch's process group: the ranks are the processes that ``torchrun`` has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mlp_xp._utils.optional import optional
+from mlp_xp.backends.communicator import Communicator
+
+__all__ = ["TorchCommunicator", "create"]
+
+T = TypeVar("T")
+
+# What torchrun sets in the environment of each process.
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class TorchCommunicator(Communicator):
+    """The ranks of the default process group.
+
+    Parameters
+    ----------
+    torch : module
+        With its process group.
+    """
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+        self._group = torch.distributed
+        self.rank = self._group.get_rank()
+        self.size = self._group.get_world_size()
+
+    def sum(self, arrays: Sequence[np.ndarray]) -> None:
+        for wait in [self.start_sum(array) for array in arrays]:
+            wait()
+
+    def start_sum(self, array: np.ndarray) -> Callable[[], None]:
+        tensor = self._torch.from_numpy(array)
+        wait: Callable[[], None] = self._group.all_reduce(tensor, async_op=True).wait
+        return wait
+
+    def broadcast(self, value: T, root: int = 0) -> T:
+        values = [value]
+        self._group.broadcast_object_list(values, src=root)
+        return values[0]
+
+    def gather(self, value: T) -> list[T]:
+        values: list[Any] = [None] * self.size
+        self._group.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        self.gather(None)
+
+    def abort(self, code: int = 1) -> None:
+        os._exit(code)  # torchrun then ends the others.
+
+
+def create() -> TorchCommunicator:
+    """Return the communicator of the default process group, which is started unless it exists.
+
+    Raises
+    ------
+    ImportError
+        If torch is not installed.
+    RuntimeError
+        If no ``torchrun`` has started this process.
+    """
+    torch = optional("torch", "torch")
+    if not torch.distributed.is_initialized():
+        missing = [name for name in _VARIABLES if name not in os.environ]
+        if missing:
+            raise RuntimeError(
+                "distributed is 'torch', and no torchrun has started this process ("
+                f"{missing[0]} is not set): type torchrun --nproc-per-node 2 script.py, or use "
+                "distributed='mpi' with mpiexec."
+            )
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend)
+    return TorchCommunicator(torch)
