@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 
+from mlp_xp._utils.workers import current_worker
+
 __all__ = ["usable_threads"]
 
 
 def usable_threads() -> int:
     """Return the number of threads of a BLAS, from its environment variables or the processors.
 
-    Processors count as affinity, the limit of a container and ``LOKY_MAX_CPU_COUNT`` allow.
+    Processors count as affinity, the limit of a container and ``LOKY_MAX_CPU_COUNT`` allow. Where
+    many models are fitted at once, it is the number of threads of each.
     """
+    worker = current_worker()
+    if worker is not None:
+        return worker.n_threads
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdigit():
             return max(int(os.environ[name]), 1)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from mlp_xp._utils.workers import current_worker
+
 __all__ = ["interruptible", "interrupts", "postponed", "terminations"]
 
 _raises_at_once = False
@@ -38,13 +40,18 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     """Record Ctrl-C as a flag instead of an exception.
 
     A step modifies the state it is given: an exception in the middle would leave it broken. A
-    second Ctrl-C raises `KeyboardInterrupt` as usual. Nothing changes outside the main thread.
+    second Ctrl-C raises `KeyboardInterrupt` as usual. Nothing changes outside the main thread; a
+    thread that fits one of many models ends with them.
 
     Yields
     ------
     callable
         Returns whether Ctrl-C was pressed.
     """
+    worker = current_worker()
+    if worker is not None:
+        yield worker.is_stopped
+        return
     pressed = False
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -59,12 +59,15 @@ class Backend:
         Whether a NumPy array is already where the computation is.
     has_sparse_products : bool
         Whether its `gather` takes a `mlp_xp.backends.kernels.SparseMatrix`.
+    has_workers : bool
+        Whether several threads that each train a model are faster than one model after the other.
     """
 
     name: ClassVar[str]
     fixed_shapes: ClassVar[bool] = False
     donates: ClassVar[bool] = False
     has_sparse_products: ClassVar[bool] = False
+    has_workers: ClassVar[bool] = False
     shares_host_memory: bool = False
 
     xp: Namespace
@@ -263,6 +266,10 @@ class Backend:
             Steps of the whole training, past and expected: whether it is worth a compiler. 0 where
             there is no time for one.
         """
+        return contextlib.nullcontext()
+
+    def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
+        """Return the context of workers that train a model each, with so many threads each."""
         return contextlib.nullcontext()
 
     def synchronize(self) -> None:

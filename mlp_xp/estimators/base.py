@@ -15,6 +15,7 @@ from mlp_xp._utils.random import RandomState
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
+from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_loop, resolve_optimizer
 from mlp_xp.estimators.device_copies import FittedArrays
@@ -124,7 +125,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 loop.run(start, resolve_loop(self._params()), reporter, is_interrupted)
             finally:
                 reporter.publish()
-            if is_interrupted():
+            if is_interrupted() and current_worker() is None:
                 warnings.warn("Training interrupted by user.", stacklevel=2)
             reporter.end_fit()
         return self

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import map_leaves
+from mlp_xp._utils.workers import current_worker
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
 from mlp_xp.training.divergence import NonFiniteError, explain_minimum, is_finite
@@ -310,6 +311,9 @@ class FitLoop:
             if watcher.watches_epochs:
                 self.trainer.guard.check(self.trainer)  # No callback saves what is not finite.
             self.is_stopped = watcher.end_epoch(record) or self.is_stopped
+        worker = current_worker()
+        if worker is not None and worker.report is not None:
+            worker.report(record)
         return self.plateau.reached(-score if by_score and score is not None else record.loss)
 
     def _lower_rate(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
@@ -316,9 +317,14 @@ class Trainer:
         )
 
     def _all_steps(self, epoch_steps: int, stage: Stage) -> int:
-        """Return the steps of this training: those before the fit, and all that it may do."""
+        """Return the steps of this training: those before the fit, and all that it may do.
+
+        All models that are fitted at the same time wait for the same machine code.
+        """
         steps = self.n_steps + max(stage.n_epochs - stage.done, 1) * epoch_steps
-        return steps if self.may_compile else 0
+        worker = current_worker()
+        n_models = 1 if worker is None else worker.n_models
+        return steps * n_models if self.may_compile else 0
 
     def run_step(self, arguments: StepArguments) -> None:
         """Run one step."""

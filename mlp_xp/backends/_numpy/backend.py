@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import array_api_compat.numpy
 import numpy as np
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.optional import install_command
@@ -44,6 +44,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     shares_host_memory = True
     has_sparse_products = True
+    has_workers = True
     xp = array_api_compat.numpy
     device = "cpu"
     kernels = Kernels(dense, gather, loss, update_tree, activate)
@@ -99,6 +100,9 @@ class NumpyBackend(Backend):
         # Machine code does not warn either: trainings check for infinity and NaN themselves.
         with context, np.errstate(over="ignore", invalid="ignore"):
             yield
+
+    def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
+        return threadpool_limits(n_threads, user_api="blas")
 
     def describe(self) -> dict[str, str]:
         pools = "; ".join(

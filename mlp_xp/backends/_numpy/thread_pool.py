@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends._numpy.jobs import (
     MachineCodeError,
     Product,
@@ -230,7 +231,8 @@ def thread_pool(n_threads: int) -> Iterator[None]:
     """
     with one_blas_thread() as others:
         # Others that train at the same time have threads of their own.
-        outer, pool = _of_this_thread.pool, ThreadPool(max(1, n_threads // (others + 1)))
+        own = n_threads if current_worker() else max(1, n_threads // (others + 1))
+        outer, pool = _of_this_thread.pool, ThreadPool(own)
         _of_this_thread.pool = pool
         try:
             yield

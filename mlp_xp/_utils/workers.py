@@ -1,0 +1,61 @@
+"""The threads that each fit one of many models, and what such a thread knows of the others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+__all__ = ["Worker", "current_worker", "reporting", "working"]
+
+
+class Worker(NamedTuple):
+    """A thread that fits one of many models.
+
+    ``n_threads`` is how many threads each model has, ``n_models`` how many models there are in all,
+    ``is_stopped()`` is whether all of them are to end, and ``report(record)`` is called after each
+    epoch.
+    """
+
+    n_threads: int
+    n_models: int
+    is_stopped: Callable[[], bool]
+    report: Callable[[Any], None] | None = None
+
+
+_worker: ContextVar[Worker | None] = ContextVar("worker", default=None)
+
+
+def current_worker() -> Worker | None:
+    """Return the worker that this thread is, or None.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.workers import Worker, current_worker, working
+    >>> with working(Worker(1, 100, lambda: False)):
+    ...     current_worker().n_models
+    100
+    >>> current_worker() is None
+    True
+    """
+    return _worker.get()
+
+
+@contextlib.contextmanager
+def working(worker: Worker) -> Iterator[None]:
+    """Mark this thread as a worker."""
+    token = _worker.set(worker)
+    try:
+        yield
+    finally:
+        _worker.reset(token)
+
+
+@contextlib.contextmanager
+def reporting(report: Callable[[Any], None] | None) -> Iterator[None]:
+    """Report the epochs of the fit that this worker begins now."""
+    worker = _worker.get()
+    assert worker is not None
+    with working(worker._replace(report=report)):
+        yield

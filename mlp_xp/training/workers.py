@@ -1,0 +1,101 @@
+"""Worker threads: each takes the next of many trainings when it has done one."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+import sklearn
+
+from mlp_xp._utils.signals import interrupts
+from mlp_xp._utils.workers import Worker, working
+from mlp_xp.backends import Backend
+
+__all__ = ["work_in_threads"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def work_in_threads(
+    work: Callable[[T], R],
+    jobs: Iterable[T],
+    *,
+    n_jobs: int,
+    n_workers: int,
+    n_threads: int,
+    backend: Backend,
+) -> Generator[R]:
+    """Yield the results of jobs as they are done, in any order.
+
+    Closing the generator, or Ctrl-C, ends the jobs in progress after their step, without results.
+
+    Parameters
+    ----------
+    work : callable
+        ``work(job)`` returns the result, and raises nothing.
+    jobs : iterable
+    n_jobs : int
+        Of all jobs.
+    n_workers, n_threads : int of at least 1
+        Jobs at once, and threads of each.
+    backend : Backend
+
+    Examples
+    --------
+    >>> from mlp_xp.backends import get_backend
+    >>> from mlp_xp.training.workers import work_in_threads
+    >>> settings = {"n_jobs": 3, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
+    >>> sorted(work_in_threads(abs, [-1, 2, -3], **settings))
+    [1, 2, 3]
+    """
+    results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+    remaining, lock, is_closed = iter(jobs), threading.Lock(), threading.Event()
+    config = sklearn.get_config()  # Of the thread; the workers have the defaults.
+
+    def run(worker: Worker) -> None:
+        try:
+            with sklearn.config_context(**config), working(worker):
+                while not worker.is_stopped():
+                    with lock:
+                        job = next(remaining, done)
+                    if job is done:
+                        break
+                    result = work(job)
+                    if not worker.is_stopped():
+                        results.put((False, result))
+        except BaseException as error:
+            results.put((True, error))
+        else:
+            results.put((True, None))
+
+    done: Any = object()
+    with contextlib.ExitStack() as stack:
+        is_pressed = stack.enter_context(interrupts())
+        stack.enter_context(backend.sharing(n_threads))
+        worker = Worker(n_threads, n_jobs, lambda: is_closed.is_set() or is_pressed())
+        threads = [
+            threading.Thread(
+                target=copy_context().run, args=(run, worker), name=f"mlp_xp-model-{number}"
+            )
+            for number in range(n_workers)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            n_ended = 0
+            while n_ended < n_workers:
+                is_end, result = results.get()
+                n_ended += is_end
+                if not is_end:
+                    yield result
+                elif result is not None:
+                    raise result
+        finally:
+            is_closed.set()
+            for thread in threads:
+                thread.join()
