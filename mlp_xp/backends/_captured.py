@@ -10,8 +10,8 @@ memory with the same numbers by value. So
 - intermediate results lie in a memory pool that nobody else uses, as long as the graph exists;
 - the work is on a stream of its own, ordered by events with the stream of the caller.
 
-What cannot be captured (a product by cuBLAS in CuPy, sparse rows, a function that waits for the
-device) runs step by step as before, and the log says why. References: "CUDA Programming Guide",
+What cannot be captured (a product by cuBLAS in CuPy, a function that waits for the device) runs
+step by step as before, and the log says why. References: "CUDA Programming Guide",
 chapter "CUDA Graphs"; PyTorch's notes on CUDA graphs, for the traps.
 """
 

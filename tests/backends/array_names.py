@@ -12,7 +12,7 @@ import re
 import sys
 from typing import Any
 
-CLASSES = ("ndarray", "csr_matrix", "csc_matrix")
+CLASSES = ("ndarray",)
 # What Python gives every class.
 HIDDEN = {"__module__", "__slots__", "__annotations__", "__dict__", "__weakref__", "__hash__"}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from helpers import make_backend
 
 from mlp_xp._utils.tree import map_leaves
@@ -34,6 +35,7 @@ from mlp_xp.optimizers import (
     Optimizer,
     RMSprop,
 )
+from mlp_xp.training.batches import put_sparse
 from mlp_xp.training.epochs import plan_epoch, with_draws
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.step import init_state, make_step
@@ -61,6 +63,7 @@ STEPS: dict[str, tuple[dict[str, Any], int]] = {
     "Adam, training accuracy": ({"accuracy": True}, 74),
     "Adam, sample weights": ({"weights": True}, 69),
     "Adam, clipped gradient norm": ({"max_grad_norm": 1.0}, 94),
+    "Adam, sparse rows": ({"sparse": True}, 130),
     "Adam, gelu": ({"activation": "gelu"}, 94),
     "Adam, binary cross-entropy": ({"loss": BinaryCrossEntropy()}, 67),
     "Adam, squared error": ({"loss": SquaredError()}, 55),
@@ -78,6 +81,7 @@ def make(
     accuracy: bool = False,
     average: bool = False,
     weights: bool = False,
+    sparse: bool = False,
     kernels: Any = None,
     max_grad_norm: float | None = None,
     augmentation: tuple[Any, ...] = (),
@@ -119,8 +123,9 @@ def make(
             lambda leaf: backend.put(leaf, "float32" if leaf.dtype.kind == "f" else None),
             plan.draws or (),
         )
+        x = generator.integers(0, 256, (50, FEATURES)).astype(np.uint8)
         batch = Batch(
-            backend.put(generator.integers(0, 256, (50, FEATURES)).astype(np.uint8)),
+            put_sparse(backend, scipy.sparse.csr_array(x), "float32") if sparse else backend.put(x),
             backend.put(y),
             backend.put(np.arange(ROWS, dtype=np.int32)),
             put(generator.integers(0, 3, ROWS)) if weights else None,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loop_problem import BATCH, CASES, FEATURES, N, Problem, assert_same, network_of, numbers
+from scipy import sparse
 
 SPEC = importlib.util.find_spec("cupy")
 if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
@@ -189,6 +190,18 @@ def test_data_are_not_kept_alive(soon):
     assert array() is None
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_sparse_rows_are_captured(device, soon, monkeypatch, caplog):
+    backend, problem = get_backend("cupy", device), Problem()
+    x = sparse.random(N, FEATURES, 0.5, format="csr", random_state=0)
+    data = place(backend, x, problem.y, "float64", multiplies_sparse=True)
+    expected = problem.eagerly(backend, monkeypatch, data=data)
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer, data=data)), expected)
+    assert not caplog.messages
+    assert _launch.launches["graph"] > 4
+
+
 def test_a_state_may_be_replaced_between_epochs(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem(ema_decay=0.9)
     results = []
@@ -305,23 +318,6 @@ def test_a_function_that_waits_runs_step_by_step(activation, reason, soon, monke
     assert not _launch.launches["graph"]
     with backend.scope():
         assert not cupy.cuda.get_current_stream().is_capturing()
-
-
-def test_sparse_rows_run_step_by_step(soon, monkeypatch, caplog):
-    sparse = pytest.importorskip("scipy.sparse")
-    backend, problem = get_backend("cupy"), Problem(alpha=0.0)
-    x = sparse.random(N, FEATURES, 0.5, format="csr", random_state=0)
-    results = []
-    for is_eager in (True, False):
-        with monkeypatch.context() as patch:
-            if is_eager:
-                patch.setattr(CupyBackend, "loop", lambda self, body: None)
-            trainer = problem.trainer(backend)
-            data = place(backend, x, problem.y, "float64", multiplies_sparse=True)
-            results.append(numbers(trainer, problem.train(trainer, data=data)))
-    assert_same(*results)
-    assert len(caplog.messages) == 1
-    assert not _launch.launches["graph"]
 
 
 def test_products_by_cublas_run_step_by_step(soon, monkeypatch, caplog):

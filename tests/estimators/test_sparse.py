@@ -136,6 +136,37 @@ def test_taken_rows_multiply_like_dense_ones(backend, columns, rows, dtype):
     np.testing.assert_allclose(dW, dense.T @ dy, rtol=tolerance(dtype, 8))
 
 
+# Sizes around those of the blocks of CuPy's kernels: 256 rows, 32 to 4096 features, 128 columns.
+@pytest.mark.parametrize("size", [(3, 1, 1), (257, 40, 129), (600, 5000, 3)])
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_entries_of_rows_need_no_order_and_may_repeat(backend, size, kind):
+    if not backend.has_sparse_products:
+        pytest.skip("It makes rows dense.")
+    n, features, columns = size
+    indptr = np.concatenate([[0], np.cumsum(RNG.integers(9, size=n))]).astype(kind)
+    indices = RNG.integers(features, size=indptr[-1]).astype(kind)
+    X = sparse.csr_matrix((RNG.random(indptr[-1]), indices, indptr), (n, features))
+    rows = RNG.permutation(np.tile(np.arange(n, dtype=kind), 2))
+    dense = X.toarray()[rows]
+    W, dy = RNG.random((features, columns)), RNG.random((2 * n, columns))
+    with backend.scope():
+        x = SparseMatrix(*map(backend.put, (X.data, indices, indptr)))
+        # As a product of another matrix leaves it, column by column.
+        right = backend.xp.matrix_transpose(backend.put(dy.T.copy()))
+        products = []
+        for _ in range(2):
+            taken = backend.kernels.gather(
+                x, backend.put(rows), None, dtype=backend.xp.float64, xp=backend.xp
+            )
+            y, dW = taken @ backend.put(W), taken.T @ right
+            products.append((backend.get(y), backend.get(dW)))
+    (y, dW), again = products
+    np.testing.assert_allclose(y, dense @ W, rtol=1e-13)
+    np.testing.assert_allclose(dW, dense.T @ dy, rtol=1e-13)
+    np.testing.assert_array_equal(y, again[0])
+    np.testing.assert_array_equal(dW, again[1])
+
+
 def test_weights_may_lie_column_by_column():
     """As a transposed matrix does that somebody assigns."""
     X, y = sparse_problem()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import QUIET
+from scipy import sparse
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.nn.hidden import Blocks, Branch, Project
@@ -93,3 +94,11 @@ def test_of_bytes_in_columns_too(backend, waits):
     fit(backend, MLPClassifier, np.asfortranarray(PIXELS), LABELS, input_scaling="zca")
     fit(backend, MLPClassifier, backend.put(X.T.copy()).T, LABELS)
     assert waits == [{"get": 1}] * (2 * EPOCHS)
+
+
+@pytest.mark.parametrize("hidden", [(), (8, 8)])
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_of_sparse_rows_too(backend, waits, hidden, precision):
+    x = sparse.csr_array(np.where(X > 0.5, X, 0))
+    fit(backend, MLPClassifier, x, LABELS, hidden_layer_sizes=hidden, precision=precision)
+    assert waits == [{"get": 1}] * EPOCHS

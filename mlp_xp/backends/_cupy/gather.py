@@ -1,4 +1,4 @@
-"""Rows of a data set in one launch, and sparse rows as the left factor of a product."""
+"""Rows of a data set in one launch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.augmentation import PixelMap
 from mlp_xp.backends import kernels
 from mlp_xp.backends._cupy.rendering import kernel
+from mlp_xp.backends._cupy.sparse import TakenRows
 from mlp_xp.backends.kernels import Scaling, SparseMatrix
 
 __all__ = ["gather"]
@@ -36,7 +37,7 @@ def gather(
 ) -> Array:
     """Compute `kernels.gather` in one launch, where images are not augmented."""
     if isinstance(x, SparseMatrix):
-        return cast(Array, _TakenRows(x, rows))
+        return cast(Array, TakenRows(x, rows))
     if rows is None or pixel_map is not None:
         return kernels.gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
     out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
@@ -44,27 +45,3 @@ def gather(
     shift, scale = (number(0), number(1)) if scaling is None else scaling
     _gather_kernel()(x, rows[:, None], shift, scale, x.shape[1], out)
     return out
-
-
-class _TakenRows:
-    """Rows of a sparse matrix, or all of them, as the left factor of a product."""
-
-    ndim = 2
-
-    def __init__(self, x: SparseMatrix, rows: Any) -> None:
-        self.dtype = x.data.dtype
-        self._x = x
-        self._rows = rows
-
-    def __matmul__(self, W: Any) -> Any:
-        from cupyx.scipy.sparse import csr_matrix
-
-        data, indices, indptr = self._x
-        shape = indptr.shape[0] - 1, W.shape[0]
-        matrix = csr_matrix((data, indices, indptr), shape=shape)
-        self._matrix = matrix if self._rows is None else matrix[self._rows]
-        return self._matrix @ W
-
-    @property
-    def T(self) -> Any:
-        return self._matrix.T

@@ -1,0 +1,157 @@
+"""Products of sparse rows, one launch each, in which nothing waits and every sum has its order.
+
+CuPy's sparse matrices read their entries back to the host, for their shape and whether they are
+sorted, and cuSPARSE cannot be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy
+import numpy as np
+
+from mlp_xp.backends._cupy.rendering import FLOATS, THREADS, blocks_for, kernel, raw_kernel
+from mlp_xp.backends.kernels import SparseMatrix
+
+__all__ = ["TakenRows"]
+
+_INTEGERS = ("<i4", "<i8")
+# The features whose sums a thread of the transposed product keeps, for one column.
+_PER_THREAD = 16
+# The most columns of a block of it; with fewer of them its threads share more features.
+_MOST_COLUMNS = 128
+
+_ENTRIES = "const T* data, const I* indices, const I* indptr, const R* rows"
+
+# A thread for each number of the result.
+_MULTIPLY = f"""({_ENTRIES}, const T* W, T* out, long long n, int columns) {{
+  const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
+  if (i >= n) return;
+  const long long place = i / columns, row = TAKEN ? (long long)rows[place] : place;
+  const int column = i % columns;
+  T sum = 0;
+  for (long long k = indptr[row]; k < indptr[row + 1]; k++)
+    sum += data[k] * W[(long long)indices[k] * columns + column];
+  out[i] = sum;
+}}"""
+
+# A block has some features and columns of the result, and each thread some features of one column.
+# Its threads look for entries of these features in a row each, and then all add up what they found.
+# Blocks share no sums, so there are no atomic additions, whose order would change the last bits.
+_MULTIPLY_TRANSPOSED = f"""({_ENTRIES}, const T* dy, T* out, long long n_rows, long long features,
+    int columns) {{
+  __shared__ T sums[PER_THREAD * THREADS];
+  __shared__ long long starts[THREADS], stops[THREADS];
+  const int thread = threadIdx.x, column = blockIdx.y * LANES + thread % LANES;
+  const long long of_block = THREADS / LANES * PER_THREAD, first = blockIdx.x * of_block;
+  const long long own = first + thread / LANES * PER_THREAD;
+  for (int k = 0; k < PER_THREAD; k++) sums[k * THREADS + thread] = 0;
+  for (long long base = 0; base < n_rows; base += THREADS) {{
+    long long start = 0, stop = 0;
+    if (base + thread < n_rows) {{
+      const long long place = base + thread, row = TAKEN ? (long long)rows[place] : place;
+      for (long long k = indptr[row]; k < indptr[row + 1]; k++) {{
+        if (indices[k] >= first && indices[k] < first + of_block) {{
+          if (stop == 0) start = k;
+          stop = k + 1;
+        }}
+      }}
+    }}
+    starts[thread] = start;
+    stops[thread] = stop;
+    __syncthreads();
+    for (int r = 0; r < THREADS && column < columns; r++) {{
+      for (long long k = starts[r]; k < stops[r]; k++) {{
+        const long long place = indices[k] - own;
+        if (place >= 0 && place < PER_THREAD)
+          sums[place * THREADS + thread] += data[k] * dy[(base + r) * columns + column];
+      }}
+    }}
+    __syncthreads();
+  }}
+  for (int k = 0; k < PER_THREAD && column < columns && own + k < features; k++)
+    out[(own + k) * columns + column] = sums[k * THREADS + thread];
+}}"""
+
+_VARIANTS = (
+    *((FLOATS[0], index, rows, 1) for index in _INTEGERS for rows in _INTEGERS),
+    *((FLOATS[0], index, index, 0) for index in _INTEGERS),
+    (FLOATS[1], *_INTEGERS, 1),
+)
+
+
+@kernel(*_VARIANTS)
+def _multiply_kernel(dtype: str, index: str, rows: str, taken: int) -> Any:
+    types = {"T": dtype, "I": index, "R": rows}
+    return raw_kernel("mlp_xp_sparse", _MULTIPLY, types, TAKEN=taken)
+
+
+@kernel(*((*variant, 32) for variant in _VARIANTS), (*_VARIANTS[0], 1), (*_VARIANTS[0], 128))
+def _transposed_kernel(dtype: str, index: str, rows: str, taken: int, lanes: int) -> Any:
+    types = {"T": dtype, "I": index, "R": rows}
+    constants = {"TAKEN": taken, "LANES": lanes, "PER_THREAD": _PER_THREAD}
+    return raw_kernel("mlp_xp_sparse_transposed", _MULTIPLY_TRANSPOSED, types, **constants)
+
+
+class TakenRows:
+    """Rows of a sparse matrix, or all of them, as the left factor of a product.
+
+    One product, then one with the transpose. Entries need no order, and may be several for a place.
+
+    Parameters
+    ----------
+    x : SparseMatrix
+    rows : (batch,) integers, or None for all
+    """
+
+    ndim = 2
+
+    def __init__(self, x: SparseMatrix, rows: Any) -> None:
+        self.dtype = x.data.dtype
+        self._n_rows = x.indptr.shape[0] - 1 if rows is None else rows.shape[0]
+        if rows is not None and rows.dtype.str not in _INTEGERS:
+            rows = rows.astype(np.int64)
+        places = x.indptr if rows is None else cupy.ascontiguousarray(rows)
+        indices = x.indices.astype(x.indptr.dtype, copy=False)
+        self._entries = x.data, indices, x.indptr, places
+        dtypes = (array.dtype.str for array in (x.data, indices, places))
+        self._variant = *dtypes, int(rows is not None)
+        self._n_features = 0
+
+    def __matmul__(self, W: Any) -> Any:
+        self._n_features, columns = W.shape
+        out = cupy.empty((self._n_rows, columns), self.dtype)
+        numbers = np.int64(out.size), np.int32(columns)
+        _multiply_kernel(*self._variant)(
+            (blocks_for(out.size, THREADS),),
+            (THREADS,),
+            (*self._entries, cupy.ascontiguousarray(W), out, *numbers),
+        )
+        return out
+
+    @property
+    def T(self) -> _Transposed:
+        return _Transposed(self)
+
+    def transposed_product(self, dy: Any) -> Any:
+        """Return the transposed matrix times ``dy``."""
+        columns = dy.shape[1]
+        lanes = min(1 << (columns - 1).bit_length(), _MOST_COLUMNS)
+        out = cupy.empty((self._n_features, columns), self.dtype)
+        numbers = np.int64(self._n_rows), np.int64(self._n_features), np.int32(columns)
+        of_block = THREADS // lanes * _PER_THREAD
+        _transposed_kernel(*self._variant, lanes)(
+            (blocks_for(self._n_features, of_block), blocks_for(columns, lanes)),
+            (THREADS,),
+            (*self._entries, cupy.ascontiguousarray(dy), out, *numbers),
+        )
+        return out
+
+
+class _Transposed:
+    def __init__(self, rows: TakenRows) -> None:
+        self._rows = rows
+
+    def __matmul__(self, dy: Any) -> Any:
+        return self._rows.transposed_product(dy)

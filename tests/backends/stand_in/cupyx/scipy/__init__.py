@@ -1,1 +1,0 @@
-"""Sparse matrices, of which mlp_xp uses one format."""
