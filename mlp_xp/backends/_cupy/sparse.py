@@ -108,15 +108,17 @@ class TakenRows:
     ndim = 2
 
     def __init__(self, x: SparseMatrix, rows: Any) -> None:
-        self.dtype = x.data.dtype
-        self._n_rows = x.indptr.shape[0] - 1 if rows is None else rows.shape[0]
+        data: Any
+        indices: Any
+        indptr: Any
+        data, indices, indptr = x
+        self.dtype = data.dtype
+        self._n_rows = indptr.shape[0] - 1 if rows is None else rows.shape[0]
         if rows is not None and rows.dtype.str not in _INTEGERS:
             rows = rows.astype(np.int64)
-        places = x.indptr if rows is None else cupy.ascontiguousarray(rows)
-        indices = x.indices.astype(x.indptr.dtype, copy=False)
-        self._entries = x.data, indices, x.indptr, places
-        dtypes = (array.dtype.str for array in (x.data, indices, places))
-        self._variant = *dtypes, int(rows is not None)
+        places = indptr if rows is None else cupy.ascontiguousarray(rows)
+        self._entries = data, indices.astype(indptr.dtype, copy=False), indptr, places
+        self._variant = data.dtype.str, indptr.dtype.str, places.dtype.str, int(rows is not None)
         self._n_features = 0
 
     def __matmul__(self, W: Any) -> Any:
