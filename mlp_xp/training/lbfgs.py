@@ -34,7 +34,7 @@ __all__ = ["BLOCK", "minimize"]
 # Large enough for the products to run at full speed; the sum over blocks is that of the full batch.
 BLOCK = 8192
 # Numbers of a block's inputs and activations that may be kept after a fit.
-_SMALL = 1 << 17
+_SMALL = 1 << 19
 
 AfterIteration = Callable[[Callable[[], Params], float], bool]
 
