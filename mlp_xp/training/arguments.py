@@ -13,11 +13,12 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epochs import EpochPlan, with_draws, without_first
 from mlp_xp.training.rules import Rules
+from mlp_xp.training.scalars import draw_keys
 from mlp_xp.training.step import StepArguments, TrainState
 
-__all__ = ["EpochArguments", "Group", "Repeatable", "part"]
+__all__ = ["Epoch", "EpochArguments", "Group", "Repeatable", "draw_arguments", "part"]
 
 
 class Group(NamedTuple):
@@ -27,18 +28,30 @@ class Group(NamedTuple):
     table: Array
 
 
-class EpochArguments(NamedTuple):
-    """Data, and the arguments of the steps of an epoch.
+class Epoch(NamedTuple):
+    """An epoch of a trainer: little, but all that the arguments of its steps are computed from.
 
-    ``keys : (steps, dropouts)`` or None; ``groups`` grows as the steps are prepared. ``plan`` and
-    the others are without the ``first`` steps, which were done before.
+    ``plan`` is without draws; ``n_epochs`` and ``n_steps`` were done before it, and ``first`` of
+    its own steps; ``rates`` of the others grows as they are prepared.
+    """
+
+    data: Data
+    plan: EpochPlan
+    n_epochs: int
+    n_steps: int
+    first: int
+    rates: list[float]
+
+
+class EpochArguments(NamedTuple):
+    """Data, and the arguments of the steps of an epoch, without those that were done before it.
+
+    ``keys : (steps, dropouts)`` or None.
     """
 
     data: Data
     plan: EpochPlan
     keys: Array | None
-    groups: list[Group]
-    first: int = 0
 
     def steps(
         self, groups: Iterable[Group], scaling: Scaling | Whitening | None, *, xp: Namespace
@@ -50,6 +63,16 @@ class EpochArguments(NamedTuple):
             for rates, table in groups:
                 for rate, coefs in zip(rates, xp.unstack(table), strict=True):
                     yield rate, StepArguments(next(batches), scaling, coefs, next(keys))
+
+
+def draw_arguments(epoch: Epoch, rules: Rules, seed: int, backend: Backend) -> EpochArguments:
+    """Draw what the steps of an epoch need beside their scalars: the same each time."""
+    plan, first = epoch.plan, epoch.first
+    if rules.augmentation:
+        plan = with_draws(plan, rules.augmentation, seed=seed, epoch=epoch.n_epochs)
+    keys = draw_keys(len(plan.counts), rules.network.n_keys, seed=seed, epoch=epoch.n_epochs)
+    put_keys = None if keys is None else backend.put(keys[first:])
+    return EpochArguments(epoch.data, without_first(plan, first), put_keys)
 
 
 class Repeatable(Protocol):
@@ -76,6 +99,10 @@ class Repeatable(Protocol):
 
     def run_step(self, arguments: StepArguments) -> None:
         """Run one step."""
+        ...
+
+    def repeat(self, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
+        """Yield again the learning rate and the arguments of each prepared step of an epoch."""
         ...
 
 

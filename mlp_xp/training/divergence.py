@@ -15,7 +15,7 @@ from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
 from mlp_xp.nn.network import Network, Params, forward, hidden
-from mlp_xp.training.arguments import EpochArguments, Repeatable
+from mlp_xp.training.arguments import Epoch, Repeatable
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import network_inputs
@@ -119,9 +119,7 @@ class Guard:
         self._look_at = 0.0
         self._since = self._cost = 0.0  # When the restore point was set; seconds for a copy.
         self._restore: Callable[[Repeatable], None] | None = None
-        self._epochs: list[
-            EpochArguments
-        ] = []  # Since the restore point; the last is the present one.
+        self._epochs: list[Epoch] = []  # Since the restore point; the last is the present one.
         self._first = 0  # The steps of the first of them that were done before it.
 
     def start(self, trainer: Repeatable, restore: Callable[[Repeatable], None]) -> None:
@@ -139,7 +137,7 @@ class Guard:
         """Drop the data."""
         self._epochs, self._first = [], 0
 
-    def begin(self, trainer: Repeatable, epoch: EpochArguments, now: float) -> None:
+    def begin(self, trainer: Repeatable, epoch: Epoch, now: float) -> None:
         """Store an epoch before its first step, at a time of `time.perf_counter`."""
         self._epochs.append(epoch)
         if self._is_copy_due(now):
@@ -201,8 +199,7 @@ class Guard:
         recent: deque[StepArguments] = deque(maxlen=_RECENT)
         with trainer.backend.scope(), np.errstate(all="ignore"):
             for number, epoch in enumerate(epochs, last + 1 - len(epochs)):
-                repeated = epoch.steps(epoch.groups, trainer.scaling, xp=trainer.backend.xp)
-                with contextlib.closing(repeated) as steps:
+                with contextlib.closing(trainer.repeat(epoch)) as steps:
                     for step, (rate, arguments) in enumerate(steps, epoch.first + 1):
                         if step <= first:
                             continue

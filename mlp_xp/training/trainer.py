@@ -18,14 +18,14 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
-from mlp_xp.training.arguments import EpochArguments, Group, part
+from mlp_xp.training.arguments import Epoch, EpochArguments, Group, draw_arguments, part
 from mlp_xp.training.batches import Data, multiplies_sparse
 from mlp_xp.training.divergence import Guard
-from mlp_xp.training.epochs import EpochPlan, with_draws, without_first
+from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Progress, Record
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import Stage, draw_keys, rate_factors, scalar_table
+from mlp_xp.training.scalars import Stage, rate_factors, scalar_table
 from mlp_xp.training.step import StepArguments, Steps, TrainState, init_state, make_nth, make_step
 from mlp_xp.training.time_budget import Budget
 
@@ -263,31 +263,25 @@ class Trainer:
         backend, xp, n_steps = self.backend, self.backend.xp, len(plan.counts)
         start = time.perf_counter()
         stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
-        if self.rules.augmentation:
-            plan = with_draws(plan, self.rules.augmentation, seed=self.seed, epoch=self.n_epochs)
         work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
         with backend.scope(), backend.training(work, self._all_steps(n_steps, stage)):
             if not first_step:
                 zero = xp.zeros_like(self.state.loss)
                 accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
-            keys = draw_keys(
-                n_steps, self.rules.network.n_keys, seed=self.seed, epoch=self.n_epochs
-            )
-            put_keys = None if keys is None else backend.put(keys[first_step:])
-            left = without_first(plan, first_step)
-            epoch = EpochArguments(data, left, put_keys, [], first_step)
+            epoch = Epoch(data, plan, self.n_epochs, self.n_steps, first_step, [])
             self.guard.begin(self, epoch, start)
-            groups = self._put_scalars(plan, epoch, stage, budget)
+            arguments = draw_arguments(epoch, self.rules, self.seed, backend)
+            groups = self._groups(epoch, stage, budget)
             # With a budget the clock is read every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None
-            stacks = data.stacked(left) if has_loop else []
+            stacks = data.stacked(arguments.plan) if has_loop else []
             if stacks:
                 most_at_once = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
                 at_once = 1 if step_by_step else most_at_once
-                calls = self._run_together(stacks, epoch.keys, groups, at_once)
+                calls = self._run_together(stacks, arguments.keys, groups, at_once)
             else:
-                calls = self._run_one_by_one(epoch, groups)
+                calls = self._run_one_by_one(arguments, groups)
             # A call of many steps may return before they are done.
             waits = bool(stacks) and not step_by_step and backend.shares_host_memory
             rates, done = [0.0], first_step
@@ -330,14 +324,21 @@ class Trainer:
         """Run one step."""
         self.state = self._step(self.state, *arguments)
 
+    def repeat(self, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
+        """Yield again the learning rate and the arguments of each prepared step of an epoch."""
+        steps = range(epoch.first, epoch.first + len(epoch.rates))
+        groups = [self._group(epoch, steps, epoch.rates)] if steps else []
+        arguments = draw_arguments(epoch, self.rules, self.seed, self.backend)
+        return arguments.steps(groups, self.scaling, xp=self.backend.xp)
+
     def _run_one_by_one(
-        self, epoch: EpochArguments, groups: Iterable[Group]
+        self, arguments: EpochArguments, groups: Iterable[Group]
     ) -> Generator[list[float]]:
         """Run the steps one by one, and yield their rates."""
-        steps = epoch.steps(groups, self.scaling, xp=self.backend.xp)
+        steps = arguments.steps(groups, self.scaling, xp=self.backend.xp)
         with contextlib.closing(steps):
-            for rate, arguments in steps:
-                self.run_step(arguments)
+            for rate, given in steps:
+                self.run_step(given)
                 yield [rate]
 
     def _run_together(
@@ -365,15 +366,13 @@ class Trainer:
                 yield rates[first + start : first + stop]
             first = last
 
-    def _put_scalars(
-        self, plan: EpochPlan, epoch: EpochArguments, stage: Stage, budget: Budget | None
-    ) -> Iterator[Group]:
-        """Yield the rates of steps, and their scalars on the device.
+    def _groups(self, epoch: Epoch, stage: Stage, budget: Budget | None) -> Iterator[Group]:
+        """Yield the steps, with their scalars on the device.
 
         Without a budget they travel for a whole epoch at once, else for the few steps until the
         clock is read again.
         """
-        n_steps, done = len(plan.counts), epoch.first
+        n_steps, done = len(epoch.plan.counts), epoch.first
         while done < n_steps:
             few = n_steps
             if budget is not None:
@@ -386,13 +385,16 @@ class Trainer:
             )
             rate = self.rules.learning_rate * stage.rate_factor
             rates = [rate * factor for factor in factors]
-            table = scalar_table(self.rules, plan, steps, rates, self.n_steps, self.rule_start)
-            epoch.groups.append(Group(rates, self.backend.put(table, self.dtype)))
-            yield epoch.groups[-1]
+            epoch.rates.extend(rates)
+            yield self._group(epoch, steps, rates)
             done = steps.stop
             if budget is not None:
                 self.backend.get(self.state.loss)  # A device has only queued the steps so far.
                 budget.count(len(steps))
+
+    def _group(self, epoch: Epoch, steps: range, rates: list[float]) -> Group:
+        table = scalar_table(self.rules, epoch.plan, steps, rates, epoch.n_steps, self.rule_start)
+        return Group(rates, self.backend.put(table, self.dtype))
 
 
 # One function for all fits with the same settings, so that a backend finds what it compiled.

@@ -14,6 +14,7 @@ from helpers import QUIET, problem, small
 import mlp_xp.training.divergence
 from mlp_xp import MLP, MLPRegressor
 from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.augmentation import Mixup
 from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import load_model
@@ -97,18 +98,23 @@ def test_the_step_is_the_one_that_is_not_finite_and_the_weights_those_before_it(
 
 def test_steps_of_earlier_epochs_are_repeated(monkeypatch):
     X, y = single()
-    settings = SETTINGS | QUIET | {"activation": "identity", "dropout": 0.1, "max_iter": 500}
-    errors, weights = [], []
+    random = {"dropout": 0.1, "augmentation": [Mixup(0.2)], "learning_rate": "cosine"}
+    settings = SETTINGS | QUIET | random | {"activation": "identity", "max_iter": 500}
+    seen = []
+
+    class Steps(Callback):
+        def on_step_end(self, model, done, n_steps):
+            seen.append([coef.tolist() for coef in model.coefs_])
+
     for share in (1e-9, 1e9):  # A copy before the first epoch, and one before each.
         monkeypatch.setattr(mlp_xp.training.divergence, "_COPY_SHARE", share)
-        model = MLPRegressor(**settings, learning_rate_init=0.4)
-        with pytest.raises(NonFiniteError) as error:
+        model = MLPRegressor(**settings, learning_rate_init=0.2, callbacks=[Steps()])
+        seen.clear()
+        with pytest.raises(NonFiniteError) as caught:
             model.fit(X, y)
-        errors.append(vars(error.value))
-        weights.append([coef.tolist() for coef in model.coefs_])
-    assert errors[0]["epoch"] > 1
-    assert errors[0] == errors[1]
-    assert weights[0] == weights[1]
+        error = caught.value
+        assert (error.epoch, error.step) == (2, 4)
+        assert [coef.tolist() for coef in model.coefs_] == seen[4 + 3 - 1]
 
 
 def test_a_long_epoch_is_looked_at_meanwhile(monkeypatch):
