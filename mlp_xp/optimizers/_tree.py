@@ -68,9 +68,10 @@ def update_tree(
         takes them as they are.
     opt_state : NamedTuple of such trees, `optimizer.state_type`; donated
     coefs : tuple of 0-d arrays
-        What `optimizer.coefficients` gave for this step.
+        What `optimizer.coefficients` gave for this step; for a stack of models also arrays of its
+        leading axes.
     l2 : 0-d array, optional
-        The factor of the penalty. None leaves it out.
+        The factor of the penalty, likewise. None leaves it out.
     n_leading : int, default=0
         First axes of each parameter, which count models; each model has a penalty of its own.
     xp : namespace
@@ -123,9 +124,12 @@ def update_array(
 ) -> tuple[Array, Any, Array | None]:
     """Update one array as `update_tree` does: the new array, its state, and its penalty if any."""
     penalty = None
+    if n_leading:
+        coefs = tuple(_for_axes(coef, p.ndim, xp=xp) for coef in coefs)
     if l2 is not None and kind != "vector":
         flat = xp.reshape(p, (*p.shape[:n_leading], -1))
         penalty = 0.5 * l2 * xp.vecdot(flat, flat)
+        l2 = _for_axes(l2, p.ndim, xp=xp) if n_leading else l2
         if g.dtype == p.dtype:
             g += l2 * p
         else:
@@ -182,9 +186,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
     factor = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
 
     def scaled(g: Array) -> Array:
-        own = factor
-        if n_leading:
-            own = xp.reshape(factor, (*factor.shape, *[1] * (g.ndim - n_leading)))
+        own = _for_axes(factor, g.ndim, xp=xp) if n_leading else factor
         if g.dtype != dtype:
             return xp.astype(g * own, g.dtype)
         g *= own
@@ -201,7 +203,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
     average : tree of arrays; donated
     params : tree of arrays of the same structure
         Not written to.
-    rate : 0-d array from 0 to 1
+    rate : 0-d array from 0 to 1, or one number for each model of a stack
         The :math:`r` above, 1 minus the decay.
     xp : namespace
 
@@ -225,8 +227,15 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
     def moved(pair: tuple[Array, Array]) -> Array:
         a, p = pair
         change = p - a
-        change *= rate
+        change *= _for_axes(rate, a.ndim, xp=xp)
         a += change
         return a
 
     return rebuild(average, map(moved, zip(leaves(average), leaves(params), strict=True)))
+
+
+def _for_axes(numbers: Array, ndim: int, *, xp: Namespace) -> Array:
+    """Return numbers, one for each model, in a shape that multiplies arrays of so many axes."""
+    if not numbers.ndim:
+        return numbers
+    return xp.reshape(numbers, (*numbers.shape, *[1] * (ndim - numbers.ndim)))

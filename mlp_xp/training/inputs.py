@@ -66,15 +66,21 @@ def _scaled_rows(
     """Return the inputs of a batch, scaled but not yet rotated, and its targets."""
     dtype = next(leaves(params)).dtype
     pixel_map = make_pixel_map(augmentation, batch.draws, xp=xp)
-    x, y, rows = batch.x, batch.y, batch.rows
+    x, y, rows, scaled = batch.x, batch.y, batch.rows, of_features(scaling)
+    is_own = scaled is not None and scaled.shift.ndim > 1  # Of each model of a stack.
+    common = None if is_own else scaled
     if rows is None:
-        return kernels.gather(x, None, of_features(scaling), pixel_map, dtype=dtype, xp=xp), y
-    flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
-    x = kernels.gather(x, flat, of_features(scaling), pixel_map, dtype=dtype, xp=xp)
-    y = xp.take(y, flat, axis=0)
-    if rows.ndim > 1:  # Each model of a stack takes rows of its own.
-        x = xp.reshape(x, (*rows.shape, x.shape[-1]))
-        y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
+        x = kernels.gather(x, None, common, pixel_map, dtype=dtype, xp=xp)
+    else:
+        flat = rows if rows.ndim == 1 else xp.reshape(rows, (-1,))
+        x = kernels.gather(x, flat, common, pixel_map, dtype=dtype, xp=xp)
+        y = xp.take(y, flat, axis=0)
+        if rows.ndim > 1:  # Each model of a stack takes rows of its own.
+            x = xp.reshape(x, (*rows.shape, x.shape[-1]))
+            y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
+    if is_own:
+        assert scaled is not None
+        x = (x - scaled.shift[..., None, :]) * scaled.scale[..., None, :]
     return x, y
 
 

@@ -31,7 +31,8 @@ class Stage(NamedTuple):
 class StepScalars(NamedTuple):
     """The numbers that change from step to step, 0-d, or floats on the host.
 
-    They travel to the device packed, ``(4 + k,)``: in this order, the k of the rule last.
+    They travel to the device packed, ``(..., 4 + k)``: in this order, the k of the rule last. A
+    stack of models shares them, or each has its own.
 
     ``share`` is the step's share of the epoch's samples, ``l2`` the factor of the penalty,
     ``average_rate`` and ``batch_stats_rate`` are how far the moving average and the batch
@@ -56,7 +57,8 @@ class StepScalars(NamedTuple):
         (np.float64(0.5),)
         """
         n_fixed = len(cls._fields) - 1
-        numbers = [coefs[i] for i in range(coefs.shape[0])]
+        place: tuple[Any, ...] = () if coefs.ndim == 1 else (...,)
+        numbers = [coefs[(*place, i)] for i in range(coefs.shape[-1])]
         return cls._make((*numbers[:n_fixed], tuple(numbers[n_fixed:])))
 
 

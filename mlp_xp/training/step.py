@@ -47,7 +47,7 @@ class Steps(NamedTuple):
 
     ``rows`` and ``weights : (steps, batch)``, the latter or None, and ``draws`` are those of a
     `Batch`; ``coefs : (steps, 4 + k)`` are packed `StepScalars`; ``keys : (steps, dropouts)`` or
-    None.
+    None. Those of a stack of models have an axis for the models after the first.
     """
 
     rows: Array
@@ -140,13 +140,15 @@ def make_step(
     -------
     callable
         ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old one is dead.
-        ``coefs : (4 + k,)`` are packed `StepScalars`, ``keys : (..., dropouts)`` int32, or None.
+        ``coefs : (..., 4 + k)`` are packed `StepScalars`, ``keys : (..., dropouts)`` int32, or
+        None.
 
     Notes
     -----
     Parameters may have leading axes, ``W : (..., fan_in, fan_out)``. The models of such a stack
-    share the scalars; a batch is shared too, or each has its own: ``x : (..., batch, features)``,
-    or ``rows : (..., batch)`` of shared data, and likewise targets and weights.
+    share the scalars, or each has its own. They share the batch, or each has its own:
+    ``x : (..., batch, features)``, or ``rows : (..., batch)`` of shared data, and likewise targets
+    and weights. The same holds of the scaling: ``shift : (..., features)``.
 
     Examples
     --------

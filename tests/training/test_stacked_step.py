@@ -21,7 +21,6 @@ from mlp_xp.nn.losses import (
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon
 from mlp_xp.training.inputs import Batch
-from mlp_xp.training.scalars import StepScalars
 from mlp_xp.training.step import TrainState, init_state, make_step
 
 MODELS, N, FEATURES, OUTPUTS = 3, 12, 5, 4
@@ -52,7 +51,7 @@ def of_model(tree, i):
     return map_leaves(lambda leaf: None if leaf is None else leaf[i], tree)
 
 
-def train(backend, network, loss, rule, params, batches, keys, scaling, **options):
+def train(backend, network, loss, rule, params, batches, keys, scaling, factors, **options):
     """Return the state after a step for each batch, on the host."""
     xp = backend.xp
 
@@ -77,8 +76,11 @@ def train(backend, network, loss, rule, params, batches, keys, scaling, **option
             xp=xp,
         )
         for number, (batch, key) in enumerate(zip(batches, keys, strict=True), 1):
-            scalars = StepScalars(0.5, 0.3, 0.25, 0.1, rule.coefficients(0.1, number))
-            coefs = backend.put(np.asarray((*scalars[:-1], *scalars.rule)))
+            tables = [
+                (0.5 * r, 0.3 * r, 0.25 * r, 0.1 * r, *rule.coefficients(0.1 * r, number))
+                for r in np.ravel(factors)
+            ]
+            coefs = backend.put(np.asarray(tables[0] if np.ndim(factors) == 0 else tables))
             own = backend.put(key) if network.n_keys else None
             state = step(state, put(batch), put(scaling), coefs, own)
         return map_leaves(backend.get, state)
@@ -105,16 +107,21 @@ def check(backend, name="plain", loss=None, rule=None, given="own", weighted=Tru
         x = rng.standard_normal((*shape, n_inputs))
         batches.append(Batch(x, targets_of(loss, rng, *shape), rows, weights))
     keys = rng.integers(-(2**31), 2**31, (2, MODELS, network.n_keys), dtype=np.int32)
-    scaling = Scaling(rng.random(n_inputs), rng.random(n_inputs) + 0.5)
+    # What rows share of the data, they share of the numbers of a step.
+    of_all = () if given == "shared" else lead
+    scaling = Scaling(rng.random((*of_all, n_inputs)), rng.random((*of_all, n_inputs)) + 0.5)
+    factors = np.broadcast_to(np.asarray(1.0 if given == "shared" else [1.0, 0.3, 2.0]), of_all)
     settings = backend, network, loss, rule
-    found = train(*settings, stack, batches, keys, scaling, **options)
+    found = train(*settings, stack, batches, keys, scaling, factors, **options)
     for i in range(MODELS):
         own = batches
         if given == "own":
             own = [of_model(batch, i) for batch in batches]
         elif given == "rows":
             own = [Batch(b.x, b.y, *of_model((b.rows, b.weights), i)) for b in batches]
-        alone = train(*settings, models[i], own, keys[:, i], scaling, **options)
+        own_scaling = scaling if given == "shared" else of_model(scaling, i)
+        factor = factors if given == "shared" else factors[i]
+        alone = train(*settings, models[i], own, keys[:, i], own_scaling, factor, **options)
         for part, mine, theirs in zip(TrainState._fields, of_model(found, i), alone, strict=True):
             for ours, expected in zip(leaves(mine), leaves(theirs), strict=True):
                 assert ours.shape == expected.shape, part

@@ -256,7 +256,7 @@ def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
     """Compute `mlp_xp.optimizers.averaged`, for stacks of models too."""
     members = list(zip(leaves(average), leaves(params), strict=True))
-    is_known = all(
+    is_known = rate.ndim == 0 and all(
         is_plain(members[0][0].dtype, a, p, rate) and a.shape == p.shape for a, p in members
     )
     if not is_known:
