@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import os
 import re
 import time
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +19,11 @@ from mlp_xp._utils.durable import locked, make_folder, new_folder, remove_folder
 from mlp_xp._utils.signals import terminations
 from mlp_xp.callbacks._base import Live, expect
 from mlp_xp.estimators.reporting import Pause
+from mlp_xp.estimators.state import host_copy
 from mlp_xp.saving import SavingError, check_can_save, save_model, write_model
 from mlp_xp.training.checkpoints import checkpoint_name, checkpoints, write_snapshot
 from mlp_xp.training.records import Record
+from mlp_xp.training.snapshot import Snapshot
 
 __all__ = ["Checkpoint"]
 
@@ -53,6 +57,21 @@ def _parse(every: Any) -> _Interval:
     raise ValueError(f"every must be {_FORMS}, got {every!r}")
 
 
+@dataclass
+class _Work:
+    """Resources of a fit, and what is being written or is to be written.
+
+    ``pending`` is the best model, until the next checkpoint is due, and ``write`` the write in
+    progress, of a checkpoint and of the best model then.
+    """
+
+    resources: contextlib.ExitStack
+    is_terminated: Callable[[], bool]
+    thread: ThreadPoolExecutor
+    pending: Any = None
+    write: tuple[Future[dict[Path, Exception]], Any] | None = None
+
+
 class Checkpoint(Live):
     """Checkpoints of a fit, from which ``fit(..., resume=folder)`` goes on after any interruption.
 
@@ -72,7 +91,7 @@ class Checkpoint(Live):
     every : int or str, default=1
         Epochs from one checkpoint to the next; or ``"100 steps"``, ``"30 s"``, ``"10 min"``,
         ``"1 h"``: then within an epoch too, at the next pause of the training, which the fast
-        loops make every tenth of a second.
+        loops make every tenth of a second. With a time, the fit goes on while a thread writes.
     keep_last : int of at least 1 or None, default=3
         Number of checkpoints that are kept; None keeps all.
     keep_best : int of at least 0, default=1
@@ -128,24 +147,36 @@ class Checkpoint(Live):
     def _open(self, model: Any) -> None:
         check_can_save(model)
         make_folder(self.folder)
-        self._pending: Any = None  # The best model, until the next checkpoint is due.
         self._last_step, self._last_time = -1, time.perf_counter()
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(self.folder))
             sweep(self.folder)
             is_terminated = stack.enter_context(terminations())
-            self._live = stack.pop_all(), is_terminated
+            thread = stack.enter_context(ThreadPoolExecutor(1, "mlp_xp checkpoint"))
+            self._live = _Work(stack.pop_all(), is_terminated, thread)
 
     def on_pause(self, model: Any, pause: Pause) -> None:
         """Write a checkpoint where one is due."""
-        if self.keep_best and not pause.step and _score(model.history_[-1]) > self._best:
-            self._best, self._pending = _score(model.history_[-1]), model
-        is_terminated = self._live[1]()
-        if is_terminated or self._is_due(pause):
-            self._write(model, pause)
+        work = self._live
+        if work.write is not None and work.write[0].done():
+            self._end_write()
+        is_terminated = work.is_terminated()
+        is_due = is_terminated or self._is_due(pause)
+        is_best = self.keep_best and not pause.step and _score(model.history_[-1]) > self._best
+        if is_due:
+            self._end_write()
+            snapshot = pause.take()
+        if is_due or is_best:
+            copied = host_copy(model)
+        if is_best:
+            self._best, work.pending = _score(model.history_[-1]), copied
+        if is_due:
+            best, work.pending = work.pending, None
+            work.write = work.thread.submit(self._write, copied, pause, snapshot, best), best
             self._last_step, self._last_time = pause.n_steps, time.perf_counter()
-        if self._pending is model:  # Not written, or not yet.
-            self._pending = copy.copy(model)  # Its arrays too.
+            # No step is lost beside those that were asked for.
+            if is_terminated or self._interval.unit != "s":
+                self._end_write()
         if is_terminated:
             raise SystemExit(_TERMINATED)
 
@@ -153,10 +184,12 @@ class Checkpoint(Live):
         """Write what is not written yet, and unlock the folder."""
         if self._live is None:
             return
-        live, self._live = self._live, None
-        with live[0]:
-            self._write_best()
-            self._pending = None
+        with self._live.resources:
+            try:
+                self._end_write()
+                _warn_of(self._write_best(self._live.pending))
+            finally:
+                self._live = None
 
     def _is_due(self, pause: Pause) -> bool:
         amount, unit = self._interval
@@ -168,21 +201,39 @@ class Checkpoint(Live):
             self._last_step = pause.n_steps - (pause.step or pause.n_steps)
         return pause.n_steps - self._last_step >= amount
 
-    def _write(self, model: Any, pause: Pause) -> None:
+    def _write(
+        self, model: Any, pause: Pause, snapshot: Snapshot, best: Any
+    ) -> dict[Path, Exception]:
+        """Write a checkpoint, and the best model where it is new; return what failed."""
         path = self.folder / checkpoint_name(pause.epoch, pause.step)
-        with _warning_about(path):
-            snapshot = pause.take()
+        try:
             with new_folder(path) as new:
                 write_snapshot(new, snapshot)
                 write_model(model, new)
             self._prune(model, (pause.epoch, pause.step))
-        self._write_best()
+        except (OSError, SavingError) as error:
+            return {path: error} | self._write_best(best)
+        return self._write_best(best)
 
-    def _write_best(self) -> None:
-        if self._pending is not None:
-            with _warning_about(self.folder / _BEST):
-                save_model(self._pending, self.folder / _BEST)
-                self._pending = None
+    def _write_best(self, best: Any) -> dict[Path, Exception]:
+        path = self.folder / _BEST
+        try:
+            if best is not None:
+                save_model(best, path)
+        except (OSError, SavingError) as error:
+            return {path: error}
+        return {}
+
+    def _end_write(self) -> None:
+        """Wait for the write in progress, and warn of what has failed."""
+        work = self._live
+        if work.write is None:
+            return
+        (write, best), work.write = work.write, None
+        failed = write.result()
+        if self.folder / _BEST in failed and work.pending is None:
+            work.pending = best
+        _warn_of(failed)
 
     def _prune(self, model: Any, newest: tuple[int, int]) -> None:
         """Remove what is older than asked for, of another fit, or newer, which is damaged."""
@@ -200,12 +251,9 @@ class Checkpoint(Live):
         self._stale = set()
 
 
-@contextlib.contextmanager
-def _warning_about(path: Path) -> Any:
-    """Warn of a write that fails: the fit is worth more than its checkpoint."""
-    try:
-        yield
-    except (OSError, SavingError) as error:
+def _warn_of(failed: dict[Path, Exception]) -> None:
+    """Warn of writes that failed: the fit is worth more than its checkpoint."""
+    for path, error in failed.items():
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
             f"{path} cannot be written: {reason}. The fit goes on, and the next checkpoint is "

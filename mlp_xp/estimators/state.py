@@ -26,7 +26,7 @@ from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import Whiten
 from mlp_xp.training.records import Progress
 
-__all__ = ["FittedState", "fitted_state", "publish", "state_of_weights"]
+__all__ = ["FittedState", "fitted_state", "host_copy", "publish", "state_of_weights"]
 
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "moments_")
@@ -297,3 +297,26 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
         attributes["classes_"] = state.targets.classes
     if history is not None:
         attributes.update(history.attributes())
+
+
+def host_copy(estimator: Any) -> Any:
+    """Return a copy in NumPy arrays, which a fit that goes on leaves as it is.
+
+    It lacks what a pickle has for the next fit: the optimizer state.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPRegressor
+    >>> from mlp_xp.estimators.state import host_copy
+    >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
+    >>> copied = host_copy(model.fit([[0.0], [1.0]], [0, 1]))
+    >>> copied.n_iter_, copied.coefs_[0] is model.coefs_[0]
+    (1, False)
+    """
+    copied: Any = object.__new__(type(estimator))
+    attributes = vars(estimator).items()
+    # Lists grow in place, so the copy has its own.
+    vars(copied).update({k: list(v) if isinstance(v, list) else v for k, v in attributes})
+    vars(copied).pop("_training", None)
+    publish(copied, fitted_state(estimator).to_host(None))
+    return copied

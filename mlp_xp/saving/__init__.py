@@ -7,6 +7,7 @@ consists of is decided in `estimators.state`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -98,36 +99,52 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
     >>> (loaded.predict_proba(X) == model.predict_proba(X)).all()
     np.True_
     """
-    spec, state = _checked_spec(estimator)
-    weights = dump_arrays(state)
-    text = _text(spec, weights)
+    files = _Files(estimator)
     folder = Path(folder)
     make_folder(folder)
     with locked(folder):
         sweep(folder)
-        _write(spec, weights, text, folder)
+        files.write(folder)
 
 
 def write_model(estimator: MLPClassifier | MLPRegressor, folder: Path) -> None:
     """Write a model as `save_model`, into a folder that exists and is locked by the caller."""
-    spec, state = _checked_spec(estimator)
-    weights = dump_arrays(state)
-    _write(spec, weights, _text(spec, weights), folder)
+    _Files(estimator).write(folder)
 
 
-def _write(spec: dict[str, Any], weights: bytes, text: bytes, folder: Path) -> None:
-    name = WEIGHTS
-    if (folder / SPEC).exists():  # Its weights stay until the new model is complete.
-        name = weights_name(weights)
-        point_to(spec, name)
-        text = _text(spec, weights)
-    try:
-        with replacing(folder / name) as new:
-            new.write_bytes(weights)
-        with replacing(folder / SPEC) as new:
-            new.write_bytes(text)
-    finally:
-        _remove_unused_weights(folder)
+class _Files:
+    """The content of the two files of a model."""
+
+    def __init__(self, estimator: MLPClassifier | MLPRegressor) -> None:
+        self._spec, state = _checked_spec(estimator)
+        self._weights = dump_arrays(state)
+        self._sha256 = hashlib.sha256(self._weights)
+        self._text = self._spec_text()
+
+    def write(self, folder: Path) -> None:
+        name = WEIGHTS
+        if (folder / SPEC).exists():  # Its weights stay until the new model is complete.
+            name = weights_name(self._sha256)
+            point_to(self._spec, name)
+            self._text = self._spec_text()
+        try:
+            with replacing(folder / name) as new:
+                new.write_bytes(self._weights)
+            with replacing(folder / SPEC) as new:
+                new.write_bytes(self._text)
+        finally:
+            _remove_unused_weights(folder)
+
+    def _spec_text(self) -> bytes:
+        """Return the content of the JSON file, with the digest."""
+        self._spec["sha256"] = digest(self._spec, self._sha256)
+        text = json.dumps(self._spec, indent=2, allow_nan=False).encode()
+        expect(
+            len(text) <= JSON_LIMIT,
+            f"history_ and the curves make {SPEC} {len(text)} bytes long, and {JSON_LIMIT} can be "
+            "loaded: keep the last epochs, e.g. model.history_ = model.history_[-1000:]",
+        )
+        return text
 
 
 def _remove_unused_weights(folder: Path) -> None:
@@ -145,18 +162,6 @@ def _remove_unused_weights(folder: Path) -> None:
 
 def _read_spec(folder: Path) -> dict[str, Any]:
     return read_json(folder / SPEC, "save the model again with mlp_xp.saving.save_model")
-
-
-def _text(spec: dict[str, Any], weights: bytes) -> bytes:
-    """Return the content of the JSON file, with the digest."""
-    spec["sha256"] = digest(spec, weights)
-    text = json.dumps(spec, indent=2, allow_nan=False).encode()
-    expect(
-        len(text) <= JSON_LIMIT,
-        f"history_ and the curves make {SPEC} {len(text)} bytes long, and {JSON_LIMIT} can be "
-        "loaded: keep the last epochs, e.g. model.history_ = model.history_[-1000:]",
-    )
-    return text
 
 
 def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:

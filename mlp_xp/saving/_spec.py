@@ -127,10 +127,9 @@ def check_version(spec: dict[str, Any]) -> None:
     )
 
 
-def weights_name(weights: bytes) -> str:
+def weights_name(sha256: hashlib._Hash) -> str:
     """Return the name of a file of weights by its content: no other model has the same."""
-    sha256 = hashlib.sha256(weights).hexdigest()
-    return WEIGHTS.replace(".", f"-{sha256[:_NAME_LENGTH]}.")
+    return WEIGHTS.replace(".", f"-{sha256.hexdigest()[:_NAME_LENGTH]}.")
 
 
 def is_weights_name(name: str) -> bool:
@@ -148,26 +147,29 @@ def weights_of(spec: dict[str, Any]) -> str:
     """Return the file name of the weights, which stand beside the spec."""
     if spec["format_version"] < _VERSION:
         return WEIGHTS
-    return str(_take(spec, "weights", _is_weights_name, f"such as {weights_name(b'')!r}"))
+    example = weights_name(hashlib.sha256())
+    return str(_take(spec, "weights", _is_weights_name, f"such as {example!r}"))
 
 
 def _is_weights_name(value: Any) -> bool:
     return isinstance(value, str) and is_weights_name(value)
 
 
-def digest(spec: dict[str, Any], weights: bytes) -> str:
+def digest(spec: dict[str, Any], sha256: hashlib._Hash) -> str:
     """Return the SHA-256 of a model: of its weights' file, then of its spec as compact JSON."""
     described = {key: value for key, value in spec.items() if key != "sha256"}
-    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(b"".join((weights, text.encode()))).hexdigest()
+    whole = sha256.copy()
+    whole.update(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
+    return whole.hexdigest()
 
 
 def check_digest(spec: dict[str, Any], weights: bytes) -> None:
     """Raise SavingError if a spec or the weights are not as they were saved."""
+    sha256 = hashlib.sha256(weights)
     if spec["format_version"] == _WITHOUT_DIGEST:
-        saved, found = spec["weights_sha256"], hashlib.sha256(weights).hexdigest()
+        saved, found = spec["weights_sha256"], sha256.hexdigest()
     else:
-        saved, found = spec["sha256"], digest(spec, weights)
+        saved, found = spec["sha256"], digest(spec, sha256)
     expect(
         saved == found,
         f"the SHA-256 of {WEIGHTS} and {SPEC} is {found}, and was {saved} when they were saved: "

@@ -33,9 +33,10 @@ SHARED = mmap.mmap(-1, 16)
 class Reporting(Checkpoint):
     """A checkpoint that records in shared memory which one is complete."""
 
-    def _write(self, model, pause):
-        super()._write(model, pause)
+    def _write(self, model, pause, *rest):
+        failed = super()._write(model, pause, *rest)
         SHARED[8:] = struct.pack("q", pause.n_steps)
+        return failed
 
 
 def fit(every, **settings):

@@ -1,0 +1,93 @@
+"""The cost of checkpoints every 10 s in the training of the medium network.
+
+Fits of the same epochs take turns: without checkpoints, with one that never comes (which copies the
+weights of each best epoch), and with one a second. The slowdown at 10 s is that of the second, and
+a tenth of what the third adds: ten times as much is easier to measure than once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from environment import environment
+from spread import Spread, spread
+from workloads import WORKLOADS
+
+from mlp_xp import MLP
+from mlp_xp.callbacks import Checkpoint
+
+LIMIT = 0.02
+INTERVAL = 10.0  # Seconds between the checkpoints whose cost is reported.
+MEASURED = 1.0
+WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "medium")
+ARMS = {"without": None, "never": "9 h", "often": f"{MEASURED} s"}
+
+
+def fit_seconds(every: str | None, folder: str, n_epochs: int, data: tuple) -> float:
+    """Return the seconds of a fit with checkpoints in a new folder."""
+    with tempfile.TemporaryDirectory(dir=folder) as run:
+        model = MLP(
+            WORKLOAD.widths[1:-1],
+            batch_size=WORKLOAD.batch_size,
+            max_iter=n_epochs,
+            learning_rate="cosine",
+            precision="float32",
+            random_state=0,
+            callbacks=[Checkpoint(run, every=every)] if every else None,
+        )
+        start = time.perf_counter()
+        model.fit(*data)
+        return time.perf_counter() - start
+
+
+def slowdowns(seconds: dict[str, list[float]]) -> list[float]:
+    """Return the slowdown at 10 s of each turn."""
+    return [
+        (never + (often - never) * MEASURED / INTERVAL) / without - 1.0
+        for without, never, often in zip(*(seconds[arm] for arm in ARMS), strict=True)
+    ]
+
+
+def measure(rounds: int, n_epochs: int, folder: str) -> dict[str, list[float]]:
+    """Return the seconds of each arm, in turns; the order changes, so that none is always first."""
+    rng = np.random.default_rng(0)
+    X = rng.random((WORKLOAD.n_images, WORKLOAD.widths[0]), dtype=np.float32)
+    data = X, rng.integers(0, WORKLOAD.widths[-1], len(X))
+    fit_seconds(ARMS["often"], folder, 2, data)  # Compiles.
+    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for number in range(rounds):
+        for arm in np.roll(list(ARMS), number):
+            seconds[arm].append(fit_seconds(ARMS[arm], folder, n_epochs, data))
+    return seconds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--folder", default=".", help="on the disk that is measured")
+    parser.add_argument("--out", type=Path, help="a JSON file with all seconds")
+    parser.add_argument("--check", action="store_true", help=f"fail above {LIMIT:.0%}")
+    options = parser.parse_args()
+    seconds = measure(options.rounds, options.epochs, options.folder)
+    if options.out:
+        options.out.write_text(
+            json.dumps({"environment": environment(), "seconds": seconds}, indent=2)
+        )
+    for arm in ARMS:
+        print(f"{arm:8} {np.median(seconds[arm]):.3f} s")
+    found: Spread = spread(slowdowns(seconds))
+    print(
+        f"checkpoints every {INTERVAL:.0f} s slow the training by {found.median:.2%} "
+        f"(quartiles {found.low:.2%} to {found.high:.2%})"
+    )
+    return int(options.check and found.low > LIMIT)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
