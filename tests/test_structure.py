@@ -24,6 +24,7 @@ ROOMS = {
     "distributed": 4,
     "recipes": 4,
     "estimators": 5,
+    "export": 6,
     "saving": 6,
     "callbacks": 7,
     "plotting": 7,

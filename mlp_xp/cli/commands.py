@@ -96,6 +96,17 @@ def _add_predict(parser: Parser) -> None:
     add_backend(parser)
 
 
+def _add_export(parser: Parser) -> None:
+    _add_run(parser)
+    parser.add_argument("--to", choices=["onnx"], required=True, help="the format: onnx")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="file to write (RUN/model.onnx); an old one is replaced",
+    )
+
+
 def _add_run(parser: Parser) -> None:
     parser.add_argument(
         "run_folder", type=Path, metavar="RUN", help="folder that `mlp-xp train` wrote"
@@ -180,6 +191,15 @@ COMMANDS = {
   mlp-xp predict runs/my-run cat.png
   mlp-xp predict runs/my-run photos/*.jpg --backend torch""",
         "predict:run",
+        saves=False,
+    ),
+    "export": Command(
+        "write the network of a run for other runtimes",
+        _add_export,
+        """\
+  mlp-xp export runs/my-run --to onnx
+  mlp-xp export runs/my-run --to onnx --out cifar10.onnx""",
+        "export:run",
         saves=False,
     ),
     "lab": Command(

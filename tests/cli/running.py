@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COMMANDS = ["train", "evaluate", "predict", "lab", "data", "recipes", "backends", "bench"]
+COMMANDS = ["train", "evaluate", "predict", "export", "lab", "data", "recipes", "backends", "bench"]
 TINY = ["train", "--data", "digits", "--hidden", "16", "--learning-rate", "0.01"]
 FILES = {
     "config.json",

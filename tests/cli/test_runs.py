@@ -59,6 +59,25 @@ def test_predict_prints_the_likeliest_classes(mlp_xp, finished):
         assert line == f"{path}: " + ", ".join(f"{i} {100 * row[i]:.1f} %" for i in best)
 
 
+def test_export_writes_a_network_that_names_its_classes(mlp_xp, finished, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    digits = load_digits()
+    path = tmp_path / "digits.onnx"
+    done = mlp_xp("export", finished, "--to", "onnx", "--out", path)
+    assert done.status == 0
+    assert done.out.splitlines() == [
+        f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB",
+        "input X: rows of 64 numbers, images of 1 x 8 x 8 pixels",
+        "outputs: label, probabilities",
+    ]
+    rows = digits.x_test.astype("float32")
+    label, probabilities = runtime.InferenceSession(path).run(None, {"X": rows})
+    model = load_model(finished)
+    np.testing.assert_allclose(probabilities, model.predict_proba(rows), atol=1e-5)
+    assert label.tolist() == [digits.class_names[i] for i in model.predict(rows)]
+    assert mlp_xp("export", finished.parent, "--to", "onnx").status == 2
+
+
 def test_predict_notes_that_it_resizes(mlp_xp, finished):
     row = load_digits().x_test[0]
     small = mlp_xp("predict", finished, draw(Path("small.png"), row))

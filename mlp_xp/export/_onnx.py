@@ -1,0 +1,172 @@
+"""Export to ONNX: the forward pass, traced with ONNX as one more array library."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp_xp import __version__
+from mlp_xp._utils.durable import replacing
+from mlp_xp._utils.optional import optional
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
+from mlp_xp.backends import get_backend
+from mlp_xp.estimators.config import resolve_augmentation
+from mlp_xp.estimators.state import FittedState, fitted_state
+from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets
+from mlp_xp.training.inference import make_predict
+
+__all__ = ["to_onnx", "trace"]
+
+
+def to_onnx(
+    model: Any, path: str | os.PathLike[str] | None = None, *, precision: str | None = None
+) -> Any:
+    """Return a fitted classifier or regressor as an ONNX model.
+
+    The graph takes rows as the estimator does, before any scaling, in any number. Input scaling,
+    test-time augmentation, output activation and class labels are inside.
+
+    Parameters
+    ----------
+    model : MLPClassifier or MLPRegressor
+        Fitted, on any backend.
+    path : str or path-like, optional
+        File to write, e.g. ``"digits.onnx"``; a file that exists is replaced as a whole.
+    precision : {"float32", "float64"}, optional
+        Of inputs, weights and outputs; default that of the fit. Runtimes for browsers and phones
+        want float32.
+
+    Returns
+    -------
+    onnx.ModelProto
+        With the input ``X : (N, features)``. A classifier has the outputs ``label : (N,)``, in the
+        dtype of its classes, or ``(N, classes)`` int64 of several labels at once, and
+        ``probabilities : (N, classes)``; a regressor has ``prediction : (N,)`` or
+        ``(N, outputs)``.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    ValueError
+        For another precision, or for classes that are neither numbers nor text.
+    ImportError
+        If the ``onnx`` extra is not installed.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.export import to_onnx
+    >>> X, y = [[0.0], [1.0], [2.0]], ["ant", "bee", "cat"]
+    >>> model = MLPClassifier(4, max_iter=2, learning_rate="cosine").fit(X, y)
+    >>> graph = to_onnx(model).graph
+    >>> [node.op_type for node in graph.node]
+    ['Gemm', 'Relu', 'Gemm', 'Softmax', 'ArgMax', 'Gather']
+    >>> [output.name for output in graph.output]
+    ['label', 'probabilities']
+    """
+    graph = trace(model, precision)
+    if path is not None:
+        with replacing(Path(path)) as new:
+            new.write_bytes(graph.SerializeToString())
+    return graph
+
+
+def trace(model: Any, precision: str | None, *, has_column: bool = False) -> Any:
+    """Return an estimator as an ONNX model; with ``has_column`` a single output is a column."""
+    onnx = optional("onnx", "onnx")
+    ndonnx = optional("ndonnx", "onnx")
+    from mlp_xp.export._tidy import tidy
+
+    state = fitted_state(model).to_host(None).checked()
+    precision = state.dtype if precision is None else precision
+    if precision not in ("float32", "float64"):
+        raise ValueError(f"precision is {precision!r}, and must be 'float32' or 'float64'.")
+    views = resolve_augmentation("tta", model.tta, state.n_features)
+    x = ndonnx.argument(shape=("N", state.n_features), dtype=getattr(ndonnx, precision))
+    outputs = _network_outputs(state, views, x, precision)
+    graph = ndonnx.build({"X": x}, _named_outputs(state, outputs, has_column))
+    tidy(graph)
+    graph.producer_name, graph.producer_version = "mlp-xp", __version__
+    del graph.metadata_props[:]
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+def _network_outputs(state: FittedState, views: tuple[Any, ...], x: Any, precision: str) -> Any:
+    """Return the activated outputs, the average over all views."""
+    import ndonnx
+
+    from mlp_xp.export._operators import KERNELS, OnnxNamespace, activate_outputs
+
+    xp: Any = OnnxNamespace()
+
+    def put(array: np.ndarray) -> Any:
+        return ndonnx.asarray(np.asarray(array, dtype=precision))
+
+    predict = make_predict(state.network, None, KERNELS, xp=xp)
+    weights = map_leaves(put, (state.params, state.batch_stats))
+    scaling = None if state.scaling is None else map_leaves(put, state.scaling)
+    found = []
+    for source, mask in _sources(views, state.n_features):
+        seen = x if source is None else xp.take(x, ndonnx.asarray(source), axis=1)
+        seen = seen if mask is None else seen * put(mask)
+        logits = predict(*weights, seen, scaling)
+        found.append(activate_outputs(state.activating_loss, logits, xp=xp))
+    return found[0] if len(found) == 1 else sum(found[1:], found[0]) / len(found)
+
+
+def _sources(
+    views: tuple[Any, ...], n_features: int
+) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
+    """Return for each view the feature that each comes from, and 0 for each that is left out."""
+    if not views:
+        return [(None, None)]
+    xp = get_backend("numpy").xp
+    found: list[tuple[np.ndarray | None, np.ndarray | None]] = []
+    for draws in view_draws(views):
+        arrays = map_leaves(lambda number: np.asarray([number]), draws)
+        pixel_map = make_pixel_map(views, arrays, xp=xp)
+        assert pixel_map is not None
+        places: Any = np.arange(n_features)[None, :]
+        source: Any = map_pixels(places, pixel_map._replace(mask=None), xp=xp)
+        mask: Any = map_pixels(np.ones_like(places), pixel_map, xp=xp)
+        found.append((source[0], None if mask.all() else mask[0]))
+    return found
+
+
+def _named_outputs(state: FittedState, outputs: Any, has_column: bool) -> dict[str, Any]:
+    """Return what a prediction consists of, by name."""
+    import ndonnx
+
+    from mlp_xp.export._operators import OnnxNamespace
+
+    xp: Any = OnnxNamespace()
+    targets = state.targets
+    if isinstance(targets, MultilabelTargets):
+        label = ndonnx.astype(outputs > 0.5, ndonnx.int64)
+        return {"label": label, "probabilities": outputs}
+    if isinstance(targets, ClassTargets):
+        probabilities = targets.probabilities(outputs, xp=xp)
+        label = xp.take(ndonnx.asarray(_labels(targets.classes)), xp.argmax(probabilities, axis=1))
+        return {"label": label, "probabilities": probabilities}
+    is_flat = targets.n_outputs == 1 and not has_column
+    return {"prediction": outputs[:, 0] if is_flat else outputs}
+
+
+def _labels(classes: np.ndarray) -> np.ndarray:
+    """Return class labels in a dtype that ONNX has."""
+    if classes.dtype.kind in "iub":
+        return classes.astype(np.int64)
+    if classes.dtype.kind == "f":
+        return classes.astype(np.float64)
+    if classes.dtype.kind == "U" or all(isinstance(label, str) for label in classes):
+        return classes.astype(str)
+    raise ValueError(
+        f"classes_ is {classes!r}, and ONNX has numbers and text: fit on one of them, or export "
+        "with model.classes_ set to their names."
+    )

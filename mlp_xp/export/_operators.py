@@ -1,0 +1,121 @@
+"""ONNX as one more array library: ndonnx, and kernels for what it lacks or writes in many nodes.
+
+An array without a known number of rows makes ndonnx check at run time whether it is empty, in a
+branch of some ten nodes a product or sum. ONNX's own operators need none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import ndonnx
+import spox.opset.ai.onnx.v21 as operators
+
+from mlp_xp._utils.array_types import Namespace
+from mlp_xp.backends.kernels import Kernels
+from mlp_xp.nn.layers import Activation, Arrangement, Dense, activate
+from mlp_xp.nn.losses import Loss
+
+__all__ = ["KERNELS", "OnnxNamespace", "activate_outputs"]
+
+
+class OnnxNamespace:
+    """The functions of ndonnx, with those that are shorter in ONNX's own operators."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(ndonnx, name)
+
+    def reshape(self, x: Any, shape: Sequence[int | None]) -> Any:
+        """Return an array of a shape in which None is the number of rows."""
+        return ndonnx.reshape(x, tuple(-1 if length is None else length for length in shape))
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        """Return a matrix product."""
+        return _node(operators.matmul, a, b)
+
+    def max(self, x: Any, *, axis: int, keepdims: bool = False) -> Any:
+        """Return the largest numbers along an axis."""
+        return _node(operators.reduce_max, x, _axes(axis), keepdims=keepdims)
+
+    def sum(self, x: Any, *, axis: int, keepdims: bool = False) -> Any:
+        """Return sums along an axis."""
+        return _node(operators.reduce_sum, x, _axes(axis), keepdims=keepdims)
+
+    def argmax(self, x: Any, *, axis: int) -> Any:
+        """Return the positions of the largest numbers along an axis."""
+        return _node(operators.arg_max, x, axis=axis, keepdims=0)
+
+    def log1p(self, x: Any) -> Any:
+        """Return ``log(1 + x)``, which ONNX has no operator for."""
+        return ndonnx.log(x + 1.0)
+
+    def expm1(self, x: Any) -> Any:
+        """Return ``exp(x) - 1``, which ONNX has no operator for."""
+        return ndonnx.exp(x) - 1.0
+
+
+def _node(operator: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
+    """Return the array that one operator computes."""
+    return ndonnx.asarray(operator(*(array.unwrap_spox() for array in inputs), **settings))
+
+
+def _axes(axis: int) -> Any:
+    return ndonnx.asarray([axis], dtype=ndonnx.int64)
+
+
+def _dense(
+    params: Dense, x: Any, arrangement: Arrangement | None = None, *, xp: Namespace
+) -> tuple[Any, Any]:
+    if arrangement is None:
+        return _node(operators.gemm, x, params.W, params.b), None
+    parts = arrangement.split(x, xp=xp)
+    return arrangement.join(xp.matmul(parts, params.W), xp=xp) + params.b, None
+
+
+def _layer_norm(params: Any, x: Any, *, xp: Namespace, epsilon: float = 1e-5) -> tuple[Any, Any]:
+    inputs = (array.unwrap_spox() for array in (x, *params))
+    y, *_ = operators.layer_normalization(*inputs, epsilon=epsilon)
+    return ndonnx.asarray(y), None
+
+
+def _silu(x: Any) -> Any:
+    return operators.mul(x, operators.sigmoid(x))
+
+
+# Outputs and activations in ONNX's operators. Runtimes have the second group in float32 only.
+_OPERATORS: dict[str, Callable[[Any], Any]] = {
+    "relu": operators.relu,
+    "tanh": operators.tanh,
+    "logistic": operators.sigmoid,
+    "silu": _silu,
+    "softmax": partial(operators.softmax, axis=-1),
+}
+_SINGLE: dict[str, Callable[[Any], Any]] = {
+    "gelu": partial(operators.gelu, approximate="tanh"),
+    "softplus": operators.softplus,
+    "leaky_relu": partial(operators.leaky_relu, alpha=0.01),
+    "elu": operators.elu,
+}
+
+
+def _operator(name: str | Activation, x: Any) -> Callable[[Any], Any] | None:
+    """Return the operator of an activation in the dtype of x, or None."""
+    if not isinstance(name, str):
+        return None
+    return (_OPERATORS | _SINGLE if x.dtype == ndonnx.float32 else _OPERATORS).get(name)
+
+
+def _activate(function: str | Activation, x: Any, *, xp: Namespace) -> tuple[Any, Any]:
+    operator = _operator(function, x)
+    return activate(function, x, xp=xp) if operator is None else (_node(operator, x), None)
+
+
+def activate_outputs(loss: Loss, logits: Any, *, xp: Namespace) -> Any:
+    """Return the outputs of a network as its loss activates them."""
+    operator = _operator(loss.output, logits)
+    return loss.activate(logits, xp=xp) if operator is None else _node(operator, logits)
+
+
+KERNELS = Kernels(dense=_dense, layer_norm=_layer_norm, activate=_activate)

@@ -1,0 +1,80 @@
+"""Whole pipelines to ONNX: this package's estimators as converters of skl2onnx."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlp_xp._utils.optional import optional
+from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.export._onnx import trace
+
+__all__ = ["register_skl2onnx"]
+
+
+def register_skl2onnx() -> None:
+    """Register converters for `MLPClassifier` and `MLPRegressor`, also in pipelines and searches.
+
+    Call it once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. Inputs of the pipeline in
+    float32 make a network in float32, others one in float64; ``target_opset`` must be at least 21.
+
+    Raises
+    ------
+    ImportError
+        If the ``onnx`` extra is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skl2onnx import to_onnx
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.export import register_skl2onnx
+    >>> register_skl2onnx()
+    >>> X, y = np.asarray([[0.0], [1.0], [2.0]], dtype="float32"), ["ant", "bee", "cat"]
+    >>> model = make_pipeline(StandardScaler(), MLPClassifier(4, learning_rate="cosine"))
+    >>> graph = to_onnx(model.fit(X, y), X, options={"zipmap": False}).graph
+    >>> [output.name for output in graph.output]
+    ['label', 'probabilities']
+    """
+    skl2onnx = optional("skl2onnx", "onnx")
+    skl2onnx.update_registered_converter(
+        MLPClassifier,
+        "MlpXpClassifier",
+        _set_types,
+        _convert,
+        # How the probabilities are returned, which skl2onnx sees to itself.
+        options={"zipmap": [True, False, "columns"], "nocl": [True, False]},
+    )
+    skl2onnx.update_registered_converter(MLPRegressor, "MlpXpRegressor", _set_types, _convert)
+
+
+def _types() -> Any:
+    return optional("skl2onnx.common.data_types", "onnx")
+
+
+def _graph(operator: Any) -> Any:
+    is_single = isinstance(operator.inputs[0].type, _types().FloatTensorType)
+    return trace(operator.raw_operator, "float32" if is_single else "float64", has_column=True)
+
+
+def _set_types(operator: Any) -> None:
+    """Set dtype and shape of what the network returns."""
+    TensorProto, types = optional("onnx", "onnx").TensorProto, _types()
+    kinds = {
+        TensorProto.FLOAT: types.FloatTensorType,
+        TensorProto.DOUBLE: types.DoubleTensorType,
+        TensorProto.INT64: types.Int64TensorType,
+        TensorProto.STRING: types.StringTensorType,
+    }
+    for variable, output in zip(operator.outputs, _graph(operator).graph.output, strict=True):
+        tensor = output.type.tensor_type
+        lengths = [length.dim_value or None for length in tensor.shape.dim]
+        variable.type = kinds[tensor.elem_type](lengths)
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    """Add the network of an estimator to a graph."""
+    optional("skl2onnx.helpers", "onnx").add_onnx_graph(
+        scope, operator, container, _graph(operator)
+    )

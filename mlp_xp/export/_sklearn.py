@@ -1,0 +1,191 @@
+"""Fitted estimators from scikit-learn's and to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sklearn.neural_network
+from sklearn.preprocessing import LabelBinarizer
+
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.state import FittedState, fitted_state
+from mlp_xp.estimators.targets import ClassTargets
+from mlp_xp.nn.losses import Poisson
+
+__all__ = ["from_sklearn", "to_sklearn"]
+
+# What a fit learns besides the weights, under the same names in both.
+_HISTORY = (
+    "best_loss_",
+    "best_validation_score_",
+    "loss_",
+    "loss_curve_",
+    "n_iter_",
+    "t_",
+    "validation_scores_",
+)
+_NAMES = ("feature_names_in_", "n_features_in_")
+_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
+
+
+def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
+    """Return scikit-learn's fitted MLP as one of this package, with the same predictions.
+
+    Settings and curves come with it. The state of the optimizer does not: `partial_fit` and
+    warm starts go on from the weights with a new one.
+
+    Parameters
+    ----------
+    estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+        Fitted.
+
+    Raises
+    ------
+    TypeError
+        For another estimator.
+    sklearn.exceptions.NotFittedError
+        If it is not fitted.
+
+    Examples
+    --------
+    >>> import sklearn.neural_network
+    >>> from mlp_xp.export import from_sklearn
+    >>> X, y = [[0.0], [1.0], [2.0]], ["ant", "bee", "cat"]
+    >>> theirs = sklearn.neural_network.MLPClassifier(4, solver="lbfgs", random_state=0).fit(X, y)
+    >>> ours = from_sklearn(theirs)
+    >>> ours.predict(X)
+    array(['ant', 'bee', 'cat'], dtype='<U3')
+    """
+    kinds = {
+        sklearn.neural_network.MLPClassifier: MLPClassifier,
+        sklearn.neural_network.MLPRegressor: MLPRegressor,
+    }
+    kind = next((ours for theirs, ours in kinds.items() if isinstance(estimator, theirs)), None)
+    if kind is None:
+        raise TypeError(
+            f"estimator is {estimator!r}, and must be an MLPClassifier or MLPRegressor of "
+            "sklearn.neural_network."
+        )
+    model: Any = kind(**estimator.get_params(deep=False))
+    fitted = vars(estimator)
+    for name in ("coefs_", "intercepts_"):
+        if name in fitted:
+            setattr(model, name, [np.array(array) for array in fitted[name]])
+    known = ("out_activation_", "classes_", *_HISTORY, *_NAMES)
+    vars(model).update({name: fitted[name] for name in known if name in fitted})
+    fitted_state(model)
+    return model
+
+
+def to_sklearn(model: Any) -> Any:
+    """Return a fitted estimator as scikit-learn's own MLP, with the same predictions.
+
+    Its network must be one that scikit-learn has: dense layers with one activation for all,
+    "identity", "logistic", "tanh" or "relu". What only training knows is left out: dropout, and a
+    loss or solver of this package. An input scaling becomes part of the first layer.
+
+    Parameters
+    ----------
+    model : MLPClassifier or MLPRegressor
+        Fitted, on any backend.
+
+    Returns
+    -------
+    sklearn.neural_network.MLPClassifier or MLPRegressor
+
+    Raises
+    ------
+    ValueError
+        For another network, or with test-time augmentation; the message names the setting.
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.export import to_sklearn
+    >>> X, y = [[0.0], [1.0], [2.0]], ["ant", "bee", "cat"]
+    >>> model = MLPClassifier(4, solver="lbfgs", input_scaling="standardize", random_state=0)
+    >>> to_sklearn(model.fit(X, y)).predict(X)
+    array(['ant', 'bee', 'cat'], dtype='<U3')
+    """
+    state = fitted_state(model).to_host(None).checked()
+    activation = _check(model, state)
+    is_classifier = state.targets.classes is not None
+    kind: Any = getattr(
+        sklearn.neural_network, "MLPClassifier" if is_classifier else "MLPRegressor"
+    )
+    own, given = kind().get_params(), model.get_params(deep=False)
+    theirs = kind(**{name: given[name] for name in own if _is_known(name, given[name])})
+    theirs.set_params(activation=activation, hidden_layer_sizes=state.network.widths[1:-1])
+    if state.output == "exp":
+        theirs.set_params(loss="poisson")
+    coefs, intercepts = _weights(state)
+    fitted = vars(model)
+    vars(theirs).update({name: fitted[name] for name in (*_HISTORY, *_NAMES) if name in fitted})
+    vars(theirs).update(
+        coefs_=coefs,
+        intercepts_=intercepts,
+        n_layers_=len(state.network.widths),
+        n_outputs_=state.network.sizes[-1],
+        out_activation_=state.output,
+        _no_improvement_count=0,
+    )
+    if is_classifier:
+        classes = state.targets.classes
+        several = not isinstance(state.targets, ClassTargets)
+        encoder = LabelBinarizer().fit(np.eye(len(classes), dtype=int) if several else classes)
+        vars(theirs).update(classes_=classes, _label_binarizer=encoder)
+    return theirs
+
+
+def _is_known(name: str, value: Any) -> bool:
+    """Whether scikit-learn takes a setting; an object of this package has no counterpart there."""
+    return not type(value).__module__.startswith("mlp_xp") and name not in ("activation", "loss")
+
+
+def _check(model: Any, state: FittedState) -> str:
+    """Return the activation; raise ValueError for a network that scikit-learn does not have."""
+    network, targets = state.network, state.targets
+    if not network.is_flat or any(not isinstance(width, int) for width in network.widths):
+        raise ValueError(
+            f"The network has normalization={network.normalization!r}, "
+            f"residual={network.residual} and hidden_layer_sizes="
+            f"{network.widths[1:-1]!r}, and scikit-learn's has dense layers alone: export with "
+            "to_onnx or to_torch."
+        )
+    given = network.activation if isinstance(network.activation, tuple) else (network.activation,)
+    if len(set(given)) > 1 or given[0] not in _ACTIVATIONS:
+        raise ValueError(
+            f"activation is {network.activation!r}, and scikit-learn's MLP has one of "
+            f"{list(_ACTIVATIONS)} for all layers: export with to_onnx or to_torch."
+        )
+    if model.tta is not None:
+        raise ValueError(
+            f"tta is {model.tta!r}, and scikit-learn's MLP predicts from one view: set tta=None, "
+            "or export with to_onnx."
+        )
+    wanted = "exp" if isinstance(state.loss, Poisson) else "identity"
+    if targets.classes is not None:
+        wanted = "softmax" if targets.kind == "multiclass" else "logistic"
+    if state.output != wanted:
+        raise ValueError(
+            f"out_activation_ is {state.output!r}, and scikit-learn's for {targets.kind} targets "
+            f"is {wanted!r}: export with to_onnx or to_torch."
+        )
+    return str(given[0])
+
+
+def _weights(state: FittedState) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return weights and biases, with the input scaling in those of the first layer."""
+    coefs = [np.array(layer.W) for layer in state.params]
+    intercepts = [np.array(layer.b) for layer in state.params]
+    if state.scaling is not None:
+        shift, scale, *rotation = map_leaves(lambda a: np.asarray(a, np.float64), state.scaling)
+        matrix = rotation[0] @ coefs[0] if rotation else coefs[0]
+        first = scale[:, None] * matrix
+        intercepts[0] = (intercepts[0] - shift @ first).astype(state.dtype)
+        coefs[0] = first.astype(state.dtype)
+    return coefs, intercepts

@@ -1,0 +1,89 @@
+"""Smaller ONNX graphs of the same function: computed constants, no copies, nothing unused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+__all__ = ["tidy"]
+
+
+def tidy(model: onnx.ModelProto) -> None:
+    """Compute what depends on constants alone, and remove copies and unused nodes.
+
+    Constants become initializers, equal ones a single one. The graph is changed in place.
+    """
+    graph = model.graph
+    known: dict[str, np.ndarray] = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
+    }
+    copied: dict[str, str] = {}  # From the name of a copy to the name of what it copies.
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = copied.get(name, name)
+        if node.op_type == "Identity":
+            copied[node.output[0]] = node.input[0]
+        elif all(name in known for name in node.input if name) and len(node.output) == 1:
+            known[node.output[0]] = _value(node, known, model)
+        else:
+            kept.append(node)
+    _keep_names_of_outputs(kept, graph, copied)
+    needed = {output.name for output in graph.output}
+    used: list[onnx.NodeProto] = []
+    for node in reversed(kept):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            used.append(node)
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(used))
+    _add_constants(graph, {name: value for name, value in known.items() if name in needed})
+
+
+def _value(node: onnx.NodeProto, known: dict[str, np.ndarray], model: onnx.ModelProto) -> Any:
+    inputs = {name: known[name] for name in node.input if name}
+    given = [onnx.helper.make_tensor_value_info(name, _type(inputs[name]), None) for name in inputs]
+    result = onnx.helper.make_empty_tensor_value_info(node.output[0])
+    alone = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "constant", given, [result]),
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+    )
+    return np.asarray(ReferenceEvaluator(alone).run(None, inputs)[0])
+
+
+def _type(value: np.ndarray) -> int:
+    return onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+
+
+def _keep_names_of_outputs(
+    nodes: list[onnx.NodeProto], graph: onnx.GraphProto, copied: dict[str, str]
+) -> None:
+    """Rename the results that outputs were copies of."""
+    for output in graph.output:
+        source = copied.get(output.name)
+        if source is None:
+            continue
+        for node in nodes:
+            for names in (node.input, node.output):
+                for i, name in enumerate(names):
+                    if name == source:
+                        names[i] = output.name
+
+
+def _add_constants(graph: onnx.GraphProto, constants: dict[str, np.ndarray]) -> None:
+    first: dict[tuple[Any, ...], str] = {}
+    for name, value in constants.items():
+        content = value.dtype.str, value.shape, value.tobytes()
+        kept = first.setdefault(content if value.dtype.kind != "O" else (name,), name)
+        if kept == name:
+            graph.initializer.append(numpy_helper.from_array(value, name))
+            continue
+        for node in graph.node:
+            for i, used in enumerate(node.input):
+                if used == name:
+                    node.input[i] = kept

@@ -1,0 +1,142 @@
+"""Fitted estimators as PyTorch modules, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.optional import optional
+from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.config import resolve_config
+from mlp_xp.estimators.state import FittedState, fitted_state, publish
+from mlp_xp.nn.network import with_layers
+from mlp_xp.training.history import History
+
+__all__ = ["from_torch", "to_torch"]
+
+
+def to_torch(model: Any, *, activate: bool = False) -> Any:
+    """Return a fitted estimator as a PyTorch module, ready to predict or to train further.
+
+    Parameters
+    ----------
+    model : MLPClassifier or MLPRegressor
+        Fitted, on any backend.
+    activate : bool, default=False
+        Whether the module ends with the output activation, e.g. a softmax. PyTorch's losses want
+        the outputs before it.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        On the CPU and in evaluation mode: ``Linear``, ``LayerNorm``, ``ReLU`` and so on, and small
+        modules for what PyTorch lacks. It takes rows as the estimator does, in the dtype of the
+        fit. Outputs are (rows, outputs); two classes have one, the log-odds of the second.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    ValueError
+        With test-time augmentation.
+    ImportError
+        If torch is not installed.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.export import to_torch
+    >>> X, y = [[0.0], [1.0], [2.0]], ["ant", "bee", "cat"]
+    >>> model = MLPClassifier(4, max_iter=2, learning_rate="cosine").fit(X, y)
+    >>> to_torch(model)
+    Sequential(
+      (0): Linear(in_features=1, out_features=4, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=4, out_features=3, bias=True)
+    )
+    """
+    optional("torch", "torch")
+    from mlp_xp.export._torch_modules import build
+
+    state = fitted_state(model).to_host(None).checked()
+    if model.tta is not None:
+        raise ValueError(
+            f"tta is {model.tta!r}, and a module predicts from one view: set tta=None, or export "
+            "with to_onnx."
+        )
+    return build(state, activate=activate)
+
+
+def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor:
+    """Return a PyTorch module as a fitted estimator, with the same predictions.
+
+    Parameters
+    ----------
+    module : torch.nn.Sequential
+        ``Linear`` layers, each but the last with then, as far as wanted and in this order, one
+        kind of normalization for all, ``LayerNorm`` or ``BatchNorm1d``, an activation, ``Dropout``.
+        A ``Flatten`` at the start and a ``Softmax`` or ``Sigmoid`` at the end are left out.
+    classes : (classes,) array-like, optional
+        Labels of the outputs, sorted, for a classifier; the labels of both classes for one output.
+        Without them the outputs are real values.
+
+    Returns
+    -------
+    MLPClassifier or MLPRegressor
+
+    Raises
+    ------
+    ValueError
+        For other modules, and if the number of classes is not that of the outputs.
+    ImportError
+        If torch is not installed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mlp_xp.export import from_torch
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> from_torch(module, classes=["ant", "bee", "cat"]).predict([[0.0, 1.0]]).shape
+    (1,)
+    """
+    optional("torch", "torch")
+    from mlp_xp.export._torch_modules import parse
+
+    parsed = parse(module)
+    layers, norms = parsed.denses, parsed.norms
+    settings = parsed.settings | {
+        "hidden_layer_sizes": tuple(layer.b.shape[0] for layer in layers[:-1])
+    }
+    n_outputs = layers[-1].b.shape[0]
+    model: Any
+    if classes is None:
+        model, attributes = MLPRegressor(**settings), {}
+    else:
+        labels = np.asarray(classes)
+        if len(labels) != max(n_outputs, 2):
+            raise ValueError(
+                f"classes has {len(labels)} entries, {labels!r}, and the module has {n_outputs} "
+                f"outputs: give {max(n_outputs, 2)} labels."
+            )
+        model, attributes = MLPClassifier(**settings), {"classes_": labels}
+    params = model._params()
+    targets = model._targets_type.of_weights(attributes, n_outputs, "auto")
+    sizes = settings["hidden_layer_sizes"]
+    config = resolve_config(params, layers[0].W.shape[0], targets, sizes)
+    network = config.rules.network
+    state = FittedState(
+        network,
+        config.rules.loss,
+        targets.output,
+        targets,
+        n_features=layers[0].W.shape[0],
+        input_scaling=None,
+        dtype=str(layers[0].W.dtype),
+        seed=0,
+        params=with_layers(network, layers, norms),
+        batch_stats=tuple(parsed.batch_stats),
+    )
+    publish(model, state, History())
+    fitted_state(model).checked()
+    return model

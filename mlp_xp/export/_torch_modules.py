@@ -1,0 +1,267 @@
+"""The blocks of a network as PyTorch modules, and modules as arrays and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from mlp_xp.backends import get_backend
+from mlp_xp.estimators.state import FittedState
+from mlp_xp.nn.blocks import (
+    Activate,
+    Affine,
+    BatchNorm,
+    Block,
+    BlockAffine,
+    Dropout,
+    LayerNorm,
+    Residual,
+)
+from mlp_xp.nn.layers import Activation, Arrangement, BatchStats, Dense, Norm
+from mlp_xp.nn.losses import OUTPUTS
+
+__all__ = ["Parsed", "build", "parse"]
+
+_ACTIVATIONS: dict[str, Any] = {
+    "identity": nn.Identity,
+    "logistic": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": partial(nn.GELU, "tanh"),
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+}
+_OUTPUTS: dict[str, Any] = _ACTIVATIONS | {"softmax": partial(nn.Softmax, -1)}
+
+
+class Scaled(nn.Module):  # type: ignore[misc]
+    """The input scaling: ``(x - shift) * scale``, and then the rotation of a whitening."""
+
+    def __init__(self, shift: Any, scale: Any, rotation: Any = None) -> None:
+        super().__init__()
+        for name, array in (("shift", shift), ("scale", scale), ("rotation", rotation)):
+            self.register_buffer(name, None if array is None else torch.tensor(array))
+
+    def forward(self, x: Any) -> Any:
+        y = (x - self.shift) * self.scale
+        return y if self.rotation is None else y @ self.rotation
+
+
+class Added(nn.Module):  # type: ignore[misc]
+    """A residual block: the output of the inner modules added to their input."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Any) -> Any:
+        return x + self.inner(x)
+
+
+class BlockLinear(nn.Module):  # type: ignore[misc]
+    """A block-diagonal dense layer; see `mlp_xp.nn.layers.block_dense`."""
+
+    def __init__(self, params: Dense, arrangement: Arrangement) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(params.W))
+        self.bias = nn.Parameter(torch.tensor(params.b))
+        self.arrangement = arrangement
+
+    def forward(self, x: Any) -> Any:
+        arrangement, xp = self.arrangement, get_backend("torch").xp
+        parts = arrangement.split(x, xp=xp) @ self.weight
+        return arrangement.join(parts, xp=xp) + self.bias
+
+
+class Applied(nn.Module):  # type: ignore[misc]
+    """A function of the contract of `mlp_xp.nn.layers.activate`."""
+
+    def __init__(self, function: Activation) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(x, xp=get_backend("torch").xp)[0]
+
+
+def build(state: FittedState, *, activate: bool) -> nn.Sequential:
+    """Return a network in NumPy arrays as a module."""
+    params, batch_stats = iter(state.params), list(state.batch_stats)
+    modules: list[nn.Module] = [] if state.scaling is None else [Scaled(*state.scaling)]
+    for layer in state.network.blocks:
+        modules += _modules(layer, params, batch_stats)
+    if activate and state.output != "identity":
+        is_known = state.output in _OUTPUTS
+        modules.append(_OUTPUTS[state.output]() if is_known else Applied(OUTPUTS[state.output]))
+    return nn.Sequential(*modules).to(getattr(torch, state.dtype)).eval()
+
+
+def _modules(
+    blocks: tuple[Block, ...], params: Iterator[Any], batch_stats: list[BatchStats]
+) -> list[nn.Module]:
+    return [
+        _module(block, next(params) if block.has_params else (), batch_stats) for block in blocks
+    ]
+
+
+def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Module:
+    match block:
+        case Affine():
+            return _filled(nn.Linear(block.fan_in, block.fan_out), weight=params.W.T, bias=params.b)
+        case BlockAffine():
+            return BlockLinear(params, block.arrangement)
+        case LayerNorm():
+            return _filled(nn.LayerNorm(block.width), weight=params.scale, bias=params.shift)
+        case BatchNorm():
+            mean, variance = batch_stats[block.number]
+            return _filled(
+                nn.BatchNorm1d(block.width),
+                weight=params.scale,
+                bias=params.shift,
+                running_mean=mean,
+                running_var=variance,
+            )
+        case Activate(function):
+            return _ACTIVATIONS[function]() if isinstance(function, str) else Applied(function)
+        case Dropout():
+            return nn.Dropout(block.rate)
+        case Residual():
+            return Added(nn.Sequential(*_modules(block.blocks, iter(params), batch_stats)))
+    raise ValueError(f"{block!r} has no module of PyTorch: export with to_onnx.")
+
+
+def _filled(module: nn.Module, **arrays: Any) -> nn.Module:
+    """Return a module with its parameters and buffers replaced."""
+    for name, array in arrays.items():
+        getattr(module, name).data = torch.tensor(np.ascontiguousarray(array))
+    return module
+
+
+class Parsed(NamedTuple):
+    """Arrays of a module, and the settings of an estimator with such a network."""
+
+    denses: list[Dense]
+    norms: list[Norm]
+    batch_stats: list[BatchStats]
+    settings: dict[str, Any]
+
+
+_NAMES = {
+    nn.Identity: "identity",
+    nn.Sigmoid: "logistic",
+    nn.Tanh: "tanh",
+    nn.ReLU: "relu",
+    nn.SiLU: "silu",
+    nn.Softplus: "softplus",
+    nn.LeakyReLU: "leaky_relu",
+    nn.ELU: "elu",
+}
+
+
+def parse(module: nn.Module) -> Parsed:
+    """Return the arrays and settings of a module; raise ValueError if no estimator has them."""
+    steps = [*module] if isinstance(module, nn.Sequential) else [module]
+    steps = steps[isinstance(steps[0], nn.Flatten) if steps else 0 :]
+    if steps and isinstance(steps[-1], nn.Softmax | nn.LogSoftmax | nn.Sigmoid):
+        steps.pop()
+    if not steps or not isinstance(steps[-1], nn.Linear):
+        raise ValueError(
+            f"module is {module!r}, and must be a Sequential whose last layer is a Linear."
+        )
+    denses: list[Dense] = []
+    norms: list[Norm] = []
+    batch_stats: list[BatchStats] = []
+    settings: list[dict[str, Any]] = []
+    position = 0
+    while position < len(steps):
+        dense = steps[position]
+        if not isinstance(dense, nn.Linear):
+            raise _unknown(dense)
+        denses.append(_dense(dense))
+        position += 1
+        if position == len(steps):
+            break
+        layer: dict[str, Any] = {"normalization": None, "activation": "identity", "dropout": 0.0}
+        if isinstance(steps[position], nn.LayerNorm | nn.BatchNorm1d):
+            layer["normalization"] = _add_norm(steps[position], norms, batch_stats)
+            position += 1
+        name = _activation(steps[position])
+        if name is not None:
+            layer["activation"] = name
+            position += 1
+        if isinstance(steps[position], nn.Dropout):
+            layer["dropout"] = float(steps[position].p)
+            position += 1
+        settings.append(layer)
+    return Parsed(denses, norms, batch_stats, _joined(settings))
+
+
+def _joined(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the settings of all layers."""
+    kinds = {layer["normalization"] for layer in layers}
+    if len(kinds) > 1:
+        raise ValueError(
+            "The module has a normalization after some layers only, or two kinds of it: an "
+            "estimator has one kind after every hidden layer, or none."
+        )
+    if not layers:
+        return {}
+    joined: dict[str, Any] = {"normalization": kinds.pop()}
+    for name in ("activation", "dropout"):
+        values = tuple(layer[name] for layer in layers)
+        joined[name] = values[0] if len(set(values)) == 1 else values
+    return joined
+
+
+def _array(tensor: Any) -> Any:
+    return np.array(tensor.detach().cpu().numpy(), order="C")
+
+
+def _dense(module: nn.Linear) -> Dense:
+    W = _array(module.weight.T)
+    bias = module.bias
+    b: Any = np.zeros(W.shape[1], W.dtype) if bias is None else _array(bias)
+    return Dense(W, b)
+
+
+def _add_norm(module: Any, norms: list[Norm], batch_stats: list[BatchStats]) -> str:
+    """Add the arrays of a normalization to the lists, and return its kind."""
+    if module.eps != 1e-5 or module.weight is None or module.bias is None:
+        raise ValueError(
+            f"{module!r} must have eps=1e-5, a weight and a bias, as those of an estimator."
+        )
+    norms.append(Norm(_array(module.weight), _array(module.bias)))
+    if isinstance(module, nn.LayerNorm):
+        return "layer"
+    if module.running_mean is None:
+        raise ValueError(f"{module!r} has no running statistics, which predictions need.")
+    batch_stats.append(BatchStats(_array(module.running_mean), _array(module.running_var)))
+    return "batch"
+
+
+def _activation(module: nn.Module) -> str | None:
+    """Return the name of an activation, None for another module."""
+    if isinstance(module, nn.Linear | nn.Dropout):
+        return None
+    if isinstance(module, nn.GELU) and module.approximate == "tanh":
+        return "gelu"
+    name = _NAMES.get(type(module))
+    is_default = repr(module) == repr(type(module)()) or isinstance(module, nn.ReLU | nn.SiLU)
+    if name is None or not is_default:
+        raise _unknown(module)
+    return name
+
+
+def _unknown(module: nn.Module) -> ValueError:
+    return ValueError(
+        f"{module!r} is not part of an estimator's network: Linear layers, each with then "
+        "LayerNorm or BatchNorm1d, an activation with its default settings (GELU with "
+        "approximate='tanh'), Dropout."
+    )

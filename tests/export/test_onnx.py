@@ -1,0 +1,192 @@
+"""ONNX models predict what their estimators do, in graphs without needless nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from problems import REAL, TARGETS, X, Y, fitted
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.augmentation import Flip, Shift
+from mlp_xp.export import register_skl2onnx, to_onnx
+from mlp_xp.nn.hidden import Blocks, Branch, Project
+from mlp_xp.nn.layers import ACTIVATIONS, silu
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+
+def run(model, rows):
+    """Return the outputs of a model by name."""
+    session = runtime.InferenceSession(model.SerializeToString())
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"X": rows}), strict=True))
+
+
+def check(estimator, rows, tolerance=1e-5):
+    """Compare an exported estimator with itself; return the names of its operators."""
+    model = to_onnx(estimator)
+    found = run(model, rows)
+    if isinstance(estimator, MLPRegressor):
+        expected = estimator.predict(rows)
+        assert found["prediction"].shape == expected.shape
+        np.testing.assert_allclose(found["prediction"], expected, atol=tolerance)
+    else:
+        probabilities, expected = estimator.predict_proba(rows), estimator.predict(rows)
+        np.testing.assert_allclose(found["probabilities"], probabilities, atol=tolerance)
+        np.testing.assert_array_equal(found["label"], expected)
+    # Any number of rows, and none.
+    for n_rows in (1, 0):
+        part = run(model, rows[:n_rows])
+        assert all(len(values) == n_rows for values in part.values())
+    return [node.op_type for node in model.graph.node]
+
+
+@pytest.mark.parametrize("what", TARGETS)
+def test_all_targets(what):
+    check(*fitted(what), tolerance=1e-12)
+    check(*fitted(what, "float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_all_activations(activation, dtype):
+    operators = check(*fitted(activation=activation, dtype=dtype), 1e-5)
+    if dtype == "float32" or activation in ("relu", "tanh", "logistic", "identity", "silu"):
+        assert len(operators) <= 3 + 2 * 2 + 3  # Products, at most two each, and the output.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scaling", [None, "standardize", "zca", "pca"])
+@pytest.mark.parametrize("normalization", [None, "layer", "batch"])
+def test_all_normalizations_and_scalings(normalization, scaling, dtype):
+    settings = {"normalization": normalization, "input_scaling": scaling, "residual": True}
+    check(*fitted(dtype=dtype, dropout=0.2, **settings))
+
+
+@pytest.mark.parametrize(
+    "layers", [(Project(6), Branch((9, 6))), (Blocks((3, 4), (0,), 2), Blocks((4, 2), (1,)))]
+)
+@pytest.mark.parametrize("normalization", [None, "batch"])
+def test_all_layers(layers, normalization):
+    check(*fitted(hidden_layer_sizes=layers, normalization=normalization), tolerance=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"output_activation": "logistic"},
+        {"loss": "focal"},
+        {"tta": Flip((1, 3, 4))},
+        {"tta": [Flip((1, 3, 4)), Shift((1, 3, 4), pixels=1)]},
+        {"activation": ("tanh", silu)},
+        {"hidden_layer_sizes": ()},
+        {"ema_decay": 0.9},
+    ],
+    ids=str,
+)
+def test_settings_of_classifiers(settings):
+    check(*fitted(**settings), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("output", ["logistic", "tanh", "exp", "softplus", "relu"])
+def test_outputs_of_regressors(output):
+    model = MLPRegressor(hidden_layer_sizes=5, output_activation=output, random_state=0)
+    model.set_params(max_iter=1, learning_rate="cosine").fit(X, np.abs(X[:, 0]))
+    check(model, X, tolerance=1e-12)
+
+
+def test_the_graph_has_no_needless_nodes():
+    plain = ["Gemm", "Relu", "Gemm", "Relu", "Gemm", "Softmax", "ArgMax", "Gather"]
+    assert check(*fitted()) == plain
+    scaled = check(*fitted(input_scaling="standardize", normalization="layer"))
+    assert scaled[:4] == ["Sub", "Mul", "Gemm", "LayerNormalization"]
+    # What is computed from batch statistics alone is a constant.
+    model, _ = fitted(normalization="batch")
+    graph = to_onnx(model).graph
+    assert [node.op_type for node in graph.node][:5] == ["Gemm", "Sub", "Mul", "Add", "Relu"]
+    assert not {node.op_type for node in graph.node} & {"Identity", "Constant", "Sqrt", "If"}
+    used = {name for node in graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.initializer} <= used
+
+
+def test_the_file_and_what_it_says_of_itself(tmp_path):
+    model, rows = fitted()
+    path = tmp_path / "model.onnx"
+    path.write_text("old")
+    to_onnx(model, path)
+    loaded = onnx.load(path)
+    assert loaded.producer_name == "mlp-xp"
+    np.testing.assert_array_equal(run(loaded, rows)["label"], model.predict(rows))
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_single_precision_of_a_fit_in_double():
+    model, rows = fitted()
+    found = run(to_onnx(model, precision="float32"), rows.astype("float32"))
+    assert found["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-5)
+
+
+def test_classes_and_weights_assigned_after_the_fit():
+    model, rows = fitted()
+    model.classes_ = np.asarray(["x", "y", "z"])
+    model.coefs_[0] = model.coefs_[0] * 2.0
+    check(model, rows, tolerance=1e-12)
+
+
+def test_errors():
+    with pytest.raises(NotFittedError):
+        to_onnx(MLPClassifier())
+    model, _ = fitted()
+    message = r"precision is 'bf16', and must be 'float32' or 'float64'\."
+    with pytest.raises(ValueError, match=message):
+        to_onnx(model, precision="bf16")
+    model.coefs_[0][0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"coefs_\[0\] has infinity or NaN"):
+        to_onnx(model)
+    model, _ = fitted()
+    model.classes_ = np.asarray([1, "b", None], dtype=object)
+    with pytest.raises(ValueError, match="ONNX has numbers and text"):
+        to_onnx(model)
+
+
+# --- pipelines -----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("what", ["three classes", "two classes", "text", "several", *REAL])
+def test_pipelines(what, dtype):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    register_skl2onnx()
+    rows = X.astype(dtype)
+    last = (MLPRegressor if what in REAL else MLPClassifier)(
+        hidden_layer_sizes=5, max_iter=1, learning_rate="cosine", random_state=0
+    )
+    model = make_pipeline(StandardScaler(), last).fit(rows, TARGETS[what])
+    options = None if what in REAL else {"zipmap": False}
+    found = run(skl2onnx.to_onnx(model, rows[:1], options=options), rows)
+    if what in REAL:
+        expected = model.predict(rows).reshape(len(rows), -1)
+        np.testing.assert_allclose(found["variable"], expected, atol=1e-5)
+    else:
+        np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-5)
+        np.testing.assert_array_equal(found["label"], model.predict(rows))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
+def test_a_search_over_a_pipeline_with_its_dictionaries_of_probabilities():
+    skl2onnx = pytest.importorskip("skl2onnx")
+    register_skl2onnx()
+    rows = X.astype("float32")  # ONNX has no such dictionaries of float64.
+    last = MLPClassifier(5, max_iter=1, learning_rate="cosine", random_state=0)
+    search = GridSearchCV(make_pipeline(StandardScaler(), last), {}, cv=2).fit(rows, Y)
+    found = run(skl2onnx.to_onnx(search, rows[:1]), rows)
+    assert list(found) == ["output_label", "output_probability"]
+    np.testing.assert_array_equal(found["output_label"], search.predict(rows))
+    assert sorted(found["output_probability"][0]) == [0, 1, 2]

@@ -1,0 +1,145 @@
+"""PyTorch modules predict what their estimators do, and become estimators again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from problems import REAL, TARGETS, X, Y, fitted
+
+from mlp_xp import MLPClassifier
+from mlp_xp.augmentation import Flip
+from mlp_xp.export import from_torch, to_torch
+from mlp_xp.nn.hidden import Blocks, Branch, Project
+from mlp_xp.nn.layers import ACTIVATIONS, silu
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+def outputs(model, rows, **settings):
+    """Return what the module of an estimator returns."""
+    return to_torch(model, **settings)(torch.from_numpy(rows)).detach().numpy()
+
+
+def check(model, rows, tolerance=1e-12):
+    """Compare the module of a classifier with it."""
+    found = outputs(model, rows, activate=True)
+    np.testing.assert_allclose(found, model.predict_proba(rows), atol=tolerance)
+
+
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, silu], ids=str)
+def test_all_activations(activation):
+    check(*fitted(activation=activation))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scaling", [None, "standardize", "zca"])
+@pytest.mark.parametrize("normalization", [None, "layer", "batch"])
+def test_all_normalizations_and_scalings(normalization, scaling, dtype):
+    model, rows = fitted(
+        dtype=dtype,
+        dropout=0.2,
+        input_dropout=0.1,
+        residual=True,
+        normalization=normalization,
+        input_scaling=scaling,
+    )
+    check(model, rows, 1e-5 if dtype == "float32" else 1e-12)
+
+
+def test_layers_of_blocks_and_branches():
+    layers = Project(6), Branch((9, 6)), Blocks((2, 3), (0,), 2), Blocks((3, 2), (1,))
+    check(*fitted(hidden_layer_sizes=layers, normalization="batch"))
+
+
+@pytest.mark.parametrize("what", ["two classes", "several", *REAL])
+def test_other_targets(what):
+    model, rows = fitted(what)
+    found = outputs(model, rows, activate=True)
+    if what in REAL:
+        np.testing.assert_allclose(found, model.predict(rows).reshape(found.shape), atol=1e-12)
+    else:
+        expected = model.predict_proba(rows)
+        np.testing.assert_allclose(found, expected[:, -found.shape[1] :], atol=1e-12)
+
+
+def test_a_module_trains_further_and_its_dropout_is_off_at_first():
+    model, rows = fitted(dropout=0.5)
+    module = to_torch(model)
+    assert not module.training
+    module.train()
+    x, y = torch.from_numpy(rows), torch.from_numpy(Y)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    losses = []
+    for _ in range(20):
+        loss = nn.functional.cross_entropy(module(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    # The estimator has arrays of its own.
+    np.testing.assert_allclose(outputs(model, rows), fitted(dropout=0.5)[0].logits(rows))
+
+
+@pytest.mark.parametrize("normalization", [None, "layer", "batch"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "leaky_relu", ("tanh", "identity")])
+def test_there_and_back(normalization, activation):
+    model, rows = fitted(normalization=normalization, activation=activation, dropout=(0.1, 0.0))
+    back = from_torch(to_torch(model, activate=True), classes=[0, 1, 2])
+    np.testing.assert_array_equal(back.predict_proba(rows), model.predict_proba(rows))
+    names = ("activation", "normalization", "dropout", "hidden_layer_sizes")
+    assert [getattr(back, name) for name in names] == [getattr(model, name) for name in names]
+    # It goes on to learn.
+    back.set_params(warm_start=True, max_iter=1, learning_rate="cosine").fit(rows, Y)
+
+
+@pytest.mark.parametrize("what", ["two classes", *REAL])
+def test_other_targets_there_and_back(what):
+    model, rows = fitted(what)
+    classes = None if what in REAL else np.unique(TARGETS[what])
+    back = from_torch(to_torch(model), classes)
+    np.testing.assert_array_equal(back.predict(rows), model.predict(rows))
+
+
+def test_a_module_of_somebody_else():
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 5, bias=False), nn.ReLU(inplace=True), nn.Linear(5, 3)
+    )
+    model = from_torch(module.double(), classes=["a", "b", "c"])
+    logits = module(torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_allclose(model.logits(X), logits, atol=1e-12)
+    assert from_torch(nn.Linear(2, 1)).predict(np.zeros((3, 2), "float32")).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Sequential(), "must be a Sequential whose last layer is a Linear"),
+        (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "whose last layer is a Linear"),
+        (nn.Sequential(nn.Conv1d(1, 1, 1), nn.Linear(2, 2)), "Conv1d.* is not part of"),
+        (nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 2)), "GELU with approximate"),
+        (nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(0.3), nn.Linear(2, 2)), "default settings"),
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2, 1e-3), nn.Linear(2, 2)),
+            "must have eps=1e-5",
+        ),
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2), nn.Linear(2, 2)),
+            "one kind after every hidden layer",
+        ),
+    ],
+    ids=str,
+)
+def test_modules_that_are_no_estimators_network(module, message):
+    with pytest.raises(ValueError, match=message):
+        from_torch(module, classes=[0, 1])
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"classes has 2 entries.* give 3 labels"):
+        from_torch(nn.Linear(2, 3), classes=["a", "b"])
+    model, _ = fitted(tta=Flip((1, 3, 4)))
+    with pytest.raises(ValueError, match="a module predicts from one view: set tta=None"):
+        to_torch(model)
+    assert isinstance(from_torch(nn.Linear(2, 1), classes=[0, 1]), MLPClassifier)
