@@ -24,6 +24,8 @@ PACKAGES = (
     "jax",
     "cupy-cuda12x",
     "cupy-cuda13x",
+    "mpi4py",
+    "mpich",
 )
 
 

@@ -1,0 +1,142 @@
+"""How one training grows with the number of machines: a model from measured rates.
+
+A step on n machines takes the time of one machine for its share of the batch, and what is left of
+the sum of the gradients when the backward pass has ended. The network carries one sum after the
+other, the last layer's first; a layer of many bytes is computed and summed in `PIECES`.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from report import seconds, table
+from spread import spread
+
+__all__ = ["NETWORKS", "Network", "check_table", "growth_section", "step_seconds"]
+
+Result = dict[str, Any]
+
+MACHINES = (2, 4, 8, 16, 32, 64)
+LARGEST = 1 << 20  # Batch sizes are looked at up to here.
+PIECES = 8  # Of the gradient of a layer, at most, of at least so many bytes:
+PIECE_BYTES = 1 << 20
+
+
+class Network(NamedTuple):
+    """A network between machines: bytes a second each way, and seconds of a message."""
+
+    name: str
+    rate: float
+    latency: float
+
+
+# Nine tenths of the line rate; messages through the kernel's TCP, and by RDMA for the last.
+NETWORKS = tuple(
+    Network(f"{gigabits} Gbit/s", 0.9 * gigabits * 1e9 / 8, latency)
+    for gigabits, latency in ((1, 50e-6), (10, 30e-6), (25, 20e-6), (100, 3e-6))
+)
+
+
+def compute_seconds(steps: dict[str, float], batch: float) -> float:
+    """Return the seconds of a step on one machine, from those measured at some batch sizes."""
+    sizes = sorted(map(int, steps))
+    times = [steps[str(size)] for size in sizes]
+    if batch >= sizes[-1]:
+        return times[-1] + (batch - sizes[-1]) * (times[-1] - times[-2]) / (sizes[-1] - sizes[-2])
+    if batch <= sizes[0]:
+        slope = (times[1] - times[0]) / (sizes[1] - sizes[0])
+        return max(times[0] + (batch - sizes[0]) * slope, times[0] / 2)
+    return float(np.interp(batch, sizes, times))
+
+
+def sum_seconds(n: int, n_bytes: float, network: Network) -> float:
+    """Return the seconds of a sum over n machines: halves travel, are summed, and travel back."""
+    travel = 2 * (n - 1) / n * n_bytes / network.rate
+    return travel + 2 * math.ceil(math.log2(n)) * network.latency
+
+
+def step_seconds(result: Result, n: int, batch: float, network: Network) -> float:
+    """Return the seconds of a step on n machines."""
+    whole = compute_seconds(result["steps"]["2"], batch / n)
+    if n == 1:
+        return whole
+    # Without any rows there is the update, which follows the sums.
+    update = min(compute_seconds(result["steps"]["2"], 0), whole)
+    sizes = [fan_in * fan_out for fan_in, fan_out in pairwise(result["network"])]
+    # Forward, gradients of weights, and of the inputs of all layers but the first.
+    work = 3 * sum(sizes) - sizes[0]
+    done, arrived = sum(sizes), 0.0  # Forward.
+    for layer in reversed(range(len(sizes))):
+        done += sizes[layer] if layer else 0
+        pieces = max(1, min(PIECES, 4 * sizes[layer] // PIECE_BYTES))
+        for _ in range(pieces):
+            done += sizes[layer] / pieces
+            ready = (whole - update) * done / work
+            arrived = max(arrived, ready) + sum_seconds(n, 4 * sizes[layer] / pieces, network)
+    return arrived + update
+
+
+def first_batch(pays: Any) -> str:
+    """Return the least power of two from which a function of the batch size is true."""
+    batch = LARGEST
+    while batch >= 1 and pays(batch):
+        batch //= 2
+    return "more" if batch == LARGEST else f"{2 * batch:,}"
+
+
+def growth_section(result: Result) -> str:
+    """Return the table of batch sizes from which numbers of machines pay, with its terms."""
+    rows = []
+    for n in MACHINES:
+        cells = []
+        for network in NETWORKS:
+
+            def gain(batch: int, n: int = n, network: Network = network) -> float:
+                """Return how many times as fast as fewer machines."""
+                counts = [1, *(m for m in MACHINES if m < n)]
+                own = step_seconds(result, n, batch, network)
+                return min(step_seconds(result, m, batch, network) for m in counts) / own
+
+            def speedup(batch: int, n: int = n, network: Network = network) -> float:
+                one = step_seconds(result, 1, batch, network)
+                return one / step_seconds(result, n, batch, network)
+
+            any_gain = first_batch(lambda batch, gain=gain: gain(batch) > 1)
+            half = first_batch(lambda batch, n=n, speedup=speedup: speedup(batch) >= n / 2)
+            cells.append(f"{any_gain} / {half}")
+        rows.append([str(n), *cells])
+    names = ["machines", *(network.name for network in NETWORKS)]
+    latencies = ", ".join(f"{network.latency * 1e6:g}" for network in NETWORKS)
+    terms = (
+        "The least batch size, a power of two, from which that many machines are faster than any "
+        "smaller number / at least half as many times as fast as one. Each machine is like the one "
+        f"measured, with two threads; networks carry nine tenths of their line rate, with "
+        f"{latencies} µs for a message."
+    )
+    return f"{table(names, 'r' * len(names), rows)}\n\n{terms}"
+
+
+def check_table(result: Result) -> str:
+    """Return the table of the model beside what was measured on this machine's ranks.
+
+    Ranks of one machine sum with the processors that compute, so nothing is hidden.
+    """
+    rows = []
+    for batch, runs in result["epochs"].items():
+        for name, times in runs.items():
+            ranks = name.split()[0]
+            if ranks not in result["sums"]:
+                continue
+            n_steps = -(-result["images"] // int(batch))
+            crowd = max(1.0, int(ranks) / result["cpus"])
+            compute = crowd * compute_seconds(result["steps"]["1"], int(batch) / int(ranks))
+            gradients = max(result["sums"][ranks], key=int)
+            total = compute + result["sums"][ranks][gradients]
+            step = spread([taken / n_steps for taken in times]).median
+            rows.append(
+                [f"{int(batch):,}", name, seconds(total), seconds(step), f"{total / step:.2f}"]
+            )
+    return table(["batch", "run", "step, model", "step, measured", "ratio"], "rlrrr", rows)
