@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import pairwise
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,11 +45,11 @@ BATCHES = (128, 1_024)
 # Batches of one process, from which the model of many machines has the time of a step.
 RATES = (32, 64, 128, 256, 512, 1_024)
 # Bytes that are summed: the latency, and the gradients.
-SUMS = (4, 1 << 16, 1 << 20, 4 * sum(a * b + b for a, b in zip(MEDIUM.widths, MEDIUM.widths[1:])))
+SUMS = (4, 1 << 16, 1 << 20, 4 * sum((a + 1) * b for a, b in pairwise(MEDIUM.widths)))
 
 
 class Contender(NamedTuple):
-    """How a training is run: on how many ranks, with how many threads each."""
+    """The number of ranks of a training, and of the threads of each."""
 
     ranks: int
     threads: int
@@ -85,7 +86,7 @@ MARKS = (
 
 
 def serve(address: str, folder: Path, ranks: int) -> None:
-    """Do what the parent asks for, until it closes the pipe; idle ranks sleep."""
+    """Run the tasks of the parent until it closes the pipe; idle ranks sleep."""
     from mlp_xp import MLPClassifier
 
     x, y = np.load(folder / "scaled.npy"), np.load(folder / "labels.npy")
@@ -275,7 +276,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.page or args.model:
         record = json.loads((args.page or args.model).read_text())
         if args.model:
-            print(f"{check_table(record['distributed'])}\n\n{growth_section(record['distributed'])}")
+            result = record["distributed"]
+            print(f"{check_table(result)}\n\n{growth_section(result)}")
         else:
             page = written_into(PAGE.read_text(encoding="utf-8"), record)
             PAGE.write_text(page, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How one training grows with the number of machines: a model from measured rates.
+"""A model of how one training grows with the number of machines, from measured rates.
 
 A step on n machines takes the time of one machine for its share of the batch, and what is left of
 the sum of the gradients when the backward pass has ended. The network carries one sum after the

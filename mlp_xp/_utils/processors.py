@@ -6,7 +6,9 @@ import os
 
 from mlp_xp._utils.workers import current_worker
 
-__all__ = ["usable_threads"]
+__all__ = ["THREADS_VARIABLES", "usable_threads"]
+
+THREADS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def usable_threads() -> int:
@@ -18,7 +20,7 @@ def usable_threads() -> int:
     worker = current_worker()
     if worker is not None:
         return worker.n_threads
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    for name in THREADS_VARIABLES:
         if os.environ.get(name, "").isdigit():
             return max(int(os.environ[name]), 1)
     from joblib import cpu_count

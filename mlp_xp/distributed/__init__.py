@@ -11,6 +11,7 @@ import importlib
 from functools import cache
 
 from mlp_xp.backends.communicator import Communicator
+from mlp_xp.distributed._processors import divide_processors
 
 __all__ = ["ENGINES", "Communicator", "get_communicator"]
 
@@ -21,6 +22,9 @@ ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 @cache
 def get_communicator(engine: str) -> Communicator:
     """Return the communicator of an engine over all processes, the same at each call.
+
+    The first call divides the processors of a machine among its ranks: each has that many threads,
+    unless ``OMP_NUM_THREADS`` is set.
 
     Parameters
     ----------
@@ -53,7 +57,9 @@ def get_communicator(engine: str) -> Communicator:
         hint = f": did you mean {nearest[0]!r}?" if nearest else "."
         names = " or ".join(map(repr, ENGINES))
         raise ValueError(f"distributed is {engine!r}, and must be {names}{hint}")
-    created: Communicator = importlib.import_module(
+    communicator: Communicator = importlib.import_module(
         f"mlp_xp.distributed.{ENGINES[engine]}"
     ).create()
-    return created
+    if communicator.size > 1:
+        divide_processors(communicator)
+    return communicator
