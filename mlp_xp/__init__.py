@@ -24,14 +24,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlp_xp.backends import get_backend
     from mlp_xp.estimators import MLP, MLPClassifier, MLPRegressor
+    from mlp_xp.estimators.ensembles import MLPEnsembleClassifier, MLPEnsembleRegressor
 
-__all__ = ["MLP", "MLPClassifier", "MLPRegressor", "get_backend"]
+__all__ = [
+    "MLP",
+    "MLPClassifier",
+    "MLPEnsembleClassifier",
+    "MLPEnsembleRegressor",
+    "MLPRegressor",
+    "get_backend",
+]
 
 __version__ = "0.1.0"
 
 # The estimators import scikit-learn, which takes a second and which `mlp_xp.lab` and
 # `mlp_xp.datasets` do not need: so a name is imported on first use (PEP 562).
 _MODULES = dict.fromkeys(("MLP", "MLPClassifier", "MLPRegressor"), "mlp_xp.estimators")
+_ENSEMBLES = "MLPEnsembleClassifier", "MLPEnsembleRegressor"
+_MODULES |= dict.fromkeys(_ENSEMBLES, "mlp_xp.estimators.ensembles")
 _MODULES["get_backend"] = "mlp_xp.backends"
 
 

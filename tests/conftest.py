@@ -6,12 +6,13 @@ the option every backend that this machine can have is tested, and the others ar
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -187,3 +188,25 @@ def pool_of():
     from mlp_xp.backends._numpy.thread_pool import can_compile, thread_pool
 
     return lambda n: thread_pool(n) if n and can_compile() else contextlib.nullcontext()
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Callable[[], io.StringIO]:
+    """Make stdout a terminal; to be called in the test, as pytest sets stdout before each."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def make() -> io.StringIO:
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stdout", screen)
+        return screen
+
+    return make

@@ -25,6 +25,7 @@ ROOMS = {
     "recipes": 4,
     "estimators": 5,
     "export": 6,
+    "model_selection": 6,
     "saving": 6,
     "callbacks": 7,
     "plotting": 7,
@@ -86,7 +87,7 @@ def violations(room: str, names: set[str]) -> list[str]:
 def test_the_root_has_few_rooms_and_each_is_known():
     rooms = {room_of(file) for file in FILES}
     assert rooms == set(ROOMS)
-    assert len(rooms - {"__init__"}) <= 16
+    assert len(rooms - {"__init__"}) <= 17
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

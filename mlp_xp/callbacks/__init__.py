@@ -5,11 +5,12 @@ What a fit does at each epoch by itself (early stopping, validation, ``max_time`
 `training`.
 """
 
+from mlp_xp._utils.progress import time_left
 from mlp_xp.callbacks._base import Callback
 from mlp_xp.callbacks._checkpoint import Checkpoint
 from mlp_xp.callbacks._limits import TargetScore, TimeBudget
 from mlp_xp.callbacks._logs import CSVLog, TensorBoard
-from mlp_xp.callbacks._progress_bar import ProgressBar, time_left
+from mlp_xp.callbacks._progress_bar import ProgressBar
 
 __all__ = [
     "CSVLog",

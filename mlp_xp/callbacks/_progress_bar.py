@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 from mlp_xp._utils.optional import optional
+from mlp_xp._utils.progress import time_left
 from mlp_xp.callbacks._base import Live
 from mlp_xp.training.records import Record
 from mlp_xp.training.time_budget import Pace
 
-__all__ = ["ProgressBar", "time_left"]
+__all__ = ["ProgressBar"]
 
 
 class ProgressBar(Live):
@@ -106,16 +107,3 @@ class ProgressBar(Live):
         if self._line:
             print(self._line, flush=True)
         self._line = ""
-
-
-def time_left(seconds: float) -> str:
-    """Return seconds as minutes and seconds.
-
-    Examples
-    --------
-    >>> from mlp_xp.callbacks import time_left
-    >>> time_left(61.2)
-    '1:01 left'
-    """
-    minutes, seconds_over = divmod(max(0, round(seconds)), 60)
-    return f"{minutes}:{seconds_over:02} left"

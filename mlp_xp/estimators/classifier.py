@@ -11,12 +11,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
-from mlp_xp._utils.sklearn_compat import as_sparse
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.config import check_params, resolve_layers
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
-from mlp_xp.estimators.prediction import AS_SET
+from mlp_xp.estimators.prediction import AS_SET, as_labels
 from mlp_xp.estimators.targets import ClassTargets
 from mlp_xp.estimators.validation import check_weights, host
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES
@@ -244,14 +243,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             NumPy. Sparse if y was, as in scikit-learn.
         """
         outputs = self._outputs(X, "predict", to=get_backend("numpy"), tta=tta)
-        labels = self._state.targets.decode(host(outputs))
-        if self._state.targets.is_sparse:
-            return as_sparse(labels)
-        if labels.dtype.kind not in "biuf":
-            return labels
-        caller = get_backend(X)
-        narrow = labels.dtype == np.float64 and not caller.has_float64
-        return caller.put(labels, "float32" if narrow else None)
+        targets = self._state.targets
+        return as_labels(targets.decode(host(outputs)), targets, X)
 
     def predict_proba(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict probabilities.

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp._utils.sklearn_compat import check_same_namespace
+from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.scoring import Metrics, Predictions, named_metrics
 from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights, check_x, check_y
 from mlp_xp.nn.losses import mean_loss
 from mlp_xp.training.divergence import is_finite
 from mlp_xp.training.inference import predict
 
-__all__ = ["AS_SET", "evaluate", "network_outputs"]
+__all__ = ["AS_SET", "as_labels", "evaluate", "network_outputs"]
 
 # A call of `predict` that averages as the estimator's parameter says.
 AS_SET = "estimator"
@@ -90,6 +92,30 @@ def network_outputs(
         with to.scope():
             return _logits_of(state.output, outputs, xp=to.xp)
     return outputs
+
+
+def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
+    """Return predicted labels as the caller of `predict` expects them.
+
+    Parameters
+    ----------
+    labels : (samples,) or (samples, classes) array
+    targets : Targets
+    X : array-like or sparse matrix
+        That the labels were predicted for.
+
+    Returns
+    -------
+    array
+        In the library and on the device of X, unless it cannot hold such labels; sparse if y was.
+    """
+    if targets.is_sparse:
+        return as_sparse(labels)
+    if labels.dtype.kind not in "biuf":
+        return labels
+    caller = get_backend(X)
+    narrow = labels.dtype == np.float64 and not caller.has_float64
+    return caller.put(labels, "float32" if narrow else None)
 
 
 def _logits_of(activation: str, y: Array, *, xp: Namespace) -> Array:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -17,28 +14,6 @@ from mlp_xp.training import time_budget as budget
 @pytest.fixture(scope="module")
 def fitted() -> MLPClassifier:
     return MLPClassifier((4,), max_iter=3, learning_rate="cosine", random_state=0).fit(X, Y)
-
-
-@pytest.fixture
-def terminal(monkeypatch) -> Callable[[], io.StringIO]:
-    """Make stdout a terminal; to be called in the test, as pytest sets stdout before each."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def make() -> io.StringIO:
-        screen = Terminal()
-        monkeypatch.setattr(sys, "stdout", screen)
-        return screen
-
-    return make
 
 
 @pytest.fixture

@@ -12,7 +12,13 @@ import pytest
 from sklearn.neural_network import MLPClassifier as Theirs
 from sklearn.utils._test_common.instance_generator import _get_expected_failed_checks
 
-from mlp_xp import MLPClassifier, MLPRegressor, get_backend
+from mlp_xp import (
+    MLPClassifier,
+    MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressor,
+    get_backend,
+)
 from mlp_xp.backends import BackendError
 
 # SCIPY_ARRAY_API counts only if it is set before SciPy is imported: these run in their own process.
@@ -34,7 +40,14 @@ if APART:
         parametrize_with_checks,
     )
 
-    @parametrize_with_checks([MLPClassifier(max_iter=100), MLPRegressor(max_iter=100)])
+    @parametrize_with_checks(
+        [
+            MLPClassifier(max_iter=100),
+            MLPRegressor(max_iter=100),
+            MLPEnsembleClassifier(MLPClassifier(max_iter=100), 2),
+            MLPEnsembleRegressor(MLPRegressor(max_iter=100), 2),
+        ]
+    )
     def test_scikit_learns_checks(estimator, check):
         # scikit-learn takes an installed CuPy for one that works.
         if not _has_gpu() and "cupy" in str(getattr(check, "keywords", "")):

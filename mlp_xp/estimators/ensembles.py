@@ -1,0 +1,400 @@
+"""Ensembles: several networks, trained at once, whose predictions are averaged."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context, clone
+from sklearn.exceptions import FitFailedWarning
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+
+from mlp_xp._utils.processors import usable_threads
+from mlp_xp._utils.progress import TaskBar
+from mlp_xp._utils.sklearn_compat import check_same_namespace
+from mlp_xp.backends import get_backend
+from mlp_xp.estimators.base import BaseMLP
+from mlp_xp.estimators.classifier import MLPClassifier
+from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.estimators.prediction import as_labels
+from mlp_xp.estimators.regressor import MLPRegressor
+from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.validation import check_weights, check_x, host
+
+__all__ = ["BaseEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor"]
+
+
+class BaseEnsemble(BaseEstimator):  # type: ignore[misc]
+    """Base class of `MLPEnsembleClassifier` and `MLPEnsembleRegressor`."""
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "bootstrap": ["boolean"],
+        "settings": [list, tuple, None],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+    _member_type: type[BaseMLP]
+
+    estimators_: list[Any]
+    n_features_in_: int
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        n_estimators: int = 10,
+        *,
+        bootstrap: bool = False,
+        settings: Sequence[dict[str, Any]] | None = None,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.estimator = estimator
+        self.n_estimators = n_estimators
+        self.bootstrap = bootstrap
+        self.settings = settings
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # --- fitting -------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit all networks.
+
+        A network that fails, such as one that diverges, is left out with a warning. Ctrl-C ends the
+        fit with a warning, and keeps the networks that are finished.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, outputs)
+        sample_weight : array-like of shape (samples,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If data or settings are wrong, or all fits have failed.
+        KeyboardInterrupt
+            If no network is finished.
+        """
+        if self.n_jobs == 0:
+            raise ValueError("n_jobs is 0: use at least 1, -1 for all processors, or None.")
+        members = self._members()
+        checked = check_x(self, X, reset=True)
+        n_samples = checked.shape[0]
+        given = check_weights(sample_weight, n_samples)
+        tasks: list[Any] = []
+        for member, generator in members:
+            weights = given
+            if self.bootstrap:
+                drawn = generator.randint(n_samples, size=n_samples)
+                weights = np.bincount(drawn, minlength=n_samples).astype(np.float64)
+                weights = weights if given is None else weights * given
+            tasks.append(FitTask(member, X, y, weights))
+        finished, errors = self._train(tasks)
+        if errors and not finished:
+            raise errors[min(errors)]
+        if not finished:
+            raise KeyboardInterrupt
+        if errors:
+            warnings.warn(
+                f"{len(errors)} of {len(members)} networks failed and are left out; the first "
+                f"error: {errors[min(errors)]}",
+                FitFailedWarning,
+                stacklevel=2,
+            )
+        if len(finished) + len(errors) < len(members):
+            warnings.warn(
+                f"Training interrupted by user: {len(finished)} of {len(members)} networks are "
+                "finished, and kept.",
+                stacklevel=2,
+            )
+        self.estimators_ = [members[number][0] for number in sorted(finished)]
+        if self._member_type is MLPClassifier:
+            self.classes_ = self.estimators_[0].classes_
+        return self
+
+    def _members(self) -> list[tuple[Any, np.random.RandomState]]:
+        """Return the networks, not fitted, and a generator for each."""
+        template = self._member_type() if self.estimator is None else self.estimator
+        if not isinstance(template, self._member_type):
+            raise ValueError(
+                f"estimator is {template!r}, not an {self._member_type.__name__} or None."
+            )
+        generator = check_random_state(self.random_state)
+        settings = list(self.settings or [{}])
+        members = []
+        for number in range(self.n_estimators):
+            # One seed for each network: the first ones are the same, however many there are.
+            own = np.random.RandomState(generator.randint(2**31 - 1))
+            params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
+            members.append((clone(template).set_params(**params), own))
+        return members
+
+    def _train(self, tasks: list[Any]) -> tuple[list[int], dict[int, Exception]]:
+        """Return the numbers of the networks that are finished, and the errors of others."""
+        finished, errors = [], {}
+        n_jobs = self.n_jobs
+        if n_jobs is not None and n_jobs < 0:
+            n_jobs = max(1, usable_threads() + 1 + n_jobs)
+        bar = TaskBar("networks", len(tasks)) if self.verbose else None
+        try:
+            for result in fit_many(tasks, n_jobs=n_jobs):
+                if result.error is None:
+                    finished.append(result.number)
+                else:
+                    errors[result.number] = result.error
+                if bar is not None:
+                    bar.update()
+        finally:
+            if bar is not None:
+                bar.stop()
+        return finished, errors
+
+    # --- prediction ----------------------------------------------------------------------------
+
+    def _averaged(self, X: Any, method: str) -> tuple[Any, Any]:
+        """Return mean and standard deviation of the networks' predictions.
+
+        `method` is the name of the calling method in errors.
+        """
+        check_is_fitted(self)
+        check_same_namespace(X, self, attribute="_any_weights", method=method)
+        check_x(self, X, reset=False)
+        name = "predict_proba" if self._member_type is MLPClassifier else "predict"
+        predictions = [getattr(member, name)(X) for member in self.estimators_]
+        backend = get_backend(predictions[0])
+        xp = backend.xp
+        with backend.scope():
+            stacked = xp.stack(predictions)
+            return xp.mean(stacked, axis=0), xp.std(stacked, axis=0)
+
+    @property
+    def _any_weights(self) -> Any:
+        return self.estimators_[0]._any_weights
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags
+
+
+class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc]
+    """Classifiers that are trained at once, and whose probabilities are averaged.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or None, default=None
+        Whose settings, backend and device the networks have; None is ``MLPClassifier()``.
+    n_estimators : int of at least 1, default=10
+        Number of networks.
+    bootstrap : bool, default=False
+        Whether each network weighs the samples by how often a draw with replacement takes them.
+        Otherwise the networks differ by their seeds alone.
+    settings : list of dict or None, default=None
+        Parameters of the networks, in turn, e.g. ``[{"alpha": 1e-4}, {"alpha": 1e-2}]``.
+    random_state : int, RandomState instance or None, default=None
+        For the seeds of the networks, and the draws.
+    n_jobs : int or None, default=None
+        Number of threads; None and -1 are all that are useful.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Attributes
+    ----------
+    estimators_ : list of MLPClassifier
+        The fitted networks.
+    classes_ : (classes,) NumPy array
+        Class labels, sorted.
+    n_features_in_ : int
+    feature_names_in_ : (features,) array
+        Where X has column names.
+
+    See Also
+    --------
+    mlp_xp.model_selection : Searches, which train their networks at once too.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from mlp_xp import MLPClassifier, MLPEnsembleClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = MLPClassifier(
+    ...     (10,), max_iter=40, learning_rate="cosine", learning_rate_init=0.03,
+    ...     n_iter_no_change=float("inf"), input_scaling="standardize",
+    ... )
+    >>> ensemble = MLPEnsembleClassifier(model, n_estimators=3, random_state=0).fit(X, y)
+    >>> probabilities, spread = ensemble.predict_proba(X[:2], return_std=True)
+    >>> probabilities.shape, spread.shape, ensemble.score(X, y) > 0.9
+    ((2, 3), (2, 3), True)
+    """
+
+    _member_type = MLPClassifier
+    classes_: np.ndarray
+
+    def predict(self, X: Any, *, return_std: bool = False) -> Any:
+        """Predict class labels.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        return_std : bool, default=False
+            Whether to return the spread of the networks too.
+
+        Returns
+        -------
+        labels : (samples,) array, or (samples, classes) of 0 and 1
+            As `MLPClassifier.predict`, of the averaged probabilities.
+        std : (samples,) or (samples, classes) array
+            If `return_std`: standard deviation over the networks of the probability of the label,
+            or of each class where several are right at once.
+        """
+        mean, std = self._averaged(X, "predict")
+        state = fitted_state(self.estimators_[0])
+        on_host = host(mean)
+        if state.targets.kind == "multilabel":
+            labels = as_labels((on_host > 0.5).astype(np.int64), state.targets, X)
+            return (labels, std) if return_std else labels
+        chosen = np.argmax(on_host, axis=1)
+        labels = as_labels(self.classes_[chosen], state.targets, X)
+        if not return_std:
+            return labels
+        backend = get_backend(std)
+        of_label = np.take_along_axis(np.asarray(host(std)), chosen[:, None], axis=1)[:, 0]
+        return labels, backend.put(of_label)
+
+    def predict_proba(self, X: Any, *, return_std: bool = False) -> Any:
+        """Predict probabilities, the mean of the networks'.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        return_std : bool, default=False
+
+        Returns
+        -------
+        mean : (samples, classes) array
+            In the library and on the device of X.
+        std : (samples, classes) array
+            If `return_std`: standard deviation over the networks.
+        """
+        mean, std = self._averaged(X, "predict_proba")
+        return (mean, std) if return_std else mean
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Predict logarithms of probabilities; see `predict_proba`."""
+        mean, _ = self._averaged(X, "predict_log_proba")
+        backend = get_backend(mean)
+        with backend.scope(), np.errstate(divide="ignore"):
+            return backend.xp.log(mean)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on the given samples.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, classes)
+        sample_weight : array-like of shape (samples,), optional
+
+        Returns
+        -------
+        float
+        """
+        predicted = host(self.predict(X))
+        weights = check_weights(sample_weight, predicted.shape[0])
+        return float(accuracy_score(host(y), predicted, sample_weight=weights))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
+    """Regressors that are trained at once, and whose predictions are averaged.
+
+    Parameters
+    ----------
+    estimator : MLPRegressor or None, default=None
+        Whose settings, backend and device the networks have; None is ``MLPRegressor()``.
+    n_estimators, bootstrap, settings, random_state, n_jobs, verbose
+        As in `MLPEnsembleClassifier`.
+
+    Attributes
+    ----------
+    estimators_ : list of MLPRegressor
+        The fitted networks.
+    n_features_in_ : int
+    feature_names_in_ : (features,) array
+        Where X has column names.
+
+    See Also
+    --------
+    MLPEnsembleClassifier : The same for classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp import MLPEnsembleRegressor, MLPRegressor
+    >>> X = np.linspace(-3, 3, 100)[:, None]
+    >>> model = MLPRegressor(hidden_layer_sizes=(20,), solver="lbfgs", max_iter=300)
+    >>> ensemble = MLPEnsembleRegressor(model, n_estimators=4, random_state=0)
+    >>> ensemble = ensemble.fit(X, np.sin(X[:, 0]))
+    >>> mean, std = ensemble.predict([[0.5], [9.0]], return_std=True)
+    >>> bool(abs(mean[0] - np.sin(0.5)) < 0.1), bool(std[1] > std[0])
+    (True, True)
+    """
+
+    _member_type = MLPRegressor
+
+    def predict(self, X: Any, *, return_std: bool = False) -> Any:
+        """Predict values, the mean of the networks'.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        return_std : bool, default=False
+            Whether to return the spread of the networks too.
+
+        Returns
+        -------
+        mean : (samples,) or (samples, outputs) array
+            In the library and on the device of X.
+        std : (samples,) or (samples, outputs) array
+            If `return_std`: standard deviation over the networks.
+        """
+        mean, std = self._averaged(X, "predict")
+        return (mean, std) if return_std else mean
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination, R2, on the given samples.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        y : array-like of shape (samples,) or (samples, outputs)
+        sample_weight : array-like of shape (samples,), optional
+
+        Returns
+        -------
+        float
+        """
+        predicted = host(self.predict(X))
+        weights = check_weights(sample_weight, predicted.shape[0])
+        return float(r2_score(host(y), predicted, sample_weight=weights))

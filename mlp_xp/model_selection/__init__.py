@@ -1,0 +1,32 @@
+"""Scikit-learn's searches and cross-validation, which train many networks at once.
+
+Each function and class is scikit-learn's own, with the same parameters, results and errors; only
+the fits are executed by `mlp_xp.estimators`, over data that are on the device once. How many
+networks share a program, and where, is decided there.
+"""
+
+from mlp_xp.model_selection._searches import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    HalvingRandomSearchCV,
+    RandomizedSearchCV,
+)
+from mlp_xp.model_selection._validation import (
+    cross_val_predict,
+    cross_val_score,
+    cross_validate,
+    learning_curve,
+    validation_curve,
+)
+
+__all__ = [
+    "GridSearchCV",
+    "HalvingGridSearchCV",
+    "HalvingRandomSearchCV",
+    "RandomizedSearchCV",
+    "cross_val_predict",
+    "cross_val_score",
+    "cross_validate",
+    "learning_curve",
+    "validation_curve",
+]

@@ -1,0 +1,168 @@
+"""One call of scikit-learn's functions that fit an estimator: read, prepared, and made at the end.
+
+Scikit-learn passes them to joblib, as ``(function, args, kwargs)``. Their fits are executed
+elsewhere; then the call is made with an estimator whose `fit` returns at once, so that scores,
+messages and errors are scikit-learn's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import re
+from functools import cache, cached_property
+from typing import Any
+
+import joblib
+import numpy as np
+from joblib.logger import short_format_time
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import _num_samples
+
+from mlp_xp.estimators.base import BaseMLP
+
+__all__ = ["Call", "is_network"]
+
+_FUNCTIONS = ("_fit_and_score", "_fit_and_predict")
+_WEIGHTS = "sample_weight"
+
+
+def is_network(estimator: Any) -> bool:
+    """Whether an estimator is one of this package, or a pipeline that ends in one."""
+    if isinstance(estimator, Pipeline):
+        return bool(estimator.steps) and isinstance(estimator.steps[-1][1], BaseMLP)
+    return isinstance(estimator, BaseMLP)
+
+
+@cache
+def _signature(function: Any) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+class Call:
+    """One call: what it fits, on which samples, and how its result is computed.
+
+    Parameters
+    ----------
+    function : callable
+        Scikit-learn's, as it is wrapped for joblib.
+    args : tuple
+    kwargs : dict
+    """
+
+    def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._function = function
+        self._bound = _signature(inspect.unwrap(function)).bind(*args, **kwargs)
+        self._named = self._bound.arguments
+        self.estimator = self._named["estimator"]
+        self.X, self.y = self._named["X"], self._named["y"]
+
+    @classmethod
+    def read(cls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Return the call if its fit can share a program with others, with its parameters set."""
+        if getattr(function, "__name__", "") not in _FUNCTIONS:
+            return None
+        call = cls(function, args, kwargs)
+        try:
+            parameters = call._named.get("parameters")
+            if parameters:
+                call.estimator.set_params(**clone(parameters, safe=False))
+        except Exception:  # Raised again when scikit-learn sets them.
+            return None
+        return call if call._can_share() else None
+
+    def _can_share(self) -> bool:
+        """Whether nothing but the fit itself happens in the fit."""
+        estimator, last = self.estimator, self.network
+        given = {name for name, value in self._fit_params.items() if value is not None}
+        if self.y is None or not is_network(estimator) or given - {self._weights_name}:
+            return False
+        if self.weights is not None and _num_samples(self.weights) != _num_samples(self.X):
+            return False
+        if self.is_pipeline and (
+            estimator.verbose or getattr(estimator, "transform_input", None) is not None
+        ):
+            return False
+        steps = [step for _, step in estimator.steps] if self.is_pipeline else []
+        has_callbacks = last.callbacks or any(
+            getattr(part, "_skl_callbacks", None) for part in (estimator, *steps)
+        )
+        # Where a subclass has a fit of its own, that is what its user wants.
+        is_plain = type(last).fit is BaseMLP.fit
+        return is_plain and not (has_callbacks or last.verbose or last.solver == "lbfgs")
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether the estimator is a pipeline."""
+        return isinstance(self.estimator, Pipeline)
+
+    @property
+    def network(self) -> Any:
+        """The estimator to train, the last step of a pipeline."""
+        return self.estimator.steps[-1][1] if self.is_pipeline else self.estimator
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Positions of the training samples."""
+        train = np.asarray(self._named["train"])
+        return np.flatnonzero(train) if train.dtype == bool else train
+
+    @property
+    def _fit_params(self) -> dict[str, Any]:
+        return self._named["fit_params"] or {}
+
+    @property
+    def _weights_name(self) -> str:
+        return f"{self.estimator.steps[-1][0]}__{_WEIGHTS}" if self.is_pipeline else _WEIGHTS
+
+    @property
+    def weights(self) -> Any:
+        """Weights of all samples, or None."""
+        return self._fit_params.get(self._weights_name)
+
+    @cached_property
+    def preprocessing(self) -> tuple[int, str] | None:
+        """Samples and settings that decide the inputs of the network, or None without steps."""
+        if not self.is_pipeline or len(self.estimator.steps) == 1:
+            return None
+        try:
+            settings = joblib.hash(self.estimator.steps[:-1])
+        except Exception:  # What cannot be pickled is compared with nothing.
+            settings = str(id(self))
+        return id(self._named["train"]), settings
+
+    def make(self, error: Exception | None, seconds: float) -> Any:
+        """Call scikit-learn's function, with a fit that has already been done.
+
+        Parameters
+        ----------
+        error : Exception or None
+            That the fit has raised.
+        seconds : float
+            That it took.
+        """
+        estimator, verbose = self.estimator, self._named.get("verbose", 0)
+        traceback = None if error is None else error.__traceback__
+
+        def fit(*args: Any, **kwargs: Any) -> Any:
+            del estimator.fit, estimator.set_params  # Those of the class are back.
+            if error is not None:  # Perhaps not for the first time.
+                raise error.with_traceback(traceback)
+            return estimator
+
+        estimator.fit, estimator.set_params = fit, lambda **parameters: estimator
+        if not self._named.get("return_train_score"):
+            self._bound.arguments["train"] = np.empty(0, dtype=np.intp)  # Nothing to copy.
+        printed = io.StringIO()
+        # Its message has a time, which is that of this call.
+        with contextlib.redirect_stdout(printed) if verbose > 1 else contextlib.nullcontext():
+            result = self._function(*self._bound.args, **self._bound.kwargs)
+        if isinstance(result, dict) and "fit_time" in result:
+            result["fit_time"] = seconds
+            seconds += result["score_time"]
+        if verbose > 1:
+            taken = f"total time={short_format_time(seconds)}"
+            print(re.sub(r"total time=.*", taken, printed.getvalue()), end="")
+        return result

@@ -1,0 +1,177 @@
+"""A joblib backend that trains networks at once, for scikit-learn's functions as they are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import joblib
+import numpy as np
+from joblib.parallel import (
+    LokyBackend,
+    MultiprocessingBackend,
+    ParallelBackendBase,
+    SequentialBackend,
+    ThreadingBackend,
+    get_active_backend,
+    parallel_config,
+)
+
+from mlp_xp._utils.progress import TaskBar
+from mlp_xp.model_selection._calls import Call, is_network
+from mlp_xp.model_selection._fits import fitted
+
+__all__ = ["ManyModels", "Unfinished", "many_models"]
+
+_LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBackend
+
+
+class Unfinished(dict[str, Any]):
+    """The result of a fit that Ctrl-C has ended, with the entries of a finished one."""
+
+
+@contextlib.contextmanager
+def many_models(
+    estimator: Any, *, n_jobs: int | None, verbose: int = 0, keeps_finished: bool = False
+) -> Iterator[None]:
+    """Train the networks of scikit-learn's functions at once, inside of this context.
+
+    Nothing changes for estimators that are not of this package, and where joblib is set to use
+    other machines, such as Dask's.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Not fitted.
+    n_jobs : int or None
+        Number of threads, as joblib counts them; None is all that are useful.
+    verbose : int, default=0
+        1 shows a progress bar.
+    keeps_finished : bool, default=False
+        Whether Ctrl-C makes `Unfinished` results of the rest.
+    """
+    outer, outer_n_jobs = get_active_backend()
+    has_callbacks = getattr(estimator, "_skl_callbacks", None)
+    if has_callbacks or not is_network(estimator) or not isinstance(outer, _LOCAL):
+        yield
+        return
+    n_jobs = outer_n_jobs if n_jobs is None else n_jobs
+    backend = ManyModels(outer, n_jobs, shows_bar=verbose == 1, keeps_finished=keeps_finished)
+    with parallel_config(backend=backend):
+        yield
+
+
+class ManyModels(ParallelBackendBase):  # type: ignore[misc]
+    """A joblib backend that collects scikit-learn's calls and trains their networks at once.
+
+    Calls that fit anything else are passed on, to the backend that was active.
+
+    Parameters
+    ----------
+    outer : joblib backend
+    n_jobs : int or None
+    shows_bar, keeps_finished : bool
+
+    Attributes
+    ----------
+    is_interrupted : bool
+        Whether Ctrl-C has ended the last fits.
+    """
+
+    supports_retrieve_callback = True
+    supports_sharedmem = True
+    uses_threads = True
+
+    def __init__(
+        self, outer: Any, n_jobs: int | None, *, shows_bar: bool, keeps_finished: bool
+    ) -> None:
+        super().__init__(nesting_level=outer.nesting_level)
+        self._outer, self._n_jobs = outer, n_jobs
+        self._shows_bar, self._keeps_finished = shows_bar, keeps_finished
+        # The calls, as joblib wraps them, and what receives their results.
+        self._submitted: dict[Any, Callable[[Any], None]] = {}
+        self.is_interrupted = False
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
+        """Return the number of workers for joblib, and have it submit all calls at once."""
+        self.parallel, parallel.pre_dispatch = parallel, "all"
+        return self.effective_n_jobs(n_jobs)
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Return the number of workers for joblib: with one it would make the calls itself."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        return max(2, self._n_threads or joblib.cpu_count())
+
+    @property
+    def _n_threads(self) -> int | None:
+        if self._n_jobs is None:
+            return 1 if self.nesting_level else None  # Others work beside this one.
+        return self._n_jobs if self._n_jobs > 0 else max(1, joblib.cpu_count() + 1 + self._n_jobs)
+
+    def submit(self, func: Any, callback: Any = None) -> None:
+        """Store a call for `retrieval_context`."""
+        self._submitted[func] = callback
+
+    apply_async = submit  # Its name before joblib 1.5.
+
+    def retrieve_result_callback(self, out: Any) -> Any:
+        """Return a result, which is at hand."""
+        return out
+
+    @contextlib.contextmanager
+    def retrieval_context(self) -> Iterator[None]:
+        """Train and score everything, before joblib collects the results."""
+        bar = TaskBar("models", len(self._submitted)) if self._shows_bar else None
+        result, scores = None, _BestScore()
+        try:
+            for batch, result in self._results():
+                self._submitted.pop(batch)([result])
+                if bar is not None:
+                    bar.update(scores.add(batch.items[0][2], result))
+        except KeyboardInterrupt:
+            if result is None or not self._keeps_finished:
+                raise
+            self.is_interrupted = True
+            for finish in self._submitted.values():
+                finish([Unfinished(result, fit_error=None)])
+        finally:
+            self._submitted.clear()
+            if bar is not None:
+                bar.stop()
+        yield
+
+    def _results(self) -> Iterator[tuple[Any, Any]]:
+        batches, others = {}, []
+        for batch in self._submitted:
+            call = Call.read(*batch.items[0])
+            if call is None:
+                others.append(batch)
+            else:
+                batches[call] = batch
+        for call, error, seconds in fitted(batches, self._n_threads):
+            yield batches.pop(call), call.make(error, seconds)
+        if others:
+            with parallel_config(backend=self._outer):
+                results = joblib.Parallel(n_jobs=self._n_jobs)(batch.items[0] for batch in others)
+            yield from zip(others, results, strict=True)
+
+
+class _BestScore:
+    """The best mean score of the candidates of a search whose folds are all scored."""
+
+    def __init__(self) -> None:
+        self._scores: dict[int, list[float]] = {}
+        self._best: float | None = None
+
+    def add(self, call: dict[str, Any], result: Any) -> str:
+        """Return the best score so far, as text, once a result has been added."""
+        score = result.get("test_scores") if isinstance(result, dict) else None
+        if "candidate_progress" in call and isinstance(score, float):
+            scores = self._scores.setdefault(call["candidate_progress"][0], [])
+            scores.append(score)
+            if len(scores) == call["split_progress"][1]:
+                mean = float(np.mean(scores))
+                self._best = mean if self._best is None else float(np.fmax(self._best, mean))
+        return "" if self._best is None else f"best score {self._best:.4f}"

@@ -1,0 +1,128 @@
+"""Scikit-learn's cross-validation and curves, whose networks are trained at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from sklearn import model_selection
+
+from mlp_xp.model_selection._execution import many_models
+
+__all__ = [
+    "cross_val_predict",
+    "cross_val_score",
+    "cross_validate",
+    "learning_curve",
+    "validation_curve",
+]
+
+
+def _at_once(theirs: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that fills a function's body: scikit-learn's function, trained at once."""
+
+    def decorate(documented: Callable[..., Any]) -> Callable[..., Any]:
+        def function(*args: Any, **settings: Any) -> Any:
+            estimator = args[0] if args else settings.get("estimator")
+            n_jobs, verbose = settings.get("n_jobs"), settings.get("verbose", 0)
+            with many_models(estimator, n_jobs=n_jobs, verbose=verbose):
+                return theirs(*args, **settings)
+
+        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+            setattr(function, name, getattr(documented, name))
+        function.__signature__ = inspect.signature(theirs)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+@_at_once(model_selection.cross_validate)
+def cross_validate(estimator: Any, X: Any, y: Any = None, **settings: Any) -> Any:
+    """Evaluate an estimator by cross-validation, with the networks of all folds trained at once.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like or sparse matrix of shape (samples, features)
+    y : array-like of shape (samples,) or (samples, outputs)
+    **settings
+        As in `sklearn.model_selection.cross_validate`; ``n_jobs`` is the number of threads, by
+        default all that are useful, and ``verbose=1`` shows a progress bar.
+
+    Returns
+    -------
+    dict
+        As scikit-learn's: ``test_score``, ``fit_time``, ...
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.model_selection import cross_validate
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = MLPClassifier((10,), max_iter=20, learning_rate="cosine", random_state=0)
+    >>> cross_validate(model, X, y, cv=3)["test_score"].shape
+    (3,)
+    """
+
+
+@_at_once(model_selection.cross_val_score)
+def cross_val_score(estimator: Any, X: Any, y: Any = None, **settings: Any) -> Any:
+    """Return the score of each fold, with the networks of all folds trained at once.
+
+    Parameters
+    ----------
+    estimator, X, y, **settings
+        As in `cross_validate`, and `sklearn.model_selection.cross_val_score`.
+
+    Returns
+    -------
+    (folds,) array
+    """
+
+
+@_at_once(model_selection.cross_val_predict)
+def cross_val_predict(estimator: Any, X: Any, y: Any = None, **settings: Any) -> Any:
+    """Return predictions for each sample by a network that was trained without it.
+
+    Parameters
+    ----------
+    estimator, X, y, **settings
+        As in `cross_validate`, and `sklearn.model_selection.cross_val_predict`.
+
+    Returns
+    -------
+    (samples,) or (samples, outputs) array
+    """
+
+
+@_at_once(model_selection.learning_curve)
+def learning_curve(estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
+    """Return scores for training sets of several sizes, with all networks trained at once.
+
+    Parameters
+    ----------
+    estimator, X, y, **settings
+        As in `cross_validate`, and `sklearn.model_selection.learning_curve`.
+
+    Returns
+    -------
+    train_sizes_abs : (sizes,) array
+    train_scores, test_scores : (sizes, folds) array
+    """
+
+
+@_at_once(model_selection.validation_curve)
+def validation_curve(estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
+    """Return scores for several values of a parameter, with all networks trained at once.
+
+    Parameters
+    ----------
+    estimator, X, y, **settings
+        As in `cross_validate`, and `sklearn.model_selection.validation_curve`.
+
+    Returns
+    -------
+    train_scores, test_scores : (values, folds) array
+    """

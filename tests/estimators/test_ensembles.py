@@ -1,0 +1,156 @@
+"""Ensembles: which networks they are made of, and what they predict."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris, make_multilabel_classification
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import cross_val_score
+
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
+from mlp_xp.backends import to_numpy
+
+X, y = load_iris(return_X_y=True)
+QUICK = {"max_iter": 4, "n_iter_no_change": np.inf, "learning_rate": "cosine"}
+
+
+def classifiers(**params):
+    network = MLPClassifier((5,), **QUICK | params.pop("network", {}))
+    return MLPEnsembleClassifier(network, **{"n_estimators": 3, "random_state": 0} | params)
+
+
+def regressors(**params):
+    network = MLPRegressor(hidden_layer_sizes=5, **QUICK)
+    return MLPEnsembleRegressor(network, **{"n_estimators": 3, "random_state": 0} | params)
+
+
+def test_predictions_are_the_mean_of_the_networks_and_their_spread():
+    model = regressors().fit(X[:, :3], X[:, 3])
+    each = np.stack([member.predict(X[:, :3]) for member in model.estimators_])
+    mean, std = model.predict(X[:, :3], return_std=True)
+    np.testing.assert_allclose(mean, each.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std, each.std(axis=0), rtol=1e-9)
+    np.testing.assert_array_equal(model.predict(X[:, :3]), mean)
+    assert model.score(X[:, :3], X[:, 3]) <= 1
+
+    model = classifiers().fit(X, y)
+    each = np.stack([member.predict_proba(X) for member in model.estimators_])
+    mean, std = model.predict_proba(X, return_std=True)
+    np.testing.assert_allclose(mean, each.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std, each.std(axis=0), rtol=1e-9)
+    labels, of_label = model.predict(X, return_std=True)
+    np.testing.assert_array_equal(labels, mean.argmax(axis=1))
+    np.testing.assert_array_equal(of_label, std[np.arange(len(y)), labels])
+    np.testing.assert_allclose(model.predict_log_proba(X), np.log(mean))
+    assert model.score(X, y) == np.mean(labels == y)
+
+
+def test_each_network_is_the_one_that_its_own_fit_gives():
+    model = classifiers(n_jobs=2).fit(X, y)
+    for member in model.estimators_:
+        alone = MLPClassifier(**member.get_params()).fit(X, y)
+        np.testing.assert_array_equal(member.predict_proba(X), alone.predict_proba(X))
+    seeds = [member.random_state for member in model.estimators_]
+    assert len(set(seeds)) == 3
+    more = classifiers(n_estimators=4).fit(X, y)
+    assert [member.random_state for member in more.estimators_][:3] == seeds
+
+
+def test_settings_are_taken_in_turn():
+    settings = [{"alpha": 0.5}, {"hidden_layer_sizes": (3,), "random_state": 7}]
+    model = classifiers(settings=settings).fit(X, y)
+    assert [member.alpha for member in model.estimators_] == [0.5, 0.0001, 0.5]
+    assert model.estimators_[1].coefs_[0].shape == (4, 3)
+    assert model.estimators_[1].random_state == 7
+
+
+def test_bootstrap_weighs_the_samples_by_how_often_they_are_drawn():
+    alike = {"settings": [{"random_state": 0}], "random_state": 1}
+    together, drawn = (classifiers(bootstrap=bootstrap, **alike) for bootstrap in (False, True))
+    for model, n_different in ((together, 1), (drawn, 3)):
+        model.fit(X, y)
+        assert len({member.coefs_[0].tobytes() for member in model.estimators_}) == n_different
+    # A class of one sample is drawn by some only, and known to all.
+    rare = np.where(np.arange(len(y)) == 0, "rare", "usual")
+    model = drawn.fit(X, rare)
+    assert model.classes_.tolist() == ["rare", "usual"]
+    assert all(member.classes_.tolist() == ["rare", "usual"] for member in model.estimators_)
+
+
+def test_sample_weights_count_with_and_without_bootstrap():
+    weights = np.where(y == 0, 10.0, 0.1)
+    for bootstrap in (False, True):
+        plain = classifiers(bootstrap=bootstrap).fit(X, y)
+        weighted = classifiers(bootstrap=bootstrap).fit(X, y, weights)
+        assert weighted.predict_proba(X)[:, 0].mean() > plain.predict_proba(X)[:, 0].mean()
+
+
+def test_several_classes_at_once():
+    X, y = make_multilabel_classification(40, 5, n_classes=3, random_state=0)
+    model = classifiers().fit(X, y)
+    labels, std = model.predict(X, return_std=True)
+    mean = model.predict_proba(X)
+    assert labels.shape == std.shape == mean.shape == (40, 3)
+    np.testing.assert_array_equal(labels, mean > 0.5)
+
+
+def test_arrays_of_other_libraries_stay_there(backend):
+    data = backend.put(X.astype(np.float32))
+    model = classifiers().fit(data, y)
+    labels, std = model.predict(data, return_std=True)
+    for found in (labels, std, model.predict_proba(data)):
+        assert backend.owns(found)
+    expected = classifiers().fit(X.astype(np.float32), y)
+    np.testing.assert_allclose(
+        to_numpy(model.predict_proba(data)), expected.predict_proba(X.astype(np.float32)), atol=1e-5
+    )
+
+
+def test_networks_that_fail_are_left_out_with_a_warning():
+    settings = [{}, {"learning_rate_init": 1e300}]
+    with pytest.warns(FitFailedWarning, match="1 of 3 networks failed and are left out; .*smaller"):
+        model = classifiers(settings=settings).fit(X, y)
+    assert len(model.estimators_) == 2
+    with pytest.raises(ValueError, match="try a smaller learning_rate_init"):
+        classifiers(settings=settings[1:]).fit(X, y)
+
+
+def test_ctrl_c_keeps_the_networks_that_are_finished():
+    class Pressing(MLPClassifier):
+        def _params(self):
+            if self.random_state == 7:
+                signal.raise_signal(signal.SIGINT)
+            return super()._params()
+
+    network = Pressing((5,), **QUICK)
+    for settings, n_finished in (([{}, {"random_state": 7}], 1), ([{"random_state": 7}], 0)):
+        model = MLPEnsembleClassifier(network, 5, settings=settings, n_jobs=1)
+        if n_finished:
+            message = r"interrupted by user: (\d) of 5 networks are finished, and kept"
+            with pytest.warns(match=message) as caught:
+                model.fit(X, y)
+            assert len(model.estimators_) == int(re.search(message, str(caught[0].message))[1]) < 5
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(X, y)
+
+
+def test_wrong_settings_say_what_to_give():
+    for model, message in (
+        (MLPEnsembleClassifier(MLPRegressor()), "estimator is MLPRegressor.*not an MLPClassifier"),
+        (MLPEnsembleRegressor(n_jobs=0), "n_jobs is 0: use at least 1"),
+        (MLPEnsembleRegressor(n_estimators=0), "n_estimators"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, y)
+
+
+def test_progress_and_searches_over_ensembles(capsys):
+    classifiers(verbose=True).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [f"networks {i}/3" for i in (1, 2, 3)]
+    assert cross_val_score(classifiers(), X, y, cv=2).shape == (2,)

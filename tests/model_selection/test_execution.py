@@ -1,0 +1,216 @@
+"""Failures, Ctrl-C, memory, messages, and what is done once for several candidates."""
+
+from __future__ import annotations
+
+import gc
+import re
+import signal
+import time
+import weakref
+
+import numpy as np
+import pytest
+from joblib import parallel_config
+from same_results import GRID, X, assert_same_results, network, piped, y
+from sklearn import config_context
+from sklearn import model_selection as theirs
+from sklearn.exceptions import FitFailedWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlp_xp import MLPClassifier
+from mlp_xp import model_selection as ours
+from mlp_xp.callbacks import Callback
+
+DIVERGING = {"learning_rate_init": [0.01, 1e300, 0.1]}
+
+
+def test_a_candidate_that_diverges_costs_the_others_nothing():
+    results = []
+    for module in (ours, theirs):
+        search = module.GridSearchCV(network(), DIVERGING, cv=2, error_score=-1.0, refit=False)
+        with pytest.warns(FitFailedWarning, match="2 fits failed out of a total of 6") as caught:
+            search.fit(X, y)
+        assert "2 fits failed with the following error" in str(caught[0].message)
+        assert "try a smaller learning_rate_init" in str(caught[0].message)
+        results.append(search.cv_results_)
+    assert_same_results(*results)
+    assert results[0]["mean_test_score"][1] == -1.0
+
+
+def test_an_error_is_raised_where_that_is_asked_for():
+    with pytest.raises(ValueError, match="non-finite"):
+        ours.GridSearchCV(network(), DIVERGING, cv=2, error_score="raise").fit(X, y)
+
+
+def test_an_error_of_another_step_fails_its_candidates_alone():
+    class Picky(StandardScaler):
+        def __init__(self, fails=False):
+            self.fails = fails
+            super().__init__()
+
+        def fit(self, X, y=None, sample_weight=None):
+            if self.fails:
+                raise ValueError("too picky")
+            return super().fit(X, y)
+
+    model = make_pipeline(Picky(), network())
+    search = ours.GridSearchCV(model, {"picky__fails": [True, False]}, cv=2)
+    with pytest.warns(FitFailedWarning, match="too picky"), pytest.warns(match="non-finite"):
+        search.fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).tolist() == [False, True]
+
+
+def test_wrong_parameters_are_the_errors_of_scikit_learn():
+    for grid, message in (({"nothing": [1]}, "Invalid parameter"), ({"alpha": [-1.0]}, "alpha")):
+        messages = []
+        for module in (ours, theirs):
+            with pytest.raises(ValueError, match=message) as caught:
+                module.GridSearchCV(network(), grid, cv=2).fit(X, y)
+            messages.append(str(caught.value).strip().splitlines()[-1])
+        assert messages[0] == messages[1]
+
+
+class Pressing:
+    """A scorer during whose n-th call Ctrl-C is pressed."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, model, X, y):
+        self.n -= 1
+        if self.n == 0:
+            signal.raise_signal(signal.SIGINT)
+        return model.score(X, y)
+
+
+@pytest.mark.parametrize("name", ["GridSearchCV", "HalvingGridSearchCV"])
+def test_ctrl_c_keeps_the_candidates_that_are_finished(name):
+    grid = {"alpha": [0.1 * i for i in range(20)]}
+    # One thread, so that few models are trained when Ctrl-C is pressed.
+    search = getattr(ours, name)(network(), grid, cv=2, n_jobs=1, scoring=Pressing(9))
+    message = r"Search interrupted by user: cv_results_ has the (\d+) of 20 candidates"
+    with pytest.warns(UserWarning, match=message) as caught:
+        search.fit(X, y)
+    n_finished = int(re.search(message, str(caught[0].message))[1])
+    results = search.cv_results_
+    assert 1 <= n_finished < 20
+    assert len(results["params"]) == len(results["mean_test_score"]) == n_finished
+    assert np.all(np.isfinite(results["mean_test_score"]))
+    assert search.best_params_ == results["params"][search.best_index_]
+    assert search.best_estimator_.score(X, y) > 0
+
+
+def test_ctrl_c_before_any_candidate_is_finished():
+    with pytest.raises(KeyboardInterrupt):
+        ours.GridSearchCV(network(), GRID, cv=3, n_jobs=1, scoring=Pressing(1)).fit(X, y)
+    with pytest.raises(KeyboardInterrupt):
+        ours.cross_val_score(network(), X, y, cv=10, n_jobs=1, scoring=Pressing(2))
+
+
+def test_models_are_freed_once_they_are_scored():
+    alive = weakref.WeakSet()
+    most = 0
+
+    def score(model, X, y):
+        nonlocal most
+        alive.add(model)
+        gc.collect()
+        most = max(most, len(alive))
+        return 0.5
+
+    search = ours.HalvingGridSearchCV(
+        network(), {"alpha": np.arange(1, 10.0)}, cv=2, scoring=score, n_jobs=1, refit=False
+    )
+    search.fit(X, y)
+    assert most <= 2
+
+
+class Counted(StandardScaler):
+    n_fits = 0
+
+    def fit(self, X, y=None, sample_weight=None):
+        type(self).n_fits += 1
+        return super().fit(X, y)
+
+
+def test_other_steps_are_fitted_once_for_each_fold_and_setting():
+    model = make_pipeline(Counted(), network())
+    grid = {"counted__with_mean": [True, False], "mlpclassifier__alpha": [0.0, 0.1, 0.2]}
+    Counted.n_fits = 0
+    ours.GridSearchCV(model, grid, cv=3, refit=False).fit(X, y)
+    assert Counted.n_fits == 2 * 3
+
+
+def test_the_inputs_of_pipelines_keep_to_the_working_memory():
+    expected = ours.cross_val_score(piped(), X, y, cv=4)
+    with config_context(working_memory=0.003):  # MiB: the inputs of one fold
+        np.testing.assert_array_equal(ours.cross_val_score(piped(), X, y, cv=4), expected)
+
+
+def test_fit_times_are_those_of_the_fits():
+    class Slow(MLPClassifier):
+        def _params(self):
+            time.sleep(0.02 if self.alpha else 0)
+            return super()._params()
+
+    slow = Slow(**network().get_params())
+    search = ours.GridSearchCV(slow, {"alpha": [0.0, 0.1]}, cv=2, n_jobs=1, refit=False).fit(X, y)
+    quick, long = search.cv_results_["mean_fit_time"]
+    assert long >= 0.02
+    assert quick < long
+
+
+def test_messages_are_those_of_scikit_learn(capsys):
+    printed = []
+    for module in (ours, theirs):
+        module.GridSearchCV(network(), GRID, cv=2, verbose=3, n_jobs=1, refit=False).fit(X, y)
+        out = capsys.readouterr().out
+        printed.append(sorted(re.sub(r"\.+|total time=.*", "", line) for line in out.splitlines()))
+    assert printed[0] == printed[1]
+    assert len(printed[0]) == 1 + 8
+
+
+def test_progress_has_models_done_best_score_and_time_left(capsys):
+    search = ours.GridSearchCV(network(), GRID, cv=2, verbose=1).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Fitting 2 folds for each of 4 candidates, totalling 8 fits"
+    assert len(lines) == 1 + 8
+    assert re.fullmatch(r"models 1/8  \d+:\d\d left", lines[1])
+    best = f"best score {search.best_score_:.4f}"
+    assert re.fullmatch(rf"models 8/8  {best}  0:00 left", lines[-1])
+    ours.cross_val_score(network(), X, y, cv=2)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_gets_a_bar(terminal):
+    screen = terminal()
+    ours.GridSearchCV(network(), GRID, cv=2, verbose=1, refit=False).fit(X, y)
+    shown = screen.getvalue()
+    assert "models 8/8" in shown
+    assert "best score" in shown
+    assert "━" in shown
+
+
+def test_callbacks_watch_each_fit_as_in_scikit_learn():
+    class Counting(Callback):
+        n_fits = 0
+
+        def on_fit_begin(self, model):
+            Counting.n_fits += 1
+
+    scores = ours.cross_val_score(network(callbacks=[Counting()]), X, y, cv=3)
+    assert Counting.n_fits == 3
+    np.testing.assert_array_equal(scores, theirs.cross_val_score(network(), X, y, cv=3))
+
+
+def test_joblibs_settings_hold():
+    expected = theirs.cross_val_score(network(), X, y, cv=3)
+    with parallel_config(backend="threading", n_jobs=2):
+        np.testing.assert_array_equal(ours.cross_val_score(network(), X, y, cv=3), expected)
+    # A search in a search: the inner one in the place that the outer one has for it.
+    nested = ours.GridSearchCV(network(), GRID, cv=2)
+    found, expected = (
+        module.cross_val_score(nested, X, y, cv=2, n_jobs=2) for module in (ours, theirs)
+    )
+    np.testing.assert_array_equal(found, expected)
