@@ -9,12 +9,25 @@ from __future__ import annotations
 import difflib
 import importlib
 from functools import cache
+from typing import Any
 
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.distributed._processors import divide_processors
+from mlp_xp.distributed._ranks import Alone, RankError, Ranks
+from mlp_xp.distributed._settings import Distributed
 
-__all__ = ["ENGINES", "Communicator", "get_communicator"]
+__all__ = [
+    "ENGINES",
+    "Alone",
+    "Communicator",
+    "Distributed",
+    "RankError",
+    "Ranks",
+    "get_communicator",
+    "join_ranks",
+]
 
+_ALONE = Alone()
 # From the names that estimators take to modules.
 ENGINES = {"mpi": "_mpi", "torch": "_torch"}
 
@@ -63,3 +76,18 @@ def get_communicator(engine: str) -> Communicator:
     if communicator.size > 1:
         divide_processors(communicator)
     return communicator
+
+
+def join_ranks(setting: Any) -> Alone:
+    """Return the ranks that a setting of an estimator asks for, `Alone` for None.
+
+    Examples
+    --------
+    >>> from mlp_xp.distributed import join_ranks
+    >>> join_ranks(None).size
+    1
+    """
+    if setting is None:
+        return _ALONE
+    settings = setting if isinstance(setting, Distributed) else Distributed(setting)
+    return Ranks(get_communicator(settings.engine), settings)

@@ -17,12 +17,13 @@ from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import get_backend, to_numpy
-from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_loop, resolve_optimizer
+from mlp_xp.distributed import Distributed, join_ranks
+from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_optimizer
 from mlp_xp.estimators.device_copies import FittedArrays
 from mlp_xp.estimators.fitting import Training, prepare_fit
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.prediction import evaluate, network_outputs
-from mlp_xp.estimators.reporting import Reporter, publish_training
+from mlp_xp.estimators.reporting import new_reporter, publish_training
 from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.summary import Summary, summarize
@@ -48,6 +49,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     history_: list[Any]
     n_features_in_: int
     n_layers_: int
+    distributed: Any
     solver: Any
     random_state: Any
     warm_start: bool
@@ -66,6 +68,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     def _params(self) -> dict[str, Any]:
         """Return all parameters by name, also those that a subclass does not take."""
         return {name: getattr(self, name) for name in self._parameter_names}
+
+    def _validate_params(self) -> None:
+        """Raise an error for a wrong parameter, on all ranks of a distributed fit."""
+        setting = self.distributed
+        is_valid = isinstance(setting, str | Distributed)
+        with join_ranks(setting if is_valid else None).sharing_errors():
+            super()._validate_params()
 
     # --- fitting -------------------------------------------------------------------------------
 
@@ -113,16 +122,18 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             become infinite or NaN.
         """
         start = time.perf_counter()
-        held_out = X_val, y_val, sample_weight_val
-        with contextlib.ExitStack() as stack:
-            with self._unchanged_by_errors():
-                given = X, y, sample_weight
-                loop = prepare_fit(self, given, held_out, continues=self.warm_start, resume=resume)
-                reporter = Reporter(self, loop, get_backend(X), given)
+        held_out, ranks = (X_val, y_val, sample_weight_val), join_ranks(self.distributed)
+        with ranks.fitting(), contextlib.ExitStack() as stack:
+            with self._unchanged_by_errors(), ranks.sharing_errors():
+                given, continues = (X, y, sample_weight), self.warm_start
+                loop = prepare_fit(
+                    self, given, held_out, continues=continues, resume=resume, ranks=ranks
+                )
+                reporter = new_reporter(self, loop, get_backend(X), given, ranks)
                 is_interrupted = stack.enter_context(reporter.fit())
+                settings = reporter.settings()
             try:
-                # Callbacks may have set parameters in `on_fit_begin`.
-                loop.run(start, resolve_loop(self._params()), reporter, is_interrupted)
+                loop.run(start, settings, reporter, is_interrupted)
             finally:
                 reporter.publish()
             if is_interrupted() and current_worker() is None:
@@ -139,16 +150,22 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         classes: Any = None,
     ) -> Any:
         """Train for one epoch, without callbacks: they belong to a whole fit."""
-        with self._unchanged_by_errors():
-            given = X, y, sample_weight
-            loop = prepare_fit(self, given, held_out, continues=True, classes=classes)
-        with interrupts() as is_interrupted:
-            try:
-                loop.run_epoch(is_interrupted)
-            finally:
-                publish_training(self, loop, get_backend(X))
-            if is_interrupted():  # The caller's loop should end.
-                raise KeyboardInterrupt
+        ranks = join_ranks(self.distributed)
+        with ranks.fitting():
+            with self._unchanged_by_errors(), ranks.sharing_errors():
+                given = X, y, sample_weight
+                loop = prepare_fit(
+                    self, given, held_out, continues=True, classes=classes, ranks=ranks
+                )
+            with interrupts() as is_pressed:
+                is_interrupted = ranks.asking_first(is_pressed)
+                try:
+                    loop.run_epoch(is_interrupted)
+                finally:
+                    publish_training(self, loop, get_backend(X))
+                is_over = is_interrupted()
+        if is_over:  # The caller's loop should end.
+            raise KeyboardInterrupt
         return self
 
     def _can_partial_fit(self) -> bool:

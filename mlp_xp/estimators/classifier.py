@@ -47,7 +47,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     output_activation : {"auto", "softmax", "logistic"}, default="auto"
         "auto" is softmax for several classes, logistic for two and for several at once. "logistic"
         trains each of several classes against the rest.
-    [scoring to tta]
+    [scoring to distributed]
 
     Attributes
     ----------
@@ -129,6 +129,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         max_time: float | None = None,
         augmentation: Any = None,
         tta: Any = None,
+        distributed: Any = None,
     ) -> None:
         self._store(locals())
 

@@ -17,7 +17,7 @@ from mlp_xp.optimizers import OPTIMIZERS, SGD, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES, Constant, InvScaling, Schedule
 from mlp_xp.training.fit_settings import LoopSettings
 from mlp_xp.training.input_scaling import Whiten
-from mlp_xp.training.rows import Rows
+from mlp_xp.training.rows import Rows, Shard
 from mlp_xp.training.rules import Rules
 
 __all__ = [
@@ -158,6 +158,11 @@ def check_params(params: Mapping[str, Any]) -> None:
     _check_callbacks(params["callbacks"])
     if params["solver"] != LBFGS:
         return
+    if params["distributed"] is not None:
+        raise ValueError(
+            f"distributed is {params['distributed']!r}, and solver 'lbfgs' runs in one process: "
+            "set distributed=None, or use a solver that goes step by step, e.g. solver='adam'."
+        )
 
     def refuse(
         name: str, off: Any, needed: str = "a loss that depends on the weights alone"
@@ -280,6 +285,7 @@ def _hashable(value: Any) -> Any:
 def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
     """Return the backend that `backend` and `device` name, or that of the data."""
     backend, device = params["backend"], params["device"]
+    X = X.x if isinstance(X, Shard) else X
     if backend is None and device is not None and namespace_backend(X) is None:
         return get_backend("numpy", device)
     return get_backend(X if backend is None else backend, device)
@@ -306,7 +312,7 @@ def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
         return config.dtype
     # As scikit-learn does: all but single precision and bytes is computed in double precision.
     singles = {"float32", "uint8"}
-    if not isinstance(X.x if isinstance(X, Rows) else X, np.ndarray):
+    if not isinstance(X.x if isinstance(X, Rows | Shard) else X, np.ndarray):
         singles |= {"float16", "bfloat16"}  # NumPy's float16 is double to scikit-learn.
     is_single = str(X.dtype).rpartition(".")[2] in singles
     return "float32" if is_single or not backend.has_float64 else "float64"

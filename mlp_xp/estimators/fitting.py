@@ -6,7 +6,7 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +14,9 @@ from sklearn.utils import check_random_state
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.distributed import Alone
+from mlp_xp.estimators.agreement import agree_on_settings, agreed_generator
 from mlp_xp.estimators.config import (
     TrainingConfig,
     check_params,
@@ -34,7 +37,11 @@ from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import find_scaling
 from mlp_xp.training.records import Progress
+from mlp_xp.training.rows import Shard
 from mlp_xp.training.trainer import Trainer
+
+if TYPE_CHECKING:  # Few fits are resumed, and others start without this module.
+    from mlp_xp.training.snapshot import Snapshot
 
 __all__ = [
     "Training",
@@ -70,6 +77,7 @@ def prepare_fit(
     continues: bool,
     classes: Any = None,
     resume: Any = None,
+    ranks: Alone,
 ) -> FitLoop:
     """Check everything, put it on the device, and publish the network before its first step.
 
@@ -84,6 +92,8 @@ def prepare_fit(
         All labels there will be.
     resume : path-like, optional
         Folder with checkpoints of this fit.
+    ranks : Alone
+        They all prepare the same fit.
 
     Returns
     -------
@@ -91,14 +101,18 @@ def prepare_fit(
         Not begun.
     """
     check_overrides(model)
-    params = model._params()
+    params = {**model._params(), **ranks.overrides}
     check_params(params)
     layers = resolve_layers(params["hidden_layer_sizes"])
-    snapshot = None if resume is None else newest_snapshot(resume, params)
+    if ranks.size > 1:
+        agree_on_settings(ranks, params, _facts(model, given, held_out, resume, continues))
+    snapshot: Snapshot | None = None
+    if resume is not None:
+        snapshot = ranks.first(newest_snapshot(resume, params) if ranks.rank == 0 else None)
     continues = continues and snapshot is None
     state = fitted_state(model) if continues and "coefs_" in vars(model) else None
-    whole = sample = check_sample(model, *given, reset=state is None)
-    validation = check_held_out(model, *held_out)
+    whole = sample = check_sample(model, *given, reset=state is None, ranks=ranks)
+    validation = check_held_out(model, *held_out, ranks)
     if state is None:
         targets = model._targets_type.learn(
             sample.y,
@@ -115,9 +129,10 @@ def prepare_fit(
     targets.check_loss(sample.y, config.rules.loss)
     if validation is not None:
         targets.check_loss(validation.y, config.rules.loss, "y_val")
-    backend = training_backend(params, sample.X)
+    backend = training_backend(params, sample.X).with_ranks(ranks.communicator)
     if state is None:
-        state = new_state(config, targets, backend, sample.X, params["random_state"])
+        generator = agreed_generator(ranks, params["random_state"])
+        state = new_state(config, targets, backend, sample.X, generator, ranks)
         model._training = None
         if snapshot is not None:
             state = with_snapshot(state, snapshot)
@@ -139,14 +154,14 @@ def prepare_fit(
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     sample = sample._replace(weights=weights)
     trainer = trainer_for(state, config, backend, training)
-    trainer.with_accuracy = any(
-        getattr(callback, "wants_accuracy", False) for callback in params["callbacks"] or ()
+    trainer.with_accuracy = ranks.first(
+        any(getattr(callback, "wants_accuracy", False) for callback in params["callbacks"] or ())
     )
     data = place_sample(trainer, sample, targets, params["placement"], params["batch_size"])
     model._training = Training(trainer, ())
     measured = None
     if validation is not None:
-        measured = HeldOut(model, params, trainer, targets, validation, sample.X, data)
+        measured = HeldOut(model, params, trainer, targets, validation, sample.X, data, ranks)
     if training is not None:
         best = training.best or ()
     else:
@@ -168,12 +183,29 @@ def prepare_fit(
     return loop
 
 
+def _facts(
+    model: Any, given: tuple[Any, ...], held_out: tuple[Any, ...], resume: Any, continues: bool
+) -> dict[str, Any]:
+    """Return what ranks must have in common besides parameters and samples."""
+    state = vars(model).get("_state") if continues else None
+    facts: dict[str, Any] = {
+        "a fit to resume": resume is not None,
+        "a network to go on with": state is not None,
+    }
+    if state is not None:
+        facts["its biases"] = float(np.sum(to_numpy(state.arrays["intercepts_"][-1])))
+    names = "sample_weight", "X_val", "y_val", "sample_weight_val"
+    arrays = given[2], *held_out
+    return facts | {n: "None" if a is None else "given" for n, a in zip(names, arrays, strict=True)}
+
+
 def new_state(
     config: TrainingConfig,
     targets: Targets,
     backend: Backend,
     X: Any,
     random_state: Any,
+    ranks: Alone,
 ) -> FittedState:
     """Return a network with its initial weights, and the input scaling of the data.
 
@@ -183,9 +215,11 @@ def new_state(
     targets : Targets
     backend : Backend
         Where the network is trained.
-    X : array, Rows or sparse rows
+    X : array, Rows, Shard or sparse rows
         Checked.
     random_state : int, RandomState instance or None
+    ranks : Alone
+        For the input scaling of what is sharded.
     """
     dtype, network = resolve_dtype(config, backend, X), config.rules.network
     # scikit-learn's numbers: the same seed starts from the same weights as there.
@@ -206,9 +240,17 @@ def new_state(
         seed=seed,
         params=params,
         batch_stats=batch_stats,
-        scaling=None if setting is None else find_scaling(setting, backend, X, dtype),
+        scaling=None if setting is None else _scaling(setting, backend, X, dtype, ranks),
         is_checked=True,
     )
+
+
+def _scaling(
+    setting: Any, backend: Backend, X: Any, dtype: str, ranks: Alone
+) -> Scaling | Whitening:
+    if isinstance(X, Shard):
+        return find_scaling(setting, backend, X.mine, dtype, ranks.exchange)
+    return find_scaling(setting, backend, X, dtype)
 
 
 def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:

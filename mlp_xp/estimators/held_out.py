@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 from sklearn.metrics import get_scorer
 
-from mlp_xp.backends import get_backend
+from mlp_xp._utils.array_types import Array
+from mlp_xp.backends import Backend, get_backend
+from mlp_xp.distributed import Alone
 from mlp_xp.estimators.scoring import Predictions
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.losses import mean_loss
 from mlp_xp.training.batches import Data, place
 from mlp_xp.training.inference import predict
-from mlp_xp.training.rows import Rows, take_rows
+from mlp_xp.training.rows import Rows, Shard, some_rows, take_rows
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["HeldOut"]
@@ -38,6 +41,8 @@ class HeldOut:
         Inputs that the network is fitted to.
     data : Data
         The same, as placed.
+    ranks : Alone
+        Each predicts a part of the samples; rank 0 scores all.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class HeldOut:
         sample: Any,
         x_fit: Any,
         data: Data,
+        ranks: Alone,
     ) -> None:
         self._model = model
         self._scoring = params["scoring"]
@@ -58,12 +64,23 @@ class HeldOut:
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
         encoded = targets.encode(sample.y, dtype, "y_val")
-        # Sparse rows stay as they are: scorers see them so.
-        self._x = sample.X
-        if isinstance(sample.X, Rows) and isinstance(x_fit, Rows) and sample.X.x is x_fit.x:
-            self._x = Rows(data.x, sample.X.rows)  # One array, which is there already.
-        elif not sparse.issparse(sample.X):
-            self._x = place(backend, sample.X, encoded, dtype, params["placement"]).x
+        self._ranks = ranks
+        x = sample.X
+        base = x.x if isinstance(x, Shard) else x
+        if sparse.issparse(base):
+            pass  # Sparse rows stay as they are: scorers see them so.
+        elif isinstance(x, Rows | Shard) and isinstance(x_fit, type(x)) and x.x is x_fit.x:
+            x = replace(x, x=data.x)  # One array, which is there already.
+        else:
+            there = place(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
+            x = replace(x, x=there) if isinstance(x, Shard) else there
+        self._x = x.mine if isinstance(x, Shard) else x
+        self._own, self._positions = self._x, np.arange(len(sample.y))
+        if isinstance(x, Shard):
+            self._positions = np.flatnonzero(x.owned >= 0)
+        elif ranks.size > 1:
+            self._positions = np.array_split(self._positions, ranks.size)[ranks.rank]
+            self._own = some_rows(x, self._positions)
         self._encoded = backend.put(encoded)
         self._loss_weights = None
         if sample.weights is not None:
@@ -78,20 +95,38 @@ class HeldOut:
 
     def measure(self) -> tuple[float, float]:
         """Return loss and score of the network as it now is; a higher score is better."""
-        trainer = self._trainer
+        trainer, ranks = self._trainer, self._ranks
         # As the fitted model will predict: also where products in training are in bfloat16.
         backend = get_backend(trainer.backend.name, trainer.backend.device)
-        loss = trainer.rules.loss
-        logits = predict(
+        if ranks.size == 1:
+            return self._scores(backend, self._logits(backend))
+        parts = ranks.exchange((self._positions, backend.get(self._logits(backend))))
+        if ranks.rank:
+            return ranks.first((0.0, 0.0))
+        logits = np.concatenate([logits for _, logits in parts])
+        logits[np.concatenate([positions for positions, _ in parts])] = logits.copy()
+        return ranks.first(self._scores(backend, backend.put(logits)))
+
+    def _logits(self, backend: Backend) -> Array:
+        """Return the outputs for the samples of this rank."""
+        trainer = self._trainer
+        network = trainer.rules.network
+        if not len(self._positions):
+            return backend.put(np.empty((0, network.sizes[-1])), trainer.dtype)
+        return predict(
             backend,
-            trainer.rules.network,
+            network,
             None,
             trainer.learned,
-            self._x,
+            self._own,
             trainer.scaling,
             batch_stats=trainer.state.batch_stats,
             dtype=trainer.dtype,
         )
+
+    def _scores(self, backend: Backend, logits: Array) -> tuple[float, float]:
+        """Return loss and score of the outputs for all samples."""
+        loss = self._trainer.rules.loss
         with backend.scope():
             average, _ = mean_loss(loss, logits, self._encoded, self._loss_weights, xp=backend.xp)
             outputs = loss.activate(logits, xp=backend.xp)

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import BACKENDS, LOW_PRECISIONS
+from mlp_xp.distributed import ENGINES, Distributed
 from mlp_xp.estimators.config import ADAPTIVE, LBFGS
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS
@@ -62,6 +63,7 @@ CONSTRAINTS: dict[str, Any] = {
     "max_time": [Interval(Real, 0, None, closed="neither"), None],
     "augmentation": [Augmentation, list, tuple, None],
     "tta": [Augmentation, list, tuple, None],
+    "distributed": [StrOptions(set(ENGINES)), Distributed, None],
 }
 
 # In the order of the constructors, which have parameters of their own between the two.
@@ -178,6 +180,11 @@ augmentation : object or list of objects of `mlp_xp.augmentation`, or None, defa
 tta : Flip, Shift, a list of them, or None, default=None
     Test-time augmentation: predictions are averaged over all combinations of their views, two
     of a `Flip` and five of a `Shift`. Not during a fit.
+distributed : {"mpi", "torch"}, object of `mlp_xp.distributed.Distributed`, or None, default=None
+    One fit on many processes, which all call `fit`: ``mpiexec -n 4 python -m mpi4py script.py``,
+    or ``torchrun``. Each takes a part of each batch, and all get the network that one process
+    would, up to rounding. Rank 0 alone prints, warns, calls callbacks and writes files.
+    Predictions are computed by each process for itself. Not for "lbfgs".
 """
 
 _ATTRIBUTES = """\
@@ -216,7 +223,7 @@ feature_names_in_ : (features,) array
 
 _PARTS = {
     "[hidden_layer_sizes to max_fun]": _FIRST,
-    "[scoring to tta]": _LAST,
+    "[scoring to distributed]": _LAST,
     "[attributes of every fit]": _ATTRIBUTES,
 }
 

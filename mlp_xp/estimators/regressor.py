@@ -41,7 +41,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 default="auto"
         Activation of the network's raw outputs, before the loss and in predictions; "auto" is that
         of a loss object, the exponential for "poisson", and else the identity.
-    [scoring to tta]
+    [scoring to distributed]
 
     Attributes
     ----------
@@ -113,6 +113,7 @@ default="auto"
         max_time: float | None = None,
         augmentation: Any = None,
         tta: Any = None,
+        distributed: Any = None,
     ) -> None:
         self._store(locals())
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlp_xp._utils.signals import interrupts
+from mlp_xp._utils.signals import interrupts, terminations
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend
+from mlp_xp.distributed import Alone
+from mlp_xp.estimators.config import resolve_loop
 from mlp_xp.estimators.fitting import Training
 from mlp_xp.estimators.state import publish
 from mlp_xp.training.fit_loop import FitLoop
+from mlp_xp.training.fit_settings import LoopSettings
 from mlp_xp.training.inference import put_writable
 from mlp_xp.training.records import Record
 
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
     from mlp_xp.training.snapshot import Snapshot
 
-__all__ = ["Pause", "Reporter", "publish_training"]
+__all__ = ["Pause", "Reporter", "new_reporter", "publish_training"]
+
+# What rank 0 asks the others for, before it stores the training.
+_CHECK = "check that the weights are finite"
 
 
 def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
@@ -96,12 +103,8 @@ class Reporter:
         callable
             Whether Ctrl-C was pressed.
         """
-        model, backend = self._model, self._loop.trainer.backend
-        self._loop.begin()
-        if self._to == backend and not backend.donates:
-            self.publish()  # The trainer's own arrays, so that there are no two copies of them.
-        else:
-            publish(model, model._state, self._loop.history)
+        model = self._model
+        self._begin()
         self._context = model._init_callback_context(max_subtasks=model.max_iter)
         self._context.call_on_fit_task_begin(estimator=model, **self._facts)
         with interrupts() as is_pressed, contextlib.ExitStack() as stack:
@@ -113,6 +116,19 @@ class Reporter:
                 elif hasattr(callback, "on_fit_begin"):
                     callback.on_fit_begin(model)
             yield is_pressed
+
+    def _begin(self) -> None:
+        """Start the loop, and publish the network."""
+        model, backend = self._model, self._loop.trainer.backend
+        self._loop.begin()
+        if self._to == backend and not backend.donates:
+            self.publish()  # The trainer's own arrays, so that there are no two copies of them.
+        else:
+            publish(model, model._state, self._loop.history)
+
+    def settings(self) -> LoopSettings:
+        """Return the settings of the loop; callbacks may have changed them as the fit began."""
+        return resolve_loop(self._model._params())
 
     def begin_epoch(self) -> None:
         """Report to scikit-learn's callbacks that an epoch begins."""
@@ -166,3 +182,79 @@ class Reporter:
         return {k: v for k, v in attributes if k not in params and "callback" not in k} | {
             "_training": None
         }
+
+
+class _LedReporter(Reporter):
+    """The watcher of a distributed fit: rank 0 reports and asks, and all do what it decides."""
+
+    def __init__(
+        self,
+        model: Any,
+        loop: FitLoop,
+        to: Backend,
+        given: tuple[Any, Any, Any],
+        ranks: Alone,
+    ) -> None:
+        super().__init__(model, loop, to, given)
+        self._ranks = ranks
+        watches = self.watches_steps, self.watches_pauses, self.watches_epochs
+        self.watches_steps, self.watches_pauses, self.watches_epochs = ranks.first(watches)
+
+    @contextlib.contextmanager
+    def fit(self) -> Iterator[Callable[[], bool]]:
+        """Report the beginning and the end of a fit on rank 0; see `Reporter.fit`."""
+        with contextlib.ExitStack() as stack:
+            if self._ranks.rank == 0:
+                is_pressed = stack.enter_context(super().fit())
+            else:
+                self._begin()
+                is_pressed = stack.enter_context(interrupts())
+                if self.watches_pauses:  # Rank 0 stores the training first.
+                    stack.enter_context(terminations())
+            yield self._ranks.asking_first(is_pressed)
+
+    def settings(self) -> LoopSettings:
+        """Return the settings of rank 0, which alone prints."""
+        settings = self._ranks.first(super().settings())
+        return replace(settings, verbose=False) if self._ranks.rank else settings
+
+    def begin_epoch(self) -> None:
+        """Report on rank 0; see `Reporter.begin_epoch`."""
+        self._ranks.lead(super().begin_epoch)
+
+    def end_step(self, done: int, n_steps: int) -> bool:
+        """Report on rank 0; see `Reporter.end_step`."""
+        return self._ranks.lead(super().end_step, done, n_steps)
+
+    def pause(self, step: int) -> None:
+        """Report on rank 0; the others check their weights when it takes a snapshot."""
+        trainer = self._loop.trainer
+        while self._ranks.lead(super().pause, step) == _CHECK:
+            trainer.guard.check(trainer, step or None)
+
+    def _snapshot(self, step: int) -> Snapshot:
+        communicator = self._ranks.communicator
+        assert communicator is not None
+        communicator.broadcast(_CHECK)
+        return super()._snapshot(step)
+
+    def end_epoch(self, record: Record) -> bool:
+        """Report on rank 0; see `Reporter.end_epoch`."""
+        return self._ranks.lead(super().end_epoch, record)
+
+    def end_fit(self) -> None:
+        """Report on rank 0; see `Reporter.end_fit`."""
+        self._ranks.lead(super().end_fit)
+
+
+def new_reporter(
+    model: Any,
+    loop: FitLoop,
+    to: Backend,
+    given: tuple[Any, Any, Any],
+    ranks: Alone,
+) -> Reporter:
+    """Return the watcher of a fit, of all of its ranks if it has any."""
+    if ranks.communicator is None:
+        return Reporter(model, loop, to, given)
+    return _LedReporter(model, loop, to, given, ranks)

@@ -20,10 +20,13 @@ from mlp_xp.training.fit_loop import FitLoop
 if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
     from mlp_xp.training.snapshot import Snapshot
 
-__all__ = ["identity", "newest_snapshot", "restore", "with_snapshot"]
+__all__ = ["identity", "newest_snapshot", "restore", "text_of", "with_snapshot"]
 
 # Parameters that do not change the numbers, or only by rounding.
-_FREE = {"callbacks", "verbose", "backend", "device", "placement", "tta", "warm_start"}
+_FREE = {
+    *("callbacks", "verbose", "backend", "device", "distributed", "placement", "tta"),
+    "warm_start",
+}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -81,7 +84,7 @@ def identity(
     >>> identity({"alpha": 0.1, "verbose": True}, lambda: np.arange(3), None)
     {'alpha': '0.1', 'samples': '3', 'y and sample_weight': 'ab25350e3e65'}
     """
-    texts = {name: _text(value) for name, value in params.items() if name not in _FREE}
+    texts = {name: text_of(value) for name, value in params.items() if name not in _FREE}
     targets = np.ascontiguousarray(encode())
     digest = hashlib.sha256(targets.tobytes())
     if weights is not None:
@@ -89,7 +92,8 @@ def identity(
     return {**texts, "samples": str(len(targets)), "y and sample_weight": digest.hexdigest()[:12]}
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a parameter as text, the same in every process."""
     if isinstance(value, np.random.RandomState):
         return "a RandomState"  # The seed that was drawn from it is in the snapshot.
     if isinstance(value, np.generic):

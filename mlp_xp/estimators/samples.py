@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from mlp_xp.distributed import Alone
+from mlp_xp.estimators.agreement import agree_on_samples, join_samples
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights, check_x, check_y
 from mlp_xp.training.rows import some_rows
@@ -15,7 +17,10 @@ __all__ = ["Sample", "check_held_out", "check_sample", "split_sample"]
 
 
 class Sample(NamedTuple):
-    """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host."""
+    """Checked data: inputs where they are, or `Rows` of them; targets and weights on the host.
+
+    Where each rank gives its own rows, inputs are a `Shard`, with the targets of all ranks.
+    """
 
     X: Any
     y: np.ndarray
@@ -28,16 +33,28 @@ class Sample(NamedTuple):
 
 
 def check_sample(
-    model: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+    model: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    *,
+    reset: bool,
+    suffix: str = "",
+    ranks: Alone,
 ) -> Sample:
-    """Return a checked sample; ``suffix`` is that of its names in errors."""
+    """Return the checked sample of all ranks; ``suffix`` is that of its names in errors."""
+    if ranks.is_sharded:
+        joined = join_samples(ranks, model, X, y, sample_weight, reset=reset, suffix=suffix)
+        return Sample(*joined)
     X = check_x(model, X, reset=reset)
     n_samples = X.shape[0]
     y = check_y(model, y, n_samples, f"y{suffix}")
-    return Sample(X, y, check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}"))
+    weights = check_weights(sample_weight, n_samples, name=f"sample_weight{suffix}")
+    agree_on_samples(ranks, X, y, weights, suffix)
+    return Sample(X, y, weights)
 
 
-def check_held_out(model: Any, X: Any, y: Any, weights: Any) -> Sample | None:
+def check_held_out(model: Any, X: Any, y: Any, weights: Any, ranks: Alone) -> Sample | None:
     """Return the checked held-out samples, or None where none are given."""
     if X is None and y is None:
         if weights is not None:
@@ -46,7 +63,7 @@ def check_held_out(model: Any, X: Any, y: Any, weights: Any) -> Sample | None:
     if X is None or y is None:
         missing = "X_val" if X is None else "y_val"
         raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
-    return check_sample(model, X, y, weights, reset=False, suffix="_val")
+    return check_sample(model, X, y, weights, reset=False, suffix="_val", ranks=ranks)
 
 
 def split_sample(

@@ -149,7 +149,7 @@ class Guard:
         ``waits``: the device computes for about as long as between two checks.
         """
         now = time.perf_counter()
-        if waits or now >= self._look_at or self._restore is None:
+        if self._is_look_due(now, waits):
             self.end(trainer, done, float(trainer.backend.get(trainer.state.loss)))
             self._look_at = now + _LOOK_SECONDS
             if self._is_copy_due(now):
@@ -171,6 +171,9 @@ class Guard:
         state = trainer.state  # The optimizer's state shows in its weights.
         if not is_finite(trainer.backend, (state.params, state.batch_stats, state.average)):
             raise self._error(trainer, done)
+
+    def _is_look_due(self, now: float, waits: bool) -> bool:
+        return waits or now >= self._look_at or self._restore is None
 
     def _is_copy_due(self, now: float) -> bool:
         return self._restore is None or (now - self._since) * _COPY_SHARE >= self._cost
@@ -332,7 +335,9 @@ def explain_minimum(
 def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diagnosis:
     """Compute forward and backward pass of a step, and find the first layer that is not finite."""
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
-    xp, kernels, network = backend.xp, backend.kernels, rules.network
+    # A rank looks at its own samples.
+    xp, kernels = backend.xp, backend.kernels._replace(sum_over_ranks=None)
+    network = rules.network
     batch, scaling, keys = given.batch, given.scaling, given.keys
     weights = batch.weights
     context = kernels.context(

@@ -15,6 +15,7 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.nn.network import Params
+from mlp_xp.training.agreed import new_budget
 from mlp_xp.training.batches import Data
 from mlp_xp.training.divergence import NonFiniteError, explain_minimum, is_finite
 from mlp_xp.training.early_stopping import Plateau
@@ -90,8 +91,7 @@ class FitLoop:
         self._watcher: Watcher | None = None
         self.best: tuple[Params, Any] | None = self.put(best) if best else None
         self.is_resumed = self.is_stopped = False
-        self.first_step = 0
-        self.start = self.epoch_start = 0.0
+        self.first_step, self.start, self.epoch_start = 0, 0.0, 0.0
         self._budget: Budget | None = None
         by_score = settings.stops_by_score
         history.begin(has_validation=validation is not None, stops_by_score=by_score)
@@ -208,8 +208,8 @@ class FitLoop:
 
     def _begin_budget(self, seconds: float, start: float) -> Budget:
         """Return the time that there is, with some kept for what follows each epoch."""
-        budget = Budget(seconds, start)
-        # An iteration of L-BFGS is measured with its validation in it.
+        budget = new_budget(seconds, start, self.trainer.backend.communicator)
+        # An iteration of L-BFGS has its validation in it.
         if self._validation is not None and self._settings.max_fun is None:
             budget.mark()
             self._validation.measure()

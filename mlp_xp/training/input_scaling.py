@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from mlp_xp.backends import Backend
+from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.training.rows import take_rows
 
@@ -16,7 +17,12 @@ __all__ = ["SCALINGS", "Whiten", "find_scaling", "standardization"]
 _BLOCK = 512
 
 
-def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
+Exchange = Callable[[Any], list[Any]]
+
+
+def standardization(
+    backend: Backend, x: Any, dtype: str, exchange: Exchange | None = None
+) -> Scaling:
     r"""Compute the shift and scale that give each feature mean 0 and standard deviation 1.
 
     One block of rows is converted at a time, so that uint8 data never fill the memory as floating
@@ -30,6 +36,8 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
     x : (samples, features) array of the backend's library or of NumPy, or sparse rows
     dtype : {"float32", "float64"}
         Of the result.
+    exchange : callable, optional
+        Where x is a part of the samples, perhaps without rows, it returns the values of all parts.
 
     Returns
     -------
@@ -58,7 +66,7 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
     xp = backend.xp
     wide = "float64" if backend.has_float64 else dtype
     with backend.scope(), np.errstate(over="ignore", invalid="ignore"):
-        first = backend.put(take_rows(x, slice(0, 1)), wide)[0, :]
+        first = backend.put(_first_row(x, exchange), wide)[0, :]
         mean = xp.zeros_like(first)
         spread = xp.zeros_like(first)
         n = 0
@@ -73,6 +81,10 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
             spread = spread + delta * delta * (n * n_block / (n + n_block))
             mean = mean + delta * (n_block / (n + n_block))
             n += n_block
+        if exchange is not None:
+            parts = exchange((n, backend.get(mean), backend.get(spread)))
+            n, *merged = _merge(parts)
+            mean, spread = (backend.put(values, wide) for values in merged)
         variance, mean = spread / n, first + mean
         # Of double precision for every dtype: differences of equal numbers are exactly 0.
         noise = n * float(np.finfo(float).eps)
@@ -90,6 +102,28 @@ def standardization(backend: Backend, x: Any, dtype: str) -> Scaling:
                 "Multiply or divide it first, so that its values are about 1."
             )
         return scaling
+
+
+def _first_row(x: Any, exchange: Exchange | None) -> Any:
+    """Return the first row of x, or of the first part that has any."""
+    if exchange is None:
+        return take_rows(x, slice(0, 1))
+    rows = exchange(to_numpy(take_rows(x, slice(0, min(1, x.shape[0])))))
+    return next(row for row in rows if len(row))
+
+
+def _merge(
+    parts: list[tuple[int, np.ndarray, np.ndarray]],
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return count, mean and sum of squared deviations of all parts together."""
+    n, mean, spread = parts[0]
+    for n_part, part_mean, part_spread in parts[1:]:
+        if n_part:
+            delta, total = part_mean - mean, n + n_part
+            spread = spread + part_spread + delta * delta * (n * n_part / total)
+            mean = mean + delta * (n_part / total)
+            n = total
+    return n, mean, spread
 
 
 @dataclass(frozen=True)
@@ -158,14 +192,14 @@ SCALINGS = {"standardize": None, "zca": Whiten("zca"), "pca": Whiten("pca")}
 
 
 def find_scaling(
-    setting: str | Whiten, backend: Backend, x: Any, dtype: str
+    setting: str | Whiten, backend: Backend, x: Any, dtype: str, exchange: Exchange | None = None
 ) -> Scaling | Whitening:
     """Compute the input scaling of a setting.
 
     Parameters
     ----------
     setting : one of `SCALINGS`, or Whiten
-    backend, x, dtype
+    backend, x, dtype, exchange
         As for `standardization`.
 
     Returns
@@ -173,7 +207,7 @@ def find_scaling(
     Scaling or Whitening
         On the device.
     """
-    scaling = standardization(backend, x, dtype)
+    scaling = standardization(backend, x, dtype, exchange)
     whiten = SCALINGS[setting] if isinstance(setting, str) else setting
     if whiten is None:
         return scaling
@@ -186,7 +220,13 @@ def find_scaling(
             block = (block - scaling.shift) * scaling.scale
             total = total + xp.matrix_transpose(block) @ block
         # On the host: the same directions for every backend, up to rounding.
-        rotation = _rotation(whiten, backend.get(total / x.shape[0]))
+        if exchange is None:
+            covariance = backend.get(total / x.shape[0])
+        else:
+            mine = x.shape[0], backend.get(total) if x.shape[0] else 0.0
+            counts, sums = zip(*exchange(mine), strict=True)
+            covariance = sum(sums) / sum(counts)
+        rotation = _rotation(whiten, covariance)
         return Whitening(*scaling, backend.put(rotation, dtype))
 
 

@@ -18,9 +18,9 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
+from mlp_xp.training.agreed import new_guard
 from mlp_xp.training.arguments import Epoch, EpochArguments, Group, draw_arguments, part
 from mlp_xp.training.batches import Data, multiplies_sparse
-from mlp_xp.training.divergence import Guard
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Progress, Record
@@ -108,7 +108,7 @@ class Trainer:
         self.n_samples = 0
         self.may_compile = True
         self.rule_start = 0
-        self.guard = Guard()
+        self.guard = new_guard(backend.communicator)
         self._function = _step(
             rules.network,
             rules.loss,
@@ -380,11 +380,9 @@ class Trainer:
                 if few == 0 and done > epoch.first:
                     return
             steps = range(done, min(done + max(few, 1), n_steps))
-            factors = rate_factors(
-                self.rules.schedule, steps, n_steps, stage, self.n_samples, budget
-            )
-            rate = self.rules.learning_rate * stage.rate_factor
-            rates = [rate * factor for factor in factors]
+            rules = self.rules
+            factors = rate_factors(rules.schedule, steps, n_steps, stage, self.n_samples, budget)
+            rates = [rules.learning_rate * stage.rate_factor * factor for factor in factors]
             epoch.rates.extend(rates)
             yield self._group(epoch, steps, rates)
             done = steps.stop

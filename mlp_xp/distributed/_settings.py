@@ -1,0 +1,49 @@
+"""The setting of the estimators that spreads a training over processes."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["DATA", "Distributed"]
+
+DATA = ("replicated", "sharded")
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """One training on many processes, each a *rank*, with the numbers of a training on one.
+
+    Parameters
+    ----------
+    engine : {"mpi", "torch"}, default="mpi"
+        ``"mpi"`` is mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` is
+        ``torch.distributed``, for those of ``torchrun``.
+    data : {"replicated", "sharded"}, default="replicated"
+        Whether each rank gives all samples, of which it computes a part of each batch, or rows of
+        its own, perhaps none. The samples of sharded data are in the order of the ranks.
+    deterministic : bool, default=False
+        Whether the numbers are the same bits on 1, 2, 4 and 8 ranks.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.distributed import Distributed
+    >>> model = MLPClassifier(distributed=Distributed(data="sharded"))
+    >>> Distributed(data="shards")
+    Traceback (most recent call last):
+    ValueError: data is 'shards', and must be 'replicated' or 'sharded': did you mean 'sharded'?
+    """
+
+    engine: Literal["mpi", "torch"] = "mpi"
+    data: Literal["replicated", "sharded"] = "replicated"
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.data not in DATA:
+            nearest = difflib.get_close_matches(str(self.data), DATA, 1)
+            hint = f": did you mean {nearest[0]!r}?" if nearest else "."
+            raise ValueError(f"data is {self.data!r}, and must be 'replicated' or 'sharded'{hint}")
+        if not isinstance(self.deterministic, bool):
+            raise ValueError(f"deterministic is {self.deterministic!r}, and must be a bool.")

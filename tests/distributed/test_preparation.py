@@ -1,0 +1,107 @@
+"""The preparation of a distributed fit: errors that all ranks raise, and what they must share."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+from helpers import problem
+from sklearn.base import clone
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.distributed import Distributed, RankError, get_communicator
+
+SHARDED = Distributed(data="sharded")
+
+
+def fail_everywhere(case: str) -> None:
+    """Check that a fit that cannot be prepared raises on all ranks, and that they can go on."""
+    ranks = get_communicator("mpi")
+    rank, last = ranks.rank, ranks.size - 1
+    X, y = problem()
+    own = slice(rank, None, ranks.size)
+
+    def fit(X=X, y=y, /, weights=None, *, distributed="mpi", validation=None, **settings):
+        settings = {"max_iter": 1, "random_state": 0} | settings
+        model = MLPClassifier((4,), distributed=distributed, **settings)
+        held_out = {} if validation is None else {"X_val": validation[0], "y_val": validation[1]}
+        return model.fit(X, y, weights, **held_out)
+
+    def score(model, X, y):
+        raise ValueError("no score")
+
+    is_last = rank == last
+    nan = np.where(np.arange(len(X))[:, None] == 7 * is_last - 1, np.nan, X)
+    # What is fitted, the error of the last rank if only it has one, and the words.
+    cases = {
+        "parameter": (partial(fit, alpha=-1 if is_last else 1), "InvalidParameterError", "alpha"),
+        "data": (partial(fit, nan), "ValueError", "Input X contains NaN"),
+        "setting": (partial(fit, alpha=0.1 * rank), None, r"rank 1 of 3 has alpha=0.1 where"),
+        "seed": (
+            partial(fit, random_state=rank or None),
+            None,
+            "random_state=1 where rank 0",
+        ),
+        "labels": (partial(fit, X, y if rank else 2 - y), None, "the values of y="),
+        "rows": (partial(fit, X + is_last), None, "rank 2 of 3 has some rows of X="),
+        "shape": (partial(fit, X[rank:], y[rank:]), None, r"rank 1 of 3 has X=.*\(59, 6\)"),
+        "weights": (partial(fit, X, y, y + 1.0 if is_last else None), None, "sample_weight=given"),
+        "validation": (partial(fit, validation=(X, y) if rank else None), None, "X_val=given"),
+        "features": (
+            partial(fit, X[own, : 6 - is_last], y[own], distributed=SHARDED),
+            *(None, "rank 2 of 3 has the features of X=5 where rank 0 has 6"),
+        ),
+        "kinds": (
+            partial(fit, X[own], y[own].astype(str if is_last else int), distributed=SHARDED),
+            *(None, "rank 2 has y of <U21"),
+        ),
+        "lengths": (
+            partial(fit, X[own], y[own][is_last:], distributed=SHARDED),
+            *("ValueError", "inconsistent numbers of samples"),
+        ),
+        "nobody": (partial(fit, X[:0], y[:0], distributed=SHARDED), None, "no rank has a row"),
+        "solver": (partial(fit, solver="lbfgs"), None, "solver 'lbfgs' runs in one process"),
+    }
+    function, only, words = cases[case]
+    kind, words = (ValueError, words) if only is None or is_last else (RankError, f"{only}: .*")
+    with pytest.raises(kind, match=words) as error:
+        function()
+    if kind is RankError:
+        assert str(error.value).startswith(f"rank {last}: ")
+    ranks.barrier()
+
+
+def fail_in_all_ways() -> None:
+    """Check all cases in one launch; the ranks stay in step after each."""
+    cases = "parameter data setting seed labels rows shape weights validation features kinds"
+    for case in [*cases.split(), "lengths", "nobody", "solver"]:
+        fail_everywhere(case)
+    print(f"rank {get_communicator('mpi').rank} is done")
+
+
+def test_an_error_of_one_rank_is_raised_by_all(run_ranks):
+    done = run_ranks(3, fail_in_all_ways, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is done") == 3
+
+
+def test_the_setting_is_stored_as_it_is():
+    model = MLPRegressor(distributed=SHARDED)
+    assert clone(model).get_params()["distributed"] is not None
+    assert pickle.loads(pickle.dumps(model)).distributed == SHARDED  # noqa: S301
+    assert "distributed" in repr(model)
+
+
+@pytest.mark.parametrize("setting", ["mpo", 3, True])
+def test_another_setting_is_an_error_that_lists_the_valid_ones(setting):
+    with pytest.raises(ValueError, match=r"distributed.*mpi"):
+        MLPClassifier(distributed=setting).fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(ValueError, match=r"data is 'shared', .* 'sharded'"):
+        Distributed(data="shared")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
