@@ -13,12 +13,22 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sklearn.utils.validation import check_is_fitted
+
 from mlp_xp._utils.durable import locked, make_folder, replacing, sweep
 from mlp_xp._utils.files import read_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
-from mlp_xp.saving._arrays import check_header, dump_arrays, load_arrays, read_header, shapes
+from mlp_xp.saving._arrays import check_header, dump_arrays, load_arrays, read_header
+from mlp_xp.saving._ensembles import (
+    ENSEMBLES,
+    describe_ensemble,
+    name_members,
+    rebuild_ensemble,
+    with_networks,
+)
 from mlp_xp.saving._files import (
     JSON_LIMIT,
     SPEC,
@@ -55,9 +65,11 @@ __all__ = [
     "write_model",
 ]
 
+Saved = MLPClassifier | MLPRegressor | BaseEnsemble
 
-def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLike[str]) -> None:
-    """Write a fitted classifier or regressor to ``model.safetensors`` and ``model.json``.
+
+def save_model(estimator: Saved, folder: str | os.PathLike[str]) -> None:
+    """Write a fitted classifier, regressor or ensemble to ``model.safetensors`` and ``model.json``.
 
     All fitted attributes and the parameters of the constructor are kept bit for bit. The state of
     the optimizer is not, nor are the weights of which a moving average is kept: `partial_fit`
@@ -66,7 +78,7 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor
+    estimator : MLPClassifier or MLPRegressor, or an ensemble of them
         Fitted, on any backend.
     folder : str or path-like
         Created where missing. An existing model is replaced as a whole: until the new one is
@@ -107,7 +119,7 @@ def save_model(estimator: MLPClassifier | MLPRegressor, folder: str | os.PathLik
         files.write(folder)
 
 
-def write_model(estimator: MLPClassifier | MLPRegressor, folder: Path) -> None:
+def write_model(estimator: Saved, folder: Path) -> None:
     """Write a model as `save_model`, into a folder that exists and is locked by the caller."""
     _Files(estimator).write(folder)
 
@@ -116,8 +128,8 @@ class _Files:
     """The content of the two files of a model."""
 
     def __init__(self, estimator: MLPClassifier | MLPRegressor) -> None:
-        self._spec, state = _checked_spec(estimator)
-        self._weights = dump_arrays(state)
+        self._spec, states = _checked_spec(estimator)
+        self._weights = dump_arrays(states)
         self._sha256 = hashlib.sha256(self._weights)
         self._text = self._spec_text()
 
@@ -164,14 +176,14 @@ def _read_spec(folder: Path) -> dict[str, Any]:
     return read_json(folder / SPEC, "save the model again with mlp_xp.saving.save_model")
 
 
-def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
+def check_can_save(estimator: Saved) -> None:
     """Raise the errors of `save_model`, except for weights that are not finite; write nothing.
 
     So a fit whose checkpoints cannot be saved fails before its first step.
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor
+    estimator : MLPClassifier or MLPRegressor, or an ensemble of them
         Fitted, or at the beginning of a fit.
 
     Raises
@@ -189,24 +201,30 @@ def check_can_save(estimator: MLPClassifier | MLPRegressor) -> None:
     _checked_spec(estimator)
 
 
-def _checked_spec(
-    estimator: MLPClassifier | MLPRegressor,
-) -> tuple[dict[str, Any], FittedState]:
-    """Return the content of the JSON file, from which the estimator can be made again."""
+def _checked_spec(estimator: Saved) -> tuple[dict[str, Any], dict[str, FittedState]]:
+    """Return the content of the JSON file, and the states of the networks by their names.
+
+    The estimator can be made again from both.
+    """
     optional("safetensors.numpy")  # Where it is missing, that is the first thing to say.
+    if isinstance(estimator, BaseEnsemble):
+        check_is_fitted(estimator)
+        described = [_checked_spec(network) for network in estimator.estimators_]
+        states = name_members([state for _, states in described for state in states.values()])
+        return describe_ensemble(estimator, [spec for spec, _ in described]), states
     kind = next((name for name, kind in ESTIMATORS.items() if isinstance(estimator, kind)), None)
     if kind is None:
         raise SavingError(
-            f"{type(estimator).__name__} is neither MLPClassifier nor MLPRegressor: use pickle or "
-            "joblib, or save its steps one by one"
+            f"{type(estimator).__name__} is neither MLPClassifier nor MLPRegressor, nor an "
+            "ensemble of them: use pickle or joblib, or save its steps one by one"
         )
     state = fitted_state(estimator)
     spec: dict[str, Any] = json.loads(json.dumps(describe(estimator, state, kind), allow_nan=False))
     check_rebuilt(state, spec)
-    return spec, state
+    return spec, {"": state}
 
 
-def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
+def load_model(folder: str | os.PathLike[str]) -> Any:
     """Read a model that `save_model` wrote.
 
     Nothing in the files is run, and everything is checked before it is used: sizes and shapes
@@ -218,7 +236,7 @@ def load_model(folder: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
 
     Returns
     -------
-    MLPClassifier or MLPRegressor
+    MLPClassifier or MLPRegressor, or an ensemble of them
         Fitted, with NumPy arrays; `set_params(backend=...)` chooses where it computes.
 
     Raises
@@ -247,7 +265,7 @@ def _version(folder: Path) -> Any:
     return None
 
 
-def _load(folder: Path) -> MLPClassifier | MLPRegressor:
+def _load(folder: Path) -> Any:
     spec = _read_spec(folder)
     with blamed_on(folder / SPEC):
         check_version(spec)
@@ -255,15 +273,21 @@ def _load(folder: Path) -> MLPClassifier | MLPRegressor:
     with blamed_on(path):
         header = read_header(path)
     with blamed_on(folder / SPEC):
-        rebuilt = rebuild(spec, len(header.tensors))
-        entries = shapes(rebuilt.state)
+        is_ensemble = spec["estimator"] in ENSEMBLES
+        specs = spec["networks"] if is_ensemble else [spec]
+        rebuilt = [rebuild(network, len(header.tensors)) for network in specs]
+        states = [part.state for part in rebuilt]
+        named = name_members(states) if is_ensemble else {"": states[0]}
+        ensemble = rebuild_ensemble(spec, rebuilt) if is_ensemble else None
     with blamed_on(path):
-        check_header(header, entries, rebuilt.state.dtype)
+        check_header(header, named)
         weights = read_file(path, header.file_size)
     with blamed_on(folder):
         check_digest(spec, weights)
     with blamed_on(path):
-        state = load_arrays(rebuilt.state, entries, weights)
-    model: MLPClassifier | MLPRegressor = rebuilt.model
-    publish(model, state, rebuilt.history)
-    return model
+        states = load_arrays(named, weights)
+    for part, state in zip(rebuilt, states, strict=True):
+        publish(part.model, state, part.history)
+    if ensemble is None:
+        return rebuilt[0].model
+    return with_networks(ensemble, [part.model for part in rebuilt])

@@ -1,7 +1,7 @@
 """The tensors of ``model.safetensors``: ``layers.0.W``, ``norms.0.scale``, ``scaling.shift`` etc.
 
 An entry is a `Dense`, `Norm`, `BatchStats` or `Scaling`, of arrays or of their shapes; its name and
-that of a field make the name of a tensor.
+that of a field make the name of a tensor, after the number of the network in an ensemble: ``2.``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,15 +72,23 @@ def _scaling_shapes(setting: str | Whiten | None, n_features: int, n_inputs: int
     return Whitening._make((*mean_and_std, (n_features, n_inputs)))
 
 
-def dump_arrays(state: FittedState) -> bytes:
-    """Return the content of the file; raise SavingError if weights are not finite."""
-    params = state.params
-    entries = _entries(denses(params), norms(params), state.batch_stats, state.scaling)
-    # safetensors 0.8 writes the memory of an array as it lies, and ignores its strides.
-    tensors = {
-        name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
-        for name, array in _by_tensor(entries).items()
-    }
+def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
+    """Return the content of the file; raise SavingError if weights are not finite.
+
+    Parameters
+    ----------
+    states : mapping
+        From what the names of its tensors begin with, nothing for a single network, to each state.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for prefix, state in states.items():
+        params = state.params
+        entries = _entries(denses(params), norms(params), state.batch_stats, state.scaling)
+        # safetensors 0.8 writes the memory of an array as it lies, and ignores its strides.
+        tensors |= {
+            prefix + name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
+            for name, array in _by_tensor(entries).items()
+        }
     _check_finite(tensors)
     content: bytes = optional("safetensors.numpy").save(tensors)
     return content
@@ -118,14 +126,17 @@ def read_header(path: Path) -> Header:
     )
 
 
-def check_header(header: Header, entries: dict[str, Any], dtype: str) -> None:
-    """Check that a file holds the tensors that a model must get, and no others."""
-    shapes = _by_tensor(entries)
-    expected = {name: _described(dtype, shape) for name, shape in shapes.items()}
+def check_header(header: Header, states: Mapping[str, FittedState]) -> None:
+    """Check that a file holds the tensors that states without arrays need, and no others."""
+    expected: dict[str, str] = {}
+    n_bytes = 0
+    for prefix, state in states.items():
+        needed = _by_tensor(shapes(state))
+        expected |= {prefix + name: _described(state.dtype, size) for name, size in needed.items()}
+        n_bytes += np.dtype(state.dtype).itemsize * sum(map(math.prod, needed.values()))
     for name in sorted(header.tensors.keys() | expected.keys()):
         given, asked = header.tensors.get(name, "absent"), expected.get(name, "absent")
         expect(given == asked, f"tensor {name!r} is {given}, and {SPEC} asks for {asked}")
-    n_bytes = np.dtype(dtype).itemsize * sum(map(math.prod, shapes.values()))
     expect(
         header.n_bytes == n_bytes,
         f"no safetensors file: it has {header.n_bytes} bytes of tensors, expected {n_bytes}",
@@ -136,17 +147,22 @@ def _described(dtype: str, shape: Iterable[int]) -> str:
     return f"{_DTYPES.get(dtype, dtype)} of shape {tuple(shape)}"
 
 
-def load_arrays(state: FittedState, entries: dict[str, Any], content: bytes) -> FittedState:
-    """Return a state with its arrays, once `check_header` has passed."""
+def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[FittedState]:
+    """Return the states with their arrays, once `check_header` has passed."""
     safetensors = optional("safetensors.numpy")
     try:
         tensors = safetensors.load(content)
     except Exception as error:  # Its own errors.
         raise SavingError(f"no safetensors file: {error}") from error
     _check_finite(tensors)
+    return [_with_arrays(state, tensors, prefix) for prefix, state in states.items()]
+
+
+def _with_arrays(state: FittedState, tensors: dict[str, np.ndarray], prefix: str) -> FittedState:
+    entries = shapes(state)
 
     def read(kind: Any) -> list[Any]:
-        names = [name for name, entry in entries.items() if type(entry) is kind]
+        names = [prefix + name for name, entry in entries.items() if type(entry) is kind]
         return [kind(*(tensors[f"{name}.{field}"] for field in kind._fields)) for name in names]
 
     return replace(

@@ -1,0 +1,110 @@
+"""The content of ``model.json`` for an ensemble: its parameters, and the specs of its networks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlp_xp.estimators.ensembles import MLPEnsembleClassifier, MLPEnsembleRegressor
+from mlp_xp.estimators.state import FittedState
+from mlp_xp.saving._files import SavingError, expect
+from mlp_xp.saving._json import decode, encode
+from mlp_xp.saving._spec import ESTIMATORS, Rebuilt
+
+ENSEMBLES = {kind.__name__: kind for kind in (MLPEnsembleClassifier, MLPEnsembleRegressor)}
+
+_LEFT_OUT = "callbacks"
+_ENCODED = "estimator", "settings"  # The parameters that hold parameters of networks.
+
+
+def name_members(states: list[FittedState]) -> dict[str, FittedState]:
+    """Return the states by what the names of their tensors begin with."""
+    return {f"{number}.": state for number, state in enumerate(states)}
+
+
+def describe_ensemble(ensemble: Any, networks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the spec of a fitted ensemble, without the digest."""
+    kind = next((name for name, kind in ENSEMBLES.items() if isinstance(ensemble, kind)), None)
+    if kind is None:
+        raise SavingError(f"{type(ensemble).__name__} is neither of {', '.join(ENSEMBLES)}")
+    params = ensemble.get_params(deep=False)
+    if not isinstance(params["random_state"], int | None):
+        params["random_state"] = None  # The networks have their seeds.
+    template, settings = (params.pop(name) for name in _ENCODED)
+    if template is not None:
+        params["estimator"] = _encoded(template.get_params(deep=False))
+    if settings is not None:
+        params["settings"] = [_encoded(given) for given in settings]
+    spec = {
+        **{name: networks[0][name] for name in ("format", "format_version")},
+        "estimator": kind,
+        "params": params,
+        "networks": networks,
+    }
+    spec = json.loads(json.dumps(spec, allow_nan=False))
+    _rebuilt_params(spec)  # What cannot be read is not written.
+    return spec
+
+
+def _encoded(params: dict[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in params.items() if name != _LEFT_OUT}
+    for name, kind in (("random_state", int), ("device", str)):
+        if name in given and not isinstance(given[name], kind):
+            given[name] = None
+    return {name: encode(name, value, name) for name, value in given.items()}
+
+
+def rebuild_ensemble(spec: dict[str, Any], networks: list[Rebuilt]) -> Any:
+    """Return the ensemble that a spec describes, without its networks."""
+    ensemble = _rebuilt_params(spec)
+    expect(len(networks) > 0, "networks is empty")
+    first = networks[0]
+    for network in networks:
+        expect(
+            type(network.model) is ensemble._member_type
+            and network.state.n_features == first.state.n_features
+            and _labels(network) == _labels(first),
+            "networks are not of one kind, with the same features and classes",
+        )
+    return ensemble
+
+
+def _labels(network: Rebuilt) -> Any:
+    classes = network.state.targets.classes
+    return None if classes is None else (network.state.targets.kind, classes.tolist())
+
+
+def _rebuilt_params(spec: dict[str, Any]) -> Any:
+    kind = ENSEMBLES[spec["estimator"]]
+    params = dict(spec["params"])
+    network = ESTIMATORS[kind._member_type.__name__]
+    if "estimator" in params:
+        params["estimator"] = _decoded(params["estimator"], network)
+    for given in params.get("settings", ()):
+        _decoded(given, network)
+    if "settings" in params:
+        params["settings"] = [
+            {name: decode(value, name) for name, value in given.items()}
+            for given in params["settings"]
+        ]
+    ensemble: Any = kind().set_params(**params)
+    ensemble._validate_params()
+    return ensemble
+
+
+def _decoded(params: dict[str, Any], network: Any) -> Any:
+    """Return a network, not fitted, with parameters that are checked."""
+    expect(_LEFT_OUT not in params, f"{_LEFT_OUT} cannot be saved")
+    model = network().set_params(**{name: decode(value, name) for name, value in params.items()})
+    model._validate_params()
+    return model
+
+
+def with_networks(ensemble: Any, networks: list[Any]) -> Any:
+    """Return an ensemble with its fitted networks."""
+    first = networks[0]
+    ensemble.estimators_ = networks
+    for name in ("classes_", "n_features_in_", "feature_names_in_"):
+        if hasattr(first, name):
+            setattr(ensemble, name, getattr(first, name))
+    return ensemble

@@ -1,0 +1,96 @@
+"""Ensembles are saved as one model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from saved_models import CODES, SETTINGS, VALUES, X
+from sklearn.exceptions import NotFittedError
+
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
+from mlp_xp.optimizers import AdamW
+from mlp_xp.saving import SPEC, SavingError, load_model, save_model
+
+LABELS = np.asarray(["ant", "bee", "cat"])[CODES]
+
+
+def ensemble(**params) -> MLPEnsembleClassifier:
+    network = MLPClassifier((7, 4), normalization="batch", **SETTINGS)
+    settings = [{"alpha": 0.1}, {"hidden_layer_sizes": (3,), "solver": AdamW(weight_decay=0.1)}]
+    given = {"n_estimators": 3, "settings": settings, "random_state": 0} | params
+    return MLPEnsembleClassifier(network, **given)
+
+
+def test_all_comes_back(tmp_path):
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    model = ensemble().fit(frame, LABELS)
+    save_model(model, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
+    loaded = load_model(tmp_path)
+    assert type(loaded) is MLPEnsembleClassifier
+    mine, theirs = ({k: str(v) for k, v in m.get_params().items()} for m in (model, loaded))
+    assert mine == theirs
+    assert vars(loaded).keys() == vars(model).keys()
+    for name in ("classes_", "feature_names_in_"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(model, name))
+    for pair in zip(
+        loaded.predict_proba(frame, return_std=True),
+        model.predict_proba(frame, return_std=True),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(*pair)
+    assert loaded.predict(frame).tolist() == model.predict(frame).tolist()
+
+
+def test_a_regressor_and_a_later_model_replace_each_other(tmp_path):
+    model = MLPEnsembleRegressor(MLPRegressor(**SETTINGS), 2, random_state=0)
+    for alpha in (0.1, 0.2):
+        model.set_params(estimator__alpha=alpha).fit(X, VALUES)
+        save_model(model, tmp_path)
+        np.testing.assert_array_equal(load_model(tmp_path).predict(X), model.predict(X))
+        assert len(list(tmp_path.iterdir())) == 2
+    single = MLPRegressor(**SETTINGS).fit(X, VALUES)
+    save_model(single, tmp_path)
+    np.testing.assert_array_equal(load_model(tmp_path).predict(X), single.predict(X))
+
+
+def test_what_cannot_be_saved(tmp_path):
+    with pytest.raises(NotFittedError):
+        save_model(ensemble(), tmp_path)
+    model = ensemble().fit(X, CODES)
+    model.settings = [{"loss": lambda outputs, targets, *, xp: None}]
+    with pytest.raises(SavingError, match=r"loss is .* which has no JSON form"):
+        save_model(model, tmp_path)
+    model = ensemble().fit(X, CODES)
+    model.estimators_[1].coefs_[0][0, 0] = np.inf
+    with pytest.raises(SavingError, match=r"tensor '1.layers.0.W' has NaN or infinity"):
+        save_model(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda spec: spec["networks"].pop(), "tensor '2.layers"),
+        (lambda spec: spec.update(networks=[]), "networks is empty"),
+        (lambda spec: spec.update(networks=7), "no model that can be read"),
+        (
+            lambda spec: spec["networks"][1]["classes"].update(values=["x", "y", "z"]),
+            "not of one kind",
+        ),
+        (lambda spec: spec["params"].update(n_estimators=-1), "n_estimators"),
+        (lambda spec: spec["params"].update(nothing=1), "nothing"),
+        (lambda spec: spec["params"]["estimator"].update(callbacks=[1]), "callbacks"),
+        (lambda spec: spec["params"]["settings"][0].update(alpha=-1), "alpha"),
+        (lambda spec: spec["params"].update(verbose=True), "SHA-256"),
+    ],
+)
+def test_changed_files_are_errors(tmp_path, change, message):
+    save_model(ensemble().fit(X, LABELS), tmp_path)
+    spec = json.loads((tmp_path / SPEC).read_text())
+    change(spec)
+    (tmp_path / SPEC).write_text(json.dumps(spec))
+    with pytest.raises(SavingError, match=message):
+        load_model(tmp_path)
