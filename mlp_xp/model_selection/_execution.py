@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -95,7 +96,8 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
         """Return the number of workers for joblib, and have it submit all calls at once."""
-        self.parallel, parallel.pre_dispatch = parallel, "all"
+        # With "all", joblib 1.6 loses the errors of a splitter.
+        self.parallel, parallel.pre_dispatch = parallel, sys.maxsize
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs: int) -> int:
