@@ -15,7 +15,7 @@ from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.process import printable
 from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
-from mlp_xp.plotting import curves_figure, save_figure
+from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure
 
 __all__ = ["run"]
 
@@ -65,7 +65,12 @@ def run(args: argparse.Namespace) -> int:
         if is_interrupted := pressed() and len(accuracies) < args.epochs:
             print(f"interrupted in epoch {len(accuracies)}; its network is tested and drawn")
     print(f"test accuracy {100 * test_accuracy:.2f} %", flush=True)
-    save_figure(curves_figure(losses, {"training": accuracies}), args.out)
+    panels = {
+        "loss": {"training": losses},
+        "accuracy [%]": {"training": [100.0 * value for value in accuracies]},
+    }
+    curves = TrainingCurvesDisplay(panels, test={"accuracy [%]": 100.0 * test_accuracy})
+    save_figure(curves.plot(ax=new_figure(11, 4).subplots(1, 2)).figure_, args.out)
     print(printable(f"curves saved in {args.out}"))
     return 130 if is_interrupted else 0
 

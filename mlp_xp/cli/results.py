@@ -21,12 +21,18 @@ from mlp_xp.cli.runs import CONFIG, Images
 from mlp_xp.cli.settings import Settings
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier
-from mlp_xp.plotting import confusion_figure, curves_figure, save_figure
+from mlp_xp.plotting import (
+    ConfusionMatrixDisplay,
+    TrainingCurvesDisplay,
+    new_figure,
+    save_figure,
+)
 from mlp_xp.saving import encode
 from mlp_xp.training.records import Record
 
 __all__ = [
     "config_of",
+    "draw_curves",
     "draw_results",
     "history_of",
     "result_of",
@@ -97,10 +103,35 @@ def draw_results(
     """Draw loss and accuracy by epoch, and the confusion matrix of the test images."""
     with postponed():
         optional("matplotlib.backends.backend_agg")
-    columns = {"training": "accuracy", "validation": "validation_accuracy"}
-    accuracies = {name: [row[column] for row in history] for name, column in columns.items()}
-    # "lbfgs" has no accuracy for its epochs.
-    known = {name: values for name, values in accuracies.items() if history and None not in values}
-    save_figure(curves_figure([row["loss"] for row in history], known), folder / "curves.png")
-    confusion = confusion_figure(data.y_test, predicted, data.class_names)
-    save_figure(confusion, folder / "confusion.png")
+    curves = draw_curves(history, float(np.mean(predicted == data.y_test)))
+    save_figure(curves.figure_, folder / "curves.png")
+    confusion = ConfusionMatrixDisplay.from_predictions(
+        data.y_test,
+        predicted,
+        labels=range(len(data.class_names)),
+        display_labels=data.class_names,
+        ax=new_figure(8.5, 7.5).subplots(),
+    )
+    confusion.ax_.set_title(f"{len(predicted):,} test images")
+    save_figure(confusion.figure_, folder / "confusion.png")
+
+
+def draw_curves(
+    history: list[dict[str, Any]], test_accuracy: float | None
+) -> TrainingCurvesDisplay:
+    """Draw loss, accuracy and learning rate by epoch, as far as they are known."""
+    columns = {
+        "loss": {"training": "loss", "validation": "validation_loss"},
+        "accuracy [%]": {"training": "accuracy", "validation": "validation_accuracy"},
+    }
+    panels: dict[str, dict[str, list[float]]] = {"loss": {"training": []}}
+    for label, names in columns.items():
+        factor = 100.0 if label.endswith("[%]") else 1.0
+        curves = {name: [row[column] for row in history] for name, column in names.items()}
+        # "lbfgs" has no accuracy for its epochs.
+        known = {name: values for name, values in curves.items() if values and None not in values}
+        if known:
+            panels[label] = {name: [factor * v for v in values] for name, values in known.items()}
+    test = None if test_accuracy is None else {"accuracy [%]": 100.0 * test_accuracy}
+    axes = new_figure(5.5 * len(panels), 4).subplots(1, len(panels), squeeze=False)[0]
+    return TrainingCurvesDisplay(panels, test=test).plot(ax=axes)

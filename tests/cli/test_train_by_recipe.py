@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 from running import FILES, RECIPE, history_of
 
 from mlp_xp import MLP
@@ -122,11 +121,17 @@ def test_an_error_in_a_recipe_is_one_line(fails, recipe):
 
 def test_early_stopping_has_a_best_checkpoint_and_a_validation_curve(mlp_xp, recipe, monkeypatch):
     recipe.write_text(RECIPE + "early_stopping = true\n")
-    drawn = []
-    monkeypatch.setattr(results, "curves_figure", lambda *given: drawn.append(given) or Figure())
+    drawn, draw = [], results.draw_curves
+    monkeypatch.setattr(
+        results, "draw_curves", lambda *given: drawn.append(draw(*given)) or drawn[0]
+    )
     assert mlp_xp("train", "--recipe", recipe, "--checkpoint", 9, "--out", "run").status == 0
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["best"]
-    assert set(drawn[0][1]) == {"training", "validation"}
+    assert {label: set(curves) for label, curves in drawn[0].panels.items()} == {
+        "loss": {"training", "validation"},
+        "accuracy [%]": {"training", "validation"},
+    }
+    assert set(drawn[0].test) == {"accuracy [%]"}
 
 
 def test_a_recipe_whose_library_is_missing_names_those_that_run(fails, mlp_xp, monkeypatch):

@@ -27,7 +27,7 @@ def fail(*_):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(results, "confusion_figure"), (results, "curves_figure"), (train, "draw_results")],
+    [(results, "draw_curves"), (results, "save_figure"), (train, "draw_results")],
 )
 def test_a_run_that_fails_after_the_training_keeps_the_network(
     module, name, mlp_xp, fails, monkeypatch

@@ -1,79 +1,232 @@
-"""Figures: the numbers they show, and their files."""
+"""Displays: the numbers they show, where they draw, and their files."""
 
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
-from mlp_xp.plotting import confusion_figure, curves_figure, save_figure
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.nn.hidden import Blocks
+from mlp_xp.plotting import (
+    CalibrationDisplay,
+    ConfusionMatrixDisplay,
+    MistakesDisplay,
+    TrainingCurvesDisplay,
+    WeightsDisplay,
+    new_figure,
+    save_figure,
+)
 
-
-def test_curves_show_loss_and_every_accuracy():
-    accuracies = {"training": [0.3, 0.5, 0.7], "validation": [0.2, 0.4, 0.55]}
-    figure = curves_figure([2.0, 1.5, 1.0], accuracies)
-    loss, accuracy = figure.axes
-    assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss")
-    assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == ("epoch", "accuracy [%]")
-    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[1, 2.0], [2, 1.5], [3, 1.0]])
-    drawn = {line.get_label(): line.get_ydata() for line in accuracy.lines}
-    assert list(drawn) == ["training, at last 70.0 %", "validation, at last 55.0 %"]
-    np.testing.assert_allclose(drawn["validation, at last 55.0 %"], [20, 40, 55])
-
-
-def test_without_accuracies_the_loss_is_drawn_alone():
-    (loss,) = curves_figure([2.0, 1.5], {}).axes
-    assert loss.get_ylabel() == "loss"
-
-
-def test_more_accuracies_than_colors_can_be_drawn():
-    _, accuracy = curves_figure([1.0], {name: [0.5] for name in "abcde"}).axes
-    assert len(accuracy.lines) == 5
+pyplot = pytest.importorskip("matplotlib.pyplot")
+RNG = np.random.default_rng(0)
+X = RNG.random((60, 16))
+Y = np.asarray(["ant", "bee", "cat"])[RNG.integers(0, 3, 60)]
 
 
-@pytest.mark.parametrize("n_epochs", [1, 2, 100])
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def model():
+    settings = {"max_iter": 6, "learning_rate": "cosine", "random_state": 0, "batch_size": 20}
+    return MLPClassifier(8, early_stopping=True, **settings).fit(X, Y)
+
+
+def curves_of(axes):
+    return {line.get_label(): line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2}
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+def test_curves_of_an_estimator(model):
+    display = TrainingCurvesDisplay.from_estimator(model, X, Y)
+    loss, accuracy, rate = display.axes_
+    assert [axes.get_ylabel() for axes in display.axes_] == [
+        "loss",
+        "accuracy [%]",
+        "learning rate",
+    ]
+    assert {axes.get_xlabel() for axes in display.axes_} == {"epoch"}
+    drawn = curves_of(loss)
+    np.testing.assert_array_equal(drawn["training"], model.loss_curve_)
+    np.testing.assert_array_equal(drawn["validation"], model.validation_loss_curve_)
+    percent = 100 * np.asarray(model.validation_scores_)
+    np.testing.assert_allclose(curves_of(accuracy)["validation"], percent)
+    np.testing.assert_array_equal(
+        rate.lines[0].get_ydata(), [record.learning_rate for record in model.history_]
+    )
+    # The best epoch, and the test result.
+    best = int(np.argmax(model.validation_scores_)) + 1
+    assert display.best_epoch == best
+    assert loss.get_title() == f"dotted: weights of epoch {best}, kept"
+    test = 100 * model.score(X, Y)
+    assert [text.get_text() for text in accuracy.texts][1:] == [f"test {test:.3g}"]
+    (diamond,) = (line for line in accuracy.lines if line.get_label() == "test")
+    assert diamond.get_xydata().tolist() == [[model.n_iter_, pytest.approx(test)]]
+
+
+def test_curves_of_a_regressor_and_of_another_score():
+    settings = {"max_iter": 4, "learning_rate": "cosine", "early_stopping": True}
+    model = MLPRegressor(hidden_layer_sizes=4, random_state=0, **settings).fit(X, X[:, 0])
+    display = TrainingCurvesDisplay.from_estimator(model, X, X[:, 0])
+    assert list(display.panels) == ["loss", "R²", "learning rate"]
+    assert display.test["R²"] == pytest.approx(model.score(X, X[:, 0]))
+    model.set_params(scoring="neg_mean_absolute_error").fit(X, X[:, 0])
+    panels = TrainingCurvesDisplay.from_estimator(model).panels
+    assert list(panels) == ["loss", "neg mean absolute error", "learning rate"]
+
+
+def test_lbfgs_has_a_loss_alone():
+    model = MLPClassifier(4, solver="lbfgs", random_state=0).fit(X, Y)
+    assert list(TrainingCurvesDisplay.from_estimator(model).panels) == ["loss"]
+
+
+@pytest.mark.parametrize("n_epochs", [0, 1, 2, 100])
 def test_ticks_are_whole_epochs(n_epochs):
-    figure = curves_figure([1.0] * n_epochs, {"training": [0.5] * n_epochs})
-    figure.draw_without_rendering()
-    ticks = figure.axes[0].get_xticks()
-    np.testing.assert_array_equal(ticks, np.round(ticks))
+    display = TrainingCurvesDisplay({"loss": {"training": [1.0] * n_epochs}}).plot()
+    display.figure_.draw_without_rendering()
+    if n_epochs:
+        ticks = display.axes_[0].get_xticks()
+        np.testing.assert_array_equal(ticks, np.round(ticks))
 
 
 def test_a_loss_that_is_not_finite_can_be_drawn(tmp_path):
-    figure = curves_figure([1.0, float("inf"), float("nan")], {"training": [0.1, 0.1, 0.1]})
-    save_figure(figure, tmp_path / "curves.png")
+    values = [1.0, float("inf"), float("nan"), None]
+    display = TrainingCurvesDisplay({"loss": {"training": values}}).plot()
+    save_figure(display.figure_, tmp_path / "curves.png")
 
 
-def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class():
-    figure = confusion_figure([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 1], ["cat", "dog", "owl"])
-    axes = figure.axes[0]
-    shares = axes.images[0].get_array()
-    np.testing.assert_array_equal(shares, [[75, 25, 0], [50, 50, 0], [0, 0, 0]])
-    assert [text.get_text() for text in axes.texts[:4]] == ["75", "25", "0", "50"]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "owl"]
-    assert axes.get_title() == "66.67 % of 6 images right"
+def test_labels_do_not_lie_on_each_other():
+    curves = {name: [1.0, 0.5 + 0.001 * i] for i, name in enumerate("abcdefg")}
+    display = TrainingCurvesDisplay({"loss": curves}).plot()
+    display.figure_.draw_without_rendering()
+    boxes = sorted(
+        (text.get_window_extent() for text in display.axes_[0].texts), key=lambda box: box.y0
+    )
+    assert len(boxes) == 7
+    for lower, upper in pairwise(boxes):
+        assert upper.y0 >= lower.y1 - 2
 
 
-def test_many_classes_get_names_but_no_numbers(tmp_path):
+# --- confusion -----------------------------------------------------------------------------------
+
+
+def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class(model):
+    display = ConfusionMatrixDisplay.from_estimator(model, X, Y)
+    counts = confusion_matrix(Y, model.predict(X))
+    expected = 100 * counts / counts.sum(axis=1, keepdims=True)
+    shown = [[float(text.get_text()) for text in row] for row in display.text_]
+    np.testing.assert_allclose(shown, expected, atol=0.5)
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == ["ant", "bee", "cat"]
+    assert (display.ax_.get_ylabel(), display.ax_.get_xlabel()) == ("true class", "predicted class")
+
+
+def test_the_scale_ends_at_the_largest_mistake():
+    truth, predicted = [0] * 95 + [1] * 5 + [1] * 100, [0] * 100 + [1] * 100
+    display = ConfusionMatrixDisplay.from_predictions(truth, predicted)
+    drawn = np.asarray(display.im_.get_array())
+    assert display.im_.get_clim() == (0, pytest.approx(100 * 5 / 105))
+    np.testing.assert_allclose(drawn, [[0, 0], [100 * 5 / 105, 0]])
+    # Without mistakes there is still a scale.
+    ConfusionMatrixDisplay.from_predictions([0, 1], [0, 1]).figure_.draw_without_rendering()
+
+
+def test_counts_and_many_classes(tmp_path):
+    display = ConfusionMatrixDisplay.from_predictions([0, 0, 1], [0, 1, 1], normalize=None)
+    assert [text.get_text() for text in display.text_.flat] == ["1", "1", "0", "1"]
     names = [f"class {i}" for i in range(100)]
-    figure = confusion_figure(range(100), range(100), names)
-    assert not figure.axes[0].texts
-    assert len(figure.axes[0].get_xticklabels()) == 100
-    save_figure(figure, tmp_path / "confusion.png")
+    many = ConfusionMatrixDisplay.from_predictions(range(100), range(100), display_labels=names)
+    assert many.text_ is None
+    assert len(many.ax_.get_xticklabels()) == 100
+    save_figure(many.figure_, tmp_path / "confusion.png")
 
 
-def test_a_figure_is_saved_as_a_png_and_nothing_else(tmp_path):
-    save_figure(curves_figure([1.0], {"training": [0.5]}), tmp_path / "curves.png")
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def test_weights_of_the_neurons_with_the_largest_ones(model):
+    display = WeightsDisplay.from_estimator(model, image_shape=(4, 4), n_neurons=3)
+    norms = np.linalg.norm(model.coefs_[0], axis=0)
+    largest = np.argsort(-norms)[:3]
+    images = [np.asarray(axes.images[0].get_array()) for axes in display.axes_]
+    np.testing.assert_array_equal(images, model.coefs_[0][:, largest].T.reshape(3, 4, 4))
+    low, high = display.axes_[0].images[0].get_clim()
+    assert low == -high
+
+
+def test_weights_of_color_images():
+    display = WeightsDisplay(RNG.normal(size=(12, 5)), (3, 2, 2)).plot()
+    image = np.asarray(display.axes_[0].images[0].get_array())
+    assert image.shape == (2, 2, 3)
+    assert image.min() >= 0
+    assert image.max() <= 1
+
+
+def test_the_surest_mistakes(model):
+    display = MistakesDisplay.from_estimator(model, X, Y, image_shape=(4, 4), n_images=5)
+    p, predicted = model.predict_proba(X).max(axis=1), model.predict(X)
+    wrong = np.flatnonzero(predicted != Y)
+    rows = wrong[np.argsort(-p[wrong], kind="stable")][:5]
+    titles = [axes.get_title() for axes in display.axes_]
+    assert titles == [f"{predicted[i]} {100 * p[i]:.0f} %\nis {Y[i]}" for i in rows]
+    drawn = np.asarray(display.axes_[0].images[0].get_array())
+    np.testing.assert_array_equal(drawn, X[rows[0]].reshape(4, 4))
+    named = MistakesDisplay.from_estimator(
+        model, X, Y, image_shape=(4, 4), class_names=["x", "y", "z"], n_images=1
+    )
+    assert named.truth[0] == {"ant": "x", "bee": "y", "cat": "z"}[Y[rows[0]]]
+
+
+def test_errors_of_pictures(model):
+    with pytest.raises(ValueError, match=r"image_shape is \(3, 3\).* of 16 numbers together"):
+        WeightsDisplay.from_estimator(model, image_shape=(3, 3))
+    layers = (Blocks((4, 4), (0,)),)
+    blocks = MLPClassifier(layers, max_iter=1, learning_rate="cosine").fit(X, Y)
+    with pytest.raises(ValueError, match="only a dense one has a weight for each pixel"):
+        WeightsDisplay.from_estimator(blocks, image_shape=(4, 4))
+    with pytest.raises(ValueError, match="All of 60 samples are right"):
+        MistakesDisplay.from_estimator(model, X, model.predict(X), image_shape=(4, 4))
+
+
+# --- axes and files ------------------------------------------------------------------------------
+
+
+def test_displays_draw_into_the_axes_they_are_given(model):
+    figure, (left, right) = pyplot.subplots(1, 2)
+    display = TrainingCurvesDisplay.from_estimator(model, ax=left)
+    assert display.figure_ is figure
+    assert len(display.axes_) == 3
+    assert ConfusionMatrixDisplay.from_estimator(model, X, Y, ax=right).ax_ is right
+    own = new_figure(9, 3).subplots(1, 3)
+    assert TrainingCurvesDisplay.from_estimator(model, ax=own).axes_ == list(own)
+    with pytest.raises(ValueError, match="ax has 2 axes, and 3 are drawn: give 3, one, or None"):
+        TrainingCurvesDisplay.from_estimator(model, ax=[left, right])
+
+
+def test_calibration_is_that_of_scikit_learn(model):
+    CalibrationDisplay.from_estimator(
+        MLPClassifier(4, max_iter=2, learning_rate="cosine").fit(X, Y == "ant"), X, Y == "ant"
+    )
+
+
+def test_a_figure_is_saved_as_a_png_and_nothing_else(model, tmp_path):
+    save_figure(TrainingCurvesDisplay.from_estimator(model).figure_, tmp_path / "curves.png")
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
     with Image.open(tmp_path / "curves.png") as image:
         assert image.format == "PNG"
-        assert min(image.size) > 500
+        assert min(image.size) > 400
 
 
 def test_a_missing_matplotlib_is_an_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"'matplotlib'.*pip install -e \".*\[cli\]\""):
-        curves_figure([1.0], {"training": [0.5]})
+        new_figure(3, 3)

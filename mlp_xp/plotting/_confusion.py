@@ -1,0 +1,103 @@
+"""The confusion matrix, on a scale that shows mistakes."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import sklearn.metrics
+
+from mlp_xp.plotting._style import new_axes
+
+__all__ = ["ConfusionMatrixDisplay"]
+
+_MAX_LABELLED = 20
+
+
+class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: ignore[misc]
+    """scikit-learn's display of a confusion matrix, in which mistakes have the colors.
+
+    Good classifiers fill the diagonal, and a scale from 0 to all makes everything else one pale
+    color. Here the scale ends at the largest mistake, and the diagonal is gray. Rows are in percent
+    of the samples of the true class, unless ``normalize`` says otherwise.
+
+    `from_estimator` and `from_predictions` are scikit-learn's, with ``normalize="true"`` as their
+    default.
+
+    Examples
+    --------
+    >>> from mlp_xp.plotting import ConfusionMatrixDisplay
+    >>> truth, predicted = ["cat", "cat", "dog", "dog"], ["cat", "dog", "dog", "dog"]
+    >>> display = ConfusionMatrixDisplay.from_predictions(truth, predicted)
+    >>> [text.get_text() for text in display.text_.flat]
+    ['50', '50', '0', '100']
+    """
+
+    @classmethod
+    def from_predictions(cls, y_true: Any, y_pred: Any, **settings: Any) -> Any:
+        """Draw the confusion matrix of predictions; see scikit-learn's own."""
+        defaults = {"normalize": "true", "cmap": "YlOrRd", "xticks_rotation": None}
+        return super().from_predictions(y_true, y_pred, **defaults | settings)
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
+        """Draw the confusion matrix of an estimator's predictions; see scikit-learn's own."""
+        settings.setdefault("display_labels", getattr(estimator, "classes_", None))
+        return cls.from_predictions(y, estimator.predict(X), **settings)
+
+    def plot(
+        self,
+        *,
+        include_values: bool = True,
+        cmap: str = "YlOrRd",
+        xticks_rotation: Any = None,
+        values_format: str | None = None,
+        ax: Any = None,
+        colorbar: bool = True,
+        im_kw: dict[str, Any] | None = None,
+        text_kw: dict[str, Any] | None = None,
+    ) -> Self:
+        """Draw the matrix; parameters are scikit-learn's.
+
+        ``xticks_rotation`` is by default "horizontal" for short names and 45 degrees for others;
+        more than 20 classes get no numbers.
+        """
+        matrix = np.asarray(self.confusion_matrix)
+        is_share = matrix.dtype.kind == "f"
+        shown = 100.0 * matrix if is_share else matrix
+        n = len(shown)
+        names = range(n) if self.display_labels is None else self.display_labels
+        side = 2.6 + 0.5 * min(n, 22)
+        (self.ax_,) = new_axes(ax, 1, (side + 0.8, side))
+        self.figure_ = self.ax_.figure
+        mistakes = np.where(np.eye(n, dtype=bool), 0.0, shown)
+        limits = {"vmin": 0.0, "vmax": max(float(mistakes.max()), 1e-9)}
+        self.im_ = self.ax_.imshow(mistakes, cmap=cmap, **limits | (im_kw or {}))
+        self.ax_.imshow(np.where(np.eye(n, dtype=bool), 0.9, np.nan), cmap="gray", vmin=0, vmax=1)
+        if colorbar:
+            label = "mistakes [% of the true class]" if is_share else "mistakes [samples]"
+            self.figure_.colorbar(self.im_, ax=self.ax_, fraction=0.046, label=label)
+        self.text_ = None
+        if include_values and n <= _MAX_LABELLED:
+            self.text_ = self._write(shown, mistakes, values_format, text_kw or {})
+        is_short = all(len(str(name)) <= 2 for name in names)
+        rotation = xticks_rotation or ("horizontal" if is_short else 45)
+        aligned = {"ha": "right", "rotation_mode": "anchor"} if rotation == 45 else {}
+        small = {} if n <= _MAX_LABELLED else {"fontsize": 6}
+        self.ax_.set_xticks(range(n), names, rotation=rotation, **aligned, **small)
+        self.ax_.set_yticks(range(n), names, **small)
+        self.ax_.set_xlabel("predicted class")
+        self.ax_.set_ylabel("true class")
+        return self
+
+    def _write(
+        self, shown: np.ndarray, mistakes: np.ndarray, values_format: str | None, style: Any
+    ) -> np.ndarray:
+        """Write the numbers, in white where the color is dark."""
+        texts = np.empty(shown.shape, dtype=object)
+        for (row, column), value in np.ndenumerate(shown):
+            is_dark = mistakes[row, column] > 0.6 * mistakes.max() > 0
+            given = {"ha": "center", "va": "center", "color": "white" if is_dark else "black"}
+            text = format(value, values_format or (".0f" if shown.dtype.kind == "f" else "d"))
+            texts[row, column] = self.ax_.text(column, row, text, **given | style)
+        return texts

@@ -1,0 +1,172 @@
+"""Loss, score and learning rate by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any, Self
+
+import numpy as np
+
+from mlp_xp.estimators.state import fitted_state
+from mlp_xp.plotting._style import COLORS, label_ends, new_axes, plain
+
+__all__ = ["TrainingCurvesDisplay"]
+
+# Up to so many epochs a marker shows each: a line alone needs two.
+_MARKED = 50
+
+
+class TrainingCurvesDisplay:
+    """Curves of a training: loss, score and learning rate by epoch.
+
+    Parameters
+    ----------
+    panels : mapping of str to mapping of str to (epochs,) sequence
+        From the label of an axis, e.g. ``"loss"``, to its curves by name, e.g. ``"training"``. A
+        value that is None or NaN is a gap.
+    best_epoch : int, optional
+        Epoch whose weights were kept, from 1; marked in each panel.
+    test : mapping of str to float, optional
+        Results on test data by the label of their panel; marked after the last epoch.
+
+    Attributes
+    ----------
+    axes_ : list of matplotlib Axes, one a panel
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> from mlp_xp.plotting import TrainingCurvesDisplay
+    >>> curves = {"loss": {"training": [2.0, 1.0]}, "accuracy [%]": {"training": [40, 60]}}
+    >>> display = TrainingCurvesDisplay(curves, test={"accuracy [%]": 55}).plot()
+    >>> [axes.get_ylabel() for axes in display.axes_]
+    ['loss', 'accuracy [%]']
+    """
+
+    def __init__(
+        self,
+        panels: Mapping[str, Mapping[str, Sequence[float | None]]],
+        *,
+        best_epoch: int | None = None,
+        test: Mapping[str, float] | None = None,
+    ) -> None:
+        self.panels = panels
+        self.best_epoch = best_epoch
+        self.test = test
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any = None, y: Any = None, *, ax: Any = None
+    ) -> Self:
+        """Draw the training of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            Fitted by steps or by L-BFGS.
+        X, y : array-like, optional
+            Test data, whose loss and score are marked.
+        ax : Axes, sequence of Axes, or None
+            One is divided among the panels; None makes a new figure.
+
+        Returns
+        -------
+        TrainingCurvesDisplay
+
+        Examples
+        --------
+        >>> from mlp_xp import MLPRegressor
+        >>> from mlp_xp.plotting import TrainingCurvesDisplay
+        >>> model = MLPRegressor(max_iter=3, learning_rate="cosine").fit([[0.0], [1.0]], [0, 1])
+        >>> display = TrainingCurvesDisplay.from_estimator(model)
+        >>> list(display.panels)
+        ['loss', 'learning rate']
+        """
+        targets = fitted_state(estimator).targets
+        is_share = targets.metric == "accuracy"
+        # The training accuracy is known only where somebody has asked for it.
+        score = "accuracy [%]" if is_share else "R²"
+        records = estimator.history_
+        columns = {
+            "loss": {"training": "loss", "validation": "validation_loss"},
+            score: {"training": "accuracy", "validation": "validation_score"},
+            "learning rate": {"": "learning_rate"},
+        }
+        if estimator.scoring is not None:
+            name = estimator.scoring if isinstance(estimator.scoring, str) else "score"
+            columns = {
+                "loss": columns["loss"],
+                "accuracy [%]": {"training": "accuracy"},
+                name.replace("_", " "): {"validation": "validation_score"},
+                "learning rate": columns["learning rate"],
+            }
+        panels = {
+            panel: _curves(records, names, 100.0 if panel.endswith("[%]") else 1.0)
+            for panel, names in columns.items()
+        }
+        test = None
+        if X is not None:
+            results = estimator.evaluate(X, y)
+            test = {"loss": results["loss"]}
+            test[score] = results[targets.metric] * (100.0 if is_share else 1.0)
+        best = None
+        if estimator.early_stopping and estimator.validation_scores_:
+            scores = np.nan_to_num(estimator.validation_scores_, nan=-np.inf)
+            best = int(np.argmax(scores)) + 1
+        shown = {panel: curves for panel, curves in panels.items() if curves}
+        return cls(shown, best_epoch=best, test=test).plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> Self:
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : Axes, sequence of Axes, or None
+            One is divided among the panels; None makes a new figure.
+
+        Returns
+        -------
+        self
+        """
+        self.axes_ = new_axes(ax, len(self.panels), (4.6, 3.6))
+        self.figure_ = self.axes_[0].figure
+        for axes, (label, curves) in zip(self.axes_, self.panels.items(), strict=True):
+            self._draw(axes, label, curves)
+        if self.best_epoch is not None:
+            title = f"dotted: weights of epoch {self.best_epoch}, kept"
+            self.axes_[0].set_title(title, fontsize="small")
+        return self
+
+    def _draw(self, axes: Any, label: str, curves: Mapping[str, Sequence[float | None]]) -> None:
+        n_epochs = max(map(len, curves.values()))
+        style = {"marker": "o", "markersize": 3} if n_epochs <= _MARKED else {}
+        ends = []
+        for color, (name, values) in zip(cycle(COLORS), curves.items(), strict=False):
+            numbers = np.asarray([np.nan if v is None else v for v in values], dtype=float)
+            axes.plot(range(1, len(numbers) + 1), numbers, color=color, label=name, **style)
+            known = np.flatnonzero(np.isfinite(numbers))
+            if name and len(known):
+                last = numbers[known[-1]]
+                ends.append((known[-1] + 1, last, f"{name} {last:.3g}", color))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        plain(axes)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if self.best_epoch is not None:
+            axes.axvline(self.best_epoch, color="0.4", linewidth=1, linestyle=":")
+        if self.test and label in self.test:
+            value = self.test[label]
+            axes.plot([n_epochs], [value], "D", color="black", markersize=5, label="test")
+            ends.append((n_epochs, value, f"test {value:.3g}", "black"))
+        label_ends(axes, ends)
+
+
+def _curves(records: Any, names: Mapping[str, str], factor: float) -> dict[str, list[Any]]:
+    """Return the columns of the records that hold numbers, by their names."""
+    found = {}
+    for name, column in names.items():
+        values = [getattr(record, column) for record in records]
+        if any(value is not None and np.isfinite(value) for value in values):
+            found[name] = [None if value is None else factor * value for value in values]
+    return found

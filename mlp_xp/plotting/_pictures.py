@@ -1,0 +1,215 @@
+"""Pictures: what the first layer looks for, and which images are mistaken for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from mlp_xp.backends import to_numpy
+from mlp_xp.plotting._style import new_axes
+
+__all__ = ["MistakesDisplay", "WeightsDisplay"]
+
+_COLUMNS = 8
+
+
+class WeightsDisplay:
+    """The weights of the first layer, each neuron's as a picture.
+
+    Parameters
+    ----------
+    weights : (features, neurons) array
+    image_shape : (channels, height, width) or (height, width)
+        What a row of features stands for; 1 or 3 channels.
+
+    Attributes
+    ----------
+    axes_ : list of matplotlib Axes, one a neuron
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.plotting import WeightsDisplay
+    >>> display = WeightsDisplay(np.ones((64, 4)), (8, 8)).plot()
+    >>> len(display.axes_)
+    4
+    """
+
+    def __init__(self, weights: Any, image_shape: Sequence[int]) -> None:
+        self.weights = np.asarray(weights)
+        self.image_shape = _shape(image_shape, len(self.weights))
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, image_shape: Sequence[int], n_neurons: int = 32, ax: Any = None
+    ) -> Self:
+        """Draw the neurons with the largest weights of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            Fitted; its first layer is a dense one.
+        image_shape : (channels, height, width) or (height, width)
+        n_neurons : int, default=32
+        ax : Axes, sequence of Axes, or None
+
+        Returns
+        -------
+        WeightsDisplay
+        """
+        weights = to_numpy(estimator.coefs_[0])
+        if weights.ndim != 2:
+            raise ValueError(
+                f"coefs_[0] is of shape {weights.shape}, a block-diagonal layer, and only a dense "
+                "one has a weight for each pixel: fit with a number as the first of "
+                "hidden_layer_sizes."
+            )
+        norms = np.linalg.norm(weights, axis=0)
+        largest = np.argsort(-norms, kind="stable")[:n_neurons]
+        return cls(weights[:, largest], image_shape).plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> Self:
+        """Draw the pictures: of one channel from blue to red, of three channels in color."""
+        n = self.weights.shape[1]
+        self.axes_ = new_axes(ax, n, (1.1, 1.1), columns=_COLUMNS)
+        self.figure_ = self.axes_[0].figure
+        for axes, weights in zip(self.axes_, self.weights.T, strict=True):
+            # Each on a scale of its own, with 0 in the middle.
+            largest = float(np.max(np.abs(weights))) or 1.0
+            image = weights.reshape(self.image_shape)
+            if len(image) == 1:
+                axes.imshow(image[0], cmap="RdBu_r", vmin=-largest, vmax=largest)
+            else:
+                axes.imshow(0.5 + 0.5 * image.transpose(1, 2, 0) / largest)
+            axes.set_axis_off()
+        self.figure_.suptitle(f"weights of the first layer, {n} neurons", fontsize="medium")
+        return self
+
+
+class MistakesDisplay:
+    r"""The mistakes that a classifier is surest of, as pictures.
+
+    Parameters
+    ----------
+    images : (mistakes, features) array
+        From 0 to 1, or uint8 from 0 to 255.
+    image_shape : (channels, height, width) or (height, width)
+    truth, predicted : (mistakes,) sequences of labels
+    confidence : (mistakes,) array
+        Probability of the predicted class.
+
+    Attributes
+    ----------
+    axes_ : list of matplotlib Axes, one a picture
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.plotting import MistakesDisplay
+    >>> display = MistakesDisplay(np.zeros((2, 64)), (8, 8), ["a", "b"], ["b", "a"], [0.9, 0.8])
+    >>> display.plot().axes_[0].get_title()
+    'b 90 %\nis a'
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        image_shape: Sequence[int],
+        truth: Sequence[Any],
+        predicted: Sequence[Any],
+        confidence: Any,
+    ) -> None:
+        self.images = np.asarray(images)
+        self.image_shape = _shape(image_shape, self.images.shape[1])
+        self.truth, self.predicted, self.confidence = truth, predicted, confidence
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        image_shape: Sequence[int],
+        class_names: Sequence[str] | None = None,
+        n_images: int = 16,
+        ax: Any = None,
+    ) -> Self:
+        """Draw the mistakes of a fitted classifier.
+
+        Parameters
+        ----------
+        estimator : classifier with ``predict_proba`` and ``classes_``
+        X : (samples, features) array
+            From 0 to 1, uint8, or any numbers, which are then stretched from least to largest.
+        y : (samples,) labels
+        image_shape : (channels, height, width) or (height, width)
+        class_names : sequence of str, optional
+            Names of ``classes_``, in their order.
+        n_images : int, default=16
+        ax : Axes, sequence of Axes, or None
+
+        Returns
+        -------
+        MistakesDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is no mistake.
+        """
+        probabilities = to_numpy(estimator.predict_proba(X))
+        classes, labels = np.asarray(estimator.classes_), to_numpy(y)
+        found = np.argmax(probabilities, axis=1)
+        wrong = np.flatnonzero(classes[found] != labels)
+        if not len(wrong):
+            raise ValueError(f"All of {len(labels)} samples are right: there is nothing to draw.")
+        confidence = probabilities[wrong, found[wrong]]
+        surest = np.argsort(-confidence, kind="stable")[:n_images]
+        rows = wrong[surest]
+        names = classes if class_names is None else np.asarray(class_names)
+        truth = names[np.searchsorted(classes, labels[rows])]
+        images = to_numpy(X[rows] if isinstance(X, np.ndarray) else to_numpy(X)[rows])
+        shown = cls(images, image_shape, truth, names[found[rows]], confidence[surest])
+        return shown.plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> Self:
+        """Draw the pictures, each under the predicted class, its probability and the true class."""
+        self.axes_ = new_axes(ax, len(self.images), (1.3, 1.6), columns=_COLUMNS)
+        self.figure_ = self.axes_[0].figure
+        facts = zip(self.images, self.truth, self.predicted, self.confidence, strict=True)
+        for axes, (pixels, truth, predicted, confidence) in zip(self.axes_, facts, strict=True):
+            image = _stretched(pixels).reshape(self.image_shape)
+            if len(image) == 1:
+                axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+            else:
+                axes.imshow(image.transpose(1, 2, 0))
+            axes.set_title(f"{predicted} {100 * confidence:.0f} %\nis {truth}", fontsize="small")
+            axes.set_axis_off()
+        return self
+
+
+def _shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
+    """Return (channels, height, width); raise ValueError unless a row of features is that."""
+    shape = tuple(image_shape)
+    shape = (1, *shape) if len(shape) == 2 else shape
+    if len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape is {tuple(image_shape)}, and must be (height, width), or 1 or 3 channels "
+            f"and then those, of {n_features} numbers together."
+        )
+    return shape
+
+
+def _stretched(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels from 0 to 1."""
+    if pixels.dtype == np.uint8:
+        return pixels / 255.0
+    least, largest = float(pixels.min()), float(pixels.max())
+    if least >= 0 and largest <= 1:
+        return pixels
+    return (pixels - least) / ((largest - least) or 1.0)

@@ -1,0 +1,108 @@
+"""The look of all figures, and their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.durable import replacing
+from mlp_xp._utils.optional import optional
+
+__all__ = ["COLORS", "label_ends", "new_axes", "new_figure", "plain", "save_figure"]
+
+# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618: distinct in gray too.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+_LINE = 13.0  # Points from one line of text to the next.
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return a figure in inches that belongs to no window, for a file."""
+    return optional("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None = None) -> Any:
+    """Return n axes: those that are given, parts of the one given, or of a new figure.
+
+    Parameters
+    ----------
+    ax : Axes, sequence of n Axes, or None
+    n : int
+    size : (width, height)
+        Inches of each in a new figure, which matplotlib's ``pyplot`` shows.
+    columns : int, optional
+        Default: all in a row.
+    """
+    if ax is not None and np.ndim(ax):
+        if len(ax) != n:
+            raise ValueError(f"ax has {len(ax)} axes, and {n} are drawn: give {n}, one, or None.")
+        return list(ax)
+    columns = min(columns or n, n)
+    rows = -(-n // columns)
+    if ax is None and n == 1:
+        pyplot = optional("matplotlib.pyplot")
+        return [pyplot.subplots(figsize=size, layout="constrained")[1]]
+    if ax is None:
+        figure = optional("matplotlib.pyplot").figure(
+            figsize=(size[0] * columns, size[1] * rows), layout="constrained"
+        )
+        grid = figure.subplots(rows, columns, squeeze=False)
+        return _first(list(grid.flat), n)
+    if n == 1:
+        return [ax]
+    ax.set_axis_off()
+    figure, place = ax.figure, ax.get_subplotspec().subgridspec(rows, columns, wspace=0.6)
+    return _first([figure.add_subplot(place[i // columns, i % columns]) for i in range(n)], n)
+
+
+def _first(axes: list[Any], n: int) -> list[Any]:
+    for unused in axes[n:]:
+        unused.set_axis_off()
+    return axes[:n]
+
+
+def plain(axes: Any) -> None:
+    """Draw a light grid and no frame."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write names beside the ends of lines, none over another.
+
+    Parameters
+    ----------
+    axes : Axes
+    labels : sequence of (x, y, text, color)
+    """
+    axes.get_ylim()  # Limits are computed when they are asked for, and not by transforms.
+    finite = [label for label in labels if np.isfinite(label[1])]
+    height = axes.bbox.height / axes.figure.dpi * 72  # Points.
+    to_points = axes.transData.transform
+    places = [to_points((x, y))[1] / axes.figure.dpi * 72 for x, y, _, _ in finite]
+    order = np.argsort(places)
+    moved = np.asarray(places, dtype=float)
+    for lower, upper in pairwise(order):
+        moved[upper] = max(moved[upper], moved[lower] + _LINE)
+    if len(moved):  # Back down as far as they reach beyond the top.
+        top = axes.bbox.y0 / axes.figure.dpi * 72 + height
+        moved -= max(0.0, moved.max() - top)
+    for (x, y, text, color), before, after in zip(finite, places, moved, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            (6, after - before),
+            textcoords="offset points",
+            va="center",
+            color=color,
+            annotation_clip=False,
+        )
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, all or nothing."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
