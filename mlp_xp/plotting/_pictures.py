@@ -119,8 +119,8 @@ class MistakesDisplay:
         self,
         images: Any,
         image_shape: Sequence[int],
-        truth: Sequence[Any],
-        predicted: Sequence[Any],
+        truth: Any,
+        predicted: Any,
         confidence: Any,
     ) -> None:
         self.images = np.asarray(images)

@@ -90,11 +90,11 @@ def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> No
     if len(moved):  # Back down as far as they reach beyond the top.
         top = axes.bbox.y0 / axes.figure.dpi * 72 + height
         moved -= max(0.0, moved.max() - top)
-    for (x, y, text, color), before, after in zip(finite, places, moved, strict=True):
+    for (x, y, text, color), place, shifted in zip(finite, places, moved, strict=True):
         axes.annotate(
             text,
             (x, y),
-            (6, after - before),
+            (6, shifted - place),
             textcoords="offset points",
             va="center",
             color=color,
