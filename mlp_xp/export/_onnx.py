@@ -15,8 +15,9 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.config import resolve_augmentation
+from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.state import FittedState, fitted_state
-from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets
+from mlp_xp.estimators.targets import MultilabelTargets, Targets
 from mlp_xp.training.inference import make_predict
 
 __all__ = ["to_onnx", "trace"]
@@ -25,15 +26,15 @@ __all__ = ["to_onnx", "trace"]
 def to_onnx(
     model: Any, path: str | os.PathLike[str] | None = None, *, precision: str | None = None
 ) -> Any:
-    """Return a fitted classifier or regressor as an ONNX model.
+    """Return a fitted classifier, regressor or ensemble as an ONNX model.
 
     The graph takes rows as the estimator does, before any scaling, in any number. Input scaling,
     test-time augmentation, output activation and class labels are inside.
 
     Parameters
     ----------
-    model : MLPClassifier or MLPRegressor
-        Fitted, on any backend.
+    model : MLPClassifier, MLPRegressor, MLPEnsembleClassifier or MLPEnsembleRegressor
+        Fitted, on any backend. An ensemble is one graph, with the mean of its networks.
     path : str or path-like, optional
         File to write, e.g. ``"digits.onnx"``; a file that exists is replaced as a whole.
     precision : {"float32", "float64"}, optional
@@ -82,14 +83,19 @@ def trace(model: Any, precision: str | None, *, has_column: bool = False) -> Any
     ndonnx = optional("ndonnx", "onnx")
     from mlp_xp.export._tidy import tidy
 
-    state = fitted_state(model).to_host(None).checked()
-    precision = state.dtype if precision is None else precision
+    members = model.estimators_ if isinstance(model, BaseEnsemble) else [model]
+    states = [fitted_state(member).to_host(None).checked() for member in members]
+    first = states[0]
+    precision = first.dtype if precision is None else precision
     if precision not in ("float32", "float64"):
         raise ValueError(f"precision is {precision!r}, and must be 'float32' or 'float64'.")
-    views = resolve_augmentation("tta", model.tta, state.n_features)
-    x = ndonnx.argument(shape=("N", state.n_features), dtype=getattr(ndonnx, precision))
-    outputs = _network_outputs(state, views, x, precision)
-    graph = ndonnx.build({"X": x}, _named_outputs(state, outputs, has_column))
+    x = ndonnx.argument(shape=("N", first.n_features), dtype=getattr(ndonnx, precision))
+    predictions = []
+    for member, state in zip(members, states, strict=True):
+        views = resolve_augmentation("tta", member.tta, state.n_features)
+        predictions.append(_predictions(state, views, x, precision))
+    outputs = _named_outputs(model, first.targets, _mean(predictions), has_column=has_column)
+    graph = ndonnx.build({"X": x}, outputs)
     tidy(graph)
     graph.producer_name, graph.producer_version = "mlp-xp", __version__
     del graph.metadata_props[:]
@@ -97,8 +103,12 @@ def trace(model: Any, precision: str | None, *, has_column: bool = False) -> Any
     return graph
 
 
-def _network_outputs(state: FittedState, views: tuple[Any, ...], x: Any, precision: str) -> Any:
-    """Return the activated outputs, the average over all views."""
+def _mean(arrays: list[Any]) -> Any:
+    return arrays[0] if len(arrays) == 1 else sum(arrays[1:], arrays[0]) / len(arrays)
+
+
+def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: str) -> Any:
+    """Return probabilities or values, (rows, classes or outputs)."""
     import ndonnx
 
     from mlp_xp.export._operators import KERNELS, OnnxNamespace, activate_outputs
@@ -117,7 +127,8 @@ def _network_outputs(state: FittedState, views: tuple[Any, ...], x: Any, precisi
         seen = seen if mask is None else seen * put(mask)
         logits = predict(*weights, seen, scaling)
         found.append(activate_outputs(state.activating_loss, logits, xp=xp))
-    return found[0] if len(found) == 1 else sum(found[1:], found[0]) / len(found)
+    outputs, targets = _mean(found), state.targets
+    return outputs if targets.classes is None else targets.probabilities(outputs, xp=xp)
 
 
 def _sources(
@@ -139,23 +150,24 @@ def _sources(
     return found
 
 
-def _named_outputs(state: FittedState, outputs: Any, has_column: bool) -> dict[str, Any]:
+def _named_outputs(
+    model: Any, targets: Targets, predictions: Any, *, has_column: bool
+) -> dict[str, Any]:
     """Return what a prediction consists of, by name."""
     import ndonnx
 
     from mlp_xp.export._operators import OnnxNamespace
 
     xp: Any = OnnxNamespace()
-    targets = state.targets
+    if targets.classes is None:
+        is_flat = targets.n_outputs == 1 and not has_column
+        return {"prediction": predictions[:, 0] if is_flat else predictions}
     if isinstance(targets, MultilabelTargets):
-        label = ndonnx.astype(outputs > 0.5, ndonnx.int64)
-        return {"label": label, "probabilities": outputs}
-    if isinstance(targets, ClassTargets):
-        probabilities = targets.probabilities(outputs, xp=xp)
-        label = xp.take(ndonnx.asarray(_labels(targets.classes)), xp.argmax(probabilities, axis=1))
-        return {"label": label, "probabilities": probabilities}
-    is_flat = targets.n_outputs == 1 and not has_column
-    return {"prediction": outputs[:, 0] if is_flat else outputs}
+        label = ndonnx.astype(predictions > 0.5, ndonnx.int64)
+    else:
+        positions = xp.argmax(predictions, axis=1)
+        label = xp.take(ndonnx.asarray(_labels(model.classes_)), positions)
+    return {"label": label, "probabilities": predictions}
 
 
 def _labels(classes: np.ndarray) -> np.ndarray:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from sklearn.base import is_classifier
+
 from mlp_xp._utils.optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.ensembles import MLPEnsembleClassifier, MLPEnsembleRegressor
 from mlp_xp.export._onnx import trace
 
 __all__ = ["register_skl2onnx"]
 
 
 def register_skl2onnx() -> None:
-    """Register converters for `MLPClassifier` and `MLPRegressor`, also in pipelines and searches.
+    """Register converters for this package's estimators, also in pipelines and searches.
 
     Call it once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. Inputs of the pipeline in
     float32 make a network in float32, others one in float64; ``target_opset`` must be at least 21.
@@ -38,15 +41,12 @@ def register_skl2onnx() -> None:
     ['label', 'probabilities']
     """
     skl2onnx = optional("skl2onnx", "onnx")
-    skl2onnx.update_registered_converter(
-        MLPClassifier,
-        "MlpXpClassifier",
-        _set_types,
-        _convert,
-        # How the probabilities are returned, which skl2onnx sees to itself.
-        options={"zipmap": [True, False, "columns"], "nocl": [True, False]},
-    )
-    skl2onnx.update_registered_converter(MLPRegressor, "MlpXpRegressor", _set_types, _convert)
+    # How probabilities are returned, which skl2onnx sees to itself.
+    options = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
+    for kind in (MLPClassifier, MLPEnsembleClassifier, MLPRegressor, MLPEnsembleRegressor):
+        name = f"MlpXp{kind.__name__}"
+        given = options if is_classifier(kind()) else None
+        skl2onnx.update_registered_converter(kind, name, _set_types, _convert, options=given)
 
 
 def _types() -> Any:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from problems import REAL, TARGETS, X, Y, fitted
+from sklearn.base import is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp import (
+    MLPClassifier,
+    MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressor,
+)
 from mlp_xp.augmentation import Flip, Shift
 from mlp_xp.export import register_skl2onnx, to_onnx
 from mlp_xp.nn.hidden import Blocks, Branch, Project
@@ -31,7 +37,7 @@ def check(estimator, rows, tolerance=1e-5):
     """Compare an exported estimator with itself; return the names of its operators."""
     model = to_onnx(estimator)
     found = run(model, rows)
-    if isinstance(estimator, MLPRegressor):
+    if is_regressor(estimator):
         expected = estimator.predict(rows)
         assert found["prediction"].shape == expected.shape
         np.testing.assert_allclose(found["prediction"], expected, atol=tolerance)
@@ -98,6 +104,15 @@ def test_outputs_of_regressors(output):
     model = MLPRegressor(hidden_layer_sizes=5, output_activation=output, random_state=0)
     model.set_params(max_iter=1, learning_rate="cosine").fit(X, np.abs(X[:, 0]))
     check(model, X, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("what", ["three classes", "two classes", "several", "value"])
+def test_ensembles_are_one_graph(what):
+    kind = MLPEnsembleRegressor if what in REAL else MLPEnsembleClassifier
+    single, rows = fitted(what, input_scaling="standardize")
+    settings = [{"activation": "tanh"}, {"hidden_layer_sizes": (5,)}]
+    ensemble = kind(single, 3, settings=settings, random_state=0).fit(rows, TARGETS[what])
+    check(ensemble, rows, tolerance=1e-12)
 
 
 def test_the_graph_has_no_needless_nodes():
