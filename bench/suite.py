@@ -25,6 +25,7 @@ from growth import measure_growth
 from rates import COPIED, METERS, OPERATIONS
 from regressions import FLOORS, shortfalls
 from roofline import roofline, state_bytes
+from searches import measure_search
 from spread import spread
 from startup import measure_startup
 from tables import report
@@ -34,7 +35,7 @@ from workloads import QUICK, SUITE, Workload
 __all__ = ["main"]
 
 HERE = Path(__file__).parent
-EXTRAS = ("drop-in", "start-up", "end-to-end", "growth")
+EXTRAS = ("drop-in", "search", "start-up", "end-to-end", "growth")
 EPOCHS = 12  # Of the end-to-end training: the default of `mlp-xp train`.
 
 
@@ -139,6 +140,8 @@ def main(argv: list[str] | None = None) -> int:
         write(out, result)  # Keeps these results if a later part fails.
     if "drop-in" in parts:
         result["drop_in"] = measure_drop_in(args.rounds, quick=args.quick)
+    if "search" in parts:
+        result["search"] = measure_search(args.rounds)
     with tempfile.TemporaryDirectory() as scratch:
         if "start-up" in parts:
             result["startup"] = measure_startup(args.rounds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contenders import OURS
 from drop_in import drop_in_section
 from report import seconds, table
+from searches import search_section
 from spread import Spread, ratio, spread
 from targets import Target, targets
 from turns import Result
@@ -42,6 +43,8 @@ def report(result: Result) -> str:
         sections += [f"## {workload['title']}", *workload_section(workload)]
     if drop_in := result.get("drop_in"):
         sections += ["## As a drop-in for scikit-learn", drop_in_section(drop_in)]
+    if search := result.get("search"):
+        sections += ["## Searches", search_section(search)]
     if startup := result.get("startup"):
         sections += [
             "## Start-up",

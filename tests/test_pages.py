@@ -50,6 +50,18 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, capsys):
         assert last < first
 
 
+def test_the_examples_about_many_models_run(capsys):
+    values: dict = {}
+    for block in blocks("many-models.md", "python"):
+        exec(block, values)
+    printed = capsys.readouterr().out.splitlines()
+    assert float(printed[0].split()[-1]) > 0.9
+    assert float(printed[1]) > 3  # The spread, outside of the samples and among them.
+    curve = [float(score) for score in printed[2].strip("[]").split()]
+    assert curve == sorted(curve)
+    assert curve[-1] > 0.9
+
+
 def test_the_recipe_on_the_page_of_the_command_is_one(tmp_path):
     (recipe,) = blocks("cli.md", "toml")
     (tmp_path / "my-recipe.toml").write_text(recipe)

@@ -1,0 +1,101 @@
+"""The pictures of docs/many-models.md, from the values that its examples compute.
+
+python -m bench.many_models_pictures
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.report import COLORS, GRAY
+
+__all__ = ["draw", "example_values"]
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "many-models.md"
+
+
+def example_values() -> dict[str, Any]:
+    """Return the variables of the page's examples, which are run."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    values: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for block in blocks:
+            exec(block, values)
+    return values
+
+
+def draw(values: dict[str, Any], folder: Path = DOCS) -> list[Path]:
+    """Draw the pictures of a search, an ensemble and a learning curve.
+
+    Parameters
+    ----------
+    values : dict
+        Of `example_values`.
+    folder : Path
+
+    Returns
+    -------
+    list of Path
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    ours = COLORS["numpy"]
+    drawn = []
+
+    def figure(name: str, width: float = 5.6) -> Any:
+        picture = Figure(figsize=(width, 3.2), layout="constrained")
+        drawn.append((picture, folder / f"many-models-{name}.png"))
+        return picture.add_subplot()
+
+    axes = figure("search")
+    search, grid = values["search"], values["grid"]
+    rates, penalties = grid["learning_rate_init"], grid["alpha"]
+    # The last name of a sorted grid varies fastest.
+    scores = search.cv_results_["mean_test_score"].reshape(len(penalties), len(rates))
+    axes.imshow(scores, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(len(rates)), rates)
+    axes.set_yticks(range(len(penalties)), penalties)
+    axes.set(xlabel="learning_rate_init", ylabel="alpha", title="mean test accuracy, 3 folds")
+    for (row, column), score in np.ndenumerate(scores):
+        shade = "white" if score > scores.mean() else "black"
+        axes.text(column, row, f"{score:.3f}", ha="center", va="center", color=shade)
+
+    axes = figure("ensemble")
+    line, mean, std = values["line"], values["mean"], values["std"]
+    axes.fill_between(line, mean - 2 * std, mean + 2 * std, color=ours, alpha=0.2, lw=0)
+    for network in values["ensemble"].estimators_:
+        axes.plot(line, network.predict(line[:, None]), color=GRAY, lw=0.6)
+    axes.plot(line, mean, color=ours, lw=2, label="mean of 10 networks, ± 2 std")
+    axes.plot(values["x"], values["values"], ".", color="black", ms=4, label="samples")
+    axes.set(ylim=(-4, 4), xlabel="x")
+    axes.legend(frameon=False)
+
+    axes = figure("curve")
+    for name, color in (("train", GRAY), ("test", ours)):
+        each = values[f"{name}_scores"]
+        middle, spread = each.mean(axis=1), each.std(axis=1)
+        axes.fill_between(
+            values["sizes"], middle - spread, middle + spread, color=color, alpha=0.2, lw=0
+        )
+        axes.plot(values["sizes"], middle, "o-", color=color, label=name)
+    axes.set(xscale="log", xlabel="training samples", ylabel="accuracy")
+    axes.legend(frameon=False)
+
+    for picture, path in drawn:
+        picture.savefig(path, dpi=150)
+    return [path for _, path in drawn]
+
+
+if __name__ == "__main__":
+    for path in draw(example_values()):
+        print(path)
