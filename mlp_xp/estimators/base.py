@@ -22,7 +22,7 @@ from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_optimize
 from mlp_xp.estimators.device_copies import FittedArrays
 from mlp_xp.estimators.fitting import Training, prepare_fit
 from mlp_xp.estimators.parameters import CONSTRAINTS
-from mlp_xp.estimators.prediction import evaluate, network_outputs
+from mlp_xp.estimators.prediction import evaluate, gradient_of_inputs, network_outputs
 from mlp_xp.estimators.reporting import new_reporter, publish_training
 from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
@@ -238,6 +238,44 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 f"{n_hidden - 1}."
             )
         return self._outputs(X, "hidden_activations", depth=layer % n_hidden + 1)
+
+    def input_gradient(self, X: Any, target: Any) -> Array:
+        """Return the gradient of the loss with respect to the inputs.
+
+        Its size says which features a prediction depends on (a saliency map), its sign how to
+        change them to make the prediction worse (an adversarial example). Dropout and `tta` play no
+        part; batch normalization uses its running statistics.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        target : array-like of shape (samples,) or (samples, outputs)
+            Class labels or values, as `fit` takes y, that the loss is measured against.
+
+        Returns
+        -------
+        (samples, features) array
+            Derivative of each sample's loss, as `evaluate` reports it for that sample, by its
+            features as they are in X; in the library and on the device of X.
+
+        References
+        ----------
+        Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks" (2014), arXiv:1312.6034;
+        Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples" (2015),
+        arXiv:1412.6572.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=200, random_state=0).fit(X, y)
+        >>> gradient = model.input_gradient(X, y)
+        >>> worse = X + 0.3 * (gradient > 0) - 0.3 * (gradient < 0)
+        >>> model.score(worse, y) < model.score(X, y)
+        True
+        """
+        return gradient_of_inputs(self, X, target)
 
     def evaluate(
         self, X: Any, y: Any, sample_weight: Any = None, *, metrics: Metrics | None = None

@@ -9,6 +9,7 @@ from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
+from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.scoring import Metrics, Predictions, named_metrics
@@ -19,7 +20,7 @@ from mlp_xp.nn.losses import mean_loss
 from mlp_xp.training.divergence import is_finite
 from mlp_xp.training.inference import predict
 
-__all__ = ["AS_SET", "as_labels", "evaluate", "network_outputs"]
+__all__ = ["AS_SET", "as_labels", "evaluate", "gradient_of_inputs", "network_outputs"]
 
 # A call of `predict` that averages as the estimator's parameter says.
 AS_SET = "estimator"
@@ -130,6 +131,30 @@ def _logits_of(activation: str, y: Array, *, xp: Namespace) -> Array:
     if activation == "tanh":
         return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
     return y  # "identity", and "relu" of what is not negative
+
+
+def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
+    """Return the gradient of each sample's loss by its features; see `BaseMLP.input_gradient`."""
+    from mlp_xp.training.input_gradient import input_gradient  # Few ask for it.
+
+    state, caller = fitted_state(model).checked(), get_backend(X)
+    check_same_namespace(X, model, attribute="_any_weights", method="input_gradient")
+    X = check_x(model, X, reset=False)
+    truth = check_y(model, target, X.shape[0], "target")
+    state.targets.check_loss(truth, state.loss, "target")
+    follows_data = model.backend is None and model.device is None
+    backend = caller if follows_data else choose_backend(model._params(), X)
+    dtype = state.dtype if backend.has_float64 else "float32"
+
+    def put(leaf: Any) -> Any:
+        return None if leaf is None else backend.put(leaf, dtype)
+
+    with backend.scope():
+        weights: Any = map_leaves(put, state.on(backend, dtype))
+    targets = state.targets.encode(truth, dtype, "target")
+    return input_gradient(
+        backend, state.network, state.loss, weights, X, targets, to=caller, dtype=dtype
+    )
 
 
 def evaluate(

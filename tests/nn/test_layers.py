@@ -132,15 +132,20 @@ def test_norm_against_torch(torch, backend, kind, dtype, rng):
 
 
 def test_apply_norm_against_torch(torch, backend, rng):
-    params, x, _ = norm_problem(rng, 6, 4)
+    params, x, dy = norm_problem(rng, 6, 4)
     batch_stats = BatchStats(rng.standard_normal(4), rng.random(4))
     with backend.scope():
-        y = apply_norm(*map_leaves(backend.put, (params, batch_stats, x)), xp=backend.xp)
-        y = backend.get(y)
-    expected = torch.nn.functional.batch_norm(
-        *(torch.tensor(a) for a in (x, *batch_stats, *params)), training=False
-    )
-    close(y, expected.numpy(), 1)
+        given = map_leaves(backend.put, (params, batch_stats, x))
+        y, pullback = apply_norm(*given, xp=backend.xp)
+        dx, grads = pullback(backend.put(dy), need_dx=True)
+        assert pullback(backend.put(dy), need_dx=False)[0] is None
+        ours = [backend.get(a) for a in (y, dx, *grads)]
+    free = [torch.tensor(a, requires_grad=True) for a in (x, *params)]
+    stats = map(torch.tensor, batch_stats)
+    out = torch.nn.functional.batch_norm(free[0], *stats, *free[1:], training=False)
+    out.backward(torch.tensor(dy))
+    for mine, theirs in zip(ours, [out.detach(), *(a.grad for a in free)], strict=True):
+        close(mine, theirs.numpy(), 6)
 
 
 def test_apply_norm_does_what_batch_norm_does(backend, rng):
@@ -148,7 +153,7 @@ def test_apply_norm_does_what_batch_norm_does(backend, rng):
     with backend.scope():
         params, x, weights = map_leaves(backend.put, (params, x, rng.random(6)))
         y, _, batch_stats = batch_norm(params, x, weights, xp=backend.xp, epsilon=EPSILON)
-        same = apply_norm(params, batch_stats, x, xp=backend.xp, epsilon=EPSILON)
+        same, _ = apply_norm(params, batch_stats, x, xp=backend.xp, epsilon=EPSILON)
         close(backend.get(same), backend.get(y), 1)
 
 

@@ -57,8 +57,8 @@ class BatchNorm(_Normalization):
         xp = context.xp
         own = xp.astype(x, params.scale.dtype, copy=False)
         if not context.is_training:
-            y = apply_norm(params, context.batch_stats[self.number], own, xp=xp)
-            return xp.astype(y, x.dtype, copy=False), _no_way_back, ()
+            stats = context.batch_stats[self.number]
+            return *_as_given(x, *apply_norm(params, stats, own, xp=xp), xp=xp), ()
         y, pullback, batch_stats = context.batch_norm(params, own, context.weights, xp=xp)
         return *_as_given(x, y, pullback, xp=xp), (batch_stats,)
 
@@ -76,7 +76,3 @@ def _as_given(
         return None if dx is None else xp.astype(dx, x.dtype), grads
 
     return xp.astype(y, x.dtype), pull
-
-
-def _no_way_back(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
-    raise RuntimeError("Batch normalization with running statistics is for prediction only.")

@@ -181,10 +181,12 @@ def batch_norm(
 
 def apply_norm(
     params: Norm, batch_stats: BatchStats, x: Array, *, xp: Namespace, epsilon: float = 1e-5
-) -> Array:
+) -> tuple[Array, NormPullback]:
     r"""Apply batch normalization with given statistics: a prediction depends on no other sample.
 
-    :math:`y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta`.
+    :math:`y = \gamma z + \beta` with :math:`z = (x - \mu) / \sqrt{\sigma^2 + \epsilon}`, so
+    :math:`\bar x = \gamma\,\bar y / \sqrt{\sigma^2 + \epsilon}`,
+    :math:`\bar\gamma = \sum_i \bar y_i z_i` and :math:`\bar\beta = \sum_i \bar y_i`.
 
     Parameters
     ----------
@@ -201,6 +203,9 @@ def apply_norm(
     Returns
     -------
     y : (..., batch, width)
+    pullback : callable
+        ``pullback(dy, need_dx=...)`` returns ``(dx, Norm(dscale, dshift))``; ``dx`` is None unless
+        needed.
 
     Examples
     --------
@@ -208,14 +213,23 @@ def apply_norm(
     >>> from mlp_xp.nn.layers import BatchStats, Norm, apply_norm
     >>> params = Norm(xp.ones(1), xp.zeros(1))
     >>> batch_stats = BatchStats(xp.asarray([2.0]), xp.asarray([4.0]))
-    >>> apply_norm(params, batch_stats, xp.asarray([[2.0], [6.0]]), xp=xp).round(4)
+    >>> y, pullback = apply_norm(params, batch_stats, xp.asarray([[2.0], [6.0]]), xp=xp)
+    >>> y.round(4)
     array([[0.],
            [2.]])
     """
     y = x - per_sample(batch_stats.mean)
-    y *= per_sample(params.scale * _rescale(batch_stats.variance, epsilon, xp=xp))
+    factor = per_sample(params.scale * _rescale(batch_stats.variance, epsilon, xp=xp))
+    y *= factor
     y += per_sample(params.shift)
-    return y
+
+    def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
+        rescale = per_sample(_rescale(batch_stats.variance, epsilon, xp=xp))
+        z = (x - per_sample(batch_stats.mean)) * rescale
+        grads = Norm(xp.sum(dy * z, axis=-2), xp.sum(dy, axis=-2))
+        return dy * factor if need_dx else None, grads
+
+    return y, pullback
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:
