@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import estimator_html_repr
 
@@ -18,7 +17,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.distributed import Distributed, join_ranks
-from mlp_xp.estimators.config import LBFGS, resolve_batch_size, resolve_optimizer
+from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.device_copies import FittedArrays
 from mlp_xp.estimators.fitting import Training, prepare_fit
 from mlp_xp.estimators.parameters import CONSTRAINTS
@@ -26,7 +25,7 @@ from mlp_xp.estimators.prediction import evaluate, gradient_of_inputs, network_o
 from mlp_xp.estimators.reporting import new_reporter, publish_training
 from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
-from mlp_xp.estimators.summary import Summary, summarize
+from mlp_xp.estimators.summary import Summary, summary_of
 from mlp_xp.estimators.targets import Targets
 
 __all__ = ["BaseMLP"]
@@ -330,19 +329,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         in all                           10              12
         training: 30 flops a sample, 240 B of parameters and optimizer state, 112 B kept of a batch
         """
-        state, params = fitted_state(self), self._params()
-        last = self.history_[-1].n_samples if self.history_ else 1
-        n_copies = (
-            1
-            + len(resolve_optimizer(params).state_type._fields)
-            + (params["ema_decay"] is not None)
-        )
-        return summarize(
-            state.network,
-            itemsize=np.dtype(state.dtype).itemsize,
-            batch_size=min(resolve_batch_size(params["batch_size"]), last),
-            n_copies=n_copies,
-        )
+        return summary_of(self)
 
     def _html_repr(self) -> str:
         """Return scikit-learn's representation, and the network once there is one."""

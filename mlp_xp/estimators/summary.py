@@ -5,11 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from mlp_xp.estimators.config import resolve_batch_size, resolve_optimizer
+from mlp_xp.estimators.state import fitted_state
 from mlp_xp.nn.blocks import Row, rows
 from mlp_xp.nn.network import Network
 
-__all__ = ["Row", "Summary", "summarize"]
+__all__ = ["Row", "Summary", "summarize", "summary_of"]
 
 
 @dataclass(frozen=True)
@@ -133,4 +138,17 @@ def summarize(network: Network, *, itemsize: int, batch_size: int, n_copies: int
         kept * itemsize * batch_size,
         # Back, a product for the weights and one for the input, which the first layer is spared.
         3 * sum(row.work for row in found) - next(row.work for row in found if row.work),
+    )
+
+
+def summary_of(model: Any) -> Summary:
+    """Return the table of a fitted estimator's network."""
+    state, params = fitted_state(model), model._params()
+    last = model.history_[-1].n_samples if model.history_ else 1
+    state_type = resolve_optimizer(params).state_type
+    return summarize(
+        state.network,
+        itemsize=np.dtype(state.dtype).itemsize,
+        batch_size=min(resolve_batch_size(params["batch_size"]), last),
+        n_copies=1 + len(state_type._fields) + (params["ema_decay"] is not None),
     )

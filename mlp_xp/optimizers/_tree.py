@@ -203,7 +203,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
     average : tree of arrays; donated
     params : tree of arrays of the same structure
         Not written to.
-    rate : 0-d array from 0 to 1, or one number for each model of a stack
+    rate : float or 0-d array from 0 to 1, or one number for each model of a stack
         The :math:`r` above, 1 minus the decay.
     xp : namespace
 
@@ -234,8 +234,8 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
     return rebuild(average, map(moved, zip(leaves(average), leaves(params), strict=True)))
 
 
-def _for_axes(numbers: Array, ndim: int, *, xp: Namespace) -> Array:
+def _for_axes(numbers: Any, ndim: int, *, xp: Namespace) -> Any:
     """Return numbers, one for each model, in a shape that multiplies arrays of so many axes."""
-    if not numbers.ndim:
+    if isinstance(numbers, float) or not numbers.ndim:
         return numbers
     return xp.reshape(numbers, (*numbers.shape, *[1] * (ndim - numbers.ndim)))
