@@ -1,6 +1,7 @@
 """The classifier: scikit-learn's names and meanings, on any array library."""
 
 import os
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.config import check_params, resolve_layers
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
 from mlp_xp.estimators.prediction import AS_SET, as_labels
+from mlp_xp.estimators.state import set_weights
 from mlp_xp.estimators.targets import ClassTargets
 from mlp_xp.estimators.validation import check_weights, host
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES
@@ -278,6 +280,42 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         backend = get_backend(p)
         with backend.scope(), np.errstate(divide="ignore"):
             return backend.xp.log(p)
+
+    @classmethod
+    def from_weights(
+        cls, coefs: Sequence[Any], intercepts: Sequence[Any], *, classes: Any, **params: Any
+    ) -> Self:
+        """Return a fitted classifier with given weights.
+
+        Parameters
+        ----------
+        coefs, intercepts : sequences of arrays, of any library
+            ``(fan_in, fan_out)`` and ``(fan_out,)`` of each layer, the output layer last. Two
+            classes have one output.
+        classes : (classes,) array-like
+            Labels, sorted.
+        **params
+            Parameters of the classifier, e.g. ``activation``; `hidden_layer_sizes` is that of the
+            weights.
+
+        Raises
+        ------
+        ValueError
+            If shapes or the number of classes do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mlp_xp import MLPClassifier
+        >>> W = np.asarray([[1.0, -1.0]]), np.asarray([[1.0], [-1.0]])
+        >>> b = np.zeros(2), np.zeros(1)
+        >>> model = MLPClassifier.from_weights(W, b, classes=["negative", "positive"])
+        >>> model.predict([[3.0], [-2.0]])
+        array(['positive', 'negative'], dtype='<U8')
+        """
+        model = cls(**params)
+        set_weights(model, coefs, intercepts, classes)
+        return model
 
     def logits(self, X: Any) -> Any:
         """Return the raw outputs of the network, which scikit-learn's MLP does not show.

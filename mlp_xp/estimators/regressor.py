@@ -1,5 +1,6 @@
 """The regressor: scikit-learn's names and meanings, on any array library."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from sklearn.base import RegressorMixin, _fit_context
@@ -10,6 +11,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
 from mlp_xp.estimators.prediction import AS_SET
+from mlp_xp.estimators.state import set_weights
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.estimators.validation import check_weights, host
 from mlp_xp.nn.losses import OUTPUTS, REGRESSION_LOSSES
@@ -152,6 +154,35 @@ default="auto"
         return self._partial_fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     # --- prediction ----------------------------------------------------------------------------
+
+    @classmethod
+    def from_weights(cls, coefs: Sequence[Any], intercepts: Sequence[Any], **params: Any) -> Self:
+        """Return a fitted regressor with given weights.
+
+        Parameters
+        ----------
+        coefs, intercepts : sequences of arrays, of any library
+            ``(fan_in, fan_out)`` and ``(fan_out,)`` of each layer, the output layer last.
+        **params
+            Parameters of the regressor, e.g. ``activation``; `hidden_layer_sizes` is that of the
+            weights.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mlp_xp import MLPRegressor
+        >>> W, b = [np.asarray([[2.0]])], [np.asarray([1.0])]
+        >>> MLPRegressor.from_weights(W, b).predict([[3.0]])
+        array([7.])
+        """
+        model = cls(**params)
+        set_weights(model, coefs, intercepts)
+        return model
 
     def predict(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict values.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import is_
@@ -238,6 +238,27 @@ def state_of_weights(
         seed=params["random_state"] if isinstance(params["random_state"], int) else 0,
         **_weights(network, attributes),
     )
+
+
+def set_weights(
+    estimator: Any, coefs: Sequence[Any], intercepts: Sequence[Any], classes: Any = None
+) -> None:
+    """Set the weights, and with them the widths, of an estimator that was never fitted."""
+    if len(coefs) != len(intercepts) or not coefs:
+        raise ValueError(
+            f"There are {len(coefs)} coefs and {len(intercepts)} intercepts: give one of each for "
+            "every layer, the output layer last."
+        )
+    estimator.set_params(hidden_layer_sizes=tuple(int(b.shape[0]) for b in intercepts[:-1]))
+    if classes is not None:
+        estimator.classes_ = np.asarray(classes)
+    estimator.coefs_, estimator.intercepts_ = list(coefs), list(intercepts)
+    state, n_outputs = fitted_state(estimator), int(intercepts[-1].shape[0])
+    if classes is not None and state.targets.n_outputs != n_outputs:
+        raise ValueError(
+            f"There are {len(estimator.classes_)} classes, which need {state.targets.n_outputs} "
+            f"outputs, and the last layer has {n_outputs}."
+        )
 
 
 def fitted_state(estimator: Any) -> FittedState:

@@ -306,3 +306,41 @@ def test_what_a_warm_start_cannot_change_is_rejected(problem, name, value):
     model = small(warm_start=True).fit(X, y)
     with pytest.raises(ValueError, match="warm_start=False"):
         model.set_params(**{name: value}).fit(X, y)
+
+
+# --- from_weights --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_classifier_of_given_weights(problem, n_classes):
+    X, y = problem(classes=n_classes)
+    names = np.asarray(["ant", "bee", "cat"])[:n_classes]
+    model = small(hidden_layer_sizes=(5, 4), activation="tanh").fit(X, names[y])
+    made = MLPClassifier.from_weights(
+        model.coefs_, model.intercepts_, classes=names, activation="tanh", random_state=3
+    )
+    np.testing.assert_array_equal(made.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(made.predict(X), model.predict(X))
+    assert (made.hidden_layer_sizes, made.random_state) == ((5, 4), 3)
+    # It goes on to learn.
+    before = made.coefs_[0].copy()
+    made.partial_fit(X, names[y])
+    assert (made.coefs_[0] != before).any()
+    assert "from_weights" in dir(MLPClassifier)
+
+
+def test_a_regressor_of_given_weights(problem):
+    X, _ = problem()
+    model = small(MLPRegressor).fit(X, X[:, :2])
+    made = MLPRegressor.from_weights(model.coefs_, model.intercepts_)
+    np.testing.assert_array_equal(made.predict(X), model.predict(X))
+
+
+def test_wrong_weights_are_errors():
+    W, b = [np.zeros((2, 3))], [np.zeros(3)]
+    with pytest.raises(ValueError, match=r"There are 4 classes, which need 4 outputs, .* has 3"):
+        MLPClassifier.from_weights(W, b, classes=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match="There are 1 coefs and 2 intercepts: give one of each"):
+        MLPClassifier.from_weights(W, b * 2, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"coefs_\[1\] is of shape \(2, 3\), .* of shape \(3, 3\)"):
+        MLPRegressor.from_weights(W * 2, b * 2)
