@@ -62,6 +62,19 @@ def test_the_examples_about_many_models_run(capsys):
     assert curve[-1] > 0.9
 
 
+def test_the_page_of_pictures_draws_its_pictures(tmp_path, monkeypatch, capsys):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code in blocks("pictures.md", "python"):
+        exec(code, names)
+    pyplot.close("all")
+    assert capsys.readouterr().out == "(8, 8)\n"
+    shown = re.findall(r"\]\((pictures-.*\.png)\)", (ROOT / "docs/pictures.md").read_text("utf-8"))
+    assert {path.name for path in tmp_path.iterdir()} == set(shown)
+    assert all((ROOT / "docs" / name).is_file() for name in shown)
+
+
 def test_the_recipe_on_the_page_of_the_command_is_one(tmp_path):
     (recipe,) = blocks("cli.md", "toml")
     (tmp_path / "my-recipe.toml").write_text(recipe)
