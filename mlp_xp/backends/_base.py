@@ -212,6 +212,11 @@ class Backend:
         backend.kernels = self.kernels._replace(sum_over_ranks=self._summing(communicator))
         return backend
 
+    @property
+    def n_ranks(self) -> int:
+        """The number of ranks that share each step."""
+        return 1 if self.communicator is None else self.communicator.size
+
     def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
         """Return the kernel ``sum_over_ranks``; equal for equal backends."""
         return _SumOnHost(self, communicator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
+from mlp_xp.backends._jax_ranks import SplitFunction, SumOverRanks
 from mlp_xp.backends._precision import check_capability, lacking
+from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels, Scaling
 
 __all__ = ["JaxBackend", "create"]
@@ -77,11 +79,16 @@ class JaxBackend(Backend):
         stack.enter_context(jax.default_matmul_precision(products))
         return stack
 
+    def _summing(self, communicator: Communicator) -> SumOverRanks:
+        return SumOverRanks(communicator)
+
     def compile(self, function: F, *, donate: bool = False) -> F:
+        if self.communicator is not None:
+            return cast(F, _split(function, 0 if donate else None))
         return _jit(function, donate)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        return _loop(body)
+        return _loop(body) if self.communicator is None else _split_loop(body)
 
     def synchronize(self) -> None:
         for array in jax.live_arrays(self.device.platform):
@@ -155,6 +162,23 @@ def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
         return jax.lax.fori_loop(start, stop, lambda i, now: body(i, now, *arguments), state)
 
     return jax.jit(run, donate_argnums=2)
+
+
+# The same function again for an equal fit, as above.
+_split = functools.lru_cache(maxsize=128)(SplitFunction)
+
+
+@functools.lru_cache(maxsize=128)
+def _split_loop(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the loop of a body that sums over ranks, which ends the compiled code."""
+    step = _split(body, 1)
+
+    def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:
+        for i in range(start, stop):
+            state = step(np.int32(i), state, *arguments)
+        return state
+
+    return run
 
 
 def create(device: Any) -> JaxBackend:

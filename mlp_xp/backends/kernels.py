@@ -14,6 +14,7 @@ from mlp_xp.nn.layers import (
     ActivationPullback,
     BatchStats,
     NormPullback,
+    RankShare,
     activate,
     affine,
     batch_norm,
@@ -144,8 +145,21 @@ class Kernels(NamedTuple):
     clip: Callable[..., tuple[Tree, Array]] = clip
     sum_over_ranks: Callable[[Tree], Tree] | None = None
 
-    def context(self, xp: Namespace, **training: Any) -> Context:
-        """Return the context of a pass through a network that uses them."""
+    def context(
+        self,
+        xp: Namespace,
+        *,
+        part: Array | None = None,
+        positions: Array | None = None,
+        **training: Any,
+    ) -> Context:
+        """Return the context of a pass through a network that uses them.
+
+        With ``sum_over_ranks``, ``part`` and ``positions`` are those of a `RankShare`.
+        """
+        rank_share = None
+        if self.sum_over_ranks is not None and part is not None:
+            rank_share = RankShare(part, positions, self.sum_over_ranks)
         return Context(
             xp,
             self.dense,
@@ -153,5 +167,6 @@ class Kernels(NamedTuple):
             dropout=self.dropout,
             layer_norm=self.layer_norm,
             batch_norm=self.batch_norm,
+            rank_share=rank_share,
             **training,
         )

@@ -14,6 +14,7 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan, with_draws, without_first
+from mlp_xp.training.rank_plan import own_plan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import draw_keys
 from mlp_xp.training.step import StepArguments, TrainState
@@ -70,6 +71,8 @@ def draw_arguments(epoch: Epoch, rules: Rules, seed: int, backend: Backend) -> E
     plan, first = epoch.plan, epoch.first
     if rules.augmentation:
         plan = with_draws(plan, rules.augmentation, seed=seed, epoch=epoch.n_epochs)
+    if backend.communicator is not None:
+        plan = own_plan(plan, backend, rules, epoch.data.owned)
     keys = draw_keys(len(plan.counts), rules.network.n_keys, seed=seed, epoch=epoch.n_epochs)
     put_keys = None if keys is None else backend.put(keys[first:])
     return EpochArguments(epoch.data, without_first(plan, first), put_keys)

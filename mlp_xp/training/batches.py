@@ -46,6 +46,8 @@ class Data(Protocol):
 
     x: Any
     n_samples: int
+    # For each sample of all ranks its position here, -1 where another rank has it; None for all.
+    owned: np.ndarray | None
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Yield the batches of a plan, on the device."""
@@ -82,6 +84,7 @@ class Resident:
             self.x = backend.contiguous(backend.put(x, kept_dtype(x, dtype)))
         self.y = backend.put(y)
         self._rows = rows
+        self.owned: np.ndarray | None = None
         self.n_samples = self.y.shape[0] if rows is None else len(rows)
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
@@ -107,8 +110,12 @@ class Resident:
                 values = values.reshape((-1, size, *values.shape[1:]))
                 return self._backend.put(values, _device_dtype(values, self._dtype))
 
-            inputs = plan.rows, plan.weights, plan.draws
-            return Batch(self.x, self.y, *map_leaves(put, inputs))
+            inputs = plan.rows, plan.weights, plan.draws, plan.positions
+            part = None
+            if plan.parts is not None:
+                steps = slice(rows.start // plan.batch_size, -(-rows.stop // plan.batch_size))
+                part = self._backend.put(plan.parts[steps], self._dtype)
+            return Batch(self.x, self.y, *map_leaves(put, inputs))._replace(part=part)
 
         parts = slice(0, end), slice(end, len(plan.rows))
         return [stack(rows) for rows in parts if rows.start < rows.stop]
@@ -141,6 +148,7 @@ class Streamed:
         self.x = x
         self.y = y
         self._rows = rows
+        self.owned: np.ndarray | None = None
         self.n_samples = y.shape[0] if rows is None else len(rows)
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
@@ -263,13 +271,18 @@ def _device_dtype(values: np.ndarray, dtype: str) -> str | None:
 
 
 def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Any]]:
-    """Yield the weights of all steps, then their draws."""
+    """Yield the weights of all steps, their draws, the positions of their rows, their parts."""
     yield _split(backend, plan.weights, plan, dtype)
     if plan.draws is None:
         yield [None] * len(plan.counts)
     else:
         columns = [_split(backend, values, plan, dtype) for values in leaves(plan.draws)]
         yield [rebuild(plan.draws, step) for step in zip(*columns, strict=True)]
+    yield _split(backend, plan.positions, plan, dtype)
+    if plan.parts is None:
+        yield [None] * len(plan.counts)
+    else:
+        yield list(backend.xp.unstack(backend.put(plan.parts, dtype)))
 
 
 def _split(

@@ -22,6 +22,11 @@ class EpochPlan(NamedTuple):
     that takes all rows in their order; ``weights`` of the same length, or None where all are 1;
     ``batch_size``; for each step the number of samples and the sum of their weights; and what each
     augmentation drew, a NamedTuple of ``(steps * batch_size, ...)`` arrays, or None (`with_draws`).
+
+    In one rank's plan (`mlp_xp.training.rank_plan`), rows, weights, draws and ``batch_size`` are
+    the rank's, counts and totals those of all ranks. ``positions`` of the same length as the rows
+    are int32, theirs in the whole batch, or None without dropout, and ``parts : (steps,)`` are the
+    rank's parts of the totals.
     """
 
     rows: np.ndarray | None
@@ -30,6 +35,8 @@ class EpochPlan(NamedTuple):
     counts: list[int]
     totals: list[float]
     draws: tuple[Draws, ...] | None = None
+    positions: np.ndarray | None = None
+    parts: np.ndarray | None = None
 
 
 def plan_epoch(
@@ -145,12 +152,13 @@ def without_first(plan: EpochPlan, n_steps: int) -> EpochPlan:
     if not n_steps:
         return plan
     start = n_steps * plan.batch_size
-    rows, weights, draws = (
+    rows, weights, draws, positions = (
         None if values is None else map_leaves(lambda leaf: leaf[start:], values)
-        for values in (plan.rows, plan.weights, plan.draws)
+        for values in (plan.rows, plan.weights, plan.draws, plan.positions)
     )
     counts, totals = plan.counts[n_steps:], plan.totals[n_steps:]
-    return EpochPlan(rows, weights, plan.batch_size, counts, totals, draws)
+    parts = None if plan.parts is None else plan.parts[n_steps:]
+    return EpochPlan(rows, weights, plan.batch_size, counts, totals, draws, positions, parts)
 
 
 def _generator(seed: int, place: int, stream: int) -> np.random.Generator:

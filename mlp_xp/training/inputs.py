@@ -29,7 +29,9 @@ class Batch(NamedTuple):
     where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple of
     ``(batch, ...)`` arrays, or is None without augmentations. The models of a stack share a batch,
     or each has its own: then ``rows`` and ``weights`` have leading axes, or ``x``, ``y`` and
-    ``weights``.
+    ``weights``. Of a batch that is spread over ranks these are the rows of one rank,
+    ``positions : (batch,)`` int32 are theirs in the whole batch, or None without dropout, and
+    ``part``, 0-d, is their part of its weight.
     """
 
     x: Array
@@ -37,6 +39,8 @@ class Batch(NamedTuple):
     rows: Array | None
     weights: Array | None
     draws: tuple[Draws, ...] | None = None
+    positions: Array | None = None
+    part: Array | None = None
 
 
 def network_inputs(

@@ -1,7 +1,7 @@
 """One training step, and one gradient: pure functions that a backend may compile.
 
-A step reads as inputs, forward, loss, backward, clip, update, averages, and settling where the loss
-is scaled. Parameters may have leading
+A step reads as inputs, forward, loss, backward, sums over ranks where there are any, clip, update,
+averages, and settling where the loss is scaled. Parameters may have leading
 axes, for a stack of models that take their step together.
 """
 
@@ -27,6 +27,7 @@ from mlp_xp.training.loss_scaling import (
     settled,
     unscaled,
 )
+from mlp_xp.training.rank_sums import parts_of_batch, summed
 from mlp_xp.training.scalars import StepScalars
 
 __all__ = [
@@ -45,9 +46,10 @@ __all__ = [
 class Steps(NamedTuple):
     """The arguments of many steps that differ from step to step; their first axis counts steps.
 
-    ``rows`` and ``weights : (steps, batch)``, the latter or None, and ``draws`` are those of a
-    `Batch`; ``coefs : (steps, 4 + k)`` are packed `StepScalars`; ``keys : (steps, dropouts)`` or
-    None. Those of a stack of models have an axis for the models after the first.
+    ``rows`` and ``weights : (steps, batch)``, the latter or None, ``draws``, ``positions`` and
+    ``part`` are those of a `Batch`; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
+    ``keys : (steps, dropouts)`` or None. Those of a stack of models have an axis for the models
+    after the first.
     """
 
     rows: Array
@@ -55,6 +57,8 @@ class Steps(NamedTuple):
     draws: tuple[Draws, ...] | None
     coefs: Array
     keys: Array | None
+    positions: Array | None = None
+    part: Array | None = None
 
 
 class TrainState(NamedTuple):
@@ -181,7 +185,13 @@ def make_step(
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
 
         context = kernels.context(
-            xp, batch_stats=state.batch_stats, is_training=True, weights=batch.weights, keys=keys
+            xp,
+            part=batch.part,
+            positions=batch.positions,
+            batch_stats=state.batch_stats,
+            is_training=True,
+            weights=batch.weights,
+            keys=keys,
         )
         logits, backward, measured = forward(network, params, x, context, xp=xp)
         logits = in_dtype_of(params, logits, xp=xp)
@@ -190,12 +200,16 @@ def make_step(
         losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in pairs]
         value = loss.reported(mixed([value for value, _ in losses], mixture), logits.shape[-1])
         accuracy = state.accuracy
+        correct: Array | tuple[()] = ()
         if not isinstance(accuracy, tuple):
-            correct = [kernels.accuracy(loss, logits, y, w, xp=xp) for y, w in pairs]
-            accuracy = kernels.accumulate(accuracy, scalars.share, mixed(correct, mixture))
+            correct = mixed(
+                [kernels.accuracy(loss, logits, y, w, xp=xp) for y, w in pairs], mixture
+            )
 
         dlogits = mixed([pullback() for _, pullback in losses], mixture)
+        dlogits, value, correct = parts_of_batch((dlogits, value, correct), batch.part)
         grads = backward(scaled(dlogits, scale, xp=xp))
+        grads, value, correct = summed(kernels, params, (grads, value, correct), xp=xp)
         grads, is_finite = unscaled(grads, scale, xp=xp)
 
         if max_grad_norm is not None:
@@ -213,6 +227,8 @@ def make_step(
         if mean:
             mean = kernels.average(mean, params, scalars.average_rate, xp=xp)
         total = kernels.accumulate(state.loss, scalars.share, value, penalty)
+        if not isinstance(accuracy, tuple):
+            accuracy = kernels.accumulate(accuracy, scalars.share, correct)
 
         (params, opt_state, batch_stats, mean), scale = settled(
             (params, opt_state, batch_stats, mean), former, scale, is_finite, xp=xp
@@ -252,8 +268,9 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
         def pick(leaf: Array | None) -> Array | None:
             return None if leaf is None else leaf[i, ...]
 
-        rows, weights, draws, coefs, keys = map_leaves(pick, steps)
-        return step(state, Batch(x, y, rows, weights, draws), scaling, coefs, keys)
+        rows, weights, draws, coefs, keys, positions, part = map_leaves(pick, steps)
+        batch = Batch(x, y, rows, weights, draws, positions, part)
+        return step(state, batch, scaling, coefs, keys)
 
     return nth
 

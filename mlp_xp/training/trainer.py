@@ -103,9 +103,7 @@ class Trainer:
         self.dtype = dtype
         self.seed = seed
         self.with_accuracy = with_accuracy
-        self.n_epochs = 0
-        self.n_steps = 0
-        self.n_samples = 0
+        self.n_epochs = self.n_steps = self.n_samples = 0
         self.may_compile = True
         self.rule_start = 0
         self.guard = new_guard(backend.communicator)
@@ -263,7 +261,8 @@ class Trainer:
         backend, xp, n_steps = self.backend, self.backend.xp, len(plan.counts)
         start = time.perf_counter()
         stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
-        work = plan.batch_size * sum(math.prod(p.shape) for p in leaves(self.state.params))
+        work = -(-plan.batch_size // backend.n_ranks)  # The same on all ranks.
+        work *= sum(math.prod(p.shape) for p in leaves(self.state.params))
         with backend.scope(), backend.training(work, self._all_steps(n_steps, stage)):
             if not first_step:
                 zero = xp.zeros_like(self.state.loss)
@@ -357,7 +356,7 @@ class Trainer:
             n_steps = stack.rows.shape[0]
             last = first + n_steps
             own = part(table, first, last), part(keys, first, last)
-            steps = Steps(stack.rows, stack.weights, stack.draws, *own)
+            steps = Steps(stack.rows, stack.weights, stack.draws, *own, *stack[-2:])
             for start in range(0, n_steps, at_once):
                 stop = min(start + at_once, n_steps)
                 self.state = self._loop(

@@ -23,7 +23,7 @@ from mlp_xp.backends._cupy.rendering import (
     share_arguments,
 )
 from mlp_xp.nn import layers
-from mlp_xp.nn.layers import BatchStats, Norm, NormPullback
+from mlp_xp.nn.layers import BatchStats, Norm, NormPullback, RankShare
 
 __all__ = ["batch_norm", "layer_norm"]
 
@@ -224,13 +224,20 @@ def layer_norm(
 
 
 def batch_norm(
-    params: Norm, x: Any, weights: Any, *, xp: Namespace, epsilon: float = 1e-5
+    params: Norm,
+    x: Any,
+    weights: Any,
+    rank_share: RankShare | None = None,
+    *,
+    xp: Namespace,
+    epsilon: float = 1e-5,
 ) -> tuple[Array, NormPullback, BatchStats]:
     """Compute `mlp_xp.nn.layers.batch_norm`; x is kept, the normalized columns are not."""
     scale, shift = params
     given = (x, scale, shift) if weights is None else (x, scale, shift, weights)
-    if x.ndim != 2 or x.size == 0 or not is_plain(x.dtype, *given) or scale.ndim > 1:
-        return layers.batch_norm(params, x, weights, xp=xp, epsilon=epsilon)
+    is_known = x.ndim == 2 and x.size > 0 and is_plain(x.dtype, *given) and scale.ndim == 1
+    if not is_known or rank_share is not None:
+        return layers.batch_norm(params, x, weights, rank_share, xp=xp, epsilon=epsilon)
     rows, width = x.shape
     dtype, number, size = x.dtype.str, x.dtype.type, (np.int64(rows), np.int32(width))
     weighted = int(weights is not None)

@@ -112,9 +112,9 @@ class CompiledStep(_Compiled):
         flat: list[Any] = []
         for argument in arguments:
             if isinstance(argument, tuple):
-                # A batch begins with its samples, which may be sparse, and ends with its draws.
-                ends = argument[:1] + argument[-1:]
-                nested = any(isinstance(end, tuple) for end in ends)
+                # The samples of a batch come first, and may be sparse; its draws are the fifth.
+                trees = argument[:1] + argument[4:5]
+                nested = any(isinstance(tree, tuple) for tree in trees)
                 flat.extend(leaves(argument) if nested else argument)
             else:
                 flat.append(argument)

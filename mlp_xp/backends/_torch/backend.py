@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.backends import _pinned
 from mlp_xp.backends._base import Backend, BackendError
 from mlp_xp.backends._captured import CapturedLoop
@@ -17,6 +17,8 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, check_capability, lacking
 from mlp_xp.backends._torch import kernels, namespace
 from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
+from mlp_xp.backends._torch.ranks import SumOverRanks
+from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["TorchBackend", "create"]
@@ -98,6 +100,11 @@ class TorchBackend(Backend):
         # Not inference_mode: its results could never be used in a caller's autograd graph.
         is_cuda = self.device.type == "cuda"
         return _tf32(self.precision == "tf32") if is_cuda else torch.no_grad()
+
+    def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
+        if self.device.type == "cpu":
+            return SumOverRanks(communicator)
+        return super()._summing(communicator)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         if self.device.type != "cuda":

@@ -11,6 +11,7 @@ from mlp_xp.nn.layers import (
     ActivationPullback,
     BatchStats,
     NormPullback,
+    RankShare,
     activate,
     affine,
     batch_norm,
@@ -52,6 +53,7 @@ class Context(NamedTuple):
     ``batch_norm`` compute the layers of these names. ``batch_stats`` are the running statistics,
     one for each batch normalization. In training, batch normalization measures its own, with the
     ``weights : (..., batch)``, and ``keys : (..., dropouts)`` int32 choose what is dropped.
+    ``rank_share`` is this rank's share of the batch, or None if all of it is here.
     """
 
     xp: Namespace
@@ -64,6 +66,7 @@ class Context(NamedTuple):
     dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
     layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
     batch_norm: Callable[..., tuple[Array, NormPullback, BatchStats]] = batch_norm
+    rank_share: RankShare | None = None
 
 
 class Row(NamedTuple):

@@ -58,5 +58,5 @@ class Dropout(Block):
         assert context.keys is not None
         keys = context.keys
         key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
-        y, pullback = context.dropout(x, key, self.rate, xp=context.xp)
+        y, pullback = context.dropout(x, key, self.rate, context.rank_share, xp=context.xp)
         return y, without_params(pullback), ()

@@ -46,6 +46,7 @@ from mlp_xp.nn.layers._normalization import (
     batch_norm,
     layer_norm,
 )
+from mlp_xp.nn.layers._ranks import RankShare
 from mlp_xp.nn.layers._weights import shares
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "DensePullback",
     "Norm",
     "NormPullback",
+    "RankShare",
     "activate",
     "affine",
     "apply_norm",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._activations import ActivationPullback
+from mlp_xp.nn.layers._ranks import RankShare
 
 __all__ = ["LOWBIAS32", "SPREAD", "dropout", "threshold"]
 
@@ -17,7 +16,7 @@ LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 
 
 def dropout(
-    x: Array, key: Array, rate: float, *, xp: Namespace
+    x: Array, key: Array, rate: float, rank_share: RankShare | None = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     r"""Set a random share of the elements to 0 and scale the others up, so the mean is kept.
 
@@ -39,6 +38,8 @@ def dropout(
     rate : float in [0, 1)
         Probability with which an element is set to 0, to a precision of :math:`2^{-32}`. Not
         checked here.
+    rank_share : RankShare, optional
+        The mask is then that of its rows in the batch of all ranks.
     xp : namespace
 
     Returns
@@ -65,7 +66,8 @@ def dropout(
            [2., 2., 0., 2.]])
     """
     shape = (*key.shape, *x.shape[-2:])
-    bits = _hash_positions(x, key, xp=xp)
+    rows = None if rank_share is None else rank_share.positions
+    bits = _hash_positions(x, key, rows, xp=xp)
     # A product and not `where`, which on NumPy is slow if the mask is random.
     factor = xp.astype(xp.reshape(bits >= threshold(rate), shape), x.dtype)
     factor *= 1.0 / (1.0 - rate)
@@ -86,7 +88,7 @@ def threshold(rate: float) -> int:
     return min(round(rate * 2**32), 2**32 - 1) - 2**31
 
 
-def _hash_positions(x: Array, key: Array, *, xp: Namespace) -> Array:
+def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Namespace) -> Array:
     """Hash the position of each element of a model together with its key; (..., size) int32.
 
     Multiplied by an odd number near 2^32 over the golden ratio (Knuth, "The Art of Computer
@@ -97,7 +99,12 @@ def _hash_positions(x: Array, key: Array, *, xp: Namespace) -> Array:
     bits one to one, so no value of the hash is likelier than another. A product that overflows
     wraps around in every library.
     """
-    bits = xp.arange(math.prod(x.shape[-2:]), dtype=xp.int32, device=device(x))
+    n, width = x.shape[-2:]
+    if rows is None:
+        bits = xp.arange(n * width, dtype=xp.int32, device=device(x))
+    else:
+        columns = xp.arange(width, dtype=xp.int32, device=device(x))
+        bits = xp.reshape(rows[:, None] * width + columns, (-1,))
     bits *= SPREAD
     if key.ndim > 0:
         bits = bits ^ key[..., None]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers._dense import per_sample
+from mlp_xp.nn.layers._ranks import RankShare
 from mlp_xp.nn.layers._weights import shares
 
 __all__ = [
@@ -104,7 +105,13 @@ def layer_norm(
 
 
 def batch_norm(
-    params: Norm, x: Array, weights: Array | None, *, xp: Namespace, epsilon: float = 1e-5
+    params: Norm,
+    x: Array,
+    weights: Array | None,
+    rank_share: RankShare | None = None,
+    *,
+    xp: Namespace,
+    epsilon: float = 1e-5,
 ) -> tuple[Array, NormPullback, BatchStats]:
     r"""Normalize each feature to mean 0 and variance 1 over the batch, then scale and shift it.
 
@@ -125,6 +132,9 @@ def batch_norm(
     weights : (..., batch), of the dtype of ``x``, at least 0, or None
         None stands for 1 each. A row of weight 0, which fills up a batch, must be finite and has
         no influence on the others, if its ``dy`` is 0 as a loss of weight 0 makes it.
+    rank_share : RankShare, optional
+        Statistics are then those of the batches of all ranks together, and ``dy`` is the gradient
+        of the loss of all; the gradients of the parameters are those of this rank's rows.
     xp : namespace
     epsilon : float above 0, default=1e-5
         Keeps a constant feature from a division by 0.
@@ -157,11 +167,13 @@ def batch_norm(
            [ 1.]])
     """
     share = shares(weights, x.shape[-2], xp=xp)
-    mean = xp.sum(x * share, axis=-2)
+    if rank_share is not None:
+        share = share * rank_share.part
+    mean = _of_all_ranks(xp.sum(x * share, axis=-2), rank_share)
     z = x - per_sample(mean)
     squares = z * z
     squares *= share
-    variance = xp.sum(squares, axis=-2)
+    variance = _of_all_ranks(xp.sum(squares, axis=-2), rank_share)
     rescale = _rescale(variance, epsilon, xp=xp)
     z *= per_sample(rescale)
 
@@ -169,8 +181,11 @@ def batch_norm(
         grads = Norm(xp.sum(dy * z, axis=-2), xp.sum(dy, axis=-2))
         if not need_dx:
             return None, grads
-        dx = z * per_sample(-grads.scale)
-        dx -= per_sample(grads.shift)
+        total = grads
+        if rank_share is not None:  # Of copies: what is summed is donated.
+            total = rank_share.sum_over_ranks(Norm(1.0 * grads.scale, 1.0 * grads.shift))
+        dx = z * per_sample(-total.scale)
+        dx -= per_sample(total.shift)
         dx *= share
         dx += dy
         dx *= per_sample(params.scale * rescale)
@@ -230,6 +245,10 @@ def apply_norm(
         return dy * factor if need_dx else None, grads
 
     return y, pullback
+
+
+def _of_all_ranks(tree: Tree, rank_share: RankShare | None) -> Tree:
+    return tree if rank_share is None else rank_share.sum_over_ranks(tree)
 
 
 def _rescale(variance: Array, epsilon: float, *, xp: Namespace) -> Array:

@@ -1,0 +1,35 @@
+"""The sums over ranks in a step: of gradients, loss and accuracy.
+
+A loss is a weighted average over the batch. Each rank multiplies its average over its own rows by
+their part of the batch's weight, so that plain sums over ranks are the numbers of the whole batch.
+Without ranks the functions return their arguments.
+"""
+
+from __future__ import annotations
+
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends.kernels import Kernels
+from mlp_xp.nn.network import Params
+
+__all__ = ["parts_of_batch", "summed"]
+
+
+def parts_of_batch(averages: Tree, part: Array | None) -> Tree:
+    """Return averages over this rank's rows as parts of those over the batch of all ranks.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.rank_sums import parts_of_batch
+    >>> parts_of_batch((4.0, (8.0,)), 0.25), parts_of_batch(4.0, None)
+    ((1.0, (2.0,)), 4.0)
+    """
+    return averages if part is None else map_leaves(lambda average: average * part, averages)
+
+
+def summed(kernels: Kernels, params: Params, tree: Tree, *, xp: Namespace) -> Tree:
+    """Return the sums over all ranks, in the dtype of the parameters: 16 bits would lose some."""
+    if kernels.sum_over_ranks is None:
+        return tree
+    dtype = next(leaves(params)).dtype
+    return kernels.sum_over_ranks(map_leaves(lambda leaf: xp.astype(leaf, dtype, copy=False), tree))

@@ -1,0 +1,170 @@
+"""The parts of ranks: together they are the plan of a serial fit, each row once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from mlp_xp.augmentation import Augmentation, ColorJitter, Flip, Mixture, Mixup
+from mlp_xp.training.epochs import plan_epoch, with_draws, without_first
+from mlp_xp.training.rank_plan import rank_plan
+
+N, SHAPE = 23, (1, 2, 3)
+
+
+class RoundRobinDraws(NamedTuple):
+    partner: np.ndarray
+    share: np.ndarray
+
+
+class RoundRobin(Augmentation):
+    """Mixtures in which a sample's partner has another partner: groups of three rows."""
+
+    mixes_targets = True
+
+    def draw(self, epoch):
+        there = epoch.positions // 3 * 3 + (epoch.positions + 1) % 3
+        partner = np.where(there < epoch.batch_sizes, there, epoch.positions)
+        return RoundRobinDraws(partner.astype(np.int32), np.full(len(partner), 0.25))
+
+    def mixture(self, draws):
+        return Mixture(draws.partner, draws.share[0])
+
+
+def whole_plan(batch_size, *, weighted=False, pad=False, augmentation=()):
+    weights = None
+    if weighted:
+        weights = np.random.default_rng(1).random(N)
+        weights[:4] = 0.0
+    plan = plan_epoch(N, batch_size, seed=3, weights=weights, pad=pad)
+    return with_draws(plan, augmentation, seed=3, epoch=0) if augmentation else plan
+
+
+def steps_of(plan):
+    """Return for each step the positions of its entries in a plan."""
+    n_steps, width = len(plan.counts), plan.batch_size
+    n = sum(plan.counts) if plan.rows is None else len(plan.rows)
+    return [np.arange(step * width, min((step + 1) * width, n)) for step in range(n_steps)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 30])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 8, N])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_all_ranks_together_have_each_row_once(size, batch_size, weighted, is_sharded):
+    whole = whole_plan(batch_size, weighted=weighted)
+    owner = np.random.default_rng(0).integers(0, size, N)
+    plans = []
+    for rank in range(size):
+        owned = None
+        if is_sharded:  # In reversed order, so that positions are not those of the whole.
+            owned = np.full(N, -1)
+            owned[owner == rank] = np.arange(np.sum(owner == rank))[::-1]
+        plans.append(rank_plan(whole, rank, size, owned=owned, with_positions=True))
+    rows = np.arange(N) if whole.rows is None else whole.rows
+    weights = np.ones(N) if whole.weights is None else whole.weights
+    for step, entries in enumerate(steps_of(whole)):
+        found = {}
+        for rank, plan in enumerate(plans):
+            assert (plan.counts, plan.totals) == (whole.counts, whole.totals)
+            mine = steps_of(plan)[step]
+            assert 1 <= len(mine) <= plan.batch_size
+            mine_weights = np.ones(len(mine)) if plan.weights is None else plan.weights[mine]
+            assert plan.parts[step] == pytest.approx(mine_weights.sum() / (whole.totals[step] or 1))
+            for entry, weight in zip(mine, mine_weights, strict=True):
+                position = plan.positions[entry]
+                row = rows[entries[position]] if weight else None
+                if weight:
+                    there = plan.rows[entry]
+                    if is_sharded:
+                        assert owner[row] == rank
+                        assert there == np.sum((owner == rank)[row + 1 :])
+                    else:
+                        assert there == row
+                    assert position not in found
+                    found[position] = weight
+        there = {i: weights[entry] for i, entry in enumerate(entries) if weights[entry]}
+        assert found == there
+    assert sum(plan.batch_size for plan in plans) >= batch_size
+
+
+def test_parts_are_contiguous_and_as_even_as_can_be():
+    plans = [rank_plan(plan_epoch(20, 8), rank, 3) for rank in range(3)]
+    assert [plan.batch_size for plan in plans] == [3, 3, 2]
+    assert [plan.rows[plan.weights > 0].tolist() for plan in plans] == [
+        [0, 1, 2, 8, 9, 10, 16, 17],
+        [3, 4, 5, 11, 12, 13, 18],
+        [6, 7, 14, 15, 19],
+    ]
+    assert [len(plan.rows) for plan in plans] == [9, 9, 6]
+    assert rank_plan(plan_epoch(16, 8), 0, 2).weights is None  # Nothing is filled up.
+
+
+def test_a_rank_without_rows_has_one_of_weight_0():
+    plan = rank_plan(plan_epoch(9, 8), 3, 4)
+    assert plan.rows.tolist() == [6, 7, 0, 0]
+    assert plan.weights.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert plan.parts.tolist() == [0.25, 0.0]
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_a_plan_may_be_padded_already(pad):
+    plan = rank_plan(whole_plan(8, pad=pad), 1, 3)
+    assert len(plan.rows) == 3 * plan.batch_size == 9
+    assert plan.weights.tolist() == [1.0] * 8 + [0.0]
+
+
+def test_sharded_batches_have_few_shapes():
+    rng = np.random.default_rng(0)
+    owned = np.where(rng.random(10_000) < 0.5, 0, -1)
+    widths = {
+        rank_plan(plan_epoch(10_000, 128, seed=0, epoch=epoch), 0, 2, owned=owned).batch_size
+        for epoch in range(20)
+    }
+    assert len(widths) <= 3
+    assert all(width % 8 == 0 for width in widths)
+
+
+@pytest.mark.parametrize("mixing", [Mixup(), RoundRobin()])
+@pytest.mark.parametrize(("batch_size", "size"), [(8, 3), (5, 2), (5, 4), (N, 2)])
+@pytest.mark.parametrize("pad", [False, True])
+def test_draws_go_with_their_rows_and_partners_stay_together(mixing, batch_size, size, pad):
+    augmentation = Flip(SHAPE), mixing, ColorJitter(SHAPE)
+    whole = whole_plan(batch_size, augmentation=augmentation, pad=pad)
+    rows = np.arange(N) if whole.rows is None else whole.rows
+    n_found = 0
+    for rank in range(size):
+        plan = rank_plan(whole, rank, size, augmentation=augmentation, with_positions=True)
+        for entries, theirs in zip(steps_of(plan), steps_of(whole), strict=True):
+            local = mixing.mixture(plan.draws[1]).partners[entries]
+            partners = mixing.mixture(whole.draws[1]).partners
+            assert np.all(local < len(entries))
+            for entry, partner in zip(entries, local, strict=True):
+                if plan.weights is not None and plan.weights[entry] == 0:
+                    assert entries[partner] == entry  # Of its own, and of no sample.
+                    continue
+                n_found += 1
+                there = theirs[plan.positions[entry]]
+                assert plan.rows[entry] == rows[there]
+                assert plan.rows[entries[partner]] == rows[theirs[partners[there]]]
+                for mine, its in ((plan.draws[0], whole.draws[0]), (plan.draws[2], whole.draws[2])):
+                    for leaf, other in zip(mine, its, strict=True):
+                        np.testing.assert_array_equal(leaf[entry], other[there])
+                assert plan.draws[1].share[entry] == whole.draws[1].share[there]
+    assert n_found == N
+
+
+def test_samples_on_several_ranks_are_not_mixed():
+    augmentation = (Mixup(),)
+    whole = whole_plan(8, augmentation=augmentation)
+    with pytest.raises(ValueError, match=r"has Mixup, which mixes .* data='replicated'"):
+        rank_plan(whole, 0, 2, owned=np.arange(N), augmentation=augmentation)
+
+
+def test_the_first_steps_can_be_left_out():
+    left = without_first(rank_plan(whole_plan(8, weighted=True), 0, 2, with_positions=True), 1)
+    again = rank_plan(whole_plan(8, weighted=True), 0, 2, with_positions=True)
+    np.testing.assert_array_equal(left.parts, again.parts[1:])
+    np.testing.assert_array_equal(left.positions, again.positions[again.batch_size :])
