@@ -1,0 +1,24 @@
+#!/bin/bash
+# One training on four machines of a Slurm cluster: `sbatch slurm.sh`. The folder `runs` must be on a
+# disk that all machines see. A minute before its time ends, or where another job needs the machines,
+# Slurm sends SIGTERM: rank 0 writes a last checkpoint, all ranks end with 143, and the job is queued
+# again and goes on.
+#SBATCH --nodes=4 --ntasks-per-node=1 --cpus-per-task=16
+#SBATCH --time=04:00:00 --signal=B:TERM@60 --requeue --open-mode=append
+set -u
+RUN=${RUN:-runs/mine}
+export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
+
+# mpiexec finds the machines of the job by itself. (Slurm's `srun --mpi=pmi2` starts ranks too.)
+train() { exec mpiexec -n "${SLURM_NTASKS:-2}" mlp-xp train --distributed mpi "$@"; }
+
+if [ -e "$RUN.partial" ]; then
+    train --resume "$RUN" &
+else
+    train ${OPTIONS:---recipe hour} --out "$RUN" &
+fi
+trap 'kill -TERM $!' TERM
+wait $!; status=$?
+if [ $status -gt 128 ]; then wait $!; status=$?; fi
+if [ $status -eq 143 ] && [ -n "${SLURM_JOB_ID:-}" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit $status

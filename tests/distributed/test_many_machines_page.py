@@ -1,0 +1,69 @@
+"""The page "Many machines": its job scripts, and its search on a cluster of dask."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from sklearn.model_selection import GridSearchCV
+
+from mlp_xp import MLP
+from mlp_xp.datasets import load_digits
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
+SCRIPTS = sorted((ROOT / "docs" / "jobs").glob("*.sh"))
+(SEARCH,) = re.findall(r"^```python\n(import os\n.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+in_bash = pytest.mark.skipif(os.name == "nt", reason="the scripts are for a shell")
+
+
+def run(*command, cwd, **variables) -> subprocess.CompletedProcess[str]:
+    """Run a command with the programs of this environment, each with one thread."""
+    path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | variables
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_page_names_every_script():
+    assert {path.name for path in SCRIPTS} == set(re.findall(r"\(jobs/(\S+)\)", PAGE))
+
+
+@in_bash
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_has_no_error_of_syntax(script):
+    done = run("bash", "-n", str(script), cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert os.access(script, os.X_OK)
+
+
+@pytest.fixture(scope="module")
+def serial() -> str:
+    """Return what the search of the page prints when it runs in one process."""
+    data = load_digits()
+    model = MLP((32,), max_iter=5, learning_rate="cosine", random_state=0)
+    grid = {"alpha": [1e-4, 1e-2], "learning_rate_init": [1e-3, 1e-2]}
+    search = GridSearchCV(model, grid, cv=2).fit(data.x_train, data.y_train)
+    return f"{search.best_params_} {search.best_score_:.3f}\n"
+
+
+def test_a_search_on_a_local_cluster_is_the_serial_one(serial, tmp_path):
+    (tmp_path / "search.py").write_text(SEARCH)
+    done = run(sys.executable, "-W", "error::UserWarning", "search.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, serial), done.stderr
+
+
+@in_bash
+@pytest.mark.slow
+def test_the_script_of_a_search_starts_scheduler_and_workers(serial, tmp_path):
+    (tmp_path / "search.py").write_text(SEARCH)
+    done = run("bash", str(ROOT / "docs" / "jobs" / "search.sh"), "search.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, serial), done.stderr
