@@ -140,6 +140,17 @@ def test_sample_weights(estimator, name):
     assert np.all(unweighted["test_score"] != weighted["test_score"])
 
 
+def test_weights_of_another_length_are_the_estimators_error():
+    messages = []
+    for module in (ours, theirs):
+        with pytest.raises(ValueError, match="sample_weight") as caught:
+            module.cross_val_score(
+                network(), X, y, params={"sample_weight": [1.0, 2.0]}, error_score="raise"
+            )
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
 def test_candidates_that_cannot_share_and_other_estimators():
     mixed = [{"solver": ["lbfgs"], "tol": [100.0]}, {"alpha": [0.0, 0.1]}]
     for estimator, grid in (

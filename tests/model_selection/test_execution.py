@@ -86,15 +86,15 @@ class Pressing:
 
 @pytest.mark.parametrize("name", ["GridSearchCV", "HalvingGridSearchCV"])
 def test_ctrl_c_keeps_the_candidates_that_are_finished(name):
-    grid = {"alpha": [0.1 * i for i in range(20)]}
+    grid = {"alpha": [0.1 * i for i in range(40)]}
     # One thread, so that few models are trained when Ctrl-C is pressed.
     search = getattr(ours, name)(network(), grid, cv=2, n_jobs=1, scoring=Pressing(9))
-    message = r"Search interrupted by user: cv_results_ has the (\d+) of 20 candidates"
+    message = r"Search interrupted by user: cv_results_ has the (\d+) of 40 candidates"
     with pytest.warns(UserWarning, match=message) as caught:
         search.fit(X, y)
     n_finished = int(re.search(message, str(caught[0].message))[1])
     results = search.cv_results_
-    assert 1 <= n_finished < 20
+    assert 1 <= n_finished < 40
     assert len(results["params"]) == len(results["mean_test_score"]) == n_finished
     assert np.all(np.isfinite(results["mean_test_score"]))
     assert search.best_params_ == results["params"][search.best_index_]
@@ -102,10 +102,23 @@ def test_ctrl_c_keeps_the_candidates_that_are_finished(name):
 
 
 def test_ctrl_c_before_any_candidate_is_finished():
+    # So many folds that one thread cannot have trained them all when the first is scored.
     with pytest.raises(KeyboardInterrupt):
-        ours.GridSearchCV(network(), GRID, cv=3, n_jobs=1, scoring=Pressing(1)).fit(X, y)
+        ours.GridSearchCV(network(), {"alpha": [0.1]}, cv=40, n_jobs=1, scoring=Pressing(1)).fit(
+            X, y
+        )
     with pytest.raises(KeyboardInterrupt):
-        ours.cross_val_score(network(), X, y, cv=10, n_jobs=1, scoring=Pressing(2))
+        ours.cross_val_score(network(), X, y, cv=40, n_jobs=1, scoring=Pressing(2))
+
+
+def test_ctrl_c_leaves_out_the_candidate_that_is_not_finished():
+    grid = [{"max_iter": [100_000]}, {"alpha": [0.1 * i for i in range(60)]}]
+    search = ours.GridSearchCV(network(), grid, cv=2, n_jobs=3, scoring=Pressing(9))
+    with pytest.warns(UserWarning, match="of 61 candidates that were finished"):
+        search.fit(X, y)
+    params, alphas = search.cv_results_["params"], search.cv_results_["param_alpha"]
+    assert all("max_iter" not in candidate for candidate in params)
+    assert [candidate["alpha"] for candidate in params] == list(alphas)
 
 
 def test_models_are_freed_once_they_are_scored():
