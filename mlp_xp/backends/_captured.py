@@ -30,7 +30,7 @@ from typing import Any
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 
-__all__ = ["CapturedLoop", "Graphs"]
+__all__ = ["SUMS_IN_GRAPHS", "CapturedLoop", "Graphs", "report"]
 
 # Steps that run one by one before anything is captured. Captures cost the host about as much as 63
 # steps, 32 + 16 + ... + 1, so a training never takes much more than twice the time of its steps.
@@ -39,6 +39,9 @@ _STEPS_BEFORE_CAPTURE = 64
 _MOST_STEPS = 32
 # Shapes of steps that stay captured: full batches, a shorter last one, and those of other data.
 _MOST_SHAPES = 4
+
+# A rank would wait in a graph for ranks that have yet to launch theirs.
+SUMS_IN_GRAPHS = "sums over ranks"
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +140,7 @@ class CapturedLoop:
                     try:
                         launch = here.graph(n, self._body, self._state, shared)
                     except Exception as error:
-                        _report(self._body, f"{type(error).__name__}: {error}".partition("\n")[0])
+                        report(self._body, f"{type(error).__name__}: {error}".partition("\n")[0])
                         state = self._state
                         self._is_refused = True
                         self._forget()
@@ -280,6 +283,6 @@ def _no_collection() -> Iterator[None]:
 
 
 @lru_cache(maxsize=128)
-def _report(body: Callable[..., Any], reason: str) -> None:
+def report(body: Callable[..., Any], reason: str) -> None:
     """Write one log line for each function and reason."""
     _log.warning("Training steps run one by one, as no CUDA graph can hold them (%s).", reason)

@@ -19,6 +19,7 @@ from mlp_xp.training.arguments import Epoch, Repeatable
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import network_inputs
+from mlp_xp.training.rank_plan import own_plan
 from mlp_xp.training.scalars import StepScalars
 from mlp_xp.training.step import StepArguments
 
@@ -319,6 +320,8 @@ def explain_minimum(
     iteration : int
     """
     penalty = trainer.rules.alpha / sum(plan.totals)
+    if trainer.backend.communicator is not None:
+        plan = own_plan(plan, trainer.backend, trainer.rules, data.owned)
     no_scalars = trainer.state.loss  # They are not looked at.
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [

@@ -26,6 +26,7 @@ from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.batches import Data, Resident
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inputs import Batch
+from mlp_xp.training.rank_plan import own_plan
 from mlp_xp.training.step import make_gradient
 from mlp_xp.training.trainer import Trainer
 
@@ -140,11 +141,13 @@ class _Objective:
         self._plan = plan_epoch(n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
         total = sum(self._plan.totals)
         rules = trainer.rules
+        if trainer.backend.communicator is not None:
+            self._plan = own_plan(self._plan, trainer.backend, rules, data.owned)
         self._layout = _layout(trainer.learned)
         has_penalty = [np.full(math.prod(p.shape), p.ndim > 1) for p in leaves(trainer.learned)]
         self._has_penalty = np.concatenate(has_penalty)
         self._l2 = rules.alpha / total
-        self._is_whole = len(self._plan.totals) == 1
+        self._is_whole = len(self._plan.totals) == 1 and self._plan.parts is None
         # On NumPy a compiled function has one user at a time, and keeps its memory: what is small
         # is kept for the next fit of this thread, since planning takes as long as a short fit.
         settings = self._backend, rules.network, rules.loss, self._layout, self._is_whole
@@ -155,6 +158,8 @@ class _Objective:
         with self._backend.scope():
             # Weights of the losses of the blocks, each of which has its share of the penalty.
             shares = np.asarray(self._plan.totals)[:, None] / total
+            if self._plan.parts is not None:
+                shares *= self._plan.parts[:, None]
             self._shares = xp.unstack(put(shares, trainer.dtype))
             self._decay = put(self._l2 * self._has_penalty, trainer.dtype)
             slope = xp.zeros_like(self._decay)
@@ -181,9 +186,11 @@ class _Objective:
             for batch, share in zip(batches, self._shares, strict=True):
                 others = self._decay, batch, trainer.scaling, share
                 self._sums = self._evaluate(self._sums, given, *others)
-            loss, slope = map(backend.get, self._sums)
-        # A copy: the next evaluation writes where this one has.
-        return float(loss[0]), slope.astype(np.float64)
+            # A copy: the next evaluation writes where this one has.
+            sums = np.concatenate(list(map(backend.get, self._sums)), dtype=np.float64)
+        if backend.communicator is not None:
+            backend.communicator.sum([sums])
+        return float(sums[0]), sums[1:]
 
     def _batches(self) -> AbstractContextManager[Iterable[Batch]]:
         if self._kept is not None:

@@ -40,7 +40,7 @@ def soon(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _counts():
-    _captured._report.cache_clear()
+    _captured.report.cache_clear()
     for counter in (_launch.launches, _launch.replayed, _launch.waits):
         counter.clear()
 

@@ -32,7 +32,7 @@ def cuda(monkeypatch):
         "loop",
         lambda self, body: _captured.CapturedLoop(body, captured.TorchGraphs(self.xp, self.device)),
     )
-    _captured._report.cache_clear()
+    _captured.report.cache_clear()
     return stand_in_torch_cuda.install(monkeypatch)
 
 

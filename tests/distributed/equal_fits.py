@@ -1,7 +1,7 @@
 """Trainings that ranks share, compared with those of one process; run on ranks by the tests.
 
-``equal_fits.py ENGINE BACKEND [pool]`` prints a line of JSON on rank 0: for each case the largest
-difference to the serial fit, and whether all ranks hold the same bits.
+``equal_fits.py ENGINE BACKEND [pool] [CASE ...]`` prints a line of JSON on rank 0: for each case
+the largest difference to the serial fit, and whether all ranks hold the same bits.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 from trainers import FEATURES, N, make_trainer
 
 from mlp_xp._utils.tree import leaves
@@ -26,6 +28,7 @@ from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD, AdamW, BetaLasso, Lion, Muon, RMSprop
+from mlp_xp.training import lbfgs
 from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch
 
@@ -49,6 +52,7 @@ class Case:
     placement: str = "auto"
     is_sparse: bool = False
     is_sharded: bool = False
+    is_lbfgs: bool = False
     inputs: int = FEATURES
 
 
@@ -124,6 +128,8 @@ FEW = {
     "sharded": Case(network(dropout=0.3), is_sharded=True),
     "sharded, weights": Case(BATCH_NORM, STEADY, weights=uneven, is_sharded=True),
     "sharded, streamed": Case(placement="streamed", is_sharded=True),
+    "lbfgs": Case(is_lbfgs=True),
+    "lbfgs, sharded, weights": Case(is_lbfgs=True, is_sharded=True, weights=uneven),
 }
 # What is the same formula everywhere.
 MORE = {
@@ -169,7 +175,15 @@ def train(case, backend):
         **case.rules,
     )
     placed = place(backend, x, y, "float64", case.placement, multiplies_sparse=case.is_sparse)
-    placed.owned = owned
+    if owned is not None:
+        placed.n_samples, placed.owned = N, owned
+    if case.is_lbfgs:
+        lbfgs.BLOCK = 20  # Three blocks.
+        stop = {"max_iter": 5, "max_fun": 100, "tol": 0.0, "verbose": 0}
+        found = lbfgs.minimize(
+            trainer, placed, weights, after_iteration=lambda params, loss: False, **stop
+        )
+        return [np.asarray(found), *map(np.asarray, leaves(trainer.learned))]
     found = []
     for epoch in range(2):
         plan = plan_epoch(
@@ -185,11 +199,13 @@ def train(case, backend):
     return [np.asarray(found), *map(np.asarray, leaves(trainer.copy()))]
 
 
-def main(engine, name, pool=""):
+def main(engine, name, *chosen):
+    pool, chosen = "pool" in chosen, set(chosen) - {"pool"}
     ranks, backend = get_communicator(engine), get_backend(name)
     results = {}
+    warnings.simplefilter("ignore", ConvergenceWarning)
     for title, case in (FEW | MORE if name == "numpy" and not pool else FEW).items():
-        if case.is_sparse and not backend.has_sparse_products:
+        if chosen and title not in chosen:
             continue
         with thread_pool(1) if pool else contextlib.nullcontext():
             serial = train(case, backend)

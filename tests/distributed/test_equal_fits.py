@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import equal_fits
 import pytest
 
 SCRIPT = Path(equal_fits.__file__)
+TESTS = SCRIPT.parents[1]
 
 
-def check(run_ranks, n, *arguments, engine="mpi", cases=equal_fits.FEW):
-    done = run_ranks(n, SCRIPT, engine, *arguments, engine=engine, timeout=240)
+def check(run_ranks, n, *arguments, engine="mpi", cases=equal_fits.FEW, **options):
+    done = run_ranks(n, SCRIPT, engine, *arguments, engine=engine, timeout=240, **options)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.keys() == cases.keys()
@@ -52,3 +54,12 @@ def test_ranks_of_torchrun_train_as_one_process(run_ranks, backend):
     pytest.importorskip("torch")
     cases = equal_fits.FEW | equal_fits.MORE if backend == "numpy" else equal_fits.FEW
     check(run_ranks, 2, backend, engine="torch", cases=cases)
+
+
+def test_ranks_on_cupy_sum_by_nccl(run_ranks):
+    pytest.importorskip("ziglang")
+    titles = ["plain", "batch norm, dropout, residual", "pictures"]
+    cases = {title: equal_fits.FEW[title] for title in titles}
+    places = TESTS / "backends" / "stand_in", TESTS.parent, TESTS
+    path = {"PYTHONPATH": os.pathsep.join(map(str, places))}
+    check(run_ranks, 2, "cupy", *titles, cases=cases, environment=path)

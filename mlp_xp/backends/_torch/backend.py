@@ -12,12 +12,12 @@ import torch
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp.backends import _pinned
 from mlp_xp.backends._base import Backend, BackendError
-from mlp_xp.backends._captured import CapturedLoop
+from mlp_xp.backends._captured import SUMS_IN_GRAPHS, CapturedLoop, report
 from mlp_xp.backends._precision import LOW_PRECISIONS, check_capability, lacking
 from mlp_xp.backends._torch import kernels, namespace
 from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
-from mlp_xp.backends._torch.ranks import SumOverRanks
+from mlp_xp.backends._torch.ranks import SumInGroup, SumOverRanks
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 
@@ -104,10 +104,15 @@ class TorchBackend(Backend):
     def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
         if self.device.type == "cpu":
             return SumOverRanks(communicator)
+        if self.device.type == "cuda":
+            return SumInGroup(communicator, "nccl")
         return super()._summing(communicator)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         if self.device.type != "cuda":
+            return None
+        if self.communicator is not None:
+            report(body, SUMS_IN_GRAPHS)
             return None
         return CapturedLoop(body, TorchGraphs(self.xp, self.device))
 

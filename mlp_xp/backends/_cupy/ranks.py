@@ -1,0 +1,64 @@
+"""Sums over ranks by NCCL, one rank a device, on the stream of the steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import cupy
+from cupy.cuda import nccl
+
+from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.tree import leaves, rebuild
+from mlp_xp.backends._base import BackendError
+from mlp_xp.backends.communicator import Communicator
+
+__all__ = ["SumOverRanks", "check_nccl"]
+
+
+def check_nccl() -> None:
+    """Raise BackendError if CuPy has no NCCL here."""
+    if not nccl.available:
+        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        raise BackendError(
+            "CuPy finds no NCCL, which sums over the GPUs of all ranks: type "
+            f"pip install nvidia-nccl-cu{major}"
+        )
+
+
+@dataclass(frozen=True)
+class SumOverRanks:
+    """The kernel ``sum_over_ranks`` of a communicator and a device, by its number."""
+
+    communicator: Communicator
+    device: int
+
+    def __call__(self, tree: Tree) -> Tree:
+        """Sum arrays, which are donated, over all ranks."""
+        taken: set[int] = set()
+        arrays = [_own(leaf, taken) for leaf in leaves(tree)]
+        ring = _connect(self.communicator, self.device)
+        numbers = {"f": nccl.NCCL_FLOAT32, "d": nccl.NCCL_FLOAT64}
+        stream = cupy.cuda.get_current_stream().ptr
+        nccl.groupStart()  # One launch for all.
+        for array in arrays:
+            place, number = array.data.ptr, numbers[array.dtype.char]
+            ring.allReduce(place, place, array.size, number, nccl.NCCL_SUM, stream)
+        nccl.groupEnd()
+        return rebuild(tree, arrays)
+
+
+@cache
+def _connect(communicator: Communicator, device: int) -> Any:
+    """Create the communicator of NCCL, once; each rank has a device of its own."""
+    number = communicator.broadcast(nccl.get_unique_id() if communicator.rank == 0 else None)
+    return nccl.NcclCommunicator(communicator.size, number, communicator.rank)
+
+
+def _own(array: Any, taken: set[int]) -> Any:
+    """Return an array whose memory no other has; ``taken`` addresses grow."""
+    if not array.flags.c_contiguous or array.data.ptr in taken:
+        array = array.copy(order="C")
+    taken.add(array.data.ptr)
+    return array
