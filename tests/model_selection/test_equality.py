@@ -170,6 +170,17 @@ def test_another_estimator_as_the_last_step_of_a_candidate():
     assert_same_search(*searches)
 
 
+def test_every_backend(backend):
+    model = network(backend=backend.name, precision="float32")
+    found, expected = (
+        module.cross_validate(model, X, y, cv=3, scoring="neg_log_loss", return_estimator=True)
+        for module in (ours, theirs)
+    )
+    np.testing.assert_allclose(found["test_score"], expected["test_score"], rtol=1e-4)
+    iterations = [[model.n_iter_ for model in each["estimator"]] for each in (found, expected)]
+    assert iterations[0] == iterations[1]
+
+
 @pytest.mark.parametrize("n_jobs", [1, 2, -1])
 def test_the_number_of_threads_changes_nothing(n_jobs):
     found, expected = (
