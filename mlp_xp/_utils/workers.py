@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-__all__ = ["Worker", "current_worker", "reporting", "working"]
+__all__ = ["Worker", "current_worker", "n_models", "reporting", "working"]
 
 
 class Worker(NamedTuple):
@@ -15,13 +15,15 @@ class Worker(NamedTuple):
 
     ``n_threads`` is how many threads each model has, ``n_models`` how many models there are in all,
     ``is_stopped()`` is whether all of them are to end, and ``report(record)`` is called after each
-    epoch.
+    epoch. ``make_trainer`` makes a `Trainer` that trains together with those of other models, or is
+    None.
     """
 
     n_threads: int
     n_models: int
     is_stopped: Callable[[], bool]
     report: Callable[[Any], None] | None = None
+    make_trainer: Callable[..., Any] | None = None
 
 
 _worker: ContextVar[Worker | None] = ContextVar("worker", default=None)
@@ -42,6 +44,12 @@ def current_worker() -> Worker | None:
     return _worker.get()
 
 
+def n_models() -> int:
+    """Return how many models are fitted together with that of this thread."""
+    worker = _worker.get()
+    return 1 if worker is None else worker.n_models
+
+
 @contextlib.contextmanager
 def working(worker: Worker) -> Iterator[None]:
     """Mark this thread as a worker."""
@@ -53,9 +61,9 @@ def working(worker: Worker) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reporting(report: Callable[[Any], None] | None) -> Iterator[None]:
-    """Report the epochs of the fit that this worker begins now."""
+def reporting(report: Callable[[Any], None] | None, **others: Any) -> Iterator[None]:
+    """Report the epochs of the fit that this worker begins now; replace other fields too."""
     worker = _worker.get()
     assert worker is not None
-    with working(worker._replace(report=report)):
+    with working(worker._replace(report=report, **others)):
         yield

@@ -27,6 +27,7 @@ from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.summary import Summary, summary_of
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.training.rows import home
 
 __all__ = ["BaseMLP"]
 
@@ -128,7 +129,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 loop = prepare_fit(
                     self, given, held_out, continues=continues, resume=resume, ranks=ranks
                 )
-                reporter = new_reporter(self, loop, get_backend(X), given, ranks)
+                reporter = new_reporter(self, loop, home(X), given, ranks)
                 is_interrupted = stack.enter_context(reporter.fit())
                 settings = reporter.settings()
             try:

@@ -285,7 +285,7 @@ def _hashable(value: Any) -> Any:
 def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
     """Return the backend that `backend` and `device` name, or that of the data."""
     backend, device = params["backend"], params["device"]
-    X = X.x if isinstance(X, Shard) else X
+    X = X.x if isinstance(X, Rows | Shard) else X
     if backend is None and device is not None and namespace_backend(X) is None:
         return get_backend("numpy", device)
     return get_backend(X if backend is None else backend, device)

@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.distributed import Alone
@@ -304,7 +305,8 @@ def trainer_for(
     scaling = None
     if state.scaling is not None:
         scaling = map_leaves(lambda leaf: backend.put(leaf, state.dtype), state.scaling)
-    new = Trainer(
+    worker = current_worker()
+    new: Trainer = ((worker and worker.make_trainer) or Trainer)(
         backend,
         rules,
         params=state.params,

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import sklearn
+from scipy import sparse
 from sklearn.utils import _safe_indexing
 
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.workers import reporting
-from mlp_xp.estimators.config import training_backend
+from mlp_xp.backends import Backend
+from mlp_xp.estimators.config import (
+    LBFGS,
+    resolve_batch_size,
+    resolve_layers,
+    training_backend,
+)
+from mlp_xp.estimators.validation import check_x
+from mlp_xp.nn.network import Network
+from mlp_xp.training.divergence import NonFiniteError
+from mlp_xp.training.members import DivergedError
 from mlp_xp.training.records import Record
+from mlp_xp.training.rows import Rows
+from mlp_xp.training.shared import SharedData
+from mlp_xp.training.stack import Stacks
 from mlp_xp.training.workers import work_in_threads
 
 __all__ = ["FitResult", "FitTask", "fit_many"]
+
+# The most models of one program: each has a thread, which waits while they are trained.
+_MOST_MODELS = 512
+# Part of the free memory that their states, gradients and activations may take.
+_SHARE_OF_MEMORY = 0.5
 
 
 class FitTask(NamedTuple):
@@ -39,7 +62,7 @@ class FitTask(NamedTuple):
 class FitResult(NamedTuple):
     """The end of a fit: the position of its task, the error or None, and seconds.
 
-    Without an error the task's model is fitted.
+    Without an error the task's model is fitted. Models that train together take time together.
     """
 
     number: int
@@ -55,15 +78,17 @@ def fit_many(
 ) -> Generator[FitResult]:
     """Fit many models at once, each as its own `fit` would.
 
-    Where the backend computes on the processors of this machine by itself, some threads fit one
-    model each. Ctrl-C ends the iteration: models that have not been returned are not fitted.
-    Closing the generator does the same.
+    On NumPy some threads fit one model each. On other backends models whose steps are alike train
+    as one program with an axis for the models, as many at once as fit into half of the memory: of
+    the device, or on the host scikit-learn's ``working_memory``. What cannot be part of such a
+    program is fitted by itself. Ctrl-C ends the iteration: models that have not been returned are
+    not fitted. Closing the generator does the same.
 
     Parameters
     ----------
     tasks : sequence of FitTask
     n_jobs : int of at least 1, optional
-        Models at once, at most; default as many as there are processors.
+        Threads that fit a model each, at most; default as many as there are processors.
     on_epoch : callable, optional
         ``on_epoch(number, record)`` is called after each epoch of each task, by any thread.
 
@@ -84,33 +109,155 @@ def fit_many(
     >>> sorted(result.number for result in results), models[0].n_iter_
     ([0, 1, 2], 2)
     """
-    if not tasks:
-        return
-    backend = training_backend(tasks[0].model._params(), tasks[0].X)
-    most = usable_threads()
-    n_workers = min(n_jobs or most, len(tasks)) if backend.has_workers else 1
-    yield from work_in_threads(
-        lambda number: _fit(number, tasks[number], on_epoch),
-        range(len(tasks)),
-        n_jobs=len(tasks),
-        n_workers=n_workers,
-        n_threads=max(1, most // n_workers),
-        backend=backend,
+    data = _Data(tasks)
+    groups: dict[tuple[Backend, bool], list[int]] = {}
+    for number, task in enumerate(tasks):
+        backend = training_backend(task.model._params(), task.X)
+        is_stack = not backend.has_workers and data.is_shared(task) and _can_share(task.model)
+        groups.setdefault((backend, is_stack), []).append(number)
+    for (backend, is_stack), numbers in groups.items():
+        n_threads, n_workers = usable_threads(), 1
+        if is_stack:
+            most = _most_models(backend, [tasks[number] for number in numbers])
+            n_workers = min(most, len(numbers))
+        elif backend.has_workers:
+            n_workers = min(n_jobs or n_threads, len(numbers))
+        yield from work_in_threads(
+            lambda number, stacks: _fit(number, tasks[number], data, on_epoch, stacks),
+            numbers,
+            n_jobs=len(numbers),
+            n_workers=n_workers,
+            n_threads=max(1, n_threads // n_workers),
+            backend=backend,
+            is_stack=is_stack,
+        )
+
+
+class _Data:
+    """The checked data of tasks, by the identity of what was given."""
+
+    def __init__(self, tasks: Sequence[FitTask]) -> None:
+        self._shared: dict[int, SharedData | None] = {}
+        self._names: dict[int, Any] = {}
+        for task in tasks:
+            if id(task.X) not in self._shared:
+                self._shared[id(task.X)] = self._check(task)
+
+    def _check(self, task: FitTask) -> SharedData | None:
+        """Return data that many fits can take rows of; None for others, and those with errors."""
+        if sparse.issparse(task.X) or isinstance(task.X, Rows):
+            return None
+        model = copy.copy(task.model)
+        try:
+            X = check_x(model, task.X, reset=True)
+        except (ValueError, TypeError):  # Each fit raises its own.
+            return None
+        self._names[id(task.X)] = getattr(model, "feature_names_in_", None)
+        return SharedData(X)
+
+    def is_shared(self, task: FitTask) -> bool:
+        """Whether rows of the data are given by position."""
+        return self._shared[id(task.X)] is not None
+
+    def fit(self, task: FitTask) -> None:
+        """Fit the model of a task to its samples."""
+        X, y, weights = task.X, task.y, task.sample_weight
+        shared = self._shared[id(X)]
+        rows = task.rows
+        if rows is not None:
+            y = _safe_indexing(y, rows)
+            weights = None if weights is None else _safe_indexing(weights, rows)
+        if shared is not None:
+            X = Rows(shared.x, np.arange(shared.x.shape[0]) if rows is None else rows, shared)
+        elif rows is not None:
+            X = _safe_indexing(X, rows)
+        task.model.fit(X, y, weights, **task.fit_params)
+        names = self._names.get(id(task.X))
+        if names is not None:
+            task.model.feature_names_in_ = names
+
+
+def _can_share(model: Any) -> bool:
+    """Whether a model can be part of a program; the settings of a step decide which."""
+    params = model._params()
+    is_own = params["callbacks"] or getattr(model, "_skl_callbacks", None) or params["warm_start"]
+    return not (
+        is_own
+        or params["solver"] == LBFGS
+        or params["max_time"] is not None
+        or params["augmentation"] is not None
+        or params["placement"] == "streamed"
+        or params["precision"] == "float16"
+        or params.get("distributed") is not None
     )
 
 
-def _fit(number: int, task: FitTask, on_epoch: Callable[[int, Record], None] | None) -> FitResult:
-    """Fit a model by itself."""
+def _most_models(backend: Backend, tasks: Sequence[FitTask]) -> int:
+    """Return how many models fit into memory at once."""
+    free = backend.free_memory() or sklearn.get_config()["working_memory"] * 2**20
+    largest = 1
+    for task in tasks:
+        params = task.model._params()
+        try:
+            layers = resolve_layers(params["hidden_layer_sizes"])
+            network = Network((task.X.shape[1], *layers, _n_outputs(task.y)))
+            batch = resolve_batch_size(params["batch_size"])
+        except (ValueError, TypeError, AttributeError):  # The fit raises its own.
+            continue
+        weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
+        # A state of three arrays before and after a step, gradients, and a temporary; activations,
+        # their gradients, and a mask.
+        largest = max(largest, 8 * weights + 4 * batch * sum(network.sizes))
+    return max(1, min(int(_SHARE_OF_MEMORY * free) // (8 * largest), _MOST_MODELS))
+
+
+def _n_outputs(y: Any) -> int:
+    y = np.asarray(y)
+    return len(np.unique(y)) if y.ndim == 1 and y.dtype.kind != "f" else math.prod(y.shape[1:])
+
+
+def _fit(
+    number: int,
+    task: FitTask,
+    data: _Data,
+    on_epoch: Callable[[int, Record], None] | None,
+    stacks: Stacks | None,
+) -> FitResult:
+    """Fit a model in this thread."""
     start = time.perf_counter()
     report = None if on_epoch is None else partial(on_epoch, number)
-    given = (
-        None if values is None or task.rows is None else _safe_indexing(values, task.rows)
-        for values in (task.X, task.y, task.sample_weight)
-    )
-    X, y, weights = given if task.rows is not None else (task.X, task.y, task.sample_weight)
+    model = task.model
+    error: Exception | None = None
+    untouched = copy.deepcopy(model.random_state)
     try:
         with reporting(report):
-            task.model.fit(X, y, weights, **task.fit_params)
+            data.fit(task)
+            if stacks is not None:
+                _detach(model)
+    except (DivergedError, NonFiniteError) as raised:
+        error = raised
+        if stacks is not None:
+            model.random_state = untouched
+            error = _fit_alone(task, data, stacks)
+    except Exception as raised:
+        error = raised
+    return FitResult(number, error, time.perf_counter() - start)
+
+
+def _fit_alone(task: FitTask, data: _Data, stacks: Stacks) -> Exception | None:
+    """Fit a model whose numbers are not finite by itself, which finds the cause."""
+    stacks.leave()
+    try:
+        with stacks.alone(), reporting(None, make_trainer=None):
+            data.fit(task)
     except Exception as error:
-        return FitResult(number, error, time.perf_counter() - start)
-    return FitResult(number, None, time.perf_counter() - start)
+        return error
+    finally:
+        stacks.join()
+    return None
+
+
+def _detach(model: Any) -> None:
+    """Keep of a trainer what a later fit continues from, as a pickle does."""
+    model._state = replace(model._state, progress=model._training.progress())
+    model._training = None

@@ -38,6 +38,11 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
     Snapshot or None
         None, with a warning, if there is none: a job that is started again and again then begins.
     """
+    if params["solver"] == LBFGS:
+        raise ValueError(
+            "resume needs a solver that goes step by step, and solver 'lbfgs' keeps its state in "
+            "SciPy: use mlp_xp.saving.load_model and a fit with warm_start=True, or another solver."
+        )
     from mlp_xp.training.checkpoints import read_newest
 
     snapshot = read_newest(Path(folder))
@@ -45,12 +50,6 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
         warnings.warn(
             f"resume is {os.fspath(folder)!r}, which has no checkpoint: the fit starts at its "
             "first epoch.",
-            stacklevel=5,
-        )
-    elif params["solver"] == LBFGS:
-        warnings.warn(
-            "solver 'lbfgs' goes on from the weights of the checkpoint, without the curvature that "
-            "SciPy has learned and does not tell: the result is not that of an uninterrupted fit.",
             stacklevel=5,
         )
     return snapshot

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -96,8 +95,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
         """Return the number of workers for joblib, and have it submit all calls at once."""
-        # With "all", joblib 1.6 loses the errors of a splitter.
-        self.parallel, parallel.pre_dispatch = parallel, sys.maxsize
+        self.parallel, parallel.pre_dispatch = parallel, "all"
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs: int) -> int:

@@ -236,9 +236,9 @@ def place(
         raise ValueError(
             f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
         )
-    rows = None
+    rows = shared = None
     if isinstance(x, Rows):
-        x, rows = x.x, x.rows.astype(np.int32)
+        x, rows, shared = x.x, x.rows.astype(np.int32), x.shared
         targets, y = to_numpy(y), np.zeros((x.shape[0], *y.shape[1:]), to_numpy(y).dtype)
         y[rows] = targets
     is_sparse = sparse.issparse(x)
@@ -253,6 +253,9 @@ def place(
         if is_mapped(x) and kept_dtype(x, dtype) not in (None, x.dtype):
             fits = False
         placement = "resident" if fits else "streamed"
+    if placement == "resident" and shared is not None:
+        placed: Resident = shared.place(backend, targets, dtype, rows)
+        return placed
     if placement == "resident":
         return Resident(backend, x, y, dtype, rows)
     return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype, rows)

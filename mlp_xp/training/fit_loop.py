@@ -331,7 +331,8 @@ class FitLoop:
             self.plateau.count = 0
             message += f" Setting learning rate to {rate / 5.0:f}"
         else:
-            message += f"{' Learning rate too small.' * settings.is_adaptive} Stopping."
+            is_low = settings.is_adaptive
+            message += " Learning rate too small. Stopping." if is_low else " Stopping."
         if settings.verbose:
             print(message)
         return is_lowered
@@ -342,9 +343,8 @@ class FitLoop:
         from mlp_xp.training.lbfgs import minimize  # Most fits are by steps.
 
         settings, trainer, watcher = self._settings, self.trainer, self._watcher
-        if self.is_stopped or self.history.n_epochs >= settings.max_iter:
-            return  # A fit that is resumed at its end.
-        start, learned = time.perf_counter(), trainer.learned
+        start = time.perf_counter()
+        learned = trainer.learned
         # Weights are taken out of SciPy's vector only where somebody looks at them.
         is_watched = self._validation is not None or (
             watcher is not None and watcher.watches_epochs
@@ -373,7 +373,7 @@ class FitLoop:
             self._pause(0)
             return self.is_stopped
 
-        n_iter, loss = minimize(
+        result = minimize(
             trainer,
             self._data,
             self._weights,
@@ -382,8 +382,8 @@ class FitLoop:
             tol=settings.tol,
             verbose=settings.verbose,
             after_iteration=after_iteration,
-            done=self.history.n_epochs,
         )
+        n_iter, loss = result
         if not (np.isfinite(loss) and is_finite(trainer.backend, trainer.learned)):
             raise self._error_of_minimum(last_finite())
         self.history.n_epochs, self.history.loss = n_iter, np.float64(loss)

@@ -50,7 +50,6 @@ def minimize(
     tol: float,
     verbose: int,
     after_iteration: AfterIteration,
-    done: int = 0,
 ) -> tuple[int, float]:
     """Minimize the loss of all samples together, from the weights of the trainer.
 
@@ -68,8 +67,6 @@ def minimize(
     after_iteration : callable
         ``after_iteration(params, loss)``; True ends the search. ``params()`` returns the weights,
         NumPy arrays.
-    done : int, default=0
-        Iterations of a fit that is resumed, which count.
 
     Returns
     -------
@@ -104,13 +101,12 @@ def minimize(
             callback=callback,
             options={
                 "maxfun": max_fun,
-                "maxiter": max_iter - done,
+                "maxiter": max_iter,
                 "gtol": tol,
                 **_get_additional_lbfgs_options_dict("iprint", 1 if verbose >= 1 else -1),
             },
         )
     trainer.set_learned(objective.unravel(result.x), ())
-    result.nit += done
     if not stopped and result.status != 0:
         # From where the warning of the other solvers comes, for filters by module.
         warnings.warn(_not_converged(result, max_iter), ConvergenceWarning, stacklevel=5)

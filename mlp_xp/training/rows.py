@@ -11,9 +11,9 @@ import array_api_compat
 import numpy as np
 from scipy import sparse
 
-from mlp_xp.backends import get_backend
+from mlp_xp.backends import Backend, get_backend
 
-__all__ = ["Rows", "Shard", "is_mapped", "kept_dtype", "some_rows", "take_rows"]
+__all__ = ["Rows", "Shard", "home", "is_mapped", "kept_dtype", "some_rows", "take_rows"]
 
 # Rows of smaller arrays are copied: a few milliseconds, and steps take them in order.
 _COPIED_BYTES = 1 << 23
@@ -28,6 +28,8 @@ class Rows:
     x : (n, features) array of any library
     rows : (samples,) integer array
         Positions in x.
+    shared : SharedData, optional
+        The array's place on devices, if many fits take rows of it.
 
     Examples
     --------
@@ -40,6 +42,7 @@ class Rows:
 
     x: Any
     rows: np.ndarray
+    shared: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,6 +96,11 @@ class Shard:
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 
 
+def home(x: Any) -> Backend:
+    """Return the backend that data belong to."""
+    return get_backend(x.x if isinstance(x, Rows) else x)
+
+
 def take_rows(x: Any, rows: Any) -> Any:
     """Return some rows, dense; ``rows`` is a slice or positions."""
     if isinstance(x, Rows):
@@ -126,6 +134,8 @@ def some_rows(x: Any, rows: np.ndarray) -> Any:
     """Return some rows: a copy from sparse rows or a small array, else `Rows` or a `Shard`."""
     if isinstance(x, Shard):
         return Shard(x.x, x.owned[rows])
+    if isinstance(x, Rows) and x.shared is not None:
+        return Rows(x.x, x.rows[rows], x.shared)
     if sparse.issparse(x):  # They stay sparse: a dense array of them may not fit into memory.
         return x[rows]
     n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))

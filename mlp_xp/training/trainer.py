@@ -12,7 +12,7 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp._utils.workers import current_worker
+from mlp_xp._utils.workers import n_models
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
@@ -310,14 +310,10 @@ class Trainer:
         )
 
     def _all_steps(self, epoch_steps: int, stage: Stage) -> int:
-        """Return the steps of this training: those before the fit, and all that it may do.
-
-        All models that are fitted at the same time wait for the same machine code.
-        """
+        """Return the steps of this training: those before the fit, and all that it may do."""
         steps = self.n_steps + max(stage.n_epochs - stage.done, 1) * epoch_steps
-        worker = current_worker()
-        n_models = 1 if worker is None else worker.n_models
-        return steps * n_models if self.may_compile else 0
+        # Models that are fitted at the same time wait for the same machine code.
+        return steps * n_models() if self.may_compile else 0
 
     def run_step(self, arguments: StepArguments) -> None:
         """Run one step."""

@@ -1,4 +1,4 @@
-"""Worker threads: each takes the next of many trainings when it has done one."""
+"""Worker threads: each takes the next of many fits when it has done one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 import sklearn
@@ -14,6 +15,8 @@ import sklearn
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import Worker, working
 from mlp_xp.backends import Backend
+from mlp_xp.training.members import MemberTrainer
+from mlp_xp.training.stack import Stacks
 
 __all__ = ["work_in_threads"]
 
@@ -22,13 +25,14 @@ R = TypeVar("R")
 
 
 def work_in_threads(
-    work: Callable[[T], R],
+    work: Callable[[T, Stacks | None], R],
     jobs: Iterable[T],
     *,
     n_jobs: int,
     n_workers: int,
     n_threads: int,
     backend: Backend,
+    is_stack: bool = False,
 ) -> Generator[R]:
     """Yield the results of jobs as they are done, in any order.
 
@@ -37,50 +41,63 @@ def work_in_threads(
     Parameters
     ----------
     work : callable
-        ``work(job)`` returns the result, and raises nothing.
+        ``work(job, stacks)`` returns the result, and raises nothing.
     jobs : iterable
     n_jobs : int
         Of all jobs.
     n_workers, n_threads : int of at least 1
         Jobs at once, and threads of each.
     backend : Backend
+    is_stack : bool, default=False
+        Whether the workers wait for each other at each epoch, and train it as one program.
 
     Examples
     --------
     >>> from mlp_xp.backends import get_backend
     >>> from mlp_xp.training.workers import work_in_threads
     >>> settings = {"n_jobs": 3, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
-    >>> sorted(work_in_threads(abs, [-1, 2, -3], **settings))
+    >>> sorted(work_in_threads(lambda job, stacks: abs(job), [-1, 2, -3], **settings))
     [1, 2, 3]
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
     remaining, lock, is_closed = iter(jobs), threading.Lock(), threading.Event()
     config = sklearn.get_config()  # Of the thread; the workers have the defaults.
+    end: Any = object()
 
-    def run(worker: Worker) -> None:
+    def next_job() -> Any:
+        with lock:
+            return next(remaining, end)
+
+    def run(worker: Worker, stacks: Stacks | None) -> None:
+        error = None
         try:
             with sklearn.config_context(**config), working(worker):
-                while not worker.is_stopped():
-                    with lock:
-                        job = next(remaining, done)
-                    if job is done:
-                        break
-                    result = work(job)
+                while not worker.is_stopped() and (job := next_job()) is not end:
+                    result = work(job, stacks)
                     if not worker.is_stopped():
                         results.put((False, result))
-        except BaseException as error:
+        except BaseException as raised:
+            error = raised
+        finally:
+            if stacks is not None:
+                stacks.leave()
             results.put((True, error))
-        else:
-            results.put((True, None))
 
-    done: Any = object()
-    with contextlib.ExitStack() as stack:
-        is_pressed = stack.enter_context(interrupts())
-        stack.enter_context(backend.sharing(n_threads))
-        worker = Worker(n_threads, n_jobs, lambda: is_closed.is_set() or is_pressed())
+    with contextlib.ExitStack() as context:
+        is_pressed = context.enter_context(interrupts())
+        context.enter_context(backend.sharing(n_threads))
+
+        def is_stopped() -> bool:
+            return is_closed.is_set() or is_pressed()
+
+        stacks = Stacks(n_workers, is_stopped) if is_stack else None
+        make_trainer = None if stacks is None else partial(MemberTrainer, train=stacks.train)
+        worker = Worker(n_threads, n_jobs, is_stopped, make_trainer=make_trainer)
         threads = [
             threading.Thread(
-                target=copy_context().run, args=(run, worker), name=f"mlp_xp-model-{number}"
+                target=copy_context().run,
+                args=(run, worker, stacks),
+                name=f"mlp_xp-model-{number}",
             )
             for number in range(n_workers)
         ]

@@ -191,32 +191,6 @@ def test_a_resumed_fit_ends_when_its_time_is_used(tmp_path):
     assert 0.0 < sum(record.seconds for record in resumed.history_) < 5.0
 
 
-@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-@pytest.mark.parametrize("backend", ["numpy", "torch:cpu", "jax:cpu"])
-def test_lbfgs_goes_on_from_its_last_weights(backend, tmp_path):
-    class StopAfter(Callback):
-        def on_epoch_end(self, model, record):
-            if record.epoch == 8:
-                raise KilledError
-
-    pytest.importorskip(backend.partition(":")[0])
-    settings = {"solver": "lbfgs", "max_iter": 20, "early_stopping": False, "tol": 1e-9}
-    with pytest.raises(KilledError):
-        make(backend, watch=[Checkpoint(tmp_path), StopAfter()], **settings).fit(X, Y)
-    whole = make(backend, **settings).fit(X, Y)
-    with pytest.warns(UserWarning, match="'lbfgs' goes on from the weights of the checkpoint, wi"):
-        resumed = make(backend, watch=[Checkpoint(tmp_path)], **settings).fit(X, Y, resume=tmp_path)
-    assert resumed.n_iter_ == len(resumed.history_) == 20
-    assert [record.epoch for record in resumed.history_] == list(range(1, 21))
-    assert resumed.loss_curve_[:7] == whole.loss_curve_[:7]
-    assert resumed.loss_curve_[7] < whole.loss_curve_[6]  # From there, not from the start.
-    assert resumed.loss_ < 0.5 * whole.loss_curve_[7]
-    with pytest.warns(UserWarning, match="'lbfgs' goes on"):
-        ended = make(backend, **settings).fit(X, Y, resume=tmp_path)
-    assert result(ended)[0] == result(resumed)[0]
-    assert (ended.loss_curve_, ended.n_iter_) == (resumed.loss_curve_, 20)
-
-
 def test_a_pickle_of_a_fit_in_progress_keeps_its_best_weights():
     contents = {}
     watch = Callback()

@@ -14,6 +14,7 @@ from sklearn.base import clone
 
 from mlp_xp._utils.tree import leaves
 from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
 
 # A fit that may take so many steps waits for machine code, one by one as in company.
 LONG = 20_000
@@ -34,6 +35,12 @@ def alone(task):
     """Return the model that the task's own fit gives."""
     weights = None if task.sample_weight is None else task.sample_weight[task.rows]
     return clone(task.model).fit(task.X[task.rows], task.y[task.rows], weights)
+
+
+def own_error(task):
+    with pytest.raises(ValueError, match="non-finite") as caught:
+        alone(task)
+    return str(caught.value)
 
 
 def weights_of(model):
@@ -68,17 +75,84 @@ def test_models_in_threads_have_the_bits_of_their_own_fits(monkeypatch, max_iter
     check_bits(tasks_of(models, X, y, np.linspace(0.5, 2.0, len(y))), n_jobs=2)
 
 
-def test_a_fit_that_fails_costs_the_others_nothing():
+# What the models of one program may differ in.
+TOGETHER = [
+    {"random_state": 1},
+    {"alpha": 0.1, "learning_rate_init": 0.01, "max_iter": 7},
+    {"alpha": 0.0, "learning_rate": "cosine"},
+    {"class_weight": "balanced", "early_stopping": True},
+    {"tol": 1.0, "n_iter_no_change": 1, "early_stopping": True},
+]
+# What each needs a program of its own for.
+APART = [
+    {"solver": "sgd", "learning_rate": "adaptive", "tol": 1.0, "n_iter_no_change": 1},
+    {"solver": "sgd", "momentum": 0.0},
+    {"solver": "adamw"},
+    {"beta_1": 0.5},
+    {"dropout": 0.3, "input_dropout": 0.1},
+    {"batch_size": 200},
+    {"input_scaling": "standardize"},
+    {"input_scaling": "zca", "loss": SoftmaxCrossEntropy(0.1)},
+    {"ema_decay": 0.9, "max_grad_norm": 0.1},
+    {"normalization": "batch", "solver": "sgd"},
+    {"hidden_layer_sizes": (4, 4), "residual": True, "early_stopping": True},
+    {"solver": "lbfgs"},
+    {"max_time": 60.0},
+]
+
+
+def check_to_rounding(tasks):
+    own = [alone(task) for task in tasks]
+    results = list(fit_many(tasks))
+    assert sorted(result.number for result in results) == list(range(len(tasks)))
+    assert [result.error for result in results] == [None] * len(tasks)
+    for task, expected in zip(tasks, own, strict=True):
+        model = task.model
+        assert model.n_iter_ == expected.n_iter_
+        np.testing.assert_allclose(model.loss_curve_, expected.loss_curve_, rtol=1e-9)
+        for mine, theirs in zip(weights_of(model), weights_of(expected), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-9)
+        if model.solver != "lbfgs":
+            model.partial_fit(task.X, task.y)
+            expected.partial_fit(task.X, task.y)
+        np.testing.assert_allclose(model.loss_, expected.loss_, rtol=1e-7)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_models_of_one_program_are_those_of_their_own_fits(backend_spec, weighted):
+    X, y = problem(62)  # Folds of 41 and 42 samples.
+    weights = np.linspace(0.5, 2.0, len(y)) if weighted else None
+    models = [small(**settings, **on(backend_spec)) for settings in TOGETHER]
+    check_to_rounding(tasks_of(models, X, y, weights))
+
+
+@pytest.mark.libraries("numpy", "torch", "array_api_strict")
+@pytest.mark.filterwarnings("ignore:Got `batch_size`:UserWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_models_of_several_programs_are_those_of_their_own_fits(backend_spec):
     X, y = problem()
+    models = [small(**(settings | on(backend_spec))) for settings in APART for _ in range(2)]
+    check_to_rounding(tasks_of(models, X, y))
+
+
+def on(spec):
+    name, _, device = spec.partition(":")
+    return {"backend": name, "device": device or None}
+
+
+@pytest.mark.libraries("numpy", "torch")
+def test_a_fit_that_fails_costs_the_others_nothing(backend_spec):
+    X, y = problem()
+    settings = {"solver": "sgd", **on(backend_spec)}
     models = [
-        small(),
-        small(solver="sgd", learning_rate_init=1e200),
-        small(hidden_layer_sizes=0),
-        small(),
+        small(**settings),
+        small(learning_rate_init=1e200, **settings),
+        small(hidden_layer_sizes=0, **settings),
+        small(**settings),
     ]
     tasks = tasks_of(models, X, y)
     results = {result.number: result for result in fit_many(tasks, n_jobs=2)}
-    assert "non-finite" in str(results[1].error)
+    assert "output layer" in str(results[1].error) == own_error(tasks[1])
     assert "hidden_layer_sizes" in str(results[2].error)
     assert results[0].error is None is results[3].error
     assert tasks[0].model.n_iter_ == tasks[3].model.n_iter_ == 5

@@ -128,7 +128,7 @@ def test_models_are_freed_once_they_are_scored():
     def score(model, X, y):
         nonlocal most
         alive.add(model)
-        gc.collect(1)  # Young objects only: it is quick.
+        gc.collect()
         most = max(most, len(alive))
         return 0.5
 
@@ -223,8 +223,7 @@ def test_joblibs_settings_hold():
         np.testing.assert_array_equal(ours.cross_val_score(network(), X, y, cv=3), expected)
     # A search in a search: the inner one in the place that the outer one has for it.
     nested = ours.GridSearchCV(network(), GRID, cv=2)
-    with parallel_config(backend="threading"):
-        found, expected = (
-            module.cross_val_score(nested, X, y, cv=2, n_jobs=2) for module in (ours, theirs)
-        )
+    found, expected = (
+        module.cross_val_score(nested, X, y, cv=2, n_jobs=2) for module in (ours, theirs)
+    )
     np.testing.assert_array_equal(found, expected)
