@@ -258,6 +258,6 @@ def _fit_alone(task: FitTask, data: _Data, stacks: Stacks) -> Exception | None:
 
 
 def _detach(model: Any) -> None:
-    """Keep of a trainer what a later fit continues from, as a pickle does."""
+    """Replace the trainer by the progress that a later fit continues from, as pickles do."""
     model._state = replace(model._state, progress=model._training.progress())
     model._training = None

@@ -25,6 +25,7 @@ from mlp_xp.optimizers._tree import (
     update_array,
     update_tree,
 )
+from mlp_xp.optimizers._varied import Varied
 
 __all__ = [
     "OPTIMIZERS",
@@ -40,6 +41,7 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "Updated",
+    "Varied",
     "averaged",
     "clip",
     "family",

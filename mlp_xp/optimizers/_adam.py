@@ -54,6 +54,7 @@ class Adam:
     beta_2: float = 0.999
     epsilon: float = 1e-8
     state_type: ClassVar[type[AdamState]] = AdamState
+    per_model: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon")
 
     def __post_init__(self) -> None:
         check_decay("beta_1", self.beta_1)
@@ -115,6 +116,8 @@ class AdamW(Adam):
     """
 
     weight_decay: float = 0.01
+    per_model: ClassVar[tuple[str, ...]] = Adam.per_model
+    in_coefficients: ClassVar[tuple[str, ...]] = ("weight_decay",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -53,6 +53,8 @@ class Lion:
     beta_2: float = 0.99
     weight_decay: float = 0.0
     state_type: ClassVar[type[LionState]] = LionState
+    per_model: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2")
+    in_coefficients: ClassVar[tuple[str, ...]] = ("weight_decay",)
 
     def __post_init__(self) -> None:
         check_decay("beta_1", self.beta_1)

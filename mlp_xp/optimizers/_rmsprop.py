@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
@@ -58,6 +58,7 @@ class RMSprop:
     rho: float = 0.9
     epsilon: float = 1e-8
     momentum: float = 0.0
+    per_model: ClassVar[tuple[str, ...]] = ("rho", "epsilon")
 
     def __post_init__(self) -> None:
         check_decay("rho", self.rho)

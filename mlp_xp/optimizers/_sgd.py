@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._base import Kind, Scalars, Stateless, check_decay
@@ -47,6 +47,7 @@ class SGD:
 
     momentum: float = 0.9
     nesterov: bool = True
+    per_model: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __post_init__(self) -> None:
         check_decay("momentum", self.momentum)

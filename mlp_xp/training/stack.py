@@ -21,6 +21,7 @@ import numpy as np
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import Backend
+from mlp_xp.optimizers import Varied
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
@@ -120,7 +121,14 @@ def _key(request: EpochRequest) -> Hashable:
 def _program_rules(rules: Rules) -> Rules:
     """Return the settings that are part of a program; the others are numbers of each step."""
     ema_decay = None if rules.ema_decay is None else 0.5
-    return replace(rules, schedule=Constant(), learning_rate=1.0, alpha=1.0, ema_decay=ema_decay)
+    return replace(
+        rules,
+        optimizer=Varied.from_rule(rules.optimizer),
+        schedule=Constant(),
+        learning_rate=1.0,
+        alpha=1.0,
+        ema_decay=ema_decay,
+    )
 
 
 @lru_cache(maxsize=64)
@@ -195,7 +203,7 @@ class _Stack:
     # --- which models ----------------------------------------------------------------------------
 
     def _arrange(self, trainers: list[Any], backend: Backend) -> None:
-        """Give each model a place: those that have ended leave, new ones take their places."""
+        """Assign each model a place: those that have ended leave, new ones take their places."""
         present = set(map(id, trainers))
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
         known = {id(self._trainers[i]) for i in kept}
@@ -324,4 +332,5 @@ def _scalars(trainer: Any, plan: EpochPlan, stage: Stage) -> tuple[np.ndarray, f
     rate = rules.learning_rate * stage.rate_factor
     rates = [rate * factor for factor in factors]
     table = scalar_table(rules, plan, steps, rates, trainer.n_steps, trainer.rule_start)
-    return table, rates[-1]
+    settings = Varied.from_rule(rules.optimizer).settings(rules.optimizer)
+    return np.concatenate([table, np.tile(settings, (n_steps, 1))], axis=1), rates[-1]

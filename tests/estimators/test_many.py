@@ -15,6 +15,7 @@ from sklearn.base import clone
 from mlp_xp._utils.tree import leaves
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.optimizers import AdamW, Lion, RMSprop
 
 # A fit that may take so many steps waits for machine code, one by one as in company.
 LONG = 20_000
@@ -82,13 +83,18 @@ TOGETHER = [
     {"alpha": 0.0, "learning_rate": "cosine"},
     {"class_weight": "balanced", "early_stopping": True},
     {"tol": 1.0, "n_iter_no_change": 1, "early_stopping": True},
+    {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-4},
 ]
 # What each needs a program of its own for.
 APART = [
     {"solver": "sgd", "learning_rate": "adaptive", "tol": 1.0, "n_iter_no_change": 1},
+    {"solver": "sgd", "momentum": 0.5},
     {"solver": "sgd", "momentum": 0.0},
-    {"solver": "adamw"},
-    {"beta_1": 0.5},
+    {"solver": AdamW(weight_decay=0.5)},
+    {"solver": AdamW(beta_1=0.5)},
+    {"solver": Lion(beta_1=0.5)},
+    {"solver": Lion(weight_decay=0.2)},
+    {"solver": RMSprop(rho=0.5, momentum=0.3)},
     {"dropout": 0.3, "input_dropout": 0.1},
     {"batch_size": 200},
     {"input_scaling": "standardize"},
