@@ -212,7 +212,7 @@ def measure_ranks(rounds: int) -> Result:
 
 def _repeated(group: Ranks, task: str, size: int, parts: float = 1) -> float:
     """Return the median seconds of a part of a task, after one that warms up."""
-    times = [group.run(task, size)[0] / parts for _ in range(4)]
+    times = [group.run(task, size)[0] / parts for _ in range(3)]
     return spread(times[1:]).median
 
 

@@ -26,10 +26,6 @@ __all__ = ["Backend", "BackendError", "to_numpy"]
 _CACHED_BYTES = 3 * 2**23
 _DEVICE_BYTES = 2**28
 _PARTS_OF_MEMORY = 8
-# Multiplications and additions of the forward passes that take two processors about a tenth of a
-# second, backward passes included; a GPU does a hundred times as many.
-_WORK_AT_ONCE = 2_000_000_000
-_DEVICE_WORK_AT_ONCE = 100 * _WORK_AT_ONCE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,7 +66,7 @@ class Backend:
     name: ClassVar[str]
     fixed_shapes: ClassVar[bool] = False
     donates: ClassVar[bool] = False
-    has_sparse_products: ClassVar[bool] = False
+    has_sparse_products: bool = False
     has_workers: ClassVar[bool] = False
     shares_host_memory: bool = False
 
@@ -213,7 +209,11 @@ class Backend:
             return self
         backend = copy.copy(self)
         backend.communicator = communicator
-        backend.kernels = self.kernels._replace(sum_over_ranks=self._summing(communicator))
+        backend.kernels = self.kernels._replace(
+            sum_over_ranks=self._summing(communicator), n_shards=communicator.n_shards
+        )
+        if communicator.n_shards:  # Sparse rows cannot be cut.
+            backend.has_sparse_products = False
         return backend
 
     @property
@@ -255,11 +255,6 @@ class Backend:
             is donated. None, the default, where one call per step is as fast.
         """
         return None
-
-    @property
-    def work_at_once(self) -> int:
-        """Multiplications and additions of the forward passes of about a tenth of a second."""
-        return _WORK_AT_ONCE if self.shares_host_memory else _DEVICE_WORK_AT_ONCE
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         """Return the context of a prediction with this many multiplications and additions."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,10 +24,20 @@ class Communicator(ABC):
         The number of this process, from 0.
     size : int
         The number of all ranks.
+    n_machines : int
+        The number of machines that they are on, as far as it is known; else 1.
+    n_shards : int
+        The number of virtual shards of a rank, 0 unless sums have a fixed order (`shards`).
     """
 
     rank: int
     size: int
+    n_machines: int = 1
+    n_shards: int = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return memory for an array that is summed again and again, which may be faster in it."""
+        return np.empty(shape, dtype)
 
     @abstractmethod
     def sum(self, arrays: Sequence[np.ndarray]) -> None:
@@ -50,6 +60,10 @@ class Communicator(ABC):
     @abstractmethod
     def gather(self, value: T) -> list[T]:
         """Return the objects of all ranks, in their order, on every rank."""
+
+    def gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
+        """Return the arrays of all ranks, of one shape, in their order, on every rank."""
+        return self.gather(array)
 
     @abstractmethod
     def barrier(self) -> None:

@@ -128,7 +128,9 @@ class Kernels(NamedTuple):
 
     Each has the signature and meaning of its default here, and falls back to it for what it does
     not take. ``sum_over_ranks``, None in a process of its own, returns a tree of arrays of float32
-    or float64, which are donated, summed over all ranks, with the same bits on each.
+    or float64, which are donated, summed over all ranks, with the same bits on each. ``n_shards``
+    is the number of virtual shards of a rank's rows, see `mlp_xp.backends.shards`. ``sent_dense``
+    stands for ``dense`` in a step of several ranks: its pullback starts to sum large gradients.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
@@ -144,6 +146,8 @@ class Kernels(NamedTuple):
     accumulate: Callable[..., Array] = accumulate
     clip: Callable[..., tuple[Tree, Array]] = clip
     sum_over_ranks: Callable[[Tree], Tree] | None = None
+    n_shards: int = 0
+    sent_dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] | None = None
 
     def context(
         self,
@@ -159,10 +163,13 @@ class Kernels(NamedTuple):
         """
         rank_share = None
         if self.sum_over_ranks is not None and part is not None:
-            rank_share = RankShare(part, positions, self.sum_over_ranks)
+            rank_share = RankShare(part, positions, self.sum_over_ranks, self.n_shards)
+        dense = self.dense
+        if rank_share is not None and self.sent_dense is not None:
+            dense = self.sent_dense
         return Context(
             xp,
-            self.dense,
+            dense,
             activate=self.activate,
             dropout=self.dropout,
             layer_norm=self.layer_norm,

@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any
 
 from mlp_xp.backends.communicator import Communicator
-from mlp_xp.distributed._processors import divide_processors
+from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder
+from mlp_xp.distributed._processors import divide_processors, limit_threads
 from mlp_xp.distributed._ranks import Alone, RankError, Ranks
 from mlp_xp.distributed._settings import Distributed
 
@@ -90,4 +91,28 @@ def join_ranks(setting: Any) -> Alone:
     if setting is None:
         return _ALONE
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)
-    return Ranks(get_communicator(settings.engine), settings)
+    communicator = get_communicator(settings.engine)
+    if settings.deterministic:
+        communicator = in_fixed_order(communicator)
+    return Ranks(communicator, settings)
+
+
+@cache
+def in_fixed_order(communicator: Communicator) -> Communicator:
+    """Return the communicator of a deterministic fit, the same at each call.
+
+    Each rank then has one thread, unless ``OMP_NUM_THREADS`` is set: products of several threads
+    may be split in other ways.
+
+    Raises
+    ------
+    ValueError
+        For a number of ranks that the virtual shards of a batch cannot be divided among.
+    """
+    if N_SHARDS % communicator.size:
+        raise ValueError(
+            f"deterministic is True on {communicator.size} ranks, and must be on 1, 2, 4 or 8: "
+            "type mpiexec -n 4, or set deterministic=False."
+        )
+    limit_threads(1)
+    return InFixedOrder(communicator)

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlp_xp._utils.optional import install_command, optional
 from mlp_xp.backends.communicator import Communicator
+from mlp_xp.distributed._shared_memory import shared_memory
 
 __all__ = ["MpiCommunicator", "create"]
 
@@ -33,14 +34,22 @@ class MpiCommunicator(Communicator):
         self._comm = mpi.COMM_WORLD.Dup()
         self.rank = self._comm.rank
         self.size = self._comm.size
+        is_first = self._comm.Split_type(mpi.COMM_TYPE_SHARED).rank == 0
+        self.n_machines = self._comm.allreduce(int(is_first))
+        self._shared = shared_memory(mpi, self._comm)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        memory = super().empty if self._shared is None else self._shared.empty
+        return memory(shape, dtype)
 
     def sum(self, arrays: Sequence[np.ndarray]) -> None:
+        waits = []
         short: dict[Any, list[np.ndarray]] = {}
         for array in arrays:
             if array.nbytes < _SHORT:
                 short.setdefault(array.dtype, []).append(array)
             else:
-                self._sum(array)
+                waits.append(self.start_sum(array))
         for dtype, group in short.items():
             if len(group) == 1:
                 self._sum(group[0])
@@ -52,13 +61,17 @@ class MpiCommunicator(Communicator):
                 stop = start + array.size
                 array[...] = packed[start:stop].reshape(array.shape)
                 start = stop
+        for wait in waits:
+            wait()
 
     def _sum(self, array: np.ndarray) -> None:
         self._comm.Allreduce(self._mpi.IN_PLACE, array)
 
     def start_sum(self, array: np.ndarray) -> Callable[[], None]:
-        wait: Callable[[], None] = self._comm.Iallreduce(self._mpi.IN_PLACE, array).Wait
-        return wait
+        wait: Callable[[], None] | None = None
+        if self._shared is not None and array.nbytes >= _SHORT:
+            wait = self._shared.start_sum(array)
+        return wait or self._comm.Iallreduce(self._mpi.IN_PLACE, array).Wait
 
     def broadcast(self, value: T, root: int = 0) -> T:
         received: T = self._comm.bcast(value, root)
@@ -67,6 +80,11 @@ class MpiCommunicator(Communicator):
     def gather(self, value: T) -> list[T]:
         received: list[T] = self._comm.allgather(value)
         return received
+
+    def gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
+        arrays = np.empty((self.size, *array.shape), array.dtype)
+        self._comm.Allgather(array, arrays)
+        return list(arrays)
 
     def barrier(self) -> None:
         self._comm.Barrier()

@@ -11,7 +11,10 @@ from threadpoolctl import threadpool_limits
 from mlp_xp._utils.processors import THREADS_VARIABLES, usable_threads
 from mlp_xp.backends.communicator import Communicator
 
-__all__ = ["divide_processors"]
+__all__ = ["divide_processors", "limit_threads"]
+
+# What `limit_threads` has set, which is not the user's.
+_ours: dict[str, str] = {}
 
 
 def divide_processors(communicator: Communicator) -> None:
@@ -27,14 +30,20 @@ def divide_processors(communicator: Communicator) -> None:
     """
     processors = _processors()
     ranks = communicator.gather((platform.node(), processors))
-    if any(os.environ.get(name, "").isdigit() for name in THREADS_VARIABLES):
-        return
     here = [others for node, others in ranks if node == platform.node()]
     share = sum(Fraction(1, sum(one in others for others in here)) for one in processors)
     n_threads = max(1, int(usable_threads() * share / len(processors)))
+    limit_threads(n_threads)
+
+
+def limit_threads(n_threads: int) -> None:
+    """Set the threads of this process, unless its user has set them in the environment."""
+    given = [os.environ.get(name, "") for name in THREADS_VARIABLES]
+    if any(text.isdigit() and text != _ours.get("n_threads") for text in given):
+        return
+    _ours["n_threads"] = str(n_threads)
     # Libraries that are loaded later read the environment; NPROC is XLA's.
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(n_threads))
-    os.environ.setdefault("NPROC", str(n_threads))
+    os.environ |= dict.fromkeys((*THREADS_VARIABLES, "NPROC"), str(n_threads))
     threadpool_limits(n_threads)
 
 

@@ -24,7 +24,9 @@ class Distributed:
         Whether each rank gives all samples, of which it computes a part of each batch, or rows of
         its own, perhaps none. The samples of sharded data are in the order of the ranks.
     deterministic : bool, default=False
-        Whether the numbers are the same bits on 1, 2, 4 and 8 ranks.
+        Whether the numbers are the same bits on 1, 2, 4 and 8 ranks. Each batch is then computed in
+        eight virtual shards, summed in a fixed order, which takes longer; each rank has one thread
+        unless ``OMP_NUM_THREADS`` is set.
 
     Examples
     --------
@@ -47,3 +49,9 @@ class Distributed:
             raise ValueError(f"data is {self.data!r}, and must be 'replicated' or 'sharded'{hint}")
         if not isinstance(self.deterministic, bool):
             raise ValueError(f"deterministic is {self.deterministic!r}, and must be a bool.")
+        if self.deterministic and self.data == "sharded":
+            raise ValueError(
+                "data is 'sharded', and deterministic is True: sharded rows are summed where they "
+                "are, so give all samples to every rank (data='replicated'), or set "
+                "deterministic=False."
+            )

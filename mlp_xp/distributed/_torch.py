@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -81,4 +82,6 @@ def create() -> TorchCommunicator:
             )
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend)
+        # Its threads must end before the process does.
+        atexit.register(torch.distributed.destroy_process_group)
     return TorchCommunicator(torch)

@@ -30,6 +30,7 @@ def rank_plan(
     owned: np.ndarray | None = None,
     augmentation: Sequence[Augmentation] = (),
     with_positions: bool = False,
+    n_shards: int = 0,
 ) -> EpochPlan:
     """Return one rank's part of a plan, in which each row of a batch belongs to one rank.
 
@@ -50,6 +51,9 @@ def rank_plan(
         That of the draws.
     with_positions : bool, default=False
         Whether the plan has the positions of its rows in their batches.
+    n_shards : int, default=0
+        The virtual shards of each batch on each rank, filled up to one number of rows. Parts are
+        then those of a weight of 1, and all samples have a weight.
 
     Returns
     -------
@@ -73,8 +77,15 @@ def rank_plan(
     steps, positions = np.divmod(here, batch_size)
     rows = here.astype(np.int32) if plan.rows is None else plan.rows[:n_samples]
     partners = _partners(plan, augmentation)
+    n_own = max(n_shards, 1)
+    shards = np.zeros(n_samples, dtype=np.intp)
+    n_widest = 0
     if owned is None:
-        chosen = np.flatnonzero(_is_in_part(plan, partners, rank, size))
+        numbers = _part_numbers(plan, partners, size * n_own)
+        shards = numbers % n_own
+        chosen = np.flatnonzero(numbers // n_own == rank)
+        if n_shards:  # On every rank alike.
+            n_widest = int(np.bincount(steps * size * n_own + numbers).max())
     elif partners is not None:
         name = next(type(entry).__name__ for entry in augmentation if entry.mixes_targets)
         raise ValueError(
@@ -87,41 +98,44 @@ def rank_plan(
         chosen = np.flatnonzero(rows >= 0)
 
     # Where each chosen row goes, and what fills up the other places.
-    counts = np.bincount(steps[chosen], minlength=len(plan.counts))
-    slots = np.arange(len(chosen)) - (np.cumsum(counts) - counts)[steps[chosen]]
+    groups = steps * n_own + shards
+    chosen = chosen[np.argsort(groups[chosen], kind="stable")]
+    counts = np.bincount(groups[chosen], minlength=len(plan.counts) * n_own)
+    slots = np.arange(len(chosen)) - (np.cumsum(counts) - counts)[groups[chosen]]
     multiple = 1 if owned is None else max(1, batch_size // _FRACTION)
-    width = max(-(-int(counts.max()) // multiple) * multiple, 1)
+    width = max(-(-int(counts.max()) // multiple) * multiple, n_widest, 1)
     n_rows = len(counts) * width
     source, is_filler = np.zeros(n_rows, dtype=np.intp), np.ones(n_rows, dtype=bool)
-    places = steps[chosen] * width + slots
+    places = groups[chosen] * width + slots
     source[places], is_filler[places] = chosen, False
     has_fillers = bool(np.any(is_filler))
 
-    weights, own_totals = plan.weights, counts
-    if weights is not None or has_fillers:
+    weights, own_totals = plan.weights, np.bincount(steps[chosen], minlength=len(plan.counts))
+    if weights is not None or has_fillers or n_shards:
         weights = np.ones(n_samples) if weights is None else weights[:n_samples]
-        own_totals = np.bincount(steps[chosen], weights[chosen], minlength=len(counts))
+        own_totals = np.bincount(steps[chosen], weights[chosen], minlength=len(plan.counts))
         weights = np.where(is_filler, weights.dtype.type(0), weights[source])
     totals = np.asarray(plan.totals)
+    own_totals = np.ones_like(totals) if n_shards else own_totals
     parts = np.divide(own_totals, totals, out=np.zeros_like(totals), where=totals > 0)
 
     draws = plan.draws
     if draws is not None:
         slot_of = np.zeros(n_samples, dtype=np.int32)
-        slot_of[chosen] = slots
+        slot_of[chosen] = places % (n_own * width)
 
         def take(leaf: np.ndarray) -> np.ndarray:
             if leaf is not partners:
                 return leaf[source]
             theirs = slot_of[steps[source] * batch_size + leaf[source]]
-            own = np.arange(n_rows) % width
+            own = np.arange(n_rows) % (n_own * width)
             return np.where(is_filler, own, theirs).astype(leaf.dtype)
 
         draws = map_leaves(take, draws)
     return plan._replace(
         rows=np.where(is_filler, np.int32(0), rows[source]),
         weights=weights,
-        batch_size=width,
+        batch_size=n_own * width,
         draws=draws,
         positions=positions[source].astype(np.int32) if with_positions else None,
         parts=parts,
@@ -141,6 +155,7 @@ def own_plan(
         owned=owned,
         augmentation=rules.augmentation,
         with_positions=rules.network.n_keys > 0,
+        n_shards=ranks.n_shards,
     )
 
 
@@ -153,8 +168,8 @@ def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarr
     return None
 
 
-def _is_in_part(plan: EpochPlan, partners: np.ndarray | None, rank: int, size: int) -> np.ndarray:
-    """Return for each row, without padding, whether it is in the rank's part of its batch.
+def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) -> np.ndarray:
+    """Return for each row, without padding, the number of its part of its batch.
 
     Rows and their partners are one unit.
     """
@@ -170,7 +185,8 @@ def _is_in_part(plan: EpochPlan, partners: np.ndarray | None, rank: int, size: i
         units = labels - firsts[steps]
         n_units = np.diff(firsts, append=labels.max() + 1)
     # As `numpy.array_split`: the first ranks have one more.
-    share, extra = np.divmod(n_units, size)
-    start, stop = (r * share + np.minimum(r, extra) for r in (rank, rank + 1))
-    is_mine: np.ndarray = (start[steps] <= units) & (units < stop[steps])
-    return is_mine
+    share, extra = (number[steps] for number in np.divmod(n_units, n_parts))
+    longer = extra * (share + 1)  # Units in the parts that have one more.
+    later = extra + (units - longer) // np.maximum(share, 1)
+    numbers: np.ndarray = np.where(units < longer, units // (share + 1), later)
+    return numbers

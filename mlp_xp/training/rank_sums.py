@@ -10,6 +10,7 @@ from __future__ import annotations
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends.kernels import Kernels
+from mlp_xp.nn.layers import sum_in_pairs
 from mlp_xp.nn.network import Params
 
 __all__ = ["parts_of_batch", "summed"]
@@ -27,9 +28,19 @@ def parts_of_batch(averages: Tree, part: Array | None) -> Tree:
     return averages if part is None else map_leaves(lambda average: average * part, averages)
 
 
-def summed(kernels: Kernels, params: Params, tree: Tree, *, xp: Namespace) -> Tree:
-    """Return the sums over all ranks, in the dtype of the parameters: 16 bits would lose some."""
+def summed(kernels: Kernels, params: Params, grads: Tree, averages: Tree, *, xp: Namespace) -> Tree:
+    """Return gradients and averages summed over all ranks, in the dtype of the parameters.
+
+    16 bits would lose some. With virtual shards, averages have an entry for each.
+    """
     if kernels.sum_over_ranks is None:
-        return tree
+        return grads, averages
+    if kernels.n_shards:
+        averages = map_leaves(lambda of_shards: sum_in_pairs(_entries(of_shards)), averages)
     dtype = next(leaves(params)).dtype
-    return kernels.sum_over_ranks(map_leaves(lambda leaf: xp.astype(leaf, dtype, copy=False), tree))
+    tree = map_leaves(lambda leaf: xp.astype(leaf, dtype, copy=False), (grads, averages))
+    return kernels.sum_over_ranks(tree)
+
+
+def _entries(array: Array) -> list[Array]:
+    return [array[i] for i in range(array.shape[0])]

@@ -14,6 +14,7 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
+from mlp_xp.backends.shards import in_shards
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses, forward
@@ -169,6 +170,7 @@ def make_step(
     >>> xp.round(state.params[0].W, 3), xp.round(state.params[0].b, 3)
     (array([[2.]]), array([1.]))
     """
+    kernels = in_shards(kernels)
 
     def step(
         state: TrainState,
@@ -209,7 +211,7 @@ def make_step(
         dlogits = mixed([pullback() for _, pullback in losses], mixture)
         dlogits, value, correct = parts_of_batch((dlogits, value, correct), batch.part)
         grads = backward(scaled(dlogits, scale, xp=xp))
-        grads, value, correct = summed(kernels, params, (grads, value, correct), xp=xp)
+        grads, (value, correct) = summed(kernels, params, grads, (value, correct), xp=xp)
         grads, is_finite = unscaled(grads, scale, xp=xp)
 
         if max_grad_norm is not None:

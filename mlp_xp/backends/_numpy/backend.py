@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import array_api_compat.numpy
 import numpy as np
@@ -18,7 +18,7 @@ from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss, update_tree
-from mlp_xp.backends._numpy.ranks import SumOverRanks
+from mlp_xp.backends._numpy.ranks import DenseOfRanks, SumOverRanks
 from mlp_xp.backends._numpy.thread_pool import can_compile, one_blas_thread, thread_pool
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
@@ -68,6 +68,13 @@ class NumpyBackend(Backend):
 
     def _summing(self, communicator: Communicator) -> SumOverRanks:
         return SumOverRanks(communicator)
+
+    def with_ranks(self, communicator: Communicator | None) -> Self:
+        backend = super().with_ranks(communicator)
+        summing = backend.kernels.sum_over_ranks
+        if isinstance(summing, SumOverRanks) and not backend.kernels.n_shards:
+            backend.kernels = backend.kernels._replace(sent_dense=DenseOfRanks(dense, summing))
+        return backend
 
     def compile(self, function: F, *, donate: bool = False) -> F:
         return cast(F, CompiledStep(function)) if donate else function

@@ -30,6 +30,7 @@ from mlp_xp.backends._numpy.jobs import (
     Update,
     address,
 )
+from mlp_xp.backends._numpy.ranks import SumOverRanks
 from mlp_xp.backends._numpy.sparse import TakenRows, call
 from mlp_xp.backends._numpy.thread_pool import has_pool
 from mlp_xp.backends._numpy.traced import Traced
@@ -71,9 +72,14 @@ def _product(
 
 @or_plain
 def dense(
-    params: Dense, x: Array, arrangement: Arrangement | None = None, *, xp: Namespace
+    params: Dense,
+    x: Array,
+    arrangement: Arrangement | None = None,
+    *,
+    ranks: SumOverRanks | None = None,
+    xp: Namespace,
 ) -> tuple[Array, DensePullback]:
-    """Compute `mlp_xp.nn.layers.affine`."""
+    """Compute `mlp_xp.nn.layers.affine`; its gradient travels to the ranks from the pullback on."""
     W, b = params
     if isinstance(x, TakenRows):
         return x.affine(W, b), lambda dy, *, need_dx: (None, Dense(x.T @ dy, xp.sum(dy, axis=0)))
@@ -100,9 +106,15 @@ def dense(
         if need_dx:
             dx = np.empty_like(x, shape=x.shape)
             _product(dy, W, dx, tb=True)
-        dW: Any = np.empty_like(W)
         db: Any = np.empty_like(b)
-        _product(x, dy, dW, ta=True)
+        if ranks is None or not ranks.is_long(W):
+            dW: Any = np.empty_like(W)
+            _product(x, dy, dW, ta=True)
+        else:
+            dW = ranks.empty_like(W)
+            for rows in ranks.pieces(W):
+                _product(x[:, rows], dy, dW[rows], ta=True)
+                ranks.start(dW, rows)
         n_rows, n_columns = shape
         sums = ColumnSums(dy.dtype == np.float64, n_rows, n_columns, dy, db)
         run(sums, dy.size >= _LEAST_NUMBERS)

@@ -46,7 +46,7 @@ from mlp_xp.nn.layers._normalization import (
     batch_norm,
     layer_norm,
 )
-from mlp_xp.nn.layers._ranks import RankShare
+from mlp_xp.nn.layers._ranks import RankShare, cut_rows, sum_in_pairs, sum_rows
 from mlp_xp.nn.layers._weights import shares
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "apply_norm",
     "batch_norm",
     "block_dense",
+    "cut_rows",
     "dense",
     "dropout",
     "elu",
@@ -80,5 +81,7 @@ __all__ = [
     "sigmoid",
     "silu",
     "softplus",
+    "sum_in_pairs",
+    "sum_rows",
     "tanh",
 ]

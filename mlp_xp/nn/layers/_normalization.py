@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp.nn.layers._dense import per_sample
-from mlp_xp.nn.layers._ranks import RankShare
+from mlp_xp.nn.layers._ranks import RankShare, sum_rows
 from mlp_xp.nn.layers._weights import shares
 
 __all__ = [
@@ -167,18 +167,23 @@ def batch_norm(
            [ 1.]])
     """
     share = shares(weights, x.shape[-2], xp=xp)
+    n_shards = 0 if rank_share is None else rank_share.n_shards
     if rank_share is not None:
+        if n_shards:
+            assert weights is not None
+            share = weights[..., None]
         share = share * rank_share.part
-    mean = _of_all_ranks(xp.sum(x * share, axis=-2), rank_share)
+    mean = _of_all_ranks(sum_rows(x * share, n_shards, xp=xp), rank_share)
     z = x - per_sample(mean)
     squares = z * z
     squares *= share
-    variance = _of_all_ranks(xp.sum(squares, axis=-2), rank_share)
+    variance = _of_all_ranks(sum_rows(squares, n_shards, xp=xp), rank_share)
     rescale = _rescale(variance, epsilon, xp=xp)
     z *= per_sample(rescale)
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Norm]:
-        grads = Norm(xp.sum(dy * z, axis=-2), xp.sum(dy, axis=-2))
+        scale = sum_rows(dy * z, n_shards, xp=xp)
+        grads = Norm(scale, sum_rows(dy, n_shards, xp=xp))
         if not need_dx:
             return None, grads
         total = grads

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.tree import leaves, rebuild
 
-__all__ = ["RankShare"]
+__all__ = ["RankShare", "cut_rows", "sum_in_pairs", "sum_rows"]
 
 
 class RankShare(NamedTuple):
@@ -15,9 +16,44 @@ class RankShare(NamedTuple):
 
     ``part`` is its part of the batch's weight, 0-d; ``positions : (batch,)`` int32 are those of its
     rows in the whole batch, or None where no dropout asks for them; ``sum_over_ranks`` returns a
-    tree of arrays, which are donated, summed over all ranks.
+    tree of arrays, which are donated, summed over all ranks. With ``n_shards`` of at least 1, rows
+    are summed in so many virtual shards, and ``part`` is that of a row of weight 1.
     """
 
     part: Array
     positions: Array | None
     sum_over_ranks: Callable[[Tree], Tree]
+    n_shards: int = 0
+
+
+def sum_in_pairs(trees: Sequence[Tree]) -> Tree:
+    """Return the sum of trees: of each pair, then of pairs of sums, and so on.
+
+    Where the number of trees is a power of two, the halves may be summed in different places.
+
+    Examples
+    --------
+    >>> from mlp_xp.nn.layers import sum_in_pairs
+    >>> sum_in_pairs([(1, 10), (2, 20), (3, 30)])
+    (6, 60)
+    """
+    while len(trees) > 1:
+        sums = [
+            rebuild(one, [a + b for a, b in zip(leaves(one), leaves(other), strict=True)])
+            for one, other in zip(trees[::2], trees[1::2], strict=False)
+        ]
+        trees = [*sums, *trees[len(sums) * 2 :]]
+    return trees[0]
+
+
+def cut_rows(x: Array, n_shards: int) -> list[Array]:
+    """Return equal parts of the rows of an array, of which there are a multiple."""
+    n = x.shape[0] // n_shards
+    return [x[i * n : (i + 1) * n, ...] for i in range(n_shards)]
+
+
+def sum_rows(x: Array, n_shards: int, *, xp: Namespace) -> Array:
+    """Return the sums of columns, (..., columns): of each shard, and then in pairs."""
+    if n_shards <= 1:
+        return xp.sum(x, axis=-2)
+    return sum_in_pairs([xp.sum(part, axis=-2) for part in cut_rows(x, n_shards)])
