@@ -158,11 +158,6 @@ def check_params(params: Mapping[str, Any]) -> None:
     _check_callbacks(params["callbacks"])
     if params["solver"] != LBFGS:
         return
-    if params["distributed"] is not None:
-        raise ValueError(
-            f"distributed is {params['distributed']!r}, and solver 'lbfgs' runs in one process: "
-            "set distributed=None, or use a solver that goes step by step, e.g. solver='adam'."
-        )
 
     def refuse(
         name: str, off: Any, needed: str = "a loss that depends on the weights alone"

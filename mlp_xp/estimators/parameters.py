@@ -184,7 +184,7 @@ distributed : {"mpi", "torch"}, object of `mlp_xp.distributed.Distributed`, or N
     One fit on many processes, which all call `fit`: ``mpiexec -n 4 python -m mpi4py script.py``,
     or ``torchrun``. Each takes a part of each batch, and all get the network that one process
     would, up to rounding. Rank 0 alone prints, warns, calls callbacks and writes files.
-    Predictions are computed by each process for itself. Not for "lbfgs".
+    Predictions are computed by each process for itself.
 """
 
 _ATTRIBUTES = """\

@@ -143,6 +143,20 @@ MORE = {
 }
 
 
+# Where each case takes seconds to compile.
+MOST_DIFFERENT = {
+    title: FEW[title]
+    for title in (
+        "plain",
+        "fewer samples than ranks in a batch",
+        "batch norm, dropout, residual",
+        "pictures",
+        "sharded, weights",
+        "lbfgs, sharded, weights",
+    )
+}
+
+
 def data(case):
     rng = np.random.default_rng(5)
     x = rng.standard_normal((N, case.inputs))
@@ -199,13 +213,19 @@ def train(case, backend):
     return [np.asarray(found), *map(np.asarray, leaves(trainer.copy()))]
 
 
-def main(engine, name, *chosen):
-    pool, chosen = "pool" in chosen, set(chosen) - {"pool"}
+def chosen(name, has_pool):
+    if name in ("jax", "array_api_strict"):
+        return MOST_DIFFERENT
+    return FEW | MORE if name == "numpy" and not has_pool else FEW
+
+
+def main(engine, name, *options):
+    pool, titles = "pool" in options, set(options) - {"pool"}
     ranks, backend = get_communicator(engine), get_backend(name)
     results = {}
     warnings.simplefilter("ignore", ConvergenceWarning)
-    for title, case in (FEW | MORE if name == "numpy" and not pool else FEW).items():
-        if chosen and title not in chosen:
+    for title, case in chosen(name, pool).items():
+        if titles and title not in titles:
             continue
         with thread_pool(1) if pool else contextlib.nullcontext():
             serial = train(case, backend)

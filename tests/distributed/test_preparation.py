@@ -63,7 +63,6 @@ def fail_everywhere(case: str) -> None:
             *("ValueError", "inconsistent numbers of samples"),
         ),
         "nobody": (partial(fit, X[:0], y[:0], distributed=SHARDED), None, "no rank has a row"),
-        "solver": (partial(fit, solver="lbfgs"), None, "solver 'lbfgs' runs in one process"),
     }
     function, only, words = cases[case]
     kind, words = (ValueError, words) if only is None or is_last else (RankError, f"{only}: .*")
@@ -77,7 +76,7 @@ def fail_everywhere(case: str) -> None:
 def fail_in_all_ways() -> None:
     """Check all cases in one launch; the ranks stay in step after each."""
     cases = "parameter data setting seed labels rows shape weights validation features kinds"
-    for case in [*cases.split(), "lengths", "nobody", "solver"]:
+    for case in [*cases.split(), "lengths", "nobody"]:
         fail_everywhere(case)
     print(f"rank {get_communicator('mpi').rank} is done")
 

@@ -98,8 +98,6 @@ def _writable(array: Any, taken: set[int]) -> Any:
         owner = array if getattr(array, "base", None) is None else array.base
         is_own = isinstance(array, np.ndarray) and array.flags.writeable
     if not (is_own and array.flags.c_contiguous) or id(owner) in taken:
-        copied = np.positive(array)
-        # NumPy returns a number for an array without axes.
-        return copied if isinstance(copied, Traced) else np.asarray(copied)
+        return np.positive(array) if isinstance(array, Traced) else np.array(array, order="C")
     taken.add(id(owner))
     return array
