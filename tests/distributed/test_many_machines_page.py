@@ -23,13 +23,22 @@ SCRIPTS = sorted((ROOT / "docs" / "jobs").glob("*.sh"))
 in_bash = pytest.mark.skipif(os.name == "nt", reason="the scripts are for a shell")
 
 
-def run(*command, cwd, **variables) -> subprocess.CompletedProcess[str]:
-    """Run a command with the programs of this environment, each with one thread."""
+def surroundings(**variables) -> dict[str, str]:
+    """Return an environment with the programs of this one, each with one thread."""
     path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | variables
     environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return environment
+
+
+def run(*command, cwd, **variables) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+        command,
+        cwd=cwd,
+        env=surroundings(**variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -67,3 +76,28 @@ def test_the_script_of_a_search_starts_scheduler_and_workers(serial, tmp_path):
     (tmp_path / "search.py").write_text(SEARCH)
     done = run("bash", str(ROOT / "docs" / "jobs" / "search.sh"), "search.py", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, serial), done.stderr
+
+
+TRAIN = """
+from mlp_xp import MLP
+from mlp_xp.datasets import load_digits
+
+data = load_digits()
+model = MLP((16,), max_iter=2, learning_rate="cosine", random_state=0, distributed="torch")
+model.fit(data.x_train, data.y_train)
+print(f"loss {model.loss_:.4f}")
+"""
+
+
+@in_bash
+@pytest.mark.slow
+def test_the_script_of_torchrun_trains_on_two_ranks(tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "train.py").write_text(TRAIN)
+    script = str(ROOT / "docs" / "jobs" / "torchrun.sh")
+    done = run("bash", script, "train.py", cwd=tmp_path, RANKS="2", PORT="0")
+    assert done.returncode == 0, done.stderr
+    data = load_digits()
+    whole = MLP((16,), max_iter=2, learning_rate="cosine", random_state=0)
+    loss = whole.fit(data.x_train, data.y_train).loss_
+    assert done.stdout.splitlines() == [f"loss {loss:.4f}"] * 2
