@@ -72,7 +72,7 @@ def test_the_number_of_ranks_does_not_change_the_bits(run_ranks, backend, code, 
     pytest.importorskip(backend)
     found = {}
     for n in numbers:
-        done = run_ranks(n, fit, backend, code)
+        done = run_ranks(n, fit, backend, code, timeout=240)
         assert done.returncode == 0, done.stderr
         found[n] = done.stdout.strip()
     assert len(set(found.values())) == 1, found
