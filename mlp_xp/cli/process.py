@@ -75,6 +75,8 @@ def message_for_user(error: Exception) -> str | None:
     expected: tuple[type[Exception], ...] = (ValueError, ImportError, OSError, OverflowError)
     if (backends := sys.modules.get("mlp_xp.backends")) is not None:
         expected = (*expected, backends.BackendError)
+    if (distributed := sys.modules.get("mlp_xp.distributed")) is not None:
+        expected = (*expected, distributed.RankError)
     text = printable(" ".join(str(error).split()))
     if isinstance(error, MemoryError):
         reason = f" ({text})" if text else ""

@@ -94,6 +94,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         base = recipe.params.get("solver", "adam")
         params["solver"] = _solver(base, args.solver, args.weight_decay)
     params.setdefault("random_state", recipe.params.get("random_state", 0))
+    params["distributed"] = args.distributed  # The processes run whatever a recipe has.
     return Settings(
         args.data or recipe.data,
         args.recipe,
@@ -135,7 +136,7 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
     places = {name: value for name, value in places.items() if value is not None}
     return replace(
         settings,
-        params=settings.params | places,
+        params=settings.params | places | {"distributed": args.distributed},
         tensorboard=settings.tensorboard or args.tensorboard,
         **typed,
     )

@@ -22,7 +22,7 @@ from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
 from mlp_xp.cli.new_run import DiskSpace, RunFolder, new_run, resumed_run
-from mlp_xp.cli.process import printable
+from mlp_xp.cli.process import message_for_user, printable
 from mlp_xp.cli.progress import Watch, display
 from mlp_xp.cli.results import (
     config_of,
@@ -35,6 +35,7 @@ from mlp_xp.cli.results import (
 from mlp_xp.cli.runs import CHECKPOINTS, unfinished
 from mlp_xp.cli.settings import Settings, settings_of, settings_of_run
 from mlp_xp.datasets import Dataset, split_dataset
+from mlp_xp.distributed import Alone, join_ranks
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.saving import write_model
 from mlp_xp.training.checkpoints import read_newest
@@ -46,28 +47,55 @@ __all__ = ["run"]
 
 def run(args: argparse.Namespace) -> int:
     """Train as the options say, or go on with a run, and return the exit status."""
-    if args.resume is not None:
-        opened = resumed_run(args.resume)
-        return _train(args, settings_of_run(unfinished(args.resume)[0], args), opened)
-    settings = settings_of(args)
-    return _train(args, settings, new_run(args.out, settings.data))
+    ranks = join_ranks(args.distributed)
+    if ranks.rank:
+        return _follow(ranks)
+    with ranks.sharing_errors():
+        if args.resume is not None:
+            settings = settings_of_run(unfinished(args.resume)[0], args)
+            opened = resumed_run(args.resume)
+        else:
+            settings = settings_of(args)
+            opened = new_run(args.out, settings.data)
+        return ranks.first(_train(args, ranks.first(settings), opened, ranks))
+
+
+def _follow(ranks: Alone) -> int:
+    """Train on another rank than 0, which alone prints and writes; return its exit status."""
+    try:
+        with ranks.sharing_errors():
+            settings: Settings = ranks.first(None)  # type: ignore[assignment]
+            ranks.exchange(None)  # Rank 0 has fetched the data where they were absent.
+            data = load_data(settings.data, settings.data_path)
+            resume: _Resume = ranks.first(None)  # type: ignore[assignment]
+            with interrupts(), np.errstate(over="ignore", invalid="ignore"):
+                _fit(settings.estimator(), settings, data, [], None, resume)
+            return ranks.first(0)
+    except Exception as error:
+        if message_for_user(error) is None:
+            raise
+        return 2  # Rank 0 prints it.
 
 
 def _train(
-    args: argparse.Namespace, settings: Settings, opened: AbstractContextManager[RunFolder]
+    args: argparse.Namespace,
+    settings: Settings,
+    opened: AbstractContextManager[RunFolder],
+    ranks: Alone,
 ) -> int:
     model = settings.estimator()
     _check_libraries(settings)
     backend = load_recipe_backend(settings.recipe, model)
     backend.with_precision(model.precision)  # An error before there is a run folder.
     data = load_data(settings.data, settings.data_path)
+    ranks.exchange(None)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with opened as folder, interrupts() as pressed, quiet:
         _print_task(settings, model, data, backend)
         config = config_of(settings, model, data, backend)
         write_config(folder.path, config)  # first: a checkpoint cannot be used without it
-        resume = _newest(folder.path) if args.resume else _Resume(None, 0, 0.0)
+        resume = ranks.first(_newest(folder.path) if args.resume else _Resume(None, 0, 0.0))
         end = None
         if model.max_time is not None:
             end = args.start_time + model.max_time - resume.seconds

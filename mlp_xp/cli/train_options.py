@@ -110,6 +110,11 @@ def add_train(parser: Parser) -> None:
         "keep the data on the device or send them batch by batch (auto)",
         choices=["auto", "resident", "streamed"],
     )
+    add(
+        "--distributed",
+        "share the training among the processes of `mpiexec -n N mlp-xp train`, or of torchrun",
+        choices=["mpi", "torch"],
+    )
     add_seed(parser, "of weights, order and validation images", None)
     add(
         "--resume",

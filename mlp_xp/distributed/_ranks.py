@@ -126,8 +126,8 @@ class Ranks(Alone):
             try:
                 outcome = function(*arguments)
             except BaseException as error:
-                self.communicator.broadcast(_failure(error, 0))
-                raise _shared(error) from None
+                self.communicator.broadcast(_failure(_shared(error), 0))
+                raise
         outcome = self.communicator.broadcast(outcome)
         if isinstance(outcome, _Failure):
             raise _shared(outcome.error())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from scipy import sparse
@@ -13,17 +14,38 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
 from mlp_xp.backends import namespace_backend, to_numpy
-from mlp_xp.distributed import Alone
+from mlp_xp.distributed import Alone, Distributed, join_ranks
 from mlp_xp.estimators.resuming import text_of
 from mlp_xp.estimators.validation import check_weights, check_x, check_y, host
 from mlp_xp.training.rows import Shard, take_rows
 
-__all__ = ["agree_on_samples", "agree_on_settings", "agreed_generator", "join_samples"]
+__all__ = [
+    "agree_on_samples",
+    "agree_on_settings",
+    "agreed_generator",
+    "join_samples",
+    "validating_on_all_ranks",
+]
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 # Parameters that may differ: only rank 0 prints and calls back, and each rank has its own device.
 _OWN = {"callbacks", "verbose", "device", "placement", "tta"}
 _FEW = 16  # Rows of X that are compared.
 _NUMBERS = "biufc"
+
+
+def validating_on_all_ranks(fit: _Method) -> _Method:
+    """Return a method that fits, which raises for a wrong parameter of one rank on all."""
+
+    @functools.wraps(fit)
+    def method(self: Any, *arguments: Any, **settings: Any) -> Any:
+        if isinstance(self.distributed, str | Distributed):
+            with join_ranks(self.distributed).sharing_errors():
+                self._validate_params()
+        return fit(self, *arguments, **settings)
+
+    return cast(_Method, method)
 
 
 def agree_on_settings(ranks: Alone, params: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

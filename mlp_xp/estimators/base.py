@@ -16,7 +16,8 @@ from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import get_backend, to_numpy
-from mlp_xp.distributed import Distributed, join_ranks
+from mlp_xp.distributed import join_ranks
+from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.device_copies import FittedArrays
 from mlp_xp.estimators.fitting import Training, prepare_fit
@@ -69,16 +70,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """Return all parameters by name, also those that a subclass does not take."""
         return {name: getattr(self, name) for name in self._parameter_names}
 
-    def _validate_params(self) -> None:
-        """Raise an error for a wrong parameter, on all ranks of a distributed fit."""
-        setting = self.distributed
-        is_valid = isinstance(setting, str | Distributed)
-        with join_ranks(setting if is_valid else None).sharing_errors():
-            super()._validate_params()
-
     # --- fitting -------------------------------------------------------------------------------
 
     @with_callbacks  # type: ignore[untyped-decorator]
+    @validating_on_all_ranks
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(
         self,

@@ -80,7 +80,8 @@ class HeldOut:
             self._positions = np.flatnonzero(x.owned >= 0)
         elif ranks.size > 1:
             self._positions = np.array_split(self._positions, ranks.size)[ranks.rank]
-            self._own = some_rows(x, self._positions)
+            base, rows = (x.x, x.rows) if isinstance(x, Rows) else (x, np.arange(len(sample.y)))
+            self._own = some_rows(base, rows[self._positions])
         self._encoded = backend.put(encoded)
         self._loss_weights = None
         if sample.weights is not None:

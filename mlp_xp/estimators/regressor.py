@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
+from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
 from mlp_xp.estimators.prediction import AS_SET
@@ -122,6 +123,7 @@ default="auto"
     # --- fitting -------------------------------------------------------------------------------
 
     @available_if(BaseMLP._can_partial_fit)  # type: ignore[untyped-decorator]
+    @validating_on_all_ranks
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,

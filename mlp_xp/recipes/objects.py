@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from mlp_xp.augmentation import AUGMENTATIONS, WITH_VIEWS
+from mlp_xp.distributed import Distributed
 from mlp_xp.nn.hidden import INNER, LAYERS
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Through
 from mlp_xp.optimizers import RULES
@@ -40,6 +41,7 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
         "input_scaling": (Whiten,),
         "augmentation": AUGMENTATIONS,
         "tta": WITH_VIEWS,
+        "distributed": (Distributed,),
     }.items()
 }
 

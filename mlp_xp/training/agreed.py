@@ -13,7 +13,7 @@ from mlp_xp.training.arguments import Repeatable
 from mlp_xp.training.divergence import Guard, NonFiniteError
 from mlp_xp.training.time_budget import Budget
 
-__all__ = ["AgreedBudget", "AgreedGuard", "new_budget", "new_guard"]
+__all__ = ["AgreedBudget", "AgreedGuard"]
 
 
 class AgreedGuard(Guard):
@@ -59,15 +59,3 @@ class AgreedBudget(Budget):
         """Return the share of the time for steps that will have passed, as `next_steps` saw it."""
         passed = self._elapsed + ahead * self._seconds_of_step
         return passed / self._usable if passed < self._usable else 1.0
-
-
-def new_guard(communicator: Communicator | None) -> Guard:
-    """Return the guard of a training, of all of its ranks if it has any."""
-    return Guard() if communicator is None else AgreedGuard(communicator)
-
-
-def new_budget(seconds: float, start: float, communicator: Communicator | None) -> Budget:
-    """Return the time limit of a fit, that of rank 0 if there are ranks."""
-    if communicator is None:
-        return Budget(seconds, start)
-    return AgreedBudget(seconds, start, communicator=communicator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from mlp_xp._utils.array_types import Array, Namespace
@@ -14,12 +14,21 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan, with_draws, without_first
-from mlp_xp.training.rank_plan import own_plan
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import draw_keys
+from mlp_xp.training.scalars import Stage, draw_keys, rate_factors, scalar_table
 from mlp_xp.training.step import StepArguments, TrainState
+from mlp_xp.training.time_budget import Budget
 
-__all__ = ["Epoch", "EpochArguments", "Group", "Repeatable", "draw_arguments", "part"]
+__all__ = [
+    "Epoch",
+    "EpochArguments",
+    "Group",
+    "Repeatable",
+    "draw_arguments",
+    "part",
+    "put_group",
+    "put_groups",
+]
 
 
 class Group(NamedTuple):
@@ -72,10 +81,46 @@ def draw_arguments(epoch: Epoch, rules: Rules, seed: int, backend: Backend) -> E
     if rules.augmentation:
         plan = with_draws(plan, rules.augmentation, seed=seed, epoch=epoch.n_epochs)
     if backend.communicator is not None:
+        from mlp_xp.training.rank_plan import own_plan  # Most fits have one process.
+
         plan = own_plan(plan, backend, rules, epoch.data.owned)
     keys = draw_keys(len(plan.counts), rules.network.n_keys, seed=seed, epoch=epoch.n_epochs)
     put_keys = None if keys is None else backend.put(keys[first:])
     return EpochArguments(epoch.data, without_first(plan, first), put_keys)
+
+
+def put_groups(
+    trainer: Repeatable, epoch: Epoch, stage: Stage, budget: Budget | None
+) -> Iterator[Group]:
+    """Yield the steps of an epoch, with their scalars on the device.
+
+    Without a budget they travel for a whole epoch at once, else for the few steps until the clock
+    is read again.
+    """
+    rules, n_steps, done = trainer.rules, len(epoch.plan.counts), epoch.first
+    while done < n_steps:
+        few = n_steps
+        if budget is not None:
+            few = budget.next_steps(n_steps - done)
+            if few == 0 and done > epoch.first:
+                return
+        steps = range(done, min(done + max(few, 1), n_steps))
+        factors = rate_factors(rules.schedule, steps, n_steps, stage, trainer.n_samples, budget)
+        rates = [rules.learning_rate * stage.rate_factor * factor for factor in factors]
+        epoch.rates.extend(rates)
+        yield put_group(trainer, epoch, steps, rates)
+        done = steps.stop
+        if budget is not None:
+            # A device has only queued the steps so far.
+            trainer.backend.get(trainer.state.loss)
+            budget.count(len(steps))
+
+
+def put_group(trainer: Repeatable, epoch: Epoch, steps: range, rates: list[float]) -> Group:
+    """Return some steps of an epoch, with their scalars on the device."""
+    plan, rule_start = epoch.plan, trainer.rule_start
+    table = scalar_table(trainer.rules, plan, steps, rates, epoch.n_steps, rule_start)
+    return Group(rates, trainer.backend.put(table, trainer.dtype))
 
 
 class Repeatable(Protocol):
@@ -85,8 +130,11 @@ class Repeatable(Protocol):
     rules: Rules
     scaling: Scaling | Whitening | None
     state: TrainState
+    dtype: str
     n_epochs: int
     n_steps: int
+    n_samples: int
+    rule_start: int
 
     def copy(self) -> TrainState:
         """Return a copy of the state in the host's memory."""

@@ -23,7 +23,7 @@ from mlp_xp.backends.kernels import SparseMatrix
 from mlp_xp.nn.network import Network
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
-from mlp_xp.training.rows import Rows, is_mapped, kept_dtype, take_rows
+from mlp_xp.training.rows import Rows, Shard, is_mapped, kept_dtype, take_rows
 
 __all__ = [
     "Data",
@@ -205,7 +205,8 @@ def place(
     ----------
     backend : Backend
     x, y : arrays
-        Of the backend's library, or of NumPy; x may be sparse rows, or `Rows`.
+        Of the backend's library, or of NumPy; x may be sparse rows, `Rows`, or a `Shard`, with the
+        targets of all ranks.
     dtype : str
     placement : {"auto", "resident", "streamed"}, default="auto"
         By default what is on the device stays there; host data go there if they fit into most of
@@ -236,6 +237,8 @@ def place(
         raise ValueError(
             f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
         )
+    if isinstance(x, Shard):
+        return _place_shard(backend, x, to_numpy(y), dtype, placement, multiplies_sparse)
     rows = shared = None
     if isinstance(x, Rows):
         x, rows, shared = x.x, x.rows.astype(np.int32), x.shared
@@ -259,6 +262,23 @@ def place(
     if placement == "resident":
         return Resident(backend, x, y, dtype, rows)
     return Streamed(backend, x if is_sparse else to_numpy(x), to_numpy(y), dtype, rows)
+
+
+def _place_shard(
+    backend: Backend,
+    shard: Shard,
+    y: np.ndarray,
+    dtype: str,
+    placement: Placement,
+    multiplies_sparse: bool,
+) -> Resident | Streamed:
+    """Return the rows of this rank, with their targets, as a part of the samples of all ranks."""
+    is_mine = shard.owned >= 0
+    targets = np.zeros((shard.x.shape[0], *y.shape[1:]), y.dtype)
+    targets[shard.owned[is_mine]] = y[is_mine]
+    data = place(backend, shard.x, targets, dtype, placement, multiplies_sparse=multiplies_sparse)
+    data.n_samples, data.owned = len(shard.owned), shard.owned
+    return data
 
 
 def _at(plan: EpochPlan, rows: np.ndarray | None) -> EpochPlan:

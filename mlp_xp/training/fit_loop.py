@@ -15,7 +15,6 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.nn.network import Params
-from mlp_xp.training.agreed import new_budget
 from mlp_xp.training.batches import Data
 from mlp_xp.training.divergence import NonFiniteError, explain_minimum, is_finite
 from mlp_xp.training.early_stopping import Plateau
@@ -24,7 +23,7 @@ from mlp_xp.training.fit_settings import LoopPosition, LoopSettings, Validation,
 from mlp_xp.training.history import History
 from mlp_xp.training.records import Record
 from mlp_xp.training.time_budget import Budget
-from mlp_xp.training.trainer import Trainer
+from mlp_xp.training.trainer import Trainer, new_budget
 
 __all__ = ["FitLoop"]
 

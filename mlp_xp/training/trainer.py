@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -13,23 +13,31 @@ import numpy as np
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp._utils.workers import n_models
-from mlp_xp.backends import Backend
+from mlp_xp.backends import Backend, Communicator
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
-from mlp_xp.training.agreed import new_guard
-from mlp_xp.training.arguments import Epoch, EpochArguments, Group, draw_arguments, part
+from mlp_xp.training.arguments import (
+    Epoch,
+    EpochArguments,
+    Group,
+    draw_arguments,
+    part,
+    put_group,
+    put_groups,
+)
 from mlp_xp.training.batches import Data, multiplies_sparse
+from mlp_xp.training.divergence import Guard
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Progress, Record
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import Stage, rate_factors, scalar_table
+from mlp_xp.training.scalars import Stage
 from mlp_xp.training.step import StepArguments, Steps, TrainState, init_state, make_nth, make_step
 from mlp_xp.training.time_budget import Budget
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "new_budget"]
 
 # Multiplications and additions of the forward passes that take two processors about a tenth of a
 # second, backward passes included.
@@ -106,7 +114,7 @@ class Trainer:
         self.n_epochs = self.n_steps = self.n_samples = 0
         self.may_compile = True
         self.rule_start = 0
-        self.guard = new_guard(backend.communicator)
+        self.guard = _new_guard(backend.communicator)
         self._function = _step(
             rules.network,
             rules.loss,
@@ -271,13 +279,15 @@ class Trainer:
             epoch = Epoch(data, plan, self.n_epochs, self.n_steps, first_step, [])
             self.guard.begin(self, epoch, start)
             arguments = draw_arguments(epoch, self.rules, self.seed, backend)
-            groups = self._groups(epoch, stage, budget)
+            groups = put_groups(self, epoch, stage, budget)
             # With a budget the clock is read every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None
             stacks = data.stacked(arguments.plan) if has_loop else []
+            most_at_once = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
+            at_once = 1 if step_by_step else most_at_once
+            # The calls of ranks may differ, but all ranks look after the same steps.
+            every = 1 if backend.communicator is None else at_once
             if stacks:
-                most_at_once = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
-                at_once = 1 if step_by_step else most_at_once
                 calls = self._run_together(stacks, arguments.keys, groups, at_once)
             else:
                 calls = self._run_one_by_one(arguments, groups)
@@ -287,6 +297,8 @@ class Trainer:
             with contextlib.closing(calls):
                 for rates in calls:
                     done += len(rates)
+                    if (done - first_step) % every and done < n_steps:
+                        continue
                     if after_step is not None and after_step(done, n_steps):
                         break
                     if done < n_steps:  # The end of an epoch is checked anyway.
@@ -322,7 +334,7 @@ class Trainer:
     def repeat(self, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
         """Yield again the learning rate and the arguments of each prepared step of an epoch."""
         steps = range(epoch.first, epoch.first + len(epoch.rates))
-        groups = [self._group(epoch, steps, epoch.rates)] if steps else []
+        groups = [put_group(self, epoch, steps, epoch.rates)] if steps else []
         arguments = draw_arguments(epoch, self.rules, self.seed, self.backend)
         return arguments.steps(groups, self.scaling, xp=self.backend.xp)
 
@@ -361,33 +373,23 @@ class Trainer:
                 yield rates[first + start : first + stop]
             first = last
 
-    def _groups(self, epoch: Epoch, stage: Stage, budget: Budget | None) -> Iterator[Group]:
-        """Yield the steps, with their scalars on the device.
 
-        Without a budget they travel for a whole epoch at once, else for the few steps until the
-        clock is read again.
-        """
-        n_steps, done = len(epoch.plan.counts), epoch.first
-        while done < n_steps:
-            few = n_steps
-            if budget is not None:
-                few = budget.next_steps(n_steps - done)
-                if few == 0 and done > epoch.first:
-                    return
-            steps = range(done, min(done + max(few, 1), n_steps))
-            rules = self.rules
-            factors = rate_factors(rules.schedule, steps, n_steps, stage, self.n_samples, budget)
-            rates = [rules.learning_rate * stage.rate_factor * factor for factor in factors]
-            epoch.rates.extend(rates)
-            yield self._group(epoch, steps, rates)
-            done = steps.stop
-            if budget is not None:
-                self.backend.get(self.state.loss)  # A device has only queued the steps so far.
-                budget.count(len(steps))
+def new_budget(seconds: float, start: float, communicator: Communicator | None) -> Budget:
+    """Return the time limit of a fit, that of rank 0 if there are ranks."""
+    if communicator is None:
+        return Budget(seconds, start)
+    from mlp_xp.training.agreed import AgreedBudget  # Most fits have one process.
 
-    def _group(self, epoch: Epoch, steps: range, rates: list[float]) -> Group:
-        table = scalar_table(self.rules, epoch.plan, steps, rates, epoch.n_steps, self.rule_start)
-        return Group(rates, self.backend.put(table, self.dtype))
+    return AgreedBudget(seconds, start, communicator=communicator)
+
+
+def _new_guard(communicator: Communicator | None) -> Guard:
+    """Return the guard of a training, of all of its ranks if it has any."""
+    if communicator is None:
+        return Guard()
+    from mlp_xp.training.agreed import AgreedGuard  # Most fits have one process.
+
+    return AgreedGuard(communicator)
 
 
 # One function for all fits with the same settings, so that a backend finds what it compiled.

@@ -268,7 +268,7 @@ def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver,
 
 def test_without_options_the_default_recipe_is_used():
     typed = settings_of(parse(["train"]))
-    assert typed == Settings("cifar10", "default", {"random_state": 0})
+    assert typed == Settings("cifar10", "default", {"random_state": 0, "distributed": None})
     assert (
         typed.estimator().get_params()
         == MLP(

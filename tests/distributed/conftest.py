@@ -43,16 +43,18 @@ def _run_ranks(
     engine: str = "mpi",
     timeout: float = 120,
     environment: dict[str, str] | None = None,
+    plain: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script or a module-level function, which finds text in `sys.argv`, on n ranks.
 
-    The result has `returncode`, `stdout` and `stderr` of all ranks.
+    ``plain`` is without ``-m mpi4py``. The result has `returncode`, `stdout` and `stderr` of all.
     """
     if callable(target):
         # The file is run as a script, and calls the function that is named first.
         arguments = (target.__name__, *arguments)
         target = Path(inspect.getfile(target))
-    command = [*ENGINES[engine](n), str(target), *arguments]
+    launch = ENGINES[engine](n)
+    command = [*(launch[:-2] if plain else launch), str(target), *arguments]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         command,

@@ -1,0 +1,129 @@
+"""Checkpoints of a distributed fit, the command on ranks, and data larger than the memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import problem
+
+from mlp_xp import MLPClassifier
+from mlp_xp.callbacks import Callback, Checkpoint
+from mlp_xp.cli import main
+from mlp_xp.distributed import get_communicator
+from mlp_xp.saving import load_model
+from mlp_xp.training.checkpoints import checkpoints
+
+X, Y = problem(n=157)
+SETTINGS = {
+    "hidden_layer_sizes": (8,),
+    "max_iter": 6,
+    "random_state": 0,
+    "batch_size": 32,
+    "dropout": 0.1,
+    "ema_decay": 0.9,
+    "early_stopping": True,
+    "learning_rate": "cosine",
+}
+
+
+class Signal(Callback):
+    """A callback that sends a signal to a process after the step of a fit."""
+
+    def __init__(self, step, number, pid):
+        self.left = step
+        self.number = number
+        self.pid = pid
+
+    def on_step_end(self, model, done, n_steps):
+        self.left -= 1
+        if not self.left:
+            os.kill(self.pid, self.number)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def begin(folder: str, how: str) -> None:
+    """Begin a fit with checkpoints that ends within an epoch by a signal to a rank or mpiexec."""
+    launcher = parent(os.getppid())
+    target = (signal.SIGKILL, os.getpid()) if how == "kill" else (signal.SIGTERM, launcher)
+    watch = [Checkpoint(folder, every="4 steps"), Signal(18, *target)]
+    watch = watch[1:] if how == "without" else watch
+    settings = SETTINGS | {"max_iter": 6 if how == "kill" else 5000}
+    MLPClassifier(**settings, distributed="mpi", callbacks=watch).fit(X, Y)
+    print("not reached")
+
+
+def resume(folder: str) -> None:
+    """Resume a fit whose checkpoints only rank 0 can read, and compare it with a whole one."""
+    ranks = get_communicator("mpi")
+    here = f"{folder}-{ranks.rank}" if ranks.rank else folder
+    model = MLPClassifier(**SETTINGS, distributed="mpi").fit(X, Y, resume=here)
+    whole = MLPClassifier(**SETTINGS).fit(X, Y)
+    for a, b in zip(model.coefs_, whole.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(model.loss_curve_, whole.loss_curve_, rtol=1e-10)
+    assert model.validation_scores_ == whole.validation_scores_
+
+
+def command(*arguments: str) -> None:
+    sys.exit(main(list(arguments)))
+
+
+def test_a_killed_fit_goes_on_with_another_number_of_ranks(run_ranks, tmp_path):
+    folder = tmp_path / "kept"
+    done = run_ranks(2, begin, str(folder), "kill", timeout=60)
+    assert done.returncode != 0
+    assert list(checkpoints(folder)) == [(1, 3), (2, 2), (3, 1)]  # In step 18 of 5 an epoch.
+    for n in (3, 1):
+        done = run_ranks(n, resume, str(folder), timeout=60)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("how", ["term", "without"])
+def test_sigterm_to_the_launcher_ends_the_fit(run_ranks, tmp_path, how):
+    done = run_ranks(3, begin, str(tmp_path / "kept"), how, timeout=40)
+    assert "not reached" not in done.stdout
+    if how == "term":
+        assert done.returncode == 143
+        assert list(checkpoints(tmp_path / "kept"))[-1][0] >= 3
+    else:
+        assert done.returncode != 0
+
+
+def test_the_command_trains_on_ranks_and_writes_one_run(run_ranks, tmp_path):
+    shared = ["train", "--data", "digits", "--epochs", "2", "--hidden", "16", "--seed", "1"]
+    assert main([*shared, "--out", str(tmp_path / "alone")]) == 0
+    out = str(tmp_path / "ranks")
+    done = run_ranks(3, command, *shared, "--out", out, "--distributed", "mpi", timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("saved in") == done.stdout.count("epoch 1/2") == 1
+    models = [load_model(tmp_path / name) for name in ("alone", "ranks")]
+    for arrays in zip(*(model.coefs_ for model in models), strict=True):
+        np.testing.assert_allclose(*arrays, rtol=0, atol=1e-5)
+    done = run_ranks(3, command, *shared, "--out", out, "--distributed", "mpi", timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("mlp-xp: error: ") == 1
+    assert "is already there" in done.stderr
+
+
+def test_a_memory_map_is_not_copied_by_any_rank(run_ranks, tmp_path):
+    bench = Path(__file__).parents[2] / "bench" / "out_of_core.py"
+    path = tmp_path / "x.npy"
+    np.lib.format.open_memmap(path, "w+", np.float32, (20_000, 3072))  # A hole of 246 MB.
+    done = run_ranks(2, bench, "--file", str(path), timeout=60)
+    assert done.returncode == 0, done.stderr
+    measured = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(measured) == 2
+    assert all(2 < found["peak_mb"] < 60 for found in measured), measured
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
