@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from sklearn.model_selection import GridSearchCV
 
 from mlp_xp import MLP
 from mlp_xp.datasets import load_digits
+from mlp_xp.saving import load_model
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
@@ -76,6 +78,41 @@ def test_the_script_of_a_search_starts_scheduler_and_workers(serial, tmp_path):
     (tmp_path / "search.py").write_text(SEARCH)
     done = run("bash", str(ROOT / "docs" / "jobs" / "search.sh"), "search.py", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, serial), done.stderr
+
+
+OPTIONS = "--data digits --hidden 16 --schedule cosine"
+
+
+@in_bash
+@pytest.mark.slow
+def test_the_script_of_hosts_trains_a_run(tmp_path):
+    (tmp_path / "hosts").write_text("localhost:2\n")
+    script = str(ROOT / "docs" / "jobs" / "hosts.sh")
+    done = run("bash", script, "hosts", cwd=tmp_path, OPTIONS=f"{OPTIONS} --epochs 2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 2/2") == 1
+    assert load_model(tmp_path / "runs" / "mine").n_iter_ == 2
+
+
+@in_bash
+@pytest.mark.slow
+def test_the_script_of_slurm_goes_on_after_sigterm(tmp_path):
+    command = ["bash", str(ROOT / "docs" / "jobs" / "slurm.sh")]
+    variables = {"OPTIONS": f"{OPTIONS} --epochs 200 --checkpoint 20", "RUN": "mine"}
+    environment = surroundings(**variables)
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=-1, text=True
+    ) as job:
+        assert job.stdout is not None
+        assert any("epoch  20/200" in line for line in job.stdout)
+        job.send_signal(signal.SIGTERM)  # To the shell of the job alone, as Slurm does.
+        _, err = job.communicate(timeout=60)
+    assert job.returncode == 143, err
+    assert (tmp_path / "mine.partial").exists()
+    done = run(*command, cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after" in done.stdout
+    assert load_model(tmp_path / "mine").n_iter_ == 200
 
 
 TRAIN = """
