@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
+from mlp_xp.training.loss_scaling import LossScale
 
 __all__ = ["Progress", "Record"]
 
@@ -36,7 +37,8 @@ class Progress(NamedTuple):
     ``best`` are the weights and batch statistics of the best score so far, of a fit that is still
     going on and in which the score decides, else ``()``.
     ``rule`` names the kind of update rule that the optimizer's state belongs to, and ``rule_start``
-    is the step at which it began; the counts are those of `Trainer`.
+    is the step at which it began; the counts are those of `Trainer`. ``loss_scale`` is that of
+    products in float16, else ``()``.
     """
 
     params: Params
@@ -47,3 +49,4 @@ class Progress(NamedTuple):
     rule: str
     rule_start: int
     best: tuple[Params, tuple[BatchStats, ...]] | tuple[()] = ()
+    loss_scale: LossScale | tuple[()] = ()

@@ -39,9 +39,6 @@ from mlp_xp.training.time_budget import Budget
 
 __all__ = ["Trainer", "new_budget"]
 
-# Multiplications and additions of the forward passes that take two processors about a tenth of a
-# second, backward passes included.
-_WORK_AT_ONCE = 2_000_000_000
 # The most steps of one call: each takes some time however little it computes.
 _STEPS_AT_ONCE = 2_000
 
@@ -187,6 +184,7 @@ class Trainer:
             self.n_samples,
             family(self.rules.optimizer),
             self.rule_start,
+            loss_scale=self._host(self.state.loss_scale),
         )
 
     def _host(self, tree: Tree) -> Tree:
@@ -215,6 +213,8 @@ class Trainer:
                 self.state = self.state._replace(opt_state=self._own(progress.opt_state))
             if progress.params and self.state.average:
                 self.state = self.state._replace(params=self._own(progress.params))
+            if progress.loss_scale and self.state.loss_scale:
+                self.state = self.state._replace(loss_scale=self._own(progress.loss_scale))
         self.n_epochs = progress.n_epochs
         self.n_steps = progress.n_steps
         self.n_samples = progress.n_samples
@@ -283,7 +283,7 @@ class Trainer:
             # With a budget the clock is read every few steps, and their number changes.
             has_loop = self._loop is not None and budget is None
             stacks = data.stacked(arguments.plan) if has_loop else []
-            most_at_once = max(1, min(_WORK_AT_ONCE // work, _STEPS_AT_ONCE))
+            most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
             # The calls of ranks may differ, but all ranks look after the same steps.
             every = 1 if backend.communicator is None else at_once

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from same_kernels import same
 
-from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends.kernels import Kernels
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.backends.kernels import Scaling
 from mlp_xp.nn.layers import Norm
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
-from mlp_xp.optimizers import Adam, init_opt_state
+from mlp_xp.optimizers import SGD, Adam, init_opt_state
 
 
 @pytest.fixture
@@ -18,17 +19,6 @@ def device(backend):
         pytest.skip("only CuPy's kernels take no mixed dtypes")
     with backend.scope():
         yield backend
-
-
-def same(backend, function) -> None:
-    """Check that a function of kernels returns the same with the defaults, rounding apart."""
-    found, expected = (
-        [backend.get(leaf) for leaf in leaves(function(kernels)) if hasattr(leaf, "dtype")]
-        for kernels in (backend.kernels, Kernels())
-    )
-    assert len(found) == len(expected) > 0
-    for mine, plain in zip(found, expected, strict=True):
-        np.testing.assert_allclose(mine, plain, rtol=2e-5, atol=2e-6)
 
 
 @pytest.fixture
@@ -45,7 +35,7 @@ def test_gradients_of_activations(device, numbers, activation):
         y, pullback = kernels.activate(activation, x, xp=device.xp)
         return y, pullback(dy)
 
-    same(device, run)
+    same(device, run, precision="float32")
 
 
 def test_normalization(device, numbers):
@@ -58,7 +48,7 @@ def test_normalization(device, numbers):
         z, other_pullback, _ = kernels.batch_norm(norm, x, weights, xp=device.xp)
         return y, z, *pullback(dy, need_dx=True), *other_pullback(dy, need_dx=True)
 
-    same(device, run)
+    same(device, run, precision="float32")
 
 
 @pytest.mark.parametrize("labels", ["int8", "int16", "uint8", "int32", "int64"])
@@ -71,7 +61,7 @@ def test_labels(device, numbers, labels):
         value, pullback = kernels.loss(loss, logits, targets, xp=device.xp)
         return value, pullback(), kernels.accuracy(loss, logits, targets, xp=device.xp)
 
-    same(device, run)
+    same(device, run, precision="float32")
 
 
 @pytest.mark.parametrize("dtypes", [("float64", "float32"), ("float32", "float64")])
@@ -83,7 +73,7 @@ def test_targets_and_weights(device, numbers, dtypes):
         value, pullback = kernels.loss(SquaredError(), logits, targets, weights, xp=device.xp)
         return value, pullback()
 
-    same(device, run)
+    same(device, run, precision="float32")
 
 
 def test_sums_and_averages(device, numbers):
@@ -99,7 +89,7 @@ def test_sums_and_averages(device, numbers):
             kernels.clip(tuple(leaf * 3 for leaf in p), 0.5, xp=device.xp),
         )
 
-    same(device, run)
+    same(device, run, precision="float32")
 
 
 def test_state_of_another_dtype(device, numbers):
@@ -112,7 +102,7 @@ def test_state_of_another_dtype(device, numbers):
         coefs = (device.put(np.asarray(0.1, np.float32)),)
         return kernels.update(rule, params, grads, state, coefs, xp=device.xp)
 
-    same(device, run)
+    same(device, run, precision="float32")
 
 
 def test_products(device, numbers):
@@ -125,3 +115,65 @@ def test_products(device, numbers):
     longer = device.put(numbers(9, 4))
     found = multiply(longer[1:6], b)
     np.testing.assert_allclose(device.get(found), device.get(longer[1:6] @ b), 1e-5, 1e-6)
+
+
+MIXED = {
+    "activation": lambda k, a, b, xp: k.activate("tanh", a["x"], xp=xp)[1](b["x"]),
+    "dropout": lambda k, a, b, xp: k.dropout(a["x"], a["key"], 0.5, xp=xp)[1](b["x"]),
+    "layer normalization": lambda k, a, b, xp: k.layer_norm(
+        Norm(b["scale"], a["scale"]), a["x"], xp=xp
+    )[0],
+    "batch normalization": lambda k, a, b, xp: k.batch_norm(
+        Norm(a["scale"], b["scale"]), a["x"], None, xp=xp
+    )[0],
+    "weights of a batch": lambda k, a, b, xp: k.batch_norm(
+        Norm(a["scale"], a["scale"]), a["x"], b["w"], xp=xp
+    )[2],
+    "targets": lambda k, a, b, xp: k.loss(SquaredError(), a["x"], b["x"], xp=xp)[0],
+    "weights of a loss": lambda k, a, b, xp: k.loss(
+        SoftmaxCrossEntropy(), a["x"], a["y"], b["w"], xp=xp
+    )[0],
+    "weights of an accuracy": lambda k, a, b, xp: k.accuracy(
+        SoftmaxCrossEntropy(), a["x"], a["y"], b["w"], xp=xp
+    ),
+    "average": lambda k, a, b, xp: k.average((a["x"],), (b["x"],), a["rate"], xp=xp),
+    "rate of an average": lambda k, a, b, xp: k.average((a["x"],), (a["x"],), b["rate"], xp=xp),
+    "sum": lambda k, a, b, xp: k.accumulate(a["rate"], b["rate"], a["rate"]),
+    "clipping": lambda k, a, b, xp: k.clip((a["x"], b["x"]), 0.1, xp=xp),
+    "rate of an update": lambda k, a, b, xp: (
+        k.update(
+            SGD(momentum=0.0), (a["x"],), (a["dy"],), SGD(0.0).state_type(), (b["rate"],), xp=xp
+        ).params
+    ),
+    "scaling": lambda k, a, b, xp: k.gather(
+        a["x"], a["y"], Scaling(b["scale"], a["scale"]), dtype=a["x"].dtype, xp=xp
+    ),
+    "scale": lambda k, a, b, xp: k.gather(
+        a["x"], a["y"], Scaling(a["scale"], b["scale"]), dtype=a["x"].dtype, xp=xp
+    ),
+    "half precision": lambda k, a, b, xp: k.activate("relu", a["half"], xp=xp)[0],
+}
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")])
+@pytest.mark.parametrize("name", MIXED)
+def test_dtypes_that_differ_go_to_the_default(device, name, dtypes, rng):
+    numbers = {
+        "x": rng.standard_normal((5, 4)),
+        "dy": rng.standard_normal((5, 4)),
+        "scale": rng.random(4),
+        "w": rng.random(5),
+        "rate": np.asarray(0.3),
+    }
+
+    def run(kernels):
+        a, b = (
+            {key: device.put(array.astype(dtype)) for key, array in numbers.items()}
+            for dtype in dtypes
+        )
+        a["y"] = device.put(np.asarray([0, 1, 2, 3, 0], np.int32))
+        a["key"] = device.put(np.asarray(7, np.int32))
+        a["half"] = device.put(numbers["x"].astype(np.float16))
+        return MIXED[name](kernels, a, b, device.xp)
+
+    same(device, run, precision="float32")

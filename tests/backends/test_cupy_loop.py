@@ -158,6 +158,28 @@ def test_another_thread_may_go_on(soon, monkeypatch):
     assert _launch.launches["graph"]
 
 
+def test_another_thread_may_compute_on_the_default_stream(soon, monkeypatch, caplog):
+    """The default stream waits for blocking streams, which breaks their captures."""
+    backend, other, sums = get_backend("cupy"), cupy.ones(3), []
+
+    def add():
+        cupy.add(other, other, out=other)
+
+    def accompanied(x, *, xp):
+        if cupy.cuda.get_current_stream().is_capturing():
+            with ThreadPoolExecutor(1) as pool:
+                sums.append(pool.submit(add).result())
+        return x, lambda dy: dy
+
+    problem = Problem(network=network_of(9, activation=accompanied))
+    expected = problem.eagerly(backend, monkeypatch)
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    assert not caplog.messages
+    assert other.get().tolist() == [2.0 ** len(sums)] * 3
+    assert sums
+
+
 def test_other_data_are_captured_again(soon, monkeypatch):
     """Even where they lie in the memory of those before."""
     backend, problem = get_backend("cupy"), Problem()

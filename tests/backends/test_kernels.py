@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import tolerance
 from rules import RULES
+from same_kernels import same
 
-from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends.kernels import Kernels, Scaling
+from mlp_xp.backends.kernels import Scaling
 from mlp_xp.nn.layers import ACTIVATIONS, Norm
 from mlp_xp.nn.losses import (
     AbsoluteError,
@@ -34,28 +33,6 @@ LAYOUTS = {
     "every other": lambda xp, put, a: put(np.repeat(a, 2, axis=-1))[..., ::2],
 }
 SPECIAL = (0.0, -0.0, 90.0, -90.0, 1e4, -1e4, np.nan, np.inf, -np.inf)
-
-
-def same(backend, function, *arrays, terms=8, exact=False, precision=None) -> None:
-    """Check that a function of kernels and arrays returns the same with the defaults."""
-    with backend.scope(), np.errstate(all="ignore"):
-        found, expected = (
-            map_leaves(backend.get, function(kernels, *arrays))
-            for kernels in (backend.kernels, Kernels())
-        )
-    found, expected = list(leaves(found)), list(leaves(expected))
-    assert len(found) == len(expected) > 0
-    for mine, plain in zip(found, expected, strict=True):
-        assert mine.dtype == plain.dtype
-        assert mine.shape == plain.shape
-        if exact:
-            np.testing.assert_array_equal(mine, plain)
-            continue
-        np.testing.assert_array_equal(np.isnan(mine), np.isnan(plain))
-        finite = plain[np.isfinite(plain)]
-        scale = 1.0 + (np.abs(finite).max() if finite.size else 0.0)
-        atol = scale * tolerance(precision or str(plain.dtype), terms)
-        np.testing.assert_allclose(mine, plain, rtol=0, atol=atol)
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -267,6 +244,12 @@ def test_updates(backend, name, shapes, dtypes, l2, rng):
     check_update(backend, OF_TREES[name], shapes, dtypes, l2, rng)
 
 
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize("rule", [SGD(), Adam(), AdamW(weight_decay=0.1)], ids=repr)
+def test_update_of_vectors_alone(backend, rule, l2, rng):
+    check_update(backend, rule, ((4,), (3,)), ("float32",) * 2, l2, rng)
+
+
 def test_update_of_a_stack_of_models(backend, rng):
     check_update(backend, Adam(), ((3, 4, 3), (3, 3)), ("float32",) * 2, 0.1, rng, n_leading=1)
 
@@ -354,62 +337,3 @@ def test_gather(backend, kind, scaled, place, rng):
     with backend.scope():
         scaling = [backend.put(rng.random(30), "float32") for _ in range(2 * scaled)]
         same(backend, run, place(x), rows, *scaling)
-
-
-MIXED = {
-    "activation": lambda k, a, b, xp: k.activate("tanh", a["x"], xp=xp)[1](b["x"]),
-    "dropout": lambda k, a, b, xp: k.dropout(a["x"], a["key"], 0.5, xp=xp)[1](b["x"]),
-    "layer normalization": lambda k, a, b, xp: k.layer_norm(
-        Norm(b["scale"], a["scale"]), a["x"], xp=xp
-    )[0],
-    "batch normalization": lambda k, a, b, xp: k.batch_norm(
-        Norm(a["scale"], b["scale"]), a["x"], None, xp=xp
-    )[0],
-    "weights of a batch": lambda k, a, b, xp: k.batch_norm(
-        Norm(a["scale"], a["scale"]), a["x"], b["w"], xp=xp
-    )[2],
-    "targets": lambda k, a, b, xp: k.loss(SquaredError(), a["x"], b["x"], xp=xp)[0],
-    "weights of a loss": lambda k, a, b, xp: k.loss(
-        SoftmaxCrossEntropy(), a["x"], a["y"], b["w"], xp=xp
-    )[0],
-    "weights of an accuracy": lambda k, a, b, xp: k.accuracy(
-        SoftmaxCrossEntropy(), a["x"], a["y"], b["w"], xp=xp
-    ),
-    "average": lambda k, a, b, xp: k.average((a["x"],), (b["x"],), a["rate"], xp=xp),
-    "rate of an average": lambda k, a, b, xp: k.average((a["x"],), (a["x"],), b["rate"], xp=xp),
-    "sum": lambda k, a, b, xp: k.accumulate(a["rate"], b["rate"], a["rate"]),
-    "clipping": lambda k, a, b, xp: k.clip((a["x"], b["x"]), 0.1, xp=xp),
-    "rate of an update": lambda k, a, b, xp: (
-        k.update(
-            SGD(momentum=0.0), (a["x"],), (a["dy"],), SGD(0.0).state_type(), (b["rate"],), xp=xp
-        ).params
-    ),
-    "half precision": lambda k, a, b, xp: k.activate("relu", a["half"], xp=xp)[0],
-}
-
-
-@pytest.mark.parametrize("dtypes", [DTYPES, DTYPES[::-1]])
-@pytest.mark.parametrize("name", MIXED)
-def test_dtypes_that_differ_go_to_the_default(backend, name, dtypes, rng):
-    if backend.name != "cupy":
-        pytest.skip("its kernels of raw memory would read other numbers")
-    numbers = {
-        "x": rng.standard_normal((5, 4)),
-        "dy": rng.standard_normal((5, 4)),
-        "scale": rng.random(4),
-        "w": rng.random(5),
-        "rate": np.asarray(0.3),
-    }
-
-    def run(kernels):
-        with backend.scope():
-            a, b = (
-                {key: backend.put(array.astype(dtype)) for key, array in numbers.items()}
-                for dtype in dtypes
-            )
-            a["y"] = backend.put(np.asarray([0, 1, 2, 3, 0], np.int32))
-            a["key"] = backend.put(np.asarray(7, np.int32))
-            a["half"] = backend.put(numbers["x"].astype(np.float16))
-            return MIXED[name](kernels, a, b, backend.xp)
-
-    same(backend, run, precision="float32")

@@ -98,6 +98,14 @@ MUTANTS = {
         LOOPS,
     ),
     "finalizers during a capture": Mutant(CAPTURED, "gc.disable()", "pass", LOOPS),
+    "captures that the default stream waits for": Mutant(
+        GRAPHS,
+        "event = cupy.cuda.Event(disable_timing=True)\n            self._known[device] = "
+        "cupy.cuda.Stream(non_blocking=True), event",
+        "event = cupy.cuda.Event(disable_timing=True)\n            self._known[device] = "
+        "cupy.cuda.Stream(), event",
+        LOOPS,
+    ),
     "products on the default stream": Mutant(
         "_cupy/cublaslt.py", "cupy.cuda.get_current_stream().ptr", "0", LOOPS
     ),

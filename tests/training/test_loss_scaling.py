@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from helpers import small
 from trainers import BATCH, CLASSES, FEATURES, N, byte_data, make_trainer, train
 
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends import BackendError, get_backend, installed
+from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
+from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.nn.layers import Dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network
@@ -141,3 +144,48 @@ def test_other_precisions_have_no_scale(half):
     for precision in ("float32", "bf16"):
         trainer = make_trainer(get_backend(half.name).with_precision(precision), dtype="float32")
         assert trainer.state.loss_scale == ()
+
+
+@pytest.fixture
+def settings(half, monkeypatch):
+    """Return the settings of a fit whose factor doubles after seven good steps."""
+    monkeypatch.setattr("mlp_xp.training.loss_scaling._GOOD_STEPS", 7)
+    return {"backend": half.name, "precision": "float16", "ema_decay": 0.95}
+
+
+def saved(model):
+    """Return what a pickled model knows of its weights and of the loss scale."""
+    model = pickle.loads(pickle.dumps(model))  # noqa: S301
+    scale = model._state.progress.loss_scale
+    assert float(scale.factor) != 2.0**16
+    weights = (*model.coefs_, *model.intercepts_)
+    return [to_numpy(array).tobytes() for array in (*weights, *scale)]
+
+
+def test_a_pickled_training_goes_on_with_its_factor(problem, settings):
+    X, y = problem()
+    whole, parts = small(**settings), small(**settings)
+    for _ in range(4):
+        whole.partial_fit(X, y, classes=np.unique(y))
+        parts = pickle.loads(pickle.dumps(parts))  # noqa: S301
+        parts.partial_fit(X, y, classes=np.unique(y))
+    assert saved(parts) == saved(whole)
+
+
+class KilledError(Exception):
+    pass
+
+
+class Kill(Callback):
+    def on_step_end(self, model, done, n_steps):
+        if len(model.history_) == 1 and done == 3:
+            raise KilledError
+
+
+def test_a_checkpoint_has_the_factor(problem, settings, tmp_path):
+    X, y = problem()
+    watch = [Checkpoint(tmp_path, every="1 steps"), Kill()]
+    with pytest.raises(KilledError):
+        small(**settings, callbacks=watch).fit(X, y)
+    resumed = small(**settings).fit(X, y, resume=tmp_path)
+    assert saved(resumed) == saved(small(**settings).fit(X, y))

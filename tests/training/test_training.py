@@ -188,7 +188,7 @@ def test_many_steps_are_one_call_unless_each_is_heard_of(name, monkeypatch):
     weights = np.random.default_rng(1).random(N)
     plan = plan_epoch(N, BATCH, seed=7, weights=weights, pad=backend.fixed_shapes)
     work = BATCH * (FEATURES * 9 + 9 + 9 * CLASSES + CLASSES)
-    monkeypatch.setattr("mlp_xp.training.trainer._WORK_AT_ONCE", 4 * work)
+    monkeypatch.setattr(type(backend), "work_at_once", 4 * work)
     heard, results = [], []
 
     def train_for(n_epochs, *, loop=True, **options):

@@ -38,7 +38,8 @@ def gather(
     """Compute `kernels.gather` in one launch, where images are not augmented."""
     if isinstance(x, SparseMatrix):
         return cast(Array, TakenRows(x, rows))
-    if rows is None or pixel_map is not None:
+    dtypes = {dtype} if scaling is None else {dtype, *(array.dtype for array in scaling)}
+    if rows is None or pixel_map is not None or len(dtypes) > 1:
         return kernels.gather(x, rows, scaling, pixel_map, dtype=dtype, xp=xp)
     out = cupy.empty((rows.shape[0], x.shape[1]), dtype=dtype)
     number = out.dtype.type

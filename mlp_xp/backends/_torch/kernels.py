@@ -205,7 +205,7 @@ def update_tree(
     ps, gs, *_ = trees
     matrices = [i for i, p in enumerate(ps) if p.ndim > 1]
     penalty: Any = 0.0
-    if l2 is not None:
+    if l2 is not None and matrices:
         flat = [ps[i].reshape(-1) for i in matrices]
         penalty = 0.5 * l2 * sum(torch.dot(p, p) for p in flat)
         for i in matrices:
@@ -214,7 +214,7 @@ def update_tree(
     if isinstance(optimizer, SGD):
         _sgd(optimizer, trees, rate)
     elif isinstance(optimizer, Adam):
-        if isinstance(optimizer, AdamW):
+        if isinstance(optimizer, AdamW) and matrices:
             torch._foreach_mul_([ps[i] for i in matrices], shrink[0])
         _adam(optimizer, trees, rate)
     return Updated(params, opt_state, penalty)
