@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
@@ -25,6 +27,7 @@ __all__ = [
     "Group",
     "Repeatable",
     "draw_arguments",
+    "padded",
     "part",
     "put_group",
     "put_groups",
@@ -162,3 +165,16 @@ def part(table: Any, first: int, last: int) -> Any:
     if table is None or (first, last) == (0, table.shape[0]):
         return table
     return table[first:last, ...]
+
+
+def padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
+    """Return the scalars of some steps among those of an epoch, 0 for the others.
+
+    A backend compiles for the shape of them all, and the clock makes groups of many sizes.
+    """
+    if table.shape[0] == n_steps:
+        return table
+    some = backend.get(table)
+    whole = np.zeros((n_steps, some.shape[1]), some.dtype)
+    whole[first : first + some.shape[0], :] = some
+    return backend.put(whole)

@@ -23,6 +23,7 @@ from mlp_xp.training.arguments import (
     EpochArguments,
     Group,
     draw_arguments,
+    padded,
     part,
     put_group,
     put_groups,
@@ -280,8 +281,8 @@ class Trainer:
             self.guard.begin(self, epoch, start)
             arguments = draw_arguments(epoch, self.rules, self.seed, backend)
             groups = put_groups(self, epoch, stage, budget)
-            # With a budget the clock is read every few steps, and their number changes.
-            has_loop = self._loop is not None and budget is None
+            # With a budget calls end where the clock is read, and ranks look after the same steps.
+            has_loop = self._loop is not None and (budget is None or backend.communicator is None)
             stacks = data.stacked(arguments.plan) if has_loop else []
             most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
@@ -357,21 +358,22 @@ class Trainer:
     ) -> Generator[list[float]]:
         """Run several steps in one call, and yield their rates."""
         assert self._loop is not None
-        ((rates, table),) = groups  # The clock alone makes several.
-        first = 0
-        for stack in stacks:
-            assert stack.rows is not None
-            n_steps = stack.rows.shape[0]
-            last = first + n_steps
-            own = part(table, first, last), part(keys, first, last)
-            steps = Steps(stack.rows, stack.weights, stack.draws, *own, *stack[-2:])
-            for start in range(0, n_steps, at_once):
-                stop = min(start + at_once, n_steps)
-                self.state = self._loop(
-                    start, stop, self.state, steps, stack.x, stack.y, self.scaling
-                )
-                yield rates[first + start : first + stop]
-            first = last
+        counts = [stack.rows.shape[0] for stack in stacks if stack.rows is not None]
+        begin = 0
+        for rates, table in groups:
+            end, first = begin + len(rates), 0
+            table = padded(table, begin, sum(counts), self.backend)
+            for stack, n_steps in zip(stacks, counts, strict=True):
+                last = first + n_steps
+                own = part(table, first, last), part(keys, first, last)
+                steps = Steps(stack.rows, stack.weights, stack.draws, *own, *stack[-2:])
+                for start in range(max(begin, first), min(end, last), at_once):
+                    stop = min(start + at_once, end, last)
+                    some = start - first, stop - first, self.state, steps
+                    self.state = self._loop(*some, stack.x, stack.y, self.scaling)
+                    yield rates[start - begin : stop - begin]
+                first = last
+            begin = end
 
 
 def new_budget(seconds: float, start: float, communicator: Communicator | None) -> Budget:
