@@ -33,7 +33,7 @@ def parameters(function: Any) -> str | None:
         plain = [p.replace(annotation=empty) for p in signature.parameters.values()]
         shown = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", str(inspect.Signature(plain)))
         texts = shown[1:-1].split(", ")
-    return ", ".join(text for text in texts if text not in ("self", "/", ""))
+    return ", ".join(text for text in texts if text not in ("self", ""))
 
 
 def described(module: Any, name: str) -> dict[str, str | None]:

@@ -10,15 +10,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import small
+from trainers import BATCH, CLASSES, FEATURES, N, byte_data, learned, make_trainer
 
 from mlp_xp import MLPRegressor
+from mlp_xp.backends import BackendError, get_backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators.held_out import HeldOut
+from mlp_xp.nn.network import Network
 from mlp_xp.optimizers.schedules import Linear, LinearWarmup
 from mlp_xp.saving import load_model, save_model
 from mlp_xp.training import fit_loop
 from mlp_xp.training import time_budget as budget
 from mlp_xp.training import trainer as training
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.time_budget import Budget, Pace
 
 MANY = 10**6
@@ -316,3 +321,42 @@ def test_the_pace_keeps_few_numbers(clock):
         pace.update(done / 100_000)
     assert len(pace._marks) < 50
     assert pace.seconds_left() == pytest.approx(0.0, abs=1e-3)
+
+
+class TwoSteps(Budget):
+    """A time in which two steps fit between two readings of the clock."""
+
+    def next_steps(self, most):
+        return min(most, 2)
+
+
+@pytest.mark.parametrize("name", ["jax", "numpy", "cupy"])
+def test_the_steps_until_the_clock_is_read_are_one_call(name):
+    pytest.importorskip(name)
+    try:
+        backend = get_backend(name)
+    except BackendError as error:
+        pytest.skip(str(error))
+    x, y = byte_data()
+    plan = plan_epoch(N, BATCH, seed=7, pad=backend.fixed_shapes)
+    heard, results = [], []
+
+    def note(done, n_steps):
+        heard.append(done)
+        return False
+
+    for given, loop in ((None, True), (TwoSteps(1000.0), True), (TwoSteps(1000.0), False)):
+        network = Network((FEATURES, 9, CLASSES), dropout=0.3)
+        trainer = make_trainer(backend, network=network)
+        if not loop:
+            trainer._loop = None
+        data = place(backend, x, y, "float64")
+        for _ in range(2):
+            options = {"after_step": note, "step_by_step": False, "budget": given}
+            record = trainer.run_epoch(data, plan, n_epochs=2, **options)
+        results.append((record.loss, *learned(trainer)))
+    whole, many = ([6], [2, 4, 6]) if backend.fixed_shapes else ([5, 6], [2, 4, 5, 6])
+    assert heard == whole * 2 + many * 2 + [1, 2, 3, 4, 5, 6] * 2
+    for one, other, reference in zip(*results, strict=True):
+        np.testing.assert_array_equal(other, one)
+        np.testing.assert_allclose(other, reference, rtol=1e-10)

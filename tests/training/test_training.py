@@ -21,7 +21,7 @@ from trainers import (
 
 import mlp_xp.training.divergence
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends import BackendError, get_backend
+from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW
@@ -29,7 +29,6 @@ from mlp_xp.optimizers.schedules import InvScaling
 from mlp_xp.training.batches import Resident, Streamed, place
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.step import make_step
-from mlp_xp.training.time_budget import Budget
 
 # --- the same on every backend -------------------------------------------------------------------
 
@@ -178,45 +177,6 @@ def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch, everything)
     assert trainer._loop._cache_size() == 1
     assert all(leaf.is_deleted() for leaf in leaves(first[:4]))
     assert not data.x.is_deleted()
-
-
-class TwoSteps(Budget):
-    """A time in which two steps fit between two readings of the clock."""
-
-    def next_steps(self, most):
-        return min(most, 2)
-
-
-@pytest.mark.parametrize("name", ["jax", "numpy", "cupy"])
-def test_the_steps_until_the_clock_is_read_are_one_call(name):
-    pytest.importorskip(name)
-    try:
-        backend = get_backend(name)
-    except BackendError as error:
-        pytest.skip(str(error))
-    x, y = byte_data()
-    plan = plan_epoch(N, BATCH, seed=7, pad=backend.fixed_shapes)
-    heard, results = [], []
-
-    def note(done, n_steps):
-        heard.append(done)
-        return False
-
-    for budget, loop in ((None, True), (TwoSteps(1000.0), True), (TwoSteps(1000.0), False)):
-        network = Network((FEATURES, 9, CLASSES), dropout=0.3)
-        trainer = make_trainer(backend, network=network)
-        if not loop:
-            trainer._loop = None
-        data = place(backend, x, y, "float64")
-        for _ in range(2):
-            options = {"after_step": note, "step_by_step": False, "budget": budget}
-            record = trainer.run_epoch(data, plan, n_epochs=2, **options)
-        results.append((record.loss, *learned(trainer)))
-    whole, many = ([6], [2, 4, 6]) if backend.fixed_shapes else ([5, 6], [2, 4, 5, 6])
-    assert heard == whole * 2 + many * 2 + [1, 2, 3, 4, 5, 6] * 2
-    for one, other, reference in zip(*results, strict=True):
-        np.testing.assert_array_equal(other, one)
-        np.testing.assert_allclose(other, reference, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["jax", "numpy"])
