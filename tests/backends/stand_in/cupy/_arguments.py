@@ -82,6 +82,19 @@ def check_name(name: str) -> None:
         raise ValueError(f'Invalid kernel name: "{name}"')
 
 
+class Kernel:
+    """The parameters of a kernel, by their declarations."""
+
+    def __init__(self, name: str, in_params: str, out_params: str) -> None:
+        check_name(name)
+        self.name = name
+        self.in_params = parameters(in_params, True)
+        self.out_params = parameters(out_params, False)
+        self.nin = len(self.in_params)
+        self.nout = len(self.out_params)
+        self.nargs = self.nin + self.nout
+
+
 def is_array(arg: Any) -> bool:
     return isinstance(arg, cupy.ndarray)
 

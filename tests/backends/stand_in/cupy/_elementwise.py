@@ -12,21 +12,20 @@ import numpy as np
 from cupy import _compile
 from cupy._arguments import (
     Call,
+    Kernel,
     broadcast,
-    check_name,
     decide_types,
     elements,
     enqueue,
     flatten,
     is_array,
     outputs,
-    parameters,
     preprocess,
     typedefs,
 )
 
 
-class ElementwiseKernel:
+class ElementwiseKernel(Kernel):
     """A loop over broadcast arrays, whose body is C++."""
 
     def __init__(
@@ -41,17 +40,12 @@ class ElementwiseKernel:
         return_tuple: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_name(name)
+        super().__init__(name, in_params, out_params)
         if unknown := set(kwargs) - {"loop_prep", "after_loop", "options"}:
             raise TypeError(f"Wrong arguments {unknown}")
-        self.in_params = parameters(in_params, True)
-        self.out_params = parameters(out_params, False)
         self.params = self.in_params + self.out_params
-        self.nin = len(self.in_params)
-        self.nout = len(self.out_params)
-        self.nargs = self.nin + self.nout
         self.operation = operation
-        self.name = self.__name__ = name
+        self.__name__ = name
         self.reduce_dims = reduce_dims
         self.preamble = preamble
         self.no_return = no_return

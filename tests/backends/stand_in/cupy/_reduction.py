@@ -11,15 +11,14 @@ import numpy as np
 from cupy import _compile
 from cupy._arguments import (
     Call,
+    Kernel,
     broadcast,
-    check_name,
     decide_types,
     elements,
     enqueue,
     flatten,
     is_array,
     outputs,
-    parameters,
     preprocess,
     typedefs,
 )
@@ -58,7 +57,7 @@ extern "C" __global__ void {name}({declared}) {{
 }}"""
 
 
-class ReductionKernel:
+class ReductionKernel(Kernel):
     """A map, a reduction and a map of its result, along some axes of broadcast arrays."""
 
     def __init__(
@@ -75,17 +74,12 @@ class ReductionKernel:
         preamble: str = "",
         options: tuple[str, ...] = (),
     ) -> None:
-        check_name(name)
-        self.in_params = parameters(in_params, True)
-        self.out_params = parameters(out_params, False)
-        self.nin = len(self.in_params)
-        self.nout = len(self.out_params)
-        self.nargs = self.nin + self.nout
+        super().__init__(name, in_params, out_params)
         self.map_expr = map_expr
         self.reduce_expr = reduce_expr
         self.post_map_expr = post_map_expr
         self.identity = "" if identity is None else str(identity)
-        self.name = self.__name__ = name
+        self.__name__ = name
         self.reduce_type = self.out_params[0].ctype if reduce_type is None else reduce_type
         self.reduce_dims = reduce_dims
         self.preamble = preamble
