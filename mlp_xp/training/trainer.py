@@ -364,6 +364,7 @@ class Trainer:
             end, first = begin + len(rates), 0
             table = padded(table, begin, sum(counts), self.backend)
             for stack, n_steps in zip(stacks, counts, strict=True):
+                assert stack.rows is not None
                 last = first + n_steps
                 own = part(table, first, last), part(keys, first, last)
                 steps = Steps(stack.rows, stack.weights, stack.draws, *own, *stack[-2:])
