@@ -70,12 +70,10 @@ class Problem:
             len(self.y) if n is None else n, BATCH, seed=7, epoch=epoch, weights=self.weights
         )
 
-    def train(self, trainer, n_epochs=3, data=None, step_by_step=False):
+    def train(self, trainer, n_epochs=3, data=None, step_by_step=False, budget=None):
         data = data or place(trainer.backend, self.x, self.y, self.dtype)
-        return [
-            trainer.run_epoch(data, self.plan(epoch), n_epochs=n_epochs, step_by_step=step_by_step)
-            for epoch in range(n_epochs)
-        ]
+        options = {"n_epochs": n_epochs, "step_by_step": step_by_step, "budget": budget}
+        return [trainer.run_epoch(data, self.plan(epoch), **options) for epoch in range(n_epochs)]
 
     def eagerly(self, backend, monkeypatch, **settings):
         """Return what steps that run one by one, on their own, compute."""

@@ -28,6 +28,7 @@ from mlp_xp.backends._cupy.backend import CupyBackend  # noqa: E402
 from mlp_xp.nn.network import init_params  # noqa: E402
 from mlp_xp.optimizers import Adam  # noqa: E402
 from mlp_xp.training.batches import place  # noqa: E402
+from mlp_xp.training.time_budget import Budget  # noqa: E402
 
 DEVICES = ["cuda:0", "cuda:1"]
 
@@ -128,6 +129,15 @@ def test_steps_that_are_watched_are_graphs_of_one(soon, monkeypatch):
     assert _launch.launches["graph"] == 3 * 6 - 2 - 2
 
 
+def test_the_steps_until_the_clock_is_read_are_graphs(soon, monkeypatch):
+    backend, problem, budget = get_backend("cupy"), Problem(), Budget(1000.0)
+    monkeypatch.setattr(Budget, "next_steps", lambda self, most: min(most, 2))
+    expected = problem.eagerly(backend, monkeypatch)
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer, budget=budget)), expected)
+    assert _launch.launches["graph"] > 4
+
+
 @pytest.mark.parametrize("non_blocking", [False, True])
 def test_a_caller_may_have_a_stream_of_its_own(non_blocking, soon, monkeypatch):
     """The stand-in finds work that nothing orders."""
@@ -162,13 +172,10 @@ def test_another_thread_may_compute_on_the_default_stream(soon, monkeypatch, cap
     """The default stream waits for blocking streams, which breaks their captures."""
     backend, other, sums = get_backend("cupy"), cupy.ones(3), []
 
-    def add():
-        cupy.add(other, other, out=other)
-
     def accompanied(x, *, xp):
         if cupy.cuda.get_current_stream().is_capturing():
             with ThreadPoolExecutor(1) as pool:
-                sums.append(pool.submit(add).result())
+                sums.append(pool.submit(cupy.add, other, other, out=other).result())
         return x, lambda dy: dy
 
     problem = Problem(network=network_of(9, activation=accompanied))
