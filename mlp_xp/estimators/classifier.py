@@ -247,7 +247,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             In the library and on the device of X; labels that it cannot hold, such as strings, in
             NumPy. Sparse if y was, as in scikit-learn.
         """
-        outputs = self._outputs(X, "predict", to=get_backend("numpy"), tta=tta)
+        here = get_backend("numpy")
+        outputs = self._outputs(X, "predict", to=here, tta=tta, only_order=True)
         targets = self._state.targets
         return as_labels(targets.decode(host(outputs)), targets, X)
 

@@ -32,6 +32,7 @@ def network_outputs(
     method: str,
     *,
     raw: bool = False,
+    only_order: bool = False,
     depth: int | None = None,
     to: Backend | None = None,
     tta: Any = AS_SET,
@@ -46,6 +47,8 @@ def network_outputs(
         Name of the calling method in errors.
     raw : bool, default=False
         Whether to leave out the output activation.
+    only_order : bool, default=False
+        Whether only the order of the outputs of a sample is asked for, which softmax keeps.
     depth : int, optional
         Number of the hidden layer whose activations are returned instead, from 1.
     to : Backend, optional
@@ -70,10 +73,13 @@ def network_outputs(
     to = to or caller
     dtype = state.dtype if backend.has_float64 else "float32"
     params, batch_stats, scaling = state.on(backend, dtype)
+    # Of one column, where it is assigned, softmax makes 1.
+    keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
+    is_raw = not views and (raw or (only_order and keeps_order))
     outputs = predict(
         backend,
         state.network,
-        None if raw and not views else state.activating_loss,
+        None if is_raw else state.activating_loss,
         params,
         X,
         scaling,

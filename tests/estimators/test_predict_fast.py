@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from mlp_xp import MLPClassifier
 from mlp_xp.estimators import validation
 from mlp_xp.estimators.validation import check_x
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
 
 N_FEATURES = 4
 
@@ -127,3 +129,20 @@ def test_batches_and_rows_one_by_one_give_the_same(model, dtype):
     whole = model.predict_proba(X)
     for row in (0, 1023, 1024, 2499):
         np.testing.assert_allclose(model.predict_proba(X[row : row + 1])[0], whole[row], rtol=1e-9)
+
+
+@pytest.mark.parametrize("change", [{}, {"out_activation_": "logistic"}])
+def test_labels_are_those_of_the_largest_probability_and_need_no_softmax(
+    model, monkeypatch, change
+):
+    model = deepcopy(model)
+    for name, value in change.items():
+        setattr(model, name, value)
+    X = np.random.default_rng(2).standard_normal((500, N_FEATURES))
+    likely = model.classes_[np.argmax(model.predict_proba(X), axis=1)]
+
+    def activate(self, logits, *, xp):
+        raise AssertionError("A softmax is a tenth of the time of sparse rows.")
+
+    monkeypatch.setattr(SoftmaxCrossEntropy, "activate", activate)
+    np.testing.assert_array_equal(model.predict(X), likely)
