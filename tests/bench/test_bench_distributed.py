@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,10 @@ def test_blocks_of_the_page_are_written(bench, result):
     written = distributed.written_into(page, {"environment": facts, "distributed": result})
     assert "Measured on today; one, 2 CPUs" in written
     assert written.count("100 Gbit/s") == 1
+
+
+def test_the_tables_of_the_page_are_those_of_the_newest_record(bench):
+    distributed = bench("distributed")
+    newest = max((BENCH / "history").glob("*-distributed.json"))
+    page = distributed.PAGE.read_text(encoding="utf-8")
+    assert distributed.written_into(page, json.loads(newest.read_text())) == page
