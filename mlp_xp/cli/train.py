@@ -39,7 +39,7 @@ from mlp_xp.distributed import Alone, join_ranks
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.saving import write_model
 from mlp_xp.training.checkpoints import read_newest
-from mlp_xp.training.divergence import NonFiniteError
+from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.rows import some_rows
 
 __all__ = ["run"]

@@ -12,8 +12,6 @@ from functools import cache
 from typing import Any
 
 from mlp_xp.backends.communicator import Communicator
-from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder
-from mlp_xp.distributed._processors import divide_processors, limit_threads
 from mlp_xp.distributed._ranks import Alone, RankError, Ranks
 from mlp_xp.distributed._settings import Distributed
 
@@ -75,6 +73,8 @@ def get_communicator(engine: str) -> Communicator:
         f"mlp_xp.distributed.{ENGINES[engine]}"
     ).create()
     if communicator.size > 1:
+        from mlp_xp.distributed._processors import divide_processors  # Most fits are alone.
+
         divide_processors(communicator)
     return communicator
 
@@ -109,6 +109,9 @@ def in_fixed_order(communicator: Communicator) -> Communicator:
     ValueError
         For a number of ranks that the virtual shards of a batch cannot be divided among.
     """
+    from mlp_xp.distributed._fixed_order import N_SHARDS, InFixedOrder  # Most fits are alone.
+    from mlp_xp.distributed._processors import limit_threads
+
     if N_SHARDS % communicator.size:
         raise ValueError(
             f"deterministic is True on {communicator.size} ranks, and must be on 1, 2, 4 or 8: "

@@ -20,10 +20,8 @@ from mlp_xp.distributed import join_ranks
 from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.device_copies import FittedArrays
-from mlp_xp.estimators.fitting import Training, prepare_fit
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.prediction import evaluate, gradient_of_inputs, network_outputs
-from mlp_xp.estimators.reporting import new_reporter, publish_training
 from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.summary import Summary, summary_of
@@ -55,7 +53,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     random_state: Any
     warm_start: bool
     _state: FittedState
-    _training: Training | None = None  # Of the last fit; not pickled.
+    _training: Any = None  # Of the last fit; not pickled.
 
     def _store(self, given: dict[str, Any]) -> None:
         """Store each argument of a constructor unchanged, as scikit-learn requires.
@@ -117,6 +115,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             become infinite or NaN.
         """
         start = time.perf_counter()
+        # Predictions need nothing of it.
+        from mlp_xp.estimators.fitting import prepare_fit
+        from mlp_xp.estimators.reporting import new_reporter
+
         held_out, ranks = (X_val, y_val, sample_weight_val), join_ranks(self.distributed)
         with ranks.fitting(), contextlib.ExitStack() as stack:
             with self._unchanged_by_errors(), ranks.sharing_errors():
@@ -145,6 +147,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         classes: Any = None,
     ) -> Any:
         """Train for one epoch, without callbacks: they belong to a whole fit."""
+        from mlp_xp.estimators.fitting import prepare_fit
+        from mlp_xp.estimators.reporting import publish_training
+
         ranks = join_ranks(self.distributed)
         with ranks.fitting():
             with self._unchanged_by_errors(), ranks.sharing_errors():

@@ -26,7 +26,7 @@ from mlp_xp.estimators.config import (
 )
 from mlp_xp.estimators.validation import check_x
 from mlp_xp.nn.network import Network
-from mlp_xp.training.divergence import NonFiniteError
+from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.members import DivergedError
 from mlp_xp.training.records import Record
 from mlp_xp.training.rows import Rows

@@ -17,7 +17,7 @@ from mlp_xp.estimators.state import fitted_state
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights, check_x, check_y
 from mlp_xp.nn.losses import mean_loss
-from mlp_xp.training.divergence import is_finite
+from mlp_xp.training.finite import is_finite
 from mlp_xp.training.inference import predict
 
 __all__ = ["AS_SET", "as_labels", "evaluate", "gradient_of_inputs", "network_outputs"]

@@ -15,9 +15,9 @@ import numpy as np
 
 from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.state import FittedState
-from mlp_xp.training.fit_loop import FitLoop
 
 if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
+    from mlp_xp.training.fit_loop import FitLoop
     from mlp_xp.training.snapshot import Snapshot
 
 __all__ = ["identity", "newest_snapshot", "restore", "text_of", "with_snapshot"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from mlp_xp.backends import Communicator
 from mlp_xp.training.arguments import Repeatable
-from mlp_xp.training.divergence import Guard, NonFiniteError
+from mlp_xp.training.divergence import Guard
+from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.time_budget import Budget
 
 __all__ = ["AgreedBudget", "AgreedGuard"]

@@ -7,25 +7,23 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends import Backend
 from mlp_xp.nn.network import Network, Params, forward, hidden
 from mlp_xp.training.arguments import Epoch, Repeatable
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.finite import Cause, NonFiniteError, is_finite
 from mlp_xp.training.inputs import network_inputs
 from mlp_xp.training.rank_plan import own_plan
 from mlp_xp.training.scalars import StepScalars
 from mlp_xp.training.step import StepArguments
 
-__all__ = ["Cause", "Guard", "NonFiniteError", "explain_minimum", "is_finite"]
-
-Cause = Literal["input", "target", "weight", "rate"]
+__all__ = ["Guard", "explain_minimum"]
 
 # Seconds between two checks of the loss: each waits for the device.
 _LOOK_SECONDS = 0.1
@@ -40,70 +38,6 @@ _LARGE = 100.0
 # Sample weights of a smaller average, by which the penalty is divided, may be the cause.
 _SMALL = 0.01
 _WHAT = "Solver produced non-finite parameter weights."  # scikit-learn's words
-
-
-class NonFiniteError(ValueError):
-    """A fit has reached infinity or NaN; the model keeps the last finite weights.
-
-    Attributes
-    ----------
-    epoch : int
-        From 1, as in ``history_``; the iteration of "lbfgs".
-    step : int or None
-        Step of the epoch, from 1; None for "lbfgs".
-    layer : str or None
-        Where the first such number appeared: e.g. ``"hidden layer 1"``, ``"loss"``, ``"gradient of
-        output layer"`` or ``"update of hidden layer 1"``; None where the step does not repeat it.
-    cause : {"input", "target", "weight", "rate"}
-        The likely one: X, y, the sample weights, or the learning rate.
-
-    Examples
-    --------
-    >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.training.divergence import NonFiniteError
-    >>> model = MLPRegressor(solver="sgd", learning_rate_init=1e200, random_state=0)
-    >>> try:
-    ...     model.fit([[0.0], [1.0]], [0.0, 1.0])
-    ... except NonFiniteError as error:
-    ...     print(error.epoch, error.step, error.layer, error.cause)
-    2 1 output layer rate
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        epoch: int = 0,
-        step: int | None = None,
-        layer: str | None = None,
-        cause: Cause = "rate",
-    ) -> None:
-        super().__init__(message)
-        self.epoch = epoch
-        self.step = step
-        self.layer = layer
-        self.cause = cause
-
-
-def is_finite(backend: Backend, tree: Tree) -> bool:
-    """Whether all numbers of some arrays are finite; one is read from the device.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mlp_xp.backends import get_backend
-    >>> from mlp_xp.training.divergence import is_finite
-    >>> is_finite(get_backend("numpy"), (np.ones(3), np.asarray([1.0, np.inf])))
-    False
-    """
-    xp = backend.xp
-    first, *others = leaves(tree)
-    with backend.scope(), np.errstate(all="ignore"):
-        # A sum takes one pass, and is finite only if all its terms are.
-        total: Any = sum(map(xp.sum, others), start=xp.sum(first))
-        if math.isfinite(total):
-            return True
-        return all(bool(xp.all(xp.isfinite(array))) for array in (first, *others))
 
 
 class Guard:

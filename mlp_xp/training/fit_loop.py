@@ -16,9 +16,10 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
-from mlp_xp.training.divergence import NonFiniteError, explain_minimum, is_finite
+from mlp_xp.training.divergence import explain_minimum
 from mlp_xp.training.early_stopping import Plateau
 from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.finite import NonFiniteError, is_finite
 from mlp_xp.training.fit_settings import LoopPosition, LoopSettings, Validation, Watcher
 from mlp_xp.training.history import History
 from mlp_xp.training.records import Record

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp.training.batches import Data
-from mlp_xp.training.divergence import Guard, is_finite
+from mlp_xp.training.divergence import Guard
 from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.finite import is_finite
 from mlp_xp.training.records import Record
 from mlp_xp.training.scalars import Stage
 from mlp_xp.training.shared import SharedResident

@@ -19,8 +19,8 @@ from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import load_model
 from mlp_xp.training.batches import place
-from mlp_xp.training.divergence import NonFiniteError
 from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.finite import NonFiniteError
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide):RuntimeWarning")
 
