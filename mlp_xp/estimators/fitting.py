@@ -143,7 +143,7 @@ def prepare_fit(
                 f"hidden_layer_sizes is now {params['hidden_layer_sizes']!r}, and the fit goes on "
                 f"with the network that is there, of {list(kept)}, as in scikit-learn: fit with "
                 "warm_start=False to start a new one.",
-                stacklevel=5,
+                stacklevel=6,
             )
         state = continue_state(state, config)
     if state is not vars(model).get("_state"):
@@ -339,7 +339,7 @@ def place_sample(
         warnings.warn(
             f"Got `batch_size` {batch_size} larger than the sample size {data.n_samples}. It "
             "is going to be clipped.",
-            stacklevel=5,
+            stacklevel=6,
         )
     return data
 

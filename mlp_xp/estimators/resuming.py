@@ -50,7 +50,7 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
         warnings.warn(
             f"resume is {os.fspath(folder)!r}, which has no checkpoint: the fit starts at its "
             "first epoch.",
-            stacklevel=5,
+            stacklevel=6,
         )
     return snapshot
 
