@@ -77,7 +77,7 @@ class CupyBackend(Backend):
         return self.device
 
     def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
-        from mlp_xp.backends._cupy.ranks import SumOverRanks, check_nccl  # Warns without NCCL.
+        from mlp_xp.backends._cupy.ranks import SumOverRanks, check_nccl  # Few fits have ranks.
 
         check_nccl()
         return SumOverRanks(communicator, self.device.id)

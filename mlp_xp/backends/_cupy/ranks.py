@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import cupy
-from cupy.cuda import nccl
 
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, rebuild
@@ -17,9 +18,17 @@ from mlp_xp.backends.communicator import Communicator
 __all__ = ["SumOverRanks", "check_nccl"]
 
 
+@cache
+def _nccl() -> Any:
+    """Import CuPy's module, which warns where there is no NCCL: our error says what to install."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("cupy.cuda.nccl")
+
+
 def check_nccl() -> None:
     """Raise BackendError if CuPy has no NCCL here."""
-    if not nccl.available:
+    if not _nccl().available:
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
         raise BackendError(
             "CuPy finds no NCCL, which sums over the GPUs of all ranks: type "
@@ -38,7 +47,7 @@ class SumOverRanks:
         """Sum arrays, which are donated, over all ranks."""
         taken: set[int] = set()
         arrays = [_own(leaf, taken) for leaf in leaves(tree)]
-        ring = _connect(self.communicator, self.device)
+        nccl, ring = _nccl(), _connect(self.communicator, self.device)
         numbers = {"f": nccl.NCCL_FLOAT32, "d": nccl.NCCL_FLOAT64}
         stream = cupy.cuda.get_current_stream().ptr
         nccl.groupStart()  # One launch for all.
@@ -52,6 +61,7 @@ class SumOverRanks:
 @cache
 def _connect(communicator: Communicator, device: int) -> Any:
     """Create the communicator of NCCL, once; each rank has a device of its own."""
+    nccl = _nccl()
     number = communicator.broadcast(nccl.get_unique_id() if communicator.rank == 0 else None)
     return nccl.NcclCommunicator(communicator.size, number, communicator.rank)
 
