@@ -102,8 +102,8 @@ def test_batch_norm_with_weights(backend, is_shared, rng, draw):
 
 def test_running_statistics(backend, rng, draw):
     def function(params, x, old, new, rate):
-        y = apply_norm(params, old, x, xp=backend.xp)
-        return averaged(old, new, rate, xp=backend.xp), y
+        y, pullback = apply_norm(params, old, x, xp=backend.xp)
+        return averaged(old, new, rate, xp=backend.xp), y, pullback(y, need_dx=True)
 
     old, new = (BatchStats(draw(FEATURES), rng.random((N_MODELS, FEATURES))) for _ in range(2))
     own = norm_case(draw)[0], draw(N, FEATURES), old, new
