@@ -80,6 +80,11 @@ class JaxBackend(Backend):
         return stack
 
     def _summing(self, communicator: Communicator) -> SumOverRanks:
+        if communicator.n_shards:  # XLA sums in other ways where shapes or neighbors differ.
+            raise ValueError(
+                "distributed has deterministic=True, and backend 'jax' compiles other sums for "
+                "another number of ranks: use backend='numpy' or 'torch', or deterministic=False."
+            )
         return SumOverRanks(communicator)
 
     def compile(self, function: F, *, donate: bool = False) -> F:

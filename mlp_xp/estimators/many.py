@@ -17,7 +17,7 @@ from sklearn.utils import _safe_indexing
 
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.workers import reporting
-from mlp_xp.backends import Backend
+from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.config import (
     LBFGS,
     resolve_batch_size,
@@ -212,7 +212,7 @@ def _most_models(backend: Backend, tasks: Sequence[FitTask]) -> int:
 
 
 def _n_outputs(y: Any) -> int:
-    y = np.asarray(y)
+    y = to_numpy(y)
     return len(np.unique(y)) if y.ndim == 1 and y.dtype.kind != "f" else math.prod(y.shape[1:])
 
 

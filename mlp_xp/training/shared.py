@@ -92,7 +92,7 @@ class SharedData:
         >>> shared, backend = SharedData(np.ones((3, 2))), get_backend("numpy")
         >>> one = shared.place(backend, np.asarray([5, 7]), "float64", np.asarray([0, 2]))
         >>> two = shared.place(backend, np.asarray([6]), "float64", np.asarray([1]))
-        >>> one.x is two.x, one.y
+        >>> one.x is two.x, two.y
         (True, array([5, 6, 7]))
         """
         key = backend, kept_dtype(self.x, dtype)

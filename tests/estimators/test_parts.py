@@ -55,7 +55,8 @@ def test_the_documentation_has_every_parameter_once_and_in_order(kind):
 
 def test_fitted_attributes_are_set_by_publish_alone():
     package = Path(mlp_xp.__file__).parent
-    for file in [*package.glob("estimators/**/*.py"), *package.glob("training/*.py")]:
+    files = {*package.glob("estimators/**/*.py"), *package.glob("training/*.py")}
+    for file in files - {package / "estimators" / "ensembles.py"}:  # Estimators of their own.
         found = [
             node.attr
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
