@@ -368,7 +368,7 @@ def test_cupy_arrays_have_every_operator_that_the_maths_uses():
     assert [name for name in sorted(names) if not hasattr(cupy.ndarray, name)] == []
 
 
-@pytest.mark.parametrize("name", Kernels._fields)
+@pytest.mark.parametrize("name", [n for n, k in Kernels()._asdict().items() if callable(k)])
 def test_cupy_kernels_have_the_signatures_of_the_defaults(name):
     pytest.importorskip("cupy")
     from mlp_xp.backends._cupy.kernels import KERNELS
@@ -381,4 +381,4 @@ def test_cupy_kernels_have_the_signatures_of_the_defaults(name):
 
 
 def test_kernels_are_few():
-    assert len(Kernels._fields) <= 12
+    assert sum(map(callable, Kernels())) <= 12  # The others are for ranks alone.

@@ -250,9 +250,8 @@ def set_weights(
             "every layer, the output layer last."
         )
     estimator.set_params(hidden_layer_sizes=tuple(int(b.shape[0]) for b in intercepts[:-1]))
-    if classes is not None:
-        estimator.classes_ = np.asarray(classes)
-    estimator.coefs_, estimator.intercepts_ = list(coefs), list(intercepts)
+    known = {} if classes is None else {"classes_": np.asarray(classes)}
+    vars(estimator).update(known, coefs_=list(coefs), intercepts_=list(intercepts))
     state, n_outputs = fitted_state(estimator), int(intercepts[-1].shape[0])
     if classes is not None and state.targets.n_outputs != n_outputs:
         raise ValueError(
