@@ -174,7 +174,7 @@ class _Data:
         task.model.fit(X, y, weights, **task.fit_params)
         names = self._names.get(id(task.X))
         if names is not None:
-            task.model.feature_names_in_ = names
+            vars(task.model)["feature_names_in_"] = names
 
 
 def _can_share(model: Any) -> bool:
