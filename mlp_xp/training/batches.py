@@ -8,6 +8,7 @@ large array is a list of positions in it (`Rows`).
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Literal, Protocol
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 Placement = Literal["auto", "resident", "streamed"]
+
+_log = logging.getLogger(__name__)
 
 # The rest is for parameters, optimizer state, gradients, activations and the library itself.
 _SHARE_OF_FREE_MEMORY = 0.8
@@ -150,6 +153,7 @@ class Streamed:
         self._rows = rows
         self.owned: np.ndarray | None = None
         self.n_samples = y.shape[0] if rows is None else len(rows)
+        self._is_told = False
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Yield the batches of a plan: the rows themselves."""
@@ -162,6 +166,9 @@ class Streamed:
 
     def stacked(self, plan: EpochPlan) -> list[Batch]:
         """Return none: batches arrive one by one."""
+        if not self._is_told and not self._backend.shares_host_memory:
+            self._is_told = True
+            _log.info("Training steps run one by one, as their batches are streamed from the host.")
         return []
 
     def _gather(self, plan: EpochPlan) -> Iterator[tuple[np.ndarray, ...]]:

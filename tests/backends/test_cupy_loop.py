@@ -207,6 +207,17 @@ def test_other_data_are_captured_again(soon, monkeypatch):
     assert _launch.launches["graph"]
 
 
+def test_streamed_data_run_step_by_step_and_say_so_once(soon, caplog):
+    backend, problem = get_backend("cupy"), Problem()
+    data = place(backend, problem.x, problem.y, problem.dtype, "streamed")
+    trainer = problem.trainer(backend)
+    with caplog.at_level("INFO"):
+        problem.train(trainer, data=data)
+    assert "graph" not in _launch.launches
+    said = "Training steps run one by one, as their batches are streamed from the host."
+    assert caplog.messages == [said]
+
+
 def test_data_are_not_kept_alive(soon):
     backend, problem = get_backend("cupy"), Problem()
     trainer = problem.trainer(backend)
