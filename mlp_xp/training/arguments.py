@@ -17,7 +17,7 @@ from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan, with_draws, without_first
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import Stage, draw_keys, rate_factors, scalar_table
+from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step import StepArguments, TrainState
 from mlp_xp.training.time_budget import Budget
 
@@ -108,8 +108,7 @@ def put_groups(
             if few == 0 and done > epoch.first:
                 return
         steps = range(done, min(done + max(few, 1), n_steps))
-        factors = rate_factors(rules.schedule, steps, n_steps, stage, trainer.n_samples, budget)
-        rates = [rules.learning_rate * stage.rate_factor * factor for factor in factors]
+        rates = learning_rates(rules, steps, n_steps, stage, trainer.n_samples, budget)
         epoch.rates.extend(rates)
         yield put_group(trainer, epoch, steps, rates)
         done = steps.stop

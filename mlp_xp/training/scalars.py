@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp._utils.random import host_generator
-from mlp_xp.optimizers.schedules import Schedule
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.time_budget import Budget
 
-__all__ = ["Stage", "StepScalars", "draw_keys", "rate_factors", "scalar_table"]
+__all__ = ["Stage", "StepScalars", "draw_keys", "learning_rates", "scalar_table"]
 
 # How far the running statistics of batch normalization follow those of a batch; PyTorch's choice.
 _BATCH_STATS_RATE = 0.1
@@ -62,26 +61,30 @@ class StepScalars(NamedTuple):
         return cls._make((*numbers[:n_fixed], tuple(numbers[n_fixed:])))
 
 
-def rate_factors(
-    schedule: Schedule,
+def learning_rates(
+    rules: Rules,
     steps: range,
     epoch_steps: int,
     stage: Stage,
     n_samples: int,
     budget: Budget | None,
 ) -> list[float]:
-    """Return the schedule's factors for some steps of an epoch, of ``n_samples`` seen before it.
+    """Return the learning rates of some steps of an epoch, of ``n_samples`` seen before it.
 
     Every epoch counts as long as this one: those of `partial_fit` may differ in their steps.
     """
     n_steps, n_done = stage.n_epochs * epoch_steps, stage.done * epoch_steps
     if budget is None:
-        return [schedule(n_done + step, n_steps, n_samples) for step in steps]
-    shares = [
-        max(budget.fraction(step - steps.start), (n_done + step) / max(n_steps - 1, 1))
-        for step in steps
-    ]
-    return [schedule(round(min(share, 1.0) * (_TICKS - 1)), _TICKS, n_samples) for share in shares]
+        places = [n_done + step for step in steps]
+    else:
+        shares = (
+            max(budget.fraction(step - steps.start), (n_done + step) / max(n_steps - 1, 1))
+            for step in steps
+        )
+        places = [round(min(share, 1.0) * (_TICKS - 1)) for share in shares]
+        n_steps = _TICKS
+    rate = rules.learning_rate * stage.rate_factor
+    return [rate * rules.schedule(place, n_steps, n_samples) for place in places]
 
 
 def scalar_table(

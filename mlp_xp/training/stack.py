@@ -18,23 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import Backend
 from mlp_xp.optimizers import Varied
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.epochs import EpochPlan
-from mlp_xp.training.inputs import Batch
 from mlp_xp.training.members import DivergedError, EpochRequest, StackGuard
 from mlp_xp.training.records import Record
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import Stage, draw_keys, rate_factors, scalar_table
+from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step import Steps, TrainState, make_nth, make_step
 
 __all__ = ["Stacks"]
-
-# Multiplications and additions of the steps of one call, after which Ctrl-C is looked for.
-_WORK_AT_ONCE = 2_000_000_000
 
 
 class Stacks:
@@ -132,9 +128,9 @@ def _program_rules(rules: Rules) -> Rules:
 
 
 @lru_cache(maxsize=64)
-def _functions(rules: Rules, backend: Backend) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the functions of a step, and of one of many, for `_program_rules`."""
-    step = make_step(
+def _step(rules: Rules, backend: Backend) -> Callable[..., Any]:
+    """Return the function of a step for `_program_rules`."""
+    return make_step(
         rules.network,
         rules.loss,
         rules.optimizer,
@@ -143,7 +139,6 @@ def _functions(rules: Rules, backend: Backend) -> tuple[Callable[..., Any], Call
         max_grad_norm=rules.max_grad_norm,
         xp=backend.xp,
     )
-    return step, make_nth(step)
 
 
 class _Stack:
@@ -289,11 +284,11 @@ class _Stack:
         is_stopped: Callable[[], bool],
     ) -> None:
         backend = trainer.backend
-        step, nth = _functions(_program_rules(trainer.rules), backend)
         if self._run is None:
-            self._run = backend.loop(nth) or _one_by_one(backend.compile(step, donate=True))
+            step = _step(_program_rules(trainer.rules), backend)
+            self._run = backend.loop(_nth(step)) or _one_by_one(backend.compile(step, donate=True))
         numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
-        at_once = max(1, _WORK_AT_ONCE // (self._width * numbers))
+        at_once = max(1, backend.work_at_once // (self._width * numbers))
         for start in range(0, n_steps, at_once):
             if is_stopped():
                 return
@@ -301,16 +296,17 @@ class _Stack:
             self._state = self._run(start, stop, self._state, steps, x, y, self._scaling)
 
 
+# One function for all programs with the same step, so that a backend finds what it compiled.
+_nth = lru_cache(maxsize=64)(make_nth)
+
+
 def _one_by_one(step: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function that runs steps one by one."""
+    nth: Callable[..., Any] = make_nth(step)
 
-    def run(
-        start: int, stop: int, state: Any, steps: Steps, x: Array, y: Array, scaling: Tree
-    ) -> Any:
+    def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:
         for i in range(start, stop):
-            given = steps.rows, steps.weights, steps.coefs, steps.keys
-            rows, weights, coefs, keys = (None if leaf is None else leaf[i, ...] for leaf in given)
-            state = step(state, Batch(x, y, rows, weights), scaling, coefs, keys)
+            state = nth(i, state, *arguments)
         return state
 
     return run
@@ -328,9 +324,7 @@ def _scalars(trainer: Any, plan: EpochPlan, stage: Stage) -> tuple[np.ndarray, f
     """Return the packed scalars of a model's steps, and its last learning rate."""
     rules, n_steps = trainer.rules, len(plan.counts)
     steps = range(n_steps)
-    factors = rate_factors(rules.schedule, steps, n_steps, stage, trainer.n_samples, None)
-    rate = rules.learning_rate * stage.rate_factor
-    rates = [rate * factor for factor in factors]
+    rates = learning_rates(rules, steps, n_steps, stage, trainer.n_samples, None)
     table = scalar_table(rules, plan, steps, rates, trainer.n_steps, trainer.rule_start)
     settings = Varied.from_rule(rules.optimizer).settings(rules.optimizer)
     return np.concatenate([table, np.tile(settings, (n_steps, 1))], axis=1), rates[-1]
