@@ -13,7 +13,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.scoring import Metrics, Predictions, named_metrics
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.state import FittedState, fitted_state
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights, check_x, check_y
 from mlp_xp.nn.losses import mean_loss
@@ -60,18 +60,13 @@ def network_outputs(
     (samples, outputs) array
     """
     state = fitted_state(model)
-    caller = get_backend(X)
-    check_same_namespace(X, model, attribute="_any_weights", method=method)
-    X = check_x(model, X, reset=False)
-    follows_data = model.backend is None and model.device is None
-    backend = caller if follows_data else choose_backend(model._params(), X)
+    X, caller, backend, dtype = _place(model, X, state, method)
     views: tuple[Any, ...] = ()
     if depth is None:
         # A comparison with an array of a caller's would be one of each element.
         is_set = isinstance(tta, str) and tta == AS_SET
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
     to = to or caller
-    dtype = state.dtype if backend.has_float64 else "float32"
     params, batch_stats, scaling = state.on(backend, dtype)
     # Of one column, where it is assigned, softmax makes 1.
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
@@ -99,6 +94,18 @@ def network_outputs(
         with to.scope():
             return _logits_of(state.output, outputs, xp=to.xp)
     return outputs
+
+
+def _place(
+    model: Any, X: Any, state: FittedState, method: str
+) -> tuple[Any, Backend, Backend, str]:
+    """Return checked data, their backend, the backend that computes, and the dtype there."""
+    caller = get_backend(X)
+    check_same_namespace(X, model, attribute="_any_weights", method=method)
+    X = check_x(model, X, reset=False)
+    follows_data = model.backend is None and model.device is None
+    backend = caller if follows_data else choose_backend(model._params(), X)
+    return X, caller, backend, state.dtype if backend.has_float64 else "float32"
 
 
 def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
@@ -143,14 +150,10 @@ def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
     """Return the gradient of each sample's loss by its features; see `BaseMLP.input_gradient`."""
     from mlp_xp.training.input_gradient import input_gradient  # Few ask for it.
 
-    state, caller = fitted_state(model).checked(), get_backend(X)
-    check_same_namespace(X, model, attribute="_any_weights", method="input_gradient")
-    X = check_x(model, X, reset=False)
+    state = fitted_state(model).checked()
+    X, caller, backend, dtype = _place(model, X, state, "input_gradient")
     truth = check_y(model, target, X.shape[0], "target")
     state.targets.check_loss(truth, state.loss, "target")
-    follows_data = model.backend is None and model.device is None
-    backend = caller if follows_data else choose_backend(model._params(), X)
-    dtype = state.dtype if backend.has_float64 else "float32"
 
     def put(leaf: Any) -> Any:
         return None if leaf is None else backend.put(leaf, dtype)

@@ -26,7 +26,14 @@ from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import Whiten
 from mlp_xp.training.records import Progress
 
-__all__ = ["FittedState", "fitted_state", "host_copy", "publish", "state_of_weights"]
+__all__ = [
+    "FittedState",
+    "fitted_state",
+    "host_copy",
+    "publish",
+    "set_weights",
+    "state_of_weights",
+]
 
 # The attributes of arrays; each is a list, of arrays or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "moments_")

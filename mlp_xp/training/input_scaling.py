@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +17,8 @@ __all__ = ["SCALINGS", "Whiten", "find_scaling", "standardization"]
 
 _BLOCK = 512
 
-
 Exchange = Callable[[Any], list[Any]]
+Part = tuple[int, Any, Any]  # Of samples: their number, mean, and sum of squared deviations.
 
 
 def standardization(
@@ -76,14 +77,11 @@ def standardization(
             n_block = block.shape[0]
             block_mean = xp.mean(block, axis=0)
             deviation = block - block_mean
-            delta = block_mean - mean
-            spread = spread + xp.sum(deviation * deviation, axis=0)
-            spread = spread + delta * delta * (n * n_block / (n + n_block))
-            mean = mean + delta * (n_block / (n + n_block))
-            n += n_block
+            block_spread = xp.sum(deviation * deviation, axis=0)
+            n, mean, spread = _merge((n, mean, spread), (n_block, block_mean, block_spread))
         if exchange is not None:
             parts = exchange((n, backend.get(mean), backend.get(spread)))
-            n, *merged = _merge(parts)
+            n, *merged = reduce(_merge, (part for part in parts if part[0]))
             mean, spread = (backend.put(values, wide) for values in merged)
         variance, mean = spread / n, first + mean
         # Of double precision for every dtype: differences of equal numbers are exactly 0.
@@ -112,18 +110,12 @@ def _first_row(x: Any, exchange: Exchange | None) -> Any:
     return next(row for row in rows if len(row))
 
 
-def _merge(
-    parts: list[tuple[int, np.ndarray, np.ndarray]],
-) -> tuple[int, np.ndarray, np.ndarray]:
-    """Return count, mean and sum of squared deviations of all parts together."""
-    n, mean, spread = parts[0]
-    for n_part, part_mean, part_spread in parts[1:]:
-        if n_part:
-            delta, total = part_mean - mean, n + n_part
-            spread = spread + part_spread + delta * delta * (n * n_part / total)
-            mean = mean + delta * (n_part / total)
-            n = total
-    return n, mean, spread
+def _merge(a: Part, b: Part) -> Part:
+    """Return count, mean and sum of squared deviations of two parts together."""
+    (n, mean, spread), (n_part, part_mean, part_spread) = a, b
+    delta, total = part_mean - mean, n + n_part
+    spread = spread + part_spread + delta * delta * (n * n_part / total)
+    return total, mean + delta * (n_part / total), spread
 
 
 @dataclass(frozen=True)
