@@ -26,6 +26,7 @@ from mlp_xp.plotting import (
     TrainingCurvesDisplay,
     new_figure,
     save_figure,
+    training_panels,
 )
 from mlp_xp.saving import encode
 from mlp_xp.training.records import Record
@@ -124,14 +125,8 @@ def draw_curves(
         "loss": {"training": "loss", "validation": "validation_loss"},
         "accuracy [%]": {"training": "accuracy", "validation": "validation_accuracy"},
     }
-    panels: dict[str, dict[str, list[float]]] = {"loss": {"training": []}}
-    for label, names in columns.items():
-        factor = 100.0 if label.endswith("[%]") else 1.0
-        curves = {name: [row[column] for row in history] for name, column in names.items()}
-        # "lbfgs" has no accuracy for its epochs.
-        known = {name: values for name, values in curves.items() if values and None not in values}
-        if known:
-            panels[label] = {name: [factor * v for v in values] for name, values in known.items()}
+    # A fit may end before its first epoch.
+    panels = training_panels(history, columns) or {"loss": {"training": []}}
     test = None if test_accuracy is None else {"accuracy [%]": 100.0 * test_accuracy}
     axes = new_figure(5.5 * len(panels), 4).subplots(1, len(panels), squeeze=False)[0]
     return TrainingCurvesDisplay(panels, test=test).plot(ax=axes)

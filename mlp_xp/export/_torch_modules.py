@@ -153,16 +153,7 @@ class Parsed(NamedTuple):
     settings: dict[str, Any]
 
 
-_NAMES = {
-    nn.Identity: "identity",
-    nn.Sigmoid: "logistic",
-    nn.Tanh: "tanh",
-    nn.ReLU: "relu",
-    nn.SiLU: "silu",
-    nn.Softplus: "softplus",
-    nn.LeakyReLU: "leaky_relu",
-    nn.ELU: "elu",
-}
+_NAMES = {kind: name for name, kind in _ACTIVATIONS.items() if isinstance(kind, type)}
 
 
 def parse(module: nn.Module) -> Parsed:

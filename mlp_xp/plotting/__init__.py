@@ -9,7 +9,7 @@ from __future__ import annotations
 from sklearn.calibration import CalibrationDisplay
 
 from mlp_xp.plotting._confusion import ConfusionMatrixDisplay
-from mlp_xp.plotting._curves import TrainingCurvesDisplay
+from mlp_xp.plotting._curves import TrainingCurvesDisplay, training_panels
 from mlp_xp.plotting._pictures import MistakesDisplay, WeightsDisplay
 from mlp_xp.plotting._style import new_figure, save_figure
 
@@ -21,4 +21,5 @@ __all__ = [
     "WeightsDisplay",
     "new_figure",
     "save_figure",
+    "training_panels",
 ]

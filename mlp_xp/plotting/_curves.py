@@ -11,7 +11,7 @@ import numpy as np
 from mlp_xp.estimators.state import fitted_state
 from mlp_xp.plotting._style import COLORS, label_ends, new_axes, plain
 
-__all__ = ["TrainingCurvesDisplay"]
+__all__ = ["TrainingCurvesDisplay", "training_panels"]
 
 # Up to so many epochs a marker shows each: a line alone needs two.
 _MARKED = 50
@@ -87,7 +87,6 @@ class TrainingCurvesDisplay:
         is_share = targets.metric == "accuracy"
         # The training accuracy is known only where somebody has asked for it.
         score = "accuracy [%]" if is_share else "R²"
-        records = estimator.history_
         columns = {
             "loss": {"training": "loss", "validation": "validation_loss"},
             score: {"training": "accuracy", "validation": "validation_score"},
@@ -101,10 +100,7 @@ class TrainingCurvesDisplay:
                 name.replace("_", " "): {"validation": "validation_score"},
                 "learning rate": columns["learning rate"],
             }
-        panels = {
-            panel: _curves(records, names, 100.0 if panel.endswith("[%]") else 1.0)
-            for panel, names in columns.items()
-        }
+        panels = training_panels([record._asdict() for record in estimator.history_], columns)
         test = None
         if X is not None:
             results = estimator.evaluate(X, y)
@@ -114,8 +110,7 @@ class TrainingCurvesDisplay:
         if estimator.early_stopping and estimator.validation_scores_:
             scores = np.nan_to_num(estimator.validation_scores_, nan=-np.inf)
             best = int(np.argmax(scores)) + 1
-        shown = {panel: curves for panel, curves in panels.items() if curves}
-        return cls(shown, best_epoch=best, test=test).plot(ax=ax)
+        return cls(panels, best_epoch=best, test=test).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> Self:
         """Draw the curves.
@@ -162,11 +157,33 @@ class TrainingCurvesDisplay:
         label_ends(axes, ends)
 
 
-def _curves(records: Any, names: Mapping[str, str], factor: float) -> dict[str, list[Any]]:
-    """Return the columns of the records that hold numbers, by their names."""
-    found = {}
-    for name, column in names.items():
-        values = [getattr(record, column) for record in records]
-        if any(value is not None and np.isfinite(value) for value in values):
-            found[name] = [None if value is None else factor * value for value in values]
-    return found
+def training_panels(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, list[Any]]]:
+    """Return the panels of a `TrainingCurvesDisplay` for a table with a row for each epoch.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        From the names of columns to numbers, or None.
+    columns : mapping of str to mapping of str to str
+        From the label of a panel, to the names of its curves, to their columns. What is without a
+        number is left out; panels whose label ends in ``[%]`` are in percent.
+
+    Examples
+    --------
+    >>> from mlp_xp.plotting import training_panels
+    >>> rows = [{"loss": 2.0, "accuracy": None}, {"loss": 1.0, "accuracy": None}]
+    >>> columns = {"loss": {"training": "loss"}, "accuracy [%]": {"training": "accuracy"}}
+    >>> training_panels(rows, columns)
+    {'loss': {'training': [2.0, 1.0]}}
+    """
+    panels: dict[str, dict[str, list[Any]]] = {}
+    for label, names in columns.items():
+        factor = 100.0 if label.endswith("[%]") else 1.0
+        for name, column in names.items():
+            values = [row[column] for row in rows]
+            if any(value is not None and np.isfinite(value) for value in values):
+                scaled = [None if value is None else factor * value for value in values]
+                panels.setdefault(label, {})[name] = scaled
+    return panels

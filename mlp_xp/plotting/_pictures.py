@@ -173,8 +173,7 @@ class MistakesDisplay:
         rows = wrong[surest]
         names = classes if class_names is None else np.asarray(class_names)
         truth = names[np.searchsorted(classes, labels[rows])]
-        images = to_numpy(X[rows] if isinstance(X, np.ndarray) else to_numpy(X)[rows])
-        shown = cls(images, image_shape, truth, names[found[rows]], confidence[surest])
+        shown = cls(to_numpy(X)[rows], image_shape, truth, names[found[rows]], confidence[surest])
         return shown.plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> Self:
