@@ -1,4 +1,4 @@
-"""CuPy's steps as CUDA graphs, on the stand-in: the numbers of eager steps, launches, fallbacks."""
+"""CuPy's steps as CUDA graphs, on the stand-in: the numbers of eager steps, and launches."""
 
 from __future__ import annotations
 
@@ -23,27 +23,14 @@ from cupy import _launch  # noqa: E402
 from mlp_xp import MLPClassifier  # noqa: E402
 from mlp_xp._utils.tree import leaves  # noqa: E402
 from mlp_xp.backends import _captured, get_backend  # noqa: E402
-from mlp_xp.backends._cupy import captured, cublaslt  # noqa: E402
 from mlp_xp.backends._cupy.backend import CupyBackend  # noqa: E402
 from mlp_xp.nn.network import init_params  # noqa: E402
 from mlp_xp.optimizers import Adam  # noqa: E402
 from mlp_xp.training.batches import place  # noqa: E402
 from mlp_xp.training.time_budget import Budget  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("no_counts")
 DEVICES = ["cuda:0", "cuda:1"]
-
-
-@pytest.fixture
-def soon(monkeypatch):
-    """Capture after two steps."""
-    monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 2)
-
-
-@pytest.fixture(autouse=True)
-def _counts():
-    _captured.report.cache_clear()
-    for counter in (_launch.launches, _launch.replayed, _launch.waits):
-        counter.clear()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -207,17 +194,6 @@ def test_other_data_are_captured_again(soon, monkeypatch):
     assert _launch.launches["graph"]
 
 
-def test_streamed_data_run_step_by_step_and_say_so_once(soon, caplog):
-    backend, problem = get_backend("cupy"), Problem()
-    data = place(backend, problem.x, problem.y, problem.dtype, "streamed")
-    trainer = problem.trainer(backend)
-    with caplog.at_level("INFO"):
-        problem.train(trainer, data=data)
-    assert "graph" not in _launch.launches
-    said = "Training steps run one by one, as their batches are streamed from the host."
-    assert caplog.messages == [said]
-
-
 def test_data_are_not_kept_alive(soon):
     backend, problem = get_backend("cupy"), Problem()
     trainer = problem.trainer(backend)
@@ -325,85 +301,3 @@ def test_an_estimator_learns_the_same(settings, soon, monkeypatch):
         weights.append([*map(np.asarray, (*model.coefs_, *model.intercepts_, model.loss_curve_))])
     assert_same(*weights)
     assert _launch.launches["graph"]
-
-
-# --- what cannot be captured ----------------------------------------------------------------------
-
-
-def waits(x, *, xp):
-    """Return an activation that asks for a number."""
-    largest = float(xp.max(xp.abs(x))) + 1.0
-    return x / largest, lambda dy: dy / largest
-
-
-def copies(x, *, xp):
-    """Return an activation that sends numbers to the device."""
-    factors = xp.asarray(np.linspace(0.5, 1.0, x.shape[-1]))
-    return x * factors, lambda dy: dy * factors
-
-
-@pytest.mark.parametrize(
-    ("activation", "reason"), [(waits, "D2H transfers"), (copies, "H2D transfers")]
-)
-def test_a_function_that_waits_runs_step_by_step(activation, reason, soon, monkeypatch, caplog):
-    backend = get_backend("cupy", "cuda:1")
-    problem = Problem(network=network_of(9, activation=activation))
-    expected = problem.eagerly(backend, monkeypatch)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer)), expected)
-    problem.train(problem.trainer(backend))  # The log says it once.
-    (message,) = caplog.messages
-    assert "run one by one" in message
-    assert reason in message
-    assert not _launch.launches["graph"]
-    with backend.scope():
-        assert not cupy.cuda.get_current_stream().is_capturing()
-
-
-def test_products_by_cublas_run_step_by_step(soon, monkeypatch, caplog):
-    backend, problem = get_backend("cupy"), Problem()
-    fused = problem.eagerly(backend, monkeypatch)
-    monkeypatch.setattr(cublaslt, "_library", lambda: None)
-    trainer = problem.trainer(backend)
-    found = numbers(trainer, problem.train(trainer))
-    for array, other in zip(found, fused, strict=True):
-        np.testing.assert_allclose(array, other, rtol=1e-9, atol=1e-12)
-    (message,) = caplog.messages
-    assert "cuBLAS" in message
-    assert not _launch.launches["graph"]
-
-
-def test_a_capture_without_memory_runs_step_by_step(soon, monkeypatch, caplog):
-    backend, problem = get_backend("cupy"), Problem()
-    expected = problem.eagerly(backend, monkeypatch)
-
-    def malloc(self, size):
-        raise cupy.cuda.memory.OutOfMemoryError(size, size)
-
-    monkeypatch.setattr(cupy.cuda.MemoryPool, "malloc", malloc)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer)), expected)
-    (message,) = caplog.messages
-    assert "OutOfMemoryError" in message
-
-
-def test_an_interrupt_ends_the_capture(soon, monkeypatch):
-    """And the garbage collector, which stands still during a capture, runs again."""
-    backend = get_backend("cupy")
-    was_on = []
-
-    def interrupted(x, *, xp):
-        if cupy.cuda.get_current_stream().is_capturing():
-            was_on.append(gc.isenabled())
-            raise KeyboardInterrupt
-        return x, lambda dy: dy
-
-    problem = Problem(network=network_of(9, activation=interrupted))
-    trainer = problem.trainer(backend)
-    with pytest.raises(KeyboardInterrupt):
-        problem.train(trainer)
-    assert was_on == [False]
-    assert gc.isenabled()
-    stream = captured._streams.on(0)[0]
-    assert not stream.is_capturing()
-    assert cupy.cuda.get_current_stream() == cupy.cuda.Stream.null

@@ -17,6 +17,7 @@ COPIES = "tests/backends/test_pinned.py"
 CAPTURED = "_captured.py"
 GRAPHS = "_cupy/captured.py"
 LOOPS = "tests/backends/test_cupy_loop.py"
+STEPS = "tests/backends/test_cupy_step_by_step.py"
 DTYPES = "tests/backends/test_cupy_dtypes.py"
 
 
@@ -95,9 +96,9 @@ MUTANTS = {
         GRAPHS,
         "stream.end_capture()\n                raise",
         "pass\n                raise",
-        LOOPS,
+        STEPS,
     ),
-    "finalizers during a capture": Mutant(CAPTURED, "gc.disable()", "pass", LOOPS),
+    "finalizers during a capture": Mutant(CAPTURED, "gc.disable()", "pass", STEPS),
     "captures that the default stream waits for": Mutant(
         GRAPHS,
         "event = cupy.cuda.Event(disable_timing=True)\n            self._known[device] = "

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
 # The most combinations of parameters for each test: all of them take minutes.
+LOOPS = "test_cupy_loop.py", "test_cupy_step_by_step.py"
 SPECS = {"cupy:cuda:0": 3, "cupy:cuda:1": 12}
 
 pytestmark = pytest.mark.skipif(
@@ -78,7 +79,7 @@ def test_every_test_that_takes_a_backend(runs, spec):
 
 def test_every_test_of_the_stand_in_itself(tmp_path):
     here = Path(__file__).parent
-    files = [str(path) for path in (*here.glob("test_stand_in_*.py"), here / "test_cupy_loop.py")]
+    files = [str(path) for path in (*here.glob("test_stand_in_*.py"), *map(here.joinpath, LOOPS))]
     Run(tmp_path / "report.txt", *files, f"--backends={next(iter(SPECS))}").check(at_least=180)
 
 
