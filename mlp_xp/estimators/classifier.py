@@ -18,9 +18,10 @@ from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.config import check_params, resolve_layers
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
 from mlp_xp.estimators.prediction import AS_SET, as_labels
+from mlp_xp.estimators.scoring import score_on_host
 from mlp_xp.estimators.state import set_weights
 from mlp_xp.estimators.targets import ClassTargets
-from mlp_xp.estimators.validation import check_weights, host
+from mlp_xp.estimators.validation import host
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Schedule
@@ -352,9 +353,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         float
             From 0 to 1; for several classes at once the fraction of samples with all of them right.
         """
-        predicted = host(self.predict(X))
-        weights = check_weights(sample_weight, predicted.shape[0])
-        return float(accuracy_score(host(y), predicted, sample_weight=weights))
+        return score_on_host(accuracy_score, self, X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -24,6 +24,7 @@ from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.estimators.prediction import as_labels
 from mlp_xp.estimators.regressor import MLPRegressor
+from mlp_xp.estimators.scoring import score_on_host
 from mlp_xp.estimators.state import fitted_state
 from mlp_xp.estimators.validation import check_weights, check_x, host
 
@@ -316,9 +317,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
         -------
         float
         """
-        predicted = host(self.predict(X))
-        weights = check_weights(sample_weight, predicted.shape[0])
-        return float(accuracy_score(host(y), predicted, sample_weight=weights))
+        return score_on_host(accuracy_score, self, X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -395,6 +394,4 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
         -------
         float
         """
-        predicted = host(self.predict(X))
-        weights = check_weights(sample_weight, predicted.shape[0])
-        return float(r2_score(host(y), predicted, sample_weight=weights))
+        return score_on_host(r2_score, self, X, y, sample_weight)

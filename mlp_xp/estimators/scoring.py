@@ -10,8 +10,9 @@ import numpy as np
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.estimators.validation import check_weights, host
 
-__all__ = ["Metrics", "Predictions", "named_metrics"]
+__all__ = ["Metrics", "Predictions", "named_metrics", "score_on_host"]
 
 Metrics = str | Callable[..., float] | Sequence[str] | Mapping[str, str | Callable[..., float]]
 
@@ -92,3 +93,12 @@ def named_metrics(metrics: Metrics) -> Mapping[str, Any]:
             "them yourself in a dict, e.g. metrics={'first': ..., 'second': ...}."
         )
     return dict(pairs)
+
+
+def score_on_host(
+    metric: Callable[..., float], model: Any, X: Any, y: Any, sample_weight: Any
+) -> float:
+    """Return a metric of scikit-learn of an estimator's predictions, for data of any library."""
+    predicted = host(model.predict(X))
+    weights = check_weights(sample_weight, predicted.shape[0])
+    return float(metric(host(y), predicted, sample_weight=weights))

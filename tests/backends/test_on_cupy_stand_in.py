@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
-# The most combinations of parameters for each test: all of them take minutes.
 LOOPS = "test_cupy_loop.py", "test_cupy_step_by_step.py"
+# The most combinations of parameters for each test: all of them take minutes.
 SPECS = {"cupy:cuda:0": 3, "cupy:cuda:1": 12}
 
 pytestmark = pytest.mark.skipif(
