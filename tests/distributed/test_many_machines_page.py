@@ -137,4 +137,5 @@ def test_the_script_of_torchrun_trains_on_two_ranks(tmp_path):
     data = load_digits()
     whole = MLP((16,), max_iter=2, learning_rate="cosine", random_state=0)
     loss = whole.fit(data.x_train, data.y_train).loss_
-    assert done.stdout.splitlines() == [f"loss {loss:.4f}"] * 2
+    # The ranks share one stream without a buffer, so a line's end may come after the other's text.
+    assert re.findall(r"loss \d+\.\d{4}", done.stdout) == [f"loss {loss:.4f}"] * 2
