@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
+import browser
 import helpers
 import numpy as np
 import pytest
@@ -178,6 +179,17 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def torch():
     return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """Return Selenium's driver of a headless Chromium, one for all tests of pages.
+
+    It is as wide as a laptop's window; ``set_window_size`` changes that for the tests to come.
+    """
+    with browser.headless_chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        driver.set_window_size(1280, 900)
+        yield driver
 
 
 @pytest.fixture
