@@ -29,7 +29,7 @@ _FLAGS = (
 
 class _Handler(SimpleHTTPRequestHandler):
     # Not of the system's table, which may lack them.
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {  # noqa: RUF012
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
     }
