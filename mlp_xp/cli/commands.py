@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from mlp_xp import __version__
 from mlp_xp.cli.options import Parser, add_backend, add_seed, number
-from mlp_xp.cli.train_options import add_train
 
 __all__ = ["COMMANDS", "parse"]
 
@@ -21,6 +20,7 @@ class Command(NamedTuple):
 
     ``run`` is ``module:function`` in this package; it takes the parsed options and returns the exit
     status. ``saves`` is whether the command has something to save or to remove after Ctrl-C.
+    ``group`` is the heading of ``mlp-xp --help`` that lists the command.
     """
 
     summary: str
@@ -28,6 +28,10 @@ class Command(NamedTuple):
     examples: str
     run: str
     saves: bool = True
+    group: str = "train and use networks"
+
+
+_MACHINE = "see what this machine has"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,7 +54,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = Parser(
         prog="mlp-xp",
-        description="Multilayer perceptrons on NumPy, CuPy, PyTorch or JAX.",
+        usage="mlp-xp COMMAND [OPTION ...]",
+        description=f"Multilayer perceptrons on NumPy, CuPy, PyTorch or JAX.\n\n{_overview()}",
         epilog="examples:\n"
         "  mlp-xp train                      train on CIFAR-10\n"
         "  mlp-xp evaluate runs/my-run       test what was trained\n"
@@ -63,17 +68,32 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         version=f"mlp-xp {__version__}",
         help="print the version and exit",
     )
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(
+        metavar="COMMAND", required=True, help=argparse.SUPPRESS, prog="mlp-xp"
+    )
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,
             add_options=command.add_options,
-            help=command.summary,
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
             epilog=f"examples:\n{command.examples}",
         )
         subparser.set_defaults(load=partial(_load, command.run), saves=command.saves)
     return parser.parse_args(argv)
+
+
+def _overview() -> str:
+    """Return the commands and what they do, in groups."""
+    groups: dict[str, list[str]] = {}
+    for name, command in COMMANDS.items():
+        groups.setdefault(command.group, []).append(f"  {name:9} {command.summary}")
+    return "\n\n".join("\n".join([f"{group}:", *lines]) for group, lines in groups.items())
+
+
+def _add_train(parser: Parser) -> None:
+    from mlp_xp.cli.train_options import add_train  # With the libraries that name its choices.
+
+    add_train(parser)
 
 
 def _load(run: str) -> Callable[[argparse.Namespace], int]:
@@ -164,7 +184,7 @@ def _add_bench(parser: Parser) -> None:
 COMMANDS = {
     "train": Command(
         "train a network on a data set of small images",
-        add_train,
+        _add_train,
         """\
   mlp-xp train
   mlp-xp train --epochs 5 --hidden 1024 1024 512 --activation silu
@@ -209,6 +229,7 @@ COMMANDS = {
   mlp-xp lab
   mlp-xp lab --hidden 128 --learning-rate 0.5 --epochs 200 --out results/wide.png""",
         "lab:run",
+        group="learn and compare",
     ),
     "data": Command(
         "list the data sets on this machine",
@@ -218,6 +239,7 @@ COMMANDS = {
   mlp-xp data cifar10
   mlp-xp data --fetch fashion-mnist""",
         "listings:run_data",
+        group=_MACHINE,
     ),
     "recipes": Command(
         "list the recipes of train",
@@ -225,6 +247,7 @@ COMMANDS = {
         "  mlp-xp recipes",
         "listings:run_recipes",
         saves=False,
+        group=_MACHINE,
     ),
     "backends": Command(
         "list libraries and devices",
@@ -232,12 +255,14 @@ COMMANDS = {
         "  mlp-xp backends",
         "listings:run_backends",
         saves=False,
+        group=_MACHINE,
     ),
     "compile": Command(
         "compile machine code for NumPy ahead of the first long training",
         _add_nothing,
         "  mlp-xp compile    # as the last step of a container's build",
         "listings:run_compile",
+        group=_MACHINE,
     ),
     "bench": Command(
         "compare the speed of this library with its peers",
@@ -247,5 +272,6 @@ COMMANDS = {
   mlp-xp bench --only medium wide --out results/bench
   mlp-xp bench --only tiny --contenders "mlp_xp, NumPy" scikit-learn""",
         "bench:run",
+        group="learn and compare",
     ),
 }

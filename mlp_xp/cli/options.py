@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 __all__ = ["DEFAULT", "Parser", "add_backend", "add_seed", "number"]
 
 DEFAULT = "default"  # the recipe of a training that names none
 _MAX_SEED = 2**32 - 1  # scikit-learn's largest
+
+
+Options: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,24 +44,29 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
-def add_backend(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
+def add_backend(options: Options, default: str | None = "auto") -> None:
     """Add ``--backend`` and ``--device``; without a default, the recipe decides."""
     from mlp_xp.backends import BACKENDS
 
-    parser.add_argument(
+    names = ["auto", *BACKENDS]
+    options.add_argument(
         "--backend",
-        choices=["auto", *BACKENDS],
+        choices=names,
         default=default,
-        help="library to compute with; auto takes CUDA where it works, else NumPy "
-        f"({default or 'auto'})",
+        metavar="NAME",
+        help=f"library to compute with: {', '.join(names)}; auto takes CUDA where it works, else "
+        f"NumPy ({default or 'auto'})",
     )
-    parser.add_argument("--device", help="e.g. cpu, cuda:1 or mps (the library's default)")
+    options.add_argument(
+        "--device", metavar="NAME", help="e.g. cpu, cuda:1 or mps (the library's default)"
+    )
 
 
-def add_seed(parser: argparse.ArgumentParser, what: str, default: int | None) -> None:
+def add_seed(options: Options, what: str, default: int | None) -> None:
     """Add ``--seed``; without a default, the recipe decides."""
     seed = number(int, at_least=0, below=_MAX_SEED + 1)
-    parser.add_argument("--seed", type=seed, default=default, help=f"{what} ({default or 0})")
+    text = f"{what} ({default or 0})"
+    options.add_argument("--seed", type=seed, default=default, metavar="N", help=text)
 
 
 def number(

@@ -93,6 +93,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.solver is not None or args.weight_decay is not None:
         base = recipe.params.get("solver", "adam")
         params["solver"] = _solver(base, args.solver, args.weight_decay)
+    if args.early_stopping is not None:
+        params |= {"early_stopping": True, "n_iter_no_change": args.early_stopping}
     params.setdefault("random_state", recipe.params.get("random_state", 0))
     params["distributed"] = args.distributed  # The processes run whatever a recipe has.
     return Settings(
@@ -114,7 +116,8 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
     ValueError
         For other options, or a configuration that cannot be read.
     """
-    fixed = {"data", "recipe", "validation", "solver", "weight_decay", "out", *_PARAMETERS} - _FREE
+    fixed = {"data", "recipe", "validation", "solver", "weight_decay", "early_stopping", "out"}
+    fixed = (fixed | _PARAMETERS.keys()) - _FREE
     for name in sorted(fixed):
         value = getattr(args, name)
         if value is not None and (name, value) != ("recipe", DEFAULT):

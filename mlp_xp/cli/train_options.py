@@ -3,136 +3,203 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlp_xp.backends import LOW_PRECISIONS
 from mlp_xp.cli.options import DEFAULT, Parser, add_backend, add_seed, number
+from mlp_xp.datasets import LOADERS
+from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.optimizers import OPTIMIZERS
+from mlp_xp.optimizers.schedules import SCHEDULES
+from mlp_xp.recipes import read_table
 
 __all__ = ["add_train", "solvers_with_decay"]
+
+_AT_LEAST_0, _SHARE = number(float, at_least=0), number(float, at_least=0, below=1)
+_POSITIVE, _COUNT = number(float, above=0), number(int, at_least=1)
 
 
 def solvers_with_decay() -> list[str]:
     """Return the names of the solvers that have a weight decay."""
-    from mlp_xp.optimizers import OPTIMIZERS
-
     return [name for name, rule in OPTIMIZERS.items() if hasattr(rule(), "weight_decay")]
 
 
 def add_train(parser: Parser) -> None:
-    """Add the options of ``mlp-xp train``."""
-    from mlp_xp.backends import LOW_PRECISIONS
-    from mlp_xp.datasets import LOADERS
-    from mlp_xp.nn.layers import ACTIVATIONS
-    from mlp_xp.optimizers import OPTIMIZERS
-    from mlp_xp.optimizers.schedules import SCHEDULES
-    from mlp_xp.recipes import read_table
-
+    """Add the options of ``mlp-xp train``, in groups."""
     defaults = read_table(DEFAULT)
+    parser.usage = "mlp-xp train [OPTION ...]"
+    _add_data(_Group(parser, "data", defaults))
+    _add_network(_Group(parser, "network", defaults))
+    _add_training(_Group(parser, "training", defaults))
+    _add_regularization(_Group(parser, "regularization", defaults))
+    _add_place(_Group(parser, "where to compute", defaults))
+    _add_output(_Group(parser, "run folder and output", defaults))
 
-    def add(option: str, help: str, default: str = "", **settings: Any) -> None:
+
+class _Group:
+    """A group of options whose help shows the settings of the default recipe.
+
+    Parameters
+    ----------
+    parser : Parser
+    title : str
+    defaults : mapping
+        The table of the recipe.
+    """
+
+    def __init__(self, parser: Parser, title: str, defaults: Mapping[str, Any]) -> None:
+        self.options = parser.add_argument_group(title)
+        self.defaults = defaults
+
+    def add(self, option: str, help: str, default: str = "", **settings: Any) -> None:
         """Add an option; ``default`` names the setting of the recipe shown in the help."""
-        value = defaults.get(default)
+        value = self.defaults.get(default)
         if isinstance(value, list):
             value = " ".join(map(str, value))
         text = help if value is None else f"{help} ({value})"
-        parser.add_argument(option, help=text, **settings)
+        self.options.add_argument(option, help=text, **settings)
 
-    at_least_0, share = number(float, at_least=0), number(float, at_least=0, below=1)
-    positive, count = number(float, above=0), number(int, at_least=1)
-    parser.add_argument(
-        "--recipe",
-        help="a name that `mlp-xp recipes` lists, or a TOML file; options override it "
-        "(%(default)s)",
-        default=DEFAULT,
-        metavar="NAME",
-    )
-    add("--max-time", "seconds that the whole command may take", type=positive, metavar="SECONDS")
-    add("--data", "data set", "data", choices=list(LOADERS))
-    add("--data-path", "its file or folder (searched for, else fetched)", metavar="PATH")
-    add(
+    def add_choice(
+        self, option: str, help: str, choices: Iterable[str], default: str = "", shown: str = ""
+    ) -> None:
+        """Add an option with names to choose from, which the help lists.
+
+        ``shown`` is the default where the recipe's is no name.
+        """
+        names = [*choices]
+        value = shown or str(self.defaults[default])
+        self.add(option, f"{help}: {', '.join(names)} ({value})", choices=names, metavar="NAME")
+
+
+def _add_data(group: _Group) -> None:
+    group.add("--data", "data set", "data", choices=list(LOADERS), metavar="NAME")
+    group.add("--data-path", "its file or folder (searched for, else fetched)", metavar="PATH")
+    group.add(
         "--validation",
         "share of the training images to hold out and measure the accuracy on, each epoch",
         type=number(float, above=0, below=1),
         metavar="FRACTION",
     )
-    add(
+
+
+def _add_network(group: _Group) -> None:
+    group.add(
         "--hidden",
         "width of each hidden layer",
         "hidden_layer_sizes",
-        type=count,
+        type=_COUNT,
         nargs="*",
         metavar="WIDTH",
     )
-    add("--activation", "of the hidden layers", "activation", choices=list(ACTIVATIONS))
-    add(
+    group.add_choice("--activation", "of the hidden layers", ACTIVATIONS, "activation")
+    group.add_choice(
         "--normalization",
-        "between each hidden layer and its activation (none)",
-        choices=["layer", "batch"],
+        "between each hidden layer and its activation",
+        ["layer", "batch"],
+        shown="none",
     )
-    add(
+    group.add(
         "--residual",
         "add its input to the output of each hidden layer as wide as the one before it (no)",
         action=argparse.BooleanOptionalAction,
     )
-    add("--dropout", "share of hidden outputs to drop (0)", type=share)
-    add("--label-smoothing", "share of the uniform distribution (0)", type=share)
-    solver = defaults["solver"]
-    add(
-        "--solver",
-        f"update rule ({solver['class'].lower()})",
-        choices=[*OPTIMIZERS, "lbfgs"],
+
+
+def _add_training(group: _Group) -> None:
+    group.options.add_argument(
+        "--recipe",
+        help="settings to begin with: a name that `mlp-xp recipes` lists, or a TOML file; other "
+        "options override it (%(default)s)",
+        default=DEFAULT,
+        metavar="NAME",
     )
-    add(
+    group.add("--epochs", "passes over the data", "max_iter", type=_COUNT, metavar="N")
+    group.add(
+        "--max-time", "seconds that the whole command may take", type=_POSITIVE, metavar="SECONDS"
+    )
+    group.add(
+        "--early-stopping",
+        "end after N epochs without a better validation accuracy, and keep the best network; "
+        "without --validation a tenth of the images is held out (no; N is 10)",
+        type=_COUNT,
+        nargs="?",
+        const=10,
+        metavar="N",
+    )
+    solver = str(group.defaults["solver"]["class"]).lower()
+    group.add_choice("--solver", "update rule", [*OPTIMIZERS, "lbfgs"], shown=solver)
+    group.add(
+        "--learning-rate", "initial or peak rate", "learning_rate_init", type=_POSITIVE, metavar="R"
+    )
+    group.add_choice(
+        "--schedule", "of the learning rate (invscaling needs sgd)", SCHEDULES, "learning_rate"
+    )
+    group.add("--batch-size", "images per step", "batch_size", type=_COUNT, metavar="N")
+    group.add(
+        "--max-grad-norm", "clip the gradient norm to this (none)", type=_POSITIVE, metavar="G"
+    )
+    group.add(
+        "--ema-decay",
+        "test a moving average of the weights, e.g. 0.999 (none)",
+        type=_SHARE,
+        metavar="D",
+    )
+    add_seed(group.options, "of weights, order and validation images", None)
+
+
+def _add_regularization(group: _Group) -> None:
+    decay = group.defaults["solver"]["weight_decay"]
+    group.add("--dropout", "share of hidden outputs to drop (0)", type=_SHARE, metavar="P")
+    group.add(
+        "--label-smoothing", "share of the uniform distribution (0)", type=_SHARE, metavar="P"
+    )
+    group.add(
         "--weight-decay",
-        f"of {', '.join(solvers_with_decay())}; others have none ({solver['weight_decay']})",
-        type=at_least_0,
+        f"of {', '.join(solvers_with_decay())}; others have none ({decay})",
+        type=_AT_LEAST_0,
+        metavar="D",
     )
-    add("--learning-rate", "initial or peak rate", "learning_rate_init", type=positive)
-    add(
-        "--schedule",
-        "of the learning rate; invscaling needs sgd",
-        "learning_rate",
-        choices=list(SCHEDULES),
-    )
-    add("--epochs", "passes over the data", "max_iter", type=count)
-    add("--batch-size", "images per step", "batch_size", type=count)
-    add("--alpha", "strength of the L2 penalty", "alpha", type=at_least_0)
-    add("--max-grad-norm", "clip the gradient norm to this (none)", type=positive)
-    add("--ema-decay", "test a moving average of the weights, e.g. 0.999 (none)", type=share)
-    add_backend(parser, default=None)
-    add(
+    group.add("--alpha", "strength of the L2 penalty", "alpha", type=_AT_LEAST_0, metavar="A")
+
+
+def _add_place(group: _Group) -> None:
+    add_backend(group.options, default=None)
+    group.add_choice(
         "--precision",
-        "of the products (auto)",
-        choices=["auto", "float32", "float64", *LOW_PRECISIONS],
+        "of the products",
+        ["auto", "float32", "float64", *LOW_PRECISIONS],
+        shown="auto",
     )
-    add(
+    group.add_choice(
         "--placement",
-        "keep the data on the device or send them batch by batch (auto)",
-        choices=["auto", "resident", "streamed"],
+        "keep the data on the device or send them batch by batch",
+        ["auto", "resident", "streamed"],
+        shown="auto",
     )
-    add(
+    group.add(
         "--distributed",
-        "share the training among the processes of `mpiexec -n N mlp-xp train`, or of torchrun",
+        "share the training among the processes of `mpiexec -n N mlp-xp train` (mpi), or of "
+        "torchrun (torch)",
         choices=["mpi", "torch"],
+        metavar="NAME",
     )
-    add_seed(parser, "of weights, order and validation images", None)
-    add(
+
+
+def _add_output(group: _Group) -> None:
+    group.add("--out", "new run folder (runs/<date>-<time>-<data>)", type=Path, metavar="DIR")
+    group.add(
         "--resume",
         "go on with a run that was interrupted, with all of its settings; RUN is its --out",
         type=Path,
         metavar="RUN",
     )
-    add(
+    group.add(
         "--checkpoint",
         "keep the last checkpoints of every N epochs, and the best ones with --validation "
         "(one a minute, until the run is complete)",
-        type=count,
+        type=_COUNT,
         metavar="N",
     )
-    add("--tensorboard", "write a log for TensorBoard", action="store_true")
-    add(
-        "--out",
-        "new run folder (runs/<date>-<time>-<data>)",
-        type=Path,
-        metavar="DIR",
-    )
+    group.add("--tensorboard", "write a log for TensorBoard", action="store_true")

@@ -230,12 +230,41 @@ def test_help_and_version_in_another_process():
     assert re.fullmatch(r"mlp-xp \d+\.\d+\.\d+\n", run("--version"))
 
 
+def test_the_package_runs_as_the_command():
+    command = [sys.executable, "-m", "mlp_xp", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"mlp-xp \d+\.\d+\.\d+\n", done.stdout)
+
+
+def help_of(capsys, *argv: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main([*argv, "--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_is_in_groups_that_fit_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    overview = help_of(capsys)
+    for group in ("train and use networks", "see what this machine has"):
+        assert f"\n\n{group}:\n" in overview
+    text = help_of(capsys, "train").partition("\nexamples:")[0]
+    groups = re.findall(r"^\n(\w.*):$", text, re.MULTILINE)
+    assert groups == [
+        "options",
+        "data",
+        "network",
+        "training",
+        "regularization",
+        "where to compute",
+        "run folder and output",
+    ]
+    assert max(map(len, [*overview.splitlines(), *text.splitlines()])) <= 80
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples_that_can_be_typed(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
-    assert stopped.value.code == 0
-    examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
+    examples = help_of(capsys, command).partition("examples:\n")[2].splitlines()
     assert examples
     for example in examples:
         name, *argv = shlex.split(example)

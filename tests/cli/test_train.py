@@ -286,6 +286,17 @@ def test_without_options_the_default_recipe_is_used():
     )
 
 
+def test_early_stopping_keeps_the_best_network(mlp_xp):
+    options = ["--early-stopping", 2, "--epochs", 60, "--learning-rate", 0.03]
+    assert mlp_xp(*TINY, *options, "--out", "run").status == 0
+    model = load_model("run")
+    best = max(model.validation_scores_)
+    assert model.best_validation_score_ == best
+    # One more than that, as in scikit-learn.
+    assert model.n_iter_ == model.validation_scores_.index(best) + 1 + 3 < 60
+    assert settings_of(parse(["train", "--early-stopping"])).params["n_iter_no_change"] == 10
+
+
 def test_no_hidden_layer_is_a_linear_classifier(mlp_xp):
     assert mlp_xp(*TINY, "--hidden", "--epochs", 1, "--out", "run").status == 0
     assert [W.shape for W in load_model("run").coefs_] == [(64, 10)]
