@@ -65,6 +65,8 @@ class Backend:
         Whether its `gather` takes a `mlp_xp.backends.kernels.SparseMatrix`.
     has_workers : bool
         Whether several threads that each train a model are faster than one model after the other.
+    has_stack_threads : bool
+        Whether several threads that each train a stack of models are faster than one stack.
     """
 
     name: ClassVar[str]
@@ -72,6 +74,7 @@ class Backend:
     donates: ClassVar[bool] = False
     has_sparse_products: bool = False
     has_workers: ClassVar[bool] = False
+    has_stack_threads: bool = False
     shares_host_memory: bool = False
 
     xp: Namespace

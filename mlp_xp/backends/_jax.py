@@ -42,6 +42,8 @@ class JaxBackend(Backend):
     def __init__(self, device: jax.Device) -> None:
         self.device = device
         self.shares_host_memory = device.platform == "cpu"
+        # XLA on a CPU runs products as small as these by one thread.
+        self.has_stack_threads = self.shares_host_memory
         if self.shares_host_memory:  # Elsewhere a condition would wait for the device.
             self.kernels = Kernels(gather=_gather)
 

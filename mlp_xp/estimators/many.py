@@ -116,8 +116,11 @@ def fit_many(
         is_stack = not backend.has_workers and data.is_shared(task) and _can_share(task.model)
         groups.setdefault((backend, is_stack), []).append(number)
     for (backend, is_stack), numbers in groups.items():
-        n_threads, n_workers = usable_threads(), 1
+        n_threads, n_workers, n_stack_threads = usable_threads(), 1, 0
         if is_stack:
+            n_stack_threads = (
+                min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
+            )
             most = _most_models(backend, [tasks[number] for number in numbers])
             n_workers = min(most, len(numbers))
         elif backend.has_workers:
@@ -129,7 +132,7 @@ def fit_many(
             n_workers=n_workers,
             n_threads=max(1, n_threads // n_workers),
             backend=backend,
-            is_stack=is_stack,
+            n_stack_threads=n_stack_threads,
         )
 
 

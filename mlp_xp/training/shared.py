@@ -32,7 +32,7 @@ class Column:
         self._backend = backend
         self._values = np.zeros((n_rows, *targets.shape[1:]), targets.dtype)
         self._is_known = np.zeros(n_rows, dtype=bool)
-        self._on_device: Array | None = None
+        self._placed: tuple[np.ndarray, Array] | None = None
 
     def add(self, rows: np.ndarray, targets: np.ndarray) -> bool:
         """Add the targets of some rows; return False if they contradict those that are known."""
@@ -43,18 +43,19 @@ class Column:
             return False
         if not np.all(is_known):
             # A copy: a device may share the memory of the array that it was given.
-            self._values = values.copy()
-            self._values[rows] = targets
+            values = values.copy()
+            values[rows] = targets
+            self._values = values
             self._is_known[rows] = True
-            self._on_device = None
         return True
 
     @property
     def on_device(self) -> Array:
         """The targets on the device."""
-        if self._on_device is None:
-            self._on_device = self._backend.put(self._values)
-        return self._on_device
+        values, placed = self._values, self._placed  # Other threads may add to them meanwhile.
+        if placed is None or placed[0] is not values:
+            self._placed = placed = values, self._backend.put(values)
+        return placed[1]
 
 
 class SharedData:
@@ -115,8 +116,9 @@ class SharedResident(Resident):
     def __init__(
         self, backend: Backend, x: Array, column: Column, dtype: str, rows: np.ndarray
     ) -> None:
-        self.column = column
         super().__init__(backend, x, column.on_device, dtype, rows)
+        # The very array that others have: a library may have made another one of its memory.
+        self.x, self.column = x, column
 
     def positions(self, plan: EpochPlan) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows in all data of the samples of an epoch, without padding; their weights.

@@ -8,27 +8,13 @@ Models share a program if they have the same layers, loss, rule, data, and steps
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
-import time
 from collections.abc import Callable, Hashable
-from dataclasses import replace
-from functools import lru_cache
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
-from mlp_xp._utils.array_types import Array
-from mlp_xp._utils.tree import leaves, map_leaves, rebuild
-from mlp_xp.backends import Backend
-from mlp_xp.optimizers import Varied
-from mlp_xp.optimizers.schedules import Constant
-from mlp_xp.training.epochs import EpochPlan
-from mlp_xp.training.members import DivergedError, EpochRequest, StackGuard
+from mlp_xp.training.members import EpochRequest
+from mlp_xp.training.model_stack import ModelStack, program_rules
 from mlp_xp.training.records import Record
-from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
-from mlp_xp.training.step import Steps, TrainState, make_nth, make_step
 
 __all__ = ["Stacks"]
 
@@ -42,13 +28,16 @@ class Stacks:
         Fits at once; each calls `leave` at its end, unless another follows it.
     is_stopped : callable
         Whether all fits are to end.
+    n_threads : int of at least 1, default=1
+        Threads that train at the same time; the models of a program are shared out among them.
     """
 
-    def __init__(self, n_fits: int, is_stopped: Callable[[], bool]) -> None:
+    def __init__(self, n_fits: int, is_stopped: Callable[[], bool], n_threads: int = 1) -> None:
         self._n_fits = n_fits
         self._is_stopped = is_stopped
+        self._n_threads = n_threads
         self._waiting: list[EpochRequest] = []
-        self._stacks: dict[Hashable, _Stack] = {}
+        self._stacks: dict[Hashable, list[ModelStack]] = {}
         self._condition = threading.Condition()
         self._alone = threading.Lock()
 
@@ -86,16 +75,43 @@ class Stacks:
         groups: dict[Hashable, list[EpochRequest]] = {}
         for request in requests:
             groups.setdefault(_key(request), []).append(request)
-        self._stacks = {key: self._stacks.get(key) or _Stack() for key in groups}
-        for key, group in groups.items():
-            try:
-                self._stacks[key].run(group, self._is_stopped)
-            except Exception as error:
-                for request in group:
-                    request.error = error
+        self._stacks = {key: self._stacks.get(key) or self._new_stacks() for key in groups}
+        parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
+        if self._n_threads == 1 or len(parts) == 1:
+            for part in parts:
+                self._run(*part)
+        else:
+            with ThreadPoolExecutor(self._n_threads, "mlp_xp-stack") as pool:
+                list(pool.map(lambda part: self._run(*part), parts))
         for request in requests:
             request.is_done = True
         self._condition.notify_all()
+
+    def _new_stacks(self) -> list[ModelStack]:
+        return [ModelStack() for _ in range(self._n_threads)]
+
+    def _run(self, stack: ModelStack, requests: list[EpochRequest], size: int) -> None:
+        try:
+            stack.run(requests, size, self._is_stopped)
+        except Exception as error:
+            for request in requests:
+                request.error = error
+
+
+def _parts(
+    stacks: list[ModelStack], requests: list[EpochRequest]
+) -> list[tuple[ModelStack, list[EpochRequest], int]]:
+    """Return each stack with its requests, and the most that one has: one size compiles once.
+
+    Models stay where they are, and new ones go where there are fewest.
+    """
+    shares = [[r for r in requests if stack.has(r.trainer)] for stack in stacks]
+    known = {id(request) for share in shares for request in share}
+    for request in requests:
+        if id(request) not in known:
+            min(shares, key=len).append(request)
+    size = max(map(len, shares))
+    return [(stack, share, size) for stack, share in zip(stacks, shares, strict=True) if share]
 
 
 def _key(request: EpochRequest) -> Hashable:
@@ -104,7 +120,7 @@ def _key(request: EpochRequest) -> Hashable:
     n_steps = len(plan.counts)
     return (
         trainer.backend,
-        _program_rules(trainer.rules),
+        program_rules(trainer.rules),
         trainer.dtype,
         type(trainer.scaling),
         id(data.x),
@@ -112,219 +128,3 @@ def _key(request: EpochRequest) -> Hashable:
         n_steps,
         plan.batch_size if n_steps > 1 else None,
     )
-
-
-def _program_rules(rules: Rules) -> Rules:
-    """Return the settings that are part of a program; the others are numbers of each step."""
-    ema_decay = None if rules.ema_decay is None else 0.5
-    return replace(
-        rules,
-        optimizer=Varied.from_rule(rules.optimizer),
-        schedule=Constant(),
-        learning_rate=1.0,
-        alpha=1.0,
-        ema_decay=ema_decay,
-    )
-
-
-@lru_cache(maxsize=64)
-def _step(rules: Rules, backend: Backend) -> Callable[..., Any]:
-    """Return the function of a step for `_program_rules`."""
-    return make_step(
-        rules.network,
-        rules.loss,
-        rules.optimizer,
-        backend.kernels,
-        with_penalty=True,
-        max_grad_norm=rules.max_grad_norm,
-        xp=backend.xp,
-    )
-
-
-class _Stack:
-    """The models of one program: a state with a leading axis, and the trainer of each place.
-
-    A place whose model has ended is None: it computes with weights of 0 until the stack shrinks, or
-    another model takes it.
-    """
-
-    def __init__(self) -> None:
-        self._trainers: list[Any] = []
-        self._state: Any = None
-        self._scaling: Any = None
-        self._width = 0
-        self._run: Callable[..., Any] | None = None
-
-    def run(self, requests: list[EpochRequest], is_stopped: Callable[[], bool]) -> None:
-        """Train an epoch of each model, and write its record."""
-        start = time.perf_counter()
-        first = requests[0].trainer
-        backend, n_steps = first.backend, len(requests[0].plan.counts)
-        self._width = max(self._width, *(request.plan.batch_size for request in requests))
-        with backend.scope():
-            self._arrange([request.trainer for request in requests], backend)
-            places = [self._trainers.index(request.trainer) for request in requests]
-            steps, rates = self._steps(requests, places, n_steps)
-            data = requests[0].data
-            x, y = data.x, data.column.on_device
-            self._state = self._state._replace(loss=backend.xp.zeros_like(self._state.loss))
-            self._run_steps(first, steps, x, y, n_steps, is_stopped)
-            losses = backend.get(self._state.loss)
-        seconds = time.perf_counter() - start
-        for request, place, rate in zip(requests, places, rates, strict=True):
-            loss = float(losses[place])
-            if not math.isfinite(loss):
-                request.error = DivergedError("The loss is not finite.")
-            self._finish(request, place, loss, rate, seconds)
-
-    def _finish(
-        self, request: EpochRequest, place: int, loss: float, rate: float, seconds: float
-    ) -> None:
-        trainer, n_samples = request.trainer, sum(request.plan.counts)
-        trainer.n_epochs += 1
-        trainer.n_steps += len(request.plan.counts)
-        trainer.n_samples += n_samples
-        trainer.find_state = lambda: self._state_of(trainer.backend, place)
-        request.record = Record(trainer.n_epochs, loss, None, rate, n_samples, seconds)
-
-    def _state_of(self, backend: Backend, place: int) -> TrainState:
-        """Return a copy of the state of one model."""
-        with backend.scope():
-            copy: TrainState = map_leaves(
-                lambda leaf: backend.xp.asarray(leaf[place, ...], copy=True), self._state
-            )
-        return copy
-
-    # --- which models ----------------------------------------------------------------------------
-
-    def _arrange(self, trainers: list[Any], backend: Backend) -> None:
-        """Assign each model a place: those that have ended leave, new ones take their places."""
-        present = set(map(id, trainers))
-        kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
-        known = {id(self._trainers[i]) for i in kept}
-        new = [trainer for trainer in trainers if id(trainer) not in known]
-        capacity, n_live = len(self._trainers), len(trainers)
-        # A new size costs a compilation where shapes are fixed.
-        is_wide = 2 * n_live <= capacity if backend.fixed_shapes else n_live < capacity
-        if not new and not is_wide:
-            for i, trainer in enumerate(self._trainers):
-                self._trainers[i] = trainer if id(trainer) in present else None
-            return
-        if is_wide or n_live > capacity:
-            capacity = n_live
-        members = [self._trainers[i] for i in kept] + new
-        n_empty = capacity - n_live
-        xp = backend.xp
-        parts = []
-        if kept:
-            where = backend.put(np.asarray(kept, dtype=np.int32))
-            parts.append([xp.take(leaf, where, axis=0) for leaf in leaves(self._state)])
-        if new or n_empty:
-            states = [trainer.state for trainer in new]
-            states += [members[0].state] * n_empty
-            parts.append([xp.stack(values) for values in zip(*map(leaves, states), strict=True)])
-        whole = parts[0]
-        if len(parts) > 1:
-            whole = [xp.concat(pair, axis=0) for pair in zip(*parts, strict=True)]
-        self._state = rebuild(members[0].state, whole)
-        self._trainers = members + [None] * n_empty
-        self._scaling = None
-        if members[0].scaling is not None:
-            given = [(trainer or members[0]).scaling for trainer in self._trainers]
-            stacked = [xp.stack(values) for values in zip(*map(leaves, given), strict=True)]
-            self._scaling = rebuild(given[0], stacked)
-        for trainer in new:
-            trainer.guard = StackGuard()
-
-    # --- the steps -------------------------------------------------------------------------------
-
-    def _steps(
-        self, requests: list[EpochRequest], places: list[int], n_steps: int
-    ) -> tuple[Steps, list[float]]:
-        """Return what differs from step to step, for each place; and each model's last rate."""
-        first = requests[0].trainer
-        backend, n_keys = first.backend, first.rules.network.n_keys
-        shape = n_steps, len(self._trainers), self._width
-        rows, weights = np.zeros(shape, np.int32), np.zeros(shape)
-        keys = np.zeros((*shape[:2], n_keys), np.int32) if n_keys else None
-        table: np.ndarray | None = None
-        rates = []
-        for request, place in zip(requests, places, strict=True):
-            trainer, plan = request.trainer, request.plan
-            own_rows, own_weights = request.data.positions(plan)
-            _fill(rows[:, place, : plan.batch_size], own_rows)
-            _fill(weights[:, place, : plan.batch_size], own_weights)
-            numbers, rate = _scalars(trainer, plan, request.stage)
-            if table is None:
-                table = np.zeros((*shape[:2], numbers.shape[1]))
-            table[:, place] = numbers
-            rates.append(rate)
-            drawn = draw_keys(n_steps, n_keys, seed=trainer.seed, epoch=trainer.n_epochs)
-            if keys is not None and drawn is not None:
-                keys[:, place] = drawn
-        is_weighted = backend.fixed_shapes or not np.all(weights == 1.0)
-        return (
-            Steps(
-                backend.put(rows),
-                backend.put(weights, first.dtype) if is_weighted else None,
-                None,
-                backend.put(table, first.dtype),
-                None if keys is None else backend.put(keys),
-            ),
-            rates,
-        )
-
-    def _run_steps(
-        self,
-        trainer: Any,
-        steps: Steps,
-        x: Array,
-        y: Array,
-        n_steps: int,
-        is_stopped: Callable[[], bool],
-    ) -> None:
-        backend = trainer.backend
-        if self._run is None:
-            step = _step(_program_rules(trainer.rules), backend)
-            self._run = backend.loop(_nth(step)) or _one_by_one(backend.compile(step, donate=True))
-        numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
-        at_once = max(1, backend.work_at_once // (self._width * numbers))
-        for start in range(0, n_steps, at_once):
-            if is_stopped():
-                return
-            stop = min(start + at_once, n_steps)
-            self._state = self._run(start, stop, self._state, steps, x, y, self._scaling)
-
-
-# One function for all programs with the same step, so that a backend finds what it compiled.
-_nth = lru_cache(maxsize=64)(make_nth)
-
-
-def _one_by_one(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that runs steps one by one."""
-    nth: Callable[..., Any] = make_nth(step)
-
-    def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:
-        for i in range(start, stop):
-            state = nth(i, state, *arguments)
-        return state
-
-    return run
-
-
-def _fill(places: np.ndarray, values: np.ndarray) -> None:
-    """Write values to the places of an epoch, step after step; the last step may have fewer."""
-    n_steps, size = places.shape
-    whole = np.zeros(n_steps * size, values.dtype)
-    whole[: len(values)] = values
-    places[...] = whole.reshape(n_steps, size)
-
-
-def _scalars(trainer: Any, plan: EpochPlan, stage: Stage) -> tuple[np.ndarray, float]:
-    """Return the packed scalars of a model's steps, and its last learning rate."""
-    rules, n_steps = trainer.rules, len(plan.counts)
-    steps = range(n_steps)
-    rates = learning_rates(rules, steps, n_steps, stage, trainer.n_samples, None)
-    table = scalar_table(rules, plan, steps, rates, trainer.n_steps, trainer.rule_start)
-    settings = Varied.from_rule(rules.optimizer).settings(rules.optimizer)
-    return np.concatenate([table, np.tile(settings, (n_steps, 1))], axis=1), rates[-1]

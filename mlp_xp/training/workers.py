@@ -32,7 +32,7 @@ def work_in_threads(
     n_workers: int,
     n_threads: int,
     backend: Backend,
-    is_stack: bool = False,
+    n_stack_threads: int = 0,
 ) -> Generator[R]:
     """Yield the results of jobs as they are done, in any order.
 
@@ -48,8 +48,9 @@ def work_in_threads(
     n_workers, n_threads : int of at least 1
         Jobs at once, and threads of each.
     backend : Backend
-    is_stack : bool, default=False
-        Whether the workers wait for each other at each epoch, and train it as one program.
+    n_stack_threads : int, default=0
+        Threads that train the epochs of all workers, for which these wait; 0 where each trains its
+        own.
 
     Examples
     --------
@@ -90,7 +91,7 @@ def work_in_threads(
         def is_stopped() -> bool:
             return is_closed.is_set() or is_pressed()
 
-        stacks = Stacks(n_workers, is_stopped) if is_stack else None
+        stacks = Stacks(n_workers, is_stopped, n_stack_threads) if n_stack_threads else None
         make_trainer = None if stacks is None else partial(MemberTrainer, train=stacks.train)
         worker = Worker(n_threads, n_jobs, is_stopped, make_trainer=make_trainer)
         threads = [

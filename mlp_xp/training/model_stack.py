@@ -1,0 +1,255 @@
+"""The models of one program: a state with an axis for them, their steps, what they predict."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+from mlp_xp.backends import Backend
+from mlp_xp.optimizers import Varied
+from mlp_xp.optimizers.schedules import Constant
+from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.members import DivergedError, EpochRequest, StackGuard
+from mlp_xp.training.records import Record
+from mlp_xp.training.rules import Rules
+from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
+from mlp_xp.training.step import Steps, TrainState, make_nth, make_step
+
+__all__ = ["ModelStack", "program_rules"]
+
+
+def program_rules(rules: Rules) -> Rules:
+    """Return the settings that are part of a program; the others are numbers of each step."""
+    ema_decay = None if rules.ema_decay is None else 0.5
+    return replace(
+        rules,
+        optimizer=Varied.from_rule(rules.optimizer),
+        schedule=Constant(),
+        learning_rate=1.0,
+        alpha=1.0,
+        ema_decay=ema_decay,
+    )
+
+
+@lru_cache(maxsize=64)
+def _step(rules: Rules, backend: Backend) -> Callable[..., Any]:
+    """Return the function of a step for `program_rules`."""
+    return make_step(
+        rules.network,
+        rules.loss,
+        rules.optimizer,
+        backend.kernels,
+        with_penalty=True,
+        max_grad_norm=rules.max_grad_norm,
+        xp=backend.xp,
+    )
+
+
+class ModelStack:
+    """The models of one program: a state with a leading axis, and the trainer of each place.
+
+    A place whose model has ended is None: it computes with weights of 0 until the stack shrinks, or
+    another model takes it.
+    """
+
+    def __init__(self) -> None:
+        self._trainers: list[Any] = []
+        self._state: Any = None
+        self._scaling: Any = None
+        self._width = 0
+        self._run: Callable[..., Any] | None = None
+
+    def has(self, trainer: Any) -> bool:
+        """Whether a trainer's model has a place."""
+        return any(own is trainer for own in self._trainers)
+
+    def run(self, requests: list[EpochRequest], size: int, is_stopped: Callable[[], bool]) -> None:
+        """Train an epoch of each model, and write its record; ``size`` places at least."""
+        start = time.perf_counter()
+        first = requests[0].trainer
+        backend, n_steps = first.backend, len(requests[0].plan.counts)
+        self._width = max(self._width, *(request.plan.batch_size for request in requests))
+        with backend.scope():
+            self._arrange([request.trainer for request in requests], size, backend)
+            places = [self._trainers.index(request.trainer) for request in requests]
+            steps, rates = self._steps(requests, places, n_steps)
+            data = requests[0].data
+            x, y = data.x, data.column.on_device
+            self._state = self._state._replace(loss=backend.xp.zeros_like(self._state.loss))
+            self._run_steps(first, steps, x, y, n_steps, is_stopped)
+            losses = backend.get(self._state.loss)
+        seconds = time.perf_counter() - start
+        for request, place, rate in zip(requests, places, rates, strict=True):
+            loss = float(losses[place])
+            if not math.isfinite(loss):
+                request.error = DivergedError("The loss is not finite.")
+            self._finish(request, place, loss, rate, seconds)
+
+    def _finish(
+        self, request: EpochRequest, place: int, loss: float, rate: float, seconds: float
+    ) -> None:
+        trainer, n_samples = request.trainer, sum(request.plan.counts)
+        trainer.n_epochs += 1
+        trainer.n_steps += len(request.plan.counts)
+        trainer.n_samples += n_samples
+        trainer.find_state = lambda: self._state_of(trainer.backend, place)
+        request.record = Record(trainer.n_epochs, loss, None, rate, n_samples, seconds)
+
+    def _state_of(self, backend: Backend, place: int) -> TrainState:
+        """Return a copy of the state of one model."""
+        with backend.scope():
+            where = backend.put(np.asarray([place], dtype=np.int32))
+            copy: TrainState = _taken(backend)(self._state, where)
+        return copy
+
+    # --- which models ----------------------------------------------------------------------------
+
+    def _arrange(self, trainers: list[Any], size: int, backend: Backend) -> None:
+        """Assign each model a place: those that have ended leave, new ones take their places."""
+        present = set(map(id, trainers))
+        kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
+        known = {id(self._trainers[i]) for i in kept}
+        new = [trainer for trainer in trainers if id(trainer) not in known]
+        capacity, n_live = len(self._trainers), len(trainers)
+        # A new size costs a compilation where shapes are fixed.
+        size = size if backend.fixed_shapes else n_live
+        is_wide = 2 * size <= capacity if backend.fixed_shapes else n_live < capacity
+        if not new and not is_wide:
+            for i, trainer in enumerate(self._trainers):
+                self._trainers[i] = trainer if id(trainer) in present else None
+            return
+        if is_wide or n_live > capacity:
+            capacity = size
+        members = [self._trainers[i] for i in kept] + new
+        n_empty = capacity - n_live
+        xp = backend.xp
+        parts = []
+        if kept:
+            where = backend.put(np.asarray(kept, dtype=np.int32))
+            parts.append([xp.take(leaf, where, axis=0) for leaf in leaves(self._state)])
+        if new or n_empty:
+            states = [trainer.state for trainer in new]
+            states += [members[0].state] * n_empty
+            parts.append([xp.stack(values) for values in zip(*map(leaves, states), strict=True)])
+        whole = parts[0]
+        if len(parts) > 1:
+            whole = [xp.concat(pair, axis=0) for pair in zip(*parts, strict=True)]
+        self._state = rebuild(members[0].state, whole)
+        self._trainers = members + [None] * n_empty
+        self._scaling = None
+        if members[0].scaling is not None:
+            given = [(trainer or members[0]).scaling for trainer in self._trainers]
+            stacked = [xp.stack(values) for values in zip(*map(leaves, given), strict=True)]
+            self._scaling = rebuild(given[0], stacked)
+        for trainer in new:
+            trainer.guard = StackGuard()
+
+    # --- the steps -------------------------------------------------------------------------------
+
+    def _steps(
+        self, requests: list[EpochRequest], places: list[int], n_steps: int
+    ) -> tuple[Steps, list[float]]:
+        """Return what differs from step to step, for each place; and each model's last rate."""
+        first = requests[0].trainer
+        backend, n_keys = first.backend, first.rules.network.n_keys
+        shape = n_steps, len(self._trainers), self._width
+        rows, weights = np.zeros(shape, np.int32), np.zeros(shape)
+        keys = np.zeros((*shape[:2], n_keys), np.int32) if n_keys else None
+        table: np.ndarray | None = None
+        rates = []
+        for request, place in zip(requests, places, strict=True):
+            trainer, plan = request.trainer, request.plan
+            own_rows, own_weights = request.data.positions(plan)
+            _fill(rows[:, place, : plan.batch_size], own_rows)
+            _fill(weights[:, place, : plan.batch_size], own_weights)
+            numbers, rate = _scalars(trainer, plan, request.stage)
+            if table is None:
+                table = np.zeros((*shape[:2], numbers.shape[1]))
+            table[:, place] = numbers
+            rates.append(rate)
+            drawn = draw_keys(n_steps, n_keys, seed=trainer.seed, epoch=trainer.n_epochs)
+            if keys is not None and drawn is not None:
+                keys[:, place] = drawn
+        is_weighted = backend.fixed_shapes or not np.all(weights == 1.0)
+        return (
+            Steps(
+                backend.put(rows),
+                backend.put(weights, first.dtype) if is_weighted else None,
+                None,
+                backend.put(table, first.dtype),
+                None if keys is None else backend.put(keys),
+            ),
+            rates,
+        )
+
+    def _run_steps(
+        self,
+        trainer: Any,
+        steps: Steps,
+        x: Array,
+        y: Array,
+        n_steps: int,
+        is_stopped: Callable[[], bool],
+    ) -> None:
+        backend = trainer.backend
+        if self._run is None:
+            step = _step(program_rules(trainer.rules), backend)
+            self._run = backend.loop(_nth(step)) or _one_by_one(backend.compile(step, donate=True))
+        numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
+        at_once = max(1, backend.work_at_once // (self._width * numbers))
+        for start in range(0, n_steps, at_once):
+            if is_stopped():
+                return
+            stop = min(start + at_once, n_steps)
+            self._state = self._run(start, stop, self._state, steps, x, y, self._scaling)
+
+
+@lru_cache(maxsize=64)
+def _taken(backend: Backend) -> Callable[..., Any]:
+    """Return the function that copies one model out of a stack: one call where calls are dear."""
+    take = backend.xp.take
+    return backend.compile(
+        lambda state, where: map_leaves(lambda leaf: take(leaf, where, axis=0)[0, ...], state)
+    )
+
+
+# One function for all programs with the same step, so that a backend finds what it compiled.
+_nth = lru_cache(maxsize=64)(make_nth)
+
+
+def _one_by_one(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that runs steps one by one."""
+    nth: Callable[..., Any] = make_nth(step)
+
+    def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:
+        for i in range(start, stop):
+            state = nth(i, state, *arguments)
+        return state
+
+    return run
+
+
+def _fill(places: np.ndarray, values: np.ndarray) -> None:
+    """Write values to the places of an epoch, step after step; the last step may have fewer."""
+    n_steps, size = places.shape
+    whole = np.zeros(n_steps * size, values.dtype)
+    whole[: len(values)] = values
+    places[...] = whole.reshape(n_steps, size)
+
+
+def _scalars(trainer: Any, plan: EpochPlan, stage: Stage) -> tuple[np.ndarray, float]:
+    """Return the packed scalars of a model's steps, and its last learning rate."""
+    rules, n_steps = trainer.rules, len(plan.counts)
+    steps = range(n_steps)
+    rates = learning_rates(rules, steps, n_steps, stage, trainer.n_samples, None)
+    table = scalar_table(rules, plan, steps, rates, trainer.n_steps, trainer.rule_start)
+    settings = Varied.from_rule(rules.optimizer).settings(rules.optimizer)
+    return np.concatenate([table, np.tile(settings, (n_steps, 1))], axis=1), rates[-1]
