@@ -84,6 +84,22 @@ def readme(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in ``docs/_build``, without network; a warning is an error."""
+    install(session, "docs,fast,onnx")
+    options = ["-W", "-n", "--keep-going", *session.posargs]
+    session.run("sphinx-build", *options, "-b", "html", "docs", "docs/_build")
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Look up every link of the documentation to another site, which needs a network."""
+    install(session, "docs,fast,onnx")
+    options = ["-D", "plot_gallery=0", *session.posargs]
+    session.run("sphinx-build", *options, "-b", "linkcheck", "docs", "docs/_build/links")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the quick benchmark, and fail if it is slower than ``bench/floors.json`` allows."""
     install(session, "cli,fast,peers")

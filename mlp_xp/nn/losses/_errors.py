@@ -160,7 +160,7 @@ class Quantile(ErrorLoss):
 
     With :math:`e = z - t`, :math:`\ell = \sum_k \max((1 - q)\,e_k, -q\,e_k)`, computed as
     :math:`\tfrac12 |e| + (\tfrac12 - q)\,e`, and :math:`\partial \ell / \partial z =
-    \tfrac12 \mathrm{sign}(e) + \tfrac12 - q`. With :math:`q = \tfrac12` it is half the absolute
+    \tfrac12 \mathrm{sign}(e) + \tfrac12 - q`. With :math:`q = \tfrac{1}{2}` it is half the absolute
     error.
 
     Parameters

@@ -1,0 +1,136 @@
+"""Links to files of the repository: each file that a page links to gets a page of the site.
+
+The pages are read on GitHub too, where such links work as they stand. Here a link to a page leads
+to the page, and one to another file or folder to a page that shows it. A link to nothing is a
+warning, so an error of the build.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.util import ClassNotFound
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
+
+DOCS = Path(__file__).parent.parent
+ROOT = DOCS.parent
+# Pages outside of this folder, which pages inside include.
+INCLUDED = {
+    "README.md": "index",
+    "CONTRIBUTING.md": "contributing",
+    "CHANGELOG.md": "changelog",
+    "bench/README.md": "benchmark-suite",
+}
+
+TEXTS = {".cpp", ".cu", ".md", ".py", ".sh", ".toml", ".yml"}
+
+
+def find(target: str, docname: str) -> str | None:
+    """Return the path in the repository that a link of a page leads to."""
+    sources = {page: source for source, page in INCLUDED.items() if page != "index"}
+    page = ROOT / sources[docname] if docname in sources else DOCS / docname
+    path = Path(os.path.normpath(page.parent / target))
+    if not path.is_relative_to(ROOT) or not (path.is_dir() or path.suffix in TEXTS):
+        return None  # Sphinx copies pictures and other files that are not shown.
+    return path.relative_to(ROOT).as_posix() if path.exists() else None
+
+
+class RepositoryLinks(SphinxTransform):
+    """Links to files of the repository, resolved before Sphinx copies files that pages link to."""
+
+    default_priority = 900
+
+    def apply(self, **kwargs: Any) -> None:
+        """Replace the links of a page."""
+        for node in list(self.document.findall(addnodes.pending_xref)):
+            if node.get("reftype") == "myst":
+                self._replace(node)
+        for node in list(self.document.findall(addnodes.download_reference)):
+            self._replace(node)
+
+    def _replace(self, node: nodes.Element) -> None:
+        target, _, anchor = node["reftarget"].partition("#")
+        anchor = anchor or node.get("reftargetid") or ""
+        if node.get("refdomain") == "doc":
+            # MyST names a page outside of `docs` by its whole path; a link to one inside is right.
+            if not target.startswith("/"):
+                return
+            target = f"{target}.md"
+        path = find(target, self.env.docname) if target else None
+        if path is None:
+            return
+        page = INCLUDED.get(path)
+        if page is None and path.startswith("docs/") and path.endswith(".md"):
+            page = path.removeprefix("docs/").removesuffix(".md")
+        new: nodes.Element
+        if page is not None:
+            new = addnodes.pending_xref(
+                refdomain="doc",
+                reftype="myst",
+                reftarget=page,
+                reftargetid=anchor or None,
+                refdoc=self.env.docname,
+                refexplicit=True,
+            )
+        else:
+            if not hasattr(self.env, "repository_files"):
+                self.env.repository_files = set()
+            self.env.repository_files.add(path)
+            up = "../" * self.env.docname.count("/")
+            new = nodes.reference(refuri=f"{up}source/{path}.html", internal=True)
+        new += node.children
+        node.replace_self(new)
+
+
+def pages(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Generate a page for each file and folder that a page links to, and for what folders list."""
+    waiting, done = sorted(getattr(app.env, "repository_files", ())), set()
+    while waiting:
+        path = waiting.pop()
+        if path in done:
+            continue
+        done.add(path)
+        if (ROOT / path).is_dir():
+            body, listed = folder(path)
+            waiting += listed
+        else:
+            body = file(path, app.builder.highlighter)
+        title = html.escape(path)
+        yield f"source/{path}", {"title": path, "body": f"<h1>{title}</h1>{body}"}, "page.html"
+
+
+def folder(path: str) -> tuple[str, list[str]]:
+    """Render the list of a folder, and return what is in it."""
+    names = [
+        entry.name
+        for entry in sorted((ROOT / path).iterdir())
+        if entry.is_dir() or entry.suffix in TEXTS
+        if entry.name[0] != "." and entry.name != "__pycache__"
+    ]
+    here = Path(path).name
+    items = "".join(f'<li><a href="{here}/{name}.html">{name}</a></li>' for name in names)
+    return f"<ul>{items}</ul>", [f"{path}/{name}" for name in names]
+
+
+def file(path: str, highlighter: Any) -> str:
+    """Render a file with its colors."""
+    try:
+        lexer = get_lexer_for_filename(path).aliases[0]
+    except ClassNotFound:
+        lexer = TextLexer.aliases[0]
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return highlighter.highlight_block(text, lexer, linenos="inline", force=True)
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register the transform and the pages."""
+    app.add_transform(RepositoryLinks)
+    app.connect("html-collect-pages", pages)
+    return {"parallel_read_safe": False, "parallel_write_safe": True}
