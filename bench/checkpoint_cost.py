@@ -3,6 +3,12 @@
 Fits of the same epochs take turns: without checkpoints, with one that never comes (which copies the
 weights of each best epoch), and with one a second. The slowdown at 10 s is that of the second, and
 a tenth of what the third adds: ten times as much is easier to measure than once.
+
+    python bench/checkpoint_cost.py --rounds 9 --out bench/history/2026-01-02-checkpoints.json
+    python bench/checkpoint_cost.py --page bench/history/2026-01-02-checkpoints.json
+
+A second run with the same ``--out`` adds its rounds. ``--page`` measures nothing: it writes the
+figures of a record into docs/long-trainings.md.
 """
 
 from __future__ import annotations
@@ -16,12 +22,14 @@ from typing import Any
 
 import numpy as np
 from environment import environment
+from report import replace_block, table
 from spread import Spread, spread
 from workloads import WORKLOADS
 
 from mlp_xp import MLP
 from mlp_xp.callbacks import Callback, Checkpoint
 
+PAGE = Path(__file__).parents[1] / "docs" / "long-trainings.md"
 LIMIT = 0.02
 INTERVAL = 10.0  # Seconds between the checkpoints whose cost is reported.
 MEASURED = 1.0
@@ -80,19 +88,51 @@ def measure(rounds: int, n_epochs: int, folder: str) -> dict[str, list[float]]:
     return seconds
 
 
+def section(record: dict[str, Any]) -> str:
+    """Return the figures of a record, and what they were measured on."""
+    seconds, facts = record["seconds"], record["environment"]
+    found = spread(slowdowns(seconds))
+    names = {
+        "without": "no checkpoint",
+        "never": "a copy of the weights of each best epoch",
+        "often": f"a checkpoint every {MEASURED:g} s",
+    }
+    rows = []
+    for arm, name in names.items():
+        taken = spread(seconds[arm])
+        times = [f"{1000 * value:.0f}" for value in taken]
+        rows.append([name, f"{times[0]} ms ({times[1]} to {times[2]})"])
+    return (
+        f"{table(['fit with', 'epoch'], 'lr', rows)}\n\n**Every {INTERVAL:.0f} s: "
+        f"{found.median:.2%}** of the time of a training (quartiles {found.low:.2%} to "
+        f"{found.high:.2%}; mark {LIMIT:.0%}), from {len(seconds['without'])} rounds in turns: "
+        f"what the second row adds, and a {round(INTERVAL / MEASURED)}th of what the third adds to "
+        f"that. Measured on {facts['date']}; {facts['cpu']}, {facts['cpus']} CPUs; Python "
+        f"{facts['python']}, numpy {facts['versions']['numpy']}.\n"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--folder", default=".", help="on the disk that is measured")
-    parser.add_argument("--out", type=Path, help="a JSON file with all seconds")
+    parser.add_argument("--out", type=Path, help="a JSON file with all seconds, added to it")
+    parser.add_argument("--page", type=Path, metavar="FILE", help=f"write one to {PAGE.name}")
     parser.add_argument("--check", action="store_true", help=f"fail above {LIMIT:.0%}")
     options = parser.parse_args()
+    if options.page:
+        text = section(json.loads(options.page.read_text()))
+        page = replace_block(PAGE.read_text(encoding="utf-8"), "checkpoint-cost", text)
+        PAGE.write_text(page, encoding="utf-8")
+        return 0
     seconds = measure(options.rounds, options.epochs, options.folder)
     if options.out:
-        options.out.write_text(
-            json.dumps({"environment": environment(), "seconds": seconds}, indent=2)
-        )
+        if options.out.exists():
+            earlier = json.loads(options.out.read_text())["seconds"]
+            seconds = {arm: earlier[arm] + seconds[arm] for arm in ARMS}
+        record = {"environment": environment(), "seconds": seconds}
+        options.out.write_text(json.dumps(record, indent=2) + "\n")
     for arm in ARMS:
         print(f"{arm:8} {np.median(seconds[arm]):.3f} s")
     found: Spread = spread(slowdowns(seconds))

@@ -49,18 +49,21 @@ SUMS = (4, 1 << 16, 1 << 20, 4 * sum((a + 1) * b for a, b in pairwise(MEDIUM.wid
 
 
 class Contender(NamedTuple):
-    """The number of ranks of a training, and of the threads of each."""
+    """The number of ranks of a training, and of the threads of each; whether they share memory."""
 
     ranks: int
     threads: int
+    shares: bool = True
 
 
 ONE, TWO, FOUR = Contender(1, 1), Contender(2, 1), Contender(4, 1)
+PLAIN = Contender(2, 1, shares=False)
 THREADS = Contender(1, 2)
 CONTENDERS = {
     "1 process, 1 thread": ONE,
     "2 ranks, 1 thread each": TWO,
     "4 ranks, 1 thread each": FOUR,
+    "2 ranks, sums by MPI alone": PLAIN,
     "1 process, 2 threads": THREADS,
 }
 NAMES = {contender: name for name, contender in CONTENDERS.items()}
@@ -79,15 +82,20 @@ MARKS = (
     Mark(1_024, TWO, ONE, 1.8),
     Mark(128, TWO, ONE, 1.3),
     Mark(1_024, TWO, THREADS, 0.9),
+    Mark(128, TWO, PLAIN, 1.0),
 )
 
 
 # --- a rank ---------------------------------------------------------------------------------------
 
 
-def serve(address: str, folder: Path, ranks: int) -> None:
+def serve(address: str, folder: Path, ranks: int, shares: bool) -> None:
     """Run the tasks of the parent until it closes the pipe; idle ranks sleep."""
     from mlp_xp import MLPClassifier
+    from mlp_xp.distributed import _mpi
+
+    if not shares:
+        _mpi.shared_memory = lambda mpi, comm: None
 
     x, y = np.load(folder / "scaled.npy"), np.load(folder / "labels.npy")
     options = {"distributed": "mpi"} if ranks > 1 else {}
@@ -139,10 +147,10 @@ class Ranks:
 
     def __enter__(self) -> Ranks:
         contender, key = self._contender, secrets.token_hex()
-        address = str(self._folder / f"{contender.ranks}-{contender.threads}")
+        address = str(self._folder / "-".join(map(str, contender)))
         with Listener(address, authkey=key.encode()) as listener:
             command = [sys.executable, __file__, "--serve", address]
-            command += [str(self._folder), str(contender.ranks)]
+            command += [str(self._folder), str(contender.ranks), str(int(contender.shares))]
             if contender.ranks > 1:
                 command = ["mpiexec", "-n", str(contender.ranks), *command]
             pools = {f"{pool}_NUM_THREADS": str(contender.threads) for pool in POOLS}
@@ -267,11 +275,11 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, metavar="FILE", help="JSON file (bench/history/DATE-distributed.json)")
     add("--model", type=Path, metavar="FILE", help="print how many machines pay, from a record")
     add("--page", type=Path, metavar="FILE", help=f"write the tables of a record to {PAGE.name}")
-    add("--serve", nargs=3, metavar=("ADDRESS", "FOLDER", "RANKS"), help=argparse.SUPPRESS)
+    add("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve:
-        address, folder, ranks = args.serve
-        serve(address, Path(folder), int(ranks))
+        address, folder, ranks, shares = args.serve
+        serve(address, Path(folder), int(ranks), bool(int(shares)))
         return
     if args.page or args.model:
         record = json.loads((args.page or args.model).read_text())

@@ -18,6 +18,7 @@ from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
+from mlp_xp.optimizers import Optimizer
 
 __all__ = ["Backend", "BackendError", "to_numpy"]
 
@@ -71,7 +72,7 @@ class Backend:
 
     name: ClassVar[str]
     fixed_shapes: ClassVar[bool] = False
-    donates: ClassVar[bool] = False
+    donates: bool = False
     has_sparse_products: bool = False
     has_workers: ClassVar[bool] = False
     has_stack_threads: bool = False
@@ -227,6 +228,13 @@ class Backend:
     def n_ranks(self) -> int:
         """The number of ranks that share each step."""
         return 1 if self.communicator is None else self.communicator.size
+
+    def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
+        """Return parameters and optimizer state in memory that the ranks of a machine may share.
+
+        All ranks call this together. The kernel ``update`` then divides the work among them.
+        """
+        return params, opt_state
 
     def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
         """Return the kernel ``sum_over_ranks``; equal for equal backends."""

@@ -36,7 +36,7 @@ class MpiCommunicator(Communicator):
         self.size = self._comm.size
         is_first = self._comm.Split_type(mpi.COMM_TYPE_SHARED).rank == 0
         self.n_machines = self._comm.allreduce(int(is_first))
-        self._shared = shared_memory(mpi, self._comm)
+        self.machine = self._shared = shared_memory(mpi, self._comm)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         memory = super().empty if self._shared is None else self._shared.empty

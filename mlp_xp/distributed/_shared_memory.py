@@ -7,10 +7,11 @@ import mmap
 import os
 import secrets
 import weakref
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from mlp_xp.backends.communicator import Machine, SharedSum
 
 __all__ = ["SharedMemory", "shared_memory"]
 
@@ -27,12 +28,12 @@ class _Place(NamedTuple):
     size: int
 
 
-class SharedMemory:
+class SharedMemory(Machine):
     """Arrays that the ranks of a machine sum in place, each rank a part of them.
 
     A rank adds the others' numbers to its part, and copies the others' parts. Between machines, the
-    ranks with the same part sum it by MPI. MPI alone copies all that it sends and receives: 7.4 MB
-    over two ranks then take twice as long within a step (bench/distributed.py).
+    ranks with the same part sum it by MPI. MPI alone copies all that it sends and receives, and
+    each rank then updates all parameters: bench/distributed.py times both.
 
     Parameters
     ----------
@@ -44,9 +45,11 @@ class SharedMemory:
 
     def __init__(self, mpi: Any, node: Any, others: Any) -> None:
         self._mpi, self._node, self._others = mpi, node, others
+        self.size = node.size
         # By the address of an array of ours: where it is, and what the others' parts of memory are.
         self._places: dict[int, _Place] = {}
-        self._mapped: dict[int, dict[bytes, list[np.ndarray]]] = {}
+        self._mapped: dict[int, dict[tuple[int, int], list[np.ndarray]]] = {}
+        self._shared: set[int] = set()  # Addresses.
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return memory for an array that is summed again and again."""
@@ -62,54 +65,105 @@ class SharedMemory:
     def _release(self, address: int) -> None:
         os.close(self._places.pop(address).file)
         self._mapped.pop(address, None)
+        self._shared.discard(address)
 
-    def start_sum(self, array: np.ndarray) -> Callable[[], None] | None:
+    def share(self, array: np.ndarray) -> np.ndarray:
+        place, shared = None, array
+        if self._node.rank == 0:
+            shared = self.empty(array.shape, array.dtype)
+            shared[...] = array
+            place = self._places[_address(shared)]
+        place = self._node.bcast(place)
+        if self._node.rank:
+            flat = _map(place, array.dtype, array.size)
+            weakref.finalize(flat, self._shared.discard, _address(flat))
+            shared = flat.reshape(array.shape)
+        self._shared.add(_address(shared))
+        self._node.Barrier()  # All have it, and the file may be closed.
+        return shared
+
+    def is_shared(self, array: np.ndarray) -> bool:
+        return _address(array) in self._shared
+
+    def part(self, size: int) -> slice:
+        rank = self._node.rank
+        return slice(*_bounds(size, self._node.size)[rank : rank + 2])
+
+    def barrier(self) -> None:
+        self._node.Barrier()
+
+    def sum_number(self, number: np.ndarray) -> None:
+        numbers = np.empty(self._node.size, number.dtype)
+        self._node.Allgather(number, numbers)
+        number[...] = np.sum(numbers)
+
+    def start_sum(self, array: np.ndarray) -> SharedSum | None:
         """Start to sum an array, and return the function that waits, or None if it is not shared.
 
         The answer is None on all ranks of a machine, or on none.
         """
         root = array.base if isinstance(array.base, np.ndarray) else array
-        own = self._places.get(_address(root), _Place(0, 0, 0, 0))
-        place = own._replace(offset=_address(array) - _address(root))
-        places = np.empty((self._node.size, len(place)), np.int64)
-        self._node.Allgather(np.asarray(place, np.int64), places)  # From here on, all are written.
-        if not places[:, 0].all():
-            return None
-        parts = self._others_parts(array, root, places)
+        known = self._mapped.get(_address(root), {})
+        offset = _address(array) - _address(root)
+        if (offset, array.size) in known:  # On all ranks or on none.
+            if self._others.size > 1:
+                self._node.Barrier()
+        else:
+            own = self._places.get(_address(root), _Place(0, 0, 0, 0))
+            places = np.asarray(self._node.allgather(own._replace(offset=offset)))
+            if not places[:, 0].all():
+                return None
+            others = np.delete(places, self._node.rank, axis=0).tolist()
+            known = self._mapped.setdefault(_address(root), {})
+            known[offset, array.size] = [
+                _map(_Place(*place), array.dtype, array.size) for place in others
+            ]
+        parts = list(known[offset, array.size])
         parts.insert(self._node.rank, array.reshape(-1))
-        rank, bounds = self._node.rank, _bounds(array.size, self._node.size)
-        start, stop = bounds[rank : rank + 2]
-        mine = parts[rank][start:stop]
+        started = _Sum(parts, self._mpi, self._node, self._others)
+        if self._others.size > 1:  # Other machines wait for it.
+            started.begin()
+        return started
+
+
+class _Sum(SharedSum):
+    """The sum of an array, given as the memory of all ranks of this machine."""
+
+    def __init__(self, parts: list[np.ndarray], mpi: Any, node: Any, others: Any) -> None:
+        self._parts, self._mpi, self._node, self._others = parts, mpi, node, others
+        self._bounds = _bounds(parts[0].size, node.size)
+        self._request: Any = None
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Sum the parts of this machine, which are written, and start to sum those of all."""
+        rank = self._node.rank
+        start, stop = self._bounds[rank : rank + 2]
+        mine = self._parts[rank][start:stop]
         for first in range(0, mine.size, _CHUNK):
             chunk = mine[first : first + _CHUNK]
-            for part in parts[:rank] + parts[rank + 1 :]:
+            for part in self._parts[:rank] + self._parts[rank + 1 :]:
                 chunk += part[start + first : start + first + len(chunk)]
-        request = None
         if self._others.size > 1:
-            request = self._others.Iallreduce(self._mpi.IN_PLACE, mine)
+            self._request = self._others.Iallreduce(self._mpi.IN_PLACE, mine)
+        self._has_begun = True
 
-        def wait() -> None:
-            if request is not None:
-                request.Wait()
-            self._node.Barrier()  # All parts are summed.
-            for i, part in enumerate(parts):
-                if i != rank:
-                    span = slice(*bounds[i : i + 2])
-                    parts[rank][span] = part[span]
-            self._node.Barrier()  # All have read ours, which may be written again.
+    def sum_part(self) -> None:
+        if not self._has_begun:
+            self.begin()
+        if self._request is not None:
+            self._request.Wait()
 
-        return wait
-
-    def _others_parts(
-        self, array: np.ndarray, root: np.ndarray, places: np.ndarray
-    ) -> list[np.ndarray]:
-        """Return what the other ranks of this machine add to an array, flat."""
-        known = self._mapped.setdefault(_address(root), {})
-        key = places.tobytes()
-        if key not in known:
-            others = np.delete(places, self._node.rank, axis=0).tolist()
-            known[key] = [_map(_Place(*place), array.dtype, array.size) for place in others]
-        return list(known[key])
+    def __call__(self) -> None:
+        self._node.Barrier()  # All parts are written.
+        self.sum_part()
+        self._node.Barrier()  # All parts are summed.
+        rank = self._node.rank
+        for i, part in enumerate(self._parts):
+            if i != rank:
+                span = slice(*self._bounds[i : i + 2])
+                self._parts[rank][span] = part[span]
+        self._node.Barrier()  # All have read ours, which may be written again.
 
 
 def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:

@@ -1,4 +1,4 @@
-"""The sums over ranks in a step: of gradients, loss and accuracy.
+"""The sums over ranks in a step, of gradients, loss and accuracy, and the state that ranks share.
 
 A loss is a weighted average over the batch. Each rank multiplies its average over its own rows by
 their part of the batch's weight, so that plain sums over ranks are the numbers of the whole batch.
@@ -7,13 +7,17 @@ Without ranks the functions return their arguments.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.layers import sum_in_pairs
 from mlp_xp.nn.network import Params
+from mlp_xp.optimizers import Optimizer
 
-__all__ = ["parts_of_batch", "summed"]
+__all__ = ["parts_of_batch", "shared", "summed"]
 
 
 def parts_of_batch(averages: Tree, part: Array | None) -> Tree:
@@ -40,6 +44,12 @@ def summed(kernels: Kernels, params: Params, grads: Tree, averages: Tree, *, xp:
     dtype = next(leaves(params)).dtype
     tree = map_leaves(lambda leaf: xp.astype(leaf, dtype, copy=False), (grads, averages))
     return kernels.sum_over_ranks(tree)
+
+
+def shared(state: Any, optimizer: Optimizer, backend: Backend) -> Any:
+    """Return a `TrainState` in memory that ranks of a machine may share; all ranks call this."""
+    params, opt_state = backend.share(optimizer, state.params, state.opt_state)
+    return state._replace(params=params, opt_state=opt_state)
 
 
 def _entries(array: Array) -> list[Array]:

@@ -32,6 +32,7 @@ from mlp_xp.training.batches import Data, multiplies_sparse
 from mlp_xp.training.divergence import Guard
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
+from mlp_xp.training.rank_sums import shared
 from mlp_xp.training.records import Progress, Record
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import Stage
@@ -129,17 +130,17 @@ class Trainer:
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Set the state before the first step; arrays of any library, copied."""
-        rules = self.rules
         with self.backend.scope():
-            self.state = init_state(
+            state = init_state(
                 self._own(params),
-                rules.optimizer,
+                self.rules.optimizer,
                 batch_stats=self._own(batch_stats),
-                average=self._own(params) if rules.ema_decay is not None else (),
+                average=self._own(params) if self.rules.ema_decay is not None else (),
                 with_accuracy=self.with_accuracy,
                 with_loss_scale=self.backend.scales_loss,
                 xp=self.backend.xp,
             )
+            self.state = shared(state, self.rules.optimizer, self.backend)
         self.n_steps = 0
 
     def _own(self, tree: Tree) -> Tree:
@@ -163,11 +164,9 @@ class Trainer:
         """Replace the weights by arrays of any library, which are copied."""
         self.guard.forget()
         with self.backend.scope():
-            self.state = self.state._replace(
-                params=self._own(params),
-                batch_stats=self._own(batch_stats),
-                average=self._own(params) if self.state.average else (),
-            )
+            new = self._own((params, batch_stats, params if self.state.average else ()))
+            state = self.state._replace(params=new[0], batch_stats=new[1], average=new[2])
+            self.state = shared(state, self.rules.optimizer, self.backend)
 
     def release_memory(self) -> None:
         """Release the memory that only steps need; the next one allocates it again."""
@@ -200,7 +199,7 @@ class Trainer:
     def restore(self, state: TrainState, n_steps: int) -> None:
         """Restore a copy of the state, after so many steps in all."""
         with self.backend.scope():
-            self.state = self._own(state)
+            self.state = shared(self._own(state), self.rules.optimizer, self.backend)
         self.n_steps = n_steps
 
     def resume(self, progress: Progress) -> None:
@@ -209,15 +208,16 @@ class Trainer:
         shapes = [leaf.shape for leaf in leaves(progress.opt_state)]
         fits = shapes == [leaf.shape for leaf in leaves(self.state.opt_state)]
         continues = fits and progress.rule == family(self.rules.optimizer)
+        state = self.state
         with self.backend.scope():
             if continues:
-                self.state = self.state._replace(opt_state=self._own(progress.opt_state))
-            if progress.params and self.state.average:
-                self.state = self.state._replace(params=self._own(progress.params))
-            if progress.loss_scale and self.state.loss_scale:
-                self.state = self.state._replace(loss_scale=self._own(progress.loss_scale))
-        self.n_epochs = progress.n_epochs
-        self.n_steps = progress.n_steps
+                state = state._replace(opt_state=self._own(progress.opt_state))
+            if progress.params and state.average:
+                state = state._replace(params=self._own(progress.params))
+            if progress.loss_scale and state.loss_scale:
+                state = state._replace(loss_scale=self._own(progress.loss_scale))
+            self.state = shared(state, self.rules.optimizer, self.backend)
+        self.n_epochs, self.n_steps = progress.n_epochs, progress.n_steps
         self.n_samples = progress.n_samples
         self.rule_start = progress.rule_start if continues else progress.n_steps
 

@@ -1,4 +1,4 @@
-"""Gradients of large layers travel while others are computed, with the numbers of one process."""
+"""Large layers: their gradients travel while others are computed, and ranks divide their update."""
 
 from __future__ import annotations
 
@@ -11,15 +11,32 @@ import pytest
 from mlp_xp import MLPClassifier
 from mlp_xp.backends._numpy import backend as numpy_backend
 from mlp_xp.distributed import get_communicator
+from mlp_xp.optimizers import Lion
+
+X, Y = helpers.problem(n=64, features=40)
+SETTINGS = {"hidden_layer_sizes": (600, 500), "max_iter": 2, "batch_size": 16, "random_state": 0}
+OTHERS = [
+    {"max_grad_norm": 0.05, "ema_decay": 0.9},
+    {"solver": "sgd", "momentum": 0.9, "alpha": 0.1},
+    {"solver": "sgd", "momentum": 0.0, "early_stopping": True},
+    {"solver": Lion(), "learning_rate_init": 1e-4},  # Its update is not divided.
+]
+
+
+def check_equal(model, alone):
+    """Check that a model of all ranks is that of one process, and that ranks have its bits."""
+    for one, other in zip(model.coefs_, alone.coefs_, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(model.loss_curve_, alone.loss_curve_, rtol=1e-10)
+    arrays = [W.tobytes() for W in (*model.coefs_, *model.intercepts_)]
+    assert len({repr(found) for found in get_communicator("mpi").gather(arrays)}) == 1
 
 
 def compare():
-    """Compare a fit on all ranks with that of one, and print how often a sum has been started."""
+    """Compare fits on all ranks with those of one, and print how often a sum has been started."""
     numpy_backend._LONG = 0  # Even the shortest fit takes machine code.
-    X, y = helpers.problem(n=64, features=40)
-    settings = {"hidden_layer_sizes": (600, 500), "max_iter": 2, "batch_size": 16}
-    settings |= {"random_state": 0, **helpers.QUIET}
-    alone = MLPClassifier(**settings).fit(X, y)
+    settings = SETTINGS | helpers.QUIET
+    alone = MLPClassifier(**settings).fit(X, Y)
     ranks = get_communicator("mpi")
     start_sum, rows = ranks.start_sum, []
 
@@ -28,23 +45,53 @@ def compare():
         return start_sum(array)
 
     ranks.start_sum = counted
-    model = MLPClassifier(**settings, distributed="mpi").fit(X, y)
-    for one, other in zip(model.coefs_, alone.coefs_, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
+    check_equal(MLPClassifier(**settings, distributed="mpi").fit(X, Y), alone)
+    ranks.start_sum = start_sum
     if ranks.rank == 0:
         print(rows[:3], len(rows))
+    for other in OTHERS:
+        given = settings | other
+        model = MLPClassifier(**given, distributed="mpi").fit(X, Y)
+        check_equal(model, MLPClassifier(**given).fit(X, Y))
+    numpy_backend._LONG = np.inf
+    check_equal(MLPClassifier(**settings, distributed="mpi").fit(X, Y), alone)
+
+
+def assign():
+    """Check that the weights of a rank's model are its own, which it may write to."""
+    numpy_backend._LONG = 0
+    settings = SETTINGS | helpers.QUIET
+    ranks = get_communicator("mpi")
+    models = [MLPClassifier(**settings, distributed=engine) for engine in (None, "mpi")]
+    for model in models:
+        for _ in range(3):
+            model.partial_fit(X, Y, classes=np.unique(Y))
+            for W in model.coefs_:
+                W *= 0.9
+            ranks.barrier()
+    check_equal(models[1], models[0])
 
 
 # Eight steps. Between machines a matrix of 2.4 MB travels in two pieces.
 @pytest.mark.parametrize(
-    ("environment", "expected"),
-    [({}, "[600, 40, 600] 16"), ({"MPIR_CVAR_NOLOCAL": "1"}, "[300, 300, 40] 24")],
+    ("n", "environment", "expected"),
+    [
+        (2, {}, "[600, 40, 600] 16"),
+        (2, {"MPIR_CVAR_NOLOCAL": "1"}, "[300, 300, 40] 24"),
+        (4, {"MPIR_CVAR_NUM_CLIQUES": "2"}, "[300, 300, 40] 24"),  # Two machines of two.
+    ],
 )
-def test_sums_start_in_the_backward_pass(run_ranks, environment, expected):
+def test_fits_with_large_layers_are_those_of_one_process(run_ranks, n, environment, expected):
     pytest.importorskip("numba")
-    done = run_ranks(2, compare, environment=environment)
+    done = run_ranks(n, compare, environment=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == expected
+
+
+def test_the_weights_of_a_rank_are_its_own(run_ranks):
+    pytest.importorskip("numba")
+    done = run_ranks(2, assign)
+    assert done.returncode == 0, done.stderr
 
 
 if __name__ == "__main__":

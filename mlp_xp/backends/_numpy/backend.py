@@ -11,17 +11,24 @@ import array_api_compat.numpy
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.optional import install_command
 from mlp_xp._utils.processors import usable_threads
+from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss, update_tree
-from mlp_xp.backends._numpy.ranks import DenseOfRanks, SumOverRanks
+from mlp_xp.backends._numpy.ranks import (
+    ClipOfRanks,
+    DenseOfRanks,
+    SumOverRanks,
+    UpdateOfRanks,
+)
 from mlp_xp.backends._numpy.thread_pool import can_compile, one_blas_thread, thread_pool
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
+from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer
 
 __all__ = ["NumpyBackend", "compile_ahead", "create"]
 
@@ -73,8 +80,22 @@ class NumpyBackend(Backend):
         backend = super().with_ranks(communicator)
         summing = backend.kernels.sum_over_ranks
         if isinstance(summing, SumOverRanks) and not backend.kernels.n_shards:
-            backend.kernels = backend.kernels._replace(sent_dense=DenseOfRanks(dense, summing))
+            backend.kernels = backend.kernels._replace(
+                sent_dense=DenseOfRanks(dense, summing),
+                clip=ClipOfRanks(backend.kernels.clip, summing),
+                update=UpdateOfRanks(backend.kernels.update, summing),
+            )
+            # What others train with is nobody's to keep.
+            backend.donates = summing.communicator.machine is not None
         return backend
+
+    def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
+        summing = self.kernels.sum_over_ranks
+        # Rules that treat each number by itself.
+        if not isinstance(summing, SumOverRanks) or type(optimizer) not in (SGD, Adam, AdamW):
+            return params, opt_state
+        shared: tuple[Tree, Tree] = map_leaves(summing.share, (params, opt_state))
+        return shared
 
     def compile(self, function: F, *, donate: bool = False) -> F:
         return cast(F, CompiledStep(function)) if donate else function
@@ -98,6 +119,8 @@ class NumpyBackend(Backend):
 
     @contextlib.contextmanager
     def training(self, work: int, n_steps: int = 1) -> Iterator[None]:
+        if isinstance(summing := self.kernels.sum_over_ranks, SumOverRanks):
+            summing.forget()
         # Settings and shapes alone decide, so that the same settings give the same bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if (work + _STEP_WORK) * n_steps >= _LONG and can_compile():

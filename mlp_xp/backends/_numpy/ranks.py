@@ -8,28 +8,37 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends._numpy.jobs import address
 from mlp_xp.backends._numpy.sparse import call
-from mlp_xp.backends._numpy.traced import Traced
-from mlp_xp.backends.communicator import Communicator
+from mlp_xp.backends._numpy.traced import Traced, value_of
+from mlp_xp.backends.communicator import Communicator, SharedSum
+from mlp_xp.optimizers import Updated
 
-__all__ = ["DenseOfRanks", "SumOverRanks"]
+__all__ = ["ClipOfRanks", "DenseOfRanks", "SumOverRanks", "UpdateOfRanks"]
 
 # The gradient of a layer travels in so many pieces at most, of at least so many bytes, between
 # machines: the first are on their way while the next are computed. Rows of a piece are a multiple.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
+# Numbers of a rank's part of a piece from which ranks share an array: a compiled step then updates
+# it as a call (`_PIECE` of `kernels`), and no trace writes to what others read.
+_LEAST_SHARED = 1 << 16
 # Shorter arrays are summed together.
 _LONG_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The kernel ``sum_over_ranks`` of a communicator; some sums have been started before."""
+    """The kernel ``sum_over_ranks`` of a communicator.
+
+    It leaves gradients whose sums have been started before to those who read them: `ClipOfRanks`
+    and `UpdateOfRanks`.
+    """
 
     communicator: Communicator
-    # By the address of an array: what waits for the sums of its pieces.
+    # By the address of an array: the rows of its pieces, and what waits for their sums.
+    _started: dict[int, list[slice]] = field(default_factory=dict, compare=False, repr=False)
     _waits: dict[int, list[Callable[[], None]]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -37,15 +46,17 @@ class SumOverRanks:
     def __call__(self, tree: Tree) -> Tree:
         """Sum arrays, which are donated, over all ranks."""
         taken: set[int] = set()
-        arrays = [_writable(leaf, taken) for leaf in leaves(tree)]
-        call(self._sum, *arrays)
+        arrays = [
+            leaf if self._has_started(leaf) else _writable(leaf, taken) for leaf in leaves(tree)
+        ]
+        call(self._sum, *(array for array in arrays if not self._has_started(array)))
         return rebuild(tree, arrays)
 
+    def _has_started(self, array: Any) -> bool:
+        return isinstance(array, Traced | np.ndarray) and address(array) in self._started
+
     def _sum(self, *arrays: np.ndarray) -> None:
-        self.communicator.sum([a for a in arrays if address(a) not in self._waits])
-        for array in arrays:
-            for wait in self._waits.pop(address(array), ()):
-                wait()
+        self.communicator.sum(arrays)
 
     def is_long(self, array: Any) -> bool:
         """Whether the sum of an array takes longer than to start it."""
@@ -68,12 +79,138 @@ class SumOverRanks:
         return [slice(i, i + step) for i in range(0, array.shape[0], step)]
 
     def start(self, array: Any, rows: slice) -> None:
-        """Start to sum some rows of an array, which a later call for the array waits for."""
+        """Start to sum some rows of an array."""
+        self._started.setdefault(address(array), []).append(rows)
         call(self._start, array, rows)
 
     def _start(self, array: np.ndarray, rows: slice) -> None:
         wait = self.communicator.start_sum(array[rows])
         self._waits.setdefault(address(array), []).append(wait)
+
+    def finish(self, tree: Tree) -> None:
+        """Wait for the sums of the arrays that have been started."""
+        started = [array for array in leaves(tree) if self._has_started(array)]
+        if started:
+            call(self._finish, *started)
+        for array in started:
+            del self._started[address(array)]
+
+    def _finish(self, *arrays: np.ndarray) -> None:
+        for array in arrays:
+            for wait in self._waits.pop(address(array)):
+                wait()
+
+    def finish_parts(self, arrays: list[Any]) -> list[list[slice]]:
+        """Wait for the sums of those parts of long arrays that are this rank's, and return them."""
+        machine = self.communicator.machine
+        assert machine is not None
+        parts = []
+        for array in arrays:
+            width = array.size // array.shape[0]
+            own = []
+            for rows in self._started.get(address(array), [slice(None)]):
+                start, stop, _ = rows.indices(array.shape[0])
+                part = machine.part((stop - start) * width)
+                own.append(slice(start * width + part.start, start * width + part.stop))
+            parts.append(own)
+        started = [array for array in arrays if self._started.pop(address(array), None)]
+        if started:
+            call(self._finish_parts, *started)
+        return parts
+
+    def share(self, array: Any) -> Any:
+        """Return a parameter, or its optimizer state, in memory that ranks of a machine share."""
+        machine = self.communicator.machine
+        if machine is None or array.ndim < 2:
+            return array
+        n_own = array.size // (len(self.pieces(array)) * machine.size)
+        return machine.share(array) if n_own >= _LEAST_SHARED else array
+
+    def _finish_parts(self, *arrays: np.ndarray) -> None:
+        sums = [wait for array in arrays for wait in self._waits.pop(address(array))]
+        for one in sums:
+            if isinstance(one, SharedSum):
+                one.sum_part()
+            else:
+                one()
+
+    def forget(self) -> None:
+        """Drop what a step that has failed has started."""
+        self._started.clear()
+        self._waits.clear()
+
+
+@dataclass(frozen=True)
+class ClipOfRanks:
+    """The kernel ``clip``, which reads whole gradients."""
+
+    clip: Callable[..., tuple[Tree, Any]]
+    ranks: SumOverRanks
+
+    def __call__(self, grads: Tree, *args: Any, **options: Any) -> tuple[Tree, Any]:
+        """Compute `mlp_xp.optimizers.clip`."""
+        self.ranks.finish(grads)
+        return self.clip(grads, *args, **options)
+
+
+@dataclass(frozen=True)
+class UpdateOfRanks:
+    """The kernel ``update``: the ranks of a machine divide what they share (`Backend.share`)."""
+
+    update: Callable[..., Any]
+    ranks: SumOverRanks
+
+    def __call__(
+        self,
+        optimizer: Any,
+        params: Tree,
+        grads: Tree,
+        opt_state: tuple[Tree, ...],
+        coefs: tuple[Any, ...],
+        l2: Any | None = None,
+        *,
+        n_leading: int = 0,
+        xp: Namespace,
+    ) -> Updated:
+        """Compute `mlp_xp.optimizers.update_tree`; no rank reads the parameters any longer."""
+        machine = self.ranks.communicator.machine
+        rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
+        is_shared = [machine is not None and machine.is_shared(value_of(row[0])) for row in rows]
+        shared, others = (
+            [row for row, found in zip(rows, is_shared, strict=True) if found is wanted]
+            for wanted in (True, False)
+        )
+        self.ranks.finish(tuple(row[1] for row in others))
+        if not shared:
+            trees = params, grads, opt_state
+            found: Updated = self.update(optimizer, *trees, coefs, l2, n_leading=n_leading, xp=xp)
+            return found
+        parts = self.ranks.finish_parts([row[1] for row in shared])
+        mine = [
+            tuple(xp.reshape(array, (-1, 1))[part, :] for array in row)
+            for row, own in zip(shared, parts, strict=True)
+            for part in own
+        ]
+        penalties: list[Any] = []
+        for some in filter(None, (mine, others)):
+            p, g, *states = map(tuple, zip(*some, strict=True))
+            updated = self.update(optimizer, p, g, tuple(states), coefs, l2, xp=xp)
+            penalties.append(updated.penalty)
+        if l2 is None:
+            call(self._meet, shared[0][0])
+            return Updated(params, opt_state, 0.0)
+        total = xp.reshape(penalties[0], (1,)) + 0.0
+        call(self._sum_number, total)
+        return Updated(params, opt_state, sum(penalties[1:], total[0]))
+
+    def _meet(self, _: np.ndarray) -> None:
+        """Wait until the whole array is updated."""
+        assert self.ranks.communicator.machine is not None
+        self.ranks.communicator.machine.barrier()
+
+    def _sum_number(self, number: np.ndarray) -> None:
+        assert self.ranks.communicator.machine is not None
+        self.ranks.communicator.machine.sum_number(number)
 
 
 @dataclass(frozen=True)
