@@ -8,6 +8,7 @@ parsed before any library that computes is loaded. Nothing here computes: traini
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             args = parse(argv)
             args.start_time = start_time
+            args.command = shlex.join(["mlp-xp", *(sys.argv[1:] if argv is None else argv)])
             run = args.load()
             # A command with nothing to save ends at once on Ctrl-C: an exception might be raised
             # in a library's own callback, which prints it and continues.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mlp_xp import __version__
 from mlp_xp.cli.options import Parser, add_backend, add_seed, number
+from mlp_xp.cli.run_options import add_compare, add_runs
 
 __all__ = ["COMMANDS", "parse"]
 
@@ -211,6 +212,25 @@ COMMANDS = {
   mlp-xp predict runs/my-run cat.png
   mlp-xp predict runs/my-run photos/*.jpg --backend torch""",
         "predict:run",
+        saves=False,
+    ),
+    "runs": Command(
+        "list runs, sorted by score or another column",
+        add_runs,
+        """\
+  mlp-xp runs
+  mlp-xp runs --sort score
+  mlp-xp runs results/sweep --sort seconds --reverse --json""",
+        "compare:run_runs",
+        saves=False,
+    ),
+    "compare": Command(
+        "show what differs between runs, with their curves",
+        add_compare,
+        """\
+  mlp-xp compare runs/wide runs/deep
+  mlp-xp compare runs/* --out results/all.html""",
+        "compare:run_compare",
         saves=False,
     ),
     "export": Command(

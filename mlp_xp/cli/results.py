@@ -17,6 +17,7 @@ from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import Backend
+from mlp_xp.cli.report import Evaluation
 from mlp_xp.cli.runs import CONFIG, Images
 from mlp_xp.cli.settings import Settings
 from mlp_xp.datasets import Dataset
@@ -37,6 +38,7 @@ __all__ = [
     "draw_results",
     "history_of",
     "result_of",
+    "test_of",
     "write_config",
     "write_history",
 ]
@@ -67,6 +69,14 @@ def config_of(
 def history_of(model: MLPClassifier) -> list[dict[str, Any]]:
     """Return a row for each epoch."""
     return [dict(zip(_COLUMNS, record, strict=True)) for record in model.history_]
+
+
+def test_of(model: MLPClassifier, data: Dataset, *, has_views: bool) -> Evaluation:
+    """Return the test data with what the model predicts, without test-time views if so asked."""
+    p = model.predict_proba(data.x_test, **({} if has_views else {"tta": None}))
+    predicted = model.classes_[np.argmax(p, axis=1)]
+    facts = data.class_names, data.image_shape, data.max_value
+    return Evaluation(data.x_test, data.y_test, predicted, p, *facts)
 
 
 def result_of(

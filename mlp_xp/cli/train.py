@@ -24,11 +24,13 @@ from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
 from mlp_xp.cli.new_run import DiskSpace, RunFolder, new_run, resumed_run
 from mlp_xp.cli.process import message_for_user, printable
 from mlp_xp.cli.progress import Watch, display
+from mlp_xp.cli.report import write_report
 from mlp_xp.cli.results import (
     config_of,
     draw_results,
     history_of,
     result_of,
+    test_of,
     write_config,
     write_history,
 )
@@ -93,7 +95,7 @@ def _train(
     quiet = np.errstate(over="ignore", invalid="ignore")
     with opened as folder, interrupts() as pressed, quiet:
         _print_task(settings, model, data, backend)
-        config = config_of(settings, model, data, backend)
+        config = {"command": args.command} | config_of(settings, model, data, backend)
         write_config(folder.path, config)  # first: a checkpoint cannot be used without it
         resume = ranks.first(_newest(folder.path) if args.resume else _Resume(None, 0, 0.0))
         end = None
@@ -116,13 +118,17 @@ def _train(
         if diverged is not None:
             print(diverged, file=sys.stderr)
         has_views = deadline is None or deadline.has_views
-        predicted = model.predict(data.x_test, **({} if has_views else {"tta": None}))
-        result = result_of(history, data.y_test, predicted, is_interrupted=pressed())
+        test = test_of(model, data, has_views=has_views)
+        result = result_of(history, test.y, test.predicted, is_interrupted=pressed())
         is_low = model.precision in LOW_PRECISIONS
         precision = model.precision if is_low else str(model.coefs_[0].dtype)
+        config |= {"precision": precision, "result": result}
         if deadline is None or deadline.has_pictures:
-            draw_results(folder.path, history, data, predicted)
-        write_config(folder.path, config | {"precision": precision, "result": result})
+            draw_results(folder.path, history, data, test.predicted)
+            note = str(diverged or ("The training was interrupted." if pressed() else ""))
+            report = folder.path / "report.html"
+            write_report(report, folder.final.name, config, history, model, test, note)
+        write_config(folder.path, config)
         status = 130 if pressed() else int(diverged is not None)
     if settings.checkpoint is None:
         shutil.rmtree(folder.final / CHECKPOINTS, ignore_errors=True)

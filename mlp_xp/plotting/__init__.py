@@ -6,20 +6,31 @@ Each display has ``from_estimator`` and ``plot(ax=)``, and keeps what it drew in
 
 from __future__ import annotations
 
-from sklearn.calibration import CalibrationDisplay
-
+from mlp_xp.plotting._calibration import CalibrationDisplay
 from mlp_xp.plotting._confusion import ConfusionMatrixDisplay
 from mlp_xp.plotting._curves import TrainingCurvesDisplay, training_panels
-from mlp_xp.plotting._pictures import MistakesDisplay, WeightsDisplay
+from mlp_xp.plotting._inline import THEME, inline_svg
+from mlp_xp.plotting._pictures import (
+    MistakesDisplay,
+    WeightsDisplay,
+    largest_weights,
+    surest_mistakes,
+)
+from mlp_xp.plotting._predictions import PredictionsDisplay
 from mlp_xp.plotting._style import new_figure, save_figure
 
 __all__ = [
+    "THEME",
     "CalibrationDisplay",
     "ConfusionMatrixDisplay",
     "MistakesDisplay",
+    "PredictionsDisplay",
     "TrainingCurvesDisplay",
     "WeightsDisplay",
+    "inline_svg",
+    "largest_weights",
     "new_figure",
     "save_figure",
+    "surest_mistakes",
     "training_panels",
 ]

@@ -84,8 +84,11 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         rotation = xticks_rotation or ("horizontal" if is_short else 45)
         aligned = {"ha": "right", "rotation_mode": "anchor"} if rotation == 45 else {}
         small = {} if n <= _MAX_LABELLED else {"fontsize": 6}
-        self.ax_.set_xticks(range(n), names, rotation=rotation, **aligned, **small)
-        self.ax_.set_yticks(range(n), names, **small)
+        # A "$" in a name is no formula.
+        self.ax_.set_xticks(
+            range(n), names, rotation=rotation, parse_math=False, **aligned, **small
+        )
+        self.ax_.set_yticks(range(n), names, parse_math=False, **small)
         self.ax_.set_xlabel("predicted class")
         self.ax_.set_ylabel("true class")
         return self

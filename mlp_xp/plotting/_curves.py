@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from mlp_xp.estimators.state import fitted_state
-from mlp_xp.plotting._style import COLORS, label_ends, new_axes, plain
+from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain
 
 __all__ = ["TrainingCurvesDisplay", "training_panels"]
 
@@ -149,11 +149,11 @@ class TrainingCurvesDisplay:
         plain(axes)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if self.best_epoch is not None:
-            axes.axvline(self.best_epoch, color="0.4", linewidth=1, linestyle=":")
+            axes.axvline(self.best_epoch, color=ink(), linewidth=1, linestyle=":")
         if self.test and label in self.test:
             value = self.test[label]
-            axes.plot([n_epochs], [value], "D", color="black", markersize=5, label="test")
-            ends.append((n_epochs, value, f"test {value:.3g}", "black"))
+            axes.plot([n_epochs], [value], "D", color=ink(), markersize=5, label="test")
+            ends.append((n_epochs, value, f"test {value:.3g}", ink()))
         label_ends(axes, ends)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.plotting._style import new_axes
 
-__all__ = ["MistakesDisplay", "WeightsDisplay"]
+__all__ = ["MistakesDisplay", "WeightsDisplay", "largest_weights", "surest_mistakes"]
 
 _COLUMNS = 8
 
@@ -60,30 +61,32 @@ class WeightsDisplay:
         -------
         WeightsDisplay
         """
-        weights = to_numpy(estimator.coefs_[0])
-        if weights.ndim != 2:
-            raise ValueError(
-                f"coefs_[0] is of shape {weights.shape}, a block-diagonal layer, and only a dense "
-                "one has a weight for each pixel: fit with a number as the first of "
-                "hidden_layer_sizes."
-            )
-        norms = np.linalg.norm(weights, axis=0)
-        largest = np.argsort(-norms, kind="stable")[:n_neurons]
-        return cls(weights[:, largest], image_shape).plot(ax=ax)
+        return cls(*largest_weights(estimator, image_shape, n_neurons)).plot(ax=ax)
+
+    def pictures(self) -> list[np.ndarray]:
+        """Return the pictures, (height, width, 3) uint8 arrays.
+
+        Each is on a scale of its own: of one channel from blue over white, which is 0, to red; of
+        three channels in color, gray being 0.
+        """
+        drawn = []
+        for weights in self.weights.T:
+            largest = float(np.max(np.abs(weights))) or 1.0
+            image = 0.5 + 0.5 * weights.reshape(self.image_shape) / largest
+            if len(image) == 1:
+                image = optional("matplotlib").colormaps["RdBu_r"](image[0])[..., :3]
+            else:
+                image = image.transpose(1, 2, 0)
+            drawn.append(_as_bytes(image))
+        return drawn
 
     def plot(self, *, ax: Any = None) -> Self:
-        """Draw the pictures: of one channel from blue to red, of three channels in color."""
+        """Draw the pictures."""
         n = self.weights.shape[1]
         self.axes_ = new_axes(ax, n, (1.1, 1.1), columns=_COLUMNS)
         self.figure_ = self.axes_[0].figure
-        for axes, weights in zip(self.axes_, self.weights.T, strict=True):
-            # Each on a scale of its own, with 0 in the middle.
-            largest = float(np.max(np.abs(weights))) or 1.0
-            image = weights.reshape(self.image_shape)
-            if len(image) == 1:
-                axes.imshow(image[0], cmap="RdBu_r", vmin=-largest, vmax=largest)
-            else:
-                axes.imshow(0.5 + 0.5 * image.transpose(1, 2, 0) / largest)
+        for axes, picture in zip(self.axes_, self.pictures(), strict=True):
+            axes.imshow(picture)
             axes.set_axis_off()
         self.figure_.suptitle(f"weights of the first layer, {n} neurons", fontsize="medium")
         return self
@@ -162,34 +165,101 @@ class MistakesDisplay:
         ValueError
             If there is no mistake.
         """
-        probabilities = to_numpy(estimator.predict_proba(X))
-        classes, labels = np.asarray(estimator.classes_), to_numpy(y)
-        found = np.argmax(probabilities, axis=1)
-        wrong = np.flatnonzero(classes[found] != labels)
-        if not len(wrong):
-            raise ValueError(f"All of {len(labels)} samples are right: there is nothing to draw.")
-        confidence = probabilities[wrong, found[wrong]]
-        surest = np.argsort(-confidence, kind="stable")[:n_images]
-        rows = wrong[surest]
-        names = classes if class_names is None else np.asarray(class_names)
-        truth = names[np.searchsorted(classes, labels[rows])]
-        shown = cls(to_numpy(X)[rows], image_shape, truth, names[found[rows]], confidence[surest])
-        return shown.plot(ax=ax)
+        found = surest_mistakes(
+            to_numpy(X),
+            to_numpy(y),
+            to_numpy(estimator.predict_proba(X)),
+            classes=estimator.classes_,
+            image_shape=image_shape,
+            class_names=class_names,
+            n_images=n_images,
+        )
+        if found is None:
+            raise ValueError(f"All of {len(y)} samples are right: there is nothing to draw.")
+        return cls(*found).plot(ax=ax)
+
+    def pictures(self) -> list[np.ndarray]:
+        """Return the pictures, (height, width, 3) uint8 arrays."""
+        drawn = []
+        for pixels in self.images:
+            image = _stretched(pixels).reshape(self.image_shape).transpose(1, 2, 0)
+            drawn.append(_as_bytes(np.broadcast_to(image, (*image.shape[:2], 3))))
+        return drawn
 
     def plot(self, *, ax: Any = None) -> Self:
         """Draw the pictures, each under the predicted class, its probability and the true class."""
         self.axes_ = new_axes(ax, len(self.images), (1.3, 1.6), columns=_COLUMNS)
         self.figure_ = self.axes_[0].figure
-        facts = zip(self.images, self.truth, self.predicted, self.confidence, strict=True)
-        for axes, (pixels, truth, predicted, confidence) in zip(self.axes_, facts, strict=True):
-            image = _stretched(pixels).reshape(self.image_shape)
-            if len(image) == 1:
-                axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
-            else:
-                axes.imshow(image.transpose(1, 2, 0))
-            axes.set_title(f"{predicted} {100 * confidence:.0f} %\nis {truth}", fontsize="small")
+        facts = zip(self.pictures(), self.truth, self.predicted, self.confidence, strict=True)
+        for axes, (picture, truth, predicted, confidence) in zip(self.axes_, facts, strict=True):
+            axes.imshow(picture)
+            title = f"{predicted} {100 * confidence:.0f} %\nis {truth}"
+            axes.set_title(title, fontsize="small", parse_math=False)
             axes.set_axis_off()
         return self
+
+
+class _Weights(NamedTuple):
+    """The arguments of `WeightsDisplay`."""
+
+    weights: np.ndarray
+    image_shape: Sequence[int]
+
+
+class _Mistakes(NamedTuple):
+    """The arguments of `MistakesDisplay`."""
+
+    images: np.ndarray
+    image_shape: Sequence[int]
+    truth: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+
+def largest_weights(estimator: Any, image_shape: Sequence[int], n_neurons: int) -> _Weights:
+    """Return the arguments of a `WeightsDisplay`: the neurons with the largest weights."""
+    weights = to_numpy(estimator.coefs_[0])
+    if weights.ndim != 2:
+        raise ValueError(
+            f"coefs_[0] is of shape {weights.shape}, a block-diagonal layer, and only a dense "
+            "one has a weight for each pixel: fit with a number as the first of "
+            "hidden_layer_sizes."
+        )
+    norms = np.linalg.norm(weights, axis=0)
+    largest = np.argsort(-norms, kind="stable")[:n_neurons]
+    return _Weights(weights[:, largest], image_shape)
+
+
+def surest_mistakes(
+    x: np.ndarray,
+    y: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    classes: Any,
+    image_shape: Sequence[int],
+    class_names: Sequence[str] | None = None,
+    n_images: int = 16,
+) -> _Mistakes | None:
+    """Return the arguments of a `MistakesDisplay`, or None where all is right.
+
+    Parameters are those of `MistakesDisplay.from_estimator`, on the host, and the (samples,
+    classes) probabilities.
+    """
+    classes, found = np.asarray(classes), np.argmax(probabilities, axis=1)
+    wrong = np.flatnonzero(classes[found] != y)
+    if not len(wrong):
+        return None
+    confidence = probabilities[wrong, found[wrong]]
+    surest = np.argsort(-confidence, kind="stable")[:n_images]
+    rows = wrong[surest]
+    names = classes if class_names is None else np.asarray(class_names)
+    truth = names[np.searchsorted(classes, y[rows])]
+    return _Mistakes(x[rows], image_shape, truth, names[found[rows]], confidence[surest])
+
+
+def _as_bytes(image: np.ndarray) -> np.ndarray:
+    """Return an image from 0 to 1 as uint8."""
+    return np.rint(255 * image).astype(np.uint8)
 
 
 def _shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:

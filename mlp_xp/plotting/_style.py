@@ -12,7 +12,7 @@ import numpy as np
 from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
 
-__all__ = ["COLORS", "label_ends", "new_axes", "new_figure", "plain", "save_figure"]
+__all__ = ["COLORS", "ink", "label_ends", "new_axes", "new_figure", "plain", "save_figure"]
 
 # Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618: distinct in gray too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
@@ -22,6 +22,12 @@ _LINE = 13.0  # Points from one line of text to the next.
 def new_figure(width: float, height: float) -> Any:
     """Return a figure in inches that belongs to no window, for a file."""
     return optional("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def ink() -> str:
+    """Return the color of text, which differs in a dark theme."""
+    color: str = optional("matplotlib").rcParams["text.color"]
+    return color
 
 
 def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None = None) -> Any:

@@ -10,7 +10,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COMMANDS = ["train", "evaluate", "predict", "export", "lab", "data", "recipes", "backends", "bench"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "predict",
+    "runs",
+    "compare",
+    "export",
+    "lab",
+    "data",
+    "recipes",
+    "backends",
+    "bench",
+]
 TINY = ["train", "--data", "digits", "--hidden", "16", "--learning-rate", "0.01"]
 FILES = {
     "config.json",
@@ -19,6 +31,7 @@ FILES = {
     "model.json",
     "curves.png",
     "confusion.png",
+    "report.html",
 }
 # SIGINT is ignored by what a shell started in the background, and by all that this starts.
 CODE = (

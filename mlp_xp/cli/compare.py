@@ -1,0 +1,163 @@
+"""``mlp-xp runs`` and ``mlp-xp compare``: runs as a table, and side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlp_xp._utils.optional import check_installed
+from mlp_xp.cli.facts import (
+    Run,
+    date_of,
+    find_runs,
+    number_text,
+    read_facts,
+    readable,
+    score_text,
+    seconds_text,
+)
+from mlp_xp.cli.process import printable
+from mlp_xp.cli.run_options import COLUMNS
+
+__all__ = ["run_compare", "run_runs"]
+
+_WIDEST = 32  # Characters of a cell on a terminal.
+_NETWORK = ("hidden_layer_sizes", "activation", "solver")
+_NUMBERS = {"score", "epochs", "seconds", "speed"}
+
+
+def run_runs(args: argparse.Namespace) -> int:
+    """Print a line for each run in a folder."""
+    rows = [_row(run) for run in find_runs(args.folder)]
+    if not rows:
+        raise ValueError(
+            f"{args.folder} holds no runs: type the folder that holds them, or `mlp-xp train`"
+        )
+    is_text = args.sort in ("run", "data", "backend", "network")
+    known = [row for row in rows if row[args.sort] is not None]
+    known.sort(key=lambda row: row[args.sort], reverse=args.reverse is is_text)
+    rows = known + [row for row in rows if row[args.sort] is None]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    cells = [[_cell(row, name) for name in COLUMNS] for row in rows]
+    _print_table([list(COLUMNS), *cells], [name in _NUMBERS for name in COLUMNS])
+    return 0
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Print what differs between runs, and write the page with their curves."""
+    if len(args.runs) < 2:
+        raise ValueError(f"{args.runs[0]} is one run: type two or more, which are compared")
+    check_installed("matplotlib")
+    runs = [read_facts(folder) for folder in args.runs]
+    names = _names(args.runs)
+    results, settings = _results(runs), _differences(runs)
+    _print_table([["", *names], *results, *settings], [False] * (1 + len(names)))
+    from mlp_xp.cli.report import write_comparison  # Slow to import.
+
+    write_comparison(args.out, dict(zip(names, runs, strict=True)), results, settings)
+    print(printable(f"curves in {args.out}"))
+    return 0
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """Return the columns of a run as numbers and text, None for what is not known."""
+    result, params = run.result, run.params
+    return {
+        "run": run.folder.name,
+        "date": date_of(run.folder),
+        "data": run.config["settings"]["data"],
+        "score": None if run.score is None else run.score[1],
+        "epochs": result.get("epochs", len(run.history) or None),
+        "seconds": result.get("seconds"),
+        "speed": result.get("images_per_second"),
+        "backend": run.config["backend"].get("name"),
+        "network": " ".join(map(_brief, (params.get(name) for name in _NETWORK))),
+        "score_name": None if run.score is None else run.score[0],
+        "folder": str(run.folder),
+    }
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = row[name]
+    if value is None:
+        return "not ended" if name == "score" else ""
+    if name == "score":
+        return score_text(row["score_name"], value)
+    if name == "seconds":
+        return seconds_text(value)
+    if name == "speed":
+        return f"{number_text(value)}/s"
+    return str(value)
+
+
+def _brief(value: Any) -> str:
+    """Return a setting without the settings of an object."""
+    return readable(value).partition("(")[0]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return a name for each run: that of its folder, or its path where two are alike."""
+    names = [folder.absolute().name for folder in folders]
+    return names if len({*names}) == len(names) else list(map(str, folders))
+
+
+def _results(runs: Sequence[Run]) -> list[list[str]]:
+    """Return the rows of the results."""
+    scores = [run.score for run in runs]
+    name = next((score[0] for score in scores if score is not None), "score")
+    rows = [_row(run) for run in runs]
+    return [
+        [
+            name.replace("_", " "),
+            *("not ended" if score is None else score_text(*score) for score in scores),
+        ],
+        ["epochs", *(_cell(row, "epochs") for row in rows)],
+        ["training", *(_cell(row, "seconds") for row in rows)],
+        ["samples a second", *(_cell(row, "speed") for row in rows)],
+    ]
+
+
+def _differences(runs: Sequence[Run]) -> list[list[str]]:
+    """Return a row for each setting, fact of the machine, or version that is not alike in all."""
+
+    def facts(run: Run) -> dict[str, str]:
+        """Return all of them."""
+        settings = {name: v for name, v in run.config["settings"].items() if name != "params"}
+        found = settings | run.params
+        # The thread pools of a process are listed in any order.
+        found |= {
+            f"backend: {name}": "; ".join(sorted(str(value).split("; ")))
+            for name, value in run.config["backend"].items()
+        }
+        found |= {f"version: {name}": v for name, v in run.config.get("versions", {}).items()}
+        found["platform"] = run.config.get("platform")
+        return {name: readable(value) for name, value in found.items()}
+
+    all_facts = [facts(run) for run in runs]
+    names = dict.fromkeys(name for found in all_facts for name in found)
+    rows = [[name, *(found.get(name, "") for found in all_facts)] for name in names]
+    return [row for row in rows if len({*row[1:]}) > 1]
+
+
+def _print_table(rows: Sequence[Sequence[str]], are_numbers: Sequence[bool]) -> None:
+    """Print rows in columns, those of numbers aligned right, no wider than the terminal."""
+    cells = [[_shortened(printable(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in cells:
+        columns = (
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(row, widths, are_numbers, strict=True)
+        )
+        print("  ".join(columns).rstrip()[:limit])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"

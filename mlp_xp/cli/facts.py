@@ -1,0 +1,179 @@
+"""The facts about runs, from the files in their folders, without their networks."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlp_xp.cli.runs import CONFIG
+from mlp_xp.saving import encode, read_json
+
+__all__ = [
+    "Run",
+    "changed_settings",
+    "date_of",
+    "find_runs",
+    "number_text",
+    "read_facts",
+    "readable",
+    "score_text",
+    "seconds_text",
+]
+
+_CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
+
+
+class Run(NamedTuple):
+    """The facts about a run.
+
+    Attributes
+    ----------
+    folder : Path
+    config : dict
+        The content of ``config.json``.
+    history : list of dict
+        A row for each epoch, with None where nothing was measured.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the estimator, as JSON has them."""
+        params: dict[str, Any] = self.config["settings"]["params"]
+        return params
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The result; empty where the run has not ended."""
+        result: dict[str, Any] = self.config.get("result", {})
+        return result
+
+    @property
+    def score(self) -> tuple[str, float] | None:
+        """The name of the test score and its value, None where the run has not ended."""
+        found = ((name, value) for name, value in self.result.items() if name.startswith("test_"))
+        return next(found, None)
+
+
+def read_facts(folder: Path) -> Run:
+    """Read the facts about a run.
+
+    Raises
+    ------
+    ValueError
+        If the folder is not that of a run.
+    """
+    config = read_json(folder / CONFIG, _CURE)
+    try:
+        for entry in (config["settings"]["params"], config["settings"]["data"], config["backend"]):
+            len(entry)
+        history = _read_history(folder / "history.csv")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} cannot be read as a run ({error!r}): {_CURE}") from error
+    return Run(folder, config, history)
+
+
+def find_runs(folder: Path) -> Iterator[Run]:
+    """Yield the runs in a folder that can be read, also those in progress, by their names."""
+    for path in sorted(folder.glob(f"*/{CONFIG}")):
+        try:
+            yield read_facts(path.parent)
+        except (OSError, ValueError):
+            continue
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(text) if text else None for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def changed_settings(model: Any, params: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters that differ from the defaults of an estimator, for a reader.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.cli.facts import changed_settings
+    >>> changed_settings(MLPClassifier(), {"hidden_layer_sizes": {"tuple": [8, 4]}, "alpha": 1e-4})
+    {'hidden_layer_sizes': '8, 4'}
+    """
+    defaults = type(model)().get_params(deep=False)
+    return {
+        name: readable(value)
+        for name, value in params.items()
+        if name not in defaults or value != encode(name, defaults[name], name)
+    }
+
+
+def readable(value: Any) -> str:
+    """Return a setting as a reader expects it, from the form that JSON has.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.facts import readable
+    >>> readable({"class": "AdamW", "weight_decay": 0.05})
+    'AdamW(weight_decay=0.05)'
+    >>> readable({"tuple": [512, 256]}), readable({"float": "inf"}), readable(None)
+    ('512, 256', 'inf', 'none')
+    """
+    if isinstance(value, dict) and "class" in value:
+        given = ", ".join(f"{k}={readable(v)}" for k, v in value.items() if k != "class")
+        return f"{value['class']}({given})"
+    if isinstance(value, dict) and len(value) == 1:
+        (form, content), *_ = value.items()
+        return readable(content) if form in ("tuple", "float") else str(content)
+    if isinstance(value, list):
+        return ", ".join(map(readable, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def score_text(name: str, value: float) -> str:
+    """Return a score, an accuracy in percent.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.facts import score_text
+    >>> score_text("test_accuracy", 0.5901), score_text("test_r2", 0.93)
+    ('59.01 %', '0.9300')
+    """
+    return f"{100 * value:.2f} %" if name.endswith("accuracy") else f"{value:.4f}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time of three digits or so.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.facts import seconds_text
+    >>> seconds_text(0.5123), seconds_text(27.84), seconds_text(3671.0)
+    ('0.51 s', '27.8 s', '1:01:11')
+    """
+    if seconds >= 100:
+        minutes, whole = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d} min"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
+
+
+def number_text(value: float) -> str:
+    """Return a count with separators."""
+    return "" if not math.isfinite(value) else f"{value:,.0f}"
+
+
+def date_of(folder: Path) -> str:
+    """Return when a run last wrote its settings or result."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / CONFIG).stat().st_mtime))

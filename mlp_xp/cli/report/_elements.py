@@ -1,0 +1,139 @@
+"""Elements of a page as HTML; what comes from data is escaped here, and only here."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.durable import replacing
+from mlp_xp._utils.optional import optional
+from mlp_xp.cli.process import printable
+from mlp_xp.plotting import THEME
+
+__all__ = [
+    "definitions",
+    "escape",
+    "figures",
+    "folded",
+    "heading",
+    "paragraph",
+    "pictures",
+    "preformatted",
+    "section",
+    "table",
+    "tiles",
+    "write_page",
+]
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def escape(value: object) -> str:
+    r"""Return text for a page: no markup, no control characters.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.report._elements import escape
+    >>> print(escape("<script>\x1b[2J"))
+    &lt;script&gt;\x1b[2J
+    """
+    return html.escape(printable(value))
+
+
+def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
+    """Write a page, all or nothing."""
+    light, dark = THEME
+    page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=escape(title), body="\n".join(filter(None, parts)), light=light, dark=dark
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def heading(title: str, subtitle: str) -> str:
+    """Return the heading of the page."""
+    return f"<header><h1>{escape(title)}</h1>{paragraph(subtitle)}</header>"
+
+
+def section(title: str, *parts: str) -> str:
+    """Return a section with a heading, or nothing where all parts are empty."""
+    body = "\n".join(filter(None, parts))
+    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
+
+
+def paragraph(text: str) -> str:
+    """Return a paragraph of smaller text."""
+    return f'<p class="note">{escape(text)}</p>' if text else ""
+
+
+def preformatted(text: str) -> str:
+    """Return text for a terminal."""
+    return f"<pre><code>{escape(text)}</code></pre>" if text else ""
+
+
+def tiles(facts: Mapping[str, str]) -> str:
+    """Return a row of numbers, each above its name; the first one is large."""
+    drawn = (
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+        for name, value in facts.items()
+    )
+    return f'<div class="tiles">{"".join(drawn)}</div>'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], n_text: int = 1) -> str:
+    """Return a table whose columns after the first ``n_text`` hold numbers."""
+
+    def cells(kind: str, values: Sequence[object]) -> str:
+        styles = ['class="number"' if i >= n_text else "" for i in range(len(values))]
+        drawn = zip(styles, values, strict=True)
+        return "".join(f"<{kind} {style}>{escape(v)}</{kind}>" for style, v in drawn)
+
+    body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    head = f"<thead><tr>{cells('th', header)}</tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def definitions(facts: Mapping[str, object]) -> str:
+    """Return a table of names and values."""
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
+    return f"<table><tbody>{rows}</tbody></table>" if facts else ""
+
+
+def folded(summary: str, body: str) -> str:
+    """Return a part that opens at a click."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>" if body else ""
+
+
+def figures(drawn: Mapping[str, str]) -> str:
+    """Return ``<svg>`` elements side by side, each above its caption."""
+    found = (
+        f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, svg in drawn.items()
+    )
+    return f'<div class="figures">{"".join(found)}</div>'
+
+
+def pictures(
+    images: Sequence[np.ndarray], captions: Sequence[tuple[str, str]], side: str = "6rem"
+) -> str:
+    """Return a grid of (height, width, 3) uint8 images, each above a bold and a plain line."""
+    drawn = []
+    for image, (bold, plain) in zip(images, captions, strict=True):
+        caption = f"<b>{escape(bold)}</b><br>{escape(plain)}" if bold or plain else ""
+        caption = f"<figcaption>{caption}</figcaption>" if caption else ""
+        alt = escape(f"{bold} {plain}".strip())
+        drawn.append(f'<figure><img src="{_data_url(image)}" alt="{alt}">{caption}</figure>')
+    return f'<div class="pictures" style="--side:{side}">{"".join(drawn)}</div>'
+
+
+def _data_url(image: Any) -> str:
+    file = io.BytesIO()
+    optional("PIL.Image").fromarray(image).save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

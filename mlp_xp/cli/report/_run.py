@@ -1,0 +1,290 @@
+"""The report of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.metrics import (
+    confusion_matrix,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    root_mean_squared_error,
+)
+
+from mlp_xp.cli.facts import changed_settings, number_text, readable, score_text, seconds_text
+from mlp_xp.cli.report._elements import (
+    definitions,
+    figures,
+    folded,
+    heading,
+    paragraph,
+    pictures,
+    preformatted,
+    section,
+    table,
+    tiles,
+    write_page,
+)
+from mlp_xp.cli.report._figures import curve_figures
+from mlp_xp.plotting import (
+    CalibrationDisplay,
+    ConfusionMatrixDisplay,
+    MistakesDisplay,
+    PredictionsDisplay,
+    WeightsDisplay,
+    inline_svg,
+    largest_weights,
+    surest_mistakes,
+)
+
+__all__ = ["Evaluation", "write_report"]
+
+_CHOSEN = ("data", "data_path", "recipe", "validation")
+_N_NEURONS, _N_MISTAKES = 32, 24
+_MAX_OPEN = 25  # Longer tables of classes are folded.
+_N_POINTS = 2000  # Of the picture of predictions.
+
+
+class Evaluation(NamedTuple):
+    """The test data of a run, and what its model predicts for them.
+
+    Attributes
+    ----------
+    x : (samples, features) array
+    y, predicted : (samples,) arrays
+        Class numbers, or values of shape (samples,) or (samples, outputs).
+    probabilities : (samples, classes) array or None
+        Of ``model.classes_``; None for a regressor.
+    class_names : sequence of str
+        Of the class numbers; empty for a regressor.
+    image_shape : (channels, height, width) or None
+        None where the samples are no images.
+    max_value : float, default=1
+        Of a pixel.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray | None
+    class_names: Sequence[str]
+    image_shape: tuple[int, ...] | None
+    max_value: float = 1.0
+
+
+def write_report(
+    path: Path,
+    name: str,
+    config: dict[str, Any],
+    history: list[dict[str, Any]],
+    model: Any,
+    test: Evaluation,
+    note: str = "",
+) -> None:
+    """Write the page of a run.
+
+    Parameters
+    ----------
+    path : Path
+        The file; an old one is replaced.
+    name : str
+        Of the run.
+    config : dict
+        The content of ``config.json``, with the result.
+    history : list of dict
+        A row for each epoch.
+    model : MLPClassifier or MLPRegressor
+        Fitted.
+    test : Evaluation
+    note : str, optional
+        What a reader must know first, e.g. that the training was interrupted.
+    """
+    settings, result = config["settings"], config["result"]
+    score, value = next(pair for pair in result.items() if pair[0].startswith("test_"))
+    n_parameters = model.summary().parameters
+    everything = {name: readable(value) for name, value in settings["params"].items()}
+    machine = config["backend"] | {"platform": config["platform"]} | config["versions"]
+    facts = (
+        _value_facts(test)
+        if test.probabilities is None
+        else _class_facts(model, test, test.probabilities)
+    )
+    chosen = {name: value for name, value in settings.items() if name in _CHOSEN and value}
+    write_page(
+        path,
+        f"{name}, {settings['data']}",
+        [
+            heading(name, f"A network trained on {settings['data']} by mlp-xp."),
+            paragraph(note),
+            tiles(
+                {
+                    score.replace("_", " "): score_text(score, value),
+                    "test samples": number_text(len(test.y)),
+                    "epochs": number_text(result["epochs"]),
+                    "training": seconds_text(result["seconds"]),
+                    "samples a second": number_text(result["images_per_second"]),
+                    "parameters": number_text(n_parameters),
+                }
+            ),
+            section(
+                "Command and settings",
+                preformatted(config.get("command", "")),
+                definitions(chosen | changed_settings(model, settings["params"])),
+                folded("all parameters", definitions(everything)),
+            ),
+            section("Training", figures(curve_figures({name: history}, _test_mark(score, value)))),
+            *facts,
+            _first_layer(model, test),
+            _network(model.summary()),
+            section("Machine and versions", definitions(machine)),
+        ],
+    )
+
+
+def _test_mark(score: str, value: float) -> dict[str, float]:
+    is_share = score.endswith("accuracy")
+    return {"accuracy [%]": 100 * value} if is_share else {"score": value}
+
+
+def _class_facts(model: Any, test: Evaluation, probabilities: np.ndarray) -> list[str]:
+    """Return the sections of a classifier."""
+    labels = range(len(test.class_names))
+    confusion = ConfusionMatrixDisplay(
+        confusion_matrix(test.y, test.predicted, labels=labels, normalize="true"),
+        display_labels=test.class_names,
+    )
+    side = min(3.0 + 0.25 * len(labels), 7.5)
+    picture = inline_svg(partial(_draw, confusion), side + 0.7, side, "confusion matrix")
+    calibration = CalibrationDisplay.of_predictions(test.y, probabilities, classes=model.classes_)
+    reliability = inline_svg(partial(_draw, calibration), 4.4, 3.6, "reliability")
+    error = 100 * (calibration.calibration_error or 0.0)
+    return [
+        _class_table(test),
+        section(
+            "Confusion",
+            paragraph("Each row is a true class. Colors show mistakes alone, up to the largest."),
+            figures({"percent of the true class": picture}),
+        ),
+        section(
+            "Reliability",
+            paragraph(
+                f"The expected calibration error (ECE) is {error:.1f} %: how far the probability "
+                "of the predicted class is from the share of correct predictions, on average. "
+                "Below the dotted line the network is too sure of itself."
+            ),
+            figures({"bars: share of the test samples": reliability}),
+        ),
+        _mistakes(model, test, probabilities),
+    ]
+
+
+def _class_table(test: Evaluation) -> str:
+    """Return the table of precision, recall and F1 of each class, the worst recall first."""
+    labels = range(len(test.class_names))
+    counts = confusion_matrix(test.y, test.predicted, labels=labels)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        test.y, test.predicted, labels=labels, zero_division=0.0
+    )
+    mistakes = np.where(np.eye(len(labels), dtype=bool), 0, counts)
+    rows = []
+    for label in np.argsort(recall, kind="stable"):
+        other = int(np.argmax(mistakes[label]))
+        n_taken = mistakes[label, other]
+        taken = f"{test.class_names[other]} ({n_taken:,})" if n_taken else ""
+        shares = (f"{100 * share[label]:.1f} %" for share in (recall, precision, f1))
+        rows.append([test.class_names[label], taken, f"{support[label]:,}", *shares])
+    names = ["class", "most often taken for", "samples", "recall", "precision", "F1"]
+    drawn = table(names, rows, n_text=2)
+    if len(rows) > _MAX_OPEN:
+        drawn = folded(f"{len(rows)} classes, the worst first", drawn)
+    explained = (
+        "Recall is the share of a class that was recognized, precision the share of predictions of "
+        "a class that were correct, F1 their harmonic mean."
+    )
+    return section("Classes", paragraph(explained), drawn)
+
+
+def _mistakes(model: Any, test: Evaluation, probabilities: np.ndarray) -> str:
+    """Return the surest mistakes: as pictures, where the samples are images."""
+    if test.image_shape is None or test.image_shape[0] not in (1, 3):
+        return ""
+    found = surest_mistakes(
+        test.x,
+        test.y,
+        probabilities,
+        classes=model.classes_,
+        image_shape=test.image_shape,
+        class_names=_names_of(model, test),
+        n_images=_N_MISTAKES,
+    )
+    if found is None:
+        return section("Surest mistakes", paragraph("There are none: all test samples are right."))
+    captions = [
+        (f"{predicted} {100 * p:.0f} %", f"is {truth}")
+        for predicted, p, truth in zip(found.predicted, found.confidence, found.truth, strict=True)
+    ]
+    found = found._replace(images=found.images / test.max_value)
+    return section(
+        "Surest mistakes",
+        paragraph("Hard samples, and labels that are wrong. Bold is what the network predicts."),
+        pictures(MistakesDisplay(*found).pictures(), captions),
+    )
+
+
+def _value_facts(test: Evaluation) -> list[str]:
+    """Return the sections of a regressor."""
+    y, predicted = (np.reshape(values, (len(test.y), -1)) for values in (test.y, test.predicted))
+    rows = np.random.default_rng(0).permutation(len(y))[:_N_POINTS]
+    drawn, errors = {}, []
+    for column in range(y.shape[1]):
+        name = f"output {column}" if y.shape[1] > 1 else "predicted against true"
+        truth, found = y[:, column], predicted[:, column]
+        display = PredictionsDisplay(y_true=truth[rows], y_pred=found[rows])
+        drawn[name] = inline_svg(partial(_draw, display), 4.4, 4.0, name)
+        errors.append(
+            [
+                name,
+                f"{root_mean_squared_error(truth, found):.4g}",
+                f"{mean_absolute_error(truth, found):.4g}",
+                f"{np.std(truth):.4g}",
+            ]
+        )
+    names = ["", "root mean squared error", "mean absolute error", "deviation of the truth"]
+    return [section("Errors", table(names, errors)), section("Predictions", figures(drawn))]
+
+
+def _network(summary: Any) -> str:
+    """Return the table of layers."""
+    rows = [(row.name, *map(number_text, row[1:4])) for row in summary.rows]
+    total = ("in all", "", number_text(summary.parameters), number_text(summary.work))
+    header = ["layer", "outputs", "parameters", "flops a sample"]
+    return section("Network", table(header, [*rows, total]))
+
+
+def _first_layer(model: Any, test: Evaluation) -> str:
+    """Return the weights of the first layer as pictures, where it is dense and sees images."""
+    shape = test.image_shape
+    weights = model.coefs_[0]
+    if shape is None or shape[0] not in (1, 3) or len(weights.shape) != 2:
+        return ""
+    shown = WeightsDisplay(*largest_weights(model, shape, _N_NEURONS)).pictures()
+    return section(
+        "First layer",
+        paragraph(
+            f"The {len(shown)} of {weights.shape[1]:,} neurons with the largest weights, each on a "
+            "scale of its own: what raises their output, and what lowers it."
+        ),
+        pictures(shown, [("", "")] * len(shown), side="3.5rem"),
+    )
+
+
+def _names_of(model: Any, test: Evaluation) -> list[str]:
+    return [test.class_names[int(label)] for label in model.classes_]
+
+
+def _draw(display: Any, figure: Any) -> None:
+    display.plot(ax=figure.subplots())

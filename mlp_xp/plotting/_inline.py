@@ -1,0 +1,88 @@
+"""Figures as SVG inside of a page, in the colors of its theme."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from mlp_xp._utils.optional import optional
+from mlp_xp.plotting._style import COLORS, new_figure
+
+__all__ = ["THEME", "inline_svg"]
+
+_INK = "#010203"  # Stands for the color of the page's text; no other color is this one.
+_DARK = ("#4BA3E3", "#F0874A", "#2FC79B", "#E3A0C6", "#8FD0F5")
+
+# The colors of lines, lighter on a dark page.
+THEME = (
+    "".join(f"--line-{i}:{color};" for i, color in enumerate(COLORS)),
+    "".join(f"--line-{i}:{color};" for i, color in enumerate(_DARK)),
+)
+
+
+def inline_svg(draw: Callable[[Any], object], width: float, height: float, title: str) -> str:
+    """Return a figure as an ``<svg>`` element.
+
+    Text, axes and grid have the color of the page's text, lines those of `THEME` where the page
+    defines them, and there is no background. The picture shrinks with the page.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(figure)`` draws into an empty figure.
+    width, height : float
+        Inches.
+    title : str
+        For readers who do not see it; also makes the identifiers in it unique.
+
+    Examples
+    --------
+    >>> from mlp_xp.plotting import TrainingCurvesDisplay, inline_svg
+    >>> display = TrainingCurvesDisplay({"loss": {"training": [2.0, 1.0]}})
+    >>> svg = inline_svg(lambda figure: display.plot(ax=figure.subplots()), 4, 3, "loss")
+    >>> svg[:4], ">training 1<" in svg
+    ('<svg', True)
+    """
+    matplotlib = optional("matplotlib")
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    style = dict.fromkeys((*names, "grid.color"), _INK) | {
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "image.interpolation": "none",  # The page scales the pixels.
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,
+    }
+    file = io.StringIO()
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # The page's font may have the letters that matplotlib's lacks.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure = new_figure(width, height)
+        draw(figure)
+        figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return _themed(file.getvalue(), title)
+
+
+def _themed(svg: str, title: str) -> str:
+    """Return the element alone, with the colors of the page."""
+    svg = svg[svg.index("<svg") :]
+    width, box = re.findall(r'width="([\d.]+)pt"|viewBox="([^"]+)"', svg)[:2]
+    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box[1] or width[1]}" role="img" aria-label="{label}" '
+        f'style="width:{float(width[0] or box[0]) * 96 / 72:.0f}px;max-width:100%;height:auto">'
+    )
+    # Control characters of a name: no page may have them.
+    body = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", svg[svg.index(">") + 1 :])
+    body = re.sub(
+        r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.S
+    )
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # Of each figure the same.
+    body = body.replace(_INK, "currentColor")
+    for i, color in enumerate(COLORS):
+        body = body.replace(color.lower(), f"var(--line-{i},{color})")
+    return head + body.strip()

@@ -1,0 +1,47 @@
+"""Predicted against true values."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import sklearn.metrics
+
+from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
+
+__all__ = ["PredictionsDisplay"]
+
+
+class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignore[misc]
+    """scikit-learn's display of a regressor's predictions, against the true values by default.
+
+    `from_estimator` and `from_predictions` are scikit-learn's.
+
+    Examples
+    --------
+    >>> from mlp_xp.plotting import PredictionsDisplay
+    >>> display = PredictionsDisplay.from_predictions([1.0, 2.0], [1.1, 1.9])
+    >>> display.ax_.get_xlabel(), display.ax_.get_ylabel()
+    ('predicted', 'true')
+    """
+
+    @classmethod
+    def from_predictions(cls, y_true: Any, y_pred: Any, **settings: Any) -> Any:
+        """Draw predictions; see scikit-learn's own."""
+        return super().from_predictions(
+            y_true, y_pred, **{"kind": "actual_vs_predicted"} | settings
+        )
+
+    def plot(self, ax: Any = None, *, kind: str = "actual_vs_predicted", **settings: Any) -> Self:
+        """Draw the points and the line where they should lie; parameters are scikit-learn's."""
+        (axes,) = new_axes(ax, 1, (4.6, 4.2))
+        styles: dict[str, dict[str, Any]] = {
+            "scatter_kwargs": {"color": COLORS[0], "alpha": 0.4, "s": 10, "linewidths": 0},
+            "line_kwargs": {"color": ink(), "linestyle": ":"},
+        }
+        for part, style in styles.items():
+            settings[part] = style | (settings.get(part) or {})
+        super().plot(axes, kind=kind, **settings)
+        if kind == "actual_vs_predicted":
+            axes.set(xlabel="predicted", ylabel="true")
+        plain(axes)
+        return self

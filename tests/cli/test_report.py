@@ -1,0 +1,205 @@
+"""report.html of a run and of several: its content, escaped, in light, dark and on a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import headless_chromium
+from running import TINY
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.cli.report import Evaluation, write_report
+
+HOSTILE = ("<script>alert(1)</script>", "a & b\x1b[2J", "$x^2$", '"quoted"')
+SECTIONS = [
+    "Command and settings",
+    "Training",
+    "Classes",
+    "Confusion",
+    "Reliability",
+    "Surest mistakes",
+    "First layer",
+    "Network",
+    "Machine and versions",
+]
+RNG = np.random.default_rng(0)
+X = RNG.random((80, 16))
+QUICK = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
+
+
+def config_of(model, score: str, value: float) -> dict:
+    return {
+        "settings": {"data": "<b>mine</b>", "params": {"hidden_layer_sizes": 4}},
+        "backend": {"name": "numpy"},
+        "platform": "Linux",
+        "versions": {"python": "3"},
+        "result": {
+            score: value,
+            "epochs": 3,
+            "seconds": 1.0,
+            "images_per_second": 240.0,
+        },
+    }
+
+
+def write(path: Path, model, test: Evaluation, score: str) -> str:
+    history = [record._asdict() for record in model.history_]
+    config = config_of(model, score, 0.5)
+    write_report(path, "run & <i>", config, history, model, test)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Path:
+    """The report of a classifier whose class names and settings are markup."""
+    y = RNG.integers(0, 4, 80)
+    model = MLPClassifier(4, **QUICK).fit(X, y)
+    test = Evaluation(X, y, model.predict(X), model.predict_proba(X), HOSTILE, (1, 4, 4))
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write(path, model, test, "test_accuracy")
+    return path
+
+
+def test_the_page_of_a_run_has_its_sections_and_results(finished):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    result = json.loads((finished / "config.json").read_text())["result"]
+    assert re.findall("<h2>(.*?)</h2>", page) == SECTIONS
+    assert f"<b>{100 * result['test_accuracy']:.2f} %</b>" in page
+    assert "mlp-xp train --data digits --hidden 16" in page
+    assert "<th>hidden_layer_sizes</th><td>16</td>" in page
+    for caption in ("loss by epoch", "accuracy [%] by epoch", "learning rate by epoch"):
+        assert f"<figcaption>{caption}</figcaption>" in page
+    assert "validation" in page[page.index("<svg") : page.index("</svg>")]
+    assert re.search(r"calibration error \(ECE\) is \d+\.\d %", page)
+    # Nothing outside of the file, and no program in it.
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert "<script" not in page
+
+
+def test_what_comes_from_data_is_escaped(hostile):
+    page = hostile.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "\x1b" not in page
+    assert "<b>mine" not in page
+    assert "$x^2$" in page  # No formula.
+
+
+def test_the_page_of_a_regressor(tmp_path):
+    y = np.stack([X[:, 0], X[:, 1]], axis=1)
+    model = MLPRegressor(hidden_layer_sizes=4, **QUICK).fit(X, y)
+    test = Evaluation(X, y, model.predict(X), None, (), None)
+    page = write(tmp_path / "report.html", model, test, "test_r2")
+    titles = re.findall("<h2>(.*?)</h2>", page)
+    assert titles == [*SECTIONS[:2], "Errors", "Predictions", *SECTIONS[-2:]]
+    error = np.sqrt(np.mean((y[:, 1] - model.predict(X)[:, 1]) ** 2))
+    assert f">{error:.4g}<" in page
+    assert "<figcaption>output 1</figcaption>" in page
+    assert "<b>0.5000</b>" in page
+
+
+def test_no_mistakes_and_no_images(tmp_path):
+    y = (X[:, 0] > 0.5).astype(int)
+    model = MLPClassifier(4, **QUICK).fit(X, y)
+    predicted = model.predict(X)
+    test = Evaluation(X, predicted, predicted, model.predict_proba(X), ("no", "yes"), (1, 4, 4))
+    page = write(tmp_path / "all-right.html", model, test, "test_accuracy")
+    assert "There are none: all test samples are right." in page
+    page = write(tmp_path / "table.html", model, test._replace(image_shape=None), "test_accuracy")
+    assert "First layer" not in page
+    assert "<img" not in page
+
+
+def test_runs_are_listed_and_sorted(mlp_xp, finished, fails):
+    folder = finished.parent
+    other = folder / "other"
+    assert mlp_xp(*TINY, "--epochs", 1, "--out", other).status == 0
+    scores = {
+        path.name: json.loads((path / "config.json").read_text())["result"]["test_accuracy"]
+        for path in (finished, other)
+    }
+    ranking = sorted(scores, key=scores.__getitem__, reverse=True)
+    lines = mlp_xp("runs", folder, "--sort", "score").out.splitlines()
+    assert lines[0].split()[:4] == ["run", "date", "data", "score"]
+    assert [line.split()[0] for line in lines[1:]] == ranking
+    assert f"{100 * scores[ranking[0]]:.2f} %" in lines[1]
+    rows = json.loads(mlp_xp("runs", folder, "--sort", "epochs", "--reverse", "--json").out)
+    assert [(row["run"], row["epochs"]) for row in rows] == [("other", 1), ("digits", 8)]
+    assert rows[0]["score"] == scores["other"]
+    names = mlp_xp("runs", folder, "--sort", "run").out.splitlines()[1:]
+    assert [line.split()[0] for line in names] == ["digits", "other"]
+    assert "nowhere holds no runs" in fails("runs", "nowhere")
+
+
+def test_a_run_in_progress_is_listed_and_other_folders_are_not(mlp_xp, digits_run):
+    config = json.loads((digits_run / "config.json").read_text())
+    del config["result"]
+    (digits_run / "config.json").write_text(json.dumps(config))
+    broken = digits_run.parent / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{}")
+    (line,) = mlp_xp("runs", digits_run.parent).out.splitlines()[1:]
+    assert line.split()[0] == "run"
+    assert "not ended" in line
+
+
+def test_comparison_shows_what_differs(mlp_xp, finished, tmp_path, fails):
+    other = tmp_path / "tanh"
+    assert mlp_xp(*TINY, "--activation", "tanh", "--epochs", 2, "--out", other).status == 0
+    done = mlp_xp("compare", finished, other)
+    table = {line.split("  ")[0]: line.split() for line in done.out.splitlines()}
+    assert table["activation"][1:] == ["relu", "tanh"]
+    assert table["epochs"][1:] == ["8", "2"]
+    assert "solver" not in table
+    assert "hidden_layer_sizes" not in table
+    page = Path("comparison.html").read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Results", "Training", "What differs"]
+    assert "<figcaption>training loss by epoch</figcaption>" in page
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert "digits" in svg
+    assert "tanh" in svg
+    assert "type two or more" in fails("compare", finished)
+    assert "nowhere" in fails("compare", finished, "nowhere")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(finished, hostile, tmp_path_factory, scheme):
+    with headless_chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        size = {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for path in (finished / "report.html", hostile):
+            driver.get(path.as_uri())
+            assert driver.get_log("browser") == []
+            facts = driver.execute_script(
+                """
+                const style = getComputedStyle(document.body);
+                const text = document.querySelector("svg text");
+                return {
+                  headings: [...document.querySelectorAll("h2")].map(h => h.textContent),
+                  width: document.documentElement.scrollWidth,
+                  colors: [style.backgroundColor, style.color, getComputedStyle(text).fill],
+                  images: [...document.images].every(i => i.complete && i.naturalWidth > 0),
+                  n_images: document.images.length,
+                  widest: Math.max(...[...document.querySelectorAll("svg")]
+                    .map(s => s.getBoundingClientRect().right)),
+                };
+                """
+            )
+            assert facts["headings"] == SECTIONS
+            assert facts["width"] == 360  # No scrolling to the side.
+            assert facts["widest"] <= 360
+            assert facts["images"]
+            assert facts["n_images"] > 10
+            page, ink, figure_ink = (
+                np.mean([int(n) for n in re.findall(r"\d+", color)[:3]])
+                for color in facts["colors"]
+            )
+            assert (page > 200) == (scheme == "light")
+            assert abs(page - ink) > 150
+            assert figure_ink == ink
