@@ -13,10 +13,10 @@ from mlp_xp.callbacks import Callback
 __all__ = ["Deadline"]
 
 # Seconds for the end of the command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch or JAX,
-# writing the model took 0.1 s and the exit 0.5 to 1.5 s; loading matplotlib and drawing both
-# pictures took 0.9 s of CPU time for 10 classes and 1.9 s for 100.
+# writing the model took 0.1 s and the exit 0.5 to 1.5 s; loading matplotlib, drawing both pictures
+# and the report took 1.5 s of CPU time for 10 classes (0.5 s of it for the report) and 2.5 s for 100.
 _END = 1.5
-_PICTURES = 2.0
+_PICTURES = 2.6
 _LEAST_SHARE = 0.1  # of the time is for the training in any case
 _N_TIMED = 512
 
@@ -42,7 +42,7 @@ class Deadline(Callback):
     Attributes
     ----------
     has_views, has_pictures : bool
-        Whether there is time for test-time augmentation, and for pictures.
+        Whether there is time for test-time augmentation, and for pictures and report.
     """
 
     def __init__(self, end: float, x: np.ndarray, n_test: int, used: float = 0.0) -> None:

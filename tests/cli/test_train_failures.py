@@ -61,7 +61,7 @@ def test_a_run_that_fails_after_the_training_keeps_the_network(
 
 def test_a_prediction_that_fails_keeps_the_network(mlp_xp, monkeypatch):
     class Fails(MLP):
-        def predict(self, X, **settings):
+        def predict_proba(self, X, **settings):
             raise MemoryError("8 GB")
 
     monkeypatch.setattr(settings, "MLPClassifier", Fails)
