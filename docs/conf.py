@@ -60,6 +60,10 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "examples",
     "filename_pattern": "/plot_",
+    # In docs/extensions.
+    "within_subsection_order": "gallery.ReadingOrder",
+    "reset_modules": ("matplotlib", "gallery.check_example"),
+    "reset_modules_order": "both",
     "backreferences_dir": None,
     "download_all_examples": False,
     "min_reported_time": 1_000_000,

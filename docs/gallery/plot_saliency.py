@@ -1,0 +1,88 @@
+"""
+What a prediction depends on
+============================
+
+``input_gradient`` returns the derivative of the loss with respect to each input, on every
+backend. Its size is a saliency map: which pixels matter. Its sign is a recipe for fooling the
+network: which pixels to brighten and which to darken.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from mlp_xp import MLPClassifier
+from mlp_xp.datasets import load_digits
+
+digits = load_digits()
+X_train, X_test = digits.x_train / 16, digits.x_test / 16
+model = MLPClassifier(
+    (64, 64),
+    alpha=1.0,
+    learning_rate="cosine",
+    learning_rate_init=0.01,
+    max_iter=30,
+    random_state=0,
+)
+model.fit(X_train, digits.y_train)
+print(f"{100 * model.score(X_test, digits.y_test):.1f} % of test images right")
+
+# %%
+# Which pixels matter
+# -------------------
+# One image of each digit, and under it the mean size of the gradient over all test images of that
+# digit, against its own label. Dark pixels are those at which a small change would change the
+# prediction most. The left and right edges, empty in nearly every image, play no part: the penalty
+# ``alpha`` has taken their weights away.
+
+gradient = model.input_gradient(X_test, digits.y_test)
+figure, axes = plt.subplots(2, 10, figsize=(10, 2.6), layout="constrained")
+for digit, (above, below) in enumerate(axes.T):
+    rows = digits.y_test == digit
+    above.imshow(X_test[rows][0].reshape(8, 8), cmap="gray_r")
+    below.imshow(np.abs(gradient[rows]).mean(axis=0).reshape(8, 8), cmap="magma_r")
+    above.set_title(digit)
+for axis in axes.flat:
+    axis.set(xticks=[], yticks=[])
+axes[0, 0].set_ylabel("image")
+axes[1, 0].set_ylabel("saliency")
+
+# %%
+# How to fool it
+# --------------
+# Move every pixel a little in the direction that makes the loss larger (`Goodfellow et al., 2015
+# <https://arxiv.org/abs/1412.6572>`_). Random changes of the same size do nearly nothing; these
+# ruin the network.
+
+sizes = np.linspace(0, 0.3, 13)
+noise = np.sign(np.random.default_rng(0).normal(size=X_test.shape))
+aimed = [model.score(X_test + size * np.sign(gradient), digits.y_test) for size in sizes]
+random = [model.score(X_test + size * noise, digits.y_test) for size in sizes]
+figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+axis.plot(sizes, 100 * np.asarray(random), "o-", color="#0072B2")
+axis.plot(sizes, 100 * np.asarray(aimed), "o-", color="#D55E00")
+axis.text(0.2, 100 * random[8] + 3, "random changes", color="#0072B2")
+axis.text(0.17, 100 * aimed[6] + 2, "changes along the gradient", color="#D55E00")
+axis.set(
+    title="accuracy on changed images",
+    xlabel="change of each pixel [share of the range]",
+    ylabel="accuracy [%]",
+    ylim=(0, 102),
+)
+axis.grid(alpha=0.3)
+assert aimed[-1] < random[-1]
+
+# %%
+# Eight of the images, each changed by a tenth of the range, that the network now gets wrong. People
+# still read them.
+
+changed = X_test + 0.1 * np.sign(gradient)
+fooled = (model.predict(X_test) == digits.y_test) & (model.predict(changed) != digits.y_test)
+rows = np.flatnonzero(fooled)[:8]
+figure, axes = plt.subplots(2, 8, figsize=(9, 2.9), layout="constrained")
+for row, (above, below) in zip(rows, axes.T, strict=False):
+    above.imshow(X_test[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+    below.imshow(changed[row].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+    above.set_title(f"is {digits.y_test[row]}", fontsize="small")
+    below.set_title(f"taken for {model.predict(changed[[row]])[0]}", fontsize="small")
+for axis in axes.flat:
+    axis.set_axis_off()

@@ -1,0 +1,87 @@
+"""The page of the documentation that classifies digits in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import served
+
+from mlp_xp import MLPClassifier
+from mlp_xp._utils.paths import cache_dir
+from mlp_xp.datasets import load_digits
+from mlp_xp.export import to_onnx
+
+PAGE = Path(__file__).parents[2] / "docs" / "_static" / "browser" / "index.html"
+CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/onnxruntime-web@([\d.]+)/dist/")
+NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+
+
+@pytest.fixture
+def page(tmp_path) -> tuple[Path, MLPClassifier, np.ndarray]:
+    """Return a folder with the page, a model, samples and the runtime; the model; the samples."""
+    pytest.importorskip("ndonnx")
+    text = PAGE.read_text(encoding="utf-8")
+    (version,) = CDN.findall(text)
+    runtime = cache_dir() / f"onnxruntime-web-{version}"
+    if not runtime.is_dir():
+        pytest.skip(f"{runtime} does not exist: bash tests/export/get_onnxruntime_web.sh")
+    for name in NEEDED:
+        shutil.copy(runtime / name, tmp_path)
+    (tmp_path / "index.html").write_text(CDN.sub("./", text), encoding="utf-8")
+    digits = load_digits()
+    model = MLPClassifier(32, input_scaling="standardize", learning_rate="cosine", max_iter=5)
+    model.fit(digits.x_train.astype("float32"), digits.y_train)
+    to_onnx(model, tmp_path / "digits.onnx", precision="float32")
+    X = digits.x_test[:10].astype("float32")
+    samples = [{"pixels": row.tolist(), "label": 0} for row in X]
+    (tmp_path / "samples.json").write_text(json.dumps(samples))
+    return tmp_path, model, X
+
+
+def shown(chromium) -> np.ndarray:
+    """Return the probabilities on the page."""
+    script = "return [...document.querySelectorAll('.row')].map(r => Number(r.dataset.probability))"
+    return np.asarray(chromium.execute_script(script), dtype=float)
+
+
+def test_the_page_classifies_as_predict_proba_does(page, chromium):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    folder, model, X = page
+    wait = WebDriverWait(chromium, 20, poll_frequency=0.02)
+    with served(folder) as url:
+        chromium.get(url)
+        status = chromium.find_element(By.ID, "status")
+        wait.until(lambda _: "Loading" not in status.text)
+        assert status.text == "Ready."
+        buttons = chromium.find_elements(By.CSS_SELECTOR, "#samples button")
+        label = chromium.find_element(By.ID, "label")
+        expected = model.predict_proba(X)
+        for button, row, predicted in zip(buttons, expected, model.predict(X), strict=True):
+            chromium.execute_script("arguments[0].textContent = ''", label)
+            button.click()
+            wait.until(lambda _: label.text)
+            assert label.text == f"It is a {predicted}"
+            np.testing.assert_allclose(shown(chromium), row, atol=1e-5)
+
+        # A stroke with the mouse: what the page saw of it is classified, and fills the height.
+        before = shown(chromium)
+        paper = chromium.find_element(By.ID, "paper")
+        stroke = ActionChains(chromium, duration=20).move_to_element_with_offset(paper, 0, -80)
+        stroke.click_and_hold().move_by_offset(0, 80).move_by_offset(0, 80).release().perform()
+        wait.until(lambda _: not np.array_equal(shown(chromium), before))
+        script = "return [...document.getElementById('seen').getContext('2d')"
+        script += ".getImageData(0, 0, 8, 8).data].filter((_, i) => i % 4 === 0)"
+        gray = np.asarray(chromium.execute_script(script), dtype=float)
+        seen = np.round((255 - gray) / 255 * 16).astype("float32")
+        assert (seen.reshape(8, 8).max(axis=1) > 4).all()
+        assert (seen.reshape(8, 8)[:, [0, -1]] == 0).all()
+        np.testing.assert_allclose(shown(chromium), model.predict_proba(seen[None])[0], atol=1e-5)
+        assert not chromium.get_log("browser")
