@@ -64,6 +64,8 @@ class Backend:
         Whether a NumPy array is already where the computation is.
     has_sparse_products : bool
         Whether its `gather` takes a `mlp_xp.backends.kernels.SparseMatrix`.
+    returns_results : bool
+        Whether the results of a step are in the host's memory when its call returns.
     has_workers : bool
         Whether several threads that each train a model are faster than one model after the other.
     has_stack_threads : bool
@@ -74,6 +76,7 @@ class Backend:
     fixed_shapes: ClassVar[bool] = False
     donates: bool = False
     has_sparse_products: bool = False
+    returns_results: ClassVar[bool] = False
     has_workers: ClassVar[bool] = False
     has_stack_threads: bool = False
     shares_host_memory: bool = False
@@ -252,6 +255,13 @@ class Backend:
         A function that is compiled to donate serves one state at a time, from call to call.
         """
         return function
+
+    def release(self, compiled: Any, state: Any) -> Any:
+        """Return a state that a function which was compiled to donate no longer takes over.
+
+        The function may then serve another state, as one compiled anew would.
+        """
+        return state
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         """Compile ``body(i, state, steps, *shared)``, which returns the next state, for many steps.

@@ -20,7 +20,7 @@ from mlp_xp.distributed import join_ranks
 from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.device_copies import FittedArrays
-from mlp_xp.estimators.parameters import CONSTRAINTS
+from mlp_xp.estimators.parameters import CONSTRAINTS, param_names, validate
 from mlp_xp.estimators.prediction import evaluate, gradient_of_inputs, network_outputs
 from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
@@ -38,6 +38,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     _parameter_constraints: dict[str, Any] = CONSTRAINTS
+    _get_param_names, _validate_params = param_names, validate
     _parameter_names: tuple[str, ...]
     _targets_type: type[Targets]
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn import get_config
 from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.distributed import Alone
 from mlp_xp.estimators.scoring import Predictions
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import mean_loss
+from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data, place
 from mlp_xp.training.inference import predict
 from mlp_xp.training.rows import Rows, Shard, some_rows, take_rows
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["HeldOut"]
+
+_FEW = 8  # MiB of numbers of several networks at once.
 
 
 class HeldOut:
@@ -43,6 +49,11 @@ class HeldOut:
         The same, as placed.
     ranks : Alone
         Each predicts a part of the samples; rank 0 scores all.
+
+    Attributes
+    ----------
+    looks_at_model : bool
+        Whether a score may depend on more than predictions.
     """
 
     def __init__(
@@ -58,6 +69,7 @@ class HeldOut:
     ) -> None:
         self._model = model
         self._scoring = params["scoring"]
+        self.looks_at_model = callable(self._scoring)
         self._trainer = trainer
         self._targets = targets
         self._y = sample.y
@@ -96,21 +108,43 @@ class HeldOut:
 
     def measure(self) -> tuple[float, float]:
         """Return loss and score of the network as it now is; a higher score is better."""
-        trainer, ranks = self._trainer, self._ranks
-        # As the fitted model will predict: also where products in training are in bfloat16.
-        backend = get_backend(trainer.backend.name, trainer.backend.device)
+        trainer, ranks, backend = self._trainer, self._ranks, self._backend
+        logits = self._logits(trainer.learned, trainer.state.batch_stats)
         if ranks.size == 1:
-            return self._scores(backend, self._logits(backend))
-        parts = ranks.exchange((self._positions, backend.get(self._logits(backend))))
+            return self._scores(logits)
+        parts = ranks.exchange((self._positions, backend.get(logits)))
         if ranks.rank:
             return ranks.first((0.0, 0.0))
-        logits = np.concatenate([logits for _, logits in parts])
-        logits[np.concatenate([positions for positions, _ in parts])] = logits.copy()
-        return ranks.first(self._scores(backend, backend.put(logits)))
+        whole = np.concatenate([logits for _, logits in parts])
+        whole[np.concatenate([positions for positions, _ in parts])] = whole.copy()
+        return ranks.first(self._scores(backend.put(whole)))
 
-    def _logits(self, backend: Backend) -> Array:
+    def measure_each(
+        self, params: Params, batch_stats: tuple[BatchStats, ...]
+    ) -> Iterable[tuple[float, float]]:
+        """Return what `measure` would for each entry of the first axis of weights."""
+        rules = self._trainer.rules
+        n_networks = next(leaves(params)).shape[0]
+        is_own = rules.loss.is_own or not isinstance(rules.network.activation, str)
+        takes_axes = not (is_own or sparse.issparse(self._own))
+        n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
+        # Of more the products take longer than what is done around them.
+        if takes_axes and n_bytes <= min(_FEW, get_config()["working_memory"]) * 2**20:
+            return self._score_each(*self._evaluate(self._logits(params, batch_stats)))
+
+        def entry(i: int) -> Any:
+            return map_leaves(lambda leaf: leaf[i, ...], (params, batch_stats))
+
+        return [self._scores(self._logits(*entry(i))) for i in range(n_networks)]
+
+    @property
+    def _backend(self) -> Backend:
+        # As the fitted model will predict: also where products in training are in bfloat16.
+        return get_backend(self._trainer.backend.name, self._trainer.backend.device)
+
+    def _logits(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> Array:
         """Return the outputs for the samples of this rank."""
-        trainer = self._trainer
+        trainer, backend = self._trainer, self._backend
         network = trainer.rules.network
         if not len(self._positions):
             return backend.put(np.empty((0, network.sizes[-1])), trainer.dtype)
@@ -118,26 +152,47 @@ class HeldOut:
             backend,
             network,
             None,
-            trainer.learned,
+            params,
             self._own,
             trainer.scaling,
-            batch_stats=trainer.state.batch_stats,
+            batch_stats=batch_stats,
             dtype=trainer.dtype,
         )
 
-    def _scores(self, backend: Backend, logits: Array) -> tuple[float, float]:
+    def _scores(self, logits: Array) -> tuple[float, float]:
         """Return loss and score of the outputs for all samples."""
-        loss = self._trainer.rules.loss
+        return self._score(*self._evaluate(logits))
+
+    def _evaluate(self, logits: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return the average loss and the activated outputs, on the host."""
+        loss, backend = self._trainer.rules.loss, self._backend
         with backend.scope():
             average, _ = mean_loss(loss, logits, self._encoded, self._loss_weights, xp=backend.xp)
             outputs = loss.activate(logits, xp=backend.xp)
-        value = loss.reported(float(backend.get(average)), logits.shape[1])
+        return backend.get(average), backend.get(outputs)
+
+    def _score_each(
+        self, averages: np.ndarray, outputs: np.ndarray
+    ) -> Iterable[tuple[float, float]]:
+        """Return what `_score` would for each entry of the first axis."""
+        if self._scoring is not None or not np.all(np.isfinite(outputs)):
+            return map(self._score, averages, outputs)
+        n_networks, n_samples, n_outputs = outputs.shape
+        predicted = self._targets.decode(outputs.reshape(-1, n_outputs))
+        by_network = predicted.reshape(n_networks, n_samples, *predicted.shape[1:])
+        reported, score = self._trainer.rules.loss.reported, self._targets.score
+        return [
+            (reported(value, n_outputs), score(self._y, own, self._weights))
+            for value, own in zip(averages.tolist(), by_network, strict=True)
+        ]
+
+    def _score(self, average: Any, outputs: np.ndarray) -> tuple[float, float]:
+        value = self._trainer.rules.loss.reported(float(average), outputs.shape[1])
         if self._scoring == "loss":
             return value, -value
-        host = backend.get(outputs)
-        if not np.all(np.isfinite(host)):
+        if not np.all(np.isfinite(outputs)):
             return value, np.nan
-        predictions = Predictions(self._model, self._targets, host)
+        predictions = Predictions(self._model, self._targets, outputs)
         if self._scorer is None:
             score = self._targets.score(self._y, predictions.predict(), self._weights)
         else:

@@ -14,6 +14,7 @@ import numpy as np
 import sklearn
 from scipy import sparse
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.workers import reporting
@@ -38,6 +39,9 @@ __all__ = ["FitResult", "FitTask", "fit_many"]
 
 # The most models of one program: each has a thread, which waits while they are trained.
 _MOST_MODELS = 512
+# Multiplications and additions of the forward passes of an epoch, and of a fit, for which threads
+# cost more than they bring.
+_TINY_EPOCH, _TINY_FIT = 1_000_000, 100_000_000
 # Part of the free memory that their states, gradients and activations may take.
 _SHARE_OF_MEMORY = 0.5
 
@@ -123,7 +127,7 @@ def fit_many(
             )
             most = _most_models(backend, [tasks[number] for number in numbers])
             n_workers = min(most, len(numbers))
-        elif backend.has_workers:
+        elif backend.has_workers and not all(_is_tiny(tasks[number]) for number in numbers):
             n_workers = min(n_jobs or n_threads, len(numbers))
         yield from work_in_threads(
             lambda number, stacks: _fit(number, tasks[number], data, on_epoch, stacks),
@@ -200,18 +204,38 @@ def _most_models(backend: Backend, tasks: Sequence[FitTask]) -> int:
     free = backend.free_memory() or sklearn.get_config()["working_memory"] * 2**20
     largest = 1
     for task in tasks:
-        params = task.model._params()
-        try:
-            layers = resolve_layers(params["hidden_layer_sizes"])
-            network = Network((task.X.shape[1], *layers, _n_outputs(task.y)))
-            batch = resolve_batch_size(params["batch_size"])
-        except (ValueError, TypeError, AttributeError):  # The fit raises its own.
-            continue
-        weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
+        size = _size(task)
         # A state of three arrays before and after a step, gradients, and a temporary; activations,
         # their gradients, and a mask.
-        largest = max(largest, 8 * weights + 4 * batch * sum(network.sizes))
+        largest = max(largest, 8 * size.weights + 4 * size.batch * size.widths)
     return max(1, min(int(_SHARE_OF_MEMORY * free) // (8 * largest), _MOST_MODELS))
+
+
+def _is_tiny(task: FitTask) -> bool:
+    """Whether an epoch takes less time than threads need to hand the interpreter over."""
+    n_samples = _num_samples(task.X) if task.rows is None else len(task.rows)
+    work = n_samples * _size(task).weights
+    return work < _TINY_EPOCH and work * task.model.max_iter < _TINY_FIT
+
+
+class _Size(NamedTuple):
+    """Numbers of weights and of neurons of a network, and samples of a batch; 0 if unknown."""
+
+    weights: int = 0
+    widths: int = 0
+    batch: int = 0
+
+
+def _size(task: FitTask) -> _Size:
+    params = task.model._params()
+    try:
+        layers = resolve_layers(params["hidden_layer_sizes"])
+        network = Network((task.X.shape[1], *layers, _n_outputs(task.y)))
+        batch = resolve_batch_size(params["batch_size"])
+    except (ValueError, TypeError, AttributeError):  # The fit raises its own.
+        return _Size()
+    weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
+    return _Size(weights, sum(network.sizes), batch)
 
 
 def _n_outputs(y: Any) -> int:

@@ -1,13 +1,20 @@
-"""The parameters that classifier and regressor share: constraints and documentation."""
+"""The parameters that classifier and regressor share: constraints, checks, documentation."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import (
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
 
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import BACKENDS, LOW_PRECISIONS
@@ -19,9 +26,12 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.training.input_scaling import SCALINGS, Whiten
 
-__all__ = ["CONSTRAINTS", "documented"]
+__all__ = ["CONSTRAINTS", "documented", "param_names", "validate"]
 
 _Class = TypeVar("_Class", bound=type)
+
+# Types whose equal values are alike.
+_PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
 CONSTRAINTS: dict[str, Any] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), Layer],
@@ -236,3 +246,36 @@ def documented(cls: _Class) -> _Class:
             text = text.replace(f"{line}\n", part)
         cls.__doc__ = text
     return cls
+
+
+def _names(cls: Any) -> list[str]:
+    names: list[str] = BaseEstimator._get_param_names.__func__(cls)
+    return names
+
+
+# Scikit-learn reads the signature of the constructor at each call.
+param_names: Any = classmethod(cast(Any, functools.cache(_names)))
+
+
+def validate(estimator: Any) -> None:
+    """Check the parameters of an estimator as scikit-learn does, the same ones once."""
+    kind: Any = type(estimator)
+    params = estimator.get_params(deep=False)
+    if all(map(_is_plain, params.values())):
+        # With their types: True is equal to 1.
+        _validate_plain(kind, *((name, type(value), value) for name, value in params.items()))
+    else:
+        constraints = estimator._parameter_constraints
+        validate_parameter_constraints(constraints, params, caller_name=kind.__name__)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a parameter is a number, a text, None, or integers: equal ones are alike."""
+    kind = type(value)
+    return kind in _PLAIN or (kind is tuple and all(type(entry) is int for entry in value))
+
+
+@functools.lru_cache(maxsize=256)
+def _validate_plain(kind: Any, *params: tuple[str, type, Any]) -> None:
+    values = {name: value for name, _, value in params}
+    validate_parameter_constraints(kind._parameter_constraints, values, caller_name=kind.__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from mlp_xp.estimators.validation import check_weights, check_x, check_y
 from mlp_xp.training.rows import some_rows
 
 __all__ = ["Sample", "check_held_out", "check_sample", "split_sample"]
+
+_FEW = 10_000  # Samples whose split is kept.
 
 
 class Sample(NamedTuple):
@@ -70,18 +73,16 @@ def split_sample(
     sample: Sample, targets: Targets, fraction: float, seed: int
 ) -> tuple[Sample, Sample]:
     """Split off held-out samples, the same at each call on the same number of them."""
-    rows = np.arange(sample.X.shape[0])
+    n_samples = sample.X.shape[0]
+    strata = targets.strata(sample.y, fraction)
+    groups = None if strata is None else (strata.tobytes(), strata.dtype.str, strata.ndim)
+    split = _split if n_samples <= _FEW else _split.__wrapped__
     try:
-        fit, held = train_test_split(
-            rows,
-            test_size=fraction,
-            random_state=seed,
-            stratify=targets.strata(sample.y, fraction),
-        )
+        fit, held = split(n_samples, fraction, seed, groups)
     except ValueError as error:
         raise ValueError(
             f"{str(error).rstrip('.')}. early_stopping=True holds out validation_fraction="
-            f"{fraction} of {len(rows)} samples: change it, or give X_val and y_val."
+            f"{fraction} of {n_samples} samples: change it, or give X_val and y_val."
         ) from error
     if len(held) < 2:
         raise ValueError(
@@ -92,3 +93,21 @@ def split_sample(
     for part, what in zip(parts, ("to fit on", "held out"), strict=True):
         check_weights(part.weights, len(part.y), name=f"sample_weight of the samples {what}")
     return parts
+
+
+# Of few samples, since the models of a search often have the same.
+@functools.lru_cache(maxsize=64)
+def _split(
+    n_samples: int, fraction: float, seed: int, groups: tuple[bytes, str, int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the samples to fit on and of those held out.
+
+    ``groups`` are the groups to stratify by: their bytes, dtype, and number of axes.
+    """
+    strata = None
+    if groups is not None:
+        values, dtype, n_axes = groups
+        strata = np.frombuffer(values, dtype).reshape((n_samples, 1)[:n_axes])
+    rows = np.arange(n_samples)
+    fit, held = train_test_split(rows, test_size=fraction, random_state=seed, stratify=strata)
+    return fit, held

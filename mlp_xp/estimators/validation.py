@@ -59,11 +59,16 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
     ValueError
         If X is not 2-D, empty, complex, has NaN or infinity, or a wrong number of features.
     """
-    if not reset and _is_plain(estimator, X):
-        return X
+    if isinstance(X, Rows) and X.shared is not None and reset:
+        return _note_features(estimator, X)  # Checked for all fits.
     if isinstance(X, Rows):
         checked = check_x(estimator, X.x, reset=reset)
         return X if checked.dtype == X.dtype else Rows(checked, X.rows)
+    if _is_plain(X):
+        if reset:
+            return _note_features(estimator, X)
+        if X.shape[1] == estimator.n_features_in_ and not hasattr(estimator, "feature_names_in_"):
+            return X
     if is_mapped(X) and X.dtype.kind in "biuf":
         return _check_mapped(estimator, X, reset=reset)
     if namespace_backend(X) in (None, "numpy"):
@@ -92,9 +97,16 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
             is_finite = bool(xp.isfinite(xp.max(X)) & xp.isfinite(xp.min(X)))
         if not is_finite:
             raise ValueError("Input X contains NaN or infinity.")
-    _check_n_features(estimator, X, reset=reset)
-    if reset:  # The names of an earlier fit's columns.
-        vars(estimator).pop("feature_names_in_", None)
+    if reset:
+        return _note_features(estimator, X)
+    _check_n_features(estimator, X, reset=False)
+    return X
+
+
+def _note_features(estimator: Any, X: Any) -> Any:
+    """Set the number of features of an estimator; return X, whose columns have no names."""
+    vars(estimator).pop("feature_names_in_", None)  # Of an earlier fit.
+    _check_n_features(estimator, X, reset=True)
     return X
 
 
@@ -110,7 +122,7 @@ def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
     return checked
 
 
-def _is_plain(estimator: Any, X: Any) -> bool:
+def _is_plain(X: Any) -> bool:
     """Whether scikit-learn would return X unchanged and without a warning, in microseconds.
 
     In doubt it is not, and scikit-learn checks X and words the error.
@@ -119,10 +131,8 @@ def _is_plain(estimator: Any, X: Any) -> bool:
         type(X) is np.ndarray
         and X.dtype in _KEPT
         and X.ndim == 2
-        and X.shape[0] > 0
-        and X.shape[1] == getattr(estimator, "n_features_in_", None)
+        and X.size > 0
         and X.flags.forc  # So that it can be made flat without a copy.
-        and not hasattr(estimator, "feature_names_in_")
     ):
         return False
     # Squares cannot cancel out: their sum is finite only if every number is. Unlike other sums
@@ -160,14 +170,11 @@ def check_labels(
     """
     # Integers of the right number are good. Scikit-learn would warn where more than half are
     # different: there cannot be so many, or it decides.
-    if (
-        known is not None
-        and type(y) is np.ndarray
-        and y.shape == (n_samples,)
-        and 2 * len(known) <= n_samples
-        and _are_integers(y, known)
-    ):
-        return y
+    if type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "biu":
+        if known is None or known.dtype.kind not in "biu":
+            known = np.unique(y)
+        if 2 * len(known) <= n_samples:
+            return y
     labels = _given(y, estimator)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = column_or_1d(labels, warn=True)

@@ -32,8 +32,21 @@ class Plateau:
         self.best = best
         self.count = 0
 
+    @property
+    def n_before(self) -> float:
+        """The least number of epochs, at least 1, until one may be the last."""
+        return max(1, self.patience - self.count + 1)
+
     def reached(self, loss: float) -> bool:
         """Record the loss of an epoch, and return whether to stop."""
         self.count = self.count + 1 if loss > self.best - self.tol else 0
         self.best = min(self.best, loss)
         return self.count > self.patience
+
+    def message(self, *, by_score: bool) -> str:
+        """Return what has happened when the patience is over, in scikit-learn's words."""
+        what = "Validation score" if by_score else "Training loss"
+        return (
+            f"{what} did not improve more than tol={self.tol:f} for {self.patience} "
+            "consecutive epochs."
+        )

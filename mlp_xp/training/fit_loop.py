@@ -16,15 +16,16 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
-from mlp_xp.training.divergence import explain_minimum
 from mlp_xp.training.early_stopping import Plateau
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.finite import NonFiniteError, is_finite
 from mlp_xp.training.fit_settings import LoopPosition, LoopSettings, Validation, Watcher
+from mlp_xp.training.guards import new_budget
 from mlp_xp.training.history import History
 from mlp_xp.training.records import Record
+from mlp_xp.training.stretches import Stretches, new_stretches
 from mlp_xp.training.time_budget import Budget
-from mlp_xp.training.trainer import Trainer, new_budget
+from mlp_xp.training.trainer import Trainer
 
 __all__ = ["FitLoop"]
 
@@ -93,6 +94,7 @@ class FitLoop:
         self.is_resumed = self.is_stopped = False
         self.first_step, self.start, self.epoch_start = 0, 0.0, 0.0
         self._budget: Budget | None = None
+        self._stretches: Stretches | None = None
         by_score = settings.stops_by_score
         history.begin(has_validation=validation is not None, stops_by_score=by_score)
         best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]
@@ -109,7 +111,7 @@ class FitLoop:
             score = score if np.isfinite(score) else -np.inf
             self.history.best_score = score
             self.plateau.best = -score
-            self.best = self._copy()
+            self.best = self.trainer.copy_learned()
 
     def run(
         self,
@@ -142,6 +144,19 @@ class FitLoop:
             if settings.max_time is not None:
                 self._budget = self._begin_budget(settings.max_time, self.start)
             if settings.max_fun is None:
+                self._stretches = (
+                    None
+                    if self.is_resumed
+                    else new_stretches(
+                        trainer,
+                        self._data,
+                        settings,
+                        weights=self._weights,
+                        validation=self._validation,
+                        watcher=watcher,
+                        first_epoch=self.position.first_epoch,
+                    )
+                )
                 self._descend()
             else:
                 self._minimize(settings.max_fun)
@@ -157,6 +172,9 @@ class FitLoop:
             # What `partial_fit` adds goes through a schedule of its own.
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
             trainer.guard.release()
+            if self._stretches is not None:
+                self._stretches.end()
+                self._stretches = None
             if not settings.keeps_step:
                 trainer.release_memory()
             self._watcher = None  # It refers to this loop: a cycle would keep the data alive.
@@ -179,7 +197,7 @@ class FitLoop:
         # A compiled step takes over the memory of its state.
         trainer = self.trainer
         return (
-            self._copy()
+            trainer.copy_learned()
             if trainer.backend.donates
             else (trainer.learned, trainer.state.batch_stats)
         )
@@ -189,14 +207,6 @@ class FitLoop:
         trainer = self.trainer
         with trainer.backend.scope():
             return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)
-
-    def _copy(self) -> tuple[Params, Any]:
-        backend, state = self.trainer.backend, self.trainer.state
-        with backend.scope():
-            return map_leaves(
-                lambda leaf: backend.xp.asarray(leaf, copy=True),
-                (self.trainer.learned, state.batch_stats),
-            )
 
     def _keep_best(self, error: NonFiniteError) -> None:
         """Warn that the best weights are kept, as in scikit-learn; record the epoch with NaN."""
@@ -221,8 +231,7 @@ class FitLoop:
     def _descend(self) -> None:
         max_iter = self._settings.max_iter
         while not self.is_stopped and self.history.n_epochs < max_iter:
-            self._begin_epoch()
-            is_plateau = self._end_epoch(self._epoch())
+            is_plateau = self._run_epochs()
             if is_plateau and not self._lower_rate():
                 self.is_stopped = True
             elif not self.is_stopped:
@@ -238,6 +247,15 @@ class FitLoop:
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+    def _run_epochs(self) -> bool:
+        """Train for an epoch, or until the fit may end; return whether it is at a plateau."""
+        if self._stretches is None:
+            self._begin_epoch()
+            return self._end_epoch(self._epoch())
+        n_epochs = min(self._settings.max_iter - self.history.n_epochs, self.plateau.n_before)
+        stretch = self._stretches.run(n_epochs, self.position.rate_factor)
+        return [self._end_epoch(*trained) for trained in stretch][-1]
 
     def _is_out_of_time(self) -> bool:
         """Record that an epoch is done; return whether there is no time for another step."""
@@ -291,23 +309,23 @@ class FitLoop:
         if self._watcher is not None:
             self._watcher.begin_epoch()
 
-    def _end_epoch(self, record: Record) -> bool:
+    def _end_epoch(self, record: Record, learned: Callable[[], Any] | None = None) -> bool:
         """Measure, record and report an epoch; return whether nothing has improved for too long."""
         settings, history, watcher = self._settings, self.history, self._watcher
         by_score, is_descent = settings.stops_by_score, settings.max_fun is None
-        score: float | None = None
-        if self._validation is not None:
-            value, score = self._validation.measure()
-            record = record._replace(validation_loss=value, validation_score=score)
+        if self._validation is not None and learned is None:
+            measured = self._validation.measure()
+            record = record._replace(validation_loss=measured[0], validation_score=measured[1])
+        score = record.validation_score
         if history.add(record) and by_score:
-            self.best = self._copy()
+            self.best = (learned or self.trainer.copy_learned)()
         if is_descent:
             history.n_samples += record.n_samples
         if settings.verbose and is_descent:
             print(f"Iteration {history.n_epochs}, loss = {record.loss:.8f}")
         if settings.verbose and score is not None:
             print(f"Validation score: {score:f}")
-        if watcher is not None:
+        if watcher is not None and self._stretches is None:
             if watcher.watches_epochs:
                 self.trainer.guard.check(self.trainer)  # No callback saves what is not finite.
             self.is_stopped = watcher.end_epoch(record) or self.is_stopped
@@ -319,11 +337,7 @@ class FitLoop:
     def _lower_rate(self) -> bool:
         """Reduce the learning rate at a plateau, if it is "adaptive" and not too low already."""
         settings = self._settings
-        what = "Validation score" if settings.stops_by_score else "Training loss"
-        message = (
-            f"{what} did not improve more than tol={settings.tol:f} for {settings.patience} "
-            "consecutive epochs."
-        )
+        message = self.plateau.message(by_score=settings.stops_by_score)
         rate = self.trainer.rules.learning_rate * self.position.rate_factor
         is_lowered = settings.is_adaptive and rate > _MIN_RATE
         if is_lowered:
@@ -340,9 +354,10 @@ class FitLoop:
     # --- L-BFGS ----------------------------------------------------------------------------------
 
     def _minimize(self, max_fun: int) -> None:
-        from mlp_xp.training.lbfgs import minimize  # Most fits are by steps.
+        from mlp_xp.training.lbfgs import error_of_minimum, minimize  # Most fits are by steps.
 
         settings, trainer, watcher = self._settings, self.trainer, self._watcher
+        problem = trainer, self._data, self._weights
         start = time.perf_counter()
         learned = trainer.learned
         # Weights are taken out of SciPy's vector only where somebody looks at them.
@@ -353,10 +368,14 @@ class FitLoop:
         def last_finite() -> Params:
             return learned
 
+        def error(finite: Params) -> NonFiniteError:
+            iteration = len(self.history.losses) + 1
+            return error_of_minimum(*problem, iteration, finite)
+
         def after_iteration(params: Callable[[], Params], loss: float) -> bool:
             nonlocal start, last_finite
             if not np.isfinite(loss):
-                raise self._error_of_minimum(last_finite())
+                raise error(last_finite())
             if is_watched:
                 trainer.set_learned(params(), ())
             last_finite = params
@@ -373,28 +392,9 @@ class FitLoop:
             self._pause(0)
             return self.is_stopped
 
-        result = minimize(
-            trainer,
-            self._data,
-            self._weights,
-            max_iter=settings.max_iter,
-            max_fun=max_fun,
-            tol=settings.tol,
-            verbose=settings.verbose,
-            after_iteration=after_iteration,
-        )
-        n_iter, loss = result
+        names = "max_iter", "tol", "verbose"
+        given: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        n_iter, loss = minimize(*problem, **given, max_fun=max_fun, after_iteration=after_iteration)
         if not (np.isfinite(loss) and is_finite(trainer.backend, trainer.learned)):
-            raise self._error_of_minimum(last_finite())
+            raise error(last_finite())
         self.history.n_epochs, self.history.loss = n_iter, np.float64(loss)
-
-    def _error_of_minimum(self, finite: Params) -> NonFiniteError:
-        """Restore finite weights, and return the error of the iteration after them."""
-        from mlp_xp.training.lbfgs import BLOCK
-
-        trainer = self.trainer
-        trainer.set_learned(finite, ())
-        plan = plan_epoch(
-            self._data.n_samples, BLOCK, weights=self._weights, pad=trainer.backend.fixed_shapes
-        )
-        return explain_minimum(trainer, self._data, plan, len(self.history.losses) + 1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.network import Params
 from mlp_xp.training.records import Record
 
 __all__ = ["LoopPosition", "LoopSettings", "Validation", "Watcher"]
@@ -63,7 +66,18 @@ class LoopPosition(NamedTuple):
 
 
 class Validation(Protocol):
-    """Held-out samples."""
+    """Held-out samples.
+
+    ``looks_at_model`` is whether a score depends on more than predictions.
+    """
+
+    looks_at_model: bool
+
+    def measure_each(
+        self, params: Params, batch_stats: tuple[BatchStats, ...]
+    ) -> Iterable[tuple[float, float]]:
+        """Return what `measure` would for each entry of the first axis of weights."""
+        ...
 
     def measure(self) -> tuple[float, float]:
         """Return loss and score of the network in training; a higher score is better."""

@@ -24,13 +24,15 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.batches import Data, Resident
+from mlp_xp.training.divergence import explain_minimum
 from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rank_plan import own_plan
 from mlp_xp.training.step import make_gradient
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["BLOCK", "minimize"]
+__all__ = ["BLOCK", "error_of_minimum", "minimize"]
 
 # Large enough for the products to run at full speed; the sum over blocks is that of the full batch.
 BLOCK = 8192
@@ -264,3 +266,12 @@ def _evaluation(
         return total, slopes
 
     return evaluate
+
+
+def error_of_minimum(
+    trainer: Trainer, data: Data, weights: np.ndarray | None, iteration: int, finite: Params
+) -> NonFiniteError:
+    """Restore finite weights, and return the error of the iteration after them."""
+    trainer.set_learned(finite, ())
+    plan = plan_epoch(data.n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
+    return explain_minimum(trainer, data, plan, iteration)

@@ -11,7 +11,7 @@ from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.time_budget import Budget
 
-__all__ = ["Stage", "StepScalars", "draw_keys", "learning_rates", "scalar_table"]
+__all__ = ["Stage", "StepScalars", "draw_keys", "learning_rates", "scalar_rows", "scalar_table"]
 
 # How far the running statistics of batch normalization follow those of a batch; PyTorch's choice.
 _BATCH_STATS_RATE = 0.1
@@ -94,9 +94,16 @@ def scalar_table(
 
     ``n_steps`` were done before the epoch; the rule began at step ``rule_start`` of all.
     """
+    return np.asarray(scalar_rows(rules, plan, steps, rates, n_steps, rule_start))
+
+
+def scalar_rows(
+    rules: Rules, plan: EpochPlan, steps: range, rates: list[float], n_steps: int, rule_start: int
+) -> list[tuple[float, ...]]:
+    """Return the rows of `scalar_table`."""
     n_samples = sum(plan.counts)
     largest = max(plan.totals) or 1.0
-    table = []
+    rows = []
     for step, rate in zip(steps, rates, strict=True):
         total, position = plan.totals[step], n_steps + step
         share = plan.counts[step] / n_samples
@@ -106,8 +113,8 @@ def scalar_table(
         batch_stats_rate = _BATCH_STATS_RATE * total / largest
         rule = rules.optimizer.coefficients(rate, position - rule_start + 1)
         # In the order of `StepScalars`, whose own construction takes longer than the rest.
-        table.append((share, l2, average_rate, batch_stats_rate, *rule))
-    return np.asarray(table)
+        rows.append((share, l2, average_rate, batch_stats_rate, *rule))
+    return rows
 
 
 def _average_rate(decay: float | None, step: int) -> float:

@@ -6,14 +6,16 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp._utils.workers import n_models
-from mlp_xp.backends import Backend, Communicator
+from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
@@ -29,8 +31,8 @@ from mlp_xp.training.arguments import (
     put_groups,
 )
 from mlp_xp.training.batches import Data, multiplies_sparse
-from mlp_xp.training.divergence import Guard
 from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.guards import new_guard
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rank_sums import shared
 from mlp_xp.training.records import Progress, Record
@@ -39,7 +41,7 @@ from mlp_xp.training.scalars import Stage
 from mlp_xp.training.step import StepArguments, Steps, TrainState, init_state, make_nth, make_step
 from mlp_xp.training.time_budget import Budget
 
-__all__ = ["Trainer", "new_budget"]
+__all__ = ["Trainer"]
 
 # The most steps of one call: each takes some time however little it computes.
 _STEPS_AT_ONCE = 2_000
@@ -67,8 +69,10 @@ class Trainer:
 
     Attributes
     ----------
+    function : callable
+        The step, not compiled.
     may_compile : bool
-        Whether this training has time to wait for machine code, some seconds the first time.
+        Whether there is time to wait for machine code, some seconds the first time.
 
     Examples
     --------
@@ -113,8 +117,8 @@ class Trainer:
         self.n_epochs = self.n_steps = self.n_samples = 0
         self.may_compile = True
         self.rule_start = 0
-        self.guard = _new_guard(backend.communicator)
-        self._function = _step(
+        self.guard = new_guard(backend.communicator)
+        self.function = _step(
             rules.network,
             rules.loss,
             rules.optimizer,
@@ -124,7 +128,7 @@ class Trainer:
             augmentation=rules.augmentation,
             xp=backend.xp,
         )
-        self.release_memory()
+        self._compile()
         self.reset(params, batch_stats)
         self.guard.start(self, lambda trainer: trainer.reset(params, batch_stats))
 
@@ -160,6 +164,11 @@ class Trainer:
         """Parameters to predict with: the moving average where there is one."""
         return self.state.average or self.state.params
 
+    def copy_learned(self) -> Any:
+        """Return a copy of `learned` and of the batch statistics, on the device."""
+        with self.backend.scope():
+            return self._own((self.learned, self.state.batch_stats))
+
     def set_learned(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Replace the weights by arrays of any library, which are copied."""
         self.guard.forget()
@@ -170,9 +179,14 @@ class Trainer:
 
     def release_memory(self) -> None:
         """Release the memory that only steps need; the next one allocates it again."""
-        self._step = self.backend.compile(self._function, donate=True)
-        self._loop = self.backend.loop(_nth(self._function))
+        for compiled in (self._step, self._loop):
+            self.state = self.backend.release(compiled, self.state)
+        self._compile()
         self.guard.forget()
+
+    def _compile(self) -> None:
+        self._step = self.backend.compile(self.function, donate=True)
+        self._loop = self.backend.loop(_nth(self.function))
 
     def progress(self) -> Progress:
         """Return what a later training needs besides the weights, in the host's memory."""
@@ -188,13 +202,12 @@ class Trainer:
         )
 
     def _host(self, tree: Tree) -> Tree:
-        # Copied: the next step writes to the state, and on a CPU `get` may be a view of it.
+        # Copied: the next step writes to it, and on a CPU `get` may be a view.
         return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), tree)
 
     def copy(self) -> TrainState:
         """Return a copy of the state in the host's memory."""
-        copied: TrainState = self._host(self.state)
-        return copied
+        return self._host(self.state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
         """Restore a copy of the state, after so many steps in all."""
@@ -270,9 +283,7 @@ class Trainer:
         backend, xp, n_steps = self.backend, self.backend.xp, len(plan.counts)
         start = time.perf_counter()
         stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
-        work = -(-plan.batch_size // backend.n_ranks)  # The same on all ranks.
-        work *= sum(math.prod(p.shape) for p in leaves(self.state.params))
-        with backend.scope(), backend.training(work, self._all_steps(n_steps, stage)):
+        with backend.scope(), self.computing(plan, stage):
             if not first_step:
                 zero = xp.zeros_like(self.state.loss)
                 accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
@@ -284,7 +295,7 @@ class Trainer:
             # With a budget calls end where the clock is read, and ranks look after the same steps.
             has_loop = self._loop is not None and (budget is None or backend.communicator is None)
             stacks = data.stacked(arguments.plan) if has_loop else []
-            most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
+            most_at_once = max(1, min(backend.work_at_once // self._work(plan), _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
             # The calls of ranks may differ, but all ranks look after the same steps.
             every = 1 if backend.communicator is None else at_once
@@ -322,11 +333,18 @@ class Trainer:
             time.perf_counter() - start,
         )
 
-    def _all_steps(self, epoch_steps: int, stage: Stage) -> int:
-        """Return the steps of this training: those before the fit, and all that it may do."""
-        steps = self.n_steps + max(stage.n_epochs - stage.done, 1) * epoch_steps
+    def computing(self, plan: EpochPlan, stage: Stage) -> AbstractContextManager[object]:
+        """Return the context of the steps of an epoch."""
+        # All steps: those before the fit, and those that it may do.
+        steps = self.n_steps + max(stage.n_epochs - stage.done, 1) * len(plan.counts)
         # Models that are fitted at the same time wait for the same machine code.
-        return steps * n_models() if self.may_compile else 0
+        expected = steps * n_models() if self.may_compile else 0
+        return self.backend.training(self._work(plan), expected)
+
+    def _work(self, plan: EpochPlan) -> int:
+        """Return the multiplications and additions of a forward pass, the same on all ranks."""
+        rows = -(-plan.batch_size // self.backend.n_ranks)
+        return rows * sum(math.prod(leaf.shape) for leaf in leaves(self.state.params))
 
     def run_step(self, arguments: StepArguments) -> None:
         """Run one step."""
@@ -377,24 +395,6 @@ class Trainer:
             begin = end
 
 
-def new_budget(seconds: float, start: float, communicator: Communicator | None) -> Budget:
-    """Return the time limit of a fit, that of rank 0 if there are ranks."""
-    if communicator is None:
-        return Budget(seconds, start)
-    from mlp_xp.training.agreed import AgreedBudget  # Most fits have one process.
-
-    return AgreedBudget(seconds, start, communicator=communicator)
-
-
-def _new_guard(communicator: Communicator | None) -> Guard:
-    """Return the guard of a training, of all of its ranks if it has any."""
-    if communicator is None:
-        return Guard()
-    from mlp_xp.training.agreed import AgreedGuard  # Most fits have one process.
-
-    return AgreedGuard(communicator)
-
-
-# One function for all fits with the same settings, so that a backend finds what it compiled.
+# One function for fits with the same settings: a backend finds what it compiled.
 _step = lru_cache(maxsize=64)(make_step)
 _nth = lru_cache(maxsize=64)(make_nth)

@@ -91,6 +91,15 @@ def work_in_threads(
         def is_stopped() -> bool:
             return is_closed.is_set() or is_pressed()
 
+        if n_workers == 1 and not n_stack_threads:
+            # Without a thread: two of them would wait for each other's interpreter.
+            worker = Worker(n_threads, n_jobs, is_stopped)
+            while not is_stopped() and (job := next_job()) is not end:
+                with working(worker):
+                    result = work(job, None)
+                if not is_stopped():
+                    yield result
+            return
         stacks = Stacks(n_workers, is_stopped, n_stack_threads) if n_stack_threads else None
         make_trainer = None if stacks is None else partial(MemberTrainer, train=stacks.train)
         worker = Worker(n_threads, n_jobs, is_stopped, make_trainer=make_trainer)

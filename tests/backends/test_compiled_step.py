@@ -77,7 +77,7 @@ def test_a_compiled_step_does_what_the_step_does(name, rule, dtype, parts, pool_
         compiled = lambda step: made.append(CompiledStep(step)) or made[-1]  # noqa: E731
         found = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, compiled=compiled)
     assert made[0].is_traceable
-    assert len(made[0]._programs) == 4  # with and without weights, of two sizes
+    assert len(made[0].programs) == 4  # with and without weights, of two sizes
     plain = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, kernels=Kernels())
     assert_same(found, plain, dtype)
 
@@ -137,7 +137,7 @@ def test_larger_arguments_may_move():
         expected += np.sum(x * x[::-1]) + np.sum(part)
         assert float(state[0]) == expected
     assert compiled.is_traceable
-    assert len(compiled._programs) == 1
+    assert len(compiled.programs) == 1
 
 
 def test_small_arguments_may_be_written_to_and_come_back():
@@ -162,7 +162,7 @@ def test_what_does_not_fit_leaves_a_compiled_step_as_it_was():
     ):
         state = compiled(state, x, part)
     assert float(state[0]) == 40_000 + 3 + 4 + 3 + 3
-    assert len(compiled._programs) == 2
+    assert len(compiled.programs) == 2
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
                         state = loop(start, stop, state, *given)
         results.append(state)
     assert loop.is_traceable
-    assert len(loop._programs) == 1
+    assert len(loop.programs) == 1
     assert_same(results[1], results[0])
 
 
@@ -292,7 +292,7 @@ def test_a_step_of_a_plain_network_is_one_table(pool_of):
     steps = Steps(np.zeros((3, 8), np.int32), None, None, coefs, None)
     with pool_of(1):
         loop(0, 3, state, steps, x, y, None)
-    (program,) = loop._programs
+    (program,) = loop.programs
     assert len(program._lines) == 1
 
 

@@ -268,7 +268,7 @@ def test_a_plan_keeps_few_programs(parts, pool_of):
         for n in (*range(1, 30), *range(1, 30)):
             state = compiled(state, np.ones(n))
             total += 2.0 * n
-            assert len(compiled._programs) <= 8
+            assert len(compiled.programs) <= 8
     assert compiled.is_traceable
     assert float(state[0]) == total
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import cross_val_score
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
+from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import to_numpy
 
 X, y = load_iris(return_X_y=True)
@@ -124,8 +124,8 @@ def test_ctrl_c_keeps_the_networks_that_are_finished():
     class Pressing(MLPClassifier):
         def _params(self):
             # In its fit, not where all fits are prepared.
-            is_in_fit = threading.current_thread() is not threading.main_thread()
-            if self.random_state == 7 and is_in_fit:
+            worker = current_worker()
+            if self.random_state == 7 and worker is not None and not worker.is_stopped():
                 signal.raise_signal(signal.SIGINT)
             return super()._params()
 

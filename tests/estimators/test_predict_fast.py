@@ -95,13 +95,15 @@ def test_plain_arrays_take_it_and_are_not_copied(model, dtype, order, monkeypatc
     assert check_x(model, X, reset=False) is X
 
 
-def test_it_is_not_for_fits_nor_for_models_that_know_names(model, monkeypatch):
+def test_it_is_not_for_models_that_know_names_which_a_fit_forgets(model, monkeypatch):
     frame = pd.DataFrame(np.eye(N_FEATURES), columns=list("abcd"))
     named = sklearn.clone(model).fit(frame, [0, 1, 2, 0])
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         named.predict(np.eye(N_FEATURES))
-    monkeypatch.setattr(validation, "_is_plain", None)
-    check_x(model, np.eye(N_FEATURES), reset=True)
+    monkeypatch.setattr(validation, "validate_data", None)
+    check_x(named, np.eye(3), reset=True)
+    assert named.n_features_in_ == 3
+    assert not hasattr(named, "feature_names_in_")
 
 
 def test_an_unfitted_model_says_so():

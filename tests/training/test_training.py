@@ -276,25 +276,37 @@ def test_an_equal_fit_compiles_nothing_new(backend):
     assert compiled(optimizer=SGD()) is not compiled()
 
 
-def test_a_trainer_at_rest_keeps_no_plan():
-    from mlp_xp.backends._numpy.compiled_step import CompiledLoop
-
+def test_a_trainer_at_rest_leaves_its_small_plan_to_the_next():
     x, y = byte_data()
-    data = place(get_backend("numpy"), x, y, "float64")
+    backend = get_backend("numpy")
+    data = place(backend, x, y, "float64")
     results = []
     for rests in (False, True):
-        trainer = make_trainer(get_backend("numpy"))
-        train(trainer, data)
-        assert isinstance(trainer._loop, CompiledLoop)
-        plans = weakref.WeakSet(trainer._loop._programs)
-        assert plans
+        first, second = make_trainer(backend), make_trainer(backend)
+        train(first, data)
+        plans, kept = first._loop.programs, first.copy_learned()
         if rests:
-            trainer.release_memory()
-            assert not plans
-        train(trainer, data)
-        results.append(learned(trainer))
+            first.release_memory()
+            assert not first._loop.programs
+        train(second, data)
+        assert (second._loop.programs is plans) == rests
+        # The second has written to memory that was the first one's.
+        for mine, before in zip(leaves(first.copy_learned()), leaves(kept), strict=True):
+            np.testing.assert_array_equal(mine, before)
+        train(first, data)
+        results.append([*learned(first), *learned(second)])
     for rested, reference in zip(*results, strict=True):
         np.testing.assert_array_equal(rested, reference)
+
+
+def test_a_trainer_at_rest_keeps_no_large_plan():
+    backend = get_backend("numpy")
+    trainer = make_trainer(backend, network=Network((FEATURES, 9_000, CLASSES)))
+    train(trainer, place(backend, *byte_data(), "float64"))
+    plans = weakref.WeakSet(trainer._loop.programs)
+    assert plans
+    trainer.release_memory()
+    assert not plans
 
 
 def test_torch_builds_no_graph():

@@ -51,6 +51,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     shares_host_memory = True
     has_sparse_products = True
+    returns_results = True
     has_workers = True
     xp = array_api_compat.numpy
     device = "cpu"
@@ -102,6 +103,9 @@ class NumpyBackend(Backend):
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
         return CompiledLoop(body)
+
+    def release(self, compiled: Any, state: Any) -> Any:
+        return compiled.release(state)
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         return (

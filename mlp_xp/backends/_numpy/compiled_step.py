@@ -13,6 +13,7 @@ what is unknown here, is run as it is.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -28,38 +29,112 @@ __all__ = ["CompiledLoop", "CompiledStep"]
 
 # Programs that a compiled step keeps, the latest ones: each holds memory of its own.
 _MOST_PROGRAMS = 8
+# Idle plans that a thread keeps, and their bytes: to trace a step takes as long as to run it 20
+# times.
+_MOST_IDLE, _SMALL_PLAN = 4, 1 << 21
+
+
+class _Plan:
+    """Programs, one for each shape of the arguments, and the memory they share.
+
+    For one user at a time: the state is always in the same memory.
+    """
+
+    def __init__(self) -> None:
+        self.state: Any = None
+        self.leaves: list[np.ndarray] = []  # Of the state.
+        self.programs: list[Program] = []
+        self.pool: list[np.ndarray] = []
+        self.is_traceable = True
+
+    def adopt(self, state: Any) -> None:
+        """Copy another state into our memory if it fits, else restart with new programs."""
+        new = list(leaves(state))
+        if len(new) == len(self.leaves):
+            moved = [pair for pair in zip(self.leaves, new, strict=True) if pair[0] is not pair[1]]
+            if all(mine.shape == leaf.shape and mine.dtype == leaf.dtype for mine, leaf in moved):
+                for mine, leaf in moved:
+                    mine[...] = leaf
+                return
+        self.programs, self.pool = [], []
+        # It was donated: its memory is ours.
+        self.leaves = [np.asarray(leaf, order="C") for leaf in new]
+        self.state = rebuild(state, self.leaves)
+
+    def without(self, state: Any) -> Any:
+        """Return a state with copies of the arrays that are in our memory."""
+        mine = set(map(id, self.leaves))
+        return rebuild(state, [x.copy() if id(x) in mine else x for x in leaves(state)])
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the memory, without that of small arguments."""
+        return sum(array.nbytes for array in (*self.leaves, *self.pool))
+
+
+class _Idle(threading.local):
+    """The plans of this thread without a user, with their kinds and functions; the latest last."""
+
+    def __init__(self) -> None:
+        self.plans: list[tuple[type, Callable[..., Any], _Plan]] = []
+
+
+_idle = _Idle()
 
 
 class _Compiled:
-    """Programs, one for each shape of the arguments, and the memory they share.
-
-    For one user at a time: the state that is returned is always in the same memory.
-    """
+    """A compiled function: it has a plan from its first call until it is released."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._state: Any = None
-        self._programs: list[Program] = []
-        self._pool: list[np.ndarray] = []
-        self.is_traceable = True
+        self._plan: _Plan | None = None
+
+    @property
+    def is_traceable(self) -> bool:
+        """Whether calls run a program, and not the function as it is."""
+        return self._plan is None or self._plan.is_traceable
+
+    @property
+    def programs(self) -> list[Program]:
+        """The programs so far."""
+        return [] if self._plan is None else self._plan.programs
+
+    def release(self, state: Any) -> Any:
+        """Return a state outside of the plan, which if small serves the next function like this."""
+        plan, self._plan = self._plan, None
+        if plan is None or not plan.programs or plan.n_bytes > _SMALL_PLAN:
+            return state
+        state = plan.without(state)
+        _idle.plans = [*_idle.plans[1 - _MOST_IDLE :], (type(self), self._function, plan)]
+        return state
+
+    def _find_plan(self) -> _Plan:
+        for i, (kind, function, plan) in enumerate(_idle.plans):
+            if kind is type(self) and function is self._function:
+                del _idle.plans[i]
+                return plan
+        return _Plan()
 
     def _run(self, start: int, stop: int, state: Any, arguments: Any, flat: list[Any]) -> Any:
-        if not self.is_traceable:
+        plan = self._plan
+        if plan is None:
+            plan = self._plan = self._find_plan()
+        if not plan.is_traceable:
             return self._run_untraced(start, stop, state, arguments)
-        if state is not self._state:
-            self._adopt(state)
+        if state is not plan.state:
+            plan.adopt(state)
         has_jobs = has_pool()
-        for program in self._programs:
+        for program in plan.programs:
             if program.has_jobs == has_jobs and program.accepts(flat):
                 break
         else:
-            written = self._write(arguments, flat)
+            written = self._write(plan, arguments, flat)
             if written is None:
-                return self._run_untraced(start, stop, self._state, arguments)
+                return self._run_untraced(start, stop, plan.state, arguments)
             program = written
-            self._programs = [*self._programs[1 - _MOST_PROGRAMS :], program]
+            plan.programs = [*plan.programs[1 - _MOST_PROGRAMS :], program]
         program.run(runner(), start, stop)
-        return self._state
+        return plan.state
 
     def _run_untraced(self, start: int, stop: int, state: Any, arguments: Any) -> Any:
         for i in range(start, stop):
@@ -70,25 +145,11 @@ class _Compiled:
         """Call the function for a step."""
         raise NotImplementedError
 
-    def _adopt(self, state: Any) -> None:
-        """Copy another state into our memory if it fits, else restart with new programs."""
-        new = list(leaves(state))
-        if self._state is not None:
-            old = list(leaves(self._state))
-            if [(leaf.shape, leaf.dtype) for leaf in new] == [(o.shape, o.dtype) for o in old]:
-                for mine, leaf in zip(old, new, strict=True):
-                    if mine is not leaf:
-                        mine[...] = leaf
-                return
-        self._programs, self._pool = [], []
-        # It was donated: its memory is ours.
-        self._state = rebuild(state, [np.asarray(leaf, order="C") for leaf in new])
-
-    def _write(self, arguments: Any, flat: list[Any]) -> Program | None:
+    def _write(self, plan: _Plan, arguments: Any, flat: list[Any]) -> Program | None:
         """Return a new program, or None where the function cannot be traced."""
-        program = Program(self._pool, list(leaves(self._state)))
+        program = Program(plan.pool, plan.leaves)
         try:
-            state = rebuild(self._state, [Traced(program, leaf) for leaf in leaves(self._state)])
+            state = rebuild(plan.state, [Traced(program, leaf) for leaf in plan.leaves])
             # Jobs are left to the program: after one, a trace has meaningless numbers.
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
@@ -96,9 +157,9 @@ class _Compiled:
             return program
         except MachineCodeError:
             program.undo()
-            return self._write(arguments, flat)  # Without jobs from now on.
+            return self._write(plan, arguments, flat)  # Without jobs from now on.
         except Exception:  # A mistake in a function shows when it is run as it is.
-            self.is_traceable = False
+            plan.is_traceable = False
             return None
         finally:
             program.undo()

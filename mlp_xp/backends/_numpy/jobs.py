@@ -197,9 +197,9 @@ HEADER = _dtype(_HEADER, WORDS)
 _UPDATED = ("size", "is_matrix", "param", "grad", "state_1", "state_2")
 _UPDATED_BY_PRODUCT = ("x", "dy", "n_samples", "width")
 UPDATED_ARRAY = _dtype((*_UPDATED, *_UPDATED_BY_PRODUCT), 10)
-# What is copied to a fixed place before each of many steps: ``stride`` is the distance in bytes
-# from one step's to the next, ``n_words`` are of 32 bits.
-PICK = _dtype(("source", "stride", "n_words", "target"), 4)
+# What is copied before each of many steps, from or to a fixed place: the strides are the distances
+# in bytes from one step's to the next, ``n_words`` are of 32 bits.
+PICK = _dtype(("source", "source_stride", "n_words", "target", "target_stride"), 5)
 
 
 @functools.cache

@@ -58,6 +58,7 @@ class Program:
         self._moving: list[tuple[str, Finder]] = []
         self._patches: list[tuple[Any, int | str, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
+        self._kept: list[tuple[np.ndarray, np.ndarray]] = []  # Where to, and what.
         self._forms: list[tuple[Any, ...]] = []
         self._last: list[Callable[[], Any]] = []
         self._places: list[np.ndarray | None] = []
@@ -94,6 +95,17 @@ class Program:
             raise UntraceableError("The inputs of a step must be contiguous.")
         self._picks.append((given, place))
         return Traced(self, place)
+
+    def keep(self, place: Traced, value: Traced) -> None:
+        """Write the entry of one of many steps to an array of the state, before all else."""
+        is_plain = place.flags.c_contiguous and value.flags.c_contiguous
+        is_plain = is_plain and not value.value.nbytes % 4
+        if id(place.value) not in self._state or self._lines or self._jobs or not is_plain:
+            raise UntraceableError("A step keeps only what there is before it.")
+        self._overwritten.setdefault(id(place.value), place.value.copy())
+        self._n_steps = min(self._n_steps, place.shape[0])
+        place.value[0, ...] = value.value
+        self._kept.append((place.value, value.value))
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
         """Whether new arguments have the same number, shapes and dtypes; if so, take them over."""
@@ -310,7 +322,7 @@ class Program:
         # Neither among its own names nor in what it holds: memory would stay until the garbage
         # collector comes.
         self._code = self._names.pop("program")
-        self._picks = []
+        self._picks, self._kept = [], []
 
     def run(self, run_table: Callable[..., None], start: int, stop: int) -> None:
         """Run steps; ``run_table`` runs a table of jobs."""
@@ -329,10 +341,14 @@ class Program:
         """Return the code of all steps."""
         if len(self._lines) == 1 and self._tables:
             # Not an array of records: NumPy takes ten microseconds to say where one lies.
-            picks = np.zeros((len(self._picks), PICK.itemsize // 8), np.int64)
+            n_kept = len(self._kept)
+            picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
             records = picks.view(PICK)[:, 0]
-            for pick, (given, place) in zip(records, self._picks, strict=True):
-                pick["source"], pick["stride"] = address(given), given.strides[0]
+            for pick, (place, value) in zip(records[:n_kept], self._kept, strict=True):
+                pick["source"], pick["n_words"] = address(value), value.nbytes // 4
+                pick["target"], pick["target_stride"] = address(place), place.strides[0]
+            for pick, (given, place) in zip(records[n_kept:], self._picks, strict=True):
+                pick["source"], pick["source_stride"] = address(given), given.strides[0]
                 pick["n_words"], pick["target"] = place.nbytes // 4, address(place)
                 if given.find_view is not None:
                     self._patches.append((pick, "source", given.find_view))
@@ -342,6 +358,8 @@ class Program:
             yield f" run_table({self._name(self._tables[0])}, {self._name(picks)}, start, stop)"
             return
         yield " for i in range(start, stop):"
+        for place, value in self._kept:
+            yield f"  {self._name(place)}[i] = {self._name(value)}"
         for given, place in self._picks:
             yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i])"
         yield from (f"  {line}" for line in self._lines)

@@ -30,6 +30,10 @@ class Recorder(Protocol):
         """Return the entry of one of many steps."""
         ...
 
+    def keep(self, place: Traced, value: Traced) -> None:
+        """Write the entry of one of many steps."""
+        ...
+
     def job(self, job: Any) -> None:
         """Add a job."""
         ...
@@ -103,6 +107,11 @@ class Traced(NDArrayOperatorsMixin):
             raise UntraceableError("Elements are taken by position only.")
         # A single number stays a view, too.
         return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
+
+    def __setitem__(self, key: Any, value: Traced) -> None:
+        if not (isinstance(key, tuple) and key[0] is STEP and isinstance(value, Traced)):
+            raise UntraceableError("Entries are written by the number of the step only.")
+        self.program.keep(self, value)
 
     def reshape(self, *shape: Any) -> Any:
         return np.reshape(self, shape[0] if len(shape) == 1 else shape)

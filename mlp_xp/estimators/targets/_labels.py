@@ -145,8 +145,10 @@ class _LabelTargets(Targets):
 
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
         # As `accuracy_score`, whose checks of its input take longer than a small epoch.
-        correct = predicted == y
-        return float(np.average(correct if y.ndim == 1 else correct.all(axis=1), weights=weights))
+        correct = predicted == y if y.ndim == 1 else (predicted == y).all(axis=1)
+        if weights is None:
+            return np.count_nonzero(correct) / len(correct)
+        return float(np.average(correct, weights=weights))
 
     @abstractmethod
     def probabilities(self, outputs: Array, *, xp: Namespace) -> Array:

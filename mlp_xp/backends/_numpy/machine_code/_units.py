@@ -249,7 +249,8 @@ def run_jobs(mail, totals, scratch, table, n_jobs, picks, n_picks, start, stop, 
     for step in range(start, stop):
         for i in range(n_picks):
             pick = pick_table[i]
-            copy(pick.source + step * pick.stride, pick.target, pick.n_words)
+            source = pick.source + step * pick.source_stride
+            copy(source, pick.target + step * pick.target_stride, pick.n_words)
         for i in range(n_jobs):
             address = table + i * _JOB_BYTES
             job = carray(pointer(address), 1, HEADER)[0]
