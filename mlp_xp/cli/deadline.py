@@ -14,7 +14,7 @@ __all__ = ["Deadline"]
 
 # Seconds for the end of the command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch or JAX,
 # writing the model took 0.1 s and the exit 0.5 to 1.5 s; loading matplotlib, drawing both pictures
-# and the report took 1.5 s of CPU time for 10 classes (0.5 s of it for the report) and 2.5 s for 100.
+# and the report (0.5 s of it) took 1.5 s of CPU time for 10 classes and 2.5 s for 100.
 _END = 1.5
 _PICTURES = 2.6
 _LEAST_SHARE = 0.1  # of the time is for the training in any case

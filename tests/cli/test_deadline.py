@@ -97,10 +97,10 @@ class Model:
 @pytest.mark.parametrize(
     ("passed", "views", "has_views", "has_pictures", "seconds"),
     [
-        # Of 60 s. 400 images take 5 s with a quarter added, two views twice that, pictures 2 s.
-        (10.0, 1, True, True, 50.0 - 1.5 - 5.0 - 2.0),
-        (10.0, 2, True, True, 50.0 - 1.5 - 10.0 - 2.0),
-        (36.0, 2, False, True, 24.0 - 1.5 - 5.0 - 2.0),
+        # Of 60 s. 400 images take 5 s with a quarter added, two views twice that, pictures 2.6 s.
+        (10.0, 1, True, True, 50.0 - 1.5 - 5.0 - 2.6),
+        (10.0, 2, True, True, 50.0 - 1.5 - 10.0 - 2.6),
+        (36.0, 2, False, True, 24.0 - 1.5 - 5.0 - 2.6),
         (41.0, 2, False, False, 19.0 - 1.5 - 5.0),
         (50.0, 2, False, False, 6.0 + 6.0),  # 6 s for the training, after 6 s of predictions
         (61.0, 2, False, False, 6.0),
