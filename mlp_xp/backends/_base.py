@@ -232,6 +232,11 @@ class Backend:
         """The number of ranks that share each step."""
         return 1 if self.communicator is None else self.communicator.size
 
+    @property
+    def has_machine_code(self) -> bool:
+        """Whether the same operations may be machine code here, and none on another machine."""
+        return False
+
     def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
         """Return parameters and optimizer state in memory that the ranks of a machine may share.
 

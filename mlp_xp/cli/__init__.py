@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.start_time = start_time
             args.command = shlex.join(["mlp-xp", *(sys.argv[1:] if argv is None else argv)])
             run = args.load()
-            # A command with nothing to save ends at once on Ctrl-C: an exception might be raised
-            # in a library's own callback, which prints it and continues.
+            # A command with nothing to save ends at once on Ctrl-C.
             if args.saves:
                 stack.close()
-            status: int = run(args)
+            with process.repeats_lost_ctrl_c(is_process=argv is None):
+                status: int = run(args)
         sys.stdout.flush()
         process.exit_on_ctrl_c(is_process=argv is None)
         return status

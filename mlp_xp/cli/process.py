@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = [
     "discard_output",
@@ -15,8 +18,12 @@ __all__ = [
     "exits_on_ctrl_c",
     "message_for_user",
     "printable",
+    "repeats_lost_ctrl_c",
     "start_time",
 ]
+
+
+_AGAIN = 0.01  # Seconds after which a Ctrl-C that was lost is raised again.
 
 
 @contextlib.contextmanager
@@ -41,6 +48,33 @@ def exit_on_ctrl_c(*, is_process: bool) -> bool:
         return False
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     return True
+
+
+@contextlib.contextmanager
+def repeats_lost_ctrl_c(*, is_process: bool) -> Iterator[None]:
+    """Raise again a `KeyboardInterrupt` out of a callback, which Python would print and ignore.
+
+    The import system itself has such callbacks, of weak references.
+    """
+    if not is_process:
+        yield
+        return
+    former = sys.unraisablehook
+
+    def handle(found: Any) -> None:
+        if not issubclass(found.exc_type, KeyboardInterrupt):
+            former(found)
+            return
+        # Later: now we are still in the callback.
+        timer = threading.Timer(_AGAIN, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = handle
+    try:
+        yield
+    finally:
+        sys.unraisablehook = former
 
 
 def start_time(*, is_process: bool = True) -> float:

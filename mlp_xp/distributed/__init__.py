@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from mlp_xp.backends.communicator import Communicator
-from mlp_xp.distributed._ranks import Alone, RankError, Ranks
+from mlp_xp.distributed._ranks import Alone, RankError, Ranks, end_all_on_errors
 from mlp_xp.distributed._settings import Distributed
 
 __all__ = [
@@ -36,7 +36,7 @@ def get_communicator(engine: str) -> Communicator:
     """Return the communicator of an engine over all processes, the same at each call.
 
     The first call divides the processors of a machine among its ranks: each has that many threads,
-    unless ``OMP_NUM_THREADS`` is set.
+    unless ``OMP_NUM_THREADS`` is set. From then on, an error that ends one rank ends all.
 
     Parameters
     ----------
@@ -76,6 +76,7 @@ def get_communicator(engine: str) -> Communicator:
         from mlp_xp.distributed._processors import divide_processors  # Most fits are alone.
 
         divide_processors(communicator)
+        end_all_on_errors(communicator)
     return communicator
 
 

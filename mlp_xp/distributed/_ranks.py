@@ -19,7 +19,7 @@ from mlp_xp.backends.communicator import Communicator
 from mlp_xp.distributed._settings import Distributed
 from mlp_xp.training.finite import NonFiniteError
 
-__all__ = ["Alone", "RankError", "Ranks"]
+__all__ = ["Alone", "RankError", "Ranks", "end_all_on_errors"]
 
 T = TypeVar("T")
 
@@ -107,8 +107,6 @@ class Ranks(Alone):
         self.settings = settings
         self.is_sharded = settings.data == "sharded"
         self.overrides = {"callbacks": None, "verbose": False} if self.rank else {}
-        if self.size > 1 and not isinstance(sys.excepthook, _Hook):
-            sys.excepthook = _Hook(communicator, sys.excepthook)
 
     def exchange(self, value: T) -> list[T]:
         values = self.communicator.gather(value)
@@ -182,6 +180,11 @@ def _end_all(communicator: Communicator, error: BaseException) -> None:
     text = "".join(traceback.format_exception(error))
     print(f"rank {rank} of {size} has failed, which ends all:\n{text}", file=sys.stderr, flush=True)
     communicator.abort(_KEYBOARD if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def end_all_on_errors(communicator: Communicator) -> None:
+    """Stop all ranks when an error ends this process."""
+    sys.excepthook = _Hook(communicator, sys.excepthook)
 
 
 class _Hook:

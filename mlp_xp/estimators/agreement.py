@@ -13,13 +13,15 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
-from mlp_xp.backends import namespace_backend, to_numpy
+from mlp_xp._utils.optional import install_command
+from mlp_xp.backends import Backend, namespace_backend, to_numpy
 from mlp_xp.distributed import Alone, Distributed, join_ranks
 from mlp_xp.estimators.resuming import text_of
 from mlp_xp.estimators.validation import check_weights, check_x, check_y, host
 from mlp_xp.training.rows import Shard, take_rows
 
 __all__ = [
+    "agree_on_backend",
     "agree_on_samples",
     "agree_on_settings",
     "agreed_generator",
@@ -52,6 +54,13 @@ def agree_on_settings(ranks: Alone, params: Mapping[str, Any], facts: Mapping[st
     """Raise ValueError unless all ranks have the same parameters, and the same other facts."""
     texts = {name: text_of(value) for name, value in params.items() if name not in _OWN}
     _agree(ranks, texts | {name: str(value) for name, value in facts.items()})
+
+
+def agree_on_backend(ranks: Alone, backend: Backend) -> None:
+    """Raise ValueError unless all ranks do the same operations, and so talk in the same order."""
+    if ranks.size > 1:
+        texts = {"the backend": backend.name, "machine code": str(backend.has_machine_code)}
+        _agree(ranks, texts, f", e.g. numba on each ({install_command('fast')})")
 
 
 def agree_on_samples(ranks: Alone, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:

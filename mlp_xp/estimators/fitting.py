@@ -17,7 +17,7 @@ from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.distributed import Alone
-from mlp_xp.estimators.agreement import agree_on_settings, agreed_generator
+from mlp_xp.estimators.agreement import agree_on_backend, agree_on_settings, agreed_generator
 from mlp_xp.estimators.config import (
     TrainingConfig,
     check_params,
@@ -131,6 +131,7 @@ def prepare_fit(
     if validation is not None:
         targets.check_loss(validation.y, config.rules.loss, "y_val")
     backend = training_backend(params, sample.X).with_ranks(ranks.communicator)
+    agree_on_backend(ranks, backend)
     if state is None:
         generator = agreed_generator(ranks, params["random_state"])
         state = new_state(config, targets, backend, sample.X, generator, ranks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from mlp_xp.backends._numpy import jobs
 pytest.importorskip("numba")
 if os.name != "posix":
     pytest.skip("machine code needs POSIX threads", allow_module_level=True)
+
+import fcntl
 
 from mlp_xp.backends._numpy import machine_code as _native
 
@@ -34,6 +37,26 @@ def test_code_is_kept(folder):
     assert file.suffix == ".bin"
     # What the superuser compiles while a container is built is there for all its users.
     assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
+    def fail(units):
+        raise AssertionError("it is compiled twice")
+
+    monkeypatch.setattr(_native, "_addresses", {})
+    monkeypatch.setattr(_native, "_compile", fail)
+    monkeypatch.setattr(_native, "_load", lambda unit, code: len(code))
+
+    def write():
+        _native._write(UNIT, b"code")
+        other.close()
+
+    with open(folder / ".lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        timer = threading.Timer(0.3, write)
+        timer.start()
+        assert _native.addresses([UNIT]) == {UNIT: 4}
+        timer.join()
 
 
 def test_a_new_folder_can_be_read_by_others(tmp_path, monkeypatch):

@@ -69,6 +69,31 @@ def test_ctrl_c_in_a_callback_of_a_library_is_silent():
     assert (done.returncode, done.stderr) == (130, "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+def test_ctrl_c_in_a_callback_of_python_is_not_lost():
+    # As the import system has them: Python prints an exception in one and goes on.
+    press = (
+        "import os, signal, sys, weakref\n"
+        "class Object: pass\n"
+        "class Press:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "        if raises and 'mlp_xp.cli.train' in sys.modules:\n"
+        "            sys.meta_path.remove(Press)\n"
+        "            print('pressed', flush=True)\n"
+        "            thing = Object()\n"
+        "            place = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))\n"
+        "            del thing\n"
+        "sys.meta_path.insert(0, Press)\n"
+    )
+    argv = [*TINY, "--epochs", "100000"]
+    done = subprocess.run(
+        [sys.executable, "-c", press + CODE, *argv], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("pressed\n", "")
+    assert done.returncode == 130
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 @pytest.mark.parametrize("argv", [["train"], ["lab"], ["backends"], ["evaluate", "run"], ["data"]])

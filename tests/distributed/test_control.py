@@ -148,8 +148,10 @@ class Interrupt(Callback):
 
 
 def fail(how: str) -> None:
-    """End one rank in an epoch of a long fit, or after it."""
+    """End one rank in an epoch of a long fit, or before or after it."""
     ranks = get_communicator("mpi")
+    if how == "before" and ranks.rank == 1:
+        raise ZeroDivisionError("this one")
     run_epoch = Trainer.run_epoch
 
     def failing(trainer, *arguments, **settings):
@@ -163,7 +165,7 @@ def fail(how: str) -> None:
             raise ZeroDivisionError("this one")
         return run_epoch(trainer, *arguments, **settings)
 
-    if how != "after":
+    if how not in ("before", "after"):
         Trainer.run_epoch = failing
     settings = {"max_iter": 50, "n_iter_no_change": 50, "distributed": "mpi"}
     MLPClassifier((8,), random_state=0, **settings).fit(X, Y)
@@ -192,6 +194,7 @@ def test_rank_0_leads(run_ranks):
         ("memory", "MemoryError"),
         ("exit", "SystemExit: 3"),
         ("killed", "signal 9"),
+        ("before", "rank 1 of 3 has failed"),
         ("after", "rank 1 of 3 has failed"),
     ],
 )
@@ -201,7 +204,7 @@ def test_a_rank_that_fails_ends_all(run_ranks, how, words):
     assert time.perf_counter() - start < 20
     assert done.returncode != 0
     assert words in done.stderr + done.stdout
-    assert ("ZeroDivisionError: this one" in done.stderr) == (how in ("raised", "after"))
+    assert ("ZeroDivisionError: this one" in done.stderr) == (how in ("raised", "before", "after"))
     assert "not reached" not in done.stdout
 
 

@@ -18,6 +18,7 @@ from mlp_xp.cli import main
 from mlp_xp.distributed import get_communicator
 from mlp_xp.saving import load_model
 from mlp_xp.training.checkpoints import checkpoints
+from mlp_xp.training.trainer import Trainer
 
 X, Y = problem(n=157)
 SETTINGS = {
@@ -77,6 +78,19 @@ def command(*arguments: str) -> None:
     sys.exit(main(list(arguments)))
 
 
+def killed_command(*arguments: str) -> None:
+    """Run the command, whose last rank is killed after three epochs."""
+    run_epoch, ranks = Trainer.run_epoch, get_communicator("mpi")
+
+    def killed(trainer, *given, **settings):
+        if trainer.n_epochs == 3 and ranks.rank == ranks.size - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run_epoch(trainer, *given, **settings)
+
+    Trainer.run_epoch = killed
+    command(*arguments)
+
+
 def test_a_killed_fit_goes_on_with_another_number_of_ranks(run_ranks, tmp_path):
     folder = tmp_path / "kept"
     done = run_ranks(2, begin, str(folder), "kill", timeout=60)
@@ -112,6 +126,22 @@ def test_the_command_trains_on_ranks_and_writes_one_run(run_ranks, tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("mlp-xp: error: ") == 1
     assert "is already there" in done.stderr
+
+
+def test_the_command_resumes_on_another_number_of_ranks(run_ranks, tmp_path):
+    whole, run = str(tmp_path / "whole"), str(tmp_path / "run")
+    shared = ["train", "--data", "digits", "--epochs", "5", "--hidden", "16", "--seed", "1"]
+    assert main([*shared, "--out", whole]) == 0
+    given = [*shared, "--out", run, "--checkpoint", "1", "--distributed", "mpi"]
+    assert run_ranks(2, killed_command, *given, timeout=60).returncode != 0
+    assert not Path(run).exists()
+    done = run_ranks(3, command, "train", "--resume", run, "--distributed", "mpi", timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("resumed after 3 epochs") == done.stdout.count("saved in") == 1
+    models = [load_model(name) for name in (whole, run)]
+    assert [model.n_iter_ for model in models] == [5, 5]
+    for arrays in zip(*(model.coefs_ for model in models), strict=True):
+        np.testing.assert_allclose(*arrays, rtol=0, atol=1e-4)
 
 
 def test_a_memory_map_is_not_copied_by_any_rank(run_ranks, tmp_path):

@@ -12,6 +12,7 @@ from helpers import problem
 from sklearn.base import clone
 
 from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.backends._numpy import backend as numpy_backend
 from mlp_xp.distributed import Distributed, RankError, get_communicator
 
 SHARDED = Distributed(data="sharded")
@@ -32,6 +33,12 @@ def fail_everywhere(case: str) -> None:
 
     def score(model, X, y):
         raise ValueError("no score")
+
+    def fit_as_if(**names):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in names.items():
+                patch.setattr(numpy_backend, name, value)
+            fit()
 
     is_last = rank == last
     nan = np.where(np.arange(len(X))[:, None] == 7 * is_last - 1, np.nan, X)
@@ -62,6 +69,10 @@ def fail_everywhere(case: str) -> None:
             partial(fit, X[own], y[own][is_last:], distributed=SHARDED),
             *("ValueError", "inconsistent numbers of samples"),
         ),
+        "numba": (
+            partial(fit_as_if, can_compile=lambda: not is_last),
+            *(None, "rank 2 of 3 has machine code=False where rank 0 has True.*numba on each"),
+        ),
         "nobody": (partial(fit, X[:0], y[:0], distributed=SHARDED), None, "no rank has a row"),
     }
     function, only, words = cases[case]
@@ -76,7 +87,7 @@ def fail_everywhere(case: str) -> None:
 def fail_in_all_ways() -> None:
     """Check all cases in one launch; the ranks stay in step after each."""
     cases = "parameter data setting seed labels rows shape weights validation features kinds"
-    for case in [*cases.split(), "lengths", "nobody"]:
+    for case in [*cases.split(), "lengths", "numba", "nobody"]:
         fail_everywhere(case)
     print(f"rank {get_communicator('mpi').rank} is done")
 

@@ -90,6 +90,10 @@ class NumpyBackend(Backend):
             backend.donates = summing.communicator.machine is not None
         return backend
 
+    @property
+    def has_machine_code(self) -> bool:
+        return can_compile()
+
     def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
         summing = self.kernels.sum_over_ranks
         # Rules that treat each number by itself.

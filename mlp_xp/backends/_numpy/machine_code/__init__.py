@@ -88,14 +88,15 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
     with _lock:
         missing = [unit for unit in dict.fromkeys(units) if unit not in _addresses]
         if missing:
-            found = {unit: _read(unit) for unit in missing}
-            codes = {unit: code for unit, code in found.items() if code is not None}
-            absent = [unit for unit in missing if unit not in codes]
-            if absent:
-                compiled = _compile(absent)
-                for unit, code in compiled.items():
-                    _write(unit, code)
-                codes |= compiled
+            codes = _kept(missing)
+            if len(codes) < len(missing):
+                with _one_process():  # Another one may have compiled them by now.
+                    codes = _kept(missing)
+                    absent = [unit for unit in missing if unit not in codes]
+                    compiled = _compile(absent) if absent else {}
+                    for unit, code in compiled.items():
+                        _write(unit, code)
+                    codes |= compiled
             for unit, code in codes.items():
                 _addresses[unit] = _load(unit, code)
         return _addresses
@@ -259,6 +260,33 @@ def _writable() -> Path | None:
 
 def _file(folder: Path, unit: Unit) -> Path:
     return folder / f"{unit.name}-{_key()}.bin"
+
+
+@contextlib.contextmanager
+def _one_process() -> Iterator[None]:
+    """Wait until no other process compiles for the same folder, such as another rank of a fit."""
+    folder = _writable()
+    if folder is None:
+        yield
+        return
+    import fcntl  # Not on Windows, where nothing is compiled.
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # Not on every network's disk.
+            file = stack.enter_context(open(folder / ".lock", "w"))
+            with interruptible():
+                while True:
+                    with contextlib.suppress(BlockingIOError):
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    time.sleep(_POLL)
+        yield
+
+
+def _kept(units: Sequence[Unit]) -> dict[Unit, bytes]:
+    """Return the object files of the units that are kept."""
+    found = {unit: _read(unit) for unit in units}
+    return {unit: code for unit, code in found.items() if code is not None}
 
 
 def _read(unit: Unit) -> bytes | None:
