@@ -127,12 +127,15 @@ def fit_many(
             )
             most = _most_models(backend, [tasks[number] for number in numbers])
             n_workers = min(most, len(numbers))
-        elif backend.has_workers and not all(_is_tiny(tasks[number]) for number in numbers):
+        n_models = len(numbers)
+        if backend.has_workers and all(_is_tiny(tasks[number]) for number in numbers):
+            n_models = 1  # Machine code would take longer to load than it saves.
+        elif backend.has_workers:
             n_workers = min(n_jobs or n_threads, len(numbers))
         yield from work_in_threads(
             lambda number, stacks: _fit(number, tasks[number], data, on_epoch, stacks),
             numbers,
-            n_jobs=len(numbers),
+            n_jobs=n_models,
             n_workers=n_workers,
             n_threads=max(1, n_threads // n_workers),
             backend=backend,

@@ -33,14 +33,15 @@ def drop_in(monkeypatch):
 def test_each_case_runs(drop_in, library):
     cases = [case for case in drop_in.CASES.values() if case.kind in SMALL]
     assert {case.kind for case in cases} == set(SMALL)
-    assert set(drop_in.WANTED) == {*SMALL, "grid search"}
+    assert set(drop_in.WANTED) == {*SMALL, "first fit", "grid search"}
     for case in cases:
         case.make(library, **(case.options | SMALL[case.kind]))()
 
 
 @pytest.mark.slow
-def test_a_search_and_a_turn_without_numba_take_their_time(drop_in):
-    times = drop_in.measure_drop_in(1, kinds=["grid search"], threads=["1"])
+@pytest.mark.parametrize("kind", ["first fit", "grid search"])
+def test_a_fresh_process_and_a_turn_without_numba_take_their_time(drop_in, kind):
+    times = drop_in.measure_drop_in(1, kinds=[kind], threads=["1"])
     for result in times.values():
         for run in result["contenders"].values():
             (seconds,) = run["seconds"]

@@ -76,6 +76,16 @@ def test_models_in_threads_have_the_bits_of_their_own_fits(monkeypatch, max_iter
     check_bits(tasks_of(models, X, y, np.linspace(0.5, 2.0, len(y))), n_jobs=2)
 
 
+def test_many_tiny_models_have_the_bits_of_their_own_fits_which_use_no_machine_code():
+    X, y = problem()
+    # So many that machine code would be worth it for all of them together.
+    models = [small(random_state=i, max_iter=200, tol=1.0, n_iter_no_change=1) for i in range(40)]
+    threads = set()
+    tasks = tasks_of(models, X, y)
+    check_bits(tasks, on_epoch=lambda *_: threads.add(threading.current_thread()))
+    assert threads == {threading.main_thread()}
+
+
 # What the models of one program may differ in.
 TOGETHER = [
     {"random_state": 1},
