@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, pairwise
 from typing import Any, get_args
@@ -177,6 +177,28 @@ Dropout(rate=0.1, number=0))
     def n_keys(self) -> int:
         """The random keys of a training step, one for each dropout."""
         return sum(block.n_keys for block in self._all_blocks)
+
+    @cached_property
+    def dropout_rates(self) -> tuple[float, ...]:
+        """The rate of each key; fewer where a block of your own does not say them."""
+        return tuple(rate for block in self._all_blocks for rate in block.dropout_rates)
+
+    def with_any_rates(self) -> Network:
+        """Return the network of a stack of models that differ in rates of dropout above 0.
+
+        Examples
+        --------
+        >>> from mlp_xp.nn.network import Network
+        >>> Network((4, 3, 2), dropout=0.2).with_any_rates().dropout
+        (0.5,)
+        """
+        if len(self.dropout_rates) != self.n_keys:
+            return self
+        inputs, *others = (
+            0.5 if rate else 0.0
+            for rate in (self.input_dropout, *self._one_for_each_layer("dropout"))
+        )
+        return replace(self, dropout=tuple(others), input_dropout=inputs)
 
     @cached_property
     def batch_stats_widths(self) -> tuple[int, ...]:

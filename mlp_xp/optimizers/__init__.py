@@ -25,7 +25,7 @@ from mlp_xp.optimizers._tree import (
     update_array,
     update_tree,
 )
-from mlp_xp.optimizers._varied import Varied
+from mlp_xp.optimizers._varied import varied
 
 __all__ = [
     "OPTIMIZERS",
@@ -41,7 +41,6 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "Updated",
-    "Varied",
     "averaged",
     "clip",
     "family",
@@ -50,6 +49,7 @@ __all__ = [
     "rule_of",
     "update_array",
     "update_tree",
+    "varied",
 ]
 
 OPTIMIZERS: dict[str, type[SGD | Adam | RMSprop | Lion | Muon | BetaLasso]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.optimizers._adam import AdamW
@@ -53,6 +53,7 @@ class ByKind:
     matrix_rate: float = 1.0
     vector_rate: float = 1.0
     head_rate: float = 1.0
+    in_coefficients: ClassVar[tuple[str, ...]] = ("matrix_rate", "vector_rate", "head_rate")
 
     def __post_init__(self) -> None:
         for kind in KINDS:

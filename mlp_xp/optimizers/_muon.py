@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.per_model import is_zero
 from mlp_xp.optimizers._adam import AdamState, AdamW
 from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, check_at_least_0, check_decay
 
@@ -110,6 +111,8 @@ class Muon:
     ns_polynomial: Literal["minimax", "jordan"] = "minimax"
     state_type: ClassVar[type[AdamState]] = AdamState
     low_precision: ClassVar[tuple[Kind, ...]] = ("matrix",)
+    per_model: ClassVar[tuple[str, ...]] = ("momentum", "beta_1", "beta_2", "epsilon")
+    in_coefficients: ClassVar[tuple[str, ...]] = ("weight_decay", "adam_rate")
 
     def __post_init__(self) -> None:
         check_decay("momentum", self.momentum)
@@ -159,7 +162,7 @@ class Muon:
         velocity = state.mean
         dtype = g.dtype
         g = xp.astype(g, p.dtype, copy=False)
-        if self.nesterov and self.momentum:
+        if self.nesterov and not is_zero(self.momentum):
             # D is divided by the momentum: its length does not matter, and it takes fewer passes.
             g *= (1.0 - self.momentum) / self.momentum
             velocity += g

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.per_model import is_zero
 from mlp_xp.optimizers._base import Kind, Scalars, check_at_least_0, check_decay
 
 __all__ = ["RMSprop"]
@@ -58,7 +59,7 @@ class RMSprop:
     rho: float = 0.9
     epsilon: float = 1e-8
     momentum: float = 0.0
-    per_model: ClassVar[tuple[str, ...]] = ("rho", "epsilon")
+    per_model: ClassVar[tuple[str, ...]] = ("rho", "epsilon", "momentum")
 
     def __post_init__(self) -> None:
         check_decay("rho", self.rho)
@@ -94,7 +95,7 @@ class RMSprop:
         size = xp.sqrt(v)
         size += self.epsilon
         g /= size
-        if not self.momentum:
+        if is_zero(self.momentum):
             g *= rate
             p -= g
             return p, RMSpropState(v)

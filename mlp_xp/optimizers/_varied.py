@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.optimizers._base import Kind, Optimizer, Scalars
+from mlp_xp._utils.per_model import names_of, with_any, with_values
+from mlp_xp.optimizers._base import KINDS, Kind, Optimizer, Scalars, low_precision, rule_of
+from mlp_xp.optimizers._by_kind import ByKind
 
-__all__ = ["Varied"]
-
-# Any number that is valid for every such setting, and not 0, which may be another program.
-_ANY = 0.5
+__all__ = ["Varied", "varied"]
 
 
 @dataclass(frozen=True)
@@ -25,47 +23,28 @@ class Varied:
     Parameters
     ----------
     rule : Optimizer
-        With any number for these settings.
+        Of one model, or with any number for these settings.
     names : tuple of str
         Those that follow the coefficients.
-
-    Examples
-    --------
-    >>> from mlp_xp.optimizers import SGD
-    >>> from mlp_xp.optimizers._varied import Varied
-    >>> varied = Varied.from_rule(SGD(momentum=0.8))
-    >>> varied == Varied.from_rule(SGD(momentum=0.9)) != Varied.from_rule(SGD(momentum=0.0))
-    True
-    >>> varied.settings(SGD(momentum=0.8))
-    (0.8,)
     """
 
     rule: Optimizer
     names: tuple[str, ...]
-
-    @classmethod
-    def from_rule(cls, rule: Optimizer) -> Varied:
-        """Return the rule for stacks of models with this rule or one that differs in settings."""
-        # Not inherited: a subclass may use its settings in other ways.
-        own = vars(type(rule))
-        names = tuple(name for name in own.get("per_model", ()) if getattr(rule, name))
-        carried = (name for name in own.get("in_coefficients", ()) if getattr(rule, name))
-        every = [*names, *carried]
-        shared: Any = rule
-        return cls(replace(shared, **dict.fromkeys(every, _ANY)) if every else rule, names)
 
     @property
     def state_type(self) -> type[Any]:
         """That of the rule."""
         return self.rule.state_type
 
-    def settings(self, rule: Optimizer) -> tuple[float, ...]:
-        """Return the settings of one model's rule that follow the coefficients."""
-        return tuple(getattr(rule, name) for name in self.names)
+    @property
+    def low_precision(self) -> tuple[Kind, ...]:
+        """That of the rule."""
+        return low_precision(self.rule)
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return what the rule itself would need."""
-        return (*self.rule.coefficients(learning_rate, t), *self.settings(self.rule))
+        """Return what the rule needs, and its settings."""
+        settings = (getattr(self.rule, name) for name in self.names)
+        return (*self.rule.coefficients(learning_rate, t), *settings)
 
     def update(
         self,
@@ -78,8 +57,36 @@ class Varied:
         xp: Namespace,
     ) -> tuple[Array, Any]:
         """Update each model by the rule with its own settings."""
-        n_own = len(coefs) - len(self.names)
-        rule = copy.copy(self.rule)
-        for name, value in zip(self.names, coefs[n_own:], strict=True):
-            object.__setattr__(rule, name, value)
-        return rule.update(p, g, state, coefs[:n_own], kind=kind, xp=xp)
+        n_own = len(self.rule.coefficients(1.0, 1))
+        # Arrays would not pass the checks of a rule that is made of them.
+        rule, own = rule_of(self.rule, kind, coefs[:n_own])
+        own_rule = with_values(rule, self.names, coefs[n_own : n_own + len(self.names)])
+        return own_rule.update(p, g, state, own, kind=kind, xp=xp)
+
+
+def varied(rule: Optimizer, *, is_program: bool = False) -> Optimizer:
+    """Return the rule for stacks of models with this rule, or one that differs in settings.
+
+    Parameters
+    ----------
+    rule : Optimizer
+        Of one model.
+    is_program : bool, default=False
+        Whether to return that of the program, which is the same for all of them.
+
+    Examples
+    --------
+    >>> from mlp_xp.optimizers import SGD, varied
+    >>> varied(SGD(momentum=0.8)).coefficients(learning_rate=0.1, t=1)
+    (0.1, 0.8)
+    >>> rules = [varied(SGD(momentum=number), is_program=True) for number in (0.8, 0.9, 0.0)]
+    >>> rules[0] == rules[1], rules[1] == rules[2]
+    (True, False)
+    """
+    names = names_of(rule)
+    carried = names_of(rule, "in_coefficients")
+    shared = with_any(rule, (*names, *carried)) if is_program else rule
+    if not isinstance(shared, ByKind):
+        return Varied(shared, names)
+    rules = {kind: varied(getattr(rule, kind), is_program=is_program) for kind in KINDS}
+    return replace(shared, **rules)  # type: ignore[arg-type]

@@ -12,26 +12,34 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.per_model import names_of, with_any, with_values
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import Backend
-from mlp_xp.optimizers import Varied
+from mlp_xp.nn.blocks import DropoutKeys
+from mlp_xp.nn.layers import threshold
+from mlp_xp.nn.losses import Loss
+from mlp_xp.optimizers import varied
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.inputs import Batch
 from mlp_xp.training.members import DivergedError, EpochRequest, StackGuard
 from mlp_xp.training.records import Record
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
-from mlp_xp.training.step import Steps, TrainState, make_nth, make_step
+from mlp_xp.training.step import Step, Steps, TrainState, make_nth, make_step
 
 __all__ = ["ModelStack", "program_rules"]
 
 
+@lru_cache(maxsize=1024)
 def program_rules(rules: Rules) -> Rules:
     """Return the settings that are part of a program; the others are numbers of each step."""
     ema_decay = None if rules.ema_decay is None else 0.5
     return replace(
         rules,
-        optimizer=Varied.from_rule(rules.optimizer),
+        network=rules.network.with_any_rates(),
+        loss=with_any(rules.loss, names_of(rules.loss)),
+        optimizer=varied(rules.optimizer, is_program=True),
         schedule=Constant(),
         learning_rate=1.0,
         alpha=1.0,
@@ -41,16 +49,30 @@ def program_rules(rules: Rules) -> Rules:
 
 @lru_cache(maxsize=64)
 def _step(rules: Rules, backend: Backend) -> Callable[..., Any]:
-    """Return the function of a step for `program_rules`."""
-    return make_step(
-        rules.network,
-        rules.loss,
-        rules.optimizer,
-        backend.kernels,
-        with_penalty=True,
-        max_grad_norm=rules.max_grad_norm,
-        xp=backend.xp,
-    )
+    """Return the function of a step for `program_rules`; settings of the loss are packed last."""
+
+    def step(state: TrainState, batch: Batch, scaling: Any, coefs: Any, keys: Any) -> TrainState:
+        loss, n_settings = _own_loss(rules.loss, coefs)
+        own: Step = make_step(
+            rules.network,
+            loss,
+            rules.optimizer,
+            backend.kernels,
+            with_penalty=True,
+            max_grad_norm=rules.max_grad_norm,
+            xp=backend.xp,
+        )
+        return own(state, batch, scaling, coefs[..., : coefs.shape[-1] - n_settings], keys)
+
+    return step
+
+
+def _own_loss(loss: Loss, coefs: Any) -> tuple[Loss, int]:
+    """Return a loss with the settings of each model, and how many of them are packed last."""
+    names = names_of(loss)
+    first = coefs.shape[-1] - len(names)
+    values = (coefs[..., first + i][..., None, None] for i in range(len(names)))
+    return with_values(loss, names, values), len(names)
 
 
 class ModelStack:
@@ -185,7 +207,7 @@ class ModelStack:
                 backend.put(weights, first.dtype) if is_weighted else None,
                 None,
                 backend.put(table, first.dtype),
-                None if keys is None else backend.put(keys),
+                None if keys is None else _put_keys(keys, self._trainers, backend),
             ),
             rates,
         )
@@ -250,6 +272,22 @@ def _scalars(trainer: Any, plan: EpochPlan, stage: Stage) -> tuple[np.ndarray, f
     rules, n_steps = trainer.rules, len(plan.counts)
     steps = range(n_steps)
     rates = learning_rates(rules, steps, n_steps, stage, trainer.n_samples, None)
-    table = scalar_table(rules, plan, steps, rates, trainer.n_steps, trainer.rule_start)
-    settings = Varied.from_rule(rules.optimizer).settings(rules.optimizer)
+    own = replace(rules, optimizer=varied(rules.optimizer))
+    table = scalar_table(own, plan, steps, rates, trainer.n_steps, trainer.rule_start)
+    settings = [getattr(rules.loss, name) for name in names_of(rules.loss)]
     return np.concatenate([table, np.tile(settings, (n_steps, 1))], axis=1), rates[-1]
+
+
+def _put_keys(keys: np.ndarray, trainers: list[Any], backend: Backend) -> Array | DropoutKeys:
+    """Return keys of dropouts, (steps, models, dropouts), on the device, with the models' rates."""
+    trainer = next(trainer for trainer in trainers if trainer is not None)
+    if len(trainer.rules.network.dropout_rates) != keys.shape[-1]:
+        return backend.put(keys)
+    rates = [(own or trainer).rules.network.dropout_rates for own in trainers]
+    least = np.asarray([[threshold(rate) for rate in own] for own in rates], np.int32)
+    factor = 1.0 / (1.0 - np.asarray(rates))
+    return DropoutKeys(
+        backend.put(keys),
+        backend.put(np.ascontiguousarray(np.broadcast_to(least, keys.shape))),
+        backend.put(np.ascontiguousarray(np.broadcast_to(factor, keys.shape)), trainer.dtype),
+    )

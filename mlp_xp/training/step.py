@@ -15,6 +15,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.backends.shards import in_shards
+from mlp_xp.nn.blocks import DropoutKeys
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses, forward
@@ -50,14 +51,14 @@ class Steps(NamedTuple):
     ``rows`` and ``weights : (steps, batch)``, the latter or None, ``draws``, ``positions`` and
     ``part`` are those of a `Batch`; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
     ``keys : (steps, dropouts)`` or None. Those of a stack of models have an axis for the models
-    after the first.
+    after the first, and its keys may be `DropoutKeys`.
     """
 
     rows: Array
     weights: Array | None
     draws: tuple[Draws, ...] | None
     coefs: Array
-    keys: Array | None
+    keys: Array | DropoutKeys | None
     positions: Array | None = None
     part: Array | None = None
 

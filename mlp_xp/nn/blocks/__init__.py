@@ -6,7 +6,16 @@ the parameters; a block without any has ``has_params`` False and takes ``()``.
 """
 
 from mlp_xp.nn.blocks._affine import Affine, BlockAffine, Start
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Measured, Row, chain, rows
+from mlp_xp.nn.blocks._base import (
+    Block,
+    BlockPullback,
+    Context,
+    DropoutKeys,
+    Measured,
+    Row,
+    chain,
+    rows,
+)
 from mlp_xp.nn.blocks._elementwise import Activate, Dropout
 from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
 from mlp_xp.nn.blocks._residual import Residual
@@ -20,6 +29,7 @@ __all__ = [
     "BlockPullback",
     "Context",
     "Dropout",
+    "DropoutKeys",
     "LayerNorm",
     "Measured",
     "Residual",

@@ -23,6 +23,7 @@ __all__ = [
     "Block",
     "BlockPullback",
     "Context",
+    "DropoutKeys",
     "Make",
     "Measured",
     "Row",
@@ -46,13 +47,25 @@ class BlockPullback(Protocol):
         ...
 
 
+class DropoutKeys(NamedTuple):
+    """The keys of a step's dropouts in a stack of models that differ in their rates.
+
+    All are ``(..., dropouts)``; ``least`` and ``factor`` are those of `mlp_xp.nn.layers.Rate`.
+    """
+
+    keys: Array
+    least: Array
+    factor: Array
+
+
 class Context(NamedTuple):
     """The settings and arrays of a pass through the network.
 
     ``dense`` computes `mlp_xp.nn.layers.affine`; ``activate``, ``dropout``, ``layer_norm`` and
     ``batch_norm`` compute the layers of these names. ``batch_stats`` are the running statistics,
     one for each batch normalization. In training, batch normalization measures its own, with the
-    ``weights : (..., batch)``, and ``keys : (..., dropouts)`` int32 choose what is dropped.
+    ``weights : (..., batch)``, and ``keys : (..., dropouts)`` int32 choose what is dropped, at
+    rates of their own if they are `DropoutKeys`.
     ``rank_share`` is this rank's share of the batch, or None if all of it is here.
     """
 
@@ -61,7 +74,7 @@ class Context(NamedTuple):
     batch_stats: Measured = ()
     is_training: bool = False
     weights: Array | None = None
-    keys: Array | None = None
+    keys: Array | DropoutKeys | None = None
     activate: Callable[..., tuple[Array, ActivationPullback]] = activate
     dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
     layer_norm: Callable[..., tuple[Array, NormPullback]] = layer_norm
@@ -94,6 +107,7 @@ class Block:
     fan_out: int | None = None  # The number of its outputs; None for as many as inputs.
     work: int = 0  # Multiplications and additions of its products for one sample, forward.
     n_keys: int = 0  # The random keys of a training step, one for each dropout.
+    dropout_rates: tuple[float, ...] = ()  # That of each key, where a stack may replace it.
     batch_stats_widths: tuple[int, ...] = ()  # The features of each batch normalization.
 
     def init(self, uniform: Make, constant: Make) -> Tree:

@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp.nn.blocks._base import Block, BlockPullback, Context, Measured, without_params
-from mlp_xp.nn.layers import Activation
+from mlp_xp.nn.blocks._base import (
+    Block,
+    BlockPullback,
+    Context,
+    DropoutKeys,
+    Measured,
+    without_params,
+)
+from mlp_xp.nn.layers import Activation, Rate
 
 __all__ = ["Activate", "Dropout"]
 
@@ -45,6 +52,11 @@ class Dropout(Block):
     n_keys: ClassVar[int] = 1  # type: ignore[misc]
 
     @property
+    def dropout_rates(self) -> tuple[float, ...]:  # type: ignore[override]
+        """Its rate."""
+        return (self.rate,)
+
+    @property
     def label(self) -> str:
         """The name in a summary."""
         return f"dropout {self.rate:g}"
@@ -57,6 +69,10 @@ class Dropout(Block):
             return x, without_params(lambda dy: dy), ()
         assert context.keys is not None
         keys = context.keys
+        rate: float | Rate = self.rate
+        if isinstance(keys, DropoutKeys):
+            keys, *numbers = keys
+            rate = Rate(*(each[..., self.number] for each in numbers))
         key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
-        y, pullback = context.dropout(x, key, self.rate, context.rank_share, xp=context.xp)
+        y, pullback = context.dropout(x, key, rate, context.rank_share, xp=context.xp)
         return y, without_params(pullback), ()

@@ -36,7 +36,9 @@ from mlp_xp.nn.layers._dense import (
     per_sample,
 )
 from mlp_xp.nn.layers._dropout import (
+    Rate,
     dropout,
+    threshold,
 )
 from mlp_xp.nn.layers._normalization import (
     BatchStats,
@@ -60,6 +62,7 @@ __all__ = [
     "Norm",
     "NormPullback",
     "RankShare",
+    "Rate",
     "activate",
     "affine",
     "apply_norm",
@@ -84,4 +87,5 @@ __all__ = [
     "sum_in_pairs",
     "sum_rows",
     "tanh",
+    "threshold",
 ]

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers._activations import ActivationPullback
 from mlp_xp.nn.layers._ranks import RankShare
 
-__all__ = ["LOWBIAS32", "SPREAD", "dropout", "threshold"]
+__all__ = ["LOWBIAS32", "SPREAD", "Rate", "dropout", "threshold"]
 
 # Shifts and factors, as signed numbers: an int32 takes no Python integer beyond its own range.
 SPREAD = 0x9E3779B1 - 2**32
 LOWBIAS32 = ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1))
 
 
+class Rate(NamedTuple):
+    """Rates of dropout, one for each model of a stack, as the numbers that are computed with.
+
+    ``least`` are their `threshold`, int32, and ``factor`` is what scales up the elements that are
+    kept, of the dtype of the inputs; both ``(...)``.
+    """
+
+    least: Array
+    factor: Array
+
+
 def dropout(
-    x: Array, key: Array, rate: float, rank_share: RankShare | None = None, *, xp: Namespace
+    x: Array, key: Array, rate: float | Rate, rank_share: RankShare | None = None, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
     r"""Set a random share of the elements to 0 and scale the others up, so the mean is kept.
 
@@ -35,7 +48,7 @@ def dropout(
     key : (...) int32 array, on the device of ``x``
         Drawn at random over all of int32, a fresh one for each layer and each step. Being an
         array, it changes from step to step without a new compilation.
-    rate : float in [0, 1)
+    rate : float in [0, 1), or Rate
         Probability with which an element is set to 0, to a precision of :math:`2^{-32}`. Not
         checked here.
     rank_share : RankShare, optional
@@ -69,8 +82,13 @@ def dropout(
     rows = None if rank_share is None else rank_share.positions
     bits = _hash_positions(x, key, rows, xp=xp)
     # A product and not `where`, which on NumPy is slow if the mask is random.
-    factor = xp.astype(xp.reshape(bits >= threshold(rate), shape), x.dtype)
-    factor *= 1.0 / (1.0 - rate)
+    scale: Array | float
+    if isinstance(rate, Rate):
+        kept, scale = bits >= rate.least[..., None], rate.factor[..., None, None]
+    else:
+        kept, scale = bits >= threshold(rate), 1.0 / (1.0 - rate)
+    factor = xp.astype(xp.reshape(kept, shape), x.dtype)
+    factor *= scale
     return x * factor, lambda dy: dy * factor
 
 

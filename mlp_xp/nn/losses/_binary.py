@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import sigmoid
 from mlp_xp.nn.losses._base import Loss, log_bounds
-from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit
+from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit, smoothed
 
 __all__ = ["BinaryCrossEntropy", "YesOrNo"]
 
@@ -67,6 +68,7 @@ class BinaryCrossEntropy(YesOrNo):
     """
 
     label_smoothing: float = 0.0
+    per_model: ClassVar[tuple[str, ...]] = ("label_smoothing",)
 
     def __post_init__(self) -> None:
         check_label_smoothing(self.label_smoothing)
@@ -87,8 +89,7 @@ class BinaryCrossEntropy(YesOrNo):
         terms : (..., batch, outputs)
         pullback : callable
         """
-        if self.label_smoothing:
-            targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / 2
+        targets = smoothed(targets, self.label_smoothing, 2)
         lowest, highest = log_bounds(logits.dtype, xp=xp)
         bound = highest - lowest  # The logit of 1 - eps.
         z = xp.minimum(xp.maximum(logits, -bound), bound)

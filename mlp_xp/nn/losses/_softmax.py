@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.per_model import is_zero
 from mlp_xp.nn.losses._base import Loss, log_bounds
 
 __all__ = ["OneOfClasses", "SoftmaxCrossEntropy", "log_softmax", "one_hot", "softmax"]
@@ -130,6 +132,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
     """
 
     label_smoothing: float = 0.0
+    per_model: ClassVar[tuple[str, ...]] = ("label_smoothing",)
 
     def __post_init__(self) -> None:
         check_label_smoothing(self.label_smoothing)
@@ -151,9 +154,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
         pullback : callable
         """
         targets = probabilities(targets, logits, xp=xp)
-        if self.label_smoothing:
-            n_classes = logits.shape[-1]
-            targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / n_classes
+        targets = smoothed(targets, self.label_smoothing, logits.shape[-1])
         log_p, p = log_softmax(logits, xp=xp)
         lowest, highest = log_bounds(logits.dtype, xp=xp)
         terms = xp.minimum(xp.maximum(log_p, lowest), highest)
@@ -165,6 +166,13 @@ class SoftmaxCrossEntropy(OneOfClasses):
             return dlogits
 
         return -terms, pullback
+
+
+def smoothed(targets: Array, smoothing: float | Array, n_outcomes: int) -> Array:
+    """Return targets mixed with the uniform distribution, by one number or one for each model."""
+    if is_zero(smoothing):
+        return targets
+    return targets * (1.0 - smoothing) + smoothing / n_outcomes
 
 
 def check_label_smoothing(value: float) -> None:
