@@ -72,7 +72,7 @@ class Dropout(Block):
         rate: float | Rate = self.rate
         if isinstance(keys, DropoutKeys):
             keys, *numbers = keys
-            rate = Rate(*(each[..., self.number] for each in numbers))
+            rate = Rate(*(number[..., self.number] for number in numbers))
         key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
         y, pullback = context.dropout(x, key, rate, context.rank_share, xp=context.xp)
         return y, without_params(pullback), ()
