@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -212,6 +213,42 @@ def test_a_fit_that_fails_costs_the_others_nothing(backend_spec):
     assert "hidden_layer_sizes" in str(results[2].error)
     assert results[0].error is None is results[3].error
     assert tasks[0].model.n_iter_ == tasks[3].model.n_iter_ == 5
+
+
+@pytest.mark.libraries("torch", "array_api_strict")
+def test_a_small_memory_takes_fewer_models_at_once(backend_spec):
+    X, y = problem()
+    models = [small(max_iter=2, alpha=alpha, **on(backend_spec)) for alpha in range(6)]
+    counts = []
+    for megabytes in (0.1, 1024):
+        seconds = []  # Of first epochs: the models of a program take theirs together.
+        with sklearn.config_context(working_memory=megabytes):
+            results = fit_many(
+                tasks_of(models, X, y),
+                on_epoch=lambda _, record, own=seconds: (
+                    record.epoch == 1 and own.append(record.seconds)
+                ),
+            )
+            assert [result.error for result in results] == [None] * len(models)
+        counts.append(len(set(seconds)))
+    assert counts == [2, 1]
+
+
+def test_the_data_of_all_models_are_in_memory_once():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20_000, 256), dtype=np.float32)
+    y = rng.integers(2, size=len(X))
+    models = [small(max_iter=1, batch_size=500, alpha=alpha) for alpha in range(6)]
+    tasks = tasks_of(models, X, y)
+    tracemalloc.start()
+    try:
+        results = list(fit_many(tasks, n_jobs=2))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [result.error for result in results] == [None] * len(models)
+    # A copy of a fold's rows is two thirds of the data.
+    assert peak < 0.5 * X.nbytes
 
 
 def test_epochs_are_reported():
