@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_the_table_marks_what_is_below_its_target(searches):
     assert rows[0] == f"| digits | {searches.OURS} | 1 s | 1 MiB |  |  |"
     assert rows[1].endswith("| 8 | 9.00 (9.00 to 9.00) |")
     assert rows[2].endswith("| 1.6 | **1.50 (1.50 to 1.50)** |")
+
+
+def test_the_page_has_the_table_of_the_newest_record(searches):
+    *_, newest = sorted((ROOT / "bench" / "history").glob("*-search.json"))
+    page = searches.PAGE.read_text(encoding="utf-8")
+    assert searches.written_into(page, json.loads(newest.read_text())) == page
 
 
 def test_the_pictures_of_the_page_are_drawn(tmp_path):
