@@ -1,4 +1,4 @@
-"""Formulas as MathML, made while the site is built: no script and no font is needed to show them."""
+"""Formulas as MathML, made while the site is built: they need no script and no font."""
 
 from __future__ import annotations
 
