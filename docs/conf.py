@@ -49,9 +49,11 @@ suppress_warnings = ["myst.header"]  # A page that is included begins at another
 
 # Docstrings are numpydoc. A name in backticks becomes a link where the site has it.
 default_role = "autolink"
+nitpick_ignore_regex = [("py:obj", ".*")]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autosummary_generate = True
+templates_path = ["templates"]
 numpydoc_show_class_members = False
 numpydoc_use_plots = False
 add_module_names = False
