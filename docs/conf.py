@@ -38,6 +38,7 @@ exclude_patterns = [
     "extensions",
     "gallery",
     "jobs",
+    "templates",
     "**/README.rst",
     "sg_execution_times.rst",
 ]
@@ -81,7 +82,14 @@ html_title = "mlp_xp"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
-html_sidebars = {"index": [], "changelog": [], "contributing": []}
+html_sidebars = {
+    "index": [],
+    "how-it-works": [],
+    "quickstart": [],
+    "faq": [],
+    "changelog": [],
+    "contributing": [],
+}
 html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 6,

@@ -48,20 +48,15 @@ class Gradient(SphinxDirective):
         file = Path(inspect.getsourcefile(thing))
         self.env.note_dependency(str(file))
         relative = file.relative_to(ROOT).as_posix()
-        block = [
-            "",
-            ".. code-block:: python",
-            f"   :caption: {relative}",
-            "",
-            *textwrap.indent(code, "   ").splitlines(),
-        ]
         section = nodes.section(ids=[nodes.make_id(name)], names=[name])
         section += nodes.title("", "", nodes.literal("", name))
         self.state.document.note_explicit_target(section)
-        for lines, kind in ((text, "formula"), (block, "code")):
-            part = nodes.container(classes=[f"gradient-{kind}"])
-            self.state.nested_parse(StringList(lines, str(file)), 0, part)
-            section += part
+        formula = nodes.container(classes=["gradient-formula"])
+        self.state.nested_parse(StringList(text, str(file)), 0, formula)
+        block = nodes.literal_block(code, code, language="python")
+        caption = nodes.caption("", "", nodes.literal("", relative))
+        section += formula
+        section += nodes.container("", caption, block, classes=["gradient-code"])
         return [section]
 
 
