@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 from docutils import nodes
-from docutils.utils.math import MathError
-from docutils.utils.math.latex2mathml import tex2mathml
+from latex2mathml.converter import convert
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
@@ -16,10 +16,10 @@ def mathml(node: nodes.Element, *, as_block: bool) -> str:
     """Convert a formula; one that cannot be converted is a warning, and stays as it is written."""
     formula = " ".join(node.astext().split())
     try:
-        return tex2mathml(formula, as_block)
-    except MathError as error:
-        LOGGER.warning("formula %r: %s", formula, error, location=node)
-        return nodes.raw("", formula).astext()
+        return convert(formula, display="block" if as_block else "inline")
+    except Exception as error:  # It has a dozen of its own, without a common base.
+        LOGGER.warning("formula %r: %r", formula, error, location=node)
+        return html.escape(formula)
 
 
 def visit_inline(translator: Any, node: nodes.Element) -> None:
