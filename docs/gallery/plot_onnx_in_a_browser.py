@@ -25,7 +25,7 @@ from mlp_xp.export import to_onnx
 digits = load_digits()
 model = MLPClassifier(
     (64,),
-    input_scaling="standardize",
+    alpha=1.0,
     learning_rate="cosine",
     learning_rate_init=0.01,
     max_iter=30,
@@ -37,8 +37,8 @@ print(f"{100 * model.score(digits.x_test.astype('float32'), digits.y_test):.1f} 
 # %%
 # Export
 # ------
-# A browser computes in float32. The graph takes rows of 64 pixels, from 0 to 16 as they are in the
-# file; the scaling is its first node.
+# A browser computes in float32. The graph takes rows of 64 pixels, from 0 to 16 as in the data set,
+# and returns labels and probabilities.
 
 here = Path("../_static/browser")  # In the documentation; anywhere else, a new folder.
 folder = here if here.is_dir() else Path(tempfile.mkdtemp())
