@@ -35,8 +35,11 @@ from mlp_xp.nn.losses import (
     BinaryCrossEntropy,
     BinaryFocal,
     Custom,
+    ErrorLoss,
+    Gaussian,
     Loss,
     Poisson,
+    Quantile,
     SoftmaxCrossEntropy,
     SoftmaxFocal,
     Through,
@@ -91,7 +94,8 @@ def cases(labels: np.ndarray) -> list[tuple[Loss, np.ndarray, int]]:
     """Return each loss with targets for it, and how many outputs they take."""
     soft = np.eye(4)[labels]
     binary = soft[:, :1]
-    errors = [kind() for name, kind in REGRESSION_LOSSES.items() if name != "poisson"]
+    errors = [kind() for kind in REGRESSION_LOSSES.values() if issubclass(kind, ErrorLoss)]
+    several = [Gaussian(), Quantile((0.2, 0.7))]
     classes = [
         SoftmaxCrossEntropy(),
         SoftmaxCrossEntropy(label_smoothing=0.1),
@@ -104,12 +108,17 @@ def cases(labels: np.ndarray) -> list[tuple[Loss, np.ndarray, int]]:
         BinaryFocal(),
         Poisson(),
         *errors,
+        *several,
         *(Through(loss, output) for loss in errors for output in OUTPUTS),
         *(Custom(fourth_power, output) for output in OUTPUTS),
     ]
     # A function of probabilities takes targets given whole.
     hard = [(loss, labels, 4) for loss in classes if not isinstance(loss, Custom)]
-    return hard + [(loss, soft, 4) for loss in classes] + [(loss, binary, 1) for loss in ones]
+    return (
+        hard
+        + [(loss, soft, 4) for loss in classes]
+        + [(loss, binary, loss.outputs_per_target) for loss in ones]
+    )
 
 
 def use(backend: RecordingBackend, network: Network, case=None, **rules) -> None:

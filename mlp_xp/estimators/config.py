@@ -110,7 +110,7 @@ def resolve_config(
     scaling = params["input_scaling"]
     n_inputs = scaling.inputs(n_features) if isinstance(scaling, Whiten) else n_features
     network = Network(
-        (n_inputs, *layers, targets.n_outputs),
+        (n_inputs, *layers, targets.n_outputs * loss.outputs_per_target),
         _hashable(params["activation"]),
         params["normalization"],
         _hashable(params["dropout"]),

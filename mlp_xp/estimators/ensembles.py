@@ -24,7 +24,7 @@ from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.estimators.prediction import as_labels
 from mlp_xp.estimators.regressor import MLPRegressor
-from mlp_xp.estimators.scoring import score_on_host
+from mlp_xp.estimators.scoring import combined_values, mean_and_spread, score_on_host
 from mlp_xp.estimators.state import fitted_state
 from mlp_xp.estimators.validation import check_weights, check_x, host
 
@@ -168,21 +168,11 @@ class BaseEnsemble(BaseEstimator):  # type: ignore[misc]
 
     # --- prediction ----------------------------------------------------------------------------
 
-    def _averaged(self, X: Any, method: str) -> tuple[Any, Any]:
-        """Return mean and standard deviation of the networks' predictions.
-
-        `method` is the name of the calling method in errors.
-        """
+    def _check(self, X: Any, method: str) -> None:
+        """Raise an error unless the networks can predict for X; `method` is named in it."""
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_any_weights", method=method)
         check_x(self, X, reset=False)
-        name = "predict_proba" if self._member_type is MLPClassifier else "predict"
-        predictions = [getattr(member, name)(X) for member in self.estimators_]
-        backend = get_backend(predictions[0])
-        xp = backend.xp
-        with backend.scope():
-            stacked = xp.stack(predictions)
-            return xp.mean(stacked, axis=0), xp.std(stacked, axis=0)
 
     @property
     def _any_weights(self) -> Any:
@@ -297,6 +287,11 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseEnsemble):  # type: ignore[misc
         mean, std = self._averaged(X, "predict_proba")
         return (mean, std) if return_std else mean
 
+    def _averaged(self, X: Any, method: str) -> tuple[Any, Any]:
+        """Return mean and standard deviation of the networks' probabilities."""
+        self._check(X, method)
+        return mean_and_spread([member.predict_proba(X) for member in self.estimators_])
+
     def predict_log_proba(self, X: Any) -> Any:
         """Predict logarithms of probabilities; see `predict_proba`."""
         mean, _ = self._averaged(X, "predict_log_proba")
@@ -362,24 +357,31 @@ class MLPEnsembleRegressor(RegressorMixin, BaseEnsemble):  # type: ignore[misc]
 
     _member_type = MLPRegressor
 
-    def predict(self, X: Any, *, return_std: bool = False) -> Any:
-        """Predict values, the mean of the networks'.
+    def predict(
+        self, X: Any, *, return_std: bool = False, quantiles: float | Sequence[float] | None = None
+    ) -> Any:
+        """Predict values, the mean of the networks', also with their spread, or quantiles.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
         return_std : bool, default=False
-            Whether to return the spread of the networks too.
+        quantiles : float or sequence of float, optional
+            Return these quantiles instead, as `MLPRegressor.predict` does.
 
         Returns
         -------
         mean : (samples,) or (samples, outputs) array
             In the library and on the device of X.
         std : (samples,) or (samples, outputs) array
-            If `return_std`: standard deviation over the networks.
+            If `return_std`: standard deviation over the networks. If all have ``loss="gaussian"``,
+            that of the targets: with the mean of the variances that the networks predict.
+
+        With `quantiles` the mean of the networks' quantiles; after ``loss="gaussian"`` those of a
+        normal distribution with this mean and standard deviation.
         """
-        mean, std = self._averaged(X, "predict")
-        return (mean, std) if return_std else mean
+        self._check(X, "predict")
+        return combined_values(self.estimators_, X, return_std=return_std, quantiles=quantiles)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R2, on the given samples.

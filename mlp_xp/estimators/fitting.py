@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp._utils.workers import current_worker
-from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.distributed import Alone
 from mlp_xp.estimators.agreement import agree_on_backend, agree_on_settings, agreed_generator
@@ -134,7 +134,7 @@ def prepare_fit(
     agree_on_backend(ranks, backend)
     if state is None:
         generator = agreed_generator(ranks, params["random_state"])
-        state = new_state(config, targets, backend, sample.X, generator, ranks)
+        state = new_state(config, targets, backend, sample, generator, ranks)
         model._training = None
         if snapshot is not None:
             state = with_snapshot(state, snapshot)
@@ -205,7 +205,7 @@ def new_state(
     config: TrainingConfig,
     targets: Targets,
     backend: Backend,
-    X: Any,
+    sample: Sample,
     random_state: Any,
     ranks: Alone,
 ) -> FittedState:
@@ -217,23 +217,29 @@ def new_state(
     targets : Targets
     backend : Backend
         Where the network is trained.
-    X : array, Rows, Shard or sparse rows
+    sample : Sample
         Checked.
     random_state : int, RandomState instance or None
     ranks : Alone
         For the input scaling of what is sharded.
     """
-    dtype, network = resolve_dtype(config, backend, X), config.rules.network
+    X, dtype = sample.X, resolve_dtype(config, backend, sample.X)
+    network, loss = config.rules.network, config.rules.loss
     # scikit-learn's numbers: the same seed starts from the same weights as there.
     generator = check_random_state(random_state)
     start = init_params(network, generator), init_batch_stats(network)
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
+    if targets.classes is None:
+        given: Any = targets.encode(sample.y, "float64"), sample.weights
+        biases = loss.initial_biases(*given, xp=get_backend("numpy").xp)
+        if biases is not None:
+            params = (*params[:-1], params[-1]._replace(b=to_numpy(biases).astype(dtype)))
     is_seed = isinstance(random_state, Integral)
     seed = int(random_state if is_seed else generator.randint(2**31 - 1))
     setting = config.input_scaling
     return FittedState(
         network,
-        config.rules.loss,
+        loss,
         config.output,
         targets,
         n_features=X.shape[1],

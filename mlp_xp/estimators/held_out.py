@@ -178,7 +178,7 @@ class HeldOut:
         if self._scoring is not None or not np.all(np.isfinite(outputs)):
             return map(self._score, averages, outputs)
         n_networks, n_samples, n_outputs = outputs.shape
-        predicted = self._targets.decode(outputs.reshape(-1, n_outputs))
+        predicted = self._predictions(outputs.reshape(-1, n_outputs)).predict()
         by_network = predicted.reshape(n_networks, n_samples, *predicted.shape[1:])
         reported, score = self._trainer.rules.loss.reported, self._targets.score
         return [
@@ -186,13 +186,16 @@ class HeldOut:
             for value, own in zip(averages.tolist(), by_network, strict=True)
         ]
 
+    def _predictions(self, outputs: np.ndarray) -> Predictions:
+        return Predictions(self._model, self._trainer.rules.loss, self._targets, outputs)
+
     def _score(self, average: Any, outputs: np.ndarray) -> tuple[float, float]:
         value = self._trainer.rules.loss.reported(float(average), outputs.shape[1])
         if self._scoring == "loss":
             return value, -value
         if not np.all(np.isfinite(outputs)):
             return value, np.nan
-        predictions = Predictions(self._model, self._targets, outputs)
+        predictions = self._predictions(outputs)
         if self._scorer is None:
             score = self._targets.score(self._y, predictions.predict(), self._weights)
         else:

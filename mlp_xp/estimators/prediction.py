@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import get_scorer
 
-from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend, get_backend
@@ -92,7 +92,7 @@ def network_outputs(
         model._state = state.checked()
     if raw and views:
         with to.scope():
-            return _logits_of(state.output, outputs, xp=to.xp)
+            return state.activating_loss.raw_outputs(outputs, xp=to.xp)
     return outputs
 
 
@@ -132,20 +132,6 @@ def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
     return caller.put(labels, "float32" if narrow else None)
 
 
-def _logits_of(activation: str, y: Array, *, xp: Namespace) -> Array:
-    """Return raw outputs that an output activation turns into averaged predictions."""
-    tiny = float(xp.finfo(y.dtype).smallest_normal)
-    if activation in ("softmax", "exp"):
-        return xp.log(xp.maximum(y, tiny))
-    if activation == "logistic":
-        return xp.log(xp.maximum(y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny))
-    if activation == "softplus":
-        return y + xp.log(xp.maximum(-xp.expm1(-y), tiny))
-    if activation == "tanh":
-        return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
-    return y  # "identity", and "relu" of what is not negative
-
-
 def gradient_of_inputs(model: Any, X: Any, target: Any) -> Array:
     """Return the gradient of each sample's loss by its features; see `BaseMLP.input_gradient`."""
     from mlp_xp.training.input_gradient import input_gradient  # Few ask for it.
@@ -181,8 +167,9 @@ def evaluate(
     encoded: Any = targets.encode(truth, state.dtype)
     shares: Any = None if weights is None else weights.astype(logits.dtype)
     value: Any = mean_loss(loss, logits, encoded, shares, xp=here.xp)[0]
-    outputs: Any = state.activating_loss.activate(logits, xp=here.xp)
-    predictions = Predictions(model, targets, outputs)
+    activating: Any = state.activating_loss
+    outputs = activating.activate(logits, xp=here.xp)
+    predictions = Predictions(model, activating, targets, outputs)
     scores = {"loss": loss.reported(float(value), logits.shape[1])}
     if metrics is None:
         return scores | {targets.metric: targets.score(truth, predictions.predict(), weights)}

@@ -12,6 +12,7 @@ from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
 from mlp_xp.estimators.prediction import AS_SET
+from mlp_xp.estimators.scoring import predict_values
 from mlp_xp.estimators.state import set_weights
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.estimators.validation import check_weights, host
@@ -31,10 +32,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}, a loss of \
-`mlp_xp.nn.losses`, or callable, default="squared_error"
-        An object brings its settings, e.g. ``Quantile(0.9)`` or ``Huber(delta=2.0)``. "poisson"
-        predicts the exponential of the network's output. A callable
+    loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson", "gaussian"}, a \
+loss of `mlp_xp.nn.losses`, or callable, default="squared_error"
+        An object brings its settings, e.g. ``Quantile((0.05, 0.5, 0.95))`` or ``Huber(delta=2.0)``.
+        "poisson" predicts the exponential of the network's output, "gaussian" a mean and a standard
+        deviation. A callable
         ``loss(outputs, targets, *, xp)`` returns the loss of each sample and a pullback, which is
         compared with a finite difference at the first fit; see `mlp_xp.nn.losses.Custom`. A loss
         of classes takes probabilities as targets, and predicts them. The loss of several outputs
@@ -186,22 +188,65 @@ default="auto"
         set_weights(model, coefs, intercepts)
         return model
 
-    def predict(self, X: Any, *, tta: Any = AS_SET) -> Any:
-        """Predict values.
+    def predict(
+        self,
+        X: Any,
+        *,
+        return_std: bool = False,
+        quantiles: float | Sequence[float] | None = None,
+        tta: Any = AS_SET,
+    ) -> Any:
+        """Predict values, also with their standard deviation, or quantiles of them.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+        return_std : bool, default=False
+            Whether to return the standard deviation of the targets too, after a fit with
+            ``loss="gaussian"``.
+        quantiles : float or sequence of float, optional
+            Return these quantiles instead: of those that ``loss=Quantile(...)`` was fitted for, or
+            any in (0, 1) after a fit with ``loss="gaussian"``.
         tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
             Test-time augmentation; by default the parameter `tta` of the estimator.
 
         Returns
         -------
-        (samples,) array, or (samples, outputs) for several outputs
-            In the library and on the device of X.
+        values : (samples,) array, or (samples, outputs) for several outputs
+            In the library and on the device of X. For `Quantile` the median, which may be between
+            two of its quantiles; for `Gaussian` the mean.
+        std : array of the same shape
+            If `return_std`.
+
+        With `quantiles` instead one array, of the same shape for a single number, else with an axis
+        more: (samples, quantiles), or (samples, outputs, quantiles).
+
+        Raises
+        ------
+        ValueError
+            If the loss has no standard deviation, or not these quantiles.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mlp_xp import MLPRegressor
+        >>> from mlp_xp.nn.losses import Quantile
+        >>> X = np.linspace(0, 1, 200)[:, None]
+        >>> model = MLPRegressor(loss=Quantile((0.1, 0.5, 0.9)), solver="lbfgs", random_state=0)
+        >>> model = model.fit(X, np.random.default_rng(0).normal(size=200))
+        >>> low, high = model.predict([[0.5]], quantiles=(0.1, 0.9))[0]
+        >>> bool(low < model.predict([[0.5]])[0] < high)
+        True
         """
         outputs = self._outputs(X, "predict", tta=tta)
-        return self._state.targets.decode(outputs)
+        state = self._state
+        return predict_values(
+            state.activating_loss,
+            state.targets,
+            outputs,
+            return_std=return_std,
+            quantiles=quantiles,
+        )
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R2, on the given samples.
@@ -218,5 +263,6 @@ default="auto"
             1 at best; several outputs count the same.
         """
         outputs: Any = self._outputs(X, "score", to=get_backend("numpy"))
-        targets, weights = self._state.targets, check_weights(sample_weight, len(outputs))
-        return targets.score(host(y), targets.decode(outputs), weights)
+        state, weights = self._state, check_weights(sample_weight, len(outputs))
+        predicted = predict_values(state.activating_loss, state.targets, outputs)
+        return float(state.targets.score(host(y), predicted, weights))

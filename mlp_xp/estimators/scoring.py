@@ -1,4 +1,4 @@
-"""Scores of predictions that have been computed already."""
+"""Predictions of real targets, and scores of predictions that have been computed already."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ import numpy as np
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 
+from mlp_xp.backends import get_backend
+from mlp_xp.estimators.state import fitted_state
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights, host
+from mlp_xp.nn.losses import Loss, of_mixture
 
-__all__ = ["Metrics", "Predictions", "named_metrics", "score_on_host"]
+__all__ = [
+    "Metrics",
+    "Predictions",
+    "combined_values",
+    "mean_and_spread",
+    "named_metrics",
+    "predict_values",
+    "score_on_host",
+]
 
 Metrics = str | Callable[..., float] | Sequence[str] | Mapping[str, str | Callable[..., float]]
 
@@ -30,23 +41,27 @@ class Predictions:
     Parameters
     ----------
     model : estimator
+    loss : Loss
+        That the outputs are of.
     targets : Targets
     outputs : (samples, outputs) NumPy array
         After the output activation.
     """
 
-    def __init__(self, model: Any, targets: Targets, outputs: np.ndarray) -> None:
+    def __init__(self, model: Any, loss: Loss, targets: Targets, outputs: np.ndarray) -> None:
         self._model = model
+        self._loss = loss
         self._targets: Any = targets
         self._outputs = outputs
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def predict(self, X: Any = None) -> np.ndarray:
-        """Return labels or values."""
-        decoded: np.ndarray = self._targets.decode(self._outputs)
-        return decoded
+    def predict(self, X: Any = None, **wanted: Any) -> Any:
+        """Return labels, or values as `predict_values` does."""
+        if self._targets.classes is None:
+            return predict_values(self._loss, self._targets, self._outputs, **wanted)
+        return self._targets.decode(self._outputs)
 
     @available_if(_has_classes)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any = None) -> np.ndarray:
@@ -118,3 +133,81 @@ def _are_plain(y: Any, predicted: np.ndarray) -> bool:
         and 2 * len(np.unique(y)) <= len(y)
         and 2 * len(np.unique(predicted)) <= len(y)
     )
+
+
+def predict_values(
+    loss: Loss,
+    targets: Targets,
+    outputs: Any,
+    *,
+    return_std: bool = False,
+    quantiles: float | Sequence[float] | None = None,
+) -> Any:
+    """Return predictions of real targets, with what is asked for; see `MLPRegressor.predict`.
+
+    Parameters
+    ----------
+    loss : Loss
+    targets : RealTargets
+    outputs : (samples, outputs) array of any library
+        After the output activation.
+    return_std : bool, default=False
+    quantiles : float or sequence of float, optional
+    """
+    _check_wanted(return_std, quantiles)
+    backend = get_backend(outputs)
+    with backend.scope():
+        if quantiles is not None:
+            levels = np.atleast_1d(np.asarray(quantiles, np.float64)).tolist()
+            found: Any = loss.quantiles(outputs, levels, xp=backend.xp)
+            found = targets.decode(found)
+            return found[..., 0] if np.ndim(quantiles) == 0 else found
+        values: Any = loss.point(outputs, xp=backend.xp)
+        if not return_std:
+            return targets.decode(values)
+        std: Any = loss.std(outputs, xp=backend.xp)
+        return targets.decode(values), targets.decode(std)
+
+
+def combined_values(
+    members: Sequence[Any],
+    X: Any,
+    *,
+    return_std: bool = False,
+    quantiles: float | Sequence[float] | None = None,
+) -> Any:
+    """Return predictions of several regressors as one; see `MLPEnsembleRegressor.predict`."""
+    _check_wanted(return_std, quantiles)
+    states = [fitted_state(member) for member in members]
+    loss = states[0].activating_loss
+    if all(state.activating_loss.has_std for state in states):
+        outputs = [member._outputs(X, "predict") for member in members]
+        backend = get_backend(outputs[0])
+        with backend.scope():
+            mixture = of_mixture(
+                [loss.point(output, xp=backend.xp) for output in outputs],
+                [loss.std(output, xp=backend.xp) for output in outputs],
+                xp=backend.xp,
+            )
+            joined = backend.xp.concat(list(mixture), axis=1)
+        wanted: Any = {"return_std": return_std, "quantiles": quantiles}
+        return predict_values(loss, states[0].targets, joined, **wanted)
+    settings = {} if quantiles is None else {"quantiles": quantiles}
+    mean, std = mean_and_spread([member.predict(X, **settings) for member in members])
+    return (mean, std) if return_std else mean
+
+
+def mean_and_spread(predictions: Sequence[Any]) -> tuple[Any, Any]:
+    """Return mean and standard deviation of arrays of one shape."""
+    backend = get_backend(predictions[0])
+    xp = backend.xp
+    with backend.scope():
+        stacked = xp.stack(predictions)
+        return xp.mean(stacked, axis=0), xp.std(stacked, axis=0)
+
+
+def _check_wanted(return_std: bool, quantiles: Any) -> None:
+    if return_std and quantiles is not None:
+        raise ValueError(
+            f"return_std is True and quantiles is {quantiles!r}: call predict once for each."
+        )

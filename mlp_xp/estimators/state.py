@@ -18,7 +18,7 @@ from mlp_xp.estimators.config import resolve_config
 from mlp_xp.estimators.device_copies import DeviceCopies
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats, Dense
-from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, SquaredError, Through
+from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
 from mlp_xp.nn.network import Network, Params, denses, norms, with_layers
 from mlp_xp.training.finite import is_finite
 from mlp_xp.training.fit_settings import LoopPosition
@@ -111,7 +111,10 @@ class FittedState:
         output = self.output
         if self.loss.output == output:
             return self.loss
-        return SoftmaxCrossEntropy() if output == "softmax" else Through(SquaredError(), output)
+        if output == "softmax":
+            return SoftmaxCrossEntropy()
+        loss = self.loss.loss if isinstance(self.loss, Through) else self.loss
+        return Through(loss if isinstance(loss, ErrorLoss) else SquaredError(), output)
 
     def with_assigned(self, attributes: Mapping[str, Any], activation: Any) -> FittedState:
         """Return the state with the values assigned to fitted attributes and to `activation`."""
@@ -230,14 +233,14 @@ def state_of_weights(
                 f"{name} is {params[name]!r}, which coefs_ and intercepts_ that were "
                 f"assigned do not have: fit, or set {name}=None."
             )
-    targets = targets_type.of_weights(attributes, sizes[-1], params["output_activation"])
+    targets = targets_type.of_weights(attributes, sizes[-1], params)
     config = resolve_config(params, sizes[0], targets, tuple(sizes[1:-1]))
     network = config.rules.network
     is_single = all(str(W.dtype).endswith("float32") for W in coefs)
     return FittedState(
         network,
         config.rules.loss,
-        attributes.get("out_activation_", targets.output),
+        attributes.get("out_activation_", config.output),
         targets,
         n_features=sizes[0],
         input_scaling=None,

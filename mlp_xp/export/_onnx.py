@@ -18,6 +18,7 @@ from mlp_xp.estimators.config import resolve_augmentation
 from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.state import FittedState, fitted_state
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
+from mlp_xp.nn.losses import Loss, of_mixture
 from mlp_xp.training.inference import make_predict
 
 __all__ = ["to_onnx", "trace"]
@@ -47,7 +48,8 @@ def to_onnx(
         With the input ``X : (N, features)``. A classifier has the outputs ``label : (N,)``, in the
         dtype of its classes, or ``(N, classes)`` int64 of several labels at once, and
         ``probabilities : (N, classes)``; a regressor has ``prediction : (N,)`` or
-        ``(N, outputs)``.
+        ``(N, outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and with
+        several quantiles ``quantiles : (N, levels)`` or ``(N, outputs, levels)``.
 
     Raises
     ------
@@ -77,8 +79,11 @@ def to_onnx(
     return graph
 
 
-def trace(model: Any, precision: str | None, *, has_column: bool = False) -> Any:
-    """Return an estimator as an ONNX model; with ``has_column`` a single output is a column."""
+def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
+    """Return an estimator as an ONNX model.
+
+    In a pipeline a single output is a column, and a regressor has nothing but the prediction.
+    """
     onnx = optional("onnx", "onnx")
     ndonnx = optional("ndonnx", "onnx")
     from mlp_xp.export._tidy import tidy
@@ -94,7 +99,11 @@ def trace(model: Any, precision: str | None, *, has_column: bool = False) -> Any
     for member, state in zip(members, states, strict=True):
         views = resolve_augmentation("tta", member.tta, state.n_features)
         predictions.append(_predictions(state, views, x, precision))
-    outputs = _named_outputs(model, first.targets, _mean(predictions), has_column=has_column)
+    if first.targets.classes is None:
+        losses = [state.activating_loss for state in states]
+        outputs = _named_values(losses, predictions, first.targets, in_pipeline=in_pipeline)
+    else:
+        outputs = _named_classes(model, first.targets, _mean(predictions))
     graph = ndonnx.build({"X": x}, outputs)
     tidy(graph)
     graph.producer_name, graph.producer_version = "mlp-xp", __version__
@@ -150,18 +159,37 @@ def _sources(
     return found
 
 
-def _named_outputs(
-    model: Any, targets: Targets, predictions: Any, *, has_column: bool
+def _named_values(
+    losses: list[Loss], outputs: list[Any], targets: Targets, *, in_pipeline: bool
 ) -> dict[str, Any]:
-    """Return what a prediction consists of, by name."""
+    """Return what a prediction of real values consists of, by name."""
+    from mlp_xp.export._operators import OnnxNamespace
+
+    xp: Any = OnnxNamespace()
+    pairs = list(zip(losses, outputs, strict=True))
+    points: list[Any] = [loss.point(output, xp=xp) for loss, output in pairs]
+    if in_pipeline:
+        return {"prediction": _mean(points)}
+    named = {"prediction": _mean(points)}
+    if all(loss.has_std for loss in losses):
+        stds: list[Any] = [loss.std(output, xp=xp) for loss, output in pairs]
+        mean, std = of_mixture(points, stds, xp=xp) if len(pairs) > 1 else (points[0], stds[0])
+        named = {"prediction": mean, "std": std}
+    levels = losses[0].levels
+    if len(levels) > 1 and all(loss.levels == levels for loss in losses):
+        named["quantiles"] = _mean(
+            [loss.quantiles(output, levels, xp=xp) for loss, output in pairs]
+        )
+    return {name: targets.decode(array) for name, array in named.items()}
+
+
+def _named_classes(model: Any, targets: Targets, predictions: Any) -> dict[str, Any]:
+    """Return what a prediction of classes consists of, by name."""
     import ndonnx
 
     from mlp_xp.export._operators import OnnxNamespace
 
     xp: Any = OnnxNamespace()
-    if targets.classes is None:
-        is_flat = targets.n_outputs == 1 and not has_column
-        return {"prediction": predictions[:, 0] if is_flat else predictions}
     if isinstance(targets, MultilabelTargets):
         label = ndonnx.astype(predictions > 0.5, ndonnx.int64)
     else:

@@ -19,6 +19,8 @@ def register_skl2onnx() -> None:
 
     Call it once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. Inputs of the pipeline in
     float32 make a network in float32, others one in float64; ``target_opset`` must be at least 21.
+    Of a regressor the prediction is converted; for its standard deviation or quantiles export it
+    with `to_onnx`.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def _types() -> Any:
 
 def _graph(operator: Any) -> Any:
     is_single = isinstance(operator.inputs[0].type, _types().FloatTensorType)
-    return trace(operator.raw_operator, "float32" if is_single else "float64", has_column=True)
+    return trace(operator.raw_operator, "float32" if is_single else "float64", in_pipeline=True)
 
 
 def _set_types(operator: Any) -> None:

@@ -162,6 +162,11 @@ def _check(model: Any, state: FittedState) -> str:
             f"activation is {network.activation!r}, and scikit-learn's MLP has one of "
             f"{list(_ACTIVATIONS)} for all layers: export with to_onnx or to_torch."
         )
+    if state.loss.outputs_per_target > 1:
+        raise ValueError(
+            f"loss is {state.loss!r}, with several outputs for each target, and scikit-learn's MLP "
+            "has one: export with to_onnx or to_torch."
+        )
     if model.tta is not None:
         raise ValueError(
             f"tta is {model.tta!r}, and scikit-learn's MLP predicts from one view: set tta=None, "

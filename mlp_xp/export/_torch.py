@@ -32,7 +32,9 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
     torch.nn.Sequential
         On the CPU and in evaluation mode: ``Linear``, ``LayerNorm``, ``ReLU`` and so on, and small
         modules for what PyTorch lacks. It takes rows as the estimator does, in the dtype of the
-        fit. Outputs are (rows, outputs); two classes have one, the log-odds of the second.
+        fit. Outputs are (rows, outputs); two classes have one, the log-odds of the second. With
+        ``loss="gaussian"`` they are means and then logarithms of variances, or activated standard
+        deviations; with several quantiles the lowest, and raw steps or activated quantiles.
 
     Raises
     ------
@@ -121,7 +123,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
             )
         model, attributes = MLPClassifier(**settings), {"classes_": labels}
     params = model._params()
-    targets = model._targets_type.of_weights(attributes, n_outputs, "auto")
+    targets = model._targets_type.of_weights(attributes, n_outputs, params)
     sizes = settings["hidden_layer_sizes"]
     config = resolve_config(params, layers[0].W.shape[0], targets, sizes)
     network = config.rules.network

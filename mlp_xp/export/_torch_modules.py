@@ -23,7 +23,7 @@ from mlp_xp.nn.blocks import (
     Residual,
 )
 from mlp_xp.nn.layers import Activation, Arrangement, BatchStats, Dense, Norm
-from mlp_xp.nn.losses import OUTPUTS
+from mlp_xp.nn.losses import OUTPUTS, Loss
 
 __all__ = ["Parsed", "build", "parse"]
 
@@ -91,13 +91,26 @@ class Applied(nn.Module):  # type: ignore[misc]
         return self.function(x, xp=get_backend("torch").xp)[0]
 
 
+class Activated(nn.Module):  # type: ignore[misc]
+    """Outputs as a loss activates them: quantiles, or means and standard deviations."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, x: Any) -> Any:
+        return self.loss.activate(x, xp=get_backend("torch").xp)
+
+
 def build(state: FittedState, *, activate: bool) -> nn.Sequential:
     """Return a network in NumPy arrays as a module."""
     params, batch_stats = iter(state.params), list(state.batch_stats)
     modules: list[nn.Module] = [] if state.scaling is None else [Scaled(*state.scaling)]
     for layer in state.network.blocks:
         modules += _modules(layer, params, batch_stats)
-    if activate and state.output != "identity":
+    if activate and state.loss.outputs_per_target > 1:
+        modules.append(Activated(state.activating_loss))
+    elif activate and state.output != "identity":
         is_known = state.output in _OUTPUTS
         modules.append(_OUTPUTS[state.output]() if is_known else Applied(OUTPUTS[state.output]))
     return nn.Sequential(*modules).to(getattr(torch, state.dtype)).eval()

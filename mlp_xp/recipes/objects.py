@@ -82,7 +82,9 @@ OneCycle, Linear (did you mean 'Cosine'?)
     name = form["class"]
     if name not in kinds:
         raise ValueError(f"{place} is {name!r}, {expected(name, kinds)}")
-    fields = {field.name: field.default for field in dataclasses.fields(kinds[name])}
+    known = dataclasses.fields(kinds[name])
+    fields = {field.name: field.default for field in known}
+    lists = {field.name for field in known if field.metadata.get("is_list")}
     settings = {}
     for key, value in form.items():
         if key == "class":
@@ -94,7 +96,10 @@ OneCycle, Linear (did you mean 'Cosine'?)
         given = settings.get(key, default)
         if default is dataclasses.MISSING or default is None:
             continue  # The object checks it.
-        if _type_name(given) != _type_name(default):
+        is_list = key in lists and isinstance(given, list | tuple)
+        for value in given if is_list else (given,):
+            if _type_name(value) == _type_name(default):
+                continue
             raise ValueError(f"{name} has {key}={given!r}, which is nothing like {default!r}")
     return kinds[name](**settings)
 

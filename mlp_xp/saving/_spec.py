@@ -215,8 +215,9 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
             f"feature_names is not a list of {n_features} strings",
         )
         model.feature_names_in_ = np.asarray(names, dtype=object)
-    targets = _targets(spec, kind, widths[-1], model.output_activation)
-    config = resolve_config(model.get_params(deep=False), n_features, targets, widths[1:-1])
+    settings = model.get_params(deep=False)
+    targets = _targets(spec, kind, widths[-1], settings)
+    config = resolve_config(settings, n_features, targets, widths[1:-1])
     network, output = config.rules.network, spec["out_activation"]
     expect(
         config.output == output,
@@ -280,10 +281,10 @@ def _widths(spec: dict[str, Any], max_layers: float) -> tuple[Any, ...]:
     return tuple(widths)
 
 
-def _targets(spec: dict[str, Any], kind: str, n_outputs: int, output_activation: str) -> Targets:
+def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, Any]) -> Targets:
     """Return the targets that a spec describes."""
     if kind == "MLPRegressor":
-        return RealTargets(n_outputs)
+        return RealTargets.of_weights({}, n_outputs, params)
     classes, target_type = decode_classes(spec["classes"]), spec["target_type"]
     output, n_classes = spec["out_activation"], len(classes)
     expect(

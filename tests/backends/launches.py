@@ -104,6 +104,8 @@ def make(
     labels = generator.integers(0, OUTPUTS, 50)
     is_classes = isinstance(loss, SoftmaxCrossEntropy | SoftmaxFocal)
     y = labels.astype(np.int32) if is_classes else np.eye(OUTPUTS, dtype=np.float32)[labels]
+    if loss.outputs_per_target > 1:
+        y = np.ascontiguousarray(y[:, : OUTPUTS // loss.outputs_per_target])
     with backend.scope():
 
         def put(tree: Any) -> Any:

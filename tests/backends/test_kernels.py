@@ -13,6 +13,7 @@ from mlp_xp.nn.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
     BinaryFocal,
+    Gaussian,
     Huber,
     Poisson,
     Quantile,
@@ -130,6 +131,8 @@ ELEMENTWISE = [
     AbsoluteError(),
     Huber(0.5),
     Quantile(0.8),
+    Quantile((0.1, 0.5, 0.8)),
+    Gaussian(),
     Poisson(),
     BinaryCrossEntropy(),
     BinaryCrossEntropy(0.2),
@@ -190,6 +193,8 @@ def test_losses_of_numbers(backend, loss, size, dtype, place, rng):
     targets = targets.astype(dtype)
     if not isinstance(loss, Poisson | BinaryCrossEntropy | BinaryFocal):
         targets[0] = logits[0]
+    logits = np.tile(logits, loss.outputs_per_target)
+    logits[0, 1] = -1e4  # A step that is 0, and a variance that is held.
     if isinstance(loss, BinaryCrossEntropy):
         logits[0, :2] = 1e4, -1e4  # Probabilities are clipped.
     weights = rng.integers(0, 3, size[0]).astype(dtype)

@@ -23,6 +23,7 @@ from mlp_xp.nn.losses import (  # noqa: E402
     BinaryCrossEntropy,
     BinaryFocal,
     Custom,
+    Gaussian,
     Huber,
     Poisson,
     Quantile,
@@ -43,9 +44,11 @@ LOSSES = [
     AbsoluteError(),
     Huber(),
     Quantile(0.3),
+    Quantile((0.3, 0.7)),
+    Gaussian(),
     Poisson(),
     Through(AbsoluteError(), "softplus"),
-    Through(Quantile(0.3), "tanh"),
+    Through(Quantile((0.3, 0.7)), "tanh"),
     Custom(fourth_power),
 ]
 LAYERS = {

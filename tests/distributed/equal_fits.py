@@ -84,6 +84,8 @@ LOSSES = {
     "absolute": (losses.AbsoluteError(), "real"),
     "huber": (losses.Huber(0.7), "real"),
     "quantile": (losses.Quantile(0.8), "real"),
+    "quantiles": (losses.Quantile((0.1, 0.9)), "pairs"),
+    "gaussian": (losses.Gaussian(), "pairs"),
     "poisson": (losses.Poisson(), "counts"),
     "through": (losses.Through(losses.SquaredError(), "logistic"), "shares"),
 }
@@ -168,6 +170,7 @@ def data(case):
         "real": rng.standard_normal((N, 4)),
         "counts": rng.poisson(1.0, (N, 4)).astype(np.float64),
         "shares": rng.dirichlet(np.ones(4), N),
+        "pairs": rng.standard_normal((N, 2)),
     }
     return x, y[case.targets]
 

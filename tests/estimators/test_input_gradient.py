@@ -11,6 +11,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.datasets import load_digits
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.nn.losses import Quantile
 
 STEP = 1e-6
 
@@ -60,7 +61,10 @@ def test_it_is_a_finite_difference(problem, settings):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
-@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", "quantile"])
+@pytest.mark.parametrize(
+    "loss",
+    ["squared_error", "absolute_error", "huber", "quantile", "gaussian", Quantile((0.2, 0.6))],
+)
 def test_losses_of_real_values(problem, loss):
     X, _ = problem()
     model = small(MLPRegressor, loss=loss).fit(X, X[:, :2])

@@ -21,6 +21,7 @@ from mlp_xp.augmentation import Flip, Shift
 from mlp_xp.export import register_skl2onnx, to_onnx
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS, silu
+from mlp_xp.nn.losses import Gaussian, Quantile, Through
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -104,6 +105,32 @@ def test_outputs_of_regressors(output):
     model = MLPRegressor(hidden_layer_sizes=5, output_activation=output, random_state=0)
     model.set_params(max_iter=1, learning_rate="cosine").fit(X, np.abs(X[:, 0]))
     check(model, X, tolerance=1e-12)
+
+
+LEVELS = (0.1, 0.5, 0.9)
+INTERVALS = [Quantile(LEVELS), Gaussian(), Through(Quantile(LEVELS), "softplus")]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("what", REAL)
+@pytest.mark.parametrize("loss", INTERVALS, ids=repr)
+def test_quantiles_and_standard_deviations_are_outputs(loss, what, size):
+    model, rows = fitted(what, loss=loss, tta=Flip((1, 3, 4)))
+    if size > 1:
+        model = MLPEnsembleRegressor(model, size, random_state=0).fit(rows, TARGETS[what])
+    found = run(to_onnx(model), rows)
+    if isinstance(loss, Gaussian):
+        expected = dict(
+            zip(("prediction", "std"), model.predict(rows, return_std=True), strict=True)
+        )
+    else:
+        quantiles = model.predict(rows, quantiles=LEVELS)
+        expected = {"prediction": model.predict(rows), "quantiles": quantiles}
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        assert found[name].shape == values.shape
+        np.testing.assert_allclose(found[name], values, atol=1e-12)
+    assert len(run(to_onnx(model), rows[:0])["prediction"]) == 0
 
 
 @pytest.mark.parametrize("what", ["three classes", "two classes", "several", "value"])

@@ -13,6 +13,7 @@ from mlp_xp import MLPClassifier
 from mlp_xp.augmentation import Flip
 from mlp_xp.export import from_sklearn, to_sklearn
 from mlp_xp.nn.hidden import Project
+from mlp_xp.nn.losses import Quantile
 from mlp_xp.optimizers import Lion
 
 PREDICTIONS = ("three classes", "two classes", "text", "several", *REAL)
@@ -95,6 +96,18 @@ def test_arrays_are_copies():
 def test_networks_that_scikit_learn_does_not_have(settings, message):
     model, _ = fitted(**settings)
     with pytest.raises(ValueError, match=message):
+        to_sklearn(model)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"loss": Quantile((0.1, 0.9))}, {"loss": "gaussian"}], ids=str
+)
+@pytest.mark.parametrize("output", ["auto", "identity"])
+def test_regressors_with_several_outputs_for_a_target(settings, output):
+    if settings["loss"] != "gaussian":
+        settings = settings | {"output_activation": output}
+    model, _ = fitted("value", **settings)
+    with pytest.raises(ValueError, match="several outputs for each target, and scikit-learn's MLP"):
         to_sklearn(model)
 
 

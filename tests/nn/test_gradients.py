@@ -17,6 +17,7 @@ from mlp_xp.nn.losses import (
     BinaryCrossEntropy,
     BinaryFocal,
     Custom,
+    Gaussian,
     Huber,
     Poisson,
     Quantile,
@@ -54,11 +55,14 @@ LOSSES = {
     "absolute": AbsoluteError(),
     "huber": Huber(delta=0.5),
     "quantile": Quantile(quantile=0.8),
+    "quantiles": Quantile(quantile=(0.1, 0.5, 0.8)),
     "poisson": Poisson(),
+    "gaussian": Gaussian(),
     "squared_logistic": Through(SquaredError(), "logistic"),
     "huber_tanh": Through(Huber(delta=0.5), "tanh"),
     "absolute_exp": Through(AbsoluteError(), "exp"),
     "quantile_softplus": Through(Quantile(quantile=0.8), "softplus"),
+    "quantiles_softplus": Through(Quantile(quantile=(0.2, 0.7)), "softplus"),
     "squared_relu": Through(SquaredError(), "relu"),
     "squared_identity": Through(SquaredError(), "identity"),
     "custom": Custom(fourth_power),
@@ -124,7 +128,8 @@ def test_activation(backend, name, batch, width, seed):
 
 def targets_for(name: str, kind: str, logits: np.ndarray, rng) -> np.ndarray:
     """Return targets; those of a loss with a kink lie away from it."""
-    batch, outputs = logits.shape
+    batch, loss = len(logits), LOSSES[name]
+    outputs = logits.shape[1] // loss.outputs_per_target
     if name.startswith("binary"):
         return (
             rng.integers(0, 2, (batch, outputs)).astype(float)
@@ -136,7 +141,8 @@ def targets_for(name: str, kind: str, logits: np.ndarray, rng) -> np.ndarray:
     if not name.startswith(("softmax", "smoothed", "custom_softmax")):
         errors = rng.choice([0.2, 0.3, 0.4, 0.6, 1.0, 3.0], (batch, outputs))
         errors *= rng.choice([-1, 1], (batch, outputs))
-        return LOSSES[name].activate(logits, xp=array_api_compat.numpy) - errors
+        values = loss.activate(logits, xp=array_api_compat.numpy)
+        return loss.point(values, xp=array_api_compat.numpy) - errors
     if kind == "hard":
         return rng.integers(0, outputs, batch).astype(np.int32)
     return rng.dirichlet(np.ones(outputs), batch)
@@ -148,8 +154,13 @@ def targets_for(name: str, kind: str, logits: np.ndarray, rng) -> np.ndarray:
 @given(batch=sizes, outputs=sizes, seed=seeds)
 def test_loss(backend, name, kind, weighted, batch, outputs, seed):
     rng = np.random.default_rng(seed)
-    logits = 3 * rng.standard_normal((batch, outputs))
-    if name in ("absolute_exp", "custom", "squared_relu"):  # Steep far out, or with a kink at 0.
+    logits = 3 * rng.standard_normal((batch, outputs * LOSSES[name].outputs_per_target))
+    if name in (
+        "absolute_exp",
+        "gaussian",
+        "custom",
+        "squared_relu",
+    ):  # Steep far out, or with a kink at 0.
         logits = away_from_0(logits / 3)
     targets = targets_for(name, kind, logits, rng)
     weights = rng.random(batch) + 0.1 if weighted else None
@@ -209,11 +220,29 @@ TORCH_OUTPUTS = {
 }
 
 
+def torch_quantiles(torch, loss, z):
+    """Return quantiles, (batch, quantiles, targets): the first, and positive steps from there."""
+    parts = z.reshape((len(z), len(loss.levels), -1))
+    steps = torch.nn.functional.softplus(parts[:, 1:], threshold=1e4)
+    return torch.cumsum(torch.cat([parts[:, :1], steps], dim=1), dim=1)
+
+
 def torch_each(torch, loss, z, targets):
     """Return the loss of each sample, written once more with torch's own functions."""
     f = torch.nn.functional
+    activate = TORCH_OUTPUTS["identity"]
     if isinstance(loss, Through):
-        return torch_each(torch, loss.loss, TORCH_OUTPUTS[loss.output](torch, z), targets)
+        loss, activate = loss.loss, TORCH_OUTPUTS[loss.output]
+    if isinstance(loss, Quantile):
+        errors = activate(torch, torch_quantiles(torch, loss, z)) - targets[:, None, :]
+        q = torch.tensor(loss.levels, dtype=z.dtype)[:, None]
+        return torch.sum(torch.maximum((1 - q) * errors, -q * errors), dim=(1, 2))
+    if isinstance(loss, Gaussian):
+        mean, log_variance = torch.chunk(z, 2, dim=1)
+        variance = torch.exp(log_variance)
+        each = f.gaussian_nll_loss(mean, targets, variance, full=True, reduction="none", eps=1e-300)
+        return torch.sum(each, dim=1)
+    z = activate(torch, z)
     if isinstance(loss, Custom):
         outputs = TORCH_OUTPUTS[loss.output](torch, z)
         if loss.function is fourth_power:
@@ -244,11 +273,8 @@ def torch_each(torch, loss, z, targets):
         each = 0.5 * (z - targets) ** 2
     elif isinstance(loss, AbsoluteError):
         each = f.l1_loss(z, targets, reduction="none")
-    elif isinstance(loss, Huber):
-        each = f.huber_loss(z, targets, reduction="none", delta=loss.delta)
     else:
-        error = z - targets
-        each = torch.maximum((1 - loss.quantile) * error, -loss.quantile * error)
+        each = f.huber_loss(z, targets, reduction="none", delta=loss.delta)
     return torch.sum(each, dim=1)
 
 
@@ -272,10 +298,11 @@ def torch_loss(torch, name, logits, targets, weights):
 @example(batch=1, inputs=1, outputs=1, activation="relu", seed=0)
 def test_against_autograd(torch, backend, name, kind, batch, inputs, outputs, activation, seed):
     rng = np.random.default_rng(seed)
-    network = Network((inputs, 6, outputs), activation)
+    n_outputs = outputs * LOSSES[name].outputs_per_target
+    network = Network((inputs, 6, n_outputs), activation)
     params = init_params(network, seed)
     x, weights = rng.standard_normal((batch, inputs)), rng.random(batch) + 0.1
-    targets = targets_for(name, kind, rng.standard_normal((batch, outputs)), rng)
+    targets = targets_for(name, kind, rng.standard_normal((batch, n_outputs)), rng)
 
     with backend.scope():
         put = backend.put
@@ -320,6 +347,7 @@ def test_activations_at_extremes(backend, name, dtype):
 @pytest.mark.parametrize("name", BOUNDED)
 def test_losses_at_extremes(backend, name, dtype):
     logits = np.asarray([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0]], dtype=dtype)
+    logits = np.tile(logits, LOSSES[name].outputs_per_target)
     targets = np.asarray([[0, 1, 0], [0, 1, 0], [1, 0, 0]], dtype=dtype)
     with backend.scope(), np.errstate(all="raise", under="ignore"):
         value, pullback = mean_loss(

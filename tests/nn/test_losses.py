@@ -29,6 +29,7 @@ from mlp_xp.nn.losses import (
     BinaryCrossEntropy,
     BinaryFocal,
     Custom,
+    Gaussian,
     Huber,
     Poisson,
     Quantile,
@@ -300,6 +301,7 @@ def test_names_are_classes():
         "huber": "Huber",
         "quantile": "Quantile",
         "poisson": "Poisson",
+        "gaussian": "Gaussian",
     }
     assert {
         "log_loss": (SoftmaxCrossEntropy, BinaryCrossEntropy),
@@ -318,6 +320,9 @@ def test_names_are_classes():
         (lambda: BinaryFocal(math.nan), "gamma is nan, and must be at least 0 and finite"),
         (lambda: Huber(0.0), "delta is 0.0, and must be above 0 and finite.*SquaredError"),
         (lambda: Quantile(1.0), "quantile is 1.0, and must be above 0 and below 1"),
+        (lambda: Quantile((0.5, 0.1)), r"quantile is \(0.5, 0.1\), .* numbers that increase"),
+        (lambda: Quantile(()), r"quantile is \(\), .* numbers that increase"),
+        (lambda: Through(Gaussian(), "exp"), r"Gaussian\(\), which brings its own outputs"),
         (lambda: Through(SquaredError(), "softmax"), "output is 'softmax', and must be one of .*"),
         (lambda: Custom(squared, "swish"), r"output is 'swish', and must be one of .*'softmax'\]"),
         (lambda: Custom(3), "function is 3, and must be a callable, function.outputs, targets"),

@@ -28,6 +28,7 @@ from mlp_xp.nn.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
     BinaryFocal,
+    Gaussian,
     Huber,
     Loss,
     Poisson,
@@ -144,6 +145,47 @@ _ELEMENTWISE = """(const T* logits, const T* targets, const T* weights, T even, 
   if (threadIdx.x == 0) parts[blockIdx.x] = value;
 }}"""
 
+# The loss of a target with several outputs, which lie `columns` apart, and the slopes by them.
+_PARTS: dict[type[Loss], str] = {
+    Gaussian: """
+      const T bounded = z[columns] < -bound ? -bound : z[columns] > bound ? bound : z[columns];
+      const T error = z[0] - t, slope = error * exp(-bounded), scaled = error * slope;
+      value += T(0.5) * (bounded + scaled + T(1.8378770664093453)) * share;
+      dz[0] = slope * share;
+      dz[columns] = (T(0.5) - T(0.5) * scaled) * share;""",
+    Quantile: """
+      const T levels[] = {levels};
+      T quantile = z[0], slopes[PARTS], slope = 0;
+      for (int k = 0; k < PARTS; k++) {{
+        const T step = z[k * columns];
+        if (k > 0) quantile += log1p(exp(step < T(0) ? step : -step)) + (step > T(0) ? step : T(0));
+        const T error = quantile - t, sign = error > T(0) ? T(1) : error < T(0) ? T(-1) : error;
+        slopes[k] = T(0.5) * sign + (T(0.5) - levels[k]);
+        value += (T(0.5) * sign * error + (T(0.5) - levels[k]) * error) * share;
+      }}
+      for (int k = PARTS - 1; k >= 0; k--) {{
+        slope += slopes[k];
+        dz[k * columns] = slope * share * (k > 0 ? sigmoid(z[k * columns]) : T(1));
+      }}""",
+}
+
+_SEVERAL = """(const T* logits, const T* targets, const T* weights, T even, T smallest,
+    T bound, T* dlogits, T* parts, long long rows, int columns) {{
+  __shared__ T shared[THREADS];
+  {shares}
+  T value = 0;
+  for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < rows * columns;
+       i += (long long)gridDim.x * THREADS) {{
+    const long long row = i / columns, first = row * columns * PARTS + i % columns;
+    const T t = targets[i], share = SHARE(row);
+    const T* z = logits + first;
+    T* dz = dlogits + first;
+    {terms}
+  }}
+  value = sum_of<THREADS, 1>(value, shared);
+  if (threadIdx.x == 0) parts[blockIdx.x] = value;
+}}"""
+
 # Of classes the first of the largest wins, and NaN before it, as `argmax` does it.
 _CORRECT = f"""(const T* logits, const L* targets, const T* weights, T even, T smallest,
     T* parts, long long rows, int outputs) {{
@@ -205,6 +247,21 @@ def _elementwise_kernel(kind: type[Loss], dtype: str, weighted: int) -> Any:
     return raw_kernel(f"mlp_xp_{kind.__name__.lower()}", body, {"T": dtype}, WEIGHTED=weighted)
 
 
+@kernel(*((kind, dtype, 1) for kind in (Gaussian(), Quantile((0.2, 0.7))) for dtype in FLOATS))
+def _several_kernel(loss: Loss, dtype: str, weighted: int) -> Any:
+    terms = _PARTS[type(loss)]
+    if isinstance(loss, Quantile):
+        levels = ", ".join(f"T({level!r})" for level in map(float, loss.levels))
+        terms = terms.format(levels=f"{{{levels}}}")
+    return raw_kernel(
+        f"mlp_xp_{type(loss).__name__.lower()}s",
+        _SEVERAL.format(shares=SHARES, terms=terms),
+        {"T": dtype},
+        WEIGHTED=weighted,
+        PARTS=loss.outputs_per_target,
+    )
+
+
 @kernel(*_CORRECT_VARIANTS)
 def _correct_kernel(dtype: str, targets: str, classes: int, weighted: int) -> Any:
     types = {"T": dtype, "L": targets}
@@ -219,11 +276,11 @@ def loss(
 ) -> tuple[Array, Callable[[], Array]]:
     """Compute `mlp_xp.nn.losses.mean_loss`, the gradient with the value."""
     is_softmax = type(loss) in (SoftmaxCrossEntropy, SoftmaxFocal)
-    if not (is_softmax or type(loss) in _TERMS) or not _accepts(
-        logits, targets, weights, labels=is_softmax
-    ):
+    n_parts = loss.outputs_per_target
+    is_known = is_softmax or type(loss) in (_TERMS if n_parts == 1 else _PARTS)
+    if not is_known or not _accepts(logits, targets, weights, labels=is_softmax, n_parts=n_parts):
         return losses.mean_loss(loss, logits, targets, weights, xp=xp)
-    rows, outputs = logits.shape
+    rows, outputs = logits.shape[0], logits.shape[1] // n_parts
     number, dtype = logits.dtype.type, logits.dtype.str
     dlogits = cupy.empty_like(logits)
     weighted = int(weights is not None)
@@ -234,7 +291,10 @@ def loss(
         compute = _softmax_kernel(dtype, targets.dtype.str, weighted, lanes, is_focal)
     else:
         n_blocks = min(blocks_for(rows * outputs, _NUMBERS_AT_ONCE * THREADS), _MOST_BLOCKS)
-        compute = _elementwise_kernel(type(loss), dtype, weighted)
+        if n_parts > 1:
+            compute = _several_kernel(loss, dtype, weighted)
+        else:
+            compute = _elementwise_kernel(type(loss), dtype, weighted)
     parts = cupy.empty(n_blocks, logits.dtype)
     settings = map(number, _settings(loss, logits, xp=xp))
     shares = share_arguments(logits, weights)
@@ -245,18 +305,25 @@ def loss(
 
 
 def _settings(loss: Loss, logits: Any, *, xp: Namespace) -> tuple[float, ...]:
-    """Return the settings of a kernel: of an elementwise loss one, and a bound of the logits."""
+    """Return the settings of a kernel: of an elementwise loss one, and a bound of the logits.
+
+    A target with several outputs has the bound alone.
+    """
     match loss:
         case SoftmaxCrossEntropy(label_smoothing):
             return label_smoothing, *log_bounds(logits.dtype, xp=xp)
         case BinaryCrossEntropy(label_smoothing):
             lowest, highest = log_bounds(logits.dtype, xp=xp)
             return label_smoothing, highest - lowest
+        case Gaussian():
+            return (loss.largest_log_variance(logits, xp=xp),)
+        case Quantile():
+            return (0.0,) if loss.outputs_per_target > 1 else (loss.levels[0], 0.0)
         case Poisson():
             return 0.0, loss.largest_logit(logits, xp=xp)
         case SoftmaxFocal(gamma):
             return gamma, 0.0, 0.0
-        case Huber(setting) | Quantile(setting) | BinaryFocal(setting):
+        case Huber(setting) | BinaryFocal(setting):
             return setting, 0.0
     return 0.0, 0.0
 
@@ -279,7 +346,7 @@ def mean_accuracy(
     return total(parts)
 
 
-def _accepts(logits: Any, targets: Any, weights: Any, *, labels: bool) -> bool:
+def _accepts(logits: Any, targets: Any, weights: Any, *, labels: bool, n_parts: int = 1) -> bool:
     """Whether the kernels take such arrays: one model, contiguous, of dtypes that go together."""
     if logits.ndim != 2 or logits.size == 0 or not is_plain(logits.dtype, logits):
         return False
@@ -288,4 +355,5 @@ def _accepts(logits: Any, targets: Any, weights: Any, *, labels: bool) -> bool:
     if labels and targets.dtype.str in _LABELS:
         fits: bool = targets.flags.c_contiguous and targets.shape == logits.shape[:1]
         return fits
-    return is_plain(logits.dtype, targets) and targets.shape == logits.shape
+    rows, outputs = logits.shape
+    return is_plain(logits.dtype, targets) and targets.shape == (rows, outputs // n_parts)

@@ -23,7 +23,7 @@ class Targets(ABC):
     metric : str
         Name of the default score.
     n_outputs : int
-        Number of outputs of the network.
+        Number of columns that y is encoded as, each with an output or, for some losses, several.
     classes : (classes,) NumPy array or None
         Sorted labels; None for real values.
     output : str
@@ -67,7 +67,7 @@ class Targets(ABC):
     @classmethod
     @abstractmethod
     def of_weights(
-        cls, attributes: Mapping[str, Any], n_outputs: int, output_activation: str
+        cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
     ) -> Targets:
         """Return the targets of a network whose weights were assigned to an estimator."""
 

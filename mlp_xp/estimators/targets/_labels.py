@@ -48,7 +48,7 @@ class _LabelTargets(Targets):
 
     @classmethod
     def of_weights(
-        cls, attributes: Mapping[str, Any], n_outputs: int, output_activation: str
+        cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
     ) -> Targets:
         classes = attributes.get("classes_")
         if classes is None:
@@ -59,7 +59,7 @@ class _LabelTargets(Targets):
                 )
             classes = binarizer.classes_
         output = attributes.get("out_activation_", "logistic" if n_outputs == 1 else "softmax")
-        if output == "logistic" and output_activation != "logistic" and n_outputs > 1:
+        if output == "logistic" and params["output_activation"] != "logistic" and n_outputs > 1:
             return MultilabelTargets(classes, output)
         return ClassTargets(classes, output)
 

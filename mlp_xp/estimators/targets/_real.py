@@ -44,10 +44,16 @@ class RealTargets(Targets):
 
     @classmethod
     def of_weights(
-        cls, attributes: Mapping[str, Any], n_outputs: int, output_activation: str
+        cls, attributes: Mapping[str, Any], n_outputs: int, params: Mapping[str, Any]
     ) -> RealTargets:
         """Return the targets of a network whose weights were assigned to an estimator."""
-        return cls(n_outputs)
+        loss = cls(n_outputs).resolve_loss(params)
+        if n_outputs % loss.outputs_per_target:
+            raise ValueError(
+                f"loss is {loss!r}, with {loss.outputs_per_target} outputs for each target, and "
+                f"the last layer has {n_outputs}."
+            )
+        return cls(n_outputs // loss.outputs_per_target)
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
         """Return the loss that the parameters ask for, after the output activation they name."""
@@ -55,7 +61,7 @@ class RealTargets(Targets):
         if output == "auto":
             return make_loss(params["loss"], REGRESSION_LOSSES, self.output)
         loss = make_loss(params["loss"], REGRESSION_LOSSES, output)
-        return loss if loss.output == output else Through(loss, output)
+        return loss if loss.output == output else Through(cast(Any, loss), output)
 
     def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:
         """Raise ValueError if the loss does not take such values."""
@@ -74,9 +80,9 @@ class RealTargets(Targets):
             )
         return columns
 
-    def decode(self, outputs: np.ndarray) -> np.ndarray:
-        """Return the values, (samples,) for a single output."""
-        return outputs[:, 0] if self.n_outputs == 1 else outputs
+    def decode(self, outputs: Any) -> Any:
+        """Return (samples, targets, ...) values, without the second axis for a single target."""
+        return outputs[:, 0, ...] if self.n_outputs == 1 else outputs
 
     def score(self, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
         """Return the coefficient of determination, R2."""

@@ -12,12 +12,19 @@ nor does the L2 penalty, which is part of the update (`mlp_xp.optimizers`).
 from __future__ import annotations
 
 from mlp_xp.nn.layers import shares
-from mlp_xp.nn.losses._base import Loss, LossPullback, average, mean_accuracy, mean_loss
+from mlp_xp.nn.losses._base import (
+    Loss,
+    LossPullback,
+    average,
+    invert,
+    mean_accuracy,
+    mean_loss,
+)
 from mlp_xp.nn.losses._binary import BinaryCrossEntropy
 from mlp_xp.nn.losses._custom import Custom
 from mlp_xp.nn.losses._errors import AbsoluteError, ErrorLoss, Huber, Quantile, SquaredError
 from mlp_xp.nn.losses._focal import BinaryFocal, SoftmaxFocal
-from mlp_xp.nn.losses._poisson import Poisson
+from mlp_xp.nn.losses._likelihoods import Gaussian, Poisson, of_mixture
 from mlp_xp.nn.losses._softmax import SoftmaxCrossEntropy, one_hot, softmax
 from mlp_xp.nn.losses._through import OUTPUTS, Through
 
@@ -30,6 +37,7 @@ __all__ = [
     "BinaryFocal",
     "Custom",
     "ErrorLoss",
+    "Gaussian",
     "Huber",
     "Loss",
     "LossPullback",
@@ -40,8 +48,10 @@ __all__ = [
     "SquaredError",
     "Through",
     "average",
+    "invert",
     "mean_accuracy",
     "mean_loss",
+    "of_mixture",
     "one_hot",
     "shares",
     "softmax",
@@ -53,6 +63,7 @@ REGRESSION_LOSSES: dict[str, type[Loss]] = {
     "huber": Huber,
     "quantile": Quantile,
     "poisson": Poisson,
+    "gaussian": Gaussian,
 }
 
 # For one of many classes, and for outputs that each say yes or no.

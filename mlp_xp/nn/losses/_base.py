@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.nn.layers import shares
 
-__all__ = ["Loss", "LossPullback", "average", "log_bounds", "mean_accuracy", "mean_loss"]
+__all__ = [
+    "Loss",
+    "LossPullback",
+    "average",
+    "log_bounds",
+    "mean_accuracy",
+    "mean_and_std",
+    "mean_loss",
+]
 
 LossPullback = Callable[[Any], Array]
 
@@ -31,11 +39,27 @@ class Loss(ABC):
         is their sum.
     is_own : bool
         Whether a user wrote the gradient, which is then compared with a finite difference.
+    outputs_per_target : int
+        Outputs of the network for each target, which come one kind after the other: first that of
+        the first target, that of the second and so on.
+    has_std : bool
+        Whether predictions have a standard deviation.
     """
 
     output: str
     is_mean_of_outputs: ClassVar[bool] = False
     is_own: ClassVar[bool] = False
+    has_std: ClassVar[bool] = False
+
+    @property
+    def outputs_per_target(self) -> int:
+        """The outputs of the network for each target."""
+        return 1
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The quantiles that the loss estimates; none for most."""
+        return ()
 
     @abstractmethod
     def terms(
@@ -96,6 +120,41 @@ class Loss(ABC):
         self, targets: Array, name: str = "y", *, xp: Namespace
     ) -> None:
         """Raise ValueError unless real targets, (batch,) or (batch, outputs), suit the loss."""
+
+    def initial_biases(
+        self, targets: Array, weights: Array | None = None, *, xp: Namespace
+    ) -> Array | None:
+        """Return the biases that the output layer starts from, (outputs,), or None for random ones.
+
+        Parameters
+        ----------
+        targets : (samples, targets), real
+        weights : (samples,), of the dtype of the targets, optional
+        xp : namespace
+        """
+        return None
+
+    def point(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the prediction of each target, (..., batch, targets), of activated outputs."""
+        return outputs
+
+    def std(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the standard deviation of each target, (..., batch, targets)."""
+        raise ValueError(
+            f"The network was fitted with loss={self!r}, which has no standard deviation: fit with "
+            "loss=Gaussian(), or predict with an MLPEnsembleRegressor."
+        )
+
+    def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
+        """Return quantiles of each target, (..., batch, targets, levels), of activated outputs."""
+        raise ValueError(
+            f"The network was fitted with loss={self!r}, which has no quantiles: fit with "
+            f"loss=Quantile({tuple(levels)}) or Gaussian()."
+        )
+
+    def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return raw outputs, (..., batch, outputs), that `activate` turns into the given ones."""
+        return invert(self.output, outputs, xp=xp)
 
     def reported(self, value: Any, n_outputs: int) -> Any:
         """Return an average loss as estimators report and compare it.
@@ -189,7 +248,40 @@ def mean_accuracy(
     return average(loss.is_correct(logits, targets, xp=xp), weights, xp=xp)
 
 
+def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tuple[Array, Array]:
+    """Return weighted mean and standard deviation of each target, (targets,).
+
+    A target that is constant has the standard deviation 1.
+    """
+    share = shares(weights, targets.shape[0], xp=xp)
+    mean = xp.sum(targets * share, axis=0)
+    std = xp.sqrt(xp.sum((targets - mean) ** 2 * share, axis=0))
+    return mean, xp.where(std > 0.0, std, xp.ones_like(std))
+
+
 def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:
     """Return the logarithms of eps and 1 - eps, which scikit-learn clips probabilities to."""
     eps = float(xp.finfo(dtype).eps)
     return math.log(eps), math.log1p(-eps)
+
+
+def invert(activation: str, y: Array, *, xp: Namespace) -> Array:
+    """Return raw outputs that an output activation turns into the given ones.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import invert
+    >>> invert("logistic", xp.asarray([0.5]), xp=xp), invert("exp", xp.asarray([1.0]), xp=xp)
+    (array([0.]), array([0.]))
+    """
+    tiny = float(xp.finfo(y.dtype).smallest_normal)
+    if activation in ("softmax", "exp"):
+        return xp.log(xp.maximum(y, tiny))
+    if activation == "logistic":
+        return xp.log(xp.maximum(y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny))
+    if activation == "softplus":
+        return y + xp.log(xp.maximum(-xp.expm1(-y), tiny))
+    if activation == "tanh":
+        return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
+    return y  # "identity", and "relu" of what is not negative

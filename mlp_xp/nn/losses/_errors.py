@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from numbers import Real
+from statistics import NormalDist
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.losses._base import Loss
+from mlp_xp.nn.layers import identity, softplus
+from mlp_xp.nn.losses._base import Loss, invert, mean_and_std
 
 __all__ = ["AbsoluteError", "ErrorLoss", "Huber", "Quantile", "SquaredError"]
 
@@ -43,12 +48,24 @@ class ErrorLoss(Loss):
         terms : (..., batch, outputs)
         pullback : callable
         """
-        terms, slope = self.of_error(logits - targets, xp=xp)
+        values, pull_values = self.values(logits, xp=xp)
+        terms, pullback = self.of_values(values, targets, xp=xp)
+        return terms, lambda dloss: pull_values(pullback(dloss))
+
+    def of_values(
+        self, values: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the loss of each value, with its pullback, as `terms` does."""
+        terms, slope = self.of_error(values - targets, xp=xp)
         return terms, lambda dloss: slope * dloss
 
+    def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
+        """Return the values that the raw outputs stand for, with their pullback."""
+        return identity(logits, xp=xp)
+
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
-        """Return the outputs as they are."""
-        return logits
+        """Return the values, (..., batch, outputs)."""
+        return self.values(logits, xp=xp)[0]
 
 
 @dataclass(frozen=True)
@@ -156,21 +173,30 @@ class Huber(ErrorLoss):
 
 @dataclass(frozen=True)
 class Quantile(ErrorLoss):
-    r"""The pinball loss, summed over the outputs of a sample; it estimates a quantile.
+    r"""The pinball loss, summed over the outputs of a sample; it estimates quantiles.
 
-    With :math:`e = z - t`, :math:`\ell = \sum_k \max((1 - q)\,e_k, -q\,e_k)`, computed as
-    :math:`\tfrac12 |e| + (\tfrac12 - q)\,e`, and :math:`\partial \ell / \partial z =
+    With :math:`e = y - t`, :math:`\ell = \sum_k \max((1 - q)\,e_k, -q\,e_k)`, computed as
+    :math:`\tfrac12 |e| + (\tfrac12 - q)\,e`, and :math:`\partial \ell / \partial y =
     \tfrac12 \mathrm{sign}(e) + \tfrac12 - q`. With :math:`q = \tfrac{1}{2}` it is half the absolute
     error.
 
+    One quantile is the network's output, :math:`y = z`. Several have an output each, and the
+    losses add up. The lowest is :math:`y_1 = z_1`, and the others follow by positive steps,
+    :math:`y_k = y_{k-1} + \log(1 + e^{z_k})`, so they cannot cross. A gradient flows to all outputs
+    below: :math:`\bar z_k = (\bar y_k + \bar y_{k+1} + \dots) / (1 + e^{-z_k})`, without the
+    denominator for the first.
+
     Parameters
     ----------
-    quantile : float in (0, 1), default=0.5
-        The share of the targets that the output should exceed.
+    quantile : float in (0, 1), or an increasing sequence of them, default=0.5
+        The share of the targets that the output should exceed. ``(0.05, 0.5, 0.95)`` is a median
+        with an interval that nine in ten targets lie in.
 
     References
     ----------
-    Koenker, Bassett, "Regression quantiles" (1978), Econometrica 46(1).
+    Koenker, Bassett, "Regression quantiles" (1978), Econometrica 46(1); for positive steps Park,
+    Maddix, Aubet, Kan, Gasthaus, Wang, "Learning quantile functions without quantile crossing for
+    distribution-free time series forecasting" (2022), arXiv:2111.06581.
 
     Examples
     --------
@@ -183,24 +209,150 @@ class Quantile(ErrorLoss):
     >>> pullback(xp.ones(2))
     array([[ 0.25],
            [-0.75]])
+
+    Three quantiles of one target:
+
+    >>> Quantile((0.05, 0.5, 0.95)).activate(xp.asarray([[-1.0, 0.0, 3.0]]), xp=xp).round(2)
+    array([[-1.  , -0.31,  2.74]])
     """
 
-    quantile: float = 0.5
+    quantile: float | tuple[float, ...] = field(default=0.5, metadata={"is_list": True})
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.quantile < 1.0:
+        if isinstance(self.quantile, Sequence):
+            object.__setattr__(self, "quantile", tuple(self.quantile))
+        levels = self.levels
+        if not (
+            levels
+            and all(isinstance(level, Real) and 0.0 < level < 1.0 for level in levels)
+            and all(low < high for low, high in pairwise(levels))
+        ):
             raise ValueError(
-                f"quantile is {self.quantile!r}, and must be above 0 and below 1; 0.5 is the "
-                "median, 0.9 a value that nine in ten targets lie below."
+                f"quantile is {self.quantile!r}, and must be above 0 and below 1, or several such "
+                "numbers that increase; 0.5 is the median, 0.9 a value that nine in ten targets "
+                "lie below, (0.05, 0.5, 0.95) a median in an interval."
             )
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The quantiles as a tuple."""
+        return self.quantile if isinstance(self.quantile, tuple) else (self.quantile,)
+
+    @property
+    def outputs_per_target(self) -> int:
+        """An output for each quantile."""
+        return len(self.levels)
+
+    @property
+    def output(self) -> str:  # type: ignore[override]
+        """The name of the output activation."""
+        return "identity" if len(self.levels) == 1 else "quantiles"
+
+    def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
+        """Return the quantiles that the raw outputs stand for, with their pullback."""
+        if len(self.levels) == 1:
+            return super().values(logits, xp=xp)
+        first, *_ = self._parts(logits)
+        n_targets = first.shape[-1]
+        steps, pull_steps = softplus(logits[..., n_targets:], xp=xp)
+        quantiles = [first]
+        for step in self._parts(steps, len(self.levels) - 1):
+            quantiles.append(quantiles[-1] + step)
+
+        def pullback(dvalues: Array) -> Array:
+            *lower, dlast = self._parts(dvalues)
+            dparts = [dlast]
+            for dvalue in reversed(lower):
+                dparts.append(dparts[-1] + dvalue)
+            dfirst = dparts.pop()
+            return xp.concat([dfirst, pull_steps(xp.concat(dparts[::-1], axis=-1))], axis=-1)
+
+        return xp.concat(quantiles, axis=-1), pullback
+
+    def of_values(
+        self, values: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the loss of each quantile, with its pullback."""
+        pairs = [
+            _pinball(part - targets, level, xp=xp)
+            for part, level in zip(self._parts(values), self.levels, strict=True)
+        ]
+        terms, slope = pairs[0]
+        if len(pairs) > 1:
+            terms, slope = (xp.concat(parts, axis=-1) for parts in zip(*pairs, strict=True))
+        return terms, lambda dloss: slope * dloss
+
     def of_error(self, error: Array, *, xp: Namespace) -> tuple[Array, Array]:
-        """Return the pinball loss of each error and its slope."""
-        tilt = 0.5 - self.quantile
-        losses = xp.abs(error)
-        losses *= 0.5
-        losses += error * tilt
-        slope = xp.sign(error)
-        slope *= 0.5
-        slope += tilt
-        return losses, slope
+        """Return the pinball loss of each error of the first quantile, and its slope."""
+        return _pinball(error, self.levels[0], xp=xp)
+
+    def initial_biases(
+        self, targets: Array, weights: Array | None = None, *, xp: Namespace
+    ) -> Array | None:
+        """Return biases that make several quantiles those of a normal distribution of the targets.
+
+        The widths of intervals then have the unit of the targets from the start.
+        """
+        if len(self.levels) == 1:
+            return None
+        mean, std = mean_and_std(targets, weights, xp=xp)
+        scores = [NormalDist().inv_cdf(level) for level in self.levels]
+        return self.raw_outputs(xp.concat([mean + score * std for score in scores]), xp=xp)
+
+    def point(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the median of each target, (..., batch, targets).
+
+        Where it is not among several quantiles, the next ones below and above are interpolated;
+        without any on one side, the nearest is taken.
+        """
+        levels, parts = self.levels, self._parts(outputs)
+        above = bisect_right(levels, 0.5)
+        if above == 0 or above == len(levels) or levels[above - 1] == 0.5:
+            return parts[max(above - 1, 0)]
+        share = (0.5 - levels[above - 1]) / (levels[above] - levels[above - 1])
+        return (1.0 - share) * parts[above - 1] + share * parts[above]
+
+    def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
+        """Return quantiles of each target, (..., batch, targets, levels), of activated outputs."""
+        parts = self._parts(outputs)
+        chosen = []
+        for level in levels:
+            known = [
+                part for q, part in zip(self.levels, parts, strict=True) if math.isclose(q, level)
+            ]
+            if not known:
+                raise ValueError(
+                    f"quantiles has {level}, and the network was fitted for {self.levels}: choose "
+                    f"among these, or fit with loss=Quantile({tuple(levels)})."
+                )
+            chosen += known
+        return xp.stack(chosen, axis=-1)
+
+    def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return raw outputs that stand for the given quantiles."""
+        if len(self.levels) == 1:
+            return outputs
+        first, *others = self._parts(outputs)
+        pairs = pairwise((first, *others))
+        steps = [invert("softplus", high - low, xp=xp) for low, high in pairs]
+        return xp.concat([first, *steps], axis=-1)
+
+    def _parts(self, array: Array, n_parts: int = 0) -> list[Array]:
+        """Return the columns of each quantile."""
+        n_parts = n_parts or len(self.levels)
+        if n_parts == 1:
+            return [array]
+        width = array.shape[-1] // n_parts
+        return [array[..., k * width : (k + 1) * width] for k in range(n_parts)]
+
+
+def _pinball(error: Array, level: float, *, xp: Namespace) -> tuple[Array, Array]:
+    """Return the loss of each error and its slope."""
+    tilt = 0.5 - level
+    losses = xp.abs(error)
+    losses *= 0.5
+    losses += error * tilt
+    slope = xp.sign(error)
+    slope *= 0.5
+    slope += tilt
+    return losses, slope

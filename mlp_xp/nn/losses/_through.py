@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlp_xp._utils.array_types import Array, Namespace
@@ -49,7 +49,7 @@ class Through(Loss):
     array([[-2.]])
     """
 
-    loss: Loss
+    loss: ErrorLoss
     output: str
 
     is_mean_of_outputs = True
@@ -79,13 +79,36 @@ class Through(Loss):
         terms : (..., batch, outputs)
         pullback : callable
         """
-        outputs, pull_output = OUTPUTS[self.output](logits, xp=xp)
-        terms, pullback = self.loss.terms(outputs, targets, xp=xp)
-        return terms, lambda dloss: pull_output(pullback(dloss))
+        values, pull_values = self.loss.values(logits, xp=xp)
+        outputs, pull_output = OUTPUTS[self.output](values, xp=xp)
+        terms, pullback = self.loss.of_values(outputs, targets, xp=xp)
+        return terms, lambda dloss: pull_values(pull_output(pullback(dloss)))
 
     def activate(self, logits: Array, *, xp: Namespace) -> Array:
         """Return the activated outputs, (..., batch, outputs)."""
-        return OUTPUTS[self.output](logits, xp=xp)[0]
+        return OUTPUTS[self.output](self.loss.activate(logits, xp=xp), xp=xp)[0]
+
+    @property
+    def outputs_per_target(self) -> int:
+        """The number of outputs for each target, as the loss has it."""
+        return self.loss.outputs_per_target
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The quantiles that the loss estimates."""
+        return self.loss.levels
+
+    def point(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the prediction of each target, as the loss does."""
+        return self.loss.point(outputs, xp=xp)
+
+    def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
+        """Return quantiles of each target, as the loss does."""
+        return self.loss.quantiles(outputs, levels, xp=xp)
+
+    def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return raw outputs that are activated to the given ones."""
+        return self.loss.raw_outputs(super().raw_outputs(outputs, xp=xp), xp=xp)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
         """Raise TypeError: a real value is not right or wrong."""

@@ -1,0 +1,247 @@
+"""Losses that are likelihoods: of counts, and of a normal distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.losses._base import Loss, mean_and_std
+
+__all__ = ["Gaussian", "Poisson", "of_mixture"]
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    r"""Half the Poisson deviance of rates :math:`\mu = e^z`, summed over the outputs of a sample.
+
+    :math:`\ell = \sum_k t_k \log(t_k / \mu_k) - t_k + \mu_k`, where :math:`0 \log 0 = 0`, and
+    :math:`\partial \ell / \partial z = \mu - t`. No rate is divided by: the first term is
+    :math:`t\,(\log t - z)`. An output whose exponential would overflow is clipped just below that:
+    value and gradient are huge, but finite.
+
+    References
+    ----------
+    McCullagh, Nelder, "Generalized Linear Models" (1989), section 6.2; scikit-learn's
+    ``MLPRegressor(loss="poisson")``.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import Poisson
+    >>> loss = Poisson()
+    >>> losses, pullback = loss(xp.asarray([[0.0], [0.0]]), xp.asarray([[0.0], [1.0]]), xp=xp)
+    >>> losses
+    array([1., 0.])
+    >>> pullback(xp.ones(2))
+    array([[1.],
+           [0.]])
+    """
+
+    output = "exp"
+
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute half the deviance of each output.
+
+        Parameters
+        ----------
+        logits : (..., batch, outputs)
+        targets : (..., batch, outputs), at least 0, of the dtype of the logits
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, outputs)
+        pullback : callable
+        """
+        slope = self.activate(logits, xp=xp)
+        slope -= targets
+        terms = xp.log(xp.where(targets > 0.0, targets, 1.0)) - logits
+        terms *= targets
+        terms += slope
+        return terms, lambda dloss: slope * dloss
+
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return the rates, (..., batch, outputs)."""
+        return xp.exp(xp.minimum(logits, self.largest_logit(logits, xp=xp)))
+
+    def largest_logit(self, logits: Array, *, xp: Namespace) -> float:
+        """Return the output above which others are clipped, short of an overflow.
+
+        Even the sum of the rates over the outputs of a sample is finite.
+        """
+        return math.log(float(xp.finfo(logits.dtype).max) / logits.shape[-1]) - 1.0
+
+    def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
+        """Raise ValueError if a target is negative."""
+        if xp.any(targets < 0):
+            raise ValueError(
+                f"{name} has values below 0, e.g. {xp.min(targets)}, which the Poisson loss does "
+                "not take."
+            )
+
+
+@dataclass(frozen=True)
+class Gaussian(Loss):
+    r"""Negative log-density of a normal distribution for each target, summed over the targets.
+
+    Each target has two outputs, the mean :math:`\mu` and the logarithm of the variance, :math:`s`:
+    :math:`\ell = \tfrac12 \sum_k s_k + (t_k - \mu_k)^2 e^{-s_k} + \log 2\pi`, with
+    :math:`\partial \ell / \partial \mu = (\mu - t)\,e^{-s}` and
+    :math:`\partial \ell / \partial s = \tfrac12 (1 - (t - \mu)^2 e^{-s})`. Nothing is divided by a
+    variance. The exponential of :math:`s` is held where neither it nor its inverse, times a squared
+    error, overflows: value and gradient are huge there, but finite.
+
+    Outputs are activated to means and standard deviations, :math:`e^{s / 2}`. The network starts
+    from the mean and variance of the targets.
+
+    References
+    ----------
+    Nix, Weigend, "Estimating the mean and variance of the target probability distribution" (1994),
+    IEEE International Conference on Neural Networks.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import Gaussian
+    >>> loss = Gaussian()
+    >>> losses, pullback = loss(xp.asarray([[3.0, 0.0]]), xp.asarray([[1.0]]), xp=xp)
+    >>> losses.round(3)  # 2**2 / 2 + log(2 pi) / 2
+    array([2.919])
+    >>> pullback(xp.ones(1))
+    array([[ 2. , -1.5]])
+    """
+
+    output = "gaussian"
+    has_std = True
+
+    @property
+    def outputs_per_target(self) -> int:
+        """A mean and the logarithm of a variance."""
+        return 2
+
+    def terms(
+        self, logits: Array, targets: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array | float], Array]]:
+        """Compute the loss of each target.
+
+        Parameters
+        ----------
+        logits : (..., batch, 2 * targets)
+            Means, then logarithms of variances.
+        targets : (..., batch, targets), of the dtype of the logits
+        xp : namespace
+
+        Returns
+        -------
+        terms : (..., batch, targets)
+        pullback : callable
+        """
+        means, log_variances = self._parts(logits)
+        log_variances = self._held(log_variances, xp=xp)
+        error = means - targets
+        slope = error * xp.exp(-log_variances)
+        error *= slope
+        terms = log_variances + error
+        terms += math.log(2.0 * math.pi)
+        terms *= 0.5
+
+        def pullback(dloss: Array | float) -> Array:
+            return xp.concat([slope * dloss, (0.5 - 0.5 * error) * dloss], axis=-1)
+
+        return terms, pullback
+
+    def activate(self, logits: Array, *, xp: Namespace) -> Array:
+        """Return means, then standard deviations, (..., batch, 2 * targets)."""
+        means, log_variances = self._parts(logits)
+        stds = xp.exp(0.5 * self._held(log_variances, xp=xp))
+        return xp.concat([means, stds], axis=-1)
+
+    def largest_log_variance(self, logits: Array, *, xp: Namespace) -> float:
+        """Return the size at which logarithms of variances are held."""
+        return 0.5 * math.log(float(xp.finfo(logits.dtype).max))
+
+    def initial_biases(
+        self, targets: Array, weights: Array | None = None, *, xp: Namespace
+    ) -> Array | None:
+        """Return the mean of the targets, and the logarithm of their variance."""
+        mean, std = mean_and_std(targets, weights, xp=xp)
+        return xp.concat([mean, 2.0 * xp.log(std)])
+
+    def point(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the mean of each target, (..., batch, targets)."""
+        return self._parts(outputs)[0]
+
+    def std(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return the standard deviation of each target, (..., batch, targets)."""
+        return self._parts(outputs)[1]
+
+    def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
+        r"""Return any quantiles of each target, (..., batch, targets, levels).
+
+        They are :math:`\mu + \sigma\,\Phi^{-1}(q)`.
+        """
+        if not all(0.0 < level < 1.0 for level in levels):
+            raise ValueError(f"quantiles is {tuple(levels)}, and must be above 0 and below 1.")
+        means, stds = self._parts(outputs)
+        scores = [NormalDist().inv_cdf(level) for level in levels]
+        return xp.stack([means + score * stds for score in scores], axis=-1)
+
+    def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
+        """Return means and logarithms of variances for means and standard deviations."""
+        means, stds = self._parts(outputs)
+        return xp.concat([means, 2.0 * xp.log(stds)], axis=-1)
+
+    def reported(self, value: Any, n_outputs: int) -> Any:
+        """Return the loss as the mean over the targets."""
+        return value / (n_outputs // 2)
+
+    def _parts(self, array: Array) -> tuple[Array, Array]:
+        n_targets = array.shape[-1] // 2
+        return array[..., :n_targets], array[..., n_targets:]
+
+    def _held(self, log_variances: Array, *, xp: Namespace) -> Array:
+        largest = self.largest_log_variance(log_variances, xp=xp)
+        return xp.minimum(xp.maximum(log_variances, -largest), largest)
+
+
+def of_mixture(
+    means: Sequence[Array], stds: Sequence[Array], *, xp: Namespace
+) -> tuple[Array, Array]:
+    r"""Return mean and standard deviation of an equal mixture of distributions.
+
+    By the law of total variance, :math:`\sigma^2 = \frac1n \sum_i \sigma_i^2 + (\mu_i - \mu)^2`:
+    the spread that each member expects, and the spread of the members.
+
+    Parameters
+    ----------
+    means, stds : sequences of n arrays of one shape
+    xp : namespace
+
+    Returns
+    -------
+    mean, std : arrays of the same shape
+
+    References
+    ----------
+    Lakshminarayanan, Pritzel, Blundell, "Simple and scalable predictive uncertainty estimation
+    using deep ensembles" (2017), arXiv:1612.01474, section 2.4.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses import of_mixture
+    >>> of_mixture([xp.asarray(-3.0), xp.asarray(3.0)], [xp.asarray(4.0), xp.asarray(4.0)], xp=xp)
+    (np.float64(0.0), np.float64(5.0))
+    """
+    n = len(means)
+    mean = sum(means[1:], means[0]) / n
+    first, *others = (
+        std * std + (m - mean) * (m - mean) for m, std in zip(means, stds, strict=True)
+    )
+    return mean, xp.sqrt(sum(others, first) / n)
