@@ -227,18 +227,25 @@ def main(engine, name, *options):
     ranks, backend = get_communicator(engine), get_backend(name)
     results = {}
     warnings.simplefilter("ignore", ConvergenceWarning)
-    for title, case in chosen(name, pool).items():
-        if titles and title not in titles:
-            continue
+    cases = chosen(name, pool)
+    wanted = [title for title in cases if not titles or title in titles]
+
+    def run(title, backend):
         with thread_pool(1) if pool else contextlib.nullcontext():
-            serial = train(case, backend)
-            shared = train(case, backend.with_ranks(ranks))
-        difference = max(
-            float(np.max(np.abs(mine - theirs), initial=0.0))
-            for mine, theirs in zip(shared, serial, strict=True)
-        )
-        copies = ranks.gather([array.tobytes() for array in shared])
-        results[title] = difference, all(copy == copies[0] for copy in copies)
+            return train(cases[title], backend)
+
+    # Each rank does some of the serial fits.
+    serial = {title: run(title, backend) for title in wanted[ranks.rank :: ranks.size]}
+    for number, title in enumerate(wanted):
+        shared, difference = run(title, backend.with_ranks(ranks)), None
+        if title in serial:
+            difference = max(
+                float(np.max(np.abs(mine - theirs), initial=0.0))
+                for mine, theirs in zip(shared, serial[title], strict=True)
+            )
+        found = ranks.gather((difference, [array.tobytes() for array in shared]))
+        agree = all(copy == found[0][1] for _, copy in found)
+        results[title] = found[number % ranks.size][0], agree
     if ranks.rank == 0:
         sys.stdout.write(json.dumps(results) + "\n")
 
