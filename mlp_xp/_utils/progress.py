@@ -1,13 +1,142 @@
-"""The progress of a known number of tasks: a bar on a terminal, about twenty lines elsewhere."""
+"""Progress: a bar on a terminal, on one line of any width, and about twenty lines elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
-__all__ = ["TaskBar", "time_left"]
+from mlp_xp._utils.signals import ctrl_c_pressed
+
+__all__ = ["LiveBar", "TaskBar", "open_bar", "spinner", "time_left"]
 
 _LINES = 20
+_SHORTEST, _LONGEST = 8, 40  # Characters of a bar.
+
+
+class LiveBar:
+    """A line on a terminal: a label, a bar, percent, facts, and the time left, which ticks.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    unit : str, default="step"
+        What is finished after Ctrl-C.
+    """
+
+    def __init__(self, console: Any, unit: str = "step") -> None:
+        self._unit = unit
+        self._label, self._facts = "", tuple[str, ...]()
+        self._share: float | None = None
+        self._end: float | None = None
+        self._start = time.perf_counter()
+        self._is_done = False
+        self._live = _live(self, console)
+        self._live.start()
+
+    def update(
+        self, label: str, share: float | None, facts: Iterable[str], seconds_left: float | None
+    ) -> None:
+        """Set what is drawn from now on.
+
+        Parameters
+        ----------
+        label : str
+            Before the bar.
+        share : float or None
+            The share that is done; None for a light that runs through the bar.
+        facts : iterable of str
+            The most important first; as many are drawn as there is room for.
+        seconds_left : float or None
+        """
+        self._label, self._share, self._facts = label, share, tuple(facts)
+        self._end = None
+        if seconds_left is not None and math.isfinite(seconds_left):
+            self._end = time.perf_counter() + seconds_left
+        if share is None:
+            self._live.refresh()  # At once: what comes next may hold Python.
+
+    def stop(self, *, is_done: bool) -> None:
+        """Stop, and leave the line on the screen: at 100 % if all is done."""
+        if is_done:
+            self._share, self._is_done = 1.0, True
+        self._live.stop()
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        percent = [] if self._share is None else [f"{int(100 * self._share):3} %"]
+        last = self._last()
+        facts = [*self._facts]
+        room = options.max_width - _SHORTEST - len(self._label) - 2
+        while facts and len("  ".join([*percent, *facts, *last])) > room:
+            facts.pop()
+        text = "  ".join([*percent, *facts, *last])
+        width = min(max(room - len(text), 0) + _SHORTEST, _LONGEST)
+        bar = ProgressBar(1.0, self._share or 0.0, width, pulse=self._share is None)
+        line = Table.grid(padding=(0, 1))
+        for _ in range(3):
+            line.add_column(no_wrap=True)
+        line.add_row(self._label, bar, text)
+        yield line
+
+    def _last(self) -> list[str]:
+        """Return the end of the line: the time left, or what comes instead of it."""
+        now = time.perf_counter()
+        if self._is_done:
+            return [f"took {_minutes(now - self._start)}"]
+        if ctrl_c_pressed():
+            return [f"stopping after this {self._unit}"]
+        return [] if self._end is None else [time_left(self._end - now)]
+
+
+def open_bar(file: TextIO | None = None, unit: str = "step") -> LiveBar | None:
+    """Open a bar on stdout or another file, if that is a terminal and rich is installed."""
+    console = _terminal(file)
+    return None if console is None else LiveBar(console, unit)
+
+
+@contextlib.contextmanager
+def spinner(text: str, file: TextIO) -> Iterator[bool]:
+    """Show a text beside a spinner, if the file is a terminal; yield whether it is."""
+    console = _terminal(file)
+    if console is None:
+        yield False
+        return
+    from rich.spinner import Spinner
+
+    with _live(Spinner("dots", text), console, transient=True):
+        yield True
+
+
+def _terminal(file: TextIO | None) -> Any:
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    console = Console(file=file)
+    # FORCE_COLOR makes rich take a file for a terminal; a bar in a file is garbage.
+    return console if console.is_interactive and console.file.isatty() else None
+
+
+def _live(drawn: Any, console: Any, *, transient: bool = False) -> Any:
+    """Return a display that draws an object eight times a second."""
+    from rich.live import Live
+
+    # Prints go above it; where a stream is no terminal, they are for somebody else.
+    out, err = (stream is console.file or stream.isatty() for stream in (sys.stdout, sys.stderr))
+    return Live(
+        drawn,
+        console=console,
+        refresh_per_second=8,
+        redirect_stdout=out,
+        redirect_stderr=err,
+        transient=transient,
+    )
 
 
 class TaskBar:
@@ -36,45 +165,28 @@ class TaskBar:
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total, self._done = name, total, 0
         self._start = time.perf_counter()
-        self._live = self._open()
-
-    def _open(self) -> Any:
-        try:
-            import rich.console
-            import rich.progress
-        except ImportError:
-            return None
-        console = rich.console.Console()
-        # FORCE_COLOR makes rich take a file for a terminal; a bar in a file is garbage.
-        if not (console.is_interactive and console.file.isatty()):
-            return None
-        columns = (
-            f"{self._name} {{task.completed}}/{self._total}",
-            rich.progress.BarColumn(bar_width=None),
-            "{task.fields[facts]}",
-            "{task.fields[left]}",
-        )
-        bar = rich.progress.Progress(*columns, console=console, expand=True, refresh_per_second=4)
-        bar.add_task("", total=self._total, facts="", left="")
-        bar.start()
-        return bar
+        self._live = open_bar(unit=name.removesuffix("s"))
+        if self._live is not None:
+            self._live.update(f"{name} 0/{total}", 0.0, (), None)
 
     def update(self, facts: str = "") -> None:
         """Count a task as done."""
         self._done += 1
         elapsed = time.perf_counter() - self._start
-        left = time_left(elapsed / self._done * (self._total - self._done))
+        left = elapsed / self._done * (self._total - self._done)
         if self._live is not None:
-            self._live.update(0, completed=self._done, facts=facts, left=left)
+            label = f"{self._name} {self._done}/{self._total}"
+            self._live.update(label, self._done / self._total, filter(None, [facts]), left)
         elif _LINES * self._done // self._total > _LINES * (self._done - 1) // self._total:
             count = f"{self._done:{len(str(self._total))}}/{self._total}"
-            print("  ".join(filter(None, (f"{self._name} {count}", facts, left))), flush=True)
+            parts = f"{self._name} {count}", facts, time_left(left)
+            print("  ".join(filter(None, parts)), flush=True)
 
     def stop(self) -> None:
         """Stop the bar and leave it on the screen."""
         bar, self._live = self._live, None
         if bar is not None:
-            bar.stop()
+            bar.stop(is_done=self._done == self._total)
 
 
 def time_left(seconds: float) -> str:
@@ -86,5 +198,9 @@ def time_left(seconds: float) -> str:
     >>> time_left(61.2)
     '1:01 left'
     """
+    return f"{_minutes(seconds)} left"
+
+
+def _minutes(seconds: float) -> str:
     minutes, seconds_over = divmod(max(0, round(seconds)), 60)
-    return f"{minutes}:{seconds_over:02} left"
+    return f"{minutes}:{seconds_over:02}"

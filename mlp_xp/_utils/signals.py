@@ -11,9 +11,21 @@ from typing import Any
 
 from mlp_xp._utils.workers import current_worker
 
-__all__ = ["interruptible", "interrupts", "postponed", "terminations"]
+__all__ = ["ctrl_c_pressed", "interruptible", "interrupts", "postponed", "terminations"]
 
 _raises_at_once = False
+
+
+class _Presses:
+    """A handler of Ctrl-C that records it, and raises `KeyboardInterrupt` the second time."""
+
+    def __init__(self) -> None:
+        self.is_pressed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.is_pressed or _raises_at_once:
+            raise KeyboardInterrupt
+        self.is_pressed = True
 
 
 @contextlib.contextmanager
@@ -40,8 +52,9 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     """Record Ctrl-C as a flag instead of an exception.
 
     A step modifies the state it is given: an exception in the middle would leave it broken. A
-    second Ctrl-C raises `KeyboardInterrupt` as usual. Nothing changes outside the main thread; a
-    thread that fits one of many models ends with them.
+    second Ctrl-C raises `KeyboardInterrupt` as usual. Inside of another such context it is the
+    other's flag. Nothing changes outside the main thread; a thread that fits one of many models
+    ends with them.
 
     Yields
     ------
@@ -52,16 +65,16 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     if worker is not None:
         yield worker.is_stopped
         return
-    pressed = False
+    present = signal.getsignal(signal.SIGINT)
+    presses = present if isinstance(present, _Presses) else _Presses()
+    with _handled(signal.SIGINT, presses, instead_of=signal.default_int_handler):
+        yield lambda: presses.is_pressed
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed or _raises_at_once:
-            raise KeyboardInterrupt
-        pressed = True
 
-    with _handled(signal.SIGINT, handle, instead_of=signal.default_int_handler):
-        yield lambda: pressed
+def ctrl_c_pressed() -> bool:
+    """Whether Ctrl-C was pressed inside of `interrupts`, in this process."""
+    present = signal.getsignal(signal.SIGINT)
+    return isinstance(present, _Presses) and present.is_pressed
 
 
 @contextlib.contextmanager

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from mlp_xp.training.records import Record
+from mlp_xp.training.records import Record, Running
 
 __all__ = ["Callback", "Live", "expect"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _does_nothing(hook: F) -> F:
+    """Mark a method that a fit need not call, so that it can run many steps at once."""
+    hook.does_nothing = True  # type: ignore[attr-defined]
+    return hook
 
 
 class Callback:
@@ -49,10 +58,21 @@ class Callback:
         """Prepare for the rest of a fit that is resumed; the default is `on_fit_begin`."""
         self.on_fit_begin(model)
 
+    @_does_nothing
+    def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
+        """Show the progress of an epoch, at most ten times a second.
+
+        `done` of its `n_steps` steps have been started. `running` has the average ``loss`` and
+        ``accuracy`` of the epoch so far, as a fit reads them anyway to look for NaN; it is None
+        before the first time.
+        """
+
+    @_does_nothing
     def on_step_end(self, model: Any, done: int, n_steps: int) -> bool | None:
         """Return True to end the fit after step `done`, from 1, of `n_steps` in the epoch.
 
-        The device may still be computing it. The model is up to date only after an epoch.
+        The device may still be computing it. The model is up to date only after an epoch. A fit
+        with such a method runs its steps one by one; to show progress, `on_progress` costs less.
         """
 
     def on_epoch_end(self, model: Any, record: Record) -> bool | None:

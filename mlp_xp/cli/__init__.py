@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = parse(argv)
             args.start_time = start_time
             args.command = shlex.join(["mlp-xp", *(sys.argv[1:] if argv is None else argv)])
-            run = args.load()
+            with process.starting("loading libraries"):
+                run = args.load()
             # A command with nothing to save ends at once on Ctrl-C.
             if args.saves:
                 stack.close()

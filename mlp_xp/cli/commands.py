@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlp_xp import __version__
-from mlp_xp.cli.options import Parser, add_backend, add_seed, number
+from mlp_xp.cli.options import Parser, add_backend, add_output, add_seed, number
 from mlp_xp.cli.run_options import add_compare, add_runs
 
 __all__ = ["COMMANDS", "parse"]
@@ -109,12 +109,14 @@ def _add_evaluate(parser: Parser) -> None:
     _add_run(parser)
     parser.add_argument("--data-path", metavar="PATH", help="file or folder of the data set")
     add_backend(parser)
+    add_output(parser)
 
 
 def _add_predict(parser: Parser) -> None:
     _add_run(parser)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a PNG or JPEG file")
     add_backend(parser)
+    add_output(parser)
 
 
 def _add_export(parser: Parser) -> None:

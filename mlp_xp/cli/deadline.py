@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ class Deadline(Callback):
         Number of test images.
     used : float, default=0
         Seconds of the training that a run has taken before it was resumed.
+    stage : callable, optional
+        ``stage(text)`` displays what is being done.
 
     Attributes
     ----------
@@ -45,16 +48,26 @@ class Deadline(Callback):
         Whether there is time for test-time augmentation, and for pictures and report.
     """
 
-    def __init__(self, end: float, x: np.ndarray, n_test: int, used: float = 0.0) -> None:
+    def __init__(
+        self,
+        end: float,
+        x: np.ndarray,
+        n_test: int,
+        used: float = 0.0,
+        stage: Callable[[str], None] | None = None,
+    ) -> None:
         self.has_views = self.has_pictures = True
         self._end = end
         self._x = x[:_N_TIMED]
         self._n_test = n_test
         self._used = used
+        self._stage = stage
         self._start = time.perf_counter()
 
     def on_fit_begin(self, model: Any) -> None:
         """Set the time of the fit."""
+        if self._stage is not None:
+            self._stage("timing predictions")
         passed = model.max_time - (self._end - time.perf_counter())
         is_over = passed >= model.max_time
         test, views = (0.0, 0.0) if is_over else self._test_seconds(model)

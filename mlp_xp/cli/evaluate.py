@@ -6,7 +6,8 @@ import argparse
 
 import numpy as np
 
-from mlp_xp.cli.loading import load_backend, load_data
+from mlp_xp.cli.loading import load_backend, load_data, loading
+from mlp_xp.cli.output import Output
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.runs import read_run
 
@@ -15,17 +16,27 @@ __all__ = ["run"]
 
 def run(args: argparse.Namespace) -> int:
     """Print the accuracy of each class and of all classes."""
+    output = Output(args)
     model, images = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    data = load_data(images.name, args.data_path or images.path)
-    is_correct = model.predict(data.x_test) == data.y_test
+    path = args.data_path or images.path
+    with loading(images.name, path, output):
+        data = load_data(images.name, path)
+    with output.doing(f"testing on {len(data.x_test):,} images"):
+        is_correct = model.predict(data.x_test) == data.y_test
     names = list(map(printable, images.class_names))
     width = max(map(len, names))
-    print(f"{'class':{width}}  images   right")
+    output.print(f"{'class':{width}}  images   right")
+    by_class = {}
     for label, name in enumerate(names):
         of_class = is_correct[data.y_test == label]
         if len(of_class):
-            print(f"{name:{width}}  {len(of_class):6,}  {100 * np.mean(of_class):5.1f} %")
-    print(f"test accuracy {100 * np.mean(is_correct):.2f} % of {len(is_correct):,} images")
+            by_class[images.class_names[label]] = float(np.mean(of_class))
+            output.print(f"{name:{width}}  {len(of_class):6,}  {100 * np.mean(of_class):5.1f} %")
+    accuracy = float(np.mean(is_correct))
+    output.result(
+        f"test accuracy {100 * accuracy:.2f} % of {len(is_correct):,} images",
+        {"test_accuracy": accuracy, "images": len(is_correct), "by_class": by_class},
+    )
     return 0

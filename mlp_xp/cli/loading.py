@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from mlp_xp._utils.signals import postponed
@@ -13,11 +15,12 @@ from mlp_xp.backends import (
     has_cuda_driver,
     installed,
 )
-from mlp_xp.datasets import LOADERS, Dataset
+from mlp_xp.cli.output import Output
+from mlp_xp.datasets import LOADERS, Dataset, cache_dir, locate
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import names, read_table
 
-__all__ = ["describe", "load_backend", "load_data", "load_recipe_backend", "missing_for"]
+__all__ = ["describe", "load_backend", "load_data", "load_recipe_backend", "loading", "missing_for"]
 
 
 def load_data(name: str, path: str | None) -> Dataset:
@@ -32,6 +35,17 @@ def load_data(name: str, path: str | None) -> Dataset:
     if name == "digits":
         raise ValueError("digits come with scikit-learn and have no path: leave out --data-path")
     return LOADERS[name](path)
+
+
+@contextlib.contextmanager
+def loading(name: str, path: str | None, output: Output) -> Iterator[None]:
+    """Show that a data set is loaded; a download draws a bar of its own."""
+    if path is None and locate(name) is None:
+        output.print(f"fetching {name}, which is kept in {cache_dir()}")
+        yield
+        return
+    with output.doing(f"loading {name}", is_logged=True):
+        yield
 
 
 def load_backend(name: str | None, device: str | None) -> Backend:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
-__all__ = ["DEFAULT", "Parser", "add_backend", "add_seed", "number"]
+__all__ = ["DEFAULT", "Parser", "add_backend", "add_output", "add_seed", "number"]
 
 DEFAULT = "default"  # the recipe of a training that names none
 _MAX_SEED = 2**32 - 1  # scikit-learn's largest
@@ -59,6 +59,17 @@ def add_backend(options: Options, default: str | None = "auto") -> None:
     )
     options.add_argument(
         "--device", metavar="NAME", help="e.g. cpu, cuda:1 or mps (the library's default)"
+    )
+
+
+def add_output(options: Options) -> None:
+    """Add ``--quiet`` and ``--json``."""
+    add = options.add_argument
+    add("--quiet", action="store_true", help="print the result and errors alone")
+    add(
+        "--json",
+        action="store_true",
+        help="print the result as JSON on stdout, and everything else on stderr",
     )
 
 

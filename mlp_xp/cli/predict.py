@@ -11,6 +11,7 @@ import numpy as np
 from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.cli.loading import load_backend
+from mlp_xp.cli.output import Output
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.runs import Images, read_run
 
@@ -27,11 +28,15 @@ def run(args: argparse.Namespace) -> int:
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
     x = np.stack([read_image(path, images) for path in args.images])
+    lines, found = [], []
     for path, p in zip(args.images, model.predict_proba(x), strict=True):
         likeliest = np.argsort(-p, kind="stable")[:_N_CLASSES]
         names = [images.class_names[label] for label in model.classes_[likeliest]]
-        shares = [f"{name} {100 * p[i]:.1f} %" for name, i in zip(names, likeliest, strict=True)]
-        print(printable(f"{path}: {', '.join(shares)}"))
+        shares = dict(zip(names, p[likeliest].tolist(), strict=True))
+        found.append({"file": str(path), "probabilities": shares})
+        text = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+        lines.append(printable(f"{path}: {text}"))
+    Output(args).result("\n".join(lines), {"predictions": found})
     return 0
 
 

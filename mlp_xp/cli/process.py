@@ -20,6 +20,7 @@ __all__ = [
     "printable",
     "repeats_lost_ctrl_c",
     "start_time",
+    "starting",
 ]
 
 
@@ -90,6 +91,20 @@ def start_time(*, is_process: bool = True) -> float:
     except (OSError, ValueError, IndexError, AttributeError):
         return now
     return now - age
+
+
+@contextlib.contextmanager
+def starting(text: str) -> Iterator[None]:
+    """Show a text on stderr while something starts, if that is a terminal; then remove it."""
+    stream = sys.stderr
+    if stream is None or not stream.isatty() or "--quiet" in sys.argv:
+        yield
+        return
+    print(f"mlp-xp: {text}", end="", file=stream, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=stream, flush=True)
 
 
 def discard_output() -> None:

@@ -3,150 +3,155 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks import Callback, time_left
-from mlp_xp.training.records import Record
+from mlp_xp.cli.output import Output
+from mlp_xp.training.records import Record, Running
 from mlp_xp.training.time_budget import Pace
 
-__all__ = ["Display", "Watch", "display"]
-
-
-class Display(NamedTuple):
-    """Two functions: one to call after each step, one after each epoch.
-
-    ``after_step`` takes the steps done and the steps of the epoch, ``after_epoch`` the record.
-    """
-
-    after_step: Callable[[int, int], object]
-    after_epoch: Callable[[Record], None]
+__all__ = ["Progress", "Watch", "display"]
 
 
 class Watch(Callback):
-    """Displays the progress of a fit, and stops it once ``pressed()`` is true, after Ctrl-C."""
+    """Displays the progress of a fit."""
 
-    wants_accuracy = True
-
-    def __init__(self, progress: Display, pressed: Callable[[], bool]) -> None:
+    def __init__(self, progress: Progress, *, wants_accuracy: bool) -> None:
+        self.wants_accuracy = wants_accuracy
         self._progress = progress
-        self._pressed = pressed
 
-    def on_step_end(self, model: Any, done: int, n_steps: int) -> bool:
-        """Report a step."""
-        self._progress.after_step(done, n_steps)
-        return self._pressed()
+    def on_fit_begin(self, model: Any) -> None:
+        """Display that the first step, which may compile, comes next."""
+        self._progress.stage("preparing the first step")
 
-    def on_epoch_end(self, model: Any, record: Record) -> bool:
-        """Report an epoch."""
-        self._progress.after_epoch(record)
-        return self._pressed()
+    def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
+        """Display the steps so far."""
+        self._progress.update(done, n_steps, running)
+
+    def on_epoch_end(self, model: Any, record: Record) -> None:
+        """Display an epoch."""
+        self._progress.end_epoch(record)
 
 
 @contextlib.contextmanager
 def display(
-    n_epochs: int, n_images: int, end: float | None = None, n_done: int = 0
-) -> Iterator[Display]:
-    """Draw a progress bar if stdout is a terminal, else print a line for each epoch.
+    output: Output, n_epochs: int, n_samples: int, end: float | None = None, n_done: int = 0
+) -> Iterator[Progress]:
+    """Draw a progress bar on a terminal, else print a line for each epoch.
 
-    ``end`` is when the command must end, on the clock `time.perf_counter`; it limits the time left.
-    ``n_done`` epochs were done before.
+    Parameters
+    ----------
+    output : Output
+    n_epochs, n_samples : int
+        Of the training.
+    end : float, optional
+        When the command must end, on the clock `time.perf_counter`; it limits the time left.
+    n_done : int, default=0
+        The epochs that were done before.
+
+    Yields
+    ------
+    Progress
+        The bar ends at 100 % if its `is_done` is set.
     """
-    progress = _Progress(n_epochs, n_images, end, n_done)
-    total = f"/{n_epochs}" if end is None else ""
-    if not sys.stdout.isatty():
-        width = len(str(n_epochs)) if end is None else 0
-
-        def print_epoch(record: Record) -> None:
-            progress.update(record.epoch)
-            print(f"epoch {record.epoch:{width}}{total}  {progress.facts(record)}", flush=True)
-
-        yield Display(progress.update_step, print_epoch)
-        return
-    rich = optional("rich.progress")
-    columns = (
-        "{task.fields[epoch]}" + total,
-        rich.BarColumn(bar_width=None),
-        "{task.fields[facts]}",
-    )
-    with rich.Progress(*columns, expand=True, refresh_per_second=4) as bar:
-        task = bar.add_task("", total=None, epoch=1, facts="preparing the first step")
-
-        def after_step(done: int, n_steps: int) -> None:
-            fraction = progress.update_step(done, n_steps)
-            facts = {"facts": progress.speed} if progress.epoch == 1 else {}
-            bar.update(task, completed=fraction, total=1.0, epoch=progress.epoch, **facts)
-
-        def after_epoch(record: Record) -> None:
-            # The epochs of "lbfgs" have no steps.
-            fraction = progress.update(record.epoch)
-            facts = progress.facts(record)
-            bar.update(task, completed=fraction, total=1.0, epoch=record.epoch, facts=facts)
-
-        yield Display(after_step, after_epoch)
+    progress = Progress(output, n_epochs, n_samples, end, n_done)
+    try:
+        yield progress
+    finally:
+        progress.close()
 
 
-class _Progress:
-    """The state of a training, as numbers and as text.
+class Progress:
+    """The progress of a training, as a bar or as lines.
 
     Attributes
     ----------
-    epoch : int
-        The epoch in progress.
-    speed : str
-        Images per second and time left in the first epoch, whose loss is not known yet.
+    is_done : bool
+        Whether the training has come to its end.
     """
 
-    def __init__(self, n_epochs: int, n_images: int, end: float | None, n_done: int) -> None:
-        self.epoch = n_done + 1
-        self.speed = ""
-        self._n_epochs = n_epochs
-        self._n_images = n_images
-        self._start = time.perf_counter()
-        self._first_step = 0.0
-        self._end = end
+    def __init__(
+        self, output: Output, n_epochs: int, n_samples: int, end: float | None, n_done: int
+    ) -> None:
+        self.is_done = False
+        self._output, self._n_epochs, self._n_samples = output, n_epochs, n_samples
+        self._start, self._end = time.perf_counter(), end
         self._pace = Pace()
+        self._n_done = n_done
+        self._total = f"/{n_epochs}" if end is None else ""
+        self._validation: list[str] = []
+        self._first: tuple[float, float] | None = None
+        self._speed: list[str] = []
+        self._bar = output.open_bar()
+        self.stage("preparing data and network")
 
-    def update_step(self, done: int, n_steps: int) -> float:
-        """Record a step; return the fraction of the training that is done."""
-        fraction = self.update(self.epoch - 1 + done / n_steps)
-        now = time.perf_counter()
-        if done == 1:
-            self._first_step = now
-        elif self.epoch == 1:
-            n_images = self._n_images * (done - 1) / n_steps
-            speed = n_images / (now - self._first_step)
-            self.speed = f"{speed:,.0f} images/s  {self._time_left()}"
-        return fraction
+    def stage(self, text: str) -> None:
+        """Display what is done before the first step."""
+        if self._bar is not None:
+            self._bar.update(self._label(self._n_done + 1), None, [text], None)
 
-    def update(self, epochs: float) -> float:
-        """Record the number of epochs done; return the fraction of the training that is done."""
-        self.epoch = int(epochs) + 1
-        fraction = epochs / self._n_epochs
+    def update(self, done: int, n_steps: int, running: Running | None) -> None:
+        """Display the steps of an epoch so far."""
+        epochs = self._n_done + done / n_steps
+        speed, now = self._speed, time.perf_counter()
+        if self._first is None:
+            self._first = now, epochs
+        elif not speed and now > self._first[0]:
+            # Of the first epoch, whose record is still to come.
+            n_samples = self._n_samples * (epochs - self._first[1])
+            speed = self._speed_of(n_samples / (now - self._first[0]))
+        self._draw(self._n_done + 1, self._share(epochs), running, speed)
+
+    def end_epoch(self, record: Record) -> None:
+        """Display an epoch."""
+        self._n_done = record.epoch
+        share, running = self._share(record.epoch), Running(record.loss, record.accuracy)
+        self._speed = self._speed_of(record.n_samples / record.seconds)
+        if (score := record.validation_score) is not None:
+            # A regressor has no accuracy, and its score is R2.
+            is_share = record.accuracy is not None
+            self._validation = [f"val {100 * score:.1f} %" if is_share else f"val R2 {score:.3f}"]
+        self._draw(record.epoch, share, running, self._speed)
+        if self._bar is None:
+            width = len(str(self._n_epochs)) if self._end is None else 0
+            facts = [*self._facts(running), *self._speed, time_left(self._seconds_left())]
+            self._output.print(f"epoch {record.epoch:{width}}{self._total}  {'  '.join(facts)}")
+
+    def close(self) -> None:
+        """Leave the bar on the screen."""
+        if self._bar is not None:
+            self._bar.stop(is_done=self.is_done)
+
+    def _draw(self, epoch: int, share: float, running: Running | None, speed: list[str]) -> None:
+        if self._bar is not None:
+            facts = [*self._facts(running), *speed]
+            self._bar.update(self._label(epoch), share, facts, self._seconds_left())
+
+    def _facts(self, running: Running | None) -> list[str]:
+        """Return loss and scores, the most important first."""
+        if running is None:
+            return self._validation
+        accuracy = running.accuracy
+        shown = [] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]
+        return [f"loss {running.loss:.3f}", *self._validation, *shown]
+
+    def _label(self, epoch: int) -> str:
+        return f"{epoch}{self._total}"
+
+    def _share(self, epochs: float) -> float:
+        """Return the share of the training that is done, and update the pace."""
+        share = epochs / self._n_epochs
         if self._end is not None:
             elapsed = time.perf_counter() - self._start
-            fraction = max(fraction, elapsed / (self._end - self._start))
-        self._pace.update(min(fraction, 1.0))
-        return fraction
+            share = max(share, elapsed / (self._end - self._start))
+        self._pace.update(min(share, 1.0))
+        return min(share, 1.0)
 
-    def facts(self, record: Record) -> str:
-        """Format an epoch, short enough for a bar beside it on a terminal of 80 columns."""
-        accuracy, validation = record.accuracy, record.validation_score
-        return "  ".join(
-            [
-                f"loss {record.loss:.3f}",
-                *([] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]),
-                *([] if validation is None else [f"val {100 * validation:.1f} %"]),
-                f"{record.n_samples / record.seconds:,.0f} images/s",
-                self._time_left(),
-            ]
-        )
-
-    def _time_left(self) -> str:
+    def _seconds_left(self) -> float:
         seconds = self._pace.seconds_left()
-        if self._end is not None:
-            seconds = min(seconds, self._end - time.perf_counter())
-        return time_left(seconds)
+        return seconds if self._end is None else min(seconds, self._end - time.perf_counter())
+
+    def _speed_of(self, per_second: float) -> list[str]:
+        return [f"{per_second:,.0f} {self._output.samples}/s"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 import time
@@ -20,8 +21,9 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import LOW_PRECISIONS, Backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
-from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
+from mlp_xp.cli.loading import describe, load_data, load_recipe_backend, loading
 from mlp_xp.cli.new_run import DiskSpace, RunFolder, new_run, resumed_run
+from mlp_xp.cli.output import Output
 from mlp_xp.cli.process import message_for_user, printable
 from mlp_xp.cli.progress import Watch, display
 from mlp_xp.cli.report import write_report
@@ -71,7 +73,7 @@ def _follow(ranks: Alone) -> int:
             data = load_data(settings.data, settings.data_path)
             resume: _Resume = ranks.first(None)  # type: ignore[assignment]
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):
-                _fit(settings.estimator(), settings, data, [], None, resume)
+                _fit(settings.estimator(), settings, data, [], resume)
             return ranks.first(0)
     except Exception as error:
         if message_for_user(error) is None:
@@ -85,60 +87,88 @@ def _train(
     opened: AbstractContextManager[RunFolder],
     ranks: Alone,
 ) -> int:
-    model = settings.estimator()
+    output, model = Output(args), settings.estimator()
     _check_libraries(settings)
-    backend = load_recipe_backend(settings.recipe, model)
+    with output.doing("choosing a device"):
+        backend = load_recipe_backend(settings.recipe, model)
     backend.with_precision(model.precision)  # An error before there is a run folder.
-    data = load_data(settings.data, settings.data_path)
+    with loading(settings.data, settings.data_path, output):
+        data = load_data(settings.data, settings.data_path)
     ranks.exchange(None)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with opened as folder, interrupts() as pressed, quiet:
-        _print_task(settings, model, data, backend)
+        _print_task(output, settings, model, data, backend)
         config = {"command": args.command} | config_of(settings, model, data, backend)
         write_config(folder.path, config)  # first: a checkpoint cannot be used without it
-        resume = ranks.first(_newest(folder.path) if args.resume else _Resume(None, 0, 0.0))
+        newest = _newest(folder.path, output) if args.resume else _Resume(None, 0, 0.0)
+        resume = ranks.first(newest)
         end = None
         if model.max_time is not None:
             end = args.start_time + model.max_time - resume.seconds
-        with display(model.max_iter, len(data.x_train), end, resume.epoch) as progress:
+        with display(output, model.max_iter, len(data.x_train), end, resume.epoch) as progress:
+            deadline = None
+            if end is not None:
+                n_test, used = len(data.x_test), resume.seconds
+                deadline = Deadline(end, data.x_train, n_test, used, stage=progress.stage)
             callbacks = [
                 DiskSpace(folder.path),
-                Watch(progress, pressed),
+                *([] if deadline is None else [deadline]),
+                Watch(progress, wants_accuracy=True),
                 *settings.callbacks(folder.path),
             ]
-            diverged, deadline = _fit(model, settings, data, callbacks, end, resume)
+            diverged = _fit(model, settings, data, callbacks, resume)
+            progress.is_done = diverged is None and not pressed()
         # Free the training images: testing and drawing need memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
         history = history_of(model)
         folder.is_trained = True
         folder.keep(partial(_write_model, model, config, history))  # All after it may fail.
         if pressed():
-            print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
+            output.print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
         if diverged is not None:
             print(diverged, file=sys.stderr)
         has_views = deadline is None or deadline.has_views
-        test = test_of(model, data, has_views=has_views)
+        with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
+            test = test_of(model, data, has_views=has_views)
         result = result_of(history, test.y, test.predicted, is_interrupted=pressed())
         is_low = model.precision in LOW_PRECISIONS
         precision = model.precision if is_low else str(model.coefs_[0].dtype)
         config |= {"precision": precision, "result": result}
         if deadline is None or deadline.has_pictures:
-            draw_results(folder.path, history, data, test.predicted)
             note = str(diverged or ("The training was interrupted." if pressed() else ""))
             report = folder.path / "report.html"
-            write_report(report, folder.final.name, config, history, model, test, note)
+            with output.doing("drawing the results"):
+                draw_results(folder.path, history, data, test.predicted)
+                write_report(report, folder.final.name, config, history, model, test, note)
         write_config(folder.path, config)
         status = 130 if pressed() else int(diverged is not None)
     if settings.checkpoint is None:
         shutil.rmtree(folder.final / CHECKPOINTS, ignore_errors=True)
-    print(printable(f"saved in {folder.final}"))
-    print(
+    seconds = time.perf_counter() - args.start_time
+    output.print(f"saved in {folder.final}")
+    output.result(
         f"test accuracy {100 * result['test_accuracy']:.2f} %, {result['seconds']:.1f} s, "
-        f"{result['images_per_second']:,.0f} images/s"
-        + ("" if end is None else f", {time.perf_counter() - args.start_time:.1f} s in all")
+        f"{result['images_per_second']:,.0f} {output.samples}/s"
+        + ("" if end is None else f", {seconds:.1f} s in all"),
+        {
+            "run": str(folder.final),
+            **result,
+            "diverged": diverged is not None,
+            "seconds_in_all": seconds,
+        },
     )
+    output.suggest(_next_commands(folder.final))
     return status
+
+
+def _next_commands(run: Path) -> dict[str, str]:
+    name = shlex.quote(str(run))
+    return {
+        f"mlp-xp evaluate {name}": "the accuracy of each class",
+        f"mlp-xp predict {name} IMAGE": "classify pictures",
+        f"mlp-xp export {name} --to onnx": "use the network elsewhere",
+    }
 
 
 class _Resume(NamedTuple):
@@ -149,17 +179,17 @@ class _Resume(NamedTuple):
     seconds: float
 
 
-def _newest(run: Path) -> _Resume:
+def _newest(run: Path, output: Output) -> _Resume:
     """Return where a run goes on, and print it."""
     folder = run / CHECKPOINTS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The fit warns of damage too.
         snapshot = read_newest(folder)
     if snapshot is None:
-        print("no checkpoint yet: the training starts at its first epoch")
+        output.print("no checkpoint yet: the training starts at its first epoch")
         return _Resume(None, 0, 0.0)
     facts = snapshot.facts
-    print(f"resumed after {facts['epoch']} epochs and {facts['step']} steps")
+    output.print(f"resumed after {facts['epoch']} epochs and {facts['step']} steps")
     return _Resume(folder, facts["epoch"], facts["seconds"])
 
 
@@ -179,10 +209,13 @@ def _check_libraries(settings: Settings) -> None:
         check_installed("tensorboardX", extra="tensorboard")
 
 
-def _print_task(settings: Settings, model: MLPClassifier, data: Dataset, backend: Backend) -> None:
+def _print_task(
+    output: Output, settings: Settings, model: MLPClassifier, data: Dataset, backend: Backend
+) -> None:
     """Print the data set, the network and the backend."""
-    print(
-        f"{settings.data}: {len(data.x_train):,} images to train on, {len(data.x_test):,} to test"
+    output.print(
+        f"{settings.data}: {len(data.x_train):,} {output.samples} to train on, "
+        f"{len(data.x_test):,} to test"
     )
     sizes = np.atleast_1d(np.asarray(model.hidden_layer_sizes, dtype=object)).tolist()
     widths = [data.x_train.shape[1], *map(_name, sizes), len(data.class_names)]
@@ -193,8 +226,8 @@ def _print_task(settings: Settings, model: MLPClassifier, data: Dataset, backend
         parts.append("residual")
     if model.dropout != 0:
         parts.append(f"dropout {model.dropout}")
-    print(f"network: {', '.join(parts)}")
-    print(f"backend: {describe(backend)}")
+    output.print(f"network: {', '.join(parts)}")
+    output.print(f"backend: {describe(backend)}")
 
 
 def _name(setting: Any) -> str:
@@ -208,35 +241,24 @@ def _fit(
     settings: Settings,
     data: Dataset,
     callbacks: list[Callback],
-    end: float | None,
     resume: _Resume,
-) -> tuple[NonFiniteError | None, Deadline | None]:
-    """Train until the last epoch, Ctrl-C or the deadline.
-
-    Returns
-    -------
-    NonFiniteError or None
-        The error of a training that diverged.
-    Deadline or None
-        The deadline, if the command must end at a time.
-    """
+) -> NonFiniteError | None:
+    """Train until the last epoch, Ctrl-C or the deadline; return the error of divergence."""
     x, y, validation_set = _validation_split(data, settings.validation, model.random_state)
-    max_time, deadline = model.max_time, None
-    if end is not None:
-        deadline = Deadline(end, data.x_train, len(data.x_test), resume.seconds)
-        callbacks = [*callbacks, deadline]
+    max_time = model.max_time
     model.set_params(callbacks=callbacks)
     try:
         with warnings.catch_warnings():
             # The user chose the number of epochs.
             warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "Training interrupted by user")  # It is printed.
             warnings.showwarning = _print_warning  # type: ignore[assignment]
             model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:
-        return error, deadline
+        return error
     finally:
         model.set_params(max_time=max_time)  # The deadline changed it.
-    return None, deadline
+    return None
 
 
 def _print_warning(message: Warning | str, *_: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.backends import LOW_PRECISIONS
-from mlp_xp.cli.options import DEFAULT, Parser, add_backend, add_seed, number
+from mlp_xp.cli.options import DEFAULT, Parser, add_backend, add_output, add_seed, number
 from mlp_xp.datasets import LOADERS
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS
@@ -203,3 +203,4 @@ def _add_output(group: _Group) -> None:
         metavar="N",
     )
     group.add("--tensorboard", "write a log for TensorBoard", action="store_true")
+    add_output(group.options)

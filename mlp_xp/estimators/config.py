@@ -39,7 +39,14 @@ __all__ = [
 
 LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
-_HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_pause", "on_fit_end")
+_HOOKS = (
+    "on_fit_begin",
+    "on_progress",
+    "on_step_end",
+    "on_epoch_end",
+    "on_pause",
+    "on_fit_end",
+)
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -18,13 +19,14 @@ from mlp_xp.estimators.state import publish
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.fit_settings import LoopSettings
 from mlp_xp.training.inference import put_writable
-from mlp_xp.training.records import Record
+from mlp_xp.training.records import Record, Running
 
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.
     from mlp_xp.training.snapshot import Snapshot
 
 __all__ = ["Pause", "Reporter", "new_reporter", "publish_training"]
 
+_REPORT_SECONDS = 0.1  # Between two reports of the steps so far.
 # What rank 0 asks the others for, before it stores the training.
 _CHECK = "check that the weights are finite"
 
@@ -81,12 +83,15 @@ class Reporter:
         self._callbacks = list(model.callbacks or ())
         self._step_hooks = self._hooks("on_step_end")
         self.watches_steps = bool(self._step_hooks)
+        self._progress_hooks, self._report_at = self._hooks("on_progress"), 0.0
         self._pause_hooks = self._hooks("on_pause")
         self.watches_pauses = bool(self._pause_hooks)
         self.watches_epochs = bool(self._callbacks or getattr(model, "_skl_callbacks", None))
 
     def _hooks(self, name: str) -> list[Callable[..., Any]]:
-        return [getattr(callback, name) for callback in self._callbacks if hasattr(callback, name)]
+        """Return the methods of this name that do something."""
+        hooks = [getattr(call, name) for call in self._callbacks if hasattr(call, name)]
+        return [hook for hook in hooks if not getattr(hook, "does_nothing", False)]
 
     def publish(self) -> None:
         """Publish the training as it is now."""
@@ -139,6 +144,13 @@ class Reporter:
         """Report a step to every callback; return whether one of them ends the fit."""
         asked = [bool(hook(self._model, done, n_steps)) for hook in self._step_hooks]
         return any(asked)
+
+    def report(self, done: int, n_steps: int, running: Running | None) -> None:
+        """Report the steps so far to every callback, at most ten times a second."""
+        if self._progress_hooks and (time.perf_counter() >= self._report_at or done == n_steps):
+            self._report_at = time.perf_counter() + _REPORT_SECONDS
+            for hook in self._progress_hooks:
+                hook(self._model, done, n_steps, running)
 
     def pause(self, step: int) -> None:
         """Report to every callback that the training can be stored now."""
@@ -225,6 +237,11 @@ class _LedReporter(Reporter):
     def end_step(self, done: int, n_steps: int) -> bool:
         """Report on rank 0; see `Reporter.end_step`."""
         return self._ranks.lead(super().end_step, done, n_steps)
+
+    def report(self, done: int, n_steps: int, running: Running | None) -> None:
+        """Report on rank 0, which need not agree with the others."""
+        if self._ranks.rank == 0:
+            super().report(done, n_steps, running)
 
     def pause(self, step: int) -> None:
         """Report on rank 0; the others check their weights when it takes a snapshot."""

@@ -150,6 +150,10 @@ class Repeatable(Protocol):
         """Restore a copy of the state, after so many steps in all."""
         ...
 
+    def read_sums(self) -> list[float]:
+        """Return the sums of loss and accuracy over the epoch so far; waits for the device."""
+        ...
+
     def run_step(self, arguments: StepArguments) -> None:
         """Run one step."""
         ...

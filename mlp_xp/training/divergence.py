@@ -20,6 +20,7 @@ from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.finite import Cause, NonFiniteError, is_finite
 from mlp_xp.training.inputs import network_inputs
 from mlp_xp.training.rank_plan import own_plan
+from mlp_xp.training.records import Running
 from mlp_xp.training.scalars import StepScalars
 from mlp_xp.training.step import StepArguments
 
@@ -48,9 +49,15 @@ class Guard:
     When a number is not finite, the steps since then are repeated one by one, which finds the step
     and the layer, and the state before it. Between two fits, or two calls of `partial_fit`, no
     data are kept, and what was learned since the last copy is lost.
+
+    Attributes
+    ----------
+    running : Running or None
+        The averages of the epoch so far, once they have been read.
     """
 
     def __init__(self) -> None:
+        self.running: Running | None = None
         self._look_at = 0.0
         self._since = self._cost = 0.0  # When the restore point was set; seconds for a copy.
         self._restore: Callable[[Repeatable], None] | None = None
@@ -75,6 +82,7 @@ class Guard:
     def begin(self, trainer: Repeatable, epoch: Epoch, now: float) -> None:
         """Store an epoch before its first step, at a time of `time.perf_counter`."""
         self._epochs.append(epoch)
+        self.running = None
         if self._is_copy_due(now):
             self._copy_state(trainer, epoch.first)
 
@@ -85,7 +93,11 @@ class Guard:
         """
         now = time.perf_counter()
         if self._is_look_due(now, waits):
-            self.end(trainer, done, float(trainer.backend.get(trainer.state.loss)))
+            loss, *accuracy = trainer.read_sums()
+            self.end(trainer, done, loss)
+            counts = self._epochs[-1].plan.counts
+            share = sum(counts[:done]) / sum(counts)
+            self.running = Running(loss / share, accuracy[0] / share if accuracy else None)
             self._look_at = now + _LOOK_SECONDS
             if self._is_copy_due(now):
                 self._copy_state(trainer, done)

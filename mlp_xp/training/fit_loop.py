@@ -194,13 +194,10 @@ class FitLoop:
 
     def learned(self) -> tuple[Params, Any]:
         """Return weights and batch statistics that later steps do not write to."""
-        # A compiled step takes over the memory of its state.
         trainer = self.trainer
-        return (
-            trainer.copy_learned()
-            if trainer.backend.donates
-            else (trainer.learned, trainer.state.batch_stats)
-        )
+        if trainer.backend.donates:  # A compiled step takes over the memory of its state.
+            return trainer.copy_learned()
+        return trainer.learned, trainer.state.batch_stats
 
     def put(self, tree: Tree) -> Any:
         """Return a tree in arrays of the trainer."""
@@ -279,6 +276,8 @@ class FitLoop:
         def after_step(done: int, n_steps: int) -> bool:
             if step_by_step and watcher.end_step(done, n_steps):  # type: ignore[union-attr]
                 self.is_stopped = True
+            if watcher is not None:
+                watcher.report(done, n_steps, trainer.guard.running)
             self.is_stopped = self.is_stopped or self._is_interrupted()
             if done < n_steps and not self.is_stopped:
                 self._pause(done)

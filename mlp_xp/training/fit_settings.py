@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
-from mlp_xp.training.records import Record
+from mlp_xp.training.records import Record, Running
 
 __all__ = ["LoopPosition", "LoopSettings", "Validation", "Watcher"]
 
@@ -97,6 +97,10 @@ class Watcher(Protocol):
 
     def end_step(self, done: int, n_steps: int) -> bool:
         """Report that a step has ended; return whether the fit should end."""
+        ...
+
+    def report(self, done: int, n_steps: int, running: Running | None) -> None:
+        """Report the steps of the epoch so far, and its averages where they are known."""
         ...
 
     def end_epoch(self, record: Record) -> bool:

@@ -8,7 +8,7 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.loss_scaling import LossScale
 
-__all__ = ["Progress", "Record"]
+__all__ = ["Progress", "Record", "Running"]
 
 
 class Record(NamedTuple):
@@ -28,6 +28,16 @@ class Record(NamedTuple):
     seconds: float
     validation_loss: float | None = None
     validation_score: float | None = None
+
+
+class Running(NamedTuple):
+    """The averages of an epoch so far, as they were last read from the device.
+
+    ``loss`` is that of `Record`, over fewer samples; so is ``accuracy``, or None unless wanted.
+    """
+
+    loss: float
+    accuracy: float | None
 
 
 class Progress(NamedTuple):

@@ -46,8 +46,6 @@ __all__ = ["Trainer"]
 # The most steps of one call: each takes some time however little it computes.
 _STEPS_AT_ONCE = 2_000
 
-AfterStep = Callable[[int, int], bool]
-
 
 class Trainer:
     """A network in training: its state on the device, and how many steps it has done.
@@ -242,7 +240,7 @@ class Trainer:
         n_epochs: int,
         first_epoch: int = 0,
         rate_factor: float = 1.0,
-        after_step: AfterStep | None = None,
+        after_step: Callable[[int, int], bool] | None = None,
         budget: Budget | None = None,
         step_by_step: bool = True,
         first_step: int = 0,
@@ -315,9 +313,7 @@ class Trainer:
                         break
                     if done < n_steps:  # The end of an epoch is checked anyway.
                         self.guard.look(self, done, waits=waits)
-            sums = list(leaves((self.state.loss, self.state.accuracy)))
-            read = backend.get(sums[0] if len(sums) == 1 else xp.stack(sums))  # The one wait.
-            loss, *accuracy = read.reshape(-1).tolist()
+            loss, *accuracy = self.read_sums()  # The one wait.
             self.guard.end(self, done, loss)
         n_samples = sum(plan.counts[:done])
         share = n_samples / sum(plan.counts)
@@ -345,6 +341,12 @@ class Trainer:
         """Return the multiplications and additions of a forward pass, the same on all ranks."""
         rows = -(-plan.batch_size // self.backend.n_ranks)
         return rows * sum(math.prod(leaf.shape) for leaf in leaves(self.state.params))
+
+    def read_sums(self) -> list[float]:
+        """Return the sums of loss and accuracy over the epoch so far; waits for the device."""
+        sums = list(leaves((self.state.loss, self.state.accuracy)))
+        read = self.backend.get(sums[0] if len(sums) == 1 else self.backend.xp.stack(sums))
+        return read.reshape(-1).tolist()
 
     def run_step(self, arguments: StepArguments) -> None:
         """Run one step."""

@@ -31,6 +31,7 @@ def fit(callback, records=SCORED, *, n_steps=4, model=None, fail=False) -> list[
     try:
         for row in records:
             for done in range(1, n_steps + 1):
+                callback.on_progress(model, done, n_steps, None)
                 stopped = callback.on_step_end(model, done, n_steps)
                 if stopped:
                     break

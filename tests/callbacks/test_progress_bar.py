@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 from fake_fit import fit, record
 
+from mlp_xp._utils.signals import interrupts
 from mlp_xp.callbacks import ProgressBar
+from mlp_xp.training.records import Running
+
+
+def last_line(screen) -> str:
+    """Return the line that a bar leaves on a terminal."""
+    return (
+        re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue()).rstrip().splitlines()[-1].rstrip()
+    )
 
 
 def test_a_terminal_gets_a_bar_for_each_fit(terminal):
@@ -17,45 +28,72 @@ def test_a_terminal_gets_a_bar_for_each_fit(terminal):
     for _ in range(2):
         screen = terminal()
         fit(bar, [record(1), record(2, validation_score=0.75)])
-        shown = screen.getvalue()
-        assert "epoch 2/2" in shown
-        assert "loss 0.5000  validation 0.7500" in shown
-        assert "━" in shown
+        expected = r"epoch 2/2 ━+ 100 %  loss 0\.5000  validation 0\.7500  took 0:00"
+        assert re.fullmatch(expected, last_line(screen))
         # The cursor comes back, and prints go to the terminal again.
+        shown = screen.getvalue()
         assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
         assert sys.stdout is screen
 
 
-def test_the_bar_shows_how_far_the_fit_is_and_the_time_left(terminal):
+def test_the_bar_shows_how_far_the_fit_is_its_running_loss_and_the_time_left(terminal):
     screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
     bar.on_fit_begin(model)
-    bar.on_epoch_end(model, record(1))
-    bar.on_step_end(model, 5, 10)
-    task = bar._live.tasks[0]
-    assert (task.completed, task.total) == (15 / 40, 1.0)
-    assert task.fields == {"epoch": 2, "facts": "loss 1.0000", "left": "0:00 left"}
+    bar.on_epoch_end(model, record(1, validation_score=0.75))
+    bar.on_progress(model, 5, 10, Running(0.25, None))
     bar.on_fit_end(model)
-    assert re.search(r"epoch 2/4 .*━.* loss 1.0000 0:00 left", screen.getvalue())
+    line = r"epoch 2/4 ━+╸ +37 %  loss 0\.2500  validation 0\.7500  0:00 left"
+    assert re.fullmatch(line, last_line(screen))
 
 
 def test_the_bar_moves_also_where_an_epoch_has_no_steps(terminal):
-    terminal()
-    bar, model = ProgressBar(), SimpleNamespace(max_iter=4)
+    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
     bar.on_fit_begin(model)
     bar.on_epoch_end(model, record(1))
-    task = bar._live.tasks[0]
-    assert (task.completed, task.total) == (0.25, 1.0)
+    time.sleep(0.3)
+    assert " 25 %  loss 1.0000  0:00 left" in last_line(screen)
     bar.on_fit_end(model)
 
 
-def test_steps_that_are_quick_are_not_all_drawn(terminal):
-    terminal()
-    bar, model = ProgressBar(), SimpleNamespace(max_iter=1)
+def test_the_time_left_ticks_between_two_reports(terminal):
+    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=100)
     bar.on_fit_begin(model)
-    for done in range(1, 1000):
-        bar.on_step_end(model, done, 10**9)
-    assert bar._live.tasks[0].completed < 999 / 10**9
+    time.sleep(0.05)
+    bar.on_epoch_end(model, record(1))
+    time.sleep(1.4)
+    left = re.findall(r"0:0(\d) left", screen.getvalue())
+    assert int(left[-1]) < int(left[0])
     bar.on_fit_end(model)
+
+
+@pytest.mark.parametrize("width", [40, 50, 80])
+def test_the_bar_fits_on_a_line(terminal, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=400)
+    bar.on_fit_begin(model)
+    bar.on_epoch_end(model, record(1, validation_score=0.75))
+    bar.on_progress(model, 5, 10, Running(0.25, None))
+    bar.on_fit_end(model)
+    line = last_line(screen)
+    assert len(line) <= width
+    assert line.startswith("epoch 2/400 ")
+    assert ("loss 0.2500" in line) == (width >= 50)
+    assert ("validation" in line) == (width == 80)
+    assert line.endswith("0:00 left")
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_is_answered_at_once(terminal):
+    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
+    with interrupts():
+        bar.on_fit_begin(model)
+        bar.on_progress(model, 5, 10, None)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert last_line(screen).endswith("12 %  stopping after this step")
+        bar.on_epoch_end(model, record(1))
+        bar.on_fit_end(model)
+    assert "100 %" not in screen.getvalue()
 
 
 @pytest.mark.parametrize(("max_iter", "printed"), [(3, [1, 2, 3]), (50, [3, 5, 8, 10])])
@@ -80,16 +118,15 @@ def test_the_time_left_is_that_of_the_epochs_to_come(capsys, clock):
 
 
 def test_the_first_step_which_may_compile_does_not_count(terminal, clock):
-    terminal()
-    bar, model = ProgressBar(), SimpleNamespace(max_iter=10)
+    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=10)
     bar.on_fit_begin(model)
-    assert bar._live.tasks[0].fields["facts"] == "preparing the first step"
+    assert "preparing the first step" in last_line(screen)
     clock.now += 18.0
     for done in range(1, 11):
-        bar.on_step_end(model, done, 10)
+        bar.on_progress(model, done, 10, None)
         clock.now += 1.0
-    assert bar._live.tasks[0].fields["left"] == "1:30 left"
     bar.on_fit_end(model)
+    assert last_line(screen).endswith(" 10 %  1:30 left")
 
 
 def test_the_time_left_is_that_of_the_fit_where_it_ends_it(capsys, clock):

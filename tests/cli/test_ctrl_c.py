@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import signal
@@ -15,6 +14,7 @@ import pytest
 from running import CODE, FILES, TINY, history_of, start, start_training
 
 from mlp_xp._utils.signals import interrupts, postponed
+from mlp_xp.callbacks import Callback
 from mlp_xp.cli import train
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
@@ -135,19 +135,14 @@ def test_ctrl_c_keeps_the_network(tmp_path):
 def test_ctrl_c_stops_after_the_step(mlp_xp, monkeypatch):
     steps = []
 
-    def pressed_in_the_second_epoch(done: int, n_steps: int) -> None:
-        steps.append((done, n_steps))
-        if len(steps) == n_steps + 3:
-            signal.raise_signal(signal.SIGINT)
+    class Press(Callback):
+        def on_step_end(self, model, done: int, n_steps: int) -> None:
+            steps.append((done, n_steps))
+            if len(steps) == n_steps + 3:
+                signal.raise_signal(signal.SIGINT)
 
-    real = train.display
-
-    @contextlib.contextmanager
-    def display(*args):
-        with real(*args) as shown:
-            yield shown._replace(after_step=pressed_in_the_second_epoch)
-
-    monkeypatch.setattr(train, "display", display)
+    real = train.Settings.callbacks
+    monkeypatch.setattr(train.Settings, "callbacks", lambda *given: [*real(*given), Press()])
     done = mlp_xp(*TINY, "--epochs", 5, "--out", "run")
     assert done.status == 130
     assert steps[-1] == (3, 12)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
+import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from running import TINY
+from running import CODE, TINY
 
 from mlp_xp.cli import progress
+from mlp_xp.cli.commands import parse
+from mlp_xp.cli.output import Output
 from mlp_xp.training import time_budget as budget
-from mlp_xp.training.records import Record
+from mlp_xp.training.records import Record, Running
 
 
 @pytest.fixture
@@ -28,28 +35,37 @@ def record(epoch: int) -> Record:
     return Record(epoch, 1.0, 0.5, 0.001, 1000, 1.0)
 
 
+def output(*options: str) -> Output:
+    return Output(parse(["train", *options]))
+
+
+def last_line(text: str) -> str:
+    """Return the line that a bar leaves on a terminal."""
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text).rstrip().splitlines()[-1].rstrip()
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_the_time_left_does_not_count_the_compilation(is_terminal, clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     monkeypatch.setenv("COLUMNS", "120")
-    with progress.display(12, 1000) as shown:
+    with progress.display(output(), 12, 1000) as shown:
         clock.now += 17.0
         for done in range(1, 11):
             clock.now += 1.0
-            shown.after_step(done, 10)
-        shown.after_epoch(record(1))
+            shown.update(done, 10, None)
+        shown.end_epoch(record(1))
     text = capsys.readouterr().out
     assert re.search(r"loss 1.000  acc 50.0 %  1,000 images/s  1:50 left", text)
 
 
 def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
-    with progress.display(10**6, 1000, clock.now + 60.0) as shown:
+    with progress.display(output(), 10**6, 1000, clock.now + 60.0) as shown:
         clock.now += 18.0
-        shown.after_step(1, 1)
-        shown.after_epoch(record(1))
+        shown.update(1, 1, None)
+        shown.end_epoch(record(1))
         clock.now += 2.0
-        shown.after_step(1, 1)
-        shown.after_epoch(record(2))
+        shown.update(1, 1, None)
+        shown.end_epoch(record(2))
     assert [line[-9:] for line in capsys.readouterr().out.splitlines()] == [
         "0:42 left",
         "0:40 left",
@@ -59,7 +75,9 @@ def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
 def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with progress.display(12, 1000):
+    with progress.display(output(), 12, 1000) as shown:
+        assert "preparing data and network" in last_line(capsys.readouterr().out)
+        shown.stage("preparing the first step")
         time.sleep(0.8)
     drawn = [
         part for part in capsys.readouterr().out.split("preparing the first step") if "━" in part
@@ -67,16 +85,85 @@ def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
     assert len(set(drawn)) >= 3  # The light that runs through it is at another place each time.
 
 
-def test_on_a_terminal_there_is_a_bar(mlp_xp, monkeypatch):
+@pytest.mark.parametrize(
+    ("columns", "facts"),
+    [
+        (50, "loss 0.700  "),
+        (80, "loss 0.700  val 25.0 %  acc 60.0 %  "),
+        (100, "loss 0.700  val 25.0 %  acc 60.0 %  1,000 images/s  "),
+    ],
+)
+def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    done = mlp_xp(*TINY, "--epochs", 3, "--out", "run")
-    assert "3/3" in done.out
-    assert "━" in done.out
-    assert re.search(r"loss \d\.\d{3}  acc [\d.]+ %  [\d,]+ images/s", done.out)
-    assert "test accuracy" in done.out.splitlines()[-1]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with progress.display(output(), 12, 1000) as shown:
+        shown.end_epoch(record(1)._replace(validation_score=0.25))
+        shown.update(5, 10, Running(0.7, 0.6))
+    line = last_line(capsys.readouterr().out)
+    assert re.fullmatch(rf"2/12 [━╸╺ ]+  12 %  {facts}\d+:\d\d left", line)
+    assert len(line) <= columns
+
+
+def test_on_a_terminal_there_is_a_bar_that_ends_at_100_percent(mlp_xp, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    done = mlp_xp(*TINY, "--epochs", 3, "--early-stopping", "--out", "run")
+    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", done.out).replace("\r", "\n").splitlines()
+    shown = [line for line in lines if line.startswith("3/3 ")][-1]
+    facts = r"loss \d\.\d{3}  val [\d.]+ %  acc [\d.]+ %  took 0:\d\d"
+    assert re.fullmatch(rf"3/3 ━+ 100 %  {facts}", shown.rstrip())
+    assert any(re.match(r"test accuracy [\d.]+ %, ", line) for line in lines)
+    assert lines[-4:] == [
+        "next:",
+        "  mlp-xp evaluate run          the accuracy of each class",
+        "  mlp-xp predict run IMAGE     classify pictures",
+        "  mlp-xp export run --to onnx  use the network elsewhere",
+    ]
 
 
 def test_lbfgs_moves_the_bar_of_a_terminal(mlp_xp, recipe, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     done = mlp_xp("train", "--recipe", recipe, "--solver", "lbfgs", "--out", "run")
-    assert re.search(r"3/3 ━+ loss", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", done.out))
+    assert re.search(r"3/3 ━+ 100 %  loss", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", done.out))
+
+
+def test_quiet_prints_the_result_alone(mlp_xp):
+    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run", "--quiet")
+    assert re.fullmatch(r"test accuracy [\d.]+ %, [\d.]+ s, [\d,]+ images/s\n", done.out)
+    assert done.err == ""
+
+
+def test_json_prints_an_object_and_all_else_elsewhere(mlp_xp):
+    done = mlp_xp(*TINY, "--epochs", 2, "--out", "run", "--json")
+    result = json.loads(done.out)
+    stored = json.loads(Path("run/config.json").read_text())["result"]
+    assert {name: result[name] for name in stored} == stored
+    assert (result["run"], result["epochs"], result["diverged"]) == ("run", 2, False)
+    assert "epoch 2/2  loss " in done.err
+    assert mlp_xp(*TINY, "--epochs", 1, "--out", "b", "--json", "--quiet").err == ""
+
+
+def test_a_terminal_shows_progress_from_the_first_second(tmp_path):
+    """Read a pseudo-terminal of 50 columns, from the start of the process."""
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    columns = {"COLUMNS": "50", "TERM": "xterm", "NO_COLOR": "1"}
+    command = [sys.executable, "-c", CODE, *TINY, "--epochs", "3", "--out", str(tmp_path / "run")]
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=os.environ | columns
+    )
+    os.close(slave)
+    first, chunks = None, []
+    with contextlib.suppress(OSError):  # The other end was closed.
+        while chunk := os.read(master, 1 << 16):
+            first = first or time.monotonic() - start
+            chunks.append(chunk)
+    os.close(master)
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", b"".join(chunks).decode())
+    assert text.startswith("mlp-xp: loading libraries")
+    assert first < 1.0
+    for part in ("loading digits", "preparing the first step", " 100 %  loss", "next:"):
+        assert part in text
+    bars = [line.rstrip() for line in re.split(r"[\r\n]+", text) if "━" in line]
+    assert max(map(len, bars)) <= 50

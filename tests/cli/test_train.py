@@ -27,7 +27,8 @@ from mlp_xp.saving._json import decode
 def test_train_prints_a_line_for_each_epoch_and_the_result_last(mlp_xp, tmp_path):
     done = mlp_xp(*TINY, "--epochs", 3, "--out", tmp_path / "run")
     assert done.status == 0
-    lines = done.out.splitlines()
+    first, *lines = done.out.splitlines()
+    assert first == "loading digits"
     assert lines[0] == "digits: 1,438 images to train on, 359 to test"
     assert lines[1] == "network: 64-16-10, relu, adamw"
     assert lines[2].startswith("backend: library ")
@@ -226,7 +227,7 @@ def test_options_reach_the_estimator(mlp_xp):
     done = mlp_xp(*TINY, *options.split(), "--out", "run")
     assert done.status == 0
     parts = "network: 64-8-8-10, tanh, lion, batch normalization, residual, dropout 0.1"
-    assert done.out.splitlines()[1] == parts
+    assert done.out.splitlines()[2] == parts
     params = load_model("run").get_params()
     expected = {
         "hidden_layer_sizes": (8, 8),

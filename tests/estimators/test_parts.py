@@ -139,6 +139,9 @@ class Watcher:
     def end_step(self, done, n_steps):
         self.heard.append(done)
 
+    def report(self, done, n_steps, running):
+        pass
+
     def end_epoch(self, record):
         self.heard.append(record)
         return record.epoch == self.n_epochs

@@ -1,0 +1,75 @@
+"""What a command prints: facts and progress for a reader, and a result for a program."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from mlp_xp._utils.progress import LiveBar, open_bar, spinner
+from mlp_xp.cli.process import printable
+
+__all__ = ["Output"]
+
+
+class Output:
+    """The output of a command.
+
+    Facts and progress go to stdout; with ``--json`` to stderr, so that stdout has one JSON object
+    and nothing else; with ``--quiet`` nowhere.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        With ``json`` and ``quiet``.
+
+    Attributes
+    ----------
+    samples : str
+        What a sample is, in the plural.
+    """
+
+    samples = "images"
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._is_json, self._is_quiet = args.json, args.quiet
+
+    @property
+    def _file(self) -> TextIO:
+        return sys.stderr if self._is_json else sys.stdout
+
+    def print(self, text: object) -> None:
+        """Print a line of facts."""
+        if not self._is_quiet:
+            print(printable(text), file=self._file, flush=True)
+
+    def result(self, text: str, facts: dict[str, Any]) -> None:
+        """Print the result: facts with ``--json``, else a text, with ``--quiet`` too."""
+        lines = [json.dumps(facts, indent=2)] if self._is_json else map(printable, text.split("\n"))
+        print("\n".join(lines), flush=True)
+
+    def suggest(self, commands: dict[str, str]) -> None:
+        """Print what may be typed next, and what it does, if a person reads it."""
+        if self._is_quiet or self._is_json or not sys.stdout.isatty():
+            return
+        width = max(map(len, commands))
+        lines = [f"{command:{width}}  {purpose}" for command, purpose in commands.items()]
+        print("\n".join(printable(line) for line in ["next:", *(f"  {line}" for line in lines)]))
+
+    @contextlib.contextmanager
+    def doing(self, text: str, *, is_logged: bool = False) -> Iterator[None]:
+        """Show what is being done: a spinner on a terminal, elsewhere a line if it is logged."""
+        if self._is_quiet:
+            yield
+            return
+        with spinner(printable(text), self._file) as is_shown:
+            if is_logged and not is_shown:
+                self.print(text)
+            yield
+
+    def open_bar(self) -> LiveBar | None:
+        """Open a bar, if there is a terminal to draw it on."""
+        return None if self._is_quiet else open_bar(self._file)
