@@ -102,7 +102,7 @@ def open_bar(file: TextIO | None = None, unit: str = "step") -> LiveBar | None:
 
 @contextlib.contextmanager
 def spinner(text: str, file: TextIO) -> Iterator[bool]:
-    """Show a text beside a spinner, if the file is a terminal; yield whether it is."""
+    """Draw a text beside a spinner, if the file is a terminal; yield whether it is."""
     console = _terminal(file)
     if console is None:
         yield False

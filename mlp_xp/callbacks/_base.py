@@ -60,7 +60,7 @@ class Callback:
 
     @_does_nothing
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
-        """Show the progress of an epoch, at most ten times a second.
+        """Report the progress of an epoch, at most ten times a second.
 
         `done` of its `n_steps` steps have been started. `running` has the average ``loss`` and
         ``accuracy`` of the epoch so far, as a fit reads them anyway to look for NaN; it is None

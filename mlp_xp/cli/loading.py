@@ -38,13 +38,15 @@ def load_data(name: str, path: str | None) -> Dataset:
 
 
 @contextlib.contextmanager
-def loading(name: str, path: str | None, output: Output) -> Iterator[None]:
-    """Show that a data set is loaded; a download draws a bar of its own."""
+def loading(
+    name: str, path: str | None, output: Output, *, is_logged: bool = False
+) -> Iterator[None]:
+    """Report that a data set is loaded; a download draws a bar of its own."""
     if path is None and locate(name) is None:
         output.print(f"fetching {name}, which is kept in {cache_dir()}")
         yield
         return
-    with output.doing(f"loading {name}", is_logged=True):
+    with output.doing(f"loading {name}", is_logged=is_logged):
         yield
 
 

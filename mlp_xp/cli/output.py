@@ -1,4 +1,4 @@
-"""What a command prints: facts and progress for a reader, and a result for a program."""
+"""The output of a command: facts and progress for a reader, and a result for a program."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Output:
 
     @contextlib.contextmanager
     def doing(self, text: str, *, is_logged: bool = False) -> Iterator[None]:
-        """Show what is being done: a spinner on a terminal, elsewhere a line if it is logged."""
+        """Print what is being done: a spinner on a terminal, elsewhere a line if it is logged."""
         if self._is_quiet:
             yield
             return

@@ -95,7 +95,7 @@ def start_time(*, is_process: bool = True) -> float:
 
 @contextlib.contextmanager
 def starting(text: str) -> Iterator[None]:
-    """Show a text on stderr while something starts, if that is a terminal; then remove it."""
+    """Print a text on stderr while something starts, if that is a terminal; then remove it."""
     stream = sys.stderr
     if stream is None or not stream.isatty() or "--quiet" in sys.argv:
         yield

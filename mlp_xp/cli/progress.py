@@ -18,20 +18,21 @@ __all__ = ["Progress", "Watch", "display"]
 class Watch(Callback):
     """Displays the progress of a fit."""
 
-    def __init__(self, progress: Progress, *, wants_accuracy: bool) -> None:
-        self.wants_accuracy = wants_accuracy
+    wants_accuracy = True
+
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
     def on_fit_begin(self, model: Any) -> None:
-        """Display that the first step, which may compile, comes next."""
+        """Report that the first step, which may compile, comes next."""
         self._progress.stage("preparing the first step")
 
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
-        """Display the steps so far."""
+        """Report the steps so far."""
         self._progress.update(done, n_steps, running)
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
-        """Display an epoch."""
+        """Report an epoch."""
         self._progress.end_epoch(record)
 
 
@@ -88,12 +89,12 @@ class Progress:
         self.stage("preparing data and network")
 
     def stage(self, text: str) -> None:
-        """Display what is done before the first step."""
+        """Report what is done before the first step."""
         if self._bar is not None:
             self._bar.update(self._label(self._n_done + 1), None, [text], None)
 
     def update(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Display the steps of an epoch so far."""
+        """Report the steps of an epoch so far."""
         epochs = self._n_done + done / n_steps
         speed, now = self._speed, time.perf_counter()
         if self._first is None:
@@ -105,14 +106,12 @@ class Progress:
         self._draw(self._n_done + 1, self._share(epochs), running, speed)
 
     def end_epoch(self, record: Record) -> None:
-        """Display an epoch."""
+        """Report an epoch."""
         self._n_done = record.epoch
         share, running = self._share(record.epoch), Running(record.loss, record.accuracy)
         self._speed = self._speed_of(record.n_samples / record.seconds)
         if (score := record.validation_score) is not None:
-            # A regressor has no accuracy, and its score is R2.
-            is_share = record.accuracy is not None
-            self._validation = [f"val {100 * score:.1f} %" if is_share else f"val R2 {score:.3f}"]
+            self._validation = [f"val {100 * score:.1f} %"]
         self._draw(record.epoch, share, running, self._speed)
         if self._bar is None:
             width = len(str(self._n_epochs)) if self._end is None else 0
@@ -120,7 +119,7 @@ class Progress:
             self._output.print(f"epoch {record.epoch:{width}}{self._total}  {'  '.join(facts)}")
 
     def close(self) -> None:
-        """Leave the bar on the screen."""
+        """Stop the bar, and leave it on the screen."""
         if self._bar is not None:
             self._bar.stop(is_done=self.is_done)
 

@@ -92,7 +92,7 @@ def _train(
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
     backend.with_precision(model.precision)  # An error before there is a run folder.
-    with loading(settings.data, settings.data_path, output):
+    with loading(settings.data, settings.data_path, output, is_logged=True):
         data = load_data(settings.data, settings.data_path)
     ranks.exchange(None)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
@@ -114,7 +114,7 @@ def _train(
             callbacks = [
                 DiskSpace(folder.path),
                 *([] if deadline is None else [deadline]),
-                Watch(progress, wants_accuracy=True),
+                Watch(progress),
                 *settings.callbacks(folder.path),
             ]
             diverged = _fit(model, settings, data, callbacks, resume)

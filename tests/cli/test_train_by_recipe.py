@@ -35,7 +35,7 @@ def test_recipes_prints_a_line_for_each(mlp_xp):
 def test_a_recipe_file_is_trained(mlp_xp, recipe):
     done = mlp_xp("train", "--recipe", recipe, "--out", "run")
     assert done.status == 0
-    assert done.out.splitlines()[1] == "network: 64-16-10, relu, muon, residual"
+    assert done.out.splitlines()[2] == "network: 64-16-10, relu, muon, residual"
     assert {path.name for path in Path("run").iterdir()} == FILES
     model = load_model("run")
     assert model.n_iter_ == 3
