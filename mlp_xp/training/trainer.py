@@ -295,8 +295,7 @@ class Trainer:
             stacks = data.stacked(arguments.plan) if has_loop else []
             most_at_once = max(1, min(backend.work_at_once // self._work(plan), _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
-            # The calls of ranks may differ, but all ranks look after the same steps.
-            every = 1 if backend.communicator is None else at_once
+            every = 1 if backend.communicator is None else at_once  # The same on all ranks.
             if stacks:
                 calls = self._run_together(stacks, arguments.keys, groups, at_once)
             else:
