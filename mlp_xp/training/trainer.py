@@ -283,9 +283,8 @@ class Trainer:
         stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), self.computing(plan, stage):
             if not first_step:
-                zero = xp.zeros_like(self.state.loss)
-                accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
-                self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
+                zeros = map_leaves(xp.zeros_like, (self.state.loss, self.state.accuracy))
+                self.state = self.state._replace(loss=zeros[0], accuracy=zeros[1])
             epoch = Epoch(data, plan, self.n_epochs, self.n_steps, first_step, [])
             self.guard.begin(self, epoch, start)
             arguments = draw_arguments(epoch, self.rules, self.seed, backend)
@@ -344,8 +343,8 @@ class Trainer:
     def read_sums(self) -> list[float]:
         """Return the sums of loss and accuracy over the epoch so far; waits for the device."""
         sums = list(leaves((self.state.loss, self.state.accuracy)))
-        read = self.backend.get(sums[0] if len(sums) == 1 else self.backend.xp.stack(sums))
-        return read.reshape(-1).tolist()
+        stacked = sums[0] if len(sums) == 1 else self.backend.xp.stack(sums)
+        return self.backend.get(stacked).reshape(-1).tolist()
 
     def run_step(self, arguments: StepArguments) -> None:
         """Run one step."""
