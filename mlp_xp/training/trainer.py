@@ -264,8 +264,7 @@ class Trainer:
             The schedule follows the time that it has left, and the epoch ends with the last step
             that fits, the first at the earliest.
         step_by_step : bool, default=True
-            Whether `after_step` is called after each step; otherwise a backend may run the steps of
-            about a tenth of a second in one call.
+            Whether `after_step` is called after each step, or every tenth of a second or so.
         first_step : int, default=0
             Steps of the epoch that are in the state already.
 
@@ -283,8 +282,9 @@ class Trainer:
         stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), self.computing(plan, stage):
             if not first_step:
-                zeros = map_leaves(xp.zeros_like, (self.state.loss, self.state.accuracy))
-                self.state = self.state._replace(loss=zeros[0], accuracy=zeros[1])
+                zero = xp.zeros_like(self.state.loss)
+                accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
+                self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             epoch = Epoch(data, plan, self.n_epochs, self.n_steps, first_step, [])
             self.guard.begin(self, epoch, start)
             arguments = draw_arguments(epoch, self.rules, self.seed, backend)
