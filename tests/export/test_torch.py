@@ -11,6 +11,7 @@ from mlp_xp.augmentation import Flip
 from mlp_xp.export import from_torch, to_torch
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS, silu
+from mlp_xp.nn.losses import Quantile
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -50,6 +51,17 @@ def test_all_normalizations_and_scalings(normalization, scaling, dtype):
 def test_layers_of_blocks_and_branches():
     layers = Project(6), Branch((9, 6)), Blocks((2, 3), (0,), 2), Blocks((3, 2), (1,))
     check(*fitted(hidden_layer_sizes=layers, normalization="batch"))
+
+
+@pytest.mark.parametrize("what", REAL)
+def test_quantiles_and_standard_deviations(what):
+    model, rows = fitted(what, loss=Quantile((0.1, 0.9)))
+    found = outputs(model, rows, activate=True).reshape(len(rows), 2, -1)
+    expected = model.predict(rows, quantiles=(0.1, 0.9)).reshape(len(rows), -1, 2)
+    np.testing.assert_allclose(found, expected.transpose(0, 2, 1), atol=1e-12)
+    model, rows = fitted(what, loss="gaussian")
+    pair = [values.reshape(len(rows), -1) for values in model.predict(rows, return_std=True)]
+    np.testing.assert_allclose(outputs(model, rows, activate=True), np.hstack(pair), atol=1e-12)
 
 
 @pytest.mark.parametrize("what", ["two classes", "several", *REAL])
