@@ -50,7 +50,8 @@ suppress_warnings = ["myst.header"]  # A page that is included begins at another
 
 # Docstrings are numpydoc. A name in backticks becomes a link where the site has it.
 default_role = "autolink"
-nitpick_ignore_regex = [("py:obj", ".*")]
+# Values of class variables are of private modules, which the site leaves out.
+nitpick_ignore_regex = [("py:obj", ".*"), ("py:class", r"mlp_xp\..*\._.*")]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autosummary_generate = True
