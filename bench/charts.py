@@ -11,6 +11,7 @@ from turns import Result
 
 __all__ = ["draw"]
 
+MOST_BARS = 9
 LINES = {
     OURS: COLORS["numpy"],
     "torch": COLORS["torch:cpu"],
@@ -28,38 +29,56 @@ def draw(result: Result, folder: Path) -> None:
 
 
 def epochs_figure(workloads: list[Result]):
-    """Draw a panel per workload: a bar per contender with quartiles, and the roofline."""
+    """Draw a panel per workload: times relative to ours, the fastest first, and the roofline.
+
+    One unit serves all: how many times as long as ours. The bar of ours has its time.
+    """
     from matplotlib.figure import Figure
 
-    ran = [
-        {name: run for name, run in workload["contenders"].items() if "cannot_run" not in run}
-        for workload in workloads
-    ]
     n_rows = -(-len(workloads) // 2)
-    height = 1.1 + 0.24 * max(map(len, ran))
-    figure = Figure(figsize=(11, n_rows * height + 0.3), layout="constrained")
+    figure = Figure(figsize=(10, 2.5 * n_rows), layout="constrained")
     axes = figure.subplots(n_rows, 2, squeeze=False).ravel()
-    for axis, workload, contenders in zip(axes, workloads, ran, strict=False):
-        spreads = [spread(run["seconds"]) for run in contenders.values()]
-        medians = [own.median for own in spreads]
-        colors = [LINES[OURS] if name.startswith("mlp_xp") else GRAY for name in contenders]
-        errors = [
-            [own.median - own.low for own in spreads],
-            [own.high - own.median for own in spreads],
-        ]
-        bars = axis.barh(list(contenders), medians, color=colors, xerr=errors, ecolor="black")
-        axis.bar_label(bars, [seconds(median) for median in medians], padding=4, fontsize=8)
-        axis.axvline(workload["floor"]["seconds"], color="black", linestyle=":")
-        axis.set_title(f"{workload['title']}\ndotted: roofline", fontsize=9, loc="left")
-        axis.invert_yaxis()
-        axis.tick_params(axis="y", length=0, labelsize=8)
-        axis.locator_params(axis="x", nbins=5)  # More labels would overlap.
-        axis.set_xlabel("seconds per epoch" if workload["kind"] == "train" else "seconds per call")
-        axis.margins(x=0.15)
-        axis.spines[["top", "right"]].set_visible(False)
+    for axis, workload in zip(axes, workloads, strict=False):
+        ran = {
+            name: spread(run["seconds"])
+            for name, run in workload["contenders"].items()
+            if "cannot_run" not in run
+        }
+        _draw_workload(axis, workload, ran)
     for axis in axes[len(workloads) :]:
         axis.set_axis_off()
     return figure
+
+
+def _draw_workload(axis, workload: Result, ran: dict) -> None:
+    """Draw the contenders of a workload, in the order of their times."""
+    base = ran[OURS].median if OURS in ran else min(own.median for own in ran.values())
+    ranking = sorted(ran, key=lambda name: ran[name].median)
+    # The tables have them all.
+    n_shown = max(MOST_BARS, 1 + ranking.index(OURS)) if OURS in ran else MOST_BARS
+    ranking = ranking[:n_shown]
+    shares = [ran[name].median / base for name in ranking]
+    errors = [
+        [(ran[name].median - ran[name].low) / base for name in ranking],
+        [(ran[name].high - ran[name].median) / base for name in ranking],
+    ]
+    colors = [LINES[OURS] if name.startswith("mlp_xp") else GRAY for name in ranking]
+    bars = axis.barh(ranking, shares, color=colors, xerr=errors, ecolor="0.3", height=0.7)
+    labels = [
+        f"{share:.2f}" + (f"  = {seconds(base)}" if name == OURS else "")
+        for name, share in zip(ranking, shares, strict=True)
+    ]
+    axis.bar_label(bars, labels, padding=6, fontsize=8)
+    axis.axvline(workload["floor"]["seconds"] / base, color="black", linestyle=":")
+    noun = "an epoch" if workload["kind"] == "train" else "a call"
+    axis.set_title(workload["title"], fontsize=9, loc="left")
+    shown = f"the {len(ranking)} fastest" if len(ranking) < len(ran) else "all"
+    axis.set_xlabel(f"time of {noun}, ours = 1; {shown}; dotted: roofline", fontsize=8)
+    axis.invert_yaxis()
+    axis.tick_params(axis="both", length=0, labelsize=8)
+    axis.locator_params(axis="x", nbins=5)  # More labels would overlap.
+    axis.margins(x=0.2)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def growth_figure(growth: Result):

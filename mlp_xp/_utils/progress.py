@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
+from mlp_xp._utils.notebook import NotebookPlace, bar_html, in_notebook
 from mlp_xp._utils.signals import ctrl_c_pressed
 
-__all__ = ["LiveBar", "TaskBar", "open_bar", "spinner", "time_left"]
+__all__ = ["LiveBar", "NotebookBar", "TaskBar", "open_bar", "spinner", "time_left"]
 
 _LINES = 20
 _SHORTEST, _LONGEST = 8, 40  # Characters of a bar.
@@ -94,8 +95,34 @@ class LiveBar:
         return [] if self._end is None else [time_left(self._end - now)]
 
 
-def open_bar(file: TextIO | None = None, unit: str = "step") -> LiveBar | None:
-    """Open a bar on stdout or another file, if that is a terminal and rich is installed."""
+class NotebookBar:
+    """The line of `LiveBar` below the cell of a notebook, and what is drawn below it."""
+
+    def __init__(self) -> None:
+        self._place, self._bar, self._text, self._below = NotebookPlace(), "", "", ""
+
+    def update(
+        self, label: str, share: float | None, facts: Iterable[str], seconds_left: float | None
+    ) -> None:
+        """Set what is drawn; parameters are those of `LiveBar.update`."""
+        is_known = seconds_left is not None and math.isfinite(seconds_left)
+        text = "  ".join([*facts, *([time_left(seconds_left or 0.0)] if is_known else [])])
+        self._bar, self._text = bar_html(share, label, text), f"{label}  {text}"
+        self._place.update(self._bar + self._below, self._text)
+
+    def draw_below(self, html: str) -> None:
+        """Draw below the bar."""
+        self._below = html
+        self._place.update(self._bar + html, self._text)
+
+    def stop(self, *, is_done: bool) -> None:
+        """Stop: the bar stays on the page."""
+
+
+def open_bar(file: TextIO | None = None, unit: str = "step") -> LiveBar | NotebookBar | None:
+    """Open a bar in a notebook, or on a file that is a terminal, where rich is installed."""
+    if in_notebook():
+        return NotebookBar()
     console = _terminal(file)
     return None if console is None else LiveBar(console, unit)
 

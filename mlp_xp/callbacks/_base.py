@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import reprlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -47,6 +49,15 @@ class Callback:
     """
 
     wants_accuracy: bool = False
+
+    def __repr__(self) -> str:
+        """Return the class with the settings that are not its defaults, on one line."""
+        shown = []
+        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            value = vars(self).get(name, parameter.default)
+            if value is not parameter.default and value != parameter.default:
+                shown.append(f"{name}={reprlib.repr(value)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def on_fit_begin(self, model: Any) -> None:
         """Prepare for a fit of `model`; its ``max_iter`` is the planned number of epochs.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 from mlp_xp._utils.optional import optional
-from mlp_xp._utils.progress import open_bar, time_left
+from mlp_xp._utils.progress import NotebookBar, open_bar, time_left
 from mlp_xp._utils.signals import ctrl_c_pressed
 from mlp_xp.callbacks._base import Live
+from mlp_xp.plotting import TrainingCurvesDisplay, inline_svg
 from mlp_xp.training.records import Record, Running
 from mlp_xp.training.time_budget import Pace
 
 __all__ = ["ProgressBar"]
+
+_CURVE_PAUSE = 20  # Times as long as a drawing takes, until the next one.
 
 
 class ProgressBar(Live):
@@ -23,6 +27,12 @@ class ProgressBar(Live):
     first one. Where stdout is no terminal, about twenty lines are printed instead, the last at the
     end. With ``max_time`` the bar follows the time where that ends the fit. Needs the ``cli``
     extra.
+
+    Parameters
+    ----------
+    curve : bool, default=False
+        In a notebook, whether loss and score are drawn below the bar, after an epoch and at most as
+        often as takes a twentieth of the time.
 
     Examples
     --------
@@ -34,13 +44,16 @@ class ProgressBar(Live):
     epoch 2/2  loss ... left
     """
 
+    def __init__(self, *, curve: bool = False) -> None:
+        self.curve = curve
+
     def on_fit_begin(self, model: Any) -> None:
         """Start a new bar."""
         self._start, self._epoch, self._line = time.perf_counter(), 0, ""
         self._printed, self._pace, self._facts = 0, Pace(), [""]
         self._is_between_epochs = False
         optional("rich.console")
-        self._live = open_bar()
+        self._live, self._next_curve, self._fitted = open_bar(), 0.0, None
         self._draw(model, None, ["preparing the first step"], 1)
 
     def on_fit_resume(self, model: Any) -> None:
@@ -65,6 +78,9 @@ class ProgressBar(Live):
         self._facts += [] if score is None else [f"validation {score:.4f}"]
         share = self._share(model, self._epoch)
         self._draw(model, share, self._facts, self._epoch)
+        self._fitted = model
+        if time.perf_counter() >= self._next_curve:
+            self._draw_curve()
         epoch = f"{self._epoch:{len(str(model.max_iter))}}/{model.max_iter}"
         left = time_left(self._pace.seconds_left())
         self._line = "  ".join([f"epoch {epoch}", *self._facts, left])
@@ -74,6 +90,7 @@ class ProgressBar(Live):
 
     def on_fit_end(self, model: Any) -> None:
         """Stop the bar and leave it on the screen, at 100 % unless the fit was interrupted."""
+        self._draw_curve()
         bar, self._live = self._live, None
         if bar is not None:
             bar.stop(is_done=self._is_between_epochs and not ctrl_c_pressed())
@@ -93,7 +110,21 @@ class ProgressBar(Live):
         self._pace.update(share)
         return share
 
+    def _draw_curve(self) -> None:
+        """Draw the curves below the bar of a notebook."""
+        if not (self.curve and self._fitted is not None and isinstance(self._live, NotebookBar)):
+            return
+        start = time.perf_counter()
+        draw = partial(_draw_curves, self._fitted)
+        self._live.draw_below(inline_svg(draw, 9.0, 2.8, "training curves"))
+        end = time.perf_counter()
+        self._next_curve = end + _CURVE_PAUSE * (end - start)
+
     def _print(self) -> None:
         if self._line and self._live is None:
             print(self._line, flush=True)
         self._line = ""
+
+
+def _draw_curves(model: Any, figure: Any) -> None:
+    TrainingCurvesDisplay.from_estimator(model, ax=figure.subplots())

@@ -42,6 +42,14 @@ class Dataset(NamedTuple):
     image_shape: tuple[int, int, int]
     max_value: int = 255
 
+    def __repr__(self) -> str:
+        """Return numbers of images and classes, on one line."""
+        shape = " x ".join(map(str, self.image_shape))
+        return (
+            f"Dataset({len(self.x_train):,} training and {len(self.x_test):,} test images of "
+            f"{shape}, {len(self.class_names)} classes)"
+        )
+
 
 class Content(NamedTuple):
     """The content of a file or folder.

@@ -21,6 +21,7 @@ from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.device_copies import FittedArrays
 from mlp_xp.estimators.parameters import CONSTRAINTS, param_names, validate
+from mlp_xp.estimators.pictures import PicturesMixin
 from mlp_xp.estimators.prediction import evaluate, gradient_of_inputs, network_outputs
 from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
@@ -31,7 +32,7 @@ from mlp_xp.training.rows import home
 __all__ = ["BaseMLP"]
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+class BaseMLP(PicturesMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """Base class of `MLPClassifier` and `MLPRegressor`: scikit-learn's interface over the parts.
 
     A subclass stores its parameters with `_store` and names them and the type of its targets.
@@ -154,10 +155,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         ranks = join_ranks(self.distributed)
         with ranks.fitting():
             with self._unchanged_by_errors(), ranks.sharing_errors():
-                given = X, y, sample_weight
-                loop = prepare_fit(
-                    self, given, held_out, continues=True, classes=classes, ranks=ranks
-                )
+                options = {"continues": True, "classes": classes, "ranks": ranks}
+                loop = prepare_fit(self, (X, y, sample_weight), held_out, **options)
             with interrupts() as is_pressed:
                 is_interrupted = ranks.asking_first(is_pressed)
                 try:
@@ -335,8 +334,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def _html_repr(self) -> str:
         """Return scikit-learn's representation, and the network once there is one."""
-        html = str(estimator_html_repr(self))
-        return html + self.summary()._repr_html_() if "coefs_" in vars(self) else html
+        network = self.summary()._repr_html_() if "coefs_" in vars(self) else ""
+        return str(estimator_html_repr(self)) + network
 
     # --- pickles and copies --------------------------------------------------------------------
 

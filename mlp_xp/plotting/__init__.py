@@ -16,6 +16,7 @@ from mlp_xp.plotting._pictures import (
     largest_weights,
     surest_mistakes,
 )
+from mlp_xp.plotting._plots import Plots
 from mlp_xp.plotting._predictions import PredictionsDisplay
 from mlp_xp.plotting._style import new_figure, save_figure
 
@@ -24,6 +25,7 @@ __all__ = [
     "CalibrationDisplay",
     "ConfusionMatrixDisplay",
     "MistakesDisplay",
+    "Plots",
     "PredictionsDisplay",
     "TrainingCurvesDisplay",
     "WeightsDisplay",

@@ -7,8 +7,9 @@ from itertools import cycle
 from typing import Any, Self
 
 import numpy as np
+from sklearn.base import is_classifier
+from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp.estimators.state import fitted_state
 from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain
 
 __all__ = ["TrainingCurvesDisplay", "training_panels"]
@@ -83,8 +84,8 @@ class TrainingCurvesDisplay:
         >>> list(display.panels)
         ['loss', 'learning rate']
         """
-        targets = fitted_state(estimator).targets
-        is_share = targets.metric == "accuracy"
+        check_is_fitted(estimator)
+        is_share = is_classifier(estimator)
         # The training accuracy is known only where somebody has asked for it.
         score = "accuracy [%]" if is_share else "R²"
         columns = {
@@ -105,7 +106,8 @@ class TrainingCurvesDisplay:
         if X is not None:
             results = estimator.evaluate(X, y)
             test = {"loss": results["loss"]}
-            test[score] = results[targets.metric] * (100.0 if is_share else 1.0)
+            (value,) = (value for name, value in results.items() if name != "loss")
+            test[score] = value * (100.0 if is_share else 1.0)
         best = None
         if estimator.early_stopping and estimator.validation_scores_:
             scores = np.nan_to_num(estimator.validation_scores_, nan=-np.inf)

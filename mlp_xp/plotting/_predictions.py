@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import sklearn.metrics
 
+from mlp_xp.backends import to_numpy
 from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
 __all__ = ["PredictionsDisplay"]
@@ -23,6 +24,11 @@ class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignor
     >>> display.ax_.get_xlabel(), display.ax_.get_ylabel()
     ('predicted', 'true')
     """
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, X: Any, y: Any, **settings: Any) -> Any:
+        """Draw the predictions of an estimator; see scikit-learn's own."""
+        return cls.from_predictions(to_numpy(y), to_numpy(estimator.predict(X)), **settings)
 
     @classmethod
     def from_predictions(cls, y_true: Any, y_pred: Any, **settings: Any) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import sklearn.calibration
 from PIL import Image
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import confusion_matrix
 
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -16,8 +19,10 @@ from mlp_xp.plotting import (
     CalibrationDisplay,
     ConfusionMatrixDisplay,
     MistakesDisplay,
+    PredictionsDisplay,
     TrainingCurvesDisplay,
     WeightsDisplay,
+    inline_svg,
     new_figure,
     save_figure,
 )
@@ -216,12 +221,6 @@ def test_displays_draw_into_the_axes_they_are_given(model):
         TrainingCurvesDisplay.from_estimator(model, ax=[left, right])
 
 
-def test_calibration_is_that_of_scikit_learn(model):
-    CalibrationDisplay.from_estimator(
-        MLPClassifier(4, max_iter=2, learning_rate="cosine").fit(X, Y == "ant"), X, Y == "ant"
-    )
-
-
 def test_a_figure_is_saved_as_a_png_and_nothing_else(model, tmp_path):
     save_figure(TrainingCurvesDisplay.from_estimator(model).figure_, tmp_path / "curves.png")
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
@@ -234,3 +233,54 @@ def test_a_missing_matplotlib_is_an_error_that_says_what_to_install(monkeypatch)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"'matplotlib'.*pip install -e \".*\[cli\]\""):
         new_figure(3, 3)
+
+
+# --- calibration, predictions and short methods ---------------------------------------------------
+
+
+def test_the_calibration_error_of_several_classes_is_that_of_the_definition(model):
+    display = CalibrationDisplay.from_estimator(model, X, Y, n_bins=5)
+    p = model.predict_proba(X)
+    sure, correct = p.max(axis=1), model.classes_[p.argmax(axis=1)] == Y
+    gaps = []
+    for low in np.arange(5) / 5:
+        of_bin = (sure > low) & (sure <= low + 0.2)
+        if of_bin.any():
+            gaps.append(np.mean(of_bin) * abs(sure[of_bin].mean() - correct[of_bin].mean()))
+    assert display.calibration_error == pytest.approx(sum(gaps))
+    assert display.ax_.get_title() == f"calibration error {100 * sum(gaps):.1f} %"
+    assert display.ax_.get_xlabel() == "probability of the predicted class"
+
+
+def test_calibration_of_two_classes_is_that_of_the_positive_one():
+    y = Y == "ant"
+    model = MLPClassifier(4, max_iter=2, learning_rate="cosine").fit(X, y)
+    display = CalibrationDisplay.from_estimator(model, X, y)
+    theirs = sklearn.calibration.CalibrationDisplay.from_estimator(model, X, y, n_bins=10)
+    np.testing.assert_array_equal(display.prob_true, theirs.prob_true)
+    assert display.ax_.get_xlabel() == "probability of the positive class of True"
+
+
+def test_short_methods_draw_the_displays(model):
+    assert list(model.plot(X, Y).test) == ["loss", "accuracy [%]"]
+    assert isinstance(model.plot.confusion(X, Y), ConfusionMatrixDisplay)
+    assert isinstance(model.plot.calibration(X, Y), CalibrationDisplay)
+    assert len(model.plot.mistakes(X, Y, image_shape=(4, 4), n_images=3).axes_) == 3
+    assert len(model.plot.weights(image_shape=(4, 4)).axes_) == 8
+    real = MLPRegressor(hidden_layer_sizes=4, max_iter=2, learning_rate="cosine").fit(X, X[:, 0])
+    display = real.plot.predictions(X, X[:, 0])
+    assert isinstance(display, PredictionsDisplay)
+    np.testing.assert_array_equal(display.y_pred, real.predict(X))
+    assert [name for name in dir(model) if name.startswith("plot")] == ["plot"]
+    with pytest.raises(NotFittedError):
+        MLPClassifier().plot()
+
+
+def test_inline_figures_have_the_colors_of_the_page(model):
+    svg = inline_svg(lambda figure: model.plot(ax=figure.subplots()), 9, 3, 'curves of "a" & <b>')
+    assert svg.startswith("<svg")
+    assert "curves of &quot;a&quot; &amp; &lt;b>" in svg
+    assert "currentColor" in svg
+    assert "var(--line-0,#0072B2)" in svg
+    assert "#010203" not in svg
+    ElementTree.fromstring(svg)

@@ -1,0 +1,53 @@
+"""A place on a notebook's page that is updated."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+__all__ = ["NotebookPlace", "bar_html", "in_notebook"]
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+class NotebookPlace:
+    """A place below a notebook's cell, whose content is replaced at each update."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def update(self, html: str, text: str) -> None:
+        """Replace the content, text where a front end shows no HTML."""
+        from IPython.display import display, update_display
+
+        content = {"text/html": html, "text/plain": text}
+        if self._handle is None:
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            update_display(content, raw=True, display_id=self._handle.display_id)
+
+
+def bar_html(share: float | None, left: str, right: str) -> str:
+    """Return a progress bar in the colors of the page; without a share it is not known yet.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.notebook import bar_html
+    >>> "<progress max=1 value=0.5000" in bar_html(0.5, "epoch 1/2", "0:01 left")
+    True
+    """
+    value = "" if share is None else f" value={min(max(share, 0.0), 1.0):.4f}"
+    return (
+        '<div style="display:flex;gap:.8em;align-items:center;flex-wrap:wrap;'
+        'font-variant-numeric:tabular-nums">'
+        f"<span>{left}</span><progress max=1{value} "
+        'style="flex:1 1 10em;max-width:24em;accent-color:#0072B2"></progress>'
+        f"<span>{right}</span></div>"
+    )

@@ -1,0 +1,68 @@
+"""The pictures of an estimator, as methods of its property ``plot``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlp_xp.plotting._calibration import CalibrationDisplay
+from mlp_xp.plotting._confusion import ConfusionMatrixDisplay
+from mlp_xp.plotting._curves import TrainingCurvesDisplay
+from mlp_xp.plotting._pictures import MistakesDisplay, WeightsDisplay
+from mlp_xp.plotting._predictions import PredictionsDisplay
+
+__all__ = ["Plots"]
+
+
+class Plots:
+    """Pictures of a fitted estimator: ``model.plot()`` and ``model.plot.confusion(X, y)``.
+
+    Each is ``from_estimator`` of a display in `mlp_xp.plotting`, and takes its parameters.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> model = MLPClassifier(4, max_iter=3, learning_rate="cosine").fit([[0.0], [1.0]], [0, 1])
+    >>> list(model.plot().panels)
+    ['loss', 'learning rate']
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+
+    def __call__(self, X: Any = None, y: Any = None, **settings: Any) -> TrainingCurvesDisplay:
+        """Draw the training curves, with the result on test data where they are given."""
+        return TrainingCurvesDisplay.from_estimator(self._estimator, X, y, **settings)
+
+    def __repr__(self) -> str:
+        return "<pictures: plot(), .confusion, .calibration, .mistakes, .predictions, .weights>"
+
+    def confusion(self, X: Any, y: Any, **settings: Any) -> ConfusionMatrixDisplay:
+        """Draw the confusion matrix of a classifier."""
+        display: ConfusionMatrixDisplay = ConfusionMatrixDisplay.from_estimator(
+            self._estimator, X, y, **settings
+        )
+        return display
+
+    def calibration(self, X: Any, y: Any, **settings: Any) -> CalibrationDisplay:
+        """Draw the reliability of a classifier's probabilities."""
+        return CalibrationDisplay.from_estimator(self._estimator, X, y, **settings)
+
+    def mistakes(
+        self, X: Any, y: Any, *, image_shape: Sequence[int], **settings: Any
+    ) -> MistakesDisplay:
+        """Draw the surest mistakes of a classifier of images."""
+        return MistakesDisplay.from_estimator(
+            self._estimator, X, y, image_shape=image_shape, **settings
+        )
+
+    def predictions(self, X: Any, y: Any, **settings: Any) -> PredictionsDisplay:
+        """Draw the predictions of a regressor against the true values."""
+        display: PredictionsDisplay = PredictionsDisplay.from_estimator(
+            self._estimator, X, y, **settings
+        )
+        return display
+
+    def weights(self, *, image_shape: Sequence[int], **settings: Any) -> WeightsDisplay:
+        """Draw the weights of the first layer, where the samples are images."""
+        return WeightsDisplay.from_estimator(self._estimator, image_shape=image_shape, **settings)

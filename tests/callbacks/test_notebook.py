@@ -1,0 +1,75 @@
+"""The progress bar and representations in a notebook."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlp_xp import MLPClassifier
+from mlp_xp._utils.progress import TaskBar
+from mlp_xp.callbacks import Checkpoint, ProgressBar, TargetScore
+from mlp_xp.datasets import load_digits
+
+X, Y = [[0.0], [1.0]], [0, 1]
+
+
+@pytest.fixture
+def cell(monkeypatch):
+    """A cell of a notebook: what is shown and updated in it, in order."""
+    shell_module = pytest.importorskip("IPython.core.interactiveshell")
+    shell = shell_module.InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr(shell, "kernel", object(), raising=False)
+    shown = []
+    monkeypatch.setattr(
+        shell.display_pub,
+        "publish",
+        lambda data, *args, update=False, transient=None, **_: shown.append(
+            (data, update, transient["display_id"])
+        ),
+    )
+    monkeypatch.setattr(shell_module.InteractiveShell, "initialized", classmethod(lambda _: True))
+    monkeypatch.setattr(shell_module.InteractiveShell, "_instance", shell)
+    return shown
+
+
+def test_the_bar_is_updated_in_place(cell, capsys):
+    bar = ProgressBar()
+    MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=[bar]).fit(X, Y)
+    assert capsys.readouterr() == ("", "")  # No lines, and no warnings.
+    (first, *others), ids = [update for _, update, _ in cell], {place for *_, place in cell}
+    assert (first, len(ids)) == (False, 1)
+    assert all(others)
+    assert cell[0][0]["text/plain"] == "epoch 1/3  preparing the first step"
+    last = cell[-1][0]
+    assert "<progress max=1 value=1.0000" in last["text/html"]
+    assert last["text/plain"].startswith("epoch 3/3  loss ")
+    assert "<svg" not in last["text/html"]
+
+
+def test_the_curve_ends_with_the_last_epoch(cell):
+    bar = ProgressBar(curve=True)
+    MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=[bar]).fit(X, Y)
+    pages = [data["text/html"] for data, *_ in cell]
+    assert pages[-1].count("<svg") == 1
+    assert "loss" in pages[-1]
+    n_drawings = len({page[page.index("<svg") :] for page in pages if "<svg" in page})
+    assert n_drawings == 2  # After the first epoch and the last: a drawing takes longer than a fit.
+
+
+def test_the_bar_of_many_tasks(cell, capsys):
+    bar = TaskBar("models", 2)
+    bar.update("score 0.9")
+    bar.update()
+    bar.stop()
+    assert [data["text/plain"].split("  ")[0] for data, *_ in cell] == ["models 1/2", "models 2/2"]
+    assert capsys.readouterr().out == ""
+
+
+def test_callbacks_and_data_sets_are_one_line(tmp_path):
+    assert repr(ProgressBar()) == "ProgressBar()"
+    assert repr(ProgressBar(curve=True)) == "ProgressBar(curve=True)"
+    assert repr(TargetScore(0.9)) == "TargetScore(score=0.9)"
+    assert repr(Checkpoint("here", every="10 min")).endswith("every='10 min')")
+    assert repr(load_digits()) == (
+        "Dataset(1,438 training and 359 test images of 1 x 8 x 8, 10 classes)"
+    )
