@@ -91,7 +91,7 @@ class ProgressBar(Live):
     def on_fit_end(self, model: Any) -> None:
         """Stop the bar and leave it on the screen, at 100 % unless the fit was interrupted."""
         self._draw_curve()
-        bar, self._live = self._live, None
+        bar, self._live, self._fitted = self._live, None, None
         if bar is not None:
             bar.stop(is_done=self._is_between_epochs and not ctrl_c_pressed())
             self._line = ""

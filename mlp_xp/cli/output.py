@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from mlp_xp._utils.progress import LiveBar, open_bar, spinner
+from mlp_xp._utils.progress import LiveBar, NotebookBar, open_bar, spinner
 from mlp_xp.cli.process import printable
 
 __all__ = ["Output"]
@@ -70,6 +70,6 @@ class Output:
                 self.print(text)
             yield
 
-    def open_bar(self) -> LiveBar | None:
+    def open_bar(self) -> LiveBar | NotebookBar | None:
         """Open a bar, if there is a terminal to draw it on."""
         return None if self._is_quiet else open_bar(self._file)

@@ -61,7 +61,8 @@ def test_the_bar_of_many_tasks(cell, capsys):
     bar.update("score 0.9")
     bar.update()
     bar.stop()
-    assert [data["text/plain"].split("  ")[0] for data, *_ in cell] == ["models 1/2", "models 2/2"]
+    lines = [data["text/plain"].split("  ")[0] for data, *_ in cell]
+    assert lines == ["models 0/2", "models 1/2", "models 2/2"]
     assert capsys.readouterr().out == ""
 
 
