@@ -29,7 +29,7 @@ INCLUDED = {
     "bench/README.md": "benchmark-suite",
 }
 
-TEXTS = {".cpp", ".cu", ".md", ".py", ".sh", ".toml", ".yml"}
+TEXTS = {".cpp", ".cu", ".md", ".py", ".rst", ".sh", ".toml", ".yml"}
 
 
 def find(target: str, docname: str) -> str | None:
@@ -67,8 +67,8 @@ class RepositoryLinks(SphinxTransform):
         if path is None:
             return
         page = INCLUDED.get(path)
-        if page is None and path.startswith("docs/") and path.endswith(".md"):
-            page = path.removeprefix("docs/").removesuffix(".md")
+        if page is None and path.startswith("docs/") and path.endswith((".md", ".rst")):
+            page = path.removeprefix("docs/").rpartition(".")[0]
         new: nodes.Element
         if page is not None:
             new = addnodes.pending_xref(
