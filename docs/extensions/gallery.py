@@ -25,6 +25,7 @@ ORDER = (
     "search_and_ensemble",
     "learning_curve",
     "calibration",
+    "prediction_intervals",
     "custom_loss",
     "gradients_step_by_step",
     "checkpoints_and_resume",

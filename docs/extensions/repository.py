@@ -69,6 +69,8 @@ class RepositoryLinks(SphinxTransform):
         page = INCLUDED.get(path)
         if page is None and path.startswith("docs/") and path.endswith((".md", ".rst")):
             page = path.removeprefix("docs/").rpartition(".")[0]
+        if page is None and path.startswith("docs/gallery/plot_"):
+            page = f"examples/{Path(path).stem}"
         new: nodes.Element
         if page is not None:
             new = addnodes.pending_xref(
