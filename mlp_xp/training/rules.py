@@ -41,3 +41,10 @@ class Rules:
     max_grad_norm: float | None = None
     ema_decay: float | None = None
     augmentation: tuple[Augmentation, ...] = ()
+
+    @property
+    def has_own_functions(self) -> bool:
+        """Whether a step calls functions of the user, which may read what changes between fits."""
+        activation = self.network.activation
+        functions = activation if isinstance(activation, tuple) else (activation,)
+        return self.loss.is_own or any(map(callable, functions))

@@ -192,7 +192,8 @@ class Stretches:
         """Release the memory that the epochs need."""
         trainer = self._trainer
         states = trainer.state, self._kept
-        trainer.state, self._kept = trainer.backend.release(self._loop, states)
+        if not trainer.rules.has_own_functions:
+            trainer.state, self._kept = trainer.backend.release(self._loop, states)
 
     def _count(self) -> None:
         trainer = self._trainer

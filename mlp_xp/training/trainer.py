@@ -177,7 +177,7 @@ class Trainer:
 
     def release_memory(self) -> None:
         """Release the memory that only steps need; the next one allocates it again."""
-        for compiled in (self._step, self._loop):
+        for compiled in () if self.rules.has_own_functions else (self._step, self._loop):
             self.state = self.backend.release(compiled, self.state)
         self._compile()
         self.guard.forget()

@@ -72,6 +72,18 @@ def assign():
     check_equal(models[1], models[0])
 
 
+def repeat():
+    """Compare a second fit on all ranks, before which one of them has fitted other models."""
+    x, rate = helpers.problem(n=64, features=512)[0].astype("float32"), {"learning_rate_init": 0.05}
+    settings = SETTINGS | helpers.QUIET | rate | {"hidden_layer_sizes": (256,), "solver": "sgd"}
+    ranks = get_communicator("mpi")
+    model = MLPClassifier(**settings, distributed="mpi")
+    first = model.fit(x, Y).coefs_[0].copy()
+    for width in range(4, 10) if ranks.rank == 0 else ():
+        MLPClassifier((width,), **helpers.QUIET, max_iter=2).fit(X, Y)
+    np.testing.assert_array_equal(model.fit(x, Y).coefs_[0], first)
+
+
 # Eight steps. Between machines a matrix of 2.4 MB travels in two pieces.
 @pytest.mark.parametrize(
     ("n", "environment", "expected"),
@@ -91,6 +103,11 @@ def test_fits_with_large_layers_are_those_of_one_process(run_ranks, n, environme
 def test_the_weights_of_a_rank_are_its_own(run_ranks):
     pytest.importorskip("numba")
     done = run_ranks(2, assign)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_fits_of_ranks_share_no_memory_with_those_before(run_ranks):
+    done = run_ranks(2, repeat)
     assert done.returncode == 0, done.stderr
 
 

@@ -147,7 +147,7 @@ class _LabelTargets(Targets):
         # As `accuracy_score`, whose checks of its input take longer than a small epoch.
         correct = predicted == y if y.ndim == 1 else (predicted == y).all(axis=1)
         if weights is None:
-            return np.count_nonzero(correct) / len(correct)
+            return float(np.count_nonzero(correct) / len(correct))
         return float(np.average(correct, weights=weights))
 
     @abstractmethod
