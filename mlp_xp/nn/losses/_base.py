@@ -18,6 +18,7 @@ __all__ = [
     "mean_accuracy",
     "mean_and_std",
     "mean_loss",
+    "normal_scores",
 ]
 
 LossPullback = Callable[[Any], Array]
@@ -257,6 +258,13 @@ def mean_and_std(targets: Array, weights: Array | None, *, xp: Namespace) -> tup
     mean = xp.sum(targets * share, axis=0)
     std = xp.sqrt(xp.sum((targets - mean) ** 2 * share, axis=0))
     return mean, xp.where(std > 0.0, std, xp.ones_like(std))
+
+
+def normal_scores(levels: Sequence[float]) -> list[float]:
+    """Return these quantiles of the standard normal distribution."""
+    from statistics import NormalDist  # Few losses need it.
+
+    return [NormalDist().inv_cdf(level) for level in levels]
 
 
 def log_bounds(dtype: DType, *, xp: Namespace) -> tuple[float, float]:

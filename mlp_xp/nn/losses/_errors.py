@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from numbers import Real
-from statistics import NormalDist
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import identity, softplus
-from mlp_xp.nn.losses._base import Loss, invert, mean_and_std
+from mlp_xp.nn.losses._base import Loss, invert, mean_and_std, normal_scores
 
 __all__ = ["AbsoluteError", "ErrorLoss", "Huber", "Quantile", "SquaredError"]
 
@@ -296,8 +295,8 @@ class Quantile(ErrorLoss):
         if len(self.levels) == 1:
             return None
         mean, std = mean_and_std(targets, weights, xp=xp)
-        scores = [NormalDist().inv_cdf(level) for level in self.levels]
-        return self.raw_outputs(xp.concat([mean + score * std for score in scores]), xp=xp)
+        quantiles = [mean + score * std for score in normal_scores(self.levels)]
+        return self.raw_outputs(xp.concat(quantiles), xp=xp)
 
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return the median of each target, (..., batch, targets).

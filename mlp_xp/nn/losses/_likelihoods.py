@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.losses._base import Loss, mean_and_std
+from mlp_xp.nn.losses._base import Loss, mean_and_std, normal_scores
 
 __all__ = ["Gaussian", "Poisson", "of_mixture"]
 
@@ -189,8 +188,7 @@ class Gaussian(Loss):
         if not all(0.0 < level < 1.0 for level in levels):
             raise ValueError(f"quantiles is {tuple(levels)}, and must be above 0 and below 1.")
         means, stds = self._parts(outputs)
-        scores = [NormalDist().inv_cdf(level) for level in levels]
-        return xp.stack([means + score * stds for score in scores], axis=-1)
+        return xp.stack([means + score * stds for score in normal_scores(levels)], axis=-1)
 
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return means and logarithms of variances for means and standard deviations."""
