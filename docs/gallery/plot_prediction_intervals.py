@@ -3,9 +3,9 @@ How far off may a prediction be?
 ================================
 
 A regressor predicts one number. Two losses predict an interval as well, in one network and one
-fit: `Quantile`, which assumes nothing about the noise, and `"gaussian"`, which assumes that it is
-normal. Of new targets nine in ten should be in a 90 % interval, where the noise is small and where
-it is large.
+fit: ``Quantile``, which assumes nothing about the noise, and ``"gaussian"``, which assumes that it
+is normal. Of new targets nine in ten should be in a 90 % interval, where the noise is small and
+where it is large.
 
 The data: a sine with noise that grows from left to right.
 """
@@ -74,6 +74,7 @@ assert all(abs(share - 90) < 5 for name in models for share in coverage[name])
 
 line = np.linspace(0, 6, 200)
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained", sharey=True)
+axes[0].set_ylabel("target, and interval for 90 %")
 for axis, name, color in zip(axes, names, ("#0072B2", "#009E73", "#D55E00"), strict=True):
     axis.plot(X[:, 0], y, ".", color="0.7", markersize=3, zorder=0)
     center = models.get(name, usual).predict(line[:, None])
@@ -81,7 +82,6 @@ for axis, name, color in zip(axes, names, ("#0072B2", "#009E73", "#D55E00"), str
     axis.plot(line, center, color=color, linewidth=2)
     _, left, right = coverage[name]
     axis.set(title=name, xlabel=f"x; {left:.0f} % inside at the left, {right:.0f} % at the right")
-axes[0].set_ylabel("target, and interval for 90 %")
 
 # %%
 # The median of the quantiles and the mean of the Gaussian are the lines. The Gaussian loss also has

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import estimator_html_repr
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.random import RandomState
@@ -331,11 +330,6 @@ class BaseMLP(PicturesMixin, CallbackSupportMixin, BaseEstimator):  # type: igno
         training: 30 flops a sample, 240 B of parameters and optimizer state, 112 B kept of a batch
         """
         return summary_of(self)
-
-    def _html_repr(self) -> str:
-        """Return scikit-learn's representation, and the network once there is one."""
-        network = self.summary()._repr_html_() if "coefs_" in vars(self) else ""
-        return str(estimator_html_repr(self)) + network
 
     # --- pickles and copies --------------------------------------------------------------------
 

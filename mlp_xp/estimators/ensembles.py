@@ -22,6 +22,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.estimators.pictures import DescriptionMixin
 from mlp_xp.estimators.prediction import as_labels
 from mlp_xp.estimators.regressor import MLPRegressor
 from mlp_xp.estimators.scoring import combined_values, mean_and_spread, score_on_host
@@ -31,7 +32,7 @@ from mlp_xp.estimators.validation import check_weights, check_x, host
 __all__ = ["BaseEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor"]
 
 
-class BaseEnsemble(BaseEstimator):  # type: ignore[misc]
+class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     """Base class of `MLPEnsembleClassifier` and `MLPEnsembleRegressor`."""
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012

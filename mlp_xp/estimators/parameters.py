@@ -126,8 +126,10 @@ early_stopping : bool, default=False
     of more than two classes where one is too rare. Ignored with "lbfgs", as in scikit-learn.
 validation_fraction : float in [0, 1), default=0.1
     Fraction of the training data that `early_stopping` holds out.
-beta_1, beta_2 : float in [0, 1), default=0.9, 0.999
-    For "adam" and "adamw".
+beta_1 : float in [0, 1), default=0.9
+    Decay of the average of gradients, for "adam" and "adamw".
+beta_2 : float in [0, 1), default=0.999
+    Decay of the average of squared gradients, for "adam" and "adamw".
 epsilon : float above 0, default=1e-8
     For "adam" and "adamw".
 n_iter_no_change : int of at least 1 or inf, default=10

@@ -1,13 +1,33 @@
-"""The property ``plot`` of estimators."""
+"""Pictures of estimators, and their parameters and network in a notebook."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-__all__ = ["PicturesMixin"]
+from sklearn.utils import estimator_html_repr
+
+__all__ = ["DescriptionMixin", "PicturesMixin"]
+
+LINK = re.compile(r'\s(?:rel|target|href)="[^"]*"')
 
 
-class PicturesMixin:
+class DescriptionMixin:
+    """The description of each parameter in a notebook, where the pointer is on its name.
+
+    scikit-learn shows descriptions only in links to documentation. This library has no public
+    address, so the links lead nowhere, and lose their addresses.
+    """
+
+    def _get_params_html(self, deep: bool = True, doc_link: str = "") -> Any:
+        table: Any = super()._get_params_html(deep)  # type: ignore[misc]
+        if not doc_link:
+            table.doc_link, page = "#", table._repr_html_inner
+            table._repr_html_inner = lambda: LINK.sub("", page())
+        return table
+
+
+class PicturesMixin(DescriptionMixin):
     """Pictures of an estimator, where people look for them."""
 
     @property
@@ -19,3 +39,8 @@ class PicturesMixin:
         from mlp_xp.plotting import Plots  # Few ask for it.
 
         return Plots(self)
+
+    def _html_repr(self: Any) -> str:
+        """Return scikit-learn's representation, and the network once there is one."""
+        network = self.summary()._repr_html_() if "coefs_" in vars(self) else ""
+        return str(estimator_html_repr(self)) + network

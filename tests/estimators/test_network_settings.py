@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from helpers import small
 from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_html_repr
 
-from mlp_xp import get_backend
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, get_backend
 from mlp_xp.nn.layers import tanh
 from mlp_xp.optimizers import Muon
 from mlp_xp.optimizers.schedules import OneCycle
@@ -156,3 +157,12 @@ def test_summary_and_html(problem):
     assert estimator_html_repr(model)[:20] == page[:20]
     assert "batch normalization" in page
     assert "batch normalization" not in clone(model)._repr_html_()
+
+
+@pytest.mark.parametrize("estimator", [MLPClassifier, MLPRegressor, MLPEnsembleClassifier])
+def test_a_notebook_shows_the_description_of_each_parameter(estimator):
+    for page in (estimator()._repr_html_(), make_pipeline(estimator())._repr_html_()):
+        descriptions = dict(re.findall(r'param-doc-description"[^>]*>\s*(\w+): (.*)</span>', page))
+        assert set(estimator().get_params(deep=False)) <= set(descriptions)
+        assert all("<br><br>" in text for text in descriptions.values())
+        assert 'href="#' not in page  # No address, so no link.
