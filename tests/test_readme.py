@@ -34,7 +34,7 @@ def test_the_example_prints_what_the_page_shows(capsys):
     *_, last_epoch, printed = capsys.readouterr().out.splitlines()
     assert printed == accuracy
     # Where stdout is no terminal, each epoch prints the facts of the bar in a line.
-    shown = re.fullmatch(r"(epoch 20/20) ━+ loss (0\.\d{4}) 0:00 left", bar)
+    shown = re.fullmatch(r"(epoch 20/20) ━+ 100 %  loss (0\.\d{4})  took 0:00", bar)
     ran = re.fullmatch(r"(epoch 20/20)  loss (0\.\d{4})  0:00 left", last_epoch)
     assert ran[1] == shown[1]
     assert float(ran[2]) == pytest.approx(float(shown[2]), abs=3e-4)
