@@ -1,6 +1,6 @@
-"""Data sets of small images: found or downloaded, verified, cached, and loaded as uint8.
+"""Data sets of small images, found or downloaded, verified and cached; and files of your own.
 
-Every loader returns a `Dataset` with the pixels that the file holds; scaling them, and batches of
+Every loader returns a `Dataset` with the numbers that the file holds; scaling them, and batches of
 them, are in `training`. Files are treated as hostile: nothing in them is executed or extracted, and
 their sizes are limited.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from mlp_xp._utils.paths import cache_dir
 from mlp_xp.datasets import _loading
 from mlp_xp.datasets._dataset import Dataset, DatasetError, split_dataset
+from mlp_xp.datasets._own import load_files
 from mlp_xp.datasets.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100, read_cifar
 from mlp_xp.datasets.digits import digits_file, load_digits
 from mlp_xp.datasets.fashion_mnist import FASHION_MNIST, load_fashion_mnist
@@ -24,6 +25,7 @@ __all__ = [
     "load_cifar100",
     "load_digits",
     "load_fashion_mnist",
+    "load_files",
     "locate",
     "read_cifar",
     "split_dataset",

@@ -28,10 +28,12 @@ class Dataset(NamedTuple):
         Class numbers, from 0 to ``len(class_names) - 1``.
     class_names : tuple of str
         The name of each class.
-    image_shape : (channels, height, width)
-        The shape of an image.
+    image_shape : (channels, height, width) or None
+        The shape of an image; None for a table, whose features are any numbers.
     max_value : int
         The largest pixel value: 255, or 16 for scikit-learn's digits.
+    feature_names : tuple of str
+        The columns of a table.
     """
 
     x_train: Pixels
@@ -39,15 +41,19 @@ class Dataset(NamedTuple):
     x_test: Pixels
     y_test: Labels
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] | None
     max_value: int = 255
+    feature_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Return numbers of images and classes, on one line."""
-        shape = " x ".join(map(str, self.image_shape))
+        """Return numbers of samples and classes, on one line."""
+        if self.image_shape is None:
+            samples = f"samples of {self.x_train.shape[1]:,} features"
+        else:
+            samples = f"images of {' x '.join(map(str, self.image_shape))}"
         return (
-            f"Dataset({len(self.x_train):,} training and {len(self.x_test):,} test images of "
-            f"{shape}, {len(self.class_names)} classes)"
+            f"Dataset({len(self.x_train):,} training and {len(self.x_test):,} test {samples}, "
+            f"{len(self.class_names)} classes)"
         )
 
 

@@ -1,0 +1,136 @@
+"""Pictures of the user's own: a folder with a folder of PNG or JPEG files for each class."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_xp._utils.files import open_file
+from mlp_xp._utils.optional import optional
+from mlp_xp.datasets._dataset import DatasetError
+
+_SUFFIXES = {".png", ".jpg", ".jpeg"}
+# A picture may have this many pixels for each byte of its file, at least 16 Mi and at most 64 Mi.
+_PIXELS_PER_BYTE, _MIN_LIMIT, _MAX_LIMIT = 32, 16 << 20, 64 << 20
+_GRAY = {"1", "L", "LA"}
+
+
+def open_picture(path: Path) -> Any:
+    """Read a picture, rotated as its camera says.
+
+    Raises
+    ------
+    DatasetError
+        It cannot be read as PNG or JPEG, has 16 bits per pixel, or far more pixels than its file
+        explains.
+    """
+    pillow, ops = optional("PIL.Image"), optional("PIL.ImageOps")
+    try:
+        with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
+            _check_size(picture.size, path.stat().st_size)
+            if picture.mode.startswith("I"):
+                raise ValueError("it has 16 bits per pixel: save it with 8")
+            ops.exif_transpose(picture, in_place=True)
+            picture.load()
+            return picture
+    except Exception as error:  # Pillow's decoders can raise anything.
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
+
+
+def planes_of(picture: Any, n_channels: int) -> NDArray[Any]:
+    """Return the pixels of a picture as (channels, height, width) uint8, in color or gray."""
+    mode = "RGB" if n_channels == 3 else "L"
+    picture = picture if picture.mode == mode else picture.convert(mode)
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, n_channels)
+    return pixels.transpose(2, 0, 1)
+
+
+def read_pictures(
+    folder: Path, size: tuple[int, int] | None = None
+) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int, int]]:
+    """Read the pictures of a folder that has a folder for each class.
+
+    Parameters
+    ----------
+    folder : Path
+    size : (width, height), optional
+        Resize all of them. Default: they must have one size.
+
+    Returns
+    -------
+    x : (pictures, channels * height * width) uint8
+        In color, unless all of them are gray.
+    labels : (pictures,) array of str
+        The names of their folders.
+    shape : (channels, height, width)
+
+    Raises
+    ------
+    DatasetError
+        A class without pictures, one that cannot be read, or other sizes than that of the first.
+    """
+    classes = sorted(entry for entry in folder.iterdir() if _is_class(entry))
+    if len(classes) < 2:
+        raise DatasetError(
+            f"{folder} has {len(classes)} folders: expected a folder of PNG or JPEG files for each "
+            "of at least two classes"
+        )
+    files = {entry: [f for f in sorted(entry.rglob("*")) if _is_picture(f)] for entry in classes}
+    if empty := [entry for entry, found in files.items() if not found]:
+        raise DatasetError(f"{empty[0]} has no PNG or JPEG files: add some, or remove the folder")
+    paths = [path for found in files.values() for path in found]
+    labels = np.asarray([entry.name for entry, found in files.items() for _ in found])
+    n_channels = 3 if any(_is_color(path) for path in paths) else 1
+    first = open_picture(paths[0])
+    width, height = size or first.size
+    try:
+        x = np.empty((len(paths), n_channels, height, width), dtype=np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise DatasetError(
+            f"{len(paths):,} pictures of {width}x{height} pixels need more memory than there is: "
+            "type --image-size with a smaller one, such as 32"
+        ) from error
+    for row, path in zip(x, paths, strict=True):
+        picture = open_picture(path)
+        if picture.size != (width, height):
+            if size is None:
+                raise DatasetError(
+                    f"{path} is {picture.width}x{picture.height}, and {paths[0]} is "
+                    f"{width}x{height}: type --image-size {width}x{height} to resize all of them"
+                )
+            picture = picture.convert("RGB" if n_channels == 3 else "L").resize((width, height))
+        row[:] = planes_of(picture, n_channels)
+    return x.reshape(len(x), -1), labels, (n_channels, height, width)
+
+
+def _is_class(entry: Path) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")
+
+
+def _is_picture(path: Path) -> bool:
+    is_shown = not path.name.startswith(".")
+    return is_shown and path.suffix.lower() in _SUFFIXES and not path.is_dir()
+
+
+def _is_color(path: Path) -> bool:
+    """Whether a picture has colors; reads its first bytes."""
+    pillow = optional("PIL.Image")
+    try:
+        with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
+            return picture.mode not in _GRAY
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
+
+
+def _check_size(size: tuple[int, int], n_bytes: int) -> None:
+    """Raise ValueError for a picture with far more pixels than its file explains."""
+    width, height = size
+    limit = min(_MAX_LIMIT, max(_MIN_LIMIT, _PIXELS_PER_BYTE * n_bytes))
+    if width * height > limit:
+        raise ValueError(
+            f"it is of {width}x{height} pixels, and at most {limit:,} are read of {n_bytes:,} "
+            "bytes: make it smaller"
+        )

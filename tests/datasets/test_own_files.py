@@ -1,0 +1,227 @@
+"""Data of one's own: folders of pictures and tables, well-formed and hostile."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlp_xp.datasets import DatasetError, load_files
+from mlp_xp.datasets._tables import read_table
+
+GOOD = "".join(f"{i},{i * i},{'ab'[i % 2]}\n" for i in range(20))
+
+
+def write(name: str, content: str | bytes) -> Path:
+    path = Path(name)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def draw(path: Path, size=(4, 3), mode="RGB", value=0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value, 0, 9)).save(path)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_file_is_split_with_a_fifth_of_each_class(delimiter):
+    data = load_files(write("a.csv", ("i,j,kind\n" + GOOD).replace(",", delimiter)))
+    assert data.feature_names == ("i", "j")
+    assert data.class_names == ("a", "b")
+    assert data.image_shape is None
+    assert [np.bincount(y).tolist() for y in (data.y_train, data.y_test)] == [[8, 8], [2, 2]]
+    rows = np.concatenate([data.x_train, data.x_test])
+    assert sorted(rows[:, 0].tolist()) == list(range(20))
+    np.testing.assert_array_equal(rows[:, 1], rows[:, 0] ** 2)
+    np.testing.assert_array_equal(data.y_train, data.x_train[:, 0] % 2)
+
+
+def test_the_target_is_named_or_known_or_last_and_names_may_be_absent():
+    text = "label,i,kind\n" + "".join(f"{i % 3},{i},{i % 2}\n" for i in range(12))
+    assert load_files(write("a.csv", text)).feature_names == ("i", "kind")
+    assert load_files("a.csv", target="kind").feature_names == ("label", "i")
+    assert load_files(write("b.csv", GOOD)).feature_names == ("1", "2")
+    frame = ",0,1,target\n" + "".join(f"{i},{i},{i},{i % 2}\n" for i in range(12))
+    assert load_files(write("d.csv", frame)).feature_names == ("0", "1")  # No index of pandas.
+    numbers = "n,c\n" + "".join(f"{i},{10 - i % 3}\n" for i in range(12))
+    assert load_files(write("c.csv", numbers)).class_names == ("8", "9", "10")
+
+
+def test_the_columns_of_a_model_are_found_by_name():
+    table = read_table(write("a.csv", "j,label,i\n1,,2\n3,8,4\n"), features=("i", "j"))
+    assert table.x.tolist() == [[2, 1], [4, 3]]
+    assert table.y is None
+    with pytest.raises(DatasetError, match="no column 'k', which the network was trained with"):
+        read_table(Path("a.csv"), features=("k",))
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+def test_a_parquet_file_is_read_as_the_same_csv_file(library):
+    frames = pytest.importorskip(library)
+    columns = {"i": np.arange(20), "j": np.arange(20.0) ** 2, "kind": ["a", "b"] * 10}
+    frame = frames.DataFrame(columns)
+    try:
+        frame.write_parquet("a.parquet") if library == "polars" else frame.to_parquet("a.parquet")
+    except ImportError:
+        pytest.skip("pandas has no engine")
+    ours, theirs = load_files("a.parquet"), load_files(write("a.csv", "i,j,kind\n" + GOOD))
+    np.testing.assert_array_equal(ours.x_train, theirs.x_train)
+    np.testing.assert_array_equal(ours.y_test, theirs.y_test)
+    assert ours.feature_names == theirs.feature_names
+
+
+def test_an_npz_file_has_arrays_of_features_and_classes():
+    x, y = np.arange(40, dtype=np.float32).reshape(20, 2), np.arange(20) % 2
+    np.savez("a.npz", X=x, y=y, z=np.asarray(["u", "v"] * 10))
+    assert load_files("a.npz").x_train.dtype == np.float32
+    data = load_files("a.npz", target="z")
+    assert data.class_names == ("u", "v")
+    np.savez("c.npz", X=x, y=y == 1)
+    assert load_files("c.npz").class_names == ("False", "True")
+    assert repr(data) == "Dataset(16 training and 4 test samples of 2 features, 2 classes)"
+    np.savez("b.npz", X=x)
+    assert read_table(Path("b.npz"), features=("1", "2")).y is None
+    with pytest.raises(DatasetError, match="2 columns, and the network was trained with 3"):
+        read_table(Path("b.npz"), features=("1", "2", "3"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("i,j,kind\n", "no rows"),
+        ("i,i,kind\n1,2,a\n", "2 columns 'i'"),
+        ("kind\na\nb\n", "expected features beside it"),
+        ("i,kind\n1,a\n2\n", "line 3: 1 values, expected 2"),
+        ("i,kind\n1,a\n,b\n", "line 3: 'i' is missing"),
+        ("i,kind\n1,a\nNA,b\n", "line 3: 'i' is missing"),
+        ("i,kind\n1,a\nnan,b\n", "line 3: 'i' is missing"),
+        ("i,kind\n1,a\ninf,b\n", "line 3: 'i' is 'inf', expected a number"),
+        ("i,kind\n1,a\nParis,b\n", "line 3: 'i' is 'Paris', expected a number"),
+        ("i,kind\n1,a\n2,\n", "line 3: 'kind', the column to predict, is missing"),
+        ("i,kind\n1,a\n2,a\n", "the class 'a' alone"),
+        ("i,kind\n1,a\n2,a\n3,b\n", "the class 'b' has one sample"),
+        ("i,price\n1,2.5\n2,3\n3,3\n", "has numbers such as 2.5, .*MLPRegressor"),
+        ('i,kind\n"1,a\n2,b\n', "cannot be read"),
+        (b"i,kind\n\xff\xfe,a\n", "cannot be read"),
+        ("i,kind\n" + "9" * 200_000 + ",a\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_csv_file_is_an_error_that_says_where(text, message):
+    path = write("a.csv", text)
+    with pytest.raises(DatasetError, match=message) as raised:
+        load_files(path)
+    assert "a.csv" in str(raised.value)
+
+
+def npz_bomb() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("X.npy", bytes(300 << 20))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npz_bomb, "unpacks to"),
+        (lambda: b"PK\x03\x04 cut short", "cannot be read"),
+        (lambda: saved(X=np.asarray([{}], dtype=object)), "cannot be read"),
+        (lambda: saved(X=np.ones((4, 2)), y=np.ones((4, 2))), "expected a label for each"),
+        (lambda: saved(X=np.ones(4), y=np.ones(4)), "a sample in each row"),
+        (lambda: saved(a=np.ones(4)), "has the arrays a; expected X"),
+        (lambda: saved(X=np.ones((4, 2))), "no array y"),
+        (lambda: saved(X=[[1.0], [np.nan]], y=[0, 1]), "row 2: '1' is missing"),
+    ],
+)
+def test_a_wrong_npz_file_is_an_error(content, message):
+    path = write("a.npz", content())
+    with pytest.raises(DatasetError, match=message):
+        load_files(path)
+
+
+def saved(**arrays) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+def test_text_in_a_parquet_file_is_an_error():
+    frames = pytest.importorskip("polars")
+    frames.DataFrame({"i": ["Paris", "Rome"], "kind": ["a", "b"]}).write_parquet("a.parquet")
+    with pytest.raises(DatasetError, match=r"a\.parquet: 'i' is 'Paris', expected a number"):
+        load_files("a.parquet")
+
+
+def test_without_a_library_for_parquet_the_error_names_one(monkeypatch):
+    for name in ("pyarrow.parquet", "polars", "pandas"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+    with pytest.raises(ImportError, match="pip install pyarrow"):
+        load_files(write("a.parquet", b"PAR1"))
+
+
+def test_a_damaged_parquet_file_is_an_error():
+    pytest.importorskip("polars")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load_files(write("a.parquet", b"PAR1 and nothing else"))
+
+
+def test_a_folder_of_pictures_is_a_data_set():
+    for i in range(10):
+        draw(Path(f"pets/cat/{i}.png"), value=i)
+        draw(Path(f"pets/dog/deep/{i}.jpg"), value=200 + i)
+    write("pets/cat/.hidden.png", "no picture")
+    write("pets/notes.txt", "no class")
+    data = load_files("pets")
+    assert data.class_names == ("cat", "dog")
+    assert data.image_shape == (3, 3, 4)
+    assert (data.x_train.shape, len(data.x_test)) == ((16, 36), 4)
+    np.testing.assert_array_equal(data.y_train, data.x_train[:, 0] > 100)
+
+
+def test_gray_pictures_have_one_channel_and_folders_may_be_split():
+    for part, kind in ("train", "x"), ("train", "y"), ("test", "x"), ("test", "y"):
+        draw(Path(f"d/{part}/{kind}/1.png"), mode="L")
+    data = load_files("d", image_size=(2, 2))
+    assert data.image_shape == (1, 2, 2)
+    assert (len(data.x_train), data.y_test.tolist()) == (2, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda: draw(Path("d/x/2.png"), (9, 9)),
+            "2.png is 9x9, and .*1.png is 4x3: .*--image-size",
+        ),
+        (lambda: write("d/x/2.png", b"\x89PNG\r\n\x1a\nno"), "d/x/2.png cannot be read as a PNG"),
+        (lambda: write("d/x/2.jpg", b""), "d/x/2.jpg cannot be read as a PNG"),
+        (
+            lambda: Image.fromarray(np.full((3, 4), 9999, np.uint16)).save("d/x/2.png"),
+            "2.png .*16 bits per pixel: save it with 8",
+        ),
+        (lambda: Path("d/z").mkdir(), "d/z has no PNG or JPEG files"),
+        (lambda: __import__("shutil").rmtree("d/y"), "d has 1 folders"),
+        (lambda: Image.new("1", (9000, 9000)).save("d/x/2.png"), "9000x9000 pixels, and at most"),
+    ],
+)
+def test_a_wrong_folder_is_an_error_that_names_the_file(damage, message):
+    draw(Path("d/x/1.png"))
+    draw(Path("d/y/1.png"))
+    damage()
+    with pytest.raises(DatasetError, match=message):
+        load_files("d")
+
+
+def test_a_path_that_is_no_data_is_an_error():
+    with pytest.raises(DatasetError, match=r"ends in \.csv, \.npz, \.parquet"):
+        load_files(write("a.txt", "1"))
