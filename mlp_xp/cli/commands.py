@@ -114,7 +114,13 @@ def _add_evaluate(parser: Parser) -> None:
 
 def _add_predict(parser: Parser) -> None:
     _add_run(parser)
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a PNG or JPEG file")
+    parser.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="a PNG or JPEG file; or a .csv, .npz or .parquet file, if RUN was trained on a table",
+    )
     add_backend(parser)
     add_output(parser)
 

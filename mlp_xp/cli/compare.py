@@ -72,7 +72,7 @@ def _row(run: Run) -> dict[str, Any]:
     return {
         "run": run.folder.name,
         "date": date_of(run.folder),
-        "data": run.config["settings"]["data"],
+        "data": run.data,
         "score": None if run.score is None else run.score[1],
         "epochs": result.get("epochs", len(run.history) or None),
         "seconds": result.get("seconds"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlp_xp.cli.options import FILES
 from mlp_xp.cli.runs import CONFIG
 from mlp_xp.saving import encode, read_json
 
@@ -50,6 +51,12 @@ class Run(NamedTuple):
         return params
 
     @property
+    def data(self) -> str:
+        """The name of the data set, or of the user's own file or folder."""
+        name: str = self.config["settings"]["data"]
+        return Path(self.config["settings"]["data_path"]).name if name == FILES else name
+
+    @property
     def result(self) -> dict[str, Any]:
         """The result; empty where the run has not ended."""
         result: dict[str, Any] = self.config.get("result", {})
@@ -72,12 +79,12 @@ def read_facts(folder: Path) -> Run:
     """
     config = read_json(folder / CONFIG, _CURE)
     try:
-        for entry in (config["settings"]["params"], config["settings"]["data"], config["backend"]):
+        run = Run(folder, config, _read_history(folder / "history.csv"))
+        for entry in (run.params, run.data, config["backend"]):
             len(entry)
-        history = _read_history(folder / "history.csv")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} cannot be read as a run ({error!r}): {_CURE}") from error
-    return Run(folder, config, history)
+    return run
 
 
 def find_runs(folder: Path) -> Iterator[Run]:

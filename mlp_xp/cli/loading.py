@@ -15,16 +15,25 @@ from mlp_xp.backends import (
     has_cuda_driver,
     installed,
 )
+from mlp_xp.cli.options import FILES
 from mlp_xp.cli.output import Output
-from mlp_xp.datasets import LOADERS, Dataset, cache_dir, locate
+from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import names, read_table
 
 __all__ = ["describe", "load_backend", "load_data", "load_recipe_backend", "loading", "missing_for"]
 
 
-def load_data(name: str, path: str | None) -> Dataset:
-    """Load a data set by name, from a path if one is given."""
+def load_data(
+    name: str,
+    path: str | None,
+    target: str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
+    """Load a data set by name, from a path if one is given; the rest is for a user's own files."""
+    if name == FILES:
+        assert path is not None
+        return load_files(path, target=target, image_size=image_size)
     if path is None:
         try:
             return LOADERS[name]()
@@ -46,7 +55,7 @@ def loading(
         output.print(f"fetching {name}, which is kept in {cache_dir()}")
         yield
         return
-    with output.doing(f"loading {name}", is_logged=is_logged):
+    with output.doing(f"loading {path if name == FILES else name}", is_logged=is_logged):
         yield
 
 

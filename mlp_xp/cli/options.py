@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
-__all__ = ["DEFAULT", "Parser", "add_backend", "add_output", "add_seed", "number"]
+__all__ = ["DEFAULT", "FILES", "Parser", "add_backend", "add_output", "add_seed", "number"]
 
 DEFAULT = "default"  # the recipe of a training that names none
+FILES = "files"  # The name of data of the user's own, beside those of `LOADERS`.
 _MAX_SEED = 2**32 - 1  # scikit-learn's largest
 
 

@@ -51,7 +51,16 @@ def config_of(
 ) -> dict[str, Any]:
     """Return what decides a run, and what is needed to use its model without the data set."""
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
-    images = Images(settings.data, path, data.class_names, data.image_shape, data.max_value)
+    images = Images(
+        settings.data,
+        path,
+        data.class_names,
+        data.image_shape,
+        data.max_value,
+        settings.target,
+        settings.image_size,
+        data.feature_names,
+    )
     libraries = ("numpy", "scikit-learn", "array-api-compat")
     params = model.get_params(deep=False)
     del params["callbacks"]

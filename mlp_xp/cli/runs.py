@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlp_xp.cli.options import FILES
 from mlp_xp.datasets import LOADERS
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.saving import SPEC, load_model, read_json
 
-__all__ = ["CHECKPOINTS", "CONFIG", "Images", "newest_model", "read_run", "unfinished"]
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "Images",
+    "named",
+    "newest_model",
+    "read_run",
+    "unfinished",
+]
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
@@ -28,8 +39,11 @@ class Images:
     name: str
     path: str | None
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] | None
     max_value: int
+    target: str | None = None
+    image_size: tuple[int, int] | None = None
+    feature_names: tuple[str, ...] = ()
 
 
 def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
@@ -55,11 +69,21 @@ def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
     if not isinstance(model, MLPClassifier):
         raise ValueError(f"{folder} holds a {type(model).__name__}, not a classifier: {_CURE}")
     try:
+        if model.classes_.dtype.kind == "U":  # `named` wrote it.
+            names = list(config["data"]["class_names"])
+            model.classes_ = np.asarray([names.index(name) for name in model.classes_.tolist()])
         images = _decode(config["data"], model)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{root / CONFIG}, 'data': {reason}: {_CURE}") from error
     return model, images
+
+
+def named(model: MLPClassifier, class_names: Sequence[str]) -> MLPClassifier:
+    """Return a copy of a model that predicts the names of classes instead of their numbers."""
+    model = copy.copy(model)
+    model.classes_ = np.asarray(class_names)[model.classes_]
+    return model
 
 
 def newest_model(run: Path) -> Path | None:
@@ -103,10 +127,23 @@ def unfinished(name: Path) -> tuple[Path, Path]:
 def _decode(data: dict[str, Any], model: MLPClassifier) -> Images:
     """Check the entry ``data`` of a configuration, and return it."""
     name, path, max_value = data["name"], data["path"], data["max_value"]
-    names, shape = tuple(data["class_names"]), tuple(data["image_shape"])
+    names, shape = tuple(data["class_names"]), data["image_shape"]
+    shape = None if shape is None else tuple(shape)
+    target, size = data.get("target"), data.get("image_size")
+    features = tuple(data.get("feature_names", ()))
     classes = model.classes_
     checks = {
-        f"name is {name!r}, expected one of {', '.join(LOADERS)}": name in LOADERS,
+        f"name is {name!r}, expected one of {', '.join(LOADERS)}, {FILES}": (
+            name in LOADERS or (name == FILES and path is not None)
+        ),
+        f"target is {target!r}": isinstance(target, str | None),
+        f"image_size is {size}": (
+            size is None or (len(size) == 2 and all(type(n) is int and n > 0 for n in size))
+        ),
+        f"feature_names has {len(features)} names for {model.n_features_in_} inputs": (
+            all(isinstance(name, str) for name in features)
+            and len(features) in ((model.n_features_in_,) if shape is None else (0,))
+        ),
         f"path is {path!r}": isinstance(path, str | None),
         f"max_value is {max_value!r}": type(max_value) is int and 1 <= max_value <= 255,
         f"class_names do not fit the model's classes {classes.tolist()}": (
@@ -114,13 +151,17 @@ def _decode(data: dict[str, Any], model: MLPClassifier) -> Images:
             and np.all(np.isin(classes, np.arange(len(names))))
         ),
         f"image_shape is {shape}, and the model has {model.n_features_in_} inputs": (
-            len(shape) == 3
-            and shape[0] in (1, 3)
-            and all(type(n) is int and n > 0 for n in shape)
-            and math.prod(shape) == model.n_features_in_
+            shape is None
+            or (
+                len(shape) == 3
+                and shape[0] in (1, 3)
+                and all(type(n) is int and n > 0 for n in shape)
+                and math.prod(shape) == model.n_features_in_
+            )
         ),
     }
     for problem, is_valid in checks.items():
         if not is_valid:
             raise ValueError(problem)
-    return Images(name, path, names, shape, max_value)
+    size = None if size is None else tuple(size)
+    return Images(name, path, names, shape, max_value, target, size, features)

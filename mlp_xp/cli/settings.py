@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
-from mlp_xp.cli.options import DEFAULT
+from mlp_xp.cli.options import DEFAULT, FILES
 from mlp_xp.cli.runs import CHECKPOINTS, CONFIG
 from mlp_xp.cli.train_options import solvers_with_decay
+from mlp_xp.datasets import LOADERS
 from mlp_xp.estimators import MLPClassifier
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import read_recipe, recipe_parameters
@@ -45,6 +47,7 @@ _SAME_NAME = (
 _PARAMETERS = _RENAMED | {name: name for name in _SAME_NAME}
 # Options that --resume takes too: none of them changes the numbers, except by rounding.
 _FREE = {"backend", "device", "placement", "data_path", "checkpoint", "tensorboard"}
+_MIN_STEPS = 1000  # Of a training on few samples.
 _INTERVAL = "1 min"  # Between two checkpoints where none are asked for.
 
 
@@ -62,6 +65,33 @@ class Settings:
     validation: float | None = None
     checkpoint: int | None = None
     tensorboard: bool = False
+    target: str | None = None
+    image_size: tuple[int, int] | None = None
+
+    @property
+    def source(self) -> tuple[str, str | None, str | None, tuple[int, int] | None]:
+        """The data as `load_data` takes them."""
+        size = None if self.image_size is None else (self.image_size[0], self.image_size[1])
+        return self.data, self.data_path, self.target, size
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the data in that of a run folder."""
+        return Path(self.data_path or "").stem if self.data == FILES else self.data
+
+    def sized(self, n_samples: int) -> Settings:
+        """Return settings that fit the number of training samples of data of the user's own.
+
+        The batches and epochs of the default recipe are for 50,000 images. Fewer samples get
+        smaller batches and more epochs, unless they are chosen.
+        """
+        if self.data != FILES or self.recipe != DEFAULT:
+            return self
+        model = self.estimator()
+        batch_size = self.params.get("batch_size", min(model.batch_size, max(1, n_samples // 20)))
+        n_steps = math.ceil(n_samples / batch_size)
+        epochs = max(model.max_iter, math.ceil(_MIN_STEPS / n_steps))
+        return replace(self, params={"batch_size": batch_size, "max_iter": epochs} | self.params)
 
     def estimator(self) -> MLPClassifier:
         """Return the estimator, unfitted."""
@@ -97,14 +127,23 @@ def settings_of(args: argparse.Namespace) -> Settings:
         params |= {"early_stopping": True, "n_iter_no_change": args.early_stopping}
     params.setdefault("random_state", recipe.params.get("random_state", 0))
     params["distributed"] = args.distributed  # The processes run whatever a recipe has.
+    data, path = args.data or recipe.data, args.data_path
+    if data not in LOADERS:
+        if path is not None:
+            raise ValueError(f"--data {data} is a path: leave out --data-path")
+        data, path = FILES, str(Path(data).resolve())
+    elif args.target is not None or args.image_size is not None:
+        raise ValueError(f"--target and --image-size are for data of your own, not for {data}")
     return Settings(
-        args.data or recipe.data,
+        data,
         args.recipe,
         params,
-        args.data_path,
+        path,
         args.validation,
         args.checkpoint,
         args.tensorboard,
+        args.target,
+        args.image_size,
     )
 
 
@@ -117,6 +156,7 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
         For other options, or a configuration that cannot be read.
     """
     fixed = {"data", "recipe", "validation", "solver", "weight_decay", "early_stopping", "out"}
+    fixed |= {"target", "image_size"}
     fixed = (fixed | _PARAMETERS.keys()) - _FREE
     for name in sorted(fixed):
         value = getattr(args, name)

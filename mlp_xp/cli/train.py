@@ -23,6 +23,7 @@ from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend, loading
 from mlp_xp.cli.new_run import DiskSpace, RunFolder, new_run, resumed_run
+from mlp_xp.cli.options import FILES
 from mlp_xp.cli.output import Output
 from mlp_xp.cli.process import message_for_user, printable
 from mlp_xp.cli.progress import Watch, display
@@ -36,7 +37,7 @@ from mlp_xp.cli.results import (
     write_config,
     write_history,
 )
-from mlp_xp.cli.runs import CHECKPOINTS, unfinished
+from mlp_xp.cli.runs import CHECKPOINTS, named, unfinished
 from mlp_xp.cli.settings import Settings, settings_of, settings_of_run
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.distributed import Alone, join_ranks
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             opened = resumed_run(args.resume)
         else:
             settings = settings_of(args)
-            opened = new_run(args.out, settings.data)
+            opened = new_run(args.out, settings.folder_name)
         return ranks.first(_train(args, ranks.first(settings), opened, ranks))
 
 
@@ -70,7 +71,8 @@ def _follow(ranks: Alone) -> int:
         with ranks.sharing_errors():
             settings: Settings = ranks.first(None)  # type: ignore[assignment]
             ranks.exchange(None)  # Rank 0 has fetched the data where they were absent.
-            data = load_data(settings.data, settings.data_path)
+            data = load_data(*settings.source)
+            settings = settings.sized(len(data.x_train))
             resume: _Resume = ranks.first(None)  # type: ignore[assignment]
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):
                 _fit(settings.estimator(), settings, data, [], resume)
@@ -89,11 +91,15 @@ def _train(
 ) -> int:
     output, model = Output(args), settings.estimator()
     _check_libraries(settings)
+    if settings.data == FILES:
+        output.samples = "samples"
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
     backend.with_precision(model.precision)  # An error before there is a run folder.
     with loading(settings.data, settings.data_path, output, is_logged=True):
-        data = load_data(settings.data, settings.data_path)
+        data = load_data(*settings.source)
+    settings = settings.sized(len(data.x_train))
+    model = settings.estimator()
     ranks.exchange(None)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
@@ -123,7 +129,8 @@ def _train(
         data = data._replace(x_train=data.x_train[:0].copy())
         history = history_of(model)
         folder.is_trained = True
-        folder.keep(partial(_write_model, model, config, history))  # All after it may fail.
+        written = named(model, data.class_names) if settings.data == FILES else model
+        folder.keep(partial(_write_model, written, config, history))  # All after it may fail.
         if pressed():
             output.print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
         if diverged is not None:
@@ -158,15 +165,16 @@ def _train(
             "seconds_in_all": seconds,
         },
     )
-    output.suggest(_next_commands(folder.final))
+    output.suggest(_next_commands(folder.final, is_table=data.image_shape is None))
     return status
 
 
-def _next_commands(run: Path) -> dict[str, str]:
+def _next_commands(run: Path, *, is_table: bool) -> dict[str, str]:
     name = shlex.quote(str(run))
+    what, purpose = ("TABLE", "classify rows") if is_table else ("IMAGE", "classify pictures")
     return {
         f"mlp-xp evaluate {name}": "the accuracy of each class",
-        f"mlp-xp predict {name} IMAGE": "classify pictures",
+        f"mlp-xp predict {name} {what}": purpose,
         f"mlp-xp export {name} --to onnx": "use the network elsewhere",
     }
 
@@ -213,9 +221,9 @@ def _print_task(
     output: Output, settings: Settings, model: MLPClassifier, data: Dataset, backend: Backend
 ) -> None:
     """Print the data set, the network and the backend."""
+    name = settings.data_path if settings.data == FILES else settings.data
     output.print(
-        f"{settings.data}: {len(data.x_train):,} {output.samples} to train on, "
-        f"{len(data.x_test):,} to test"
+        f"{name}: {len(data.x_train):,} {output.samples} to train on, {len(data.x_test):,} to test"
     )
     sizes = np.atleast_1d(np.asarray(model.hidden_layer_sizes, dtype=object)).tolist()
     widths = [data.x_train.shape[1], *map(_name, sizes), len(data.class_names)]
@@ -227,6 +235,8 @@ def _print_task(
     if model.dropout != 0:
         parts.append(f"dropout {model.dropout}")
     output.print(f"network: {', '.join(parts)}")
+    if settings.data == FILES:
+        output.print(f"training: {model.max_iter} epochs, batches of {model.batch_size}")
     output.print(f"backend: {describe(backend)}")
 
 

@@ -38,6 +38,24 @@ def add_train(parser: Parser) -> None:
     _add_output(_Group(parser, "run folder and output", defaults))
 
 
+def _data(text: str) -> str:
+    """Return the name of a data set, or a path that is there."""
+    if text in LOADERS or Path(text).exists():
+        return text
+    raise argparse.ArgumentTypeError(
+        f"invalid choice: {text!r}, expected {', '.join(LOADERS)}, or a folder or file of your own "
+        "that is there"
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return width and height."""
+    numbers = text.lower().split("x")
+    if len(numbers) in (1, 2) and all(n.isdecimal() and 0 < int(n) <= 4096 for n in numbers):
+        return int(numbers[0]), int(numbers[-1])
+    raise argparse.ArgumentTypeError(f"{text!r}, expected a number of pixels, or as in 32x24")
+
+
 class _Group:
     """A group of options whose help shows the settings of the default recipe.
 
@@ -74,7 +92,25 @@ class _Group:
 
 
 def _add_data(group: _Group) -> None:
-    group.add("--data", "data set", "data", choices=list(LOADERS), metavar="NAME")
+    group.add(
+        "--data",
+        f"{', '.join(LOADERS)}; or data of your own: a folder with a folder of pictures for each "
+        "class, or a .csv, .npz or .parquet file",
+        "data",
+        type=_data,
+        metavar="NAME",
+    )
+    group.add(
+        "--target",
+        "of a table: the column with the class (target, label, class or y, else the last)",
+        metavar="COLUMN",
+    )
+    group.add(
+        "--image-size",
+        "resize the pictures of a folder (they must have one size)",
+        type=_size,
+        metavar="WxH",
+    )
     group.add("--data-path", "its file or folder (searched for, else fetched)", metavar="PATH")
     group.add(
         "--validation",
