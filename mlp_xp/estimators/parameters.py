@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from numbers import Integral, Real
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -250,13 +250,17 @@ def documented(cls: _Class) -> _Class:
     return cls
 
 
-def _names(cls: Any) -> list[str]:
-    names: list[str] = BaseEstimator._get_param_names.__func__(cls)
-    return names
-
-
 # Scikit-learn reads the signature of the constructor at each call.
-param_names: Any = classmethod(cast(Any, functools.cache(_names)))
+@functools.cache
+def _names(cls: Any) -> tuple[str, ...]:
+    return tuple(BaseEstimator._get_param_names.__func__(cls))
+
+
+def _list_names(cls: Any) -> list[str]:
+    return list(_names(cls))  # One for each caller: a subclass may add names to it.
+
+
+param_names: Any = classmethod(_list_names)
 
 
 def validate(estimator: Any) -> None:

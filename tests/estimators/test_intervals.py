@@ -262,6 +262,8 @@ def test_errors_say_which_fit_is_needed(problem):
     gaussian = small(MLPRegressor, loss="gaussian").fit(X, y)
     with pytest.raises(ValueError, match=r"quantiles is \(1.0,\), and must be above 0 and below"):
         gaussian.predict(X, quantiles=1.0)
+    with pytest.raises(ValueError, match=r"quantiles is \[\], and must be a number, or several"):
+        model.predict(X, quantiles=[])
     for estimator in (gaussian, MLPEnsembleRegressor(small(MLPRegressor), 2).fit(X, y)):
         with pytest.raises(ValueError, match="call predict once for each"):
             estimator.predict(X, return_std=True, quantiles=0.5)

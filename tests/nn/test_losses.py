@@ -294,6 +294,10 @@ def test_losses_are_values(loss):
     assert (again, hash(again)) == (loss, hash(loss))
 
 
+def test_quantiles_may_be_an_array():
+    assert Quantile(np.asarray([0.1, 0.9])) == Quantile((0.1, 0.9))
+
+
 def test_names_are_classes():
     assert {name: kind.__name__ for name, kind in REGRESSION_LOSSES.items()} == {
         "squared_error": "SquaredError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from numbers import Real
@@ -218,7 +218,7 @@ class Quantile(ErrorLoss):
     quantile: float | tuple[float, ...] = field(default=0.5, metadata={"is_list": True})
 
     def __post_init__(self) -> None:
-        if isinstance(self.quantile, Sequence):
+        if isinstance(self.quantile, Iterable):  # A list or an array, too.
             object.__setattr__(self, "quantile", tuple(self.quantile))
         levels = self.levels
         if not (
