@@ -27,6 +27,10 @@ _HISTORY = (
     "validation_scores_",
 )
 _NAMES = ("feature_names_in_", "n_features_in_")
+_CHOICES = {
+    "solver": ("sgd", "adam", "lbfgs"),
+    "learning_rate": ("constant", "invscaling", "adaptive"),
+}
 _ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 
 
@@ -142,8 +146,8 @@ def to_sklearn(model: Any) -> Any:
 
 
 def _is_known(name: str, value: Any) -> bool:
-    """Whether scikit-learn takes a setting; an object of this package has no counterpart there."""
-    return not type(value).__module__.startswith("mlp_xp") and name not in ("activation", "loss")
+    """Whether scikit-learn takes a setting; others have no counterpart there."""
+    return name not in ("activation", "loss") and (name not in _CHOICES or value in _CHOICES[name])
 
 
 def _check(model: Any, state: FittedState) -> str:
@@ -177,7 +181,7 @@ def _check(model: Any, state: FittedState) -> str:
         wanted = "softmax" if targets.kind == "multiclass" else "logistic"
     if state.output != wanted:
         raise ValueError(
-            f"out_activation_ is {state.output!r}, and scikit-learn's for {targets.kind} targets "
+            f"output_activation is {state.output!r}, and scikit-learn's for {targets.kind} targets "
             f"is {wanted!r}: export with to_onnx or to_torch."
         )
     return str(given[0])

@@ -25,7 +25,8 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
         Fitted, on any backend.
     activate : bool, default=False
         Whether the module ends with the output activation, e.g. a softmax. PyTorch's losses want
-        the outputs before it.
+        the outputs before it. With ``output_activation="logistic"``, `predict_proba` divides those
+        of several classes by their sum besides.
 
     Returns
     -------

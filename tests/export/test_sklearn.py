@@ -90,7 +90,7 @@ def test_arrays_are_copies():
         ({"activation": "gelu"}, "activation is 'gelu'"),
         ({"activation": ("relu", "tanh")}, "for all layers"),
         ({"tta": Flip((1, 3, 4))}, "set tta=None"),
-        ({"output_activation": "logistic"}, "out_activation_ is 'logistic'"),
+        ({"output_activation": "logistic"}, "output_activation is 'logistic'"),
     ],
 )
 def test_networks_that_scikit_learn_does_not_have(settings, message):
