@@ -232,7 +232,8 @@ default="auto"
         >>> from mlp_xp import MLPRegressor
         >>> from mlp_xp.nn.losses import Quantile
         >>> X = np.linspace(0, 1, 200)[:, None]
-        >>> model = MLPRegressor(loss=Quantile((0.1, 0.5, 0.9)), solver="lbfgs", random_state=0)
+        >>> model = MLPRegressor(loss=Quantile((0.1, 0.5, 0.9)), learning_rate_init=0.01,
+        ...                      random_state=0)
         >>> model = model.fit(X, np.random.default_rng(0).normal(size=200))
         >>> low, high = model.predict([[0.5]], quantiles=(0.1, 0.9))[0]
         >>> bool(low < model.predict([[0.5]])[0] < high)

@@ -189,7 +189,7 @@ def test_a_steady_step_allocates_nothing_big():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert step.is_traceable
-    assert len(step._programs) == 1
+    assert len(step.programs) == 1
     # The images of a batch have 393,216 bytes, and four times that as float32.
     assert peak < 200_000
 

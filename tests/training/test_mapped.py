@@ -194,7 +194,7 @@ def test_train_with_validation_copies_no_file(tmp_path, monkeypatch):
     settings = Settings("digits", None, {"max_iter": 1, "random_state": 0}, None, 0.1, None, False)
     model = small(hidden_layer_sizes=(2,), max_iter=1, batch_size=4096)
     here = train._Resume(None, 0, 0.0)
-    assert peak(lambda: train._fit(model, settings, data, [], None, here)) < 24 * MB
+    assert peak(lambda: train._fit(model, settings, data, [], here)) < 24 * MB
     assert len(model.validation_scores_) == 1
 
 
