@@ -81,7 +81,7 @@ for axis, image, label, row in zip(axes.flat, X, labels, probabilities, strict=T
 # %%
 # The page itself
 # ---------------
-# With `onnxruntime-web <https://www.npmjs.com/package/onnxruntime-web>`_ a classification is three
+# With `onnxruntime-web <https://onnxruntime.ai/docs/tutorials/web/>`_ a classification is three
 # lines of JavaScript:
 #
 # .. code-block:: javascript
