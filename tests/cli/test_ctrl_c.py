@@ -20,6 +20,13 @@ from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
 
 
+def run(press: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process that first runs the code of ``press``."""
+    return subprocess.run(
+        [sys.executable, "-c", press + CODE, *argv], capture_output=True, text=True, timeout=60
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 @pytest.mark.parametrize(
     ("module", "argv"),
@@ -44,9 +51,7 @@ def test_ctrl_c_while_a_command_loads_is_silent(module, argv):
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Press)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", press + CODE, *argv], capture_output=True, text=True, timeout=60
-    )
+    done = run(press, *argv)
     assert (done.stdout, done.stderr) == ("pressed\n", "")
     assert done.returncode == 130
 
@@ -63,9 +68,7 @@ def test_ctrl_c_in_a_callback_of_a_library_is_silent():
         "            gc.collect()\n"
         "sys.meta_path.insert(0, Press)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", press + CODE, "backends"], capture_output=True, text=True, timeout=60
-    )
+    done = run(press, "backends")
     assert (done.returncode, done.stderr) == (130, "")
 
 
@@ -87,9 +90,7 @@ def test_ctrl_c_in_a_callback_of_python_is_not_lost():
         "sys.meta_path.insert(0, Press)\n"
     )
     argv = [*TINY, "--epochs", "100000"]
-    done = subprocess.run(
-        [sys.executable, "-c", press + CODE, *argv], capture_output=True, text=True, timeout=60
-    )
+    done = run(press, *argv)
     assert (done.stdout, done.stderr) == ("pressed\n", "")
     assert done.returncode == 130
 

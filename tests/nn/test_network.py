@@ -17,7 +17,7 @@ from network_cases import (
     network_data,
     networks,
 )
-from test_gradients import TORCH_ACTIVATIONS
+from torch_reference import TORCH_ACTIVATIONS
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Activate, Affine, BatchNorm, Dropout, LayerNorm, Residual

@@ -1,0 +1,223 @@
+"""How the steps of an epoch are executed: in how many calls, by which programs and memory."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from trainers import (
+    BATCH,
+    CLASSES,
+    FEATURES,
+    N,
+    byte_data,
+    learned,
+    make_trainer,
+    train,
+)
+
+import mlp_xp.training.divergence
+from mlp_xp._utils.tree import leaves
+from mlp_xp.backends import get_backend
+from mlp_xp.nn.network import Network, init_params
+from mlp_xp.optimizers import SGD
+from mlp_xp.training.batches import Streamed, place
+from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.step import make_step
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_jax_compiles_a_step_once_and_donates_its_state(monkeypatch, everything):
+    pytest.importorskip("jax")
+    backend = get_backend("jax")
+    traces = []
+    import mlp_xp.training.trainer as training
+
+    def counted(*args, **kwargs):
+        step = make_step(*args, **kwargs)
+
+        def wrapper(*inner):
+            traces.append(1)
+            return step(*inner)
+
+        return wrapper
+
+    monkeypatch.setattr(training, "_step", counted)
+    x, y = byte_data()
+    settings = {}
+    if everything:
+        network = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True)
+        settings = {"network": network, "ema_decay": 0.9, "max_grad_norm": 0.3}
+    trainer = make_trainer(backend, x=x, **settings)
+    first = trainer.state
+    data = place(backend, x, y, "float64")
+    train(trainer, data, n_epochs=3)
+    assert N % BATCH
+    assert len(traces) == 1
+    assert trainer._loop._cache_size() == 1
+    assert all(leaf.is_deleted() for leaf in leaves(first[:4]))
+    assert not data.x.is_deleted()
+
+
+@pytest.mark.parametrize("name", ["jax", "numpy"])
+def test_many_steps_are_one_call_unless_each_is_heard_of(name, monkeypatch):
+    pytest.importorskip(name)
+    backend = get_backend(name)
+    x, y = byte_data()
+    network = Network((FEATURES, 9, CLASSES), dropout=0.3)
+    weights = np.random.default_rng(1).random(N)
+    plan = plan_epoch(N, BATCH, seed=7, weights=weights, pad=backend.fixed_shapes)
+    work = BATCH * (FEATURES * 9 + 9 + 9 * CLASSES + CLASSES)
+    monkeypatch.setattr(type(backend), "work_at_once", 4 * work)
+    heard, results = [], []
+
+    def train_for(n_epochs, *, loop=True, **options):
+        trainer = make_trainer(backend, network=network)
+        if not loop:
+            trainer._loop = None
+        data = place(backend, x, y, "float64")
+        for _ in range(n_epochs):
+            record = trainer.run_epoch(data, plan, n_epochs=2, **options)
+        results.append((record.loss, *learned(trainer)))
+        return trainer
+
+    def note(done, n_steps):
+        heard.append(done)
+        return False
+
+    train_for(2, loop=False)
+    train_for(2, after_step=note)
+    train_for(2, after_step=note, step_by_step=False)
+    # Where the last batch is shorter, it is a call of its own.
+    assert heard == [1, 2, 3, 4, 5, 6] * 2 + ([4, 6] if backend.fixed_shapes else [4, 5, 6]) * 2
+    for reference, one, many in zip(*results, strict=True):
+        np.testing.assert_array_equal(many, one)
+        np.testing.assert_allclose(one, reference, rtol=1e-10)
+    stopped = train_for(1, after_step=lambda done, n_steps: True, step_by_step=False)
+    assert stopped.n_steps == 4
+    if name == "jax":
+        assert stopped._loop._cache_size() == 1
+
+
+def test_no_call_does_more_than_some_steps(monkeypatch):
+    """Ctrl-C waits for it, and a step takes time however little it computes."""
+    monkeypatch.setattr("mlp_xp.training.trainer._STEPS_AT_ONCE", 2)
+    backend, heard = get_backend("numpy"), []
+    x, y = byte_data()
+    trainer, data = make_trainer(backend), place(backend, x, y, "float64")
+    trainer.run_epoch(
+        data,
+        plan_epoch(N, BATCH),
+        n_epochs=1,
+        after_step=lambda done, n_steps: heard.append(done),
+        step_by_step=False,
+    )
+    assert heard == [2, 4, 5, 6]
+
+
+@pytest.mark.parametrize("where", ["a step", "what looks at it"])
+def test_an_epoch_that_fails_lets_go_of_its_feed(where, backend):
+    """Also while somebody looks at the error, which holds on to all that was at work."""
+    x, y = byte_data()
+    trainer, data = make_trainer(backend), Streamed(backend, x, y, "float64")
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    if where == "a step":
+        trainer._step = fail
+    with pytest.raises(ZeroDivisionError) as error:
+        trainer.run_epoch(data, plan_epoch(N, BATCH), n_epochs=1, after_step=fail)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("mlp_xp-feed")]
+    assert error.traceback
+
+
+@pytest.mark.parametrize("offset", range(2))
+def test_jax_gets_what_numpy_has(offset):
+    """Large arrays go to it by a way of their own."""
+    jax = pytest.importorskip("jax")
+    numbers = np.arange((1 << 22) + 64, dtype=np.uint8)
+    start = -numbers.ctypes.data % 64 + offset
+    given = numbers[start : start + (1 << 22)].reshape(1 << 10, 1 << 12)
+    for array in (given, given.T, given[:, ::-1]):
+        there = get_backend("jax").put(array)
+        assert isinstance(there, jax.Array)
+        np.testing.assert_array_equal(np.asarray(there), array)
+
+
+def test_an_equal_fit_compiles_nothing_new(backend):
+    def compiled(**settings):
+        step = make_trainer(backend, **settings)._step
+        # A plan belongs to a trainer, with its memory; what is planned is the same function.
+        return getattr(step, "_function", step)
+
+    assert compiled() is compiled()
+    assert compiled(optimizer=SGD()) is not compiled()
+
+
+def test_a_trainer_at_rest_leaves_its_small_plan_to_the_next():
+    x, y = byte_data()
+    backend = get_backend("numpy")
+    data = place(backend, x, y, "float64")
+    results = []
+    for rests in (False, True):
+        first, second = make_trainer(backend), make_trainer(backend)
+        train(first, data)
+        plans, kept = first._loop.programs, first.copy_learned()
+        if rests:
+            first.release_memory()
+            assert not first._loop.programs
+        train(second, data)
+        assert (second._loop.programs is plans) == rests
+        # The second has written to memory that was the first one's.
+        for mine, before in zip(leaves(first.copy_learned()), leaves(kept), strict=True):
+            np.testing.assert_array_equal(mine, before)
+        train(first, data)
+        results.append([*learned(first), *learned(second)])
+    for rested, reference in zip(*results, strict=True):
+        np.testing.assert_array_equal(rested, reference)
+
+
+def test_a_trainer_at_rest_keeps_no_large_plan():
+    backend = get_backend("numpy")
+    trainer = make_trainer(backend, network=Network((FEATURES, 9_000, CLASSES)))
+    train(trainer, place(backend, *byte_data(), "float64"))
+    plans = weakref.WeakSet(trainer._loop.programs)
+    assert plans
+    trainer.release_memory()
+    assert not plans
+
+
+def test_torch_builds_no_graph():
+    torch = pytest.importorskip("torch")
+    backend = get_backend("torch", "cpu")
+    x, y = byte_data()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        trainer = make_trainer(
+            backend,
+            params=init_params(Network((FEATURES, CLASSES)), 0),
+            network=Network((FEATURES, CLASSES)),
+        )
+        for leaf in leaves(trainer.state.params):
+            leaf.requires_grad_(True)
+        train(trainer, place(backend, x, y, "float64"))
+    assert saved == []
+    assert all(leaf.grad_fn is None for leaf in leaves(trainer.state))
+
+
+def test_the_loss_is_read_once_an_epoch(backend, monkeypatch):
+    x, y = byte_data()
+    trainer = make_trainer(backend, with_accuracy=True)
+    data = place(backend, x, y, "float64")
+    monkeypatch.setattr(mlp_xp.training.divergence, "_COPY_SHARE", 1e-9)
+    monkeypatch.setattr(mlp_xp.training.divergence, "_LOOK_SECONDS", np.inf)
+    train(trainer, data, n_epochs=1)  # Before the first epoch the state is copied.
+    reads = []
+    get = type(backend).get
+    monkeypatch.setattr(type(backend), "get", lambda self, a: reads.append(1) or get(self, a))
+    train(trainer, data, n_epochs=3)
+    assert len(reads) == 3  # With the accuracy.
