@@ -125,8 +125,7 @@ class HeldOut:
         """Return what `measure` would for each entry of the first axis of weights."""
         rules = self._trainer.rules
         n_networks = next(leaves(params)).shape[0]
-        is_own = rules.loss.is_own or not isinstance(rules.network.activation, str)
-        takes_axes = not (is_own or sparse.issparse(self._own))
+        takes_axes = not (rules.has_own_functions or sparse.issparse(self._own))
         n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
         # Of more the products take longer than what is done around them.
         if takes_axes and n_bytes <= min(_FEW, get_config()["working_memory"]) * 2**20:
