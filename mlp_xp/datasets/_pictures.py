@@ -1,5 +1,7 @@
 """Pictures of the user's own: a folder with a folder of PNG or JPEG files for each class."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,18 @@ _PIXELS_PER_BYTE, _MIN_LIMIT, _MAX_LIMIT = 32, 16 << 20, 64 << 20
 _GRAY = {"1", "L", "LA"}
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a picture, of which the first bytes are read; what goes wrong is a DatasetError."""
+    pillow = optional("PIL.Image")
+    try:
+        with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
+            yield picture
+    except Exception as error:  # Pillow's decoders can raise anything.
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
+
+
 def open_picture(path: Path) -> Any:
     """Read a picture, rotated as its camera says.
 
@@ -25,18 +39,14 @@ def open_picture(path: Path) -> Any:
         It cannot be read as PNG or JPEG, has 16 bits per pixel, or far more pixels than its file
         explains.
     """
-    pillow, ops = optional("PIL.Image"), optional("PIL.ImageOps")
-    try:
-        with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
-            _check_size(picture.size, path.stat().st_size)
-            if picture.mode.startswith("I"):
-                raise ValueError("it has 16 bits per pixel: save it with 8")
-            ops.exif_transpose(picture, in_place=True)
-            picture.load()
-            return picture
-    except Exception as error:  # Pillow's decoders can raise anything.
-        reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
+    ops = optional("PIL.ImageOps")
+    with _opened(path) as picture:
+        _check_size(picture.size, path.stat().st_size)
+        if picture.mode.startswith("I"):
+            raise ValueError("it has 16 bits per pixel: save it with 8")
+        ops.exif_transpose(picture, in_place=True)
+        picture.load()
+    return picture
 
 
 def planes_of(picture: Any, n_channels: int) -> NDArray[Any]:
@@ -115,14 +125,9 @@ def _is_picture(path: Path) -> bool:
 
 
 def _is_color(path: Path) -> bool:
-    """Whether a picture has colors; reads its first bytes."""
-    pillow = optional("PIL.Image")
-    try:
-        with open_file(path) as content, pillow.open(content, formats=("PNG", "JPEG")) as picture:
-            return picture.mode not in _GRAY
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"{path} cannot be read as a PNG or JPEG file: {reason}") from error
+    """Whether a picture has colors."""
+    with _opened(path) as picture:
+        return picture.mode not in _GRAY
 
 
 def _check_size(size: tuple[int, int], n_bytes: int) -> None:
