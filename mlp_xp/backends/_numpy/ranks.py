@@ -128,6 +128,7 @@ class SumOverRanks:
 
     def _finish_parts(self, *arrays: np.ndarray) -> None:
         sums = [wait for array in arrays for wait in self._waits.pop(address(array))]
+        # The others' gradients are written: the sum of the loss, in `_sum`, came after them.
         for one in sums:
             if isinstance(one, SharedSum):
                 one.sum_part()
