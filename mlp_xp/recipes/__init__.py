@@ -18,6 +18,8 @@ __all__ = ["Recipe", "names", "read_recipe", "read_table", "recipe_parameters"]
 
 _FOLDER = Path(__file__).parent
 _LONGEST = 1 << 13  # Bytes, thrice the longest here: `tomllib` takes squared time for a key.
+# A table or list in so many others is no setting.
+_DEEPEST = 32
 # `objects` is imported where it is needed: `mlp-xp train --help` reads a table and loads no
 # library.
 
@@ -99,8 +101,6 @@ def read_recipe(source: str | os.PathLike[str], parameters: Iterable[str]) -> Re
         params = {key: _decode(value, key) for key, value in table.items()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path}: its tables are nested too deeply") from error
     return Recipe(path, description, data, params)
 
 
@@ -120,11 +120,27 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = _path_of(source)
     try:
-        return tomllib.loads(read_file(path, _LONGEST).decode())
+        table = tomllib.loads(read_file(path, _LONGEST).decode())
     except ValueError as error:  # Of what is no text, no TOML, or a number of 5,000 digits.
         raise ValueError(f"{path} is no TOML file: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path}: its tables are nested too deeply") from error
+    except RecursionError:
+        table = None
+    # What is nested more deeply than any setting ends in no other error, and not in a long one.
+    if table is None or not _is_shallow(table):
+        raise ValueError(f"{path}: its tables are nested too deeply")
+    return table
+
+
+def _is_shallow(table: dict[str, Any]) -> bool:
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+    return not level
 
 
 def _path_of(source: str | os.PathLike[str]) -> Path:
