@@ -129,6 +129,7 @@ class Guard:
         """Copy the present state as the restore point."""
         start = time.perf_counter()
         self.check(trainer, done)
+        self.forget()  # There are never two copies at once.
         copied, n_steps = trainer.copy(), trainer.n_steps + done
         self._restore = lambda trainer: trainer.restore(copied, n_steps)
         self._epochs, self._first = self._epochs[-1:], done
