@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contenders import OURS
 from report import COLORS, GRAY, seconds
-from spread import spread
+from spread import Spread, spread
 from turns import Result
 
 __all__ = ["draw"]
@@ -22,8 +22,9 @@ LINES = {
 
 def draw(result: Result, folder: Path) -> None:
     """Draw the charts of a run into a folder."""
-    if result["workloads"]:
-        epochs_figure(list(result["workloads"].values())).savefig(folder / "epochs.png", dpi=150)
+    workloads = [workload for workload in result["workloads"].values() if _ran(workload)]
+    if workloads:
+        epochs_figure(workloads).savefig(folder / "epochs.png", dpi=150)
     if growth := result.get("growth"):
         growth_figure(growth).savefig(folder / "growth.png", dpi=150)
 
@@ -39,15 +40,19 @@ def epochs_figure(workloads: list[Result]):
     figure = Figure(figsize=(10, 2.5 * n_rows), layout="constrained")
     axes = figure.subplots(n_rows, 2, squeeze=False).ravel()
     for axis, workload in zip(axes, workloads, strict=False):
-        ran = {
-            name: spread(run["seconds"])
-            for name, run in workload["contenders"].items()
-            if "cannot_run" not in run
-        }
-        _draw_workload(axis, workload, ran)
+        _draw_workload(axis, workload, _ran(workload))
     for axis in axes[len(workloads) :]:
         axis.set_axis_off()
     return figure
+
+
+def _ran(workload: Result) -> dict[str, Spread]:
+    """Return the times of the contenders that ran to the end."""
+    return {
+        name: spread(run["seconds"])
+        for name, run in workload["contenders"].items()
+        if "cannot_run" not in run
+    }
 
 
 def _draw_workload(axis, workload: Result, ran: dict) -> None:

@@ -30,11 +30,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from contenders import OURS
 from environment import environment
+from progress import open_progress
 from report import replace_block, seconds, table
 from spread import ratio, spread
-from turns import POOLS, Result, Seconds, measure, say
+from turns import POOLS, Announce, Result, Seconds, measure, say
 
-__all__ = ["CASES", "WANTED", "drop_in_section", "measure_drop_in", "quick_names"]
+__all__ = [
+    "CASES",
+    "PEER",
+    "PLAIN",
+    "WANTED",
+    "comparisons",
+    "drop_in_section",
+    "drop_in_turns",
+    "measure_drop_in",
+    "quick_names",
+]
 
 PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
 MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
@@ -234,34 +245,56 @@ class Job(NamedTuple):
         return self.case.make(library, **self.case.options)
 
 
-def measure_drop_in(
-    rounds: int,
-    *,
+class Comparison(NamedTuple):
+    """A case, a setting of the threads, and who takes part."""
+
+    case: str
+    threads: str
+    contenders: list[str]
+
+
+def comparisons(
     kinds: list[str] | None = None,
     threads: list[str] | None = None,
     contenders: list[str] | None = None,
+    *,
     quick: bool = False,
+) -> list[Comparison]:
+    """Return what `measure_drop_in` measures."""
+    names = [
+        name
+        for name, case in CASES.items()
+        if case.kind in (kinds or WANTED) and (case.quick or not quick)
+    ]
+    labels = threads or ([_QUICK_THREADS] if quick else [*THREADS])
+    who = contenders or ([OURS, PEER] if quick else [*MODULES])
+    return [Comparison(name, label, who) for name in names for label in labels]
+
+
+def drop_in_turns(chosen: list[Comparison], rounds: int) -> int:
+    """Return the number of turns of `measure_drop_in`."""
+    return sum(len(comparison.contenders) for comparison in chosen) * (rounds + 1)
+
+
+def measure_drop_in(
+    chosen: list[Comparison], rounds: int, announce: Announce = say
 ) -> dict[str, Result]:
     """Return the seconds of each contender's turns, by case and threads."""
     results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "numba.py").write_text("raise ImportError('left out')\n")
-        for name, case in CASES.items():
-            if case.kind not in (kinds or WANTED) or (quick and not case.quick):
-                continue
-            for label in threads or ([_QUICK_THREADS] if quick else THREADS):
-                say(f"{name}, threads: {label}")
-                chosen = contenders or ([OURS, PEER] if quick else MODULES)
-                jobs = {who: Job(case, who, Path(scratch)) for who in chosen}
-                with pools(THREADS[label]):
-                    measured = measure(jobs, rounds)
-                results[f"{name}, threads {label}"] = {
-                    "case": name,
-                    "kind": case.kind,
-                    "threads": label,
-                    "wanted": WANTED[case.kind],
-                    "contenders": measured,
-                }
+        for name, label, contenders in chosen:
+            case = CASES[name]
+            jobs = {who: Job(case, who, Path(scratch)) for who in contenders}
+            with pools(THREADS[label]):
+                measured = measure(jobs, rounds, announce)
+            results[f"{name}, threads {label}"] = {
+                "case": name,
+                "kind": case.kind,
+                "threads": label,
+                "wanted": WANTED[case.kind],
+                "contenders": measured,
+            }
     return results
 
 
@@ -332,13 +365,10 @@ def main(argv: list[str] | None = None) -> None:
         PAGE.write_text(written_into(PAGE.read_text(encoding="utf-8"), record), encoding="utf-8")
         return
     start = time.perf_counter()
-    results = measure_drop_in(
-        args.rounds,
-        kinds=args.only,
-        threads=args.threads,
-        contenders=args.contenders,
-        quick=args.quick,
-    )
+    chosen = comparisons(args.only, args.threads, args.contenders, quick=args.quick)
+    with open_progress({"drop-in": drop_in_turns(chosen, args.rounds)}) as progress:
+        progress.begin("drop-in")
+        results = measure_drop_in(chosen, args.rounds, progress.announce)
     if args.out is not None:
         before = json.loads(args.out.read_text())["drop_in"] if args.out.exists() else {}
         record = {"environment": environment(), "drop_in": before | results}

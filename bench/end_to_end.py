@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from roofline import state_bytes
-from turns import Result, peak_bytes, say
+from turns import Announce, Result, peak_bytes
 
 __all__ = ["measure_end_to_end"]
 
@@ -19,7 +19,7 @@ WIDTHS = (3072, 512, 512, 10)  # Of the default network, and of the script.
 SCRIPT = Path(__file__).parent / "peers" / "torch_script.py"
 
 
-def measure_end_to_end(scratch: Path, epochs: int, threads: int) -> Result:
+def measure_end_to_end(scratch: Path, epochs: int, threads: int, announce: Announce) -> Result:
     """Return the seconds of each process and of its training, its peak memory and accuracy."""
     from mlp_xp.datasets import cache_dir  # As in workloads.py.
 
@@ -27,24 +27,24 @@ def measure_end_to_end(scratch: Path, epochs: int, threads: int) -> Result:
     if not folder.is_dir():
         return {"cannot_run": f"cifar10 is not in {cache_dir()}: mlp-xp data --fetch cifar10"}
     options = ["--epochs", str(epochs)]
+    commands = {
+        "mlp-xp train": ["-c", COMMAND, "train", "--backend", "numpy", "--out", "run", *options],
+        "torch script": [str(SCRIPT), str(folder), "--threads", str(threads), *options],
+    }
+    runs = {}
+    for name, command in commands.items():
+        announce(f"{name}, once")
+        runs[name] = run(command, scratch)
     return {
         "epochs": epochs,
         "state_bytes": state_bytes(WIDTHS, "adam"),
         "data_bytes": np.load(folder / "x_train.npy", "r").nbytes,
-        "runs": {
-            "mlp-xp train": run(
-                ["-c", COMMAND, "train", "--backend", "numpy", "--out", "run", *options], scratch
-            ),
-            "torch script": run(
-                [str(SCRIPT), str(folder), "--threads", str(threads), *options], scratch
-            ),
-        },
+        "runs": runs,
     }
 
 
 def run(arguments: list[str], scratch: Path) -> Result:
     """Run Python, and return the results it printed or wrote into a run folder."""
-    say(f"  python {' '.join(arguments[-6:])}")
     start = time.perf_counter()
     with (scratch / "output").open("w+") as output:
         process = subprocess.Popen(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from contenders import OURS, entries
-from turns import Job, Result, measure, prepare, say
+from turns import Announce, Job, Result, measure, prepare
 from workloads import WORKLOADS, Workload
 
-__all__ = ["SWEEPS", "measure_growth"]
+__all__ = ["SWEEPS", "growth_turns", "measure_growth"]
 
 CONTENDERS = (OURS, "scikit-learn", "torch", "JAX")
 BASE = next(workload for workload in WORKLOADS if workload.name == "medium")._replace(
@@ -29,7 +29,13 @@ SWEEPS = {
 }
 
 
-def measure_growth(scratch: Path, rounds: int, threads: int) -> Result:
+def growth_turns(rounds: int) -> int:
+    """Return the number of turns of `measure_growth`."""
+    workloads = {workload for sweep in SWEEPS.values() for workload in sweep.values()}
+    return len(workloads) * len(CONTENDERS) * (rounds + 1)
+
+
+def measure_growth(scratch: Path, rounds: int, threads: int, announce: Announce) -> Result:
     """Return the seconds of each contender by varied quantity and value."""
     known: dict[Workload, Result] = {}
     growth: Result = {}
@@ -37,10 +43,9 @@ def measure_growth(scratch: Path, rounds: int, threads: int) -> Result:
         growth[title] = []
         for value, workload in sweep.items():
             if workload not in known:
-                say(f"growth, {title}: {value}")
                 prepare(workload, scratch)
                 chosen = entries(workload)
                 jobs = {name: Job(chosen[name], workload, scratch, threads) for name in CONTENDERS}
-                known[workload] = measure(jobs, rounds)
+                known[workload] = measure(jobs, rounds, announce)
             growth[title].append({"value": value, "contenders": known[workload]})
     return growth

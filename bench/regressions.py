@@ -28,7 +28,7 @@ def shortfalls(result: Result, floors: dict[str, dict[str, float]]) -> list[str]
                 if "cannot_run" in run
             ]
             if missing:
-                problems.append(f"{workload}: no ratio to {peer}; {'; '.join(missing)}")
+                problems.append(f"{workload}, {peer}: not compared; {'; '.join(missing)}")
                 continue
             got = ratio(theirs["seconds"], ours["seconds"])
             if got.median + got.noise < least:

@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from environment import environment
+from progress import open_progress
 from report import replace_block, seconds, table
 from spread import ratio, spread
-from turns import Result, peak_bytes, say
+from turns import Announce, Result, peak_bytes
 
-__all__ = ["CASES", "measure_search", "search_section"]
+__all__ = ["CASES", "OURS", "measure_search", "search_section", "search_turns"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "many-models.md"
 TERMS = (
@@ -153,25 +154,37 @@ def run(case: Case, contender: str) -> Result:
     }
 
 
-def measure_search(rounds: int, chosen: list[str] | None = None) -> Result:
-    """Return seconds, memory and scores of each contender's turns, by case."""
+def search_turns(rounds: int, chosen: list[str] | None = None) -> int:
+    """Return the number of turns of `measure_search`."""
+    return rounds * sum(1 + len(CASES[name].wanted) for name in chosen or CASES)
+
+
+def measure_search(rounds: int, announce: Announce, chosen: list[str] | None = None) -> Result:
+    """Return seconds, memory and scores of each contender's turns, by case, or why it failed."""
     results: Result = {}
     for name in chosen or CASES:
         case = CASES[name]
         contenders = [OURS, *case.wanted]
         turns: dict[str, list[Result]] = {who: [] for who in contenders}
+        failed: dict[str, Result] = {}
         for number in range(rounds):
-            say(f"{case.title}, round {number + 1} of {rounds}")
             for who in contenders:
+                if who in failed:
+                    continue
+                announce(f"{name}, {who}, round {number + 1} of {rounds}")
                 # A process of its own: workers of an earlier turn must not run beside it.
                 command = [sys.executable, __file__, "--run", name, who]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                turns[who].append(json.loads(done.stdout))
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    last = done.stderr.strip().splitlines()[-1:]
+                    failed[who] = {"cannot_run": (last or [f"status {done.returncode}"])[0][:300]}
+                else:
+                    turns[who].append(json.loads(done.stdout))
         results[name] = {
             "title": case.title,
             "wanted": case.wanted,
             "contenders": {
-                who: {field: [turn[field] for turn in own] for field in own[0]}
+                who: failed.get(who) or {field: [turn[field] for turn in own] for field in own[0]}
                 for who, own in turns.items()
             },
         }
@@ -184,8 +197,11 @@ def search_section(results: Result) -> str:
     for result in results.values():
         ours = result["contenders"][OURS]
         for who, run_ in result["contenders"].items():
+            if "cannot_run" in run_:
+                rows.append([result["title"], who, "cannot run here", "", "", run_["cannot_run"]])
+                continue
             cells = ["", ""]
-            if who != OURS:
+            if who != OURS and "seconds" in ours:
                 got, wanted = ratio(run_["seconds"], ours["seconds"]), result["wanted"][who]
                 times = f"{got.median:.2f} ({got.low:.2f} to {got.high:.2f})"
                 cells = [f"{wanted:g}", times if got.median >= wanted else f"**{times}**"]
@@ -224,7 +240,9 @@ def main(argv: list[str] | None = None) -> None:
         record = json.loads(args.page.read_text())
         PAGE.write_text(written_into(PAGE.read_text(encoding="utf-8"), record), encoding="utf-8")
         return
-    results = measure_search(args.rounds, args.only)
+    with open_progress({"search": search_turns(args.rounds, args.only)}) as progress:
+        progress.begin("search")
+        results = measure_search(args.rounds, progress.announce, args.only)
     if args.out is not None:
         before = json.loads(args.out.read_text())["search"] if args.out.exists() else {}
         record = {"environment": environment(), "search": before | results}

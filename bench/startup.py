@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from contenders import OURS, entries
 from contest import Task
-from turns import Result, say
+from turns import Announce, Result
 from workloads import WORKLOADS
 
-__all__ = ["AFTER", "measure_startup"]
+__all__ = ["AFTER", "measure_startup", "startup_turns"]
 
 # The import before a first model. A package with lazy imports must load its parts here.
 IMPORTS = {
@@ -53,15 +53,21 @@ ENTRIES = entries(WORKLOAD)
 HERE = Path(__file__).parent
 
 
-def measure_startup(rounds: int) -> Result:
+def startup_turns(rounds: int) -> int:
+    """Return the number of turns of `measure_startup`."""
+    return (min(rounds, ROUNDS) + 1) * (len(IMPORTS) + 1)
+
+
+def measure_startup(rounds: int, announce: Announce) -> Result:
     """Return the seconds of imports and first steps in at most `ROUNDS` turns."""
     imports: Result = {library: {"seconds": []} for library in (*IMPORTS, AFTER)}
     steps: Result = {library: {"seconds": []} for library in imports}
     for number in range(min(rounds, ROUNDS) + 1):
-        say(f"  start-up, round {number} of {min(rounds, ROUNDS)}")
         for library in imports:
             if "cannot_run" in imports[library]:
                 continue
+            rank = f"round {number} of {min(rounds, ROUNDS)}" if number else "warming up"
+            announce(f"{library}, {rank}")
             measured = measure_process(library)
             if isinstance(measured, dict):
                 imports[library] = steps[library] = measured

@@ -14,37 +14,90 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 from charts import draw
 from contenders import Entry, entries
-from drop_in import measure_drop_in
+from drop_in import comparisons, drop_in_turns, measure_drop_in
 from end_to_end import measure_end_to_end
 from environment import environment, usable_cpus
-from growth import measure_growth
+from growth import growth_turns, measure_growth
+from progress import open_progress
 from rates import COPIED, METERS, OPERATIONS
 from regressions import FLOORS, shortfalls
 from roofline import roofline, state_bytes
-from searches import measure_search
+from searches import measure_search, search_turns
 from spread import spread
-from startup import measure_startup
+from startup import measure_startup, startup_turns
 from tables import report
-from turns import Job, Result, measure, prepare, say, set_threads
+from terminal import print_tables
+from turns import Announce, Job, Result, measure, prepare, set_threads
 from workloads import QUICK, SUITE, Workload
 
-__all__ = ["main"]
+__all__ = ["PARTS", "main"]
 
 HERE = Path(__file__).parent
 EXTRAS = ("drop-in", "search", "start-up", "end-to-end", "growth")
+PARTS = (*(workload.name for workload in SUITE), *EXTRAS)
 EPOCHS = 12  # Of the end-to-end training: the default of `mlp-xp train`.
 
 
+class Part(NamedTuple):
+    """A part of a run: how many turns it announces, and the function that measures it."""
+
+    title: str
+    n_turns: int
+    measure: Callable[[Announce], Result]
+
+
+def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, Part]:
+    """Return the parts that the options choose, in their order."""
+    suite = QUICK if args.quick else SUITE
+    names = args.only or [w.name for w in suite] + (["drop-in"] if args.quick else [*EXTRAS])
+    rounds, threads = args.rounds, args.threads
+    parts = {w.name: workload_part(w, args) for w in suite if w.name in names}
+    cases = comparisons(quick=args.quick)
+    extras = {
+        "drop-in": (drop_in_turns(cases, rounds), partial(measure_drop_in, cases, rounds)),
+        "search": (search_turns(rounds), partial(measure_search, rounds)),
+        "start-up": (startup_turns(rounds), partial(measure_startup, rounds)),
+        "end-to-end": (2, partial(measure_end_to_end, scratch, EPOCHS, threads)),
+        "growth": (growth_turns(3), partial(measure_growth, scratch, 3, threads)),
+    }
+    return parts | {name: Part(name, *extras[name]) for name in EXTRAS if name in names}
+
+
+def workload_part(workload: Workload, args: argparse.Namespace) -> Part:
+    """Return the part that measures a workload, with the chosen contenders and rate meters."""
+    if args.images is not None:
+        size = min(args.images, workload.n_images)
+        batch = size if workload.solver == "descent" else workload.batch_size
+        workload = workload._replace(n_images=size, batch_size=batch)
+    chosen = {
+        name: entry
+        for name, entry in entries(workload, quick=args.quick).items()
+        if args.contenders is None or name in args.contenders
+    }
+    meters = {name: entry for name, entry in METERS.items() if entry.quick or not args.quick}
+    return Part(
+        workload.title,
+        (len(chosen) + len(meters)) * (args.rounds + 1),
+        partial(measure_workload, workload, chosen, meters, args.rounds, args.threads),
+    )
+
+
 def measure_workload(
-    workload: Workload, chosen: dict[str, Entry], rounds: int, threads: int, *, quick: bool
+    workload: Workload,
+    chosen: dict[str, Entry],
+    meters: dict[str, Entry],
+    rounds: int,
+    threads: int,
+    announce: Announce,
 ) -> Result:
     """Return the results of contenders and rate meters, measured in turns."""
-    say(workload.title)
-    meters = {name: entry for name, entry in METERS.items() if entry.quick or not quick}
     with tempfile.TemporaryDirectory() as scratch:
         facts = prepare(workload, Path(scratch))
         jobs = {
@@ -53,7 +106,7 @@ def measure_workload(
         # A meter is run as a training workload and uses only its threads.
         plain = workload._replace(kind="train")
         jobs |= {name: Job(entry, plain, Path(scratch), threads) for name, entry in meters.items()}
-        results = measure(jobs, rounds)
+        results = measure(jobs, rounds, announce)
     machine = {name: results.pop(name) for name in meters}
     for name, entry in chosen.items():
         results[name] |= {"precision": entry.precision, "data": entry.data}
@@ -83,15 +136,21 @@ def measure_workload(
     }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of `mlp-xp`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"mlp-xp: error: {message} (see mlp-xp bench --help)\n")
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="mlp-xp bench", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="few contenders, little data, about two minutes")
     add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
     add("--rounds", type=int, help="turns of each contender (7, quick 5)")
     add("--threads", type=int, default=usable_cpus(), help="of each contender (all CPUs)")
-    names = [workload.name for workload in SUITE]
-    add("--only", nargs="+", choices=[*names, *EXTRAS], metavar="PART", help=", ".join(names))
+    add("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     add("--contenders", nargs="+", metavar="NAME", help="names as in the tables")
     add("--images", type=int, help="most images per epoch")
     add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
@@ -101,6 +160,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in ("rounds", "threads", "images"):
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name} is {value}, and must be at least 1")
+    quick = [workload.name for workload in QUICK]
+    for name in args.only or [] if args.quick else []:
+        if name not in (*quick, *EXTRAS):
+            parser.error(f"--only {name} is not in a quick run, which has {', '.join(quick)}")
     known = {name for workload in SUITE for name in entries(workload)}
     for name in args.contenders or []:
         if name not in known:
@@ -118,46 +181,42 @@ def main(argv: list[str] | None = None) -> int:
     names = ("quick", "rounds", "threads", "images")
     settings = {name: getattr(args, name) for name in names}
     result: Result = {"environment": environment(), "settings": settings, "workloads": {}}
-    parts = args.only or [w.name for w in (QUICK if args.quick else SUITE)]
-    if args.only is None:
-        parts += ["drop-in"] if args.quick else EXTRAS
-
-    for workload in QUICK if args.quick else SUITE:
-        if workload.name not in parts:
-            continue
-        if args.images is not None:
-            size = min(args.images, workload.n_images)
-            batch = size if workload.solver == "descent" else workload.batch_size
-            workload = workload._replace(n_images=size, batch_size=batch)
-        chosen = {
-            name: entry
-            for name, entry in entries(workload, quick=args.quick).items()
-            if args.contenders is None or name in args.contenders
-        }
-        result["workloads"][workload.name] = measure_workload(
-            workload, chosen, args.rounds, args.threads, quick=args.quick
-        )
-        write(out, result)  # Keeps these results if a later part fails.
-    if "drop-in" in parts:
-        result["drop_in"] = measure_drop_in(args.rounds, quick=args.quick)
-    if "search" in parts:
-        result["search"] = measure_search(args.rounds)
-    with tempfile.TemporaryDirectory() as scratch:
-        if "start-up" in parts:
-            result["startup"] = measure_startup(args.rounds)
-        if "end-to-end" in parts:
-            result["end_to_end"] = measure_end_to_end(Path(scratch), EPOCHS, args.threads)
-        if "growth" in parts:
-            result["growth"] = measure_growth(Path(scratch), 3, args.threads)
-    write(out, result)
-    draw(result, out)
-    print((out / "report.md").read_text())
-    print(f"Written: {out}", file=sys.stderr)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            parts = parts_of(args, Path(scratch))
+            measure_parts(parts, result, out)
+    except KeyboardInterrupt:
+        if (out / "report.md").exists():
+            print(f"interrupted; what was measured is in {out}", file=sys.stderr)
+        else:
+            out.rmdir()
+        return 130
+    print_tables(result)
+    if args.quick and args.only is None:
+        left_out = [name for name in PARTS if name not in parts]
+        print(f"\nleft out by --quick: many contenders, {', '.join(left_out)}")
+    print(f"\ntables, charts and every measured time: {out}")
     if args.check:
         problems = shortfalls(result, json.loads(FLOORS.read_text()))
         print("\n".join(problems or ["Every ratio to a peer is at or above its floor."]))
         return 1 if problems else 0
     return 0
+
+
+def measure_parts(parts: dict[str, Part], result: Result, out: Path) -> None:
+    """Measure the parts in turn, and write what is known after each."""
+    keys = {"drop-in": "drop_in", "start-up": "startup", "end-to-end": "end_to_end"}
+    with open_progress({name: part.n_turns for name, part in parts.items()}) as progress:
+        for name, part in parts.items():
+            progress.begin(name, part.title)
+            measured = part.measure(progress.announce)
+            if name in EXTRAS:
+                result[keys.get(name, name)] = measured
+            else:
+                result["workloads"][name] = measured
+            write(out, result)  # Keeps these results if a later part fails.
+        progress.draw("drawing the charts")
+        draw(result, out)
 
 
 def default_folder() -> Path:
@@ -172,7 +231,4 @@ def write(out: Path, result: Result) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -26,7 +27,7 @@ from contest import Task
 from environment import thread_pools
 from workloads import Workload, load
 
-__all__ = ["Job", "Seconds", "measure", "peak_bytes", "prepare", "set_threads"]
+__all__ = ["Announce", "Job", "Seconds", "measure", "peak_bytes", "prepare", "say", "set_threads"]
 
 PAUSE = 0.1  # Seconds: the threads of the last contender spin for some 20 ms.
 PATIENCE = 600  # Seconds for a turn, including the first, which compiles.
@@ -34,6 +35,7 @@ TRAINED_ON = 1_024  # Images of the training before a prediction.
 POOLS = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "NUMBA")
 
 Result = dict[str, Any]
+Announce = Callable[[str], None]  # Of the turn that begins.
 
 
 class Job(NamedTuple):
@@ -118,8 +120,14 @@ def peak_bytes(process: int | str = "self") -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def work(pipe: Connection, job: Any) -> None:
-    """Run a turn whenever the pipe asks for one, and send its seconds."""
+def work(pipe: Connection, job: Any, log: Path) -> None:
+    """Run a turn whenever the pipe asks for one, and send its seconds.
+
+    What a peer prints goes to the log: it would break the line of progress.
+    """
+    file = os.open(log, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the parent, whose end stops this.
     if job.threads is not None and hasattr(os, "sched_setaffinity"):
         # XLA starts a thread per usable CPU, whatever the environment says.
@@ -142,32 +150,47 @@ def work(pipe: Connection, job: Any) -> None:
             pipe.send((float(seconds) / job.repeats, loss, peak_bytes()))
 
 
-def measure(jobs: dict[str, Any], rounds: int) -> dict[str, Result]:
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(jobs: dict[str, Any], rounds: int, announce: Announce = say) -> dict[str, Result]:
     """Return the seconds of each job's epochs or calls, or why it cannot run here.
 
     A job is a `Job`, or another NamedTuple with its ``threads``, ``repeats`` and ``get_ready``.
+    Each has a turn to warm up, and one in each round.
     """
+    with tempfile.TemporaryDirectory() as logs:
+        return _measure(jobs, rounds, announce, Path(logs))
+
+
+def _measure(
+    jobs: dict[str, Any], rounds: int, announce: Announce, logs: Path
+) -> dict[str, Result]:
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     processes: dict[str, SpawnProcess] = {}
+    files = {name: logs / str(number) for number, name in enumerate(jobs)}
     for name, job in jobs.items():
         pipes[name], end = context.Pipe()
-        processes[name] = context.Process(target=work, args=(end, job), daemon=True)
+        arguments = (end, job, files[name])
+        processes[name] = context.Process(target=work, args=arguments, daemon=True)
         processes[name].start()
         end.close()
     results: dict[str, Result] = {}
     for name in jobs:
         # All import at once; from here on, one computes at a time.
-        say(f"  {name}: warming up")
-        answer = ask(pipes[name], processes[name])
+        announce(f"{name}, warming up")
+        answer = ask(pipes[name], processes[name], files[name])
         results[name] = answer if "cannot_run" in answer else {**answer, "seconds": []}
     for number in range(rounds):
-        say(f"  round {number + 1} of {rounds}")
         for name in jobs:
             if "cannot_run" in results[name]:
                 continue
+            announce(f"{name}, round {number + 1} of {rounds}")
             time.sleep(PAUSE)
-            answer = ask(pipes[name], processes[name])
+            answer = ask(pipes[name], processes[name], files[name])
             if isinstance(answer, dict):
                 results[name] = answer
                 continue
@@ -183,7 +206,7 @@ def measure(jobs: dict[str, Any], rounds: int) -> dict[str, Result]:
     return results
 
 
-def ask(pipe: Connection, process: SpawnProcess) -> Any:
+def ask(pipe: Connection, process: SpawnProcess, log: Path) -> Any:
     """Start a turn of a process; return its answer, or why there is none."""
     try:
         pipe.send(True)
@@ -196,8 +219,8 @@ def ask(pipe: Connection, process: SpawnProcess) -> Any:
             with contextlib.suppress(EOFError):
                 return pipe.recv()
         process.join()
-        return {"cannot_run": f"its process ended with status {process.exitcode}"}
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        printed = log.read_text(errors="replace").split("\n") if log.exists() else []
+        last = [line.strip()[:200] for line in printed if line.strip()][-1:]
+        return {
+            "cannot_run": ": ".join([f"its process ended with status {process.exitcode}", *last])
+        }

@@ -26,16 +26,17 @@ class LiveBar:
     console : rich.console.Console
     unit : str, default="step"
         What is finished after Ctrl-C.
+    refresh_per_second : float, default=8
     """
 
-    def __init__(self, console: Any, unit: str = "step") -> None:
+    def __init__(self, console: Any, unit: str = "step", refresh_per_second: float = 8) -> None:
         self._unit = unit
         self._label, self._facts = "", tuple[str, ...]()
         self._share: float | None = None
         self._end: float | None = None
         self._start = time.perf_counter()
         self._is_done = False
-        self._live = _live(self, console)
+        self._live = _live(self, console, refresh_per_second)
         self._live.start()
 
     def update(
@@ -58,7 +59,11 @@ class LiveBar:
         if seconds_left is not None and math.isfinite(seconds_left):
             self._end = time.perf_counter() + seconds_left
         if share is None:
-            self._live.refresh()  # At once: what comes next may hold Python.
+            self.draw()  # What comes next may hold Python.
+
+    def draw(self) -> None:
+        """Draw at once."""
+        self._live.refresh()
 
     def stop(self, *, is_done: bool) -> None:
         """Stop, and leave the line on the screen: at 100 % if all is done."""
@@ -77,12 +82,15 @@ class LiveBar:
         while facts and len("  ".join([*percent, *facts, *last])) > room:
             facts.pop()
         text = "  ".join([*percent, *facts, *last])
+        label = self._label
+        if room < len(text):
+            label = f"{label[: room - len(text) - 1]}…"
         width = min(max(room - len(text), 0) + _SHORTEST, _LONGEST)
         bar = ProgressBar(1.0, self._share or 0.0, width, pulse=self._share is None)
         line = Table.grid(padding=(0, 1))
         for _ in range(3):
             line.add_column(no_wrap=True)
-        line.add_row(self._label, bar, text)
+        line.add_row(label, bar, text)
         yield line
 
     def _last(self) -> list[str]:
@@ -92,7 +100,9 @@ class LiveBar:
             return [f"took {_minutes(now - self._start)}"]
         if ctrl_c_pressed():
             return [f"stopping after this {self._unit}"]
-        return [] if self._end is None else [time_left(self._end - now)]
+        if self._end is not None:
+            return [time_left(self._end - now)]
+        return [] if self._share is None else [f"{_minutes(now - self._start)} so far"]
 
 
 class NotebookBar:
@@ -110,6 +120,9 @@ class NotebookBar:
         self._bar, self._text = bar_html(share, label, text), f"{label}  {text}"
         self._place.update(self._bar + self._below, self._text)
 
+    def draw(self) -> None:
+        """Return: each update draws."""
+
     def draw_below(self, html: str) -> None:
         """Draw below the bar."""
         self._below = html
@@ -119,12 +132,14 @@ class NotebookBar:
         """Stop: the bar stays on the page."""
 
 
-def open_bar(file: TextIO | None = None, unit: str = "step") -> LiveBar | NotebookBar | None:
+def open_bar(
+    file: TextIO | None = None, unit: str = "step", refresh_per_second: float = 8
+) -> LiveBar | NotebookBar | None:
     """Open a bar in a notebook, or on a file that is a terminal, where rich is installed."""
     if in_notebook():
         return NotebookBar()
     console = _terminal(file)
-    return None if console is None else LiveBar(console, unit)
+    return None if console is None else LiveBar(console, unit, refresh_per_second)
 
 
 @contextlib.contextmanager
@@ -136,7 +151,7 @@ def spinner(text: str, file: TextIO) -> Iterator[bool]:
         return
     from rich.spinner import Spinner
 
-    with _live(Spinner("dots", text), console, transient=True):
+    with _live(Spinner("dots", text), console, 8, transient=True):
         yield True
 
 
@@ -150,8 +165,8 @@ def _terminal(file: TextIO | None) -> Any:
     return console if console.is_interactive and console.file.isatty() else None
 
 
-def _live(drawn: Any, console: Any, *, transient: bool = False) -> Any:
-    """Return a display that draws an object eight times a second."""
+def _live(drawn: Any, console: Any, refresh_per_second: float, *, transient: bool = False) -> Any:
+    """Return a display that draws an object again and again."""
     from rich.live import Live
 
     # Prints go above it; where a stream is no terminal, they are for somebody else.
@@ -159,7 +174,7 @@ def _live(drawn: Any, console: Any, *, transient: bool = False) -> Any:
     return Live(
         drawn,
         console=console,
-        refresh_per_second=8,
+        refresh_per_second=refresh_per_second,
         redirect_stdout=out,
         redirect_stderr=err,
         transient=transient,

@@ -17,7 +17,7 @@ _OPTIONS = ("quick", "check", "out", "rounds", "threads", "only", "contenders", 
 
 def run(args: argparse.Namespace) -> int:
     """Run the suite in another process, which sets the number of threads of its libraries."""
-    check_installed("matplotlib")  # before the work, not after it
+    check_installed("matplotlib", "rich")  # before the work, not after it
     command = [sys.executable, str(_suite())]
     for name in _OPTIONS:
         value = getattr(args, name)
@@ -25,7 +25,12 @@ def run(args: argparse.Namespace) -> int:
             command.append(f"--{name}")
         elif value is not None and value is not False:
             command += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return subprocess.run(command).returncode
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # It gets Ctrl-C too, and says what it keeps.
+                continue
 
 
 def _suite() -> Path:

@@ -183,7 +183,8 @@ def _add_bench(parser: Parser) -> None:
         "--only",
         nargs="+",
         metavar="PART",
-        help="workloads, drop-in, start-up, ... (all)",
+        help="tiny, lab, lab-full, medium, wide, predict, one-row, drop-in, search, start-up, "
+        "end-to-end, growth (all)",
     )
     add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
     add("--images", type=at_least_1, help="of an epoch at most")

@@ -41,7 +41,7 @@ def test_each_case_runs(drop_in, library):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["first fit", "grid search"])
 def test_a_fresh_process_and_a_turn_without_numba_take_their_time(drop_in, kind):
-    times = drop_in.measure_drop_in(1, kinds=[kind], threads=["1"])
+    times = drop_in.measure_drop_in(drop_in.comparisons([kind], ["1"]), 1)
     for result in times.values():
         for run in result["contenders"].values():
             (seconds,) = run["seconds"]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from running import CODE
 
 from mlp_xp.cli import bench
+from mlp_xp.cli.commands import parse
 
 OURS = "mlp_xp, NumPy"
 
@@ -18,11 +26,12 @@ def started(monkeypatch):
     """Record the command instead of running it."""
     commands = []
 
-    def run(words):
+    @contextlib.contextmanager
+    def popen(words):
         commands.append(words)
-        return SimpleNamespace(returncode=3)
+        yield SimpleNamespace(wait=lambda: 3)
 
-    monkeypatch.setattr(bench.subprocess, "run", run)
+    monkeypatch.setattr(bench.subprocess, "Popen", popen)
     return commands
 
 
@@ -65,3 +74,47 @@ def test_the_suite_is_found_inside_an_installed_package(mlp_xp, started, monkeyp
 def test_rounds_are_at_least_one(fails, started):
     assert "expected an integer of at least 1" in fails("bench", "--rounds", 0)
     assert started == []
+
+
+def test_a_wrong_part_or_contender_is_an_error_of_one_line(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2] / "bench")
+    suite = importlib.import_module("suite")
+
+    def error(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            suite.parse([*words])
+        assert ended.value.code == 2
+        text = capsys.readouterr().err
+        assert text.startswith("mlp-xp: error: ")
+        assert text.count("\n") == 1
+        return text
+
+    assert "invalid choice: 'iris'" in error("--only", "iris")
+    assert "wide is not in a quick run, which has tiny, lab, medium" in error(
+        "--quick", "--only", "wide"
+    )
+    assert "no contender is called 'keras'" in error("--contenders", "keras")
+
+
+def test_help_names_every_part(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2] / "bench")
+    with pytest.raises(SystemExit):
+        parse(["bench", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert ", ".join(importlib.import_module("suite").PARTS) in text.replace("- ", "-")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of one process to another")
+def test_ctrl_c_keeps_the_parts_that_are_complete():
+    options = ["--only", "tiny", "lab", "--images", 64, "--rounds", 1, "--threads", 1]
+    words = ["bench", "--quick", *options, "--contenders", OURS, "--out", "out"]
+    command = [sys.executable, "-u", "-c", CODE, *map(str, words)]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("part 2 of 2"))
+    os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("interrupted; what was measured is in out\n")
+    assert "Traceback" not in out + err
+    assert list(json.loads(Path("out/result.json").read_text())["workloads"]) == ["tiny"]
