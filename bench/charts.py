@@ -1,98 +1,78 @@
-"""Charts of a run."""
+"""Charts of a run, drawn from its record.
+
+python bench/charts.py bench/history/2026-01-02-120000 --out docs
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 from contenders import OURS
-from report import COLORS, GRAY, seconds
-from spread import Spread, spread
+from report import COLORS, GRAY, Bar, library, rate_panels
+from spread import spread
 from turns import Result
 
-__all__ = ["draw"]
+__all__ = ["draw", "fastest_ways"]
 
-MOST_BARS = 9
 LINES = {
     OURS: COLORS["numpy"],
     "torch": COLORS["torch:cpu"],
     "JAX": COLORS["jax:cpu"],
     "scikit-learn": COLORS["jax:cuda"],
 }
+# Fractions of a panel: the names beside the ends of lines are at least so far apart.
+LEAST_DISTANCE = 0.06
 
 
 def draw(result: Result, folder: Path) -> None:
     """Draw the charts of a run into a folder."""
-    workloads = [workload for workload in result["workloads"].values() if _ran(workload)]
+    workloads = [workload for workload in result["workloads"].values() if fastest_ways(workload)]
     if workloads:
-        epochs_figure(workloads).savefig(folder / "epochs.png", dpi=150)
+        epochs_figure(workloads).savefig(folder / "epochs.png", dpi=200)
     if growth := result.get("growth"):
-        growth_figure(growth).savefig(folder / "growth.png", dpi=150)
+        growth_figure(growth).savefig(folder / "growth.png", dpi=200)
 
 
-def epochs_figure(workloads: list[Result]):
-    """Draw a panel per workload: times relative to ours, the fastest first, and the roofline.
-
-    One unit serves all: how many times as long as ours. The bar of ours has its time.
-    """
-    from matplotlib.figure import Figure
-
-    n_rows = -(-len(workloads) // 2)
-    figure = Figure(figsize=(10, 2.5 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, 2, squeeze=False).ravel()
-    for axis, workload in zip(axes, workloads, strict=False):
-        _draw_workload(axis, workload, _ran(workload))
-    for axis in axes[len(workloads) :]:
-        axis.set_axis_off()
-    return figure
+def fastest_ways(workload: Result) -> dict[str, Bar]:
+    """Return the fastest way of each library in each precision by name; the tables have all."""
+    fastest: dict[tuple[str, str], tuple[str, Bar]] = {}
+    for name, run in workload["contenders"].items():
+        if "cannot_run" in run:
+            continue
+        rate = spread([workload["images"] / seconds for seconds in run["seconds"]])
+        color = LINES[OURS] if library(name) == "mlp_xp" else GRAY
+        key = library(name), run["precision"]
+        if key not in fastest or rate.median > fastest[key][1].median:
+            fastest[key] = name, Bar(rate.median, color, (rate.low, rate.high))
+    return dict(fastest.values())
 
 
-def _ran(workload: Result) -> dict[str, Spread]:
-    """Return the times of the contenders that ran to the end."""
-    return {
-        name: spread(run["seconds"])
-        for name, run in workload["contenders"].items()
-        if "cannot_run" not in run
+def epochs_figure(workloads: list[Result]) -> Any:
+    """Draw a panel per workload: images per second, the fastest first, and the roofline."""
+    panels = {workload["title"]: fastest_ways(workload) for workload in workloads}
+    lines = {
+        workload["title"]: workload["images"] / workload["floor"]["seconds"]
+        for workload in workloads
     }
+    note = (
+        "The fastest way of each library and precision; blue: mlp_xp. Thin lines: quartiles.\n"
+        "Dotted: roofline in float32, where it is near. predict and one-row are predictions."
+    )
+    return rate_panels(panels, "Images per second", note, lines=lines)
 
 
-def _draw_workload(axis, workload: Result, ran: dict) -> None:
-    """Draw the contenders of a workload, in the order of their times."""
-    base = ran[OURS].median if OURS in ran else min(own.median for own in ran.values())
-    ranking = sorted(ran, key=lambda name: ran[name].median)
-    # The tables have them all.
-    n_shown = max(MOST_BARS, 1 + ranking.index(OURS)) if OURS in ran else MOST_BARS
-    ranking = ranking[:n_shown]
-    shares = [ran[name].median / base for name in ranking]
-    errors = [
-        [(ran[name].median - ran[name].low) / base for name in ranking],
-        [(ran[name].high - ran[name].median) / base for name in ranking],
-    ]
-    colors = [LINES[OURS] if name.startswith("mlp_xp") else GRAY for name in ranking]
-    bars = axis.barh(ranking, shares, color=colors, xerr=errors, ecolor="0.3", height=0.7)
-    labels = [
-        f"{share:.2f}" + (f"  = {seconds(base)}" if name == OURS else "")
-        for name, share in zip(ranking, shares, strict=True)
-    ]
-    axis.bar_label(bars, labels, padding=6, fontsize=8)
-    axis.axvline(workload["floor"]["seconds"] / base, color="black", linestyle=":")
-    noun = "an epoch" if workload["kind"] == "train" else "a call"
-    axis.set_title(workload["title"], fontsize=9, loc="left")
-    shown = f"the {len(ranking)} fastest" if len(ranking) < len(ran) else "all"
-    axis.set_xlabel(f"time of {noun}, ours = 1; {shown}; dotted: roofline", fontsize=8)
-    axis.invert_yaxis()
-    axis.tick_params(axis="both", length=0, labelsize=8)
-    axis.locator_params(axis="x", nbins=5)  # More labels would overlap.
-    axis.margins(x=0.2)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def growth_figure(growth: Result):
+def growth_figure(growth: Result) -> Any:
     """Draw the seconds of an epoch against what grows, both on logarithmic axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = Figure(figsize=(7.5, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharey=True).ravel()
+    all_ends = []
     for axis, (title, points) in zip(axes, growth.items(), strict=True):
+        ends = {}
         for name, color in LINES.items():
             known = [
                 (point["value"], spread(point["contenders"][name]["seconds"]).median)
@@ -100,13 +80,41 @@ def growth_figure(growth: Result):
                 if "cannot_run" not in point["contenders"][name]
             ]
             if known:
-                axis.loglog(*zip(*known, strict=True), "o-", color=color, label=name)
+                axis.loglog(*zip(*known, strict=True), "o-", color=color, markersize=4)
+                ends[name] = known[-1][1]
+        axis.set_title(f"By {title}", fontsize=9, loc="left")
         axis.set_xticks([point["value"] for point in points])
         axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.yaxis.set_major_formatter("{x:g} s")
         axis.minorticks_off()
-        axis.set_xlabel(title)
+        axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
-    for axis in axes[::2]:
-        axis.set_ylabel("seconds per epoch")
-    axes[0].legend(frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+        all_ends.append(ends)
+    for axis, ends in zip(axes, all_ends, strict=True):  # Last, since the limits are shared.
+        _name_ends(axis, ends)
+    figure.suptitle("Seconds of an epoch, both axes logarithmic", fontsize=10)
     return figure
+
+
+def _name_ends(axis: Any, ends: dict[str, float]) -> None:
+    """Write names beside the right ends of lines, none over another."""
+    place = -1.0
+    for name in sorted(ends, key=ends.__getitem__):
+        _, height = axis.transAxes.inverted().transform(axis.transData.transform((1, ends[name])))
+        place = max(height, place + LEAST_DISTANCE)
+        axis.text(
+            1.02, place, name, transform=axis.transAxes, va="center", fontsize=8, color=LINES[name]
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of `mlp-xp bench`")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (%(default)s)")
+    args = parser.parse_args(argv)
+    draw(json.loads((args.run / "result.json").read_text()), args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -65,7 +65,7 @@ def draw(values: dict[str, Any], folder: Path = DOCS) -> list[Path]:
     axes.imshow(scores, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(rates)), rates)
     axes.set_yticks(range(len(penalties)), penalties)
-    axes.set(xlabel="learning_rate_init", ylabel="alpha", title="mean test accuracy, 3 folds")
+    axes.set(xlabel="learning_rate_init", ylabel="alpha", title="Mean test accuracy, 3 folds")
     for (row, column), score in np.ndenumerate(scores):
         shade = "white" if score > scores.mean() else "black"
         axes.text(column, row, f"{score:.3f}", ha="center", va="center", color=shade)
@@ -75,21 +75,27 @@ def draw(values: dict[str, Any], folder: Path = DOCS) -> list[Path]:
     axes.fill_between(line, mean - 2 * std, mean + 2 * std, color=ours, alpha=0.2, lw=0)
     for network in values["ensemble"].estimators_:
         axes.plot(line, network.predict(line[:, None]), color=GRAY, lw=0.6)
-    axes.plot(line, mean, color=ours, lw=2, label="mean of 10 networks, ± 2 std")
-    axes.plot(values["x"], values["values"], ".", color="black", ms=4, label="samples")
-    axes.set(ylim=(-4, 4), xlabel="x")
+    axes.plot(line, mean, color=ours, lw=2, label="mean ± 2 standard deviations")
+    axes.plot([], [], color=GRAY, lw=0.6, label="one of the networks")
+    axes.plot(values["x"], values["values"], ".", color="black", ms=4, label="training samples")
+    axes.set(ylim=(-4, 4), xlabel="x", ylabel="y", title="Ten networks, and where they differ")
     axes.legend(frameon=False)
 
     axes = figure("curve")
+    beside = {"textcoords": "offset points"}
     for name, color in (("train", GRAY), ("test", ours)):
         each = values[f"{name}_scores"]
         middle, spread = each.mean(axis=1), each.std(axis=1)
         axes.fill_between(
             values["sizes"], middle - spread, middle + spread, color=color, alpha=0.2, lw=0
         )
-        axes.plot(values["sizes"], middle, "o-", color=color, label=name)
+        axes.plot(values["sizes"], middle, "o-", color=color)
+        axes.annotate(name, (values["sizes"][-1], middle[-1]), (8, -3), **beside, color=color)
     axes.set(xscale="log", xlabel="training samples", ylabel="accuracy")
-    axes.legend(frameon=False)
+    axes.set_title("Accuracy by the number of training samples, 5 folds")
+    axes.set_xticks(values["sizes"], [f"{size:,}" for size in values["sizes"]])
+    axes.minorticks_off()
+    axes.spines[["top", "right"]].set_visible(False)
 
     for picture, path in drawn:
         picture.savefig(path, dpi=150)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.report import COLORS, GRAY
+from bench.report import COLORS, GRAY, library
 from bench.spread import Spread, spread
 
 __all__ = ["draw", "fastest", "sources"]
@@ -62,13 +61,11 @@ def sources(suite: Path | None = None, history: Path = HISTORY) -> list[Path]:
 def fastest(contenders: dict[str, Any], n_images: int) -> dict[str, Spread]:
     """Return images per second of each library's fastest way in float32, the fastest first."""
     rates = {}
-    for library in LIBRARIES:
+    for wanted in LIBRARIES:
         ran = {
             name: spread([n_images / seconds for seconds in run["seconds"]])
             for name, run in contenders.items()
-            if re.split(r"[ ,]", name)[0] == library
-            and "cannot_run" not in run
-            and run["precision"] == "float32"
+            if library(name) == wanted and "cannot_run" not in run and run["precision"] == "float32"
         }
         if ran:
             name = max(ran, key=lambda name: ran[name].median)

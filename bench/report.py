@@ -13,14 +13,18 @@ import argparse
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
+    "Bar",
     "chart",
     "epoch_table",
+    "library",
     "page",
     "platform_list",
+    "rate_panels",
     "replace_block",
     "seconds",
     "table",
@@ -137,47 +141,85 @@ def platform_list(results: Bench) -> str:
 
 
 def chart(benchmarks: list[Bench], path: Path) -> None:
-    """Draw images per second: a panel a network, a color a backend, streamed bars hatched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
+    """Draw images per second: a panel a network, paler bars for streamed data."""
+    panels: dict[str, dict[str, Bar]] = {}
+    for bench in epochs_of(benchmarks):
+        info = bench["extra_info"]
+        color = COLORS.get(info["backend"], GRAY)
+        is_streamed = info["placement"] == "streamed"
+        bar = Bar(info["images_per_second"], color, alpha=0.55 if is_streamed else 1.0)
+        panels.setdefault(info["workload"], {})[f"{info['backend']}, {info['placement']}"] = bar
+    note = "Resident: all data are on the device; streamed: a batch at a time is sent there."
+    rate_panels(panels, "Images per second of a training epoch", note).savefig(path, dpi=200)
 
-    infos = [bench["extra_info"] for bench in epochs_of(benchmarks)]
-    titles = list(dict.fromkeys(info["workload"] for info in infos))
-    backends = list(dict.fromkeys(info["backend"] for info in infos))
-    n_rows = -(-len(titles) // 2)
-    figure = Figure(figsize=(11, n_rows * (1.1 + 0.6 * len(backends)) + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    # The networks differ by a factor of a hundred, so each has its own axis.
-    axes = figure.subplots(n_rows, 2, squeeze=False).ravel()
-    for axis, title in zip(axes, titles, strict=False):
-        for info in infos:
-            if info["workload"] != title:
-                continue
-            streamed = info["placement"] == "streamed"
-            rate = info["images_per_second"]
-            place = backends.index(info["backend"]) + (0.2 if streamed else -0.2)
-            color = COLORS.get(info["backend"], GRAY)
-            style = {"hatch": "////"} if streamed else {}
-            bars = axis.barh(place, rate, 0.38, color=color, edgecolor="white", **style)
-            axis.bar_label(bars, [f"{rate:,.0f}"], padding=4, fontsize=9)
-        axis.set_title(title, fontsize=11, loc="left")
-        axis.set_yticks(range(len(backends)), backends)
-        axis.set_ylim(len(backends) - 0.5, -0.5)
-        axis.set_xlabel("images per second")
-        axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.locator_params(axis="x", nbins=5)
-        axis.margins(x=0.15)
-        axis.tick_params(axis="y", length=0)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[len(titles) :]:
+
+class Bar(NamedTuple):
+    """A bar of a chart: images per second, its color, and quartiles if they are drawn."""
+
+    median: float
+    color: str
+    quartiles: tuple[float, float] | None = None
+    alpha: float = 1.0
+
+
+def rate_panels(
+    panels: Mapping[str, Mapping[str, Bar]],
+    title: str,
+    note: str,
+    *,
+    lines: Mapping[str, float] | None = None,
+) -> Any:
+    """Draw bars with their numbers, the fastest first, two panels in a row.
+
+    The figure is as wide as a page, so that its text is legible there. The panels differ by a
+    factor of a thousand, so each has its own scale; a dotted line is left out where it is far away.
+    """
+    from matplotlib.figure import Figure
+
+    lengths = [len(bars) for bars in panels.values()]
+    heights = [max(lengths[i : i + 2]) for i in range(0, len(lengths), 2)]
+    longest = max(len(label) for bars in panels.values() for label in bars)
+    height = 0.7 + sum(0.5 + 0.2 * n for n in heights)
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    axes = figure.subplots(
+        len(heights), 2, squeeze=False, height_ratios=[2 + n for n in heights]
+    ).ravel()
+    for number, (name, unsorted) in enumerate(panels.items()):
+        axis, bars = axes[number], sorted(unsorted.items(), key=lambda item: -item[1].median)
+        for place, (_, bar) in enumerate(bars):
+            low, high = bar.quartiles or (bar.median, bar.median)
+            axis.barh(place, bar.median, 0.7, color=bar.color, alpha=bar.alpha)
+            axis.plot([low, high], [place, place], color="0.2", linewidth=1)
+            axis.annotate(
+                f"{bar.median:,.0f}",
+                (max(bar.median, high), place),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+        right = 1.28 * axis.dataLim.xmax  # Room for the number.
+        axis.set_xlim(0, right)
+        if lines and lines[name] < right:
+            axis.axvline(lines[name], color="black", linestyle=":", linewidth=1)
+        axis.set_title(name, fontsize=9, loc="left", x=-0.02 * longest)
+        axis.set_yticks(range(len(bars)), [label for label, _ in bars])
+        axis.set_ylim(heights[number // 2] - 0.5, -0.5)
+        axis.spines["left"].set_bounds(-0.5, len(bars) - 0.5)
+        axis.set_xticks([])
+        axis.tick_params(axis="y", length=0, labelsize=8)
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
+    for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    handles = [
-        Patch(facecolor=GRAY, edgecolor="white", label="resident on the device"),
-        Patch(facecolor=GRAY, edgecolor="white", hatch="////", label="streamed to the device"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel(note, fontsize=8)
+    return figure
+
+
+def library(contender: str) -> str:
+    """Return the library of a contender, such as JAX of "JAX, epoch in a scan"."""
+    return re.split(r"[ ,]", contender)[0]
 
 
 def epochs_of(benchmarks: list[Bench]) -> list[Bench]:

@@ -3,6 +3,7 @@
     python -m bench.speedrun one-minute --seeds 0 1 2
     python -m bench.speedrun hour --seeds 1 --into bench/history/2026-11-24/speedrun-hour.json
     python -m bench.speedrun --report
+    python -m bench.speedrun --charts
 
 Each seed is a process that runs `mlp-xp train --recipe RECIPE --seed SEED`, timed from outside.
 """
@@ -35,8 +36,8 @@ ROOT = Path(__file__).parents[1]
 HISTORY = ROOT / "bench" / "history"
 RUN = "import sys; from mlp_xp.cli import main; sys.exit(main())"
 HEAD = (
-    "| recipe | test accuracy | whole command | epochs | parameters | arithmetic | machine "
-    "| command |\n|---|---|---|---|---|---|---|---|"
+    "| recipe | test accuracy | whole command | epochs | parameters | arithmetic | machine |\n"
+    "|---|---|---|---|---|---|---|"
 )
 # Wong (2011), doi:10.1038/nmeth.1618: also distinct in grayscale.
 LOSS, VALIDATION, TEST = "#0072B2", "#009E73", "#D55E00"
@@ -175,15 +176,19 @@ def row(result: dict[str, Any]) -> str:
         f"{mean['parameters'] / 1e6:.2f} M",
         f"{mean['flop'] / 1e15:.4f} PFLOP",
         machine,
-        f"`{result['command']}`",
     )
     return f"| {' | '.join(cells)} |"
 
 
+def newest_results(history: Path = HISTORY) -> dict[str, dict[str, Any]]:
+    """Return the newest result of each recipe by the name of its file."""
+    newest = {file.stem: file for file in sorted(history.glob("*/speedrun-*.json"))}
+    return {name: json.loads(file.read_text()) for name, file in newest.items()}
+
+
 def report(history: Path = HISTORY) -> str:
     """Return the table of the newest result of each recipe, fastest first."""
-    newest = {file.name: file for file in sorted(history.glob("*/speedrun-*.json"))}
-    results = [json.loads(file.read_text()) for file in newest.values()]
+    results = list(newest_results(history).values())
     results.sort(key=lambda result: result["summary"]["seconds"]["mean"])
     return "\n".join([HEAD, *map(row, results)])
 
@@ -192,12 +197,12 @@ def chart(result: dict[str, Any]) -> Any:
     """Draw loss and accuracy against the seconds of training, a line a seed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for number, run in enumerate(result["runs"].values()):
         label = (lambda text: text) if number == 0 else lambda _: None
         seconds, history = run["history"]["seconds"], run["history"]
-        losses.plot(seconds, history["loss"], color=LOSS, alpha=0.7, label=label("training"))
+        losses.plot(seconds, history["loss"], color=LOSS, alpha=0.7)
         # The first is of pictures as they were changed for the training.
         for name, color in (("accuracy", LOSS), ("validation_accuracy", VALIDATION)):
             what = {"accuracy": "training, augmented"}.get(name, "validation")
@@ -206,15 +211,15 @@ def chart(result: dict[str, Any]) -> Any:
         end = run["seconds"], 100 * run["test_accuracy"]
         test = label("test, at the end of the command")
         accuracies.plot(*end, "o", color=TEST, clip_on=False, label=test)
-    losses.set_ylabel("loss")
+    losses.set_ylabel("training loss")
     accuracies.set_ylabel("accuracy [%]")
     for axes in (losses, accuracies):
         axes.set_xlabel("seconds")
         axes.set_xlim(left=0, right=1.02 * max(run["seconds"] for run in result["runs"].values()))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    figure.suptitle(result["command"])
+    accuracies.legend(frameon=False)
+    figure.suptitle(f"{result['command']}, {len(result['runs'])} seeds")
     return figure
 
 
@@ -228,15 +233,20 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the chart goes")
     parser.add_argument("--report", action="store_true", help="print the table of all results")
+    parser.add_argument("--charts", action="store_true", help="draw the newest results again")
     args = parser.parse_args(argv)
     if args.report:
         print(report())
         return
+    if args.charts:
+        for name, result in newest_results().items():
+            chart(result).savefig(args.docs / f"{name}.png", dpi=150)
+        return
     if args.recipe is None:
-        parser.error("name a recipe, or --report")
+        parser.error("name a recipe, --report or --charts")
     file = measure(args.recipe, args.seeds, args.validation, args.into)
     result = json.loads(file.read_text())
-    chart(result).savefig(args.docs / f"{file.stem}.png", dpi=120)
+    chart(result).savefig(args.docs / f"{file.stem}.png", dpi=150)
 
 
 if __name__ == "__main__":

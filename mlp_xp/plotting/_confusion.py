@@ -75,7 +75,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         self.im_ = self.ax_.imshow(mistakes, cmap=cmap, **limits | (im_kw or {}))
         self.ax_.imshow(np.where(np.eye(n, dtype=bool), 0.9, np.nan), cmap="gray", vmin=0, vmax=1)
         if colorbar:
-            label = "mistakes [% of the true class]" if is_share else "mistakes [samples]"
+            label = "mistakes [%]" if is_share else "mistakes [samples]"
             self.figure_.colorbar(self.im_, ax=self.ax_, fraction=0.046, label=label)
         self.text_ = None
         if include_values and n <= _MAX_LABELLED:
@@ -91,6 +91,8 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         self.ax_.set_yticks(range(n), names, parse_math=False, **small)
         self.ax_.set_xlabel("predicted class")
         self.ax_.set_ylabel("true class")
+        unit = "% of each true class" if is_share else "samples"
+        self.ax_.set_title(f"confusion matrix [{unit}]", fontsize="medium")
         return self
 
     def _write(

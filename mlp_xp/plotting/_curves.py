@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain
+from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set_figure_title
 
 __all__ = ["TrainingCurvesDisplay", "training_panels"]
 
@@ -126,8 +126,9 @@ class TrainingCurvesDisplay:
         -------
         self
         """
-        self.axes_ = new_axes(ax, len(self.panels), (4.6, 3.6))
+        self.axes_ = new_axes(ax, len(self.panels), (3.2, 2.9))
         self.figure_ = self.axes_[0].figure
+        set_figure_title(self.figure_, ax, "training curves")
         for axes, (label, curves) in zip(self.axes_, self.panels.items(), strict=True):
             self._draw(axes, label, curves)
         if self.best_epoch is not None:

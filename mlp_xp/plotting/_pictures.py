@@ -9,11 +9,9 @@ import numpy as np
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
-from mlp_xp.plotting._style import new_axes
+from mlp_xp.plotting._style import new_axes, set_figure_title
 
 __all__ = ["MistakesDisplay", "WeightsDisplay", "largest_weights", "surest_mistakes"]
-
-_COLUMNS = 8
 
 
 class WeightsDisplay:
@@ -83,12 +81,13 @@ class WeightsDisplay:
     def plot(self, *, ax: Any = None) -> Self:
         """Draw the pictures."""
         n = self.weights.shape[1]
-        self.axes_ = new_axes(ax, n, (1.1, 1.1), columns=_COLUMNS)
+        self.axes_ = new_axes(ax, n, (1.1, 1.1), columns=8)
         self.figure_ = self.axes_[0].figure
         for axes, picture in zip(self.axes_, self.pictures(), strict=True):
             axes.imshow(picture)
             axes.set_axis_off()
-        self.figure_.suptitle(f"weights of the first layer, {n} neurons", fontsize="medium")
+        scale = "blue below 0, red above" if self.image_shape[0] == 1 else "gray is 0"
+        set_figure_title(self.figure_, ax, f"weights of the first layer, {n} neurons: {scale}")
         return self
 
 
@@ -115,7 +114,7 @@ class MistakesDisplay:
     >>> from mlp_xp.plotting import MistakesDisplay
     >>> display = MistakesDisplay(np.zeros((2, 64)), (8, 8), ["a", "b"], ["b", "a"], [0.9, 0.8])
     >>> display.plot().axes_[0].get_title()
-    'b 90 %\nis a'
+    'b, 90 %\nis a'
     """
 
     def __init__(
@@ -188,12 +187,15 @@ class MistakesDisplay:
 
     def plot(self, *, ax: Any = None) -> Self:
         """Draw the pictures, each under the predicted class, its probability and the true class."""
-        self.axes_ = new_axes(ax, len(self.images), (1.3, 1.6), columns=_COLUMNS)
+        self.axes_ = new_axes(ax, len(self.images), (1.25, 1.6), columns=6)
         self.figure_ = self.axes_[0].figure
+        set_figure_title(
+            self.figure_, ax, "predicted class and its probability, then the true class"
+        )
         facts = zip(self.pictures(), self.truth, self.predicted, self.confidence, strict=True)
         for axes, (picture, truth, predicted, confidence) in zip(self.axes_, facts, strict=True):
             axes.imshow(picture)
-            title = f"{predicted} {100 * confidence:.0f} %\nis {truth}"
+            title = f"{predicted}, {100 * confidence:.0f} %\nis {truth}"
             axes.set_title(title, fontsize="small", parse_math=False)
             axes.set_axis_off()
         return self

@@ -12,7 +12,16 @@ import numpy as np
 from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
 
-__all__ = ["COLORS", "ink", "label_ends", "new_axes", "new_figure", "plain", "save_figure"]
+__all__ = [
+    "COLORS",
+    "ink",
+    "label_ends",
+    "new_axes",
+    "new_figure",
+    "plain",
+    "save_figure",
+    "set_figure_title",
+]
 
 # Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618: distinct in gray too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
@@ -68,6 +77,12 @@ def _first(axes: list[Any], n: int) -> list[Any]:
     for unused in axes[n:]:
         unused.set_axis_off()
     return axes[:n]
+
+
+def set_figure_title(figure: Any, ax: Any, title: str) -> None:
+    """Write a title over all axes of a figure, unless the caller gave ``ax`` and so owns it."""
+    if ax is None:
+        figure.suptitle(title, fontsize="medium")
 
 
 def plain(axes: Any) -> None:

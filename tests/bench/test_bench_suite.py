@@ -178,3 +178,53 @@ def test_pictures_are_drawn(module, result, tmp_path):
     module("charts").draw(result, tmp_path)
     for name in ("epochs.png", "growth.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_charts_are_drawn_again_from_a_record(module, result, tmp_path):
+    charts = module("charts")
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    charts.main([str(tmp_path), "--out", str(tmp_path)])
+    assert (tmp_path / "epochs.png").stat().st_size
+    assert (tmp_path / "growth.png").stat().st_size
+
+
+def texts_of(axis):
+    return {text.get_text() for text in axis.texts}
+
+
+def test_charts_have_sorted_bars_titles_units_and_direct_labels(module, result):
+    charts, medium = module("charts"), result["workloads"]["medium"]
+    figure = charts.epochs_figure([medium])
+    axis = figure.axes[0]
+    lengths = [bar.get_width() for bar in axis.patches]
+    assert lengths == sorted(lengths, reverse=True)
+    assert axis.get_title("left") == medium["title"]
+    assert figure.get_suptitle() == "Images per second"
+    assert texts_of(axis) == {f"{length:,.0f}" for length in lengths}
+
+    figure = charts.growth_figure(result["growth"])
+    assert figure.get_suptitle().startswith("Seconds of an epoch")
+    for axis, title in zip(figure.axes, result["growth"], strict=True):
+        assert axis.get_title("left") == f"By {title}"
+        assert texts_of(axis) <= set(charts.LINES)
+        assert axis.get_legend() is None
+
+
+def test_a_chart_has_the_fastest_way_of_each_library_and_precision(module):
+    def run(seconds, precision="float32"):
+        return {"seconds": [seconds] * 2, "precision": precision}
+
+    contenders = {
+        "mlp_xp, NumPy": run(2.0),
+        "mlp_xp, NumPy, from uint8": run(1.0),
+        "torch": run(4.0),
+        "torch, compiled": run(5.0),
+        "torch, bfloat16 autocast": run(8.0, "bfloat16"),
+        "thinc": {"cannot_run": "missing", "precision": "float32"},
+    }
+    ways = module("charts").fastest_ways({"images": 8, "contenders": contenders})
+    assert {name: bar.median for name, bar in ways.items()} == {
+        "mlp_xp, NumPy, from uint8": 8.0,
+        "torch": 2.0,
+        "torch, bfloat16 autocast": 1.0,
+    }

@@ -79,6 +79,15 @@ def test_the_page_has_the_table_of_the_newest_results(speedrun):
     assert speedrun.report() in page.read_text(), "paste what bench.speedrun --report prints"
 
 
+def test_charts_of_the_newest_results_are_drawn_again(speedrun, tmp_path):
+    speedrun.main(["--charts", "--docs", str(tmp_path)])
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {path.name for path in speedrun.HISTORY.parents[1].glob("docs/speedrun-*.png")}
+    figure = speedrun.chart(speedrun.newest_results()["speedrun-hour"])
+    assert figure.get_suptitle() == "mlp-xp train --recipe hour --seed SEED, 3 seeds"
+    assert [axes.get_ylabel() for axes in figure.axes] == ["training loss", "accuracy [%]"]
+
+
 def test_one_seed_has_no_spread(speedrun):
     run = dict.fromkeys(("test_accuracy", "seconds", "epochs", "parameters", "flop"), 0.5)
     run["validation_accuracy"] = None

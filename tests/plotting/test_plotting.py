@@ -160,6 +160,8 @@ def test_counts_and_many_classes(tmp_path):
 
 def test_weights_of_the_neurons_with_the_largest_ones(model):
     display = WeightsDisplay.from_estimator(model, image_shape=(4, 4), n_neurons=3)
+    title = "weights of the first layer, 3 neurons: blue below 0, red above"
+    assert display.figure_.get_suptitle() == title
     norms = np.linalg.norm(model.coefs_[0], axis=0)
     largest = np.argsort(-norms)[:3]
     expected = model.coefs_[0][:, largest].T.reshape(3, 4, 4)
@@ -186,7 +188,8 @@ def test_the_surest_mistakes(model):
     wrong = np.flatnonzero(predicted != Y)
     rows = wrong[np.argsort(-p[wrong], kind="stable")][:5]
     titles = [axes.get_title() for axes in display.axes_]
-    assert titles == [f"{predicted[i]} {100 * p[i]:.0f} %\nis {Y[i]}" for i in rows]
+    assert display.figure_.get_suptitle().startswith("predicted class and its probability")
+    assert titles == [f"{predicted[i]}, {100 * p[i]:.0f} %\nis {Y[i]}" for i in rows]
     drawn = np.asarray(display.axes_[0].images[0].get_array())
     np.testing.assert_allclose(drawn[..., 0] / 255, X[rows[0]].reshape(4, 4), atol=0.5 / 255)
     named = MistakesDisplay.from_estimator(
