@@ -156,7 +156,7 @@ def prepare_fit(
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     sample = sample._replace(weights=weights)
     trainer = trainer_for(state, config, backend, training)
-    trainer.with_accuracy = ranks.first(
+    trainer.with_accuracy = targets.classes is not None and ranks.first(
         any(getattr(callback, "wants_accuracy", False) for callback in params["callbacks"] or ())
     )
     data = place_sample(trainer, sample, targets, params["placement"], params["batch_size"])

@@ -10,7 +10,7 @@ import pytest
 from fake_fit import SCORED, X, Y, fit, names
 from sklearn.base import clone
 
-from mlp_xp import MLPClassifier
+from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.callbacks import (
     Callback,
     Checkpoint,
@@ -83,3 +83,12 @@ def test_an_estimator_calls_them(tmp_path, capsys):
     assert len(list((tmp_path / "events").iterdir())) == 2
     saved = pickle.loads(pickle.dumps(model))  # noqa: S301
     np.testing.assert_array_equal(saved.predict(X), model.predict(X))
+
+
+def test_the_records_of_a_regressor_have_no_accuracy_for_a_callback_that_wants_it():
+    class Accuracy(Callback):
+        wants_accuracy = True
+
+    few = {"max_iter": 2, "learning_rate": "cosine", "callbacks": [Accuracy()]}
+    assert [record.accuracy for record in MLPRegressor(**few).fit(X, Y).history_] == [None, None]
+    assert all(record.accuracy is not None for record in MLPClassifier(**few).fit(X, Y).history_)
