@@ -26,6 +26,7 @@ from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.summary import Summary, summary_of
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.training.history import packed, unpacked
 from mlp_xp.training.rows import home
 
 __all__ = ["BaseMLP"]
@@ -346,10 +347,10 @@ class BaseMLP(PicturesMixin, CallbackSupportMixin, BaseEstimator):  # type: igno
         elif "coefs_" in attributes:  # Assigned, and not used yet.
             for name in ("coefs_", "intercepts_"):
                 attributes[name] = [map_leaves(to_numpy, params) for params in attributes[name]]
-        return attributes
+        return packed(attributes)
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        super().__setstate__(attributes)
+        super().__setstate__(unpacked(attributes))
         if "_state" in attributes:
             publish(self, self._state)
 

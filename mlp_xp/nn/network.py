@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import count, pairwise
 from typing import Any, get_args
@@ -103,6 +103,10 @@ Dropout(rate=0.1, number=0))
         self._one_for_each_layer("activation")
         self._one_for_each_layer("dropout")
         self.sizes  # noqa: B018 - each layer checks what comes in.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings alone: all else follows from them, and fills a pickle."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _given(self, name: str) -> tuple:  # type: ignore[type-arg]
         value = getattr(self, name)

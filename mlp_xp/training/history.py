@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,7 +11,7 @@ import numpy as np
 
 from mlp_xp.training.records import Record
 
-__all__ = ["History"]
+__all__ = ["History", "packed", "unpacked"]
 
 # The names of scikit-learn's MLP for the fields.
 _ATTRIBUTES = {
@@ -113,3 +114,50 @@ class History:
             self.best_loss = min(self.best_loss, self.loss)
         self.n_epochs += 1
         return is_best
+
+
+def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fitted attributes with the records as text, and without the curves that they hold.
+
+    skops takes 3 kB for a record and its entries in the curves, as JSON it has 150 bytes.
+
+    Examples
+    --------
+    >>> from mlp_xp.training.history import History, packed, unpacked
+    >>> from mlp_xp.training.records import Record
+    >>> history = History()
+    >>> is_best = history.add(Record(1, 0.5, None, 0.001, 100, 0.1))
+    >>> text = packed(history.attributes())["history_"]
+    >>> text
+    '[[1, 0.5, null, 0.001, 100, 0.1, null, null]]'
+    >>> unpacked({"history_": text})["loss_curve_"]
+    [np.float64(0.5)]
+    """
+    records = attributes.get("history_")
+    if not records or not all(type(record) is Record for record in records):
+        return dict(attributes)
+    packed = dict(attributes, history_=json.dumps(records))
+    for name, curve in _curves(records).items():
+        given = packed.get(name)
+        if isinstance(given, list) and given == curve:  # Else it was assigned.
+            del packed[name]
+    return packed
+
+
+def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that were `packed`."""
+    text = attributes.get("history_")
+    if not isinstance(text, str):
+        return dict(attributes)
+    records = [Record(*row) for row in json.loads(text)]
+    return {**_curves(records), **attributes, "history_": records}
+
+
+def _curves(records: list[Record]) -> dict[str, list[Any]]:
+    """Return the curves of records; those of the validation only where there was one."""
+    scored = [record for record in records if record.validation_score is not None]
+    curves: dict[str, list[Any]] = {"loss_curve_": [np.float64(record.loss) for record in records]}
+    if scored:
+        curves["validation_scores_"] = [record.validation_score for record in scored]
+        curves["validation_loss_curve_"] = [record.validation_loss for record in scored]
+    return curves

@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 
-from mlp_xp import MLPClassifier
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.training.records import Record
 
 io = pytest.importorskip("skops.io")
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(60, 64)).astype("float32"), RNG.integers(0, 3, 60)
 
 
-def test_a_file_holds_weights_and_opens_with_the_same_predictions():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(300, 64)).astype("float32"), rng.integers(0, 3, 300)
-    model = MLPClassifier((256, 256), max_iter=1, learning_rate="cosine", solver="sgd", momentum=0)
-    content = io.dumps(model.fit(X, y))
-    weights = sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
-    assert len(content) < weights + 100_000  # The settings, as JSON.
+def fitted(kind=MLPClassifier, **params):
+    params = {"max_iter": 1, "learning_rate": "cosine", "random_state": 0} | params
+    return kind(hidden_layer_sizes=(256, 256), **params).fit(X, Y)
+
+
+def weights(model) -> int:
+    return sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
+
+
+def loaded(content: bytes):
     types = io.get_untrusted_types(data=content)
     assert len(types) < 16
     assert all(name.startswith("mlp_xp.") for name in types)
-    loaded = io.loads(content, trusted=types)
-    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    return io.loads(content, trusted=types)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_a_file_holds_weights_and_opens_with_the_same_predictions(kind):
+    model = fitted(kind, solver="sgd", momentum=0)
+    content = io.dumps(model)
+    assert len(content) < weights(model) + 55_000  # The settings, as indented JSON.
+    content = io.dumps(model, compression=zipfile.ZIP_DEFLATED)
+    assert len(content) < weights(model) + 5_000
+    np.testing.assert_array_equal(loaded(content).predict(X), model.predict(X))
+
+
+def test_the_state_of_an_optimizer_is_all_that_it_adds():
+    model = fitted()
+    content = io.dumps(model)
+    assert len(content) < 3 * weights(model) + 65_000
+    again = loaded(content).partial_fit(X, Y)
+    np.testing.assert_array_equal(again.coefs_[0], model.partial_fit(X, Y).coefs_[0])
+
+
+def test_a_file_grows_little_with_the_epochs():
+    sizes = [len(io.dumps(fitted(max_iter=n))) for n in (1, 101)]
+    assert sizes[1] - sizes[0] < 100 * 150
+
+
+def test_the_history_is_opened_as_it_was():
+    model = fitted(max_iter=5, early_stopping=True)
+    again = loaded(io.dumps(model))
+    assert again.history_ == model.history_
+    assert all(type(record) is Record for record in again.history_)
+    for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
+        assert getattr(again, name) == getattr(model, name)
+    assert [type(loss) for loss in again.loss_curve_] == [np.float64] * len(model.loss_curve_)
