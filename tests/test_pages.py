@@ -17,7 +17,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *SOURCES, ROOT / "bench" / "README.md"]
 # Their blocks are programs of their own, which tests/test_migrate.py runs.
 PROGRAMS = {"migrate.md"}
 NEEDED = {"device.md": "torch", "export.md": "torch", "gpu-arrays.md": "torch", "tune.md": "optuna"}
-NEEDED |= {"cli.md": "safetensors", "save.md": "safetensors", "resume.md": "safetensors"}
+NEEDED |= {"cli.md": "safetensors", "save.md": "skops", "resume.md": "safetensors"}
 NEEDED |= {"gpu-trouble.md": "torch", "pictures.md": "matplotlib", "quickstart.md": "safetensors"}
 NEEDED |= {"long-trainings.md": "safetensors", "reproduce.md": "torch"}
 WITH_CODE = [

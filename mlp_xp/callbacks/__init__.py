@@ -10,12 +10,14 @@ from mlp_xp.callbacks._base import Callback
 from mlp_xp.callbacks._checkpoint import Checkpoint
 from mlp_xp.callbacks._limits import TargetScore, TimeBudget
 from mlp_xp.callbacks._logs import CSVLog, TensorBoard
+from mlp_xp.callbacks._mlflow import MLflow
 from mlp_xp.callbacks._progress_bar import ProgressBar
 
 __all__ = [
     "CSVLog",
     "Callback",
     "Checkpoint",
+    "MLflow",
     "ProgressBar",
     "TargetScore",
     "TensorBoard",

@@ -13,7 +13,7 @@ from mlp_xp._utils.optional import optional
 from mlp_xp.callbacks._base import Callback, Live
 from mlp_xp.training.records import Record
 
-__all__ = ["CSVLog", "TensorBoard"]
+__all__ = ["CSVLog", "TensorBoard", "scalars"]
 
 
 class CSVLog(Callback):
@@ -105,15 +105,29 @@ class TensorBoard(Live):
 
     def on_epoch_end(self, model: Any, record: Record) -> None:
         """Write the scalars of the epoch."""
-        for name in ("loss", "accuracy", "learning_rate", "validation_loss", "validation_score"):
-            value = getattr(record, name)
-            # "lbfgs" has no learning rate.
-            if value is not None and not (name == "learning_rate" and math.isnan(value)):
-                self._live.add_scalar(name, value, record.epoch)
-        self._live.add_scalar("samples_per_second", record.n_samples / record.seconds, record.epoch)
+        for name, value in scalars(record).items():
+            self._live.add_scalar(name, value, record.epoch)
 
     def on_fit_end(self, model: Any) -> None:
         """Close the file."""
         writer, self._live = self._live, None
         if writer is not None:
             writer.close()
+
+
+def scalars(record: Record) -> dict[str, float]:
+    """Return the numbers of a record by their names, and ``samples_per_second``.
+
+    Examples
+    --------
+    >>> from mlp_xp.callbacks._logs import scalars
+    >>> from mlp_xp.training.records import Record
+    >>> scalars(Record(1, 2.25, None, 0.001, 1000, 0.5))
+    {'loss': 2.25, 'learning_rate': 0.001, 'samples_per_second': 2000.0}
+    """
+    names = "loss", "accuracy", "learning_rate", "validation_loss", "validation_score"
+    values = {name: getattr(record, name) for name in names}
+    if math.isnan(record.learning_rate):  # "lbfgs" has none.
+        del values["learning_rate"]
+    known = {name: value for name, value in values.items() if value is not None}
+    return known | {"samples_per_second": record.n_samples / record.seconds}

@@ -332,7 +332,7 @@ def publish(estimator: Any, state: FittedState, history: History | None = None) 
 def host_copy(estimator: Any) -> Any:
     """Return a copy in NumPy arrays, which a fit that goes on leaves as it is.
 
-    It lacks what a pickle has for the next fit: the optimizer state.
+    It lacks what a pickle has for the next fit, the optimizer state, and callbacks of scikit-learn.
 
     Examples
     --------
@@ -347,6 +347,8 @@ def host_copy(estimator: Any) -> Any:
     attributes = vars(estimator).items()
     # Lists grow in place, so the copy has its own.
     vars(copied).update({k: list(v) if isinstance(v, list) else v for k, v in attributes})
-    vars(copied).pop("_training", None)
+    # The fit in progress, and where scikit-learn has it: it refers to all that its callbacks do.
+    for name in ("_training", "_skl_callbacks", "_callback_fit_ctx", "_skl_callbacks_to_teardown"):
+        vars(copied).pop(name, None)
     publish(copied, fitted_state(estimator).to_host(None))
     return copied

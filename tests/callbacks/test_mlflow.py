@@ -1,0 +1,147 @@
+"""Fits recorded by MLflow: by the callback as its `autolog` records scikit-learn's, and by it."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from fake_fit import SCORED, X, Y, fit
+from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPClassifier as Theirs
+from sklearn.pipeline import make_pipeline
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.callbacks import MLflow
+
+# Libraries that MLflow imports deprecate each other's names.
+pytestmark = pytest.mark.filterwarnings("ignore", "error:MLflow has no")
+FEW = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    module = pytest.importorskip("mlflow")
+    before = module.get_tracking_uri()
+    module.set_tracking_uri((tmp_path / "store").as_uri())
+    yield module
+    module.sklearn.autolog(disable=True)
+    while module.active_run():
+        module.end_run()
+    module.set_tracking_uri(before)
+
+
+def runs(mlflow) -> list:
+    return mlflow.search_runs(output_format="list", order_by=["attributes.start_time ASC"])
+
+
+def artifacts(mlflow, run) -> set[str]:
+    return {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+
+
+def models(mlflow, run) -> list[str]:
+    outputs = run.outputs.model_outputs if run.outputs else []
+    return [f"models:/{output.model_id}" for output in outputs]
+
+
+def test_the_callback_records_what_autolog_records_of_scikit_learn(mlflow):
+    mlflow.sklearn.autolog(silent=True, log_models=False)  # It takes 10 s to find what they need.
+    Theirs(max_iter=3, random_state=0).fit(X, Y)
+    ours = MLPClassifier(**FEW, callbacks=[MLflow()]).fit(X, Y)
+    theirs, mine = runs(mlflow)
+    assert set(theirs.data.params) <= set(mine.data.params)
+    assert mine.data.params["max_iter"] == "3"
+    assert mine.data.params["hidden_layer_sizes"] == "(100,)"
+    for tag in ("estimator_name", "estimator_class"):
+        assert tag in theirs.data.tags
+    assert mine.data.tags["estimator_name"] == "MLPClassifier"
+    assert mine.data.tags["estimator_class"] == "mlp_xp.estimators.classifier.MLPClassifier"
+    assert "estimator.html" in artifacts(mlflow, theirs) & artifacts(mlflow, mine)
+    assert len(models(mlflow, mine)) == 1
+    assert mine.info.status == "FINISHED"
+    assert mine.data.metrics["accuracy"] == ours.history_[-1].accuracy
+
+
+def test_each_epoch_is_recorded(mlflow):
+    model = MLPClassifier(**FEW, early_stopping=True, callbacks=[MLflow(log_model=False)])
+    model.fit(X, Y)
+    (run,) = runs(mlflow)
+    client = mlflow.MlflowClient()
+    for name in ("loss", "accuracy", "learning_rate", "validation_loss", "validation_score"):
+        history = client.get_metric_history(run.info.run_id, name)
+        expected = [(record.epoch, getattr(record, name)) for record in model.history_]
+        assert [(metric.step, metric.value) for metric in history] == expected
+    assert models(mlflow, run) == []
+
+
+@pytest.mark.parametrize("columns", [None, list("abcde")])
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_the_model_is_opened_with_the_same_predictions(mlflow, kind, columns):
+    data = X if columns is None else pytest.importorskip("pandas").DataFrame(X, columns=columns)
+    model = kind(**FEW, callbacks=[MLflow()]).fit(data, Y)
+    (uri,) = models(mlflow, *runs(mlflow))
+    loaded = mlflow.sklearn.load_model(uri)
+    np.testing.assert_array_equal(loaded.predict(data), model.predict(data))
+    assert (loaded.max_iter, loaded.callbacks) == (3, None)
+    function = mlflow.pyfunc.load_model(uri)
+    np.testing.assert_array_equal(function.predict(data), model.predict(data))
+    assert function.metadata.get_input_schema().input_names() == (columns or [0])
+
+
+def test_the_active_run_is_used_and_stays_open(mlflow):
+    with mlflow.start_run() as run:
+        MLPClassifier(**FEW, callbacks=[MLflow(log_model=False)]).fit(X, Y)
+        mlflow.log_metric("test_score", 0.5)
+        other = MLPClassifier(4, **FEW, callbacks=[MLflow(log_model=False)])
+        with pytest.raises(ValueError, match=r"another fit: use MLflow\(nested=True\)"):
+            other.fit(X, Y)
+    (found,) = runs(mlflow)
+    assert found.info.run_id == run.info.run_id
+    assert {"loss", "test_score"} <= set(found.data.metrics)
+
+
+def test_the_fits_of_a_search_have_runs_of_their_own(mlflow):
+    model = MLPClassifier(**FEW, callbacks=[MLflow(nested=True, log_model=False)])
+    with mlflow.start_run() as run:
+        GridSearchCV(model, {"alpha": [0.0, 1.0]}, cv=2).fit(X, Y)
+    parent, *fits = runs(mlflow)
+    assert parent.info.run_id == run.info.run_id
+    assert len(fits) == 5
+    assert {fit.data.params["alpha"] for fit in fits} == {"0.0", "1.0"}
+    assert {fit.data.tags["mlflow.parentRunId"] for fit in fits} == {run.info.run_id}
+
+
+def test_a_fit_that_fails_is_marked_and_has_no_model(mlflow, fitted):
+    with pytest.raises(KeyboardInterrupt):
+        fit(MLflow(), model=fitted, fail=True)
+    (run,) = runs(mlflow)
+    assert run.info.status == "FAILED"
+    assert models(mlflow, run) == []
+    assert mlflow.active_run() is None
+    assert run.data.metrics["validation_score"] == SCORED[-1].validation_score
+
+
+def test_a_model_that_skops_cannot_write_is_a_warning(mlflow):
+    def scale_up(x, *, xp):
+        return 2 * x, lambda dy: 2 * dy
+
+    model = MLPClassifier(activation=scale_up, **FEW, callbacks=[MLflow()])
+    with pytest.warns(UserWarning, match="MLflow has no model of this fit: "):
+        model.fit(X, Y)
+    assert [run.info.status for run in runs(mlflow)] == ["FINISHED"]
+
+
+def test_autolog_records_ours_inside_of_a_pipeline(mlflow):
+    mlflow.sklearn.autolog(silent=True, log_models=False)  # It takes 10 s to find what they need.
+    model = make_pipeline(MLPClassifier(**FEW)).fit(X, Y)
+    (run,) = runs(mlflow)
+    assert run.data.params["mlpclassifier__max_iter"] == "3"
+    assert run.data.metrics["training_score"] == model.score(X, Y)
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ImportError, match=r'\'mlflow\'.*pip install -e ".*\[mlflow\]"'):
+        MLflow().on_fit_begin(None)
