@@ -69,7 +69,10 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
     if n == 1:
         return [ax]
     ax.set_axis_off()
-    figure, place = ax.figure, ax.get_subplotspec().subgridspec(rows, columns, wspace=0.6)
+    figure = ax.figure
+    # A layout engine makes room for labels by itself.
+    space = 0.6 if figure.get_layout_engine() is None else None
+    place = ax.get_subplotspec().subgridspec(rows, columns, wspace=space)
     return _first([figure.add_subplot(place[i // columns, i % columns]) for i in range(n)], n)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mlp_xp import MLPClassifier
@@ -54,6 +56,20 @@ def test_the_curve_ends_with_the_last_epoch(cell):
     assert "loss" in pages[-1]
     n_drawings = len({page[page.index("<svg") :] for page in pages if "<svg" in page})
     assert n_drawings == 2  # After the first epoch and the last: a drawing takes longer than a fit.
+
+
+def test_the_panels_of_the_live_curve_are_wide(cell):
+    bar = ProgressBar(curve=True)
+    digits = load_digits()
+    X_val, y_val = digits.x_test, digits.y_test
+    model = MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=[bar])
+    model.fit(digits.x_train, digits.y_train, X_val=X_val, y_val=y_val)
+    page = cell[-1][0]["text/html"]
+    # The lines of the grid that go from side to side of a panel, in points.
+    lines = re.findall(r'<path d="M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 \n"', page)
+    widths = [float(right) - float(left) for left, _, right in lines]
+    assert sum(width > 80 for width in widths) >= 9
+    assert page.count(">epoch<") == 3
 
 
 def test_the_bar_of_many_tasks(cell, capsys):
