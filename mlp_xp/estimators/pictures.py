@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from typing import Any
 
 from sklearn.utils import estimator_html_repr
@@ -15,16 +16,34 @@ LINK = re.compile(r'\s(?:rel|target|href)="[^"]*"')
 class DescriptionMixin:
     """The description of each parameter in a notebook, where the pointer is on its name.
 
-    scikit-learn shows descriptions only in links to documentation. This library has no public
-    address, so the links lead nowhere, and lose their addresses.
+    scikit-learn shows descriptions only in links to documentation. Where the package's metadata has
+    no address of a site (``Documentation`` of ``project.urls``), the links lose theirs.
     """
+
+    def _get_doc_link(self) -> str:
+        """Return the address of the class's page in the documentation, or "" without one."""
+        kind, address = type(self), _documentation()
+        if not address or kind.__module__.split(".")[0] != "mlp_xp":
+            return ""
+        return f"{address}/reference/generated/mlp_xp.{kind.__name__}.html"
 
     def _get_params_html(self, deep: bool = True, doc_link: str = "") -> Any:
         table: Any = super()._get_params_html(deep)  # type: ignore[misc]
+        table.doc_link = doc_link or "#"
         if not doc_link:
-            table.doc_link, page = "#", table._repr_html_inner
+            page = table._repr_html_inner
             table._repr_html_inner = lambda: LINK.sub("", page())
         return table
+
+
+def _documentation() -> str:
+    """Return the address of the documentation in the metadata of the package, or ""."""
+    try:
+        urls = metadata.metadata("mlp-xp").get_all("Project-URL", [])
+    except metadata.PackageNotFoundError:
+        return ""
+    found = dict(url.split(", ", 1) for url in urls)
+    return found.get("Documentation", "").rstrip("/")
 
 
 class PicturesMixin(DescriptionMixin):

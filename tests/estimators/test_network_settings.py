@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +167,22 @@ def test_a_notebook_shows_the_description_of_each_parameter(estimator):
         assert set(estimator().get_params(deep=False)) <= set(descriptions)
         assert all("<br><br>" in text for text in descriptions.values())
         assert 'href="#' not in page  # No address, so no link.
+
+
+class _Metadata:
+    """A package whose ``pyproject.toml`` has the address of a site."""
+
+    def get_all(self, name, default):
+        urls = ["Source, https://example.org/code", "Documentation, https://example.org/docs/"]
+        return urls if name == "Project-URL" else default
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor, MLPEnsembleClassifier])
+def test_a_notebook_links_to_the_documentation_once_it_has_an_address(kind, monkeypatch):
+    reference = Path(__file__).parents[2] / "docs" / "reference" / "estimators.rst"
+    assert f"   {kind.__name__}\n" in reference.read_text()
+    monkeypatch.setattr("importlib.metadata.metadata", lambda name: _Metadata())
+    page = kind()._repr_html_()
+    address = f"https://example.org/docs/reference/generated/mlp_xp.{kind.__name__}.html"
+    assert f'href="{address}"' in page
+    assert page.count(f"{address}#:~:text=") == len(kind().get_params(deep=False))
