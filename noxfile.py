@@ -87,6 +87,7 @@ def readme(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation site in ``docs/_build``, without network; a warning is an error."""
     install(session, "docs,fast,onnx")
+    session.run("mlp-xp", "compile")  # No example prints that it compiles.
     options = ["-W", "-n", "--keep-going", *session.posargs]
     session.run("sphinx-build", *options, "-b", "html", "docs", "docs/_build")
 

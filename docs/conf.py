@@ -76,6 +76,7 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "image_scrapers": ("matplotlib",),
     "abort_on_example_error": False,
+    "capture_repr": (),  # What an example prints is shown, and not the address of an object.
 }
 
 html_theme = "pydata_sphinx_theme"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,15 @@ def file(path: str, highlighter: Any) -> str:
     return highlighter.highlight_block(text, lexer, linenos="inline", force=True)
 
 
+def link_pages(*args: Any) -> None:
+    """Turn the name of a page in a docstring, such as ``docs/cli.md``, into a link to it."""
+    lines: list[str] = args[-1]
+    lines[:] = [re.sub(r"`+docs/([\w-]+)\.md`+", r":doc:`/\1`", line) for line in lines]
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register the transform and the pages."""
     app.add_transform(RepositoryLinks)
     app.connect("html-collect-pages", pages)
+    app.connect("autodoc-process-docstring", link_pages)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
