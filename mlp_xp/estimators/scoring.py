@@ -158,7 +158,8 @@ def predict_values(
     backend = get_backend(outputs)
     with backend.scope():
         if quantiles is not None:
-            levels = np.atleast_1d(np.asarray(quantiles, np.float64)).tolist()
+            # As text, 0.05 in single precision is 0.05, and not 0.05000000075.
+            levels = [float(str(level)) for level in np.ravel(quantiles)]
             found: Any = loss.quantiles(outputs, levels, xp=backend.xp)
             found = targets.decode(found)
             return found[..., 0] if np.ndim(quantiles) == 0 else found

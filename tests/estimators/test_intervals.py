@@ -20,6 +20,7 @@ from mlp_xp.nn.losses import Gaussian, Quantile, Through
 from mlp_xp.saving import load_model, save_model
 
 LEVELS = (0.05, 0.5, 0.95)
+SINGLE = np.asarray(LEVELS, dtype=np.float32)
 # The last two have no median of their own.
 LOSSES = [Quantile(LEVELS), Gaussian(), Through(Quantile((0.1, 0.9)), "exp"), Quantile((0.7, 0.9))]
 
@@ -271,3 +272,24 @@ def test_errors_say_which_fit_is_needed(problem):
         MLPRegressor.from_weights([np.ones((2, 1))], [np.ones(1)], loss=Quantile(LEVELS))
     with pytest.raises(ValueError, match="Through takes a loss of real values"):
         small(MLPRegressor, loss="gaussian", output_activation="exp").fit(X, y)
+
+
+@pytest.mark.parametrize("levels", [SINGLE, list(SINGLE), np.asarray(LEVELS), list(LEVELS)])
+def test_levels_in_an_array_or_in_single_precision_are_the_numbers_that_are_meant(levels):
+    loss = Quantile(levels)
+    assert loss == Quantile(LEVELS)
+    assert repr(loss) == "Quantile(quantile=(0.05, 0.5, 0.95))"
+    X, y, _ = noisy(40)
+    model = small(MLPRegressor, loss=loss).fit(X, y)
+    np.testing.assert_array_equal(
+        model.predict(X, quantiles=levels), model.predict(X, quantiles=LEVELS)
+    )
+
+
+@pytest.mark.parametrize("level", [np.float32(0.9), np.float64(0.9), np.asarray(0.9)])
+def test_a_single_level_is_a_float_too(level):
+    assert repr(Quantile(level)) == "Quantile(quantile=0.9)"
+    assert Quantile(level) != Quantile(LEVELS)
+    X, y, _ = noisy(40)
+    model = small(MLPRegressor, loss=Quantile(level)).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X, quantiles=level), model.predict(X))

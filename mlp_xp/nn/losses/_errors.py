@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from numbers import Real
+from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import identity, softplus
@@ -218,8 +219,10 @@ class Quantile(ErrorLoss):
     quantile: float | tuple[float, ...] = field(default=0.5, metadata={"is_list": True})
 
     def __post_init__(self) -> None:
-        if isinstance(self.quantile, Iterable):  # A list or an array, too.
-            object.__setattr__(self, "quantile", tuple(self.quantile))
+        given: Any = self.quantile
+        is_list = isinstance(given, Iterable) and getattr(given, "ndim", 1) > 0
+        given = tuple(map(_as_float, given)) if is_list else _as_float(given)
+        object.__setattr__(self, "quantile", given)
         levels = self.levels
         if not (
             levels
@@ -343,6 +346,14 @@ class Quantile(ErrorLoss):
             return [array]
         width = array.shape[-1] // n_parts
         return [array[..., k * width : (k + 1) * width] for k in range(n_parts)]
+
+
+def _as_float(level: Any) -> Any:
+    """Return a number as a float: 0.05 in single precision as 0.05, and not as 0.05000000075."""
+    if not isinstance(level, Real) and not hasattr(level, "ndim"):
+        return level
+    is_single = str(getattr(level, "dtype", "")).endswith("float32")
+    return float(f"{float(level):.7g}" if is_single else level)
 
 
 def _pinball(error: Array, level: float, *, xp: Namespace) -> tuple[Array, Array]:
