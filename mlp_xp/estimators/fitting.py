@@ -127,6 +127,8 @@ def prepare_fit(
         targets.check_known(sample.y, params["output_activation"], warm_start=model.warm_start)
         kept = state.network.widths[1:-1]
         config = resolve_config(params, state.n_features, targets, kept)
+        if config.rules.loss != state.loss:
+            history.best_loss = None  # Of a loss that is not compared with this one.
     targets.check_loss(sample.y, config.rules.loss)
     if validation is not None:
         targets.check_loss(validation.y, config.rules.loss, "y_val")
@@ -275,6 +277,8 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
     if config.dtype is not None:
         pairs["precision"] = state.dtype, config.dtype
     pairs["input_scaling"] = state.input_scaling, config.input_scaling
+    if state.activating_loss is state.loss:
+        pairs["out_activation_"] = state.output, config.output
     for name, (old, new) in pairs.items():
         if old != new:
             raise ValueError(

@@ -211,3 +211,34 @@ def test_a_regressor_has_the_output_of_its_loss(problem):
     model = small(MLPRegressor, loss=loss).fit(X, X[:, 0] ** 2)
     assert model.out_activation_ == "softplus"
     assert model.predict(X).min() > 0
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", Quantile(0.5)])
+def test_a_warm_start_with_another_loss_trains_by_it(loss):
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    y = X @ np.asarray([1.0, 2.0, 3.0])
+    model = MLPRegressor(hidden_layer_sizes=20, learning_rate_init=0.01, random_state=0)
+    model.set_params(warm_start=True, max_iter=100).fit(X, y)
+    n_epochs = len(model.loss_curve_)
+    model.set_params(loss=loss).fit(X, y)
+    curve = model.loss_curve_[n_epochs:]
+    # The best of the loss before says nothing of this one.
+    assert len(curve) > 11
+    assert model.best_loss_ == min(curve)
+    assert curve[-1] < curve[0] / 1.5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outputs"),
+    [
+        ("squared_error", "poisson", "'identity', and the settings now say 'exp'"),
+        ("gaussian", Quantile((0.1, 0.9)), "'gaussian', and the settings now say 'quantiles'"),
+    ],
+)
+def test_a_warm_start_cannot_give_the_outputs_another_meaning(first, second, outputs):
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    model = small(MLPRegressor, loss=first, warm_start=True).fit(X, np.abs(X[:, 0]))
+    predictions = model.predict(X)
+    with pytest.raises(ValueError, match=f"has out_activation_={outputs}: fit with warm_start=F"):
+        model.set_params(loss=second).fit(X, np.abs(X[:, 0]))
+    np.testing.assert_array_equal(model.set_params(loss=first).predict(X), predictions)
