@@ -10,6 +10,7 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
+from mlp_xp.optimizers import Adam
 
 XP = get_backend("numpy").xp
 
@@ -106,3 +107,23 @@ def test_the_softmax_job_does_what_the_loss_does(smoothing, weighted, pool_of, r
         value, pull = mean_loss(loss, logits, labels, weights, xp=XP)
         np.testing.assert_allclose(found, value, rtol=1e-13)
         np.testing.assert_allclose(pullback(), pull(), rtol=1e-13, atol=1e-16)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_divides_by_the_root_of_any_number(dtype, pool_of, rng):
+    """The loop computes roots by itself where it can; 1,003 numbers leave a part of a vector."""
+    pytest.importorskip("numba")
+    dtype = np.dtype(dtype)
+    info = np.finfo(dtype)
+    squares = (2.0 ** rng.uniform(info.minexp, info.maxexp - 1, 1_003)).astype(dtype)
+    squares[:7] = [0.0, np.inf, np.nan, info.tiny, info.max, info.smallest_subnormal, 1.0]
+    zeros, ones = np.zeros_like(squares), np.ones_like(squares)
+    optimizer, rate = Adam(beta_1=0.5, beta_2=0.5, epsilon=0.0), (np.asarray(1.0, dtype),)
+    with pool_of(1):
+        kernel = get_backend("numpy").kernels.update
+        new = kernel(
+            optimizer, (zeros.copy(),), (zeros,), ((ones,), (squares.copy(),)), rate, xp=XP
+        )
+    with np.errstate(divide="ignore"):
+        expected = dtype.type(-0.5) / np.sqrt(dtype.type(0.5) * squares)
+    np.testing.assert_allclose(new.params[0], expected, rtol=2 * info.eps)

@@ -9,6 +9,7 @@ import numpy as np
 from numba import carray
 
 from mlp_xp.backends._numpy.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
+from mlp_xp.backends._numpy.machine_code._adam import adam
 from mlp_xp.backends._numpy.machine_code._cpu import has_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
     jit,
@@ -174,18 +175,6 @@ def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
     return total
 
 
-@jit
-def _adam(p, g, m, v, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2):  # type: ignore[no-untyped-def]
-    total = p.dtype.type(0)
-    for i in range(p.size):
-        total += p[i] * p[i]
-        slope = g[i] + l2 * p[i]
-        m[i] = beta_1 * m[i] + rest_1 * slope
-        v[i] = beta_2 * v[i] + rest_2 * (slope * slope)
-        p[i] = shrink * p[i] - rate * m[i] / (np.sqrt(v[i]) + epsilon)
-    return total
-
-
 def make_update(is_double: bool, rule: int) -> Any:
     """Return the unit that updates arrays, and sums the squares of the matrices.
 
@@ -197,17 +186,16 @@ def make_update(is_double: bool, rule: int) -> Any:
 
     @jit
     def step(low, high, array, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
-        """Update one array from ``low`` to ``high``, with the gradients of that part."""
+        """Update one array from ``low`` to ``high``, with that part's gradients, at address g."""
         offset, n = low * size_of, high - low
-        p = carray(pointer(array.param + offset), n, number)
-        first = carray(pointer(array.state_1 + offset), n, number)
+        p, first = array.param + offset, array.state_1 + offset
         if is_adam:
-            second = carray(pointer(array.state_2 + offset), n, number)
-            return _adam(
+            return adam(
+                n,
                 p,
                 g,
                 first,
-                second,
+                array.state_2 + offset,
                 rate,
                 shrink,
                 number(numbers[0]),
@@ -217,7 +205,15 @@ def make_update(is_double: bool, rule: int) -> Any:
                 number(numbers[4]),
                 l2,
             )
-        return _sgd(p, g, first, rate, number(numbers[0]), numbers[1] != 0, l2)
+        return _sgd(
+            carray(pointer(p), n, number),
+            carray(pointer(g), n, number),
+            carray(pointer(first), n, number),
+            rate,
+            number(numbers[0]),
+            numbers[1] != 0,
+            l2,
+        )
 
     def update(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _UPDATE_JOB)[0]
@@ -240,14 +236,13 @@ def make_update(is_double: bool, rule: int) -> Any:
                     end = min(k + ROWS, high)
                     left, right = array.x + 4 * k, array.dy
                     tn(left, fan_in, right, width, scratch, end - k, width, array.n_samples)
-                    g = carray(pointer(scratch), (end - k) * width, number)
                     squares += step(
-                        k * width, end * width, array, g, numbers, rate, shrink_here, l2_here
+                        k * width, end * width, array, scratch, numbers, rate, shrink_here, l2_here
                     )
             else:
                 low = start_of(thread, n_threads, array.size)
                 high = start_of(thread + 1, n_threads, array.size)
-                g = carray(pointer(array.grad + low * size_of), high - low, number)
+                g = array.grad + low * size_of
                 squares = step(low, high, array, g, numbers, rate, shrink_here, l2_here)
             if array.is_matrix:
                 total += squares
