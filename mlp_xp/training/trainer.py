@@ -133,7 +133,7 @@ class Trainer:
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Set the state before the first step; arrays of any library, copied."""
         with self.backend.scope():
-            state = init_state(
+            self.state = init_state(
                 self._own(params),
                 self.rules.optimizer,
                 batch_stats=self._own(batch_stats),
@@ -142,7 +142,6 @@ class Trainer:
                 with_loss_scale=self.backend.scales_loss,
                 xp=self.backend.xp,
             )
-            self.state = shared(state, self.rules.optimizer, self.backend)
         self.n_steps = 0
 
     def _own(self, tree: Tree) -> Tree:
@@ -172,8 +171,7 @@ class Trainer:
         self.guard.forget()
         with self.backend.scope():
             new = self._own((params, batch_stats, params if self.state.average else ()))
-            state = self.state._replace(params=new[0], batch_stats=new[1], average=new[2])
-            self.state = shared(state, self.rules.optimizer, self.backend)
+        self.state = self.state._replace(params=new[0], batch_stats=new[1], average=new[2])
 
     def release_memory(self) -> None:
         """Release the memory that only steps need; the next one allocates it again."""
@@ -210,7 +208,7 @@ class Trainer:
     def restore(self, state: TrainState, n_steps: int) -> None:
         """Restore a copy of the state, after so many steps in all."""
         with self.backend.scope():
-            self.state = shared(self._own(state), self.rules.optimizer, self.backend)
+            self.state = self._own(state)
         self.n_steps = n_steps
 
     def resume(self, progress: Progress) -> None:
@@ -227,7 +225,7 @@ class Trainer:
                 state = state._replace(params=self._own(progress.params))
             if progress.loss_scale and state.loss_scale:
                 state = state._replace(loss_scale=self._own(progress.loss_scale))
-            self.state = shared(state, self.rules.optimizer, self.backend)
+        self.state = state
         self.n_epochs, self.n_steps = progress.n_epochs, progress.n_steps
         self.n_samples = progress.n_samples
         self.rule_start = progress.rule_start if continues else progress.n_steps
@@ -281,6 +279,8 @@ class Trainer:
         start = time.perf_counter()
         stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), self.computing(plan, stage):
+            # Not before: all ranks do this together, and one may have failed to come here.
+            self.state = shared(self.state, self.rules.optimizer, backend)
             if not first_step:
                 zero = xp.zeros_like(self.state.loss)
                 accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()

@@ -103,10 +103,10 @@ class NumpyBackend(Backend):
         return shared
 
     def compile(self, function: F, *, donate: bool = False) -> F:
-        return cast(F, CompiledStep(function)) if donate else function
+        return cast(F, CompiledStep(function, self.communicator)) if donate else function
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        return CompiledLoop(body)
+        return CompiledLoop(body, self.communicator)
 
     def release(self, compiled: Any, state: Any) -> Any:
         # Ranks may share the memory of a state: another fit of theirs shares other memory.

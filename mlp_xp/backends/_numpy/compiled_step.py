@@ -24,6 +24,7 @@ from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.program import Program
 from mlp_xp.backends._numpy.thread_pool import has_pool, runner
 from mlp_xp.backends._numpy.traced import STEP, Traced
+from mlp_xp.backends.communicator import Communicator
 
 __all__ = ["CompiledLoop", "CompiledStep"]
 
@@ -46,6 +47,7 @@ class _Plan:
         self.programs: list[Program] = []
         self.pool: list[np.ndarray] = []
         self.is_traceable = True
+        self.is_known = False  # Whether the function has been traced before, or could not be.
 
     def adopt(self, state: Any) -> None:
         """Copy another state into our memory if it fits, else restart with new programs."""
@@ -83,10 +85,20 @@ _idle = _Idle()
 
 
 class _Compiled:
-    """A compiled function: it has a plan from its first call until it is released."""
+    """A compiled function: it has a plan from its first call until it is released.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    Parameters
+    ----------
+    function : callable
+    communicator : Communicator, optional
+        Of the ranks that sum in the function.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], communicator: Communicator | None = None
+    ) -> None:
         self._function = function
+        self._communicator = communicator
         self._plan: _Plan | None = None
 
     @property
@@ -154,15 +166,33 @@ class _Compiled:
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
-            return program
-        except MachineCodeError:
+        except MachineCodeError as error:
             program.undo()
+            self._agree(plan, error)
             return self._write(plan, arguments, flat)  # Without jobs from now on.
-        except Exception:  # A mistake in a function shows when it is run as it is.
+        except Exception as error:  # A mistake in a function shows when it is run as it is.
+            self._agree(plan, error)
             plan.is_traceable = False
             return None
         finally:
             program.undo()
+        self._agree(plan, None)
+        return program
+
+    def _agree(self, plan: _Plan, error: Exception | None) -> None:
+        """Raise an error that not all ranks have: they would sum other arrays than this one.
+
+        All trace a function first at the same step, and later where their shapes are new.
+        """
+        if self._communicator is None:
+            return
+        is_alike = error is None
+        if not plan.is_known:
+            is_alike = len(set(self._communicator.gather(type(error).__name__))) == 1
+        # Without jobs all trace it again.
+        plan.is_known = not isinstance(error, MachineCodeError)
+        if error is not None and not is_alike:
+            raise error
 
 
 class CompiledStep(_Compiled):

@@ -121,7 +121,7 @@ class SumOverRanks:
     def share(self, array: Any) -> Any:
         """Return a parameter, or its optimizer state, in memory that ranks of a machine share."""
         machine = self.communicator.machine
-        if machine is None or array.ndim < 2:
+        if machine is None or array.ndim < 2 or machine.is_shared(array):
             return array
         n_own = array.size // (len(self.pieces(array)) * machine.size)
         return machine.share(array) if n_own >= _LEAST_SHARED else array
