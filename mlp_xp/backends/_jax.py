@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._jax_ranks import SplitFunction, SumOverRanks
+from mlp_xp.backends._jax_ranks import SplitFunction, SumOverRanks, TakeShard
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels, Scaling
@@ -82,12 +82,15 @@ class JaxBackend(Backend):
         return stack
 
     def _summing(self, communicator: Communicator) -> SumOverRanks:
-        if communicator.n_shards:  # XLA sums in other ways where shapes or neighbors differ.
-            raise ValueError(
-                "distributed has deterministic=True, and backend 'jax' compiles other sums for "
-                "another number of ranks: use backend='numpy' or 'torch', or deterministic=False."
-            )
         return SumOverRanks(communicator)
+
+    def with_ranks(self, communicator: Communicator | None) -> Self:
+        backend = super().with_ranks(communicator)
+        if communicator is not None and (n_shards := communicator.n_shards):
+            # XLA sums in other ways where shapes or neighbors differ: its programs are of a shard.
+            kernels = backend.kernels._replace(n_shards=1, take_shard=TakeShard(n_shards))
+            backend.kernels = kernels
+        return backend
 
     def compile(self, function: F, *, donate: bool = False) -> F:
         if self.communicator is not None:

@@ -4,6 +4,9 @@ A callback out of compiled code would do the sum inside of it. But on a CPU the 
 that XLA still has to copy, by the threads that wait for the callback: with few threads or large
 arrays nothing goes on (https://github.com/jax-ml/jax/issues/24255). So a function is traced, its
 operations are cut at the sums, and each piece is compiled by itself.
+
+With virtual shards the function is that of one shard. A rank runs each piece for its shards in
+turn, and sums over them before it sums over ranks: the same programs on any number of ranks.
 """
 
 from __future__ import annotations
@@ -19,23 +22,44 @@ from jax.extend import core
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends.communicator import Communicator
+from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 
-__all__ = ["SplitFunction", "SumOverRanks"]
+__all__ = ["SplitFunction", "SumOverRanks", "TakeShard"]
 
 _sum = core.Primitive("sum_over_ranks")
-_sum.multiple_results = True
+_take = core.Primitive("take_shard")
+_sum.multiple_results = _take.multiple_results = True
 
 
-def _sum_now(*arrays: Any, communicator: Communicator) -> list[Any]:
-    """Sum arrays in the host's memory."""
-    copies = [np.array(array, order="C") for array in arrays]
+class _OfShards(list[Any]):
+    """A value for each virtual shard of this rank."""
+
+
+def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
+    """Sum arrays in the host's memory, over the shards of this rank and over ranks."""
+    copies, places = [], []
+    for value in values:
+        arrays = value if isinstance(value, _OfShards) else [value]
+        # Of arrays without axes NumPy returns numbers.
+        copies.append(np.asarray(sum_in_pairs([np.array(a, order="C") for a in arrays])))
+        places.append(getattr(arrays[0], "sharding", None))  # A constant has none.
     communicator.sum(copies)
-    places = (getattr(array, "sharding", None) for array in arrays)  # A constant has none.
     return list(map(jax.device_put, copies, places))
+
+
+def _take_now(*arrays: Any, n_shards: int) -> list[Any]:
+    """Return the rows of each shard."""
+    return [_OfShards(cut_rows(array, n_shards)) for array in arrays]
+
+
+def _shapes_of_shard(*arrays: Any, n_shards: int) -> list[Any]:
+    return [array.update(shape=(array.shape[0] // n_shards, *array.shape[1:])) for array in arrays]
 
 
 _sum.def_abstract_eval(lambda *arrays, communicator: list(arrays))
 _sum.def_impl(_sum_now)
+_take.def_abstract_eval(_shapes_of_shard)
+_BETWEEN: dict[Any, Callable[..., list[Any]]] = {_sum: _sum_now, _take: _take_now}
 
 
 @dataclass(frozen=True)
@@ -49,17 +73,31 @@ class SumOverRanks:
         return rebuild(tree, _sum.bind(*leaves(tree), communicator=self.communicator))
 
 
+@dataclass(frozen=True)
+class TakeShard:
+    """The kernel ``take_shard``, for so many virtual shards of a rank."""
+
+    n_shards: int
+
+    def __call__(self, tree: Tree) -> Tree:
+        """Return the rows of one shard of arrays, some of which may be None."""
+        flat = list(leaves(tree))
+        given = [leaf for leaf in flat if leaf is not None]
+        taken = iter(_take.bind(*given, n_shards=self.n_shards))
+        return rebuild(tree, [None if leaf is None else next(taken) for leaf in flat])
+
+
 class _Piece(NamedTuple):
-    """Operations up to the next sum, compiled; its inputs, outputs, and what is summed then."""
+    """Operations up to the next cut, compiled; their inputs and outputs, and what follows."""
 
     run: Callable[..., Any]
     inputs: list[Any]
     outputs: list[Any]
-    following: Any  # The operation that is the sum, None after the last piece.
+    following: Any  # The operation at which it is cut, None after the last piece.
 
 
 class SplitFunction:
-    """A pure function of trees, cut at its sums over ranks.
+    """A pure function of trees, cut at its sums over ranks, and where it takes a virtual shard.
 
     Parameters
     ----------
@@ -86,12 +124,12 @@ class SplitFunction:
             return [v.val if isinstance(v, core.Literal) else values[v] for v in operands]
 
         for piece in pieces:
-            outputs = piece.run(*read(piece.inputs))
-            values |= dict(zip(piece.outputs, outputs, strict=True))
-            if piece.following is not None:
-                summed = _sum_now(*read(piece.following.invars), **piece.following.params)
-                values |= dict(zip(piece.following.outvars, summed, strict=True))
-        return jax.tree.unflatten(result, read(graph.jaxpr.outvars))
+            values |= dict(zip(piece.outputs, _run(piece, read(piece.inputs)), strict=True))
+            if (cut := piece.following) is not None:
+                found = _BETWEEN[cut.primitive](*read(cut.invars), **cut.params)
+                values |= dict(zip(cut.outvars, found, strict=True))
+        # What a function returns is the same for all shards.
+        return jax.tree.unflatten(result, _of_shard(read(graph.jaxpr.outvars), 0))
 
     def _compile(self, arguments: Any) -> tuple[Any, list[_Piece], Any]:
         graph, shapes = jax.make_jaxpr(self._function, return_shape=True)(*arguments)
@@ -104,12 +142,26 @@ class SplitFunction:
         return graph, list(_pieces(graph.jaxpr, donated)), jax.tree.structure(shapes)
 
 
+def _run(piece: _Piece, inputs: list[Any]) -> list[Any]:
+    """Run a piece, once for each virtual shard where they differ; the last has what is summed."""
+    n_shards = max([len(value) for value in inputs if isinstance(value, _OfShards)], default=0)
+    if n_shards == 0 or piece.following is None:
+        outputs: list[Any] = piece.run(*_of_shard(inputs, 0))
+        return outputs
+    found = [piece.run(*_of_shard(inputs, i)) for i in range(n_shards)]
+    return [_OfShards(outputs) for outputs in zip(*found, strict=True)]
+
+
+def _of_shard(values: list[Any], i: int) -> list[Any]:
+    return [value[i] if isinstance(value, _OfShards) else value for value in values]
+
+
 def _pieces(jaxpr: Any, donated: set[Any]) -> Iterator[_Piece]:
-    """Yield the operations between two sums, compiled."""
+    """Yield the operations between two cuts, compiled."""
     groups: list[tuple[list[Any], Any]] = []
     operations: list[Any] = []
     for equation in jaxpr.eqns:
-        if equation.primitive is _sum:
+        if equation.primitive in _BETWEEN:
             groups.append((operations, equation))
             operations = []
         else:

@@ -131,6 +131,8 @@ class Kernels(NamedTuple):
     or float64, which are donated, summed over all ranks, with the same bits on each. ``n_shards``
     is the number of virtual shards of a rank's rows, see `mlp_xp.backends.shards`. ``sent_dense``
     stands for ``dense`` in a step of several ranks: its pullback starts to sum large gradients.
+    Where a step is run for each virtual shard by itself, ``take_shard`` returns its rows of a tree
+    of arrays, and ``n_shards`` is 1.
     """
 
     dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
@@ -148,6 +150,7 @@ class Kernels(NamedTuple):
     sum_over_ranks: Callable[[Tree], Tree] | None = None
     n_shards: int = 0
     sent_dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] | None = None
+    take_shard: Callable[[Tree], Tree] | None = None
 
     def context(
         self,

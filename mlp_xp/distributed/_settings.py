@@ -26,7 +26,7 @@ class Distributed:
     deterministic : bool, default=False
         Whether the numbers are the same bits on 1, 2, 4 and 8 ranks. Each batch is then computed in
         eight virtual shards, summed in a fixed order, which takes longer; each rank has one thread
-        unless ``OMP_NUM_THREADS`` is set. Not on JAX, whose compiler sums in other ways.
+        unless ``OMP_NUM_THREADS`` is set. With L-BFGS each rank computes everything.
 
     Examples
     --------

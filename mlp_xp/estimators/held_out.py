@@ -87,13 +87,19 @@ class HeldOut:
             there = place(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
             x = replace(x, x=there) if isinstance(x, Shard) else there
         self._x = x.mine if isinstance(x, Shard) else x
-        self._own, self._positions = self._x, np.arange(len(sample.y))
+        self._own, self._positions = [self._x], np.arange(len(sample.y))
+        n_shards = 0 if ranks.communicator is None else ranks.communicator.n_shards
         if isinstance(x, Shard):
             self._positions = np.flatnonzero(x.owned >= 0)
-        elif ranks.size > 1:
-            self._positions = np.array_split(self._positions, ranks.size)[ranks.rank]
+        elif ranks.size > 1 or n_shards:
             base, rows = (x.x, x.rows) if isinstance(x, Rows) else (x, np.arange(len(sample.y)))
-            self._own = some_rows(base, rows[self._positions])
+            # A library may round otherwise in another number of rows: the parts of a deterministic
+            # fit are the same on any number of ranks.
+            n_own = max(1, n_shards)
+            parts = np.array_split(self._positions, ranks.size * n_own)
+            parts = parts[ranks.rank * n_own : (ranks.rank + 1) * n_own]
+            self._own = [some_rows(base, rows[part]) for part in parts if len(part)]
+            self._positions = np.concatenate(parts)
         self._encoded = backend.put(encoded)
         self._loss_weights = None
         if sample.weights is not None:
@@ -125,7 +131,7 @@ class HeldOut:
         """Return what `measure` would for each entry of the first axis of weights."""
         rules = self._trainer.rules
         n_networks = next(leaves(params)).shape[0]
-        takes_axes = not (rules.has_own_functions or sparse.issparse(self._own))
+        takes_axes = not (rules.has_own_functions or sparse.issparse(self._x))
         n_bytes = 24 * n_networks * len(self._y) * sum(rules.network.sizes)
         # Of more the products take longer than what is done around them.
         if takes_axes and n_bytes <= min(_FEW, get_config()["working_memory"]) * 2**20:
@@ -147,16 +153,20 @@ class HeldOut:
         network = trainer.rules.network
         if not len(self._positions):
             return backend.put(np.empty((0, network.sizes[-1])), trainer.dtype)
-        return predict(
-            backend,
-            network,
-            None,
-            params,
-            self._own,
-            trainer.scaling,
-            batch_stats=batch_stats,
-            dtype=trainer.dtype,
-        )
+        logits = [
+            predict(
+                backend,
+                network,
+                None,
+                params,
+                x,
+                trainer.scaling,
+                batch_stats=batch_stats,
+                dtype=trainer.dtype,
+            )
+            for x in self._own
+        ]
+        return logits[0] if len(logits) == 1 else backend.xp.concat(logits, axis=0)
 
     def _scores(self, logits: Array) -> tuple[float, float]:
         """Return loss and score of the outputs for all samples."""

@@ -17,6 +17,7 @@ __all__ = [
     "network_inputs",
     "of_features",
     "rotated",
+    "rows_of_shard",
     "targets_and_weights",
 ]
 
@@ -41,6 +42,20 @@ class Batch(NamedTuple):
     draws: tuple[Draws, ...] | None = None
     positions: Array | None = None
     part: Array | None = None
+
+
+def rows_of_shard(batch: Batch, kernels: Kernels) -> Batch:
+    """Return the rows of a virtual shard of a batch, where a step is run for each by itself."""
+    if kernels.take_shard is None:
+        return batch
+    x, y, rows, weights, draws, positions, part = batch
+    given = (x, y) if rows is None else rows
+    taken, weights, draws, positions = kernels.take_shard((given, weights, draws, positions))
+    if rows is None:
+        x, y = taken
+    else:
+        rows = taken
+    return Batch(x, y, rows, weights, draws, positions, part)
 
 
 def network_inputs(

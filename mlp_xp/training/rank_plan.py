@@ -31,6 +31,7 @@ def rank_plan(
     augmentation: Sequence[Augmentation] = (),
     with_positions: bool = False,
     n_shards: int = 0,
+    takes_shards: bool = False,
 ) -> EpochPlan:
     """Return one rank's part of a plan, in which each row of a batch belongs to one rank.
 
@@ -54,6 +55,8 @@ def rank_plan(
     n_shards : int, default=0
         The virtual shards of each batch on each rank, filled up to one number of rows. Parts are
         then those of a weight of 1, and all samples have a weight.
+    takes_shards : bool, default=False
+        Whether a step takes shard after shard, and draws have positions in them.
 
     Returns
     -------
@@ -122,13 +125,14 @@ def rank_plan(
     draws = plan.draws
     if draws is not None:
         slot_of = np.zeros(n_samples, dtype=np.int32)
-        slot_of[chosen] = places % (n_own * width)
+        n_together = width if takes_shards else n_own * width
+        slot_of[chosen] = places % n_together
 
         def take(leaf: np.ndarray) -> np.ndarray:
             if leaf is not partners:
                 return leaf[source]
             theirs = slot_of[steps[source] * batch_size + leaf[source]]
-            own = np.arange(n_rows) % (n_own * width)
+            own = np.arange(n_rows) % n_together
             return np.where(is_filler, own, theirs).astype(leaf.dtype)
 
         draws = map_leaves(take, draws)
@@ -156,6 +160,7 @@ def own_plan(
         augmentation=rules.augmentation,
         with_positions=rules.network.n_keys > 0,
         n_shards=ranks.n_shards,
+        takes_shards=backend.kernels.take_shard is not None,
     )
 
 

@@ -20,7 +20,14 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses, forward
 from mlp_xp.optimizers import Optimizer, init_opt_state
-from mlp_xp.training.inputs import Batch, in_dtype_of, mixed, network_inputs, targets_and_weights
+from mlp_xp.training.inputs import (
+    Batch,
+    in_dtype_of,
+    mixed,
+    network_inputs,
+    rows_of_shard,
+    targets_and_weights,
+)
 from mlp_xp.training.loss_scaling import (
     LossScale,
     copied,
@@ -185,6 +192,7 @@ def make_step(
         scale = state.loss_scale
         former = copied(state[:4], scale, xp=xp)
 
+        batch = rows_of_shard(batch, kernels)
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
 
         context = kernels.context(
