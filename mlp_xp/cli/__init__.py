@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from mlp_xp.cli import process
+from mlp_xp.cli.lines import print_line
 
 __all__ = ["main"]
 
@@ -59,5 +60,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = process.message_for_user(error)
         if message is None:
             raise
-        print(f"mlp-xp: error: {message}", file=sys.stderr)
+        print_line(f"mlp-xp: error: {message}", sys.stderr)
         return 2

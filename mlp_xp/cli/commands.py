@@ -143,15 +143,16 @@ def _add_run(parser: Parser) -> None:
 
 
 def _add_lab(parser: Parser) -> None:
-    add = parser.add_argument
+    add, count = parser.add_argument, number(int, at_least=1)
     add(
         "--data-path",
         metavar="PATH",
         help="file or folder of CIFAR-10 (searched for, else fetched)",
     )
-    add("--hidden", type=number(int, at_least=1), default=64, help="neurons (%(default)s)")
-    add("--learning-rate", type=number(float, above=0), default=0.1, help="(%(default)s)")
-    add("--epochs", type=number(int, at_least=1), default=100, help="(%(default)s)")
+    add("--hidden", type=count, default=64, metavar="N", help="neurons (%(default)s)")
+    rate = number(float, above=0)
+    add("--learning-rate", type=rate, default=0.1, metavar="R", help="of each step (%(default)s)")
+    add("--epochs", type=count, default=100, metavar="N", help="steps (%(default)s)")
     add_seed(parser, "of split and weights", 0)
     add_backend(parser)
     out = Path("results/mlp.png")
@@ -176,9 +177,9 @@ def _add_bench(parser: Parser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="few contenders, little data, about two minutes")
     add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
-    at_least_1 = number(int, at_least=1)
-    add("--rounds", type=at_least_1, help="runs of each contender (7; quick: 5)")
-    add("--threads", type=at_least_1, help="of each contender (all CPUs)")
+    count = number(int, at_least=1)
+    add("--rounds", type=count, metavar="N", help="turns of each contender (7; quick: 5)")
+    add("--threads", type=count, metavar="N", help="of each contender (all CPUs)")
     add(
         "--only",
         nargs="+",
@@ -187,7 +188,7 @@ def _add_bench(parser: Parser) -> None:
         "end-to-end, growth (all)",
     )
     add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
-    add("--images", type=at_least_1, help="of an epoch at most")
+    add("--images", type=count, metavar="N", help="of an epoch at most")
     add("--check", action="store_true", help="fail where a ratio to a peer is below its floor")
 
 

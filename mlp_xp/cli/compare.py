@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +21,7 @@ from mlp_xp.cli.facts import (
     score_text,
     seconds_text,
 )
+from mlp_xp.cli.lines import print_line, terminal_width
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.run_options import COLUMNS
 
@@ -46,7 +47,7 @@ def run_runs(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     cells = [[_cell(row, name) for name in COLUMNS] for row in rows]
-    _print_table([list(COLUMNS), *cells], [name in _NUMBERS for name in COLUMNS])
+    _print_runs([list(COLUMNS), *cells])
     return 0
 
 
@@ -58,11 +59,11 @@ def run_compare(args: argparse.Namespace) -> int:
     runs = [read_facts(folder) for folder in args.runs]
     names = _names(args.runs)
     results, settings = _results(runs), _differences(runs)
-    _print_table([["", *names], *results, *settings], [False] * (1 + len(names)))
+    _print_comparison([["", *names], *results, *settings])
     from mlp_xp.cli.report import write_comparison  # Slow to import.
 
     write_comparison(args.out, dict(zip(names, runs, strict=True)), results, settings)
-    print(printable(f"curves in {args.out}"))
+    print_line(f"curves in {args.out}")
     return 0
 
 
@@ -146,17 +147,36 @@ def _differences(runs: Sequence[Run]) -> list[list[str]]:
     return [row for row in rows if len({*row[1:]}) > 1]
 
 
-def _print_table(rows: Sequence[Sequence[str]], are_numbers: Sequence[bool]) -> None:
-    """Print rows in columns, those of numbers aligned right, no wider than the terminal."""
+def _print_runs(rows: Sequence[Sequence[str]]) -> None:
+    """Print runs in columns, those of numbers aligned right; the last are left out where narrow."""
     cells = [[_shortened(printable(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    room = terminal_width(sys.stdout)
+    ends = [*itertools.accumulate(width + 2 for width in widths)]
+    n_shown = sum(room is None or end - 2 <= room for end in ends)
     for row in cells:
         columns = (
-            cell.rjust(width) if is_number else cell.ljust(width)
-            for cell, width, is_number in zip(row, widths, are_numbers, strict=True)
+            cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
+            for cell, width, name in zip(row, widths, COLUMNS, strict=True)
         )
-        print("  ".join(columns).rstrip()[:limit])
+        print("  ".join([*columns][: max(n_shown, 1)]).rstrip())
+
+
+def _print_comparison(rows: Sequence[Sequence[str]]) -> None:
+    """Print a line for each fact with a column for each run; where narrow, a line for each run."""
+    cells = [[_shortened(printable(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    room = terminal_width(sys.stdout)
+    if room is None or sum(widths) + 2 * len(widths) - 2 <= room:
+        for row in cells:
+            print("  ".join(map(str.ljust, row, widths)).rstrip())
+        return
+    names = [printable(name) for name in rows[0][1:]]
+    widest = max(map(len, names))
+    for fact, *values in rows[1:]:
+        print_line(fact)
+        for name, value in zip(names, values, strict=True):
+            print_line(f"  {name:{widest}}  {value}")
 
 
 def _shortened(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.callbacks import Callback
+from mlp_xp.cli.lines import print_line
 
 __all__ = ["Deadline"]
 
@@ -82,7 +83,7 @@ class Deadline(Callback):
             self.has_pictures = False
             left += _PICTURES
         if not (self.has_views and self.has_pictures):
-            print(self._note(model.max_time, passed, test, least - left), file=sys.stderr)
+            print_line(self._note(model.max_time, passed, test, least - left), sys.stderr)
         model.max_time = self._used + now + max(left, least) - self._start
 
     def _test_seconds(self, model: Any) -> tuple[float, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mlp_xp.cli.process import printable
+from mlp_xp.cli.lines import print_line
+from mlp_xp.cli.output import Output
 from mlp_xp.cli.runs import named, read_run
 from mlp_xp.export import to_onnx
 
@@ -17,7 +18,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the file, and print what it takes and returns."""
     model, images = read_run(args.run_folder)
     path = args.out or args.run_folder / "model.onnx"
-    graph = to_onnx(named(model, images.class_names), path).graph
+    with Output(args).doing(f"writing {path}"):
+        graph = to_onnx(named(model, images.class_names), path).graph
     x = graph.input[0]
     if images.image_shape is None:
         names = images.feature_names
@@ -25,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         what = ", ".join((*names[:_N_NAMES], "...") if is_long else names)
     else:
         what = f"images of {' x '.join(map(str, images.image_shape))} pixels"
-    print(printable(f"wrote {path}, {graph.ByteSize() / 1e6:.1f} MB"))
-    print(f"input {x.name}: rows of {model.n_features_in_:,} numbers, {printable(what)}")
-    print(f"outputs: {', '.join(output.name for output in graph.output)}")
+    print_line(f"wrote {path}, {graph.ByteSize() / 1e6:.1f} MB")
+    print_line(f"input {x.name}: rows of {model.n_features_in_:,} numbers, {what}")
+    print_line(f"outputs: {', '.join(output.name for output in graph.output)}")
     return 0

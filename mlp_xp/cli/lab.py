@@ -11,8 +11,8 @@ import numpy as np
 from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import Backend
+from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.loading import load_backend
-from mlp_xp.cli.process import printable
 from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
 from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure
@@ -29,15 +29,14 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.out} is a folder: type --out {args.out / 'mlp.png'}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     backend = load_backend(args.backend, args.device)
-    print("loading CIFAR-10", flush=True)
+    print_line("loading CIFAR-10")
     cifar = load_cifar10(args.data_path)
     data = np.concatenate([cifar.x_train, cifar.x_test])
     labels = np.concatenate([cifar.y_train, cifar.y_test])
     x_train, y_train, x_test, y_test = split_dataset(data, labels, _TRAINING_SHARE, seed=args.seed)
     del data
-    print(
-        f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, {args.epochs} epochs",
-        flush=True,
+    print_line(
+        f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, {args.epochs} epochs"
     )
     next_line = 0.0
 
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         is_last = epoch == args.epochs or pressed()
         if epoch % 10 == 0 or is_last or time.perf_counter() >= next_line:
             next_line = time.perf_counter() + 1.0
-            print(f"epoch {epoch:3}  training accuracy {100 * accuracy:.2f} %", flush=True)
+            print_line(f"epoch {epoch:3}  training accuracy {100 * accuracy:.2f} %")
         return is_last
 
     with backend.scope(), interrupts() as pressed:
@@ -63,15 +62,15 @@ def run(args: argparse.Namespace) -> int:
             after_epoch=print_epoch,
         )
         if is_interrupted := pressed() and len(accuracies) < args.epochs:
-            print(f"interrupted in epoch {len(accuracies)}; its network is tested and drawn")
-    print(f"test accuracy {100 * test_accuracy:.2f} %", flush=True)
+            print_line(f"interrupted in epoch {len(accuracies)}; its network is tested and drawn")
+    print_line(f"test accuracy {100 * test_accuracy:.2f} %")
     panels = {
         "loss": {"training": losses},
         "accuracy [%]": {"training": [100.0 * value for value in accuracies]},
     }
     curves = TrainingCurvesDisplay(panels, test={"accuracy [%]": 100.0 * test_accuracy})
     save_figure(curves.plot(ax=new_figure(11, 4).subplots(1, 2)).figure_, args.out)
-    print(printable(f"curves saved in {args.out}"))
+    print_line(f"curves saved in {args.out}")
     return 130 if is_interrupted else 0
 
 

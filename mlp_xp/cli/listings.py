@@ -11,8 +11,9 @@ from itertools import count
 from textwrap import shorten
 
 from mlp_xp.backends import BACKENDS, compile_ahead, get_backend, how_to_install, installed
+from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.loading import describe, missing_for
-from mlp_xp.cli.process import printable
+from mlp_xp.cli.output import Output
 from mlp_xp.datasets import LOADERS, locate
 from mlp_xp.recipes import names, read_table
 
@@ -23,18 +24,18 @@ def run_data(args: argparse.Namespace) -> int:
     """Print a line for each data set."""
     if args.fetch is not None:
         data = LOADERS[args.fetch]()
-        print(
+        print_line(
             f"{args.fetch}: {len(data.x_train):,} images to train on, {len(data.x_test):,} to "
             f"test, {len(data.class_names)} classes, (channels, height, width) {data.image_shape}"
         )
     for name in LOADERS if args.name is None and args.fetch is None else [args.name or args.fetch]:
         place = locate(name)
         if place is None:
-            print(f"{name:13}  not here; mlp-xp data --fetch {name}")
+            print_line(f"{name:13}  not here; mlp-xp data --fetch {name}")
             continue
         files = place.iterdir() if place.is_dir() else [place]
         size = sum(file.stat().st_size for file in files if file.is_file())
-        print(printable(f"{name:13}  {size / 1e6:6.1f} MB  {place}"))
+        print_line(f"{name:13}  {size / 1e6:6.1f} MB  {place}")
     return 0
 
 
@@ -43,26 +44,29 @@ def run_recipes(args: argparse.Namespace) -> int:
     for name in names():
         missing = missing_for(name)
         needs = "" if missing is None else f"; needs {missing}, which is not here"
-        print(f"{name:13}  {read_table(name)['description']}{needs}")
+        print_line(f"{name:13}  {read_table(name)['description']}{needs}")
     return 0
 
 
 def run_backends(args: argparse.Namespace) -> int:
     """Print a line for each backend and device."""
-    print(f"Python {platform.python_version()}, {platform.platform()}")
+    print_line(f"Python {platform.python_version()}, {platform.platform()}")
+    output = Output(args)
     for name in BACKENDS:
-        for device, facts in _devices(name):
-            print(printable(f"{name:16}  {device:7}  {facts}"))
+        with output.doing(f"loading {name}"):
+            found = [*_devices(name)]
+        for device, facts in found:
+            print_line(f"{name:16}  {device:7}  {facts}")
     if importlib.util.find_spec("numba") is not None:
-        print(f"numba {version('numba')} speeds up numpy")
+        print_line(f"numba {version('numba')} speeds up numpy")
     auto = get_backend("auto")
-    print(f"auto takes {auto.name} on {auto.device}")
+    print_line(f"auto takes {auto.name} on {auto.device}")
     return 0
 
 
 def run_compile(args: argparse.Namespace) -> int:
     """Compile the machine code for NumPy and print its folder."""
-    print(printable(f"machine code for NumPy is kept in {compile_ahead()}"))
+    print_line(f"machine code for NumPy is kept in {compile_ahead()}")
     return 0
 
 
@@ -78,7 +82,8 @@ def _devices(name: str) -> Iterator[tuple[str, str]]:
                 facts = describe(get_backend(name, device))
             except Exception as error:  # A broken installation or driver can raise anything.
                 if index == 0:
-                    yield device or "", f"unusable: {shorten(str(error), 200)}"
+                    reason = str(error).partition("; `mlp-xp backends`")[0]  # This is it.
+                    yield device or "", f"unusable: {shorten(reason, 200)}"
                 break
             yield device or "", facts
             if kind != "cuda":

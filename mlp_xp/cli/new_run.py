@@ -16,7 +16,7 @@ from typing import Any
 
 from mlp_xp._utils.durable import locked, make_folder, remove_folder, rename_folder, sweep
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.process import printable
+from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.runs import newest_model, unfinished
 
 __all__ = ["DiskSpace", "RunFolder", "new_run", "resumed_run"]
@@ -64,16 +64,16 @@ class RunFolder:
         except OSError as error:
             first_error = _with_path(error, self.path)
         tried = [self.path]
-        print(printable(f"note: cannot write: {first_error}"), file=sys.stderr)
+        print_line(f"note: cannot write: {first_error}", sys.stderr)
         for folder in self._other_folders():
             tried.append(folder)
             try:
                 folder.mkdir(parents=True)
                 write(folder)
             except OSError as error:
-                print(printable(f"note: nor here: {_with_path(error, folder)}"), file=sys.stderr)
+                print_line(f"note: nor here: {_with_path(error, folder)}", sys.stderr)
                 continue
-            print(printable(f"note: the network is kept in {folder}"), file=sys.stderr)
+            print_line(f"note: the network is kept in {folder}", sys.stderr)
             self.path = self.final = folder
             return
         raise OSError(
@@ -178,9 +178,9 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
             note = f"note: kept what is in {run.path}: mlp-xp evaluate {kept}"
             if run.path == partial and not isinstance(error, Exception):
                 note += f"; go on with mlp-xp train --resume {run.final}"
-            print(printable(note), file=sys.stderr)
+            print_line(note, sys.stderr)
         elif run.is_trained:
-            print(printable(f"note: kept what is in {partial}"), file=sys.stderr)
+            print_line(f"note: kept what is in {partial}", sys.stderr)
         if isinstance(error, OSError):
             raise _with_path(error, run.path) from error.__cause__
         raise
@@ -230,7 +230,7 @@ def _move_aside(partial: Path) -> None:
         f"note: {partial} was left by a run that was interrupted, and is now {free}; go on with it "
         f"by mlp-xp train --resume {free}"
     )
-    print(printable(note), file=sys.stderr)
+    print_line(note, sys.stderr)
 
 
 def _remove_without_model(run: Path) -> Path | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from textwrap import wrap
 from typing import Any, NoReturn, TypeAlias
+
+from mlp_xp.cli.lines import fitted
 
 __all__ = ["DEFAULT", "FILES", "Parser", "add_backend", "add_output", "add_seed", "number"]
 
@@ -15,6 +18,24 @@ _MAX_SEED = 2**32 - 1  # scikit-learn's largest
 
 
 Options: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions and examples, and breaks those too long between words."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for line in text.splitlines():
+            if line and not line.startswith(" "):  # Prose.
+                lines += wrap(line, width)
+            elif line.startswith("  mlp-xp") and "  " not in line.strip():  # To be pasted.
+                lines += " \\\n".join(fitted(line, width - 2)).split("\n")
+            else:
+                lines += fitted(line, width)
+        return "\n".join(f"{indent}{line}" for line in lines)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +51,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(
         self, *, add_options: Callable[[Parser], None] | None = None, **settings: Any
     ) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        super().__init__(formatter_class=_Formatter, **settings)
         self._add_options = add_options
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from mlp_xp._utils.progress import LiveBar, NotebookBar, open_bar, spinner
+from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.process import printable
 
 __all__ = ["Output"]
@@ -24,7 +25,7 @@ class Output:
     Parameters
     ----------
     args : argparse.Namespace
-        With ``json`` and ``quiet``.
+        With ``json`` and ``quiet``, if the command has these options.
 
     Attributes
     ----------
@@ -35,7 +36,8 @@ class Output:
     samples = "images"
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self._is_json, self._is_quiet = args.json, args.quiet
+        self._is_json = getattr(args, "json", False)
+        self._is_quiet = getattr(args, "quiet", False)
 
     @property
     def _file(self) -> TextIO:
@@ -44,20 +46,24 @@ class Output:
     def print(self, text: object) -> None:
         """Print a line of facts."""
         if not self._is_quiet:
-            print(printable(text), file=self._file, flush=True)
+            print_line(text, self._file)
 
     def result(self, text: str, facts: dict[str, Any]) -> None:
         """Print the result: facts with ``--json``, else a text, with ``--quiet`` too."""
-        lines = [json.dumps(facts, indent=2)] if self._is_json else map(printable, text.split("\n"))
-        print("\n".join(lines), flush=True)
+        if self._is_json:
+            print(json.dumps(facts, indent=2), flush=True)
+            return
+        for line in text.split("\n"):
+            print_line(line)
 
     def suggest(self, commands: dict[str, str]) -> None:
         """Print what may be typed next, and what it does, if a person reads it."""
         if self._is_quiet or self._is_json or not sys.stdout.isatty():
             return
         width = max(map(len, commands))
-        lines = [f"{command:{width}}  {purpose}" for command, purpose in commands.items()]
-        print("\n".join(printable(line) for line in ["next:", *(f"  {line}" for line in lines)]))
+        print_line("next:")
+        for command, purpose in commands.items():
+            print_line(f"  {command:{width}}  {purpose}")
 
     @contextlib.contextmanager
     def doing(self, text: str, *, is_logged: bool = False) -> Iterator[None]:

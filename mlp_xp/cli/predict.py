@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.output import Output
 from mlp_xp.cli.process import printable
@@ -67,7 +68,7 @@ def read_image(path: Path, images: Images) -> np.ndarray:
     if picture.size != (width, height):
         given = "x".join(map(str, picture.size))
         note = f"note: {path} is {given}, resized to {width}x{height}"
-        print(printable(note), file=sys.stderr)
+        print_line(note, sys.stderr)
         picture = picture.resize((width, height))
     planes = np.rint(planes_of(picture, channels).astype(np.float32) * (images.max_value / 255))
     return planes.astype(np.uint8).reshape(-1)

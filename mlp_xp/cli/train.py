@@ -21,11 +21,12 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import LOW_PRECISIONS, Backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
+from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend, loading
 from mlp_xp.cli.new_run import DiskSpace, RunFolder, new_run, resumed_run
 from mlp_xp.cli.options import FILES
 from mlp_xp.cli.output import Output
-from mlp_xp.cli.process import message_for_user, printable
+from mlp_xp.cli.process import message_for_user
 from mlp_xp.cli.progress import Watch, display
 from mlp_xp.cli.report import write_report
 from mlp_xp.cli.results import (
@@ -134,7 +135,7 @@ def _train(
         if pressed():
             output.print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
         if diverged is not None:
-            print(diverged, file=sys.stderr)
+            print_line(diverged, sys.stderr)
         has_views = deadline is None or deadline.has_views
         with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
             test = test_of(model, data, has_views=has_views)
@@ -272,7 +273,7 @@ def _fit(
 
 
 def _print_warning(message: Warning | str, *_: Any) -> None:
-    print(printable(f"note: {message}"), file=sys.stderr)
+    print_line(f"note: {message}", sys.stderr)
 
 
 def _validation_split(

@@ -262,9 +262,27 @@ def test_help_is_in_groups_that_fit_a_terminal(capsys, monkeypatch):
     assert max(map(len, [*overview.splitlines(), *text.splitlines()])) <= 80
 
 
+@pytest.mark.parametrize("command", [None, *COMMANDS, "compile"])
+def test_help_fits_a_narrow_terminal_and_breaks_no_word(command, capsys, monkeypatch):
+    argv = [] if command is None else [command]
+    monkeypatch.setenv("COLUMNS", "50")
+    narrow = help_of(capsys, *argv)
+    monkeypatch.setenv("COLUMNS", "500")
+    wide = help_of(capsys, *argv)
+    assert max(map(len, narrow.splitlines())) <= 50
+    # The first paragraph, the usage, is filled otherwise.
+    narrow, wide = (text.partition("\n\n")[2] for text in (narrow, wide))
+    # A path is wider than its column.
+    narrow = re.sub(r"(<da)\s+(te>)", r"\1\2", narrow)
+    assert narrow.replace(" \\\n", "\n").split() == wide.split()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_examples_that_can_be_typed(command, capsys):
-    examples = help_of(capsys, command).partition("examples:\n")[2].splitlines()
+@pytest.mark.parametrize("width", ["50", "80"])
+def test_help_has_examples_that_can_be_typed(command, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", width)
+    text = help_of(capsys, command).partition("examples:\n")[2]
+    examples = text.replace("\\\n", "").splitlines()  # As a shell reads it.
     assert examples
     for example in examples:
         name, *argv = shlex.split(example)

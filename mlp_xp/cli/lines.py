@@ -1,0 +1,71 @@
+"""Lines of text that fit a terminal: broken between words, and indented; imports nothing slow."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from textwrap import wrap
+from typing import TextIO
+
+from mlp_xp.cli.process import printable
+
+__all__ = ["fitted", "print_line", "terminal_width"]
+
+_WIDEST_INDENT = 0.4  # Of the line: beyond it the second column begins on a line of its own.
+
+
+def print_line(text: object, file: TextIO | None = None) -> None:
+    """Print a line without control characters, broken between words where a terminal is narrow.
+
+    Parameters
+    ----------
+    text : object
+    file : file, optional
+        Default: stdout.
+    """
+    file = sys.stdout if file is None else file
+    print("\n".join(fitted(printable(text), terminal_width(file))), file=file, flush=True)
+
+
+def terminal_width(file: TextIO) -> int | None:
+    """Return the columns of a terminal, None for another file."""
+    return shutil.get_terminal_size().columns if file.isatty() else None
+
+
+def fitted(line: str, width: int | None) -> list[str]:
+    """Return a line as lines of at most so many columns; a longer word is left whole.
+
+    Text after a gap of two spaces is a second column, and stays one.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.lines import fitted
+    >>> fitted("hour  CIFAR-10 in an hour on two CPU cores", 24)
+    ['hour  CIFAR-10 in an', '      hour on two CPU', '      cores']
+    >>> fitted("  mlp-xp evaluate runs/mine  the accuracy of each class", 30)
+    ['  mlp-xp evaluate runs/mine', '      the accuracy of each', '      class']
+    """
+    if width is None or len(line) <= width:
+        return [line]
+    indent = re.match(" *", line)[0]  # type: ignore[index]
+    columns = re.fullmatch(r"( *\S.*?) {2,}(\S.*)", line)
+    if columns is None:
+        return _broken(line, width, f"{indent}  ")
+    place = columns.start(2)
+    if place <= _WIDEST_INDENT * width:
+        return _broken(line, width, " " * place)
+    deeper = f"{indent}    "
+    head = _broken(columns[1], width, deeper)
+    return [*head, *_broken(f"{deeper}{columns[2]}", width, deeper)]
+
+
+def _broken(line: str, width: int, indent: str) -> list[str]:
+    return wrap(
+        line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
