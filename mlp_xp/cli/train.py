@@ -134,8 +134,9 @@ def _train(
         folder.keep(partial(_write_model, written, config, history))  # All after it may fail.
         if pressed():
             output.print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
+        cause = str(diverged or "").replace("learning_rate_init", "--learning-rate")
         if diverged is not None:
-            print_line(diverged, sys.stderr)
+            print_line(cause, sys.stderr)
         has_views = deadline is None or deadline.has_views
         with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
             test = test_of(model, data, has_views=has_views)
@@ -144,7 +145,7 @@ def _train(
         precision = model.precision if is_low else str(model.coefs_[0].dtype)
         config |= {"precision": precision, "result": result}
         if deadline is None or deadline.has_pictures:
-            note = str(diverged or ("The training was interrupted." if pressed() else ""))
+            note = cause or ("The training was interrupted." if pressed() else "")
             report = folder.path / "report.html"
             with output.doing("drawing the results"):
                 draw_results(folder.path, history, data, test.predicted)
@@ -166,7 +167,10 @@ def _train(
             "seconds_in_all": seconds,
         },
     )
-    output.suggest(_next_commands(folder.final, is_table=data.image_shape is None))
+    if diverged is not None and args.resume is None:
+        output.suggest(_another_try(args, model.learning_rate_init / 10))
+    else:
+        output.suggest(_next_commands(folder.final, is_table=data.image_shape is None))
     return status
 
 
@@ -178,6 +182,14 @@ def _next_commands(run: Path, *, is_table: bool) -> dict[str, str]:
         f"mlp-xp predict {name} {what}": purpose,
         f"mlp-xp export {name} --to onnx": "use the network elsewhere",
     }
+
+
+def _another_try(args: argparse.Namespace, rate: float) -> dict[str, str]:
+    """Return the command with a smaller learning rate, and another folder if it names one."""
+    again = f"{args.command} --learning-rate {rate:g}"  # The last one of an option counts.
+    if args.out is not None:
+        again += f" --out {shlex.quote(f'{args.out}-{rate:g}')}"
+    return {again: "a tenth of the learning rate"}
 
 
 class _Resume(NamedTuple):
@@ -283,10 +295,16 @@ def _validation_split(
     if fraction is None:
         return data.x_train, data.y_train, {}
     rows = np.arange(len(data.y_train))
+    n_kept = round((1 - fraction) * len(rows))
+    if n_kept in (0, len(rows)):
+        raise ValueError(
+            f"--validation {fraction:g} holds out {len(rows) - n_kept:,} of {len(rows):,} samples, "
+            "expected at least one in each part"
+        )
     train, y, held_out, y_val = split_dataset(rows, data.y_train, 1 - fraction, seed=seed)
     if unseen := [data.class_names[label] for label in np.setdiff1d(y_val, y)]:
         raise ValueError(
-            f"--validation {fraction:g} leaves {len(y):,} images to train on, and none of "
+            f"--validation {fraction:g} leaves {len(y):,} samples to train on, and none of "
             f"{', '.join(unseen)}: hold out a smaller share"
         )
     x_val = some_rows(data.x_train, held_out)

@@ -43,7 +43,8 @@ def load_files(
     Raises
     ------
     DatasetError
-        With the file, and the line or column, of what is wrong.
+        With the file, and the line or column, of what is wrong; or `target` is given for a folder,
+        or `image_size` for a table.
     ImportError
         A library that reads the files is not installed.
 
@@ -61,6 +62,11 @@ def load_files(
     """
     path = Path(path)
     if path.is_dir():
+        if target is not None:
+            raise DatasetError(
+                f"{path} is a folder, whose classes are its folders: leave out --target "
+                f"{target}, which is for tables"
+            )
         parts = [path / "train", path / "test"]
         if all(part.is_dir() for part in parts):
             (x, y, shape), (x_test, y_test, other) = (read_pictures(p, image_size) for p in parts)
@@ -80,6 +86,10 @@ def load_files(
         raise DatasetError(
             f"{path} is no data set: expected a folder with a folder of pictures for each class, "
             f"or a file that is there and ends in {', '.join(TABLES)}"
+        )
+    if image_size is not None:
+        raise DatasetError(
+            f"{path} is a table: leave out --image-size, which is for folders of pictures"
         )
     table = read_table(path, target)
     if table.y is None:

@@ -135,7 +135,7 @@ def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
         ("train --data digits --hidden 99999999999999999999", "too large"),
         ("train --data digits --hidden 999999999999", "Unable to allocate"),
         ("train --data cifar10 --data-path nowhere", "nowhere"),
-        ("train --data digits --validation 0.0001", "at least one in each part"),
+        ("train --data digits --validation 0.0001", "holds out 0 of 1,438 samples, expected at"),
         ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
         ("predict run", "required: IMAGE (see mlp-xp predict --help)"),
         ("lab --epochs -3", "--epochs"),

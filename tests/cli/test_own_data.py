@@ -120,6 +120,15 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
     assert "type --image-size 6x4 to resize all of them" in fails(*train, "pets")
     assert "leave out --data-path" in fails(*train, "iris.csv", "--data-path", "iris.csv")
     assert "for data of your own, not for digits" in fails(*train, "digits", "--target", "a")
+    draw("alike/cat/1.png", 0)
+    draw("alike/dog/1.png", 0)
+    assert "leave out --target kind, which is for tables" in fails(
+        *train, "alike", "--target", "kind"
+    )
+    assert "leave out --image-size, which is for folders of pictures" in fails(
+        *train, "iris.csv", "--image-size", "8"
+    )
+    assert "holds out 120 of 120 samples" in fails(*train, "iris.csv", "--validation", 0.999)
     assert not Path("run").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from running import TINY
@@ -98,3 +99,13 @@ def test_every_run_of_a_comparison_is_shown(narrow, two_runs):
     ]
     assert lines[0] == "test accuracy"
     assert max(map(len, lines)) <= 50
+
+
+def test_a_training_that_diverged_suggests_a_smaller_learning_rate(narrow):
+    lines = narrow(*TINY, "--solver", "sgd", "--learning-rate", "1e30", "--out", "run")
+    suggested = " ".join(" ".join(lines[lines.index("next:") + 1 :]).split())
+    again = "--out run --learning-rate 1e+29 --out run-1e+29"
+    assert f"{again} a tenth of the learning rate" in suggested
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "try a smaller --learning-rate" in page
+    assert "<h2>Training</h2>" not in page  # There is no epoch to draw.

@@ -90,7 +90,7 @@ def test_validation_images_are_held_out_of_the_training_set(finished):
 
 def test_a_class_without_training_images_is_an_error(fails):
     line = fails(*TINY, "--validation", "0.99", "--out", "run")
-    assert "--validation 0.99 leaves 14 images to train on, and none of 4, 7, 8: hold out" in line
+    assert "--validation 0.99 leaves 14 samples to train on, and none of 4, 7, 8: hold out" in line
     assert list(Path().iterdir()) == []
 
 

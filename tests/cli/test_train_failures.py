@@ -94,7 +94,7 @@ def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
 def test_a_training_that_diverges_is_reported_and_kept(mlp_xp):
     options = "--solver sgd --learning-rate 1e30 --validation 0.25 --checkpoint 1 --out run"
     done = mlp_xp(*TINY, *options.split())
-    assert "try a smaller learning_rate_init. First seen in epoch 1, step" in done.err
+    assert "try a smaller --learning-rate. First seen in epoch 1, step" in done.err
     assert done.status == 1
     assert {path.name for path in Path("run").iterdir()} >= FILES
     assert load_model("run").n_iter_ == len(history_of(Path("run"))) < 12

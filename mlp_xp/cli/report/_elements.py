@@ -117,7 +117,7 @@ def figures(drawn: Mapping[str, str]) -> str:
         f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, svg in drawn.items()
     )
-    return f'<div class="figures">{"".join(found)}</div>'
+    return f'<div class="figures">{"".join(found)}</div>' if drawn else ""
 
 
 def pictures(
