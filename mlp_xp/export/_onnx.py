@@ -86,6 +86,7 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
     """
     onnx = optional("onnx", "onnx")
     ndonnx = optional("ndonnx", "onnx")
+    from mlp_xp.export._slices import shorten_slices
     from mlp_xp.export._tidy import tidy
 
     members = model.estimators_ if isinstance(model, BaseEnsemble) else [model]
@@ -106,6 +107,8 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         outputs = _named_classes(model, first.targets, _mean(predictions))
     graph = ndonnx.build({"X": x}, outputs)
     tidy(graph)
+    shorten_slices(graph)
+    tidy(graph)
     graph.producer_name, graph.producer_version = "mlp-xp", __version__
     del graph.metadata_props[:]
     onnx.checker.check_model(graph, full_check=True)
@@ -113,7 +116,9 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
 
 
 def _mean(arrays: list[Any]) -> Any:
-    return arrays[0] if len(arrays) == 1 else sum(arrays[1:], arrays[0]) / len(arrays)
+    from mlp_xp.export._operators import mean
+
+    return arrays[0] if len(arrays) == 1 else mean(arrays)
 
 
 def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: str) -> Any:

@@ -18,7 +18,7 @@ from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.layers import Activation, Arrangement, Dense, activate
 from mlp_xp.nn.losses import Loss
 
-__all__ = ["KERNELS", "OnnxNamespace", "activate_outputs"]
+__all__ = ["KERNELS", "OnnxNamespace", "activate_outputs", "mean"]
 
 
 class OnnxNamespace:
@@ -59,6 +59,12 @@ class OnnxNamespace:
 def _node(operator: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
     """Return the array that one operator computes."""
     return ndonnx.asarray(operator(*(array.unwrap_spox() for array in inputs), **settings))
+
+
+def mean(arrays: Sequence[Any]) -> Any:
+    """Return the mean of several arrays of one shape."""
+    # Runtimes have the operator Mean in float32 only.
+    return ndonnx.asarray(operators.sum([array.unwrap_spox() for array in arrays])) / len(arrays)
 
 
 def _axes(axis: int) -> Any:

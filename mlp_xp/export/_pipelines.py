@@ -56,8 +56,12 @@ def _types() -> Any:
 
 
 def _graph(operator: Any) -> Any:
-    is_single = isinstance(operator.inputs[0].type, _types().FloatTensorType)
-    return trace(operator.raw_operator, "float32" if is_single else "float64", in_pipeline=True)
+    # skl2onnx asks for the types of the outputs first, and the operator lives for one conversion.
+    if not hasattr(operator, "mlp_xp_graph"):
+        is_single = isinstance(operator.inputs[0].type, _types().FloatTensorType)
+        precision = "float32" if is_single else "float64"
+        operator.mlp_xp_graph = trace(operator.raw_operator, precision, in_pipeline=True)
+    return operator.mlp_xp_graph
 
 
 def _set_types(operator: Any) -> None:

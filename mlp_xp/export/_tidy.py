@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ def tidy(model: onnx.ModelProto) -> None:
             known[node.output[0]] = _value(node, known, model)
         else:
             kept.append(node)
+    kept = _folded(kept, known, {copied.get(output.name, output.name) for output in graph.output})
     _keep_names_of_outputs(kept, graph, copied)
     needed = {output.name for output in graph.output}
     used: list[onnx.NodeProto] = []
@@ -58,6 +60,39 @@ def _value(node: onnx.NodeProto, known: dict[str, np.ndarray], model: onnx.Model
 
 def _type(value: np.ndarray) -> int:
     return onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+
+
+def _folded(
+    nodes: list[onnx.NodeProto], known: dict[str, np.ndarray], outputs: set[str]
+) -> list[onnx.NodeProto]:
+    """Return the nodes, those that scale or shift a product in its weights.
+
+    That is how batch normalization predicts: its statistics are constants.
+    """
+    uses = Counter(name for node in nodes for name in node.input) + Counter(outputs)
+    products: dict[str, onnx.NodeProto] = {}
+    kept = []
+    for node in nodes:
+        name = node.output[0]
+        product = products.get(node.input[0])
+        factor = known.get(node.input[1]) if len(node.input) == 2 else None
+        is_folded = False
+        if product is not None and factor is not None and node.op_type in ("Add", "Mul", "Sub"):
+            W, b = (known[part] for part in product.input[1:])
+            is_folded = factor.size == 1 or factor.shape[-1] == factor.size == b.size
+        if product is not None and factor is not None and is_folded:
+            row = np.broadcast_to(factor.reshape(-1), b.shape)
+            pair = {"Add": (W, b + row), "Mul": (W * row, b * row), "Sub": (W, b - row)}
+            for k, array in enumerate(pair[node.op_type], start=1):
+                product.input[k] = f"{name}_{k}"
+                known[product.input[k]] = array
+            product.output[0] = name
+            node = product
+        else:
+            kept.append(node)
+        if node.op_type == "Gemm" and uses[name] == 1 and known.keys() >= {*node.input[1:]}:
+            products[name] = node
+    return kept
 
 
 def _keep_names_of_outputs(

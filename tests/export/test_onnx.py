@@ -18,7 +18,7 @@ from mlp_xp import (
     MLPRegressor,
 )
 from mlp_xp.augmentation import Flip, Shift
-from mlp_xp.export import register_skl2onnx, to_onnx
+from mlp_xp.export import _pipelines, register_skl2onnx, to_onnx
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS, silu
 from mlp_xp.nn.losses import Gaussian, Quantile, Through
@@ -147,13 +147,39 @@ def test_the_graph_has_no_needless_nodes():
     assert check(*fitted()) == plain
     scaled = check(*fitted(input_scaling="standardize", normalization="layer"))
     assert scaled[:4] == ["Sub", "Mul", "Gemm", "LayerNormalization"]
-    # What is computed from batch statistics alone is a constant.
-    model, _ = fitted(normalization="batch")
-    graph = to_onnx(model).graph
-    assert [node.op_type for node in graph.node][:5] == ["Gemm", "Sub", "Mul", "Add", "Relu"]
-    assert not {node.op_type for node in graph.node} & {"Identity", "Constant", "Sqrt", "If"}
-    used = {name for node in graph.node for name in node.input}
-    assert {tensor.name for tensor in graph.initializer} <= used
+    # Batch statistics are in the weights of the product before.
+    assert check(*fitted(normalization="batch")) == plain
+    assert check(*fitted("value")) == ["Gemm", "Relu", "Gemm", "Relu", "Gemm", "Squeeze"]
+    assert check(*fitted("values")) == ["Gemm", "Relu", "Gemm", "Relu", "Gemm"]
+    single, rows = fitted(hidden_layer_sizes=())
+    ensemble = MLPEnsembleClassifier(single, 3, random_state=0).fit(rows, Y)
+    assert check(ensemble, rows) == ["Gemm", "Softmax"] * 3 + ["Sum", "Div", "ArgMax", "Gather"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"),
+    [
+        ("gaussian", ["Slice", "Max", "Min", "Mul", "Exp", "Slice", "Squeeze", "Squeeze"]),
+        ("poisson", ["Min", "Exp", "Squeeze"]),
+    ],
+)
+def test_parts_of_outputs_are_taken_once(loss, outputs):
+    model = MLPRegressor(loss, (), max_iter=1, learning_rate="cosine", random_state=0)
+    assert check(model.fit(X, np.abs(X[:, 0])), X, tolerance=1e-12) == ["Gemm", *outputs]
+
+
+@pytest.mark.parametrize("what", ["text", "several", *REAL])
+@pytest.mark.parametrize("normalization", [None, "batch", "layer"])
+def test_graphs_have_neither_copies_nor_unused_constants(what, normalization):
+    settings = {"normalization": normalization, "input_scaling": "zca", "tta": Flip((1, 3, 4))}
+    graph = to_onnx(fitted(what, residual=True, **settings)[0]).graph
+    operators = {node.op_type for node in graph.node}
+    assert not operators & {"Identity", "Constant", "Sqrt", "If", "Reshape", "Shape"}
+    assert ("Cast" in operators) == (what == "several")
+    used = [name for node in graph.node for name in node.input]
+    assert {tensor.name for tensor in graph.initializer} <= set(used)
+    contents = [(str(t.dims), t.data_type, t.raw_data) for t in graph.initializer]
+    assert len(set(contents)) == len(contents)
 
 
 def test_the_file_and_what_it_says_of_itself(tmp_path):
@@ -219,6 +245,18 @@ def test_pipelines(what, dtype):
     else:
         np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-5)
         np.testing.assert_array_equal(found["label"], model.predict(rows))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
+def test_a_pipeline_is_traced_once(monkeypatch):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    register_skl2onnx()
+    traced = []
+    trace = _pipelines.trace
+    monkeypatch.setattr(_pipelines, "trace", lambda *a, **k: traced.append(a) or trace(*a, **k))
+    model, rows = fitted()
+    skl2onnx.to_onnx(make_pipeline(model), rows[:1], options={"zipmap": False})
+    assert traced == [(model, "float64")]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
