@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -95,7 +96,8 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
         """Return the number of workers for joblib, and have it submit all calls at once."""
-        self.parallel, parallel.pre_dispatch = parallel, "all"
+        # Not "all", with which joblib loses an error of the first split.
+        self.parallel, parallel.pre_dispatch = parallel, sys.maxsize
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs: int) -> int:
@@ -126,10 +128,12 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         bar = TaskBar("models", len(self._submitted)) if self._shows_bar else None
         result, scores = None, _BestScore()
         try:
-            for batch, result in self._results():
-                self._submitted.pop(batch)([result])
-                if bar is not None:
-                    bar.update(scores.add(batch.items[0][2], result))
+            # Steps of pipelines and scorers may use joblib themselves.
+            with parallel_config(backend=self._outer):
+                for batch, result in self._results():
+                    self._submitted.pop(batch)([result])
+                    if bar is not None:
+                        bar.update(scores.add(batch.items[0][2], result))
         except KeyboardInterrupt:
             if result is None or not self._keeps_finished:
                 raise
@@ -153,8 +157,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         for call, error, seconds in fitted(batches, self._n_threads):
             yield batches.pop(call), call.make(error, seconds)
         if others:
-            with parallel_config(backend=self._outer):
-                results = joblib.Parallel(n_jobs=self._n_jobs)(batch.items[0] for batch in others)
+            results = joblib.Parallel(n_jobs=self._n_jobs)(batch.items[0] for batch in others)
             yield from zip(others, results, strict=True)
 
 

@@ -19,8 +19,11 @@ from same_results import (
 from scipy import sparse
 from scipy.stats import loguniform
 from sklearn import model_selection as theirs
+from sklearn.compose import ColumnTransformer
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mlp_xp import MLPRegressor
 from mlp_xp import model_selection as ours
@@ -168,6 +171,20 @@ def test_another_estimator_as_the_last_step_of_a_candidate():
     grid = {"mlpclassifier": [LogisticRegression(max_iter=1000), network(alpha=1)]}
     searches = [module.GridSearchCV(estimator, grid, cv=2).fit(X, y) for module in (ours, theirs)]
     assert_same_search(*searches)
+
+
+def test_a_step_that_works_in_parallel_itself():
+    columns = ColumnTransformer([("first", StandardScaler(), [0, 1])], remainder="passthrough")
+    estimator = make_pipeline(columns, network())
+    grid = {"columntransformer__first": [StandardScaler(), MinMaxScaler()]}
+    searches = [module.GridSearchCV(estimator, grid, cv=2).fit(X, y) for module in (ours, theirs)]
+    assert_same_search(*searches)
+
+
+def test_an_error_of_the_splits():
+    for module in (ours, theirs):
+        with pytest.raises(ValueError, match="'groups' parameter should not be None"):
+            module.cross_val_score(network(), X, y, cv=theirs.LeaveOneGroupOut())
 
 
 def test_every_backend(backend):

@@ -1,0 +1,93 @@
+"""Networks with the names and parameters of the estimators of scikit-learn's own tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlp_xp import MLPClassifier, MLPRegressor
+
+__all__ = ["STAND_INS"]
+
+SIZE = {"hidden_layer_sizes": (5,)}
+
+
+class Classifier(MLPClassifier):
+    """For classifiers whose tests read how a search handles them, and not how good they are."""
+
+    def __init__(
+        self,
+        C=1.0,
+        kernel="rbf",
+        gamma="scale",
+        degree=3,
+        max_depth=None,
+        n_neighbors=5,
+        max_iter=2,
+        random_state=0,
+    ):
+        super().__init__(**SIZE, max_iter=max_iter, random_state=random_state)
+        self.C, self.kernel, self.gamma, self.degree = C, kernel, gamma, degree
+        self.max_depth, self.n_neighbors = max_depth, n_neighbors
+
+    def decision_function(self, X):
+        logits = np.log(self.predict_proba(X))
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+
+class Fast(MLPClassifier):
+    """For `FastClassifier`: parameters of any letter, which change nothing."""
+
+    def __init__(self, a=0, b=0, c=0, l=0, max_iter=1, random_state=0):  # noqa: E741
+        super().__init__(**SIZE, max_iter=max_iter, random_state=random_state)
+        self.a, self.b, self.c, self.l = a, b, c, l
+
+
+class Mock(MLPClassifier):
+    """For `MockClassifier`: the score depends on a parameter."""
+
+    def __init__(self, foo_param=0):
+        super().__init__(**SIZE, max_iter=1, random_state=0)
+        self.foo_param = foo_param
+
+    def score(self, X=None, y=None, sample_weight=None):
+        return float(self.foo_param > 1)
+
+
+class Failing(MLPClassifier):
+    """For `FailingClassifier`: a fit that fails by one value of a parameter."""
+
+    FAILING_PARAMETER = 2
+
+    def __init__(self, parameter=None):
+        super().__init__(**SIZE, max_iter=1, random_state=0)
+        self.parameter = parameter
+
+    def fit(self, X, y=None, sample_weight=None):
+        if self.parameter == Failing.FAILING_PARAMETER:
+            raise ValueError("Failing classifier failed as required")
+        return super().fit(X, y, sample_weight)
+
+    def score(self, X=None, y=None, sample_weight=None):
+        return 0.0
+
+
+class Regressor(MLPRegressor):
+    """For linear regressors."""
+
+    def __init__(self, alpha=1e-4, fit_intercept=True, max_iter=2, random_state=0):
+        super().__init__(**SIZE, alpha=alpha, max_iter=max_iter, random_state=random_state)
+        self.fit_intercept = fit_intercept
+
+
+STAND_INS = {
+    "LinearSVC": Classifier,
+    "SVC": Classifier,
+    "LogisticRegression": Classifier,
+    "DecisionTreeClassifier": Classifier,
+    "KNeighborsClassifier": Classifier,
+    "FastClassifier": Fast,
+    "MockClassifier": Mock,
+    "FailingClassifier": Failing,
+    "Ridge": Regressor,
+    "LinearRegression": Regressor,
+}
