@@ -7,14 +7,13 @@ import copy
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
 import array_api_compat
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Device, Namespace, Tree
-from mlp_xp._utils.tree import leaves, rebuild
+from mlp_xp.backends._defaults import SumOnHost, together
 from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
@@ -246,7 +245,7 @@ class Backend:
 
     def _summing(self, communicator: Communicator) -> Callable[[Tree], Tree]:
         """Return the kernel ``sum_over_ranks``; equal for equal backends."""
-        return _SumOnHost(self, communicator)
+        return SumOnHost(self, communicator)
 
     # --- execution -----------------------------------------------------------------------------
 
@@ -285,6 +284,23 @@ class Backend:
             is donated. None, the default, where one call per step is as fast.
         """
         return None
+
+    def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the loop of many models.
+
+        Parameters
+        ----------
+        body : callable
+            As `loop` takes it, for arrays of one model as for those of a stack.
+
+        Returns
+        -------
+        callable
+            ``run(start, stops, state, steps, x, y, scaling)`` returns the next state. The first
+            axis of ``state`` and ``scaling``, and the second of ``steps``, count models; ``stops``,
+            (models,) NumPy integers, are where they end. Those that end at ``start`` may change.
+        """
+        return together(self.loop(body), body)
 
     @property
     def work_at_once(self) -> int:
@@ -375,20 +391,6 @@ class Backend:
         """Return the facts that a benchmark must state: library, version, device."""
         version = importlib.import_module(self.name).__version__
         return {"library": f"{self.name} {version}", "device": str(self.device)}
-
-
-@dataclass(frozen=True)
-class _SumOnHost:
-    """The kernel ``sum_over_ranks`` through the host's memory."""
-
-    backend: Backend
-    communicator: Communicator
-
-    def __call__(self, tree: Tree) -> Tree:
-        """Sum arrays over all ranks."""
-        arrays = [np.array(self.backend.get(leaf), order="C") for leaf in leaves(tree)]
-        self.communicator.sum(arrays)
-        return rebuild(tree, map(self.backend.put, arrays))
 
 
 def to_numpy(array: Any) -> np.ndarray:

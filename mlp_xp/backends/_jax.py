@@ -100,6 +100,10 @@ class JaxBackend(Backend):
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
         return _loop(body) if self.communicator is None else _split_loop(body)
 
+    def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        # One model after the other: its arrays stay in the cache, and batched products are slow.
+        return _loop_of_models(body) if self.shares_host_memory else super().loop_of_models(body)
+
     def synchronize(self) -> None:
         for array in jax.live_arrays(self.device.platform):
             array.block_until_ready()
@@ -170,6 +174,24 @@ def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
     # `lax.scan` would be compiled again for each number of steps; here that is a value.
     def run(start: Any, stop: Any, state: Any, *arguments: Any) -> Any:
         return jax.lax.fori_loop(start, stop, lambda i, now: body(i, now, *arguments), state)
+
+    return jax.jit(run, donate_argnums=2)
+
+
+@functools.lru_cache(maxsize=128)
+def _loop_of_models(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the compiled loop that takes one model after the other through its steps."""
+
+    def run(start: Any, stops: Any, state: Any, steps: Any, x: Any, y: Any, scaling: Any) -> Any:
+        def train(model: Any, state: Any) -> Any:
+            own, own_scaling = jax.tree.map(lambda leaf: leaf[model], (state, scaling))
+            own_steps = jax.tree.map(lambda leaf: leaf[:, model], steps)
+            own = jax.lax.fori_loop(
+                start, stops[model], lambda i, now: body(i, now, own_steps, x, y, own_scaling), own
+            )
+            return jax.tree.map(lambda leaf, new: leaf.at[model].set(new), state, own)
+
+        return jax.lax.fori_loop(0, stops.shape[0], train, state)
 
     return jax.jit(run, donate_argnums=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -260,7 +261,7 @@ def _fit(
     error: Exception | None = None
     untouched = copy.deepcopy(model.random_state)
     try:
-        with reporting(report):
+        with reporting(report), contextlib.nullcontext() if stacks is None else stacks.turn():
             data.fit(task)
             if stacks is not None:
                 _detach(model)

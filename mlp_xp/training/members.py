@@ -6,6 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.tree import map_leaves
+from mlp_xp.backends import get_backend, to_numpy
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
 from mlp_xp.training.divergence import Guard
 from mlp_xp.training.epochs import EpochPlan
@@ -13,7 +20,7 @@ from mlp_xp.training.finite import is_finite
 from mlp_xp.training.records import Record
 from mlp_xp.training.scalars import Stage
 from mlp_xp.training.shared import SharedResident
-from mlp_xp.training.step import TrainState
+from mlp_xp.training.step import TrainState, init_state
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["DivergedError", "EpochRequest", "MemberTrainer", "StackGuard"]
@@ -51,6 +58,7 @@ class MemberTrainer(Trainer):
         self, *args: Any, train: Callable[[EpochRequest], Record], **settings: Any
     ) -> None:
         self.find_state: Callable[[], TrainState] | None = None
+        self.initial: TrainState | None = None
         self._train = train
         super().__init__(*args, **settings)
 
@@ -63,7 +71,34 @@ class MemberTrainer(Trainer):
 
     @state.setter
     def state(self, state: TrainState) -> None:
-        self._state, self.find_state = state, None
+        self._state, self.find_state, self.initial = state, None, None
+
+    def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
+        """Set the state before the first step, which a stack takes from the host."""
+
+        def own(tree: Tree) -> Tree:
+            return map_leaves(lambda leaf: np.array(to_numpy(leaf), dtype=self.dtype), tree)
+
+        initial = init_state(
+            own(params),
+            self.rules.optimizer,
+            batch_stats=own(batch_stats),
+            average=own(params) if self.rules.ema_decay is not None else (),
+            with_accuracy=self.with_accuracy,
+            with_loss_scale=self.backend.scales_loss,
+            xp=get_backend("numpy").xp,
+        )
+
+        def find_state() -> TrainState:
+            with self.backend.scope():
+                state: TrainState = self._own(initial)
+            return state
+
+        self.initial, self.find_state, self.n_steps = initial, find_state, 0
+
+    def copy(self) -> TrainState:
+        """Return a copy of the state in the host's memory."""
+        return super().copy() if self.initial is None else self.initial
 
     def run_epoch(self, data: Data, plan: EpochPlan, **settings: Any) -> Record:
         """Train for one epoch, together with other models where that can be."""

@@ -106,7 +106,7 @@ class ModelStack:
             data = requests[0].data
             x, y = data.x, data.column.on_device
             self._state = self._state._replace(loss=backend.xp.zeros_like(self._state.loss))
-            self._run_steps(first, steps, x, y, n_steps, is_stopped)
+            self._run_steps(first, steps, x, y, n_steps, places, is_stopped)
             losses = backend.get(self._state.loss)
         seconds = time.perf_counter() - start
         for request, place, rate in zip(requests, places, rates, strict=True):
@@ -157,14 +157,16 @@ class ModelStack:
         if kept:
             where = backend.put(np.asarray(kept, dtype=np.int32))
             parts.append([xp.take(leaf, where, axis=0) for leaf in leaves(self._state)])
-        if new or n_empty:
-            states = [trainer.state for trainer in new]
-            states += [members[0].state] * n_empty
-            parts.append([xp.stack(values) for values in zip(*map(leaves, states), strict=True)])
+        states = [trainer.copy() for trainer in new]
+        if n_empty:
+            states += [states[0] if new else members[0].copy()] * n_empty
+        if states:
+            values = map(np.stack, zip(*map(leaves, states), strict=True))
+            parts.append([xp.asarray(backend.put(leaf), copy=True) for leaf in values])
         whole = parts[0]
         if len(parts) > 1:
             whole = [xp.concat(pair, axis=0) for pair in zip(*parts, strict=True)]
-        self._state = rebuild(members[0].state, whole)
+        self._state = rebuild(self._state if kept else states[0], whole)
         self._trainers = members + [None] * n_empty
         self._scaling = None
         if members[0].scaling is not None:
@@ -172,7 +174,7 @@ class ModelStack:
             stacked = [xp.stack(values) for values in zip(*map(leaves, given), strict=True)]
             self._scaling = rebuild(given[0], stacked)
         for trainer in new:
-            trainer.guard = StackGuard()
+            trainer.guard, trainer.initial = StackGuard(), None
 
     # --- the steps -------------------------------------------------------------------------------
 
@@ -219,19 +221,21 @@ class ModelStack:
         x: Array,
         y: Array,
         n_steps: int,
+        places: list[int],
         is_stopped: Callable[[], bool],
     ) -> None:
         backend = trainer.backend
         if self._run is None:
             step = _step(program_rules(trainer.rules), backend)
-            self._run = backend.loop(_nth(step)) or _one_by_one(backend.compile(step, donate=True))
+            self._run = backend.loop_of_models(_nth(step))
         numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
         at_once = max(1, backend.work_at_once // (self._width * numbers))
         for start in range(0, n_steps, at_once):
             if is_stopped():
                 return
-            stop = min(start + at_once, n_steps)
-            self._state = self._run(start, stop, self._state, steps, x, y, self._scaling)
+            stops = np.full(len(self._trainers), start, np.int32)
+            stops[places] = min(start + at_once, n_steps)
+            self._state = self._run(start, stops, self._state, steps, x, y, self._scaling)
 
 
 @lru_cache(maxsize=64)
@@ -245,18 +249,6 @@ def _taken(backend: Backend) -> Callable[..., Any]:
 
 # One function for all programs with the same step, so that a backend finds what it compiled.
 _nth = lru_cache(maxsize=64)(make_nth)
-
-
-def _one_by_one(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that runs steps one by one."""
-    nth: Callable[..., Any] = make_nth(step)
-
-    def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:
-        for i in range(start, stop):
-            state = nth(i, state, *arguments)
-        return state
-
-    return run
 
 
 def _fill(places: np.ndarray, values: np.ndarray) -> None:

@@ -53,6 +53,13 @@ class Stacks:
         assert request.record is not None
         return request.record
 
+    def turn(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context of a fit, for one thread at a time until it waits in `train`.
+
+        Many threads at once would compile the same functions each, and wait for the interpreter.
+        """
+        return self._condition
+
     def leave(self) -> None:
         """Wait for one fit less from now on."""
         with self._condition:

@@ -1,0 +1,52 @@
+"""Models that have ended leave the program of those that train on, and take no time there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import problem, small
+from sklearn.base import clone
+
+from mlp_xp._utils.tree import leaves
+from mlp_xp.backends import get_backend
+from mlp_xp.estimators.many import FitTask, fit_many
+
+EPOCHS = [1, 2, 2, 3, 5, 8, 8, 8]
+LIVE = [8, 7, 5, 4, 4, 3, 3, 3]  # Models that train, epoch after epoch.
+# Where a size costs a compilation, half of the places are empty before the others are given up.
+PLACES = {"torch": LIVE, "jax": [8, 8, 8, 4, 4, 4, 4, 4]}
+
+
+@pytest.mark.libraries("torch", "jax")
+def test_models_that_have_ended_leave_their_program(backend_spec, monkeypatch):
+    name, _, device = backend_spec.partition(":")
+    backend = get_backend(name, device or None)
+    compiled = type(backend).loop_of_models
+    sizes = []
+
+    def loop_of_models(self, body):
+        run = compiled(self, body)
+
+        def recorded(start, stops, state, *arguments):
+            ended = stops == start
+            before = [self.get(leaf)[ended].copy() for leaf in leaves(state)]
+            new = run(start, stops, state, *arguments)
+            for leaf, expected in zip(leaves(new), before, strict=True):
+                np.testing.assert_array_equal(self.get(leaf)[ended], expected)
+                assert len(leaf) == len(stops)
+            sizes.append((len(stops), np.count_nonzero(~ended)))
+            return new
+
+        return recorded
+
+    monkeypatch.setattr(type(backend), "loop_of_models", loop_of_models)
+    X, y = problem()
+    settings = {"backend": name, "device": device or None, "learning_rate": "cosine"}
+    models = [small(random_state=i, max_iter=n, **settings) for i, n in enumerate(EPOCHS)]
+    own = [clone(model).fit(X, y) for model in models]
+    results = list(fit_many([FitTask(model, X, y) for model in models], n_jobs=1))
+    assert [result.error for result in results] == [None] * len(EPOCHS)
+    assert sizes == list(zip(PLACES[name], LIVE, strict=True))
+    for model, expected in zip(models, own, strict=True):
+        assert model.n_iter_ == expected.n_iter_
+        np.testing.assert_allclose(model.coefs_[0], expected.coefs_[0], rtol=1e-6, atol=1e-9)
