@@ -27,6 +27,8 @@ WITH_CODE = [
 ]
 
 
+# Readers would see a warning, also one that other tests expect.
+@pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_examples_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch):
     if page.name == "datasets.md" and locate("cifar10") is None:
