@@ -18,6 +18,7 @@ from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.nn.hidden import Branch
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.optimizers import SGD, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
+from mlp_xp.optimizers.schedules import OneCycle
 
 # A fit that may take so many steps waits for machine code, one by one as in company.
 LONG = 20_000
@@ -102,6 +103,11 @@ TOGETHER = {
         {"solver": "sgd", "momentum": momentum, "dropout": dropout, "label_smoothing": smoothing}
         for momentum, dropout, smoothing in [(0.3, 0.2, 0.1), (0.9, 0.2, 0.3), (0.9, 0.6, 0.1)]
     ],
+    "adamw": [
+        {"solver": AdamW(weight_decay=0.5)},
+        {"solver": AdamW(weight_decay=0.1, beta_1=0.5)},
+        {"solver": AdamW(weight_decay=0.1), "learning_rate": OneCycle()},
+    ],
 }
 # Pairs that each need a program of their own.
 APART = [
@@ -171,7 +177,16 @@ def check_to_rounding(tasks, n_programs=None):
         np.testing.assert_allclose(model.loss_, expected.loss_, rtol=1e-7)
 
 
-@pytest.mark.parametrize(("name", "weighted"), [("adam", False), ("adam", True), ("sgd", True)])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_every_setting_that_may_differ_has_the_bits_of_its_own_fit(name):
+    X, y = problem(62)
+    models = [small(**settings) for settings in TOGETHER[name]]
+    check_bits(tasks_of(models, X, y, np.linspace(0.5, 2.0, len(y))), n_jobs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "weighted"), [("adam", False), ("adam", True), ("sgd", True), ("adamw", True)]
+)
 def test_models_of_one_program_are_those_of_their_own_fits(backend_spec, name, weighted):
     X, y = problem(62)  # Folds of 41 and 42 samples.
     weights = np.linspace(0.5, 2.0, len(y)) if weighted else None
