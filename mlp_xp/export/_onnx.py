@@ -15,9 +15,9 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.config import resolve_augmentation
-from mlp_xp.estimators.ensembles import BaseEnsemble
-from mlp_xp.estimators.state import FittedState, fitted_state
+from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
+from mlp_xp.export._members import members_of, state_of
 from mlp_xp.nn.losses import Loss, of_mixture
 from mlp_xp.training.inference import make_predict
 
@@ -57,6 +57,8 @@ def to_onnx(
         If the estimator is not fitted.
     ValueError
         For another precision, or for classes that are neither numbers nor text.
+    TypeError
+        If it is no estimator of this package.
     ImportError
         If the ``onnx`` extra is not installed.
 
@@ -89,8 +91,8 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
     from mlp_xp.export._slices import shorten_slices
     from mlp_xp.export._tidy import tidy
 
-    members = model.estimators_ if isinstance(model, BaseEnsemble) else [model]
-    states = [fitted_state(member).to_host(None).checked() for member in members]
+    members = members_of(model)
+    states = [state_of(member) for member in members]
     first = states[0]
     precision = first.dtype if precision is None else precision
     if precision not in ("float32", "float64"):

@@ -12,6 +12,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.state import FittedState, fitted_state
 from mlp_xp.estimators.targets import ClassTargets
+from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
 
 __all__ = ["from_sklearn", "to_sklearn"]
@@ -103,6 +104,8 @@ def to_sklearn(model: Any) -> Any:
     ------
     ValueError
         For another network, or with test-time augmentation; the message names the setting.
+    TypeError
+        If it is no single estimator of this package.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
 
@@ -115,7 +118,7 @@ def to_sklearn(model: Any) -> Any:
     >>> to_sklearn(model.fit(X, y)).predict(X)
     array(['ant', 'bee', 'cat'], dtype='<U3')
     """
-    state = fitted_state(model).to_host(None).checked()
+    state = state_of(model)
     activation = _check(model, state)
     is_classifier = state.targets.classes is not None
     kind: Any = getattr(

@@ -10,6 +10,7 @@ from mlp_xp._utils.optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.config import resolve_config
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
+from mlp_xp.export._members import state_of
 from mlp_xp.nn.network import with_layers
 from mlp_xp.training.history import History
 
@@ -43,6 +44,8 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
         If the estimator is not fitted.
     ValueError
         With test-time augmentation.
+    TypeError
+        If it is no single estimator of this package.
     ImportError
         If torch is not installed.
 
@@ -62,7 +65,7 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
     optional("torch", "torch")
     from mlp_xp.export._torch_modules import build
 
-    state = fitted_state(model).to_host(None).checked()
+    state = state_of(model)
     if model.tta is not None:
         raise ValueError(
             f"tta is {model.tta!r}, and a module predicts from one view: set tta=None, or export "

@@ -1,0 +1,58 @@
+"""The networks of the estimator that is exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from mlp_xp.estimators.base import BaseMLP
+from mlp_xp.estimators.ensembles import BaseEnsemble
+from mlp_xp.estimators.state import FittedState, fitted_state
+
+__all__ = ["members_of", "state_of"]
+
+_OTHERWISE = (
+    "Take the estimator out of a pipeline or a search, e.g. pipeline[-1] or "
+    "search.best_estimator_, or export all of it by register_skl2onnx(); from_sklearn converts an "
+    "MLP of scikit-learn."
+)
+
+
+def members_of(model: Any) -> list[Any]:
+    """Return the estimators of an ensemble, or a single one.
+
+    Raises
+    ------
+    TypeError
+        For an object that is no estimator of this package.
+    sklearn.exceptions.NotFittedError
+        If an ensemble is not fitted.
+    """
+    if isinstance(model, BaseEnsemble):
+        check_is_fitted(model)
+        return list(model.estimators_)
+    if not isinstance(model, BaseMLP):
+        raise TypeError(
+            f"model is {model!r}, and must be an estimator or ensemble of mlp_xp. {_OTHERWISE}"
+        )
+    return [model]
+
+
+def state_of(model: Any) -> FittedState:
+    """Return the state of a single estimator, in NumPy arrays that are finite.
+
+    Raises
+    ------
+    TypeError
+        For an ensemble, and for an object that is no estimator of this package.
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    """
+    if isinstance(model, BaseEnsemble):
+        raise TypeError(
+            f"model is an {type(model).__name__}, of several networks: export each of its "
+            "estimators_, or all as one graph with to_onnx."
+        )
+    (member,) = members_of(model)
+    return fitted_state(member).to_host(None).checked()
