@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from textwrap import wrap
 from typing import Any, NoReturn, TypeAlias
@@ -62,7 +63,15 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raise an error that `main` prints."""
+        """Raise an error that `main` prints, with the nearest of the choices."""
+        if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            from difflib import get_close_matches  # Not for those who type no error.
+
+            choices = found[2].replace("'", "").split(", ")
+            nearest = get_close_matches(found[1], choices, 1)
+            meant = f", did you mean {nearest[0]}?" if nearest else ","
+            kept = message[: found.start()]
+            message = f"{kept}invalid choice: '{found[1]}'{meant} choose from {', '.join(choices)}"
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 

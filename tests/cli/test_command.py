@@ -105,7 +105,8 @@ def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
     ("typed", "message"),
     [
         ("", "required: COMMAND (see mlp-xp --help)"),
-        ("trian", "invalid choice: 'trian'"),
+        ("trian", "invalid choice: 'trian', did you mean train? choose from train, evaluate, "),
+        ("xyz", "invalid choice: 'xyz', choose from train, evaluate, "),
         ("train --epoch 0", "--epochs: '0', expected an integer of at least 1"),
         ("train --epochs 1.5", "--epochs: '1.5', expected an integer of at least 1"),
         ("train --hidden 512 -1", "--hidden: '-1'"),
@@ -126,7 +127,7 @@ def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
         ("train --checkpoint 0", "--checkpoint: '0', expected an integer of at least 1"),
         ("train --normalization group", "invalid choice: 'group'"),
         ("train --solver bfgs", "invalid choice: 'bfgs'"),
-        ("train --activation rely", "invalid choice: 'rely'"),
+        ("train --activation rely", "--activation: invalid choice: 'rely', did you mean relu?"),
         ("train --backend numpi", "invalid choice: 'numpi'"),
         ("train --data mnist", "invalid choice: 'mnist'"),
         ("train --no-such-option", "unrecognized arguments: --no-such-option"),
