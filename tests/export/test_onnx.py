@@ -133,7 +133,7 @@ def test_quantiles_and_standard_deviations_are_outputs(loss, what, size):
     assert len(run(to_onnx(model), rows[:0])["prediction"]) == 0
 
 
-@pytest.mark.parametrize("what", ["three classes", "two classes", "several", "value"])
+@pytest.mark.parametrize("what", ["three classes", "two classes", "text", "several", *REAL])
 def test_ensembles_are_one_graph(what):
     kind = MLPEnsembleRegressor if what in REAL else MLPEnsembleClassifier
     single, rows = fitted(what, input_scaling="standardize")
@@ -245,6 +245,31 @@ def test_pipelines(what, dtype):
     else:
         np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-5)
         np.testing.assert_array_equal(found["label"], model.predict(rows))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("what", ["text", "several", *REAL])
+def test_pipelines_of_ensembles_and_of_losses_with_several_outputs(what, size):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    register_skl2onnx()
+    losses = [Quantile((0.1, 0.4, 0.9)), Gaussian()] if what in REAL else ["log_loss"]
+    for loss in losses:
+        last, rows = fitted(what, loss=loss)
+        if size > 1:
+            kind = MLPEnsembleRegressor if what in REAL else MLPEnsembleClassifier
+            last = kind(last, size, random_state=0)
+        model = make_pipeline(StandardScaler(), last).fit(rows, TARGETS[what])
+        options = None if what in REAL else {"zipmap": False}
+        first, *others = run(skl2onnx.to_onnx(model, rows[:1], options=options), rows).values()
+        expected = model.predict(rows)
+        if what in REAL:
+            assert not others
+            expected = expected.reshape(len(rows), -1)
+            np.testing.assert_allclose(first, expected, atol=1e-12)
+        else:
+            np.testing.assert_array_equal(first, expected)
+            np.testing.assert_allclose(others[0], model.predict_proba(rows), atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
