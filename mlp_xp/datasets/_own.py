@@ -111,7 +111,7 @@ def _labels(path: Path, y: NDArray[Any], name: str) -> NDArray[Any]:
         raise DatasetError(
             f"{path}: {name!r}, the column to predict, has numbers such as {fractions[0]:g}, and "
             "only classes can be learned from files: use mlp_xp.MLPRegressor in Python to predict "
-            "numbers, or name a column of classes as --target"
+            "numbers, as in docs/datasets.md, or name a column of classes as --target"
         )
     return numbers.astype(np.int64) if np.all(np.abs(numbers) < _EXACT) else text
 
