@@ -184,12 +184,13 @@ def _loop_of_models(body: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(start: Any, stops: Any, state: Any, steps: Any, x: Any, y: Any, scaling: Any) -> Any:
         def train(model: Any, state: Any) -> Any:
-            own, own_scaling = jax.tree.map(lambda leaf: leaf[model], (state, scaling))
-            own_steps = jax.tree.map(lambda leaf: leaf[:, model], steps)
+            # A stack of one, since products with a leading axis are faster: a sixth of a step.
+            own, own_scaling = jax.tree.map(lambda leaf: leaf[model][None], (state, scaling))
+            own_steps = jax.tree.map(lambda leaf: leaf[:, model][:, None], steps)
             own = jax.lax.fori_loop(
                 start, stops[model], lambda i, now: body(i, now, own_steps, x, y, own_scaling), own
             )
-            return jax.tree.map(lambda leaf, new: leaf.at[model].set(new), state, own)
+            return jax.tree.map(lambda leaf, new: leaf.at[model].set(new[0]), state, own)
 
         return jax.lax.fori_loop(0, stops.shape[0], train, state)
 
