@@ -23,6 +23,7 @@ FEW = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
 def mlflow(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.chdir(tmp_path)  # Its default store is there.
     module = pytest.importorskip("mlflow")
     before = module.get_tracking_uri()
     module.set_tracking_uri((tmp_path / "store").as_uri())
