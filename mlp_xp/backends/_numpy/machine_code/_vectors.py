@@ -1,0 +1,98 @@
+"""Vectors of 512 bits in LLVM's own language, which numba lacks.
+
+A processor with shorter ones takes several instructions for each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+__all__ = ["Vectors"]
+
+_BITS = 512
+_I32 = ir.IntType(32)
+
+
+class Vectors:
+    """Operations on vectors of floating-point numbers.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+    number : llvmlite.ir.DoubleType or FloatType
+
+    Attributes
+    ----------
+    kind : llvmlite.ir.VectorType
+    lanes : int
+        Numbers of a vector.
+    is_double : bool
+    """
+
+    def __init__(self, builder: Any, number: Any) -> None:
+        self.builder, self.number = builder, number
+        self.is_double = isinstance(number, ir.DoubleType)
+        self._n_bytes = 8 if self.is_double else 4
+        self.lanes = _BITS // (8 * self._n_bytes)
+        self.kind = ir.VectorType(number, self.lanes)
+        self._name = f"v{self.lanes}f{8 * self._n_bytes}"
+
+    def constant(self, value: float) -> Any:
+        """Return a vector of one number."""
+        return ir.Constant(self.kind, [value] * self.lanes)
+
+    def repeat(self, value: Any) -> Any:
+        """Return a vector of one number that is computed."""
+        nowhere = ir.Constant(self.kind, ir.Undefined)
+        first = self.builder.insert_element(nowhere, value, _I32(0))
+        order = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, nowhere, order)
+
+    def mask(self, n: Any) -> Any:
+        """Return the mask of the first n lanes, of a 64-bit integer from 1 to all."""
+        kind = ir.VectorType(n.type, self.lanes)
+        nowhere = ir.Constant(kind, ir.Undefined)
+        order = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        first = self.builder.insert_element(nowhere, n, _I32(0))
+        wide = self.builder.shuffle_vector(first, nowhere, order)
+        return self.builder.icmp_unsigned("<", ir.Constant(kind, list(range(self.lanes))), wide)
+
+    def load(self, place: Any, mask: Any = None) -> Any:
+        """Return the numbers at a place, 0 in the lanes that a mask leaves out."""
+        if mask is None:
+            return self.builder.load(self._wide(place), align=self._n_bytes)
+        arguments = [self._wide(place), _I32(self._n_bytes), mask, self.constant(0.0)]
+        return self._call("llvm.masked.load", self.kind, arguments, ".p0")
+
+    def store(self, value: Any, place: Any, mask: Any = None) -> None:
+        """Write numbers to a place, but those that a mask leaves out."""
+        if mask is None:
+            self.builder.store(value, self._wide(place), align=self._n_bytes)
+            return
+        arguments = [value, self._wide(place), _I32(self._n_bytes), mask]
+        self._call("llvm.masked.store", ir.VoidType(), arguments, ".p0")
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """Return a b + c, rounded once where the processor can."""
+        return self.call("llvm.fmuladd", a, b, c)
+
+    def call(self, name: str, *values: Any) -> Any:
+        """Return what one of LLVM's functions of vectors returns."""
+        return self._call(name, self.kind, values)
+
+    def sum(self, values: Any) -> Any:
+        """Return the sum of the numbers of a vector."""
+        zero = ir.Constant(self.number, 0.0)
+        return self._call("llvm.vector.reduce.fadd", self.number, [zero, values])
+
+    def _wide(self, place: Any) -> Any:
+        return self.builder.bitcast(place, self.kind.as_pointer())
+
+    def _call(self, name: str, result: Any, arguments: Any, suffix: str = "") -> Any:
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        name = f"{name}.{self._name}{suffix}"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, arguments)
