@@ -84,6 +84,31 @@ def repeat():
     np.testing.assert_array_equal(model.fit(x, Y).coefs_[0], first)
 
 
+def compare_torch(engine):
+    """Compare fits by PyTorch with those of one process, and print the sums in their order."""
+    settings = SETTINGS | helpers.QUIET | {"backend": "torch"}
+    ranks, calls = get_communicator(engine), []
+    start_sum, sum_all = ranks.start_sum, ranks.sum
+
+    def started(array):
+        calls.append(f"start {array.shape}")
+        return start_sum(array)
+
+    def summed(arrays):
+        calls.append("sum")
+        sum_all(arrays)
+
+    for other in ({}, *OTHERS):
+        alone = MLPClassifier(**(settings | other)).fit(X, Y)
+        ranks.start_sum, ranks.sum = started, summed
+        model = MLPClassifier(**(settings | other), distributed=engine).fit(X, Y)
+        ranks.start_sum, ranks.sum = start_sum, sum_all
+        for one, same in zip(model.coefs_, alone.coefs_, strict=True):
+            np.testing.assert_allclose(one, same, rtol=0, atol=1e-10)
+    if ranks.rank == 0:
+        print(", ".join(calls[: calls.index("sum") + 1]))
+
+
 # Eight steps. Between machines a matrix of 2.4 MB travels in two pieces.
 @pytest.mark.parametrize(
     ("n", "environment", "expected"),
@@ -98,6 +123,14 @@ def test_fits_with_large_layers_are_those_of_one_process(run_ranks, n, environme
     done = run_ranks(n, compare, environment=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("engine", ["mpi", "torch"])
+def test_gradients_travel_during_the_backward_pass_of_torch(run_ranks, engine):
+    pytest.importorskip("torch")
+    done = run_ranks(2, compare_torch, engine, engine=engine)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "start (600, 500), start (40, 600), sum"
 
 
 def test_the_weights_of_a_rank_are_its_own(run_ranks):

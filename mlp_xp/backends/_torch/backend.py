@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, check_capability, lacking
 from mlp_xp.backends._torch import kernels, namespace
 from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
-from mlp_xp.backends._torch.ranks import SumInGroup, SumOverRanks
+from mlp_xp.backends._torch.ranks import SentDense, SumInGroup, SumOverRanks
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 
@@ -107,6 +107,19 @@ class TorchBackend(Backend):
         if self.device.type == "cuda":
             return SumInGroup(communicator, "nccl")
         return super()._summing(communicator)
+
+    def with_ranks(self, communicator: Communicator | None) -> Self:
+        backend = super().with_ranks(communicator)
+        summing = backend.kernels.sum_over_ranks
+        if isinstance(summing, SumOverRanks | SumInGroup) and not backend.kernels.n_shards:
+            dense = SentDense(backend.kernels.dense, summing)
+            backend.kernels = backend.kernels._replace(sent_dense=dense)
+        return backend
+
+    def training(self, work: int, n_steps: int = 1) -> contextlib.AbstractContextManager[object]:
+        if isinstance(summing := self.kernels.sum_over_ranks, SumOverRanks | SumInGroup):
+            summing.forget()
+        return super().training(work, n_steps)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         if self.device.type != "cuda":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -13,25 +14,70 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends.communicator import Communicator
 
-__all__ = ["SumInGroup", "SumOverRanks"]
+__all__ = ["SentDense", "SumInGroup", "SumOverRanks"]
+
+# Shorter tensors are summed at the end of the backward pass.
+_LONG_BYTES = 1 << 16
 
 
-@dataclass(frozen=True)
-class SumOverRanks:
-    """The kernel ``sum_over_ranks`` of a communicator, for tensors in the host's memory."""
+class _Sums:
+    """The kernel ``sum_over_ranks``; sums of some tensors may have been started before."""
 
-    communicator: Communicator
+    _started: dict[int, tuple[Any, Callable[[], Any]]]
 
     def __call__(self, tree: Tree) -> Tree:
         """Sum tensors, which are donated, over all ranks."""
         taken: set[int] = set()
-        tensors = [_own(leaf, taken) for leaf in leaves(tree)]
-        self.communicator.sum([tensor.numpy() for tensor in tensors])
+        tensors, others, waits = [], [], []
+        for leaf in leaves(tree):
+            # A tensor that has been started is still referred to, so its id is its own.
+            started = self._started.pop(id(leaf), None)
+            if started is None:
+                others.append(_own(leaf, taken))
+                tensors.append(others[-1])
+            else:
+                tensors.append(started[0])
+                waits.append(started[1])
+        self._sum(others)
+        for wait in waits:
+            wait()
         return rebuild(tree, tensors)
+
+    def start(self, tensor: Any) -> None:
+        """Start to sum a tensor in its memory, which nobody writes to until it is summed."""
+        is_whole = tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous()
+        if is_whole and tensor.nbytes >= _LONG_BYTES:
+            self._started[id(tensor)] = tensor, self._start(tensor)
+
+    def forget(self) -> None:
+        """Drop what a step that has failed has started."""
+        self._started.clear()
+
+    def _start(self, tensor: Any) -> Callable[[], Any]:
+        """Start to sum a tensor, and return the function that waits for it."""
+        raise NotImplementedError
+
+    def _sum(self, tensors: list[Any]) -> None:
+        for wait in [self._start(tensor) for tensor in tensors]:
+            wait()
 
 
 @dataclass(frozen=True)
-class SumInGroup:
+class SumOverRanks(_Sums):
+    """The kernel ``sum_over_ranks`` of a communicator, for tensors in the host's memory."""
+
+    communicator: Communicator
+    _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def _start(self, tensor: Any) -> Callable[[], Any]:
+        return self.communicator.start_sum(tensor.numpy())
+
+    def _sum(self, tensors: list[Any]) -> None:
+        self.communicator.sum([tensor.numpy() for tensor in tensors])  # Packs the short ones.
+
+
+@dataclass(frozen=True)
+class SumInGroup(_Sums):
     """The kernel ``sum_over_ranks`` in torch's default process group.
 
     Parameters
@@ -44,15 +90,32 @@ class SumInGroup:
 
     communicator: Communicator
     kind: str
+    _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def __call__(self, tree: Tree) -> Tree:
-        """Sum tensors, which are donated, over all ranks."""
+    def _start(self, tensor: Any) -> Callable[[], Any]:
         _start_group(self.communicator, self.kind)
-        taken: set[int] = set()
-        tensors = [_own(leaf, taken) for leaf in leaves(tree)]
-        for work in [torch.distributed.all_reduce(t, async_op=True) for t in tensors]:
-            work.wait()
-        return rebuild(tree, tensors)
+        wait: Callable[[], Any] = torch.distributed.all_reduce(tensor, async_op=True).wait
+        return wait
+
+
+@dataclass(frozen=True)
+class SentDense:
+    """The kernel ``sent_dense``: gradients travel while those of earlier layers are computed."""
+
+    dense: Callable[..., Any]
+    sums: SumOverRanks | SumInGroup
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Compute `mlp_xp.nn.layers.affine`."""
+        y, pullback = self.dense(*args, **options)
+
+        def send(dy: Any, **asked: Any) -> Any:
+            dx, grads = pullback(dy, **asked)
+            for gradient in leaves(grads):
+                self.sums.start(gradient)
+            return dx, grads
+
+        return y, send
 
 
 @cache
