@@ -1,8 +1,9 @@
 """Kernels that compute a batch in virtual shards, with the same bits on any number of ranks.
 
 A batch is cut into parts of the same number of rows, whose products and sums are computed one by
-one, and summed in pairs, pairs of pairs and so on, on a rank and then over ranks. What treats each
-row by itself is computed at once.
+one, and summed in pairs, pairs of pairs and so on, on a rank and then over ranks. Activations too
+are computed one by one: PyTorch rounds in another way at the end of an array, where numbers do not
+fill a vector. What treats each row by itself, and rounds in one way, is computed at once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def in_shards(kernels: Kernels) -> Kernels:
         return kernels
     return kernels._replace(
         dense=_Layer(kernels.dense, n_shards),
+        activate=_Activation(kernels.activate, n_shards),
         layer_norm=_Layer(kernels.layer_norm, n_shards),
         loss=_Loss(kernels.loss, n_shards),
         accuracy=_Accuracy(kernels.accuracy, n_shards),
@@ -58,6 +60,27 @@ class _Layer:
             pulled = [pull(dy, need_dx=need_dx) for (_, pull), dy in pairs]
             dx = _joined([dx for dx, _ in pulled], xp) if need_dx else None
             return dx, sum_in_pairs([grads for _, grads in pulled])
+
+        return _joined([y for y, _ in parts], xp), pullback
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """An activation."""
+
+    function: Callable[..., Any]
+    n_shards: int
+
+    def __call__(
+        self, activation: Any, x: Array, *, xp: Namespace
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """Compute the activation and its pullback."""
+        shards = cut_rows(x, self.n_shards)
+        parts = [self.function(activation, shard, xp=xp) for shard in shards]
+
+        def pullback(dy: Array) -> Array:
+            pairs = zip(parts, cut_rows(dy, self.n_shards), strict=True)
+            return _joined([pull(dy) for (_, pull), dy in pairs], xp)
 
         return _joined([y for y, _ in parts], xp), pullback
 

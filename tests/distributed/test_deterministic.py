@@ -73,8 +73,8 @@ def refuse():
     ("backend", "code", "numbers"),
     [
         ("numpy", "", (1, 2, 4, 8)),
-        ("numpy", "machine code", (1, 2, 4)),
-        ("torch", "", (1, 2, 4)),
+        ("numpy", "machine code", (1, 2, 4, 8)),
+        ("torch", "", (1, 2, 4, 8)),
         ("jax", "", (1, 2, 4, 8)),
     ],
 )
