@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["Communicator", "Machine", "SharedSum"]
+__all__ = ["LONG_BYTES", "Communicator", "Machine", "SharedSum"]
 
 T = TypeVar("T")
+
+# The sum of so many bytes takes longer than to start it; shorter arrays are summed together.
+LONG_BYTES = 1 << 16
 
 
 class SharedSum(ABC):

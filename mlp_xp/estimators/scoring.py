@@ -15,6 +15,7 @@ from mlp_xp.estimators.state import fitted_state
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights, host
 from mlp_xp.nn.losses import Loss, of_mixture
+from mlp_xp.nn.losses._errors import as_level
 
 __all__ = [
     "Metrics",
@@ -158,8 +159,7 @@ def predict_values(
     backend = get_backend(outputs)
     with backend.scope():
         if quantiles is not None:
-            # As text, 0.05 in single precision is 0.05, and not 0.05000000075.
-            levels = [float(str(level)) for level in np.ravel(quantiles)]
+            levels = [as_level(level) for level in np.ravel(quantiles)]
             found: Any = loss.quantiles(outputs, levels, xp=backend.xp)
             found = targets.decode(found)
             return found[..., 0] if np.ndim(quantiles) == 0 else found

@@ -227,7 +227,7 @@ class ModelStack:
         backend = trainer.backend
         if self._run is None:
             step = _step(program_rules(trainer.rules), backend)
-            self._run = backend.loop_of_models(_nth(step))
+            self._run = backend.loop_of_models(make_nth(step))
         numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
         at_once = max(1, backend.work_at_once // (self._width * numbers))
         for start in range(0, n_steps, at_once):
@@ -245,10 +245,6 @@ def _taken(backend: Backend) -> Callable[..., Any]:
     return backend.compile(
         lambda state, where: map_leaves(lambda leaf: take(leaf, where, axis=0)[0, ...], state)
     )
-
-
-# One function for all programs with the same step, so that a backend finds what it compiled.
-_nth = lru_cache(maxsize=64)(make_nth)
 
 
 def _fill(places: np.ndarray, values: np.ndarray) -> None:

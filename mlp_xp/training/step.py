@@ -8,6 +8,7 @@ axes, for a stack of models that take their step together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
@@ -249,8 +250,9 @@ def make_step(
     return step
 
 
+@lru_cache(maxsize=64)
 def make_nth(step: Step) -> Callable[..., TrainState]:
-    """Return the function of one of many steps, for `Backend.loop`.
+    """Return the function of one of many steps, for `Backend.loop`; the same for the same step.
 
     Parameters
     ----------

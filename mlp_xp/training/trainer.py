@@ -182,7 +182,7 @@ class Trainer:
 
     def _compile(self) -> None:
         self._step = self.backend.compile(self.function, donate=True)
-        self._loop = self.backend.loop(_nth(self.function))
+        self._loop = self.backend.loop(make_nth(self.function))
 
     def progress(self) -> Progress:
         """Return what a later training needs besides the weights, in the host's memory."""
@@ -397,4 +397,3 @@ class Trainer:
 
 # One function for fits with the same settings: a backend finds what it compiled.
 _step = lru_cache(maxsize=64)(make_step)
-_nth = lru_cache(maxsize=64)(make_nth)

@@ -13,7 +13,7 @@ from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends._numpy.jobs import address
 from mlp_xp.backends._numpy.sparse import call
 from mlp_xp.backends._numpy.traced import Traced, value_of
-from mlp_xp.backends.communicator import Communicator, SharedSum
+from mlp_xp.backends.communicator import LONG_BYTES, Communicator, SharedSum
 from mlp_xp.optimizers import Updated
 
 __all__ = ["ClipOfRanks", "DenseOfRanks", "SumOverRanks", "UpdateOfRanks"]
@@ -24,8 +24,6 @@ _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
 # Numbers of a rank's part of a piece from which ranks share an array: a compiled step then updates
 # it as a call (`_PIECE` of `kernels`), and no trace writes to what others read.
 _LEAST_SHARED = 1 << 16
-# Shorter arrays are summed together.
-_LONG_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class SumOverRanks:
 
     def is_long(self, array: Any) -> bool:
         """Whether the sum of an array takes longer than to start it."""
-        return bool(array.size * array.itemsize >= _LONG_BYTES)
+        return bool(array.size * array.itemsize >= LONG_BYTES)
 
     def empty_like(self, array: Any) -> Any:
         """Return memory for the gradient of an array."""

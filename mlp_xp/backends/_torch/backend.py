@@ -17,7 +17,7 @@ from mlp_xp.backends._precision import LOW_PRECISIONS, check_capability, lacking
 from mlp_xp.backends._torch import kernels, namespace
 from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
-from mlp_xp.backends._torch.ranks import SentDense, SumInGroup, SumOverRanks
+from mlp_xp.backends._torch.ranks import SentDense, SumInGroup, SumOverRanks, Sums
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 
@@ -115,13 +115,13 @@ class TorchBackend(Backend):
         is_near = communicator is None or communicator.n_machines == 1
         if backend.kernels.n_shards or (is_near and not isinstance(summing, SumInGroup)):
             return backend
-        if isinstance(summing, SumOverRanks | SumInGroup):
+        if isinstance(summing, Sums):
             dense = SentDense(backend.kernels.dense, summing)
             backend.kernels = backend.kernels._replace(sent_dense=dense)
         return backend
 
     def training(self, work: int, n_steps: int = 1) -> contextlib.AbstractContextManager[object]:
-        if isinstance(summing := self.kernels.sum_over_ranks, SumOverRanks | SumInGroup):
+        if isinstance(summing := self.kernels.sum_over_ranks, Sums):
             summing.forget()
         return super().training(work, n_steps)
 

@@ -12,15 +12,12 @@ import torch
 
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends.communicator import Communicator
+from mlp_xp.backends.communicator import LONG_BYTES, Communicator
 
-__all__ = ["SentDense", "SumInGroup", "SumOverRanks"]
-
-# Shorter tensors are summed at the end of the backward pass.
-_LONG_BYTES = 1 << 16
+__all__ = ["SentDense", "SumInGroup", "SumOverRanks", "Sums"]
 
 
-class _Sums:
+class Sums:
     """The kernel ``sum_over_ranks``; sums of some tensors may have been started before."""
 
     _started: dict[int, tuple[Any, Callable[[], Any]]]
@@ -46,7 +43,7 @@ class _Sums:
     def start(self, tensor: Any) -> None:
         """Start to sum a tensor in its memory, which nobody writes to until it is summed."""
         is_whole = tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous()
-        if is_whole and tensor.nbytes >= _LONG_BYTES:
+        if is_whole and tensor.nbytes >= LONG_BYTES:
             self._started[id(tensor)] = tensor, self._start(tensor)
 
     def forget(self) -> None:
@@ -63,7 +60,7 @@ class _Sums:
 
 
 @dataclass(frozen=True)
-class SumOverRanks(_Sums):
+class SumOverRanks(Sums):
     """The kernel ``sum_over_ranks`` of a communicator, for tensors in the host's memory."""
 
     communicator: Communicator
@@ -77,7 +74,7 @@ class SumOverRanks(_Sums):
 
 
 @dataclass(frozen=True)
-class SumInGroup(_Sums):
+class SumInGroup(Sums):
     """The kernel ``sum_over_ranks`` in torch's default process group.
 
     Parameters
@@ -103,7 +100,7 @@ class SentDense:
     """The kernel ``sent_dense``: gradients travel while those of earlier layers are computed."""
 
     dense: Callable[..., Any]
-    sums: SumOverRanks | SumInGroup
+    sums: Sums
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Compute `mlp_xp.nn.layers.affine`."""

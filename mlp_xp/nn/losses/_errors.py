@@ -15,7 +15,7 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import identity, softplus
 from mlp_xp.nn.losses._base import Loss, invert, mean_and_std, normal_scores
 
-__all__ = ["AbsoluteError", "ErrorLoss", "Huber", "Quantile", "SquaredError"]
+__all__ = ["AbsoluteError", "ErrorLoss", "Huber", "Quantile", "SquaredError", "as_level"]
 
 
 class ErrorLoss(Loss):
@@ -221,7 +221,7 @@ class Quantile(ErrorLoss):
     def __post_init__(self) -> None:
         given: Any = self.quantile
         is_list = isinstance(given, Iterable) and getattr(given, "ndim", 1) > 0
-        given = tuple(map(_as_float, given)) if is_list else _as_float(given)
+        given = tuple(map(as_level, given)) if is_list else as_level(given)
         object.__setattr__(self, "quantile", given)
         levels = self.levels
         if not (
@@ -348,7 +348,7 @@ class Quantile(ErrorLoss):
         return [array[..., k * width : (k + 1) * width] for k in range(n_parts)]
 
 
-def _as_float(level: Any) -> Any:
+def as_level(level: Any) -> Any:
     """Return a number as a float: 0.05 in single precision as 0.05, and not as 0.05000000075."""
     if not isinstance(level, Real) and not hasattr(level, "ndim"):
         return level

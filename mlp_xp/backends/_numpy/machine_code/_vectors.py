@@ -45,20 +45,16 @@ class Vectors:
         return ir.Constant(self.kind, [value] * self.lanes)
 
     def repeat(self, value: Any) -> Any:
-        """Return a vector of one number that is computed."""
-        nowhere = ir.Constant(self.kind, ir.Undefined)
+        """Return a vector of one number that is computed, of any type."""
+        nowhere = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(nowhere, value, _I32(0))
         order = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, nowhere, order)
 
     def mask(self, n: Any) -> Any:
         """Return the mask of the first n lanes, of a 64-bit integer from 1 to all."""
-        kind = ir.VectorType(n.type, self.lanes)
-        nowhere = ir.Constant(kind, ir.Undefined)
-        order = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
-        first = self.builder.insert_element(nowhere, n, _I32(0))
-        wide = self.builder.shuffle_vector(first, nowhere, order)
-        return self.builder.icmp_unsigned("<", ir.Constant(kind, list(range(self.lanes))), wide)
+        positions = ir.Constant(ir.VectorType(n.type, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_unsigned("<", positions, self.repeat(n))
 
     def load(self, place: Any, mask: Any = None) -> Any:
         """Return the numbers at a place, 0 in the lanes that a mask leaves out."""
