@@ -1,4 +1,4 @@
-"""The least ratios to peers, below which a run is a regression."""
+"""The least ratios to peers and to the roofline, below which a run is a regression."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ def shortfalls(result: Result, floors: dict[str, dict[str, float]]) -> list[str]
     problems = []
     measured = result["workloads"] | result.get("drop_in", {})
     for workload, peers in floors.items():
-        contenders = measured.get(workload, {}).get("contenders", {})
+        found = measured.get(workload, {})
+        contenders = found.get("contenders", {})
         ours = contenders.get(OURS, {"cannot_run": "not measured"})
+        if "floor" in found and "seconds" in ours:
+            bound = [found["floor"]["seconds"]] * len(ours["seconds"])
+            contenders = contenders | {"roofline": {"seconds": bound}}
         for peer, least in peers.items():
             theirs = contenders.get(peer, {"cannot_run": "not measured"})
             missing = [

@@ -106,6 +106,15 @@ def test_noise_is_not_held_against_a_ratio(module, result):
     assert module("regressions").shortfalls(result, {"medium": {"JAX": 1.2}}) == []
 
 
+def test_the_share_of_the_roofline_has_a_floor(module, result):
+    medium = result["workloads"]["medium"]
+    medium["contenders"][OURS]["seconds"] = [0.4] * 5
+    medium["floor"]["seconds"] = 0.2
+    assert module("regressions").shortfalls(result, {"medium": {"roofline": 0.5}}) == []
+    (problem,) = module("regressions").shortfalls(result, {"medium": {"roofline": 0.6}})
+    assert problem.startswith("medium: roofline takes 0.50 times our seconds")
+
+
 def test_a_peer_that_cannot_run_does_not_pass_its_floor(module, result):
     floors = {"medium": {"thinc": 1.0}, "wide": {"JAX": 1.0}}
     problems = module("regressions").shortfalls(result, floors)
@@ -125,7 +134,7 @@ def test_recorded_floors_name_what_a_quick_run_measures(module):
     floors = json.loads(regressions.FLOORS.read_text())
     assert floors
     for name, peers in floors.items():
-        assert set(peers) <= quick[name]
+        assert set(peers) <= quick[name] | {"roofline"}
 
 
 # --- what is written -----------------------------------------------------------------------------
