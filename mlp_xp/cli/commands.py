@@ -194,7 +194,7 @@ def _add_bench(parser: Parser) -> None:
 
 COMMANDS = {
     "train": Command(
-        "train a network on a data set of small images",
+        "train a network on images or a table",
         _add_train,
         """\
   mlp-xp train
@@ -207,7 +207,7 @@ COMMANDS = {
         "train:run",
     ),
     "evaluate": Command(
-        "test a trained network on its data set's test images",
+        "test a trained network on its data set's test samples",
         _add_evaluate,
         """\
   mlp-xp evaluate runs/my-run
@@ -216,11 +216,12 @@ COMMANDS = {
         saves=False,
     ),
     "predict": Command(
-        "name the likeliest classes of pictures",
+        "classify pictures, or predict for the rows of tables",
         _add_predict,
         """\
   mlp-xp predict runs/my-run cat.png
-  mlp-xp predict runs/my-run photos/*.jpg --backend torch""",
+  mlp-xp predict runs/my-run photos/*.jpg --backend torch
+  mlp-xp predict runs/my-homes new.csv""",
         "predict:run",
         saves=False,
     ),

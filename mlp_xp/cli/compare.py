@@ -18,6 +18,7 @@ from mlp_xp.cli.facts import (
     number_text,
     read_facts,
     readable,
+    score_name,
     score_text,
     seconds_text,
 )
@@ -111,18 +112,20 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _results(runs: Sequence[Run]) -> list[list[str]]:
     """Return the rows of the results."""
-    scores = [run.score for run in runs]
-    name = next((score[0] for score in scores if score is not None), "score")
+    names = dict.fromkeys(name for run in runs for name in run.scores) or ["test_score"]
     rows = [_row(run) for run in runs]
     return [
-        [
-            name.replace("_", " "),
-            *("not ended" if score is None else score_text(*score) for score in scores),
-        ],
+        *([score_name(name), *(_score_cell(run, name) for run in runs)] for name in names),
         ["epochs", *(_cell(row, "epochs") for row in rows)],
         ["training", *(_cell(row, "seconds") for row in rows)],
         ["samples a second", *(_cell(row, "speed") for row in rows)],
     ]
+
+
+def _score_cell(run: Run, name: str) -> str:
+    if not run.scores:
+        return "not ended"
+    return score_text(name, run.scores[name]) if name in run.scores else ""
 
 
 def _differences(runs: Sequence[Run]) -> list[list[str]]:

@@ -21,8 +21,10 @@ __all__ = [
     "number_text",
     "read_facts",
     "readable",
+    "score_name",
     "score_text",
     "seconds_text",
+    "value_text",
 ]
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
@@ -63,10 +65,14 @@ class Run(NamedTuple):
         return result
 
     @property
+    def scores(self) -> dict[str, float]:
+        """The test scores by name, the most important first; empty where the run has not ended."""
+        return {name: value for name, value in self.result.items() if name.startswith("test_")}
+
+    @property
     def score(self) -> tuple[str, float] | None:
-        """The name of the test score and its value, None where the run has not ended."""
-        found = ((name, value) for name, value in self.result.items() if name.startswith("test_"))
-        return next(found, None)
+        """The name of the first test score and its value, None where the run has not ended."""
+        return next(iter(self.scores.items()), None)
 
 
 def read_facts(folder: Path) -> Run:
@@ -148,6 +154,19 @@ def readable(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def score_name(name: str) -> str:
+    """Return the name of a score for a reader.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.facts import score_name
+    >>> score_name("test_accuracy"), score_name("test_rmse")
+    ('test accuracy', 'test RMSE')
+    """
+    part, metric = name.split("_")
+    return f"{part} {metric if metric == 'accuracy' else metric.upper()}"
+
+
 def score_text(name: str, value: float) -> str:
     """Return a score, an accuracy in percent.
 
@@ -156,8 +175,24 @@ def score_text(name: str, value: float) -> str:
     >>> from mlp_xp.cli.facts import score_text
     >>> score_text("test_accuracy", 0.5901), score_text("test_r2", 0.93)
     ('59.01 %', '0.9300')
+    >>> score_text("test_rmse", 21345.6)
+    '21,346'
     """
-    return f"{100 * value:.2f} %" if name.endswith("accuracy") else f"{value:.4f}"
+    if name.endswith("accuracy"):
+        return f"{100 * value:.2f} %"
+    return f"{value:.4f}" if name.endswith("r2") else value_text(value)
+
+
+def value_text(value: float) -> str:
+    """Return a number to predict, or an error of it, to four digits or more.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.facts import value_text
+    >>> value_text(231456.7), value_text(3.14159), value_text(-0.00012345)
+    ('231,457', '3.142', '-0.0001234')
+    """
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def seconds_text(seconds: float) -> str:

@@ -29,11 +29,12 @@ def load_data(
     path: str | None,
     target: str | None = None,
     image_size: tuple[int, int] | None = None,
+    task: str | None = None,
 ) -> Dataset:
     """Load a data set by name, from a path if one is given; the rest is for a user's own files."""
     if name == FILES:
         assert path is not None
-        return load_files(path, target=target, image_size=image_size)
+        return load_files(path, target=target, image_size=image_size, task=task)
     if path is None:
         try:
             return LOADERS[name]()

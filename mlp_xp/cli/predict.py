@@ -1,4 +1,4 @@
-"""``mlp-xp predict``: classify pictures, or the rows of tables."""
+"""``mlp-xp predict``: predict the class of pictures, or the class or number of rows of tables."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.output import Output
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.runs import Images, read_run
+from mlp_xp.cli.tasks import task_of_run
 from mlp_xp.datasets._pictures import open_picture, planes_of
 from mlp_xp.datasets._tables import TABLES, read_table
 
 __all__ = ["run"]
 
-_N_CLASSES = 3
-
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each picture, once all of them are read."""
+    """Print a line for each picture or row, once all of them are read."""
     model, images = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
@@ -33,12 +32,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         names, x = args.images, np.stack([read_image(path, images) for path in args.images])
     lines, found = [], []
-    for path, p in zip(names, model.predict_proba(x), strict=True):
-        likeliest = np.argsort(-p, kind="stable")[:_N_CLASSES]
-        likely = [images.class_names[label] for label in model.classes_[likeliest]]
-        shares = dict(zip(likely, p[likeliest].tolist(), strict=True))
-        found.append({"file": str(path), "probabilities": shares})
-        text = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+    predictions = task_of_run(images).predictions(model, x)
+    for path, (text, facts) in zip(names, predictions, strict=True):
+        found.append({"file": str(path), **facts})
         lines.append(printable(f"{path}: {text}"))
     Output(args).result("\n".join(lines), {"predictions": found})
     return 0

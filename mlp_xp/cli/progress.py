@@ -9,6 +9,7 @@ from typing import Any
 
 from mlp_xp.callbacks import Callback, time_left
 from mlp_xp.cli.output import Output
+from mlp_xp.cli.tasks import Task
 from mlp_xp.training.records import Record, Running
 from mlp_xp.training.time_budget import Pace
 
@@ -38,13 +39,20 @@ class Watch(Callback):
 
 @contextlib.contextmanager
 def display(
-    output: Output, n_epochs: int, n_samples: int, end: float | None = None, n_done: int = 0
+    output: Output,
+    task: Task,
+    n_epochs: int,
+    n_samples: int,
+    end: float | None = None,
+    n_done: int = 0,
 ) -> Iterator[Progress]:
     """Draw a progress bar on a terminal, else print a line for each epoch.
 
     Parameters
     ----------
     output : Output
+    task : Task
+        How scores are shown.
     n_epochs, n_samples : int
         Of the training.
     end : float, optional
@@ -57,7 +65,7 @@ def display(
     Progress
         The bar ends at 100 % if its `is_done` is set.
     """
-    progress = Progress(output, n_epochs, n_samples, end, n_done)
+    progress = Progress(output, task, n_epochs, n_samples, end, n_done)
     try:
         yield progress
     finally:
@@ -74,9 +82,16 @@ class Progress:
     """
 
     def __init__(
-        self, output: Output, n_epochs: int, n_samples: int, end: float | None, n_done: int
+        self,
+        output: Output,
+        task: Task,
+        n_epochs: int,
+        n_samples: int,
+        end: float | None,
+        n_done: int,
     ) -> None:
         self.is_done = False
+        self._task = task
         self._output, self._n_epochs, self._n_samples = output, n_epochs, n_samples
         self._start, self._end = time.perf_counter(), end
         self._pace = Pace()
@@ -110,8 +125,7 @@ class Progress:
         self._n_done = record.epoch
         share, running = self._share(record.epoch), Running(record.loss, record.accuracy)
         self._speed = self._speed_of(record.n_samples / record.seconds)
-        if (score := record.validation_score) is not None:
-            self._validation = [f"val {100 * score:.1f} %"]
+        self._validation = self._task.validation(record) or self._validation
         self._draw(record.epoch, share, running, self._speed)
         if self._bar is None:
             width = len(str(self._n_epochs)) if self._end is None else 0
@@ -132,9 +146,7 @@ class Progress:
         """Return loss and scores, the most important first."""
         if running is None:
             return self._validation
-        accuracy = running.accuracy
-        shown = [] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]
-        return [f"loss {running.loss:.3f}", *self._validation, *shown]
+        return [f"loss {running.loss:.3f}", *self._validation, *self._task.running(running)]
 
     def _label(self, epoch: int) -> str:
         return f"{epoch}{self._total}"

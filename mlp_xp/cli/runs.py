@@ -15,13 +15,14 @@ import numpy as np
 
 from mlp_xp.cli.options import FILES
 from mlp_xp.datasets import LOADERS
-from mlp_xp.estimators import MLPClassifier
+from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.saving import SPEC, load_model, read_json
 
 __all__ = [
     "CHECKPOINTS",
     "CONFIG",
     "Images",
+    "in_units",
     "named",
     "newest_model",
     "read_run",
@@ -34,7 +35,11 @@ _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>
 
 @dataclass(frozen=True)
 class Images:
-    """The facts about a data set that using a model without it takes."""
+    """The facts about a data set that using a model without it takes.
+
+    ``class_names`` is empty where numbers are predicted, and ``target_scaling`` then the mean and
+    deviation that they were standardized by, or None.
+    """
 
     name: str
     path: str | None
@@ -44,9 +49,16 @@ class Images:
     target: str | None = None
     image_size: tuple[int, int] | None = None
     feature_names: tuple[str, ...] = ()
+    target_scaling: tuple[float, float] | None = None
+
+    @property
+    def source(self) -> tuple[str, str | None, str | None, tuple[int, int] | None, str | None]:
+        """The data as `load_data` takes them."""
+        task = "classification" if self.class_names else "regression"
+        return self.name, self.path, self.target, self.image_size, task
 
 
-def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
+def read_run(folder: Path) -> tuple[Any, Images]:
     """Read the model of a run, or of one of its checkpoints, and the facts about its data set.
 
     Raises
@@ -66,23 +78,40 @@ def read_run(folder: Path) -> tuple[MLPClassifier, Images]:
             else f"{folder} holds no model, and {newest} does: type that instead"
         )
     model = load_model(folder)
-    if not isinstance(model, MLPClassifier):
-        raise ValueError(f"{folder} holds a {type(model).__name__}, not a classifier: {_CURE}")
     try:
-        if model.classes_.dtype.kind == "U":  # `named` wrote it.
-            names = list(config["data"]["class_names"])
+        names = list(config["data"]["class_names"])
+        kind = MLPClassifier if names else MLPRegressor
+        if not isinstance(model, kind):
+            raise TypeError(f"the model is a {type(model).__name__}, and no {kind.__name__}")
+        if names and model.classes_.dtype.kind == "U":  # `named` wrote it.
             model.classes_ = np.asarray([names.index(name) for name in model.classes_.tolist()])
         images = _decode(config["data"], model)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{root / CONFIG}, 'data': {reason}: {_CURE}") from error
+    if is_checkpoint and images.target_scaling is not None:
+        model = in_units(model, images.target_scaling)
     return model, images
 
 
-def named(model: MLPClassifier, class_names: Sequence[str]) -> MLPClassifier:
-    """Return a copy of a model that predicts the names of classes instead of their numbers."""
+def named(model: Any, class_names: Sequence[str]) -> Any:
+    """Return a copy of a model that predicts the names of classes, if any, instead of numbers."""
+    if not class_names:
+        return model
     model = copy.copy(model)
     model.classes_ = np.asarray(class_names)[model.classes_]
+    return model
+
+
+def in_units(model: MLPRegressor, scaling: tuple[float, float]) -> MLPRegressor:
+    """Return a copy of a model of standardized numbers that predicts the numbers themselves.
+
+    Its last layer multiplies by the deviation and adds the mean.
+    """
+    mean, deviation = scaling
+    model = copy.copy(model)
+    model.coefs_ = [*model.coefs_[:-1], model.coefs_[-1] * deviation]
+    model.intercepts_ = [*model.intercepts_[:-1], model.intercepts_[-1] * deviation + mean]
     return model
 
 
@@ -124,14 +153,15 @@ def unfinished(name: Path) -> tuple[Path, Path]:
     return folder, final
 
 
-def _decode(data: dict[str, Any], model: MLPClassifier) -> Images:
+def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images:
     """Check the entry ``data`` of a configuration, and return it."""
     name, path, max_value = data["name"], data["path"], data["max_value"]
     names, shape = tuple(data["class_names"]), data["image_shape"]
     shape = None if shape is None else tuple(shape)
     target, size = data.get("target"), data.get("image_size")
     features = tuple(data.get("feature_names", ()))
-    classes = model.classes_
+    classes = getattr(model, "classes_", np.empty(0, dtype=int))
+    scaling = data.get("target_scaling")
     checks = {
         f"name is {name!r}, expected one of {', '.join(LOADERS)}, {FILES}": (
             name in LOADERS or (name == FILES and path is not None)
@@ -144,6 +174,8 @@ def _decode(data: dict[str, Any], model: MLPClassifier) -> Images:
             all(isinstance(name, str) for name in features)
             and len(features) in ((model.n_features_in_,) if shape is None else (0,))
         ),
+        f"target_scaling is {scaling!r}": scaling is None
+        or (len(scaling) == 2 and all(type(x) is float for x in scaling) and scaling[1] > 0),
         f"path is {path!r}": isinstance(path, str | None),
         f"max_value is {max_value!r}": type(max_value) is int and 1 <= max_value <= 255,
         f"class_names do not fit the model's classes {classes.tolist()}": (
@@ -164,4 +196,5 @@ def _decode(data: dict[str, Any], model: MLPClassifier) -> Images:
         if not is_valid:
             raise ValueError(problem)
     size = None if size is None else tuple(size)
-    return Images(name, path, names, shape, max_value, target, size, features)
+    scaling = None if scaling is None else tuple(scaling)
+    return Images(name, path, names, shape, max_value, target, size, features, scaling)

@@ -11,9 +11,10 @@ from typing import Any
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
 from mlp_xp.cli.options import DEFAULT, FILES
 from mlp_xp.cli.runs import CHECKPOINTS, CONFIG
+from mlp_xp.cli.tasks import ESTIMATORS
 from mlp_xp.cli.train_options import solvers_with_decay
-from mlp_xp.datasets import LOADERS
-from mlp_xp.estimators import MLPClassifier
+from mlp_xp.datasets import LOADERS, Dataset
+from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.saving import decode, read_json
@@ -67,37 +68,49 @@ class Settings:
     tensorboard: bool = False
     target: str | None = None
     image_size: tuple[int, int] | None = None
+    task: str | None = None
 
     @property
-    def source(self) -> tuple[str, str | None, str | None, tuple[int, int] | None]:
+    def source(self) -> tuple[str, str | None, str | None, tuple[int, int] | None, str | None]:
         """The data as `load_data` takes them."""
         size = None if self.image_size is None else (self.image_size[0], self.image_size[1])
-        return self.data, self.data_path, self.target, size
+        return self.data, self.data_path, self.target, size, self.task
 
     @property
     def folder_name(self) -> str:
         """The name of the data in that of a run folder."""
         return Path(self.data_path or "").stem if self.data == FILES else self.data
 
-    def sized(self, n_samples: int) -> Settings:
-        """Return settings that fit the number of training samples of data of the user's own.
+    def fitting(self, data: Dataset) -> Settings:
+        """Return settings that fit data of the user's own: what is learned, and from how many.
 
         The batches and epochs of the default recipe are for 50,000 images. Fewer samples get
         smaller batches and more epochs, unless they are chosen.
         """
-        if self.data != FILES or self.recipe != DEFAULT:
+        if self.data != FILES:
             return self
-        model = self.estimator()
+        settings = replace(self, task="classification" if data.class_names else "regression")
+        model, n_samples = settings.estimator(), len(data.x_train)
+        if self.recipe != DEFAULT:
+            return settings
         batch_size = self.params.get("batch_size", min(model.batch_size, max(1, n_samples // 20)))
         n_steps = math.ceil(n_samples / batch_size)
         epochs = max(model.max_iter, math.ceil(_MIN_STEPS / n_steps))
-        return replace(self, params={"batch_size": batch_size, "max_iter": epochs} | self.params)
+        params = {"batch_size": batch_size, "max_iter": epochs} | self.params
+        return replace(settings, params=params)
 
-    def estimator(self) -> MLPClassifier:
-        """Return the estimator, unfitted."""
-        if set(self.params) >= set(MLPClassifier().get_params()) - {"callbacks"}:
-            return MLPClassifier(**self.params)  # Of a run, whose recipe may be gone.
-        return MLPClassifier.from_recipe(self.recipe, **self.params)
+    def estimator(self) -> MLPClassifier | MLPRegressor:
+        """Return the estimator, unfitted; that of classes until it is known what is learned."""
+        kind = ESTIMATORS[self.task or "classification"]
+        known = {*recipe_parameters(kind)}
+        if unknown := sorted(self.params.keys() - known):
+            raise ValueError(
+                f"--{unknown[0].replace('_', '-')} is for classes, and {self.data_path} has "
+                "numbers to predict: leave it out, or type --task classification"
+            )
+        if self.params.keys() >= known:
+            return kind(**self.params)  # Of a run, whose recipe may be gone.
+        return kind.from_recipe(self.recipe, **self.params)
 
     def callbacks(self, folder: Path) -> list[Callback]:
         """Return the callbacks that write into the run folder."""
@@ -115,7 +128,7 @@ class Settings:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings that the options describe."""
-    recipe = read_recipe(args.recipe, recipe_parameters(MLPClassifier))
+    recipe = read_recipe(args.recipe, recipe_parameters(ESTIMATORS[args.task or "classification"]))
     typed = {name: getattr(args, name) for name in _PARAMETERS}
     params = {_PARAMETERS[name]: value for name, value in typed.items() if value is not None}
     if "hidden_layer_sizes" in params:
@@ -132,8 +145,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
         if path is not None:
             raise ValueError(f"--data {data} is a path: leave out --data-path")
         data, path = FILES, str(Path(data).resolve())
-    elif args.target is not None or args.image_size is not None:
-        raise ValueError(f"--target and --image-size are for data of your own, not for {data}")
+    elif not args.target is args.image_size is args.task is None:
+        raise ValueError(
+            f"--target, --task and --image-size are for data of your own, not for {data}"
+        )
     return Settings(
         data,
         args.recipe,
@@ -144,6 +159,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         args.tensorboard,
         args.target,
         args.image_size,
+        args.task,
     )
 
 
@@ -156,7 +172,7 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
         For other options, or a configuration that cannot be read.
     """
     fixed = {"data", "recipe", "validation", "solver", "weight_decay", "early_stopping", "out"}
-    fixed |= {"target", "image_size"}
+    fixed |= {"target", "image_size", "task"}
     fixed = (fixed | _PARAMETERS.keys()) - _FREE
     for name in sorted(fixed):
         value = getattr(args, name)

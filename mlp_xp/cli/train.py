@@ -34,15 +34,14 @@ from mlp_xp.cli.results import (
     draw_results,
     history_of,
     result_of,
-    test_of,
     write_config,
     write_history,
 )
 from mlp_xp.cli.runs import CHECKPOINTS, named, unfinished
 from mlp_xp.cli.settings import Settings, settings_of, settings_of_run
+from mlp_xp.cli.tasks import Task, task_of
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.distributed import Alone, join_ranks
-from mlp_xp.estimators import MLPClassifier
 from mlp_xp.saving import write_model
 from mlp_xp.training.checkpoints import read_newest
 from mlp_xp.training.finite import NonFiniteError
@@ -73,10 +72,11 @@ def _follow(ranks: Alone) -> int:
             settings: Settings = ranks.first(None)  # type: ignore[assignment]
             ranks.exchange(None)  # Rank 0 has fetched the data where they were absent.
             data = load_data(*settings.source)
-            settings = settings.sized(len(data.x_train))
+            settings = settings.fitting(data)
+            model = settings.estimator()
             resume: _Resume = ranks.first(None)  # type: ignore[assignment]
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):
-                _fit(settings.estimator(), settings, data, [], resume)
+                _fit(model, settings, task_of(data, model), data, [], resume)
             return ranks.first(0)
     except Exception as error:
         if message_for_user(error) is None:
@@ -99,21 +99,23 @@ def _train(
     backend.with_precision(model.precision)  # An error before there is a run folder.
     with loading(settings.data, settings.data_path, output, is_logged=True):
         data = load_data(*settings.source)
-    settings = settings.sized(len(data.x_train))
+    settings = settings.fitting(data)
     model = settings.estimator()
+    task = task_of(data, model)
     ranks.exchange(None)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with opened as folder, interrupts() as pressed, quiet:
-        _print_task(output, settings, model, data, backend)
-        config = {"command": args.command} | config_of(settings, model, data, backend)
+        _print_task(output, settings, task, model, data, backend)
+        config = {"command": args.command} | config_of(settings, task, model, data, backend)
         write_config(folder.path, config)  # first: a checkpoint cannot be used without it
         newest = _newest(folder.path, output) if args.resume else _Resume(None, 0, 0.0)
         resume = ranks.first(newest)
         end = None
         if model.max_time is not None:
             end = args.start_time + model.max_time - resume.seconds
-        with display(output, model.max_iter, len(data.x_train), end, resume.epoch) as progress:
+        n_train = len(data.x_train)
+        with display(output, task, model.max_iter, n_train, end, resume.epoch) as progress:
             deadline = None
             if end is not None:
                 n_test, used = len(data.x_test), resume.seconds
@@ -124,14 +126,15 @@ def _train(
                 Watch(progress),
                 *settings.callbacks(folder.path),
             ]
-            diverged = _fit(model, settings, data, callbacks, resume)
+            diverged = _fit(model, settings, task, data, callbacks, resume)
             progress.is_done = diverged is None and not pressed()
         # Free the training images: testing and drawing need memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
-        history = history_of(model)
+        history = history_of(model, task)
         folder.is_trained = True
+        model = task.in_units(model)
         written = named(model, data.class_names) if settings.data == FILES else model
-        folder.keep(partial(_write_model, written, config, history))  # All after it may fail.
+        folder.keep(partial(_write_model, written, task, config, history))  # All after it may fail.
         if pressed():
             output.print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
         cause = str(diverged or "").replace("learning_rate_init", "--learning-rate")
@@ -139,8 +142,9 @@ def _train(
             print_line(cause, sys.stderr)
         has_views = deadline is None or deadline.has_views
         with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
-            test = test_of(model, data, has_views=has_views)
-        result = result_of(history, test.y, test.predicted, is_interrupted=pressed())
+            test = task.test(model, data, **({} if has_views else {"tta": None}))
+        scores = task.scores(test.y, test.predicted)
+        result = result_of(history, scores, is_interrupted=pressed())
         is_low = model.precision in LOW_PRECISIONS
         precision = model.precision if is_low else str(model.coefs_[0].dtype)
         config |= {"precision": precision, "result": result}
@@ -148,7 +152,7 @@ def _train(
             note = cause or ("The training was interrupted." if pressed() else "")
             report = folder.path / "report.html"
             with output.doing("drawing the results"):
-                draw_results(folder.path, history, data, test.predicted)
+                draw_results(folder.path, task, history, test, scores)
                 write_report(report, folder.final.name, config, history, model, test, note)
         write_config(folder.path, config)
         status = 130 if pressed() else int(diverged is not None)
@@ -157,7 +161,7 @@ def _train(
     seconds = time.perf_counter() - args.start_time
     output.print(f"saved in {folder.final}")
     output.result(
-        f"test accuracy {100 * result['test_accuracy']:.2f} %, {result['seconds']:.1f} s, "
+        f"{task.summary(result)}, {result['seconds']:.1f} s, "
         f"{result['images_per_second']:,.0f} {output.samples}/s"
         + ("" if end is None else f", {seconds:.1f} s in all"),
         {
@@ -170,16 +174,16 @@ def _train(
     if diverged is not None and args.resume is None:
         output.suggest(_another_try(args, model.learning_rate_init / 10))
     else:
-        output.suggest(_next_commands(folder.final, is_table=data.image_shape is None))
+        output.suggest(_next_commands(folder.final, task, is_table=data.image_shape is None))
     return status
 
 
-def _next_commands(run: Path, *, is_table: bool) -> dict[str, str]:
+def _next_commands(run: Path, task: Task, *, is_table: bool) -> dict[str, str]:
     name = shlex.quote(str(run))
-    what, purpose = ("TABLE", "classify rows") if is_table else ("IMAGE", "classify pictures")
+    file, samples = ("TABLE", "rows") if is_table else ("IMAGE", "pictures")
     return {
-        f"mlp-xp evaluate {name}": "the accuracy of each class",
-        f"mlp-xp predict {name} {what}": purpose,
+        f"mlp-xp evaluate {name}": task.next_evaluate,
+        f"mlp-xp predict {name} {file}": f"{task.next_predict} {samples}",
         f"mlp-xp export {name} --to onnx": "use the network elsewhere",
     }
 
@@ -215,11 +219,11 @@ def _newest(run: Path, output: Output) -> _Resume:
 
 
 def _write_model(
-    model: MLPClassifier, config: dict[str, Any], history: list[dict[str, Any]], folder: Path
+    model: Any, task: Task, config: dict[str, Any], history: list[dict[str, Any]], folder: Path
 ) -> None:
     """Write settings, history and network: what only the training could make again."""
     write_config(folder, config)
-    write_history(folder, history)
+    write_history(folder, task, history)
     write_model(model, folder)
 
 
@@ -231,7 +235,7 @@ def _check_libraries(settings: Settings) -> None:
 
 
 def _print_task(
-    output: Output, settings: Settings, model: MLPClassifier, data: Dataset, backend: Backend
+    output: Output, settings: Settings, task: Task, model: Any, data: Dataset, backend: Backend
 ) -> None:
     """Print the data set, the network and the backend."""
     name = settings.data_path if settings.data == FILES else settings.data
@@ -239,7 +243,7 @@ def _print_task(
         f"{name}: {len(data.x_train):,} {output.samples} to train on, {len(data.x_test):,} to test"
     )
     sizes = np.atleast_1d(np.asarray(model.hidden_layer_sizes, dtype=object)).tolist()
-    widths = [data.x_train.shape[1], *map(_name, sizes), len(data.class_names)]
+    widths = [data.x_train.shape[1], *map(_name, sizes), len(data.class_names) or 1]
     parts = ["-".join(map(str, widths)), _name(model.activation), _name(model.solver)]
     if model.normalization is not None:
         parts.append(f"{model.normalization} normalization")
@@ -249,6 +253,7 @@ def _print_task(
         parts.append(f"dropout {model.dropout}")
     output.print(f"network: {', '.join(parts)}")
     if settings.data == FILES:
+        output.print(f"target: {task.describe(data.y_train)} ({settings.task})")
         output.print(f"training: {model.max_iter} epochs, batches of {model.batch_size}")
     output.print(f"backend: {describe(backend)}")
 
@@ -260,13 +265,15 @@ def _name(setting: Any) -> str:
 
 
 def _fit(
-    model: MLPClassifier,
+    model: Any,
     settings: Settings,
+    task: Task,
     data: Dataset,
     callbacks: list[Callback],
     resume: _Resume,
 ) -> NonFiniteError | None:
     """Train until the last epoch, Ctrl-C or the deadline; return the error of divergence."""
+    data = data._replace(y_train=task.encode(data.y_train))
     x, y, validation_set = _validation_split(data, settings.validation, model.random_state)
     max_time = model.max_time
     model.set_params(callbacks=callbacks)
@@ -302,7 +309,8 @@ def _validation_split(
             "expected at least one in each part"
         )
     train, y, held_out, y_val = split_dataset(rows, data.y_train, 1 - fraction, seed=seed)
-    if unseen := [data.class_names[label] for label in np.setdiff1d(y_val, y)]:
+    labels = np.setdiff1d(y_val, y).tolist() if data.class_names else []
+    if unseen := [data.class_names[label] for label in labels]:
         raise ValueError(
             f"--validation {fraction:g} leaves {len(y):,} samples to train on, and none of "
             f"{', '.join(unseen)}: hold out a smaller share"

@@ -102,8 +102,15 @@ def _add_data(group: _Group) -> None:
     )
     group.add(
         "--target",
-        "of a table: the column with the class (target, label, class or y, else the last)",
+        "of a table: the column to predict (target, label, class or y, else the last)",
         metavar="COLUMN",
+    )
+    group.add(
+        "--task",
+        "of a table: learn that column as classes (classification) or as numbers (regression; so "
+        "it is where numbers have fractions, or many values)",
+        choices=["classification", "regression"],
+        metavar="NAME",
     )
     group.add(
         "--image-size",
@@ -114,7 +121,7 @@ def _add_data(group: _Group) -> None:
     group.add("--data-path", "its file or folder (searched for, else fetched)", metavar="PATH")
     group.add(
         "--validation",
-        "share of the training images to hold out and measure the accuracy on, each epoch",
+        "share of the training images to hold out and measure accuracy or R2 on, each epoch",
         type=number(float, above=0, below=1),
         metavar="FRACTION",
     )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]
 
 D = TypeVar("D", bound=np.generic)
 L = TypeVar("L", bound=np.generic)
@@ -24,10 +24,10 @@ class Dataset(NamedTuple):
     ----------
     x_train, x_test : (n_images, channels * height * width) uint8
         One image per row, one channel plane after the other. May be a read-only memory map.
-    y_train, y_test : (n_images,) int64
-        Class numbers, from 0 to ``len(class_names) - 1``.
+    y_train, y_test : (n_images,) int64 or float64
+        Class numbers, from 0 to ``len(class_names) - 1``; or numbers to predict, of a table.
     class_names : tuple of str
-        The name of each class.
+        The name of each class; none where numbers are predicted.
     image_shape : (channels, height, width) or None
         The shape of an image; None for a table, whose features are any numbers.
     max_value : int
@@ -51,9 +51,10 @@ class Dataset(NamedTuple):
             samples = f"samples of {self.x_train.shape[1]:,} features"
         else:
             samples = f"images of {' x '.join(map(str, self.image_shape))}"
+        targets = f"{len(self.class_names)} classes" if self.class_names else "numbers to predict"
         return (
             f"Dataset({len(self.x_train):,} training and {len(self.x_test):,} test {samples}, "
-            f"{len(self.class_names)} classes)"
+            f"{targets})"
         )
 
 

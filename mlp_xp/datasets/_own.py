@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp.datasets._dataset import Dataset, DatasetError
+from mlp_xp.datasets._dataset import Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._pictures import read_pictures
-from mlp_xp.datasets._tables import TABLES, read_table
+from mlp_xp.datasets._tables import TABLES, Table, read_table
 
 _TEST_SHARE = 0.2
+_TASKS = ("classification", "regression")
+# So many different whole numbers, or one in so many rows, may be classes; more are numbers.
+_MOST_CLASSES, _ROWS_A_CLASS = 20, 10
 _EXACT = 2**53  # Whole numbers below it are exact as float64.
 
 
@@ -20,8 +23,9 @@ def load_files(
     *,
     target: str | None = None,
     image_size: tuple[int, int] | None = None,
+    task: str | None = None,
 ) -> Dataset:
-    r"""Load data of your own, to classify: a folder of pictures, or a table.
+    r"""Load data of your own: a folder of pictures, or a table.
 
     Parameters
     ----------
@@ -29,16 +33,20 @@ def load_files(
         A folder with a folder of PNG or JPEG files for each class, or with two such folders,
         ``train`` and ``test``; or a ``.csv``, ``.npz`` or ``.parquet`` file.
     target : str, optional
-        The column of a table with the class. Default: the one called target, label, class or y,
-        else the last. A column without a name is left out: it is the index that pandas writes.
+        The column of a table to predict. Default: the one called target, label, class or y, else
+        the last. A column without a name is left out: it is the index that pandas writes.
     image_size : (width, height), optional
         Resize all pictures. Default: they must have one size.
+    task : {"classification", "regression"}, optional
+        Whether that column has classes or numbers to predict. Default: numbers if any has a
+        fraction, or if there are more than 20 different ones and more than one for ten rows.
 
     Returns
     -------
     Dataset
-        A fifth of each class is for the test, drawn at random, the same each time. Of a table,
-        ``image_shape`` is None and ``feature_names`` has the columns.
+        A fifth of each class, or of the rows, is for the test, drawn at random, the same each time.
+        Of a table, ``image_shape`` is None and ``feature_names`` has the columns; of numbers to
+        predict, ``class_names`` is empty.
 
     Raises
     ------
@@ -61,7 +69,14 @@ def load_files(
     ((8, 2), ('legs', 'weight'), ('cat', 'dog'))
     """
     path = Path(path)
+    if task not in (None, *_TASKS):
+        raise DatasetError(f"task is {task!r}, expected {' or '.join(map(repr, _TASKS))}")
     if path.is_dir():
+        if task == "regression":
+            raise DatasetError(
+                f"{path} is a folder, whose folders are classes: leave out --task regression, "
+                "which is for tables"
+            )
         if target is not None:
             raise DatasetError(
                 f"{path} is a folder, whose classes are its folders: leave out --target "
@@ -94,11 +109,37 @@ def load_files(
     table = read_table(path, target)
     if table.y is None:
         raise DatasetError(f"{path} has no array y to predict: add it, or name one as --target")
-    return _split(path, table.x, _labels(path, table.y, table.target), None, table.names)
+    values = None if task == "classification" else _numbers(path, table, is_sure=task is not None)
+    if values is not None:
+        return _split_numbers(path, table, values)
+    return _split(path, table.x, _labels(table.y), None, table.names)
 
 
-def _labels(path: Path, y: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return labels: integers where all are whole numbers, else text; fractions are an error."""
+def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] | None:
+    """Return the numbers to predict, None for classes; text is an error if it must be numbers."""
+    assert table.y is not None
+    try:
+        numbers = table.y.astype(np.float64)
+        is_finite = np.isfinite(numbers)
+    except ValueError:
+        is_finite = np.asarray(False)
+    if is_sure and not np.all(is_finite):
+        raise DatasetError(
+            f"{path}: {table.target!r}, the column to predict, has values that are no numbers: "
+            "leave out --task regression, or name a column of numbers as --target"
+        )
+    if is_sure:
+        return numbers
+    if table.y.dtype.kind == "b" or not np.all(is_finite):
+        return None
+    n_different = len(np.unique(numbers))
+    is_whole = np.all(numbers == np.round(numbers))
+    are_few = n_different <= max(_MOST_CLASSES, len(numbers) // _ROWS_A_CLASS)
+    return None if is_whole and are_few else numbers
+
+
+def _labels(y: NDArray[Any]) -> NDArray[Any]:
+    """Return labels: integers where all are whole numbers, else text."""
     text = np.asarray([str(value) for value in y.tolist()])
     if y.dtype.kind == "b":
         return text
@@ -106,14 +147,19 @@ def _labels(path: Path, y: NDArray[Any], name: str) -> NDArray[Any]:
         numbers = y.astype(np.float64)
     except ValueError:
         return text
-    fractions = numbers[numbers != np.round(numbers)]
-    if len(fractions):
-        raise DatasetError(
-            f"{path}: {name!r}, the column to predict, has numbers such as {fractions[0]:g}, and "
-            "only classes can be learned from files: use mlp_xp.MLPRegressor in Python to predict "
-            "numbers, as in docs/datasets.md, or name a column of classes as --target"
-        )
-    return numbers.astype(np.int64) if np.all(np.abs(numbers) < _EXACT) else text
+    is_exact = np.all((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT))
+    return numbers.astype(np.int64) if is_exact else text
+
+
+def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
+    """Return the samples with a fifth of them held out for the test."""
+    if len(np.unique(y)) < 2:
+        raise DatasetError(f"{path}: {table.target!r} is {y[0]:g} in each row: nothing to predict")
+    if len(y) < 4:
+        raise DatasetError(f"{path} has {len(y)} rows, expected four or more")
+    share = min(1 - _TEST_SHARE, (len(y) - 2) / len(y))  # R2 takes two samples.
+    x_train, y_train, x_test, y_test = split_dataset(table.x, y, share)
+    return Dataset(x_train, y_train, x_test, y_test, (), None, 1, table.names)
 
 
 def _split(
@@ -132,7 +178,7 @@ def _split(
         raise DatasetError(
             f"{path}: the class {str(names[counts.argmin()])!r} has one sample, expected one to "
             f"train on and one to test at least (there are {len(names):,} classes of {len(y):,} "
-            "samples; if it is a number to predict, use mlp_xp.MLPRegressor in Python)"
+            "samples; if it is a number to predict, type --task regression)"
         )
     order = np.random.Generator(np.random.Philox(0)).permutation(len(y))
     is_test = np.zeros(len(y), dtype=bool)

@@ -1,6 +1,5 @@
 """The classifier: scikit-learn's names and meanings, on any array library."""
 
-import os
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Self
@@ -15,7 +14,6 @@ from sklearn.utils.multiclass import unique_labels
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.config import check_params, resolve_layers
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented
 from mlp_xp.estimators.prediction import AS_SET, as_labels
 from mlp_xp.estimators.scoring import score_on_host
@@ -136,49 +134,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         distributed: Any = None,
     ) -> None:
         self._store(locals())
-
-    @classmethod
-    def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> Self:
-        """Create a classifier with the settings of a recipe.
-
-        Parameters
-        ----------
-        recipe : str or path-like
-            A name of `mlp_xp.recipes.names`, or a TOML file of your own; see `docs/cli.md`. Its
-            ``max_time`` is that of the fit.
-        **overrides
-            Parameters that replace those of the recipe.
-
-        Returns
-        -------
-        MLPClassifier
-            Not fitted.
-
-        Raises
-        ------
-        ValueError
-            If there is no such recipe, or it has a key that is no parameter, or a wrong value.
-
-        Examples
-        --------
-        >>> from mlp_xp import MLP
-        >>> MLP.from_recipe("one-minute", random_state=0).label_smoothing
-        0.1
-        """
-        from mlp_xp.recipes import (
-            read_recipe,
-            recipe_parameters,
-        )  # Slow to import, and rarely needed.
-
-        read = read_recipe(recipe, recipe_parameters(cls))
-        model = cls(**read.params)
-        try:
-            model._validate_params()
-            check_params(model._params())
-            resolve_layers(model.hidden_layer_sizes)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{read.path}: {error}") from error
-        return model.set_params(**overrides)
 
     # --- fitting -------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -19,14 +20,14 @@ from sklearn.utils._param_validation import (
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import BACKENDS, LOW_PRECISIONS
 from mlp_xp.distributed import ENGINES, Distributed
-from mlp_xp.estimators.config import ADAPTIVE, LBFGS
+from mlp_xp.estimators.config import ADAPTIVE, LBFGS, check_params, resolve_layers
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.training.input_scaling import SCALINGS, Whiten
 
-__all__ = ["CONSTRAINTS", "documented", "param_names", "validate"]
+__all__ = ["CONSTRAINTS", "RecipeMixin", "documented", "param_names", "validate"]
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -285,3 +286,50 @@ def _is_plain(value: Any) -> bool:
 def _validate_plain(kind: Any, *params: tuple[str, type, Any]) -> None:
     values = {name: value for name, _, value in params}
     validate_parameter_constraints(kind._parameter_constraints, values, caller_name=kind.__name__)
+
+
+class RecipeMixin:
+    """The class method `from_recipe`."""
+
+    @classmethod
+    def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> Self:
+        """Create an estimator with the settings of a recipe.
+
+        Parameters
+        ----------
+        recipe : str or path-like
+            A name of `mlp_xp.recipes.names`, or a TOML file of your own; see `docs/cli.md`. Its
+            ``max_time`` is that of the fit.
+        **overrides
+            Parameters that replace those of the recipe.
+
+        Returns
+        -------
+        MLPClassifier or MLPRegressor
+            Not fitted.
+
+        Raises
+        ------
+        ValueError
+            If there is no such recipe, or it has a key that is no parameter, or a wrong value.
+
+        Examples
+        --------
+        >>> from mlp_xp import MLP
+        >>> MLP.from_recipe("one-minute", random_state=0).label_smoothing
+        0.1
+        """
+        # Slow to import, and rarely needed.
+        from mlp_xp.recipes import read_recipe, recipe_parameters
+
+        kind: Any = cls
+        read = read_recipe(recipe, recipe_parameters(kind))
+        model = kind(**read.params)
+        try:
+            model._validate_params()
+            check_params(model._params())
+            resolve_layers(model.hidden_layer_sizes)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{read.path}: {error}") from error
+        created: Self = model.set_params(**overrides)
+        return created

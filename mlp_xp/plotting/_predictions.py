@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import sklearn.metrics
 
+from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
@@ -41,13 +42,17 @@ class PredictionsDisplay(sklearn.metrics.PredictionErrorDisplay):  # type: ignor
         """Draw the points and the line where they should lie; parameters are scikit-learn's."""
         (axes,) = new_axes(ax, 1, (4.6, 4.2))
         styles: dict[str, dict[str, Any]] = {
-            "scatter_kwargs": {"color": COLORS[0], "alpha": 0.4, "s": 10, "linewidths": 0},
+            "scatter_kwargs": {"color": COLORS[0], "alpha": 0.5, "s": 10, "linewidths": 0},
             "line_kwargs": {"color": ink(), "linestyle": ":"},
         }
         for part, style in styles.items():
             settings[part] = style | (settings.get(part) or {})
         super().plot(axes, kind=kind, **settings)
-        if kind == "actual_vs_predicted":
-            axes.set(xlabel="predicted", ylabel="true")
+        is_truth = kind == "actual_vs_predicted"
+        axes.set(xlabel="predicted", ylabel="true" if is_truth else "true - predicted")
+        ticker = optional("matplotlib.ticker")
+        for axis in (axes.xaxis, axes.yaxis):  # scikit-learn has five ticks at odd numbers.
+            axis.set_major_locator(ticker.MaxNLocator(5))
+            axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.10g}"))
         plain(axes)
         return self

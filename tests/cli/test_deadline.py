@@ -47,7 +47,7 @@ def test_the_test_is_timed_on_training_images(mlp_xp, recipe, monkeypatch):
 
     digits = load_digits()
     monkeypatch.setitem(LOADERS, "digits", lambda: digits)
-    monkeypatch.setattr(settings, "MLPClassifier", Watched)
+    monkeypatch.setitem(settings.ESTIMATORS, "classification", Watched)
     assert mlp_xp("train", "--recipe", recipe, "--max-time", 1000, "--out", "run").status == 0
     assert [X is digits.x_test for X in seen] == [False, False, True]
     assert all(np.shares_memory(X, digits.x_train) for X in seen[:2])

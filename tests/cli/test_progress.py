@@ -18,8 +18,11 @@ from running import CODE, TINY
 from mlp_xp.cli import progress
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.output import Output
+from mlp_xp.cli.tasks import Classification
 from mlp_xp.training import time_budget as budget
 from mlp_xp.training.records import Record, Running
+
+CLASSES = Classification(("no", "yes"))
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def last_line(text: str) -> str:
 def test_the_time_left_does_not_count_the_compilation(is_terminal, clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     monkeypatch.setenv("COLUMNS", "120")
-    with progress.display(output(), 12, 1000) as shown:
+    with progress.display(output(), CLASSES, 12, 1000) as shown:
         clock.now += 17.0
         for done in range(1, 11):
             clock.now += 1.0
@@ -59,7 +62,7 @@ def test_the_time_left_does_not_count_the_compilation(is_terminal, clock, capsys
 
 
 def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
-    with progress.display(output(), 10**6, 1000, clock.now + 60.0) as shown:
+    with progress.display(output(), CLASSES, 10**6, 1000, clock.now + 60.0) as shown:
         clock.now += 18.0
         shown.update(1, 1, None)
         shown.end_epoch(record(1))
@@ -75,7 +78,7 @@ def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
 def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with progress.display(output(), 12, 1000) as shown:
+    with progress.display(output(), CLASSES, 12, 1000) as shown:
         assert "preparing data and network" in last_line(capsys.readouterr().out)
         shown.stage("preparing the first step")
         time.sleep(0.8)
@@ -96,7 +99,7 @@ def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
 def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
-    with progress.display(output(), 12, 1000) as shown:
+    with progress.display(output(), CLASSES, 12, 1000) as shown:
         shown.end_epoch(record(1)._replace(validation_score=0.25))
         shown.update(5, 10, Running(0.7, 0.6))
     line = last_line(capsys.readouterr().out)

@@ -98,7 +98,7 @@ def test_the_page_of_a_regressor(tmp_path):
     assert titles == [*SECTIONS[:2], "Errors", "Predictions", *SECTIONS[-2:]]
     error = np.sqrt(np.mean((y[:, 1] - model.predict(X)[:, 1]) ** 2))
     assert f">{error:.4g}<" in page
-    assert "<figcaption>output 1</figcaption>" in page
+    assert "<figcaption>output 1: residuals</figcaption>" in page
     assert "<b>0.5000</b>" in page
 
 

@@ -211,7 +211,7 @@ def test_a_regressor_in_a_run_folder_is_an_error(fails, digits_run):
     digits = load_digits()
     model = MLPRegressor(max_iter=1, learning_rate="cosine", n_iter_no_change=np.inf)
     save_model(model.fit(digits.x_train / 16, digits.y_train), digits_run)
-    assert f"{digits_run} holds a MLPRegressor, not a classifier" in fails("evaluate", digits_run)
+    assert "the model is a MLPRegressor, and no MLPClassifier" in fails("evaluate", digits_run)
 
 
 # --- lab -----------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_the_test_images_are_used_once(monkeypatch, mlp_xp):
 
     digits = load_digits()
     monkeypatch.setitem(LOADERS, "digits", lambda: digits)
-    monkeypatch.setattr(settings, "MLPClassifier", Watched)
+    monkeypatch.setitem(settings.ESTIMATORS, "classification", Watched)
     assert mlp_xp(*TINY, "--epochs", 3, "--validation", "0.25", "--out", "run").status == 0
     assert [X is digits.x_test for X in seen] == [False, False, True]
     assert [len(X) for X in seen] == [1078, 360, len(digits.x_test)]

@@ -64,7 +64,7 @@ def test_a_prediction_that_fails_keeps_the_network(mlp_xp, monkeypatch):
         def predict_proba(self, X, **settings):
             raise MemoryError("8 GB")
 
-    monkeypatch.setattr(settings, "MLPClassifier", Fails)
+    monkeypatch.setitem(settings.ESTIMATORS, "classification", Fails)
     done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
     assert done.status == 2
     assert "error: not enough memory (8 GB): ask for less" in done.err.splitlines()[1]

@@ -56,6 +56,43 @@ def test_the_target_is_named_or_known_or_last_and_names_may_be_absent():
     assert load_files(write("c.csv", numbers)).class_names == ("8", "9", "10")
 
 
+@pytest.mark.parametrize(
+    ("values", "is_numbers"),
+    [
+        ([1.5, 2.5] * 50, True),
+        (range(100), True),
+        ([*range(20)] * 5, False),
+        ([*range(21)] * 5, True),
+        ([*range(21)] * 10, False),
+        (["1", "2", "x", "y"] * 25, False),
+    ],
+)
+def test_fractions_and_many_values_are_numbers_to_predict(values, is_numbers):
+    write("a.csv", "i,price\n" + "".join(f"{i},{value}\n" for i, value in enumerate(values)))
+    data = load_files("a.csv")
+    assert (data.class_names == ()) is is_numbers
+    if is_numbers:
+        assert "numbers to predict" in repr(data)
+        assert data.y_train.dtype == np.float64
+        rows = np.concatenate([data.x_train[:, 0], data.x_test[:, 0]]).astype(int)
+        targets = np.concatenate([data.y_train, data.y_test])
+        assert targets.tolist() == [float(values[row]) for row in rows]
+        assert len(data.y_test) == round(len(values) / 5)
+    elif values[0] == 0:
+        assert load_files("a.csv", task="regression").class_names == ()
+
+
+def test_a_task_can_be_given():
+    write("a.csv", "i,price\n" + "1,1.5\n2,2.5\n" * 5)
+    assert load_files("a.csv", task="classification").class_names == ("1.5", "2.5")
+
+
+def test_a_wrong_task_is_an_error():
+    write("a.csv", GOOD)
+    with pytest.raises(DatasetError, match="task is 'ranking', expected 'classification' or"):
+        load_files("a.csv", task="ranking")
+
+
 def test_the_columns_of_a_model_are_found_by_name():
     table = read_table(write("a.csv", "j,label,i\n1,,2\n3,8,4\n"), features=("i", "j"))
     assert table.x.tolist() == [[2, 1], [4, 3]]
@@ -110,7 +147,8 @@ def test_an_npz_file_has_arrays_of_features_and_classes():
         ("i,kind\n1,a\n2,\n", "line 3: 'kind', the column to predict, is missing"),
         ("i,kind\n1,a\n2,a\n", "the class 'a' alone"),
         ("i,kind\n1,a\n2,a\n3,b\n", "the class 'b' has one sample"),
-        ("i,price\n1,2.5\n2,3\n3,3\n", "has numbers such as 2.5, .*MLPRegressor"),
+        ("i,price\n1,2.5\n2,2.5\n3,2.5\n4,2.5\n", "'price' is 2.5 in each row"),
+        ("i,price\n1,2.5\n2,3\n3,3\n", "has 3 rows, expected four or more"),
         ('i,kind\n"1,a\n2,b\n', "cannot be read"),
         (b"i,kind\n\xff\xfe,a\n", "cannot be read"),
         ("i,kind\n" + "9" * 200_000 + ",a\n", "cannot be read"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import bounded, mutate
 
-from mlp_xp import MLP, recipes
+from mlp_xp import MLP, MLPRegressor, recipes
 from mlp_xp.optimizers import Muon
 from mlp_xp.optimizers.schedules import Linear, LinearWarmup
 from mlp_xp.recipes import names, read_recipe, recipe_parameters
@@ -170,3 +170,12 @@ def test_a_file_with_changes_drawn_at_random(seed, write):
 
 def read_recipe_bytes(name: str) -> bytes:
     return (Path(recipes.__file__).parent / f"{name}.toml").read_bytes()
+
+
+def test_a_regressor_has_the_settings_of_a_recipe(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('description = "d"\ndata = "digits"\nloss = "huber"\nmax_iter = 7\n')
+    model = MLPRegressor.from_recipe(path, random_state=0)
+    assert (model.loss, model.max_iter, model.random_state) == ("huber", 7, 0)
+    with pytest.raises(ValueError, match="'label_smoothing' is not one of"):
+        MLPRegressor.from_recipe("one-minute")

@@ -14,7 +14,7 @@ __all__ = ["MOST_RUNS", "curve_figures"]
 _COLUMNS = {
     "loss": {"training": "loss", "validation": "validation_loss"},
     "accuracy [%]": {"training": "accuracy", "validation": "validation_accuracy"},
-    "score": {"validation": "validation_score"},
+    "R²": {"validation": "validation_r2"},
     "learning rate": {"": "learning_rate"},
 }
 MOST_RUNS = 5  # Runs in a figure: there are no more colors.

@@ -12,10 +12,20 @@ from sklearn.metrics import (
     confusion_matrix,
     mean_absolute_error,
     precision_recall_fscore_support,
+    r2_score,
     root_mean_squared_error,
 )
 
-from mlp_xp.cli.facts import changed_settings, number_text, readable, score_text, seconds_text
+from mlp_xp.cli.facts import (
+    changed_settings,
+    number_text,
+    readable,
+    score_name,
+    score_text,
+    seconds_text,
+    value_text,
+)
+from mlp_xp.cli.options import FILES
 from mlp_xp.cli.report._elements import (
     definitions,
     figures,
@@ -47,6 +57,10 @@ _CHOSEN = ("data", "data_path", "recipe", "validation")
 _N_NEURONS, _N_MISTAKES = 32, 24
 _MAX_OPEN = 25  # Longer tables of classes are folded.
 _N_POINTS = 2000  # Of the picture of predictions.
+_PREDICTIONS = {
+    "actual_vs_predicted": "true against predicted",
+    "residual_vs_predicted": "residuals",
+}
 
 
 class Evaluation(NamedTuple):
@@ -104,7 +118,11 @@ def write_report(
         What a reader must know first, e.g. that the training was interrupted.
     """
     settings, result = config["settings"], config["result"]
-    score, value = next(pair for pair in result.items() if pair[0].startswith("test_"))
+    scores = {name: value for name, value in result.items() if name.startswith("test_")}
+    score, value = next(iter(scores.items()))
+    data = settings["data"]
+    if data == FILES:
+        data = Path(settings["data_path"]).name
     n_parameters = model.summary().parameters
     everything = {name: readable(value) for name, value in settings["params"].items()}
     machine = config["backend"] | {"platform": config["platform"]} | config["versions"]
@@ -116,13 +134,13 @@ def write_report(
     chosen = {name: value for name, value in settings.items() if name in _CHOSEN and value}
     write_page(
         path,
-        f"{name}, {settings['data']}",
+        f"{name}, {data}",
         [
-            heading(name, f"A network trained on {settings['data']} by mlp-xp."),
+            heading(name, f"A network trained on {data} by mlp-xp."),
             paragraph(note),
             tiles(
                 {
-                    score.replace("_", " "): score_text(score, value),
+                    **{score_name(name): score_text(name, scores[name]) for name in scores},
                     "test samples": number_text(len(test.y)),
                     "epochs": number_text(result["epochs"]),
                     "training": seconds_text(result["seconds"]),
@@ -147,7 +165,7 @@ def write_report(
 
 def _test_mark(score: str, value: float) -> dict[str, float]:
     is_share = score.endswith("accuracy")
-    return {"accuracy [%]": 100 * value} if is_share else {"score": value}
+    return {"accuracy [%]": 100 * value} if is_share else {"R²": value}
 
 
 def _class_facts(model: Any, test: Evaluation, probabilities: np.ndarray) -> list[str]:
@@ -239,21 +257,32 @@ def _value_facts(test: Evaluation) -> list[str]:
     """Return the sections of a regressor."""
     y, predicted = (np.reshape(values, (len(test.y), -1)) for values in (test.y, test.predicted))
     rows = np.random.default_rng(0).permutation(len(y))[:_N_POINTS]
-    drawn, errors = {}, []
+    drawn: dict[str, str] = {}
+    errors = []
     for column in range(y.shape[1]):
-        name = f"output {column}" if y.shape[1] > 1 else "predicted against true"
+        name = f"output {column}" if y.shape[1] > 1 else "test samples"
         truth, found = y[:, column], predicted[:, column]
         display = PredictionsDisplay(y_true=truth[rows], y_pred=found[rows])
-        drawn[name] = inline_svg(partial(_draw, display), 4.4, 4.0, name)
+        for kind, caption in _PREDICTIONS.items():
+            caption = f"{name}: {caption}"
+            draw = partial(_draw, display, kind=kind)
+            drawn[caption] = inline_svg(draw, 4.4, 4.0, caption)
         errors.append(
             [
                 name,
-                f"{root_mean_squared_error(truth, found):.4g}",
-                f"{mean_absolute_error(truth, found):.4g}",
-                f"{np.std(truth):.4g}",
+                f"{r2_score(truth, found):.4f}",
+                value_text(root_mean_squared_error(truth, found)),
+                value_text(mean_absolute_error(truth, found)),
+                value_text(float(np.std(truth))),
             ]
         )
-    names = ["", "root mean squared error", "mean absolute error", "deviation of the truth"]
+    names = [
+        "",
+        "R2",
+        "root mean squared error",
+        "mean absolute error",
+        "standard deviation of the truth",
+    ]
     return [section("Errors", table(names, errors)), section("Predictions", figures(drawn))]
 
 
@@ -286,5 +315,5 @@ def _names_of(model: Any, test: Evaluation) -> list[str]:
     return [test.class_names[int(label)] for label in model.classes_]
 
 
-def _draw(display: Any, figure: Any) -> None:
-    display.plot(ax=figure.subplots())
+def _draw(display: Any, figure: Any, **settings: Any) -> None:
+    display.plot(ax=figure.subplots(), **settings)
