@@ -180,7 +180,7 @@ def score_text(name: str, value: float) -> str:
     """
     if name.endswith("accuracy"):
         return f"{100 * value:.2f} %"
-    return f"{value:.4f}" if name.endswith("r2") else value_text(value)
+    return f"{value:.4f}" if name.endswith("r2") and value > -10 else value_text(value)
 
 
 def value_text(value: float) -> str:

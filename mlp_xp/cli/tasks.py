@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from mlp_xp.cli.facts import value_text
+from mlp_xp.cli.facts import score_text, value_text
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.report import Evaluation
 from mlp_xp.cli.runs import Images, in_units
@@ -27,6 +27,8 @@ ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLP
 _N_CLASSES = 3  # Of a prediction.
 # Losses whose error has the unit of the targets, or its square: they can be standardized.
 _STANDARDIZED = ("squared_error", "absolute_error", "huber", "quantile")
+# Of a network that diverged: its scores must be finite.
+_LARGEST = 1e100
 
 
 class Task(ABC):
@@ -206,7 +208,8 @@ class Regression(Task):
 
     def test(self, model: Any, data: Dataset, **settings: Any) -> Evaluation:
         """Return the test data with the predicted numbers."""
-        predicted = model.predict(data.x_test, **settings)
+        predicted = np.nan_to_num(model.predict(data.x_test, **settings))
+        predicted = np.clip(predicted, -_LARGEST, _LARGEST)
         return Evaluation(data.x_test, data.y_test, predicted, None, (), data.image_shape)
 
     def scores(self, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -219,8 +222,9 @@ class Regression(Task):
 
     def summary(self, scores: dict[str, Any]) -> str:
         """Return all scores."""
-        r2, rmse, mae = (scores[f"test_{name}"] for name in ("r2", "rmse", "mae"))
-        return f"test R2 {r2:.4f}, RMSE {value_text(rmse)}, MAE {value_text(mae)}"
+        names = [f"test_{name}" for name in ("r2", "rmse", "mae")]
+        r2, rmse, mae = (score_text(name, scores[name]) for name in names)
+        return f"test R2 {r2}, RMSE {rmse}, MAE {mae}"
 
     def table(self, test: Evaluation, samples: str) -> tuple[list[str], dict[str, Any]]:
         """Return the mean and the deviation of the truth, to compare errors with."""

@@ -118,6 +118,15 @@ def test_a_killed_training_goes_on_and_its_checkpoints_predict_prices(mlp_xp, mo
     np.testing.assert_array_equal(resumed.coefs_[-1], whole.coefs_[-1])
 
 
+def test_a_training_that_diverges_is_reported(mlp_xp):
+    done = mlp_xp(*TRAIN, "--solver", "sgd", "--learning-rate", "1e30")
+    assert done.status == 1
+    assert "try a smaller --learning-rate" in done.err
+    result = json.loads(Path("run/config.json").read_text())["result"]
+    assert -np.inf < result["test_r2"] < 0
+    assert mlp_xp("evaluate", "run").status == 0
+
+
 def test_the_best_network_is_kept(mlp_xp):
     out = mlp_xp(*TRAIN, "--epochs", 200, "--early-stopping", 3).out
     assert "val R2 0.9" in out
