@@ -1,13 +1,13 @@
 """Time scripts that use scikit-learn's MLP, with its import and with ours, in turns.
 
     python bench/drop_in.py
-    python bench/drop_in.py --only lbfgs "early stopping" --threads 1 --rounds 5
+    python bench/drop_in.py --only lbfgs "sparse, fit" --threads 1 --rounds 5
     python bench/drop_in.py --out bench/history/2026-01-02-drop-in.json
     python bench/drop_in.py --page bench/history/2026-01-02-drop-in.json
 
 Each case is one call of a script, with the defaults of both libraries. Each contender has its own
 process, once with the library's default threads and once with one. `mlp-xp bench --only drop-in`
-runs this part of the suite. ``--out`` adds to an existing file, so that kinds can be measured one
+runs this part of the suite. ``--out`` adds to an existing file, so that cases can be measured one
 by one. ``--page`` measures nothing: it writes the table of such a file into docs/performance.md.
 """
 
@@ -19,7 +19,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -162,7 +161,7 @@ def run_first(library: Any, script: str) -> Turn:
     """Run a script in a fresh process, which prints its seconds."""
 
     def turn() -> Seconds:
-        paths = [path for path in sys.path if path]  # Without numba, if this process is.
+        paths = [path for path in sys.path if path]
         done = subprocess.run(
             [sys.executable, "-c", script.format(module=library.__name__)],
             env={
@@ -232,15 +231,14 @@ class Job(NamedTuple):
 
     case: Case
     contender: str
-    folder: Path  # Has a module that stands in for a missing numba.
 
     threads = None  # All processors are allowed; environment variables set the number.
     repeats = 1
 
     def get_ready(self) -> Turn:
         warnings.simplefilter("ignore")
-        if self.contender == PLAIN:
-            sys.path.insert(0, str(self.folder))
+        if self.contender == PLAIN:  # As for a missing numba: nor does kept machine code run.
+            os.environ["NUMBA_DISABLE_JIT"] = "1"
         library = importlib.import_module(MODULES[self.contender])
         return self.case.make(library, **self.case.options)
 
@@ -254,17 +252,17 @@ class Comparison(NamedTuple):
 
 
 def comparisons(
-    kinds: list[str] | None = None,
+    beginnings: list[str] | None = None,
     threads: list[str] | None = None,
     contenders: list[str] | None = None,
     *,
     quick: bool = False,
 ) -> list[Comparison]:
-    """Return what `measure_drop_in` measures."""
+    """Return what `measure_drop_in` measures: all cases, or those whose names begin so."""
     names = [
         name
         for name, case in CASES.items()
-        if case.kind in (kinds or WANTED) and (case.quick or not quick)
+        if name.startswith(tuple(beginnings or WANTED)) and (case.quick or not quick)
     ]
     labels = threads or ([_QUICK_THREADS] if quick else [*THREADS])
     who = contenders or ([OURS, PEER] if quick else [*MODULES])
@@ -281,20 +279,17 @@ def measure_drop_in(
 ) -> dict[str, Result]:
     """Return the seconds of each contender's turns, by case and threads."""
     results: dict[str, Result] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "numba.py").write_text("raise ImportError('left out')\n")
-        for name, label, contenders in chosen:
-            case = CASES[name]
-            jobs = {who: Job(case, who, Path(scratch)) for who in contenders}
-            with pools(THREADS[label]):
-                measured = measure(jobs, rounds, announce)
-            results[f"{name}, threads {label}"] = {
-                "case": name,
-                "kind": case.kind,
-                "threads": label,
-                "wanted": WANTED[case.kind],
-                "contenders": measured,
-            }
+    for name, label, contenders in chosen:
+        case = CASES[name]
+        with pools(THREADS[label]):
+            measured = measure({who: Job(case, who) for who in contenders}, rounds, announce)
+        results[f"{name}, threads {label}"] = {
+            "case": name,
+            "kind": case.kind,
+            "threads": label,
+            "wanted": WANTED[case.kind],
+            "contenders": measured,
+        }
     return results
 
 
@@ -350,7 +345,7 @@ def drop_in_table(results: dict[str, Result]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--only", nargs="+", choices=list(WANTED), metavar="KIND", help=", ".join(WANTED))
+    add("--only", nargs="+", metavar="CASE", help=f"beginnings of names: {', '.join(WANTED)}")
     add("--threads", nargs="+", choices=list(THREADS), help="of each contender (both)")
     add("--contenders", nargs="+", choices=list(MODULES), metavar="NAME", help="; ".join(MODULES))
     add("--rounds", type=int, default=5, help="turns of each contender (%(default)s)")
@@ -366,6 +361,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     start = time.perf_counter()
     chosen = comparisons(args.only, args.threads, args.contenders, quick=args.quick)
+    if not chosen:
+        parser.error(f"no case begins with --only: there are {'; '.join(CASES)}")
     with open_progress({"drop-in": drop_in_turns(chosen, args.rounds)}) as progress:
         progress.begin("drop-in")
         results = measure_drop_in(chosen, args.rounds, progress.announce)

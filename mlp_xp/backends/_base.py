@@ -315,16 +315,17 @@ class Backend:
         """Return the results of a function for each value, computed in threads where that helps."""
         return map(function, values)
 
-    def training(self, work: int, n_steps: int = 1) -> contextlib.AbstractContextManager[object]:
+    def training(
+        self, work: int, n_steps: int = 1, sparse_work: int = 0
+    ) -> contextlib.AbstractContextManager[object]:
         """Return the context of some steps of a training.
 
         Parameters
         ----------
-        work : int
-            Multiplications and additions of the forward pass of a step.
+        work, sparse_work : int
+            Multiplications and additions of the forward pass of a step; those with sparse rows.
         n_steps : int
-            Steps of the whole training, past and expected: whether it is worth a compiler. 0 where
-            there is no time for one.
+            Steps of the whole training, past and expected; 0 where there is no time to compile.
         """
         return contextlib.nullcontext()
 
@@ -370,9 +371,8 @@ class Backend:
     def block_bytes(self) -> int:
         """Return the bytes of a block of rows that goes forward and back before the next.
 
-        In the host's memory a block stays in the cache: on two cores, with 3072 float32 columns and
-        64 hidden neurons, blocks of 6 to 24 MiB took the same time within the noise, all data at
-        once 10 % more. A device has no such cache, and each block costs some forty launches.
+        In the host's memory a block stays in the cache: with 3072 float32 columns and 64 neurons, 6
+        to 24 MiB took the same time, all data at once 10 % more. On a device it is forty launches.
         """
         if self.shares_host_memory:
             return _CACHED_BYTES

@@ -21,7 +21,7 @@ from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
-from mlp_xp.nn.network import Network
+from mlp_xp.nn.network import Network, Params, denses
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rows import Rows, Shard, is_mapped, kept_dtype, take_rows
@@ -31,6 +31,7 @@ __all__ = [
     "Placement",
     "Resident",
     "Streamed",
+    "count_work",
     "multiplies_sparse",
     "place",
     "put_sparse",
@@ -184,6 +185,12 @@ def multiplies_sparse(
     """Whether nothing asks for more of sparse rows than a product of the first layer."""
     is_plain = scaling is None and not augmentation
     return backend.has_sparse_products and network.takes_sparse and is_plain
+
+
+def count_work(data: Data, params: Params, n_rows: int) -> tuple[int, int]:
+    """Return the multiplications of a forward pass, and how many of them no BLAS does."""
+    n_sparse = math.prod(denses(params)[0].W.shape) if isinstance(data.x, SparseMatrix) else 0
+    return n_rows * sum(math.prod(leaf.shape) for leaf in leaves(params)), n_rows * n_sparse
 
 
 def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) -> SparseMatrix:

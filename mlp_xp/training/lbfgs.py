@@ -23,7 +23,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
-from mlp_xp.training.batches import Data, Resident
+from mlp_xp.training.batches import Data, Resident, count_work
 from mlp_xp.training.divergence import explain_minimum
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.finite import NonFiniteError
@@ -94,7 +94,8 @@ def minimize(
         if stopped:
             raise StopIteration
 
-    with backend.training(start.size * data.n_samples, max_iter if trainer.may_compile else 0):
+    work, sparse_work = count_work(data, trainer.learned, data.n_samples)
+    with backend.training(work, max_iter if trainer.may_compile else 0, sparse_work):
         result = scipy_minimize(
             objective,
             start,

@@ -162,7 +162,7 @@ class Stretches:
         ]
         trainer.guard.begin(trainer, epochs[0], start)
         stage = Stage(trainer.n_epochs - self._first_epoch, self._n_epochs, rate_factor)
-        with trainer.backend.scope(), trainer.computing(plan, stage):
+        with trainer.backend.scope(), trainer.computing(self._data, plan, stage):
             states = trainer.state, kept
             trainer.state, self._kept = self._loop(
                 0, n_epochs, states, numbers, self._batch, trainer.scaling

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
@@ -30,7 +29,7 @@ from mlp_xp.training.arguments import (
     put_group,
     put_groups,
 )
-from mlp_xp.training.batches import Data, multiplies_sparse
+from mlp_xp.training.batches import Data, count_work, multiplies_sparse
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.guards import new_guard
 from mlp_xp.training.inputs import Batch
@@ -278,7 +277,7 @@ class Trainer:
         backend, xp, n_steps = self.backend, self.backend.xp, len(plan.counts)
         start = time.perf_counter()
         stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
-        with backend.scope(), self.computing(plan, stage):
+        with backend.scope(), self.computing(data, plan, stage):
             # Not before: all ranks do this together, and one may have failed to come here.
             self.state = shared(self.state, self.rules.optimizer, backend)
             if not first_step:
@@ -292,7 +291,8 @@ class Trainer:
             # With a budget calls end where the clock is read, and ranks look after the same steps.
             has_loop = self._loop is not None and (budget is None or backend.communicator is None)
             stacks = data.stacked(arguments.plan) if has_loop else []
-            most_at_once = max(1, min(backend.work_at_once // self._work(plan), _STEPS_AT_ONCE))
+            work, _ = self._work(data, plan)
+            most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
             every = 1 if backend.communicator is None else at_once  # The same on all ranks.
             if stacks:
@@ -327,18 +327,18 @@ class Trainer:
             time.perf_counter() - start,
         )
 
-    def computing(self, plan: EpochPlan, stage: Stage) -> AbstractContextManager[object]:
+    def computing(self, data: Data, plan: EpochPlan, stage: Stage) -> AbstractContextManager[Any]:
         """Return the context of the steps of an epoch."""
         # All steps: those before the fit, and those that it may do.
         steps = self.n_steps + max(stage.n_epochs - stage.done, 1) * len(plan.counts)
         # Models that are fitted at the same time wait for the same machine code.
         expected = steps * n_models() if self.may_compile else 0
-        return self.backend.training(self._work(plan), expected)
+        work, sparse_work = self._work(data, plan)
+        return self.backend.training(work, expected, sparse_work)
 
-    def _work(self, plan: EpochPlan) -> int:
-        """Return the multiplications and additions of a forward pass, the same on all ranks."""
-        rows = -(-plan.batch_size // self.backend.n_ranks)
-        return rows * sum(math.prod(leaf.shape) for leaf in leaves(self.state.params))
+    def _work(self, data: Data, plan: EpochPlan) -> tuple[int, int]:
+        # The same on all ranks.
+        return count_work(data, self.state.params, -(-plan.batch_size // self.backend.n_ranks))
 
     def read_sums(self) -> list[float]:
         """Return the sums of loss and accuracy over the epoch so far; waits for the device."""

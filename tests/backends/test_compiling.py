@@ -106,9 +106,9 @@ def test_many_short_fits_become_a_long_one():
     seen = []
     training = type(get_backend("numpy")).training
 
-    def noting(self, work, n_steps=1):
+    def noting(self, work, n_steps=1, sparse_work=0):
         seen.append(n_steps)
-        return training(self, work, n_steps)
+        return training(self, work, n_steps, sparse_work)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(get_backend("numpy")), "training", noting)

@@ -187,9 +187,10 @@ def test_the_blas_has_one_thread_for_steps_too_small_to_share_out():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
     before = threads()
-    for work in (500_000, 13_000_000):
-        with get_backend("numpy").training(work):
+    for work, sparse_work in (500_000, 0), (13_000_000, 0), (40_000_000, 39_000_000):
+        with get_backend("numpy").training(work, sparse_work=sparse_work):
             assert set(threads()) == {1}
         assert threads() == before
-    with get_backend("numpy").training(20_000_000):
-        assert threads() == before
+    for work, sparse_work in (20_000_000, 0), (40_000_000, 20_000_000), (500_000, 450_000):
+        with get_backend("numpy").training(work, sparse_work=sparse_work):
+            assert threads() == before

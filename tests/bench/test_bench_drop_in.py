@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,26 @@ def test_each_case_runs(drop_in, library):
     assert set(drop_in.WANTED) == {*SMALL, "first fit", "grid search"}
     for case in cases:
         case.make(library, **(case.options | SMALL[case.kind]))()
+
+
+def test_a_contender_without_numba_runs_no_machine_code():
+    """Nor what was compiled before and kept."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "bench")!r})
+import drop_in
+from mlp_xp.backends import get_backend
+drop_in.Job(drop_in.CASES["lbfgs, iris"], drop_in.PLAIN).get_ready()
+assert not get_backend("numpy").has_machine_code
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_beginnings_of_names_choose_cases(drop_in):
+    (chosen,) = drop_in.comparisons(["sparse, fit 20,000"], ["1"])
+    assert chosen.case == "sparse, fit 20,000 x 1,000, 20 a row"
+    with pytest.raises(SystemExit):
+        drop_in.main(["--only", "sparse fit"])
 
 
 @pytest.mark.slow

@@ -216,6 +216,24 @@ def test_an_update_without_machine_code_is_that_of_the_default(rule, l2):
         np.testing.assert_allclose(ours_, default, rtol=1e-13)
 
 
+@pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}], ids=str)
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_the_backend_knows_the_work_that_no_blas_does(monkeypatch, settings, is_sparse):
+    X, y = sparse_problem(columns=300)
+    kind, seen = type(get_backend("numpy")), []
+    training = kind.training
+
+    def noting(self, work, n_steps=1, sparse_work=0):
+        seen.append((work, sparse_work))
+        return training(self, work, n_steps, sparse_work)
+
+    monkeypatch.setattr(kind, "training", noting)
+    ours.MLPClassifier(**(SETTINGS | settings)).fit(X if is_sparse else X.toarray(), y)
+    rows = settings.get("batch_size", 150)
+    first, others = rows * 300 * 30, rows * (30 + 30 * 3 + 3)
+    assert set(seen) == {(first + others, first if is_sparse else 0)}
+
+
 @pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}, {}], ids=str)
 def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
     X, y = sparse_problem(3000)

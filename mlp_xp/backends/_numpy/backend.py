@@ -127,14 +127,14 @@ class NumpyBackend(Backend):
             return list(pool.map(function, values))
 
     @contextlib.contextmanager
-    def training(self, work: int, n_steps: int = 1) -> Iterator[None]:
+    def training(self, work: int, n_steps: int = 1, sparse_work: int = 0) -> Iterator[None]:
         if isinstance(summing := self.kernels.sum_over_ranks, SumOverRanks):
             summing.forget()
         # Settings and shapes alone decide, so that the same settings give the same bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if (work + _STEP_WORK) * n_steps >= _LONG and can_compile():
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
-        elif _LEAST_BLAS_WORK <= work < _MOST_BLAS_WORK:
+        elif _LEAST_BLAS_WORK <= work - sparse_work < _MOST_BLAS_WORK:
             context = one_blas_thread()
         # Machine code does not warn either: trainings check for infinity and NaN themselves.
         with context, np.errstate(over="ignore", invalid="ignore"):

@@ -120,10 +120,12 @@ class TorchBackend(Backend):
             backend.kernels = backend.kernels._replace(sent_dense=dense)
         return backend
 
-    def training(self, work: int, n_steps: int = 1) -> contextlib.AbstractContextManager[object]:
+    def training(
+        self, work: int, n_steps: int = 1, sparse_work: int = 0
+    ) -> contextlib.AbstractContextManager[object]:
         if isinstance(summing := self.kernels.sum_over_ranks, Sums):
             summing.forget()
-        return super().training(work, n_steps)
+        return super().training(work, n_steps, sparse_work)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         if self.device.type != "cuda":
