@@ -3,8 +3,9 @@
     pytest bench --benchmark-enable --benchmark-json=results.json
     python bench/report.py results.json --suite bench/history/2026-01-02-120000 --out docs
 
-Writes benchmarks.md and benchmarks.png. With --suite, the report of `mlp-xp bench` in that folder
-becomes part of the page, and its charts are copied.
+Writes benchmarks.md and benchmarks.png, and keeps the record that they are made of in
+bench/history, from which alone this command makes them again. With --suite, the report and the
+charts of `mlp-xp bench` are made from its record in that folder, and are part of the page.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ __all__ = [
     "page",
     "platform_list",
     "rate_panels",
+    "record_of",
     "replace_block",
     "seconds",
     "table",
@@ -43,6 +44,7 @@ COLORS = {
     "jax:cuda": "#CC79A7",
 }
 GRAY = "#999999"
+HISTORY = Path(__file__).parent / "history"
 REPRODUCE = """\
 ```bash
 pip install -e ".[test,fast,peers]"
@@ -53,6 +55,20 @@ done
 mlp-xp bench --out results/suite
 python bench/report.py results/{numpy,torch:cpu,jax:cpu}.json --suite results/suite
 ```"""
+
+
+def record_of(runs: list[Bench]) -> Bench:
+    """Return what the page takes of some runs, all from one machine."""
+    benchmarks = [
+        {
+            "extra_info": bench["extra_info"],
+            "stats": {name: bench["stats"][name] for name in ("median", "iqr")},
+        }
+        for run in runs
+        for bench in run["benchmarks"]
+    ]
+    environment = runs[-1]["machine_info"]["environment"]
+    return {"machine_info": {"environment": environment}, "benchmarks": benchmarks}
 
 
 def page(results: Bench, suite: str) -> str:
@@ -253,24 +269,34 @@ def table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "results", type=Path, nargs="+", help="files of --benchmark-json, all from one machine"
+        "results",
+        type=Path,
+        nargs="+",
+        help="files of --benchmark-json, all from one machine; or the record of an earlier page",
     )
     parser.add_argument("--suite", type=Path, metavar="DIR", help="folder of `mlp-xp bench`")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (%(default)s)")
+    parser.add_argument("--history", type=Path, default=HISTORY, help="folder (%(default)s)")
     args = parser.parse_args(argv)
 
     runs = [json.loads(path.read_text()) for path in args.results]
-    results = runs[-1] | {"benchmarks": [bench for run in runs for bench in run["benchmarks"]]}
-    if not results["benchmarks"]:
+    if not any(run["benchmarks"] for run in runs):
         parser.error(f"{args.results[-1]} holds no benchmark; was it run with --benchmark-enable?")
+    results = record_of(runs)
+    date = results["machine_info"]["environment"]["date"][:10]
+    record = args.history / f"{date}-backends.json"
+    record.write_text(json.dumps(results, indent=1) + "\n")
     args.out.mkdir(parents=True, exist_ok=True)
     if epochs_of(results["benchmarks"]):
         chart(results["benchmarks"], args.out / "benchmarks.png")
     suite = ""
     if args.suite is not None:
-        suite = (args.suite / "report.md").read_text(encoding="utf-8")
-        for picture in args.suite.glob("*.png"):
-            shutil.copy(picture, args.out)
+        from charts import draw  # Both import this module.
+        from tables import report
+
+        result = json.loads((args.suite / "result.json").read_text())
+        suite = report(result)
+        draw(result, args.out)
     (args.out / "benchmarks.md").write_text(page(results, suite), encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -88,18 +89,31 @@ def test_times_have_a_unit_that_suits_them(report, value, text):
     assert report.seconds(value) == text
 
 
-def test_report_writes_page_and_chart(report, results, tmp_path):
+def test_report_writes_page_chart_and_the_record_of_both(report, results, tmp_path):
     source = tmp_path / "results.json"
-    source.write_text(json.dumps(results))
-    suite = tmp_path / "suite"
-    suite.mkdir()
-    (suite / "report.md").write_text("# Side by side\n")
-    (suite / "growth.png").write_bytes(b"a picture")
-    report.main([str(source), "--suite", str(suite), "--out", str(tmp_path / "docs")])
+    source.write_text(json.dumps(results | {"datetime": "not kept"}))
+    written = ["--out", str(tmp_path / "docs"), "--history", str(tmp_path)]
+    report.main([str(source), *written])
     text = (tmp_path / "docs" / "benchmarks.md").read_text()
-    assert text.startswith("# Benchmarks\n\n## Side by side\n")
-    assert (tmp_path / "docs" / "growth.png").read_bytes() == b"a picture"
+    assert text.startswith("# Benchmarks\n\n## Training epochs\n")
     assert (tmp_path / "docs" / "benchmarks.png").read_bytes().startswith(b"\x89PNG")
+    record = tmp_path / "2026-01-02-backends.json"
+    assert "not kept" not in record.read_text()
+    report.main([str(record), *written])
+    assert (tmp_path / "docs" / "benchmarks.md").read_text() == text
+
+
+def test_the_page_and_its_pictures_are_those_of_the_records(report, tmp_path):
+    backends = max((BENCH / "history").glob("*-backends.json"))
+    page = (BENCH.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    (date,) = re.findall("A run of .*, (\\d{4}-.*) \\+0000", page)
+    suite = BENCH / "history" / date.replace(":", "").replace(" ", "-")
+    folders = ["--out", str(tmp_path), "--history", str(tmp_path)]
+    report.main([str(backends), "--suite", str(suite), *folders])
+    assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
+    assert (tmp_path / backends.name).read_bytes() == backends.read_bytes()
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"benchmarks.png", "epochs.png", "growth.png"}
 
 
 def test_results_without_benchmarks_are_refused(report, tmp_path, capsys):
