@@ -237,7 +237,7 @@ class Backend:
         return False
 
     def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        """Return parameters and optimizer state in memory that the ranks of a machine may share.
+        """Return parameters and optimizer state in memory that suits steps, and ranks may share.
 
         All ranks call this together. The kernel ``update`` then divides the work among them.
         """

@@ -19,13 +19,19 @@ from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss, update_tree
+from mlp_xp.backends._numpy.memory import aligned
 from mlp_xp.backends._numpy.ranks import (
     ClipOfRanks,
     DenseOfRanks,
     SumOverRanks,
     UpdateOfRanks,
 )
-from mlp_xp.backends._numpy.thread_pool import can_compile, one_blas_thread, thread_pool
+from mlp_xp.backends._numpy.thread_pool import (
+    can_compile,
+    has_pool,
+    one_blas_thread,
+    thread_pool,
+)
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer
@@ -95,6 +101,8 @@ class NumpyBackend(Backend):
         return can_compile()
 
     def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
+        if has_pool():  # Only the first time: a state stays where it is.
+            params, opt_state = map_leaves(aligned, (params, opt_state))
         summing = self.kernels.sum_over_ranks
         # Rules that treat each number by itself.
         if not isinstance(summing, SumOverRanks) or type(optimizer) not in (SGD, Adam, AdamW):

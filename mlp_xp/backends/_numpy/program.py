@@ -20,6 +20,7 @@ import numpy as np
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends._numpy.fusion import fused
 from mlp_xp.backends._numpy.jobs import PICK, Arithmetic, Job, Take, address, table
+from mlp_xp.backends._numpy.memory import empty
 from mlp_xp.backends._numpy.operations import are_numbers, can_be_taken, take_rows
 from mlp_xp.backends._numpy.thread_pool import has_pool, link
 from mlp_xp.backends._numpy.traced import Finder, Traced, UntraceableError, value_of
@@ -185,7 +186,7 @@ class Program:
         for i, value in enumerate(self.pool):
             if value.shape == shape and value.dtype == dtype:
                 return Traced(self, self.pool.pop(i), is_pooled=True)
-        return Traced(self, np.empty(shape, dtype), is_pooled=True)
+        return Traced(self, empty(shape, dtype), is_pooled=True)
 
     def _result(self, value: Any) -> Traced:
         value = np.asarray(value)

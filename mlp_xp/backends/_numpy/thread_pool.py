@@ -27,6 +27,7 @@ from mlp_xp.backends._numpy.jobs import (
     number_of,
     read,
 )
+from mlp_xp.backends._numpy.memory import aligned, empty
 from mlp_xp.backends._numpy.sizes import MAIL, MAIL_OF_THREAD, N_THREADS, QUIT, SCRATCH, TICKET
 
 __all__ = [
@@ -116,10 +117,10 @@ class ThreadPool:
     def __init__(self, n_threads: int) -> None:
         self.n_threads = n_threads
         self._threads: list[threading.Thread] = []
-        self._mail = np.zeros(MAIL + MAIL_OF_THREAD * n_threads, np.int64)
+        self._mail = aligned(np.zeros(MAIL + MAIL_OF_THREAD * n_threads, np.int64))
         self._mail[N_THREADS] = n_threads
         self._totals = np.zeros(MAIL_OF_THREAD * n_threads)
-        self._scratch = np.empty(n_threads * SCRATCH, np.uint8)
+        self._scratch = empty((n_threads * SCRATCH,), np.uint8)
         self._memory = tuple(map(address, (self._mail, self._totals, self._scratch)))
         self._run_jobs: Callable[..., int] | None = None
 

@@ -1,0 +1,62 @@
+"""What steps on NumPy read and write starts at a cache line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlp_xp._utils.tree import leaves
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.compiled_step import CompiledStep
+from mlp_xp.backends._numpy.memory import aligned, empty
+from mlp_xp.optimizers import Adam
+
+
+def starts_at_line(array):
+    return array.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+@pytest.mark.parametrize("shape", [(), (7,), (600, 70), (1_000, 1_000)])
+def test_memory_starts_at_a_line(shape, dtype):
+    kept = [empty(shape, np.dtype(dtype)) for _ in range(5)]
+    for array in kept:
+        assert array.shape == shape
+        assert array.dtype == dtype
+        assert starts_at_line(array)
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+
+
+def test_an_array_is_copied_only_where_it_does_not_start_at_a_line():
+    array = empty((200, 160), np.dtype("float32"))
+    assert aligned(array) is array
+    small = array[:3, 1:]
+    assert aligned(small) is small
+    array[...] = np.arange(32_000.0).reshape(200, 160)
+    for part in (array[:, 1:], array.T[1:]):
+        copy = aligned(part)
+        assert starts_at_line(copy)
+        np.testing.assert_array_equal(copy, part)
+
+
+def test_state_and_results_of_steps_start_at_a_line(pool_of):
+    pytest.importorskip("numba")
+    backend, found = get_backend("numpy"), []
+    memory = empty((4 + 600 * 32,), np.dtype("float32"))
+    memory[...] = 1.0
+    params = (memory[4:].reshape(600, 32),)
+
+    def step(state, x):
+        y = state[0] * x
+        found.append(y.value)
+        return (y + state[0], *state[1:])
+
+    with pool_of(2):
+        state = backend.share(Adam(), params, (params,))
+        again = backend.share(Adam(), *state)
+        CompiledStep(step)(state[0], np.ones((600, 32), "f4"))
+    assert all(map(starts_at_line, (*leaves(state), *found)))
+    assert all(a is b for a, b in zip(leaves(state), leaves(again), strict=True))
+    # Outside of machine code they stay where they are.
+    assert backend.share(Adam(), params, ())[0] is params
