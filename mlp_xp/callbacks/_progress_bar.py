@@ -11,7 +11,7 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.progress import NotebookBar, open_bar, time_left
 from mlp_xp._utils.signals import ctrl_c_pressed
 from mlp_xp.callbacks._base import Live
-from mlp_xp.plotting import TrainingCurvesDisplay, inline_svg
+from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_svg
 from mlp_xp.training.records import Record, Running
 from mlp_xp.training.time_budget import Pace
 
@@ -116,7 +116,8 @@ class ProgressBar(Live):
             return
         start = time.perf_counter()
         draw = partial(_draw_curves, self._fitted)
-        self._live.draw_below(inline_svg(draw, 9.0, 2.8, "training curves"))
+        svg = inline_svg(draw, 9.0, 2.8, "training curves")
+        self._live.draw_below(in_notebook_colors(svg))
         end = time.perf_counter()
         self._next_curve = end + _CURVE_PAUSE * (end - start)
 

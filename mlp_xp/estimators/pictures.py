@@ -10,6 +10,10 @@ from sklearn.utils import estimator_html_repr
 
 __all__ = ["DescriptionMixin", "PicturesMixin"]
 
+# scikit-learn's box is light on a dark page too; its colors are fixed, so all are inverted.
+_DARK_BOX = (
+    "<style>.mlp-xp-box .sk-global.dark .sk-estimator{filter:invert(.9) hue-rotate(180deg)}</style>"
+)
 LINK = re.compile(r'\s(?:rel|target|href)="[^"]*"')
 
 
@@ -62,4 +66,4 @@ class PicturesMixin(DescriptionMixin):
     def _html_repr(self: Any) -> str:
         """Return scikit-learn's representation, and the network once there is one."""
         network = self.summary()._repr_html_() if "coefs_" in vars(self) else ""
-        return str(estimator_html_repr(self)) + network
+        return f'{_DARK_BOX}<div class="mlp-xp-box">{estimator_html_repr(self)}</div>{network}'

@@ -11,7 +11,7 @@ from typing import Any
 from mlp_xp._utils.optional import optional
 from mlp_xp.plotting._style import COLORS, new_figure
 
-__all__ = ["THEME", "inline_svg"]
+__all__ = ["THEME", "in_notebook_colors", "inline_svg"]
 
 _INK = "#010203"  # Stands for the color of the page's text; no other color is this one.
 _DARK = ("#4BA3E3", "#F0874A", "#2FC79B", "#E3A0C6", "#8FD0F5")
@@ -21,6 +21,9 @@ THEME = (
     "".join(f"--line-{i}:{color};" for i, color in enumerate(COLORS)),
     "".join(f"--line-{i}:{color};" for i, color in enumerate(_DARK)),
 )
+
+# As JupyterLab, Visual Studio Code and Colab mark a dark page.
+_DARK_PAGES = ("[data-jp-theme-light=false]", "[data-vscode-theme-kind*=dark]", "[theme=dark]")
 
 
 def inline_svg(draw: Callable[[Any], object], width: float, height: float, title: str) -> str:
@@ -64,6 +67,22 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
         draw(figure)
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
     return _themed(file.getvalue(), title)
+
+
+def in_notebook_colors(svg: str) -> str:
+    """Return pictures of `inline_svg` with the colors of `THEME`, for a notebook, light or dark.
+
+    Examples
+    --------
+    >>> from mlp_xp.plotting import in_notebook_colors
+    >>> page = in_notebook_colors("<svg></svg>")
+    >>> "[theme=dark] .mlp-xp-curve" in page, page.endswith("<svg></svg></div>")
+    (True, True)
+    """
+    light, dark = THEME
+    on_dark = ",".join(f"{page} .mlp-xp-curve" for page in _DARK_PAGES)
+    style = f"<style>.mlp-xp-curve{{{light}}}{on_dark}{{{dark}}}</style>"
+    return f'{style}<div class="mlp-xp-curve">{svg}</div>'
 
 
 def _themed(svg: str, title: str) -> str:

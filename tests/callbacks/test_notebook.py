@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from browser import headless_chromium
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.progress import TaskBar
@@ -70,6 +71,33 @@ def test_the_panels_of_the_live_curve_are_wide(cell):
     widths = [float(right) - float(left) for left, _, right in lines]
     assert sum(width > 80 for width in widths) >= 9
     assert page.count(">epoch<") == 3
+
+
+def test_curve_and_parameters_are_dark_on_a_dark_page(cell, tmp_path):
+    bar = ProgressBar(curve=True)
+    model = MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=[bar]).fit(X, Y)
+    body = cell[-1][0]["text/html"] + model._repr_html_()
+    pages = {
+        "light": f'<body data-jp-theme-light="true">{body}',
+        "jupyter": f'<body data-jp-theme-light="false">{body}',
+        "code": '<body data-vscode-theme-kind="vscode-dark" data-vscode-theme-name="Default Dark">'
+        + body,
+        "colab": f'<html theme="dark"><body style="color:#eee">{body}',
+    }
+    with headless_chromium(tmp_path / "profile") as chromium:
+        found = {}
+        for name, page in pages.items():
+            (tmp_path / f"{name}.html").write_text(f"<meta charset=utf-8>{page}", encoding="utf-8")
+            chromium.get((tmp_path / f"{name}.html").as_uri())
+            found[name] = chromium.execute_script(
+                "const style = element => getComputedStyle(document.querySelector(element));"
+                "return [style('.mlp-xp-curve').getPropertyValue('--line-0').trim(),"
+                "        style('.mlp-xp-box .sk-estimator').filter]"
+            )
+    assert found.pop("light") == ["#0072B2", "none"]
+    for line, box in found.values():
+        assert line == "#4BA3E3"
+        assert box.startswith("invert(")
 
 
 def test_the_bar_of_many_tasks(cell, capsys):
