@@ -16,6 +16,8 @@ __all__ = ["LiveBar", "NotebookBar", "TaskBar", "open_bar", "spinner", "time_lef
 
 _LINES = 20
 _SHORTEST, _LONGEST = 8, 40  # Characters of a bar.
+# A terminal writes this where the line ends; a line that it breaks cannot be cleared.
+_ECHO = len("^C")
 
 
 class LiveBar:
@@ -78,7 +80,7 @@ class LiveBar:
         percent = [] if self._share is None else [f"{int(100 * self._share):3} %"]
         last = self._last()
         facts = [*self._facts]
-        room = options.max_width - _SHORTEST - len(self._label) - 2
+        room = options.max_width - _ECHO - _SHORTEST - len(self._label) - 2
         while facts and len("  ".join([*percent, *facts, *last])) > room:
             facts.pop()
         text = "  ".join([*percent, *facts, *last])
