@@ -113,7 +113,8 @@ class Classification(Task):
         """Return the test data with probabilities."""
         p = model.predict_proba(data.x_test, **settings)
         predicted = model.classes_[np.argmax(p, axis=1)]
-        facts = data.class_names, data.image_shape, data.max_value
+        # Matplotlib prints the characters that its fonts lack.
+        facts = list(map(printable, data.class_names)), data.image_shape, data.max_value
         return Evaluation(data.x_test, data.y_test, predicted, p, *facts)
 
     def scores(self, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -164,7 +165,7 @@ class Classification(Task):
             test.y,
             test.predicted,
             labels=range(len(self.class_names)),
-            display_labels=self.class_names,
+            display_labels=test.class_names,
             ax=new_figure(8.5, 7.5).subplots(),
         )
         confusion.ax_.set_title(f"{len(test.y):,} test images")

@@ -201,6 +201,14 @@ def test_control_characters_in_files_and_paths_are_escaped(mlp_xp, fails, digits
     assert r"new\x1b[2J" in text
 
 
+def test_control_characters_in_the_classes_of_a_file_are_escaped(mlp_xp, tmp_path):
+    names = np.asarray(["\x1b[31mred", "b"] * 30)
+    np.savez(tmp_path / "data.npz", X=np.random.default_rng(0).random((60, 3)), y=names)
+    done = mlp_xp("train", "--data", tmp_path / "data.npz", "--epochs", 1, "--out", "run")
+    assert "\x1b" not in done.out + done.err
+    assert r"\x1b[31mred" in Path("run", "report.html").read_text(encoding="utf-8")
+
+
 def test_a_reader_that_closes_the_output_is_no_error(tmp_path):
     with start("data") as process:
         assert process.stdout is not None
