@@ -165,10 +165,12 @@ def fail(how: str) -> None:
             raise ZeroDivisionError("this one")
         return run_epoch(trainer, *arguments, **settings)
 
-    if how not in ("before", "after"):
+    if how not in ("before", "after", "left"):
         Trainer.run_epoch = failing
     settings = {"max_iter": 50, "n_iter_no_change": 50, "distributed": "mpi"}
     MLPClassifier((8,), random_state=0, **settings).fit(X, Y)
+    if ranks.rank == 1 and how == "left":
+        sys.exit(3)
     if ranks.rank == 1:
         raise ZeroDivisionError("this one")
     ranks.barrier()
@@ -205,6 +207,12 @@ def test_a_rank_that_fails_ends_all(run_ranks, how, words):
     assert done.returncode != 0
     assert words in done.stderr + done.stdout
     assert ("ZeroDivisionError: this one" in done.stderr) == (how in ("raised", "before", "after"))
+    assert "not reached" not in done.stdout
+
+
+def test_a_rank_that_exits_between_fits_ends_all_under_mpi4py(run_ranks):
+    done = run_ranks(3, fail, "left", timeout=30)
+    assert done.returncode == 3
     assert "not reached" not in done.stdout
 
 
