@@ -42,6 +42,11 @@ def mpiexec() -> str:
     return str(Path(sysconfig.get_path("scripts"), "mpiexec"))
 
 
+def title(value: object) -> str:
+    """Return an id for a parameter, without addresses, which differ between processes."""
+    return re.sub(" at 0x[0-9a-fA-F]+", "", str(value))
+
+
 QUIET = {"n_iter_no_change": float("inf")}
 
 

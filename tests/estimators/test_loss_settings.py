@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import small
+from helpers import small, title
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.nn.losses import (
@@ -144,7 +144,7 @@ def test_a_users_own_loss_is_checked_with_weights(problem, backend):
         (Through(SquaredError(), "tanh"), {}, "'tanh'.* with output_activation='logistic'"),
         (Custom(squared), {}, r"give the function itself, or Custom\(\.\.\., 'logistic'\)"),
     ],
-    ids=str,
+    ids=title,
 )
 def test_a_loss_for_other_outputs_is_rejected(problem, loss, settings, cure):
     X, y = problem()

@@ -6,6 +6,7 @@ import inspect
 
 import numpy as np
 import pytest
+from helpers import title
 from problems import TARGETS, X
 from sklearn.base import clone, is_regressor
 
@@ -115,7 +116,7 @@ def cases():
                     pairs = [(kinds[len(found) % len(kinds)], value)]
                 for kind, one in pairs:
                     settings = one if isinstance(one, dict) and name in one else {name: one}
-                    text = f"{kind}-{name}-{one}"
+                    text = f"{kind}-{name}-{title(one)}"
                     found.append(pytest.param(kind, name, settings, refused, id=text))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import title
 from problems import REAL, TARGETS, X, Y, fitted
 from sklearn.base import is_regressor
 from sklearn.exceptions import NotFittedError
@@ -94,7 +95,7 @@ def test_all_layers(layers, normalization):
         {"hidden_layer_sizes": ()},
         {"ema_decay": 0.9},
     ],
-    ids=str,
+    ids=title,
 )
 def test_settings_of_classifiers(settings):
     check(*fitted(**settings), tolerance=1e-12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import title
 from problems import REAL, TARGETS, X, Y, fitted
 
 from mlp_xp import MLPClassifier
@@ -28,7 +29,7 @@ def check(model, rows, tolerance=1e-12):
     np.testing.assert_allclose(found, model.predict_proba(rows), atol=tolerance)
 
 
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, silu], ids=str)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, silu], ids=title)
 def test_all_activations(activation):
     check(*fitted(activation=activation))
 

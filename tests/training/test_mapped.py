@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import QUIET, make_backend, small
+from helpers import QUIET, make_backend, small, title
 
 import mlp_xp.training.rows
 from mlp_xp import MLPRegressor
@@ -70,7 +70,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=title)
 def test_early_stopping_is_the_same_with_positions_and_with_copies(
     backend_spec, settings, monkeypatch
 ):
