@@ -19,7 +19,8 @@ XP = get_backend("numpy").xp
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 7, 128, 600])
 @pytest.mark.parametrize(
-    ("fan_in", "fan_out"), [(300, 64), (259, 112), (65, 100), (70, 33), (30, 16), (9, 7), (1, 1)]
+    ("fan_in", "fan_out"),
+    [(800, 64), (300, 64), (259, 112), (65, 100), (70, 33), (30, 16), (9, 7), (1, 1)],
 )
 def test_the_dense_job_does_what_the_default_does(
     fan_in, fan_out, rows, dtype, parts, pool_of, rng

@@ -181,6 +181,43 @@ def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(pool_of, r
     np.testing.assert_allclose(W, expected, atol=np.abs(expected).max() * tolerance("float32", 20))
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("width", [32, 144])
+@pytest.mark.parametrize("fan_in", [24, 259])
+def test_an_update_computes_gradients_of_any_size(fan_in, width, parts, pool_of, rng):
+    def step(state, x, dy):
+        W, b, v, c = state
+        # Not arguments, which may lie elsewhere at the next call.
+        _, pullback = KERNELS.dense(Dense(W, b), -x, xp=XP)
+        _, grads = pullback(-dy, need_dx=False)
+        rate = (np.asarray(0.1, "f4"),)
+        new = KERNELS.update(RULE, Dense(W, b), grads, (Dense(v, c),), rate, xp=XP)
+        return (*new.params, *new.opt_state[0])
+
+    x, dy = normal(rng, 200, fan_in), normal(rng, 200, width)
+    zeros = tuple(np.zeros(shape, "f4") for shape in ((fan_in, width), (width,)) * 2)
+    compiled = CompiledStep(step)
+    with pool_of(parts):
+        W = compiled(zeros, x, dy)[0]
+    expected = -0.1 * x.T @ dy
+    np.testing.assert_allclose(W, expected, atol=np.abs(expected).max() * tolerance("float32", 200))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("width", [20, 800])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_rows_are_gathered_by_any_number_of_threads(dtype, width, parts, pool_of, rng):
+    x = rng.integers(0, 256, (300, width)).astype(dtype)
+    rows = rng.permutation(300).astype(np.int32)
+    target = np.dtype("float32" if dtype == "uint8" else dtype)
+    scaling = Scaling(*rng.standard_normal((2, width)).astype(target))
+    for given in (None, scaling):
+        with pool_of(parts):
+            found = KERNELS.gather(x, rows, given, dtype=target, xp=XP)
+        plain = Kernels().gather(x, rows, given, dtype=target, xp=XP)
+        np.testing.assert_allclose(found, plain, rtol=tolerance(str(target)))
+
+
 # --- shapes and dtypes ----------------------------------------------------------------------------
 
 

@@ -7,9 +7,12 @@ __all__ = [
     "FUSED_COLUMNS",
     "JOB",
     "LARGEST_RIGHT",
+    "LEAST_COLUMNS",
+    "LEAST_PACKED",
     "MAIL",
     "MAIL_OF_THREAD",
     "N_THREADS",
+    "PANEL",
     "QUIT",
     "SAMPLES_AT_ONCE",
     "SCRATCH",
@@ -29,5 +32,8 @@ QUIT = -1  # The ticket of no job: those have 1, 2, ...
 # rows of the result: with more a BLAS is faster. How wide a result may be for six of its rows to
 # fit the first-level cache.
 SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_COLUMNS = 256, 1 << 17, 1024
-# Bytes in which an update computes such rows, for each thread.
-SCRATCH = 6 * FUSED_COLUMNS * 4
+# Bytes of work space of each thread: such rows and packed columns of x, or a part of a product.
+SCRATCH = 1 << 18
+# Columns of a batch for each thread, so that it takes columns and not rows. How many columns an
+# update packs together, and how wide its result must be for that to pay.
+LEAST_COLUMNS, PANEL, LEAST_PACKED = 256, 48, 128

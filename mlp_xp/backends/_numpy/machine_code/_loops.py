@@ -20,7 +20,7 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 )
 from mlp_xp.backends._numpy.machine_code._products import tn
 from mlp_xp.backends._numpy.machine_code._tile import ROWS
-from mlp_xp.backends._numpy.sizes import MAIL_OF_THREAD
+from mlp_xp.backends._numpy.sizes import FUSED_COLUMNS, LEAST_PACKED, MAIL_OF_THREAD, PANEL
 
 __all__ = ["copy", "gather", "make_activation", "make_update", "softmax", "sum_rows"]
 
@@ -36,6 +36,13 @@ def copy(source, target, n):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _pack(source, distance, width, target, n_rows):  # type: ignore[no-untyped-def]
+    """Copy columns of so many rows to rows of ``PANEL`` columns."""
+    for i in range(n_rows):
+        copy(source + 4 * distance * i, target + 4 * PANEL * i, width)
+
+
+@jit
 def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
     """Sum the columns from ``low`` to ``high`` by slices of rows, which are vectorized."""
     sums = total[low:high]
@@ -47,13 +54,13 @@ def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
 
 
 @jit
-def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high):  # type: ignore[no-untyped-def]
+def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high, left, right):  # type: ignore[no-untyped-def]
     number = out.dtype.type
     for i in range(low, high):
-        source, target = x[rows[i] if has_rows else i], out[i]
+        source, target = x[rows[i] if has_rows else i][left:right], out[i][left:right]
         if has_scaling:
             for j in range(target.size):
-                target[j] = (number(source[j]) - shift[j]) * scale[j]
+                target[j] = (number(source[j]) - shift[left + j]) * scale[left + j]
         else:
             for j in range(target.size):
                 target[j] = number(source[j])
@@ -179,7 +186,8 @@ def make_update(is_double: bool, rule: int) -> Any:
     """Return the unit that updates arrays, and sums the squares of the matrices.
 
     Where a gradient is a product x^T dy that nobody has computed (see `fused`), six rows of it at a
-    time are computed into ``scratch`` and used, and never leave the cache.
+    time are computed into ``scratch`` and used, and never leave the cache. With many columns of dy
+    for each column of x, those of x are packed first: 12 KB apart they share a set of the cache.
     """
     number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
     is_adam, computes = rule == ADAM, has_tile() and not is_double
@@ -222,7 +230,7 @@ def make_update(is_double: bool, rule: int) -> Any:
         rate = carray(pointer(job.rate), 1, number)[0]
         l2 = carray(pointer(job.l2), 1, number)[0] if job.l2 else number(0)
         shrink = carray(pointer(job.shrink), 1, number)[0] if job.shrink else number(1)
-        total = number(0)
+        total, panel = number(0), scratch + 4 * ROWS * FUSED_COLUMNS
         for i in range(job.n_arrays):
             array = arrays[i]
             l2_here = l2 if array.is_matrix else number(0)
@@ -234,8 +242,13 @@ def make_update(is_double: bool, rule: int) -> Any:
                 high = start_of(thread + 1, n_threads, fan_in)
                 for k in range(low, high, ROWS):
                     end = min(k + ROWS, high)
-                    left, right = array.x + 4 * k, array.dy
-                    tn(left, fan_in, right, width, scratch, end - k, width, array.n_samples)
+                    left, distance = array.x + 4 * k, fan_in
+                    if width >= LEAST_PACKED:
+                        place = (k - low) % PANEL
+                        if place == 0:
+                            _pack(left, fan_in, min(PANEL, high - k), panel, array.n_samples)
+                        left, distance = panel + 4 * place, PANEL
+                    tn(left, distance, array.dy, width, scratch, end - k, width, array.n_samples)
                     squares += step(
                         k * width, end * width, array, scratch, numbers, rate, shrink_here, l2_here
                     )

@@ -14,14 +14,15 @@ from mlp_xp.backends._numpy.jobs import Product, record
 from mlp_xp.backends._numpy.machine_code._cpu import has_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import jit, pointer, start_of
 from mlp_xp.backends._numpy.machine_code._tile import COLUMNS, ROWS, tile
-from mlp_xp.backends._numpy.sizes import LARGEST_RIGHT, SAMPLES_AT_ONCE
+from mlp_xp.backends._numpy.sizes import LARGEST_RIGHT, LEAST_COLUMNS, SAMPLES_AT_ONCE, SCRATCH
 
-__all__ = ["make_product", "tn"]
+__all__ = ["add_parts", "by_columns", "make_product", "tn"]
 
 _PRODUCT_JOB = record(Product)
 
 # Rows of the right operand that stay in the cache while all rows of the left one pass.
 _DEPTH_NN = 512
+_HAS_TILE = has_tile()
 
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
@@ -104,16 +105,51 @@ def tn(a, lda, b, ldb, c, m, n, k):  # type: ignore[no-untyped-def]
                 tile(left, 1, lda, rows, right, ldb, columns, samples, here, n, start, n)
 
 
+@jit
+def by_columns(width, n_threads):  # type: ignore[no-untyped-def]
+    """Whether each thread takes columns of a batch of such rows, and not rows."""
+    return n_threads > 1 and width >= LEAST_COLUMNS * n_threads
+
+
+@jit
+def _splits_depth(job, n_threads):  # type: ignore[no-untyped-def]
+    """Whether each thread multiplies its columns of A by its rows of B.
+
+    They are in its cache: it gathers these columns, and updates these rows of the weights.
+    """
+    is_ours = _HAS_TILE and not job.is_double and not job.transpose_a and not job.transpose_b
+    is_ours = is_ours and job.n % 16 == 0 and job.n >= 32
+    fits = 4 * job.m * job.n <= SCRATCH and job.ldc == job.n
+    is_longest = job.k > max(job.m, job.n)
+    return is_ours and fits and is_longest and by_columns(job.k, n_threads)
+
+
+@jit
+def add_parts(address, n_threads, scratch):  # type: ignore[no-untyped-def]
+    """Add the parts of a product whose depth was split, once all threads are done."""
+    job = carray(pointer(address), 1, _PRODUCT_JOB)[0]
+    if _splits_depth(job, n_threads):
+        total = carray(pointer(job.c), job.m * job.n, np.float32)
+        for thread in range(1, n_threads):
+            _add_rows(total, carray(pointer(scratch + thread * SCRATCH), total.size, np.float32))
+
+
 def make_product(is_double: bool, _: int = 0) -> Any:
-    """Return the unit for C = A B + bias. The longer side of C is split between the threads."""
+    """Return the unit for C = A B + bias. Its longest side is split between the threads."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
-    tiles = has_tile() and not is_double
+    tiles = _HAS_TILE and not is_double
 
     def product(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PRODUCT_JOB)[0]
         ta, tb, m, n, k = job.transpose_a, job.transpose_b, job.m, job.n, job.k
         a, lda, b, ldb, c, ldc, bias = job.a, job.lda, job.b, job.ldb, job.c, job.ldc, job.bias
+        if _splits_depth(job, n_threads):
+            low, high = start_of(thread, n_threads, k), start_of(thread + 1, n_threads, k)
+            if thread > 0:  # See `add_parts`.
+                c, bias = scratch, 0
+            _nn(a + 4 * low, lda, b + 4 * low * ldb, ldb, c, ldc, bias, m, n, high - low)
+            return
         if m > n:
             low, high = start_of(thread, n_threads, m), start_of(thread + 1, n_threads, m)
             a += low * size * (1 if ta else lda)

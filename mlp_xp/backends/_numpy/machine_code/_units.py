@@ -31,7 +31,7 @@ from mlp_xp.backends._numpy.machine_code._loops import (
     softmax,
     sum_rows,
 )
-from mlp_xp.backends._numpy.machine_code._products import make_product
+from mlp_xp.backends._numpy.machine_code._products import add_parts, by_columns, make_product
 from mlp_xp.backends._numpy.sizes import (
     DONE,
     JOB,
@@ -47,7 +47,8 @@ __all__ = ["signature", "source"]
 
 _LINE = 8 * MAIL_OF_THREAD  # Bytes of a cache line.
 _JOB_BYTES = HEADER.itemsize
-_GATHER, _TAKE, _UPDATE = map(number_of, (jobs.Gather, jobs.Take, jobs.Update))
+_GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
+_PRODUCT, _UPDATE = map(number_of, (jobs.Product, jobs.Update))
 _COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
 _ACTIVATE_JOB, _SOFTMAX_JOB = map(record, (jobs.ActivateArray, jobs.Softmax))
 _ARITHMETIC_JOB, _UPDATE_JOB = map(record, (jobs.Arithmetic, jobs.Update))
@@ -74,13 +75,18 @@ def _gather(is_double: bool, is_bytes: int) -> Any:
     def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _GATHER_JOB)[0]
         n, width = job.n_rows, job.width
-        low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
+        low, high, left, right = 0, n, 0, width
+        if by_columns(width, n_threads):
+            left, right = start_of(thread, n_threads, width), start_of(thread + 1, n_threads, width)
+        else:
+            low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
         x = carray(pointer(job.source), (job.n_source, width), source)
         rows = carray(pointer(job.positions), n, np.int32)
         shift = carray(pointer(job.shift), width, number)
         scale = carray(pointer(job.scale), width, number)
         out = carray(pointer(job.out), (n, width), number)
-        gather(x, rows, job.positions != 0, shift, scale, job.shift != 0, out, low, high)
+        has_rows, has_scaling = job.positions != 0, job.shift != 0
+        gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high, left, right)
 
     return unit
 
@@ -267,6 +273,8 @@ def run_jobs(mail, totals, scratch, table, n_jobs, picks, n_picks, start, stop, 
                 while load(mail + 8 * DONE + _LINE * other) != ticket:
                     wait(turn)
                     turn += 1
+            if job.kind == _PRODUCT and n_working > 1:
+                add_parts(address, n_working, scratch)
             if job.kind == _UPDATE:
                 update = carray(pointer(address), 1, _UPDATE_JOB)[0]
                 if update.penalty != 0:
