@@ -98,6 +98,10 @@ class Resident:
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
             yield Batch(self.x, self.y, row, *others)
 
+    def rows_of(self, plan: EpochPlan) -> np.ndarray | None:
+        """Return the positions of the samples of a plan in the data."""
+        return _at(plan, self._rows).rows
+
     def stacked(self, plan: EpochPlan) -> list[Batch]:
         """Return the full batches of a plan at once, and a shorter last one; none of all rows."""
         plan = _at(plan, self._rows)

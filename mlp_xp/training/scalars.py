@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.time_budget import Budget
 
-__all__ = ["Stage", "StepScalars", "draw_keys", "learning_rates", "scalar_rows", "scalar_table"]
+__all__ = ["Stage", "StepScalars", "draw_keys", "learning_rates", "scalar_table"]
 
 # How far the running statistics of batch normalization follow those of a batch; PyTorch's choice.
 _BATCH_STATS_RATE = 0.1
@@ -88,42 +89,49 @@ def learning_rates(
 
 
 def scalar_table(
-    rules: Rules, plan: EpochPlan, steps: range, rates: list[float], n_steps: int, rule_start: int
+    rules: Rules,
+    plans: Sequence[EpochPlan],
+    steps: range,
+    rates: list[float],
+    n_steps: int,
+    rule_start: int,
 ) -> np.ndarray:
-    """Return the packed `StepScalars` of some steps, one row a step.
+    """Return the packed `StepScalars` of some steps of each of some epochs, one row a step.
 
-    ``n_steps`` were done before the epoch; the rule began at step ``rule_start`` of all.
+    The plans have the same counts. ``n_steps`` were done before the epochs; the rule began at step
+    ``rule_start`` of all.
     """
-    return np.asarray(scalar_rows(rules, plan, steps, rates, n_steps, rule_start))
+    counts, some = plans[0].counts, slice(steps.start, steps.stop)
+    totals = np.asarray([plan.totals[some] for plan in plans])
+    largest = [[max(plan.totals) or 1.0] for plan in plans]
+    positions = n_steps + steps.start + np.arange(len(rates))
+    rule = [
+        rules.optimizer.coefficients(rate, t)
+        for t, rate in enumerate(rates, n_steps + steps.start - rule_start + 1)
+    ]
+    l2 = np.zeros(totals.shape)
+    np.divide(rules.alpha, totals, out=l2, where=totals > 0)
+    # A small last batch says little: it moves the running statistics as little.
+    batch_stats_rates = _BATCH_STATS_RATE * totals / largest
+    columns = StepScalars(
+        share=np.tile(np.asarray(counts[some]) / sum(counts), len(plans)),
+        l2=l2.ravel(),
+        average_rate=_average_rates(rules.ema_decay, positions),
+        batch_stats_rate=batch_stats_rates.ravel(),
+        rule=tuple(np.asarray(rule).T),
+    )
+    return np.stack((*columns[:-1], *columns.rule), axis=1)
 
 
-def scalar_rows(
-    rules: Rules, plan: EpochPlan, steps: range, rates: list[float], n_steps: int, rule_start: int
-) -> list[tuple[float, ...]]:
-    """Return the rows of `scalar_table`."""
-    n_samples = sum(plan.counts)
-    largest = max(plan.totals) or 1.0
-    rows = []
-    for step, rate in zip(steps, rates, strict=True):
-        total, position = plan.totals[step], n_steps + step
-        share = plan.counts[step] / n_samples
-        l2 = rules.alpha / total if total > 0 else 0.0
-        average_rate = _average_rate(rules.ema_decay, position)
-        # A small last batch says little: it moves the running statistics as little.
-        batch_stats_rate = _BATCH_STATS_RATE * total / largest
-        rule = rules.optimizer.coefficients(rate, position - rule_start + 1)
-        # In the order of `StepScalars`, whose own construction takes longer than the rest.
-        rows.append((share, l2, average_rate, batch_stats_rate, *rule))
-    return rows
-
-
-def _average_rate(decay: float | None, step: int) -> float:
-    """Return how far a moving average moves towards the newest weights.
+def _average_rates(decay: float | None, positions: np.ndarray) -> np.ndarray:
+    """Return how far a moving average moves towards the newest weights, step by step.
 
     At first it follows them closely, or it would remember the initial weights for long;
     TensorFlow's rule.
     """
-    return 0.0 if decay is None else 1.0 - min(decay, (1 + step) / (10 + step))
+    if decay is None:
+        return np.zeros(len(positions))
+    return 1.0 - np.minimum(decay, (1 + positions) / (10 + positions))
 
 
 def draw_keys(n_steps: int, n_keys: int, *, seed: int, epoch: int) -> np.ndarray | None:

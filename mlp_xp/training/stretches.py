@@ -1,15 +1,17 @@
-"""Several epochs in one call: those of a small fit, whose data are one batch.
+"""Several epochs in one call: those of a small fit.
 
-Such an epoch takes less time than what is done around it. The call keeps the loss, and the weights
-where they are measured, of each epoch, so that a fit ends as if its epochs had been run one by one.
+Such an epoch takes less time than what is done around it. The call keeps the loss of each step, and
+where data are one batch the weights that are measured, so that a fit ends as if its epochs had been
+run one by one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -22,18 +24,18 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.arguments import Epoch
 from mlp_xp.training.batches import Data, Resident
-from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.epochs import EpochPlan, plan_epoch
 from mlp_xp.training.fit_settings import LoopSettings, Validation, Watcher
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Record
-from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_rows
+from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step import Step, TrainState
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["Stretches", "Trained", "new_stretches"]
 
-# Epochs of a call, and numbers of the weights that it keeps.
-_MOST_EPOCHS, _MOST_NUMBERS = 32, 1 << 18
+# Epochs and steps of a call, the rows that it takes, and numbers of the weights that it keeps.
+_MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
 
 
 class Trained(NamedTuple):
@@ -44,7 +46,7 @@ class Trained(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """The weights and the loss before each epoch, and after the last: the first axis counts them.
+    """The weights and the loss before each step, and after the last: the first axis counts them.
 
     There are no weights where nothing is measured.
     """
@@ -55,11 +57,16 @@ class _Kept(NamedTuple):
 
 
 class _Numbers(NamedTuple):
-    """The numbers of each epoch: packed `StepScalars`, dropout keys, and the loss before it."""
+    """The numbers of each step: packed `StepScalars`, dropout keys, the loss before it, its rows.
+
+    ``rows`` and ``weights : (steps, batch)`` are None where all steps take one batch.
+    """
 
     coefs: Array
     keys: Array | None
     losses: Array
+    rows: Array | None = None
+    weights: Array | None = None
 
 
 def new_stretches(
@@ -85,13 +92,16 @@ def new_stretches(
         or not backend.returns_results
         or backend.communicator is not None
         or not isinstance(data, Resident)
-        or data.n_samples > settings.batch_size
     ):
+        return None
+    n_steps = -(-data.n_samples // settings.batch_size)
+    if n_steps > 1 and validation is not None:
         return None
     numbers = sum(math.prod(leaf.shape) for leaf in leaves(trainer.state.params))
     at_once = backend.work_at_once // (numbers * data.n_samples)
     kept = _MOST_EPOCHS if validation is None else _MOST_NUMBERS // numbers - 1
-    most = int(min(settings.max_iter, settings.patience + 1, _MOST_EPOCHS, at_once, kept))
+    at_once = min(at_once, kept, _MOST_STEPS // n_steps, _MOST_ROWS // data.n_samples)
+    most = int(min(settings.max_iter, settings.patience + 1, _MOST_EPOCHS, at_once))
     if most < 2:
         return None
     return Stretches(trainer, data, settings, weights, validation, first_epoch, most)
@@ -104,7 +114,6 @@ class Stretches:
     ----------
     trainer : Trainer
     data : Resident
-        One batch.
     settings : LoopSettings
     weights : (samples,) array or None
     validation : Validation or None
@@ -127,21 +136,34 @@ class Stretches:
     ) -> None:
         self._trainer, self._data, self._validation = trainer, data, validation
         self._n_epochs, self._first_epoch, self._most = settings.max_iter, first_epoch, most
-        self._plan = plan_epoch(data.n_samples, settings.batch_size, weights=weights)
-        xp, state = trainer.backend.xp, trainer.state
-        with contextlib.closing(data.epoch(self._plan)) as batches:
-            batch = next(batches)
-        if batch.rows is not None and isinstance(batch.x, np.ndarray):
-            x, y = (xp.take(values, batch.rows, axis=0) for values in (batch.x, batch.y))
-            batch = batch._replace(x=x, y=y, rows=None)
+        self._weights, self._batch_size = weights, settings.batch_size
+        self._seed = trainer.seed if settings.shuffle else None
+        xp, state, [plan] = trainer.backend.xp, trainer.state, self._plans(1)
+        self._counts = plan.counts
+        if plan.rows is None:
+            with contextlib.closing(data.epoch(plan)) as batches:
+                batch = next(batches)
+            if batch.rows is not None and isinstance(batch.x, np.ndarray):
+                x, y = (xp.take(values, batch.rows, axis=0) for values in (batch.x, batch.y))
+                batch = batch._replace(x=x, y=y, rows=None)
+        else:
+            batch = Batch(data.x, data.y, None, None)
         self._batch = batch
         kept = _Kept((), (), state.loss)
         if validation is not None:
             kept = _Kept(trainer.learned, state.batch_stats, state.loss)
-        self._kept: _Kept = map_leaves(
-            lambda leaf: xp.empty((most + 1, *leaf.shape), dtype=leaf.dtype), kept
-        )
-        self._loop = trainer.backend.loop(_epoch(trainer.function))
+        # The steps of an epoch whose batches are of one size: all, or all but a shorter last one.
+        n_full, n_steps = data.n_samples // plan.batch_size, len(plan.counts)
+        self._parts = [range(n_full), range(n_full, n_steps)][: 1 + (n_full < n_steps)]
+
+        def empty(n: int) -> _Kept:
+            made: _Kept = map_leaves(
+                lambda leaf: xp.empty((n, *leaf.shape), dtype=leaf.dtype), kept
+            )
+            return made
+
+        self._kept = tuple(empty(most * len(part) + 1) for part in self._parts)
+        self._loop: Any = trainer.backend.loop(_nth(trainer.function))
 
     def run(self, n_epochs: float, rate_factor: float) -> Iterator[Trained]:
         """Train for so many epochs, or fewer, each as `Trainer.run_epoch` does, and yield them.
@@ -151,42 +173,39 @@ class Stretches:
         NonFiniteError
             If the loss has become infinite or NaN, after the epochs before.
         """
-        trainer, plan, kept = self._trainer, self._plan, self._kept
-        assert self._loop is not None
-        n_epochs = int(min(n_epochs, self._most))
+        trainer, counts = self._trainer, self._counts
+        n_epochs, n_steps = int(min(n_epochs, self._most)), len(counts)
         start = time.perf_counter()
-        numbers, rates = self._numbers(n_epochs, rate_factor)
+        plans = self._plans(n_epochs)
+        stage = Stage(trainer.n_epochs - self._first_epoch, self._n_epochs, rate_factor)
+        rates = self._rates(n_epochs, stage)
         epochs = [
-            Epoch(self._data, plan, trainer.n_epochs + i, trainer.n_steps + i, 0, [rate])
-            for i, rate in enumerate(rates)
+            Epoch(self._data, plan, trainer.n_epochs + i, trainer.n_steps + i * n_steps, 0, own)
+            for i, (plan, own) in enumerate(zip(plans, rates, strict=True))
         ]
         trainer.guard.begin(trainer, epochs[0], start)
-        stage = Stage(trainer.n_epochs - self._first_epoch, self._n_epochs, rate_factor)
-        with trainer.backend.scope(), trainer.computing(self._data, plan, stage):
-            states = trainer.state, kept
-            trainer.state, self._kept = self._loop(
-                0, n_epochs, states, numbers, self._batch, trainer.scaling
-            )
-        for place, leaf in zip(leaves(self._kept), _kept_of(trainer.state, kept), strict=True):
-            place[n_epochs] = leaf
-        losses = to_numpy(self._kept.loss)[1 : n_epochs + 1].tolist()
+        with trainer.backend.scope(), trainer.computing(self._data, plans[0], stage):
+            self._run(plans, rates)
+        steps = self._losses(n_epochs)
+        losses = np.add.accumulate(steps, axis=1, dtype=steps.dtype)[:, -1].tolist()
         n_finite = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), n_epochs)
         seconds = (time.perf_counter() - start) / n_epochs
         measured: list[tuple[float | None, float | None]] = [(None, None)] * n_finite
         if self._validation is not None and n_finite:
-            after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[:2])
+            after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0][:2])
             measured = [*self._validation.measure_each(*after)]
         for i, (value, score) in enumerate(measured):
             if i:
                 trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
             self._count()
-            record = Record(trainer.n_epochs, losses[i], None, rates[i], plan.counts[0], seconds)
+            n_samples = sum(counts)
+            record = Record(trainer.n_epochs, losses[i], None, rates[i][-1], n_samples, seconds)
             record = record._replace(validation_loss=value, validation_score=score)
             yield Trained(record, None if score is None else partial(self._learned, i + 1))
         if n_finite < n_epochs:
             if n_finite:
                 trainer.guard.begin(trainer, epochs[n_finite], -math.inf)
-            trainer.guard.end(trainer, 1, losses[n_finite])
+            trainer.guard.end(trainer, n_steps, losses[n_finite])
 
     def end(self) -> None:
         """Release the memory that the epochs need."""
@@ -198,40 +217,117 @@ class Stretches:
     def _count(self) -> None:
         trainer = self._trainer
         trainer.n_epochs += 1
-        trainer.n_steps += 1
-        trainer.n_samples += self._plan.counts[0]
+        trainer.n_steps += len(self._counts)
+        trainer.n_samples += sum(self._counts)
 
     def _learned(self, i: int) -> tuple[Params, tuple[BatchStats, ...]]:
         xp = self._trainer.backend.xp
         copied: tuple[Params, tuple[BatchStats, ...]] = map_leaves(
-            lambda leaf: xp.asarray(leaf[i, ...], copy=True), self._kept[:2]
+            lambda leaf: xp.asarray(leaf[i, ...], copy=True), self._kept[0][:2]
         )
         return copied
 
-    def _numbers(self, n_epochs: int, rate_factor: float) -> tuple[_Numbers, list[float]]:
-        """Return what differs from epoch to epoch, and the learning rates."""
-        trainer, plan, one = self._trainer, self._plan, range(1)
-        rules, put = trainer.rules, trainer.backend.put
-        done, seen = trainer.n_epochs - self._first_epoch, trainer.n_samples
-        rates, rows, keys = [], [], []
-        for i in range(n_epochs):
-            stage, n_samples = (
-                Stage(done + i, self._n_epochs, rate_factor),
-                seen + i * plan.counts[0],
+    def _plans(self, n_epochs: int) -> list[EpochPlan]:
+        """Return the plans of the next epochs."""
+        n, size, first = self._data.n_samples, self._batch_size, self._trainer.n_epochs
+        if n <= size:  # All alike.
+            return [plan_epoch(n, size, weights=self._weights)] * n_epochs
+        return [
+            plan_epoch(n, size, seed=self._seed, epoch=first + i, weights=self._weights)
+            for i in range(n_epochs)
+        ]
+
+    def _rates(self, n_epochs: int, stage: Stage) -> list[list[float]]:
+        """Return the learning rates of each epoch."""
+        n_steps, n_samples = len(self._counts), sum(self._counts)
+        return [
+            learning_rates(
+                self._trainer.rules,
+                range(n_steps),
+                n_steps,
+                stage._replace(done=stage.done + i),
+                self._trainer.n_samples + i * n_samples,
+                None,
             )
-            rate = learning_rates(rules, one, 1, stage, n_samples, None)
-            n_steps = trainer.n_steps + i
-            rows += scalar_rows(rules, plan, one, rate, n_steps, trainer.rule_start)
-            rates += rate
-            epoch = trainer.n_epochs + i
-            drawn = draw_keys(1, rules.network.n_keys, seed=trainer.seed, epoch=epoch)
-            keys += [] if drawn is None else [drawn]
-        # One shape for all calls, for which the backend has traced the epoch.
-        unused = self._most - n_epochs
-        coefs = np.asarray(rows + rows[:1] * unused)
-        losses = np.zeros(self._most)
-        put_keys = put(np.concatenate(keys + keys[:1] * unused)) if keys else None
-        return _Numbers(put(coefs, trainer.dtype), put_keys, put(losses, trainer.dtype)), rates
+            for i in range(n_epochs)
+        ]
+
+    def _run(self, plans: list[EpochPlan], rates: list[list[float]]) -> None:
+        """Run the steps."""
+        trainer, n_epochs = self._trainer, len(plans)
+        numbers = self._numbers(plans, rates)
+        parts = [(i, some, self._batch, trainer.scaling) for i, some in enumerate(numbers)]
+        lengths = [len(part) for part in self._parts]
+        turns = [
+            (number, i * length, (i + 1) * length)
+            for i in range(n_epochs)
+            for number, length in enumerate(lengths)
+        ]
+        if len(lengths) == 1:
+            turns = [(0, 0, n_epochs * lengths[0])]
+        states = trainer.state, self._kept
+        trainer.state, self._kept = self._loop.run_turns(turns, states, parts)
+        kept = self._kept[0]
+        for place, leaf in zip(leaves(kept), _kept_of(trainer.state, kept), strict=True):
+            place[n_epochs * lengths[0]] = leaf
+
+    def _losses(self, n_epochs: int) -> np.ndarray:
+        """Return what each step has added to the loss of its epoch, (epochs, steps)."""
+        losses = [
+            to_numpy(kept.loss)[: n_epochs * len(part)].reshape(n_epochs, -1)
+            for part, kept in zip(self._parts, self._kept, strict=True)
+        ]
+        steps = np.concatenate(losses, axis=1)
+        last = to_numpy(self._trainer.state.loss)
+        return np.append(steps.ravel()[1:], last).reshape(steps.shape)
+
+    def _numbers(self, plans: list[EpochPlan], rates: list[list[float]]) -> Iterator[_Numbers]:
+        """Yield what differs from step to step, for each part of the epochs."""
+        trainer, n_epochs, n_steps = self._trainer, len(plans), len(self._counts)
+        rules, put, size = trainer.rules, trainer.backend.put, plans[0].batch_size
+        flat = list(itertools.chain(*rates))
+        coefs = scalar_table(
+            rules, plans, range(n_steps), flat, trainer.n_steps, trainer.rule_start
+        ).reshape(n_epochs, n_steps, -1)
+        drawn = [
+            draw_keys(n_steps, rules.network.n_keys, seed=trainer.seed, epoch=epoch)
+            for epoch in range(trainer.n_epochs, trainer.n_epochs + n_epochs)
+        ]
+        keys = _stacked(drawn)
+        rows = weights = None
+        if n_steps > 1:
+            rows = _stacked([self._data.rows_of(plan) for plan in plans])
+            weights = _stacked([plan.weights for plan in plans])
+            weights = None if weights is None else weights.astype(trainer.dtype)
+        for part in self._parts:
+            most, dtype = self._most * len(part), trainer.dtype
+            zeros: Any = np.zeros(most, dtype)
+            numbers = _Numbers(
+                _steps_of(part, most, coefs.astype(dtype)),
+                _steps_of(part, most, keys),
+                zeros,
+                _steps_of(part, most, rows, size),
+                _steps_of(part, most, weights, size),
+            )
+            yield map_leaves(lambda leaf: None if leaf is None else put(leaf), numbers)
+
+
+def _steps_of(part: range, most: int, values: np.ndarray | None, width: int = 1) -> Any:
+    """Return what steps of a part of each epoch take, ``width`` numbers or rows of numbers each.
+
+    One shape for all calls, for which the backend has traced a step.
+    """
+    if values is None:
+        return None
+    n = len(values) * len(part)
+    own = values[:, part.start * width : part.stop * width].reshape(n, -1)
+    return np.concatenate([own, np.broadcast_to(own[:1], (most - n, own.shape[1]))])
+
+
+def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Return arrays along a new first axis, None if they are None."""
+    found = [array for array in arrays if array is not None]
+    return np.stack(found) if found else None
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
@@ -241,17 +337,25 @@ def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
 
 
 @lru_cache(maxsize=64)
-def _epoch(step: Step) -> Callable[..., Any]:
-    """Return the function of one of many epochs of a step each, for `Backend.loop`."""
+def _nth(step: Step) -> Callable[..., Any]:
+    """Return the function of one of many steps, for `Backend.loop`."""
 
-    def epoch(
-        i: Any, states: tuple[TrainState, _Kept], numbers: _Numbers, batch: Batch, scaling: Any
-    ) -> tuple[TrainState, _Kept]:
+    def nth(
+        i: Any,
+        states: tuple[TrainState, tuple[_Kept, ...]],
+        part: int,
+        numbers: _Numbers,
+        batch: Batch,
+        scaling: Any,
+    ) -> tuple[TrainState, tuple[_Kept, ...]]:
         state, kept = states
-        for place, leaf in zip(leaves(kept), _kept_of(state, kept), strict=True):
+        for place, leaf in zip(leaves(kept[part]), _kept_of(state, kept[part]), strict=True):
             place[i, ...] = leaf
-        keys = None if numbers.keys is None else numbers.keys[i, ...]
-        state = state._replace(loss=numbers.losses[i, ...])
-        return step(state, batch, scaling, numbers.coefs[i, ...], keys), kept
+        coefs, keys, losses, rows, weights = map_leaves(
+            lambda leaf: None if leaf is None else leaf[i, ...], numbers
+        )
+        if rows is not None:
+            batch = batch._replace(rows=rows, weights=weights)
+        return step(state._replace(loss=losses), batch, scaling, coefs, keys), kept
 
-    return epoch
+    return nth

@@ -122,7 +122,7 @@ def test_threads_go_when_told_to_and_do_no_job_for_it():
     for n_jobs in (0, 1, 5) * 10:
         with thread_pool.thread_pool(3):
             for _ in range(n_jobs):
-                thread_pool.runner()(words)
+                thread_pool.runner()(jobs.turn(words))
             assert len(threads()) == (2 if n_jobs else 0)
             sums[...] = 0.0
         assert not threads()
@@ -141,7 +141,7 @@ def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
     thread_pool.link([words])
     monkeypatch.setattr(threading.Thread, "start", scarce)
     with pytest.raises(RuntimeError, match="can't start new thread"), thread_pool.thread_pool(4):
-        thread_pool.runner()(words)
+        thread_pool.runner()(jobs.turn(words))
     assert not threads()
     assert not thread_pool.has_pool()
 

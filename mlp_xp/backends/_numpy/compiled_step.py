@@ -14,7 +14,7 @@ what is unknown here, is run as it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,25 +128,29 @@ class _Compiled:
         return _Plan()
 
     def _run(self, start: int, stop: int, state: Any, arguments: Any, flat: list[Any]) -> Any:
+        state, program = self._prepare(state, arguments, flat)
+        if program is None:
+            return self._run_untraced(start, stop, state, arguments)
+        program.run(runner(), start, stop)
+        return state
+
+    def _prepare(self, state: Any, arguments: Any, flat: list[Any]) -> tuple[Any, Program | None]:
+        """Return the state in our memory, and the program for the arguments, None without one."""
         plan = self._plan
         if plan is None:
             plan = self._plan = self._find_plan()
         if not plan.is_traceable:
-            return self._run_untraced(start, stop, state, arguments)
+            return state, None
         if state is not plan.state:
             plan.adopt(state)
         has_jobs = has_pool()
         for program in plan.programs:
             if program.has_jobs == has_jobs and program.accepts(flat):
-                break
-        else:
-            written = self._write(plan, arguments, flat)
-            if written is None:
-                return self._run_untraced(start, stop, plan.state, arguments)
-            program = written
-            plan.programs = [*plan.programs[1 - _MOST_PROGRAMS :], program]
-        program.run(runner(), start, stop)
-        return plan.state
+                return plan.state, program
+        written = self._write(plan, arguments, flat)
+        if written is not None:
+            plan.programs = [*plan.programs[1 - _MOST_PROGRAMS :], written]
+        return plan.state, written
 
     def _run_untraced(self, start: int, stop: int, state: Any, arguments: Any) -> Any:
         for i in range(start, stop):
@@ -223,6 +227,33 @@ class CompiledLoop(_Compiled):
 
     def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:
         return self._run(start, stop, state, arguments, list(leaves(arguments)))
+
+    def run_turns(
+        self, turns: Sequence[tuple[int, int, int]], state: Any, parts: Sequence[tuple[Any, ...]]
+    ) -> Any:
+        """Run steps of several parts in turns, in one call of machine code where that can be.
+
+        Parameters
+        ----------
+        turns : sequence of (part, start, stop)
+        state : tree
+        parts : sequence of tuples
+            The arguments of each part, for which there is a program each.
+        """
+        programs: list[Program] = []
+        for arguments in parts:
+            state, program = self._prepare(state, arguments, list(leaves(arguments)))
+            programs += [] if program is None else [program]
+        tables = []
+        if len(programs) == len(parts):
+            tables = [programs[part].turn(start, stop) for part, start, stop in turns]
+        found = [table for table in tables if table is not None]
+        if len(found) == len(turns):
+            runner()(np.concatenate(found))
+            return state
+        for part, start, stop in turns:
+            state = self(start, stop, state, *parts[part])
+        return state
 
     def _call(self, step: Any, state: Any, arguments: Any) -> Any:
         return self._function(step, state, *arguments)

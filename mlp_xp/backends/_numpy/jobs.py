@@ -21,6 +21,7 @@ __all__ = [
     "MOMENTUM",
     "PICK",
     "RELU",
+    "TURN",
     "UPDATED_ARRAY",
     "WORDS",
     "ActivateArray",
@@ -40,6 +41,7 @@ __all__ = [
     "read",
     "record",
     "table",
+    "turn",
 ]
 
 WORDS = 20  # 64-bit integers of a job.
@@ -200,6 +202,8 @@ UPDATED_ARRAY = _dtype((*_UPDATED, *_UPDATED_BY_PRODUCT), 10)
 # What is copied before each of many steps, from or to a fixed place: the strides are the distances
 # in bytes from one step's to the next, ``n_words`` are of 32 bits.
 PICK = _dtype(("source", "source_stride", "n_words", "target", "target_stride"), 5)
+# The run of a table for each of some steps.
+TURN = _dtype(("table", "n_jobs", "picks", "n_picks", "start", "stop"), 6)
 
 
 @functools.cache
@@ -274,6 +278,12 @@ def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
                 value = address(value)
             records[row, column] = value
     return records, arrays
+
+
+def turn(records: np.ndarray, picks: np.ndarray | None = None) -> np.ndarray:
+    """Return a `TURN` of one step, (1, 6) int64; neither array is kept alive."""
+    picked = (0, 0) if picks is None else (address(picks), len(picks))
+    return np.asarray([[address(records), len(records), *picked, 0, 1]], np.int64)
 
 
 def address(array: Any) -> int:

@@ -1,8 +1,7 @@
 """A program: the operations on traced arrays as straight code.
 
 NumPy's two protocols lead here, `__array_ufunc__` and `__array_function__`. A line of the program
-is a call with an ``out=``, or the run of a table of jobs. It does one step after the other; where a
-step is one table, all steps are one call.
+is a call with an ``out=``, or runs a table of jobs. Where a step is one table, all are one call.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends._numpy.fusion import fused
-from mlp_xp.backends._numpy.jobs import PICK, Arithmetic, Job, Take, address, table
+from mlp_xp.backends._numpy.jobs import PICK, Arithmetic, Job, Take, address, table, turn
 from mlp_xp.backends._numpy.memory import empty
 from mlp_xp.backends._numpy.operations import are_numbers, can_be_taken, take_rows
 from mlp_xp.backends._numpy.thread_pool import has_pool, link
@@ -65,6 +64,7 @@ class Program:
         self._places: list[np.ndarray | None] = []
         self._n_steps: float = math.inf  # For which the arguments have entries.
         self._code: Callable[[Callable[..., None], int, int], None]
+        self._turn: np.ndarray | None = None  # Where a step is one table.
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -165,7 +165,8 @@ class Program:
                     self._patches.append((records[row], column, array.find_view))
                 else:
                     self._name(array)  # Kept alive.
-            self._lines.append(f"run_table({self._name(records)})")
+            self._name(records)  # Kept alive.
+            self._lines.append(f"run_turns({self._name(turn(records))})")
             self._tables.append(records)
             self._jobs = []
         self._n_bytes = 0
@@ -318,46 +319,59 @@ class Program:
         link(self._tables)
         # Memory that only left-out jobs have used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
-        source = "\n".join(("def program(run_table, start, stop):", *self._body(), " return"))
-        exec(_compiled(source), self._names)
-        # Neither among its own names nor in what it holds: memory would stay until the garbage
-        # collector comes.
-        self._code = self._names.pop("program")
+        if len(self._lines) == 1 and self._tables:
+            self._turn = turn(self._tables[0], self._pick_table())
+        else:
+            source = "\n".join(("def program(run_turns, start, stop):", *self._body(), " return"))
+            exec(_compiled(source), self._names)
+            # Not among its own names: memory would stay until the garbage collector comes.
+            self._code = self._names.pop("program")
         self._picks, self._kept = [], []
 
-    def run(self, run_table: Callable[..., None], start: int, stop: int) -> None:
-        """Run steps; ``run_table`` runs a table of jobs."""
+    def turn(self, start: int, stop: int) -> np.ndarray | None:
+        """Return the `TURN` of some steps, None where a step is more than one table."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps {start} to {stop - 1} are asked for, and something is given for "
                 f"{self._n_steps}: start at 0 and stop at {self._n_steps}."
             )
+        steps = None if self._turn is None else self._turn.copy()
+        if steps is not None:
+            steps[0, -2:] = start, stop
+        return steps
+
+    def run(self, run_turns: Callable[..., None], start: int, stop: int) -> None:
+        """Run steps; ``run_turns`` runs tables of jobs."""
+        if (steps := self.turn(start, stop)) is not None:
+            run_turns(steps)
+            return
         try:
-            self._code(run_table, start, stop)
+            self._code(run_turns, start, stop)
         finally:
-            for name, _ in self._moving:
-                self._names[name] = None  # The caller's memory is not kept alive.
+            self._names.update((name, None) for name, _ in self._moving)  # Not kept alive.
+
+    def _pick_table(self) -> np.ndarray:
+        """Return what is copied before each step, kept alive."""
+        # Not an array of records: NumPy takes ten microseconds to say where one lies.
+        n_kept = len(self._kept)
+        picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
+        records = picks.view(PICK)[:, 0]
+        for pick, (place, value) in zip(records[:n_kept], self._kept, strict=True):
+            pick["source"], pick["n_words"] = address(value), value.nbytes // 4
+            pick["target"], pick["target_stride"] = address(place), place.strides[0]
+        for pick, (given, place) in zip(records[n_kept:], self._picks, strict=True):
+            pick["source"], pick["source_stride"] = address(given), given.strides[0]
+            pick["n_words"], pick["target"] = place.nbytes // 4, address(place)
+            if given.find_view is not None:
+                self._patches.append((pick, "source", given.find_view))
+            else:
+                self._name(given)  # Kept alive.
+            self._name(place)
+        self._name(picks)
+        return picks
 
     def _body(self) -> Iterator[str]:
         """Return the code of all steps."""
-        if len(self._lines) == 1 and self._tables:
-            # Not an array of records: NumPy takes ten microseconds to say where one lies.
-            n_kept = len(self._kept)
-            picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
-            records = picks.view(PICK)[:, 0]
-            for pick, (place, value) in zip(records[:n_kept], self._kept, strict=True):
-                pick["source"], pick["n_words"] = address(value), value.nbytes // 4
-                pick["target"], pick["target_stride"] = address(place), place.strides[0]
-            for pick, (given, place) in zip(records[n_kept:], self._picks, strict=True):
-                pick["source"], pick["source_stride"] = address(given), given.strides[0]
-                pick["n_words"], pick["target"] = place.nbytes // 4, address(place)
-                if given.find_view is not None:
-                    self._patches.append((pick, "source", given.find_view))
-                else:
-                    self._name(given)  # Kept alive.
-                self._name(place)
-            yield f" run_table({self._name(self._tables[0])}, {self._name(picks)}, start, stop)"
-            return
         yield " for i in range(start, stop):"
         for place, value in self._kept:
             yield f"  {self._name(place)}[i] = {self._name(value)}"

@@ -20,6 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends._numpy.jobs import (
+    WORDS,
     MachineCodeError,
     Product,
     Unit,
@@ -124,15 +125,12 @@ class ThreadPool:
         self._memory = tuple(map(address, (self._mail, self._totals, self._scratch)))
         self._run_jobs: Callable[..., int] | None = None
 
-    def run(
-        self, records: np.ndarray, picks: np.ndarray | None = None, start: int = 0, stop: int = 1
-    ) -> None:
-        """Run the jobs of a linked table, once for each step."""
+    def run(self, turns: np.ndarray) -> None:
+        """Run the jobs of linked tables, given as `TURN`s, (turns, 6) int64."""
         run_jobs = self._run_jobs or self._start()
-        picked = (0, 0) if picks is None else (address(picks), len(picks))
-        done = run_jobs(*self._memory, address(records), len(records), *picked, start, stop, 0)
-        if done < len(records):
-            job = read(records[done])
+        failed = run_jobs(*self._memory, address(turns), len(turns), 0)
+        if failed:
+            job = read(np.asarray((ctypes.c_int64 * WORDS).from_address(failed)))
             positions = (ctypes.c_int32 * int(job["n_rows"])).from_address(int(job["positions"]))
             raise rows_error(np.asarray(positions), int(job["n_source"]))
 
@@ -142,7 +140,7 @@ class ThreadPool:
         for thread_number in range(1, self.n_threads):
             thread = threading.Thread(
                 target=run_jobs,
-                args=(*self._memory, 0, 0, 0, 0, 0, 0, thread_number),
+                args=(*self._memory, 0, 0, thread_number),
                 name=f"mlp_xp-{thread_number}",
                 daemon=True,
             )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from mlp_xp.backends._numpy.jobs import Job, MachineCodeError, table
+from mlp_xp.backends._numpy.jobs import Job, MachineCodeError, table, turn
 from mlp_xp.backends._numpy.thread_pool import link, runner
 from mlp_xp.backends._numpy.traced import Traced
 
@@ -47,7 +47,7 @@ def run(fields: Any, is_shared: bool, *others: Any) -> None:
             return
     records, _ = table([job])
     link([records])
-    runner()(records)
+    runner()(turn(records))
 
 
 def is_plain(*arrays: Any) -> bool:

@@ -112,7 +112,7 @@ def compile_all() -> Path | None:
 def run_jobs() -> Callable[..., int]:
     """Return the function that runs a table of jobs; it releases the interpreter's lock."""
     address = addresses([Unit(0)])[Unit(0)]
-    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 10)(address)
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 6)(address)
 
 
 @cache

@@ -13,7 +13,7 @@ import numpy as np
 from numba import carray, types
 
 from mlp_xp.backends._numpy import jobs
-from mlp_xp.backends._numpy.jobs import HEADER, PICK, Unit, number_of, record
+from mlp_xp.backends._numpy.jobs import HEADER, PICK, TURN, Unit, number_of, record
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
     call,
     jit,
@@ -57,7 +57,7 @@ _ARITHMETIC_JOB, _UPDATE_JOB = map(record, (jobs.Arithmetic, jobs.Update))
 def signature(unit: Unit) -> Any:
     """Return the signature of a unit in machine code."""
     if unit.kind == 0:
-        return types.int64(*[types.int64] * 10)
+        return types.int64(*[types.int64] * 6)
     return types.void(*[types.int64] * 5)
 
 
@@ -206,8 +206,8 @@ def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
         carray(pointer(job.penalty), 1, np.float32)[0] = np.float32(0.5 * factor32 * squares)
 
 
-def run_jobs(mail, totals, scratch, table, n_jobs, picks, n_picks, start, stop, thread):  # type: ignore[no-untyped-def]
-    """Run the jobs of a table for each of some steps, or serve the thread that does.
+def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-untyped-def]
+    """Run tables of jobs in turns, or serve the thread that does.
 
     The caller is thread 0. It runs the jobs one after the other; the others, if there are any, do
     their part of each job that is worth it. They wait for the next ticket, do their part, and go on
@@ -221,28 +221,24 @@ def run_jobs(mail, totals, scratch, table, n_jobs, picks, n_picks, start, stop, 
         Work space.
     scratch : address of (n_threads, SCRATCH) bytes
         Work space.
-    table : address of (n_jobs, WORDS) int64
-        Not used by those who serve.
-    picks : address of (n_picks,) PICK
-        What is copied to its place before each step.
-    start, stop : int
-        The steps.
+    turns : address of (n_turns,) TURN
+        Tables, for each step of a turn what is copied to its place before it, and the steps. Not
+        used by those who serve.
     thread : int
 
     Returns
     -------
     int
-        How many jobs of the table were done in the last step: all, unless the next one takes rows
-        that do not exist.
+        The address of the job that takes rows that do not exist, before which all ends, or 0.
     """
     letters = carray(pointer(mail), MAIL, np.int64)
     n_threads, ticket = letters[N_THREADS], np.int64(0)
     if thread > 0:
         while True:
-            turn = 0
+            spins = 0
             while load(mail + 8 * TICKET) == ticket:
-                wait(turn)
-                turn += 1
+                wait(spins)
+                spins += 1
             ticket = load(mail + 8 * TICKET)
             if ticket == QUIT:
                 return 0
@@ -250,33 +246,36 @@ def run_jobs(mail, totals, scratch, table, n_jobs, picks, n_picks, start, stop, 
             job = carray(pointer(address), 1, HEADER)[0]
             call(job.code, address, thread, n_threads, totals, scratch + thread * SCRATCH)
             store(mail + 8 * DONE + _LINE * thread, ticket)
-    pick_table = carray(pointer(picks), n_picks, PICK)
     sums = carray(pointer(totals), MAIL_OF_THREAD * n_threads, np.float64)
-    for step in range(start, stop):
-        for i in range(n_picks):
-            pick = pick_table[i]
-            source = pick.source + step * pick.source_stride
-            copy(source, pick.target + step * pick.target_stride, pick.n_words)
-        for i in range(n_jobs):
-            address = table + i * _JOB_BYTES
-            job = carray(pointer(address), 1, HEADER)[0]
-            if not _has_its_rows(address, job.kind):
-                return i
-            n_working = n_threads if job.is_shared else 1
-            if n_working > 1:
-                letters[JOB] = address
-                ticket = letters[TICKET] + 1
-                store(mail + 8 * TICKET, ticket)
-            call(job.code, address, 0, n_working, totals, scratch)
-            for other in range(1, n_working):
-                turn = 0
-                while load(mail + 8 * DONE + _LINE * other) != ticket:
-                    wait(turn)
-                    turn += 1
-            if job.kind == _PRODUCT and n_working > 1:
-                add_parts(address, n_working, scratch)
-            if job.kind == _UPDATE:
-                update = carray(pointer(address), 1, _UPDATE_JOB)[0]
-                if update.penalty != 0:
-                    _add_penalty(update, n_working, sums)
-    return n_jobs
+    turn_table = carray(pointer(turns), n_turns, TURN)
+    for number in range(n_turns):
+        turn = turn_table[number]
+        pick_table = carray(pointer(turn.picks), turn.n_picks, PICK)
+        for step in range(turn.start, turn.stop):
+            for i in range(turn.n_picks):
+                pick = pick_table[i]
+                source = pick.source + step * pick.source_stride
+                copy(source, pick.target + step * pick.target_stride, pick.n_words)
+            for i in range(turn.n_jobs):
+                address = turn.table + i * _JOB_BYTES
+                job = carray(pointer(address), 1, HEADER)[0]
+                if not _has_its_rows(address, job.kind):
+                    return address
+                n_working = n_threads if job.is_shared else 1
+                if n_working > 1:
+                    letters[JOB] = address
+                    ticket = letters[TICKET] + 1
+                    store(mail + 8 * TICKET, ticket)
+                call(job.code, address, 0, n_working, totals, scratch)
+                for other in range(1, n_working):
+                    spins = 0
+                    while load(mail + 8 * DONE + _LINE * other) != ticket:
+                        wait(spins)
+                        spins += 1
+                if job.kind == _PRODUCT and n_working > 1:
+                    add_parts(address, n_working, scratch)
+                if job.kind == _UPDATE:
+                    update = carray(pointer(address), 1, _UPDATE_JOB)[0]
+                    if update.penalty != 0:
+                        _add_penalty(update, n_working, sums)
+    return 0
