@@ -80,6 +80,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if option.numprocesses:
         if option.dist == "no":
             option.dist = "loadfile"
+        # By default, files of few but long tests come last, when the other process has no more.
+        option.loadscopereorder = False
         # Where there are more threads than cores, those of OpenMP spin: 33 s instead of 3 s.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(os.cpu_count()))
         os.environ.setdefault("OMP_NUM_THREADS", "1")
