@@ -1,7 +1,5 @@
 """The parameters that classifier and regressor share: constraints, checks, documentation."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

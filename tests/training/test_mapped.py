@@ -187,14 +187,15 @@ def test_a_file_in_memory_is_known(mapped):
 def test_train_with_validation_copies_no_file(tmp_path, monkeypatch):
     from mlp_xp.cli import train
     from mlp_xp.cli.settings import Settings
+    from mlp_xp.cli.tasks import Classification
 
     x, y = sparse_file(tmp_path, np.uint8, 48)
     names = ("even", "odd")
     data = Dataset(x, y, x[:10], y[:10], class_names=names, image_shape=(1, 16, 16), max_value=255)
     settings = Settings("digits", None, {"max_iter": 1, "random_state": 0}, None, 0.1, None, False)
     model = small(hidden_layer_sizes=(2,), max_iter=1, batch_size=4096)
-    here = train._Resume(None, 0, 0.0)
-    assert peak(lambda: train._fit(model, settings, data, [], here)) < 24 * MB
+    task, here = Classification(names), train._Resume(None, 0, 0.0)
+    assert peak(lambda: train._fit(model, settings, task, data, [], here)) < 24 * MB
     assert len(model.validation_scores_) == 1
 
 
