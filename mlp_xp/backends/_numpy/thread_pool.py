@@ -28,7 +28,7 @@ from mlp_xp.backends._numpy.jobs import (
     number_of,
     read,
 )
-from mlp_xp.backends._numpy.memory import aligned, empty
+from mlp_xp.backends._numpy.memory import empty
 from mlp_xp.backends._numpy.sizes import MAIL, MAIL_OF_THREAD, N_THREADS, QUIT, SCRATCH, TICKET
 
 __all__ = [
@@ -118,7 +118,8 @@ class ThreadPool:
     def __init__(self, n_threads: int) -> None:
         self.n_threads = n_threads
         self._threads: list[threading.Thread] = []
-        self._mail = aligned(np.zeros(MAIL + MAIL_OF_THREAD * n_threads, np.int64))
+        self._mail = empty((MAIL + MAIL_OF_THREAD * n_threads,), np.int64)
+        self._mail[:] = 0
         self._mail[N_THREADS] = n_threads
         self._totals = np.zeros(MAIL_OF_THREAD * n_threads)
         self._scratch = empty((n_threads * SCRATCH,), np.uint8)
