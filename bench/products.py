@@ -101,10 +101,11 @@ def _by_machine_code(shape: Shape, a, b, c, n: int, threads: int) -> Seconds:  #
     records, _ = jobs.table([jobs.Job(product, is_shared=True)])
     with thread_pool.thread_pool(threads):
         thread_pool.link([records])
-        run = thread_pool.runner()
-        run(records)
+        run, turns = thread_pool.runner(), jobs.turn(records)
+        run(turns)
+        turns[0, -1] = n  # Steps.
         start = time.perf_counter()
-        run(records, None, 0, n)
+        run(turns)
         return Seconds((time.perf_counter() - start) / n)
 
 

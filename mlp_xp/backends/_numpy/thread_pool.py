@@ -181,7 +181,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def runner() -> Callable[..., None]:
-    """Return the function that runs a table of jobs in this thread."""
+    """Return the function that runs tables of jobs in turns in this thread."""
     pool = _of_this_thread.pool
     return _run_nothing if pool is None else pool.run
 
