@@ -121,7 +121,7 @@ def put_groups(
 def put_group(trainer: Repeatable, epoch: Epoch, steps: range, rates: list[float]) -> Group:
     """Return some steps of an epoch, with their scalars on the device."""
     plan, rule_start = epoch.plan, trainer.rule_start
-    table = scalar_table(trainer.rules, [plan], steps, rates, epoch.n_steps, rule_start)
+    table = scalar_table(trainer.rules, [plan], steps, [rates], epoch.n_steps, rule_start)
     return Group(rates, trainer.backend.put(table, trainer.dtype))
 
 

@@ -261,7 +261,7 @@ def _scalars(trainer: Any, plan: EpochPlan, stage: Stage) -> tuple[np.ndarray, f
     steps = range(n_steps)
     rates = learning_rates(rules, steps, n_steps, stage, trainer.n_samples, None)
     own = replace(rules, optimizer=varied(rules.optimizer))
-    table = scalar_table(own, [plan], steps, rates, trainer.n_steps, trainer.rule_start)
+    table = scalar_table(own, [plan], steps, [rates], trainer.n_steps, trainer.rule_start)
     settings = [getattr(rules.loss, name) for name in names_of(rules.loss)]
     return np.concatenate([table, np.tile(settings, (n_steps, 1))], axis=1), rates[-1]
 

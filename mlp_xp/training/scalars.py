@@ -92,7 +92,7 @@ def scalar_table(
     rules: Rules,
     plans: Sequence[EpochPlan],
     steps: range,
-    rates: list[float],
+    rates: Sequence[list[float]],
     n_steps: int,
     rule_start: int,
 ) -> np.ndarray:
@@ -101,37 +101,29 @@ def scalar_table(
     The plans have the same counts. ``n_steps`` were done before the epochs; the rule began at step
     ``rule_start`` of all.
     """
-    counts, some = plans[0].counts, slice(steps.start, steps.stop)
-    totals = np.asarray([plan.totals[some] for plan in plans])
-    largest = [[max(plan.totals) or 1.0] for plan in plans]
-    positions = n_steps + steps.start + np.arange(len(rates))
-    rule = [
-        rules.optimizer.coefficients(rate, t)
-        for t, rate in enumerate(rates, n_steps + steps.start - rule_start + 1)
-    ]
-    l2 = np.zeros(totals.shape)
-    np.divide(rules.alpha, totals, out=l2, where=totals > 0)
-    # A small last batch says little: it moves the running statistics as little.
-    batch_stats_rates = _BATCH_STATS_RATE * totals / largest
-    columns = StepScalars(
-        share=np.tile(np.asarray(counts[some]) / sum(counts), len(plans)),
-        l2=l2.ravel(),
-        average_rate=_average_rates(rules.ema_decay, positions),
-        batch_stats_rate=batch_stats_rates.ravel(),
-        rule=tuple(np.asarray(rule).T),
-    )
-    return np.stack((*columns[:-1], *columns.rule), axis=1)
+    n_samples = sum(plans[0].counts)
+    rows = []
+    for i, (plan, own) in enumerate(zip(plans, rates, strict=True)):
+        largest = max(plan.totals) or 1.0
+        for step, rate in zip(steps, own, strict=True):
+            total, position = plan.totals[step], n_steps + i * len(steps) + step
+            l2 = rules.alpha / total if total > 0 else 0.0
+            average_rate = _average_rate(rules.ema_decay, position)
+            # A small last batch says little: it moves the running statistics as little.
+            batch_stats_rate = _BATCH_STATS_RATE * total / largest
+            rule = rules.optimizer.coefficients(rate, position - rule_start + 1)
+            # In the order of `StepScalars`, whose own construction takes longer than the rest.
+            rows.append((plan.counts[step] / n_samples, l2, average_rate, batch_stats_rate, *rule))
+    return np.asarray(rows)
 
 
-def _average_rates(decay: float | None, positions: np.ndarray) -> np.ndarray:
-    """Return how far a moving average moves towards the newest weights, step by step.
+def _average_rate(decay: float | None, step: int) -> float:
+    """Return how far a moving average moves towards the newest weights.
 
     At first it follows them closely, or it would remember the initial weights for long;
     TensorFlow's rule.
     """
-    if decay is None:
-        return np.zeros(len(positions))
-    return 1.0 - np.minimum(decay, (1 + positions) / (10 + positions))
+    return 0.0 if decay is None else 1.0 - min(decay, (1 + step) / (10 + step))
 
 
 def draw_keys(n_steps: int, n_keys: int, *, seed: int, epoch: int) -> np.ndarray | None:

@@ -8,7 +8,6 @@ run one by one.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -285,9 +284,8 @@ class Stretches:
         """Yield what differs from step to step, for each part of the epochs."""
         trainer, n_epochs, n_steps = self._trainer, len(plans), len(self._counts)
         rules, put, size = trainer.rules, trainer.backend.put, plans[0].batch_size
-        flat = list(itertools.chain(*rates))
         coefs = scalar_table(
-            rules, plans, range(n_steps), flat, trainer.n_steps, trainer.rule_start
+            rules, plans, range(n_steps), rates, trainer.n_steps, trainer.rule_start
         ).reshape(n_epochs, n_steps, -1)
         drawn = [
             draw_keys(n_steps, rules.network.n_keys, seed=trainer.seed, epoch=epoch)

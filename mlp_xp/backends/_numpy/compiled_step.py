@@ -240,14 +240,15 @@ class CompiledLoop(_Compiled):
         parts : sequence of tuples
             The arguments of each part, for which there is a program each.
         """
-        programs: list[Program] = []
+        programs = []
         for arguments in parts:
             state, program = self._prepare(state, arguments, list(leaves(arguments)))
-            programs += [] if program is None else [program]
-        tables = []
-        if len(programs) == len(parts):
-            tables = [programs[part].turn(start, stop) for part, start, stop in turns]
-        found = [table for table in tables if table is not None]
+            programs.append(program)
+        found = []
+        for part, start, stop in turns:
+            program = programs[part]
+            table = None if program is None else program.turn(start, stop)
+            found += [] if table is None else [table]
         if len(found) == len(turns):
             runner()(np.concatenate(found))
             return state
