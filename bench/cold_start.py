@@ -23,6 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from environment import environment
 from report import replace_block, seconds
@@ -88,10 +89,9 @@ def ratios(record: Record) -> dict[str, float]:
     return {arm: 1 + (median(record[arm]) - warm) / whole for arm in (COLD, UNWRITABLE)}
 
 
-def section(record: dict[str, object]) -> str:
+def section(record: dict[str, Any]) -> str:
     """Return the figures of a record in words."""
-    arms: Record = record["seconds"]  # type: ignore[assignment]
-    facts: dict[str, object] = record["environment"]  # type: ignore[assignment]
+    arms, facts = record["seconds"], record["environment"]
     cold, unwritable = ratios(arms).values()
     return (
         f"The README's `mlp-xp train` takes {seconds(median(arms[WHOLE]))} with compiled code. The "

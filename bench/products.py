@@ -91,7 +91,9 @@ class Job(NamedTuple):
         return turn
 
 
-def _by_machine_code(shape: Shape, a, b, c, n: int, threads: int) -> Seconds:  # type: ignore[no-untyped-def]
+def _by_machine_code(
+    shape: Shape, a: np.ndarray, b: np.ndarray, c: np.ndarray, n: int, threads: int
+) -> Seconds:
     from mlp_xp.backends._numpy import jobs, thread_pool
     from mlp_xp.backends._numpy.memory import aligned
 

@@ -17,6 +17,7 @@ from sklearn.metrics import (
 )
 
 from mlp_xp.cli.facts import (
+    Run,
     changed_settings,
     number_text,
     readable,
@@ -25,7 +26,6 @@ from mlp_xp.cli.facts import (
     seconds_text,
     value_text,
 )
-from mlp_xp.cli.options import FILES
 from mlp_xp.cli.report._elements import (
     definitions,
     figures,
@@ -118,11 +118,9 @@ def write_report(
         What a reader must know first, e.g. that the training was interrupted.
     """
     settings, result = config["settings"], config["result"]
-    scores = {name: value for name, value in result.items() if name.startswith("test_")}
+    run = Run(path.parent, config, history)
+    scores, data = run.scores, run.data
     score, value = next(iter(scores.items()))
-    data = settings["data"]
-    if data == FILES:
-        data = Path(settings["data_path"]).name
     n_parameters = model.summary().parameters
     everything = {name: readable(value) for name, value in settings["params"].items()}
     machine = config["backend"] | {"platform": config["platform"]} | config["versions"]
@@ -140,7 +138,7 @@ def write_report(
             paragraph(note),
             tiles(
                 {
-                    **{score_name(name): score_text(name, scores[name]) for name in scores},
+                    **{score_name(key): score_text(key, number) for key, number in scores.items()},
                     "test samples": number_text(len(test.y)),
                     "epochs": number_text(result["epochs"]),
                     "training": seconds_text(result["seconds"]),
