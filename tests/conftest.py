@@ -14,7 +14,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -37,6 +36,11 @@ DEFAULT = (
 )
 # Another library, and a program: neither has tests or examples.
 collect_ignore = ["backends/stand_in", "callbacks/killed_fits.py"]
+TAKE_ALL_CORES = (
+    "tests/backends/test_compiling.py",
+    "tests/distributed/",
+    "tests/training/test_default_training.py",
+)
 RAN = pytest.StashKey[Counter[str]]()
 SKIPPED: list[str] = []
 
@@ -175,13 +179,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Share files, but start the ranks of one test at a time: waiting ranks take whole cores."""
+    """Share files, but run tests of ranks, which take all cores, and those of time in one process.
+
+    So no ranks run beside others, and none beside what is timed.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return str(Path(file).parent) if file.startswith("tests/distributed/") else file
+            return "all cores" if file.startswith(TAKE_ALL_CORES) else file
 
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 

@@ -142,10 +142,10 @@ def test_a_terminal_has_one_line(module, capsys, monkeypatch, width):
     text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
     drawn = [" ".join(part.split()) for part in re.split(r"[\r\n]+", text) if part.strip()]
     assert max(map(len, drawn)) <= width
-    assert re.fullmatch(r"1/2 tiny: torch, w.*[━╸╺]+ 0 % 0:00 so far", drawn[1])
+    assert re.fullmatch(r"1/2 tiny: torch, warm.*[━╸╺]+ 0 % 0:00 so far", drawn[1])
     # The part begins where the turns of the former one end.
     assert re.fullmatch(r"2/2 lab: preparing [━╸╺]+ 33 % \d:\d\d left", drawn[2])
-    assert re.fullmatch(r"2/2 lab: torch, r.*[━╸╺]+ 50 % \d:\d\d left", drawn[4])
+    assert re.fullmatch(r"2/2 lab: torch, rou.*[━╸╺]+ 50 % \d:\d\d left", drawn[4])
     assert re.fullmatch(r"2/2 lab: done [━╸╺]+ 100 % took 0:00", drawn[-1])
 
 

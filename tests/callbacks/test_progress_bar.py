@@ -40,9 +40,9 @@ def test_the_bar_shows_how_far_the_fit_is_its_running_loss_and_the_time_left(ter
     screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
     bar.on_fit_begin(model)
     bar.on_epoch_end(model, record(1, validation_score=0.75))
-    bar.on_progress(model, 5, 10, Running(0.25, None))
+    bar.on_progress(model, 6, 10, Running(0.25, None))
     bar.on_fit_end(model)
-    line = r"epoch 2/4 ━+╸? +37 %  loss 0\.2500  validation 0\.7500  0:00 left"
+    line = r"epoch 2/4 ━+╸ +40 %  loss 0\.2500  validation 0\.7500  0:00 left"
     assert re.fullmatch(line, last_line(screen))
 
 

@@ -9,21 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from running import history_of
+from running import FILES, history_of
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from mlp_xp.datasets import load_files
 from mlp_xp.saving import load_model
 
-FILES = {
-    "config.json",
-    "history.csv",
-    "model.safetensors",
-    "model.json",
-    "curves.png",
-    "predictions.png",
-    "report.html",
-}
+PRICED = FILES - {"confusion.png"} | {"predictions.png"}
 SMALL = ["--hidden", "16", "--learning-rate", "0.02", "--epochs", "20", "--backend", "numpy"]
 TRAIN = ["train", "--data", "homes.csv", *SMALL, "--out", "run"]
 
@@ -44,7 +36,7 @@ def test_numbers_are_learned(mlp_xp, homes):
     out = mlp_xp(*TRAIN, "--validation", 0.2).out
     assert re.search(r"target: numbers from \d+,\d+ to \d+,\d+ \(regression\)\n", out)
     assert re.search(r"epoch 20/20  loss 0.\d+  val R2 0.9\d+  RMSE \d+,\d+  ", out)
-    assert {path.name for path in Path("run").iterdir()} == FILES
+    assert {path.name for path in Path("run").iterdir()} == PRICED
     data, model = load_files("homes.csv"), load_model("run")
     predicted, truth = model.predict(data.x_test), data.y_test
     result = json.loads(Path("run/config.json").read_text())["result"]
@@ -145,9 +137,10 @@ def test_the_task_can_be_typed(mlp_xp, fails):
     assert "for data of your own, not for digits" in fails(
         "train", "--data", "digits", "--task", "regression"
     )
+    Path("numbers").rename("numbers.partial")
     assert "--task cannot be given with --resume" in fails(
-        "train", "--resume", "numbers.partial", "--task", "regression"
-    ) or "neither" in fails("train", "--resume", "nowhere", "--task", "regression")
+        "train", "--resume", "numbers", "--task", "regression"
+    )
     Path("pets").mkdir()
     assert "leave out --task regression, which is for tables" in fails(
         "train", "--data", "pets", "--task", "regression"
