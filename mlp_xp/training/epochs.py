@@ -14,6 +14,10 @@ from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
 __all__ = ["EpochPlan", "plan_epoch", "with_draws", "without_first"]
 
+# Of the last 512 epochs the orders of so many samples are known, at most 8 MB: models of a search
+# that differ in other settings than the seed take the same, and to make one costs 40 us or more.
+_FEW_SAMPLES = 4_096
+
 
 class EpochPlan(NamedTuple):
     """The rows and weights of the steps of one epoch.
@@ -82,9 +86,10 @@ def plan_epoch(
         return EpochPlan(None, weights, batch_size, counts, [total])
     if seed is None:
         rows = np.arange(n_samples, dtype=np.int32)
+    elif n_samples <= _FEW_SAMPLES:
+        rows = _known_order(n_samples, seed, epoch)
     else:
-        generator = host_generator(seed, "shuffle", epoch)
-        rows = generator.permutation(n_samples).astype(np.int32)
+        rows = _order(n_samples, seed, epoch)
     if weights is not None:
         weights = weights[rows]
     missing = n_steps * batch_size - n_samples
@@ -100,6 +105,16 @@ def plan_epoch(
         totals = np.sum(weights[:end].reshape(-1, batch_size), axis=1).astype(float).tolist()
         totals += [float(np.sum(weights[end:]))] if end < len(weights) else []
     return EpochPlan(rows, weights, batch_size, counts, totals)
+
+
+def _order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the rows of a shuffled epoch, (samples,) int32."""
+    order = host_generator(seed, "shuffle", epoch).permutation(n_samples).astype(np.int32)
+    order.flags.writeable = False  # Others may have it too.
+    return order
+
+
+_known_order = functools.lru_cache(maxsize=512)(_order)
 
 
 def with_draws(

@@ -101,29 +101,38 @@ def scalar_table(
     The plans have the same counts. ``n_steps`` were done before the epochs; the rule began at step
     ``rule_start`` of all.
     """
-    n_samples = sum(plans[0].counts)
-    rows = []
+    counts, coefficients = plans[0].counts, rules.optimizer.coefficients
+    n_samples, decay = sum(counts), rules.ema_decay
+    rows, known, fixed = [], None, []
     for i, (plan, own) in enumerate(zip(plans, rates, strict=True)):
-        largest = max(plan.totals) or 1.0
-        for step, rate in zip(steps, own, strict=True):
-            total, position = plan.totals[step], n_steps + i * len(steps) + step
-            l2 = rules.alpha / total if total > 0 else 0.0
-            average_rate = _average_rate(rules.ema_decay, position)
+        if plan.totals != known:  # Without weights those of all epochs are the same.
+            known, largest = plan.totals, max(plan.totals) or 1.0
             # A small last batch says little: it moves the running statistics as little.
-            batch_stats_rate = _BATCH_STATS_RATE * total / largest
-            rule = rules.optimizer.coefficients(rate, position - rule_start + 1)
+            fixed = [
+                (
+                    counts[step] / n_samples,
+                    rules.alpha / known[step] if known[step] > 0 else 0.0,
+                    _BATCH_STATS_RATE * known[step] / largest,
+                )
+                for step in steps
+            ]
+        position = n_steps + i * len(steps) + steps.start
+        for (share, l2, batch_stats_rate), rate in zip(fixed, own, strict=True):
+            average_rate = 0.0 if decay is None else _average_rate(decay, position)
+            position += 1
+            rule = coefficients(rate, position - rule_start)
             # In the order of `StepScalars`, whose own construction takes longer than the rest.
-            rows.append((plan.counts[step] / n_samples, l2, average_rate, batch_stats_rate, *rule))
+            rows.append((share, l2, average_rate, batch_stats_rate, *rule))
     return np.asarray(rows)
 
 
-def _average_rate(decay: float | None, step: int) -> float:
+def _average_rate(decay: float, step: int) -> float:
     """Return how far a moving average moves towards the newest weights.
 
     At first it follows them closely, or it would remember the initial weights for long;
     TensorFlow's rule.
     """
-    return 0.0 if decay is None else 1.0 - min(decay, (1 + step) / (10 + step))
+    return 1.0 - min(decay, (1 + step) / (10 + step))
 
 
 def draw_keys(n_steps: int, n_keys: int, *, seed: int, epoch: int) -> np.ndarray | None:
