@@ -65,19 +65,30 @@ class Call:
         if getattr(function, "__name__", "") not in _FUNCTIONS:
             return None
         call = cls(function, args, kwargs)
+        if not call._is_plain:  # Scikit-learn sets the parameters of others, once.
+            return None
         try:
             parameters = call._named.get("parameters")
             if parameters:
                 call.estimator.set_params(**clone(parameters, safe=False))
         except Exception:  # Raised again when scikit-learn sets them.
             return None
-        return call if call._can_share() else None
+        return call if call._is_plain and call._can_share() else None
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the estimator is a network whose fit is that of this package."""
+        # Where a subclass has methods of its own, they are what its user wants.
+        return is_network(self.estimator) and all(
+            getattr(type(self.network), name) is getattr(BaseMLP, name)
+            for name in ("fit", "set_params")
+        )
 
     def _can_share(self) -> bool:
         """Whether nothing but the fit itself happens in the fit."""
         estimator, last = self.estimator, self.network
         given = {name for name, value in self._fit_params.items() if value is not None}
-        if self.y is None or not is_network(estimator) or given - {self._weights_name}:
+        if self.y is None or given - {self._weights_name}:
             return False
         if self.weights is not None and _num_samples(self.weights) != _num_samples(self.X):
             return False
@@ -89,9 +100,7 @@ class Call:
         has_callbacks = last.callbacks or any(
             getattr(part, "_skl_callbacks", None) for part in (estimator, *steps)
         )
-        # Where a subclass has a fit of its own, that is what its user wants.
-        is_plain = type(last).fit is BaseMLP.fit
-        return is_plain and not (has_callbacks or last.verbose or last.solver == "lbfgs")
+        return not (has_callbacks or last.verbose or last.solver == "lbfgs")
 
     @property
     def is_pipeline(self) -> bool:

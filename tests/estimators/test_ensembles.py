@@ -82,6 +82,35 @@ def test_bootstrap_weighs_the_samples_by_how_often_they_are_drawn():
     assert all(member.classes_.tolist() == ["rare", "usual"] for member in model.estimators_)
 
 
+class Noting(MLPClassifier):
+    """Keep the sample weights of a fit."""
+
+    def fit(self, X, y, sample_weight=None, **others):
+        self.given_ = sample_weight
+        return super().fit(X, y, sample_weight, **others)
+
+
+@pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, len(y))], ids=["none", "given"])
+@pytest.mark.libraries("numpy", "torch", "jax")
+def test_networks_with_a_draw_each_are_those_of_their_own_fits(backend_spec, weights):
+    name, _, device = backend_spec.partition(":")
+    network = Noting((5,), **QUICK, backend=name, device=device or None)
+    settings = [{"alpha": 0.1}, {"learning_rate_init": 0.01, "dropout": 0.2}]
+    model = MLPEnsembleClassifier(network, 4, bootstrap=True, settings=settings, random_state=0)
+    drawn = []
+    for member in model.fit(X, y, weights).estimators_:
+        counts = member.given_ / (1 if weights is None else weights)
+        assert counts.sum() == pytest.approx(len(y))
+        np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
+        drawn.append(counts)
+        alone = MLPClassifier(**member.get_params()).fit(X, y, member.given_)
+        atol = 0 if name == "numpy" else 1e-6
+        np.testing.assert_allclose(
+            member.predict_proba(X), alone.predict_proba(X), rtol=0, atol=atol
+        )
+    assert len({counts.tobytes() for counts in drawn}) == 4
+
+
 def test_sample_weights_count_with_and_without_bootstrap():
     weights = np.where(y == 0, 10.0, 0.1)
     for bootstrap in (False, True):
