@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_installed", "install_command", "optional"]
+__all__ = ["check_installed", "install_command", "optional", "pip_command"]
 
 
 def optional(module: str, extra: str = "cli") -> Any:
@@ -73,7 +74,30 @@ def install_command(extra: str) -> str:
     is_clone = (clone / "pyproject.toml").is_file()
     target = f"{clone if is_clone else '.'}[{extra}]"
     where = "" if is_clone else " in a clone of mlp-xp"
-    return f'{sys.executable} -m pip install -e "{target}"{where}'
+    return f'{pip_command()} -e "{target}"{where}'
+
+
+def pip_command(options: str = "") -> str:
+    """Return the command that installs into the environment of the running Python.
+
+    A bare ``pip`` is another environment's where this one is not activated, and one that uv has
+    made has none.
+
+    Parameters
+    ----------
+    options : str
+        What follows, such as the name of a package.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.optional import pip_command
+    >>> pip_command("--upgrade numba")
+    '... install ...--upgrade numba'
+    """
+    python = sys.executable if sys.platform == "win32" else shlex.quote(sys.executable)
+    has_pip = importlib.util.find_spec("pip") is not None
+    command = f"{python} -m pip install" if has_pip else f"uv pip install --python {python}"
+    return f"{command} {options}".rstrip()
 
 
 def _missing(module: str, extra: str) -> ImportError:

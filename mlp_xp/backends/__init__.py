@@ -210,16 +210,23 @@ def _automatic(device: Any) -> Backend:
     """Return the first library whose GPU works, else NumPy, unless a GPU was asked for."""
     asked = str(device).startswith("cuda")
     able = [name for name in BACKENDS if "cuda" in BACKENDS[name].devices]
-    reason = f"{', '.join(able)} can, and none is installed: type {how_to_install('torch')}"
+    reasons = []
     if asked or (device is None and has_cuda_driver()):
         for name in filter(installed, able):
             try:
                 backend = _load(name, device or "cuda")
                 backend.prove()
             except Exception as error:  # A broken installation or driver can raise anything.
-                reason = str(error)
+                reasons.append(f"{name}: {error}".rstrip("."))
             else:
                 return backend
     if asked:
-        raise BackendError(f"device is {device!r}, and no installed library can use it: {reason}")
+        raise BackendError(
+            f"device is {device!r}, which {', '.join(able)} can use, and "
+            + (
+                f"none that is installed does here: {'; '.join(reasons)}"
+                if reasons
+                else f"none is installed: type {how_to_install('torch')}"
+            )
+        )
     return _load("numpy", device)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.files import open_file
+from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
 
 _TARGETS = ("target", "label", "class", "y")  # What the column to predict may be called.
@@ -233,7 +234,7 @@ def _parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
         return {str(name): frame[name].to_numpy() for name in frame.columns}
     raise ImportError(
         f"{path} needs pyarrow, polars or pandas with an engine, and none is installed: type "
-        "pip install pyarrow, or save the table as .csv"
+        f"{pip_command('pyarrow')}, or save the table as .csv"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import cupy
 
 from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends._base import BackendError
 from mlp_xp.backends.communicator import Communicator
@@ -32,7 +33,7 @@ def check_nccl() -> None:
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
         raise BackendError(
             "CuPy finds no NCCL, which sums over the GPUs of all ranks: type "
-            f"pip install nvidia-nccl-cu{major}"
+            f"{pip_command(f'nvidia-nccl-cu{major}')}"
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp._utils.optional import install_command
+from mlp_xp._utils.optional import install_command, pip_command
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
@@ -179,7 +179,8 @@ def compile_ahead() -> str:
         folder = machine_code.compile_all()
     except MachineCodeError as error:
         raise BackendError(
-            f"This version of numba compiles no machine code ({error}): pip install --upgrade numba"
+            f"This version of numba compiles no machine code ({error}): type "
+            f"{pip_command('--upgrade numba')}"
         ) from error
     if folder is None:
         raise BackendError(

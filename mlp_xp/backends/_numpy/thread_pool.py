@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends._numpy.jobs import (
     WORDS,
@@ -93,7 +94,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
         _has_failed = True
         warnings.warn(
             "What makes training on NumPy fast cannot be compiled by this version of numba "
-            f"({error}), so it is slower here. Try another one: pip install --upgrade numba.",
+            f"({error}), so it is slower here. Try another one: {pip_command('--upgrade numba')}.",
             RuntimeWarning,
             stacklevel=2,
         )

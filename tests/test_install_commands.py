@@ -1,0 +1,99 @@
+"""Commands that install something work as they are typed, also in zsh and before a release."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlp_xp
+from mlp_xp import backends
+from mlp_xp._utils.optional import install_command, pip_command
+from mlp_xp.backends import BackendError, get_backend
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(mlp_xp.__file__).parent
+TEXTS = [
+    path
+    for folder, pattern in ((".", "*.md"), ("docs", "**/*.md"), ("docs", "**/*.rst"))
+    for path in sorted((ROOT / folder).glob(pattern))
+] + [*sorted((ROOT / "docs" / "gallery").glob("*.py")), ROOT / "bench" / "README.md"]
+
+
+def words(command: str) -> list[str]:
+    """Return what a shell makes of a command; as in zsh, bare brackets are a failing pattern."""
+    bash = os.name == "posix" and shutil.which("bash")
+    if not bash:
+        pytest.skip("bash is missing")
+    done = subprocess.run(
+        [bash, "-O", "failglob", "-c", rf"printf '%s\n' {command}"],
+        capture_output=True,
+        text=True,
+        cwd=os.sep,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_an_extra_is_installed_from_the_clone():
+    target = f"{ROOT}[torch]"
+    expected = [sys.executable, *("-m", "pip", "install", "-e"), target]
+    assert words(install_command("torch")) == expected
+
+
+def test_a_folder_with_a_space(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/my env/bin/python")
+    expected = ["/my env/bin/python", *("-m", "pip", "install", "--upgrade", "numba")]
+    assert words(pip_command("--upgrade numba")) == expected
+
+
+def test_an_environment_of_uv_has_no_pip(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert words(pip_command("pyarrow")) == [
+        *("uv", "pip", "install", "--python"),
+        sys.executable,
+        "pyarrow",
+    ]
+
+
+def test_messages_of_the_package_have_these_commands():
+    """A bare ``pip`` may be another environment's."""
+    for path in PACKAGE.rglob("*.py"):
+        if path == PACKAGE / "_utils" / "optional.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and ">>>" not in text:
+                assert not re.search(r"pip3? install|mlp-xp\[", text), path
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_pages_have_commands_that_work_before_a_release(path):
+    text = path.read_text(encoding="utf-8")
+    spans = re.findall(r"`+((?:\S*/)?pip install [^`\n]*)`", text)
+    lines = re.findall(r"(?m)^ *(?:[^\n]*&& )?((?:\S*/)?pip install [^#&\n`|]*)", text)
+    for command in [*spans, *lines]:
+        given = words(command)
+        assert not any(word.startswith("mlp-xp") for word in given), command
+
+
+def test_a_gpu_that_nothing_can_use_names_each_library_and_its_reason(monkeypatch):
+    monkeypatch.setattr(backends, "installed", lambda name: name in ("torch", "jax"))
+
+    def load(name, device):
+        raise BackendError(f"{name} has no {device}")
+
+    monkeypatch.setattr(backends, "_load", load)
+    said = (
+        "device is 'cuda', which cupy, torch, jax can use, and none that is installed does here: "
+        "torch: torch has no cuda; jax: jax has no cuda"
+    )
+    with pytest.raises(BackendError, match=re.escape(said)):
+        get_backend("auto", "cuda")
