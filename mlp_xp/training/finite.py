@@ -13,6 +13,9 @@ from mlp_xp.backends import Backend
 
 __all__ = ["Cause", "NonFiniteError", "is_finite"]
 
+# The longest arrays that a BLAS adds up without its other threads.
+_SHORT = 10_000
+
 Cause = Literal["input", "target", "weight", "rate"]
 
 
@@ -71,10 +74,22 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
     False
     """
     xp = backend.xp
-    first, *others = leaves(tree)
+    first, *others = arrays = list(leaves(tree))
+    if all(map(_is_short_and_finite, arrays)):
+        return True
     with backend.scope(), np.errstate(all="ignore"):
         # A sum takes one pass, and is finite only if all its terms are.
         total: Any = sum(map(xp.sum, others), start=xp.sum(first))
         if math.isfinite(total):
             return True
         return all(bool(xp.all(xp.isfinite(array))) for array in (first, *others))
+
+
+def _is_short_and_finite(array: Any) -> bool:
+    """Whether a NumPy array is short and finite, in half the time of sums.
+
+    Squares cannot cancel out, and unlike a sum this never warns. In doubt the answer is False.
+    """
+    return (
+        type(array) is np.ndarray and array.size <= _SHORT and math.isfinite(np.vdot(array, array))
+    )

@@ -20,7 +20,7 @@ from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import load_model
 from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch
-from mlp_xp.training.finite import NonFiniteError
+from mlp_xp.training.finite import NonFiniteError, is_finite
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide):RuntimeWarning")
 
@@ -62,6 +62,23 @@ CAUSES = {
     "input": (MLP, {"learning_rate_init": 0.1}, large_input, "input_scaling='standardize'"),
     "target": (MLPRegressor, {}, large_target, "TransformedTargetRegressor"),
 }
+
+
+@pytest.mark.parametrize("n", [3, 20_000])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, -1.0], True),
+        ([np.finfo("float32").max, 1e30], True),  # Neither their sum nor their squares are.
+        ([np.nan, 1.0], False),
+        ([np.inf, -np.inf], False),
+    ],
+    ids=["small", "large", "nan", "opposite infinities"],
+)
+def test_short_and_long_arrays_are_finite_if_all_their_numbers_are(backend, n, values, expected):
+    arrays = np.zeros(n, "float32"), np.zeros((n, 2), "float32")
+    arrays[1][-1] = values
+    assert is_finite(backend, tuple(map(backend.put, arrays))) is expected
 
 
 @pytest.mark.parametrize("cause", CAUSES)
