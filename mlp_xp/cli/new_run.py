@@ -105,7 +105,7 @@ class DiskSpace(Callback):
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
-                f"the run needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; make "
+                f"the run needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; make "
                 "room, or type --out with a folder elsewhere",
                 str(self._folder),
             )

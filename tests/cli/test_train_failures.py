@@ -181,7 +181,7 @@ def test_a_user_at_a_terminal_is_asked_for_another_folder(mlp_xp, other_folders,
 def test_a_disk_without_room_is_an_error_before_the_first_step(fails, monkeypatch):
     monkeypatch.setattr(new_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
     line = fails(*TINY, "--out", "run")
-    assert "the run needs 1 MB, and 0 MB are free; make room, or type --out with a folder" in line
+    assert "the run needs 1.0 MB, and 0.5 MB are free; make room, or type --out" in line
     assert "'run.partial'" in line
     assert list(Path().iterdir()) == []
 

@@ -1,5 +1,6 @@
 """Downloads from a local server."""
 
+import errno
 import hashlib
 import socket
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +148,18 @@ def test_a_wrong_file_is_an_error_and_deleted(serve, tmp_path, kind):
     with serve(answer) as (_, remote), pytest.raises(DatasetError, match=wrong):
         download(remote, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(serve, tmp_path):
+    """Nothing else is fetched then, and the message is about room."""
+    (tmp_path / "x.tar.gz.part").symlink_to("/dev/full")
+    with serve(whole) as (server, remote):
+        with pytest.raises(OSError, match="No space left on device") as error:
+            download(remote, tmp_path, pause=0)
+        assert len(server.ranges) == 1
+    assert error.value.errno == errno.ENOSPC
+    assert not isinstance(error.value, UnreachableError)
 
 
 def test_an_endless_file_is_an_error(serve, tmp_path, monkeypatch):
