@@ -216,15 +216,21 @@ CASES = {
     },
     **{
         f"early stopping, {data}": Case(
-            "early stopping", fit, {"data": data, "early_stopping": True, "seeds": 10}
+            "early stopping",
+            fit,
+            {"data": data, "early_stopping": True, "seeds": 10},
+            data == "iris",
         )
         for data in ("iris", "wine")
     },
-    "warm start, 32 rows, 2,000 fits of one iteration": Case(
-        "warm start", fit_again, {"calls": 2_000}
-    ),
+    **{
+        f"warm start, 32 rows, {calls:,} fits of one iteration": Case(
+            "warm start", fit_again, {"calls": calls}, quick=calls < 2_000
+        )
+        for calls in (200, 2_000)
+    },
     "first fit, iris": Case("first fit", run_first, {"script": FIRST_FIT}, quick=True),
-    "grid search, iris, first time": Case("grid search", run_first, {"script": SEARCH}),
+    "grid search, iris, first time": Case("grid search", run_first, {"script": SEARCH}, quick=True),
     "grid search, iris, first time, GridSearchCV imported from mlp_xp too": Case(
         "grid search", run_first, {"script": SEARCH, "has_own_search": True}
     ),

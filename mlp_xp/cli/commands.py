@@ -175,7 +175,7 @@ def _add_nothing(parser: Parser) -> None:
 
 def _add_bench(parser: Parser) -> None:
     add = parser.add_argument
-    add("--quick", action="store_true", help="few contenders, little data, about two minutes")
+    add("--quick", action="store_true", help="few contenders, little data, two to three minutes")
     add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
     count = number(int, at_least=1)
     add("--rounds", type=count, metavar="N", help="turns of each contender (7; quick: 5)")

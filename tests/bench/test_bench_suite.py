@@ -135,6 +135,10 @@ def test_recorded_floors_name_what_a_quick_run_measures(module):
     assert floors
     for name, peers in floors.items():
         assert set(peers) <= quick[name] | {"roofline"}
+    # Each case of the drop-in part that a quick run measures, and each kind, is held to a floor.
+    drop_in = module("drop_in")
+    assert set(drop_in.quick_names()) <= set(floors)
+    assert {case.kind for case in drop_in.CASES.values() if case.quick} == set(drop_in.WANTED)
 
 
 # --- what is written -----------------------------------------------------------------------------
