@@ -228,7 +228,8 @@ def place(
     dtype : str
     placement : {"auto", "resident", "streamed"}, default="auto"
         By default what is on the device stays there; host data go there if they fit into most of
-        its free memory. A memory-mapped file that has to be converted is streamed.
+        its free memory. A memory-mapped file that has to be converted, or whose rows are not one
+        after another, is streamed.
     multiplies_sparse : bool, default=False
         Whether steps take sparse rows as they are. Otherwise these are streamed, and made dense a
         batch at a time.
@@ -271,8 +272,8 @@ def place(
         # The standard tells no array's bytes; no number has more than 8, nor has a position.
         n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
         fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
-        if is_mapped(x) and kept_dtype(x, dtype) not in (None, x.dtype):
-            fits = False
+        if is_mapped(x):
+            fits = fits and kept_dtype(x, dtype) in (None, x.dtype) and x.flags.c_contiguous
         placement = "resident" if fits else "streamed"
     if placement == "resident" and shared is not None:
         placed: Resident = shared.place(backend, targets, dtype, rows)

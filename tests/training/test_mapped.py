@@ -51,10 +51,11 @@ def peak(function):
     return most
 
 
-def sparse_file(tmp_path, dtype, megabytes):
+def sparse_file(tmp_path, dtype, megabytes, order="C"):
     """Return a memory-mapped file of zeros, which takes no room on the disk."""
     n = megabytes * MB // (np.dtype(dtype).itemsize * 256)
-    return np.memmap(tmp_path / "zeros", dtype, "w+", shape=(n, 256)), np.arange(n) % 2
+    x = np.memmap(tmp_path / "zeros", dtype, "w+", shape=(n, 256), order=order)
+    return x, np.arange(n) % 2
 
 
 # --- rows are positions --------------------------------------------------------------------------
@@ -163,6 +164,18 @@ def test_a_file_is_converted_a_batch_at_a_time(tmp_path, dtype):
         model.fit(x, y).predict(x)
 
     assert peak(work) < 20 * MB < 8 * x.size
+
+
+@pytest.mark.parametrize("layout", ["columns", "every second row"])
+def test_a_file_whose_rows_are_not_one_after_another_is_not_copied(tmp_path, layout):
+    x, y = sparse_file(tmp_path, np.float32, 80, order="F" if layout == "columns" else "C")
+    x, y = (x, y) if layout == "columns" else (x[::2], y[::2])
+    x[1, :2] = 3.0
+    settings = {"hidden_layer_sizes": (2,), "max_iter": 1, "batch_size": 4096}
+    model = small(**settings, early_stopping=True)
+    assert peak(lambda: model.fit(x, y)) < 20 * MB
+    copied = small(**settings, early_stopping=True).fit(np.array(x, order="C"), y)
+    np.testing.assert_array_equal(model.coefs_[0], copied.coefs_[0])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", ">f4"])
