@@ -27,6 +27,9 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mlp_xp import MLPRegressor
 from mlp_xp import model_selection as ours
+from mlp_xp.augmentation import Mixup
+from mlp_xp.optimizers import Muon
+from mlp_xp.optimizers.schedules import OneCycle
 
 CASES = [(network(), GRID), (piped(), PIPED_GRID)]
 KINDS = pytest.mark.parametrize(("estimator", "grid"), CASES, ids=["alone", "pipeline"])
@@ -164,6 +167,58 @@ def test_candidates_that_cannot_share_and_other_estimators():
             module.GridSearchCV(estimator, grid, cv=2).fit(X, y) for module in (ours, theirs)
         ]
         assert_same_search(*searches)
+
+
+def squashed(x, *, xp):
+    y = xp.tanh(x)
+    return 2 * y, lambda dy: 2 * dy * (1 - y * y)
+
+
+def cube(outputs, targets, *, xp):
+    error = xp.abs(outputs - targets)
+    derivative = 3 * error * (outputs - targets)
+    return xp.sum(error**3, axis=-1), lambda dlosses: derivative * dlosses[..., None]
+
+
+def mean_score(model, X, y):
+    return float(np.mean(model.predict(X) == y)) + X.shape[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"random_state": np.random.RandomState(3)},
+        {"activation": squashed},
+        {"early_stopping": True, "scoring": mean_score, "n_iter_no_change": 2},
+        {"learning_rate": OneCycle(), "solver": Muon(momentum=0.5)},
+        {"augmentation": [Mixup(0.2)], "dropout": 0.1},
+        {"warm_start": True},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+@pytest.mark.libraries("numpy", "torch")
+def test_settings_that_are_objects_or_have_a_state(backend_spec, settings):
+    name, _, device = backend_spec.partition(":")
+    model = network(batch_size=16, backend=name, device=device or None, **settings)
+    grid = {"alpha": [0.0, 0.1], "learning_rate_init": [0.01, 0.05]}
+    found, expected = (
+        module.GridSearchCV(model, grid, cv=2, scoring="neg_log_loss", refit=False).fit(X, y)
+        for module in (ours, theirs)
+    )
+    for scores in ("mean_test_score", "rank_test_score"):
+        np.testing.assert_allclose(
+            found.cv_results_[scores],
+            expected.cv_results_[scores],
+            rtol=0 if name == "numpy" else 1e-6,
+        )
+
+
+def test_a_loss_of_the_user():
+    model = MLPRegressor(hidden_layer_sizes=5, loss=cube, max_iter=4, random_state=0)
+    found, expected = (
+        module.cross_val_score(model, X[:, :3], X[:, 3], cv=3) for module in (ours, theirs)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_another_estimator_as_the_last_step_of_a_candidate():
