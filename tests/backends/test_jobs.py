@@ -182,25 +182,26 @@ def test_a_product_is_not_left_to_the_update_where_its_rows_lie_apart(pool_of, r
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
-@pytest.mark.parametrize("width", [32, 144])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [32, 100, 144])
 @pytest.mark.parametrize("fan_in", [24, 259])
-def test_an_update_computes_gradients_of_any_size(fan_in, width, parts, pool_of, rng):
+def test_an_update_computes_gradients_of_any_size(fan_in, width, dtype, parts, pool_of, rng):
     def step(state, x, dy):
         W, b, v, c = state
         # Not arguments, which may lie elsewhere at the next call.
         _, pullback = KERNELS.dense(Dense(W, b), -x, xp=XP)
         _, grads = pullback(-dy, need_dx=False)
-        rate = (np.asarray(0.1, "f4"),)
+        rate = (np.asarray(0.1, dtype),)
         new = KERNELS.update(RULE, Dense(W, b), grads, (Dense(v, c),), rate, xp=XP)
         return (*new.params, *new.opt_state[0])
 
-    x, dy = normal(rng, 200, fan_in), normal(rng, 200, width)
-    zeros = tuple(np.zeros(shape, "f4") for shape in ((fan_in, width), (width,)) * 2)
+    x, dy = (rng.standard_normal((200, n)).astype(dtype) for n in (fan_in, width))
+    zeros = tuple(np.zeros(shape, dtype) for shape in ((fan_in, width), (width,)) * 2)
     compiled = CompiledStep(step)
     with pool_of(parts):
         W = compiled(zeros, x, dy)[0]
     expected = -0.1 * x.T @ dy
-    np.testing.assert_allclose(W, expected, atol=np.abs(expected).max() * tolerance("float32", 200))
+    np.testing.assert_allclose(W, expected, atol=np.abs(expected).max() * tolerance(dtype, 200))
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -152,3 +154,18 @@ def test_the_cache_knows_all_files_that_code_is_made_of(name, tmp_path, monkeypa
     file.write_text(file.read_text().replace("import", "Import", 1))
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert key() != expected
+
+
+def test_a_processor_without_avx_512_gets_products_of_the_blas():
+    """What is compiled there must not name our own products, which do not exist."""
+    script = """
+import mlp_xp.backends._numpy.machine_code._cpu as cpu
+cpu.has_tile = lambda: False
+from mlp_xp.backends._numpy import jobs
+from mlp_xp.backends._numpy.machine_code._build import build
+for kind in (jobs.Product, jobs.Update):
+    for is_double in (0, 1):
+        assert build(jobs.Unit(jobs.number_of(kind), is_double))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

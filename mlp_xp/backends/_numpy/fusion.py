@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlp_xp.backends._numpy.jobs import Job, Product, Update, address
-from mlp_xp.backends._numpy.sizes import FUSED_COLUMNS, SAMPLES_AT_ONCE
+from mlp_xp.backends._numpy.sizes import FUSED_ROW, SAMPLES_AT_ONCE
 from mlp_xp.backends._numpy.thread_pool import has_tile
 
 __all__ = ["fused"]
@@ -14,7 +14,7 @@ __all__ = ["fused"]
 def fused(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs without the products x^T dy that a later update can compute by itself.
 
-    Six rows of such a gradient at a time are computed and used: it is never written to memory. An
+    Eight rows of such a gradient at a time are computed and used: it is never written to memory. An
     update owns its gradients, so nothing else reads them, and nothing else happens between the jobs
     of one table, so the operands are still there.
     """
@@ -36,6 +36,7 @@ def _can_be_fused(job: Job) -> bool:
     if not isinstance(product, Product) or not has_tile():
         return False
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
-    fits = product.n % 16 == 0 and 32 <= product.n <= FUSED_COLUMNS
+    size = 8 if product.is_double else 4
+    fits = 32 <= product.n <= FUSED_ROW // size
     fits = fits and product.k <= SAMPLES_AT_ONCE and product.lda == product.m
-    return bool(product.transpose_a and fits and not product.is_double and not is_movable)
+    return bool(product.transpose_a and fits and not is_movable)

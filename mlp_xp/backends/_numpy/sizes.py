@@ -4,11 +4,12 @@ from __future__ import annotations
 
 __all__ = [
     "DONE",
-    "FUSED_COLUMNS",
+    "FUSED_ROW",
     "JOB",
     "LARGEST_RIGHT",
     "LEAST_COLUMNS",
     "LEAST_PACKED",
+    "LEAST_TILED",
     "MAIL",
     "MAIL_OF_THREAD",
     "N_THREADS",
@@ -27,11 +28,11 @@ MAIL, MAIL_OF_THREAD = 16, 8
 DONE = MAIL
 QUIT = -1  # The ticket of no job: those have 1, 2, ...
 
-# Samples that our own product x^T dy takes at a time: more lines of x, as far apart as its rows,
-# find no place in the second-level cache. How many numbers dy may have, as it passes with every six
-# rows of the result: with more a BLAS is faster. How wide a result may be for six of its rows to
-# fit the first-level cache.
-SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_COLUMNS = 256, 1 << 17, 1024
+# How many columns a product has at least that is our own. Samples that our own x^T dy takes at a
+# time: more lines of x, as far apart as its rows, find no place in the second-level cache. How many
+# bytes dy may have, as it passes with every eight rows of the result: with more a BLAS is faster.
+# Bytes of a row of a result of which eight fit the first-level cache.
+LEAST_TILED, SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_ROW = 32, 256, 1 << 19, 4096
 # Bytes of work space of each thread: such rows and packed columns of x, or a part of a product.
 SCRATCH = 1 << 18
 # Columns of a batch for each thread, so that it takes columns and not rows. How many columns an

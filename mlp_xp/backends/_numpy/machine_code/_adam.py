@@ -61,7 +61,7 @@ def _update(vectors: Vectors, places: Any, settings: Any, total: Any, mask: Any)
 
 
 def _root(vectors: Vectors, x: Any) -> Any:
-    """Return the square root, rounded as the processor's but for rare last bits."""
+    """Return the square root, within three quarters of a unit in the last place."""
     if not has_tile():
         return vectors.call("llvm.sqrt", x)
     builder, fma, half = vectors.builder, vectors.multiply_add, vectors.constant(0.5)
@@ -71,8 +71,7 @@ def _root(vectors: Vectors, x: Any) -> Any:
     if vectors.is_double:
         error = fma(builder.fneg(g), h, half)
         g, h = fma(g, error, g), fma(h, error, h)
-    for _ in range(2):
-        g = fma(h, fma(builder.fneg(g), g, x), g)
+    g = fma(h, fma(builder.fneg(g), g, x), g)
     # The estimate is infinite for 0 and 0 for infinity, which are their own roots; NaN stays.
     return builder.select(builder.fcmp_unordered("uno", g, g), x, g)
 

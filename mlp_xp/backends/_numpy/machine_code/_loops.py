@@ -18,9 +18,9 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     power_of_two,
     start_of,
 )
-from mlp_xp.backends._numpy.machine_code._products import tn
+from mlp_xp.backends._numpy.machine_code._products import make_tiled
 from mlp_xp.backends._numpy.machine_code._tile import ROWS
-from mlp_xp.backends._numpy.sizes import FUSED_COLUMNS, LEAST_PACKED, MAIL_OF_THREAD, PANEL
+from mlp_xp.backends._numpy.sizes import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
 
 __all__ = ["copy", "gather", "make_activation", "make_update", "softmax", "sum_rows"]
 
@@ -36,10 +36,10 @@ def copy(source, target, n):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _pack(source, distance, width, target, n_rows):  # type: ignore[no-untyped-def]
-    """Copy columns of so many rows to rows of ``PANEL`` columns."""
+def _pack(source, distance, width, target, n_rows, size):  # type: ignore[no-untyped-def]
+    """Copy columns of so many rows to rows of ``PANEL`` columns, of numbers of ``size`` bytes."""
     for i in range(n_rows):
-        copy(source + 4 * distance * i, target + 4 * PANEL * i, width)
+        copy(source + size * distance * i, target + size * PANEL * i, width * size // 4)
 
 
 @jit
@@ -185,12 +185,14 @@ def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
 def make_update(is_double: bool, rule: int) -> Any:
     """Return the unit that updates arrays, and sums the squares of the matrices.
 
-    Where a gradient is a product x^T dy that nobody has computed (see `fused`), six rows of it at a
-    time are computed into ``scratch`` and used, and never leave the cache. With many columns of dy
-    for each column of x, those of x are packed first: 12 KB apart they share a set of the cache.
+    Where a gradient is a product x^T dy that nobody has computed (see `fused`), eight rows of it at
+    a time are computed into ``scratch`` and used, and never leave the cache. With many columns of
+    dy for each column of x, those of x are packed first: 12 KB apart they share a set of the
+    cache.
     """
     number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
-    is_adam, computes = rule == ADAM, has_tile() and not is_double
+    is_adam, computes = rule == ADAM, has_tile()
+    tn: Any = make_tiled(is_double)[1] if computes else None
 
     @jit
     def step(low, high, array, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
@@ -230,7 +232,7 @@ def make_update(is_double: bool, rule: int) -> Any:
         rate = carray(pointer(job.rate), 1, number)[0]
         l2 = carray(pointer(job.l2), 1, number)[0] if job.l2 else number(0)
         shrink = carray(pointer(job.shrink), 1, number)[0] if job.shrink else number(1)
-        total, panel = number(0), scratch + 4 * ROWS * FUSED_COLUMNS
+        total, panel = number(0), scratch + ROWS * FUSED_ROW
         for i in range(job.n_arrays):
             array = arrays[i]
             l2_here = l2 if array.is_matrix else number(0)
@@ -242,12 +244,13 @@ def make_update(is_double: bool, rule: int) -> Any:
                 high = start_of(thread + 1, n_threads, fan_in)
                 for k in range(low, high, ROWS):
                     end = min(k + ROWS, high)
-                    left, distance = array.x + 4 * k, fan_in
+                    left, distance = array.x + size_of * k, fan_in
                     if width >= LEAST_PACKED:
                         place = (k - low) % PANEL
                         if place == 0:
-                            _pack(left, fan_in, min(PANEL, high - k), panel, array.n_samples)
-                        left, distance = panel + 4 * place, PANEL
+                            n_packed = min(PANEL, high - k)
+                            _pack(left, fan_in, n_packed, panel, array.n_samples, size_of)
+                        left, distance = panel + size_of * place, PANEL
                     tn(left, distance, array.dy, width, scratch, end - k, width, array.n_samples)
                     squares += step(
                         k * width, end * width, array, scratch, numbers, rate, shrink_here, l2_here

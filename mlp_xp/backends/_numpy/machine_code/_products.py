@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,23 @@ from numba.extending import intrinsic
 from mlp_xp.backends._numpy.jobs import Product, record
 from mlp_xp.backends._numpy.machine_code._cpu import has_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import jit, pointer, start_of
-from mlp_xp.backends._numpy.machine_code._tile import COLUMNS, ROWS, tile
-from mlp_xp.backends._numpy.sizes import LARGEST_RIGHT, LEAST_COLUMNS, SAMPLES_AT_ONCE, SCRATCH
+from mlp_xp.backends._numpy.machine_code._tile import ROWS, VECTORS, make_tile
+from mlp_xp.backends._numpy.sizes import (
+    LARGEST_RIGHT,
+    LEAST_COLUMNS,
+    LEAST_TILED,
+    SAMPLES_AT_ONCE,
+    SCRATCH,
+)
 
-__all__ = ["add_parts", "by_columns", "make_product", "tn"]
+__all__ = ["add_parts", "by_columns", "make_product", "make_tiled"]
 
 _PRODUCT_JOB = record(Product)
 
 # Rows of the right operand that stay in the cache while all rows of the left one pass.
 _DEPTH_NN = 512
 _HAS_TILE = has_tile()
+_NONE: Any = (None, None)  # In place of what is never called.
 
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
@@ -77,32 +85,48 @@ def _add_rows(c, row):  # type: ignore[no-untyped-def]
         c[i] += row[i]
 
 
-@jit
-def _nn(a, lda, b, ldb, c, ldc, bias, m, n, k):  # type: ignore[no-untyped-def]
-    """Compute C = A B + bias in float32; n is a multiple of 16."""
-    for first in range(0, k, _DEPTH_NN):
-        depth = min(_DEPTH_NN, k - first)
-        for j in range(0, n, COLUMNS):
-            columns = min(COLUMNS, n - j)
-            right = b + 4 * (first * ldb + j)
+@cache
+def make_tiled(is_double: bool) -> tuple[Any, Any]:
+    """Return our own products C = A B + bias and C = A^T B."""
+    size, tile = 8 if is_double else 4, make_tile(is_double)
+    lanes = 64 // size
+
+    @jit
+    def tiles_across(n):  # type: ignore[no-untyped-def]
+        """Return how many tiles hold n columns, and their width: as many vectors in each."""
+        n_vectors = (n + lanes - 1) // lanes
+        n_tiles = (n_vectors + VECTORS - 1) // VECTORS
+        return n_tiles, (n_vectors + n_tiles - 1) // n_tiles * lanes
+
+    @jit
+    def nn(a, lda, b, ldb, c, ldc, bias, m, n, k):  # type: ignore[no-untyped-def]
+        n_tiles, width = tiles_across(n)
+        for first in range(0, k, _DEPTH_NN):
+            depth = min(_DEPTH_NN, k - first)
+            for number in range(n_tiles):
+                j = number * width
+                columns = min(width, n - j)
+                right = b + size * (first * ldb + j)
+                for i in range(0, m, ROWS):
+                    left, here = a + size * (i * lda + first), c + size * (i * ldc + j)
+                    start, step = (here, ldc) if first else (bias + size * j if bias else 0, 0)
+                    rows = min(ROWS, m - i)
+                    tile(left, lda, 1, rows, right, ldb, columns, depth, here, ldc, start, step)
+
+    @jit
+    def tn(a, lda, b, ldb, c, m, n, k):  # type: ignore[no-untyped-def]
+        n_tiles, width = tiles_across(n)
+        for first in range(0, k, SAMPLES_AT_ONCE):
+            samples = min(SAMPLES_AT_ONCE, k - first)
             for i in range(0, m, ROWS):
-                left, here = a + 4 * (i * lda + first), c + 4 * (i * ldc + j)
-                start, step = (here, ldc) if first else (bias + 4 * j if bias else 0, 0)
-                rows = min(ROWS, m - i)
-                tile(left, lda, 1, rows, right, ldb, columns, depth, here, ldc, start, step)
+                rows, left = min(ROWS, m - i), a + size * (first * lda + i)
+                for number in range(n_tiles):
+                    j = number * width
+                    right, here = b + size * (first * ldb + j), c + size * (i * n + j)
+                    start, columns = here if first else 0, min(width, n - j)
+                    tile(left, 1, lda, rows, right, ldb, columns, samples, here, n, start, n)
 
-
-@jit
-def tn(a, lda, b, ldb, c, m, n, k):  # type: ignore[no-untyped-def]
-    """Compute C = A^T B in float32; n is a multiple of 16."""
-    for first in range(0, k, SAMPLES_AT_ONCE):
-        samples = min(SAMPLES_AT_ONCE, k - first)
-        for i in range(0, m, ROWS):
-            rows, left = min(ROWS, m - i), a + 4 * (first * lda + i)
-            for j in range(0, n, COLUMNS):
-                right, here = b + 4 * (first * ldb + j), c + 4 * (i * n + j)
-                start, columns = here if first else 0, min(COLUMNS, n - j)
-                tile(left, 1, lda, rows, right, ldb, columns, samples, here, n, start, n)
+    return nn, tn
 
 
 @jit
@@ -118,7 +142,7 @@ def _splits_depth(job, n_threads):  # type: ignore[no-untyped-def]
     They are in its cache: it gathers these columns, and updates these rows of the weights.
     """
     is_ours = _HAS_TILE and not job.is_double and not job.transpose_a and not job.transpose_b
-    is_ours = is_ours and job.n % 16 == 0 and job.n >= 32
+    is_ours = is_ours and job.n >= 32
     fits = 4 * job.m * job.n <= SCRATCH and job.ldc == job.n
     is_longest = job.k > max(job.m, job.n)
     return is_ours and fits and is_longest and by_columns(job.k, n_threads)
@@ -138,17 +162,18 @@ def make_product(is_double: bool, _: int = 0) -> Any:
     """Return the unit for C = A B + bias. Its longest side is split between the threads."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
-    tiles = _HAS_TILE and not is_double
+    tiles = _HAS_TILE
+    nn, tn = make_tiled(is_double) if tiles else _NONE
 
     def product(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PRODUCT_JOB)[0]
         ta, tb, m, n, k = job.transpose_a, job.transpose_b, job.m, job.n, job.k
         a, lda, b, ldb, c, ldc, bias = job.a, job.lda, job.b, job.ldb, job.c, job.ldc, job.bias
-        if _splits_depth(job, n_threads):
+        if tiles and _splits_depth(job, n_threads):
             low, high = start_of(thread, n_threads, k), start_of(thread + 1, n_threads, k)
             if thread > 0:  # See `add_parts`.
                 c, bias = scratch, 0
-            _nn(a + 4 * low, lda, b + 4 * low * ldb, ldb, c, ldc, bias, m, n, high - low)
+            nn(a + 4 * low, lda, b + 4 * low * ldb, ldb, c, ldc, bias, m, n, high - low)
             return
         if m > n:
             low, high = start_of(thread, n_threads, m), start_of(thread + 1, n_threads, m)
@@ -163,11 +188,11 @@ def make_product(is_double: bool, _: int = 0) -> Any:
             n = high - low
         if m == 0 or n == 0:
             return
-        if tiles and not tb and n % 16 == 0 and n >= 32:
+        if tiles and not tb and n >= LEAST_TILED:
             if not ta:
-                _nn(a, lda, b, ldb, c, ldc, bias, m, n, k)
+                nn(a, lda, b, ldb, c, ldc, bias, m, n, k)
                 return
-            if min(k, SAMPLES_AT_ONCE) * n <= LARGEST_RIGHT and ldc == n:
+            if size * min(k, SAMPLES_AT_ONCE) * n <= LARGEST_RIGHT and ldc == n:
                 tn(a, lda, b, ldb, c, m, n, k)
                 return
         # Read by columns, as Fortran does, each matrix is its transpose, and so is the product.

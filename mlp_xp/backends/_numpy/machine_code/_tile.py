@@ -2,60 +2,80 @@
 
 A BLAS copies its operands into panels first, which pays when each number is then used hundreds of
 times. A batch of 128 rows uses each weight 128 times, and the copying takes a fifth of the time.
-Here a tile of 6 rows of 4 vectors stays in the registers of the processor while the operands stream
+Here a tile of 8 rows of 3 vectors stays in the registers of the processor while the operands stream
 past it, uncopied (the inner kernel of Goto, van de Geijn, "Anatomy of high-performance matrix
-multiplication", 2008, without its packing).
+multiplication", 2008, without its packing). Batches and layers have multiples of 8 rows more often
+than of 6, and where a width is no multiple of a vector, the last one of a row is masked.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
+from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
 
-__all__ = ["COLUMNS", "ROWS", "tile"]
+__all__ = ["ROWS", "VECTORS", "make_tile"]
 
-VECTORS = 4
-ROWS = 6  # 6 rows of 4 vectors fill 24 of the 32 registers
-COLUMNS = 16 * VECTORS  # of float32
+ROWS, VECTORS = 8, 3  # 8 rows of 3 vectors fill 24 of the 32 registers.
 
 _I64 = ir.IntType(64)
+_SIGNATURE = types.void(*[types.int64] * 12)
 
 
-@intrinsic
-def tile(context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
-    """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most 6.
+@cache
+def make_tile(is_double: bool) -> Any:
+    """Return the function that computes a tile, compiled once for all that call it."""
+    number = ir.DoubleType() if is_double else ir.FloatType()
 
-    ``columns`` is 16, 32, 48 or 64, ``n`` at least 1. Addresses are in bytes. Element ``a[r, s]``
-    is ``r * a_row + s * a_step`` numbers after ``a``, row ``s`` of b begins ``s * b_row`` numbers
-    after ``b``, and so on. Nothing is added where ``start`` is 0; it may be ``c``. Numba has no
-    vectors, so this is written in LLVM's own language.
-    """
+    @intrinsic
+    def emit(context, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
+        # Numba has no vectors, so this is written in LLVM's own language.
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            vectors = Vectors(builder, number)
+            for n_vectors in range(1, VECTORS + 1):
+                # A loop for each width, so that its registers are known.
+                less, most = ((n_vectors - i) * vectors.lanes for i in (1, 0))
+                is_wider = builder.icmp_signed(">", arguments[6], _I64(less))
+                fits = builder.icmp_signed("<=", arguments[6], _I64(most))
+                with builder.if_then(builder.and_(is_wider, fits)):
+                    _loop(vectors, arguments, n_vectors)
+            return context.get_dummy_value()
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vectors = Vectors(builder, ir.FloatType())
-        for n_vectors in range(1, VECTORS + 1):
-            # A loop for each width, so that its registers are known.
-            wanted = _I64(n_vectors * vectors.lanes)
-            with builder.if_then(builder.icmp_signed("==", arguments[6], wanted)):
-                _loop(vectors, arguments, n_vectors)
-        return context.get_dummy_value()
+        return _SIGNATURE, generate
 
-    return types.void(*[types.int64] * 12), generate
+    @njit(_SIGNATURE, **OPTIONS)
+    def tile(a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
+        """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most 8.
+
+        ``columns`` is from 1 to 3 vectors, ``n`` at least 1. Addresses are in bytes. Element
+        ``a[r, s]`` is ``r * a_row + s * a_step`` numbers after ``a``, row ``s`` of b begins
+        ``s * b_row`` numbers after ``b``, and so on. Nothing is added where ``start`` is 0; it may
+        be ``c``.
+        """
+        emit(a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row)
+
+    return tile
 
 
 def _loop(vectors: Vectors, arguments: Any, n_vectors: int) -> None:
     """Compute a tile of so many vectors wide."""
-    a, a_row, a_step, rows, b, b_row, _, n, c, c_row, start, start_row = arguments
+    a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row = arguments
     builder, wide = vectors.builder, vectors.kind
     cells = [(row, v) for row in range(ROWS) for v in range(n_vectors)]
+    n_last = builder.sub(columns, _I64((n_vectors - 1) * vectors.lanes))
+    mask = vectors.mask(n_last)
 
     def at(pointer: Any, offset: Any, v: int = 0) -> Any:
         return builder.gep(pointer, [builder.add(offset, _I64(v * vectors.lanes))])
+
+    def load(pointer: Any, offset: Any, v: int) -> Any:
+        return vectors.load(at(pointer, offset, v), mask if v == n_vectors - 1 else None)
 
     has_start = builder.icmp_signed("!=", start, _I64(0))
     # Where nothing is added, c is read in place of it, and dropped.
@@ -74,8 +94,7 @@ def _loop(vectors: Vectors, arguments: Any, n_vectors: int) -> None:
     a_rows = [at(a, builder.mul(place, a_row)) for place in places]
     first = {}
     for row, v in cells:
-        place = at(start, builder.mul(places[row], start_row), v)
-        loaded = vectors.load(place)
+        loaded = load(start, builder.mul(places[row], start_row), v)
         first[row, v] = builder.select(has_start, loaded, vectors.constant(0.0))
 
     entry = builder.block
@@ -88,7 +107,7 @@ def _loop(vectors: Vectors, arguments: Any, n_vectors: int) -> None:
     for cell, total in sums.items():
         total.add_incoming(first[cell], entry)
     b_place = builder.mul(step, b_row)
-    bs = [vectors.load(at(b, b_place, v)) for v in range(n_vectors)]
+    bs = [load(b, b_place, v) for v in range(n_vectors)]
     a_place = builder.mul(step, a_step)
     for row in range(ROWS):
         repeated = vectors.repeat(builder.load(at(a_rows[row], a_place)))
@@ -101,8 +120,16 @@ def _loop(vectors: Vectors, arguments: Any, n_vectors: int) -> None:
     builder.cbranch(builder.icmp_signed("<", following, n), body, after)
 
     builder.position_at_end(after)
+    # To write with a mask takes some processors ten times as long.
+    is_whole = builder.icmp_signed("==", n_last, _I64(vectors.lanes))
     for row in range(ROWS):
         with builder.if_then(builder.icmp_signed("<", _I64(row), rows)):
-            for v in range(n_vectors):
-                place = at(c, builder.mul(_I64(row), c_row), v)
-                vectors.store(sums[row, v], place)
+            c_place = builder.mul(_I64(row), c_row)
+            for v in range(n_vectors - 1):
+                vectors.store(sums[row, v], at(c, c_place, v))
+            last_sums, place = sums[row, n_vectors - 1], at(c, c_place, n_vectors - 1)
+            with builder.if_else(is_whole) as (whole, part):
+                with whole:
+                    vectors.store(last_sums, place)
+                with part:
+                    vectors.store(last_sums, place, mask)
