@@ -22,6 +22,7 @@ from mlp_xp.optimizers._tree import (
     clip,
     init_opt_state,
     kinds,
+    penalized,
     update_array,
     update_tree,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "family",
     "init_opt_state",
     "kinds",
+    "penalized",
     "rule_of",
     "update_array",
     "update_tree",

@@ -9,7 +9,16 @@ from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.optimizers._base import Kind, Optimizer, Scalars, low_precision
 
-__all__ = ["Updated", "averaged", "clip", "init_opt_state", "kinds", "update_array", "update_tree"]
+__all__ = [
+    "Updated",
+    "averaged",
+    "clip",
+    "init_opt_state",
+    "kinds",
+    "penalized",
+    "update_array",
+    "update_tree",
+]
 
 
 class Updated(NamedTuple):
@@ -110,6 +119,21 @@ def update_tree(
     )
 
 
+def penalized(
+    kind: Kind, p: Array, g: Array, l2: Array | None, *, n_leading: int = 0, xp: Namespace
+) -> tuple[Array, Array | None]:
+    """Return a gradient with that of the penalty, and the penalty if any; see `update_tree`."""
+    if l2 is None or kind == "vector":
+        return g, None
+    flat = xp.reshape(p, (*p.shape[:n_leading], -1))
+    penalty = 0.5 * l2 * xp.vecdot(flat, flat)
+    l2 = _for_axes(l2, p.ndim, xp=xp) if n_leading else l2
+    if g.dtype != p.dtype:
+        return xp.astype(g + l2 * p, g.dtype), penalty
+    g += l2 * p
+    return g, penalty
+
+
 def update_array(
     optimizer: Optimizer,
     kind: Kind,
@@ -123,17 +147,9 @@ def update_array(
     xp: Namespace,
 ) -> tuple[Array, Any, Array | None]:
     """Update one array as `update_tree` does: the new array, its state, and its penalty if any."""
-    penalty = None
     if n_leading:
         coefs = tuple(_for_axes(coef, p.ndim, xp=xp) for coef in coefs)
-    if l2 is not None and kind != "vector":
-        flat = xp.reshape(p, (*p.shape[:n_leading], -1))
-        penalty = 0.5 * l2 * xp.vecdot(flat, flat)
-        l2 = _for_axes(l2, p.ndim, xp=xp) if n_leading else l2
-        if g.dtype == p.dtype:
-            g += l2 * p
-        else:
-            g = xp.astype(g + l2 * p, g.dtype)
+    g, penalty = penalized(kind, p, g, l2, n_leading=n_leading, xp=xp)
     if g.dtype != p.dtype and kind not in low_precision(optimizer):
         g = xp.astype(g, p.dtype)
     new, kept = optimizer.update(p, g, optimizer.state_type(*state), coefs, kind=kind, xp=xp)

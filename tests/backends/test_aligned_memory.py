@@ -8,7 +8,7 @@ import pytest
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.compiled_step import CompiledStep
-from mlp_xp.backends._numpy.memory import aligned, empty
+from mlp_xp.backends._numpy.memory import aligned, empty, in_one_piece, joined
 from mlp_xp.optimizers import Adam
 
 
@@ -26,6 +26,25 @@ def test_memory_starts_at_a_line(shape, dtype):
         assert starts_at_line(array)
         assert array.flags.c_contiguous
         assert array.flags.writeable
+
+
+def test_small_arrays_lie_one_after_the_other():
+    small = [np.full((2, 3), 1.0), np.full(4, 2.0, np.float32), np.full((), 3.0), np.ones(5).T]
+    large = np.full((100, 100), 4.0)
+    copies = joined([small[0], small[1], large, *small[2:]])
+    assert copies[2] is large
+    for copy, array in zip(copies, (*small[:2], large, *small[2:]), strict=True):
+        np.testing.assert_array_equal(copy, array)
+        assert copy.dtype == array.dtype
+        assert copy.flags.c_contiguous
+    whole = in_one_piece([copies[0], *copies[3:]])
+    np.testing.assert_array_equal(whole, [1.0] * 6 + [3.0] + [1.0] * 5)
+    copies[3][...] = 9.0
+    assert whole[6] == 9.0
+    assert in_one_piece([copies[0], copies[4]]) is None  # There is a number between them.
+    assert in_one_piece([copies[3], copies[0]]) is None
+    assert in_one_piece(copies[:2]) is None
+    assert in_one_piece(small[:1]) is None
 
 
 def test_an_array_is_copied_only_where_it_does_not_start_at_a_line():

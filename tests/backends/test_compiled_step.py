@@ -296,6 +296,31 @@ def test_a_step_of_a_plain_network_is_one_table(pool_of):
     assert len(program._lines) == 1
 
 
+@pytest.mark.parametrize("rule", [Adam(), SGD(), SGD(momentum=0.0)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_arrays_are_updated_as_one_with_the_same_bits(rule, dtype):
+    compiled, made = [], []
+
+    def compile_and_keep(step):
+        compiled.append(CompiledStep(step))
+        return compiled[0]
+
+    network, loss = NETWORKS["layer norm"], SoftmaxCrossEntropy()
+    for how in (compile_and_keep, None):
+        made.append(steps(network, loss, rule, dtype=dtype, compiled=how))
+    for array, expected in zip(*map(leaves, made), strict=True):
+        np.testing.assert_array_equal(array, expected)
+    for program in compiled[0].programs:
+        name = program._known[id(np.subtract)]
+        results = [
+            program._names[line.split("out=")[1][:-1]].shape
+            for line in program._lines
+            if line.startswith(f"{name}(")
+        ]
+        n_weights = sum(leaf.size for leaf in leaves(made[0].params))
+        assert results.count((n_weights,)) == 1 + (rule == SGD())
+
+
 @pytest.mark.parametrize("parts", [0, 1])
 def test_a_loop_that_cannot_be_compiled_is_run_as_it_is(parts, pool_of):
     def body(i, state, given):

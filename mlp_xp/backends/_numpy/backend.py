@@ -18,7 +18,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.jobs import MachineCodeError
-from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss, update_tree
+from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss
 from mlp_xp.backends._numpy.memory import aligned
 from mlp_xp.backends._numpy.ranks import (
     ClipOfRanks,
@@ -32,6 +32,7 @@ from mlp_xp.backends._numpy.thread_pool import (
     one_blas_thread,
     thread_pool,
 )
+from mlp_xp.backends._numpy.updates import update_tree
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer

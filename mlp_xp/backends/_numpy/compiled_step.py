@@ -21,6 +21,7 @@ import numpy as np
 
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends._numpy.jobs import MachineCodeError
+from mlp_xp.backends._numpy.memory import joined
 from mlp_xp.backends._numpy.program import Program
 from mlp_xp.backends._numpy.thread_pool import has_pool, runner
 from mlp_xp.backends._numpy.traced import STEP, Traced
@@ -49,8 +50,11 @@ class _Plan:
         self.is_traceable = True
         self.is_known = False  # Whether the function has been traced before, or could not be.
 
-    def adopt(self, state: Any) -> None:
-        """Copy another state into our memory if it fits, else restart with new programs."""
+    def adopt(self, state: Any, *, is_shared: bool) -> None:
+        """Copy another state into our memory if it fits, else restart with new programs.
+
+        ``is_shared`` is whether other ranks may know where it is.
+        """
         new = list(leaves(state))
         if len(new) == len(self.leaves):
             moved = [pair for pair in zip(self.leaves, new, strict=True) if pair[0] is not pair[1]]
@@ -60,7 +64,7 @@ class _Plan:
                 return
         self.programs, self.pool = [], []
         # It was donated: its memory is ours.
-        self.leaves = [np.asarray(leaf, order="C") for leaf in new]
+        self.leaves = [np.asarray(leaf, order="C") for leaf in new] if is_shared else joined(new)
         self.state = rebuild(state, self.leaves)
 
     def without(self, state: Any) -> Any:
@@ -142,7 +146,7 @@ class _Compiled:
         if not plan.is_traceable:
             return state, None
         if state is not plan.state:
-            plan.adopt(state)
+            plan.adopt(state, is_shared=self._communicator is not None)
         has_jobs = has_pool()
         for program in plan.programs:
             if program.has_jobs == has_jobs and program.accepts(flat):

@@ -7,13 +7,14 @@ reads two lines, which takes up to a third longer (docs/performance.md).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mlp_xp.backends._numpy.jobs import address
 
-__all__ = ["aligned", "empty"]
+__all__ = ["aligned", "empty", "in_one_piece", "joined"]
 
 _LINE = 64  # Bytes.
 _SMALL = 1 << 16  # Bytes of an array that is copied again and again, from fit to fit.
@@ -34,3 +35,35 @@ def aligned(array: np.ndarray) -> np.ndarray:
     copy = empty(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return arrays row by row; small ones are copied, those of a dtype to one piece of memory."""
+    pieces: dict[np.dtype[Any], np.ndarray] = {}
+    for dtype in {array.dtype for array in arrays}:
+        size = sum(x.size for x in arrays if x.dtype == dtype and x.nbytes < _SMALL)
+        pieces[dtype] = empty((size,), dtype)
+    result = []
+    for array in arrays:
+        if array.nbytes >= _SMALL:
+            result.append(np.asarray(array, order="C"))
+            continue
+        piece = pieces[array.dtype]
+        place, pieces[array.dtype] = piece[: array.size], piece[array.size :]
+        result.append(place.reshape(array.shape))
+        result[-1][...] = array
+    return result
+
+
+def in_one_piece(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Return the memory of arrays as one vector, or None where there is something between them."""
+    first, memory = arrays[0], arrays[0].base
+    start = address(first)
+    for array in arrays:
+        if array.base is not memory or address(array) != start or array.dtype != first.dtype:
+            return None
+        start += array.nbytes
+    if memory is None:
+        return None
+    offset = address(first) - address(memory)
+    return memory.reshape(-1).view(np.uint8)[offset:][: start - address(first)].view(first.dtype)

@@ -9,10 +9,19 @@ import numpy as np
 from mlp_xp.backends._numpy.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.traced import Traced
 
-__all__ = ["are_numbers", "can_be_taken", "take_rows"]
+__all__ = ["REDUCTIONS", "are_numbers", "can_be_taken", "take_rows"]
 
 # NumPy's own check of positions writes a result twice; up to this many bytes ours takes longer.
 _SHORT_DETOUR = 1 << 14
+
+REDUCTIONS = {
+    np.sum: np.add,
+    np.prod: np.multiply,
+    np.max: np.maximum,
+    np.min: np.minimum,
+    np.any: np.logical_or,
+    np.all: np.logical_and,
+}
 
 
 def are_numbers(*operands: Any) -> bool:

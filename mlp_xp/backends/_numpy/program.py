@@ -19,8 +19,8 @@ import numpy as np
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends._numpy.fusion import fused
 from mlp_xp.backends._numpy.jobs import PICK, Arithmetic, Job, Take, address, table, turn
-from mlp_xp.backends._numpy.memory import empty
-from mlp_xp.backends._numpy.operations import are_numbers, can_be_taken, take_rows
+from mlp_xp.backends._numpy.memory import empty, in_one_piece
+from mlp_xp.backends._numpy.operations import REDUCTIONS, are_numbers, can_be_taken, take_rows
 from mlp_xp.backends._numpy.thread_pool import has_pool, link
 from mlp_xp.backends._numpy.traced import Finder, Traced, UntraceableError, value_of
 
@@ -30,15 +30,6 @@ __all__ = ["Program"]
 _SMALL = 1 << 16
 # Bytes of results that jobs not yet in a table may keep from being used again.
 _KEPT = 1 << 25
-
-_REDUCTIONS = {
-    np.sum: np.add,
-    np.prod: np.multiply,
-    np.max: np.maximum,
-    np.min: np.minimum,
-    np.any: np.logical_or,
-    np.all: np.logical_and,
-}
 
 
 class Program:
@@ -179,6 +170,15 @@ class Program:
         """Record a call that writes into its arguments, without making it now."""
         self._write(self._call(function, args, {}))
 
+    def joined(self, arrays: Sequence[Traced]) -> Traced | None:
+        """Return arrays of the state as one vector, None where they are not one after the other."""
+        are_mine = all(id(array.value) in self._state for array in arrays)
+        value = in_one_piece([array.value for array in arrays]) if are_mine else None
+        if value is None:
+            return None
+        self._state[id(value)] = value
+        return Traced(self, value)
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
         """Return memory, that of an array that has died if one fits."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
@@ -261,9 +261,9 @@ class Program:
 
     def function(self, function: Any, args: Any, options: dict[str, Any]) -> Any:
         """Call one of NumPy's other functions and record it."""
-        if function in _REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
+        if function in REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
-            return self._reduce(_REDUCTIONS[function], args, {"axis": None, **kept}, None)
+            return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
         value = function(
             *map(value_of, args), **{key: value_of(option) for key, option in options.items()}
         )

@@ -42,6 +42,10 @@ class Recorder(Protocol):
         """Record a call that writes into its arguments."""
         ...
 
+    def joined(self, arrays: Sequence[Traced]) -> Traced | None:
+        """Return arrays of the state as one vector, None where they are not one after the other."""
+        ...
+
     def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
         """Record ``copy(result, *args)``, which computes ``value``."""
         ...
