@@ -173,7 +173,10 @@ def _remove_unused_weights(folder: Path) -> None:
 
 
 def _read_spec(folder: Path) -> dict[str, Any]:
-    return read_json(folder / SPEC, "save the model again with mlp_xp.saving.save_model")
+    path = folder / SPEC
+    if not path.exists():  # Perhaps another folder was meant.
+        return read_json(path, "expected a folder that mlp_xp.saving.save_model wrote")
+    return read_json(path, "save the model again with mlp_xp.saving.save_model")
 
 
 def check_can_save(estimator: Saved) -> None:

@@ -146,3 +146,9 @@ def test_what_can_be_saved_is_reported_without_a_file(tmp_path, monkeypatch):
     with pytest.raises(NotFittedError):
         check_can_save(MLPClassifier())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_folder_is_not_taken_for_a_damaged_model(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(SavingError, match=r"expected a folder that mlp_xp.saving.save_model w"):
+            load_model(folder)
