@@ -60,6 +60,20 @@ def test_each_peer_has_a_block_before_and_one_after():
     assert text.count("```") == 4 * len(PEERS), "a block that no test runs"
 
 
+def test_fewer_than_ten_differences_from_scikit_learn_are_left_each_with_a_reason():
+    part = PAGE.read_text().split("\n### Where the two differ\n")[1].split("\n## ")[0]
+    names, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in part.splitlines()
+        if line.startswith("|")
+    ]
+    assert [name.split()[0] for name in names[1:]] == ["scikit-learn", "mlp_xp", "reason"]
+    assert 0 < len(rows) < 10
+    for row in rows:
+        assert len(row) == 4, row
+        assert all(row), row
+
+
 @pytest.mark.parametrize("peer", PEERS)
 def test_before(peer, tmp_path):
     if module := MODULES.get(peer):

@@ -242,3 +242,14 @@ def test_a_warm_start_cannot_give_the_outputs_another_meaning(first, second, out
     with pytest.raises(ValueError, match=f"has out_activation_={outputs}: fit with warm_start=F"):
         model.set_params(loss=second).fit(X, np.abs(X[:, 0]))
     np.testing.assert_array_equal(model.set_params(loss=first).predict(X), predictions)
+
+
+def test_negative_targets_have_no_poisson_loss(problem, backend):
+    X, y = problem()
+    model = MLPRegressor(hidden_layer_sizes=(4,), loss="poisson", max_iter=2, random_state=0)
+    counts = y.astype(float)
+    with pytest.raises(ValueError, match=r"y has values below 0, e\.g\. -3.*Poisson loss"):
+        model.fit(backend.put(X), backend.put(np.where(y == 0, -3.0, counts)))
+    with pytest.raises(ValueError, match=r"y_val has values below 0, e\.g\. -1"):
+        model.fit(backend.put(X), backend.put(counts), X_val=backend.put(X), y_val=-counts / 2)
+    assert not hasattr(model, "coefs_")
