@@ -23,13 +23,10 @@ __all__ = ["Backend", "BackendError", "to_numpy"]
 
 # The bytes of a block in the host's memory, and on a device that does not report its free memory;
 # elsewhere a part of that, as casts, activations and gradients of a block are several times it.
-_CACHED_BYTES = 3 * 2**23
-_DEVICE_BYTES = 2**28
-_PARTS_OF_MEMORY = 8
+_CACHED_BYTES, _DEVICE_BYTES, _PARTS_OF_MEMORY = 3 * 2**23, 2**28, 8
 # Multiplications and additions of the forward passes that take two processors about a tenth of a
 # second, backward passes included; a GPU does a hundred times as many.
 _WORK_AT_ONCE = 2_000_000_000
-_DEVICE_WORK_AT_ONCE = 100 * _WORK_AT_ONCE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,8 +83,7 @@ class Backend:
     precision: str | None = None
     communicator: Communicator | None = None
 
-    # Two backends of one library, device, kernels and precision are one: what was compiled serves
-    # both.
+    # Two backends of one library, device, kernels and precision share what was compiled.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backend) and self._key == other._key
 
@@ -143,6 +139,10 @@ class Backend:
         if self.has_float64:
             return self.xp.astype(self._move(array), target, copy=False)
         return self._move(self.xp.astype(array, target, copy=False))
+
+    def put_copy(self, array: Any, dtype: str | None = None) -> Array:
+        """Copy an array to the device as `put` does, to memory that nobody else has."""
+        return self.xp.asarray(self.put(array, dtype), copy=True)
 
     def get(self, array: Array) -> np.ndarray:
         """Copy one of this library's arrays to the host, as a NumPy array."""
@@ -305,7 +305,7 @@ class Backend:
     @property
     def work_at_once(self) -> int:
         """Multiplications and additions of the forward passes of about a tenth of a second."""
-        return _WORK_AT_ONCE if self.shares_host_memory else _DEVICE_WORK_AT_ONCE
+        return _WORK_AT_ONCE if self.shares_host_memory else 100 * _WORK_AT_ONCE
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
         """Return the context of a prediction with this many multiplications and additions."""

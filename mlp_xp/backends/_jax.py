@@ -58,6 +58,14 @@ class JaxBackend(Backend):
         with jax.enable_x64(True):
             return super().put(array, dtype)
 
+    def put_copy(self, array: Any, dtype: str | None = None) -> Array:
+        if not isinstance(array, np.ndarray):
+            return super().put_copy(array, dtype)
+        # Each shape would be compiled, to be copied.
+        array = array if dtype is None else array.astype(dtype, copy=False)
+        with jax.enable_x64(True):
+            return jax.device_put(array, self.device, may_alias=False)
+
     def _move(self, array: Any) -> Array:
         return jax.device_put(array, self.device)
 

@@ -27,8 +27,8 @@ class AgreedGuard(Guard):
     def _is_look_due(self, now: float, waits: bool) -> bool:
         return self._communicator.broadcast(super()._is_look_due(now, waits))
 
-    def _is_copy_due(self, now: float) -> bool:
-        return self._communicator.broadcast(super()._is_copy_due(now))
+    def _is_copy_due(self, trainer: Repeatable, now: float) -> bool:
+        return self._communicator.broadcast(super()._is_copy_due(trainer, now))
 
     def _error(self, trainer: Repeatable, done: int | None) -> NonFiniteError:
         """Return the error of the rank whose samples are the cause, or else of rank 0."""

@@ -59,7 +59,8 @@ class Guard:
     def __init__(self) -> None:
         self.running: Running | None = None
         self._look_at = 0.0
-        self._since = self._cost = 0.0  # When the restore point was set; seconds for a copy.
+        self._since = 0.0  # When the restore point was set.
+        self._cost: float | None = None  # Seconds for a copy, once the state has been looked at.
         self._restore: Callable[[Repeatable], None] | None = None
         self._epochs: list[Epoch] = []  # Since the restore point; the last is the present one.
         self._first = 0  # The steps of the first of them that were done before it.
@@ -67,9 +68,8 @@ class Guard:
     def start(self, trainer: Repeatable, restore: Callable[[Repeatable], None]) -> None:
         """Set the restore point of a new trainer: `restore` returns to its present state."""
         self._restore = restore
-        n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(trainer.state))
         self._since = time.perf_counter()
-        self._cost = _COPY_SECONDS + _COPY_NUMBER_SECONDS * n_numbers
+        self._cost = None
 
     def forget(self) -> None:
         """Drop the restore point: the training has ended, or its weights were replaced."""
@@ -83,7 +83,7 @@ class Guard:
         """Store an epoch before its first step, at a time of `time.perf_counter`."""
         self._epochs.append(epoch)
         self.running = None
-        if self._is_copy_due(now):
+        if self._is_copy_due(trainer, now):
             self._copy_state(trainer, epoch.first)
 
     def look(self, trainer: Repeatable, done: int, *, waits: bool) -> None:
@@ -99,7 +99,7 @@ class Guard:
             share = sum(counts[:done]) / sum(counts)
             self.running = Running(loss / share, accuracy[0] / share if accuracy else None)
             self._look_at = now + _LOOK_SECONDS
-            if self._is_copy_due(now):
+            if self._is_copy_due(trainer, now):
                 self._copy_state(trainer, done)
 
     def end(self, trainer: Repeatable, done: int, loss: float) -> None:
@@ -122,7 +122,10 @@ class Guard:
     def _is_look_due(self, now: float, waits: bool) -> bool:
         return waits or now >= self._look_at or self._restore is None
 
-    def _is_copy_due(self, now: float) -> bool:
+    def _is_copy_due(self, trainer: Repeatable, now: float) -> bool:
+        if self._cost is None:
+            n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(trainer.state))
+            self._cost = _COPY_SECONDS + _COPY_NUMBER_SECONDS * n_numbers
         return self._restore is None or (now - self._since) * _COPY_SHARE >= self._cost
 
     def _copy_state(self, trainer: Repeatable, done: int) -> None:

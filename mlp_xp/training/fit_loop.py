@@ -23,7 +23,7 @@ from mlp_xp.training.fit_settings import LoopPosition, LoopSettings, Validation,
 from mlp_xp.training.guards import new_budget
 from mlp_xp.training.history import History
 from mlp_xp.training.records import Record
-from mlp_xp.training.stretches import Stretches, new_stretches
+from mlp_xp.training.stretches import EpochRunner, new_stretches
 from mlp_xp.training.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
 
@@ -94,7 +94,7 @@ class FitLoop:
         self.is_resumed = self.is_stopped = False
         self.first_step, self.start, self.epoch_start = 0, 0.0, 0.0
         self._budget: Budget | None = None
-        self._stretches: Stretches | None = None
+        self._stretches: EpochRunner | None = None
         by_score = settings.stops_by_score
         history.begin(has_validation=validation is not None, stops_by_score=by_score)
         best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]

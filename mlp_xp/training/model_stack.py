@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from mlp_xp.optimizers import varied
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
-from mlp_xp.training.members import DivergedError, EpochRequest, StackGuard
+from mlp_xp.training.members import DivergedError, EpochsRequest, StackGuard
 from mlp_xp.training.records import Record
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
@@ -84,6 +84,7 @@ class ModelStack:
 
     def __init__(self) -> None:
         self._trainers: list[Any] = []
+        self._places: dict[int, int] = {}
         self._state: Any = None
         self._scaling: Any = None
         self._width = 0
@@ -91,39 +92,51 @@ class ModelStack:
 
     def has(self, trainer: Any) -> bool:
         """Whether a trainer's model has a place."""
-        return any(own is trainer for own in self._trainers)
+        return id(trainer) in self._places
 
-    def run(self, requests: list[EpochRequest], size: int, is_stopped: Callable[[], bool]) -> None:
-        """Train an epoch of each model, and write its record; ``size`` places at least."""
-        start = time.perf_counter()
-        first = requests[0].trainer
-        backend, n_steps = first.backend, len(requests[0].plan.counts)
-        self._width = max(self._width, *(request.plan.batch_size for request in requests))
+    def run(
+        self,
+        requests: list[EpochsRequest],
+        size: int,
+        n_epochs: int,
+        is_stopped: Callable[[], bool],
+    ) -> None:
+        """Train epochs of each model, and write their records; ``size`` places at least."""
+        backend = requests[0].trainer.backend
+        self._width = max(self._width, *(request.batch_size for request in requests))
         with backend.scope():
             self._arrange([request.trainer for request in requests], size, backend)
-            places = [self._trainers.index(request.trainer) for request in requests]
-            steps, rates = self._steps(requests, places, n_steps)
-            data = requests[0].data
-            x, y = data.x, data.column.on_device
-            self._state = self._state._replace(loss=backend.xp.zeros_like(self._state.loss))
-            self._run_steps(first, steps, x, y, n_steps, places, is_stopped)
-            losses = backend.get(self._state.loss)
+            places = [self._places[id(request.trainer)] for request in requests]
+            for epoch in range(n_epochs):
+                if not (epoch and is_stopped()):
+                    self._run_epoch(requests, places, is_stopped)
+
+    def _run_epoch(
+        self, requests: list[EpochsRequest], places: list[int], is_stopped: Callable[[], bool]
+    ) -> None:
+        start = time.perf_counter()
+        first, data = requests[0].trainer, requests[0].data
+        backend = first.backend
+        known: dict[Hashable, EpochPlan] = {}
+        plans = [request.plan(known) for request in requests]
+        steps, rates = self._steps(requests, plans, places)
+        x, y = data.x, data.column.on_device
+        self._state = self._state._replace(loss=backend.xp.zeros_like(self._state.loss))
+        self._run_steps(first, steps, x, y, requests[0].n_steps, places, is_stopped)
+        losses = backend.get(self._state.loss)
         seconds = time.perf_counter() - start
-        for request, place, rate in zip(requests, places, rates, strict=True):
+        for request, plan, place, rate in zip(requests, plans, places, rates, strict=True):
             loss = float(losses[place])
             if not math.isfinite(loss):
                 request.error = DivergedError("The loss is not finite.")
-            self._finish(request, place, loss, rate, seconds)
-
-    def _finish(
-        self, request: EpochRequest, place: int, loss: float, rate: float, seconds: float
-    ) -> None:
-        trainer, n_samples = request.trainer, sum(request.plan.counts)
-        trainer.n_epochs += 1
-        trainer.n_steps += len(request.plan.counts)
-        trainer.n_samples += n_samples
-        trainer.find_state = lambda: self._state_of(trainer.backend, place)
-        request.record = Record(trainer.n_epochs, loss, None, rate, n_samples, seconds)
+            trainer, n_samples = request.trainer, sum(plan.counts)
+            trainer.n_epochs += 1
+            trainer.n_steps += len(plan.counts)
+            trainer.n_samples += n_samples
+            trainer.find_state = partial(self._state_of, backend, place)
+            trainer.find_copy = cache(partial(self._copy_of, backend, place))
+            record = Record(trainer.n_epochs, loss, None, rate, n_samples, seconds)
+            request.records.append(record)
 
     def _state_of(self, backend: Backend, place: int) -> TrainState:
         """Return a copy of the state of one model."""
@@ -132,21 +145,30 @@ class ModelStack:
             copy: TrainState = _taken(backend)(self._state, where)
         return copy
 
+    def _copy_of(self, backend: Backend, place: int) -> TrainState:
+        """Return a copy of the state of one model in the host's memory, by one transfer."""
+        with backend.scope():
+            where = backend.put(np.asarray([place], dtype=np.int32))
+            numbers = backend.get(_flat(backend)(self._state, where))
+        shapes = [leaf.shape[1:] for leaf in leaves(self._state)]
+        parts = np.split(numbers, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+        copies = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        copy: TrainState = rebuild(self._state, copies)
+        return copy
+
     # --- which models ----------------------------------------------------------------------------
 
     def _arrange(self, trainers: list[Any], size: int, backend: Backend) -> None:
         """Assign each model a place: those that have ended leave, new ones take their places."""
         present = set(map(id, trainers))
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
-        known = {id(self._trainers[i]) for i in kept}
-        new = [trainer for trainer in trainers if id(trainer) not in known]
+        new = [trainer for trainer in trainers if not self.has(trainer)]
         capacity, n_live = len(self._trainers), len(trainers)
         # A new size costs a compilation where shapes are fixed.
         size = size if backend.fixed_shapes else n_live
         is_wide = 2 * size <= capacity if backend.fixed_shapes else n_live < capacity
         if not new and not is_wide:
-            for i, trainer in enumerate(self._trainers):
-                self._trainers[i] = trainer if id(trainer) in present else None
+            self._assign([own if id(own) in present else None for own in self._trainers])
             return
         if is_wide or n_live > capacity:
             capacity = size
@@ -162,39 +184,45 @@ class ModelStack:
             states += [states[0] if new else members[0].copy()] * n_empty
         if states:
             values = map(np.stack, zip(*map(leaves, states), strict=True))
-            parts.append([xp.asarray(backend.put(leaf), copy=True) for leaf in values])
+            parts.append(list(map(backend.put_copy, values)))
         whole = parts[0]
         if len(parts) > 1:
             whole = [xp.concat(pair, axis=0) for pair in zip(*parts, strict=True)]
         self._state = rebuild(self._state if kept else states[0], whole)
-        self._trainers = members + [None] * n_empty
+        self._assign(members + [None] * n_empty)
         self._scaling = None
         if members[0].scaling is not None:
             given = [(trainer or members[0]).scaling for trainer in self._trainers]
             stacked = [xp.stack(values) for values in zip(*map(leaves, given), strict=True)]
             self._scaling = rebuild(given[0], stacked)
         for trainer in new:
-            trainer.guard, trainer.initial = StackGuard(), None
+            trainer.guard, trainer.find_copy = StackGuard(), None
+
+    def _assign(self, trainers: list[Any]) -> None:
+        """Store which trainer has which place."""
+        self._trainers = trainers
+        self._places = {id(own): i for i, own in enumerate(trainers) if own is not None}
 
     # --- the steps -------------------------------------------------------------------------------
 
     def _steps(
-        self, requests: list[EpochRequest], places: list[int], n_steps: int
+        self, requests: list[EpochsRequest], plans: list[EpochPlan], places: list[int]
     ) -> tuple[Steps, list[float]]:
         """Return what differs from step to step, for each place; and each model's last rate."""
-        first = requests[0].trainer
+        first, n_steps = requests[0].trainer, requests[0].n_steps
         backend, n_keys = first.backend, first.rules.network.n_keys
         shape = n_steps, len(self._trainers), self._width
         rows, weights = np.zeros(shape, np.int32), np.zeros(shape)
         keys = np.zeros((*shape[:2], n_keys), np.int32) if n_keys else None
         table: np.ndarray | None = None
         rates = []
-        for request, place in zip(requests, places, strict=True):
-            trainer, plan = request.trainer, request.plan
+        for request, plan, place in zip(requests, plans, places, strict=True):
+            trainer, n_records = request.trainer, len(request.records)
             own_rows, own_weights = request.data.positions(plan)
             _fill(rows[:, place, : plan.batch_size], own_rows)
             _fill(weights[:, place, : plan.batch_size], own_weights)
-            numbers, rate = _scalars(trainer, plan, request.stage)
+            stage = request.stage._replace(done=request.stage.done + n_records)
+            numbers, rate = _scalars(trainer, plan, stage)
             if table is None:
                 table = np.zeros((*shape[:2], numbers.shape[1]))
             table[:, place] = numbers
@@ -245,6 +273,18 @@ def _taken(backend: Backend) -> Callable[..., Any]:
     return backend.compile(
         lambda state, where: map_leaves(lambda leaf: take(leaf, where, axis=0)[0, ...], state)
     )
+
+
+@lru_cache(maxsize=64)
+def _flat(backend: Backend) -> Callable[..., Any]:
+    """Return the function that copies all numbers of one model out of a stack."""
+    xp = backend.xp
+
+    def flat(state: TrainState, where: Array) -> Array:
+        taken = (xp.take(leaf, where, axis=0) for leaf in leaves(state))
+        return xp.concat([xp.reshape(leaf, (-1,)) for leaf in taken])
+
+    return backend.compile(flat)
 
 
 def _fill(places: np.ndarray, values: np.ndarray) -> None:

@@ -8,15 +8,20 @@ Models share a program if they have the same layers, loss, rule, data, and steps
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 
-from mlp_xp.training.members import EpochRequest
+from mlp_xp.training.members import EpochsRequest
 from mlp_xp.training.model_stack import ModelStack, program_rules
 from mlp_xp.training.records import Record
 
 __all__ = ["Stacks"]
+
+# Of the epochs that are trained before fits go on: progress is reported after them.
+_MOST_SECONDS = 1.0
 
 
 class Stacks:
@@ -36,13 +41,14 @@ class Stacks:
         self._n_fits = n_fits
         self._is_stopped = is_stopped
         self._n_threads = n_threads
-        self._waiting: list[EpochRequest] = []
+        self._waiting: list[EpochsRequest] = []
+        self._seconds = math.inf  # That the last epoch of all has taken.
         self._stacks: dict[Hashable, list[ModelStack]] = {}
         self._condition = threading.Condition()
         self._alone = threading.Lock()
 
-    def train(self, request: EpochRequest) -> Record:
-        """Train an epoch together with those of the other fits."""
+    def train(self, request: EpochsRequest) -> list[Record]:
+        """Train epochs together with those of the other fits, as many as all of them ask for."""
         with self._condition:
             self._waiting.append(request)
             self._run_if_all_wait()
@@ -50,8 +56,7 @@ class Stacks:
                 self._condition.wait()
         if request.error is not None:
             raise request.error
-        assert request.record is not None
-        return request.record
+        return request.records
 
     def turn(self) -> contextlib.AbstractContextManager[object]:
         """Return the context of a fit, for one thread at a time until it waits in `train`.
@@ -79,17 +84,21 @@ class Stacks:
         if not self._waiting or len(self._waiting) < self._n_fits:
             return
         requests, self._waiting = self._waiting, []
-        groups: dict[Hashable, list[EpochRequest]] = {}
+        groups: dict[Hashable, list[EpochsRequest]] = {}
         for request in requests:
             groups.setdefault(_key(request), []).append(request)
         self._stacks = {key: self._stacks.get(key) or self._new_stacks() for key in groups}
         parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
+        n_epochs = min(request.n_epochs for request in requests)
+        n_epochs = max(1, min(n_epochs, int(_MOST_SECONDS / self._seconds)))
+        start = time.perf_counter()
         if self._n_threads == 1 or len(parts) == 1:
             for part in parts:
-                self._run(*part)
+                self._run(n_epochs, *part)
         else:
             with ThreadPoolExecutor(self._n_threads, "mlp_xp-stack") as pool:
-                list(pool.map(lambda part: self._run(*part), parts))
+                list(pool.map(lambda part: self._run(n_epochs, *part), parts))
+        self._seconds = (time.perf_counter() - start) / n_epochs
         for request in requests:
             request.is_done = True
         self._condition.notify_all()
@@ -97,17 +106,19 @@ class Stacks:
     def _new_stacks(self) -> list[ModelStack]:
         return [ModelStack() for _ in range(self._n_threads)]
 
-    def _run(self, stack: ModelStack, requests: list[EpochRequest], size: int) -> None:
+    def _run(
+        self, n_epochs: int, stack: ModelStack, requests: list[EpochsRequest], size: int
+    ) -> None:
         try:
-            stack.run(requests, size, self._is_stopped)
+            stack.run(requests, size, n_epochs, self._is_stopped)
         except Exception as error:
             for request in requests:
                 request.error = error
 
 
 def _parts(
-    stacks: list[ModelStack], requests: list[EpochRequest]
-) -> list[tuple[ModelStack, list[EpochRequest], int]]:
+    stacks: list[ModelStack], requests: list[EpochsRequest]
+) -> list[tuple[ModelStack, list[EpochsRequest], int]]:
     """Return each stack with its requests, and the most that one has: one size compiles once.
 
     Models stay where they are, and new ones go where there are fewest.
@@ -121,10 +132,9 @@ def _parts(
     return [(stack, share, size) for stack, share in zip(stacks, shares, strict=True) if share]
 
 
-def _key(request: EpochRequest) -> Hashable:
+def _key(request: EpochsRequest) -> Hashable:
     """Return what the models of a stack have in common."""
-    trainer, plan, data = request.trainer, request.plan, request.data
-    n_steps = len(plan.counts)
+    trainer, data, n_steps = request.trainer, request.data, request.n_steps
     return (
         trainer.backend,
         program_rules(trainer.rules),
@@ -133,5 +143,5 @@ def _key(request: EpochRequest) -> Hashable:
         id(data.x),
         id(data.column),
         n_steps,
-        plan.batch_size if n_steps > 1 else None,
+        request.batch_size if n_steps > 1 else None,
     )

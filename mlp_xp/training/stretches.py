@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_tab
 from mlp_xp.training.step import Step, TrainState
 from mlp_xp.training.trainer import Trainer
 
-__all__ = ["Stretches", "Trained", "new_stretches"]
+__all__ = ["EpochRunner", "Stretches", "Trained", "new_stretches"]
 
 # Epochs and steps of a call, the rows that it takes, and numbers of the weights that it keeps.
 _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
@@ -42,6 +42,18 @@ class Trained(NamedTuple):
 
     record: Record
     learned: Callable[[], tuple[Params, tuple[BatchStats, ...]]] | None = None
+
+
+class EpochRunner(Protocol):
+    """What trains several epochs before the fit goes on."""
+
+    def run(self, n_epochs: float, rate_factor: float) -> Iterator[Trained]:
+        """Train for so many epochs, or fewer, and yield them."""
+        ...
+
+    def end(self) -> None:
+        """Release the memory that the epochs need."""
+        ...
 
 
 class _Kept(NamedTuple):
@@ -77,7 +89,7 @@ def new_stretches(
     validation: Validation | None,
     watcher: Watcher,
     first_epoch: int,
-) -> Stretches | None:
+) -> EpochRunner | None:
     """Return what runs the epochs of a small fit, None if it is not small or is watched."""
     backend = trainer.backend
     is_watched = watcher.watches_epochs or watcher.watches_steps or watcher.watches_pauses
@@ -86,7 +98,16 @@ def new_stretches(
         or settings.verbose
         or settings.max_time is not None
         or (validation is not None and validation.looks_at_model)
-        or trainer.with_accuracy
+    ):
+        return None
+    if trainer.make_stretches is not None:
+        return (
+            trainer.make_stretches(data, settings, weights, first_epoch)
+            if validation is None
+            else None
+        )
+    if (
+        trainer.with_accuracy
         or trainer.rules.augmentation
         or not backend.returns_results
         or backend.communicator is not None

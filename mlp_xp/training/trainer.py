@@ -93,6 +93,8 @@ class Trainer:
     (20, 1.0, True)
     """
 
+    make_stretches: Callable[..., Any] | None = None  # In place of those of `new_stretches`.
+
     def __init__(
         self,
         backend: Backend,
@@ -145,8 +147,7 @@ class Trainer:
 
     def _own(self, tree: Tree) -> Tree:
         """Copy a tree to the device: steps write to their state, so it must be nobody else's."""
-        xp, put = self.backend.xp, self.backend.put
-        return map_leaves(lambda leaf: xp.asarray(put(leaf, self.dtype), copy=True), tree)
+        return map_leaves(lambda leaf: self.backend.put_copy(leaf, self.dtype), tree)
 
     @property
     def multiplies_sparse(self) -> bool:
@@ -185,24 +186,22 @@ class Trainer:
 
     def progress(self) -> Progress:
         """Return what a later training needs besides the weights, in the host's memory."""
+        state = self.copy()
         return Progress(
-            self._host(self.state.params) if self.state.average else (),
-            self._host(self.state.opt_state),
+            state.params if state.average else (),
+            state.opt_state,
             self.n_epochs,
             self.n_steps,
             self.n_samples,
             family(self.rules.optimizer),
             self.rule_start,
-            loss_scale=self._host(self.state.loss_scale),
+            loss_scale=state.loss_scale,
         )
-
-    def _host(self, tree: Tree) -> Tree:
-        # Copied: the next step writes to it, and on a CPU `get` may be a view.
-        return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), tree)
 
     def copy(self) -> TrainState:
         """Return a copy of the state in the host's memory."""
-        return self._host(self.state)
+        # Copied: the next step writes to it, and on a CPU `get` may be a view.
+        return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), self.state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
         """Restore a copy of the state, after so many steps in all."""

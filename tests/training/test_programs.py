@@ -10,6 +10,7 @@ from sklearn.base import clone
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.training import stack
 
 EPOCHS = [1, 2, 2, 3, 5, 8, 8, 8]
 LIVE = [8, 7, 5, 4, 4, 3, 3, 3]  # Models that train, epoch after epoch.
@@ -50,3 +51,44 @@ def test_models_that_have_ended_leave_their_program(backend_spec, monkeypatch):
     for model, expected in zip(models, own, strict=True):
         assert model.n_iter_ == expected.n_iter_
         np.testing.assert_allclose(model.coefs_[0], expected.coefs_[0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.libraries("torch", "jax")
+def test_fits_go_on_after_as_many_epochs_as_none_of_them_can_end_before(backend_spec, monkeypatch):
+    name, _, device = backend_spec.partition(":")
+    X, y = problem()
+    settings = {"backend": name, "device": device or None, "learning_rate_init": 0.3}
+
+    def fits():
+        models = [
+            small(random_state=i, max_iter=n, n_iter_no_change=3, **settings)
+            for i, n in enumerate([12, 12, 30])
+        ]
+        assert [r.error for r in fit_many([FitTask(m, X, y) for m in models])] == [None] * 3
+        return models
+
+    rounds = []
+    train = stack.ModelStack.run
+
+    def run(self, requests, size, n_epochs, is_stopped):
+        rounds.append((len(requests), n_epochs, min(request.n_epochs for request in requests)))
+        train(self, requests, size, n_epochs, is_stopped)
+
+    monkeypatch.setattr(stack.ModelStack, "run", run)
+    monkeypatch.setattr(stack, "_MOST_SECONDS", 0.0)
+    one_by_one = fits()
+    assert {n_epochs for _, n_epochs, _ in rounds} == {1}
+    n_rounds = len(rounds)
+    rounds.clear()
+    monkeypatch.setattr(stack, "_MOST_SECONDS", 1e9)
+    together = fits()
+    assert rounds[0][1] == 1  # How long an epoch takes is not known yet.
+    assert (
+        max(n_epochs for _, n_epochs, _ in rounds) == 4
+    )  # Three epochs without progress are fine.
+    assert all(n_epochs <= least for _, n_epochs, least in rounds)
+    assert len(rounds) < n_rounds
+    for model, expected in zip(together, one_by_one, strict=True):
+        assert model.n_iter_ == expected.n_iter_
+        assert model.loss_curve_ == expected.loss_curve_
+        np.testing.assert_array_equal(model.coefs_[0], expected.coefs_[0])
