@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
 
+from mlp_xp._utils.random import seeded
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import Backend, get_backend, to_numpy
@@ -228,7 +229,8 @@ def new_state(
     X, dtype = sample.X, resolve_dtype(config, backend, sample.X)
     network, loss = config.rules.network, config.rules.loss
     # scikit-learn's numbers: the same seed starts from the same weights as there.
-    generator = check_random_state(random_state)
+    is_seed = isinstance(random_state, Integral)
+    generator = seeded(int(random_state)) if is_seed else check_random_state(random_state)
     start = init_params(network, generator), init_batch_stats(network)
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
     if targets.classes is None:
@@ -236,7 +238,6 @@ def new_state(
         biases = loss.initial_biases(*given, xp=get_backend("numpy").xp)
         if biases is not None:
             params = (*params[:-1], params[-1]._replace(b=to_numpy(biases).astype(dtype)))
-    is_seed = isinstance(random_state, Integral)
     seed = int(random_state if is_seed else generator.randint(2**31 - 1))
     setting = config.input_scaling
     return FittedState(

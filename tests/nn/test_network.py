@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import array_api_compat.numpy
@@ -19,6 +20,7 @@ from network_cases import (
 )
 from torch_reference import TORCH_ACTIVATIONS
 
+from mlp_xp._utils.random import seeded
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Activate, Affine, BatchNorm, Dropout, LayerNorm, Residual
 from mlp_xp.nn.layers import Dense, Norm, dense, dropout
@@ -275,3 +277,22 @@ def test_a_normalization_leaves_the_initial_weights_as_they_are():
     )
     for mine, theirs in zip(plain, normalized, strict=True):
         np.testing.assert_array_equal(mine.W, theirs.W)
+
+
+def test_a_generator_that_is_seeded_again_starts_anew():
+    for seed in (3, 2**32 - 1, 3):
+        mine, theirs = seeded(seed), np.random.RandomState(seed)
+        # An odd number of normal numbers leaves one for the next draw.
+        for draw in ("normal", "uniform", "normal"):
+            numbers, expected = (getattr(own, draw)(size=3) for own in (mine, theirs))
+            np.testing.assert_array_equal(numbers, expected)
+    with pytest.raises(ValueError, match="Seed must be between"):
+        seeded(-1)
+
+
+def test_each_thread_has_a_generator_of_its_own():
+    mine = seeded(0)
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(seeded, 1).result()
+    assert mine is not theirs
+    assert mine.random_sample() == np.random.RandomState(0).random_sample()
