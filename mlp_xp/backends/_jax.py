@@ -61,10 +61,10 @@ class JaxBackend(Backend):
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
         if not isinstance(array, np.ndarray):
             return super().put_copy(array, dtype)
-        # Each shape would be compiled, to be copied.
-        array = array if dtype is None else array.astype(dtype, copy=False)
+        # `jax.device_put` shares memory whatever ``may_alias`` is, and a copy on the device is
+        # compiled for each shape.
         with jax.enable_x64(True):
-            return jax.device_put(array, self.device, may_alias=False)
+            return self._move(np.array(array, dtype=dtype))
 
     def _move(self, array: Any) -> Array:
         return jax.device_put(array, self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
@@ -43,8 +44,12 @@ class Varied:
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
         """Return what the rule needs, and its settings."""
-        settings = (getattr(self.rule, name) for name in self.names)
-        return (*self.rule.coefficients(learning_rate, t), *settings)
+        return (*self.rule.coefficients(learning_rate, t), *self._settings)
+
+    @cached_property
+    def _settings(self) -> tuple[float, ...]:
+        """The settings, which are asked for at each step."""
+        return tuple(getattr(self.rule, name) for name in self.names)
 
     def update(
         self,

@@ -188,6 +188,22 @@ def test_put_takes_what_is_here_as_it_is(backend):
     assert str(again.dtype) == str(here.dtype)
 
 
+def test_what_is_copied_to_a_device_is_nobody_elses(backend):
+    memory = np.empty((1 << 20) + 64, np.uint8)
+    array = memory[-memory.ctypes.data % 64 :][: 1 << 20].view(np.float64)  # From a cache line on.
+    array[...] = 1.0
+    with backend.scope():
+        copies = [
+            backend.put_copy(array),
+            backend.put_copy(array, "float64"),
+            backend.put_copy(backend.put(array)),
+        ]
+        array[...] = 2.0
+        for copy in copies:
+            np.testing.assert_array_equal(backend.get(copy), np.ones(1 << 17))
+            assert backend.get(copy).dtype == np.float64
+
+
 @pytest.mark.parametrize("source", ["numpy", "torch", "jax", "array_api_strict"])
 def test_put_takes_arrays_of_other_libraries(backend, source):
     if not installed(source):
