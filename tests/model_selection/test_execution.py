@@ -172,10 +172,30 @@ def test_other_steps_are_fitted_once_for_each_fold_and_setting():
     assert Counted.n_fits == 2 * 3
 
 
-def test_the_inputs_of_pipelines_keep_to_the_working_memory():
-    expected = ours.cross_val_score(piped(), X, y, cv=4)
-    with config_context(working_memory=0.003):  # MiB: the inputs of one fold
-        np.testing.assert_array_equal(ours.cross_val_score(piped(), X, y, cv=4), expected)
+class Watched(StandardScaler):
+    """Count the outputs of its fits that are still in memory."""
+
+    outputs = weakref.WeakValueDictionary()
+    most = 0
+
+    def fit_transform(self, X, y=None, **others):
+        gc.collect()
+        new = super().fit_transform(X, y, **others)
+        self.outputs[id(new)] = new
+        type(self).most = max(self.most, len(self.outputs))
+        return new
+
+
+@pytest.mark.parametrize(("megabytes", "most"), [(0.001, 2), (1024, 4)])
+def test_the_inputs_of_pipelines_keep_to_the_working_memory(megabytes, most):
+    """Those of a fold take 3.5 KiB: each is computed before those of the fold before are freed."""
+    model = make_pipeline(Watched(), network())
+    expected = theirs.cross_val_score(model, X, y, cv=4)
+    Watched.outputs.clear()
+    Watched.most = 0
+    with config_context(working_memory=megabytes):
+        np.testing.assert_array_equal(ours.cross_val_score(model, X, y, cv=4), expected)
+    assert Watched.most == most
 
 
 def test_fit_times_are_those_of_the_fits():
