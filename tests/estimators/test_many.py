@@ -15,6 +15,8 @@ from sklearn.base import clone
 
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.tree import leaves
+from mlp_xp.augmentation import Mixup
+from mlp_xp.callbacks import Callback
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.nn.hidden import Branch
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
@@ -157,7 +159,19 @@ APART = [
         for stops in (True, False)
     ],
 ]
-ALONE = [{"solver": "lbfgs"}, {"max_time": 60.0}]
+# What cannot share a program, each twice.
+ALONE = [
+    {**settings, "alpha": alpha}
+    for settings in (
+        {"solver": "lbfgs"},
+        {"max_time": 60.0},
+        {"augmentation": [Mixup(0.2)]},
+        {"placement": "streamed"},
+        {"warm_start": True},
+        {"callbacks": [Callback()]},
+    )
+    for alpha in (0.1, 1.0)
+]
 
 
 def check_to_rounding(tasks, n_programs=None):
@@ -214,7 +228,9 @@ def test_models_of_several_programs_are_those_of_their_own_fits(backend_spec):
     settings = [*(own for pair in APART for own in pair), *ALONE]
     models = [small(**own, **on(backend_spec)) for own in settings]
     is_stacked = backend_spec != "numpy"
-    check_to_rounding(tasks_of(models, X, y), len(APART if is_stacked else models) + is_stacked * 2)
+    check_to_rounding(
+        tasks_of(models, X, y), len(APART if is_stacked else models) + is_stacked * len(ALONE)
+    )
 
 
 def on(spec):

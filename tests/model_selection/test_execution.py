@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import signal
+import threading
 import time
 import tracemalloc
 import weakref
@@ -12,7 +13,7 @@ import weakref
 import numpy as np
 import pytest
 from joblib import parallel_config
-from same_results import GRID, X, assert_same_results, network, piped, y
+from same_results import GRID, X, assert_same_results, network, y
 from sklearn import config_context
 from sklearn import model_selection as theirs
 from sklearn.exceptions import FitFailedWarning
@@ -175,15 +176,17 @@ def test_other_steps_are_fitted_once_for_each_fold_and_setting():
 class Watched(StandardScaler):
     """Count the outputs of its fits that are still in memory."""
 
-    outputs = weakref.WeakValueDictionary()
     most = 0
 
     def fit_transform(self, X, y=None, **others):
         gc.collect()
         new = super().fit_transform(X, y, **others)
-        self.outputs[id(new)] = new
-        type(self).most = max(self.most, len(self.outputs))
+        OUTPUTS[id(new)] = new
+        Watched.most = max(Watched.most, len(OUTPUTS))
         return new
+
+
+OUTPUTS = weakref.WeakValueDictionary()
 
 
 @pytest.mark.parametrize(("megabytes", "most"), [(0.001, 2), (1024, 4)])
@@ -191,7 +194,7 @@ def test_the_inputs_of_pipelines_keep_to_the_working_memory(megabytes, most):
     """Those of a fold take 3.5 KiB: each is computed before those of the fold before are freed."""
     model = make_pipeline(Watched(), network())
     expected = theirs.cross_val_score(model, X, y, cv=4)
-    Watched.outputs.clear()
+    OUTPUTS.clear()
     Watched.most = 0
     with config_context(working_memory=megabytes):
         np.testing.assert_array_equal(ours.cross_val_score(model, X, y, cv=4), expected)
@@ -242,16 +245,37 @@ def test_a_terminal_gets_a_bar(terminal):
     assert "━" in shown
 
 
+# So large that networks are trained in threads where nothing forbids it.
+LARGE = {"hidden_layer_sizes": (2000,), "max_iter": 3}
+
+
 def test_callbacks_watch_each_fit_as_in_scikit_learn():
-    class Counting(Callback):
-        n_fits = 0
+    seen = []
+
+    class Noting(Callback):
+        def __deepcopy__(self, memo):
+            return self
 
         def on_fit_begin(self, model):
-            Counting.n_fits += 1
+            seen.append(("begin", threading.current_thread()))
 
-    scores = ours.cross_val_score(network(callbacks=[Counting()]), X, y, cv=3)
-    assert Counting.n_fits == 3
-    np.testing.assert_array_equal(scores, theirs.cross_val_score(network(), X, y, cv=3))
+        def on_fit_end(self, model):
+            seen.append(("end", threading.current_thread()))
+
+    model = network(callbacks=[Noting()]).set_params(**LARGE)
+    scores = ours.cross_val_score(model, X, y, cv=3)
+    assert seen == [(what, threading.main_thread()) for what in ("begin", "end")] * 3
+    expected = theirs.cross_val_score(network().set_params(**LARGE), X, y, cv=3)
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_what_networks_print_is_printed_one_fit_after_another(capsys):
+    printed = []
+    for module in (ours, theirs):
+        module.cross_val_score(network(verbose=True).set_params(**LARGE), X, y, cv=3)
+        printed.append(re.sub(r"[\d.]+ ?(ms|s)\b|[\d,]+ \w+/s", "", capsys.readouterr().out))
+    assert printed[0] == printed[1]
+    assert printed[0].count("Iteration") >= 9
 
 
 def test_joblibs_settings_hold():
