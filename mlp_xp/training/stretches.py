@@ -45,7 +45,7 @@ class Trained(NamedTuple):
 
 
 class EpochRunner(Protocol):
-    """What trains several epochs before the fit goes on."""
+    """The interface of a stretch: several epochs before the fit goes on."""
 
     def run(self, n_epochs: float, rate_factor: float) -> Iterator[Trained]:
         """Train for so many epochs, or fewer, and yield them."""
