@@ -146,7 +146,7 @@ class Parser(argparse.ArgumentParser):
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="mlp-xp bench", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--quick", action="store_true", help="few contenders, little data, about two minutes")
+    add("--quick", action="store_true", help="few contenders, little data, two to three minutes")
     add("--out", type=Path, metavar="DIR", help="folder to write to (bench/history/<date>)")
     add("--rounds", type=int, help="turns of each contender (7, quick 5)")
     add("--threads", type=int, default=usable_cpus(), help="of each contender (all CPUs)")

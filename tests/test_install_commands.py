@@ -42,12 +42,19 @@ def words(command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.fixture
+def with_pip(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+
+
+@pytest.mark.usefixtures("with_pip")
 def test_an_extra_is_installed_from_the_clone():
     target = f"{ROOT}[torch]"
     expected = [sys.executable, *("-m", "pip", "install", "-e"), target]
     assert words(install_command("torch")) == expected
 
 
+@pytest.mark.usefixtures("with_pip")
 def test_a_folder_with_a_space(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/my env/bin/python")
     expected = ["/my env/bin/python", *("-m", "pip", "install", "--upgrade", "numba")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,8 +82,8 @@ def install_command(extra: str) -> str:
 def pip_command(options: str = "") -> str:
     """Return the command that installs into the environment of the running Python.
 
-    A bare ``pip`` is another environment's where this one is not activated, and one that uv has
-    made has none.
+    A bare ``pip`` belongs to another environment where this one is not activated, and environments
+    made by uv have none.
 
     Parameters
     ----------
@@ -94,7 +96,8 @@ def pip_command(options: str = "") -> str:
     >>> pip_command("--upgrade numba")
     '... install ...--upgrade numba'
     """
-    python = sys.executable if sys.platform == "win32" else shlex.quote(sys.executable)
+    quote = shlex.join if os.name == "posix" else subprocess.list2cmdline
+    python = quote([sys.executable])
     has_pip = importlib.util.find_spec("pip") is not None
     command = f"{python} -m pip install" if has_pip else f"uv pip install --python {python}"
     return f"{command} {options}".rstrip()

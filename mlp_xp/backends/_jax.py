@@ -59,11 +59,11 @@ class JaxBackend(Backend):
             return super().put(array, dtype)
 
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
-        if not isinstance(array, np.ndarray):
-            return super().put_copy(array, dtype)
-        # `jax.device_put` shares memory whatever ``may_alias`` is, and a copy on the device is
-        # compiled for each shape.
         with jax.enable_x64(True):
+            if not isinstance(array, np.ndarray):
+                return super().put_copy(array, dtype)
+            # `jax.device_put` shares memory whatever ``may_alias`` is, and a copy on the device is
+            # compiled for each shape.
             return self._move(np.array(array, dtype=dtype))
 
     def _move(self, array: Any) -> Array:

@@ -77,9 +77,9 @@ class Call:
 
     @property
     def _is_plain(self) -> bool:
-        """Whether the estimator is a network whose fit is that of this package."""
+        """Whether the fit is that of this package's network, and of scikit-learn's pipeline."""
         # Where a subclass has methods of its own, they are what its user wants.
-        return is_network(self.estimator) and all(
+        return (not self.is_pipeline or type(self.estimator) is Pipeline) and all(
             getattr(type(self.network), name) is getattr(BaseMLP, name)
             for name in ("fit", "set_params")
         )

@@ -174,7 +174,7 @@ def _remove_unused_weights(folder: Path) -> None:
 
 def _read_spec(folder: Path) -> dict[str, Any]:
     path = folder / SPEC
-    if not path.exists():  # Perhaps another folder was meant.
+    if not os.path.exists(path):  # Perhaps another folder was meant.
         return read_json(path, "expected a folder that mlp_xp.saving.save_model wrote")
     return read_json(path, "save the model again with mlp_xp.saving.save_model")
 

@@ -14,8 +14,8 @@ from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
 __all__ = ["EpochPlan", "plan_epoch", "with_draws", "without_first"]
 
-# Of the last 512 epochs the orders of so many samples are known, at most 8 MB: models of a search
-# that differ in other settings than the seed take the same, and to make one costs 40 us or more.
+# The orders of the last 512 epochs of at most so many samples are cached (8 MB at most): models of
+# a search that differ in other settings than the seed share them, and one takes 40 us or more.
 _FEW_SAMPLES = 4_096
 
 
@@ -109,12 +109,14 @@ def plan_epoch(
 
 def _order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
     """Return the rows of a shuffled epoch, (samples,) int32."""
-    order = host_generator(seed, "shuffle", epoch).permutation(n_samples).astype(np.int32)
-    order.flags.writeable = False  # Others may have it too.
+    return host_generator(seed, "shuffle", epoch).permutation(n_samples).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=512)
+def _known_order(n_samples: int, seed: int, epoch: int) -> np.ndarray:
+    order = _order(n_samples, seed, epoch)
+    order.flags.writeable = False
     return order
-
-
-_known_order = functools.lru_cache(maxsize=512)(_order)
 
 
 def with_draws(

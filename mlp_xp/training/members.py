@@ -128,9 +128,9 @@ class MemberTrainer(Trainer):
 
         self.find_copy, self.find_state, self.n_steps = lambda: initial, find_state, 0
 
-    def copy(self) -> TrainState:
-        """Return a copy of the state in the host's memory."""
-        return super().copy() if self.find_copy is None else self.find_copy()
+    def copy(self, *names: str) -> TrainState:
+        """Return a copy of the state in the host's memory, which a stack makes whole and once."""
+        return super().copy(*names) if self.find_copy is None else self.find_copy()
 
     def release_memory(self) -> None:
         """Release the memory that only steps need, unless it is the stack's."""
@@ -138,7 +138,7 @@ class MemberTrainer(Trainer):
             super().release_memory()
 
     def copy_learned(self) -> Any:
-        """Return a copy of `learned` and of the batch statistics, on the device if they are."""
+        """Return a copy of `learned` and of the batch statistics; a stack's is the host's."""
         if self.find_state is None:
             return super().copy_learned()
         state = self.copy()

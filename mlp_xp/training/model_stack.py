@@ -108,8 +108,9 @@ class ModelStack:
             self._arrange([request.trainer for request in requests], size, backend)
             places = [self._places[id(request.trainer)] for request in requests]
             for epoch in range(n_epochs):
-                if not (epoch and is_stopped()):
-                    self._run_epoch(requests, places, is_stopped)
+                if epoch and is_stopped():
+                    break
+                self._run_epoch(requests, places, is_stopped)
 
     def _run_epoch(
         self, requests: list[EpochsRequest], places: list[int], is_stopped: Callable[[], bool]

@@ -20,7 +20,7 @@ from mlp_xp.training.records import Record
 
 __all__ = ["Stacks"]
 
-# Of the epochs that are trained before fits go on: progress is reported after them.
+# The longest that stacks train before fits go on and report their progress.
 _MOST_SECONDS = 1.0
 
 
@@ -87,6 +87,8 @@ class Stacks:
         groups: dict[Hashable, list[EpochsRequest]] = {}
         for request in requests:
             groups.setdefault(_key(request), []).append(request)
+        if groups.keys() - self._stacks.keys():
+            self._seconds = math.inf  # How long an epoch of a new program takes is not known.
         self._stacks = {key: self._stacks.get(key) or self._new_stacks() for key in groups}
         parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
         n_epochs = min(request.n_epochs for request in requests)

@@ -186,9 +186,10 @@ class Trainer:
 
     def progress(self) -> Progress:
         """Return what a later training needs besides the weights, in the host's memory."""
-        state = self.copy()
+        has_average = self.rules.ema_decay is not None
+        state = self.copy("opt_state", "loss_scale", *["params"] * has_average)
         return Progress(
-            state.params if state.average else (),
+            state.params if has_average else (),
             state.opt_state,
             self.n_epochs,
             self.n_steps,
@@ -198,10 +199,11 @@ class Trainer:
             loss_scale=state.loss_scale,
         )
 
-    def copy(self) -> TrainState:
-        """Return a copy of the state in the host's memory."""
-        # Copied: the next step writes to it, and on a CPU `get` may be a view.
-        return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), self.state)
+    def copy(self, *names: str) -> TrainState:
+        """Return a copy of the state, or of some fields, in the host's memory, without views."""
+        others: dict[str, Any] = {x: () for x in TrainState._fields if names and x not in names}
+        state = self.state._replace(**others)
+        return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
         """Restore a copy of the state, after so many steps in all."""

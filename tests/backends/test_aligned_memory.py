@@ -59,6 +59,13 @@ def test_an_array_is_copied_only_where_it_does_not_start_at_a_line():
         np.testing.assert_array_equal(copy, part)
 
 
+def test_arrays_are_one_vector_only_where_it_is_their_memory():
+    memory = np.zeros((3, 4), order="F")
+    assert in_one_piece([memory.T[0], memory.T[1]]) is None  # Its vector would be a copy.
+    whole = in_one_piece(joined([np.ones(3), np.ones((2, 2))]))
+    assert whole.tolist() == [1.0] * 7
+
+
 def test_state_and_results_of_steps_start_at_a_line(pool_of):
     pytest.importorskip("numba")
     backend, found = get_backend("numpy"), []

@@ -310,6 +310,7 @@ def test_small_arrays_are_updated_as_one_with_the_same_bits(rule, dtype):
         made.append(steps(network, loss, rule, dtype=dtype, compiled=how))
     for array, expected in zip(*map(leaves, made), strict=True):
         np.testing.assert_array_equal(array, expected)
+    assert compiled[0].programs
     for program in compiled[0].programs:
         name = program._known[id(np.subtract)]
         results = [

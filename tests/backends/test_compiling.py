@@ -15,6 +15,7 @@ import pytest
 from helpers import tolerance
 
 from mlp_xp import MLPClassifier
+from mlp_xp._utils.optional import pip_command
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy import jobs, thread_pool
 
@@ -227,7 +228,7 @@ def test_a_numba_that_is_other_inside_is_reported_once(tmp_path):
     assert out.startswith("False")
     assert err.count("RuntimeWarning: What makes training on NumPy fast cannot be compiled") == 1
     assert "AttributeError: no cfunc here" in err
-    assert f"Try another one: {sys.executable} -m pip install --upgrade numba." in err
+    assert f"Try another one: {pip_command('--upgrade numba')}." in err
 
 
 def test_a_kernel_that_cannot_be_compiled_does_without(monkeypatch):

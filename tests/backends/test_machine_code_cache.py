@@ -156,7 +156,7 @@ def test_the_cache_knows_all_files_that_code_is_made_of(name, tmp_path, monkeypa
     assert key() != expected
 
 
-def test_a_processor_without_avx_512_gets_products_of_the_blas():
+def test_code_for_a_processor_without_avx_512_compiles():
     """What is compiled there must not name our own products, which do not exist."""
     script = """
 import mlp_xp.backends._numpy.machine_code._cpu as cpu

@@ -22,7 +22,7 @@ from sklearn import model_selection as theirs
 from sklearn.compose import ColumnTransformer
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mlp_xp import MLPRegressor
@@ -167,6 +167,24 @@ def test_candidates_that_cannot_share_and_other_estimators():
             module.GridSearchCV(estimator, grid, cv=2).fit(X, y) for module in (ours, theirs)
         ]
         assert_same_search(*searches)
+
+
+class Repeated(Pipeline):
+    """A pipeline with a fit of its own, like those that draw samples anew."""
+
+    n_fits = 0
+
+    def fit(self, X, y=None, **params):
+        type(self).n_fits += 1
+        return super().fit(np.concatenate([X, X]), np.concatenate([y, y]), **params)
+
+
+def test_a_pipeline_with_a_fit_of_its_own_is_fitted_by_it():
+    pipeline = Repeated([("scale", StandardScaler()), ("network", network())])
+    grid = {"network__alpha": [0.0, 0.1]}
+    searches = [module.GridSearchCV(pipeline, grid, cv=2).fit(X, y) for module in (ours, theirs)]
+    assert Repeated.n_fits == 10
+    assert_same_search(*searches)
 
 
 def squashed(x, *, xp):

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import sklearn
+from sklearn.utils.fixes import parse_version
 from stand_ins import STAND_INS
 
 from mlp_xp import model_selection as ours
 
-if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9):
+if parse_version(sklearn.__version__) < parse_version("1.9"):
     pytest.skip("the tests of scikit-learn 1.9 are the ones to pass", allow_module_level=True)
 
 MODULES = {

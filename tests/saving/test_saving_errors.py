@@ -149,6 +149,6 @@ def test_what_can_be_saved_is_reported_without_a_file(tmp_path, monkeypatch):
 
 
 def test_another_folder_is_not_taken_for_a_damaged_model(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
+    for folder in (tmp_path, tmp_path / "nowhere", tmp_path / ("long" * 100)):
         with pytest.raises(SavingError, match=r"expected a folder that mlp_xp.saving.save_model w"):
             load_model(folder)

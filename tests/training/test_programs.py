@@ -9,6 +9,7 @@ from sklearn.base import clone
 
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
+from mlp_xp.estimators import many
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.training import stack
 
@@ -83,12 +84,31 @@ def test_fits_go_on_after_as_many_epochs_as_none_of_them_can_end_before(backend_
     monkeypatch.setattr(stack, "_MOST_SECONDS", 1e9)
     together = fits()
     assert rounds[0][1] == 1  # How long an epoch takes is not known yet.
-    assert (
-        max(n_epochs for _, n_epochs, _ in rounds) == 4
-    )  # Three epochs without progress are fine.
+    # Three epochs without progress are fine.
+    assert max(n_epochs for _, n_epochs, _ in rounds) == 4
     assert all(n_epochs <= least for _, n_epochs, least in rounds)
     assert len(rounds) < n_rounds
     for model, expected in zip(together, one_by_one, strict=True):
         assert model.n_iter_ == expected.n_iter_
         assert model.loss_curve_ == expected.loss_curve_
         np.testing.assert_array_equal(model.coefs_[0], expected.coefs_[0])
+
+
+@pytest.mark.libraries("torch", "jax")
+def test_a_program_begins_with_one_epoch_as_it_may_be_a_long_one(backend_spec, monkeypatch):
+    name, _, device = backend_spec.partition(":")
+    X, y = problem()
+    first_rounds = {}
+    train = stack.ModelStack.run
+
+    def run(self, requests, size, n_epochs, is_stopped):
+        first_rounds.setdefault(requests[0].trainer.rules.network.sizes, n_epochs)
+        train(self, requests, size, n_epochs, is_stopped)
+
+    monkeypatch.setattr(stack.ModelStack, "run", run)
+    monkeypatch.setattr(stack, "_MOST_SECONDS", 1e9)
+    monkeypatch.setattr(many, "_most_models", lambda backend, tasks: 1)  # One after the other.
+    settings = {"backend": name, "device": device or None, "max_iter": 6}
+    models = [small(hidden_layer_sizes=(n,), n_iter_no_change=5, **settings) for n in (4, 7)]
+    assert [r.error for r in fit_many([FitTask(m, X, y) for m in models])] == [None] * 2
+    assert list(first_rounds.values()) == [1, 1]

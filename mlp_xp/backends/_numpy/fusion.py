@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlp_xp.backends._numpy.jobs import Job, Product, Update, address
-from mlp_xp.backends._numpy.sizes import FUSED_ROW, SAMPLES_AT_ONCE
+from mlp_xp.backends._numpy.sizes import FUSED_ROW, LEAST_TILED, SAMPLES_AT_ONCE
 from mlp_xp.backends._numpy.thread_pool import has_tile
 
 __all__ = ["fused"]
@@ -37,6 +37,6 @@ def _can_be_fused(job: Job) -> bool:
         return False
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     size = 8 if product.is_double else 4
-    fits = 32 <= product.n <= FUSED_ROW // size
+    fits = LEAST_TILED <= product.n <= FUSED_ROW // size
     fits = fits and product.k <= SAMPLES_AT_ONCE and product.lda == product.m
     return bool(product.transpose_a and fits and not is_movable)

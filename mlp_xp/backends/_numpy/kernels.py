@@ -24,6 +24,7 @@ from mlp_xp.backends._numpy.jobs import (
     Softmax,
 )
 from mlp_xp.backends._numpy.ranks import SumOverRanks
+from mlp_xp.backends._numpy.sizes import LEAST_NUMBERS
 from mlp_xp.backends._numpy.sparse import TakenRows
 from mlp_xp.backends._numpy.thread_pool import has_pool
 from mlp_xp.backends._numpy.writing import (
@@ -44,9 +45,7 @@ __all__ = ["activate", "dense", "gather", "loss"]
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 # Below, meeting the other threads costs more than they bring (bench/history).
-_LEAST_PRODUCTS, _LEAST_NUMBERS = 100_000, 30_000
-# Numbers of each array of an update that fit the second cache together.
-_PIECE = 1 << 15
+_LEAST_PRODUCTS = 100_000
 
 
 def _product(
@@ -108,7 +107,7 @@ def dense(
                 ranks.start(dW, rows)
         n_rows, n_columns = shape
         sums = ColumnSums(dy.dtype == np.float64, n_rows, n_columns, dy, db)
-        run(sums, dy.size >= _LEAST_NUMBERS)
+        run(sums, dy.size >= LEAST_NUMBERS)
         return dx, Dense(dW, db)
 
     return y, pullback
@@ -180,7 +179,7 @@ def gather(
         out=out,
         is_bytes=x.dtype == np.uint8,
     )
-    run(job, out.size >= _LEAST_NUMBERS)
+    run(job, out.size >= LEAST_NUMBERS)
     return out
 
 
@@ -209,7 +208,7 @@ _ACTIVATIONS = {"relu": RELU, "logistic": LOGISTIC}
 
 def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
     job = ActivateArray(x.dtype == np.float64, x.size, x, dy, out, function)
-    run(job, x.size >= _LEAST_NUMBERS)
+    run(job, x.size >= LEAST_NUMBERS)
 
 
 @or_plain

@@ -63,7 +63,7 @@ def in_one_piece(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
         if array.base is not memory or address(array) != start or array.dtype != first.dtype:
             return None
         start += array.nbytes
-    if memory is None:
+    if memory is None or memory.ndim != 1:  # What is reshaped may be a copy.
         return None
     offset = address(first) - address(memory)
-    return memory.reshape(-1).view(np.uint8)[offset:][: start - address(first)].view(first.dtype)
+    return memory.view(np.uint8)[offset:][: start - address(first)].view(first.dtype)

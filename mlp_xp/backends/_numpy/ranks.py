@@ -22,7 +22,7 @@ __all__ = ["ClipOfRanks", "DenseOfRanks", "SumOverRanks", "UpdateOfRanks"]
 # machines: the first are on their way while the next are computed. Rows of a piece are a multiple.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
 # Numbers of a rank's part of a piece from which ranks share an array: a compiled step then updates
-# it as a call (`_PIECE` of `kernels`), and no trace writes to what others read.
+# it as a call (`_PIECE` of `updates`), and no trace writes to what others read.
 _LEAST_SHARED = 1 << 16
 
 

@@ -8,6 +8,7 @@ __all__ = [
     "JOB",
     "LARGEST_RIGHT",
     "LEAST_COLUMNS",
+    "LEAST_NUMBERS",
     "LEAST_PACKED",
     "LEAST_TILED",
     "MAIL",
@@ -28,10 +29,12 @@ MAIL, MAIL_OF_THREAD = 16, 8
 DONE = MAIL
 QUIT = -1  # The ticket of no job: those have 1, 2, ...
 
-# How many columns a product has at least that is our own. Samples that our own x^T dy takes at a
-# time: more lines of x, as far apart as its rows, find no place in the second-level cache. How many
-# bytes dy may have, as it passes with every eight rows of the result: with more a BLAS is faster.
-# Bytes of a row of a result of which eight fit the first-level cache.
+# The fewest numbers of an array that threads share: below, meeting costs more than it brings.
+LEAST_NUMBERS = 30_000
+# The fewest columns of a product that is our own. Samples that our own x^T dy takes at a time: more
+# lines of x, as far apart as its rows, find no place in the second-level cache. The most bytes of
+# dy, as it passes with every eight rows of the result: with more a BLAS is faster. Bytes of a row
+# of a result of which eight fit the first-level cache.
 LEAST_TILED, SAMPLES_AT_ONCE, LARGEST_RIGHT, FUSED_ROW = 32, 256, 1 << 19, 4096
 # Bytes of work space of each thread: such rows and packed columns of x, or a part of a product.
 SCRATCH = 1 << 18

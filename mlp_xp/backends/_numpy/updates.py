@@ -1,4 +1,4 @@
-"""The kernel of updates: each number is read and written once, or small arrays are one."""
+"""The kernel of updates: numbers are read and written once; small arrays are one vector."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends._numpy.jobs import ADAM, MOMENTUM, UPDATED_ARRAY, Update, address
+from mlp_xp.backends._numpy.sizes import LEAST_NUMBERS
 from mlp_xp.backends._numpy.sparse import call
 from mlp_xp.backends._numpy.thread_pool import has_pool
 from mlp_xp.backends._numpy.traced import Traced
@@ -20,8 +21,6 @@ __all__ = ["update_tree"]
 
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
-# Below, meeting the other threads costs more than it brings (bench/history).
-_LEAST_NUMBERS = 30_000
 # Numbers of each array of an update that fit the second cache together.
 _PIECE = 1 << 15
 
@@ -90,7 +89,7 @@ def update_tree(
         shrink=shrink[0] if shrink else 0,
     )
     size = sum(row[0].size for row in rows)
-    run(job, size >= _LEAST_NUMBERS, like)
+    run(job, size >= LEAST_NUMBERS, like)
     return Updated(params, opt_state, penalty if l2 is None else penalty[()])
 
 

@@ -61,7 +61,10 @@ def _update(vectors: Vectors, places: Any, settings: Any, total: Any, mask: Any)
 
 
 def _root(vectors: Vectors, x: Any) -> Any:
-    """Return the square root, within three quarters of a unit in the last place."""
+    """Return the square root, within three quarters of a unit in the last place.
+
+    Those of subnormal numbers have fewer bits.
+    """
     if not has_tile():
         return vectors.call("llvm.sqrt", x)
     builder, fma, half = vectors.builder, vectors.multiply_add, vectors.constant(0.5)

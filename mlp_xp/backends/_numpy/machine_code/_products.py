@@ -93,7 +93,7 @@ def make_tiled(is_double: bool) -> tuple[Any, Any]:
 
     @jit
     def tiles_across(n):  # type: ignore[no-untyped-def]
-        """Return how many tiles hold n columns, and their width: as many vectors in each."""
+        """Return how many tiles hold n columns, and their width; the last may be narrower."""
         n_vectors = (n + lanes - 1) // lanes
         n_tiles = (n_vectors + VECTORS - 1) // VECTORS
         return n_tiles, (n_vectors + n_tiles - 1) // n_tiles * lanes
@@ -142,7 +142,7 @@ def _splits_depth(job, n_threads):  # type: ignore[no-untyped-def]
     They are in its cache: it gathers these columns, and updates these rows of the weights.
     """
     is_ours = _HAS_TILE and not job.is_double and not job.transpose_a and not job.transpose_b
-    is_ours = is_ours and job.n >= 32
+    is_ours = is_ours and job.n >= LEAST_TILED
     fits = 4 * job.m * job.n <= SCRATCH and job.ldc == job.n
     is_longest = job.k > max(job.m, job.n)
     return is_ours and fits and is_longest and by_columns(job.k, n_threads)

@@ -53,7 +53,7 @@ def make_tile(is_double: bool) -> Any:
     def tile(a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
         """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most 8.
 
-        ``columns`` is from 1 to 3 vectors, ``n`` at least 1. Addresses are in bytes. Element
+        ``columns`` fill 1 to 3 vectors, ``n`` at least 1. Addresses are in bytes. Element
         ``a[r, s]`` is ``r * a_row + s * a_step`` numbers after ``a``, row ``s`` of b begins
         ``s * b_row`` numbers after ``b``, and so on. Nothing is added where ``start`` is 0; it may
         be ``c``.
