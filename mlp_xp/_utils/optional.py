@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +95,8 @@ def pip_command(options: str = "") -> str:
     >>> pip_command("--upgrade numba")
     '... install ...--upgrade numba'
     """
+    import shlex  # Needed for errors alone.
+
     quote = shlex.join if os.name == "posix" else subprocess.list2cmdline
     python = quote([sys.executable])
     has_pip = importlib.util.find_spec("pip") is not None
