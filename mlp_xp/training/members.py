@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -57,22 +57,18 @@ class EpochsRequest:
         """Steps of an epoch."""
         return -(-self.data.n_samples // self.batch_size)
 
-    def plan(self, known: dict[Hashable, EpochPlan]) -> EpochPlan:
-        """Return the plan of the next epoch, which equal fits share."""
+    def plan(self) -> EpochPlan:
+        """Return the plan of the next epoch."""
         if self.given is not None:
             return self.given
-        trainer = self.trainer
-        fixed: dict[str, Any] = {
-            "n_samples": self.data.n_samples,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-            "epoch": trainer.n_epochs,
-            "pad": trainer.backend.fixed_shapes,
-        }
-        key = (*fixed.values(), id(self.weights))
-        if key not in known:
-            known[key] = plan_epoch(weights=self.weights, **fixed)
-        return known[key]
+        return plan_epoch(
+            self.data.n_samples,
+            self.batch_size,
+            seed=self.seed,
+            epoch=self.trainer.n_epochs,
+            weights=self.weights,
+            pad=self.trainer.backend.fixed_shapes,
+        )
 
 
 class MemberTrainer(Trainer):

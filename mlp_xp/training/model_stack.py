@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -118,8 +118,7 @@ class ModelStack:
         start = time.perf_counter()
         first, data = requests[0].trainer, requests[0].data
         backend = first.backend
-        known: dict[Hashable, EpochPlan] = {}
-        plans = [request.plan(known) for request in requests]
+        plans = [request.plan() for request in requests]
         steps, rates = self._steps(requests, plans, places)
         x, y = data.x, data.column.on_device
         self._state = self._state._replace(loss=backend.xp.zeros_like(self._state.loss))
