@@ -34,7 +34,7 @@ from mlp_xp.estimators.samples import Sample, check_held_out, check_sample, spli
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.network import init_batch_stats, init_params
-from mlp_xp.training.batches import Data, place
+from mlp_xp.training.batches import Data, multiplies_sparse, place
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import find_scaling
@@ -339,14 +339,10 @@ def place_sample(
     """Return the training data: on the device, or to be streamed to it batch by batch."""
     encoded = targets.encode(sample.y, trainer.dtype)
     check_pullbacks(trainer, encoded)
-    data = place(
-        trainer.backend,
-        sample.X,
-        encoded,
-        trainer.dtype,
-        placement,
-        multiplies_sparse=trainer.multiplies_sparse,
-    )
+    backend, rules = trainer.backend, trainer.rules
+    stays_sparse = multiplies_sparse(backend, rules.network, trainer.scaling, rules.augmentation)
+    settings = trainer.dtype, placement
+    data = place(backend, sample.X, encoded, *settings, multiplies_sparse=stays_sparse)
     if batch_size != "auto" and batch_size > data.n_samples:
         warnings.warn(
             f"Got `batch_size` {batch_size} larger than the sample size {data.n_samples}. It "

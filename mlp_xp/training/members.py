@@ -8,9 +8,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from mlp_xp._utils.array_types import Tree
-from mlp_xp._utils.tree import map_leaves
-from mlp_xp.backends import get_backend, to_numpy
+from mlp_xp.backends import get_backend
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
@@ -21,7 +19,7 @@ from mlp_xp.training.fit_settings import LoopSettings
 from mlp_xp.training.records import Record
 from mlp_xp.training.scalars import Stage
 from mlp_xp.training.shared import SharedResident
-from mlp_xp.training.step import TrainState, init_state
+from mlp_xp.training.step import TrainState
 from mlp_xp.training.stretches import Trained
 from mlp_xp.training.trainer import Trainer
 
@@ -103,19 +101,7 @@ class MemberTrainer(Trainer):
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Set the state before the first step, which a stack takes from the host."""
-
-        def own(tree: Tree) -> Tree:
-            return map_leaves(lambda leaf: np.array(to_numpy(leaf), dtype=self.dtype), tree)
-
-        initial = init_state(
-            own(params),
-            self.rules.optimizer,
-            batch_stats=own(batch_stats),
-            average=own(params) if self.rules.ema_decay is not None else (),
-            with_accuracy=self.with_accuracy,
-            with_loss_scale=self.backend.scales_loss,
-            xp=get_backend("numpy").xp,
-        )
+        initial = self.initial_state(params, batch_stats, get_backend("numpy"))
 
         def find_state() -> TrainState:
             with self.backend.scope():

@@ -29,7 +29,7 @@ from mlp_xp.training.arguments import (
     put_group,
     put_groups,
 )
-from mlp_xp.training.batches import Data, count_work, multiplies_sparse
+from mlp_xp.training.batches import Data, count_work
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.guards import new_guard
 from mlp_xp.training.inputs import Batch
@@ -133,28 +133,29 @@ class Trainer:
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Set the state before the first step; arrays of any library, copied."""
-        with self.backend.scope():
-            self.state = init_state(
-                self._own(params),
+        self.state, self.n_steps = self.initial_state(params, batch_stats, self.backend), 0
+
+    def initial_state(
+        self, params: Params, batch_stats: tuple[BatchStats, ...], backend: Backend
+    ) -> TrainState:
+        """Return the state before the first step, in the memory of a backend; copied."""
+        average = params if self.rules.ema_decay is not None else ()
+        with backend.scope():
+            own = self._own((params, batch_stats, average), backend)
+            return init_state(
+                own[0],
                 self.rules.optimizer,
-                batch_stats=self._own(batch_stats),
-                average=self._own(params) if self.rules.ema_decay is not None else (),
+                batch_stats=own[1],
+                average=own[2],
                 with_accuracy=self.with_accuracy,
                 with_loss_scale=self.backend.scales_loss,
-                xp=self.backend.xp,
+                xp=backend.xp,
             )
-        self.n_steps = 0
 
-    def _own(self, tree: Tree) -> Tree:
+    def _own(self, tree: Tree, backend: Backend | None = None) -> Tree:
         """Copy a tree to the device: steps write to their state, so it must be nobody else's."""
-        return map_leaves(lambda leaf: self.backend.put_copy(leaf, self.dtype), tree)
-
-    @property
-    def multiplies_sparse(self) -> bool:
-        """Whether steps take sparse rows as they are."""
-        return multiplies_sparse(
-            self.backend, self.rules.network, self.scaling, self.rules.augmentation
-        )
+        put_copy = (backend or self.backend).put_copy
+        return map_leaves(lambda leaf: put_copy(leaf, self.dtype), tree)
 
     @property
     def learned(self) -> Params:
@@ -282,9 +283,8 @@ class Trainer:
             # Not before: all ranks do this together, and one may have failed to come here.
             self.state = shared(self.state, self.rules.optimizer, backend)
             if not first_step:
-                zero = xp.zeros_like(self.state.loss)
-                accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
-                self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
+                sums = map_leaves(xp.zeros_like, (self.state.loss, self.state.accuracy))
+                self.state = self.state._replace(loss=sums[0], accuracy=sums[1])
             epoch = Epoch(data, plan, self.n_epochs, self.n_steps, first_step, [])
             self.guard.begin(self, epoch, start)
             arguments = draw_arguments(epoch, self.rules, self.seed, backend)
