@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import tracemalloc
 
 import numpy as np
 import pytest
 import sklearn
-from helpers import problem, small
+from helpers import problem, small, title
 from sklearn.base import clone
 
 from mlp_xp._utils.processors import usable_threads
@@ -159,18 +160,14 @@ APART = [
         for stops in (True, False)
     ],
 ]
-# What cannot share a program, each twice.
+# What cannot share a program.
 ALONE = [
-    {**settings, "alpha": alpha}
-    for settings in (
-        {"solver": "lbfgs"},
-        {"max_time": 60.0},
-        {"augmentation": [Mixup(0.2)]},
-        {"placement": "streamed"},
-        {"warm_start": True},
-        {"callbacks": [Callback()]},
-    )
-    for alpha in (0.1, 1.0)
+    {"solver": "lbfgs"},
+    {"max_time": 60.0},
+    {"augmentation": [Mixup(0.2)]},
+    {"placement": "streamed"},
+    {"warm_start": True},
+    {"callbacks": [Callback()]},
 ]
 
 
@@ -225,12 +222,21 @@ def test_models_of_one_program_are_those_of_their_own_fits(backend_spec, name, w
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_models_of_several_programs_are_those_of_their_own_fits(backend_spec):
     X, y = problem()
-    settings = [*(own for pair in APART for own in pair), *ALONE]
-    models = [small(**own, **on(backend_spec)) for own in settings]
-    is_stacked = backend_spec != "numpy"
-    check_to_rounding(
-        tasks_of(models, X, y), len(APART if is_stacked else models) + is_stacked * len(ALONE)
-    )
+    alone = [settings | {"alpha": alpha} for settings in ALONE for alpha in (0.1, 1.0)]
+    together = [settings for pair in APART for settings in pair]
+    models = [small(**settings, **on(backend_spec)) for settings in together + alone]
+    n_programs = len(models) if backend_spec == "numpy" else len(APART) + len(alone)
+    check_to_rounding(tasks_of(models, X, y), n_programs)
+
+
+@pytest.mark.libraries("torch")
+@pytest.mark.parametrize("settings", [*ALONE, {"precision": "float16"}], ids=title)
+def test_what_cannot_share_a_program_takes_its_own_time(backend_spec, settings):
+    X, y = problem()
+    tasks = tasks_of([small(**settings, **on(backend_spec))] * 3, X, y)
+    start = time.perf_counter()
+    results = list(fit_many(tasks))
+    assert sum(result.seconds for result in results) <= time.perf_counter() - start
 
 
 def on(spec):
