@@ -266,6 +266,18 @@ def test_a_fit_that_fails_costs_the_others_nothing(backend_spec):
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.libraries("numpy", "torch")
+def test_a_generator_starts_anew_where_a_fit_that_diverges_is_repeated(backend_spec):
+    X, y = problem()
+    settings = {"solver": "sgd", "learning_rate_init": 1e3, "max_iter": 60, **on(backend_spec)}
+    models = [small(random_state=np.random.RandomState(i), **settings) for i in range(3)]
+    tasks = tasks_of(models, X, y)
+    errors = [own_error(task) for task in tasks]
+    assert len(set(errors)) == 3  # They name the step.
+    found = {result.number: str(result.error) for result in fit_many(tasks)}
+    assert [found[number] for number in range(3)] == errors
+
+
 @pytest.mark.libraries("torch", "array_api_strict")
 def test_a_small_memory_takes_fewer_models_at_once(backend_spec):
     X, y = problem()
