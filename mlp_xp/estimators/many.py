@@ -265,13 +265,12 @@ def _fit(
             data.fit(task)
             if stacks is not None:
                 _detach(model)
-    except (DivergedError, NonFiniteError) as raised:
-        error = raised
-        if stacks is not None:
-            model.random_state = untouched
-            error = _fit_alone(task, data, stacks)
     except Exception as raised:
         error = raised
+    # Not while it is handled: it would be shown as the context of the error that follows.
+    if stacks is not None and isinstance(error, DivergedError | NonFiniteError):
+        model.random_state = untouched
+        error = _fit_alone(task, data, stacks)
     return FitResult(number, error, time.perf_counter() - start)
 
 

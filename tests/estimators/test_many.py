@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 import tracemalloc
 
 import numpy as np
@@ -257,6 +258,8 @@ def test_a_fit_that_fails_costs_the_others_nothing(backend_spec):
     tasks = tasks_of(models, X, y)
     results = {result.number: result for result in fit_many(tasks, n_jobs=2)}
     assert "output layer" in str(results[1].error) == own_error(tasks[1])
+    # A search prints all of it.
+    assert "".join(traceback.format_exception(results[1].error)).count("Traceback") == 1
     assert "hidden_layer_sizes" in str(results[2].error)
     for number in (0, 3):
         assert results[number].error is None
