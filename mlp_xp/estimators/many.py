@@ -18,6 +18,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from mlp_xp._utils.processors import usable_threads
+from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import reporting
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.config import (
@@ -120,28 +121,29 @@ def fit_many(
         backend = training_backend(task.model._params(), task.X)
         is_stack = not backend.has_workers and data.is_shared(task) and _can_share(task.model)
         groups.setdefault((backend, is_stack), []).append(number)
-    for (backend, is_stack), numbers in groups.items():
-        n_threads, n_workers, n_stack_threads = usable_threads(), 1, 0
-        if is_stack:
-            n_stack_threads = (
-                min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
+    with interrupts():  # Ctrl-C ends all groups.
+        for (backend, is_stack), numbers in groups.items():
+            n_threads, n_workers, n_stack_threads = usable_threads(), 1, 0
+            if is_stack:
+                n_stack_threads = (
+                    min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
+                )
+                most = _most_models(backend, [tasks[number] for number in numbers])
+                n_workers = min(most, len(numbers))
+            n_models = len(numbers)
+            if backend.has_workers and all(_is_tiny(tasks[number]) for number in numbers):
+                n_models = 1  # Machine code would take longer to load than it saves.
+            elif backend.has_workers:
+                n_workers = min(n_jobs or n_threads, len(numbers))
+            yield from work_in_threads(
+                lambda number, stacks: _fit(number, tasks[number], data, on_epoch, stacks),
+                numbers,
+                n_jobs=n_models,
+                n_workers=n_workers,
+                n_threads=max(1, n_threads // n_workers),
+                backend=backend,
+                n_stack_threads=n_stack_threads,
             )
-            most = _most_models(backend, [tasks[number] for number in numbers])
-            n_workers = min(most, len(numbers))
-        n_models = len(numbers)
-        if backend.has_workers and all(_is_tiny(tasks[number]) for number in numbers):
-            n_models = 1  # Machine code would take longer to load than it saves.
-        elif backend.has_workers:
-            n_workers = min(n_jobs or n_threads, len(numbers))
-        yield from work_in_threads(
-            lambda number, stacks: _fit(number, tasks[number], data, on_epoch, stacks),
-            numbers,
-            n_jobs=n_models,
-            n_workers=n_workers,
-            n_threads=max(1, n_threads // n_workers),
-            backend=backend,
-            n_stack_threads=n_stack_threads,
-        )
 
 
 class _Data:

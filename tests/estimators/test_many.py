@@ -342,6 +342,15 @@ def test_ctrl_c_keeps_what_is_finished():
     assert [result.number for result in fit_many(tasks, n_jobs=2)] == [0]
 
 
+@pytest.mark.libraries("torch")
+def test_ctrl_c_ends_the_fits_that_share_no_program_too(backend_spec):
+    X, y = problem()
+    endless = {"max_iter": 10**6, **on(backend_spec)}
+    tasks = tasks_of([small(**endless), small(max_time=5.0, **endless)], X, y)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert list(fit_many(tasks)) == []
+
+
 def test_settings_of_scikit_learn_hold_in_every_thread():
     X, y = problem()
     with sklearn.config_context(skip_parameter_validation=True):
