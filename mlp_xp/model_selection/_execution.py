@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import joblib
@@ -26,6 +27,7 @@ from mlp_xp.model_selection._fits import fitted
 __all__ = ["ManyModels", "Unfinished", "many_models"]
 
 _LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBackend
+_is_inside = ContextVar("_is_inside", default=False)
 
 
 class Unfinished(dict[str, Any]):
@@ -50,17 +52,24 @@ def many_models(
     verbose : int, default=0
         1 shows a progress bar.
     keeps_finished : bool, default=False
-        Whether Ctrl-C makes `Unfinished` results of the rest.
+        Whether Ctrl-C makes `Unfinished` results of the rest. Not inside of another such context,
+        which Ctrl-C is to end too.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)
-    if has_callbacks or not is_network(estimator) or not isinstance(outer, _LOCAL):
-        yield
-        return
-    n_jobs = outer_n_jobs if n_jobs is None else n_jobs
-    backend = ManyModels(outer, n_jobs, shows_bar=verbose == 1, keeps_finished=keeps_finished)
-    with parallel_config(backend=backend):
-        yield
+    is_ours = is_network(estimator) and isinstance(outer, _LOCAL) and not has_callbacks
+    keeps_finished = keeps_finished and not _is_inside.get()
+    token = _is_inside.set(True)
+    try:
+        if not is_ours:
+            yield
+            return
+        n_jobs = outer_n_jobs if n_jobs is None else n_jobs
+        backend = ManyModels(outer, n_jobs, shows_bar=verbose == 1, keeps_finished=keeps_finished)
+        with parallel_config(backend=backend):
+            yield
+    finally:
+        _is_inside.reset(token)
 
 
 class ManyModels(ParallelBackendBase):  # type: ignore[misc]

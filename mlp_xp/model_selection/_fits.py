@@ -10,6 +10,7 @@ from typing import Any
 from sklearn import get_config
 from sklearn.utils import _safe_indexing
 
+from mlp_xp._utils.signals import interrupts
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.model_selection._calls import Call
 
@@ -105,9 +106,10 @@ def _trained(
     tasks: list[Any] = [task for _, task, _ in fits]
     waiting = {number: (call, seconds) for number, (call, _, seconds) in enumerate(fits)}
     fits.clear()
-    for result in fit_many(tasks, n_jobs=n_jobs):
-        tasks[result.number] = None
-        call, seconds = waiting.pop(result.number)
-        yield call, result.error, seconds + result.seconds
-    if waiting:
-        raise KeyboardInterrupt
+    with interrupts() as is_pressed:
+        for result in fit_many(tasks, n_jobs=n_jobs):
+            tasks[result.number] = None
+            call, seconds = waiting.pop(result.number)
+            yield call, result.error, seconds + result.seconds
+        if waiting or is_pressed():  # Also while the last one was scored.
+            raise KeyboardInterrupt

@@ -25,6 +25,11 @@ class _EndOfSearch(Exception):  # noqa: N818
     """The end of a search after Ctrl-C."""
 
 
+def _is_interrupted() -> bool:
+    backend = get_active_backend()[0]
+    return isinstance(backend, ManyModels) and backend.is_interrupted
+
+
 def _ending(run_search: Any) -> Any:
     """Wrap a method that runs a search, so that nothing is evaluated after Ctrl-C."""
 
@@ -32,8 +37,7 @@ def _ending(run_search: Any) -> Any:
     def ended(self: Any, evaluate_candidates: Any, **context: Any) -> None:
         def evaluate(*args: Any, **kwargs: Any) -> Any:
             results = evaluate_candidates(*args, **kwargs)
-            backend = get_active_backend()[0]
-            if isinstance(backend, ManyModels) and backend.is_interrupted:
+            if _is_interrupted():
                 raise _EndOfSearch
             return results
 
@@ -81,7 +85,7 @@ class _ManyModels:
             for i in range(n_candidates)
             if not any(isinstance(fit, Unfinished) for fit in out[i * n_splits :][:n_splits])
         ]
-        if len(finished) < n_candidates:
+        if _is_interrupted():
             if not finished:
                 raise KeyboardInterrupt
             warnings.warn(

@@ -113,6 +113,23 @@ def test_ctrl_c_before_any_candidate_is_finished():
         ours.cross_val_score(network(), X, y, cv=40, n_jobs=1, scoring=Pressing(2))
 
 
+@pytest.mark.parametrize("name", ["GridSearchCV", "HalvingGridSearchCV"])
+def test_ctrl_c_while_the_last_model_is_scored_ends_the_search(name):
+    n_calls = 8 if name == "GridSearchCV" else 16  # Of the first iteration, with training scores.
+    search = getattr(ours, name)(network(), GRID, cv=2, scoring=Pressing(n_calls))
+    with pytest.warns(UserWarning, match="Search interrupted by user: cv_results_ has the 4 of 4"):
+        search.fit(X, y)
+    assert len(search.cv_results_["params"]) == 4
+    with pytest.raises(KeyboardInterrupt):
+        ours.cross_val_score(network(), X, y, cv=4, scoring=Pressing(4))
+
+
+def test_ctrl_c_ends_a_search_in_a_cross_validation_with_it():
+    search = ours.GridSearchCV(network(), GRID, cv=2, scoring=Pressing(8))
+    with pytest.raises(KeyboardInterrupt):
+        ours.cross_val_score(search, X, y, cv=2)
+
+
 def test_ctrl_c_leaves_out_the_candidate_that_is_not_finished():
     grid = [{"max_iter": [100_000]}, {"alpha": [0.1 * i for i in range(60)]}]
     search = ours.GridSearchCV(network(), grid, cv=2, n_jobs=3, scoring=Pressing(9))
