@@ -54,8 +54,8 @@ def _update(vectors: Vectors, places: Any, settings: Any, total: Any, mask: Any)
     slope = fma(l2, p, g)
     m = fma(beta_1, m, builder.fmul(rest_1, slope))
     v = fma(beta_2, v, builder.fmul(rest_2, builder.fmul(slope, slope)))
-    step = builder.fdiv(builder.fmul(rate, m), builder.fadd(_root(vectors, v), epsilon))
-    p = builder.fsub(builder.fmul(shrink, p), step)
+    direction = builder.fdiv(m, builder.fadd(_root(vectors, v), epsilon))
+    p = fma(builder.fneg(rate), direction, builder.fmul(shrink, p))
     for value, place in zip((p, m, v), (places[0], *places[2:]), strict=True):
         vectors.store(value, place, mask)
 

@@ -25,6 +25,7 @@ from mlp_xp.backends._numpy.sizes import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD
 __all__ = ["copy", "gather", "make_activation", "make_update", "softmax", "sum_rows"]
 
 _UPDATE_JOB = record(Update)
+_ROWS = 16  # That a softmax passes over several times while they are in the cache.
 
 
 @jit
@@ -127,10 +128,12 @@ def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
 
 
 @jit
-def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  # type: ignore[no-untyped-def]
+def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, powers, largest):  # type: ignore[no-untyped-def]
     """Compute the cross-entropy of each row, averaged, and its gradient.
 
-    A label that is no class means a target of zeros, as in `mlp_xp.nn.losses.one_hot`.
+    A label that is no class means a target of zeros, as in `mlp_xp.nn.losses.one_hot`. ``powers``
+    is ``dlogits`` as one vector: rows of ten classes fill no vectors by themselves. ``largest`` is
+    work space for `_ROWS` numbers.
     """
     number = logits.dtype.type
     n, k = logits.shape
@@ -143,31 +146,37 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits):  #
     loss, spread, most = number(0), smoothing / number(k), _largest_power(logits)
     eps = 2.0**-23 if logits.itemsize == 4 else 2.0**-52
     lowest, highest = number(np.log(eps)), number(np.log1p(-eps))
-    for i in range(n):
-        row, grad = logits[i], dlogits[i]
-        largest = row[0]
-        for j in range(1, k):
-            # Not "if larger": NaN has to be passed on.
-            largest = row[j] if not (row[j] <= largest) else largest
-        sum_ = number(0)
-        for j in range(k):
-            grad[j] = _exp(row[j] - largest, most)
-            sum_ += grad[j]
-        # Without any weight there is nothing to learn.
-        share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
-        label = labels[i]
-        log = np.log(sum_)
-        entropy = number(0)
-        if smoothing != 0:
+    for first in range(0, n, _ROWS):
+        end = min(first + _ROWS, n)
+        for i in range(first, end):
+            row, grad = logits[i], dlogits[i]
+            top = row[0]
+            for j in range(1, k):
+                # Not "if larger": NaN has to be passed on.
+                top = row[j] if not (row[j] <= top) else top
+            largest[i - first] = top
             for j in range(k):
-                entropy -= spread * _clipped(row[j] - largest - log, lowest, highest)
-        if 0 <= label < k:
-            log_p = _clipped(row[label] - largest - log, lowest, highest)
-            entropy -= (number(1) - smoothing) * log_p
-        loss += share * entropy
-        for j in range(k):
-            target = spread + (number(1) - smoothing if j == label else number(0))
-            grad[j] = (grad[j] / sum_ - target) * share
+                grad[j] = row[j] - top
+        block = powers[first * k : end * k]
+        for i in range(block.size):
+            block[i] = _exp(block[i], most)
+        for i in range(first, end):
+            row, grad, label = logits[i], dlogits[i], labels[i]
+            sum_ = number(0)
+            for j in range(k):
+                sum_ += grad[j]
+            # Without any weight there is nothing to learn.
+            share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
+            log, hit = largest[i - first] + np.log(sum_), share * (number(1) - smoothing)
+            if smoothing != 0:
+                for j in range(k):
+                    loss -= share * spread * _clipped(row[j] - log, lowest, highest)
+            factor = share / sum_
+            for j in range(k):
+                grad[j] = grad[j] * factor - share * spread
+            if 0 <= label < k:
+                loss -= hit * _clipped(row[label] - log, lowest, highest)
+                grad[label] -= hit
     value[0] = loss
 
 

@@ -157,7 +157,13 @@ def _softmax(is_double: bool, _: int) -> Any:
         smoothing = number(carray(pointer(job.smoothing), 1, np.float64)[0])
         value = carray(pointer(job.value), 1, number)
         dlogits = carray(pointer(job.dlogits), (n, k), number)
-        softmax(logits, labels, weights, job.weights != 0, smoothing, value, dlogits)
+        powers, largest = (
+            carray(pointer(job.dlogits), n * k, number),
+            carray(pointer(scratch), n, number),
+        )
+        softmax(
+            logits, labels, weights, job.weights != 0, smoothing, value, dlogits, powers, largest
+        )
 
     return unit
 
