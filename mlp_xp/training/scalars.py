@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp._utils.random import host_generator
+from mlp_xp.optimizers import Optimizer
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.time_budget import Budget
@@ -101,29 +104,37 @@ def scalar_table(
     The plans have the same counts. ``n_steps`` were done before the epochs; the rule began at step
     ``rule_start`` of all.
     """
-    counts, coefficients = plans[0].counts, rules.optimizer.coefficients
-    n_samples, decay = sum(counts), rules.ema_decay
-    rows, known, fixed = [], None, []
-    for i, (plan, own) in enumerate(zip(plans, rates, strict=True)):
-        if plan.totals != known:  # Without weights those of all epochs are the same.
-            known, largest = plan.totals, max(plan.totals) or 1.0
-            # A small last batch says little: it moves the running statistics as little.
-            fixed = [
-                (
-                    counts[step] / n_samples,
-                    rules.alpha / known[step] if known[step] > 0 else 0.0,
-                    _BATCH_STATS_RATE * known[step] / largest,
-                )
-                for step in steps
-            ]
-        position = n_steps + i * len(steps) + steps.start
-        for (share, l2, batch_stats_rate), rate in zip(fixed, own, strict=True):
-            average_rate = 0.0 if decay is None else _average_rate(decay, position)
-            position += 1
-            rule = coefficients(rate, position - rule_start)
-            # In the order of `StepScalars`, whose own construction takes longer than the rest.
-            rows.append((share, l2, average_rate, batch_stats_rate, *rule))
-    return np.asarray(rows)
+    counts, n = plans[0].counts, len(steps)
+    first = n_steps + steps.start
+    rates_of_all = tuple(itertools.chain(*rates))
+    rule = _coefficients(rules.optimizer, rates_of_all, first + 1 - rule_start)
+    table = np.zeros((len(rule), 4 + rule.shape[1]))
+    table[:, 4:] = rule
+    # In the order of `StepScalars`.
+    known: list[float] | None = None
+    for i, plan in enumerate(plans):
+        own = table[i * n : (i + 1) * n]
+        if plan.totals == known:  # Without weights those of all epochs are the same.
+            own[:, :4] = table[(i - 1) * n : i * n, :4]
+            continue
+        known = plan.totals
+        totals = np.asarray(known)[steps.start : steps.stop]
+        own[:, 0] = np.asarray(counts)[steps.start : steps.stop] / sum(counts)
+        np.divide(rules.alpha, totals, out=own[:, 1], where=totals > 0)
+        # A small last batch says little: it moves the running statistics as little.
+        own[:, 3] = _BATCH_STATS_RATE * totals / (max(known) or 1.0)
+    if rules.ema_decay is not None:
+        table[:, 2] = [_average_rate(rules.ema_decay, first + i) for i in range(len(table))]
+    return table
+
+
+@lru_cache(maxsize=128)  # The folds of a setting have the same.
+def _coefficients(optimizer: Optimizer, rates: tuple[float, ...], first: int) -> np.ndarray:
+    """Return what a rule needs in consecutive steps, (steps, numbers)."""
+    rows = [optimizer.coefficients(rate, step) for step, rate in enumerate(rates, first)]
+    table = np.asarray(rows, dtype=np.float64)
+    table.flags.writeable = False
+    return table
 
 
 def _average_rate(decay: float, step: int) -> float:
