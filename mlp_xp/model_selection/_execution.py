@@ -36,7 +36,12 @@ class Unfinished(dict[str, Any]):
 
 @contextlib.contextmanager
 def many_models(
-    estimator: Any, *, n_jobs: int | None, verbose: int = 0, keeps_finished: bool = False
+    estimator: Any,
+    *,
+    n_jobs: int | None,
+    verbose: int = 0,
+    keeps_finished: bool = False,
+    metric: Any = None,
 ) -> Iterator[None]:
     """Train the networks of scikit-learn's functions at once, inside of this context.
 
@@ -54,6 +59,8 @@ def many_models(
     keeps_finished : bool, default=False
         Whether Ctrl-C makes `Unfinished` results of the rest. Not inside of another such context,
         which Ctrl-C is to end too.
+    metric : str, optional
+        Whose best score the bar shows, where there are several.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)
@@ -65,8 +72,8 @@ def many_models(
             yield
             return
         n_jobs = outer_n_jobs if n_jobs is None else n_jobs
-        backend = ManyModels(outer, n_jobs, shows_bar=verbose == 1, keeps_finished=keeps_finished)
-        with parallel_config(backend=backend):
+        settings = {"shows_bar": verbose == 1, "keeps_finished": keeps_finished, "metric": metric}
+        with parallel_config(backend=ManyModels(outer, n_jobs, **settings)):
             yield
     finally:
         _is_inside.reset(token)
@@ -81,7 +88,8 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     ----------
     outer : joblib backend
     n_jobs : int or None
-    shows_bar, keeps_finished : bool
+    shows_bar, keeps_finished, metric
+        As in `many_models`.
 
     Attributes
     ----------
@@ -94,11 +102,18 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     uses_threads = True
 
     def __init__(
-        self, outer: Any, n_jobs: int | None, *, shows_bar: bool, keeps_finished: bool
+        self,
+        outer: Any,
+        n_jobs: int | None,
+        *,
+        shows_bar: bool,
+        keeps_finished: bool,
+        metric: Any,
     ) -> None:
         super().__init__(nesting_level=outer.nesting_level)
         self._outer, self._n_jobs = outer, n_jobs
         self._shows_bar, self._keeps_finished = shows_bar, keeps_finished
+        self._metric = metric
         # The calls, as joblib wraps them, and what receives their results.
         self._submitted: dict[Any, Callable[[Any], None]] = {}
         self.is_interrupted = False
@@ -135,7 +150,7 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     def retrieval_context(self) -> Iterator[None]:
         """Train and score everything, before joblib collects the results."""
         bar = TaskBar("models", len(self._submitted)) if self._shows_bar else None
-        result, scores = None, _BestScore()
+        result, scores = None, _BestScore(self._metric)
         try:
             # Steps of pipelines and scorers may use joblib themselves.
             with parallel_config(backend=self._outer):
@@ -173,13 +188,16 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
 class _BestScore:
     """The best mean score of the candidates of a search whose folds are all scored."""
 
-    def __init__(self) -> None:
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
         self._scores: dict[int, list[float]] = {}
         self._best: float | None = None
 
     def add(self, call: dict[str, Any], result: Any) -> str:
         """Return the best score so far, as text, once a result has been added."""
         score = result.get("test_scores") if isinstance(result, dict) else None
+        if isinstance(score, dict):
+            score = score.get(self._metric) if isinstance(self._metric, str) else None
         if "candidate_progress" in call and isinstance(score, float):
             scores = self._scores.setdefault(call["candidate_progress"][0], [])
             scores.append(score)

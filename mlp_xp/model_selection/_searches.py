@@ -71,7 +71,11 @@ class _ManyModels:
         search: Any = self
         estimator = search if getattr(search, "_skl_callbacks", None) else search.estimator
         with many_models(
-            estimator, n_jobs=search.n_jobs, verbose=search.verbose, keeps_finished=True
+            estimator,
+            n_jobs=search.n_jobs,
+            verbose=search.verbose,
+            keeps_finished=True,
+            metric=search.refit,
         ):
             return super().fit(X, y, **params)  # type: ignore[misc]
 

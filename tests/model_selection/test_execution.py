@@ -253,6 +253,13 @@ def test_progress_has_models_done_best_score_and_time_left(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_progress_has_the_best_of_the_scores_that_decides(capsys):
+    scoring = ["accuracy", "neg_log_loss"]
+    search = ours.GridSearchCV(network(), GRID, cv=2, verbose=1, scoring=scoring, refit=scoring[1])
+    search.fit(X, y)
+    assert f"best score {search.best_score_:.4f}" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_a_terminal_gets_a_bar(terminal):
     screen = terminal()
     ours.GridSearchCV(network(), GRID, cv=2, verbose=1, refit=False).fit(X, y)
