@@ -6,10 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.backends._numpy.memory import empty
 from mlp_xp.backends._numpy.thread_pool import has_pool, rows_error
 from mlp_xp.backends._numpy.traced import Traced
 
-__all__ = ["REDUCTIONS", "are_numbers", "can_be_taken", "take_rows"]
+__all__ = [
+    "REDUCTIONS",
+    "are_numbers",
+    "can_be_taken",
+    "constant",
+    "has_short_rows",
+    "take_rows",
+]
 
 # NumPy's own check of positions writes a result twice; up to this many bytes ours takes longer.
 _SHORT_DETOUR = 1 << 14
@@ -22,6 +30,33 @@ REDUCTIONS = {
     np.any: np.logical_or,
     np.all: np.logical_and,
 }
+
+# Columns up to which the rows of a matrix are reduced faster once they are columns. The bits are
+# the same: NumPy adds up to seven numbers one after the other, and more of them in pairs.
+_MOST_COLUMNS = {np.maximum: 32, np.minimum: 32, np.add: 7}
+# Bytes of an array up to which NumPy compares it faster with another one than with a number.
+_MOST_COMPARED = 1 << 20
+
+
+def constant(number: float, ufunc: Any, out: Traced) -> Any:
+    """Return a number as an operand of a function: converted once, and not at each call."""
+    if out.dtype.kind != "f":
+        return number
+    is_compared = ufunc in (np.maximum, np.minimum) and out.value.nbytes <= _MOST_COMPARED
+    operand = empty(out.shape if is_compared else (), out.dtype)
+    operand[...] = number
+    return operand
+
+
+def has_short_rows(ufunc: Any, x: Traced, axis: Any, dtype: Any) -> bool:
+    """Whether a reduction is that of the short rows of a matrix, one by one."""
+    return (
+        x.ndim == 2
+        and axis in (-1, 1)
+        and dtype is None
+        and x.dtype.kind == "f"
+        and 1 < x.shape[1] <= _MOST_COLUMNS.get(ufunc, 0)
+    )
 
 
 def are_numbers(*operands: Any) -> bool:

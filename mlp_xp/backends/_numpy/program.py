@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import CodeType
 from typing import Any
@@ -17,17 +16,23 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
+from mlp_xp.backends._numpy.arguments import form, is_small, reference
 from mlp_xp.backends._numpy.fusion import fused
 from mlp_xp.backends._numpy.jobs import PICK, Arithmetic, Job, Take, address, table, turn
 from mlp_xp.backends._numpy.memory import empty, in_one_piece
-from mlp_xp.backends._numpy.operations import REDUCTIONS, are_numbers, can_be_taken, take_rows
+from mlp_xp.backends._numpy.operations import (
+    REDUCTIONS,
+    are_numbers,
+    can_be_taken,
+    constant,
+    has_short_rows,
+    take_rows,
+)
 from mlp_xp.backends._numpy.thread_pool import has_pool, link
 from mlp_xp.backends._numpy.traced import Finder, Traced, UntraceableError, value_of
 
 __all__ = ["Program"]
 
-# Arguments up to this many bytes are copied into memory of their own; larger ones are looked up.
-_SMALL = 1 << 16
 # Bytes of results that jobs not yet in a table may keep from being used again.
 _KEPT = 1 << 25
 
@@ -61,14 +66,14 @@ class Program:
 
     def take(self, arguments: Sequence[Any]) -> list[Any]:
         """Return the first arguments as traced arrays."""
-        self._forms = list(map(_form, arguments))
-        self._last = list(map(_reference, arguments))
+        self._forms = list(map(form, arguments))
+        self._last = list(map(reference, arguments))
         traced: list[Any] = []
         for i, argument in enumerate(arguments):
             if not isinstance(argument, np.ndarray):
                 self._places.append(None)
                 traced.append(argument)
-            elif argument.nbytes <= _SMALL:
+            elif is_small(argument):
                 place = np.array(argument, order="C")
                 self._places.append(place)
                 traced.append(Traced(self, place))
@@ -105,11 +110,11 @@ class Program:
             return False
         has_moved = False
         given = zip(arguments, self._last, self._forms, self._places, strict=True)
-        for argument, last, form, place in given:
+        for argument, last, known, place in given:
             # What is small is copied even so: its owner may have written to it.
             if place is None and last() is argument:
                 continue
-            if _form(argument) != form:
+            if form(argument) != known:
                 return False
             if place is None:
                 has_moved = True
@@ -118,7 +123,7 @@ class Program:
         for name, find_view in self._moving:
             self._names[name] = find_view(arguments)
         if has_moved:
-            self._last = list(map(_reference, arguments))
+            self._last = list(map(reference, arguments))
             for record, field, find_view in self._patches:
                 record[field] = find_view(arguments).ctypes.data
         return True
@@ -236,11 +241,7 @@ class Program:
             if id(owner) in self._state:
                 self._overwritten.setdefault(id(owner), owner.copy())
             ufunc(*map(value_of, inputs), out=out.value)
-        operands = [
-            # Converted once: NumPy would do it at each call.
-            np.asarray(x, out.dtype) if type(x) in (int, float) and out.dtype.kind == "f" else x
-            for x in inputs
-        ]
+        operands = [constant(x, ufunc, out) if type(x) in (int, float) else x for x in inputs]
         if ufunc in (np.add, np.multiply) and are_numbers(*operands, out):
             a, b = operands
             fields = Arithmetic(out.dtype == np.float64, ufunc is np.multiply, a, b, out)
@@ -254,8 +255,12 @@ class Program:
             raise UntraceableError(f"{ufunc}.reduce with options that cannot be traced.")
         axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
         value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
-        result = self._result(value)
+        result: Any = self._result(value)
         args = (inputs[0], axis, options.get("dtype"), result, keepdims)
+        if has_short_rows(ufunc, *args[:3]):
+            turned = self.empty(inputs[0].shape[::-1], inputs[0].dtype)
+            self._write(self._call(np.copyto, (turned, inputs[0].T), {}))
+            args = (turned, 0, None, result.value.reshape(-1), False)
         self._write(self._call(ufunc.reduce, args, {}))
         return result
 
@@ -376,7 +381,7 @@ class Program:
         for place, value in self._kept:
             yield f"  {self._name(place)}[i] = {self._name(value)}"
         for given, place in self._picks:
-            yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i])"
+            yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i, ...])"
         yield from (f"  {line}" for line in self._lines)
 
 
@@ -384,17 +389,3 @@ class Program:
 def _compiled(source: str) -> CodeType:
     """Compile code, which numbers its operands: similar fits have the same code."""
     return compile(source, "<compiled step>", "exec")
-
-
-def _form(argument: Any) -> tuple[Any, ...]:
-    """Return what a program depends on: the layout of an array, or the identity of an object."""
-    if not isinstance(argument, np.ndarray):
-        return (id(argument),)
-    form = type(argument), argument.shape, argument.dtype
-    is_copied = argument.nbytes <= _SMALL
-    return form if is_copied else (*form, argument.strides, argument.flags.aligned)
-
-
-def _reference(argument: Any) -> Callable[[], Any]:
-    """Return a function that returns an argument, an array only while others keep it alive."""
-    return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument

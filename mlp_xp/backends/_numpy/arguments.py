@@ -1,0 +1,32 @@
+"""The arguments of a program: what it depends on, and where it finds them at a later call."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["form", "is_small", "reference"]
+
+# Arguments up to this many bytes are copied into memory of their own; larger ones are looked up.
+_SMALL = 1 << 16
+
+
+def is_small(argument: np.ndarray) -> bool:
+    """Whether an array is copied."""
+    return argument.nbytes <= _SMALL
+
+
+def form(argument: Any) -> tuple[Any, ...]:
+    """Return what a program depends on: the layout of an array, or the identity of an object."""
+    if not isinstance(argument, np.ndarray):
+        return (id(argument),)
+    layout = type(argument), argument.shape, argument.dtype
+    return layout if is_small(argument) else (*layout, argument.strides, argument.flags.aligned)
+
+
+def reference(argument: Any) -> Callable[[], Any]:
+    """Return a function that returns an argument, an array only while others keep it alive."""
+    return weakref.ref(argument) if isinstance(argument, np.ndarray) else lambda: argument
