@@ -12,6 +12,8 @@ from mlp_xp._utils.array_types import Tree
 
 __all__ = ["leaves", "map_leaves", "named_leaves", "rebuild"]
 
+_new: Any = tuple.__new__  # Of NamedTuples too, whose own constructor takes longer.
+
 
 def leaves(tree: Tree) -> Iterator[Any]:
     """Return an iterator over the leaves from left to right.
@@ -24,16 +26,16 @@ def leaves(tree: Tree) -> Iterator[Any]:
     """
     # A list: nested generators take two and a half times as long, a tenth of a small `partial_fit`.
     found: list[Any] = []
-    _append_leaves(tree, found)
+    _append_leaves((tree,), found)
     return iter(found)
 
 
-def _append_leaves(tree: Tree, found: list[Any]) -> None:
-    if isinstance(tree, tuple):
-        for branch in tree:
+def _append_leaves(branches: tuple[Tree, ...], found: list[Any]) -> None:
+    for branch in branches:
+        if isinstance(branch, tuple):
             _append_leaves(branch, found)
-    else:
-        found.append(tree)
+        else:
+            found.append(branch)
 
 
 def named_leaves(tree: Tree, name: str) -> Iterator[tuple[str, Any]]:
@@ -86,5 +88,10 @@ def map_leaves(function: Callable[[Any], Any], tree: Tree) -> Tree:
     """
     if not isinstance(tree, tuple):
         return function(tree)
-    built = [map_leaves(function, branch) for branch in tree]
-    return type(tree)(*built) if hasattr(tree, "_fields") else tuple(built)
+    # Half the time of a comprehension with a call for each leaf: small fits walk over many trees.
+    built = []
+    for branch in tree:
+        built.append(
+            map_leaves(function, branch) if isinstance(branch, tuple) else function(branch)
+        )
+    return _new(type(tree), built)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "TrainingConfig",
     "check_params",
     "choose_backend",
+    "known_network",
     "parameter_dtype",
     "resolve_augmentation",
     "resolve_batch_size",
@@ -47,6 +49,8 @@ _HOOKS = (
     "on_pause",
     "on_fit_end",
 )
+# The same network for the same settings: what follows from them takes as long as a small epoch.
+known_network = lru_cache(maxsize=64, typed=True)(Network)
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 
 
@@ -116,7 +120,7 @@ def resolve_config(
         layers = resolve_layers(params["hidden_layer_sizes"])
     scaling = params["input_scaling"]
     n_inputs = scaling.inputs(n_features) if isinstance(scaling, Whiten) else n_features
-    network = Network(
+    network = known_network(
         (n_inputs, *layers, targets.n_outputs * loss.outputs_per_target),
         _hashable(params["activation"]),
         params["normalization"],

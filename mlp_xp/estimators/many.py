@@ -23,12 +23,12 @@ from mlp_xp._utils.workers import reporting
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.config import (
     LBFGS,
+    known_network,
     resolve_batch_size,
     resolve_layers,
     training_backend,
 )
 from mlp_xp.estimators.validation import check_x
-from mlp_xp.nn.network import Network
 from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.members import DivergedError
 from mlp_xp.training.records import Record
@@ -128,10 +128,10 @@ def fit_many(
                 n_stack_threads = (
                     min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
                 )
-                most = _most_models(backend, [tasks[number] for number in numbers])
+                most = _most_models(backend, [tasks[number] for number in numbers], data)
                 n_workers = min(most, len(numbers))
             n_models = len(numbers)
-            if backend.has_workers and all(_is_tiny(tasks[number]) for number in numbers):
+            if backend.has_workers and all(_is_tiny(tasks[number], data) for number in numbers):
                 n_models = 1  # Machine code would take longer to load than it saves.
             elif backend.has_workers:
                 n_workers = min(n_jobs or n_threads, len(numbers))
@@ -152,6 +152,7 @@ class _Data:
     def __init__(self, tasks: Sequence[FitTask]) -> None:
         self._shared: dict[int, SharedData | None] = {}
         self._names: dict[int, Any] = {}
+        self._n_outputs: dict[int, int] = {}
         for task in tasks:
             if id(task.X) not in self._shared:
                 self._shared[id(task.X)] = self._check(task)
@@ -172,13 +173,22 @@ class _Data:
         """Whether rows of the data are given by position."""
         return self._shared[id(task.X)] is not None
 
+    def n_outputs(self, y: Any) -> int:
+        """Return about how many outputs the targets of a task need."""
+        if id(y) not in self._n_outputs:
+            host = to_numpy(y)
+            is_label = host.ndim == 1 and host.dtype.kind != "f"
+            n_outputs = len(np.unique(host)) if is_label else math.prod(host.shape[1:])
+            self._n_outputs[id(y)] = n_outputs
+        return self._n_outputs[id(y)]
+
     def fit(self, task: FitTask) -> None:
         """Fit the model of a task to its samples."""
         X, y, weights = task.X, task.y, task.sample_weight
         shared = self._shared[id(X)]
         rows = task.rows
         if rows is not None:
-            y = _safe_indexing(y, rows)
+            y = y[rows] if type(y) is np.ndarray else _safe_indexing(y, rows)
             weights = None if weights is None else _safe_indexing(weights, rows)
         if shared is not None:
             X = Rows(shared.x, np.arange(shared.x.shape[0]) if rows is None else rows, shared)
@@ -205,22 +215,22 @@ def _can_share(model: Any) -> bool:
     )
 
 
-def _most_models(backend: Backend, tasks: Sequence[FitTask]) -> int:
+def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int:
     """Return how many models fit into memory at once."""
     free = backend.free_memory() or sklearn.get_config()["working_memory"] * 2**20
     largest = 1
     for task in tasks:
-        size = _size(task)
+        size = _size(task, data)
         # A state of three arrays before and after a step, gradients, and a temporary; activations,
         # their gradients, and a mask.
         largest = max(largest, 8 * size.weights + 4 * size.batch * size.widths)
     return max(1, min(int(_SHARE_OF_MEMORY * free) // (8 * largest), _MOST_MODELS))
 
 
-def _is_tiny(task: FitTask) -> bool:
+def _is_tiny(task: FitTask, data: _Data) -> bool:
     """Whether an epoch takes less time than threads need to hand the interpreter over."""
     n_samples = _num_samples(task.X) if task.rows is None else len(task.rows)
-    work = n_samples * _size(task).weights
+    work = n_samples * _size(task, data).weights
     return work < _TINY_EPOCH and work * task.model.max_iter < _TINY_FIT
 
 
@@ -232,21 +242,16 @@ class _Size(NamedTuple):
     batch: int = 0
 
 
-def _size(task: FitTask) -> _Size:
+def _size(task: FitTask, data: _Data) -> _Size:
     params = task.model._params()
     try:
         layers = resolve_layers(params["hidden_layer_sizes"])
-        network = Network((task.X.shape[1], *layers, _n_outputs(task.y)))
+        network = known_network((task.X.shape[1], *layers, data.n_outputs(task.y)))
         batch = resolve_batch_size(params["batch_size"])
     except (ValueError, TypeError, AttributeError):  # The fit raises its own.
         return _Size()
     weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
     return _Size(weights, sum(network.sizes), batch)
-
-
-def _n_outputs(y: Any) -> int:
-    y = to_numpy(y)
-    return len(np.unique(y)) if y.ndim == 1 and y.dtype.kind != "f" else math.prod(y.shape[1:])
 
 
 def _fit(

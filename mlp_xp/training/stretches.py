@@ -218,10 +218,9 @@ class Stretches:
             if i:
                 trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
             self._count()
-            n_samples = sum(counts)
-            record = Record(trainer.n_epochs, losses[i], None, rates[i][-1], n_samples, seconds)
-            record = record._replace(validation_loss=value, validation_score=score)
-            yield Trained(record, None if score is None else partial(self._learned, i + 1))
+            numbers = losses[i], None, rates[i][-1], sum(counts), seconds, value, score
+            learned = None if score is None else partial(self._learned, i + 1)
+            yield Trained(Record(trainer.n_epochs, *numbers), learned)
         if n_finite < n_epochs:
             if n_finite:
                 trainer.guard.begin(trainer, epochs[n_finite], -math.inf)
@@ -230,9 +229,8 @@ class Stretches:
     def end(self) -> None:
         """Release the memory that the epochs need."""
         trainer = self._trainer
-        states = trainer.state, self._kept
         if not trainer.rules.has_own_functions:
-            trainer.state, self._kept = trainer.backend.release(self._loop, states)
+            trainer.state = trainer.backend.release(self._loop, trainer.state)
 
     def _count(self) -> None:
         trainer = self._trainer
@@ -265,7 +263,7 @@ class Stretches:
                 self._trainer.rules,
                 range(n_steps),
                 n_steps,
-                stage._replace(done=stage.done + i),
+                Stage(stage.done + i, *stage[1:]),
                 self._trainer.n_samples + i * n_samples,
                 None,
             )

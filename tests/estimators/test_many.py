@@ -19,6 +19,7 @@ from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Mixup
 from mlp_xp.callbacks import Callback
+from mlp_xp.estimators import many
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.nn.hidden import Branch
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
@@ -315,6 +316,15 @@ def test_the_data_of_all_models_are_in_memory_once():
     assert [result.error for result in results] == [None] * len(models)
     # A copy of a fold's rows is two thirds of the data.
     assert peak < 0.5 * X.nbytes
+
+
+def test_the_targets_of_all_models_are_looked_at_once(monkeypatch):
+    looked = []
+    monkeypatch.setattr(many, "to_numpy", lambda y: looked.append(y) or y)
+    X, y = problem()
+    tasks = tasks_of([small(max_iter=1, random_state=seed) for seed in range(6)], X, y)
+    assert [result.error for result in fit_many(tasks)] == [None] * len(tasks)
+    assert len(looked) == 1
 
 
 def test_epochs_are_reported():

@@ -53,6 +53,18 @@ def test_the_documentation_has_every_parameter_once_and_in_order(kind):
     assert "\n>>> model" in text
 
 
+def test_a_network_is_made_once_for_the_same_settings():
+    def network(**settings):
+        return resolve_config(
+            MLPClassifier((8,), **settings).get_params(), 3, targets
+        ).rules.network
+
+    targets = ClassTargets(np.arange(3), "softmax")
+    assert network() is network(alpha=0.5)
+    assert network(dropout=0) is not network(dropout=0.0)  # They are saved as they are.
+    assert network(dropout=0.1) != network()
+
+
 def test_fitted_attributes_are_set_by_publish_alone():
     package = Path(mlp_xp.__file__).parent
     files = {*package.glob("estimators/**/*.py"), *package.glob("training/*.py")}

@@ -107,7 +107,7 @@ def test_a_program_begins_with_one_epoch_as_it_may_be_a_long_one(backend_spec, m
 
     monkeypatch.setattr(stack.ModelStack, "run", run)
     monkeypatch.setattr(stack, "_MOST_SECONDS", 1e9)
-    monkeypatch.setattr(many, "_most_models", lambda backend, tasks: 1)  # One after the other.
+    monkeypatch.setattr(many, "_most_models", lambda *_: 1)  # One after the other.
     settings = {"backend": name, "device": device or None, "max_iter": 6}
     models = [small(hidden_layer_sizes=(n,), n_iter_no_change=5, **settings) for n in (4, 7)]
     assert [r.error for r in fit_many([FitTask(m, X, y) for m in models])] == [None] * 2
