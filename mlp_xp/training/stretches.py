@@ -338,6 +338,8 @@ def _steps_of(part: range, most: int, values: np.ndarray | None, width: int = 1)
         return None
     n = len(values) * len(part)
     own = values[:, part.start * width : part.stop * width].reshape(n, -1)
+    if n == most:
+        return own
     return np.concatenate([own, np.broadcast_to(own[:1], (most - n, own.shape[1]))])
 
 

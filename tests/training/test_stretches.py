@@ -10,6 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.backends._numpy.compiled_step import CompiledLoop
 from mlp_xp.callbacks import Callback
 from mlp_xp.optimizers.schedules import Cosine
 from mlp_xp.training.finite import NonFiniteError
@@ -95,6 +96,18 @@ def test_epochs_at_once_are_those_one_by_one(name, lengths):
     assert str(mine) == str(expected)  # Their types too.
     for array, other in zip(weights, arrays, strict=True):
         np.testing.assert_array_equal(array, other)
+
+
+def test_a_call_prepares_its_program_once(lengths, monkeypatch):
+    prepare, prepared = CompiledLoop._prepare, []
+
+    def counting(self, *arguments):
+        prepared.append(self)
+        return prepare(self, *arguments)
+
+    monkeypatch.setattr(CompiledLoop, "_prepare", counting)
+    results(MLPClassifier((8,), max_iter=40, random_state=0))
+    assert len(prepared) == len(lengths) > 1
 
 
 def test_a_regressor_of_several_outputs_and_validation_data(lengths):

@@ -244,12 +244,11 @@ class CompiledLoop(_Compiled):
         parts : sequence of tuples
             The arguments of each part, for which there is a program each.
         """
-        programs = []
-        for arguments in parts:
+        programs, found = [], []
+        for arguments in parts if has_pool() else ():
             state, program = self._prepare(state, arguments, list(leaves(arguments)))
             programs.append(program)
-        found = []
-        for part, start, stop in turns:
+        for part, start, stop in turns if programs else ():
             program = programs[part]
             table = None if program is None else program.turn(start, stop)
             found += [] if table is None else [table]

@@ -240,8 +240,8 @@ class ClassTargets(_LabelTargets):
         if self.kind == "binary":
             # A column of bool, so that the error about a rare class is scikit-learn's.
             return codes[:, None].astype(bool)
-        counts = np.bincount(codes)
-        is_possible = np.min(counts[counts > 0]) >= 2 and len(y) * fraction >= len(self.classes)
+        is_rare = 1 in np.bincount(codes).tolist()
+        is_possible = not is_rare and len(y) * fraction >= len(self.classes)
         return codes if is_possible else None
 
     def with_classes(self, classes: np.ndarray) -> ClassTargets:
