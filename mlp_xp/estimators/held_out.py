@@ -13,7 +13,7 @@ from sklearn.metrics import get_scorer
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends import Backend, get_backend
+from mlp_xp.backends import get_backend
 from mlp_xp.distributed import Alone
 from mlp_xp.estimators.scoring import Predictions
 from mlp_xp.estimators.targets import Targets
@@ -75,6 +75,8 @@ class HeldOut:
         self._y = sample.y
         self._weights = sample.weights
         backend, dtype = trainer.backend, trainer.dtype
+        # As the fitted model will predict: also where products in training are in bfloat16.
+        self._backend = get_backend(backend.name, backend.device)
         encoded = targets.encode(sample.y, dtype, "y_val")
         self._ranks = ranks
         x = sample.X
@@ -141,11 +143,6 @@ class HeldOut:
             return map_leaves(lambda leaf: leaf[i, ...], (params, batch_stats))
 
         return [self._scores(self._logits(*entry(i))) for i in range(n_networks)]
-
-    @property
-    def _backend(self) -> Backend:
-        # As the fitted model will predict: also where products in training are in bfloat16.
-        return get_backend(self._trainer.backend.name, self._trainer.backend.device)
 
     def _logits(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> Array:
         """Return the outputs for the samples of this rank."""
