@@ -7,7 +7,6 @@ import mmap
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat
 import numpy as np
 from scipy import sparse
 
@@ -126,7 +125,8 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
     if isinstance(x, np.ndarray):
         stays = (x.dtype.kind == "i" or x.dtype == np.uint8) and x.dtype.isnative
         return None if stays else dtype
-    is_integer = array_api_compat.array_namespace(x).isdtype(x.dtype, "integral")
+    # Not by `array_namespace`, which compiles two functions for JAX's.
+    is_integer = get_backend(x).xp.isdtype(x.dtype, "integral")
     return None if is_integer else dtype
 
 

@@ -112,3 +112,23 @@ def test_a_program_begins_with_one_epoch_as_it_may_be_a_long_one(backend_spec, m
     models = [small(hidden_layer_sizes=(n,), n_iter_no_change=5, **settings) for n in (4, 7)]
     assert [r.error for r in fit_many([FitTask(m, X, y) for m in models])] == [None] * 2
     assert list(first_rounds.values()) == [1, 1]
+
+
+@pytest.mark.libraries("jax")
+def test_models_of_a_program_compile_that_and_nothing_else(backend_spec, caplog):
+    import jax
+
+    name, _, device = backend_spec.partition(":")
+    X, y = problem()
+    models = [
+        small(random_state=i, max_iter=3, backend=name, device=device or None) for i in range(3)
+    ]
+    jax.clear_caches()
+    jax.config.update("jax_log_compiles", True)  # Its context is that of one thread.
+    try:
+        results = list(fit_many([FitTask(model, X, y) for model in models], n_jobs=1))
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    assert [result.error for result in results] == [None] * 3
+    compiled = [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA compilation")]
+    assert compiled == ["jit(run)"]
