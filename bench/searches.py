@@ -26,6 +26,7 @@ import numpy as np
 from environment import environment
 from progress import open_progress
 from report import replace_block, seconds, table
+from search_costs import costs, costs_section
 from spread import ratio, spread
 from turns import Announce, Result, peak_bytes
 
@@ -34,7 +35,8 @@ __all__ = ["CASES", "OURS", "measure_search", "search_section", "search_turns"]
 PAGE = Path(__file__).parents[1] / "docs" / "many-models.md"
 TERMS = (
     "Contenders search the same grid in turns, each time in a new process, after a search of one "
-    "setting that starts threads and worker processes. *times* is a contender's time divided by "
+    "setting that starts threads and worker processes; on JAX without it, so that compilation is "
+    "timed, but not the import. *times* is a contender's time divided by "
     "that of `mlp_xp.model_selection`, turn by turn, with quartiles; bold is below the target. "
     "*memory* is what the search adds to the peak of the process, without worker processes."
 )
@@ -75,6 +77,12 @@ def iris() -> tuple[np.ndarray, np.ndarray]:
     return scale(X), y
 
 
+def digits_in_float32() -> tuple[np.ndarray, np.ndarray]:
+    """Return them in float32, which all contenders then compute in."""
+    X, y = digits()
+    return X.astype(np.float32), y
+
+
 def images() -> tuple[np.ndarray, np.ndarray]:
     """Return random images of CIFAR-10's shape."""
     generator = np.random.default_rng(0)
@@ -95,8 +103,16 @@ CASES = {
         5,
         {THEIRS: 8.0, MIXED: 1.6},
     ),
+    "digits32": Case(
+        "the same data in float32",
+        digits_in_float32,
+        _DIGITS,
+        _SETTINGS,
+        5,
+        {THEIRS: 8.0, MIXED: 1.6},
+    ),
     "jax": Case(
-        "the same on JAX, compilation included",
+        "digits on JAX, compilation included",
         digits,
         _DIGITS,
         _SETTINGS,
@@ -138,6 +154,8 @@ def run(case: Case, contender: str) -> Result:
     searches = mlp_xp.model_selection if contender == OURS else sklearn.model_selection
     own = {} if case.backend is None else {"backend": case.backend}
     model = module.MLPClassifier(**case.network, **own)
+    if case.backend is not None:
+        mlp_xp.get_backend(case.backend)  # Imports its library; what is compiled is timed.
     X, y = case.data()
     settings = {"cv": case.cv, "n_jobs": 2 if contender in (THEIRS, MIXED) else None}
     if case.warms_up:
@@ -156,7 +174,7 @@ def run(case: Case, contender: str) -> Result:
 
 def search_turns(rounds: int, chosen: list[str] | None = None) -> int:
     """Return the number of turns of `measure_search`."""
-    return rounds * sum(1 + len(CASES[name].wanted) for name in chosen or CASES)
+    return sum(1 + rounds * (1 + len(CASES[name].wanted)) for name in chosen or CASES)
 
 
 def measure_search(rounds: int, announce: Announce, chosen: list[str] | None = None) -> Result:
@@ -172,14 +190,13 @@ def measure_search(rounds: int, announce: Announce, chosen: list[str] | None = N
                 if who in failed:
                     continue
                 announce(f"{name}, {who}, round {number + 1} of {rounds}")
-                # A process of its own: workers of an earlier turn must not run beside it.
-                command = [sys.executable, __file__, "--run", name, who]
-                done = subprocess.run(command, capture_output=True, text=True)
-                if done.returncode:
-                    last = done.stderr.strip().splitlines()[-1:]
-                    failed[who] = {"cannot_run": (last or [f"status {done.returncode}"])[0][:300]}
+                result = _in_a_process("--run", name, who)
+                if "cannot_run" in result:
+                    failed[who] = result
                 else:
-                    turns[who].append(json.loads(done.stdout))
+                    turns[who].append(result)
+        if OURS not in failed:
+            announce(f"{name}, what it takes its time for")
         results[name] = {
             "title": case.title,
             "wanted": case.wanted,
@@ -187,8 +204,19 @@ def measure_search(rounds: int, announce: Announce, chosen: list[str] | None = N
                 who: failed.get(who) or {field: [turn[field] for turn in own] for field in own[0]}
                 for who, own in turns.items()
             },
+            "costs": failed.get(OURS) or _in_a_process("--costs", name),
         }
     return results
+
+
+def _in_a_process(*arguments: str) -> Result:
+    """Return what this script prints: workers of an earlier turn must not run beside it."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        return {"cannot_run": (last or [f"status {done.returncode}"])[0][:300]}
+    result: Result = json.loads(done.stdout)
+    return result
 
 
 def search_section(results: Result) -> str:
@@ -210,7 +238,7 @@ def search_section(results: Result) -> str:
                 [result["title"], who, seconds(spread(run_["seconds"]).median), memory, *cells]
             )
     names = ["search", "contender", "time", "memory", "target", "times"]
-    return f"{TERMS}\n\n{table(names, 'llrrrr', rows)}"
+    return "\n\n".join([TERMS, table(names, "llrrrr", rows).rstrip(), costs_section(results)])
 
 
 def written_into(page: str, record: Result) -> str:
@@ -231,10 +259,14 @@ def main(argv: list[str] | None = None) -> None:
     add("--rounds", type=int, default=5, help="turns of each contender (%(default)s)")
     add("--out", type=Path, metavar="FILE", help="JSON file to write to, or to add to")
     add("--page", type=Path, metavar="FILE", help=f"write the table of this file to {PAGE.name}")
+    add("--costs", choices=list(CASES), metavar="CASE", help="where its time goes, as JSON")
     add("--run", nargs=2, metavar=("CASE", "CONTENDER"), help="one turn, printed as JSON")
     args = parser.parse_args(argv)
     if args.run is not None:
         print(json.dumps(run(CASES[args.run[0]], args.run[1])))
+        return
+    if args.costs is not None:
+        print(json.dumps(costs(CASES[args.costs])))
         return
     if args.page is not None:
         record = json.loads(args.page.read_text())

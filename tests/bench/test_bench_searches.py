@@ -25,6 +25,20 @@ def test_contenders_find_the_same_best_score(searches):
     assert all(run["seconds"] > 0 and run["bytes"] >= 0 for run in runs.values())
 
 
+def test_steps_and_the_rest_are_what_a_search_takes(searches):
+    case = searches.CASES["iris"]
+    few = case._replace(grid={"alpha": [0.1, 0.2]}, cv=3)
+    found = searches.costs(few)
+    assert found["n_fits"] == 6
+    assert found["n_steps"] == 6 * 17  # Early stopping holds 10 of 100 samples out: one batch.
+    assert 0 < found["products"] < found["steps"]
+    assert found["rest"] > 0
+    rows = searches.costs_section({"iris": {"title": "iris", "costs": found}}).splitlines()
+    assert rows[-1].startswith("| iris | 102 | ")
+    failed = {"jax": {"title": "on JAX", "costs": {"cannot_run": "ImportError: no jax"}}}
+    assert "on JAX" not in searches.costs_section(failed)
+
+
 def test_the_table_marks_what_is_below_its_target(searches):
     runs = {
         who: {"seconds": [time] * 3, "bytes": [2**20] * 3}

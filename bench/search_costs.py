@@ -1,0 +1,94 @@
+"""What a search takes its time for: the steps of its models, or what there is around them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+from report import seconds, table
+from roofline import operations
+from turns import Result
+
+__all__ = ["costs", "costs_section"]
+
+# A search of a case whose epochs are limited by early stopping trains for about so many.
+_EPOCHS = 17
+_TURNS, _LONGER = 3, 3
+TERMS = (
+    "What our searches take their time for. Without early stops the time of a search grows by that "
+    "of its steps with its epochs, and the rest does not: it checks, prepares and scores each fit. "
+    "*a step* is the time of all steps by their number; two processors take two at once. *products* "
+    "is the least time of all products, at the rate of a large one on all processors. The *first* "
+    "search in a process takes so much longer: it loads and compiles."
+)
+
+
+def costs(case: Any) -> Result:
+    """Return the seconds of a step, of its products, of the rest, and of a first search."""
+    warnings.simplefilter("ignore")
+    from mlp_xp import MLPClassifier
+    from mlp_xp.model_selection import GridSearchCV
+
+    X, y = case.data()
+    network = {"batch_size": 200, "hidden_layer_sizes": (100,), "max_iter": _EPOCHS, **case.network}
+    own = {} if case.backend is None else {"backend": case.backend}
+    few = network["max_iter"]
+
+    def seconds_of(epochs: int) -> float:
+        settings = network | own | {"max_iter": epochs, "n_iter_no_change": np.inf}
+        search = GridSearchCV(MLPClassifier(**settings), case.grid, cv=case.cv, refit=False)
+        start = time.perf_counter()
+        search.fit(X, y)
+        return time.perf_counter() - start
+
+    first = seconds_of(few)
+    turns = [(seconds_of(few), seconds_of(_LONGER * few)) for _ in range(_TURNS)]
+    short, long = (statistics.median(column) for column in zip(*turns, strict=True))
+    n_samples = len(X) * (case.cv - 1) // case.cv
+    if network.get("early_stopping"):
+        n_samples -= math.ceil(0.1 * n_samples)
+    batch = min(network["batch_size"], n_samples)
+    n_fits = case.cv * math.prod(len(values) for values in case.grid.values())
+    n_steps = n_fits * few * -(-n_samples // batch)
+    widths = (X.shape[1], *network["hidden_layer_sizes"], len(np.unique(y)))
+    n_operations = operations(widths, batch, train=True)
+    steps = (long - short) / (_LONGER - 1)
+    return {
+        "n_fits": n_fits,
+        "n_steps": n_steps,
+        "steps": steps,
+        "products": n_steps * n_operations / _rate(X.dtype),
+        "rest": short - steps,
+        "first": first - short,
+    }
+
+
+def _rate(dtype: np.dtype) -> float:
+    """Return operations per second of a large product."""
+    a = np.ones((1_536, 1_536), dtype)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        np.matmul(a, a)
+        times.append(time.perf_counter() - start)
+    return float(2 * len(a) ** 3 / min(times))
+
+
+def costs_section(results: Result) -> str:
+    """Return the terms and the table."""
+    rows = []
+    for result in results.values():
+        found = result.get("costs", {})
+        if "steps" not in found:
+            continue
+        n_steps, fits = found["n_steps"], found["n_fits"]
+        parts = found["steps"] / n_steps, found["steps"], found["products"]
+        parts = *parts, found["rest"], found["rest"] / fits, max(found["first"], 0.0)
+        cells = [f"{n_steps:,}", *map(seconds, parts)]
+        rows.append([result["title"], *cells])
+    names = ["search", "steps", "a step", "all steps", "products", "rest", "rest of a fit", "first"]
+    return f"{TERMS}\n\n{table(names, 'lrrrrrrr', rows)}"
