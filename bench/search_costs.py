@@ -21,9 +21,9 @@ _TURNS, _LONGER = 3, 3
 TERMS = (
     "What our searches take their time for. Without early stops the time of a search grows by that "
     "of its steps with its epochs, and the rest does not: it checks, prepares and scores each fit. "
-    "*a step* is the time of all steps by their number; two processors take two at once. *products* "
-    "is the least time of all products, at the rate of a large one on all processors. The *first* "
-    "search in a process takes so much longer: it loads and compiles."
+    "*a step* is the time of all steps by their number; two processors take two at once. "
+    "*products* is the least time of all products, at the rate of a large one on all processors. "
+    "The *first* search in a process takes so much longer: it loads and compiles."
 )
 
 
