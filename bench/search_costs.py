@@ -1,4 +1,4 @@
-"""What a search takes its time for: the steps of its models, or what there is around them."""
+"""Divide the time of a search into the steps of its models and what there is around them."""
 
 from __future__ import annotations
 

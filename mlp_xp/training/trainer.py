@@ -154,8 +154,7 @@ class Trainer:
 
     def _own(self, tree: Tree, backend: Backend | None = None) -> Tree:
         """Copy a tree to the device: steps write to their state, so it must be nobody else's."""
-        put_copy = (backend or self.backend).put_copy
-        return map_leaves(lambda leaf: put_copy(leaf, self.dtype), tree)
+        return map_leaves(lambda leaf: (backend or self.backend).put_copy(leaf, self.dtype), tree)
 
     @property
     def learned(self) -> Params:
@@ -283,8 +282,9 @@ class Trainer:
             # Not before: all ranks do this together, and one may have failed to come here.
             self.state = shared(self.state, self.rules.optimizer, backend)
             if not first_step:
-                sums = map_leaves(xp.zeros_like, (self.state.loss, self.state.accuracy))
-                self.state = self.state._replace(loss=sums[0], accuracy=sums[1])
+                zero = xp.zeros_like(self.state.loss)
+                accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
+                self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             epoch = Epoch(data, plan, self.n_epochs, self.n_steps, first_step, [])
             self.guard.begin(self, epoch, start)
             arguments = draw_arguments(epoch, self.rules, self.seed, backend)
