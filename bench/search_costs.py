@@ -20,19 +20,22 @@ _EPOCHS = 17
 _TURNS, _LONGER = 3, 3
 TERMS = (
     "What our searches take their time for. Without early stops the time of a search grows by that "
-    "of its steps with its epochs, and the rest does not: it checks, prepares and scores each fit. "
-    "*a step* is the time of all steps by their number; two processors take two at once. "
+    "of its steps with its epochs, and of what is done after each, such as validation; the rest "
+    "does not: it checks, prepares and scores each fit. *a step* is the time of all steps by their "
+    "number; two processors take two at once. "
     "*products* is the least time of all products, at the rate of a large one on all processors. "
-    "The *first* search in a process takes so much longer: it loads and compiles."
+    "The *first* search in a process takes so much longer: it loads machine code, or compiles."
 )
 
 
 def costs(case: Any) -> Result:
     """Return the seconds of a step, of its products, of the rest, and of a first search."""
     warnings.simplefilter("ignore")
-    from mlp_xp import MLPClassifier
+    from mlp_xp import MLPClassifier, get_backend
     from mlp_xp.model_selection import GridSearchCV
 
+    if case.backend is not None:
+        get_backend(case.backend)  # Imports its library.
     X, y = case.data()
     network = {"batch_size": 200, "hidden_layer_sizes": (100,), "max_iter": _EPOCHS, **case.network}
     own = {} if case.backend is None else {"backend": case.backend}

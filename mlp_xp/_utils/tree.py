@@ -12,7 +12,7 @@ from mlp_xp._utils.array_types import Tree
 
 __all__ = ["leaves", "map_leaves", "named_leaves", "rebuild"]
 
-_new: Any = tuple.__new__  # Of NamedTuples too, whose own constructor takes longer.
+_make_tuple: Any = tuple.__new__  # Of NamedTuples too, whose own constructor takes longer.
 
 
 def leaves(tree: Tree) -> Iterator[Any]:
@@ -94,4 +94,4 @@ def map_leaves(function: Callable[[Any], Any], tree: Tree) -> Tree:
         built.append(
             map_leaves(function, branch) if isinstance(branch, tuple) else function(branch)
         )
-    return _new(type(tree), built)
+    return _make_tuple(type(tree), built)

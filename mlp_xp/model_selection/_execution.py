@@ -59,8 +59,9 @@ def many_models(
     keeps_finished : bool, default=False
         Whether Ctrl-C makes `Unfinished` results of the rest. Not inside of another such context,
         which Ctrl-C is to end too.
-    metric : str, optional
-        Whose best score the bar shows, where there are several.
+    metric : str, callable or bool, optional
+        The metric whose best score the bar shows, by name as in ``refit``; others show none where
+        there are several.
     """
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)

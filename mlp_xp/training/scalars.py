@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp._utils.random import host_generator
-from mlp_xp.optimizers import Optimizer
+from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.time_budget import Budget
@@ -19,6 +18,8 @@ __all__ = ["Stage", "StepScalars", "draw_keys", "learning_rates", "scalar_table"
 
 # How far the running statistics of batch normalization follow those of a batch; PyTorch's choice.
 _BATCH_STATS_RATE = 0.1
+# Steps whose coefficients are kept for fits with the same ones.
+_MOST_KNOWN = 4_096
 # Steps of a schedule that follows the clock.
 _TICKS = 10**6
 
@@ -106,8 +107,10 @@ def scalar_table(
     """
     counts, n = plans[0].counts, len(steps)
     first = n_steps + steps.start
-    rates_of_all = tuple(itertools.chain(*rates))
-    rule = _coefficients(rules.optimizer, rates_of_all, first + 1 - rule_start)
+    is_known = _can_be_known(rules.optimizer, n * len(plans))
+    coefficients = _known_coefficients if is_known else _coefficients
+    given = np.asarray(rates, np.float64).tobytes()
+    rule = coefficients(rules.optimizer, given, first + 1 - rule_start)
     table = np.zeros((len(rule), 4 + rule.shape[1]))
     table[:, 4:] = rule
     # In the order of `StepScalars`.
@@ -128,13 +131,22 @@ def scalar_table(
     return table
 
 
-@lru_cache(maxsize=128)  # The folds of a setting have the same.
-def _coefficients(optimizer: Optimizer, rates: tuple[float, ...], first: int) -> np.ndarray:
-    """Return what a rule needs in consecutive steps, (steps, numbers)."""
-    rows = [optimizer.coefficients(rate, step) for step, rate in enumerate(rates, first)]
-    table = np.asarray(rows, dtype=np.float64)
+def _coefficients(optimizer: Optimizer, rates: bytes, first: int) -> np.ndarray:
+    """Return what a rule needs in consecutive steps, (steps, numbers); ``rates`` are float64."""
+    steps = enumerate(np.frombuffer(rates).tolist(), first)
+    table = np.asarray([optimizer.coefficients(rate, step) for step, rate in steps], np.float64)
     table.flags.writeable = False
     return table
+
+
+# The folds of a setting have the same.
+_known_coefficients = lru_cache(maxsize=128)(_coefficients)
+
+
+def _can_be_known(optimizer: Optimizer, n_steps: int) -> bool:
+    """Whether coefficients are kept: few, and those of a rule that never changes."""
+    rule = getattr(optimizer, "rule", optimizer)  # Of `Varied`.
+    return n_steps <= _MOST_KNOWN and type(rule) in OPTIMIZERS.values()
 
 
 def _average_rate(decay: float, step: int) -> float:

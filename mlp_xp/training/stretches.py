@@ -218,9 +218,17 @@ class Stretches:
             if i:
                 trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
             self._count()
-            numbers = losses[i], None, rates[i][-1], sum(counts), seconds, value, score
-            learned = None if score is None else partial(self._learned, i + 1)
-            yield Trained(Record(trainer.n_epochs, *numbers), learned)
+            record = Record(
+                epoch=trainer.n_epochs,
+                loss=losses[i],
+                accuracy=None,
+                learning_rate=rates[i][-1],
+                n_samples=sum(counts),
+                seconds=seconds,
+                validation_loss=value,
+                validation_score=score,
+            )
+            yield Trained(record, None if score is None else partial(self._learned, i + 1))
         if n_finite < n_epochs:
             if n_finite:
                 trainer.guard.begin(trainer, epochs[n_finite], -math.inf)
@@ -263,7 +271,7 @@ class Stretches:
                 self._trainer.rules,
                 range(n_steps),
                 n_steps,
-                Stage(stage.done + i, *stage[1:]),
+                Stage(stage.done + i, stage.n_epochs, stage.rate_factor),
                 self._trainer.n_samples + i * n_samples,
                 None,
             )

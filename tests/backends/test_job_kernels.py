@@ -113,6 +113,33 @@ def test_the_softmax_job_does_what_the_loss_does(smoothing, weighted, pool_of, r
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("n_rows", [6, 16, 37])
+def test_the_softmax_job_takes_any_rows(n_rows, smoothing, dtype, pool_of, rng):
+    """It passes over 16 rows at a time; large logits keep the digits of their differences."""
+    loss, dtype = SoftmaxCrossEntropy(smoothing), np.dtype(dtype)
+    logits = rng.standard_normal((n_rows, 10)).astype(dtype)
+    logits[-1] = 1e5 - np.arange(10)
+    logits[-2, 3] = -np.inf
+    labels = rng.integers(0, 10, n_rows).astype(np.int32)
+    labels[1], labels[-3] = -1, 10  # No classes.
+    kernel = get_backend("numpy").kernels.loss
+    tol = 30 * np.finfo(dtype).eps
+    with pool_of(1):
+        found, pullback = kernel(loss, logits, labels, None, xp=XP)
+    value, pull = mean_loss(loss, logits, labels, None, xp=XP)
+    np.testing.assert_allclose(found, value, rtol=tol)
+    np.testing.assert_allclose(pullback(), pull(), rtol=tol, atol=tol / n_rows)
+    logits[2, 5] = np.nan
+    with pool_of(1):
+        found, pullback = kernel(loss, logits, labels, None, xp=XP)
+    assert np.isnan(found)
+    is_nan = np.isnan(pullback())
+    assert is_nan[2].all()
+    assert is_nan.sum() == 10
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_adam_divides_by_the_root_of_any_number(dtype, pool_of, rng):
     """The loop computes roots by itself where it can; 1,003 numbers leave a part of a vector."""
     pytest.importorskip("numba")

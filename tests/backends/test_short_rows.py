@@ -21,6 +21,8 @@ def assert_same_bits(function, state, *arguments):
         for mine, plain in zip(state, expected, strict=True):
             assert mine.dtype == plain.dtype
             np.testing.assert_array_equal(mine, plain)
+            is_number = ~np.isnan(plain)
+            np.testing.assert_array_equal(np.signbit(mine[is_number]), np.signbit(plain[is_number]))
     assert compiled.is_traceable
     [program] = compiled.programs
     return program

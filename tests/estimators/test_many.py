@@ -232,6 +232,7 @@ def test_models_of_several_programs_are_those_of_their_own_fits(backend_spec):
 
 
 @pytest.mark.libraries("torch")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("settings", [*ALONE, {"precision": "float16"}], ids=title)
 def test_what_cannot_share_a_program_takes_its_own_time(backend_spec, settings):
     X, y = problem()
@@ -239,6 +240,7 @@ def test_what_cannot_share_a_program_takes_its_own_time(backend_spec, settings):
     start = time.perf_counter()
     results = list(fit_many(tasks))
     assert sum(result.seconds for result in results) <= time.perf_counter() - start
+    assert [result.error for result in results] == [None] * 3
 
 
 def on(spec):
@@ -357,8 +359,15 @@ def test_ctrl_c_ends_the_fits_that_share_no_program_too(backend_spec):
     X, y = problem()
     endless = {"max_iter": 10**6, **on(backend_spec)}
     tasks = tasks_of([small(**endless), small(max_time=5.0, **endless)], X, y)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    assert list(fit_many(tasks)) == []
+    epochs = []
+
+    def press_once(*epoch):
+        epochs.append(epoch)
+        if len(epochs) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert list(fit_many(tasks, on_epoch=press_once)) == []
+    assert {number for number, _ in epochs} == {0}
 
 
 def test_settings_of_scikit_learn_hold_in_every_thread():

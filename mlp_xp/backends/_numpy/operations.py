@@ -35,7 +35,7 @@ REDUCTIONS = {
 # the same: NumPy adds up to seven numbers one after the other, and more of them in pairs.
 _MOST_COLUMNS = {np.maximum: 32, np.minimum: 32, np.add: 7}
 # Bytes of an array up to which NumPy compares it faster with another one than with a number.
-_MOST_COMPARED = 1 << 20
+_MOST_COMPARED = 1 << 18
 
 
 def constant(number: float, ufunc: Any, out: Traced) -> Any:

@@ -22,10 +22,18 @@ from mlp_xp.backends._numpy.machine_code._products import make_tiled
 from mlp_xp.backends._numpy.machine_code._tile import ROWS
 from mlp_xp.backends._numpy.sizes import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
 
-__all__ = ["copy", "gather", "make_activation", "make_update", "softmax", "sum_rows"]
+__all__ = [
+    "SOFTMAX_ROWS",
+    "copy",
+    "gather",
+    "make_activation",
+    "make_update",
+    "softmax",
+    "sum_rows",
+]
 
 _UPDATE_JOB = record(Update)
-_ROWS = 16  # That a softmax passes over several times while they are in the cache.
+SOFTMAX_ROWS = 16  # That a softmax passes over several times while they are in the cache.
 
 
 @jit
@@ -133,7 +141,7 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, pow
 
     A label that is no class means a target of zeros, as in `mlp_xp.nn.losses.one_hot`. ``powers``
     is ``dlogits`` as one vector: rows of ten classes fill no vectors by themselves. ``largest`` is
-    work space for `_ROWS` numbers.
+    work space for `SOFTMAX_ROWS` numbers.
     """
     number = logits.dtype.type
     n, k = logits.shape
@@ -146,8 +154,8 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, pow
     loss, spread, most = number(0), smoothing / number(k), _largest_power(logits)
     eps = 2.0**-23 if logits.itemsize == 4 else 2.0**-52
     lowest, highest = number(np.log(eps)), number(np.log1p(-eps))
-    for first in range(0, n, _ROWS):
-        end = min(first + _ROWS, n)
+    for first in range(0, n, SOFTMAX_ROWS):
+        end = min(first + SOFTMAX_ROWS, n)
         for i in range(first, end):
             row, grad = logits[i], dlogits[i]
             top = row[0]
@@ -167,16 +175,16 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, pow
                 sum_ += grad[j]
             # Without any weight there is nothing to learn.
             share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
-            log, hit = largest[i - first] + np.log(sum_), share * (number(1) - smoothing)
+            top, log, of_label = largest[i - first], np.log(sum_), share * (number(1) - smoothing)
             if smoothing != 0:
                 for j in range(k):
-                    loss -= share * spread * _clipped(row[j] - log, lowest, highest)
+                    loss -= share * spread * _clipped(row[j] - top - log, lowest, highest)
             factor = share / sum_
             for j in range(k):
                 grad[j] = grad[j] * factor - share * spread
             if 0 <= label < k:
-                loss -= hit * _clipped(row[label] - log, lowest, highest)
-                grad[label] -= hit
+                loss -= of_label * _clipped(row[label] - top - log, lowest, highest)
+                grad[label] -= of_label
     value[0] = loss
 
 

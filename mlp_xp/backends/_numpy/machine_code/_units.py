@@ -24,6 +24,7 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     wait,
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
+    SOFTMAX_ROWS,
     copy,
     gather,
     make_activation,
@@ -157,10 +158,8 @@ def _softmax(is_double: bool, _: int) -> Any:
         smoothing = number(carray(pointer(job.smoothing), 1, np.float64)[0])
         value = carray(pointer(job.value), 1, number)
         dlogits = carray(pointer(job.dlogits), (n, k), number)
-        powers, largest = (
-            carray(pointer(job.dlogits), n * k, number),
-            carray(pointer(scratch), n, number),
-        )
+        powers = carray(pointer(job.dlogits), n * k, number)
+        largest = carray(pointer(scratch), SOFTMAX_ROWS, number)
         softmax(
             logits, labels, weights, job.weights != 0, smoothing, value, dlogits, powers, largest
         )
