@@ -15,7 +15,7 @@ def test_five_epochs_end_alike(request):
     if not (cache_dir() / "cifar10").is_dir():
         pytest.skip(f"cifar10 is not in {cache_dir()}; run `mlp-xp data --fetch cifar10` first")
     data = load_cifar10()
-    accuracies = {}
+    accuracies, losses = {}, {}
     for spec in request.config.specs:
         name, _, device = spec.partition(":")
         if name == "array_api_strict" or spec == "jax:cpu:1":  # The same arithmetic once more.
@@ -29,7 +29,9 @@ def test_five_epochs_end_alike(request):
             # Adam divides by the gradient's size, and so makes full steps of rounding alone: its
             # runs end up to a point apart, as those of two seeds do.
             solver="sgd",
-            learning_rate_init=0.01,
+            # At 0.01 one thread and two, which add in another order, end 0.4 points apart, and
+            # without machine code 0.7; at 0.003 all of these and all libraries within 0.3.
+            learning_rate_init=0.003,
             batch_size=128,
             max_iter=5,
             learning_rate="cosine",
@@ -41,6 +43,8 @@ def test_five_epochs_end_alike(request):
         ).fit(data.x_train, data.y_train)
         assert model.coefs_[0].dtype == "float32"
         accuracies[spec] = model.score(data.x_test, data.y_test)
+        losses[spec] = model.loss_
     assert len(accuracies) > 1
     assert min(accuracies.values()) > 0.5
     assert max(accuracies.values()) - min(accuracies.values()) <= 0.005
+    assert max(losses.values()) <= 1.005 * min(losses.values())
