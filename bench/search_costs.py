@@ -89,9 +89,8 @@ def costs_section(results: Result) -> str:
         if "steps" not in found:
             continue
         n_steps, fits = found["n_steps"], found["n_fits"]
-        parts = found["steps"] / n_steps, found["steps"], found["products"]
-        parts = *parts, found["rest"], found["rest"] / fits, max(found["first"], 0.0)
-        cells = [f"{n_steps:,}", *map(seconds, parts)]
-        rows.append([result["title"], *cells])
+        times = [found["steps"] / n_steps, found["steps"], found["products"], found["rest"]]
+        times += [found["rest"] / fits, max(found["first"], 0.0)]
+        rows.append([result["title"], f"{n_steps:,}", *map(seconds, times)])
     names = ["search", "steps", "a step", "all steps", "products", "rest", "rest of a fit", "first"]
     return f"{TERMS}\n\n{table(names, 'lrrrrrrr', rows)}"

@@ -341,8 +341,9 @@ def place_sample(
     check_pullbacks(trainer, encoded)
     backend, rules = trainer.backend, trainer.rules
     stays_sparse = multiplies_sparse(backend, rules.network, trainer.scaling, rules.augmentation)
-    settings = trainer.dtype, placement
-    data = place(backend, sample.X, encoded, *settings, multiplies_sparse=stays_sparse)
+    data = place(
+        backend, sample.X, encoded, trainer.dtype, placement, multiplies_sparse=stays_sparse
+    )
     if batch_size != "auto" and batch_size > data.n_samples:
         warnings.warn(
             f"Got `batch_size` {batch_size} larger than the sample size {data.n_samples}. It "

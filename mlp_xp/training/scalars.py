@@ -105,30 +105,25 @@ def scalar_table(
     The plans have the same counts. ``n_steps`` were done before the epochs; the rule began at step
     ``rule_start`` of all.
     """
-    counts, n = plans[0].counts, len(steps)
-    first = n_steps + steps.start
-    is_known = _can_be_known(rules.optimizer, n * len(plans))
+    counts, first = plans[0].counts, n_steps + steps.start
+    is_known = _can_be_known(rules.optimizer, len(steps) * len(plans))
     coefficients = _known_coefficients if is_known else _coefficients
     given = np.asarray(rates, np.float64).tobytes()
     rule = coefficients(rules.optimizer, given, first + 1 - rule_start)
-    table = np.zeros((len(rule), 4 + rule.shape[1]))
-    table[:, 4:] = rule
-    # In the order of `StepScalars`.
-    known: list[float] | None = None
-    for i, plan in enumerate(plans):
-        own = table[i * n : (i + 1) * n]
-        if plan.totals == known:  # Without weights those of all epochs are the same.
-            own[:, :4] = table[(i - 1) * n : i * n, :4]
-            continue
-        known = plan.totals
-        totals = np.asarray(known)[steps.start : steps.stop]
-        own[:, 0] = np.asarray(counts)[steps.start : steps.stop] / sum(counts)
-        np.divide(rules.alpha, totals, out=own[:, 1], where=totals > 0)
-        # A small last batch says little: it moves the running statistics as little.
-        own[:, 3] = _BATCH_STATS_RATE * totals / (max(known) or 1.0)
+    table = np.zeros((len(plans), len(steps), 4 + rule.shape[1]))
+    share, l2, average_rate, batch_stats_rate = (table[..., i] for i in range(4))  # `StepScalars`.
+    totals = np.asarray([plan.totals[steps.start : steps.stop] for plan in plans])
+    share[:] = np.asarray(counts[steps.start : steps.stop]) / sum(counts)
+    np.divide(rules.alpha, totals, out=l2, where=totals > 0)
+    # A small last batch says little: it moves the running statistics as little.
+    largest = np.asarray([[max(plan.totals) or 1.0] for plan in plans])
+    np.divide(_BATCH_STATS_RATE * totals, largest, out=batch_stats_rate)
+    rows = table.reshape(rule.shape[0], -1)  # A row for each step.
+    rows[:, 4:] = rule
     if rules.ema_decay is not None:
-        table[:, 2] = [_average_rate(rules.ema_decay, first + i) for i in range(len(table))]
-    return table
+        averages = [_average_rate(rules.ema_decay, first + i) for i in range(len(rows))]
+        average_rate[:] = np.reshape(averages, average_rate.shape)
+    return rows
 
 
 def _coefficients(optimizer: Optimizer, rates: bytes, first: int) -> np.ndarray:
