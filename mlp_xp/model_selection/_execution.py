@@ -55,7 +55,7 @@ def many_models(
     n_jobs : int or None
         Number of threads, as joblib counts them; None is all that are useful.
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a progress bar, and so does more where scikit-learn prints no line for each fit.
     keeps_finished : bool, default=False
         Whether Ctrl-C makes `Unfinished` results of the rest. Not inside of another such context,
         which Ctrl-C is to end too.
@@ -73,7 +73,7 @@ def many_models(
             yield
             return
         n_jobs = outer_n_jobs if n_jobs is None else n_jobs
-        settings = {"shows_bar": verbose == 1, "keeps_finished": keeps_finished, "metric": metric}
+        settings = {"shows_bar": bool(verbose), "keeps_finished": keeps_finished, "metric": metric}
         with parallel_config(backend=ManyModels(outer, n_jobs, **settings)):
             yield
     finally:
@@ -120,9 +120,9 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
         self.is_interrupted = False
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
-        """Return the number of workers for joblib, and have it submit all calls at once."""
+        """Return the number of workers for joblib, which submits all calls at once, silently."""
         # Not "all", with which joblib loses an error of the first split.
-        self.parallel, parallel.pre_dispatch = parallel, sys.maxsize
+        self.parallel, parallel.pre_dispatch, parallel.verbose = parallel, sys.maxsize, 0
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs: int) -> int:
@@ -150,7 +150,9 @@ class ManyModels(ParallelBackendBase):  # type: ignore[misc]
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
         """Train and score everything, before joblib collects the results."""
-        bar = TaskBar("models", len(self._submitted)) if self._shows_bar else None
+        has_lines = any(batch.items[0][2].get("verbose", 0) > 1 for batch in self._submitted)
+        shows_bar = self._shows_bar and not has_lines
+        bar = TaskBar("models", len(self._submitted)) if shows_bar else None
         result, scores = None, _BestScore(self._metric)
         try:
             # Steps of pipelines and scorers may use joblib themselves.

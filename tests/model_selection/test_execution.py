@@ -260,6 +260,26 @@ def test_progress_has_the_best_of_the_scores_that_decides(capsys):
     assert f"best score {search.best_score_:.4f}" in capsys.readouterr().out.splitlines()[-1]
 
 
+CURVES = {
+    "cross_validate": {},
+    "cross_val_score": {},
+    "cross_val_predict": {},
+    "learning_curve": {"train_sizes": [1.0]},
+    "validation_curve": {"param_name": "alpha", "param_range": [0.1]},
+}
+
+
+@pytest.mark.parametrize("verbose", [1, 2, 51])
+@pytest.mark.parametrize("name", CURVES)
+def test_there_is_one_display(name, verbose, capsys):
+    getattr(ours, name)(network(), X, y, cv=2, verbose=verbose, **CURVES[name])
+    out, err = capsys.readouterr()
+    assert "Parallel" not in out + err  # Joblib's.
+    has_lines = verbose > 1 and name != "cross_val_predict"  # Scikit-learn has none of that one.
+    assert out.count("total time=") == (2 if has_lines else 0)
+    assert out.count("models") == (0 if has_lines else 2)
+
+
 def test_a_terminal_gets_a_bar(terminal):
     screen = terminal()
     ours.GridSearchCV(network(), GRID, cv=2, verbose=1, refit=False).fit(X, y)
