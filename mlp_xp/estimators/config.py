@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from mlp_xp._utils.settings import plain_numbers
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
 from mlp_xp.estimators.targets import Targets
@@ -125,7 +126,7 @@ def resolve_config(
         _hashable(params["activation"]),
         params["normalization"],
         _hashable(params["dropout"]),
-        params["input_dropout"],
+        plain_numbers(params["input_dropout"]),
         bool(params["residual"]),
     )
     rules = Rules(
@@ -140,7 +141,7 @@ def resolve_config(
         augmentation=resolve_augmentation("augmentation", params["augmentation"], n_features),
     )
     dtype = None if params["precision"] == "auto" else parameter_dtype(params["precision"])
-    return TrainingConfig(rules, resolve_loop(params), loss.output, scaling, dtype)
+    return TrainingConfig(plain_numbers(rules), resolve_loop(params), loss.output, scaling, dtype)
 
 
 def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
@@ -282,7 +283,7 @@ def _resolve_schedule(params: Mapping[str, Any]) -> Schedule:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return plain_numbers(tuple(value) if isinstance(value, list) else value)
 
 
 # --- where the data are ---------------------------------------------------------------------------

@@ -11,7 +11,10 @@ from sklearn.base import clone
 
 from mlp_xp import MLPClassifier
 from mlp_xp.callbacks import Callback
-from mlp_xp.optimizers import SGD, AdamW, ByKind, Muon
+from mlp_xp.estimators.config import resolve_config
+from mlp_xp.estimators.targets import ClassTargets
+from mlp_xp.nn.losses import SoftmaxFocal
+from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Muon
 from mlp_xp.optimizers.schedules import InvScaling, OneCycle
 
 
@@ -144,3 +147,34 @@ def test_another_rule_starts_anew(problem):
         for each in (model, fresh):
             each.set_params(solver=then, max_iter=1).fit(X, y)
         np.testing.assert_allclose(model.coefs_[0], fresh.coefs_[0], atol=1e-12)
+
+
+WITH_A_NUMBER = {
+    "beta_1": lambda number: {"beta_1": number},
+    "power_t": lambda number: {
+        "power_t": number,
+        "solver": "sgd",
+        "learning_rate": "invscaling",
+    },
+    "dropout": lambda number: {"dropout": [number], "input_dropout": number},
+    "loss": lambda number: {"loss": SoftmaxFocal(gamma=number)},
+    "Adam": lambda number: {"solver": Adam(beta_1=number, beta_2=number)},
+    "ByKind": lambda number: {"solver": ByKind(vector=AdamW(weight_decay=number))},
+    "schedule": lambda number: {"learning_rate": OneCycle(number)},
+}
+
+
+@pytest.mark.parametrize("name", WITH_A_NUMBER)
+def test_numbers_of_numpy_are_those_of_python(name):
+    """They are equal to them, so one would get what was compiled or computed for the other."""
+    X, y = problem()
+    models = [
+        small(precision="float64", **WITH_A_NUMBER[name](number))
+        for number in (np.float32(0.3), float(np.float32(0.3)))
+    ]
+    targets = ClassTargets(np.unique(y), "softmax")
+    rules = [resolve_config(model.get_params(), X.shape[1], targets).rules for model in models]
+    assert repr(rules[0]) == repr(rules[1])
+    assert "float32" not in repr(rules)
+    weights = [clone(model).fit(X, y).coefs_[0] for model in models]
+    np.testing.assert_array_equal(*weights)
