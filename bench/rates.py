@@ -1,18 +1,20 @@
-"""Rates of the machine: a large float32 matrix product, and a copy of a large array.
+"""Rates of the machine: a large matrix product, and a copy of a large array.
 
-Both take turns with the contenders, each in its own process.
+Both take turns with the contenders, each in its own process, with products in float32.
 """
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from contenders import Entry
 from contest import Contender, Task
 
-__all__ = ["COPIED", "METERS", "OPERATIONS", "make"]
+__all__ = ["COPIED", "METERS", "OPERATIONS", "make", "product_rate"]
 
 WIDTH = 2048
 OPERATIONS = 2 * WIDTH**3  # Of one product.
@@ -40,8 +42,13 @@ def make(task: Task, *, what: str) -> Contender:
     return Contender(train)
 
 
-def _numpy(threads: int) -> Callable[[], object]:
-    a = np.random.default_rng(0).random((WIDTH, WIDTH), dtype=np.float32)
+def product_rate(dtype: np.dtype) -> float:
+    """Return operations per second of a large product of NumPy, on all processors."""
+    return OPERATIONS / min(timeit.repeat(_numpy(dtype=dtype), number=1, repeat=6))
+
+
+def _numpy(threads: int = 0, dtype: Any = np.float32) -> Callable[[], object]:
+    a = np.random.default_rng(0).random((WIDTH, WIDTH), dtype=dtype)
     out = np.empty_like(a)
     return lambda: np.matmul(a, a, out=out)
 

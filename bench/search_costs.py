@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from rates import product_rate
 from report import seconds, table
 from roofline import operations
 from turns import Result
@@ -31,19 +32,16 @@ TERMS = (
 def costs(case: Any) -> Result:
     """Return the seconds of a step, of its products, of the rest, and of a first search."""
     warnings.simplefilter("ignore")
-    from mlp_xp import MLPClassifier, get_backend
+    import mlp_xp
     from mlp_xp.model_selection import GridSearchCV
 
-    if case.backend is not None:
-        get_backend(case.backend)  # Imports its library.
     X, y = case.data()
-    network = {"batch_size": 200, "hidden_layer_sizes": (100,), "max_iter": _EPOCHS, **case.network}
-    own = {} if case.backend is None else {"backend": case.backend}
-    few = network["max_iter"]
+    model = case.model(mlp_xp)
+    few = case.network.get("max_iter", _EPOCHS)
 
     def seconds_of(epochs: int) -> float:
-        settings = network | own | {"max_iter": epochs, "n_iter_no_change": np.inf}
-        search = GridSearchCV(MLPClassifier(**settings), case.grid, cv=case.cv, refit=False)
+        model.set_params(max_iter=epochs, n_iter_no_change=np.inf)
+        search = GridSearchCV(model, case.grid, cv=case.cv, refit=False)
         start = time.perf_counter()
         search.fit(X, y)
         return time.perf_counter() - start
@@ -52,33 +50,22 @@ def costs(case: Any) -> Result:
     turns = [(seconds_of(few), seconds_of(_LONGER * few)) for _ in range(_TURNS)]
     short, long = (statistics.median(column) for column in zip(*turns, strict=True))
     n_samples = len(X) * (case.cv - 1) // case.cv
-    if network.get("early_stopping"):
-        n_samples -= math.ceil(0.1 * n_samples)
-    batch = min(network["batch_size"], n_samples)
+    if model.early_stopping:
+        n_samples -= math.ceil(model.validation_fraction * n_samples)
+    batch = min(200 if model.batch_size == "auto" else model.batch_size, n_samples)
     n_fits = case.cv * math.prod(len(values) for values in case.grid.values())
     n_steps = n_fits * few * -(-n_samples // batch)
-    widths = (X.shape[1], *network["hidden_layer_sizes"], len(np.unique(y)))
+    widths = (X.shape[1], *model.hidden_layer_sizes, len(np.unique(y)))
     n_operations = operations(widths, batch, train=True)
     steps = (long - short) / (_LONGER - 1)
     return {
         "n_fits": n_fits,
         "n_steps": n_steps,
         "steps": steps,
-        "products": n_steps * n_operations / _rate(X.dtype),
+        "products": n_steps * n_operations / product_rate(X.dtype),
         "rest": short - steps,
         "first": first - short,
     }
-
-
-def _rate(dtype: np.dtype) -> float:
-    """Return operations per second of a large product."""
-    a = np.ones((1_536, 1_536), dtype)
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        np.matmul(a, a)
-        times.append(time.perf_counter() - start)
-    return float(2 * len(a) ** 3 / min(times))
 
 
 def costs_section(results: Result) -> str:

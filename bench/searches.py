@@ -58,6 +58,15 @@ class Case(NamedTuple):
     backend: str | None = None
     warms_up: bool = True
 
+    def model(self, module: Any) -> Any:
+        """Return the network of a module, with the library of its backend imported."""
+        settings = self.network
+        if self.backend is not None:
+            import mlp_xp
+
+            settings = settings | {"backend": mlp_xp.get_backend(self.backend).name}
+        return module.MLPClassifier(**settings)
+
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """Return scikit-learn's digits, standardized."""
@@ -152,10 +161,7 @@ def run(case: Case, contender: str) -> Result:
 
     module = sklearn.neural_network if contender == THEIRS else mlp_xp
     searches = mlp_xp.model_selection if contender == OURS else sklearn.model_selection
-    own = {} if case.backend is None else {"backend": case.backend}
-    model = module.MLPClassifier(**case.network, **own)
-    if case.backend is not None:
-        mlp_xp.get_backend(case.backend)  # Imports its library; what is compiled is timed.
+    model = case.model(module)  # What is compiled is timed.
     X, y = case.data()
     settings = {"cv": case.cv, "n_jobs": 2 if contender in (THEIRS, MIXED) else None}
     if case.warms_up:
