@@ -5,13 +5,22 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from textwrap import wrap
 from typing import Any, NoReturn, TypeAlias
 
 from mlp_xp.cli.lines import fitted
 
-__all__ = ["DEFAULT", "FILES", "Parser", "add_backend", "add_output", "add_seed", "number"]
+__all__ = [
+    "DEFAULT",
+    "FILES",
+    "Parser",
+    "add_backend",
+    "add_output",
+    "add_seed",
+    "number",
+    "question",
+]
 
 DEFAULT = "default"  # the recipe of a training that names none
 FILES = "files"  # The name of data of the user's own, beside those of `LOADERS`.
@@ -56,23 +65,32 @@ class Parser(argparse.ArgumentParser):
         self._add_options = add_options
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, after adding the options."""
+        """Parse, after adding the options; what is unknown is an error of this command."""
         add_options, self._add_options = self._add_options, None
         if add_options is not None:
             add_options(self)
-        return super().parse_known_args(args, namespace)
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            meant = question(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
         """Raise an error that `main` prints, with the nearest of the choices."""
         if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            from difflib import get_close_matches  # Not for those who type no error.
-
             choices = found[2].replace("'", "").split(", ")
-            nearest = get_close_matches(found[1], choices, 1)
-            meant = f", did you mean {nearest[0]}?" if nearest else ","
-            kept = message[: found.start()]
-            message = f"{kept}invalid choice: '{found[1]}'{meant} choose from {', '.join(choices)}"
+            kept = message[: found.start()] + f"invalid choice: '{found[1]}'"
+            meant = question(found[1], choices) or ","
+            message = f"{kept}{meant} choose from {', '.join(choices)}"
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def question(given: str, choices: Iterable[str]) -> str:
+    """Return ", did you mean x?" with the choice that is nearest to what was typed, or ""."""
+    from mlp_xp._utils.names import did_you_mean  # Not for those who type no error.
+
+    meant = did_you_mean(given, choices).replace("'", "")
+    return meant and f", {meant}"
 
 
 def add_backend(options: Options, default: str | None = "auto") -> None:
@@ -117,8 +135,11 @@ def number(
     above: float = -math.inf,
     at_least: float = -math.inf,
     below: float = math.inf,
+    several: bool = False,
 ) -> Callable[[str], Any]:
     """Return a function that parses a finite number within limits, for argparse.
+
+    ``several`` is whether the option takes more than one.
 
     Examples
     --------
@@ -140,6 +161,7 @@ def number(
                 return value
         except (ValueError, OverflowError):
             pass
-        raise argparse.ArgumentTypeError(f"{text!r}, expected {noun} {expected}")
+        spaces = ", several with spaces between them" if several and "," in text else ""
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {noun} {expected}{spaces}")
 
     return parse

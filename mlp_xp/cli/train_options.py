@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.backends import LOW_PRECISIONS
-from mlp_xp.cli.options import DEFAULT, Parser, add_backend, add_output, add_seed, number
+from mlp_xp.cli.options import DEFAULT, Parser, add_backend, add_output, add_seed, number, question
 from mlp_xp.datasets import LOADERS
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS
@@ -43,8 +43,8 @@ def _data(text: str) -> str:
     if text in LOADERS or Path(text).exists():
         return text
     raise argparse.ArgumentTypeError(
-        f"invalid choice: {text!r}, expected {', '.join(LOADERS)}, or a folder or file of your own "
-        "that is there"
+        f"invalid choice: {text!r}{question(text, LOADERS) or ','} expected {', '.join(LOADERS)}, "
+        "or a folder or file of your own that is there"
     )
 
 
@@ -132,7 +132,7 @@ def _add_network(group: _Group) -> None:
         "--hidden",
         "width of each hidden layer",
         "hidden_layer_sizes",
-        type=_COUNT,
+        type=number(int, at_least=1, several=True),
         nargs="*",
         metavar="WIDTH",
     )

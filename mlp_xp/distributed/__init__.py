@@ -6,7 +6,6 @@ is in `training`, and what a backend does for it in `backends`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from functools import cache
 from typing import Any
@@ -65,9 +64,10 @@ def get_communicator(engine: str) -> Communicator:
     ValueError: distributed is 'mpo', and must be 'mpi' or 'torch': did you mean 'mpi'?
     """
     if engine not in ENGINES:
-        nearest = difflib.get_close_matches(str(engine), ENGINES, 1)
-        hint = f": did you mean {nearest[0]!r}?" if nearest else "."
-        names = " or ".join(map(repr, ENGINES))
+        from mlp_xp._utils.names import did_you_mean  # Most names are right.
+
+        meant, names = did_you_mean(engine, ENGINES), " or ".join(map(repr, ENGINES))
+        hint = f": {meant}" if meant else "."
         raise ValueError(f"distributed is {engine!r}, and must be {names}{hint}")
     communicator: Communicator = importlib.import_module(
         f"mlp_xp.distributed.{ENGINES[engine]}"

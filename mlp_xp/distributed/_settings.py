@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,8 +43,10 @@ class Distributed:
 
     def __post_init__(self) -> None:
         if self.data not in DATA:
-            nearest = difflib.get_close_matches(str(self.data), DATA, 1)
-            hint = f": did you mean {nearest[0]!r}?" if nearest else "."
+            from mlp_xp._utils.names import did_you_mean  # Most names are right.
+
+            meant = did_you_mean(self.data, DATA)
+            hint = f": {meant}" if meant else "."
             raise ValueError(f"data is {self.data!r}, and must be 'replicated' or 'sharded'{hint}")
         if not isinstance(self.deterministic, bool):
             raise ValueError(f"deterministic is {self.deterministic!r}, and must be a bool.")

@@ -7,14 +7,14 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.parameters import CONSTRAINTS, documented
+from mlp_xp.estimators.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.prediction import AS_SET, as_labels
 from mlp_xp.estimators.scoring import score_on_host
 from mlp_xp.estimators.state import set_weights
@@ -78,10 +78,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     _targets_type = ClassTargets
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
         **CONSTRAINTS,
-        "loss": [StrOptions(set(CLASSIFICATION_LOSSES)), callable],
+        "loss": [one_of(*CLASSIFICATION_LOSSES), callable],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "class_weight": [StrOptions({"balanced"}), dict, None],
-        "output_activation": [StrOptions({"auto", "softmax", "logistic"})],
+        "class_weight": [one_of("balanced"), dict, None],
+        "output_activation": [one_of("auto", "softmax", "logistic")],
     }
     _parameter_names = tuple(_parameter_constraints)
 

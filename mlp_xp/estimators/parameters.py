@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import (
     Interval,
+    InvalidParameterError,
     Options,
     StrOptions,
     validate_parameter_constraints,
@@ -25,20 +26,26 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.training.input_scaling import SCALINGS, Whiten
 
-__all__ = ["CONSTRAINTS", "RecipeMixin", "documented", "param_names", "validate"]
+__all__ = ["CONSTRAINTS", "RecipeMixin", "documented", "one_of", "param_names", "validate"]
 
 _Class = TypeVar("_Class", bound=type)
 
 # Types whose equal values are alike.
 _PLAIN = frozenset({bool, int, float, np.float64, np.int64, str, type(None)})
 
+
+def one_of(*names: str) -> StrOptions:
+    """Return scikit-learn's constraint of some names, which an error lists in this order."""
+    return StrOptions(dict.fromkeys(names).keys())
+
+
 CONSTRAINTS: dict[str, Any] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), Layer],
-    "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, callable],
-    "solver": [StrOptions({*OPTIMIZERS, LBFGS}), Optimizer],
+    "activation": [one_of(*ACTIVATIONS), list, tuple, callable],
+    "solver": [one_of(*OPTIMIZERS, LBFGS), Optimizer],
     "alpha": [Interval(Real, 0, None, closed="left")],
-    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [StrOptions({*SCHEDULES, ADAPTIVE}), *SCHEDULES.values()],
+    "batch_size": [one_of("auto"), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [one_of(*SCHEDULES, ADAPTIVE), *SCHEDULES.values()],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
     "power_t": [Interval(Real, 0, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -59,20 +66,20 @@ CONSTRAINTS: dict[str, Any] = {
     "scoring": [str, callable, None],
     "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
     "input_dropout": [Interval(Real, 0, 1, closed="left")],
-    "normalization": [StrOptions({"layer", "batch"}), None],
+    "normalization": [one_of("layer", "batch"), None],
     "residual": ["boolean"],
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "ema_decay": [Interval(Real, 0, 1, closed="left"), None],
     "callbacks": [list, tuple, None],
-    "backend": [StrOptions({"auto", *BACKENDS}), None],
+    "backend": [one_of("auto", *BACKENDS), None],
     "device": "no_validation",  # get_backend checks it
-    "precision": [StrOptions({"auto", "float32", "float64", *LOW_PRECISIONS})],
-    "input_scaling": [StrOptions(set(SCALINGS)), Whiten, None],
-    "placement": [StrOptions({"auto", "resident", "streamed"})],
+    "precision": [one_of("auto", "float32", "float64", *LOW_PRECISIONS)],
+    "input_scaling": [one_of(*SCALINGS), Whiten, None],
+    "placement": [one_of("auto", "resident", "streamed")],
     "max_time": [Interval(Real, 0, None, closed="neither"), None],
     "augmentation": [Augmentation, list, tuple, None],
     "tta": [Augmentation, list, tuple, None],
-    "distributed": [StrOptions(set(ENGINES)), Distributed, None],
+    "distributed": [one_of(*ENGINES), Distributed, None],
 }
 
 # In the order of the constructors, which have parameters of their own between the two.
@@ -270,8 +277,7 @@ def validate(estimator: Any) -> None:
         # With their types: True is equal to 1.
         _validate_plain(kind, *((name, type(value), value) for name, value in params.items()))
     else:
-        constraints = estimator._parameter_constraints
-        validate_parameter_constraints(constraints, params, caller_name=kind.__name__)
+        _validate(kind, params)
 
 
 def _is_plain(value: Any) -> bool:
@@ -282,8 +288,31 @@ def _is_plain(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _validate_plain(kind: Any, *params: tuple[str, type, Any]) -> None:
-    values = {name: value for name, _, value in params}
-    validate_parameter_constraints(kind._parameter_constraints, values, caller_name=kind.__name__)
+    _validate(kind, {name: value for name, _, value in params})
+
+
+def _validate(kind: Any, params: dict[str, Any]) -> None:
+    """Check parameters as scikit-learn does, and add to its error what may be meant."""
+    constraints = kind._parameter_constraints
+    for name, value in params.items():
+        try:
+            validate_parameter_constraints(constraints, {name: value}, caller_name=kind.__name__)
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"{error}{_hint(name, value, constraints[name])}") from None
+
+
+def _hint(name: str, value: Any, constraints: list[Any]) -> str:
+    """Return a sentence that says what may be meant by a wrong parameter, or ""."""
+    if isinstance(value, str):
+        from mlp_xp._utils.names import did_you_mean  # Most names are right.
+
+        names = [option for c in constraints if isinstance(c, StrOptions) for option in c.options]
+        return f" {did_you_mean(value, names)}".rstrip()
+    if name == "learning_rate" and isinstance(value, Real):
+        return f" The rate itself is learning_rate_init={value!r}."
+    if name == "activation" and isinstance(value, Integral):
+        return f" Widths of several layers are one tuple: hidden_layer_sizes=(.., {value!r})."
+    return " Give a list, callbacks=[...]." if name == "callbacks" else ""
 
 
 class RecipeMixin:

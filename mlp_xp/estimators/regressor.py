@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from sklearn.base import RegressorMixin, _fit_context
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.parameters import CONSTRAINTS, documented
+from mlp_xp.estimators.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.prediction import AS_SET
 from mlp_xp.estimators.scoring import predict_values
 from mlp_xp.estimators.state import set_weights
@@ -69,8 +68,8 @@ default="auto"
     _targets_type = RealTargets
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
         **CONSTRAINTS,
-        "loss": [StrOptions(set(REGRESSION_LOSSES)), callable],
-        "output_activation": [StrOptions({"auto", *OUTPUTS})],
+        "loss": [one_of(*REGRESSION_LOSSES), callable],
+        "output_activation": [one_of("auto", *OUTPUTS)],
     }
     _parameter_names = tuple(_parameter_constraints)
 

@@ -8,11 +8,11 @@ other code.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
+from mlp_xp._utils.names import did_you_mean
 from mlp_xp.augmentation import AUGMENTATIONS, WITH_VIEWS
 from mlp_xp.distributed import Distributed
 from mlp_xp.nn.hidden import INNER, LAYERS
@@ -114,10 +114,8 @@ def expected(given: Any, valid: Iterable[str]) -> str:
     "not one of Adam, Lion (did you mean 'Lion'?)"
     """
     names = list(valid)
-    lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(str(given).lower(), lower, 1)
-    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
-    return f"not one of {', '.join(names) or 'none'}{hint}"
+    meant = did_you_mean(given, names)
+    return f"not one of {', '.join(names) or 'none'}" + (f" ({meant})" if meant else "")
 
 
 def _type_name(value: Any) -> str:

@@ -39,6 +39,45 @@ def test_bad_settings(problem, settings, message):
         small(**settings).fit(*problem())
 
 
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"activation": "sigmoid"}, "did you mean 'logistic'?"),
+        ({"activation": "leakyrelu"}, "did you mean 'leaky_relu'?"),
+        ({"activation": 32}, "several layers are one tuple: hidden_layer_sizes=(.., 32)."),
+        ({"solver": "Adam"}, "did you mean 'adam'?"),
+        ({"solver": "rms_prop"}, "did you mean 'rmsprop'?"),
+        ({"learning_rate": "cosin"}, "did you mean 'cosine'?"),
+        ({"learning_rate": 0.01}, "The rate itself is learning_rate_init=0.01."),
+        ({"backend": "PyTorch"}, "did you mean 'torch'?"),
+        ({"backend": "gpu"}, "did you mean 'auto'?"),
+        ({"precision": "fp16"}, "did you mean 'float16'?"),
+        ({"precision": "bfloat16"}, "did you mean 'bf16'?"),
+        ({"input_scaling": "standard"}, "did you mean 'standardize'?"),
+        ({"loss": "cross_entropy"}, "did you mean 'log_loss'?"),
+        ({"callbacks": Callback()}, "Give a list, callbacks=[...]."),
+    ],
+)
+def test_a_wrong_setting_is_told_what_to_type(problem, settings, hint):
+    with pytest.raises(InvalidParameterError) as caught:
+        small(**settings).fit(*problem())
+    assert str(caught.value).endswith(hint)
+
+
+def test_names_are_listed_in_the_order_of_the_documentation(problem):
+    with pytest.raises(InvalidParameterError, match="'sgd', 'adam', 'adamw', 'rmsprop', 'lion'"):
+        small(solver="?").fit(*problem())
+    with pytest.raises(InvalidParameterError, match=r"Got '\?' instead\.$"):
+        small(solver="?").fit(*problem())
+
+
+def test_names_of_other_libraries_are_known_for_losses_of_numbers(problem):
+    X, y = problem()
+    for theirs, ours in [("mse", "squared_error"), ("MAE", "absolute_error")]:
+        with pytest.raises(InvalidParameterError, match=f"did you mean '{ours}'"):
+            MLPRegressor(loss=theirs).fit(X, y)
+
+
 def test_hidden_layers_must_be_at_least_1_wide(problem):
     with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got \[3, 0\]"):
         small(hidden_layer_sizes=(3, 0)).fit(*problem())

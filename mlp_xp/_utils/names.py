@@ -1,0 +1,54 @@
+"""The name that an unknown one probably means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+__all__ = ["did_you_mean"]
+
+# What other libraries call it, in lower case.
+_ELSEWHERE = {
+    "bfloat16": "bf16",
+    "binary_crossentropy": "log_loss",
+    "categorical_crossentropy": "log_loss",
+    "cross_entropy": "log_loss",
+    "crossentropy": "log_loss",
+    "cuda": "auto",
+    "double": "float64",
+    "fp16": "float16",
+    "fp32": "float32",
+    "gpu": "auto",
+    "half": "float16",
+    "l1": "absolute_error",
+    "mae": "absolute_error",
+    "mse": "squared_error",
+    "nll": "log_loss",
+    "normal": "gaussian",
+    "pinball": "quantile",
+    "sigmoid": "logistic",
+    "sparse_categorical_crossentropy": "log_loss",
+    "swish": "silu",
+    "zscore": "standardize",
+}
+
+
+def did_you_mean(given: Any, names: Iterable[str]) -> str:
+    """Return a question with the valid name that is nearest to an unknown one, or "".
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.names import did_you_mean
+    >>> did_you_mean("Lino", ["adam", "lion"])
+    "did you mean 'lion'?"
+    >>> did_you_mean("sigmoid", ["logistic", "tanh"])
+    "did you mean 'logistic'?"
+    >>> did_you_mean("lamb", ["sgd"])
+    ''
+    """
+    lower = {name.lower(): name for name in names}
+    wanted = str(given).lower()
+    near = [_ELSEWHERE.get(wanted, ""), *get_close_matches(wanted, lower, 1)]
+    found = [lower[name] for name in near if name in lower]
+    return f"did you mean {found[0]!r}?" if found else ""
