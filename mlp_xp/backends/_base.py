@@ -123,8 +123,7 @@ class Backend:
         """
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
-                # A library may refuse another one's memory (device, dtype, strides, read-only),
-                # each with an exception of its own. Copying through the host always works.
+                # A library refuses some memory of others, with any exception; the host's is fine.
                 try:
                     array = self.xp.from_dlpack(array)
                 except Exception:
@@ -143,6 +142,10 @@ class Backend:
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
         """Copy an array to the device as `put` does, to memory that nobody else has."""
         return self.xp.asarray(self.put(array, dtype), copy=True)
+
+    def zeros_like(self, array: Array) -> Array:
+        """Return zeros of the shape and dtype of a small array, on the device."""
+        return self.xp.zeros_like(array)
 
     def get(self, array: Array) -> np.ndarray:
         """Copy one of this library's arrays to the host, as a NumPy array."""
@@ -261,10 +264,7 @@ class Backend:
         return function
 
     def release(self, compiled: Any, state: Any) -> Any:
-        """Return a state that a function which was compiled to donate no longer takes over.
-
-        The function may then serve another state, as one compiled anew would.
-        """
+        """Return a state that a function compiled to donate leaves; it may then serve another."""
         return state
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
@@ -339,8 +339,7 @@ class Backend:
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
         """Copy host batches to the device, each while the one before it is used.
 
-        The arrays of a batch may be written over once the next is asked for. No batch has more
-        rows than the first.
+        Arrays may be written over once the next are asked for; none has more rows than the first.
         """
         iterator = iter(batches)
 

@@ -66,6 +66,10 @@ class JaxBackend(Backend):
             # compiled for each shape.
             return self._move(np.array(array, dtype=dtype))
 
+    def zeros_like(self, array: Array) -> Array:
+        # From the host: zeros on the device are compiled for each shape.
+        return self._move(np.zeros(array.shape, array.dtype))
+
     def _move(self, array: Any) -> Array:
         return jax.device_put(array, self.device)
 

@@ -121,8 +121,7 @@ class ModelStack:
         plans = [request.plan() for request in requests]
         steps, rates = self._steps(requests, plans, places)
         x, y = data.x, data.column.on_device
-        zeros = np.zeros(self._state.loss.shape)
-        self._state = self._state._replace(loss=backend.put_copy(zeros, first.dtype))
+        self._state = self._state._replace(loss=backend.zeros_like(self._state.loss))
         self._run_steps(first, steps, x, y, requests[0].n_steps, places, is_stopped)
         losses = backend.get(self._state.loss)
         seconds = time.perf_counter() - start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from helpers import problem, small
@@ -132,3 +134,30 @@ def test_models_of_a_program_compile_that_and_nothing_else(backend_spec, caplog)
     assert [result.error for result in results] == [None] * 3
     compiled = [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA compilation")]
     assert compiled == ["jit(run)"]
+
+
+@pytest.mark.libraries("torch", "jax")
+def test_an_epoch_of_a_program_copies_what_its_steps_take_and_no_more(backend_spec, monkeypatch):
+    name, _, device = backend_spec.partition(":")
+    backend = type(get_backend(name, device or None))
+    X, y = problem()
+    shapes = []
+    for method in ("put", "put_copy"):
+        transfer = getattr(backend, method)
+
+        def recorded(self, array, dtype=None, transfer=transfer):
+            shapes.append(np.shape(array))
+            return transfer(self, array, dtype)
+
+        monkeypatch.setattr(backend, method, recorded)
+    settings = {"backend": name, "device": device or None, "dropout": 0.5, "batch_size": 15}
+    copied = []
+    for n_epochs in (2, 3):
+        shapes.clear()
+        models = [small(random_state=i, max_iter=n_epochs, **settings) for i in range(2)]
+        assert [r.error for r in fit_many([FitTask(m, X, y) for m in models])] == [None] * 2
+        copied.append(Counter(shapes))
+    n_steps = len(X) // 15
+    of_an_epoch = copied[1] - copied[0]
+    assert (n_steps, 2, 15) in of_an_epoch  # The rows.
+    assert {shape[:2] for shape in of_an_epoch} == {(n_steps, 2)}
