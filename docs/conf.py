@@ -40,7 +40,7 @@ exclude_patterns = [
     "jobs",
     "templates",
     "**/README.rst",
-    "sg_execution_times.rst",
+    "**/sg_execution_times.rst",  # It loads scripts of other sites.
 ]
 
 # Pages are Markdown, with links to headings as GitHub names them.
