@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mlp_xp.plotting._calibration import CalibrationDisplay
 from mlp_xp.plotting._confusion import ConfusionMatrixDisplay
-from mlp_xp.plotting._curves import TrainingCurvesDisplay, training_panels
+from mlp_xp.plotting._curves import TrainingCurvesDisplay, curve_colors, training_panels
 from mlp_xp.plotting._inline import THEME, in_notebook_colors, inline_svg
 from mlp_xp.plotting._pictures import (
     MistakesDisplay,
@@ -29,6 +29,7 @@ __all__ = [
     "PredictionsDisplay",
     "TrainingCurvesDisplay",
     "WeightsDisplay",
+    "curve_colors",
     "in_notebook_colors",
     "inline_svg",
     "largest_weights",

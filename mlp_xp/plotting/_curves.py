@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.plotting._style import COLORS, ink, label_ends, new_axes, plain, set_figure_title
 
-__all__ = ["TrainingCurvesDisplay", "training_panels"]
+__all__ = ["TrainingCurvesDisplay", "curve_colors", "training_panels"]
 
 # Up to so many epochs a marker shows each: a line alone needs two.
 _MARKED = 50
@@ -30,6 +30,8 @@ class TrainingCurvesDisplay:
         Epoch whose weights were kept, from 1; marked in each panel.
     test : mapping of str to float, optional
         Results on test data by the label of their panel; marked after the last epoch.
+    colors : mapping of str to color, optional
+        By the names of curves. Default: each name has the same color in all panels.
 
     Attributes
     ----------
@@ -51,10 +53,12 @@ class TrainingCurvesDisplay:
         *,
         best_epoch: int | None = None,
         test: Mapping[str, float] | None = None,
+        colors: Mapping[str, Any] | None = None,
     ) -> None:
         self.panels = panels
         self.best_epoch = best_epoch
         self.test = test
+        self.colors = colors
 
     @classmethod
     def from_estimator(
@@ -129,18 +133,26 @@ class TrainingCurvesDisplay:
         self.axes_ = new_axes(ax, len(self.panels), (3.2, 2.9))
         self.figure_ = self.axes_[0].figure
         set_figure_title(self.figure_, ax, "training curves")
+        colors = self.colors or curve_colors(self.panels)
         for axes, (label, curves) in zip(self.axes_, self.panels.items(), strict=True):
-            self._draw(axes, label, curves)
+            self._draw(axes, label, curves, colors)
         if self.best_epoch is not None:
             title = f"dotted: weights of epoch {self.best_epoch}, kept"
             self.axes_[0].set_title(title, fontsize="small")
         return self
 
-    def _draw(self, axes: Any, label: str, curves: Mapping[str, Sequence[float | None]]) -> None:
+    def _draw(
+        self,
+        axes: Any,
+        label: str,
+        curves: Mapping[str, Sequence[float | None]],
+        colors: Mapping[str, Any],
+    ) -> None:
         n_epochs = max(map(len, curves.values()))
         style = {"marker": "o", "markersize": 3} if n_epochs <= _MARKED else {}
         ends = []
-        for color, (name, values) in zip(cycle(COLORS), curves.items(), strict=False):
+        for name, values in curves.items():
+            color = colors.get(name, COLORS[0])
             numbers = np.asarray([np.nan if v is None else v for v in values], dtype=float)
             axes.plot(range(1, len(numbers) + 1), numbers, color=color, label=name, **style)
             known = np.flatnonzero(np.isfinite(numbers))
@@ -158,6 +170,19 @@ class TrainingCurvesDisplay:
             axes.plot([n_epochs], [value], "D", color=ink(), markersize=5, label="test")
             ends.append((n_epochs, value, f"test {value:.3g}", ink()))
         label_ends(axes, ends)
+
+
+def curve_colors(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return a color for each name of a curve, in the order in which the panels have them.
+
+    Examples
+    --------
+    >>> from mlp_xp.plotting import curve_colors
+    >>> curve_colors({"loss": {"training": [1.0], "validation": [1.2]}, "rate": {"": [0.1]}})
+    {'training': '#0072B2', 'validation': '#D55E00'}
+    """
+    names = dict.fromkeys(name for curves in panels.values() for name in curves if name)
+    return dict(zip(names, cycle(COLORS), strict=False))
 
 
 def training_panels(

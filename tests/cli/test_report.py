@@ -13,6 +13,7 @@ from running import TINY
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.cli.report import Evaluation, write_report
+from mlp_xp.cli.report._figures import curve_figures
 
 HOSTILE = ("<script>alert(1)</script>", "a & b\x1b[2J", "$x^2$", '"quoted"')
 SECTIONS = [
@@ -164,6 +165,16 @@ def test_comparison_shows_what_differs(mlp_xp, finished, tmp_path, fails):
     assert "tanh" in svg
     assert "type two or more" in fails("compare", finished)
     assert "nowhere" in fails("compare", finished, "nowhere")
+
+
+def test_a_run_has_the_same_color_in_every_figure():
+    first = [{"loss": 1.0, "accuracy": 0.5}, {"loss": 0.5, "accuracy": 0.9}]
+    second = [{"loss": 2.0, "validation_r2": 0.1}, {"loss": 1.5, "validation_r2": 0.4}]
+    drawn = curve_figures({"first": first, "second": second})
+    colors = {caption: re.findall(r"var\(--line-\d", svg) for caption, svg in drawn.items()}
+    assert set(colors["training loss by epoch"]) == {"var(--line-0", "var(--line-1"}
+    assert set(colors["training accuracy [%] by epoch"]) == {"var(--line-0"}
+    assert set(colors["validation R² by epoch"]) == {"var(--line-1"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -79,6 +79,13 @@ def test_curves_of_an_estimator(model):
     assert diamond.get_xydata().tolist() == [[model.n_iter_, pytest.approx(test)]]
 
 
+def test_a_curve_has_the_same_color_in_every_panel(model):
+    loss, accuracy, _ = TrainingCurvesDisplay.from_estimator(model).axes_
+    of_loss = {line.get_label(): line.get_color() for line in loss.lines}
+    assert of_loss["training"] != of_loss["validation"]
+    assert [line.get_color() for line in accuracy.lines][:1] == [of_loss["validation"]]
+
+
 def test_curves_of_a_regressor_and_of_another_score():
     settings = {"max_iter": 4, "learning_rate": "cosine", "early_stopping": True}
     model = MLPRegressor(hidden_layer_sizes=4, random_state=0, **settings).fit(X, X[:, 0])

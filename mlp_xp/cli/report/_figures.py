@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from mlp_xp.plotting import TrainingCurvesDisplay, inline_svg, training_panels
+from mlp_xp.plotting import TrainingCurvesDisplay, curve_colors, inline_svg, training_panels
 
 __all__ = ["MOST_RUNS", "curve_figures"]
 
@@ -45,9 +45,9 @@ def curve_figures(
                     panels.setdefault(label, {})[curve] = values
                 else:
                     panels.setdefault(f"{curve} {label}".strip(), {})[name] = values
-    drawn = {}
+    drawn, colors = {}, curve_colors(panels if len(runs) == 1 else {"": runs})
     for label, curves in panels.items():
-        display = TrainingCurvesDisplay({label: curves}, test=test)
+        display = TrainingCurvesDisplay({label: curves}, test=test, colors=colors)
         drawn[f"{label} by epoch"] = inline_svg(
             partial(_draw, display), 4.4, 3.0, f"{label} by epoch"
         )

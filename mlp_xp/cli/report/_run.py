@@ -303,7 +303,8 @@ def _first_layer(model: Any, test: Evaluation) -> str:
         "First layer",
         paragraph(
             f"The {len(shown)} of {weights.shape[1]:,} neurons with the largest weights, each on a "
-            "scale of its own: what raises their output, and what lowers it."
+            "scale of its own: "
+            + ("red raises their output, blue lowers it." if shape[0] == 1 else "gray is 0.")
         ),
         pictures(shown, [("", "")] * len(shown), side="3.5rem"),
     )
