@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import joblib
@@ -27,7 +27,6 @@ from mlp_xp.model_selection._fits import fitted
 __all__ = ["ManyModels", "Unfinished", "many_models"]
 
 _LOCAL = LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBackend
-_is_inside = ContextVar("_is_inside", default=False)
 
 
 class Unfinished(dict[str, Any]):
@@ -57,8 +56,8 @@ def many_models(
     verbose : int, default=0
         1 shows a progress bar, and so does more where scikit-learn prints no line for each fit.
     keeps_finished : bool, default=False
-        Whether Ctrl-C makes `Unfinished` results of the rest. Not inside of another such context,
-        which Ctrl-C is to end too.
+        Whether Ctrl-C makes `Unfinished` results of the rest. Not where joblib is the caller, as in
+        a cross-validation of a search: it goes on with the next, and Ctrl-C should end all.
     metric : str, callable or bool, optional
         The metric whose best score the bar shows, by name as in ``refit``; others show none where
         there are several.
@@ -66,18 +65,20 @@ def many_models(
     outer, outer_n_jobs = get_active_backend()
     has_callbacks = getattr(estimator, "_skl_callbacks", None)
     is_ours = is_network(estimator) and isinstance(outer, _LOCAL) and not has_callbacks
-    keeps_finished = keeps_finished and not _is_inside.get()
-    token = _is_inside.set(True)
-    try:
-        if not is_ours:
-            yield
-            return
-        n_jobs = outer_n_jobs if n_jobs is None else n_jobs
-        settings = {"shows_bar": bool(verbose), "keeps_finished": keeps_finished, "metric": metric}
-        with parallel_config(backend=ManyModels(outer, n_jobs, **settings)):
-            yield
-    finally:
-        _is_inside.reset(token)
+    if not is_ours:
+        yield
+        return
+    n_jobs = outer_n_jobs if n_jobs is None else n_jobs
+    keeps_finished = keeps_finished and not _is_called_by_joblib()
+    settings = {"shows_bar": bool(verbose), "keeps_finished": keeps_finished, "metric": metric}
+    with parallel_config(backend=ManyModels(outer, n_jobs, **settings)):
+        yield
+
+
+def _is_called_by_joblib() -> bool:
+    # It sets nothing that tells where it runs one call after the other.
+    names = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))
+    return joblib.parallel.__name__ in names
 
 
 class ManyModels(ParallelBackendBase):  # type: ignore[misc]

@@ -55,6 +55,8 @@ class _ManyModels:
 
         Ctrl-C ends it with a warning: `cv_results_` has the candidates that are finished, the best
         of them is fitted again, and `best_estimator_` can be used. A second Ctrl-C ends that fit.
+        Where a cross-validation or another search evaluates this one, it raises
+        `KeyboardInterrupt`, which ends them too.
 
         Parameters
         ----------

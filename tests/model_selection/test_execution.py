@@ -124,10 +124,22 @@ def test_ctrl_c_while_the_last_model_is_scored_ends_the_search(name):
         ours.cross_val_score(network(), X, y, cv=4, scoring=Pressing(4))
 
 
-def test_ctrl_c_ends_a_search_in_a_cross_validation_with_it():
-    search = ours.GridSearchCV(network(), GRID, cv=2, scoring=Pressing(8))
+@pytest.mark.parametrize("module", [ours, theirs])
+def test_ctrl_c_ends_what_evaluates_a_search_with_it(module):
+    search = ours.GridSearchCV(network(), GRID, cv=2)
     with pytest.raises(KeyboardInterrupt):
-        ours.cross_val_score(search, X, y, cv=2)
+        module.cross_val_score(search.set_params(scoring=Pressing(8)), X, y, cv=2)
+    outer = module.GridSearchCV(search.set_params(scoring=Pressing(8)), {"cv": [2]}, cv=2)
+    with pytest.raises(KeyboardInterrupt):
+        outer.fit(X, y)
+
+
+def test_ctrl_c_keeps_what_a_search_in_a_pipeline_has_finished():
+    search = ours.GridSearchCV(network(), GRID, cv=2, scoring=Pressing(8))
+    model = make_pipeline(StandardScaler(), search)
+    with pytest.warns(UserWarning, match="Search interrupted by user: cv_results_ has the 4 of 4"):
+        model.fit(X, y)
+    assert model.score(X, y) > 0
 
 
 def test_ctrl_c_leaves_out_the_candidate_that_is_not_finished():
