@@ -7,7 +7,7 @@ import gc
 import re
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,14 @@ def small(estimator=MLP, /, **settings):
     """Return a small estimator for `problem`, quick to fit."""
     defaults = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "batch_size": 16}
     return estimator(**(defaults | QUIET | settings))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread does, a minute at most: the machine may be busy."""
+    end = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < end, "it has not happened in a minute"
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager

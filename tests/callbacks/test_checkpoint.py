@@ -279,11 +279,13 @@ def test_a_reader_never_misses_best(tmp_path):
     fit(Checkpoint(tmp_path), n_epochs=1)
     reader = threading.Thread(target=read)
     reader.start()
-    fit(Checkpoint(tmp_path), n_epochs=60)
+    n_fits = 0
+    while not errors and (n_fits == 0 or n_read <= 10):
+        fit(Checkpoint(tmp_path), n_epochs=60)
+        n_fits += 1
     is_over.set()
     reader.join()
     assert errors == []
-    assert n_read > 10
 
 
 def test_a_model_that_cannot_be_saved_is_rejected_before_the_first_step(tmp_path):

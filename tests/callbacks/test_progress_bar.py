@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
 from fake_fit import fit, record
+from helpers import wait_until
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.callbacks import ProgressBar
@@ -23,7 +23,7 @@ def last_line(screen) -> str:
     )
 
 
-def test_a_terminal_gets_a_bar_for_each_fit(terminal):
+def test_a_terminal_gets_a_bar_for_each_fit(terminal, clock):
     bar = ProgressBar()
     for _ in range(2):
         screen = terminal()
@@ -36,7 +36,7 @@ def test_a_terminal_gets_a_bar_for_each_fit(terminal):
         assert sys.stdout is screen
 
 
-def test_the_bar_shows_how_far_the_fit_is_its_running_loss_and_the_time_left(terminal):
+def test_the_bar_shows_how_far_the_fit_is_its_running_loss_and_the_time_left(terminal, clock):
     screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
     bar.on_fit_begin(model)
     bar.on_epoch_end(model, record(1, validation_score=0.75))
@@ -46,28 +46,27 @@ def test_the_bar_shows_how_far_the_fit_is_its_running_loss_and_the_time_left(ter
     assert re.fullmatch(line, last_line(screen))
 
 
-def test_the_bar_moves_also_where_an_epoch_has_no_steps(terminal):
+def test_the_bar_moves_also_where_an_epoch_has_no_steps(terminal, clock):
     screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
     bar.on_fit_begin(model)
     bar.on_epoch_end(model, record(1))
-    time.sleep(0.3)
-    assert " 25 %  loss 1.0000  0:00 left" in last_line(screen)
+    wait_until(lambda: " 25 %  loss 1.0000  0:00 left" in last_line(screen))
     bar.on_fit_end(model)
 
 
-def test_the_time_left_ticks_between_two_reports(terminal):
+def test_the_time_left_ticks_between_two_reports(terminal, clock):
     screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=100)
     bar.on_fit_begin(model)
-    time.sleep(0.05)
+    clock.now += 0.05
     bar.on_epoch_end(model, record(1))
-    time.sleep(1.4)
-    left = re.findall(r"0:0(\d) left", screen.getvalue())
-    assert int(left[-1]) < int(left[0])
+    wait_until(lambda: "0:05 left" in last_line(screen))
+    clock.now += 1.4
+    wait_until(lambda: "0:04 left" in last_line(screen))
     bar.on_fit_end(model)
 
 
 @pytest.mark.parametrize("width", [40, 50, 80])
-def test_the_bar_fits_on_a_line(terminal, monkeypatch, width):
+def test_the_bar_fits_on_a_line(terminal, clock, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=400)
     bar.on_fit_begin(model)
@@ -89,8 +88,7 @@ def test_ctrl_c_is_answered_at_once(terminal):
         bar.on_fit_begin(model)
         bar.on_progress(model, 5, 10, None)
         signal.raise_signal(signal.SIGINT)
-        time.sleep(0.3)
-        assert last_line(screen).endswith("12 %  stopping after this step")
+        wait_until(lambda: last_line(screen).endswith("12 %  stopping after this step"))
         bar.on_epoch_end(model, record(1))
         bar.on_fit_end(model)
     assert "100 %" not in screen.getvalue()
@@ -121,10 +119,10 @@ def test_the_first_step_which_may_compile_does_not_count(terminal, clock):
     screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=10)
     bar.on_fit_begin(model)
     assert "preparing the first step" in last_line(screen)
-    clock.now += 18.0
+    clock.now += 17.0
     for done in range(1, 11):
-        bar.on_progress(model, done, 10, None)
         clock.now += 1.0
+        bar.on_progress(model, done, 10, None)
     bar.on_fit_end(model)
     assert last_line(screen).endswith(" 10 %  1:30 left")
 

@@ -320,21 +320,24 @@ def test_a_fit_killed_at_200_moments_is_resumed(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
 def test_sigterm_writes_a_checkpoint_and_ends_with_143(tmp_path):
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[2]); import test_resume as t\n"
+        "import sys; sys.path.insert(0, sys.argv[2]); import test_resume as t\n"
         "class Ready(t.Callback):\n"
         "    def on_step_end(self, model, done, n_steps):\n"
-        "        if len(model.history_) == 2 and done == 3: print('ready', flush=True)\n"
-        "        time.sleep(0.02)\n"
+        "        if len(model.history_) == 2 and done == 3:\n"
+        "            print('ready', flush=True)\n"
+        "            input()\n"
         "watch = [Ready(), t.Checkpoint(sys.argv[1], every='1 h')]\n"
         "t.make(watch=watch, max_iter=12).fit(t.X, t.Y)\n"
     )
     paths = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parent.parent}"
     environment = os.environ | {"PYTHONPATH": f"{paths}{os.pathsep}{os.environ.get('PYTHONPATH')}"}
     command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdout=-1, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
+        process.stdin.write("\n")
     assert process.returncode == 143
     [(epoch, step)] = checkpoints.checkpoints(tmp_path)
     assert epoch >= 2

@@ -38,6 +38,17 @@ CODE = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from mlp_xp.cli import main; sys.exit(main())"
 )
+HOLD = """
+import sys
+from mlp_xp.cli.output import Output
+
+def held(output, text, real=Output.print):
+    real(output, text)
+    if text.startswith({beginning!r}):
+        sys.stdin.readline()
+
+Output.print = held
+"""
 
 RECIPE = """
 description = "digits"
@@ -60,14 +71,16 @@ def history_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def start(*argv: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-u", "-c", CODE, *map(str, argv)]
-    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+def start(*argv: object, held_at: str | None = None) -> subprocess.Popen[str]:
+    """Start the command; it waits for a line of stdin after one of stdout that begins so."""
+    code = CODE if held_at is None else HOLD.format(beginning=held_at) + CODE
+    command = [sys.executable, "-u", "-c", code, *map(str, argv)]
+    return subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True)
 
 
-def start_training(*argv: object) -> subprocess.Popen[str]:
+def start_training(*argv: object, held_at: str | None = None) -> subprocess.Popen[str]:
     """Start a training of a million epochs, and wait for its third."""
-    process = start(*TINY, "--epochs", 1_000_000, *argv)
+    process = start(*TINY, "--epochs", 1_000_000, *argv, held_at=held_at)
     assert process.stdout is not None
     next(line for line in process.stdout if line.startswith("epoch       3/"))
     return process

@@ -195,11 +195,11 @@ def test_a_time_limit_counts_what_was_used(mlp_xp, stop, monkeypatch):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_process_that_is_ended_is_resumed(how, mlp_xp, tmp_path):
     options = [*TINY, "--epochs", 40, "--hidden", "64", "--checkpoint", 1]
-    process = start(*options, "--out", "run")
+    process = start(*options, "--out", "run", held_at="epoch  3/")
     assert process.stdout is not None
     next(line for line in process.stdout if line.startswith("epoch  3/"))
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate("\n", timeout=60)
     assert process.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL)
     found = checkpoints(Path("run.partial", "checkpoints"))
     assert max(found) >= (2, 0)

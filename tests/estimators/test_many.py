@@ -348,10 +348,18 @@ def test_closing_ends_the_fits_that_are_left():
 
 def test_ctrl_c_keeps_what_is_finished():
     X, y = problem()
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     tasks = tasks_of([small(max_iter=1), small(max_iter=10**6)], X, y)
-    timer.start()
-    assert [result.number for result in fit_many(tasks, n_jobs=2)] == [0]
+    finished, presses = [], []
+
+    def press_once(*epoch):
+        if finished and not presses:
+            presses.append(epoch)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for result in fit_many(tasks, n_jobs=2, on_epoch=press_once):
+        finished.append(result.number)
+    assert finished == [0]
+    assert presses
 
 
 @pytest.mark.libraries("torch")

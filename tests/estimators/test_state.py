@@ -43,9 +43,9 @@ def test_columns_first_is_as_fast_as_rows_first(problem):
     wide = np.repeat(X, 100, axis=1)
     seconds = []
     for array in (wide, np.asfortranarray(wide), wide[::-1]):
-        start = time.perf_counter()
+        start = time.process_time()  # Others may be at work on the machine.
         model = small(max_iter=10, batch_size=50).fit(array, y)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert max(seconds) < 4 * seconds[0]
     assert model.coefs_[0].shape[0] == 600
     frame = pd.DataFrame(X)
@@ -74,9 +74,9 @@ def test_ctrl_c_ends_the_callers_loop_of_partial_fits(problem):
     threading.Thread(
         target=lambda: started.wait() and (time.sleep(0.02), signal.raise_signal(signal.SIGINT))
     ).start()
-    started.set()
     with pytest.raises(KeyboardInterrupt):
-        all(model.partial_fit(*data) for _ in range(1000))
+        # Here: an exception outside of this block would end all tests.
+        all(model.partial_fit(*data) for _ in range(1000) if started.set() is None)
     assert model.n_iter_ < 1000
     assert np.isfinite(model.coefs_[0]).all()
 

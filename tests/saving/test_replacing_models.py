@@ -72,8 +72,10 @@ def test_a_reader_gets_the_old_model_or_the_new_one(tmp_path):
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for i in range(150):
-        save_model(models[i % 2], tmp_path)
+    n_saved = 0
+    while not errors and (n_saved < 150 or set(found) < expected):
+        save_model(models[n_saved % 2], tmp_path)
+        n_saved += 1
     is_over.set()
     for reader in readers:
         reader.join()
