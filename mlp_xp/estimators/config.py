@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from operator import is_
 from typing import Any, cast
 
 import numpy as np
 
-from mlp_xp._utils.settings import plain_numbers
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
 from mlp_xp.estimators.targets import Targets
@@ -52,6 +52,7 @@ _HOOKS = (
 )
 # The same network for the same settings: what follows from them takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
+_PLAIN = {float, int, bool, str, type(None)}  # Most settings, of each fit.
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 
 
@@ -126,7 +127,7 @@ def resolve_config(
         _hashable(params["activation"]),
         params["normalization"],
         _hashable(params["dropout"]),
-        plain_numbers(params["input_dropout"]),
+        _plain_numbers(params["input_dropout"]),
         bool(params["residual"]),
     )
     rules = Rules(
@@ -141,7 +142,7 @@ def resolve_config(
         augmentation=resolve_augmentation("augmentation", params["augmentation"], n_features),
     )
     dtype = None if params["precision"] == "auto" else parameter_dtype(params["precision"])
-    return TrainingConfig(plain_numbers(rules), resolve_loop(params), loss.output, scaling, dtype)
+    return TrainingConfig(_plain_numbers(rules), resolve_loop(params), loss.output, scaling, dtype)
 
 
 def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
@@ -283,7 +284,36 @@ def _resolve_schedule(params: Mapping[str, Any]) -> Schedule:
 
 
 def _hashable(value: Any) -> Any:
-    return plain_numbers(tuple(value) if isinstance(value, list) else value)
+    return _plain_numbers(tuple(value) if isinstance(value, list) else value)
+
+
+def _plain_numbers(settings: Any) -> Any:
+    """Return settings with Python's numbers instead of NumPy's.
+
+    These are equal to each other, with the same hash, but compute in another precision.
+
+    Parameters
+    ----------
+    settings : object
+        A number, or a tuple or dataclass of such; others are returned as they are.
+    """
+    kind = type(settings)
+    if kind in _PLAIN:
+        return settings
+    if isinstance(settings, np.generic):
+        return settings.item()
+    if kind is tuple:
+        plain = tuple(map(_plain_numbers, settings))
+        return settings if all(map(is_, plain, settings)) else plain
+    if not hasattr(kind, "__dataclass_fields__"):
+        return settings
+    changed = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        plain = _plain_numbers(value)
+        if plain is not value:
+            changed[field.name] = plain
+    return replace(settings, **changed) if changed else settings
 
 
 # --- where the data are ---------------------------------------------------------------------------
