@@ -60,7 +60,7 @@ def test_each_engine_does_what_a_communicator_promises(run_ranks, engine, n):
 
 
 def test_abort_ends_all_ranks_at_once(run_ranks):
-    done = run_ranks(2, fail, "mpi", timeout=30)
+    done = run_ranks(2, fail, "mpi")
     assert done.returncode == 3
     assert "not reached" not in done.stdout
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import warnings
 
 import numpy as np
@@ -123,10 +122,9 @@ def lead() -> None:
         bits(MLPClassifier((8,), max_iter=2, **settings).fit(X, Y))
     assert len(caught) == (0 if ranks.rank else 1)
     settings["verbose"] = False
-    start = time.perf_counter()
     model = MLPClassifier((8,), max_iter=10**6, n_iter_no_change=10**6, max_time=0.5, **settings)
     bits(model.set_params(learning_rate="cosine", early_stopping=True).fit(X, Y))
-    assert time.perf_counter() - start < 5
+    assert model.n_iter_ < 10**6  # Which would take hours.
     settings |= {"callbacks": [Interrupt()], "max_iter": 100, "n_iter_no_change": 100}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -184,7 +182,7 @@ def test_a_fit_on_ranks_is_that_of_one_process(run_ranks, n):
 
 
 def test_rank_0_leads(run_ranks):
-    done = run_ranks(3, lead, timeout=60)
+    done = run_ranks(3, lead)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Iteration 1, loss") == 2
 
@@ -201,9 +199,7 @@ def test_rank_0_leads(run_ranks):
     ],
 )
 def test_a_rank_that_fails_ends_all(run_ranks, how, words):
-    start = time.perf_counter()
-    done = run_ranks(3, fail, how, timeout=30, plain=True)
-    assert time.perf_counter() - start < 20
+    done = run_ranks(3, fail, how, plain=True)
     assert done.returncode != 0
     assert words in done.stderr + done.stdout
     assert ("ZeroDivisionError: this one" in done.stderr) == (how in ("raised", "before", "after"))
@@ -211,7 +207,7 @@ def test_a_rank_that_fails_ends_all(run_ranks, how, words):
 
 
 def test_a_rank_that_exits_between_fits_ends_all_under_mpi4py(run_ranks):
-    done = run_ranks(3, fail, "left", timeout=30)
+    done = run_ranks(3, fail, "left")
     assert done.returncode == 3
     assert "not reached" not in done.stdout
 

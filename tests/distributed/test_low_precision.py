@@ -31,7 +31,7 @@ def compare(backend: str) -> None:
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_low_precision_differs_by_its_rounding(run_ranks, backend):
     pytest.importorskip(backend)
-    done = run_ranks(2, compare, backend, timeout=60)
+    done = run_ranks(2, compare, backend)
     assert done.returncode == 0, done.stderr
 
 

@@ -93,7 +93,7 @@ def fail_in_all_ways() -> None:
 
 
 def test_an_error_of_one_rank_is_raised_by_all(run_ranks):
-    done = run_ranks(3, fail_in_all_ways, timeout=100)
+    done = run_ranks(3, fail_in_all_ways)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("is done") == 3
 
