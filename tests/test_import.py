@@ -85,8 +85,8 @@ def test_a_fit_loads_no_library_that_it_does_not_use():
 def test_it_takes_well_under_a_second_beyond_scikit_learn():
     code = (
         f"import time\n{SCIKIT_LEARN}\n"
-        "start = time.perf_counter()\n"
+        "start = time.process_time()\n"  # Others may be at work on the machine.
         "from mlp_xp import MLPClassifier\n"
-        "print(time.perf_counter() - start)"
+        "print(time.process_time() - start)"
     )
     assert min(float(run(code)) for _ in range(3)) < 0.5

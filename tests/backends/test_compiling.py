@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 
 import numpy as np
 import pytest
-from helpers import tolerance
+from helpers import tolerance, wait_until
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.optional import pip_command
@@ -279,34 +278,29 @@ def test_where_llvm_cannot_be_loaded_a_fit_does_without(monkeypatch):
 
 
 def test_ctrl_c_ends_a_compilation_at_once(tmp_path):
-    before = (
-        "from pathlib import Path\nfrom mlp_xp.backends._numpy import machine_code as _native\n"
-    )
-    before += f"_native._folders = lambda: [Path({str(tmp_path)!r})]\n"
-    # In parts of what the start took, which a busy machine delays as much: a quarter; the whole
-    # compilation would take four times the start.
-    shares = []
-    while not shares or (min(shares) >= 1 and len(shares) < 3):
-        started = time.perf_counter()
-        child = subprocess.Popen(
-            [sys.executable, "-c", before + FIT],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        with child:
-            assert child.stderr is not None
-            assert COMPILES in child.stderr.readline()
-            compiling = time.perf_counter()
-            time.sleep(0.3)
-            pressed = time.perf_counter()
-            child.send_signal(signal.SIGINT)
-            _, err = child.communicate(timeout=60)
-            shares.append((time.perf_counter() - pressed) / (compiling - started))
-        assert "KeyboardInterrupt" in err
-        assert child.returncode == -signal.SIGINT
-        assert not list(tmp_path.glob("*.bin"))
-    assert min(shares) < 1
+    started = tmp_path / "started"
+    compile_forever = f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
+    before = f"""
+from pathlib import Path
+from mlp_xp.backends._numpy import machine_code as _native
+_native._folders = lambda: [Path({str(tmp_path)!r})]
+_native._CHILD = {compile_forever!r}
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", before + FIT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # One process compiles.
+    ) as process:
+        assert process.stderr is not None
+        assert COMPILES in process.stderr.readline()
+        wait_until(started.exists)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err
+    assert process.returncode == -signal.SIGINT
+    assert not list(tmp_path.glob("*.bin"))
 
 
 # --- ahead ----------------------------------------------------------------------------------------
