@@ -55,8 +55,14 @@ class JaxBackend(Backend):
         return np.array(array)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
+        if self._is_here(array) and (dtype is None or array.dtype == dtype):
+            return array  # Four times as fast as what finds that there is nothing to do.
         with jax.enable_x64(True):
             return super().put(array, dtype)
+
+    def _is_here(self, array: Any) -> bool:
+        # What is not committed would compile a function again.
+        return isinstance(array, jax.Array) and array.committed and array.device == self.device
 
     def put_copy(self, array: Any, dtype: str | None = None) -> Array:
         with jax.enable_x64(True):

@@ -77,6 +77,8 @@ class HeldOut:
         backend, dtype = trainer.backend, trainer.dtype
         # As the fitted model will predict: also where products in training are in bfloat16.
         self._backend = get_backend(backend.name, backend.device)
+        # Elsewhere a dozen operations would be compiled for this number of samples.
+        self._scores_on = get_backend("numpy") if backend.fixed_shapes else self._backend
         encoded = targets.encode(sample.y, dtype, "y_val")
         self._ranks = ranks
         x = sample.X
@@ -102,10 +104,10 @@ class HeldOut:
             parts = parts[ranks.rank * n_own : (ranks.rank + 1) * n_own]
             self._own = [some_rows(base, rows[part]) for part in parts if len(part)]
             self._positions = np.concatenate(parts)
-        self._encoded = backend.put(encoded)
+        self._encoded = self._scores_on.put(encoded)
         self._loss_weights = None
         if sample.weights is not None:
-            self._loss_weights = backend.put(sample.weights, dtype)
+            self._loss_weights = self._scores_on.put(sample.weights, dtype)
         self._scorer: Callable[..., float] | None = None
         if callable(self._scoring):
             self._scorer = self._scoring
@@ -116,7 +118,7 @@ class HeldOut:
 
     def measure(self) -> tuple[float, float]:
         """Return loss and score of the network as it now is; a higher score is better."""
-        trainer, ranks, backend = self._trainer, self._ranks, self._backend
+        trainer, ranks, backend = self._trainer, self._ranks, self._scores_on
         logits = self._logits(trainer.learned, trainer.state.batch_stats)
         if ranks.size == 1:
             return self._scores(logits)
@@ -149,7 +151,7 @@ class HeldOut:
         trainer, backend = self._trainer, self._backend
         network = trainer.rules.network
         if not len(self._positions):
-            return backend.put(np.empty((0, network.sizes[-1])), trainer.dtype)
+            return self._scores_on.put(np.empty((0, network.sizes[-1])), trainer.dtype)
         logits = [
             predict(
                 backend,
@@ -159,11 +161,12 @@ class HeldOut:
                 x,
                 trainer.scaling,
                 batch_stats=batch_stats,
+                to=self._scores_on,
                 dtype=trainer.dtype,
             )
             for x in self._own
         ]
-        return logits[0] if len(logits) == 1 else backend.xp.concat(logits, axis=0)
+        return logits[0] if len(logits) == 1 else self._scores_on.xp.concat(logits, axis=0)
 
     def _scores(self, logits: Array) -> tuple[float, float]:
         """Return loss and score of the outputs for all samples."""
@@ -171,7 +174,7 @@ class HeldOut:
 
     def _evaluate(self, logits: Array) -> tuple[np.ndarray, np.ndarray]:
         """Return the average loss and the activated outputs, on the host."""
-        loss, backend = self._trainer.rules.loss, self._backend
+        loss, backend = self._trainer.rules.loss, self._scores_on
         with backend.scope():
             average, _ = mean_loss(loss, logits, self._encoded, self._loss_weights, xp=backend.xp)
             outputs = loss.activate(logits, xp=backend.xp)

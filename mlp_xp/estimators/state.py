@@ -153,7 +153,8 @@ class FittedState:
         Copies on a device stay there for the next one.
         """
         weights = self.params, self.batch_stats, self.scaling
-        if backend.shares_host_memory:
+        # Elsewhere on the host there is nothing to copy; XLA takes time for each array.
+        if backend.shares_host_memory and not backend.fixed_shapes:
             return weights
         return cast(Any, self.copies.on(backend, dtype, weights))
 

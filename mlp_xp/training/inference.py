@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -33,6 +34,9 @@ _BATCH = 2048
 _HOST_BATCH = 384
 # More sparse rows, so that more of them share the weights that are read.
 _SPARSE_BATCH = 1024
+# Where a number of rows is compiled, the multiplications and additions of rows of zeros that take
+# less time than a call, and the numbers of inputs that a copy of takes less.
+_ADDED_WORK, _COPIED_NUMBERS = 1 << 20, 1 << 18
 
 
 def predict(
@@ -125,7 +129,15 @@ def predict(
         scaling = None if scaling is None else map_leaves(put, scaling)
         views = [map_leaves(put_view, draws) for draws in view_draws(tta)] if tta else [None]
         if n_samples <= size:
-            return put_writable(run(put_rows(slice(n_samples))), to)
+            n_rows = n_samples
+            if backend.fixed_shapes and _is_on_host(x):
+                n_rows = _compiled_rows(n_samples, size, network.sizes)
+            if n_rows == n_samples:
+                return put_writable(run(put_rows(slice(n_samples))), to)
+            batch = np.zeros((n_rows, x.shape[1]), kept or x.dtype)
+            batch[:n_samples] = to_numpy(take_rows(x, slice(n_samples)))
+            filled: Any = backend.get(run(backend.put(batch)))
+            return put_writable(filled[..., :n_samples, :], to)
         products = [math.prod(layer.W.shape) for layer in denses(params)]
         if stays_sparse:  # The first layer computes only with the entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
@@ -190,6 +202,19 @@ def put_writable(result: Array, to: Backend) -> Array:
 def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
     # A layer's input, its output and a temporary of the activation exist at the same time.
     return 3 * max(sizes) * np.dtype(dtype).itemsize
+
+
+@lru_cache(maxsize=64)
+def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...]) -> int:
+    """Return a number of rows to compile a prediction for, and few for all numbers of samples.
+
+    Rows of zeros fill the batch up: a sixteenth of it, or what takes less time than the call.
+    """
+    if n_samples == 1 or n_samples * sizes[0] > _COPIED_NUMBERS:
+        return n_samples
+    few = _ADDED_WORK // sum(a * b for a, b in itertools.pairwise(sizes))
+    step = max(few, 1 << max(n_samples.bit_length() - 5, 0))
+    return min(-(-n_samples // step) * step, most)
 
 
 def make_predict(

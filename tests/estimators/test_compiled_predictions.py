@@ -1,0 +1,110 @@
+"""Where each number of rows is compiled, few are: batches are filled up, which changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers import small, tolerance
+from scipy import sparse
+
+from mlp_xp.training import inference
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 9, (120, 5)).astype(np.float64)
+Y = RNG.integers(0, 3, 120)
+
+
+@pytest.fixture
+def compiled(caplog):
+    """What JAX has compiled."""
+    import jax
+
+    class Names:
+        def take(self):
+            found = [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA")]
+            caplog.clear()
+            return found
+
+    jax.clear_caches()
+    jax.config.update("jax_log_compiles", True)
+    yield Names()
+    jax.config.update("jax_log_compiles", False)
+
+
+def where(backend_spec):
+    name, _, device = backend_spec.partition(":")
+    return {"backend": name, "device": device or None}
+
+
+@pytest.mark.libraries("jax")
+def test_numbers_of_rows_share_what_is_compiled(backend_spec, compiled):
+    model = small(max_iter=2, learning_rate="cosine", **where(backend_spec)).fit(X, Y)
+    compiled.take()
+    for n in (7, 2, 100, 33, 101):
+        assert model.predict_proba(X[:n]).shape == (n, 3)
+    assert compiled.take() == ["jit(predict)"]
+    one = model.predict_proba(X[:1])
+    assert compiled.take() == ["jit(predict)"]  # Nothing is added to one row.
+    for n in (7, 2, 100, 33, 101):
+        model.predict(X[:n])
+        model.score(X[:n], Y[:n])
+    assert compiled.take() == ["jit(predict)"]
+    assert one.flags.writeable
+
+
+@pytest.mark.libraries("jax")
+def test_samples_held_out_in_other_numbers_compile_nothing_else(backend_spec, compiled):
+    settings = {"max_iter": 2, "learning_rate": "cosine", **where(backend_spec)}
+    for n in (30, 41):
+        model = small(**settings).fit(X[:50], Y[:50], X_val=X[-n:], y_val=Y[-n:])
+        expected = model.evaluate(X[-n:], Y[-n:])["loss"]
+        assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-12)
+        names = compiled.take()
+        assert ("jit(predict)" in names) == (n == 30)
+    assert names == []
+
+
+@pytest.mark.libraries("jax")
+@pytest.mark.parametrize("kind", ["float64", "float32", "uint8", "bool", "sparse", "library"])
+@pytest.mark.parametrize("normalization", [None, "batch", "layer"])
+def test_rows_that_fill_a_batch_change_nothing(
+    backend_spec, backend, kind, normalization, monkeypatch
+):
+    settings = {"normalization": normalization, "input_scaling": "standardize"}
+    model = small(max_iter=2, learning_rate="cosine", **settings, **where(backend_spec)).fit(X, Y)
+    some = X[:37]
+    if kind == "sparse":
+        some = sparse.csr_array(some)
+    elif kind == "library":
+        some = backend.put(some)
+    else:
+        some = (some > 4 if kind == "bool" else some).astype(kind)
+    filled = [model.predict_proba(some), model.hidden_activations(some)]
+    assert all(type(found) is type(filled[0]) for found in filled)
+    assert all(found.shape[0] == 37 for found in filled)
+    monkeypatch.setattr(inference, "_compiled_rows", lambda n_samples, *_: n_samples)
+    plain = [model.predict_proba(some), model.hidden_activations(some)]
+    for found, expected in zip(map(np.asarray, filled), map(np.asarray, plain), strict=True):
+        assert found.dtype == expected.dtype
+        scale = np.abs(expected).max()
+        atol = scale * tolerance(str(expected.dtype), 5)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("sizes", [(4, 3), (64, 100, 10), (3072, 512, 512, 10)])
+@pytest.mark.parametrize("most", [2048, 1000])
+def test_few_rows_are_added(sizes, most):
+    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    shapes = set()
+    for n in range(1, most + 1):
+        n_rows = inference._compiled_rows(n, most, sizes)
+        assert n <= n_rows <= most
+        assert (n_rows - n) * weights < 1 << 20 or n_rows < 1.07 * n
+        if n * sizes[0] > 1 << 18:  # No copy of what is large.
+            assert n_rows == n
+        else:
+            shapes.add(n_rows)
+    assert inference._compiled_rows(1, most, sizes) == 1
+    assert len(shapes) <= 70
