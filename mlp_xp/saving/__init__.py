@@ -175,8 +175,19 @@ def _remove_unused_weights(folder: Path) -> None:
 def _read_spec(folder: Path) -> dict[str, Any]:
     path = folder / SPEC
     if not os.path.exists(path):  # Perhaps another folder was meant.
-        return read_json(path, "expected a folder that mlp_xp.saving.save_model wrote")
+        near = _near(folder)
+        such_as = "" if near is None else f", such as {near}"
+        return read_json(path, f"expected a folder that mlp_xp.saving.save_model wrote{such_as}")
     return read_json(path, "save the model again with mlp_xp.saving.save_model")
+
+
+def _near(folder: Path) -> Path | None:
+    """Return the folder of a model that a file is in, or that is in another folder."""
+    with contextlib.suppress(OSError):
+        if folder.is_file() and (folder.parent / SPEC).is_file():
+            return folder.parent
+        return min((path.parent for path in folder.glob(f"*/{SPEC}")), default=None)
+    return None
 
 
 def check_can_save(estimator: Saved) -> None:
@@ -217,9 +228,15 @@ def _checked_spec(estimator: Saved) -> tuple[dict[str, Any], dict[str, FittedSta
         return describe_ensemble(estimator, [spec for spec, _ in described]), states
     kind = next((name for name, kind in ESTIMATORS.items() if isinstance(estimator, kind)), None)
     if kind is None:
+        library, name = type(estimator).__module__.partition(".")[0], type(estimator).__name__
+        cure = "use pickle or joblib, or save its steps one by one"
+        if isinstance(estimator, str | os.PathLike):
+            cure = "type save_model(estimator, folder)"
+        elif name in ESTIMATORS:
+            name, cure = f"{library}'s {name}", "mlp_xp.export.from_sklearn makes one of it"
         raise SavingError(
-            f"{type(estimator).__name__} is neither MLPClassifier nor MLPRegressor, nor an "
-            "ensemble of them: use pickle or joblib, or save its steps one by one"
+            f"{name} is neither MLPClassifier nor MLPRegressor of mlp_xp, nor an ensemble of them: "
+            f"{cure}"
         )
     state = fitted_state(estimator)
     spec: dict[str, Any] = json.loads(json.dumps(describe(estimator, state, kind), allow_nan=False))

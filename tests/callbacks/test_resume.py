@@ -243,6 +243,11 @@ def test_without_any_whole_checkpoint_nothing_is_trained(tmp_path):
     assert names(tmp_path) == before
 
 
+def test_what_is_no_folder_is_an_error():
+    with pytest.raises(TypeError, match=r"resume is True, and must be the folder of a Checkpoint"):
+        make().fit(X, Y, resume=True)
+
+
 def test_a_folder_without_a_checkpoint_starts_the_fit(tmp_path):
     with pytest.warns(UserWarning, match="which has no checkpoint: the fit starts at its first"):
         model = make().fit(X, Y, resume=tmp_path / "new")

@@ -10,9 +10,11 @@ import pytest
 from saved_models import CODES, X, assert_same, fitted, regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
+from sklearn.neural_network import MLPClassifier as SklearnClassifier
 
 from mlp_xp import MLPClassifier
 from mlp_xp.estimators.state import fitted_state
+from mlp_xp.export import from_sklearn
 from mlp_xp.nn.losses import Custom
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import SavingError, check_can_save, load_model, save_model
@@ -106,6 +108,26 @@ def test_what_is_no_estimator_of_this_library_is_rejected(tmp_path):
     with pytest.raises(SavingError, match=r"Ridge is neither .*: use pickle or joblib"):
         save_model(Ridge().fit(X, CODES), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_scikit_learn_is_rejected_with_the_way_to_convert_it(tmp_path):
+    theirs = SklearnClassifier(2, max_iter=400, tol=1).fit(X, CODES)
+    with pytest.raises(SavingError, match=r"^sklearn's MLPClassifier is .*from_sklearn") as caught:
+        save_model(theirs, tmp_path)
+    assert "pickle" not in str(caught.value)
+    save_model(from_sklearn(theirs), tmp_path)
+
+
+def test_swapped_arguments_are_named(tmp_path):
+    with pytest.raises(SavingError, match=r"type save_model\(estimator, folder\)"):
+        save_model(str(tmp_path), fitted())
+
+
+def test_the_folder_of_a_model_is_found_near_what_was_named(tmp_path):
+    save_model(fitted(), tmp_path / "mine")
+    for wrong in (tmp_path, tmp_path / "mine" / "model.json"):
+        with pytest.raises(SavingError, match=rf"wrote, such as {tmp_path}/mine$"):
+            load_model(wrong)
 
 
 def test_classes_without_a_json_form_are_rejected(tmp_path):
