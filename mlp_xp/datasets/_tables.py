@@ -78,9 +78,11 @@ def read_table(
         raise DatasetError(f"{path} needs more memory than there is: split the file") from error
     except Exception as error:  # Hostile bytes can raise anything.
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        cure = f"check that it is there, and a {path.suffix} file"
+        if isinstance(error, UnicodeDecodeError):
+            cure = "save it as UTF-8"
         raise DatasetError(
-            f"{path} cannot be read ({reason or type(error).__name__}): check that it is there, "
-            f"and a {path.suffix} file"
+            f"{path} cannot be read ({reason or type(error).__name__}): {cure}"
         ) from error
 
 
