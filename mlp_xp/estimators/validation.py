@@ -26,6 +26,8 @@ __all__ = ["check_labels", "check_values", "check_weights", "check_x", "check_y"
 # Dtypes that are kept; all others are converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
 _KEPT = frozenset(map(np.dtype, _DTYPES))
+# In the error of scikit-learn, which is NumPy's.
+_TEXT = "could not convert string to float"
 # Numbers of a memory-mapped file that are checked at once.
 _BLOCK = 1 << 18
 
@@ -73,9 +75,16 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
         return _check_mapped(estimator, X, reset=reset)
     if namespace_backend(X) in (None, "numpy"):
         accepted = ["csr", "csc"]
-        X = validate_data(estimator, X, accept_sparse=accepted, dtype=_DTYPES, reset=reset)
+        try:
+            checked = validate_data(
+                estimator, X, accept_sparse=accepted, dtype=_DTYPES, reset=reset
+            )
+        except ValueError as error:
+            if _TEXT in str(error):
+                raise ValueError(f"{error}. {_encoding(X, type(estimator).__name__)}") from error
+            raise
         # Batches are rows, and taking rows of columns would walk over all of them each time.
-        return X.tocsr() if sparse.issparse(X) else X
+        return checked.tocsr() if sparse.issparse(checked) else checked
     backend = get_backend(X)
     xp = backend.xp
     if X.ndim != 2:
@@ -101,6 +110,23 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
         return _note_features(estimator, X)
     _check_n_features(estimator, X, reset=False)
     return X
+
+
+def _encoding(X: Any, estimator: str) -> str:
+    """Return how text in X is made numbers."""
+    columns = getattr(X, "columns", ())
+    texts = [name for name in columns if any(isinstance(value, str) for value in X[name])]
+    if not texts:
+        return (
+            f"{estimator} takes numbers in X: encode text first, e.g. with "
+            "sklearn.preprocessing.OneHotEncoder."
+        )
+    shown = ", ".join(f"X[{name!r}]" for name in texts)
+    return (
+        f"{estimator} takes numbers, and {shown} has text: encode it, e.g. by "
+        f"make_pipeline(make_column_transformer((OneHotEncoder(), {texts}), "
+        f"remainder='passthrough'), {estimator}())."
+    )
 
 
 def _note_features(estimator: Any, X: Any) -> Any:
@@ -201,7 +227,18 @@ def check_values(
     y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
 ) -> np.ndarray:
     """Return real targets on the host, (samples,) or (samples, outputs); or raise ValueError."""
-    values = _given(y, estimator, y_numeric=True)
+    try:
+        values = _given(y, estimator, y_numeric=True)
+        if values.dtype.kind in "US":
+            values = values.astype(np.float64)
+    except ValueError as error:
+        text = next((value for value in np.ravel(host(y)) if isinstance(value, str)), None)
+        if text is None:
+            raise
+        raise ValueError(
+            f"{name} has text, e.g. {str(text)!r}, and {estimator} learns numbers: take "
+            "MLPClassifier for classes, or convert it to numbers."
+        ) from error
     if values.ndim == 2 and values.shape[1] == 1:
         values = column_or_1d(values, warn=True)
     if values.dtype.kind == "c":
