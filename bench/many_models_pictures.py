@@ -5,6 +5,7 @@ python -m bench.many_models_pictures
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import re
@@ -103,5 +104,6 @@ def draw(values: dict[str, Any], folder: Path = DOCS) -> list[Path]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for path in draw(example_values()):
         print(path)

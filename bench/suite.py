@@ -167,7 +167,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     known = {name for workload in SUITE for name in entries(workload)}
     for name in args.contenders or []:
         if name not in known:
-            parser.error(f"no contender is called {name!r}; there are {', '.join(sorted(known))}")
+            typed = "; ".join(f'"{known_name}"' for known_name in sorted(known))
+            parser.error(f"no contender is called {name!r}, expected some of {typed}")
     return args
 
 

@@ -93,7 +93,9 @@ def test_a_wrong_part_or_contender_is_an_error_of_one_line(monkeypatch, capsys):
     assert "wide is not in a quick run, which has tiny, lab, medium" in error(
         "--quick", "--only", "wide"
     )
-    assert "no contender is called 'keras'" in error("--contenders", "keras")
+    wrong = error("--contenders", "keras")
+    assert 'no contender is called \'keras\', expected some of "JAX"; "JAX, epoch' in wrong
+    assert '; "mlp_xp, NumPy"; ' in wrong
 
 
 def test_help_names_every_part(monkeypatch, capsys):
