@@ -9,7 +9,7 @@ from typing import ClassVar
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.layers import sigmoid
 from mlp_xp.nn.losses._base import Loss, log_bounds
-from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit, smoothed
+from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit_message, smoothed
 
 __all__ = ["BinaryCrossEntropy", "YesOrNo"]
 
@@ -30,7 +30,7 @@ class YesOrNo(Loss):
     def check_targets(self, targets: Array, name: str = "y", *, xp: Namespace) -> None:
         """Raise ValueError unless all targets are from 0 to 1."""
         if xp.min(targets) < 0 or xp.max(targets) > 1:
-            raise ValueError(misfit(self, "be from 0 to 1", targets, name, xp=xp))
+            raise ValueError(misfit_message(self, "be from 0 to 1", targets, name, xp=xp))
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BinaryCrossEntropy(YesOrNo):
     Parameters
     ----------
     label_smoothing : float in [0, 1), default=0
-        Mixes the targets with one half: :math:`(1 - \epsilon)\,t + \epsilon / 2`.
+        Share s of one half in the targets: :math:`(1 - s)\,t + s / 2`.
 
     References
     ----------

@@ -74,6 +74,10 @@ class SquaredError(ErrorLoss):
 
     :math:`\ell = \tfrac12 \sum_k (z_k - t_k)^2` and :math:`\partial \ell / \partial z = z - t`.
 
+    References
+    ----------
+    Bishop, "Pattern Recognition and Machine Learning" (2006), section 5.2.
+
     Examples
     --------
     >>> import array_api_compat.numpy as xp

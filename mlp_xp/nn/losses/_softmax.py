@@ -46,7 +46,17 @@ def softmax(logits: Array, *, xp: Namespace) -> Array:
 
 
 def log_softmax(logits: Array, *, xp: Namespace) -> tuple[Array, Array]:
-    """Return the logarithms of the probabilities, all finite, and the probabilities."""
+    """Return the logarithms of the probabilities and the probabilities, (..., batch, classes).
+
+    Both are finite.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.nn.losses._softmax import log_softmax
+    >>> log_softmax(xp.asarray([[1e4, 0.0]]), xp=xp)
+    (array([[     0., -10000.]]), array([[1., 0.]]))
+    """
     log_p = logits - xp.max(logits, axis=-1, keepdims=True)
     p = xp.exp(log_p)
     total = xp.sum(p, axis=-1, keepdims=True)
@@ -80,10 +90,10 @@ class OneOfClasses(Loss):
         )
         if not is_distribution:
             need = "have several columns of at least 0 whose rows sum to 1"
-            raise ValueError(misfit(self, need, targets, name, xp=xp))
+            raise ValueError(misfit_message(self, need, targets, name, xp=xp))
 
 
-def misfit(loss: Loss, need: str, targets: Array, name: str, *, xp: Namespace) -> str:
+def misfit_message(loss: Loss, need: str, targets: Array, name: str, *, xp: Namespace) -> str:
     """Return the message of the error for targets that do not fit a loss of classes."""
     return (
         f"loss is {loss!r}, for which {name} must {need}; it is of shape {targets.shape} "
@@ -111,7 +121,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
     Parameters
     ----------
     label_smoothing : float in [0, 1), default=0
-        Mixes the targets with the uniform distribution: :math:`(1 - \epsilon)\,t + \epsilon / K`.
+        Share s of the uniform distribution in the targets: :math:`(1 - s)\,t + s / K`.
 
     References
     ----------
@@ -169,7 +179,10 @@ class SoftmaxCrossEntropy(OneOfClasses):
 
 
 def smoothed(targets: Array, smoothing: float | Array, n_outcomes: int) -> Array:
-    """Return targets mixed with the uniform distribution, by one number or one for each model."""
+    """Return ``(1 - smoothing) targets + smoothing / n_outcomes``, of the shape of the targets.
+
+    The smoothing is a number, or one for each model that broadcasts.
+    """
     if is_zero(smoothing):
         return targets
     return targets * (1.0 - smoothing) + smoothing / n_outcomes
