@@ -235,17 +235,17 @@ def make_step(
         batch_stats = state.batch_stats
         if batch_stats:
             batch_stats = kernels.average(batch_stats, measured, scalars.batch_stats_rate, xp=xp)
-        mean = state.average
-        if mean:
-            mean = kernels.average(mean, params, scalars.average_rate, xp=xp)
+        average = state.average
+        if average:
+            average = kernels.average(average, params, scalars.average_rate, xp=xp)
         total = kernels.accumulate(state.loss, scalars.share, value, penalty)
         if not isinstance(accuracy, tuple):
             accuracy = kernels.accumulate(accuracy, scalars.share, correct)
 
-        (params, opt_state, batch_stats, mean), scale = settled(
-            (params, opt_state, batch_stats, mean), former, scale, is_finite, xp=xp
+        (params, opt_state, batch_stats, average), scale = settled(
+            (params, opt_state, batch_stats, average), former, scale, is_finite, xp=xp
         )
-        return TrainState(params, opt_state, batch_stats, mean, total, accuracy, scale)
+        return TrainState(params, opt_state, batch_stats, average, total, accuracy, scale)
 
     return step
 
