@@ -74,9 +74,9 @@ def test_cifar10_in_the_cache_has_the_pinned_digests(load):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
 def test_a_second_load_is_fast_and_copies_nothing(load, name):
     load(name)
-    start = time.perf_counter()
+    start = time.process_time()  # Others may be at work on the machine.
     d = load(name)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
     for x in (d.x_train, d.x_test):
         assert isinstance(x, np.memmap)
         assert not x.flags.writeable
