@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -27,12 +27,15 @@ sys.exit(status)
 def test_the_default_training(tmp_path):
     if not (cache_dir() / "cifar10").is_dir():
         pytest.skip(f"cifar10 is not in {cache_dir()}; run `mlp-xp data --fetch cifar10` first")
-    start = time.perf_counter()
+    before = os.times()
     subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, check=True, capture_output=True)
-    seconds = time.perf_counter() - start
+    after = os.times()
+    # Of the processors, as others may be at work on the machine.
+    seconds = after.children_user - before.children_user
+    seconds += after.children_system - before.children_system
     result = json.loads((tmp_path / "run" / "config.json").read_text())["result"]
     assert result["test_accuracy"] >= 0.53
-    assert seconds < 180
+    assert seconds < 2 * 180
     if sys.platform == "linux":
         # Not ru_maxrss: a process inherits that of the one which started it.
         peak = re.search(r"VmHWM:\s*(\d+) kB", (tmp_path / "status").read_text())
