@@ -13,13 +13,13 @@ import array_api_compat
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Device, Namespace, Tree
-from mlp_xp.backends._defaults import SumOnHost, together
+from mlp_xp.backends._defaults import SumOnHost, to_numpy, together
 from mlp_xp.backends._precision import LOW_PRECISIONS, rounded
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
 
-__all__ = ["Backend", "BackendError", "to_numpy"]
+__all__ = ["Backend", "BackendError"]
 
 # The bytes of a block in the host's memory, and on a device that does not report its free memory;
 # elsewhere a part of that, as casts, activations and gradients of a block are several times it.
@@ -146,6 +146,11 @@ class Backend:
     def zeros_like(self, array: Array) -> Array:
         """Return zeros of the shape and dtype of a small array, on the device."""
         return self.xp.zeros_like(array)
+
+    def unstack(self, array: Array) -> Sequence[Array]:
+        """Return each row of an array, such as what a step takes of an epoch's, as an array."""
+        rows: Sequence[Array] = self.xp.unstack(array)
+        return rows
 
     def get(self, array: Array) -> np.ndarray:
         """Copy one of this library's arrays to the host, as a NumPy array."""
@@ -390,10 +395,3 @@ class Backend:
         """Return the facts that a benchmark must state: library, version, device."""
         version = importlib.import_module(self.name).__version__
         return {"library": f"{self.name} {version}", "device": str(self.device)}
-
-
-def to_numpy(array: Any) -> np.ndarray:
-    """Copy an array of any library, or what `numpy.asarray` takes, to the host."""
-    from mlp_xp.backends import get_backend
-
-    return get_backend(array).get(array) if hasattr(array, "__dlpack__") else np.asarray(array)

@@ -12,7 +12,7 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends.communicator import Communicator
 
-__all__ = ["SumOnHost", "together"]
+__all__ = ["SumOnHost", "to_numpy", "together"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,10 @@ def together(loop: Callable[..., Any] | None, body: Callable[..., Any]) -> Calla
         return state
 
     return run
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Copy an array of any library, or what `numpy.asarray` takes, to the host."""
+    from mlp_xp.backends import get_backend
+
+    return get_backend(array).get(array) if hasattr(array, "__dlpack__") else np.asarray(array)

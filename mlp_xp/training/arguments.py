@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
@@ -67,14 +67,14 @@ class EpochArguments(NamedTuple):
     keys: Array | None
 
     def steps(
-        self, groups: Iterable[Group], scaling: Scaling | Whitening | None, *, xp: Namespace
+        self, groups: Iterable[Group], scaling: Scaling | Whitening | None, backend: Backend
     ) -> Generator[tuple[float, StepArguments]]:
         """Yield the learning rate and the arguments of each step."""
-        keys = itertools.repeat(None) if self.keys is None else iter(xp.unstack(self.keys))
+        keys = itertools.repeat(None) if self.keys is None else iter(backend.unstack(self.keys))
         # Streamed batches end their thread here, also when a step fails.
         with contextlib.closing(self.data.epoch(self.plan)) as batches:
             for rates, table in groups:
-                for rate, coefs in zip(rates, xp.unstack(table), strict=True):
+                for rate, coefs in zip(rates, backend.unstack(table), strict=True):
                     yield rate, StepArguments(next(batches), scaling, coefs, next(keys))
 
 

@@ -324,7 +324,7 @@ def _others(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[list[Any]
     if plan.parts is None:
         yield [None] * len(plan.counts)
     else:
-        yield list(backend.xp.unstack(backend.put(plan.parts, dtype)))
+        yield list(backend.unstack(backend.put(plan.parts, dtype)))
 
 
 def _split(
@@ -336,8 +336,9 @@ def _split(
         return [None] * n_steps
     here = backend.put(values, _device_dtype(values, dtype))
     n_full = len(values) // plan.batch_size
-    xp = backend.xp
     end = n_full * plan.batch_size
     shape = n_full, plan.batch_size, *here.shape[1:]
-    steps = list(xp.unstack(xp.reshape(here[:end, ...], shape))) if n_full else []
+    steps: list[Array | None] = []
+    if n_full:
+        steps += backend.unstack(backend.xp.reshape(here[:end, ...], shape))
     return steps if n_full == n_steps else [*steps, here[end:, ...]]

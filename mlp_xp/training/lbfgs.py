@@ -164,7 +164,7 @@ class _Objective:
             shares = np.asarray(self._plan.totals)[:, None] / total
             if self._plan.parts is not None:
                 shares *= self._plan.parts[:, None]
-            self._shares = xp.unstack(put(shares, trainer.dtype))
+            self._shares = self._backend.unstack(put(shares, trainer.dtype))
             self._decay = put(self._l2 * self._has_penalty, trainer.dtype)
             slope = xp.zeros_like(self._decay)
             self._sums = xp.zeros_like(slope[:1]), slope

@@ -356,13 +356,13 @@ class Trainer:
         steps = range(epoch.first, epoch.first + len(epoch.rates))
         groups = [put_group(self, epoch, steps, epoch.rates)] if steps else []
         arguments = draw_arguments(epoch, self.rules, self.seed, self.backend)
-        return arguments.steps(groups, self.scaling, xp=self.backend.xp)
+        return arguments.steps(groups, self.scaling, self.backend)
 
     def _run_one_by_one(
         self, arguments: EpochArguments, groups: Iterable[Group]
     ) -> Generator[list[float]]:
         """Run the steps one by one, and yield their rates."""
-        steps = arguments.steps(groups, self.scaling, xp=self.backend.xp)
+        steps = arguments.steps(groups, self.scaling, self.backend)
         with contextlib.closing(steps):
             for rate, given in steps:
                 self.run_step(given)

@@ -313,3 +313,16 @@ def test_a_library_that_does_not_load_says_why(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlp_xp.backends._strict", None)
     with pytest.raises(BackendError, match="array_api_strict cannot be loaded"):
         get_backend("array_api_strict")
+
+
+def test_rows_of_an_array_and_zeros_like_it(backend):
+    array = np.arange(12.0).reshape(3, 2, 2)
+    with backend.scope():
+        put = backend.put(array, "float32")
+        rows, zeros = backend.unstack(put), backend.zeros_like(put)
+        for row, expected in zip(rows, array, strict=True):
+            assert backend.holds(row)
+            np.testing.assert_array_equal(backend.get(row), expected)
+        assert backend.holds(zeros)
+        assert zeros.dtype == put.dtype
+        np.testing.assert_array_equal(backend.get(zeros), 0 * array)

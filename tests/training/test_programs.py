@@ -116,24 +116,48 @@ def test_a_program_begins_with_one_epoch_as_it_may_be_a_long_one(backend_spec, m
     assert list(first_rounds.values()) == [1, 1]
 
 
-@pytest.mark.libraries("jax")
-def test_models_of_a_program_compile_that_and_nothing_else(backend_spec, caplog):
-    import jax
+@pytest.fixture
+def compiled(caplog):
+    """Return a function that returns the names of what JAX compiles while it calls another."""
 
+    def names(function):
+        import jax
+
+        jax.clear_caches()
+        caplog.clear()
+        jax.config.update("jax_log_compiles", True)  # Its context is that of one thread.
+        try:
+            function()
+        finally:
+            jax.config.update("jax_log_compiles", False)
+        return [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA compilation")]
+
+    return names
+
+
+@pytest.mark.libraries("jax")
+def test_models_of_a_program_compile_that_and_nothing_else(backend_spec, compiled):
     name, _, device = backend_spec.partition(":")
     X, y = problem()
-    models = [
-        small(random_state=i, max_iter=3, backend=name, device=device or None) for i in range(3)
-    ]
-    jax.clear_caches()
-    jax.config.update("jax_log_compiles", True)  # Its context is that of one thread.
-    try:
+
+    def fit():
+        models = [
+            small(random_state=i, max_iter=3, backend=name, device=device or None) for i in range(3)
+        ]
         results = list(fit_many([FitTask(model, X, y) for model in models], n_jobs=1))
-    finally:
-        jax.config.update("jax_log_compiles", False)
-    assert [result.error for result in results] == [None] * 3
-    compiled = [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA compilation")]
-    assert compiled == ["jit(run)"]
+        assert [result.error for result in results] == [None] * 3
+
+    assert compiled(fit) == ["jit(run)"]
+
+
+@pytest.mark.libraries("jax")
+def test_steps_one_by_one_compile_no_program_that_grows_with_their_number(backend_spec, compiled):
+    name, _, device = backend_spec.partition(":")
+    X, y = problem()
+    streamed = small(placement="streamed", backend=name, device=device or None, batch_size=5)
+    names = compiled(lambda: streamed.fit(X, y))
+    assert "jit(step)" in names
+    assert "jit(unstack)" not in names
 
 
 @pytest.mark.libraries("torch", "jax")
