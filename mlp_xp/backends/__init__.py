@@ -103,7 +103,7 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
     >>> get_backend("numpi")
     Traceback (most recent call last):
     ValueError: backend is 'numpi', and must be one of 'auto', 'numpy', 'cupy', 'torch', 'jax', \
-'array_api_strict', or None to follow the data.
+'array_api_strict', or None to follow the data: did you mean 'numpy'?
     """
     if device is None and type(spec) is np.ndarray:
         return _plain_numpy()  # The common case, and on the path of one-row predictions.
@@ -113,9 +113,13 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
         if spec == "auto":
             return _automatic(device)
         if spec not in BACKENDS:
-            names = ", ".join(map(repr, ("auto", *BACKENDS)))
+            from mlp_xp._utils.names import did_you_mean  # Most names are right.
+
+            names = ("auto", *BACKENDS)
+            meant = did_you_mean(spec, names)
             raise ValueError(
-                f"backend is {spec!r}, and must be one of {names}, or None to follow the data."
+                f"backend is {spec!r}, and must be one of {', '.join(map(repr, names))}, or None "
+                "to follow the data" + (f": {meant}" if meant else ".")
             )
         return _load(spec, device)
     name = namespace_backend(spec)
