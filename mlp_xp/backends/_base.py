@@ -269,7 +269,10 @@ class Backend:
         return function
 
     def release(self, compiled: Any, state: Any) -> Any:
-        """Return a state that a function compiled to donate leaves; it may then serve another."""
+        """Return a state that a function which was compiled to donate no longer takes over.
+
+        The function may then serve another state, as one compiled anew would.
+        """
         return state
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
