@@ -341,8 +341,8 @@ class Backend:
         """Return the context of workers that train a model each, with so many threads each."""
         return contextlib.nullcontext()
 
-    def synchronize(self) -> None:
-        """Wait until the device has finished."""
+    def synchronize(self, tree: Tree | None = None) -> None:
+        """Wait until the device has finished, or at least a tree of its arrays is there."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
         """Copy host batches to the device, each while the one before it is used.

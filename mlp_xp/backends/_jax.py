@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_xp._utils.array_types import Array, DType, Namespace
+from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
@@ -126,9 +126,14 @@ class JaxBackend(Backend):
         # One model after the other: its arrays stay in the cache, and batched products are slow.
         return _loop_of_models(body) if self.shares_host_memory else super().loop_of_models(body)
 
-    def synchronize(self) -> None:
-        for array in jax.live_arrays(self.device.platform):
-            array.block_until_ready()
+    def synchronize(self, tree: Tree | None = None) -> None:
+        live = jax.live_arrays(self.device.platform) if tree is None else jax.tree.leaves(tree)
+        for array in live:
+            try:
+                array.block_until_ready()
+            except RuntimeError:
+                if not array.is_deleted():  # A step of another thread takes over its state.
+                    raise
 
     def free_memory(self) -> int | None:
         statistics = self.device.memory_stats()

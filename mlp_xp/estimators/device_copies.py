@@ -56,7 +56,7 @@ class DeviceCopies:
                 with backend.scope():
                     self._copies[key] = map_leaves(put, tree)
                 # Other threads may use them in other streams, which would not wait for the copy.
-                backend.synchronize()
+                backend.synchronize(self._copies[key])
             return self._copies[key]
 
 

@@ -77,8 +77,10 @@ class HeldOut:
         backend, dtype = trainer.backend, trainer.dtype
         # As the fitted model will predict: also where products in training are in bfloat16.
         self._backend = get_backend(backend.name, backend.device)
-        # Elsewhere a dozen operations would be compiled for this number of samples.
-        self._scores_on = get_backend("numpy") if backend.fixed_shapes else self._backend
+        # Elsewhere a dozen operations would be compiled for this number of samples; a loss of the
+        # user's may be written for that library.
+        on_host = backend.fixed_shapes and not trainer.rules.has_own_functions
+        self._scores_on = get_backend("numpy") if on_host else self._backend
         encoded = targets.encode(sample.y, dtype, "y_val")
         self._ranks = ranks
         x = sample.X

@@ -34,9 +34,9 @@ _BATCH = 2048
 _HOST_BATCH = 384
 # More sparse rows, so that more of them share the weights that are read.
 _SPARSE_BATCH = 1024
-# Where a number of rows is compiled, the multiplications and additions of rows of zeros that take
-# less time than a call, and the numbers of inputs that a copy of takes less.
-_ADDED_WORK, _COPIED_NUMBERS = 1 << 20, 1 << 18
+# Where a number of rows is compiled: multiplications and additions of rows of zeros that take less
+# time than a call, those that take as long as an activation, and the largest input that is copied.
+_ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
 
 
 def predict(
@@ -131,7 +131,7 @@ def predict(
         if n_samples <= size:
             n_rows = n_samples
             if backend.fixed_shapes and _is_on_host(x):
-                n_rows = _compiled_rows(n_samples, size, network.sizes)
+                n_rows = _compiled_rows(n_samples, size, network.sizes, len(views))
             if n_rows == n_samples:
                 return put_writable(run(put_rows(slice(n_samples))), to)
             batch = np.zeros((n_rows, x.shape[1]), kept or x.dtype)
@@ -205,14 +205,15 @@ def _row_bytes(sizes: tuple[int, ...], dtype: str) -> int:
 
 
 @lru_cache(maxsize=64)
-def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...]) -> int:
+def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...], n_views: int) -> int:
     """Return a number of rows to compile a prediction for, and few for all numbers of samples.
 
     Rows of zeros fill the batch up: a sixteenth of it, or what takes less time than the call.
     """
     if n_samples == 1 or n_samples * sizes[0] > _COPIED_NUMBERS:
         return n_samples
-    few = _ADDED_WORK // sum(a * b for a, b in itertools.pairwise(sizes))
+    work = n_views * sum(b * (a + _ACTIVATION_WORK) for a, b in itertools.pairwise(sizes))
+    few = _ADDED_WORK // work
     step = max(few, 1 << max(n_samples.bit_length() - 5, 0))
     return min(-(-n_samples // step) * step, most)
 

@@ -9,6 +9,7 @@ import pytest
 from helpers import small, tolerance
 from scipy import sparse
 
+from mlp_xp import MLPRegressor
 from mlp_xp.training import inference
 
 RNG = np.random.default_rng(0)
@@ -67,6 +68,23 @@ def test_samples_held_out_in_other_numbers_compile_nothing_else(backend_spec, co
 
 
 @pytest.mark.libraries("jax")
+def test_a_loss_of_a_library_scores_held_out_samples_there(backend_spec):
+    import jax.numpy as jnp
+
+    def squares(outputs, targets, *, xp):
+        given.add(type(outputs))
+        errors = outputs - targets
+        return jnp.sum(errors**2, axis=-1), lambda dlosses: 2 * dlosses[:, None] * errors
+
+    given = set()
+    settings = {"loss": squares, "max_iter": 2, "learning_rate": "cosine", **where(backend_spec)}
+    model = small(MLPRegressor, **settings).fit(X, Y, X_val=X[:30], y_val=Y[:30])
+    assert np.ndarray not in given
+    expected = np.mean((model.predict(X[:30]) - Y[:30]) ** 2)
+    assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.libraries("jax")
 @pytest.mark.parametrize("kind", ["float64", "float32", "uint8", "bool", "sparse", "library"])
 @pytest.mark.parametrize("normalization", [None, "batch", "layer"])
 def test_rows_that_fill_a_batch_change_nothing(
@@ -93,18 +111,35 @@ def test_rows_that_fill_a_batch_change_nothing(
         np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("sizes", [(4, 3), (64, 100, 10), (3072, 512, 512, 10)])
+@pytest.mark.parametrize("sizes", [(4, 3), (1, 100, 1), (64, 100, 10), (3072, 512, 512, 10)])
 @pytest.mark.parametrize("most", [2048, 1000])
-def test_few_rows_are_added(sizes, most):
+@pytest.mark.parametrize("n_views", [1, 10])
+def test_few_rows_are_added(sizes, most, n_views):
     weights = sum(a * b for a, b in itertools.pairwise(sizes))
     shapes = set()
     for n in range(1, most + 1):
-        n_rows = inference._compiled_rows(n, most, sizes)
+        n_rows = inference._compiled_rows(n, most, sizes, n_views)
         assert n <= n_rows <= most
-        assert (n_rows - n) * weights < 1 << 20 or n_rows < 1.07 * n
+        assert (n_rows - n) * n_views * weights < 1 << 20 or n_rows < 1.07 * n
+        # Of an activation, which takes 1 to 2 ns: tanh of XLA.
+        assert (n_rows - n) * n_views * sum(sizes[1:]) < 1 << 15 or n_rows < 1.07 * n
         if n * sizes[0] > 1 << 18:  # No copy of what is large.
             assert n_rows == n
         else:
             shapes.add(n_rows)
-    assert inference._compiled_rows(1, most, sizes) == 1
-    assert len(shapes) <= 70
+    assert inference._compiled_rows(1, most, sizes, n_views) == 1
+    assert len(shapes) <= 80
+
+
+@pytest.mark.libraries("jax")
+def test_predictions_wait_for_no_other_thread(backend_spec, backend, monkeypatch):
+    import jax
+
+    model = small(max_iter=2, learning_rate="cosine", **where(backend_spec)).fit(X, Y)
+    with monkeypatch.context() as patched:
+        patched.setattr(jax, "live_arrays", lambda platform: pytest.fail("waits for all arrays"))
+        model.predict(X)
+    taken = backend.put(X)
+    taken.delete()  # As a step of another thread does while this one waits.
+    monkeypatch.setattr(jax, "live_arrays", lambda platform: [taken])
+    backend.synchronize()

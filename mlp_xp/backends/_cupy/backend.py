@@ -88,7 +88,7 @@ class CupyBackend(Backend):
             return None
         return CapturedLoop(body, CupyGraphs(self.xp, self.device))
 
-    def synchronize(self) -> None:
+    def synchronize(self, tree: Tree | None = None) -> None:
         self.device.synchronize()
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:

@@ -135,7 +135,7 @@ class TorchBackend(Backend):
             return None
         return CapturedLoop(body, TorchGraphs(self.xp, self.device))
 
-    def synchronize(self) -> None:
+    def synchronize(self, tree: Tree | None = None) -> None:
         if self.device.type in ("cuda", "xpu"):
             self._module.synchronize(self.device)
         elif self.device.type == "mps":
