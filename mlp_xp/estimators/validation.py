@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -11,8 +12,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import (
     _check_n_features,
     _check_sample_weight,
-    _check_y,
     assert_all_finite,
+    check_array,
     check_consistent_length,
     column_or_1d,
     validate_data,
@@ -30,6 +31,8 @@ _KEPT = frozenset(map(np.dtype, _DTYPES))
 _TEXT = "could not convert string to float"
 # Numbers of a memory-mapped file that are checked at once.
 _BLOCK = 1 << 18
+# Columns that an error names.
+_NAMED = 3
 
 
 def host(values: Any) -> Any:
@@ -114,18 +117,61 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
 
 def _encoding(X: Any, estimator: str) -> str:
     """Return how text in X is made numbers."""
-    columns = getattr(X, "columns", ())
-    texts = [name for name in columns if any(isinstance(value, str) for value in X[name])]
-    if not texts:
+    numbers, texts = _text_columns(X)
+    if not numbers and not texts:
         return (
-            f"{estimator} takes numbers in X: encode text first, e.g. with "
-            "sklearn.preprocessing.OneHotEncoder."
+            f"{estimator} takes numbers in X: convert numbers with text among them, e.g. by "
+            "pandas.to_numeric(column, errors='coerce'), and encode other text, e.g. by "
+            "sklearn.preprocessing.OneHotEncoder(handle_unknown='ignore')."
         )
-    shown = ", ".join(f"X[{name!r}]" for name in texts)
-    return (
-        f"{estimator} takes numbers, and {shown} has text: encode it, e.g. by "
-        f"make_pipeline(make_column_transformer((OneHotEncoder(), {texts}), "
-        f"remainder='passthrough'), {estimator}())."
+    advice, first = [f"{estimator} takes numbers in X."], "SimpleImputer()"
+    if numbers:
+        column = f"X[{numbers[0]!r}]"
+        advice.append(
+            f"{_have(numbers)} text among numbers: {column} = pandas.to_numeric({column}, "
+            "errors='coerce') makes it missing, and SimpleImputer fills it in."
+        )
+    if texts:
+        others = "SimpleImputer()" if numbers else "'passthrough'"
+        first = (
+            "make_column_transformer((OneHotEncoder(handle_unknown='ignore'), "
+            f"{texts[:_NAMED]}), remainder={others})"
+        )
+        advice.append(f"{_have(texts)} text: encode it.")
+    more = ", with the names of all columns of text" if len(texts) > _NAMED else ""
+    return " ".join([*advice, f"E.g. make_pipeline({first}, {estimator}()){more}."])
+
+
+def _text_columns(X: Any) -> tuple[list[str], list[str]]:
+    """Return the columns of a pandas frame that have text: mostly numbers, and all others."""
+    numbers: list[str] = []
+    texts: list[str] = []
+    is_frame = hasattr(X, "columns") and hasattr(X, "items")
+    # Encoders take other names for positions.
+    if not is_frame or not all(isinstance(name, str) for name in X.columns):
+        return numbers, texts
+    to_numeric = importlib.import_module("pandas").to_numeric  # X is made of it.
+
+    def is_text(values: Any) -> Any:
+        return to_numeric(values.astype(object), errors="coerce").isna()
+
+    for name, column in X.items():
+        if column.dtype.kind not in "biufcmM":
+            values = column.dropna()
+            if is_text(values.head(1000)).mean() >= 0.5:
+                texts.append(name)
+            elif is_text(values).any():
+                numbers.append(name)
+    return numbers, texts
+
+
+def _have(names: list[str]) -> str:
+    """Return the first columns, the number of the others, and a verb."""
+    shown = [f"X[{name!r}]" for name in names[:_NAMED]]
+    if len(names) > _NAMED:
+        shown.append(f"{len(names) - _NAMED} more")
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]])) + (
+        " have" if len(names) > 1 else " has"
     )
 
 
@@ -201,7 +247,7 @@ def check_labels(
             known = np.unique(y)
         if 2 * len(known) <= n_samples:
             return y
-    labels = _given(y, estimator)
+    labels = _given(y, estimator, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = column_or_1d(labels, warn=True)
     check_consistent_length(np.empty((n_samples, 0)), labels)
@@ -228,15 +274,13 @@ def check_values(
 ) -> np.ndarray:
     """Return real targets on the host, (samples,) or (samples, outputs); or raise ValueError."""
     try:
-        values = _given(y, estimator, y_numeric=True)
-        if values.dtype.kind in "US":
-            values = values.astype(np.float64)
+        values = _given(y, estimator, name, numeric=True)
     except ValueError as error:
-        text = next((value for value in np.ravel(host(y)) if isinstance(value, str)), None)
+        text = next(filter(_is_word, np.ravel(host(y)).tolist()), None)
         if text is None:
             raise
         raise ValueError(
-            f"{name} has text, e.g. {str(text)!r}, and {estimator} learns numbers: take "
+            f"{name} has text, e.g. {text!r}, and {estimator} learns numbers: take "
             "MLPClassifier for classes, or convert it to numbers."
         ) from error
     if values.ndim == 2 and values.shape[1] == 1:
@@ -247,13 +291,30 @@ def check_values(
     return np.asarray(values)
 
 
-def _given(y: Any, estimator: str, **settings: Any) -> np.ndarray:
+def _is_word(value: Any) -> bool:
+    """Whether a value is text that is no number."""
+    if isinstance(value, str | bytes):
+        try:
+            float(value)
+        except ValueError:
+            return True
+    return False
+
+
+def _given(y: Any, estimator: str, name: str, *, numeric: bool = False) -> np.ndarray:
     """Return dense targets; raise ValueError for None, NaN or infinity."""
     if y is None:
         raise ValueError(
             f"This {estimator} estimator requires y to be passed, but the target y is None."
         )
-    y = _check_y(host(y), multi_output=True, estimator=estimator, **settings)
+    y = host(y)
+    if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # Unknown to scikit-learn.
+        y = np.asarray(y.tolist())
+    settings = {"accept_sparse": "csr", "ensure_2d": False, "ensure_all_finite": False}
+    y = check_array(y, **settings, dtype=None, input_name=name, estimator=estimator)
+    if numeric and y.dtype.kind in "OUS":
+        y = y.astype(np.float64)
+    assert_all_finite(y, input_name=name, estimator_name=estimator)
     return y.toarray() if sparse.issparse(y) else y
 
 

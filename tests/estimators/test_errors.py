@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
-import re
 import signal
 import types
 import warnings
 
 import numpy as np
-import pandas
 import pytest
 from helpers import small
 from scipy import sparse
-from sklearn.compose import make_column_transformer
 from sklearn.exceptions import DataConversionWarning, NotFittedError
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils._param_validation import InvalidParameterError
 
 import mlp_xp
@@ -86,24 +81,6 @@ def test_names_of_other_libraries_are_known_for_losses_of_numbers(problem):
 def test_hidden_layers_must_be_at_least_1_wide(problem):
     with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got \[3, 0\]"):
         small(hidden_layer_sizes=(3, 0)).fit(*problem())
-
-
-def test_text_among_numbers_is_an_error_that_names_it(problem):
-    _, y = problem()
-    frame = pandas.DataFrame({"size": [1.0, 2.0], "color": ["red", "blue"], "shape": ["o", "x"]})
-    encoder = r"OneHotEncoder\(\), \['color', 'shape'\]\), remainder='passthrough'\), MLPClassifier"
-    with pytest.raises(ValueError, match=rf"to float: 'red'.*X\['color'\].*{encoder}") as caught:
-        MLPClassifier().fit(frame, [0, 1])
-    advice = re.findall(r"make_pipeline\(.*\)", str(caught.value))[0]
-    names = {"make_pipeline": make_pipeline, "OneHotEncoder": OneHotEncoder}
-    names |= {"make_column_transformer": make_column_transformer, "MLPClassifier": MLPClassifier}
-    eval(advice, names).set_params(mlpclassifier__solver="lbfgs").fit(frame, [0, 1])
-    for texts in (frame.to_numpy(), frame.to_numpy().tolist()):
-        with pytest.raises(ValueError, match=r"to float: .*numbers in X.*OneHotEncoder"):
-            MLPClassifier().fit(texts, [0, 1])
-    labels = np.where(y > 0, "a", "b")
-    with pytest.raises(ValueError, match=r"y has text, e\.g\. '[ab]', and .*: take MLPClassifier"):
-        MLPRegressor().fit(problem()[0], labels)
 
 
 def test_what_is_no_callback_and_no_width_is_rejected(problem):
