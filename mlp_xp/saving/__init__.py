@@ -186,7 +186,8 @@ def _near(folder: Path) -> Path | None:
     with contextlib.suppress(OSError):
         if folder.is_file() and (folder.parent / SPEC).is_file():
             return folder.parent
-        return min((path.parent for path in folder.glob(f"*/{SPEC}")), default=None)
+        # Names with a dot are of saves that were killed.
+        return min((path.parent for path in folder.glob(f"[!.]*/{SPEC}")), default=None)
     return None
 
 
@@ -232,8 +233,12 @@ def _checked_spec(estimator: Saved) -> tuple[dict[str, Any], dict[str, FittedSta
         cure = "use pickle or joblib, or save its steps one by one"
         if isinstance(estimator, str | os.PathLike):
             cure = "type save_model(estimator, folder)"
+        elif isinstance(estimator, type):
+            name, cure = f"the class {estimator.__name__}", "give a fitted instance"
         elif name in ESTIMATORS:
-            name, cure = f"{library}'s {name}", "mlp_xp.export.from_sklearn makes one of it"
+            name = f"{library}'s {name}"
+            if library == "sklearn":
+                cure = "mlp_xp.export.from_sklearn makes one of it"
         raise SavingError(
             f"{name} is neither MLPClassifier nor MLPRegressor of mlp_xp, nor an ensemble of them: "
             f"{cure}"

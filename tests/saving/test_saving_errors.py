@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,15 @@ def test_a_model_of_scikit_learn_is_rejected_with_the_way_to_convert_it(tmp_path
         save_model(theirs, tmp_path)
     assert "pickle" not in str(caught.value)
     save_model(from_sklearn(theirs), tmp_path)
+    other = type("MLPClassifier", (), {"__module__": "elsewhere"})()
+    with pytest.raises(SavingError, match=r"^elsewhere's MLPClassifier is .* use pickle"):
+        save_model(other, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, Ridge])
+def test_a_class_is_no_fitted_model(kind, tmp_path):
+    with pytest.raises(SavingError, match=rf"^the class {kind.__name__} is .*a fitted instance$"):
+        save_model(kind, tmp_path)
 
 
 def test_swapped_arguments_are_named(tmp_path):
@@ -124,9 +134,15 @@ def test_swapped_arguments_are_named(tmp_path):
 
 
 def test_the_folder_of_a_model_is_found_near_what_was_named(tmp_path):
+    killed = tmp_path / ".good.0123abcd.partial"
+    save_model(fitted(), killed)
+    with pytest.raises(SavingError, match=r"save_model wrote$"):
+        load_model(tmp_path)
     save_model(fitted(), tmp_path / "mine")
     for wrong in (tmp_path, tmp_path / "mine" / "model.json"):
-        with pytest.raises(SavingError, match=rf"wrote, such as {tmp_path}/mine$"):
+        with pytest.raises(
+            SavingError, match=f"wrote, such as {re.escape(str(tmp_path / 'mine'))}$"
+        ):
             load_model(wrong)
 
 
