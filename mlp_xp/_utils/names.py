@@ -15,11 +15,9 @@ _ELSEWHERE = {
     "categorical_crossentropy": "log_loss",
     "cross_entropy": "log_loss",
     "crossentropy": "log_loss",
-    "cuda": "auto",
     "double": "float64",
     "fp16": "float16",
     "fp32": "float32",
-    "gpu": "auto",
     "half": "float16",
     "l1": "absolute_error",
     "mae": "absolute_error",
@@ -32,6 +30,8 @@ _ELSEWHERE = {
     "swish": "silu",
     "zscore": "standardize",
 }
+# The same for the names of backends.
+_BACKENDS = {"cuda": "auto", "gpu": "auto"}
 
 
 def did_you_mean(given: Any, names: Iterable[str]) -> str:
@@ -47,8 +47,10 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
     >>> did_you_mean("lamb", ["sgd"])
     ''
     """
-    lower = {name.lower(): name for name in names}
-    wanted = str(given).lower()
-    near = [_ELSEWHERE.get(wanted, ""), *get_close_matches(wanted, lower, 1)]
+    # Two options are not alike because of their dashes.
+    lower = {name.lower().lstrip("-"): name for name in names}
+    wanted = str(given).lower().lstrip("-")
+    elsewhere = _ELSEWHERE | _BACKENDS if "numpy" in lower else _ELSEWHERE
+    near = [elsewhere.get(wanted, ""), *get_close_matches(wanted, lower, 1)]
     found = [lower[name] for name in near if name in lower]
     return f"did you mean {found[0]!r}?" if found else ""

@@ -19,7 +19,7 @@ __all__ = [
     "add_output",
     "add_seed",
     "number",
-    "question",
+    "suggestion",
 ]
 
 DEFAULT = "default"  # the recipe of a training that names none
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
             add_options(self)
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            meant = question(unknown[0].partition("=")[0], self._option_string_actions)
+            meant = suggestion(unknown[0].partition("=")[0], self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return parsed, unknown
 
@@ -80,12 +80,12 @@ class Parser(argparse.ArgumentParser):
         if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             choices = found[2].replace("'", "").split(", ")
             kept = message[: found.start()] + f"invalid choice: '{found[1]}'"
-            meant = question(found[1], choices) or ","
+            meant = suggestion(found[1], choices) or ","
             message = f"{kept}{meant} choose from {', '.join(choices)}"
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
-def question(given: str, choices: Iterable[str]) -> str:
+def suggestion(given: str, choices: Iterable[str]) -> str:
     """Return ", did you mean x?" with the choice that is nearest to what was typed, or ""."""
     from mlp_xp._utils.names import did_you_mean  # Not for those who type no error.
 

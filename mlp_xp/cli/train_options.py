@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.backends import LOW_PRECISIONS
-from mlp_xp.cli.options import DEFAULT, Parser, add_backend, add_output, add_seed, number, question
+from mlp_xp.cli.options import (
+    DEFAULT,
+    Parser,
+    add_backend,
+    add_output,
+    add_seed,
+    number,
+    suggestion,
+)
 from mlp_xp.datasets import LOADERS
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS
@@ -42,8 +50,9 @@ def _data(text: str) -> str:
     """Return the name of a data set, or a path that is there."""
     if text in LOADERS or Path(text).exists():
         return text
+    meant = suggestion(text, LOADERS) or ","
     raise argparse.ArgumentTypeError(
-        f"invalid choice: {text!r}{question(text, LOADERS) or ','} expected {', '.join(LOADERS)}, "
+        f"invalid choice: {text!r}{meant} expected {', '.join(LOADERS)}, "
         "or a folder or file of your own that is there"
     )
 

@@ -307,7 +307,9 @@ def _hint(name: str, value: Any, constraints: list[Any]) -> str:
         from mlp_xp._utils.names import did_you_mean  # Most names are right.
 
         names = [option for c in constraints if isinstance(c, StrOptions) for option in c.options]
-        return f" {did_you_mean(value, names)}".rstrip()
+        return did_you_mean(value, names).replace("did", " Did", 1)
+    if isinstance(value, bool):
+        return ""
     if name == "learning_rate" and isinstance(value, Real):
         return f" The rate itself is learning_rate_init={value!r}."
     if name == "activation" and isinstance(value, Integral):

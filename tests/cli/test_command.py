@@ -147,6 +147,8 @@ def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
         ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
         ("predict run", "required: IMAGE (see mlp-xp predict --help)"),
         ("lab --epochs -3", "--epochs"),
+        ("lab --foo", "arguments: --foo (see"),
+        ("train --backend gpu", "invalid choice: 'gpu', did you mean auto? choose"),
         ("data mnist", "invalid choice: 'mnist'"),
         ("data --fetch mnist", "invalid choice: 'mnist'"),
     ],

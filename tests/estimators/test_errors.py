@@ -42,19 +42,23 @@ def test_bad_settings(problem, settings, message):
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [
-        ({"activation": "sigmoid"}, "did you mean 'logistic'?"),
-        ({"activation": "leakyrelu"}, "did you mean 'leaky_relu'?"),
+        ({"activation": "sigmoid"}, "Did you mean 'logistic'?"),
+        ({"activation": "leakyrelu"}, "Did you mean 'leaky_relu'?"),
         ({"activation": 32}, "several layers are one tuple: hidden_layer_sizes=(.., 32)."),
-        ({"solver": "Adam"}, "did you mean 'adam'?"),
-        ({"solver": "rms_prop"}, "did you mean 'rmsprop'?"),
-        ({"learning_rate": "cosin"}, "did you mean 'cosine'?"),
+        ({"solver": "Adam"}, "Did you mean 'adam'?"),
+        ({"solver": "rms_prop"}, "Did you mean 'rmsprop'?"),
+        ({"learning_rate": "cosin"}, "Did you mean 'cosine'?"),
         ({"learning_rate": 0.01}, "The rate itself is learning_rate_init=0.01."),
-        ({"backend": "PyTorch"}, "did you mean 'torch'?"),
-        ({"backend": "gpu"}, "did you mean 'auto'?"),
-        ({"precision": "fp16"}, "did you mean 'float16'?"),
-        ({"precision": "bfloat16"}, "did you mean 'bf16'?"),
-        ({"input_scaling": "standard"}, "did you mean 'standardize'?"),
-        ({"loss": "cross_entropy"}, "did you mean 'log_loss'?"),
+        ({"backend": "PyTorch"}, "Did you mean 'torch'?"),
+        ({"backend": "gpu"}, "Did you mean 'auto'?"),
+        ({"precision": "fp16"}, "Did you mean 'float16'?"),
+        ({"precision": "bfloat16"}, "Did you mean 'bf16'?"),
+        ({"input_scaling": "standard"}, "Did you mean 'standardize'?"),
+        ({"loss": "cross_entropy"}, "Did you mean 'log_loss'?"),
+        ({"precision": "gpu"}, " instead."),
+        ({"placement": "cuda"}, " instead."),
+        ({"learning_rate": True}, " instead."),
+        ({"activation": True}, " instead."),
         ({"callbacks": Callback()}, "Give a list, callbacks=[...]."),
     ],
 )
@@ -74,7 +78,7 @@ def test_names_are_listed_in_the_order_of_the_documentation(problem):
 def test_names_of_other_libraries_are_known_for_losses_of_numbers(problem):
     X, y = problem()
     for theirs, ours in [("mse", "squared_error"), ("MAE", "absolute_error")]:
-        with pytest.raises(InvalidParameterError, match=f"did you mean '{ours}'"):
+        with pytest.raises(InvalidParameterError, match=f"Did you mean '{ours}'"):
             MLPRegressor(loss=theirs).fit(X, y)
 
 
