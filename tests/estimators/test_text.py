@@ -73,6 +73,11 @@ def test_a_question_mark_among_numbers_is_made_missing(dtype):
     model.predict(X)
 
 
+def test_a_question_mark_is_found_in_the_last_row():
+    late = pandas.DataFrame({"hp": [*map(str, range(1999)), "?"]}, index=np.arange(2000) / 2)
+    assert "X['hp'] has text among numbers" in text_error(late)
+
+
 def test_an_error_of_many_columns_of_text_is_short():
     error = text_error(pandas.DataFrame({f"column {i}": ["a", "b"] for i in range(300)}))
     assert "with the names of all columns of text" in error
