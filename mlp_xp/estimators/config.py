@@ -148,7 +148,7 @@ def resolve_config(
 def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
     """Return the settings of a fit that no training step sees."""
     is_lbfgs = params["solver"] == LBFGS
-    return LoopSettings(
+    settings = LoopSettings(
         max_iter=params["max_iter"],
         batch_size=resolve_batch_size(params["batch_size"]),
         shuffle=params["shuffle"],
@@ -164,6 +164,7 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
         keeps_step=params["warm_start"],
         verbose=params["verbose"],
     )
+    return cast(LoopSettings, _plain_numbers(settings))
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -264,7 +265,7 @@ def resolve_augmentation(name: str, given: Any, n_features: int) -> tuple[Augmen
         return ()
     chosen = tuple(given) if isinstance(given, list | tuple) else (given,)
     check(chosen, n_features, name=name)
-    return chosen
+    return cast("tuple[Augmentation, ...]", _plain_numbers(chosen))
 
 
 def _schedule_name(params: Mapping[str, Any]) -> str | Schedule:
@@ -290,12 +291,14 @@ def _hashable(value: Any) -> Any:
 def _plain_numbers(settings: Any) -> Any:
     """Return settings with Python's numbers instead of NumPy's.
 
-    These are equal to each other, with the same hash, but compute in another precision.
+    These are equal to each other, with the same hash, but compute in another precision, and small
+    integers of NumPy overflow.
 
     Parameters
     ----------
     settings : object
-        A number, or a tuple or dataclass of such; others are returned as they are.
+        A number, or a tuple or dataclass of such; others are returned as they are, and so are
+        fields that no constructor takes.
     """
     kind = type(settings)
     if kind in _PLAIN:
@@ -309,6 +312,8 @@ def _plain_numbers(settings: Any) -> Any:
         return settings
     changed = {}
     for field in fields(settings):
+        if not field.init:
+            continue
         value = getattr(settings, field.name)
         plain = _plain_numbers(value)
         if plain is not value:

@@ -230,16 +230,18 @@ def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int
 def _is_tiny(task: FitTask, data: _Data) -> bool:
     """Whether an epoch takes less time than threads need to hand the interpreter over."""
     n_samples = _num_samples(task.X) if task.rows is None else len(task.rows)
-    work = n_samples * _size(task, data).weights
-    return work < _TINY_EPOCH and work * task.model.max_iter < _TINY_FIT
+    size = _size(task, data)
+    work = n_samples * size.weights
+    return work < _TINY_EPOCH and work * size.max_iter < _TINY_FIT
 
 
 class _Size(NamedTuple):
-    """Numbers of weights and of neurons of a network, and samples of a batch; 0 if unknown."""
+    """Weights and neurons of a network, samples of a batch, and epochs; 0 if unknown."""
 
     weights: int = 0
     widths: int = 0
     batch: int = 0
+    max_iter: int = 0
 
 
 def _size(task: FitTask, data: _Data) -> _Size:
@@ -248,10 +250,11 @@ def _size(task: FitTask, data: _Data) -> _Size:
         layers = resolve_layers(params["hidden_layer_sizes"])
         network = known_network((task.X.shape[1], *layers, data.n_outputs(task.y)))
         batch = resolve_batch_size(params["batch_size"])
+        max_iter = int(params["max_iter"])
     except (ValueError, TypeError, AttributeError):  # The fit raises its own.
         return _Size()
     weights = sum(block.n_parameters for blocks in network.blocks for block in blocks)
-    return _Size(weights, sum(network.sizes), batch)
+    return _Size(weights, sum(network.sizes), batch, max_iter)
 
 
 def _fit(

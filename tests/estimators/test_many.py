@@ -284,6 +284,14 @@ def test_a_generator_starts_anew_where_a_fit_that_diverges_is_repeated(backend_s
     assert [found[number] for number in range(3)] == errors
 
 
+def test_numbers_of_epochs_are_small_integers_of_numpy_or_none():
+    X, y = problem()
+    models = [small(max_iter=np.uint8(200)), small(max_iter=np.int16(2)), small(max_iter="2")]
+    found = {result.number: result.error for result in fit_many(tasks_of(models, X, y))}
+    assert (found[0], found[1]) == (None, None)
+    assert "'max_iter' parameter" in str(found[2])
+
+
 @pytest.mark.libraries("torch", "array_api_strict")
 def test_a_small_memory_takes_fewer_models_at_once(backend_spec):
     X, y = problem()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -178,3 +179,39 @@ def test_numbers_of_numpy_are_those_of_python(name):
     assert "float32" not in repr(rules)
     weights = [clone(model).fit(X, y).coefs_[0] for model in models]
     np.testing.assert_array_equal(*weights)
+
+
+@dataclass(frozen=True)
+class Halved(OneCycle):
+    """A schedule with a field that its constructor does not take."""
+
+    extra: float = field(default=np.float64(0.5), init=False)  # type: ignore[assignment]
+
+
+def test_fields_that_no_constructor_takes_are_kept():
+    X, y = problem()
+    schedule = Halved(np.float32(0.3))
+    params = small(learning_rate=schedule).fit(X, y).get_params()
+    found = resolve_config(params, X.shape[1], ClassTargets(np.unique(y), "softmax"))
+    assert type(found.rules.schedule.rise) is float
+    assert found.rules.schedule == schedule
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_iter": np.uint8(3)},
+        {"max_iter": np.int16(30), "learning_rate": "cosine", "n_iter_no_change": np.inf},
+        {"max_iter": np.int8(100), "n_iter_no_change": np.int8(2), "tol": np.float16(1.0)},
+        {"max_iter": np.int8(100), "max_time": np.float16(100.0)},
+        {"batch_size": np.int8(100)},
+        {"solver": "lbfgs", "max_iter": np.int8(99), "max_fun": np.int8(99), "tol": 0.1},
+        {"max_iter": np.uint8(3), "early_stopping": np.True_, "verbose": np.int8(0)},
+    ],
+)
+def test_a_fit_takes_small_integers_of_numpy(settings):
+    X, y = problem(300)
+    plain = {name: getattr(value, "item", lambda v=value: v)() for name, value in settings.items()}
+    model, expected = small(**settings).fit(X, y), small(**plain).fit(X, y)
+    assert model.n_iter_ == expected.n_iter_
+    np.testing.assert_array_equal(model.coefs_[0], expected.coefs_[0])
