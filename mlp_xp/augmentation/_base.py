@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 
-__all__ = ["Augmentation", "Draws", "Epoch", "ImageAugmentation", "Mixture", "Values"]
+__all__ = [
+    "Augmentation",
+    "Draws",
+    "Epoch",
+    "ImageAugmentation",
+    "Mixture",
+    "Values",
+    "plain_number",
+]
 
 # An array of the host, and a generator of them; only `_utils.random` names their library.
 HostArray = Any
@@ -124,12 +133,12 @@ class ImageAugmentation(Augmentation):
         """Raise ValueError if the shape is not that of an image; store a list as a tuple."""
         shape = self.image_shape
         is_shape = isinstance(shape, list | tuple) and len(shape) == 3
-        if not (is_shape and all(isinstance(n, int) and n >= 1 for n in shape)):
+        if not (is_shape and all(isinstance(n, Integral) and n >= 1 for n in shape)):
             raise ValueError(
                 f"image_shape is {shape!r}, and must be three integers of at least 1, (channels, "
                 "height, width), e.g. (3, 32, 32)."
             )
-        object.__setattr__(self, "image_shape", tuple(shape))
+        object.__setattr__(self, "image_shape", tuple(map(int, shape)))
 
     def check(self, n_features: int, name: str) -> None:
         """Raise ValueError if images of this shape do not have so many features."""
@@ -142,9 +151,19 @@ class ImageAugmentation(Augmentation):
             )
 
     def check_number(self, name: str, least: float, most: float, kind: type = int) -> None:
-        """Raise ValueError if a setting is no number, or out of range."""
-        value = getattr(self, name)
-        is_number = isinstance(value, int | kind) and not isinstance(value, bool)
-        if not (is_number and least <= value <= most):
+        """Raise ValueError if a setting is no number, or out of range; store it as Python's."""
+        value = plain_number(getattr(self, name), kind)
+        if value is None or not least <= value <= most:
             what = "an integer" if kind is int else "a number"
-            raise ValueError(f"{name} is {value!r}, and must be {what} from {least} to {most}.")
+            raise ValueError(
+                f"{name} is {getattr(self, name)!r}, and must be {what} from {least} to {most}."
+            )
+        object.__setattr__(self, name, value)
+
+
+def plain_number(value: Any, kind: type = float) -> int | float | None:
+    """Return a number as Python's, also one of NumPy; None if it is none, or no integer for int."""
+    is_integer = isinstance(value, Integral)
+    if isinstance(value, bool) or not (is_integer or (kind is float and isinstance(value, Real))):
+        return None
+    return int(value) if is_integer else float(value)

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.augmentation._base import Augmentation, Epoch, ImageAugmentation, Mixture
+from mlp_xp.augmentation._base import (
+    Augmentation,
+    Epoch,
+    ImageAugmentation,
+    Mixture,
+    plain_number,
+)
 
 __all__ = ["ColorJitter", "ColorJitterDraws", "Mixup", "MixupDraws"]
 
@@ -109,9 +115,10 @@ class Mixup(Augmentation):
     mixes_targets: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        is_number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
-        if not (is_number and 0.0 < self.alpha < float("inf")):
+        alpha = plain_number(self.alpha)
+        if alpha is None or not 0.0 < alpha < float("inf"):
             raise ValueError(f"alpha is {self.alpha!r}, and must be above 0; 0.2 is common.")
+        object.__setattr__(self, "alpha", alpha)
 
     def draw(self, epoch: Epoch) -> MixupDraws:
         """Draw the share of each row's own sample, the same for all rows of a step.

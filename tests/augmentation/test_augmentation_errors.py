@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from image_data import SHAPE, images, labels, model_of
 
@@ -22,6 +23,11 @@ from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
         (lambda: Cutout(SHAPE, 0), "size is 0, and must be an integer from 1 to 10."),
         (lambda: ColorJitter(SHAPE, contrast=2), "contrast is 2, and must be a number from 0.0"),
         (lambda: ColorJitter(SHAPE, brightness="a"), "brightness is 'a', and must be a number"),
+        (lambda: ColorJitter(SHAPE, np.float32("nan")), "brightness is np.float32(nan), and must"),
+        (lambda: Shift(SHAPE, np.float32(1)), "pixels is np.float32(1.0), and must be an integer"),
+        (lambda: Shift(SHAPE, np.True_), "pixels is np.True_"),
+        (lambda: Mixup("a"), "alpha is 'a', and must be above 0"),
+        (lambda: Mixup(True), "alpha is True"),
         (lambda: Mixup(0.0), "alpha is 0.0, and must be above 0; 0.2 is common."),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from image_data import BOTH, EVERYTHING, FEATURES, SHAPE, C, H, N, W, images, la
 from sklearn.base import clone
 
 from mlp_xp import MLPRegressor
-from mlp_xp.augmentation import Flip
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.saving import load_model, save_model
 
 
@@ -97,3 +98,36 @@ def test_saved_cloned_and_pickled(tmp_path):
         assert other.augmentation == list(EVERYTHING)
         assert other.tta == BOTH
     np.testing.assert_array_equal(load_model(tmp_path).predict_proba(x), model.predict_proba(x))
+
+
+def test_numbers_of_numpy_are_those_of_python(tmp_path):
+    x, y = images(), labels()
+    shape = tuple(map(np.int64, SHAPE))
+    given = [
+        Shift(shape, np.int64(1)),
+        Cutout(shape, np.uint8(2)),
+        ColorJitter(shape, np.float32(0.5), np.float16(0.25)),
+        Mixup(np.float32(0.5)),
+    ]
+    expected = [Shift(SHAPE, 1), Cutout(SHAPE, 2), ColorJitter(SHAPE, 0.5, 0.25), Mixup(0.5)]
+    assert repr(given) == repr(expected)
+    model = model_of(augmentation=given, tta=given[0]).fit(x, y)
+    plain = model_of(augmentation=expected, tta=expected[0]).fit(x, y)
+    np.testing.assert_array_equal(model.predict_proba(x), plain.predict_proba(x))
+    save_model(model, tmp_path)
+    assert repr(load_model(tmp_path).augmentation) == repr(expected)
+
+
+@dataclass(frozen=True)
+class Unchecked(Shift):
+    """An augmentation of one's own, which stores what it is given."""
+
+    def __post_init__(self):
+        pass
+
+
+def test_views_of_an_augmentation_of_ones_own_have_plain_numbers(backend):
+    x, y = images(), labels()
+    model = model_of(backend=backend.name, device=backend.device).fit(x, y)
+    found = model.predict_proba(x, tta=Unchecked(SHAPE, np.int64(1)))
+    np.testing.assert_array_equal(found, model.predict_proba(x, tta=Shift(SHAPE, 1)))
