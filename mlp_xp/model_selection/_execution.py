@@ -76,7 +76,7 @@ def many_models(
 
 
 def _is_called_by_joblib() -> bool:
-    # It sets nothing that tells where it runs one call after the other.
+    # Where joblib runs one call after the other, it sets nothing that tells.
     names = (frame.f_globals.get("__name__") for frame, _ in traceback.walk_stack(None))
     return joblib.parallel.__name__ in names
 

@@ -31,7 +31,7 @@ class TrainingCurvesDisplay:
     test : mapping of str to float, optional
         Results on test data by the label of their panel; marked after the last epoch.
     colors : mapping of str to color, optional
-        By the names of curves. Default: each name has the same color in all panels.
+        By the names of curves, for those that should not have the color of `curve_colors`.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class TrainingCurvesDisplay:
         self.axes_ = new_axes(ax, len(self.panels), (3.2, 2.9))
         self.figure_ = self.axes_[0].figure
         set_figure_title(self.figure_, ax, "training curves")
-        colors = self.colors or curve_colors(self.panels)
+        colors = {**curve_colors(self.panels), **(self.colors or {})}
         for axes, (label, curves) in zip(self.axes_, self.panels.items(), strict=True):
             self._draw(axes, label, curves, colors)
         if self.best_epoch is not None:

@@ -22,6 +22,7 @@ from mlp_xp.plotting import (
     PredictionsDisplay,
     TrainingCurvesDisplay,
     WeightsDisplay,
+    curve_colors,
     inline_svg,
     new_figure,
     save_figure,
@@ -50,6 +51,13 @@ def curves_of(axes):
 
 
 # --- curves --------------------------------------------------------------------------------------
+
+
+def test_curves_without_a_color_of_their_own_have_different_ones():
+    panels = {"loss": {"training": [2.0, 1.0], "validation": [2.0, 1.5], "test": [3.0, 2.0]}}
+    display = TrainingCurvesDisplay(panels, colors={"test": "red"}).plot()
+    drawn = {line.get_label(): line.get_color() for line in display.axes_[0].lines}
+    assert drawn == {**curve_colors(panels), "test": "red"}
 
 
 def test_curves_of_an_estimator(model):
