@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["did_you_mean"]
+__all__ = ["did_you_mean", "error_end"]
 
 # What other libraries call it, in lower case.
 _ELSEWHERE = {
@@ -54,3 +54,16 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
     near = [elsewhere.get(wanted, ""), *get_close_matches(wanted, lower, 1)]
     found = [lower[name] for name in near if name in lower]
     return f"did you mean {found[0]!r}?" if found else ""
+
+
+def error_end(given: Any, names: Iterable[str]) -> str:
+    """Return the end of the sentence of an error: the question of `did_you_mean`, or a full stop.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.names import error_end
+    >>> error_end("mpo", ["mpi", "torch"]), error_end("x", ["mpi", "torch"])
+    (": did you mean 'mpi'?", '.')
+    """
+    meant = did_you_mean(given, names)
+    return f": {meant}" if meant else "."

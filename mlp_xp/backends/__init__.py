@@ -113,13 +113,12 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
         if spec == "auto":
             return _automatic(device)
         if spec not in BACKENDS:
-            from mlp_xp._utils.names import did_you_mean  # Most names are right.
+            from mlp_xp._utils.names import error_end  # Most names are right.
 
             names = ("auto", *BACKENDS)
-            meant = did_you_mean(spec, names)
             raise ValueError(
                 f"backend is {spec!r}, and must be one of {', '.join(map(repr, names))}, or None "
-                "to follow the data" + (f": {meant}" if meant else ".")
+                f"to follow the data{error_end(spec, names)}"
             )
         return _load(spec, device)
     name = namespace_backend(spec)

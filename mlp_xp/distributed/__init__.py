@@ -64,11 +64,10 @@ def get_communicator(engine: str) -> Communicator:
     ValueError: distributed is 'mpo', and must be 'mpi' or 'torch': did you mean 'mpi'?
     """
     if engine not in ENGINES:
-        from mlp_xp._utils.names import did_you_mean  # Most names are right.
+        from mlp_xp._utils.names import error_end  # Most names are right.
 
-        meant, names = did_you_mean(engine, ENGINES), " or ".join(map(repr, ENGINES))
-        hint = f": {meant}" if meant else "."
-        raise ValueError(f"distributed is {engine!r}, and must be {names}{hint}")
+        names, end = " or ".join(map(repr, ENGINES)), error_end(engine, ENGINES)
+        raise ValueError(f"distributed is {engine!r}, and must be {names}{end}")
     communicator: Communicator = importlib.import_module(
         f"mlp_xp.distributed.{ENGINES[engine]}"
     ).create()

@@ -43,11 +43,10 @@ class Distributed:
 
     def __post_init__(self) -> None:
         if self.data not in DATA:
-            from mlp_xp._utils.names import did_you_mean  # Most names are right.
+            from mlp_xp._utils.names import error_end  # Most names are right.
 
-            meant = did_you_mean(self.data, DATA)
-            hint = f": {meant}" if meant else "."
-            raise ValueError(f"data is {self.data!r}, and must be 'replicated' or 'sharded'{hint}")
+            end = error_end(self.data, DATA)
+            raise ValueError(f"data is {self.data!r}, and must be 'replicated' or 'sharded'{end}")
         if not isinstance(self.deterministic, bool):
             raise ValueError(f"deterministic is {self.deterministic!r}, and must be a bool.")
         if self.deterministic and self.data == "sharded":

@@ -52,7 +52,7 @@ _HOOKS = (
 )
 # The same network for the same settings: what follows from them takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
-_PLAIN = {float, int, bool, str, type(None)}  # Most settings, of each fit.
+_OF_PYTHON = {float, int, bool, str, type(None)}  # Most settings, of each fit.
 _FOR_SGD = (ADAPTIVE, "invscaling")  # Scikit-learn's other solvers ignore them.
 
 
@@ -301,7 +301,7 @@ def _plain_numbers(settings: Any) -> Any:
         fields that no constructor takes.
     """
     kind = type(settings)
-    if kind in _PLAIN:
+    if kind in _OF_PYTHON:
         return settings
     if isinstance(settings, np.generic):
         return settings.item()

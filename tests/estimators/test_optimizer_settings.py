@@ -185,7 +185,7 @@ def test_numbers_of_numpy_are_those_of_python(name):
 class Halved(OneCycle):
     """A schedule with a field that its constructor does not take."""
 
-    extra: float = field(default=np.float64(0.5), init=False)  # type: ignore[assignment]
+    extra: float = field(default=np.float64(0.5), init=False)
 
 
 def test_fields_that_no_constructor_takes_are_kept():

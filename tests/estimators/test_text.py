@@ -18,7 +18,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 
 
 def follow(error, X):
-    """Do what an error says, as it is typed; return the pipeline, fitted, and its X."""
+    """Return the pipeline that an error says to type, fitted, and its X."""
     names = {"pandas": pandas, "X": X.copy(), "SimpleImputer": SimpleImputer}
     names |= {"make_pipeline": make_pipeline, "OneHotEncoder": OneHotEncoder}
     names |= {"make_column_transformer": make_column_transformer, "MLPClassifier": MLPClassifier}
