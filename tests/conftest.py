@@ -1,7 +1,8 @@
-"""Backends to test on, and what the tests share.
+"""Which tests run, on which backends, within which limits of time; and what tests share.
 
-``pytest --backends=cupy,torch:cuda`` chooses them, and fails if one of them cannot be used; without
-the option every backend that this machine can have is tested, and the others are skipped aloud.
+`pytest` alone is the default run: each public behaviour once, on NumPy and array-api-strict, each
+value of a parameter once. ``nox -s matrix`` runs everything else too: marks, ``--backends`` and
+``--grid`` say what.
 """
 
 from __future__ import annotations
@@ -13,34 +14,23 @@ import signal
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 import browser
+import grids
 import helpers
+import limits
 import numpy as np
 import pytest
 
 from mlp_xp.backends import Backend, BackendError
 
-DEFAULT = (
-    "numpy",
-    "torch:cpu",
-    "jax:cpu",
-    "jax:cpu:1",
-    "array_api_strict",
-    "array_api_strict:device1",
-    "array_api_strict:device2",
-)
-# Another library, and a program: neither has tests or examples.
-collect_ignore = ["backends/stand_in", "callbacks/killed_fits.py"]
-TAKE_ALL_CORES = (
-    "tests/backends/test_compiling.py",
-    "tests/distributed/",
-    "tests/training/test_default_training.py",
-)
+DEFAULT = "numpy,array_api_strict"
+# What needs one of these takes a library, a browser or processes that the default run has not.
+MATRIX_FIXTURES = {"torch", "chromium", "run_ranks"}
+collect_ignore = ["backends/stand_in", "callbacks/killed_fits.py", "faults.py"]
 RAN = pytest.StashKey[Counter[str]]()
 SKIPPED: list[str] = []
 
@@ -48,20 +38,19 @@ SKIPPED: list[str] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backends",
-        default="",
+        default=DEFAULT,
         help="comma-separated backends, e.g. numpy,torch:cuda:1; all of them must be usable",
     )
-
     parser.addoption(
         "--only-backends",
         action="store_true",
         help="run only tests that take a backend",
     )
     parser.addoption(
-        "--combinations",
-        type=int,
-        default=0,
-        help="run each test with at most so many combinations of its parameters",
+        "--grid",
+        choices=[*grids.SIZES, "all"],
+        default="values",
+        help="run each value of a test's parameters once, each pair of values, or all cases",
     )
     parser.addoption(
         "--forbid-missing",
@@ -72,10 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest-xdist's own.
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Share all tests among two processes; some tests are ready sooner in this one.
-
-    The tests of a file share fixtures, so they stay in one process.
-    """
+    """Share all tests among two processes; some tests are ready sooner in this one."""
     option = config.option
     if hasattr(config, "workerinput") or not hasattr(option, "numprocesses"):
         return
@@ -84,9 +70,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.numprocesses = min(2, os.cpu_count() or 1)
     if option.numprocesses:
         if option.dist == "no":
-            option.dist = "loadfile"
-        # By default, files of few but long tests come last, when the other process has no more.
-        option.loadscopereorder = False
+            option.dist = "worksteal"
         # Where there are more threads than cores, those of OpenMP spin: 33 s instead of 3 s.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(os.cpu_count()))
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -94,13 +78,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RAN] = Counter()
-    required = [spec for spec in config.getoption("--backends").split(",") if spec]
-    config.specs = required or list(DEFAULT)
-    for spec in required:
+    config.specs = [spec for spec in config.getoption("--backends").split(",") if spec]
+    for spec in config.specs:
         try:
             helpers.make_backend(spec)
         except (BackendError, ValueError) as error:
             raise pytest.UsageError(f"--backends: {error}") from error
+    if config.getoption("markexpr") == "not matrix":
+        config.pluginmanager.register(limits.Limits(), "limits")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -112,39 +97,50 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not metafunc.definition.get_closest_marker("every_device"):
         # The last named of each library's devices: not the default one, where there is another.
         specs = list({spec.partition(":")[0]: spec for spec in specs}.values())
-    metafunc.parametrize("backend_spec", specs, indirect=True, scope="session")
+    metafunc.parametrize("backend_spec", specs or [None], indirect=True, scope="session")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    kept = items
-    if config.getoption("--only-backends"):
-        kept = [item for item in items if "backend_spec" in getattr(item, "fixturenames", ())]
-    if most := config.getoption("--combinations"):
-        tests = defaultdict(list)
-        for item in kept:
-            tests[item.path, getattr(item, "originalname", item.name)].append(item)
-        # Spread over all of them: the last ones differ most from the first.
-        chosen = {
-            id(found[len(found) * i // most]) for found in tests.values() for i in range(most)
-        }
-        kept = [item for item in kept if id(item) in chosen]
+def parameters_of(item: pytest.Item) -> dict[str, object]:
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+@pytest.hookimpl(tryfirst=True)  # Before pytest selects by marks.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if MATRIX_FIXTURES & set(getattr(item, "fixturenames", ())):
+        item.add_marker("matrix")
     # Doctests cannot ask for what they need.
-    if find_spec("torch") is None:
-        for item in kept:
-            if isinstance(item, pytest.DoctestItem) and item.path.match("export/_torch.py"):
-                item.add_marker(pytest.mark.skip(reason="torch is not installed"))
+    if isinstance(item, pytest.DoctestItem) and item.path.match("export/_torch.py"):
+        item.add_marker("matrix")
+
+
+@pytest.hookimpl(trylast=True)  # After pytest has selected by marks.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tests = defaultdict(list)
+    for item in items:
+        # None where none of the chosen backends is of the libraries that the test names.
+        if parameters_of(item).get("backend_spec", "") is None:
+            continue
+        if config.getoption("--only-backends") and "backend_spec" not in parameters_of(item):
+            continue
+        tests[item.nodeid.partition("[")[0]].append(item)
+    kept = []
+    size = grids.SIZES.get(config.getoption("--grid"))
+    for found in tests.values():
+        if size and len(found) > 1:
+            cases = [
+                {name: grids.value_of(value) for name, value in parameters_of(item).items()}
+                for item in found
+            ]
+            found = [found[i] for i in grids.covering(cases, size)]
+        kept += found
     ids = set(map(id, kept))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in ids])
-    items[:] = kept
+    items[:] = [item for item in items if id(item) in ids]
 
 
 @pytest.fixture(scope="session")
 def backend_spec(request: pytest.FixtureRequest) -> str:
-    """Return the name of a backend; a test of one that cannot be used here is skipped."""
-    try:
-        helpers.make_backend(request.param)
-    except BackendError as error:
-        pytest.skip(str(error))
+    """Return the name of a backend."""
     return request.param
 
 
@@ -175,22 +171,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.workeroutput["ran"] = dict(session.config.stash[RAN])
     if session.config.getoption("--forbid-missing") and SKIPPED:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Share files, but run tests of ranks, which take all cores, and those of time in one process.
-
-    So no ranks run beside others, and none beside what is timed.
-    """
-    from xdist.scheduler import LoadFileScheduling
-
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid):
-            file = super()._split_scope(nodeid)
-            return "all cores" if file.startswith(TAKE_ALL_CORES) else file
-
-    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(optionalhook=True)

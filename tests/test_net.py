@@ -64,7 +64,7 @@ def test_a_training_is_as_recorded(name, backend_spec):
     check(name, backend_spec)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_training_is_as_recorded(name, backend_spec):
     check(name, backend_spec)

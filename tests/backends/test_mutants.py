@@ -153,14 +153,14 @@ def run(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("tests", sorted({mutant.tests for mutant in MUTANTS.values()}))
 def test_all_is_right_without_a_fault(copied, tests):
     done = run(copied, tests)
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_fault_is_found(copied, name):
     mutant = MUTANTS[name]

@@ -60,7 +60,7 @@ def test_beginnings_of_names_choose_cases(drop_in):
         drop_in.main(["--only", "sparse fit"])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", ["first fit", "grid search"])
 def test_a_fresh_process_and_a_turn_without_numba_take_their_time(drop_in, kind):
     times = drop_in.measure_drop_in(drop_in.comparisons([kind], ["1"]), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_table_has_every_product_of_a_step(module, capsys):
     pytest.importorskip("numba")
     pytest.importorskip("torch")

@@ -93,7 +93,7 @@ def test_every_contender_learns_or_predicts(turns, tmp_path, monkeypatch, worklo
         assert 0 < after < 0.999 * before < 5
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ALONE)
 def test_contenders_that_need_a_process_learn_in_one(turns, tmp_path, name):
     run = turns.measure({name: jobs_of(turns, "tiny", tmp_path)[name]}, rounds=1)[name]

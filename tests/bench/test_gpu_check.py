@@ -118,7 +118,7 @@ def test_a_part_that_fails_or_is_late_leaves_the_others(gpu_check, tmp_path, mon
     assert [line["backend"] for line in written["lines"]] == ["x"]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_trial_on_the_stand_in(tmp_path):
     """All parts with small networks; what needs a GPU is listed with the reason."""
     paths = [str(ROOT / "tests" / "backends" / "stand_in"), str(ROOT)]

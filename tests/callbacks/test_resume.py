@@ -316,7 +316,7 @@ def test_a_fit_killed_at_any_access_to_a_file_is_resumed(tmp_path):
     assert int(run_script(tmp_path, "writes").split()[2]) > 30
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fit_killed_at_200_moments_is_resumed(tmp_path):
     assert run_script(tmp_path, "moments", "200").startswith("killed at 200 moments")

@@ -96,7 +96,7 @@ def test_ctrl_c_in_a_callback_of_python_is_not_lost():
     assert done.returncode == 130
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 @pytest.mark.parametrize("argv", [["train"], ["lab"], ["backends"], ["evaluate", "run"], ["data"]])
 def test_ctrl_c_in_the_first_seconds_is_silent(argv):

@@ -73,7 +73,7 @@ def test_a_search_on_a_local_cluster_is_the_serial_one(serial, tmp_path):
 
 
 @in_bash
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_script_of_a_search_starts_scheduler_and_workers(serial, tmp_path):
     (tmp_path / "search.py").write_text(SEARCH)
     done = run("bash", str(ROOT / "docs" / "jobs" / "search.sh"), "search.py", cwd=tmp_path)
@@ -84,7 +84,7 @@ OPTIONS = "--data digits --hidden 16 --schedule cosine"
 
 
 @in_bash
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_script_of_hosts_trains_a_run(tmp_path):
     (tmp_path / "hosts").write_text("localhost:2\n")
     script = str(ROOT / "docs" / "jobs" / "hosts.sh")
@@ -95,7 +95,7 @@ def test_the_script_of_hosts_trains_a_run(tmp_path):
 
 
 @in_bash
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_script_of_slurm_goes_on_after_sigterm(tmp_path):
     command = ["bash", str(ROOT / "docs" / "jobs" / "slurm.sh")]
     variables = {"OPTIONS": f"{OPTIONS} --epochs 200 --checkpoint 20", "RUN": "mine"}
@@ -127,7 +127,7 @@ print(f"loss {model.loss_:.4f}")
 
 
 @in_bash
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_script_of_torchrun_trains_on_two_ranks(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "train.py").write_text(TRAIN)

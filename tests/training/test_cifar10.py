@@ -8,7 +8,7 @@ from mlp_xp import MLP
 from mlp_xp.backends import BackendError, get_backend
 from mlp_xp.datasets import cache_dir, load_cifar10
 
-pytestmark = [pytest.mark.slow, pytest.mark.real_data]
+pytestmark = [pytest.mark.matrix, pytest.mark.real_data]
 
 
 def test_five_epochs_end_alike(request):

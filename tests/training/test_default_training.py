@@ -13,7 +13,7 @@ import pytest
 from mlp_xp._utils.processors import THREADS_VARIABLES
 from mlp_xp.datasets import cache_dir
 
-pytestmark = [pytest.mark.slow, pytest.mark.real_data]
+pytestmark = [pytest.mark.matrix, pytest.mark.real_data]
 
 CODE = """
 import shutil, sys, time

@@ -1,0 +1,110 @@
+"""Plant the small faults of `faults.json` one at a time, and note which the tests find.
+
+mutmut 3.8.1 drew them, seven for each room, from all of its mutations but those of text. Each is planted in a
+copy of the checkout; the tests of its room run first, then all others, until one fails::
+
+    python tests/faults.py                         # the default run
+    python tests/faults.py -- -m "" --grid=pairs   # what follows -- goes to pytest
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FAULTS = Path(__file__).with_suffix(".json")
+
+
+def copy_checkout(folder: Path) -> None:
+    """Copy the files that git tracks, or would."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+            shutil.copymode(ROOT / name, folder / name)
+
+
+def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> str | None:
+    """Return the first test that fails, None if all pass."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    environment = os.environ | {"PYTHONPATH": str(folder), "MLP_XP_CACHE": str(folder / "cache")}
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            [*command, *options, *tests],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+            return None
+        output.seek(0)
+        text = output.read()
+    if status == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", text, flags=re.MULTILINE)
+    return failed[1] if failed else text[-300:]
+
+
+def find(number: int, options: list[str], seconds: float, whole: bool) -> dict[str, object]:
+    """Plant one fault and run the tests."""
+    fault = json.loads(FAULTS.read_text())[number]
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy_checkout(folder)
+        path = folder / fault["file"]
+        text = path.read_text()
+        if text.count(fault["was"]) != 1:
+            return {"number": number, "by": None, "stale": True}
+        path.write_text(text.replace(fault["was"], fault["now"]))
+        room = fault["file"].split("/")[1]
+        tests = [f"tests/{room}", f"mlp_xp/{room}"]
+        by = run(folder, tests, options, seconds)
+        if by is None and whole:
+            by = run(folder, [], options, seconds)
+    return {"number": number, "file": fault["file"], "by": by, "s": round(time.monotonic() - start)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=2, help="how many at once")
+    parser.add_argument("--seconds", type=float, default=300, help="the most for one run of pytest")
+    parser.add_argument(
+        "--whole", action="store_true", help="run all tests where the room's find nothing"
+    )
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of faults")
+    parser.add_argument("--out", type=Path, help="append the results here, a line each")
+    parser.add_argument("options", nargs="*", help="options for pytest, after --")
+    args = parser.parse_args()
+    numbers = range(len(json.loads(FAULTS.read_text()))) if args.only is None else args.only
+    found = 0
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for result in pool.map(lambda i: find(i, args.options, args.seconds, args.whole), numbers):
+            found += result["by"] is not None
+            print(json.dumps(result), flush=True)
+            if args.out:
+                with args.out.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+    print(f"{found} of {len(numbers)} found")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The default run stays small, and its grids have each value of each parameter."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from grids import covering
+
+CASES = 3500
+
+
+def test_the_default_run_has_a_limit_of_cases(request):
+    if request.config.getoption("markexpr") != "not matrix":
+        pytest.skip("this is not the default run")
+    items = request.session.items
+    functions = {item.nodeid.partition("[")[0] for item in items}
+    assert len(items) <= CASES, f"{len(functions)} functions have {len(items)} cases"
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 4), (2, 14)])
+def test_a_grid_has_each_combination_that_occurs(size, most):
+    cases = [
+        {"a": a, "b": b, "c": c} for a, b, c in product("1234", "123", "12") if (a, b) != ("1", "1")
+    ]
+    kept = [cases[i] for i in covering(cases, size)]
+    assert len(kept) <= most
+
+    def occurring(cases):
+        return {(x, case[x], y, case[y]) for case in cases for x in case for y in case}
+
+    if size == 2:
+        assert occurring(kept) == occurring(cases)
+    for name in "abc":
+        assert {case[name] for case in kept} == {case[name] for case in cases}
+
+
+def test_a_test_without_parameters_is_one_case():
+    assert covering([{}], 2) == [0]
