@@ -8,7 +8,7 @@
 # PYTHON names the interpreter, MLP_XP_CHECK_SECONDS the time (default 530). A trial without a GPU, with
 # small networks, here with the tests' stand-in for CuPy:
 #
-#   PYTHONPATH=tests/backends/stand_in MLP_XP_CHECK=cupy,torch:cpu MLP_XP_CHECK_TINY=1 bench/gpu_check.sh /tmp/check
+#   PYTHONPATH=tests/stand_in/packages MLP_XP_CHECK=cupy,torch:cpu MLP_XP_CHECK_TINY=1 bench/gpu_check.sh /tmp/check
 set -uo pipefail
 
 folder=$(realpath -m "${1:-$(dirname "$0")/history}")

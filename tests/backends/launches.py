@@ -1,6 +1,6 @@
 """Steps on the stand-in for CuPy, and the table of how often each launches something.
 
-``PYTHONPATH=tests/backends/stand_in:tests python tests/backends/launches.py`` writes the table.
+``PYTHONPATH=tests/stand_in/packages:tests python tests/backends/launches.py`` writes the table.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def copied(tmp_path_factory):
 
 
 def run(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
-    path = [str(folder / "tests" / "backends" / "stand_in"), str(folder)]
+    path = [str(folder / "tests" / "stand_in" / "packages"), str(folder)]
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, *filter(None, others)])}
     environment.pop("PYTEST_ADDOPTS", None)  # It is of this run.

@@ -121,7 +121,7 @@ def test_a_part_that_fails_or_is_late_leaves_the_others(gpu_check, tmp_path, mon
 @pytest.mark.matrix
 def test_a_trial_on_the_stand_in(tmp_path):
     """All parts with small networks; what needs a GPU is listed with the reason."""
-    paths = [str(ROOT / "tests" / "backends" / "stand_in"), str(ROOT)]
+    paths = [str(ROOT / "tests" / "stand_in" / "packages"), str(ROOT)]
     environment = os.environ | {
         "PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join(paths),

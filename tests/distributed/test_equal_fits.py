@@ -62,6 +62,6 @@ def test_ranks_on_cupy_sum_by_nccl(run_ranks):
     pytest.importorskip("ziglang")
     titles = ["plain", "batch norm, dropout, residual", "pictures"]
     cases = {title: equal_fits.FEW[title] for title in titles}
-    places = TESTS / "backends" / "stand_in", TESTS.parent, TESTS
+    places = TESTS / "stand_in" / "packages", TESTS.parent, TESTS
     path = {"PYTHONPATH": os.pathsep.join(map(str, places))}
     check(run_ranks, 2, "cupy", *titles, cases=cases, environment=path)

@@ -1,0 +1,298 @@
+"""Captures and graphs of the stand-in: each rule, and what breaks it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SPEC = importlib.util.find_spec("cupy")
+if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
+    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
+
+import cupy as cp  # noqa: E402
+from cupy import _launch, cuda  # noqa: E402
+from cupy._launch import RaceError, launches, replayed  # noqa: E402
+from cupy.cuda.runtime import CUDARuntimeError  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("idle")
+
+
+def ones(n=4):
+    return cp.ones(n, dtype=np.float32)
+
+
+@pytest.fixture
+def capturing():
+    """Return a stream that is capturing, and is current."""
+    stream = cuda.Stream(non_blocking=True)
+    cuda.Device(0).synchronize()
+    with stream:
+        stream.begin_capture()
+        yield stream
+        with contextlib.suppress(CUDARuntimeError):
+            stream.end_capture()
+
+
+def test_captured_work_runs_at_each_replay_and_on_the_same_memory(copying):
+    x, total = ones(), cp.zeros(4, dtype=np.float32)
+    cuda.Device(0).synchronize()
+    launches.clear()
+    replayed.clear()
+    with copying:
+        copying.begin_capture()
+        y = x * 2
+        total += y
+        graph = copying.end_capture()
+        assert not launches
+        assert total.get().tolist() == [0] * 4
+        graph.launch()
+        x.fill(5)
+        graph.launch()
+        assert y.get().tolist() == [10] * 4
+        assert total.get().tolist() == [12] * 4
+    assert launches["graph"] == 2
+    assert sum(replayed.values()) == 4
+
+
+def test_replays_obey_the_rules_of_streams(copying):
+    x = ones()
+    cuda.Device(0).synchronize()
+    with copying:
+        copying.begin_capture()
+        x += 1
+        graph = copying.end_capture()
+    graph.launch(copying)
+    with pytest.raises(RaceError):
+        x + 1
+    with pytest.raises(RaceError):
+        graph.launch(cuda.Stream.null)
+    copying.synchronize()
+    graph.launch(cuda.Stream.null)
+    assert x.get().tolist() == [3] * 4
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x, stream: stream.synchronize(),
+        lambda x, stream: x.device.synchronize(),
+        lambda x, stream: stream.record().synchronize(),
+        lambda x, stream: stream.done,
+        lambda x, stream: stream.record().done,
+        lambda x, stream: cuda.runtime.deviceSynchronize(),
+    ],
+)
+def test_waiting_for_the_device_ends_a_capture(wait):
+    x, stream = ones(), cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(CUDARuntimeError, match="not permitted"):
+            wait(x, stream)
+        with pytest.raises(CUDARuntimeError, match="previous error during capture"):
+            cp.add(x, x, out=x)
+        with pytest.raises(RuntimeError, match="invalidated the capture"):
+            stream.is_capturing()
+        with pytest.raises(CUDARuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+            stream.end_capture()
+        assert not stream.is_capturing()
+
+
+@pytest.mark.parametrize(
+    "transfer",
+    [
+        lambda x: x.get(),
+        lambda x: float(x[0]),
+        lambda x: bool(x.any()),
+        lambda x: x.set(np.zeros(4, np.float32)),
+        lambda x: cp.asarray(np.zeros(4, np.float32)),
+        lambda x: cp.asnumpy(x),
+        lambda x: x.data.copy_from_host(np.zeros(4, np.float32).ctypes.data, 16),
+    ],
+)
+def test_copies_from_and_to_the_host_are_refused_in_a_capture(transfer):
+    x, stream = ones(), cuda.Stream(non_blocking=True)
+    cuda.Device(0).synchronize()
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match=r"disallowed|not permitted"):
+            transfer(x)
+        with pytest.raises((CUDARuntimeError, RuntimeError)):
+            x[x > 0]  # The size of the result must be known to the host.
+        with contextlib.suppress(CUDARuntimeError):
+            stream.end_capture()
+
+
+def test_even_pinned_memory_is_refused_in_a_capture(pinned, capturing):
+    x = cp.empty(4, dtype=np.float32)
+    with pytest.raises(RuntimeError, match="H2D transfers are disallowed"):
+        x.set(pinned)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda a: a @ a,
+        lambda a: cp.matmul(a, a),
+        lambda a: cp.dot(a, a),
+        lambda a: cp.tensordot(a, a),
+    ],
+)
+def test_cublas_is_refused_in_a_capture(product):
+    a = cp.ones((3, 3), dtype=np.float32)
+    stream = cuda.Stream(non_blocking=True)
+    stream.wait_event(cuda.get_current_stream().record())
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(NotImplementedError, match="cuBLAS API during stream capture"):
+            product(a)
+        stream.end_capture()  # CuPy refuses before the driver sees anything.
+
+
+def test_the_legacy_default_stream_ends_the_capture_of_a_blocking_stream():
+    x, stream = ones(), cuda.Stream()
+    with stream:
+        stream.begin_capture()
+    with pytest.raises(CUDARuntimeError, match="legacy stream depend on a capturing"):
+        cp.add(x, x)
+    with pytest.raises(CUDARuntimeError):
+        stream.end_capture()
+    with pytest.raises(RuntimeError, match="cannot capture on the default"):
+        cuda.Stream.null.begin_capture()
+
+
+def test_reading_what_is_captured_but_has_not_run_is_an_error(copying):
+    x = ones()
+    cuda.Device(0).synchronize()
+    with copying:
+        copying.begin_capture()
+        x += 1
+    with pytest.raises(RaceError, match="being captured, not run"):
+        x + 1
+    copying.end_capture()
+    x + 1
+
+
+def test_a_graph_whose_memory_was_given_to_someone_else_is_an_error(copying):
+    x = ones()
+    cuda.Device(0).synchronize()
+    with copying:
+        copying.begin_capture()
+        y = x + 1
+        graph = copying.end_capture()
+        graph.launch()
+        address = y.data.ptr
+        del y
+        other = ones()
+        assert other.data.ptr == address
+        with pytest.raises(RaceError, match="belongs to someone else"):
+            graph.launch()
+        del other
+        with pytest.raises(RaceError, match="belongs to someone else"):
+            graph.launch()
+
+
+def test_a_graph_whose_inputs_were_freed_computes_garbage(copying):
+    x, y = ones(), cp.zeros(4, dtype=np.float32)
+    cuda.Device(0).synchronize()
+    with copying:
+        copying.begin_capture()
+        cp.add(x, x, out=y)
+        graph = copying.end_capture()
+        del x
+        graph.launch()
+        assert np.isnan(y.get()).all()
+
+
+def test_a_pool_of_its_own_keeps_what_a_graph_needs(copying):
+    pool, x = cuda.MemoryPool(), ones()
+    cuda.Device(0).synchronize()
+    with copying:
+        with cuda.using_allocator(pool.malloc):
+            copying.begin_capture()
+            y = (x + 1) * (x + 2)
+            graph = copying.end_capture()
+        others = [ones() for _ in range(8)]
+        graph.launch()
+        assert y.get().tolist() == [6] * 4
+        assert all(other.get().tolist() == [1] * 4 for other in others)
+        del y, pool
+        gc.collect()
+        with pytest.raises(CUDARuntimeError, match="illegal memory access"):
+            graph.launch()
+
+
+def test_two_graphs_may_share_a_pool(copying):
+    pool, x = cuda.MemoryPool(), ones()
+    cuda.Device(0).synchronize()
+    graphs, sums = [], []
+    with copying, cuda.using_allocator(pool.malloc):
+        for _ in range(2):
+            copying.begin_capture()
+            sums.append((x + 1) * (x + 2))
+            graphs.append(copying.end_capture())
+        for graph, total in [*zip(graphs, sums, strict=True)] * 2:
+            graph.launch()
+            assert total.get().tolist() == [6] * 4
+
+
+def test_a_capture_may_fork_and_must_join(copying):
+    x, other = ones(), cuda.Stream(non_blocking=True)
+    y = cp.zeros(4, dtype=np.float32)
+    cuda.Device(0).synchronize()
+    copying.begin_capture()
+    other.wait_event(copying.record())
+    assert other.is_capturing()
+    with other:
+        cp.add(x, x, out=y)
+    with copying, pytest.raises(RaceError):
+        cp.add(x, y, out=x)
+    copying.wait_event(other.record())
+    with copying:
+        cp.add(x, y, out=x)
+    graph = copying.end_capture()
+    assert not other.is_capturing()
+    graph.launch(copying)
+    copying.synchronize()
+    assert x.get().tolist() == [3] * 4
+
+    copying.begin_capture()
+    other.wait_event(copying.record())
+    with other:
+        cp.add(x, x, out=y)
+    with pytest.raises(CUDARuntimeError, match="cudaErrorStreamCaptureUnjoined"):
+        copying.end_capture()
+
+
+def test_a_capture_depends_on_nothing_outside(copying):
+    event = cuda.Stream(non_blocking=True).record()
+    copying.begin_capture()
+    with pytest.raises(CUDARuntimeError, match="dependency created on uncaptured work"):
+        copying.wait_event(event)
+    with pytest.raises(CUDARuntimeError):
+        copying.end_capture()
+    with pytest.raises(CUDARuntimeError, match="not initiated in this stream"):
+        copying.end_capture()
+
+
+def test_memory_from_the_system_needs_the_relaxed_mode():
+    stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
+    with stream, cuda.using_allocator(pool.malloc):
+        stream.begin_capture(cuda.runtime.streamCaptureModeGlobal)
+        with pytest.raises(CUDARuntimeError, match="not permitted when stream is capturing"):
+            cp.empty(4)
+        with pytest.raises(CUDARuntimeError):
+            stream.end_capture()
+        stream.begin_capture()
+        cp.empty(4)
+        stream.end_capture()
+
+
+def test_an_operation_closes_over_views_and_not_over_arrays(capturing):
+    x = cp.empty(4, dtype=np.float32)
+    with pytest.raises(AssertionError, match="closes over an array"):
+        _launch.launch("test", lambda: x, writes=[x._memory])

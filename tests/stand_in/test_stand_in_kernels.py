@@ -1,0 +1,164 @@
+"""The kernels of the stand-in for CuPy: their bodies run, and what would go wrong is an error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+cupy = pytest.importorskip("cupy")
+if "stand_in" not in cupy.__file__:
+    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
+
+SUM = r"""
+extern "C" __global__ void block_sums(const float* x, float* sums, long long n) {
+  __shared__ float partial[256];
+  long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  partial[threadIdx.x] = i < n ? x[i] : 0;
+  __syncthreads();
+  for (int step = blockDim.x / 2; step > 0; step /= 2) {
+    if (threadIdx.x < step) partial[threadIdx.x] += partial[threadIdx.x + step];
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) sums[blockIdx.x] = partial[0];
+}
+"""
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "every second", "0-d"])
+def test_elementwise_kernels_loop_over_any_layout(rng, layout) -> None:
+    kernel = cupy.ElementwiseKernel(
+        "raw T table, I row, T x", "T y", "y = table[row * 2 + 1] + sqrt(x) * i", "look_up"
+    )
+    table = rng.random((4, 2), np.float32)
+    rows, x = rng.integers(0, 4, (4, 6)), rng.random((4, 6), np.float32)
+    index = {
+        "contiguous": lambda array: array,
+        "transposed": lambda array: array.T,
+        "every second": lambda array: array[:, ::2],
+        "0-d": lambda array: array[1, 2],
+    }[layout]
+    out = kernel(cupy.asarray(table), index(cupy.asarray(rows)), index(cupy.asarray(x)))
+    rows, x = index(rows), index(x)
+    position = np.arange(x.size, dtype=np.float32).reshape(x.shape)
+    np.testing.assert_allclose(out.get(), table[rows, 1] + np.sqrt(x) * position, rtol=1e-6)
+
+
+def test_an_index_outside_of_an_array_is_an_error() -> None:
+    kernel = cupy.ElementwiseKernel(
+        "raw T x, int64 shift", "raw T y", "y[i] = x[i + shift]", "moved"
+    )
+    x = cupy.zeros(4, np.float32)
+    with pytest.raises(RuntimeError, match=r"moved: CUDA_ERROR_ILLEGAL_ADDRESS"):
+        kernel(x, 1, cupy.empty(4, np.float32), size=4)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 2)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_reductions(rng, axis, keepdims) -> None:
+    kernel = cupy.ReductionKernel(
+        "T x, T y", "float64 z", "(double)x * y", "a + b", "z = a", "0", "dot"
+    )
+    x, y = rng.random((2, 3, 4, 5), np.float32)
+    for one, two in ((x, y), (x.T, y.T)):
+        out = kernel(cupy.asarray(one), cupy.asarray(two), axis=axis, keepdims=keepdims)
+        expected = (one.astype(float) * two).sum(axis=axis, keepdims=keepdims)
+        np.testing.assert_allclose(out.get(), expected)
+
+
+def test_threads_of_a_block_share_memory(rng) -> None:
+    x = rng.random(1000, np.float32)
+    sums = cupy.empty(4, np.float32)
+    cupy.RawKernel(SUM, "block_sums")((4,), (256,), (cupy.asarray(x), sums, np.int64(1000)))
+    expected = [x[i : i + 256].sum() for i in range(0, 1000, 256)]
+    np.testing.assert_allclose(sums.get(), expected, rtol=1e-5)
+
+
+def test_warps_shuffle(rng) -> None:
+    code = r"""
+    template <typename T> __global__ void warp_sums(const T* x, T* sums) {
+      T value = x[threadIdx.x];
+      for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffff, value, step);
+      if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+    }"""
+    module = cupy.RawModule(code=code, name_expressions=["warp_sums<float>", "warp_sums<double>"])
+    for dtype, name in ((np.float32, "float"), (np.float64, "double")):
+        x, sums = rng.random(96).astype(dtype), cupy.empty(3, dtype)
+        module.get_function(f"warp_sums<{name}>")((1,), (96,), (cupy.asarray(x), sums))
+        np.testing.assert_allclose(sums.get(), x.reshape(3, 32).sum(1), rtol=1e-6)
+
+
+def test_a_barrier_that_some_threads_never_reach_is_an_error() -> None:
+    code = SUM.replace(
+        "__syncthreads();", "if (threadIdx.x) __syncthreads(); else __syncwarp();", 1
+    )
+    sums = cupy.empty(1, np.float32)
+    with pytest.raises(RuntimeError, match="wait for each other at different places"):
+        cupy.RawKernel(code, "block_sums")((1,), (256,), (sums, sums, np.int64(1)))
+
+
+@pytest.mark.parametrize(
+    ("n", "message"), [((3,), "argument 2 has 4 bytes"), ((), "wrong number of arguments: 2")]
+)
+def test_what_a_raw_kernel_would_misread_is_an_error(n, message) -> None:
+    sums = cupy.empty(1, np.float32)
+    with pytest.raises(TypeError, match=message):
+        cupy.RawKernel(SUM, "block_sums")((1,), (256,), (sums, sums, *map(np.int32, n)))
+
+
+def test_a_source_that_does_not_compile_is_an_error_that_quotes_it() -> None:
+    with pytest.raises(Exception, match="slope") as caught:
+        cupy.ElementwiseKernel("T x", "T y", "y = slope * x", "line")(cupy.zeros(3))
+    assert type(caught.value).__name__ == "CompileException"
+
+
+def test_what_a_table_of_addresses_points_to_is_checked_for_races() -> None:
+    code = r"""
+    extern "C" __global__ void fill(const unsigned long long* table, float value) {
+      ((float*)table[blockIdx.x])[threadIdx.x] = value;
+    }"""
+    arrays = [cupy.zeros(4, np.float32) for _ in range(2)]
+    table = cupy.asarray(np.array([array.data.ptr for array in arrays], np.uint64))
+    fill = cupy.RawKernel(code, "fill")
+    fill((2,), (4,), (table, np.float32(3)))
+    assert all((array == 3).all() for array in arrays)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    table.device.synchronize()
+    fill((1,), (4,), (table, np.float32(5)), stream=stream)
+    with pytest.raises(Exception, match="memory in use on another stream"):
+        cupy.sum(arrays[0])
+    stream.synchronize()
+    assert (arrays[0] == 5).all()
+
+
+def test_a_captured_kernel_runs_again_with_its_numbers() -> None:
+    grow = cupy.ElementwiseKernel("T by", "T x", "x += by", "grow")
+    x = cupy.zeros(3, np.float32)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    x.device.synchronize()
+    with stream:
+        grow(np.float32(2), x)
+        stream.begin_capture()
+        grow(np.float32(3), x)
+        graph = stream.end_capture()
+        for _ in range(4):
+            graph.launch(stream)
+    stream.synchronize()
+    assert x.get().tolist() == [14] * 3
+
+
+def test_another_device_is_an_error() -> None:
+    with cupy.cuda.Device(1):
+        far = cupy.zeros(3, np.float32)
+    kernel = cupy.ElementwiseKernel("T x", "T y", "y = x", "same")
+    with pytest.raises(ValueError, match=r"resides \(1\) is different from the current device"):
+        kernel(far)
+
+
+def test_half_numbers_round_as_numpy_rounds_them(rng) -> None:
+    widen = cupy.ElementwiseKernel("float16 x", "float32 y", "y = x", "widen")
+    narrow = cupy.ElementwiseKernel("float32 x", "float16 y", "y = x", "narrow")
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    np.testing.assert_array_equal(widen(cupy.asarray(every)).get(), every.astype(np.float32))
+    x = (rng.standard_normal(10_000) * np.exp(rng.uniform(-20, 12, 10_000))).astype(np.float32)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(narrow(cupy.asarray(x)).get(), x.astype(np.float16))

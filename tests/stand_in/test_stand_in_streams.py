@@ -1,0 +1,254 @@
+"""Streams, events and memory of the stand-in: each rule, and what breaks it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SPEC = importlib.util.find_spec("cupy")
+if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
+    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
+
+import cupy as cp  # noqa: E402
+import cupyx  # noqa: E402
+from cupy import cuda  # noqa: E402
+from cupy._launch import RaceError  # noqa: E402
+from cupy.cuda.runtime import CUDARuntimeError  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("idle")
+
+
+def ones(n=4):
+    return cp.ones(n, dtype=np.float32)
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+
+def test_a_kernel_that_does_not_wait_for_a_copy_is_an_error(pinned, copying):
+    x = cp.empty(4, dtype=np.float32)
+    x.set(pinned, stream=copying)
+    with pytest.raises(RaceError, match="no wait between"):
+        x + 1
+
+
+def test_a_kernel_after_an_event_reads_the_copy(pinned, copying):
+    x = cp.empty(4, dtype=np.float32)
+    copying.wait_event(cuda.get_current_stream().record())
+    x.set(pinned, stream=copying)
+    cuda.get_current_stream().wait_event(copying.record())
+    assert (x + 1).get().tolist() == [2, 3, 4, 5]
+
+
+def test_an_event_that_was_recorded_too_early_does_not_help(pinned, copying):
+    x = cp.empty(4, dtype=np.float32)
+    event = copying.record()
+    x.set(pinned, stream=copying)
+    cuda.get_current_stream().wait_event(event)
+    with pytest.raises(RaceError):
+        x + 1
+
+
+def test_filling_pinned_memory_before_its_copy_is_done_is_an_error(pinned, copying):
+    x = cp.empty(4, dtype=np.float32)
+    x.set(pinned, stream=copying)
+    cuda.get_current_stream().wait_event(copying.record())  # Orders streams, not the host.
+    pinned[:] = 0
+    with pytest.raises(RaceError, match="pinned memory was changed"):
+        copying.synchronize()
+
+
+def test_pinned_memory_may_be_filled_again_after_a_wait_of_the_host(pinned, copying):
+    x = cp.empty(4, dtype=np.float32)
+    x.set(pinned, stream=copying)
+    copying.record().synchronize()
+    pinned[:] = 0
+    assert x.get().tolist() == [1, 2, 3, 4]
+
+
+def test_pinned_memory_that_is_freed_before_its_copy_is_done_is_an_error(pinned, copying):
+    x = cp.empty(4, dtype=np.float32)
+    buffer = cupyx.empty_pinned(4, np.float32)
+    buffer[:] = 1
+    x.set(buffer, stream=copying)
+    del buffer
+    cupyx.empty_pinned(4, np.float32)
+    with pytest.raises(RaceError, match="pinned memory was changed"):
+        copying.synchronize()
+
+
+def test_pageable_memory_is_read_at_once(copying):
+    x, host = cp.empty(4, dtype=np.float32), np.ones(4, np.float32)
+    x.set(host, stream=copying)
+    host[:] = 0
+    copying.synchronize()
+    assert x.get().tolist() == [1, 1, 1, 1]
+
+
+def test_pageable_memory_is_written_at_once(copying):
+    x, host = ones(), np.zeros(4, np.float32)
+    copying.wait_event(cuda.get_current_stream().record())
+    x.get(stream=copying, out=host, blocking=False)
+    assert host.tolist() == [1, 1, 1, 1]
+
+
+def test_results_in_pinned_memory_are_garbage_until_the_host_waits(pinned, copying):
+    x = ones()
+    copying.wait_event(cuda.get_current_stream().record())
+    x.get(stream=copying, out=pinned, blocking=False)
+    assert np.isnan(pinned).all()
+    copying.synchronize()
+    assert pinned.tolist() == [1, 1, 1, 1]
+
+
+def test_writing_to_what_another_stream_copies_from_is_an_error(pinned, copying):
+    x = ones()
+    copying.wait_event(cuda.get_current_stream().record())
+    x.get(stream=copying, out=pinned, blocking=False)
+    with pytest.raises(RaceError):
+        x += 1
+
+
+# --- streams and events --------------------------------------------------------------------------
+
+
+def test_the_default_stream_and_blocking_streams_wait_for_each_other(pinned):
+    x, blocking = cp.empty(4, dtype=np.float32), cuda.Stream()
+    x.set(pinned, stream=blocking)
+    y = x + 1
+    with blocking:
+        z = y + 1
+    assert z.get().tolist() == [3, 4, 5, 6]
+
+
+def test_two_streams_need_an_event_between_kernels():
+    first, second = cuda.Stream(non_blocking=True), cuda.Stream(non_blocking=True)
+    with first:
+        x = ones()
+    with second, pytest.raises(RaceError):
+        x + 1
+    second.wait_event(first.record())
+    with second:
+        x + 1
+
+
+def test_a_wait_of_the_host_orders_all_that_follows(copying):
+    with copying:
+        x = ones()
+    copying.synchronize()
+    assert (x + 1).get().tolist() == [2, 2, 2, 2]
+
+
+def test_a_query_is_not_a_wait_while_work_is_queued(pinned, copying):
+    x = cp.empty(4, dtype=np.float32)
+    x.set(pinned, stream=copying)
+    event = copying.record()
+    assert not event.done
+    assert event.done
+    assert copying.done
+
+
+def test_current_streams_belong_to_a_device_and_nest(copying):
+    assert cuda.get_current_stream() == cuda.Stream.null
+    with copying:
+        assert cuda.get_current_stream() == copying
+        with cuda.Device(1):
+            assert cuda.get_current_stream() == cuda.Stream.null
+            with pytest.raises(RuntimeError, match="does not match with the current device"):
+                copying.use()
+    assert cuda.get_current_stream() == cuda.Stream.null
+
+
+def test_host_functions_run_in_the_order_of_the_stream(copying):
+    calls = []
+    copying.launch_host_func(calls.append, 1)
+    assert calls == []
+    copying.synchronize()
+    assert calls == [1]
+
+
+def test_timing_needs_events_with_timing():
+    start, end = cuda.Event(), cuda.Event(disable_timing=True)
+    start.record()
+    end.record()
+    with pytest.raises(CUDARuntimeError, match="InvalidResourceHandle"):
+        cuda.get_elapsed_time(start, end)
+    end = cuda.Event()
+    end.record()
+    assert cuda.get_elapsed_time(start, end) >= 0
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def test_new_memory_is_garbage():
+    ones()
+    assert np.isnan(cp.empty(4, dtype=np.float32).get()).all()
+    assert cp.empty(4, dtype=np.int32).get().tolist() == [-1] * 4
+
+
+def test_the_pool_reuses_memory_that_another_stream_still_reads(pinned, copying):
+    def read_elsewhere():
+        x = ones()
+        copying.wait_event(cuda.get_current_stream().record())
+        x.get(stream=copying, out=pinned, blocking=False)
+        return x.data.ptr
+
+    address = read_elsewhere()  # Freed here, and free for the default stream at once.
+    y = cp.empty(4, dtype=np.float32)
+    assert y.data.ptr == address
+    with pytest.raises(RaceError):
+        y.fill(0)
+    copying.synchronize()
+    y.fill(0)
+    assert pinned.tolist() == [1, 1, 1, 1]
+
+
+def test_a_pool_keeps_memory_for_the_stream_it_was_allocated_on(copying):
+    with copying:
+        x = ones()
+    address = x.data.ptr
+    del x
+    assert ones().data.ptr != address
+    with copying:
+        assert ones().data.ptr == address
+
+
+def test_pools_count_and_release_their_memory():
+    pool = cuda.MemoryPool()
+    with cuda.using_allocator(pool.malloc):
+        x = cp.zeros(1000, dtype=np.float32)
+        free = cuda.Device(0).mem_info[0]
+        assert (pool.used_bytes(), pool.free_bytes()) == (4096, 0)
+        del x
+        assert (pool.used_bytes(), pool.free_bytes(), pool.n_free_blocks()) == (0, 4096, 1)
+        pool.free_all_blocks()
+        assert pool.total_bytes() == 0
+        assert cuda.Device(0).mem_info[0] == free + 4096
+        pool.set_limit(1024)
+        with pytest.raises(cuda.memory.OutOfMemoryError):
+            cp.zeros(1000, dtype=np.float32)
+
+
+# --- devices -------------------------------------------------------------------------------------
+
+
+def test_devices_keep_their_arrays_apart():
+    with cuda.Device(1) as device:
+        x = ones()
+        assert x.device == device == cuda.Device(1)
+        assert cuda.runtime.getDevice() == 1
+    assert cuda.runtime.getDeviceCount() == 2
+    with pytest.raises(ValueError, match="Peer access is unavailable"):
+        x + 1
+
+
+def test_there_is_no_third_device():
+    with pytest.raises(CUDARuntimeError, match="invalid device ordinal"):
+        cuda.Device(2).use()
+    with pytest.raises(CUDARuntimeError, match="cudaErrorInvalidDevice"), cuda.Device(2):
+        pass
+    assert cuda.runtime.getDevice() == 0
