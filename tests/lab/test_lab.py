@@ -1,97 +1,144 @@
-"""The lab: gradients, shapes and dtypes, and extreme values."""
+"""The lab: its steps against plain formulas, on every backend, at extremes, and its errors."""
 
 from __future__ import annotations
 
 import math
+import re
 
+import array_api_compat
 import numpy as np
 import pytest
-from plain_lab import assert_all_close, forward, gradients, lab_data, plain_step, softmax
 
 from mlp_xp import lab
+from mlp_xp.backends import to_numpy
 from mlp_xp.backends._numpy.backend import NumpyBackend
-from mlp_xp.lab import _training
+from mlp_xp.lab import _runs, _training
 
-# Gradients
-
-
-def mse(weights, data, targets):
-    a2 = 1 / (1 + np.exp(-forward(weights, data)[1]))
-    return np.mean((a2 - targets) ** 2)
+STEPS = {"mse": lab.learn_once_mse, "cross_entropy": lab.learn_once_cross_entropy}
 
 
-def cross_entropy(weights, data, labels):
-    p = softmax(forward(weights, data)[1])
-    return -np.mean(np.log(p[np.arange(len(labels)), labels]))
+def lab_data(n=7, d_in=4, d_h=3, d_out=5, seed=0):
+    """Return random weights, data and labels in float64, all read-only."""
+    generator = np.random.default_rng(seed)
+    shapes = (d_in, d_h), (1, d_h), (d_h, d_out), (1, d_out)
+    arrays = [*(generator.standard_normal(shape) for shape in shapes)]
+    arrays += [generator.standard_normal((n, d_in)), generator.integers(d_out, size=n)]
+    for array in arrays:
+        array.setflags(write=False)
+    *weights, data, labels = arrays
+    return tuple(weights), data, labels
+
+
+def forward(weights, data):
+    """Return the hidden outputs and the logits."""
+    w1, b1, w2, b2 = weights
+    a1 = 1 / (1 + np.exp(-(data @ w1 + b1)))
+    return a1, a1 @ w2 + b2
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def descended(name, weights, data, targets):
+    """Return the loss whose gradient a step follows."""
+    z2 = forward(weights, data)[1]
+    if name == "mse":
+        return np.mean((1 / (1 + np.exp(-z2)) - targets) ** 2)
+    return -np.mean(np.log(softmax(z2)[np.arange(len(targets)), targets]))
+
+
+def reported(name, weights, data, targets):
+    """Return the loss that a step reports: of cross-entropy that of all one-hot entries."""
+    if name == "mse":
+        return descended(name, weights, data, targets)
+    p, y = softmax(forward(weights, data)[1]), np.eye(weights[2].shape[1])[targets]
+    return -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+
+
+def plain_step(weights, data, labels, learning_rate):
+    """Return the weights after a step that sums the gradients of the samples in a loop."""
+    sums = [np.zeros_like(weight) for weight in weights]
+    for x, label in zip(data, labels, strict=True):
+        a1, z2 = forward(weights, x[None])
+        dz2 = softmax(z2) - np.eye(z2.shape[1])[[label]]
+        dz1 = dz2 @ weights[2].T * a1 * (1 - a1)
+        for total, grad in zip(sums, (x[:, None] @ dz1, dz1, a1.T @ dz2, dz2), strict=True):
+            total += grad
+    return tuple(w - learning_rate * g / len(data) for w, g in zip(weights, sums, strict=True))
+
+
+def assert_all_close(actual, expected, rtol=1e-12, atol=1e-12):
+    """Compare arrays; sums of some tens of float64 terms differ by far less."""
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=rtol, atol=atol)
+
+
+# --- a step --------------------------------------------------------------------------------------
+
+
+def step_case(name, n=7):
+    """Return weights, data, and targets of a step."""
+    weights, data, labels = lab_data(n)
+    return weights, data, np.random.default_rng(1).random((n, 5)) if name == "mse" else labels
 
 
 @pytest.mark.parametrize("n", [1, 7])
-@pytest.mark.parametrize("name", ["mse", "cross_entropy"])
-def test_gradients_agree_with_finite_differences(name, n):
-    weights, data, labels = lab_data(n)
-    targets = np.random.default_rng(1).random((n, 5)) if name == "mse" else labels
-    learn, loss = {
-        "mse": (lab.learn_once_mse, mse),
-        "cross_entropy": (lab.learn_once_cross_entropy, cross_entropy),
-    }[name]
-    grads = gradients(learn, weights, data, targets)
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_follows_the_gradient(name, n):
+    weights, data, targets = step_case(name, n)
+    *new, loss = STEPS[name](*weights, data, targets, 0.5)
+    assert loss == pytest.approx(reported(name, weights, data, targets), rel=1e-12)
     generator = np.random.default_rng(2)
     h = 1e-5
-    for number, grad in enumerate(grads):
-        direction = generator.standard_normal(grad.shape)
-        moved = [
-            loss(
-                [*weights[:number], weights[number] + s * direction, *weights[number + 1 :]],
-                data,
-                targets,
-            )
-            for s in (h, -h)
-        ]
+    for number, (old, array) in enumerate(zip(weights, new, strict=True)):
+        direction = generator.standard_normal(old.shape)
+        ends = [[*weights[:number], old + s * direction, *weights[number + 1 :]] for s in (h, -h)]
+        up, down = (descended(name, end, data, targets) for end in ends)
         # The central difference is off by h^2 times the third derivative, which is of order 1.
-        np.testing.assert_allclose(
-            (moved[0] - moved[1]) / (2 * h), np.sum(grad * direction), rtol=1e-7, atol=1e-8
-        )
+        found = np.sum((old - array) / 0.5 * direction)
+        np.testing.assert_allclose((up - down) / (2 * h), found, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["mse", "cross_entropy"])
-def test_gradients_agree_with_torch_autograd(name):
-    torch = pytest.importorskip("torch")
-    weights, data, labels = lab_data()
-    params = [torch.tensor(weight, requires_grad=True) for weight in weights]
-    w1, b1, w2, b2 = params
-    z2 = torch.sigmoid(torch.tensor(data) @ w1 + b1) @ w2 + b2
-    if name == "mse":
-        targets = np.random.default_rng(1).random((7, 5))
-        torch.nn.functional.mse_loss(torch.sigmoid(z2), torch.tensor(targets)).backward()
-        grads = gradients(lab.learn_once_mse, weights, data, targets)
-    else:
-        torch.nn.functional.cross_entropy(z2, torch.tensor(labels)).backward()
-        grads = gradients(lab.learn_once_cross_entropy, weights, data, labels)
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_against_torchs_autograd(name, torch):
+    weights, data, given = step_case(name)
+    w1, b1, w2, b2 = params = [torch.tensor(weight, requires_grad=True) for weight in weights]
+    targets = torch.tensor(given)
+    with torch.enable_grad():
+        z2 = torch.sigmoid(torch.tensor(data) @ w1 + b1) @ w2 + b2
+        if name == "mse":
+            torch.nn.functional.mse_loss(torch.sigmoid(z2), targets).backward()
+        else:
+            torch.nn.functional.cross_entropy(z2, targets).backward()
+    *new, _ = STEPS[name](*weights, data, given, 1.0)
+    grads = [old - array for old, array in zip(weights, new, strict=True)]
     assert_all_close(grads, [param.grad.numpy() for param in params])
 
 
-def test_reported_loss_is_the_binary_cross_entropy_of_the_one_hot_entries():
+def test_no_autograd_graph_is_recorded(torch):
     weights, data, labels = lab_data()
-    p = softmax(forward(weights, data)[1])
-    y = np.eye(5)[labels]
-    expected = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
-    *_, loss = lab.learn_once_cross_entropy(*weights, data, labels, 0.1)
-    assert loss == pytest.approx(expected, rel=1e-12)
+    free = [torch.tensor(weight, requires_grad=True) for weight in weights]
+    x, y = torch.tensor(data, requires_grad=True), torch.tensor(labels)
+    targets = torch.tensor(np.eye(5)[labels], requires_grad=True)
+    for given in (free, [weight.detach() for weight in free]):
+        for *new, _ in (
+            lab.learn_once_mse(*given, x, targets, 0.1),
+            lab.learn_once_cross_entropy(*given, x, y, 0.1),
+            lab.train_mlp(*given, x, y, 0.1, 2)[:5],
+        ):
+            assert not any(weight.requires_grad for weight in new)
 
 
-# Shapes, dtypes and batches
-
-
-@pytest.mark.parametrize("n", [1, 7])
-def test_weights_keep_shape_and_dtype(n):
-    weights, data, labels = lab_data(n)
+def test_weights_keep_shape_and_dtype():
+    weights, data, labels = lab_data()
     weights = [weight.astype(np.float32) for weight in weights]
     data = data.astype(np.float32)
-    targets = np.eye(5, dtype=np.float32)[labels]
     # A NumPy float64 must not promote.
     rate = np.float64(0.1)
     for *new, loss in (
-        lab.learn_once_mse(*weights, data, targets, rate),
+        lab.learn_once_mse(*weights, data, np.eye(5, dtype=np.float32)[labels], rate),
         lab.learn_once_cross_entropy(*weights, data, labels, rate),
         lab.train_mlp(*weights, data, labels, rate, 2)[:5],
     ):
@@ -100,56 +147,50 @@ def test_weights_keep_shape_and_dtype(n):
         assert isinstance(loss, float | list)
 
 
-@pytest.mark.parametrize("name", ["mse", "cross_entropy"])
-def test_duplicating_the_batch_changes_nothing(name):
+def test_classes_come_from_w2_and_data_and_labels_may_be_narrow():
+    weights, data, labels = lab_data(d_out=300)
+    labels = labels % 256
+    pixels = np.abs(40 * data).astype(np.uint8)
+    expected = plain_step(weights, pixels.astype(float), labels, 0.1)
+    new = lab.learn_once_cross_entropy(*weights, pixels, labels.astype(np.uint8), 0.1)
+    assert_all_close(new[:4], expected)
+
+
+def test_arguments_by_name_may_come_in_any_order():
     weights, data, labels = lab_data()
-    learn = getattr(lab, f"learn_once_{name}")
-    targets = np.eye(5)[labels] if name == "mse" else labels
-    once = learn(*weights, data, targets, 0.1)
-    twice = learn(*weights, np.concat([data, data]), np.concat([targets, targets]), 0.1)
-    assert_all_close(once, twice)
+    named = dict(zip(("w1", "b1", "w2", "b2"), weights, strict=True))
+    new = lab.learn_once_cross_entropy(learning_rate=0.1, labels_train=labels, data=data, **named)
+    assert_all_close(new, lab.learn_once_cross_entropy(*weights, data, labels, 0.1), 0, 0)
+    with pytest.raises(TypeError, match=r"test_mlp\(\) missing 6 required .* 'w1'"):
+        lab.test_mlp()
 
 
-def test_classes_come_from_w2():
-    weights, data, labels = lab_data()
-    labels = labels % 2  # of 5 classes
-    new = lab.learn_once_cross_entropy(*weights, data, labels, 0.1)
-    assert_all_close(new[:4], plain_step(weights, data, labels, 0.1))
+# --- a training ----------------------------------------------------------------------------------
 
 
-def test_train_equals_plain_loop_with_accuracy_after_each_step():
-    weights, data, labels = lab_data(n=40)
-    *new, accuracies, losses = lab.train_mlp(*weights, data, labels, 0.5, 6)
-    expected, before = [], []
-    for _ in range(6):
-        before.append(lab.learn_once_cross_entropy(*weights, data, labels, 0.5)[4])
-        weights = plain_step(weights, data, labels, 0.5)
-        expected.append(np.mean(forward(weights, data)[1].argmax(axis=1) == labels))
-    assert_all_close(new, weights)
-    assert accuracies == expected
-    assert len(set(accuracies)) > 1  # or else an epoch too early or too late would pass
-    assert losses == pytest.approx(before, rel=1e-12)
-    assert lab.test_mlp(*new, data, labels) == accuracies[-1]
-
-
-def test_accuracy_takes_one_more_forward_pass_in_all(monkeypatch):
-    calls = []
+def test_training_is_a_plain_loop_with_the_accuracy_after_each_step(monkeypatch):
+    calls, forward_once = [], _training.forward
 
     def counting(*args, **kwargs):
         calls.append(1)
         return forward_once(*args, **kwargs)
 
-    forward_once = _training.forward
+    weights, data, labels = lab_data(n=40)
     monkeypatch.setattr(_training, "forward", counting)
-    weights, data, labels = lab_data()
-    lab.train_mlp(*weights, data, labels, 0.1, 5)
-    assert len(calls) == 6
-
-
-def test_no_epoch_changes_nothing():
-    weights, data, labels = lab_data()
-    *new, accuracies, losses = lab.train_mlp(*weights, data, labels, 0.1, 0)
+    *new, accuracies, losses = lab.train_mlp(*weights, data, labels, 0.5, 6)
+    assert len(calls) == 7  # One more for the accuracy of the last epoch.
+    expected, before = [], []
+    for _ in range(6):
+        before.append(reported("cross_entropy", weights, data, labels))
+        weights = plain_step(weights, data, labels, 0.5)
+        expected.append(np.mean(forward(weights, data)[1].argmax(axis=1) == labels))
     assert_all_close(new, weights)
+    assert accuracies == expected
+    assert len(set(accuracies)) > 1  # Or else an epoch too early or too late would pass.
+    assert losses == pytest.approx(before, rel=1e-12)
+    assert lab.test_mlp(*new, data, labels) == accuracies[-1]
+    *same, accuracies, losses = lab.train_mlp(*new, data, labels, 0.1, 0)
+    assert_all_close(same, new, 0, 0)
     assert accuracies == losses == []
 
 
@@ -161,26 +202,100 @@ def test_result_does_not_depend_on_blocks(monkeypatch, dtype):
     accuracy = lab.test_mlp(*weights, data, labels)
     for rows in (1, 3, 10):
         monkeypatch.setattr(NumpyBackend, "block_bytes", lambda self, rows=rows: rows * 4 * 8)
-        blocks = lab.train_mlp(*weights, data, labels, 0.1, 3)
-        assert_all_close(blocks[:4], whole[:4])
-        assert blocks[4] == whole[4]
-        assert blocks[5] == pytest.approx(whole[5], rel=1e-12)
+        assert_all_close(lab.train_mlp(*weights, data, labels, 0.1, 3), whole)
         assert lab.test_mlp(*weights, data, labels) == accuracy
 
 
-def test_integer_data_and_narrow_labels():
-    weights, data, labels = lab_data(d_out=300)
-    pixels = np.abs(40 * data).astype(np.uint8)
-    expected = lab.learn_once_cross_entropy(*weights, pixels.astype(float), labels % 256, 0.1)
-    new = lab.learn_once_cross_entropy(*weights, pixels, (labels % 256).astype(np.uint8), 0.1)
-    assert_all_close(new, expected)
+def test_run_learns_and_repeats_with_the_same_seed():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(3, size=90)
+    pixels = (generator.integers(60, size=(90, 6)) + 60 * labels[:, None]).astype(np.uint8)
+    split = pixels[:60] / np.float32(255), labels[:60], pixels[60:] / np.float32(255), labels[60:]
+    accuracies, test_accuracy, losses = lab.run_mlp_training(*split, 8, 2.0, 100)
+    assert len(accuracies) == len(losses) == 100
+    assert losses[-1] < losses[0]
+    assert test_accuracy > 0.9
+    first = lab.run_mlp_training(*split, 8, 2.0, 5)
+    assert (first[0], first[2]) == (accuracies[:5], losses[:5])
+    assert lab.run_mlp_training(*split, 8, 2.0, 5, seed=1)[2] != losses[:5]
+    seen = []
+
+    def after_epoch(*numbers):
+        seen.append(numbers)
+        return len(seen) == 3
+
+    accuracies, _, losses = lab.run_mlp_training(*split, 8, 2.0, 5, after_epoch=after_epoch)
+    assert seen == list(zip((1, 2, 3), first[0], first[2], strict=False))
+    assert (accuracies, losses) == (first[0][:3], first[2][:3])
 
 
-# Extremes
+def test_run_accepts_integers_and_counts_the_classes_of_both_sets():
+    data = np.arange(8, dtype=np.uint8).reshape(4, 2)
+    accuracies, test_accuracy, losses = lab.run_mlp_training(
+        data, np.array([0, 1, 0, 1]), data, np.array([2, 2, 2, 2]), 3, 0.1, 2
+    )
+    assert len(accuracies) == len(losses) == 2
+    assert test_accuracy == 0.0
+
+
+# --- on every backend ----------------------------------------------------------------------------
+
+
+def test_every_backend_computes_the_same(backend):
+    def put(array):
+        return backend.put(np.array(array))
+
+    weights, data, labels = lab_data(n=12)
+    targets, pixels = np.eye(5)[labels], np.abs(40 * data).astype(np.uint8)
+    given = [put(weight) for weight in weights]
+    x, y = put(data), put(labels)
+
+    for actual, expected in (
+        (
+            lab.learn_once_mse(*given, x, put(targets), 0.1),
+            lab.learn_once_mse(*weights, data, targets, 0.1),
+        ),
+        (
+            lab.learn_once_cross_entropy(*given, put(pixels), y, 0.1),
+            lab.learn_once_cross_entropy(*weights, pixels, labels, 0.1),
+        ),
+        (lab.train_mlp(*given, x, y, 0.1, 3), lab.train_mlp(*weights, data, labels, 0.1, 3)),
+    ):
+        for array, like in zip(actual[:4], given, strict=True):
+            assert array_api_compat.device(array) == array_api_compat.device(like)
+            assert array.dtype == like.dtype
+            assert type(array) is type(like)
+        assert_all_close([to_numpy(array) for array in actual[:4]], expected[:4])
+        assert_all_close(actual[4:], expected[4:])
+
+    assert lab.test_mlp(*given, x, y) == lab.test_mlp(*weights, data, labels)
+    run = lab.run_mlp_training(x, y, x, y, 3, 0.5, 3, seed=1)
+    expected_run = lab.run_mlp_training(data, labels, data, labels, 3, 0.5, 3, seed=1)
+    assert run[:2] == expected_run[:2]
+    assert run[2] == pytest.approx(expected_run[2], rel=1e-12)
+
+
+def test_one_hot(backend):
+    for labels, expected in (
+        (2, [0, 0, 1]),
+        ([1, 0], [[0, 1], [1, 0]]),
+        ([[0, 1], [2, 0]], [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [1, 0, 0]]]),
+        ([0, 0], [[1], [1]]),
+    ):
+        given = backend.xp.asarray(labels, device=backend.device)
+        hot = lab.one_hot(given)
+        np.testing.assert_array_equal(to_numpy(hot), expected)
+        assert array_api_compat.device(hot) == array_api_compat.device(given)
+        # The default dtype of the library, outside of the scope too.
+        assert hot.dtype == backend.xp.ones(1, device=backend.device).dtype
+    assert lab.one_hot(np.array([255], np.uint8)).shape == (1, 256)
+
+
+# --- extremes ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_cross_entropy_at_extreme_logits(dtype):
+def test_a_step_at_extreme_logits(dtype):
     # Warnings are errors: no overflow, no logarithm of zero. Weights of zero leave the bias alone.
     w1, b1, w2 = (np.zeros(shape, dtype) for shape in ((2, 3), (1, 3), (3, 3)))
     b2 = np.array([[-1e4, 1e4, 0.0]], dtype)
@@ -191,18 +306,10 @@ def test_cross_entropy_at_extreme_logits(dtype):
         dlogits = np.array([[0.0, 1.0, 0.0]]) - np.eye(3)[[label]]
         *new, loss = lab.learn_once_cross_entropy(w1, b1, w2, b2, data, np.array([label]), 1.0)
         assert loss == pytest.approx(expected / 3, rel=1e-6)
-        assert_all_close(new[:3], (w1, b1, w2 - 0.5 * dlogits), atol=1e-6)
-        assert_all_close([new[3]], [b2 - dlogits], rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_mse_at_extreme_logits(dtype):
-    w1, b1, w2 = (np.zeros(shape, dtype) for shape in ((2, 3), (1, 3), (3, 2)))
-    b2 = np.array([[-1e4, 1e4]], dtype)
-    *new, loss = lab.learn_once_mse(
-        w1, b1, w2, b2, np.full((1, 2), 1e4, dtype), np.array([[0.0, 0.0]], dtype), 1.0
-    )
-    assert loss == 0.5
+        assert_all_close(new, (w1, b1, w2 - 0.5 * dlogits, b2 - dlogits), rtol=1e-6, atol=1e-6)
+    targets = np.array([[0.0, 0.0, 0.5]], dtype)
+    *new, loss = lab.learn_once_mse(w1, b1, w2, b2, np.full((1, 2), 1e4, dtype), targets, 1.0)
+    assert loss == pytest.approx(1 / 3)
     assert_all_close(new, (w1, b1, w2, b2), atol=1e-30)
 
 
@@ -219,3 +326,57 @@ def test_a_single_class_has_no_loss():
     *new, loss = lab.learn_once_cross_entropy(*weights, data, labels, 1.0)
     assert loss == 0.0
     assert_all_close(new, weights)
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+WEIGHTS, DATA, LABELS = lab_data()
+WRONG = [
+    ({"b1": np.zeros(3)}, "b1 has shape (3,), and must have two axes. Biases are rows, b1[None"),
+    ({"b1": np.zeros((7, 3))}, "b1 has shape (7, 3), and must have shape (1, 3)"),
+    ({"w2": np.zeros((4, 5))}, "w2 has shape (4, 5), and must have shape (3, 5)"),
+    ({"b2": np.zeros((1, 4))}, "b2 has shape (1, 4), and must have shape (1, 5)"),
+    ({"data_train": np.zeros((7, 5))}, "data_train has shape (7, 5), and must have shape (7, 4)"),
+    ({"data_train": np.zeros((7, 2, 2))}, "reshape(data_train, (n, -1))"),
+    (
+        {"data_train": np.zeros((0, 4)), "labels_train": np.zeros(0, int)},
+        "data_train has no rows",
+    ),
+    ({"w1": np.zeros((4, 3), np.float32)}, "dtype float32 and float64, and must share one"),
+    (
+        dict(zip(("w1", "b1", "w2", "b2"), (w.astype(int) for w in WEIGHTS), strict=True)),
+        "dtype int64, and must share one real floating dtype",
+    ),
+    ({"labels_train": np.zeros(6, int)}, "labels_train has shape (6,), and must have shape (7,)"),
+    ({"labels_train": np.zeros((7, 1), int)}, "labels_train has shape (7, 1)"),
+    ({"labels_train": np.zeros(7)}, "labels_train has dtype float64, and must hold integers"),
+    ({"labels_train": np.full(7, -1)}, "labels_train holds -1, and classes count from 0"),
+    (
+        {"labels_train": np.full(7, 5)},
+        "labels_train holds 5, but w2 of shape (3, 5) has the classes 0 to 4: give w2 and b2 6",
+    ),
+    ({"num_epoch": -1}, "num_epoch is -1, and must be an integer of at least 0"),
+    ({"num_epoch": 1.5}, "num_epoch is 1.5, and must be an integer"),
+]
+
+
+def test_an_error_names_the_fix():
+    right = dict(zip(("w1", "b1", "w2", "b2"), WEIGHTS, strict=True))
+    right |= {"data_train": DATA, "labels_train": LABELS, "learning_rate": 0.1, "num_epoch": 1}
+    lab.train_mlp(**right)
+    for changes, message in WRONG:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            lab.train_mlp(**(right | changes))
+    with pytest.raises(ValueError, match=r"targets has shape \(7,\).* use one_hot\(labels\)"):
+        lab.learn_once_mse(*WEIGHTS, DATA, LABELS, 0.1)
+    for d_h in (0, 1.5):
+        with pytest.raises(ValueError, match=f"d_h is {d_h}, and must be an integer of at least 1"):
+            lab.run_mlp_training(DATA, LABELS, DATA, LABELS, d_h, 0.1, 1)
+    with pytest.raises(ValueError, match=r"labels has shape \(0,\)"):
+        lab.one_hot(np.zeros(0, int))
+
+
+def test_run_checks_both_sets_before_the_first_epoch(monkeypatch):
+    monkeypatch.setattr(_runs, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="data_test has shape"):
+        lab.run_mlp_training(DATA, LABELS, DATA[:, :3], LABELS, 3, 0.1, 1)
