@@ -37,9 +37,9 @@ from mlp_xp.training.trainer import Trainer
 
 
 def trained(
-    backend, augmentation, *, placement="resident", weights=None, pad=None, dtype="float64", x=None
+    backend, augmentation, x, *, placement="resident", weights=None, pad=None, dtype="float64"
 ):
-    x = images() if x is None else x
+    """Train for two epochs; return the loss and the accuracy of each, and the parameters."""
     rules = Rules(
         Network((FEATURES, 9, CLASSES), "tanh"),
         SoftmaxCrossEntropy(0.1),
@@ -63,20 +63,23 @@ def trained(
     return numbers, [backend.get(leaf) for leaf in leaves(trainer.state.params)]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("placement", ["resident", "streamed"])
-def test_the_same_images_on_every_backend(backend, placement, weighted):
-    weights = np.random.default_rng(1).random(N) if weighted else None
+@pytest.mark.parametrize(
+    ("n", "placement", "weighted"),
+    [(N, "resident", False), (BATCH, "resident", True), (N, "streamed", True)],
+)
+def test_the_same_images_on_every_backend(backend, n, placement, weighted):
+    x, weights = images(n=n), np.random.default_rng(1).random(n) if weighted else None
     plain = get_backend("numpy")
     plain.kernels = Kernels()
-    expected = trained(plain, EVERYTHING, weights=weights, pad=False)
-    found = trained(backend, EVERYTHING, weights=weights, placement=placement)
+    expected = trained(plain, EVERYTHING, x, weights=weights, pad=False)
+    found = trained(backend, EVERYTHING, x, weights=weights, placement=placement)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-10)
     for mine, reference in zip(found[1], expected[1], strict=True):
         np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-10)
-    assert not np.allclose(trained(plain, (), weights=weights)[0], expected[0], rtol=1e-3)
+    assert not np.allclose(trained(plain, (), x, weights=weights)[0], expected[0], rtol=1e-3)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["torch", "jax"])
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("float16", "float16")])
 def test_16_bits_are_not_widened(name, precision, dtype):
@@ -89,14 +92,8 @@ def test_16_bits_are_not_widened(name, precision, dtype):
         return dense(params, x, xp=xp)
 
     backend.kernels = backend.kernels._replace(dense=watched)
-    trained(backend, EVERYTHING, dtype="float32")
+    trained(backend, EVERYTHING, images(), dtype="float32")
     assert seen == {dtype}
-
-
-def test_one_batch_of_all_samples(backend):
-    expected = trained(get_backend("numpy"), EVERYTHING, x=images(n=BATCH))
-    found = trained(backend, EVERYTHING, x=images(n=BATCH))
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-10)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -151,6 +148,7 @@ def test_mixup_with_weights_is_mixup_of_what_is_there():
     assert record.loss == pytest.approx(lam * own + (1 - lam) * theirs, rel=1e-12)
 
 
+@pytest.mark.matrix
 def test_jax_compiles_once(monkeypatch):
     pytest.importorskip("jax")
     import mlp_xp.training.trainer as training
@@ -162,7 +160,7 @@ def test_jax_compiles_once(monkeypatch):
         return lambda *inner: traces.append(1) or step(*inner)
 
     monkeypatch.setattr(training, "_step", counted)
-    trained(get_backend("jax"), EVERYTHING)
+    trained(get_backend("jax"), EVERYTHING, images())
     assert len(traces) == 1
 
 

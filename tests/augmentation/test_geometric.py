@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
-from image_data import BATCH, BOTH, FEATURES, GEOMETRIC, SHAPE, C, H, N, W, drawn, images
+from image_data import BATCH, BOTH, FEATURES, GEOMETRIC, C, H, N, W, drawn, images
 
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp.augmentation import Flip, Shift, make_pixel_map, map_pixels, take_pixels, view_draws
+from mlp_xp.augmentation import Flip, Shift, make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends.kernels import Kernels, Scaling
 
 
@@ -40,57 +42,51 @@ def by_loop(augmentation, x, draws):
     return out.reshape(x.shape)
 
 
+@cache
+def moved(name, dtype="uint8"):
+    """Return the draws of an epoch, and what a loop makes of all images with them."""
+    draws = drawn(GEOMETRIC[name]).draws
+    return draws, by_loop(GEOMETRIC[name], images(dtype), draws)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("name", GEOMETRIC)
 def test_pixels_are_where_a_loop_puts_them(backend, name, dtype):
-    chosen, x = GEOMETRIC[name], images(dtype)
-    draws = drawn(chosen).draws
-    expected = by_loop(chosen, x, draws)
-    xp = backend.xp
+    draws, expected = moved(name, dtype)
+    x, xp = images(dtype), backend.xp
     with backend.scope():
         here = backend.put(x)
-        pixel_map = make_pixel_map(chosen, map_leaves(backend.put, draws), xp=xp)
-        found = map_pixels(here, pixel_map, xp=xp)
-        assert backend.get(found).dtype == dtype
-        np.testing.assert_array_equal(backend.get(found), expected)
+        pixel_map = make_pixel_map(GEOMETRIC[name], map_leaves(backend.put, draws), xp=xp)
+        found = backend.get(map_pixels(here, pixel_map, xp=xp))
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(backend.get(here), x)
 
 
-@pytest.mark.parametrize("parts", [0, 2])
+@pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("is_scaled", [False, True])
 @pytest.mark.parametrize("has_rows", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_the_gather_kernel_moves_pixels(backend, name, has_rows, is_scaled, parts, pool_of):
-    chosen, x = GEOMETRIC[name], images()
-    plan = drawn(chosen)
-    rows = plan.rows[:BATCH] if has_rows else None
-    draws = map_leaves(lambda leaf: leaf[:BATCH] if has_rows else leaf, plan.draws)
-    expected = by_loop(chosen, x if rows is None else x[rows], draws).astype("float32")
-    scaling = None
-    with backend.scope(), pool_of(parts):
+def test_the_gather_kernel_moves_pixels(
+    backend, name, dtype, has_rows, is_scaled, threads, pool_of
+):
+    x, (draws, expected) = images(dtype), moved(name, dtype)
+    expected, rows, scaling = expected.astype("float32"), None, None
+    with backend.scope(), pool_of(threads):
         xp = backend.xp
+        if has_rows:  # The images of the last batch, in its order.
+            order = np.random.default_rng(0).permutation(N)
+            x, rows = x[np.argsort(order)], backend.put(order[-BATCH:].astype(np.int32))
+            draws, expected = map_leaves(lambda a: a[-BATCH:], draws), expected[-BATCH:]
         if is_scaled:
             scaling = Scaling(*(backend.put(np.full(FEATURES, s, "float32")) for s in (2, 0.25)))
             expected = (expected - 2) * 0.25
-        pixel_map = make_pixel_map(chosen, map_leaves(backend.put, draws), xp=xp)
-        dtype = backend.put(np.zeros(1, "float32")).dtype
-        rows = None if rows is None else backend.put(rows)
+        pixel_map = make_pixel_map(GEOMETRIC[name], map_leaves(backend.put, draws), xp=xp)
+        wanted = backend.put(np.zeros(1, "float32")).dtype
         for gather in (backend.kernels.gather, Kernels().gather):
-            found = gather(backend.put(x), rows, scaling, pixel_map, dtype=dtype, xp=xp)
+            found = gather(backend.put(x), rows, scaling, pixel_map, dtype=wanted, xp=xp)
             np.testing.assert_array_equal(backend.get(found), expected)
-
-
-def test_the_kernels_take_pixels_like_the_default(backend, rng):
-    """Where a library has a way of its own, it is the same."""
-    chosen = GEOMETRIC["flip, shift"]
-    with backend.scope():
-        xp = backend.xp
-        pixel_map = make_pixel_map(chosen, map_leaves(backend.put, drawn(chosen).draws), xp=xp)
-        x = backend.put(rng.standard_normal((N, FEATURES)))
-        given = xp.reshape(x, (N, *SHAPE))
-        whole = take_pixels(given, pixel_map.lines, pixel_map.columns, xp=xp)
-        found = backend.kernels.gather(x, None, None, pixel_map, dtype=x.dtype, xp=xp)
-    np.testing.assert_array_equal(backend.get(found), backend.get(whole).reshape(N, -1))
 
 
 def test_one_view_for_all_images_is_that_of_each(backend):
@@ -102,25 +98,3 @@ def test_one_view_for_all_images_is_that_of_each(backend):
             found = backend.get(map_pixels(backend.put(x), pixel_map, xp=backend.xp))
         repeated = map_leaves(lambda number: np.asarray([number] * N), draws)
         np.testing.assert_array_equal(found, by_loop(BOTH, x, repeated))
-
-
-def test_images_in_another_order_are_the_same_images(backend, rng):
-    chosen, order = GEOMETRIC["all"], rng.permutation(N)
-    x, draws = images(), drawn(chosen).draws
-    xp = backend.xp
-
-    def put(rows):
-        return lambda leaf: backend.put(leaf[rows])
-
-    with backend.scope():
-        found = [
-            backend.get(
-                map_pixels(
-                    backend.put(x[rows]),
-                    make_pixel_map(chosen, map_leaves(put(rows), draws), xp=xp),
-                    xp=xp,
-                )
-            )
-            for rows in (slice(None), order)
-        ]
-    np.testing.assert_array_equal(found[1], found[0][order])
