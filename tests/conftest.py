@@ -1,6 +1,6 @@
 """Which tests run, on which backends, within which limits of time; and what tests share.
 
-`pytest` alone is the default run: each public behaviour once, on NumPy and array-api-strict, each
+`pytest` alone is the default run: each public behavior once, on NumPy and array-api-strict, each
 value of a parameter once. ``nox -s matrix`` runs everything else too: marks, ``--backends`` and
 ``--grid`` say what.
 """
@@ -29,7 +29,7 @@ from mlp_xp.backends import Backend, BackendError
 
 DEFAULT = "numpy,array_api_strict"
 # What needs one of these takes a library, a browser or processes that the default run has not.
-MATRIX_FIXTURES = {"torch", "chromium", "run_ranks"}
+MATRIX_FIXTURES = {"torch", "pandas", "chromium", "run_ranks"}
 collect_ignore = ["stand_in/packages", "callbacks/killed_fits.py", "faults.py"]
 RAN = pytest.StashKey[Counter[str]]()
 SKIPPED: list[str] = []
@@ -51,6 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=[*grids.SIZES, "all"],
         default="values",
         help="run each value of a test's parameters once, each pair of values, or all cases",
+    )
+    parser.addoption(
+        "--no-limits",
+        action="store_true",
+        help="let a test take any time, as under a tracer",
     )
     parser.addoption(
         "--forbid-missing",
@@ -84,7 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
             helpers.make_backend(spec)
         except (BackendError, ValueError) as error:
             raise pytest.UsageError(f"--backends: {error}") from error
-    if config.getoption("markexpr") == "not matrix":
+    if config.getoption("markexpr") == "not matrix" and not config.getoption("--no-limits"):
         config.pluginmanager.register(limits.Limits(), "limits")
 
 
@@ -215,6 +220,11 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def torch():
     return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def pandas():
+    return pytest.importorskip("pandas")
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def covering(cases: Sequence[Mapping[str, Hashable]], size: int) -> list[int]:
 
 
 def value_of(parameter: object) -> Hashable:
-    """Return what a parameter's value is told apart by: itself where it can be hashed."""
+    """Return a key for the value of a parameter: itself where it can be hashed."""
     try:
         hash(parameter)
     except TypeError:

@@ -304,6 +304,7 @@ def takes(function, positional: int, keywords: tuple[str, ...]) -> str:
     return ""
 
 
+@pytest.mark.matrix
 def test_cupy_has_every_function_that_is_called(recorder):
     pytest.importorskip("cupy")
     import array_api_compat.cupy
@@ -332,6 +333,7 @@ def test_the_check_finds_what_it_looks_for():
     assert len(found) == 3
 
 
+@pytest.mark.matrix
 def test_cupy_arrays_have_what_the_maths_uses():
     cupy = pytest.importorskip("cupy")
     from mlp_xp._utils.array_types import Array
@@ -349,6 +351,7 @@ def test_cupy_arrays_have_what_the_maths_uses():
     assert [name for name in sorted(used) if not hasattr(cupy.ndarray, name)] == []
 
 
+@pytest.mark.matrix
 def test_cupy_arrays_have_every_operator_that_the_maths_uses():
     cupy = pytest.importorskip("cupy")
     binary = {
@@ -377,6 +380,7 @@ def test_cupy_arrays_have_every_operator_that_the_maths_uses():
     assert [name for name in sorted(names) if not hasattr(cupy.ndarray, name)] == []
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", [n for n, k in Kernels()._asdict().items() if callable(k)])
 def test_cupy_kernels_have_the_signatures_of_the_defaults(name):
     pytest.importorskip("cupy")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,7 +14,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "migrate.md"
 PEERS = ("scikit-learn", "skorch", "Keras")
-MODULES = {"skorch": "skorch", "Keras": "keras"}
 ACCURACY = 0.93  # of 450 digits; all six blocks are at 0.95 or above
 
 
@@ -29,9 +27,8 @@ def accuracy_of(code: str, tmp_path: Path, *options: str) -> float:
     script, result = tmp_path / "block.py", tmp_path / "accuracy.json"
     end = f"\nimport json\njson.dump(float(accuracy), open({str(result)!r}, 'w'))\n"
     script.write_text(code + end)
-    there = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
     environment = os.environ | {
-        "KERAS_BACKEND": there[0] if there else "numpy",
+        "KERAS_BACKEND": "torch",
         "OPENBLAS_NUM_THREADS": "1",
         "KERAS_HOME": str(tmp_path / "keras"),
         "PYTHONPATH": str(ROOT),
@@ -74,19 +71,16 @@ def test_fewer_than_ten_differences_from_scikit_learn_are_left_each_with_a_reaso
         assert all(row), row
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("peer", PEERS)
 def test_before(peer, tmp_path):
-    if module := MODULES.get(peer):
-        for name in (module, "torch") if peer == "skorch" else (module,):
-            if importlib.util.find_spec(name) is None:
-                pytest.skip(f"could not import {name!r}")
-        if not any(importlib.util.find_spec(name) for name in ("jax", "torch")):
-            pytest.skip("could not import 'jax' or 'torch', one of which Keras needs")
+    if peer != "scikit-learn":
+        pytest.importorskip("torch")
+        pytest.importorskip(peer.lower())
     assert accuracy_of(blocks(peer)[0], tmp_path) > ACCURACY
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("peer", PEERS)
 def test_after(peer, tmp_path):
-    if peer != "scikit-learn" and importlib.util.find_spec("safetensors") is None:
-        pytest.skip("could not import 'safetensors'")
     assert accuracy_of(blocks(peer)[1], tmp_path, "-W", "error") > ACCURACY

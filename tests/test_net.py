@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from helpers import tolerance
 
+pytestmark = pytest.mark.matrix
+
 # Multiplications and additions in a row, of a few steps through a few layers.
 TERMS = 1000
 # Four roundings to bfloat16; JAX and torch differ by less than two.
 BF16_ROUNDING = 4 * 2.0**-7
 CORE = [name for name, case in net.CASES.items() if case.is_core]
-OTHERS = [name for name in net.CASES if name not in CORE]
 
 
 @cache
@@ -61,12 +62,6 @@ def check(name, mode):
 
 @pytest.mark.parametrize("name", CORE)
 def test_a_training_is_as_recorded(name, backend_spec):
-    check(name, backend_spec)
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_training_is_as_recorded(name, backend_spec):
     check(name, backend_spec)
 
 

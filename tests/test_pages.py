@@ -1,7 +1,8 @@
-"""Examples of the pages run and show what they print, and links to headings lead somewhere."""
+"""README and pages: examples print what is shown, links lead somewhere, each job has its page."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -12,28 +13,63 @@ from mlp_xp import MLP
 from mlp_xp.datasets import locate
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOURCES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 PAGES = [*sorted(ROOT.glob("*.md")), *SOURCES, ROOT / "bench" / "README.md"]
 # Their blocks are programs of their own, which tests/test_migrate.py runs.
 PROGRAMS = {"migrate.md"}
 NEEDED = {"device.md": "torch", "export.md": "torch", "gpu-arrays.md": "torch", "tune.md": "optuna"}
-NEEDED |= {"cli.md": "safetensors", "save.md": "skops", "resume.md": "safetensors"}
-NEEDED |= {"gpu-trouble.md": "torch", "pictures.md": "matplotlib", "quickstart.md": "safetensors"}
-NEEDED |= {"long-trainings.md": "safetensors", "reproduce.md": "torch"}
+NEEDED |= {"save.md": "skops", "gpu-trouble.md": "torch", "reproduce.md": "torch"}
 WITH_CODE = [
     page
     for page in [ROOT / "README.md", *SOURCES]
     if page.name not in PROGRAMS and pages.blocks(page.read_text(encoding="utf-8"))
 ]
+# What a stranger wants to do: its page, and a word that the page must have.
+JOBS = {
+    "choose a device": ("device", "`device`"),
+    "an own validation set and early stopping": ("validation", "X_val"),
+    "class weights": ("class-weights", "class_weight"),
+    "save and load": ("save", "load_model"),
+    "resume": ("resume", "resume="),
+    "several machines": ("machines", "mpiexec"),
+    "tune hyper-parameters": ("tune", "optuna"),
+    "arrays that are on a GPU": ("gpu-arrays", "cupy"),
+    "custom loss, activation and callback": ("custom", "on_epoch_end"),
+    "reproducibility": ("reproduce", "random_state"),
+    "speed": ("speed", "float32"),
+    "trouble with a GPU": ("gpu-trouble", "NVRTC"),
+    "prediction in batches": ("predict", "working_memory"),
+    "explaining a model": ("explain", "permutation_importance"),
+    "calibrated probabilities and intervals": ("uncertainty", "CalibratedClassifierCV"),
+    "export": ("export", "to_onnx"),
+}
+
+
+def fenced(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def links(page: Path) -> list[tuple[str, str]]:
+    """Return the links to other files and to headings, each with its anchor."""
+    return re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 # Readers would see a warning, also one that other tests expect.
+@pytest.mark.matrix
 @pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_examples_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch):
     if page.name == "datasets.md" and locate("cifar10") is None:
         pytest.skip("cifar10 is not in the cache")
-    if page == ROOT / "docs" / "export.md":
+    if page == DOCS / "export.md":
         for name in ("onnxruntime", "skl2onnx", "ndonnx"):
             pytest.importorskip(name)
     if page.name in NEEDED:
@@ -64,29 +100,107 @@ def test_blocks_of_python_are_all_found():
         assert len(pages.blocks(text)) == text.count("```python"), page.name
 
 
+def test_links_lead_to_files_and_headings():
+    for page in PAGES:
+        for link, anchor in links(page):
+            target = page.parent / link if link else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {link}#{anchor}"
+
+
+def test_the_readmes_first_two_commands_are_one_line_each():
+    train, check = fenced(README, "bash")[:2]
+    assert train.count("\n") == check.count("\n") == 1
+    assert train.rstrip().endswith("mlp-xp train")
+    assert check.rstrip().endswith("pytest")
+
+
+def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
+    code, gpu_line = fenced(README, "python")[:2]
+    shown_bar, accuracy = fenced(README, "text")[0].splitlines()
+    exec(code, {})
+    *_, last_epoch, printed = capsys.readouterr().out.splitlines()
+    assert printed == accuracy
+    # Where stdout is no terminal, each epoch prints the facts of the bar in a line.
+    shown = re.fullmatch(r"(epoch 20/20) ━+ 100 %  loss (0\.\d{4})  took 0:00", shown_bar)
+    ran = re.fullmatch(r"(epoch 20/20)  loss (0\.\d{4})  0:00 left", last_epoch)
+    assert ran[1] == shown[1]
+    assert float(ran[2]) == pytest.approx(float(shown[2]), abs=3e-4)
+    (line,) = re.findall(r"^model = .*\n", code, flags=re.MULTILINE)
+    assert gpu_line == line.replace(")\n", ', backend="cupy")\n')
+    for block in fenced(README, "python")[2:]:
+        exec(block, {})
+
+
+def test_the_readmes_picture_shows_what_its_records_say(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    readme_picture = importlib.import_module("bench.readme_picture")
+    svg = (DOCS / "readme.svg").read_text(encoding="utf-8")
+    (names,) = re.findall("<dc:source>(.*)</dc:source>", svg)
+    readme_picture.draw([ROOT / name for name in names.split("; ")], tmp_path / "again.svg")
+    again = (tmp_path / "again.svg").read_text(encoding="utf-8")
+    texts = re.compile("<text[^>]*>([^<]*)</text>")
+    shown = texts.findall(svg)
+    assert shown == texts.findall(again)
+    assert {"mlp_xp, NumPy", "thinc"} < set(shown)
+    assert "](docs/readme.svg)" in README
+
+
+def test_the_readmes_picture_takes_each_librarys_fastest_way_in_float32(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    readme_picture = importlib.import_module("bench.readme_picture")
+    contenders = {
+        name: {"seconds": [seconds] * 3, "precision": precision}
+        for name, seconds, precision in [
+            ("mlp_xp, NumPy", 1.0, "float32"),
+            ("scikit-learn", 4.0, "float32"),
+            ("torch", 2.0, "float32"),
+            ("torch, compiled", 0.5, "float32"),
+            ("torch, bfloat16 autocast", 0.1, "bfloat16"),
+            ("Keras on torch", 5.0, "float32"),
+        ]
+    }
+    contenders["JAX"] = {"cannot_run": "not installed"}
+    rates = readme_picture.fastest(contenders, 100)
+    assert [(name, rate.median) for name, rate in rates.items()] == [
+        ("torch, compiled", 200.0),
+        ("mlp_xp, NumPy", 100.0),
+        ("scikit-learn", 25.0),
+        ("Keras on torch", 20.0),
+    ]
+
+
 def test_the_page_of_pictures_shows_what_it_draws():
-    text = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
+    text = (DOCS / "pictures.md").read_text(encoding="utf-8")
     shown = re.findall(r"\]\((pictures-.*\.png)\)", text)
     assert sorted(shown) == sorted(re.findall(r'savefig\("(pictures-.*\.png)"', text))
-    assert all((ROOT / "docs" / name).is_file() for name in shown)
+    assert all((DOCS / name).is_file() for name in shown)
 
 
 def test_the_recipe_on_the_page_of_the_command_is_one(tmp_path):
-    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    (recipe,) = re.findall(r"^```toml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    (recipe,) = fenced((DOCS / "cli.md").read_text(encoding="utf-8"), "toml")
     (tmp_path / "my-recipe.toml").write_text(recipe)
     model = MLP.from_recipe(tmp_path / "my-recipe.toml")
     assert tuple(model.hidden_layer_sizes) == (128, 128)
     assert model.solver.ns_steps == 3
 
 
-def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub names them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+def test_a_job_is_two_clicks_from_the_front_page():
+    # One click leads to the how-to, a second to the pages with all details that it links to.
+    front = {(DOCS / link).resolve() for link, _ in links(DOCS / "index.md")}
+    for name, word in JOBS.values():
+        page = DOCS / "how-to" / f"{name}.md"
+        assert word in page.read_text(encoding="utf-8")
+        assert page.resolve() in front
+    how_tos = {page.stem for page in (DOCS / "how-to").glob("*.md")} - {"index"}
+    assert how_tos == {name for name, _ in JOBS.values()}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_to_headings_lead_somewhere(page):
-    for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", page.read_text(encoding="utf-8")):
-        assert anchor in anchors(page.parent / link if link else page), f"{link}#{anchor}"
+def test_every_page_is_in_a_menu():
+    listed = set()
+    for page in DOCS.rglob("*.md"):
+        entries = "\n".join(fenced(page.read_text(encoding="utf-8"), r"\{toctree\}"))
+        for name in re.findall(r"^(?!:)(?:.*<)?([\w/-]+)>?$", entries, flags=re.MULTILINE):
+            listed |= {file.resolve() for file in page.parent.glob(f"{name}.*")}
+    found = {page.resolve() for page in DOCS.rglob("*.md") if "_build" not in page.parts}
+    assert found - listed == {(DOCS / "index.md").resolve()}

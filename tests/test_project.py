@@ -6,18 +6,21 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mlp_xp
-
-yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+# With the Pythons that a version is for, where a package has several.
+PINS = re.findall(r"(?m)^([\w.-]+)==([\w.]+)(?: ; ([^\\\n]*))?", CONSTRAINTS)
 
 
 def read(path: Path) -> dict:
@@ -44,8 +47,7 @@ def test_the_citation_has_the_license_of_the_package():
 
 
 def test_the_whole_check_runs_every_session():
-    # `tests` is a part of `readme`, and so is `coverage`, which tracing makes up to a third slower.
-    # `links` asks other sites.
+    # `readme` runs `tests`, which `coverage` runs under a tracer; `links` asks other sites.
     (line,) = re.findall(r"(?m)^nox .*--session (.+)$", (ROOT / ".ci" / "run").read_text())
     assert set(line.split()) == sessions() - {"tests", "coverage", "links"}
 
@@ -92,28 +94,24 @@ def test_hooks_check_style_format_and_types():
     assert {hook["language"] for hook in repository["hooks"]} == {"system"}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name
-)
-def test_settings_of_the_repository_can_be_read(path):
-    assert isinstance(read(path), dict)
+def test_settings_of_the_repository_can_be_read():
+    for path in (ROOT / ".github").rglob("*.yml"):
+        assert isinstance(read(path), dict), path
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_actions_are_pinned_to_a_commit_with_their_version(path):
-    used = re.findall(r"(?m)^\s*-? *uses: (.+)$", path.read_text(encoding="utf-8"))
-    assert used
-    for action in used:
-        pinned = re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
-        assert pinned or action.startswith("./.github/workflows/"), action
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_workflows_may_only_read(path):
-    assert read(path)["permissions"] == {"contents": "read"}
-    assert read(path)["concurrency"]["group"]
-    widened = {name: job["permissions"] for name, job in jobs(path).items() if "permissions" in job}
-    assert widened in ({}, {"publish": {"id-token": "write"}})
+def test_workflows_pin_their_actions_to_a_commit_and_may_only_read():
+    for path in WORKFLOWS:
+        used = re.findall(r"(?m)^\s*-? *uses: (.+)$", path.read_text(encoding="utf-8"))
+        assert used, path
+        for action in used:
+            pinned = re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
+            assert pinned or action.startswith("./.github/workflows/"), action
+        assert read(path)["permissions"] == {"contents": "read"}, path
+        assert read(path)["concurrency"]["group"], path
+        given = {
+            name: job["permissions"] for name, job in jobs(path).items() if "permissions" in job
+        }
+        assert given in ({}, {"publish": {"id-token": "write"}}), path
 
 
 def test_the_tests_run_on_every_python_and_system():
@@ -130,3 +128,58 @@ def test_a_release_waits_for_the_tests_and_its_tag_is_checked():
     assert release["publish"]["environment"] == "pypi"
     commands = [step.get("run") for step in release["build"]["steps"]]
     assert 'nox --session build -- "$GITHUB_REF_NAME"' in commands
+
+
+def number(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+def test_every_dependency_is_pinned_within_its_bounds():
+    extras = PROJECT["project"]["optional-dependencies"]
+    # torch comes in a build for each machine, and an extra for a GPU is several GB.
+    unpinned = ("torch", "cuda12", "cuda13")
+    needed = [line for name in extras if name not in unpinned for line in extras[name]]
+    for line in [*PROJECT["project"]["dependencies"], *needed]:
+        name, kind, version = re.fullmatch(
+            r"([\w-]+)(?:\[.*\])?(?:(>=|==)([\w.]+))?(?:; .*)?", line
+        ).groups()
+        if name == "mlp-xp":
+            continue
+        pins = [number(pin) for package, pin, _ in PINS if package == name.lower()]
+        assert pins, line
+        for pin in pins:
+            assert pin == number(version) if kind == "==" else pin >= number(version), line
+
+
+def test_every_pin_has_a_hash_and_torch_has_none():
+    entries = re.split(r"(?m)^(?=[\w.-]+==)", CONSTRAINTS)[1:]
+    assert len(entries) == len(PINS)
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
+    names = [name for name, _, _ in PINS]
+    assert "torch" not in names
+    assert all(python for name, _, python in PINS if names.count(name) > 1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the script is for a shell")
+@pytest.mark.parametrize(
+    ("said", "status", "expected", "out"),
+    [
+        ("No known vulnerabilities found", 0, 0, "No known vulnerabilities found"),
+        ("Found 1 known vulnerability in 1 package", 1, 1, ""),
+        (
+            "rich  Dependency not found and could not be audited: rich",
+            0,
+            0,
+            "NOT AUDITED: the pack",
+        ),
+        ("ConnectionError: no route", 1, 0, "NOT AUDITED: pip-audit cannot run here: Connection"),
+    ],
+)
+def test_the_audit_fails_only_for_what_it_finds(said, status, expected, out, tmp_path):
+    stand_in = tmp_path / "pip-audit"
+    stand_in.write_text(f"#!{sys.executable}\nprint({said!r})\nraise SystemExit({status})\n")
+    stand_in.chmod(0o755)
+    audit = [str(ROOT / ".ci" / "audit"), str(stand_in)]
+    done = subprocess.run(audit, capture_output=True, text=True)
+    assert done.returncode == expected
+    assert done.stdout.startswith(out)

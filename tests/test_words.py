@@ -8,6 +8,10 @@ import re
 import tokenize
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.matrix
+
 ROOT = Path(__file__).parent.parent
 MODULES = sorted([*(ROOT / "mlp_xp").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 TESTS = sorted({*(ROOT / "tests").rglob("*.py")} - {Path(__file__)})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
+from mlp_xp.backends import to_numpy
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import Adam
 from mlp_xp.optimizers.schedules import Cosine
+from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.input_scaling import standardization
 from mlp_xp.training.rules import Rules
@@ -64,15 +66,33 @@ def make_trainer(
     )
 
 
-def train(trainer, data, n_epochs=2, weights=None):
-    records = []
-    for epoch in range(n_epochs):
-        plan = plan_epoch(
-            N, BATCH, seed=7, epoch=epoch, weights=weights, pad=trainer.backend.fixed_shapes
-        )
-        records.append(trainer.run_epoch(data, plan, n_epochs=n_epochs))
-    return records
+def place_bytes(backend, kind="float64", dtype="float64", placement="auto"):
+    return place(backend, *byte_data(kind), dtype, placement)
+
+
+def plan_for(backend, epoch=0, weights=None):
+    return plan_epoch(N, BATCH, seed=7, epoch=epoch, weights=weights, pad=backend.fixed_shapes)
+
+
+def train(trainer, data=None, n_epochs=2, weights=None):
+    data = data or place_bytes(trainer.backend)
+    plans = [plan_for(trainer.backend, epoch, weights) for epoch in range(n_epochs)]
+    return [trainer.run_epoch(data, plan, n_epochs=n_epochs) for plan in plans]
+
+
+def host(backend, tree):
+    """Return the leaves, copied: the next step writes to the state."""
+    return [np.array(backend.get(leaf)) for leaf in leaves(tree)]
 
 
 def learned(trainer):
-    return [trainer.backend.get(leaf) for leaf in leaves(trainer.state.params)]
+    return host(trainer.backend, trainer.state.params)
+
+
+def assert_close(found, expected, *, rtol=0.0, atol=0.0):
+    """Compare arrays of any library pair by pair; without a tolerance they must be equal."""
+    pairs = zip(leaves(tuple(found)), leaves(tuple(expected)), strict=True)
+    for i, (mine, reference) in enumerate(pairs):
+        np.testing.assert_allclose(
+            to_numpy(mine), to_numpy(reference), rtol=rtol, atol=atol, err_msg=f"array {i}"
+        )
