@@ -206,6 +206,20 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def machine_code() -> None:
+    """Compile all machine code, unless it is kept: at once it takes ten seconds, once.
+
+    Without that, each test that is the first to need a part of it would wait for a compiler.
+    """
+    from mlp_xp.backends._numpy.thread_pool import can_compile
+
+    if can_compile():
+        from mlp_xp.backends._numpy.machine_code import compile_all
+
+        compile_all()
+
+
 @pytest.fixture(scope="session")
 def problem():
     """Return the function that makes the small problem of the tests: samples of three classes."""
