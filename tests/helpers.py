@@ -72,6 +72,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
+def case(name: object) -> Iterator[None]:
+    """Add the name of a case in a table to the error of a check that fails."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in the case {name!r}")
+        raise
+
+
+@contextlib.contextmanager
 def bounded(seconds: float = 1.0, megabytes: int = 300) -> Iterator[None]:
     """Check what a block takes of the processor's time, and on Linux of memory."""
     status, memory = Path("/proc/self/status"), Path("/proc/self/clear_refs")

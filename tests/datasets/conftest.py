@@ -1,9 +1,13 @@
 """Small data sets, and a cache and a working folder for each test."""
 
+import dataclasses
+import time
+from types import SimpleNamespace
+
 import pytest
 from official_formats import BATCHES, cifar10_files, images, python2_pickle, write_folder
 
-from mlp_xp.datasets import cache_dir
+from mlp_xp.datasets import _download, cache_dir, cifar
 
 
 @pytest.fixture(autouse=True)
@@ -11,6 +15,15 @@ def _separate_folders(request, tmp_path_factory, monkeypatch):
     if not request.node.get_closest_marker("real_data"):
         monkeypatch.chdir(tmp_path_factory.mktemp("work"))
         monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path_factory.mktemp("home") / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch):
+    """Return the pauses between attempts to download, none of which is waited for."""
+    found = []
+    clock = SimpleNamespace(sleep=found.append, monotonic=time.monotonic)
+    monkeypatch.setattr(_download, "time", clock)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +35,19 @@ def batches():
 @pytest.fixture
 def python2_folder(tmp_path, batches):
     return write_folder(tmp_path / "cifar-10-batches-py", cifar10_files(batches, python2_pickle))
+
+
+@pytest.fixture
+def spec(python2_folder):
+    """CIFAR-10 with the small batches as the published data, and an unreachable site."""
+    content = cifar.CIFAR10.read(python2_folder)
+    return dataclasses.replace(
+        cifar.CIFAR10,
+        official=frozenset({content.fingerprint}),
+        layout={key: (array.shape, array.dtype) for key, array in content.arrays.items()},
+        remotes=(cifar.Remote("http://127.0.0.1:9/cifar-10-python.tar.gz", "0" * 64),),
+        fallback=None,
+    )
 
 
 @pytest.fixture

@@ -66,11 +66,11 @@ def write_folder(folder, files):
     return folder
 
 
-def write_archive(path, files, *more):
-    """Write a ``.tar.gz`` of files, and of other TarInfo members."""
+def write_archive(path, files, *more, folder="cifar-10-batches-py"):
+    """Write a ``.tar.gz`` of a folder of files, and of other TarInfo members."""
     with tarfile.open(path, "w:gz") as archive:
         for name, raw in files.items():
-            member = tarfile.TarInfo(name)
+            member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(raw)
             archive.addfile(member, io.BytesIO(raw))
         for member in more:

@@ -41,30 +41,30 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def send(handler, *, body=BODY, cut=None, use_range=True, length=True):
-    start = 0
-    if use_range and handler.headers["Range"]:
-        start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        if start >= len(body):
-            handler.send_error(416)
-            return
-    handler.send_response(206 if start else 200)
-    if length:
-        handler.send_header("Content-Length", str(len(body) - start))
-    handler.end_headers()
-    handler.wfile.write(body[start : start + cut if cut is not None else None])
+def answer(*, body=BODY, cut=None, use_range=True, length=True):
+    """Return an answer with a body, or with the first bytes of it."""
 
+    def send(handler):
+        start = 0
+        if use_range and handler.headers["Range"]:
+            start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(body):
+                handler.send_error(416)
+                return
+        handler.send_response(206 if start else 200)
+        if length:
+            handler.send_header("Content-Length", str(len(body) - start))
+        handler.end_headers()
+        handler.wfile.write(body[start : start + cut if cut is not None else None])
 
-def whole(handler):
-    send(handler)
-
-
-def cut(handler):
-    send(handler, cut=CUT)
+    return send
 
 
 def status(code):
     return lambda handler: handler.send_error(code)
+
+
+WHOLE, PART, BUSY = answer(), answer(cut=CUT), status(503)
 
 
 @pytest.fixture
@@ -86,65 +86,53 @@ def serve(monkeypatch):
 
 
 def test_a_download_is_complete_and_leaves_no_part(serve, tmp_path):
-    with serve(whole) as (server, remote):
+    with serve(WHOLE) as (server, remote):
         path = download(remote, tmp_path)
         assert path == tmp_path / "x.tar.gz"
         assert path.read_bytes() == BODY
         assert list(tmp_path.iterdir()) == [path]
         assert download(remote, tmp_path) == path
         assert server.ranges == [None]  # the second time it was there
-
-
-def test_a_cut_download_is_resumed(serve, tmp_path):
-    with serve(cut, cut, cut, whole) as (server, remote):
-        assert download(remote, tmp_path, pause=0).read_bytes() == BODY
-        assert server.ranges == [None, *(f"bytes={n * CUT}-" for n in (1, 2, 3))]
-
-
-def test_attempts_that_receive_something_do_not_count(serve, tmp_path):
-    with serve(cut, status(503), cut, status(503), whole) as (_, remote):
-        assert download(remote, tmp_path, attempts=3, pause=0).read_bytes() == BODY
-
-
-def test_a_server_that_ignores_ranges_sends_all_again(serve, tmp_path):
-    def ignores(handler):
-        send(handler, use_range=False)
-
-    with serve(cut, ignores) as (server, remote):
-        assert download(remote, tmp_path, pause=0).read_bytes() == BODY
-        assert server.ranges == [None, f"bytes={CUT}-"]
-
-
-def test_the_next_call_resumes_from_the_part(serve, tmp_path):
-    with serve(cut, status(404)) as (_, remote):
-        with pytest.raises(UnreachableError):
-            download(remote, tmp_path, pause=0)
-        assert (tmp_path / "x.tar.gz.part").stat().st_size == CUT
-    with serve(whole) as (server, remote):
-        assert download(remote, tmp_path).read_bytes() == BODY
-        assert server.ranges == [f"bytes={CUT}-"]
-
-
-def test_a_complete_part_is_used(serve, tmp_path):
-    (tmp_path / "x.tar.gz.part").write_bytes(BODY)
-    with serve(whole) as (_, remote):
+        path.write_bytes(b"damaged since")
         assert download(remote, tmp_path).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("kind", ["tampered", "too short", "foreign part"])
-def test_a_wrong_file_is_an_error_and_deleted(serve, tmp_path, kind):
-    def answer(handler):
-        if kind == "tampered":
-            send(handler, body=b"x" + BODY[1:])
-        elif kind == "too short":
-            send(handler, body=BODY[:-1], length=False)
-        else:
-            send(handler)
+@pytest.mark.parametrize(
+    ("part", "answers", "starts", "waited"),
+    [
+        (0, [PART, PART, PART, WHOLE], [0, 1, 2, 3], [0.5] * 3),
+        (0, [PART, answer(use_range=False)], [0, 1], [0.5]),
+        (0, [BUSY, status(429), WHOLE], [0, 0, 0], [0.5, 1.0]),
+        # Attempts that receive something begin the count again.
+        (0, [PART, BUSY, PART, BUSY, WHOLE], [0, 1, 1, 2, 2], [0.5, 1.0, 0.5, 1.0]),
+        (CUT, [WHOLE], [1], []),
+        (len(BODY), [WHOLE], [len(BODY) / CUT], []),
+    ],
+    ids=["cut", "no ranges", "busy", "cut and busy", "a part", "a part that is complete"],
+)
+def test_a_download_is_resumed_and_retried(part, answers, starts, waited, serve, tmp_path, pauses):
+    if part:  # An earlier call left it.
+        (tmp_path / "x.tar.gz.part").write_bytes(BODY[:part])
+    with serve(*answers) as (server, remote):
+        assert download(remote, tmp_path).read_bytes() == BODY
+        assert server.ranges == [f"bytes={n * CUT:.0f}-" if n else None for n in starts]
+    assert pauses == waited
 
-    if kind == "foreign part":
-        (tmp_path / "x.tar.gz.part").write_bytes(b"x" * 1000)
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (answer(body=b"x" + BODY[1:]), b""),
+        (answer(body=BODY[:-1], length=False), b""),
+        (WHOLE, b"x" * 1000),
+    ],
+    ids=["tampered", "too short", "foreign part"],
+)
+def test_a_wrong_file_is_an_error_and_deleted(given, part, serve, tmp_path):
+    if part:
+        (tmp_path / "x.tar.gz.part").write_bytes(part)
     wrong = rf"SHA-256 \w+, expected {SHA256}; it was deleted"
-    with serve(answer) as (_, remote), pytest.raises(DatasetError, match=wrong):
+    with serve(given) as (_, remote), pytest.raises(DatasetError, match=wrong):
         download(remote, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -153,9 +141,9 @@ def test_a_wrong_file_is_an_error_and_deleted(serve, tmp_path, kind):
 def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(serve, tmp_path):
     """Nothing else is fetched then, and the message is about room."""
     (tmp_path / "x.tar.gz.part").symlink_to("/dev/full")
-    with serve(whole) as (server, remote):
+    with serve(WHOLE) as (server, remote):
         with pytest.raises(OSError, match="No space left on device") as error:
-            download(remote, tmp_path, pause=0)
+            download(remote, tmp_path)
         assert len(server.ranges) == 1
     assert error.value.errno == errno.ENOSPC
     assert not isinstance(error.value, UnreachableError)
@@ -164,39 +152,39 @@ def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(serve, tmp_
 def test_an_endless_file_is_an_error(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(_download, "LIMIT", 500_000)
     too_much = "sends more than 500000 bytes"
-    with serve(whole) as (_, remote), pytest.raises(DatasetError, match=too_much):
+    with serve(WHOLE) as (_, remote), pytest.raises(DatasetError, match=too_much):
         download(remote, tmp_path)
 
 
-def test_a_busy_server_is_retried(serve, tmp_path):
-    with serve(status(503), status(429), whole) as (_, remote):
-        assert download(remote, tmp_path, pause=0).read_bytes() == BODY
+@pytest.mark.parametrize(
+    ("answers", "settings", "n", "left"),
+    [
+        ([503], {}, 3, 0),
+        ([503], {"attempts": 2}, 2, 0),
+        ([404], {}, 1, 0),
+        ([PART, 404], {}, 2, CUT),
+    ],
+)
+def test_a_server_without_the_file_is_unreachable(answers, settings, n, left, serve, tmp_path):
+    """One that is busy is tried again, one that lacks the file is not."""
+    code = answers[-1]
+    with serve(*answers[:-1], status(code)) as (server, remote):
+        with pytest.raises(UnreachableError, match=rf"x\.tar\.gz cannot be reached \({code} "):
+            download(remote, tmp_path, **settings)
+        assert len(server.ranges) == n
+    found = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert found == ({"x.tar.gz.part": left} if left else {})
 
 
-def test_a_server_that_stays_busy_is_an_error(serve, tmp_path):
-    with serve(status(503)) as (server, remote):
-        with pytest.raises(UnreachableError, match=r"x\.tar\.gz cannot be reached \(503"):
-            download(remote, tmp_path, attempts=3, pause=0)
-        assert len(server.ranges) == 3
-
-
-def test_a_missing_file_is_not_retried(serve, tmp_path):
-    with serve(status(404)) as (server, remote):
-        with pytest.raises(UnreachableError, match="404"):
-            download(remote, tmp_path, pause=0)
-        assert len(server.ranges) == 1
-
-
-def test_a_refused_connection_is_unreachable(serve, tmp_path):
-    with serve(whole) as (_, remote):
-        pass
-    with pytest.raises(UnreachableError, match="cannot be reached"):
-        download(remote, tmp_path, pause=0)
+def test_the_reason_is_the_message_of_the_system(tmp_path, pauses):
+    with pytest.raises(UnreachableError, match=r"/x cannot be reached \(Connection refused\)$"):
+        download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path)
+    assert pauses == [0.5, 1.0]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_silent_server_is_a_short_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(_download, "_PATIENCE", 0.3)
+    monkeypatch.setattr(_download, "_PATIENCE", 0.05)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
@@ -207,7 +195,7 @@ def test_a_silent_server_is_a_short_error(tmp_path, monkeypatch, capsys):
 
 
 def test_a_silent_name_server_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(_download, "_PATIENCE", 0.3)
+    monkeypatch.setattr(_download, "_PATIENCE", 0.05)
     is_over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: is_over.wait(60.0))
     with pytest.raises(UnreachableError, match=r"\(no answer in time\)$"):
@@ -215,17 +203,12 @@ def test_a_silent_name_server_is_an_error(tmp_path, monkeypatch):
     is_over.set()
 
 
-def test_the_reason_is_the_message_of_the_system(tmp_path):
-    with pytest.raises(UnreachableError, match=r"/x cannot be reached \(Connection refused\)$"):
-        download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path, pause=0)
-
-
 def test_there_is_no_bar_before_the_first_byte(serve, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with serve(status(404)) as (_, remote), pytest.raises(UnreachableError):
         download(remote, tmp_path)
     assert "x.tar.gz" not in capsys.readouterr().err
-    with serve(whole) as (_, remote):
+    with serve(WHOLE) as (_, remote):
         download(remote, tmp_path)
     assert "x.tar.gz" in capsys.readouterr().err
 

@@ -2,14 +2,17 @@
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import case
 from official_formats import write_folder
 
 from mlp_xp.datasets import DatasetError, fashion_mnist, load_fashion_mnist
 
 NAMES = tuple(fashion_mnist._FILES.values())
+IMAGES, LABELS = NAMES[:2]
 
 
 def idx(array):
@@ -18,22 +21,25 @@ def idx(array):
 
 
 @pytest.fixture
-def files():
+def arrays():
     rng = np.random.default_rng(0)
-    arrays = []
+    found = []
     for n in (6, 4):
-        arrays += [rng.integers(0, 256, (n, 28, 28)), rng.integers(0, 10, n)]
-    return dict(zip(NAMES, arrays, strict=True))
+        found += [rng.integers(0, 256, (n, 28, 28)), rng.integers(0, 10, n)]
+    return dict(zip(NAMES, found, strict=True))
+
+
+@pytest.fixture
+def files(arrays):
+    return {name: idx(array) for name, array in arrays.items()}
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_idx_files_plain_or_gzip(tmp_path, files, pack, in_cache):
+def test_idx_files_plain_or_gzip(tmp_path, arrays, files, pack, in_cache):
     suffix = "" if pack is bytes else ".gz"
-    folder = write_folder(
-        tmp_path / "f", {name + suffix: pack(idx(array)) for name, array in files.items()}
-    )
-    d = load_fashion_mnist(folder)
-    for found, expected in zip(d, files.values(), strict=False):
+    packed = {name + suffix: pack(content) for name, content in files.items()}
+    d = load_fashion_mnist(write_folder(tmp_path / "f", packed))
+    for found, expected in zip(d, arrays.values(), strict=False):
         np.testing.assert_array_equal(found, expected.reshape(found.shape))
     assert (d.x_train.shape, d.x_train.dtype) == ((6, 784), np.uint8)
     assert (d.y_test.shape, d.y_test.dtype) == ((4,), np.int64)
@@ -42,18 +48,14 @@ def test_idx_files_plain_or_gzip(tmp_path, files, pack, in_cache):
     assert in_cache() == []
 
 
-def test_the_data_folder_is_searched(tmp_path, files, monkeypatch):
-    folder = write_folder(
-        tmp_path / "data" / "fashion-mnist", {name: idx(array) for name, array in files.items()}
-    )
-    monkeypatch.chdir(tmp_path)
+def test_the_data_folder_is_searched(files):
+    folder = write_folder(Path("data", "fashion-mnist"), files)
     assert len(load_fashion_mnist().x_test) == 4
     (folder / NAMES[1]).unlink()
     with pytest.raises(DatasetError, match=rf"has neither {NAMES[1]} nor {NAMES[1]}\.gz, expected"):
         load_fashion_mnist()
 
 
-IMAGES, LABELS = NAMES[:2]
 DAMAGE = {
     "cut short": (IMAGES, lambda raw: raw[:-1]),
     "too long": (IMAGES, lambda raw: raw + b"x"),
@@ -71,12 +73,11 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_file_is_an_error(tmp_path, files, name, in_cache):
-    raws = {key: idx(array) for key, array in files.items()}
-    damaged, damage = DAMAGE[name]
-    raws[damaged] = damage(raws[damaged])
-    folder = write_folder(tmp_path / "fashion", raws)
-    with pytest.raises(DatasetError, match=r"fashion.*etch it\s+again"):
-        load_fashion_mnist(folder)
+def test_a_damaged_file_is_an_error(tmp_path, files, in_cache):
+    folder = write_folder(tmp_path / "fashion", files)
+    for name, (damaged, damage) in DAMAGE.items():
+        (folder / damaged).write_bytes(damage(files[damaged]))
+        with case(name), pytest.raises(DatasetError, match=r"fashion.*etch it\s+again"):
+            load_fashion_mnist(folder)
+        (folder / damaged).write_bytes(files[damaged])
     assert in_cache() == []
