@@ -5,26 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import close, make_backend
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
 
-from mlp_xp.nn.layers import (
-    dropout,
-)
-from mlp_xp.nn.layers._dropout import _hash_positions
+from mlp_xp.nn.layers import dropout
 
-shapes = settings(
-    max_examples=8,
-    deadline=None,
-    derandomize=True,
-    # The fixture is the backend, the same for all examples.
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-# Few, with 1 among them: JAX compiles each operation anew for each shape.
-sizes = st.sampled_from([1, 3, 8])
-seeds = st.integers(0, 2**31)
-# With an epsilon as large as the variance, a batch of 1 has a gradient that can be measured, and a
-# formula that forgets epsilon is seen.
 KEYS = (0, 1, -1, 12345, 2**31 - 1, -(2**31))
 
 
@@ -49,24 +32,20 @@ def lowbias32(value: int) -> int:
     return value ^ value >> 16
 
 
+def plain_mask(key: int, rate: float, shape) -> np.ndarray:
+    positions = range(shape[0] * shape[1])
+    hashes = np.asarray([lowbias32((p * 0x9E3779B1 ^ key) % 2**32) for p in positions], np.uint32)
+    return (hashes.view(np.int32) >= rate * 2**32 - 2**31).reshape(shape)
+
+
 @pytest.mark.parametrize("key", KEYS)
-def test_hash_is_lowbias32(backend, key):
-    with backend.scope():
-        x = backend.put(np.zeros((40, 25)))
-        bits = backend.get(_hash_positions(x, put_key(backend, key), xp=backend.xp))
-    expected = [lowbias32((p * 0x9E3779B1 ^ key) % 2**32) for p in range(1000)]
-    assert bits.dtype == np.int32
-    assert bits.view(np.uint32).tolist() == expected
+def test_masks_are_those_of_the_published_hash(backend, key):
+    for rate in (0.0, 0.1, 0.5, 0.999):
+        expected = plain_mask(key, rate, (17, 31))
+        np.testing.assert_array_equal(mask(backend, key, rate, (17, 31)), expected)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999])
-@pytest.mark.parametrize("key", KEYS)
-def test_masks_are_the_same_on_all_backends(backend, key, rate):
-    np.testing.assert_array_equal(
-        mask(backend, key, rate, (17, 31)), mask(make_backend("numpy"), key, rate, (17, 31))
-    )
-
-
+@pytest.mark.matrix
 def test_a_new_key_needs_no_new_compilation():
     jax = pytest.importorskip("jax")
     backend = make_backend("jax:cpu")
@@ -81,27 +60,9 @@ def test_a_new_key_needs_no_new_compilation():
         x, compiled = backend.put(np.ones((17, 31), dtype=np.float32)), jax.jit(function)
         for key in KEYS:
             y, dx = (backend.get(a) for a in compiled(x, put_key(backend, key)))
-            expected = mask(make_backend("numpy"), key, 0.3, (17, 31))
-            np.testing.assert_array_equal(y != 0, expected)
+            np.testing.assert_array_equal(y != 0, plain_mask(key, 0.3, (17, 31)))
             np.testing.assert_array_equal(dx, y)
     assert len(compilations) == 1
-
-
-@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5, 0.9])
-def test_share_of_kept_elements(rate):
-    backend = make_backend("numpy")
-    kept = np.stack([mask(backend, key, rate) for key in range(200)])
-    sigma = (rate * (1 - rate)) ** 0.5
-    assert abs(kept.mean() - (1 - rate)) < 4 * sigma / kept.size**0.5
-    # Mask by mask it varies as independent draws do; of 200 the farthest may be beyond 4 sigma.
-    each = (kept.mean(axis=(1, 2)) - (1 - rate)) * kept[0].size ** 0.5 / sigma
-    assert abs(each).max() < 5
-    assert abs(each.var() - 1) < 4 * (2 / each.size) ** 0.5
-    # Rows and columns too: their sums vary as those of independent draws do.
-    for axis in (1, 2):
-        n = kept.shape[axis]
-        z = (kept.sum(axis=axis) - n * (1 - rate)) / (n * rate * (1 - rate)) ** 0.5
-        assert abs(z.var() - 1) < 5 * (2 / z.size) ** 0.5
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -140,28 +101,17 @@ def test_keys_give_unrelated_masks():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dropout(backend, dtype, rng):
-    x = rng.standard_normal((30, 20)).astype(dtype) + 5
-    dy = rng.standard_normal((30, 20)).astype(dtype)
-    kept = mask(make_backend("numpy"), 3, 0.2, x.shape)
-    x.flags.writeable = dy.flags.writeable = False
-    before = x.copy(), dy.copy()
+    x, dy = (rng.standard_normal((2, 30, 20)) + 5).astype(dtype)
+    kept = plain_mask(3, 0.2, x.shape)
     with backend.scope():
-        # torch warns of memory that it must not write to; it gets memory of its own.
-        own = np.array if backend.name == "torch" else np.asarray
-        y, pullback = dropout(backend.put(own(x)), put_key(backend, 3), 0.2, xp=backend.xp)
-        y, dx = backend.get(y), backend.get(pullback(backend.put(own(dy))))
-    close(y, np.where(kept, x / 0.8, 0).astype(dtype), 1)
-    close(dx, np.where(kept, dy / 0.8, 0).astype(dtype), 1)
-    np.testing.assert_array_equal(x, before[0])
-    np.testing.assert_array_equal(dy, before[1])
-
-
-def test_dropout_keeps_the_mean(rng):
-    backend = make_backend("numpy")
-    x = rng.random((128, 512))
-    y, _ = dropout(x, put_key(backend, 99), 0.4, xp=backend.xp)
-    sigma = (0.4 / 0.6 * np.mean(x**2) / x.size) ** 0.5
-    assert abs(y.mean() - x.mean()) < 4 * sigma
+        here, there = (backend.put(array.copy()) for array in (x, dy))
+        y, pullback = dropout(here, put_key(backend, 3), 0.2, xp=backend.xp)
+        y, dx = backend.get(y), backend.get(pullback(there))
+        close(y, np.where(kept, x / 0.8, 0).astype(dtype), 1)
+        close(dx, np.where(kept, dy / 0.8, 0).astype(dtype), 1)
+        # Neither is written to.
+        np.testing.assert_array_equal(backend.get(here), x)
+        np.testing.assert_array_equal(backend.get(there), dy)
 
 
 def test_rates_at_the_ends(backend):

@@ -177,7 +177,7 @@ def test_matrices_are_penalised_and_vectors_are_not(backend):
 # --- all rules -----------------------------------------------------------------------------------
 
 
-@pytest.mark.libraries("numpy", "torch", "jax")  # Others have no kernel of their own.
+@pytest.mark.libraries("numpy", "torch", "jax", "cupy")  # Those that have a kernel.
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("l2", [None, 0.1])
 @pytest.mark.parametrize("tree", ["flat", "nested", "not contiguous"])

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from helpers import tolerance
 from rules import RATE, RULES, params_and_gradients, run
-from update_trees import Layer, nested
+from update_trees import nested
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.optimizers import averaged, clip, init_opt_state, kinds, update_tree
-from mlp_xp.optimizers._base import Stateless
 
 
 def put(backend, tree):
@@ -27,23 +26,6 @@ def test_the_head_is_the_last_matrix_of_the_tree(rng):
     ]
     assert kinds((np.ones(2), np.ones(2))) == [vector, vector]
     assert kinds(np.ones((2, 2))) == ["head"]
-
-
-def test_update_tree_tells_a_rule_the_kinds(backend, rng):
-    seen = []
-
-    class Spy:
-        state_type = Stateless
-
-        def update(self, p, g, opt_state, coefs, *, kind, xp):
-            seen.append((kind, p.shape))
-            return p, ()
-
-    params = put(backend, nested(rng))
-    updated = update_tree(Spy(), params, params, (), (), xp=backend.xp)
-    expected = zip(kinds(params), [leaf.shape for leaf in leaves(params)], strict=True)
-    assert seen == list(expected)
-    assert isinstance(updated.params[1][1][0], Layer)
 
 
 @pytest.mark.matrix
