@@ -16,19 +16,19 @@ def starts_at_line(array):
     return array.ctypes.data % 64 == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
 @pytest.mark.parametrize("shape", [(), (7,), (600, 70), (1_000, 1_000)])
-def test_memory_starts_at_a_line(shape, dtype):
-    kept = [empty(shape, np.dtype(dtype)) for _ in range(5)]
-    for array in kept:
-        assert array.shape == shape
-        assert array.dtype == dtype
-        assert starts_at_line(array)
-        assert array.flags.c_contiguous
-        assert array.flags.writeable
+def test_memory_starts_at_a_line(shape):
+    for dtype in ("float32", "float64", "int32", "bool"):
+        kept = [empty(shape, np.dtype(dtype)) for _ in range(5)]
+        for array in kept:
+            assert array.shape == shape
+            assert array.dtype == dtype
+            assert starts_at_line(array)
+            assert array.flags.c_contiguous
+            assert array.flags.writeable
 
 
-def test_small_arrays_lie_one_after_the_other():
+def test_small_arrays_lie_one_after_the_other_and_are_one_vector():
     small = [np.full((2, 3), 1.0), np.full(4, 2.0, np.float32), np.full((), 3.0), np.ones(5).T]
     large = np.full((100, 100), 4.0)
     copies = joined([small[0], small[1], large, *small[2:]])
@@ -45,6 +45,9 @@ def test_small_arrays_lie_one_after_the_other():
     assert in_one_piece([copies[3], copies[0]]) is None
     assert in_one_piece(copies[:2]) is None
     assert in_one_piece(small[:1]) is None
+    assert in_one_piece(joined([np.ones(3), np.ones((2, 2))])).tolist() == [1.0] * 7
+    memory = np.zeros((3, 4), order="F")
+    assert in_one_piece([memory.T[0], memory.T[1]]) is None  # Its vector would be a copy.
 
 
 def test_an_array_is_copied_only_where_it_does_not_start_at_a_line():
@@ -57,13 +60,6 @@ def test_an_array_is_copied_only_where_it_does_not_start_at_a_line():
         copy = aligned(part)
         assert starts_at_line(copy)
         np.testing.assert_array_equal(copy, part)
-
-
-def test_arrays_are_one_vector_only_where_it_is_their_memory():
-    memory = np.zeros((3, 4), order="F")
-    assert in_one_piece([memory.T[0], memory.T[1]]) is None  # Its vector would be a copy.
-    whole = in_one_piece(joined([np.ones(3), np.ones((2, 2))]))
-    assert whole.tolist() == [1.0] * 7
 
 
 def test_state_and_results_of_steps_start_at_a_line(pool_of):

@@ -12,7 +12,6 @@ from helpers import make_backend
 
 from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
-from mlp_xp.backends.kernels import Scaling, gather
 
 pytestmark = pytest.mark.every_device
 
@@ -34,15 +33,20 @@ def test_absent_library_says_what_to_install(monkeypatch):
         (
             "numpy",
             "cuda:1",
-            "'numpy' has only 'cpu': use backend='cupy' or 'torch' or 'jax' \\((none is )?inst",
+            r"'numpy' has only 'cpu': use backend='cupy' or 'torch' or 'jax' \((none is )?inst",
         ),
         ("numpy", "mps", "'numpy' has only 'cpu': use backend='torch'"),
-        ("jax", "mps", "'jax' has only 'cpu' and 'cuda': use backend='torch'"),
-        ("torch", "gpu0", "device is 'gpu0', which torch does not know"),
-        ("jax", "cpu:7", "device is 'cpu:7', and jax has here"),
-        ("jax", 3, "device is 3"),
         ("array_api_strict", "device9", "device is 'device9'"),
-        ("cupy", "gpu", "device is 'gpu'; backend 'cupy' takes 'cuda'"),
+        *[
+            pytest.param(*case, marks=pytest.mark.matrix)
+            for case in (
+                ("jax", "mps", "'jax' has only 'cpu' and 'cuda': use backend='torch'"),
+                ("jax", "cpu:7", "device is 'cpu:7', and jax has here"),
+                ("jax", 3, "device is 3"),
+                ("torch", "gpu0", "device is 'gpu0', which torch does not know"),
+                ("cupy", "gpu", "device is 'gpu'; backend 'cupy' takes 'cuda'"),
+            )
+        ],
     ],
 )
 def test_unknown_device_says_so(name, device, message):
@@ -63,6 +67,7 @@ def test_a_gpu_that_no_library_can_use_says_which_could(monkeypatch):
         assert shlex.split(target) == [target[1:-1]]  # As zsh does: brackets need quotes.
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["cupy", "torch", "jax"])
 def test_unusable_gpu_gives_the_drivers_reason(name):
     if not installed(name):
@@ -130,18 +135,18 @@ def test_automatic_with_a_gpu_asked_for_takes_no_other(monkeypatch):
         get_backend("auto", "cuda:0")
 
 
-def test_a_backend_is_its_own_spec(backend):
+def test_a_backend_or_an_array_leads_to_its_library_and_device(backend, backend_spec):
     assert get_backend(backend) is backend
-
-
-def test_an_array_leads_to_its_library_and_device(backend, backend_spec):
     found = get_backend(backend.put(np.ones(3)))
     assert found == backend
     assert found == make_backend(backend_spec)
     assert hash(found) == hash(backend)
+    facts = backend.describe()
+    assert facts["library"].startswith(backend.name)
+    assert facts["device"]
 
 
-def test_lists_and_frames_lead_to_numpy():
+def test_lists_and_nothing_lead_to_numpy():
     assert get_backend([[1, 2]]).name == "numpy"
     assert get_backend(None).name == "numpy"
 
@@ -150,34 +155,27 @@ def test_lists_and_frames_lead_to_numpy():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float32", "float64", "bool"])
-def test_put_and_get_keep_everything(backend, dtype):
-    array = np.arange(6).reshape(2, 3).astype(dtype)
-    here = backend.put(array)
-    assert backend.owns(here)
-    back = backend.get(here)
-    assert type(back) is np.ndarray
-    assert back.dtype == dtype
-    np.testing.assert_array_equal(back, array)
-
-
-def layouts():
-    base = np.arange(24.0).reshape(4, 6)
+def test_put_and_get_keep_everything_in_any_layout(backend, dtype):
+    base = np.arange(24).reshape(4, 6).astype(dtype)
     read_only = base.copy()
     read_only.flags.writeable = False
-    return {
+    layouts = {
+        "contiguous": base,
         "read-only": read_only,
         "transposed": base.T,
         "strided": base[::2, ::3],
         "reversed": base[::-1],
-        "0-d": np.asarray(3.0),
+        "0-d": np.asarray(3, dtype),
         "empty": base[:0],
     }
-
-
-@pytest.mark.parametrize("name", layouts())
-def test_put_takes_any_layout(backend, name):
-    array = layouts()[name]
-    np.testing.assert_array_equal(backend.get(backend.put(array)), array)
+    for name, array in layouts.items():
+        here = backend.put(array)
+        assert backend.owns(here)
+        for back in (backend.get(here), to_numpy(here)):
+            assert type(back) is np.ndarray
+            assert back.dtype == dtype
+            np.testing.assert_array_equal(back, array, name)
+    assert to_numpy([1, 2]).tolist() == [1, 2]
 
 
 def test_put_takes_what_is_here_as_it_is(backend):
@@ -204,10 +202,15 @@ def test_what_is_copied_to_a_device_is_nobody_elses(backend):
             assert backend.get(copy).dtype == np.float64
 
 
-@pytest.mark.parametrize("source", ["numpy", "torch", "jax", "array_api_strict"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *["numpy", "array_api_strict"],
+        *[pytest.param(name, marks=pytest.mark.matrix) for name in ("torch", "jax")],
+    ],
+)
 def test_put_takes_arrays_of_other_libraries(backend, source):
-    if not installed(source):
-        pytest.skip(f"{source} is not installed")
+    pytest.importorskip(source)
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     here = backend.put(get_backend(source).put(array))
     assert backend.owns(here)
@@ -231,16 +234,20 @@ def test_put_goes_through_the_host_where_dlpack_is_rejected(backend):
     np.testing.assert_array_equal(backend.get(backend.put(Stubborn())), np.ones(3))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_put_casts(backend, dtype):
-    for array in (np.ones(3, np.uint8), np.ones(3), backend.put(np.ones(3, np.float32))):
-        assert backend.get(backend.put(array, dtype)).dtype == dtype
+def test_put_casts(backend):
+    for dtype in ("float32", "float64"):
+        for array in (np.ones(3, np.uint8), np.ones(3), backend.put(np.ones(3, np.float32))):
+            assert backend.get(backend.put(array, dtype)).dtype == dtype
 
 
 def test_transfers_between_two_devices():
     first, second = get_backend("array_api_strict"), get_backend("array_api_strict", "device1")
     moved = second.put(first.put(np.ones(3)))
     assert moved.device == second.device
+
+
+@pytest.mark.matrix
+def test_transfers_between_two_devices_of_jax():
     jax = pytest.importorskip("jax")
     if len(jax.devices("cpu")) < 2:
         pytest.skip("JAX was started with one CPU device")
@@ -248,65 +255,24 @@ def test_transfers_between_two_devices():
     assert second.put(first.put(np.ones(3))).device == jax.devices("cpu")[1]
 
 
-def test_torch_lets_go_of_a_graph():
-    torch = pytest.importorskip("torch")
+def test_torch_lets_go_of_a_graph(torch):
     leaf = torch.ones(3, requires_grad=True)
     assert not get_backend("torch").put(leaf * 2).requires_grad
 
 
-def test_feed_gives_the_batches_in_order(backend):
+def test_feed_gives_the_batches_in_order_and_passes_an_error_on(backend):
+    def failing():
+        yield (np.ones(2),)
+        raise OSError("the disk is gone")
+
     batches = [(np.full((4 if i < 6 else 2, 3), i, np.uint8), np.full(4, i)) for i in range(7)]
     seen = [tuple(backend.get(array).copy() for array in batch) for batch in backend.feed(batches)]
     assert len(seen) == 7
     for (x, y), (x_seen, y_seen) in zip(batches, seen, strict=True):
         np.testing.assert_array_equal(x_seen, x)
         np.testing.assert_array_equal(y_seen, y)
-
-
-def test_feed_passes_an_error_on(backend):
-    def batches():
-        yield (np.ones(2),)
-        raise OSError("the disk is gone")
-
     with pytest.raises(OSError, match="the disk is gone"):
-        list(backend.feed(batches()))
-
-
-def test_describe_names_the_library_and_the_device(backend):
-    facts = backend.describe()
-    assert facts["library"].startswith(backend.name)
-    assert facts["device"]
-
-
-def test_to_numpy_takes_anything(backend):
-    assert to_numpy([1, 2]).tolist() == [1, 2]
-    assert type(to_numpy(backend.put(np.ones(3)))) is np.ndarray
-
-
-# --- kernels -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("with_rows", [False, True])
-def test_the_backends_gather_does_what_the_default_does(
-    backend, dtype, kind, scaled, with_rows, rng
-):
-    x = rng.integers(0, 256, (9, 5)).astype(kind)
-    with backend.scope():
-        here = backend.put(x)
-        rows = backend.put(np.asarray([8, 0, 3, 3], dtype=np.int32)) if with_rows else None
-        shift, scale = backend.put(rng.random(5), dtype), backend.put(rng.random(5), dtype)
-        scaling = Scaling(shift, scale) if scaled else None
-        target = getattr(backend.xp, dtype)
-        kernel = backend.kernels.gather(here, rows, scaling, dtype=target, xp=backend.xp)
-        default = gather(here, rows, scaling, dtype=target, xp=backend.xp)
-        assert backend.get(kernel).dtype == dtype
-        np.testing.assert_allclose(
-            backend.get(kernel), backend.get(default), rtol=4 * np.finfo(dtype).eps
-        )
-        np.testing.assert_array_equal(backend.get(here), x)
+        list(backend.feed(failing()))
 
 
 def test_a_library_that_does_not_load_says_why(monkeypatch):

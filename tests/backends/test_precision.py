@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.backends import BackendError, get_backend, installed
+from mlp_xp.backends import BackendError, get_backend
 from mlp_xp.backends._precision import check_capability
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.blocks import Context
@@ -32,13 +32,16 @@ from mlp_xp.training.trainer import Trainer
 # The distances from 1 to the next number: 8 and 11 bits, the first one implied.
 EPS = {"bf16": 2.0**-7, "float16": 2.0**-10}
 DTYPES = {"bf16": "bfloat16", "float16": "float16"}
-WITHOUT = ("numpy", "array_api_strict")
+FORMATS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
 
 
-@pytest.fixture(params=["torch", "jax"])
+def matrix(*names):
+    return [pytest.param(name, marks=pytest.mark.matrix) for name in names]
+
+
+@pytest.fixture(params=matrix("torch", "jax"))
 def plain(request):
-    if not installed(request.param):
-        pytest.skip(f"{request.param} is not installed")
+    pytest.importorskip(request.param)
     return get_backend(request.param)
 
 
@@ -62,11 +65,8 @@ def test_a_backend_with_other_products_is_another_one(plain, precision):
     assert low != plain
     assert (low.name, low.device) == (plain.name, plain.device)
     assert low.kernels._replace(gather=plain.kernels.gather) == plain.kernels
-
-
-@pytest.mark.parametrize("name", ["auto", "float32", "float64"])
-def test_a_precision_of_the_parameters_is_the_backend_itself(plain, name):
-    assert plain.with_precision(name) is plain
+    for name in ("auto", "float32", "float64"):  # The precision of the parameters.
+        assert plain.with_precision(name) is plain
 
 
 # 1025 x 300 is large enough for memory that is used again.
@@ -200,9 +200,14 @@ def test_it_learns_as_well_as_float32(plain, precision, solver):
     assert abs(rough - exact) <= 3 * exact**0.5
 
 
-def test_predictions_are_in_float32(problem, plain, precision):
+def test_a_fit_has_its_precision_and_predicts_in_float32(problem, plain, precision):
     X, y = problem()
-    model = small(backend=plain.name, precision=precision).fit(X, y)
+    exact, model, again = (
+        small(backend=plain.name, precision=name).fit(X, y)
+        for name in ("float32", precision, precision)
+    )
+    assert np.abs(model.coefs_[0] - exact.coefs_[0]).max() > 0
+    np.testing.assert_array_equal(model.coefs_[0], again.coefs_[0])
     assert model.coefs_[0].dtype == np.float32
     proba = model.predict_proba(X)
     assert proba.dtype == np.float32
@@ -211,7 +216,7 @@ def test_predictions_are_in_float32(problem, plain, precision):
     np.testing.assert_allclose(elsewhere.predict_proba(X), proba, rtol=1e-4, atol=1e-6)
 
 
-def test_a_fit_goes_on_in_another_precision(problem, plain, precision):
+def test_a_fit_is_resumed_in_another_precision(problem, plain, precision):
     X, y = problem()
     model = small(backend=plain.name, precision="float32").fit(X, y)
     model.set_params(precision=precision).partial_fit(X, y)
@@ -219,16 +224,6 @@ def test_a_fit_goes_on_in_another_precision(problem, plain, precision):
     assert model.n_iter_ == 7
     with pytest.raises(ValueError, match="precision='float32', and the settings now say 'float64'"):
         model.set_params(precision="float64").partial_fit(X, y)
-
-
-def test_fits_of_both_precisions_differ(problem, plain, precision):
-    X, y = problem()
-    coefs = [
-        small(backend=plain.name, precision=name).fit(X, y).coefs_[0]
-        for name in ("float32", precision, precision)
-    ]
-    assert np.abs(coefs[1] - coefs[0]).max() > 0
-    np.testing.assert_array_equal(coefs[1], coefs[2])
 
 
 def test_a_model_is_kept_with_its_precision(problem, plain, precision, tmp_path):
@@ -246,10 +241,9 @@ def test_a_model_is_kept_with_its_precision(problem, plain, precision, tmp_path)
 # --- CuPy: the products round their operands -----------------------------------------------------
 
 
-@pytest.fixture(params=["cuda:0", "cuda:1"])
+@pytest.fixture(params=matrix("cuda:0", "cuda:1"))
 def cuda(request):
-    if not installed("cupy"):
-        pytest.skip("cupy is not installed")
+    pytest.importorskip("cupy")
     try:
         return get_backend("cupy", request.param)
     except BackendError as error:
@@ -302,22 +296,20 @@ def test_cupy_without_cublaslt_says_so(problem, cuda, monkeypatch):
 
 # --- what a backend or a device lacks ------------------------------------------------------------
 
-FORMATS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
 
-
-@pytest.mark.parametrize("low", FORMATS)
-@pytest.mark.parametrize("name", WITHOUT)
-def test_a_backend_without_such_products_says_what_to_type(problem, name, low):
-    X, y = problem()
-    model = small(backend=name, precision=low)
-    where = " on a GPU" if low == "tf32" else ""
-    message = (
-        f"precision is '{low}', and backend '{name}' has no products in {FORMATS[low]}: use "
-        f"backend='cupy', 'torch' or 'jax'{where}, or precision='float32'."
-    )
-    with pytest.raises(ValueError, match=re.escape(message)):
-        model.fit(X, y)
-    assert not hasattr(model, "coefs_")
+@pytest.mark.parametrize("name", ["numpy", "array_api_strict"])
+def test_a_backend_without_such_products_says_what_to_type(problem, name):
+    for low, words in FORMATS.items():
+        model = small(backend=name, precision=low)
+        where = " on a GPU" if low == "tf32" else ""
+        message = (
+            f"precision is '{low}', and backend '{name}' has no products in {words}: use "
+            f"backend='cupy', 'torch' or 'jax'{where}, or precision='float32'."
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            model.fit(*problem())
+        assert not hasattr(model, "coefs_")
+    assert get_backend(name).with_precision("float32").name == name
 
 
 def test_data_on_numpy_are_rejected_without_a_backend(problem):
@@ -334,27 +326,20 @@ def test_a_processor_has_no_tf32(problem, plain):
         small(backend=plain.name, precision="tf32").fit(*problem())
 
 
-@pytest.mark.parametrize(
-    ("low", "capability", "cure"),
-    [
-        ("tf32", (7, 5), "precision='float16' or precision='float32'"),
-        ("bf16", (7, 5), "precision='float16' or precision='float32'"),
-        ("float16", (5, 2), "precision='float32'"),
-        ("tf32", (8, 0), None),
-        ("float16", (6, 0), None),
-    ],
-)
-def test_an_old_card_says_what_it_lacks(low, capability, cure):
-    if cure is None:
-        check_capability("torch", "cuda:0", low, capability)
-        return
-    have, need = ".".join(map(str, capability)), {"float16": "5.3"}.get(low, "8.0")
-    message = (
-        f"precision is '{low}', and device 'cuda:0' of backend 'torch' has no products in "
-        f"{FORMATS[low]} (its compute capability is {have}, and they need {need}): use {cure}."
-    )
-    with pytest.raises(ValueError, match=re.escape(message)):
-        check_capability("torch", "cuda:0", low, capability)
+def test_an_old_card_says_what_it_lacks():
+    for low, enough in (("tf32", (8, 0)), ("bf16", (8, 0)), ("float16", (5, 3))):
+        check_capability("torch", "cuda:0", low, enough)
+    for low, capability, versions, cure in (
+        ("tf32", (7, 5), "7.5, and they need 8.0", "precision='float16' or precision='float32'"),
+        ("bf16", (7, 5), "7.5, and they need 8.0", "precision='float16' or precision='float32'"),
+        ("float16", (5, 2), "5.2, and they need 5.3", "precision='float32'"),
+    ):
+        message = (
+            f"precision is '{low}', and device 'cuda:0' of backend 'torch' has no products in "
+            f"{FORMATS[low]} (its compute capability is {versions}): use {cure}."
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            check_capability("torch", "cuda:0", low, capability)
 
 
 @pytest.mark.parametrize("low", FORMATS)

@@ -11,11 +11,7 @@ from mlp_xp import backends
 from mlp_xp.backends import BackendError, get_backend
 from mlp_xp.cli import main
 
-cupy = pytest.importorskip("cupy")
-if hasattr(cupy, "_core"):
-    pytest.skip("the real CuPy has no parts to take away", allow_module_level=True)
-
-from mlp_xp.backends._cupy import probing  # noqa: E402
+pytestmark = pytest.mark.matrix
 
 # What the real wheel raises where a part is missing.
 NO_HEADERS = RuntimeError(
@@ -29,9 +25,15 @@ NO_CUBLAS = ImportError(
 
 
 @pytest.fixture(autouse=True)
-def _nothing_proven():
+def forget():
+    """Return the function that forgets which devices have been proven."""
+    cupy = pytest.importorskip("cupy")
+    if hasattr(cupy, "_core"):
+        pytest.skip("the real CuPy has no parts to take away")
+    from mlp_xp.backends._cupy import probing
+
     probing.prove.cache_clear()
-    yield
+    yield probing.prove.cache_clear
     probing.prove.cache_clear()
 
 
@@ -48,16 +50,13 @@ def without(monkeypatch):
     return take
 
 
+KERNEL = "ElementwiseKernel.__call__"
 CASES = {
     "driver": ("zeros", RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is"), ""),
-    "headers": ("ElementwiseKernel.__call__", NO_HEADERS, "CUDA headers (package nvidia-cuda-r"),
-    "nvrtc": ("ElementwiseKernel.__call__", NO_NVRTC, "NVRTC, which compiles kernels, (pac"),
+    "headers": (KERNEL, NO_HEADERS, "CUDA headers (package nvidia-cuda-r"),
+    "nvrtc": (KERNEL, NO_NVRTC, "NVRTC, which compiles kernels, (pac"),
     "cublas": ("matmul", NO_CUBLAS, "cuBLAS, which multiplies matrices, (pac"),
-    "unknown": (
-        "ElementwiseKernel.__call__",
-        ValueError("odd"),
-        "CUDA headers (package nvidia-cud",
-    ),
+    "unknown": (KERNEL, ValueError("odd"), "CUDA headers (package nvidia-cud"),
 }
 
 
@@ -77,40 +76,33 @@ def test_what_is_missing_is_named(part, without):
     assert re.search(r'Type .*pip install -e ".*\[cuda12\]"', text)
 
 
-def test_a_device_is_proven_once(monkeypatch):
-    calls = []
-    matmul = cupy.matmul
+def test_a_device_is_proven_once_and_a_failure_is_not_remembered(monkeypatch):
+    import cupy
+
+    calls, matmul = [], cupy.matmul
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy, "matmul", lambda *args: 1 / 0)
+        with pytest.raises(BackendError, match="cuBLAS"):
+            get_backend("cupy", "cuda:0")
     monkeypatch.setattr(cupy, "matmul", lambda *args: calls.append(1) or matmul(*args))
     for _ in range(3):
-        get_backend("cupy", "cuda:0")
+        assert get_backend("cupy", "cuda:0").name == "cupy"
     get_backend("cupy", "cuda:1")
     assert len(calls) == 2
 
 
-def test_a_failure_is_not_remembered(without, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(cupy, "matmul", lambda *args: 1 / 0)
-        with pytest.raises(BackendError, match="cuBLAS"):
-            get_backend("cupy")
-    assert get_backend("cupy").name == "cupy"
-
-
-def test_automatic_passes_over_a_cupy_without_cublas(without, monkeypatch):
+def test_automatic_passes_over_a_cupy_without_cublas(without, forget, monkeypatch):
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     assert get_backend("auto").name == "cupy"
-    probing.prove.cache_clear()
+    forget()
     without("matmul", NO_CUBLAS)
     assert get_backend("auto").name == "numpy"
 
 
-def test_the_list_of_backends_shows_it(without, capsys):
+def test_a_list_of_backends_and_an_estimator_say_it_too(problem, without, capsys):
     without("matmul", NO_CUBLAS)
     assert main(["backends"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("cupy"))
     assert "unusable: Backend 'cupy' cannot use cuda:0 without cuBLAS" in line
-
-
-def test_an_estimator_says_it_too(problem, without):
-    without("matmul", NO_CUBLAS)
     with pytest.raises(BackendError, match="without cuBLAS"):
         small(backend="cupy").fit(*problem())

@@ -6,98 +6,60 @@ from types import SimpleNamespace
 
 import pytest
 
-torch = pytest.importorskip("torch")
+from mlp_xp.backends import BACKENDS, get_backend
 
-from mlp_xp.backends import BACKENDS, get_backend  # noqa: E402
-from mlp_xp.backends._torch.backend import TorchBackend  # noqa: E402
-
-FUNCTIONS = {
-    "cuda": (
-        "synchronize",
-        "memory_reserved",
-        "memory_allocated",
-        "mem_get_info",
-        "get_device_name",
-    ),
-    "xpu": (
-        "synchronize",
-        "memory_reserved",
-        "memory_allocated",
-        "mem_get_info",
-        "get_device_name",
-    ),
-    "mps": ("synchronize", "recommended_max_memory", "driver_allocated_memory"),
-}
+MEMORY = {"memory_reserved": 300, "memory_allocated": 100, "mem_get_info": (1000, 5000)}
+CARD = {"synchronize": None, "get_device_name": "the card", **MEMORY}
+# What torch's functions for a device return here.
 RETURNED = {
-    "synchronize": None,
-    "memory_reserved": 300,
-    "memory_allocated": 100,
-    "mem_get_info": (1000, 5000),
-    "get_device_name": "the card",
-    "recommended_max_memory": 1000,
-    "driver_allocated_memory": 400,
+    "cuda": CARD,
+    "xpu": CARD,
+    "mps": {
+        "synchronize": None,
+        "recommended_max_memory": 1000,
+        "driver_allocated_memory": 400,
+    },
 }
-
-
-@pytest.fixture(params=FUNCTIONS)
-def device(request):
-    index = "" if request.param == "mps" else ":1"
-    return torch.device(f"{request.param}{index}")
 
 
 @pytest.fixture
-def calls(device, monkeypatch):
-    """Return the list of calls of torch's functions for a device, which return fixed numbers."""
-    seen = []
+def on(torch):
+    """Return the function that makes a backend on a device, which is not asked for."""
+    from mlp_xp.backends._torch.backend import TorchBackend
 
-    def stand_in(name):
-        def function(*args):
-            seen.append((name, *args))
-            return RETURNED[name]
-
-        return function
-
-    for name in FUNCTIONS[device.type]:
-        monkeypatch.setattr(getattr(torch, device.type), name, stand_in(name))
-    return seen
+    return lambda name: TorchBackend(torch.device(name))
 
 
-def test_it_waits_for_its_own_device(device, calls):
-    TorchBackend(device).synchronize()
-    # Apple has one device.
-    assert calls == [("synchronize",) if device.type == "mps" else ("synchronize", device)]
+@pytest.mark.parametrize("kind", RETURNED)
+def test_each_function_is_asked_about_its_own_device(kind, on, torch, monkeypatch):
+    calls = []
+    for name, value in RETURNED[kind].items():
+        function = lambda *args, name=name, value=value: calls.append((name, *args)) or value  # noqa: E731
+        monkeypatch.setattr(getattr(torch, kind), name, function)
+    is_apples = kind == "mps"  # Apple has one device.
+    backend = on(kind if is_apples else f"{kind}:1")
+    own = () if is_apples else (backend.device,)
+    backend.synchronize()
+    assert calls == [("synchronize", *own)]
+    # What torch has reserved and does not use is free.
+    assert backend.free_memory() == (600 if is_apples else 1200)
+    assert backend.describe()["device"] == ("mps" if is_apples else f"{kind}:1, the card")
+    assert len(calls) == (3 if is_apples else 5)
+    assert all(call[1:] == own for call in calls)
+    assert kind in BACKENDS["torch"].devices
 
 
-def test_free_memory_counts_what_torch_can_use_again(device, calls):
-    expected = 600 if device.type == "mps" else 1200
-    assert TorchBackend(device).free_memory() == expected
-    assert all(call[1:] == (() if device.type == "mps" else (device,)) for call in calls)
-
-
-def test_it_says_which_card(device, calls):
-    facts = TorchBackend(device).describe()
-    assert facts["device"] == ("mps" if device.type == "mps" else f"{device}, the card")
-
-
-@pytest.mark.parametrize("has_fp64", [True, False])
-def test_double_precision_is_asked_of_an_intel_card(has_fp64, monkeypatch):
-    properties = SimpleNamespace(has_fp64=has_fp64)
-    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: properties)
-    assert TorchBackend(torch.device("xpu:0")).has_float64 is has_fp64
-
-
-def test_apples_device_has_no_double_precision():
-    assert not TorchBackend(torch.device("mps")).has_float64
-    assert TorchBackend(torch.device("cuda:0")).has_float64
-    assert TorchBackend(torch.device("cpu")).has_float64
-
-
-def test_every_device_is_named(device):
-    assert device.type in BACKENDS["torch"].devices
+def test_which_devices_have_double_precision(on, torch, monkeypatch):
+    for name, expected in {"mps": False, "cuda:0": True, "cpu": True}.items():
+        assert on(name).has_float64 is expected
+    for has_fp64 in (True, False):  # An Intel card is asked.
+        properties = SimpleNamespace(has_fp64=has_fp64)
+        monkeypatch.setattr(torch.xpu, "get_device_properties", lambda _, p=properties: p)
+        assert on("xpu:0").has_float64 is has_fp64
 
 
 @pytest.mark.parametrize("name", ["xpu", "mps"])
-def test_a_device_that_is_not_here_says_so(name):
+def test_a_device_that_is_not_here_says_so(name, torch):
     if getattr(torch, name).is_available():
         pytest.skip(f"{name} is here")
     with pytest.raises(RuntimeError, match=f"Device '{name}.*' does not work with torch here"):
