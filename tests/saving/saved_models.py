@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -11,17 +14,9 @@ from mlp_xp.estimators.state import fitted_state
 from mlp_xp.saving import load_model, save_model
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
-
-
 CODES = np.arange(60) % 3
-
-
 SEVERAL = (np.arange(60)[:, None] // (1, 2, 4)) % 2
-
-
 VALUES = X[:, :2] * 2 + 1
-
-
 SETTINGS = {"max_iter": 3, "n_iter_no_change": math.inf, "random_state": 0}
 
 
@@ -31,6 +26,18 @@ def fitted(y=CODES, X=X, **params) -> MLPClassifier:
 
 def regressor(y=VALUES, X=X, **params) -> MLPRegressor:
     return MLPRegressor(**(SETTINGS | {"hidden_layer_sizes": (7, 4)} | params)).fit(X, y)
+
+
+def spec_of(folder: Path) -> dict:
+    return json.loads((folder / "model.json").read_text())
+
+
+def sign(folder: Path, spec: dict) -> None:
+    """Write a spec with the digest that docs/cli.md describes, as an attacker can."""
+    spec = {key: value for key, value in spec.items() if key != "sha256"}
+    compact = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes() + compact).hexdigest()
+    (folder / "model.json").write_text(json.dumps(spec | {"sha256": digest}))
 
 
 def assert_same(loaded, saved, name: str) -> None:

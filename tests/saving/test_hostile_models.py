@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,12 +11,17 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import bounded
-from saved_models import CODES, SETTINGS, X
+from helpers import bounded, case
+from saved_models import CODES, SETTINGS, X, sign, spec_of
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import SavingError, load_model, save_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return MLPClassifier((7, 4), input_scaling="standardize", **SETTINGS).fit(X, CODES)
 
 
 @pytest.fixture
@@ -24,21 +30,10 @@ def saved(model, tmp_path):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def model():
-    return MLPClassifier((7, 4), input_scaling="standardize", **SETTINGS).fit(X, CODES)
-
-
-def sign(folder, spec: dict) -> None:
-    """Write a spec with the digest that docs/cli.md describes, as an attacker can."""
-    spec.pop("sha256", None)
-    compact = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes() + compact).hexdigest()
-    (folder / "model.json").write_text(json.dumps(spec | {"sha256": digest}))
-
-
-def edit(folder, **changes) -> None:
-    sign(folder, json.loads((folder / "model.json").read_text()) | changes)
+@pytest.fixture(params=[contextlib.nullcontext, pytest.param(bounded, marks=pytest.mark.matrix)])
+def limits(request):
+    """Return a context for what is rejected; in the matrix it limits time and memory."""
+    return request.param
 
 
 def nested(depth: int) -> dict:
@@ -64,161 +59,149 @@ RECORD = {"epoch": 1, "loss": 1.0, "accuracy": None, "learning_rate": 0.1}
 RECORD |= {"n_samples": 60, "seconds": 0.5}
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"format": "keras"}, r"format is 'keras', not 'mlp_xp'"),
-        ({"format_version": 6}, r"format_version is 6, and .* reads 3 to 5: .* update this one"),
-        ({"format_version": 2}, r"format_version is 2, and .* reads 3 to 5: .* train the model"),
-        ({"estimator": "Pipeline"}, "estimator is 'Pipeline', not one of MLPClassifier, MLPReg"),
-        ({"estimator": ["MLPClassifier"]}, "unhashable"),
-        ({"estimator": "MLPRegressor"}, "which MLPRegressor does not take"),
-        ({"format_version": None}, "format_version is None"),
-        ({"params": {"depth": 3}}, r"params has \['depth'\]"),
-        ({"params": {"alpha": -1}}, "'alpha' parameter"),
-        ({"params": {"callbacks": [3]}}, r"params has \['callbacks'\]"),
-        ({"params": {"solver": {"class": "Tiger"}}}, "solver is 'Tiger', not one of SGD, Adam, "),
-        ({"params": {"solver": {"class": "SGD", "speed": 1}}}, "speed"),
-        ({"params": {"solver": {"class": "AdamW", "beta_1": "x"}}}, "AdamW has beta_1='x', which"),
-        ({"params": {"solver": {"class": "AdamW", "beta_1": 2}}}, "beta_1 is 2, and must be"),
-        ({"params": {"solver": {"class": "Cosine"}}}, "solver is 'Cosine', not one of"),
-        ({"params": {"solver": {"class": ["SGD"]}}}, "unhashable"),
-        ({"params": {"solver": {"name": "SGD"}}}, "has no meaning"),
-        ({"params": {"solver": {}}}, "model.json holds no model"),
-        ({"params": {"alpha": {"class": "SGD"}}}, "alpha is 'SGD', not one of none"),
-        ({"params": {"alpha": {"float": "1e999"}}}, "has no meaning"),
-        ({"params": {"class_weight": {"items": [[{"items": []}, 1]]}}}, "{} is no class label"),
-        ({"params": {"class_weight": {"items": [[2**64, 1]]}}}, "18446744073709551616 is no class"),
-        ({"params": {"device": 3}}, "model.json holds no model"),
-        ({"params": {"device": "cpu; ls"}}, "device is 'cpu; ls', not null or a name such as"),
-        ({"params": {"tta": 5}}, "'tta' parameter"),
-        ({"params": {"tta": [5]}}, "tta has 5, which is none of Flip, Shift"),
-        ({"params": {"tta": FLIP}}, r"tta has Flip.* is 8, but the data have 5 features"),
-        ({"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}}, "tta makes .* views, exp"),
-        ({"params": {"augmentation": [FLIP]}}, "augmentation has Flip.* but the data have 5"),
-        ({"params": {"activation": {"class": "Huber"}}}, "activation is 'Huber', not one of none"),
-        ({"params": {"activation": ["relu", [1]]}}, "unhashable"),
-        ({"params": {"activation": ["relu"]}}, "activation has 1 entries"),
-        ({"params": {"dropout": ["a", "b"]}}, "model.json holds no model"),
-        ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
-        ({"params": {"loss": {"class": "Through"}}}, "missing 2 required"),
-        ({"params": {"learning_rate": {"class": "LinearWarmup", "then": 3}}}, "nothing like"),
-        (
-            {"params": {"learning_rate": {"class": "LinearWarmup", "then": {"class": "SGD"}}}},
-            "then is 'SGD', not one of Constant",
-        ),
-        ({"params": {"learning_rate": nested(700)}}, "recursion"),
-        ({"params": {"solver": "x" * 10_000}}, "'solver' parameter of MLPClassifier .* instead"),
-        ({"params": {"normalization": "batch"}}, r"'moments\.0\.mean' is absent"),
-        ({"params": {"normalization": "layer"}}, r"'norms\.0\.scale' is absent"),
-        ({"params": {"label_smoothing": 0.1, "loss": "focal"}}, "label_smoothing is 0.1"),
-        ({"params": []}, "model.json holds no model"),
-        ({"out_activation": "logistic", "widths": [5, 7, 4, 1]}, "3 classes do not fit 1 outputs"),
-        ({"out_activation": "exp"}, "out_activation is 'exp', which does not fit"),
-        ({"target_type": "binary"}, "target_type is 'binary', which does not fit 3 classes"),
-        ({"target_type": "multilabel"}, "out_activation is 'softmax', which does not fit"),
-        ({"target_type": None}, "target_type is None"),
-        ({"widths": [5]}, r"widths is \[5\]"),
-        ({"widths": [5, -7, 4, 3]}, "above 0"),
-        ({"widths": [5, 7, 4, 2]}, "3 classes do not fit 2 outputs"),
-        ({"widths": [5, 8, 4, 3]}, r"'layers.0.W' is float32 of shape \(5, 7\).*\(5, 8\)"),
-        ({"widths": [5, 7, 4, 4, 3]}, "'layers.2.W' is"),
-        ({"widths": [5, 7, 3]}, "'layers.1.W' is"),
-        ({"dtype": "float16"}, "dtype is 'float16'"),
-        ({"dtype": "float64"}, "'layers.0.W' is float32 of shape"),
-        ({"scaled": 1}, "scaled is 1, not null, one of standardize, zca, pca or a Whiten"),
-        ({"scaled": None}, r"'scaling\.scale' is float32"),
-        ({"seed": "0"}, "seed is '0'"),
-        ({"seed": -1}, "seed is -1"),
-        ({"seed": 2**40}, "not an integer of 32 bits"),
-        (
-            {"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}},
-            "take 1144 MiB, expected",
-        ),
-        ({"classes": {"dtype": "(999,999)f8", "values": [0, 1, 2]}}, r"dtype '\(999,999\)f8', exp"),
-        ({"classes": {"dtype": ["<i8"], "values": [0, 1, 2]}}, r"of dtype \['<i8'\], expected one"),
-        ({"classes": {"dtype": "<i8", "values": [0, 1, "2x"]}}, "model.json holds no model"),
-        ({"classes": {"dtype": "<i8", "values": [0, 1, 1.5]}}, "not values of dtype '<i8'"),
-        ({"classes": {"dtype": "<i8", "values": [0, 1, 1]}}, "not distinct and in order"),
-        ({"classes": {"dtype": "<i8", "values": [2, 1, 0]}}, "not distinct and in order"),
-        ({"classes": {"dtype": "nonsense", "values": [0, 1, 2]}}, "nonsense"),
-        ({"classes": {"dtype": "|O", "values": [{}, {}, {}]}}, "object are not all strings"),
-        ({"feature_names": ["a"]}, "not a list of 5 strings"),
-        ({"training": {"loss_curve": [], "n_iter": 0, "t": 0}}, "model.json holds no model"),
-        ({"training": {"loss_curve": [1], "n_iter": -1, "t": 0}}, "not counts"),
-        ({"training": TRAINING | {"loss_curve": None}}, "loss_curve is not a list of numbers"),
-        ({"training": TRAINING | {"loss_curve": ["1"]}}, "loss_curve is not a list of numbers"),
-        ({"training": TRAINING | {"validation_scores": 3}}, "validation_scores is not a list"),
-        ({"training": TRAINING | {"loss": "low"}}, "loss is 'low', not a number"),
-        ({"training": TRAINING | {"history": [{"epoch": 1}]}}, "missing 5 required"),
-        ({"training": TRAINING | {"history": [RECORD | {"color": 1}]}}, "color"),
-        ({"training": TRAINING | {"history": [RECORD | {"epoch": -1}]}}, "no record of an epoch"),
-        ({"training": TRAINING | {"history": [RECORD | {"epoch": 1.5}]}}, "no record of an epoch"),
-        ({"training": TRAINING | {"history": [RECORD | {"loss": None}]}}, "no record of an epoch"),
-        ({"training": TRAINING | {"history": [3]}}, "model.json holds no model"),
-        ({"training": None}, "model.json holds no model"),
-    ],
-)
-def test_a_tampered_spec_is_rejected(changes, message, saved):
-    edit(saved, **changes)
-    with pytest.raises(SavingError, match=message) as caught:
-        load_model(saved)
-    assert str(saved) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 1000
+TAMPERED = [
+    ({"format": "keras"}, r"format is 'keras', not 'mlp_xp'"),
+    ({"format_version": 6}, r"format_version is 6, and .* reads 3 to 5: .* update this one"),
+    ({"format_version": 2}, r"format_version is 2, and .* reads 3 to 5: .* train the model"),
+    ({"estimator": "Pipeline"}, "estimator is 'Pipeline', not one of MLPClassifier, MLPReg"),
+    ({"estimator": ["MLPClassifier"]}, "unhashable"),
+    ({"estimator": "MLPRegressor"}, "which MLPRegressor does not take"),
+    ({"format_version": None}, "format_version is None"),
+    ({"params": {"depth": 3}}, r"params has \['depth'\]"),
+    ({"params": {"alpha": -1}}, "'alpha' parameter"),
+    ({"params": {"callbacks": [3]}}, r"params has \['callbacks'\]"),
+    ({"params": {"solver": {"class": "Tiger"}}}, "solver is 'Tiger', not one of SGD, Adam, "),
+    ({"params": {"solver": {"class": "SGD", "speed": 1}}}, "speed"),
+    ({"params": {"solver": {"class": "AdamW", "beta_1": "x"}}}, "AdamW has beta_1='x', which"),
+    ({"params": {"solver": {"class": "AdamW", "beta_1": 2}}}, "beta_1 is 2, and must be"),
+    ({"params": {"solver": {"class": "Cosine"}}}, "solver is 'Cosine', not one of"),
+    ({"params": {"solver": {"class": ["SGD"]}}}, "unhashable"),
+    ({"params": {"solver": {"name": "SGD"}}}, "has no meaning"),
+    ({"params": {"solver": {}}}, "model.json holds no model"),
+    ({"params": {"alpha": {"class": "SGD"}}}, "alpha is 'SGD', not one of none"),
+    ({"params": {"alpha": {"float": "1e999"}}}, "has no meaning"),
+    ({"params": {"class_weight": {"items": [[{"items": []}, 1]]}}}, "{} is no class label"),
+    ({"params": {"class_weight": {"items": [[2**64, 1]]}}}, "18446744073709551616 is no class"),
+    ({"params": {"device": 3}}, "model.json holds no model"),
+    ({"params": {"device": "cpu; ls"}}, "device is 'cpu; ls', not null or a name such as"),
+    ({"params": {"tta": 5}}, "'tta' parameter"),
+    ({"params": {"tta": [5]}}, "tta has 5, which is none of Flip, Shift"),
+    ({"params": {"tta": FLIP}}, r"tta has Flip.* is 8, but the data have 5 features"),
+    ({"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}}, "tta makes .* views, exp"),
+    ({"params": {"augmentation": [FLIP]}}, "augmentation has Flip.* but the data have 5"),
+    ({"params": {"activation": {"class": "Huber"}}}, "activation is 'Huber', not one of none"),
+    ({"params": {"activation": ["relu", [1]]}}, "unhashable"),
+    ({"params": {"activation": ["relu"]}}, "activation has 1 entries"),
+    ({"params": {"dropout": ["a", "b"]}}, "model.json holds no model"),
+    ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
+    ({"params": {"loss": {"class": "Through"}}}, "missing 2 required"),
+    ({"params": {"learning_rate": {"class": "LinearWarmup", "then": 3}}}, "nothing like"),
+    (
+        {"params": {"learning_rate": {"class": "LinearWarmup", "then": {"class": "SGD"}}}},
+        "then is 'SGD', not one of Constant",
+    ),
+    ({"params": {"learning_rate": nested(700)}}, "recursion"),
+    ({"params": {"solver": "x" * 10_000}}, "'solver' parameter of MLPClassifier .* instead"),
+    ({"params": {"normalization": "batch"}}, r"'moments\.0\.mean' is absent"),
+    ({"params": {"normalization": "layer"}}, r"'norms\.0\.scale' is absent"),
+    ({"params": {"label_smoothing": 0.1, "loss": "focal"}}, "label_smoothing is 0.1"),
+    ({"params": []}, "model.json holds no model"),
+    ({"out_activation": "logistic", "widths": [5, 7, 4, 1]}, "3 classes do not fit 1 outputs"),
+    ({"out_activation": "exp"}, "out_activation is 'exp', which does not fit"),
+    ({"target_type": "binary"}, "target_type is 'binary', which does not fit 3 classes"),
+    ({"target_type": "multilabel"}, "out_activation is 'softmax', which does not fit"),
+    ({"target_type": None}, "target_type is None"),
+    ({"widths": [5]}, r"widths is \[5\]"),
+    ({"widths": [5, -7, 4, 3]}, "above 0"),
+    ({"widths": [5, 7, 4, 2]}, "3 classes do not fit 2 outputs"),
+    ({"widths": [5, 8, 4, 3]}, r"'layers.0.W' is float32 of shape \(5, 7\).*\(5, 8\)"),
+    ({"widths": [5, 7, 4, 4, 3]}, "'layers.2.W' is"),
+    ({"widths": [5, 7, 3]}, "'layers.1.W' is"),
+    ({"dtype": "float16"}, "dtype is 'float16'"),
+    ({"dtype": "float64"}, "'layers.0.W' is float32 of shape"),
+    ({"scaled": 1}, "scaled is 1, not null, one of standardize, zca, pca or a Whiten"),
+    ({"scaled": None}, r"'scaling\.scale' is float32"),
+    ({"seed": "0"}, "seed is '0'"),
+    ({"seed": -1}, "seed is -1"),
+    ({"seed": 2**40}, "not an integer of 32 bits"),
+    (
+        {"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}},
+        "take 1144 MiB, expected",
+    ),
+    ({"classes": {"dtype": "(999,999)f8", "values": [0, 1, 2]}}, r"dtype '\(999,999\)f8', exp"),
+    ({"classes": {"dtype": ["<i8"], "values": [0, 1, 2]}}, r"of dtype \['<i8'\], expected one"),
+    ({"classes": {"dtype": "<i8", "values": [0, 1, "2x"]}}, "model.json holds no model"),
+    ({"classes": {"dtype": "<i8", "values": [0, 1, 1.5]}}, "not values of dtype '<i8'"),
+    ({"classes": {"dtype": "<i8", "values": [0, 1, 1]}}, "not distinct and in order"),
+    ({"classes": {"dtype": "<i8", "values": [2, 1, 0]}}, "not distinct and in order"),
+    ({"classes": {"dtype": "nonsense", "values": [0, 1, 2]}}, "nonsense"),
+    ({"classes": {"dtype": "|O", "values": [{}, {}, {}]}}, "object are not all strings"),
+    ({"feature_names": ["a"]}, "not a list of 5 strings"),
+    ({"training": {"loss_curve": [], "n_iter": 0, "t": 0}}, "model.json holds no model"),
+    ({"training": {"loss_curve": [1], "n_iter": -1, "t": 0}}, "not counts"),
+    ({"training": TRAINING | {"loss_curve": None}}, "loss_curve is not a list of numbers"),
+    ({"training": TRAINING | {"loss_curve": ["1"]}}, "loss_curve is not a list of numbers"),
+    ({"training": TRAINING | {"validation_scores": 3}}, "validation_scores is not a list"),
+    ({"training": TRAINING | {"loss": "low"}}, "loss is 'low', not a number"),
+    ({"training": TRAINING | {"history": [{"epoch": 1}]}}, "missing 5 required"),
+    ({"training": TRAINING | {"history": [RECORD | {"color": 1}]}}, "color"),
+    ({"training": TRAINING | {"history": [RECORD | {"epoch": -1}]}}, "no record of an epoch"),
+    ({"training": TRAINING | {"history": [RECORD | {"epoch": 1.5}]}}, "no record of an epoch"),
+    ({"training": TRAINING | {"history": [RECORD | {"loss": None}]}}, "no record of an epoch"),
+    ({"training": TRAINING | {"history": [3]}}, "model.json holds no model"),
+    ({"training": None}, "model.json holds no model"),
+]
+
+
+def test_a_tampered_spec_is_rejected(saved):
+    spec = spec_of(saved)
+    for changes, message in TAMPERED:
+        sign(saved, spec | changes)
+        with case(str(changes)[:200]):
+            with pytest.raises(SavingError, match=message) as caught:
+                load_model(saved)
+            assert str(saved) in str(caught.value)
+            assert "\n" not in str(caught.value)
+            assert len(str(caught.value)) < 1000
+    for key in ("format_version", "estimator", "params", "widths", "classes", "target_type"):
+        sign(saved, {name: value for name, value in spec.items() if name != key})
+        with case(key), pytest.raises(SavingError, match=key):
+            load_model(saved)
 
 
 def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
-    edit(saved, training=TRAINING | {"history": [RECORD]})
+    spec = spec_of(saved)
+    sign(saved, spec | {"training": TRAINING | {"history": [RECORD]}})
     assert load_model(saved).history_[0].n_samples == 60
-    edit(saved, params={"learning_rate": nested(3)})
+    sign(saved, spec | {"params": {"learning_rate": nested(3)}})
     assert load_model(saved).learning_rate.then.then.then == Constant()
 
 
 def test_a_regressor_whose_output_is_tampered_with_is_rejected(tmp_path):
     save_model(MLPRegressor(**SETTINGS).fit(X, X[:, 0]), tmp_path)
-    edit(tmp_path, out_activation="exp")
+    sign(tmp_path, spec_of(tmp_path) | {"out_activation": "exp"})
     with pytest.raises(SavingError, match="out_activation is 'exp', and params make it 'identity'"):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "format_version",
-        "estimator",
-        "params",
-        "widths",
-        "sha256",
-        "classes",
-        "target_type",
-        "training",
-        "out_activation",
-    ],
-)
-def test_a_missing_key_is_named(key, saved):
-    spec = json.loads((saved / "model.json").read_text())
-    del spec[key]
-    if key == "sha256":
-        (saved / "model.json").write_text(json.dumps(spec))
-    else:
-        sign(saved, spec)
-    with pytest.raises(SavingError, match=key):
+def test_files_that_are_missing_or_no_json_object_are_named(saved):
+    path = saved / "model.json"
+    spec = spec_of(saved)
+    del spec["sha256"]
+    path.write_text(json.dumps(spec))
+    with pytest.raises(SavingError, match="sha256"):
         load_model(saved)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000])
-def test_a_file_that_is_no_json_object_is_rejected(content, saved):
-    (saved / "model.json").write_bytes(content)
-    with pytest.raises(SavingError, match=r"model\.json .*: save the model again"):
-        load_model(saved)
-
-
-@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_missing_file_is_named(name, saved):
-    (saved / name).unlink()
-    with pytest.raises(SavingError, match=rf"{name} cannot be read.*No such file"):
-        load_model(saved)
+    for content in (b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000):
+        path.write_bytes(content)
+        said = r"model\.json .*: save the model again"
+        with case(content[:9]), pytest.raises(SavingError, match=said):
+            load_model(saved)
+    sign(saved, spec)
+    load_model(saved)
+    for name in ("model.safetensors", "model.json"):
+        (saved / name).unlink()
+        with pytest.raises(SavingError, match=rf"{name} cannot be read.*No such file"):
+            load_model(saved)
 
 
 def test_damaged_weights_are_rejected(saved):
@@ -251,33 +234,30 @@ def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):
 # --- the digest over both files --------------------------------------------------------------
 
 
-def test_no_bit_of_a_model_can_flip_unseen(model, tmp_path):
+@pytest.mark.parametrize("n", [10, pytest.param(200, marks=pytest.mark.matrix)])
+def test_no_bit_of_a_model_can_flip_unseen(n, saved, rng):
     """Each bit of some bytes of both files: rejected, or without a change of content (1e5, 1E5)."""
-    save_model(model, tmp_path)
-    rng = np.random.default_rng(0)
     for name in ("model.json", "model.safetensors"):
-        path = tmp_path / name
+        path = saved / name
         whole = path.read_bytes()
-        for position in rng.choice(len(whole), 200, replace=False):
+        for position in rng.choice(len(whole), n, replace=False):
             flipped = bytearray(whole)
             flipped[position] ^= 1 << rng.integers(8)
             path.write_bytes(flipped)
             try:
-                load_model(tmp_path)
+                load_model(saved)
             except SavingError:
                 continue
             assert name == "model.json"
             assert json.loads(flipped) == json.loads(whole)
         path.write_bytes(whole)
-    load_model(tmp_path)
+    load_model(saved)
 
 
-@pytest.mark.parametrize("change", [{"alpha": 0.5}, {"random_state": 1}, {"backend": "numpy"}])
-def test_a_spec_edited_by_hand_is_rejected_with_what_to_type(change, saved):
-    path = saved / "model.json"
-    spec = json.loads(path.read_text())
-    spec["params"] |= change
-    path.write_text(json.dumps(spec))
+def test_a_spec_edited_by_hand_is_rejected_with_what_to_type(saved):
+    spec = spec_of(saved)
+    spec["params"]["alpha"] = 0.5
+    (saved / "model.json").write_text(json.dumps(spec))
     with pytest.raises(SavingError, match=r"SHA-256 of .* edited.* load_model, set_params and"):
         load_model(saved)
 
@@ -302,7 +282,7 @@ def test_a_spec_that_was_only_laid_out_anew_loads(model, saved):
 
 def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
     path = saved / "model.json"
-    spec = json.loads(path.read_text()) | {"format_version": 3}
+    spec = spec_of(saved) | {"format_version": 3}
     del spec["sha256"]
     weights = saved / "model.safetensors"
     spec["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -313,19 +293,21 @@ def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
     with pytest.raises(SavingError, match="SHA-256"):
         load_model(saved)
     save_model(loaded, saved)
-    assert json.loads(path.read_text())["format_version"] == 5
+    assert spec_of(saved)["format_version"] == 5
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("name", ["layers.0.W", "layers.2.b", "scaling.scale"])
-def test_weights_that_are_not_finite_are_rejected(name, value, saved):
+def test_weights_that_are_not_finite_are_rejected(saved):
     path = saved / "model.safetensors"
-    tensors = safetensors.numpy.load(path.read_bytes())
-    tensors[name].flat[-1] = value
-    path.write_bytes(safetensors.numpy.save(tensors))
-    edit(saved)
-    with pytest.raises(SavingError, match=f"{name}' has NaN or infinity.* train again, e.g. with"):
-        load_model(saved)
+    whole, spec = path.read_bytes(), spec_of(saved)
+    for name in ("layers.0.W", "layers.2.b", "scaling.scale"):
+        for value in (np.nan, np.inf, -np.inf):
+            tensors = safetensors.numpy.load(whole)
+            tensors[name].flat[-1] = value
+            path.write_bytes(safetensors.numpy.save(tensors))
+            sign(saved, spec)
+            said = f"{name}' has NaN or infinity.* train again, e.g. with"
+            with case((name, value)), pytest.raises(SavingError, match=said):
+                load_model(saved)
 
 
 # --- files made to take memory and time ------------------------------------------------------
@@ -338,9 +320,9 @@ BOMBS = {
     "wide branch": {
         "widths": [5, {"class": "Branch", "layers": {"tuple": [10**8, 5]}}, 3],
     },
-    "many layers": {"widths": [5, *[1] * 200_000, 3]},
+    "many layers": {"widths": [5, *[1] * 50_000, 3]},
     "many layers of a branch": {
-        "widths": [5, {"class": "Branch", "layers": {"tuple": [1] * 200_000 + [5]}}, 3],
+        "widths": [5, {"class": "Branch", "layers": {"tuple": [1] * 50_000 + [5]}}, 3],
     },
     "many axes": {
         "widths": [
@@ -353,36 +335,37 @@ BOMBS = {
             3,
         ]
     },
-    "a class dtype": {
-        "classes": {"dtype": "<U16384", "values": [f"{i:05}" for i in range(60_000)]}
-    },
+    "a class dtype": {"classes": {"dtype": "<U16384", "values": [f"{i:05}" for i in range(6_000)]}},
     "colliding keys": {"params": {"class_weight": {"items": COLLIDING}}},
     "long numbers": {"widths": [5, 10**4000, 3]},
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_rejected_before_it_takes_memory_or_time(name, saved):
-    edit(saved, **BOMBS[name])
-    with bounded(), pytest.raises(SavingError, match=r"model\.(json|safetensors) holds no model"):
-        load_model(saved)
+def test_a_bomb_is_rejected_before_it_takes_memory_or_time(saved, limits):
+    spec = spec_of(saved)
+    for name, changes in BOMBS.items():
+        sign(saved, spec | changes)
+        said = r"model\.(json|safetensors) holds no model"
+        with case(name), limits(), pytest.raises(SavingError, match=said):
+            load_model(saved)
 
 
-def test_a_header_that_claims_more_than_there_is_is_rejected(saved):
+def test_a_header_that_claims_more_than_there_is_is_rejected(saved, limits):
     path = saved / "model.safetensors"
     whole = path.read_bytes()
     for length in (2**63, 2**40, len(whole) - 7):
         path.write_bytes(length.to_bytes(8, "little") + whole[8:])
-        with bounded(), pytest.raises(SavingError, match="no safetensors file: its header is dam"):
+        said = "no safetensors file: its header is dam"
+        with case(length), limits(), pytest.raises(SavingError, match=said):
             load_model(saved)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved):
+def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
     with (saved / name).open("ab") as file:
         file.truncate(1 << 30)
     said = rf"{name} .*(more than the 67108864|bytes of tensors, expected)"
-    with bounded(), pytest.raises(SavingError, match=said):
+    with limits(), pytest.raises(SavingError, match=said):
         load_model(saved)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import numpy as np
 import pytest
 from helpers import bounded, mutate
+from saved_models import sign
 
 from mlp_xp import MLPClassifier
 from mlp_xp.nn.hidden import Branch
 from mlp_xp.optimizers import Muon
 from mlp_xp.saving import SavingError, load_model, save_model
+
+pytestmark = pytest.mark.matrix
 
 X = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
 SETTINGS = {"hidden_layer_sizes": (6, Branch((8, 6))), "solver": Muon(), "normalization": "batch"}
@@ -38,12 +40,10 @@ def load(folder) -> None:
     assert len(said) < 1000
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_bytes_are_changed(name, seed, saved):
-    rng = np.random.default_rng(seed)
+def test_bytes_are_changed(name, saved, rng):
     whole = (saved / name).read_bytes()
-    for _ in range(50):
+    for _ in range(150):
         (saved / name).write_bytes(mutate(whole, [whole], rng))
         load(saved)
 
@@ -59,16 +59,12 @@ def change(form, rng):
     return VALUES[rng.integers(len(VALUES))]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_values_are_changed_and_the_digest_with_them(seed, saved):
-    rng = np.random.default_rng(seed)
+def test_values_are_changed_and_the_digest_with_them(saved, rng):
     whole = json.loads((saved / "model.json").read_text())
-    weights = (saved / "model.safetensors").read_bytes()
-    del whole["sha256"]
-    for _ in range(60):
+    for _ in range(180):
         spec = change(whole, rng)
-        compact = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
         if isinstance(spec, dict):
-            spec = spec | {"sha256": hashlib.sha256(weights + compact).hexdigest()}
-        (saved / "model.json").write_text(json.dumps(spec))
+            sign(saved, spec)
+        else:
+            (saved / "model.json").write_text(json.dumps(spec))
         load(saved)

@@ -10,9 +10,15 @@ import pytest
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.training.records import Record
 
-io = pytest.importorskip("skops.io")
+pytestmark = pytest.mark.matrix
+
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(60, 64)).astype("float32"), RNG.integers(0, 3, 60)
+
+
+@pytest.fixture(scope="module")
+def io():
+    return pytest.importorskip("skops.io")
 
 
 def fitted(kind=MLPClassifier, **params):
@@ -24,7 +30,7 @@ def weights(model) -> int:
     return sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
 
 
-def loaded(content: bytes):
+def loaded(io, content: bytes):
     types = io.get_untrusted_types(data=content)
     assert len(types) < 16
     assert all(name.startswith("mlp_xp.") for name in types)
@@ -32,31 +38,31 @@ def loaded(content: bytes):
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_a_file_holds_weights_and_opens_with_the_same_predictions(kind):
+def test_a_file_holds_weights_and_opens_with_the_same_predictions(kind, io):
     model = fitted(kind, solver="sgd", momentum=0)
     content = io.dumps(model)
     assert len(content) < weights(model) + 55_000  # The settings, as indented JSON.
     content = io.dumps(model, compression=zipfile.ZIP_DEFLATED)
     assert len(content) < weights(model) + 5_000
-    np.testing.assert_array_equal(loaded(content).predict(X), model.predict(X))
+    np.testing.assert_array_equal(loaded(io, content).predict(X), model.predict(X))
 
 
-def test_the_state_of_an_optimizer_is_all_that_it_adds():
+def test_the_state_of_an_optimizer_is_all_that_it_adds(io):
     model = fitted()
     content = io.dumps(model)
     assert len(content) < 3 * weights(model) + 65_000
-    again = loaded(content).partial_fit(X, Y)
+    again = loaded(io, content).partial_fit(X, Y)
     np.testing.assert_array_equal(again.coefs_[0], model.partial_fit(X, Y).coefs_[0])
 
 
-def test_a_file_grows_little_with_the_epochs():
+def test_a_file_grows_little_with_the_epochs(io):
     sizes = [len(io.dumps(fitted(max_iter=n))) for n in (1, 101)]
     assert sizes[1] - sizes[0] < 100 * 150
 
 
-def test_the_history_is_opened_as_it_was():
+def test_the_history_is_opened_as_it_was(io):
     model = fitted(max_iter=5, early_stopping=True)
-    again = loaded(io.dumps(model))
+    again = loaded(io, io.dumps(model))
     assert again.history_ == model.history_
     assert all(type(record) is Record for record in again.history_)
     for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
