@@ -19,6 +19,12 @@ def module(monkeypatch):
 
 
 @pytest.fixture
+def speedrun(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH.parent)
+    return importlib.import_module("bench.speedrun")
+
+
+@pytest.fixture
 def result(module):
     """What a run writes, with made-up figures."""
     workloads = {workload.name: workload for workload in module("workloads").SUITE}

@@ -1,25 +1,19 @@
-"""What is made of benchmark results: tables and a chart."""
+"""What is made of the results of pytest-benchmark: tables and a chart."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import re
-from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
+
+@pytest.fixture
+def report(module):
+    return module("report")
 
 
 @pytest.fixture
-def report(monkeypatch):
-    monkeypatch.syspath_prepend(BENCH)
-    return importlib.import_module("report")
-
-
-@pytest.fixture
-def results():
+def results(result):
     def bench(backend, median, **info):
         info |= {"backend": backend, "library": f"{backend} 1.2", "device": "cpu", "data": "digits"}
         return {"extra_info": info, "stats": {"median": median, "iqr": median / 100}}
@@ -32,17 +26,8 @@ def results():
         facts = {"transfer": "put", "rows": rows, "images": 1000}
         return bench(backend, 2e-5, mb_per_second=rate, **facts)
 
-    environment = {
-        "date": "2026-01-02",
-        "cpu": "Some CPU",
-        "cpus": 2,
-        "system": "Linux",
-        "python": "3.13",
-        "versions": {"numpy": "2.4"},
-        "thread_pools": ["openblas 0.3 2 threads"],
-    }
     return {
-        "machine_info": {"environment": environment},
+        "machine_info": {"environment": result["environment"] | {"date": "2026-01-02"}},
         "benchmarks": [
             epoch("numpy", "resident", "tiny 64-10", 2000.0),
             epoch("numpy", "streamed", "tiny 64-10", 1000.0),
@@ -65,31 +50,23 @@ def test_page_has_a_row_for_each_figure_and_names_what_it_ran_on(report, results
     # The rows of a network stand together, whatever order they were measured in.
     rows = [line.split(" | ")[0] for line in report.epoch_table(results["benchmarks"]).split("\n")]
     assert rows[2:] == ["| tiny 64-10"] * 3 + ["| wide 64-10"]
+    shown = {12.345: "12.3 s", 0.0123: "12.3 ms", 1.5e-5: "15 µs"}
+    assert {value: report.seconds(value) for value in shown} == shown
 
 
-def test_sections_without_figures_are_left_out(report, results):
-    results["benchmarks"] = results["benchmarks"][-1:]
-    text = report.page(results, "")
+def test_what_was_not_measured_is_left_out(report, results):
+    benchmarks = results["benchmarks"]
+    text = report.page(results | {"benchmarks": benchmarks[-1:]}, "")
     assert "Training epochs" not in text
     assert "Side by side" not in text
-
-
-def test_benchmarks_that_were_cut_short_are_left_out(report, results):
-    for bench in results["benchmarks"][1:]:
+    for bench in benchmarks[1:]:  # They were cut short.
         bench["extra_info"].pop("images_per_second", None)
         bench["extra_info"].pop("mb_per_second", None)
-    assert report.epoch_table(results["benchmarks"]).count("\n") == 2
-    assert report.transfer_table(results["benchmarks"]) == ""
+    assert report.epoch_table(benchmarks).count("\n") == 2
+    assert report.transfer_table(benchmarks) == ""
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(12.345, "12.3 s"), (0.0123, "12.3 ms"), (1.5e-5, "15 µs")]
-)
-def test_times_have_a_unit_that_suits_them(report, value, text):
-    assert report.seconds(value) == text
-
-
-def test_report_writes_page_chart_and_the_record_of_both(report, results, tmp_path):
+def test_report_writes_page_chart_and_the_record_of_both(report, results, tmp_path, capsys):
     source = tmp_path / "results.json"
     source.write_text(json.dumps(results | {"datetime": "not kept"}))
     written = ["--out", str(tmp_path / "docs"), "--history", str(tmp_path)]
@@ -102,22 +79,6 @@ def test_report_writes_page_chart_and_the_record_of_both(report, results, tmp_pa
     report.main([str(record), *written])
     assert (tmp_path / "docs" / "benchmarks.md").read_text() == text
 
-
-def test_the_page_and_its_pictures_are_those_of_the_records(report, tmp_path):
-    backends = max((BENCH / "history").glob("*-backends.json"))
-    page = (BENCH.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    (date,) = re.findall("A run of .*, (\\d{4}-.*) \\+0000", page)
-    suite = BENCH / "history" / date.replace(":", "").replace(" ", "-")
-    folders = ["--out", str(tmp_path), "--history", str(tmp_path)]
-    report.main([str(backends), "--suite", str(suite), *folders])
-    assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
-    assert (tmp_path / backends.name).read_bytes() == backends.read_bytes()
-    drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {"benchmarks.png", "epochs.png", "growth.png"}
-
-
-def test_results_without_benchmarks_are_refused(report, tmp_path, capsys):
-    source = tmp_path / "results.json"
     source.write_text('{"benchmarks": []}')
     with pytest.raises(SystemExit):
         report.main([str(source)])

@@ -1,4 +1,4 @@
-"""The comparison with peers: its arithmetic, what it writes, and every peer on a little data."""
+"""The comparison with peers: its arithmetic, and what it writes."""
 
 from __future__ import annotations
 
@@ -10,53 +10,34 @@ import pytest
 OURS = "mlp_xp, NumPy"
 
 
-# --- the roofline --------------------------------------------------------------------------------
-
-
-def test_operations_are_those_of_a_count_by_hand(module):
+def test_the_roofline_is_that_of_a_count_by_hand(module):
     roofline = module("roofline")
     # Forward 3*4 + 4*2, the same again for dW, and dx of the last layer only; 2 for each of 5 rows.
     assert roofline.operations((3, 4, 2), 5, train=True) == 2 * 5 * (20 + 20 + 8)
     assert roofline.operations((3, 4, 2), 5, train=False) == 2 * 5 * 20
     assert roofline.n_parameters((3, 4, 2)) == 3 * 4 + 4 + 4 * 2 + 2
-
-
-def test_bytes_of_updates_are_those_of_a_count_by_hand(module):
-    roofline = module("roofline")
-    assert roofline.update_bytes((3, 4, 2), "adam", steps=6) == 26 * 4 * 7 * 6
-    assert roofline.update_bytes((3, 4, 2), "sgd", steps=6) == 26 * 4 * 5 * 6
-    assert roofline.update_bytes((3, 4, 2), "descent", steps=1) == 26 * 4 * 3
+    for rule, arrays, steps in (("adam", 7, 6), ("sgd", 5, 6), ("descent", 3, 1)):
+        found = roofline.update_bytes((3, 4, 2), rule, steps=steps)
+        assert found == 26 * 4 * arrays * steps, rule
     assert roofline.state_bytes((3, 4, 2), "adam") == 26 * 4 * 3
-
-
-def test_roofline_adds_products_and_updates(module):
+    # Products and updates follow one another.
     workload = module("workloads").SUITE[0]._replace(widths=(3, 4, 2), batch_size=2)
-    least = module("roofline").roofline(workload, 5, product_rate=480.0, copy_rate=26 * 4 * 7.0)
+    least = roofline.roofline(workload, 5, product_rate=480.0, copy_rate=26 * 4 * 7.0)
     assert (least.product_seconds, least.update_seconds, least.seconds) == (1.0, 3.0, 4.0)
-    predict = module("roofline").roofline(workload._replace(kind="predict"), 5, 200.0, 1.0)
-    assert predict.seconds == 1.0
+    assert roofline.roofline(workload._replace(kind="predict"), 5, 200.0, 1.0).seconds == 1.0
 
 
-# --- spreads and verdicts ------------------------------------------------------------------------
-
-
-def test_ratios_are_taken_turn_by_turn(module):
+def test_a_change_is_one_beyond_the_noise(module):
     # A slow turn of the machine doubles both, and leaves their ratio alone.
     got = module("spread").ratio([2.0, 4.0, 2.0], [1.0, 2.0, 1.0])
     assert (got.median, got.noise) == (2.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("after", "said"),
-    [
+    for after, said in (
         ([2.0, 2.0, 2.0], "100% slower"),
         ([0.5, 0.5, 0.5], "50% faster"),
         ([1.02, 1.02, 1.02], "within the noise"),  # less than 3 %
         ([0.9, 1.3, 1.7], "within the noise"),  # less than its own spread
-    ],
-)
-def test_a_change_is_one_beyond_the_noise(module, after, said):
-    assert module("compare").verdict([1.0, 1.0, 1.0], after) == said
+    ):
+        assert module("compare").verdict([1.0, 1.0, 1.0], after) == said
 
 
 def test_compare_tells_changes_versions_and_what_is_missing(module, result, tmp_path, capsys):
@@ -75,73 +56,52 @@ def test_compare_tells_changes_versions_and_what_is_missing(module, result, tmp_
     assert "1 changed, " in text
     assert "- medium, torch: timed, then not measured" in text
     assert "- medium, thinc: cannot run (ModuleNotFoundError" in text
-
-
-def test_compare_names_the_file_that_is_missing(module, tmp_path, capsys):
     with pytest.raises(SystemExit):
         module("compare").main([str(tmp_path), str(tmp_path)])
     assert "result.json does not exist; expected a folder that" in capsys.readouterr().err
 
 
-# --- floors of the ratios ------------------------------------------------------------------------
-
-
-def test_ratios_at_their_floor_pass(module, result):
+def test_a_ratio_below_its_floor_is_reported(module, result):
+    shortfalls, medium = module("regressions").shortfalls, result["workloads"]["medium"]
     floors = {
         "medium": {"JAX": 1.1},
         "one-row": {"scikit-learn": 1.9},
         "lbfgs, iris, threads 1": {"scikit-learn": 1.7},
     }
-    assert module("regressions").shortfalls(result, floors) == []
-
-
-def test_a_ratio_below_its_floor_is_reported(module, result):
-    (problem,) = module("regressions").shortfalls(result, {"medium": {"JAX": 1.3}})
+    assert shortfalls(result, floors) == []
+    (problem,) = shortfalls(result, {"medium": {"JAX": 1.3}})
     assert problem.startswith("medium: JAX takes 1.14 times our seconds")
-
-
-def test_noise_is_not_held_against_a_ratio(module, result):
-    seconds = result["workloads"]["medium"]["contenders"]["JAX"]["seconds"]
-    seconds[:] = [0.5, 0.7, 0.8, 0.9, 1.2]
-    assert module("regressions").shortfalls(result, {"medium": {"JAX": 1.2}}) == []
-
-
-def test_the_share_of_the_roofline_has_a_floor(module, result):
-    medium = result["workloads"]["medium"]
+    # A peer that cannot run does not pass.
+    without = shortfalls(result, {"medium": {"thinc": 1.0}, "wide": {"JAX": 1.0}})
+    assert without[0] == (
+        "medium, thinc: not compared; thinc: ModuleNotFoundError: No module named 'thinc'"
+    )
+    assert without[1].startswith("wide, JAX: not compared; ")
+    # Noise is not held against a ratio.
+    medium["contenders"]["JAX"]["seconds"] = [0.5, 0.7, 0.8, 0.9, 1.2]
+    assert shortfalls(result, {"medium": {"JAX": 1.2}}) == []
+    # The fraction of the roofline has a floor too.
     medium["contenders"][OURS]["seconds"] = [0.4] * 5
     medium["floor"]["seconds"] = 0.2
-    assert module("regressions").shortfalls(result, {"medium": {"roofline": 0.5}}) == []
-    (problem,) = module("regressions").shortfalls(result, {"medium": {"roofline": 0.6}})
+    assert shortfalls(result, {"medium": {"roofline": 0.5}}) == []
+    (problem,) = shortfalls(result, {"medium": {"roofline": 0.6}})
     assert problem.startswith("medium: roofline takes 0.50 times our seconds")
 
 
-def test_a_peer_that_cannot_run_does_not_pass_its_floor(module, result):
-    floors = {"medium": {"thinc": 1.0}, "wide": {"JAX": 1.0}}
-    problems = module("regressions").shortfalls(result, floors)
-    assert problems[0] == (
-        "medium, thinc: not compared; thinc: ModuleNotFoundError: No module named 'thinc'"
-    )
-    assert problems[1].startswith("wide, JAX: not compared; ")
-
-
 def test_recorded_floors_name_what_a_quick_run_measures(module):
-    regressions, contenders = module("regressions"), module("contenders")
+    regressions, drop_in, contenders = map(module, ("regressions", "drop_in", "contenders"))
     quick = {
         workload.name: set(contenders.entries(workload, quick=True))
         for workload in module("workloads").QUICK
     }
-    quick |= {name: {"scikit-learn"} for name in module("drop_in").quick_names()}
+    quick |= {name: {"scikit-learn"} for name in drop_in.quick_names()}
     floors = json.loads(regressions.FLOORS.read_text())
     assert floors
     for name, peers in floors.items():
         assert set(peers) <= quick[name] | {"roofline"}
     # Each case of the drop-in part that a quick run measures, and each kind, is held to a floor.
-    drop_in = module("drop_in")
     assert set(drop_in.quick_names()) <= set(floors)
     assert {case.kind for case in drop_in.CASES.values() if case.quick} == set(drop_in.WANTED)
-
-
-# --- what is written -----------------------------------------------------------------------------
 
 
 def test_targets_are_of_our_own_and_of_the_fastest_peer_in_float32(module, result):
@@ -157,10 +117,7 @@ def test_targets_are_of_our_own_and_of_the_fastest_peer_in_float32(module, resul
     assert (reached[name].measured, reached[name].met) == ("30 ms", True)
     assert reached[f"{OURS}: first step after the import"].met
     assert not any(name.startswith("wide") for name in reached)
-
-
-def test_fewer_images_have_no_target(module, result):
-    result["settings"]["images"] = 64
+    result["settings"]["images"] = 64  # Fewer images have no target.
     assert module("targets").targets(result) == []
 
 
@@ -180,6 +137,7 @@ def test_page_has_each_contender_and_why_one_is_missing(module, result):
     assert "- Some CPU, 2 CPUs, Linux" in text
 
 
+@pytest.mark.matrix
 def test_import_after_scikit_learns_is_shorter(module):
     startup = module("startup")
     alone, after = startup.measure_process("mlp_xp"), startup.measure_process(startup.AFTER)
@@ -187,26 +145,26 @@ def test_import_after_scikit_learns_is_shorter(module):
     assert after[1] > 0
 
 
-def test_pictures_are_drawn(module, result, tmp_path):
-    module("charts").draw(result, tmp_path)
-    for name in ("epochs.png", "growth.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-
-
-def test_charts_are_drawn_again_from_a_record(module, result, tmp_path):
+def test_charts_are_drawn_from_a_record(module, result, tmp_path):
     charts = module("charts")
     (tmp_path / "result.json").write_text(json.dumps(result))
     charts.main([str(tmp_path), "--out", str(tmp_path)])
-    assert (tmp_path / "epochs.png").stat().st_size
-    assert (tmp_path / "growth.png").stat().st_size
-
-
-def texts_of(axis):
-    return {text.get_text() for text in axis.texts}
+    for name in ("epochs.png", "growth.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+        (tmp_path / name).unlink()
+    # They need no contender that ran.
+    result["workloads"]["medium"]["contenders"] = {OURS: {"cannot_run": "killed"}}
+    result["workloads"]["one-row"]["contenders"] = {}
+    charts.draw(result | {"growth": {}}, tmp_path)
+    assert not (tmp_path / "epochs.png").exists()
 
 
 def test_charts_have_sorted_bars_titles_units_and_direct_labels(module, result):
     charts, medium = module("charts"), result["workloads"]["medium"]
+
+    def texts_of(axis):
+        return {text.get_text() for text in axis.texts}
+
     figure = charts.epochs_figure([medium])
     axis = figure.axes[0]
     lengths = [bar.get_width() for bar in axis.patches]

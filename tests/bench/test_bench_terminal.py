@@ -10,17 +10,8 @@ import pytest
 OURS = "mlp_xp, NumPy"
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def printed(module, result, width=None, monkeypatch=None) -> list[str]:
-    file = io.StringIO()
-    if width is not None:
-        file = Terminal()
-        monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setenv("TERM", "xterm")
+def printed(module, result, file=None) -> list[str]:
+    file = io.StringIO() if file is None else file
     module("terminal").print_tables(result, file)
     return re.sub(r"\x1b\[[\d;]*m", "", file.getvalue()).splitlines()
 
@@ -30,25 +21,15 @@ def line(lines: list[str], start: str, after: str = "") -> str:
     return next(text for text in lines[first:] if text.startswith(start))
 
 
-@pytest.mark.parametrize("width", [50, 80])
-def test_no_line_is_wider_than_the_terminal_and_no_cell_is_cut(module, result, width, monkeypatch):
-    lines = printed(module, result, width, monkeypatch)
-    assert max(map(len, lines)) <= width
-    assert "…" not in "\n".join(lines)
-
-
-def test_narrow_terminals_lack_the_last_columns(module, result, monkeypatch):
-    wide, narrow = (printed(module, result, width, monkeypatch) for width in (80, 50))
-    assert line(wide, "JAX", "medium 3072").split() == [
-        "JAX",
-        "800",
-        "ms",
-        "1.14",
-        "12,800",
-        "68%",
-        "300",
-    ]
-    assert line(narrow, "JAX", "medium 3072").split() == ["JAX", "800", "ms", "1.14", "12,800"]
+def test_narrow_terminals_lack_the_last_columns(module, result, terminal, monkeypatch):
+    known = ["JAX", "800", "ms", "1.14", "12,800", "68%", "300"]
+    for width, n_shown in ((80, 7), (50, 5)):
+        screen = terminal()
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = printed(module, result, screen)
+        assert line(lines, "JAX", "medium 3072").split() == known[:n_shown]
+        assert max(map(len, lines)) <= width
+        assert "…" not in "\n".join(lines)
 
 
 def test_a_pipe_gets_all_columns_in_plain_text(module, result, monkeypatch):
@@ -63,18 +44,18 @@ def test_a_pipe_gets_all_columns_in_plain_text(module, result, monkeypatch):
 
 def test_what_could_not_be_compared_has_a_line_that_says_why(module, result):
     lines = printed(module, result)
-    assert line(lines, "thinc", "medium 3072").endswith("not compared: thinc is not installed")
-    assert line(lines, "thinc", "start-up").endswith("not compared: thinc is not installed")
+    absent = "not compared: thinc is not installed"
+    assert line(lines, "thinc", "medium 3072").endswith(absent)
+    assert line(lines, "thinc", "start-up").endswith(absent)
     assert line(lines, "torch script").endswith("not compared: ModuleNotFoundError: torch")
-    growth = line(lines, "torch", "seconds of an epoch by images in a batch")
-    assert growth.endswith("not compared: thinc is not installed")
+    assert line(lines, "torch", "seconds of an epoch by images in a batch").endswith(absent)
     assert line(lines, "to compare with thinc too").endswith('[peers]"')
 
-
-def test_without_our_own_time_no_ratio_is_shown(module, result):
+    # Without our own time no ratio is shown.
+    medium = result["workloads"]["medium"]
     broken = {"cannot_run": "its process ended with status -9: \x1b[2Jkilled"}
-    result["workloads"]["medium"]["contenders"][OURS] |= broken
-    del result["workloads"]["medium"]["contenders"][OURS]["seconds"]
+    medium["contenders"][OURS] |= broken
+    del medium["contenders"][OURS]["seconds"]
     result["drop_in"]["lbfgs, iris, threads 1"]["contenders"][OURS] = broken
     lines = printed(module, result)
     mark = r"not compared: its process ended with status -9: \x1b[2Jkilled"
@@ -84,19 +65,9 @@ def test_without_our_own_time_no_ratio_is_shown(module, result):
     assert re.fullmatch(r".*thread +not compared +180 ms +not compared .*", script)
     assert line(lines, f"lbfgs, iris, 1 thread: {OURS}").endswith(mark)
 
-
-def test_chosen_contenders_that_take_no_part_are_named(module, result):
-    result["workloads"]["medium"]["contenders"] = {}
-    lines = printed(module, result)
-    assert line(lines, "the chosen contenders").endswith("not compared: they take no part in this")
-
-
-def test_pictures_need_no_contender_that_ran(module, result, tmp_path):
-    broken = {"cannot_run": "killed"}
-    result["workloads"]["medium"]["contenders"] = {OURS: broken}
-    result["workloads"]["one-row"]["contenders"] = {}
-    module("charts").draw(result, tmp_path)
-    assert not (tmp_path / "epochs.png").exists()
+    medium["contenders"] = {}
+    said = line(printed(module, result), "the chosen contenders")
+    assert said.endswith("not compared: they take no part in this")
 
 
 def test_a_search_that_fails_is_reported(module, monkeypatch):
@@ -113,9 +84,6 @@ def test_a_search_that_fails_is_reported(module, monkeypatch):
     assert set(table.missing.values()) == {"ImportError: no jax"}
 
 
-# --- progress ------------------------------------------------------------------------------------
-
-
 def run_two_parts(module) -> None:
     with module("progress").open_progress({"tiny": 2, "lab": 4}) as progress:
         progress.begin("tiny", "tiny 64-100-10")
@@ -125,7 +93,7 @@ def run_two_parts(module) -> None:
         progress.announce("torch, round 1 of 3")
 
 
-def test_elsewhere_each_part_has_a_line(module, capsys):
+def test_without_a_terminal_each_part_has_a_line(module, capsys):
     run_two_parts(module)
     assert capsys.readouterr().err.splitlines() == [
         "part 1 of 2, tiny 64-100-10  (0 s so far)",
@@ -134,7 +102,7 @@ def test_elsewhere_each_part_has_a_line(module, capsys):
 
 
 @pytest.mark.parametrize("width", [50, 80])
-def test_a_terminal_has_one_line(module, capsys, monkeypatch, width):
+def test_a_terminal_has_one_line_of_progress(module, capsys, monkeypatch, width):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
@@ -149,16 +117,15 @@ def test_a_terminal_has_one_line(module, capsys, monkeypatch, width):
     assert re.fullmatch(r"2/2 lab: done [━╸╺]+ 100 % took 0:00", drawn[-1])
 
 
-def test_turns_are_counted_as_they_are_announced(module):
+def test_turns_are_counted_as_they_are_announced(module, monkeypatch):
     drop_in, startup = module("drop_in"), module("startup")
     chosen = drop_in.comparisons(quick=True)
     assert drop_in.drop_in_turns(chosen, 5) == len(chosen) * 2 * 6
     assert startup.startup_turns(7) == 4 * (len(startup.IMPORTS) + 1)
     turns: list[str] = []
-    found = module("turns").measure({}, 3, turns.append)
-    assert (found, turns) == ({}, [])
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(startup, "measure_process", lambda library: [1.0, 2.0])
-        startup.measure_startup(2, turns.append)
+    assert module("turns").measure({}, 3, turns.append) == {}
+    assert turns == []
+    monkeypatch.setattr(startup, "measure_process", lambda library: [1.0, 2.0])
+    startup.measure_startup(2, turns.append)
     assert len(turns) == startup.startup_turns(2)
     assert turns[-1] == f"{startup.AFTER}, round 2 of 2"

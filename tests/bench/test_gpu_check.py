@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -22,15 +21,8 @@ JUNIT = """<testsuites><testsuite>
 
 
 @pytest.fixture
-def gpu_summary(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "bench")
-    return importlib.import_module("gpu_summary")
-
-
-@pytest.fixture
-def gpu_check(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "bench")
-    return importlib.import_module("gpu_check")
+def gpu_summary(module):
+    return module("gpu_summary")
 
 
 @pytest.fixture
@@ -57,19 +49,17 @@ def result():
     }  # fmt: skip
 
 
-def test_a_backend_is_not_taken_for_another_device_of_it(gpu_summary, tmp_path):
-    (tmp_path / "tests.xml").write_text(JUNIT.format(child=""))
-    counts = gpu_summary.count_tests(tmp_path / "tests.xml", ["torch:cpu", "jax:cpu", "jax:cpu:1"])
+def test_tests_are_counted_for_each_device_and_failed_ones_named(gpu_summary, tmp_path):
+    path, specs = tmp_path / "tests.xml", ["torch:cpu", "jax:cpu", "jax:cpu:1"]
+    path.write_text(JUNIT.format(child=""))
+    counts = gpu_summary.count_tests(path, specs)
     assert counts["torch:cpu"] == {"passed": 2, "failed": 0, "skipped": 1}
     assert (counts["jax:cpu"]["passed"], counts["jax:cpu:1"]["passed"]) == (0, 1)
     assert counts["seconds"] == 3.5
-
-
-@pytest.mark.parametrize("kind", ["failure", "error"])
-def test_failed_tests_are_named(gpu_summary, tmp_path, kind):
-    (tmp_path / "tests.xml").write_text(JUNIT.format(child=f"<{kind}/>"))
-    counts = gpu_summary.count_tests(tmp_path / "tests.xml", ["torch:cpu"])
-    assert counts["failures"] == ["tests.test_step::test_late[torch:cpu]"]
+    for kind in ("failure", "error"):
+        path.write_text(JUNIT.format(child=f"<{kind}/>"))
+        counts = gpu_summary.count_tests(path, specs[:1])
+        assert counts["failures"] == ["tests.test_step::test_late[torch:cpu]"], kind
     assert gpu_summary.count_tests(tmp_path / "none.xml", [])["all"] == gpu_summary.EMPTY
 
 
@@ -92,27 +82,26 @@ def test_a_result_becomes_three_files(gpu_summary, result, tmp_path):
     assert "| steps | tiny | torch, compiled | float32 | no / compiler |" in text
     assert json.loads(page.with_suffix(".json").read_text())["usable"] == ["cupy"]
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_problems_are_a_failure(gpu_summary, result):
     result["problems"] = ["tests of cupy: out of time after 140 s"]
     text = gpu_summary.markdown(result)
     assert "**FAILED** on cupy." in text
     assert "- tests of cupy: out of time" in text
 
 
-def test_a_part_that_fails_or_is_late_leaves_the_others(gpu_check, tmp_path, monkeypatch):
+def test_a_part_that_fails_or_is_late_leaves_the_others(module, tmp_path, monkeypatch):
+    gpu_check = module("gpu_check")
+    monkeypatch.setattr(gpu_check, "LEAST", 0.01)
     check = gpu_check.Check(tmp_path, tmp_path, ["numpy"], 100.0, tiny=True)
     check.lines.write_text('{"part": "peaks", "backend": "x", "precision": "a", "flops": 1}\n{"par')
-    assert not check.run([sys.executable, "-c", "raise SystemExit(3)"], 20, "first")
-    assert not check.run([sys.executable, "-c", "import time; time.sleep(60)"], 5, "second")
-    assert not check.run([sys.executable], 0.5, "third")
-    assert check.run([sys.executable, "-c", ""], 20, "fourth")
+    assert not check.run(["sh", "-c", "exit 3"], 20, "first")
+    assert not check.run(["sleep", "60"], 0.05, "second")
+    assert not check.run(["sleep", "60"], 0.005, "third")
+    assert check.run(["true"], 20, "fourth")
     check.save()
     written = json.loads(check.path.with_suffix(".json").read_text())
     assert written["problems"] == [
         "first: exit status 3",
-        "second: out of time after 5 s",
+        "second: out of time after 0 s",
         "third: no time left",
     ]
     assert [line["backend"] for line in written["lines"]] == ["x"]

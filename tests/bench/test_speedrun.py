@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mlp_xp import MLP
+from mlp_xp.cli import main
 from mlp_xp.optimizers import Muon
 
 RECIPE = """
@@ -25,13 +25,16 @@ backend = "numpy"
 
 
 @pytest.fixture
-def speedrun(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    return importlib.import_module("bench.speedrun")
+def recipe(speedrun, tmp_path, monkeypatch):
+    """A small recipe; the command runs in this process, and draws nothing."""
 
+    def run(command, check):
+        assert command[1:3] == ["-c", speedrun.RUN]
+        assert main(command[3:]) == 0
 
-@pytest.fixture
-def recipe(tmp_path):
+    monkeypatch.setattr(speedrun, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr("mlp_xp.cli.train.draw_results", lambda *_: None)
+    monkeypatch.setattr("mlp_xp.cli.train.write_report", lambda *_: None)
     path = tmp_path / "tiny.toml"
     path.write_text(RECIPE)
     return path
@@ -66,26 +69,9 @@ def test_seeds_are_measured_added_and_drawn(speedrun, recipe, tmp_path, capsys):
     recipe.write_text(RECIPE + "alpha = 0.5\n")
     with pytest.raises(SystemExit, match="has another settings"):
         speedrun.main([*options, "--seeds", "2"])
-
-
-def test_steps_of_automatic_batches_are_counted(speedrun, recipe, tmp_path):
     recipe.write_text(RECIPE.replace("batch_size = 100", 'batch_size = "auto"'))
-    words = ["train", "--recipe", str(recipe)]
-    assert speedrun.run_seed(words, 0)["steps"] == 2 * -(-1438 // 200)
-
-
-def test_the_page_has_the_table_of_the_newest_results(speedrun):
-    page = Path(__file__).parents[2] / "docs" / "accuracy.md"
-    assert speedrun.report() in page.read_text(), "paste what bench.speedrun --report prints"
-
-
-def test_charts_of_the_newest_results_are_drawn_again(speedrun, tmp_path):
-    speedrun.main(["--charts", "--docs", str(tmp_path)])
-    drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {path.name for path in speedrun.HISTORY.parents[1].glob("docs/speedrun-*.png")}
-    figure = speedrun.chart(speedrun.newest_results()["speedrun-hour"])
-    assert figure.get_suptitle() == "mlp-xp train --recipe hour --seed SEED, 3 seeds"
-    assert [axes.get_ylabel() for axes in figure.axes] == ["training loss", "accuracy [%]"]
+    found = speedrun.run_seed(["train", "--recipe", str(recipe)], 0)
+    assert found["steps"] == 2 * -(-1438 // 200)
 
 
 def test_one_seed_has_no_spread(speedrun):
