@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import tolerance, wait_until
+from helpers import small, tolerance, wait_until
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.optional import pip_command
@@ -79,6 +79,7 @@ _native._folders = lambda: [Path({str(folder)!r})]
 # --- when -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 def test_a_short_fit_neither_compiles_nor_loads_machine_code(tmp_path):
     out, err = run(SHORT, MLP_XP_CACHE=str(tmp_path))
     assert out == "[]"
@@ -144,8 +145,7 @@ FITS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FITS)
-def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch):
-    rng = np.random.default_rng(0)
+def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch, rng):
     x, y = rng.standard_normal((150, 20)).astype(dtype), rng.integers(0, 3, 150)
     options = {"hidden_layer_sizes": (32,), "max_iter": 5, "random_state": 0} | FITS[name]
 
@@ -172,6 +172,8 @@ def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch):
 # --- cold and warm --------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
+@pytest.mark.all_cores
 def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
     cold, said = run(folder=tmp_path)
     assert said.count(COMPILES) == 1
@@ -187,6 +189,8 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
     assert "for this process, as no cache can be written" in said
 
 
+@pytest.mark.matrix
+@pytest.mark.all_cores
 def test_units_are_the_same_whatever_is_compiled_beside_them():
     units = [
         jobs.Unit(jobs.number_of(jobs.Take)),
@@ -204,19 +208,47 @@ UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
 # --- without --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["numba", "llvmlite"])
-def test_without_what_compiles_a_fit_does_without(name):
-    out, err = run(before=f"import sys; sys.modules[{name!r}] = None")
-    assert out.startswith("False")
-    assert err == ""
+@pytest.fixture
+def long(monkeypatch):
+    """Let each fit be long enough for machine code, and try anew whether there is any."""
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
+    monkeypatch.setattr(thread_pool, "_has_failed", False)
+    thread_pool._is_installed.cache_clear()
+    yield
+    thread_pool._is_installed.cache_clear()
 
 
-def test_a_fit_does_without_where_numba_does_not_compile():
-    out, err = run(NUMBA_DISABLE_JIT="1")
-    assert out.startswith("False")
-    assert err == ""
+@pytest.mark.parametrize("what", ["numba", "llvmlite", "NUMBA_DISABLE_JIT"])
+def test_without_what_compiles_a_fit_does_without(what, long, problem, monkeypatch):
+    if what == "NUMBA_DISABLE_JIT":
+        monkeypatch.setenv(what, "1")
+    else:
+        monkeypatch.setitem(sys.modules, what, None)
+    monkeypatch.setattr(thread_pool, "_machine_code", lambda: pytest.fail("It is loaded."))
+    assert not thread_pool.can_compile()
+    assert small().fit(*problem()).n_iter_ == 5
 
 
+def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypatch):
+    def fail(units):
+        raise subprocess.CalledProcessError(1, "numba")
+
+    monkeypatch.setattr(_native, "_addresses", {})
+    monkeypatch.setattr(_native, "_read", lambda unit: None)
+    monkeypatch.setattr(_native, "_compile_apart", fail)
+    monkeypatch.setitem(sys.modules, f"{_native.__name__}._build", None)
+    model = small()
+    with pytest.warns(RuntimeWarning, match="cannot be compiled by this version") as said:
+        model.fit(*problem())
+    (line,) = (str(warning.message) for warning in said if warning.category is RuntimeWarning)
+    assert "(ModuleNotFoundError: import of" in line
+    assert line.endswith(f"Try another one: {pip_command('--upgrade numba')}.")
+    assert not thread_pool.can_compile()
+    assert model.fit(*problem()).n_iter_ == 5
+
+
+@pytest.mark.matrix
+@pytest.mark.all_cores
 def test_a_numba_that_is_other_inside_is_reported_once(tmp_path):
     fake = tmp_path / "path" / "numba"
     fake.mkdir(parents=True)
@@ -230,20 +262,21 @@ def test_a_numba_that_is_other_inside_is_reported_once(tmp_path):
     assert f"Try another one: {pip_command('--upgrade numba')}." in err
 
 
-def test_a_kernel_that_cannot_be_compiled_does_without(monkeypatch):
+def test_a_kernel_that_cannot_be_compiled_does_without(long, monkeypatch):
     """Outside of a compiled step, which is written again."""
 
     def fail(units):
         raise jobs.MachineCodeError("no compiler")
 
     monkeypatch.setattr(_native, "addresses", fail)
-    monkeypatch.setattr(thread_pool, "_has_failed", False)
     kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])
     with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match="no compiler"):
         y, _ = kernels.activate("relu", x, xp=np)
     assert y.tolist() == [0.0, 2.0]
 
 
+@pytest.mark.matrix
+@pytest.mark.all_cores
 def test_where_no_process_can_be_had_this_one_compiles(monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", "/no/python")
     code = _native._compile([UNIT])[UNIT]
@@ -259,12 +292,11 @@ def test_an_application_does_not_start_itself_to_compile(monkeypatch):
     assert _native._compile([UNIT]) == {UNIT: b"here"}
 
 
-def test_where_llvm_cannot_be_loaded_a_fit_does_without(monkeypatch):
+def test_where_llvm_cannot_be_loaded_a_fit_does_without(long, monkeypatch):
     def fail():
         raise OSError("libllvmlite.so: cannot open shared object file")
 
     monkeypatch.setattr(thread_pool, "_machine_code", fail)
-    monkeypatch.setattr(thread_pool, "_has_failed", False)
     words, _ = jobs.table([jobs.Job(jobs.ColumnSums(False, 1, 1, np.zeros(1), np.zeros(1)))])
     with (
         pytest.warns(RuntimeWarning, match="libllvmlite"),
@@ -277,6 +309,8 @@ def test_where_llvm_cannot_be_loaded_a_fit_does_without(monkeypatch):
 # --- Ctrl-C ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
+@pytest.mark.all_cores
 def test_ctrl_c_ends_a_compilation_at_once(tmp_path):
     started = tmp_path / "started"
     compile_forever = f"import time; open({str(started)!r}, 'w'); time.sleep(120)"

@@ -25,11 +25,17 @@ UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folders():
+    """Look for a folder that can be written, and after the test again."""
+    _native._writable.cache_clear()
+    yield
+    _native._writable.cache_clear()
+
+
+@pytest.fixture
+def folder(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(_native, "_folders", lambda: [tmp_path])
-    _native._writable.cache_clear()
-    yield tmp_path
-    _native._writable.cache_clear()
+    return tmp_path
 
 
 def test_code_is_kept(folder):
@@ -41,13 +47,36 @@ def test_code_is_kept(folder):
     assert file.stat().st_mode & 0o777 == 0o644
 
 
-def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
-    def fail(units):
-        raise AssertionError("it is compiled twice")
-
+@pytest.fixture
+def nothing_loaded(folder, monkeypatch):
+    """Begin without code, and let a unit's address be the length of its code."""
     monkeypatch.setattr(_native, "_addresses", {})
-    monkeypatch.setattr(_native, "_compile", fail)
     monkeypatch.setattr(_native, "_load", lambda unit, code: len(code))
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_compiling_is_announced_with_where_the_code_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_native, "_compile_apart", lambda units: dict.fromkeys(units, b"code"))
+    assert _native.addresses([UNIT, UNIT]) == {UNIT: 4}
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "mlp_xp: compiling machine code for NumPy (once for this installation) ...\n"
+        "mlp_xp: compiled in 0.0 s."
+    )
+    _native._addresses.clear()
+    assert _native.addresses([UNIT]) == {UNIT: 4}  # It is read.
+    assert capsys.readouterr().err == ""
+    _native._addresses.clear()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path / "file"])
+    _native._writable.cache_clear()
+    assert _native.addresses([UNIT]) == {UNIT: 4}
+    assert "(for this process, as no cache can be written)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
+    monkeypatch.setattr(_native, "_compile", lambda units: pytest.fail("it is compiled twice"))
 
     def write():
         _native._write(UNIT, b"code")
@@ -55,20 +84,20 @@ def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
 
     with open(folder / ".lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        timer = threading.Timer(0.3, write)
+        timer = threading.Timer(0.1, write)
         timer.start()
         assert _native.addresses([UNIT]) == {UNIT: 4}
         timer.join()
 
 
-def test_a_new_folder_can_be_read_by_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path / "new"])
+def test_a_new_folder_can_be_read_by_others(folder, monkeypatch):
+    monkeypatch.setattr(_native, "_folders", lambda: [folder / "new"])
     before = os.umask(0o022)
     try:
-        assert _native._writable.__wrapped__() == tmp_path / "new"
+        assert _native._writable() == folder / "new"
     finally:
         os.umask(before)
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+    assert (folder / "new").stat().st_mode & 0o777 == 0o755
 
 
 def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
@@ -126,36 +155,35 @@ def test_code_that_others_may_have_written_is_not_run(folder):
     assert _native._read(UNIT) == b"code"
 
 
-def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(tmp_path, monkeypatch):
+def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(
+    folders, tmp_path, monkeypatch
+):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(_native, "__file__", str(tmp_path / "file" / "x.py"))
     monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    _native._writable.cache_clear()
-    try:
-        assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
-        assert _native._writable().stat().st_mode & 0o022 == 0  # Nobody else writes there.
-    finally:
-        _native._writable.cache_clear()
+    assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
+    assert _native._writable().stat().st_mode & 0o022 == 0  # Nobody else writes there.
 
 
-@pytest.mark.parametrize(
-    "name", ["jobs.py", "sizes.py", "machine_code/__init__.py", "machine_code/_tile.py"]
-)
-def test_the_cache_knows_all_files_that_code_is_made_of(name, tmp_path, monkeypatch):
+def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
     key = _native._key.__wrapped__
     shutil.copytree(Path(_native.__file__).parents[1], tmp_path, dirs_exist_ok=True)
     expected = key()
     monkeypatch.setattr(_native, "__file__", str(tmp_path / "machine_code/__init__.py"))
     assert key() == expected
-    # As an installer may do it: neither the size tells, nor the time.
-    file, times = tmp_path / name, (tmp_path / name).stat()
-    file.write_text(file.read_text().replace("import", "Import", 1))
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert key() != expected
+    for name in ("jobs.py", "sizes.py", "machine_code/__init__.py", "machine_code/_tile.py"):
+        # As an installer may do it: neither the size tells, nor the time.
+        file, times = tmp_path / name, (tmp_path / name).stat()
+        text = file.read_text()
+        file.write_text(text.replace("import", "Import", 1))
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert key() != expected, name
+        file.write_text(text)
 
 
+@pytest.mark.matrix
 def test_code_for_a_processor_without_avx_512_compiles():
     """What is compiled there must not name our own products, which do not exist."""
     script = """

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from mlp_xp._utils.processors import usable_threads
+from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy import jobs, thread_pool
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -94,6 +97,8 @@ thread.join()
 
 
 @fork
+@pytest.mark.matrix
+@pytest.mark.all_cores
 @pytest.mark.parametrize("how", FORKS)
 def test_a_forked_process_trains_and_predicts(how):
     """It has none of the threads, and would wait for them."""
@@ -114,19 +119,56 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("mlp_xp-")]
 
 
-def test_threads_go_when_told_to_and_do_no_job_for_it():
-    sums = np.zeros((3, 4))
-    x = np.ones((3, 4))
-    words, _ = jobs.table([jobs.Job(jobs.ActivateArray(True, 12, x, 0, sums, jobs.RELU), True)])
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.fixture
+def job():
+    """Return a linked job, and what it writes ones to."""
+    found = np.zeros((3, 4))
+    array = jobs.ActivateArray(True, 12, np.ones((3, 4)), 0, found, jobs.RELU)
+    words, _ = jobs.table([jobs.Job(array, True)])
     thread_pool.link([words])
+    return words, found
+
+
+def test_threads_go_when_told_to_and_do_no_job_for_it(job):
+    words, found = job
     for n_jobs in (0, 1, 5) * 10:
         with thread_pool.thread_pool(3):
             for _ in range(n_jobs):
                 thread_pool.runner()(jobs.turn(words))
             assert len(threads()) == (2 if n_jobs else 0)
-            sums[...] = 0.0
+            assert found.all() == bool(n_jobs)
+            found[...] = 0.0
         assert not threads()
-        assert not sums.any()
+        assert not found.any()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
+@fork
+def test_a_forked_process_has_no_pool_yet_and_no_lock_is_held_there(job):
+    words, found = job
+    with thread_pool.thread_pool(2):
+        thread_pool.runner()(jobs.turn(words))
+        found[...] = 0.0
+        with thread_pool._lock, thread_pool._machine_code()._lock:
+            child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            status = 1
+            try:
+                assert not thread_pool.has_pool()
+                with thread_pool.thread_pool(2):
+                    thread_pool.link([words])
+                    thread_pool.runner()(jobs.turn(words))
+                assert found.all()
+                status = 0
+            finally:
+                os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not found.any()
 
 
 def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
@@ -146,7 +188,7 @@ def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
     assert not thread_pool.has_pool()
 
 
-def test_each_thread_has_a_pool_of_its_own():
+def test_each_thread_has_its_own_pool():
     """Jobs are done without the interpreter's lock."""
     found = []
 
@@ -178,19 +220,24 @@ def test_a_pool_takes_no_more_than_it_may(monkeypatch):
     assert usable_threads() == 2
 
 
+def test_the_blas_gets_its_threads_back_from_the_last_user():
+    before = blas_threads()
+    first, second = thread_pool.thread_pool(2), thread_pool.thread_pool(2)
+    first.__enter__()
+    second.__enter__()
+    assert set(blas_threads()) == {1}
+    second.__exit__(None, None, None)
+    assert set(blas_threads()) == {1}
+    first.__exit__(None, None, None)
+    assert blas_threads() == before
+
+
 def test_the_blas_has_one_thread_for_steps_too_small_to_share_out():
-    from threadpoolctl import threadpool_info
-
-    from mlp_xp.backends import get_backend
-
-    def threads():
-        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-    before = threads()
+    before = blas_threads()
     for work, sparse_work in (500_000, 0), (13_000_000, 0), (40_000_000, 39_000_000):
         with get_backend("numpy").training(work, sparse_work=sparse_work):
-            assert set(threads()) == {1}
-        assert threads() == before
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == before
     for work, sparse_work in (20_000_000, 0), (40_000_000, 20_000_000), (500_000, 450_000):
         with get_backend("numpy").training(work, sparse_work=sparse_work):
-            assert threads() == before
+            assert blas_threads() == before
