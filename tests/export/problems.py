@@ -1,4 +1,4 @@
-"""Fitted estimators for the tests of exports."""
+"""Fitted estimators for the tests of exports, and what ONNX models predict."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def fitted(what="three classes", dtype="float64", **settings):
     model = kind(max_iter=1, learning_rate="cosine", learning_rate_init=0.05, **settings)
     rows = X.astype(dtype)
     return model.fit(rows, TARGETS[what]), rows
+
+
+def run_onnx(model, rows):
+    """Return the outputs of an ONNX model by name."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"X": rows}), strict=True))

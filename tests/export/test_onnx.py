@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import title
-from problems import REAL, TARGETS, X, Y, fitted
+from problems import REAL, TARGETS, X, Y, fitted, run_onnx
 from sklearn.base import is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -18,27 +17,36 @@ from mlp_xp import (
     MLPEnsembleRegressor,
     MLPRegressor,
 )
-from mlp_xp.augmentation import Flip, Shift
+from mlp_xp.augmentation import Flip
 from mlp_xp.export import _pipelines, register_skl2onnx, to_onnx
 from mlp_xp.nn.hidden import Blocks, Branch, Project
-from mlp_xp.nn.layers import ACTIVATIONS, silu
+from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import Gaussian, Quantile, Through
 
-onnx = pytest.importorskip("onnx")
-runtime = pytest.importorskip("onnxruntime")
+pytestmark = [
+    pytest.mark.matrix,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:skl2onnx"),
+]
 
 
-def run(model, rows):
-    """Return the outputs of a model by name."""
-    session = runtime.InferenceSession(model.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"X": rows}), strict=True))
+@pytest.fixture(autouse=True, scope="module")
+def onnx():
+    pytest.importorskip("ndonnx")
+    pytest.importorskip("onnxruntime")
+    return pytest.importorskip("onnx")
+
+
+@pytest.fixture
+def skl2onnx():
+    skl2onnx = pytest.importorskip("skl2onnx")
+    register_skl2onnx()
+    return skl2onnx
 
 
 def check(estimator, rows, tolerance=1e-5):
     """Compare an exported estimator with itself; return the names of its operators."""
     model = to_onnx(estimator)
-    found = run(model, rows)
+    found = run_onnx(model, rows)
     if is_regressor(estimator):
         expected = estimator.predict(rows)
         assert found["prediction"].shape == expected.shape
@@ -49,7 +57,7 @@ def check(estimator, rows, tolerance=1e-5):
         np.testing.assert_array_equal(found["label"], expected)
     # Any number of rows, and none.
     for n_rows in (1, 0):
-        part = run(model, rows[:n_rows])
+        part = run_onnx(model, rows[:n_rows])
         assert all(len(values) == n_rows for values in part.values())
     return [node.op_type for node in model.graph.node]
 
@@ -84,30 +92,6 @@ def test_all_layers(layers, normalization):
     check(*fitted(hidden_layer_sizes=layers, normalization=normalization), tolerance=1e-12)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"output_activation": "logistic"},
-        {"loss": "focal"},
-        {"tta": Flip((1, 3, 4))},
-        {"tta": [Flip((1, 3, 4)), Shift((1, 3, 4), pixels=1)]},
-        {"activation": ("tanh", silu)},
-        {"hidden_layer_sizes": ()},
-        {"ema_decay": 0.9},
-    ],
-    ids=title,
-)
-def test_settings_of_classifiers(settings):
-    check(*fitted(**settings), tolerance=1e-12)
-
-
-@pytest.mark.parametrize("output", ["logistic", "tanh", "exp", "softplus", "relu"])
-def test_outputs_of_regressors(output):
-    model = MLPRegressor(hidden_layer_sizes=5, output_activation=output, random_state=0)
-    model.set_params(max_iter=1, learning_rate="cosine").fit(X, np.abs(X[:, 0]))
-    check(model, X, tolerance=1e-12)
-
-
 LEVELS = (0.1, 0.5, 0.9)
 INTERVALS = [Quantile(LEVELS), Gaussian(), Through(Quantile(LEVELS), "softplus")]
 
@@ -119,7 +103,7 @@ def test_quantiles_and_standard_deviations_are_outputs(loss, what, size):
     model, rows = fitted(what, loss=loss, tta=Flip((1, 3, 4)))
     if size > 1:
         model = MLPEnsembleRegressor(model, size, random_state=0).fit(rows, TARGETS[what])
-    found = run(to_onnx(model), rows)
+    found = run_onnx(to_onnx(model), rows)
     if isinstance(loss, Gaussian):
         expected = dict(
             zip(("prediction", "std"), model.predict(rows, return_std=True), strict=True)
@@ -131,7 +115,7 @@ def test_quantiles_and_standard_deviations_are_outputs(loss, what, size):
     for name, values in expected.items():
         assert found[name].shape == values.shape
         np.testing.assert_allclose(found[name], values, atol=1e-12)
-    assert len(run(to_onnx(model), rows[:0])["prediction"]) == 0
+    assert len(run_onnx(to_onnx(model), rows[:0])["prediction"]) == 0
 
 
 @pytest.mark.parametrize("what", ["three classes", "two classes", "text", "several", *REAL])
@@ -183,20 +167,20 @@ def test_graphs_have_neither_copies_nor_unused_constants(what, normalization):
     assert len(set(contents)) == len(contents)
 
 
-def test_the_file_and_what_it_says_of_itself(tmp_path):
+def test_the_file_and_what_it_says_of_itself(tmp_path, onnx):
     model, rows = fitted()
     path = tmp_path / "model.onnx"
     path.write_text("old")
     to_onnx(model, path)
     loaded = onnx.load(path)
     assert loaded.producer_name == "mlp-xp"
-    np.testing.assert_array_equal(run(loaded, rows)["label"], model.predict(rows))
+    np.testing.assert_array_equal(run_onnx(loaded, rows)["label"], model.predict(rows))
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_single_precision_of_a_fit_in_double():
     model, rows = fitted()
-    found = run(to_onnx(model, precision="float32"), rows.astype("float32"))
+    found = run_onnx(to_onnx(model, precision="float32"), rows.astype("float32"))
     assert found["probabilities"].dtype == np.float32
     np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-5)
 
@@ -227,56 +211,33 @@ def test_errors():
 # --- pipelines -----------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
+@pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("what", ["three classes", "two classes", "text", "several", *REAL])
-def test_pipelines(what, dtype):
-    skl2onnx = pytest.importorskip("skl2onnx")
-    register_skl2onnx()
-    rows = X.astype(dtype)
-    last = (MLPRegressor if what in REAL else MLPClassifier)(
-        hidden_layer_sizes=5, max_iter=1, learning_rate="cosine", random_state=0
-    )
-    model = make_pipeline(StandardScaler(), last).fit(rows, TARGETS[what])
-    options = None if what in REAL else {"zipmap": False}
-    found = run(skl2onnx.to_onnx(model, rows[:1], options=options), rows)
-    if what in REAL:
-        expected = model.predict(rows).reshape(len(rows), -1)
-        np.testing.assert_allclose(found["variable"], expected, atol=1e-5)
-    else:
-        np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-5)
-        np.testing.assert_array_equal(found["label"], model.predict(rows))
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
-@pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("what", ["text", "several", *REAL])
-def test_pipelines_of_ensembles_and_of_losses_with_several_outputs(what, size):
-    skl2onnx = pytest.importorskip("skl2onnx")
-    register_skl2onnx()
-    losses = [Quantile((0.1, 0.4, 0.9)), Gaussian()] if what in REAL else ["log_loss"]
-    for loss in losses:
-        last, rows = fitted(what, loss=loss)
+def test_pipelines(what, dtype, size, skl2onnx):
+    is_real, tolerance = what in REAL, 1e-5 if dtype == "float32" else 1e-12
+    for loss in (
+        ["squared_error", Quantile((0.1, 0.4, 0.9)), Gaussian()] if is_real else ["log_loss"]
+    ):
+        last, rows = fitted(what, dtype, loss=loss)
         if size > 1:
-            kind = MLPEnsembleRegressor if what in REAL else MLPEnsembleClassifier
+            kind = MLPEnsembleRegressor if is_real else MLPEnsembleClassifier
             last = kind(last, size, random_state=0)
         model = make_pipeline(StandardScaler(), last).fit(rows, TARGETS[what])
-        options = None if what in REAL else {"zipmap": False}
-        first, *others = run(skl2onnx.to_onnx(model, rows[:1], options=options), rows).values()
-        expected = model.predict(rows)
-        if what in REAL:
-            assert not others
-            expected = expected.reshape(len(rows), -1)
-            np.testing.assert_allclose(first, expected, atol=1e-12)
+        options = None if is_real else {"zipmap": False}
+        found = run_onnx(skl2onnx.to_onnx(model, rows[:1], options=options), rows)
+        if is_real:
+            expected = {"variable": model.predict(rows).reshape(len(rows), -1)}
         else:
-            np.testing.assert_array_equal(first, expected)
-            np.testing.assert_allclose(others[0], model.predict_proba(rows), atol=1e-12)
+            expected = {"label": model.predict(rows), "probabilities": model.predict_proba(rows)}
+        assert list(found) == list(expected)
+        if not is_real:
+            np.testing.assert_array_equal(found.pop("label"), expected["label"])
+        for name, values in found.items():
+            np.testing.assert_allclose(values, expected[name], atol=tolerance)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
-def test_a_pipeline_is_traced_once(monkeypatch):
-    skl2onnx = pytest.importorskip("skl2onnx")
-    register_skl2onnx()
+def test_a_pipeline_is_traced_once(monkeypatch, skl2onnx):
     traced = []
     trace = _pipelines.trace
     monkeypatch.setattr(_pipelines, "trace", lambda *a, **k: traced.append(a) or trace(*a, **k))
@@ -285,14 +246,11 @@ def test_a_pipeline_is_traced_once(monkeypatch):
     assert traced == [(model, "float64")]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
-def test_a_search_over_a_pipeline_with_its_dictionaries_of_probabilities():
-    skl2onnx = pytest.importorskip("skl2onnx")
-    register_skl2onnx()
+def test_a_search_over_a_pipeline_with_its_dictionaries_of_probabilities(skl2onnx):
     rows = X.astype("float32")  # ONNX has no such dictionaries of float64.
     last = MLPClassifier(5, max_iter=1, learning_rate="cosine", random_state=0)
     search = GridSearchCV(make_pipeline(StandardScaler(), last), {}, cv=2).fit(rows, Y)
-    found = run(skl2onnx.to_onnx(search, rows[:1]), rows)
+    found = run_onnx(skl2onnx.to_onnx(search, rows[:1]), rows)
     assert list(found) == ["output_label", "output_probability"]
     np.testing.assert_array_equal(found["output_label"], search.predict(rows))
     assert sorted(found["output_probability"][0]) == [0, 1, 2]

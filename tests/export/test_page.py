@@ -11,6 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```\n\n(?:^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of skl2onnx.
 def test_the_page(tmp_path, monkeypatch, capsys):

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import title
+from helpers import case
 from problems import REAL, TARGETS, X, Y, fitted
 
 from mlp_xp import MLPClassifier
 from mlp_xp.augmentation import Flip
 from mlp_xp.export import from_torch, to_torch
 from mlp_xp.nn.hidden import Blocks, Branch, Project
-from mlp_xp.nn.layers import ACTIVATIONS, silu
 from mlp_xp.nn.losses import Quantile
 
-torch = pytest.importorskip("torch")
-nn = torch.nn
+pytestmark = pytest.mark.matrix
+
+
+@pytest.fixture(autouse=True)
+def nn(torch):
+    return torch.nn
 
 
 def outputs(model, rows, **settings):
     """Return what the module of an estimator returns."""
+    import torch
+
     return to_torch(model, **settings)(torch.from_numpy(rows)).detach().numpy()
 
 
@@ -27,11 +32,6 @@ def check(model, rows, tolerance=1e-12):
     """Compare the module of a classifier with it."""
     found = outputs(model, rows, activate=True)
     np.testing.assert_allclose(found, model.predict_proba(rows), atol=tolerance)
-
-
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, silu], ids=title)
-def test_all_activations(activation):
-    check(*fitted(activation=activation))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -76,7 +76,7 @@ def test_other_targets(what):
         np.testing.assert_allclose(found, expected[:, -found.shape[1] :], atol=1e-12)
 
 
-def test_a_module_trains_further_and_its_dropout_is_off_at_first():
+def test_a_module_trains_further_and_its_dropout_is_off_at_first(torch, nn):
     model, rows = fitted(dropout=0.5)
     module = to_torch(model)
     assert not module.training
@@ -115,7 +115,7 @@ def test_other_targets_there_and_back(what):
     np.testing.assert_array_equal(back.predict(rows), model.predict(rows))
 
 
-def test_a_module_of_somebody_else():
+def test_a_module_of_somebody_else(torch, nn):
     module = nn.Sequential(
         nn.Flatten(), nn.Linear(12, 5, bias=False), nn.ReLU(inplace=True), nn.Linear(5, 3)
     )
@@ -125,31 +125,24 @@ def test_a_module_of_somebody_else():
     assert from_torch(nn.Linear(2, 1)).predict(np.zeros((3, 2), "float32")).shape == (3,)
 
 
-@pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        (nn.Sequential(), "must be a Sequential whose last layer is a Linear"),
-        (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "whose last layer is a Linear"),
-        (nn.Sequential(nn.Conv1d(1, 1, 1), nn.Linear(2, 2)), "Conv1d.* is not part of"),
-        (nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 2)), "GELU with approximate"),
-        (nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(0.3), nn.Linear(2, 2)), "default settings"),
-        (
-            nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2, 1e-3), nn.Linear(2, 2)),
-            "must have eps=1e-5",
-        ),
-        (
-            nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2), nn.Linear(2, 2)),
-            "one kind after every hidden layer",
-        ),
-    ],
-    ids=str,
-)
-def test_modules_that_are_no_estimators_network(module, message):
-    with pytest.raises(ValueError, match=message):
-        from_torch(module, classes=[0, 1])
+def test_modules_that_are_no_estimators_network(nn):
+    dense = nn.Linear(2, 2)
+    for modules, message in (
+        ([], "must be a Sequential whose last layer is a Linear"),
+        ([dense, nn.ReLU()], "whose last layer is a Linear"),
+        ([nn.Conv1d(1, 1, 1), dense], "Conv1d.* is not part of"),
+        ([dense, nn.GELU(), dense], "GELU with approximate"),
+        ([dense, nn.LeakyReLU(0.3), dense], "default settings"),
+        ([dense, nn.LayerNorm(2, 1e-3), dense], "must have eps=1e-5"),
+        ([dense, nn.LayerNorm(2, bias=False), dense], "a weight and a bias"),
+        ([dense, nn.BatchNorm1d(2, track_running_stats=False), dense], "no running statistics"),
+        ([dense, nn.LayerNorm(2), dense, dense], "one kind after every hidden layer"),
+    ):
+        with case(modules), pytest.raises(ValueError, match=message):
+            from_torch(nn.Sequential(*modules), classes=[0, 1])
 
 
-def test_errors():
+def test_errors(nn):
     with pytest.raises(ValueError, match=r"classes has 2 entries.* give 3 labels"):
         from_torch(nn.Linear(2, 3), classes=["a", "b"])
     model, _ = fitted(tta=Flip((1, 3, 4)))

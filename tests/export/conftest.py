@@ -1,0 +1,16 @@
+import pytest
+
+LIBRARIES = {"sklearn": (), "onnx": ("ndonnx", "onnxruntime"), "torch": ("torch",)}
+
+
+@pytest.fixture(
+    params=[
+        "sklearn",
+        *(pytest.param(name, marks=pytest.mark.matrix) for name in ("onnx", "torch")),
+    ]
+)
+def export(request) -> str:
+    """Return what estimators are exported to; only scikit-learn is in the default run."""
+    for library in LIBRARIES[request.param]:
+        pytest.importorskip(library)
+    return request.param
