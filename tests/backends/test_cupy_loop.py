@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import cupy
 import numpy as np
 import pytest
+from cupy import _launch
 from loop_problem import BATCH, CASES, FEATURES, N, Problem, assert_same, network_of, numbers
 from scipy import sparse
 
-SPEC = importlib.util.find_spec("cupy")
-if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
-    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
+from mlp_xp import MLPClassifier
+from mlp_xp._utils.tree import leaves
+from mlp_xp.backends import _captured, get_backend
+from mlp_xp.backends._cupy.backend import CupyBackend
+from mlp_xp.nn.network import init_params
+from mlp_xp.optimizers import Adam
+from mlp_xp.training.batches import place
+from mlp_xp.training.time_budget import Budget
 
-import cupy  # noqa: E402
-from cupy import _launch  # noqa: E402
-
-from mlp_xp import MLPClassifier  # noqa: E402
-from mlp_xp._utils.tree import leaves  # noqa: E402
-from mlp_xp.backends import _captured, get_backend  # noqa: E402
-from mlp_xp.backends._cupy.backend import CupyBackend  # noqa: E402
-from mlp_xp.nn.network import init_params  # noqa: E402
-from mlp_xp.optimizers import Adam  # noqa: E402
-from mlp_xp.training.batches import place  # noqa: E402
-from mlp_xp.training.time_budget import Budget  # noqa: E402
-
-pytestmark = pytest.mark.usefixtures("no_counts")
+pytestmark = [pytest.mark.libraries("cupy"), pytest.mark.usefixtures("no_counts")]
 DEVICES = ["cuda:0", "cuda:1"]
 
 

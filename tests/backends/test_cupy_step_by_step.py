@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
-from pathlib import Path
 
+import cupy
 import numpy as np
 import pytest
+from cupy import _launch
 from loop_problem import Problem, assert_same, network_of, numbers
 
-SPEC = importlib.util.find_spec("cupy")
-if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
-    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._cupy import captured, cublaslt
+from mlp_xp.training.batches import place
 
-import cupy  # noqa: E402
-from cupy import _launch  # noqa: E402
-
-from mlp_xp.backends import get_backend  # noqa: E402
-from mlp_xp.backends._cupy import captured, cublaslt  # noqa: E402
-from mlp_xp.training.batches import place  # noqa: E402
-
-pytestmark = pytest.mark.usefixtures("no_counts")
+pytestmark = [pytest.mark.libraries("cupy"), pytest.mark.usefixtures("no_counts")]
 
 
 def waits(x, *, xp):

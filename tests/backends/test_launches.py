@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from gradient import fourth_power
+from launches import OUTPUTS, STEPS, launches_of, table, waits_of, written
+from rules import RULES
 
-SPEC = importlib.util.find_spec("cupy")
-if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
-    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
-
-from gradient import fourth_power  # noqa: E402
-from launches import OUTPUTS, STEPS, launches_of, table, waits_of, written  # noqa: E402
-from rules import RULES  # noqa: E402
-
-from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift  # noqa: E402
-from mlp_xp.nn.hidden import Branch, Project  # noqa: E402
-from mlp_xp.nn.layers import ACTIVATIONS, affine  # noqa: E402
-from mlp_xp.nn.losses import (  # noqa: E402
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
+from mlp_xp.nn.hidden import Branch, Project
+from mlp_xp.nn.layers import ACTIVATIONS, affine
+from mlp_xp.nn.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
     BinaryFocal,

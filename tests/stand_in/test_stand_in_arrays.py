@@ -5,14 +5,10 @@ from __future__ import annotations
 import copy
 import pickle
 
+import cupy
 import numpy as np
 import pytest
-
-cupy = pytest.importorskip("cupy")
-if "stand_in" not in cupy.__file__:
-    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
-
-from cupy import _launch  # noqa: E402
+from cupy import _launch
 
 
 @pytest.fixture
@@ -94,11 +90,6 @@ def test_what_may_be_done_from_another_device(x):
         assert copy.deepcopy(x).device.id == 0
 
 
-def test_new_memory_is_garbage():
-    assert np.isnan(cupy.empty((2, 3)).get()).all()
-    assert (cupy.empty_like(cupy.arange(3)).get() == -1).all()
-
-
 def test_indices_out_of_range_wrap(x):
     rows = cupy.asarray([0, 3, -1])
     expected = x.get()[[0, 1, 1]]
@@ -170,43 +161,6 @@ COSTS = {
 def test_launches_and_waits_are_counted(x, name):
     function, n_launches, n_waits = COSTS[name]
     assert count(lambda: function(x)) == (n_launches, n_waits)
-
-
-@pytest.mark.parametrize(
-    "forbidden",
-    [
-        lambda x: x.get(),
-        lambda x: float(x[0, 0]),
-        assign_mask,
-        lambda x: x[x > 0],
-        lambda x: cupy.asarray([1.0]),
-        lambda x: cupy.nonzero(x),
-        lambda x: x @ x.T,
-        lambda x: x[[0, 1]],
-        lambda x: cupy.linalg.qr(x),
-        lambda x: x.set(np.ones((2, 3))),
-    ],
-)
-def test_nothing_that_waits_or_copies_from_the_host_is_captured(x, forbidden):
-    stream = cupy.cuda.Stream(non_blocking=True)
-    with stream:
-        stream.begin_capture()
-        with pytest.raises((RuntimeError, NotImplementedError)):
-            forbidden(x)
-
-
-def test_a_graph_computes_again_from_what_is_there_then(x):
-    stream = cupy.cuda.Stream(non_blocking=True)
-    cupy.cuda.get_current_stream().synchronize()
-    with stream:
-        rows = cupy.asarray([1, 5])
-        rows_sum = cupy.empty(3)
-        stream.begin_capture()
-        cupy.sum(x[rows] * 2, axis=0, out=rows_sum)
-        graph = stream.end_capture()
-        x += 1
-        graph.launch(stream)
-        np.testing.assert_array_equal(rows_sum.get(), 4 * x.get()[1])
 
 
 def test_cuda_has_no_objects_and_no_strings():

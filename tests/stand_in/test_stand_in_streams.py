@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
+import cupy as cp
+import cupyx
 import numpy as np
 import pytest
-
-SPEC = importlib.util.find_spec("cupy")
-if SPEC is None or not Path(SPEC.origin or "").with_name("_launch.py").exists():
-    pytest.skip("the stand-in for CuPy is not on the path", allow_module_level=True)
-
-import cupy as cp  # noqa: E402
-import cupyx  # noqa: E402
-from cupy import cuda  # noqa: E402
-from cupy._launch import RaceError  # noqa: E402
-from cupy.cuda.runtime import CUDARuntimeError  # noqa: E402
-
-pytestmark = pytest.mark.usefixtures("idle")
+from cupy import cuda
+from cupy._launch import RaceError
+from cupy.cuda.runtime import CUDARuntimeError
 
 
 def ones(n=4):

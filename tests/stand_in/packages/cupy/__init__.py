@@ -6,46 +6,6 @@ from __future__ import annotations
 from typing import Any as _Any
 
 import numpy as _np
-from numpy import (
-    bool_,
-    broadcast_shapes,
-    complex64,
-    complex128,
-    complexfloating,
-    dtype,
-    e,
-    euler_gamma,
-    finfo,
-    float16,
-    float32,
-    float64,
-    floating,
-    generic,
-    iinfo,
-    inexact,
-    inf,
-    int8,
-    int16,
-    int32,
-    int64,
-    int_,
-    integer,
-    intp,
-    isdtype,
-    issubdtype,
-    nan,
-    newaxis,
-    number,
-    pi,
-    promote_types,
-    signedinteger,
-    uint8,
-    uint16,
-    uint32,
-    uint64,
-    uintp,
-    unsignedinteger,
-)
 
 from cupy import cuda
 from cupy._array import ndarray
@@ -66,17 +26,25 @@ from cupy._creation import (
     meshgrid,
     tri,
 )
+from cupy._elementwise import ElementwiseKernel
 from cupy._functions import FUNCTIONS as _FUNCTIONS
-from cupy._kernels import ElementwiseKernel, RawKernel, RawModule, ReductionKernel
 from cupy._methods import attach as _attach
 from cupy._methods import round_ as around
 from cupy._methods import round_ as round
 from cupy._more import putmask, take, take_along_axis, where
 from cupy._products import dot, inner, matmul, tensordot, vdot
+from cupy._raw import RawKernel
 from cupy._ufuncs import UFUNCS as _UFUNCS
 from cupy._ufuncs import ufunc
 from cupy.cuda import is_available
 
+# What CuPy takes from NumPy.
+_NUMPYS = """
+bool_ broadcast_shapes complex64 complex128 complexfloating dtype e finfo float16 float32 float64
+floating generic iinfo inexact inf int8 int16 int32 int64 integer intp isdtype issubdtype nan
+newaxis number pi signedinteger uint8 uint16 uint32 uint64 unsignedinteger
+"""
+globals().update({_name: getattr(_np, _name) for _name in _NUMPYS.split()})
 bool = _np.bool_
 globals().update(_UFUNCS)
 globals().update(_FUNCTIONS)

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,9 +23,6 @@ import numpy as np
 
 INCLUDE = Path(__file__).with_name("_include")
 HEADERS = ("device.h", "arrays.h", "launch.h")
-# Functions with which threads of a block wait for each other.
-WAITS = re.compile(r"\b__(syncthreads|syncwarp|shfl_\w*sync)\b")
-DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+([\w ]+?)\s*(\w+)\s*\[\s*\]\s*;")
 STATUS = {
     1: "CUDA_ERROR_ILLEGAL_ADDRESS: an index outside of an array",
     2: "CUDA_ERROR_LAUNCH_TIMEOUT: threads of a block wait for each other at different places",
@@ -53,28 +49,19 @@ class CompileException(Exception):  # noqa: N818 - CuPy's name
         return self._msg
 
 
-class Module:
-    """Compiled kernels by their name expressions, such as ``"add"`` or ``"add<float>"``."""
+class Kernel:
+    """A compiled kernel."""
 
-    def __init__(self, library: ctypes.PyDLL, names: Sequence[str]) -> None:
-        self._functions = {name: library[f"_launch_{i}"] for i, name in enumerate(names)}
+    def __init__(self, library: ctypes.PyDLL, name: str) -> None:
+        self._name, self._launch = name, library._launch
 
-    def call(
-        self,
-        name: str,
-        grid: Sequence[int],
-        block: Sequence[int],
-        call: Any,
-        shared_mem: int = 0,
-    ) -> None:
-        """Run a kernel; the bytes of each of `call.values` are an argument."""
+    def __call__(self, grid: Sequence[int], block: Sequence[int], call: Any) -> None:
+        """Run the kernel; the bytes of each of `call.values` are an argument."""
         args = call.values
         pointers = (ctypes.c_void_p * max(len(args), 1))(*(arg.ctypes.data for arg in args))
         sizes = (ctypes.c_int * max(len(args), 1))(*(arg.nbytes for arg in args))
         dims = (ctypes.c_uint * 6)(*grid, *block)
-        shared = np.full(shared_mem + 16, 0xFF, np.uint8)
-        address = shared.ctypes.data + -shared.ctypes.data % 16
-        status = self._functions[name](pointers, sizes, len(args), dims, ctypes.c_void_p(address))
+        status, name = self._launch(pointers, sizes, len(args), dims), self._name
         if status == 3:
             raise TypeError(f"{name}: wrong number of arguments: {len(args)}")
         if status >= 100:
@@ -86,19 +73,12 @@ class Module:
 
 
 @functools.cache
-def compile_module(code: str, names: tuple[str, ...], options: tuple[str, ...] = ()) -> Module:
-    """Return the kernels of a source, which no two threads run at the same time."""
+def compile_kernel(code: str, name: str, options: tuple[str, ...] = ()) -> Kernel:
+    """Return the kernel of a source, which no two threads run at the same time."""
     flags = [option for option in options if option.startswith(("-D", "-I", "--define"))]
-    source = "".join(
-        [
-            *(f'#include "{header}"\n' for header in HEADERS),
-            "#line 1\n",
-            DYNAMIC_SHARED.sub(r"\1 *const \2 = (\1 *)_dynamic_shared;", code),
-            "\n",
-            *(f"LAUNCHER(_launch_{i}, {name})\n" for i, name in enumerate(names)),
-        ]
-    )
-    if WAITS.search(code):
+    includes = "".join(f'#include "{header}"\n' for header in HEADERS)
+    source = f"{includes}#line 1\n{code}\nLAUNCHER({name})\n"
+    if "__syncthreads" in code:
         flags.append("-DWITH_FIBERS")
     command = [
         *_compiler(),
@@ -107,22 +87,17 @@ def compile_module(code: str, names: tuple[str, ...], options: tuple[str, ...] =
         *("-fno-exceptions", "-fno-threadsafe-statics", "-U_FORTIFY_SOURCE"),
         *(f"-I{INCLUDE}", *flags),
     ]
-    text = "\0".join([*command, *((INCLUDE / name).read_text() for name in HEADERS), source])
+    text = "\0".join([*command, *((INCLUDE / header).read_text() for header in HEADERS), source])
     path = _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"
     if not path.exists():
         made = path.with_suffix(f".{os.getpid()}.so")
-        done = subprocess.run(
-            [*command, "-", "-o", str(made), "-lm"],
-            input=source,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command += ["-", "-o", str(made), "-lm"]
+        done = subprocess.run(command, input=source, capture_output=True, text=True)
         if done.returncode:
-            raise CompileException(done.stderr, code, names[0], options)
+            raise CompileException(done.stderr, code, name, options)
         made.replace(path)
     # With the interpreter's lock: the indices of a thread are global.
-    return Module(ctypes.PyDLL(str(path)), names)
+    return Kernel(ctypes.PyDLL(str(path)), name)
 
 
 @functools.cache

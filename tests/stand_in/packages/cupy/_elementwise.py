@@ -111,8 +111,8 @@ extern "C" __global__ void {self.name}({", ".join(call.declared)}) {{
   }}
   {self.kwargs.get("after_loop", "")};
 }}"""
-        module = _compile.compile_module(code, (self.name,), self.kwargs.get("options", ()))
+        kernel = _compile.compile_kernel(code, self.name, self.kwargs.get("options", ()))
         size = math.prod(shape)
         grid, block = (-(-size // block_size), 1, 1), (min(block_size, size), 1, 1)
-        run = functools.partial(module.call, self.name, grid, block, call)
+        run = functools.partial(kernel, grid, block, call)
         enqueue(self.name, run, reads, writes, stream)

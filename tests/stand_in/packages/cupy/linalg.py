@@ -13,7 +13,7 @@ from cupy._operations import launch_all, read_back
 from cupy._products import matmul, refuse_capture
 from cupy._signatures import define
 
-SOLVERS = """
+_SOLVERS = """
 cholesky(a)
 qr(a, mode='reduced')
 svd(a, full_matrices=True, compute_uv=True)
@@ -30,7 +30,7 @@ pinv(a, rcond=1e-15)
 """
 
 
-def solver(name: str) -> Callable[..., Any]:
+def _solver(name: str) -> Callable[..., Any]:
     function = getattr(np.linalg, name)
 
     def body(**settings: Any) -> Any:
@@ -62,9 +62,9 @@ def _computed(name: str, values: np.ndarray, arrays: list[ndarray]) -> ndarray:
     return new
 
 
-globals().update(define(SOLVERS, solver, "cupy.linalg"))
+globals().update(define(_SOLVERS, _solver, "cupy.linalg"))
 __all__ = [
     "LinAlgError",
     "matmul",
-    *(line.partition("(")[0] for line in SOLVERS.split("\n") if line),
+    *(line.partition("(")[0] for line in _SOLVERS.split("\n") if line),
 ]

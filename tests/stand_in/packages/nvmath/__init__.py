@@ -11,7 +11,6 @@ class CudaDataType(enum.IntEnum):
     """Types of matrices."""
 
     CUDA_R_16F = 2
-    CUDA_R_16BF = 14
     CUDA_R_32F = 0
     CUDA_R_64F = 1
 

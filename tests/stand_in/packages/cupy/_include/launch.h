@@ -6,8 +6,6 @@ template <int... I> struct _Indices {};
 template <int n, int... I> struct _Range : _Range<n - 1, n - 1, I...> {};
 template <int... I> struct _Range<0, I...> { typedef _Indices<I...> type; };
 
-static unsigned char *_dynamic_shared;
-
 static inline uint3 _position(unsigned i, dim3 size) {
     return {i % size.x, i / size.x % size.y, i / size.x / size.y};
 }
@@ -19,8 +17,7 @@ extern "C" void *malloc(size_t) noexcept;
 
 struct _Fiber {
     jmp_buf state;
-    enum { READY, AT_WARP, AT_BLOCK, DONE } waits;
-    bool exists;
+    bool exists, waits;
 };
 enum { STACK = 1 << 16, MAX_THREADS = 1024 };
 static _Fiber _fibers[MAX_THREADS];
@@ -28,17 +25,16 @@ static unsigned char *_stacks;
 static jmp_buf _scheduler;
 static unsigned _current;
 static void (*_body)();
-static unsigned long long _lanes[MAX_THREADS + 32];
 
-static void _wait(decltype(_Fiber::waits) at) {
-    _fibers[_current].waits = at;
+static void _pause(bool waits) {
+    _fibers[_current].waits = waits;
     if (!_setjmp(_fibers[_current].state)) _longjmp(_scheduler, 1);
 }
 // A fiber runs one thread of a block after another: to create a context takes a system call.
 static void _begin() {
     for (;;) {
         _body();
-        _wait(_Fiber::DONE);
+        _pause(false);
     }
 }
 static void _resume(unsigned i) {
@@ -57,62 +53,25 @@ static void _resume(unsigned i) {
     setcontext(&context);
 }
 
-static inline void __syncthreads() { _wait(_Fiber::AT_BLOCK); }
-static inline void __syncwarp(unsigned = 0xffffffffu) { _wait(_Fiber::AT_WARP); }
-template <class T> static T _exchange(T value, int lane, int width) {
-    static_assert(sizeof(T) <= 8, "");
-    int own = _current % 32, first = own / width * width;
-    memcpy(&_lanes[_current], &value, sizeof(T));
-    __syncwarp();
-    if (lane >= first && lane < first + width)
-        memcpy(&value, &_lanes[_current - own + lane], sizeof(T));
-    __syncwarp();
-    return value;
-}
-template <class T> static T __shfl_sync(unsigned, T value, int lane, int width = 32) {
-    return _exchange(value, (int)(_current % 32) / width * width + lane % width, width);
-}
-template <class T> static T __shfl_down_sync(unsigned, T value, unsigned delta, int width = 32) {
-    return _exchange(value, (int)(_current % 32 + delta), width);
-}
-template <class T> static T __shfl_up_sync(unsigned, T value, unsigned delta, int width = 32) {
-    return _exchange(value, (int)(_current % 32) - (int)delta, width);
-}
-template <class T> static T __shfl_xor_sync(unsigned, T value, int mask, int width = 32) {
-    return _exchange(value, (int)(_current % 32) ^ mask, width);
-}
-
-// Whether all threads of a range that are not done wait there; they go on then.
-static bool _release(unsigned first, unsigned end, decltype(_Fiber::waits) at) {
-    unsigned n = 0;
-    for (unsigned i = first; i < end; i++) {
-        if (_fibers[i].waits != at && _fibers[i].waits != _Fiber::DONE) return false;
-        n += _fibers[i].waits == at;
-    }
-    for (unsigned i = first; i < end; i++)
-        if (_fibers[i].waits == at) _fibers[i].waits = _Fiber::READY;
-    return n > 0;
-}
+static inline void __syncthreads() { _pause(true); }
 
 template <class Body> static void _run_block(unsigned n, Body body) {
     static Body *shared_body;
     shared_body = &body;
     _body = [] { (*shared_body)(); };
     if (!_stacks) _stacks = (unsigned char *)malloc((size_t)STACK * MAX_THREADS);
-    memset(_lanes, 0xff, sizeof(_lanes));
-    for (unsigned i = 0; i < n; i++) _fibers[i].waits = _Fiber::READY;
-    for (bool goes_on = true; goes_on;) {
-        for (unsigned i = 0; i < n; i++)
-            if (_fibers[i].waits == _Fiber::READY) _resume(i);
-        goes_on = _release(0, n, _Fiber::AT_BLOCK);
-        for (unsigned i = 0; i < n; i += 32)
-            goes_on |= _release(i, i + 32 < n ? i + 32 : n, _Fiber::AT_WARP);
-    }
-    for (unsigned i = 0; i < n; i++)
-        if (_fibers[i].waits != _Fiber::DONE) {
-            _status = DEADLOCK;
-            _fibers[i].exists = false;
+    for (unsigned n_waiting = n; n_waiting > 0;) {
+        n_waiting = 0;
+        for (unsigned i = 0; i < n; i++) {
+            _resume(i);
+            n_waiting += _fibers[i].waits;
         }
+        if (n_waiting > 0 && n_waiting < n) {  // The others are done.
+            _status = DEADLOCK;
+            for (unsigned i = 0; i < n; i++) _fibers[i].exists = false;
+            return;
+        }
+    }
 }
 #else
 template <class Body> static void _run_block(unsigned n, Body body) {
@@ -140,11 +99,9 @@ template <class... P> static typename _Range<sizeof...(P)>::type _indices(void (
     return {};
 }
 
-#define LAUNCHER(name, ...)                                                                     \
-    extern "C" int name(void **args, const int *sizes, int n_args, const unsigned *dims,        \
-                        unsigned char *shared) {                                                \
+#define LAUNCHER(name)                                                                          \
+    extern "C" int _launch(void **args, const int *sizes, int n_args, const unsigned *dims) {   \
         gridDim = {dims[0], dims[1], dims[2]};                                                  \
         blockDim = {dims[3], dims[4], dims[5]};                                                 \
-        _dynamic_shared = shared;                                                               \
-        return _run<&__VA_ARGS__>(&__VA_ARGS__, _indices(&__VA_ARGS__), args, sizes, n_args);   \
+        return _run<&name>(&name, _indices(&name), args, sizes, n_args);                        \
     }

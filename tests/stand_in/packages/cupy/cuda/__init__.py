@@ -1,5 +1,6 @@
 """Devices, streams, events, graphs and memory of the stand-in, with the names of `cupy.cuda`."""
 
+# ruff: noqa: F401 - a namespace
 from __future__ import annotations
 
 import contextlib
@@ -26,39 +27,6 @@ from cupy.cuda.pinned_memory import (
     set_pinned_memory_allocator,
 )
 from cupy.cuda.stream import Event, ExternalStream, Stream, get_current_stream, get_elapsed_time
-
-__all__ = [
-    "BaseMemory",
-    "Device",
-    "Event",
-    "ExternalStream",
-    "Graph",
-    "Memory",
-    "MemoryPointer",
-    "MemoryPool",
-    "PinnedMemory",
-    "PinnedMemoryPointer",
-    "PinnedMemoryPool",
-    "Stream",
-    "UnownedMemory",
-    "alloc",
-    "alloc_pinned_memory",
-    "device",
-    "get_allocator",
-    "get_current_stream",
-    "get_device_id",
-    "get_elapsed_time",
-    "get_local_runtime_version",
-    "graph",
-    "is_available",
-    "memory",
-    "pinned_memory",
-    "runtime",
-    "set_allocator",
-    "set_pinned_memory_allocator",
-    "stream",
-    "using_allocator",
-]
 
 
 def is_available() -> bool:

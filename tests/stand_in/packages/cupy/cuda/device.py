@@ -8,8 +8,6 @@ import threading
 from cupy import _launch
 from cupy.cuda import runtime
 
-__all__ = ["Device", "get_compute_capability", "get_device_id"]
-
 
 class _Stack(threading.local):
     def __init__(self) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 from cupy import _capture, _launch
 from cupy._launch import Capture
 
-__all__ = ["Graph"]
-
 
 class Graph:
     """Captured work; each launch runs all of it on the memory of the capture."""

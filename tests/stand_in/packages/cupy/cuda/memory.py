@@ -15,21 +15,8 @@ import numpy as np
 
 from cupy import _errors, _launch, _memory
 from cupy._errors import CUDARuntimeError
-from cupy._memory import GARBAGE, Block
+from cupy._memory import Block
 from cupy.cuda import device, pinned_memory, runtime
-
-__all__ = [
-    "BaseMemory",
-    "Memory",
-    "MemoryPointer",
-    "MemoryPool",
-    "OutOfMemoryError",
-    "PooledMemory",
-    "UnownedMemory",
-    "alloc",
-    "get_allocator",
-    "set_allocator",
-]
 
 _NO_SYNCHRONOUS = "the current stream is capturing, so synchronous API calls are disallowed"
 
@@ -110,7 +97,7 @@ def _grant(block: Block) -> None:
 def _spoil(block: Block) -> None:
     """Fill freed memory with garbage, unless a copy is still to use it, as CUDA allows."""
     if not block.n_pending:
-        block.bytes.fill(GARBAGE)
+        block.bytes.fill(_memory.GARBAGE)
 
 
 class MemoryPointer:
@@ -173,7 +160,7 @@ class MemoryPointer:
         queue = _queue(stream)
         _refuse_in_capture(queue, "H2D")
         if size > 0:
-            source, is_pinned = pinned_memory.view(_address(mem), size)
+            source, is_pinned = pinned_memory._view(_address(mem), size)
             before, target = source.copy(), self._bytes(size)
 
             def run() -> None:
@@ -200,9 +187,9 @@ class MemoryPointer:
         queue = _queue(stream)
         _refuse_in_capture(queue, "D2H")
         if size > 0:
-            target, is_pinned = pinned_memory.view(_address(mem), size)
+            target, is_pinned = pinned_memory._view(_address(mem), size)
             source = self._bytes(size)
-            target.fill(GARBAGE)
+            target.fill(_memory.GARBAGE)
             _launch.launch(
                 "copy to host",
                 lambda: np.copyto(target, source),

@@ -11,17 +11,6 @@ from mpi4py import MPI
 
 from cupy import _launch
 
-__all__ = [
-    "NCCL_FLOAT32",
-    "NCCL_FLOAT64",
-    "NCCL_SUM",
-    "NcclCommunicator",
-    "available",
-    "get_unique_id",
-    "groupEnd",
-    "groupStart",
-]
-
 available = True
 NCCL_SUM, NCCL_FLOAT32, NCCL_FLOAT64 = 0, 7, 8
 _DTYPES = {NCCL_FLOAT32: np.float32, NCCL_FLOAT64: np.float64}

@@ -10,17 +10,6 @@ from typing import Any
 import numpy as np
 
 from cupy import _launch, _memory
-from cupy._memory import GARBAGE
-
-__all__ = [
-    "PinnedMemory",
-    "PinnedMemoryPointer",
-    "PinnedMemoryPool",
-    "PooledPinnedMemory",
-    "alloc_pinned_memory",
-    "is_memory_pinned",
-    "set_pinned_memory_allocator",
-]
 
 _addresses: list[int] = []
 _rooms: list[np.ndarray] = []
@@ -34,7 +23,7 @@ class PinnedMemory:
         if capture is not None and not capture.is_relaxed:
             _launch.fail_capture(capture)
         self.size = size
-        self._room = np.full(_memory.rounded(size), GARBAGE, np.uint8)
+        self._room = np.full(_memory.rounded(size), _memory.GARBAGE, np.uint8)
         self.ptr = int(self._room.ctypes.data) if size else 0
         with _memory.lock:
             place = bisect.bisect(_addresses, self._room.ctypes.data)
@@ -55,10 +44,10 @@ def _forget(room: np.ndarray) -> None:
     _launch.flush_all()  # The driver waits for the device.
     place = bisect.bisect_left(_addresses, room.ctypes.data)
     del _addresses[place], _rooms[place]
-    room.fill(GARBAGE)
+    room.fill(_memory.GARBAGE)
 
 
-def view(address: int, size: int) -> tuple[np.ndarray, bool]:
+def _view(address: int, size: int) -> tuple[np.ndarray, bool]:
     """Return memory of the host, and whether it is pinned; it does not keep pinned memory."""
     with _memory.lock:
         place = bisect.bisect(_addresses, address) - 1
@@ -113,7 +102,7 @@ class PooledPinnedMemory(PinnedMemory):
 
 
 def _put_back(mem: PinnedMemory, free: dict[int, list[PinnedMemory]]) -> None:
-    mem._room.fill(GARBAGE)
+    mem._room.fill(_memory.GARBAGE)
     free.setdefault(mem.size, []).append(mem)
 
 
@@ -164,4 +153,4 @@ def set_pinned_memory_allocator(
 
 
 def is_memory_pinned(data: int) -> bool:
-    return view(data, 1)[1]
+    return _view(data, 1)[1]

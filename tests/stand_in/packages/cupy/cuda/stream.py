@@ -12,8 +12,6 @@ from cupy._errors import CUDARuntimeError
 from cupy._launch import Moment, Node, Queue
 from cupy.cuda import graph, runtime
 
-__all__ = ["Event", "ExternalStream", "Stream", "get_current_stream", "get_elapsed_time"]
-
 
 class Event:
     """A moment in the work of a stream."""

@@ -1,168 +1,160 @@
 # ruff: noqa: N999 - the library's names
 """cuBLASLt on the stand-in: descriptors, the search for an algorithm, and products on a stream.
 
-A product goes through `launch` on the stream whose pointer is given: it is counted, captured, and
-checked against accesses on other streams.
+A product is launched on the stream whose pointer is given: it is counted, captured, and checked
+against accesses on other streams. The statuses are those of the library's documentation.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+import enum
+import itertools
+import zlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from cupy import _errors, _launch
 from cupy._errors import CUDARuntimeError
+from cupy._memory import Block, block_at
 
-__all__ = [
-    "Epilogue",
-    "MatmulAlgo",
-    "MatmulDescAttribute",
-    "MatmulHeuristicResult",
-    "MatmulPreferenceAttribute",
-    "MatrixLayoutAttribute",
-    "Order",
-    "PointerMode",
-    "check_status",
-    "create",
-    "cuBLASLtError",
-    "destroy",
-    "get_matmul_desc_attribute_dtype",
-    "get_matmul_preference_attribute_dtype",
-    "get_matrix_layout_attribute_dtype",
-    "get_version",
-    "matmul",
-    "matmul_algo_check",
-    "matmul_algo_dtype",
-    "matmul_algo_get_heuristic",
-    "matmul_desc_create",
-    "matmul_desc_destroy",
-    "matmul_desc_get_attribute",
-    "matmul_desc_set_attribute",
-    "matmul_heuristic_result_dtype",
-    "matmul_preference_create",
-    "matmul_preference_destroy",
-    "matmul_preference_get_attribute",
-    "matmul_preference_set_attribute",
-    "matrix_layout_create",
-    "matrix_layout_destroy",
-    "matrix_layout_get_attribute",
-    "matrix_layout_set_attribute",
-]
+from nvmath import CudaDataType
+from nvmath.bindings.cublas import ComputeType, Status
 
-from nvmath.bindings import _descriptors
-from nvmath.bindings._descriptors import add, dtype_of, get, read, write
-from nvmath.bindings._enums import (
-    DESC_ATTRIBUTES,
-    LAYOUT_ATTRIBUTES,
-    PREFERENCE_ATTRIBUTES,
-    Epilogue,
-    MatmulDescAttribute,
-    MatmulPreferenceAttribute,
-    MatrixLayoutAttribute,
-    Order,
-    PointerMode,
-)
-from nvmath.bindings._problem import Pointers, Problem, find_problem
-from nvmath.bindings._product import place
-from nvmath.bindings._rules import cuBLASLtError, refuse
-from nvmath.bindings.cublas import Status
 
-matmul_algo_dtype = np.dtype([("data_", "<u8", (8,))])
+class Epilogue(enum.IntEnum):
+    """What follows a product: nothing, a bias for each row, the gradient of one."""
+
+    DEFAULT = 1
+    BIAS = 4
+    BGRADA = 256
+
+
+class MatmulDescAttribute(enum.IntEnum):
+    """Attributes of a product."""
+
+    COMPUTE_TYPE = 0
+    SCALE_TYPE = 1
+    TRANSA = 3
+    TRANSB = 4
+    EPILOGUE = 7
+    BIAS_POINTER = 8
+
+
+class MatrixLayoutAttribute(enum.IntEnum):
+    """Attributes of a matrix, whose columns follow each other."""
+
+    TYPE = 0
+    ROWS = 2
+    COLS = 3
+    LD = 4
+    BATCH_COUNT = 5
+    STRIDED_BATCH_OFFSET = 6
+
+
+class MatmulPreferenceAttribute(enum.IntEnum):
+    """Attributes of the search for an algorithm."""
+
+    MAX_WORKSPACE_BYTES = 1
+    MIN_ALIGNMENT_A_BYTES = 5
+    MIN_ALIGNMENT_B_BYTES = 6
+    MIN_ALIGNMENT_C_BYTES = 7
+    MIN_ALIGNMENT_D_BYTES = 8
+
+
 matmul_heuristic_result_dtype = np.dtype(
     [
-        ("algo", matmul_algo_dtype),
+        ("algo", [("data_", "<u8", (8,))]),
         ("workspace_size", "<u8"),
         ("state", "<i4"),
         ("waves_count", "<f4"),
         ("reserved", "<i4", (4,)),
     ]
 )
-
-_PREF = MatmulPreferenceAttribute
+# The types of attributes in the order above, and the value of each that no one has set.
+_ATTRIBUTES = {
+    kind: (dict(zip(kind, map(np.dtype, dtypes.split()), strict=True)), default)
+    for kind, dtypes, default in (
+        (MatmulDescAttribute, "i4 i4 i4 i4 u4 i8", {MatmulDescAttribute.EPILOGUE: 1}),
+        (MatrixLayoutAttribute, "u4 u8 u8 i8 i4 i8", {MatrixLayoutAttribute.BATCH_COUNT: 1}),
+        (
+            MatmulPreferenceAttribute,
+            "u8 u4 u4 u4 u4",
+            dict.fromkeys(list(MatmulPreferenceAttribute)[1:], 256),
+        ),
+    )
+}
+_STORED = {
+    CudaDataType.CUDA_R_16F: np.dtype(np.float16),
+    CudaDataType.CUDA_R_32F: np.dtype(np.float32),
+    CudaDataType.CUDA_R_64F: np.dtype(np.float64),
+}
+_F16, _F32, _F64 = _STORED
+# The type of alpha and beta, and the types of matrices.
+_TYPES = {
+    ComputeType.COMPUTE_32F: (_F32, {_F32, _F16}),
+    ComputeType.COMPUTE_32F_FAST_16F: (_F32, {_F32}),
+    ComputeType.COMPUTE_32F_FAST_16BF: (_F32, {_F32}),
+    ComputeType.COMPUTE_32F_FAST_TF32: (_F32, {_F32}),
+    ComputeType.COMPUTE_64F: (_F64, {_F64}),
+}
 _WORKSPACE = 1 << 16
 _ALGORITHM = 0xB1A5
+_objects: dict[int, dict[str, Any]] = {}
+_addresses = itertools.count(0x5500_0000_0000, 64)
 
 
-def check_status(status: int) -> None:
-    if status != Status.SUCCESS:
+class cuBLASLtError(Exception):  # noqa: N801 - the library's name
+    """A call that was refused."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(
+            f"CUBLAS_STATUS_{Status(status).name} ({int(status)}). You can set "
+            "CUBLASLT_LOG_LEVEL=5 environment variable to enable cuBLAS logging to learn more."
+        )
+
+
+def _refuse(condition: object, status: Status = Status.INVALID_VALUE) -> None:
+    if condition:
         raise cuBLASLtError(status)
-
-
-class _Structs:
-    """Structs in memory of the host, uninitialized."""
-
-    _dtype: np.dtype
-
-    def __init__(self, size: int = 1) -> None:
-        self._data = np.empty(size, self._dtype)
-        self._data.view(np.uint8).fill(0xAB)
-
-    @property
-    def ptr(self) -> int:
-        return int(self._data.ctypes.data)
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __int__(self) -> int:
-        return self.ptr
-
-    def _wrap(self, data: np.ndarray) -> Any:
-        structs = object.__new__(type(self))
-        structs._data = data
-        return structs
-
-    def __getitem__(self, key: int | slice) -> Any:
-        return self._wrap(self._data[key] if isinstance(key, slice) else self._data[key : key + 1])
-
-
-class MatmulAlgo(_Structs):
-    """An algorithm."""
-
-    _dtype = matmul_algo_dtype
-
-    @property
-    def data_(self) -> Any:
-        return self._data["data_"]
-
-
-class MatmulHeuristicResult(_Structs):
-    """What the search has found."""
-
-    _dtype = matmul_heuristic_result_dtype
-
-    @property
-    def algo(self) -> MatmulAlgo:
-        algo = object.__new__(MatmulAlgo)
-        algo._data = self._data["algo"]
-        return algo
-
-    def _field(self, name: str) -> Any:
-        return self._data[name].item() if len(self) == 1 else self._data[name]
-
-    @property
-    def workspace_size(self) -> Any:
-        return self._field("workspace_size")
-
-    @property
-    def state(self) -> Any:
-        return self._field("state")
-
-    @property
-    def waves_count(self) -> Any:
-        return self._field("waves_count")
 
 
 # --- handles and descriptors ---------------------------------------------------------------------
 
 
+def _add(kind: Any, **values: int) -> int:
+    address = next(_addresses)
+    start = {}
+    if kind is not None:
+        types, default = _ATTRIBUTES[kind]
+        start = {attribute.name: default.get(attribute, 0) for attribute in types}
+    _objects[address] = {"kind": kind} | start | values
+    return address
+
+
+def _get(address: int, kind: Any) -> dict[str, Any]:
+    found = _objects.get(address)
+    _refuse(
+        found is None or found["kind"] is not kind,
+        Status.NOT_INITIALIZED if kind is None else Status.INVALID_VALUE,
+    )
+    return found  # type: ignore[return-value]
+
+
+def _destroy(address: int, kind: Any) -> None:
+    _get(address, kind)
+    del _objects[address]
+
+
+def _write(address: int, kind: Any, attr: int, buf: int, size: int) -> None:
+    thing, dtype = _get(address, kind), _ATTRIBUTES[kind][0][attr]
+    _refuse(size != dtype.itemsize or not buf)
+    thing[kind(attr).name] = np.frombuffer(ctypes.string_at(buf, size), dtype)[0].item()
+
+
 def create() -> int:
-    return add("handle", {}, {"device": _launch.state.device})
-
-
-def destroy(light_handle: int) -> None:
-    _descriptors.destroy(light_handle, "handle")
+    return _add(None, device=_launch.state.device)
 
 
 def get_version() -> int:
@@ -170,84 +162,111 @@ def get_version() -> int:
 
 
 def matmul_desc_create(compute_type: int, scale_type: int) -> int:
-    given = MatmulDescAttribute.COMPUTE_TYPE, MatmulDescAttribute.SCALE_TYPE
-    values = dict(zip(given, (compute_type, scale_type), strict=True))
-    return add("product", DESC_ATTRIBUTES, values)
+    return _add(MatmulDescAttribute, COMPUTE_TYPE=compute_type, SCALE_TYPE=scale_type)
 
 
 def matmul_desc_destroy(matmul_desc: int) -> None:
-    _descriptors.destroy(matmul_desc, "product")
+    _destroy(matmul_desc, MatmulDescAttribute)
 
 
 def matmul_desc_set_attribute(matmul_desc: int, attr: int, buf: int, size_in_bytes: int) -> None:
-    write(get(matmul_desc, "product"), DESC_ATTRIBUTES, attr, buf, size_in_bytes)
-
-
-def matmul_desc_get_attribute(
-    matmul_desc: int, attr: int, buf: int, size_in_bytes: int, size_written: int
-) -> None:
-    desc = get(matmul_desc, "product")
-    read(desc, DESC_ATTRIBUTES, attr, buf, size_in_bytes, size_written)
+    _write(matmul_desc, MatmulDescAttribute, attr, buf, size_in_bytes)
 
 
 def get_matmul_desc_attribute_dtype(attr: int) -> Any:
-    return dtype_of(DESC_ATTRIBUTES, attr).type
+    return _ATTRIBUTES[MatmulDescAttribute][0][attr].type
 
 
 def matrix_layout_create(type: int, rows: int, cols: int, ld: int) -> int:
-    given = (
-        MatrixLayoutAttribute.TYPE,
-        MatrixLayoutAttribute.ROWS,
-        MatrixLayoutAttribute.COLS,
-        MatrixLayoutAttribute.LD,
-    )
-    values = dict(zip(given, (type, rows, cols, ld), strict=True))
-    return add("matrix", LAYOUT_ATTRIBUTES, values)
+    return _add(MatrixLayoutAttribute, TYPE=type, ROWS=rows, COLS=cols, LD=ld)
 
 
 def matrix_layout_destroy(mat_layout: int) -> None:
-    _descriptors.destroy(mat_layout, "matrix")
+    _destroy(mat_layout, MatrixLayoutAttribute)
 
 
 def matrix_layout_set_attribute(mat_layout: int, attr: int, buf: int, size_in_bytes: int) -> None:
-    write(get(mat_layout, "matrix"), LAYOUT_ATTRIBUTES, attr, buf, size_in_bytes)
-
-
-def matrix_layout_get_attribute(
-    mat_layout: int, attr: int, buf: int, size_in_bytes: int, size_written: int
-) -> None:
-    layout = get(mat_layout, "matrix")
-    read(layout, LAYOUT_ATTRIBUTES, attr, buf, size_in_bytes, size_written)
+    _write(mat_layout, MatrixLayoutAttribute, attr, buf, size_in_bytes)
 
 
 def get_matrix_layout_attribute_dtype(attr: int) -> Any:
-    return dtype_of(LAYOUT_ATTRIBUTES, attr).type
+    return _ATTRIBUTES[MatrixLayoutAttribute][0][attr].type
 
 
 def matmul_preference_create() -> int:
-    return add("preference", PREFERENCE_ATTRIBUTES, {})
+    return _add(MatmulPreferenceAttribute)
 
 
 def matmul_preference_destroy(pref: int) -> None:
-    _descriptors.destroy(pref, "preference")
+    _destroy(pref, MatmulPreferenceAttribute)
 
 
 def matmul_preference_set_attribute(pref: int, attr: int, buf: int, size_in_bytes: int) -> None:
-    write(get(pref, "preference"), PREFERENCE_ATTRIBUTES, attr, buf, size_in_bytes)
-
-
-def matmul_preference_get_attribute(
-    pref: int, attr: int, buf: int, size_in_bytes: int, size_written: int
-) -> None:
-    preference = get(pref, "preference")
-    read(preference, PREFERENCE_ATTRIBUTES, attr, buf, size_in_bytes, size_written)
+    _write(pref, MatmulPreferenceAttribute, attr, buf, size_in_bytes)
 
 
 def get_matmul_preference_attribute_dtype(attr: int) -> Any:
-    return dtype_of(PREFERENCE_ATTRIBUTES, attr).type
+    return _ATTRIBUTES[MatmulPreferenceAttribute][0][attr].type
 
 
-# --- the search, and the product -----------------------------------------------------------------
+# --- what is to be computed ----------------------------------------------------------------------
+
+
+def _place(address: int, shape: Any, strides: Any, dtype: Any) -> tuple[np.ndarray, Block]:
+    """Return memory at an address; what lies outside of all memory is an error."""
+    steps = [stride * dtype.itemsize for stride in strides]
+    extent = dtype.itemsize + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
+    block = block_at(address)
+    if block is None or address + extent > block.address + block.n_bytes:
+        raise CUDARuntimeError(_errors.ILLEGAL_ADDRESS)
+    return np.ndarray(shape, dtype, block.bytes, address - block.address, steps), block
+
+
+class _Matrix(NamedTuple):
+    """A layout: a batch of matrices in memory."""
+
+    type: CudaDataType
+    rows: int
+    cols: int
+    ld: int
+    n_batch: int
+    step: int
+
+    def place(self, address: int) -> tuple[np.ndarray, Block]:
+        shape = self.n_batch, self.rows, self.cols
+        return _place(address, shape, (self.step, 1, self.ld), _STORED[self.type])
+
+
+def _matrix(layout: int) -> _Matrix:
+    found = _get(layout, MatrixLayoutAttribute)
+    matrix = _Matrix(*(found[attribute.name] for attribute in MatrixLayoutAttribute))
+    _refuse(matrix.ld < matrix.rows or matrix.n_batch < 1)
+    _refuse(not matrix.rows or not matrix.cols, Status.NOT_SUPPORTED)
+    return matrix
+
+
+def _problem(handle: int, desc: int, *layouts: int) -> tuple[dict[str, Any], list[_Matrix], int]:
+    """Return a product, its matrices, and a number for what an algorithm is made for.
+
+    Both the search and the product refuse what does not go together; sizes may change.
+    """
+    _get(handle, None)
+    product, matrices = _get(desc, MatmulDescAttribute), [_matrix(layout) for layout in layouts]
+    a, b, c, d = matrices
+    scale, types = _TYPES.get(product["COMPUTE_TYPE"], (None, set()))
+    is_known = product["SCALE_TYPE"] == scale and {a.type, b.type, c.type, d.type} <= types
+    _refuse(not is_known or len({m.type for m in matrices}) > 1, Status.NOT_SUPPORTED)
+    m, k = (a.cols, a.rows) if product["TRANSA"] else (a.rows, a.cols)
+    n, k_of_b = (b.rows, b.cols) if product["TRANSB"] else (b.cols, b.rows)
+    _refuse(k != k_of_b or {(c.rows, c.cols), (d.rows, d.cols)} != {(m, n)})
+    _refuse(len({matrix.n_batch for matrix in matrices}) > 1)
+    # Two results in one place.
+    _refuse(d.n_batch > 1 and abs(d.step) < (d.cols - 1) * d.ld + d.rows)
+    is_gradient = product["EPILOGUE"] == Epilogue.BGRADA
+    _refuse(is_gradient and (product["TRANSA"] or d.n_batch > 1), Status.NOT_SUPPORTED)
+    fixed = [product[key] for key in ("COMPUTE_TYPE", "TRANSA", "TRANSB", "EPILOGUE")]
+    text = repr((fixed, [(int(m.type), m.n_batch > 1) for m in matrices]))
+    return product, matrices, zlib.crc32(text.encode())
 
 
 def matmul_algo_get_heuristic(
@@ -263,53 +282,18 @@ def matmul_algo_get_heuristic(
     return_algo_count: int,
 ) -> None:
     """Write algorithms: the first wants a workspace, if that is allowed, the second none."""
-    if requested_algo_count < 1:
-        raise cuBLASLtError(Status.INVALID_VALUE)
-    problem = find_problem(light_handle, operation_desc, adesc, bdesc, cdesc, ddesc)
-    wishes = get(preference, "preference")
-    alignments = [
-        wishes[key]
-        for key in (
-            _PREF.MIN_ALIGNMENT_A_BYTES,
-            _PREF.MIN_ALIGNMENT_B_BYTES,
-            _PREF.MIN_ALIGNMENT_C_BYTES,
-            _PREF.MIN_ALIGNMENT_D_BYTES,
-        )
-    ]
+    _refuse(requested_algo_count < 1)
+    *_, identity = _problem(light_handle, operation_desc, adesc, bdesc, cdesc, ddesc)
+    wishes = _get(preference, MatmulPreferenceAttribute)
+    alignments = [wishes[f"MIN_ALIGNMENT_{name}_BYTES"] for name in "ABCD"]
     found = []
     for workspace in (_WORKSPACE, 0):
-        if workspace <= wishes[_PREF.MAX_WORKSPACE_BYTES]:
-            words = [_ALGORITHM, problem.identity, workspace, *alignments, 0]
+        if workspace <= wishes["MAX_WORKSPACE_BYTES"]:
+            words = [_ALGORITHM, identity, workspace, *alignments, 0]
             found.append(((words,), workspace, Status.SUCCESS, 1.0, (0, 0, 0, 0)))
     results = np.array(found[:requested_algo_count], matmul_heuristic_result_dtype)
     ctypes.memmove(heuristic_results_array, results.ctypes.data, results.nbytes)
     ctypes.memmove(return_algo_count, np.array([len(results)], np.int32).ctypes.data, 4)
-
-
-def matmul_algo_check(
-    light_handle: int,
-    operation_desc: int,
-    adesc: int,
-    bdesc: int,
-    cdesc: int,
-    ddesc: int,
-    algo: int,
-    result: int,
-) -> None:
-    problem = find_problem(light_handle, operation_desc, adesc, bdesc, cdesc, ddesc)
-    words = _algorithm(algo, problem)
-    found = np.array(
-        [((words,), words[2], Status.SUCCESS, 1.0, (0, 0, 0, 0))], matmul_heuristic_result_dtype
-    )
-    ctypes.memmove(result, found.ctypes.data, found.nbytes)
-
-
-def _algorithm(algo: int, problem: Problem) -> list[int]:
-    """Return the words of an algorithm, which must have been found for such a product."""
-    words = np.frombuffer(ctypes.string_at(algo, 64), np.uint64).tolist()
-    refuse(words[0] != _ALGORITHM, Status.INVALID_VALUE)
-    refuse(words[1] != problem.identity, Status.NOT_SUPPORTED)
-    return words
 
 
 def matmul(
@@ -330,21 +314,76 @@ def matmul(
     workspace_size_in_bytes: int,
     stream: int,
 ) -> None:
-    problem = find_problem(light_handle, compute_desc, adesc, bdesc, cdesc, ddesc)
+    """Compute D = epilogue(alpha op(A) op(B) + beta C)."""
+    desc, layouts, identity = _problem(light_handle, compute_desc, adesc, bdesc, cdesc, ddesc)
     queue = _launch.queue_at(stream)
-    refuse(queue.device != get(light_handle, "handle")["device"], Status.INVALID_VALUE)
-    scratch = []
-    if algo:
-        words = _algorithm(algo, problem)
-        refuse(workspace_size_in_bytes < words[2], Status.INVALID_VALUE)
-        # An algorithm that was chosen for aligned memory fails on other memory.
-        for address, alignment in zip((a, b, c, d), words[3:7], strict=True):
-            refuse(address % alignment, Status.NOT_SUPPORTED)
-        if words[2]:
-            refuse(workspace % 256, Status.INVALID_VALUE)
-            scratch.append(place(workspace, (words[2],), (1,), np.uint8).block)
-    node = problem.node(Pointers(alpha, a, b, beta, c, d), scratch)
-    for block in (*node.reads, *node.writes):
+    _refuse(queue.device != _get(light_handle, None)["device"])
+    words = np.frombuffer(ctypes.string_at(algo, 64), np.uint64).tolist()
+    _refuse(words[0] != _ALGORITHM)
+    _refuse(words[1] != identity, Status.NOT_SUPPORTED)
+    _refuse(workspace_size_in_bytes < words[2] or (words[2] and workspace % 256))
+    # An algorithm that was chosen for aligned memory fails on other memory.
+    for address, alignment in zip((a, b, c, d), words[3:7], strict=True):
+        _refuse(address % alignment, Status.NOT_SUPPORTED)
+
+    factor = _STORED[desc["SCALE_TYPE"]]
+    factors = [
+        np.frombuffer(ctypes.string_at(at, factor.itemsize), factor)[0] for at in (alpha, beta)
+    ]
+    epilogue, dtype = Epilogue(desc["EPILOGUE"]), _STORED[layouts[3].type]
+    places = [layout.place(at) for layout, at in zip(layouts, (a, b, c, d), strict=True)]
+    reads, writes = [place[1] for place in places[: 3 if factors[1] else 2]], [places[3][1]]
+    if words[2]:
+        writes.append(_place(workspace, (words[2],), (1,), np.dtype(np.uint8))[1])
+    vector = None
+    if epilogue != Epilogue.DEFAULT:
+        pointer = desc["BIAS_POINTER"]
+        _refuse(not pointer or pointer % dtype.itemsize)
+        vector, block = _place(pointer, (layouts[3].rows,), (1,), dtype)
+        (reads if epilogue == Epilogue.BIAS else writes).append(block)
+    for block in (*reads, *writes):
         if block.device != queue.device:
             raise CUDARuntimeError(_errors.ILLEGAL_ADDRESS)
-    _launch.enqueue(node, queue)
+    run = _computation(desc, [view for view, _ in places], vector, *factors)
+    _launch.enqueue(
+        _launch.Node(f"cublasLt {epilogue.name}", run, tuple(reads), tuple(writes)), queue
+    )
+
+
+def _computation(desc: dict[str, Any], views: list[Any], vector: Any, alpha: Any, beta: Any) -> Any:
+    compute, epilogue = ComputeType(desc["COMPUTE_TYPE"]), Epilogue(desc["EPILOGUE"])
+    transposes = desc["TRANSA"], desc["TRANSB"]
+
+    def run() -> None:
+        with np.errstate(all="ignore"):
+            a, b = (
+                (x.swapaxes(1, 2) if is_transposed else x).astype(alpha.dtype)
+                for x, is_transposed in zip(views, transposes, strict=False)
+            )
+            result = alpha * (_as_input(a, compute) @ _as_input(b, compute))
+            if beta:
+                result += beta * views[2]
+            if epilogue == Epilogue.BIAS:
+                result += vector.astype(alpha.dtype)[:, None]
+            if epilogue == Epilogue.BGRADA:
+                vector[...] = a[0].sum(axis=1)
+            views[3][...] = result
+
+    return run
+
+
+def _as_input(x: np.ndarray, compute: ComputeType) -> np.ndarray:
+    """Return numbers as a compute type reads them, rounded to nearest, ties to even."""
+    if compute == ComputeType.COMPUTE_32F_FAST_16F:
+        return x.astype(np.float16).astype(np.float32)
+    n_dropped = {
+        ComputeType.COMPUTE_32F_FAST_TF32: 13,
+        ComputeType.COMPUTE_32F_FAST_16BF: 16,
+    }.get(compute)
+    if n_dropped is None:
+        return x
+    bits = x.view(np.uint32)
+    half = np.uint32((1 << (n_dropped - 1)) - 1)
+    rounded = bits + half + ((bits >> np.uint32(n_dropped)) & np.uint32(1))
+    rounded &= np.uint32(0xFFFFFFFF << n_dropped & 0xFFFFFFFF)
+    return np.where(np.isfinite(x), rounded, bits).view(np.float32)
