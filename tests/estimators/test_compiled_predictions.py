@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from helpers import small, tolerance
 from scipy import sparse
 
-from mlp_xp import MLPRegressor
+from mlp_xp import MLP, MLPRegressor
 from mlp_xp.training import inference
 
 RNG = np.random.default_rng(0)
@@ -34,14 +34,13 @@ def compiled(caplog):
     jax.config.update("jax_log_compiles", False)
 
 
-def where(backend_spec):
-    name, _, device = backend_spec.partition(":")
-    return {"backend": name, "device": device or None}
+def quick(estimator=MLP, **settings):
+    return small(estimator, max_iter=2, learning_rate="cosine", **settings)
 
 
 @pytest.mark.libraries("jax")
-def test_numbers_of_rows_share_what_is_compiled(backend_spec, compiled):
-    model = small(max_iter=2, learning_rate="cosine", **where(backend_spec)).fit(X, Y)
+def test_numbers_of_rows_share_what_is_compiled(on, compiled):
+    model = quick(**on).fit(X, Y)
     compiled.take()
     for n in (7, 2, 100, 33, 101):
         assert model.predict_proba(X[:n]).shape == (n, 3)
@@ -56,10 +55,9 @@ def test_numbers_of_rows_share_what_is_compiled(backend_spec, compiled):
 
 
 @pytest.mark.libraries("jax")
-def test_samples_held_out_in_other_numbers_compile_nothing_else(backend_spec, compiled):
-    settings = {"max_iter": 2, "learning_rate": "cosine", **where(backend_spec)}
+def test_samples_held_out_in_other_numbers_compile_nothing_else(on, compiled):
     for n in (30, 41):
-        model = small(**settings).fit(X[:50], Y[:50], X_val=X[-n:], y_val=Y[-n:])
+        model = quick(**on).fit(X[:50], Y[:50], X_val=X[-n:], y_val=Y[-n:])
         expected = model.evaluate(X[-n:], Y[-n:])["loss"]
         assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-12)
         names = compiled.take()
@@ -68,7 +66,7 @@ def test_samples_held_out_in_other_numbers_compile_nothing_else(backend_spec, co
 
 
 @pytest.mark.libraries("jax")
-def test_a_loss_of_a_library_scores_held_out_samples_there(backend_spec):
+def test_a_loss_of_a_library_scores_held_out_samples_there(on):
     import jax.numpy as jnp
 
     def squares(outputs, targets, *, xp):
@@ -77,65 +75,54 @@ def test_a_loss_of_a_library_scores_held_out_samples_there(backend_spec):
         return jnp.sum(errors**2, axis=-1), lambda dlosses: 2 * dlosses[:, None] * errors
 
     given = set()
-    settings = {"loss": squares, "max_iter": 2, "learning_rate": "cosine", **where(backend_spec)}
-    model = small(MLPRegressor, **settings).fit(X, Y, X_val=X[:30], y_val=Y[:30])
+    model = quick(MLPRegressor, loss=squares, **on).fit(X, Y, X_val=X[:30], y_val=Y[:30])
     assert np.ndarray not in given
     expected = np.mean((model.predict(X[:30]) - Y[:30]) ** 2)
     assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.libraries("jax")
-@pytest.mark.parametrize("kind", ["float64", "float32", "uint8", "bool", "sparse", "library"])
 @pytest.mark.parametrize("normalization", [None, "batch", "layer"])
-def test_rows_that_fill_a_batch_change_nothing(
-    backend_spec, backend, kind, normalization, monkeypatch
-):
-    settings = {"normalization": normalization, "input_scaling": "standardize"}
-    model = small(max_iter=2, learning_rate="cosine", **settings, **where(backend_spec)).fit(X, Y)
-    some = X[:37]
-    if kind == "sparse":
-        some = sparse.csr_array(some)
-    elif kind == "library":
-        some = backend.put(some)
-    else:
-        some = (some > 4 if kind == "bool" else some).astype(kind)
-    filled = [model.predict_proba(some), model.hidden_activations(some)]
-    assert all(type(found) is type(filled[0]) for found in filled)
-    assert all(found.shape[0] == 37 for found in filled)
+def test_rows_that_fill_a_batch_change_nothing(on, backend, normalization, monkeypatch):
+    model = quick(normalization=normalization, input_scaling="standardize", **on).fit(X, Y)
+    kinds = {name: X[:37].astype(name) for name in ("float64", "float32", "uint8")}
+    kinds |= {"bool": X[:37] > 4, "sparse": sparse.csr_array(X[:37]), "jax": backend.put(X[:37])}
+    filled = {k: [model.predict_proba(x), model.hidden_activations(x)] for k, x in kinds.items()}
     monkeypatch.setattr(inference, "_compiled_rows", lambda n_samples, *_: n_samples)
-    plain = [model.predict_proba(some), model.hidden_activations(some)]
-    for found, expected in zip(map(np.asarray, filled), map(np.asarray, plain), strict=True):
-        assert found.dtype == expected.dtype
-        scale = np.abs(expected).max()
-        atol = scale * tolerance(str(expected.dtype), 5)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+    for kind, x in kinds.items():
+        plain = [model.predict_proba(x), model.hidden_activations(x)]
+        for found, expected in zip(filled[kind], plain, strict=True):
+            assert type(found) is type(expected) is type(plain[0]), kind
+            found, expected = np.asarray(found), np.asarray(expected)
+            assert (len(found), found.dtype) == (37, expected.dtype), kind
+            atol = np.abs(expected).max() * tolerance(str(expected.dtype), 5)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=kind)
 
 
 @pytest.mark.parametrize("sizes", [(4, 3), (1, 100, 1), (64, 100, 10), (3072, 512, 512, 10)])
-@pytest.mark.parametrize("most", [2048, 1000])
-@pytest.mark.parametrize("n_views", [1, 10])
-def test_few_rows_are_added(sizes, most, n_views):
-    weights = sum(a * b for a, b in itertools.pairwise(sizes))
-    shapes = set()
-    for n in range(1, most + 1):
-        n_rows = inference._compiled_rows(n, most, sizes, n_views)
-        assert n <= n_rows <= most
-        assert (n_rows - n) * n_views * weights < 1 << 20 or n_rows < 1.07 * n
-        # Of an activation, which takes 1 to 2 ns: tanh of XLA.
-        assert (n_rows - n) * n_views * sum(sizes[1:]) < 1 << 15 or n_rows < 1.07 * n
-        if n * sizes[0] > 1 << 18:  # No copy of what is large.
-            assert n_rows == n
-        else:
-            shapes.add(n_rows)
-    assert inference._compiled_rows(1, most, sizes, n_views) == 1
-    assert len(shapes) <= 80
+def test_few_rows_are_added(sizes):
+    weights = sum(a * b for a, b in pairwise(sizes))
+    for most, n_views in product((2048, 1000), (1, 10)):
+        shapes = set()
+        for n in range(1, most + 1):
+            n_rows = inference._compiled_rows(n, most, sizes, n_views)
+            assert n <= n_rows <= most
+            assert (n_rows - n) * n_views * weights < 1 << 20 or n_rows < 1.07 * n
+            # Of an activation, which takes 1 to 2 ns: tanh of XLA.
+            assert (n_rows - n) * n_views * sum(sizes[1:]) < 1 << 15 or n_rows < 1.07 * n
+            if n * sizes[0] > 1 << 18:  # No copy of what is large.
+                assert n_rows == n
+            else:
+                shapes.add(n_rows)
+        assert inference._compiled_rows(1, most, sizes, n_views) == 1
+        assert len(shapes) <= 80
 
 
 @pytest.mark.libraries("jax")
-def test_predictions_wait_for_no_other_thread(backend_spec, backend, monkeypatch):
+def test_predictions_wait_for_no_other_thread(on, backend, monkeypatch):
     import jax
 
-    model = small(max_iter=2, learning_rate="cosine", **where(backend_spec)).fit(X, Y)
+    model = quick(**on).fit(X, Y)
     with monkeypatch.context() as patched:
         patched.setattr(jax, "live_arrays", lambda platform: pytest.fail("waits for all arrays"))
         model.predict(X)

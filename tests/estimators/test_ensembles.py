@@ -59,11 +59,8 @@ def test_each_network_is_the_one_that_its_own_fit_gives():
     assert len(set(seeds)) == 3
     more = classifiers(n_estimators=4).fit(X, y)
     assert [member.random_state for member in more.estimators_][:3] == seeds
-
-
-def test_settings_are_taken_in_turn():
     settings = [{"alpha": 0.5}, {"hidden_layer_sizes": (3,), "random_state": 7}]
-    model = classifiers(settings=settings).fit(X, y)
+    model = classifiers(settings=settings).fit(X, y)  # In turn.
     assert [member.alpha for member in model.estimators_] == [0.5, 0.0001, 0.5]
     assert model.estimators_[1].coefs_[0].shape == (4, 3)
     assert model.estimators_[1].random_state == 7
@@ -92,9 +89,8 @@ class Noting(MLPClassifier):
 
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, len(y))], ids=["none", "given"])
 @pytest.mark.libraries("numpy", "torch", "jax")
-def test_networks_with_a_draw_each_are_those_of_their_own_fits(backend_spec, weights):
-    name, _, device = backend_spec.partition(":")
-    network = Noting((5,), **QUICK, backend=name, device=device or None)
+def test_networks_with_a_draw_each_are_those_of_their_own_fits(on, weights):
+    network = Noting((5,), **QUICK, **on)
     settings = [{"alpha": 0.1}, {"learning_rate_init": 0.01, "dropout": 0.2}]
     model = MLPEnsembleClassifier(network, 4, bootstrap=True, settings=settings, random_state=0)
     drawn = []
@@ -104,7 +100,7 @@ def test_networks_with_a_draw_each_are_those_of_their_own_fits(backend_spec, wei
         np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
         drawn.append(counts)
         alone = MLPClassifier(**member.get_params()).fit(X, y, member.given_)
-        atol = 0 if name == "numpy" else 1e-6
+        atol = 0 if on["backend"] == "numpy" else 1e-6
         np.testing.assert_allclose(
             member.predict_proba(X), alone.predict_proba(X), rtol=0, atol=atol
         )
@@ -159,16 +155,13 @@ def test_ctrl_c_keeps_the_networks_that_are_finished():
             return super()._params()
 
     network = Pressing((5,), **QUICK)
-    for settings, n_finished in (([{}, {"random_state": 7}], 1), ([{"random_state": 7}], 0)):
-        model = MLPEnsembleClassifier(network, 5, settings=settings, n_jobs=1)
-        if n_finished:
-            message = r"interrupted by user: (\d) of 5 networks are finished, and kept"
-            with pytest.warns(match=message) as caught:
-                model.fit(X, y)
-            assert len(model.estimators_) == int(re.search(message, str(caught[0].message))[1]) < 5
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                model.fit(X, y)
+    model = MLPEnsembleClassifier(network, 5, settings=[{}, {"random_state": 7}], n_jobs=1)
+    message = r"interrupted by user: (\d) of 5 networks are finished, and kept"
+    with pytest.warns(match=message) as caught:
+        model.fit(X, y)
+    assert len(model.estimators_) == int(re.search(message, str(caught[0].message))[1]) < 5
+    with pytest.raises(KeyboardInterrupt):  # None is finished.
+        model.set_params(settings=[{"random_state": 7}]).fit(X, y)
 
 
 def test_wrong_settings_say_what_to_give():

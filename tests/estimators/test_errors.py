@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import small
+from helpers import problem, small
 from scipy import sparse
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
@@ -20,131 +20,110 @@ from mlp_xp import MLP, MLPClassifier, MLPRegressor, get_backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.nn.losses import Huber
 
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"activation": "sigmoid"}, "'activation' parameter of MLPClassifier must be a str among"),
-        ({"solver": "lamb"}, "'solver' parameter"),
-        ({"learning_rate": "straight"}, "'learning_rate' parameter"),
-        ({"backend": "tensorflow"}, "'backend' parameter"),
-        ({"precision": "float8"}, "'precision' parameter"),
-        ({"placement": "gpu"}, "'placement' parameter"),
-        ({"momentum": 2.0}, "'momentum' parameter"),
-        ({"max_iter": 0}, "'max_iter' parameter"),
-    ],
-)
-def test_bad_settings(problem, settings, message):
-    with pytest.raises(InvalidParameterError, match=message):
-        small(**settings).fit(*problem())
-
-
-@pytest.mark.parametrize(
-    ("settings", "hint"),
-    [
-        ({"activation": "sigmoid"}, "Did you mean 'logistic'?"),
-        ({"activation": "leakyrelu"}, "Did you mean 'leaky_relu'?"),
-        ({"activation": 32}, "several layers are one tuple: hidden_layer_sizes=(.., 32)."),
-        ({"solver": "Adam"}, "Did you mean 'adam'?"),
-        ({"solver": "rms_prop"}, "Did you mean 'rmsprop'?"),
-        ({"learning_rate": "cosin"}, "Did you mean 'cosine'?"),
-        ({"learning_rate": 0.01}, "The rate itself is learning_rate_init=0.01."),
-        ({"backend": "PyTorch"}, "Did you mean 'torch'?"),
-        ({"backend": "gpu"}, "Did you mean 'auto'?"),
-        ({"precision": "fp16"}, "Did you mean 'float16'?"),
-        ({"precision": "bfloat16"}, "Did you mean 'bf16'?"),
-        ({"input_scaling": "standard"}, "Did you mean 'standardize'?"),
-        ({"loss": "cross_entropy"}, "Did you mean 'log_loss'?"),
-        ({"precision": "gpu"}, " instead."),
-        ({"placement": "cuda"}, " instead."),
-        ({"learning_rate": True}, " instead."),
-        ({"activation": True}, " instead."),
-        ({"callbacks": Callback()}, "Give a list, callbacks=[...]."),
-    ],
-)
-def test_a_wrong_setting_is_told_what_to_type(problem, settings, hint):
-    with pytest.raises(InvalidParameterError) as caught:
-        small(**settings).fit(*problem())
-    assert str(caught.value).endswith(hint)
+X, y = problem()
+SETTINGS = [
+    ({"activation": "sigmoid"}, "Did you mean 'logistic'?"),
+    ({"activation": "leakyrelu"}, "Did you mean 'leaky_relu'?"),
+    ({"activation": 32}, "several layers are one tuple: hidden_layer_sizes=(.., 32)."),
+    ({"solver": "Adam"}, "Did you mean 'adam'?"),
+    ({"solver": "rms_prop"}, "Did you mean 'rmsprop'?"),
+    ({"solver": "lamb"}, " instead."),
+    ({"solver": "?"}, "Got '?' instead."),
+    ({"learning_rate": "cosin"}, "Did you mean 'cosine'?"),
+    ({"learning_rate": 0.01}, "The rate itself is learning_rate_init=0.01."),
+    ({"learning_rate": "straight"}, " instead."),
+    ({"backend": "PyTorch"}, "Did you mean 'torch'?"),
+    ({"backend": "gpu"}, "Did you mean 'auto'?"),
+    ({"backend": "tensorflow"}, " instead."),
+    ({"precision": "fp16"}, "Did you mean 'float16'?"),
+    ({"precision": "bfloat16"}, "Did you mean 'bf16'?"),
+    ({"precision": "float8"}, ""),
+    ({"input_scaling": "standard"}, "Did you mean 'standardize'?"),
+    ({"loss": "cross_entropy"}, "Did you mean 'log_loss'?"),
+    ({"precision": "gpu"}, " instead."),
+    ({"placement": "cuda"}, " instead."),
+    ({"placement": "gpu"}, " instead."),
+    ({"learning_rate": True}, " instead."),
+    ({"activation": True}, " instead."),
+    ({"callbacks": Callback()}, "Give a list, callbacks=[...]."),
+    ({"momentum": 2.0}, " instead."),
+    ({"max_iter": 0}, " instead."),
+]
 
 
-def test_names_are_listed_in_the_order_of_the_documentation(problem):
+def test_a_wrong_setting_is_told_what_to_type():
+    for settings, hint in SETTINGS:
+        (name,) = settings
+        with pytest.raises(InvalidParameterError) as caught:
+            small(**settings).fit(X, y)
+        message = str(caught.value)
+        assert message.startswith(f"The '{name}' parameter of MLPClassifier must be"), settings
+        assert message.endswith(hint), f"{settings}: {message}"
+    # Names are listed in the order of the documentation.
     with pytest.raises(InvalidParameterError, match="'sgd', 'adam', 'adamw', 'rmsprop', 'lion'"):
-        small(solver="?").fit(*problem())
-    with pytest.raises(InvalidParameterError, match=r"Got '\?' instead\.$"):
-        small(solver="?").fit(*problem())
-
-
-def test_names_of_other_libraries_are_known_for_losses_of_numbers(problem):
-    X, y = problem()
+        small(solver="?").fit(X, y)
     for theirs, ours in [("mse", "squared_error"), ("MAE", "absolute_error")]:
         with pytest.raises(InvalidParameterError, match=f"Did you mean '{ours}'"):
             MLPRegressor(loss=theirs).fit(X, y)
 
 
-def test_hidden_layers_must_be_at_least_1_wide(problem):
-    with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got \[3, 0\]"):
-        small(hidden_layer_sizes=(3, 0)).fit(*problem())
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (small(callbacks=[3]), TypeError, "callbacks has 3, which has none of the methods"),
+        (small(callbacks=[Callback]), TypeError, r"is a class: give an object, with \(\)"),
+        (small(hidden_layer_sizes=(3.5,)), ValueError, "hidden_layer_sizes must be integers, got"),
+        (
+            small(hidden_layer_sizes=(3, 0)),
+            ValueError,
+            r"hidden_layer_sizes must be > 0, got \[3, 0\]",
+        ),
+        (
+            MLPRegressor(loss=Huber),
+            TypeError,
+            r"loss is the class Huber: give an object, with \(\)",
+        ),
+    ],
+)
+def test_objects_of_the_wrong_kind_are_rejected(model, error, message):
+    with pytest.raises(error, match=message):
+        model.fit(X, y)
 
 
-def test_what_is_no_callback_and_no_width_is_rejected(problem):
-    with pytest.raises(TypeError, match="callbacks has 3, which has none of the methods"):
-        small(callbacks=[3]).fit(*problem())
-    with pytest.raises(TypeError, match=r"is a class: give an object, with \(\)"):
-        small(callbacks=[Callback]).fit(*problem())
-    with pytest.raises(ValueError, match="hidden_layer_sizes must be integers, got"):
-        small(hidden_layer_sizes=(3.5,)).fit(*problem())
-    with pytest.raises(TypeError, match=r"loss is the class Huber: give an object, with \(\)"):
-        MLPRegressor(loss=Huber).fit(*problem())
-
-
-def spoiled(X, how):
-    X = X.copy()
-    if how == "nan":
-        X[0, 0] = np.nan
-    elif how == "infinity":
-        X[0, 0] = np.inf
-    elif how == "complex":
-        X = X.astype(complex)
-    elif how == "1-D":
-        X = X[:, 0]
-    elif how == "empty":
-        X = X[:0]
-    elif how == "no features":
-        X = X[:, :0]
-    return X
+def with_first(value):
+    bad = X.copy()
+    bad[0, 0] = value
+    return bad
 
 
 BAD = {
-    "nan": "NaN",
-    "infinity": "infinity",
-    "complex": "Complex data not supported",
-    "1-D": "Expected 2D array, got 1D array",
-    "empty": "minimum of 1|while a minimum",
-    "no features": "minimum of 1|while a minimum",
+    "nan": (with_first(np.nan), "NaN"),
+    "infinity": (with_first(np.inf), "infinity"),
+    "complex": (X.astype(complex), "Complex data not supported"),
+    "1-D": (X[:, 0], "Expected 2D array, got 1D array"),
+    "empty": (X[:0], "minimum of 1|while a minimum"),
+    "no features": (X[:, :0], "minimum of 1|while a minimum"),
 }
 
 
-@pytest.mark.parametrize("how", BAD)
-def test_bad_input_changes_nothing(problem, backend, how):
-    X, y = problem()
-    bad = spoiled(X, how)
-    bad_y = y[: len(bad)]
+def test_bad_input_changes_nothing(backend):
     model = small().fit(backend.put(X), y)
     before = pickle.dumps(model)
-    for array in (bad, backend.put(bad)):
-        with pytest.raises(ValueError, match=BAD[how]):
-            model.partial_fit(array, bad_y)
-        with pytest.raises(ValueError, match=BAD[how]):
-            model.predict(array)
-        with pytest.raises(ValueError, match=BAD[how]):
-            small().fit(array, bad_y)
+    for bad, message in BAD.values():
+        for array in (bad, backend.put(bad)):
+            with pytest.raises(ValueError, match=message):
+                model.partial_fit(array, y[: len(bad)])
+            with pytest.raises(ValueError, match=message):
+                model.predict(array)
+            with pytest.raises(ValueError, match=message):
+                small().fit(array, y[: len(bad)])
+    with pytest.raises(ValueError, match="X has 5 features, but MLPClassifier is expecting 6"):
+        model.predict(backend.put(X[:, :5]))
     assert pickle.dumps(model) == before
 
 
 @pytest.mark.parametrize("how", ["labels", "device", "data"])
-def test_a_fit_that_fails_leaves_the_model_as_it_was(problem, how, monkeypatch):
-    X, y = problem()
+def test_a_fit_that_fails_leaves_the_model_as_it_was(how, monkeypatch):
     model = small(input_scaling="standardize").fit(X, y)
     before = pickle.dumps(model)
     arguments = (X[:, :3], y[:-1] if how == "labels" else np.where(y > 0, "a", "b"))
@@ -156,11 +135,12 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(problem, how, monkeypatch):
         monkeypatch.setattr(mlp_xp.estimators.fitting, "place", full)
     if how == "device":
         monkeypatch.setattr(mlp_xp.estimators.fitting, "find_scaling", full)
-    with pytest.raises((ValueError, MemoryError)):
+    error = ValueError if how == "labels" else MemoryError
+    with pytest.raises(error):
         model.fit(*arguments)
     assert pickle.dumps(model) == before
     fresh = small(input_scaling="standardize")
-    with pytest.raises((ValueError, MemoryError)):
+    with pytest.raises(error):
         fresh.partial_fit(*arguments, classes=[0, 1, 2] if how == "labels" else ["a", "b"])
     assert not hasattr(fresh, "classes_")
 
@@ -178,13 +158,12 @@ class Refuses(Callback):
 
 
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_a_callback_that_fails_before_the_fit_changes_nothing(problem, backend, warm_start):
-    X, y = problem()
-    settings = {"learning_rate": "cosine", "warm_start": warm_start, "backend": backend.name}
+def test_a_callback_that_fails_before_the_fit_changes_nothing(on, warm_start):
+    settings = {"learning_rate": "cosine", "warm_start": warm_start, **on}
     refuses, heard = Refuses(), []
     listens = types.SimpleNamespace(on_fit_end=lambda model: heard.append("end"))
-    model = small(**settings, callbacks=[listens, refuses], device=backend.device).fit(X, y)
-    twin = small(**settings, device=backend.device).fit(X, y)
+    model = small(**settings, callbacks=[listens, refuses]).fit(X, y)
+    twin = small(**settings).fit(X, y)
     for each in (model, twin):
         each.partial_fit(X[:30], y[:30])
     before = {k: list(v) if isinstance(v, list) else v for k, v in vars(model).items()}
@@ -201,8 +180,7 @@ def test_a_callback_that_fails_before_the_fit_changes_nothing(problem, backend, 
     np.testing.assert_array_equal(model.predict_proba(X), twin.predict_proba(X))
 
 
-def test_a_loss_that_explodes_ends_the_fit_with_an_error(problem, backend):
-    X, y = problem()
+def test_a_loss_that_explodes_ends_the_fit_with_an_error(backend):
     model = small(solver="sgd", learning_rate_init=1e30, max_iter=50)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -211,8 +189,7 @@ def test_a_loss_that_explodes_ends_the_fit_with_an_error(problem, backend):
     assert model.n_iter_ < 50
 
 
-def test_a_copy_is_not_changed_by_training_the_original(problem):
-    X, y = problem()
+def test_a_copy_is_not_changed_by_training_the_original():
     model = small().fit(X, y)
     twin = copy.copy(model)
     before = twin.predict_proba(X)
@@ -220,49 +197,39 @@ def test_a_copy_is_not_changed_by_training_the_original(problem):
     np.testing.assert_array_equal(twin.predict_proba(X), before)
 
 
-def test_integers_are_computed_in_double_on_every_library(problem, backend):
-    X, y = problem()
-    X = (10 * X).astype(np.int64)
-    assert str(backend.get(small().fit(backend.put(X), y).coefs_[0]).dtype) == "float64"
-
-
-def test_float_labels_and_weights_of_any_library(problem, backend):
-    X, y = problem()
-    weights = backend.put(np.ones(len(y)))
-    model = small().fit(backend.put(X), backend.put(y.astype(float)), weights)
-    assert 0 <= model.score(backend.put(X), backend.put(y.astype(float)), weights) <= 1
+def test_integers_and_float_labels_and_weights_of_any_library(backend):
+    integers = backend.put((10 * X).astype(np.int64))
+    assert str(backend.get(small().fit(integers, y).coefs_[0]).dtype) == "float64"
+    weights, labels = backend.put(np.ones(len(y))), backend.put(y.astype(float))
+    model = small().fit(backend.put(X), labels, weights)
+    assert 0 <= model.score(backend.put(X), labels, weights) <= 1
     strict = get_backend("array_api_strict", "no_float64")
     labels = small().fit(X, y.astype(float)).predict(strict.put(X, "float32"))
     assert labels.dtype == strict.xp.float32
 
 
-def test_a_wrong_number_of_features(problem, backend):
-    X, y = problem()
-    model = small().fit(backend.put(X), y)
-    with pytest.raises(ValueError, match="X has 5 features, but MLPClassifier is expecting 6"):
-        model.predict(backend.put(X[:, :5]))
+@pytest.mark.parametrize(
+    ("labels", "weights", "message"),
+    [
+        (y[:-1], None, "inconsistent numbers of samples"),
+        (y + 0.5, None, "Unknown label type"),
+        (None, None, "y is None"),
+        (y, np.ones(3), r"sample_weight\.shape"),
+        (y, np.full(len(y), -1.0), "[Nn]egative"),
+        (y, np.zeros(len(y)), "zero|is 0 for all samples"),
+    ],
+)
+def test_wrong_labels_and_weights(labels, weights, message):
+    with pytest.raises(ValueError, match=message):
+        small().fit(X, labels, sample_weight=weights)
 
 
-def test_wrong_labels_and_weights(problem):
-    X, y = problem()
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        small().fit(X, y[:-1])
-    with pytest.raises(ValueError, match="Unknown label type"):
-        small().fit(X, y + 0.5)
-    with pytest.raises(ValueError, match="y is None"):
-        small().fit(X, None)
+def test_labels_in_a_column_are_taken_with_a_warning():
     with pytest.warns(DataConversionWarning, match="column-vector"):
         small().fit(X, y[:, None])
-    with pytest.raises(ValueError, match=r"sample_weight\.shape"):
-        small().fit(X, y, sample_weight=np.ones(3))
-    with pytest.raises(ValueError, match=r"[Nn]egative"):
-        small().fit(X, y, sample_weight=np.full(len(y), -1.0))
-    with pytest.raises(ValueError, match=r"zero|is 0 for all samples"):
-        small().fit(X, y, sample_weight=np.zeros(len(y)))
 
 
-def test_partial_fit_wants_all_classes_once(problem):
-    X, y = problem()
+def test_partial_fit_wants_all_classes_once():
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         small().partial_fit(X, y)
     model = small().partial_fit(X, y, classes=[0, 1, 2])
@@ -273,41 +240,34 @@ def test_partial_fit_wants_all_classes_once(problem):
 
 
 def test_prediction_before_fitting():
-    with pytest.raises(NotFittedError):
+    assert MLP is MLPClassifier
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         MLP().predict([[1.0]])
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_keeps_the_model_so_far(problem):
+def test_ctrl_c_keeps_the_model_so_far():
     class PressCtrlC(Callback):
         def on_epoch_end(self, model, record):
             if record.epoch == 2:
                 signal.raise_signal(signal.SIGINT)
 
-    X, y = problem()
-    model = small(max_iter=100_000, batch_size=1, callbacks=[PressCtrlC()])
+    model = small(max_iter=1000, callbacks=[PressCtrlC()])
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(X, y)
-    assert 0 < model.n_iter_ < 100_000
+    assert 0 < model.n_iter_ < 1000
     assert model.predict(X).shape == y.shape
-
-
-def test_the_short_name_is_the_class():
-    assert MLP is MLPClassifier
-    assert mlp_xp.__version__
 
 
 @pytest.mark.parametrize("low", [-1, 1, 2])
 def test_several_classes_at_once_are_0_and_1(low):
-    X = np.random.default_rng(0).standard_normal((30, 4))
-    y = (X[:, :3] > 0).astype(int)
+    labels = (X[:, :3] > 0).astype(int)
     model = MLPClassifier(max_iter=2, learning_rate="cosine")
-    shifted = np.where(y, low + (2 if low < 0 else 1), low)
-    with pytest.raises(
-        ValueError, match=rf"y has 3 columns .*\[{low}, .*\(y == \d\)\.astype\(int\)"
-    ):
+    shifted = np.where(labels, low + (2 if low < 0 else 1), low)
+    told = rf"y has 3 columns .*\[{low}, .*\(y == \d\)\.astype\(int\)"
+    with pytest.raises(ValueError, match=told):
         model.fit(X, shifted)
     with pytest.raises(ValueError, match="y_val has 3 columns with the values"):
-        model.fit(X, y, X_val=X, y_val=shifted)
-    for good in (y > 0, y.astype(float), np.zeros_like(y), sparse.csr_matrix(y)):
-        assert model.fit(X, good).predict(X).shape == (30, 3)
+        model.fit(X, labels, X_val=X, y_val=shifted)
+    for good in (labels > 0, labels.astype(float), np.zeros_like(labels), sparse.csr_array(labels)):
+        assert model.fit(X, good).predict(X).shape == (60, 3)

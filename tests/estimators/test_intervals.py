@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import small
+from helpers import problem, small
 from scipy.stats import norm
 from sklearn.metrics import mean_pinball_loss
 from sklearn.model_selection import GridSearchCV
@@ -19,10 +19,21 @@ from mlp_xp.callbacks import Checkpoint
 from mlp_xp.nn.losses import Gaussian, Quantile, Through
 from mlp_xp.saving import load_model, save_model
 
+X, _ = problem()
+POSITIVE = np.exp(0.5 * X[:, :2])
 LEVELS = (0.05, 0.5, 0.95)
-SINGLE = np.asarray(LEVELS, dtype=np.float32)
-# The last two have no median of their own.
-LOSSES = [Quantile(LEVELS), Gaussian(), Through(Quantile((0.1, 0.9)), "exp"), Quantile((0.7, 0.9))]
+# Losses with levels to ask for; the last two have no median.
+LOSSES = {
+    Quantile(LEVELS): LEVELS,
+    Gaussian(): 0.3,
+    Through(Quantile((0.1, 0.9)), "exp"): (0.1, 0.9),
+    Quantile((0.7, 0.9)): (0.7, 0.9),
+}
+each_loss = pytest.mark.parametrize(("loss", "levels"), LOSSES.items(), ids=map(repr, LOSSES))
+
+
+def regressor(loss, **settings):
+    return small(MLPRegressor, loss=loss, **settings)
 
 
 def noisy(n, seed=0, scale=1.0):
@@ -33,25 +44,19 @@ def noisy(n, seed=0, scale=1.0):
     return X, scale * np.sin(2 * X[:, 0]) + std * rng.standard_normal(n), std
 
 
-def trained(loss, scale=1.0, **settings):
-    X, y, _ = noisy(1500, scale=scale)
-    defaults = {"hidden_layer_sizes": (40, 40), "learning_rate_init": 0.005}
-    defaults |= {"batch_size": 50, "max_iter": 60, "learning_rate": "cosine", "random_state": 0}
-    return MLPRegressor(loss=loss, **defaults | settings).fit(X, y)
-
-
 @pytest.mark.parametrize("loss", [Quantile(LEVELS), "gaussian"])
 def test_nine_in_ten_targets_are_within_their_interval(loss):
     X, y, std = noisy(4000, seed=1)
-    model = trained(loss)
-    low, high = model.predict(X, quantiles=(0.05, 0.95)).T
+    settings = {"batch_size": 50, "max_iter": 60, "learning_rate": "cosine", "random_state": 0}
+    model = MLPRegressor(loss, (40, 40), learning_rate_init=0.005, **settings)
+    low, high = model.fit(*noisy(1500)[:2]).predict(X, quantiles=(0.05, 0.95)).T
     assert np.mean((low < y) & (y < high)) == pytest.approx(0.9, abs=0.03)
     assert np.corrcoef(high - low, std)[0, 1] > 0.85
     assert model.score(X, y) > 0.7
 
 
 def test_quantiles_never_cross():
-    model = trained(Quantile((0.01, 0.2, 0.21, 0.5, 0.99)), max_iter=2)
+    model = regressor(Quantile((0.01, 0.2, 0.21, 0.5, 0.99))).fit(*noisy(500)[:2])
     X = np.linspace(-1e3, 1e3, 999)[:, None]
     assert np.all(np.diff(model.predict(X, quantiles=model.loss.quantile), axis=1) >= 0)
 
@@ -77,7 +82,7 @@ def test_a_fit_starts_from_the_unit_of_the_targets(loss, scale):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_targets_without_noise_leave_all_finite(solver):
     X, _, _ = noisy(200)
-    model = MLPRegressor("gaussian", (20,), solver=solver, max_iter=300, random_state=0)
+    model = MLPRegressor("gaussian", (20,), solver=solver, max_iter=120, random_state=0)
     model.set_params(
         learning_rate_init=0.01, batch_size=20, max_grad_norm=1.0 if solver == "sgd" else None
     )
@@ -87,102 +92,80 @@ def test_targets_without_noise_leave_all_finite(solver):
     assert model.score(X, X[:, 0]) > 0.9
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_what_predict_returns(problem, several):
-    X, _ = problem()
-    y = X[:, :2] if several else X[:, 0]
-    model = small(MLPRegressor, loss=Quantile(LEVELS)).fit(X, y)
-    assert model.n_outputs_ == (6 if several else 3)
+@pytest.mark.parametrize("y", [X[:, 0], X[:, :2]], ids=["one", "several"])
+def test_what_predict_returns(y):
+    weights = np.linspace(0, 2, len(X))
+    model = regressor(Quantile(LEVELS)).fit(X, y, weights)
+    assert model.n_outputs_ == (6 if y.ndim == 2 else 3)
     assert model.out_activation_ == "quantiles"
     whole = model.predict(X, quantiles=LEVELS)
     assert whole.shape == (*y.shape, 3)
     np.testing.assert_array_equal(model.predict(X), whole[..., 1])
     np.testing.assert_array_equal(model.predict(X, quantiles=0.95), whole[..., 2])
     np.testing.assert_array_equal(model.predict(X, quantiles=[0.95, 0.05]), whole[..., [2, 0]])
+    pinball = [
+        mean_pinball_loss(y, whole[..., k], sample_weight=weights, alpha=q)
+        for k, q in enumerate(LEVELS)
+    ]
+    assert model.evaluate(X, y, weights)["loss"] == pytest.approx(np.mean(pinball), rel=1e-12)
 
-    model = small(MLPRegressor, loss=Gaussian()).fit(X, y)
+    model = regressor(Gaussian()).fit(X, y, weights)
     assert model.out_activation_ == "gaussian"
     mean, std = model.predict(X, return_std=True)
     assert mean.shape == std.shape == y.shape
     np.testing.assert_array_equal(model.predict(X), mean)
-    np.testing.assert_allclose(
-        model.predict(X, quantiles=[0.3, 0.8]),
-        np.stack([norm.ppf(q, mean, std) for q in (0.3, 0.8)], axis=-1),
-        rtol=1e-9,
-    )
-
-
-def test_the_median_between_others_and_the_nearest_quantile(problem):
-    X, _ = problem()
-    for levels, shares in (((0.1, 0.6), (0.2, 0.8)), ((0.7, 0.9), (1, 0)), ((0.1, 0.2), (0, 1))):
-        model = small(MLPRegressor, loss=Quantile(levels)).fit(X, X[:, 0])
-        expected = model.predict(X, quantiles=levels) @ np.asarray(shares)
-        np.testing.assert_allclose(model.predict(X), expected, rtol=1e-12)
-
-
-def test_losses_are_those_of_scikit_learn_and_scipy(problem):
-    X, _ = problem()
-    y, weights = X[:, :2], np.linspace(0, 2, len(X))
-    model = small(MLPRegressor, loss=Quantile(LEVELS)).fit(X, y, weights)
-    found = model.predict(X, quantiles=LEVELS)
-    expected = np.mean(
-        [mean_pinball_loss(y, found[..., k], sample_weight=weights, alpha=q)
-         for k, q in enumerate(LEVELS)]
-    )  # fmt: skip
-    assert model.evaluate(X, y, weights)["loss"] == pytest.approx(expected, rel=1e-12)
-    model = small(MLPRegressor, loss=Gaussian()).fit(X, y, weights)
-    densities = norm.logpdf(y, *model.predict(X, return_std=True)).mean(axis=1)
+    expected = np.stack([norm.ppf(q, mean, std) for q in (0.3, 0.8)], axis=-1)
+    np.testing.assert_allclose(model.predict(X, quantiles=[0.3, 0.8]), expected, rtol=1e-9)
+    densities = norm.logpdf(y, mean, std).reshape(len(X), -1).mean(axis=1)
     expected = -np.average(densities, weights=weights)
     assert model.evaluate(X, y, weights)["loss"] == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=repr)
-def test_ways_to_fit_and_to_keep(problem, loss, tmp_path):
-    X, _ = problem()
-    y = np.exp(0.5 * X[:, :2])
+def test_the_median_between_others_and_the_nearest_quantile():
+    for levels, parts in (((0.1, 0.6), (0.2, 0.8)), ((0.7, 0.9), (1, 0)), ((0.1, 0.2), (0, 1))):
+        model = regressor(Quantile(levels)).fit(X, X[:, 0])
+        expected = model.predict(X, quantiles=levels) @ np.asarray(parts)
+        np.testing.assert_allclose(model.predict(X), expected, rtol=1e-12)
+
+
+@each_loss
+def test_ways_to_fit_and_to_keep(loss, levels, tmp_path):
+    y = POSITIVE
     settings = {"early_stopping": True, "scoring": "loss", "validation_fraction": 0.3}
-    model = small(MLPRegressor, loss=loss, **settings).fit(X, y)
-    levels = (0.1, 0.9) if isinstance(loss, Through) else getattr(loss, "quantile", 0.3)
+    model = regressor(loss, **settings).fit(X, y)
     expected = model.predict(X, quantiles=levels)
     assert model.validation_scores_[-1] == -model.validation_loss_curve_[-1]
     save_model(model, tmp_path / "model")
     for copy in (pickle.loads(pickle.dumps(model)), load_model(tmp_path / "model")):  # noqa: S301
         np.testing.assert_array_equal(copy.predict(X, quantiles=levels), expected)
         assert copy.loss == loss
-    weights = model.coefs_, model.intercepts_
-    given = MLPRegressor.from_weights(*weights, loss=loss)
+    given = MLPRegressor.from_weights(model.coefs_, model.intercepts_, loss=loss)
     np.testing.assert_array_equal(given.predict(X, quantiles=levels), expected)
-    continued = small(MLPRegressor, loss=loss, warm_start=True).fit(X, y).fit(X, y)
+    continued = regressor(loss, warm_start=True).fit(X, y).fit(X, y)
     assert len(continued.loss_curve_) == 10
-    parts = small(MLPRegressor, loss=loss).partial_fit(X, y).partial_fit(X, y)
+    parts = regressor(loss).partial_fit(X, y).partial_fit(X, y)
     assert parts.predict(X).shape == y.shape
     # A fit that is resumed ends as one that was not interrupted.
-    whole = small(MLPRegressor, loss=loss, **{"max_iter": 4}).fit(X, y)
-    first = small(MLPRegressor, loss=loss, **{"max_iter": 4})
+    whole, first, again = (regressor(loss, max_iter=4) for _ in range(3))
     first.set_params(callbacks=[Checkpoint(tmp_path / "kept", every=3)]).fit(X, y)
-    again = small(MLPRegressor, loss=loss, **{"max_iter": 4}).fit(X, y, resume=tmp_path / "kept")
-    np.testing.assert_allclose(again.predict(X), whole.predict(X), rtol=1e-9)
+    again.fit(X, y, resume=tmp_path / "kept")
+    np.testing.assert_allclose(again.predict(X), whole.fit(X, y).predict(X), rtol=1e-9)
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=repr)
-def test_every_backend_fits_the_same(problem, backend, loss):
-    X, _ = problem()
-    y = np.exp(0.5 * X[:, 0])
-    levels = (0.1, 0.9) if isinstance(loss, Through) else getattr(loss, "quantile", 0.3)
-    expected = small(MLPRegressor, loss=loss).fit(X, y).predict(X, quantiles=levels)
-    place = {"backend": backend.name, "device": backend.device}
-    model = small(MLPRegressor, loss=loss, precision="float32", **place)
+@each_loss
+def test_every_backend_fits_the_same(on, backend, loss, levels):
+    y = POSITIVE[:, 0]
+    expected = regressor(loss).fit(X, y).predict(X, quantiles=levels)
     data = backend.put(X.astype("float32"))
-    found = model.fit(data, y).predict(data, quantiles=levels)
+    model = regressor(loss, precision="float32", **on).fit(data, y)
+    found = model.predict(data, quantiles=levels)
     assert backend.owns(found)
     with backend.scope():
         np.testing.assert_allclose(backend.get(found), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_searches_and_pipelines(problem, backend):
-    X, _ = problem()
-    network = small(MLPRegressor, backend=backend.name)
-    pipeline = make_pipeline(StandardScaler(), network)
+def test_searches_and_pipelines(on):
+    pipeline = make_pipeline(StandardScaler(), small(MLPRegressor, **on))
     losses = {"mlpregressor__loss": [Quantile(LEVELS), "gaussian", "squared_error"]}
     search = GridSearchCV(pipeline, losses, cv=2, error_score="raise").fit(X, X[:, 0])
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
@@ -191,51 +174,39 @@ def test_searches_and_pipelines(problem, backend):
     assert mean.shape == std.shape == (60,)
 
 
-def test_scorers_may_ask_for_intervals(problem):
-    X, _ = problem()
-
+def test_scorers_may_ask_for_intervals():
     def coverage(model, X, y):
         low, high = model.predict(X, quantiles=(0.05, 0.95)).T
         return float(np.mean((low < y) & (y < high)))
 
-    model = small(MLPRegressor, loss=Quantile(LEVELS), scoring=coverage, early_stopping=True)
-    model.fit(X, X[:, 0])
+    model = regressor(Quantile(LEVELS), scoring=coverage, early_stopping=True).fit(X, X[:, 0])
     assert 0 <= model.validation_scores_[-1] <= 1
     assert model.evaluate(X, X[:, 0], metrics=coverage)["coverage"] == coverage(model, X, X[:, 0])
 
 
-def test_the_spread_of_an_ensemble_is_total(problem):
-    X, _ = problem()
+def test_the_spread_of_an_ensemble_is_total():
     y = X[:, :2]
-
-    def ensemble(**settings):
-        return MLPEnsembleRegressor(small(MLPRegressor, **settings), 3, random_state=0).fit(X, y)
-
-    model = ensemble(loss="gaussian")
-    means, stds = zip(
-        *(member.predict(X, return_std=True) for member in model.estimators_), strict=True
-    )
+    model = MLPEnsembleRegressor(regressor("gaussian"), 3, random_state=0).fit(X, y)
+    each = [member.predict(X, return_std=True) for member in model.estimators_]
+    means, stds = np.stack(each, axis=1)
     mean, std = model.predict(X, return_std=True)
     np.testing.assert_allclose(mean, np.mean(means, axis=0), rtol=1e-12)
     total = np.var(means, axis=0) + np.mean(np.square(stds), axis=0)
     np.testing.assert_allclose(std, np.sqrt(total), rtol=1e-12)
-    np.testing.assert_allclose(
-        model.predict(X, quantiles=0.9), norm.ppf(0.9, mean, std), rtol=1e-9, atol=1e-12
-    )
-    model = ensemble(loss=Quantile(LEVELS))
-    members = [member.predict(X, quantiles=LEVELS) for member in model.estimators_]
-    np.testing.assert_allclose(model.predict(X, quantiles=LEVELS), np.mean(members, axis=0))
-    medians = np.stack(members)[..., 1]
-    np.testing.assert_allclose(model.predict(X, return_std=True)[1], medians.std(axis=0))
+    expected = norm.ppf(0.9, mean, std)
+    np.testing.assert_allclose(model.predict(X, quantiles=0.9), expected, rtol=1e-9, atol=1e-12)
+    model = MLPEnsembleRegressor(regressor(Quantile(LEVELS)), 3, random_state=0).fit(X, y)
+    each = np.stack([member.predict(X, quantiles=LEVELS) for member in model.estimators_])
+    np.testing.assert_allclose(model.predict(X, quantiles=LEVELS), each.mean(axis=0))
+    std = each[..., 1].std(axis=0)
+    np.testing.assert_allclose(model.predict(X, return_std=True)[1], std)
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=repr)
-def test_views_are_averaged(problem, loss):
-    X, _ = problem()
-    y, view = np.exp(0.5 * X[:, 0]), Flip((1, 2, 3))
-    model = small(MLPRegressor, loss=loss).fit(X, y)
+@each_loss
+def test_views_are_averaged(loss, levels):
+    y, view = POSITIVE[:, 0], Flip((1, 2, 3))
+    model = regressor(loss).fit(X, y)
     flipped = X.reshape(-1, 2, 3)[:, :, ::-1].reshape(-1, 6)
-    levels = (0.1, 0.9) if isinstance(loss, Through) else getattr(loss, "quantile", 0.5)
     expected = (model.predict(X, quantiles=levels) + model.predict(flipped, quantiles=levels)) / 2
     np.testing.assert_allclose(model.predict(X, quantiles=levels, tta=view), expected, rtol=1e-9)
     # The loss of averaged predictions, which are taken back to raw outputs for it.
@@ -244,52 +215,73 @@ def test_views_are_averaged(problem, loss):
         pinball = [mean_pinball_loss(y, expected[:, k], alpha=q) for k, q in enumerate(levels)]
         assert model.evaluate(X, y)["loss"] == pytest.approx(np.mean(pinball), rel=1e-9)
     if isinstance(loss, Gaussian):
-        mean, std = model.predict(X, return_std=True)
-        density = norm.logpdf(y, mean, std)
+        density = norm.logpdf(y, *model.predict(X, return_std=True))
         assert model.evaluate(X, y)["loss"] == pytest.approx(-density.mean(), rel=1e-9)
 
 
-def test_errors_say_which_fit_is_needed(problem):
-    X, _ = problem()
-    y = X[:, 0]
-    plain = small(MLPRegressor).fit(X, y)
-    with pytest.raises(ValueError, match=r"has no standard deviation: fit with loss=Gaussian\(\)"):
-        plain.predict(X, return_std=True)
-    with pytest.raises(ValueError, match=r"no quantiles: fit with loss=Quantile\(\(0.1, 0.9\)\)"):
-        plain.predict(X, quantiles=[0.1, 0.9])
-    model = small(MLPRegressor, loss=Quantile(LEVELS)).fit(X, y)
-    with pytest.raises(ValueError, match=r"quantiles has 0.1, and the network was fitted for \("):
-        model.predict(X, quantiles=0.1)
-    gaussian = small(MLPRegressor, loss="gaussian").fit(X, y)
-    with pytest.raises(ValueError, match=r"quantiles is \(1.0,\), and must be above 0 and below"):
-        gaussian.predict(X, quantiles=1.0)
-    with pytest.raises(ValueError, match=r"quantiles is \[\], and must be a number, or several"):
-        model.predict(X, quantiles=[])
-    for estimator in (gaussian, MLPEnsembleRegressor(small(MLPRegressor), 2).fit(X, y)):
-        with pytest.raises(ValueError, match="call predict once for each"):
-            estimator.predict(X, return_std=True, quantiles=0.5)
+@pytest.mark.parametrize(
+    ("loss", "asked", "message"),
+    [
+        (
+            "squared_error",
+            {"return_std": True},
+            r"has no standard deviation: fit with loss=Gaussian\(\)",
+        ),
+        (
+            "squared_error",
+            {"quantiles": [0.1, 0.9]},
+            r"no quantiles: fit with loss=Quantile\(\(0.1, 0.9\)\)",
+        ),
+        (
+            Quantile(LEVELS),
+            {"quantiles": 0.1},
+            r"quantiles has 0.1, and the network was fitted for \(",
+        ),
+        (
+            "gaussian",
+            {"quantiles": 1.0},
+            r"quantiles is \(1.0,\), and must be above 0 and below",
+        ),
+        (
+            "gaussian",
+            {"quantiles": []},
+            r"quantiles is \[\], and must be a number, or several",
+        ),
+        (
+            "gaussian",
+            {"quantiles": 0.5, "return_std": True},
+            "call predict once for each",
+        ),
+    ],
+)
+def test_errors_say_which_fit_is_needed(loss, asked, message):
+    with pytest.raises(ValueError, match=message):
+        regressor(loss).fit(X, X[:, 0]).predict(X, **asked)
+    if len(asked) == 2:
+        with pytest.raises(ValueError, match=message):
+            MLPEnsembleRegressor(regressor(loss), 2).fit(X, X[:, 0]).predict(X, **asked)
+
+
+def test_outputs_that_do_not_fit_the_loss_are_rejected():
     with pytest.raises(ValueError, match="3 outputs for each target, and the last layer has 1"):
         MLPRegressor.from_weights([np.ones((2, 1))], [np.ones(1)], loss=Quantile(LEVELS))
     with pytest.raises(ValueError, match="Through takes a loss of real values"):
-        small(MLPRegressor, loss="gaussian", output_activation="exp").fit(X, y)
+        regressor("gaussian", output_activation="exp").fit(X, X[:, 0])
 
 
-@pytest.mark.parametrize("levels", [SINGLE, list(SINGLE), np.asarray(LEVELS), list(LEVELS)])
-def test_levels_in_an_array_or_in_single_precision_are_the_numbers_that_are_meant(levels):
-    loss = Quantile(levels)
-    assert loss == Quantile(LEVELS)
-    assert repr(loss) == "Quantile(quantile=(0.05, 0.5, 0.95))"
+def test_levels_in_an_array_or_in_single_precision_are_the_numbers_that_are_meant():
     X, y, _ = noisy(40)
-    model = small(MLPRegressor, loss=loss).fit(X, y)
-    np.testing.assert_array_equal(
-        model.predict(X, quantiles=levels), model.predict(X, quantiles=LEVELS)
-    )
-
-
-@pytest.mark.parametrize("level", [np.float32(0.9), np.float64(0.9), np.asarray(0.9)])
-def test_a_single_level_is_a_float_too(level):
-    assert repr(Quantile(level)) == "Quantile(quantile=0.9)"
-    assert Quantile(level) != Quantile(LEVELS)
-    X, y, _ = noisy(40)
-    model = small(MLPRegressor, loss=Quantile(level)).fit(X, y)
-    np.testing.assert_array_equal(model.predict(X, quantiles=level), model.predict(X))
+    singles = np.asarray(LEVELS, dtype=np.float32)
+    for levels in (singles, list(singles), np.asarray(LEVELS), list(LEVELS)):
+        loss = Quantile(levels)
+        assert loss == Quantile(LEVELS)
+        assert repr(loss) == "Quantile(quantile=(0.05, 0.5, 0.95))"
+        model = regressor(loss).fit(X, y)
+        np.testing.assert_array_equal(
+            model.predict(X, quantiles=levels), model.predict(X, quantiles=LEVELS)
+        )
+    for level in (np.float32(0.9), np.float64(0.9), np.asarray(0.9)):
+        assert repr(Quantile(level)) == "Quantile(quantile=0.9)"
+        assert Quantile(level) != Quantile(LEVELS)
+        model = regressor(Quantile(level)).fit(X, y)
+        np.testing.assert_array_equal(model.predict(X, quantiles=level), model.predict(X))

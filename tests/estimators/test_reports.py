@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from helpers import small
+from helpers import problem, small
 from sklearn.metrics import get_scorer
 
 from mlp_xp import MLPRegressor
@@ -14,8 +14,10 @@ from mlp_xp.callbacks import Callback
 from mlp_xp.estimators import prediction
 from mlp_xp.training import inference
 
+X, y = problem()
 
-def test_evaluate_returns_several_metrics_of_one_prediction(problem, monkeypatch):
+
+def test_evaluate_returns_several_metrics_of_one_prediction(monkeypatch):
     X, y = problem(classes=2)
     weights = np.linspace(0.1, 2.0, len(y))
     model = small().fit(X, y)
@@ -37,8 +39,7 @@ def test_evaluate_returns_several_metrics_of_one_prediction(problem, monkeypatch
     assert regressor.evaluate(X, X[:, :2])["r2"] == regressor.score(X, X[:, :2])
 
 
-def test_metrics_of_the_same_name_are_rejected(problem):
-    X, y = problem()
+def test_metrics_of_the_same_name_are_rejected():
     model = small().fit(X, y)
 
     def loss(model, X, y):
@@ -58,8 +59,7 @@ def test_metrics_of_the_same_name_are_rejected(problem):
     assert (found["first"], found["second"]) == (1.0, 2.0)
 
 
-def test_the_history_is_a_table(problem):
-    X, y = problem()
+def test_the_history_is_a_table():
     model = small().fit(X, y, X_val=X, y_val=y)
     frame = pd.DataFrame(model.history_)
     assert frame["loss"].tolist() == model.loss_curve_
@@ -67,8 +67,7 @@ def test_the_history_is_a_table(problem):
     assert frame["validation_score"].tolist() == model.validation_scores_
 
 
-def test_predictions_keep_to_the_working_memory(problem, monkeypatch):
-    X, y = problem()
+def test_predictions_keep_to_the_working_memory(monkeypatch):
     model = small().fit(X, y)
     whole = model.predict_proba(X)
     rows = []
@@ -104,16 +103,18 @@ class CallLog(Callback):
         self.calls.append("end")
 
 
-def test_callbacks_are_called_and_can_stop_the_fit(problem):
-    X, y = problem(30)
+def test_callbacks_are_called_and_can_stop_the_fit():
     log = CallLog()
-    model = small(callbacks=[log]).fit(X, y)
+    model = small(callbacks=[log]).fit(X[:30], y[:30])
     epoch = [(1, 2), (2, 2)]
     assert log.calls == ["begin", *epoch, 1, *epoch, 2, "end"]
     assert model.n_iter_ == 2
+    log = CallLog()
+    assert small(callbacks=[log], solver="lbfgs").fit(X, y).n_iter_ == 2
+    assert log.calls == ["begin", 1, 2, "end"]
 
 
-def test_callbacks_end_with_a_fit_that_fails(problem):
+def test_callbacks_end_with_a_fit_that_fails():
     class Failing(Callback):
         def on_epoch_end(self, model, record):
             raise RuntimeError("no more")
@@ -121,13 +122,12 @@ def test_callbacks_end_with_a_fit_that_fails(problem):
     log = CallLog()
     model = small(callbacks=[log, Failing()])
     with pytest.raises(RuntimeError, match="no more"):
-        model.fit(*problem(30))
+        model.fit(X[:30], y[:30])
     assert log.calls[-1] == "end"
-    assert model.predict(problem(30)[0]).shape == (30,), "the weights are kept"
+    assert model.predict(X).shape == (60,), "the weights are kept"
 
 
-def test_a_callback_predicts_while_the_fit_goes_on(problem, backend):
-    X, y = problem()
+def test_a_callback_predicts_while_the_fit_goes_on(backend):
     X_here = backend.put(X)
     scores = []
 

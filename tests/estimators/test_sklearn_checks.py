@@ -6,11 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import SkipTest
 
 import numpy as np
 import pytest
+from helpers import problem
 from sklearn.neural_network import MLPClassifier as Theirs
 from sklearn.utils._test_common.instance_generator import _get_expected_failed_checks
+from sklearn.utils.estimator_checks import (
+    check_array_api_input_and_values,
+    estimator_checks_generator,
+    parametrize_with_checks,
+)
 
 from mlp_xp import (
     MLPClassifier,
@@ -35,10 +42,6 @@ def _has_gpu() -> bool:
 
 
 if APART:
-    from sklearn.utils.estimator_checks import (
-        check_array_api_input_and_values,
-        parametrize_with_checks,
-    )
 
     @parametrize_with_checks(
         [
@@ -81,30 +84,47 @@ if APART:
 
 else:
 
+    @pytest.mark.matrix
+    @pytest.mark.all_cores
     def test_in_a_process_with_scipys_array_api():
         env = os.environ | {"SCIPY_ARRAY_API": "1", RUNS_APART: "1"}
         env.pop("PYTEST_ADDOPTS", None)
-        command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", __file__]
+        command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+        command += ["-m", "", "--grid=pairs", __file__]
         done = subprocess.run(
             command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
         # Array checks that were skipped for want of the setting would pass for nothing.
         assert "SCIPY_ARRAY_API" not in done.stdout
-        assert int(done.stdout.rsplit(" passed", 1)[0].rsplit(None, 1)[-1]) > 150
+        assert int(done.stdout.rsplit(" passed", 1)[0].rsplit(None, 1)[-1]) > 250
+
+    @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+    @pytest.mark.filterwarnings("ignore")
+    def test_scikit_learns_checks_of_numpys_arrays(kind):
+        n_checks = 0
+        for each, check in estimator_checks_generator(kind(max_iter=20)):
+            if "array_api" not in str(check):
+                try:
+                    check(each)
+                except SkipTest:  # There is no `decision_function`.
+                    continue
+                n_checks += 1
+        assert n_checks > 50
 
     def test_no_failure_is_expected_that_scikit_learns_own_does_not_have():
         # None is passed to parametrize_with_checks, and there they expect none either.
         assert _get_expected_failed_checks(Theirs()) == {}
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
     @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
     def test_jax_gives_what_numpy_gives(kind):
         jnp = pytest.importorskip("jax.numpy")
         import jax
 
-        X = np.random.default_rng(0).standard_normal((30, 5))
-        y = (X[:, 0] > 0).astype(np.int64)
+        X, labels = problem()
+        y = (labels > 0).astype(np.int64)
         with jax.enable_x64(True):
             X_jax, y_jax = jnp.asarray(X), jnp.asarray(y)
             for solver in ("adam", "sgd", "lbfgs"):

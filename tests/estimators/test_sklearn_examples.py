@@ -18,7 +18,13 @@ from sklearn.datasets import (
     make_classification,
     make_moons,
 )
-from sklearn.ensemble import StackingClassifier, StackingRegressor
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+)
 from sklearn.inspection import DecisionBoundaryDisplay, partial_dependence, permutation_importance
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
@@ -117,14 +123,20 @@ def several_outputs(library):
     yield f"autoencoder {autoencoder.loss_:.6f} after {autoencoder.n_iter_}"
 
 
-def stacked(library):
+def ensembles(library):
     settings = {"hidden_layer_sizes": (10,), "max_iter": 80, "random_state": 0}
     X, y = load_wine(return_X_y=True)
-    network = make_pipeline(StandardScaler(), library.MLPClassifier(**settings))
-    stack = StackingClassifier([("mlp", network), ("linear", LogisticRegression())], cv=3)
-    stack = make_pipeline(StandardScaler(), stack)
-    yield f"accuracy {np.round(cross_val_score(stack, X, y, cv=2), 4).tolist()}"
-    yield f"probabilities {np.round(stack.fit(X, y).predict_proba(X[::30]), 4).tolist()}"
+    network = library.MLPClassifier(**settings)
+    both = [("mlp", network), ("linear", LogisticRegression())]
+    for ensemble in (
+        StackingClassifier(both, cv=3),
+        VotingClassifier(both, voting="soft"),
+        BaggingClassifier(network, n_estimators=3, random_state=0),
+        AdaBoostClassifier(network, n_estimators=2, random_state=0),
+    ):
+        model = make_pipeline(StandardScaler(), ensemble)
+        yield f"accuracy {np.round(cross_val_score(model, X, y, cv=2), 4).tolist()}"
+        yield f"probabilities {np.round(model.fit(X, y).predict_proba(X[::30]), 4).tolist()}"
     X, y = load_diabetes(return_X_y=True)
     X, y = X[:200] * 20, y[:200] / 100
     stack = StackingRegressor([("mlp", library.MLPRegressor(**settings)), ("ridge", RidgeCV())])
@@ -143,18 +155,11 @@ def calibrated(library):
     yield f"{np.round(p[::25], 4).tolist()}"
 
 
-EXAMPLES = [
-    the_penalty,
-    training_curves,
-    classifiers_compared,
-    dependence,
-    several_outputs,
-    stacked,
-    calibrated,
-]
+EXAMPLES = [the_penalty, training_curves, classifiers_compared, dependence, several_outputs]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.__name__)
+@pytest.mark.matrix
+@pytest.mark.parametrize("example", [*EXAMPLES, ensembles, calibrated])
 def test_the_figures_are_the_same(example):
     expected = list(example(theirs))
     assert list(example(ours)) == expected

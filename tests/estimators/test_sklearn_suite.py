@@ -37,7 +37,9 @@ def _collect() -> types.ModuleType:
     return module
 
 
+SLOW = {"test_partial_fit_classification", "test_warm_start", "test_mlp_vs_poisson_glm_equivalent"}
 TESTS = {name: test for name, test in vars(_collect()).items() if name.startswith("test_")}
+TESTS |= {name: pytest.mark.matrix(TESTS[name]) for name in SLOW}
 globals().update({n: t for n, t in TESTS.items() if n not in PRIVATE and n not in BETTER})
 
 

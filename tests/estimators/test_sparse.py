@@ -20,7 +20,9 @@ from mlp_xp.optimizers import SGD, Adam, AdamW
 from mlp_xp.training import batches
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+with_products = pytest.mark.libraries("numpy", "cupy")  # The others make rows dense.
 RNG = np.random.default_rng(0)
+LIBRARIES = ours, theirs
 SETTINGS = {"hidden_layer_sizes": (30,), "random_state": 3, "shuffle": False, "max_iter": 3}
 
 
@@ -47,7 +49,6 @@ def no_dense_rows(monkeypatch):
 
 @pytest.mark.usefixtures("no_dense_rows")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("container", [sparse.csr_array, sparse.csc_matrix, sparse.coo_matrix])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -59,29 +60,26 @@ def no_dense_rows(monkeypatch):
     ],
     ids=str,
 )
-def test_a_fit_gives_scikit_learns_numbers(settings, container, dtype):
-    X, y = sparse_problem(dtype=dtype)
-    X = container(X)
-    mine, their = (
-        library.MLPClassifier(**(SETTINGS | settings)).fit(X, y) for library in (ours, theirs)
-    )
+def test_a_fit_gives_scikit_learns_numbers(settings, dtype):
+    rows, y = sparse_problem(dtype=dtype)
     # Scikit-learn minimizes in float32 what we minimize in float64.
     atol = 1e-2 if settings.get("solver") == "lbfgs" and dtype == "float32" else 1e-5
     atol = atol if dtype == "float32" else 1e-8
-    for a, b in zip(mine.coefs_ + mine.intercepts_, their.coefs_ + their.intercepts_, strict=True):
-        assert a.dtype == dtype
-        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
-    np.testing.assert_allclose(mine.loss_, their.loss_, rtol=atol)
-    np.testing.assert_allclose(mine.predict_proba(X), their.predict_proba(X), rtol=0, atol=atol)
+    for container in (sparse.csr_array, sparse.csc_matrix, sparse.coo_matrix):
+        X = container(rows)
+        mine, their = (lib.MLPClassifier(**(SETTINGS | settings)).fit(X, y) for lib in LIBRARIES)
+        pairs = zip(mine.coefs_ + mine.intercepts_, their.coefs_ + their.intercepts_, strict=True)
+        for a, b in pairs:
+            assert a.dtype == dtype
+            np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+        np.testing.assert_allclose(mine.loss_, their.loss_, rtol=atol)
+        np.testing.assert_allclose(mine.predict_proba(X), their.predict_proba(X), rtol=0, atol=atol)
 
 
 @pytest.mark.usefixtures("no_dense_rows")
 def test_weights_that_fit_no_cache_give_scikit_learns_numbers():
-    X, y = sparse_problem(n=90, columns=20_000)
-    pair = [
-        library.MLPRegressor(**(SETTINGS | {"batch_size": 40})).fit(X, y)
-        for library in (ours, theirs)
-    ]
+    X, y = sparse_problem(n=90, columns=10_000)
+    pair = [lib.MLPRegressor(**SETTINGS, batch_size=40).fit(X, y) for lib in LIBRARIES]
     for a, b in zip(*(model.coefs_ for model in pair), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)
     np.testing.assert_allclose(*(model.predict(X) for model in pair), rtol=1e-9)
@@ -91,10 +89,8 @@ def test_weights_that_fit_no_cache_give_scikit_learns_numbers():
 def test_sample_weights_early_stopping_and_dropout_leave_rows_sparse():
     X, y = sparse_problem()
     settings = SETTINGS | {"early_stopping": True, "dropout": 0.2, "class_weight": "balanced"}
-    fits = [
-        ours.MLP(**settings).fit(X, y, sample_weight=RNG.random(len(y))).coefs_[0]
-        for RNG in (np.random.default_rng(1), np.random.default_rng(1))
-    ]
+    weights = RNG.random(len(y))
+    fits = [ours.MLP(**settings).fit(X, y, sample_weight=weights).coefs_[0] for _ in range(2)]
     np.testing.assert_array_equal(*fits)
 
 
@@ -117,12 +113,11 @@ def test_what_needs_dense_rows_gives_the_same_as_before(settings):
     )
 
 
+@with_products
 @pytest.mark.parametrize("columns", [40, 30_000])
 @pytest.mark.parametrize("rows", [None, [8, 0, 3, 3]])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_taken_rows_multiply_like_dense_ones(backend, columns, rows, dtype):
-    if not backend.has_sparse_products:
-        pytest.skip("It makes rows dense.")
     X, _ = sparse_problem(12, columns, dtype=dtype)
     x = SparseMatrix(*map(backend.put, (X.data, X.indices, X.indptr)))
     dense = X.toarray() if rows is None else X.toarray()[rows]
@@ -137,11 +132,10 @@ def test_taken_rows_multiply_like_dense_ones(backend, columns, rows, dtype):
 
 
 # Sizes around those of the blocks of CuPy's kernels: 256 rows, 32 to 4096 features, 128 columns.
+@with_products
 @pytest.mark.parametrize("size", [(3, 1, 1), (257, 40, 129), (600, 5000, 3)])
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
 def test_entries_of_rows_need_no_order_and_may_repeat(backend, size, kind):
-    if not backend.has_sparse_products:
-        pytest.skip("It makes rows dense.")
     n, features, columns = size
     indptr = np.concatenate([[0], np.cumsum(RNG.integers(9, size=n))]).astype(kind)
     indices = RNG.integers(features, size=indptr[-1]).astype(kind)
@@ -167,22 +161,16 @@ def test_entries_of_rows_need_no_order_and_may_repeat(backend, size, kind):
     np.testing.assert_array_equal(dW, again[1])
 
 
-def test_weights_may_lie_column_by_column():
-    """As a transposed matrix does that somebody assigns."""
+def test_weights_may_lie_column_by_column_and_positions_be_of_two_dtypes():
     X, y = sparse_problem()
-    model = ours.MLPClassifier(**SETTINGS).fit(X, y)
+    model = ours.MLPClassifier(**SETTINGS, batch_size=32).fit(X, y)
     expected = model.predict_proba(X)
+    # As a transposed matrix does that somebody assigns.
     model.coefs_ = [np.asfortranarray(W) for W in model.coefs_]
     np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-12)
-
-
-def test_positions_may_be_of_two_dtypes():
-    """SciPy makes no such matrix, but takes one."""
-    X, y = sparse_problem()
-    expected = ours.MLPClassifier(**SETTINGS, batch_size=32).fit(X, y)
+    # SciPy makes no such matrix, but takes one.
     X.indptr = X.indptr.astype(np.int64)
-    model = ours.MLPClassifier(**SETTINGS, batch_size=32).fit(X, y)
-    np.testing.assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+    np.testing.assert_array_equal(model.fit(X, y).predict_proba(X), expected)
 
 
 def test_predictions_of_many_rows_do_not_depend_on_the_threads(monkeypatch):
@@ -254,44 +242,44 @@ def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
     assert {place() for place in places} == {None}
 
 
-def test_at_most_a_batch_of_sparse_rows_is_dense(problem, backend, monkeypatch):
-    X, y = problem(300)
-    X = sparse.csr_matrix(np.where(X > 0.5, X, 0.0))
-    largest = []
-    toarray = sparse.csr_matrix.toarray
+@pytest.fixture
+def made_dense(monkeypatch):
+    """Return a list of how many sparse rows are made dense at once."""
+    numbers, toarray = [], sparse.csr_matrix.toarray
 
     def watched(self, *args, **kwargs):
-        largest.append(self.shape[0])
+        numbers.append(self.shape[0])
         return toarray(self, *args, **kwargs)
 
-    dense = small().fit(X.toarray(), y)
     monkeypatch.setattr(sparse.csr_matrix, "toarray", watched)
-    model = small(backend=backend.name, device=backend.device).fit(X, y)
-    assert max(largest, default=0) == (0 if backend.has_sparse_products else 16)
+    return numbers
+
+
+def test_at_most_a_batch_of_sparse_rows_is_dense(problem, on, backend, made_dense):
+    X, y = problem(300)
+    X = np.where(X > 0.5, X, 0.0)
+    dense = small().fit(X, y)
+    X = sparse.csr_matrix(X)
+    model = small(**on).fit(X, y)
+    assert max(made_dense, default=0) == (0 if backend.has_sparse_products else 16)
     np.testing.assert_allclose(model.loss_curve_, dense.loss_curve_, rtol=1e-8)
     assert isinstance(model.predict(X), np.ndarray)
 
 
-def test_held_out_rows_stay_sparse_and_scorers_see_them_so(problem, backend, monkeypatch):
+def test_held_out_rows_stay_sparse_and_scorers_see_them_so(problem, on, backend, made_dense):
     X, y = problem(600)
-    X = sparse.csr_matrix(np.where(X > 0.5, X, 0.0))
-    largest, seen = [], []
-    toarray = sparse.csr_matrix.toarray
-
-    def watched(self, *args, **kwargs):
-        largest.append(self.shape[0])
-        return toarray(self, *args, **kwargs)
+    X = np.where(X > 0.5, X, 0.0)
+    seen = []
 
     def scorer(model, X, y):
         seen.append((sparse.issparse(X), X.shape[0]))
         return float(np.mean(model.predict(X) == y))
 
     settings = {"early_stopping": True, "scoring": scorer}
-    dense = small(**settings).fit(X.toarray(), y)
+    dense = small(**settings).fit(X, y)
     assert set(seen) == {(False, 60)}
     seen.clear()
-    monkeypatch.setattr(sparse.csr_matrix, "toarray", watched)
-    model = small(**settings, backend=backend.name, device=backend.device).fit(X, y)
-    assert max(largest, default=0) <= (0 if backend.has_sparse_products else 60)
+    model = small(**settings, **on).fit(sparse.csr_matrix(X), y)
+    assert max(made_dense, default=0) <= (0 if backend.has_sparse_products else 60)
     assert set(seen) == {(True, 60)}
     np.testing.assert_allclose(model.validation_scores_, dense.validation_scores_, rtol=1e-12)

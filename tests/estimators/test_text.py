@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas
 import pytest
-from helpers import small
+from helpers import problem, small
 from scipy import sparse
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
@@ -15,6 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from mlp_xp import MLPClassifier, MLPRegressor
+
+X, y = problem()
 
 
 def follow(error, X):
@@ -73,12 +75,9 @@ def test_a_question_mark_among_numbers_is_made_missing(dtype):
     model.predict(X)
 
 
-def test_a_question_mark_is_found_in_the_last_row():
+def test_errors_of_many_rows_and_of_many_columns():
     late = pandas.DataFrame({"hp": [*map(str, range(1999)), "?"]}, index=np.arange(2000) / 2)
     assert "X['hp'] has text among numbers" in text_error(late)
-
-
-def test_an_error_of_many_columns_of_text_is_short():
     error = text_error(pandas.DataFrame({f"column {i}": ["a", "b"] for i in range(300)}))
     assert "with the names of all columns of text" in error
     assert "X['column 0'], X['column 1'], X['column 2'] and 297 more have text" in error
@@ -87,26 +86,23 @@ def test_an_error_of_many_columns_of_text_is_short():
 
 @pytest.mark.parametrize("name", ["y", "y_val"])
 @pytest.mark.parametrize("kind", [str, object, bytes, np.dtypes.StringDType()])
-def test_text_in_the_targets_of_a_regressor(problem, name, kind):
+def test_text_in_the_targets_of_a_regressor(name, kind):
     def fit(*texts):
-        y = np.resize(np.asarray(texts, dtype=object).astype(kind), len(X))
-        validation = {"X_val": X, "y_val": y} if name == "y_val" else {}
+        targets = np.resize(np.asarray(texts, dtype=object).astype(kind), len(X))
+        validation = {"X_val": X, "y_val": targets} if name == "y_val" else {}
         model = MLPRegressor(max_iter=2, learning_rate="cosine")
-        return model.fit(X, numbers if validation else y, **validation)
+        return model.fit(X, y if validation else targets, **validation)
 
-    X, numbers = problem()
     fit("1", "2.5")
-    with pytest.raises(
-        ValueError, match=rf"^{name} has text, e\.g\. b?'a', .*: take MLPClassifier"
-    ):
+    told = rf"^{name} has text, e\.g\. b?'a', .*: take MLPClassifier"
+    with pytest.raises(ValueError, match=told):
         fit("1", "a")
     for text in ("nan", "inf"):
         with pytest.raises(ValueError, match=rf"^Input {name} contains (NaN|infinity)"):
             fit("1", text)
 
 
-def test_missing_targets_are_said_to_be_where_they_are(problem):
-    X, y = problem()
+def test_missing_targets_are_said_to_be_where_they_are():
     missing = np.where(y > 0, 1.0, np.nan)
     for model in (MLPRegressor(), small()):
         with pytest.raises(ValueError, match=r"^Input y_val contains NaN"):
