@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import sklearn.calibration
+from matplotlib import pyplot
 from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import confusion_matrix
@@ -28,10 +29,10 @@ from mlp_xp.plotting import (
     save_figure,
 )
 
-pyplot = pytest.importorskip("matplotlib.pyplot")
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 16))
 Y = np.asarray(["ant", "bee", "cat"])[RNG.integers(0, 3, 60)]
+SHORT = {"hidden_layer_sizes": 4, "max_iter": 4, "learning_rate": "cosine", "random_state": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -42,41 +43,31 @@ def closed():
 
 @pytest.fixture(scope="module")
 def model():
-    settings = {"max_iter": 6, "learning_rate": "cosine", "random_state": 0, "batch_size": 20}
-    return MLPClassifier(8, early_stopping=True, **settings).fit(X, Y)
+    settings = SHORT | {"hidden_layer_sizes": 8, "max_iter": 6, "batch_size": 20}
+    return MLPClassifier(early_stopping=True, **settings).fit(X, Y)
 
 
-def curves_of(axes):
-    return {line.get_label(): line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2}
+def by_label(axes, read):
+    return {line.get_label(): read(line) for line in axes.lines if len(line.get_ydata()) > 1}
 
 
 # --- curves --------------------------------------------------------------------------------------
 
 
-def test_curves_without_a_color_of_their_own_have_different_ones():
-    panels = {"loss": {"training": [2.0, 1.0], "validation": [2.0, 1.5], "test": [3.0, 2.0]}}
-    display = TrainingCurvesDisplay(panels, colors={"test": "red"}).plot()
-    drawn = {line.get_label(): line.get_color() for line in display.axes_[0].lines}
-    assert drawn == {**curve_colors(panels), "test": "red"}
-
-
 def test_curves_of_an_estimator(model):
     display = TrainingCurvesDisplay.from_estimator(model, X, Y)
     loss, accuracy, rate = display.axes_
-    assert [axes.get_ylabel() for axes in display.axes_] == [
-        "loss",
-        "accuracy [%]",
-        "learning rate",
-    ]
+    labels = ["loss", "accuracy [%]", "learning rate"]
+    assert [axes.get_ylabel() for axes in display.axes_] == labels
     assert {axes.get_xlabel() for axes in display.axes_} == {"epoch"}
-    drawn = curves_of(loss)
+    drawn = by_label(loss, lambda line: line.get_ydata())
     np.testing.assert_array_equal(drawn["training"], model.loss_curve_)
     np.testing.assert_array_equal(drawn["validation"], model.validation_loss_curve_)
     percent = 100 * np.asarray(model.validation_scores_)
-    np.testing.assert_allclose(curves_of(accuracy)["validation"], percent)
-    np.testing.assert_array_equal(
-        rate.lines[0].get_ydata(), [record.learning_rate for record in model.history_]
-    )
+    drawn = by_label(accuracy, lambda line: line.get_ydata())
+    np.testing.assert_allclose(drawn["validation"], percent)
+    rates = [record.learning_rate for record in model.history_]
+    np.testing.assert_array_equal(rate.lines[0].get_ydata(), rates)
     # The best epoch, and the test result.
     best = int(np.argmax(model.validation_scores_)) + 1
     assert display.best_epoch == best
@@ -85,38 +76,39 @@ def test_curves_of_an_estimator(model):
     assert [text.get_text() for text in accuracy.texts][1:] == [f"test {test:.3g}"]
     (diamond,) = (line for line in accuracy.lines if line.get_label() == "test")
     assert diamond.get_xydata().tolist() == [[model.n_iter_, pytest.approx(test)]]
+    # A curve has the same color in every panel.
+    colors = by_label(loss, lambda line: line.get_color())
+    assert colors["training"] != colors["validation"]
+    assert accuracy.lines[0].get_color() == colors["validation"]
 
 
-def test_a_curve_has_the_same_color_in_every_panel(model):
-    loss, accuracy, _ = TrainingCurvesDisplay.from_estimator(model).axes_
-    of_loss = {line.get_label(): line.get_color() for line in loss.lines}
-    assert of_loss["training"] != of_loss["validation"]
-    assert [line.get_color() for line in accuracy.lines][:1] == [of_loss["validation"]]
+def test_curves_without_a_color_of_their_own_have_different_ones():
+    panels = {"loss": {"training": [2.0, 1.0], "validation": [2.0, 1.5], "test": [3.0, 2.0]}}
+    (loss,) = TrainingCurvesDisplay(panels, colors={"test": "red"}).plot().axes_
+    drawn = by_label(loss, lambda line: line.get_color())
+    assert drawn == {**curve_colors(panels), "test": "red"}
+    assert len(set(drawn.values())) == 3
 
 
-def test_curves_of_a_regressor_and_of_another_score():
-    settings = {"max_iter": 4, "learning_rate": "cosine", "early_stopping": True}
-    model = MLPRegressor(hidden_layer_sizes=4, random_state=0, **settings).fit(X, X[:, 0])
-    display = TrainingCurvesDisplay.from_estimator(model, X, X[:, 0])
+def test_panels_are_those_of_the_fit():
+    y = X[:, 0]
+    model = MLPRegressor(early_stopping=True, **SHORT).fit(X, y)
+    display = TrainingCurvesDisplay.from_estimator(model, X, y)
     assert list(display.panels) == ["loss", "R²", "learning rate"]
-    assert display.test["R²"] == pytest.approx(model.score(X, X[:, 0]))
-    model.set_params(scoring="neg_mean_absolute_error").fit(X, X[:, 0])
+    assert display.test["R²"] == pytest.approx(model.score(X, y))
+    model.set_params(scoring="neg_mean_absolute_error").fit(X, y)
     panels = TrainingCurvesDisplay.from_estimator(model).panels
     assert list(panels) == ["loss", "neg mean absolute error", "learning rate"]
-
-
-def test_lbfgs_has_a_loss_alone():
-    model = MLPClassifier(4, solver="lbfgs", random_state=0).fit(X, Y)
+    model = MLPRegressor(**SHORT | {"solver": "lbfgs", "max_iter": 100, "tol": 0.01}).fit(X, y)
     assert list(TrainingCurvesDisplay.from_estimator(model).panels) == ["loss"]
 
 
-@pytest.mark.parametrize("n_epochs", [0, 1, 2, 100])
-def test_ticks_are_whole_epochs(n_epochs):
-    display = TrainingCurvesDisplay({"loss": {"training": [1.0] * n_epochs}}).plot()
-    display.figure_.draw_without_rendering()
-    if n_epochs:
-        ticks = display.axes_[0].get_xticks()
-        np.testing.assert_array_equal(ticks, np.round(ticks))
+def test_ticks_are_whole_epochs():
+    for n_epochs in (0, 1, 2, 100):
+        display = TrainingCurvesDisplay({"loss": {"training": [1.0] * n_epochs}}).plot()
+        display.figure_.draw_without_rendering()
+        ticks = display.axes_[0].get_xticks() if n_epochs else []
+        np.testing.assert_array_equal(ticks, np.round(ticks), err_msg=f"{n_epochs} epochs")
 
 
 def test_a_loss_that_is_not_finite_can_be_drawn(tmp_path):
@@ -129,11 +121,9 @@ def test_labels_do_not_lie_on_each_other():
     curves = {name: [1.0, 0.5 + 0.001 * i] for i, name in enumerate("abcdefg")}
     display = TrainingCurvesDisplay({"loss": curves}).plot()
     display.figure_.draw_without_rendering()
-    boxes = sorted(
-        (text.get_window_extent() for text in display.axes_[0].texts), key=lambda box: box.y0
-    )
+    boxes = [text.get_window_extent() for text in display.axes_[0].texts]
     assert len(boxes) == 7
-    for lower, upper in pairwise(boxes):
+    for lower, upper in pairwise(sorted(boxes, key=lambda box: box.y0)):
         assert upper.y0 >= lower.y1 - 2
 
 
@@ -160,14 +150,14 @@ def test_the_scale_ends_at_the_largest_mistake():
     ConfusionMatrixDisplay.from_predictions([0, 1], [0, 1]).figure_.draw_without_rendering()
 
 
-def test_counts_and_many_classes(tmp_path):
+def test_counts_and_many_classes():
     display = ConfusionMatrixDisplay.from_predictions([0, 0, 1], [0, 1, 1], normalize=None)
     assert [text.get_text() for text in display.text_.flat] == ["1", "1", "0", "1"]
-    names = [f"class {i}" for i in range(100)]
-    many = ConfusionMatrixDisplay.from_predictions(range(100), range(100), display_labels=names)
+    names = [f"class {i}" for i in range(40)]
+    many = ConfusionMatrixDisplay.from_predictions(range(40), range(40), display_labels=names)
     assert many.text_ is None
-    assert len(many.ax_.get_xticklabels()) == 100
-    save_figure(many.figure_, tmp_path / "confusion.png")
+    assert len(many.ax_.get_xticklabels()) == 40
+    many.figure_.draw_without_rendering()
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -177,8 +167,7 @@ def test_weights_of_the_neurons_with_the_largest_ones(model):
     display = WeightsDisplay.from_estimator(model, image_shape=(4, 4), n_neurons=3)
     title = "weights of the first layer, 3 neurons: blue below 0, red above"
     assert display.figure_.get_suptitle() == title
-    norms = np.linalg.norm(model.coefs_[0], axis=0)
-    largest = np.argsort(-norms)[:3]
+    largest = np.argsort(-np.linalg.norm(model.coefs_[0], axis=0))[:3]
     expected = model.coefs_[0][:, largest].T.reshape(3, 4, 4)
     np.testing.assert_array_equal(display.weights.T.reshape(3, 4, 4), expected)
     for axes, weights in zip(display.axes_, expected, strict=True):
@@ -207,9 +196,8 @@ def test_the_surest_mistakes(model):
     assert titles == [f"{predicted[i]}, {100 * p[i]:.0f} %\nis {Y[i]}" for i in rows]
     drawn = np.asarray(display.axes_[0].images[0].get_array())
     np.testing.assert_allclose(drawn[..., 0] / 255, X[rows[0]].reshape(4, 4), atol=0.5 / 255)
-    named = MistakesDisplay.from_estimator(
-        model, X, Y, image_shape=(4, 4), class_names=["x", "y", "z"], n_images=1
-    )
+    settings = {"image_shape": (4, 4), "class_names": ["x", "y", "z"], "n_images": 1}
+    named = MistakesDisplay.from_estimator(model, X, Y, **settings)
     assert named.truth[0] == {"ant": "x", "bee": "y", "cat": "z"}[Y[rows[0]]]
 
 
@@ -217,7 +205,7 @@ def test_errors_of_pictures(model):
     with pytest.raises(ValueError, match=r"image_shape is \(3, 3\).* of 16 numbers together"):
         WeightsDisplay.from_estimator(model, image_shape=(3, 3))
     layers = (Blocks((4, 4), (0,)),)
-    blocks = MLPClassifier(layers, max_iter=1, learning_rate="cosine").fit(X, Y)
+    blocks = MLPClassifier(**SHORT | {"hidden_layer_sizes": layers}).fit(X, Y)
     with pytest.raises(ValueError, match="only a dense one has a weight for each pixel"):
         WeightsDisplay.from_estimator(blocks, image_shape=(4, 4))
     with pytest.raises(ValueError, match="All of 60 samples are right"):
@@ -253,6 +241,16 @@ def test_a_missing_matplotlib_is_an_error_that_says_what_to_install(monkeypatch)
         new_figure(3, 3)
 
 
+def test_inline_figures_have_the_colors_of_the_page(model):
+    svg = inline_svg(lambda figure: model.plot(ax=figure.subplots()), 9, 3, 'curves of "a" & <b>')
+    assert svg.startswith("<svg")
+    assert "curves of &quot;a&quot; &amp; &lt;b>" in svg
+    assert "currentColor" in svg
+    assert "var(--line-0,#0072B2)" in svg
+    assert "#010203" not in svg
+    ElementTree.fromstring(svg)
+
+
 # --- calibration, predictions and short methods ---------------------------------------------------
 
 
@@ -272,7 +270,7 @@ def test_the_calibration_error_of_several_classes_is_that_of_the_definition(mode
 
 def test_calibration_of_two_classes_is_that_of_the_positive_one():
     y = Y == "ant"
-    model = MLPClassifier(4, max_iter=2, learning_rate="cosine").fit(X, y)
+    model = MLPClassifier(**SHORT).fit(X, y)
     display = CalibrationDisplay.from_estimator(model, X, y)
     theirs = sklearn.calibration.CalibrationDisplay.from_estimator(model, X, y, n_bins=10)
     np.testing.assert_array_equal(display.prob_true, theirs.prob_true)
@@ -285,20 +283,10 @@ def test_short_methods_draw_the_displays(model):
     assert isinstance(model.plot.calibration(X, Y), CalibrationDisplay)
     assert len(model.plot.mistakes(X, Y, image_shape=(4, 4), n_images=3).axes_) == 3
     assert len(model.plot.weights(image_shape=(4, 4)).axes_) == 8
-    real = MLPRegressor(hidden_layer_sizes=4, max_iter=2, learning_rate="cosine").fit(X, X[:, 0])
+    real = MLPRegressor(**SHORT).fit(X, X[:, 0])
     display = real.plot.predictions(X, X[:, 0])
     assert isinstance(display, PredictionsDisplay)
     np.testing.assert_array_equal(display.y_pred, real.predict(X))
     assert [name for name in dir(model) if name.startswith("plot")] == ["plot"]
     with pytest.raises(NotFittedError):
         MLPClassifier().plot()
-
-
-def test_inline_figures_have_the_colors_of_the_page(model):
-    svg = inline_svg(lambda figure: model.plot(ax=figure.subplots()), 9, 3, 'curves of "a" & <b>')
-    assert svg.startswith("<svg")
-    assert "curves of &quot;a&quot; &amp; &lt;b>" in svg
-    assert "currentColor" in svg
-    assert "var(--line-0,#0072B2)" in svg
-    assert "#010203" not in svg
-    ElementTree.fromstring(svg)

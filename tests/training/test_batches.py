@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from helpers import tolerance
@@ -18,20 +20,20 @@ from mlp_xp.training.input_scaling import standardization
 # --- plans and placement -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 9, 10, 11, 57])
-@pytest.mark.parametrize("batch_size", [1, 3, 10, 100])
 @pytest.mark.parametrize("pad", [False, True])
-def test_a_plan_has_every_sample_once(n, batch_size, pad):
-    weights = np.random.default_rng(0).random(n)
-    plan = plan_epoch(n, batch_size, seed=1, weights=weights, pad=pad)
-    assert sum(plan.counts) == n
-    assert sum(plan.totals) == pytest.approx(weights.sum())
-    if plan.rows is None:
-        assert len(plan.counts) == 1
-    else:
-        sums = np.bincount(plan.rows, weights=plan.weights, minlength=n)
-        np.testing.assert_allclose(sums, weights)
-        assert len(plan.rows) == (len(plan.counts) * plan.batch_size if pad else n)
+def test_a_plan_has_every_sample_once(pad):
+    for n, batch_size in product([1, 2, 9, 10, 11, 57], [1, 3, 10, 100]):
+        weights = np.random.default_rng(0).random(n)
+        plan = plan_epoch(n, batch_size, seed=1, weights=weights, pad=pad)
+        case = f"{n} samples in batches of {batch_size}"
+        assert sum(plan.counts) == n, case
+        assert sum(plan.totals) == pytest.approx(weights.sum()), case
+        if plan.rows is None:
+            assert len(plan.counts) == 1, case
+        else:
+            sums = np.bincount(plan.rows, weights=plan.weights, minlength=n)
+            np.testing.assert_allclose(sums, weights, err_msg=case)
+            assert len(plan.rows) == (len(plan.counts) * plan.batch_size if pad else n), case
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
@@ -42,10 +44,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert rows(seed=1, epoch=2) != rows(seed=1, epoch=3)
     assert rows(seed=1, epoch=2) != rows(seed=2, epoch=2)
     # The first numbers of a seed are part of the format: a change breaks every reproduction.
-    assert rows(seed=1)[:7] == FIRST_ROWS
-
-
-FIRST_ROWS = [43, 30, 23, 9, 14, 18, 40]
+    assert rows(seed=1)[:7] == [43, 30, 23, 9, 14, 18, 40]
 
 
 def test_placement_follows_the_free_memory(monkeypatch):
@@ -71,11 +70,14 @@ def test_a_memory_map_is_not_copied(tmp_path):
     x, y = byte_data("uint8")
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    data = place(get_backend("numpy"), mapped, y, "float32")
-    assert np.shares_memory(data.x, mapped)
+    assert np.shares_memory(place(get_backend("numpy"), mapped, y, "float32").x, mapped)
 
 
 # --- scaling and prediction ----------------------------------------------------------------------
+
+
+def standardize(backend, x, dtype="float32"):
+    return [backend.get(array) for array in standardization(backend, x, dtype)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -87,60 +89,53 @@ def test_standardization_is_scikit_learns(backend, dtype, rng, monkeypatch):
     monkeypatch.setattr(mlp_xp.training.input_scaling, "_BLOCK", 16)
     x = rng.integers(0, 256, (50, 6)).astype(np.uint8)
     x[:, 2] = 200
-    shift, scale = (backend.get(a) for a in standardization(backend, x, dtype))
+    shift, scale = standardize(backend, x, dtype)
     peer = StandardScaler().fit(x)
     np.testing.assert_allclose(shift, peer.mean_, rtol=tolerance(dtype, 50))
     np.testing.assert_allclose(scale, 1 / peer.scale_, rtol=tolerance(dtype, 50))
     assert scale[2] == 1.0
 
 
-@pytest.mark.parametrize("offset", [1e3, 1e6, -1.7e9])
+@pytest.mark.parametrize("offset", [1e3, -1.7e9])
 def test_an_offset_costs_standardization_no_digits(backend, offset, rng):
     x = (offset + max(1.0, abs(offset) * 1e-6) * rng.standard_normal((3000, 4))).astype(np.float32)
     x[:, 1] = offset  # A constant one stays one.
-    shift, scale = (backend.get(a) for a in standardization(backend, x, "float32"))
+    shift, scale = standardize(backend, x)
     exact = x.astype(np.float64)
     np.testing.assert_allclose(shift, exact.mean(axis=0), rtol=np.finfo("float32").eps)
     spread = np.where(np.arange(4) == 1, 1.0, exact.std(axis=0))
     np.testing.assert_allclose(scale, 1.0 / spread, rtol=tolerance("float32", 100))
 
 
-@pytest.mark.parametrize("factor", [1e-35, 1e-25, 1e19, 1e30, 1e37])
+@pytest.mark.parametrize("factor", [1e-35, 1e-25, 1e19, 1e37])
 def test_standardization_is_not_bound_by_the_squares_of_float32(backend, factor, rng):
     x = (factor * (3.0 + rng.standard_normal((700, 3)))).astype(np.float32)
-    shift, scale = (backend.get(a) for a in standardization(backend, x, "float32"))
+    shift, scale = standardize(backend, x)
     exact = x.astype(np.float64)
     np.testing.assert_allclose(shift, exact.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(scale, 1.0 / exact.std(axis=0), rtol=1e-6)
     assert shift.dtype == scale.dtype == np.float32
 
 
-@pytest.mark.parametrize(
-    ("dtype", "factor"), [("float32", 1e-44), ("float64", 1e160), ("float64", 1e308)]
-)
-def test_a_variance_that_is_not_finite_is_an_error(backend, dtype, factor, rng):
-    x = rng.uniform(-1.0, 1.0, (50, 3))
-    x[:, 1] *= factor
-    with pytest.raises(ValueError, match=r"feature 1 to variance 1.*about 1\."):
-        standardization(backend, x.astype(dtype), dtype)
+def test_a_variance_that_is_not_finite_is_an_error(backend, rng):
+    for dtype, factor in (("float32", 1e-44), ("float64", 1e160), ("float64", 1e308)):
+        x = rng.uniform(-1.0, 1.0, (50, 3))
+        x[:, 1] *= factor
+        with pytest.raises(ValueError, match=r"feature 1 to variance 1.*about 1\."):
+            standardization(backend, x.astype(dtype), dtype)
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 20])
-def test_prediction_in_batches(backend, n, rng, monkeypatch):
+def test_prediction_in_batches(backend, rng, monkeypatch):
     import mlp_xp.training.inference
 
-    network, x = Network((3, 5, 4)), rng.standard_normal((n, 3))
-    whole = predict(
-        backend, network, SoftmaxCrossEntropy(), init_params(network, 0), x, dtype="float64"
-    )
+    network = Network((3, 5, 4))
+    x = rng.standard_normal((20, 3))
+    settings = backend, network, SoftmaxCrossEntropy(), init_params(network, 0)
+    whole = backend.get(predict(*settings, x, dtype="float64"))
     monkeypatch.setattr(mlp_xp.training.inference, "_BATCH", 8)
-    parts = predict(
-        backend, network, SoftmaxCrossEntropy(), init_params(network, 0), x, dtype="float64"
-    )
-    assert parts.shape == (n, 4)
-    np.testing.assert_allclose(
-        backend.get(parts), backend.get(whole), rtol=0, atol=tolerance("float64")
-    )
+    for n in (1, 7, 8, 9, 20):
+        parts = backend.get(predict(*settings, x[:n], dtype="float64"))
+        np.testing.assert_allclose(parts, whole[:n], rtol=0, atol=tolerance("float64"))
 
 
 def test_binary_accuracy(backend):

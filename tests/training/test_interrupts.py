@@ -9,8 +9,9 @@ import pytest
 
 from mlp_xp._utils.signals import interruptible, interrupts
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
 
-@pytest.mark.usefixtures("ctrl_c")
+
 def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
     with interrupts() as pressed:
         assert not pressed()
@@ -21,7 +22,6 @@ def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
     started, over = threading.Event(), threading.Event()
 
@@ -42,7 +42,6 @@ def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
         signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_other_threads_and_handlers_are_left_alone():
     before = signal.getsignal(signal.SIGINT)
     seen = []
@@ -55,9 +54,6 @@ def test_other_threads_and_handlers_are_left_alone():
     thread.start()
     thread.join()
     assert seen == [(before, False)]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with interrupts():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # `ctrl_c` takes it back.
+    with interrupts():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

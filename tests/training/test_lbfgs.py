@@ -11,15 +11,18 @@ import pytest
 from gradient import directional
 from helpers import tolerance
 from sklearn.exceptions import ConvergenceWarning
-from trainers import make_trainer
+from trainers import assert_close, host, make_trainer
 
 from mlp_xp import MLPRegressor
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.nn.network import Network, denses
+from mlp_xp.optimizers import SGD
+from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training import lbfgs
 from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.lbfgs import minimize
 
 N, FEATURES, OUTPUTS = 57, 4, 2
@@ -38,6 +41,10 @@ def real_values(n=N):
     return x, y + 3.0
 
 
+def sample_weights(weighted=True):
+    return np.random.default_rng(1).random(N) if weighted else None
+
+
 def trainer_for(backend, network=LINEAR, **settings):
     rules = {"network": network, "loss": SquaredError(), "alpha": 0.0}
     return make_trainer(backend, **(rules | settings))
@@ -52,61 +59,62 @@ def solve(trainer, x, y, weights=None, after_iteration=lambda params, loss: Fals
 
 
 def learned(trainer):
-    return [trainer.backend.get(leaf) for leaf in leaves(trainer.learned)]
+    return host(trainer.backend, trainer.learned)
 
 
-def objective(backend, x, y, weights=None, **settings):
+def objective(backend, x, y, weights=None, placement="auto", **settings):
     """Return the function that is minimized, and where it starts."""
     trainer = trainer_for(backend, **settings)
-    data = place(backend, x, y, "float64")
+    data = place(backend, x, y, "float64", placement)
     function = lbfgs._Objective(trainer, data, weights)
     start = function.ravel(trainer.learned)
     return function, start + 0.3 * np.random.default_rng(6).standard_normal(start.shape)
 
 
-def close(found, expected, terms=N):
-    atol = tolerance("float64", terms) * max(1.0, np.abs(expected).max())
+def assert_alike(found, expected):
+    atol = tolerance("float64", N) * max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
 # --- minima --------------------------------------------------------------------------------------
 
 
-def test_the_minimum_is_that_of_least_squares(backend):
+def test_the_minimum_is_that_of_least_squares(backend, monkeypatch):
     x, y = real_values()
-    columns = np.column_stack([x, np.ones(N)])
-    expected, squares, *_ = np.linalg.lstsq(columns, y)
-    trainer = trainer_for(backend)
-    n_iter, loss = solve(trainer, x, y)
-    W, b = learned(trainer)
-    np.testing.assert_allclose(np.vstack([W, b]), expected, rtol=0, atol=WEIGHTS)
-    assert loss == pytest.approx(0.5 * squares.sum() / N / OUTPUTS, rel=LOSS)
-    assert 1 < n_iter < 100
+    expected, squares, *_ = np.linalg.lstsq(np.column_stack([x, np.ones(N)]), y)
+    for rows in (8192, 10):  # In blocks too.
+        monkeypatch.setattr(lbfgs, "BLOCK", rows)
+        trainer = trainer_for(backend)
+        n_iter, loss = solve(trainer, x, y)
+        np.testing.assert_allclose(np.vstack(learned(trainer)), expected, rtol=0, atol=WEIGHTS)
+        assert loss == pytest.approx(0.5 * squares.sum() / N / OUTPUTS, rel=LOSS)
+        assert 1 < n_iter < 100
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_minimum_with_a_penalty_is_that_of_ridge_regression(backend, weighted):
-    """Biases have no penalty: centerd, they drop out."""
+    """Biases have no penalty: centered, they drop out."""
     x, y = real_values()
-    alpha = 20.0
-    weights = np.random.default_rng(1).random(N) if weighted else None
+    alpha, weights = 20.0, sample_weights(weighted)
     w = np.ones(N) if weights is None else weights
     x_mean, y_mean = np.average(x, axis=0, weights=w), np.average(y, axis=0, weights=w)
-    centerd = (x - x_mean) * w[:, None]
-    gram = centerd.T @ (x - x_mean) + alpha * np.eye(FEATURES)
-    W_expected = np.linalg.solve(gram, centerd.T @ (y - y_mean))
+    centered = (x - x_mean) * w[:, None]
+    gram = centered.T @ (x - x_mean) + alpha * np.eye(FEATURES)
+    W_expected = np.linalg.solve(gram, centered.T @ (y - y_mean))
     trainer = trainer_for(backend, alpha=alpha)
     solve(trainer, x, y, weights)
-    W, b = learned(trainer)
-    np.testing.assert_allclose(W, W_expected, rtol=0, atol=WEIGHTS)
-    np.testing.assert_allclose(b, y_mean - x_mean @ W_expected, rtol=0, atol=WEIGHTS)
+    assert_close(learned(trainer), (W_expected, y_mean - x_mean @ W_expected), atol=WEIGHTS)
+    before = learned(trainer)
+    assert solve(trainer, x, y, weights, tol=1e-2)[0] == 0  # It is there already.
+    assert_close(learned(trainer), before)
 
 
 def test_a_network_gets_better_than_a_linear_one(backend):
     x, y = real_values()
     y = np.sin(y)
-    settings = {"tol": 0.01, "max_iter": 2000}
-    losses = [solve(trainer_for(backend, net), x, y, **settings)[1] for net in (LINEAR, DEEP)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        losses = [solve(trainer_for(backend, net), x, y, max_iter=60)[1] for net in (LINEAR, DEEP)]
     assert losses[1] < 0.5 * losses[0]
 
 
@@ -121,8 +129,8 @@ def test_float32_stays_float32(backend):
 
     x32, y32 = x.astype(np.float32), y.astype(np.float32)
     _, loss = solve(trainer, x32, y32, tol=1e-3, after_iteration=after_iteration)
+    dtypes.update(leaf.dtype for leaf in learned(trainer))
     assert dtypes == {np.dtype("float32")}
-    assert {leaf.dtype for leaf in learned(trainer)} == {np.dtype("float32")}
     assert loss == pytest.approx(solve(trainer_for(backend), x, y)[1], rel=1e-3)
 
 
@@ -133,7 +141,7 @@ def test_float32_stays_float32(backend):
 @pytest.mark.parametrize("network", [LINEAR, DEEP], ids=["linear", "deep"])
 def test_its_gradient_is_right(backend, network, weighted):
     x, y = real_values()
-    weights = np.random.default_rng(1).random(N) if weighted else None
+    weights = sample_weights(weighted)
     function, point = objective(backend, x, y, weights, network=network, alpha=3.0)
     _, slope = function(point)
     direction = np.random.default_rng(2).standard_normal(point.shape) / 4
@@ -144,56 +152,39 @@ def test_its_gradient_is_right(backend, network, weighted):
 
 def test_the_penalty_is_that_of_the_matrices(backend):
     x, y = real_values()
-    weights = np.random.default_rng(1).random(N)
-    alpha = 3.0
+    alpha, weights = 3.0, sample_weights()
     without, point = objective(backend, x, y, weights, network=DEEP)
     penalised, _ = objective(backend, x, y, weights, network=DEEP, alpha=alpha)
     (value, slope), (more, steeper) = without(point), penalised(point)
     params = without.unravel(point)
     factor = alpha / weights.sum()
     squares = sum(np.sum(layer.W**2) for layer in denses(params))
-    close(more - value, 0.5 * factor * squares)
+    assert_alike(more - value, 0.5 * factor * squares)
     expected = map_leaves(lambda leaf: factor * leaf * (leaf.ndim > 1), params)
     assert {leaf.ndim for leaf in leaves(params)} == {1, 2}
-    for mine, reference in zip(
-        leaves(without.unravel(steeper - slope)), leaves(expected), strict=True
-    ):
-        close(mine, reference)
+    differences = without.unravel(steeper - slope)
+    for mine, reference in zip(leaves(differences), leaves(expected), strict=True):
+        assert_alike(mine, reference)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 def test_it_does_not_depend_on_blocks(backend, monkeypatch, placement, weighted):
     x, y = real_values()
-    weights = np.random.default_rng(1).random(N) if weighted else None
+    weights = sample_weights(weighted)
     if weighted:
         weights[:10] = 0.0
-    trainer = trainer_for(backend, DEEP, alpha=1.0)
-    data = place(backend, x, y, "float64", placement)
-    whole = lbfgs._Objective(trainer, data, weights)
-    assert len(whole._plan.counts) == 1
-    point = whole.ravel(trainer.learned)
+    given = {"weights": weights, "placement": placement, "network": DEEP, "alpha": 1.0}
+    whole, point = objective(backend, x, y, **given)
     value, slope = whole(point)
+    assert len(whole._plan.counts) == 1
     for rows in (10, 19):  # A short block at the end, and none.
         monkeypatch.setattr(lbfgs, "BLOCK", rows)
-        parts = lbfgs._Objective(trainer, data, weights)
+        parts, _ = objective(backend, x, y, **given)
         assert len(parts._plan.counts) == -(-N // rows)
         found = parts(point)
-        close(found[0], value)
-        close(found[1], slope)
-
-
-def test_the_minimum_does_not_depend_on_blocks(backend, monkeypatch):
-    x, y = real_values()
-    results = []
-    for rows in (8192, 10):
-        monkeypatch.setattr(lbfgs, "BLOCK", rows)
-        trainer = trainer_for(backend, alpha=1.0)
-        _, loss = solve(trainer, x, y)
-        results.append((loss, learned(trainer)))
-    assert results[0][0] == pytest.approx(results[1][0], rel=LOSS)
-    for whole, parts in zip(results[0][1], results[1][1], strict=True):
-        np.testing.assert_allclose(parts, whole, rtol=0, atol=WEIGHTS)
+        assert_alike(found[0], value)
+        assert_alike(found[1], slope)
 
 
 def test_a_weight_counts_like_repetition(backend):
@@ -204,35 +195,23 @@ def test_a_weight_counts_like_repetition(backend):
     weighted, point = objective(backend, x, y, counts.astype(float), network=DEEP, alpha=2.0)
     longer, _ = objective(backend, x[repeated], y[repeated], network=DEEP, alpha=2.0)
     for mine, reference in zip(weighted(point), longer(point), strict=True):
-        close(mine, reference)
+        assert_alike(mine, reference)
 
 
 def test_labels_and_scaling_work_as_in_a_step(backend):
     """The gradient of the full batch is what one step of plain SGD takes."""
-    from mlp_xp.optimizers import SGD
-    from mlp_xp.optimizers.schedules import Constant
-    from mlp_xp.training.epochs import plan_epoch
-
     rng = np.random.default_rng(3)
     x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
     labels = rng.integers(0, OUTPUTS, N).astype(np.int32)
-    trainer = make_trainer(
-        backend,
-        network=DEEP,
-        x=x,
-        loss=SoftmaxCrossEntropy(),
-        optimizer=SGD(momentum=0.0),
-        schedule=Constant(),
-        learning_rate=1.0,
-        alpha=2.0,
-    )
+    rules = {"optimizer": SGD(momentum=0.0), "schedule": Constant(), "learning_rate": 1.0}
+    trainer = trainer_for(backend, DEEP, x=x, loss=SoftmaxCrossEntropy(), alpha=2.0, **rules)
     data = place(backend, x, labels, "float64")
     function = lbfgs._Objective(trainer, data, None)
     before = function.ravel(trainer.learned)
     value, slope = function(before)
     record = trainer.run_epoch(data, plan_epoch(N, N), n_epochs=1)
-    close(record.loss, value)
-    close(before - function.ravel(trainer.learned), slope)
+    assert_alike(record.loss, value)
+    assert_alike(before - function.ravel(trainer.learned), slope)
 
 
 # --- stopping ------------------------------------------------------------------------------------
@@ -253,8 +232,7 @@ def test_it_stops_when_asked(backend):
     params, last = seen[-1]
     assert loss == last < seen[0][1]
     assert {type(leaf) for leaf in leaves(params)} == {np.ndarray}
-    for mine, shown in zip(learned(trainer), leaves(params), strict=True):
-        np.testing.assert_array_equal(mine, shown)
+    assert_close(learned(trainer), leaves(params))
 
 
 @pytest.mark.parametrize("settings", [{"max_iter": 3}, {"max_fun": 3}])
@@ -263,17 +241,6 @@ def test_it_warns_where_it_was_too_short(backend, settings):
     with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge after"):
         n_iter, _ = solve(trainer_for(backend, DEEP), x, y, **settings)
     assert 1 <= n_iter <= 3
-
-
-def test_at_the_minimum_it_does_nothing(backend):
-    x, y = real_values()
-    trainer = trainer_for(backend, alpha=1.0)
-    solve(trainer, x, y)
-    before = [leaf.copy() for leaf in learned(trainer)]
-    n_iter, _ = solve(trainer, x, y, tol=1e-2)
-    assert n_iter == 0
-    for mine, old in zip(learned(trainer), before, strict=True):
-        np.testing.assert_array_equal(mine, old)
 
 
 def test_epochs_are_counted_on_from_solver_to_solver():
@@ -298,12 +265,11 @@ def test_fits_in_threads_do_not_disturb_each_other():
 
     def fit(seed):
         model = MLPRegressor(hidden_layer_sizes=(16,), solver="lbfgs", random_state=seed, tol=0.0)
-        model.set_params(max_iter=60).fit(x, y)
-        return model.coefs_[0].tolist()
+        return model.set_params(max_iter=20).fit(x, y).coefs_[0].tolist()
 
-    with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(fit, range(8)))
-    assert together == list(map(fit, range(8)))
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(fit, range(4)))
+    assert together == list(map(fit, range(4)))
 
 
 def test_an_evaluation_on_numpy_copies_no_weights_and_uses_its_memory_again():

@@ -8,7 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+pytestmark = [
+    pytest.mark.matrix,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status"),
+]
 
 MB = 2**20
 N_SAMPLES, WIDTHS = 20_000, (3072, 512, 512, 10)

@@ -34,11 +34,8 @@ class RoundRobin(Augmentation):
 
 
 def whole_plan(batch_size, *, weighted=False, pad=False, augmentation=()):
-    weights = None
-    if weighted:
-        weights = np.random.default_rng(1).random(N)
-        weights[:4] = 0.0
-    plan = plan_epoch(N, batch_size, seed=3, weights=weights, pad=pad)
+    weights = np.where(np.arange(N) < 4, 0.0, np.random.default_rng(1).random(N))
+    plan = plan_epoch(N, batch_size, seed=3, weights=weights if weighted else None, pad=pad)
     return with_draws(plan, augmentation, seed=3, epoch=0) if augmentation else plan
 
 
@@ -63,8 +60,10 @@ def test_all_ranks_together_have_each_row_once(size, batch_size, weighted, is_sh
             owned = np.full(N, -1)
             owned[owner == rank] = np.arange(np.sum(owner == rank))[::-1]
         plans.append(rank_plan(whole, rank, size, owned=owned, with_positions=True))
-    rows = np.arange(N) if whole.rows is None else whole.rows
-    weights = np.ones(N) if whole.weights is None else whole.weights
+    rows, weights = (
+        default if given is None else given
+        for given, default in ((whole.rows, np.arange(N)), (whole.weights, np.ones(N)))
+    )
     for step, entries in enumerate(steps_of(whole)):
         found = {}
         for rank, plan in enumerate(plans):
@@ -74,19 +73,16 @@ def test_all_ranks_together_have_each_row_once(size, batch_size, weighted, is_sh
             mine_weights = np.ones(len(mine)) if plan.weights is None else plan.weights[mine]
             assert plan.parts[step] == pytest.approx(mine_weights.sum() / (whole.totals[step] or 1))
             for entry, weight in zip(mine, mine_weights, strict=True):
+                if not weight:
+                    continue
                 position = plan.positions[entry]
-                row = rows[entries[position]] if weight else None
-                if weight:
-                    there = plan.rows[entry]
-                    if is_sharded:
-                        assert owner[row] == rank
-                        assert there == np.sum((owner == rank)[row + 1 :])
-                    else:
-                        assert there == row
-                    assert position not in found
-                    found[position] = weight
-        there = {i: weights[entry] for i, entry in enumerate(entries) if weights[entry]}
-        assert found == there
+                row = rows[entries[position]]
+                is_mine = owner == rank
+                assert not is_sharded or is_mine[row]
+                assert plan.rows[entry] == (np.sum(is_mine[row + 1 :]) if is_sharded else row)
+                assert position not in found
+                found[position] = weight
+        assert found == {i: weights[entry] for i, entry in enumerate(entries) if weights[entry]}
     assert sum(plan.batch_size for plan in plans) >= batch_size
 
 
@@ -109,11 +105,11 @@ def test_a_rank_without_rows_has_one_of_weight_0():
     assert plan.parts.tolist() == [0.25, 0.0]
 
 
-@pytest.mark.parametrize("pad", [False, True])
-def test_a_plan_may_be_padded_already(pad):
-    plan = rank_plan(whole_plan(8, pad=pad), 1, 3)
-    assert len(plan.rows) == 3 * plan.batch_size == 9
-    assert plan.weights.tolist() == [1.0] * 8 + [0.0]
+def test_a_plan_may_be_padded_already():
+    for pad in (False, True):
+        plan = rank_plan(whole_plan(8, pad=pad), 1, 3)
+        assert len(plan.rows) == 3 * plan.batch_size == 9
+        assert plan.weights.tolist() == [1.0] * 8 + [0.0]
 
 
 def test_sharded_batches_have_few_shapes():
@@ -164,7 +160,8 @@ def test_samples_on_several_ranks_are_not_mixed():
 
 
 def test_the_first_steps_can_be_left_out():
-    left = without_first(rank_plan(whole_plan(8, weighted=True), 0, 2, with_positions=True), 1)
-    again = rank_plan(whole_plan(8, weighted=True), 0, 2, with_positions=True)
-    np.testing.assert_array_equal(left.parts, again.parts[1:])
-    np.testing.assert_array_equal(left.positions, again.positions[again.batch_size :])
+    plan = rank_plan(whole_plan(8, weighted=True), 0, 2, with_positions=True)
+    parts, positions, width = plan.parts.copy(), plan.positions.copy(), plan.batch_size
+    left = without_first(plan, 1)
+    np.testing.assert_array_equal(left.parts, parts[1:])
+    np.testing.assert_array_equal(left.positions, positions[width:])

@@ -1,34 +1,242 @@
-"""Rows of data by position, and the part of the samples that one rank has."""
+"""Data in a file stay there; rows of large data are positions; many fits share one copy."""
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from helpers import small, title
 from scipy import sparse
+from trainers import assert_close
 
-from mlp_xp.training.rows import Shard, kept_dtype, some_rows, take_rows
+import mlp_xp.training.rows
+from mlp_xp import MLPRegressor
+from mlp_xp.datasets import Dataset
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.rows import Rows, Shard, is_mapped, kept_dtype, some_rows, take_rows
+from mlp_xp.training.shared import Column, SharedData
+
+FEATURES = 5
+MB = 2**20
 
 
-def shard(make=np.asarray) -> Shard:
-    x = make(np.asarray([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
-    return Shard(x, np.asarray([-1, -1, 0, 1, 2, -1], dtype=np.int32))
+@pytest.fixture
+def mapped(tmp_path):
+    """Return a memory-mapped copy of an array."""
+
+    def write(x):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
+        np.save(path, x)
+        return np.load(path, mmap_mode="r")
+
+    return write
+
+
+def numbers(dtype="float32", n=90):
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 2 if np.dtype(dtype).kind == "b" else 90, (n, FEATURES)).astype(dtype)
+    return x, (x[:, 0] > np.mean(x[:, 0].astype(float))).astype(int)
+
+
+def peak(function):
+    """Measure the most memory that NumPy and Python take meanwhile, in bytes."""
+    tracemalloc.start()
+    function()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def sparse_file(tmp_path, dtype, megabytes, order="C"):
+    """Return a memory-mapped file of zeros, which takes no room on the disk."""
+    n = megabytes * MB // (np.dtype(dtype).itemsize * 256)
+    x = np.memmap(tmp_path / "zeros", dtype, "w+", shape=(n, 256), order=order)
+    return x, np.arange(n) % 2
+
+
+# --- rows are positions --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": "auto"},
+        {"placement": "streamed"},
+        {"normalization": "batch", "dropout": 0.2},
+        {"scoring": "roc_auc"},
+        {"scoring": lambda model, X, y: float(np.mean(model.predict(X) == y)) + X.shape[0]},
+        {"input_scaling": "standardize"},
+        {"estimator": MLPRegressor},
+    ],
+    ids=title,
+)
+def test_early_stopping_is_the_same_with_positions_and_with_copies(
+    backend, where, settings, monkeypatch
+):
+    x, y = numbers()
+    common = where | {"early_stopping": True, "validation_fraction": 0.3} | settings
+    given = [common.pop("estimator")] if "estimator" in common else []
+    y = x[:, :2] / 90 if given else y
+    weights = np.random.default_rng(1).random(len(y))
+    models = []
+    # Arrays of the library itself are rows at positions too.
+    for least, data in ((1 << 30, x), (0, x), (0, backend.put(x))):
+        monkeypatch.setattr(mlp_xp.training.rows, "_COPIED_BYTES", least)
+        models.append(small(*given, **common).fit(data, y, weights))
+    for model in models[1:]:
+        assert model.validation_scores_ == pytest.approx(models[0].validation_scores_, rel=1e-6)
+        assert_close(model.coefs_, models[0].coefs_, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed"])
+@pytest.mark.parametrize("batch_size", [7, 100])
+def test_batches_of_rows_are_those_of_a_copy(backend, placement, batch_size):
+    x, y = numbers("float64")
+    rows = np.random.default_rng(0).permutation(len(x))[:40]
+    plan = plan_epoch(40, batch_size, seed=1)
+
+    def batches(x, y):
+        data = place(backend, x, y, "float64", placement)
+        assert data.n_samples == 40
+        with backend.scope():
+            for batch in data.epoch(plan):
+                taken = (batch.x, batch.y)
+                if batch.rows is not None:
+                    taken = [backend.xp.take(each, batch.rows, axis=0) for each in taken]
+                yield [backend.get(each).tolist() for each in taken]
+
+    assert list(batches(Rows(x, rows), y[rows])) == list(batches(x[rows], y[rows]))
+
+
+def test_rows_of_rows():
+    some = Rows(np.arange(10.0)[:, None], np.asarray([4, 2, 8]))
+    assert take_rows(some, slice(1, 3)).tolist() == [[2.0], [8.0]]
+    assert take_rows(some, np.asarray([2, 0])).tolist() == [[8.0], [4.0]]
 
 
 @pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
 def test_a_shard_counts_the_samples_of_all_ranks_and_has_its_own(make):
-    whole = shard(make)
+    x = make(np.asarray([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
+    whole = Shard(x, np.asarray([-1, -1, 0, 1, 2, -1], dtype=np.int32))
     assert whole.shape == (6, 2)
     assert (whole.dtype, kept_dtype(whole, "float32")) == (np.float64, "float32")
     assert take_rows(whole.mine, slice(None))[:, 0].tolist() == [1.0, 2.0, 3.0]
-
-
-def test_some_samples_of_a_shard_are_a_shard_in_their_order():
-    some = some_rows(shard(), np.asarray([4, 0, 2]))
+    some = some_rows(whole, np.asarray([4, 0, 2]))  # In their order.
     assert some.owned.tolist() == [2, -1, 0]
     assert take_rows(some.mine, slice(None))[:, 0].tolist() == [3.0, 1.0]
-
-
-def test_a_shard_may_have_none_of_the_samples():
-    nothing = some_rows(shard(), np.asarray([0, 5]))
+    nothing = some_rows(whole, np.asarray([0, 5]))
     assert nothing.shape == (2, 2)
     assert take_rows(nothing.mine, slice(None)).shape == (0, 2)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+DTYPES = ["int8", "uint16", "float16", "bool", ">f4", ">f8", ">i2", "int64", "uint8", "float32"]
+
+
+def test_a_file_of_any_dtype_gives_what_its_copy_in_memory_gives(where, mapped):
+    for dtype in DTYPES:
+        x, y = numbers(dtype)
+        settings = {"input_scaling": "standardize", "max_iter": 1, "batch_size": 40} | where
+        here, there = small(**settings).fit(x, y), small(**settings).fit(mapped(x), y)
+        assert here.coefs_[0].dtype == there.coefs_[0].dtype, dtype
+        found, expected = there.predict_proba(mapped(x)), here.predict_proba(x)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=dtype)
+        assert there.score(mapped(x), y) == here.score(x, y), dtype
+
+
+@pytest.mark.libraries("torch", "jax")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_of_another_library_is_computed_in_single(backend, dtype):
+    x, y = numbers()
+    model = small().fit(backend.xp.astype(backend.put(x), getattr(backend.xp, dtype)), y)
+    assert str(model.coefs_[0].dtype).endswith("float32")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16", ">f4"])
+def test_a_file_is_converted_a_batch_at_a_time(tmp_path, dtype):
+    x, y = sparse_file(tmp_path, dtype, 16)
+    model = small(hidden_layer_sizes=(2,), max_iter=1, batch_size=1024, input_scaling="standardize")
+    assert peak(lambda: model.fit(x, y).predict(x)) < 20 * MB < 8 * x.size
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "every second row"])
+def test_early_stopping_copies_no_file(tmp_path, layout):
+    is_every_second = layout == "every second row"
+    order = "F" if layout == "columns" else "C"
+    x, y = sparse_file(tmp_path, np.float32, 40 if is_every_second else 20, order)
+    x, y = (x[::2], y[::2]) if is_every_second else (x, y)
+    x[1, :2] = 3.0
+    settings = {"hidden_layer_sizes": (2,), "max_iter": 1, "batch_size": 1024}
+    model = small(**settings, early_stopping=True)
+    assert peak(lambda: model.fit(x, y)) < 10 * MB
+    copied = small(**settings, early_stopping=True).fit(np.array(x, order="C"), y)
+    np.testing.assert_array_equal(model.coefs_[0], copied.coefs_[0])
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_what_is_not_finite_in_a_file_is_found(mapped, value, word):
+    for dtype in ("float16", "float32", ">f4"):
+        x, y = numbers(dtype)
+        x[-1, -1] = value
+        with pytest.raises(ValueError, match=f"Input X contains {word}"):
+            small().fit(mapped(x), y)
+
+
+def test_a_file_in_memory_is_known(mapped):
+    x, _ = numbers()
+    assert is_mapped(mapped(x))
+    assert is_mapped(np.asarray(mapped(x))[3:])
+    assert not is_mapped(x)
+
+
+def test_the_command_with_validation_copies_no_file(tmp_path):
+    from mlp_xp.cli import train
+    from mlp_xp.cli.settings import Settings
+    from mlp_xp.cli.tasks import Classification
+
+    x, y = sparse_file(tmp_path, np.uint8, 24)
+    names = ("even", "odd")
+    data = Dataset(x, y, x[:10], y[:10], class_names=names, image_shape=(1, 16, 16), max_value=255)
+    settings = Settings("digits", None, {"max_iter": 1, "random_state": 0}, None, 0.1, None, False)
+    model = small(hidden_layer_sizes=(2,), max_iter=1, batch_size=1024)
+    task, here = Classification(names), train._Resume(None, 0, 0.0)
+    assert peak(lambda: train._fit(model, settings, task, data, [], here)) < 12 * MB
+    assert len(model.validation_scores_) == 1
+
+
+# --- many fits -----------------------------------------------------------------------------------
+
+
+def test_fits_have_the_very_same_array(backend):
+    shared = SharedData(np.ones((4, 2)))
+    one, two = (
+        shared.place(backend, np.asarray([1, 2]), "float64", np.asarray(rows, dtype=np.int32))
+        for rows in ([0, 1], [2, 3])
+    )
+    assert one.x is two.x
+    assert one.column is two.column
+    np.testing.assert_array_equal(backend.get(two.column.on_device), [1, 2, 1, 2])
+
+
+class SlowBackend:
+    """Puts what it was given after another fit has brought its targets."""
+
+    column: Column | None = None
+
+    def put(self, values):
+        column, self.column = self.column, None
+        if column is not None:
+            assert column.add(np.asarray([1]), np.asarray([6]))
+        return values.copy()
+
+
+def test_targets_that_arrive_while_others_travel_are_not_lost():
+    backend = SlowBackend()
+    column = Column(backend, np.asarray([5]), 2)
+    assert column.add(np.asarray([0]), np.asarray([5]))
+    backend.column = column
+    np.testing.assert_array_equal(column.on_device, [5, 0])
+    np.testing.assert_array_equal(column.on_device, [5, 6])

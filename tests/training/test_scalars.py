@@ -16,9 +16,13 @@ RATES = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]
 
 
 def rules_with(optimizer, **settings):
-    return Rules(
-        Network((2, 3, 2)), SoftmaxCrossEntropy(), optimizer, learning_rate=0.1, **settings
-    )
+    network = Network((2, 3, 2))
+    return Rules(network, SoftmaxCrossEntropy(), optimizer, learning_rate=0.1, **settings)
+
+
+def table_of(rule, plan, n_steps=2, **settings):
+    rates = [[0.1] * n_steps]
+    return scalar_table(rules_with(rule, **settings), [plan], range(n_steps), rates, 0, 0)
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
@@ -33,8 +37,7 @@ def test_a_row_has_the_numbers_of_its_step(optimizer, weighted, ema_decay):
         assert table.shape[0] == 6
         for i, row in enumerate(table):
             plan, step = plans[i // 3], i % 3
-            found = StepScalars.unpack(row)
-            total = plan.totals[step]
+            found, total = StepScalars.unpack(row), plan.totals[step]
             assert found.share == plan.counts[step] / 5
             assert found.l2 == 0.5 / total
             assert found.batch_stats_rate == 0.1 * total / max(plan.totals)
@@ -46,8 +49,7 @@ def test_a_row_has_the_numbers_of_its_step(optimizer, weighted, ema_decay):
 
 def test_a_batch_without_any_weight_has_no_penalty():
     plan = plan_epoch(4, 2, weights=np.asarray([0.0, 0.0, 1.0, 1.0]))
-    table = scalar_table(rules_with(Adam(), alpha=0.5), [plan], range(2), [[0.1] * 2], 0, 0)
-    np.testing.assert_array_equal(table[:, 1], [0.0, 0.25])
+    np.testing.assert_array_equal(table_of(Adam(), plan, alpha=0.5)[:, 1], [0.0, 0.25])
 
 
 def test_a_rule_of_the_users_own_is_asked_each_time():
@@ -57,17 +59,16 @@ def test_a_rule_of_the_users_own_is_asked_each_time():
         def coefficients(self, learning_rate, t):
             return learning_rate, self.momentum
 
-    rule, plan = Own(), plan_epoch(4, 2)
+    rule = Own()
     for momentum in (0.9, 0.5):
         rule.momentum = momentum
-        table = scalar_table(rules_with(rule), [plan], range(2), [[0.1] * 2], 0, 0)
+        table = table_of(rule, plan_epoch(4, 2))
         np.testing.assert_array_equal(table[:, -1], [momentum] * 2)
 
 
 @pytest.mark.parametrize(("n_steps", "n_times"), [(4_096, 1), (4_097, 2)])
 def test_the_numbers_of_short_epochs_are_kept(n_steps, n_times, monkeypatch):
-    asked, plan = [], plan_epoch(n_steps, 1)
-    coefficients = Adam.coefficients
+    asked, coefficients = [], Adam.coefficients
 
     def counted(self, learning_rate, t):
         asked.append(t)
@@ -75,5 +76,5 @@ def test_the_numbers_of_short_epochs_are_kept(n_steps, n_times, monkeypatch):
 
     monkeypatch.setattr(Adam, "coefficients", counted)
     for _ in range(2):
-        scalar_table(rules_with(Adam(0.123)), [plan], range(n_steps), [[0.1] * n_steps], 0, 0)
+        table_of(Adam(0.123), plan_epoch(n_steps, 1), n_steps)
     assert len(asked) == n_times * n_steps

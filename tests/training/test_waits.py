@@ -14,9 +14,8 @@ from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.training.divergence import Guard
 from mlp_xp.training.trainer import Trainer
 
-launch = pytest.importorskip("cupy._launch", reason="only the stand-in counts what waits")
+pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
 
-EPOCHS = 3
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((90, 12)).astype(np.float32)
 PIXELS = RNG.integers(256, size=(90, 12)).astype(np.uint8)
@@ -25,10 +24,9 @@ REAL = X[:, :2] ** 2
 
 
 @pytest.fixture
-def waits(backend, monkeypatch):
-    """Return what made the host wait, epoch by epoch."""
-    if backend.name != "cupy":
-        pytest.skip("only the stand-in counts what waits")
+def check(where, monkeypatch):
+    """Return the function that fits, and checks that the host waits once in each epoch."""
+    launch = pytest.importorskip("cupy._launch", reason="only the stand-in counts what waits")
     seen, run_epoch = [], Trainer.run_epoch
 
     def counted(*args, **kwargs):
@@ -41,7 +39,14 @@ def waits(backend, monkeypatch):
     # Every tenth of a second the loss is looked at, and now and then the state is copied.
     monkeypatch.setattr(Guard, "look", lambda *args, **kwargs: None)
     monkeypatch.setattr(Guard, "_is_copy_due", lambda *args: False)
-    return seen
+
+    def fit(estimator, x, y, **settings):
+        defaults = {"hidden_layer_sizes": (8, 8), "batch_size": 32, "max_iter": 3}
+        seen.clear()
+        estimator(random_state=0, **where, **QUIET, **(defaults | settings)).fit(x, y)
+        assert seen == [{"get": 1}] * 3
+
+    return fit
 
 
 class Accuracy:
@@ -49,12 +54,6 @@ class Accuracy:
 
     def on_epoch_end(self, model, record):
         assert 0 <= record.accuracy <= 1
-
-
-def fit(backend, estimator, x, y, **settings):
-    where = {"backend": backend.name, "device": backend.device}
-    settings = {"hidden_layer_sizes": (8, 8), "batch_size": 32, "max_iter": EPOCHS} | settings
-    estimator(random_state=0, **where, **QUIET, **settings).fit(x, y)
 
 
 CLASSIFIERS = {
@@ -78,27 +77,23 @@ CLASSIFIERS = {
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 @pytest.mark.parametrize("settings", CLASSIFIERS.values(), ids=CLASSIFIERS)
-def test_an_epoch_waits_once(backend, waits, settings, placement):
-    fit(backend, MLPClassifier, X, LABELS, placement=placement, **settings)
-    assert waits == [{"get": 1}] * EPOCHS
+def test_an_epoch_waits_once(check, settings, placement):
+    check(MLPClassifier, X, LABELS, placement=placement, **settings)
 
 
 @pytest.mark.parametrize("loss", sorted(REGRESSION_LOSSES))
-def test_of_regression_too(backend, waits, loss):
-    fit(backend, MLPRegressor, X, REAL, loss=loss)
-    fit(backend, MLPRegressor, X, REAL[:, 0], loss=loss)
-    assert waits == [{"get": 1}] * (2 * EPOCHS)
+def test_of_regression_too(check, loss):
+    check(MLPRegressor, X, REAL, loss=loss)
+    check(MLPRegressor, X, REAL[:, 0], loss=loss)
 
 
-def test_of_bytes_in_columns_too(backend, waits):
-    fit(backend, MLPClassifier, np.asfortranarray(PIXELS), LABELS, input_scaling="zca")
-    fit(backend, MLPClassifier, backend.put(X.T.copy()).T, LABELS)
-    assert waits == [{"get": 1}] * (2 * EPOCHS)
+def test_of_bytes_in_columns_too(check, backend):
+    check(MLPClassifier, np.asfortranarray(PIXELS), LABELS, input_scaling="zca")
+    check(MLPClassifier, backend.put(X.T.copy()).T, LABELS)
 
 
 @pytest.mark.parametrize("hidden", [(), (8, 8)])
 @pytest.mark.parametrize("precision", ["auto", "bf16"])
-def test_of_sparse_rows_too(backend, waits, hidden, precision):
+def test_of_sparse_rows_too(check, hidden, precision):
     x = sparse.csr_array(np.where(X > 0.5, X, 0))
-    fit(backend, MLPClassifier, x, LABELS, hidden_layer_sizes=hidden, precision=precision)
-    assert waits == [{"get": 1}] * EPOCHS
+    check(MLPClassifier, x, LABELS, hidden_layer_sizes=hidden, precision=precision)
