@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
 import pytest
-from helpers import small, tolerance, wait_until
+from helpers import QUIET, small, tolerance, wait_until
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.optional import pip_command
@@ -27,63 +27,51 @@ from mlp_xp.cli import main
 
 # A fit that is long enough for machine code by its settings, and ended after two epochs.
 FIT = """
-import hashlib, sys, warnings
+import hashlib, sys
+from pathlib import Path
 import numpy as np
 from mlp_xp import MLPClassifier
-from mlp_xp.backends._numpy import jobs, thread_pool
+from mlp_xp.backends._numpy import machine_code
 from mlp_xp.callbacks import Callback
+machine_code._folders = lambda: [Path(sys.argv[1])]
 class Stop(Callback):
     def on_epoch_end(self, model, record):
         return record.epoch == 2
 x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
 model = MLPClassifier((8,), batch_size=16, random_state=0, max_iter=10_000, callbacks=[Stop()])
-print("begins", flush=True)
 for _ in range(2):
     model.fit(x, y)
-digest = hashlib.sha256(b"".join(c.tobytes() for c in model.coefs_)).hexdigest()
-print(thread_pool.can_compile(), "numba" in sys.modules, digest)
+assert "numba" not in sys.modules  # It is loaded where it compiles alone.
+print(hashlib.sha256(b"".join(c.tobytes() for c in model.coefs_)).hexdigest())
 """
 SHORT = """
 import sys, numpy as np
 from mlp_xp import MLPClassifier
 x, y = np.random.default_rng(0).random((150, 4)), np.arange(150) % 3
-model = MLPClassifier(random_state=0, max_iter=20, tol=0, n_iter_no_change=99)
-import warnings; warnings.simplefilter("ignore")
-model.fit(x, y).predict(x)
+MLPClassifier(random_state=0, max_iter=20, tol=0, n_iter_no_change=99).fit(x, y).predict(x)
 ours = "mlp_xp.backends._numpy.machine_code"
 print([name for name in ("numba", "llvmlite", ours) if name in sys.modules])
 """
 COMPILES = "compiling machine code for NumPy"
+UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
 
 
-def run(code=FIT, before="", folder=None, **variables):
-    """Run code in a fresh process with a cache of its own; return what it prints and warns of."""
-    if folder is not None:
-        before = f"""
-from pathlib import Path
-from mlp_xp.backends._numpy import machine_code as _native
-from mlp_xp.cli import main
-_native._folders = lambda: [Path({str(folder)!r})]
-{before}"""
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", f"{before}\n{code}"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **variables},
-        timeout=120,
-    )
+def run(code, *argv):
+    """Run code in a fresh process; return what it prints and warns of."""
+    command = [sys.executable, "-c", code, *map(str, argv)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1], done.stderr
+    return done.stdout, done.stderr
 
 
 # --- when -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.matrix
-def test_a_short_fit_neither_compiles_nor_loads_machine_code(tmp_path):
-    out, err = run(SHORT, MLP_XP_CACHE=str(tmp_path))
-    assert out == "[]"
-    assert err == ""
+def test_a_short_fit_neither_compiles_nor_loads_machine_code():
+    out, err = run(SHORT)
+    assert out == "[]\n"
+    assert COMPILES not in err
 
 
 def test_what_computes_follows_from_settings_and_shapes():
@@ -100,33 +88,33 @@ def test_what_computes_follows_from_settings_and_shapes():
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed:sklearn.exceptions.ConvergenceWarning")
-def test_many_short_fits_become_a_long_one():
+def test_many_short_fits_become_a_long_one(monkeypatch):
     x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
-    model = MLPClassifier((5,), max_iter=1, warm_start=True, random_state=0, tol=0.0)
-    model.n_iter_no_change = np.inf
-    seen = []
-    training = type(get_backend("numpy")).training
+    seen, kind = [], type(get_backend("numpy"))
+    training = kind.training
 
     def noting(self, work, n_steps=1, sparse_work=0):
         seen.append(n_steps)
         return training(self, work, n_steps, sparse_work)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(get_backend("numpy")), "training", noting)
-        for _ in range(4):
-            model.fit(x, y)
-        model.partial_fit(x, y)
+    monkeypatch.setattr(kind, "training", noting)
+    model = MLPClassifier((5,), max_iter=1, warm_start=True, random_state=0, tol=0.0, **QUIET)
+    for _ in range(4):
+        model.fit(x, y)
+    model.partial_fit(x, y)
     assert seen == [1, 2, 3, 4, 5]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(get_backend("numpy")), "training", noting)
+    seen.clear()
+    model.set_params(max_iter=3, warm_start=False, batch_size=16).fit(x, y)
+    assert seen == [6]  # Known from the first epoch on, and all epochs are one call.
+    for max_time, solver, expected in (
+        (9.0, "adam", 0),
+        (9.0, "lbfgs", 0),
+        (10.0, "adam", 6),
+        (10.0, "lbfgs", 3),
+    ):
         seen.clear()
-        model.set_params(max_iter=3, warm_start=False, batch_size=16).fit(x, y)
-        assert seen == [6]  # Known from the first epoch on, and all epochs are one call.
-        for max_time, expected in (9.0, 0), (10.0, 6):
-            for solver in "adam", "lbfgs":
-                seen.clear()
-                model.set_params(solver=solver, max_time=max_time).fit(x, y)
-                assert seen[0] == (3 if solver == "lbfgs" and expected else expected)
+        model.set_params(solver=solver, max_time=max_time).fit(x, y)
+        assert seen[0] == expected
 
 
 FITS = {
@@ -155,12 +143,9 @@ def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch, rng):
             warnings.simplefilter("ignore")
             return MLPClassifier(**options).fit(x, y, sample_weight=weights)
 
-    plain = train()
-    begun = []
-    begin = thread_pool.ThreadPool._start
-    monkeypatch.setattr(
-        thread_pool.ThreadPool, "_start", lambda pool: begun.append(pool) or begin(pool)
-    )
+    plain, begun, begin = train(), [], thread_pool.ThreadPool._start
+    start = lambda pool: begun.append(pool) or begin(pool)  # noqa: E731
+    monkeypatch.setattr(thread_pool.ThreadPool, "_start", start)
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     compiled = train()
     assert begun
@@ -175,34 +160,75 @@ def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch, rng):
 @pytest.mark.matrix
 @pytest.mark.all_cores
 def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
-    cold, said = run(folder=tmp_path)
+    cold, said = run(FIT, tmp_path)
     assert said.count(COMPILES) == 1
     assert "once for this installation" in said
-    assert cold.startswith("True False")  # Numba is not loaded by who trains.
-    warm, said = run(folder=tmp_path)
+    assert list(tmp_path.glob("*.bin"))
+    warm, said = run(FIT, tmp_path)
     assert warm == cold
     assert COMPILES not in said
     # Where nothing can be kept: a file instead of the folder.
     (tmp_path / "file").write_text("")
-    uncached, said = run(folder=tmp_path / "file")
+    uncached, said = run(FIT, tmp_path / "file")
     assert uncached == cold
     assert "for this process, as no cache can be written" in said
 
 
 @pytest.mark.matrix
 @pytest.mark.all_cores
-def test_units_are_the_same_whatever_is_compiled_beside_them():
+def test_units_are_the_same_whatever_compiles_them(monkeypatch, capsys):
     units = [
         jobs.Unit(jobs.number_of(jobs.Take)),
-        jobs.Unit(jobs.number_of(jobs.ColumnSums)),
+        UNIT,
         jobs.Unit(jobs.number_of(jobs.ActivateArray), 1, 1),
     ]
     together = _native._compile_apart(units)
     for unit in reversed(units):
         assert _native._compile_apart([unit])[unit] == together[unit]
+    monkeypatch.setattr(sys, "executable", "/no/python")  # No process can be had: this one does.
+    assert _native._compile([UNIT])[UNIT] == together[UNIT]
+    assert COMPILES in capsys.readouterr().err
 
 
-UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
+def test_all_units_can_be_compiled():
+    """Those of other dtypes and functions than the tests train with, too."""
+    assert _native.addresses(jobs.all_units()).keys() >= set(jobs.all_units())
+
+
+def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
+    kept = {}
+    monkeypatch.setattr(_native, "_writable", lambda: tmp_path)
+    monkeypatch.setattr(_native, "addresses", lambda units: kept.update(dict.fromkeys(units)))
+    assert main(["compile"]) == 0
+    assert capsys.readouterr().out == f"machine code for NumPy is kept in {tmp_path}\n"
+    assert set(jobs.all_units()) == set(kept)
+    monkeypatch.setattr(_native, "_writable", lambda: None)
+    assert main(["compile"]) == 2
+    assert "set MLP_XP_CACHE to a folder that you can write" in capsys.readouterr().err
+    monkeypatch.setattr(thread_pool, "_has_failed", True)
+    assert main(["compile"]) == 2
+    assert '[fast]"' in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_compilation_at_once(ctrl_c, tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    monkeypatch.setattr(
+        _native, "_CHILD", f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
+    )
+
+    def press():
+        wait_until(started.exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    children, begin = [], subprocess.Popen
+    popen = lambda *args, **kwargs: children.append(begin(*args, **kwargs)) or children[-1]  # noqa: E731
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        _native._compile_apart([UNIT])
+    thread.join()
+    assert [child.wait(10) for child in children] == [-signal.SIGKILL]
 
 
 # --- without --------------------------------------------------------------------------------------
@@ -247,21 +273,6 @@ def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypat
     assert model.fit(*problem()).n_iter_ == 5
 
 
-@pytest.mark.matrix
-@pytest.mark.all_cores
-def test_a_numba_that_is_other_inside_is_reported_once(tmp_path):
-    fake = tmp_path / "path" / "numba"
-    fake.mkdir(parents=True)
-    (fake / "__init__.py").write_text("raise AttributeError('no cfunc here')")
-    out, err = run(
-        before=f"import sys; sys.path.insert(0, {str(fake.parent)!r})", folder=tmp_path / "cache"
-    )
-    assert out.startswith("False")
-    assert err.count("RuntimeWarning: What makes training on NumPy fast cannot be compiled") == 1
-    assert "AttributeError: no cfunc here" in err
-    assert f"Try another one: {pip_command('--upgrade numba')}." in err
-
-
 def test_a_kernel_that_cannot_be_compiled_does_without(long, monkeypatch):
     """Outside of a compiled step, which is written again."""
 
@@ -273,15 +284,6 @@ def test_a_kernel_that_cannot_be_compiled_does_without(long, monkeypatch):
     with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match="no compiler"):
         y, _ = kernels.activate("relu", x, xp=np)
     assert y.tolist() == [0.0, 2.0]
-
-
-@pytest.mark.matrix
-@pytest.mark.all_cores
-def test_where_no_process_can_be_had_this_one_compiles(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "executable", "/no/python")
-    code = _native._compile([UNIT])[UNIT]
-    assert hashlib.sha256(code).digest() == hashlib.sha256(_native._read(UNIT) or code).digest()
-    assert COMPILES in capsys.readouterr().err
 
 
 def test_an_application_does_not_start_itself_to_compile(monkeypatch):
@@ -304,60 +306,3 @@ def test_where_llvm_cannot_be_loaded_a_fit_does_without(long, monkeypatch):
     ):
         thread_pool.link([words])
     assert not thread_pool.can_compile()
-
-
-# --- Ctrl-C ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.matrix
-@pytest.mark.all_cores
-def test_ctrl_c_ends_a_compilation_at_once(tmp_path):
-    started = tmp_path / "started"
-    compile_forever = f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
-    before = f"""
-from pathlib import Path
-from mlp_xp.backends._numpy import machine_code as _native
-_native._folders = lambda: [Path({str(tmp_path)!r})]
-_native._CHILD = {compile_forever!r}
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", before + FIT],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # One process compiles.
-    ) as process:
-        assert process.stderr is not None
-        assert COMPILES in process.stderr.readline()
-        wait_until(started.exists)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert "KeyboardInterrupt" in err
-    assert process.returncode == -signal.SIGINT
-    assert not list(tmp_path.glob("*.bin"))
-
-
-# --- ahead ----------------------------------------------------------------------------------------
-
-
-def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
-    kept = {}
-    monkeypatch.setattr(_native, "_writable", lambda: tmp_path)
-    monkeypatch.setattr(_native, "addresses", lambda units: kept.update(dict.fromkeys(units)))
-    assert main(["compile"]) == 0
-    assert capsys.readouterr().out == f"machine code for NumPy is kept in {tmp_path}\n"
-    assert set(jobs.all_units()) == set(kept)
-    monkeypatch.setattr(_native, "_writable", lambda: None)
-    assert main(["compile"]) == 2
-    assert "set MLP_XP_CACHE to a folder that you can write" in capsys.readouterr().err
-
-
-def test_the_command_says_what_is_missing(monkeypatch, capsys):
-    monkeypatch.setattr(thread_pool, "_has_failed", True)
-    assert main(["compile"]) == 2
-    assert '[fast]"' in capsys.readouterr().err
-
-
-def test_all_units_can_be_compiled():
-    """Those of other dtypes and functions than the tests train with, too."""
-    assert _native.addresses(jobs.all_units()).keys() >= set(jobs.all_units())
