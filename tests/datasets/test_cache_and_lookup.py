@@ -101,7 +101,7 @@ def test_lookup_order(spec, python2_folder, batches):
         _loading.load(unread, "elsewhere")
 
 
-def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder):
+def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder, monkeypatch):
     _loading.load(spec, python2_folder)
     path = cache_dir() / "cifar10" / "x_test.npy"
     raw = path.read_bytes()
@@ -123,6 +123,14 @@ def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder):
             with case(name), pytest.raises(DatasetError, match=said):
                 _loading.load(spec, *source)
 
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
+    said = r"x_train\.npy is missing or damaged \(Permission denied\).* export MLP_XP_CACHE="
+    with pytest.raises(DatasetError, match=said):
+        _loading.load(spec)
+
 
 def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_folder, monkeypatch):
     stored = _loading.load(spec, python2_folder)
@@ -139,18 +147,6 @@ def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_fold
         _loading.load(spec)
     assert _loading.locate(spec) is None
     np.testing.assert_array_equal(_loading.load(spec, python2_folder)["x_test"], stored["x_test"])
-
-
-def test_an_unreadable_cached_file_is_named(spec, python2_folder, monkeypatch):
-    _loading.load(spec, python2_folder)
-
-    def refuse(path, **_):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
-    said = r"x_train\.npy is missing or damaged \(Permission denied\).* export MLP_XP_CACHE="
-    with pytest.raises(DatasetError, match=said):
-        _loading.load(spec)
 
 
 def test_a_failed_write_to_the_cache_leaves_nothing_and_the_data_load(

@@ -23,21 +23,9 @@ from saved_models import (
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators.state import fitted_state
-from mlp_xp.nn.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    BinaryFocal,
-    Gaussian,
-    Huber,
-    Poisson,
-    Quantile,
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
-    SquaredError,
-    Through,
-)
+from mlp_xp.nn import losses
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
-from mlp_xp.optimizers.schedules import Constant, Cosine, InvScaling, Linear, LinearWarmup, OneCycle
+from mlp_xp.optimizers import schedules as rates
 from mlp_xp.saving import load_model, save_model
 from mlp_xp.saving._json import decode, encode
 
@@ -76,7 +64,9 @@ def test_a_loaded_model_predicts_the_same_bits(dtype, input_scaling, tmp_path):
             CODES,
             {
                 "solver": AdamW(weight_decay=0.05),
-                "learning_rate": LinearWarmup(0.2, LinearWarmup(0.1, Cosine(0.1))),
+                "learning_rate": rates.LinearWarmup(
+                    0.2, rates.LinearWarmup(0.1, rates.Cosine(0.1))
+                ),
                 "batch_size": 20,
                 "random_state": 3,
                 "backend": "numpy",
@@ -102,9 +92,9 @@ def test_a_loaded_model_predicts_the_same_bits(dtype, input_scaling, tmp_path):
             },
         ),
         (fitted, SEVERAL, {"normalization": "layer", "loss": "focal", "random_state": None}),
-        (fitted, SEVERAL, {"early_stopping": True, "loss": BinaryFocal(1.5)}),
+        (fitted, SEVERAL, {"early_stopping": True, "loss": losses.BinaryFocal(1.5)}),
         (fitted, CODES % 2, {"output_activation": "softmax", "solver": Muon(ns_steps=4)}),
-        (fitted, CODES, {"output_activation": "logistic", "loss": BinaryCrossEntropy(0.2)}),
+        (fitted, CODES, {"output_activation": "logistic", "loss": losses.BinaryCrossEntropy(0.2)}),
         (
             fitted,
             np.asarray(["inf", "nan", "x"])[CODES],
@@ -112,7 +102,7 @@ def test_a_loaded_model_predicts_the_same_bits(dtype, input_scaling, tmp_path):
         ),
         (fitted, CODES, {"solver": "lbfgs", "hidden_layer_sizes": ()}),
         (regressor, VALUES, {}),
-        (regressor, VALUES[:, 0], {"loss": Through(Huber(2.0), "softplus")}),
+        (regressor, VALUES[:, 0], {"loss": losses.Through(losses.Huber(2.0), "softplus")}),
         (
             regressor,
             VALUES,
@@ -164,17 +154,18 @@ RULES = {
         ByKind(vector=SGD(momentum=0.5), head=Muon(ns_steps=3), head_rate=0.5),
     ],
     "learning_rate": [
-        *(Constant(), InvScaling(0.3), Cosine(0.2), OneCycle(0.2, 10, 100), Linear(0.1)),
-        *(LinearWarmup(), LinearWarmup(then=Linear())),
+        *(rates.Constant(), rates.InvScaling(0.3), rates.Cosine(0.2), rates.OneCycle(0.2, 10, 100)),
+        *(rates.Linear(0.1), rates.LinearWarmup(), rates.LinearWarmup(then=rates.Linear())),
     ],
-    "loss": [SoftmaxCrossEntropy(0.1), SoftmaxFocal(1.0)],
+    "loss": [losses.SoftmaxCrossEntropy(0.1), losses.SoftmaxFocal(1.0)],
     "hidden_layer_sizes": [[7]],
     "class_weight": ["balanced"],
     "n_iter_no_change": [5],
 }
 LOSSES = [
-    *(SquaredError(), AbsoluteError(), Huber(0.5), Quantile(0.9), Quantile((0.1, 0.5, 0.9))),
-    *(Gaussian(), Poisson(), Through(Quantile(0.1), "exp")),
+    *(losses.SquaredError(), losses.AbsoluteError(), losses.Huber(0.5), losses.Quantile(0.9)),
+    *(losses.Quantile((0.1, 0.5, 0.9)), losses.Gaussian(), losses.Poisson()),
+    losses.Through(losses.Quantile(0.1), "exp"),
 ]
 
 
