@@ -12,11 +12,11 @@ from mlp_xp.nn.layers import Norm
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.optimizers import SGD, Adam, init_opt_state
 
+pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
+
 
 @pytest.fixture
 def device(backend):
-    if backend.name != "cupy":
-        pytest.skip("only CuPy's kernels take no mixed dtypes")
     with backend.scope():
         yield backend
 

@@ -22,7 +22,11 @@ from mlp_xp.optimizers import Adam
 from mlp_xp.training.batches import place
 from mlp_xp.training.time_budget import Budget
 
-pytestmark = [pytest.mark.libraries("cupy"), pytest.mark.usefixtures("no_counts")]
+pytestmark = [
+    pytest.mark.matrix,
+    pytest.mark.libraries("cupy"),
+    pytest.mark.usefixtures("no_counts"),
+]
 DEVICES = ["cuda:0", "cuda:1"]
 
 

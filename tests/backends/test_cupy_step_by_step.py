@@ -14,7 +14,11 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends._cupy import captured, cublaslt
 from mlp_xp.training.batches import place
 
-pytestmark = [pytest.mark.libraries("cupy"), pytest.mark.usefixtures("no_counts")]
+pytestmark = [
+    pytest.mark.matrix,
+    pytest.mark.libraries("cupy"),
+    pytest.mark.usefixtures("no_counts"),
+]
 
 
 def waits(x, *, xp):

@@ -25,6 +25,8 @@ from mlp_xp.nn.losses import (
     Through,
 )
 
+pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
+
 IMAGE = (3, 2, 2)
 AUGMENTATION = Flip(IMAGE), Shift(IMAGE, 1), Cutout(IMAGE, 1), ColorJitter(IMAGE), Mixup()
 LOSSES = [

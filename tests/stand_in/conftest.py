@@ -12,6 +12,10 @@ IS_HERE = SPEC is not None and "stand_in" in str(SPEC.origin)
 collect_ignore_glob = ["offered_names.py"] if IS_HERE else ["*.py"]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker("matrix")
+
+
 @pytest.fixture(autouse=True)
 def devices(backend_spec):
     """Belong to the tests that take a backend, and end with devices that have nothing to do."""
