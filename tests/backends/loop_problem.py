@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from rules import RULES
+from trainers import make_trainer
 
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Blocks, Branch
-from mlp_xp.nn.layers import BatchStats
-from mlp_xp.nn.network import Network, init_params
-from mlp_xp.optimizers import Adam
+from mlp_xp.nn.network import Network
+from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch
-from mlp_xp.training.rules import Rules
-from mlp_xp.training.trainer import Trainer
 
 N, FEATURES, CLASSES, BATCH = 57, 12, 4, 10
 
@@ -24,46 +22,22 @@ N, FEATURES, CLASSES, BATCH = 57, 12, 4, 10
 class Problem:
     """A small training; ``settings`` are those of `Rules`."""
 
-    def __init__(
-        self,
-        network=None,
-        *,
-        dtype="float64",
-        x=None,
-        y=None,
-        n=N,
-        scaling=None,
-        weights=None,
-        with_accuracy=False,
-        **settings,
-    ):
+    def __init__(self, network=None, *, x=None, y=None, n=N, weights=None, **settings):
         rng = np.random.default_rng(5)
         self.network = network or Network((FEATURES, 9, 7, CLASSES), "tanh")
         self.x = rng.standard_normal((n, self.network.widths[0])) if x is None else x
         self.y = rng.integers(0, CLASSES, n).astype(np.int32) if y is None else y
-        self.dtype, self.scaling, self.with_accuracy = dtype, scaling, with_accuracy
         self.weights = None if weights is None else rng.random(n) + weights
-        self.rules = Rules(
-            self.network,
-            **{"loss": losses.SoftmaxCrossEntropy(), "optimizer": Adam(), "learning_rate": 0.01}
-            | {"alpha": 0.1}
-            | settings,
-        )
+        self.dtype = settings.setdefault("dtype", "float64")
+        self.scaling = settings.pop("scaling", None)
+        self.settings = {"schedule": Constant()} | settings
 
     def trainer(self, backend):
-        widths = self.network.batch_stats_widths
-        scaling = self.scaling
-        if scaling is not None:
-            scaling = type(scaling)(*(backend.put(part, self.dtype) for part in scaling))
-        return Trainer(
-            backend,
-            self.rules,
-            params=init_params(self.network, 3),
-            batch_stats=tuple(BatchStats(np.zeros(width), np.ones(width)) for width in widths),
-            dtype=self.dtype,
-            scaling=scaling,
-            with_accuracy=self.with_accuracy,
-        )
+        trainer = make_trainer(backend, network=self.network, **self.settings)
+        if self.scaling is not None:
+            parts = (backend.put(part, self.dtype) for part in self.scaling)
+            trainer.scaling = type(self.scaling)(*parts)
+        return trainer
 
     def plan(self, epoch=0, n=None):
         return plan_epoch(
@@ -110,10 +84,12 @@ EVERYTHING = (
     Mixup(0.7),
 )
 PICTURES = np.random.default_rng(5).integers(1, 256, (N, PIXELS), dtype=np.uint8)
+TURN = np.random.default_rng(0).random((FEATURES, FEATURES))
+TARGETS = np.random.default_rng(0).random((N, 4))
 CASES = {
     **{f"rule {name}": {"optimizer": rule} for name, rule in RULES.items()},
     **{
-        f"{name}": {"network": network_of(9, 7, activation=name), "dtype": "float32"}
+        name: {"network": network_of(9, 7, activation=name), "dtype": "float32"}
         for name in ("relu", "logistic", "gelu", "silu")
     },
     "no hidden layer": {"network": network_of()},
@@ -124,17 +100,11 @@ CASES = {
     "blocks": {"network": network_of(Blocks((3, 4), (1,), width=2), Branch((5, 6)))},
     "focal": {"loss": losses.SoftmaxFocal()},
     "label smoothing": {"loss": losses.SoftmaxCrossEntropy(0.1)},
-    "squared error": {"loss": losses.SquaredError(), "y": np.random.default_rng(0).random((N, 4))},
-    "absolute error": {
-        "loss": losses.AbsoluteError(),
-        "y": np.random.default_rng(0).random((N, 4)),
-    },
-    "huber": {"loss": losses.Huber(), "y": np.random.default_rng(0).random((N, 4))},
-    "poisson": {"loss": losses.Poisson(), "y": np.random.default_rng(0).random((N, 4))},
-    "binary": {
-        "loss": losses.BinaryCrossEntropy(),
-        "y": np.random.default_rng(0).integers(0, 2, (N, 4)).astype(float),
-    },
+    "squared error": {"loss": losses.SquaredError(), "y": TARGETS},
+    "absolute error": {"loss": losses.AbsoluteError(), "y": TARGETS},
+    "huber": {"loss": losses.Huber(), "y": TARGETS},
+    "poisson": {"loss": losses.Poisson(), "y": TARGETS},
+    "binary": {"loss": losses.BinaryCrossEntropy(), "y": TARGETS.round()},
     "weights": {"weights": 0.0},
     "average": {"ema_decay": 0.9},
     "clipping": {"max_grad_norm": 0.1},
@@ -147,16 +117,10 @@ CASES = {
         "dtype": "float32",
         "scaling": Scaling(np.full(PIXELS, 128.0), np.full(PIXELS, 1 / 64)),
     },
-    "whitening": {
-        "scaling": Whitening(
-            np.ones(FEATURES), np.ones(FEATURES), np.random.default_rng(0).random((FEATURES,) * 2)
-        )
-    },
+    "whitening": {"scaling": Whitening(np.ones(FEATURES), np.ones(FEATURES), TURN)},
     "all together": {
         "network": network_of(
-            9,
-            9,
-            7,
+            *(9, 9, 7),
             activation="silu",
             normalization="batch",
             dropout=(0.2, 0.0, 0.4),

@@ -313,15 +313,3 @@ def test_what_a_step_is_given_need_not_lie_in_one_piece():
     loop = CompiledLoop(lambda i, state, given: (state[0] + given[i, ...],))
     given = np.arange(12.0).reshape(3, 4).T
     assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
-
-
-@pytest.mark.parametrize("parts", [0, 1])
-def test_rows_are_counted_from_the_end_too(parts, pool_of):
-    compiled = CompiledStep(lambda state, x, rows: (state[0] + XP.sum(XP.take(x, rows, axis=0)),))
-    x = np.asarray([1.0, 2.0, 3.0, 4.0], np.float32)
-    state = (np.zeros((), np.float32),)
-    with pool_of(parts):
-        for rows in ([-1, 0], [-4, 3], [1, 2]):
-            state = compiled(state, x, np.asarray(rows, np.int32))
-    assert compiled.is_traceable
-    assert float(state[0]) == 15.0
