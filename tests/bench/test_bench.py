@@ -39,21 +39,6 @@ def results(result):
     }
 
 
-def test_page_has_a_row_for_each_figure_and_names_what_it_ran_on(report, results):
-    text = report.page(results, "# Side by side\n\n## Peers\n")
-    assert "| tiny 64-10 | numpy | streamed | 1,000 digits | 1 s | 10 ms | 1,000 |" in text
-    assert "| put | numpy | 128 | 1,000 digits | 20 µs | 0.2 µs | nothing copied |" in text
-    assert "| put | torch:cpu | all | 1,000 digits | 20 µs | 0.2 µs | 1,234 |" in text
-    assert "- Some CPU, 2 CPUs, Linux" in text
-    assert "- `torch:cpu`: torch:cpu 1.2; cpu" in text
-    assert text.startswith("# Benchmarks\n\n## Side by side\n\n### Peers\n\n")
-    # The rows of a network stand together, whatever order they were measured in.
-    rows = [line.split(" | ")[0] for line in report.epoch_table(results["benchmarks"]).split("\n")]
-    assert rows[2:] == ["| tiny 64-10"] * 3 + ["| wide 64-10"]
-    shown = {12.345: "12.3 s", 0.0123: "12.3 ms", 1.5e-5: "15 µs"}
-    assert {value: report.seconds(value) for value in shown} == shown
-
-
 def test_what_was_not_measured_is_left_out(report, results):
     benchmarks = results["benchmarks"]
     text = report.page(results | {"benchmarks": benchmarks[-1:]}, "")

@@ -20,21 +20,6 @@ SMALL = {
     "warm start": {"calls": 3},
 }
 WRITABLE = "from mlp_xp.backends._numpy import machine_code as code; print(code._writable())"
-RANKS = {"1 process, 1 thread": 2.0, "2 ranks, 1 thread each": 1.0}
-RANKS |= {"4 ranks, 1 thread each": 1.1, "1 process, 2 threads": 0.8}
-RANKS["2 ranks, sums by MPI alone"] = 1.3
-
-# --- checkpoints, machine code, products ---------------------------------------------------------
-
-
-def test_costs_are_those_of_a_count_by_hand(module):
-    # Ten times as many checkpoints slow down ten times as much.
-    seconds = {"without": [1.0], "never": [1.01], "often": [1.11]}
-    assert module("checkpoint_cost").slowdowns(seconds) == pytest.approx([0.02])
-    # What an epoch waits for machine code is added to a whole training.
-    cold = module("cold_start")
-    record = {cold.COLD: [8.0], cold.WARM: [5.0], cold.UNWRITABLE: [9.0], cold.WHOLE: [40.0]}
-    assert list(cold.ratios(record).values()) == pytest.approx([1.075, 1.1])
 
 
 @pytest.mark.matrix
@@ -58,62 +43,6 @@ def test_a_step_has_three_products_a_layer_but_the_first(module):
     small = 2 * 128 * 512 * 10
     work = module("roofline").operations(medium.widths, 128, train=True)
     assert sum(shape.operations for shape in found) == work - 3 * small
-
-
-# --- ranks ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ranks():
-    """Return a record with steps of 1 ms and 10 us a row, twice as fast on two threads."""
-    steps = {n: {str(b): (1e-3 + 1e-5 * b) / int(n) for b in (32, 128, 1024)} for n in "12"}
-    epochs = {b: {name: [s, s, s] for name, s in RANKS.items()} for b in ("128", "1024")}
-    sums = {n: {"4": 1e-5, "7360000": 1e-3} for n in "24"}
-    facts = {"network": [3072, 512, 512, 10], "images": 10_240, "data": "noise", "cpus": 2}
-    return facts | {"steps": steps, "epochs": epochs, "sums": sums}
-
-
-def test_marks_say_what_is_missed(module, ranks):
-    distributed = module("distributed")
-    lines = distributed.marks_table(ranks).splitlines()
-    assert lines[2].endswith("| 1.8 | 2.00 (2.00 to 2.00) |")
-    assert lines[4].endswith("| 0.9 | **0.80 (0.80 to 0.80)** |")
-    assert lines[5].endswith("| 2 ranks, sums by MPI alone | 1.3 s | 1 | 1.30 (1.30 to 1.30) |")
-
-
-def test_more_and_faster_machines_pay_from_smaller_batches(module, ranks):
-    machines = module("machines")
-    slow, *_, fast = machines.NETWORKS
-    times = [machines.step_seconds(ranks, 4, 4096, network) for network in machines.NETWORKS]
-    assert times == sorted(times, reverse=True)
-    # Two machines take half the rows, and what the network adds.
-    two = machines.step_seconds(ranks, 2, 4096, fast)
-    half = machines.step_seconds(ranks, 1, 2048, fast)
-    stored = machines.stored_seconds(ranks)
-    assert half < two < half + machines.sum_seconds(2, 8e6, fast) + stored
-    # The sum of a network that takes no time is nothing.
-    free = machines.Network("free", float("inf"), 0.0)
-    assert machines.step_seconds(ranks, 2, 4096, free) == pytest.approx(half + stored)
-    assert machines.sum_seconds(2, 1e6, slow) == pytest.approx(1e6 / slow.rate + 2 * slow.latency)
-    section = machines.growth_section(ranks)
-    assert section.count("\n| ") == 1 + len(machines.MACHINES)
-    # 64 rows on each of two ranks take 1.64 ms, 512 take 6.12 ms, and a sum 1 ms; a step of 16.2 ms
-    # leaves 13.6 ms for gradients that are stored.
-    table = machines.check_table(ranks)
-    assert "| 128 | 2 ranks, sums by MPI alone | 16.2 ms | 16.2 ms | 1.00 |" in table
-    assert "| 1,024 | 2 ranks, sums by MPI alone | 20.7 ms | 130 ms | 0.16 |" in table
-
-
-def test_blocks_of_the_page_are_written(module, ranks):
-    distributed = module("distributed")
-    facts = {"date": "today", "cpu": "one", "cpus": 2, "python": "3", "versions": {"numpy": "2"}}
-    page = distributed.PAGE.read_text(encoding="utf-8")
-    written = distributed.written_into(page, {"environment": facts, "distributed": ranks})
-    assert "Measured on today; one, 2 CPUs" in written
-    assert written.count("100 Gbit/s") == 1
-
-
-# --- scripts of scikit-learn's users -------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -149,9 +78,6 @@ def test_beginnings_of_names_choose_cases(module):
         drop_in.main(["--only", "sparse fit"])
 
 
-# --- searches ------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def searches(module):
     return module("searches")
@@ -178,18 +104,3 @@ def test_steps_and_the_rest_are_what_a_search_takes(searches):
     assert rows[-1] == "| iris | 102 | 500 µs | 51 ms | 10 ms | 60 ms | 10 ms | 2 s |"
     failed = {"jax": {"title": "on JAX", "costs": {"cannot_run": "ImportError: no jax"}}}
     assert "on JAX" not in searches.costs_section(failed)
-
-
-def test_the_table_of_searches_marks_what_is_below_its_target(searches):
-    runs = {
-        who: {"seconds": [time] * 3, "bytes": [2**20] * 3}
-        for who, time in ((searches.OURS, 1.0), (searches.THEIRS, 9.0), (searches.MIXED, 1.5))
-    }
-    wanted = {searches.THEIRS: 8.0, searches.MIXED: 1.6}
-    section = searches.search_section(
-        {"digits": {"title": "digits", "wanted": wanted, "contenders": runs}}
-    )
-    rows = [line for line in section.splitlines() if line.startswith("| digits")]
-    assert rows[0] == f"| digits | {searches.OURS} | 1 s | 1 MiB |  |  |"
-    assert rows[1].endswith("| 8 | 9.00 (9.00 to 9.00) |")
-    assert rows[2].endswith("| 1.6 | **1.50 (1.50 to 1.50)** |")

@@ -121,22 +121,6 @@ def test_targets_are_of_our_own_and_of_the_fastest_peer_in_float32(module, resul
     assert module("targets").targets(result) == []
 
 
-def test_page_has_each_contender_and_why_one_is_missing(module, result):
-    text = module("tables").report(result)
-    row = next(line for line in text.split("\n") if line.startswith("| JAX | 800 ms"))
-    assert row == "| JAX | 800 ms | 800 ms to 800 ms | 12,800 | 1.14 | 68% | 300 |"
-    assert "- thinc cannot run here: ModuleNotFoundError: No module named 'thinc'" in text
-    assert "| mlp_xp | 1.03 s | 1.03 s to 1.03 s | 500 ms | 500 ms to 500 ms |" in text
-    assert "| mlp_xp, after scikit-learn | 30 ms | 30 ms to 30 ms |  |  |" in text
-    assert (
-        "| lbfgs, iris | 1 | 1.1 | 180 ms | 100 ms | 1.80 (1.80 to 1.80) | 200 ms "
-        "| **0.90 (0.90 to 0.90)** |"
-    ) in text
-    assert "| mlp-xp train | 40 s | 38 s | 55.00% | 500 |" in text
-    assert "| images in a batch | 16 | 16 ms | cannot run | 1 s | 2 s |" in text
-    assert "- Some CPU, 2 CPUs, Linux" in text
-
-
 @pytest.mark.matrix
 def test_import_after_scikit_learns_is_shorter(module):
     startup = module("startup")

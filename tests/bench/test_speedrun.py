@@ -8,9 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mlp_xp import MLP
 from mlp_xp.cli import main
-from mlp_xp.optimizers import Muon
 
 RECIPE = """
 description = "digits"
@@ -83,11 +81,3 @@ def test_one_seed_has_no_spread(speedrun):
     facts = {"cpu": "a processor", "cpus": 2}
     result = {"recipe": "x", "command": "y", "environment": facts, "runs": {"0": run}}
     assert "| 50.00 %, one seed | 0.5 s |" in speedrun.row(result | {"summary": summary})
-
-
-def test_only_muon_has_products_in_its_update(speedrun):
-    X, y = np.eye(6, dtype=np.float32), np.arange(6) % 3
-    settings = {"hidden_layer_sizes": (5, 4), "max_iter": 1, "learning_rate": "cosine"}
-    assert speedrun.update_work(MLP(**settings).fit(X, y)) == 0
-    work = speedrun.update_work(MLP(**settings, solver=Muon(ns_steps=3)).fit(X, y))
-    assert work == 3 * (4 * 25 * 6 + 2 * 125 + 4 * 16 * 5 + 2 * 64)

@@ -7,10 +7,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from running import RECIPE, TINY
+from running import RECIPE, TINY, in_progress
 
-from mlp_xp.cli import lab, main
+from mlp_xp.cli import lab, main, train
 from mlp_xp.datasets import Dataset
+from mlp_xp.plotting import new_figure, save_figure
+
+
+@pytest.fixture(autouse=True, scope="session")
+def matplotlib_is_loaded(tmp_path_factory) -> None:
+    """Draw once before any test, as that loads matplotlib and its fonts."""
+    figure = new_figure(1, 1)
+    figure.subplots().set_title("a")
+    save_figure(figure, tmp_path_factory.mktemp("figure") / "a.png")
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +36,18 @@ def mlp_xp(capsys):
         status = main([str(word) for word in argv])
         out, err = capsys.readouterr()
         return SimpleNamespace(status=status, out=out, err=err)
+
+    return run
+
+
+@pytest.fixture
+def train_digits(mlp_xp):
+    """Train a small network on the digits into a folder, by default `run`."""
+
+    def run(*options: object, out: object = "run") -> SimpleNamespace:
+        done = mlp_xp(*TINY, *options, "--out", out)
+        assert done.status == 0
+        return done
 
     return run
 
@@ -53,7 +74,14 @@ def fails(mlp_xp):
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Leave out the pictures and the report of a training, which take longer than the rest."""
+    for name in ("draw_results", "write_report"):
+        monkeypatch.setattr(train, name, lambda *_: None)
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A run that no test changes."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
@@ -72,9 +100,17 @@ def digits_run(finished, tmp_path):
 
 
 @pytest.fixture
+def partial_run(digits_run):
+    """A run in progress, without a checkpoint: `run.partial`."""
+    return in_progress(digits_run)
+
+
+@pytest.fixture
 def small_cifar(monkeypatch):
     rng = np.random.default_rng(0)
     y = np.arange(120) % 10
     x = (25 * y[:, None] + rng.integers(0, 5, (120, 12))).astype(np.uint8)
     small = Dataset(x[:100], y[:100], x[100:], y[100:], tuple("abcdefghij"), (3, 2, 2))
     monkeypatch.setattr(lab, "load_cifar10", lambda path: small)
+    # On a busy machine an epoch may take a second, and is printed then.
+    monkeypatch.setattr(lab, "time", SimpleNamespace(perf_counter=lambda: 0.0))

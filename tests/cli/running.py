@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import numpy as np
+import processes
 from PIL import Image
 
 COMMANDS = [
@@ -33,6 +33,7 @@ FILES = {
     "confusion.png",
     "report.html",
 }
+DRAWN = {"curves.png", "confusion.png", "report.html"}  # These take time.
 # SIGINT is ignored by what a shell started in the background, and by all that this starts.
 CODE = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -71,19 +72,26 @@ def history_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def start(*argv: object, held_at: str | None = None) -> subprocess.Popen[str]:
+def start(*argv: object, held_at: str | None = None) -> processes.Process:
     """Start the command; it waits for a line of stdin after one of stdout that begins so."""
     code = CODE if held_at is None else HOLD.format(beginning=held_at) + CODE
-    command = [sys.executable, "-u", "-c", code, *map(str, argv)]
-    return subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True)
+    return processes.start(code, *argv)
 
 
-def start_training(*argv: object, held_at: str | None = None) -> subprocess.Popen[str]:
+def start_training(*argv: object, held_at: str | None = None) -> processes.Process:
     """Start a training of a million epochs, and wait for its third."""
     process = start(*TINY, "--epochs", 1_000_000, *argv, held_at=held_at)
-    assert process.stdout is not None
     next(line for line in process.stdout if line.startswith("epoch       3/"))
     return process
+
+
+def in_progress(run: Path) -> Path:
+    """Make a complete run one that is still in progress, and return its folder."""
+    partial = run.rename(run.with_name(f"{run.name}.partial"))
+    config = json.loads((partial / "config.json").read_text())
+    del config["result"], config["precision"]
+    (partial / "config.json").write_text(json.dumps(config))
+    return partial
 
 
 def draw(path: Path, row: np.ndarray, size: tuple[int, int] = (8, 8)) -> Path:

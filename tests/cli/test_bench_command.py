@@ -35,51 +35,32 @@ def started(monkeypatch):
     return commands
 
 
-def test_the_smallest_run_writes_page_figures_and_chart(mlp_xp):
-    few = ["--only", "tiny", "--images", 64, "--rounds", 1, "--threads", 1]
-    done = mlp_xp("bench", "--quick", *few, "--contenders", OURS, "scikit-learn", "--out", "out")
-    assert done.status == 0
-    result = json.loads(Path("out/result.json").read_text())
-    assert result["environment"]["versions"]["mlp-xp"]
-    assert list(result["workloads"]) == ["tiny"]
-    contenders = result["workloads"]["tiny"]["contenders"]
-    assert list(contenders) == [OURS, "scikit-learn"]
-    assert not [run["cannot_run"] for run in contenders.values() if "cannot_run" in run]
-    assert all(len(run["seconds"]) == 1 for run in contenders.values())
-    assert "| scikit-learn | " in Path("out/report.md").read_text()
-    assert Path("out/epochs.png").read_bytes().startswith(b"\x89PNG")
+@pytest.fixture
+def suite(monkeypatch):
+    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2] / "bench")
+    return importlib.import_module("suite")
 
 
-def test_options_are_passed_on_and_the_status_comes_back(mlp_xp, started):
+def test_options_are_passed_on_and_the_status_comes_back(mlp_xp, fails, started):
     assert mlp_xp("bench", "--quick", "--only", "lab", "wide", "--out", "a b").status == 3
-    ((_, suite, *words),) = started
-    assert Path(suite).name == "suite.py"
+    ((_, path, *words),) = started
+    assert Path(path).name == "suite.py"
     assert words == ["--quick", "--out", "a b", "--only", "lab", "wide"]
+    assert "expected an integer of at least 1" in fails("bench", "--rounds", 0)
+    assert len(started) == 1
 
 
-def test_an_installation_without_the_suite_says_what_to_do(fails, started, monkeypatch):
-    monkeypatch.setattr(bench, "_PACKAGE", Path("nowhere/mlp_xp"))
-    assert "install from a clone, " in fails("bench", "--quick")
-
-
-def test_the_suite_is_found_inside_an_installed_package(mlp_xp, started, monkeypatch):
+def test_the_suite_is_found_inside_an_installed_package(mlp_xp, fails, started, monkeypatch):
     package = Path("site-packages/mlp_xp")
+    monkeypatch.setattr(bench, "_PACKAGE", package)
+    assert "install from a clone, " in fails("bench", "--quick")
     (package / "_bench").mkdir(parents=True)
     (package / "_bench" / "suite.py").touch()
-    monkeypatch.setattr(bench, "_PACKAGE", package)
     assert mlp_xp("bench").status == 3
     assert started[0][1] == str(package / "_bench" / "suite.py")
 
 
-def test_rounds_are_at_least_one(fails, started):
-    assert "expected an integer of at least 1" in fails("bench", "--rounds", 0)
-    assert started == []
-
-
-def test_a_wrong_part_or_contender_is_an_error_of_one_line(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2] / "bench")
-    suite = importlib.import_module("suite")
-
+def test_a_wrong_part_or_contender_is_an_error_of_one_line(suite, capsys):
     def error(*words: str) -> str:
         with pytest.raises(SystemExit) as ended:
             suite.parse([*words])
@@ -98,14 +79,30 @@ def test_a_wrong_part_or_contender_is_an_error_of_one_line(monkeypatch, capsys):
     assert '; "mlp_xp, NumPy"; ' in wrong
 
 
-def test_help_names_every_part(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2] / "bench")
+def test_help_names_every_part(suite, capsys):
     with pytest.raises(SystemExit):
         parse(["bench", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert ", ".join(importlib.import_module("suite").PARTS) in text.replace("- ", "-")
+    assert ", ".join(suite.PARTS) in text.replace("- ", "-")
 
 
+@pytest.mark.matrix
+def test_the_smallest_run_writes_page_figures_and_chart(mlp_xp):
+    few = ["--only", "tiny", "--images", 64, "--rounds", 1, "--threads", 1]
+    done = mlp_xp("bench", "--quick", *few, "--contenders", OURS, "scikit-learn", "--out", "out")
+    assert done.status == 0
+    result = json.loads(Path("out/result.json").read_text())
+    assert result["environment"]["versions"]["mlp-xp"]
+    assert list(result["workloads"]) == ["tiny"]
+    contenders = result["workloads"]["tiny"]["contenders"]
+    assert list(contenders) == [OURS, "scikit-learn"]
+    assert not [run["cannot_run"] for run in contenders.values() if "cannot_run" in run]
+    assert all(len(run["seconds"]) == 1 for run in contenders.values())
+    assert "| scikit-learn | " in Path("out/report.md").read_text()
+    assert Path("out/epochs.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.matrix
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of one process to another")
 def test_ctrl_c_keeps_the_parts_that_are_complete():
     options = ["--only", "tiny", "lab", "--images", 64, "--rounds", 1, "--threads", 1]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import CODE, FILES, TINY, history_of, start, start_training
+from running import CODE, FILES, TINY, history_of, start_training
 
 from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.callbacks import Callback
@@ -19,89 +19,91 @@ from mlp_xp.cli import train
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
 
+ELSEWHERE = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+# Does something when a module is imported.
+FINDER = """
+import gc, os, signal, sys, weakref
 
-def run(press: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process that first runs the code of ``press``."""
+class Press:
+    def find_spec(name, path=None, target=None):
+        {found}
+
+class Object: pass
+
+def press(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press)
+"""
+
+
+def run(found: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a new process that runs a line of code at each import."""
+    code = FINDER.format(found=found) + CODE
     return subprocess.run(
-        [sys.executable, "-c", press + CODE, *argv], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=60
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@ELSEWHERE
 @pytest.mark.parametrize(
     ("module", "argv"),
     [
         ("argparse", ["--help"]),
-        ("numpy", ["train"]),
-        ("mlp_xp.cli.train", ["train"]),
-        ("sklearn", ["train"]),
-        ("scipy.linalg", ["evaluate", "run"]),
-        ("mlp_xp.training.trainer", ["predict", "run", "a.png"]),
-        ("mlp_xp.lab", ["lab"]),
-        ("mlp_xp.cli.listings", ["backends"]),
+        *[
+            pytest.param(*case, marks=pytest.mark.matrix)
+            for case in (
+                ("numpy", ["train"]),
+                ("mlp_xp.cli.train", ["train"]),
+                ("sklearn", ["train"]),
+                ("scipy.linalg", ["evaluate", "run"]),
+                ("mlp_xp.training.trainer", ["predict", "run", "a.png"]),
+                ("mlp_xp.lab", ["lab"]),
+                ("mlp_xp.cli.listings", ["backends"]),
+            )
+        ],
     ],
 )
 def test_ctrl_c_while_a_command_loads_is_silent(module, argv):
-    press = (
-        "import os, signal, sys\n"
-        "class Press:\n"
-        "    def find_spec(name, path=None, target=None):\n"
-        f"        if name == {module!r}:\n"
-        "            print('pressed', flush=True)\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Press)\n"
-    )
-    done = run(press, *argv)
+    done = run(f"name == {module!r} and (print('pressed', flush=True), press())", *argv)
     # It is repeated a moment later, when data may be about to be loaded.
     assert done.stdout.removesuffix("loading digits\n") == "pressed\n"
     assert (done.returncode, done.stderr) == (130, "")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.matrix
+@ELSEWHERE
 def test_ctrl_c_in_a_callback_of_a_library_is_silent():
     # JAX has one for the garbage collector, in which Python prints an exception and goes on.
-    press = (
-        "import gc, os, signal, sys\n"
-        "class Press:\n"
-        "    def find_spec(name, path=None, target=None):\n"
-        "        if name == 'jax':\n"
-        "            gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))\n"
-        "            gc.collect()\n"
-        "sys.meta_path.insert(0, Press)\n"
-    )
-    done = run(press, "backends")
+    done = run("name == 'jax' and (gc.callbacks.append(press), gc.collect())", "backends")
     assert (done.returncode, done.stderr) == (130, "")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.matrix
+@ELSEWHERE
 def test_ctrl_c_in_a_callback_of_python_is_not_lost():
     # As the import system has them: Python prints an exception in one and goes on.
-    press = (
-        "import os, signal, sys, weakref\n"
-        "class Object: pass\n"
-        "class Press:\n"
-        "    def find_spec(name, path=None, target=None):\n"
-        "        raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
-        "        if raises and 'mlp_xp.cli.train' in sys.modules:\n"
-        "            sys.meta_path.remove(Press)\n"
-        "            print('pressed', flush=True)\n"
-        "            thing = Object()\n"
-        "            place = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))\n"
-        "            del thing\n"
-        "sys.meta_path.insert(0, Press)\n"
-    )
-    argv = [*TINY, "--epochs", "100000"]
-    done = run(press, *argv)
+    found = """
+        raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if raises and 'mlp_xp.cli.train' in sys.modules:
+            sys.meta_path.remove(Press)
+            print('pressed', flush=True)
+            thing = Object()
+            place = weakref.ref(thing, press)
+            del thing
+    """
+    done = run(found, *TINY, "--epochs", "100000")
     assert (done.stdout, done.stderr) == ("pressed\n", "")
     assert done.returncode == 130
 
 
 @pytest.mark.matrix
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@ELSEWHERE
 @pytest.mark.parametrize("argv", [["train"], ["lab"], ["backends"], ["evaluate", "run"], ["data"]])
 def test_ctrl_c_in_the_first_seconds_is_silent(argv):
-    for delay in (0.15, 0.3, 0.6, 1.0, 1.5, 2.0, 2.5, 3.0):
-        process = start(*argv)
+    for delay in (0.15, 0.5, 1.0, 2.0):
+        command = [sys.executable, "-c", CODE, *argv]
+        process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -114,7 +116,8 @@ def without_compiling(err: str) -> str:
     return re.sub(r"(?m)^mlp_xp: compil.*\n", "", err)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.matrix
+@ELSEWHERE
 def test_ctrl_c_keeps_the_network(tmp_path):
     process = start_training("--out", tmp_path / "run")
     process.send_signal(signal.SIGINT)
@@ -134,7 +137,7 @@ def test_ctrl_c_keeps_the_network(tmp_path):
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_stops_after_the_step(mlp_xp, monkeypatch):
+def test_ctrl_c_stops_after_the_step(mlp_xp, undrawn, monkeypatch):
     steps = []
 
     class Press(Callback):
@@ -149,10 +152,12 @@ def test_ctrl_c_stops_after_the_step(mlp_xp, monkeypatch):
     assert done.status == 130
     assert steps[-1] == (3, 12)
     assert [row["n_samples"] for row in history_of(Path("run"))] == ["1438", "384"]
+    assert "interrupted in epoch 2; the network is kept" in done.out
+    assert json.loads(Path("run/config.json").read_text())["result"]["interrupted"] is True
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_postponed_ctrl_c_is_raised_at_the_end():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     seen = []
 
     def press_twice():
@@ -161,20 +166,17 @@ def test_postponed_ctrl_c_is_raised_at_the_end():
                 signal.raise_signal(signal.SIGINT)
             seen.append(pressed())
 
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            press_twice()
-        assert seen == [False]
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        press_twice()
+    assert seen == [False]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.matrix
+@ELSEWHERE
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     process = start_training("--out", tmp_path / "run", held_at="interrupted")
     process.send_signal(signal.SIGINT)
-    assert process.stdout is not None
     next(line for line in process.stdout if line.startswith("interrupted in epoch"))
     process.send_signal(signal.SIGINT)  # It is about to evaluate.
     err = without_compiling(process.communicate("\n", timeout=60)[1])

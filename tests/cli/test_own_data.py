@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from PIL import Image
 from running import FILES, RECIPE
@@ -30,12 +29,11 @@ def iris() -> np.ndarray:
     return x
 
 
-def test_a_table_is_trained_on_with_defaults_for_few_samples(mlp_xp, iris):
+def test_a_table_is_trained_on_with_defaults_for_few_samples(mlp_xp, iris, undrawn):
     done = mlp_xp("train", "--data", "iris.csv", *SMALL)
     assert done.status == 0
     assert "iris.csv: 120 samples to train on, 30 to test" in done.out
     assert "training: 50 epochs, batches of 6\n" in done.out
-    assert {path.name for path in Path("run").iterdir()} == FILES
     assert json.loads(Path("run/config.json").read_text())["result"]["test_accuracy"] >= 0.9
     tested = mlp_xp("evaluate", "run").out.splitlines()
     assert tested[-5:-3] == ["class       samples   right", "setosa           10  100.0 %"]
@@ -48,14 +46,20 @@ def test_a_table_is_trained_on_with_defaults_for_few_samples(mlp_xp, iris):
     assert lines[0].startswith("new.csv, row 1: setosa 9")
     assert lines[1].startswith("new.csv, row 2: virginica ")
 
+
+@pytest.mark.matrix
+def test_a_network_for_a_table_is_exported(mlp_xp, iris):
+    runtime = pytest.importorskip("onnxruntime")
+    assert mlp_xp("train", "--data", "iris.csv", *SMALL).status == 0
+    assert {path.name for path in Path("run").iterdir()} == FILES
     assert "4 numbers, a, b, c, d\n" in mlp_xp("export", "run", "--to", "onnx").out
-    session = onnxruntime.InferenceSession("run/model.onnx")
+    session = runtime.InferenceSession("run/model.onnx")
     labels = session.run(["label"], {"X": iris[::50]})[0].tolist()
     assert labels == load_model("run").predict(iris[::50]).tolist()
     assert labels[0] == "setosa"
 
 
-def test_what_is_typed_and_a_recipe_are_left_as_they_are(mlp_xp, iris, recipe):
+def test_what_is_typed_and_a_recipe_are_left_as_they_are(mlp_xp, iris, recipe, undrawn):
     out = mlp_xp("train", "--data", "iris.csv", *SMALL, "--epochs", 2, "--batch-size", 10).out
     assert "training: 2 epochs, batches of 10\n" in out
     recipe.write_text(RECIPE.replace("batch_size = 128", "batch_size = 64"))
@@ -63,7 +67,7 @@ def test_what_is_typed_and_a_recipe_are_left_as_they_are(mlp_xp, iris, recipe):
     assert "training: 3 epochs, batches of 64\n" in out
 
 
-def test_arrays_are_trained_on(mlp_xp, iris):
+def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
     np.savez("iris.npz", X=iris, kind=np.repeat([3, 4, 5], 50))
     train = ["train", "--data", "iris.npz", "--target", "kind", "--epochs", 2]
     assert mlp_xp(*train, *SMALL).status == 0
@@ -90,10 +94,18 @@ def test_a_folder_of_pictures_is_trained_on(mlp_xp):
     assert done.out.startswith("pets/dog/1.jpg: dog ")
     assert "9x9, resized to 6x4" in done.err
     assert mlp_xp("evaluate", "run").out.endswith("test accuracy 100.00 % of 6 samples\n")
+
+
+@pytest.mark.matrix
+def test_a_network_for_pictures_is_exported(mlp_xp):
+    pytest.importorskip("onnx")
+    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
+        draw(f"pets/{name}.png", 0)
+    assert mlp_xp("train", "--data", "pets", "--epochs", 1, *SMALL).status == 0
     assert "images of 3 x 4 x 6 pixels" in mlp_xp("export", "run", "--to", "onnx").out
 
 
-def test_an_interrupted_training_goes_on_with_its_table(mlp_xp, iris, monkeypatch):
+def test_an_interrupted_training_goes_on_with_its_table(mlp_xp, iris, undrawn, monkeypatch):
     train = ["train", "--data", "iris.csv", *SMALL, "--epochs", 4, "--checkpoint", 1]
     with monkeypatch.context() as patched:
         patched.setattr("mlp_xp.cli.train.draw_results", lambda *_: 1 / 0)
@@ -126,25 +138,17 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
     assert "leave out --image-size, which is for folders of pictures" in fails(
         *train, "iris.csv", "--image-size", "8"
     )
+    expected = "expected cifar10, .* or a folder or file of your own"
+    assert re.search(expected, fails(*train, "nowhere.csv"))
+    assert "'0x3', expected a number of pixels" in fails(*train, "digits", "--image-size", "0x3")
     assert "holds out 120 of 120 samples" in fails(*train, "iris.csv", "--validation", 0.999)
     assert not Path("run").exists()
 
 
-def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris):
+def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris, undrawn):
     assert mlp_xp("train", "--data", "iris.csv", *SMALL, "--epochs", 1).status == 0
     Path("other.csv").write_text("a,b,c,d,species\n" + "1,2,3,4,rose\n1,2,3,4,tulip\n" * 3)
     assert "other classes" in fails("evaluate", "run", "--data-path", "other.csv")
     assert "expected .csv, .npz, .parquet" in fails("predict", "run", "picture.png")
     Path("new.csv").write_text("a,b,c\n1,2,3\n")
     assert "no column 'd', which the network was trained with" in fails("predict", "run", "new.csv")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--data", "nowhere.csv"], "expected cifar10, .* or a folder or file of your own"),
-        (["--data", "digits", "--image-size", "0x3"], "'0x3', expected a number of pixels"),
-    ],
-)
-def test_wrong_options_are_an_error_that_names_them(fails, options, message):
-    assert re.search(message, fails("train", *options))

@@ -23,6 +23,18 @@ from mlp_xp.training import time_budget as budget
 from mlp_xp.training.records import Record, Running
 
 CLASSES = Classification(("no", "yes"))
+# Notes when a slow library is loaded.
+MARK = """
+import sys
+
+class Mark:
+    def find_spec(name, path=None, target=None):
+        if name == "sklearn":
+            sys.meta_path.remove(Mark)
+            print("[sklearn]", flush=True)
+
+sys.meta_path.insert(0, Mark)
+"""
 
 
 @pytest.fixture
@@ -42,9 +54,14 @@ def output(*options: str) -> Output:
     return Output(parse(["train", *options]))
 
 
+def plain(text: str) -> str:
+    """Return what a terminal shows, without its control sequences."""
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
+
+
 def last_line(text: str) -> str:
     """Return the line that a bar leaves on a terminal."""
-    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text).rstrip().splitlines()[-1].rstrip()
+    return plain(text).rstrip().splitlines()[-1].rstrip()
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -69,10 +86,8 @@ def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
         clock.now += 2.0
         shown.update(1, 1, None)
         shown.end_epoch(record(2))
-    assert [line[-9:] for line in capsys.readouterr().out.splitlines()] == [
-        "0:42 left",
-        "0:40 left",
-    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[-9:] for line in lines] == ["0:42 left", "0:40 left"]
 
 
 def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
@@ -112,10 +127,10 @@ def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     assert len(line) <= columns - len("^C")  # The terminal writes that after it.
 
 
-def test_on_a_terminal_there_is_a_bar_that_ends_at_100_percent(mlp_xp, monkeypatch):
+def test_on_a_terminal_there_is_a_bar_that_ends_at_100_percent(mlp_xp, undrawn, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     done = mlp_xp(*TINY, "--epochs", 3, "--early-stopping", "--out", "run")
-    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", done.out).replace("\r", "\n").splitlines()
+    lines = plain(done.out).replace("\r", "\n").splitlines()
     shown = [line for line in lines if line.startswith("3/3 ")][-1]
     facts = r"loss \d\.\d{3}  val [\d.]+ %  acc [\d.]+ %  took 0:\d\d"
     assert re.fullmatch(rf"3/3 ━+ 100 %  {facts}", shown.rstrip())
@@ -128,41 +143,27 @@ def test_on_a_terminal_there_is_a_bar_that_ends_at_100_percent(mlp_xp, monkeypat
     ]
 
 
-def test_lbfgs_moves_the_bar_of_a_terminal(mlp_xp, recipe, monkeypatch):
+def test_lbfgs_moves_the_bar_of_a_terminal(mlp_xp, recipe, undrawn, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     done = mlp_xp("train", "--recipe", recipe, "--solver", "lbfgs", "--out", "run")
-    assert re.search(r"3/3 ━+ 100 %  loss", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", done.out))
+    assert re.search(r"3/3 ━+ 100 %  loss", plain(done.out))
 
 
-def test_quiet_prints_the_result_alone(mlp_xp):
+def test_quiet_prints_the_result_alone_and_json_an_object(mlp_xp, undrawn):
     done = mlp_xp(*TINY, "--epochs", 1, "--out", "run", "--quiet")
     assert re.fullmatch(r"test accuracy [\d.]+ %, [\d.]+ s, [\d,]+ images/s\n", done.out)
     assert done.err == ""
 
-
-def test_json_prints_an_object_and_all_else_elsewhere(mlp_xp):
-    done = mlp_xp(*TINY, "--epochs", 2, "--out", "run", "--json")
+    done = mlp_xp(*TINY, "--epochs", 2, "--out", "b", "--json")
     result = json.loads(done.out)
-    stored = json.loads(Path("run/config.json").read_text())["result"]
+    stored = json.loads(Path("b/config.json").read_text())["result"]
     assert {name: result[name] for name in stored} == stored
-    assert (result["run"], result["epochs"], result["diverged"]) == ("run", 2, False)
+    assert (result["run"], result["epochs"], result["diverged"]) == ("b", 2, False)
     assert "epoch 2/2  loss " in done.err
-    assert mlp_xp(*TINY, "--epochs", 1, "--out", "b", "--json", "--quiet").err == ""
+    assert mlp_xp(*TINY, "--epochs", 1, "--out", "c", "--json", "--quiet").err == ""
 
 
-MARK = """
-import sys
-
-class Mark:
-    def find_spec(name, path=None, target=None):
-        if name == "sklearn":
-            sys.meta_path.remove(Mark)
-            print("[sklearn]", flush=True)
-
-sys.meta_path.insert(0, Mark)
-"""
-
-
+@pytest.mark.matrix
 def test_a_terminal_shows_progress_before_anything_slow_is_loaded(tmp_path):
     """Read a pseudo-terminal of 50 columns, from the start of the process."""
     pty = pytest.importorskip("pty")
@@ -180,7 +181,7 @@ def test_a_terminal_shows_progress_before_anything_slow_is_loaded(tmp_path):
             chunks.append(chunk)
     os.close(master)
     assert process.wait() == 0
-    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", b"".join(chunks).decode())
+    text = plain(b"".join(chunks).decode())
     assert text.startswith("mlp-xp: loading libraries[sklearn]")
     for part in ("loading digits", "preparing the first step", " 100 %  loss", "next:"):
         assert part in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,44 +13,28 @@ from browser import headless_chromium
 from running import TINY
 
 from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.cli import main
 from mlp_xp.cli.report import Evaluation, write_report
 from mlp_xp.cli.report._figures import curve_figures
 
 HOSTILE = ("<script>alert(1)</script>", "a & b\x1b[2J", "$x^2$", '"quoted"')
-SECTIONS = [
-    "Command and settings",
-    "Training",
-    "Classes",
-    "Confusion",
-    "Reliability",
-    "Surest mistakes",
-    "First layer",
-    "Network",
-    "Machine and versions",
-]
+SECTIONS = ["Command and settings", "Training", "Classes", "Confusion", "Reliability"]
+SECTIONS += ["Surest mistakes", "First layer", "Network", "Machine and versions"]
 RNG = np.random.default_rng(0)
 X = RNG.random((80, 16))
 QUICK = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
 
 
-def config_of(model, score: str, value: float) -> dict:
-    return {
+def write(path: Path, model, test: Evaluation, score: str) -> str:
+    """Write the report of a run whose settings are markup, and return it."""
+    config = {
         "settings": {"data": "<b>mine</b>", "params": {"hidden_layer_sizes": 4}},
         "backend": {"name": "numpy"},
         "platform": "Linux",
         "versions": {"python": "3"},
-        "result": {
-            score: value,
-            "epochs": 3,
-            "seconds": 1.0,
-            "images_per_second": 240.0,
-        },
+        "result": {score: 0.5, "epochs": 3, "seconds": 1.0, "images_per_second": 240.0},
     }
-
-
-def write(path: Path, model, test: Evaluation, score: str) -> str:
     history = [record._asdict() for record in model.history_]
-    config = config_of(model, score, 0.5)
     write_report(path, "run & <i>", config, history, model, test)
     return path.read_text(encoding="utf-8")
 
@@ -115,42 +100,44 @@ def test_no_mistakes_and_no_images(tmp_path):
     assert "<img" not in page
 
 
-def test_runs_are_listed_and_sorted(mlp_xp, finished, fails):
-    folder = finished.parent
-    other = folder / "other"
-    assert mlp_xp(*TINY, "--epochs", 1, "--out", other).status == 0
+@pytest.fixture(scope="session")
+def other(tmp_path_factory) -> Path:
+    """Another complete run, with another activation and fewer epochs."""
+    folder = tmp_path_factory.mktemp("others") / "tanh"
+    assert main([*TINY, "--activation", "tanh", "--epochs", "2", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_runs_are_listed_and_sorted(mlp_xp, finished, other, fails):
+    for path in (finished, other):
+        shutil.copytree(path, Path("some", path.name))
     scores = {
         path.name: json.loads((path / "config.json").read_text())["result"]["test_accuracy"]
         for path in (finished, other)
     }
     ranking = sorted(scores, key=scores.__getitem__, reverse=True)
-    lines = mlp_xp("runs", folder, "--sort", "score").out.splitlines()
+    lines = mlp_xp("runs", "some", "--sort", "score").out.splitlines()
     assert lines[0].split()[:4] == ["run", "date", "data", "score"]
     assert [line.split()[0] for line in lines[1:]] == ranking
     assert f"{100 * scores[ranking[0]]:.2f} %" in lines[1]
-    rows = json.loads(mlp_xp("runs", folder, "--sort", "epochs", "--reverse", "--json").out)
-    assert [(row["run"], row["epochs"]) for row in rows] == [("other", 1), ("digits", 8)]
-    assert rows[0]["score"] == scores["other"]
-    names = mlp_xp("runs", folder, "--sort", "run").out.splitlines()[1:]
-    assert [line.split()[0] for line in names] == ["digits", "other"]
+    rows = json.loads(mlp_xp("runs", "some", "--sort", "epochs", "--reverse", "--json").out)
+    assert [(row["run"], row["epochs"]) for row in rows] == [("tanh", 2), ("digits", 8)]
+    assert rows[0]["score"] == scores["tanh"]
+    names = mlp_xp("runs", "some", "--sort", "run").out.splitlines()[1:]
+    assert [line.split()[0] for line in names] == ["digits", "tanh"]
     assert "nowhere holds no runs" in fails("runs", "nowhere")
 
 
-def test_a_run_in_progress_is_listed_and_other_folders_are_not(mlp_xp, digits_run):
-    config = json.loads((digits_run / "config.json").read_text())
-    del config["result"]
-    (digits_run / "config.json").write_text(json.dumps(config))
-    broken = digits_run.parent / "broken"
+def test_a_run_in_progress_is_listed_and_other_folders_are_not(mlp_xp, partial_run):
+    broken = partial_run.parent / "broken"
     broken.mkdir()
     (broken / "config.json").write_text("{}")
-    (line,) = mlp_xp("runs", digits_run.parent).out.splitlines()[1:]
-    assert line.split()[0] == "run"
+    (line,) = mlp_xp("runs", partial_run.parent).out.splitlines()[1:]
+    assert line.split()[0] == "run.partial"
     assert "not ended" in line
 
 
-def test_comparison_shows_what_differs(mlp_xp, finished, tmp_path, fails):
-    other = tmp_path / "tanh"
-    assert mlp_xp(*TINY, "--activation", "tanh", "--epochs", 2, "--out", other).status == 0
+def test_comparison_shows_what_differs(mlp_xp, finished, other, fails):
     done = mlp_xp("compare", finished, other)
     table = {line.split("  ")[0]: line.split() for line in done.out.splitlines()}
     assert table["activation"][1:] == ["relu", "tanh"]
@@ -177,6 +164,7 @@ def test_a_run_has_the_same_color_in_every_figure():
     assert set(colors["validation R² by epoch"]) == {"var(--line-1"}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(finished, hostile, tmp_path_factory, scheme):
     with headless_chromium(tmp_path_factory.mktemp("chromium")) as driver:

@@ -23,42 +23,49 @@ from mlp_xp.cli.runs import Images
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model, save_model
 
-# --- evaluate and predict ------------------------------------------------------------------------
-
 
 def test_evaluate_prints_the_accuracy_that_train_printed(mlp_xp, finished):
     done = mlp_xp("evaluate", finished)
     assert done.status == 0
-    lines = done.out.splitlines()
+    head, *rows, last = done.out.splitlines()
     accuracy = json.loads((finished / "config.json").read_text())["result"]["test_accuracy"]
-    assert lines[-1] == f"test accuracy {100 * accuracy:.2f} % of 359 images"
-    assert lines[0] == "class  images   right"
-    rows = [line.split() for line in lines[1:-1]]
+    assert last == f"test accuracy {100 * accuracy:.2f} % of 359 images"
+    assert head == "class  images   right"
+    rows = [line.split() for line in rows]
     assert [row[0] for row in rows] == [str(digit) for digit in range(10)]
     right = sum(int(row[1]) * float(row[2]) for row in rows)
     assert right / 359 == pytest.approx(100 * accuracy, abs=0.05)
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "jax", "array_api_strict"])
+OTHERS = [
+    "array_api_strict",
+    *(pytest.param(x, marks=pytest.mark.matrix) for x in ("torch", "jax")),
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_run_is_evaluated_on_every_backend(name, mlp_xp, finished):
     pytest.importorskip(name)
     done = mlp_xp("evaluate", finished, "--backend", name)
     assert (done.status, done.err) == (0, "")
-    assert done.out == mlp_xp("evaluate", finished).out
+    assert done.out == mlp_xp("evaluate", finished, "--backend", "numpy").out
 
 
 def test_predict_prints_the_likeliest_classes(mlp_xp, finished):
     digits, model = load_digits(), load_model(finished)
     paths = [draw(Path(f"{i}.png"), row) for i, row in enumerate(digits.x_test[:5])]
     done = mlp_xp("predict", finished, *paths)
-    assert done.status == 0
-    assert done.err == ""
+    assert (done.status, done.err) == (0, "")
     p = model.predict_proba(digits.x_test[:5])
     for line, path, row in zip(done.out.splitlines(), paths, p, strict=True):
         best = np.argsort(-row)[:3]
         assert line == f"{path}: " + ", ".join(f"{i} {100 * row[i]:.1f} %" for i in best)
+    large = mlp_xp("predict", finished, draw(Path("large.png"), digits.x_test[0], (64, 32)))
+    assert large.err == "note: large.png is 64x32, resized to 8x8\n"
+    assert large.out.split()[1] == done.out.split()[1]
 
 
+@pytest.mark.matrix
 def test_export_writes_a_network_that_names_its_classes(mlp_xp, finished, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     digits = load_digits()
@@ -78,61 +85,36 @@ def test_export_writes_a_network_that_names_its_classes(mlp_xp, finished, tmp_pa
     assert mlp_xp("export", finished.parent, "--to", "onnx").status == 2
 
 
-def test_predict_notes_that_it_resizes(mlp_xp, finished):
-    row = load_digits().x_test[0]
-    small = mlp_xp("predict", finished, draw(Path("small.png"), row))
-    large = mlp_xp("predict", finished, draw(Path("large.png"), row, (64, 32)))
-    assert large.err == "note: large.png is 64x32, resized to 8x8\n"
-    assert large.out.split()[1] == small.out.split()[1]
-
-
 COLOR = Images("cifar10", None, ("a", "b"), (3, 2, 4), 255)
 GRAY = Images("fashion-mnist", None, ("a", "b"), (1, 2, 4), 255)
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 3), dtype=np.uint8)
 
 
-def test_a_picture_becomes_channel_planes():
-    Image.fromarray(PIXELS).save("a.png")
-    row = read_image(Path("a.png"), COLOR)
-    np.testing.assert_array_equal(row.reshape(3, 2, 4), PIXELS.transpose(2, 0, 1))
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
-@pytest.mark.parametrize("images", [COLOR, GRAY])
-def test_pictures_of_any_mode_are_converted(mode, images):
-    name = "a.jpg" if mode == "CMYK" else "a.png"
-    Image.fromarray(PIXELS).convert(mode).save(name)
-    assert read_image(Path(name), images).shape == (8 * images.image_shape[0],)
-
-
-def test_a_picture_is_rotated_to_the_orientation_of_the_camera():
+def test_pictures_of_any_mode_become_channel_planes():
+    for mode in ("L", "P", "RGBA", "1", "CMYK", "RGB"):
+        name = "a.jpg" if mode == "CMYK" else "a.png"
+        Image.fromarray(PIXELS).convert(mode).save(name)
+        rows = [read_image(Path(name), images) for images in (COLOR, GRAY)]
+        assert [row.shape for row in rows] == [(24,), (8,)], mode
+    np.testing.assert_array_equal(rows[0].reshape(3, 2, 4), PIXELS.transpose(2, 0, 1))
     exif = Image.Exif()
-    exif[0x0112] = 3
+    exif[0x0112] = 3  # The camera was upside down.
     Image.fromarray(PIXELS).save("a.png", exif=exif)
     row = read_image(Path("a.png"), COLOR)
     np.testing.assert_array_equal(row.reshape(3, 2, 4), PIXELS[::-1, ::-1].transpose(2, 0, 1))
 
 
-def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, finished, capsys):
+def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, finished):
     good = draw(Path("good.png"), load_digits().x_test[0])
     whole = good.read_bytes()
-    cases = {
-        "text.png": b"no picture",
-        "empty.png": b"",
-        "cut.png": whole[: len(whole) // 2],
-        "other.gif": b"GIF89a",
-    }
-    for name, content in cases.items():
+    cases = {"text.png": b"no picture", "empty.png": b"", "other.gif": b"GIF89a"}
+    for name, content in (cases | {"cut.png": whole[: len(whole) // 2]}).items():
         Path(name).write_bytes(content)
-        assert f"error: {name} cannot be read as a PNG or JPEG file" in fails(
-            "predict", finished, good, name
-        )
-    assert "none.png cannot be read as a PNG or JPEG file: No such file" in fails(
-        "predict", finished, "none.png"
-    )
-    assert ". cannot be read as a PNG or JPEG file: Is a directory" in fails(
-        "predict", finished, "."
-    )
+    for name in (*cases, "cut.png", "none.png", "."):
+        line = fails("predict", finished, good, name)
+        assert f"error: {name} cannot be read as a PNG or JPEG file" in line
+        if reason := {"none.png": "No such file", ".": "Is a directory"}.get(name):
+            assert f"file: {reason}" in line
 
 
 def png(width: int, height: int) -> bytes:
@@ -160,11 +142,11 @@ def test_a_picture_that_would_fill_the_memory_is_an_error(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-@pytest.mark.parametrize("name", ["config.json", "model.json", "model.safetensors", "a.png"])
-def test_a_named_pipe_is_an_error(name, fails, digits_run):
-    (digits_run / name).unlink(missing_ok=True)
-    os.mkfifo(digits_run / name)
-    assert "not a regular file" in fails("predict", digits_run, digits_run / "a.png")
+def test_a_named_pipe_is_an_error(fails, digits_run):
+    for name in ("a.png", "model.safetensors", "model.json", "config.json"):
+        (digits_run / name).unlink(missing_ok=True)
+        os.mkfifo(digits_run / name)
+        assert "not a regular file" in fails("predict", digits_run, digits_run / "a.png"), name
 
 
 def test_a_folder_that_is_no_run_is_an_error(fails):
@@ -177,16 +159,20 @@ def test_a_folder_that_is_no_run_is_an_error(fails):
             assert "expected a folder that `mlp-xp train` wrote" in line
 
 
-@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "config.json"])
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\x00" * 100])
-def test_a_damaged_run_is_an_error(name, content, fails, digits_run):
-    (digits_run / name).write_bytes(content)
-    assert f"{digits_run / name}" in fails("evaluate", digits_run)
+def test_a_damaged_run_is_an_error(fails, digits_run):
+    for name in ("model.json", "model.safetensors", "config.json"):
+        path = digits_run / name
+        whole = path.read_bytes()
+        for content in (b"", b"{}", b"[]", b"null", b"\x00" * 100):
+            path.write_bytes(content)
+            assert str(path) in fails("evaluate", digits_run), content
+        path.write_bytes(whole)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_a_tampered_configuration_is_an_error(fails, digits_run):
+    path = digits_run / "config.json"
+    config = json.loads(path.read_text())
+    for changes, message in (
         ({"name": "mnist"}, "name is 'mnist', expected one of cifar10"),
         ({"name": ["digits"]}, "unhashable"),
         ({"path": 3}, "path is 3"),
@@ -196,15 +182,11 @@ def test_a_damaged_run_is_an_error(name, content, fails, digits_run):
         ({"image_shape": [8, 8]}, "image_shape is (8, 8), and the model has 64 inputs"),
         ({"image_shape": [1, 4, 8]}, "image_shape is (1, 4, 8)"),
         ({"image_shape": None}, "'data': "),
-    ],
-)
-def test_a_tampered_configuration_is_an_error(changes, message, fails, digits_run):
-    path = digits_run / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | {"data": config["data"] | changes}))
-    line = fails("evaluate", digits_run)
-    assert f"{path}, 'data': " in line
-    assert message in line
+    ):
+        path.write_text(json.dumps(config | {"data": config["data"] | changes}))
+        line = fails("evaluate", digits_run)
+        assert f"{path}, 'data': " in line
+        assert message in line
 
 
 def test_a_regressor_in_a_run_folder_is_an_error(fails, digits_run):
@@ -214,11 +196,18 @@ def test_a_regressor_in_a_run_folder_is_an_error(fails, digits_run):
     assert "the model is a MLPRegressor, and no MLPClassifier" in fails("evaluate", digits_run)
 
 
-# --- lab -----------------------------------------------------------------------------------------
+def test_lab_prints_every_ten_epochs_and_draws_the_curves(mlp_xp, small_cifar, monkeypatch):
+    real = lab.run_mlp_training
 
+    def watched(data_train, labels_train, data_test, *rest, **options):
+        for data in (data_train, data_test):  # Pixels are scaled to 1.
+            assert data.dtype == np.float32
+            assert 0 <= data.min() < 0.05
+            assert 0.85 < data.max() <= 1
+        return real(data_train, labels_train, data_test, *rest, **options)
 
-def test_lab_prints_every_ten_epochs_and_draws_the_curves(mlp_xp, small_cifar):
-    done = mlp_xp("lab", "--epochs", 25, "--hidden", 8)
+    monkeypatch.setattr(lab, "run_mlp_training", watched)
+    done = mlp_xp("lab", "--epochs", 25, "--hidden", 8, "--backend", "numpy")
     assert done.status == 0
     lines = done.out.splitlines()
     assert lines[0] == "loading CIFAR-10"
@@ -243,17 +232,19 @@ def test_lab_tests_and_draws_after_ctrl_c(mlp_xp, small_cifar, monkeypatch):
 
         return real(*data, after_epoch=after, **settings)
 
+    saved = []
+    monkeypatch.setattr(lab, "save_figure", lambda figure, path: saved.append(path))
     monkeypatch.setattr(lab, "run_mlp_training", press_in_the_third)
     done = mlp_xp("lab", "--epochs", 1000)
     assert (done.status, done.err) == (130, "")
     assert "interrupted in epoch 3; its network is tested and drawn" in done.out
     assert re.search(r"test accuracy [\d.]+ %\ncurves saved in results/mlp.png\n$", done.out)
-    assert Path("results/mlp.png").is_file()
+    assert saved == [Path("results/mlp.png")]
     first = [line for line in mlp_xp("lab", "--epochs", 3).out.splitlines() if "accuracy" in line]
     assert first[-1] in done.out  # The test accuracy is that of three epochs.
 
 
-@pytest.mark.parametrize("name", ["torch", "jax", "array_api_strict"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_lab_prints_the_same_on_every_backend(name, mlp_xp, small_cifar):
     pytest.importorskip(name)
     options = ["--epochs", 5, "--learning-rate", 1]
@@ -262,19 +253,9 @@ def test_lab_prints_the_same_on_every_backend(name, mlp_xp, small_cifar):
     assert done.out == mlp_xp("lab", *options).out
 
 
-def test_lab_scales_pixels_to_1(mlp_xp, small_cifar, monkeypatch):
-    def watched(data_train, labels_train, data_test, *rest, **options):
-        for data in (data_train, data_test):
-            assert data.dtype == np.float32
-            assert 0 <= data.min() < 0.05
-            assert 0.85 < data.max() <= 1
-        return [0.5], 0.5, [1.0]
-
-    monkeypatch.setattr(lab, "run_mlp_training", watched)
-    assert mlp_xp("lab", "--epochs", 1, "--backend", "numpy").status == 0
-
-
-def test_lab_prints_the_accuracy_before_it_draws(mlp_xp, small_cifar, monkeypatch):
+def test_lab_names_its_output_before_the_training_and_draws_last(
+    mlp_xp, fails, small_cifar, monkeypatch
+):
     def fail(*_):
         raise OSError("No space left on device")
 
@@ -282,8 +263,4 @@ def test_lab_prints_the_accuracy_before_it_draws(mlp_xp, small_cifar, monkeypatc
     done = mlp_xp("lab", "--epochs", 1)
     assert done.status == 2
     assert "test accuracy" in done.out
-
-
-def test_a_folder_as_the_output_of_lab_is_an_error_before_the_training(fails):
-    Path("results").mkdir()
     assert "results is a folder: type --out results/mlp.png" in fails("lab", "--out", "results")

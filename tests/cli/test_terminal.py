@@ -58,7 +58,7 @@ def test_a_longer_word_is_left_whole_to_be_copied():
     assert fitted(f"saved in {path} now", 20) == ["saved in", f"  {path}", "  now"]
 
 
-def test_facts_notes_and_errors_fit(narrow):
+def test_facts_notes_and_errors_fit(narrow, undrawn):
     lines = narrow(*TINY, "--epochs", 1, "--out", "run")
     assert max(map(len, lines)) <= 50
     assert "saved in run" in lines
@@ -74,11 +74,11 @@ def test_facts_notes_and_errors_fit(narrow):
     ]
 
 
-@pytest.mark.parametrize("command", ["recipes", "data", "backends"])
-def test_lists_break_between_words(narrow, command):
-    text = "\n".join(narrow(command))
-    words = [word for word in text.split() if len(word) > 30]  # Paths and versions.
-    assert all(len(line) <= 50 or line.strip() in words for line in text.splitlines())
+def test_lists_break_between_words(narrow):
+    for command in ("recipes", "data"):
+        text = "\n".join(narrow(command))
+        words = [word for word in text.split() if len(word) > 30]  # Paths and versions.
+        assert all(len(line) <= 50 or line.strip() in words for line in text.splitlines())
 
 
 def test_runs_lack_whole_columns(narrow, mlp_xp, two_runs, monkeypatch):

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import FILES, TINY, history_of
+from running import DRAWN, FILES, TINY, history_of
 
 from mlp_xp import MLP
 from mlp_xp._utils.durable import locked
-from mlp_xp.cli import main, new_run, settings
+from mlp_xp.cli import new_run, settings
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.settings import Settings, settings_of
 from mlp_xp.datasets import LOADERS, load_digits, split_dataset
@@ -23,31 +23,33 @@ from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion
 from mlp_xp.saving import load_model
 from mlp_xp.saving._json import decode
 
+HISTORY = "epoch loss accuracy learning_rate n_samples seconds validation_loss validation_accuracy"
 
-def test_train_prints_a_line_for_each_epoch_and_the_result_last(mlp_xp, tmp_path):
-    done = mlp_xp(*TINY, "--epochs", 3, "--out", tmp_path / "run")
-    assert done.status == 0
-    first, *lines = done.out.splitlines()
+
+@pytest.fixture(autouse=True)
+def nothing_is_drawn(finished, undrawn) -> None:
+    """After the one run that these tests look at is finished."""
+
+
+def test_train_prints_a_line_for_each_epoch_and_the_result_last(train_digits):
+    first, *lines = train_digits("--epochs", 3).out.splitlines()
     assert first == "loading digits"
     assert lines[0] == "digits: 1,438 images to train on, 359 to test"
     assert lines[1] == "network: 64-16-10, relu, adamw"
     assert lines[2].startswith("backend: library ")
     epoch = r"epoch \d/3  loss \d\.\d{3}  acc [\d.]+ %  [\d,]+ images/s  \d:\d\d left"
     assert all(re.fullmatch(epoch, line) for line in lines[3:6])
-    assert lines[6] == f"saved in {tmp_path / 'run'}"
+    assert lines[6] == "saved in run"
     assert re.fullmatch(r"test accuracy [\d.]+ %, [\d.]+ s, [\d,]+ images/s", lines[7])
     assert len(lines) == 8
 
 
-def test_train_writes_a_complete_run_folder_and_nothing_else(finished):
+def test_the_run_folder_has_settings_result_and_pictures(finished):
     assert {path.name for path in finished.iterdir()} == FILES
     assert [path.name for path in finished.parent.iterdir()] == ["digits"]
     for name in ("curves.png", "confusion.png"):
         with Image.open(finished / name) as image:
             assert min(image.size) > 500
-
-
-def test_the_configuration_has_all_settings(finished):
     config = json.loads((finished / "config.json").read_text())
     assert config["settings"]["data"] == "digits"
     assert config["settings"]["recipe"] == "default"
@@ -55,37 +57,27 @@ def test_the_configuration_has_all_settings(finished):
     assert config["settings"]["params"]["random_state"] == 0
     assert config["backend"]["name"] in ("numpy", "cupy", "torch", "jax")
     assert config["versions"]["numpy"] == np.__version__
-    digits = load_digits()
+    digits, result = load_digits(), config["result"]
     accuracy = load_model(finished).score(digits.x_test, digits.y_test)
-    assert config["result"]["test_accuracy"] == accuracy > 0.5
-    assert config["result"]["interrupted"] is False
+    assert result["test_accuracy"] == accuracy > 0.5
+    assert result["interrupted"] is False
+    seconds = sum(float(row["seconds"]) for row in history_of(finished))
+    assert result["seconds"] == pytest.approx(seconds)
+    assert result["images_per_second"] == pytest.approx(8 * 1078 / seconds)
 
 
 def test_the_history_has_a_row_for_each_epoch(finished):
-    rows = history_of(finished)
+    rows, model, digits = history_of(finished), load_model(finished), load_digits()
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 9)]
     assert all(row["n_samples"] == "1078" for row in rows)
     losses = [float(row["loss"]) for row in rows]
-    assert losses == load_model(finished).loss_curve_
+    assert losses == model.loss_curve_
     assert losses[-1] < losses[0]
-    assert list(rows[0]) == [
-        "epoch",
-        "loss",
-        "accuracy",
-        "learning_rate",
-        "n_samples",
-        "seconds",
-        "validation_loss",
-        "validation_accuracy",
-    ]
+    assert list(rows[0]) == HISTORY.split()
     assert all(0 < float(row["accuracy"]) < 1 for row in rows)
-
-
-def test_validation_images_are_held_out_of_the_training_set(finished):
-    digits = load_digits()
+    # Validation images are held out of the training set.
     *_, x_held, y_held = split_dataset(digits.x_train, digits.y_train, 0.75, seed=0)
-    score = load_model(finished).score(x_held, y_held)
-    assert float(history_of(finished)[-1]["validation_accuracy"]) == score
+    assert float(rows[-1]["validation_accuracy"]) == model.score(x_held, y_held)
 
 
 def test_a_class_without_training_images_is_an_error(fails):
@@ -94,20 +86,17 @@ def test_a_class_without_training_images_is_an_error(fails):
     assert list(Path().iterdir()) == []
 
 
-def test_validation_does_not_change_the_training(tmp_path, monkeypatch):
-    def run(name: str, *options: str) -> MLP:
-        assert main([*TINY, "--epochs", "3", "--out", name, *options]) == 0
-        return load_model(name)
-
-    held = run("held", "--validation", "0.25")
+def test_validation_does_not_change_the_training(train_digits, monkeypatch):
+    train_digits("--epochs", 2, "--validation", 0.25, out="held")
     digits = load_digits()
     x, y, *_ = split_dataset(digits.x_train, digits.y_train, 0.75, seed=0)
     monkeypatch.setitem(LOADERS, "digits", lambda: digits._replace(x_train=x, y_train=y))
-    plain = run("plain")
-    assert plain.coefs_[0].tobytes() == held.coefs_[0].tobytes()
+    train_digits("--epochs", 2, out="plain")
+    held, plain = (load_model(name).coefs_[0].tobytes() for name in ("held", "plain"))
+    assert held == plain
 
 
-def test_the_test_images_are_used_once(monkeypatch, mlp_xp):
+def test_the_test_images_are_used_once(monkeypatch, train_digits):
     seen = []
 
     class Watched(MLP):
@@ -122,48 +111,48 @@ def test_the_test_images_are_used_once(monkeypatch, mlp_xp):
     digits = load_digits()
     monkeypatch.setitem(LOADERS, "digits", lambda: digits)
     monkeypatch.setitem(settings.ESTIMATORS, "classification", Watched)
-    assert mlp_xp(*TINY, "--epochs", 3, "--validation", "0.25", "--out", "run").status == 0
+    train_digits("--epochs", 3, "--validation", 0.25)
     assert [X is digits.x_test for X in seen] == [False, False, True]
     assert [len(X) for X in seen] == [1078, 360, len(digits.x_test)]
 
 
-def test_the_same_seed_writes_the_same_model(mlp_xp):
+def test_the_same_seed_writes_the_same_model(train_digits):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert mlp_xp(*TINY, "--epochs", 1, "--seed", seed, "--out", name).status == 0
+        train_digits("--epochs", 1, "--seed", seed, out=name)
     a, b, c = (Path(name, "model.safetensors").read_bytes() for name in "abc")
     assert a == b != c
 
 
-def test_checkpoints_and_logs_do_not_change_the_training(mlp_xp):
-    pytest.importorskip("tensorboardX")
-    argv = [*TINY, "--epochs", 3, "--checkpoint", 1, "--tensorboard", "--backend", "numpy"]
-    assert mlp_xp(*argv, "--out", "run").status == 0
+@pytest.mark.parametrize(
+    "logs", [[], pytest.param(["--tensorboard"], marks=pytest.mark.matrix)], ids=bool
+)
+def test_checkpoints_and_logs_do_not_change_the_training(logs, train_digits):
+    options = ["--epochs", "3", "--backend", "numpy"]
+    train_digits(*options, "--checkpoint", 1, *logs)
     assert "best" not in {path.name for path in Path("run/checkpoints").iterdir()}
-    (events,) = Path("run/tensorboard").iterdir()
-    logged = events.read_bytes()
-    assert all(name in logged for name in (b"loss", b"accuracy", b"learning_rate"))
-    typed = parse([*TINY, "--epochs", "3", "--backend", "numpy"])
-    digits = load_digits()
-    plain = settings_of(typed).estimator().fit(digits.x_train, digits.y_train)
-    loaded = load_model("run")
+    if logs:
+        (events,) = Path("run/tensorboard").iterdir()
+        logged = events.read_bytes()
+        assert all(name in logged for name in (b"loss", b"accuracy", b"learning_rate"))
+    digits, loaded = load_digits(), load_model("run")
+    plain = settings_of(parse([*TINY, *options])).estimator().fit(digits.x_train, digits.y_train)
     assert loaded.loss_curve_ == plain.loss_curve_
     for W, expected in zip(loaded.coefs_, plain.coefs_, strict=True):
         assert W.tobytes() == expected.tobytes()
 
 
-def test_checkpoints_are_saved_and_can_be_evaluated(mlp_xp):
-    options = "--epochs 5 --checkpoint 2 --validation 0.25 --out run"
-    assert mlp_xp(*TINY, *options.split()).status == 0
-    assert {path.name for path in Path("run").iterdir()} == FILES | {"checkpoints"}
+def test_checkpoints_are_saved_and_can_be_evaluated(mlp_xp, train_digits):
+    train_digits("--epochs", 5, "--checkpoint", 2, "--validation", 0.25)
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN | {"checkpoints"}
     names = {path.name for path in Path("run/checkpoints").iterdir()}
     assert names == {"epoch-0002", "epoch-0004", "best"}
     scores = [float(row["validation_accuracy"]) for row in history_of(Path("run"))]
-    best = load_model("run/checkpoints/best")
-    assert best.n_iter_ == 1 + int(np.argmax(scores))
+    assert load_model("run/checkpoints/best").n_iter_ == 1 + int(np.argmax(scores))
     digits = load_digits()
-    for name, model in (("best", best), ("epoch-0002", load_model("run/checkpoints/epoch-0002"))):
-        accuracy = model.score(digits.x_test, digits.y_test)
-        done = mlp_xp("evaluate", f"run/checkpoints/{name}")
+    for name in ("best", "epoch-0002"):
+        folder = Path("run/checkpoints", name)
+        accuracy = load_model(folder).score(digits.x_test, digits.y_test)
+        done = mlp_xp("evaluate", folder)
         assert done.out.splitlines()[-1] == f"test accuracy {100 * accuracy:.2f} % of 359 images"
 
 
@@ -173,7 +162,8 @@ def test_a_missing_tensorboard_is_an_error_before_the_training(fails, monkeypatc
     assert list(Path().iterdir()) == []
 
 
-def test_matplotlib_is_loaded_after_the_training(tmp_path):
+@pytest.mark.matrix
+def test_matplotlib_is_loaded_after_the_training():
     # It takes as much memory as some fits.
     code = (
         "import sys\n"
@@ -185,10 +175,10 @@ def test_matplotlib_is_loaded_after_the_training(tmp_path):
         "train.write_history = show\n"
         "main(sys.argv[1:])"
     )
-    run = [sys.executable, "-c", code, *TINY, "--epochs", "1", "--out", str(tmp_path / "run")]
+    run = [sys.executable, "-c", code, *TINY, "--epochs", "1", "--out", "run"]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     assert "False" in done.stdout.splitlines()
-    assert (tmp_path / "run" / "curves.png").is_file()
+    assert Path("run/curves.png").is_file()
 
 
 def test_runs_without_a_name_get_different_names(mlp_xp, monkeypatch):
@@ -209,25 +199,22 @@ def test_nothing_is_overwritten(taken, fails):
     assert [path.name for path in Path().iterdir()] == [taken]
 
 
-def test_an_empty_folder_that_a_killed_run_left_is_no_obstacle(mlp_xp):
+def test_an_empty_folder_that_a_killed_run_left_is_no_obstacle(train_digits):
     Path("run.partial").mkdir()
     Path("run.partial", "config.json").write_text("{}")
-    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
-    assert (done.status, done.err) == (0, "")
+    assert train_digits("--epochs", 1).err == ""
     assert [path.name for path in Path().iterdir()] == ["run"]
 
 
-def test_options_reach_the_estimator(mlp_xp):
+def test_options_reach_the_estimator(train_digits):
     options = (
         "--hidden 8 8 --activation tanh --normalization batch --residual --dropout 0.1 "
         "--label-smoothing 0.2 --solver lion --weight-decay 0.25 --schedule cosine --epochs 2 "
         "--batch-size 99 --alpha 0.5 --max-grad-norm 1.5 --ema-decay 0.75 --seed 7 "
         "--backend array_api_strict --precision float64 --placement streamed"
     )
-    done = mlp_xp(*TINY, *options.split(), "--out", "run")
-    assert done.status == 0
     parts = "network: 64-8-8-10, tanh, lion, batch normalization, residual, dropout 0.1"
-    assert done.out.splitlines()[2] == parts
+    assert train_digits(*options.split()).out.splitlines()[2] == parts
     params = load_model("run").get_params()
     expected = {
         "hidden_layer_sizes": (8, 8),
@@ -259,10 +246,10 @@ def test_options_reach_the_estimator(mlp_xp):
 
 
 @pytest.mark.parametrize("solver", [*OPTIMIZERS, "lbfgs"])
-def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver, mlp_xp):
+def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver, train_digits):
     decays = solver in ("adamw", "lion", "muon")
     decay = ["--weight-decay", "0.5"] if decays else []
-    assert mlp_xp(*TINY, "--solver", solver, *decay, "--epochs", 1, "--out", "run").status == 0
+    train_digits("--solver", solver, *decay, "--epochs", 1)
     expected = OPTIMIZERS[solver](weight_decay=0.5) if decays else solver
     assert load_model("run").solver == expected
 
@@ -270,26 +257,23 @@ def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver,
 def test_without_options_the_default_recipe_is_used():
     typed = settings_of(parse(["train"]))
     assert typed == Settings("cifar10", "default", {"random_state": 0, "distributed": None})
-    assert (
-        typed.estimator().get_params()
-        == MLP(
-            (512, 512),
-            solver=AdamW(weight_decay=1.0),
-            learning_rate="onecycle",
-            max_iter=12,
-            n_iter_no_change=float("inf"),
-            batch_size=128,
-            alpha=0.0,
-            backend="auto",
-            input_scaling="standardize",
-            random_state=0,
-        ).get_params()
+    expected = MLP(
+        (512, 512),
+        solver=AdamW(weight_decay=1.0),
+        learning_rate="onecycle",
+        max_iter=12,
+        n_iter_no_change=float("inf"),
+        batch_size=128,
+        alpha=0.0,
+        backend="auto",
+        input_scaling="standardize",
+        random_state=0,
     )
+    assert typed.estimator().get_params() == expected.get_params()
 
 
-def test_early_stopping_keeps_the_best_network(mlp_xp):
-    options = ["--early-stopping", 2, "--epochs", 60, "--learning-rate", 0.03]
-    assert mlp_xp(*TINY, *options, "--out", "run").status == 0
+def test_early_stopping_keeps_the_best_network(train_digits):
+    train_digits("--early-stopping", 2, "--epochs", 60, "--learning-rate", 0.03)
     model = load_model("run")
     best = max(model.validation_scores_)
     assert model.best_validation_score_ == best
@@ -298,13 +282,9 @@ def test_early_stopping_keeps_the_best_network(mlp_xp):
     assert settings_of(parse(["train", "--early-stopping"])).params["n_iter_no_change"] == 10
 
 
-def test_no_hidden_layer_is_a_linear_classifier(mlp_xp):
-    assert mlp_xp(*TINY, "--hidden", "--epochs", 1, "--out", "run").status == 0
-    assert [W.shape for W in load_model("run").coefs_] == [(64, 10)]
-
-
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("schedule", ["constant", "invscaling"])
-def test_no_schedule_warns_that_it_has_not_converged(schedule, mlp_xp):
-    done = mlp_xp(*TINY, "--schedule", schedule, "--epochs", 1, "--out", "run")
-    assert (done.status, done.err) == (0, "")
+def test_no_hidden_layer_or_schedule_is_an_obstacle(train_digits):
+    for schedule in ("constant", "invscaling"):  # Nor is there a warning of no convergence.
+        options = ["--hidden", "--schedule", schedule, "--epochs", 1]
+        assert train_digits(*options, out=schedule).err == ""
+        assert [W.shape for W in load_model(schedule).coefs_] == [(64, 10)]

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from running import FILES, RECIPE, history_of
+from running import DRAWN, FILES, RECIPE, history_of
 
 from mlp_xp import MLP
-from mlp_xp.cli import results
+from mlp_xp.cli import results, train
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.settings import settings_of
 from mlp_xp.datasets import LOADERS
@@ -32,11 +32,10 @@ def test_recipes_prints_a_line_for_each(mlp_xp):
     assert one_minute.startswith("one-minute     CIFAR-10 in a minute on two CPU cores")
 
 
-def test_a_recipe_file_is_trained(mlp_xp, recipe):
+def test_a_recipe_file_is_trained(mlp_xp, recipe, undrawn):
     done = mlp_xp("train", "--recipe", recipe, "--out", "run")
     assert done.status == 0
     assert done.out.splitlines()[2] == "network: 64-16-10, relu, muon, residual"
-    assert {path.name for path in Path("run").iterdir()} == FILES
     model = load_model("run")
     assert model.n_iter_ == 3
     assert model.solver == Muon(ns_steps=3, weight_decay=0.02)
@@ -55,48 +54,50 @@ def test_options_override_the_recipe(recipe):
     assert typed("--recipe", recipe).random_state == 9
 
 
-@pytest.mark.parametrize(
-    ("options", "solver"),
-    [
+def test_a_solver_is_made_from_recipe_and_options(recipe):
+    for options, solver in (
         (["--weight-decay", 0.5], Muon(ns_steps=3, weight_decay=0.5)),
         (["--solver", "muon"], Muon(ns_steps=3, weight_decay=0.02)),
         (["--solver", "lion"], Lion(weight_decay=0.02)),
         (["--solver", "adamw", "--weight-decay", 0.5], AdamW(weight_decay=0.5)),
         (["--solver", "sgd"], "sgd"),
         (["--solver", "lbfgs"], "lbfgs"),
-    ],
-)
-def test_a_solver_is_made_from_recipe_and_options(options, solver, recipe):
-    assert typed("--recipe", recipe, *options).solver == solver
+    ):
+        assert typed("--recipe", recipe, *options).solver == solver
 
 
-@pytest.mark.parametrize(
-    ("solver", "options", "name"),
-    [
+def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
+    for solver, options, name in (
         ('{class = "Muon"}', ["--solver", "rmsprop"], "rmsprop"),
         ('{class = "Muon"}', ["--solver", "lbfgs"], "lbfgs"),
         ('{class = "SGD"}', [], "SGD"),
         ('"lbfgs"', [], "lbfgs"),
         ('{class = "ByKind"}', [], "ByKind"),
+    ):
+        recipe.write_text(re.sub("solver = .*", f"solver = {solver}", RECIPE))
+        line = fails("train", "--recipe", recipe, *options, "--weight-decay", 0.5, "--out", "run")
+        assert f"--weight-decay is 0.5, and the solver {name} has none: leave it out" in line
+        assert "--solver with one of adamw, lion, muon\n" in line
+        assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--validation", 0.25],
+        pytest.param([], marks=pytest.mark.matrix),
+        pytest.param(["--tensorboard"], marks=pytest.mark.matrix),
     ],
 )
-def test_a_weight_decay_for_a_solver_without_one_is_an_error(solver, options, name, fails, recipe):
-    recipe.write_text(re.sub("solver = .*", f"solver = {solver}", RECIPE))
-    line = fails("train", "--recipe", recipe, *options, "--weight-decay", 0.5, "--out", "run")
-    assert f"--weight-decay is 0.5, and the solver {name} has none: leave it out" in line
-    assert "--solver with one of adamw, lion, muon\n" in line
-    assert not Path("run").exists()
-
-
-@pytest.mark.parametrize("held", [[], ["--validation", 0.25]])
-def test_lbfgs_trains_and_writes_a_complete_run(held, mlp_xp, recipe):
+def test_lbfgs_trains_and_writes_a_complete_run(options, mlp_xp, recipe, undrawn):
     recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"', RECIPE))
-    options = ["--checkpoint", 1, "--tensorboard", *held, "--out", "run"]
-    done = mlp_xp("train", "--recipe", recipe, *options)
+    done = mlp_xp("train", "--recipe", recipe, "--checkpoint", 1, *options, "--out", "run")
     assert (done.status, done.err) == (0, "")
     assert "network: 64-16-10, relu, lbfgs, residual\n" in done.out
     assert re.search(r"epoch 3/3  loss \d\.\d{3}  (val [\d.]+ %  )?[\d,]+ images/s", done.out)
-    assert {path.name for path in Path("run").iterdir()} == FILES | {"checkpoints", "tensorboard"}
+    found = {path.name for path in Path("run").iterdir()} - {"tensorboard"}
+    assert found == FILES - DRAWN | {"checkpoints"}
+    assert Path("run/tensorboard").exists() == ("--tensorboard" in options)
     rows = history_of(Path("run"))
     assert [(row["accuracy"], row["learning_rate"]) for row in rows] == [("", "nan")] * 3
     config = json.loads(Path("run/config.json").read_text())
@@ -104,11 +105,14 @@ def test_lbfgs_trains_and_writes_a_complete_run(held, mlp_xp, recipe):
     assert mlp_xp("evaluate", "run").status == 0
 
 
-def test_lbfgs_without_an_epoch_writes_a_complete_run(mlp_xp, recipe):
-    recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"\ntol = 1e9', RECIPE))
+@pytest.mark.parametrize(
+    ("tol", "n_epochs"), [("1e9", 0), pytest.param("0.0", 3, marks=pytest.mark.matrix)]
+)
+def test_a_run_of_lbfgs_is_drawn_with_or_without_an_epoch(tol, n_epochs, mlp_xp, recipe):
+    recipe.write_text(re.sub("solver = .*", f'solver = "lbfgs"\ntol = {tol}', RECIPE))
     done = mlp_xp("train", "--recipe", recipe, "--out", "run")
     assert (done.status, done.err) == (0, "")
-    assert history_of(Path("run")) == []
+    assert len(history_of(Path("run"))) == n_epochs
     assert {path.name for path in Path("run").iterdir()} == FILES
 
 
@@ -119,19 +123,21 @@ def test_an_error_in_a_recipe_is_one_line(fails, recipe):
     assert not Path("runs").exists()
 
 
-def test_early_stopping_has_a_best_checkpoint_and_a_validation_curve(mlp_xp, recipe, monkeypatch):
+def test_early_stopping_has_a_best_checkpoint_and_a_validation_curve(
+    mlp_xp, recipe, undrawn, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(train, "draw_results", lambda *given: drawn.append(given))
     recipe.write_text(RECIPE + "early_stopping = true\n")
-    drawn, draw = [], results.draw_curves
-    monkeypatch.setattr(
-        results, "draw_curves", lambda *given: drawn.append(draw(*given)) or drawn[0]
-    )
     assert mlp_xp("train", "--recipe", recipe, "--checkpoint", 9, "--out", "run").status == 0
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["best"]
-    assert {label: set(curves) for label, curves in drawn[0].panels.items()} == {
+    ((_, task, history, _, scores),) = drawn
+    curves = results.draw_curves(history, task, scores)
+    assert {label: set(lines) for label, lines in curves.panels.items()} == {
         "loss": {"training", "validation"},
         "accuracy [%]": {"training", "validation"},
     }
-    assert set(drawn[0].test) == {"accuracy [%]"}
+    assert curves.test == {"accuracy [%]": 100 * scores["test_accuracy"]}
 
 
 def test_a_recipe_whose_library_is_missing_names_those_that_run(fails, mlp_xp, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from running import FILES, TINY, history_of, start_training
+from running import DRAWN, FILES, TINY, history_of, start_training
 
 from mlp_xp import MLP
 from mlp_xp.callbacks import Callback
@@ -27,36 +28,40 @@ def fail(*_):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(results, "draw_curves"), (results, "save_figure"), (train, "draw_results")],
+    [
+        (train, "draw_results"),
+        pytest.param(results, "draw_curves", marks=pytest.mark.matrix),
+        pytest.param(results, "save_figure", marks=pytest.mark.matrix),
+    ],
 )
-def test_a_run_that_fails_after_the_training_keeps_the_network(
-    module, name, mlp_xp, fails, monkeypatch
-):
-    with monkeypatch.context() as patched:
-        patched.setattr(module, name, fail)
-        done = mlp_xp(*TINY, "--epochs", 3, "--out", "run")
+def test_a_run_that_fails_after_the_training_keeps_the_network(module, name, mlp_xp, monkeypatch):
+    monkeypatch.setattr(module, name, fail)
+    done = mlp_xp(*TINY, "--epochs", 2, "--out", "run")
     assert done.status == 2
-    note, error = done.err.splitlines()
-    assert note == "note: kept what is in run.partial: mlp-xp evaluate run.partial"
-    assert error == "mlp-xp: error: No space left on device"
+    assert done.err.splitlines() == [
+        "note: kept what is in run.partial: mlp-xp evaluate run.partial",
+        "mlp-xp: error: No space left on device",
+    ]
     assert [path.name for path in Path().iterdir()] == ["run.partial"]
-    kept = load_model("run.partial")
-    assert kept.n_iter_ == 3
-    digits = load_digits()
+    kept, digits = load_model("run.partial"), load_digits()
+    assert kept.n_iter_ == 2
     accuracy = f"test accuracy {100 * kept.score(digits.x_test, digits.y_test):.2f} %"
     assert accuracy in mlp_xp("evaluate", "run.partial").out
-    # Another run is not in its way, and moves it aside.
-    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
-    assert done.status == 0
+
+
+def test_another_run_is_not_in_the_way_of_one_that_was_interrupted(
+    mlp_xp, train_digits, partial_run, undrawn
+):
+    kept = load_model("run.partial").loss_curve_
     said = "note: run.partial was left by a run that was interrupted, and is now run.partial-1; go"
-    assert said in done.err
+    assert said in train_digits("--epochs", 1).err
     assert {path.name for path in Path().iterdir()} == {"run", "run.partial-1"}
-    assert load_model("run.partial-1").loss_curve_ == kept.loss_curve_
+    assert load_model("run.partial-1").loss_curve_ == kept
     # It can still be resumed.
     done = mlp_xp("train", "--resume", "run.partial-1")
     assert done.status == 0
     assert "saved in run-2" in done.out
-    assert load_model("run-2").loss_curve_ == kept.loss_curve_
+    assert load_model("run-2").loss_curve_ == kept
 
 
 def test_a_prediction_that_fails_keeps_the_network(mlp_xp, monkeypatch):
@@ -83,20 +88,21 @@ def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
         done = mlp_xp(*TINY, "--epochs", 9, "--checkpoint", 1, "--out", "run")
     assert done.status == 2
     epoch = Path("run.partial", "checkpoints", "epoch-0002")  # The third is not over.
-    note, error = done.err.splitlines()
-    assert note == f"note: kept what is in run.partial: mlp-xp evaluate {epoch}"
-    assert error == "mlp-xp: error: No space left on device"
+    assert done.err.splitlines() == [
+        f"note: kept what is in run.partial: mlp-xp evaluate {epoch}",
+        "mlp-xp: error: No space left on device",
+    ]
     assert "test accuracy" in mlp_xp("evaluate", epoch).out
     line = fails("evaluate", "run.partial")
     assert f"run.partial holds no model, and {epoch} does: type that instead" in line
 
 
-def test_a_training_that_diverges_is_reported_and_kept(mlp_xp):
+def test_a_training_that_diverges_is_reported_and_kept(mlp_xp, undrawn):
     options = "--solver sgd --learning-rate 1e30 --validation 0.25 --checkpoint 1 --out run"
     done = mlp_xp(*TINY, *options.split())
     assert "try a smaller --learning-rate. First seen in epoch 1, step" in done.err
     assert done.status == 1
-    assert {path.name for path in Path("run").iterdir()} >= FILES
+    assert {path.name for path in Path("run").iterdir()} >= FILES - DRAWN
     assert load_model("run").n_iter_ == len(history_of(Path("run"))) < 12
     for model in ("run", *Path("run", "checkpoints").glob("*")):
         assert np.isfinite(load_model(model).coefs_[0]).all()
@@ -113,29 +119,29 @@ def test_an_error_in_the_training_is_not_taken_for_divergence(fails, monkeypatch
 
 
 @pytest.fixture
-def other_folders(tmp_path, monkeypatch):
+def other_folders(tmp_path, undrawn, monkeypatch):
     """The home folder and the one for temporary files."""
-    home, temporary = tmp_path / "home", tmp_path / "temporary"
-    home.mkdir()
-    temporary.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    return home, temporary
+    folders = tmp_path / "home", tmp_path / "temporary"
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(folders[0]))
+    monkeypatch.setattr(tempfile, "tempdir", str(folders[1]))
+    return folders
 
 
-def full(*names: str):
-    """Return a `write_model` for which the disk of some folders is full."""
+def fill_disk(monkeypatch, *names: object) -> None:
+    """Let the disk of some folders be full."""
 
     def save(model, folder):
-        if any(name in str(folder) for name in names):
+        if any(str(name) in str(folder) for name in names):
             raise OSError(errno.ENOSPC, "No space left on device")
         write_model(model, folder)
 
-    return save
+    monkeypatch.setattr(train, "write_model", save)
 
 
 def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_folders, monkeypatch):
-    monkeypatch.setattr(train, "write_model", full("run"))
+    fill_disk(monkeypatch, "run")
     done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
     assert done.status == 2
     first, second, third, kept, error = done.err.splitlines()
@@ -149,59 +155,52 @@ def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_fol
     found = {path.name for path in Path("run.partial").iterdir()}
     assert found == {"config.json", "history.csv", "checkpoints"}
     assert len(history_of(Path("run.partial"))) == 1
-    monkeypatch.undo()
-    monkeypatch.chdir(other_folders[0].parent)
+    fill_disk(monkeypatch)
     assert mlp_xp("train", "--resume", "run").status == 0
-    assert {path.name for path in Path("run").iterdir()} == FILES
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_full_disk_does_not_lose_the_network(which, mlp_xp, other_folders, monkeypatch):
-    refused = ["run.partial", *map(str, other_folders[:which])]
-    monkeypatch.setattr(train, "write_model", full(*refused))
-    done = mlp_xp(*TINY, "--epochs", 2, "--out", "run")
-    assert done.status == 0
+def test_a_full_disk_does_not_lose_the_network(
+    which, mlp_xp, train_digits, other_folders, monkeypatch
+):
+    fill_disk(monkeypatch, "run.partial", *other_folders[:which])
+    done = train_digits("--epochs", 1)
     (kept,) = other_folders[which].glob("run-*")  # Libraries keep caches at home.
     assert f"note: the network is kept in {kept}" in done.err
     assert f"saved in {kept}" in done.out
-    assert {path.name for path in kept.iterdir()} == FILES
+    assert {path.name for path in kept.iterdir()} == FILES - DRAWN
     assert not Path("run.partial").exists()
     assert "test accuracy" in mlp_xp("evaluate", kept).out
 
 
-def test_a_user_at_a_terminal_is_asked_for_another_folder(mlp_xp, other_folders, monkeypatch):
-    monkeypatch.setattr(train, "write_model", full("run.partial", *map(str, other_folders)))
+def test_a_user_at_a_terminal_is_asked_for_another_folder(train_digits, other_folders, monkeypatch):
+    fill_disk(monkeypatch, "run.partial", *other_folders)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("builtins.input", lambda question: "mine")
-    assert mlp_xp(*TINY, "--epochs", 1, "--out", "run").status == 0
+    train_digits("--epochs", 1)
     (kept,) = Path("mine").iterdir()
     assert load_model(kept).n_iter_ == 1
 
 
-def test_a_disk_without_room_is_an_error_before_the_first_step(fails, monkeypatch):
+def test_a_folder_without_room_or_leave_is_an_error_before_the_first_step(fails, monkeypatch):
     monkeypatch.setattr(new_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
     line = fails(*TINY, "--out", "run")
     assert "the run needs 1.0 MB, and 0.5 MB are free; make room, or type --out" in line
     assert "'run.partial'" in line
     assert list(Path().iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_created_is_an_error_before_the_training(fails):
     Path("file").touch()
     line = fails(*TINY, "--out", "file/run")
     assert "file/run.partial cannot be made (Not a directory): type --out with a folder" in line
 
 
+@pytest.mark.matrix
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
-def test_evaluate_says_what_a_terminated_training_left(fails, tmp_path):
-    for options, cure in (
-        ([], "type that instead"),
-        (["--checkpoint", 1], "type that instead"),
-    ):
-        out = tmp_path / f"run{len(options)}"
-        process = start_training(*options, "--out", out)
-        process.terminate()
+@pytest.mark.parametrize("options", [[], ["--checkpoint", 1]])
+def test_evaluate_says_what_a_terminated_training_left(options, fails):
+    with start_training(*options, "--out", "run") as process:
+        process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
-        assert process.returncode == 143
-        assert f"go on with mlp-xp train --resume {out}" in err
-        assert cure in fails("evaluate", out.with_name(f"{out.name}.partial"))
+    assert process.returncode == 143
+    assert "go on with mlp-xp train --resume run" in err
+    assert "type that instead" in fails("evaluate", "run.partial")
