@@ -24,8 +24,10 @@ from mlp_xp.nn.losses import (
 )
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Lion, init_opt_state
 
-# The other backends have the defaults, but for gathering.
+# Where a kernel is the default there is nothing to compare.
 pytestmark = pytest.mark.libraries("numpy", "torch", "cupy")
+numpy_and_cupy = pytest.mark.libraries("numpy", "cupy")
+cupy_alone = pytest.mark.libraries("cupy")
 
 DTYPES = ("float32", "float64")
 LAYOUTS = {
@@ -34,6 +36,13 @@ LAYOUTS = {
     "every other": lambda xp, put, a: put(np.repeat(a, 2, axis=-1))[..., ::2],
 }
 SPECIAL = (0.0, -0.0, 90.0, -90.0, 1e4, -1e4, np.nan, np.inf, -np.inf)
+
+
+@pytest.fixture(autouse=True)
+def pool(backend, pool_of):
+    """Let NumPy run machine code."""
+    with pool_of(1 if backend.name == "numpy" else 0):
+        yield
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -112,6 +121,7 @@ def test_activations_of_extreme_numbers(backend, name, dtype):
         same(backend, run, *(backend.put(a.copy()) for a in pairs.T))
 
 
+@cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.5])
 def test_dropout_has_the_same_mask(backend, rate, dtype, place, rng):
@@ -132,6 +142,7 @@ def test_dropout_has_the_same_mask(backend, rate, dtype, place, rng):
 SIZES = [(1, 1), (5, 7), (70, 40), (300, 9), (9, 300)]
 
 
+@cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES)
 def test_layer_normalization(backend, size, dtype, place, rng):
@@ -145,6 +156,7 @@ def test_layer_normalization(backend, size, dtype, place, rng):
         same(backend, run, place(x), place(dy), *map(backend.put, params), terms=max(size))
 
 
+@cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weights", ["none", "some", "zero"])
 @pytest.mark.parametrize("size", SIZES)
@@ -192,6 +204,7 @@ def mean_loss(backend, loss):
     return run
 
 
+@numpy_and_cupy
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", BATCHES)
 @pytest.mark.parametrize("loss", CLASSES, ids=repr)
@@ -223,6 +236,7 @@ def test_the_loss_of_a_sample_that_is_certain(backend, dtype):
     np.testing.assert_allclose(backend.get(value), np.finfo(dtype).eps, rtol=1e-5)
 
 
+@numpy_and_cupy
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [*BATCHES, (5000, 3)])
 @pytest.mark.parametrize("loss", ELEMENTWISE, ids=repr)
@@ -245,6 +259,7 @@ def test_losses_of_numbers(backend, loss, size, dtype, place, rng):
             same(backend, run, *arrays, terms=terms)
 
 
+@cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_averages_and_sums(backend, dtype, rng):
     def run(kernels, rate, penalty, *arrays):
@@ -253,9 +268,8 @@ def test_averages_and_sums(backend, dtype, rng):
         moved = kernels.average(*trees, rate, xp=xp)
         total = [xp.sum(a) for a in arrays[:4]]
         stack = xp.stack(total[:2])
-        sums = kernels.accumulate(
-            total[0], rate, total[1], penalty
-        )  # Into the memory of the first.
+        # Into the memory of the first.
+        sums = kernels.accumulate(total[0], rate, total[1], penalty)
         return moved, sums, kernels.accumulate(stack, rate, xp.stack(total[2:]))
 
     shapes = [(2100, 3), (5,), (3, 2), (1,), *[(k % 3 + 1, 2) for k in range(70)]]
@@ -328,7 +342,8 @@ def check_update(backend, rule, shapes, dtypes, l2, rng, n_leading=0, layout=LAY
                 n_leading=n_leading,
                 xp=backend.xp,
             )
-            penalties += () if isinstance(penalty, float) else (penalty,)
+            is_number = isinstance(penalty, float)  # Where there is no matrix.
+            penalties += (backend.put(np.asarray(penalty, dtype)) if is_number else penalty,)
         return own, tuple(opt_state), penalties
 
     params = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
@@ -338,6 +353,7 @@ def check_update(backend, rule, shapes, dtypes, l2, rng, n_leading=0, layout=LAY
     same(backend, run, terms=max(int(np.prod(s)) for s in shapes), precision=precision)
 
 
+@cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shapes", [*TREES.values(), "stack"], ids=[*TREES, "stack"])
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])
