@@ -19,6 +19,10 @@ ARRANGEMENTS = {
 }
 
 
+def dense_params(rng, width):
+    return Dense(rng.standard_normal((width, 4)), rng.standard_normal(4))
+
+
 def norm_params(rng, width):
     return Norm(rng.standard_normal(width), rng.standard_normal(width))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gradient import check_gradient
 from helpers import tolerance
-from layer_cases import ARRANGEMENTS, EPSILON, block_params, norm_params
+from layer_cases import ARRANGEMENTS, EPSILON, block_params, dense_params, norm_params
 from loss_cases import KINDS, LOSSES, away_from_0, case, in_columns
 from network_cases import (
     BATCH,
@@ -23,7 +23,6 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.nn.layers import (
     ACTIVATIONS,
     BatchStats,
-    Dense,
     apply_norm,
     batch_norm,
     block_dense,
@@ -39,35 +38,21 @@ from mlp_xp.nn.network import Network, forward, init_params
 SIZES = [(1, 1), (5, 3)]
 
 
-def applied_norm(params, x, weights, *, xp, epsilon):
-    stats = BatchStats(x[0, :] * 0.0 + 2.5, x[0, :] * 0.0 + 0.7)
-    return apply_norm(params, stats, x, xp=xp, epsilon=epsilon)
-
-
-def unweighted_batch_norm(params, x, weights, *, xp, epsilon):
-    return batch_norm(params, x, None, xp=xp, epsilon=epsilon)
-
-
-def normed(norm):
-    def layer(params, x, weights, xp):
-        return norm(params, x, weights, xp=xp, epsilon=EPSILON)
-
-    return norm_params, layer
-
-
+# Parameters for a width, and the layer of parameters, inputs and weights.
+NORM = {"epsilon": EPSILON}
 LAYERS = {
-    "dense": (
-        lambda rng, width: Dense(rng.standard_normal((width, 4)), rng.standard_normal(4)),
-        lambda params, x, weights, xp: dense(params, x, xp=xp),
+    "dense": (dense_params, lambda p, x, w, xp: dense(p, x, xp=xp)),
+    "layer norm": (norm_params, lambda p, x, w, xp: layer_norm(p, x, xp=xp, **NORM)),
+    "batch norm": (norm_params, lambda p, x, w, xp: batch_norm(p, x, None, xp=xp, **NORM)),
+    "weighted batch norm": (norm_params, lambda p, x, w, xp: batch_norm(p, x, w, xp=xp, **NORM)),
+    "applied norm": (
+        norm_params,
+        lambda p, x, w, xp: apply_norm(p, BatchStats(0 * p[0] + 2, 0 * p[0] + 3), x, xp=xp, **NORM),
     ),
-    "layer norm": normed(lambda params, x, weights, **options: layer_norm(params, x, **options)),
-    "batch norm": normed(unweighted_batch_norm),
-    "weighted batch norm": normed(batch_norm),
-    "applied norm": normed(applied_norm),
 } | {
     f"blocks, {name}": (
         lambda rng, width, how=how: block_params(how, rng),
-        lambda params, x, weights, xp, how=how: block_dense(params, x, how, xp=xp),
+        lambda p, x, w, xp, how=how: block_dense(p, x, how, xp=xp),
     )
     for name, how in ARRANGEMENTS.items()
 }

@@ -168,23 +168,30 @@ def test_rows_of_weight_0_change_nothing(backend, network, rng):
         np.testing.assert_allclose(padded, whole, rtol=0, atol=atol)
 
 
-@networks
-def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
-    asked = []
+class Spy:
+    """A dense layer that notes its inputs, and whether a pullback is asked for their gradients."""
 
-    def layer(params, x, *, xp):
+    def __init__(self):
+        self.inputs, self.asked = [], []
+
+    def __call__(self, params, x, *, xp):
+        self.inputs.append(x)
         y, pull = dense(params, x, xp=xp)
 
         def pullback(dy, *, need_dx):
-            asked.append(need_dx)
+            self.asked.append(need_dx)
             return pull(dy, need_dx=need_dx)
 
         return y, pullback
 
+
+@networks
+def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
+    layer = Spy()
     with backend.scope():
         here = map_leaves(backend.put, network_data(network, rng))
         _, grads, *_ = loss_and_gradients(backend, network, *here, layer=layer)
-    assert asked == [True] * (len(network.widths) - 2) + [False]
+    assert layer.asked == [True] * (len(network.widths) - 2) + [False]
     shapes = [leaf.shape for leaf in leaves(grads)]
     assert shapes == [leaf.shape for leaf in leaves(here[0])]
 
@@ -194,24 +201,18 @@ def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
 
 @networks
 def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
-    given = []
-
-    def layer(params, x, *, xp):
-        given.append(x)
-        return dense(params, x, xp=xp)
-
     params, x, *_ = network_data(network, rng)
     batch_stats = some_batch_stats(network, rng)
     with backend.scope():
         params, x, batch_stats = map_leaves(backend.put, (params, x, batch_stats))
-        context = Context(backend.xp, layer, batch_stats)
-        forward(network, params, x, context, xp=backend.xp)
-        inputs = list(given)
-        assert len(inputs) == len(network.widths) - 1
-        for depth, expected in enumerate(inputs):
-            given.clear()
+        whole = Spy()
+        forward(network, params, x, Context(backend.xp, whole, batch_stats), xp=backend.xp)
+        assert len(whole.inputs) == len(network.widths) - 1
+        for depth, expected in enumerate(whole.inputs):
+            part = Spy()
+            context = Context(backend.xp, part, batch_stats)
             found = backend.get(hidden(network, params, x, context, depth))
-            assert len(given) == depth
+            assert len(part.inputs) == depth
             assert found.shape == (BATCH, network.widths[depth])
             np.testing.assert_array_equal(found, backend.get(expected))
 
