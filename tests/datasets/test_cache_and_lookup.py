@@ -244,8 +244,9 @@ def test_a_load_that_waited_for_another_does_not_fetch_again(spec, python2_folde
     assert not (cache_dir() / "cifar10.download").exists()
 
 
-def fetch(start, spec, folder, is_killed):
+def fetch(start, cache, spec, folder, is_killed):
     """Load a data set in another process, which may die while it stores it."""
+    os.environ["MLP_XP_CACHE"] = cache
 
     def fallback(scratch):
         (folder / f"fetched by {os.getpid()}").touch()
@@ -265,7 +266,7 @@ def test_processes_that_fetch_at_once_fetch_once(spec, python2_folder, in_cache)
         (1, True, [".cifar10-new", "cifar10.download", "cifar10.lock"]),
         (3, False, ["cifar10", "cifar10.lock"]),
     ):
-        given = (context.Barrier(n), spec, python2_folder, is_killed)
+        given = (context.Barrier(n), str(cache_dir()), spec, python2_folder, is_killed)
         started = [context.Process(target=fetch, args=given) for _ in range(n)]
         for process in started:
             process.start()
