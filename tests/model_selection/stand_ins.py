@@ -16,16 +16,9 @@ class Classifier(MLPClassifier):
     """For classifiers whose tests read how a search handles them, and not how good they are."""
 
     def __init__(
-        self,
-        C=1.0,
-        kernel="rbf",
-        gamma="scale",
-        degree=3,
-        max_depth=None,
-        n_neighbors=5,
-        max_iter=2,
-        random_state=0,
-    ):
+        self, C=1.0, kernel="rbf", gamma="scale", degree=3, max_depth=None, n_neighbors=5,
+        max_iter=2, random_state=0,
+    ):  # fmt: skip
         super().__init__(**SIZE, max_iter=max_iter, random_state=random_state)
         self.C, self.kernel, self.gamma, self.degree = C, kernel, gamma, degree
         self.max_depth, self.n_neighbors = max_depth, n_neighbors
@@ -80,15 +73,7 @@ class Regressor(MLPRegressor):
         self.fit_intercept = fit_intercept
 
 
-STAND_INS = {
-    "LinearSVC": Classifier,
-    "SVC": Classifier,
-    "LogisticRegression": Classifier,
-    "DecisionTreeClassifier": Classifier,
-    "KNeighborsClassifier": Classifier,
-    "FastClassifier": Fast,
-    "MockClassifier": Mock,
-    "FailingClassifier": Failing,
-    "Ridge": Regressor,
-    "LinearRegression": Regressor,
-}
+CLASSIFIERS = ["LinearSVC", "SVC", "LogisticRegression", "DecisionTreeClassifier"]
+STAND_INS = dict.fromkeys([*CLASSIFIERS, "KNeighborsClassifier"], Classifier)
+STAND_INS |= dict.fromkeys(["Ridge", "LinearRegression"], Regressor)
+STAND_INS |= {"FastClassifier": Fast, "MockClassifier": Mock, "FailingClassifier": Failing}

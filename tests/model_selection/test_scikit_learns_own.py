@@ -97,7 +97,10 @@ def _with_lists(test: Any) -> Any:
 
 
 def _collect(name: str) -> dict[str, Any]:
-    """Return a module's tests of searches, with networks where they can take one."""
+    """Return a module's tests of searches, with networks where they can take one.
+
+    In the default run are those of `GridSearchCV` and `RandomizedSearchCV` with networks.
+    """
     with_theirs, with_networks = (_copy(name, SEARCHES | new) for new in ({}, STAND_INS))
     tests = {}
     for node in TREES[name].body:
@@ -109,10 +112,12 @@ def _collect(name: str) -> dict[str, Any]:
             test = _with_lists(with_networks[node.name])
             if short in OTHER_ESTIMATORS:
                 test = pytest.mark.xfail(reason=OTHER_ESTIMATORS[short])(test)
+            if short in OTHER_ESTIMATORS or name != "search":
+                test = pytest.mark.matrix(test)
             tests[f"test_{short}_with_networks"] = test
         # Others have a network in most of their tests, or test functions that pass on the rest.
         if name == "search" and used & set(SEARCHES):
-            tests[f"test_{short}"] = _with_lists(with_theirs[node.name])
+            tests[f"test_{short}"] = pytest.mark.matrix(_with_lists(with_theirs[node.name]))
     return tests
 
 
