@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import network_cases
 import numpy as np
 import pytest
 from helpers import tolerance
@@ -9,7 +10,7 @@ from rules import RULES
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends.kernels import Kernels
-from mlp_xp.nn.hidden import Blocks, Branch, Project
+from mlp_xp.nn.hidden import Blocks, Branch
 from mlp_xp.nn.layers import (
     ACTIVATIONS,
     BatchStats,
@@ -82,15 +83,12 @@ def test_dropout_with_one_key_for_all(backend, draw):
     check(backend, function, (draw(N, FEATURES), draw(N, FEATURES)), (np.int32(12345),))
 
 
-NETWORKS = {
-    "batch": Network((6, 5, 5, 2), ("gelu", "relu"), "batch", 0.4, 0.2, residual=True),
-    "layer": Network((6, 5, 5, 2), "logistic", "layer", residual=True),
-    "objects": Network(
-        (6, Project(8), Branch((Blocks((2, 4), (1,), 3), 8)), 5, 2), "silu", "batch", 0.3
-    ),
+FIRST = {
     "blocks first": Network((6, Blocks((2, 3), (0,)), Branch((12, 6)), 2), "tanh", "layer"),
     "branch first": Network((6, Branch((4, 6)), 2), normalization="batch"),
 }
+CHOSEN = ("everything, layer", "everything, batch", "bottleneck, batch", "blocks")
+NETWORKS = {name: (network_cases.NETWORKS | network_cases.OBJECTS)[name] for name in CHOSEN} | FIRST
 
 
 @pytest.mark.parametrize("kernels", ["maths", "backend's"])
@@ -104,7 +102,7 @@ def test_networks(backend, name, is_shared, kernels, rng, draw):
     params = map_leaves(lambda a: a + 0.1 * draw(*a.shape[1:]), rebuild(models[0], stacked))
     stats = map_leaves(lambda a: rng.random((N_MODELS, *a.shape)), init_batch_stats(network))
     keys = rng.integers(-(2**31), 2**31, (N_MODELS, network.n_keys), dtype=np.int32)
-    weights, x = rng.random((N_MODELS, N)), draw(N, FEATURES)
+    weights, x = rng.random((N_MODELS, N)), draw(N, network.sizes[0])
     kernels = Kernels() if kernels == "maths" else backend.kernels
 
     def function(params, dlogits, stats, keys, weights, x):
@@ -119,7 +117,7 @@ def test_networks(backend, name, is_shared, kernels, rng, draw):
             forward(network, params, x, prediction, xp=xp)[0],
         )
 
-    own = params, draw(N, 2), stats, keys, weights
+    own = params, draw(N, network.sizes[-1]), stats, keys, weights
     check(backend, function, *((own, (x[0],)) if is_shared else ((*own, x), ())))
 
 
