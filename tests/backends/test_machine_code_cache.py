@@ -147,10 +147,11 @@ def test_a_file_that_cannot_be_read_is_compiled_anew(folder):
 def test_code_that_others_may_have_written_is_not_run(folder):
     """The temporary folder is everybody's."""
     _native._write(UNIT, b"code")
-    folder.chmod(0o777)
-    assert _native._read(UNIT) is None
-    _native._writable.cache_clear()
-    assert _native._writable() is None
+    for mode in (0o777, 0o775, 0o757):
+        folder.chmod(mode)
+        assert _native._read(UNIT) is None
+        _native._writable.cache_clear()
+        assert _native._writable() is None
     folder.chmod(0o755)
     assert _native._read(UNIT) == b"code"
 
