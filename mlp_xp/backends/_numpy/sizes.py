@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
+    "BEGUN",
+    "CALLER_SLEEPS",
     "DONE",
     "FUSED_ROW",
     "JOB",
@@ -13,21 +15,27 @@ __all__ = [
     "LEAST_TILED",
     "MAIL",
     "MAIL_OF_THREAD",
+    "N_ASLEEP",
     "N_THREADS",
     "PANEL",
     "QUIT",
     "SAMPLES_AT_ONCE",
     "SCRATCH",
+    "SPINS",
     "TICKET",
 ]
 
-# The mailbox of a pool, in 64-bit integers, of which a cache line holds 8: each side writes to
-# lines of its own. The number of the job to be done, its address, and how many threads there are.
-TICKET, JOB, N_THREADS = 0, 8, 9
-# Before what each thread writes: the ticket that it has done.
-MAIL, MAIL_OF_THREAD = 16, 8
-DONE = MAIL
+# The mailbox of a pool, in 64-bit integers, of which a cache line holds 8: what is written at
+# different times is in different lines. The number of the job to be done, its address, how many
+# threads there are, how many of them sleep until the next job, and whether the caller sleeps.
+TICKET, JOB, N_THREADS, N_ASLEEP, CALLER_SLEEPS = 0, 8, 9, 16, 24
+# After it, a line for each part of a job: the last ticket whose part a thread has begun, and done.
+MAIL, MAIL_OF_THREAD = 32, 8
+BEGUN, DONE = MAIL, MAIL + 1
 QUIT = -1  # The ticket of no job: those have 1, 2, ...
+# How often a thread looks for what it waits for before it sleeps, some 30 microseconds: another
+# program may need its processor, the thread that it waits for too. Waking takes about as long.
+SPINS = 1000
 
 # The fewest numbers of an array that threads share: below, meeting costs more than it brings.
 LEAST_NUMBERS = 30_000

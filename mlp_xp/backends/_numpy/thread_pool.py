@@ -30,7 +30,7 @@ from mlp_xp.backends._numpy.jobs import (
     read,
 )
 from mlp_xp.backends._numpy.memory import empty
-from mlp_xp.backends._numpy.sizes import MAIL, MAIL_OF_THREAD, N_THREADS, QUIT, SCRATCH, TICKET
+from mlp_xp.backends._numpy.sizes import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH
 
 __all__ = [
     "ThreadPool",
@@ -138,7 +138,7 @@ class ThreadPool:
 
     def _start(self) -> Callable[..., int]:
         """Start the other threads, which wait for jobs; machine code is linked by now."""
-        run_jobs: Callable[..., int] = _machine_code().run_jobs()
+        self._run_jobs = run_jobs = _machine_code().run_jobs()
         for thread_number in range(1, self.n_threads):
             thread = threading.Thread(
                 target=run_jobs,
@@ -148,12 +148,12 @@ class ThreadPool:
             )
             thread.start()
             self._threads.append(thread)
-        self._run_jobs = run_jobs
         return run_jobs
 
     def end(self) -> None:
         """Stop the other threads."""
-        self._mail[TICKET] = QUIT
+        if self._run_jobs is not None:
+            self._run_jobs(*self._memory, 0, -1, 0)
         for thread in self._threads:
             thread.join()
 

@@ -1,8 +1,10 @@
-"""Operations that numba lacks: addresses, atomic loads and stores, waiting, and powers of two."""
+"""Operations that numba lacks: addresses, atomic integers, waiting, and powers of two."""
 
 from __future__ import annotations
 
 import platform
+import sys
+from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
@@ -11,15 +13,19 @@ from numba.extending import intrinsic
 
 __all__ = [
     "OPTIONS",
+    "add",
     "call",
     "jit",
     "load",
     "nearest",
     "pointer",
     "power_of_two",
+    "replace",
+    "sleep",
+    "spin",
     "start_of",
-    "store",
-    "wait",
+    "swap",
+    "wake",
 ]
 
 # Without "reassoc" a sum would not be vectorized. NaN and infinity keep their meaning. "numpy"
@@ -57,39 +63,91 @@ def load(context, address):  # type: ignore[no-untyped-def]
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
-        return builder.load_atomic(pointer, "acquire", 8)
+        return builder.load_atomic(pointer, "seq_cst", 8)
 
     return types.int64(types.int64), generate
 
 
 @intrinsic
-def store(context, address, value):  # type: ignore[no-untyped-def]
-    """Write an integer after everything written before."""
+def swap(context, address, value):  # type: ignore[no-untyped-def]
+    """Write an integer after everything written before, and before everything read after."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
-        builder.store_atomic(arguments[1], pointer, "release", 8)
+        return builder.atomic_rmw("xchg", pointer, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def add(context, address, value):  # type: ignore[no-untyped-def]
+    """Add to an integer, in the order of `swap`."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def replace(context, address, old, new):  # type: ignore[no-untyped-def]
+    """Write an integer if it has the old value, and return whether it had."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
+        found = builder.cmpxchg(pointer, arguments[1], arguments[2], "seq_cst", "seq_cst")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def spin(context):  # type: ignore[no-untyped-def]
+    """Wait a moment in the processor."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        if platform.machine() in ("x86_64", "AMD64"):
+            kind = ir.FunctionType(_VOID, [])
+            name = "llvm.x86.sse2.pause"
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+# Of the system call `futex`, by processor; elsewhere a thread that waits lets others run.
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
+_WAIT, _WAKE = 128, 129  # Within this process.
+
+
+def _call_futex(builder: Any, address: Any, operation: int, value: Any) -> None:
+    if _FUTEX is None:
+        kind, name, given = ir.FunctionType(_I32, []), "sched_yield", []
+    else:
+        kind, name = ir.FunctionType(_I64, [_I64], var_arg=True), "syscall"
+        given = [_I64(_FUTEX), address, _I64(operation), value, _I64(0), _I64(0), _I64(0)]
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given)
+
+
+@intrinsic
+def sleep(context, address, value):  # type: ignore[no-untyped-def]
+    """Sleep until `wake`, unless the integer at the address has another value already."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _call_futex(builder, arguments[0], _WAIT, arguments[1])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
 
 
 @intrinsic
-def wait(context, turn):  # type: ignore[no-untyped-def]
-    """Wait a moment: at first in the processor, later by yielding to other threads."""
+def wake(context, address):  # type: ignore[no-untyped-def]
+    """Wake all threads that sleep until the integer at an address changes."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        module, (turn,) = builder.module, arguments
-        with builder.if_else(builder.icmp_signed("<", turn, ir.Constant(_I64, 4000))) as (a, b):
-            with a:
-                if platform.machine() in ("x86_64", "AMD64"):
-                    kind = ir.FunctionType(_VOID, [])
-                    builder.call(
-                        cgutils.get_or_insert_function(module, kind, "llvm.x86.sse2.pause"), []
-                    )
-            with b:
-                kind = ir.FunctionType(_I32, [])
-                builder.call(cgutils.get_or_insert_function(module, kind, "sched_yield"), [])
+        if _FUTEX is not None:
+            _call_futex(builder, arguments[0], _WAKE, _I64(2**31 - 1))
         return context.get_dummy_value()
 
     return types.void(types.int64), generate

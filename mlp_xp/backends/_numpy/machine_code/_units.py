@@ -15,13 +15,17 @@ from numba import carray, types
 from mlp_xp.backends._numpy import jobs
 from mlp_xp.backends._numpy.jobs import HEADER, PICK, TURN, Unit, number_of, record
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
+    add,
     call,
     jit,
     load,
     pointer,
+    replace,
+    sleep,
+    spin,
     start_of,
-    store,
-    wait,
+    swap,
+    wake,
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
     SOFTMAX_ROWS,
@@ -34,13 +38,17 @@ from mlp_xp.backends._numpy.machine_code._loops import (
 )
 from mlp_xp.backends._numpy.machine_code._products import add_parts, by_columns, make_product
 from mlp_xp.backends._numpy.sizes import (
+    BEGUN,
+    CALLER_SLEEPS,
     DONE,
     JOB,
     MAIL,
     MAIL_OF_THREAD,
+    N_ASLEEP,
     N_THREADS,
     QUIT,
     SCRATCH,
+    SPINS,
     TICKET,
 )
 
@@ -211,12 +219,77 @@ def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
         carray(pointer(job.penalty), 1, np.float32)[0] = np.float32(0.5 * factor32 * squares)
 
 
+@jit
+def _do_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    """Do the thread's part of a job, then those that no other thread has begun.
+
+    A thread that does not run, as another program has its processor, keeps nobody waiting. Who
+    does a part changes no bit of it.
+    """
+    for i in range(n_threads):
+        part = (thread + i) % n_threads
+        line = mail + _LINE * part
+        if replace(line + 8 * BEGUN, ticket - 1, ticket):
+            address = load(mail + 8 * JOB)
+            job = carray(pointer(address), 1, HEADER)[0]
+            call(job.code, address, part, n_threads, totals, scratch + part * SCRATCH)
+            swap(line + 8 * DONE, ticket)
+            if load(mail + 8 * CALLER_SLEEPS) == 1 + part:
+                wake(line + 8 * DONE)
+
+
+@jit
+def _serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    """Do parts of each job until the ticket is `QUIT`."""
+    ticket, place = np.int64(0), mail + 8 * TICKET
+    while True:
+        spins = 0
+        while load(place) == ticket:
+            spins += 1
+            if spins < SPINS:
+                spin()
+            else:
+                add(mail + 8 * N_ASLEEP, 1)
+                sleep(place, ticket)
+                add(mail + 8 * N_ASLEEP, -1)
+        ticket = load(place)
+        if ticket == QUIT:
+            return
+        _do_parts(mail, ticket, thread, n_threads, totals, scratch)
+
+
+@jit
+def _publish(mail, ticket):  # type: ignore[no-untyped-def]
+    """Give the other threads a ticket, and wake those that sleep."""
+    swap(mail + 8 * TICKET, ticket)
+    if load(mail + 8 * N_ASLEEP) > 0:
+        wake(mail + 8 * TICKET)
+
+
+@jit
+def _wait_for(mail, ticket, n_threads):  # type: ignore[no-untyped-def]
+    """Wait until all parts of a job are done."""
+    for part in range(n_threads):
+        place, spins = mail + 8 * DONE + _LINE * part, 0
+        while True:
+            found = load(place)
+            if found == ticket:
+                break
+            spins += 1
+            if spins < SPINS:
+                spin()
+            else:
+                swap(mail + 8 * CALLER_SLEEPS, 1 + part)
+                sleep(place, found)
+                swap(mail + 8 * CALLER_SLEEPS, 0)
+
+
 def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-untyped-def]
     """Run tables of jobs in turns, or serve the thread that does.
 
     The caller is thread 0. It runs the jobs one after the other; the others, if there are any, do
-    their part of each job that is worth it. They wait for the next ticket, do their part, and go on
-    until the ticket is `QUIT`. One integer says it all, so nothing can be seen half.
+    their part of each job that is worth it, and are ended by a call with ``n_turns`` of -1. The
+    next job is one integer, its ticket, so nothing can be seen half.
 
     Parameters
     ----------
@@ -237,20 +310,13 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
         The address of the job that takes rows that do not exist, before which all ends, or 0.
     """
     letters = carray(pointer(mail), MAIL, np.int64)
-    n_threads, ticket = letters[N_THREADS], np.int64(0)
+    n_threads, ticket = letters[N_THREADS], letters[TICKET]
     if thread > 0:
-        while True:
-            spins = 0
-            while load(mail + 8 * TICKET) == ticket:
-                wait(spins)
-                spins += 1
-            ticket = load(mail + 8 * TICKET)
-            if ticket == QUIT:
-                return 0
-            address = load(mail + 8 * JOB)
-            job = carray(pointer(address), 1, HEADER)[0]
-            call(job.code, address, thread, n_threads, totals, scratch + thread * SCRATCH)
-            store(mail + 8 * DONE + _LINE * thread, ticket)
+        _serve(mail, thread, n_threads, totals, scratch)
+        return 0
+    if n_turns < 0:
+        _publish(mail, QUIT)
+        return 0
     sums = carray(pointer(totals), MAIL_OF_THREAD * n_threads, np.float64)
     turn_table = carray(pointer(turns), n_turns, TURN)
     for number in range(n_turns):
@@ -269,14 +335,12 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
                 n_working = n_threads if job.is_shared else 1
                 if n_working > 1:
                     letters[JOB] = address
-                    ticket = letters[TICKET] + 1
-                    store(mail + 8 * TICKET, ticket)
-                call(job.code, address, 0, n_working, totals, scratch)
-                for other in range(1, n_working):
-                    spins = 0
-                    while load(mail + 8 * DONE + _LINE * other) != ticket:
-                        wait(spins)
-                        spins += 1
+                    ticket += 1
+                    _publish(mail, ticket)
+                    _do_parts(mail, ticket, 0, n_threads, totals, scratch)
+                    _wait_for(mail, ticket, n_threads)
+                else:
+                    call(job.code, address, 0, 1, totals, scratch)
                 if job.kind == _PRODUCT and n_working > 1:
                     add_parts(address, n_working, scratch)
                 if job.kind == _UPDATE:
