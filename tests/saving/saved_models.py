@@ -21,7 +21,7 @@ SETTINGS = {"max_iter": 3, "n_iter_no_change": math.inf, "random_state": 0}
 
 
 def fitted(y=CODES, X=X, **params) -> MLPClassifier:
-    return MLPClassifier((7, 4), **(SETTINGS | params)).fit(X, y)
+    return MLPClassifier(**(SETTINGS | {"hidden_layer_sizes": (7, 4)} | params)).fit(X, y)
 
 
 def regressor(y=VALUES, X=X, **params) -> MLPRegressor:

@@ -55,88 +55,57 @@ def test_a_loaded_model_predicts_the_same_bits(dtype, input_scaling, tmp_path):
             assert_same(loaded.predict(data), model.predict(data), "predict")
 
 
+TRAINING = {
+    **{"solver": AdamW(weight_decay=0.05), "batch_size": 20, "random_state": 3},
+    "learning_rate": rates.LinearWarmup(0.2, rates.LinearWarmup(0.1, rates.Cosine(0.1))),
+    **{"class_weight": {0: 1.0, 1: 2, 2: 0.5}, "backend": "numpy"},
+    **{"scoring": "neg_log_loss", "label_smoothing": 0.1},
+}
+NETWORK = {
+    **{"hidden_layer_sizes": [7, 7, 4], "activation": ["gelu", "tanh", "relu"], "residual": True},
+    **{"dropout": (0.1, 0, 0.2), "input_dropout": 0.1, "normalization": "batch"},
+    **{"early_stopping": True, "ema_decay": 0.9, "max_grad_norm": 1.0},
+    "input_scaling": "standardize",
+}
+REGRESSION = {
+    **{"hidden_layer_sizes": (7, 7), "normalization": "batch", "residual": True},
+    **{"early_stopping": True, "validation_fraction": 0.2, "learning_rate": "adaptive"},
+    **{"output_activation": "tanh", "loss": "quantile"},
+}
+TEXT_WEIGHTS = {"nan": 1.5, "x": 2, "inf": 0.5}
+
+
 @pytest.mark.parametrize(
-    ("make", "y", "params"),
+    ("y", "params"),
     [
-        (fitted, CODES, {}),
-        (
-            fitted,
-            CODES,
-            {
-                "solver": AdamW(weight_decay=0.05),
-                "learning_rate": rates.LinearWarmup(
-                    0.2, rates.LinearWarmup(0.1, rates.Cosine(0.1))
-                ),
-                "batch_size": 20,
-                "random_state": 3,
-                "backend": "numpy",
-                "class_weight": {0: 1.0, 1: 2, 2: 0.5},
-                "scoring": "neg_log_loss",
-                "label_smoothing": 0.1,
-            },
-        ),
-        (
-            fitted,
-            CODES,
-            {
-                "hidden_layer_sizes": [7, 7, 4],
-                "activation": ["gelu", "tanh", "relu"],
-                "dropout": (0.1, 0, 0.2),
-                "input_dropout": 0.1,
-                "normalization": "batch",
-                "residual": True,
-                "early_stopping": True,
-                "ema_decay": 0.9,
-                "max_grad_norm": 1.0,
-                "input_scaling": "standardize",
-            },
-        ),
-        (fitted, SEVERAL, {"normalization": "layer", "loss": "focal", "random_state": None}),
-        (fitted, SEVERAL, {"early_stopping": True, "loss": losses.BinaryFocal(1.5)}),
-        (fitted, CODES % 2, {"output_activation": "softmax", "solver": Muon(ns_steps=4)}),
-        (fitted, CODES, {"output_activation": "logistic", "loss": losses.BinaryCrossEntropy(0.2)}),
-        (
-            fitted,
-            np.asarray(["inf", "nan", "x"])[CODES],
-            {"class_weight": {"nan": 1.5, "x": 2, "inf": 0.5}, "solver": "sgd"},
-        ),
-        (fitted, CODES, {"solver": "lbfgs", "hidden_layer_sizes": ()}),
-        (regressor, VALUES, {}),
-        (regressor, VALUES[:, 0], {"loss": losses.Through(losses.Huber(2.0), "softplus")}),
-        (
-            regressor,
-            VALUES,
-            {
-                "hidden_layer_sizes": (7, 7),
-                "normalization": "batch",
-                "residual": True,
-                "early_stopping": True,
-                "validation_fraction": 0.2,
-                "learning_rate": "adaptive",
-                "output_activation": "tanh",
-                "loss": "quantile",
-            },
-        ),
-        (regressor, np.abs(VALUES), {"loss": "poisson", "solver": Lion(weight_decay=0.1)}),
-        (regressor, VALUES, {"solver": "lbfgs", "normalization": "layer"}),
-        (regressor, VALUES, {"solver": "lbfgs", "tol": 1e9}),  # Of no iterations.
+        (CODES, {}),
+        (CODES, TRAINING),
+        (CODES, NETWORK),
+        (SEVERAL, {"normalization": "layer", "loss": "focal", "random_state": None}),
+        (SEVERAL, {"early_stopping": True, "loss": losses.BinaryFocal(1.5)}),
+        (CODES % 2, {"output_activation": "softmax", "solver": Muon(ns_steps=4)}),
+        (CODES, {"output_activation": "logistic", "loss": losses.BinaryCrossEntropy(0.2)}),
+        (np.asarray(["inf", "nan", "x"])[CODES], {"class_weight": TEXT_WEIGHTS, "solver": "sgd"}),
+        (CODES, {"solver": "lbfgs", "hidden_layer_sizes": ()}),
+        (VALUES, {}),
+        (VALUES, REGRESSION),
+        (VALUES[:, 0], {"loss": losses.Through(losses.Huber(2.0), "softplus")}),
+        (np.abs(VALUES), {"loss": "poisson", "solver": Lion(weight_decay=0.1)}),
+        (VALUES, {"solver": "lbfgs", "normalization": "layer"}),
+        (VALUES, {"solver": "lbfgs", "tol": 1e9}),  # Of no iterations.
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-def test_everything_learned_and_set_comes_back(make, y, params, dtype, tmp_path):
-    if "hidden_layer_sizes" in params and make is fitted:
-        model = MLPClassifier(**(SETTINGS | params)).fit(X.astype(dtype), y)
-    else:
-        model = make(y, X.astype(dtype), **params)
+def test_everything_learned_and_set_comes_back(y, params, dtype, tmp_path):
+    data = X.astype(dtype)
+    model = (regressor if y.dtype.kind == "f" else fitted)(y, data, **params)
     assert_all_comes_back(model, tmp_path / "new" / "folder")
     loaded = load_model(tmp_path / "new" / "folder")
     for method in ("predict", "predict_proba", "hidden_activations"):
         if hasattr(model, method) and (method != "hidden_activations" or model.n_layers_ > 2):
-            expected = getattr(model, method)(X.astype(dtype))
-            assert_same(getattr(loaded, method)(X.astype(dtype)), expected, method)
-    scores = model.evaluate(X.astype(dtype), y)
-    assert_same(loaded.evaluate(X.astype(dtype), y), scores, "evaluate")
+            assert_same(getattr(loaded, method)(data), getattr(model, method)(data), method)
+    assert_same(loaded.evaluate(data, y), model.evaluate(data, y), "evaluate")
 
 
 def test_held_out_data_and_column_names_come_back(tmp_path):
@@ -172,9 +141,8 @@ LOSSES = [
 @pytest.mark.parametrize("name", RULES)
 def test_parameters_of_a_classifier_come_back(name, tmp_path):
     for value in RULES[name]:
-        settings = SETTINGS | {"hidden_layer_sizes": (7,), "max_iter": 1, name: value}
         with case(value):
-            assert_all_comes_back(MLPClassifier(**settings).fit(X, CODES), tmp_path)
+            assert_all_comes_back(fitted(**{"max_iter": 1, name: value}), tmp_path)
 
 
 def test_losses_of_a_regressor_come_back(tmp_path):
