@@ -70,14 +70,6 @@ assert not get_backend("numpy").has_machine_code
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_beginnings_of_names_choose_cases(module):
-    drop_in = module("drop_in")
-    (chosen,) = drop_in.comparisons(["sparse, fit 20,000"], ["1"])
-    assert chosen.case == "sparse, fit 20,000 x 1,000, 20 a row"
-    with pytest.raises(SystemExit):
-        drop_in.main(["--only", "sparse fit"])
-
-
 @pytest.fixture
 def searches(module):
     return module("searches")

@@ -66,9 +66,9 @@ def fails(mlp_xp):
 
     def run(*argv: object) -> str:
         done = mlp_xp(*argv)
-        assert done.status == 2
-        assert done.err.startswith("mlp-xp: error: ")
-        assert done.err.count("\n") == 1
+        assert done.status == 2, argv
+        assert done.err.startswith("mlp-xp: error: "), argv
+        assert done.err.count("\n") == 1, argv
         return done.err
 
     return run

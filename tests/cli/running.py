@@ -10,30 +10,9 @@ import numpy as np
 import processes
 from PIL import Image
 
-COMMANDS = [
-    "train",
-    "evaluate",
-    "predict",
-    "runs",
-    "compare",
-    "export",
-    "lab",
-    "data",
-    "recipes",
-    "backends",
-    "bench",
-]
 TINY = ["train", "--data", "digits", "--hidden", "16", "--learning-rate", "0.01"]
-FILES = {
-    "config.json",
-    "history.csv",
-    "model.safetensors",
-    "model.json",
-    "curves.png",
-    "confusion.png",
-    "report.html",
-}
 DRAWN = {"curves.png", "confusion.png", "report.html"}  # These take time.
+FILES = {"config.json", "history.csv", "model.safetensors", "model.json"} | DRAWN
 # SIGINT is ignored by what a shell started in the background, and by all that this starts.
 CODE = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "

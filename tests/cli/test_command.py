@@ -16,10 +16,10 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from running import COMMANDS, TINY, draw
+from running import TINY, draw
 
 from mlp_xp.cli import listings, main
-from mlp_xp.cli.commands import parse
+from mlp_xp.cli.commands import COMMANDS, parse
 from mlp_xp.datasets import LOADERS, load_digits
 
 TYPING_ERRORS = [
@@ -145,27 +145,22 @@ def test_a_typing_error_is_one_line(fails):
         assert message in fails(*shlex.split(typed)), typed
 
 
-def test_a_missing_library_is_an_error(fails, finished, monkeypatch):
-    picture = draw(Path("a.png"), load_digits().x_test[0])
-    cases = {
-        "matplotlib": [*TINY, "--out", "run"],
-        "safetensors": [*TINY, "--out", "run"],
+def test_a_missing_library_is_an_error(fails, finished, monkeypatch, small_cifar):
+    picture, new = draw(Path("a.png"), load_digits().x_test[0]), [*TINY, "--out", "run"]
+    commands = {
+        "matplotlib": new,
+        "safetensors": new,
         "safetensors.numpy": ["evaluate", finished],
         "PIL.Image": ["predict", finished, picture],
     }
-    for module, argv in cases.items():
+    for module, argv in commands.items():
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
             line = fails(*argv)
         package = module.partition(".")[0]
         assert re.search(rf"'{package}' is not installed: type .* install -e \".*\[cli\]\"", line)
-
-
-def test_a_missing_backend_is_an_error(fails, finished, monkeypatch, small_cifar):
     monkeypatch.setattr("mlp_xp.backends.installed", lambda name: name == "numpy")
-    picture = draw(Path("a.png"), load_digits().x_test[0])
-    run = ["--out", "run"]
-    for argv in ([*TINY, *run], ["evaluate", finished], ["predict", finished, picture], ["lab"]):
+    for argv in (new, ["evaluate", finished], ["predict", finished, picture], ["lab"]):
         line = fails(*argv, "--backend", "torch")
         assert re.search(r'needs torch, which is not installed: type .* -e ".*\[torch\]"', line)
 
@@ -250,7 +245,7 @@ def test_help_is_in_groups_that_fit_a_terminal(capsys, monkeypatch):
 
 
 def test_help_fits_a_narrow_terminal_and_breaks_no_word(capsys, monkeypatch):
-    for argv in ([], *([command] for command in (*COMMANDS, "compile"))):
+    for argv in ([], *([command] for command in COMMANDS)):
         monkeypatch.setenv("COLUMNS", "50")
         narrow = help_of(capsys, *argv)
         monkeypatch.setenv("COLUMNS", "500")
@@ -266,7 +261,7 @@ def test_help_fits_a_narrow_terminal_and_breaks_no_word(capsys, monkeypatch):
 @pytest.mark.parametrize("width", ["50", "80"])
 def test_help_has_examples_that_can_be_typed(width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", width)
-    for command in COMMANDS:
+    for command in COMMANDS.keys() - {"compile"}:  # That one has a comment.
         text = help_of(capsys, command).partition("examples:\n")[2]
         examples = text.replace("\\\n", "").splitlines()  # As a shell reads it.
         assert examples, command

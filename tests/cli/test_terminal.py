@@ -43,18 +43,12 @@ def two_runs(finished, tmp_path):
     return folder
 
 
-def test_the_second_column_stays_one():
+def test_lines_break_between_words_and_columns():
     assert fitted(LINE, None) == fitted(LINE, 35) == [LINE]
     assert fitted(LINE, 20) == ["name  some words in", "      a second", "      column"]
-    assert fitted(f"  a long command{LINE[4:]}", 24) == [
-        "  a long command",
-        "      some words in a",
-        "      second column",
-    ]
-
-
-def test_a_longer_word_is_left_whole_to_be_copied():
-    path = "/a/path/that-is/longer/than/the-terminal"
+    broken = ["  a long command", "      some words in a", "      second column"]
+    assert fitted(f"  a long command{LINE[4:]}", 24) == broken
+    path = "/a/path/that-is/longer/than/the-terminal"  # It can be copied.
     assert fitted(f"saved in {path} now", 20) == ["saved in", f"  {path}", "  now"]
 
 
