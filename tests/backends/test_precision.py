@@ -31,7 +31,6 @@ from mlp_xp.training.trainer import Trainer
 
 # The distances from 1 to the next number: 8 and 11 bits, the first one implied.
 EPS = {"bf16": 2.0**-7, "float16": 2.0**-10}
-DTYPES = {"bf16": "bfloat16", "float16": "float16"}
 FORMATS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
 
 
@@ -75,7 +74,7 @@ def test_a_layer_computes_in_the_dtype_of_its_input(plain, precision, rows, fan_
     shapes = (rows, fan_in), (fan_in, fan_out), (fan_out,), (rows, fan_out)
     x, W, b, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     backend = plain.with_precision(precision)
-    xp, dtype = backend.xp, getattr(backend.xp, DTYPES[precision])
+    xp, dtype = backend.xp, getattr(backend.xp, FORMATS[precision])
     with backend.scope():
         x16, W32, b32, dy32 = (backend.put(array) for array in (x, W, b, dy))
         x16 = xp.astype(x16, dtype)
@@ -105,7 +104,7 @@ def test_only_the_input_of_a_step_is_rounded_after_its_scaling(plain, precision,
         x = backend.put(rng.standard_normal((6, 3)).astype(np.float32))
         scaling = Scaling(*(backend.put(np.full(3, v, np.float32)) for v in (1000.0, 0.5)))
         found = gather(x, None, scaling, dtype=xp.float32, xp=xp)
-        assert found.dtype == getattr(xp, DTYPES[precision])
+        assert found.dtype == getattr(xp, FORMATS[precision])
         exact = (backend.get(x) - 1000) * np.float32(0.5)
         found = np.asarray(backend.get(found), np.float32)
         np.testing.assert_array_equal(found, rounded(exact, precision))
@@ -120,7 +119,7 @@ def test_batch_statistics_are_not_rounded(plain, precision, normalization, rng):
     params = Norm(np.ones(width, np.float32), np.zeros(width, np.float32))
     x = rounded(rng.standard_normal((256, width)) + 3.0, precision)
     backend = plain.with_precision(precision)
-    xp, dtype = backend.xp, getattr(backend.xp, DTYPES[precision])
+    xp, dtype = backend.xp, getattr(backend.xp, FORMATS[precision])
     context = Context(xp, backend.kernels.dense, is_training=True)
     with backend.scope():
         x16 = xp.astype(backend.put(x), dtype)

@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp.backends import get_backend
@@ -114,6 +114,13 @@ def blas_threads():
 
 
 @pytest.fixture
+def before():
+    """Return how many threads each BLAS has: two, whatever other tests have left."""
+    with threadpool_limits(2, user_api="blas"):
+        yield blas_threads()
+
+
+@pytest.fixture
 def job():
     """Return a linked job, and what it writes ones to."""
     found = np.zeros((3, 4))
@@ -210,8 +217,7 @@ def test_a_pool_takes_no_more_than_it_may(monkeypatch):
     assert usable_threads() == 2
 
 
-def test_the_blas_gets_its_threads_back_from_the_last_user():
-    before = blas_threads()
+def test_the_blas_gets_its_threads_back_from_the_last_user(before):
     first, second = thread_pool.thread_pool(2), thread_pool.thread_pool(2)
     first.__enter__()
     second.__enter__()
@@ -222,8 +228,7 @@ def test_the_blas_gets_its_threads_back_from_the_last_user():
     assert blas_threads() == before
 
 
-def test_the_blas_has_one_thread_for_steps_too_small_to_share_out():
-    before = blas_threads()
+def test_the_blas_has_one_thread_for_steps_too_small_to_share_out(before):
     for work, sparse_work in (500_000, 0), (13_000_000, 0), (40_000_000, 39_000_000):
         with get_backend("numpy").training(work, sparse_work=sparse_work):
             assert set(blas_threads()) == {1}
