@@ -97,7 +97,7 @@ class Gpu:
             raise self.error
 
 
-def test_automatic_takes_the_first_gpu_that_works(monkeypatch):
+def test_automatic_takes_the_first_gpu_that_works_and_no_other_than_asked_for(monkeypatch):
     """One library finds no driver, the next one no cuBLAS."""
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(backends, "installed", lambda name: True)
@@ -105,13 +105,16 @@ def test_automatic_takes_the_first_gpu_that_works(monkeypatch):
 
     def load(name, device):
         tried.append((name, device))
-        if name == "cupy":
-            raise BackendError("no driver")
+        if name == "cupy" or device == "cuda:0":
+            raise BackendError("the driver is too old")
         return Gpu(name, OSError("libcublas.so.12 is not there") if name == "torch" else None)
 
     monkeypatch.setattr(backends, "_load", load)
     assert get_backend("auto").name == "jax"
     assert tried == [("cupy", "cuda"), ("torch", "cuda"), ("jax", "cuda")]
+    assert get_backend("auto", "cuda:1").name == "jax"
+    with pytest.raises(BackendError, match=r"device is 'cuda:0'.*the driver is too old"):
+        get_backend("auto", "cuda:0")
 
 
 def test_a_backend_proves_that_it_computes(backend, monkeypatch):
@@ -119,20 +122,6 @@ def test_a_backend_proves_that_it_computes(backend, monkeypatch):
     monkeypatch.setattr(type(backend), "get", lambda self, array: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         backend.prove()
-
-
-def test_automatic_with_a_gpu_asked_for_takes_no_other(monkeypatch):
-    monkeypatch.setattr(backends, "installed", lambda name: name == "torch")
-
-    def load(name, device):
-        if device == "cuda:1":
-            return Gpu(name)
-        raise BackendError("the driver is too old")
-
-    monkeypatch.setattr(backends, "_load", load)
-    assert get_backend("auto", "cuda:1").name == "torch"
-    with pytest.raises(BackendError, match=r"device is 'cuda:0'.*the driver is too old"):
-        get_backend("auto", "cuda:0")
 
 
 def test_a_backend_or_an_array_leads_to_its_library_and_device(backend, backend_spec):
@@ -178,7 +167,10 @@ def test_put_and_get_keep_everything_in_any_layout(backend, dtype):
     assert to_numpy([1, 2]).tolist() == [1, 2]
 
 
-def test_put_takes_what_is_here_as_it_is(backend):
+def test_put_casts_and_takes_what_is_here_as_it_is(backend):
+    for dtype in ("float32", "float64"):
+        for array in (np.ones(3, np.uint8), np.ones(3), backend.put(np.ones(3, np.float32))):
+            assert backend.get(backend.put(array, dtype)).dtype == dtype
     here = backend.put(np.ones(3))
     again = backend.put(here)
     if backend.name != "torch":  # torch makes a new tensor over the same memory
@@ -232,12 +224,6 @@ def test_put_goes_through_the_host_where_dlpack_is_rejected(backend):
             return np.ones(3)
 
     np.testing.assert_array_equal(backend.get(backend.put(Stubborn())), np.ones(3))
-
-
-def test_put_casts(backend):
-    for dtype in ("float32", "float64"):
-        for array in (np.ones(3, np.uint8), np.ones(3), backend.put(np.ones(3, np.float32))):
-            assert backend.get(backend.put(array, dtype)).dtype == dtype
 
 
 def test_transfers_between_two_devices():

@@ -38,13 +38,19 @@ def folder(folders, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_code_is_kept(folder):
-    _native._write(UNIT, b"code")
+def test_code_is_kept_for_all_users(folder, monkeypatch):
+    """What the superuser compiles while a container is built is there for all of them."""
+    monkeypatch.setattr(_native, "_folders", lambda: [folder / "new"])
+    before = os.umask(0o022)
+    try:
+        _native._write(UNIT, b"code")
+    finally:
+        os.umask(before)
     assert _native._read(UNIT) == b"code"
-    (file,) = folder.iterdir()
+    (file,) = (folder / "new").iterdir()
     assert file.suffix == ".bin"
-    # What the superuser compiles while a container is built is there for all its users.
     assert file.stat().st_mode & 0o777 == 0o644
+    assert (folder / "new").stat().st_mode & 0o777 == 0o755
 
 
 @pytest.fixture
@@ -88,16 +94,6 @@ def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
         timer.start()
         assert _native.addresses([UNIT]) == {UNIT: 4}
         timer.join()
-
-
-def test_a_new_folder_can_be_read_by_others(folder, monkeypatch):
-    monkeypatch.setattr(_native, "_folders", lambda: [folder / "new"])
-    before = os.umask(0o022)
-    try:
-        assert _native._writable() == folder / "new"
-    finally:
-        os.umask(before)
-    assert (folder / "new").stat().st_mode & 0o777 == 0o755
 
 
 def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
