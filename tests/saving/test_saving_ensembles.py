@@ -19,7 +19,7 @@ LABELS = np.asarray(["ant", "bee", "cat"])[CODES]
 
 
 def ensemble(**params) -> MLPEnsembleClassifier:
-    network = MLPClassifier((7, 4), normalization="batch", **SETTINGS)
+    network = MLPClassifier((7, 4), normalization="batch", device="cpu", **SETTINGS)
     settings = [{"alpha": 0.1}, {"hidden_layer_sizes": (3,), "solver": AdamW(weight_decay=0.1)}]
     given = {"n_estimators": 3, "settings": settings, "random_state": 0} | params
     return MLPEnsembleClassifier(network, **given)
