@@ -67,27 +67,16 @@ def test_a_wrong_setting_is_told_what_to_type():
             MLPRegressor(loss=theirs).fit(X, y)
 
 
-@pytest.mark.parametrize(
-    ("model", "error", "message"),
-    [
-        (small(callbacks=[3]), TypeError, "callbacks has 3, which has none of the methods"),
-        (small(callbacks=[Callback]), TypeError, r"is a class: give an object, with \(\)"),
-        (small(hidden_layer_sizes=(3.5,)), ValueError, "hidden_layer_sizes must be integers, got"),
-        (
-            small(hidden_layer_sizes=(3, 0)),
-            ValueError,
-            r"hidden_layer_sizes must be > 0, got \[3, 0\]",
-        ),
-        (
-            MLPRegressor(loss=Huber),
-            TypeError,
-            r"loss is the class Huber: give an object, with \(\)",
-        ),
-    ],
-)
-def test_objects_of_the_wrong_kind_are_rejected(model, error, message):
-    with pytest.raises(error, match=message):
-        model.fit(X, y)
+def test_objects_of_the_wrong_kind_are_rejected():
+    for settings, error, message in (
+        ({"callbacks": [3]}, TypeError, "callbacks has 3, which has none of the methods"),
+        ({"callbacks": [Callback]}, TypeError, r"is a class: give an object, with \(\)"),
+        ({"loss": Huber}, TypeError, r"loss is the class Huber: give an object, with \(\)"),
+        ({"hidden_layer_sizes": (3.5,)}, ValueError, "hidden_layer_sizes must be integers, got"),
+        ({"hidden_layer_sizes": (3, 0)}, ValueError, r"sizes must be > 0, got \[3, 0\]"),
+    ):
+        with pytest.raises(error, match=message):
+            small(MLPRegressor, **settings).fit(X, y)
 
 
 def with_first(value):

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 import traceback
-import tracemalloc
 from itertools import chain
 
 import numpy as np
@@ -260,21 +259,6 @@ def test_a_small_memory_takes_fewer_models_at_once(on):
             assert check(tasks_of(models), same_bits=False, n_jobs=None) == n_programs
 
 
-def test_the_data_of_all_models_are_in_memory_once():
-    data = np.random.default_rng(0).standard_normal((10_000, 256), dtype=np.float32)
-    models = [small(max_iter=1, batch_size=500, alpha=alpha) for alpha in range(6)]
-    tasks = tasks_of(models, X=data, y=data[:, 0] > 0)
-    tracemalloc.start()
-    try:
-        results = list(fit_many(tasks, n_jobs=2))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert [result.error for result in results] == [None] * len(models)
-    # A copy of a fold's rows is two thirds of the data.
-    assert peak < 0.5 * data.nbytes
-
-
 def test_the_targets_of_all_models_are_looked_at_once(monkeypatch):
     looked = []
     monkeypatch.setattr(many, "to_numpy", lambda y: looked.append(y) or y)
@@ -296,21 +280,6 @@ def test_closing_ends_the_fits_that_are_left():
     assert next(fits).number == 0
     fits.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("mlp_xp-model")]
-
-
-def test_ctrl_c_keeps_what_is_finished():
-    tasks = tasks_of([small(max_iter=1), small(max_iter=10**6)])
-    finished, presses = [], []
-
-    def press_once(*epoch):
-        if finished and not presses:
-            presses.append(epoch)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    for result in fit_many(tasks, n_jobs=2, on_epoch=press_once):
-        finished.append(result.number)
-    assert finished == [0]
-    assert presses
 
 
 @pytest.mark.libraries("torch")

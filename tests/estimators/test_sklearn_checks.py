@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from unittest import SkipTest
 
-import numpy as np
 import pytest
-from helpers import problem
 from sklearn.neural_network import MLPClassifier as Theirs
 from sklearn.utils._test_common.instance_generator import _get_expected_failed_checks
 from sklearn.utils.estimator_checks import (
@@ -115,27 +113,3 @@ else:
     def test_no_failure_is_expected_that_scikit_learns_own_does_not_have():
         # None is passed to parametrize_with_checks, and there they expect none either.
         assert _get_expected_failed_checks(Theirs()) == {}
-
-    @pytest.mark.matrix
-    @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-    @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-    def test_jax_gives_what_numpy_gives(kind):
-        jnp = pytest.importorskip("jax.numpy")
-        import jax
-
-        X, labels = problem()
-        y = (labels > 0).astype(np.int64)
-        with jax.enable_x64(True):
-            X_jax, y_jax = jnp.asarray(X), jnp.asarray(y)
-            for solver in ("adam", "sgd", "lbfgs"):
-                expected, found = (kind(max_iter=5, solver=solver, random_state=0) for _ in "ab")
-                expected.fit(X, y)
-                found.fit(X_jax, y_jax)
-                for name in ("predict", "predict_proba", "logits"):
-                    if not hasattr(expected, name):
-                        continue
-                    here, there = getattr(expected, name)(X), getattr(found, name)(X_jax)
-                    assert isinstance(there, jax.Array)
-                    np.testing.assert_allclose(here, np.asarray(there), rtol=1e-8, atol=1e-10)
-                assert all(isinstance(W, jax.Array) for W in found.coefs_ + found.intercepts_)
-                assert found.score(X_jax, y_jax) == pytest.approx(expected.score(X, y))

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import joblib
 import numpy as np
 import pytest
 from helpers import problem, small
 from sklearn import config_context
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.inspection import permutation_importance
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate, learning_curve
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import cross_validate
 
-from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp import MLPClassifier
 
 X, y = problem(200)
 SETTINGS = {"hidden_layer_sizes": (16,), "learning_rate_init": 0.02, "random_state": 0}
 SETTINGS |= {"max_iter": 40, "batch_size": 32}
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
-
-
-@pytest.mark.matrix
-def test_pipeline_search_and_cross_validation_in_parallel():
-    pipeline = make_pipeline(StandardScaler(), MLPClassifier(**SETTINGS))
-    grid = {"mlpclassifier__dropout": [0.0, 0.9], "mlpclassifier__activation": ["relu", "gelu"]}
-    search = GridSearchCV(pipeline, grid, cv=3, n_jobs=2).fit(X, y)
-    assert search.best_params_["mlpclassifier__dropout"] == 0.0
-    assert cross_val_score(pipeline, X, y, cv=3, n_jobs=2).mean() > 0.85
-
-
-def test_importance_targets_and_curves():
-    model = MLPClassifier(**SETTINGS).fit(X, y)
-    importance = permutation_importance(model, X, y, n_repeats=3, random_state=0)
-    assert importance.importances_mean[:3].min() > importance.importances_mean[3:].max()
-    scaled = TransformedTargetRegressor(MLPRegressor(**SETTINGS), transformer=StandardScaler())
-    assert scaled.fit(X, 1e3 * X[:, 0]).score(X, 1e3 * X[:, 0]) > 0.9
-    model.set_params(batch_size="auto")
-    sizes, _, test = learning_curve(model, X, y, cv=3, train_sizes=[0.2, 1.0])
-    assert test[1].mean() > test[0].mean(), sizes
-
-
-def test_joblib_dump_and_load(tmp_path):
-    model = MLPClassifier(**SETTINGS).fit(X, y)
-    joblib.dump(model, tmp_path / "model.joblib")
-    loaded = joblib.load(tmp_path / "model.joblib")
-    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
 
 
 @pytest.mark.parametrize("library", ["pandas", pytest.param("polars", marks=pytest.mark.matrix)])
