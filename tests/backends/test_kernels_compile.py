@@ -15,17 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-cupy = pytest.importorskip("cupy")
-if not hasattr(cupy, "_core"):
-    pytest.skip("a stand-in for CuPy renders no kernels", allow_module_level=True)
+import mlp_xp
 
-from cupy._core import _carray, _kernel, _scalar, core  # noqa: E402
-from cupy.cuda import compiler  # noqa: E402
-from cupy_backends.cuda.libs import nvrtc  # noqa: E402
-
-import mlp_xp.backends._cupy as package  # noqa: E402
-from mlp_xp.backends._cupy.rendering import every_kernel  # noqa: E402
-
+FOLDER = Path(mlp_xp.__file__).parent / "backends" / "_cupy"
 # What the letters of an ElementwiseKernel stand for: numbers, indices, and data of any dtype.
 DTYPES = {
     "T": ("float32", "float64"),
@@ -48,6 +40,19 @@ class Unit(NamedTuple):
 
 @pytest.fixture(scope="module")
 def units() -> list[Unit]:
+    """Return all kernels in one program for each of their options.
+
+    Most of the time goes into headers, and what NVRTC has built in.
+    """
+    cupy = pytest.importorskip("cupy")
+    if not hasattr(cupy, "_core"):
+        pytest.skip("the stand-in for CuPy renders no kernels")
+    from cupy._core import core
+    from cupy_backends.cuda.libs import nvrtc
+
+    import mlp_xp.backends._cupy as package
+    from mlp_xp.backends._cupy.rendering import every_kernel
+
     try:
         nvrtc.getVersion()
         core.assemble_cupy_compiler_options(())
@@ -55,26 +60,36 @@ def units() -> list[Unit]:
         pytest.skip(f"NVRTC is not installed: {error}")
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-    # In few programs: most of the time goes into CuPy's headers.
-    rendered: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
-    complete = []
+    codes: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for kernel in every_kernel():
         if isinstance(kernel, cupy.ElementwiseKernel):
-            of_options = rendered[kernel.kwargs.get("options", ())]
+            of_options = codes[kernel.kwargs.get("options", ())]
             of_options.update(renderings(kernel, len(of_options)))
         else:
             assert isinstance(kernel, cupy.RawKernel), kernel
-            complete.append(Unit(kernel.code, kernel.options, (kernel.name,)))
+            of_options = codes[kernel.options]
+            number = len(of_options)
+            name = f"{kernel.name}_{number}"  # It has the same name for each dtype.
+            code = re.sub(rf"\b{kernel.name}\b", name, kernel.code)
+            of_options[name] = apart(code, kernel.name, number)
     headers = "".join(f"#include <{header}>\n" for header in core._cupy_header_list)
-    joined = [
-        Unit(headers + "".join(codes.values()), options, tuple(codes))
-        for options, codes in rendered.items()
+    return [
+        Unit(headers + "".join(found.values()), options, tuple(found))
+        for options, found in codes.items()
     ]
-    return joined + complete
+
+
+def apart(code: str, title: str, number: int) -> str:
+    """Return code in a namespace, which keeps its types from those of others."""
+    includes = "".join(re.findall(r"^ *#include.*\n", code, re.MULTILINE))
+    code = re.sub(r"^ *#include.*\n", "", code, flags=re.MULTILINE)
+    return f'{includes}namespace _{number} {{\n#line 1 "{title}"\n{code}\n}}\n'
 
 
 def renderings(kernel: Any, first: int) -> Iterator[tuple[str, str]]:
     """Yield names and sources that CuPy makes of a kernel for dtypes and layouts."""
+    from cupy._core import _kernel
+
     letters = sorted({p.ctype for p in (*kernel.in_params, *kernel.out_params) if p.dtype is None})
     assert set(letters) <= set(DTYPES), f"{kernel.name}: list the dtypes of {letters} in this test"
     dtypes = itertools.product(*(DTYPES[letter] for letter in letters))
@@ -90,11 +105,8 @@ def renderings(kernel: Any, first: int) -> Iterator[tuple[str, str]]:
             kernel.preamble,
             **kernel.kwargs,
         )
-        includes = "".join(re.findall(r"^ *#include.*\n", code, re.MULTILINE))
-        code = re.sub(r"^ *#include.*\n", "", code, flags=re.MULTILINE)
         title = f"{kernel.name}, {layout}, {' '.join(f'{k}={v}' for k, v in types.items())}"
-        # A namespace keeps the types of one from the next.
-        yield name, f'{includes}namespace _{number} {{\n#line 1 "{title}"\n{code}}}\n'
+        yield name, apart(code, title, number)
 
 
 LAYOUTS = ("contiguous", "strided", "numbers")
@@ -102,6 +114,9 @@ LAYOUTS = ("contiguous", "strided", "numbers")
 
 def arguments(kernel: Any, types: dict[str, np.dtype], layout: str) -> Iterator[Any]:
     """Yield what CuPy knows of the arguments: arrays, or numbers for inputs that may be these."""
+    import cupy
+    from cupy._core import _carray, _kernel, _scalar
+
     ndim, is_contiguous = (2, False) if layout == "strided" else (1, True)
     for parameter in kernel.params[:-1]:
         dtype = types.get(parameter.ctype, parameter.dtype)
@@ -113,8 +128,12 @@ def arguments(kernel: Any, types: dict[str, np.dtype], layout: str) -> Iterator[
     yield _kernel._ArgInfo(INDEXER, _carray.Indexer, None, ndim, True, is_contiguous)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile(units: list[Unit], architecture: int) -> None:
+    from cupy._core import core
+    from cupy.cuda import compiler
+
     for unit in units:
         program = compiler._NVRTCProgram(unit.code, f"{unit.names[0]}.cu", method="cubin")
         options = core.assemble_cupy_compiler_options(unit.options)
@@ -129,7 +148,7 @@ def test_kernels_compile(units: list[Unit], architecture: int) -> None:
 
 def test_every_kernel_is_listed() -> None:
     """The test above compiles no kernel that is made without the decorator."""
-    for path in Path(package.__file__).parent.glob("*.py"):
+    for path in FOLDER.glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         listed = [node for node in ast.walk(tree) if is_listed(node)]
         inside = {id(child) for node in listed for child in ast.walk(node)}

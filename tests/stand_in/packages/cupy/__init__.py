@@ -13,7 +13,6 @@ from cupy._creation import CREATION as _CREATION
 from cupy._creation import (
     arange,
     array,
-    asanyarray,
     asarray,
     ascontiguousarray,
     asfortranarray,
@@ -21,17 +20,15 @@ from cupy._creation import (
     copy,
     eye,
     from_dlpack,
-    identity,
     linspace,
     meshgrid,
-    tri,
 )
 from cupy._elementwise import ElementwiseKernel
 from cupy._functions import FUNCTIONS as _FUNCTIONS
+from cupy._indexing import take
 from cupy._methods import attach as _attach
-from cupy._methods import round_ as around
 from cupy._methods import round_ as round
-from cupy._more import putmask, take, take_along_axis, where
+from cupy._more import take_along_axis, where
 from cupy._products import dot, inner, matmul, tensordot, vdot
 from cupy._raw import RawKernel
 from cupy._ufuncs import UFUNCS as _UFUNCS
@@ -60,10 +57,6 @@ def result_type(*arrays_and_dtypes: _Any) -> _np.dtype:
     return _np.result_type(*(a.dtype if isinstance(a, ndarray) else a for a in arrays_and_dtypes))
 
 
-def can_cast(from_: _Any, to: _Any, casting: str = "safe") -> _Any:
-    return _np.can_cast(from_.dtype if isinstance(from_, ndarray) else from_, to, casting)
-
-
 def shape(a: _Any) -> tuple[int, ...]:
     return a.shape if isinstance(a, ndarray) else _np.shape(a)
 
@@ -72,19 +65,5 @@ def ndim(a: _Any) -> int:
     return a.ndim if isinstance(a, ndarray) else _np.ndim(a)
 
 
-def isscalar(element: _Any) -> _Any:
-    return _np.isscalar(element)
-
-
-def get_array_module(*args: _Any) -> _Any:
-    import cupy
-
-    return cupy if any(isinstance(arg, ndarray) for arg in args) else _np
-
-
 def get_default_memory_pool() -> cuda.MemoryPool:
     return cuda.memory._default_pool
-
-
-def get_default_pinned_memory_pool() -> cuda.PinnedMemoryPool:
-    return cuda.pinned_memory._default_pool

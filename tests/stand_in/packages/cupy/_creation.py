@@ -175,12 +175,6 @@ def asarray(
     return array(a, dtype, copy, order, blocking=blocking)
 
 
-def asanyarray(
-    a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False
-) -> ndarray:
-    return array(a, dtype, copy, order, blocking=blocking)
-
-
 def ascontiguousarray(a: Any, dtype: Any = None) -> ndarray:
     return array(a, dtype, None, "C", ndmin=1)
 
@@ -257,16 +251,6 @@ def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = float, order: str
 
     new = cupy.zeros((N, N if M is None else M), dtype, order)
     run_into("fill", lambda: np.eye(N, M, k), (), {}, [new])
-    return new
-
-
-def identity(n: int, dtype: Any = float) -> ndarray:
-    return eye(n, dtype=dtype)
-
-
-def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = float) -> ndarray:
-    new = ndarray((N, N if M is None else M), dtype)
-    run_into("tri", lambda: np.tri(N, M, k), (), {}, [new])
     return new
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 INVALID_VALUE = 1
-MEMORY_ALLOCATION = 2
 INVALID_DEVICE = 101
-INVALID_RESOURCE_HANDLE = 400
-NOT_READY = 600
 ILLEGAL_ADDRESS = 700
 CAPTURE_UNSUPPORTED = 900
 CAPTURE_INVALIDATED = 901
@@ -19,10 +16,7 @@ CAPTURED_EVENT = 907
 
 _TEXTS = {
     INVALID_VALUE: ("cudaErrorInvalidValue", "invalid argument"),
-    MEMORY_ALLOCATION: ("cudaErrorMemoryAllocation", "out of memory"),
     INVALID_DEVICE: ("cudaErrorInvalidDevice", "invalid device ordinal"),
-    INVALID_RESOURCE_HANDLE: ("cudaErrorInvalidResourceHandle", "invalid resource handle"),
-    NOT_READY: ("cudaErrorNotReady", "device not ready"),
     ILLEGAL_ADDRESS: ("cudaErrorIllegalAddress", "an illegal memory access was encountered"),
     CAPTURE_UNSUPPORTED: (
         "cudaErrorStreamCaptureUnsupported",
@@ -62,9 +56,6 @@ class CUDARuntimeError(RuntimeError):
     def __init__(self, status: int) -> None:
         self.status = status
         super().__init__("{}: {}".format(*_TEXTS[status]))
-
-    def __reduce__(self) -> tuple[type, tuple[int]]:
-        return type(self), (self.status,)
 
 
 class RaceError(RuntimeError):

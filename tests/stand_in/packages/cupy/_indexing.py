@@ -175,7 +175,8 @@ def scatter(array: ndarray, index: Any, value: Any, function: np.ufunc | None) -
     launch_all("scatter_mask" if masks else "scatter", run, [value, *arrays], [array], n)
 
 
-def take(array: ndarray, indices: Any, axis: int | None, out: ndarray | None) -> ndarray:
+def take(a: ndarray, indices: Any, axis: int | None = None, out: ndarray | None = None) -> ndarray:
+    array = a
     if axis is None:
         array, axis = array.ravel(), 0
     elif array.ndim == 0:

@@ -22,7 +22,7 @@ from cupy._errors import CUDARuntimeError, RaceError
 from cupy._memory import Block, Memory, commit_freed, lock
 
 N_DEVICES = 2
-LEGACY, PER_THREAD = 0, 2
+LEGACY = 0
 
 # Names of what was launched, across devices, a graph as one launch; `launches.clear()` starts anew.
 launches: Counter[str] = Counter()
@@ -127,7 +127,7 @@ class _State(threading.local):
     def __init__(self) -> None:
         self.device = 0
         self.current = [_legacy[device] for device in range(N_DEVICES)]
-        self.per_thread = [Queue(device, pointer=PER_THREAD) for device in range(N_DEVICES)]
+        self.devices: list[int] = []  # What `with device:` will restore.
         # The streams that these queues belong to, and what `with stream:` will restore.
         self.streams: dict[int, Any] = {}
         self.stack: list[tuple[int, Any]] = []
@@ -141,7 +141,7 @@ state = _State()
 
 def queues() -> list[Queue]:
     """Return the queues that exist."""
-    return [*_legacy, *state.per_thread, *_by_pointer.values()]
+    return [*_legacy, *_by_pointer.values()]
 
 
 def add_queue(*, non_blocking: bool) -> Queue:
@@ -163,10 +163,8 @@ def drop_queue(pointer: int) -> None:
 def queue_at(pointer: int, device: int | None = None) -> Queue:
     """Return the queue of a stream by its pointer, on the current device for default streams."""
     device = state.device if device is None else device
-    if pointer in (LEGACY, 1):
+    if pointer == LEGACY:
         return _legacy[device]
-    if pointer == PER_THREAD:
-        return state.per_thread[device]
     if pointer not in _by_pointer:
         raise CUDARuntimeError(_errors.INVALID_VALUE)
     return _by_pointer[pointer]
@@ -175,17 +173,6 @@ def queue_at(pointer: int, device: int | None = None) -> Queue:
 def current_queue(device: int | None = None) -> Queue:
     """Return the queue of the current stream of a device."""
     return state.current[state.device if device is None else device]
-
-
-current_stream = current_queue
-
-
-def allocate(n_bytes: int, device: int) -> Memory:
-    """Return memory of a device from the allocator that is in use."""
-    from cupy import cuda
-
-    with cuda.Device(device):
-        return cuda.alloc(n_bytes).mem
 
 
 def set_device(device: int) -> None:
@@ -214,19 +201,8 @@ def launch(
 ) -> None:
     """Run, queue or capture an operation, after checks of its operands.
 
-    Parameters
-    ----------
-    name : str
-        As `launches` counts it.
-    run : callable
-        Closes over NumPy views, not over arrays.
-    reads, writes : Memory
-    stream : Queue, optional
-        Default: that of the current stream.
-    is_copy : bool, default=False
-        Whether it is a copy, which waits until something needs it.
-    between_devices : bool, default=False
-        Whether memory may lie on another device than the stream.
+    It closes over NumPy views, not over arrays. A copy waits until something needs it; one between
+    devices has memory on another device than the stream.
     """
     queue = current_queue() if stream is None else stream
     for memory in () if between_devices else (*reads, *writes):
@@ -325,6 +301,13 @@ def fail_capture(capture: Capture, status: int = _errors.CAPTURE_UNSUPPORTED) ->
     """Raise the error of a forbidden operation, after which the capture is lost."""
     capture.is_valid = False
     raise CUDARuntimeError(status)
+
+
+def refuse_allocation() -> None:
+    """Raise where memory of the system is asked for during a capture that forbids it."""
+    capture = current_queue().capture
+    if capture is not None and not capture.is_relaxed:
+        fail_capture(capture)
 
 
 def check_not_capturing(message: str, error: type[Exception] = NotImplementedError) -> None:

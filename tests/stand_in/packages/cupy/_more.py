@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from cupy import _indexing
 from cupy._array import ndarray
 from cupy._functions import FUNCTIONS
 from cupy._operations import check_operands, operate
@@ -21,10 +20,6 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     if condition.dtype != np.bool_:
         condition = condition.astype(np.bool_)
     return operate("where", np.where, (condition, x, y))
-
-
-def take(a: Any, indices: Any, axis: int | None = None, out: Any = None) -> ndarray:
-    return _indexing.take(a, indices, axis, out)
 
 
 def take_along_axis(a: ndarray, indices: ndarray, axis: int | None) -> ndarray:
@@ -42,7 +37,3 @@ def take_along_axis(a: ndarray, indices: ndarray, axis: int | None) -> ndarray:
         for i, n in enumerate(a.shape)
     ]
     return a[tuple(index)]
-
-
-def putmask(a: ndarray, mask: ndarray, values: Any) -> None:
-    a[mask] = values

@@ -15,14 +15,13 @@ from cupy._operations import check_operands, launch_all
 NAMES = """
 abs=absolute absolute acos=arccos acosh=arccosh add arccos arccosh arcsin arcsinh arctan arctan2
 arctanh asin=arcsin asinh=arcsinh atan=arctan atan2=arctan2 atanh=arctanh bitwise_and
-bitwise_count bitwise_invert=invert bitwise_left_shift=left_shift bitwise_not=invert bitwise_or
-bitwise_right_shift=right_shift bitwise_xor cbrt ceil conj=conjugate conjugate copysign cos cosh
-deg2rad degrees=rad2deg divide=true_divide divmod equal exp exp2 expm1 fabs float_power floor
-floor_divide fmax fmin fmod frexp gcd greater greater_equal heaviside hypot invert isfinite isinf
-isnan lcm ldexp left_shift less less_equal log log10 log1p log2 logaddexp logaddexp2 logical_and
-logical_not logical_or logical_xor maximum minimum mod=remainder modf multiply negative nextafter
-not_equal positive pow=power power rad2deg radians=deg2rad reciprocal remainder right_shift rint
-sign signbit sin sinh sqrt square subtract tan tanh true_divide trunc
+bitwise_invert=invert bitwise_left_shift=left_shift bitwise_or bitwise_right_shift=right_shift
+bitwise_xor ceil conj=conjugate conjugate copysign cos cosh divide=true_divide divmod equal exp
+expm1 floor floor_divide fmax fmin greater greater_equal hypot invert isfinite isinf isnan
+left_shift less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or
+logical_xor maximum minimum multiply negative nextafter not_equal positive pow=power power
+reciprocal remainder right_shift rint sign signbit sin sinh sqrt square subtract tan tanh
+true_divide trunc
 """
 
 

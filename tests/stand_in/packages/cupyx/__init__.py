@@ -1,10 +1,15 @@
-"""The part of `cupyx` that the library uses."""
+"""The part of `cupyx` that the library uses: NumPy arrays in pinned memory, which are garbage."""
 
-from cupyx._pinned_array import (
-    empty_like_pinned,
-    empty_pinned,
-    zeros_like_pinned,
-    zeros_pinned,
-)
+from __future__ import annotations
 
-__all__ = ["empty_like_pinned", "empty_pinned", "zeros_like_pinned", "zeros_pinned"]
+import math
+from typing import Any
+
+import numpy as np
+from cupy import cuda
+
+
+def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    memory = cuda.alloc_pinned_memory(math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.ndarray(shape, dtype=dtype, buffer=memory, order=order)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from cupy import _capture, _launch
-from cupy._launch import Capture
 
 
 class Graph:
     """Captured work; each launch runs all of it on the memory of the capture."""
+
+    _capture: _launch.Capture
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise NotImplementedError(
@@ -18,21 +19,11 @@ class Graph:
         )
 
     @classmethod
-    def _from_capture(cls, capture: Capture) -> Graph:
+    def _from_capture(cls, capture: _launch.Capture) -> Graph:
         graph = cls.__new__(cls)
         graph._capture = capture
-        graph.graph = graph.graphExec = id(capture)
         return graph
 
     def launch(self, stream: Any = None) -> None:
         queue = _launch.current_queue() if stream is None else stream._stream
         _capture.launch_graph(self._capture, queue)
-
-    def upload(self, stream: Any = None) -> None:
-        queue = _launch.current_queue() if stream is None else stream._stream
-        if queue.capture is not None:
-            _launch.fail_capture(queue.capture)
-
-    def debug_dot_str(self, flags: int = 0) -> str:
-        lines = [f'{i} [label="{node.name}"];' for i, node in enumerate(self._capture.nodes)]
-        return "\n".join(["digraph dot {", *lines, "}"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import ctypes
 import operator
 import threading
 import weakref
@@ -14,11 +13,8 @@ from typing import Any
 import numpy as np
 
 from cupy import _errors, _launch, _memory
-from cupy._errors import CUDARuntimeError
 from cupy._memory import Block
 from cupy.cuda import device, pinned_memory, runtime
-
-_NO_SYNCHRONOUS = "the current stream is capturing, so synchronous API calls are disallowed"
 
 
 class OutOfMemoryError(MemoryError):
@@ -35,24 +31,14 @@ class OutOfMemoryError(MemoryError):
         )
 
 
-class BaseMemory(_memory.Memory):
-    """What owns memory of a device."""
-
-    @property
-    def device(self) -> device.Device:
-        return device.Device(self.device_id)
-
-
-class Memory(BaseMemory):
+class Memory(_memory.Memory):
     """Memory from the system; when nobody holds it any more, the system has it again."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        capture = _launch.current_queue().capture
-        if capture is not None and not capture.is_relaxed:
-            _launch.fail_capture(capture)
-        if size > runtime.memGetInfo()[0]:
-            free, total = runtime.memGetInfo()
+        _launch.refuse_allocation()
+        free, total = runtime.memGetInfo()
+        if size > free:
             raise OutOfMemoryError(size, total - free)
         if size == 0:
             self.block = _empty_block(runtime.getDevice())
@@ -65,21 +51,6 @@ class Memory(BaseMemory):
         block = getattr(self, "block", None)
         if block is not None and self.size:
             free_later(lambda: release(block))
-
-
-class UnownedMemory(BaseMemory):
-    """Memory that somebody else owns."""
-
-    def __init__(self, ptr: int, size: int, owner: object, device_id: int = -1) -> None:
-        block = _memory.block_at(ptr)
-        if block is None:
-            raise CUDARuntimeError(_errors.INVALID_VALUE)
-        self.size, self.block = size, block
-        self._ptr, self._owner = ptr, owner
-
-    @property
-    def ptr(self) -> int:
-        return self._ptr
 
 
 @cache
@@ -111,9 +82,6 @@ class MemoryPointer:
     def __int__(self) -> int:
         return self.ptr
 
-    def __repr__(self) -> str:
-        return f"<MemoryPointer 0x{self.ptr:x} device={self.device_id} mem={self.mem!r}>"
-
     @property
     def device(self) -> device.Device:
         return device.Device(self.device_id)
@@ -121,46 +89,24 @@ class MemoryPointer:
     def __add__(self, offset: int) -> MemoryPointer:
         return MemoryPointer(self.mem, self.ptr - self.mem.ptr + offset)
 
-    __radd__ = __add__
-
-    def __sub__(self, offset: int) -> MemoryPointer:
-        return self + -offset
-
     def _bytes(self, size: int) -> np.ndarray:
         start = self.ptr - self.mem.block.address
         return self.mem.block.bytes[start : start + size]
 
-    def copy_from_device(self, src: MemoryPointer, size: int) -> None:
-        _launch.check_not_capturing(_NO_SYNCHRONOUS, RuntimeError)
-        self.copy_from_device_async(src, size, _null())
-        _launch.synchronize(_launch.queue_at(_launch.LEGACY))
-
     def copy_from_device_async(self, src: MemoryPointer, size: int, stream: Any = None) -> None:
         if size > 0:
             target, source = self._bytes(size), src._bytes(size)
-            _launch.launch(
-                "copy between devices" if src.device_id != self.device_id else "copy",
-                lambda: np.copyto(target, source),
-                reads=[src.mem],
-                writes=[self.mem],
-                stream=_queue(stream),
-                is_copy=True,
-                between_devices=True,
-            )
+            name = "copy between devices" if src.device_id != self.device_id else "copy"
+            _copy(name, lambda: np.copyto(target, source), stream, [src.mem], [self.mem])
 
-    def copy_from_host(self, mem: int | ctypes.c_void_p, size: int) -> None:
-        _launch.check_not_capturing(_NO_SYNCHRONOUS, RuntimeError)
-        self.copy_from_host_async(mem, size, _null())
-        _launch.synchronize(_launch.queue_at(_launch.LEGACY))
+    def copy_from_host(self, mem: int, size: int) -> None:
+        _at_once(self.copy_from_host_async, mem, size)
 
-    def copy_from_host_async(
-        self, mem: int | ctypes.c_void_p, size: int, stream: Any = None
-    ) -> None:
+    def copy_from_host_async(self, mem: int, size: int, stream: Any = None) -> None:
         """Copy from the host: late from pinned memory, which must not change until then."""
-        queue = _queue(stream)
-        _refuse_in_capture(queue, "H2D")
+        _refuse_in_capture(stream, "H2D")
         if size > 0:
-            source, is_pinned = pinned_memory._view(_address(mem), size)
+            source, is_pinned = pinned_memory._view(mem, size)
             before, target = source.copy(), self._bytes(size)
 
             def run() -> None:
@@ -168,91 +114,66 @@ class MemoryPointer:
                     raise _errors.RaceError("pinned memory was changed while it was being copied")
                 np.copyto(target, before)
 
-            _launch.launch(
-                "copy from host",
-                run,
-                writes=[self.mem],
-                stream=queue,
-                is_copy=True,
-                between_devices=True,
-            )
+            _copy("copy from host", run, stream, [], [self.mem])
 
-    def copy_to_host(self, mem: int | ctypes.c_void_p, size: int) -> None:
-        _launch.check_not_capturing(_NO_SYNCHRONOUS, RuntimeError)
-        self.copy_to_host_async(mem, size, _null())
-        _launch.synchronize(_launch.queue_at(_launch.LEGACY))
+    def copy_to_host(self, mem: int, size: int) -> None:
+        _at_once(self.copy_to_host_async, mem, size)
 
-    def copy_to_host_async(self, mem: int | ctypes.c_void_p, size: int, stream: Any = None) -> None:
+    def copy_to_host_async(self, mem: int, size: int, stream: Any = None) -> None:
         """Copy to the host: late to pinned memory, which is garbage until then."""
-        queue = _queue(stream)
-        _refuse_in_capture(queue, "D2H")
+        _refuse_in_capture(stream, "D2H")
         if size > 0:
-            target, is_pinned = pinned_memory._view(_address(mem), size)
+            target, is_pinned = pinned_memory._view(mem, size)
             source = self._bytes(size)
             target.fill(_memory.GARBAGE)
-            _launch.launch(
-                "copy to host",
-                lambda: np.copyto(target, source),
-                reads=[self.mem],
-                stream=queue,
-                is_copy=True,
-                between_devices=True,
-            )
+            _copy("copy to host", lambda: np.copyto(target, source), stream, [self.mem], [])
             if not is_pinned:  # The driver returns when the copy is done.
-                _launch.synchronize(queue)
-
-    def memset(self, value: int, size: int) -> None:
-        _launch.check_not_capturing(_NO_SYNCHRONOUS, RuntimeError)
-        self.memset_async(value, size, _null())
-
-    def memset_async(self, value: int, size: int, stream: Any = None) -> None:
-        if size > 0:
-            target = self._bytes(size)
-            _launch.launch(
-                "memset",
-                lambda: target.fill(value),
-                writes=[self.mem],
-                stream=_queue(stream),
-            )
-
-
-def _address(mem: int | ctypes.c_void_p) -> int:
-    return mem if isinstance(mem, int) else int(mem.value or 0)
+                _launch.synchronize(_queue(stream))
 
 
 def _queue(stream: Any) -> _launch.Queue:
     return _launch.current_queue() if stream is None else stream._stream
 
 
-def _null() -> Any:
+def _copy(name: str, run: Callable[[], None], stream: Any, reads: Any, writes: Any) -> None:
+    _launch.launch(
+        name,
+        run,
+        reads=reads,
+        writes=writes,
+        stream=_queue(stream),
+        is_copy=True,
+        between_devices=True,
+    )
+
+
+def _at_once(copy: Callable[..., None], mem: int, size: int) -> None:
+    """Copy on the default stream, and wait for it."""
     from cupy.cuda.stream import Stream
 
-    return Stream.null
+    message = "the current stream is capturing, so synchronous API calls are disallowed"
+    _launch.check_not_capturing(message, RuntimeError)
+    copy(mem, size, Stream.null)
+    _launch.synchronize(_queue(Stream.null))
 
 
-def _refuse_in_capture(queue: _launch.Queue, direction: str) -> None:
-    if queue.capture is not None:
+def _refuse_in_capture(stream: Any, direction: str) -> None:
+    if _queue(stream).capture is not None:
         raise RuntimeError(
             f"the current stream is capturing, so {direction} transfers are disallowed"
         )
 
 
-class PooledMemory(BaseMemory):
+class PooledMemory(_memory.Memory):
     """Memory that goes back to its pool, full of garbage."""
 
     def __init__(self, chunk: Memory, pool: weakref.ref[_Arenas], arena: list[Memory]) -> None:
-        self._chunk, self.pool, self._arena = chunk, pool, arena
+        self._chunk, self._pool, self._arena = chunk, pool, arena
         self.block, self.size = chunk.block, chunk.size
-
-    def free(self) -> None:
-        self.__del__()
 
     # The default: modules are empty when the interpreter ends.
     def __del__(self, free_later: Any = _memory.free_later) -> None:
-        chunk, pool, arena = self._chunk, self.pool, self._arena
-        if chunk is None:
-            return
-        self._chunk = None  # type: ignore[assignment]
+        chunk, pool, arena = self._chunk, self._pool, self._arena
 
         def put_back() -> None:
             _spoil(chunk.block)
@@ -281,8 +202,7 @@ class _Arenas:
 class MemoryPool:
     """A pool: it hands freed memory of a stream out again to the same stream, without a wait."""
 
-    def __init__(self, allocator: Callable[[int], MemoryPointer] | None = None) -> None:
-        self._allocator = _malloc if allocator is None else allocator
+    def __init__(self) -> None:
         self._arenas = [_Arenas() for _ in range(_launch.N_DEVICES)]
         self._limit = 0
 
@@ -297,18 +217,15 @@ class MemoryPool:
             # The smallest that is large enough, and of these the last one freed.
             place = bisect.bisect_left(arena, size, key=_size)
             if place < len(arena):
-                chunk: Any = arena.pop(bisect.bisect(arena, arena[place].size, key=_size) - 1)
+                chunk = arena.pop(bisect.bisect(arena, arena[place].size, key=_size) - 1)
                 _spoil(chunk.block)
                 _grant(chunk.block)
             else:
-                self._check_limit(size)
-                chunk = self._allocator(size).mem
+                if self._limit and self.total_bytes() + size > self._limit:
+                    raise OutOfMemoryError(size, self.total_bytes(), self._limit)
+                chunk = Memory(size)
             here.used.add(chunk)
             return MemoryPointer(PooledMemory(chunk, weakref.ref(here), arena), 0)
-
-    def _check_limit(self, size: int) -> None:
-        if self._limit and self.total_bytes() + size > self._limit:
-            raise OutOfMemoryError(size, self.total_bytes(), self._limit)
 
     def free_all_blocks(self, stream: Any = None) -> None:
         with _memory.lock:
@@ -318,34 +235,20 @@ class MemoryPool:
                 free.get(pointer, []).clear()
         _memory.commit_freed()
 
-    def free_all_free(self) -> None:
-        self.free_all_blocks()
-
-    def n_free_blocks(self) -> int:
-        return len(self._free_chunks())
-
     def used_bytes(self) -> int:
         _memory.commit_freed()
         return sum(chunk.size for chunk in self._arenas[runtime.getDevice()].used)
 
     def free_bytes(self) -> int:
-        return sum(chunk.size for chunk in self._free_chunks())
+        _memory.commit_freed()
+        arenas = self._arenas[runtime.getDevice()].free.values()
+        return sum(chunk.size for arena in arenas for chunk in arena)
 
     def total_bytes(self) -> int:
         return self.used_bytes() + self.free_bytes()
 
-    def _free_chunks(self) -> list[Memory]:
-        _memory.commit_freed()
-        arenas = self._arenas[runtime.getDevice()].free.values()
-        return [chunk for arena in arenas for chunk in arena]
-
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
-        if fraction is not None:
-            size = int(fraction * runtime.memGetInfo()[1])
-        self._limit = size or 0
-
-    def get_limit(self) -> int:
-        return self._limit
+        self._limit = int(fraction * runtime.memGetInfo()[1]) if fraction else size or 0
 
 
 def _malloc(size: int) -> MemoryPointer:
@@ -353,35 +256,12 @@ def _malloc(size: int) -> MemoryPointer:
 
 
 class _Allocator(threading.local):
-    def __init__(self) -> None:
-        self.allocator: Callable[[int], MemoryPointer] | None = None
+    allocator: Callable[[int], MemoryPointer] | None = None
 
 
 _thread_local = _Allocator()
 _default_pool = MemoryPool()
-_current_allocator: Callable[[int], MemoryPointer] = _default_pool.malloc
-
-
-def _get_thread_local_allocator() -> Callable[[int], MemoryPointer] | None:
-    return _thread_local.allocator
-
-
-def _set_thread_local_allocator(allocator: Callable[[int], MemoryPointer] | None) -> None:
-    _thread_local.allocator = allocator
-
-
-def get_allocator() -> Callable[[int], MemoryPointer]:
-    return _thread_local.allocator or _current_allocator
-
-
-def set_allocator(allocator: Callable[[int], MemoryPointer] | None = None) -> None:
-    global _current_allocator
-    if _thread_local.allocator is not None:
-        raise ValueError(
-            "Can't change the global allocator inside `using_allocator` context manager"
-        )
-    _current_allocator = _malloc if allocator is None else allocator
 
 
 def alloc(size: int) -> MemoryPointer:
-    return get_allocator()(size)
+    return (_thread_local.allocator or _default_pool.malloc)(size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,7 @@ class PinnedMemory:
     """Pinned memory from the system."""
 
     def __init__(self, size: int, flags: int = 0) -> None:
-        capture = _launch.current_queue().capture
-        if capture is not None and not capture.is_relaxed:
-            _launch.fail_capture(capture)
+        _launch.refuse_allocation()
         self.size = size
         self._room = np.full(_memory.rounded(size), _memory.GARBAGE, np.uint8)
         self.ptr = int(self._room.ctypes.data) if size else 0
@@ -29,9 +26,6 @@ class PinnedMemory:
             place = bisect.bisect(_addresses, self._room.ctypes.data)
             _addresses.insert(place, self._room.ctypes.data)
             _rooms.insert(place, self._room)
-
-    def __int__(self) -> int:
-        return self.ptr
 
     # The default: modules are empty when the interpreter ends.
     def __del__(self, free_later: Any = _memory.free_later) -> None:
@@ -61,9 +55,6 @@ def _view(address: int, size: int) -> tuple[np.ndarray, bool]:
 class PinnedMemoryPointer(np.ndarray):
     """A place in pinned memory; an array of bytes, so that NumPy's arrays take it as a buffer."""
 
-    mem: PinnedMemory
-    ptr: int
-
     def __new__(cls, mem: PinnedMemory, offset: int) -> PinnedMemoryPointer:
         # Over a buffer of ctypes: NumPy would drop the pointer from between two plain arrays.
         n_bytes = max(mem.size - offset, 0)
@@ -72,33 +63,17 @@ class PinnedMemoryPointer(np.ndarray):
         pointer.mem, pointer.ptr = mem, mem.ptr + offset
         return pointer
 
-    def __int__(self) -> int:
-        return self.ptr
-
-    def size(self) -> int:  # type: ignore[override]
-        return self.mem.size - (self.ptr - self.mem.ptr)
-
 
 class PooledPinnedMemory(PinnedMemory):
     """Pinned memory that goes back to its pool, full of garbage."""
 
     def __init__(self, mem: PinnedMemory, pool: dict[int, list[PinnedMemory]]) -> None:
-        self.mem, self.ptr, self.size, self._room, self._free = (
-            mem,
-            mem.ptr,
-            mem.size,
-            mem._room,
-            pool,
-        )
-
-    def free(self) -> None:
-        self.__del__()
+        self._mem, self._pool = mem, pool
+        self.ptr, self.size, self._room = mem.ptr, mem.size, mem._room
 
     def __del__(self, free_later: Any = _memory.free_later) -> None:
-        mem, free = self.mem, self._free
-        if mem is not None:
-            self.mem = None  # type: ignore[assignment]
-            free_later(lambda: _put_back(mem, free))
+        mem, free = self._mem, self._pool
+        free_later(lambda: _put_back(mem, free))
 
 
 def _put_back(mem: PinnedMemory, free: dict[int, list[PinnedMemory]]) -> None:
@@ -106,16 +81,11 @@ def _put_back(mem: PinnedMemory, free: dict[int, list[PinnedMemory]]) -> None:
     free.setdefault(mem.size, []).append(mem)
 
 
-def _malloc(size: int) -> PinnedMemoryPointer:
-    return PinnedMemoryPointer(PinnedMemory(size, 1), 0)
-
-
 class PinnedMemoryPool:
     """A pool of pinned memory: it hands out again what was freed, without a wait."""
 
-    def __init__(self, allocator: Callable[[int], PinnedMemoryPointer] = _malloc) -> None:
+    def __init__(self) -> None:
         self._free: dict[int, list[PinnedMemory]] = {}
-        self._alloc = allocator
 
     def malloc(self, size: int) -> PinnedMemoryPointer:
         if size == 0:
@@ -124,33 +94,12 @@ class PinnedMemoryPool:
         with _memory.lock:
             _memory.commit_freed()
             free = self._free.get(size)
-            mem = free.pop() if free else self._alloc(size).mem
+            mem = free.pop() if free else PinnedMemory(size)
         return PinnedMemoryPointer(PooledPinnedMemory(mem, self._free), 0)
-
-    def free_all_blocks(self) -> None:
-        with _memory.lock:
-            _memory.commit_freed()
-            self._free.clear()
-
-    def n_free_blocks(self) -> int:
-        _memory.commit_freed()
-        return sum(map(len, self._free.values()))
 
 
 _default_pool = PinnedMemoryPool()
-_current_allocator: Callable[[int], PinnedMemoryPointer] = _default_pool.malloc
 
 
 def alloc_pinned_memory(size: int) -> PinnedMemoryPointer:
-    return _current_allocator(size)
-
-
-def set_pinned_memory_allocator(
-    allocator: Callable[[int], PinnedMemoryPointer] | None = None,
-) -> None:
-    global _current_allocator
-    _current_allocator = _malloc if allocator is None else allocator
-
-
-def is_memory_pinned(data: int) -> bool:
-    return _view(data, 1)[1]
+    return _default_pool.malloc(size)
