@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,12 @@ from fake_fit import X, Y
 
 from mlp_xp import MLPClassifier, callbacks
 from mlp_xp.training import time_budget as budget
+
+
+@pytest.fixture(autouse=True)
+def no_flushes(monkeypatch) -> None:
+    """Leave files to the system: a busy disk takes seconds, and test_disk.py sees to it."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture(scope="module")

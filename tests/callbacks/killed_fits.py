@@ -1,7 +1,7 @@
 """A program that kills fits with checkpoints, resumes them, and compares them with a whole one.
 
-``python killed_fits.py FOLDER writes`` kills one before each access to a file;
-``python killed_fits.py FOLDER moments N`` kills N at random moments. Prints what it has done.
+``python killed_fits.py FOLDER writes`` kills one before each access to a file, and ``FOLDER
+moments`` kills 200 at random moments. Prints what it has done.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def kill_at_every_write() -> None:
     print(f"killed at {number - 1} accesses")
 
 
-def kill_at_moments(n_kills: int) -> None:
+def kill_at_moments(n_kills: int = 200) -> None:
     settings = {"every": "0.02 s", "max_iter": 12}
     start = time.perf_counter()
     expected = result(fit(**settings))
@@ -133,4 +133,4 @@ if __name__ == "__main__":
     if sys.argv[2] == "writes":
         kill_at_every_write()
     else:
-        kill_at_moments(int(sys.argv[3]))
+        kill_at_moments()

@@ -118,7 +118,7 @@ def test_the_best_epoch_is_in_best_however_rare_checkpoints_are(every, tmp_path)
 
 
 def test_the_best_of_another_fit_does_not_count(tmp_path):
-    fit(Checkpoint(tmp_path), n_epochs=30)
+    fit(Checkpoint(tmp_path), n_epochs=9)
     fitted = fit(Checkpoint(tmp_path), n_epochs=2, random_state=1)
     assert names(tmp_path) == ["best", "epoch-0001", "epoch-0002"]
     best = load_model(tmp_path / "best")
@@ -168,6 +168,7 @@ def test_a_fit_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     assert any(np.array_equal(model.coefs_[0], array) for array in at_five.values())
 
 
+@pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(time, "thread_time"), reason="no clock of a thread")
 def test_checkpoints_every_10_s_cost_less_than_2_percent(tmp_path):
     class Timed(Checkpoint):
@@ -281,7 +282,7 @@ def test_a_reader_never_misses_best(tmp_path):
     reader.start()
     n_fits = 0
     while not errors and (n_fits == 0 or n_read <= 10):
-        fit(Checkpoint(tmp_path), n_epochs=60)
+        fit(Checkpoint(tmp_path), n_epochs=20)
         n_fits += 1
     is_over.set()
     reader.join()

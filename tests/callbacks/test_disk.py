@@ -69,34 +69,28 @@ assert load_model(folder / "epoch-0004").n_iter_ == load_model(folder / "best").
 resumed = MLP((32,), **settings).fit(X, y, resume=folder)
 assert all(map(np.array_equal, resumed.coefs_, fitted.coefs_))
 """
-LEFT = "['best', 'epoch-0001', 'epoch-0004', 'epoch-0005']"
 
 
-def run(*command) -> list[str]:
+@pytest.mark.matrix
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of a process")
+@pytest.mark.parametrize("how", ["size", "disk"])
+def test_a_fit_goes_on_on_a_full_disk(how, tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path), how]
+    if how == "disk":
+        own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
+        if not shutil.which("unshare") or subprocess.run([*own_mounts, "true"]).returncode:
+            pytest.skip("this user cannot mount a small disk")
+        mount = f"mount -t tmpfs -o size=256k none '{tmp_path}' && exec \"$@\""
+        command = [*own_mounts, "sh", "-c", mount, "sh", *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no limits of a process")
-def test_a_fit_goes_on_where_files_cannot_grow(tmp_path):
-    *said, left = run(sys.executable, "-c", FULL, str(tmp_path), "size")
-    assert left == LEFT
-    places = [f"{name} cannot be written: File too large" for name in
-              ("epoch-0002", "best", "epoch-0003", "best")]  # fmt: skip
-    assert [line.partition(". The fit goes on")[0] for line in said] == places
-
-
-def test_a_fit_goes_on_on_a_full_disk(tmp_path):
-    own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
-    if not shutil.which("unshare") or subprocess.run([*own_mounts, "true"]).returncode:
-        pytest.skip("this user cannot mount a small disk")
-    mount = f"mount -t tmpfs -o size=256k none '{tmp_path}' && exec \"$@\""
-    command = [sys.executable, "-c", FULL, str(tmp_path), "disk"]
-    *said, left = run(*own_mounts, "sh", "-c", mount, "sh", *command)
-    assert left == LEFT
-    assert len(said) == 4
-    assert all("cannot be written: No space left on device. The fit goes on" in x for x in said)
+    *said, left = done.stdout.splitlines()
+    assert left == "['best', 'epoch-0001', 'epoch-0004', 'epoch-0005']"
+    error = {"size": "File too large", "disk": "No space left on device"}[how]
+    assert [line.partition(". The fit goes on")[0] for line in said] == [
+        f"{name} cannot be written: {error}"
+        for name in ("epoch-0002", "best", "epoch-0003", "best")
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not flushed there")

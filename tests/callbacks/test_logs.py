@@ -12,7 +12,7 @@ import pytest
 from fake_fit import SCORED, fit, record
 
 from mlp_xp._utils.optional import optional
-from mlp_xp.callbacks import CSVLog, TensorBoard
+from mlp_xp.callbacks import CSVLog, MLflow, TensorBoard
 from mlp_xp.training.records import Record
 
 
@@ -49,7 +49,8 @@ def test_a_log_is_replaced_when_a_fit_begins_and_not_before(tmp_path):
 
 
 def events(path) -> list:
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    from tensorboardX.proto import event_pb2
+
     content, found = path.read_bytes(), []
     while content:  # length, its checksum, the event, its checksum
         (length,) = struct.unpack("<Q", content[:8])
@@ -62,8 +63,8 @@ def scalars(path) -> dict[tuple[str, int], float]:
     return {(v.tag, e.step): v.simple_value for e in events(path) for v in e.summary.value}
 
 
+@pytest.mark.matrix
 def test_the_scalars_of_each_epoch_are_written(tmp_path):
-    pytest.importorskip("tensorboardX")
     rows = [record(1, loss=2.5), record(2, validation_loss=0.75, validation_score=0.5)]
     fit(TensorBoard(tmp_path / "new" / "run"), rows)
     (path,) = (tmp_path / "new" / "run").iterdir()
@@ -80,16 +81,16 @@ def test_the_scalars_of_each_epoch_are_written(tmp_path):
     }
 
 
+@pytest.mark.matrix
 def test_lbfgs_which_has_no_learning_rate_writes_none(tmp_path, caplog):
-    pytest.importorskip("tensorboardX")
     fit(TensorBoard(tmp_path), [record(1, learning_rate=math.nan)])
     (path,) = tmp_path.iterdir()
     assert set(scalars(path)) == {("loss", 1), ("samples_per_second", 1)}
     assert caplog.records == []
 
 
+@pytest.mark.matrix
 def test_quick_fits_one_after_the_other_keep_their_files(tmp_path):
-    pytest.importorskip("tensorboardX")
     board = TensorBoard(str(tmp_path))
     for n_epochs in (1, 2, 3):
         fit(board, SCORED[:n_epochs])
@@ -100,9 +101,16 @@ def test_quick_fits_one_after_the_other_keep_their_files(tmp_path):
     assert len(starts) == 1
 
 
-def test_a_missing_library_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ImportError, match=r'\'tensorboardX\'.*pip install -e ".*\[tensorboard\]"'):
-        TensorBoard("folder").on_fit_begin(None)
+@pytest.mark.parametrize(
+    ("callback", "library", "extra"),
+    [(TensorBoard("folder"), "tensorboardX", "tensorboard"), (MLflow(), "mlflow", "mlflow")],
+)
+def test_a_missing_library_is_named_with_its_extra(monkeypatch, callback, library, extra):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"'{library}'.*pip install -e \".*\[{extra}\]\""):
+        callback.on_fit_begin(None)
+
+
+def test_a_name_without_an_extra_is_of_the_command():
     with pytest.raises(ImportError, match=r'\'nothing\'.*\[cli\]"'):
         optional("nothing.like.this")

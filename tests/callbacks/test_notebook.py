@@ -9,9 +9,10 @@ from browser import headless_chromium
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.progress import TaskBar
-from mlp_xp.callbacks import Checkpoint, ProgressBar, TargetScore
+from mlp_xp.callbacks import ProgressBar
 from mlp_xp.datasets import load_digits
 
+pytestmark = pytest.mark.matrix
 X, Y = [[0.0], [1.0]], [0, 1]
 
 
@@ -108,13 +109,3 @@ def test_the_bar_of_many_tasks(cell, capsys):
     lines = [data["text/plain"].split("  ")[0] for data, *_ in cell]
     assert lines == ["models 0/2", "models 1/2", "models 2/2"]
     assert capsys.readouterr().out == ""
-
-
-def test_callbacks_and_data_sets_are_one_line(tmp_path):
-    assert repr(ProgressBar()) == "ProgressBar()"
-    assert repr(ProgressBar(curve=True)) == "ProgressBar(curve=True)"
-    assert repr(TargetScore(0.9)) == "TargetScore(score=0.9)"
-    assert repr(Checkpoint("here", every="10 min")).endswith("every='10 min')")
-    assert repr(load_digits()) == (
-        "Dataset(1,438 training and 359 test images of 1 x 8 x 8, 10 classes)"
-    )

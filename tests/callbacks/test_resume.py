@@ -8,11 +8,11 @@ import math
 import os
 import pickle
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from fake_fit import names
 from helpers import problem
@@ -50,8 +50,6 @@ CASES = {
     },
     "muon": {"solver": ByKind(Muon(ns_steps=2)), "learning_rate": "onecycle", "residual": True},
     "streamed": {"placement": "streamed", "dropout": 0.1, "precision": "float64"},
-    # Patience for all epochs: else 1 seed in 75 ends before the last interruption.
-    "no seed": {"random_state": None, "shuffle": True, "n_iter_no_change": 20},
 }
 
 
@@ -95,22 +93,29 @@ def result(model) -> list:
 
 @pytest.mark.parametrize("n_steps", [1, STEPS, STEPS + 1, 4 * STEPS + 3, 8 * STEPS + 2])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("backend", ["numpy", "torch:cpu", "jax:cpu", "array_api_strict"])
-def test_a_resumed_fit_is_the_whole_one(backend, case, n_steps, tmp_path):
-    if backend != "numpy":
-        pytest.importorskip(backend.partition(":")[0])
-        if n_steps not in (STEPS + 1, 8 * STEPS + 2) or case not in ("everything", "adaptive"):
-            pytest.skip("one library shows it in full")
-    settings = CASES[case]
-    interrupt(n_steps, tmp_path, backend=backend, **settings)
-    resumed = make(backend, **settings).fit(X, Y, resume=tmp_path)
-    if case == "no seed":
-        settings = settings | {"random_state": 0}
-        facts = list(checkpoints.checkpoints(tmp_path).values())[-1]
-        assert checkpoints.read_checkpoint(facts).facts["seed"] == resumed._state.seed
-        assert resumed.n_iter_ > n_steps // STEPS
-        return
-    assert result(resumed) == result(make(backend, **settings).fit(X, Y))
+def test_a_resumed_fit_is_the_whole_one(case, n_steps, tmp_path):
+    interrupt(n_steps, tmp_path, **CASES[case])
+    resumed = make(**CASES[case]).fit(X, Y, resume=tmp_path)
+    assert result(resumed) == result(make(**CASES[case]).fit(X, Y))
+
+
+def test_a_fit_without_a_seed_is_resumed_with_its_own(tmp_path):
+    # Patience for all epochs: else 1 seed in 75 ends before the interruption.
+    settings = {"random_state": None, "shuffle": True, "n_iter_no_change": 20}
+    interrupt(4 * STEPS + 3, tmp_path, **settings)
+    resumed = make(**settings).fit(X, Y, resume=tmp_path)
+    newest = list(checkpoints.checkpoints(tmp_path).values())[-1]
+    assert checkpoints.read_checkpoint(newest).facts["seed"] == resumed._state.seed
+    assert resumed.n_iter_ > 4
+
+
+@pytest.mark.libraries("torch", "jax", "array_api_strict")
+@pytest.mark.parametrize("n_steps", [STEPS + 1, 8 * STEPS + 2])
+@pytest.mark.parametrize("case", ["everything", "adaptive"])
+def test_a_fit_of_another_library_is_resumed_too(backend_spec, case, n_steps, tmp_path):
+    interrupt(n_steps, tmp_path, backend=backend_spec, **CASES[case])
+    resumed = make(backend_spec, **CASES[case]).fit(X, Y, resume=tmp_path)
+    assert result(resumed) == result(make(backend_spec, **CASES[case]).fit(X, Y))
 
 
 def test_the_parts_of_a_fit_may_be_many(tmp_path):
@@ -129,7 +134,6 @@ def test_the_parts_of_a_fit_may_be_many(tmp_path):
 
 @pytest.mark.parametrize("at", ["2 epochs", "1 steps"])
 def test_machine_code_goes_on_with_the_same_bits(at, tmp_path, monkeypatch):
-    pytest.importorskip("numba")
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     settings = {"hidden_layer_sizes": (32, 32), "learning_rate": "cosine", "precision": "float32"}
     whole = make(**settings).fit(X, Y)
@@ -137,30 +141,23 @@ def test_machine_code_goes_on_with_the_same_bits(at, tmp_path, monkeypatch):
     assert result(make(**settings).fit(X, Y, resume=tmp_path)) == result(whole)
 
 
-def test_early_stopping_goes_on_where_it_was(tmp_path):
-    whole = make(learning_rate_init=0.1).fit(X, Y)
+def test_early_stopping_goes_on_where_it_was_also_after_its_end(tmp_path):
+    whole = make(watch=[Checkpoint(tmp_path / "whole")], learning_rate_init=0.1).fit(X, Y)
     assert whole.n_iter_ < 12  # It has stopped, some epochs after the best.
     best = whole.validation_scores_.index(max(whole.validation_scores_))
     assert best + 2 < whole.n_iter_
-    interrupt((best + 2) * STEPS + 1, tmp_path, learning_rate_init=0.1)
-    resumed = make(learning_rate_init=0.1).fit(X, Y, resume=tmp_path)
-    assert result(resumed) == result(whole)
+    interrupt((best + 2) * STEPS + 1, tmp_path / "part", learning_rate_init=0.1)
+    for folder, n_steps in (("part", 10**6), ("whole", 0)):
+        model = make(learning_rate_init=0.1, watch=[Interrupt(n_steps)])
+        assert result(model.fit(X, Y, resume=tmp_path / folder)) == result(whole)
 
 
-def test_a_fit_that_has_ended_is_resumed_at_its_end(tmp_path):
-    whole = make(watch=[Checkpoint(tmp_path)], learning_rate_init=0.1).fit(X, Y)
-    assert whole.n_iter_ < 12
-    resumed = make(learning_rate_init=0.1, watch=[Interrupt(0)]).fit(X, Y, resume=tmp_path)
-    assert result(resumed) == result(whole)
-
-
-@pytest.mark.parametrize("backend", ["torch:cpu", "jax:cpu", "array_api_strict"])
-def test_what_one_library_wrote_another_resumes(backend, tmp_path):
-    pytest.importorskip(backend.partition(":")[0])
+@pytest.mark.libraries("torch", "jax", "array_api_strict")
+def test_what_one_library_wrote_another_resumes(backend_spec, tmp_path):
     settings = CASES["everything"] | {"precision": "float64"}
     whole = make(**settings).fit(X, Y)
-    for first, second in (("numpy", backend), (backend, "numpy")):
-        folder = tmp_path / first.partition(":")[0]
+    for number, (first, second) in enumerate([("numpy", backend_spec), (backend_spec, "numpy")]):
+        folder = tmp_path / str(number)
         interrupt(3 * STEPS + 2, folder, backend=first, **settings)
         resumed = make(second, **settings).fit(X, Y, resume=folder)
         assert resumed.n_iter_ == whole.n_iter_
@@ -243,35 +240,26 @@ def test_without_any_whole_checkpoint_nothing_is_trained(tmp_path):
     assert names(tmp_path) == before
 
 
-def test_what_is_no_folder_is_an_error():
+def test_a_folder_without_a_checkpoint_starts_the_fit(tmp_path):
     with pytest.raises(TypeError, match=r"resume is True, and must be the folder of a Checkpoint"):
         make().fit(X, Y, resume=True)
-
-
-def test_a_folder_without_a_checkpoint_starts_the_fit(tmp_path):
     with pytest.warns(UserWarning, match="which has no checkpoint: the fit starts at its first"):
         model = make().fit(X, Y, resume=tmp_path / "new")
     assert result(model) == result(make().fit(X, Y))
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
+def test_other_settings_and_data_are_refused(tmp_path):
+    interrupt(STEPS, tmp_path)
+    other_settings = [
         ({"alpha": 0.5}, "of a fit with alpha=0.0001, and this one has alpha=0.5: resume with the"),
         ({"batch_size": 31, "max_iter": 3}, "with max_iter=12, batch_size=32, and|batch_size=32, "),
         ({"hidden_layer_sizes": (8, 9)}, "hidden_layer_sizes"),
-    ],
-)
-def test_other_settings_are_refused(settings, said, tmp_path):
-    interrupt(STEPS, tmp_path)
-    model = make(**settings)
-    with pytest.raises(SnapshotError, match=said):
-        model.fit(X, Y, resume=tmp_path)
-    assert not hasattr(model, "coefs_")
-
-
-def test_other_data_are_refused(tmp_path):
-    interrupt(STEPS, tmp_path)
+    ]
+    for settings, said in other_settings:
+        model = make(**settings)
+        with pytest.raises(SnapshotError, match=said):
+            model.fit(X, Y, resume=tmp_path)
+        assert not hasattr(model, "coefs_")
     with pytest.raises(SnapshotError, match="y and sample_weight="):
         make().fit(X, np.roll(Y, 1), resume=tmp_path)
     with pytest.raises(SnapshotError, match="samples="):
@@ -297,55 +285,32 @@ def test_logs_of_a_resumed_fit_are_whole(tmp_path):
 
 # --- kills ---------------------------------------------------------------------------------------
 
-SCRIPT = Path(__file__).with_name("killed_fits.py")
 
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
+def test_sigterm_writes_a_checkpoint_and_ends_with_143(tmp_path):
+    class Terminate(Callback):
+        def on_step_end(self, model, done, n_steps):
+            if len(model.history_) == 2 and done == 3:
+                signal.raise_signal(signal.SIGTERM)
 
-def run_script(folder, *argv) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(SCRIPT), str(folder), *argv],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fit_killed_at_any_access_to_a_file_is_resumed(tmp_path):
-    assert int(run_script(tmp_path, "writes").split()[2]) > 30
+    with pytest.raises(SystemExit) as end:
+        make(watch=[Terminate(), Checkpoint(tmp_path, every="1 h")]).fit(X, Y)
+    assert end.value.code == 143
+    [(epoch, step)] = checkpoints.checkpoints(tmp_path)
+    assert (epoch, step) >= (2, 3)
+    assert "best" in names(tmp_path)
+    assert result(make().fit(X, Y, resume=tmp_path)) == result(make().fit(X, Y))
 
 
 @pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fit_killed_at_200_moments_is_resumed(tmp_path):
-    assert run_script(tmp_path, "moments", "200").startswith("killed at 200 moments")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
-def test_sigterm_writes_a_checkpoint_and_ends_with_143(tmp_path):
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); import test_resume as t\n"
-        "class Ready(t.Callback):\n"
-        "    def on_step_end(self, model, done, n_steps):\n"
-        "        if len(model.history_) == 2 and done == 3:\n"
-        "            print('ready', flush=True)\n"
-        "            input()\n"
-        "watch = [Ready(), t.Checkpoint(sys.argv[1], every='1 h')]\n"
-        "t.make(watch=watch, max_iter=12).fit(t.X, t.Y)\n"
-    )
-    paths = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parent.parent}"
-    environment = os.environ | {"PYTHONPATH": f"{paths}{os.pathsep}{os.environ.get('PYTHONPATH')}"}
-    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        process.stdin.write("\n")
-    assert process.returncode == 143
-    [(epoch, step)] = checkpoints.checkpoints(tmp_path)
-    assert epoch >= 2
-    assert (epoch, step) >= (2, 3)
-    assert "best" in names(tmp_path)
-    assert result(make().fit(X, Y, resume=tmp_path)) == result(make().fit(X, Y))
+@pytest.mark.parametrize("how", ["writes", "moments"])
+def test_a_fit_killed_at_any_moment_is_resumed(how, tmp_path):
+    code = Path(__file__).with_name("killed_fits.py").read_text()
+    done = processes.run(code, tmp_path, how, timeout=300)
+    assert done.returncode == 0, done.stderr
+    if how == "writes":
+        assert int(done.stdout.split()[2]) > 30
+    else:
+        assert done.stdout.startswith("killed at 200 moments")
