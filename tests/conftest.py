@@ -29,7 +29,7 @@ from mlp_xp.backends import Backend, BackendError
 
 DEFAULT = "numpy,array_api_strict"
 # What needs one of these takes a library, a browser or processes that the default run has not.
-MATRIX_FIXTURES = {"torch", "pandas", "chromium", "run_ranks"}
+MATRIX_FIXTURES = {"torch", "chromium", "run_ranks"}
 collect_ignore = ["stand_in/packages", "callbacks/killed_fits.py", "faults.py"]
 RAN = pytest.StashKey[Counter[str]]()
 SKIPPED: list[str] = []
@@ -234,11 +234,6 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def torch():
     return pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="session")
-def pandas():
-    return pytest.importorskip("pandas")
 
 
 @pytest.fixture(scope="session")
