@@ -1,8 +1,6 @@
-"""Plans, placement, scaling, and prediction in batches."""
+"""Placement of data, their scaling, and prediction in batches."""
 
 from __future__ import annotations
-
-from itertools import product
 
 import numpy as np
 import pytest
@@ -13,38 +11,8 @@ from mlp_xp.backends import get_backend
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.training.batches import Resident, Streamed, place
-from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inference import predict
 from mlp_xp.training.input_scaling import standardization
-
-# --- plans and placement -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pad", [False, True])
-def test_a_plan_has_every_sample_once(pad):
-    for n, batch_size in product([1, 2, 9, 10, 11, 57], [1, 3, 10, 100]):
-        weights = np.random.default_rng(0).random(n)
-        plan = plan_epoch(n, batch_size, seed=1, weights=weights, pad=pad)
-        case = f"{n} samples in batches of {batch_size}"
-        assert sum(plan.counts) == n, case
-        assert sum(plan.totals) == pytest.approx(weights.sum()), case
-        if plan.rows is None:
-            assert len(plan.counts) == 1, case
-        else:
-            sums = np.bincount(plan.rows, weights=plan.weights, minlength=n)
-            np.testing.assert_allclose(sums, weights, err_msg=case)
-            assert len(plan.rows) == (len(plan.counts) * plan.batch_size if pad else n), case
-
-
-def test_the_order_depends_on_seed_and_epoch_alone():
-    def rows(**settings):
-        return plan_epoch(50, 7, **settings).rows.tolist()
-
-    assert rows(seed=1, epoch=2) == rows(seed=1, epoch=2)
-    assert rows(seed=1, epoch=2) != rows(seed=1, epoch=3)
-    assert rows(seed=1, epoch=2) != rows(seed=2, epoch=2)
-    # The first numbers of a seed are part of the format: a change breaks every reproduction.
-    assert rows(seed=1)[:7] == [43, 30, 23, 9, 14, 18, 40]
 
 
 def test_placement_follows_the_free_memory(monkeypatch):

@@ -26,9 +26,11 @@ from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
+from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.batches import Streamed
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.step import make_step
+from mlp_xp.training.time_budget import Budget
 
 
 @pytest.mark.libraries("jax")
@@ -60,7 +62,14 @@ def test_jax_compiles_a_step_once_and_donates_its_state(backend, monkeypatch, ev
     assert not data.x.is_deleted()
 
 
-@pytest.mark.libraries("jax", "numpy")
+class TwoSteps(Budget):
+    """A time in which two steps fit between two readings of the clock."""
+
+    def next_steps(self, most):
+        return min(most, 2)
+
+
+@pytest.mark.libraries("jax", "numpy", "cupy")
 def test_many_steps_are_one_call_unless_each_is_heard_of(backend, monkeypatch):
     network = Network((FEATURES, 9, CLASSES), dropout=0.3)
     plan = plan_for(backend, weights=np.random.default_rng(1).random(N))
@@ -68,28 +77,37 @@ def test_many_steps_are_one_call_unless_each_is_heard_of(backend, monkeypatch):
     monkeypatch.setattr(type(backend), "work_at_once", 4 * work)
     heard, results = [], []
 
-    def train_for(n_epochs, *, loop=True, **options):
-        trainer = make_trainer(backend, network=network)
+    def train_for(n_epochs, *, loop=True, stops=False, **options):
+        # Another schedule would follow the clock.
+        trainer = make_trainer(backend, network=network, schedule=Constant())
         if not loop:
             trainer._loop = None
         data = place_bytes(backend)
+
+        def note(done, n_steps):
+            heard.append(done)
+            return stops
+
         for _ in range(n_epochs):
-            record = trainer.run_epoch(data, plan, n_epochs=2, **options)
+            record = trainer.run_epoch(data, plan, n_epochs=2, after_step=note, **options)
         results.append((np.asarray(record.loss), *learned(trainer)))
         return trainer
 
-    def note(done, n_steps):
-        heard.append(done)
-        return False
-
+    at_once = {"step_by_step": False}
     train_for(2, loop=False)
-    train_for(2, after_step=note)
-    train_for(2, after_step=note, step_by_step=False)
+    train_for(2)
+    train_for(2, **at_once)
+    train_for(2, budget=TwoSteps(1000.0), **at_once)
+    train_for(2, budget=TwoSteps(1000.0), **at_once, loop=False)
+    each = [1, 2, 3, 4, 5, 6] * 2
     # Where the last batch is shorter, it is a call of its own.
-    assert heard == [1, 2, 3, 4, 5, 6] * 2 + ([4, 6] if backend.fixed_shapes else [4, 5, 6]) * 2
-    assert_close(results[2], results[1])
-    assert_close(results[1], results[0], rtol=1e-10)
-    stopped = train_for(1, after_step=lambda done, n_steps: True, step_by_step=False)
+    last = [6] if backend.fixed_shapes else [5, 6]
+    assert heard == each * 2 + [4, *last] * 2 + [2, 4, *last] * 2 + each
+    for reference, found in ((0, 1), (0, 4)):
+        assert_close(results[found], results[reference], rtol=1e-10)
+    for found in (2, 3):
+        assert_close(results[found], results[1])
+    stopped = train_for(1, stops=True, **at_once)
     assert stopped.n_steps == 4
     if backend.name == "jax":
         assert stopped._loop._cache_size() == 1

@@ -108,9 +108,10 @@ def test_many_good_steps_double_the_factor(scaling):
     set_scale(trainer, 4.0, 1998.0)
     train32(trainer, n_epochs=1)
     assert scale_of(trainer) == [8.0, 4.0]
-    set_scale(trainer, 2.0**24 if scaling.name == "numpy" else 4.0, 1999.0)
-    train32(trainer, n_epochs=1)
-    assert scale_of(trainer) == [2.0**24 if scaling.name == "numpy" else 8.0, 5.0]
+    if scaling.name == "numpy":  # What overflows in float16 does not here.
+        set_scale(trainer, 2.0**24, 1999.0)
+        train32(trainer, n_epochs=1)
+        assert scale_of(trainer) == [2.0**24, 5.0]
 
 
 def test_the_factor_changes_no_gradient_that_fits(scaling):
@@ -204,20 +205,15 @@ def test_a_pickled_training_goes_on_with_its_factor(problem, settings):
     assert saved(parts) == saved(whole)
 
 
-class KilledError(Exception):
-    pass
-
-
-class Kill(Callback):
-    def on_step_end(self, model, done, n_steps):
-        if len(model.history_) == 1 and done == 3:
-            raise KilledError
-
-
 def test_a_checkpoint_has_the_factor(problem, settings, tmp_path):
+    class Fails(Callback):
+        def on_step_end(self, model, done, n_steps):
+            if (len(model.history_), done) == (1, 3):
+                raise ZeroDivisionError
+
     X, y = problem()
-    watch = [Checkpoint(tmp_path, every="1 steps"), Kill()]
-    with pytest.raises(KilledError):
+    watch = [Checkpoint(tmp_path, every="1 steps"), Fails()]
+    with pytest.raises(ZeroDivisionError):
         small(**settings, callbacks=watch).fit(X, y)
     resumed = small(**settings).fit(X, y, resume=tmp_path)
     assert saved(resumed) == saved(small(**settings).fit(X, y))

@@ -26,7 +26,6 @@ from trainers import (
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels
-from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, Muon
 from mlp_xp.optimizers.schedules import Constant, InvScaling
@@ -299,22 +298,11 @@ def test_running_moments_follow_those_of_the_batches(backend, rng):
 
     trainer = make_trainer(backend, **still(network), params=params)
     plan = plan_epoch(N, BATCH, weights=weights, pad=backend.fixed_shapes)
-    trainer.run_epoch(place_bytes(backend), plan, n_epochs=1)
+    assert np.isfinite(trainer.run_epoch(place_bytes(backend), plan, n_epochs=1).loss)
     (found,) = trainer.state.batch_stats
     atol = tolerance("float64", FEATURES * BATCH) * max(1.0, np.abs(x).max())
     np.testing.assert_allclose(backend.get(found.mean), mean, rtol=0, atol=atol)
     np.testing.assert_allclose(backend.get(found.variance), variance, rtol=0, atol=4 * atol)
-
-
-def test_a_batch_without_weight_leaves_the_running_moments(backend, rng):
-    batch_stats = tuple(
-        BatchStats(rng.standard_normal(len(m.mean)), rng.random(len(m.mean)))
-        for m in neutral_batch_stats(EVERYTHING)
-    )
-    trainer = full_trainer(backend, **still(), batch_stats=batch_stats)
-    plan = plan_epoch(N, N, weights=np.zeros(N))
-    assert trainer.run_epoch(place_bytes(backend), plan, n_epochs=1).loss == 0.0
-    assert_close(host(backend, trainer.state.batch_stats), leaves(batch_stats))
 
 
 # --- clipping ------------------------------------------------------------------------------------
@@ -403,7 +391,7 @@ def test_all_of_it_learns(backend):
     x = rng.standard_normal((N, FEATURES))
     y = np.argmax(x[:, :CLASSES], axis=1).astype(np.int32)
     trainer = full_trainer(backend, learning_rate=0.1, alpha=0.0)
-    train(trainer, place(backend, x, y, "float64"), n_epochs=24)
+    train(trainer, place(backend, x, y, "float64"), n_epochs=20)
     settings = backend, EVERYTHING, None, trainer.learned, x
     logits = predict(*settings, batch_stats=trainer.state.batch_stats, dtype="float64")
     assert np.mean(np.argmax(backend.get(logits), axis=1) == y) > 0.9
