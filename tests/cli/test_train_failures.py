@@ -185,8 +185,9 @@ def test_a_user_at_a_terminal_is_asked_for_another_folder(train_digits, other_fo
 
 def test_a_folder_without_room_or_leave_is_an_error_before_the_first_step(fails, monkeypatch):
     monkeypatch.setattr(new_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
-    line = fails(*TINY, "--out", "run")
-    assert "the run needs 1.0 MB, and 0.5 MB are free; make room, or type --out" in line
+    # Twice 307,210 weights of 4 bytes, and a megabyte.
+    line = fails(*TINY, "--hidden", 4096, "--out", "run")
+    assert "the run needs 3.5 MB, and 0.5 MB are free; make room, or type --out" in line
     assert "'run.partial'" in line
     assert list(Path().iterdir()) == []
     Path("file").touch()
