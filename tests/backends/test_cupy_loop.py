@@ -30,15 +30,31 @@ pytestmark = [
 DEVICES = ["cuda:0", "cuda:1"]
 
 
+def check(problem, backend, monkeypatch, **options):
+    """Compare a training with that without graphs, and return its trainer."""
+    expected = problem.eagerly(backend, monkeypatch, **options)
+    assert not _launch.launches["graph"]
+    trainer = problem.trainer(backend)
+    assert_same(numbers(trainer, problem.train(trainer, **options)), expected)
+    return trainer
+
+
+def check_both_ways(monkeypatch, train):
+    """Compare what a function computes with graphs, and without."""
+    with monkeypatch.context() as patch:
+        patch.setattr(CupyBackend, "loop", lambda self, body: None)
+        expected = train()
+    assert not _launch.launches["graph"]
+    assert_same(train(), expected)
+    assert _launch.launches["graph"]
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", CASES)
 def test_captured_steps_compute_what_steps_compute(name, device, soon, monkeypatch, caplog):
     """While the current device is another one."""
     backend, problem = get_backend("cupy", device), Problem(**CASES[name])
-    expected = problem.eagerly(backend, monkeypatch)
-    assert not _launch.launches["graph"]
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    check(problem, backend, monkeypatch)
     assert not caplog.messages
     # Three epochs of five full steps and a short one, but for those before the first capture.
     assert _launch.launches["graph"] > 4
@@ -78,10 +94,7 @@ def test_a_graph_launches_no_more_than_its_steps(soon):
 
 def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem()
-    expected = problem.eagerly(backend, monkeypatch, n_epochs=5)
-    trainer = problem.trainer(backend)
-    records = problem.train(trainer, 5)
-    assert_same(numbers(trainer, records), expected)
+    trainer = check(problem, backend, monkeypatch, n_epochs=5)
     full, last = trainer._loop._shapes.values()
     assert set(full._graphs) <= {4, 2, 1}
     assert set(last._graphs) == {1}
@@ -107,9 +120,7 @@ def test_a_short_training_captures_nothing(monkeypatch):
 
 def test_steps_that_are_watched_are_graphs_of_one(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem()
-    expected = problem.eagerly(backend, monkeypatch, step_by_step=True)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer, step_by_step=True)), expected)
+    check(problem, backend, monkeypatch, step_by_step=True)
     assert _launch.launches["graph"] == 3 * 6 - 2 - 2
 
 
@@ -163,9 +174,7 @@ def test_another_thread_may_compute_on_the_default_stream(soon, monkeypatch, cap
         return x, lambda dy: dy
 
     problem = Problem(network=network_of(9, activation=accompanied))
-    expected = problem.eagerly(backend, monkeypatch)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    check(problem, backend, monkeypatch)
     assert not caplog.messages
     assert other.get().tolist() == [2.0 ** len(sums)] * 3
     assert sums
@@ -174,21 +183,17 @@ def test_another_thread_may_compute_on_the_default_stream(soon, monkeypatch, cap
 def test_other_data_are_captured_again(soon, monkeypatch):
     """Even where they lie in the memory of those before."""
     backend, problem = get_backend("cupy"), Problem()
-    results = []
-    for is_eager in (True, False):
-        with monkeypatch.context() as patch:
-            if is_eager:
-                patch.setattr(CupyBackend, "loop", lambda self, body: None)
-            trainer = problem.trainer(backend)
-            records = []
-            for seed in range(3):
-                x = np.random.default_rng(seed).standard_normal(problem.x.shape)
-                records += problem.train(trainer, data=place(backend, x, problem.y, "float64"))
-                trainer.guard.release()
-                gc.collect()
-            results.append(numbers(trainer, records))
-    assert_same(*results)
-    assert _launch.launches["graph"]
+
+    def train():
+        trainer, records = problem.trainer(backend), []
+        for seed in range(3):
+            x = np.random.default_rng(seed).standard_normal(problem.x.shape)
+            records += problem.train(trainer, data=place(backend, x, problem.y, "float64"))
+            trainer.guard.release()
+            gc.collect()
+        return numbers(trainer, records)
+
+    check_both_ways(monkeypatch, train)
 
 
 def test_data_are_not_kept_alive(soon):
@@ -208,33 +213,29 @@ def test_sparse_rows_are_captured(device, soon, monkeypatch, caplog):
     backend, problem = get_backend("cupy", device), Problem()
     x = sparse.random(N, FEATURES, 0.5, format="csr", random_state=0)
     data = place(backend, x, problem.y, "float64", multiplies_sparse=True)
-    expected = problem.eagerly(backend, monkeypatch, data=data)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer, data=data)), expected)
+    check(problem, backend, monkeypatch, data=data)
     assert not caplog.messages
     assert _launch.launches["graph"] > 4
 
 
 def test_a_state_may_be_replaced_between_epochs(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem(ema_decay=0.9)
-    results = []
-    for is_eager in (True, False):
-        with monkeypatch.context() as patch:
-            if is_eager:
-                patch.setattr(CupyBackend, "loop", lambda self, body: None)
-            trainer, other = problem.trainer(backend), problem.trainer(backend)
-            records = problem.train(trainer)
-            kept = [backend.get(leaf).copy() for leaf in leaves(trainer.state)]
-            copied = trainer.copy()
-            other.resume(trainer.progress())
-            records += problem.train(other)
-            trainer.set_learned(init_params(problem.network, 9), ())
-            records += problem.train(trainer)
-            trainer.restore(copied, 18)
-            assert_same([backend.get(leaf) for leaf in leaves(trainer.state)], kept)
-            records += problem.train(trainer)
-            results.append(numbers(trainer, records))
-    assert_same(*results)
+
+    def train():
+        trainer, other = problem.trainer(backend), problem.trainer(backend)
+        records = problem.train(trainer)
+        kept = [backend.get(leaf).copy() for leaf in leaves(trainer.state)]
+        copied = trainer.copy()
+        other.resume(trainer.progress())
+        records += problem.train(other)
+        trainer.set_learned(init_params(problem.network, 9), ())
+        records += problem.train(trainer)
+        trainer.restore(copied, 18)
+        assert_same([backend.get(leaf) for leaf in leaves(trainer.state)], kept)
+        records += problem.train(trainer)
+        return numbers(trainer, records)
+
+    check_both_ways(monkeypatch, train)
 
 
 class Swapped(Adam):
@@ -248,9 +249,7 @@ class Swapped(Adam):
 
 def test_a_rule_may_exchange_the_arrays_of_its_state(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem(optimizer=Swapped())
-    expected = problem.eagerly(backend, monkeypatch)
-    trainer = problem.trainer(backend)
-    assert_same(numbers(trainer, problem.train(trainer)), expected)
+    check(problem, backend, monkeypatch)
     assert _launch.launches["graph"]
 
 
@@ -283,18 +282,15 @@ def test_fits_on_two_devices_take_turns(soon, monkeypatch):
 def test_an_estimator_learns_the_same(settings, soon, monkeypatch):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((90, 5)), rng.integers(0, 3, 90)
-    weights = []
-    for is_eager in (True, False):
-        with monkeypatch.context() as patch:
-            if is_eager:
-                patch.setattr(CupyBackend, "loop", lambda self, body: None)
-            model = MLPClassifier(
-                (6,), backend="cupy", max_iter=4, batch_size=8, random_state=0, tol=0.0, **settings
-            )
-            for _ in range(2):
-                model.fit(X, y)
-            model.partial_fit(X[:50], y[:50])
-            model.partial_fit(X[40:], y[40:])
-        weights.append([*map(np.asarray, (*model.coefs_, *model.intercepts_, model.loss_curve_))])
-    assert_same(*weights)
-    assert _launch.launches["graph"]
+
+    def train():
+        model = MLPClassifier(
+            (6,), backend="cupy", max_iter=4, batch_size=8, random_state=0, tol=0.0, **settings
+        )
+        for _ in range(2):
+            model.fit(X, y)
+        model.partial_fit(X[:50], y[:50])
+        model.partial_fit(X[40:], y[40:])
+        return [*map(np.asarray, (*model.coefs_, *model.intercepts_, model.loss_curve_))]
+
+    check_both_ways(monkeypatch, train)

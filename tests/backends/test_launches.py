@@ -66,15 +66,11 @@ LAYERS = {
 }
 
 
-def test_a_step_launches_as_little_as_promised(backend):
-    assert launches_of(backend) <= 20
-    assert launches_of(backend, accuracy=True) <= 20
-
-
 @pytest.mark.parametrize("accuracy", [False, True])
-def test_a_step_with_products_by_cublas_launches_as_little_as_promised(backend, accuracy):
-    kernels = backend.kernels._replace(dense=affine)
-    assert launches_of(backend, kernels=kernels, accuracy=accuracy) <= 26
+def test_a_step_launches_as_little_as_promised(backend, accuracy):
+    assert launches_of(backend, accuracy=accuracy) <= 20
+    by_cublas = backend.kernels._replace(dense=affine)
+    assert launches_of(backend, kernels=by_cublas, accuracy=accuracy) <= 26
 
 
 def test_the_table_of_launches_is_that_of_the_code(backend):

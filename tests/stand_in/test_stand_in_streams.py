@@ -15,14 +15,20 @@ def ones(n=4):
     return cp.ones(n, dtype=np.float32)
 
 
+@pytest.fixture
+def copied(pinned, copying):
+    """Return an array that another stream may still copy to."""
+    x = cp.empty(4, dtype=np.float32)
+    x.set(pinned, stream=copying)
+    return x
+
+
 # --- copies --------------------------------------------------------------------------------------
 
 
-def test_a_kernel_that_does_not_wait_for_a_copy_is_an_error(pinned, copying):
-    x = cp.empty(4, dtype=np.float32)
-    x.set(pinned, stream=copying)
+def test_a_kernel_that_does_not_wait_for_a_copy_is_an_error(copied):
     with pytest.raises(RaceError, match="no wait between"):
-        x + 1
+        copied + 1
 
 
 def test_a_kernel_after_an_event_reads_the_copy(pinned, copying):
@@ -42,21 +48,17 @@ def test_an_event_that_was_recorded_too_early_does_not_help(pinned, copying):
         x + 1
 
 
-def test_filling_pinned_memory_before_its_copy_is_done_is_an_error(pinned, copying):
-    x = cp.empty(4, dtype=np.float32)
-    x.set(pinned, stream=copying)
+def test_filling_pinned_memory_before_its_copy_is_done_is_an_error(copied, pinned, copying):
     cuda.get_current_stream().wait_event(copying.record())  # Orders streams, not the host.
     pinned[:] = 0
     with pytest.raises(RaceError, match="pinned memory was changed"):
         copying.synchronize()
 
 
-def test_pinned_memory_may_be_filled_again_after_a_wait_of_the_host(pinned, copying):
-    x = cp.empty(4, dtype=np.float32)
-    x.set(pinned, stream=copying)
+def test_pinned_memory_may_be_filled_again_after_a_wait_of_the_host(copied, pinned, copying):
     copying.record().synchronize()
     pinned[:] = 0
-    assert x.get().tolist() == [1, 2, 3, 4]
+    assert copied.get().tolist() == [1, 2, 3, 4]
 
 
 def test_pinned_memory_that_is_freed_before_its_copy_is_done_is_an_error(pinned, copying):
@@ -132,9 +134,7 @@ def test_a_wait_of_the_host_orders_all_that_follows(copying):
     assert (x + 1).get().tolist() == [2, 2, 2, 2]
 
 
-def test_a_query_is_not_a_wait_while_work_is_queued(pinned, copying):
-    x = cp.empty(4, dtype=np.float32)
-    x.set(pinned, stream=copying)
+def test_a_query_is_not_a_wait_while_work_is_queued(copied, copying):
     event = copying.record()
     assert not event.done
     assert event.done

@@ -48,6 +48,11 @@ class Flags:
         return getattr(self, name.lower())
 
 
+def _converted(function: Any) -> Any:
+    """Return a method that waits for the array's values."""
+    return lambda self: function(self.get())
+
+
 class ndarray:  # noqa: N801 - CuPy's name
     """An array on a device. `_a` is the view, `_memory` what it looks into."""
 
@@ -94,29 +99,12 @@ class ndarray:  # noqa: N801 - CuPy's name
         view.shape = shape
         self._a = view
 
-    @property
-    def dtype(self) -> np.dtype:
-        return self._a.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self._a.ndim
-
-    @property
-    def size(self) -> int:
-        return self._a.size
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self._a.strides
-
-    @property
-    def itemsize(self) -> int:
-        return self._a.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        return self._a.nbytes
+    dtype = property(operator.attrgetter("_a.dtype"))
+    ndim = property(operator.attrgetter("_a.ndim"))
+    size = property(operator.attrgetter("_a.size"))
+    strides = property(operator.attrgetter("_a.strides"))
+    itemsize = property(operator.attrgetter("_a.itemsize"))
+    nbytes = property(operator.attrgetter("_a.nbytes"))
 
     @property
     def flags(self) -> Flags:
@@ -209,23 +197,11 @@ class ndarray:  # noqa: N801 - CuPy's name
     def tobytes(self, order: str = "C") -> bytes:
         return self.get().tobytes(order)
 
-    def __bool__(self) -> bool:
-        return bool(self.get())
-
-    def __int__(self) -> int:
-        return int(self.get())
-
-    def __float__(self) -> float:
-        return float(self.get())
-
-    def __complex__(self) -> complex:
-        return complex(self.get())
-
-    def __repr__(self) -> str:
-        return repr(self.get())
-
-    def __str__(self) -> str:
-        return str(self.get())
+    __int__ = _converted(int)
+    __float__ = _converted(float)
+    __complex__ = _converted(complex)
+    __repr__ = _converted(repr)
+    __str__ = _converted(str)
 
     def __format__(self, format_spec: str) -> str:
         return format(self.get(), format_spec)

@@ -11,12 +11,14 @@ import ctypes
 import enum
 import itertools
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from cupy import _errors, _launch
 from cupy._errors import CUDARuntimeError
 from cupy._memory import Block, block_at
+from cupy._signatures import define
 
 from nvmath import CudaDataType
 from nvmath.bindings.cublas import ComputeType, Status
@@ -122,14 +124,56 @@ def _refuse(condition: object, status: Status = Status.INVALID_VALUE) -> None:
 
 # --- handles and descriptors ---------------------------------------------------------------------
 
+_CALLS = """
+matmul_desc_create(compute_type, scale_type)
+matmul_desc_destroy(matmul_desc)
+matmul_desc_set_attribute(matmul_desc, attr, buf, size_in_bytes)
+get_matmul_desc_attribute_dtype(attr)
+matrix_layout_create(type, rows, cols, ld)
+matrix_layout_destroy(mat_layout)
+matrix_layout_set_attribute(mat_layout, attr, buf, size_in_bytes)
+get_matrix_layout_attribute_dtype(attr)
+matmul_preference_create()
+matmul_preference_destroy(pref)
+matmul_preference_set_attribute(pref, attr, buf, size_in_bytes)
+get_matmul_preference_attribute_dtype(attr)
+"""
+_KINDS = {
+    "matmul_desc": MatmulDescAttribute,
+    "matrix_layout": MatrixLayoutAttribute,
+    "matmul_preference": MatmulPreferenceAttribute,
+}
 
-def _add(kind: Any, **values: int) -> int:
+
+def _call(name: str) -> Callable[..., Any]:
+    """Return what a function of the table above does."""
+    (kind,) = (kind for short, kind in _KINDS.items() if short in name)
+    types, default = _ATTRIBUTES[kind]
+
+    def create(*given: int) -> int:
+        start = {attribute.name: default.get(attribute, 0) for attribute in kind}
+        return _add(kind, start | dict(zip(start, given, strict=False)))
+
+    def destroy(address: int) -> None:
+        _get(address, kind)
+        del _objects[address]
+
+    def set_attribute(address: int, attr: int, buf: int, size: int) -> None:
+        thing, dtype = _get(address, kind), types[attr]
+        _refuse(size != dtype.itemsize or not buf)
+        thing[kind(attr).name] = np.frombuffer(ctypes.string_at(buf, size), dtype)[0].item()
+
+    bodies = {"create": create, "destroy": destroy, "attribute": set_attribute}
+    body = bodies.get(name.rpartition("_")[2], lambda attr: types[attr].type)
+    return lambda **given: body(*given.values())
+
+
+globals().update(define(_CALLS, _call, "nvmath.bindings.cublasLt"))
+
+
+def _add(kind: Any, values: dict[str, int]) -> int:
     address = next(_addresses)
-    start = {}
-    if kind is not None:
-        types, default = _ATTRIBUTES[kind]
-        start = {attribute.name: default.get(attribute, 0) for attribute in types}
-    _objects[address] = {"kind": kind} | start | values
+    _objects[address] = {"kind": kind} | values
     return address
 
 
@@ -142,71 +186,12 @@ def _get(address: int, kind: Any) -> dict[str, Any]:
     return found  # type: ignore[return-value]
 
 
-def _destroy(address: int, kind: Any) -> None:
-    _get(address, kind)
-    del _objects[address]
-
-
-def _write(address: int, kind: Any, attr: int, buf: int, size: int) -> None:
-    thing, dtype = _get(address, kind), _ATTRIBUTES[kind][0][attr]
-    _refuse(size != dtype.itemsize or not buf)
-    thing[kind(attr).name] = np.frombuffer(ctypes.string_at(buf, size), dtype)[0].item()
-
-
 def create() -> int:
-    return _add(None, device=_launch.state.device)
+    return _add(None, {"device": _launch.state.device})
 
 
 def get_version() -> int:
     return 120_905
-
-
-def matmul_desc_create(compute_type: int, scale_type: int) -> int:
-    return _add(MatmulDescAttribute, COMPUTE_TYPE=compute_type, SCALE_TYPE=scale_type)
-
-
-def matmul_desc_destroy(matmul_desc: int) -> None:
-    _destroy(matmul_desc, MatmulDescAttribute)
-
-
-def matmul_desc_set_attribute(matmul_desc: int, attr: int, buf: int, size_in_bytes: int) -> None:
-    _write(matmul_desc, MatmulDescAttribute, attr, buf, size_in_bytes)
-
-
-def get_matmul_desc_attribute_dtype(attr: int) -> Any:
-    return _ATTRIBUTES[MatmulDescAttribute][0][attr].type
-
-
-def matrix_layout_create(type: int, rows: int, cols: int, ld: int) -> int:
-    return _add(MatrixLayoutAttribute, TYPE=type, ROWS=rows, COLS=cols, LD=ld)
-
-
-def matrix_layout_destroy(mat_layout: int) -> None:
-    _destroy(mat_layout, MatrixLayoutAttribute)
-
-
-def matrix_layout_set_attribute(mat_layout: int, attr: int, buf: int, size_in_bytes: int) -> None:
-    _write(mat_layout, MatrixLayoutAttribute, attr, buf, size_in_bytes)
-
-
-def get_matrix_layout_attribute_dtype(attr: int) -> Any:
-    return _ATTRIBUTES[MatrixLayoutAttribute][0][attr].type
-
-
-def matmul_preference_create() -> int:
-    return _add(MatmulPreferenceAttribute)
-
-
-def matmul_preference_destroy(pref: int) -> None:
-    _destroy(pref, MatmulPreferenceAttribute)
-
-
-def matmul_preference_set_attribute(pref: int, attr: int, buf: int, size_in_bytes: int) -> None:
-    _write(pref, MatmulPreferenceAttribute, attr, buf, size_in_bytes)
-
-
-def get_matmul_preference_attribute_dtype(attr: int) -> Any:
-    return _ATTRIBUTES[MatmulPreferenceAttribute][0][attr].type
 
 
 # --- what is to be computed ----------------------------------------------------------------------
