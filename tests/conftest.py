@@ -109,6 +109,13 @@ def parameters_of(item: pytest.Item) -> dict[str, object]:
     return item.callspec.params if hasattr(item, "callspec") else {}
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Iterator[None]:
+    """Leave out doctests of test files: there are none, and folders' conftests share a name."""
+    found = yield
+    return [collector for collector in found if type(collector).__name__ != "DoctestModule"]
+
+
 @pytest.hookimpl(tryfirst=True)  # Before pytest selects by marks.
 def pytest_itemcollected(item: pytest.Item) -> None:
     if MATRIX_FIXTURES & set(getattr(item, "fixturenames", ())):

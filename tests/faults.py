@@ -1,10 +1,11 @@
 """Plant the small faults of `faults.json` one at a time, and note which the tests find.
 
-mutmut 3.8.1 drew them, seven for each room, from all of its mutations but those of text. Each is planted in a
-copy of the checkout; the tests of its room run first, then all others, until one fails::
+mutmut 3.8.1 drew them, seven for each of twelve rooms, from all of its mutations but those of text.
+Each is planted in a copy of the checkout; the tests of its room run until one fails, and with
+``--whole`` all others then. What follows ``--`` goes to pytest::
 
-    python tests/faults.py                         # the default run
-    python tests/faults.py -- -m "" --grid=pairs   # what follows -- goes to pytest
+    python tests/faults.py --whole
+    python tests/faults.py --whole --only 3 7 -- -m "" --grid=pairs --backends=numpy,torch:cpu
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ def copy_checkout(folder: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
             shutil.copymode(ROOT / name, folder / name)
+    # Machine code has a key of its sources: what a fault does not touch is not compiled again.
+    kept = Path("mlp_xp", "backends", "_numpy", "machine_code", "__pycache__")
+    if (ROOT / kept).is_dir():
+        shutil.copytree(ROOT / kept, folder / kept, ignore=shutil.ignore_patterns("*.pyc"))
 
 
 def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> str | None:
     """Return the first test that fails, None if all pass."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
-    environment = os.environ | {"PYTHONPATH": str(folder), "MLP_XP_CACHE": str(folder / "cache")}
+    environment = os.environ | {"PYTHONPATH": str(folder)}
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             [*command, *options, *tests],

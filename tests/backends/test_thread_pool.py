@@ -143,6 +143,23 @@ def test_threads_go_when_told_to_and_do_no_job_for_it(job):
         assert not found.any()
 
 
+def test_a_job_is_done_where_no_other_thread_runs(monkeypatch, job):
+    """As where other programs have all other processors."""
+
+    class Stopped(threading.Thread):
+        def start(self):
+            pass
+
+        def join(self, timeout=None):
+            pass
+
+    words, found = job
+    monkeypatch.setattr(thread_pool.threading, "Thread", Stopped)
+    with thread_pool.thread_pool(3):
+        thread_pool.runner()(jobs.turn(words))
+        assert found.all()
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
 @fork
 def test_a_forked_process_has_no_pool_yet_and_no_lock_is_held_there(job):

@@ -143,7 +143,7 @@ def sleep(context, address, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def wake(context, address):  # type: ignore[no-untyped-def]
-    """Wake all threads that sleep until the integer at an address changes."""
+    """Release all threads that sleep until the integer at an address changes."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         if _FUTEX is not None:

@@ -220,11 +220,11 @@ def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _do_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-    """Do the thread's part of a job, then those that no other thread has begun.
+def _run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    """Run the thread's part of a job, then each part that no other thread has begun.
 
-    A thread that does not run, as another program has its processor, keeps nobody waiting. Who
-    does a part changes no bit of it.
+    So nobody waits for a thread whose processor another program has. A part has the same bits
+    whichever thread runs it.
     """
     for i in range(n_threads):
         part = (thread + i) % n_threads
@@ -240,7 +240,7 @@ def _do_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore
 
 @jit
 def _serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-    """Do parts of each job until the ticket is `QUIT`."""
+    """Run parts of each job until the ticket is `QUIT`."""
     ticket, place = np.int64(0), mail + 8 * TICKET
     while True:
         spins = 0
@@ -255,12 +255,12 @@ def _serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped
         ticket = load(place)
         if ticket == QUIT:
             return
-        _do_parts(mail, ticket, thread, n_threads, totals, scratch)
+        _run_parts(mail, ticket, thread, n_threads, totals, scratch)
 
 
 @jit
 def _publish(mail, ticket):  # type: ignore[no-untyped-def]
-    """Give the other threads a ticket, and wake those that sleep."""
+    """Send the other threads a ticket, and wake those that sleep."""
     swap(mail + 8 * TICKET, ticket)
     if load(mail + 8 * N_ASLEEP) > 0:
         wake(mail + 8 * TICKET)
@@ -337,7 +337,7 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
                     letters[JOB] = address
                     ticket += 1
                     _publish(mail, ticket)
-                    _do_parts(mail, ticket, 0, n_threads, totals, scratch)
+                    _run_parts(mail, ticket, 0, n_threads, totals, scratch)
                     _wait_for(mail, ticket, n_threads)
                 else:
                     call(job.code, address, 0, 1, totals, scratch)
