@@ -261,7 +261,8 @@ class _Allocator(threading.local):
 
 _thread_local = _Allocator()
 _default_pool = MemoryPool()
+_default_allocator = _default_pool.malloc
 
 
 def alloc(size: int) -> MemoryPointer:
-    return (_thread_local.allocator or _default_pool.malloc)(size)
+    return (_thread_local.allocator or _default_allocator)(size)

@@ -137,6 +137,10 @@ matmul_preference_create()
 matmul_preference_destroy(pref)
 matmul_preference_set_attribute(pref, attr, buf, size_in_bytes)
 get_matmul_preference_attribute_dtype(attr)
+matmul_algo_get_heuristic(light_handle, operation_desc, adesc, bdesc, cdesc, ddesc, preference,\
+ requested_algo_count, heuristic_results_array, return_algo_count)
+matmul(light_handle, compute_desc, alpha, a, adesc, b, bdesc, beta, c, cdesc, d, ddesc, algo,\
+ workspace, workspace_size_in_bytes, stream)
 """
 _KINDS = {
     "matmul_desc": MatmulDescAttribute,
@@ -147,6 +151,8 @@ _KINDS = {
 
 def _call(name: str) -> Callable[..., Any]:
     """Return what a function of the table above does."""
+    if f"_{name}" in globals():
+        return lambda **given: globals()[f"_{name}"](*given.values())
     (kind,) = (kind for short, kind in _KINDS.items() if short in name)
     types, default = _ATTRIBUTES[kind]
 
@@ -166,9 +172,6 @@ def _call(name: str) -> Callable[..., Any]:
     bodies = {"create": create, "destroy": destroy, "attribute": set_attribute}
     body = bodies.get(name.rpartition("_")[2], lambda attr: types[attr].type)
     return lambda **given: body(*given.values())
-
-
-globals().update(define(_CALLS, _call, "nvmath.bindings.cublasLt"))
 
 
 def _add(kind: Any, values: dict[str, int]) -> int:
@@ -254,21 +257,11 @@ def _problem(handle: int, desc: int, *layouts: int) -> tuple[dict[str, Any], lis
     return product, matrices, zlib.crc32(text.encode())
 
 
-def matmul_algo_get_heuristic(
-    light_handle: int,
-    operation_desc: int,
-    adesc: int,
-    bdesc: int,
-    cdesc: int,
-    ddesc: int,
-    preference: int,
-    requested_algo_count: int,
-    heuristic_results_array: int,
-    return_algo_count: int,
-) -> None:
+def _matmul_algo_get_heuristic(handle: int, desc: int, *layouts_and_preference: int) -> None:
     """Write algorithms: the first wants a workspace, if that is allowed, the second none."""
-    _refuse(requested_algo_count < 1)
-    *_, identity = _problem(light_handle, operation_desc, adesc, bdesc, cdesc, ddesc)
+    *layouts, preference, n_requested, results_at, count_at = layouts_and_preference
+    _refuse(n_requested < 1)
+    *_, identity = _problem(handle, desc, *layouts)
     wishes = _get(preference, MatmulPreferenceAttribute)
     alignments = [wishes[f"MIN_ALIGNMENT_{name}_BYTES"] for name in "ABCD"]
     found = []
@@ -276,37 +269,22 @@ def matmul_algo_get_heuristic(
         if workspace <= wishes["MAX_WORKSPACE_BYTES"]:
             words = [_ALGORITHM, identity, workspace, *alignments, 0]
             found.append(((words,), workspace, Status.SUCCESS, 1.0, (0, 0, 0, 0)))
-    results = np.array(found[:requested_algo_count], matmul_heuristic_result_dtype)
-    ctypes.memmove(heuristic_results_array, results.ctypes.data, results.nbytes)
-    ctypes.memmove(return_algo_count, np.array([len(results)], np.int32).ctypes.data, 4)
+    results = np.array(found[:n_requested], matmul_heuristic_result_dtype)
+    ctypes.memmove(results_at, results.ctypes.data, results.nbytes)
+    ctypes.memmove(count_at, np.array([len(results)], np.int32).ctypes.data, 4)
 
 
-def matmul(
-    light_handle: int,
-    compute_desc: int,
-    alpha: int,
-    a: int,
-    adesc: int,
-    b: int,
-    bdesc: int,
-    beta: int,
-    c: int,
-    cdesc: int,
-    d: int,
-    ddesc: int,
-    algo: int,
-    workspace: int,
-    workspace_size_in_bytes: int,
-    stream: int,
-) -> None:
+def _matmul(handle: int, compute_desc: int, *operands: int) -> None:
     """Compute D = epilogue(alpha op(A) op(B) + beta C)."""
-    desc, layouts, identity = _problem(light_handle, compute_desc, adesc, bdesc, cdesc, ddesc)
+    alpha, a, adesc, b, bdesc, beta, c, cdesc, d, ddesc, algo, *rest = operands
+    workspace, workspace_size, stream = rest
+    desc, layouts, identity = _problem(handle, compute_desc, adesc, bdesc, cdesc, ddesc)
     queue = _launch.queue_at(stream)
-    _refuse(queue.device != _get(light_handle, None)["device"])
+    _refuse(queue.device != _get(handle, None)["device"])
     words = np.frombuffer(ctypes.string_at(algo, 64), np.uint64).tolist()
     _refuse(words[0] != _ALGORITHM)
     _refuse(words[1] != identity, Status.NOT_SUPPORTED)
-    _refuse(workspace_size_in_bytes < words[2] or (words[2] and workspace % 256))
+    _refuse(workspace_size < words[2] or (words[2] and workspace % 256))
     # An algorithm that was chosen for aligned memory fails on other memory.
     for address, alignment in zip((a, b, c, d), words[3:7], strict=True):
         _refuse(address % alignment, Status.NOT_SUPPORTED)
@@ -372,3 +350,6 @@ def _as_input(x: np.ndarray, compute: ComputeType) -> np.ndarray:
     rounded = bits + half + ((bits >> np.uint32(n_dropped)) & np.uint32(1))
     rounded &= np.uint32(0xFFFFFFFF << n_dropped & 0xFFFFFFFF)
     return np.where(np.isfinite(x), rounded, bits).view(np.float32)
+
+
+globals().update(define(_CALLS, _call, "nvmath.bindings.cublasLt"))
