@@ -97,7 +97,6 @@ HIDDEN = (
 )
 SOLVERS = {
     "adam": {"learning_rate": "cosine", "learning_rate_init": 0.01},
-    "sgd": {"learning_rate": "cosine", "learning_rate_init": 0.05},
     "lbfgs": {"max_iter": 12},
 }
 

@@ -23,7 +23,7 @@ from mlp_xp.nn.layers import (
 from mlp_xp.nn.network import Network, forward, init_batch_stats, init_params
 from mlp_xp.optimizers import averaged, clip, init_opt_state, update_tree
 
-N_MODELS, N, FEATURES = 3, 5, 6
+N_MODELS, N, FEATURES = 2, 5, 6
 
 
 def check(backend, function, own, common=()):
