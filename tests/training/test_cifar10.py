@@ -50,7 +50,7 @@ def test_the_default_training_keeps_its_accuracy_and_memory_with_work_for_two_th
     of_process, of_first_thread, peak = map(float, (tmp_path / "used").read_text().split())
     result = json.loads((tmp_path / "run" / "config.json").read_text())["result"]
     assert result["test_accuracy"] >= 0.53
-    assert of_first_thread < 0.75 * of_process
+    assert of_first_thread < 0.9 * of_process
     assert peak * 1024 < 700e6
 
 
