@@ -43,20 +43,19 @@ class Steps(Callback):
         pass
 
 
-@pytest.mark.parametrize(
-    ("every", "expected"),
-    [
-        (1, ["epoch-0001", "epoch-0002", "epoch-0003"]),
-        (2, ["epoch-0002"]),
-        ("2 epochs", ["epoch-0002"]),
-        (4, []),
-        ("3 steps", [*(f"epoch-000{i}-step-00000{3 - i}" for i in range(3)), "epoch-0003"]),
-        ("1 h", []),
-    ],
-)  # fmt: skip
-def test_every_tells_when_there_is_a_checkpoint(every, expected, tmp_path):
-    fit(Steps(), Checkpoint(str(tmp_path), every=every, keep_last=None, keep_best=0))
-    assert names(tmp_path) == expected
+def test_every_tells_when_there_is_a_checkpoint(tmp_path):
+    cases = {
+        1: ["epoch-0001", "epoch-0002", "epoch-0003"],
+        2: ["epoch-0002"],
+        "2 epochs": ["epoch-0002"],
+        4: [],
+        "3 steps": [*(f"epoch-000{i}-step-00000{3 - i}" for i in range(3)), "epoch-0003"],
+        "1 h": [],
+    }
+    for every, expected in cases.items():
+        folder = tmp_path / str(every)
+        fit(Steps(), Checkpoint(str(folder), every=every, keep_last=None, keep_best=0))
+        assert names(folder) == expected, every
 
 
 class Tick(Callback):
@@ -71,40 +70,42 @@ class Tick(Callback):
 
 
 def test_every_may_be_a_time(tmp_path, monkeypatch):
-    fit(Tick(monkeypatch), Checkpoint(tmp_path, every="5 s", keep_last=None, keep_best=0))
-    assert names(tmp_path) == ["epoch-0001-step-000001", "epoch-0002-step-000002"]
+    cases = {
+        "5 s": ["epoch-0001-step-000001", "epoch-0002-step-000002"],
+        "0.1 min": ["epoch-0001-step-000002", "epoch-0003"],
+        "0.002 hours": ["epoch-0002"],
+    }
+    for every, expected in cases.items():
+        folder = tmp_path / every
+        fit(Tick(monkeypatch), Checkpoint(folder, every=every, keep_last=None, keep_best=0))
+        assert names(folder) == expected, every
 
 
-@pytest.mark.parametrize(
-    ("keep_last", "keep_best", "expected"),
-    [
-        (1, 0, [6]),
-        (2, 0, [5, 6]),
-        (None, 0, [1, 2, 3, 4, 5, 6]),
-        (1, 1, [2, 6]),
-        (1, 2, [2, 4, 6]),
-        (3, 2, [2, 4, 5, 6]),
-        (9, 9, [1, 2, 3, 4, 5, 6]),
-    ],
-)
-def test_the_last_and_the_best_are_kept(keep_last, keep_best, expected, tmp_path):
-    scores = iter([0.1, 0.9, 0.2, 0.8, 0.3, 0.3])
-    model = MLPClassifier(
-        (4,),
-        max_iter=6,
-        learning_rate="cosine",
-        scoring=lambda *_: next(scores),
-        callbacks=[Checkpoint(tmp_path, keep_last=keep_last, keep_best=keep_best)],
-    )
-    with pytest.MonkeyPatch.context() as patched:
+KEPT = [  # `keep_last`, `keep_best` and the epochs that are kept.
+    (1, 0, [6]),
+    (2, 0, [5, 6]),
+    (None, 0, [1, 2, 3, 4, 5, 6]),
+    (1, 1, [2, 6]),
+    (1, 2, [2, 4, 6]),
+    (3, 2, [2, 4, 5, 6]),
+    (9, 9, [1, 2, 3, 4, 5, 6]),
+]
+
+
+def test_the_last_and_the_best_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks._checkpoint, "check_can_save", lambda model: None)
+    for name in ("save_model", "write_model"):
+        monkeypatch.setattr(callbacks._checkpoint, name, lambda model, path: None)
+    for number, (keep_last, keep_best, expected) in enumerate(KEPT):
         # The first score is that of a scorer that is tried.
         scores = iter([0.0, 0.1, 0.9, 0.2, 0.8, 0.3, 0.3])
-        patched.setattr(callbacks._checkpoint, "check_can_save", lambda model: None)
-        for name in ("save_model", "write_model"):
-            patched.setattr(callbacks._checkpoint, name, lambda model, path: None)
+        folder = tmp_path / str(number)
+        watch = Checkpoint(folder, keep_last=keep_last, keep_best=keep_best)
+        settings = {"scoring": lambda *_, scores=scores: next(scores), "callbacks": [watch]}
+        model = MLPClassifier((4,), max_iter=6, learning_rate="cosine", **settings)
         model.fit(X, Y, X_val=X, y_val=Y)
-    found = [path.name for path in checkpoints(tmp_path).values()]
-    assert found == [f"epoch-{epoch:04}" for epoch in expected]
+        found = [path.name for path in checkpoints(folder).values()]
+        assert found == [f"epoch-{epoch:04}" for epoch in expected], (keep_last, keep_best)
 
 
 @pytest.mark.parametrize("every", [1, 2, "1 h"])
@@ -308,16 +309,15 @@ def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_step(tmp_path
         fit(Checkpoint(tmp_path / "file" / "run"))
 
 
-@pytest.mark.parametrize("every", [0, 1.5, "2", None, True, "0 s", "1.5 steps", "5 eons", "-1 s"])
-def test_every_must_be_an_interval(every):
-    with pytest.raises(ValueError, match=r'every must be a number of epochs .* "10 min"'):
-        Checkpoint("folder", every=every)
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("keep_last", 0), ("keep_last", "3"), ("keep_best", -1), ("keep_best", math.inf)],
-)
-def test_counts_must_be_counts(setting, value):
-    with pytest.raises(ValueError, match=f"{setting} must be an int of at least"):
-        Checkpoint(Path("folder"), **{setting: value})
+def test_settings_must_be_intervals_and_counts():
+    for every in (0, 1.5, "2", None, True, "0 s", "1.5 steps", "5 eons", "-1 s"):
+        with pytest.raises(ValueError, match=r'every must be a number of epochs .* "10 min"'):
+            Checkpoint("folder", every=every)
+    for name, value in (
+        ("keep_last", 0),
+        ("keep_last", "3"),
+        ("keep_best", -1),
+        ("keep_best", math.inf),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be an int of at least"):
+            Checkpoint(Path("folder"), **{name: value})

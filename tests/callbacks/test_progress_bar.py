@@ -139,6 +139,17 @@ def test_the_time_left_is_that_of_the_fit_where_it_ends_it(capsys, clock):
     assert lines[-1].endswith(" 0:00 left")
 
 
+def test_a_resumed_fit_is_shown_from_where_it_was(capsys):
+    bar = ProgressBar()
+    model = SimpleNamespace(max_iter=4, n_iter_=2)
+    bar.on_fit_resume(model)
+    for epoch in (3, 4):
+        bar.on_epoch_end(model, record(epoch))
+    bar.on_fit_end(model)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:9] for line in lines] == ["epoch 3/4", "epoch 4/4"]
+
+
 def test_a_warm_start_is_shown_from_its_own_beginning(capsys):
     fit(ProgressBar(), [record(epoch) for epoch in (8, 9)])
     lines = capsys.readouterr().out.splitlines()

@@ -25,18 +25,13 @@ def steps_within(clock, seconds, durations, *, between=0.0, n_steps=100) -> int:
     raise AssertionError("the budget ended nothing")
 
 
-@pytest.mark.parametrize("n_steps", [1, 3, 100])
-def test_the_fit_ends_before_the_step_that_would_be_too_late(clock, n_steps):
-    assert steps_within(clock, 10.05, lambda _: 1.0, n_steps=n_steps) == 10
-    assert steps_within(clock, 10.95, lambda _: 1.0, n_steps=n_steps) == 10
-    assert steps_within(clock, 9.75, lambda _: 1.0, n_steps=n_steps) == 9
-
-
-def test_a_step_that_is_too_long_is_the_only_one(clock):
+def test_the_fit_ends_before_the_step_that_would_be_too_late(clock):
+    for n_steps in (1, 3, 100):
+        assert steps_within(clock, 10.05, lambda _: 1.0, n_steps=n_steps) == 10
+        assert steps_within(clock, 10.95, lambda _: 1.0, n_steps=n_steps) == 10
+        assert steps_within(clock, 9.75, lambda _: 1.0, n_steps=n_steps) == 9
     assert steps_within(clock, 5.0, lambda _: 7.0) == 1
-
-
-def test_the_first_step_which_compiles_is_no_measure_of_the_others(clock):
+    # The first step may compile, and is no measure of the others.
     assert steps_within(clock, 10.5, lambda step: 6.0 if step == 0 else 1.0) == 5
 
 
@@ -74,12 +69,6 @@ def test_a_budget_starts_anew_with_each_fit(clock):
         assert ours.on_step_end(None, 2, 2)
 
 
-@pytest.mark.parametrize("seconds", [0, -1.0, math.nan, "60", None])
-def test_seconds_must_be_above_0(seconds):
-    with pytest.raises(ValueError, match=f"seconds must be a number above 0, got {seconds!r}"):
-        TimeBudget(seconds)
-
-
 def test_the_fit_ends_at_the_first_score_that_is_enough():
     rows = [record(i + 1, validation_score=s) for i, s in enumerate([0.5, 0.79, 0.8, 0.9])]
     assert fit(TargetScore(0.8), rows) == [4, 4, 4]
@@ -90,7 +79,10 @@ def test_a_target_without_a_score_says_what_is_missing():
         fit(TargetScore(0.9), [record(1)])
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, "0.9", None])
-def test_a_target_must_be_a_number(score):
-    with pytest.raises(ValueError, match=f"score must be a finite number, got {score!r}"):
-        TargetScore(score)
+def test_budgets_and_targets_must_be_numbers():
+    for seconds in (0, -1.0, math.nan, "60", None):
+        with pytest.raises(ValueError, match=f"seconds must be a number above 0, got {seconds!r}"):
+            TimeBudget(seconds)
+    for score in (math.nan, math.inf, "0.9", None):
+        with pytest.raises(ValueError, match=f"score must be a finite number, got {score!r}"):
+            TargetScore(score)

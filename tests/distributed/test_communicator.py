@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
+import helpers
 import numpy as np
 import pytest
 
 from mlp_xp._utils.optional import install_command
+from mlp_xp.backends import get_backend
 from mlp_xp.distributed import get_communicator
 
 
@@ -34,11 +37,20 @@ def check(engine):
     ranks.sum([uneven])
     assert len(set(ranks.gather(uneven.tobytes()))) == 1
     assert ranks.gather({"rank": rank}) == [{"rank": i} for i in range(size)]
+    arrays = ranks.gather_arrays(np.full((2, 3), rank, "float32"))
+    assert [array.tolist() for array in arrays] == [[[i] * 3] * 2 for i in range(size)]
     assert ranks.broadcast(rank) == 0
     assert ranks.broadcast(("a", rank), root=size - 1) == ("a", size - 1)
     ranks.barrier()
     sys.stdout.write(f"rank {rank} of {size}\n")  # One write: mpiexec mixes what ranks print.
-    sys.stdout.flush()
+
+
+@pytest.mark.parametrize(("engine", "n"), [("mpi", 2), ("mpi", 3), ("mpi", 4), ("torch", 2)])
+def test_each_engine_does_what_a_communicator_promises(run_ranks, engine, n):
+    if engine == "torch":
+        pytest.importorskip("torch")
+    done = run_ranks(n, check, engine, engine=engine)
+    assert sorted(done.stdout.split("\n")[:-1]) == [f"rank {i} of {n}" for i in range(n)]
 
 
 def fail(engine):
@@ -50,37 +62,128 @@ def fail(engine):
     print("not reached")
 
 
-@pytest.mark.parametrize(("engine", "n"), [("mpi", 2), ("mpi", 3), ("mpi", 4), ("torch", 2)])
-def test_each_engine_does_what_a_communicator_promises(run_ranks, engine, n):
-    if engine == "torch":
-        pytest.importorskip("torch")
-    done = run_ranks(n, check, engine, engine=engine)
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split("\n")[:-1]) == [f"rank {i} of {n}" for i in range(n)]
-
-
 def test_abort_ends_all_ranks_at_once(run_ranks):
-    done = run_ranks(2, fail, "mpi")
+    done = run_ranks(2, fail, "mpi", fails=True)
     assert done.returncode == 3
     assert "not reached" not in done.stdout
 
 
+def sum_in_group():
+    """Sum tensors of which two share memory, and one is not contiguous, in a group with gloo."""
+    import torch
+
+    from mlp_xp.backends._torch.ranks import SumInGroup
+
+    ranks = get_communicator("mpi")
+    kernel = SumInGroup(ranks, "gloo")
+    whole = torch.arange(6.0).reshape(2, 3) * 2 + 1
+    for _ in range(2):  # One group serves all sums.
+        a = torch.arange(6.0).reshape(2, 3) + ranks.rank
+        first, (second, third), fourth = kernel((a.clone(), (a, a), a.T))
+        assert all(torch.equal(found, whole) for found in (first, second, third, fourth.T))
+    torch.distributed.destroy_process_group()
+    sys.stdout.write("done\n")
+
+
+def test_ranks_of_mpi_start_a_group_of_torch(run_ranks):
+    pytest.importorskip("torch")
+    assert run_ranks(2, sum_in_group).stdout == "done\n" * 2
+
+
+# In one write: mpiexec mixes what ranks print.
+SUM = """
+import sys
+from mpi4py import MPI
+c = MPI.COMM_WORLD
+sys.stdout.write(f"{c.size} {c.allreduce(c.rank + 1)}\\n")
+"""
+
+
+@pytest.mark.matrix
+@pytest.mark.skipif(sys.platform == "win32", reason="MPI is installed apart there")
+def test_pip_alone_installs_mpi(monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # As in an environment that is not activated.
+    command = [helpers.mpiexec(), "-n", "2", sys.executable, "-m", "mpi4py", "-c", SUM]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "2 3\n" * 2), done.stderr
+
+
 def test_an_engine_that_is_missing_says_how_to_get_it(monkeypatch):
     get_communicator.cache_clear()
-    monkeypatch.setitem(sys.modules, "mpi4py", None)
-    monkeypatch.setitem(sys.modules, "mpi4py.MPI", None)
-    with pytest.raises(ImportError) as error:
-        get_communicator("mpi")
-    assert install_command("mpi") in str(error.value)
+    for name in ("mpi4py", "mpi4py.MPI", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for engine in ("mpi", "torch"):
+        with pytest.raises(ImportError) as error:
+            get_communicator(engine)
+        assert install_command(engine) in str(error.value)
 
 
-def test_torch_without_torchrun_says_what_to_type(monkeypatch):
-    pytest.importorskip("torch")
+def test_torch_without_torchrun_says_what_to_type(torch, monkeypatch):
     get_communicator.cache_clear()
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(RuntimeError, match=r"RANK is not set\): type torchrun"):
         get_communicator("torch")
 
 
-if __name__ == "__main__":
-    globals()[sys.argv[1]](*sys.argv[2:])
+# --- the kernel that sums over ranks: what it may write to, and what it returns -------------------
+
+
+class Twice:
+    """Two ranks with the same numbers, in one process."""
+
+    rank, size, machine, n_shards, n_machines = 0, 2, None, 0, 1
+
+    def sum(self, arrays):
+        addresses = [array.ctypes.data for array in arrays]
+        assert len(set(addresses)) == len(addresses)
+        for array in arrays:
+            assert array.flags.c_contiguous
+            array *= 2
+
+    def start_sum(self, array):
+        self.sum([array])
+        return lambda: None
+
+
+@pytest.mark.libraries("numpy", "torch", "jax", "array_api_strict")
+def test_each_array_is_summed_once(backend):
+    xp, a = backend.xp, backend.put(np.arange(6.0).reshape(2, 3))
+    kernel = backend.with_ranks(Twice()).kernels.sum_over_ranks
+    with backend.scope():
+        # The same array twice, one in other order, one without axes.
+        a, (b, c), number = kernel((a, (a, a.T), xp.sum(a)))
+        whole = 2 * np.arange(6.0).reshape(2, 3)
+        for found, expected in ((a, whole), (b, whole), (c, whole.T), (number, 30.0)):
+            np.testing.assert_array_equal(backend.get(found), expected)
+        assert kernel(xp.asarray(3.0, dtype=xp.float64)).shape == ()
+
+
+def test_backends_of_the_same_ranks_are_one():
+    ranks, backend = Twice(), get_backend("numpy")
+    assert backend.with_ranks(None) is backend
+    assert backend.with_ranks(ranks) == backend.with_ranks(ranks)
+    assert backend.with_ranks(ranks) != backend
+    assert (backend.n_ranks, backend.with_ranks(ranks).n_ranks) == (1, 2)
+
+
+@pytest.mark.libraries("jax")
+def test_a_jax_function_is_compiled_in_pieces(backend):
+    """With sums at its beginning, at its end, of constants and of each other's results."""
+    shared = backend.with_ranks(Twice())
+    total, xp = shared.kernels.sum_over_ranks, backend.xp
+
+    def function(state, x):
+        a, b = state
+        a = total(a)
+        (c, one) = total((a @ x, xp.ones(())))
+        return (total(c + b * one), b), x
+
+    with shared.scope():
+        given = backend.put(np.eye(2)), backend.put(np.ones((2, 2)))
+        x = backend.put(np.full((2, 2), 3.0))
+        for compiled in (shared.compile(function, donate=True), shared.compile(function)):
+            copies = tuple(xp.asarray(leaf, copy=True) for leaf in given)
+            (a, b), same = compiled(copies, x)
+            np.testing.assert_array_equal(a, np.full((2, 2), 28.0))
+            np.testing.assert_array_equal(b, np.ones((2, 2)))
+            np.testing.assert_array_equal(same, x)

@@ -2,66 +2,263 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import equal_fits
-import net_on_ranks
+import net_cases
+import numpy as np
 import pytest
+from scipy import sparse
+from trainers import FEATURES, N, make_trainer
 
-SCRIPT = Path(equal_fits.__file__)
-TESTS = SCRIPT.parents[1]
+from mlp_xp._utils.tree import leaves
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.thread_pool import thread_pool
+from mlp_xp.distributed import get_communicator
+from mlp_xp.nn.hidden import Blocks, Branch, Project
+from mlp_xp.nn.network import Network
+from mlp_xp.optimizers import SGD
+from mlp_xp.training import lbfgs
+from mlp_xp.training.batches import place
+from mlp_xp.training.epochs import plan_epoch
+
+SHAPE = (1, 4, 4)
+PIXELS = 16
 
 
-def check(run_ranks, n, *arguments, engine="mpi", cases=None, script=SCRIPT, **options):
-    done = run_ranks(n, script, engine, *arguments, engine=engine, timeout=300, **options)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    expected = equal_fits.chosen(arguments[0], "pool" in arguments) if cases is None else cases
-    assert found.keys() == expected.keys()
-    wrong = {title: result for title, result in found.items() if not result[0] < 1e-10}
-    assert wrong == {}
-    assert [title for title, (_, agree) in found.items() if not agree] == []
+def network(outputs=4, inputs=FEATURES, **settings):
+    return Network((inputs, 9, 9, outputs), settings.pop("activation", "tanh"), **settings)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training of two epochs."""
+
+    network: Network = field(default_factory=network)
+    rules: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 10
+    weights: Callable[[int], np.ndarray] | None = None
+    placement: str = "auto"
+    is_sparse: bool = False
+    is_sharded: bool = False
+    is_lbfgs: bool = False
+    inputs: int = FEATURES
+
+
+def uneven(n):
+    weights = np.random.default_rng(6).random(n)
+    weights[:20] = 0.0
+    return weights
+
+
+def mostly_none(n):
+    """Return weights with which whole batches weigh nothing."""
+    weights = np.zeros(n)
+    weights[-3:] = 1.0
+    return weights
+
+
+BATCH_NORM = network(normalization="batch", activation="relu")
+# The gradients before a batch normalization are rounding errors around zero, which Adam follows.
+STEADY = {"optimizer": SGD(), "learning_rate": 0.1}
+WITH_ALL = {"max_grad_norm": 0.2, "ema_decay": 0.9}
+PICTURES = Flip(SHAPE), Shift(SHAPE, 1), Cutout(SHAPE, 2), ColorJitter(SHAPE), Mixup()
+
+# What a backend may do in its own way; losses and rules, which it may not, are in the net's cases.
+CASES = {
+    "plain": Case(),
+    "batches of one": Case(batch_size=1),
+    "fewer samples than ranks in a batch": Case(batch_size=2, weights=uneven),
+    "one batch": Case(batch_size=N),
+    "weights": Case(weights=uneven, rules=WITH_ALL),
+    "batches of weight zero": Case(weights=mostly_none, rules=STEADY),
+    "dropout": Case(network(dropout=(0.3, 0.2), input_dropout=0.1, activation="relu")),
+    "batch norm": Case(BATCH_NORM, STEADY),
+    "batch norm, weights": Case(BATCH_NORM, STEADY | WITH_ALL, weights=uneven),
+    "batch norm, batches of one": Case(BATCH_NORM, STEADY, batch_size=1),
+    "batch norm, dropout, residual": Case(
+        network(normalization="batch", dropout=0.2, residual=True), STEADY, weights=uneven
+    ),
+    "layer norm": Case(network(normalization="layer", residual=True), WITH_ALL),
+    "clipping and average": Case(rules=WITH_ALL),
+    "mixup": Case(rules={"augmentation": (Mixup(),)}),
+    "mixup, weights": Case(rules={"augmentation": (Mixup(),)}, weights=uneven),
+    "pictures": Case(
+        network(inputs=PIXELS), {"augmentation": PICTURES}, inputs=PIXELS, weights=uneven
+    ),
+    "batch norm, mixup": Case(BATCH_NORM, STEADY | {"augmentation": (Mixup(),)}),
+    "streamed": Case(placement="streamed", weights=uneven),
+    "blocks": Case(
+        Network((PIXELS, Blocks((4, 4), (0,)), Branch((20, PIXELS)), Project(6), 4), "relu"),
+        inputs=PIXELS,
+    ),
+    "sharded": Case(network(dropout=0.3), is_sharded=True),
+    "sharded, weights": Case(BATCH_NORM, STEADY, weights=uneven, is_sharded=True),
+    "sharded, streamed": Case(placement="streamed", is_sharded=True),
+    "sparse, sharded": Case(is_sparse=True, is_sharded=True),
+    "lbfgs": Case(is_lbfgs=True),
+    "lbfgs, sharded, weights": Case(is_lbfgs=True, is_sharded=True, weights=uneven),
+}
+# Where each case takes seconds to compile.
+MOST_DIFFERENT = [
+    "plain",
+    "fewer samples than ranks in a batch",
+    "batch norm, dropout, residual",
+    "pictures",
+    "sharded, weights",
+    "lbfgs, sharded, weights",
+]
+
+
+def data(case):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((N, case.inputs))
+    if case.is_sparse:
+        x = sparse.csr_array(np.where(np.abs(x) > 1, x, 0.0))
+    return x, rng.integers(0, 4, N).astype(np.int32)
+
+
+def train(case, backend):
+    """Return all that two epochs leave: their records, and the arrays of the state."""
+    x, y = data(case)
+    weights = None if case.weights is None else case.weights(N)
+    ranks, owned = backend.communicator, None
+    if case.is_sharded and ranks is not None:
+        mine = np.random.default_rng(8).integers(0, ranks.size, N) == ranks.rank
+        owned = np.full(N, -1, dtype=np.int32)
+        owned[mine] = np.arange(np.sum(mine))
+        x, y = x[mine], y[mine]
+    trainer = make_trainer(
+        backend,
+        network=case.network,
+        with_accuracy=True,
+        **case.rules,
+    )
+    placed = place(backend, x, y, "float64", case.placement, multiplies_sparse=case.is_sparse)
+    if owned is not None:
+        placed.n_samples, placed.owned = N, owned
+    if case.is_lbfgs:
+        stop = {"max_iter": 5, "max_fun": 100, "tol": 0.0, "verbose": 0}
+        found = lbfgs.minimize(
+            trainer, placed, weights, after_iteration=lambda params, loss: False, **stop
+        )
+        return [np.asarray(found), *map(np.asarray, leaves(trainer.learned))]
+    found = []
+    for epoch in range(2):
+        plan = plan_epoch(
+            N,
+            case.batch_size,
+            seed=7,
+            epoch=epoch,
+            weights=weights,
+            pad=backend.fixed_shapes,
+        )
+        record = trainer.run_epoch(placed, plan, n_epochs=2, step_by_step=epoch == 0)
+        found += [record.loss, record.accuracy, record.n_samples]
+    return [np.asarray(found), *map(np.asarray, leaves(trainer.copy()))]
+
+
+# --- on ranks ------------------------------------------------------------------------------------
+
+
+def check(ranks, title, shared, serial) -> None:
+    """Check arrays beside those of a serial fit, if this rank has them, and those of all ranks."""
+    for mine, alone in zip(shared, serial or shared, strict=True):
+        np.testing.assert_allclose(mine, alone, rtol=0, atol=1e-10, err_msg=title)
+    copies = ranks.gather([array.tobytes() for array in shared])
+    assert all(copy == copies[0] for copy in copies), title
+
+
+def compare(engine, name, *options):
+    """Compare the trainings that are named, or all that the backend may do in its own way."""
+    ranks, backend = get_communicator(engine), get_backend(name)
+    warnings.simplefilter("ignore")
+    lbfgs.BLOCK = 20  # Three blocks.
+    pool, titles = "pool" in options, [title for title in options if title != "pool"]
+    if not titles:
+        titles = MOST_DIFFERENT if name in ("jax", "array_api_strict") else [*CASES]
+        titles = [title for title in titles if name == "numpy" or not CASES[title].is_sparse]
+
+    def run(title, backend):
+        with thread_pool(1) if pool else contextlib.nullcontext():
+            return train(CASES[title], backend)
+
+    # Each rank does some of the serial fits.
+    serial = {title: run(title, backend) for title in titles[ranks.rank :: ranks.size]}
+    for title in titles:
+        check(ranks, title, run(title, backend.with_ranks(ranks)), serial.get(title))
+
+
+def learned(model):
+    numbers = [*model.coefs_, *model.intercepts_, getattr(model, "loss_curve_", model.loss_)]
+    return [np.asarray(array, float) for array in numbers]
+
+
+def compare_estimators(backend):
+    """Compare trainings of the net; on other backends than NumPy the core of them."""
+    ranks, n_cases = get_communicator("mpi"), 0
+    warnings.simplefilter("ignore")
+    for title, case in net_cases.CASES.items():
+        is_ours = case.precision == "float64" and case.recipe is None
+        if not is_ours or not (case.is_core or backend == "numpy"):
+            continue
+        X, y = net_cases.data(case.kind)
+        serial = None
+        if n_cases % ranks.size == ranks.rank:
+            serial = learned(case.act(case.make(backend), X, y))
+        model = case.make(backend).set_params(distributed="mpi")
+        check(ranks, title, learned(case.act(model, X, y)), serial)
+        n_cases += 1
+    assert n_cases > 15
 
 
 @pytest.mark.parametrize(
     ("backend", "n"),
-    [
-        *(("numpy", n) for n in (2, 3, 4)),
-        *(("torch", n) for n in (2, 3, 4)),
-        *(("jax", n) for n in (2, 3, 4)),
-        ("array_api_strict", 2),
-    ],
+    [("numpy", 2), ("numpy", 3), ("numpy", 4), ("torch", 3), ("jax", 3), ("array_api_strict", 2)],
 )
 def test_ranks_train_as_one_process(run_ranks, backend, n):
     pytest.importorskip(backend)
-    check(run_ranks, n, backend)
+    run_ranks(n, compare, "mpi", backend)
 
 
 def test_ranks_with_machine_code_train_as_one_process(run_ranks):
     pytest.importorskip("numba")
-    check(run_ranks, 3, "numpy", "pool")
+    run_ranks(3, compare, "mpi", "numpy", "pool")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_ranks_of_torchrun_train_as_one_process(run_ranks, backend):
     pytest.importorskip("torch")
-    check(run_ranks, 2, backend, engine="torch")
+    run_ranks(2, compare, "torch", backend, engine="torch")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_estimators_are_fitted_as_by_one_process(run_ranks, backend):
     pytest.importorskip(backend)
-    cases = net_on_ranks.chosen(backend)
-    assert len(cases) > 15
-    check(run_ranks, 2, backend, cases=cases, script=Path(net_on_ranks.__file__))
+    run_ranks(2, compare_estimators, backend)
 
 
 def test_ranks_on_cupy_sum_by_nccl(run_ranks):
     pytest.importorskip("ziglang")
+    stand_in = str(Path(__file__).parents[1] / "stand_in" / "packages")
     titles = ["plain", "batch norm, dropout, residual", "pictures"]
-    cases = {title: equal_fits.FEW[title] for title in titles}
-    places = TESTS / "stand_in" / "packages", TESTS.parent, TESTS
-    path = {"PYTHONPATH": os.pathsep.join(map(str, places))}
-    check(run_ranks, 2, "cupy", *titles, cases=cases, environment=path)
+    run_ranks(2, compare, "mpi", "cupy", *titles, path=stand_in)
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [
+        ["fewer samples than ranks in a batch", "batches of weight zero", "layer norm"],
+        ["batch norm, weights", "batch norm, dropout, residual", "clipping and average"],
+        ["pictures", "streamed", "blocks"],
+        ["sharded, weights", "sharded, streamed", "sparse, sharded", "lbfgs, sharded, weights"],
+    ],
+)
+def test_threads_train_as_one_process(on_threads, titles, monkeypatch):
+    monkeypatch.setattr(lbfgs, "BLOCK", 20)
+    on_threads(3, compare, "mpi", "numpy", *titles)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import sys
+import threading
 from importlib import import_module
 
 import helpers
@@ -11,8 +14,8 @@ import pytest
 
 from mlp_xp import MLPClassifier
 from mlp_xp.distributed import get_communicator
+from mlp_xp.training.trainer import Trainer
 
-X, Y = helpers.problem(n=157, features=40)
 SETTINGS = {
     "hidden_layer_sizes": (600, 500),
     "max_iter": 20,
@@ -21,8 +24,9 @@ SETTINGS = {
     "random_state": 0,
     "early_stopping": True,
 }
-# The call, of a function of a module or a class, that fails.
-CALLS = {
+EPOCH = "mlp_xp.training.trainer:Trainer", "run_epoch", 5
+# The call, of a function of a module or a class, at which the last rank ends, and how.
+MOMENTS = {
     "begin": ("mlp_xp.training.trainer:Trainer", "_own", 1),
     "compile in machine code": ("mlp_xp.backends._numpy.thread_pool", "_machine_code", 1),
     "compile by jax": ("mlp_xp.backends._jax_ranks:SplitFunction", "_compile", 1),
@@ -32,42 +36,59 @@ CALLS = {
     "sum": ("mlp_xp.distributed._mpi:MpiCommunicator", "sum", 20),
     "first validation": ("mlp_xp.estimators.held_out:HeldOut", "_logits", 1),
     "later validation": ("mlp_xp.estimators.held_out:HeldOut", "_logits", 4),
+    "exit": EPOCH,
+    "killed": EPOCH,
+    "before": None,
+    "after": None,
+    "left": None,
 }
 
 
+def end(moment: str) -> None:
+    if moment == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if moment in ("exit", "left"):
+        sys.exit(3)
+    raise MemoryError("this one")
+
+
 def fail(engine: str, backend: str, moment: str) -> None:
-    """Fit on all ranks, of which the last fails."""
-    ranks = get_communicator(engine)
-    place, name, number = CALLS[moment]
-    module, _, kind = place.partition(":")
-    owner = getattr(import_module(module), kind) if kind else import_module(module)
+    """Fit on all ranks, of which the last fails in the fit, before or after it."""
+    ranks, X, y = get_communicator(engine), *helpers.problem(n=157, features=40)
+    is_last = ranks.rank == ranks.size - 1
     if backend == "numpy":
         from mlp_xp.backends._numpy import backend as numpy_backend
 
         numpy_backend._LONG = 0  # Even the shortest fit takes machine code.
-    function, calls = getattr(owner, name), itertools.count(1)
+    if is_last and moment == "before":
+        end(moment)
+    if is_last and MOMENTS[moment]:
+        place, name, number = MOMENTS[moment]
+        module, _, kind = place.partition(":")
+        owner = getattr(import_module(module), kind) if kind else import_module(module)
+        function, calls = getattr(owner, name), itertools.count(1)
 
-    def failing(*arguments, **options):
-        if next(calls) == number:
-            raise MemoryError("this one")
-        return function(*arguments, **options)
+        def failing(*arguments, **options):
+            if next(calls) == number:
+                end(moment)
+            return function(*arguments, **options)
 
-    if ranks.rank == ranks.size - 1:
         setattr(owner, name, failing)
-    MLPClassifier(**SETTINGS, backend=backend, distributed=engine).fit(X, Y)
+    settings = SETTINGS if MOMENTS[moment] else SETTINGS | {"max_iter": 2}
+    MLPClassifier(**settings, backend=backend, distributed=engine).fit(X, y)
+    if is_last:
+        end(moment)
+    ranks.barrier()
     print("not reached")
+
+
+OTHERS = "later step", "compile by jax", "left"
 
 
 @pytest.mark.parametrize(
     ("engine", "backend", "moment"),
     [
-        ("mpi", "numpy", "begin"),
-        ("mpi", "numpy", "compile in machine code"),
-        ("mpi", "numpy", "first step"),
-        ("mpi", "numpy", "later call"),
-        ("mpi", "numpy", "sum"),
-        ("mpi", "numpy", "first validation"),
-        ("mpi", "numpy", "later validation"),
+        *(("mpi", "numpy", moment) for moment in MOMENTS if moment not in OTHERS),
         ("mpi", "jax", "compile by jax"),
         ("mpi", "torch", "later step"),
         ("torch", "torch", "later step"),
@@ -76,16 +97,33 @@ def fail(engine: str, backend: str, moment: str) -> None:
     ],
 )
 def test_a_rank_that_fails_ends_all(run_ranks, engine, backend, moment):
-    pytest.importorskip(backend)
-    if engine == "torch":
-        pytest.importorskip("torch")
-    done = run_ranks(3, fail, engine, backend, moment, engine=engine, plain=engine == "mpi")
+    for library in (backend, *(["torch"] if engine == "torch" else [])):
+        pytest.importorskip(library)
+    done = run_ranks(3, fail, engine, backend, moment, engine=engine, plain=True, fails=True)
     assert done.returncode != 0
-    assert "MemoryError: this one" in done.stderr
-    said = "rank 2: MemoryError" if moment == "begin" else "rank 2 of 3 has failed"
-    assert said in done.stderr
+    assert "not reached" not in done.stdout
+    error = "SystemExit: 3" if moment == "exit" else "MemoryError: this one"
+    by = "rank 2: MemoryError" if moment == "begin" else "rank 2 of 3 has failed"
+    words = ["signal 9"] if moment == "killed" else [error, by]
+    assert all(text in done.stderr + done.stdout for text in words), done.stderr
+
+
+def test_a_rank_that_exits_between_fits_ends_all_under_mpi4py(run_ranks):
+    done = run_ranks(3, fail, "mpi", "numpy", "left", fails=True)
+    assert done.returncode == 3
     assert "not reached" not in done.stdout
 
 
-if __name__ == "__main__":
-    globals()[sys.argv[1]](*sys.argv[2:])
+def test_an_error_in_a_fit_on_threads_ends_all(on_threads, capsys, monkeypatch):
+    def fail(trainer, *arguments, **options):
+        if get_communicator("mpi").rank == 2:
+            raise MemoryError("this one")
+        return run_epoch(trainer, *arguments, **options)
+
+    run_epoch = Trainer.run_epoch
+    monkeypatch.setattr(Trainer, "run_epoch", fail)
+    with pytest.raises((threading.BrokenBarrierError, SystemExit)):
+        on_threads(3, lambda: helpers.small(distributed="mpi").fit(*helpers.problem()))
+    said = capsys.readouterr().err
+    assert "rank 2 of 3 has failed, which ends all:" in said
+    assert "MemoryError: this one" in said

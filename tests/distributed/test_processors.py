@@ -4,43 +4,71 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
+import platform
+from types import SimpleNamespace
 
-import pytest
 from joblib import cpu_count
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from mlp_xp._utils.processors import usable_threads
-from mlp_xp.distributed import get_communicator
+from mlp_xp._utils.processors import THREADS_VARIABLES, usable_threads
+from mlp_xp.distributed import _processors, get_communicator
 
 
-def check_threads(case):
-    """Check the threads of this process and of its libraries on each rank."""
+def check_threads():
+    """Check the threads of this process and of its libraries on each of two ranks."""
     processors = sorted(os.sched_getaffinity(0))
-    n_processors = cpu_count()
-    if case == "bound":
-        # As a launcher may do, here after the libraries were loaded.
-        place = int(os.environ["PMI_RANK"]) % len(processors)
-        os.sched_setaffinity(0, {processors[place]})
-    wanted = {"free": max(1, n_processors // 2), "bound": 1, "set": 3}[case]
+    wanted = max(1, cpu_count() // 2)
     assert get_communicator("mpi").size == 2
     assert usable_threads() == wanted
-    if case != "set":  # Libraries start no more threads than there are processors.
-        assert {pool["num_threads"] for pool in threadpool_info()} == {wanted}
-        with contextlib.suppress(ImportError):
-            import torch  # Reads the environment when it is loaded.
+    # Libraries start no more threads than there are processors.
+    assert {pool["num_threads"] for pool in threadpool_info()} == {wanted}
+    with contextlib.suppress(ImportError):
+        import torch  # Reads the environment when it is loaded.
 
-            assert torch.get_num_threads() == wanted
-    print("fine")
-
-
-@pytest.mark.parametrize(("case", "variable"), [("free", ""), ("bound", ""), ("set", "3")])
-def test_ranks_divide_the_processors_of_a_machine(run_ranks, case, variable):
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    done = run_ranks(2, check_threads, case, environment=dict.fromkeys(names, variable))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("fine") == 2
+        assert torch.get_num_threads() == wanted
+    # Bound to one, as by a launcher, here after the libraries were loaded.
+    os.sched_setaffinity(0, {processors[int(os.environ["PMI_RANK"]) % len(processors)]})
+    start_again("")
+    assert usable_threads() == 1
+    assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+    start_again("3")  # Set by the user.
+    assert usable_threads() == 3
 
 
-if __name__ == "__main__":
-    globals()[sys.argv[1]](*sys.argv[2:])
+def start_again(variable: str) -> None:
+    os.environ |= dict.fromkeys(THREADS_VARIABLES, variable)
+    threadpool_limits(2)
+    get_communicator.cache_clear()
+    get_communicator("mpi")
+
+
+def test_ranks_divide_the_processors_of_a_machine(run_ranks):
+    run_ranks(2, check_threads, cold=True, **dict.fromkeys(THREADS_VARIABLES, ""))
+
+
+SHARES = [  # Processors of the other ranks, what the user has set, and the threads of this one.
+    ([], "", "8"),
+    ([set(range(8))], "", "4"),
+    ([{0, 1, 2, 3}, {8, 9}], "", "6"),  # Half of four, and the rest alone.
+    ([set(range(8))] * 20, "", "1"),
+    ([set(range(8))], "3", "3"),
+]
+
+
+def test_a_rank_takes_its_share_of_the_processors(monkeypatch):
+    names, limits = (*THREADS_VARIABLES, "NPROC"), []
+    monkeypatch.setattr(_processors, "usable_threads", lambda: 8)
+    monkeypatch.setattr(_processors, "_processors", lambda: set(range(8)))
+    monkeypatch.setattr(_processors, "threadpool_limits", limits.append)
+    for others, given, expected in SHARES:
+        for name in names:
+            monkeypatch.setenv(name, given)
+        monkeypatch.setattr(_processors, "_ours", {})
+        here = [(platform.node(), processors) for processors in others]
+        away = "another machine", set(range(8))
+        ranks = SimpleNamespace(gather=lambda own, rest=(*here, away): [own, *rest])
+        limits.clear()
+        for _ in range(2):  # What was set here may be replaced.
+            _processors.divide_processors(ranks)
+            assert [os.environ[name] for name in names] == [expected] * 3, others
+        assert limits == ([] if given else [int(expected)] * 2)

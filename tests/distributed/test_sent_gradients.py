@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import helpers
 import numpy as np
 import pytest
@@ -111,47 +109,33 @@ def compare_torch(engine):
 
 # Eight steps. Between machines a matrix of 2.4 MB travels in two pieces.
 @pytest.mark.parametrize(
-    ("n", "environment", "expected"),
+    ("n", "variables", "expected"),
     [
         (2, {}, "[600, 40, 600] 16"),
         (2, {"MPIR_CVAR_NOLOCAL": "1"}, "[300, 300, 40] 24"),
         (4, {"MPIR_CVAR_NUM_CLIQUES": "2"}, "[300, 300, 40] 24"),  # Two machines of two.
     ],
 )
-def test_fits_with_large_layers_are_those_of_one_process(run_ranks, n, environment, expected):
+def test_fits_with_large_layers_are_those_of_one_process(run_ranks, n, variables, expected):
     pytest.importorskip("numba")
-    done = run_ranks(n, compare, environment=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == expected
+    assert run_ranks(n, compare, **variables).stdout.strip() == expected
 
 
 @pytest.mark.parametrize(
-    ("engine", "environment", "expected"),
+    ("engine", "variables", "expected"),
     [
         ("mpi", {"MPIR_CVAR_NOLOCAL": "1"}, "start (600, 500), start (40, 600), sum"),
         ("mpi", {}, "sum"),  # One machine.
         ("torch", {}, "sum"),
     ],
 )
-def test_gradients_travel_during_the_backward_pass_of_torch(
-    run_ranks, engine, environment, expected
-):
+def test_gradients_travel_during_the_backward_pass_of_torch(run_ranks, engine, variables, expected):
     pytest.importorskip("torch")
-    done = run_ranks(2, compare_torch, engine, engine=engine, environment=environment)
-    assert done.returncode == 0, done.stderr
+    done = run_ranks(2, compare_torch, engine, engine=engine, **variables)
     assert done.stdout.strip() == expected
 
 
-def test_the_weights_of_a_rank_are_its_own(run_ranks):
+@pytest.mark.parametrize("check", [assign, repeat])
+def test_the_weights_of_a_rank_are_its_own(run_ranks, check):
     pytest.importorskip("numba")
-    done = run_ranks(2, assign)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_fits_of_ranks_share_no_memory_with_those_before(run_ranks):
-    done = run_ranks(2, repeat)
-    assert done.returncode == 0, done.stderr
-
-
-if __name__ == "__main__":
-    globals()[sys.argv[1]](*sys.argv[2:])
+    run_ranks(2, check)
