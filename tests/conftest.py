@@ -14,6 +14,7 @@ import signal
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # JAX reads this once, at its import: two CPU devices make real transfers without a GPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -89,8 +90,21 @@ def pytest_configure(config: pytest.Config) -> None:
             helpers.make_backend(spec)
         except (BackendError, ValueError) as error:
             raise pytest.UsageError(f"--backends: {error}") from error
-    if config.getoption("markexpr") == "not matrix" and not config.getoption("--no-limits"):
-        config.pluginmanager.register(limits.Limits(), "limits")
+    if config.getoption("markexpr") == "not matrix":
+        config.pluginmanager.register(OtherLibraries(), "other libraries")
+        if not config.getoption("--no-limits"):
+            config.pluginmanager.register(limits.Limits(), "limits")
+
+
+class OtherLibraries:
+    """Leave doctests to the matrix that need what the default run has not."""
+
+    PATHS = re.compile(
+        r"mlp_xp/(backends/_(cupy|torch|jax)|export/_(onnx|operators|pipelines|slices|tidy|torch))"
+    )
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        return True if self.PATHS.search(collection_path.as_posix()) else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -116,17 +130,13 @@ def pytest_collect_file() -> Iterator[None]:
     return [collector for collector in found if type(collector).__name__ != "DoctestModule"]
 
 
-@pytest.hookimpl(tryfirst=True)  # Before pytest selects by marks.
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if MATRIX_FIXTURES & set(getattr(item, "fixturenames", ())):
-        item.add_marker("matrix")
-    # Doctests cannot ask for what they need.
-    if isinstance(item, pytest.DoctestItem) and item.path.match("export/_torch.py"):
-        item.add_marker("matrix")
-
-
-@pytest.hookimpl(trylast=True)  # After pytest has selected by marks.
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    """Mark what the default run cannot have, and choose among the cases that pytest has left."""
+    for item in items:
+        if MATRIX_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("matrix")
+    yield
     tests = defaultdict(list)
     for item in items:
         # None where none of the chosen backends is of the libraries that the test names.
