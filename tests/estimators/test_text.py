@@ -27,7 +27,7 @@ def follow(error, X):
     for line in re.findall(r"X\[\S+ = \S+\(.*?\)", error):
         exec(line, names)
     model = eval(re.findall(r"make_pipeline\(.*\)", error)[0], names)
-    model.set_params(mlpclassifier__solver="lbfgs")
+    model.set_params(mlpclassifier__solver="lbfgs", mlpclassifier__hidden_layer_sizes=(5,))
     return model.fit(names["X"], np.arange(len(X)) % 2), names["X"]
 
 
