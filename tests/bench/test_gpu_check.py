@@ -1,7 +1,5 @@
 """The check of a GPU: its verdict, its three files, and a trial on the stand-in for CuPy."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -61,11 +59,6 @@ def test_tests_are_counted_for_each_device_and_failed_ones_named(gpu_summary, tm
         counts = gpu_summary.count_tests(path, specs[:1])
         assert counts["failures"] == ["tests.test_step::test_late[torch:cpu]"], kind
     assert gpu_summary.count_tests(tmp_path / "none.xml", [])["all"] == gpu_summary.EMPTY
-
-
-def test_usable_names_what_is_missing(gpu_summary, capsys):
-    assert gpu_summary.usable(["numpy", "numpy:cuda", "nonsense"]) == ["numpy"]
-    assert "Missing: numpy:cuda. " in capsys.readouterr().err
 
 
 def test_a_result_becomes_three_files(gpu_summary, result, tmp_path):

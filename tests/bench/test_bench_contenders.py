@@ -1,20 +1,33 @@
-"""Contenders in their turns: each learns something from a little data, or says why it cannot."""
-
-from __future__ import annotations
+"""Contenders: each learns, predicts or fits something of little data, or says why it cannot."""
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.neural_network
+
+import mlp_xp
 
 BENCH = Path(__file__).parents[2] / "bench"
 # These need no more than this library does.
 OURS = ("mlp_xp, NumPy", "mlp_xp, NumPy, from uint8", "scikit-learn", "plain NumPy, float64")
 # One compiles C++ for long, the other needs a process without the first Keras.
 ALONE = ("torch, compiled", "Keras on torch")
-WORKLOADS = ("tiny", "lab-full", "one-row")
+WORKLOADS = {
+    "tiny": {"n_images": 200, "batch_size": 64},  # The last batch is a smaller one.
+    "lab-full": {"n_images": 200, "batch_size": 200},
+    "one-row": {"batch_size": 512},
+}
+# Cases of the drop-in part with as little to do as there can be.
+SMALL = {
+    "sparse": {"rows": 60, "columns": 100, "per_row": 5},
+    "lbfgs": {"seeds": 1, "max_iter": 2},
+    "early stopping": {"seeds": 1, "max_iter": 2},
+    "warm start": {"calls": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +42,10 @@ def jobs_of(turns, name, folder, threads=1):
     """Return the contenders of a workload of the suite that has little to do."""
     suite = importlib.import_module("workloads").SUITE
     workload = next(workload for workload in suite if workload.name == name)
-    sizes = {
-        "tiny": {"n_images": 200, "batch_size": 64},  # The last batch is a smaller one.
-        "lab-full": {"n_images": 200, "batch_size": 200},
-        "one-row": {"batch_size": 512},
-    }
-    workload = workload._replace(widths=(64, 16, 10), data="digits", repeats=3, **sizes[name])
-    workload = workload._replace(learning_rate=0.01 if workload.solver == "adam" else 0.1)
-    facts = turns.prepare(workload, folder)
-    assert facts["data"] == "digits"
+    rate = 0.01 if workload.solver == "adam" else 0.1
+    size = WORKLOADS[name] | {"widths": (64, 16, 10), "data": "digits", "repeats": 3}
+    workload = workload._replace(learning_rate=rate, **size)
+    assert turns.prepare(workload, folder)["data"] == "digits"
     entries = importlib.import_module("contenders").entries(workload)
     return {who: turns.Job(entry, workload, folder, threads) for who, entry in entries.items()}
 
@@ -93,18 +101,17 @@ def test_contenders_that_need_a_process_learn_in_one(turns, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "module",
+    "name",
     ["ours", "peers.scikit_learn", pytest.param("peers.torch_eager", marks=pytest.mark.matrix)],
 )
-def test_predictions_are_classes(turns, module, rng):
-    task = importlib.import_module("contest").Task(
-        (64, 16, 10), "relu", "adam", 0.01, 32, x=rng.random((100, 64)).astype("float32"),
-        y=(rng.integers(10, size=100)).astype("int32"), threads=1,
-    )  # fmt: skip
-    contender = pytest.importorskip(module).make(task)
+def test_predictions_are_classes(turns, name, rng):
+    x, y = rng.random((100, 64)).astype("float32"), rng.integers(10, size=100).astype("int32")
+    make_task = importlib.import_module("contest").Task
+    task = make_task((64, 16, 10), "relu", "adam", 0.01, 32, x=x, y=y, threads=1)
+    contender = pytest.importorskip(name).make(task)
     contender.train(1)
     for rows in (1, 50):
-        classes = contender.predict(task.x[:rows])
+        classes = contender.predict(x[:rows])
         assert classes.shape == (rows,)
         assert set(classes) <= set(range(10))
 
@@ -123,9 +130,52 @@ def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path,
     assert ran["dies"]["cannot_run"] == "its process ended with status 3"
     assert ran["fails"]["cannot_run"] == "RuntimeError: too small"
     assert ran["is_not_there"]["cannot_run"].startswith("ModuleNotFoundError: No module named")
-    (seconds,) = ran["good"]["seconds"]
     before, after = ran["good"]["losses"]
-    assert seconds > 0
     assert 0 < after < 0.999 * before < 5
-    if sys.platform == "linux":
-        assert 10e6 < ran["good"]["peak_bytes"] < 1e9
+    assert sys.platform != "linux" or 10e6 < ran["good"]["peak_bytes"] < 1e9
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("library", [mlp_xp, sklearn.neural_network], ids=["ours", "theirs"])
+def test_each_drop_in_case_runs(module, library):
+    drop_in = module("drop_in")
+    cases = [case for case in drop_in.CASES.values() if case.kind in SMALL]
+    assert {case.kind for case in cases} == set(SMALL)
+    assert set(drop_in.WANTED) == {*SMALL, "first fit", "grid search"}
+    for case in cases:
+        case.make(library, **(case.options | SMALL[case.kind]))()
+
+
+@pytest.mark.matrix
+def test_a_contender_without_numba_runs_no_machine_code():
+    """Nor what was compiled before and kept."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(BENCH)!r})
+import drop_in
+from mlp_xp.backends import get_backend
+drop_in.Job(drop_in.CASES["lbfgs, iris"], drop_in.PLAIN).get_ready()
+assert not get_backend("numpy").has_machine_code
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_contenders_of_a_search_find_the_same_best_score(module):
+    searches = module("searches")
+    case = searches.CASES["iris"]
+    few = case._replace(network=case.network | {"max_iter": 3}, grid={"alpha": [0.1]}, cv=2)
+    runs = [searches.run(few, who) for who in (searches.OURS, searches.ALONE)]
+    assert len({run["score"] for run in runs}) == 1
+    assert all(run["seconds"] > 0 and run["bytes"] >= 0 for run in runs)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_copy_has_no_machine_code_and_keeps_some_only_where_it_may(module, tmp_path, is_writable):
+    environ = module("cold_start").install(tmp_path, is_writable=is_writable)
+    assert not list(tmp_path.rglob("*.bin"))
+    code = "from mlp_xp.backends._numpy.machine_code import _writable; print(_writable())"
+    run = [sys.executable, "-c", code]
+    kept = subprocess.check_output(run, cwd=tmp_path, env=environ, text=True).strip()
+    folder = tmp_path / "mlp_xp" / "backends" / "_numpy" / "machine_code" / "__pycache__"
+    assert kept == (str(folder) if is_writable else "None")

@@ -1,0 +1,188 @@
+"""Records of benchmarks: pages and tables that are made of them, and floors they are held to."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[2]
+HISTORY = ROOT / "bench" / "history"
+OURS = "mlp_xp, NumPy"
+BLOCKS = {"checkpoint_cost": "checkpoint-cost", "cold_start": "cold-start"}
+BLOCKS |= {"out_of_core": "out-of-core"}
+RECORDS = {"checkpoint_cost": "checkpoints", "cold_start": "cold-start"}
+RECORDS |= {"out_of_core": "out-of-core", "distributed": "distributed"}
+RECORDS |= {"drop_in": "drop-in", "searches": "search"}
+
+
+def newest(script):
+    """Return the newest record of a script."""
+    return json.loads(max(HISTORY.glob(f"*-{RECORDS[script]}.json")).read_text())
+
+
+@pytest.fixture
+def suite():
+    """The record of all contenders that the page of benchmarks is made of."""
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    (date,) = re.findall("A run of .*, (\\d{4}-.*) \\+0000", page)
+    return HISTORY / date.replace(":", "").replace(" ", "-")
+
+
+@pytest.mark.parametrize("script", RECORDS)
+def test_a_page_has_the_figures_of_the_newest_record(module, script):
+    bench, record = module(script), newest(script)
+    page = bench.PAGE.read_text(encoding="utf-8")
+    if script in BLOCKS:
+        assert f"<!-- {BLOCKS[script]} -->\n{bench.section(record)}<!-- end" in page
+    else:
+        assert bench.written_into(page, record) == page
+
+
+def test_the_newest_records_are_within_their_limits(module):
+    cold, memory = module("cold_start"), module("out_of_core")
+    assert max(cold.ratios(newest("cold_start")["seconds"]).values()) <= cold.LIMIT
+    assert max(map(memory.beyond, newest("out_of_core")["ranks"].values())) < memory.LIMIT
+
+
+def test_summaries_are_those_of_the_records_they_name(module):
+    page = module("drop_in").PAGE.read_text(encoding="utf-8")
+    folder = re.search(r"`python bench/summary\.py (\S+)`", page)[1]
+    result = json.loads((ROOT / folder / "result.json").read_text())
+    assert module("summary").written_into(page, result) == page
+    page = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    table = module("bench.speedrun").report()
+    assert table in page, "paste what bench.speedrun --report prints"
+
+
+def test_the_page_of_benchmarks_is_that_of_the_records(
+    module, suite, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: Path(path).touch())
+    backends = max(HISTORY.glob("*-backends.json"))
+    folders = ["--out", str(tmp_path), "--history", str(tmp_path)]
+    module("report").main([str(backends), "--suite", str(suite), *folders])
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
+    assert (tmp_path / backends.name).read_bytes() == backends.read_bytes()
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"benchmarks.png", "epochs.png", "growth.png"}
+
+    (tmp_path / "empty.json").write_text('{"benchmarks": []}')
+    with pytest.raises(SystemExit):
+        module("report").main([str(tmp_path / "empty.json")])
+    assert "was it run with --benchmark-enable?" in capsys.readouterr().err
+
+
+@pytest.mark.matrix
+def test_charts_of_the_newest_results_are_drawn_again(module, tmp_path):
+    module("bench.speedrun").main(["--charts", "--docs", str(tmp_path)])
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {path.name for path in ROOT.glob("docs/speedrun-*.png")}
+    pictures = module("bench.many_models_pictures")
+    names = {path.name for path in pictures.draw(pictures.example_values(), tmp_path)}
+    page = (ROOT / "docs" / "many-models.md").read_text(encoding="utf-8")
+    assert names == set(re.findall(r"\(([\w-]+\.png)\)", page))
+
+
+@pytest.mark.parametrize(("width", "n_cells"), [(50, 5), (80, 7), (None, 12)])
+def test_tables_fit_and_say_what_could_not_be_compared(
+    module, suite, terminal, monkeypatch, width, n_cells
+):
+    result = json.loads((suite / "result.json").read_text())
+    contenders = result["workloads"]["medium"]["contenders"]
+    contenders["thinc"] = {"cannot_run": "ModuleNotFoundError: No module named 'thinc'"}
+    contenders["torch"] = {"cannot_run": "its process ended: \x1b[2Jkilled"}
+    screen = io.StringIO() if width is None else terminal()
+    monkeypatch.setenv("COLUMNS", str(width or 50))
+    module("terminal").print_tables(result, screen)
+    assert width or "\x1b" not in screen.getvalue()
+    text = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
+    assert "…" not in text
+    assert width is None or max(map(len, text.splitlines())) <= width
+    table = text[text.index("\nmedium 3072") :]
+    ran = next(line for line in table.splitlines() if line.startswith("JAX "))
+    assert len(ran.split()) == n_cells
+    words = " ".join(table.split())
+    assert "thinc not compared: thinc is not installed" in words
+    assert r"torch not compared: its process ended: \x1b[2Jkilled" in words
+    assert "to compare with thinc too: " in words
+
+
+def test_progress_has_a_line_for_each_part_or_one_line_of_a_terminal(module, capsys, monkeypatch):
+    def run_two_parts():
+        with module("progress").open_progress({"tiny": 2, "lab": 4}) as progress:
+            progress.begin("tiny", "tiny 64-100-10")
+            progress.announce("torch, warming up")  # It fails: there is no second turn.
+            progress.begin("lab", "lab 3072-64-10")
+            progress.announce("torch, warming up")
+        return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
+
+    lines = ["part 1 of 2, tiny 64-100-10  (0 s so far)"]
+    lines.append("part 2 of 2, lab 3072-64-10  (0 s so far)")
+    assert run_two_parts().splitlines() == lines
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("TERM", "xterm")
+    text = run_two_parts()
+    drawn = [" ".join(part.split()) for part in re.split(r"[\r\n]+", text) if part.strip()]
+    assert max(map(len, drawn)) <= 50
+    # The part begins where the turns of the former one end.
+    assert re.fullmatch(r"2/2 lab: preparing [━╸╺]+ 33 % \d:\d\d left", drawn[2])
+    assert re.fullmatch(r"2/2 lab: done [━╸╺]+ 100 % took 0:00", drawn[-1])
+
+
+def test_compare_tells_changes_beyond_the_noise_and_what_is_missing(
+    module, suite, tmp_path, capsys
+):
+    result = json.loads((suite / "result.json").read_text())
+    contenders = result["workloads"]["medium"]["contenders"]
+    contenders["JAX"]["seconds"] = [2 * t for t in contenders["JAX"]["seconds"]]
+    contenders["skorch"]["seconds"] = [1.02 * t for t in contenders["skorch"]["seconds"]]
+    del contenders["torch"]
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    module("compare").main([str(suite), str(tmp_path)])
+    text = capsys.readouterr().out
+    assert re.search(r"\| medium \| JAX \| 612 ms \| 1.2\d? s \| 100% slower \|", text)
+    assert "1 changed, " in text
+    assert "- medium, torch: timed, then not measured" in text
+    with pytest.raises(SystemExit):
+        module("compare").main([str(suite), "nowhere"])
+    assert "result.json does not exist; expected a folder that" in capsys.readouterr().err
+
+
+def test_a_ratio_below_its_floor_is_reported(module):
+    def problems(floors, theirs, ours=(1.0,) * 5, bound=0.4):
+        runs = {OURS: {"seconds": ours}, "JAX": theirs}
+        measured = {"floor": {"seconds": bound}, "contenders": runs}
+        return module("regressions").shortfalls({"workloads": {"medium": measured}}, floors)
+
+    slow = {"seconds": [1.2] * 5}
+    assert problems({"medium": {"JAX": 1.2, "roofline": 0.4}}, slow) == []
+    (problem,) = problems({"medium": {"JAX": 1.3}}, slow)
+    assert problem.startswith("medium: JAX takes 1.20 times our seconds")
+    (problem,) = problems({"medium": {"roofline": 0.6}}, slow)
+    assert problem.startswith("medium: roofline takes 0.40 times our seconds")
+    # Noise is not held against a ratio.
+    assert problems({"medium": {"JAX": 1.2}}, {"seconds": [0.8, 1.0, 1.1, 1.3, 1.7]}) == []
+    # A peer that cannot run does not pass.
+    lost = problems({"medium": {"JAX": 1.0}, "wide": {"JAX": 1.0}}, {"cannot_run": "killed"})
+    assert lost[0] == "medium, JAX: not compared; JAX: killed"
+    assert lost[1].startswith("wide, JAX: not compared; ")
+
+
+def test_recorded_floors_name_what_a_quick_run_measures(module):
+    regressions, drop_in, contenders = map(module, ("regressions", "drop_in", "contenders"))
+    quick = {
+        workload.name: set(contenders.entries(workload, quick=True))
+        for workload in module("workloads").QUICK
+    }
+    quick |= {name: {"scikit-learn"} for name in drop_in.quick_names()}
+    floors = json.loads(regressions.FLOORS.read_text())
+    for name, peers in floors.items():
+        assert set(peers) <= quick[name] | {"roofline"}
+    # Each case of the drop-in part that a quick run measures, and each kind, is held to a floor.
+    assert set(drop_in.quick_names()) <= set(floors)
+    assert {case.kind for case in drop_in.CASES.values() if case.quick} == set(drop_in.WANTED)
