@@ -52,10 +52,7 @@ def spec(python2_folder):
 
 @pytest.fixture
 def in_cache():
-    """A function that returns the names in the cache, without locks."""
-
-    def names():
-        found = cache_dir().glob("*") if cache_dir().exists() else ()
-        return sorted(path.name for path in found if not path.name.endswith(".store.lock"))
-
-    return names
+    """Return a function that returns the names in the cache, without locks."""
+    return lambda: sorted(
+        path.name for path in cache_dir().glob("*") if not path.name.endswith(".store.lock")
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import case
 
 from mlp_xp.datasets import DatasetError, _download
 from mlp_xp.datasets._download import Remote, UnreachableError, download
@@ -20,22 +21,13 @@ CUT = 1 << 18  # what is written to disk at a time
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
-    """A server that sends the next of `answers` to each request, and repeats the last."""
-
-    def __init__(self, answers):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers = list(answers)
-        self.ranges = []
-
-    def next_answer(self):
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-
-
 class Handler(BaseHTTPRequestHandler):
+    """Send the server's next answer to each request, and repeat the last."""
+
     def do_GET(self):
         self.server.ranges.append(self.headers["Range"])
-        self.server.next_answer()(self)
+        answers = self.server.answers
+        (answers.pop(0) if len(answers) > 1 else answers[0])(self)
 
     def log_message(self, *_):
         pass
@@ -73,7 +65,8 @@ def serve(monkeypatch):
 
     @contextmanager
     def running(*answers):
-        with Server(answers) as server:
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            server.answers, server.ranges = list(answers), []
             thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
             try:
@@ -85,12 +78,14 @@ def serve(monkeypatch):
     return running
 
 
-def test_a_download_is_complete_and_leaves_no_part(serve, tmp_path):
+def test_a_download_is_complete_and_leaves_no_part(serve, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with serve(WHOLE) as (server, remote):
         path = download(remote, tmp_path)
         assert path == tmp_path / "x.tar.gz"
         assert path.read_bytes() == BODY
         assert list(tmp_path.iterdir()) == [path]
+        assert "x.tar.gz" in capsys.readouterr().err
         assert download(remote, tmp_path) == path
         assert server.ranges == [None]  # the second time it was there
         path.write_bytes(b"damaged since")
@@ -119,22 +114,21 @@ def test_a_download_is_resumed_and_retried(part, answers, starts, waited, serve,
     assert pauses == waited
 
 
-@pytest.mark.parametrize(
-    ("given", "part"),
-    [
-        (answer(body=b"x" + BODY[1:]), b""),
-        (answer(body=BODY[:-1], length=False), b""),
-        (WHOLE, b"x" * 1000),
-    ],
-    ids=["tampered", "too short", "foreign part"],
-)
-def test_a_wrong_file_is_an_error_and_deleted(given, part, serve, tmp_path):
-    if part:
-        (tmp_path / "x.tar.gz.part").write_bytes(part)
+def test_a_wrong_file_is_an_error_and_deleted(serve, tmp_path, monkeypatch):
     wrong = rf"SHA-256 \w+, expected {SHA256}; it was deleted"
-    with serve(given) as (_, remote), pytest.raises(DatasetError, match=wrong):
+    for name, given, part in (
+        ("tampered", answer(body=b"x" + BODY[1:]), b""),
+        ("too short", answer(body=BODY[:-1], length=False), b""),
+        ("foreign part", WHOLE, b"x" * 1000),
+    ):
+        if part:
+            (tmp_path / "x.tar.gz.part").write_bytes(part)
+        with case(name), serve(given) as (_, remote), pytest.raises(DatasetError, match=wrong):
+            download(remote, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(_download, "LIMIT", 500_000)
+    with serve(WHOLE) as (_, remote), pytest.raises(DatasetError, match="more than 500000 bytes"):
         download(remote, tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -149,13 +143,6 @@ def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(serve, tmp_
     assert not isinstance(error.value, UnreachableError)
 
 
-def test_an_endless_file_is_an_error(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(_download, "LIMIT", 500_000)
-    too_much = "sends more than 500000 bytes"
-    with serve(WHOLE) as (_, remote), pytest.raises(DatasetError, match=too_much):
-        download(remote, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("answers", "settings", "n", "left"),
     [
@@ -165,15 +152,19 @@ def test_an_endless_file_is_an_error(serve, tmp_path, monkeypatch):
         ([PART, 404], {}, 2, CUT),
     ],
 )
-def test_a_server_without_the_file_is_unreachable(answers, settings, n, left, serve, tmp_path):
+def test_a_server_without_the_file_is_unreachable(
+    answers, settings, n, left, serve, tmp_path, monkeypatch, capsys
+):
     """One that is busy is tried again, one that lacks the file is not."""
-    code = answers[-1]
-    with serve(*answers[:-1], status(code)) as (server, remote):
-        with pytest.raises(UnreachableError, match=rf"x\.tar\.gz cannot be reached \({code} "):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with serve(*answers[:-1], status(answers[-1])) as (server, remote):
+        said = rf"x\.tar\.gz cannot be reached \({answers[-1]} "
+        with pytest.raises(UnreachableError, match=said):
             download(remote, tmp_path, **settings)
         assert len(server.ranges) == n
     found = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert found == ({"x.tar.gz.part": left} if left else {})
+    assert ("x.tar.gz" in capsys.readouterr().err) == bool(left)  # No bar before the first byte.
 
 
 def test_the_reason_is_the_message_of_the_system(tmp_path, pauses):
@@ -183,7 +174,7 @@ def test_the_reason_is_the_message_of_the_system(tmp_path, pauses):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_silent_server_is_a_short_error(tmp_path, monkeypatch, capsys):
+def test_a_silent_server_or_name_server_is_a_short_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_download, "_PATIENCE", 0.05)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -192,25 +183,11 @@ def test_a_silent_server_is_a_short_error(tmp_path, monkeypatch, capsys):
             download(Remote(url, SHA256), tmp_path)
     assert str(error.value) == f"{url} cannot be reached (no answer in time)"
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_silent_name_server_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(_download, "_PATIENCE", 0.05)
     is_over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: is_over.wait(60.0))
     with pytest.raises(UnreachableError, match=r"\(no answer in time\)$"):
         download(Remote("http://host.invalid/x", SHA256), tmp_path)
     is_over.set()
-
-
-def test_there_is_no_bar_before_the_first_byte(serve, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with serve(status(404)) as (_, remote), pytest.raises(UnreachableError):
-        download(remote, tmp_path)
-    assert "x.tar.gz" not in capsys.readouterr().err
-    with serve(WHOLE) as (_, remote):
-        download(remote, tmp_path)
-    assert "x.tar.gz" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_an_error_that_says_what_to_install(tmp_path, monkeypatch):

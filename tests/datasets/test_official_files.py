@@ -1,0 +1,178 @@
+"""Reading of CIFAR and Fashion-MNIST in their official formats."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import case
+from official_formats import (
+    BATCHES,
+    binary,
+    cifar10_files,
+    images,
+    python2_pickle,
+    python3_pickle,
+    write_archive,
+    write_folder,
+)
+
+from mlp_xp.datasets import (
+    DatasetError,
+    fashion_mnist,
+    load_cifar10,
+    load_cifar100,
+    load_fashion_mnist,
+    read_cifar,
+)
+
+
+@pytest.fixture(params=[python2_pickle, python3_pickle, binary])
+def encode(request):
+    return request.param
+
+
+@pytest.fixture(params=["folder", "archive"])
+def put(request, tmp_path):
+    """Return a function that writes files into a folder of a name, or an archive of one."""
+
+    def write(folder, files):
+        if request.param == "folder":
+            return write_folder(tmp_path / folder, files)
+        # Any order in the archive, and other members between.
+        members = {"readme.html": b"hello"} | {name: files[name] for name in reversed(files)}
+        return write_archive(tmp_path / "some-name.tar.gz", members, folder=folder)
+
+    return write
+
+
+def test_cifar10_is_read_in_the_official_order(put, encode, batches, in_cache):
+    files = cifar10_files(batches, encode)
+    path = put("cifar-10-batches-bin" if encode is binary else "cifar-10-batches-py", files)
+    x, y = (np.concatenate([getattr(batches[name], kind) for name in BATCHES]) for kind in "xy")
+    data, labels = read_cifar(path)
+    assert (data.dtype, labels.dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(data, x)
+    np.testing.assert_array_equal(labels, y)
+    d = load_cifar10(path)
+    assert d.x_train.dtype == d.x_test.dtype == np.uint8
+    assert d.y_train.dtype == d.y_test.dtype == np.int64
+    np.testing.assert_array_equal(d.x_test, batches["test_batch"].x)
+    np.testing.assert_array_equal(np.concatenate([d.x_train, d.x_test]), x)
+    np.testing.assert_array_equal(np.concatenate([d.y_train, d.y_test]), y)
+    assert d.class_names[3] == "cat"
+    assert d.image_shape == (3, 32, 32)
+    assert in_cache() == []  # it is not the published CIFAR-10
+    if path.is_dir():
+        data, labels = read_cifar(path / list(files)[2])
+        np.testing.assert_array_equal(data, batches["data_batch_3"].x)
+        np.testing.assert_array_equal(labels, batches["data_batch_3"].y)
+
+
+def test_a_fortran_ordered_array_is_read_by_rows(tmp_path):
+    batch = images(4, seed=0)
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(python3_pickle(np.asfortranarray(batch.x), labels=batch.y))
+    np.testing.assert_array_equal(read_cifar(path)[0], batch.x)
+
+
+def test_load_cifar100_has_fine_and_coarse_labels(put, encode):
+    train, test = images(5, seed=0, n_classes=100), images(4, seed=1, n_classes=100)
+    pairs = (("train", train), ("test", test))
+    if encode is binary:
+        files = {f"{name}.bin": binary(b.x, b.coarse, b.y) for name, b in pairs}
+    else:
+        files = {n: encode(b.x, coarse_labels=b.coarse, fine_labels=b.y) for n, b in pairs}
+    path = put("cifar-100-binary" if encode is binary else "cifar-100-python", files)
+    for mode, kind, n_names in (("fine", "y", 100), ("coarse", "coarse", 20)):
+        d = load_cifar100(path, label_mode=mode)
+        found = (d.x_train, d.x_test, d.y_train, d.y_test)
+        expected = (train.x, test.x, getattr(train, kind), getattr(test, kind))
+        for pair in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(*pair)
+        assert len(d.class_names) == n_names
+    with pytest.raises(ValueError, match="label_mode='both', expected 'fine' or 'coarse'"):
+        load_cifar100(label_mode="both")
+
+
+def test_what_is_missing_is_named(tmp_path, batches, python2_folder):
+    for read in (read_cifar, load_cifar10):
+        said = r"nowhere does not exist, expected .*cifar-10-batch"
+        with pytest.raises(DatasetError, match=said):
+            read(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match=r"data_batch_1 is a file, expected a folder"):
+        load_cifar10(python2_folder / "data_batch_1")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="holds none of the data set's files: name a folder"):
+        read_cifar(tmp_path / "empty")
+    (python2_folder / "data_batch_4").unlink()
+    with pytest.raises(DatasetError, match=r"data_batch_4 cannot be read \(No such file.*check"):
+        read_cifar(python2_folder)
+    files = cifar10_files(batches, python2_pickle)
+    del files["data_batch_4"]
+    with pytest.raises(DatasetError, match=r"a\.tar\.gz has only data_batch_1, .*test_batch, exp"):
+        read_cifar(write_archive(tmp_path / "a.tar.gz", files))
+
+
+# --- Fashion-MNIST -------------------------------------------------------------------------------
+
+NAMES = tuple(fashion_mnist._FILES.values())
+IMAGES, LABELS = NAMES[:2]
+
+
+def idx(array):
+    header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def arrays(rng):
+    train, test = ((rng.integers(0, 256, (n, 28, 28)), rng.integers(0, 10, n)) for n in (6, 4))
+    return dict(zip(NAMES, (*train, *test), strict=True))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_idx_files_plain_or_gzip(arrays, pack, in_cache):
+    suffix = "" if pack is bytes else ".gz"
+    packed = {name + suffix: pack(idx(array)) for name, array in arrays.items()}
+    folder = write_folder(Path("data", "fashion-mnist"), packed)
+    for d in (load_fashion_mnist(folder), load_fashion_mnist()):
+        for found, expected in zip(d, arrays.values(), strict=False):
+            np.testing.assert_array_equal(found, expected.reshape(found.shape))
+    assert (d.x_train.shape, d.x_train.dtype) == ((6, 784), np.uint8)
+    assert (d.y_test.shape, d.y_test.dtype) == ((4,), np.int64)
+    assert d.image_shape == (1, 28, 28)
+    assert len(d.class_names) == 10
+    assert in_cache() == []
+    (folder / (LABELS + suffix)).unlink()
+    with pytest.raises(DatasetError, match=rf"has neither {LABELS} nor {LABELS}\.gz, expected"):
+        load_fashion_mnist()
+
+
+DAMAGE = {
+    "cut short": (IMAGES, lambda raw: raw[:-1]),
+    "too long": (IMAGES, lambda raw: raw + b"x"),
+    "header only half": (LABELS, lambda raw: raw[:6]),
+    "wrong magic": (LABELS, lambda raw: b"\1" + raw[1:]),
+    "wrong type": (LABELS, lambda raw: raw[:2] + b"\x0d" + raw[3:]),
+    "images for labels": (LABELS, lambda raw: idx(np.zeros((6, 28, 28)))),
+    "wrong size of image": (IMAGES, lambda raw: idx(np.zeros((6, 28, 27)))),
+    "no labels": (LABELS, lambda raw: idx(np.zeros(0))),
+    "huge": (IMAGES, lambda raw: raw[:4] + struct.pack(">3I", 2**31, 28, 28) + raw[16:]),
+    "too few labels": (LABELS, lambda raw: idx(np.zeros(5))),
+    "label too large": (LABELS, lambda raw: idx(np.full(6, 10))),
+    "cut gzip": (IMAGES, lambda raw: gzip.compress(raw)[:-20]),
+    "damaged gzip": (IMAGES, lambda raw: gzip.compress(raw)[:-8] + bytes(8)),
+}
+
+
+def test_a_damaged_idx_file_is_an_error(tmp_path, arrays, in_cache):
+    files = {name: idx(array) for name, array in arrays.items()}
+    folder = write_folder(tmp_path / "fashion", files)
+    for name, (damaged, damage) in DAMAGE.items():
+        (folder / damaged).write_bytes(damage(files[damaged]))
+        with case(name), pytest.raises(DatasetError, match=r"fashion.*etch it\s+again"):
+            load_fashion_mnist(folder)
+        (folder / damaged).write_bytes(files[damaged])
+    assert in_cache() == []
