@@ -1,6 +1,4 @@
-"""Networks that the tests go through, and their data."""
-
-from __future__ import annotations
+"""Layers and networks that the tests go through, and their data."""
 
 import numpy as np
 import pytest
@@ -8,11 +6,38 @@ import pytest
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.hidden import Blocks, Branch, Project
-from mlp_xp.nn.layers import BatchStats, dense
+from mlp_xp.nn.layers import Arrangement, BatchStats, Dense, Norm, dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, forward, init_params
 
 BATCH = 8
+
+# As large as the variance: a batch of 1 has a gradient that can be measured, and a formula that
+# forgets epsilon is seen.
+EPSILON = 0.5
+
+# Shape, mixed axes, width.
+ARRANGEMENTS = {
+    "last axis": Arrangement((3, 4), (1,), 5),
+    "first axis": Arrangement((3, 4), (0,), 5),
+    "in place": Arrangement((3, 4), (0,)),
+    "squares of an image": Arrangement((3, 2, 2, 2, 2), (0, 2, 4), 7),
+    "scattered, in place": Arrangement((2, 3, 2, 2), (0, 2)),
+    "everything": Arrangement((3, 4), (0, 1), 6),
+}
+
+
+def dense_params(rng, width):
+    return Dense(rng.standard_normal((width, 4)), rng.standard_normal(4))
+
+
+def norm_params(rng, width):
+    return Norm(rng.standard_normal(width), rng.standard_normal(width))
+
+
+def block_params(how, rng):
+    W = rng.standard_normal((how.blocks, how.fan_in, how.fan_out))
+    return Dense(W, rng.standard_normal(how.blocks * how.fan_out))
 
 
 def cube(x, *, xp):

@@ -1,7 +1,5 @@
 """The check of a user's gradient: right ones pass, wrong ones are named."""
 
-from __future__ import annotations
-
 import array_api_compat.numpy as np_xp
 import numpy as np
 import pytest
@@ -64,24 +62,17 @@ def changed(value=lambda v, xp: v, pullback=lambda g, xp: g):
 
 
 WRONG_LOSSES = [
-    (changed(pullback=lambda g, xp: 5.0 * g), "pullback of loss my_loss gives .* along a direction "
-     "and the finite difference .* apart: the pullback is 5 times the derivative .* by 0.2"),
+    (changed(pullback=lambda g, xp: 5.0 * g), "my_loss gives .* the pullback is 5 times .* by 0.2"),
     (changed(pullback=lambda g, xp: -g), "is -1 times the derivative everywhere; .* by -1"),
-    (changed(lambda v, xp: xp.mean(v)),
-     r"value of loss my_loss must have the shape \(5,\) \(one number a sample\).* \(\)"),
+    (changed(lambda v, xp: xp.mean(v)), r"value .* shape \(5,\) \(one number a sample\).* \(\)"),
     (forgets_what_it_is_given, "must be the derivative of the value that is returned with it, mul"),
     (changed(pullback=lambda g, xp: xp.tanh(g)), "pullback of loss my_loss gives .* it must be"),
-    (lambda outputs, targets, weights, *, xp: None,
-     r"loss <lambda> must take \(outputs, targets, \*, xp\), and does not: missing a required"),
-    (lambda outputs, targets: None, "and does not: got an unexpected keyword .*'xp'"),
+    (lambda o, t: None, r"<lambda> must take \(outputs, targets, \*, xp\), .* unexpected .*'xp'"),
     (lambda o, t, *, xp: xp.sum(o), r"must return \(losses, pullback\), got .*; end it e.g."),
     (lambda o, t, *, xp: (1, 2, 3), r"must return \(losses, pullback\), got a tuple of 3"),
-    (lambda o, t, *, xp: (xp.sum(o, axis=-1), xp.ones_like(o)),
-     r"the pullback of loss <lambda> must be a callable \(dlosses\), got"),
-    (lambda o, t, *, xp: (xp.sum(o, axis=-1), lambda: o),
-     r"must take \(dlosses\), and does not: too many"),
+    (lambda o, t, *, xp: (o[:, 0], o), r"the pullback .* must be a callable \(dlosses\), got"),
+    (lambda o, t, *, xp: (o[:, 0], lambda: o), r"must take \(dlosses\), and does not: too many"),
     (changed(lambda v, xp: 1.0), "value of loss my_loss must be an array .*sample.*got float"),
-    (changed(lambda v, xp: v[None, :]), r"value of loss my_loss must have .* \(5,\).*\(1, 5\)"),
     (changed(lambda v, xp: v * xp.nan), "value of loss my_loss is not finite; look for"),
     (changed(lambda v, xp: xp.astype(v, xp.float32)), "value .* dtype of the input, .*float64"),
     (changed(pullback=lambda g, xp: None), "pullback of loss my_loss must be an array .*NoneType"),
@@ -100,12 +91,22 @@ def test_wrong_losses_are_told_what_to_do(backend, wrapped):
                 check_loss(Custom(loss) if wrapped else loss, logits, targets, xp=backend.xp)
 
 
-def test_a_loss_that_writes_is_found():
+def writes_dy(x, *, xp):
+    def pullback(dy):
+        dy *= 2.0 * x
+        return dy
+
+    return x * x, pullback
+
+
+def test_what_writes_is_found():
     logits, targets, _ = case("squared")
     with pytest.raises(ValueError, match="loss writes writes to its outputs, which others use"):
         check_loss(writes, logits, targets, xp=np_xp)
     with pytest.raises(ValueError, match="loss writes_dlosses writes to its dlosses, which others"):
         check_loss(writes_dlosses, logits, targets, xp=np_xp)
+    with pytest.raises(ValueError, match="pullback of activation writes_dy writes to its dy"):
+        check_activation(writes_dy, np.asarray([0.5, 2.0]), xp=np_xp)
 
 
 def test_float32_finds_what_is_not_tiny(backend):
@@ -117,17 +118,8 @@ def test_float32_finds_what_is_not_tiny(backend):
                 check_loss(wrong, logits, targets, xp=backend.xp)
 
 
-def writes_dy(x, *, xp):
-    def pullback(dy):
-        dy *= 2.0 * x
-        return dy
-
-    return x * x, pullback
-
-
 WRONG_ACTIVATIONS = [
-    (lambda x, *, xp: (x * x, lambda dy: x * dy), "the pullback of activation square gives .* "
-     "the pullback is 0.5 times the derivative everywhere; multiply what it returns by 2"),
+    (lambda x, *, xp: (x * x, lambda dy: x * dy), "square gives .* 0.5 times .* returns by 2"),
     (lambda x, *, xp: (x * x, lambda dy: 2.0 * x), "must be the derivative of the value"),
     (lambda x: x, r"activation square must take \(x, \*, xp\), and does not: got an unexpected"),
     (lambda x, *, xp: x * x, r"activation square must return \(y, pullback\), got .*; end it e.g."),
@@ -145,11 +137,6 @@ def test_wrong_activations_are_told_what_to_do(backend):
         for activation, message in WRONG_ACTIVATIONS:
             with pytest.raises(ValueError, match=message):
                 check_activation(activation, x, xp=backend.xp, name="square")
-
-
-def test_an_activation_that_writes_is_found():
-    with pytest.raises(ValueError, match="pullback of activation writes_dy writes to its dy"):
-        check_activation(writes_dy, np.asarray([0.5, 2.0]), xp=np_xp)
 
 
 def test_a_kink_is_named_as_a_possible_reason():

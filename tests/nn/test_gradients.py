@@ -1,71 +1,45 @@
 """Exactness: everything with a pullback against a finite difference and torch's autograd."""
 
-from __future__ import annotations
-
-import array_api_compat.numpy
+import array_api_compat.numpy as np_xp
+import network_cases as cases
 import numpy as np
 import pytest
 from gradient import check_gradient
 from helpers import tolerance
-from layer_cases import ARRANGEMENTS, EPSILON, block_params, dense_params, norm_params
-from loss_cases import KINDS, LOSSES, away_from_0, case, in_columns
-from network_cases import (
-    BATCH,
-    NETWORKS,
-    OBJECTS,
-    cube,
-    loss_and_gradients,
-    network_data,
-)
-from plain_formulas import PLAIN_ACTIVATIONS, plain_losses
+from loss_cases import KINDS, LOSSES, PLAIN_ACTIVATIONS, away_from_0, case, in_columns, plain_losses
 
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.nn.layers import (
-    ACTIVATIONS,
-    BatchStats,
-    apply_norm,
-    batch_norm,
-    block_dense,
-    dense,
-    dropout,
-    exp,
-    layer_norm,
-)
+from mlp_xp.nn import layers
+from mlp_xp.nn.layers import ACTIVATIONS, BatchStats
 from mlp_xp.nn.losses import mean_loss
 from mlp_xp.nn.network import Network, forward, init_params
 
 SIZES = [(1, 1), (5, 3)]  # Samples, and features or outputs.
 # Those that compile or differentiate are compared with torch's autograd, which is more exact.
 differences = pytest.mark.libraries("numpy", "array_api_strict", "cupy")
+LAYERS = ["dense", "layer norm", "batch norm", "weighted batch norm", "applied norm"]
 
 
-# Parameters for a width, and the layer of parameters, inputs and weights.
-NORM = {"epsilon": EPSILON}
-LAYERS = {
-    "dense": (dense_params, lambda p, x, w, xp: dense(p, x, xp=xp)),
-    "layer norm": (norm_params, lambda p, x, w, xp: layer_norm(p, x, xp=xp, **NORM)),
-    "batch norm": (norm_params, lambda p, x, w, xp: batch_norm(p, x, None, xp=xp, **NORM)),
-    "weighted batch norm": (norm_params, lambda p, x, w, xp: batch_norm(p, x, w, xp=xp, **NORM)),
-    "applied norm": (
-        norm_params,
-        lambda p, x, w, xp: apply_norm(p, BatchStats(0 * p[0] + 2, 0 * p[0] + 3), x, xp=xp, **NORM),
-    ),
-} | {
-    f"blocks, {name}": (
-        lambda rng, width, how=how: block_params(how, rng),
-        lambda p, x, w, xp, how=how: block_dense(p, x, how, xp=xp),
-    )
-    for name, how in ARRANGEMENTS.items()
-}
+def apply_layer(name, p, x, w, xp):
+    if how := cases.ARRANGEMENTS.get(name):
+        return layers.block_dense(p, x, how, xp=xp)
+    if name == "dense":
+        return layers.dense(p, x, xp=xp)
+    options = {"epsilon": cases.EPSILON, "xp": xp}
+    if name == "layer norm":
+        return layers.layer_norm(p, x, **options)
+    if name == "applied norm":
+        return layers.apply_norm(p, BatchStats(0 * p[0] + 2, 0 * p[0] + 3), x, **options)
+    return layers.batch_norm(p, x, w if name.startswith("weighted") else None, **options)
 
 
 @differences
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [*LAYERS, *cases.ARRANGEMENTS])
 def test_layer(backend, name, rng):
-    make, layer = LAYERS[name]
-    how = ARRANGEMENTS.get(name.removeprefix("blocks, "))
-    for batch, width in SIZES if how is None else [(5, int(np.prod(how.shape)))]:
-        params = make(rng, width)
+    how = cases.ARRANGEMENTS.get(name)
+    for batch, width in [(5, int(np.prod(how.shape)))] if how else SIZES:
+        make = cases.dense_params if name == "dense" else cases.norm_params
+        params = cases.block_params(how, rng) if how else make(rng, width)
         x = 3 + 2 * rng.standard_normal((batch, width))
         weights, direction = rng.random(batch) + 0.1, rng.standard_normal((batch, len(params[1])))
         weights[3:4] = 0.0
@@ -74,7 +48,7 @@ def test_layer(backend, name, rng):
 
         def function(point, weights=weights, direction=direction):
             w, dy = backend.put(weights), backend.put(direction)
-            y, pullback, *_ = layer(*point, w, backend.xp)
+            y, pullback, *_ = apply_layer(name, *point, w, backend.xp)
             dx, grads = pullback(dy, need_dx=True)
             none, again = pullback(dy, need_dx=False)
             assert none is None
@@ -88,7 +62,7 @@ def test_layer(backend, name, rng):
 @differences
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "exp"])
 def test_activation(backend, name, rng):
-    activation = (ACTIVATIONS | {"exp": exp})[name]
+    activation = (ACTIVATIONS | {"exp": layers.exp})[name]
     x, direction = away_from_0(rng.standard_normal((5, 3))), rng.standard_normal((5, 3))
 
     def function(point):
@@ -117,20 +91,20 @@ def test_loss(backend, name, rng):
 
 
 @differences
-@pytest.mark.parametrize("name", NETWORKS | OBJECTS)
+@pytest.mark.parametrize("name", cases.NETWORKS | cases.OBJECTS)
 def test_gradients_of_networks(backend, name, rng):
-    network = (NETWORKS | OBJECTS)[name]
-    params, x, labels, weights, keys = network_data(network, rng)
-    layer = backend.kernels.dense if name in OBJECTS else dense
+    network = (cases.NETWORKS | cases.OBJECTS)[name]
+    params, x, labels, weights, keys = cases.network_data(network, rng)
+    layer = backend.kernels.dense if name in cases.OBJECTS else layers.dense
     # A normalization bends fast: a difference along a shorter direction has a smaller error, h^4.
     size = 0.25
 
     def function(point):
         here = map_leaves(backend.put, (x, labels, weights, keys))
-        if name in OBJECTS:
+        if name in cases.OBJECTS:
             here = (*here[:2], None, here[3])
         point = map_leaves(lambda leaf: leaf * size, point)
-        value, grads, *_ = loss_and_gradients(backend, network, point, *here, layer=layer)
+        value, grads, *_ = cases.loss_and_gradients(backend, network, point, *here, layer=layer)
         return value, map_leaves(lambda leaf: leaf * size, grads)
 
     check_gradient(backend, function, map_leaves(lambda leaf: leaf / size, params), rng)
@@ -186,7 +160,7 @@ def torch_logits(torch, network, arrays, x, weights, keys):
         if not rate:
             return h
         ones = np.ones(tuple(h.shape))
-        mask, _ = dropout(ones, np.asarray(next(key)), rate, xp=array_api_compat.numpy)
+        mask, _ = layers.dropout(ones, np.asarray(next(key)), rate, xp=np_xp)
         assert 0 < np.count_nonzero(mask) < mask.size
         return h * torch.tensor(mask)
 
@@ -199,20 +173,20 @@ def torch_logits(torch, network, arrays, x, weights, keys):
             z = z - share @ z
             z = z / torch.sqrt(share @ z**2 + 1e-5) * next(remaining) + next(remaining)
         name = activations[i]
-        y = z**3 / 10.0 if name is cube else PLAIN_ACTIVATIONS[name](z, torch_xp)
+        y = z**3 / 10.0 if name is cases.cube else PLAIN_ACTIVATIONS[name](z, torch_xp)
         y = dropped(y, rates[i])
         h = h + y if network.residual and y.shape == h.shape else y
     return h @ next(remaining) + next(remaining)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", cases.NETWORKS)
 def test_networks_against_autograd(torch, backend, name, rng):
-    network = NETWORKS[name]
-    params, x, labels, weights, keys = network_data(network, rng)
+    network = cases.NETWORKS[name]
+    params, x, labels, weights, keys = cases.network_data(network, rng)
     weights[-3:] = 0.0  # As those of rows that fill up a batch.
     with backend.scope():
         here = map_leaves(backend.put, (params, x, labels, weights, keys))
-        value, grads, logits, _ = loss_and_gradients(backend, network, *here)
+        value, grads, logits, _ = cases.loss_and_gradients(backend, network, *here)
         ours = [backend.get(array) for array in (value, logits, *leaves(grads))]
     with torch.enable_grad():
         free = [torch.tensor(leaf, requires_grad=True) for leaf in leaves(params)]
@@ -221,4 +195,4 @@ def test_networks_against_autograd(torch, backend, name, rng):
         each = torch.nn.functional.cross_entropy(z, torch.tensor(labels).long(), reduction="none")
         loss = (each * w).sum() / w.sum()
         loss.backward()
-    compare(ours, [loss, z, *(leaf.grad for leaf in free)], BATCH * max(network.widths))
+    compare(ours, [loss, z, *(leaf.grad for leaf in free)], cases.BATCH * max(network.widths))

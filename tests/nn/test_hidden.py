@@ -1,11 +1,9 @@
 """Hidden layers that are more than a width: block-diagonal ones, projections, residual branches."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import dataclass
 
-import array_api_compat.numpy
+import array_api_compat.numpy as np_xp
 import numpy as np
 import pytest
 from helpers import problem
@@ -14,16 +12,8 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from mlp_xp import MLPClassifier, MLPRegressor
-from mlp_xp.nn.blocks import (
-    Activate,
-    Affine,
-    Block,
-    BlockAffine,
-    Context,
-    Dropout,
-    LayerNorm,
-    Residual,
-)
+from mlp_xp.nn import blocks
+from mlp_xp.nn.blocks import Activate, Affine, Residual
 from mlp_xp.nn.hidden import Blocks, Branch, Layer, Project
 from mlp_xp.nn.layers import Arrangement
 from mlp_xp.nn.network import Network, forward, init_params
@@ -32,30 +22,18 @@ from mlp_xp.saving import load_model, save_model
 
 def test_the_blocks_are_as_described():
     network = Network((24, SQUARES, Branch((8, 12)), 3), "silu", "layer", 0.1)
-    inner = (
-        LayerNorm(12),
-        Affine(12, 8, "lecun"),
-        Activate("silu"),
-        Dropout(0.1, 0),
-        Affine(8, 12, "zero"),
-    )
-    squares = BlockAffine(Arrangement((3, 2, 2, 2), (0, 1, 3), 6), "lecun")
-    head = (LayerNorm(12), Affine(12, 3, "zero"))
-    assert network.blocks == ((squares,), (Residual(inner),), head)
+    norm, down, up = blocks.LayerNorm(12), Affine(12, 8, "lecun"), Affine(8, 12, "zero")
+    inner = (norm, down, Activate("silu"), blocks.Dropout(0.1, 0), up)
+    squares = blocks.BlockAffine(Arrangement((3, 2, 2, 2), (0, 1, 3), 6), "lecun")
+    assert network.blocks == ((squares,), (Residual(inner),), (norm, Affine(12, 3, "zero")))
     assert (network.sizes, network.n_keys) == ((24, 12, 12, 3), 1)
 
 
 def test_a_branch_is_nothing_at_first(rng):
     network = Network((24, Project(5), Branch((7, 5)), 4), "tanh", "layer")
-    params = init_params(network, 0)
-    x = rng.standard_normal((3, 24))
-    xp = array_api_compat.numpy
-    logits, *_ = forward(network, params, x, xp=xp)
-    np.testing.assert_array_equal(logits, 0.0)
-    branch = network.blocks[1][0]
-    h = rng.standard_normal((3, 5))
-    y, _, _ = branch(params[1], h, Context(xp))
-    np.testing.assert_array_equal(y, h)
+    params, x, h = init_params(network, 0), rng.random((3, 24)), rng.random((3, 5))
+    np.testing.assert_array_equal(forward(network, params, x, xp=np_xp)[0], 0.0)
+    np.testing.assert_array_equal(network.blocks[1][0](params[1], h, blocks.Context(np_xp))[0], h)
 
 
 def test_projections_start_with_a_deviation_of_one_over_the_root_of_their_inputs():
@@ -96,29 +74,22 @@ HIDDEN = (
     Branch((24, 20)),
 )
 SOLVERS = {
-    "adam": {"learning_rate": "cosine", "learning_rate_init": 0.01},
+    "adam": {"max_iter": 5, "learning_rate": "cosine", "learning_rate_init": 0.01},
     "lbfgs": {"max_iter": 12},
 }
-
-
-@pytest.fixture(scope="module")
-def digits():
-    X, y = load_digits(return_X_y=True)
-    return X[:300], y[:300]
+DIGITS, DIGIT_LABELS = (array[:300] for array in load_digits(return_X_y=True))
 
 
 def small(solver="adam", **settings):
-    settings = {"max_iter": 5} | SOLVERS[solver] | settings
-    return MLPClassifier(
-        HIDDEN, solver=solver, random_state=0, normalization="layer", input_scaling="standardize",
-        batch_size=50, **settings,
-    )  # fmt: skip
+    settings = SOLVERS[solver] | {"batch_size": 50, "normalization": "layer"} | settings
+    settings |= {"random_state": 0, "input_scaling": "standardize"}
+    return MLPClassifier(HIDDEN, solver=solver, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_it_learns_alike_on_all_backends(backend, digits, solver):
-    X, y = digits
+def test_it_learns_alike_on_all_backends(backend, solver):
+    X, y = DIGITS, DIGIT_LABELS
     model = small(solver, backend=backend.name, device=backend.device).fit(X, y)
     shapes = [(4, 16, 8), (8, 4, 4), (32, 20), (20, 24), (24, 20), (20, 10)]
     assert [tuple(W.shape) for W in model.coefs_] == shapes
@@ -127,33 +98,31 @@ def test_it_learns_alike_on_all_backends(backend, digits, solver):
     assert model.loss_ == pytest.approx(small(solver).fit(X, y).loss_, rel=1e-7)
 
 
-def test_a_model_is_saved_pickled_and_cloned(digits, tmp_path):
-    X, y = digits
+def test_a_model_is_saved_pickled_and_cloned(tmp_path):
+    X, y = DIGITS, DIGIT_LABELS
     model = small(max_iter=1).fit(X, y)
     save_model(model, tmp_path)
     for copy in (load_model(tmp_path), pickle.loads(pickle.dumps(model))):  # noqa: S301
         np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
         assert copy.hidden_layer_sizes == HIDDEN
-    again = clone(model).fit(X, y)
-    np.testing.assert_array_equal(again.coefs_[0], model.coefs_[0])
+    for again in (clone(model), clone(model).set_params(hidden_layer_sizes=list(HIDDEN))):
+        np.testing.assert_array_equal(again.fit(X, y).coefs_[0], model.coefs_[0])
     text = str(model.summary())
     assert "4 dense blocks" in text
     assert "residual" in text
 
 
-def test_one_object_may_stand_alone_and_a_list_is_as_good(digits):
-    X, y = digits
-    one = MLPRegressor(hidden_layer_sizes=Project(3), max_iter=1, learning_rate="cosine").fit(X, y)
-    assert [W.shape for W in one.coefs_] == [(64, 3), (3, 1)]
-    small(max_iter=1).set_params(hidden_layer_sizes=list(HIDDEN)).fit(X, y)
+def test_one_object_may_stand_alone():
+    one = MLPRegressor(hidden_layer_sizes=Project(3), max_iter=1, learning_rate="cosine")
+    assert [W.shape for W in one.fit(DIGITS, DIGIT_LABELS).coefs_] == [(64, 3), (3, 1)]
     with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got \[0\]"):
-        MLPRegressor(hidden_layer_sizes=[Project(3), 0]).fit(X, y)
+        MLPRegressor(hidden_layer_sizes=[Project(3), 0]).fit(DIGITS, DIGIT_LABELS)
 
 
 # --- layers of one's own -------------------------------------------------------------------------
 
 
-class Twice(Block):
+class Twice(blocks.Block):
     """A block that knows only its maths."""
 
     has_params = False

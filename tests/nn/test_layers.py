@@ -1,26 +1,17 @@
-"""Values of layers and activations: their formulas, dtypes, weights and extremes."""
-
-from __future__ import annotations
+"""Values of layers, activations and dropout: formulas, dtypes, weights and extremes."""
 
 import array_api_compat.numpy as np_xp
 import numpy as np
 import pytest
-from helpers import close, tolerance
-from layer_cases import ARRANGEMENTS, EPSILON, block_params, norm_params
-from plain_formulas import PLAIN_ACTIVATIONS
+from helpers import close, make_backend, tolerance
+from loss_cases import PLAIN_ACTIVATIONS
+from network_cases import ARRANGEMENTS, EPSILON, block_params, norm_params
 
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp.nn.layers import (
-    ACTIVATIONS,
-    Norm,
-    apply_norm,
-    batch_norm,
-    block_dense,
-    exp,
-    layer_norm,
-)
+from mlp_xp.nn import layers
+from mlp_xp.nn.layers import ACTIVATIONS, Norm, batch_norm, dropout, layer_norm
 
-FUNCTIONS = ACTIVATIONS | {"exp": exp}
+FUNCTIONS = ACTIVATIONS | {"exp": layers.exp}
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 # --- blocks --------------------------------------------------------------------------------------
@@ -47,7 +38,7 @@ def test_blocks_mix_what_they_say(backend, name, dtype, rng):
     x = rng.standard_normal((5, int(np.prod(how.shape))))
     params, x = map_leaves(lambda a: a.astype(dtype), (block_params(how, rng), x))
     with backend.scope():
-        y, _ = block_dense(*map_leaves(backend.put, (params, x)), how, xp=backend.xp)
+        y, _ = layers.block_dense(*map_leaves(backend.put, (params, x)), how, xp=backend.xp)
         close(backend.get(y), plain_block_dense(*params, x, how), 10 * how.fan_in)
 
 
@@ -72,21 +63,16 @@ def test_norms_are_their_formulas(backend, settings, weighted, dtype, rng):
         given = given if weighted else None
         by_row, _ = layer_norm(here, there, xp=backend.xp, **settings)
         by_column, _, stats = batch_norm(here, there, given, xp=backend.xp, **settings)
-        applied, _ = apply_norm(here, stats, there, xp=backend.xp, **settings)
-        by_row, by_column, applied, stats = map_leaves(
-            backend.get, (by_row, by_column, applied, stats)
-        )
+        applied, _ = layers.apply_norm(here, stats, there, xp=backend.xp, **settings)
+        found = (by_row, by_column, applied, *stats)
+        by_row, by_column, applied, *stats = map_leaves(backend.get, found)
     mean, variance = x.mean(axis=1, keepdims=True), x.var(axis=1, keepdims=True)
     close(by_row, plain(mean, variance), 24)
     mean = np.average(x, axis=0, weights=weights)
     variance = np.average((x - mean) ** 2, axis=0, weights=weights)
-    for found, expected in (
-        (by_column, plain(mean, variance)),
-        (applied, by_column),
-        (stats.mean, mean),
-        (stats.variance, variance),
-    ):
-        close(found, expected, 24)
+    expected = plain(mean, variance), by_column, mean, variance
+    for mine, theirs in zip((by_column, applied, *stats), expected, strict=True):
+        close(mine, theirs, 24)
 
 
 @dtypes
@@ -133,6 +119,7 @@ def test_an_activation_is_its_formula(backend, name, dtype, rng):
 @dtypes
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_at_extremes(backend, name, dtype):
+    assert name != "exp"  # It overflows, so it is no choice for hidden layers.
     with backend.scope(), np.errstate(all="raise", under="ignore"):
         x = backend.put(np.asarray([-1e4, -100.0, 0.0, 100.0, 1e4], dtype=dtype))
         y, pullback = ACTIVATIONS[name](x, xp=backend.xp)
@@ -142,5 +129,87 @@ def test_activations_at_extremes(backend, name, dtype):
         assert dx.dtype == dtype
 
 
-def test_exp_is_no_choice_for_hidden_layers():
-    assert "exp" not in ACTIVATIONS
+# --- dropout -------------------------------------------------------------------------------------
+
+KEYS = (0, 1, -1, 12345, 2**31 - 1, -(2**31))
+
+
+def put_key(backend, key):
+    return backend.put(np.asarray(key, dtype=np.int32))
+
+
+def mask(backend, key, rate, shape):
+    """Return whether each element is kept."""
+    with backend.scope():
+        x = backend.put(np.ones(shape, dtype=np.float32))
+        return backend.get(dropout(x, put_key(backend, key), rate, xp=backend.xp)[0]) != 0
+
+
+def lowbias32(value):
+    """Hash as published, in Python's integers (https://nullprogram.com/blog/2018/07/31/)."""
+    value ^= value >> 16
+    value = value * 0x7FEB352D % 2**32
+    value ^= value >> 15
+    value = value * 0x846CA68B % 2**32
+    return value ^ value >> 16
+
+
+def plain_mask(key, rate, shape):
+    positions = range(shape[0] * shape[1])
+    hashes = np.asarray([lowbias32((p * 0x9E3779B1 ^ key) % 2**32) for p in positions], np.uint32)
+    return (hashes.view(np.int32) >= rate * 2**32 - 2**31).reshape(shape)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_masks_are_those_of_the_published_hash(backend, key):
+    for rate in (0.0, 0.1, 0.5, 0.999, 1 - 2**-40):
+        expected = plain_mask(key, rate, (17, 31))
+        np.testing.assert_array_equal(mask(backend, key, rate, (17, 31)), expected)
+
+
+@pytest.mark.matrix
+def test_a_new_key_needs_no_new_compilation():
+    jax = pytest.importorskip("jax")
+    backend, compilations = make_backend("jax:cpu"), []
+
+    @jax.jit
+    def compiled(x, key):
+        compilations.append(1)
+        y, pullback = dropout(x, key, 0.3, xp=backend.xp)
+        return y, pullback(x)
+
+    with backend.scope():
+        x = backend.put(np.ones((17, 31), dtype=np.float32))
+        for key in KEYS:
+            for found in map(backend.get, compiled(x, put_key(backend, key))):
+                np.testing.assert_array_equal(found != 0, plain_mask(key, 0.3, x.shape))
+    assert len(compilations) == 1
+
+
+def test_masks_look_like_independent_draws():
+    # Keys that differ in one bit are the hardest, and so are neighbors.
+    keys = [*range(16), *(1 << n for n in range(4, 31)), *(-k for k in range(1, 9))]
+    backend, width = make_backend("numpy"), 128
+    masks = np.stack([mask(backend, key, 0.5, (64, width)).ravel() for key in keys])
+    r = np.corrcoef(masks)
+    # In units of the standard deviation for independent draws.
+    assert abs(r[np.triu_indices_from(r, 1)]).max() * masks.shape[1] ** 0.5 < 5
+    # Nor is one a shifted copy of another, or of itself.
+    for lag in (1, 2, 3, 4, 8, 16, 64, width, 2 * width, 16 * width):
+        shifted = np.corrcoef(masks[:4, lag:], masks[:4, :-lag])[:4, 4:]
+        assert abs(shifted).max() * (masks.shape[1] - lag) ** 0.5 < 5, lag
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dropout(backend, dtype, rng):
+    x, dy = (rng.standard_normal((2, 30, 20)) + 5).astype(dtype)
+    kept = plain_mask(3, 0.2, x.shape)
+    with backend.scope():
+        here, there = (backend.put(array.copy()) for array in (x, dy))
+        y, pullback = dropout(here, put_key(backend, 3), 0.2, xp=backend.xp)
+        y, dx = backend.get(y), backend.get(pullback(there))
+        close(y, np.where(kept, x / 0.8, 0).astype(dtype), 1)
+        close(dx, np.where(kept, dy / 0.8, 0).astype(dtype), 1)
+        # Neither is written to.
+        np.testing.assert_array_equal(backend.get(here), x)
+        np.testing.assert_array_equal(backend.get(there), dy)

@@ -1,36 +1,19 @@
 """Networks: what they are built of, forward and back, in training and in prediction."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import network_cases as cases
 import numpy as np
 import pytest
 from helpers import tolerance
-from network_cases import (
-    BATCH,
-    NETWORKS,
-    cube,
-    loss_and_gradients,
-    network_data,
-    networks,
-    some_batch_stats,
-)
+from network_cases import BATCH, NETWORKS, cube, network_data
 
 from mlp_xp._utils.random import seeded
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Activate, Affine, BatchNorm, Context, Dropout, LayerNorm, Residual
 from mlp_xp.nn.layers import Dense, Norm, dense
-from mlp_xp.nn.network import (
-    Network,
-    denses,
-    forward,
-    hidden,
-    init_params,
-    norms,
-    with_layers,
-)
+from mlp_xp.nn.network import Network, denses, forward, hidden, init_params, norms, with_layers
 from mlp_xp.training.inference import predict
 
 # --- what a network is made of -------------------------------------------------------------------
@@ -46,18 +29,13 @@ def test_the_blocks_are_in_order():
     assert layer.blocks[0] == (Dropout(0.1, 0), Affine(4, 5), LayerNorm(5), Activate("tanh"))
     assert layer.blocks[1] == (Affine(5, 5), LayerNorm(5), Activate(cube), Dropout(0.2, 1))
     assert (layer.n_keys, layer.batch_stats_widths) == (2, ())
-
-
-def test_one_setting_serves_all_hidden_layers():
+    # One setting serves all hidden layers, and not the output layer.
     one = Network((4, 5, 6, 2), "tanh", dropout=0.5)
     each = Network((4, 5, 6, 2), ("tanh", "tanh"), dropout=(0.5, 0.5))
     assert one.blocks == each.blocks
     assert hash(each) == hash(replace(each))
-    # The output layer has neither.
     assert one.blocks[-1] == (Affine(6, 2),)
-
-
-def test_only_layers_as_wide_as_their_input_are_residual():
+    # Only layers as wide as their input are residual.
     network = Network((4, 4, 5, 5, 5), residual=True)
     kinds = [type(layer[0]) for layer in network.blocks]
     assert kinds == [Residual, Affine, Residual, Affine]
@@ -82,10 +60,9 @@ def test_parameters_have_their_shapes_and_start_within_bounds():
         assert [layer.W.shape for layer in denses(params)] == pairs
         assert [layer.b.shape for layer in denses(params)] == [(fan_out,) for _, fan_out in pairs]
         hidden_widths = network.widths[1:-1] if network.normalization else ()
-        assert [norm.scale.shape for norm in norms(params)] == [(w,) for w in hidden_widths]
-        for norm in norms(params):
-            assert norm.scale.tolist() == [1.0] * len(norm.scale)
-            assert norm.shift.tolist() == [0.0] * len(norm.shift)
+        for norm, width in zip(norms(params), hidden_widths, strict=True):
+            assert norm.scale.tolist() == [1.0] * width
+            assert norm.shift.tolist() == [0.0] * width
         numerator = 2 if network.activation == "logistic" else 6
         for (fan_in, fan_out), layer in zip(pairs, denses(params), strict=True):
             bound = (numerator / (fan_in + fan_out)) ** 0.5
@@ -146,20 +123,17 @@ def test_errors_say_what_to_do():
 # --- training ------------------------------------------------------------------------------------
 
 
-@networks
+@cases.networks
 def test_rows_of_weight_0_change_nothing(backend, network, rng):
     params, x, labels, weights, keys = network_data(network, rng)
     results = []
     for padding in (0, 3):
-        more = 100 * rng.standard_normal((padding, x.shape[1]))
-        batch = (
-            np.concatenate([x, more]),
-            np.concatenate([labels, labels[:padding]]),
-            np.concatenate([weights, np.zeros(padding)]),
-        )
+        more = 100 * rng.standard_normal((padding, x.shape[1])), labels[:padding], [0.0] * padding
+        pairs = zip((x, labels, weights), more, strict=True)
         with backend.scope():
+            batch = [np.concatenate(pair) for pair in pairs]
             here = map_leaves(backend.put, (params, *batch, keys))
-            value, grads, logits, measured = loss_and_gradients(backend, network, *here)
+            value, grads, logits, measured = cases.loss_and_gradients(backend, network, *here)
             found = [value, logits[:BATCH, :], *leaves(grads), *leaves(measured)]
             results.append([backend.get(array) for array in found])
     assert len(results[0]) == 2 + len(list(leaves(params))) + 2 * len(network.batch_stats_widths)
@@ -185,12 +159,12 @@ class Spy:
         return y, pullback
 
 
-@networks
+@cases.networks
 def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
     layer = Spy()
     with backend.scope():
         here = map_leaves(backend.put, network_data(network, rng))
-        _, grads, *_ = loss_and_gradients(backend, network, *here, layer=layer)
+        _, grads, *_ = cases.loss_and_gradients(backend, network, *here, layer=layer)
     assert layer.asked == [True] * (len(network.widths) - 2) + [False]
     shapes = [leaf.shape for leaf in leaves(grads)]
     assert shapes == [leaf.shape for leaf in leaves(here[0])]
@@ -199,10 +173,10 @@ def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
 # --- predictions ---------------------------------------------------------------------------------
 
 
-@networks
+@cases.networks
 def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
     params, x, *_ = network_data(network, rng)
-    batch_stats = some_batch_stats(network, rng)
+    batch_stats = cases.some_batch_stats(network, rng)
     with backend.scope():
         params, x, batch_stats = map_leaves(backend.put, (params, x, batch_stats))
         whole = Spy()
@@ -217,25 +191,22 @@ def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
             np.testing.assert_array_equal(found, backend.get(expected))
 
 
-@networks
+@cases.networks
 def test_a_prediction_does_not_depend_on_the_other_samples(backend, network, rng):
     params, x, *_ = network_data(network, rng)
-    options = {"batch_stats": some_batch_stats(network, rng), "dtype": "float64"}
-
-    for depth in (None, len(network.widths) - 2):
-        whole, first, last = (
-            backend.get(predict(backend, network, None, params, rows, depth=depth, **options))
-            for rows in (x, x[:1], x[-1:])
-        )
+    options = {"batch_stats": cases.some_batch_stats(network, rng), "dtype": "float64"}
+    for options["depth"] in (None, len(network.widths) - 2):
+        whole = backend.get(predict(backend, network, None, params, x, **options))
         atol = np.abs(whole).max() * tolerance("float64", max(network.widths))
-        np.testing.assert_allclose(first, whole[:1], rtol=0, atol=atol)
-        np.testing.assert_allclose(last, whole[-1:], rtol=0, atol=atol)
+        for rows in (slice(0, 1), slice(-1, None)):
+            found = backend.get(predict(backend, network, None, params, x[rows], **options))
+            np.testing.assert_allclose(found, whole[rows], rtol=0, atol=atol)
 
 
 def test_batch_norm_predicts_with_the_running_moments_and_measures_nothing(backend, rng):
     network = Network((5, 6, 3), "tanh", "batch", 0.5, 0.5)
     params, x, *_ = network_data(network, rng)
-    (batch_stats,) = some_batch_stats(network, rng)
+    (batch_stats,) = cases.some_batch_stats(network, rng)
     (W, b), (scale, shift), (V, c) = params
     z = (x @ W + b - batch_stats.mean) / np.sqrt(batch_stats.variance + 1e-5) * scale + shift
     expected = np.tanh(z) @ V + c
@@ -258,7 +229,7 @@ def test_dropout_is_for_training_only(backend, rng):
         found, *_ = forward(dropping, here[0], here[1], context, xp=backend.xp)
         default, *_ = forward(dropping, here[0], here[1], xp=backend.xp)
         expected, *_ = forward(Network((5, 6, 6, 3)), here[0], here[1], xp=backend.xp)
-        trained = loss_and_gradients(backend, dropping, *here)[2]
+        trained = cases.loss_and_gradients(backend, dropping, *here)[2]
         found, default, expected, trained = map(backend.get, (found, default, expected, trained))
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(default, expected)

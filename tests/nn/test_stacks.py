@@ -1,7 +1,5 @@
 """Layers, blocks and update rules take a stack of models: the numbers of the models one by one."""
 
-from __future__ import annotations
-
 import network_cases
 import numpy as np
 import pytest
@@ -10,16 +8,8 @@ from rules import RULES
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends.kernels import Kernels
+from mlp_xp.nn import layers
 from mlp_xp.nn.hidden import Blocks, Branch
-from mlp_xp.nn.layers import (
-    ACTIVATIONS,
-    BatchStats,
-    Norm,
-    activate,
-    apply_norm,
-    batch_norm,
-    dropout,
-)
 from mlp_xp.nn.network import Network, forward, init_batch_stats, init_params
 from mlp_xp.optimizers import averaged, clip, init_opt_state, update_tree
 
@@ -53,20 +43,20 @@ def test_batch_norm(backend, is_shared, rng, draw):
     """In training with weights, in prediction with running statistics, which move."""
 
     def function(params, dy, x, old, rate, weights):
-        y, pullback, new = batch_norm(params, x, weights, xp=backend.xp)
+        y, pullback, new = layers.batch_norm(params, x, weights, xp=backend.xp)
         moved = averaged(old, new, rate, xp=backend.xp)
-        fixed, back = apply_norm(params, moved, x, xp=backend.xp)
+        fixed, back = layers.apply_norm(params, moved, x, xp=backend.xp)
         return y, pullback(dy, need_dx=True), moved, fixed, back(dy, need_dx=True)
 
-    params, weights = Norm(draw(FEATURES), draw(FEATURES)), rng.random((N_MODELS, N))
-    old = BatchStats(draw(FEATURES), rng.random((N_MODELS, FEATURES)))
+    params, weights = layers.Norm(draw(FEATURES), draw(FEATURES)), rng.random((N_MODELS, N))
+    old = layers.BatchStats(draw(FEATURES), rng.random((N_MODELS, FEATURES)))
     own = params, draw(N, FEATURES), draw(N, FEATURES), old, rng.random(N_MODELS)
     check(backend, function, *((own, (weights[0],)) if is_shared else ((*own, weights), ())))
 
 
 def test_activations(backend, draw):
-    for name in ACTIVATIONS:
-        for activation in (backend.kernels.activate, activate):
+    for name in layers.ACTIVATIONS:
+        for activation in (backend.kernels.activate, layers.activate):
 
             def function(x, dy, name=name, activation=activation):
                 y, pullback = activation(name, x, xp=backend.xp)
@@ -77,7 +67,7 @@ def test_activations(backend, draw):
 
 def test_dropout_with_one_key_for_all(backend, draw):
     def function(dy, x, key):
-        y, pullback = dropout(x, key, 0.4, xp=backend.xp)
+        y, pullback = layers.dropout(x, key, 0.4, xp=backend.xp)
         return y, pullback(dy)
 
     check(backend, function, (draw(N, FEATURES), draw(N, FEATURES)), (np.int32(12345),))
@@ -109,13 +99,9 @@ def test_networks(backend, name, is_shared, kernels, rng, draw):
         xp = backend.xp
         context = kernels.context(xp, is_training=True, weights=weights, keys=keys)
         logits, backward, measured = forward(network, params, x, context, xp=xp)
-        prediction = kernels.context(xp, batch_stats=stats)
-        return (
-            logits,
-            backward(dlogits),
-            measured,
-            forward(network, params, x, prediction, xp=xp)[0],
-        )
+        context = kernels.context(xp, batch_stats=stats)
+        prediction = forward(network, params, x, context, xp=xp)[0]
+        return logits, backward(dlogits), measured, prediction
 
     own = params, draw(N, network.sizes[-1]), stats, keys, weights
     check(backend, function, *((own, (x[0],)) if is_shared else ((*own, x), ())))
