@@ -285,12 +285,12 @@ def test_a_file_that_unpacks_to_far_more_than_pictures_is_an_error(tmp_path, nam
 
 
 def test_a_file_larger_than_the_limit_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(_files, "LIMIT", 2 * 3073)
+    monkeypatch.setattr(_files, "LIMIT", 4 * 3073)
     monkeypatch.setattr(_files, "_MAX_MEMBERS", 3)
-    zeros, many = bytes(4 * 3073), {f"{i}": b"" for i in range(4)}
+    zeros, many = bytes(8 * 3073), {f"{i}": b"" for i in range(4)}
     for files, message in (
-        ({"data_batch_1": zeros}, "gz holds more than 6146 bytes"),
-        ({"not asked for": zeros}, "gz holds more than 6146 bytes"),
+        ({"data_batch_1": zeros}, "gz holds more than 12292 bytes"),
+        ({"not asked for": zeros}, "gz holds more than 12292 bytes"),
         (many, "member number 4"),
     ):
         path = write_archive(tmp_path / "a.tar.gz", files)
@@ -299,10 +299,10 @@ def test_a_file_larger_than_the_limit_is_an_error(tmp_path, monkeypatch):
     path = tmp_path / "data_batch_1.bin"
     for pack in (bytes, gzip.compress):
         path.write_bytes(pack(zeros))
-        with case(pack), pytest.raises(DatasetError, match="bin holds more than 6146 bytes"):
+        with case(pack), pytest.raises(DatasetError, match="bin holds more than 12292 bytes"):
             read_cifar(path)
-        path.write_bytes(pack(zeros[:6146]))
-        assert len(read_cifar(path)[0]) == 2
+        path.write_bytes(pack(zeros[:12292]))
+        assert len(read_cifar(path)[0]) == 4
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
