@@ -1,21 +1,11 @@
-"""The table of update rules that the tests go through, and a run of a few steps."""
-
-from __future__ import annotations
+"""The update rules that the tests go through, trees of parameters, and a run of a few steps."""
 
 import numpy as np
 
+from mlp_xp import optimizers
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.optimizers import (
-    SGD,
-    Adam,
-    AdamW,
-    BetaLasso,
-    ByKind,
-    Lion,
-    Muon,
-    RMSprop,
-    init_opt_state,
-)
+from mlp_xp.nn.layers import Dense
+from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 
 RATE = 0.05
 RULES = {
@@ -55,13 +45,24 @@ def params_and_gradients(rng, dtype="float64"):
     return params, steps
 
 
+def nested(rng, dtype="float64"):
+    """Return parameters as of a network with a gain, a residual block, and a head."""
+
+    def layer(fan_in, fan_out):
+        shapes = (fan_in, fan_out), (fan_out,)
+        return Dense(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
+
+    gain = rng.standard_normal(4).astype(dtype)
+    return layer(3, 4), (gain, (layer(4, 4), layer(4, 4))), (layer(4, 2), ())
+
+
 def run(backend, update, rule, params, steps, l2=None, rate=RATE):
     """Return the parameters after all steps, and the penalties on the way, in NumPy."""
     dtype = str(next(leaves(params)).dtype)
     penalties = []
     with backend.scope():
         params = map_leaves(lambda leaf: backend.put(leaf.copy()), params)
-        opt_state = init_opt_state(rule, params, xp=backend.xp)
+        opt_state = optimizers.init_opt_state(rule, params, xp=backend.xp)
         for t, grads in enumerate(steps, start=1):
             coefs = backend.put(np.asarray((*rule.coefficients(rate, t), l2 or 0.0)), dtype)
             coefs = [coefs[i] for i in range(coefs.shape[0])]

@@ -1,7 +1,5 @@
 """Muon: its orthogonal updates, its scales, and what AdamW does in its place."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

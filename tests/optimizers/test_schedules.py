@@ -1,7 +1,5 @@
 """Learning-rate schedules against formulas and against those of scikit-learn and torch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer

@@ -1,12 +1,9 @@
 """What is done to a whole tree: kinds, clipping, averages, and an update that compiles once."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from helpers import tolerance
-from rules import RATE, RULES, params_and_gradients, run
-from update_trees import nested
+from rules import RATE, RULES, nested, params_and_gradients, run
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.optimizers import averaged, clip, init_opt_state, kinds, update_tree
@@ -18,12 +15,8 @@ def put(backend, tree):
 
 def test_the_head_is_the_last_matrix_of_the_tree(rng):
     matrix, vector = "matrix", "vector"
-    assert kinds(nested(rng)) == [
-        *(matrix, vector),
-        vector,
-        *(matrix, vector, matrix, vector),
-        *("head", vector),
-    ]
+    block = [matrix, vector]
+    assert kinds(nested(rng)) == [*block, vector, *block, *block, "head", vector]
     assert kinds((np.ones(2), np.ones(2))) == [vector, vector]
     assert kinds(np.ones((2, 2))) == ["head"]
 
@@ -77,10 +70,8 @@ def test_gradients_of_low_precision_are_brought_to_the_parameters(backend, l2, r
 def test_the_norm_of_low_precision_is_not_computed_in_it(backend, rng):
     xp = backend.xp
     with backend.scope():
-        grads = tuple(
-            xp.astype(backend.put(rng.standard_normal(shape)), xp.bfloat16)
-            for shape in ((50, 40), (40,))
-        )
+        grads = [backend.put(rng.standard_normal(shape)) for shape in ((50, 40), (40,))]
+        grads = tuple(xp.astype(grad, xp.bfloat16) for grad in grads)
         exact = [backend.get(g).astype("float64") for g in grads]
         expected = np.sqrt(sum(np.sum(g * g) for g in exact))
         clipped, norm = clip(grads, 1.0, xp=xp)
@@ -112,7 +103,7 @@ def test_clip_scales_to_the_largest_norm_and_leaves_what_is_shorter(backend, max
 def test_clip_of_zeros_gives_zeros(backend):
     with backend.scope():
         (grad,), norm = clip((backend.put(np.zeros((2, 2), np.float32)),), 1.0, xp=backend.xp)
-    np.testing.assert_array_equal(backend.get(grad), np.zeros((2, 2)))
+    assert not np.any(backend.get(grad))
     assert float(norm) == 0.0
 
 
@@ -128,10 +119,10 @@ def test_clip_hides_nothing_that_is_not_finite(backend, value):
     assert np.all(np.isnan(others) if np.isnan(value) else others == 0.0)
 
 
-@pytest.mark.parametrize("max_norm", [0.0, -1.0, np.inf, np.nan])
-def test_clip_refuses_norms_that_mean_nothing(max_norm):
-    with pytest.raises(ValueError, match=f"max_norm is {max_norm!r}, and must be above 0"):
-        clip((np.ones(2),), max_norm, xp=np)
+def test_clip_refuses_norms_that_mean_nothing():
+    for max_norm in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match=f"max_norm is {max_norm!r}, and must be above 0"):
+            clip((np.ones(2),), max_norm, xp=np)
 
 
 # --- averages ------------------------------------------------------------------------------------
