@@ -1,7 +1,5 @@
 """A gradient against a finite difference."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild

@@ -1,7 +1,5 @@
 """A small problem and its trainer, for the tests of what lies below the estimators."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mlp_xp._utils.tree import leaves

@@ -1,7 +1,5 @@
 """Displays: the numbers they show, where they draw, and their files."""
 
-from __future__ import annotations
-
 import sys
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -49,9 +47,6 @@ def model():
 
 def by_label(axes, read):
     return {line.get_label(): read(line) for line in axes.lines if len(line.get_ydata()) > 1}
-
-
-# --- curves --------------------------------------------------------------------------------------
 
 
 def test_curves_of_an_estimator(model):
@@ -127,9 +122,6 @@ def test_labels_do_not_lie_on_each_other():
         assert upper.y0 >= lower.y1 - 2
 
 
-# --- confusion -----------------------------------------------------------------------------------
-
-
 def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class(model):
     display = ConfusionMatrixDisplay.from_estimator(model, X, Y)
     counts = confusion_matrix(Y, model.predict(X))
@@ -158,9 +150,6 @@ def test_counts_and_many_classes():
     assert many.text_ is None
     assert len(many.ax_.get_xticklabels()) == 40
     many.figure_.draw_without_rendering()
-
-
-# --- pictures ------------------------------------------------------------------------------------
 
 
 def test_weights_of_the_neurons_with_the_largest_ones(model):
@@ -212,9 +201,6 @@ def test_errors_of_pictures(model):
         MistakesDisplay.from_estimator(model, X, model.predict(X), image_shape=(4, 4))
 
 
-# --- axes and files ------------------------------------------------------------------------------
-
-
 def test_displays_draw_into_the_axes_they_are_given(model):
     figure, (left, right) = pyplot.subplots(1, 2)
     display = TrainingCurvesDisplay.from_estimator(model, ax=left)
@@ -249,9 +235,6 @@ def test_inline_figures_have_the_colors_of_the_page(model):
     assert "var(--line-0,#0072B2)" in svg
     assert "#010203" not in svg
     ElementTree.fromstring(svg)
-
-
-# --- calibration, predictions and short methods ---------------------------------------------------
 
 
 def test_the_calibration_error_of_several_classes_is_that_of_the_definition(model):

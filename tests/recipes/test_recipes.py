@@ -1,7 +1,5 @@
 """Recipes: every setting in a file, and an error that says what to type."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The real CIFAR-10: what the default training promises, and every library at the same accuracy."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

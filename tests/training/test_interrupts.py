@@ -1,7 +1,5 @@
 """Ctrl-C: a flag while a step runs, an exception in a wait."""
 
-from __future__ import annotations
-
 import signal
 import threading
 

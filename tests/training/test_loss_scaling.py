@@ -1,8 +1,7 @@
 """Loss scaling: a step that overflows changes nothing, and the factor follows what suits."""
 
-from __future__ import annotations
-
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from trainers import (
 
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
-from mlp_xp.callbacks import Callback, Checkpoint
+from mlp_xp.callbacks import Checkpoint
 from mlp_xp.nn.layers import Dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.nn.network import Network
@@ -61,7 +60,7 @@ def scaling(request, monkeypatch):
 
 
 def scaling_trainer(backend, **settings):
-    return make_trainer(backend, **({"dtype": "float32", "network": NETWORK} | settings))
+    return make_trainer(backend, dtype="float32", network=NETWORK, **settings)
 
 
 def set_scale(trainer, factor, good_steps=0.0):
@@ -100,29 +99,24 @@ def test_it_recovers(half):
     records = train32(trainer, n_epochs=8)
     assert 2.0**8 < scale_of(trainer)[0] < 2.0**20
     assert records[-1].loss < records[0].loss
+    for precision in ("float32", "bf16"):
+        backend = get_backend(half.name).with_precision(precision)
+        assert make_trainer(backend, dtype="float32").state.loss_scale == ()
 
 
-def test_many_good_steps_double_the_factor(scaling):
-    trainer = scaling_trainer(scaling)
-    assert scale_of(trainer) == [2.0**16, 0.0]
-    set_scale(trainer, 4.0, 1998.0)
-    train32(trainer, n_epochs=1)
-    assert scale_of(trainer) == [8.0, 4.0]
+def test_many_good_steps_double_the_factor_and_change_no_gradient_that_fits(scaling):
+    """Powers of 2 round nothing, as long as no number is too small or too large."""
+    trainers = [scaling_trainer(scaling) for _ in range(2)]
+    assert scale_of(trainers[0]) == [2.0**16, 0.0]
+    for trainer, factor in zip(trainers, (2.0**8, 2.0**10), strict=True):
+        set_scale(trainer, factor, 1998.0)
+        train32(trainer, n_epochs=2)
+        assert scale_of(trainer) == [2 * factor, 10.0]
+    assert_close(*(host(scaling, t.state.params) for t in trainers), rtol=1e-3, atol=1e-4)
     if scaling.name == "numpy":  # What overflows in float16 does not here.
         set_scale(trainer, 2.0**24, 1999.0)
         train32(trainer, n_epochs=1)
         assert scale_of(trainer) == [2.0**24, 5.0]
-
-
-def test_the_factor_changes_no_gradient_that_fits(scaling):
-    """Powers of 2 round nothing, as long as no number is too small or too large."""
-    found = []
-    for factor in (2.0**8, 2.0**10):
-        trainer = scaling_trainer(scaling)
-        set_scale(trainer, factor)
-        train32(trainer, n_epochs=2)
-        found.append(host(scaling, trainer.state.params))
-    assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
 def test_a_factor_of_1_skips_nothing(problem, half):
@@ -172,20 +166,6 @@ def test_each_model_of_a_stack_has_its_own_factor(backend):
         assert [part.tolist() for part in host(backend, following)] == [[4, 8], [0, 0]]
 
 
-def test_other_precisions_have_no_scale(half):
-    for precision in ("float32", "bf16"):
-        trainer = make_trainer(get_backend(half.name).with_precision(precision), dtype="float32")
-        assert trainer.state.loss_scale == ()
-
-
-@pytest.fixture
-def settings(scaling, monkeypatch):
-    """Return the settings of a fit whose factor doubles after seven good steps."""
-    monkeypatch.setattr("mlp_xp.training.loss_scaling._GOOD_STEPS", 7)
-    precision = {} if scaling.name == "numpy" else {"precision": "float16"}
-    return {"backend": scaling.name, "ema_decay": 0.95, **precision}
-
-
 def saved(model):
     """Return what a pickled model knows of its weights and of the loss scale."""
     model = pickle.loads(pickle.dumps(model))  # noqa: S301
@@ -195,7 +175,15 @@ def saved(model):
     return [to_numpy(array).tobytes() for array in (*weights, *scale)]
 
 
-def test_a_pickled_training_goes_on_with_its_factor(problem, settings):
+def test_a_pickle_and_a_checkpoint_have_the_factor(problem, scaling, monkeypatch, tmp_path):
+    def stop(model, done, n_steps):
+        if (len(model.history_), done) == (1, 3):
+            raise ZeroDivisionError
+
+    # It doubles after seven good steps.
+    monkeypatch.setattr("mlp_xp.training.loss_scaling._GOOD_STEPS", 7)
+    precision = {} if scaling.name == "numpy" else {"precision": "float16"}
+    settings = {"backend": scaling.name, "ema_decay": 0.95, **precision}
     X, y = problem()
     whole, parts = small(**settings), small(**settings)
     for _ in range(4):
@@ -204,16 +192,8 @@ def test_a_pickled_training_goes_on_with_its_factor(problem, settings):
         parts.partial_fit(X, y, classes=np.unique(y))
     assert saved(parts) == saved(whole)
 
-
-def test_a_checkpoint_has_the_factor(problem, settings, tmp_path):
-    class Fails(Callback):
-        def on_step_end(self, model, done, n_steps):
-            if (len(model.history_), done) == (1, 3):
-                raise ZeroDivisionError
-
-    X, y = problem()
-    watch = [Checkpoint(tmp_path, every="1 steps"), Fails()]
+    fails = SimpleNamespace(on_step_end=stop)
     with pytest.raises(ZeroDivisionError):
-        small(**settings, callbacks=watch).fit(X, y)
+        small(**settings, callbacks=[Checkpoint(tmp_path, every="1 steps"), fails]).fit(X, y)
     resumed = small(**settings).fit(X, y, resume=tmp_path)
     assert saved(resumed) == saved(small(**settings).fit(X, y))

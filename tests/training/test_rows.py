@@ -1,37 +1,27 @@
 """Data in a file stay there; rows of large data are positions; many fits share one copy."""
 
-from __future__ import annotations
-
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import small, title
+from helpers import small, title, tolerance
 from scipy import sparse
-from trainers import assert_close
+from trainers import assert_close, byte_data
 
 import mlp_xp.training.rows
 from mlp_xp import MLPRegressor
-from mlp_xp.datasets import Dataset
-from mlp_xp.training.batches import place
+from mlp_xp.backends import get_backend
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.network import Network, init_params
+from mlp_xp.training import inference
+from mlp_xp.training.batches import Resident, Streamed, place
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.rows import Rows, Shard, is_mapped, kept_dtype, some_rows, take_rows
 from mlp_xp.training.shared import Column, SharedData
 
 FEATURES = 5
 MB = 2**20
-
-
-@pytest.fixture
-def mapped(tmp_path):
-    """Return a memory-mapped copy of an array."""
-
-    def write(x):
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
-        np.save(path, x)
-        return np.load(path, mmap_mode="r")
-
-    return write
 
 
 def numbers(dtype="float32", n=90):
@@ -47,16 +37,6 @@ def peak(function):
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return most
-
-
-def sparse_file(tmp_path, dtype, megabytes, order="C"):
-    """Return a memory-mapped file of zeros, which takes no room on the disk."""
-    n = megabytes * MB // (np.dtype(dtype).itemsize * 256)
-    x = np.memmap(tmp_path / "zeros", dtype, "w+", shape=(n, 256), order=order)
-    return x, np.arange(n) % 2
-
-
-# --- rows are positions --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -110,10 +90,29 @@ def test_batches_of_rows_are_those_of_a_copy(backend, placement, batch_size):
     assert list(batches(Rows(x, rows), y[rows])) == list(batches(x[rows], y[rows]))
 
 
-def test_rows_of_rows():
-    some = Rows(np.arange(10.0)[:, None], np.asarray([4, 2, 8]))
-    assert take_rows(some, slice(1, 3)).tolist() == [[2.0], [8.0]]
-    assert take_rows(some, np.asarray([2, 0])).tolist() == [[8.0], [4.0]]
+def test_placement_follows_the_free_memory(monkeypatch):
+    x, y = byte_data("uint8")
+    backend = get_backend("array_api_strict", "device1")
+    for free, kind in ((None, Resident), (10 * x.nbytes, Resident), (x.nbytes, Streamed)):
+        monkeypatch.setattr(type(backend), "free_memory", lambda self, free=free: free)
+        assert type(place(backend, x, y, "float32")) is kind
+    # What is there already stays there; what is elsewhere counts like host data.
+    assert type(place(backend, backend.put(x), y, "float32")) is Resident
+    elsewhere = get_backend("array_api_strict").put(x)
+    assert type(place(backend, elsewhere, y, "float32")) is Streamed
+    with pytest.raises(ValueError, match="placement is 'gpu', and must be 'auto'"):
+        place(backend, x, y, "float32", "gpu")
+
+
+def test_prediction_in_batches(backend, rng, monkeypatch):
+    network = Network((3, 5, 4))
+    x = rng.standard_normal((20, 3))
+    settings = backend, network, SoftmaxCrossEntropy(), init_params(network, 0)
+    whole = backend.get(inference.predict(*settings, x, dtype="float64"))
+    monkeypatch.setattr(inference, "_BATCH", 8)
+    for n in (1, 7, 8, 9, 20):
+        parts = backend.get(inference.predict(*settings, x[:n], dtype="float64"))
+        np.testing.assert_allclose(parts, whole[:n], rtol=0, atol=tolerance("float64"))
 
 
 @pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
@@ -131,20 +130,29 @@ def test_a_shard_counts_the_samples_of_all_ranks_and_has_its_own(make):
     assert take_rows(nothing.mine, slice(None)).shape == (0, 2)
 
 
-# --- files ---------------------------------------------------------------------------------------
-
 DTYPES = ["int8", "uint16", "float16", "bool", ">f4", ">f8", ">i2", "int64", "uint8", "float32"]
 
 
-def test_a_file_of_any_dtype_gives_what_its_copy_in_memory_gives(where, mapped):
-    for dtype in DTYPES:
-        x, y = numbers(dtype)
-        settings = {"input_scaling": "standardize", "max_iter": 1, "batch_size": 40} | where
-        here, there = small(**settings).fit(x, y), small(**settings).fit(mapped(x), y)
-        assert here.coefs_[0].dtype == there.coefs_[0].dtype, dtype
-        found, expected = there.predict_proba(mapped(x)), here.predict_proba(x)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=dtype)
-        assert there.score(mapped(x), y) == here.score(x, y), dtype
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_file_of_any_dtype_gives_what_its_copy_in_memory_gives(where, dtype, tmp_path):
+    x, y = numbers(dtype)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert is_mapped(mapped)
+    assert is_mapped(np.asarray(mapped)[3:])
+    assert not is_mapped(x)
+    settings = {"input_scaling": "standardize", "max_iter": 1, "batch_size": 40} | where
+    here, there = small(**settings).fit(x, y), small(**settings).fit(mapped, y)
+    assert here.coefs_[0].dtype == there.coefs_[0].dtype
+    found, expected = there.predict_proba(mapped), here.predict_proba(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert there.score(mapped, y) == here.score(x, y)
+    if np.dtype(dtype).kind == "f":
+        for value, word in ((np.nan, "NaN"), (np.inf, "infinity")):
+            x[-1, -1] = value
+            np.save(tmp_path / "y.npy", x)
+            with pytest.raises(ValueError, match=f"Input X contains {word}"):
+                small().fit(np.load(tmp_path / "y.npy", mmap_mode="r"), y)
 
 
 @pytest.mark.libraries("torch", "jax")
@@ -155,34 +163,23 @@ def test_half_precision_of_another_library_is_computed_in_single(backend, dtype)
     assert str(model.coefs_[0].dtype).endswith("float32")
 
 
-@pytest.mark.parametrize("dtype", ["int8", "float16", ">f4"])
-def test_a_file_is_converted_a_batch_at_a_time(tmp_path, dtype):
-    x, y = sparse_file(tmp_path, dtype, 16)
-    model = small(hidden_layer_sizes=(2,), max_iter=1, batch_size=1024, input_scaling="standardize")
-    assert peak(lambda: model.fit(x, y).predict(x)) < 20 * MB < 8 * x.size
-
-
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("dtype", ["int8", ">f4", "float32"])
 @pytest.mark.parametrize("layout", ["rows", "columns", "every second row"])
-def test_early_stopping_copies_no_file(tmp_path, layout):
-    is_every_second = layout == "every second row"
+def test_a_fit_copies_no_file(tmp_path, layout, dtype, early_stopping):
+    """It is converted a batch at a time."""
+    step = 2 if layout == "every second row" else 1
+    n = step * 12 * MB // 256 // np.dtype(dtype).itemsize  # Zeros take no room on the disk.
     order = "F" if layout == "columns" else "C"
-    x, y = sparse_file(tmp_path, np.float32, 24 if is_every_second else 12, order)
-    x, y = (x[::2], y[::2]) if is_every_second else (x, y)
+    x = np.memmap(tmp_path / "zeros", dtype, "w+", shape=(n, 256), order=order)
+    x, y = x[::step], np.arange(n // step) % 2
     x[1, :2] = 3.0
     settings = {"hidden_layer_sizes": (2,), "max_iter": 1, "batch_size": 512}
-    model = small(**settings, early_stopping=True)
-    assert peak(lambda: model.fit(x, y)) < 6 * MB
-    copied = small(**settings, early_stopping=True).fit(np.array(x, order="C"), y)
-    np.testing.assert_array_equal(model.coefs_[0], copied.coefs_[0])
-
-
-@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
-def test_what_is_not_finite_in_a_file_is_found(mapped, value, word):
-    for dtype in ("float16", "float32", ">f4"):
-        x, y = numbers(dtype)
-        x[-1, -1] = value
-        with pytest.raises(ValueError, match=f"Input X contains {word}"):
-            small().fit(mapped(x), y)
+    settings |= {"early_stopping": early_stopping, "input_scaling": "standardize"}
+    model = small(**settings)
+    assert peak(lambda: model.fit(x, y)) < 8 * MB
+    copied = small(**settings).fit(np.array(x, order="C"), y)
+    np.testing.assert_allclose(model.coefs_[0], copied.coefs_[0], rtol=1e-5, atol=1e-7)
 
 
 def test_a_fit_holds_little_beside_data_in_memory():
@@ -192,31 +189,6 @@ def test_a_fit_holds_little_beside_data_in_memory():
     n_params = sum(coef.size for coef in model.coefs_)
     # Adam keeps two numbers for each parameter, and the guard against NaN a copy of all three.
     assert most - 2 * 3 * 4 * n_params < 3 * MB
-
-
-def test_a_file_in_memory_is_known(mapped):
-    x, _ = numbers()
-    assert is_mapped(mapped(x))
-    assert is_mapped(np.asarray(mapped(x))[3:])
-    assert not is_mapped(x)
-
-
-def test_the_command_with_validation_copies_no_file(tmp_path):
-    from mlp_xp.cli import train
-    from mlp_xp.cli.settings import Settings
-    from mlp_xp.cli.tasks import Classification
-
-    x, y = sparse_file(tmp_path, np.uint8, 24)
-    names = ("even", "odd")
-    data = Dataset(x, y, x[:10], y[:10], class_names=names, image_shape=(1, 16, 16), max_value=255)
-    settings = Settings("digits", None, {"max_iter": 1, "random_state": 0}, None, 0.1, None, False)
-    model = small(hidden_layer_sizes=(2,), max_iter=1, batch_size=1024)
-    task, here = Classification(names), train._Resume(None, 0, 0.0)
-    assert peak(lambda: train._fit(model, settings, task, data, [], here)) < 12 * MB
-    assert len(model.validation_scores_) == 1
-
-
-# --- many fits -----------------------------------------------------------------------------------
 
 
 def test_fits_have_the_very_same_array(backend):
@@ -234,22 +206,14 @@ def test_fits_have_the_very_same_array(backend):
     assert backend.get(one.column.on_device)[1] == 2
 
 
-class SlowBackend:
-    """Puts what it was given after another fit has brought its targets."""
-
-    column: Column | None = None
-
-    def put(self, values):
-        column, self.column = self.column, None
-        if column is not None:
+def test_targets_that_arrive_while_others_travel_are_not_lost():
+    def put(values):
+        if arrives_late.pop():
             assert column.add(np.asarray([1]), np.asarray([6]))
         return values.copy()
 
-
-def test_targets_that_arrive_while_others_travel_are_not_lost():
-    backend = SlowBackend()
-    column = Column(backend, np.asarray([5]), 2)
+    arrives_late = [False, True]
+    column = Column(SimpleNamespace(put=put), np.asarray([5]), 2)
     assert column.add(np.asarray([0]), np.asarray([5]))
-    backend.column = column
     np.testing.assert_array_equal(column.on_device, [5, 0])
     np.testing.assert_array_equal(column.on_device, [5, 6])

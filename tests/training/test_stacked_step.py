@@ -1,7 +1,5 @@
 """A stack of models in one training step: the numbers of the models one by one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from helpers import tolerance

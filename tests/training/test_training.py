@@ -1,7 +1,5 @@
 """The step and the training loop, plain and with all that a network and its rules can have."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -65,8 +63,6 @@ def assert_alike(found, expected, error):
         atol = tolerance("float64", N) * error * max(1.0, abs(reference).max())
         np.testing.assert_allclose(mine, reference, rtol=0, atol=atol)
 
-
-# --- the same everywhere -------------------------------------------------------------------------
 
 TRAININGS = {
     "momentum": {"optimizer": SGD()},
@@ -177,9 +173,6 @@ def test_nothing_that_is_given_is_written_to(backend, name, kind):
         assert not np.array_equal(mine, old)
 
 
-# --- where it stops, and how it goes on ----------------------------------------------------------
-
-
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 def test_it_stops_after_the_step_that_says_so(backend, placement):
     x, y = byte_data()
@@ -234,9 +227,6 @@ def test_going_on_is_the_same_as_not_having_stopped(backend, name):
     assert_close(host(backend, second.state), host(backend, whole.state))
 
 
-# --- dropout -------------------------------------------------------------------------------------
-
-
 def test_dropout_follows_seed_and_epoch(backend):
     data, plan = place_bytes(backend), plan_epoch(N, N)
 
@@ -272,9 +262,6 @@ def test_keys_are_drawn_for_each_dropout_of_each_step(backend):
     assert drawn[0].tolist() == [-806439198, 874717467, 581718748]
 
 
-# --- batch normalization -------------------------------------------------------------------------
-
-
 def test_running_moments_follow_those_of_the_batches(backend, rng):
     """A batch counts by its share of the heaviest one, so one without any weight not at all."""
     x, _ = byte_data()
@@ -305,9 +292,6 @@ def test_running_moments_follow_those_of_the_batches(backend, rng):
     np.testing.assert_allclose(backend.get(found.variance), variance, rtol=0, atol=4 * atol)
 
 
-# --- clipping ------------------------------------------------------------------------------------
-
-
 def test_clipping_bounds_a_step(backend):
     """With plain SGD the change of all weights together is the rate times the norm, at most."""
     rules = {"optimizer": SGD(momentum=0.0), "schedule": Constant(), "learning_rate": 1.0}
@@ -324,9 +308,6 @@ def test_clipping_bounds_a_step(backend):
     np.testing.assert_allclose(np.linalg.norm(bounded), 1e-3, rtol=rtol)
     np.testing.assert_allclose(bounded, free * 1e-3 / np.linalg.norm(free), rtol=0, atol=rtol)
     np.testing.assert_array_equal(loose, free)
-
-
-# --- the moving average --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
@@ -374,9 +355,6 @@ def test_set_learned_starts_the_average_anew(backend):
     # Neither is the other, nor what was given: a step writes to both.
     train(trainer, n_epochs=1)
     assert_close(leaves(params), leaves(init_params(EVERYTHING, 8)))
-
-
-# --- all of it -----------------------------------------------------------------------------------
 
 
 def test_rules_are_settings_that_can_be_compared():

@@ -1,10 +1,10 @@
 """The host waits for the device once an epoch, when it reads loss and accuracy."""
 
-from __future__ import annotations
+import itertools
 
 import numpy as np
 import pytest
-from helpers import QUIET
+from helpers import small
 from scipy import sparse
 
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -18,9 +18,7 @@ pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((90, 12)).astype(np.float32)
-PIXELS = RNG.integers(256, size=(90, 12)).astype(np.uint8)
 LABELS = np.arange(90) % 3
-REAL = X[:, :2] ** 2
 
 
 @pytest.fixture
@@ -41,9 +39,9 @@ def check(where, monkeypatch):
     monkeypatch.setattr(Guard, "_is_copy_due", lambda *args: False)
 
     def fit(estimator, x, y, **settings):
-        defaults = {"hidden_layer_sizes": (8, 8), "batch_size": 32, "max_iter": 3}
         seen.clear()
-        estimator(random_state=0, **where, **QUIET, **(defaults | settings)).fit(x, y)
+        settings = {"hidden_layer_sizes": (8, 8), "max_iter": 3} | where | settings
+        small(estimator, **settings).fit(x, y)
         assert seen == [{"get": 1}] * 3
 
     return fit
@@ -81,19 +79,13 @@ def test_an_epoch_waits_once(check, settings, placement):
     check(MLPClassifier, X, LABELS, placement=placement, **settings)
 
 
-@pytest.mark.parametrize("loss", sorted(REGRESSION_LOSSES))
-def test_of_regression_too(check, loss):
-    check(MLPRegressor, X, REAL, loss=loss)
-    check(MLPRegressor, X, REAL[:, 0], loss=loss)
-
-
-def test_of_bytes_in_columns_too(check, backend):
-    check(MLPClassifier, np.asfortranarray(PIXELS), LABELS, input_scaling="zca")
+def test_of_other_data_too(check, backend):
+    for loss in REGRESSION_LOSSES:
+        for y in (X[:, :2] ** 2, X[:, 0] ** 2):
+            check(MLPRegressor, X, y, loss=loss)
+    pixels = RNG.integers(256, size=(90, 12)).astype(np.uint8)
+    check(MLPClassifier, np.asfortranarray(pixels), LABELS, input_scaling="zca")
     check(MLPClassifier, backend.put(X.T.copy()).T, LABELS)
-
-
-@pytest.mark.parametrize("hidden", [(), (8, 8)])
-@pytest.mark.parametrize("precision", ["auto", "bf16"])
-def test_of_sparse_rows_too(check, hidden, precision):
-    x = sparse.csr_array(np.where(X > 0.5, X, 0))
-    check(MLPClassifier, x, LABELS, hidden_layer_sizes=hidden, precision=precision)
+    rows = sparse.csr_array(np.where(X > 0.5, X, 0))
+    for hidden, precision in itertools.product([(), (8, 8)], ["auto", "bf16"]):
+        check(MLPClassifier, rows, LABELS, hidden_layer_sizes=hidden, precision=precision)
