@@ -313,4 +313,4 @@ def test_a_fit_killed_at_any_moment_is_resumed(how, tmp_path):
     if how == "writes":
         assert int(done.stdout.split()[2]) > 30
     else:
-        assert done.stdout.startswith("killed at 200 moments")
+        assert done.stdout.startswith("killed at 100 moments")

@@ -177,15 +177,18 @@ def compare_low_precision(backend: str) -> None:
     X, y = problem(n=400, features=20)
     X = X.astype("float32")
     settings = {"max_iter": 3, "random_state": 0, "batch_size": 50, "solver": "sgd"} | QUIET
-    for precision, rounding in ROUNDING.items():
+    chosen = ROUNDING if backend == "torch" else ["bf16"]  # Compiled in seconds.
+    for precision in chosen:
         own = settings | {"precision": precision, "backend": backend, "learning_rate_init": 0.1}
         alone = MLPClassifier((32, 32), **own).fit(X, y)
         model = MLPClassifier((32, 32), **own, distributed="mpi").fit(X, y)
-        np.testing.assert_allclose(model.loss_curve_, alone.loss_curve_, rtol=4 * rounding)
+        np.testing.assert_allclose(
+            model.loss_curve_, alone.loss_curve_, rtol=4 * ROUNDING[precision]
+        )
         assert len(set(get_communicator("mpi").gather(model.coefs_[0].tobytes()))) == 1
 
 
-@pytest.mark.parametrize("n", [1, 3, 4])
+@pytest.mark.parametrize("n", [1, 4])
 def test_a_fit_on_ranks_is_that_of_one_process(run_ranks, n):
     run_ranks(n, fit_all)
 

@@ -69,9 +69,9 @@ def refuse():
 @pytest.mark.parametrize(
     ("backend", "code", "numbers"),
     [
-        ("numpy", "", (1, 2, 4, 8)),
-        ("numpy", "machine code", (1, 2, 4, 8)),
-        ("torch", "", (1, 2, 8)),
+        ("numpy", "", (1, 2, 8)),
+        ("numpy", "machine code", (1, 4)),
+        ("torch", "", (1, 2)),
         ("jax", "", (1, 4)),
     ],
 )

@@ -219,7 +219,7 @@ def compare_estimators(backend):
 
 @pytest.mark.parametrize(
     ("backend", "n"),
-    [("numpy", 2), ("numpy", 3), ("numpy", 4), ("torch", 3), ("jax", 3), ("array_api_strict", 2)],
+    [("numpy", 3), ("numpy", 4), ("torch", 3), ("jax", 3), ("array_api_strict", 2)],
 )
 def test_ranks_train_as_one_process(run_ranks, backend, n):
     pytest.importorskip(backend)
