@@ -54,6 +54,20 @@ def matrix(session: nox.Session) -> None:
     backends = f"--backends={BACKENDS}"
     session.run(*everything, backends, "-n", "2", "-m", "not all_cores")
     session.run(*everything, backends, "-n", "0", "-m", "all_cores")
+    # CuPy without a GPU, see tests/stand_in/README.md.
+    stand_in = {"PYTHONPATH": "tests/stand_in/packages"}
+    devices = "--backends=cupy:cuda:0,cupy:cuda:1"
+    session.run(*everything, devices, "--only-backends", "-n", "2", "-m", "", env=stand_in)
+    checks = [
+        "tests/estimators/test_sklearn_checks.py",
+        "tests/backends/test_probing.py",
+        "tests/backends/test_precision.py",
+        "tests/training/test_loss_scaling.py",
+    ]
+    options = ["--backends=numpy", "--grid=all", "-n", "2", "-m", "", "-k", "cupy or probing"]
+    more = {"SCIPY_ARRAY_API": "1", "MLP_XP_CHECKS_APART": "1"}
+    if not session.posargs:
+        session.run("pytest", *options, *checks, env=stand_in | more)
 
 
 @nox.session

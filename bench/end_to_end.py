@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ SCRIPT = Path(__file__).parent / "peers" / "torch_script.py"
 
 
 def measure_end_to_end(scratch: Path, epochs: int, threads: int, announce: Announce) -> Result:
-    """Return the seconds of each process and of its training, its peak memory and accuracy."""
+    """Return the seconds of each process, of its processors and its training, memory, accuracy."""
     from mlp_xp.datasets import cache_dir  # As in workloads.py.
 
     folder = cache_dir() / "cifar10"
@@ -45,7 +46,7 @@ def measure_end_to_end(scratch: Path, epochs: int, threads: int, announce: Annou
 
 def run(arguments: list[str], scratch: Path) -> Result:
     """Run Python, and return the results it printed or wrote into a run folder."""
-    start = time.perf_counter()
+    start, used = time.perf_counter(), os.times()
     with (scratch / "output").open("w+") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=scratch, stdout=output, stderr=output
@@ -55,7 +56,7 @@ def run(arguments: list[str], scratch: Path) -> Result:
             # It never falls, so the last reading is close to the peak.
             peak = peak_bytes(process.pid) or peak
             time.sleep(0.1)
-        seconds = time.perf_counter() - start
+        seconds, after = time.perf_counter() - start, os.times()
         output.seek(0)
         lines = output.read().strip().splitlines()
     if process.returncode:
@@ -66,4 +67,6 @@ def run(arguments: list[str], scratch: Path) -> Result:
         kept = {"test_accuracy": kept["test_accuracy"], "training_seconds": kept["seconds"]}
     else:
         kept = json.loads(lines[-1])
-    return {"seconds": seconds, "peak_bytes": peak, **kept}
+    # Of the child's threads together: the clock would measure what else the machine does.
+    processor = sum(after[2:4]) - sum(used[2:4])
+    return {"seconds": seconds, "processor_seconds": processor, "peak_bytes": peak, **kept}

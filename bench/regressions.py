@@ -16,7 +16,13 @@ FLOORS = Path(__file__).with_name("floors.json")  # workload -> peer -> seconds 
 def shortfalls(result: Result, floors: dict[str, dict[str, float]]) -> list[str]:
     """Return a line for each ratio below its floor by more than its noise."""
     problems = []
+    runs = result.get("end_to_end", {}).get("runs", {})
+    trained = {
+        peer: run if "cannot_run" in run else {"seconds": [run["processor_seconds"]]}
+        for peer, run in zip((OURS, "torch"), runs.values(), strict=False)
+    }
     measured = result["workloads"] | result.get("drop_in", {})
+    measured |= {"mlp-xp train, of the processors": {"contenders": trained}}
     for workload, peers in floors.items():
         found = measured.get(workload, {})
         contenders = found.get("contenders", {})

@@ -42,6 +42,7 @@ __all__ = ["PARTS", "main"]
 HERE = Path(__file__).parent
 EXTRAS = ("drop-in", "search", "start-up", "end-to-end", "growth")
 PARTS = (*(workload.name for workload in SUITE), *EXTRAS)
+QUICK_EXTRAS = ("drop-in", "end-to-end")
 EPOCHS = 12  # Of the end-to-end training: the default of `mlp-xp train`.
 
 
@@ -56,15 +57,16 @@ class Part(NamedTuple):
 def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, Part]:
     """Return the parts that the options choose, in their order."""
     suite = QUICK if args.quick else SUITE
-    names = args.only or [w.name for w in suite] + (["drop-in"] if args.quick else [*EXTRAS])
+    names = args.only or [w.name for w in suite] + [*(QUICK_EXTRAS if args.quick else EXTRAS)]
     rounds, threads = args.rounds, args.threads
+    epochs = 2 if args.quick else EPOCHS
     parts = {w.name: workload_part(w, args) for w in suite if w.name in names}
     cases = comparisons(quick=args.quick)
     extras = {
         "drop-in": (drop_in_turns(cases, rounds), partial(measure_drop_in, cases, rounds)),
         "search": (search_turns(rounds), partial(measure_search, rounds)),
         "start-up": (startup_turns(rounds), partial(measure_startup, rounds)),
-        "end-to-end": (2, partial(measure_end_to_end, scratch, EPOCHS, threads)),
+        "end-to-end": (2, partial(measure_end_to_end, scratch, epochs, threads)),
         "growth": (growth_turns(3), partial(measure_growth, scratch, 3, threads)),
     }
     return parts | {name: Part(name, *extras[name]) for name in EXTRAS if name in names}
