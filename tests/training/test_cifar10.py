@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from helpers import small
 
-from mlp_xp import MLP
 from mlp_xp._utils.processors import THREADS_VARIABLES
 from mlp_xp.backends import BackendError, get_backend
 from mlp_xp.datasets import cache_dir, load_cifar10
@@ -38,13 +38,8 @@ def needs_cifar10():
 def test_the_default_training_keeps_its_accuracy_and_memory_with_work_for_two_threads(tmp_path):
     """Its speed is a floor of the benchmark."""
     threads = dict.fromkeys(THREADS_VARIABLES, "2")  # More would spin where all cores are busy.
-    subprocess.run(
-        [sys.executable, "-c", CODE],
-        cwd=tmp_path,
-        env=os.environ | threads,
-        check=True,
-        capture_output=True,
-    )
+    given = {"cwd": tmp_path, "env": os.environ | threads}
+    subprocess.run([sys.executable, "-c", CODE], **given, check=True, capture_output=True)
     of_process, of_first_thread, peak = map(float, (tmp_path / "used").read_text().split())
     result = json.loads((tmp_path / "run" / "config.json").read_text())["result"]
     assert result["test_accuracy"] >= 0.53
@@ -63,8 +58,8 @@ def test_five_epochs_end_alike(request):
             get_backend(name, device or None)
         except BackendError:
             continue
-        model = MLP(
-            (512, 512),
+        model = small(
+            hidden_layer_sizes=(512, 512),
             # Adam divides by the gradient's size, and so makes full steps of rounding alone: its
             # runs end up to a point apart, as those of two seeds do.
             solver="sgd",
@@ -72,10 +67,7 @@ def test_five_epochs_end_alike(request):
             # without machine code 0.7; at 0.003 all of these and all libraries within 0.3.
             learning_rate_init=0.003,
             batch_size=128,
-            max_iter=5,
             learning_rate="cosine",
-            n_iter_no_change=float("inf"),
-            random_state=0,
             input_scaling="standardize",
             backend=name,
             device=device or None,
