@@ -1,12 +1,9 @@
 """Images, labels and augmentations that the tests of augmentation share."""
 
-from __future__ import annotations
-
 import numpy as np
 from helpers import QUIET
 
 from mlp_xp import MLP
-from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.training.epochs import plan_epoch, with_draws
 
@@ -38,11 +35,6 @@ def labels(n=N):
 def drawn(augmentation, n=N, batch_size=BATCH, *, seed=3, epoch=1, pad=False, **settings):
     plan = plan_epoch(n, batch_size, seed=seed, epoch=epoch, pad=pad, **settings)
     return with_draws(plan, augmentation, seed=seed, epoch=epoch)
-
-
-def integers(draws):
-    """Return the integers among the draws as a table, one column for each array."""
-    return np.stack([values for values in leaves(draws) if values.dtype.kind == "i"], axis=1)
 
 
 def model_of(kind=MLP, **settings):

@@ -1,24 +1,12 @@
 """Training on augmented images: the same on every backend, compiled once, and in estimators."""
 
-from __future__ import annotations
-
 import copy
 import tracemalloc
 
+import image_data
 import numpy as np
 import pytest
-from image_data import (
-    BATCH,
-    CLASSES,
-    EVERYTHING,
-    FEATURES,
-    SHAPE,
-    N,
-    drawn,
-    images,
-    labels,
-    model_of,
-)
+from image_data import BATCH, CLASSES, EVERYTHING, FEATURES, SHAPE, N, images, labels, model_of
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
@@ -36,30 +24,23 @@ from mlp_xp.training.step import init_state, make_step
 from mlp_xp.training.trainer import Trainer
 
 
-def trained(
-    backend, augmentation, x, *, placement="resident", weights=None, pad=None, dtype="float64"
-):
+def scaling_of(backend, dtype="float64"):
+    return Scaling(*(backend.put(np.full(FEATURES, s, dtype)) for s in (128.0, 1 / 64)))
+
+
+def trained(backend, augmentation, x, *, placement="resident", weights=None, dtype="float64"):
     """Train for two epochs; return the loss and the accuracy of each, and the parameters."""
-    rules = Rules(
-        Network((FEATURES, 9, CLASSES), "tanh"),
-        SoftmaxCrossEntropy(0.1),
-        SGD(),
-        learning_rate=0.1,
-        alpha=0.1,
-        augmentation=augmentation,
-    )
-    scaling = Scaling(*(backend.put(np.full(FEATURES, s, dtype)) for s in (128.0, 1 / 64)))
-    params = init_params(rules.network, 3)
-    trainer = Trainer(
-        backend, rules, params=params, dtype=dtype, scaling=scaling, seed=3, with_accuracy=True
-    )
-    data = place(backend, x, labels(len(x)), dtype, placement)
-    records = []
+    network, loss = Network((FEATURES, 9, CLASSES), "tanh"), SoftmaxCrossEntropy(0.1)
+    settings = {"learning_rate": 0.1, "alpha": 0.1, "augmentation": augmentation}
+    rules, params = Rules(network, loss, SGD(), **settings), init_params(network, 3)
+    settings = {"scaling": scaling_of(backend, dtype), "seed": 3, "with_accuracy": True}
+    trainer = Trainer(backend, rules, params=params, dtype=dtype, **settings)
+    data, numbers = place(backend, x, labels(len(x)), dtype, placement), []
     for epoch in range(2):
-        pads = trainer.backend.fixed_shapes if pad is None else pad
-        plan = plan_epoch(len(x), BATCH, seed=7, epoch=epoch, weights=weights, pad=pads)
-        records.append(trainer.run_epoch(data, plan, n_epochs=2))
-    numbers = [(record.loss, record.accuracy) for record in records]
+        settings = {"weights": weights, "pad": trainer.backend.fixed_shapes}
+        plan = plan_epoch(len(x), BATCH, seed=7, epoch=epoch, **settings)
+        record = trainer.run_epoch(data, plan, n_epochs=2)
+        numbers.append((record.loss, record.accuracy))
     return numbers, [backend.get(leaf) for leaf in leaves(trainer.state.params)]
 
 
@@ -71,7 +52,7 @@ def test_the_same_images_on_every_backend(backend, n, placement, weighted):
     x, weights = images(n=n), np.random.default_rng(1).random(n) if weighted else None
     plain = get_backend("numpy")
     plain.kernels = Kernels()
-    expected = trained(plain, EVERYTHING, x, weights=weights, pad=False)
+    expected = trained(plain, EVERYTHING, x, weights=weights)
     found = trained(backend, EVERYTHING, x, weights=weights, placement=placement)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-10)
     for mine, reference in zip(found[1], expected[1], strict=True):
@@ -101,11 +82,10 @@ def test_the_gradient_of_mixup(backend, weighted, rng):
     """A step of plain descent goes along the slope of the loss that it reports."""
     xp, rule = backend.xp, SGD(momentum=0.0)
     network, loss = Network((FEATURES, 7, CLASSES), "tanh"), SoftmaxCrossEntropy(0.1)
-    step = make_step(
-        network, loss, rule, backend.kernels, with_penalty=False, augmentation=EVERYTHING, xp=xp
-    )
+    options = {"with_penalty": False, "augmentation": EVERYTHING, "xp": xp}
+    step = make_step(network, loss, rule, backend.kernels, **options)
     weights = rng.random(N) if weighted else None
-    plan = drawn(EVERYTHING, pad=True, weights=weights)
+    plan = image_data.drawn(EVERYTHING, pad=True, weights=weights)
     last = slice(2 * BATCH, None)  # With padding.
     start = list(leaves(init_params(network, 1)))
     slope = [rng.standard_normal(leaf.shape) for leaf in start]
@@ -119,9 +99,8 @@ def test_the_gradient_of_mixup(backend, weighted, rng):
             inputs = map_leaves(lambda part: backend.put(part[last]), parts)
             state = init_state(params, rule, with_accuracy=False, xp=xp)
             batch = Batch(backend.put(images()), backend.put(labels()), *inputs)
-            scaling = Scaling(*(backend.put(np.full(FEATURES, s)) for s in (128.0, 1 / 64)))
             coefs = backend.put(np.asarray([1.0, 0.0, 0.0, 0.0, 1.0]))
-            state = step(state, batch, scaling, coefs, None)
+            state = step(state, batch, scaling_of(backend), coefs, None)
         new = [backend.get(leaf) for leaf in leaves(state.params)]
         grads = [old - leaf for old, leaf in zip(here, new, strict=True)]
         return float(backend.get(state.loss)), grads
@@ -167,21 +146,18 @@ def test_jax_compiles_once(monkeypatch):
 def test_a_steady_step_allocates_nothing_big():
     shape, rule = (3, 32, 32), SGD()
     chosen = (Flip(shape), Shift(shape), Cutout(shape, 8), ColorJitter(shape), Mixup())
-    backend = get_backend("numpy")
+    backend, network = get_backend("numpy"), Network((3072, 8, CLASSES))
     x = np.random.default_rng(0).integers(0, 256, (256, 3072), dtype=np.uint8)
-    network = Network((3072, 8, CLASSES))
     options = {"with_penalty": False, "augmentation": chosen, "xp": backend.xp}
     step = CompiledStep(make_step(network, SoftmaxCrossEntropy(), rule, backend.kernels, **options))
     params = map_leaves(lambda leaf: leaf.astype("float32"), init_params(network, 0))
     state = init_state(params, rule, with_accuracy=False, xp=backend.xp)
-    plan = drawn(chosen, 256, 128)
-    data = place(backend, x, labels(256), "float32")
     coefs = np.asarray([1.0, 0.0, 0.0, 0.0, 0.1], "float32")
-    batches = list(data.epoch(plan))
+    data = place(backend, x, labels(256), "float32")
+    batches = list(data.epoch(image_data.drawn(chosen, 256, 128)))
     with backend.scope(), backend.training(0):
-        for _ in range(2):
-            for batch in batches:
-                state = step(state, batch, None, coefs, None)
+        for batch in batches * 2:
+            state = step(state, batch, None, coefs, None)
         tracemalloc.start()
         step(state, batches[0], None, coefs, None)
         peak = tracemalloc.get_traced_memory()[1]
@@ -213,7 +189,6 @@ def test_sparse_pictures_are_images():
     from scipy import sparse
 
     x, y = images("float64"), labels()
-    dense, thin = (
-        model_of(augmentation=EVERYTHING).fit(given, y) for given in (x, sparse.csr_array(x))
-    )
+    dense = model_of(augmentation=EVERYTHING).fit(x, y)
+    thin = model_of(augmentation=EVERYTHING).fit(sparse.csr_array(x), y)
     np.testing.assert_allclose(thin.coefs_[0], dense.coefs_[0], rtol=0, atol=1e-12)

@@ -1,7 +1,5 @@
 """Test-time augmentation: predictions averaged over views."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 
@@ -18,19 +16,16 @@ from mlp_xp.saving import load_model, save_model
 
 def test_held_out_samples_are_left_alone():
     x, y = images(), labels()
-    model = model_of(
-        augmentation=EVERYTHING, tta=Flip(SHAPE), max_iter=1, input_scaling="standardize"
-    )
-    model.fit(x, y, X_val=x, y_val=y)
-    plain = copy.deepcopy(model).set_params(tta=None)
-    assert model.validation_loss_curve_[0] == pytest.approx(plain.evaluate(x, y)["loss"], rel=1e-6)
+    settings = {"augmentation": EVERYTHING, "max_iter": 1, "input_scaling": "standardize"}
+    model = model_of(tta=Flip(SHAPE), **settings).fit(x, y, X_val=x, y_val=y)
     assert model.validation_loss_curve_[0] != pytest.approx(model.evaluate(x, y)["loss"], rel=1e-6)
+    plain = model.set_params(tta=None).evaluate(x, y)["loss"]
+    assert model.validation_loss_curve_[0] == pytest.approx(plain, rel=1e-6)
 
 
 def views_by_hand(x):
     """Return the views: unchanged and mirrored, each in place and up, down, left and right."""
-    p = x.reshape(-1, C, H, W)
-    views = []
+    p, views = x.reshape(-1, C, H, W), []
     for side in (p, p[..., ::-1]):
         wide = np.pad(side, ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect")
         for i, j in ((1, 1), (2, 1), (0, 1), (1, 2), (1, 0)):
@@ -92,14 +87,9 @@ def test_a_regressor_averages_values(output):
 
 def test_a_model_is_saved_and_cloned_and_numbers_of_numpy_are_those_of_python(tmp_path):
     x, y = images(), labels()
-    shape = tuple(map(np.int64, SHAPE))
-    given = [
-        Flip(shape, alternate=True),
-        Shift(shape, np.int64(1)),
-        Cutout(shape, np.uint8(2)),
-        ColorJitter(shape, np.float32(0.5), np.float16(0.25)),
-        Mixup(np.float32(0.5)),
-    ]
+    shape, half = tuple(map(np.int64, SHAPE)), np.float32(0.5)
+    given = [Flip(shape, alternate=True), Shift(shape, np.int64(1)), Cutout(shape, np.uint8(2))]
+    given += [ColorJitter(shape, half, np.float16(0.25)), Mixup(half)]
     expected = [Flip(SHAPE, alternate=True), Shift(SHAPE, 1), Cutout(SHAPE, 2)]
     expected += [ColorJitter(SHAPE, 0.5, 0.25), Mixup(0.5)]
     assert repr(given) == repr(expected)
