@@ -1,51 +1,41 @@
-"""`mlp-xp data` and `backends`, errors and help."""
+"""`mlp-xp data`, `backends` and `bench`, errors and help."""
 
-from __future__ import annotations
-
+import contextlib
+import importlib
 import io
 import json
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from running import TINY, draw
+from running import CODE, TINY, draw
 
-from mlp_xp.cli import listings, main
+from mlp_xp.cli import bench, listings, main
 from mlp_xp.cli.commands import COMMANDS, parse
 from mlp_xp.datasets import LOADERS, load_digits
 
 TYPING_ERRORS = [
     ("", "required: COMMAND (see mlp-xp --help)"),
     ("trian", "invalid choice: 'trian', did you mean train? choose from train, evaluate, "),
-    ("xyz", "invalid choice: 'xyz', choose from train, evaluate, "),
     ("train --epoch 0", "--epochs: '0', expected an integer of at least 1"),
-    ("train --epochs 1.5", "--epochs: '1.5', expected an integer of at least 1"),
     ("train --hidden 512 -1", "--hidden: '-1'"),
     ("train --hidden 8 --hidden x", "--hidden: 'x', expected an integer of at least 1"),
     ("train --learning-rate 0", "--learning-rate: '0', expected a number above 0"),
-    ("train --learning-rate nan", "--learning-rate: 'nan'"),
-    ("train --alpha -1", "--alpha"),
     ("train --alpha inf", "--alpha: 'inf', expected a number of at least 0"),
     ("train --validation 1", "--validation: '1', expected a number above 0 below 1"),
     ("train --seed 4294967296", "an integer of at least 0 below 4294967296"),
     ("train --dropout 1", "--dropout: '1', expected a number of at least 0 below 1"),
-    ("train --label-smoothing -0.1", "--label-smoothing: '-0.1'"),
-    ("train --max-grad-norm 0", "--max-grad-norm: '0', expected a number above 0"),
-    ("train --ema-decay 1", "--ema-decay: '1'"),
-    ("train --checkpoint 0", "--checkpoint: '0', expected an integer of at least 1"),
-    ("train --normalization group", "invalid choice: 'group'"),
-    ("train --solver bfgs", "invalid choice: 'bfgs'"),
     ("train --activation rely", "--activation: invalid choice: 'rely', did you mean relu?"),
-    ("train --backend numpi", "invalid choice: 'numpi'"),
-    ("train --data mnist", "invalid choice: 'mnist'"),
     ("train --no-such-option", "arguments: --no-such-option (see mlp-xp train --help)"),
     ("train --lernrate 1", "arguments: --lernrate 1, did you mean --learning-rate? (see"),
     ("train --activation sigmoid", "invalid choice: 'sigmoid', did you mean logistic? choose"),
@@ -58,15 +48,9 @@ TYPING_ERRORS = [
     ("train --data cifar10 --data-path nowhere", "nowhere"),
     ("train --data digits --validation 0.0001", "holds out 0 of 1,438 samples, expected at"),
     ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
-    ("predict run", "required: IMAGE (see mlp-xp predict --help)"),
-    ("lab --epochs -3", "--epochs"),
-    ("lab --foo", "arguments: --foo (see"),
     ("train --backend gpu", "invalid choice: 'gpu', did you mean auto? choose"),
-    ("data mnist", "invalid choice: 'mnist'"),
     ("data --fetch mnist", "invalid choice: 'mnist'"),
 ]
-
-# --- data and backends ---------------------------------------------------------------------------
 
 
 def test_data_lists_what_is_here_and_what_is_not_and_fetches(mlp_xp):
@@ -100,15 +84,94 @@ def test_backends_lists_all_and_why_one_is_unusable(mlp_xp, monkeypatch):
     monkeypatch.setattr(listings, "installed", lambda name: name != "jax")
     monkeypatch.setattr(listings, "get_backend", get_backend)
     done = mlp_xp("backends")
-    assert done.status == 0
     lines = {tuple(line.split()[:2]): line for line in done.out.splitlines()}
     assert f"library numpy {np.__version__}, device cpu, blas" in lines["numpy", "cpu"]
-    assert "threads" in lines["numpy", "cpu"]
     assert re.search(r'not installed: type \S+ -m pip install -e ".*\[jax\]"', lines["jax", "not"])
     reason = "unusable: libtorch.so: cannot open shared object file"
     assert lines["torch", "cpu"].endswith(reason)
     assert lines["torch", "cuda:0"].endswith(reason)
     assert re.search(r"^auto takes \w+ on ", done.out, re.MULTILINE)
+
+
+# --- bench ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Record the command instead of running it."""
+    commands = []
+
+    @contextlib.contextmanager
+    def popen(words):
+        commands.append(words)
+        yield SimpleNamespace(wait=lambda: 3)
+
+    monkeypatch.setattr(bench.subprocess, "Popen", popen)
+    return commands
+
+
+def test_options_are_passed_on_to_the_suite_of_a_clone_or_a_package(
+    mlp_xp, fails, started, monkeypatch
+):
+    assert mlp_xp("bench", "--quick", "--only", "lab", "wide", "--out", "a b").status == 3
+    ((_, path, *words),) = started
+    assert Path(path).name == "suite.py"
+    assert words == ["--quick", "--out", "a b", "--only", "lab", "wide"]
+    package = Path("site-packages/mlp_xp")
+    monkeypatch.setattr(bench, "_PACKAGE", package)
+    assert "install from a clone, " in fails("bench", "--quick")
+    assert len(started) == 1
+    (package / "_bench").mkdir(parents=True)
+    (package / "_bench" / "suite.py").touch()
+    assert mlp_xp("bench").status == 3
+    assert started[1][1] == str(package / "_bench" / "suite.py")
+
+
+def test_parts_and_contenders_are_known(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2] / "bench")
+    suite = importlib.import_module("suite")
+    text = help_of(capsys, "bench")
+    assert ", ".join(suite.PARTS) in " ".join(text.split()).replace("- ", "-")
+    for words, said in (
+        (["--only", "iris"], "invalid choice: 'iris'"),
+        (["--quick", "--only", "wide"], "wide is not in a quick run, which has tiny, lab, medium"),
+        (["--contenders", "keras"], "no contender is called 'keras', expected some of \"JAX\"; "),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            suite.parse(words)
+        text = capsys.readouterr().err
+        assert text.startswith("mlp-xp: error: ")
+        assert text.count("\n") == 1
+        assert said in text
+
+
+@pytest.mark.matrix
+def test_the_smallest_run_writes_page_figures_and_chart(mlp_xp):
+    few = ["--only", "tiny", "--images", 64, "--rounds", 1, "--threads", 1, "--out", "out"]
+    both = ["mlp_xp, NumPy", "scikit-learn"]
+    assert mlp_xp("bench", "--quick", *few, "--contenders", *both).status == 0
+    result = json.loads(Path("out/result.json").read_text())
+    assert result["environment"]["versions"]["mlp-xp"]
+    assert list(result["workloads"]) == ["tiny"]
+    contenders = result["workloads"]["tiny"]["contenders"]
+    assert {name: len(run["seconds"]) for name, run in contenders.items()} == dict.fromkeys(both, 1)
+    assert "| scikit-learn | " in Path("out/report.md").read_text()
+    assert Path("out/epochs.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.matrix
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of one process to another")
+def test_ctrl_c_keeps_the_parts_that_are_complete():
+    words = "bench --quick --only tiny lab --images 64 --rounds 1 --threads 1 --out out"
+    command = [sys.executable, "-u", "-c", CODE, *words.split(), "--contenders", "mlp_xp, NumPy"]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    next(line for line in process.stderr if line.startswith("part 2 of 2"))
+    os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("interrupted; what was measured is in out\n")
+    assert "Traceback" not in out + err
+    assert list(json.loads(Path("out/result.json").read_text())["workloads"]) == ["tiny"]
 
 
 # --- errors and help -----------------------------------------------------------------------------
@@ -137,7 +200,6 @@ def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
     assert "put it into the folder data" in line
     assert "type --data digits" in line
     assert "urllib3" not in line
-    assert "Pool" not in line
 
 
 def test_a_typing_error_is_one_line(fails):
@@ -152,13 +214,15 @@ def test_a_missing_library_is_an_error(fails, finished, monkeypatch, small_cifar
         "safetensors": new,
         "safetensors.numpy": ["evaluate", finished],
         "PIL.Image": ["predict", finished, picture],
+        "tensorboardX": [*new, "--tensorboard"],
     }
     for module, argv in commands.items():
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
             line = fails(*argv)
+        extra = "tensorboard" if module == "tensorboardX" else "cli"
         package = module.partition(".")[0]
-        assert re.search(rf"'{package}' is not installed: type .* install -e \".*\[cli\]\"", line)
+        assert re.search(rf"{package}.* is not installed: type .* -e \".*\[{extra}\]\"", line)
     monkeypatch.setattr("mlp_xp.backends.installed", lambda name: name == "numpy")
     for argv in (new, ["evaluate", finished], ["predict", finished, picture], ["lab"]):
         line = fails(*argv, "--backend", "torch")
@@ -192,15 +256,6 @@ def test_control_characters_in_files_and_paths_are_escaped(mlp_xp, fails, digits
     assert r"new\x1b[2J" in text
 
 
-def test_control_characters_in_the_classes_of_a_file_are_escaped(mlp_xp, tmp_path):
-    names = np.asarray(["\x1b[31mred", "b"] * 30)
-    np.savez(tmp_path / "data.npz", X=np.random.default_rng(0).random((60, 3)), y=names)
-    options = ["--hidden", 4, "--epochs", 1, "--out", "run"]
-    done = mlp_xp("train", "--data", tmp_path / "data.npz", *options)
-    assert "\x1b" not in done.out + done.err
-    assert r"\x1b[31mred" in Path("run", "report.html").read_text(encoding="utf-8")
-
-
 def test_a_reader_that_closes_the_output_is_no_error(monkeypatch, capsys):
     class Closed(io.StringIO):
         def write(self, text):
@@ -224,51 +279,30 @@ def test_the_package_runs_as_the_command():
     assert re.fullmatch(r"mlp-xp \d+\.\d+\.\d+\n", done.stdout)
 
 
-def help_of(capsys, *argv: str) -> str:
-    with pytest.raises(SystemExit) as stopped:
+def help_of(capsys, *argv):
+    with pytest.raises(SystemExit, match="0"):
         main([*argv, "--help"])
-    assert stopped.value.code == 0
     return capsys.readouterr().out
 
 
-def test_help_is_in_groups_that_fit_a_terminal(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    overview = help_of(capsys)
-    assert all(command in overview for command in COMMANDS)
-    for group in ("train and use networks", "see what this machine has"):
-        assert f"\n\n{group}:\n" in overview
-    text = help_of(capsys, "train").partition("\nexamples:")[0]
-    groups = ["options", "data", "network", "training", "regularization", "where to compute"]
-    groups += ["run folder and output"]
-    assert re.findall(r"^\n(\w.*):$", text, re.MULTILINE) == groups
-    assert max(map(len, [*overview.splitlines(), *text.splitlines()])) <= 80
-
-
-def test_help_fits_a_narrow_terminal_and_breaks_no_word(capsys, monkeypatch):
+def test_help_fits_a_terminal_breaks_no_word_and_has_examples(capsys, monkeypatch):
+    assert all(command in help_of(capsys) for command in COMMANDS)
     for argv in ([], *([command] for command in COMMANDS)):
-        monkeypatch.setenv("COLUMNS", "50")
-        narrow = help_of(capsys, *argv)
-        monkeypatch.setenv("COLUMNS", "500")
-        wide = help_of(capsys, *argv)
-        assert max(map(len, narrow.splitlines())) <= 50, argv
-        # The first paragraph, the usage, is filled otherwise.
-        narrow, wide = (text.partition("\n\n")[2] for text in (narrow, wide))
-        # A path is wider than its column.
+        texts = {}
+        for width in (50, 80, 500):
+            monkeypatch.setenv("COLUMNS", str(width))
+            text = texts[width] = help_of(capsys, *argv)
+            assert width == 500 or max(map(len, text.splitlines())) <= width, argv
+            if argv and argv != ["compile"]:  # That one has a comment.
+                examples = text.partition("examples:\n")[2].replace("\\\n", "")  # As in a shell.
+                assert examples, argv
+                for name, *typed in map(shlex.split, examples.splitlines()):
+                    assert (name, typed[0]) == ("mlp-xp", *argv)
+                    parse(typed)
+        # The first paragraph, the usage, is filled otherwise, and a path is wider than its column.
+        narrow, wide = (texts[width].partition("\n\n")[2] for width in (50, 500))
         narrow = re.sub(r"(<da)\s+(te>)", r"\1\2", narrow)
         assert narrow.replace(" \\\n", "\n").split() == wide.split(), argv
-
-
-@pytest.mark.parametrize("width", ["50", "80"])
-def test_help_has_examples_that_can_be_typed(width, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", width)
-    for command in COMMANDS.keys() - {"compile"}:  # That one has a comment.
-        text = help_of(capsys, command).partition("examples:\n")[2]
-        examples = text.replace("\\\n", "").splitlines()  # As a shell reads it.
-        assert examples, command
-        for example in examples:
-            name, *argv = shlex.split(example)
-            assert (name, argv[0]) == ("mlp-xp", command)
-            parse(argv)
 
 
 def test_help_imports_no_heavy_library():

@@ -1,7 +1,5 @@
 """`mlp-xp train --recipe` and `mlp-xp recipes`."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -9,7 +7,6 @@ from pathlib import Path
 import pytest
 from running import DRAWN, FILES, RECIPE, history_of
 
-from mlp_xp import MLP
 from mlp_xp.cli import results, train
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.settings import settings_of
@@ -19,17 +16,15 @@ from mlp_xp.recipes import names
 from mlp_xp.saving import load_model
 
 
-def typed(*words: object) -> MLP:
+def typed(*words):
     """Return the estimator that `mlp-xp train` makes of options."""
-    args = parse(["train", *map(str, words)])
-    return settings_of(args).estimator()
+    return settings_of(parse(["train", *map(str, words)])).estimator()
 
 
 def test_recipes_prints_a_line_for_each(mlp_xp):
     lines = mlp_xp("recipes").out.splitlines()
     assert [line.split()[0] for line in lines] == names()
-    (one_minute,) = [line for line in lines if line.startswith("one-minute ")]
-    assert one_minute.startswith("one-minute     CIFAR-10 in a minute on two CPU cores")
+    assert any(re.match("one-minute +CIFAR-10 in a minute on two CPU cores", x) for x in lines)
 
 
 def test_a_recipe_file_is_trained(mlp_xp, recipe, undrawn):
@@ -37,24 +32,13 @@ def test_a_recipe_file_is_trained(mlp_xp, recipe, undrawn):
     assert done.status == 0
     assert done.out.splitlines()[2] == "network: 64-16-10, relu, muon, residual"
     model = load_model("run")
-    assert model.n_iter_ == 3
-    assert model.solver == Muon(ns_steps=3, weight_decay=0.02)
-    assert mlp_xp("evaluate", "run").status == 0
+    assert (model.n_iter_, model.solver) == (3, Muon(ns_steps=3, weight_decay=0.02))
 
 
 def test_options_override_the_recipe(recipe):
     model = typed("--recipe", recipe, "--epochs", 7, "--hidden", 4, 4, "--no-residual", "--seed", 5)
-    assert model.max_iter == 7
-    assert model.hidden_layer_sizes == (4, 4)
-    assert model.random_state == 5
-    assert model.residual is False
-    assert (model.learning_rate, model.batch_size) == ("linear", 128)
-    assert typed("--recipe", recipe).random_state == 0
-    recipe.write_text(RECIPE + "random_state = 9\n")
-    assert typed("--recipe", recipe).random_state == 9
-
-
-def test_a_solver_is_made_from_recipe_and_options(recipe):
+    assert (model.max_iter, model.hidden_layer_sizes, model.random_state) == (7, (4, 4), 5)
+    assert (model.residual, model.learning_rate, model.batch_size) == (False, "linear", 128)
     for options, solver in (
         (["--weight-decay", 0.5], Muon(ns_steps=3, weight_decay=0.5)),
         (["--solver", "muon"], Muon(ns_steps=3, weight_decay=0.02)),
@@ -64,6 +48,9 @@ def test_a_solver_is_made_from_recipe_and_options(recipe):
         (["--solver", "lbfgs"], "lbfgs"),
     ):
         assert typed("--recipe", recipe, *options).solver == solver
+    assert typed("--recipe", recipe).random_state == 0
+    recipe.write_text(RECIPE + "random_state = 9\n")
+    assert typed("--recipe", recipe).random_state == 9
 
 
 def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
@@ -83,11 +70,7 @@ def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        ["--validation", 0.25],
-        pytest.param([], marks=pytest.mark.matrix),
-        pytest.param(["--tensorboard"], marks=pytest.mark.matrix),
-    ],
+    [["--validation", 0.25], pytest.param(["--tensorboard"], marks=pytest.mark.matrix)],
 )
 def test_lbfgs_trains_and_writes_a_complete_run(options, mlp_xp, recipe, undrawn):
     recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"', RECIPE))
@@ -95,9 +78,8 @@ def test_lbfgs_trains_and_writes_a_complete_run(options, mlp_xp, recipe, undrawn
     assert (done.status, done.err) == (0, "")
     assert "network: 64-16-10, relu, lbfgs, residual\n" in done.out
     assert re.search(r"epoch 3/3  loss \d\.\d{3}  (val [\d.]+ %  )?[\d,]+ images/s", done.out)
-    found = {path.name for path in Path("run").iterdir()} - {"tensorboard"}
-    assert found == FILES - DRAWN | {"checkpoints"}
-    assert Path("run/tensorboard").exists() == ("--tensorboard" in options)
+    logs = {"tensorboard"} if "--tensorboard" in options else set()
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN | {"checkpoints"} | logs
     rows = history_of(Path("run"))
     assert [(row["accuracy"], row["learning_rate"]) for row in rows] == [("", "nan")] * 3
     config = json.loads(Path("run/config.json").read_text())
@@ -105,14 +87,10 @@ def test_lbfgs_trains_and_writes_a_complete_run(options, mlp_xp, recipe, undrawn
     assert mlp_xp("evaluate", "run").status == 0
 
 
-@pytest.mark.parametrize(
-    ("tol", "n_epochs"), [("1e9", 0), pytest.param("0.0", 3, marks=pytest.mark.matrix)]
-)
-def test_a_run_of_lbfgs_is_drawn_with_or_without_an_epoch(tol, n_epochs, mlp_xp, recipe):
-    recipe.write_text(re.sub("solver = .*", f'solver = "lbfgs"\ntol = {tol}', RECIPE))
+def test_a_run_of_lbfgs_without_an_epoch_is_drawn(mlp_xp, recipe):
+    recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"\ntol = 1e9', RECIPE))
     done = mlp_xp("train", "--recipe", recipe, "--out", "run")
-    assert (done.status, done.err) == (0, "")
-    assert len(history_of(Path("run"))) == n_epochs
+    assert (done.status, done.err, history_of(Path("run"))) == (0, "", [])
     assert {path.name for path in Path("run").iterdir()} == FILES
 
 
