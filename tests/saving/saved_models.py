@@ -1,7 +1,5 @@
 """Small models to save, and checks that a loaded one is the same."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -24,8 +22,9 @@ def fitted(y=CODES, X=X, **params) -> MLPClassifier:
     return MLPClassifier(**(SETTINGS | {"hidden_layer_sizes": (7, 4)} | params)).fit(X, y)
 
 
-def regressor(y=VALUES, X=X, **params) -> MLPRegressor:
-    return MLPRegressor(**(SETTINGS | {"hidden_layer_sizes": (7, 4)} | params)).fit(X, y)
+def regressor(y=VALUES, X=X, X_val=None, y_val=None, **params) -> MLPRegressor:
+    model = MLPRegressor(**(SETTINGS | {"hidden_layer_sizes": (7, 4)} | params))
+    return model.fit(X, y, X_val=X_val, y_val=y_val)
 
 
 def spec_of(folder: Path) -> dict:
@@ -59,8 +58,8 @@ def assert_same(loaded, saved, name: str) -> None:
         assert loaded == saved or loaded != loaded != saved != saved, name
 
 
-def assert_all_comes_back(model, folder) -> None:
-    """Check every attribute but those that are documented to stay out."""
+def check_all(model, folder):
+    """Check every attribute but those that are documented to stay out; return the loaded model."""
     save_model(model, folder)
     loaded = load_model(folder)
     mine, theirs = (
@@ -76,3 +75,4 @@ def assert_all_comes_back(model, folder) -> None:
         assert_same(getattr(after, name), getattr(before, name), name)
     for name in ("kind", "classes", "output", "is_sparse"):
         assert_same(getattr(after.targets, name), getattr(before.targets, name), name)
+    return loaded
