@@ -2,7 +2,7 @@
 
 ``python warm_python.py serve SOCKET MODULE ...`` is the server, of one thread, which ends with its
 stdin. ``python -I -S warm_python.py SOCKET`` takes ``-m MODULE`` or ``-c CODE`` or a script, and
-arguments, as python does: mpiexec and torchrun start it in the place of python. The fork has its
+arguments, as python does: mpiexec and torchrun start it instead of python. The fork has its
 environment and files, those of MPI too; either ends as the other does, also by a signal.
 """
 
@@ -14,7 +14,7 @@ import sys
 
 
 def start(path: str, argv: list[str]) -> None:
-    """Have the server run a program in the place of this process."""
+    """Have the server run a program that stands for this process."""
     server = socket.socket(socket.AF_UNIX)
     server.connect(path)
     files = [0, 1, 2, *filter(None, [int(os.environ.get("PMI_FD", 0))])]
@@ -119,7 +119,7 @@ def end() -> None:
 if __name__ == "__main__":
     if sys.argv[1] != "serve":
         start(sys.argv[1], sys.argv[2:])
-    # What only the server needs, as the others start in the place of each rank.
+    # What only the server needs, as the others start for each rank.
     import atexit
     import contextlib
     import fcntl
