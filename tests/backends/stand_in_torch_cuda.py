@@ -5,8 +5,6 @@ allocated is garbage until a replay. What would wait for the device raises in a 
 stream notes which others it has waited for.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from types import SimpleNamespace
@@ -15,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+CUDA = SimpleNamespace()
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_to_copy_host")
 
 
@@ -27,9 +26,6 @@ class Stream:
 
 
 class Graph:
-    def __init__(self):
-        self.mode = None
-
     def capture_begin(self, pool=None, capture_error_mode="global"):
         assert CUDA.current.name == "side", "captured on the default stream"
         assert pool in CUDA.pools, "a pool of its own"
@@ -49,13 +45,9 @@ class Graph:
 
 
 class Recording(TorchDispatchMode):
-    """The operations of a capture."""
-
     def __init__(self):
         super().__init__()
-        self.calls = []
-        self.saved = {}
-        self.made = {}
+        self.calls, self.saved, self.made = [], {}, {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -66,7 +58,9 @@ class Recording(TorchDispatchMode):
             raise RuntimeError(f"{name}: operation not permitted when stream is capturing")
         if func._schema.is_mutable:
             for tensor in given:
-                self.save(tensor)
+                if storage(tensor) not in self.made and storage(tensor) not in self.saved:
+                    raw = tensor.untyped_storage()
+                    self.saved[storage(tensor)] = raw, raw.clone()
         result = func(*args, **kwargs)
         known = {storage(t) for t in given}
         new = [t for t in tensors(result) if storage(t) not in known]
@@ -75,11 +69,6 @@ class Recording(TorchDispatchMode):
         if new or func._schema.is_mutable:  # All else are views.
             self.calls.append((func, args, kwargs, result if new else None))
         return result
-
-    def save(self, tensor):
-        if storage(tensor) not in self.made and storage(tensor) not in self.saved:
-            raw = tensor.untyped_storage()
-            self.saved[storage(tensor)] = raw, raw.clone()
 
     def undo(self):
         for raw, kept in self.saved.values():
@@ -103,9 +92,6 @@ def storage(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
-CUDA = SimpleNamespace()
-
-
 @contextlib.contextmanager
 def current(stream):
     former, CUDA.current = CUDA.current, stream
@@ -119,18 +105,13 @@ def install(monkeypatch):
     """Replace torch's functions, and return what they note."""
     CUDA.order, CUDA.pools, CUDA.counts = [], [], Counter()
     CUDA.current = Stream(name="default")
-
-    def new_pool():
-        CUDA.pools.append(object())
-        return CUDA.pools[-1]
-
     for name, function in {
         "Stream": Stream,
         "CUDAGraph": Graph,
         "current_stream": lambda device=None: CUDA.current,
         "stream": current,
         "device": lambda device: contextlib.nullcontext(),
-        "graph_pool_handle": new_pool,
+        "graph_pool_handle": lambda: CUDA.pools.append(object()) or CUDA.pools[-1],
     }.items():
         monkeypatch.setattr(torch.cuda, name, function)
     return CUDA

@@ -1,7 +1,5 @@
 """A compiled step on NumPy gives what the function gives, or runs it as it is."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import numpy as np
@@ -11,6 +9,7 @@ from helpers import tolerance
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
+from mlp_xp.backends._numpy.memory import aligned, empty, in_one_piece, joined
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
@@ -30,14 +29,16 @@ NETWORKS = {
 CASES = [("everything", SGD()), ("everything", SGD(momentum=0.0))] + [
     (name, rule) for name in ("plain", "layer norm") for rule in (SGD(), Adam(), AdamW())
 ]
-XP = get_backend("numpy").xp
+XP, KERNELS = get_backend("numpy").xp, get_backend("numpy").kernels
+PLAIN, CROSS_ENTROPY = NETWORKS["plain"], SoftmaxCrossEntropy()
 
 
-def steps(network, loss, rule, *, dtype="float32", compiled=None, kernels=None, n=6, **options):
-    """Run a few steps on changing rows, the last ones fewer; return the state."""
-    kernels = kernels or get_backend("numpy").kernels
+def steps(network, loss, rule, *, dtype="float32", made=None, kernels=KERNELS, n=6, **options):
+    """Run a few steps on changing rows, the last ones fewer; add the compiled step to `made`."""
     step = make_step(network, loss, rule, kernels, with_penalty=True, xp=XP, **options)
-    step = compiled(step) if compiled else step
+    if made is not None:
+        made.append(CompiledStep(step))
+        step = made[0]
     rng = np.random.default_rng(0)
     own = [map_leaves(lambda a: np.array(a, dtype), init_params(network, 1)) for _ in range(2)]
     batch_stats = map_leaves(lambda a: np.array(a, dtype), init_batch_stats(network))
@@ -66,56 +67,38 @@ def assert_same(found, expected, dtype="float32"):
         np.testing.assert_allclose(mine, plain, rtol=0, atol=200 * scale * tolerance(dtype, 16))
 
 
-class Kept:
-    """Make compiled steps, and keep the last one."""
-
-    def __call__(self, step):
-        self.step = CompiledStep(step)
-        return self.step
-
-
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("name", "rule"), CASES, ids=repr)
 def test_a_compiled_step_does_what_the_step_does(name, rule, dtype, parts, pool_of):
-    network, kept = NETWORKS[name], Kept()
+    given, made = (NETWORKS[name], SoftmaxCrossEntropy(0.1), rule), []
     with pool_of(parts):
-        found = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, compiled=kept)
-    assert kept.step.is_traceable
-    assert len(kept.step.programs) == 4  # with and without weights, of two sizes
-    plain = steps(network, SoftmaxCrossEntropy(0.1), rule, dtype=dtype, kernels=Kernels())
+        found = steps(*given, dtype=dtype, made=made)
+    assert made[0].is_traceable
+    assert len(made[0].programs) == 4  # with and without weights, of two sizes
+    plain = steps(*given, dtype=dtype, kernels=Kernels())
     assert_same(found, plain, dtype)
 
 
-PLAIN, CROSS_ENTROPY = NETWORKS["plain"], SoftmaxCrossEntropy()
 RULES = [RMSprop(), Lion(), Muon(), BetaLasso(), ByKind()]
 
 
-@pytest.mark.parametrize(
-    ("network", "loss", "rule"),
-    [
-        *[
-            pytest.param(PLAIN, loss, rule, id=f"{loss}-{rule!r:.6}")
-            for loss in (SquaredError(), BinaryCrossEntropy())
-            for rule in RULES
-        ],
-        *[
-            pytest.param(Network((FEATURES, 6, CLASSES), name), CROSS_ENTROPY, SGD(), id=name)
-            for name in ACTIVATIONS
-        ],
-    ],
-)
+OTHERS = [(PLAIN, loss, rule) for loss in (SquaredError(), BinaryCrossEntropy()) for rule in RULES]
+OTHERS += [(Network((FEATURES, 6, CLASSES), n), CROSS_ENTROPY, SGD()) for n in ACTIVATIONS]
+
+
+@pytest.mark.parametrize(("network", "loss", "rule"), OTHERS)
 def test_other_losses_rules_and_activations_are_compiled_too(network, loss, rule, pool_of):
-    kept = Kept()
+    made = []
     with pool_of(1):
-        found = steps(network, loss, rule, compiled=kept, max_grad_norm=0.5)
-    assert kept.step.is_traceable
+        found = steps(network, loss, rule, made=made, max_grad_norm=0.5)
+    assert made[0].is_traceable
     assert_same(found, steps(network, loss, rule, kernels=Kernels(), max_grad_norm=0.5))
 
 
 def test_a_steady_step_allocates_nothing():
     network, rule = Network((FEATURES, 2000, CLASSES)), Adam()
-    step = make_step(network, SoftmaxCrossEntropy(), rule, Kernels(), with_penalty=True, xp=XP)
+    step = make_step(network, CROSS_ENTROPY, rule, Kernels(), with_penalty=True, xp=XP)
     step = CompiledStep(step)
     state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=XP)
     batch = Batch(np.ones((50, FEATURES)), np.zeros(50, np.int32), None, None)
@@ -130,25 +113,25 @@ def test_a_steady_step_allocates_nothing():
     assert peak < 80_000
 
 
-def test_larger_arguments_may_move():
+def test_larger_arguments_may_move_and_other_shapes_leave_a_compiled_step_as_it_was():
     def step(total, x, part):
         return (total[0] + XP.sum(x * x[::-1]) + XP.sum(part),)
 
     compiled = CompiledStep(step)
     state, expected = (np.zeros(()),), 0.0
-    for i in range(4):
-        x, part = np.arange(20_000.0) + i, np.arange(3.0) * i
+    given = [np.arange(20_000.0) + i for i in range(3)]
+    for i, n in ((0, 3), (1, 3), (2, 4), (2, 3), (0, 3)):
+        x, part = given[i], np.arange(float(n)) * i
         state = compiled(state, x, part)
         expected += np.sum(x * x[::-1]) + np.sum(part)
         assert float(state[0]) == expected
     assert compiled.is_traceable
-    assert len(compiled.programs) == 1
+    assert len(compiled.programs) == 2
 
 
 def test_small_arguments_may_be_written_to_and_come_back():
-    compiled = CompiledStep(lambda state, x: (state[0] + x,))
+    compiled, state = CompiledStep(lambda state, x: (state[0] + x,)), (np.zeros(2),)
     first, second = np.ones(2), np.full(2, 5.0)
-    state = (np.zeros(2),)
     for x in (first, second, first):
         state = compiled(state, x)
     assert state[0].tolist() == [7.0, 7.0]
@@ -159,13 +142,17 @@ def test_small_arguments_may_be_written_to_and_come_back():
     assert compiled((np.zeros(3),), np.ones(3))[0].tolist() == [1.0, 1.0, 1.0]
 
 
-def test_what_does_not_fit_leaves_a_compiled_step_as_it_was():
-    compiled = CompiledStep(lambda state, x, part: (state[0] + XP.sum(x) + XP.sum(part),))
-    first, second, state = np.zeros(20_000), np.ones(20_000), (np.zeros(()),)
-    for x, n in ((first, 3), (second, 4), (second, 3), (first, 3)):
-        state = compiled(state, x, np.ones(n))
-    assert float(state[0]) == 40_000 + 3 + 4 + 3 + 3
-    assert len(compiled.programs) == 2
+def test_a_state_may_be_written_to_in_parts():
+    def step(state, x):
+        row = state[0][0]
+        row += x
+        return state
+
+    compiled, state = CompiledStep(step), (np.zeros((2, 2)),)
+    for _ in range(3):
+        state = compiled(state, np.ones(2))
+    assert compiled.is_traceable
+    assert state[0].tolist() == [[3.0, 3.0], [0.0, 0.0]]
 
 
 def test_what_asks_for_values_is_run_as_it_is():
@@ -177,8 +164,7 @@ def test_what_asks_for_values_is_run_as_it_is():
             ask(XP.sum(x) if ask in (float, bool, int) else x)
             return (total,)
 
-        compiled = CompiledStep(step)
-        state = (np.zeros(2),)
+        compiled, state = CompiledStep(step), (np.zeros(2),)
         for _ in range(3):
             state = compiled(state, np.ones(2))
         assert not compiled.is_traceable, ask
@@ -195,36 +181,13 @@ def test_a_compiled_step_that_ends_late_leaves_no_update(rule, parts, pool_of):
         value, pullback = plain.loss(*args, **kwargs)
         return value[None], pullback
 
-    kept = Kept()
-    kernels = get_backend("numpy").kernels._replace(loss=of_one_axis)
+    made = []
     with pool_of(parts):
-        found = steps(PLAIN, CROSS_ENTROPY, rule, compiled=kept, kernels=kernels)
-    assert not kept.step.is_traceable
+        kernels = KERNELS._replace(loss=of_one_axis)
+        found = steps(PLAIN, CROSS_ENTROPY, rule, made=made, kernels=kernels)
+    assert not made[0].is_traceable
     expected = steps(PLAIN, CROSS_ENTROPY, rule, kernels=plain)
     assert_same(found[:2], expected[:2])
-
-
-def test_a_state_may_be_written_to_in_parts():
-    def step(state, x):
-        (total,) = state
-        row = total[0]
-        row += x
-        return (total,)
-
-    compiled = CompiledStep(step)
-    state = (np.zeros((2, 2)),)
-    for _ in range(3):
-        state = compiled(state, np.ones(2))
-    assert compiled.is_traceable
-    assert state[0].tolist() == [[3.0, 3.0], [0.0, 0.0]]
-
-
-def test_an_error_is_the_functions_own():
-    def step(state, x):
-        raise ZeroDivisionError("mine")
-
-    with pytest.raises(ZeroDivisionError, match="mine"):
-        CompiledStep(step)((np.zeros(2),), np.ones(2))
 
 
 # --- many steps -----------------------------------------------------------------------------------
@@ -240,9 +203,9 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
     x = rng.random((n_rows, FEATURES), dtype=np.float32)
     y = rng.integers(0, CLASSES, n_rows).astype(np.int32)
     results = []
-    for kernels, make in ((Kernels(), None), (get_backend("numpy").kernels, CompiledLoop)):
-        step = make_step(network, SoftmaxCrossEntropy(), rule, kernels, with_penalty=True, xp=XP)
-        loop = CompiledLoop(make_nth(step)) if make else None
+    for kernels in (Kernels(), KERNELS):
+        step = make_step(network, CROSS_ENTROPY, rule, kernels, with_penalty=True, xp=XP)
+        loop = CompiledLoop(make_nth(step))
         params, batch_stats = (
             map_leaves(lambda a: np.array(a, "float32"), tree)
             for tree in (init_params(network, 1), init_batch_stats(network))
@@ -257,14 +220,14 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
             table = [(0.3, 0.01, 0.2, 0.1, *rule.coefficients(0.05, t)) for t in times]
             coefs = np.asarray(table, "float32")
             with pool_of(parts):
-                if loop is None:
-                    for i in range(n):
-                        key = None if keys is None else keys[i]
-                        state = step(state, Batch(x, y, rows[i], None), None, coefs[i], key)
-                else:
+                if kernels is KERNELS:
                     given = Steps(rows, None, None, coefs, keys), x, y, None
                     for start, stop in ((0, 1), (1, 5), (5, 7)):
                         state = loop(start, stop, state, *given)
+                    continue
+                for i in range(n):
+                    key = None if keys is None else keys[i]
+                    state = step(state, Batch(x, y, rows[i], None), None, coefs[i], key)
         results.append(state)
     assert loop.is_traceable
     (program,) = loop.programs
@@ -276,32 +239,21 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
 @pytest.mark.parametrize("rule", [Adam(), SGD(), SGD(momentum=0.0)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_arrays_are_updated_as_one_with_the_same_bits(rule, dtype):
-    kept, network = Kept(), NETWORKS["layer norm"]
-    found, expected = (
-        steps(network, CROSS_ENTROPY, rule, dtype=dtype, compiled=how) for how in (kept, None)
-    )
-    for mine, plain in zip(leaves(found), leaves(expected), strict=True):
+    given, made = (NETWORKS["layer norm"], CROSS_ENTROPY, rule), []
+    found = steps(*given, dtype=dtype, made=made)
+    for mine, plain in zip(leaves(found), leaves(steps(*given, dtype=dtype)), strict=True):
         np.testing.assert_array_equal(mine, plain)
-    assert kept.step.programs
-    for program in kept.step.programs:
+    n_weights = sum(leaf.size for leaf in leaves(found.params))
+    for program in made[0].programs:
         name = program._known[id(np.subtract)]
-        results = [
-            program._names[line.split("out=")[1][:-1]].shape
-            for line in program._lines
-            if line.startswith(f"{name}(")
-        ]
-        n_weights = sum(leaf.size for leaf in leaves(found.params))
-        assert results.count((n_weights,)) == 1 + (rule == SGD())
+        lines = [line for line in program._lines if line.startswith(f"{name}(")]
+        shapes = [program._names[line.split("out=")[1][:-1]].shape for line in lines]
+        assert shapes.count((n_weights,)) == 1 + (rule == SGD())
 
 
 @pytest.mark.parametrize("parts", [0, 1])
 def test_a_loop_that_cannot_be_compiled_is_run_as_it_is(parts, pool_of):
-    def body(i, state, given):
-        (total,) = state
-        total += float(given[i, ...])
-        return (total,)
-
-    loop = CompiledLoop(body)
+    loop = CompiledLoop(lambda i, state, given: (state[0] + float(given[i, ...]),))
     with pool_of(parts):
         state = loop(1, 4, (np.zeros(2),), np.arange(5.0))
         state = loop(0, 2, state, np.arange(5.0))
@@ -313,3 +265,135 @@ def test_what_a_step_is_given_need_not_lie_in_one_piece():
     loop = CompiledLoop(lambda i, state, given: (state[0] + given[i, ...],))
     given = np.arange(12.0).reshape(3, 4).T
     assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
+
+
+# --- short rows -----------------------------------------------------------------------------------
+
+
+def assert_same_bits(function, state, *arguments):
+    """Compare a function with its compiled step on two sets of arguments."""
+    expected = tuple(array.copy() for array in state)
+    compiled = CompiledStep(function)
+    for given in (arguments, tuple(2 * array for array in arguments)):
+        expected = tuple(array.copy() for array in function(expected, *given))
+        state = compiled(state, *given)
+        for mine, plain in zip(state, expected, strict=True):
+            np.testing.assert_array_equal(mine, plain, strict=True)
+            is_number = ~np.isnan(plain)
+            np.testing.assert_array_equal(np.signbit(mine[is_number]), np.signbit(plain[is_number]))
+    assert compiled.is_traceable
+    assert len(compiled.programs) == 1
+
+
+@pytest.mark.parametrize("keepdims", [True, False])
+@pytest.mark.parametrize("n_rows", [1, 5, 108])
+@pytest.mark.parametrize("n_columns", [1, 2, 3, 7, 8, 32, 33])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_are_reduced_with_the_same_bits(dtype, n_columns, n_rows, keepdims, rng):
+    x = rng.standard_normal((n_rows, n_columns)).astype(dtype)
+    x[0, -1] = np.nan
+    how = {"axis": -1, "keepdims": keepdims}
+    state = tuple(np.zeros((n_rows, 1) if keepdims else n_rows, dtype) for _ in range(3))
+
+    def reduced(state, x):
+        a, b, c = state
+        # What is computed, and not given.
+        return a + XP.max(x, **how), b + XP.min(x + x, **how), c + XP.sum(x, **how)
+
+    assert_same_bits(reduced, state, x)
+
+
+@pytest.mark.parametrize("axis", [0, (0, 1), -2])
+def test_other_axes_and_columns_that_lie_apart_are_reduced_too(axis, rng):
+    x, apart = rng.standard_normal((3, 3)), rng.standard_normal((3, 40)).T
+    shape = np.max(x, axis=axis).shape
+
+    def reduced(state, x, apart):
+        first, second, third = state
+        sums = XP.sum(apart[::2, :], axis=-1)
+        return first + XP.max(x, axis=axis), second + XP.sum(x, axis=axis), third + sums
+
+    assert_same_bits(reduced, (np.zeros(shape), np.zeros(shape), np.zeros(20)), x, apart)
+
+
+@pytest.mark.parametrize("shape", [(1,), (5, 3), (200, 700)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_are_compared_with_the_same_bits(dtype, shape, rng):
+    x = rng.standard_normal(shape).astype(dtype)
+    x[..., :1] = np.nan
+
+    def compared(state, x):
+        return state[0] + XP.maximum(x, 0.1), XP.minimum(state[1] + x, 0.3)
+
+    assert_same_bits(compared, (np.zeros_like(x), np.zeros_like(x)), x)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def starts_at_line(array):
+    return array.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (600, 70), (1_000, 1_000)])
+def test_memory_starts_at_a_line(shape):
+    for dtype in ("float32", "float64", "int32", "bool"):
+        for array in [empty(shape, np.dtype(dtype)) for _ in range(5)]:
+            assert (array.shape, array.dtype) == (shape, dtype)
+            assert starts_at_line(array)
+            assert array.flags.c_contiguous
+
+
+def test_small_arrays_lie_one_after_the_other_and_are_one_vector():
+    small = [np.full((2, 3), 1.0), np.full(4, 2.0, np.float32), np.full((), 3.0), np.ones(5).T]
+    large = np.full((100, 100), 4.0)
+    copies = joined([small[0], small[1], large, *small[2:]])
+    assert copies[2] is large
+    for copy, array in zip(copies, (*small[:2], large, *small[2:]), strict=True):
+        np.testing.assert_array_equal(copy, array, strict=True)
+        assert copy.flags.c_contiguous
+    whole = in_one_piece([copies[0], *copies[3:]])
+    np.testing.assert_array_equal(whole, [1.0] * 6 + [3.0] + [1.0] * 5)
+    copies[3][...] = 9.0
+    assert whole[6] == 9.0
+    assert in_one_piece([copies[0], copies[4]]) is None  # There is a number between them.
+    assert in_one_piece([copies[3], copies[0]]) is None
+    assert in_one_piece(copies[:2]) is None
+    assert in_one_piece(small[:1]) is None
+    assert in_one_piece(joined([np.ones(3), np.ones((2, 2))])).tolist() == [1.0] * 7
+    memory = np.zeros((3, 4), order="F")
+    assert in_one_piece([memory.T[0], memory.T[1]]) is None  # Its vector would be a copy.
+
+
+def test_an_array_is_copied_only_where_it_does_not_start_at_a_line():
+    array = empty((200, 160), np.dtype("float32"))
+    assert aligned(array) is array
+    small = array[:3, 1:]
+    assert aligned(small) is small
+    array[...] = np.arange(32_000.0).reshape(200, 160)
+    for part in (array[:, 1:], array.T[1:]):
+        copy = aligned(part)
+        assert starts_at_line(copy)
+        np.testing.assert_array_equal(copy, part)
+
+
+def test_state_and_results_of_steps_start_at_a_line(pool_of):
+    pytest.importorskip("numba")
+    backend, found = get_backend("numpy"), []
+    memory = empty((4 + 600 * 32,), np.dtype("float32"))
+    memory[...] = 1.0
+    params = (memory[4:].reshape(600, 32),)
+
+    def step(state, x):
+        y = state[0] * x
+        found.append(y.value)
+        return (y + state[0], *state[1:])
+
+    with pool_of(2):
+        state = backend.share(Adam(), params, (params,))
+        again = backend.share(Adam(), *state)
+        CompiledStep(step)(state[0], np.ones((600, 32), "f4"))
+    assert all(map(starts_at_line, (*leaves(state), *found)))
+    assert all(a is b for a, b in zip(leaves(state), leaves(again), strict=True))
+    # Outside of machine code they stay where they are.
+    assert backend.share(Adam(), params, ())[0] is params
