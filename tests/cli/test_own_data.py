@@ -1,35 +1,50 @@
-"""`mlp-xp` with data of one's own: tables, and folders of pictures."""
-
-from __future__ import annotations
+"""`mlp-xp` with data of one's own: tables of classes or numbers, and folders of pictures."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from running import FILES, RECIPE
+from running import FILES, RECIPE, history_of
 from sklearn.datasets import load_iris
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
+from mlp_xp.datasets import load_files
 from mlp_xp.saving import load_model
 
-SMALL = ["--hidden", "8", "--learning-rate", "0.02", "--out", "run", "--backend", "numpy"]
+FEW = ["--hidden", "8", "--learning-rate", "0.02", "--out", "run", "--backend", "numpy"]
+SETTINGS = ["--hidden", "16", "--learning-rate", "0.02", "--epochs", "20", "--backend", "numpy"]
+TRAIN = ["train", "--data", "homes.csv", *SETTINGS, "--out", "run"]
 
 
 @pytest.fixture
-def iris() -> np.ndarray:
+def iris():
     """The features of iris, which is in iris.csv with the names of its classes."""
     x, y = load_iris(return_X_y=True)
+    names = np.asarray(["setosa", "versicolor", "virginica"])[y]
     rows = [
-        f"{','.join(map(str, row))},{('setosa', 'versicolor', 'virginica')[k]}\n"
-        for row, k in zip(x.tolist(), y.tolist(), strict=True)
+        f"{','.join(map(str, row))},{name}" for row, name in zip(x.tolist(), names, strict=True)
     ]
-    Path("iris.csv").write_text("a,b,c,d,species\n" + "".join(rows))
+    Path("iris.csv").write_text("\n".join(["a,b,c,d,species", *rows, ""]))
     return x
 
 
+@pytest.fixture
+def homes():
+    """Rooms, area and price, which are in homes.csv; prices are whole numbers."""
+    rng = np.random.default_rng(0)
+    rooms, area = rng.integers(1, 6, 300), rng.uniform(30, 200, 300).round(1)
+    price = (40_000 * rooms + 3_000 * area + rng.normal(0, 20_000, 300)).round()
+    rows = np.stack([rooms, area, price], axis=1)
+    lines = [f"{a:.0f},{b},{c:.0f}\n" for a, b, c in rows]
+    Path("homes.csv").write_text("rooms,area,price\n" + "".join(lines))
+    return rows
+
+
 def test_a_table_is_trained_on_with_defaults_for_few_samples(mlp_xp, iris, undrawn):
-    done = mlp_xp("train", "--data", "iris.csv", *SMALL)
+    done = mlp_xp("train", "--data", "iris.csv", *FEW)
     assert done.status == 0
     assert "iris.csv: 120 samples to train on, 30 to test" in done.out
     assert "training: 50 epochs, batches of 6\n" in done.out
@@ -47,9 +62,9 @@ def test_a_table_is_trained_on_with_defaults_for_few_samples(mlp_xp, iris, undra
 
 
 @pytest.mark.matrix
-def test_a_network_for_a_table_is_exported(mlp_xp, iris):
+def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
     runtime = pytest.importorskip("onnxruntime")
-    assert mlp_xp("train", "--data", "iris.csv", *SMALL).status == 0
+    assert mlp_xp("train", "--data", "iris.csv", *FEW).status == 0
     assert {path.name for path in Path("run").iterdir()} == FILES
     assert "4 numbers, a, b, c, d\n" in mlp_xp("export", "run", "--to", "onnx").out
     session = runtime.InferenceSession("run/model.onnx")
@@ -57,9 +72,21 @@ def test_a_network_for_a_table_is_exported(mlp_xp, iris):
     assert labels == load_model("run").predict(iris[::50]).tolist()
     assert labels[0] == "setosa"
 
+    assert mlp_xp(*TRAIN[:-1], "numbers").status == 0
+    model = load_model("numbers")
+    assert mlp_xp("export", "numbers", "--to", "onnx").out.endswith("outputs: prediction\n")
+    session = runtime.InferenceSession("numbers/model.onnx")
+    (graph,) = session.run(None, {"X": homes[:5, :2]})
+    np.testing.assert_allclose(graph.reshape(-1), model.predict(homes[:5, :2]), rtol=1e-6)
+
+    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
+        draw(f"pets/{name}.png", 0)
+    assert mlp_xp("train", "--data", "pets", "--epochs", 1, *FEW, "--out", "pictures").status == 0
+    assert "images of 3 x 4 x 6 pixels" in mlp_xp("export", "pictures", "--to", "onnx").out
+
 
 def test_what_is_typed_and_a_recipe_are_left_as_they_are(mlp_xp, iris, recipe, undrawn):
-    out = mlp_xp("train", "--data", "iris.csv", *SMALL, "--epochs", 2, "--batch-size", 10).out
+    out = mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 2, "--batch-size", 10).out
     assert "training: 2 epochs, batches of 10\n" in out
     recipe.write_text(RECIPE.replace("batch_size = 128", "batch_size = 64"))
     out = mlp_xp("train", "--data", "iris.csv", "--recipe", recipe, "--out", "other").out
@@ -69,7 +96,7 @@ def test_what_is_typed_and_a_recipe_are_left_as_they_are(mlp_xp, iris, recipe, u
 def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
     np.savez("iris.npz", X=iris, kind=np.repeat([3, 4, 5], 50))
     train = ["train", "--data", "iris.npz", "--target", "kind", "--epochs", 2]
-    assert mlp_xp(*train, *SMALL).status == 0
+    assert mlp_xp(*train, *FEW).status == 0
     np.savez("new.npz", X=iris[:2])
     done = mlp_xp("predict", "run", "new.npz", "--json")
     found = json.loads(done.out)["predictions"]
@@ -77,7 +104,7 @@ def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
     assert set(found[0]["probabilities"]) == {"3", "4", "5"}
 
 
-def draw(path: str, value: int, size: tuple[int, int] = (6, 4)) -> None:
+def draw(path, value, size=(6, 4)):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, 0, 9)).save(path)
 
@@ -86,22 +113,13 @@ def test_a_folder_of_pictures_is_trained_on(mlp_xp):
     for i in range(15):
         draw(f"pets/cat/{i}.png", i)
         draw(f"pets/dog/{i}.jpg", 240 + i, (9, 9))
-    train = ["train", "--data", "pets", "--image-size", "6x4", "--epochs", 20, *SMALL]
+    train = ["train", "--data", "pets", "--image-size", "6x4", "--epochs", 20, *FEW]
     assert "test accuracy 100.00 %" in mlp_xp(*train).out
     assert "Surest mistakes" in Path("run/report.html").read_text(encoding="utf-8")
     done = mlp_xp("predict", "run", "pets/dog/1.jpg")
     assert done.out.startswith("pets/dog/1.jpg: dog ")
     assert "9x9, resized to 6x4" in done.err
     assert mlp_xp("evaluate", "run").out.endswith("test accuracy 100.00 % of 6 samples\n")
-
-
-@pytest.mark.matrix
-def test_a_network_for_pictures_is_exported(mlp_xp):
-    pytest.importorskip("onnx")
-    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
-        draw(f"pets/{name}.png", 0)
-    assert mlp_xp("train", "--data", "pets", "--epochs", 1, *SMALL).status == 0
-    assert "images of 3 x 4 x 6 pixels" in mlp_xp("export", "run", "--to", "onnx").out
 
 
 def test_wrong_data_are_an_error_of_one_line(fails, iris):
@@ -122,19 +140,134 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
         ("iris.csv --image-size 8", "leave out --image-size, which is for folders of pictures"),
         ("digits --image-size 0x3", "'0x3', expected a number of pixels"),
         ("iris.csv --validation 0.999", "holds out 120 of 120 samples"),
-        (
-            "nowhere.csv",
-            "expected cifar10, cifar100, fashion-mnist, digits, or a folder or file of",
-        ),
+        ("nowhere.csv", "expected cifar10, cifar100, fashion-mnist, digits, or a folder or file"),
     ):
-        assert said in fails("train", *SMALL, "--data", *typed.split()), typed
+        assert said in fails("train", *FEW, "--data", *typed.split()), typed
     assert not Path("run").exists()
 
 
 def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris, undrawn):
-    assert mlp_xp("train", "--data", "iris.csv", *SMALL, "--epochs", 1).status == 0
+    assert mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 1).status == 0
     Path("other.csv").write_text("a,b,c,d,species\n" + "1,2,3,4,rose\n1,2,3,4,tulip\n" * 3)
     assert "other classes" in fails("evaluate", "run", "--data-path", "other.csv")
     assert "expected .csv, .npz, .parquet" in fails("predict", "run", "picture.png")
     Path("new.csv").write_text("a,b,c\n1,2,3\n")
     assert "no column 'd', which the network was trained with" in fails("predict", "run", "new.csv")
+
+
+# --- numbers to predict --------------------------------------------------------------------------
+
+
+def test_numbers_are_learned(mlp_xp, homes):
+    out = mlp_xp(*TRAIN, "--validation", 0.2).out
+    assert re.search(r"target: numbers from \d+,\d+ to \d+,\d+ \(regression\)\n", out)
+    assert re.search(r"epoch 20/20  loss 0.\d+  val R2 0.9\d+  RMSE \d+,\d+  ", out)
+    assert {path.name for path in Path("run").iterdir()} == FILES - {"confusion.png"} | {
+        "predictions.png"
+    }
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    titles = ["Command and settings", "Training", "Errors", "Predictions"]
+    titles += ["Network", "Machine and versions"]
+    assert re.findall("<h2>(.*?)</h2>", page) == titles
+    assert "trained on homes.csv" in page
+    for caption in ("R² by epoch", "test samples: residuals"):
+        assert f"<figcaption>{caption}</figcaption>" in page
+    for name in ("test R2", "test RMSE", "test MAE"):
+        assert f"<span>{name}</span>" in page
+    data, model = load_files("homes.csv"), load_model("run")
+    predicted, truth = model.predict(data.x_test), data.y_test
+    result = json.loads(Path("run/config.json").read_text())["result"]
+    assert result["test_r2"] == pytest.approx(r2_score(truth, predicted))
+    assert result["test_r2"] > 0.95
+    assert result["test_rmse"] == pytest.approx(root_mean_squared_error(truth, predicted))
+    assert result["test_mae"] == pytest.approx(mean_absolute_error(truth, predicted))
+    summary = f"test R2 {result['test_r2']:.4f}, RMSE {result['test_rmse']:,.0f}, MAE "
+    assert summary in out
+    assert 0.9 < float(history_of(Path("run"))[-1]["validation_r2"]) < 1
+
+    tested = mlp_xp("evaluate", "run").out
+    assert summary in tested
+    assert tested.endswith("of 60 samples\n")
+    Path("new.csv").write_text("area,rooms\n100,3\n")
+    prediction = model.predict([[3.0, 100.0]])[0]
+    assert mlp_xp("predict", "run", "new.csv").out == f"new.csv, row 1: {prediction:,.0f}\n"
+    found = json.loads(mlp_xp("predict", "run", "new.csv", "--json").out)["predictions"]
+    assert found == [{"file": "new.csv, row 1", "prediction": pytest.approx(prediction)}]
+
+
+def test_runs_of_numbers_are_listed_and_compared_with_those_of_classes(
+    mlp_xp, homes, undrawn, finished
+):
+    assert mlp_xp(*TRAIN).status == 0
+    assert re.search(r"run .* homes.csv +0\.9\d+ ", mlp_xp("runs", ".").out)
+    lines = mlp_xp("compare", "run", finished).out.splitlines()
+    cells = {line[:16].strip(): line[16:].split() for line in lines}
+    assert cells["test R2"][0].startswith("0.9")
+    assert len(cells["test R2"]) == 1
+    assert cells["test accuracy"][1] == "%"
+    assert len(cells["test RMSE"]) == 1
+
+
+def test_a_killed_training_goes_on_and_its_checkpoints_predict_prices(
+    mlp_xp, homes, undrawn, monkeypatch
+):
+    assert mlp_xp(*TRAIN[:-1], "whole").status == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("mlp_xp.cli.train.draw_results", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            mlp_xp(*TRAIN, "--checkpoint", 5)
+    (checkpoint,) = Path("run.partial/checkpoints").glob("*-0010")
+    assert "test R2 0.9" in mlp_xp("evaluate", checkpoint).out
+    for file in ("model.json", "model.safetensors"):
+        Path("run.partial", file).unlink()
+    assert "(regression)" in mlp_xp("train", "--resume", "run").out
+    resumed, whole = load_model("run"), load_model("whole")
+    np.testing.assert_array_equal(resumed.coefs_[-1], whole.coefs_[-1])
+
+
+def test_a_training_of_numbers_that_diverges_is_reported(mlp_xp, homes, undrawn):
+    done = mlp_xp(*TRAIN, "--solver", "sgd", "--learning-rate", "1e30")
+    assert done.status == 1
+    assert "try a smaller --learning-rate" in done.err
+    result = json.loads(Path("run/config.json").read_text())["result"]
+    assert -np.inf < result["test_r2"] < 0
+    assert mlp_xp("evaluate", "run").status == 0
+
+
+def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
+    Path("ages.csv").write_text("a,age\n" + "".join(f"{i},{i % 4}\n" for i in range(40)))
+    Path("words.csv").write_text("a,b\n1,x\n2,y\n3,z\n4,x\n")
+    Path("pets").mkdir()
+    train = ["train", "--data", "ages.csv", *SETTINGS, "--out", "run"]
+    assert "target: 4 classes (classification)" in mlp_xp(*train).out
+    out = mlp_xp(*train[:-1], "numbers", "--task", "regression").out
+    assert "target: numbers from 0 to 3 (regression)" in out
+    line = fails(*train, "--task", "regression", "--label-smoothing", 0.1)
+    assert "--label-smoothing is for classes, and " in line
+    assert "leave it out, or type --task classification" in line
+    Path("numbers").rename("numbers.partial")
+    for option, value, said in (
+        ("--data", "digits", "for data of your own, not for digits"),
+        ("--data", "pets", "leave out --task regression, which is for tables"),
+        ("--data", "words.csv", "'b', the column to predict, has values that are no numbers"),
+        ("--resume", "numbers", "--task cannot be given with --resume"),
+    ):
+        assert said in fails("train", option, value, "--task", "regression")
+
+
+def test_numbers_are_standardized_where_the_loss_allows(mlp_xp, homes, undrawn):
+    train = load_files("homes.csv").y_train
+    standard = pytest.approx([train.mean(), train.std()])
+    losses = {'"huber"': standard, '"poisson"': None, '{class = "Huber"}': None}
+    for number, (loss, scaling) in enumerate(losses.items()):
+        Path("mine.toml").write_text(
+            f'description = "homes"\ndata = "digits"\nloss = {loss}\nhidden_layer_sizes = [8]\n'
+            "max_iter = 3\nn_iter_no_change = inf\n"
+            'input_scaling = "standardize"\nbackend = "numpy"\n'
+        )
+        recipe = ["--recipe", "mine.toml", "--task", "regression", "--out", f"run{number}"]
+        done = mlp_xp("train", "--data", "homes.csv", *recipe)
+        assert done.status == 0
+        assert "RMSE" not in done.out[: done.out.index("saved in")], loss
+        config = json.loads(Path(f"run{number}", "config.json").read_text())
+        assert config["data"]["target_scaling"] == scaling, loss

@@ -1,11 +1,10 @@
-"""The progress that `mlp-xp train` prints."""
-
-from __future__ import annotations
+"""The progress that `mlp-xp train` prints, and what commands print on a narrow terminal."""
 
 import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +16,12 @@ from running import CODE, TINY
 
 from mlp_xp.cli import progress
 from mlp_xp.cli.commands import parse
+from mlp_xp.cli.lines import fitted
 from mlp_xp.cli.output import Output
 from mlp_xp.cli.tasks import Classification
 from mlp_xp.training import time_budget as budget
 from mlp_xp.training.records import Record, Running
 
-CLASSES = Classification(("no", "yes"))
 # Notes when a slow library is loaded.
 MARK = """
 import sys
@@ -38,28 +37,28 @@ sys.meta_path.insert(0, Mark)
 
 
 @pytest.fixture
-def clock(monkeypatch) -> SimpleNamespace:
+def clock(monkeypatch):
     clock = SimpleNamespace(now=1000.0)
-    fake = SimpleNamespace(perf_counter=lambda: clock.now)
-    monkeypatch.setattr(progress, "time", fake)
-    monkeypatch.setattr(budget, "time", fake)
+    for module in (progress, budget):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 
-def record(epoch: int) -> Record:
+def record(epoch):
     return Record(epoch, 1.0, 0.5, 0.001, 1000, 1.0)
 
 
-def output(*options: str) -> Output:
-    return Output(parse(["train", *options]))
+def display(n_epochs=12, *end):
+    classes = Classification(("no", "yes"))
+    return progress.display(Output(parse(["train"])), classes, n_epochs, 1000, *end)
 
 
-def plain(text: str) -> str:
+def plain(text):
     """Return what a terminal shows, without its control sequences."""
     return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
 
 
-def last_line(text: str) -> str:
+def last_line(text):
     """Return the line that a bar leaves on a terminal."""
     return plain(text).rstrip().splitlines()[-1].rstrip()
 
@@ -68,7 +67,7 @@ def last_line(text: str) -> str:
 def test_the_time_left_does_not_count_the_compilation(is_terminal, clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     monkeypatch.setenv("COLUMNS", "120")
-    with progress.display(output(), CLASSES, 12, 1000) as shown:
+    with display() as shown:
         clock.now += 17.0
         for done in range(1, 11):
             clock.now += 1.0
@@ -79,13 +78,11 @@ def test_the_time_left_does_not_count_the_compilation(is_terminal, clock, capsys
 
 
 def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
-    with progress.display(output(), CLASSES, 10**6, 1000, clock.now + 60.0) as shown:
-        clock.now += 18.0
-        shown.update(1, 1, None)
-        shown.end_epoch(record(1))
-        clock.now += 2.0
-        shown.update(1, 1, None)
-        shown.end_epoch(record(2))
+    with display(10**6, clock.now + 60.0) as shown:
+        for epoch, seconds in ((1, 18.0), (2, 2.0)):
+            clock.now += seconds
+            shown.update(1, 1, None)
+            shown.end_epoch(record(epoch))
     lines = capsys.readouterr().out.splitlines()
     assert [line[-9:] for line in lines] == ["0:42 left", "0:40 left"]
 
@@ -93,7 +90,7 @@ def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
 def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with progress.display(output(), CLASSES, 12, 1000) as shown:
+    with display() as shown:
         assert "preparing data and network" in last_line(capsys.readouterr().out)
         shown.stage("preparing the first step")
         out = ""
@@ -110,43 +107,35 @@ def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("columns", "facts"),
     [
-        (50, "loss 0.700  "),
-        (72, "loss 0.700  val 25.0 %  acc 60.0 %  "),
-        (80, "loss 0.700  val 25.0 %  acc 60.0 %  "),
-        (100, "loss 0.700  val 25.0 %  acc 60.0 %  1,000 images/s  "),
+        (50, ""),
+        (80, "val 25.0 %  acc 60.0 %  "),
+        (100, "val 25.0 %  acc 60.0 %  1,000 images/s  "),
     ],
 )
 def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
-    with progress.display(output(), CLASSES, 12, 1000) as shown:
+    with display() as shown:
         shown.end_epoch(record(1)._replace(validation_score=0.25))
         shown.update(5, 10, Running(0.7, 0.6))
     line = last_line(capsys.readouterr().out)
-    assert re.fullmatch(rf"2/12 [━╸╺ ]+  12 %  {facts}\d+:\d\d left", line)
+    assert re.fullmatch(rf"2/12 [━╸╺ ]+  12 %  loss 0.700  {facts}\d+:\d\d left", line)
     assert len(line) <= columns - len("^C")  # The terminal writes that after it.
 
 
 def test_on_a_terminal_there_is_a_bar_that_ends_at_100_percent(mlp_xp, undrawn, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    done = mlp_xp(*TINY, "--epochs", 3, "--early-stopping", "--out", "run")
-    lines = plain(done.out).replace("\r", "\n").splitlines()
-    shown = [line for line in lines if line.startswith("3/3 ")][-1]
-    facts = r"loss \d\.\d{3}  val [\d.]+ %  acc [\d.]+ %  took 0:\d\d"
-    assert re.fullmatch(rf"3/3 ━+ 100 %  {facts}", shown.rstrip())
-    assert any(re.match(r"test accuracy [\d.]+ %, ", line) for line in lines)
-    assert lines[-4:] == [
-        "next:",
-        "  mlp-xp evaluate run          the accuracy of each class",
-        "  mlp-xp predict run IMAGE     classify pictures",
-        "  mlp-xp export run --to onnx  use the network elsewhere",
-    ]
-
-
-def test_lbfgs_moves_the_bar_of_a_terminal(mlp_xp, recipe, undrawn, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    done = mlp_xp("train", "--recipe", recipe, "--solver", "lbfgs", "--out", "run")
-    assert re.search(r"3/3 ━+ 100 %  loss", plain(done.out))
+    for solver, facts in (("adamw", r"loss .* val [\d.]+ %  acc [\d.]+ %"), ("lbfgs", "loss .*")):
+        options = ["--epochs", 3, "--early-stopping", "--solver", solver, "--out", solver]
+        lines = plain(mlp_xp(*TINY, *options).out).replace("\r", "\n").splitlines()
+        shown = [line for line in lines if line.startswith("3/3 ")][-1]
+        assert re.fullmatch(rf"3/3 ━+ 100 %  {facts}  took 0:\d\d", shown.rstrip())
+        assert any(re.match(r"test accuracy [\d.]+ %, ", line) for line in lines)
+        assert [line.split("  ")[1] for line in lines[lines.index("next:") + 1 :]] == [
+            f"mlp-xp evaluate {solver}",
+            f"mlp-xp predict {solver} IMAGE",
+            f"mlp-xp export {solver} --to onnx",
+        ]
 
 
 def test_quiet_prints_the_result_alone_and_json_an_object(mlp_xp, undrawn):
@@ -187,3 +176,80 @@ def test_a_terminal_shows_progress_before_anything_slow_is_loaded(tmp_path):
         assert part in text
     bars = [line.rstrip() for line in re.split(r"[\r\n]+", text) if "━" in line]
     assert max(map(len, bars)) <= 50
+
+
+# --- narrow terminals ---------------------------------------------------------------------------
+
+LINE = "name  some words in a second column"
+
+
+@pytest.fixture
+def narrow(monkeypatch, mlp_xp):
+    """Run a command on a terminal of 50 columns; return the lines that it prints."""
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("TERM", "dumb")  # No bar.
+
+    def run(*argv):
+        for stream in (sys.stdout, sys.stderr):
+            monkeypatch.setattr(stream, "isatty", lambda: True)
+        done = mlp_xp(*argv)
+        return (done.out + done.err.replace("mlp-xp: loading libraries\r\x1b[K", "")).splitlines()
+
+    return run
+
+
+@pytest.fixture
+def two_runs(finished, tmp_path):
+    """Two runs in a folder, the second with other settings."""
+    folder = tmp_path / "runs"
+    for name in ("first", "second"):
+        shutil.copytree(finished, folder / name)
+    path = folder / "second" / "config.json"
+    path.write_text(path.read_text().replace('"relu"', '"a_name_of_over_twenty_letters"'))
+    return folder
+
+
+def test_lines_break_between_words_and_columns():
+    assert fitted(LINE, None) == fitted(LINE, 35) == [LINE]
+    assert fitted(LINE, 20) == ["name  some words in", "      a second", "      column"]
+    broken = ["  a long command", "      some words in a", "      second column"]
+    assert fitted(f"  a long command{LINE[4:]}", 24) == broken
+    path = "/a/path/that-is/longer/than/the-terminal"  # It can be copied.
+    assert fitted(f"saved in {path} now", 20) == ["saved in", f"  {path}", "  now"]
+
+
+def test_facts_notes_and_errors_fit(narrow, undrawn):
+    lines = narrow(*TINY, "--epochs", 1, "--out", "run")
+    assert max(map(len, lines)) <= 50
+    assert "saved in run" in lines
+    place = lines.index("  mlp-xp evaluate run")
+    assert lines[place + 1] == "      the accuracy of each class"
+    first, second = narrow("predict", "run", "picture.png")
+    assert first == "mlp-xp: error: picture.png cannot be read as a PNG"
+    assert second == "  or JPEG file: No such file or directory"
+
+
+def test_runs_lack_whole_columns_and_a_comparison_shows_every_run(
+    narrow, mlp_xp, two_runs, monkeypatch
+):
+    lines = narrow("runs", two_runs)
+    assert lines[0].split() == ["run", "date", "data", "score", "epochs"]
+    assert all(line.endswith(" 8") for line in lines[1:])
+    lines = narrow("compare", two_runs / "first", two_runs / "second")
+    place = lines.index("activation")
+    assert lines[place + 1] == "  first   relu"
+    assert lines[place + 2] == "  second  a_name_of_over_twenty_letters"
+    assert lines[0] == "test accuracy"
+    assert max(map(len, lines)) <= 50
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert mlp_xp("runs", two_runs).out.splitlines()[0].split()[-1] == "network"
+
+
+def test_a_training_that_diverged_suggests_a_smaller_learning_rate(narrow):
+    lines = narrow(*TINY, "--solver", "sgd", "--learning-rate", "1e30", "--out", "run")
+    suggested = " ".join(" ".join(lines[lines.index("next:") + 1 :]).split())
+    again = "--out run --learning-rate 1e+29 --out run-1e+29"
+    assert f"{again} a tenth of the learning rate" in suggested
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "try a smaller --learning-rate" in page
+    assert "<h2>Training</h2>" not in page  # There is no epoch to draw.

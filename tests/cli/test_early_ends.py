@@ -1,25 +1,28 @@
-"""Ctrl-C while libraries load, while a network is trained, and after it."""
-
-from __future__ import annotations
+"""Commands that end early: at Ctrl-C while libraries load, in a training or later, and in time."""
 
 import json
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from running import CODE, FILES, TINY, history_of, start_training
+from running import CODE, DRAWN, FILES, TINY, history_of, start_training
 
+from mlp_xp import MLP
 from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli import train
-from mlp_xp.datasets import load_digits
+from mlp_xp.cli import deadline, settings, train
+from mlp_xp.cli.deadline import Deadline
+from mlp_xp.datasets import LOADERS, load_digits
 from mlp_xp.saving import load_model
 
 ELSEWHERE = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
-# Does something when a module is imported.
+# Does something when a module is imported, before the command runs.
 FINDER = """
 import gc, os, signal, sys, weakref
 
@@ -36,20 +39,16 @@ sys.meta_path.insert(0, Press)
 """
 
 
-def run(found: str, *argv: str) -> subprocess.CompletedProcess[str]:
+def run(found, *argv):
     """Run the command in a new process that runs a line of code at each import."""
-    code = FINDER.format(found=found) + CODE
-    return subprocess.run(
-        [sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-c", FINDER.format(found=found) + CODE, *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 LOADED = [
     ("numpy", "train"),
-    ("mlp_xp.cli.train", "train"),
     ("sklearn", "train"),
     ("scipy.linalg", "evaluate run"),
-    ("mlp_xp.training.trainer", "predict run a.png"),
     ("mlp_xp.lab", "lab"),
     ("mlp_xp.cli.listings", "backends"),
 ]
@@ -88,7 +87,7 @@ def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
     assert (done.returncode, done.stdout, done.stderr) == (130, "pressed\n", "")
 
 
-def without_compiling(err: str) -> str:
+def without_compiling(err):
     """Return stderr without what the first long training of an installation says."""
     return re.sub(r"(?m)^mlp_xp: compil.*\n", "", err)
 
@@ -163,3 +162,97 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     assert kept == f"note: kept what is in {partial}: mlp-xp evaluate {partial}"
     assert hint == f"go on with mlp-xp train --resume {tmp_path / 'run'}"
     assert load_model(partial).n_iter_ >= 3
+
+
+# --- --max-time ----------------------------------------------------------------------------------
+
+
+@pytest.mark.matrix
+def test_a_command_ends_in_time(mlp_xp, recipe, monkeypatch):
+    # The clock of this process stands still while others are at work on the machine.
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
+    options = ["--epochs", 10**6, "--max-time", 8, "--out", "run"]
+    began = time.process_time()
+    done = mlp_xp("train", "--recipe", recipe, *options)
+    assert time.process_time() - began < 10.0
+    assert done.status == 0
+    assert re.search(r"epoch 2  loss .* 0:0\d left", done.out)
+    assert re.search(r" images/s, \d\.\d s in all$", done.out.strip())
+    model = load_model("run")
+    assert 1 < model.n_iter_ < 10**6
+    assert model.max_time == 8
+    assert model.history_[-1].learning_rate < 1e-3
+
+
+def test_the_test_is_timed_on_training_images(mlp_xp, recipe, undrawn, monkeypatch):
+    seen = []
+
+    class Watched(MLP):
+        def _outputs(self, X, method, **settings):
+            seen.append(X)
+            return super()._outputs(X, method, **settings)
+
+    digits = load_digits()
+    monkeypatch.setitem(LOADERS, "digits", lambda: digits)
+    monkeypatch.setitem(settings.ESTIMATORS, "classification", Watched)
+    done = mlp_xp("train", "--recipe", recipe, "--max-time", 1000, "--out", "run")
+    assert done.status == 0
+    assert re.search(r"epoch 3  loss .* 0:00 left", done.out)  # It is that of the epochs.
+    assert [X is digits.x_test for X in seen] == [False, False, True]
+    assert all(np.shares_memory(X, digits.x_train) for X in seen[:2])
+
+
+def test_with_too_little_time_a_tenth_is_for_the_training(mlp_xp, recipe):
+    done = mlp_xp("train", "--recipe", recipe, "--max-time", "0.01", "--out", "run")
+    assert done.status == 0
+    said = (
+        "note: max_time of 0.01 s is short: .*, so no pictures are drawn, the command ends about "
+    )
+    assert re.search(said + r"[\d.]+ s late", done.err)
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN
+    assert int(history_of(Path("run"))[0]["n_samples"]) > 0
+    assert "test accuracy" in done.out
+
+
+@pytest.mark.parametrize(
+    ("passed", "views", "has_views", "has_pictures", "seconds"),
+    [
+        # Of 60 s. 400 images take 5 s with a quarter added, two views twice that, pictures 2.6 s.
+        (10.0, 1, True, True, 50.0 - 1.5 - 5.0 - 2.6),
+        (10.0, 2, True, True, 50.0 - 1.5 - 10.0 - 2.6),
+        (36.0, 2, False, True, 24.0 - 1.5 - 5.0 - 2.6),
+        (41.0, 2, False, False, 19.0 - 1.5 - 5.0),
+        (50.0, 2, False, False, 6.0 + 6.0),  # 6 s for the training, after 6 s of predictions
+        (61.0, 2, False, False, 6.0),
+    ],
+)
+def test_a_deadline_reserves_the_time_of_test_and_pictures(
+    passed, views, has_views, has_pictures, seconds, monkeypatch, capsys
+):
+    now = 100.0
+
+    def predict(x, tta="as set"):  # It takes 0.01 s an image and view.
+        nonlocal now
+        now += 0.01 * len(x) * (1 if tta is None else views)
+        return x[:, 0]
+
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(perf_counter=lambda: now))
+    tta = None if views == 1 else ["flip"]
+    model = SimpleNamespace(max_time=60.0, tta=tta, predict=predict)
+    watch = Deadline(160.0 - passed, np.zeros((100, 2)), 400)
+    watch.on_fit_begin(model)
+    assert (watch.has_views, watch.has_pictures) == (has_views, has_pictures)
+    assert model.max_time == pytest.approx(seconds)
+    note = capsys.readouterr().err
+    assert ("views" in note, "pictures" in note) == (not has_views, not has_pictures)
+    assert ("late" in note) == (passed >= 50.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is unknown")
+def test_the_start_time_of_the_process_is_known():
+    code = "from mlp_xp.cli.process import start_time as at; from time import perf_counter as now; "
+    code += "print(at(), now(), at(is_process=False))"
+    before = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    start, began, asked = map(float, done.stdout.split())
+    assert before - 0.05 < start < began < asked < time.perf_counter()
