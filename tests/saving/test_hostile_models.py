@@ -1,7 +1,5 @@
 """Model folders that were damaged, edited or made to do harm are rejected quickly."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -43,22 +41,13 @@ def nested(depth: int) -> dict:
     return value
 
 
-TRAINING = {
-    "n_iter": 1,
-    "t": 60,
-    "loss": 1.0,
-    "best_loss": 1.0,
-    "best_validation_score": None,
-    "loss_curve": [1.0],
-    "validation_scores": None,
-    "validation_loss_curve": None,
-    "history": [],
-}
+TRAINING = {"n_iter": 1, "t": 60, "loss": 1.0, "best_loss": 1.0, "loss_curve": [1.0]}
+TRAINING |= {"history": [], "best_validation_score": None}
+TRAINING |= {"validation_scores": None, "validation_loss_curve": None}
 FLIP = {"class": "Flip", "image_shape": [2, 2, 2]}
 RECORD = {"epoch": 1, "loss": 1.0, "accuracy": None, "learning_rate": 0.1}
 RECORD |= {"n_samples": 60, "seconds": 0.5}
-
-
+WARMUP = {"class": "LinearWarmup", "then": {"class": "SGD"}}
 TAMPERED = [
     ({"format": "keras"}, r"format is 'keras', not 'mlp_xp'"),
     ({"format_version": 6}, r"format_version is 6, and .* reads 3 to 5: .* update this one"),
@@ -74,7 +63,6 @@ TAMPERED = [
     ({"params": {"solver": {"class": "SGD", "speed": 1}}}, "speed"),
     ({"params": {"solver": {"class": "AdamW", "beta_1": "x"}}}, "AdamW has beta_1='x', which"),
     ({"params": {"solver": {"class": "AdamW", "beta_1": 2}}}, "beta_1 is 2, and must be"),
-    ({"params": {"solver": {"class": "Cosine"}}}, "solver is 'Cosine', not one of"),
     ({"params": {"solver": {"class": ["SGD"]}}}, "unhashable"),
     ({"params": {"solver": {"name": "SGD"}}}, "has no meaning"),
     ({"params": {"solver": {}}}, "model.json holds no model"),
@@ -90,16 +78,12 @@ TAMPERED = [
     ({"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}}, "tta makes .* views, exp"),
     ({"params": {"augmentation": [FLIP]}}, "augmentation has Flip.* but the data have 5"),
     ({"params": {"activation": {"class": "Huber"}}}, "activation is 'Huber', not one of none"),
-    ({"params": {"activation": ["relu", [1]]}}, "unhashable"),
     ({"params": {"activation": ["relu"]}}, "activation has 1 entries"),
     ({"params": {"dropout": ["a", "b"]}}, "model.json holds no model"),
     ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
     ({"params": {"loss": {"class": "Through"}}}, "missing 2 required"),
-    ({"params": {"learning_rate": {"class": "LinearWarmup", "then": 3}}}, "nothing like"),
-    (
-        {"params": {"learning_rate": {"class": "LinearWarmup", "then": {"class": "SGD"}}}},
-        "then is 'SGD', not one of Constant",
-    ),
+    ({"params": {"learning_rate": WARMUP}}, "then is 'SGD', not one of Constant"),
+    ({"params": {"learning_rate": WARMUP | {"then": 3}}}, "nothing like"),
     ({"params": {"learning_rate": nested(700)}}, "recursion"),
     ({"params": {"solver": "x" * 10_000}}, "'solver' parameter of MLPClassifier .* instead"),
     ({"params": {"normalization": "batch"}}, r"'moments\.0\.mean' is absent"),
@@ -113,7 +97,6 @@ TAMPERED = [
     ({"target_type": None}, "target_type is None"),
     ({"widths": [5]}, r"widths is \[5\]"),
     ({"widths": [5, 0, 4, 3]}, "above 0"),
-    ({"features": 0}, "above 0"),
     ({"widths": [5, 7, 4, 2]}, "3 classes do not fit 2 outputs"),
     ({"widths": [5, 8, 4, 3]}, r"'layers.0.W' is float32 of shape \(5, 7\).*\(5, 8\)"),
     ({"widths": [5, 7, 4, 4, 3]}, "'layers.2.W' is"),
@@ -125,22 +108,17 @@ TAMPERED = [
     ({"seed": "0"}, "seed is '0'"),
     ({"seed": -1}, "seed is -1"),
     ({"seed": 2**40}, "not an integer of 32 bits"),
-    (
-        {"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}},
-        "take 1144 MiB, expected",
-    ),
+    ({"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}}, "take 1144 MiB, expected"),
     ({"classes": {"dtype": "(999,999)f8", "values": [0, 1, 2]}}, r"dtype '\(999,999\)f8', exp"),
     ({"classes": {"dtype": ["<i8"], "values": [0, 1, 2]}}, r"of dtype \['<i8'\], expected one"),
     ({"classes": {"dtype": "<i8", "values": [0, 1, "2x"]}}, "model.json holds no model"),
     ({"classes": {"dtype": "<i8", "values": [0, 1, 1.5]}}, "not values of dtype '<i8'"),
     ({"classes": {"dtype": "<i8", "values": [0, 1, 1]}}, "not distinct and in order"),
-    ({"classes": {"dtype": "<i8", "values": [2, 1, 0]}}, "not distinct and in order"),
     ({"classes": {"dtype": "nonsense", "values": [0, 1, 2]}}, "nonsense"),
     ({"classes": {"dtype": "|O", "values": [{}, {}, {}]}}, "object are not all strings"),
     ({"feature_names": ["a"]}, "not a list of 5 strings"),
     ({"training": {"loss_curve": [], "n_iter": 0, "t": 0}}, "model.json holds no model"),
     ({"training": {"loss_curve": [1], "n_iter": -1, "t": 0}}, "not counts"),
-    ({"training": TRAINING | {"loss_curve": None}}, "loss_curve is not a list of numbers"),
     ({"training": TRAINING | {"loss_curve": ["1"]}}, "loss_curve is not a list of numbers"),
     ({"training": TRAINING | {"validation_scores": 3}}, "validation_scores is not a list"),
     ({"training": TRAINING | {"loss": "low"}}, "loss is 'low', not a number"),
@@ -176,13 +154,11 @@ def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
     assert load_model(saved).history_[0].n_samples == 60
     sign(saved, spec | {"params": {"learning_rate": nested(3)}})
     assert load_model(saved).learning_rate.then.then.then == Constant()
-
-
-def test_a_regressor_whose_output_is_tampered_with_is_rejected(tmp_path):
-    save_model(MLPRegressor(**SETTINGS).fit(X, X[:, 0]), tmp_path)
-    sign(tmp_path, spec_of(tmp_path) | {"out_activation": "exp"})
+    folder = saved / "regressor"
+    save_model(MLPRegressor(**SETTINGS).fit(X, X[:, 0]), folder)
+    sign(folder, spec_of(folder) | {"out_activation": "exp"})
     with pytest.raises(SavingError, match="out_activation is 'exp', and params make it 'identity'"):
-        load_model(tmp_path)
+        load_model(folder)
 
 
 def test_files_that_are_missing_or_no_json_object_are_named(saved):
@@ -207,23 +183,28 @@ def test_files_that_are_missing_or_no_json_object_are_named(saved):
 
 def test_damaged_weights_are_rejected(saved):
     path = saved / "model.safetensors"
-    whole = path.read_bytes()
-    for damaged in (b"", whole[:-1], whole + b"x", b"x" * len(whole), whole[:9]):
-        path.write_bytes(damaged)
-        with pytest.raises(SavingError, match=r"model\.safetensors holds no model"):
+    whole, spec = path.read_bytes(), spec_of(saved)
+
+    def rejects(content, message):
+        path.write_bytes(content)
+        with case(message), pytest.raises(SavingError, match=message):
             load_model(saved)
 
-
-def test_missing_and_additional_tensors_are_named(saved):
-    path = saved / "model.safetensors"
-    tensors = safetensors.numpy.load(path.read_bytes())
+    for content in (b"", whole[:-1], whole + b"x", b"x" * len(whole), whole[:9]):
+        rejects(content, r"model\.safetensors holds no model")
+    tensors = safetensors.numpy.load(whole)
     bias = tensors.pop("layers.1.b")
-    path.write_bytes(safetensors.numpy.save(tensors))
-    with pytest.raises(SavingError, match=r"'layers\.1\.b' is absent.*float32 of shape \(4,\)"):
-        load_model(saved)
-    path.write_bytes(safetensors.numpy.save(tensors | {"layers.1.b": bias, "zzz": bias}))
-    with pytest.raises(SavingError, match=r"'zzz' is float32 of shape \(4,\).* absent"):
-        load_model(saved)
+    save = safetensors.numpy.save
+    rejects(save(tensors), r"'layers\.1\.b' is absent.*float32 of shape \(4,\)")
+    tensors |= {"layers.1.b": bias}
+    rejects(save(tensors | {"zzz": bias}), r"'zzz' is float32 of shape \(4,\).* absent")
+    for name in ("layers.0.W", "layers.2.b", "scaling.scale"):
+        for value in (np.nan, np.inf, -np.inf):
+            changed = tensors | {name: tensors[name].copy()}
+            changed[name].flat[-1] = value
+            path.write_bytes(save(changed))
+            sign(saved, spec)
+            rejects(save(changed), f"{name}' has NaN or infinity.* train again, e.g. with")
 
 
 def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):
@@ -255,10 +236,13 @@ def test_no_bit_of_a_model_can_flip_unseen(n, saved, rng):
     load_model(saved)
 
 
-def test_a_spec_edited_by_hand_is_rejected_with_what_to_type(saved):
-    spec = spec_of(saved)
-    spec["params"]["alpha"] = 0.5
-    (saved / "model.json").write_text(json.dumps(spec))
+def test_a_spec_edited_by_hand_is_rejected_and_one_laid_out_anew_loads(model, saved):
+    """As version control does with line ends, and editors with indents."""
+    path, spec = saved / "model.json", spec_of(saved)
+    for content in (path.read_bytes().replace(b"\n", b"\r\n"), json.dumps(spec).encode()):
+        path.write_bytes(content)
+        np.testing.assert_array_equal(load_model(saved).coefs_[0], model.coefs_[0])
+    path.write_text(json.dumps(spec | {"params": spec["params"] | {"alpha": 0.5}}))
     with pytest.raises(SavingError, match=r"SHA-256 of .* edited.* load_model, set_params and"):
         load_model(saved)
 
@@ -270,15 +254,6 @@ def test_weights_of_another_save_are_rejected(saved, tmp_path):
     (saved / "model.safetensors").write_bytes(weights)
     with pytest.raises(SavingError, match=r"is of another save\. Take both from a copy"):
         load_model(saved)
-
-
-def test_a_spec_that_was_only_laid_out_anew_loads(model, saved):
-    """As version control does with line ends, and editors with indents."""
-    path = saved / "model.json"
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    np.testing.assert_array_equal(load_model(saved).coefs_[0], model.coefs_[0])
-    path.write_text(json.dumps(json.loads(path.read_text())))
-    np.testing.assert_array_equal(load_model(saved).coefs_[0], model.coefs_[0])
 
 
 def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
@@ -297,45 +272,21 @@ def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
     assert spec_of(saved)["format_version"] == 5
 
 
-def test_weights_that_are_not_finite_are_rejected(saved):
-    path = saved / "model.safetensors"
-    whole, spec = path.read_bytes(), spec_of(saved)
-    for name in ("layers.0.W", "layers.2.b", "scaling.scale"):
-        for value in (np.nan, np.inf, -np.inf):
-            tensors = safetensors.numpy.load(whole)
-            tensors[name].flat[-1] = value
-            path.write_bytes(safetensors.numpy.save(tensors))
-            sign(saved, spec)
-            said = f"{name}' has NaN or infinity.* train again, e.g. with"
-            with case((name, value)), pytest.raises(SavingError, match=said):
-                load_model(saved)
-
-
 # --- files made to take memory and time ------------------------------------------------------
 
 
+BRANCH = {"class": "Branch", "layers": {"tuple": [10**8, 5]}}
+MANY = {"class": "Branch", "layers": {"tuple": [1] * 50_000 + [5]}}
+AXES = {"tuple": [5] + [1] * 50_000}
+BLOCKS = {"class": "Blocks", "shape": AXES, "mixed": {"tuple": list(range(25_000))}}
 COLLIDING = [[k * (2**61 - 1), 1] for k in range(5000)]
 BOMBS = {
     "wide layers": {"widths": [5, 10**8, 3], "params": {"normalization": "batch"}},
     "a wide projection": {"widths": [5, {"class": "Project", "width": 10**9}, 3]},
-    "wide branch": {
-        "widths": [5, {"class": "Branch", "layers": {"tuple": [10**8, 5]}}, 3],
-    },
+    "wide branch": {"widths": [5, BRANCH, 3]},
     "many layers": {"widths": [5, *[1] * 50_000, 3]},
-    "many layers of a branch": {
-        "widths": [5, {"class": "Branch", "layers": {"tuple": [1] * 50_000 + [5]}}, 3],
-    },
-    "many axes": {
-        "widths": [
-            5,
-            {
-                "class": "Blocks",
-                "shape": {"tuple": [5] + [1] * 50_000},
-                "mixed": {"tuple": list(range(25_000))},
-            },
-            3,
-        ]
-    },
+    "many layers of a branch": {"widths": [5, MANY, 3]},
+    "many axes": {"widths": [5, BLOCKS, 3]},
     "a class dtype": {"classes": {"dtype": "<U16384", "values": [f"{i:05}" for i in range(6_000)]}},
     "colliding keys": {"params": {"class_weight": {"items": COLLIDING}}},
     "long numbers": {"widths": [5, 10**4000, 3]},
@@ -368,12 +319,8 @@ def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
     said = rf"{name} .*(more than the 67108864|bytes of tensors, expected)"
     with limits(), pytest.raises(SavingError, match=said):
         load_model(saved)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_named_pipe_is_rejected_and_not_waited_for(name, saved):
-    (saved / name).unlink()
-    os.mkfifo(saved / name)
-    with pytest.raises(SavingError, match=rf"{name} cannot be read.*not a regular file"):
-        load_model(saved)
+    if hasattr(os, "mkfifo"):  # Nor is a named pipe waited for.
+        (saved / name).unlink()
+        os.mkfifo(saved / name)
+        with pytest.raises(SavingError, match=rf"{name} cannot be read.*not a regular file"):
+            load_model(saved)

@@ -1,7 +1,5 @@
 """Model folders with changes drawn at random: they load, or they are a clear error."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -16,26 +14,25 @@ from mlp_xp.saving import SavingError, load_model, save_model
 
 pytestmark = pytest.mark.matrix
 
-X = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
 SETTINGS = {"hidden_layer_sizes": (6, Branch((8, 6))), "solver": Muon(), "normalization": "batch"}
 VALUES = [None, True, -1, 0, 1.5, 2**70, "x", [], {}, [1] * 50, {"class": "Adam"}, {"float": "nan"}]
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path, rng):
     model = MLPClassifier(**SETTINGS, max_iter=2, class_weight={0: 1.0, 1: 2.0}, random_state=0)
+    X = rng.normal(size=(60, 6)).astype(np.float32)
     save_model(model.set_params(learning_rate="cosine").fit(X, np.arange(60) % 2), tmp_path)
     return tmp_path
 
 
-def load(folder) -> None:
+def load(folder):
+    said = str(folder)
     with bounded():
         try:
             load_model(folder)
         except SavingError as error:
             said = str(error)
-        else:
-            return
     assert str(folder) in said
     assert len(said) < 1000
 

@@ -1,7 +1,5 @@
 """A model is replaced as a whole, for readers, and after errors, kills and a second writer."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import processes
 import pytest
-from helpers import case
+from helpers import case, wait_until
 from saved_models import X, fitted, spec_of
 
 from mlp_xp import saving
@@ -74,31 +72,40 @@ def test_a_model_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monke
 
 
 @pytest.mark.matrix
-def test_a_reader_gets_the_old_model_or_the_new_one(tmp_path):
-    models = [fitted(), fitted(random_state=1)]
+def test_readers_and_writers_at_once_get_and_leave_whole_models(tmp_path):
+    models = [fitted(random_state=i) for i in range(2)]
     expected = {model.coefs_[0].tobytes() for model in models}
     save_model(models[0], tmp_path)
-    is_over, found, errors = threading.Event(), [], []
+    is_over, found, saved, errors = threading.Event(), set(), [], []
 
-    def read() -> None:
-        while not is_over.is_set():
-            try:
-                found.append(load_model(tmp_path).coefs_[0].tobytes())
-            except Exception as error:
-                errors.append(error)
+    def read():
+        found.add(load_model(tmp_path).coefs_[0].tobytes())
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    n_saved = 0
-    while not errors and (n_saved < 40 or set(found) < expected):
-        save_model(models[n_saved % 2], tmp_path)
-        n_saved += 1
+    def write(i):
+        with contextlib.suppress(BlockingIOError):
+            save_model(models[i], tmp_path)
+            saved.append(i)
+
+    def repeat(call, *args):
+        try:
+            while not is_over.is_set():
+                call(*args)
+        except Exception as error:
+            errors.append(error)
+
+    tasks = [(read,), (read,), *((write, i) for i in range(2))]
+    threads = [threading.Thread(target=repeat, args=task) for task in tasks]
+    for thread in threads:
+        thread.start()
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: errors or (found == expected and len(saved) > 30))
     is_over.set()
-    for reader in readers:
-        reader.join()
+    for thread in threads:
+        thread.join()
     assert errors == []
-    assert set(found) == expected
+    read()
+    assert found == expected
+    assert len(names(tmp_path)) == 2
 
 
 # Save a model in child processes, the n-th of which is killed before its n-th access to a file of
@@ -207,23 +214,3 @@ def test_every_file_is_on_the_disk_before_the_rename_that_commits_it(tmp_path, m
         assert events[i + 2][1] == tmp_path.name
     assert "safetensors" in events[0][1]
     assert "model.json" in events[3][1]
-
-
-@pytest.mark.matrix
-def test_threads_that_save_at_once_leave_a_whole_model(tmp_path):
-    models = [fitted(random_state=i) for i in range(4)]
-    saved = []
-
-    def write(model) -> None:
-        for _ in range(20):
-            with contextlib.suppress(BlockingIOError):
-                save_model(model, tmp_path)
-                saved.append(model)
-
-    writers = [threading.Thread(target=write, args=(model,)) for model in models]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert same(load_model(tmp_path), saved[-1])
-    assert len(names(tmp_path)) == 2
