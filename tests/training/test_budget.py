@@ -1,6 +1,9 @@
-"""`max_time`: a fit that ends in time, and a schedule that follows the clock. No test sleeps."""
+"""When a fit ends: `max_time`, a schedule that follows the clock, and Ctrl-C. No test sleeps."""
 
+import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from helpers import bounded, small
 
 from mlp_xp import MLPRegressor
+from mlp_xp._utils.signals import interruptible, interrupts
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators.held_out import HeldOut
 from mlp_xp.optimizers.schedules import Linear, LinearWarmup
@@ -220,3 +224,46 @@ def test_the_pace_leaves_out_the_first_step_and_forgets_what_was_slow(clock):
         clock.now += 1e-4
         pace.update(done / 10_000)
     assert len(pace._marks) < 50  # It keeps few numbers.
+
+
+def test_ctrl_c_is_a_flag_and_the_second_one_an_exception(ctrl_c):
+    with interrupts() as pressed:
+        assert not pressed()
+        signal.raise_signal(signal.SIGINT)
+        assert pressed()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only(ctrl_c):
+    started, over = threading.Event(), threading.Event()
+
+    def wait():
+        with interruptible():
+            started.set()
+            over.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(wait)
+        started.wait()
+        with interrupts() as pressed:
+            signal.raise_signal(signal.SIGINT)
+            assert pressed()
+        over.set()
+        waits.result()
+    with interrupts(), interruptible(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_other_threads_and_handlers_are_left_alone(ctrl_c):
+    def work():
+        with interrupts() as pressed:
+            return signal.getsignal(signal.SIGINT), pressed()
+
+    before = signal.getsignal(signal.SIGINT)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == (before, False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # `ctrl_c` takes it back.
+    with interrupts():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -57,18 +57,25 @@ def test_short_and_long_arrays_are_finite_if_all_their_numbers_are(backend, n):
         ("weight", MLP, {}, (1, 1, 1e-300), "sample weights of the batch average 0"),
         ("input", MLP, {"learning_rate_init": 0.1}, (1e30, 1, 1), "input_scaling='standardize'"),
         ("target", MLPRegressor, {}, (1, 1e25, 1), "TransformedTargetRegressor"),
+        (
+            "target",
+            MLPRegressor,
+            {"solver": "lbfgs"},
+            (1, 1e25, 1),
+            "iteration 1: loss",
+        ),
     ],
 )
 def test_the_error_names_step_layer_and_cause_and_the_model_stays_finite(
     where, cause, estimator, settings, sizes, message
 ):
     X, y = single(targets=float)
-    model = estimator(**SETTINGS, **where, **settings)
+    model = estimator(**SETTINGS | where | settings)
     with pytest.raises(NonFiniteError, match=message) as caught:
         model.fit(X * np.float32(sizes[0]), y * sizes[1], np.full(len(X), sizes[2]))
     error = caught.value
     assert (error.cause, error.epoch) == (cause, 1)
-    assert 1 <= error.step <= 4
+    assert error.step is None if "solver" in settings else 1 <= error.step <= 4
     assert error.layer is not None
     assert error.layer in str(error)
     assert_finite(model)
@@ -171,15 +178,6 @@ def test_an_epoch_whose_last_update_is_not_finite_is_recorded_once():
     assert [record.epoch for record in model.history_] == [1, 2]
     assert model.n_iter_ == 1
     assert len(model.loss_curve_) == len(model.validation_scores_) == 2
-    assert_finite(model)
-
-
-def test_lbfgs_names_its_iteration(where):
-    X, y = single(targets=float)
-    model = MLPRegressor(**SETTINGS | where | {"solver": "lbfgs"})
-    with pytest.raises(NonFiniteError, match=r"to 2e\+25.*iteration 1: loss") as caught:
-        model.fit(X, y * 1e25)
-    assert (caught.value.cause, caught.value.step) == ("target", None)
     assert_finite(model)
 
 

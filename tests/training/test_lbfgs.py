@@ -132,17 +132,6 @@ def test_its_gradient_is_right_in_blocks_of_any_size(
             assert_alike(mine, reference)
 
 
-def test_a_weight_counts_like_repetition(backend):
-    """Weight 2 for a sample is the sample twice, and weight 0 its absence; penalty included."""
-    x, y = real_values()
-    counts = np.arange(N) % 3
-    repeated = np.repeat(np.arange(N), counts)
-    weighted, point = objective(backend, x, y, counts.astype(float), network=DEEP, alpha=2.0)
-    longer, _ = objective(backend, x[repeated], y[repeated], network=DEEP, alpha=2.0)
-    for mine, reference in zip(weighted(point), longer(point), strict=True):
-        assert_alike(mine, reference)
-
-
 def test_labels_and_scaling_work_as_in_a_step(backend):
     """The gradient of the full batch is what one step of plain SGD takes."""
     rng = np.random.default_rng(3)

@@ -130,13 +130,6 @@ def test_parts_are_contiguous_and_as_even_as_can_be():
     assert without.parts.tolist() == [0.25, 0.0]
 
 
-def test_a_plan_may_be_padded_already():
-    for pad in (False, True):
-        plan = rank_plan(whole_plan(8, pad=pad), 1, 3)
-        assert len(plan.rows) == 3 * plan.batch_size == 9
-        assert plan.weights.tolist() == [1.0] * 8 + [0.0]
-
-
 def test_sharded_batches_have_few_shapes():
     rng = np.random.default_rng(0)
     owned = np.where(rng.random(10_000) < 0.5, 0, -1)

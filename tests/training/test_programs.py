@@ -1,17 +1,32 @@
-"""Models that have ended leave the program of those that train on, and take no time there."""
+"""Stacks of models: the numbers of the models one by one, and models that end leave theirs."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
-from helpers import problem, small
+from helpers import problem, small, tolerance
 from sklearn.base import clone
 
-from mlp_xp._utils.tree import leaves
+from mlp_xp._utils.tree import leaves, map_leaves, rebuild
+from mlp_xp.backends.kernels import Scaling
 from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.nn.hidden import Blocks, Branch
+from mlp_xp.nn.losses import (
+    BinaryCrossEntropy,
+    Huber,
+    Poisson,
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    SquaredError,
+    Through,
+)
+from mlp_xp.nn.network import Network, init_batch_stats, init_params
+from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon
 from mlp_xp.training import stack
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.step import TrainState, init_state, make_step
 
-pytestmark = pytest.mark.libraries("torch", "jax")
+stacks = pytest.mark.libraries("torch", "jax")
 
 X, Y = problem()
 EPOCHS = [1, 2, 2, 3, 5, 8, 8, 8]
@@ -26,6 +41,7 @@ def fit_together(models):
     assert [result.error for result in results] == [None] * len(models)
 
 
+@stacks
 def test_models_that_have_ended_leave_their_program(backend, where, monkeypatch):
     compiled = type(backend).loop_of_models
     sizes = []
@@ -56,6 +72,7 @@ def test_models_that_have_ended_leave_their_program(backend, where, monkeypatch)
         np.testing.assert_allclose(model.coefs_[0], expected.coefs_[0], rtol=1e-6, atol=1e-9)
 
 
+@stacks
 def test_fits_go_on_after_as_many_epochs_as_none_of_them_can_end_before(where, monkeypatch):
     rounds, train = [], stack.ModelStack.run
 
@@ -107,6 +124,7 @@ def test_no_more_is_compiled_than_a_program_and_a_step(where, caplog):
     assert "jit(unstack)" not in names  # It would grow with the number of steps.
 
 
+@stacks
 def test_an_epoch_of_a_program_copies_what_its_steps_take_and_no_more(backend, where, monkeypatch):
     shapes = []
     for method in ("put", "put_copy"):
@@ -126,3 +144,118 @@ def test_an_epoch_of_a_program_copies_what_its_steps_take_and_no_more(backend, w
     of_an_epoch = copied[1] - copied[0]
     assert (len(X) // 15, 2, 15) in of_an_epoch  # The rows.
     assert {shape[:2] for shape in of_an_epoch} == {(len(X) // 15, 2)}
+
+
+MODELS, N, FEATURES, OUTPUTS = 3, 12, 5, 4
+NETWORKS = {
+    "plain": Network((FEATURES, 7, 6, OUTPUTS), "tanh"),
+    "no hidden layer": Network((FEATURES, OUTPUTS)),
+    "layer": Network((FEATURES, 7, 7, OUTPUTS), "gelu", "layer", residual=True),
+    "batch": Network((FEATURES, 7, OUTPUTS), "logistic", "batch"),
+    "dropout": Network((FEATURES, 7, 6, OUTPUTS), "tanh", None, 0.4, 0.2),
+    "hidden objects": Network((6, Blocks((2, 3), (1,), width=4), Branch((5, 8)), OUTPUTS), "tanh"),
+}
+LOSSES = SoftmaxFocal(), BinaryCrossEntropy(0.1), SquaredError(), Poisson()
+LOSSES = (*LOSSES, Through(Huber(), "softplus"))
+
+
+def targets_of(loss, rng, *shape):
+    if isinstance(loss, SoftmaxCrossEntropy | SoftmaxFocal):
+        return rng.integers(0, OUTPUTS, shape).astype(np.int32)
+    return rng.integers(0, 2, (*shape, OUTPUTS)).astype(float)
+
+
+def map_given(function, tree):
+    return map_leaves(lambda leaf: None if leaf is None else function(leaf), tree)
+
+
+def of_model(tree, i):
+    return map_given(lambda leaf: leaf[i], tree)
+
+
+def train(backend, network, loss, rule, params, batches, keys, scaling, factors, **options):
+    """Return the state after a step for each batch, on the host."""
+    xp = backend.xp
+    stats = init_batch_stats(network)
+    if list(leaves(params))[-1].ndim > 1:  # A stack.
+        stats = map_leaves(lambda leaf: np.stack([leaf] * MODELS), stats)
+    step = make_step(network, loss, rule, backend.kernels, with_penalty=True, xp=xp, **options)
+    with backend.scope():
+        start, average = (
+            map_leaves(lambda leaf: xp.asarray(backend.put(leaf), copy=True), params)
+            for _ in range(2)
+        )
+        state = init_state(
+            start,
+            rule,
+            batch_stats=map_given(backend.put, stats),
+            average=average,
+            with_accuracy=not isinstance(loss, SquaredError | Poisson | Through),
+            xp=xp,
+        )
+        for number, (batch, key) in enumerate(zip(batches, keys, strict=True), 1):
+            tables = [
+                (0.5 * r, 0.3 * r, 0.25 * r, 0.1 * r, *rule.coefficients(0.1 * r, number))
+                for r in np.ravel(factors)
+            ]
+            coefs = backend.put(np.asarray(tables[0] if np.ndim(factors) == 0 else tables))
+            given = map_given(backend.put, (batch, scaling))
+            own = backend.put(key) if network.n_keys else None
+            state = step(state, *given, coefs, own)
+        return map_leaves(backend.get, state)
+
+
+def check(backend, name="plain", loss=None, rule=None, given="own", weighted=True, **options):
+    """Compare two steps of a stack with those of its models one by one."""
+    network, loss, rule = NETWORKS[name], loss or SoftmaxCrossEntropy(), rule or Adam()
+    rng = np.random.default_rng(3)
+    n_inputs = network.widths[0]
+    models = [init_params(network, seed) for seed in range(MODELS)]
+    pairs = zip(*map(leaves, models), strict=True)
+    stack = rebuild(models[0], [np.stack(group) for group in pairs])
+    lead = () if given == "shared" else (MODELS,)
+    batches = []
+    for _ in range(2):
+        weights = rng.integers(0, 3, (*lead, N)).astype(float) if weighted else None
+        rows = rng.integers(0, 20, (*lead, N)).astype(np.int32) if given == "rows" else None
+        shape = (20,) if given == "rows" else (*lead, N)
+        x = rng.standard_normal((*shape, n_inputs))
+        batches.append(Batch(x, targets_of(loss, rng, *shape), rows, weights))
+    keys = rng.integers(-(2**31), 2**31, (2, MODELS, network.n_keys), dtype=np.int32)
+    # What rows share of the data, they share of the numbers of a step.
+    scaling = Scaling(rng.random((*lead, n_inputs)), rng.random((*lead, n_inputs)) + 0.5)
+    factors = np.asarray([1.0, 0.3, 2.0] if lead else 1.0)
+    settings = backend, network, loss, rule
+    found = train(*settings, stack, batches, keys, scaling, factors, **options)
+    for i in range(MODELS):
+        own, own_scaling, factor = batches, scaling, factors
+        if lead:
+            own_scaling, factor = of_model(scaling, i), factors[i]
+            own = [of_model(batch, i) for batch in batches]
+        if given == "rows":
+            own = [Batch(b.x, b.y, *of_model((b.rows, b.weights), i)) for b in batches]
+        alone = train(*settings, models[i], own, keys[:, i], own_scaling, factor, **options)
+        for part, mine, theirs in zip(TrainState._fields, of_model(found, i), alone, strict=True):
+            for ours, expected in zip(leaves(mine), leaves(theirs), strict=True):
+                assert ours.shape == expected.shape, part
+                atol = tolerance("float64", 100)
+                np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=atol, err_msg=part)
+    assert not np.allclose(found.params[-1].W[0], found.params[-1].W[1])
+
+
+@pytest.mark.parametrize("given", ["own", "shared", "rows"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_stack_trains_as_its_models(backend, name, given):
+    # Normalization makes steps of Adam follow the rounding of gradients of zero.
+    check(backend, name, rule=SGD() if name == "batch" else Adam(), given=given)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_a_stack_trains_by_each_loss(backend, loss):
+    check(backend, loss=loss)
+
+
+@pytest.mark.parametrize("rule", [SGD(), AdamW(weight_decay=0.5), Lion(), Muon()], ids=repr)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_stack_is_clipped_by_each_models_norm(backend, rule, weighted):
+    check(backend, rule=rule, weighted=weighted, max_grad_norm=0.1)

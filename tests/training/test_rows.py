@@ -16,8 +16,7 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.training import inference
 from mlp_xp.training.batches import Resident, Streamed, place
-from mlp_xp.training.epochs import plan_epoch
-from mlp_xp.training.rows import Rows, Shard, is_mapped, kept_dtype, some_rows, take_rows
+from mlp_xp.training.rows import Shard, is_mapped, kept_dtype, some_rows, take_rows
 from mlp_xp.training.shared import Column, SharedData
 
 FEATURES = 5
@@ -68,26 +67,6 @@ def test_early_stopping_is_the_same_with_positions_and_with_copies(
     for model in models[1:]:
         assert model.validation_scores_ == pytest.approx(models[0].validation_scores_, rel=1e-6)
         assert_close(model.coefs_, models[0].coefs_, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("placement", ["resident", "streamed"])
-@pytest.mark.parametrize("batch_size", [7, 100])
-def test_batches_of_rows_are_those_of_a_copy(backend, placement, batch_size):
-    x, y = numbers("float64")
-    rows = np.random.default_rng(0).permutation(len(x))[:40]
-    plan = plan_epoch(40, batch_size, seed=1)
-
-    def batches(x, y):
-        data = place(backend, x, y, "float64", placement)
-        assert data.n_samples == 40
-        with backend.scope():
-            for batch in data.epoch(plan):
-                taken = (batch.x, batch.y)
-                if batch.rows is not None:
-                    taken = [backend.xp.take(each, batch.rows, axis=0) for each in taken]
-                yield [backend.get(each).tolist() for each in taken]
-
-    assert list(batches(Rows(x, rows), y[rows])) == list(batches(x[rows], y[rows]))
 
 
 def test_placement_follows_the_free_memory(monkeypatch):

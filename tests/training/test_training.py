@@ -203,19 +203,15 @@ def test_going_on_is_the_same_as_not_having_stopped(backend, name):
 
 
 def test_dropout_follows_seed_and_epoch(backend):
-    data, plan = place_bytes(backend), plan_epoch(N, N)
-
-    def losses(seed=0, **settings):
-        network = Network((FEATURES, 9, CLASSES), **settings)
+    def losses(*rates, seed=0):
+        network = Network((FEATURES, 9, CLASSES), "relu", None, *rates)
         trainer = make_trainer(backend, **still(network), seed=seed)
-        return [trainer.run_epoch(data, plan, n_epochs=3).loss for _ in range(3)]
+        return [record.loss for record in train(trainer)]
 
-    first, none = losses(dropout=0.5), losses()
-    assert losses(dropout=0.5) == first
-    other = losses(seed=1, dropout=0.5)
-    assert len({*first, *other}) == 6
-    assert len(set(none)) == 1
-    assert other[0] != losses(seed=1, input_dropout=0.5)[0] != none[0]
+    first, other, input_dropout, none = losses(0.5), losses(0.5, seed=1), losses(0, 0.5), losses()
+    assert losses(0.5) == first
+    assert len({*first, *other, *input_dropout, none[0]}) == 7
+    assert none[0] == pytest.approx(none[1])
 
 
 def test_keys_are_drawn_for_each_dropout_of_each_step(backend):
