@@ -1,7 +1,5 @@
 """Fitted estimators for the tests of exports, and what ONNX models predict."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mlp_xp import MLPClassifier, MLPRegressor

@@ -1,7 +1,5 @@
 """The page of the documentation that classifies digits in a browser."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -22,7 +20,7 @@ NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threa
 
 
 @pytest.fixture
-def page(tmp_path) -> tuple[Path, MLPClassifier, np.ndarray]:
+def page(tmp_path):
     """Return a folder with the page, a model, samples and the runtime; the model; the samples."""
     pytest.importorskip("ndonnx")
     text = PAGE.read_text(encoding="utf-8")

@@ -1,7 +1,5 @@
 """Every parameter of the estimators: exported with the same predictions, or refused by its name."""
 
-from __future__ import annotations
-
 import inspect
 
 import numpy as np
@@ -33,67 +31,39 @@ def squared(outputs, targets, *, xp):
 
 # Values of parameters, or dictionaries of them and of others.
 EXPORTED = {
-    "activation": ["identity", "logistic", "tanh", "relu"],
-    "alpha": [0.1],
-    "augmentation": [IMAGES],
-    "backend": ["numpy", "array_api_strict"],
-    "batch_size": [7],
-    "beta_1": [0.5],
-    "beta_2": [0.5],
-    "callbacks": [[Callback()]],
+    **{"activation": ["identity", "logistic", "tanh", "relu"], "alpha": [0.1], "batch_size": [7]},
+    **{"augmentation": [IMAGES], "backend": ["numpy", "array_api_strict"], "device": ["cpu"]},
+    **{"beta_1": [0.5], "beta_2": [0.5], "epsilon": [1e-3], "callbacks": [[Callback()]]},
     "class_weight": ["balanced", {0: 2.0, 1: 1.0, 2: 3.0}],
-    "device": ["cpu"],
     "distributed": [None],  # Others need several processes, and end in the same weights.
-    "dropout": [0.5, [0.1, 0.2]],
-    "early_stopping": [True],
-    "ema_decay": [0.9],
-    "epsilon": [1e-3],
-    "hidden_layer_sizes": [(), 5, (6, 5)],
-    "input_dropout": [0.3],
+    **{"dropout": [0.5, [0.1, 0.2]], "early_stopping": [True], "ema_decay": [0.9]},
+    **{"hidden_layer_sizes": [(), 5, (6, 5)], "input_dropout": [0.3], "label_smoothing": [0.1]},
     "input_scaling": ["standardize", "zca", "pca"],
-    "label_smoothing": [0.1],
     "learning_rate": [
         *("constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", OneCycle()),
     ],
-    "learning_rate_init": [0.1],
-    "loss": ["focal", "absolute_error", "huber", squared],
-    "max_fun": [{"max_fun": 3, "solver": "lbfgs"}],
-    "max_grad_norm": [1.0],
-    "max_iter": [3],
-    "max_time": [60.0],
-    "momentum": [{"momentum": 0.5, "solver": "sgd"}],
+    **{"learning_rate_init": [0.1], "loss": ["focal", "absolute_error", "huber", squared]},
+    **{"max_fun": [{"max_fun": 3, "solver": "lbfgs"}], "max_grad_norm": [1.0], "max_iter": [3]},
+    **{"max_time": [60.0], "momentum": [{"momentum": 0.5, "solver": "sgd"}]},
     "n_iter_no_change": [1, float("inf")],
     "nesterovs_momentum": [{"nesterovs_momentum": False, "solver": "sgd"}],
-    "output_activation": ["softmax", "identity"],
-    "placement": ["resident", "streamed"],
+    **{"output_activation": ["softmax", "identity"], "placement": ["resident", "streamed"]},
     "power_t": [{"power_t": 0.9, "solver": "sgd", "learning_rate": "invscaling"}],
-    "precision": ["float64"],
-    "random_state": [1],
+    **{"precision": ["float64"], "random_state": [1], "shuffle": [False], "tol": [1.0]},
     "scoring": [{"scoring": "loss", "early_stopping": True}],
-    "shuffle": [False],
     "solver": ["sgd", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs", AdamW(), Lion()],
-    "tol": [1.0],
     "validation_fraction": [{"validation_fraction": 0.4, "early_stopping": True}],
-    "verbose": [True],
-    "warm_start": [True],
+    **{"verbose": [True], "warm_start": [True]},
 }
 NOT_BY_SKLEARN = {
     "activation": ["gelu", "silu", "leaky_relu", "elu", "softplus", ["relu", "tanh"], silu],
     "hidden_layer_sizes": [(Project(6), Branch((9, 6)))],
-    "loss": [
-        *(LEVELS, "gaussian", {"loss": LEVELS, "output_activation": "identity"}),
-    ],
-    "normalization": ["layer", "batch"],
+    "loss": [LEVELS, "gaussian", {"loss": LEVELS, "output_activation": "identity"}],
+    **{"normalization": ["layer", "batch"], "residual": [True]},
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],
-    "residual": [True],
 }
 BY_ONNX_ALONE = {"tta": [IMAGES, [IMAGES, Shift((1, 3, 4), pixels=1)]]}
-FITTED_BY_TORCH = {"precision": [{"precision": "bf16", "backend": "torch"}], "backend": ["torch"]}
-TABLES = [
-    (EXPORTED, ()),
-    (NOT_BY_SKLEARN, ("sklearn",)),
-    (BY_ONNX_ALONE, ("sklearn", "torch")),
-]
+TABLES = ((EXPORTED, ()), (NOT_BY_SKLEARN, ("sklearn",)), (BY_ONNX_ALONE, ("sklearn", "torch")))
 # The kinds that take a value of a parameter of both, where they are not regressors.
 ALONE = {"focal": KINDS[:1], "softmax": KINDS[:1], "logistic": KINDS}
 
@@ -171,6 +141,5 @@ def test_a_setting_is_exported_or_refused(name, export):
 
 @pytest.mark.libraries("torch")
 def test_what_torch_fitted_is_exported(backend_spec, export):
-    for name, values in FITTED_BY_TORCH.items():
-        for value in values:
-            check(export, (), name, value)
+    check(export, (), "precision", {"precision": "bf16", "backend": "torch"})
+    check(export, (), "backend", "torch")

@@ -1,18 +1,30 @@
-"""scikit-learn's fitted MLPs become estimators of this package, and the other way around."""
+"""scikit-learn's MLPs become estimators of this package and back; other objects are refused."""
 
-from __future__ import annotations
+import sys
 
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
+from helpers import case
 from problems import REAL, TARGETS, X, Y, fitted
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
-from mlp_xp.export import from_sklearn, to_sklearn
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier
+from mlp_xp.export import (
+    from_sklearn,
+    from_torch,
+    register_skl2onnx,
+    to_onnx,
+    to_sklearn,
+    to_torch,
+)
 from mlp_xp.optimizers import Lion
 
 PREDICTIONS = ("three classes", "two classes", "text", "several", *REAL)
+WAYS = {"sklearn": to_sklearn, "onnx": to_onnx, "torch": to_torch}
 
 
 def predictions(model, what):
@@ -21,12 +33,14 @@ def predictions(model, what):
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-@pytest.mark.parametrize("what", PREDICTIONS)
+@pytest.mark.parametrize("what", [*PREDICTIONS, "poisson"])
 def test_from_and_back(what, solver):
-    kind = theirs.MLPRegressor if what in REAL else theirs.MLPClassifier
+    y = np.abs(X[:, 0]) if what == "poisson" else TARGETS[what]
     settings = {"hidden_layer_sizes": (7, 5), "activation": "tanh", "random_state": 0}
-    given = kind(solver=solver, max_iter=2, **settings)
-    given.fit(X, TARGETS[what])
+    settings |= {"loss": "poisson"} if what == "poisson" else {}
+    what = "value" if what == "poisson" else what
+    kind = theirs.MLPRegressor if what in REAL else theirs.MLPClassifier
+    given = kind(solver=solver, max_iter=2, **settings).fit(X, y)
     ours = from_sklearn(given)
     np.testing.assert_allclose(predictions(ours, what), predictions(given, what), rtol=1e-12)
     assert ours.n_iter_ == given.n_iter_
@@ -36,53 +50,61 @@ def test_from_and_back(what, solver):
     assert back.get_params() == given.get_params()
     if solver == "adam":  # Both go on from the same weights, each with a new optimizer.
         del given._optimizer
-        given.partial_fit(X, TARGETS[what])
+        given.partial_fit(X, y)
         for model in (ours, back):
-            model.partial_fit(X, TARGETS[what])
+            model.partial_fit(X, y)
             np.testing.assert_allclose(model.coefs_[0], given.coefs_[0], rtol=1e-6)
+    for name in ("coefs_", "intercepts_"):
+        first, second, third = (getattr(model, name)[0] for model in (given, ours, back))
+        second[:] = 7.0
+        assert not (first == 7.0).any()
+        assert not (third == 7.0).any()
 
 
 @pytest.mark.parametrize("scaling", [None, "standardize", "pca"])
 @pytest.mark.parametrize("what", PREDICTIONS)
 def test_to_sklearn(what, scaling):
-    model, _ = fitted(what, input_scaling=scaling, dropout=0.3, ema_decay=0.5)
+    model, _ = fitted(what, input_scaling=scaling, dropout=0.3, ema_decay=0.5, solver=Lion())
     exported = to_sklearn(model)
     assert type(exported).__module__.startswith("sklearn.")
-    np.testing.assert_allclose(
-        predictions(exported, what), predictions(model, what), rtol=1e-9, atol=1e-12
-    )
+    assert exported.solver == "adam"  # An object of this package becomes the default.
+    found, expected = predictions(exported, what), predictions(model, what)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
     if what not in REAL:
         np.testing.assert_array_equal(exported.classes_, model.classes_)
     exported.set_params(max_iter=2).partial_fit(X, TARGETS[what])
 
 
-def test_poisson():
-    given = theirs.MLPRegressor("poisson", (4,), max_iter=2, random_state=0).fit(X, np.abs(X[:, 0]))
-    ours = from_sklearn(given)
-    np.testing.assert_allclose(ours.predict(X), given.predict(X), rtol=1e-12)
-    back = to_sklearn(ours)
-    assert back.get_params() == given.get_params()
-    np.testing.assert_array_equal(back.predict(X), given.predict(X))
+# --- what is refused, by any export -------------------------------------------------------------
 
 
-def test_objects_of_this_package_become_their_defaults():
-    model, _ = fitted(solver=Lion())
-    assert to_sklearn(model).solver == "adam"
+def test_other_objects_are_refused_with_what_to_do(export):
+    expected = r"must be an estimator or ensemble of mlp_xp\. .* pipeline\[-1\] or search"
+    pipeline, search = make_pipeline(MLPClassifier()), GridSearchCV(MLPClassifier(), {})
+    for model in (pipeline, search, theirs.MLPClassifier(), None):
+        with case(model), pytest.raises(TypeError, match=expected):
+            WAYS[export](model)
+    ensemble = MLPEnsembleClassifier(fitted()[0], 2, random_state=0)
+    for model in (MLPClassifier(), *[ensemble] * (export == "onnx")):
+        with case(model), pytest.raises(NotFittedError):
+            WAYS[export](model)
+    if export != "onnx":
+        with pytest.raises(TypeError, match=r"of several networks: .* each of its estimators_"):
+            WAYS[export](ensemble.fit(X, Y))
+    if export == "sklearn":
+        with pytest.raises(NotFittedError):
+            from_sklearn(theirs.MLPClassifier())
+        with pytest.raises(TypeError, match="must be an MLPClassifier or MLPRegressor"):
+            from_sklearn(LogisticRegression())
 
 
-def test_arrays_are_copies():
-    given = theirs.MLPClassifier(3, max_iter=2, random_state=0).fit(X, Y)
-    ours = from_sklearn(given)
-    back = to_sklearn(ours)
-    for name in ("coefs_", "intercepts_"):
-        arrays = [getattr(model, name)[0] for model in (given, ours, back)]
-        arrays[1][:] = 7.0
-        assert not (arrays[0] == 7.0).any()
-        assert not (arrays[2] == 7.0).any()
-
-
-def test_other_estimators_are_not_converted():
-    with pytest.raises(NotFittedError):
-        from_sklearn(theirs.MLPClassifier())
-    with pytest.raises(TypeError, match="must be an MLPClassifier or MLPRegressor"):
-        from_sklearn(LogisticRegression())
+def test_without_a_library_the_error_says_what_to_install(monkeypatch):
+    for call, library, extra in (
+        (lambda: to_onnx(fitted()[0]), "onnx", "onnx"),
+        (lambda: to_torch(fitted()[0]), "torch", "torch"),
+        (lambda: from_torch(None), "torch", "torch"),
+        (register_skl2onnx, "skl2onnx", "onnx"),
+    ):
+        monkeypatch.setitem(sys.modules, library, None)
+        with case(library), pytest.raises(ImportError, match=rf'pip install -e ".*\[{extra}\]"'):
+            call()
