@@ -1,8 +1,6 @@
 """Fixtures of the tests of the command."""
 
-from __future__ import annotations
-
-from pathlib import Path
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +13,7 @@ from mlp_xp.plotting import new_figure, save_figure
 
 
 @pytest.fixture(autouse=True, scope="session")
-def matplotlib_is_loaded(tmp_path_factory) -> None:
+def matplotlib_is_loaded(tmp_path_factory):
     """Draw once before any test, as that loads matplotlib and its fonts."""
     figure = new_figure(1, 1)
     figure.subplots().set_title("a")
@@ -32,7 +30,7 @@ def elsewhere(tmp_path, monkeypatch):
 def mlp_xp(capsys):
     """Run the command; return status, stdout and stderr."""
 
-    def run(*argv: object) -> SimpleNamespace:
+    def run(*argv):
         status = main([str(word) for word in argv])
         out, err = capsys.readouterr()
         return SimpleNamespace(status=status, out=out, err=err)
@@ -44,7 +42,7 @@ def mlp_xp(capsys):
 def train_digits(mlp_xp):
     """Train a small network on the digits into a folder, by default `run`."""
 
-    def run(*options: object, out: object = "run") -> SimpleNamespace:
+    def run(*options, out="run"):
         done = mlp_xp(*TINY, *options, "--out", out)
         assert done.status == 0
         return done
@@ -53,7 +51,7 @@ def train_digits(mlp_xp):
 
 
 @pytest.fixture
-def recipe(tmp_path) -> Path:
+def recipe(tmp_path):
     """A recipe file for the digits."""
     path = tmp_path / "mine.toml"
     path.write_text(RECIPE)
@@ -64,7 +62,7 @@ def recipe(tmp_path) -> Path:
 def fails(mlp_xp):
     """Run the command; check that it fails with one line, and return its one line."""
 
-    def run(*argv: object) -> str:
+    def run(*argv):
         done = mlp_xp(*argv)
         assert done.status == 2, argv
         assert done.err.startswith("mlp-xp: error: "), argv
@@ -75,7 +73,7 @@ def fails(mlp_xp):
 
 
 @pytest.fixture
-def undrawn(monkeypatch) -> None:
+def undrawn(monkeypatch):
     """Leave out the pictures and the report of a training, which take longer than the rest."""
     for name in ("draw_results", "write_report"):
         monkeypatch.setattr(train, name, lambda *_: None)
@@ -92,11 +90,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def digits_run(finished, tmp_path):
     """A copy of that run that a test may change."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for file in finished.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 @pytest.fixture

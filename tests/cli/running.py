@@ -1,10 +1,7 @@
 """Helpers of the tests of the command."""
 
-from __future__ import annotations
-
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import processes
@@ -29,7 +26,6 @@ def held(output, text, real=Output.print):
 
 Output.print = held
 """
-
 RECIPE = """
 description = "digits"
 data = "digits"
@@ -46,25 +42,25 @@ backend = "numpy"
 """
 
 
-def history_of(folder: Path) -> list[dict[str, str]]:
+def history_of(folder):
     with (folder / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def start(*argv: object, held_at: str | None = None) -> processes.Process:
+def start(*argv, held_at=None):
     """Start the command; it waits for a line of stdin after one of stdout that begins so."""
     code = CODE if held_at is None else HOLD.format(beginning=held_at) + CODE
     return processes.start(code, *argv)
 
 
-def start_training(*argv: object, held_at: str | None = None) -> processes.Process:
+def start_training(*argv, held_at=None):
     """Start a training of a million epochs, and wait for its third."""
     process = start(*TINY, "--epochs", 1_000_000, *argv, held_at=held_at)
     next(line for line in process.stdout if line.startswith("epoch       3/"))
     return process
 
 
-def in_progress(run: Path) -> Path:
+def in_progress(run):
     """Make a complete run one that is still in progress, and return its folder."""
     partial = run.rename(run.with_name(f"{run.name}.partial"))
     config = json.loads((partial / "config.json").read_text())
@@ -73,7 +69,7 @@ def in_progress(run: Path) -> Path:
     return partial
 
 
-def draw(path: Path, row: np.ndarray, size: tuple[int, int] = (8, 8)) -> Path:
+def draw(path, row, size=(8, 8)):
     pixels = np.rint(row.reshape(8, 8) * (255 / 16)).astype(np.uint8)
     Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
     return path
