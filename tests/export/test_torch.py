@@ -1,7 +1,5 @@
 """PyTorch modules predict what their estimators do, and become estimators again."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from helpers import case
@@ -28,30 +26,18 @@ def outputs(model, rows, **settings):
     return to_torch(model, **settings)(torch.from_numpy(rows)).detach().numpy()
 
 
-def check(model, rows, tolerance=1e-12):
-    """Compare the module of a classifier with it."""
-    found = outputs(model, rows, activate=True)
-    np.testing.assert_allclose(found, model.predict_proba(rows), atol=tolerance)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scaling", [None, "standardize", "zca"])
 @pytest.mark.parametrize("normalization", [None, "layer", "batch"])
-def test_all_normalizations_and_scalings(normalization, scaling, dtype):
-    model, rows = fitted(
-        dtype=dtype,
-        dropout=0.2,
-        input_dropout=0.1,
-        residual=True,
-        normalization=normalization,
-        input_scaling=scaling,
-    )
-    check(model, rows, 1e-5 if dtype == "float32" else 1e-12)
-
-
-def test_layers_of_blocks_and_branches():
-    layers = Project(6), Branch((9, 6)), Blocks((2, 3), (0,), 2), Blocks((3, 2), (1,))
-    check(*fitted(hidden_layer_sizes=layers, normalization="batch"))
+def test_all_normalizations_scalings_and_layers(normalization, scaling, dtype):
+    settings = {"dropout": 0.2, "input_dropout": 0.1, "normalization": normalization}
+    settings |= {"input_scaling": scaling, "dtype": dtype}
+    blocks = Project(6), Branch((9, 6)), Blocks((2, 3), (0,), 2), Blocks((3, 2), (1,))
+    for layers in ({"residual": True}, {"hidden_layer_sizes": blocks, "dropout": 0.0}):
+        model, rows = fitted(**settings | layers)
+        found = outputs(model, rows, activate=True)
+        tolerance = 1e-5 if dtype == "float32" else 1e-12
+        np.testing.assert_allclose(found, model.predict_proba(rows), atol=tolerance)
 
 
 @pytest.mark.parametrize("what", REAL)
@@ -66,14 +52,16 @@ def test_quantiles_and_standard_deviations(what):
 
 
 @pytest.mark.parametrize("what", ["two classes", "several", *REAL])
-def test_other_targets(what):
+def test_other_targets_there_and_back(what):
     model, rows = fitted(what)
     found = outputs(model, rows, activate=True)
-    if what in REAL:
-        np.testing.assert_allclose(found, model.predict(rows).reshape(found.shape), atol=1e-12)
-    else:
-        expected = model.predict_proba(rows)
-        np.testing.assert_allclose(found, expected[:, -found.shape[1] :], atol=1e-12)
+    expected = model.predict(rows) if what in REAL else model.predict_proba(rows)
+    expected = expected.reshape(len(rows), -1)[:, -found.shape[1] :]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    if what != "several":
+        classes = None if what in REAL else np.unique(TARGETS[what])
+        back = from_torch(to_torch(model), classes)
+        np.testing.assert_array_equal(back.predict(rows), model.predict(rows))
 
 
 def test_a_module_trains_further_and_its_dropout_is_off_at_first(torch, nn):
@@ -107,14 +95,6 @@ def test_there_and_back(normalization, activation):
     back.set_params(warm_start=True, max_iter=1, learning_rate="cosine").fit(rows, Y)
 
 
-@pytest.mark.parametrize("what", ["two classes", *REAL])
-def test_other_targets_there_and_back(what):
-    model, rows = fitted(what)
-    classes = None if what in REAL else np.unique(TARGETS[what])
-    back = from_torch(to_torch(model), classes)
-    np.testing.assert_array_equal(back.predict(rows), model.predict(rows))
-
-
 def test_a_module_of_somebody_else(torch, nn):
     module = nn.Sequential(
         nn.Flatten(), nn.Linear(12, 5, bias=False), nn.ReLU(inplace=True), nn.Linear(5, 3)
@@ -140,12 +120,9 @@ def test_modules_that_are_no_estimators_network(nn):
     ):
         with case(modules), pytest.raises(ValueError, match=message):
             from_torch(nn.Sequential(*modules), classes=[0, 1])
-
-
-def test_errors(nn):
     with pytest.raises(ValueError, match=r"classes has 2 entries.* give 3 labels"):
         from_torch(nn.Linear(2, 3), classes=["a", "b"])
+    assert isinstance(from_torch(nn.Linear(2, 1), classes=[0, 1]), MLPClassifier)
     model, _ = fitted(tta=Flip((1, 3, 4)))
     with pytest.raises(ValueError, match="a module predicts from one view: set tta=None"):
         to_torch(model)
-    assert isinstance(from_torch(nn.Linear(2, 1), classes=[0, 1]), MLPClassifier)
