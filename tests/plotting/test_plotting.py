@@ -1,7 +1,6 @@
 """Displays: the numbers they show, where they draw, and their files."""
 
 import sys
-from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -91,16 +90,6 @@ def test_panels_are_those_of_the_fit():
     assert list(panels) == ["loss", "neg mean absolute error", "learning rate"]
     model = MLPRegressor(**SHORT | {"solver": "lbfgs", "max_iter": 100, "tol": 0.01}).fit(X, y)
     assert list(model.plot().panels) == ["loss"]
-
-
-def test_labels_do_not_lie_on_each_other():
-    curves = {name: [1.0, 0.5 + 0.001 * i] for i, name in enumerate("abcdefg")}
-    display = plotting.TrainingCurvesDisplay({"loss": curves}).plot()
-    display.figure_.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in display.axes_[0].texts]
-    assert len(boxes) == 7
-    for lower, upper in pairwise(sorted(boxes, key=lambda box: box.y0)):
-        assert upper.y0 >= lower.y1 - 2
 
 
 def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class(model):

@@ -238,10 +238,7 @@ CASES = {
     "dropout": {"dropout": 0.3, "max_iter": 30, "early_stopping": True},
     "batch normalization": {"normalization": "batch", "early_stopping": True},
     "average": {"ema_decay": 0.9, "early_stopping": True, "learning_rate_init": 0.01},
-    "adaptive": ADAPTIVE | {"max_iter": 80},
-    "invscaling": BY_SGD | {"learning_rate": "invscaling", "max_iter": 25},
     "schedule": {"learning_rate": Cosine(), "n_iter_no_change": np.inf, "max_iter": 50},
-    "batches": BATCHES,
     "batches, weighted": BATCHES,
     "batches, dropout": BATCHES | {"dropout": 0.3, "ema_decay": 0.9},
     "batches, batch normalization": BATCHES | {"normalization": "batch", "shuffle": False},
@@ -252,13 +249,12 @@ CASES = {
     "no patience": {"n_iter_no_change": 1, "tol": 0.1},
     "own activation": {"activation": [lambda x, *, xp: (x * 2, lambda dy: dy * 2)], "max_iter": 9},
 }
+FLOAT32 = {"precision": "float32", "max_iter": LONG}
 CODE = {
     "machine code": {"max_iter": LONG, "tol": 1e-3, "early_stopping": True},
-    "float32": {"precision": "float32", "max_iter": LONG, "tol": 1e-2},
+    "float32": FLOAT32 | {"tol": 1e-2},
     "batches, machine code": BATCHES | {"max_iter": LONG, "tol": 1e-2},
-    "batches, weighted, machine code": BATCHES | {"max_iter": LONG, "tol": 1e-1},
-    "batches of one size, float32": {"batch_size": 50, "precision": "float32"}
-    | {"max_iter": LONG, "tol": 1e-1},
+    "batches of one size, float32": BATCHES | FLOAT32 | {"batch_size": 50, "tol": 1e-1},
 }
 
 

@@ -71,26 +71,19 @@ def whiten(found, x):
 
 @pytest.mark.parametrize("kind", ["zca", "pca"])
 def test_what_is_whitened_has_no_correlation(backend, kind, x):
-    found = find(Whiten(kind, epsilon=1e-12), x, backend)
-    white = whiten(found, x)
+    white = whiten(find(Whiten(kind, epsilon=1e-12), x, backend), x)
     np.testing.assert_allclose(white.mean(axis=0), 0.0, atol=1e-11)
     np.testing.assert_allclose(white.T @ white / len(x), np.eye(6), atol=1e-8)
     if kind == "pca":  # Scikit-learn's, up to signs.
         fewer = whiten(find(Whiten("pca", 4, epsilon=1e-12), x, backend), x)
-        standardized = (x - x.mean(axis=0)) / x.std(axis=0)
-        theirs = PCA(4, whiten=True).fit_transform(standardized)
-        signs = np.sign(np.sum(fewer * theirs, axis=0))
-        expected = theirs * signs * np.sqrt(len(x) / (len(x) - 1))
-        np.testing.assert_allclose(fewer, expected, atol=1e-7)
-
-
-def test_zca_is_symmetric_and_its_epsilon_a_share_of_the_mean_variance(x):
-    rotation = find(Whiten(epsilon=0.5), x).rotation
-    np.testing.assert_allclose(rotation, rotation.T, atol=1e-12)
-    covariance = np.corrcoef(x.T)
-    # Of standardized features the mean variance is 1.
-    inverse = rotation @ rotation
-    np.testing.assert_allclose(inverse @ (covariance + 0.5 * np.eye(6)), np.eye(6), atol=1e-10)
+        theirs = PCA(4, whiten=True).fit_transform((x - x.mean(axis=0)) / x.std(axis=0))
+        expected = theirs * np.sign(np.sum(fewer * theirs, axis=0))
+        np.testing.assert_allclose(fewer, expected * (len(x) / (len(x) - 1)) ** 0.5, atol=1e-7)
+    else:  # Symmetric; epsilon is a share of the mean variance, 1 of standardized features.
+        rotation = find(Whiten(epsilon=0.5), x, backend).rotation
+        np.testing.assert_allclose(rotation, rotation.T, atol=1e-12)
+        inverse = np.corrcoef(x.T) + 0.5 * np.eye(6)
+        np.testing.assert_allclose(rotation @ rotation @ inverse, np.eye(6), atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["zca", "pca"])

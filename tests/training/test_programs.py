@@ -1,7 +1,5 @@
 """Stacks of models: the numbers of the models one by one, and models that end leave theirs."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from helpers import problem, small, tolerance
@@ -10,16 +8,8 @@ from sklearn.base import clone
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends.kernels import Scaling
 from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Blocks, Branch
-from mlp_xp.nn.losses import (
-    BinaryCrossEntropy,
-    Huber,
-    Poisson,
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
-    SquaredError,
-    Through,
-)
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, Lion, Muon
 from mlp_xp.training import stack
@@ -124,28 +114,6 @@ def test_no_more_is_compiled_than_a_program_and_a_step(where, caplog):
     assert "jit(unstack)" not in names  # It would grow with the number of steps.
 
 
-@stacks
-def test_an_epoch_of_a_program_copies_what_its_steps_take_and_no_more(backend, where, monkeypatch):
-    shapes = []
-    for method in ("put", "put_copy"):
-        transfer = getattr(type(backend), method)
-
-        def recorded(self, array, dtype=None, transfer=transfer):
-            shapes.append(np.shape(array))
-            return transfer(self, array, dtype)
-
-        monkeypatch.setattr(type(backend), method, recorded)
-    copied = []
-    for n_epochs in (2, 3):
-        shapes.clear()
-        settings = where | {"max_iter": n_epochs, "dropout": 0.5, "batch_size": 15}
-        fit_together([small(random_state=i, **settings) for i in range(2)])
-        copied.append(Counter(shapes))
-    of_an_epoch = copied[1] - copied[0]
-    assert (len(X) // 15, 2, 15) in of_an_epoch  # The rows.
-    assert {shape[:2] for shape in of_an_epoch} == {(len(X) // 15, 2)}
-
-
 MODELS, N, FEATURES, OUTPUTS = 3, 12, 5, 4
 NETWORKS = {
     "plain": Network((FEATURES, 7, 6, OUTPUTS), "tanh"),
@@ -155,14 +123,9 @@ NETWORKS = {
     "dropout": Network((FEATURES, 7, 6, OUTPUTS), "tanh", None, 0.4, 0.2),
     "hidden objects": Network((6, Blocks((2, 3), (1,), width=4), Branch((5, 8)), OUTPUTS), "tanh"),
 }
-LOSSES = SoftmaxFocal(), BinaryCrossEntropy(0.1), SquaredError(), Poisson()
-LOSSES = (*LOSSES, Through(Huber(), "softplus"))
-
-
-def targets_of(loss, rng, *shape):
-    if isinstance(loss, SoftmaxCrossEntropy | SoftmaxFocal):
-        return rng.integers(0, OUTPUTS, shape).astype(np.int32)
-    return rng.integers(0, 2, (*shape, OUTPUTS)).astype(float)
+REAL = losses.SquaredError | losses.Poisson | losses.Through
+LOSSES = [losses.SoftmaxFocal(), losses.BinaryCrossEntropy(0.1), losses.SquaredError()]
+LOSSES += [losses.Poisson(), losses.Through(losses.Huber(), "softplus")]
 
 
 def map_given(function, tree):
@@ -181,33 +144,21 @@ def train(backend, network, loss, rule, params, batches, keys, scaling, factors,
         stats = map_leaves(lambda leaf: np.stack([leaf] * MODELS), stats)
     step = make_step(network, loss, rule, backend.kernels, with_penalty=True, xp=xp, **options)
     with backend.scope():
-        start, average = (
-            map_leaves(lambda leaf: xp.asarray(backend.put(leaf), copy=True), params)
-            for _ in range(2)
-        )
-        state = init_state(
-            start,
-            rule,
-            batch_stats=map_given(backend.put, stats),
-            average=average,
-            with_accuracy=not isinstance(loss, SquaredError | Poisson | Through),
-            xp=xp,
-        )
+        start, average, stats = (map_leaves(backend.put_copy, t) for t in (params, params, stats))
+        given = {"batch_stats": stats, "average": average, "xp": xp}
+        state = init_state(start, rule, with_accuracy=not isinstance(loss, REAL), **given)
         for number, (batch, key) in enumerate(zip(batches, keys, strict=True), 1):
-            tables = [
-                (0.5 * r, 0.3 * r, 0.25 * r, 0.1 * r, *rule.coefficients(0.1 * r, number))
-                for r in np.ravel(factors)
-            ]
-            coefs = backend.put(np.asarray(tables[0] if np.ndim(factors) == 0 else tables))
-            given = map_given(backend.put, (batch, scaling))
+            f = np.asarray(factors)
+            coefs = [0.5 * f, 0.3 * f, 0.25 * f, 0.1 * f, *rule.coefficients(0.1 * f, number)]
+            coefs = np.stack(np.broadcast_arrays(*coefs), axis=-1)
             own = backend.put(key) if network.n_keys else None
-            state = step(state, *given, coefs, own)
+            state = step(state, *map_given(backend.put, (batch, scaling)), backend.put(coefs), own)
         return map_leaves(backend.get, state)
 
 
 def check(backend, name="plain", loss=None, rule=None, given="own", weighted=True, **options):
     """Compare two steps of a stack with those of its models one by one."""
-    network, loss, rule = NETWORKS[name], loss or SoftmaxCrossEntropy(), rule or Adam()
+    network, loss, rule = NETWORKS[name], loss or losses.SoftmaxCrossEntropy(), rule or Adam()
     rng = np.random.default_rng(3)
     n_inputs = network.widths[0]
     models = [init_params(network, seed) for seed in range(MODELS)]
@@ -220,7 +171,10 @@ def check(backend, name="plain", loss=None, rule=None, given="own", weighted=Tru
         rows = rng.integers(0, 20, (*lead, N)).astype(np.int32) if given == "rows" else None
         shape = (20,) if given == "rows" else (*lead, N)
         x = rng.standard_normal((*shape, n_inputs))
-        batches.append(Batch(x, targets_of(loss, rng, *shape), rows, weights))
+        y = rng.integers(0, OUTPUTS, shape).astype(np.int32)
+        if not isinstance(loss, losses.SoftmaxCrossEntropy | losses.SoftmaxFocal):
+            y = rng.integers(0, 2, (*shape, OUTPUTS)).astype(float)
+        batches.append(Batch(x, y, rows, weights))
     keys = rng.integers(-(2**31), 2**31, (2, MODELS, network.n_keys), dtype=np.int32)
     # What rows share of the data, they share of the numbers of a step.
     scaling = Scaling(rng.random((*lead, n_inputs)), rng.random((*lead, n_inputs)) + 0.5)
