@@ -72,7 +72,7 @@ def refuse():
         ("numpy", "", (1, 2, 8)),
         ("numpy", "machine code", (1, 4)),
         ("torch", "", (1, 2)),
-        ("jax", "", (1, 4)),
+        ("jax", "", (1, 2)),
     ],
 )
 def test_the_number_of_ranks_does_not_change_the_bits(run_ranks, backend, code, numbers):
