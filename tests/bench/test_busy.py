@@ -1,0 +1,15 @@
+"""A busy machine's benchmark measures each way in turn."""
+
+import os
+
+import pytest
+
+
+@pytest.mark.matrix
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone")
+def test_a_case_is_measured_in_each_way(module, monkeypatch):
+    busy = module("busy")
+    monkeypatch.setitem(busy.CASES, "tiny", ((8, 4, 2), 8, 32, 1))
+    found = busy.measure(["tiny"], 1)
+    assert [len(seconds) for seconds in found["tiny"].values()] == [1, 1, 1]
+    assert "| tiny | 0." in busy.section(found)
