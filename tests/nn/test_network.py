@@ -225,15 +225,12 @@ def test_dropout_is_for_training_only(backend, rng):
     dropping = Network((5, 6, 6, 3), dropout=0.5, input_dropout=0.5)
     with backend.scope():
         here = map_leaves(backend.put, network_data(dropping, rng))
-        context = Context(backend.xp, dense, keys=here[-1])
-        found, *_ = forward(dropping, here[0], here[1], context, xp=backend.xp)
-        default, *_ = forward(dropping, here[0], here[1], xp=backend.xp)
-        expected, *_ = forward(Network((5, 6, 6, 3)), here[0], here[1], xp=backend.xp)
-        trained = cases.loss_and_gradients(backend, dropping, *here)[2]
-        found, default, expected, trained = map(backend.get, (found, default, expected, trained))
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(default, expected)
-    assert not np.allclose(found, trained, atol=0.01)
+        expected = backend.get(forward(Network((5, 6, 6, 3)), *here[:2], xp=backend.xp)[0])
+        for context in (Context(backend.xp, dense, keys=here[-1]), None):
+            found = backend.get(forward(dropping, *here[:2], context, xp=backend.xp)[0])
+            np.testing.assert_array_equal(found, expected)
+        trained = backend.get(cases.loss_and_gradients(backend, dropping, *here)[2])
+        assert not np.allclose(found, trained, atol=0.01)
 
 
 # --- seeds ---------------------------------------------------------------------------------------
@@ -248,9 +245,7 @@ def test_a_generator_that_is_seeded_again_starts_anew():
             np.testing.assert_array_equal(numbers, expected)
     with pytest.raises(ValueError, match="Seed must be between"):
         seeded(-1)
-
-
-def test_each_thread_has_a_generator_of_its_own():
+    # Each thread has its own.
     mine = seeded(0)
     with ThreadPoolExecutor(1) as pool:
         theirs = pool.submit(seeded, 1).result()

@@ -1,4 +1,4 @@
-"""Update rules against their formulas, and what holds for all of them."""
+"""Update rules and schedules against formulas and peers, and what holds for all of them."""
 
 import re
 
@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 from helpers import tolerance
 from rules import RATE, RULES, nested, params_and_gradients, run
+from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
 from mlp_xp import optimizers
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop, update_tree
+from mlp_xp.optimizers.schedules import (
+    SCHEDULES,
+    Cosine,
+    InvScaling,
+    Linear,
+    LinearWarmup,
+    OneCycle,
+)
 
 
 def same(mine, theirs):
@@ -192,6 +201,11 @@ WRONG_SETTINGS = [
     (Muon, {"ns_steps": 5.0}, ", and must be an integer of at least 1"),
     (Muon, {"scale": "rms"}, ", and must be 'match_rms_adamw' or 'original'"),
     (Muon, {"ns_polynomial": "best"}, ", and must be 'minimax' or"),
+    (OneCycle, {"start_div": 0.5, "final_div": 0.5}, ", and must be at least 1"),
+    (OneCycle, {"rise": 1.5}, ", and must be from 0 to 1"),
+    (Cosine, {"final": 2.0}, ", and must be from 0 to 1"),
+    (Linear, {"final": -0.1}, ", and must be from 0 to 1"),
+    (LinearWarmup, {"fraction": -1.0}, ", and must be from 0 to 1"),
 ]
 
 
@@ -206,11 +220,54 @@ def test_bad_settings_say_what_is_wrong():
 
 
 def test_rules_are_values_and_all_of_them_are_tested():
-    for kind in optimizers.OPTIMIZERS.values():  # They are static under a compiler.
-        assert (kind(), hash(kind())) == (kind(), hash(kind()))
+    for kind in (*optimizers.OPTIMIZERS.values(), *SCHEDULES.values()):
+        assert (kind(), hash(kind())) == (kind(), hash(kind()))  # They are static for a compiler.
     assert (*optimizers.OPTIMIZERS.values(), ByKind) == optimizers.RULES
     assert {type(rule) for rule in RULES.values()} == set(optimizers.RULES)
     # A family tells what slots mean.
     family = optimizers.family
     assert family(Adam()) == family(Adam(beta_1=0.5)) == "Adam"
     assert family(ByKind()) != family(ByKind(vector=SGD())) != family(SGD())
+
+
+# --- schedules -----------------------------------------------------------------------------------
+
+
+def test_a_schedule_can_have_a_single_step():
+    for kind in SCHEDULES.values():
+        assert 0.0 <= kind()(step=0, n_steps=1, n_samples=0) <= 1.0
+
+
+def factors_of_torch(torch, n, scheduler, **settings):
+    """Return the rates of as many steps, the first of them 1 at most."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    peer, factors = getattr(torch.optim.lr_scheduler, scheduler)(optimizer, **settings), []
+    for _ in range(n - 1):
+        factors.append(peer.get_last_lr()[0])
+        optimizer.step()
+        peer.step()
+    return [*factors, peer.get_last_lr()[0]]
+
+
+def test_onecycle_is_torchs(torch):
+    settings = {"max_lr": 1.0, "total_steps": 20, "cycle_momentum": False, "final_div_factor": 1e4}
+    factors = factors_of_torch(torch, 20, "OneCycleLR", **settings)
+    # torch ends the rise on step 0.3 * 20 - 1, counted from 0: 5 of 19.
+    ours = [OneCycle(rise=5 / 19, final_div=25 * 1e4)(step, 20, 0) for step in range(20)]
+    np.testing.assert_allclose(ours, factors, rtol=1e-12)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.25])
+def test_linear_is_torchs(final, torch):
+    settings = {"start_factor": 1.0, "end_factor": final, "total_iters": 9}
+    factors = factors_of_torch(torch, 10, "LinearLR", **settings)
+    ours = [Linear(final)(step, 10, 0) for step in range(10)]
+    np.testing.assert_allclose(ours, factors, atol=1e-12)
+
+
+def test_invscaling_is_scikit_learns():
+    peer = SGDOptimizer([np.zeros(1)], 0.1, lr_schedule="invscaling", power_t=0.4)
+    for seen in (100, 200):
+        peer.iteration_ends(seen)
+        ours = 0.1 * InvScaling(power_t=0.4)(0, 1, n_samples=seen)
+        assert ours == pytest.approx(peer.learning_rate)
