@@ -108,8 +108,7 @@ def test_a_rule_is_its_formula(backend, rng):
 
 
 def test_each_kind_follows_its_own_rule_at_its_own_rate(backend, rng):
-    params, steps = params_and_gradients(rng)
-    rates = (1.0, 2.0, 0.5)
+    (params, steps), rates = params_and_gradients(rng), (1.0, 2.0, 0.5)
     for rules in (  # With states of different lengths, with coefficients of different numbers.
         (Muon(weight_decay=0.1), SGD(momentum=0.0), Lion()),
         (SGD(), AdamW(weight_decay=0.3), Muon(adam_rate=0.5)),

@@ -33,8 +33,7 @@ def test_an_update_compiles_once(name, rng):
         compiled.append(coefs)
         return update_tree(rule, params, grads, opt_state, coefs, xp=jnp)[:2]
 
-    params, steps = params_and_gradients(rng, "float32")
-    once = jax.jit(update)
+    (params, steps), once = params_and_gradients(rng, "float32"), jax.jit(update)
     new = map_leaves(jnp.asarray, params)
     opt_state = init_opt_state(rule, new, xp=jnp)
     for t, grads in enumerate(steps, start=1):
@@ -113,9 +112,9 @@ def test_clip_hides_nothing_that_is_not_finite(backend, value):
     # inf times 0 is the very thing that shows it.
     with backend.scope(), np.errstate(invalid="ignore"):
         clipped, norm = clip(put(backend, grads), 1.0, xp=backend.xp)
-    assert np.isnan(backend.get(clipped[0])[0, 1])
+    first, others = map(backend.get, clipped)
+    assert np.isnan(first[0, 1])
     assert not np.isfinite(float(norm))
-    others = backend.get(clipped[1])
     assert np.all(np.isnan(others) if np.isnan(value) else others == 0.0)
 
 
