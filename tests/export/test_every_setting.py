@@ -12,7 +12,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.augmentation import Flip, Shift
 from mlp_xp.callbacks import Callback
 from mlp_xp.export import to_onnx, to_sklearn, to_torch
-from mlp_xp.nn.hidden import Branch, Project
+from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import silu
 from mlp_xp.nn.losses import Quantile
 from mlp_xp.optimizers import AdamW, Lion
@@ -20,6 +20,8 @@ from mlp_xp.optimizers.schedules import OneCycle
 
 KINDS = (MLPClassifier, MLPRegressor)
 PARAMETERS = {kind: set(inspect.signature(kind).parameters) for kind in KINDS}
+LAYERS, BLOCKS = (Project(6), Branch((9, 6))), (Blocks((3, 4), (0,), 2), Blocks((4, 2), (1,)))
+FOLDED = [{"normalization": "batch", "input_scaling": name} for name in ("standardize", "zca")]
 IMAGES, LEVELS = Flip((1, 3, 4)), Quantile((0.1, 0.5, 0.9))
 
 
@@ -49,7 +51,7 @@ EXPORTED = {
     "nesterovs_momentum": [{"nesterovs_momentum": False, "solver": "sgd"}],
     **{"output_activation": ["softmax", "identity"], "placement": ["resident", "streamed"]},
     "power_t": [{"power_t": 0.9, "solver": "sgd", "learning_rate": "invscaling"}],
-    **{"precision": ["float64"], "random_state": [1], "shuffle": [False], "tol": [1.0]},
+    **{"precision": ["float64", "float32"], "random_state": [1], "shuffle": [False], "tol": [1.0]},
     "scoring": [{"scoring": "loss", "early_stopping": True}],
     "solver": ["sgd", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs", AdamW(), Lion()],
     "validation_fraction": [{"validation_fraction": 0.4, "early_stopping": True}],
@@ -57,9 +59,10 @@ EXPORTED = {
 }
 NOT_BY_SKLEARN = {
     "activation": ["gelu", "silu", "leaky_relu", "elu", "softplus", ["relu", "tanh"], silu],
-    "hidden_layer_sizes": [(Project(6), Branch((9, 6)))],
+    "hidden_layer_sizes": [LAYERS, {"hidden_layer_sizes": BLOCKS, "normalization": "batch"}],
     "loss": [LEVELS, "gaussian", {"loss": LEVELS, "output_activation": "identity"}],
-    **{"normalization": ["layer", "batch"], "residual": [True]},
+    "normalization": ["layer", "batch", *FOLDED],
+    "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],
 }
 BY_ONNX_ALONE = {"tta": [IMAGES, [IMAGES, Shift((1, 3, 4), pixels=1)]]}

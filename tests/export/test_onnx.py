@@ -12,7 +12,6 @@ from sklearn.preprocessing import StandardScaler
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.augmentation import Flip
 from mlp_xp.export import _pipelines, register_skl2onnx, to_onnx
-from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import Gaussian, Quantile, Through
 
@@ -52,30 +51,6 @@ def check(estimator, rows, tolerance=1e-5):
 @pytest.mark.parametrize("what", TARGETS)
 def test_all_targets(what, dtype):
     check(*fitted(what, dtype), tolerance=1e-12 if dtype == "float64" else 1e-5)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_all_activations(activation, dtype):
-    operators = check(*fitted(activation=activation, dtype=dtype))
-    if dtype == "float32" or activation in ("relu", "tanh", "logistic", "identity", "silu"):
-        assert len(operators) <= 3 + 2 * 2 + 3  # Products, at most two each, and the output.
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("scaling", [None, "standardize", "zca", "pca"])
-@pytest.mark.parametrize("normalization", [None, "layer", "batch"])
-def test_all_normalizations_and_scalings(normalization, scaling, dtype):
-    settings = {"normalization": normalization, "input_scaling": scaling, "residual": True}
-    check(*fitted(dtype=dtype, dropout=0.2, **settings))
-
-
-@pytest.mark.parametrize(
-    "layers", [(Project(6), Branch((9, 6))), (Blocks((3, 4), (0,), 2), Blocks((4, 2), (1,)))]
-)
-@pytest.mark.parametrize("normalization", [None, "batch"])
-def test_all_layers(layers, normalization):
-    check(*fitted(hidden_layer_sizes=layers, normalization=normalization), tolerance=1e-12)
 
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -120,6 +95,8 @@ def test_the_graph_has_no_needless_nodes():
     assert check(*fitted(normalization="batch")) == plain
     assert check(*fitted("value")) == ["Gemm", "Relu", "Gemm", "Relu", "Gemm", "Squeeze"]
     assert check(*fitted("values")) == ["Gemm", "Relu", "Gemm", "Relu", "Gemm"]
+    for activation in ACTIVATIONS:  # Products, at most two each, and the output.
+        assert len(check(*fitted(activation=activation, dtype="float32"))) <= 3 + 2 * 2 + 3
     single, rows = fitted(hidden_layer_sizes=())
     ensemble = MLPEnsembleClassifier(single, 3, random_state=0).fit(rows, Y)
     assert check(ensemble, rows) == ["Gemm", "Softmax"] * 3 + ["Sum", "Div", "ArgMax", "Gather"]
