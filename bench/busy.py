@@ -1,4 +1,4 @@
-"""What a fit on all threads takes where another program keeps one of two processors busy.
+"""Time fits on all threads where another program keeps one of the processors busy.
 
 Each case runs in turns in three ways: on all threads of an idle machine; beside a program that
 computes without pause on the last processor; and by one thread on the processors that are free.
@@ -76,7 +76,7 @@ def run(name: str, cpus: set[int], threads: int) -> float:
 
 @contextlib.contextmanager
 def busy_program(cpu: int) -> Iterator[None]:
-    """Keep a processor busy meanwhile."""
+    """Run a program that keeps a processor busy meanwhile."""
     loop = [sys.executable, "-c", "while True: pass"]
     with subprocess.Popen(loop, preexec_fn=lambda: os.sched_setaffinity(0, {cpu})) as program:
         try:
