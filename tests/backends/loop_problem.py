@@ -1,7 +1,5 @@
 """Small trainings for the tests of captured steps, and the numbers that they end with."""
 
-from __future__ import annotations
-
 import numpy as np
 from rules import RULES
 from trainers import make_trainer
@@ -40,9 +38,8 @@ class Problem:
         return trainer
 
     def plan(self, epoch=0, n=None):
-        return plan_epoch(
-            len(self.y) if n is None else n, BATCH, seed=7, epoch=epoch, weights=self.weights
-        )
+        n = len(self.y) if n is None else n
+        return plan_epoch(n, BATCH, seed=7, epoch=epoch, weights=self.weights)
 
     def train(self, trainer, n_epochs=3, data=None, step_by_step=False, budget=None):
         data = data or place(trainer.backend, self.x, self.y, self.dtype)
@@ -64,7 +61,6 @@ def numbers(trainer, records):
 
 
 def assert_same(found, expected):
-    assert len(found) == len(expected)
     for array, other in zip(found, expected, strict=True):
         assert array.dtype == other.dtype
         assert array.tobytes() == other.tobytes()
@@ -74,15 +70,9 @@ def network_of(*hidden, **settings):
     return Network((FEATURES, *hidden, CLASSES), **settings)
 
 
-SHAPE = 3, 4, 5
-PIXELS = 60
-EVERYTHING = (
-    Flip(SHAPE, alternate=True),
-    Shift(SHAPE, 2, "zero"),
-    Cutout(SHAPE, 2),
-    ColorJitter(SHAPE),
-    Mixup(0.7),
-)
+SHAPE, PIXELS = (3, 4, 5), 60
+EVERYTHING = Flip(SHAPE, alternate=True), Shift(SHAPE, 2, "zero"), Cutout(SHAPE, 2)
+EVERYTHING += ColorJitter(SHAPE), Mixup(0.7)
 PICTURES = np.random.default_rng(5).integers(1, 256, (N, PIXELS), dtype=np.uint8)
 TURN = np.random.default_rng(0).random((FEATURES, FEATURES))
 TARGETS = np.random.default_rng(0).random((N, 4))

@@ -3,10 +3,7 @@
 On the stand-in for CuPy copies are late and races are errors, so each wait that is missing shows.
 """
 
-from __future__ import annotations
-
 import contextlib
-import itertools
 from collections import Counter
 
 import numpy as np
@@ -34,18 +31,24 @@ def batches(n, rows=5, host=None):
         yield host[:size], np.full(size, number)
 
 
-def test_collect_gives_the_arrays_in_order_and_passes_an_error_on(backend):
-    def failing():
-        yield backend.put(np.ones(2))
+def test_feed_and_collect_keep_the_order_and_pass_an_error_on(backend):
+    def failing(batch):
+        yield batch
         raise OSError("the disk is gone")
 
+    given = [(np.full((4 if i < 6 else 2, 3), i, np.uint8), np.full(4, i)) for i in range(7)]
     with backend.scope():
+        fed = [[backend.get(array).copy() for array in batch] for batch in backend.feed(given)]
+        for seen, batch in zip(fed, given, strict=True):
+            for mine, array in zip(seen, batch, strict=True):
+                np.testing.assert_array_equal(mine, array)
         arrays = (backend.put(np.full((3, 2), i)) * 2 for i in range(5))
-        seen = [array.copy() for array in backend.collect(arrays)]
-        np.testing.assert_array_equal(seen, [np.full((3, 2), 2 * i) for i in range(5)])
+        collected = [array.copy() for array in backend.collect(arrays)]
+        np.testing.assert_array_equal(collected, [np.full((3, 2), 2 * i) for i in range(5)])
         assert list(backend.collect([])) == []
-        with pytest.raises(OSError, match="the disk is gone"):
-            list(backend.collect(failing()))
+        for travel, batch in (("feed", (np.ones(2),)), ("collect", backend.put(np.ones(2)))):
+            with pytest.raises(OSError, match="the disk is gone"):
+                list(getattr(backend, travel)(failing(batch)))
 
 
 @travels
@@ -60,15 +63,9 @@ def test_what_travels_is_what_was_given(device, n):
         ]
         for number, (x, _) in enumerate(results):
             np.testing.assert_array_equal(device.get(x), np.full(x.shape, number + 1))
-
-
-@travels
-def test_a_round_trip_overlaps(device):
-    with device.scope():
-        doubled = (x * 2.0 for x, _ in device.feed(batches(9)))
-        there_and_back = [array.copy() for array in device.collect(doubled)]
-    for number, array in enumerate(there_and_back):
-        np.testing.assert_array_equal(array, np.full(array.shape, 2.0 * number))
+        doubled = (x * 2.0 for x, _ in device.feed(batches(n)))  # There and back at once.
+        for number, array in enumerate(device.collect(doubled)):
+            np.testing.assert_array_equal(array, np.full(array.shape, 2.0 * number))
 
 
 @travels
@@ -87,17 +84,15 @@ def test_a_feed_may_end_early(device):
 @travels
 def test_a_feed_waits_for_pinned_memory_alone(device, monkeypatch):
     """Not for the computation: what is asked is the event of a copy."""
-    copiers, kind = [], type(device)
-    monkeypatch.setattr(kind, "synchronize", lambda self: pytest.fail("it waits for the device"))
-    monkeypatch.setattr(kind, "get", lambda self, array: pytest.fail("it waits for the device"))
-    feed = _pinned.feed
-    monkeypatch.setattr(
-        _pinned, "feed", lambda copier, given: feed(copiers.append(copier) or copier, given)
-    )
+    copiers, feed = [], _pinned.feed
+    for name in ("synchronize", "get"):
+        fail = lambda *_: pytest.fail("it waits for the device")  # noqa: E731
+        monkeypatch.setattr(type(device), name, fail)
+    pinned = lambda copier, given: feed(copiers.append(copier) or copier, given)  # noqa: E731
+    monkeypatch.setattr(_pinned, "feed", pinned)
     with device.scope():
-        results = [x + 1.0 for x, _ in device.feed(batches(5))]
+        assert len([x + 1.0 for x, _ in device.feed(batches(5))]) == 5
     assert len(copiers) == 1
-    assert len(results) == 5
 
 
 # --- the order of events, with a copier that does everything as late as it may --------------------
@@ -135,17 +130,12 @@ class LateCopier:
     def __init__(self):
         self.compute = Stream()
 
-    def scope(self):
-        return contextlib.nullcontext()
+    scope = staticmethod(contextlib.nullcontext)
+    copy_stream = staticmethod(Stream)
+    event = staticmethod(Event)
 
     def compute_stream(self):
         return self.compute
-
-    def copy_stream(self):
-        return Stream()
-
-    def event(self):
-        return Event()
 
     def allocate(self, like):
         return tuple(np.full(like.shape, -1, like.dtype) for _ in range(2))
@@ -191,21 +181,19 @@ def test_the_copies_of_torch_are_asynchronous_and_from_pinned_memory(torch, monk
         yield
         current.pop()
 
-    copy = torch.Tensor.copy_
-
     def late_copy(target, source, non_blocking=False):
         assert non_blocking
         calls["copies"] += 1
         current[-1].pending.append(lambda: copy(target, source))
 
-    compute = Stream()
-    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    compute, copy = Stream(), torch.Tensor.copy_
     monkeypatch.setattr(torch, "empty", fake_empty)
     monkeypatch.setattr(torch.Tensor, "copy_", late_copy)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: compute)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "stream", use)
+    for name, function in {
+        **{"device": contextlib.nullcontext, "Event": Event, "stream": use},
+        **{"current_stream": lambda device: compute, "Stream": lambda device: Stream()},
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, function)
 
     def computed():
         for x, _ in _pinned.feed(copier, batches(4)):
@@ -250,10 +238,8 @@ def test_a_batch_is_no_larger_than_the_first(backend):
     from mlp_xp.training.batches import Streamed
     from mlp_xp.training.epochs import plan_epoch
 
-    sizes = []
-    x, y = np.ones((23, 3), np.float32), np.zeros(23, np.int32)
+    data = Streamed(backend, np.ones((23, 3), np.float32), np.zeros(23, np.int32), "float32")
     with backend.scope():
         for plan in (plan_epoch(23, 7, seed=0), plan_epoch(23, 7, pad=backend.fixed_shapes)):
-            sizes.append([b.y.shape[0] for b in Streamed(backend, x, y, "float32").epoch(plan)])
-    for steps in sizes:
-        assert all(a >= b for a, b in itertools.pairwise(steps))
+            sizes = [batch.y.shape[0] for batch in data.epoch(plan)]
+            assert sizes == sorted(sizes, reverse=True)
