@@ -26,6 +26,21 @@ def held(output, text, real=Output.print):
 
 Output.print = held
 """
+# Does something when a module is imported, before the command runs.
+FINDER = """
+import gc, os, signal, sys, weakref
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        {found}
+
+class Object: pass
+
+def press(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+"""
 RECIPE = """
 description = "digits"
 data = "digits"

@@ -28,14 +28,10 @@ TYPING_ERRORS = [
     ("", "required: COMMAND (see mlp-xp --help)"),
     ("trian", "invalid choice: 'trian', did you mean train? choose from train, evaluate, "),
     ("train --epoch 0", "--epochs: '0', expected an integer of at least 1"),
-    ("train --hidden 512 -1", "--hidden: '-1'"),
     ("train --hidden 8 --hidden x", "--hidden: 'x', expected an integer of at least 1"),
     ("train --learning-rate 0", "--learning-rate: '0', expected a number above 0"),
-    ("train --alpha inf", "--alpha: 'inf', expected a number of at least 0"),
-    ("train --validation 1", "--validation: '1', expected a number above 0 below 1"),
     ("train --seed 4294967296", "an integer of at least 0 below 4294967296"),
     ("train --dropout 1", "--dropout: '1', expected a number of at least 0 below 1"),
-    ("train --activation rely", "--activation: invalid choice: 'rely', did you mean relu?"),
     ("train --no-such-option", "arguments: --no-such-option (see mlp-xp train --help)"),
     ("train --lernrate 1", "arguments: --lernrate 1, did you mean --learning-rate? (see"),
     ("train --activation sigmoid", "invalid choice: 'sigmoid', did you mean logistic? choose"),
@@ -45,15 +41,13 @@ TYPING_ERRORS = [
     ("train --data digits --device gpu9", "device is 'gpu9'"),
     ("train --data digits --hidden 99999999999999999999", "too large"),
     ("train --data digits --hidden 999999999999", "Unable to allocate"),
-    ("train --data cifar10 --data-path nowhere", "nowhere"),
     ("train --data digits --validation 0.0001", "holds out 0 of 1,438 samples, expected at"),
     ("evaluate", "required: RUN (see mlp-xp evaluate --help)"),
     ("train --backend gpu", "invalid choice: 'gpu', did you mean auto? choose"),
-    ("data --fetch mnist", "invalid choice: 'mnist'"),
 ]
 
 
-def test_data_lists_what_is_here_and_what_is_not_and_fetches(mlp_xp):
+def test_data_lists_what_is_here_and_what_is_not_and_fetches(mlp_xp, fails):
     Path("data/cifar-10-batches-py").mkdir(parents=True)
     Path("data/cifar-10-batches-py/test_batch").write_bytes(bytes(3_000_000))
     lines = mlp_xp("data").out.splitlines()
@@ -61,14 +55,10 @@ def test_data_lists_what_is_here_and_what_is_not_and_fetches(mlp_xp):
     assert lines[1] == "cifar100       not here; mlp-xp data --fetch cifar100"
     assert lines[3].startswith("digits ")
     assert mlp_xp("data", "cifar100").out.splitlines() == [lines[1]]
-    lines = mlp_xp("data", "--fetch", "digits").out.splitlines()
-    assert lines[0].startswith("digits: 1,438 images to train on, 359 to test, 10 classes")
-    assert lines[1].startswith("digits ")
-    assert len(lines) == 2
-
-
-def test_damaged_data_is_an_error(fails):
-    Path("data/cifar-10-batches-py").mkdir(parents=True)
+    first, second = mlp_xp("data", "--fetch", "digits").out.splitlines()
+    assert first.startswith("digits: 1,438 images to train on, 359 to test, 10 classes")
+    assert second.startswith("digits ")
+    # Those are damaged.
     assert "data/cifar-10-batches-py" in fails("data", "--fetch", "cifar10")
     assert "data/cifar-10-batches-py" in fails("train", "--out", "run")
     assert "nowhere" in fails("lab", "--data-path", "nowhere")
@@ -96,35 +86,26 @@ def test_backends_lists_all_and_why_one_is_unusable(mlp_xp, monkeypatch):
 # --- bench ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def started(monkeypatch):
-    """Record the command instead of running it."""
-    commands = []
+def test_options_are_passed_on_to_the_suite_of_a_clone_or_a_package(mlp_xp, fails, monkeypatch):
+    started = []
 
     @contextlib.contextmanager
     def popen(words):
-        commands.append(words)
+        started.append(words[1:])
         yield SimpleNamespace(wait=lambda: 3)
 
     monkeypatch.setattr(bench.subprocess, "Popen", popen)
-    return commands
-
-
-def test_options_are_passed_on_to_the_suite_of_a_clone_or_a_package(
-    mlp_xp, fails, started, monkeypatch
-):
     assert mlp_xp("bench", "--quick", "--only", "lab", "wide", "--out", "a b").status == 3
-    ((_, path, *words),) = started
+    ((path, *words),) = started
     assert Path(path).name == "suite.py"
     assert words == ["--quick", "--out", "a b", "--only", "lab", "wide"]
     package = Path("site-packages/mlp_xp")
     monkeypatch.setattr(bench, "_PACKAGE", package)
     assert "install from a clone, " in fails("bench", "--quick")
-    assert len(started) == 1
     (package / "_bench").mkdir(parents=True)
     (package / "_bench" / "suite.py").touch()
     assert mlp_xp("bench").status == 3
-    assert started[1][1] == str(package / "_bench" / "suite.py")
+    assert [path for path, *_ in started[1:]] == [str(package / "_bench" / "suite.py")]
 
 
 def test_parts_and_contenders_are_known(monkeypatch, capsys):
@@ -150,11 +131,9 @@ def test_the_smallest_run_writes_page_figures_and_chart(mlp_xp):
     few = ["--only", "tiny", "--images", 64, "--rounds", 1, "--threads", 1, "--out", "out"]
     both = ["mlp_xp, NumPy", "scikit-learn"]
     assert mlp_xp("bench", "--quick", *few, "--contenders", *both).status == 0
-    result = json.loads(Path("out/result.json").read_text())
-    assert result["environment"]["versions"]["mlp-xp"]
-    assert list(result["workloads"]) == ["tiny"]
-    contenders = result["workloads"]["tiny"]["contenders"]
-    assert {name: len(run["seconds"]) for name, run in contenders.items()} == dict.fromkeys(both, 1)
+    ((name, workload),) = json.loads(Path("out/result.json").read_text())["workloads"].items()
+    counts = {who: len(run["seconds"]) for who, run in workload["contenders"].items()}
+    assert (name, counts) == ("tiny", dict.fromkeys(both, 1))
     assert "| scikit-learn | " in Path("out/report.md").read_text()
     assert Path("out/epochs.png").read_bytes().startswith(b"\x89PNG")
 
@@ -197,8 +176,7 @@ def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
     monkeypatch.setenv("PATH", "")
     line = fails("train")
     assert "cifar-10-python.tar.gz cannot be reached (Temporary failure in name resolution)" in line
-    assert "put it into the folder data" in line
-    assert "type --data digits" in line
+    assert re.search("put it into the folder data.*type --data digits", line)
     assert "urllib3" not in line
 
 
@@ -230,15 +208,15 @@ def test_a_missing_library_is_an_error(fails, finished, monkeypatch, small_cifar
 
 
 def test_an_error_without_a_message_is_named_and_ctrl_c_prints_nothing(mlp_xp, monkeypatch):
-    memory = "not enough memory: ask for less, e.g. a smaller --hidden or --batch-size"
     for error, status, said in (
-        (MemoryError, 2, f"mlp-xp: error: {memory}\n"),
+        (MemoryError, 2, "mlp-xp: error: not enough memory: ask for less, e.g. a smaller --hidden"),
         (ValueError, 2, "mlp-xp: error: ValueError\n"),
         (KeyboardInterrupt, 130, ""),
     ):
         monkeypatch.setitem(LOADERS, "digits", Mock(side_effect=error))
         done = mlp_xp(*TINY)
-        assert (done.status, done.err) == (status, said)
+        assert done.status == status
+        assert done.err.startswith(said) if said else not done.err
 
 
 def test_control_characters_in_files_and_paths_are_escaped(mlp_xp, fails, digits_run, undrawn):
@@ -274,9 +252,8 @@ def test_a_reader_that_closes_the_output_is_no_error(monkeypatch, capsys):
 
 
 def test_the_package_runs_as_the_command():
-    command = [sys.executable, "-m", "mlp_xp", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"mlp-xp \d+\.\d+\.\d+\n", done.stdout)
+    out = subprocess.check_output([sys.executable, "-m", "mlp_xp", "--version"], text=True)
+    assert re.fullmatch(r"mlp-xp \d+\.\d+\.\d+\n", out)
 
 
 def help_of(capsys, *argv):
@@ -306,20 +283,18 @@ def test_help_fits_a_terminal_breaks_no_word_and_has_examples(capsys, monkeypatc
 
 
 def test_help_imports_no_heavy_library():
-    code = (
-        "import sys\n"
-        "from mlp_xp.cli import main\n"
-        "heavy = {'numpy', 'scipy', 'sklearn', 'torch', 'numba'}\n"
-        "for line in sys.argv[1:]:\n"
-        "    try: main(line.split())\n"
-        "    except SystemExit: pass\n"
-        "    print('loaded', *heavy & set(sys.modules))"
-    )
+    code = """if True:
+        import sys
+        from mlp_xp.cli import main
+        for line in sys.argv[1:]:
+            try: main(line.split())
+            except SystemExit: pass
+            print("loaded", *{"numpy", "scipy", "sklearn", "torch", "numba"} & set(sys.modules))
+    """
     light = ["--help", "trian"]
     others = [*(f"{command} --help" for command in COMMANDS), "train --epochs 0"]
     command = [sys.executable, "-c", code, *light, *others]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    loaded = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("loaded")]
-    assert len(loaded) == len(light + others)
+    lines = subprocess.run(command, stdout=-1, stderr=-1, text=True).stdout.splitlines()
+    loaded = [line.split()[1:] for line in lines if line.startswith("loaded")]
     for argv, heavy in zip(light + others, loaded, strict=True):
         assert set(heavy) <= (set() if argv in light else {"numpy"}), argv

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from running import CODE, DRAWN, FILES, TINY, history_of, start_training
+from running import CODE, DRAWN, FILES, FINDER, TINY, history_of, start_training
 
 from mlp_xp import MLP
 from mlp_xp._utils.signals import interrupts, postponed
@@ -22,21 +22,6 @@ from mlp_xp.datasets import LOADERS, load_digits
 from mlp_xp.saving import load_model
 
 ELSEWHERE = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
-# Does something when a module is imported, before the command runs.
-FINDER = """
-import gc, os, signal, sys, weakref
-
-class Press:
-    def find_spec(name, path=None, target=None):
-        {found}
-
-class Object: pass
-
-def press(*_):
-    os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Press)
-"""
 
 
 def run(found, *argv):
@@ -45,13 +30,8 @@ def run(found, *argv):
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-LOADED = [
-    ("numpy", "train"),
-    ("sklearn", "train"),
-    ("scipy.linalg", "evaluate run"),
-    ("mlp_xp.lab", "lab"),
-    ("mlp_xp.cli.listings", "backends"),
-]
+LOADED = [("numpy", "train"), ("sklearn", "train"), ("scipy.linalg", "evaluate run")]
+LOADED += [("mlp_xp.lab", "lab"), ("mlp_xp.cli.listings", "backends")]
 
 
 @ELSEWHERE
@@ -77,7 +57,7 @@ def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
     found = """
         raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if raises and 'mlp_xp.cli.train' in sys.modules:
-            sys.meta_path.remove(Press)
+            sys.meta_path.remove(Finder)
             print('pressed', flush=True)
             thing = Object()
             place = weakref.ref(thing, press)
@@ -94,22 +74,19 @@ def without_compiling(err):
 
 @pytest.mark.matrix
 @ELSEWHERE
-def test_ctrl_c_keeps_the_network(tmp_path):
-    with start_training("--out", tmp_path / "run") as process:
+def test_ctrl_c_keeps_the_network():
+    with start_training("--out", "run") as process:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert without_compiling(err) == ""
-    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
-    rows = history_of(tmp_path / "run")
-    assert 3 <= len(rows) < 1_000_000
-    assert f"interrupted in epoch {len(rows)}; the network is kept" in out
-    assert re.fullmatch(r"test accuracy .*", out.splitlines()[-1])
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    digits = load_digits()
-    accuracy = load_model(tmp_path / "run").score(digits.x_test, digits.y_test)
-    assert config["result"]["test_accuracy"] == accuracy
-    assert config["result"]["interrupted"] is True
+    assert (process.returncode, without_compiling(err)) == (130, "")
+    assert {path.name for path in Path("run").iterdir()} == FILES
+    n_epochs = len(history_of(Path("run")))
+    assert 3 <= n_epochs < 1_000_000
+    assert f"interrupted in epoch {n_epochs}; the network is kept" in out
+    assert out.splitlines()[-1].startswith("test accuracy ")
+    result, digits = json.loads(Path("run/config.json").read_text())["result"], load_digits()
+    assert result["test_accuracy"] == load_model("run").score(digits.x_test, digits.y_test)
+    assert result["interrupted"] is True
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -117,7 +94,7 @@ def test_ctrl_c_stops_after_the_step(mlp_xp, undrawn, monkeypatch):
     steps = []
 
     class Press(Callback):
-        def on_step_end(self, model, done: int, n_steps: int) -> None:
+        def on_step_end(self, model, done, n_steps):
             steps.append((done, n_steps))
             if len(steps) == n_steps + 3:
                 signal.raise_signal(signal.SIGINT)
@@ -158,9 +135,8 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         err = without_compiling(process.communicate("\n", timeout=60)[1])
     assert process.returncode == 130
     partial = tmp_path / "run.partial"
-    kept, hint = err.rstrip("\n").split("; ")
-    assert kept == f"note: kept what is in {partial}: mlp-xp evaluate {partial}"
-    assert hint == f"go on with mlp-xp train --resume {tmp_path / 'run'}"
+    said = f"note: kept what is in {partial}: mlp-xp evaluate {partial}; "
+    assert err == f"{said}go on with mlp-xp train --resume {tmp_path / 'run'}\n"
     assert load_model(partial).n_iter_ >= 3
 
 
@@ -171,16 +147,14 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
 def test_a_command_ends_in_time(mlp_xp, recipe, monkeypatch):
     # The clock of this process stands still while others are at work on the machine.
     monkeypatch.setattr(time, "perf_counter", time.process_time)
-    options = ["--epochs", 10**6, "--max-time", 8, "--out", "run"]
     began = time.process_time()
+    options = ["--epochs", 10**6, "--max-time", 8, "--out", "run"]
     done = mlp_xp("train", "--recipe", recipe, *options)
     assert time.process_time() - began < 10.0
-    assert done.status == 0
     assert re.search(r"epoch 2  loss .* 0:0\d left", done.out)
     assert re.search(r" images/s, \d\.\d s in all$", done.out.strip())
     model = load_model("run")
     assert 1 < model.n_iter_ < 10**6
-    assert model.max_time == 8
     assert model.history_[-1].learning_rate < 1e-3
 
 
@@ -205,10 +179,8 @@ def test_the_test_is_timed_on_training_images(mlp_xp, recipe, undrawn, monkeypat
 def test_with_too_little_time_a_tenth_is_for_the_training(mlp_xp, recipe):
     done = mlp_xp("train", "--recipe", recipe, "--max-time", "0.01", "--out", "run")
     assert done.status == 0
-    said = (
-        "note: max_time of 0.01 s is short: .*, so no pictures are drawn, the command ends about "
-    )
-    assert re.search(said + r"[\d.]+ s late", done.err)
+    said = "of 0.01 s is short: .*, so no pictures are drawn, the command ends about .* late"
+    assert re.search(said, done.err)
     assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN
     assert int(history_of(Path("run"))[0]["n_samples"]) > 0
     assert "test accuracy" in done.out

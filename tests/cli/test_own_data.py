@@ -24,9 +24,7 @@ def iris():
     """The features of iris, which is in iris.csv with the names of its classes."""
     x, y = load_iris(return_X_y=True)
     names = np.asarray(["setosa", "versicolor", "virginica"])[y]
-    rows = [
-        f"{','.join(map(str, row))},{name}" for row, name in zip(x.tolist(), names, strict=True)
-    ]
+    rows = [",".join(map(str, (*row, name))) for row, name in zip(x.tolist(), names, strict=True)]
     Path("iris.csv").write_text("\n".join(["a,b,c,d,species", *rows, ""]))
     return x
 
@@ -98,8 +96,7 @@ def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
     train = ["train", "--data", "iris.npz", "--target", "kind", "--epochs", 2]
     assert mlp_xp(*train, *FEW).status == 0
     np.savez("new.npz", X=iris[:2])
-    done = mlp_xp("predict", "run", "new.npz", "--json")
-    found = json.loads(done.out)["predictions"]
+    found = json.loads(mlp_xp("predict", "run", "new.npz", "--json").out)["predictions"]
     assert [entry["file"] for entry in found] == ["new.npz, row 1", "new.npz, row 2"]
     assert set(found[0]["probabilities"]) == {"3", "4", "5"}
 
@@ -162,18 +159,12 @@ def test_numbers_are_learned(mlp_xp, homes):
     out = mlp_xp(*TRAIN, "--validation", 0.2).out
     assert re.search(r"target: numbers from \d+,\d+ to \d+,\d+ \(regression\)\n", out)
     assert re.search(r"epoch 20/20  loss 0.\d+  val R2 0.9\d+  RMSE \d+,\d+  ", out)
-    assert {path.name for path in Path("run").iterdir()} == FILES - {"confusion.png"} | {
-        "predictions.png"
-    }
+    drawn = FILES - {"confusion.png"} | {"predictions.png"}
+    assert {path.name for path in Path("run").iterdir()} == drawn
     page = Path("run/report.html").read_text(encoding="utf-8")
-    titles = ["Command and settings", "Training", "Errors", "Predictions"]
-    titles += ["Network", "Machine and versions"]
-    assert re.findall("<h2>(.*?)</h2>", page) == titles
-    assert "trained on homes.csv" in page
-    for caption in ("R² by epoch", "test samples: residuals"):
-        assert f"<figcaption>{caption}</figcaption>" in page
-    for name in ("test R2", "test RMSE", "test MAE"):
-        assert f"<span>{name}</span>" in page
+    shown = ["<figcaption>R² by epoch<", "<figcaption>test samples: residuals<", "trained on homes"]
+    for text in (*shown, "<span>test R2<", "<span>test RMSE<", "<span>test MAE<"):
+        assert text in page
     data, model = load_files("homes.csv"), load_model("run")
     predicted, truth = model.predict(data.x_test), data.y_test
     result = json.loads(Path("run/config.json").read_text())["result"]
@@ -195,23 +186,17 @@ def test_numbers_are_learned(mlp_xp, homes):
     assert found == [{"file": "new.csv, row 1", "prediction": pytest.approx(prediction)}]
 
 
-def test_runs_of_numbers_are_listed_and_compared_with_those_of_classes(
-    mlp_xp, homes, undrawn, finished
-):
-    assert mlp_xp(*TRAIN).status == 0
-    assert re.search(r"run .* homes.csv +0\.9\d+ ", mlp_xp("runs", ".").out)
-    lines = mlp_xp("compare", "run", finished).out.splitlines()
-    cells = {line[:16].strip(): line[16:].split() for line in lines}
-    assert cells["test R2"][0].startswith("0.9")
-    assert len(cells["test R2"]) == 1
-    assert cells["test accuracy"][1] == "%"
-    assert len(cells["test RMSE"]) == 1
-
-
-def test_a_killed_training_goes_on_and_its_checkpoints_predict_prices(
-    mlp_xp, homes, undrawn, monkeypatch
+def test_runs_of_numbers_are_compared_with_those_of_classes_and_resumed(
+    mlp_xp, homes, undrawn, finished, monkeypatch
 ):
     assert mlp_xp(*TRAIN[:-1], "whole").status == 0
+    assert re.search(r"whole .* homes.csv +0\.9\d+ ", mlp_xp("runs", ".").out)
+    lines = mlp_xp("compare", "whole", finished).out.splitlines()
+    cells = {line[:16].strip(): line[16:].split() for line in lines}
+    assert cells["test R2"][0].startswith("0.9")
+    assert len(cells["test R2"]) == len(cells["test RMSE"]) == 1
+    assert cells["test accuracy"][1] == "%"
+
     with monkeypatch.context() as patched:
         patched.setattr("mlp_xp.cli.train.draw_results", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -229,8 +214,7 @@ def test_a_training_of_numbers_that_diverges_is_reported(mlp_xp, homes, undrawn)
     done = mlp_xp(*TRAIN, "--solver", "sgd", "--learning-rate", "1e30")
     assert done.status == 1
     assert "try a smaller --learning-rate" in done.err
-    result = json.loads(Path("run/config.json").read_text())["result"]
-    assert -np.inf < result["test_r2"] < 0
+    assert -np.inf < json.loads(Path("run/config.json").read_text())["result"]["test_r2"] < 0
     assert mlp_xp("evaluate", "run").status == 0
 
 
@@ -262,8 +246,7 @@ def test_numbers_are_standardized_where_the_loss_allows(mlp_xp, homes, undrawn):
     for number, (loss, scaling) in enumerate(losses.items()):
         Path("mine.toml").write_text(
             f'description = "homes"\ndata = "digits"\nloss = {loss}\nhidden_layer_sizes = [8]\n'
-            "max_iter = 3\nn_iter_no_change = inf\n"
-            'input_scaling = "standardize"\nbackend = "numpy"\n'
+            'max_iter = 3\ninput_scaling = "standardize"\nbackend = "numpy"\n'
         )
         recipe = ["--recipe", "mine.toml", "--task", "regression", "--out", f"run{number}"]
         done = mlp_xp("train", "--data", "homes.csv", *recipe)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import wait_until
-from running import CODE, TINY
+from running import CODE, FINDER, TINY
 
 from mlp_xp.cli import progress
 from mlp_xp.cli.commands import parse
@@ -21,19 +21,6 @@ from mlp_xp.cli.output import Output
 from mlp_xp.cli.tasks import Classification
 from mlp_xp.training import time_budget as budget
 from mlp_xp.training.records import Record, Running
-
-# Notes when a slow library is loaded.
-MARK = """
-import sys
-
-class Mark:
-    def find_spec(name, path=None, target=None):
-        if name == "sklearn":
-            sys.meta_path.remove(Mark)
-            print("[sklearn]", flush=True)
-
-sys.meta_path.insert(0, Mark)
-"""
 
 
 @pytest.fixture
@@ -95,7 +82,7 @@ def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
         shown.stage("preparing the first step")
         out = ""
 
-        def is_at_three_places() -> bool:
+        def is_at_three_places():
             nonlocal out
             out += capsys.readouterr().out
             parts = out.split("preparing the first step")[1:-1]
@@ -104,13 +91,11 @@ def test_the_bar_moves_before_the_first_step(capsys, monkeypatch):
         wait_until(is_at_three_places)  # The light that runs through it.
 
 
+SCORES = "val 25.0 %  acc 60.0 %  "
+
+
 @pytest.mark.parametrize(
-    ("columns", "facts"),
-    [
-        (50, ""),
-        (80, "val 25.0 %  acc 60.0 %  "),
-        (100, "val 25.0 %  acc 60.0 %  1,000 images/s  "),
-    ],
+    ("columns", "facts"), [(50, ""), (80, SCORES), (100, f"{SCORES}1,000 images/s  ")]
 )
 def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -153,16 +138,15 @@ def test_quiet_prints_the_result_alone_and_json_an_object(mlp_xp, undrawn):
 
 
 @pytest.mark.matrix
-def test_a_terminal_shows_progress_before_anything_slow_is_loaded(tmp_path):
+def test_a_terminal_shows_progress_before_anything_slow_is_loaded():
     """Read a pseudo-terminal of 50 columns, from the start of the process."""
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
     columns = {"COLUMNS": "50", "TERM": "xterm", "NO_COLOR": "1"}
-    out = str(tmp_path / "run")
-    command = [sys.executable, "-c", MARK + CODE, *TINY, "--epochs", "3", "--out", out]
-    process = subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, env=os.environ | columns
-    )
+    mark = FINDER.format(found="name == 'sklearn' and print('[sklearn]', flush=True)")
+    command = [sys.executable, "-c", mark + CODE, *TINY, "--epochs", "3", "--out", "run"]
+    to = {"stdin": slave, "stdout": slave, "stderr": slave, "env": os.environ | columns}
+    process = subprocess.Popen(command, **to)
     os.close(slave)
     chunks = []
     with contextlib.suppress(OSError):  # The other end was closed.
@@ -198,17 +182,6 @@ def narrow(monkeypatch, mlp_xp):
     return run
 
 
-@pytest.fixture
-def two_runs(finished, tmp_path):
-    """Two runs in a folder, the second with other settings."""
-    folder = tmp_path / "runs"
-    for name in ("first", "second"):
-        shutil.copytree(finished, folder / name)
-    path = folder / "second" / "config.json"
-    path.write_text(path.read_text().replace('"relu"', '"a_name_of_over_twenty_letters"'))
-    return folder
-
-
 def test_lines_break_between_words_and_columns():
     assert fitted(LINE, None) == fitted(LINE, 35) == [LINE]
     assert fitted(LINE, 20) == ["name  some words in", "      a second", "      column"]
@@ -230,19 +203,22 @@ def test_facts_notes_and_errors_fit(narrow, undrawn):
 
 
 def test_runs_lack_whole_columns_and_a_comparison_shows_every_run(
-    narrow, mlp_xp, two_runs, monkeypatch
+    narrow, mlp_xp, finished, monkeypatch
 ):
-    lines = narrow("runs", two_runs)
+    first, second = (shutil.copytree(finished, Path("runs", name)) for name in ("first", "second"))
+    path = second / "config.json"
+    path.write_text(path.read_text().replace('"relu"', '"a_name_of_over_twenty_letters"'))
+    lines = narrow("runs", "runs")
     assert lines[0].split() == ["run", "date", "data", "score", "epochs"]
     assert all(line.endswith(" 8") for line in lines[1:])
-    lines = narrow("compare", two_runs / "first", two_runs / "second")
+    lines = narrow("compare", first, second)
     place = lines.index("activation")
     assert lines[place + 1] == "  first   relu"
     assert lines[place + 2] == "  second  a_name_of_over_twenty_letters"
     assert lines[0] == "test accuracy"
     assert max(map(len, lines)) <= 50
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
-    assert mlp_xp("runs", two_runs).out.splitlines()[0].split()[-1] == "network"
+    assert mlp_xp("runs", "runs").out.splitlines()[0].split()[-1] == "network"
 
 
 def test_a_training_that_diverged_suggests_a_smaller_learning_rate(narrow):

@@ -148,23 +148,20 @@ def test_checkpoints_are_saved_and_can_be_evaluated(mlp_xp, train_digits):
 @pytest.mark.matrix
 def test_matplotlib_is_loaded_after_the_training():
     # It takes as much memory as some fits.
-    code = (
-        "import sys\n"
-        "from mlp_xp.cli import main, train\n"
-        "write = train.write_history\n"
-        "def show(*given):\n"
-        "    print('matplotlib' in sys.modules)\n"
-        "    write(*given)\n"
-        "train.write_history = show\n"
-        "main(sys.argv[1:])"
-    )
-    run = [sys.executable, "-c", code, *TINY, "--epochs", "1", "--out", "run"]
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert "False" in done.stdout.splitlines()
+    code = "import sys; from mlp_xp.cli import main, train; write = train.write_history; "
+    code += "train.write_history = lambda *x: (print('matplotlib' in sys.modules), write(*x)); "
+    run = [sys.executable, "-c", f"{code}main()", *TINY, "--epochs", "1", "--out", "run"]
+    assert "False" in subprocess.check_output(run, text=True).splitlines()
     assert Path("run/curves.png").is_file()
 
 
-def test_runs_without_a_name_get_different_names(mlp_xp, monkeypatch):
+def test_runs_get_different_names_and_an_empty_folder_of_a_killed_run_is_no_obstacle(
+    mlp_xp, train_digits, monkeypatch
+):
+    Path("run.partial").mkdir()
+    Path("run.partial", "config.json").write_text("{}")
+    assert train_digits("--epochs", 1).err == ""
+    assert [path.name for path in Path().iterdir()] == ["run"]
     monkeypatch.setattr(new_run.time, "strftime", lambda _: "20260102-030405")
     for _ in range(2):
         assert mlp_xp(*TINY, "--epochs", 1).status == 0
@@ -180,13 +177,6 @@ def test_nothing_is_overwritten(taken, fails):
     assert f"error: {taken} is already there" in line
     assert "type --out run-2" in line
     assert [path.name for path in Path().iterdir()] == [taken]
-
-
-def test_an_empty_folder_that_a_killed_run_left_is_no_obstacle(train_digits):
-    Path("run.partial").mkdir()
-    Path("run.partial", "config.json").write_text("{}")
-    assert train_digits("--epochs", 1).err == ""
-    assert [path.name for path in Path().iterdir()] == ["run"]
 
 
 def test_options_reach_the_estimator(train_digits):
@@ -216,8 +206,7 @@ def test_options_reach_the_estimator(train_digits):
 @pytest.mark.parametrize("solver", [*OPTIMIZERS, "lbfgs"])
 def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver, train_digits):
     decays = solver in ("adamw", "lion", "muon")
-    decay = ["--weight-decay", "0.5"] if decays else []
-    train_digits("--solver", solver, *decay, "--epochs", 1)
+    train_digits("--solver", solver, *["--weight-decay", "0.5"] * decays, "--epochs", 1)
     expected = OPTIMIZERS[solver](weight_decay=0.5) if decays else solver
     assert load_model("run").solver == expected
 
