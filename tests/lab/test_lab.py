@@ -114,31 +114,28 @@ def test_a_step_against_torchs_autograd(name, torch):
     assert_all_close(grads, [param.grad.numpy() for param in params])
 
 
+def use_all(weights, data, labels, targets, rate=0.1):
+    """Return what each function that moves weights returns: four weights and a loss or losses."""
+    *new, accuracies, losses = lab.train_mlp(*weights, data, labels, rate, 3)
+    one, two = lab.learn_once_mse, lab.learn_once_cross_entropy
+    many = [*new, accuracies], [*new, losses]
+    return one(*weights, data, targets, rate), two(*weights, data, labels, rate), *many
+
+
 def test_no_autograd_graph_is_recorded(torch):
     weights, data, labels = lab_data()
     free = [torch.tensor(weight, requires_grad=True) for weight in weights]
-    x, y = torch.tensor(data, requires_grad=True), torch.tensor(labels)
-    targets = torch.tensor(np.eye(5)[labels], requires_grad=True)
+    x, targets = (torch.tensor(a, requires_grad=True) for a in (data, np.eye(5)[labels]))
     for given in (free, [weight.detach() for weight in free]):
-        for *new, _ in (
-            lab.learn_once_mse(*given, x, targets, 0.1),
-            lab.learn_once_cross_entropy(*given, x, y, 0.1),
-            lab.train_mlp(*given, x, y, 0.1, 2)[:5],
-        ):
+        for *new, _ in use_all(given, x, torch.tensor(labels), targets):
             assert not any(weight.requires_grad for weight in new)
 
 
 def test_weights_keep_shape_and_dtype():
     weights, data, labels = lab_data()
-    weights = [weight.astype(np.float32) for weight in weights]
-    data = data.astype(np.float32)
+    *weights, data, targets = (a.astype("float32") for a in (*weights, data, np.eye(5)[labels]))
     # A NumPy float64 must not promote.
-    rate = np.float64(0.1)
-    for *new, loss in (
-        lab.learn_once_mse(*weights, data, np.eye(5, dtype=np.float32)[labels], rate),
-        lab.learn_once_cross_entropy(*weights, data, labels, rate),
-        lab.train_mlp(*weights, data, labels, rate, 2)[:5],
-    ):
+    for *new, loss in use_all(weights, data, labels, targets, np.float64(0.1)):
         assert [array.shape for array in new] == [weight.shape for weight in weights]
         assert {array.dtype for array in new} == {np.dtype(np.float32)}
         assert isinstance(loss, float | list)
@@ -237,19 +234,14 @@ def test_every_backend_computes_the_same(backend):
     given = [put(weight) for weight in weights]
     x, y = put(data), put(labels)
 
-    for function, *arguments in (
-        (lab.learn_once_mse, data, targets, 0.1),
-        (lab.learn_once_cross_entropy, pixels, labels, 0.1),
-        (lab.train_mlp, data, labels, 0.1, 3),
-    ):
-        expected = function(*weights, *arguments)
-        actual = function(*given, *map(put, arguments[:2]), *arguments[2:])
-        for array, like in zip(actual[:4], given, strict=True):
-            assert (type(array), array.dtype) == (type(like), like.dtype)
-            assert array_api_compat.device(array) == array_api_compat.device(like)
-        assert_all_close([to_numpy(array) for array in actual[:4]], expected[:4])
-        assert_all_close(actual[4:], expected[4:])
-
+    for inputs in (data, pixels):
+        found = use_all(given, put(inputs), y, put(targets))
+        for actual, expected in zip(found, use_all(weights, inputs, labels, targets), strict=True):
+            for array, like in zip(actual[:4], given, strict=True):
+                assert (type(array), array.dtype) == (type(like), like.dtype)
+                assert array_api_compat.device(array) == array_api_compat.device(like)
+            assert_all_close(map(to_numpy, actual[:4]), expected[:4])
+            assert_all_close(actual[4:], expected[4:])
     assert lab.test_mlp(*given, x, y) == lab.test_mlp(*weights, data, labels)
     *actual, losses = lab.run_mlp_training(x, y, x, y, 3, 0.5, 3, seed=1)
     *expected, same = lab.run_mlp_training(data, labels, data, labels, 3, 0.5, 3, seed=1)
