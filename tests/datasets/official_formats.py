@@ -1,4 +1,4 @@
-"""Writers of small data sets in the official formats."""
+"""Writers of small data sets in the official formats, and a check of what is rejected."""
 
 import io
 import pickle
@@ -7,6 +7,10 @@ import tarfile
 from typing import NamedTuple
 
 import numpy as np
+import pytest
+from helpers import case
+
+from mlp_xp.datasets import DatasetError
 
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
@@ -82,3 +86,8 @@ def cifar10_files(batches, encode):
     if encode is binary:
         return {f"{name}.bin": binary(b.x, b.y) for name, b in batches.items()}
     return {name: encode(b.x, labels=b.y) for name, b in batches.items()}
+
+
+def rejects(message, call, *args, **settings):
+    with case(message), pytest.raises(DatasetError, match=message):
+        call(*args, **settings)

@@ -10,7 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import case
-from official_formats import binary, cifar10_files, python2_pickle, write_archive, write_folder
+from official_formats import (
+    binary,
+    cifar10_files,
+    python2_pickle,
+    rejects,
+    write_archive,
+    write_folder,
+)
 
 from mlp_xp import datasets
 from mlp_xp.datasets import DatasetError, _cache, _loading, cache_dir, cifar
@@ -42,8 +49,7 @@ def test_a_changed_source_is_read_again(spec, python2_folder):
     raw[-1000] ^= 1  # a pixel
     path.write_bytes(raw)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    with pytest.raises(DatasetError, match="is not the cifar10 that was published"):
-        _loading.load(spec, python2_folder)
+    rejects("is not the cifar10 that was published", _loading.load, spec, python2_folder)
 
 
 def test_only_published_data_is_cached(spec, tmp_path, batches, in_cache):
@@ -115,8 +121,7 @@ def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder, 
 
     monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
     said = r"x_train\.npy is missing or damaged \(Permission denied\).* export MLP_XP_CACHE="
-    with pytest.raises(DatasetError, match=said):
-        _loading.load(spec)
+    rejects(said, _loading.load, spec)
 
 
 def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_folder, monkeypatch):
@@ -129,8 +134,7 @@ def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_fold
 
     monkeypatch.setattr(os, "stat", stat)
     said = r"Permission denied.*: let yourself read .* name another folder, as in expor"
-    with pytest.raises(DatasetError, match=said):
-        _loading.load(spec)
+    rejects(said, _loading.load, spec)
     assert _loading.locate(spec) is None
     np.testing.assert_array_equal(_loading.load(spec, python2_folder)["x_test"], stored["x_test"])
 
@@ -150,19 +154,16 @@ def test_a_failed_write_to_the_cache_leaves_nothing_and_the_data_load(
 
 def test_what_cannot_be_fetched_or_stored_is_an_error(spec, tmp_path, monkeypatch, in_cache):
     wrong = dataclasses.replace(spec, fallback=lambda scratch: Content({}, ("other",)))
-    with pytest.raises(DatasetError, match=r"not what was published; nothing was stored\. Down"):
-        _loading.load(wrong)
+    rejects(r"not what was published; nothing was stored\. Down", _loading.load, wrong)
     assert "cifar10" not in in_cache()
     layout = spec.layout | {"y_test": ((10, 50_000), np.dtype("int64"))}
     fetching = dataclasses.replace(spec, layout=layout, fallback=fail_to_read)
     with monkeypatch.context() as patched:
         patched.setattr(_loading.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000))
-        with pytest.raises(DatasetError, match=r"takes 8 MB .*, and 4 MB are free.*make room"):
-            _loading.load(fetching)
+        rejects(r"takes 8 MB .*, and 4 MB are free.*make room", _loading.load, fetching)
     (tmp_path / "a-file").write_text("")
     monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "a-file" / "cache"))
-    with pytest.raises(DatasetError, match="export MLP_XP_CACHE="):
-        _loading.load(spec)
+    rejects("export MLP_XP_CACHE=", _loading.load, spec)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other folders")
@@ -190,8 +191,7 @@ def test_what_a_killed_process_left_is_removed(spec, in_cache):
         assert list(scratch.iterdir()) == []
         raise UnreachableError("no npm")
 
-    with pytest.raises(DatasetError, match="no npm"):
-        _loading.load(dataclasses.replace(spec, fallback=fallback))
+    rejects("no npm", _loading.load, dataclasses.replace(spec, fallback=fallback))
     assert list(downloads.iterdir()) == []
 
 

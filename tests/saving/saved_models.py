@@ -6,10 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
+from helpers import case
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.state import fitted_state
-from mlp_xp.saving import load_model, save_model
+from mlp_xp.saving import SavingError, load_model, save_model
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
 CODES = np.arange(60) % 3
@@ -37,6 +39,11 @@ def sign(folder: Path, spec: dict) -> None:
     compact = json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes() + compact).hexdigest()
     (folder / "model.json").write_text(json.dumps(spec | {"sha256": digest}))
+
+
+def rejects(message, call, *args):
+    with case(message), pytest.raises(SavingError, match=message):
+        call(*args)
 
 
 def assert_same(loaded, saved, name: str) -> None:

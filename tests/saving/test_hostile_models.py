@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from helpers import bounded, case
-from saved_models import CODES, SETTINGS, X, sign, spec_of
+from saved_models import CODES, SETTINGS, X, rejects, sign, spec_of
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.optimizers.schedules import Constant
@@ -34,8 +34,8 @@ def limits(request):
     return request.param
 
 
-def nested(depth: int) -> dict:
-    value: dict = {"class": "Constant"}
+def nested(depth):
+    value = {"class": "Constant"}
     for _ in range(depth):
         value = {"class": "LinearWarmup", "then": value}
     return value
@@ -48,38 +48,42 @@ FLIP = {"class": "Flip", "image_shape": [2, 2, 2]}
 RECORD = {"epoch": 1, "loss": 1.0, "accuracy": None, "learning_rate": 0.1}
 RECORD |= {"n_samples": 60, "seconds": 0.5}
 WARMUP = {"class": "LinearWarmup", "then": {"class": "SGD"}}
+# Changes of one type or value that no check of a name foresees.
+NO_MODEL = [
+    *({"params": value} for value in ([], {"solver": {}}, {"device": 3}, {"dropout": ["a", "b"]})),
+    {"classes": {"dtype": "<i8", "values": [0, 1, "2x"]}},
+    *({"training": value} for value in (None, {"n_iter": 0, "t": 0}, TRAINING | {"history": [3]})),
+]
+NO_RECORDS = [RECORD | change for change in ({"epoch": -1}, {"epoch": 1.5}, {"loss": None})]
 TAMPERED = [
+    *((changes, "model.json holds no model") for changes in NO_MODEL),
+    *(({"training": TRAINING | {"history": [r]}}, "no record of an epoch") for r in NO_RECORDS),
+    ({"params": {"solver": {"class": ["SGD"]}}}, "unhashable"),
+    ({"format_version": 5, "weights": "../o.safetensors"}, "weights is .*, not such as 'model-e3"),
+    ({"format_version": 5, "weights": 3}, "weights is .*, not such as 'model-e3b0c44298fc1c14"),
     ({"format": "keras"}, r"format is 'keras', not 'mlp_xp'"),
     ({"format_version": 6}, r"format_version is 6, and .* reads 3 to 5: .* update this one"),
     ({"format_version": 2}, r"format_version is 2, and .* reads 3 to 5: .* train the model"),
     ({"estimator": "Pipeline"}, "estimator is 'Pipeline', not one of MLPClassifier, MLPReg"),
-    ({"estimator": ["MLPClassifier"]}, "unhashable"),
     ({"estimator": "MLPRegressor"}, "which MLPRegressor does not take"),
-    ({"format_version": None}, "format_version is None"),
     ({"params": {"depth": 3}}, r"params has \['depth'\]"),
     ({"params": {"alpha": -1}}, "'alpha' parameter"),
     ({"params": {"callbacks": [3]}}, r"params has \['callbacks'\]"),
     ({"params": {"solver": {"class": "Tiger"}}}, "solver is 'Tiger', not one of SGD, Adam, "),
     ({"params": {"solver": {"class": "SGD", "speed": 1}}}, "speed"),
     ({"params": {"solver": {"class": "AdamW", "beta_1": "x"}}}, "AdamW has beta_1='x', which"),
-    ({"params": {"solver": {"class": "AdamW", "beta_1": 2}}}, "beta_1 is 2, and must be"),
-    ({"params": {"solver": {"class": ["SGD"]}}}, "unhashable"),
     ({"params": {"solver": {"name": "SGD"}}}, "has no meaning"),
-    ({"params": {"solver": {}}}, "model.json holds no model"),
     ({"params": {"alpha": {"class": "SGD"}}}, "alpha is 'SGD', not one of none"),
     ({"params": {"alpha": {"float": "1e999"}}}, "has no meaning"),
     ({"params": {"class_weight": {"items": [[{"items": []}, 1]]}}}, "{} is no class label"),
     ({"params": {"class_weight": {"items": [[2**64, 1]]}}}, "18446744073709551616 is no class"),
-    ({"params": {"device": 3}}, "model.json holds no model"),
     ({"params": {"device": "cpu; ls"}}, "device is 'cpu; ls', not null or a name such as"),
     ({"params": {"tta": 5}}, "'tta' parameter"),
     ({"params": {"tta": [5]}}, "tta has 5, which is none of Flip, Shift"),
     ({"params": {"tta": FLIP}}, r"tta has Flip.* is 8, but the data have 5 features"),
     ({"params": {"tta": [FLIP | {"image_shape": [1, 1, 5]}] * 99}}, "tta makes .* views, exp"),
     ({"params": {"augmentation": [FLIP]}}, "augmentation has Flip.* but the data have 5"),
-    ({"params": {"activation": {"class": "Huber"}}}, "activation is 'Huber', not one of none"),
     ({"params": {"activation": ["relu"]}}, "activation has 1 entries"),
-    ({"params": {"dropout": ["a", "b"]}}, "model.json holds no model"),
     ({"params": {"loss": {"class": "Custom"}}}, "loss is 'Custom', not one of Softmax"),
     ({"params": {"loss": {"class": "Through"}}}, "missing 2 required"),
     ({"params": {"learning_rate": WARMUP}}, "then is 'SGD', not one of Constant"),
@@ -89,7 +93,6 @@ TAMPERED = [
     ({"params": {"normalization": "batch"}}, r"'moments\.0\.mean' is absent"),
     ({"params": {"normalization": "layer"}}, r"'norms\.0\.scale' is absent"),
     ({"params": {"label_smoothing": 0.1, "loss": "focal"}}, "label_smoothing is 0.1"),
-    ({"params": []}, "model.json holds no model"),
     ({"out_activation": "logistic", "widths": [5, 7, 4, 1]}, "3 classes do not fit 1 outputs"),
     ({"out_activation": "exp"}, "out_activation is 'exp', which does not fit"),
     ({"target_type": "binary"}, "target_type is 'binary', which does not fit 3 classes"),
@@ -100,35 +103,25 @@ TAMPERED = [
     ({"widths": [5, 7, 4, 2]}, "3 classes do not fit 2 outputs"),
     ({"widths": [5, 8, 4, 3]}, r"'layers.0.W' is float32 of shape \(5, 7\).*\(5, 8\)"),
     ({"widths": [5, 7, 4, 4, 3]}, "'layers.2.W' is"),
-    ({"widths": [5, 7, 3]}, "'layers.1.W' is"),
     ({"dtype": "float16"}, "dtype is 'float16'"),
     ({"dtype": "float64"}, "'layers.0.W' is float32 of shape"),
     ({"scaled": 1}, "scaled is 1, not null, one of standardize, zca, pca or a Whiten"),
     ({"scaled": None}, r"'scaling\.scale' is float32"),
     ({"seed": "0"}, "seed is '0'"),
-    ({"seed": -1}, "seed is -1"),
     ({"seed": 2**40}, "not an integer of 32 bits"),
     ({"classes": {"dtype": "<U99999999", "values": ["a", "b", "c"]}}, "take 1144 MiB, expected"),
     ({"classes": {"dtype": "(999,999)f8", "values": [0, 1, 2]}}, r"dtype '\(999,999\)f8', exp"),
     ({"classes": {"dtype": ["<i8"], "values": [0, 1, 2]}}, r"of dtype \['<i8'\], expected one"),
-    ({"classes": {"dtype": "<i8", "values": [0, 1, "2x"]}}, "model.json holds no model"),
     ({"classes": {"dtype": "<i8", "values": [0, 1, 1.5]}}, "not values of dtype '<i8'"),
     ({"classes": {"dtype": "<i8", "values": [0, 1, 1]}}, "not distinct and in order"),
     ({"classes": {"dtype": "nonsense", "values": [0, 1, 2]}}, "nonsense"),
     ({"classes": {"dtype": "|O", "values": [{}, {}, {}]}}, "object are not all strings"),
     ({"feature_names": ["a"]}, "not a list of 5 strings"),
-    ({"training": {"loss_curve": [], "n_iter": 0, "t": 0}}, "model.json holds no model"),
     ({"training": {"loss_curve": [1], "n_iter": -1, "t": 0}}, "not counts"),
-    ({"training": TRAINING | {"loss_curve": ["1"]}}, "loss_curve is not a list of numbers"),
     ({"training": TRAINING | {"validation_scores": 3}}, "validation_scores is not a list"),
     ({"training": TRAINING | {"loss": "low"}}, "loss is 'low', not a number"),
     ({"training": TRAINING | {"history": [{"epoch": 1}]}}, "missing 5 required"),
     ({"training": TRAINING | {"history": [RECORD | {"color": 1}]}}, "color"),
-    ({"training": TRAINING | {"history": [RECORD | {"epoch": -1}]}}, "no record of an epoch"),
-    ({"training": TRAINING | {"history": [RECORD | {"epoch": 1.5}]}}, "no record of an epoch"),
-    ({"training": TRAINING | {"history": [RECORD | {"loss": None}]}}, "no record of an epoch"),
-    ({"training": TRAINING | {"history": [3]}}, "model.json holds no model"),
-    ({"training": None}, "model.json holds no model"),
 ]
 
 
@@ -144,8 +137,7 @@ def test_a_tampered_spec_is_rejected(saved):
             assert len(str(caught.value)) < 1000
     for key in ("format_version", "estimator", "params", "widths", "classes", "target_type"):
         sign(saved, {name: value for name, value in spec.items() if name != key})
-        with case(key), pytest.raises(SavingError, match=key):
-            load_model(saved)
+        rejects(key, load_model, saved)
 
 
 def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
@@ -157,8 +149,7 @@ def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
     folder = saved / "regressor"
     save_model(MLPRegressor(**SETTINGS).fit(X, X[:, 0]), folder)
     sign(folder, spec_of(folder) | {"out_activation": "exp"})
-    with pytest.raises(SavingError, match="out_activation is 'exp', and params make it 'identity'"):
-        load_model(folder)
+    rejects("out_activation is 'exp', and params make it 'identity'", load_model, folder)
 
 
 def test_files_that_are_missing_or_no_json_object_are_named(saved):
@@ -166,8 +157,7 @@ def test_files_that_are_missing_or_no_json_object_are_named(saved):
     spec = spec_of(saved)
     del spec["sha256"]
     path.write_text(json.dumps(spec))
-    with pytest.raises(SavingError, match="sha256"):
-        load_model(saved)
+    rejects("sha256", load_model, saved)
     for content in (b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000):
         path.write_bytes(content)
         said = r"model\.json .*: save the model again"
@@ -177,34 +167,32 @@ def test_files_that_are_missing_or_no_json_object_are_named(saved):
     load_model(saved)
     for name in ("model.safetensors", "model.json"):
         (saved / name).unlink()
-        with pytest.raises(SavingError, match=rf"{name} cannot be read.*No such file"):
-            load_model(saved)
+        rejects(rf"{name} cannot be read.*No such file", load_model, saved)
 
 
 def test_damaged_weights_are_rejected(saved):
     path = saved / "model.safetensors"
     whole, spec = path.read_bytes(), spec_of(saved)
 
-    def rejects(content, message):
+    def rejects_weights(content, message):
         path.write_bytes(content)
-        with case(message), pytest.raises(SavingError, match=message):
-            load_model(saved)
+        rejects(message, load_model, saved)
 
     for content in (b"", whole[:-1], whole + b"x", b"x" * len(whole), whole[:9]):
-        rejects(content, r"model\.safetensors holds no model")
+        rejects_weights(content, r"model\.safetensors holds no model")
     tensors = safetensors.numpy.load(whole)
     bias = tensors.pop("layers.1.b")
     save = safetensors.numpy.save
-    rejects(save(tensors), r"'layers\.1\.b' is absent.*float32 of shape \(4,\)")
+    rejects_weights(save(tensors), r"'layers\.1\.b' is absent.*float32 of shape \(4,\)")
     tensors |= {"layers.1.b": bias}
-    rejects(save(tensors | {"zzz": bias}), r"'zzz' is float32 of shape \(4,\).* absent")
+    rejects_weights(save(tensors | {"zzz": bias}), r"'zzz' is float32 of shape \(4,\).* absent")
     for name in ("layers.0.W", "layers.2.b", "scaling.scale"):
         for value in (np.nan, np.inf, -np.inf):
             changed = tensors | {name: tensors[name].copy()}
             changed[name].flat[-1] = value
             path.write_bytes(save(changed))
             sign(saved, spec)
-            rejects(save(changed), f"{name}' has NaN or infinity.* train again, e.g. with")
+            rejects_weights(save(changed), f"{name}' has NaN or infinity.* train again, e.g. with")
 
 
 def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):
@@ -243,8 +231,7 @@ def test_a_spec_edited_by_hand_is_rejected_and_one_laid_out_anew_loads(model, sa
         path.write_bytes(content)
         np.testing.assert_array_equal(load_model(saved).coefs_[0], model.coefs_[0])
     path.write_text(json.dumps(spec | {"params": spec["params"] | {"alpha": 0.5}}))
-    with pytest.raises(SavingError, match=r"SHA-256 of .* edited.* load_model, set_params and"):
-        load_model(saved)
+    rejects(r"SHA-256 of .* edited.* load_model, set_params and", load_model, saved)
 
 
 def test_weights_of_another_save_are_rejected(saved, tmp_path):
@@ -252,8 +239,7 @@ def test_weights_of_another_save_are_rejected(saved, tmp_path):
     save_model(other.fit(X, CODES), tmp_path / "other")
     weights = (tmp_path / "other" / "model.safetensors").read_bytes()
     (saved / "model.safetensors").write_bytes(weights)
-    with pytest.raises(SavingError, match=r"is of another save\. Take both from a copy"):
-        load_model(saved)
+    rejects(r"is of another save\. Take both from a copy", load_model, saved)
 
 
 def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
@@ -266,8 +252,7 @@ def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
     loaded = load_model(saved)
     np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(SavingError, match="SHA-256"):
-        load_model(saved)
+    rejects("SHA-256", load_model, saved)
     save_model(loaded, saved)
     assert spec_of(saved)["format_version"] == 5
 
@@ -322,5 +307,4 @@ def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
     if hasattr(os, "mkfifo"):  # Nor is a named pipe waited for.
         (saved / name).unlink()
         os.mkfifo(saved / name)
-        with pytest.raises(SavingError, match=rf"{name} cannot be read.*not a regular file"):
-            load_model(saved)
+        rejects(rf"{name} cannot be read.*not a regular file", load_model, saved)
