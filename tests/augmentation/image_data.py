@@ -1,9 +1,7 @@
 """Images, labels and augmentations that the tests of augmentation share."""
 
 import numpy as np
-from helpers import QUIET
 
-from mlp_xp import MLP
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.training.epochs import plan_epoch, with_draws
 
@@ -35,8 +33,3 @@ def labels(n=N):
 def drawn(augmentation, n=N, batch_size=BATCH, *, seed=3, epoch=1, pad=False, **settings):
     plan = plan_epoch(n, batch_size, seed=seed, epoch=epoch, pad=pad, **settings)
     return with_draws(plan, augmentation, seed=seed, epoch=epoch)
-
-
-def model_of(kind=MLP, **settings):
-    defaults = {"hidden_layer_sizes": (6,), "max_iter": 3, "random_state": 0, "batch_size": 8}
-    return kind(**(defaults | QUIET | settings))

@@ -6,6 +6,7 @@ from functools import cache
 import image_data
 import numpy as np
 import pytest
+from helpers import small
 from image_data import BATCH, BOTH, EVERYTHING, FEATURES, GEOMETRIC, SHAPE, C, H, N, W, images
 
 from mlp_xp._utils.tree import leaves, map_leaves
@@ -77,9 +78,7 @@ def test_pixels_are_where_a_loop_puts_them(backend, name, dtype):
 @pytest.mark.parametrize("has_rows", [False, True])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_the_gather_kernel_moves_pixels(
-    backend, name, dtype, has_rows, is_scaled, threads, pool_of
-):
+def test_gather_moves_pixels(backend, name, dtype, has_rows, is_scaled, threads, pool_of):
     x, (draws, expected) = images(dtype), moved(name, dtype)
     expected, rows, scaling = expected.astype("float32"), None, None
     with backend.scope(), pool_of(threads):
@@ -180,8 +179,6 @@ def test_an_alternating_flip_shows_both_sides_in_turn():
     assert 100 < np.sum(random[0] == random[1]) < 300
 
 
-# --- errors --------------------------------------------------------------------------------------
-
 WRONG_SETTINGS = [
     (lambda: Flip((32, 32)), "image_shape is (32, 32), and must be three integers"),
     (lambda: Flip((3, 32.0, 32)), "image_shape is (3, 32.0, 32)"),
@@ -221,11 +218,11 @@ def test_wrong_settings_are_told_what_to_do():
 def test_a_fit_refuses_what_does_not_fit():
     for settings, kind, message in WRONG_FITS:
         with pytest.raises(kind, match=re.escape(message)):
-            image_data.model_of(**settings).fit(images(), image_data.labels())
+            small(**settings).fit(images(), image_data.labels())
 
 
 def test_a_prediction_refuses_what_does_not_fit():
-    model = image_data.model_of().fit(images(), image_data.labels())
+    model = small().fit(images(), image_data.labels())
     with pytest.raises(TypeError, match=re.escape("tta has 'flip', which is none of Flip, Shift")):
         model.predict(images(), tta="flip")
     with pytest.raises(ValueError, match="tta has Flip"):

@@ -6,7 +6,9 @@ import tracemalloc
 import image_data
 import numpy as np
 import pytest
-from image_data import BATCH, CLASSES, EVERYTHING, FEATURES, SHAPE, N, images, labels, model_of
+from helpers import small
+from image_data import BATCH, CLASSES, EVERYTHING, FEATURES, SHAPE, N, images, labels
+from scipy import sparse
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
@@ -170,7 +172,7 @@ def test_a_steady_step_allocates_nothing_big():
 
 def test_a_fit_augments_and_a_prediction_does_not():
     x, y = images(), labels()
-    plain, augmented = model_of().fit(x, y), model_of(augmentation=list(EVERYTHING)).fit(x, y)
+    plain, augmented = small().fit(x, y), small(augmentation=list(EVERYTHING)).fit(x, y)
     assert not np.allclose(plain.coefs_[0], augmented.coefs_[0])
     bare = copy.deepcopy(augmented).set_params(augmentation=None)
     np.testing.assert_array_equal(bare.predict_proba(x), augmented.predict_proba(x))
@@ -178,17 +180,15 @@ def test_a_fit_augments_and_a_prediction_does_not():
 
 def test_partial_fit_goes_through_the_same_epochs():
     x, y = images(), labels()
-    settings = {"augmentation": Flip(SHAPE, alternate=True), "learning_rate": "constant"}
-    whole, parts = model_of(**settings).fit(x, y), model_of(**settings)
+    settings = {"augmentation": Flip(SHAPE, alternate=True), "max_iter": 3}
+    whole, parts = small(**settings).fit(x, y), small(**settings)
     for _ in range(3):
         parts.partial_fit(x, y, classes=range(CLASSES))
     np.testing.assert_array_equal(parts.coefs_[0], whole.coefs_[0])
 
 
 def test_sparse_pictures_are_images():
-    from scipy import sparse
-
     x, y = images("float64"), labels()
-    dense = model_of(augmentation=EVERYTHING).fit(x, y)
-    thin = model_of(augmentation=EVERYTHING).fit(sparse.csr_array(x), y)
+    dense = small(augmentation=EVERYTHING).fit(x, y)
+    thin = small(augmentation=EVERYTHING).fit(sparse.csr_array(x), y)
     np.testing.assert_allclose(thin.coefs_[0], dense.coefs_[0], rtol=0, atol=1e-12)

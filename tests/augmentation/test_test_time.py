@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from helpers import tolerance
-from image_data import BOTH, EVERYTHING, FEATURES, SHAPE, C, H, N, W, images, labels, model_of
+from helpers import small, tolerance
+from image_data import BOTH, EVERYTHING, FEATURES, SHAPE, C, H, N, W, images, labels
 from sklearn.base import clone
 
 from mlp_xp import MLPRegressor
@@ -17,7 +17,7 @@ from mlp_xp.saving import load_model, save_model
 def test_held_out_samples_are_left_alone():
     x, y = images(), labels()
     settings = {"augmentation": EVERYTHING, "max_iter": 1, "input_scaling": "standardize"}
-    model = model_of(tta=Flip(SHAPE), **settings).fit(x, y, X_val=x, y_val=y)
+    model = small(tta=Flip(SHAPE), **settings).fit(x, y, X_val=x, y_val=y)
     assert model.validation_loss_curve_[0] != pytest.approx(model.evaluate(x, y)["loss"], rel=1e-6)
     plain = model.set_params(tta=None).evaluate(x, y)["loss"]
     assert model.validation_loss_curve_[0] == pytest.approx(plain, rel=1e-6)
@@ -40,7 +40,7 @@ def test_averages_are_those_of_hand_made_views(backend, size, monkeypatch):
     for name in ("_BATCH", "_HOST_BATCH"):
         monkeypatch.setattr(inference, name, size)
     x, y = images(), labels()
-    model = model_of(backend=backend.name, device=backend.device).fit(x, y)
+    model = small(backend=backend.name, device=backend.device).fit(x, y)
     expected = np.mean([model.predict_proba(view) for view in views_by_hand(x)], axis=0)
     atol = tolerance("float32", FEATURES)
     np.testing.assert_allclose(model.predict_proba(x, tta=BOTH), expected, rtol=0, atol=atol)
@@ -64,7 +64,7 @@ def test_averages_are_those_of_hand_made_views(backend, size, monkeypatch):
 @pytest.mark.parametrize("output", ["softmax", "logistic"])
 def test_two_classes_are_decided_alike(output):
     x, y = images(), labels() % 2
-    model = model_of(output_activation=output, tta=BOTH).fit(x, y)
+    model = small(output_activation=output, tta=BOTH).fit(x, y)
     p = model.predict_proba(x)[:, 1]
     np.testing.assert_allclose(model.logits(x), np.log(p / (1 - p)), atol=1e-5)
     np.testing.assert_array_equal(model.predict(x), model.logits(x) > 0)
@@ -74,7 +74,7 @@ def test_two_classes_are_decided_alike(output):
 def test_a_regressor_averages_values(output):
     x = images("float64")
     y = np.random.default_rng(0).uniform(0.1, 0.9, N)
-    model = model_of(MLPRegressor, output_activation=output).fit(x, y)
+    model = small(MLPRegressor, output_activation=output).fit(x, y)
     expected = np.mean([model.predict(view) for view in views_by_hand(x)], axis=0)
     np.testing.assert_allclose(model.predict(x, tta=BOTH), expected, rtol=1e-12, atol=1e-15)
     model.set_params(tta=BOTH)
@@ -93,8 +93,8 @@ def test_a_model_is_saved_and_cloned_and_numbers_of_numpy_are_those_of_python(tm
     expected = [Flip(SHAPE, alternate=True), Shift(SHAPE, 1), Cutout(SHAPE, 2)]
     expected += [ColorJitter(SHAPE, 0.5, 0.25), Mixup(0.5)]
     assert repr(given) == repr(expected)
-    model = model_of(augmentation=given, tta=given[1]).fit(x, y)
-    plain = model_of(augmentation=expected, tta=expected[1]).fit(x, y)
+    model = small(augmentation=given, tta=given[1]).fit(x, y)
+    plain = small(augmentation=expected, tta=expected[1]).fit(x, y)
     save_model(model, tmp_path)
     loaded = load_model(tmp_path)
     for other in (model, loaded):
@@ -114,6 +114,6 @@ class Unchecked(Shift):
 
 def test_views_of_an_augmentation_of_ones_own_have_plain_numbers(backend):
     x, y = images(), labels()
-    model = model_of(backend=backend.name, device=backend.device).fit(x, y)
+    model = small(backend=backend.name, device=backend.device).fit(x, y)
     found = model.predict_proba(x, tta=Unchecked(SHAPE, np.int64(1)))
     np.testing.assert_array_equal(found, model.predict_proba(x, tta=Shift(SHAPE, 1)))

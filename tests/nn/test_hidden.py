@@ -67,12 +67,7 @@ def test_mistakes_are_told():
 
 # --- estimators ----------------------------------------------------------------------------------
 
-HIDDEN = (
-    Blocks((2, 4, 2, 4), (1, 3), 8),
-    Branch((Blocks((2, 2, 8), (0, 1)),)),
-    20,
-    Branch((24, 20)),
-)
+HIDDEN = Blocks((2, 4, 2, 4), (1, 3), 8), Branch((Blocks((2, 2, 8), (0, 1)),)), 20, Branch((24, 20))
 SOLVERS = {
     "adam": {"max_iter": 5, "learning_rate": "cosine", "learning_rate_init": 0.01},
     "lbfgs": {"max_iter": 12},

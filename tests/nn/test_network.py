@@ -42,15 +42,15 @@ def test_the_blocks_are_in_order():
 
 
 def test_weights_start_as_the_activation_asks_for():
-    def starts(**settings):
-        network = Network((4, 5, 6, 2), **settings)
-        return [layer[0].start for layer in network.blocks]
-
     plain, logistic = "glorot", "glorot-logistic"
-    assert starts(activation="relu") == [plain] * 3
-    assert starts(activation="logistic") == [logistic] * 3
-    assert starts(activation=("tanh", "logistic")) == [plain, logistic, logistic]
-    assert starts(activation=("logistic", cube)) == [logistic, plain, plain]
+    for activation, expected in (
+        ("relu", [plain] * 3),
+        ("logistic", [logistic] * 3),
+        (("tanh", "logistic"), [plain, logistic, logistic]),
+        (("logistic", cube), [logistic, plain, plain]),
+    ):
+        network = Network((4, 5, 6, 2), activation)
+        assert [layer[0].start for layer in network.blocks] == expected
 
 
 def test_parameters_have_their_shapes_and_start_within_bounds():
@@ -231,9 +231,6 @@ def test_dropout_is_for_training_only(backend, rng):
             np.testing.assert_array_equal(found, expected)
         trained = backend.get(cases.loss_and_gradients(backend, dropping, *here)[2])
         assert not np.allclose(found, trained, atol=0.01)
-
-
-# --- seeds ---------------------------------------------------------------------------------------
 
 
 def test_a_generator_that_is_seeded_again_starts_anew():

@@ -123,13 +123,10 @@ def test_update_rules(backend, name, rng, draw):
             scalars = backend.put(np.asarray((*rule.coefficients(0.05, t), 0.3)))
             *coefs, factor = (scalars[i] for i in range(scalars.shape[0]))
             grads, norm = clip(grads, 2.0, n_leading=n_leading, xp=xp)
-            done = update_tree(
-                rule, params, grads, opt_state, tuple(coefs), factor,
-                n_leading=n_leading, xp=xp,
-            )  # fmt: skip
-            params, opt_state = done.params, done.opt_state
+            given = rule, params, grads, opt_state, tuple(coefs), factor
+            params, opt_state, penalty = update_tree(*given, n_leading=n_leading, xp=xp)
             mean = averaged(mean, params, factor, xp=xp)
-            penalties.append(done.penalty)
+            penalties.append(penalty)
             norms.append(norm)
         return params, opt_state, tuple(penalties), tuple(norms), mean
 
