@@ -5,7 +5,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from official_formats import BATCHES, cifar10_files, images, python2_pickle, write_folder
+from formats import BATCHES, cifar10_files, folder_of, images, pickle2
 
 from mlp_xp.datasets import _download, cache_dir, cifar
 
@@ -34,7 +34,7 @@ def batches():
 
 @pytest.fixture
 def python2_folder(tmp_path, batches):
-    return write_folder(tmp_path / "cifar-10-batches-py", cifar10_files(batches, python2_pickle))
+    return folder_of(tmp_path / "cifar-10-batches-py", cifar10_files(batches, pickle2))
 
 
 @pytest.fixture

@@ -9,15 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from formats import archive_of, binary, cifar10_files, folder_of, pickle2, rejects
 from helpers import case
-from official_formats import (
-    binary,
-    cifar10_files,
-    python2_pickle,
-    rejects,
-    write_archive,
-    write_folder,
-)
 
 from mlp_xp import datasets
 from mlp_xp.datasets import DatasetError, _cache, _loading, cache_dir, cifar
@@ -60,12 +53,12 @@ def test_only_published_data_is_cached(spec, tmp_path, batches, in_cache):
         "order": {"x": batch.x[::-1], "y": batch.y[::-1]},
     }.items():
         changed = batches | {"data_batch_3": batch._replace(**change)}
-        folder = write_folder(tmp_path / f"changed {name}", cifar10_files(changed, python2_pickle))
+        folder = folder_of(tmp_path / f"changed {name}", cifar10_files(changed, pickle2))
         said = rf"changed {name} is not the cifar10 .*fetch it again"
         with case(name), pytest.raises(DatasetError, match=said):
             _loading.load(spec, folder)
     own = batches | {"data_batch_1": batches["data_batch_2"]}  # one image more
-    folder = write_folder(tmp_path / "own", cifar10_files(own, python2_pickle))
+    folder = folder_of(tmp_path / "own", cifar10_files(own, pickle2))
     assert len(_loading.load(spec, folder)["x_train"]) == spec.layout["x_train"][0][0] + 1
     assert in_cache() == []
 
@@ -78,15 +71,15 @@ def test_lookup_order(spec, python2_folder, batches):
     Path("data").mkdir()
     for n, place in enumerate(reversed(cifar.CIFAR10.places), 1):
         path = Path("data") / place
-        encode = binary if "bin" in place else python2_pickle
+        encode = binary if "bin" in place else pickle2
         test = batches["test_batch"]
         other = batches | {"test_batch": test._replace(x=test.x[n:], y=test.y[n:])}
         files = cifar10_files(other, encode)
         if place.endswith(".gz"):
             folder = "cifar-10-batches-bin" if encode is binary else "cifar-10-batches-py"
-            write_archive(path, files, folder=folder)
+            archive_of(path, files, folder=folder)
         else:
-            write_folder(path, files)
+            folder_of(path, files)
         assert _loading.locate(spec) == path
         np.testing.assert_array_equal(datasets.load_cifar10().x_test, test.x[n:])
     assert place == "cifar-10-batches-py"

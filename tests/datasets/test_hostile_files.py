@@ -11,16 +11,8 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from formats import archive_of, binary, cifar10_files, folder_of, images, pickle2, rejects
 from helpers import bounded, case
-from official_formats import (
-    binary,
-    cifar10_files,
-    images,
-    python2_pickle,
-    rejects,
-    write_archive,
-    write_folder,
-)
 
 from mlp_xp.datasets import DatasetError, _cifar_pickles, _files, load_cifar10, read_cifar
 
@@ -69,7 +61,7 @@ def hostile_pickles(mark):
         "persistent id": b"\x80\x02Pabc\n.",
         "extension code": b"\x80\x02\x82\x01.",
         "NEWOBJ": b"\x80\x02cnumpy\nndarray\n)\x81K\x05b.",
-        "cut short": python2_pickle(x, labels=GOOD.y)[:-1000],
+        "cut short": pickle2(x, labels=GOOD.y)[:-1000],
         "empty": b"",
         "not a pickle": b"<html>Service unavailable</html>",
         "not a dictionary": pickle.dumps([1, 2], protocol=2),
@@ -89,7 +81,7 @@ def hostile_pickles(mark):
         "object dtype": dump(data=objects),
         "wrong width": dump(data=x[:, :-1]),
         "three axes": dump(data=x.reshape(4, 3, 1024)),
-        "no rows": python2_pickle(x[:0], labels=[]),
+        "no rows": pickle2(x[:0], labels=[]),
         "huge shape": dump(data=array(shape=(2**62, 3072))),
         "negative shape": dump(data=array(shape=(-4, -3072))),
         "too few bytes": dump(data=array(raw=b"abc")),
@@ -99,7 +91,7 @@ def hostile_pickles(mark):
 
 def test_a_hostile_pickle_is_an_error(tmp_path, batches, in_cache):
     mark = tmp_path / "it-ran"
-    folder = write_folder(tmp_path / "cifar-10-batches-py", cifar10_files(batches, python2_pickle))
+    folder = folder_of(tmp_path / "cifar-10-batches-py", cifar10_files(batches, pickle2))
     path = folder / "data_batch_2"
     pickles = hostile_pickles(mark)
     for name, content in pickles.items():
@@ -141,12 +133,12 @@ MEMBERS = [
 
 def test_an_archive_with_a_hostile_member_is_an_error(tmp_path, batches, in_cache):
     for fields in MEMBERS:
-        files, hostile = cifar10_files(batches, python2_pickle), tarfile.TarInfo()
+        files, hostile = cifar10_files(batches, pickle2), tarfile.TarInfo()
         for name, value in fields.items():
             setattr(hostile, name, value)
         if hostile.name == BATCH:
             del files["data_batch_1"]
-        path = write_archive(tmp_path / "a.tar.gz", files, hostile)
+        path = archive_of(tmp_path / "a.tar.gz", files, hostile)
         said = r"a\.tar\.gz.*member.*etch it again|is a folder"
         with case(fields), pytest.raises(DatasetError, match=said):
             load_cifar10(path)
@@ -155,9 +147,9 @@ def test_an_archive_with_a_hostile_member_is_an_error(tmp_path, batches, in_cach
 
 
 def test_a_damaged_archive_or_binary_batch_is_an_error(tmp_path, batches, in_cache):
-    archive = write_archive(tmp_path / "a.tar.gz", cifar10_files(batches, python2_pickle))
+    archive = archive_of(tmp_path / "a.tar.gz", cifar10_files(batches, pickle2))
     files = cifar10_files(batches, binary)
-    folder = write_folder(tmp_path / "cifar-10-batches-bin", files)
+    folder = folder_of(tmp_path / "cifar-10-batches-bin", files)
     batch, whole = folder / "data_batch_5.bin", archive.read_bytes()
     for path, given, content in (
         (archive, archive, whole[: len(whole) // 2]),
@@ -291,7 +283,7 @@ def test_a_file_larger_than_the_limit_is_an_error(tmp_path, monkeypatch):
         ({"not asked for": zeros}, "gz holds more than 12292 bytes"),
         (many, "member number 4"),
     ):
-        path = write_archive(tmp_path / "a.tar.gz", files)
+        path = archive_of(tmp_path / "a.tar.gz", files)
         with case(list(files)), pytest.raises(DatasetError, match=message):
             read_cifar(path)
     path = tmp_path / "data_batch_1.bin"

@@ -6,30 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from formats import archive_of, binary, cifar10_files, folder_of, images, pickle2, pickle3, rejects
 from helpers import case
-from official_formats import (
-    BATCHES,
-    binary,
-    cifar10_files,
-    images,
-    python2_pickle,
-    python3_pickle,
-    rejects,
-    write_archive,
-    write_folder,
-)
 
-from mlp_xp.datasets import (
-    DatasetError,
-    fashion_mnist,
-    load_cifar10,
-    load_cifar100,
-    load_fashion_mnist,
-    read_cifar,
-)
+from mlp_xp import datasets
+from mlp_xp.datasets import DatasetError, load_cifar10, load_cifar100, read_cifar
 
 
-@pytest.fixture(params=[python2_pickle, python3_pickle, binary])
+@pytest.fixture(params=[pickle2, pickle3, binary])
 def encode(request):
     return request.param
 
@@ -40,10 +24,10 @@ def put(request, tmp_path):
 
     def write(folder, files):
         if request.param == "folder":
-            return write_folder(tmp_path / folder, files)
+            return folder_of(tmp_path / folder, files)
         # Any order in the archive, and other members between.
         members = {"readme.html": b"hello"} | {name: files[name] for name in reversed(files)}
-        return write_archive(tmp_path / "some-name.tar.gz", members, folder=folder)
+        return archive_of(tmp_path / "some-name.tar.gz", members, folder=folder)
 
     return write
 
@@ -51,7 +35,7 @@ def put(request, tmp_path):
 def test_cifar10_is_read_in_the_official_order(put, encode, batches, in_cache):
     files = cifar10_files(batches, encode)
     path = put("cifar-10-batches-bin" if encode is binary else "cifar-10-batches-py", files)
-    x, y = (np.concatenate([getattr(batches[name], kind) for name in BATCHES]) for kind in "xy")
+    x, y = (np.concatenate([getattr(batches[name], kind) for name in batches]) for kind in "xy")
     data, labels = read_cifar(path)
     assert (data.dtype, labels.dtype) == (np.float32, np.int64)
     np.testing.assert_array_equal(data, x)
@@ -74,7 +58,7 @@ def test_cifar10_is_read_in_the_official_order(put, encode, batches, in_cache):
 def test_a_fortran_ordered_array_is_read_by_rows(tmp_path):
     batch = images(4, seed=0)
     path = tmp_path / "data_batch_1"
-    path.write_bytes(python3_pickle(np.asfortranarray(batch.x), labels=batch.y))
+    path.write_bytes(pickle3(np.asfortranarray(batch.x), labels=batch.y))
     np.testing.assert_array_equal(read_cifar(path)[0], batch.x)
 
 
@@ -106,15 +90,15 @@ def test_what_is_missing_is_named(tmp_path, batches, python2_folder):
     rejects("holds none of the data set's files: name a folder", read_cifar, tmp_path / "empty")
     (python2_folder / "data_batch_4").unlink()
     rejects(r"data_batch_4 cannot be read \(No such file.*check", read_cifar, python2_folder)
-    files = cifar10_files(batches, python2_pickle)
+    files = cifar10_files(batches, pickle2)
     del files["data_batch_4"]
     with pytest.raises(DatasetError, match=r"a\.tar\.gz has only data_batch_1, .*test_batch, exp"):
-        read_cifar(write_archive(tmp_path / "a.tar.gz", files))
+        read_cifar(archive_of(tmp_path / "a.tar.gz", files))
 
 
 # --- Fashion-MNIST -------------------------------------------------------------------------------
 
-NAMES = tuple(fashion_mnist._FILES.values())
+NAMES = tuple(datasets.fashion_mnist._FILES.values())
 IMAGES, LABELS = NAMES[:2]
 
 
@@ -133,8 +117,8 @@ def arrays(rng):
 def test_idx_files_plain_or_gzip(arrays, pack, in_cache):
     suffix = "" if pack is bytes else ".gz"
     packed = {name + suffix: pack(idx(array)) for name, array in arrays.items()}
-    folder = write_folder(Path("data", "fashion-mnist"), packed)
-    for d in (load_fashion_mnist(folder), load_fashion_mnist()):
+    folder = folder_of(Path("data", "fashion-mnist"), packed)
+    for d in (datasets.load_fashion_mnist(folder), datasets.load_fashion_mnist()):
         for found, expected in zip(d, arrays.values(), strict=False):
             np.testing.assert_array_equal(found, expected.reshape(found.shape))
     assert (d.x_train.shape, d.x_train.dtype) == ((6, 784), np.uint8)
@@ -143,7 +127,7 @@ def test_idx_files_plain_or_gzip(arrays, pack, in_cache):
     assert len(d.class_names) == 10
     assert in_cache() == []
     (folder / (LABELS + suffix)).unlink()
-    rejects(rf"has neither {LABELS} nor {LABELS}\.gz, expected", load_fashion_mnist)
+    rejects(rf"has neither {LABELS} nor {LABELS}\.gz, expected", datasets.load_fashion_mnist)
 
 
 DAMAGE = {
@@ -165,10 +149,10 @@ DAMAGE = {
 
 def test_a_damaged_idx_file_is_an_error(tmp_path, arrays, in_cache):
     files = {name: idx(array) for name, array in arrays.items()}
-    folder = write_folder(tmp_path / "fashion", files)
+    folder = folder_of(tmp_path / "fashion", files)
     for name, (damaged, damage) in DAMAGE.items():
         (folder / damaged).write_bytes(damage(files[damaged]))
         with case(name), pytest.raises(DatasetError, match=r"fashion.*etch it\s+again"):
-            load_fashion_mnist(folder)
+            datasets.load_fashion_mnist(folder)
         (folder / damaged).write_bytes(files[damaged])
     assert in_cache() == []

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from formats import rejects
 from helpers import case
-from official_formats import rejects
 from PIL import Image
 
 from mlp_xp.datasets import DatasetError, _tables, load_files

@@ -27,7 +27,7 @@ def images(n, *, seed, n_classes=10):
     return Images(rng.integers(0, 256, (n, 3072), dtype=np.uint8), y, y % 20)
 
 
-def python2_pickle(data, **labels):
+def pickle2(data, **labels):
     """Write a batch as Python 2 did: protocol 2, byte strings, NumPy's old module names."""
     out = [b"\x80\x02}q\x01("]
 
@@ -52,7 +52,7 @@ def python2_pickle(data, **labels):
     return b"".join(out)
 
 
-def python3_pickle(data, **labels):
+def pickle3(data, **labels):
     names = [b"cat_%d.png" % i for i in range(len(data))]
     batch = {b"data": data, b"filenames": names}
     batch |= {name.encode(): [int(v) for v in values] for name, values in labels.items()}
@@ -63,14 +63,14 @@ def binary(data, *labels):
     return np.column_stack([*labels, data]).astype(np.uint8).tobytes()
 
 
-def write_folder(folder, files):
+def folder_of(folder, files):
     folder.mkdir(parents=True)
     for name, raw in files.items():
         (folder / name).write_bytes(raw)
     return folder
 
 
-def write_archive(path, files, *more, folder="cifar-10-batches-py"):
+def archive_of(path, files, *more, folder="cifar-10-batches-py"):
     """Write a ``.tar.gz`` of a folder of files, and of other TarInfo members."""
     with tarfile.open(path, "w:gz") as archive:
         for name, raw in files.items():
