@@ -24,19 +24,16 @@ def directional(function, point, direction) -> float:
 def check_gradient(backend: Backend, function, point, rng) -> None:
     """Compare ``function(tree) -> (value, gradient tree)``, NumPy trees, with a difference."""
 
-    def here(tree):
-        return map_leaves(backend.put, tree)
+    def value_and_gradient(tree):
+        return map_leaves(backend.get, function(map_leaves(backend.put, tree)))
 
     with backend.scope():
         direction = map_leaves(lambda leaf: rng.standard_normal(leaf.shape), point)
-        _, grads = function(here(point))
-        grads = map_leaves(backend.get, grads)
+        _, grads = value_and_gradient(point)
         products = [g * d for g, d in zip(leaves(grads), leaves(direction), strict=True)]
         exact = sum(float(np.sum(product)) for product in products)
         scale = sum(float(np.sum(np.abs(product))) for product in products)
-        numeric = directional(
-            lambda tree: float(backend.get(function(here(tree))[0])), point, direction
-        )
+        numeric = directional(lambda tree: float(value_and_gradient(tree)[0]), point, direction)
     # Rounding of the difference, eps / h, and its remaining error, h^4.
     assert abs(exact - numeric) <= 1e-9 * (1 + scale), (exact, numeric)
 

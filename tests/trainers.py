@@ -32,36 +32,15 @@ def neutral_batch_stats(network):
     return tuple(BatchStats(np.zeros(width), np.ones(width)) for width in widths)
 
 
-def make_trainer(
-    backend,
-    *,
-    dtype="float64",
-    network=None,
-    x=None,
-    params=None,
-    batch_stats=None,
-    seed=0,
-    with_accuracy=False,
-    **rules,
-):
+def make_trainer(backend, *, dtype="float64", network=None, x=None, **settings):
     network = network or Network((FEATURES, 9, 7, CLASSES), "tanh")
-    defaults = {
-        "loss": SoftmaxCrossEntropy(),
-        "optimizer": Adam(),
-        "schedule": Cosine(),
-        "learning_rate": 0.01,
-        "alpha": 0.1,
-    }
-    return Trainer(
-        backend,
-        Rules(network, **(defaults | rules)),
-        params=init_params(network, 3) if params is None else params,
-        batch_stats=neutral_batch_stats(network) if batch_stats is None else batch_stats,
-        dtype=dtype,
-        scaling=None if x is None else standardization(backend, x, dtype),
-        seed=seed,
-        with_accuracy=with_accuracy,
-    )
+    rules = {"loss": SoftmaxCrossEntropy(), "optimizer": Adam(), "schedule": Cosine()}
+    rules |= {"learning_rate": 0.01, "alpha": 0.1} | settings
+    names = {"params", "batch_stats", "seed", "with_accuracy"} & rules.keys()
+    given = {"params": init_params(network, 3), "batch_stats": neutral_batch_stats(network)}
+    given |= {"seed": 0} | {name: rules.pop(name) for name in names}
+    scaling = None if x is None else standardization(backend, x, dtype)
+    return Trainer(backend, Rules(network, **rules), dtype=dtype, scaling=scaling, **given)
 
 
 def place_bytes(backend, kind="float64", dtype="float64", placement="auto"):

@@ -162,8 +162,7 @@ def check(backend, name="plain", loss=None, rule=None, given="own", weighted=Tru
     rng = np.random.default_rng(3)
     n_inputs = network.widths[0]
     models = [init_params(network, seed) for seed in range(MODELS)]
-    pairs = zip(*map(leaves, models), strict=True)
-    stack = rebuild(models[0], [np.stack(group) for group in pairs])
+    stack = rebuild(models[0], map(np.stack, zip(*map(leaves, models), strict=True)))
     lead = () if given == "shared" else (MODELS,)
     batches = []
     for _ in range(2):
@@ -185,9 +184,8 @@ def check(backend, name="plain", loss=None, rule=None, given="own", weighted=Tru
         own, own_scaling, factor = batches, scaling, factors
         if lead:
             own_scaling, factor = of_model(scaling, i), factors[i]
-            own = [of_model(batch, i) for batch in batches]
-        if given == "rows":
-            own = [Batch(b.x, b.y, *of_model((b.rows, b.weights), i)) for b in batches]
+            start = 2 if given == "rows" else 0  # Models share the data.
+            own = [Batch(*b[:start], *of_model(tuple(b[start:]), i)) for b in batches]
         alone = train(*settings, models[i], own, keys[:, i], own_scaling, factor, **options)
         for part, mine, theirs in zip(TrainState._fields, of_model(found, i), alone, strict=True):
             for ours, expected in zip(leaves(mine), leaves(theirs), strict=True):

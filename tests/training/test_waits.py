@@ -56,19 +56,13 @@ class Accuracy:
 
 CLASSIFIERS = {
     **{solver: {"solver": solver} for solver in sorted(OPTIMIZERS)},
-    "no momentum": {"solver": "sgd", "momentum": 0.0},
-    "dropout": {"dropout": 0.2, "input_dropout": 0.1},
-    "layer norm": {"normalization": "layer", "residual": True},
-    "batch norm": {"normalization": "batch", "ema_decay": 0.9},
-    "clipped": {"max_grad_norm": 1.0},
-    "focal": {"loss": "focal"},
-    "smoothed": {"label_smoothing": 0.1},
-    "weighted": {"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}},
-    "accuracy": {"callbacks": [Accuracy()]},
-    "scaled": {"input_scaling": "standardize"},
-    "branch": {"hidden_layer_sizes": [8, Branch((16, Project(8)))]},
+    "no momentum": {"solver": "sgd", "momentum": 0.0, "learning_rate": "cosine"},
+    "dropout": {"dropout": 0.2, "input_dropout": 0.1, "class_weight": {0: 1.0, 1: 2.0, 2: 3.0}},
+    "layer norm": {"normalization": "layer", "residual": True, "max_grad_norm": 1.0},
+    "batch norm": {"normalization": "batch", "ema_decay": 0.9, "callbacks": [Accuracy()]},
+    "focal": {"loss": "focal", "input_scaling": "standardize"},
+    "branch": {"hidden_layer_sizes": [8, Branch((16, Project(8)))], "label_smoothing": 0.1},
     "blocks": {"hidden_layer_sizes": [Blocks((3, 4), (1,)), 8]},
-    "schedule": {"learning_rate": "cosine"},
     **{a: {"activation": a} for a in ("gelu", "silu", "elu", "tanh", "softplus", "leaky_relu")},
 }
 
