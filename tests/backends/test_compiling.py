@@ -1,7 +1,5 @@
 """Machine code is compiled once, kept unharmed, and never needed: a fit works without it too."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -26,21 +24,29 @@ from mlp_xp.backends._numpy import machine_code as _native
 from mlp_xp.cli import main
 
 # A fit that is long enough for machine code by its settings, and ended after two epochs.
-FIT = """
-import hashlib, sys
+LONG = """
+import hashlib, os, signal, sys, threading, warnings
 from pathlib import Path
 import numpy as np
 from mlp_xp import MLPClassifier
-from mlp_xp.backends._numpy import machine_code
+from mlp_xp.backends._numpy import machine_code, thread_pool
 from mlp_xp.callbacks import Callback
-machine_code._folders = lambda: [Path(sys.argv[1])]
+
 class Stop(Callback):
     def on_epoch_end(self, model, record):
         return record.epoch == 2
-x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
-model = MLPClassifier((8,), batch_size=16, random_state=0, max_iter=10_000, callbacks=[Stop()])
+
+x = np.random.default_rng(0).random((400, 300), dtype=np.float32)
+
+def fit(*callbacks, x=x):
+    n, width = x.shape
+    model = MLPClassifier((width,) * 2, max_iter=10_000, batch_size=n // 2, random_state=0)
+    return model.set_params(callbacks=[Stop(), *callbacks]).fit(x, np.arange(n) % 3)
+"""
+FIT = f"""{LONG}
+machine_code._folders = lambda: [Path(sys.argv[1])]
 for _ in range(2):
-    model.fit(x, y)
+    model = fit(x=x[:60, :9])
 assert "numba" not in sys.modules  # It is loaded where it compiles alone.
 print(hashlib.sha256(b"".join(c.tobytes() for c in model.coefs_)).hexdigest())
 """
@@ -51,6 +57,53 @@ x, y = np.random.default_rng(0).random((150, 4)), np.arange(150) % 3
 MLPClassifier(random_state=0, max_iter=20, tol=0, n_iter_no_change=99).fit(x, y).predict(x)
 ours = "mlp_xp.backends._numpy.machine_code"
 print([name for name in ("numba", "llvmlite", ours) if name in sys.modules])
+"""
+# It forks after a fit, in one, in one that the child leaves, and beside another's pool.
+FORKS = f"""{LONG}
+warnings.simplefilter("ignore")
+os.environ["OMP_NUM_THREADS"] = "2"  # A pool of two threads, on any machine.
+
+def fork(in_child):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(40)
+        in_child()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+def fit_again():
+    try:
+        alike = np.allclose(fit().predict_proba(x), expected, atol=1e-4)
+    except BaseException as error:
+        print(repr(error), flush=True)
+        os._exit(2)
+    os._exit(0 if alike else 3)
+
+class Fork(Callback):
+    def __init__(self, in_child):
+        self.in_child = in_child
+
+    def on_step_end(self, model, done, n_steps):
+        fork(self.in_child)
+
+pools = []
+start = thread_pool.ThreadPool._start
+thread_pool.ThreadPool._start = lambda pool: pools.append(pool.n_threads) or start(pool)
+expected = fit().predict_proba(x)
+assert set(pools) == {{2}}, pools
+fork(fit_again)
+fit(Fork(fit_again))
+fit(Fork(sys.exit))
+ready, over = threading.Event(), threading.Event()
+def other():
+    with thread_pool.thread_pool(2):
+        ready.set()
+        over.wait()
+thread = threading.Thread(target=other)
+thread.start()
+ready.wait()
+fork(fit_again)
+over.set()
+thread.join()
 """
 COMPILES = "compiling machine code for NumPy"
 UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
@@ -76,15 +129,10 @@ def test_a_short_fit_neither_compiles_nor_loads_machine_code():
 
 def test_what_computes_follows_from_settings_and_shapes():
     """Whether there is a cache, or a quick compiler, decides nothing."""
-    backend = get_backend("numpy")
-
-    def is_compiled(*given):
-        with backend.training(*given):
-            return thread_pool.has_pool()
-
-    assert not is_compiled(100_000, 200)  # iris, 200 epochs
-    assert is_compiled(100_000, 5_000)
-    assert is_compiled(10_000_000_000, 1)
+    # The first is iris, 200 epochs.
+    for work, n_steps, expected in (100_000, 200, 0), (100_000, 5_000, 1), (10_000_000_000, 1, 1):
+        with get_backend("numpy").training(work, n_steps):
+            assert thread_pool.has_pool() == expected
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed:sklearn.exceptions.ConvergenceWarning")
@@ -92,11 +140,7 @@ def test_many_short_fits_become_a_long_one(monkeypatch):
     x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
     seen, kind = [], type(get_backend("numpy"))
     training = kind.training
-
-    def noting(self, work, n_steps=1, sparse_work=0):
-        seen.append(n_steps)
-        return training(self, work, n_steps, sparse_work)
-
+    noting = lambda self, work, n=1, sparse=0: seen.append(n) or training(self, work, n, sparse)  # noqa: E731
     monkeypatch.setattr(kind, "training", noting)
     model = MLPClassifier((5,), max_iter=1, warm_start=True, random_state=0, tol=0.0, **QUIET)
     for _ in range(4):
@@ -106,15 +150,11 @@ def test_many_short_fits_become_a_long_one(monkeypatch):
     seen.clear()
     model.set_params(max_iter=3, warm_start=False, batch_size=16).fit(x, y)
     assert seen == [6]  # Known from the first epoch on, and all epochs are one call.
-    for max_time, solver, expected in (
-        (9.0, "adam", 0),
-        (9.0, "lbfgs", 0),
-        (10.0, "adam", 6),
-        (10.0, "lbfgs", 3),
-    ):
-        seen.clear()
-        model.set_params(solver=solver, max_time=max_time).fit(x, y)
-        assert seen[0] == expected
+    for max_time, expected in (9.0, {"adam": 0, "lbfgs": 0}), (10.0, {"adam": 6, "lbfgs": 3}):
+        for solver, n_steps in expected.items():
+            seen.clear()
+            model.set_params(solver=solver, max_time=max_time).fit(x, y)
+            assert seen[0] == n_steps
 
 
 FITS = {
@@ -136,9 +176,9 @@ FITS = {
 def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch, rng):
     x, y = rng.standard_normal((150, 20)).astype(dtype), rng.integers(0, 3, 150)
     options = {"hidden_layer_sizes": (32,), "max_iter": 5, "random_state": 0} | FITS[name]
+    weights = rng.random(150) + 0.5
 
     def train():
-        weights = np.random.default_rng(1).random(150) + 0.5
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return MLPClassifier(**options).fit(x, y, sample_weight=weights)
@@ -177,11 +217,8 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
 @pytest.mark.matrix
 @pytest.mark.all_cores
 def test_units_are_the_same_whatever_compiles_them(monkeypatch, capsys):
-    units = [
-        jobs.Unit(jobs.number_of(jobs.Take)),
-        UNIT,
-        jobs.Unit(jobs.number_of(jobs.ActivateArray), 1, 1),
-    ]
+    others = jobs.Unit(jobs.number_of(jobs.ActivateArray), 1, 1), UNIT
+    units = [jobs.Unit(jobs.number_of(jobs.Take)), *others]
     together = _native._compile_apart(units)
     for unit in reversed(units):
         assert _native._compile_apart([unit])[unit] == together[unit]
@@ -190,13 +227,9 @@ def test_units_are_the_same_whatever_compiles_them(monkeypatch, capsys):
     assert COMPILES in capsys.readouterr().err
 
 
-def test_all_units_can_be_compiled():
-    """Those of other dtypes and functions than the tests train with, too."""
-    assert _native.addresses(jobs.all_units()).keys() >= set(jobs.all_units())
-
-
 def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
     kept = {}
+    assert _native.addresses(jobs.all_units()).keys() >= set(jobs.all_units())
     monkeypatch.setattr(_native, "_writable", lambda: tmp_path)
     monkeypatch.setattr(_native, "addresses", lambda units: kept.update(dict.fromkeys(units)))
     assert main(["compile"]) == 0
@@ -212,9 +245,8 @@ def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
 
 def test_ctrl_c_ends_a_compilation_at_once(ctrl_c, tmp_path, monkeypatch):
     started = tmp_path / "started"
-    monkeypatch.setattr(
-        _native, "_CHILD", f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
-    )
+    child = f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
+    monkeypatch.setattr(_native, "_CHILD", child)
 
     def press():
         wait_until(started.exists)
@@ -229,6 +261,15 @@ def test_ctrl_c_ends_a_compilation_at_once(ctrl_c, tmp_path, monkeypatch):
         _native._compile_apart([UNIT])
     thread.join()
     assert [child.wait(10) for child in children] == [-signal.SIGKILL]
+
+
+@pytest.mark.matrix
+@pytest.mark.all_cores
+def test_a_forked_process_trains_and_predicts():
+    """It has none of the threads, and would wait for them."""
+    # Two epochs of two steps each are fits in which it forks.
+    out, said = run(FORKS)
+    assert out.split() == ["0"] * (1 + 4 + 4 + 1), said
 
 
 # --- without --------------------------------------------------------------------------------------
@@ -246,7 +287,7 @@ def long(monkeypatch):
 
 @pytest.mark.parametrize("what", ["numba", "llvmlite", "NUMBA_DISABLE_JIT"])
 def test_without_what_compiles_a_fit_does_without(what, long, problem, monkeypatch):
-    if what == "NUMBA_DISABLE_JIT":
+    if what.isupper():
         monkeypatch.setenv(what, "1")
     else:
         monkeypatch.setitem(sys.modules, what, None)
@@ -255,10 +296,17 @@ def test_without_what_compiles_a_fit_does_without(what, long, problem, monkeypat
     assert small().fit(*problem()).n_iter_ == 5
 
 
-def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypatch):
-    def fail(units):
-        raise subprocess.CalledProcessError(1, "numba")
+def raising(error):
+    """Return a function that raises."""
 
+    def fail(*args):
+        raise error
+
+    return fail
+
+
+def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypatch):
+    fail = raising(subprocess.CalledProcessError(1, "numba"))
     monkeypatch.setattr(_native, "_addresses", {})
     monkeypatch.setattr(_native, "_read", lambda unit: None)
     monkeypatch.setattr(_native, "_compile_apart", fail)
@@ -275,11 +323,7 @@ def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypat
 
 def test_a_kernel_that_cannot_be_compiled_does_without(long, monkeypatch):
     """Outside of a compiled step, which is written again."""
-
-    def fail(units):
-        raise jobs.MachineCodeError("no compiler")
-
-    monkeypatch.setattr(_native, "addresses", fail)
+    monkeypatch.setattr(_native, "addresses", raising(jobs.MachineCodeError("no compiler")))
     kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])
     with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match="no compiler"):
         y, _ = kernels.activate("relu", x, xp=np)
@@ -295,14 +339,9 @@ def test_an_application_does_not_start_itself_to_compile(monkeypatch):
 
 
 def test_where_llvm_cannot_be_loaded_a_fit_does_without(long, monkeypatch):
-    def fail():
-        raise OSError("libllvmlite.so: cannot open shared object file")
-
-    monkeypatch.setattr(thread_pool, "_machine_code", fail)
+    monkeypatch.setattr(thread_pool, "_machine_code", raising(OSError("libllvmlite.so: cannot")))
     words, _ = jobs.table([jobs.Job(jobs.ColumnSums(False, 1, 1, np.zeros(1), np.zeros(1)))])
-    with (
-        pytest.warns(RuntimeWarning, match="libllvmlite"),
-        pytest.raises(jobs.MachineCodeError, match="libllvmlite"),
-    ):
+    warns = pytest.warns(RuntimeWarning, match="libllvmlite")
+    with warns, pytest.raises(jobs.MachineCodeError, match="libllvmlite"):
         thread_pool.link([words])
     assert not thread_pool.can_compile()

@@ -1,0 +1,334 @@
+"""Machine code is kept in a cache, shared with nobody, and run by threads that end with a fit."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from mlp_xp._utils.processors import usable_threads
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy import jobs, thread_pool
+
+pytest.importorskip("numba")
+if os.name != "posix":
+    pytest.skip("machine code needs POSIX threads", allow_module_level=True)
+
+import fcntl
+
+from mlp_xp.backends._numpy import machine_code as _native
+
+UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("mlp_xp-")]
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.fixture
+def before():
+    """Return how many threads each BLAS has: two, whatever other tests have left."""
+    with threadpool_limits(2, user_api="blas"):
+        yield blas_threads()
+
+
+@pytest.fixture
+def job():
+    """Return a linked job, and what it writes ones to."""
+    found = np.zeros((3, 4))
+    array = jobs.ActivateArray(True, 12, np.ones((3, 4)), 0, found, jobs.RELU)
+    words, _ = jobs.table([jobs.Job(array, True)])
+    thread_pool.link([words])
+    return words, found
+
+
+def test_threads_go_when_told_to_and_do_no_job_for_it(job):
+    words, found = job
+    for n_jobs in (0, 1, 5) * 10:
+        with thread_pool.thread_pool(3):
+            for _ in range(n_jobs):
+                thread_pool.runner()(jobs.turn(words))
+            assert len(threads()) == (2 if n_jobs else 0)
+            assert found.all() == bool(n_jobs)
+            found[...] = 0.0
+        assert not threads()
+        assert not found.any()
+
+
+def test_a_job_is_done_where_no_other_thread_runs(monkeypatch, job):
+    """As where other programs have all other processors."""
+
+    words, found = job
+    for name in ("start", "join"):
+        monkeypatch.setattr(threading.Thread, name, lambda self, timeout=None: None)
+    with thread_pool.thread_pool(3):
+        thread_pool.runner()(jobs.turn(words))
+        assert found.all()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
+def test_a_forked_process_has_no_pool_yet_and_no_lock_is_held_there(job):
+    words, found = job
+    with thread_pool.thread_pool(2):
+        thread_pool.runner()(jobs.turn(words))
+        found[...] = 0.0
+        with thread_pool._lock, thread_pool._machine_code()._lock:
+            child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            status = 1
+            try:
+                assert not thread_pool.has_pool()
+                with thread_pool.thread_pool(2):
+                    thread_pool.link([words])
+                    thread_pool.runner()(jobs.turn(words))
+                assert found.all()
+                status = 0
+            finally:
+                os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not found.any()
+
+
+def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
+    start = threading.Thread.start
+
+    def scarce(self):
+        if self.name == "mlp_xp-2":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    words, _ = jobs.table([])
+    thread_pool.link([words])
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with pytest.raises(RuntimeError, match="can't start new thread"), thread_pool.thread_pool(4):
+        thread_pool.runner()(jobs.turn(words))
+    assert not threads()
+    assert not thread_pool.has_pool()
+
+
+def test_each_thread_has_its_own_pool():
+    """Jobs are done without the interpreter's lock."""
+    found = []
+
+    def other():
+        found.append(thread_pool.has_pool())
+        with thread_pool.thread_pool(1):
+            found.append(thread_pool.runner())
+
+    with thread_pool.thread_pool(1):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert found[0] is False
+        assert found[1] != thread_pool.runner()
+
+
+# --- how many -------------------------------------------------------------------------------------
+
+
+def test_a_pool_takes_no_more_than_it_may(monkeypatch):
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert usable_threads() == 1
+    # Joblib knows affinity and containers.
+    monkeypatch.setattr("joblib.cpu_count", lambda: 5)
+    assert usable_threads() == 5
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert usable_threads() == 2
+
+
+def test_the_blas_gets_its_threads_back_from_the_last_user(before):
+    with thread_pool.thread_pool(2):
+        with thread_pool.thread_pool(2):
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
+
+
+def test_the_blas_has_one_thread_for_steps_too_small_to_share_out(before):
+    for work, sparse_work in (500_000, 0), (13_000_000, 0), (40_000_000, 39_000_000):
+        with get_backend("numpy").training(work, sparse_work=sparse_work):
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == before
+    for work, sparse_work in (20_000_000, 0), (40_000_000, 20_000_000), (500_000, 450_000):
+        with get_backend("numpy").training(work, sparse_work=sparse_work):
+            assert blas_threads() == before
+
+
+# --- the cache -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders():
+    """Look for a folder that can be written, and after the test again."""
+    _native._writable.cache_clear()
+    yield
+    _native._writable.cache_clear()
+
+
+@pytest.fixture
+def folder(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path])
+    return tmp_path
+
+
+@pytest.fixture
+def nothing_loaded(folder, monkeypatch):
+    """Begin without code, and let a unit's address be the length of its code."""
+    monkeypatch.setattr(_native, "_addresses", {})
+    monkeypatch.setattr(_native, "_load", lambda unit, code: len(code))
+
+
+def test_code_is_kept_for_all_users(folder, monkeypatch):
+    """What the superuser compiles while a container is built is there for all of them."""
+    monkeypatch.setattr(_native, "_folders", lambda: [folder / "new"])
+    before = os.umask(0o022)
+    try:
+        _native._write(UNIT, b"code")
+    finally:
+        os.umask(before)
+    assert _native._read(UNIT) == b"code"
+    (file,) = (folder / "new").iterdir()
+    assert file.suffix == ".bin"
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert (folder / "new").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_compiling_is_announced_with_where_the_code_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_native, "_compile_apart", lambda units: dict.fromkeys(units, b"code"))
+    assert _native.addresses([UNIT, UNIT]) == {UNIT: 4}
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "mlp_xp: compiling machine code for NumPy (once for this installation) ...\n"
+        "mlp_xp: compiled in 0.0 s."
+    )
+    _native._addresses.clear()
+    assert _native.addresses([UNIT]) == {UNIT: 4}  # It is read.
+    assert capsys.readouterr().err == ""
+    _native._addresses.clear()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(_native, "_folders", lambda: [tmp_path / "file"])
+    _native._writable.cache_clear()
+    assert _native.addresses([UNIT]) == {UNIT: 4}
+    assert "(for this process, as no cache can be written)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
+    monkeypatch.setattr(_native, "_compile", lambda units: pytest.fail("it is compiled twice"))
+
+    def write():
+        _native._write(UNIT, b"code")
+        other.close()
+
+    with open(folder / ".lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        timer = threading.Timer(0.1, write)
+        timer.start()
+        assert _native.addresses([UNIT]) == {UNIT: 4}
+        timer.join()
+
+
+def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", press)
+    with pytest.raises(KeyboardInterrupt):
+        _native._write(UNIT, b"code")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_flipped_bit_in_any_byte_and_any_cut_are_found(folder):
+    """Loaded, such a file would end the process."""
+    _native._write(UNIT, b"code")
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    for i in range(len(content)):
+        harmed = bytearray(content)
+        harmed[i] ^= 1 << i % 8
+        for bad in (harmed, content[:i]):
+            file.write_bytes(bad)
+            assert _native._read(UNIT) is None
+    file.unlink()  # Nor can a folder be read.
+    file.mkdir()
+    assert _native._read(UNIT) is None
+    _native._write(UNIT, b"code")  # Nor can it be replaced.
+    assert list(folder.iterdir()) == [file]
+
+
+def test_code_that_others_may_have_written_is_not_run(folder):
+    """The temporary folder is everybody's."""
+    _native._write(UNIT, b"code")
+    for mode in (0o777, 0o775, 0o757):
+        folder.chmod(mode)
+        assert _native._read(UNIT) is None
+        _native._writable.cache_clear()
+        assert _native._writable() is None
+    folder.chmod(0o755)
+    assert _native._read(UNIT) == b"code"
+
+
+def test_where_the_usual_folder_cannot_be_written_the_temporary_one_is_used(
+    folders, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(_native, "__file__", str(tmp_path / "file" / "x.py"))
+    monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
+    assert _native._writable().stat().st_mode & 0o022 == 0  # Nobody else writes there.
+    n_folders = len(list(_native._folders()))
+    monkeypatch.setattr(
+        _native, "cache_dir", lambda: (_ for _ in ()).throw(RuntimeError("no home"))
+    )
+    assert len(list(_native._folders())) == n_folders - 1
+
+
+def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
+    key = _native._key.__wrapped__
+    shutil.copytree(Path(_native.__file__).parents[1], tmp_path, dirs_exist_ok=True)
+    expected = key()
+    monkeypatch.setattr(_native, "__file__", str(tmp_path / "machine_code/__init__.py"))
+    assert key() == expected
+    for name in ("jobs.py", "sizes.py", "machine_code/__init__.py", "machine_code/_tile.py"):
+        # As an installer may do it: neither the size tells, nor the time.
+        file, times = tmp_path / name, (tmp_path / name).stat()
+        text = file.read_text()
+        file.write_text(text.replace("import", "Import", 1))
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert key() != expected, name
+        file.write_text(text)
+
+
+@pytest.mark.matrix
+def test_code_for_a_processor_without_avx_512_compiles():
+    """What is compiled there must not name our own products, which do not exist."""
+    script = """
+import mlp_xp.backends._numpy.machine_code._cpu as cpu
+cpu.has_tile = lambda: False
+from mlp_xp.backends._numpy import jobs
+from mlp_xp.backends._numpy.machine_code._build import build
+for kind in (jobs.Product, jobs.Update):
+    for is_double in (0, 1):
+        assert build(jobs.Unit(jobs.number_of(kind), is_double))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
