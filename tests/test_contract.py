@@ -4,8 +4,6 @@ A fit and a prediction run on NumPy through a namespace that records each functi
 arguments; array-api-compat's CuPy must have all of them and take such arguments.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 from dataclasses import replace
@@ -28,22 +26,8 @@ from mlp_xp.backends.kernels import Kernels
 from mlp_xp.estimators import base, classifier, config, prediction, state, validation
 from mlp_xp.estimators import regressor as regressor_module
 from mlp_xp.lab import _checks, _runs, _steps
+from mlp_xp.nn import losses
 from mlp_xp.nn.layers import ACTIVATIONS
-from mlp_xp.nn.losses import (
-    OUTPUTS,
-    REGRESSION_LOSSES,
-    BinaryCrossEntropy,
-    BinaryFocal,
-    Custom,
-    ErrorLoss,
-    Gaussian,
-    Loss,
-    Poisson,
-    Quantile,
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
-    Through,
-)
 from mlp_xp.nn.network import Network, Normalization
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.training import lbfgs
@@ -51,20 +35,15 @@ from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inference import predict
 
-CLASSIFIERS = (BinaryCrossEntropy, BinaryFocal, SoftmaxCrossEntropy, SoftmaxFocal)
-
-Call = tuple[int, tuple[str, ...]]  # how many positional arguments, which keywords
-
 
 class Recorder:
     """A namespace that notes what is called, and how."""
 
-    def __init__(self, xp: ModuleType) -> None:
-        self._xp = xp
-        self.calls: dict[str, set[Call]] = {}
-        self.names: set[str] = set()
+    def __init__(self, xp):
+        self._xp, self.names = xp, set()
+        self.calls = {}  # By name: how many positional arguments, which keywords.
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name):
         found = getattr(self._xp, name)
         self.names.add(name)
         if not callable(found) or isinstance(found, type):
@@ -81,7 +60,7 @@ class RecordingBackend(NumpyBackend):
     fixed_shapes = True  # Padded batches are weighted ones: the longer way through the losses.
     shares_host_memory = False
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.xp = Recorder(array_api_compat.numpy)
         self.kernels = Kernels()
 
@@ -90,76 +69,51 @@ class RecordingBackend(NumpyBackend):
         return "recording", str(id(self)), self.kernels
 
 
-def cases(labels: np.ndarray) -> list[tuple[Loss, np.ndarray, int]]:
+def has_accuracy(loss):
+    classifiers = losses.BinaryCrossEntropy | losses.BinaryFocal | losses.SoftmaxCrossEntropy
+    is_class = isinstance(loss, losses.Custom) and loss.output in ("softmax", "logistic")
+    return is_class or isinstance(loss, classifiers | losses.SoftmaxFocal)
+
+
+def cases(labels):
     """Return each loss with targets for it, and how many outputs they take."""
     soft = np.eye(4)[labels]
-    binary = soft[:, :1]
-    errors = [kind() for kind in REGRESSION_LOSSES.values() if issubclass(kind, ErrorLoss)]
-    several = [Gaussian(), Quantile((0.2, 0.7))]
-    classes = [
-        SoftmaxCrossEntropy(),
-        SoftmaxCrossEntropy(label_smoothing=0.1),
-        SoftmaxFocal(),
-        Custom(cross_entropy_of, "softmax"),
-    ]
-    ones = [
-        BinaryCrossEntropy(),
-        BinaryCrossEntropy(label_smoothing=0.1),
-        BinaryFocal(),
-        Poisson(),
-        *errors,
-        *several,
-        *(Through(loss, output) for loss in errors for output in OUTPUTS),
-        *(Custom(fourth_power, output) for output in OUTPUTS),
-    ]
+    kinds = losses.REGRESSION_LOSSES.values()
+    errors = [kind() for kind in kinds if issubclass(kind, losses.ErrorLoss)]
+    smoothed = losses.SoftmaxCrossEntropy(label_smoothing=0.1)
+    classes = [losses.SoftmaxCrossEntropy(), smoothed, losses.SoftmaxFocal()]
+    ones = [losses.BinaryCrossEntropy(), losses.BinaryCrossEntropy(label_smoothing=0.1)]
+    ones += [losses.BinaryFocal(), losses.Poisson(), *errors]
+    ones += [losses.Gaussian(), losses.Quantile((0.2, 0.7))]
+    ones += [losses.Through(loss, output) for loss in errors for output in losses.OUTPUTS]
+    ones += [losses.Custom(fourth_power, output) for output in losses.OUTPUTS]
     # A function of probabilities takes targets given whole.
-    hard = [(loss, labels, 4) for loss in classes if not isinstance(loss, Custom)]
-    return (
-        hard
-        + [(loss, soft, 4) for loss in classes]
-        + [(loss, binary, loss.outputs_per_target) for loss in ones]
-    )
+    whole = [*classes, losses.Custom(cross_entropy_of, "softmax")]
+    hard = [(loss, labels, 4) for loss in classes] + [(loss, soft, 4) for loss in whole]
+    return hard + [(loss, soft[:, :1], loss.outputs_per_target) for loss in ones]
 
 
-def use(backend: RecordingBackend, network: Network, case=None, **rules) -> None:
+def use(backend, network, case=None, **rules):
     """Train on resident and on streamed data, and predict."""
     x, labels = byte_data("uint8")
-    loss, targets, outputs = case or (SoftmaxCrossEntropy(), labels, 4)
+    loss, y, outputs = case or (losses.SoftmaxCrossEntropy(), labels, 4)
     network = replace(network, widths=(x.shape[1], *network.widths, outputs))
-    trainer = make_trainer(
-        backend,
-        dtype="float32",
-        x=x,
-        network=network,
-        loss=loss,
-        with_accuracy=has_accuracy(loss),
-        **rules,
-    )
-    y = targets if targets.ndim == 1 else targets.astype("float32")
-    for placement in ("resident", "streamed"):
-        data = place(backend, x, y, "float32", placement)
-        plan = plan_epoch(N, BATCH, seed=0, pad=True)
-        trainer.run_epoch(data, plan, n_epochs=1)
+    rules |= {"loss": loss, "with_accuracy": has_accuracy(loss)}
+    trainer = make_trainer(backend, dtype="float32", x=x, network=network, **rules)
+    train(trainer, x, y if y.ndim == 1 else y.astype("float32"))
+    options = {"batch_stats": trainer.state.batch_stats, "dtype": "float32"}
     for depth in (None, 1):
-        predict(
-            backend,
-            network,
-            loss,
-            trainer.learned,
-            x,
-            trainer.scaling,
-            batch_stats=trainer.state.batch_stats,
-            depth=depth,
-            dtype="float32",
-        )
+        given = network, loss, trainer.learned, x, trainer.scaling
+        predict(backend, *given, depth=depth, **options)
 
 
-def has_accuracy(loss: Loss) -> bool:
-    is_class = isinstance(loss, Custom) and loss.output in ("softmax", "logistic")
-    return is_class or isinstance(loss, CLASSIFIERS)
+def train(trainer, x, y):
+    for placement in ("resident", "streamed"):
+        data = place(trainer.backend, x, y, "float32", placement)
+        trainer.run_epoch(data, plan_epoch(N, BATCH, seed=0, pad=True), n_epochs=1)
 
 
-def use_everything() -> Recorder:
+def use_everything():
     backend = RecordingBackend()
     _, labels = byte_data("uint8")
     plain = Network((5, 5))
@@ -182,61 +136,37 @@ def use_everything() -> Recorder:
     return backend.xp
 
 
-def use_augmentation(backend: RecordingBackend) -> None:
+def use_augmentation(backend):
     shape = (1, 3, 4)
     x, labels = np.ones((N, 12), dtype=np.uint8), byte_data("uint8")[1]
     geometric = Flip(shape), Shift(shape, 1, "zero")
     chosen = (*geometric, Cutout(shape, 1), ColorJitter(shape), Mixup())
     network = Network((12, 5, 4))
     trainer = make_trainer(backend, dtype="float32", x=x, network=network, augmentation=chosen)
-    for placement in ("resident", "streamed"):
-        data = place(backend, x, labels, "float32", placement)
-        trainer.run_epoch(data, plan_epoch(N, BATCH, seed=0, pad=True), n_epochs=1)
-    loss, params = SoftmaxCrossEntropy(), trainer.learned
+    train(trainer, x, labels)
+    loss, params = losses.SoftmaxCrossEntropy(), trainer.learned
     predict(backend, network, loss, params, x, trainer.scaling, tta=geometric, dtype="float32")
 
 
-def use_lbfgs(backend: RecordingBackend) -> None:
+def use_lbfgs(backend):
     x, labels = byte_data("uint8")
     network = Network((x.shape[1], 5, 4), normalization="layer", residual=True)
     trainer = make_trainer(backend, dtype="float32", x=x, network=network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lbfgs, "BLOCK", BATCH)
-        lbfgs.minimize(
-            trainer,
-            place(backend, x, labels, "float32"),
-            np.ones(N),
-            max_iter=2,
-            max_fun=10,
-            tol=0.0,
-            verbose=0,
-            after_iteration=lambda params, loss: True,
-        )
+        data, options = place(backend, x, labels, "float32"), {"max_iter": 2, "max_fun": 10}
+        options |= {"tol": 0.0, "verbose": 0, "after_iteration": lambda params, loss: True}
+        lbfgs.minimize(trainer, data, np.ones(N), **options)
 
 
-def use_the_estimators(backend: RecordingBackend) -> None:
+def use_the_estimators(backend):
     """Fit and predict on data that count as those of a library other than NumPy."""
     x, labels = byte_data()
-    everything = {
-        "normalization": "batch",
-        "dropout": 0.5,
-        "input_dropout": 0.1,
-        "max_grad_norm": 1.0,
-        "ema_decay": 0.9,
-        "input_scaling": "standardize",
-        "early_stopping": True,
-        "solver": "muon",
-    }
+    everything = {"normalization": "batch", "dropout": 0.5, "input_dropout": 0.1, "solver": "muon"}
+    everything |= {"max_grad_norm": 1.0, "ema_decay": 0.9, "input_scaling": "standardize"}
+    everything |= {"early_stopping": True}
     with pytest.MonkeyPatch.context() as patch:
-        for module in (
-            base,
-            classifier,
-            config,
-            prediction,
-            regressor_module,
-            state,
-            validation,
-        ):
+        for module in (base, classifier, config, prediction, regressor_module, state, validation):
             patch.setattr(module, "get_backend", lambda *_: backend, raising=False)
             patch.setattr(module, "namespace_backend", lambda _: "recording", raising=False)
         for extra in ({}, everything, {"solver": "lbfgs", "tol": 1e6}, {"activation": cube}):
@@ -257,7 +187,7 @@ def cube(x, *, xp):
     return x**3, lambda dy: 3.0 * x**2 * dy
 
 
-def use_the_lab(xp: Recorder) -> None:
+def use_the_lab(xp):
     x, labels = byte_data()
     w1, b1 = np.ones((x.shape[1], 3)), np.ones((1, 3))
     weights = w1, b1, np.ones((3, 4)), np.ones((1, 4))
@@ -272,11 +202,11 @@ def use_the_lab(xp: Recorder) -> None:
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Recorder:
+def recorder():
     return use_everything()
 
 
-def misfits(namespace: ModuleType, recorder: Recorder) -> list[str]:
+def misfits(namespace, recorder):
     """Name what a namespace lacks, or would not take."""
     bad = [f"{name} is missing" for name in sorted(recorder.names) if not hasattr(namespace, name)]
     for name, calls in recorder.calls.items():
@@ -288,7 +218,7 @@ def misfits(namespace: ModuleType, recorder: Recorder) -> list[str]:
     return bad
 
 
-def takes(function, positional: int, keywords: tuple[str, ...]) -> str:
+def takes(function, positional, keywords):
     """Say why a function would not take such arguments; nothing if it would."""
     if hasattr(function, "nin"):  # A ufunc takes its inputs, and no keyword that we use.
         fits = positional == function.nin and not keywords
@@ -338,15 +268,11 @@ def test_cupy_arrays_have_what_the_maths_uses():
     cupy = pytest.importorskip("cupy")
     from mlp_xp._utils.array_types import Array
 
-    def members(kind: type) -> set[str]:
-        return {name for name, value in vars(kind).items() if callable(value)} | {
-            name for name, value in vars(kind).items() if isinstance(value, property)
-        }
-
     class Nothing(Protocol):
         pass
 
-    used = members(Array) - members(Nothing)
+    used = {name for name, v in vars(Array).items() if callable(v) or isinstance(v, property)}
+    used -= set(vars(Nothing))
     assert {"T", "dtype", "__matmul__", "__getitem__"} <= used
     assert [name for name in sorted(used) if not hasattr(cupy.ndarray, name)] == []
 
@@ -354,25 +280,14 @@ def test_cupy_arrays_have_what_the_maths_uses():
 @pytest.mark.matrix
 def test_cupy_arrays_have_every_operator_that_the_maths_uses():
     cupy = pytest.importorskip("cupy")
-    binary = {
-        ast.Add: "add",
-        ast.BitAnd: "and",
-        ast.BitXor: "xor",
-        ast.Div: "truediv",
-        ast.MatMult: "matmul",
-        ast.Mult: "mul",
-        ast.Pow: "pow",
-        ast.RShift: "rshift",
-        ast.Sub: "sub",
-    }
+    binary = {ast.Add: "add", ast.BitAnd: "and", ast.BitXor: "xor", ast.Div: "truediv"}
+    binary |= {ast.MatMult: "matmul", ast.Mult: "mul", ast.Pow: "pow", ast.Sub: "sub"}
+    binary[ast.RShift] = "rshift"
     package = Path(mlp_xp.__file__).parent
     files = [*package.glob("nn/**/*.py"), *package.glob("optimizers/*.py")]
     files.append(package / "training" / "step.py")
-    used = set()
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.AugAssign | ast.BinOp):
-                used.add(type(node.op))
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    used = {type(node.op) for node in nodes if isinstance(node, ast.AugAssign | ast.BinOp)}
     # Of dtypes and types: `|`; of Python's own integers: `<<` and `//`.
     array_operators = used - {ast.BitOr, ast.LShift, ast.FloorDiv}
     assert {ast.BitXor, ast.RShift} <= array_operators
