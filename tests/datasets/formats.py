@@ -88,6 +88,6 @@ def cifar10_files(batches, encode):
     return {name: encode(b.x, labels=b.y) for name, b in batches.items()}
 
 
-def rejects(message, call, *args, **settings):
-    with case(message), pytest.raises(DatasetError, match=message):
+def rejects(message, call, *args, name=None, **settings):
+    with case(name or message), pytest.raises(DatasetError, match=message):
         call(*args, **settings)

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from formats import archive_of, binary, cifar10_files, folder_of, pickle2, rejects
-from helpers import case
 
 from mlp_xp import datasets
-from mlp_xp.datasets import DatasetError, _cache, _loading, cache_dir, cifar
+from mlp_xp.datasets import _cache, _loading, cache_dir, cifar
 from mlp_xp.datasets._dataset import Content
 from mlp_xp.datasets._download import UnreachableError
 
@@ -55,8 +54,7 @@ def test_only_published_data_is_cached(spec, tmp_path, batches, in_cache):
         changed = batches | {"data_batch_3": batch._replace(**change)}
         folder = folder_of(tmp_path / f"changed {name}", cifar10_files(changed, pickle2))
         said = rf"changed {name} is not the cifar10 .*fetch it again"
-        with case(name), pytest.raises(DatasetError, match=said):
-            _loading.load(spec, folder)
+        rejects(said, _loading.load, spec, folder, name=name)
     own = batches | {"data_batch_1": batches["data_batch_2"]}  # one image more
     folder = folder_of(tmp_path / "own", cifar10_files(own, pickle2))
     assert len(_loading.load(spec, folder)["x_train"]) == spec.layout["x_train"][0][0] + 1
@@ -106,8 +104,7 @@ def test_a_damaged_cache_is_an_error_that_says_what_to_do(spec, python2_folder, 
     }.items():
         path.unlink() if content is None else path.write_bytes(content)
         for source in ((), (python2_folder,)):
-            with case(name), pytest.raises(DatasetError, match=said):
-                _loading.load(spec, *source)
+            rejects(said, _loading.load, spec, *source, name=name)
 
     def refuse(path, **_):
         raise PermissionError(13, "Permission denied", str(path))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import case
+from formats import rejects
 
-from mlp_xp.datasets import DatasetError, _download
+from mlp_xp.datasets import _download
 from mlp_xp.datasets._download import Remote, UnreachableError, download
 
 BODY = np.random.default_rng(0).bytes(1_000_000)
@@ -121,14 +121,13 @@ def test_a_wrong_file_is_an_error_and_deleted(serve, tmp_path, monkeypatch):
         ("too short", answer(body=BODY[:-1], length=False), b""),
         ("foreign part", WHOLE, b"x" * 1000),
     ):
-        if part:
-            (tmp_path / "x.tar.gz.part").write_bytes(part)
-        with case(name), serve(given) as (_, remote), pytest.raises(DatasetError, match=wrong):
-            download(remote, tmp_path)
+        (tmp_path / "x.tar.gz.part").write_bytes(part)
+        with serve(given) as (_, remote):
+            rejects(wrong, download, remote, tmp_path, name=name)
         assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(_download, "LIMIT", 500_000)
-    with serve(WHOLE) as (_, remote), pytest.raises(DatasetError, match="more than 500000 bytes"):
-        download(remote, tmp_path)
+    with serve(WHOLE) as (_, remote):
+        rejects("more than 500000 bytes", download, remote, tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -144,23 +143,18 @@ def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(serve, tmp_
 
 
 @pytest.mark.parametrize(
-    ("answers", "settings", "n", "left"),
-    [
-        ([503], {}, 3, 0),
-        ([503], {"attempts": 2}, 2, 0),
-        ([404], {}, 1, 0),
-        ([PART, 404], {}, 2, CUT),
-    ],
+    ("answers", "attempts", "n", "left"),
+    [([503], 3, 3, 0), ([503], 2, 2, 0), ([404], 3, 1, 0), ([PART, 404], 3, 2, CUT)],
 )
 def test_a_server_without_the_file_is_unreachable(
-    answers, settings, n, left, serve, tmp_path, monkeypatch, capsys
+    answers, attempts, n, left, serve, tmp_path, monkeypatch, capsys
 ):
     """One that is busy is tried again, one that lacks the file is not."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with serve(*answers[:-1], status(answers[-1])) as (server, remote):
         said = rf"x\.tar\.gz cannot be reached \({answers[-1]} "
         with pytest.raises(UnreachableError, match=said):
-            download(remote, tmp_path, **settings)
+            download(remote, tmp_path, attempts=attempts)
         assert len(server.ranges) == n
     found = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert found == ({"x.tar.gz.part": left} if left else {})

@@ -128,8 +128,7 @@ WRONG_TABLES = [
 def test_a_wrong_csv_file_is_an_error_that_says_where():
     for text, message in WRONG_TABLES:
         path = write("a.csv", text)
-        with case(text[:99]), pytest.raises(DatasetError, match=rf"a\.csv.*{message}"):
-            load_files(path)
+        rejects(rf"a\.csv.*{message}", load_files, path, name=text[:99])
 
 
 def saved(**arrays) -> bytes:
@@ -200,8 +199,7 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
         ("kind", ["a"] * 3 + [None] * 17, "row 4: 'kind', the column to predict, is missing"),
     ):
         put(table | {column: values})
-        with case(column), pytest.raises(DatasetError, match=message):
-            load_files("a.parquet")
+        rejects(message, load_files, "a.parquet", name=column)
 
 
 def test_a_folder_of_pictures_is_a_data_set():

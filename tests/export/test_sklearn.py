@@ -12,19 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
+import mlp_xp.export as exports
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier
-from mlp_xp.export import (
-    from_sklearn,
-    from_torch,
-    register_skl2onnx,
-    to_onnx,
-    to_sklearn,
-    to_torch,
-)
 from mlp_xp.optimizers import Lion
 
 PREDICTIONS = ("three classes", "two classes", "text", "several", *REAL)
-WAYS = {"sklearn": to_sklearn, "onnx": to_onnx, "torch": to_torch}
+WAYS = {"sklearn": exports.to_sklearn, "onnx": exports.to_onnx, "torch": exports.to_torch}
 
 
 def predictions(model, what):
@@ -41,11 +34,11 @@ def test_from_and_back(what, solver):
     what = "value" if what == "poisson" else what
     kind = theirs.MLPRegressor if what in REAL else theirs.MLPClassifier
     given = kind(solver=solver, max_iter=2, **settings).fit(X, y)
-    ours = from_sklearn(given)
+    ours = exports.from_sklearn(given)
     np.testing.assert_allclose(predictions(ours, what), predictions(given, what), rtol=1e-12)
     assert ours.n_iter_ == given.n_iter_
     assert ours.loss_ == given.loss_
-    back = to_sklearn(ours)
+    back = exports.to_sklearn(ours)
     np.testing.assert_array_equal(predictions(back, what), predictions(given, what))
     assert back.get_params() == given.get_params()
     if solver == "adam":  # Both go on from the same weights, each with a new optimizer.
@@ -65,7 +58,7 @@ def test_from_and_back(what, solver):
 @pytest.mark.parametrize("what", PREDICTIONS)
 def test_to_sklearn(what, scaling):
     model, _ = fitted(what, input_scaling=scaling, dropout=0.3, ema_decay=0.5, solver=Lion())
-    exported = to_sklearn(model)
+    exported = exports.to_sklearn(model)
     assert type(exported).__module__.startswith("sklearn.")
     assert exported.solver == "adam"  # An object of this package becomes the default.
     found, expected = predictions(exported, what), predictions(model, what)
@@ -93,17 +86,17 @@ def test_other_objects_are_refused_with_what_to_do(export):
             WAYS[export](ensemble.fit(X, Y))
     if export == "sklearn":
         with pytest.raises(NotFittedError):
-            from_sklearn(theirs.MLPClassifier())
+            exports.from_sklearn(theirs.MLPClassifier())
         with pytest.raises(TypeError, match="must be an MLPClassifier or MLPRegressor"):
-            from_sklearn(LogisticRegression())
+            exports.from_sklearn(LogisticRegression())
 
 
 def test_without_a_library_the_error_says_what_to_install(monkeypatch):
     for call, library, extra in (
-        (lambda: to_onnx(fitted()[0]), "onnx", "onnx"),
-        (lambda: to_torch(fitted()[0]), "torch", "torch"),
-        (lambda: from_torch(None), "torch", "torch"),
-        (register_skl2onnx, "skl2onnx", "onnx"),
+        (lambda: exports.to_onnx(fitted()[0]), "onnx", "onnx"),
+        (lambda: exports.to_torch(fitted()[0]), "torch", "torch"),
+        (lambda: exports.from_torch(None), "torch", "torch"),
+        (exports.register_skl2onnx, "skl2onnx", "onnx"),
     ):
         monkeypatch.setitem(sys.modules, library, None)
         with case(library), pytest.raises(ImportError, match=rf'pip install -e ".*\[{extra}\]"'):

@@ -41,8 +41,8 @@ def sign(folder: Path, spec: dict) -> None:
     (folder / "model.json").write_text(json.dumps(spec | {"sha256": digest}))
 
 
-def rejects(message, call, *args):
-    with case(message), pytest.raises(SavingError, match=message):
+def rejects(message, call, *args, name=None):
+    with case(name or message), pytest.raises(SavingError, match=message):
         call(*args)
 
 
