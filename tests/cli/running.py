@@ -68,13 +68,6 @@ def start(*argv, held_at=None):
     return processes.start(code, *argv)
 
 
-def start_training(*argv, held_at=None):
-    """Start a training of a million epochs, and wait for its third."""
-    process = start(*TINY, "--epochs", 1_000_000, *argv, held_at=held_at)
-    next(line for line in process.stdout if line.startswith("epoch       3/"))
-    return process
-
-
 def in_progress(run):
     """Make a complete run one that is still in progress, and return its folder."""
     partial = run.rename(run.with_name(f"{run.name}.partial"))

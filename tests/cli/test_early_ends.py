@@ -11,14 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from running import CODE, DRAWN, FILES, FINDER, TINY, history_of, start_training
+from running import CODE, DRAWN, FILES, FINDER, TINY, history_of, start
 
-from mlp_xp import MLP
 from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli import deadline, settings, train
+from mlp_xp.cli import deadline, train
 from mlp_xp.cli.deadline import Deadline
-from mlp_xp.datasets import LOADERS, load_digits
+from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
 
 ELSEWHERE = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
@@ -67,30 +66,8 @@ def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
     assert (done.returncode, done.stdout, done.stderr) == (130, "pressed\n", "")
 
 
-def without_compiling(err):
-    """Return stderr without what the first long training of an installation says."""
-    return re.sub(r"(?m)^mlp_xp: compil.*\n", "", err)
-
-
-@pytest.mark.matrix
-@ELSEWHERE
-def test_ctrl_c_keeps_the_network():
-    with start_training("--out", "run") as process:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, without_compiling(err)) == (130, "")
-    assert {path.name for path in Path("run").iterdir()} == FILES
-    n_epochs = len(history_of(Path("run")))
-    assert 3 <= n_epochs < 1_000_000
-    assert f"interrupted in epoch {n_epochs}; the network is kept" in out
-    assert out.splitlines()[-1].startswith("test accuracy ")
-    result, digits = json.loads(Path("run/config.json").read_text())["result"], load_digits()
-    assert result["test_accuracy"] == load_model("run").score(digits.x_test, digits.y_test)
-    assert result["interrupted"] is True
-
-
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_stops_after_the_step(mlp_xp, undrawn, monkeypatch):
+def test_ctrl_c_stops_after_the_step_and_keeps_the_network(mlp_xp, monkeypatch):
     steps = []
 
     class Press(Callback):
@@ -104,9 +81,13 @@ def test_ctrl_c_stops_after_the_step(mlp_xp, undrawn, monkeypatch):
     done = mlp_xp(*TINY, "--epochs", 5, "--out", "run")
     assert done.status == 130
     assert steps[-1] == (3, 12)
+    assert {path.name for path in Path("run").iterdir()} == FILES
     assert [row["n_samples"] for row in history_of(Path("run"))] == ["1438", "384"]
     assert "interrupted in epoch 2; the network is kept" in done.out
-    assert json.loads(Path("run/config.json").read_text())["result"]["interrupted"] is True
+    assert done.out.splitlines()[-1].startswith("test accuracy ")
+    result, digits = json.loads(Path("run/config.json").read_text())["result"], load_digits()
+    assert result["test_accuracy"] == load_model("run").score(digits.x_test, digits.y_test)
+    assert result["interrupted"] is True
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -128,15 +109,18 @@ def test_postponed_ctrl_c_is_raised_at_the_end():
 @pytest.mark.matrix
 @ELSEWHERE
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
-    with start_training("--out", tmp_path / "run", held_at="interrupted") as process:
+    options = [*TINY, "--epochs", 1_000_000, "--out", tmp_path / "run"]
+    with start(*options, held_at="interrupted") as process:
+        next(line for line in process.stdout if line.startswith("epoch       3/"))
         process.send_signal(signal.SIGINT)
         next(line for line in process.stdout if line.startswith("interrupted in epoch"))
         process.send_signal(signal.SIGINT)  # It is about to evaluate.
-        err = without_compiling(process.communicate("\n", timeout=60)[1])
+        err = process.communicate("\n", timeout=60)[1]
     assert process.returncode == 130
-    partial = tmp_path / "run.partial"
-    said = f"note: kept what is in {partial}: mlp-xp evaluate {partial}; "
-    assert err == f"{said}go on with mlp-xp train --resume {tmp_path / 'run'}\n"
+    run, partial = tmp_path / "run", tmp_path / "run.partial"
+    said = f"note: kept what is in {partial}: mlp-xp evaluate {partial}; go on with mlp-xp train "
+    # The first long training of an installation says that it compiles.
+    assert re.sub(r"(?m)^mlp_xp: compil.*\n", "", err) == f"{said}--resume {run}\n"
     assert load_model(partial).n_iter_ >= 3
 
 
@@ -156,24 +140,6 @@ def test_a_command_ends_in_time(mlp_xp, recipe, monkeypatch):
     model = load_model("run")
     assert 1 < model.n_iter_ < 10**6
     assert model.history_[-1].learning_rate < 1e-3
-
-
-def test_the_test_is_timed_on_training_images(mlp_xp, recipe, undrawn, monkeypatch):
-    seen = []
-
-    class Watched(MLP):
-        def _outputs(self, X, method, **settings):
-            seen.append(X)
-            return super()._outputs(X, method, **settings)
-
-    digits = load_digits()
-    monkeypatch.setitem(LOADERS, "digits", lambda: digits)
-    monkeypatch.setitem(settings.ESTIMATORS, "classification", Watched)
-    done = mlp_xp("train", "--recipe", recipe, "--max-time", 1000, "--out", "run")
-    assert done.status == 0
-    assert re.search(r"epoch 3  loss .* 0:00 left", done.out)  # It is that of the epochs.
-    assert [X is digits.x_test for X in seen] == [False, False, True]
-    assert all(np.shares_memory(X, digits.x_train) for X in seen[:2])
 
 
 def test_with_too_little_time_a_tenth_is_for_the_training(mlp_xp, recipe):

@@ -64,8 +64,11 @@ def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
     runtime = pytest.importorskip("onnxruntime")
     assert mlp_xp("train", "--data", "iris.csv", *FEW).status == 0
     assert {path.name for path in Path("run").iterdir()} == FILES
-    assert "4 numbers, a, b, c, d\n" in mlp_xp("export", "run", "--to", "onnx").out
-    session = runtime.InferenceSession("run/model.onnx")
+    lines = mlp_xp("export", "run", "--to", "onnx", "--out", "a.onnx").out.splitlines()
+    assert lines[0].startswith("wrote a.onnx, 0.0 MB")
+    assert lines[1].endswith("4 numbers, a, b, c, d")
+    assert lines[2] == "outputs: label, probabilities"
+    session = runtime.InferenceSession("a.onnx")
     labels = session.run(["label"], {"X": iris[::50]})[0].tolist()
     assert labels == load_model("run").predict(iris[::50]).tolist()
     assert labels[0] == "setosa"
@@ -176,9 +179,7 @@ def test_numbers_are_learned(mlp_xp, homes):
     assert summary in out
     assert 0.9 < float(history_of(Path("run"))[-1]["validation_r2"]) < 1
 
-    tested = mlp_xp("evaluate", "run").out
-    assert summary in tested
-    assert tested.endswith("of 60 samples\n")
+    assert re.search(rf"{summary}.*of 60 samples\n$", mlp_xp("evaluate", "run").out)
     Path("new.csv").write_text("area,rooms\n100,3\n")
     prediction = model.predict([[3.0, 100.0]])[0]
     assert mlp_xp("predict", "run", "new.csv").out == f"new.csv, row 1: {prediction:,.0f}\n"
@@ -227,8 +228,7 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
     out = mlp_xp(*train[:-1], "numbers", "--task", "regression").out
     assert "target: numbers from 0 to 3 (regression)" in out
     line = fails(*train, "--task", "regression", "--label-smoothing", 0.1)
-    assert "--label-smoothing is for classes, and " in line
-    assert "leave it out, or type --task classification" in line
+    assert re.search("is for classes, and .*leave it out, or type --task classification", line)
     Path("numbers").rename("numbers.partial")
     for option, value, said in (
         ("--data", "digits", "for data of your own, not for digits"),

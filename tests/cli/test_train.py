@@ -1,4 +1,4 @@
-"""`mlp-xp train`: what it prints and what it writes."""
+"""`mlp-xp train`: what it prints and writes, by options or recipes; `mlp-xp recipes`."""
 
 import json
 import re
@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import DRAWN, FILES, TINY, history_of
+from running import DRAWN, FILES, RECIPE, TINY, history_of
 
 from mlp_xp import MLP
 from mlp_xp._utils.durable import locked
-from mlp_xp.cli import new_run, settings
+from mlp_xp.cli import new_run, results, settings, train
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.settings import Settings, settings_of
 from mlp_xp.datasets import LOADERS, load_digits, split_dataset
-from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion
+from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion, Muon
+from mlp_xp.recipes import names
 from mlp_xp.saving import load_model
 from mlp_xp.saving._json import decode
 
@@ -84,7 +85,7 @@ def test_test_images_are_used_once_and_validation_does_not_change_the_training(
 
     class Watched(MLP):
         def fit(self, X, y, **held):
-            seen.extend([X, held["X_val"]])
+            seen.extend(x for x in (X, held.get("X_val")) if x is not None)
             return super().fit(X, y, **held)
 
         def _outputs(self, X, method, **settings):  # All that predicts or scores is made of this.
@@ -96,8 +97,12 @@ def test_test_images_are_used_once_and_validation_does_not_change_the_training(
     with monkeypatch.context() as patched:
         patched.setitem(settings.ESTIMATORS, "classification", Watched)
         train_digits("--epochs", 2, "--validation", 0.25, out="held")
-    assert [X is digits.x_test for X in seen] == [False, False, True]
-    assert [len(X) for X in seen] == [1078, 360, len(digits.x_test)]
+        out = train_digits("--epochs", 2, "--max-time", 1000, out="timed").out
+    assert [X is digits.x_test for X in seen] == [False, False, True, *[False] * 3, True]
+    assert [len(X) for X in seen[:3]] == [1078, 360, len(digits.x_test)]
+    # Predictions that are timed are of training images, and the time left is that of the epochs.
+    assert all(np.shares_memory(X, digits.x_train) for X in seen[3:6])
+    assert re.search(r"epoch 2  loss .* 0:00 left", out)
     x, y, *_ = split_dataset(digits.x_train, digits.y_train, 0.75, seed=0)
     monkeypatch.setitem(LOADERS, "digits", lambda: digits._replace(x_train=x, y_train=y))
     train_digits("--epochs", 2, out="plain")
@@ -105,44 +110,28 @@ def test_test_images_are_used_once_and_validation_does_not_change_the_training(
     assert held == plain
 
 
-def test_the_same_seed_writes_the_same_model(train_digits):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train_digits("--epochs", 1, "--seed", seed, out=name)
-    a, b, c = (Path(name, "model.safetensors").read_bytes() for name in "abc")
-    assert a == b != c
-
-
 @pytest.mark.parametrize(
     "logs", [[], pytest.param(["--tensorboard"], marks=pytest.mark.matrix)], ids=bool
 )
-def test_checkpoints_and_logs_do_not_change_the_training(logs, train_digits):
-    options = ["--epochs", "3", "--backend", "numpy"]
-    train_digits(*options, "--checkpoint", 1, *logs)
-    assert "best" not in {path.name for path in Path("run/checkpoints").iterdir()}
-    if logs:
-        (events,) = Path("run/tensorboard").iterdir()
-        logged = events.read_bytes()
-        assert all(name in logged for name in (b"loss", b"accuracy", b"learning_rate"))
-    digits, loaded = load_digits(), load_model("run")
-    plain = settings_of(parse([*TINY, *options])).estimator().fit(digits.x_train, digits.y_train)
-    assert loaded.loss_curve_ == plain.loss_curve_
-    for W, expected in zip(loaded.coefs_, plain.coefs_, strict=True):
-        assert W.tobytes() == expected.tobytes()
-
-
-def test_checkpoints_are_saved_and_can_be_evaluated(mlp_xp, train_digits):
-    train_digits("--epochs", 5, "--checkpoint", 2, "--validation", 0.25)
-    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN | {"checkpoints"}
+def test_checkpoints_can_be_evaluated_and_do_not_change_the_training(logs, mlp_xp, train_digits):
+    options = ["--epochs", 5, "--validation", 0.25]
+    train_digits(*options, "--checkpoint", 2, *logs)
     names = {path.name for path in Path("run/checkpoints").iterdir()}
     assert names == {"epoch-0002", "epoch-0004", "best"}
     scores = [float(row["validation_accuracy"]) for row in history_of(Path("run"))]
     assert load_model("run/checkpoints/best").n_iter_ == 1 + int(np.argmax(scores))
     digits = load_digits()
-    for name in ("best", "epoch-0002"):
-        folder = Path("run/checkpoints", name)
+    for folder in ("run/checkpoints/best", "run/checkpoints/epoch-0002"):
         accuracy = load_model(folder).score(digits.x_test, digits.y_test)
-        done = mlp_xp("evaluate", folder)
-        assert done.out.splitlines()[-1] == f"test accuracy {100 * accuracy:.2f} % of 359 images"
+        last = mlp_xp("evaluate", folder).out.splitlines()[-1]
+        assert last == f"test accuracy {100 * accuracy:.2f} % of 359 images"
+    if logs:
+        (events,) = Path("run/tensorboard").iterdir()
+        logged = events.read_bytes()
+        assert all(name in logged for name in (b"loss", b"accuracy", b"learning_rate"))
+    train_digits(*options, out="plain")
+    run, plain = (Path(name, "model.safetensors").read_bytes() for name in ("run", "plain"))
+    assert run == plain
 
 
 @pytest.mark.matrix
@@ -236,3 +225,103 @@ def test_no_hidden_layer_or_schedule_is_an_obstacle(train_digits):
         options = ["--hidden", "--schedule", schedule, "--epochs", 1]
         assert train_digits(*options, out=schedule).err == ""
         assert [W.shape for W in load_model(schedule).coefs_] == [(64, 10)]
+
+
+# --- recipes -------------------------------------------------------------------------------------
+
+
+def typed(*words):
+    """Return the estimator that `mlp-xp train` makes of options."""
+    return settings_of(parse(["train", *map(str, words)])).estimator()
+
+
+def test_recipes_prints_a_line_for_each(mlp_xp):
+    lines = mlp_xp("recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == names()
+    assert any(re.match("one-minute +CIFAR-10 in a minute on two CPU cores", x) for x in lines)
+
+
+def test_options_override_the_recipe(recipe):
+    model = typed("--recipe", recipe, "--epochs", 7, "--hidden", 4, 4, "--no-residual", "--seed", 5)
+    assert (model.max_iter, model.hidden_layer_sizes, model.random_state) == (7, (4, 4), 5)
+    assert (model.residual, model.learning_rate, model.batch_size) == (False, "linear", 128)
+    for options, solver in (
+        (["--weight-decay", 0.5], Muon(ns_steps=3, weight_decay=0.5)),
+        (["--solver", "muon"], Muon(ns_steps=3, weight_decay=0.02)),
+        (["--solver", "lion"], Lion(weight_decay=0.02)),
+        (["--solver", "adamw", "--weight-decay", 0.5], AdamW(weight_decay=0.5)),
+        (["--solver", "sgd"], "sgd"),
+        (["--solver", "lbfgs"], "lbfgs"),
+    ):
+        assert typed("--recipe", recipe, *options).solver == solver
+    assert typed("--recipe", recipe).random_state == 0
+    recipe.write_text(RECIPE + "random_state = 9\n")
+    assert typed("--recipe", recipe).random_state == 9
+
+
+def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
+    for solver, options, name in (
+        ('{class = "Muon"}', ["--solver", "rmsprop"], "rmsprop"),
+        ('{class = "Muon"}', ["--solver", "lbfgs"], "lbfgs"),
+        ('{class = "SGD"}', [], "SGD"),
+        ('"lbfgs"', [], "lbfgs"),
+        ('{class = "ByKind"}', [], "ByKind"),
+    ):
+        recipe.write_text(re.sub("solver = .*", f"solver = {solver}", RECIPE))
+        line = fails("train", "--recipe", recipe, *options, "--weight-decay", 0.5, "--out", "run")
+        assert f"--weight-decay is 0.5, and the solver {name} has none: leave it out" in line
+        assert "--solver with one of adamw, lion, muon\n" in line
+        assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--validation", 0.25], pytest.param(["--tensorboard"], marks=pytest.mark.matrix)],
+)
+def test_lbfgs_trains_and_writes_a_complete_run(options, mlp_xp, recipe):
+    recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"', RECIPE))
+    done = mlp_xp("train", "--recipe", recipe, "--checkpoint", 1, *options, "--out", "run")
+    assert (done.status, done.err) == (0, "")
+    assert "network: 64-16-10, relu, lbfgs, residual\n" in done.out
+    assert re.search(r"epoch 3/3  loss \d\.\d{3}  (val [\d.]+ %  )?[\d,]+ images/s", done.out)
+    logs = {"tensorboard"} if "--tensorboard" in options else set()
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN | {"checkpoints"} | logs
+    rows = history_of(Path("run"))
+    assert [(row["accuracy"], row["learning_rate"]) for row in rows] == [("", "nan")] * 3
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["settings"]["params"]["solver"] == load_model("run").solver == "lbfgs"
+    assert mlp_xp("evaluate", "run").status == 0
+
+
+def test_an_error_in_a_recipe_is_one_line(fails, recipe):
+    recipe.write_text(RECIPE + "lable_smoothing = 0.1\n")
+    assert f"{recipe}: 'lable_smoothing' is not one of" in fails("train", "--recipe", recipe)
+    assert "did you mean 'five-minutes'?" in fails("train", "--recipe", "five-minute")
+    assert not Path("runs").exists()
+
+
+def test_early_stopping_has_a_best_checkpoint_and_a_validation_curve(mlp_xp, recipe, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(train, "draw_results", lambda *given: drawn.append(given))
+    recipe.write_text(RECIPE + "early_stopping = true\n")
+    assert mlp_xp("train", "--recipe", recipe, "--checkpoint", 9, "--out", "run").status == 0
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == ["best"]
+    assert load_model("run").solver == Muon(ns_steps=3, weight_decay=0.02)
+    ((_, task, history, _, scores),) = drawn
+    curves = results.draw_curves(history, task, scores)
+    labels = {label: set(lines) for label, lines in curves.panels.items()}
+    assert labels == {key: {"training", "validation"} for key in ("loss", "accuracy [%]")}
+    assert curves.test == {"accuracy [%]": 100 * scores["test_accuracy"]}
+
+
+def test_a_recipe_whose_library_is_missing_names_those_that_run(fails, mlp_xp, monkeypatch):
+    monkeypatch.setattr("mlp_xp.backends.installed", lambda name: name == "numpy")
+    monkeypatch.setattr("mlp_xp.cli.loading.installed", lambda name: name == "numpy")
+    monkeypatch.setitem(LOADERS, "cifar10", None)  # It is not needed to say so.
+    line = fails("train", "--recipe", "one-minute")
+    assert re.search("torch, which is not installed: .*here: default. Or type --backend", line)
+    assert "Recipes that run" not in fails("train", "--backend", "jax")
+    lines = mlp_xp("recipes").out.splitlines()
+    needs = {line.split()[0]: line.partition("; needs ")[2] for line in lines}
+    assert needs["one-minute"] == "torch, which is not here"
+    assert needs["default"] == ""
