@@ -1,7 +1,5 @@
 """The blocks of docs/migrate.md run as they stand, and reach the same accuracy."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -17,32 +15,21 @@ PEERS = ("scikit-learn", "skorch", "Keras")
 ACCURACY = 0.93  # of 450 digits; all six blocks are at 0.95 or above
 
 
-def blocks(peer: str) -> list[str]:
+def blocks(peer):
     part = PAGE.read_text().split(f"\n## From {peer}\n")[1].split("\n## ")[0]
     return re.findall(r"^```python\n(.*?)^```$", part, flags=re.MULTILINE | re.DOTALL)
 
 
-def accuracy_of(code: str, tmp_path: Path, *options: str) -> float:
+def accuracy_of(code, tmp_path, *options):
     """Run a block in a process of its own: Keras chooses its backend at the import."""
     script, result = tmp_path / "block.py", tmp_path / "accuracy.json"
     end = f"\nimport json\njson.dump(float(accuracy), open({str(result)!r}, 'w'))\n"
     script.write_text(code + end)
-    environment = os.environ | {
-        "KERAS_BACKEND": "torch",
-        "OPENBLAS_NUM_THREADS": "1",
-        "KERAS_HOME": str(tmp_path / "keras"),
-        "PYTHONPATH": str(ROOT),
-        "TMPDIR": str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, *options, str(script)],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    environment = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path / "keras")}
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    settings = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True}
+    command = [sys.executable, *options, str(script)]
+    done = subprocess.run(command, timeout=300, **settings)
     assert done.returncode == 0, done.stderr
     return json.loads(result.read_text())
 
@@ -59,16 +46,11 @@ def test_each_peer_has_a_block_before_and_one_after():
 
 def test_fewer_than_ten_differences_from_scikit_learn_are_left_each_with_a_reason():
     part = PAGE.read_text().split("\n### Where the two differ\n")[1].split("\n## ")[0]
-    names, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split(" | ")]
-        for line in part.splitlines()
-        if line.startswith("|")
-    ]
+    lines = [line.strip("|") for line in part.splitlines() if line.startswith("|")]
+    names, _, *rows = [[cell.strip() for cell in line.split(" | ")] for line in lines]
     assert [name.split()[0] for name in names[1:]] == ["scikit-learn", "mlp_xp", "reason"]
     assert 0 < len(rows) < 10
-    for row in rows:
-        assert len(row) == 4, row
-        assert all(row), row
+    assert all(len(row) == 4 and all(row) for row in rows), rows
 
 
 @pytest.mark.matrix
