@@ -119,9 +119,6 @@ def test_a_backend_or_an_array_leads_to_its_library_and_device(backend, backend_
     assert get_backend([[1, 2]]).name == get_backend(None).name == "numpy"
 
 
-# --- transfers -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float32", "float64", "bool"])
 def test_put_and_get_keep_everything_in_any_layout(backend, dtype):
     base = np.arange(24).reshape(4, 6).astype(dtype)
@@ -217,16 +214,3 @@ def test_transfers_between_two_devices(name, first, second):
 def test_torch_lets_go_of_a_graph(torch):
     leaf = torch.ones(3, requires_grad=True)
     assert not get_backend("torch").put(leaf * 2).requires_grad
-
-
-def test_rows_of_an_array_and_zeros_like_it(backend):
-    array = np.arange(12.0).reshape(3, 2, 2)
-    with backend.scope():
-        put = backend.put(array, "float32")
-        rows, zeros = backend.unstack(put), backend.zeros_like(put)
-        for row, expected in zip(rows, array, strict=True):
-            assert backend.holds(row)
-            np.testing.assert_array_equal(backend.get(row), expected)
-        assert backend.holds(zeros)
-        assert zeros.dtype == put.dtype
-        np.testing.assert_array_equal(backend.get(zeros), 0 * array)

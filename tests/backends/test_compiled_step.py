@@ -190,9 +190,6 @@ def test_a_compiled_step_that_ends_late_leaves_no_update(rule, parts, pool_of):
     assert_same(found[:2], expected[:2])
 
 
-# --- many steps -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("n_rows", [N, 30_000], ids=["small", "large"])  # Copied, or looked up.
 @pytest.mark.parametrize("name", NETWORKS)
@@ -267,9 +264,6 @@ def test_what_a_step_is_given_need_not_lie_in_one_piece():
     assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
 
 
-# --- short rows -----------------------------------------------------------------------------------
-
-
 def assert_same_bits(function, state, *arguments):
     """Compare a function with its compiled step on two sets of arguments."""
     expected = tuple(array.copy() for array in state)
@@ -326,9 +320,6 @@ def test_numbers_are_compared_with_the_same_bits(dtype, shape, rng):
         return state[0] + XP.maximum(x, 0.1), XP.minimum(state[1] + x, 0.3)
 
     assert_same_bits(compared, (np.zeros_like(x), np.zeros_like(x)), x)
-
-
-# --- memory ---------------------------------------------------------------------------------------
 
 
 def starts_at_line(array):

@@ -24,29 +24,21 @@ from mlp_xp.backends._numpy import machine_code as _native
 from mlp_xp.cli import main
 
 # A fit that is long enough for machine code by its settings, and ended after two epochs.
-LONG = """
-import hashlib, os, signal, sys, threading, warnings
+FIT = """
+import hashlib, sys
 from pathlib import Path
 import numpy as np
 from mlp_xp import MLPClassifier
-from mlp_xp.backends._numpy import machine_code, thread_pool
+from mlp_xp.backends._numpy import machine_code
 from mlp_xp.callbacks import Callback
-
+machine_code._folders = lambda: [Path(sys.argv[1])]
 class Stop(Callback):
     def on_epoch_end(self, model, record):
         return record.epoch == 2
-
-x = np.random.default_rng(0).random((400, 300), dtype=np.float32)
-
-def fit(*callbacks, x=x):
-    n, width = x.shape
-    model = MLPClassifier((width,) * 2, max_iter=10_000, batch_size=n // 2, random_state=0)
-    return model.set_params(callbacks=[Stop(), *callbacks]).fit(x, np.arange(n) % 3)
-"""
-FIT = f"""{LONG}
-machine_code._folders = lambda: [Path(sys.argv[1])]
+x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+model = MLPClassifier((8,), batch_size=16, random_state=0, max_iter=10_000, callbacks=[Stop()])
 for _ in range(2):
-    model = fit(x=x[:60, :9])
+    model.fit(x, y)
 assert "numba" not in sys.modules  # It is loaded where it compiles alone.
 print(hashlib.sha256(b"".join(c.tobytes() for c in model.coefs_)).hexdigest())
 """
@@ -58,53 +50,6 @@ MLPClassifier(random_state=0, max_iter=20, tol=0, n_iter_no_change=99).fit(x, y)
 ours = "mlp_xp.backends._numpy.machine_code"
 print([name for name in ("numba", "llvmlite", ours) if name in sys.modules])
 """
-# It forks after a fit, in one, in one that the child leaves, and beside another's pool.
-FORKS = f"""{LONG}
-warnings.simplefilter("ignore")
-os.environ["OMP_NUM_THREADS"] = "2"  # A pool of two threads, on any machine.
-
-def fork(in_child):
-    child = os.fork()
-    if child == 0:
-        signal.alarm(40)
-        in_child()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-
-def fit_again():
-    try:
-        alike = np.allclose(fit().predict_proba(x), expected, atol=1e-4)
-    except BaseException as error:
-        print(repr(error), flush=True)
-        os._exit(2)
-    os._exit(0 if alike else 3)
-
-class Fork(Callback):
-    def __init__(self, in_child):
-        self.in_child = in_child
-
-    def on_step_end(self, model, done, n_steps):
-        fork(self.in_child)
-
-pools = []
-start = thread_pool.ThreadPool._start
-thread_pool.ThreadPool._start = lambda pool: pools.append(pool.n_threads) or start(pool)
-expected = fit().predict_proba(x)
-assert set(pools) == {{2}}, pools
-fork(fit_again)
-fit(Fork(fit_again))
-fit(Fork(sys.exit))
-ready, over = threading.Event(), threading.Event()
-def other():
-    with thread_pool.thread_pool(2):
-        ready.set()
-        over.wait()
-thread = threading.Thread(target=other)
-thread.start()
-ready.wait()
-fork(fit_again)
-over.set()
-thread.join()
-"""
 COMPILES = "compiling machine code for NumPy"
 UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
 
@@ -115,9 +60,6 @@ def run(code, *argv):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
-
-
-# --- when -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.matrix
@@ -194,9 +136,6 @@ def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch, rng):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
 
 
-# --- cold and warm --------------------------------------------------------------------------------
-
-
 @pytest.mark.matrix
 @pytest.mark.all_cores
 def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
@@ -261,18 +200,6 @@ def test_ctrl_c_ends_a_compilation_at_once(ctrl_c, tmp_path, monkeypatch):
         _native._compile_apart([UNIT])
     thread.join()
     assert [child.wait(10) for child in children] == [-signal.SIGKILL]
-
-
-@pytest.mark.matrix
-@pytest.mark.all_cores
-def test_a_forked_process_trains_and_predicts():
-    """It has none of the threads, and would wait for them."""
-    # Two epochs of two steps each are fits in which it forks.
-    out, said = run(FORKS)
-    assert out.split() == ["0"] * (1 + 4 + 4 + 1), said
-
-
-# --- without --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

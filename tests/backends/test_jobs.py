@@ -32,9 +32,6 @@ def update(kernels, params, grads, state, rate=None):
     return (*new.params, *new.opt_state[0])
 
 
-# --- positions ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("parts", [0, 1, 2])
 def test_rows_that_are_not_there_are_an_error(parts, pool_of, rng):
     x = normal(rng, 4, 3)
@@ -84,9 +81,6 @@ def test_steps_that_nothing_is_given_for_are_an_error(parts, pool_of):
     assert (float(state[0]), float(doubled[0])) == (3.0, 66.0)
 
 
-# --- layouts --------------------------------------------------------------------------------------
-
-
 def layouts(rng):
     """Return arrays of 20 rows of 24 numbers that are not contiguous."""
     flat = normal(rng, 2000)
@@ -127,9 +121,6 @@ def test_rows_may_lie_in_any_way(name, pool_of, rng, capfd):
             atol = np.abs(plain).max() * tolerance("float32", 32)
             np.testing.assert_allclose(mine, plain, rtol=0, atol=atol)
     assert "illegal value" not in "".join(capfd.readouterr())  # As a BLAS says it.
-
-
-# --- updates --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -180,9 +171,6 @@ def test_a_rate_of_another_dtype_is_a_rate(pool_of):
     with pool_of(1):
         p, _ = CompiledStep(step)((np.zeros(4, "f4"), np.zeros(4, "f4")), np.asarray([0.5]))
     assert p.tolist() == [-0.5] * 4
-
-
-# --- shapes and dtypes ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("other", ["float32", "float64"])
@@ -251,9 +239,6 @@ def test_what_does_not_fit_is_what_it_is_to_the_default(name, pool_of):
             assert mine == plain
 
 
-# --- numbers --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("n_rows", [6, 16, 37])
@@ -297,9 +282,6 @@ def test_adam_divides_by_the_root_of_any_number(dtype, pool_of, rng):
     with np.errstate(divide="ignore"):
         expected = dtype.type(-0.5) / np.sqrt(dtype.type(0.5) * squares)
     np.testing.assert_allclose(new.params[0], expected, rtol=2 * info.eps)
-
-
-# --- memory ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import small
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.processors import usable_threads
@@ -80,15 +81,19 @@ def test_a_job_is_done_where_no_other_thread_runs(monkeypatch, job):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
-def test_a_forked_process_has_no_pool_yet_and_no_lock_is_held_there(job):
+def test_a_forked_process_has_no_pool_yet_no_lock_is_held_there_and_it_trains(
+    job, problem, monkeypatch
+):
     words, found = job
-    with thread_pool.thread_pool(2):
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
+    pool = thread_pool.thread_pool(2)
+    with pool:
         thread_pool.runner()(jobs.turn(words))
         found[...] = 0.0
         with thread_pool._lock, thread_pool._machine_code()._lock:
             child = os.fork()
         if child == 0:
-            signal.alarm(10)
+            signal.alarm(30)
             status = 1
             try:
                 assert not thread_pool.has_pool()
@@ -96,6 +101,8 @@ def test_a_forked_process_has_no_pool_yet_and_no_lock_is_held_there(job):
                     thread_pool.link([words])
                     thread_pool.runner()(jobs.turn(words))
                 assert found.all()
+                assert small().fit(*problem()).n_iter_ == 5
+                pool.__exit__(None, None, None)  # It has none of the threads to wait for.
                 status = 0
             finally:
                 os._exit(status)

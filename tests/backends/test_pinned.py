@@ -95,9 +95,6 @@ def test_a_feed_waits_for_pinned_memory_alone(device, monkeypatch):
     assert len(copiers) == 1
 
 
-# --- the order of events, with a copier that does everything as late as it may --------------------
-
-
 class Stream:
     """Work that runs when something waits for it."""
 
@@ -204,9 +201,6 @@ def test_the_copies_of_torch_are_asynchronous_and_from_pinned_memory(torch, monk
         np.testing.assert_array_equal(host, np.full(host.shape, 2 * number))
     # Two sets of two buffers, and memory for each result; each batch goes there and comes back.
     assert calls == {"pinned": 2 * 2 + 4, "cuda": 2 * 2, "copies": 2 * 4 + 4}
-
-
-# --- layouts and blocks ---------------------------------------------------------------------------
 
 
 def test_contiguous_has_rows_one_after_the_other(backend):

@@ -30,6 +30,7 @@ from mlp_xp.training.trainer import Trainer
 
 # The distances from 1 to the next number: 8 and 11 bits, the first one implied.
 EPS = {"bf16": 2.0**-7, "float16": 2.0**-10}
+CUDA = "cupy:cuda:0", "cupy:cuda:1"
 FORMATS = {"tf32": "TF32", "bf16": "bfloat16", "float16": "float16"}
 
 
@@ -39,8 +40,12 @@ def matrix(*names):
 
 @pytest.fixture(params=matrix("torch", "jax"))
 def plain(request):
-    pytest.importorskip(request.param)
-    return get_backend(request.param)
+    name, _, device = request.param.partition(":")
+    pytest.importorskip(name)
+    try:
+        return get_backend(name, device or None)
+    except BackendError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=EPS)
@@ -229,12 +234,13 @@ def test_it_learns_as_well_as_float32(plain, precision, solver):
     assert abs(rough - exact) <= 3 * exact**0.5
 
 
+@pytest.mark.parametrize("plain", matrix("torch", "jax", CUDA[1]), indirect=True)
 def test_a_fit_has_its_precision_predicts_in_float32_and_is_kept(
     problem, plain, precision, tmp_path
 ):
     X, y = problem()
     exact, model, again = (
-        small(backend=plain.name, precision=name).fit(X, y)
+        small(backend=plain.name, device=str(plain.device), precision=name).fit(X, y)
         for name in ("float32", precision, precision)
     )
     assert np.abs(model.coefs_[0] - exact.coefs_[0]).max() > 0
@@ -259,24 +265,13 @@ def test_a_fit_has_its_precision_predicts_in_float32_and_is_kept(
         exact.set_params(precision="float64").partial_fit(X, y)
 
 
-# --- CuPy: the products round their operands -----------------------------------------------------
-
-
-@pytest.fixture(params=matrix("cuda:0", "cuda:1"))
-def cuda(request):
-    pytest.importorskip("cupy")
-    try:
-        return get_backend("cupy", request.param)
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
+@pytest.mark.parametrize("plain", matrix(*CUDA), indirect=True)
 @pytest.mark.parametrize("low", ["tf32", "bf16", "float16"])
-def test_cupy_rounds_operands_and_nothing_else(cuda, low, rng):
+def test_cupy_rounds_operands_and_nothing_else(plain, low, rng):
     shapes = (32, 16), (16, 24), (24,), (32, 24)
     x, W, b, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    backend = cuda.with_precision(low)
-    assert (backend.kernels.gather, backend.kernels.update) == cuda.kernels[1:4:2]
+    backend = plain.with_precision(low)
+    assert (backend.kernels.gather, backend.kernels.update) == plain.kernels[1:4:2]
     with backend.scope():
         params = Dense(backend.put(W), backend.put(b))
         y, pullback = backend.kernels.dense(params, backend.put(x), xp=backend.xp)
@@ -292,27 +287,12 @@ def test_cupy_rounds_operands_and_nothing_else(cuda, low, rng):
     np.testing.assert_allclose(found[3], exact_grads.b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("low", ["tf32", "bf16", "float16"])
-def test_a_fit_on_cupy_has_the_precision(problem, cuda, low):
-    X, y = problem()
-    where = {"backend": "cupy", "device": f"cuda:{cuda.device.id}"}
-    exact = small(precision="float32", **where).fit(X, y)
-    model = small(precision=low, **where).fit(X, y)
-    again = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
-    assert again.precision == low
-    gap = np.abs(model.predict_proba(X) - exact.predict_proba(X)).max()
-    assert 0 < gap < 4 * EPS["bf16"]
-    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
-
-
-def test_cupy_without_cublaslt_says_so(problem, cuda, monkeypatch):
+@pytest.mark.parametrize("plain", matrix(CUDA[0]), indirect=True)
+def test_cupy_without_cublaslt_says_so(problem, plain, monkeypatch):
     monkeypatch.setattr("mlp_xp.backends._cupy.backend.is_usable", lambda: False)
     message = r"'bf16', and device 'cuda:\d' of .* without cuBLASLt: use precision='float32', or ty"
     with pytest.raises(ValueError, match=message):
         small(precision="bf16", backend="cupy").fit(*problem())
-
-
-# --- what a backend or a device lacks ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["numpy", "array_api_strict"])
