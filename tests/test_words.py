@@ -1,7 +1,5 @@
 """Docstrings, comments, messages and pages use the words of the field and American spelling."""
 
-from __future__ import annotations
-
 import ast
 import io
 import re
@@ -15,17 +13,11 @@ pytestmark = pytest.mark.matrix
 ROOT = Path(__file__).parent.parent
 MODULES = sorted([*(ROOT / "mlp_xp").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 TESTS = sorted({*(ROOT / "tests").rglob("*.py")} - {Path(__file__)})
-PAGES = [
-    *sorted(ROOT.glob("*.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "bench" / "README.md",
-]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "README.md"]
 
 # A function's docstring begins with one of these. Add a plain verb where none fits.
-VERBS = frozenset(
-    re.findall(
-        r"\w+",
-        """
+VERBS = set(
+    """
     Accumulate Add Allocate Append Apply Assert Assign Average Broadcast Build Cache Call Cast
     Check Choose Clear Clip Close Collect Combine Compare Compile Compute Concatenate Configure
     Convert Copy Count Create Decode Delete Describe Detect Disable Divide Download Draw Drop
@@ -39,18 +31,14 @@ VERBS = frozenset(
     Simulate Skip Sleep Solve Sort Split Start Stop Store Stream Subtract Sum Swap Synchronize
     Test Time Trace Track Train Transform Transpose Truncate Try Undo Unpack Unpickle Update
     Upload Validate Verify Visit Wait Warn Whether Wrap Write Yield
-        """,
-    )
+    """.split()  # noqa: SIM905
 )
 # The docstring of a class, a property or a module is a noun phrase: it begins with none of these.
-NO_NOUNS = frozenset(
-    re.findall(
-        r"\w+",
-        """
+NO_NOUNS = set(
+    """
     As Bring Brings Do Does Give Gives How Leave Leaves Let Lets Look Looks Make Makes Of Refuse
     Refuses Say Says Show Shows Some Take Takes Tell Tells What Where Which Who
-        """,
-    )
+    """.split()  # noqa: SIM905
 )
 BANNED = re.compile(
     r"""\b(?:
@@ -74,12 +62,12 @@ BANNED = re.compile(
 )
 
 # Names that say nothing without their file.
-BANNED_NAMES = frozenset(
-    re.findall(r"\w+", "before begun do each find full many moves of rest same show through words")
+BANNED_NAMES = re.findall(
+    r"\w+", "before begun do each find full many moves of rest same show through words"
 )
 
 
-def wrong_first_word(node: ast.AST) -> str | None:
+def wrong_first_word(node):
     """Return the first word of a docstring that is not what its kind begins with."""
     if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
         return None
@@ -92,7 +80,7 @@ def wrong_first_word(node: ast.AST) -> str | None:
     return words[0] if words[0] in NO_NOUNS else None
 
 
-def prose(path: Path) -> list[tuple[int, str]]:
+def prose(path):
     """Return a page, or the comments and strings of a module, with the line where each begins."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
@@ -104,7 +92,7 @@ def prose(path: Path) -> list[tuple[int, str]]:
     ]
 
 
-def places(found: list[tuple[Path, int, str]]) -> str:
+def places(found):
     return "\n".join(f"{path.relative_to(ROOT)}:{line}: {word!r}" for path, line, word in found)
 
 
@@ -128,7 +116,7 @@ def test_no_banned_phrase_and_no_british_spelling():
     assert not found, places(found)
 
 
-def defined_names(path: Path) -> list[tuple[int, str]]:
+def defined_names(path):
     """Return the names that a module gives, without underscores at their ends, and their lines."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -136,10 +124,9 @@ def defined_names(path: Path) -> list[tuple[int, str]]:
             found.append((node.lineno, node.name))
         elif isinstance(node, ast.arg):
             found.append((node.lineno, node.arg))
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.append((node.lineno, node.id))
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found.append((node.lineno, node.attr))
+        elif isinstance(getattr(node, "ctx", None), ast.Store):
+            name = getattr(node, "id", None) or getattr(node, "attr", "")
+            found.append((node.lineno, name))
     return [(line, name.strip("_")) for line, name in found]
 
 
