@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -153,8 +154,7 @@ def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
 
 
 def test_files_that_are_missing_or_no_json_object_are_named(saved):
-    path = saved / "model.json"
-    spec = spec_of(saved)
+    path, spec = saved / "model.json", spec_of(saved)
     del spec["sha256"]
     path.write_text(json.dumps(spec))
     rejects("sha256", load_model, saved)
@@ -168,7 +168,7 @@ def test_files_that_are_missing_or_no_json_object_are_named(saved):
         rejects(rf"{name} cannot be read.*No such file", load_model, saved)
 
 
-def test_damaged_weights_are_rejected(saved):
+def test_damaged_weights_are_rejected(saved, monkeypatch):
     path = saved / "model.safetensors"
     whole, spec = path.read_bytes(), spec_of(saved)
 
@@ -191,9 +191,6 @@ def test_damaged_weights_are_rejected(saved):
             path.write_bytes(save(changed))
             sign(saved, spec)
             rejects_weights(save(changed), f"{name}' has NaN or infinity.* train again, e.g. with")
-
-
-def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(ImportError, match=r"'safetensors'.*pip install -e \".*\[cli\]\""):
         load_model(saved)
@@ -205,8 +202,7 @@ def test_without_safetensors_it_says_what_to_install(saved, monkeypatch):
 @pytest.mark.parametrize("n", [10, pytest.param(200, marks=pytest.mark.matrix)])
 def test_no_bit_of_a_model_can_flip_unseen(n, saved, rng):
     """Each bit of some bytes of both files: rejected, or without a change of content (1e5, 1E5)."""
-    for name in ("model.json", "model.safetensors"):
-        path = saved / name
+    for path in (saved / "model.json", saved / "model.safetensors"):
         whole = path.read_bytes()
         for position in rng.choice(len(whole), n, replace=False):
             flipped = bytearray(whole)
@@ -216,13 +212,13 @@ def test_no_bit_of_a_model_can_flip_unseen(n, saved, rng):
                 load_model(saved)
             except SavingError:
                 continue
-            assert name == "model.json"
+            assert path.name == "model.json"
             assert json.loads(flipped) == json.loads(whole)
         path.write_bytes(whole)
     load_model(saved)
 
 
-def test_a_spec_edited_by_hand_is_rejected_and_one_laid_out_anew_loads(model, saved):
+def test_a_spec_laid_out_anew_loads_but_no_edit_and_no_other_weights(model, saved):
     """As version control does with line ends, and editors with indents."""
     path, spec = saved / "model.json", spec_of(saved)
     for content in (path.read_bytes().replace(b"\n", b"\r\n"), json.dumps(spec).encode()):
@@ -230,21 +226,17 @@ def test_a_spec_edited_by_hand_is_rejected_and_one_laid_out_anew_loads(model, sa
         np.testing.assert_array_equal(load_model(saved).coefs_[0], model.coefs_[0])
     path.write_text(json.dumps(spec | {"params": spec["params"] | {"alpha": 0.5}}))
     rejects(r"SHA-256 of .* edited.* load_model, set_params and", load_model, saved)
-
-
-def test_weights_of_another_save_are_rejected(saved, tmp_path):
     other = MLPClassifier((7, 4), input_scaling="standardize", **SETTINGS | {"random_state": 1})
-    save_model(other.fit(X, CODES), tmp_path / "other")
-    weights = (tmp_path / "other" / "model.safetensors").read_bytes()
-    (saved / "model.safetensors").write_bytes(weights)
+    save_model(other.fit(X, CODES), saved / "other")
+    path.write_text(json.dumps(spec))
+    shutil.copy(saved / "other" / "model.safetensors", saved)
     rejects(r"is of another save\. Take both from a copy", load_model, saved)
 
 
 def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
-    path = saved / "model.json"
+    path, weights = saved / "model.json", saved / "model.safetensors"
     spec = spec_of(saved) | {"format_version": 3}
     del spec["sha256"]
-    weights = saved / "model.safetensors"
     spec["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     path.write_text(json.dumps(spec))
     loaded = load_model(saved)
@@ -277,27 +269,24 @@ BOMBS = {
 
 
 def test_a_bomb_is_rejected_before_it_takes_memory_or_time(saved, limits):
-    spec = spec_of(saved)
+    whole, spec = (saved / "model.safetensors").read_bytes(), spec_of(saved)
     for name, changes in BOMBS.items():
         sign(saved, spec | changes)
-        rejects(r"model\.(json|safetensors) holds no model", load_model, saved, name=name), limits()
-
-
-def test_a_header_that_claims_more_than_there_is_is_rejected(saved, limits):
-    path = saved / "model.safetensors"
-    whole = path.read_bytes()
-    for length in (2**63, 2**40, len(whole) - 7):
-        path.write_bytes(length.to_bytes(8, "little") + whole[8:])
-        rejects("no safetensors file: its header is dam", load_model, saved, name=length), limits()
+        with limits():
+            rejects(r"model\.(json|safetensors) holds no model", load_model, saved, name=name)
+    for length in (2**63, 2**40, len(whole) - 7):  # More than there is.
+        (saved / "model.safetensors").write_bytes(length.to_bytes(8, "little") + whole[8:])
+        sign(saved, spec)
+        with limits():
+            rejects("no safetensors file: its header is dam", load_model, saved, name=length)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
     with (saved / name).open("ab") as file:
         file.truncate(1 << 30)
-    said = rf"{name} .*(more than the 67108864|bytes of tensors, expected)"
-    with limits(), pytest.raises(SavingError, match=said):
-        load_model(saved)
+    with limits():
+        rejects(rf"{name} .*(more than the 67108864|bytes of tensors, exp)", load_model, saved)
     if hasattr(os, "mkfifo"):  # Nor is a named pipe waited for.
         (saved / name).unlink()
         os.mkfifo(saved / name)
