@@ -76,6 +76,7 @@ EVERYTHING += ColorJitter(SHAPE), Mixup(0.7)
 PICTURES = np.random.default_rng(5).integers(1, 256, (N, PIXELS), dtype=np.uint8)
 TURN = np.random.default_rng(0).random((FEATURES, FEATURES))
 TARGETS = np.random.default_rng(0).random((N, 4))
+DROPOUT = {"dropout": (0.2, 0.0, 0.4), "input_dropout": 0.3, "residual": True}
 CASES = {
     **{f"rule {name}": {"optimizer": rule} for name, rule in RULES.items()},
     **{
@@ -109,18 +110,8 @@ CASES = {
     },
     "whitening": {"scaling": Whitening(np.ones(FEATURES), np.ones(FEATURES), TURN)},
     "all together": {
-        "network": network_of(
-            *(9, 9, 7),
-            activation="silu",
-            normalization="batch",
-            dropout=(0.2, 0.0, 0.4),
-            input_dropout=0.3,
-            residual=True,
-        ),
-        "weights": 0.1,
-        "ema_decay": 0.9,
-        "max_grad_norm": 0.5,
-        "with_accuracy": True,
-        "dtype": "float32",
+        "network": network_of(9, 9, 7, activation="silu", normalization="batch", **DROPOUT),
+        **{"weights": 0.1, "ema_decay": 0.9, "max_grad_norm": 0.5},
+        **{"with_accuracy": True, "dtype": "float32"},
     },
 }

@@ -1,8 +1,7 @@
 """A stand-in for torch's CUDA streams and graphs, over tensors in the host's memory.
 
-A capture records the operations of torch and runs nothing: what they wrote is undone, and what they
-allocated is garbage until a replay. What would wait for the device raises in a capture, and each
-stream notes which others it has waited for.
+A capture records torch's operations; what they wrote is undone, and what they allocated is garbage
+until a replay. What would wait for the device raises in a capture.
 """
 
 import contextlib

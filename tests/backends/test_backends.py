@@ -124,22 +124,14 @@ def test_put_and_get_keep_everything_in_any_layout(backend, dtype):
     base = np.arange(24).reshape(4, 6).astype(dtype)
     read_only = base.copy()
     read_only.flags.writeable = False
-    layouts = {
-        "contiguous": base,
-        "read-only": read_only,
-        "transposed": base.T,
-        "strided": base[::2, ::3],
-        "reversed": base[::-1],
-        "0-d": np.asarray(3, dtype),
-        "empty": base[:0],
-    }
-    for name, array in layouts.items():
+    layouts = [base, read_only, base.T, base[::2, ::3], base[::-1], np.asarray(3, dtype), base[:0]]
+    for array in layouts:
         here = backend.put(array)
         assert backend.owns(here)
         for back in (backend.get(here), to_numpy(here)):
             assert type(back) is np.ndarray
             assert back.dtype == dtype
-            np.testing.assert_array_equal(back, array, name)
+            np.testing.assert_array_equal(back, array)
     assert to_numpy([1, 2]).tolist() == [1, 2]
 
 

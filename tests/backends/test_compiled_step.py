@@ -33,6 +33,16 @@ XP, KERNELS = get_backend("numpy").xp, get_backend("numpy").kernels
 PLAIN, CROSS_ENTROPY = NETWORKS["plain"], SoftmaxCrossEntropy()
 
 
+def copies(tree, dtype):
+    return map_leaves(lambda a: np.array(a, dtype), tree)
+
+
+def begin(network, rule, dtype="float32", **options):
+    options["batch_stats"] = copies(init_batch_stats(network), dtype)
+    params = copies(init_params(network, 1), dtype)
+    return init_state(params, rule, with_accuracy=False, xp=XP, **options)
+
+
 def steps(network, loss, rule, *, dtype="float32", made=None, kernels=KERNELS, n=6, **options):
     """Run a few steps on changing rows, the last ones fewer; add the compiled step to `made`."""
     step = make_step(network, loss, rule, kernels, with_penalty=True, xp=XP, **options)
@@ -40,11 +50,7 @@ def steps(network, loss, rule, *, dtype="float32", made=None, kernels=KERNELS, n
         made.append(CompiledStep(step))
         step = made[0]
     rng = np.random.default_rng(0)
-    own = [map_leaves(lambda a: np.array(a, dtype), init_params(network, 1)) for _ in range(2)]
-    batch_stats = map_leaves(lambda a: np.array(a, dtype), init_batch_stats(network))
-    state = init_state(
-        own[0], rule, batch_stats=batch_stats, average=own[1], with_accuracy=False, xp=XP
-    )
+    state = begin(network, rule, dtype, average=copies(init_params(network, 1), dtype))
     x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
     scaling = Scaling(np.full(FEATURES, 128.0, dtype), np.full(FEATURES, 1 / 64, dtype))
     y = rng.integers(0, CLASSES, N).astype(np.int32)
@@ -203,12 +209,7 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
     for kernels in (Kernels(), KERNELS):
         step = make_step(network, CROSS_ENTROPY, rule, kernels, with_penalty=True, xp=XP)
         loop = CompiledLoop(make_nth(step))
-        params, batch_stats = (
-            map_leaves(lambda a: np.array(a, "float32"), tree)
-            for tree in (init_params(network, 1), init_batch_stats(network))
-        )
-        state = init_state(params, rule, batch_stats=batch_stats, with_accuracy=False, xp=XP)
-        rng = np.random.default_rng(1)
+        state, rng = begin(network, rule), np.random.default_rng(1)
         for epoch in range(2):
             rows = rng.integers(0, n_rows, (n, size)).astype(np.int32)
             keys = rng.integers(-(2**31), 2**31, (n, network.n_keys)).astype(np.int32)
@@ -241,6 +242,7 @@ def test_small_arrays_are_updated_as_one_with_the_same_bits(rule, dtype):
     for mine, plain in zip(leaves(found), leaves(steps(*given, dtype=dtype)), strict=True):
         np.testing.assert_array_equal(mine, plain)
     n_weights = sum(leaf.size for leaf in leaves(found.params))
+    assert made[0].programs
     for program in made[0].programs:
         name = program._known[id(np.subtract)]
         lines = [line for line in program._lines if line.startswith(f"{name}(")]
@@ -256,11 +258,8 @@ def test_a_loop_that_cannot_be_compiled_is_run_as_it_is(parts, pool_of):
         state = loop(0, 2, state, np.arange(5.0))
     assert not loop.is_traceable
     assert state[0].tolist() == [7.0, 7.0]
-
-
-def test_what_a_step_is_given_need_not_lie_in_one_piece():
-    loop = CompiledLoop(lambda i, state, given: (state[0] + given[i, ...],))
-    given = np.arange(12.0).reshape(3, 4).T
+    # What a step is given need not lie in one piece.
+    loop, given = CompiledLoop(lambda i, s, g: (s[0] + g[i, ...],)), np.arange(12.0).reshape(3, 4).T
     assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
 
 

@@ -28,9 +28,6 @@ from mlp_xp.backends._numpy import machine_code as _native
 UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
 
 
-# --- threads --------------------------------------------------------------------------------------
-
-
 def threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("mlp_xp-")]
 
@@ -144,9 +141,6 @@ def test_each_thread_has_its_own_pool():
         assert found[1] != thread_pool.runner()
 
 
-# --- how many -------------------------------------------------------------------------------------
-
-
 def test_a_pool_takes_no_more_than_it_may(monkeypatch):
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
@@ -175,9 +169,6 @@ def test_the_blas_has_one_thread_for_steps_too_small_to_share_out(before):
     for work, sparse_work in (20_000_000, 0), (40_000_000, 20_000_000), (500_000, 450_000):
         with get_backend("numpy").training(work, sparse_work=sparse_work):
             assert blas_threads() == before
-
-
-# --- the cache -----------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -58,9 +58,8 @@ def test_what_travels_is_what_was_given(device, n):
     with device.scope():
         # What was computed from a batch is read at the end, when its buffers are used again.
         results = [(x + 1.0, xp.sum(y)) for x, y in device.feed(batches(n))]
-        assert [float(total) for _, total in results] == [
-            number * (5 if number < n - 1 else 3) for number in range(n)
-        ]
+        expected = [number * (5 if number < n - 1 else 3) for number in range(n)]
+        assert [float(total) for _, total in results] == expected
         for number, (x, _) in enumerate(results):
             np.testing.assert_array_equal(device.get(x), np.full(x.shape, number + 1))
         doubled = (x * 2.0 for x, _ in device.feed(batches(n)))  # There and back at once.

@@ -180,9 +180,8 @@ def test_gradients_agree_with_those_of_float32(plain, precision, rng):
     def gradient(backend):
         function = make_gradient(network, SoftmaxCrossEntropy(), backend.kernels, xp=backend.xp)
         with backend.scope():
-            params = map_leaves(backend.put, start)
             batch = Batch(backend.put(x), backend.put(y), None, None)
-            value, grads = function(params, batch, None)
+            value, grads = function(map_leaves(backend.put, start), batch, None)
             return float(value), [backend.get(leaf) for leaf in leaves(grads)]
 
     loss, grads = gradient(plain.with_precision(precision))
@@ -249,8 +248,7 @@ def test_a_fit_has_its_precision_predicts_in_float32_and_is_kept(
     proba = model.predict_proba(X)
     assert proba.dtype == np.float32
     np.testing.assert_allclose(proba.sum(axis=1), 1.0, rtol=1e-6)
-    elsewhere = model.to("numpy")
-    np.testing.assert_allclose(elsewhere.predict_proba(X), proba, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model.to("numpy").predict_proba(X), proba, rtol=1e-4, atol=1e-6)
     save_model(model, tmp_path / "model")
     copied = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
     for again in (copied, load_model(tmp_path / "model")):
@@ -323,17 +321,10 @@ def test_a_processor_has_no_tf32_and_lbfgs_no_low_precision(problem, plain):
 def test_an_old_card_says_what_it_lacks():
     for low, enough in (("tf32", (8, 0)), ("bf16", (8, 0)), ("float16", (5, 3))):
         check_capability("torch", "cuda:0", low, enough)
+    both = "7.5, and they need 8.0): use precision='float16' or precision='float32'."
     for low, capability, words in (
-        (
-            "tf32",
-            (7, 5),
-            "TF32 (its compute capability is 7.5, and they need 8.0): use precision='fl",
-        ),
-        (
-            "bf16",
-            (7, 5),
-            "7.5, and they need 8.0): use precision='float16' or precision='float32'.",
-        ),
+        ("tf32", (7, 5), f"TF32 (its compute capability is {both}"),
+        ("bf16", (7, 5), f"bfloat16 (its compute capability is {both}"),
         ("float16", (5, 2), "5.2, and they need 5.3): use precision='float32'."),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):

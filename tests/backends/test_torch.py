@@ -20,8 +20,6 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, init_opt_state
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.step import init_state, make_step
 
-# --- devices --------------------------------------------------------------------------------------
-
 MEMORY = {"memory_reserved": 300, "memory_allocated": 100, "mem_get_info": (1000, 5000)}
 CARD = {"synchronize": None, "get_device_name": "the card", **MEMORY}
 APPLE = {"synchronize": None, "recommended_max_memory": 1000, "driver_allocated_memory": 400}
@@ -66,9 +64,6 @@ def test_a_device_that_is_not_here_says_so(name, torch):
         pytest.skip(f"{name} is here")
     with pytest.raises(RuntimeError, match=f"Device '{name}.*' does not work with torch here"):
         get_backend("torch", name)
-
-
-# --- kernels --------------------------------------------------------------------------------------
 
 
 def test_only_memory_that_nobody_uses_is_used_again(torch, monkeypatch):
@@ -160,8 +155,6 @@ def test_no_step_asks_for_a_number_or_builds_a_graph(torch, bf16, rule):
     assert not any(leaf.requires_grad for leaf in leaves(state.params))
     assert all(leaf.dtype == torch.float32 for leaf in leaves((state.params, state.opt_state)))
 
-
-# --- CUDA graphs ----------------------------------------------------------------------------------
 
 IMAGE = (1, 4, 4)
 
