@@ -7,8 +7,6 @@ To compare two revisions bit for bit on one machine, on every backend that it ha
     PYTHONPATH=new python tests/net.py --against FILE
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib
@@ -36,28 +34,14 @@ from mlp_xp import MLPClassifier, get_backend
 REFERENCE = Path(__file__).with_suffix(".json")
 # Backends, and for NumPy who computes a step: numpy's functions, or machine code.
 NUMPY_MODES = ("numpy", "numpy+machine code")
-MODES = (
-    *NUMPY_MODES,
-    "numpy+machine code+all threads",
-    "torch:cpu",
-    "jax:cpu",
-    "array_api_strict",
-)
+MODES = (*NUMPY_MODES, "numpy+machine code+all threads", "torch:cpu", "jax:cpu", "array_api_strict")
 # --- what is observed -----------------------------------------------------------------------------
 
 LISTS = ("coefs_", "intercepts_", "norms_", "moments_")
 NUMBERS = (
-    "loss_",
-    "best_loss_",
-    "loss_curve_",
-    "validation_scores_",
-    "validation_loss_curve_",
-    "best_validation_score_",
-    "n_iter_",
-    "t_",
-    "n_layers_",
-    "n_outputs_",
-)
+    "loss_", "best_loss_", "loss_curve_", "validation_scores_", "validation_loss_curve_",
+    "best_validation_score_", "n_iter_", "t_", "n_layers_", "n_outputs_",
+)  # fmt: skip
 
 
 def observe(model: Any, X: Any) -> dict[str, np.ndarray]:
@@ -157,11 +141,8 @@ def fingerprint() -> dict[str, Any]:
         compiler = numba.__version__
     except ImportError:
         compiler = None
-    blas = [
-        {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    ]
+    keys, pools = ("internal_api", "version", "architecture", "num_threads"), threadpool_info()
+    blas = [{key: pool.get(key) for key in keys} for pool in pools if pool["user_api"] == "blas"]
     blas = sorted({json.dumps(pool, sort_keys=True) for pool in blas})
     return {
         "numpy": np.__version__,
@@ -176,12 +157,8 @@ def fingerprint() -> dict[str, Any]:
 
 def entry(array: np.ndarray) -> dict[str, Any]:
     """Return what a file keeps of an array."""
-    return {
-        "shape": list(array.shape),
-        "dtype": array.dtype.name,
-        "values": short(array)[0].tolist(),
-        "digest": digest(array),
-    }
+    kept = {"shape": list(array.shape), "dtype": array.dtype.name}
+    return kept | {"values": short(array)[0].tolist(), "digest": digest(array)}
 
 
 def compute_all(modes: tuple[str, ...], cases: Any = CASES) -> dict[str, Any]:
@@ -195,11 +172,8 @@ def compute_all(modes: tuple[str, ...], cases: Any = CASES) -> dict[str, Any]:
             if arrays is not None:
                 found.setdefault(mode, {})[case] = {n: entry(a) for n, a in arrays.items()}
             slowest = max(slowest, (time.perf_counter() - begun, case))
-        seconds = time.perf_counter() - start
-        print(
-            f"{mode}: {seconds:.1f} s, the longest is {slowest[1]!r}, {slowest[0]:.1f} s",
-            flush=True,
-        )
+        seconds, (longest, case) = time.perf_counter() - start, slowest
+        print(f"{mode}: {seconds:.1f} s, the longest is {case!r}, {longest:.1f} s", flush=True)
     return found
 
 

@@ -1,7 +1,5 @@
 """The grid of trainings that `net` records: each case is data, settings and what is done."""
 
-from __future__ import annotations
-
 import copy
 import os
 import pickle
@@ -213,13 +211,8 @@ add("loss focal, multilabel", "multilabel", loss="focal")
 add("loss SoftmaxFocal", loss=losses.SoftmaxFocal(gamma=1.0))
 add("loss BinaryFocal", "binary", loss=losses.BinaryFocal(gamma=0.5))
 add("loss Through", output_activation="logistic", loss=losses.Through(losses.Huber(), "logistic"))
-for loss, kind in {
-    "squared_error": "real",
-    "absolute_error": "reals",
-    "huber": "real",
-    "quantile": "reals",
-    "poisson": "counts",
-}.items():
+kinds = {"squared_error": "real", "absolute_error": "reals", "huber": "real"}
+for loss, kind in (kinds | {"quantile": "reals", "poisson": "counts"}).items():
     add(f"loss {loss}", kind, loss=loss, core=loss == "squared_error")
 add("loss squared_error, several", "reals")
 add("loss Huber", "reals", loss=losses.Huber(delta=0.3))
@@ -229,12 +222,7 @@ add("loss SoftmaxCrossEntropy, shares", "shares", loss=losses.SoftmaxCrossEntrop
 add("loss of a function", "reals", loss=log_cosh)
 add("output logistic", "fractions", output_activation="logistic")
 
-PAIRS = (
-    ("identity", "logistic"),
-    ("tanh", "leaky_relu"),
-    ("elu", "gelu"),
-    ("silu", "softplus"),
-)
+PAIRS = (("identity", "logistic"), ("tanh", "leaky_relu"), ("elu", "gelu"), ("silu", "softplus"))
 for first, second in PAIRS:
     add(f"activation {first} and {second}", activation=[first, second], core=first == "elu")
 add("activation of a function", activation=cubic)
@@ -243,14 +231,9 @@ add("normalization layer", normalization="layer", core=True)
 add("normalization batch", normalization="batch", solver="sgd", core=True)
 add("residual", hidden_layer_sizes=(6, 6, 6), residual=True)
 # With Adam the bias before a batch normalization would follow the rounding of a gradient of zero.
-everything = {
-    "solver": "sgd",
-    "residual": True,
-    "dropout": 0.2,
-    "activation": "gelu",
-    "ema_decay": 0.8,
-}
-add("residual, batch", hidden_layer_sizes=(6, 6), normalization="batch", **everything)
+batch = {"solver": "sgd", "dropout": 0.2, "normalization": "batch"}
+everything = batch | {"residual": True, "activation": "gelu", "ema_decay": 0.8}
+add("residual, batch", hidden_layer_sizes=(6, 6), **everything)
 add("dropout", dropout=[0.3, 0.5], core=True)
 add("dropout of inputs", input_dropout=0.3, dropout=0.1)
 hidden = (Project(8), Branch((16, 8)), Blocks((2, 4), mixed=(1,), width=3))
@@ -258,13 +241,7 @@ add("hidden objects", hidden_layer_sizes=hidden, activation="gelu")
 hidden = (Blocks((2, 3), (0,)), Branch((Blocks((2, 3), (1,)), Project(6))), 5)
 add("hidden objects, layer", hidden_layer_sizes=hidden, normalization="layer", solver="muon")
 hidden = (Project(8), Branch((16, 8)), Branch((16, 8)))
-add(
-    "hidden objects, batch",
-    hidden_layer_sizes=hidden,
-    normalization="batch",
-    dropout=0.2,
-    solver="sgd",
-)
+add("hidden objects, batch", hidden_layer_sizes=hidden, **batch)
 
 views = [Flip(SHAPE), Shift(SHAPE, pixels=1)]
 add("pictures, all", "pictures", core=True, augmentation=[

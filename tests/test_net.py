@@ -3,8 +3,6 @@
 A change that is wanted is recorded with ``python tests/net.py --record``, and its commit says why.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 
