@@ -109,7 +109,6 @@ WRONG_TABLES = [
     ("kind\na\nb\n", "expected features beside it"),
     ("i,kind\n1,a\n2\n", "line 3: 1 values, expected 2"),
     ("i,kind\n1,a\n,b\n", "line 3: 'i' is missing"),
-    ("i,kind\n1,a\nNA,b\n", "line 3: 'i' is missing"),
     ("i,kind\n1,a\nnan,b\n", "line 3: 'i' is missing"),
     ("i,kind\n1,a\ninf,b\n", "line 3: 'i' is 'inf', expected a number"),
     ("i,kind\n1,a\nParis,b\n", "line 3: 'i' is 'Paris', expected a number"),

@@ -4,12 +4,11 @@ import contextlib
 import os
 import re
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import processes
 import pytest
-from helpers import wait_until
 from saved_models import X, fitted, spec_of
 
 from mlp_xp import saving
@@ -65,33 +64,20 @@ def test_readers_and_writers_at_once_get_and_leave_whole_models(tmp_path):
     models = [fitted(random_state=i) for i in range(2)]
     expected = {model.coefs_[0].tobytes() for model in models}
     save_model(models[0], tmp_path)
-    is_over, found, saved, errors = threading.Event(), set(), [], []
+    found = set()
 
     def read():
         found.add(load_model(tmp_path).coefs_[0].tobytes())
 
-    def write(i):
-        with contextlib.suppress(BlockingIOError):
-            save_model(models[i], tmp_path)
-            saved.append(i)
+    def write(model):
+        while True:  # Until the other writer is done.
+            with contextlib.suppress(BlockingIOError):
+                return save_model(model, tmp_path)
 
-    def repeat(call, *args):
-        try:
-            while not is_over.is_set():
-                call(*args)
-        except Exception as error:
-            errors.append(error)
-
-    tasks = [(read,), (read,), *((write, i) for i in range(2))]
-    threads = [threading.Thread(target=repeat, args=task) for task in tasks]
-    for thread in threads:
-        thread.start()
-    with contextlib.suppress(AssertionError):
-        wait_until(lambda: errors or (found == expected and len(saved) > 30))
-    is_over.set()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [(read,), (read,), *((write, model) for model in models)] * 20
+        for task in [pool.submit(*task) for task in tasks]:
+            task.result()
     read()
     assert found == expected
     assert len(names(tmp_path)) == 2
