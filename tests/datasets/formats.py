@@ -4,7 +4,7 @@ import io
 import pickle
 import struct
 import tarfile
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -15,10 +15,7 @@ from mlp_xp.datasets import DatasetError
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
-class Images(NamedTuple):
-    x: np.ndarray
-    y: np.ndarray
-    coarse: np.ndarray
+Images = namedtuple("Images", ("x", "y", "coarse"))
 
 
 def images(n, *, seed, n_classes=10):

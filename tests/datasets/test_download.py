@@ -59,26 +59,25 @@ def status(code):
 WHOLE, PART, BUSY = answer(), answer(cut=CUT), status(503)
 
 
-@pytest.fixture
-def serve(monkeypatch):
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
-    @contextmanager
-    def running(*answers):
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.answers, server.ranges = list(answers), []
-            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-            thread.start()
-            try:
-                yield server, Remote(f"http://127.0.0.1:{server.server_port}/x.tar.gz", SHA256)
-            finally:
-                server.shutdown()
-                thread.join()
 
-    return running
+@contextmanager
+def serve(*answers):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.answers, server.ranges = list(answers), []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server, Remote(f"http://127.0.0.1:{server.server_port}/x.tar.gz", SHA256)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def test_a_download_is_complete_and_leaves_no_part(serve, tmp_path, monkeypatch, capsys):
+def test_a_download_is_complete_and_leaves_no_part(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with serve(WHOLE) as (server, remote):
         path = download(remote, tmp_path)
@@ -105,7 +104,7 @@ def test_a_download_is_complete_and_leaves_no_part(serve, tmp_path, monkeypatch,
     ],
     ids=["cut", "no ranges", "busy", "cut and busy", "a part", "a part that is complete"],
 )
-def test_a_download_is_resumed_and_retried(part, answers, starts, waited, serve, tmp_path, pauses):
+def test_a_download_is_resumed_and_retried(part, answers, starts, waited, tmp_path, pauses):
     if part:  # An earlier call left it.
         (tmp_path / "x.tar.gz.part").write_bytes(BODY[:part])
     with serve(*answers) as (server, remote):
@@ -114,7 +113,7 @@ def test_a_download_is_resumed_and_retried(part, answers, starts, waited, serve,
     assert pauses == waited
 
 
-def test_a_wrong_file_is_an_error_and_deleted(serve, tmp_path, monkeypatch):
+def test_a_wrong_file_is_an_error_and_deleted(tmp_path, monkeypatch):
     wrong = rf"SHA-256 \w+, expected {SHA256}; it was deleted"
     for name, given, part in (
         ("tampered", answer(body=b"x" + BODY[1:]), b""),
@@ -131,7 +130,7 @@ def test_a_wrong_file_is_an_error_and_deleted(serve, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(serve, tmp_path):
+def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(tmp_path):
     """Nothing else is fetched then, and the message is about room."""
     (tmp_path / "x.tar.gz.part").symlink_to("/dev/full")
     with serve(WHOLE) as (server, remote):
@@ -147,7 +146,7 @@ def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(serve, tmp_
     [([503], 3, 3, 0), ([503], 2, 2, 0), ([404], 3, 1, 0), ([PART, 404], 3, 2, CUT)],
 )
 def test_a_server_without_the_file_is_unreachable(
-    answers, attempts, n, left, serve, tmp_path, monkeypatch, capsys
+    answers, attempts, n, left, tmp_path, monkeypatch, capsys
 ):
     """One that is busy is tried again, one that lacks the file is not."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -170,7 +169,6 @@ def test_the_reason_is_the_message_of_the_system(tmp_path, pauses):
 
 def test_a_silent_server_or_name_server_is_a_short_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_download, "_PATIENCE", 0.05)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
         with pytest.raises(UnreachableError) as error:

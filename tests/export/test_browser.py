@@ -21,9 +21,7 @@ NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threa
 SHOWN = "return [...document.querySelectorAll('.row')].map(r => Number(r.dataset.probability))"
 
 
-@pytest.fixture
-def page(tmp_path):
-    """Return a folder with the page, a model, samples and the runtime; the model; the samples."""
+def test_the_page_classifies_as_predict_proba_does(tmp_path, chromium):
     pytest.importorskip("ndonnx")
     text = PAGE.read_text(encoding="utf-8")
     (version,) = CDN.findall(text)
@@ -40,16 +38,11 @@ def page(tmp_path):
     X = digits.x_test[:10].astype("float32")
     samples = [{"pixels": row.tolist(), "label": 0} for row in X]
     (tmp_path / "samples.json").write_text(json.dumps(samples))
-    return tmp_path, model, X
-
-
-def test_the_page_classifies_as_predict_proba_does(page, chromium):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.wait import WebDriverWait
 
-    folder, model, X = page
     wait = WebDriverWait(chromium, 20, poll_frequency=0.02)
-    with served(folder) as url:
+    with served(tmp_path) as url:
         chromium.get(url)
         status = chromium.find_element(By.ID, "status")
         wait.until(lambda _: "Loading" not in status.text)
