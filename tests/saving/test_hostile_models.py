@@ -10,10 +10,12 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import bounded, case
+from helpers import bounded, case, mutate
 from saved_models import CODES, SETTINGS, X, rejects, sign, spec_of
 
 from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.nn.hidden import Branch
+from mlp_xp.optimizers import Muon
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import SavingError, load_model, save_model
 
@@ -283,3 +285,60 @@ def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
         (saved / name).unlink()
         os.mkfifo(saved / name)
         rejects(rf"{name} cannot be read.*not a regular file", load_model, saved)
+
+
+# --- changes drawn at random ---------------------------------------------------------------------
+
+FUZZED = {"hidden_layer_sizes": (6, Branch((8, 6))), "solver": Muon(), "normalization": "batch"}
+FORMS = [None, True, -1, 0, 1.5, 2**70, "x", [], {}, [1] * 50, {"class": "Adam"}, {"float": "nan"}]
+
+
+@pytest.fixture
+def fuzzed(tmp_path, rng):
+    model = MLPClassifier(**FUZZED, max_iter=2, class_weight={0: 1.0, 1: 2.0}, random_state=0)
+    X = rng.normal(size=(60, 6)).astype(np.float32)
+    save_model(model.set_params(learning_rate="cosine").fit(X, np.arange(60) % 2), tmp_path)
+    return tmp_path
+
+
+def load_changed(folder):
+    said = str(folder)
+    with bounded():
+        try:
+            load_model(folder)
+        except SavingError as error:
+            said = str(error)
+    assert str(folder) in said
+    assert len(said) < 1000
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_bytes_are_changed(name, fuzzed, rng):
+    whole = (fuzzed / name).read_bytes()
+    for _ in range(150):
+        (fuzzed / name).write_bytes(mutate(whole, [whole], rng))
+        load_changed(fuzzed)
+
+
+def change(form, rng):
+    """Replace one value in a JSON form, at any depth."""
+    if isinstance(form, dict | list) and form and rng.random() < 0.8:
+        keys = list(form) if isinstance(form, dict) else range(len(form))
+        key = keys[rng.integers(len(keys))]
+        changed = form.copy()
+        changed[key] = change(form[key], rng)
+        return changed
+    return FORMS[rng.integers(len(FORMS))]
+
+
+@pytest.mark.matrix
+def test_values_are_changed_and_the_digest_with_them(fuzzed, rng):
+    whole = json.loads((fuzzed / "model.json").read_text())
+    for _ in range(180):
+        spec = change(whole, rng)
+        if isinstance(spec, dict):
+            sign(fuzzed, spec)
+        else:
+            (fuzzed / "model.json").write_text(json.dumps(spec))
+        load_changed(fuzzed)

@@ -2,20 +2,34 @@
 
 import json
 import math
+import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import case
-from saved_models import CODES, SEVERAL, VALUES, X, assert_same, check_all, fitted, regressor
+from saved_models import (
+    CODES,
+    SEVERAL,
+    VALUES,
+    X,
+    assert_same,
+    check_all,
+    fitted,
+    regressor,
+    rejects,
+)
+from sklearn.exceptions import NotFittedError
 
-from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators.state import fitted_state
 from mlp_xp.nn import losses
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.optimizers import schedules as rates
-from mlp_xp.saving import load_model, save_model
+from mlp_xp.saving import SPEC, load_model, save_model
 from mlp_xp.saving._json import decode, encode
+from mlp_xp.training.records import Record
 
 CLASSES = [
     *(CODES, CODES - 7, CODES.astype(np.uint8), CODES.astype(np.float32), CODES > 0),
@@ -214,3 +228,111 @@ def test_what_any_backend_fitted_opens_as_numpy(backend, tmp_path):
     assert all(isinstance(array, np.ndarray) for array in (*loaded.coefs_, *loaded.intercepts_))
     loaded.set_params(backend="numpy", device=None)
     np.testing.assert_allclose(loaded.predict_proba(X), model.predict_proba(X), rtol=1e-4)
+
+
+# --- ensembles, as one model ---------------------------------------------------------------------
+
+LABELS = np.asarray(["ant", "bee", "cat"])[CODES]
+
+
+def ensemble() -> MLPEnsembleClassifier:
+    network = fitted(normalization="batch", device="cpu")
+    settings = [{"alpha": 0.1}, {"hidden_layer_sizes": (3,), "solver": AdamW(weight_decay=0.1)}]
+    return MLPEnsembleClassifier(network, 3, settings=settings, random_state=0)
+
+
+def test_an_ensemble_comes_back(tmp_path):
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    model = ensemble().fit(frame, LABELS)
+    save_model(model, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
+    loaded = load_model(tmp_path)
+    assert type(loaded) is MLPEnsembleClassifier
+    mine, theirs = ({k: str(v) for k, v in m.get_params().items()} for m in (model, loaded))
+    assert mine == theirs
+    assert vars(loaded).keys() == vars(model).keys()
+    for name in ("classes_", "feature_names_in_"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(model, name))
+    found, expected = (m.predict_proba(frame, return_std=True) for m in (loaded, model))
+    for pair in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(*pair)
+    assert loaded.predict(frame).tolist() == model.predict(frame).tolist()
+
+
+def test_an_ensemble_and_a_later_model_replace_each_other(tmp_path):
+    model = MLPEnsembleRegressor(regressor(), 2, random_state=0)
+    for alpha in (0.1, 0.2):
+        save_model(model.set_params(estimator__alpha=alpha).fit(X, VALUES), tmp_path)
+        np.testing.assert_array_equal(load_model(tmp_path).predict(X), model.predict(X))
+        assert len(list(tmp_path.iterdir())) == 2
+    single = regressor()
+    save_model(single, tmp_path)
+    np.testing.assert_array_equal(load_model(tmp_path).predict(X), single.predict(X))
+
+
+def test_ensembles_that_cannot_be_saved(tmp_path):
+    with pytest.raises(NotFittedError):
+        save_model(ensemble(), tmp_path)
+    model = ensemble().fit(X, CODES)
+    before, model.settings = model.settings, [{"loss": lambda outputs, targets, *, xp: None}]
+    rejects(r"loss is .* which has no JSON form", save_model, model, tmp_path)
+    model.settings = before
+    model.estimators_[1].coefs_[0][0, 0] = np.inf
+    rejects(r"tensor '1.layers.0.W' has NaN or infinity", save_model, model, tmp_path)
+
+
+def test_changed_files_of_an_ensemble_are_errors(tmp_path):
+    save_model(ensemble().fit(X, LABELS), tmp_path)
+    whole = (tmp_path / SPEC).read_text()
+    labels = {"values": ["x", "y", "z"]}
+    for change, message in (
+        (lambda spec: spec["networks"].pop(), "tensor '2.layers"),
+        (lambda spec: spec.update(networks=[]), "networks is empty"),
+        (lambda spec: spec.update(networks=7), "no model that can be read"),
+        (lambda spec: spec["networks"][1]["classes"].update(labels), "not of one kind"),
+        (lambda spec: spec["params"].update(n_estimators=-1), "n_estimators"),
+        (lambda spec: spec["params"].update(nothing=1), "nothing"),
+        (lambda spec: spec["params"]["estimator"].update(callbacks=[1]), "callbacks"),
+        (lambda spec: spec["params"]["settings"][0].update(alpha=-1), "alpha"),
+        (lambda spec: spec["params"].update(verbose=True), "SHA-256"),
+    ):
+        spec = json.loads(whole)
+        change(spec)
+        (tmp_path / SPEC).write_text(json.dumps(spec))
+        rejects(message, load_model, tmp_path)
+
+
+# --- files of skops ------------------------------------------------------------------------------
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_a_file_of_skops_is_small_and_opens_as_the_same_model(kind, rng):
+    io = pytest.importorskip("skops.io")
+    X, y = rng.normal(size=(60, 64)).astype("float32"), rng.integers(0, 3, 60)
+    settings = {"hidden_layer_sizes": (256, 256), "learning_rate": "cosine", "random_state": 0}
+    size = {}
+    for name, params in {
+        "plain": {"solver": "sgd", "momentum": 0},
+        "state": {"solver": "adam"},
+        "epochs": {"max_iter": 101},
+        "scores": {"max_iter": 5, "early_stopping": True},
+    }.items():
+        model = kind(**{"max_iter": 1} | settings | params).fit(X, y)
+        content = io.dumps(model)
+        types = io.get_untrusted_types(data=content)
+        assert len(types) < 16
+        assert all(name.startswith("mlp_xp.") for name in types)
+        loaded, size[name] = io.loads(content, trusted=types), len(content)
+        np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+        assert {type(record) for record in loaded.history_} == {Record}
+        assert {type(loss) for loss in loaded.loss_curve_} == {np.float64}
+        for curve in ("history_", "loss_curve_", "validation_scores_", "validation_loss_curve_"):
+            assert getattr(loaded, curve) == getattr(model, curve)
+    weights = sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
+    assert size["plain"] < weights + 55_000  # The settings, as indented JSON.
+    assert size["state"] < 3 * weights + 65_000
+    assert size["epochs"] < size["state"] + 100 * 150
+    assert len(io.dumps(model, compression=zipfile.ZIP_DEFLATED)) < 3 * weights + 5_000
+    again = loaded.partial_fit(X, y)
+    np.testing.assert_array_equal(again.coefs_[0], model.partial_fit(X, y).coefs_[0])
