@@ -162,7 +162,7 @@ def test_a_process_that_is_ended_is_resumed(how, mlp_xp, fails):
     with start(*options, "--out", "run", held_at="epoch  3/") as process:
         next(line for line in process.stdout if line.startswith("epoch  3/"))
         process.send_signal(how)
-        _, err = process.communicate("\n", timeout=60)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL)
     assert max(checkpoints(Path("run.partial", "checkpoints"))) >= (2, 0)
     if how == signal.SIGTERM:
