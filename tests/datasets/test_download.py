@@ -170,14 +170,12 @@ def test_a_server_without_the_file_is_unreachable(
     assert ("x.tar.gz" in capsys.readouterr().err) == bool(left)  # No bar before the first byte.
 
 
-def test_the_reason_is_the_message_of_the_system(tmp_path, pauses):
+def test_the_reason_is_the_message_of_the_system(tmp_path, monkeypatch, capsys, pauses):
+    """Or that of a silent server or name server."""
     with pytest.raises(UnreachableError, match=r"/x cannot be reached \(Connection refused\)$"):
         download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path)
     assert pauses == [0.5, 1.0]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_silent_server_or_name_server_is_a_short_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_download, "_PATIENCE", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"

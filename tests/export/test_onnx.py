@@ -49,8 +49,14 @@ def check(estimator, rows, tolerance=1e-5):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("what", TARGETS)
-def test_all_targets(what, dtype):
-    check(*fitted(what, dtype), tolerance=1e-12 if dtype == "float64" else 1e-5)
+def test_all_targets_and_ensembles_in_one_graph(what, dtype):
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    single, rows = fitted(what, dtype, input_scaling="standardize")
+    check(single, rows, tolerance)
+    kind = MLPEnsembleRegressor if what in REAL else MLPEnsembleClassifier
+    settings = [{"activation": "tanh"}, {"hidden_layer_sizes": (5,)}]
+    ensemble = kind(single, 3, settings=settings, random_state=0).fit(rows, TARGETS[what])
+    check(ensemble, rows, tolerance)
 
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -75,15 +81,6 @@ def test_quantiles_and_standard_deviations_are_outputs(loss, what, size):
         assert found[name].shape == values.shape
         np.testing.assert_allclose(found[name], values, atol=1e-12)
     assert len(run_onnx(to_onnx(model), rows[:0])["prediction"]) == 0
-
-
-@pytest.mark.parametrize("what", ["three classes", "two classes", "text", "several", *REAL])
-def test_ensembles_are_one_graph(what):
-    kind = MLPEnsembleRegressor if what in REAL else MLPEnsembleClassifier
-    single, rows = fitted(what, input_scaling="standardize")
-    settings = [{"activation": "tanh"}, {"hidden_layer_sizes": (5,)}]
-    ensemble = kind(single, 3, settings=settings, random_state=0).fit(rows, TARGETS[what])
-    check(ensemble, rows, tolerance=1e-12)
 
 
 def test_the_graph_has_no_needless_nodes():

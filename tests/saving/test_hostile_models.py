@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import bounded, case, mutate
-from saved_models import CODES, SETTINGS, X, rejects, sign, spec_of
+from helpers import bounded, case
+from models import CODES, SETTINGS, X, rejects, sign, spec_of
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.nn.hidden import Branch
@@ -289,36 +289,8 @@ def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
 
 # --- changes drawn at random ---------------------------------------------------------------------
 
-FUZZED = {"hidden_layer_sizes": (6, Branch((8, 6))), "solver": Muon(), "normalization": "batch"}
+FUZZED = {"hidden_layer_sizes": (5, Branch((8, 5))), "solver": Muon(), "normalization": "batch"}
 FORMS = [None, True, -1, 0, 1.5, 2**70, "x", [], {}, [1] * 50, {"class": "Adam"}, {"float": "nan"}]
-
-
-@pytest.fixture
-def fuzzed(tmp_path, rng):
-    model = MLPClassifier(**FUZZED, max_iter=2, class_weight={0: 1.0, 1: 2.0}, random_state=0)
-    X = rng.normal(size=(60, 6)).astype(np.float32)
-    save_model(model.set_params(learning_rate="cosine").fit(X, np.arange(60) % 2), tmp_path)
-    return tmp_path
-
-
-def load_changed(folder):
-    said = str(folder)
-    with bounded():
-        try:
-            load_model(folder)
-        except SavingError as error:
-            said = str(error)
-    assert str(folder) in said
-    assert len(said) < 1000
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_bytes_are_changed(name, fuzzed, rng):
-    whole = (fuzzed / name).read_bytes()
-    for _ in range(150):
-        (fuzzed / name).write_bytes(mutate(whole, [whole], rng))
-        load_changed(fuzzed)
 
 
 def change(form, rng):
@@ -333,12 +305,21 @@ def change(form, rng):
 
 
 @pytest.mark.matrix
-def test_values_are_changed_and_the_digest_with_them(fuzzed, rng):
-    whole = json.loads((fuzzed / "model.json").read_text())
+def test_values_are_changed_and_the_digest_with_them(tmp_path, rng):
+    model = MLPClassifier(**FUZZED, max_iter=2, class_weight={0: 1.0, 1: 2.0}, random_state=0)
+    save_model(model.set_params(learning_rate="cosine").fit(X, CODES % 2), tmp_path)
+    whole = json.loads((tmp_path / "model.json").read_text())
     for _ in range(180):
         spec = change(whole, rng)
         if isinstance(spec, dict):
-            sign(fuzzed, spec)
+            sign(tmp_path, spec)
         else:
-            (fuzzed / "model.json").write_text(json.dumps(spec))
-        load_changed(fuzzed)
+            (tmp_path / "model.json").write_text(json.dumps(spec))
+        said = str(tmp_path)
+        with bounded():
+            try:
+                load_model(tmp_path)
+            except SavingError as error:
+                said = str(error)
+        assert str(tmp_path) in said
+        assert len(said) < 1000

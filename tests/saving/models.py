@@ -46,7 +46,7 @@ def rejects(message, call, *args, name=None):
         call(*args)
 
 
-def assert_same(loaded, saved, name: str) -> None:
+def same_bits(loaded, saved, name: str) -> None:
     """Check that two values are of the same types and bits throughout."""
     assert type(loaded) is type(saved), name
     if isinstance(saved, np.ndarray):
@@ -58,28 +58,32 @@ def assert_same(loaded, saved, name: str) -> None:
     elif isinstance(saved, list | tuple):
         assert len(loaded) == len(saved), name
         for i, pair in enumerate(zip(loaded, saved, strict=True)):
-            assert_same(*pair, f"{name}[{i}]")
+            same_bits(*pair, f"{name}[{i}]")
     elif isinstance(saved, dict):
-        assert_same(list(loaded.items()), list(saved.items()), name)
+        same_bits(list(loaded.items()), list(saved.items()), name)
     else:
         assert loaded == saved or loaded != loaded != saved != saved, name
 
 
-def check_all(model, folder):
-    """Check every attribute but those that are documented to stay out; return the loaded model."""
+def reload(model, folder):
     save_model(model, folder)
-    loaded = load_model(folder)
+    return load_model(folder)
+
+
+def check(model, folder):
+    """Check every attribute but those that are documented to stay out; return the loaded model."""
+    loaded = reload(model, folder)
     mine, theirs = (
         {name: value for name, value in vars(each).items() if not name.startswith("_")}
         for each in (model, loaded)
     )
     assert mine.keys() == theirs.keys()
     for name in mine.keys() - {"callbacks"}:
-        assert_same(theirs[name], mine[name], name)
+        same_bits(theirs[name], mine[name], name)
     assert loaded.callbacks is None
     before, after = fitted_state(model), fitted_state(loaded)
     for name in ("network", "loss", "input_scaling", "scaling", "dtype", "seed"):
-        assert_same(getattr(after, name), getattr(before, name), name)
+        same_bits(getattr(after, name), getattr(before, name), name)
     for name in ("kind", "classes", "output", "is_sparse"):
-        assert_same(getattr(after.targets, name), getattr(before.targets, name), name)
+        same_bits(getattr(after.targets, name), getattr(before.targets, name), name)
     return loaded
