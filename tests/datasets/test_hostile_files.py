@@ -108,8 +108,6 @@ def test_a_pickle_cannot_change_how_the_next_is_read(tmp_path):
     rejects("missing 1 required positional argument", read_cifar, path)
 
 
-# --- archives --------------------------------------------------------------------------------
-
 BATCH = "cifar-10-batches-py/data_batch_1"
 SPARSE = {"GNU.sparse.map": "0,0", "GNU.sparse.size": "9" * 15}
 MEMBERS = [
@@ -288,14 +286,10 @@ def test_a_named_pipe_is_an_error(tmp_path):
         rejects(said, load_cifar10, tmp_path / given)
 
 
-# --- changes drawn at random ---------------------------------------------------------------------
-
 SMALL = images(2, seed=0)
 STATE = {b"data": SMALL.x, b"labels": [int(label) for label in SMALL.y]}
-PICKLES = [
-    pickle2(SMALL.x, labels=SMALL.y),
-    *(pickle.dumps(STATE, protocol=protocol) for protocol in range(5)),
-]
+PICKLES = [pickle.dumps(STATE, protocol=protocol) for protocol in range(5)]
+PICKLES.append(pickle2(SMALL.x, labels=SMALL.y))
 
 
 def read_changed(path, content, read):

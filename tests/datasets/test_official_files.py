@@ -1,4 +1,4 @@
-"""Reading of CIFAR and Fashion-MNIST in their official formats."""
+"""CIFAR and Fashion-MNIST in their official formats, the random split, and the digits."""
 
 import gzip
 import hashlib
@@ -153,8 +153,6 @@ def test_a_damaged_idx_file_is_an_error(tmp_path, arrays, in_cache):
         (folder / damaged).write_bytes(files[damaged])
     assert in_cache() == []
 
-
-# --- the random split, the digits, the list of data sets, and the real ones if they are cached ---
 
 DATA = np.arange(300, dtype=np.float32).reshape(100, 3)
 CODES = np.arange(100, dtype=np.int16)

@@ -1,14 +1,10 @@
 import pytest
 
+OTHERS = [pytest.param(name, marks=pytest.mark.matrix) for name in ("onnx", "torch")]
 LIBRARIES = {"sklearn": (), "onnx": ("ndonnx", "onnxruntime"), "torch": ("torch",)}
 
 
-@pytest.fixture(
-    params=[
-        "sklearn",
-        *(pytest.param(name, marks=pytest.mark.matrix) for name in ("onnx", "torch")),
-    ]
-)
+@pytest.fixture(params=["sklearn", *OTHERS])
 def export(request) -> str:
     """Return what estimators are exported to; only scikit-learn is in the default run."""
     for library in LIBRARIES[request.param]:

@@ -151,9 +151,6 @@ def test_errors():
         to_onnx(model)
 
 
-# --- pipelines -----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def skl2onnx():
     skl2onnx = pytest.importorskip("skl2onnx")

@@ -54,9 +54,6 @@ def test_from_and_back(what, solver):
         assert not (third == 7.0).any()
 
 
-# --- what is refused, by any export -------------------------------------------------------------
-
-
 def test_other_objects_are_refused_with_what_to_do(export):
     expected = r"must be an estimator or ensemble of mlp_xp\. .* pipeline\[-1\] or search"
     pipeline, search = make_pipeline(MLPClassifier()), GridSearchCV(MLPClassifier(), {})

@@ -190,9 +190,6 @@ def test_damaged_weights_are_rejected(saved, monkeypatch):
         load_model(saved)
 
 
-# --- the digest over both files --------------------------------------------------------------
-
-
 @pytest.mark.parametrize("n", [10, pytest.param(200, marks=pytest.mark.matrix)])
 def test_no_bit_of_a_model_can_flip_unseen(n, saved, rng):
     """Each bit of some bytes of both files: rejected, or without a change of content (1e5, 1E5)."""
@@ -286,8 +283,6 @@ def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
         os.mkfifo(saved / name)
         rejects(rf"{name} cannot be read.*not a regular file", load_model, saved)
 
-
-# --- changes drawn at random ---------------------------------------------------------------------
 
 FUZZED = {"hidden_layer_sizes": (5, Branch((8, 5))), "solver": Muon(), "normalization": "batch"}
 FORMS = [None, True, -1, 0, 1.5, 2**70, "x", [], {}, [1] * 50, {"class": "Adam"}, {"float": "nan"}]

@@ -1,4 +1,4 @@
-"""Loaded models are the saved ones, bit for bit."""
+"""Loaded models and ensembles are the saved ones, bit for bit, and few bytes in skops."""
 
 import json
 import math
@@ -197,8 +197,6 @@ def test_what_any_backend_fitted_opens_as_numpy(backend, tmp_path):
     np.testing.assert_allclose(loaded.predict_proba(X), model.predict_proba(X), rtol=1e-4)
 
 
-# --- ensembles, as one model ---------------------------------------------------------------------
-
 LABELS = np.asarray(["ant", "bee", "cat"])[CODES]
 
 
@@ -267,9 +265,6 @@ def test_changed_files_of_an_ensemble_are_errors(tmp_path):
         change(spec)
         (tmp_path / SPEC).write_text(json.dumps(spec))
         rejects(message, load_model, tmp_path)
-
-
-# --- files of skops ------------------------------------------------------------------------------
 
 
 @pytest.mark.matrix
