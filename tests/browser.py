@@ -1,7 +1,5 @@
 """A headless Chromium and a local web server, for tests of pages."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ value of a parameter once. ``nox -s matrix`` runs everything else too: marks, ``
 ``--grid`` say what.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -43,9 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="comma-separated backends, e.g. numpy,torch:cuda:1; all of them must be usable",
     )
     parser.addoption(
-        "--only-backends",
-        action="store_true",
-        help="run only tests that take a backend",
+        "--only-backends", action="store_true", help="run only tests that take a backend"
     )
     parser.addoption(
         "--grid",
@@ -54,9 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run each value of a test's parameters once, each pair of values, or all cases",
     )
     parser.addoption(
-        "--no-limits",
-        action="store_true",
-        help="let a test take any time, as under a tracer",
+        "--no-limits", action="store_true", help="let a test take any time, as under a tracer"
     )
     parser.addoption(
         "--forbid-missing",

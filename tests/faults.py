@@ -8,8 +8,6 @@ Each is planted in a copy of the checkout; the tests of its room run until one f
     python tests/faults.py --whole --only 3 7 -- -m "" --grid=pairs --backends=numpy,torch:cpu
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """Choose a few cases of a parametrized test, so that grids of parameters stay affordable."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 

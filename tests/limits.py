@@ -1,7 +1,5 @@
 """The limits of time that each test of the default run has."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

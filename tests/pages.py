@@ -3,8 +3,6 @@
 ``python tests/pages.py PAGE...`` writes what they print into the pages.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re

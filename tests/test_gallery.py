@@ -1,7 +1,5 @@
 """The gallery shows every example in its order. That each runs, the build of the site checks."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

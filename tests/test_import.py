@@ -1,7 +1,5 @@
 """What an import loads: no optional library, nothing slow before it is needed."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Commands that install something work as they are typed, also in zsh and before a release."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import os

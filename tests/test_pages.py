@@ -1,7 +1,5 @@
 """README and pages: examples print what is shown, links lead somewhere, each job has its page."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The rooms of the package: few at the root, imports in one direction, no library in the maths."""
 
-from __future__ import annotations
-
 import ast
 from functools import cache
 from graphlib import CycleError, TopologicalSorter

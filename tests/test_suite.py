@@ -1,7 +1,5 @@
 """The default run stays small, and its grids have each value of each parameter."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import pytest

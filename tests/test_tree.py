@@ -1,7 +1,5 @@
 """Walks over trees of tuples keep their structure and their types."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import pytest

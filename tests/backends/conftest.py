@@ -1,7 +1,5 @@
 """What tests of captured steps share; those of CuPy run where its stand-in is on the path."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import pytest

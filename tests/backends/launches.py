@@ -3,8 +3,6 @@
 ``PYTHONPATH=tests/stand_in/packages:tests python tests/backends/launches.py`` writes the table.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +23,7 @@ from mlp_xp.nn.losses import (
     SquaredError,
 )
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
-from mlp_xp.optimizers import (
-    SGD,
-    Adam,
-    AdamW,
-    BetaLasso,
-    Lion,
-    Muon,
-    Optimizer,
-    RMSprop,
-)
+from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, Lion, Muon, Optimizer, RMSprop
 from mlp_xp.training.batches import put_sparse
 from mlp_xp.training.epochs import plan_epoch, with_draws
 from mlp_xp.training.inputs import Batch

@@ -1,7 +1,5 @@
 """The comparison of a backend's kernels with their defaults."""
 
-from __future__ import annotations
-
 import numpy as np
 from helpers import tolerance
 

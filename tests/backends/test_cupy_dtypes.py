@@ -1,7 +1,5 @@
 """Arrays of several dtypes: CuPy's kernels leave them to the defaults, or bring them to one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from same_kernels import same

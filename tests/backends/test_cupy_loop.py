@@ -1,7 +1,5 @@
 """CuPy's steps as CUDA graphs, on the stand-in: the numbers of eager steps, and launches."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor

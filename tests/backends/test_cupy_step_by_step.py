@@ -1,7 +1,5 @@
 """CuPy's steps that no CUDA graph can hold, on the stand-in: they run one by one, and say why."""
 
-from __future__ import annotations
-
 import gc
 
 import cupy

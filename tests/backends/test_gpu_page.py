@@ -1,7 +1,5 @@
 """The messages in the table of docs/gpu.md are those of the code."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every kernel of CuPy's backend compiles with NVRTC, as CuPy renders it; this needs no GPU."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import itertools

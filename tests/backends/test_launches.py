@@ -1,7 +1,5 @@
 """Steps on CuPy's stand-in: how often they launch something, and that they wait for nothing."""
 
-from __future__ import annotations
-
 import pytest
 from gradient import fourth_power
 from launches import OUTPUTS, STEPS, launches_of, table, waits_of, written

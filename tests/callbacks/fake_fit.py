@@ -1,7 +1,5 @@
 """The calls that a fit makes to its callbacks, and records for them."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

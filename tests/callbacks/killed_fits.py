@@ -4,8 +4,6 @@
 moments`` kills 100 at random moments. Prints what it has done.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import shutil

@@ -1,7 +1,5 @@
 """All callbacks can be copied, outlive an interrupted fit, and work in an estimator."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 

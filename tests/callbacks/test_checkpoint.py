@@ -1,7 +1,5 @@
 """Checkpoints: when they are written, which are kept, and what a write that fails leaves."""
 
-from __future__ import annotations
-
 import errno
 import math
 import threading

@@ -1,7 +1,5 @@
 """Checkpoints on a disk that loses power, and on one that is full."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

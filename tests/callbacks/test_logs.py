@@ -1,7 +1,5 @@
 """Logs of a fit in CSV files and for TensorBoard."""
 
-from __future__ import annotations
-
 import csv
 import math
 import struct

@@ -1,7 +1,5 @@
 """Fits recorded by MLflow: by the callback as its `autolog` records scikit-learn's, and by it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from fake_fit import SCORED, X, Y, fit
@@ -13,10 +11,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.callbacks import MLflow
 
 # Libraries that MLflow imports deprecate each other's names.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore", "error:MLflow has no"),
-    pytest.mark.matrix,
-]
+pytestmark = [pytest.mark.filterwarnings("ignore", "error:MLflow has no"), pytest.mark.matrix]
 FEW = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
 
 

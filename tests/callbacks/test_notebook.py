@@ -1,7 +1,5 @@
 """The progress bar and representations in a notebook."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The progress bar on a terminal, and its lines in a file."""
 
-from __future__ import annotations
-
 import re
 import signal
 import sys

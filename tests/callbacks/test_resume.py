@@ -1,7 +1,5 @@
 """A fit that is interrupted and resumed is the whole one, bit for bit."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

@@ -1,7 +1,5 @@
 """`TimeBudget` and `TargetScore` end a fit in time."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -275,8 +275,7 @@ def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [["--validation", 0.25], pytest.param(["--tensorboard"], marks=pytest.mark.matrix)],
+    "options", [["--validation", 0.25], pytest.param(["--tensorboard"], marks=pytest.mark.matrix)]
 )
 def test_lbfgs_trains_and_writes_a_complete_run(options, mlp_xp, recipe):
     recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"', RECIPE))

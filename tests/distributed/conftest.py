@@ -1,7 +1,5 @@
 """Ranks for tests: processes that mpiexec or torchrun starts, or threads of this process."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import os

@@ -1,7 +1,5 @@
 """What every engine promises: sums with the same bits on all ranks, objects, errors."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

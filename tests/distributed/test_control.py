@@ -1,7 +1,5 @@
 """The control of a distributed fit: its numbers are those of one process, and rank 0 leads."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """Deterministic fits have the same bits on 1, 2, 4 and 8 ranks."""
 
-from __future__ import annotations
-
 import hashlib
 
 import helpers

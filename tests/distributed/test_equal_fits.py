@@ -1,7 +1,5 @@
 """A training that ranks share is the serial one, to rounding, with the same bits on all ranks."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Callable
@@ -132,12 +130,7 @@ def train(case, backend):
         owned = np.full(N, -1, dtype=np.int32)
         owned[mine] = np.arange(np.sum(mine))
         x, y = x[mine], y[mine]
-    trainer = make_trainer(
-        backend,
-        network=case.network,
-        with_accuracy=True,
-        **case.rules,
-    )
+    trainer = make_trainer(backend, network=case.network, with_accuracy=True, **case.rules)
     placed = place(backend, x, y, "float64", case.placement, multiplies_sparse=case.is_sparse)
     if owned is not None:
         placed.n_samples, placed.owned = N, owned
@@ -150,12 +143,7 @@ def train(case, backend):
     found = []
     for epoch in range(2):
         plan = plan_epoch(
-            N,
-            case.batch_size,
-            seed=7,
-            epoch=epoch,
-            weights=weights,
-            pad=backend.fixed_shapes,
+            N, case.batch_size, seed=7, epoch=epoch, weights=weights, pad=backend.fixed_shapes
         )
         record = trainer.run_epoch(placed, plan, n_epochs=2, step_by_step=epoch == 0)
         found += [record.loss, record.accuracy, record.n_samples]

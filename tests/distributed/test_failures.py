@@ -1,7 +1,5 @@
 """A rank that fails anywhere ends all ranks, which would wait for it, with its error shown."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

@@ -1,7 +1,5 @@
 """Checkpoints of a distributed fit, the command on ranks, and data larger than the memory."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

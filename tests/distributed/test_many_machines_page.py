@@ -1,7 +1,5 @@
 """The page "Many machines": its job scripts, and its search on a cluster of dask."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -35,12 +33,7 @@ def surroundings(**variables) -> dict[str, str]:
 
 def run(*command, cwd, **variables) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
-        cwd=cwd,
-        env=surroundings(**variables),
-        capture_output=True,
-        text=True,
-        timeout=120,
+        command, cwd=cwd, env=surroundings(**variables), capture_output=True, text=True, timeout=120
     )
 
 

@@ -1,7 +1,5 @@
 """The preparation of a distributed fit: errors that all ranks raise, and what they must share."""
 
-from __future__ import annotations
-
 import pickle
 from functools import partial
 
@@ -46,11 +44,7 @@ def fail_everywhere(case: str) -> None:
         "parameter": (partial(fit, alpha=-1 if is_last else 1), "InvalidParameterError", "alpha"),
         "data": (partial(fit, nan), "ValueError", "Input X contains NaN"),
         "setting": (partial(fit, alpha=0.1 * rank), None, r"rank 1 of 3 has alpha=0.1 where"),
-        "seed": (
-            partial(fit, random_state=rank or None),
-            None,
-            "random_state=1 where rank 0",
-        ),
+        "seed": (partial(fit, random_state=rank or None), None, "random_state=1 where rank 0"),
         "labels": (partial(fit, X, y if rank else 2 - y), None, "the values of y="),
         "rows": (partial(fit, X + is_last), None, "rank 2 of 3 has some rows of X="),
         "shape": (partial(fit, X[rank:], y[rank:]), None, r"rank 1 of 3 has X=.*\(59, 6\)"),

@@ -1,7 +1,5 @@
 """The ranks of a machine share its processors."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """Large layers: their gradients travel while others are computed, and ranks divide their update."""
 
-from __future__ import annotations
-
 import helpers
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Ranks of one machine sum in memory that all of them see; others as MPI does."""
 
-from __future__ import annotations
-
 import gc
 import os
 

@@ -1,7 +1,5 @@
 """What the tests of estimators share."""
 
-from __future__ import annotations
-
 import pytest
 
 

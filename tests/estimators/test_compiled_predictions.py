@@ -1,7 +1,5 @@
 """Where each number of rows is compiled, few are: batches are filled up, which changes nothing."""
 
-from __future__ import annotations
-
 from itertools import pairwise, product
 
 import numpy as np

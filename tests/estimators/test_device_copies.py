@@ -1,7 +1,5 @@
 """Predictions keep the weights on the device, as long as nobody can have changed them."""
 
-from __future__ import annotations
-
 import pickle
 import threading
 import time

@@ -1,7 +1,5 @@
 """What other people's code does with scikit-learn's MLP besides fit and predict."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import warnings

@@ -1,7 +1,5 @@
 """Ensembles: which networks they are made of, and what they predict."""
 
-from __future__ import annotations
-
 import re
 import signal
 

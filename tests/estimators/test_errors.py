@@ -1,7 +1,5 @@
 """Bad settings and bad input: an error that says what to do, and nothing changed."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import signal

@@ -1,7 +1,5 @@
 """The estimator: scikit-learn's contract, on the arrays of any library."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import subprocess

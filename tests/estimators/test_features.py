@@ -1,7 +1,5 @@
 """Each feature of ours in docs/features.md names a test, and that test exists."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import re

@@ -1,7 +1,5 @@
 """Held-out data: what stops a fit, what is kept, through pipelines and searches."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import sklearn

@@ -1,7 +1,5 @@
 """The gradient by the inputs: finite differences, every backend, and what it is used for."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from helpers import problem, small

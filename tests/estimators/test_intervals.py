@@ -1,7 +1,5 @@
 """Regressors that predict quantiles, or a mean and a standard deviation."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Losses and class weights of estimators: named, given as objects, and of your own."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from helpers import problem, small

@@ -1,7 +1,5 @@
 """Many models fitted at once: each is the one that its own `fit` gives."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -144,10 +142,7 @@ APART = [
         {"solver": ByKind(SGD(momentum), AdamW(beta_1=beta), head_rate=beta)}
         for momentum, beta in [(0.3, 0.8), (0.7, 0.9)]
     ],
-    [
-        {"dropout": 0.3, "input_dropout": 0.1},
-        {"dropout": (0.6,), "input_dropout": 0.2},
-    ],
+    [{"dropout": 0.3, "input_dropout": 0.1}, {"dropout": (0.6,), "input_dropout": 0.2}],
     [
         {"hidden_layer_sizes": (4, Branch((8, 4))), "dropout": (0.1, 0.3)},
         {"hidden_layer_sizes": (4, Branch((8, 4))), "dropout": 0.2},

@@ -1,7 +1,5 @@
 """Settings of the network: activations, dropout, normalization and residual layers."""
 
-from __future__ import annotations
-
 import pickle
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings of the optimizer: rules, schedules, clipping, averages and warm starts."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The parts that an estimator is composed of, each by itself."""
 
-from __future__ import annotations
-
 import inspect
 import pickle
 

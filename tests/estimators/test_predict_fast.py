@@ -1,7 +1,5 @@
 """Prediction's short way: plain arrays skip scikit-learn's checks, and nothing else changes."""
 
-from __future__ import annotations
-
 import warnings
 from copy import deepcopy
 

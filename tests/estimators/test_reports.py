@@ -1,7 +1,5 @@
 """Reports of an estimator: metrics, history and callbacks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

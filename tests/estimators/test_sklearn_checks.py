@@ -1,7 +1,5 @@
 """Scikit-learn's checks of an estimator, its array API checks among them, values included."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

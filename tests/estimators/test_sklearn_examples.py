@@ -3,19 +3,11 @@
 Up to 200 samples are one batch, so that another order of the samples changes nothing but rounding.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import (
-    load_diabetes,
-    load_digits,
-    load_iris,
-    load_wine,
-    make_classification,
-)
+from sklearn.datasets import load_diabetes, load_digits, load_iris, load_wine, make_classification
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,

@@ -1,7 +1,5 @@
 """The same arithmetic as scikit-learn's: same start, same steps, same losses."""
 
-from __future__ import annotations
-
 import inspect
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scikit-learn's own tests of its multilayer perceptron, with the import line changed."""
 
-from __future__ import annotations
-
 import types
 from pathlib import Path
 

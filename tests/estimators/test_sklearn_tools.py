@@ -1,7 +1,5 @@
 """At home among scikit-learn's tools: searches, frames, callbacks, metadata."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from helpers import problem, small

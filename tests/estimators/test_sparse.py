@@ -1,7 +1,5 @@
 """Sparse input: scikit-learn's numbers, by products that leave it sparse."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 

@@ -1,7 +1,5 @@
 """The state after a fit: for the next call, for a copy, and after an error."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import signal

@@ -1,7 +1,5 @@
 """Text in X or in the targets of a regressor: an error with code that makes numbers of it."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

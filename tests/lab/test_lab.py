@@ -318,10 +318,7 @@ WRONG = [
     ({"labels_train": np.zeros((7, 1), int)}, "labels_train has shape (7, 1)"),
     ({"labels_train": np.zeros(7)}, "labels_train has dtype float64, and must hold integers"),
     ({"labels_train": np.full(7, -1)}, "labels_train holds -1, and classes count from 0"),
-    (
-        {"labels_train": np.full(7, 5)},
-        "holds 5, but w2 of shape (3, 5) has the classes 0 to 4",
-    ),
+    ({"labels_train": np.full(7, 5)}, "holds 5, but w2 of shape (3, 5) has the classes 0 to 4"),
     ({"num_epoch": -1}, "num_epoch is -1, and must be an integer of at least 0"),
     ({"num_epoch": 1.5}, "num_epoch is 1.5, and must be an integer"),
 ]

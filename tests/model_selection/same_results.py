@@ -1,7 +1,5 @@
 """Data, estimators, and comparisons with scikit-learn's results."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA

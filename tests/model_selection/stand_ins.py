@@ -1,7 +1,5 @@
 """Networks with the names and parameters of the estimators of scikit-learn's own tests."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mlp_xp import MLPClassifier, MLPRegressor

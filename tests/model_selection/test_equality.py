@@ -1,7 +1,5 @@
 """Every function and search returns what scikit-learn's returns for the same estimator."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Failures, Ctrl-C, memory, messages, and what is done once for several candidates."""
 
-from __future__ import annotations
-
 import gc
 import re
 import signal

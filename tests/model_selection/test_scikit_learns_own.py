@@ -1,7 +1,5 @@
 """Scikit-learn's own tests of its searches pass with ours in their place, and with our networks."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 from pathlib import Path

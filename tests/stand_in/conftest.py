@@ -1,7 +1,5 @@
 """What the tests of the stand-in for CuPy share. They run where it is on the path."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import numpy as np

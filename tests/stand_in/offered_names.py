@@ -3,8 +3,6 @@
 Run with the stand-in on the path and without it; `test_stand_in_names.py` compares the two.
 """
 
-from __future__ import annotations
-
 import enum
 import importlib
 import inspect

@@ -3,8 +3,6 @@
 ``PYTHONPATH=tests/stand_in/packages python tests/stand_in/plant_faults.py`` takes two minutes.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Arrays of the stand-in: what CuPy refuses, what it launches, and what makes the host wait."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 

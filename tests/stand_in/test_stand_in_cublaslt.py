@@ -1,7 +1,5 @@
 """cuBLASLt on the stand-in: its products, roundings and epilogues, and what it refuses."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from cupy import _launch, cuda

@@ -1,7 +1,5 @@
 """Captures and graphs of the stand-in: each rule, and what breaks it."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import operator

@@ -1,7 +1,5 @@
 """The kernels of the stand-in for CuPy: their bodies run, and what would go wrong is an error."""
 
-from __future__ import annotations
-
 import cupy
 import numpy as np
 import pytest

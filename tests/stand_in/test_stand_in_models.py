@@ -1,7 +1,5 @@
 """Models that are fitted on CuPy open, predict and go on where there is NumPy alone."""
 
-from __future__ import annotations
-
 import pickle
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 CuPy imports without a GPU; where it is not installed, the tests are skipped.
 """
 
-from __future__ import annotations
-
 import importlib.machinery
 import json
 import os

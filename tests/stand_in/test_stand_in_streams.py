@@ -1,7 +1,5 @@
 """Streams, events and memory of the stand-in: each rule, and what breaks it."""
 
-from __future__ import annotations
-
 import cupy as cp
 import cupyx
 import numpy as np

@@ -1,8 +1,6 @@
 """A stand-in for CuPy over NumPy, as strict as CuPy and as late as CUDA allows."""
 
 # ruff: noqa: F401 - a namespace
-from __future__ import annotations
-
 from typing import Any as _Any
 
 import numpy as _np

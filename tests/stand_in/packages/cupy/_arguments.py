@@ -1,7 +1,5 @@
 """Arguments of kernels: checked as CuPy does, and packed as bytes."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re
@@ -215,11 +213,7 @@ def flatten(
 
 
 def enqueue(
-    name: str,
-    run: Callable[[], None],
-    reads: Iterable[Any],
-    writes: Iterable[Any],
-    stream: Any,
+    name: str, run: Callable[[], None], reads: Iterable[Any], writes: Iterable[Any], stream: Any
 ) -> None:
     """Launch what reads and writes arrays, and may write wherever a table of addresses points."""
     queue = _launch.current_queue() if stream is None else _launch.queue_at(stream.ptr)

@@ -163,10 +163,7 @@ class ndarray:  # noqa: N801 - CuPy's name
         copy = ndarray(self.shape, self.dtype, order=order)
         source, target = self._a, copy._a
         _launch.launch(
-            "copy",
-            lambda: np.copyto(target, source),
-            reads=[self._memory],
-            writes=[copy._memory],
+            "copy", lambda: np.copyto(target, source), reads=[self._memory], writes=[copy._memory]
         )
         return copy
 

@@ -1,7 +1,5 @@
 """Stream capture: what a stream records instead of running it, and its replay."""
 
-from __future__ import annotations
-
 from cupy import _errors
 from cupy._errors import CUDARuntimeError, RaceError
 from cupy._launch import Capture, Moment, Node, Queue, enqueue, fail_capture, replayed

@@ -4,8 +4,6 @@ The headers in `_include` stand for what NVRTC has built in and for CuPy's own. 
 stays in a folder of the user, by its content.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Functions that make arrays: from nothing, from other arrays, and from what is on the host."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Loops over arrays, whose body is C++."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

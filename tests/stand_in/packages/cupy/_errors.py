@@ -1,7 +1,5 @@
 """Errors of the CUDA runtime, with the numbers and texts of CUDA 12."""
 
-from __future__ import annotations
-
 INVALID_VALUE = 1
 INVALID_DEVICE = 101
 ILLEGAL_ADDRESS = 700

@@ -1,7 +1,5 @@
 """Functions of CuPy in tables by kind: their signatures here, their arithmetic in NumPy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Indexing as CuPy does it: indices out of range wrap, and a boolean mask waits for the device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Methods and operators of `cupy.ndarray`, from the functions of the other modules."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

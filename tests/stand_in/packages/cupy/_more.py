@@ -1,7 +1,5 @@
 """Functions that are made of others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

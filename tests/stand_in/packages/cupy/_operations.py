@@ -4,8 +4,6 @@ An output's shape and dtype come from the function itself, called once on zeros 
 operands: a captured step has no values yet.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Products, which cuBLAS computes: no stream that is captured takes them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

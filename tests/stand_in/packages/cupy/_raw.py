@@ -1,7 +1,5 @@
 """Kernels whose source is complete, parameters included."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Sequence

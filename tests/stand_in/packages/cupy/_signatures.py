@@ -1,7 +1,5 @@
 """Functions made from lines such as ``sum(a, axis=None)``, which are their signatures."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Universal functions: one launch each, in C order, of arrays of the device and scalars alone."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Linear algebra, which cuSOLVER computes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

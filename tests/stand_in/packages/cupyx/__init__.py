@@ -1,7 +1,5 @@
 """The part of `cupyx` that the library uses: NumPy arrays in pinned memory, which are garbage."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

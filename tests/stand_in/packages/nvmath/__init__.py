@@ -1,7 +1,5 @@
 """The part of nvmath that the library uses: products by cuBLASLt on the stand-in for CuPy."""
 
-from __future__ import annotations
-
 import enum
 
 __all__ = ["CudaDataType", "bindings"]

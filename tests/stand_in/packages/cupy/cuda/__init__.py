@@ -1,8 +1,6 @@
 """Devices, streams, events, graphs and memory of the stand-in, with the names of `cupy.cuda`."""
 
 # ruff: noqa: F401 - a namespace
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 

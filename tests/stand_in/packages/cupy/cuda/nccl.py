@@ -1,7 +1,5 @@
 """The part of NCCL that sums over ranks, among the processes of an mpiexec."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from typing import Any

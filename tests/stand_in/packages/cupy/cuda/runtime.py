@@ -1,8 +1,6 @@
 # ruff: noqa: N816 - CuPy's names
 """The part of the CUDA runtime's API that the library calls."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from cupy import _errors, _launch, _memory

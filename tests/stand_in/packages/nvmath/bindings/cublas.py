@@ -1,7 +1,5 @@
 """The enumerations of cuBLAS that cuBLASLt takes."""
 
-from __future__ import annotations
-
 import enum
 
 

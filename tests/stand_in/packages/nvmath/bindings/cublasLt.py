@@ -5,8 +5,6 @@ A product is launched on the stream whose pointer is given: it is counted, captu
 against accesses on other streams. The statuses are those of the library's documentation.
 """
 
-from __future__ import annotations
-
 import ctypes
 import enum
 import itertools
@@ -339,10 +337,9 @@ def _as_input(x: np.ndarray, compute: ComputeType) -> np.ndarray:
     """Return numbers as a compute type reads them, rounded to nearest, ties to even."""
     if compute == ComputeType.COMPUTE_32F_FAST_16F:
         return x.astype(np.float16).astype(np.float32)
-    n_dropped = {
-        ComputeType.COMPUTE_32F_FAST_TF32: 13,
-        ComputeType.COMPUTE_32F_FAST_16BF: 16,
-    }.get(compute)
+    n_dropped = {ComputeType.COMPUTE_32F_FAST_TF32: 13, ComputeType.COMPUTE_32F_FAST_16BF: 16}.get(
+        compute
+    )
     if n_dropped is None:
         return x
     bits = x.view(np.uint32)

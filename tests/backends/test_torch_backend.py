@@ -1,0 +1,242 @@
+"""Torch: its devices, kernels and CUDA graphs, on stand-ins for what needs a GPU."""
+
+import gc
+import logging
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import small
+from rules import RULES
+
+from mlp_xp import MLPRegressor
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.augmentation import Cutout, Flip, Mixup
+from mlp_xp.backends import BACKENDS, _captured, get_backend
+from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.network import Network, init_params
+from mlp_xp.optimizers import SGD, Adam, AdamW, init_opt_state
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.step import init_state, make_step
+
+MEMORY = {"memory_reserved": 300, "memory_allocated": 100, "mem_get_info": (1000, 5000)}
+CARD = {"synchronize": None, "get_device_name": "the card", **MEMORY}
+APPLE = {"synchronize": None, "recommended_max_memory": 1000, "driver_allocated_memory": 400}
+
+
+@pytest.fixture
+def on(torch):
+    """Return the function that makes a backend on a device, which is not asked for."""
+    return lambda name: type(get_backend("torch", "cpu"))(torch.device(name))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_each_function_is_asked_about_its_own_device(kind, on, torch, monkeypatch):
+    calls, is_apples = [], kind == "mps"  # Apple has one device.
+    for name, value in (APPLE if is_apples else CARD).items():
+        function = lambda *args, name=name, value=value: calls.append((name, *args)) or value  # noqa: E731
+        monkeypatch.setattr(getattr(torch, kind), name, function)
+    backend = on(kind if is_apples else f"{kind}:1")
+    own = () if is_apples else (backend.device,)
+    backend.synchronize()
+    assert calls == [("synchronize", *own)]
+    # What torch has reserved and does not use is free.
+    assert backend.free_memory() == (600 if is_apples else 1200)
+    assert backend.describe()["device"] == ("mps" if is_apples else f"{kind}:1, the card")
+    assert len(calls) == (3 if is_apples else 5)
+    assert all(call[1:] == own for call in calls)
+    assert kind in BACKENDS["torch"].devices
+
+
+def test_which_devices_have_double_precision(on, torch, monkeypatch):
+    for name, expected in {"mps": False, "cuda:0": True, "cpu": True}.items():
+        assert on(name).has_float64 is expected
+    for has_fp64 in (True, False):  # An Intel card is asked.
+        properties = SimpleNamespace(has_fp64=has_fp64)
+        monkeypatch.setattr(torch.xpu, "get_device_properties", lambda _, p=properties: p)
+        assert on("xpu:0").has_float64 is has_fp64
+
+
+@pytest.mark.parametrize("name", ["xpu", "mps"])
+def test_a_device_that_is_not_here_says_so(name, torch):
+    if getattr(torch, name).is_available():
+        pytest.skip(f"{name} is here")
+    with pytest.raises(RuntimeError, match=f"Device '{name}.*' does not work with torch here"):
+        get_backend("torch", name)
+
+
+def test_only_memory_that_nobody_uses_is_used_again(torch, monkeypatch):
+    from mlp_xp.backends._torch import buffers
+
+    def new(value=0.0, n_rows=300):
+        return buffers.empty(owner, "a", (n_rows, 300), owner.dtype).fill_(value)
+
+    owner, real = torch.zeros(1), sys.getrefcount
+    number = id(owner)
+    # As pythons count references, and as one does where no count tells who holds the memory.
+    counts = real, lambda a: real(a) - 2, lambda a: real(a) - 1, lambda a: real(a) + 4, lambda _: 2
+    for i, count in enumerate(counts):
+        monkeypatch.setattr(sys, "getrefcount", count)
+        monkeypatch.setattr(buffers, "_UNUSED", buffers._count_of_unused())
+        if i == 4:
+            assert buffers._UNUSED == 0
+        else:
+            first = new()
+            address = first.data_ptr()
+            assert first.shape == (300, 300)
+            assert address % 64 == 0
+            del first
+            assert new(n_rows=200).data_ptr() == address
+        for hold in (lambda t: t, lambda t: t[1:], lambda t: t.T, lambda t: t.numpy()):
+            held = hold(new(1.0))
+            second = new(2.0)
+            assert bool((held == 1.0).all())
+            assert bool((second == 2.0).all())
+            del held, second
+    assert number in buffers._kept
+    owner = None
+    gc.collect()
+    assert number not in buffers._kept
+
+
+def test_a_learning_rate_of_0_moves_nothing(torch):
+    backend = get_backend("torch", "cpu")
+    with backend.scope():
+        params, grads = (torch.ones(2, 2),), (torch.ones(2, 2),)
+        opt_state, rate = init_opt_state(SGD(), params, xp=backend.xp), (torch.zeros(()),)
+        updated = backend.kernels.update(SGD(), params, grads, opt_state, rate, xp=backend.xp)
+    assert bool((updated.params[0] == 1.0).all())
+    assert bool((updated.opt_state[0][0] == 0.0).all())
+
+
+def test_what_the_fused_updates_do_not_take_goes_to_the_default(torch, monkeypatch):
+    from mlp_xp.backends._torch.kernels import _accepts
+
+    def accepts(rule, p, n_slots):
+        return _accepts(rule, [[p]] * (2 + n_slots))
+
+    matrix = torch.ones(2, 3)
+    assert accepts(Adam(), matrix, 2)
+    assert accepts(SGD(), matrix, 1)
+    assert not accepts(SGD(momentum=0.0), matrix, 0)
+    assert not accepts(SGD(), matrix.double(), 1)
+    assert not accepts(Adam(), matrix.T, 2)
+    assert not accepts(RULES["muon"], matrix, 2)
+    monkeypatch.delattr(torch, "_fused_adam_")
+    assert not accepts(Adam(), matrix, 2)
+
+
+@pytest.mark.parametrize("rule", [SGD(), Adam(), AdamW()])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_no_step_asks_for_a_number_or_builds_a_graph(torch, bf16, rule):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    asked = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            asked.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    backend = get_backend("torch", "cpu").with_precision("bf16" if bf16 else "auto")
+    network, loss = Network((64, 32, 10)), SoftmaxCrossEntropy()
+    step = make_step(network, loss, rule, backend.kernels, with_penalty=True, xp=backend.xp)
+    with backend.scope():
+        params = map_leaves(lambda p: backend.put(p, "float32"), init_params(network, 0))
+        state = init_state(params, rule, with_accuracy=True, xp=backend.xp)
+        x, y = torch.ones(50, 64, dtype=torch.uint8), torch.zeros(50, dtype=torch.int32)
+        batch = Batch(x, y, torch.arange(20, dtype=torch.int32), None)
+        coefs = backend.put(np.asarray((1.0, 0.1, 0.0, 0.0, *rule.coefficients(0.1, 1))), "float32")
+        with Watch():
+            state = step(state, batch, None, coefs, None)
+    assert "_local_scalar_dense" not in asked
+    assert ("_fused_sgd_" if isinstance(rule, SGD) else "_fused_adam_") in asked
+    assert not any(leaf.requires_grad for leaf in leaves(state.params))
+    assert all(leaf.dtype == torch.float32 for leaf in leaves((state.params, state.opt_state)))
+
+
+IMAGE = (1, 4, 4)
+
+
+@pytest.fixture
+def cuda(torch, monkeypatch):
+    """Make torch's backend on a CPU capture its steps from the third on."""
+    import stand_in_torch_cuda
+
+    from mlp_xp.backends._torch import captured
+
+    def loop(self, body):
+        return _captured.CapturedLoop(body, captured.TorchGraphs(self.xp, self.device))
+
+    monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 2)
+    monkeypatch.setattr(captured, "_streams", captured._Streams())
+    monkeypatch.setattr(type(get_backend("torch", "cpu")), "loop", loop)
+    _captured.report.cache_clear()
+    return stand_in_torch_cuda.install(monkeypatch)
+
+
+def data(n=75):
+    X = np.random.default_rng(3).standard_normal((n, 16)).astype(np.float32)
+    return X, np.argmax(X[:, :3], axis=1)
+
+
+SETTINGS = {
+    **{f"rule {name}": {"solver": rule} for name, rule in RULES.items()},
+    "penalty, clipping, average": {"alpha": 0.1, "max_grad_norm": 0.1, "ema_decay": 0.9},
+    "batch normalization": {"normalization": "batch"},
+    "layer normalization": {"normalization": "layer", "activation": "gelu"},
+    "dropout": {"dropout": 0.3, "input_dropout": 0.1},
+    "residual": {"hidden_layer_sizes": (8, 8), "residual": True},
+    "augmentation": {"augmentation": [Flip(IMAGE), Cutout(IMAGE, size=2), Mixup(0.4)]},
+    "standardized": {"input_scaling": "standardize"},
+    "whitened": {"input_scaling": "zca"},
+    "bfloat16": {"precision": "bf16"},
+    "float16": {"precision": "float16"},
+    **{name: {"loss": name} for name in ("absolute_error", "huber", "poisson")},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_captured_steps_compute_what_steps_compute(name, cuda, monkeypatch, caplog):
+    X, y = data()
+    settings = {"backend": "torch", "max_iter": 3} | SETTINGS[name]
+    kind = (MLPRegressor,) if "loss" in settings else ()
+    y = y.astype(np.float32) if kind else y
+    found = small(*kind, **settings).fit(X, y)
+    assert cuda.counts["replays"] > 0, caplog.text
+    monkeypatch.undo()
+    expected = small(*kind, **settings).fit(X, y)
+    assert found.loss_curve_ == expected.loss_curve_
+    for mine, theirs in zip(found.coefs_, expected.coefs_, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_short_last_batch_has_its_own_graph_and_the_streams_wait_for_each_other(cuda):
+    small(backend="torch", max_iter=4).fit(*data(16 * 4 + 5))
+    assert len(cuda.pools) == 2
+    pairs = [("side", "waits for", "default"), ("default", "waits for", "side")]
+    assert cuda.order[: len(pairs)] == pairs
+    assert cuda.order == pairs * (len(cuda.order) // 2)
+
+
+def test_what_asks_for_a_number_runs_step_by_step_and_is_logged_once(cuda, monkeypatch, caplog):
+    def asking(x, *, xp):
+        if float(xp.max(x)) < 1e30:
+            x = x * 1.0
+        return x, lambda dy: dy
+
+    with caplog.at_level(logging.WARNING):
+        found = small(backend="torch", activation=asking).fit(*data())
+    (record,) = (r for r in caplog.records if "CUDA graph" in r.getMessage())
+    assert "_local_scalar_dense: operation not permitted" in record.getMessage()
+    assert cuda.counts["replays"] == 0
+    monkeypatch.undo()
+    expected = small(backend="torch", activation=asking).fit(*data())
+    np.testing.assert_array_equal(found.coefs_[0], expected.coefs_[0])
+
+
+def test_a_cuda_device_captures_and_a_processor_does_not(on):
+    assert on("cpu").loop(lambda i, state: state) is None
+    # No GPU is asked.
+    assert isinstance(on("cuda:1").loop(lambda i, state: state), _captured.CapturedLoop)

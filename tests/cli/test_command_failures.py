@@ -1,0 +1,317 @@
+"""`mlp-xp train` that fails, is killed or finds the disk full, and goes on with `--resume`."""
+
+import errno
+import json
+import re
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from running import DRAWN, FILES, TINY, history_of, in_progress, start
+
+from mlp_xp import MLP
+from mlp_xp._utils.durable import locked
+from mlp_xp.callbacks import Callback
+from mlp_xp.cli import new_run, results, train
+from mlp_xp.cli import settings as settings_module
+from mlp_xp.cli.settings import Settings
+from mlp_xp.datasets import load_digits
+from mlp_xp.saving import load_model, write_model
+from mlp_xp.training.checkpoints import checkpoints
+
+# An epoch has five steps.
+WORDS = "--epochs 4 --batch-size 256 --validation 0.2 --dropout 0.1 --ema-decay 0.9"
+OPTIONS = [*WORDS.split(), "--schedule", "cosine"]
+
+
+class StoppedError(RuntimeError):
+    pass
+
+
+@pytest.fixture
+def stop(mlp_xp, undrawn, monkeypatch, capsys):
+    """Start a run that is stopped in its third epoch, as by a kill."""
+
+    class Stop(Callback):
+        def on_step_end(self, model, done, n_steps):
+            if (len(model.history_), done) == (2, 3):
+                raise StoppedError
+
+    def run(*options, interval="1 steps"):
+        real = Settings.callbacks
+        with monkeypatch.context() as patched:
+            patched.setattr(settings_module, "_INTERVAL", interval)
+            patched.setattr(Settings, "callbacks", lambda *of: [*real(*of), Stop()])
+            with pytest.raises(StoppedError):
+                mlp_xp(*TINY, *OPTIONS, "--out", "run", *options)
+        assert not Path("run").exists()
+        capsys.readouterr()
+
+    return run
+
+
+def outcome(folder):
+    model, rows = load_model(folder), history_of(Path(folder))
+    config = json.loads(Path(folder, "config.json").read_text())
+    numbers = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    weights = [W.tobytes() for W in (*model.coefs_, *model.intercepts_)]
+    result = config["result"]
+    return [weights, numbers, result["test_accuracy"], result["epochs"], config["settings"]]
+
+
+@pytest.mark.parametrize("name", ["run", "run.partial"])
+def test_a_resumed_run_is_the_whole_one(name, mlp_xp, stop):
+    stop()
+    done = mlp_xp("train", "--resume", name)
+    assert (done.status, done.err) == (0, "")
+    for said in ("resumed after 2 epochs and 2 steps", "epoch 3/4", "saved in run\n"):
+        assert said in done.out
+    assert "epoch 2/4" not in done.out
+    assert [path.name for path in Path().iterdir()] == ["run"]
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN
+    mlp_xp(*TINY, *OPTIONS, "--out", "whole")
+    assert outcome("run") == outcome("whole")
+
+
+def test_a_run_without_a_checkpoint_starts_again(mlp_xp, stop):
+    stop("--seed", 3, interval="1 h")
+    assert not Path("run.partial").exists()  # There was nothing to keep.
+    mlp_xp(*TINY, *OPTIONS, "--seed", 3, "--out", "run")
+    whole = outcome("run")
+    partial = in_progress(Path("run"))
+    for path in partial.iterdir():
+        if path.name != "config.json":
+            path.unlink()
+    done = mlp_xp("train", "--resume", "run")
+    assert (done.status, done.err) == (0, "")
+    assert "no checkpoint yet: the training starts at its first epoch" in done.out
+    assert outcome("run") == whole
+
+
+def test_checkpoints_that_were_asked_for_stay(mlp_xp, stop):
+    stop("--checkpoint", 1)
+    assert mlp_xp("train", "--resume", "run").status == 0
+    found = {path.name for path in Path("run", "checkpoints").iterdir()}
+    assert {"best", "epoch-0002", "epoch-0003", "epoch-0004"} <= found
+    assert len(found) <= 5
+    mlp_xp(*TINY, *OPTIONS, "--out", "whole", "--checkpoint", 1)
+    assert outcome("run") == outcome("whole")
+
+
+def test_a_recipe_that_is_gone_is_not_needed(mlp_xp, recipe, undrawn):
+    options = "--checkpoint", 1, "--epochs", 3
+    assert mlp_xp("train", "--recipe", recipe, *options, "--out", "run").status == 0
+    expected = outcome("run")
+    in_progress(Path("run"))
+    recipe.unlink()
+    assert mlp_xp("train", "--resume", "run").status == 0
+    assert outcome("run") == expected
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_another_library_may_go_on(name, mlp_xp, stop):
+    pytest.importorskip(name)
+    stop()
+    assert mlp_xp("train", "--resume", "run", "--backend", name).status == 0
+    assert load_model("run").n_iter_ == 4
+
+
+def test_options_that_change_the_numbers_are_refused(fails, partial_run):
+    for typed in ("--epochs 9", "--recipe record", "--data digits", "--out x", "--no-residual"):
+        line = fails("train", "--resume", "run", *typed.split())
+        option = typed.split()[0].replace("--no-", "--")
+        assert f"{option} cannot be given with --resume, which takes all settings from" in line
+    assert partial_run.exists()
+
+
+def test_what_cannot_be_resumed_is_an_error_that_says_why(fails, finished, partial_run):
+    assert "neither none.partial nor none is there" in fails("train", "--resume", "none")
+    assert "is complete, there is nothing to resume" in fails("train", "--resume", finished)
+    Path("empty").mkdir()
+    assert "empty has no config.json" in fails("train", "--resume", "empty")
+    with locked(partial_run):
+        line = fails("train", "--resume", "run")
+    assert "is writing to this folder: wait until it has ended" in line
+    for content in ("{", "{}", '{"settings": {"params": {}, "color": 1}}'):
+        (partial_run / "config.json").write_text(content)
+        assert "run.partial" in fails("train", "--resume", "run")
+
+
+@pytest.mark.filterwarnings("always::RuntimeWarning")
+def test_a_failing_checkpoint_is_a_note(mlp_xp, undrawn, monkeypatch):
+    write = Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr("mlp_xp.callbacks._checkpoint.write_snapshot", write)
+    done = mlp_xp(*TINY, "--epochs", 2, "--checkpoint", 1, "--out", "run")
+    assert done.status == 0
+    first, second = done.err.splitlines()
+    assert first.startswith("note: run.partial/checkpoints/epoch-0001 cannot be written: No space")
+    assert "epoch-0002 cannot be written" in second
+
+
+@pytest.mark.matrix
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_ended_is_resumed(how, mlp_xp, fails):
+    options = [*TINY, "--epochs", 40, "--hidden", "64", "--checkpoint", 1]
+    with start(*options, "--out", "run", held_at="epoch  3/") as process:
+        next(line for line in process.stdout if line.startswith("epoch  3/"))
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL)
+    assert max(checkpoints(Path("run.partial", "checkpoints"))) >= (2, 0)
+    if how == signal.SIGTERM:
+        assert "go on with mlp-xp train --resume run" in err
+        assert "type that instead" in fails("evaluate", "run.partial")
+    assert mlp_xp("train", "--resume", "run").status == 0
+    mlp_xp(*options, "--out", "whole")
+    assert outcome("run") == outcome("whole")
+
+
+# --- errors and full disks -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error", "said"),
+    [
+        (results, "save_figure", OSError("No space left on device"), "No space left on device"),
+        (MLP, "predict_proba", MemoryError("8 GB"), "not enough memory (8 GB): ask for less"),
+    ],
+)
+def test_a_run_that_fails_after_the_training_keeps_the_network(
+    owner, name, error, said, mlp_xp, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, Mock(side_effect=error))
+        done = mlp_xp(*TINY, "--epochs", 2, "--out", "run")
+    assert done.status == 2
+    note, line = done.err.splitlines()
+    assert note == "note: kept what is in run.partial: mlp-xp evaluate run.partial"
+    assert line.startswith(f"mlp-xp: error: {said}")
+    assert [path.name for path in Path().iterdir()] == ["run.partial"]
+    kept, digits = load_model("run.partial"), load_digits()
+    assert kept.n_iter_ == 2
+    accuracy = f"test accuracy {100 * kept.score(digits.x_test, digits.y_test):.2f} %"
+    assert accuracy in mlp_xp("evaluate", "run.partial").out
+
+
+def test_another_run_is_not_in_the_way_of_one_that_was_interrupted(
+    mlp_xp, train_digits, partial_run, undrawn
+):
+    kept = load_model("run.partial").loss_curve_
+    said = "note: run.partial was left by a run that was interrupted, and is now run.partial-1; go"
+    assert said in train_digits("--epochs", 1).err
+    assert {path.name for path in Path().iterdir()} == {"run", "run.partial-1"}
+    assert load_model("run.partial-1").loss_curve_ == kept
+    # It can still be resumed.
+    assert "saved in run-2" in mlp_xp("train", "--resume", "run.partial-1").out
+    assert load_model("run-2").loss_curve_ == kept
+
+
+def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
+    class Fails(Callback):
+        def on_epoch_end(self, model, record):
+            if record.epoch == 3:
+                raise ValueError("something else")  # Which is not taken for divergence.
+
+    real = Settings.callbacks
+    with monkeypatch.context() as patched:
+        patched.setattr(Settings, "callbacks", lambda *of: [*real(*of), Fails()])
+        done = mlp_xp(*TINY, "--epochs", 9, "--checkpoint", 1, "--out", "run")
+    assert done.status == 2
+    epoch = Path("run.partial", "checkpoints", "epoch-0002")  # The third is not over.
+    assert done.err.splitlines() == [
+        f"note: kept what is in run.partial: mlp-xp evaluate {epoch}",
+        "mlp-xp: error: something else",
+    ]
+    assert "test accuracy" in mlp_xp("evaluate", epoch).out
+    line = fails("evaluate", "run.partial")
+    assert f"run.partial holds no model, and {epoch} does: type that instead" in line
+
+
+def test_a_training_that_diverges_is_reported_and_kept(mlp_xp, undrawn):
+    options = "--solver sgd --learning-rate 1e30 --validation 0.25 --checkpoint 1 --out run"
+    done = mlp_xp(*TINY, *options.split())
+    assert "try a smaller --learning-rate. First seen in epoch 1, step" in done.err
+    assert done.status == 1
+    assert {path.name for path in Path("run").iterdir()} >= FILES - DRAWN
+    assert load_model("run").n_iter_ == len(history_of(Path("run"))) < 12
+    for model in ("run", *Path("run", "checkpoints").glob("*")):
+        assert np.isfinite(load_model(model).coefs_[0]).all()
+
+
+@pytest.fixture
+def other_folders(tmp_path, undrawn, monkeypatch):
+    """The home folder and the one for temporary files."""
+    folders = tmp_path / "home", tmp_path / "temporary"
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(folders[0]))
+    monkeypatch.setattr(tempfile, "tempdir", str(folders[1]))
+    return folders
+
+
+def fill_disk(monkeypatch, *names):
+    """Let the disk of some folders be full."""
+
+    def save(model, folder):
+        if any(str(name) in str(folder) for name in names):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_model(model, folder)
+
+    monkeypatch.setattr(train, "write_model", save)
+
+
+def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_folders, monkeypatch):
+    fill_disk(monkeypatch, "run")
+    done = mlp_xp(*TINY, "--epochs", 1, "--out", "run")
+    assert done.status == 2
+    *notes, kept, error = done.err.splitlines()
+    assert notes[0] == "note: cannot write: [Errno 28] No space left on device: 'run.partial'"
+    assert all(str(place) in note for place, note in zip(other_folders, notes[1:], strict=True))
+    assert kept == "note: kept what is in run.partial"
+    said = r"the network cannot be written to run.partial, .*; make room in one of them and type "
+    assert re.search(said + "mlp-xp train --resume run, which", error)
+    # The history and the settings are kept, and the network can be trained again from them.
+    found = {path.name for path in Path("run.partial").iterdir()}
+    assert found == {"config.json", "history.csv", "checkpoints"}
+    assert len(history_of(Path("run.partial"))) == 1
+    fill_disk(monkeypatch)
+    assert mlp_xp("train", "--resume", "run").status == 0
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN
+
+
+@pytest.mark.parametrize("which", ["home", "temporary", "typed"])
+def test_a_full_disk_does_not_lose_the_network(
+    which, mlp_xp, train_digits, other_folders, monkeypatch
+):
+    home, temporary = other_folders
+    full = {"home": [], "temporary": [home], "typed": [home, temporary]}
+    fill_disk(monkeypatch, "run.partial", *full[which])
+    if which == "typed":  # A user at a terminal is asked for another folder.
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setattr("builtins.input", lambda question: "mine")
+    done = train_digits("--epochs", 1)
+    places = {"home": home, "temporary": temporary, "typed": Path("mine")}
+    (kept,) = places[which].glob("run-*")  # Libraries keep caches at home.
+    assert f"note: the network is kept in {kept}" in done.err
+    assert f"saved in {kept}" in done.out
+    assert {path.name for path in kept.iterdir()} == FILES - DRAWN
+    assert not Path("run.partial").exists()
+    assert "test accuracy" in mlp_xp("evaluate", kept).out
+
+
+def test_a_folder_without_room_or_leave_is_an_error_before_the_first_step(fails, monkeypatch):
+    monkeypatch.setattr(new_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
+    line = fails(*TINY, "--hidden", 4096, "--out", "run")
+    # Twice 307,210 weights of 4 bytes, and a megabyte.
+    assert "the run needs 3.5 MB, and 0.5 MB are free; make room, or type --out" in line
+    assert list(Path().iterdir()) == []
+    Path("file").touch()
+    line = fails(*TINY, "--out", "file/run")
+    assert "file/run.partial cannot be made (Not a directory): type --out with a folder" in line
