@@ -42,7 +42,7 @@ EXPORTED = {
     **{"hidden_layer_sizes": [(), 5, (6, 5)], "input_dropout": [0.3], "label_smoothing": [0.1]},
     "input_scaling": ["standardize", "zca", "pca"],
     "learning_rate": [
-        *("constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", OneCycle()),
+        *("constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", OneCycle())
     ],
     **{"learning_rate_init": [0.1], "loss": ["focal", "absolute_error", "huber", squared]},
     **{"max_fun": [{"max_fun": 3, "solver": "lbfgs"}], "max_grad_norm": [1.0], "max_iter": [3]},

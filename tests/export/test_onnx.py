@@ -15,10 +15,7 @@ from mlp_xp.export import _pipelines, register_skl2onnx, to_onnx
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import Gaussian, Quantile, Through
 
-pytestmark = [
-    pytest.mark.matrix,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:skl2onnx"),
-]
+pytestmark = [pytest.mark.matrix, pytest.mark.filterwarnings("ignore::DeprecationWarning:skl2onnx")]
 
 
 @pytest.fixture(autouse=True, scope="module")
