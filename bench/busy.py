@@ -36,7 +36,8 @@ CASES = {
     "search": ((64, 100, 10), 200, 1_797, 16),
 }
 RUN = """
-import json, sys, time, warnings
+import json, os, sys, time, warnings
+os.sched_setaffinity(0, json.loads(sys.argv[3]))
 import numpy as np
 from mlp_xp import MLPClassifier
 from mlp_xp.model_selection import GridSearchCV
@@ -64,9 +65,8 @@ def run(name: str, cpus: set[int], threads: int) -> float:
     """Return the seconds of a case in a process of its own, after a call that is not timed."""
     names = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"
     done = subprocess.run(
-        [sys.executable, "-c", RUN, name, json.dumps(CASES[name])],
+        [sys.executable, "-c", RUN, name, json.dumps(CASES[name]), json.dumps([*cpus])],
         env=os.environ | dict.fromkeys(names, str(threads)),
-        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
         capture_output=True,
         text=True,
         check=True,
@@ -77,8 +77,8 @@ def run(name: str, cpus: set[int], threads: int) -> float:
 @contextlib.contextmanager
 def busy_program(cpu: int) -> Iterator[None]:
     """Run a program that keeps a processor busy meanwhile."""
-    loop = [sys.executable, "-c", "while True: pass"]
-    with subprocess.Popen(loop, preexec_fn=lambda: os.sched_setaffinity(0, {cpu})) as program:
+    loop = f"import os; os.sched_setaffinity(0, [{cpu}])\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", loop]) as program:
         try:
             yield
         finally:
