@@ -62,7 +62,7 @@ print(time.perf_counter() - start)
 
 
 def run(name: str, cpus: set[int], threads: int) -> float:
-    """Return the seconds of a case in a process of its own, after a call that is not timed."""
+    """Return the seconds of a case in a new process, after a call that is not timed."""
     names = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"
     done = subprocess.run(
         [sys.executable, "-c", RUN, name, json.dumps(CASES[name]), json.dumps([*cpus])],
