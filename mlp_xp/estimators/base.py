@@ -119,6 +119,7 @@ class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator): 
         start = time.perf_counter()
         # Predictions need nothing of it.
         from mlp_xp.estimators.fitting import prepare_fit
+        from mlp_xp.estimators.generators import draw_epochs
         from mlp_xp.estimators.reporting import new_reporter
 
         held_out, ranks = (X_val, y_val, sample_weight_val), join_ranks(self.distributed)
@@ -135,6 +136,7 @@ class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator): 
                 loop.run(start, settings, reporter, is_interrupted)
             finally:
                 reporter.publish()
+                draw_epochs(self, self.history_[len(self.history_) - self.n_iter_ :])
             if is_interrupted() and current_worker() is None:
                 warnings.warn("Training interrupted by user.", stacklevel=2)
             reporter.end_fit()
@@ -150,6 +152,7 @@ class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator): 
     ) -> Any:
         """Train for one epoch, without callbacks: they belong to a whole fit."""
         from mlp_xp.estimators.fitting import prepare_fit
+        from mlp_xp.estimators.generators import draw_epochs
         from mlp_xp.estimators.reporting import publish_training
 
         ranks = join_ranks(self.distributed)
@@ -163,6 +166,7 @@ class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator): 
                     loop.run_epoch(is_interrupted)
                 finally:
                     publish_training(self, loop, get_backend(X))
+                    draw_epochs(self, self.history_[-1:])
                 is_over = is_interrupted()
         if is_over:  # The caller's loop should end.
             raise KeyboardInterrupt

@@ -27,6 +27,7 @@ from mlp_xp.estimators.config import (
     resolve_layers,
     training_backend,
 )
+from mlp_xp.estimators.generators import draw_split, peek_seed
 from mlp_xp.estimators.held_out import HeldOut
 from mlp_xp.estimators.ported import check_overrides
 from mlp_xp.estimators.resuming import identity, newest_snapshot, restore, with_snapshot
@@ -155,6 +156,7 @@ def prepare_fit(
     if config.loop.stops_by_score and validation is None:
         fraction = params["validation_fraction"]
         sample, validation = split_sample(sample, targets, fraction, state.seed)
+        draw_split(params["random_state"], whole.y, fraction, targets)
     training: Training | None = model._training
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     sample = sample._replace(weights=weights)
@@ -238,7 +240,7 @@ def new_state(
         biases = loss.initial_biases(*given, xp=get_backend("numpy").xp)
         if biases is not None:
             params = (*params[:-1], params[-1]._replace(b=to_numpy(biases).astype(dtype)))
-    seed = int(random_state if is_seed else generator.randint(2**31 - 1))
+    seed = int(random_state) if is_seed else peek_seed(generator)
     setting = config.input_scaling
     return FittedState(
         network,

@@ -7,7 +7,7 @@ import pytest
 import sklearn.neural_network as theirs
 from scipy import sparse
 from sklearn.datasets import load_wine, make_multilabel_classification
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import cross_val_score, train_test_split
 
 import mlp_xp as ours
 
@@ -198,6 +198,42 @@ def test_early_stopping_is_the_same_rule(kind):
     assert mine.best_validation_score_ == pytest.approx(their.best_validation_score_)
     assert mine.best_loss_ is their.best_loss_ is None
     assert_same_weights(mine, their, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"solver": "lbfgs", "early_stopping": True},
+        {"shuffle": False},
+        {"solver": "sgd", "batch_size": 10},
+        {"early_stopping": True, "warm_start": True},
+        {"early_stopping": True, "shuffle": False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "real"])
+def test_the_random_generator_is_left_where_theirs_leaves_it(kind, settings):
+    left = []
+    for number in range(2):
+        for generator in (None, np.random.RandomState(7)):
+            given = {"shuffle": True, "random_state": generator, "max_iter": 3}
+            model = both(kind, **given | settings)[number]
+            np.random.seed(7)  # noqa: NPY002
+            model.fit(X, TARGETS[kind]).fit(X, TARGETS[kind])
+            if settings.keys() <= {"solver", "batch_size"}:
+                model.partial_fit(X, TARGETS[kind])
+            left.append((generator or np.random).randint(2**31, size=3).tolist())
+    assert left == [left[0]] * 4
+
+
+def test_cross_validation_after_a_seed_of_numpy_is_the_same():
+    """So the second and third model start from the same weights, on the same folds."""
+    scores = []
+    for library in (theirs, ours):
+        np.random.seed(0)  # noqa: NPY002
+        model = library.MLPClassifier((20,), max_iter=20)
+        scores.append(cross_val_score(model, *load_wine(return_X_y=True)))
+    np.testing.assert_array_equal(*scores)
 
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
