@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 
 import helpers
 import pytest
+from processes import warm_python
 
 from mlp_xp import distributed
 from mlp_xp.backends import Communicator
@@ -32,8 +31,8 @@ VARIABLES = {
     "PYTHONPATH": os.pathsep.join([*map(str, [ROOT, HERE.parent, HERE]), *sys.path]),
 }
 # What takes seconds to import, where it is installed; none of it starts a thread.
-MODULES = ["pytest", "sklearn.neural_network", "mlp_xp.cli", "mlp_xp.callbacks", "trainers"]
-MODULES += ["numba", "jax.numpy", "array_api_strict", "torch.distributed.run", "threadpoolctl"]
+MODULES = "pytest sklearn.neural_network mlp_xp.cli mlp_xp.callbacks trainers numba jax.numpy"
+MODULES += " array_api_strict torch.distributed.run threadpoolctl"
 CALL = "import sys, importlib as i; _, m, f, *a = sys.argv; getattr(i.import_module(m), f)(*a)"
 
 
@@ -43,23 +42,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def warm_python(tmp_path_factory):
-    """Return a command that stands for python, and has imported libraries already."""
-    program = str(HERE / "warm_python.py")
-    path = tmp_path_factory.mktemp("warm") / "socket"
-    names = [name for name in MODULES if find_spec(name.partition(".")[0])]
-    command = [sys.executable, program, "serve", str(path), *names]
-    variables = os.environ | VARIABLES
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=variables) as server:
-        while not path.exists():
-            assert server.poll() is None
-            time.sleep(0.01)
-        yield [sys.executable, "-I", "-S", program, str(path)]
-        server.stdin.close()
-
-
-@pytest.fixture(scope="session")
-def run_ranks(warm_python):
+def run_ranks():
     """Return the function that runs a script, or a function of a test file, on ranks."""
 
     def run_ranks(
@@ -70,7 +53,7 @@ def run_ranks(warm_python):
         ``plain`` is without ``-m mpi4py``, ``cold`` with imports of its own; `path` and `env` are
         added to the environment. Unless it ``fails``, the status must be 0.
         """
-        python = [sys.executable] if cold else warm_python
+        python = [sys.executable] if cold else warm_python(MODULES, **VARIABLES)
         # As each has to end in time with the others, or they are taken for failed.
         options = [] if plain else ["-disable-auto-cleanup"]
         launch = [helpers.mpiexec(), *options, "-n", str(n), *python]

@@ -6,7 +6,6 @@ arguments, as python does: mpiexec and torchrun start it instead of python. The 
 environment and files, those of MPI too; either ends as the other does, also by a signal.
 """
 
-import ast
 import os
 import signal
 import socket
@@ -14,7 +13,7 @@ import sys
 
 
 def start(path: str, argv: list[str]) -> None:
-    """Have the server run a program that stands for this process."""
+    """Send the server a program that stands for this process, and end as it does."""
     server = socket.socket(socket.AF_UNIX)
     server.connect(path)
     files = [0, 1, 2, *filter(None, [int(os.environ.get("PMI_FD", 0))])]
@@ -22,8 +21,10 @@ def start(path: str, argv: list[str]) -> None:
     socket.send_fds(server, [len(text).to_bytes(8, "big")], files)
     server.sendall(text)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # By mpiexec, when another rank has ended.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: server.send(bytes([number])))
+    sent = {number: bytes([number]) for number in (signal.SIGTERM, signal.SIGINT)}
+    sent[signal.SIGUSR2] = bytes([signal.SIGKILL])  # It ends when the program has ended.
+    for number in sent:
+        signal.signal(number, lambda number, frame: server.send(sent[number]))
     status = int.from_bytes(server.recv(2), "big", signed=True)
     if status < 0:
         if -status != signal.SIGKILL:
@@ -37,6 +38,7 @@ def serve(path: str) -> list[str]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
+    print("ready", flush=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody asks how those that watch end.
     while sys.stdin not in select.select([sys.stdin, listener], [], [])[0]:
         client, _ = listener.accept()
@@ -105,21 +107,22 @@ def run(argv: list[str]) -> None:
         runpy.run_path(kind, run_name="__main__")
 
 
-def end() -> None:
-    """End a program that has not failed, without the seconds that releasing all modules takes."""
+def end(status: int) -> None:
+    """Exit without the seconds that releasing all modules takes."""
     threading._shutdown()
     atexit._run_exitfuncs()
     if (mpi := sys.modules.get("mpi4py.MPI")) and not mpi.Is_finalized():
         mpi.Finalize()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 if __name__ == "__main__":
     if sys.argv[1] != "serve":
         start(sys.argv[1], sys.argv[2:])
     # What only the server needs, as the others start for each rank.
+    import ast
     import atexit
     import contextlib
     import fcntl
@@ -130,9 +133,11 @@ if __name__ == "__main__":
 
     for name in sys.argv[3:]:
         importlib.import_module(name)
+    status = 0
     try:
         run(serve(sys.argv[2]))
     except SystemExit as ended:
-        if ended.code:
+        status = ended.code or 0
+        if status and ("mpi4py.MPI" in sys.modules or not isinstance(status, int)):
             raise
-    end()
+    end(status)
