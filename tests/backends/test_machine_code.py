@@ -330,3 +330,18 @@ for kind in (jobs.Product, jobs.Update):
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_training_flushes_subnormal_numbers_in_its_threads_and_no_longer():
+    tiny, found = np.finfo(np.float32).tiny, []
+
+    def halve():
+        found.append(float(np.float32(tiny) * np.float32(0.5)))
+
+    with get_backend("numpy").training(1):
+        halve()
+        thread = threading.Thread(target=halve)  # Started as those of the pool are.
+        thread.start()
+        thread.join()
+    halve()
+    assert found == [0.0, 0.0, tiny / 2]

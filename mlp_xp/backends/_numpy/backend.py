@@ -26,6 +26,7 @@ from mlp_xp.backends._numpy.ranks import (
     SumOverRanks,
     UpdateOfRanks,
 )
+from mlp_xp.backends._numpy.subnormals import flush_subnormals
 from mlp_xp.backends._numpy.thread_pool import (
     can_compile,
     has_pool,
@@ -146,7 +147,11 @@ class NumpyBackend(Backend):
         elif _LEAST_BLAS_WORK <= work - sparse_work < _MOST_BLAS_WORK:
             context = one_blas_thread()
         # Machine code does not warn either: trainings check for infinity and NaN themselves.
-        with context, np.errstate(over="ignore", invalid="ignore"):
+        with (
+            flush_subnormals(),  # Before the threads start, which inherit it.
+            context,
+            np.errstate(over="ignore", invalid="ignore"),
+        ):
             yield
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
