@@ -24,6 +24,7 @@ def make(task: Task, **options: Any) -> Contender:
         learning_rate_init=task.learning_rate,
         momentum=MOMENTUM if task.solver == "sgd" else 0.0,
         random_state=0,
+        n_iter_no_change=np.inf,  # All epochs are meant: compiled from the first one on.
         # Pixels are scaled by the library per batch; scaled data are not scaled again.
         input_scaling="standardize" if task.x.dtype == np.uint8 else None,
         **options,

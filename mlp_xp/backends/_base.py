@@ -333,9 +333,13 @@ class Backend:
         work, sparse_work : int
             Multiplications and additions of the forward pass of a step; those with sparse rows.
         n_steps : int
-            Steps of the whole training, past and expected; 0 where there is no time to compile.
+            Steps of the whole training, past and certain; 0 where there is no time to compile.
         """
         return contextlib.nullcontext()
+
+    def is_long(self, work: int, n_steps: int) -> bool:
+        """Whether `training` waits for machine code."""
+        return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
         """Return the context of workers that train a model each, with so many threads each."""

@@ -141,6 +141,7 @@ class FitLoop:
         try:
             # In less time than this, what compiles the first time would take most of it.
             trainer.may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
+            trainer.is_planned = settings.is_planned
             if settings.max_time is not None:
                 self._budget = self._begin_budget(settings.max_time, self.start)
             if settings.max_fun is None:
@@ -183,6 +184,7 @@ class FitLoop:
         """Train for one epoch, after which the schedule and the count of epochs continue."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
+        trainer.is_planned = self._settings.is_planned
         self.plateau.count = self.position.stale_epochs
         try:
             if self._end_epoch(self._epoch()) and self._settings.is_adaptive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -51,6 +52,11 @@ class LoopSettings:
     max_fun: int | None
     keeps_step: bool
     verbose: bool | int
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether all epochs are meant: a schedule ends with the last one, or nothing stops it."""
+        return not self.has_open_end or self.patience == math.inf
 
 
 class LoopPosition(NamedTuple):

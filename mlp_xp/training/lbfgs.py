@@ -95,9 +95,21 @@ def minimize(
             raise StopIteration
 
     work, sparse_work = count_work(data, trainer.learned, data.n_samples)
-    with backend.training(work, max_iter if trainer.may_compile else 0, sparse_work):
+    n_calls, was_long = 0, None
+
+    def evaluate(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal n_calls, was_long
+        n_calls += trainer.may_compile
+        is_long = backend.is_long(work, n_calls)
+        if is_long != was_long:
+            context.close()
+            context.enter_context(backend.training(work, n_calls, sparse_work))
+            was_long = is_long
+        return objective(vector)
+
+    with contextlib.ExitStack() as context:
         result = scipy_minimize(
-            objective,
+            evaluate,
             start,
             method="L-BFGS-B",
             jac=True,

@@ -198,6 +198,8 @@ class Stretches:
         start = time.perf_counter()
         plans = self._plans(n_epochs)
         stage = Stage(trainer.n_epochs - self._first_epoch, self._n_epochs, rate_factor)
+        n_epochs = trainer.n_alike(self._data, plans[0], stage, n_epochs)
+        plans = plans[:n_epochs]
         rates = self._rates(n_epochs, stage)
         epochs = [
             Epoch(self._data, plan, trainer.n_epochs + i, trainer.n_steps + i * n_steps, 0, own)

@@ -70,6 +70,8 @@ class Trainer:
         The step, not compiled.
     may_compile : bool
         Whether there is time to wait for machine code, some seconds the first time.
+    is_planned : bool
+        Whether only a failure or the user ends the fit before its last epoch.
 
     Examples
     --------
@@ -115,6 +117,7 @@ class Trainer:
         self.with_accuracy = with_accuracy
         self.n_epochs = self.n_steps = self.n_samples = 0
         self.may_compile = True
+        self.is_planned = False
         self.rule_start = 0
         self.guard = new_guard(backend.communicator)
         self.function = _step(
@@ -329,13 +332,27 @@ class Trainer:
         )
 
     def computing(self, data: Data, plan: EpochPlan, stage: Stage) -> AbstractContextManager[Any]:
-        """Return the context of the steps of an epoch."""
-        # All steps: those before the fit, and those that it may do.
-        steps = self.n_steps + max(stage.n_epochs - stage.done, 1) * len(plan.counts)
-        # Models that are fitted at the same time wait for the same machine code.
-        expected = steps * n_models() if self.may_compile else 0
+        """Return the context of the steps of the next epoch."""
         work, sparse_work = self._work(data, plan)
-        return self.backend.training(work, expected, sparse_work)
+        return self.backend.training(work, self._certain_steps(plan, stage, 0), sparse_work)
+
+    def n_alike(self, data: Data, plan: EpochPlan, stage: Stage, most: int) -> int:
+        """Return how many of the next epochs, at most, have the context of the first."""
+        work, _ = self._work(data, plan)
+        steps = (self._certain_steps(plan, stage, later) for later in range(most))
+        is_long, *others = (self.backend.is_long(work, n) for n in steps)
+        return 1 + next((i for i, other in enumerate(others) if other != is_long), most - 1)
+
+    def _certain_steps(self, plan: EpochPlan, stage: Stage, later: int) -> int:
+        """Return the steps until an epoch ends, or all steps of a fit that is planned.
+
+        People set ``max_iter`` far above what a fit needs, so it does not count otherwise.
+        """
+        if not self.may_compile:
+            return 0
+        n_epochs = max(stage.n_epochs - stage.done, later + 1) if self.is_planned else later + 1
+        # Models that are fitted at the same time wait for the same machine code.
+        return (self.n_steps + n_epochs * len(plan.counts)) * n_models()
 
     def _work(self, data: Data, plan: EpochPlan) -> tuple[int, int]:
         # The same on all ranks.

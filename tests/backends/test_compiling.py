@@ -10,11 +10,13 @@ import warnings
 import numpy as np
 import pytest
 from helpers import QUIET, small, tolerance, wait_until
+from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.optional import pip_command
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy import jobs, thread_pool
+from mlp_xp.callbacks import Callback
 
 pytest.importorskip("numba")
 if os.name != "posix":
@@ -36,7 +38,8 @@ class Stop(Callback):
     def on_epoch_end(self, model, record):
         return record.epoch == 2
 x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
-model = MLPClassifier((8,), batch_size=16, random_state=0, max_iter=10_000, callbacks=[Stop()])
+model = MLPClassifier((8,), batch_size=16, random_state=0, max_iter=10_000,
+    n_iter_no_change=np.inf, callbacks=[Stop()])
 for _ in range(2):
     model.fit(x, y)
 assert "numba" not in sys.modules  # It is loaded where it compiles alone.
@@ -69,7 +72,7 @@ def test_a_short_fit_neither_compiles_nor_loads_machine_code():
     assert COMPILES not in err
 
 
-def test_what_computes_follows_from_settings_and_shapes():
+def test_what_computes_follows_from_shapes_and_steps():
     """Whether there is a cache, or a quick compiler, decides nothing."""
     # The first is iris, 200 epochs.
     for work, n_steps, expected in (100_000, 200, 0), (100_000, 5_000, 1), (10_000_000_000, 1, 1):
@@ -91,12 +94,41 @@ def test_many_short_fits_become_a_long_one(monkeypatch):
     assert seen == [1, 2, 3, 4, 5]
     seen.clear()
     model.set_params(max_iter=3, warm_start=False, batch_size=16).fit(x, y)
-    assert seen == [6]  # Known from the first epoch on, and all epochs are one call.
-    for max_time, expected in (9.0, {"adam": 0, "lbfgs": 0}), (10.0, {"adam": 6, "lbfgs": 3}):
+    assert seen == [6]  # All epochs are one call, and none of them may be the last.
+    seen.clear()
+    model.set_params(n_iter_no_change=2).fit(x, y)
+    assert seen == [2]
+    for max_time, expected in (9.0, {"adam": 0, "lbfgs": 0}), (10.0, {"adam": 2, "lbfgs": 1}):
         for solver, n_steps in expected.items():
             seen.clear()
             model.set_params(solver=solver, max_time=max_time).fit(x, y)
             assert seen[0] == n_steps
+
+
+class Watch(Callback):
+    def on_epoch_end(self, model, record):
+        """Keep the fit from running several epochs in one call."""
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_fit_begins_plain_and_changes_over_once_enough_work_lies_behind(solver, monkeypatch):
+    x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
+    pools, start = [], thread_pool.ThreadPool._start
+    begin = lambda pool: pools.append(pool) or start(pool)  # noqa: E731
+    monkeypatch.setattr(thread_pool.ThreadPool, "_start", begin)
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 14_000_000)  # Seven steps.
+
+    def fit(max_iter, **others):
+        model = MLPClassifier((5,), solver=solver, max_iter=max_iter, random_state=0, **others)
+        return model.fit(x, y).coefs_
+
+    with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"):
+        fit(2)
+        assert not pools
+        whole = fit(20)
+        assert pools
+        for one, other in zip(whole, fit(20, callbacks=[Watch()]), strict=True):
+            np.testing.assert_array_equal(one, other)  # It changes over at the same step.
 
 
 FITS = {

@@ -142,7 +142,7 @@ class NumpyBackend(Backend):
             summing.forget()
         # Settings and shapes alone decide, so that the same settings give the same bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if (work + _STEP_WORK) * n_steps >= _LONG and can_compile():
+        if self.is_long(work, n_steps):
             context = thread_pool(usable_threads() if work >= _LEAST_WORK else 1)
         elif _LEAST_BLAS_WORK <= work - sparse_work < _MOST_BLAS_WORK:
             context = one_blas_thread()
@@ -153,6 +153,9 @@ class NumpyBackend(Backend):
             np.errstate(over="ignore", invalid="ignore"),
         ):
             yield
+
+    def is_long(self, work: int, n_steps: int) -> bool:
+        return (work + _STEP_WORK) * n_steps >= _LONG and can_compile()
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
         return threadpool_limits(n_threads, user_api="blas")

@@ -38,7 +38,7 @@ def flush_subnormals() -> Iterator[None]:
     word, bits = register
     library, before, flushing = _c_library(), _Environment(), _Environment()
     library.fegetenv(before)
-    flushing[:] = before[:]
+    library.fegetenv(flushing)
     flushing[word] |= bits
     library.fesetenv(flushing)
     try:
