@@ -13,21 +13,16 @@ from cupy._creation import (
     array,
     asarray,
     ascontiguousarray,
-    asfortranarray,
     asnumpy,
-    copy,
     eye,
     from_dlpack,
-    linspace,
-    meshgrid,
 )
 from cupy._elementwise import ElementwiseKernel
 from cupy._functions import FUNCTIONS as _FUNCTIONS
 from cupy._indexing import take
 from cupy._methods import attach as _attach
-from cupy._methods import round_ as round
 from cupy._more import take_along_axis, where
-from cupy._products import dot, inner, matmul, tensordot, vdot
+from cupy._products import matmul
 from cupy._raw import RawKernel
 from cupy._ufuncs import UFUNCS as _UFUNCS
 from cupy._ufuncs import ufunc
@@ -53,14 +48,6 @@ __version__ = "14.2.0"
 
 def result_type(*arrays_and_dtypes: _Any) -> _np.dtype:
     return _np.result_type(*(a.dtype if isinstance(a, ndarray) else a for a in arrays_and_dtypes))
-
-
-def shape(a: _Any) -> tuple[int, ...]:
-    return a.shape if isinstance(a, ndarray) else _np.shape(a)
-
-
-def ndim(a: _Any) -> int:
-    return a.ndim if isinstance(a, ndarray) else _np.ndim(a)
 
 
 def get_default_memory_pool() -> cuda.MemoryPool:

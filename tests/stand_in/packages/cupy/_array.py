@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,13 +28,11 @@ def supported_dtype(dtype: Any) -> np.dtype:
     return dtype.newbyteorder("=")
 
 
-class Flags:
+class Flags(NamedTuple):
     """The layout of an array."""
 
-    def __init__(self, c_contiguous: bool, f_contiguous: bool, owndata: bool) -> None:
-        self.c_contiguous = c_contiguous
-        self.f_contiguous = f_contiguous
-        self.owndata = owndata
+    c_contiguous: bool
+    f_contiguous: bool
 
     @property
     def fnc(self) -> bool:
@@ -43,9 +41,6 @@ class Flags:
     @property
     def forc(self) -> bool:
         return self.f_contiguous or self.c_contiguous
-
-    def __getitem__(self, name: str) -> bool:
-        return getattr(self, name.lower())
 
 
 def _converted(function: Any) -> Any:
@@ -61,14 +56,7 @@ class ndarray:  # noqa: N801 - CuPy's name
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(
-        self,
-        shape: Any,
-        dtype: Any = float,
-        memptr: Any = None,
-        strides: Any = None,
-        order: str | None = "C",
-    ) -> None:
+    def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C") -> None:
         shape = shape if isinstance(shape, tuple | list) else (shape,)
         shape = tuple(map(operator.index, shape))
         dtype = supported_dtype(dtype)
@@ -89,16 +77,7 @@ class ndarray:  # noqa: N801 - CuPy's name
 
     # --- what it is ----------------------------------------------------------------------------
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._a.shape
-
-    @shape.setter
-    def shape(self, shape: Any) -> None:
-        view = self._a.view()
-        view.shape = shape
-        self._a = view
-
+    shape = property(operator.attrgetter("_a.shape"))
     dtype = property(operator.attrgetter("_a.dtype"))
     ndim = property(operator.attrgetter("_a.ndim"))
     size = property(operator.attrgetter("_a.size"))
@@ -109,7 +88,7 @@ class ndarray:  # noqa: N801 - CuPy's name
     @property
     def flags(self) -> Flags:
         flags = self._a.flags
-        return Flags(flags.c_contiguous, flags.f_contiguous, self.base is None)
+        return Flags(flags.c_contiguous, flags.f_contiguous)
 
     @property
     def data(self) -> cuda.MemoryPointer:
@@ -125,13 +104,7 @@ class ndarray:  # noqa: N801 - CuPy's name
 
     # --- to the host and back ------------------------------------------------------------------
 
-    def get(
-        self,
-        stream: Any = None,
-        order: str = "C",
-        out: np.ndarray | None = None,
-        blocking: bool = True,
-    ) -> np.ndarray:
+    def get(self, stream=None, order="C", out=None, blocking=True) -> np.ndarray:
         if out is not None:
             if not isinstance(out, np.ndarray):
                 raise TypeError("Only numpy.ndarray can be obtained fromcupy.ndarray")
@@ -158,7 +131,7 @@ class ndarray:  # noqa: N801 - CuPy's name
 
     def _laid_out(self, order: str) -> ndarray:
         """Return the array in C or F order, copied on its device if it is in another."""
-        if self.flags[f"{order}_contiguous"]:
+        if getattr(self.flags, f"{order.lower()}_contiguous"):
             return self
         copy = ndarray(self.shape, self.dtype, order=order)
         source, target = self._a, copy._a
@@ -188,20 +161,11 @@ class ndarray:  # noqa: N801 - CuPy's name
             raise ValueError("can only convert an array of size 1 to a Python scalar")
         return self.get().item()
 
-    def tolist(self) -> Any:
-        return self.get().tolist()
-
-    def tobytes(self, order: str = "C") -> bytes:
-        return self.get().tobytes(order)
-
     __int__ = _converted(int)
     __float__ = _converted(float)
     __complex__ = _converted(complex)
     __repr__ = _converted(repr)
     __str__ = _converted(str)
-
-    def __format__(self, format_spec: str) -> str:
-        return format(self.get(), format_spec)
 
     # --- other libraries -----------------------------------------------------------------------
 
@@ -215,39 +179,14 @@ class ndarray:  # noqa: N801 - CuPy's name
         import cupy
 
         found = getattr(cupy, ufunc.__name__, None)
-        if found is None or method != "__call__":
-            return NotImplemented
-        if not all(isinstance(x, (*SCALARS, ndarray, np.ndarray)) for x in inputs):
-            return NotImplemented
-        if "out" in kwargs:
-            (kwargs["out"],) = kwargs["out"]
-        return found(*inputs, **kwargs)
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        import cupy
-
-        found = getattr(cupy, func.__name__, None)
-        if found is None or not all(issubclass(t, (ndarray, np.ndarray)) for t in types):
-            return NotImplemented
-        return found(*args, **kwargs)
+        return NotImplemented if found is None or method != "__call__" else found(*inputs, **kwargs)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self._memory.device_id  # kDLCUDA.
 
-    def __dlpack__(
-        self,
-        *,
-        stream: Any = None,
-        max_version: Any = None,
-        dl_device: Any = None,
-        copy: bool | None = None,
-    ) -> Any:
-        if dl_device is None or tuple(dl_device) == self.__dlpack_device__():
-            if copy:
-                raise BufferError("copy=True only supported for copy to CPU.")
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None) -> Any:
+        if dl_device is None or tuple(dl_device) != (1, 0):
             raise BufferError("the stand-in has no memory that another library could use")
-        if tuple(dl_device) != (1, 0):
-            raise BufferError("unsupported device requested.")
         if copy is False:
             raise ValueError("GPU memory cannot be exported to CPU without copy.")
         return self.get().__dlpack__(max_version=max_version)

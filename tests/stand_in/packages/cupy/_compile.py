@@ -30,22 +30,6 @@ STATUS = {
 class CompileException(Exception):  # noqa: N818 - CuPy's name
     """The source of a kernel does not compile."""
 
-    def __init__(
-        self, msg: str, source: str, name: str, options: Sequence[str], backend: str = "nvrtc"
-    ) -> None:
-        self._msg = msg
-        self.source = source
-        self.name = name
-        self.options = options
-        self.backend = backend
-        super().__init__()
-
-    def __str__(self) -> str:
-        return self._msg
-
-    def get_message(self) -> str:
-        return self._msg
-
 
 class Kernel:
     """A compiled kernel."""
@@ -92,7 +76,7 @@ def compile_kernel(code: str, name: str, options: tuple[str, ...] = ()) -> Kerne
         command += ["-", "-o", str(made), "-lm"]
         done = subprocess.run(command, input=source, capture_output=True, text=True)
         if done.returncode:
-            raise CompileException(done.stderr, code, name, options)
+            raise CompileException(done.stderr)
         made.replace(path)
     # With the interpreter's lock: the indices of a thread are global.
     return Kernel(ctypes.PyDLL(str(path)), name)

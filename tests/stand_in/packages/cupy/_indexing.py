@@ -98,7 +98,7 @@ def get_item(array: ndarray, index: Any) -> ndarray:
 def set_item(array: ndarray, index: Any, value: Any) -> None:
     _, arrays = _prepared(index)
     if arrays:
-        scatter(array, index, value, None)
+        scatter(array, index, value)
         return
     target = get_item(array, index)
     if not isinstance(value, ndarray):
@@ -126,81 +126,36 @@ def _is_same(a: ndarray, b: ndarray) -> bool:
 
 def fill(array: ndarray, value: Any) -> None:
     """Set all elements to one value; ValueError for an array of the host."""
-    if isinstance(value, ndarray):
-        if value.shape:
-            raise ValueError("non-scalar cupy.ndarray cannot be used for fill")
-        run_into("fill", np.asarray, (value,), {}, [array])
-        return
     number = np.asarray(value, dtype=array.dtype)
     if number.shape:
         raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
     name = "memset" if number == 0 and array.flags.c_contiguous else "fill"
-
     target = array._a
-
-    def run() -> None:
-        target[...] = number
-
-    launch_all(name, run, [], [array])
+    launch_all(name, lambda: np.copyto(target, number), [], [array])
 
 
-def scatter(array: ndarray, index: Any, value: Any, function: np.ufunc | None) -> None:
-    """Set or update the elements at arrays of indices."""
+def scatter(array: ndarray, index: Any, value: Any) -> None:
+    """Set the elements at arrays of indices."""
     items, arrays = _prepared(index)
     sizes = _sizes(items, array.shape)
     masks = [a for a in arrays if a.dtype.kind == "b"]
     if masks:
         read_back("scatter_mask", *masks, n=2)
     if not isinstance(value, ndarray):
-        host = np.asarray(value, dtype=array.dtype)
-        if host.ndim:
-            value = upload(host)
-        else:
-            value = ndarray((), array.dtype)
-            fill(value, host)
+        number, value = value, ndarray((), array.dtype)
+        fill(value, number)
     elif value.dtype != array.dtype:
         value = value.astype(array.dtype)
     views, source, target = _views(items), squeezed(value, array.ndim)._a, array._a
 
     def run() -> None:
-        chosen = _wrapped(views, sizes)
-        if function is None:
-            target[chosen] = source
-        else:
-            function.at(target, chosen, source)
+        target[_wrapped(views, sizes)] = source
 
     n = 1 if len(arrays) == 1 else 1 + len(arrays)
     launch_all("scatter_mask" if masks else "scatter", run, [value, *arrays], [array], n)
 
 
 def take(a: ndarray, indices: Any, axis: int | None = None, out: ndarray | None = None) -> ndarray:
-    array = a
-    if axis is None:
-        array, axis = array.ravel(), 0
-    elif array.ndim == 0:
-        array = array.reshape(1)
-    axis = range(array.ndim)[axis]
-    if not isinstance(indices, ndarray):
-        if np.isscalar(indices):
-            index: Any = int(indices) % max(array.shape[axis], 1)
-        else:
-            index = upload(np.asarray(indices, dtype=int))
-    else:
-        index = indices
-    if array.size == 0 and getattr(index, "size", 1):
-        raise IndexError("cannot do a non-empty take from an empty axes.")
-    shape = array.shape[:axis] + getattr(index, "shape", ()) + array.shape[axis + 1 :]
-    result = ndarray(shape, array.dtype) if out is None else out
-    if result.dtype != array.dtype:
-        raise TypeError("Output dtype mismatch")
-    if result.shape != shape:
-        raise ValueError("Output shape mismatch")
-
-    views, source, target = _views((index,)), array._a, result._a
-
-    def run() -> None:
-        (chosen,) = _wrapped(views, [source.shape[axis]])
-        np.take(source, chosen, axis, out=target, mode="clip")
-
-    launch_all("take", run, [array, *[i for i in [index] if isinstance(i, ndarray)]], [result])
-    return result
+    if axis is None or out is not None or not isinstance(indices, ndarray):
+        raise NotImplementedError("the stand-in takes arrays of indices, along an axis")
+    return get_item(a, (*[slice(None)] * range(a.ndim)[axis], indices))

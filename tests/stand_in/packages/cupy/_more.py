@@ -5,15 +5,11 @@ from typing import Any
 import numpy as np
 
 from cupy._array import ndarray
-from cupy._functions import FUNCTIONS
+from cupy._creation import arange
 from cupy._operations import check_operands, operate
 
 
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
-    if x is None and y is None:
-        return FUNCTIONS["nonzero"](condition)
-    if x is None or y is None:
-        raise ValueError("Must provide both 'x' and 'y' or neither.")
     check_operands(condition, x, y)
     if condition.dtype != np.bool_:
         condition = condition.astype(np.bool_)
@@ -21,15 +17,11 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
 
 
 def take_along_axis(a: ndarray, indices: ndarray, axis: int | None) -> ndarray:
-    from cupy import arange
-
     if indices.dtype.kind not in "iu":
         raise IndexError("`indices` must be an integer array")
-    if axis is None:
-        a, axis = a.ravel(), 0
-    axis = range(a.ndim)[axis]
     if a.ndim != indices.ndim:
         raise ValueError("`indices` and `a` must have the same number of dimensions")
+    axis = range(a.ndim)[axis]
     index = [
         arange(n).reshape((1,) * i + (-1,) + (1,) * (a.ndim - i - 1)) if i != axis else indices
         for i, n in enumerate(a.shape)

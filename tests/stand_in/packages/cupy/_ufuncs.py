@@ -6,31 +6,25 @@ from typing import Any
 import numpy as np
 
 from cupy._array import ndarray
-from cupy._launch import launch
-from cupy._operations import check_operands, launch_all
+from cupy._operations import launch_all
 
-# CuPy's names, where they differ from NumPy's function after "=".
+# CuPy's names, where they differ from NumPy's function after "="; array-api-compat asks for some.
 NAMES = """
-abs=absolute absolute acos=arccos acosh=arccosh add arccos arccosh arcsin arcsinh arctan arctan2
-arctanh asin=arcsin asinh=arcsinh atan=arctan atan2=arctan2 atanh=arctanh bitwise_and
-bitwise_invert=invert bitwise_left_shift=left_shift bitwise_or bitwise_right_shift=right_shift
-bitwise_xor ceil conj=conjugate conjugate copysign cos cosh divide=true_divide divmod equal exp
-expm1 floor floor_divide fmax fmin greater greater_equal hypot invert isfinite isinf isnan
-left_shift less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or
-logical_xor maximum minimum multiply negative nextafter not_equal positive pow=power power
-reciprocal remainder right_shift rint sign signbit sin sinh sqrt square subtract tan tanh
-true_divide trunc
+abs=absolute absolute add arccos arccosh arcsin arcsinh arctan arctan2 arctanh bitwise_and
+bitwise_or bitwise_xor conj=conjugate conjugate equal exp expm1 greater greater_equal invert
+isfinite isnan left_shift less less_equal log log1p logical_and logical_not logical_or maximum
+minimum multiply negative not_equal positive power reciprocal remainder right_shift sign sin sqrt
+square subtract tanh true_divide
 """
 
 
 @functools.lru_cache(10_000)
 def _result(function: np.ufunc, operands: tuple[Any, ...], dtype: Any) -> tuple[Any, ...]:
-    """Return the shape and the dtypes of what a function returns for shapes and dtypes."""
+    """Return the shape and the dtype of what a function returns for shapes and dtypes."""
     shape = np.broadcast_shapes(*(shape for shape, _ in operands))
-    signature = (None,) * function.nin + (dtype,) * function.nout
-    settings = {} if dtype is None else {"signature": signature}
-    dtypes = tuple(kind for _, kind in operands) + (None,) * function.nout
-    return shape, function.resolve_dtypes(dtypes, casting="unsafe", **settings)[function.nin :]
+    settings = {} if dtype is None else {"signature": (*[None] * function.nin, dtype)}
+    dtypes = *(kind for _, kind in operands), None
+    return shape, function.resolve_dtypes(dtypes, casting="unsafe", **settings)[-1]
 
 
 def _described(value: Any) -> tuple[tuple[int, ...], Any]:
@@ -69,71 +63,39 @@ class ufunc:  # noqa: N801 - CuPy's name
                 f"Wrong number of arguments for {self.name!r}. It must be either {self.nin} or "
                 f"{self.nargs} (with outputs), but given {len(args)}."
             )
-        outs = args[self.nin :] or (out if isinstance(out, tuple) else (out,) * (out is not None))
-        args = args[: self.nin]
-        described = tuple(map(_described, args))
+        *operands, out = args if len(args) == self.nargs else (*args, out)
+        described = tuple(map(_described, operands))
         dtype = None if dtype is None else np.dtype(dtype)
-        shape, dtypes = _result(self._function, described, dtype)
-        if outs:
-            self._check_outputs(shape, dtypes, outs, casting)
-            for a in args:
-                if any(_overlap(a, out) for out in outs):
-                    # CuPy reads a copy of an operand that it would overwrite.
-                    launch("copy", lambda: None, reads=[a._memory])
+        shape, found = _result(self._function, described, dtype)
+        if out is None:
+            out = ndarray(shape, found)
         else:
-            outs = tuple([ndarray(shape, found) for found in dtypes])
-        self._launch(args, outs, dtype)
-        return outs if self.nout > 1 else outs[0]
-
-    def _check_outputs(self, shape: Any, dtypes: Any, outs: Any, casting: Any) -> None:
-        for found, out in zip(dtypes, outs, strict=True):
-            if not isinstance(out, ndarray):
-                raise TypeError(f"Unsupported type {type(out)}")
-            if out.shape != np.broadcast_shapes(shape, out.shape):
-                raise ValueError(
-                    f"non-broadcastable output operand with shape {out.shape} doesn't match "
-                    f"the broadcast shape {shape}"
-                )
-            if not np.can_cast(found, out.dtype, casting):
-                raise TypeError(
-                    f"output (typecode {found.char!r}) could not be coerced to provided output "
-                    f"parameter (typecode {out.dtype.char!r}) according to the casting rule "
-                    f'"{casting}"'
-                )
-
-    def _launch(self, args: tuple[Any, ...], outs: tuple[Any, ...], dtype: Any) -> None:
-        arrays = [a for a in args if isinstance(a, ndarray)]
-        views = [a._a if isinstance(a, ndarray) else a for a in args]
-        targets = tuple([out._a for out in outs])
-        function = self._function
+            self._check_output(shape, found, out, casting)
+        arrays = [a for a in operands if isinstance(a, ndarray)]
+        views = [a._a if isinstance(a, ndarray) else a for a in operands]
+        function, target = self._function, out._a
 
         def run() -> None:
             with np.errstate(all="ignore"):
-                function(*views, out=targets, dtype=dtype, casting="unsafe")
+                function(*views, out=target, dtype=dtype, casting="unsafe")
 
-        launch_all(self.name, run, arrays, outs)
+        launch_all(self.name, run, arrays, [out])
+        return out
 
-    def outer(self, A: Any, B: Any, **kwargs: Any) -> Any:
-        check_operands(A, B)
-        ndim = getattr(B, "ndim", 0)
-        return self(A[(..., *(None,) * ndim)] if isinstance(A, ndarray) else A, B, **kwargs)
-
-    def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
-        from cupy._indexing import scatter
-
-        if self.__name__ not in ("add", "subtract", "maximum", "minimum"):
-            raise NotImplementedError(f"`{self.name}.at` is not supported yet")
-        scatter(a, indices, b, self._function)
-
-
-def _overlap(a: Any, out: ndarray) -> bool:
-    """Whether an output is written over an operand whose elements lie elsewhere."""
-    if a is out or not isinstance(a, ndarray):
-        return False
-    if a._memory is not out._memory or not np.may_share_memory(a._a, out._a):
-        return False
-    here, there = a._a.__array_interface__, out._a.__array_interface__
-    return (here["data"], a.shape, a.strides) != (there["data"], out.shape, out.strides)
+    def _check_output(self, shape: Any, found: np.dtype, out: Any, casting: Any) -> None:
+        if not isinstance(out, ndarray):
+            raise TypeError(f"Unsupported type {type(out)}")
+        if out.shape != np.broadcast_shapes(shape, out.shape):
+            raise ValueError(
+                f"non-broadcastable output operand with shape {out.shape} doesn't match "
+                f"the broadcast shape {shape}"
+            )
+        if not np.can_cast(found, out.dtype, casting):
+            raise TypeError(
+                f"output (typecode {found.char!r}) could not be coerced to provided output "
+                f"parameter (typecode {out.dtype.char!r}) according to the casting rule "
+                f'"{casting}"'
+            )
 
 
 def _table() -> dict[str, ufunc]:
