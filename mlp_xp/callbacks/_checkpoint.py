@@ -79,9 +79,9 @@ class Checkpoint(Live):
     the fit needs to go on as if nothing had happened. It appears as a whole once its files are on
     the disk, and only then older ones are removed. `mlp_xp.saving.load_model` reads a checkpoint as
     a model, and also ``best``, which is replaced as a whole. A write that fails is a warning, and
-    the fit goes on. SIGTERM writes a last checkpoint and ends the process with status 143. A model
-    that cannot be saved, and a folder that cannot be created or that another fit writes to, are
-    errors before the first step. Needs the ``cli`` extra.
+    the fit goes on. Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends
+    the process with status 143. A model that cannot be saved, and a folder that cannot be created
+    or that another fit writes to, are errors before the first step. Needs the ``cli`` extra.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ class Checkpoint(Live):
         if work.write is not None and work.write[0].done():
             self._end_write()
         is_terminated = work.is_terminated()
-        is_due = is_terminated or self._is_due(pause)
+        is_due = is_terminated or pause.is_interrupted or self._is_due(pause)
         is_best = self.keep_best and not pause.step and _score(model.history_[-1]) > self._best
         if is_due:
             self._end_write()

@@ -35,7 +35,7 @@ _NUMBERS = {"score", "epochs", "seconds", "speed"}
 
 def run_runs(args: argparse.Namespace) -> int:
     """Print a line for each run in a folder."""
-    rows = [_row(run) for run in find_runs(args.folder)]
+    rows = [_row(folder, run) for folder, run in find_runs(args.folder)]
     if not rows:
         raise ValueError(
             f"{args.folder} holds no runs: type the folder that holds them, or `mlp-xp train`"
@@ -68,12 +68,15 @@ def run_compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(folder: Path, run: Run | None) -> dict[str, Any]:
     """Return the columns of a run as numbers and text, None for what is not known."""
+    row: dict[str, Any] = {"run": folder.name, "date": date_of(folder)}
+    if run is None:
+        others = dict.fromkeys((*COLUMNS[2:], "score_name"))
+        return {**row, **others, "folder": str(folder), "state": "damaged"}
     result, params = run.result, run.params
     return {
-        "run": run.folder.name,
-        "date": date_of(run.folder),
+        **row,
         "data": run.data,
         "score": None if run.score is None else run.score[1],
         "epochs": result.get("epochs", len(run.history) or None),
@@ -82,20 +85,23 @@ def _row(run: Run) -> dict[str, Any]:
         "backend": run.config["backend"].get("name"),
         "network": " ".join(map(_brief, (params.get(name) for name in _NETWORK))),
         "score_name": None if run.score is None else run.score[0],
-        "folder": str(run.folder),
+        "folder": str(folder),
+        "state": run.state,
     }
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
     value = row[name]
     if value is None:
-        return "not ended" if name == "score" else ""
+        return row["state"] if name == "score" else ""
     if name == "score":
         return score_text(row["score_name"], value)
     if name == "seconds":
         return seconds_text(value)
     if name == "speed":
         return f"{number_text(value)}/s"
+    if name == "epochs" and row["state"] == "interrupted":
+        return f"{value}, interrupted"
     return str(value)
 
 
@@ -113,7 +119,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _results(runs: Sequence[Run]) -> list[list[str]]:
     """Return the rows of the results."""
     names = dict.fromkeys(name for run in runs for name in run.scores) or ["test_score"]
-    rows = [_row(run) for run in runs]
+    rows = [_row(run.folder, run) for run in runs]
     return [
         *([score_name(name), *(_score_cell(run, name) for run in runs)] for name in names),
         ["epochs", *(_cell(row, "epochs") for row in rows)],

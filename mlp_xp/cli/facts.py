@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
+_LARGEST = 1e300  # Of a number in a result.
 
 
 class Run(NamedTuple):
@@ -65,6 +66,13 @@ class Run(NamedTuple):
         return result
 
     @property
+    def state(self) -> str:
+        """Whether the run is complete."""
+        if not self.result:
+            return "not ended"
+        return "interrupted" if self.result.get("interrupted") else "complete"
+
+    @property
     def scores(self) -> dict[str, float]:
         """The test scores by name, the most important first; empty where the run has not ended."""
         return {name: value for name, value in self.result.items() if name.startswith("test_")}
@@ -81,25 +89,48 @@ def read_facts(folder: Path) -> Run:
     Raises
     ------
     ValueError
-        If the folder is not that of a run.
+        If the folder is not that of a run, or is damaged.
     """
     config = read_json(folder / CONFIG, _CURE)
     try:
         run = Run(folder, config, _read_history(folder / "history.csv"))
-        for entry in (run.params, run.data, config["backend"]):
-            len(entry)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} cannot be read as a run ({error!r}): {_CURE}") from error
+        _check(run)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error) as error:
+        raise ValueError(f"{folder} is damaged, or no run ({error!r:.200}): {_CURE}") from error
     return run
 
 
-def find_runs(folder: Path) -> Iterator[Run]:
-    """Yield the runs in a folder that can be read, also those in progress, by their names."""
+def _check(run: Run) -> None:
+    """Raise an error where the files hold other kinds of values than tables and pages show."""
+    config, result = run.config, run.result
+    mappings = (run.params, config["backend"], config.get("versions", {}), result)
+    texts = (run.data, config["backend"].get("name", ""))
+    for values, kind in ((mappings, dict), (texts, str)):
+        for value in values:
+            if not isinstance(value, kind):
+                raise TypeError(f"{value!r:.80} is no {kind.__name__}")
+    for name in (*run.scores, "epochs", "seconds", "images_per_second"):
+        if not (type(result.get(name, 0)) in (int, float) and abs(result.get(name, 0)) < _LARGEST):
+            raise TypeError(f"{name} is {result[name]!r:.80}, expected a number")
+    readable([*run.params.values()])
+
+
+def find_runs(folder: Path) -> Iterator[tuple[Path, Run | None]]:
+    """Yield the runs in a folder by their names, also those in progress; None where damaged."""
     for path in sorted(folder.glob(f"*/{CONFIG}")):
         try:
-            yield read_facts(path.parent)
+            yield path.parent, read_facts(path.parent)
         except (OSError, ValueError):
-            continue
+            if _is_of_run(path):
+                yield path.parent, None
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether a configuration that cannot be read may be that of a run, not of another program."""
+    try:
+        return "settings" in read_json(path, _CURE)
+    except (OSError, ValueError):
+        return True
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:
@@ -163,7 +194,7 @@ def score_name(name: str) -> str:
     >>> score_name("test_accuracy"), score_name("test_rmse")
     ('test accuracy', 'test RMSE')
     """
-    part, metric = name.split("_")
+    part, _, metric = name.partition("_")
     return f"{part} {metric if metric == 'accuracy' else metric.upper()}"
 
 

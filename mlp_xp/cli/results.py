@@ -15,6 +15,7 @@ from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import Backend
+from mlp_xp.cli.ending import Ending
 from mlp_xp.cli.report import Evaluation
 from mlp_xp.cli.runs import CONFIG, Images
 from mlp_xp.cli.settings import Settings
@@ -82,14 +83,16 @@ def _columns(task: Task) -> list[str]:
 
 
 def result_of(
-    history: list[dict[str, Any]], scores: dict[str, float], *, is_interrupted: bool
+    history: list[dict[str, Any]], scores: dict[str, float], ending: Ending
 ) -> dict[str, Any]:
-    """Return the scores on the test samples, and the time of the training."""
+    """Return the scores on the test samples, the end of the training, and its time."""
     seconds = sum(row["seconds"] for row in history)
     return {
         **scores,
         "epochs": len(history),
-        "interrupted": is_interrupted,
+        "kept_epoch": ending.kept_epoch,
+        "interrupted": ending.is_interrupted,
+        "stopped_early": ending.is_early,
         "seconds": seconds,
         # "lbfgs" may stop before its first epoch.
         "images_per_second": sum(row["n_samples"] for row in history) / (seconds or 1.0),

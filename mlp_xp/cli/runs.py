@@ -17,10 +17,12 @@ from mlp_xp.cli.options import FILES
 from mlp_xp.datasets import LOADERS
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.saving import SPEC, load_model, read_json
+from mlp_xp.training.checkpoints import checkpoints
 
 __all__ = [
     "CHECKPOINTS",
     "CONFIG",
+    "REPORT",
     "Images",
     "in_units",
     "named",
@@ -29,7 +31,7 @@ __all__ = [
     "unfinished",
 ]
 
-CONFIG, CHECKPOINTS = "config.json", "checkpoints"
+CONFIG, CHECKPOINTS, REPORT = "config.json", "checkpoints", "report.html"
 _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
 
 
@@ -145,8 +147,15 @@ def unfinished(name: Path) -> tuple[Path, Path]:
             "is no run; type `mlp-xp train` with the options of before"
         )
     final = folder.with_name(re.sub(r"\.partial(-\d+)?$", "", folder.name))
-    if folder == final and "result" in read_json(folder / CONFIG, _CURE):
-        raise ValueError(f"{name} is complete, there is nothing to resume: mlp-xp evaluate {name}")
+    result = read_json(folder / CONFIG, _CURE).get("result")
+    if folder == final and result is not None:
+        if not (isinstance(result, dict) and result.get("interrupted")):
+            reason = "is complete, there is nothing to resume"
+        elif not checkpoints(folder / CHECKPOINTS):
+            reason = "was interrupted without a checkpoint to resume from"
+        else:
+            return folder, final
+        raise ValueError(f"{name} {reason}: mlp-xp evaluate {name}")
     if folder != final and final.exists():
         numbered = (final.with_name(f"{final.name}-{number}") for number in itertools.count(2))
         final = next(free for free in numbered if not free.exists())

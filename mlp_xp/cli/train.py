@@ -21,6 +21,7 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import LOW_PRECISIONS, Backend
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.deadline import Deadline
+from mlp_xp.cli.ending import ending_of
 from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend, loading
 from mlp_xp.cli.new_run import DiskSpace, RunFolder, new_run, resumed_run
@@ -37,7 +38,7 @@ from mlp_xp.cli.results import (
     write_config,
     write_history,
 )
-from mlp_xp.cli.runs import CHECKPOINTS, named, unfinished
+from mlp_xp.cli.runs import CHECKPOINTS, REPORT, named, unfinished
 from mlp_xp.cli.settings import Settings, settings_of, settings_of_run
 from mlp_xp.cli.tasks import Task, task_of
 from mlp_xp.datasets import Dataset, split_dataset
@@ -127,7 +128,8 @@ def _train(
                 *settings.callbacks(folder.path),
             ]
             diverged = _fit(model, settings, task, data, callbacks, resume)
-            progress.is_done = diverged is None and not pressed()
+            ending = ending_of(model, is_interrupted=pressed())
+            progress.is_done = diverged is None and not ending.is_interrupted
         # Free the training images: testing and drawing need memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
         history = history_of(model, task)
@@ -135,8 +137,8 @@ def _train(
         model = task.in_units(model)
         written = named(model, data.class_names) if settings.data == FILES else model
         folder.keep(partial(_write_model, written, task, config, history))  # All after it may fail.
-        if pressed():
-            output.print(f"interrupted in epoch {len(history)}; the network is kept as it now is")
+        if ending.text:
+            output.print(ending.text)
         cause = str(diverged or "").replace("learning_rate_init", "--learning-rate")
         if diverged is not None:
             print_line(cause, sys.stderr)
@@ -144,22 +146,30 @@ def _train(
         with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
             test = task.test(model, data, **({} if has_views else {"tta": None}))
         scores = task.scores(test.y, test.predicted)
-        result = result_of(history, scores, is_interrupted=pressed())
+        result = result_of(history, scores, ending)
         is_low = model.precision in LOW_PRECISIONS
         precision = model.precision if is_low else str(model.coefs_[0].dtype)
         config |= {"precision": precision, "result": result}
-        if deadline is None or deadline.has_pictures:
-            note = cause or ("The training was interrupted." if pressed() else "")
-            report = folder.path / "report.html"
+        has_report = deadline is None or deadline.has_pictures
+        if has_report:
+            note = cause or ending.text.capitalize()
             with output.doing("drawing the results"):
                 draw_results(folder.path, task, history, test, scores)
-                write_report(report, folder.final.name, config, history, model, test, note)
+                write_report(
+                    folder.path / REPORT, folder.final.name, config, history, model, test, note
+                )
         write_config(folder.path, config)
         status = 130 if pressed() else int(diverged is not None)
-    if settings.checkpoint is None:
+    can_resume = ending.is_interrupted and model.solver != "lbfgs"
+    if settings.checkpoint is None and not can_resume:
         shutil.rmtree(folder.final / CHECKPOINTS, ignore_errors=True)
     seconds = time.perf_counter() - args.start_time
     output.print(f"saved in {folder.final}")
+    if has_report:
+        output.print(f"report in {folder.final / REPORT}")
+    if can_resume:
+        name = shlex.quote(str(folder.final))
+        output.print(f"to resume the training, type mlp-xp train --resume {name}")
     output.result(
         f"{task.summary(result)}, {result['seconds']:.1f} s, "
         f"{result['images_per_second']:,.0f} {output.samples}/s"

@@ -46,12 +46,14 @@ class Pause(NamedTuple):
     """A moment at which a training can be stored: between two steps, or two calls of many steps.
 
     ``epoch`` epochs are done, and ``step`` steps of the next; ``n_steps`` are the steps of all
-    fits. ``take()`` returns the `Snapshot` of this moment, and updates the model.
+    fits. ``is_interrupted`` is whether Ctrl-C ends the fit now. ``take()`` returns the `Snapshot`
+    of this moment, and updates the model.
     """
 
     epoch: int
     step: int
     n_steps: int
+    is_interrupted: bool
     take: Callable[[], Snapshot]
 
 
@@ -152,10 +154,10 @@ class Reporter:
             for hook in self._progress_hooks:
                 hook(self._model, done, n_steps, running)
 
-    def pause(self, step: int) -> None:
+    def pause(self, step: int, is_interrupted: bool) -> None:
         """Report to every callback that the training can be stored now."""
-        trainer = self._loop.trainer
-        pause = Pause(trainer.n_epochs, step, trainer.n_steps + step, partial(self._snapshot, step))
+        trainer, take = self._loop.trainer, partial(self._snapshot, step)
+        pause = Pause(trainer.n_epochs, step, trainer.n_steps + step, is_interrupted, take)
         for hook in self._pause_hooks:
             hook(self._model, pause)
 
@@ -243,10 +245,10 @@ class _LedReporter(Reporter):
         if self._ranks.rank == 0:
             super().report(done, n_steps, running)
 
-    def pause(self, step: int) -> None:
+    def pause(self, step: int, is_interrupted: bool) -> None:
         """Report on rank 0; the others check their weights when it takes a snapshot."""
         trainer = self._loop.trainer
-        while self._ranks.lead(super().pause, step) == _CHECK:
+        while self._ranks.lead(super().pause, step, is_interrupted) == _CHECK:
             trainer.guard.check(trainer, step or None)
 
     def _snapshot(self, step: int) -> Snapshot:

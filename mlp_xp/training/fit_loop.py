@@ -234,7 +234,7 @@ class FitLoop:
             if is_plateau and not self._lower_rate():
                 self.is_stopped = True
             elif not self.is_stopped:
-                self.is_stopped = self._is_interrupted() or self._is_out_of_time()
+                self.is_stopped = self._is_out_of_time()
             self._pause(0)
         if self.is_stopped:
             return
@@ -280,7 +280,6 @@ class FitLoop:
                 self.is_stopped = True
             if watcher is not None:
                 watcher.report(done, n_steps, trainer.guard.running)
-            self.is_stopped = self.is_stopped or self._is_interrupted()
             if done < n_steps and not self.is_stopped:
                 self._pause(done)
             return self.is_stopped
@@ -302,9 +301,12 @@ class FitLoop:
         return record._replace(seconds=seconds) if first_step else record
 
     def _pause(self, step: int) -> None:
-        watcher = self._watcher
-        if watcher is not None and watcher.watches_pauses and not self._is_interrupted():
-            watcher.pause(step)
+        """Report a pause, the last one after Ctrl-C, which then ends the fit."""
+        watcher, is_interrupted = self._watcher, self._is_interrupted()
+        # A fit that Ctrl-C has stopped counts the epoch it was in as a whole one.
+        if watcher and watcher.watches_pauses and not (is_interrupted and self.is_stopped):
+            watcher.pause(step, is_interrupted)
+        self.is_stopped = self.is_stopped or is_interrupted
 
     def _begin_epoch(self) -> None:
         if self._watcher is not None:
@@ -389,7 +391,6 @@ class FitLoop:
             if self._budget is not None:
                 self._budget.count(1)
                 self.is_stopped = self.is_stopped or self._budget.next_steps(1) == 0
-            self.is_stopped = self.is_stopped or self._is_interrupted()
             self._pause(0)
             return self.is_stopped
 

@@ -113,6 +113,9 @@ class Watcher(Protocol):
         """Report that an epoch has ended; return whether the fit should end."""
         ...
 
-    def pause(self, step: int) -> None:
-        """Report that the training can be stored now: after so many steps of an epoch, or 0."""
+    def pause(self, step: int, is_interrupted: bool) -> None:
+        """Report that the training can be stored now: after so many steps of an epoch, or 0.
+
+        ``is_interrupted`` is whether Ctrl-C ends the fit after it.
+        """
         ...

@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -76,6 +77,31 @@ def test_a_resumed_run_is_the_whole_one(name, mlp_xp, stop):
     assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN
     mlp_xp(*TINY, *OPTIONS, "--out", "whole")
     assert outcome("run") == outcome("whole")
+
+
+@pytest.mark.usefixtures("ctrl_c", "undrawn")
+def test_a_run_that_ctrl_c_ended_is_marked_and_resumed(mlp_xp, fails, monkeypatch):
+    class Press(Callback):
+        def on_step_end(self, model, done, n_steps):
+            if (len(model.history_), done) == (2, 3):
+                signal.raise_signal(signal.SIGINT)
+
+    real = Settings.callbacks
+    with monkeypatch.context() as patched:
+        patched.setattr(Settings, "callbacks", lambda *of: [*real(*of), Press()])
+        done = mlp_xp(*TINY, *OPTIONS, "--out", "run")
+    assert done.status == 130
+    assert "interrupted in epoch 3; the network is kept as it now is\n" in done.out
+    assert "to resume the training, type mlp-xp train --resume run\n" in done.out
+    shutil.copytree("run", "copy")
+    shutil.rmtree("copy/checkpoints")
+    assert "copy was interrupted without a checkpoint" in fails("train", "--resume", "copy")
+    assert mlp_xp("runs", ".").out.count(" 3, interrupted ") == 2
+    assert re.search("epochs +3, interrupted +3, int", mlp_xp("compare", "run", "copy").out)
+    assert "after 2 epochs and 3 steps" in mlp_xp("train", "--resume", "run").out
+    mlp_xp(*TINY, *OPTIONS, "--out", "whole")
+    assert outcome("run") == outcome("whole")
+    assert not Path("run/checkpoints").exists()
 
 
 def test_a_run_without_a_checkpoint_starts_again(mlp_xp, stop):

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from running import CODE, DRAWN, FILES, FINDER, TINY, history_of, start
 
+from mlp_xp import MLPClassifier
 from mlp_xp._utils.signals import interrupts, postponed
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli import deadline, train
 from mlp_xp.cli.deadline import Deadline
+from mlp_xp.cli.ending import ending_of
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
+from mlp_xp.training.records import Record
 
 ELSEWHERE = pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 
@@ -81,7 +84,7 @@ def test_ctrl_c_stops_after_the_step_and_keeps_the_network(mlp_xp, monkeypatch):
     done = mlp_xp(*TINY, "--epochs", 5, "--out", "run")
     assert done.status == 130
     assert steps[-1] == (3, 12)
-    assert {path.name for path in Path("run").iterdir()} == FILES
+    assert {path.name for path in Path("run").iterdir()} == FILES | {"checkpoints"}
     assert [row["n_samples"] for row in history_of(Path("run"))] == ["1438", "384"]
     assert "interrupted in epoch 2; the network is kept" in done.out
     assert done.out.splitlines()[-1].startswith("test accuracy ")
@@ -122,6 +125,36 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     # The first long training of an installation says that it compiles.
     assert re.sub(r"(?m)^mlp_xp: compil.*\n", "", err) == f"{said}--resume {run}\n"
     assert load_model(partial).n_iter_ >= 3
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "scores", "is_interrupted", "said"),
+    [
+        (
+            5,
+            [1, 3, 3, 2],
+            False,
+            "stopped early after epoch 4 of 5: no better validation score for ",
+        ),
+        (4, [1, 3, 3, 2], False, ""),
+        (
+            5,
+            [1, 3, 2],
+            True,
+            "interrupted in epoch 3; the network of epoch 2 is kept, the best on ",
+        ),
+        (5, [1, 3], True, "interrupted in epoch 2; the network is kept as it now is"),
+        (5, [1, 3], False, ""),  # The time was over.
+    ],
+)
+def test_the_end_of_a_training_is_said(n_epochs, scores, is_interrupted, said):
+    model = MLPClassifier(early_stopping=True, n_iter_no_change=1, max_iter=n_epochs)
+    model.best_validation_score_ = max(scores)
+    model.history_ = [Record(i, 0.5, None, 0.1, 9, 0.1, 0.5, x) for i, x in enumerate(scores, 1)]
+    ending = ending_of(model, is_interrupted=is_interrupted)
+    assert ending.text.startswith(said)
+    assert bool(ending.text) == bool(said)
+    assert (ending.kept_epoch, ending.is_early) == (2, said.startswith("stopped"))
 
 
 # --- --max-time ----------------------------------------------------------------------------------

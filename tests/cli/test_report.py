@@ -128,6 +128,22 @@ def test_runs_are_listed_and_sorted(mlp_xp, finished, other, fails, partial_run)
     assert re.match("run.partial .*not ended", line)
 
 
+def test_a_damaged_run_is_listed_as_damaged(mlp_xp, fails, digits_run):
+    path = digits_run / "config.json"
+    config = json.loads(path.read_text())
+    damages = {"result": None}, {"result": [1]}, {"backend": "numpy"}, {"versions": 3}
+    results = {"seconds": "long"}, {"test_accuracy": {}}, {"images_per_second": 10**400}
+    damages += tuple({"result": config["result"] | damage} for damage in results)
+    for damage in damages:
+        path.write_text(json.dumps(config | damage))
+        assert re.match(
+            r"run +[\d-]+ [\d:]+ +damaged\n$", mlp_xp("runs", ".").out.split("\n", 1)[1]
+        )
+        assert "run is damaged, or no run (" in fails("compare", "run", "run"), damage
+    path.write_text("{")
+    assert json.loads(mlp_xp("runs", ".", "--json").out)[0]["state"] == "damaged"
+
+
 def test_comparison_shows_what_differs(mlp_xp, finished, other, fails):
     done = mlp_xp("compare", finished, other)
     table = {line.split("  ")[0]: line.split() for line in done.out.splitlines()}

@@ -37,8 +37,9 @@ def test_train_prints_a_line_for_each_epoch_and_the_result_last(train_digits):
     epoch = r"epoch \d/3  loss \d\.\d{3}  acc [\d.]+ %  [\d,]+ images/s  \d:\d\d left"
     assert all(re.fullmatch(epoch, line) for line in lines[3:6])
     assert lines[6] == "saved in run"
-    assert re.fullmatch(r"test accuracy [\d.]+ %, [\d.]+ s, [\d,]+ images/s", lines[7])
-    assert len(lines) == 8
+    assert lines[7] == "report in run/report.html"
+    assert re.fullmatch(r"test accuracy [\d.]+ %, [\d.]+ s, [\d,]+ images/s", lines[8])
+    assert len(lines) == 9
 
 
 def test_the_run_folder_has_settings_history_result_and_pictures(finished):
