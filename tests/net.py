@@ -3,8 +3,8 @@
 ``python tests/net.py --record`` writes `tests/net.json`, which `tests/test_net.py` compares with.
 To compare two revisions bit for bit on one machine, on every backend that it has::
 
-    PYTHONPATH=old python tests/net.py --dump FILE
-    PYTHONPATH=new python tests/net.py --against FILE
+    PYTHONPATH=old python tests/net.py > old.txt
+    PYTHONPATH=new python tests/net.py | diff old.txt -
 """
 
 import argparse
@@ -12,10 +12,10 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")  
 
 import joblib
 import numpy as np
-import scipy
-import sklearn
 from net_cases import CASES, data
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
@@ -135,136 +133,64 @@ def digest(array: np.ndarray) -> str:
 
 def fingerprint() -> dict[str, Any]:
     """Return what the last bits on NumPy depend on, beside the code."""
-    try:
-        import numba
-
-        compiler = numba.__version__
-    except ImportError:
-        compiler = None
     keys, pools = ("internal_api", "version", "architecture", "num_threads"), threadpool_info()
     blas = [{key: pool.get(key) for key in keys} for pool in pools if pool["user_api"] == "blas"]
     blas = sorted({json.dumps(pool, sort_keys=True) for pool in blas})
-    return {
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "sklearn": sklearn.__version__,
-        "numba": compiler,
+    libraries = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
+    return libraries | {
+        "numba": version("numba") if find_spec("numba") else None,
         "blas": blas,
         "cpu": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
         "cores": joblib.cpu_count(),
     }
 
 
-def entry(array: np.ndarray) -> dict[str, Any]:
-    """Return what a file keeps of an array."""
-    kept = {"shape": list(array.shape), "dtype": array.dtype.name}
-    return kept | {"values": short(array)[0].tolist(), "digest": digest(array)}
+def lines(mode: str, cases: Iterable[str] = CASES) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a title for each array of the cases that a mode can train, and what is kept of it."""
+    for case in cases:
+        for name, array in (compute(case, mode) or {}).items():
+            kept = {"shape": list(array.shape), "dtype": array.dtype.name}
+            kept |= {"values": short(array)[0].tolist(), "digest": digest(array)}
+            yield f"{case}/{name}", kept
 
 
-def compute_all(modes: tuple[str, ...], cases: Any = CASES) -> dict[str, Any]:
-    """Return entries by mode, case and array, and print the time of each mode."""
-    found: dict[str, Any] = {}
-    for mode in modes:
-        start, slowest = time.perf_counter(), (0.0, "")
-        for case in cases:
-            begun = time.perf_counter()
-            arrays = compute(case, mode)
-            if arrays is not None:
-                found.setdefault(mode, {})[case] = {n: entry(a) for n, a in arrays.items()}
-            slowest = max(slowest, (time.perf_counter() - begun, case))
-        seconds, (longest, case) = time.perf_counter() - start, slowest
-        print(f"{mode}: {seconds:.1f} s, the longest is {case!r}, {longest:.1f} s", flush=True)
-    return found
-
-
-def usable_modes() -> tuple[str, ...]:
-    """Return the modes whose libraries are installed."""
-    usable = []
-    for mode in MODES:
-        spec, *by = mode.split("+")
-        name, _, device = spec.partition(":")
-        with contextlib.suppress(ImportError, RuntimeError):
-            get_backend(name, device or None)
-            if by:
-                import numba  # noqa: F401
-            usable.append(mode)
-    return tuple(usable)
+def usable(mode: str) -> bool:
+    """Whether the libraries of a mode are installed."""
+    spec, *by = mode.split("+")
+    name, _, device = spec.partition(":")
+    try:
+        get_backend(name, device or None)
+    except (ImportError, RuntimeError):
+        return False
+    return not by or find_spec("numba") is not None
 
 
 def record() -> None:
     """Write the reference: values of the first mode that can train a case, and NumPy's digests."""
-    found = compute_all(NUMPY_MODES)
-    found |= compute_all(("torch:cpu",), [name for name in CASES if name not in found["numpy"]])
-    lines = []
-    for case in CASES:
-        plain = found["numpy"].get(case) or found["torch:cpu"][case]
-        for array, kept in plain.items():
-            both = [found[mode].get(case, {}).get(array) for mode in NUMPY_MODES]
-            kept = {key: value for key, value in kept.items() if key != "digest"}
-            kept["digests"] = [found and found["digest"] for found in both]
-            lines.append(f"{json.dumps(f'{case}/{array}')}: {json.dumps(kept)}")
-    head = f'"fingerprint": {json.dumps(fingerprint())}'
-    REFERENCE.write_text("{\n" + ",\n".join([head, *lines]) + "\n}\n")
-    print(f"{REFERENCE}: {len(CASES)} cases, {len(lines)} arrays")
+    plain, compiled = (dict(lines(mode)) for mode in NUMPY_MODES)
+    missing = [case for case in CASES if f"{case}/loss_" not in plain]
+    content = {"fingerprint": fingerprint()}
+    for title, kept in (plain | dict(lines("torch:cpu", missing))).items():
+        found = [mode.get(title, {}).get("digest") for mode in (plain, compiled)]
+        content[title] = {key: kept[key] for key in ("shape", "dtype", "values")}
+        content[title]["digests"] = found
+    rows = [f"{json.dumps(title)}: {json.dumps(kept)}" for title, kept in content.items()]
+    REFERENCE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
-def compare(old: dict[str, Any], modes: tuple[str, ...]) -> int:
-    """Compare with a dump bit for bit; print what differs and return for how many arrays."""
-    n_different = 0
-    for mode in modes:
-        new = compute_all((mode,))[mode]
-        if mode not in old:
-            print(f"{mode}: not in the dump")
-            continue
-        differences = []
-        for case in dict.fromkeys([*old[mode], *new]):
-            then, now = old[mode].get(case, {}), new.get(case, {})
-            for array in dict.fromkeys([*then, *now]):
-                told = difference(then.get(array), now.get(array))
-                differences += [f"{case!r}, {array}: {told}"] if told else []
-        n_different += len(differences)
-        print(f"{mode}: {len(new)} cases, {len(differences)} arrays differ")
-        for line in differences[:10]:
-            print(f"  {line}")
-    return n_different
-
-
-def difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
-    """Return how two entries differ, "" if they do not."""
-    if old is None or new is None:
-        return "only in the " + ("new" if old is None else "old")
-    for key in ("dtype", "shape"):
-        if old[key] != new[key]:
-            return f"{key} was {old[key]} and is {new[key]}"
-    if old["digest"] == new["digest"]:
-        return ""
-    gaps = np.abs(np.asarray(old["values"]) - np.asarray(new["values"]))
-    if not np.any(gaps > 0):
-        return "bits differ, its recorded numbers do not"
-    at = int(np.nanargmax(gaps))
-    return f"was {old['values'][at]!r} and is {new['values'][at]!r} (number {at} that is kept)"
-
-
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--record", action="store_true", help=f"write {REFERENCE.name}")
-    action.add_argument("--dump", type=Path, metavar="FILE", help="write what all modes compute")
-    action.add_argument("--against", type=Path, metavar="FILE", help="compare with such a file")
+    parser.add_argument("--record", action="store_true", help=f"write {REFERENCE.name}")
     parser.add_argument("--modes", default="", help=f"comma-separated, of {', '.join(MODES)}")
     options = parser.parse_args()
-    modes = tuple(filter(None, options.modes.split(","))) or usable_modes()
     if options.record:
         record()
-        return 0
-    if options.dump:
-        found: dict[str, Any] = {}
-        for mode in modes:  # What is done is kept if the rest is interrupted.
-            found |= compute_all((mode,))
-            options.dump.write_text(json.dumps(found))
-        return 0
-    return int(compare(json.loads(options.against.read_text()), modes) > 0)
+        return
+    modes = filter(None, options.modes.split(",")) if options.modes else filter(usable, MODES)
+    for mode in modes:
+        for title, kept in lines(mode):
+            print(f"{mode}/{title}: {json.dumps(kept)}", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
