@@ -109,7 +109,7 @@ def readme(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation site in ``docs/_build``, without network; a warning is an error."""
-    install(session, "docs,fast,onnx")
+    install(session, "docs,fast,onnx,torch,jax")  # One example runs on each library.
     session.run("mlp-xp", "compile")  # No example prints that it compiles.
     options = ["-W", "-n", "--keep-going", *session.posargs]
     session.run("sphinx-build", *options, "-b", "html", "docs", "docs/_build")

@@ -1,17 +1,13 @@
-"""The rules of the gallery: no warnings, under a minute each, and the order on its page."""
+"""The rules of the gallery: no warnings in an example, and the order on its page."""
 
 from __future__ import annotations
 
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-from sphinx.util.logging import getLogger
+__all__ = ["ReadingOrder", "check_example"]
 
-__all__ = ["LIMIT", "ReadingOrder", "check_example"]
-
-LIMIT = 60.0  # Seconds.
 ORDER = (
     "digits_in_twenty_lines",
     "scikit_learn_with_one_import_changed",
@@ -31,7 +27,6 @@ ORDER = (
     "checkpoints_and_resume",
     "onnx_in_a_browser",
 )
-_started: dict[str, float] = {}
 
 
 class ReadingOrder:
@@ -47,16 +42,11 @@ class ReadingOrder:
 
 
 def check_example(gallery_conf: dict[str, Any], filename: str, when: str) -> None:
-    """Raise in an example what would be a warning, and warn of an example that is too slow.
+    """Raise in an example what would be a warning.
 
     sphinx-gallery calls this before and after each example.
     """
     if when == "before":
         warnings.simplefilter("error")
-        _started[filename] = time.perf_counter()
-        return
-    warnings.resetwarnings()
-    seconds = time.perf_counter() - _started.pop(filename)
-    if seconds > LIMIT:
-        logger = getLogger(__name__)
-        logger.warning("%s took %.0f s, and an example may take %.0f", filename, seconds, LIMIT)
+    else:
+        warnings.resetwarnings()

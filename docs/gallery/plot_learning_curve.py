@@ -10,8 +10,6 @@ is flat and the training accuracy is near it, only another model does.
 Here it trains a hundred networks: two kinds, ten sizes, five folds.
 """
 
-import time
-
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -34,12 +32,12 @@ models = {
     "64 neurons": MLPClassifier(64, **settings),
 }
 sizes = np.geomspace(0.05, 1, 10)
-start = time.perf_counter()
 curves = {
     name: learning_curve(model, X, y, train_sizes=sizes, cv=5, shuffle=True, random_state=0)
     for name, model in models.items()
 }
-print(f"100 networks in {time.perf_counter() - start:.1f} s")
+for name, (_, _, held_out) in curves.items():
+    print(f"{name}: {held_out[-1].mean():.2f} of held-out images right with all samples")
 
 # %%
 # The large network knows its training samples by heart from the start. Its held-out accuracy rises

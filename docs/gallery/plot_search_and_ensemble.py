@@ -9,8 +9,6 @@ Here twenty settings of a small network are compared by cross-validation. Then t
 the best of them vote.
 """
 
-import time
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -23,9 +21,8 @@ model = MLPClassifier(
     32, learning_rate="cosine", max_iter=15, input_scaling="standardize", random_state=0
 )
 grid = {"learning_rate_init": [0.003, 0.01, 0.03, 0.1, 0.3], "alpha": [0.01, 0.1, 1.0, 10.0]}
-start = time.perf_counter()
 search = GridSearchCV(model, grid, cv=3).fit(digits.x_train, digits.y_train)
-print(f"60 networks in {time.perf_counter() - start:.1f} s; best: {search.best_params_}")
+print(f"best of 20 settings: {search.best_params_}, accuracy {search.best_score_:.3f}")
 
 # %%
 # ``cv_results_`` is scikit-learn's table. The best settings are an area rather than a point, so
