@@ -69,6 +69,7 @@ class TrainingConfig:
     output : str
         Output activation.
     input_scaling : str, Whiten or None
+    target_scaling : str or None
     dtype : str or None
         Of the parameters; None follows the data.
     """
@@ -77,6 +78,7 @@ class TrainingConfig:
     loop: LoopSettings
     output: str
     input_scaling: str | Whiten | None
+    target_scaling: str | None
     dtype: str | None
 
 
@@ -142,7 +144,10 @@ def resolve_config(
         augmentation=resolve_augmentation("augmentation", params["augmentation"], n_features),
     )
     dtype = None if params["precision"] == "auto" else parameter_dtype(params["precision"])
-    return TrainingConfig(_plain_numbers(rules), resolve_loop(params), loss.output, scaling, dtype)
+    scalings = scaling, params.get("target_scaling")
+    return TrainingConfig(
+        _plain_numbers(rules), resolve_loop(params), loss.output, *scalings, dtype
+    )
 
 
 def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from mlp_xp._utils.random import seeded
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp._utils.workers import current_worker
-from mlp_xp.backends import Backend, get_backend, to_numpy
+from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.distributed import Alone
 from mlp_xp.estimators.agreement import agree_on_backend, agree_on_settings, agreed_generator
@@ -142,7 +142,9 @@ def prepare_fit(
         model._training = None
         if snapshot is not None:
             state = with_snapshot(state, snapshot)
+        is_new = True
     else:
+        is_new = False
         if layers != kept:
             warnings.warn(
                 f"hidden_layer_sizes is now {params['hidden_layer_sizes']!r}, and the fit goes on "
@@ -151,12 +153,15 @@ def prepare_fit(
                 stacklevel=6,
             )
         state = continue_state(state, config)
-    if state is not vars(model).get("_state"):
-        publish(model, state, history)  # Scorers and callbacks see the network.
     if config.loop.stops_by_score and validation is None:
         fraction = params["validation_fraction"]
         sample, validation = split_sample(sample, targets, fraction, state.seed)
         draw_split(params["random_state"], whole.y, fraction, targets)
+    if is_new:
+        state = state.learning_from(sample.y, sample.weights, config.target_scaling)
+        targets = state.targets
+    if state is not vars(model).get("_state"):
+        publish(model, state, history)  # Scorers and callbacks see the network.
     training: Training | None = model._training
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     sample = sample._replace(weights=weights)
@@ -173,7 +178,8 @@ def prepare_fit(
         best = training.best or ()
     else:
         best = () if state.progress is None else state.progress.best
-    encode = partial(targets.encode, whole.y, trainer.dtype)
+    # Statistics may be rounded otherwise on the machine that resumes.
+    encode = partial(targets.plain.encode, whole.y, trainer.dtype)
     loop = FitLoop(
         trainer,
         data,
@@ -235,11 +241,6 @@ def new_state(
     generator = seeded(int(random_state)) if is_seed else check_random_state(random_state)
     start = init_params(network, generator), init_batch_stats(network)
     params, batch_stats = map_leaves(lambda leaf: leaf.astype(dtype), start)
-    if targets.classes is None:
-        given: Any = targets.encode(sample.y, "float64"), sample.weights
-        biases = loss.initial_biases(*given, xp=get_backend("numpy").xp)
-        if biases is not None:
-            params = (*params[:-1], params[-1]._replace(b=to_numpy(biases).astype(dtype)))
     seed = int(random_state) if is_seed else peek_seed(generator)
     setting = config.input_scaling
     return FittedState(
@@ -280,6 +281,7 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
     if config.dtype is not None:
         pairs["precision"] = state.dtype, config.dtype
     pairs["input_scaling"] = state.input_scaling, config.input_scaling
+    pairs["target_scaling"] = state.target_scaling, config.target_scaling
     if state.activating_loss is state.loss:
         pairs["out_activation_"] = state.output, config.output
     for name, (old, new) in pairs.items():

@@ -179,8 +179,10 @@ class HeldOut:
         loss, backend = self._trainer.rules.loss, self._scores_on
         with backend.scope():
             average, _ = mean_loss(loss, logits, self._encoded, self._loss_weights, xp=backend.xp)
-            outputs = loss.activate(logits, xp=backend.xp)
-        return backend.get(average), backend.get(outputs)
+            outputs = backend.get(loss.activate(logits, xp=backend.xp))
+        own: Any = outputs.dtype
+        outputs = self._targets.restore(loss, outputs, lambda array: array.astype(own))
+        return backend.get(average), outputs
 
     def _score_each(
         self, averages: np.ndarray, outputs: np.ndarray

@@ -93,7 +93,13 @@ def network_outputs(
     if raw and views:
         with to.scope():
             return state.activating_loss.raw_outputs(outputs, xp=to.xp)
-    return outputs
+    if raw or depth is not None or state.target_scaling is None:
+        return outputs
+    with to.scope():
+        restored: Array = state.targets.restore(
+            state.activating_loss, outputs, lambda array: to.put(array, dtype)
+        )
+    return restored
 
 
 def _place(
@@ -169,6 +175,7 @@ def evaluate(
     value: Any = mean_loss(loss, logits, encoded, shares, xp=here.xp)[0]
     activating: Any = state.activating_loss
     outputs = activating.activate(logits, xp=here.xp)
+    outputs = targets.restore(activating, outputs, lambda array: array.astype(logits.dtype))
     predictions = Predictions(model, activating, targets, outputs)
     scores = {"loss": loss.reported(float(value), logits.shape[1])}
     if metrics is None:

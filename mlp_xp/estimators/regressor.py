@@ -45,6 +45,12 @@ loss of `mlp_xp.nn.losses`, or callable, default="squared_error"
 default="auto"
         Activation of the network's raw outputs, before the loss and in predictions; "auto" is that
         of a loss object, the exponential for "poisson", and else the identity.
+    target_scaling : {"standardize"} or None, default=None
+        "standardize" trains on targets of mean 0 and standard deviation 1, each output by itself,
+        over the samples to fit on with their weights. Predictions and scores are in the unit of y;
+        losses, and what a loss measures by (`Huber`'s ``delta``), are those of the standardized
+        targets. Warm starts and `partial_fit` keep the first mean and deviation. Not for outputs
+        that are bounded or never negative, e.g. of ``loss="poisson"``.
     [scoring to distributed]
 
     Attributes
@@ -70,6 +76,7 @@ default="auto"
         **CONSTRAINTS,
         "loss": [one_of(*REGRESSION_LOSSES), callable],
         "output_activation": [one_of("auto", *OUTPUTS)],
+        "target_scaling": [one_of("standardize"), None],
     }
     _parameter_names = tuple(_parameter_constraints)
 
@@ -101,6 +108,7 @@ default="auto"
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         output_activation: str = "auto",
+        target_scaling: str | None = None,
         scoring: Any = None,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,

@@ -106,6 +106,11 @@ class FittedState:
         return tuple(entry for entries in self.arrays.values() for entry in entries)
 
     @property
+    def target_scaling(self) -> str | None:
+        """The setting that the targets were standardized by."""
+        return None if getattr(self.targets, "scaling", None) is None else "standardize"
+
+    @property
     def activating_loss(self) -> Loss:
         """The loss that activates outputs; another where `out_activation_` was assigned."""
         output = self.output
@@ -144,6 +149,25 @@ class FittedState:
             map(is_, state._entries, self._entries)
         )
         return state
+
+    def learning_from(
+        self, y: np.ndarray, weights: np.ndarray | None, target_scaling: str | None
+    ) -> FittedState:
+        """Return a new state with what it learns from the targets to fit on.
+
+        It is their mean and deviation, if they are to be standardized, and for some losses the
+        initial biases of the output layer.
+        """
+        targets, params = self.targets, self.params
+        if target_scaling is not None:
+            targets = targets.standardized(y, weights, self.dtype)
+        if targets.classes is None:
+            given: Any = targets.encode(y, "float64"), weights
+            biases = self.loss.initial_biases(*given, xp=get_backend("numpy").xp)
+            if biases is not None:
+                last = cast(Dense, params[-1])
+                params = (*params[:-1], last._replace(b=to_numpy(biases).astype(self.dtype)))
+        return replace(self, targets=targets, params=params)
 
     def on(
         self, backend: Backend, dtype: str
@@ -228,8 +252,8 @@ def state_of_weights(
                 f"coefs_[{i}] is of shape {tuple(W.shape)}, and the intercepts_ need one of "
                 f"shape {tuple(sizes[i : i + 2])}."
             )
-    for name in ("input_scaling", "normalization"):
-        if params[name] is not None:
+    for name in ("input_scaling", "target_scaling", "normalization"):
+        if params.get(name) is not None:
             raise ValueError(
                 f"{name} is {params[name]!r}, which coefs_ and intercepts_ that were "
                 f"assigned do not have: fit, or set {name}=None."

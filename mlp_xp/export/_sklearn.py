@@ -89,7 +89,8 @@ def to_sklearn(model: Any) -> Any:
 
     Its network must be one that scikit-learn has: dense layers with one activation for all,
     "identity", "logistic", "tanh" or "relu". What only training knows is left out: dropout, and a
-    loss or solver of this package. An input scaling becomes part of the first layer.
+    loss or solver of this package. An input scaling becomes part of the first layer, a target
+    scaling of the last.
 
     Parameters
     ----------
@@ -191,7 +192,7 @@ def _check(model: Any, state: FittedState) -> str:
 
 
 def _weights(state: FittedState) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return weights and biases, with the input scaling in those of the first layer."""
+    """Return weights and biases, with the scalings in those of the first and last layer."""
     coefs = [np.array(layer.W) for layer in state.params]
     intercepts = [np.array(layer.b) for layer in state.params]
     if state.scaling is not None:
@@ -200,4 +201,8 @@ def _weights(state: FittedState) -> tuple[list[np.ndarray], list[np.ndarray]]:
         first = scale[:, None] * matrix
         intercepts[0] = (intercepts[0] - shift @ first).astype(state.dtype)
         coefs[0] = first.astype(state.dtype)
+    if state.target_scaling is not None:
+        mean, deviation = state.targets.scaling
+        coefs[-1] = (coefs[-1] * deviation).astype(state.dtype)
+        intercepts[-1] = (intercepts[-1] * deviation + mean).astype(state.dtype)
     return coefs, intercepts

@@ -36,7 +36,8 @@ def to_torch(model: Any, *, activate: bool = False) -> Any:
         modules for what PyTorch lacks. It takes rows as the estimator does, in the dtype of the
         fit. Outputs are (rows, outputs); two classes have one, the log-odds of the second. With
         ``loss="gaussian"`` they are means and then logarithms of variances, or activated standard
-        deviations; with several quantiles the lowest, and raw steps or activated quantiles.
+        deviations; with several quantiles the lowest, and raw steps or activated quantiles. With
+        `target_scaling` these raw outputs are of the standardized targets.
 
     Raises
     ------

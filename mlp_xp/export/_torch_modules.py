@@ -102,6 +102,18 @@ class Activated(nn.Module):  # type: ignore[misc]
         return self.loss.activate(x, xp=get_backend("torch").xp)
 
 
+class Restored(nn.Module):  # type: ignore[misc]
+    """Outputs in the unit of the targets: ``x * factor + summand``."""
+
+    def __init__(self, factor: Any, summand: Any) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor))
+        self.register_buffer("summand", torch.tensor(summand))
+
+    def forward(self, x: Any) -> Any:
+        return x * self.factor + self.summand
+
+
 def build(state: FittedState, *, activate: bool) -> nn.Sequential:
     """Return a network in NumPy arrays as a module."""
     params, batch_stats = iter(state.params), list(state.batch_stats)
@@ -113,6 +125,9 @@ def build(state: FittedState, *, activate: bool) -> nn.Sequential:
     elif activate and state.output != "identity":
         is_known = state.output in _OUTPUTS
         modules.append(_OUTPUTS[state.output]() if is_known else Applied(OUTPUTS[state.output]))
+    if state.target_scaling is not None and (activate or state.output == "identity"):
+        xp: Any = get_backend("numpy").xp
+        modules.append(Restored(*state.activating_loss.units(*state.targets.scaling, xp=xp)))
     return nn.Sequential(*modules).to(getattr(torch, state.dtype)).eval()
 
 

@@ -72,6 +72,8 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
             ],
         },
     }
+    if state.target_scaling is not None:
+        spec["target_scaling"] = [numbers.tolist() for numbers in state.targets.scaling]
     if state.targets.classes is not None:
         spec["target_type"] = state.targets.kind
         spec["sparse_targets"] = state.targets.is_sparse
@@ -100,6 +102,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
             (state.network, config.rules.network),
             (state.loss, config.rules.loss),
             (state.input_scaling, config.input_scaling),
+            (state.target_scaling, config.target_scaling),
             (state.dtype, config.dtype or rebuilt.state.dtype),
         ):
             expect(old == new, f"the fit had {old!r}, and they say {new!r}")
@@ -284,7 +287,8 @@ def _widths(spec: dict[str, Any], max_layers: float) -> tuple[Any, ...]:
 def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, Any]) -> Targets:
     """Return the targets that a spec describes."""
     if kind == "MLPRegressor":
-        return RealTargets.of_weights({}, n_outputs, params)
+        targets = RealTargets.of_weights({}, n_outputs, params)
+        return replace(targets, scaling=_target_scaling(spec, targets.n_outputs, params))
     classes, target_type = decode_classes(spec["classes"]), spec["target_type"]
     output, n_classes = spec["out_activation"], len(classes)
     expect(
@@ -300,6 +304,30 @@ def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, 
     targets = targets_type(classes, output, spec.get("sparse_targets") is True)
     expect(n_outputs == targets.n_outputs, f"{n_classes} classes do not fit {n_outputs} outputs")
     return targets
+
+
+def _target_scaling(
+    spec: dict[str, Any], n_outputs: int, params: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the mean and the deviation of the targets, or None."""
+    found = spec.get("target_scaling")
+    expect(
+        (found is None) == (params["target_scaling"] is None),
+        f"target_scaling is {found!r}, and params have {params['target_scaling']!r}",
+    )
+    if found is None:
+        return None
+    expect(
+        len(found) == 2
+        and all(
+            len(numbers) == n_outputs and all(_is_number(n) and math.isfinite(n) for n in numbers)
+            for numbers in found
+        )
+        and min(found[1]) > 0.0,
+        f"target_scaling is no mean and positive deviation for {n_outputs} outputs",
+    )
+    mean, deviation = np.asarray(found, dtype=np.float64)
+    return mean, deviation
 
 
 def _check_late_settings(model: Any, n_features: int) -> None:

@@ -206,8 +206,7 @@ class _Diagnosis(NamedTuple):
         cure = {
             "input": "The input data may contain large values and need to be preprocessed. The "
             f"network sees values up to {self.input:.3g}: try input_scaling='standardize'.",
-            "target": f"y has values up to {self.target:.3g}: scale it, e.g. by "
-            "sklearn.compose.TransformedTargetRegressor.",
+            "target": f"y has values up to {self.target:.3g}: try target_scaling='standardize'.",
             "weight": f"The sample weights of the batch average {self.weight:.3g}: scale "
             "sample_weight to an average of 1.",
             "rate": f"The learning rate was {rate:.3g}: try a smaller learning_rate_init."

@@ -83,7 +83,8 @@ def fit_in_parts() -> None:
     """Check parts of a fit, and that all ranks take the same seed where it is left open."""
     ranks = get_communicator("mpi")
     own = own_rows(ranks)
-    parts = [MLPRegressor(hidden_layer_sizes=(8,), batch_size=32, random_state=0) for _ in range(2)]
+    settings = {"batch_size": 32, "random_state": 0, "target_scaling": "standardize"}
+    parts = [MLPRegressor(hidden_layer_sizes=(8,), **settings) for _ in range(2)]
     parts[1].set_params(distributed=SHARDED)
     for _ in range(3):
         parts[0].partial_fit(X, X[:, 0])

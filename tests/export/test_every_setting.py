@@ -53,6 +53,7 @@ EXPORTED = {
     "power_t": [{"power_t": 0.9, "solver": "sgd", "learning_rate": "invscaling"}],
     **{"precision": ["float64", "float32"], "random_state": [1], "shuffle": [False], "tol": [1.0]},
     "scoring": [{"scoring": "loss", "early_stopping": True}],
+    "target_scaling": ["standardize"],
     "solver": ["sgd", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs", AdamW(), Lion()],
     "validation_fraction": [{"validation_fraction": 0.4, "early_stopping": True}],
     **{"verbose": [True], "warm_start": [True]},
@@ -60,7 +61,10 @@ EXPORTED = {
 NOT_BY_SKLEARN = {
     "activation": ["gelu", "silu", "leaky_relu", "elu", "softplus", ["relu", "tanh"], silu],
     "hidden_layer_sizes": [LAYERS, {"hidden_layer_sizes": BLOCKS, "normalization": "batch"}],
-    "loss": [LEVELS, "gaussian", {"loss": LEVELS, "output_activation": "identity"}],
+    "loss": [
+        *(LEVELS, "gaussian", {"loss": LEVELS, "output_activation": "identity"}),
+        *({"loss": loss, "target_scaling": "standardize"} for loss in (LEVELS, "gaussian")),
+    ],
     "normalization": ["layer", "batch", *FOLDED],
     "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],

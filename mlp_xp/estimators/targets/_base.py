@@ -105,6 +105,22 @@ class Targets(ABC):
         """Return the sample weights, multiplied by those of the classes."""
         return weights
 
+    @property
+    def plain(self) -> Self:
+        """The targets as they were learned, before they were standardized."""
+        return self
+
+    def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> Self:
+        """Return targets that `encode` standardizes by the mean and deviation of y."""
+        raise TypeError(f"Targets of kind {self.kind!r} are not standardized.")
+
+    def restore(self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any]) -> Any:
+        """Return activated outputs, (..., outputs), in the unit of y.
+
+        ``put`` returns an array of the host in the dtype and on the device of the outputs.
+        """
+        return outputs
+
     def with_classes(self, classes: np.ndarray) -> Self:
         """Return the targets with other labels, which were assigned to an estimator."""
         return self

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -23,9 +23,12 @@ class RealTargets(Targets):
     Parameters
     ----------
     n_outputs : int
+    scaling : (mean, deviation), two (outputs,) float64 arrays, or None
+        That y is standardized by.
     """
 
     n_outputs: int
+    scaling: tuple[np.ndarray, np.ndarray] | None = None
     kind: str = "real"
     classes: None = None
     output: str = "identity"
@@ -58,10 +61,20 @@ class RealTargets(Targets):
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
         """Return the loss that the parameters ask for, after the output activation they name."""
         output = params["output_activation"]
-        if output == "auto":
-            return make_loss(params["loss"], REGRESSION_LOSSES, self.output)
-        loss = make_loss(params["loss"], REGRESSION_LOSSES, output)
-        return loss if loss.output == output else Through(cast(Any, loss), output)
+        loss = make_loss(
+            params["loss"], REGRESSION_LOSSES, self.output if output == "auto" else output
+        )
+        if output not in ("auto", loss.output):
+            loss = Through(cast(Any, loss), output)
+        setting = params["target_scaling"]
+        if setting is None or loss.takes_standardized:
+            return loss
+        raise ValueError(
+            f"`target_scaling` must be None with outputs of {loss.output!r} "
+            f"(loss={params['loss']!r}, output_activation={output!r}), got {setting!r}: "
+            "standardized targets have any sign, and such outputs do not reach them. Type "
+            "target_scaling=None, or loss='squared_error' with output_activation='identity'."
+        )
 
     def check_loss(self, y: np.ndarray, loss: Loss, name: str = "y") -> None:
         """Raise ValueError if the loss does not take such values."""
@@ -72,13 +85,45 @@ class RealTargets(Targets):
 
     def encode(self, y: np.ndarray, dtype: str, name: str = "y") -> np.ndarray:
         """Return a column for each output, in the dtype of the network."""
-        columns = y.reshape((y.shape[0], -1)).astype(dtype)
+        columns = y.reshape((y.shape[0], -1))
+        if self.scaling is not None and columns.shape[1] == self.n_outputs:
+            mean, deviation = self.scaling
+            columns = (columns - mean) / deviation
         if columns.shape[1] != self.n_outputs:
             raise ValueError(
                 f"{name} is of shape {y.shape}, and the network was fitted on "
                 f"{self.n_outputs} outputs."
             )
-        return columns
+        return columns.astype(dtype)
+
+    @property
+    def plain(self) -> RealTargets:
+        """The targets before they were standardized."""
+        return replace(self, scaling=None)
+
+    def standardized(self, y: np.ndarray, weights: np.ndarray | None, dtype: str) -> RealTargets:
+        """Return targets that `encode` standardizes by the weighted mean and deviation of y."""
+        from sklearn.preprocessing import StandardScaler  # Most fits need none.
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = StandardScaler().fit(self.plain.encode(y, "float64"), sample_weight=weights)
+            mean, deviation = found.mean_, found.scale_
+            sizes = mean.astype(dtype), deviation.astype(dtype)
+        if not (np.all(np.isfinite(sizes)) and np.all(sizes[1] > 0.0)):
+            worst = int(np.argmax(~np.isfinite(sizes).all(axis=0) | (sizes[1] == 0.0)))
+            raise ValueError(
+                f"`target_scaling` cannot bring output {worst} of y to variance 1 in {dtype}: its "
+                f"mean is {mean[worst]:.3g} and its standard deviation {deviation[worst]:.3g}. "
+                "Multiply or divide y first, so that its values are about 1."
+            )
+        return replace(self, scaling=(mean, deviation))
+
+    def restore(self, loss: Loss, outputs: Any, put: Callable[[np.ndarray], Any]) -> Any:
+        """Return activated outputs, (..., outputs), in the unit of y."""
+        if self.scaling is None:
+            return outputs
+        factor, summand = loss.units(*cast(Any, self.scaling), xp=cast(Any, np))
+        return outputs * put(cast(Any, factor)) + put(cast(Any, summand))
 
     def decode(self, outputs: Any) -> Any:
         """Return (samples, targets, ...) values, without the second axis for a single target."""

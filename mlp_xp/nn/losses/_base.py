@@ -62,6 +62,11 @@ class Loss(ABC):
         """The quantiles that the loss estimates; none for most."""
         return ()
 
+    @property
+    def takes_standardized(self) -> bool:
+        """Whether targets may be standardized: outputs can then have any sign and size."""
+        return self.output == "identity"
+
     @abstractmethod
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
@@ -152,6 +157,15 @@ class Loss(ABC):
             f"The network was fitted with loss={self!r}, which has no quantiles: fit with "
             f"loss=Quantile({tuple(levels)}) or Gaussian()."
         )
+
+    def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
+        """Return a factor and a summand, (outputs,), for activated outputs of standardized targets.
+
+        They bring the outputs back to the unit of targets with this mean and standard deviation,
+        (targets,).
+        """
+        n = self.outputs_per_target
+        return xp.concat([deviation] * n), xp.concat([mean] * n)
 
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return raw outputs, (..., batch, outputs), that `activate` turns into the given ones."""

@@ -254,6 +254,11 @@ class Quantile(ErrorLoss):
         """The name of the output activation."""
         return "identity" if len(self.levels) == 1 else "quantiles"
 
+    @property
+    def takes_standardized(self) -> bool:
+        """Whether targets may be standardized."""
+        return True
+
     def values(self, logits: Array, *, xp: Namespace) -> tuple[Array, Callable[[Array], Array]]:
         """Return the quantiles that the raw outputs stand for, with their pullback."""
         if len(self.levels) == 1:

@@ -172,6 +172,15 @@ class Gaussian(Loss):
         mean, std = mean_and_std(targets, weights, xp=xp)
         return xp.concat([mean, 2.0 * xp.log(std)])
 
+    @property
+    def takes_standardized(self) -> bool:
+        """Whether targets may be standardized."""
+        return True
+
+    def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
+        """Return a factor and a summand: standard deviations are not shifted."""
+        return xp.concat([deviation, deviation]), xp.concat([mean, xp.zeros_like(mean)])
+
     def point(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return the mean of each target, (..., batch, targets)."""
         return self._parts(outputs)[0]

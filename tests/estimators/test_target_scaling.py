@@ -1,0 +1,134 @@
+"""Targets that are standardized for the training, and outputs brought back to their unit."""
+
+import pickle
+
+import numpy as np
+import pytest
+from helpers import problem, small
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlp_xp import MLPEnsembleRegressor, MLPRegressor
+from mlp_xp.callbacks import Checkpoint
+from mlp_xp.model_selection import GridSearchCV as OurSearch
+from mlp_xp.nn.losses import Gaussian, Quantile
+from mlp_xp.saving import load_model, save_model
+
+X, _ = problem()
+Y = X[:, :2] * (3e4, 0.01) + (2e5, -7.0)
+WEIGHTS = np.linspace(0, 2, len(X))
+LEVELS = (0.05, 0.5, 0.95)
+LOSSES = ("squared_error", "absolute_error", "huber", "quantile", Gaussian(), Quantile(LEVELS))
+each_loss = pytest.mark.parametrize("loss", LOSSES, ids=str)
+
+
+def regressor(loss="squared_error", **settings):
+    return small(MLPRegressor, loss=loss, target_scaling="standardize", **settings)
+
+
+def predictions(model, X=X):
+    """Return all that a regressor predicts, (samples, outputs, kinds)."""
+    found = [model.predict(X)]
+    if isinstance(model.loss, Gaussian):
+        found += [model.predict(X, return_std=True)[1], model.predict(X, quantiles=0.9)]
+    if isinstance(model.loss, Quantile):
+        found += list(np.moveaxis(model.predict(X, quantiles=LEVELS), -1, 0))
+    return np.stack(found, axis=-1)
+
+
+@each_loss
+def test_a_fit_is_that_on_targets_standardized_before(loss, tmp_path):
+    fit, held = np.arange(40), np.arange(40, 60)
+    scaler = StandardScaler().fit(Y[fit], sample_weight=WEIGHTS[fit])
+    plain = small(MLPRegressor, loss=loss, early_stopping=True)
+    scaled = regressor(
+        loss, early_stopping=True, callbacks=[Checkpoint(tmp_path / "kept", every=2)]
+    )
+    for model, y in ((plain, scaler.transform(Y)), (scaled, Y)):
+        model.fit(X[fit], y[fit], WEIGHTS[fit], X_val=X[held], y_val=y[held])
+    expected = predictions(plain) * scaler.scale_[:, None] + scaler.mean_[:, None]
+    if isinstance(loss, Gaussian):
+        expected[..., 1] = predictions(plain)[..., 1] * scaler.scale_
+    np.testing.assert_allclose(predictions(scaled), expected, rtol=1e-9)
+    np.testing.assert_allclose(scaled.loss_curve_, plain.loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(scaled.validation_scores_, plain.validation_scores_, rtol=1e-9)
+    assert scaled.score(X, Y) == pytest.approx(plain.score(X, scaler.transform(Y)))
+    # A model that comes back, and a fit that is resumed, have the same mean and deviation.
+    save_model(scaled, tmp_path / "model")
+    resumed = regressor(loss, early_stopping=True)
+    given = {"X_val": X[held], "y_val": Y[held], "resume": tmp_path / "kept"}
+    resumed.fit(X[fit], Y[fit], WEIGHTS[fit], **given)
+    for copy in (pickle.loads(pickle.dumps(scaled)), load_model(tmp_path / "model"), resumed):  # noqa: S301
+        np.testing.assert_array_equal(predictions(copy), predictions(scaled))
+
+
+def test_only_the_samples_to_fit_on_count():
+    fit, held = train_test_split(np.arange(60), test_size=0.25, random_state=0)
+    model = regressor(early_stopping=True, validation_fraction=0.25, random_state=0).fit(X, Y)
+    given = regressor(early_stopping=True, random_state=0)
+    given.fit(X[fit], Y[fit], X_val=X[held], y_val=Y[held])
+    np.testing.assert_allclose(model.predict(X), given.predict(X), rtol=1e-9)
+
+
+def test_a_fit_that_continues_keeps_the_first_mean_and_deviation():
+    model = regressor().partial_fit(X, Y)
+    once = model.predict(X)
+    np.testing.assert_allclose(model.partial_fit(X, Y + 1e6).predict(X), once, rtol=0.5)
+    again = regressor(warm_start=True).fit(X, Y).fit(X, Y)
+    assert again.score(X, Y) > regressor().fit(X, Y).score(X, Y)
+    with pytest.raises(ValueError, match="target_scaling='standardize', and the settings now say"):
+        again.set_params(target_scaling=None).fit(X, Y)
+
+
+def test_searches_and_ensembles(on):
+    data, y = X.astype("float32"), Y[:, 0]
+    grid = {"alpha": [0.1, 1.0], "target_scaling": ["standardize", None]}
+    model = regressor(max_iter=10, precision="float32", **on)
+    found, expected = (
+        kind(model, grid, cv=3, refit=False).fit(data, y).cv_results_["mean_test_score"]
+        for kind in (OurSearch, GridSearchCV)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    ensemble = MLPEnsembleRegressor(
+        regressor("gaussian", **on), 3, bootstrap=True, random_state=0
+    ).fit(data, y)
+    each = [member.predict(data) for member in ensemble.estimators_]
+    np.testing.assert_allclose(ensemble.predict(data), np.mean(each, axis=0), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_prices_are_learned_in_the_pipeline_that_everyone_writes():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(0, 100, (200, 3))
+    prices = 1e5 + 2e3 * X @ [1.0, 0.5, -0.5] + 1e4 * rng.standard_normal(200)
+    scores = [
+        cross_val_score(make_pipeline(StandardScaler(), model), X, prices, cv=3).mean()
+        for model in (
+            *(MLPRegressor(target_scaling=s, random_state=0) for s in (None, "standardize")),
+            Ridge(),
+        )
+    ]
+    assert scores[0] < -2
+    assert scores[1] > scores[2] - 0.03
+
+
+REFUSED = [
+    ({"loss": "poisson"}, r"None with outputs of 'exp'.*got 'standardize'.*any sign.*Type"),
+    ({"output_activation": "softplus"}, "None with outputs of 'softplus'"),
+]
+
+
+def test_what_cannot_be_is_an_error():
+    for settings, message in REFUSED:
+        with pytest.raises(ValueError, match=message):
+            regressor(**settings).fit(X, np.abs(Y))
+    cured = {"target_scaling": None}, {"loss": "squared_error", "output_activation": "identity"}
+    for settings, _ in REFUSED:
+        for cure in cured:
+            regressor(**settings).set_params(**cure).fit(X, np.abs(Y[:, 1]))
+    with pytest.raises(ValueError, match=r"output 1 of y to variance 1 in float64.*divide y"):
+        regressor().fit(X, Y * (1.0, 1e300))
+    # A constant is shifted, not scaled.
+    np.testing.assert_allclose(regressor().fit(X, 0 * Y + 1e9).predict(X), 1e9, atol=10)
