@@ -11,26 +11,14 @@ from typing import Any
 
 import pytest
 
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--force-color-profile=srgb",
-    "--no-proxy-server",
-)
+_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+_FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+_FLAGS += ["--force-color-profile=srgb", "--no-proxy-server"]
+_TYPES = {".mjs": "text/javascript", ".wasm": "application/wasm"}  # The system may lack them.
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    # Not of the system's table, which may lack them.
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {
-        ".mjs": "text/javascript",
-        ".wasm": "application/wasm",
-    }
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | _TYPES
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -52,13 +40,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def headless_chromium(user_data: Path) -> Iterator[Any]:
-    """Open Chromium; yield Selenium's driver of it. Skip the test where there is no Chromium.
-
-    Parameters
-    ----------
-    user_data : Path
-        An empty folder for the profile.
-    """
+    """Open Chromium with a profile in a folder; skip the test where there is no Chromium."""
     webdriver = pytest.importorskip("selenium.webdriver")
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = next(filter(None, map(shutil.which, names)), None)
@@ -70,8 +52,7 @@ def headless_chromium(user_data: Path) -> Iterator[Any]:
     for flag in (*_FLAGS, f"--user-data-dir={user_data}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "WARNING"})
-    service = webdriver.ChromeService(driver)
-    chromium = webdriver.Chrome(options=options, service=service)
+    chromium = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
         yield chromium
     finally:

@@ -44,14 +44,8 @@ def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> s
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(folder)}
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            [*command, *options, *tests],
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        where = {"cwd": folder, "env": environment, "stdout": output, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen([*command, *options, *tests], **where, start_new_session=True)
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -90,9 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
     parser.add_argument("--seconds", type=float, default=300, help="the most for one run of pytest")
-    parser.add_argument(
-        "--whole", action="store_true", help="run all tests where the room's find nothing"
-    )
+    whole = "run all tests where the room's find nothing"
+    parser.add_argument("--whole", action="store_true", help=whole)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of faults")
     parser.add_argument("--out", type=Path, help="append the results here, a line each")
     parser.add_argument("options", nargs="*", help="options for pytest, after --")

@@ -8,21 +8,8 @@ import pytest
 
 import mlp_xp
 
-OPTIONAL = {
-    "array_api_strict",
-    "cupy",
-    "jax",
-    "llvmlite",
-    "matplotlib",
-    "numba",
-    "pandas",
-    "PIL",
-    "polars",
-    "requests",
-    "rich",
-    "safetensors",
-    "torch",
-}
+OPTIONAL = {"array_api_strict", "cupy", "jax", "llvmlite", "matplotlib", "numba", "pandas", "PIL"}
+OPTIONAL |= {"polars", "requests", "rich", "safetensors", "torch"}
 HEAVY = {*OPTIONAL, "scipy", "sklearn"}
 # Each stage loads what the ones before it have loaded, and more.
 STAGES = {

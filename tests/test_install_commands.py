@@ -30,42 +30,20 @@ def words(command: str) -> list[str]:
     bash = os.name == "posix" and shutil.which("bash")
     if not bash:
         pytest.skip("bash is missing")
-    done = subprocess.run(
-        [bash, "-O", "failglob", "-c", rf"printf '%s\n' {command}"],
-        capture_output=True,
-        text=True,
-        cwd=os.sep,
-    )
+    shell = [bash, "-O", "failglob", "-c", rf"printf '%s\n' {command}"]
+    done = subprocess.run(shell, capture_output=True, text=True, cwd=os.sep)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-@pytest.fixture
-def with_pip(monkeypatch):
+def test_a_command_is_for_the_python_that_runs_and_for_uv_where_pip_is_missing(monkeypatch):
+    python, pip = "/my env/bin/python", ["-m", "pip", "install"]
+    monkeypatch.setattr(sys, "executable", python)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-
-
-@pytest.mark.usefixtures("with_pip")
-def test_an_extra_is_installed_from_the_clone():
-    target = f"{ROOT}[torch]"
-    expected = [sys.executable, *("-m", "pip", "install", "-e"), target]
-    assert words(install_command("torch")) == expected
-
-
-@pytest.mark.usefixtures("with_pip")
-def test_a_folder_with_a_space(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/my env/bin/python")
-    expected = ["/my env/bin/python", *("-m", "pip", "install", "--upgrade", "numba")]
-    assert words(pip_command("--upgrade numba")) == expected
-
-
-def test_an_environment_of_uv_has_no_pip(monkeypatch):
+    assert words(install_command("torch")) == [python, *pip, "-e", f"{ROOT}[torch]"]
+    assert words(pip_command("--upgrade numba")) == [python, *pip, "--upgrade", "numba"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert words(pip_command("pyarrow")) == [
-        *("uv", "pip", "install", "--python"),
-        sys.executable,
-        "pyarrow",
-    ]
+    assert words(pip_command("pyarrow")) == ["uv", *pip[1:], "--python", python, "pyarrow"]
 
 
 def test_messages_of_the_package_have_these_commands():

@@ -1,5 +1,6 @@
 """README and pages: examples print what is shown, links lead somewhere, each job has its page."""
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ SOURCES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 PAGES = [*sorted(ROOT.glob("*.md")), *SOURCES, ROOT / "bench" / "README.md"]
 # Their blocks are programs of their own, which tests/test_migrate.py runs.
 PROGRAMS = {"migrate.md"}
+EXAMPLES = sorted((DOCS / "gallery").glob("plot_*.py"))
 NEEDED = {"device.md": "torch", "export.md": "torch", "gpu-arrays.md": "torch", "tune.md": "optuna"}
 NEEDED |= {"save.md": "skops", "gpu-trouble.md": "torch", "reproduce.md": "torch"}
 WITH_CODE = [
@@ -202,3 +204,25 @@ def test_every_page_is_in_a_menu():
             listed |= {file.resolve() for file in page.parent.glob(f"{name}.*")}
     found = {page.resolve() for page in DOCS.rglob("*.md") if "_build" not in page.parts}
     assert found - listed == {(DOCS / "index.md").resolve()}
+
+
+# --- the gallery, whose examples the build of the site runs ---------------------------------------
+
+
+def test_every_example_has_its_place_in_the_gallery():
+    tree = ast.parse((DOCS / "extensions" / "gallery.py").read_text(encoding="utf-8"))
+    (order,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER"
+    )
+    assert sorted(order) == [path.stem.removeprefix("plot_") for path in EXAMPLES]
+    assert len(order) >= 12
+
+
+def test_an_example_has_a_title_and_a_picture():
+    for path in EXAMPLES:
+        code = path.read_text(encoding="utf-8")
+        title, line, *_ = ast.get_docstring(ast.parse(code)).splitlines()
+        assert line == "=" * len(title), path
+        assert re.search(r"plt\.subplots\(|Display\.from_estimator\(", code), path
