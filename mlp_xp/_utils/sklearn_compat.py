@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
-__all__ = ["CallbackSupportMixin", "as_sparse", "check_same_namespace", "with_callbacks"]
+__all__ = [
+    "CallbackSupportMixin",
+    "as_sparse",
+    "check_same_namespace",
+    "warn_unconverged",
+    "with_callbacks",
+]
+
+_THEIRS = "sklearn.neural_network._multilayer_perceptron"
+_BETWEEN = {"contextlib", "joblib", "mlp_xp", "sklearn", "threading"}
+
+
+def warn_unconverged(message: str) -> None:
+    """Warn at the caller's line, in the name of scikit-learn's module, which people filter by.
+
+    Each fit warns, as there: no registry remembers the line.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        frame = frame.f_back
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    warnings.warn_explicit(message, ConvergenceWarning, file, line, module=_THEIRS)
+
 
 try:
     from sklearn.utils import _align_api_if_sparse

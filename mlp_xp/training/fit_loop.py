@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.sklearn_compat import warn_unconverged
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.nn.network import Params
@@ -240,11 +240,9 @@ class FitLoop:
             return
         # A schedule that ends at max_iter was meant to.
         if self._settings.has_open_end:
-            warnings.warn(
+            warn_unconverged(
                 f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the "
-                "optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=4,
+                "optimization hasn't converged yet."
             )
 
     def _run_epochs(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
@@ -14,10 +13,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.sklearn_compat import warn_unconverged
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
@@ -123,8 +122,7 @@ def minimize(
         )
     trainer.set_learned(objective.unravel(result.x), ())
     if not stopped and result.status != 0:
-        # From where the warning of the other solvers comes, for filters by module.
-        warnings.warn(_not_converged(result, max_iter), ConvergenceWarning, stacklevel=5)
+        warn_unconverged(_not_converged(result, max_iter))
     return int(result.nit), objective.reported(result)
 
 

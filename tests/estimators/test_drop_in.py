@@ -187,12 +187,20 @@ def test_a_warm_start_with_other_sizes_keeps_the_network():
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_convergence_warnings_are_silenced_by_one_filter(solver):
+def test_each_fit_warns_at_the_callers_line_and_is_silenced_by_one_filter(solver):
+    model = MLPClassifier(**SETTINGS, solver=solver)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            model.fit(X, y)
+    assert [(w.category, w.filename) for w in caught] == [(ConvergenceWarning, __file__)] * 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")
-        for library in LIBRARIES:
-            library.MLPClassifier(**SETTINGS, solver=solver).fit(X, y)
+        for module in ("sklearn", "sklearn.neural_network"):
+            warnings.filterwarnings("ignore", category=ConvergenceWarning, module=module)
+            for library in LIBRARIES:
+                library.MLPClassifier(**SETTINGS, solver=solver).fit(X, y)
+            warnings.simplefilter("error")
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
