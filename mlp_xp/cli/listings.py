@@ -12,7 +12,7 @@ from textwrap import shorten
 
 from mlp_xp.backends import BACKENDS, compile_ahead, get_backend, how_to_install, installed
 from mlp_xp.cli.lines import print_line
-from mlp_xp.cli.loading import describe, missing_for
+from mlp_xp.cli.loading import GPU, describe, missing_for
 from mlp_xp.cli.output import Output
 from mlp_xp.datasets import LOADERS, locate
 from mlp_xp.recipes import names, read_table
@@ -44,6 +44,8 @@ def run_recipes(args: argparse.Namespace) -> int:
     for name in names():
         missing = missing_for(name)
         needs = "" if missing is None else f"; needs {missing}, which is not here"
+        if missing not in (None, GPU):
+            needs = f"; without {missing}, which is not here, on NumPy and slower"
         print_line(f"{name:13}  {read_table(name)['description']}{needs}")
     return 0
 

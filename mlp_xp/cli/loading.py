@@ -21,7 +21,15 @@ from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import names, read_table
 
-__all__ = ["describe", "load_backend", "load_data", "load_recipe_backend", "loading", "missing_for"]
+__all__ = [
+    "GPU",
+    "describe",
+    "load_backend",
+    "load_data",
+    "load_recipe_backend",
+    "loading",
+    "missing_for",
+]
 
 
 def load_data(
@@ -79,11 +87,13 @@ def load_recipe_backend(recipe: str, model: Any) -> Backend:
     except BackendError as error:
         if missing_for(recipe) is None:  # The options asked for it.
             raise
-        here = ", ".join(name for name in names() if missing_for(name) is None)
+        here = ", ".join(name for name in names() if missing_for(name) != GPU)
         raise BackendError(
-            f"{error}. Recipes that run here: {here}. Or type --backend numpy --device cpu "
-            "--precision float32, which is slower"
+            f"{error}. Recipes that run here: {here}. Or type --backend numpy, which is far slower"
         ) from error
+
+
+GPU = "a CUDA GPU"
 
 
 def missing_for(recipe: str) -> str | None:
@@ -96,10 +106,10 @@ def missing_for(recipe: str) -> str | None:
     """
     table = read_table(recipe)
     name = table.get("backend") or "numpy"
+    if str(table.get("device")).startswith("cuda") and not has_cuda_driver():
+        return GPU
     if name in BACKENDS and not installed(name):
         return BACKENDS[name].package
-    if str(table.get("device")).startswith("cuda") and not has_cuda_driver():
-        return "a CUDA GPU"
     return None
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
+from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.options import DEFAULT, FILES
 from mlp_xp.cli.runs import CHECKPOINTS, CONFIG
 from mlp_xp.cli.tasks import ESTIMATORS
@@ -16,7 +18,7 @@ from mlp_xp.cli.train_options import solvers_with_decay
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.recipes import read_recipe, recipe_parameters
+from mlp_xp.recipes import read_recipe, recipe_parameters, without_library
 from mlp_xp.saving import decode, read_json
 
 __all__ = ["Settings", "settings_of", "settings_of_run"]
@@ -139,6 +141,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.early_stopping is not None:
         params |= {"early_stopping": True, "n_iter_no_change": args.early_stopping}
     params.setdefault("random_state", recipe.params.get("random_state", 0))
+    if args.backend is None and (note := without_library(args.recipe, recipe.params)):
+        print_line(f"note: {note}", sys.stderr)
+        params["backend"] = "numpy"
     params["distributed"] = args.distributed  # The processes run whatever a recipe has.
     data, path = args.data or recipe.data, args.data_path
     if data not in LOADERS:

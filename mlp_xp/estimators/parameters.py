@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import warnings
 from numbers import Integral, Real
 from typing import Any, Self, TypeVar
 
@@ -330,7 +331,8 @@ class RecipeMixin:
             A name of `mlp_xp.recipes.names`, or a TOML file of your own; see `docs/cli.md`. Its
             ``max_time`` is that of the fit.
         **overrides
-            Parameters that replace those of the recipe.
+            Parameters that replace those of the recipe. ``backend="numpy"`` replaces its precision
+            and device too, and is what is taken, with a warning, where its library is missing.
 
         Returns
         -------
@@ -349,7 +351,7 @@ class RecipeMixin:
         0.1
         """
         # Slow to import, and rarely needed.
-        from mlp_xp.recipes import read_recipe, recipe_parameters
+        from mlp_xp.recipes import params_with, read_recipe, recipe_parameters, without_library
 
         kind: Any = cls
         read = read_recipe(recipe, recipe_parameters(kind))
@@ -360,5 +362,8 @@ class RecipeMixin:
             resolve_layers(model.hidden_layer_sizes)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{read.path}: {error}") from error
-        created: Self = model.set_params(**overrides)
+        if "backend" not in overrides and (note := without_library(recipe, read.params)):
+            warnings.warn(note, stacklevel=2)
+            overrides["backend"] = "numpy"
+        created: Self = kind(**params_with(read, overrides)).set_params(**overrides)
         return created

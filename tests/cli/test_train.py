@@ -314,14 +314,25 @@ def test_early_stopping_has_a_best_checkpoint_and_a_validation_curve(mlp_xp, rec
     assert curves.test == {"accuracy [%]": 100 * scores["test_accuracy"]}
 
 
-def test_a_recipe_whose_library_is_missing_names_those_that_run(fails, mlp_xp, monkeypatch):
+def test_a_recipe_whose_library_is_missing_trains_on_numpy(
+    fails, mlp_xp, recipe, monkeypatch, undrawn
+):
     monkeypatch.setattr("mlp_xp.backends.installed", lambda name: name == "numpy")
     monkeypatch.setattr("mlp_xp.cli.loading.installed", lambda name: name == "numpy")
+    recipe.write_text(re.sub("backend = .*", 'backend = "torch"\nprecision = "bf16"', RECIPE))
+    done = mlp_xp("train", "--recipe", recipe, "--out", "run")
+    assert re.search(r"^note: torch.* is not installed: training on NumPy in float32", done.err)
+    assert '[torch]"' in done.err
+    assert load_model("run").precision == "auto"
+    assert MLP.from_recipe("one-minute", backend="numpy").precision == "auto"
+    with pytest.warns(UserWarning, match="torch, which the recipe one-minute asks for"):
+        assert MLP.from_recipe("one-minute").backend == "numpy"
     monkeypatch.setitem(LOADERS, "cifar10", None)  # It is not needed to say so.
-    line = fails("train", "--recipe", "one-minute")
-    assert re.search("torch, which is not installed: .*here: default. Or type --backend", line)
+    line = fails("train", "--recipe", "record")
+    assert re.search("torch, which is not installed: .*here: default, .*Or type --backend", line)
     assert "Recipes that run" not in fails("train", "--backend", "jax")
     lines = mlp_xp("recipes").out.splitlines()
-    needs = {line.split()[0]: line.partition("; needs ")[2] for line in lines}
-    assert needs["one-minute"] == "torch, which is not here"
+    needs = {line.split()[0]: line.partition("; ")[2] for line in lines}
+    assert needs["one-minute"] == "without torch, which is not here, on NumPy and slower"
+    assert needs["record"] == "needs a CUDA GPU, which is not here"
     assert needs["default"] == ""
