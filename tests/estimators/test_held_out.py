@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import sklearn
 from helpers import problem, small
+from sklearn import config_context
 from sklearn.base import clone
-from sklearn.metrics import get_scorer, log_loss
+from sklearn.metrics import check_scoring, log_loss
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -18,22 +18,15 @@ y, y_val = np.split(problem(200)[1], 2)
 HELD_OUT = {"X_val": X_val, "y_val": y_val}
 
 
-@pytest.fixture
-def routing():
-    with sklearn.config_context(enable_metadata_routing=True):
-        yield
-
-
 def test_the_users_own_validation_set_stops_the_fit_on_every_backend(backend):
-    settings = {"max_iter": 60, "early_stopping": True, "n_iter_no_change": 3, "tol": 0.0}
-    expected = MLPClassifier(**SETTINGS, **settings).fit(X, y, **HELD_OUT)
-    model = MLPClassifier(**SETTINGS, **settings)
+    settings = SETTINGS | {"max_iter": 60, "early_stopping": True, "n_iter_no_change": 3}
+    expected, model = (MLPClassifier(**settings, tol=0.0) for _ in range(2))
+    expected.fit(X, y, **HELD_OUT)
     model.fit(backend.put(X), y, X_val=backend.put(X_val), y_val=y_val)
     assert model.n_iter_ == expected.n_iter_ < 60
     assert model.validation_scores_ == expected.validation_scores_
-    np.testing.assert_allclose(
-        model.validation_loss_curve_, expected.validation_loss_curve_, rtol=1e-6
-    )
+    losses = model.validation_loss_curve_, expected.validation_loss_curve_
+    np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
 def test_the_weights_of_the_best_epoch_come_back():
@@ -52,17 +45,15 @@ def test_without_early_stopping_the_curves_are_kept_and_nothing_else_changes():
     assert len(plain.loss_curve_) < 300  # The loss decides when training ends.
     np.testing.assert_array_equal(plain.coefs_[0], watched.coefs_[0])
     assert plain.validation_scores_ is plain.validation_loss_curve_ is None
-    n_epochs = len(plain.loss_curve_)
-    assert len(watched.validation_scores_) == len(watched.validation_loss_curve_) == n_epochs
-    assert watched.validation_scores_[-1] == watched.score(X_val, y_val)
-    loss = log_loss(y_val, watched.predict_proba(X_val))
-    assert watched.validation_loss_curve_[-1] == pytest.approx(loss)
-    assert watched.history_[-1].validation_loss == watched.validation_loss_curve_[-1]
+    scores, losses = watched.validation_scores_, watched.validation_loss_curve_
+    assert len(scores) == len(losses) == len(plain.loss_curve_)
+    assert scores[-1] == watched.score(X_val, y_val)
+    assert losses[-1] == pytest.approx(log_loss(y_val, watched.predict_proba(X_val)))
+    assert watched.history_[-1].validation_loss == losses[-1]
 
 
 def test_validation_weights_count_for_scorers_that_take_them():
-    weights = np.where(y_val == 0, 5.0, 1.0)
-    seen = []
+    weights, seen = np.where(y_val == 0, 5.0, 1.0), []
 
     def plain(model, X, y):
         return float(np.mean(model.predict(X) == y))
@@ -78,69 +69,52 @@ def test_validation_weights_count_for_scorers_that_take_them():
         loss = log_loss(y_val, model.predict_proba(X_val), sample_weight=weights)
         assert model.validation_loss_curve_[-1] == pytest.approx(loss)
     np.testing.assert_array_equal(seen[-1], weights)
+    seen.clear()  # Class weights are for training, and not for the score.
+    small(class_weight="balanced", early_stopping=True, scoring=weighted).fit(X, y)
+    small(class_weight="balanced", scoring=weighted).fit(X, y, X_val=X_val, y_val=0 * y_val)
+    assert set(seen) == {None}
     regressor = MLPRegressor(max_iter=2, scoring="neg_max_error", early_stopping=True)
     regressor.fit(X, X[:, 0], sample_weight=np.ones(100))  # This scorer takes none.
 
 
-def test_class_weights_are_for_training_and_not_for_the_score():
-    rare = np.where(np.arange(100) % 10, 0, y)
-    weights = []
-
-    def scorer(model, X, y, sample_weight=None):
-        weights.append(sample_weight)
-        return 0.0
-
-    small(class_weight="balanced", early_stopping=True, scoring=scorer).fit(X, rare)
-    small(class_weight="balanced", scoring=scorer).fit(X, rare, X_val=X_val, y_val=0 * y_val)
-    assert weights
-    assert all(each is None for each in weights)
-
-
-def test_any_scorer_by_name():
-    settings = SETTINGS | {"max_iter": 4}
-    for scoring in ("roc_auc_ovr", "neg_log_loss", "f1_macro", "top_k_accuracy"):
-        model = MLPClassifier(**settings, scoring=scoring, early_stopping=True)
-        model.fit(X, y, **HELD_OUT)
-        assert model.best_validation_score_ == max(model.validation_scores_), scoring
-        expected = get_scorer(scoring)(model, X_val, y_val)
-        assert model.best_validation_score_ == pytest.approx(expected), scoring
-    # A scorer of decision values, for each way to have two classes, and one for regression.
-    for model, targets in (
-        (MLPClassifier(**settings, scoring="roc_auc"), X > 0),
-        (MLPClassifier(**settings, scoring="roc_auc", output_activation="softmax"), X > 0),
-        (MLPRegressor(**settings, scoring="neg_median_absolute_error"), X),
-    ):
-        held = targets[:, 0]
-        model.fit(X[:60], held[:60], X_val=X[60:], y_val=held[60:])
-        expected = get_scorer(model.scoring)(model, X[60:], held[60:])
-        assert model.validation_scores_[-1] == pytest.approx(expected)
-        assert model.evaluate(X[60:], held[60:], metrics=model.scoring)[
-            model.scoring
-        ] == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("scoring", "targets", "output"),
+    [
+        *((name, y, "auto") for name in ("roc_auc_ovr", "neg_log_loss", "f1_macro")),
+        ("top_k_accuracy", y, "auto"),
+        # A scorer of decision values, for each way to have two classes.
+        *(("roc_auc", X[:, 0] > 0, output) for output in ("auto", "softmax")),
+        ("neg_median_absolute_error", X[:, 0], "auto"),
+        (lambda model, X, y: float(np.mean(model.predict(X) == 0)), y, "auto"),
+    ],
+)
+def test_any_scorer(scoring, targets, output):
+    kind = MLPRegressor if targets.dtype.kind == "f" else MLPClassifier
+    model = kind(**SETTINGS, max_iter=4, scoring=scoring, output_activation=output)
+    held = {"X_val": X[60:], "y_val": targets[60:]}
+    model.set_params(early_stopping=True).fit(X[:60], targets[:60], **held)
+    assert model.best_validation_score_ == max(model.validation_scores_)
+    expected = check_scoring(model, scoring)(model, *held.values())
+    assert model.best_validation_score_ == pytest.approx(expected)
+    found = model.evaluate(*held.values(), metrics={"it": scoring})
+    assert found["it"] == pytest.approx(expected)
 
 
-def test_a_callable_scorer_and_the_loss():
-    def fraction_of_0(model, X, y):
-        return float(np.mean(model.predict(X) == 0))
-
-    model = MLPClassifier(**SETTINGS, scoring=fraction_of_0, max_iter=3).fit(X, y, **HELD_OUT)
-    assert model.validation_scores_[-1] == np.mean(model.predict(X_val) == 0)
-    by_loss = MLPClassifier(**SETTINGS, scoring="loss", max_iter=200, early_stopping=True, tol=0.0)
-    by_loss.fit(X, y, **HELD_OUT)
-    assert by_loss.best_validation_score_ == -min(by_loss.validation_loss_curve_)
-    found = log_loss(y_val, by_loss.predict_proba(X_val))
-    assert found == pytest.approx(min(by_loss.validation_loss_curve_))
+def test_the_loss_is_a_scorer():
+    model = MLPClassifier(**SETTINGS, scoring="loss", max_iter=200, early_stopping=True, tol=0.0)
+    lowest = min(model.fit(X, y, **HELD_OUT).validation_loss_curve_)
+    assert model.best_validation_score_ == -lowest
+    assert log_loss(y_val, model.predict_proba(X_val)) == pytest.approx(lowest)
 
 
 def test_the_held_out_fraction_is_stratified_and_scikit_learns_split():
-    labels = np.repeat([0, 1, 2], [80, 10, 10])
-    seen = []
+    labels, seen = np.repeat([0, 1, 2], [80, 10, 10]), []
+    settings = SETTINGS | {"early_stopping": True, "max_iter": 10}
 
     def scorer(model, X_held, y_held):
         seen.append(np.sort(y_held))
         return 0.0
 
-    settings = SETTINGS | {"early_stopping": True, "max_iter": 10}
     MLPClassifier(**settings, scoring=scorer).fit(X, labels)
     assert np.bincount(seen[0]).tolist() == [8, 1, 1]
     np.testing.assert_array_equal(seen[0], seen[1])
@@ -173,10 +147,9 @@ def test_partial_fit_works_with_early_stopping():
         model.partial_fit(X, y, classes=[0, 1, 2], **HELD_OUT)
         assert len(model.validation_scores_) == calls
     assert model.validation_scores_[-1] == model.score(X_val, y_val)
-    held_out = MLPRegressor(**SETTINGS, early_stopping=True)
-    held_out.partial_fit(X, X[:, 0]).partial_fit(X, X[:, 0])
-    assert len(held_out.validation_scores_) == 2
-    assert held_out.t_ == 2 * 90
+    model = MLPRegressor(**SETTINGS, early_stopping=True)
+    model.partial_fit(X, X[:, 0]).partial_fit(X, X[:, 0])
+    assert (len(model.validation_scores_), model.t_) == (2, 2 * 90)
 
 
 def test_lbfgs_ignores_early_stopping_and_measures_what_it_is_given():
@@ -193,22 +166,22 @@ def test_lbfgs_ignores_early_stopping_and_measures_what_it_is_given():
     assert model.loss_ == model.best_loss_ == model.loss_curve_[-1] < model.loss_curve_[0] / 10
 
 
-def test_in_a_pipeline_the_validation_data_are_transformed(routing):
+@config_context(enable_metadata_routing=True)
+def test_in_a_pipeline_the_validation_data_are_transformed():
     far, far_val = 1000 + 50 * X, 1000 + 50 * X_val
     settings = SETTINGS | {"early_stopping": True, "max_iter": 40}
     model = MLPClassifier(**settings).set_fit_request(X_val=True, y_val=True)
     pipeline = make_pipeline(StandardScaler(), model, transform_input=["X_val"])
     pipeline.fit(far, y, X_val=far_val, y_val=y_val)
-    scaler = StandardScaler().fit(far)
-    direct = MLPClassifier(**settings)
-    direct.fit(scaler.transform(far), y, X_val=scaler.transform(far_val), y_val=y_val)
+    scaler, direct = StandardScaler().fit(far), MLPClassifier(**settings)
+    near_val = scaler.transform(far_val)
+    direct.fit(scaler.transform(far), y, X_val=near_val, y_val=y_val)
     assert pipeline[-1].validation_scores_ == direct.validation_scores_
-    np.testing.assert_array_equal(
-        pipeline.predict(far_val), direct.predict(scaler.transform(far_val))
-    )
+    np.testing.assert_array_equal(pipeline.predict(far_val), direct.predict(near_val))
 
 
-def test_in_a_grid_search(routing):
+@config_context(enable_metadata_routing=True)
+def test_in_a_grid_search():
     model = MLPClassifier(**SETTINGS, early_stopping=True, max_iter=20)
     model.set_fit_request(X_val=True, y_val=True, sample_weight=True)
     model.set_score_request(sample_weight=False)

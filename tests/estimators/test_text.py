@@ -7,10 +7,7 @@ import pandas
 import pytest
 from helpers import problem, small
 from scipy import sparse
-from sklearn.compose import make_column_transformer
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn import compose, impute, pipeline, preprocessing
 
 from mlp_xp import MLPClassifier, MLPRegressor
 
@@ -19,14 +16,13 @@ X, y = problem()
 
 def follow(error, X):
     """Return the pipeline that an error says to type, fitted, and its X."""
-    names = {"pandas": pandas, "X": X.copy(), "SimpleImputer": SimpleImputer}
-    names |= {"make_pipeline": make_pipeline, "OneHotEncoder": OneHotEncoder}
-    names |= {"make_column_transformer": make_column_transformer, "MLPClassifier": MLPClassifier}
+    names = vars(pipeline) | vars(compose) | vars(impute) | vars(preprocessing)
+    names |= {"pandas": pandas, "X": X.copy(), "MLPClassifier": MLPClassifier}
     for line in re.findall(r"X\[\S+ = \S+\(.*?\)", error):
         exec(line, names)
     model = eval(re.findall(r"make_pipeline\(.*\)", error)[0], names)
-    small = {"hidden_layer_sizes": (5,), "max_iter": 5, "n_iter_no_change": 10, "random_state": 0}
-    model.set_params(**{f"mlpclassifier__{name}": value for name, value in small.items()})
+    settings = {"hidden_layer_sizes": 5, "max_iter": 5, "learning_rate": "cosine"}
+    model.set_params(**{f"mlpclassifier__{name}": value for name, value in settings.items()})
     return model.fit(names["X"], np.arange(len(X)) % 2), names["X"]
 
 
@@ -37,13 +33,11 @@ def text_error(X):
 
 
 def test_text_in_x_is_encoded_as_the_error_says():
-    frame = pandas.DataFrame(
-        {"size": [1, 2, 3], "color": ["red", "blue", "red"], "shape": [*"oxx"]}
-    )
+    colors = {"size": [1, 2, 3], "color": ["red", "blue", "red"], "shape": [*"oxx"]}
+    frame = pandas.DataFrame(colors)
     error = text_error(frame)
     assert "'red'. MLPClassifier takes numbers in X. X['color'] and X['shape'] have text" in error
-    model, _ = follow(error, frame)
-    model.predict(frame.assign(color="green"))
+    follow(error, frame)[0].predict(frame.assign(color="green"))
     # So many that the encoder returns a sparse matrix, and some are missing.
     names = pandas.DataFrame({"size": np.arange(9.0), "name": [*"abcdefg", None, np.nan]})
     error = text_error(names)
