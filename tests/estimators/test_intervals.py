@@ -63,8 +63,7 @@ def test_quantiles_never_cross():
 @pytest.mark.parametrize("loss", [Quantile(LEVELS), "gaussian"])
 def test_a_fit_starts_from_the_unit_of_the_targets(loss, scale):
     X, y, _ = noisy(500, scale=scale)
-    model = MLPRegressor(loss=loss, hidden_layer_sizes=(), max_iter=1, learning_rate="cosine")
-    model.set_params(learning_rate_init=1e-12)
+    model = MLPRegressor(loss, (), max_iter=1, learning_rate="cosine", learning_rate_init=1e-12)
     low, high = model.fit(X, y).predict(0 * X[:1], quantiles=(0.05, 0.95))[0]
     assert (low + high) / 2 == pytest.approx(y.mean(), abs=scale)
     assert (high - low) == pytest.approx(2 * norm.ppf(0.95) * y.std(), rel=0.3)
@@ -80,14 +79,20 @@ def test_a_fit_starts_from_the_unit_of_the_targets(loss, scale):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_targets_without_noise_leave_all_finite(solver):
     X, _, _ = noisy(200)
-    model = MLPRegressor("gaussian", (20,), solver=solver, max_iter=120, random_state=0)
-    model.set_params(
-        learning_rate_init=0.01, batch_size=20, max_grad_norm=1.0 if solver == "sgd" else None
-    )
-    mean, std = model.fit(X, X[:, 0]).predict(X, return_std=True)
+    settings = {"learning_rate_init": 0.01, "batch_size": 20, "random_state": 0, "max_iter": 120}
+    settings |= {"max_grad_norm": 1.0} if solver == "sgd" else {}
+    model = MLPRegressor("gaussian", (20,), solver=solver, **settings).fit(X, X[:, 0])
+    mean, std = model.predict(X, return_std=True)
     assert np.isfinite(mean).all()
     assert (std > 0).all()
     assert model.score(X, X[:, 0]) > 0.9
+
+
+def pinball(y, predictions, weights=None, levels=LEVELS):
+    """Return scikit-learn's pinball loss, averaged over quantiles along the last axis."""
+    each = zip(np.moveaxis(predictions, -1, 0), levels, strict=True)
+    losses = [mean_pinball_loss(y, p, sample_weight=weights, alpha=q) for p, q in each]
+    return pytest.approx(np.mean(losses), rel=1e-9)
 
 
 @pytest.mark.parametrize("y", [X[:, 0], X[:, :2]], ids=["one", "several"])
@@ -101,11 +106,7 @@ def test_what_predict_returns(y):
     np.testing.assert_array_equal(model.predict(X), whole[..., 1])
     np.testing.assert_array_equal(model.predict(X, quantiles=0.95), whole[..., 2])
     np.testing.assert_array_equal(model.predict(X, quantiles=[0.95, 0.05]), whole[..., [2, 0]])
-    pinball = [
-        mean_pinball_loss(y, whole[..., k], sample_weight=weights, alpha=q)
-        for k, q in enumerate(LEVELS)
-    ]
-    assert model.evaluate(X, y, weights)["loss"] == pytest.approx(np.mean(pinball), rel=1e-12)
+    assert model.evaluate(X, y, weights)["loss"] == pinball(y, whole, weights)
 
     model = regressor(Gaussian()).fit(X, y, weights)
     assert model.out_activation_ == "gaussian"
@@ -134,15 +135,12 @@ def test_ways_to_fit_and_to_keep(loss, levels, tmp_path):
     expected = model.predict(X, quantiles=levels)
     assert model.validation_scores_[-1] == -model.validation_loss_curve_[-1]
     save_model(model, tmp_path / "model")
-    for copy in (pickle.loads(pickle.dumps(model)), load_model(tmp_path / "model")):  # noqa: S301
+    made = MLPRegressor.from_weights(model.coefs_, model.intercepts_, loss=loss)
+    for copy in (pickle.loads(pickle.dumps(model)), load_model(tmp_path / "model"), made):  # noqa: S301
         np.testing.assert_array_equal(copy.predict(X, quantiles=levels), expected)
         assert copy.loss == loss
-    given = MLPRegressor.from_weights(model.coefs_, model.intercepts_, loss=loss)
-    np.testing.assert_array_equal(given.predict(X, quantiles=levels), expected)
-    continued = regressor(loss, warm_start=True).fit(X, y).fit(X, y)
-    assert len(continued.loss_curve_) == 10
-    parts = regressor(loss).partial_fit(X, y).partial_fit(X, y)
-    assert parts.predict(X).shape == y.shape
+    assert len(regressor(loss, warm_start=True).fit(X, y).fit(X, y).loss_curve_) == 10
+    assert regressor(loss).partial_fit(X, y).partial_fit(X, y).predict(X).shape == y.shape
     # A fit that is resumed ends as one that was not interrupted.
     whole, first, again = (regressor(loss, max_iter=4) for _ in range(3))
     first.set_params(callbacks=[Checkpoint(tmp_path / "kept", every=3)]).fit(X, y)
@@ -162,7 +160,12 @@ def test_every_backend_fits_the_same(on, backend, loss, levels):
         np.testing.assert_allclose(backend.get(found), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_searches_and_pipelines(on):
+def coverage(model, X, y):
+    low, high = model.predict(X, quantiles=(0.05, 0.95)).T
+    return float(np.mean((low < y) & (y < high)))
+
+
+def test_searches_pipelines_and_scorers_that_ask_for_intervals(on):
     pipeline = make_pipeline(StandardScaler(), small(MLPRegressor, **on))
     losses = {"mlpregressor__loss": [Quantile(LEVELS), "gaussian", "squared_error"]}
     search = GridSearchCV(pipeline, losses, cv=2, error_score="raise").fit(X, X[:, 0])
@@ -170,15 +173,8 @@ def test_searches_and_pipelines(on):
     pipeline.set_params(mlpregressor__loss="gaussian").fit(X, X[:, 0])
     mean, std = pipeline.predict(X, return_std=True)
     assert mean.shape == std.shape == (60,)
-
-
-def test_scorers_may_ask_for_intervals():
-    def coverage(model, X, y):
-        low, high = model.predict(X, quantiles=(0.05, 0.95)).T
-        return float(np.mean((low < y) & (y < high)))
-
-    model = regressor(Quantile(LEVELS), scoring=coverage, early_stopping=True).fit(X, X[:, 0])
-    assert 0 <= model.validation_scores_[-1] <= 1
+    model = regressor(Quantile(LEVELS), scoring=coverage, early_stopping=True, **on)
+    assert 0 <= model.fit(X, X[:, 0]).validation_scores_[-1] <= 1
     assert model.evaluate(X, X[:, 0], metrics=coverage)["coverage"] == coverage(model, X, X[:, 0])
 
 
@@ -210,8 +206,7 @@ def test_views_are_averaged(loss, levels):
     # The loss of averaged predictions, which are taken back to raw outputs for it.
     model.tta = view
     if isinstance(loss, Quantile):
-        pinball = [mean_pinball_loss(y, expected[:, k], alpha=q) for k, q in enumerate(levels)]
-        assert model.evaluate(X, y)["loss"] == pytest.approx(np.mean(pinball), rel=1e-9)
+        assert model.evaluate(X, y)["loss"] == pinball(y, expected, levels=levels)
     if isinstance(loss, Gaussian):
         density = norm.logpdf(y, *model.predict(X, return_std=True))
         assert model.evaluate(X, y)["loss"] == pytest.approx(-density.mean(), rel=1e-9)
@@ -240,19 +235,13 @@ def test_errors_say_which_fit_is_needed():
         regressor("gaussian", output_activation="exp").fit(X, X[:, 0])
 
 
-def test_levels_in_an_array_or_in_single_precision_are_the_numbers_that_are_meant():
-    X, y, _ = noisy(40)
-    singles = np.asarray(LEVELS, dtype=np.float32)
-    for levels in (singles, list(singles), np.asarray(LEVELS), list(LEVELS)):
-        loss = Quantile(levels)
-        assert loss == Quantile(LEVELS)
-        assert repr(loss) == "Quantile(quantile=(0.05, 0.5, 0.95))"
-        model = regressor(loss).fit(X, y)
-        np.testing.assert_array_equal(
-            model.predict(X, quantiles=levels), model.predict(X, quantiles=LEVELS)
-        )
-    for level in (np.float32(0.9), np.float64(0.9), np.asarray(0.9)):
-        assert repr(Quantile(level)) == "Quantile(quantile=0.9)"
-        assert Quantile(level) != Quantile(LEVELS)
-        model = regressor(Quantile(level)).fit(X, y)
-        np.testing.assert_array_equal(model.predict(X, quantiles=level), model.predict(X))
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_levels_in_an_array_or_in_single_precision_are_the_numbers_that_are_meant(kind):
+    array, one = np.asarray(LEVELS, dtype=kind), np.asarray(0.9, dtype=kind)
+    for given, meant in ((array, LEVELS), (list(array), LEVELS), (one[()], 0.9), (one, 0.9)):
+        loss = Quantile(given)
+        assert loss == Quantile(meant)
+        assert repr(loss) == f"Quantile(quantile={meant})"
+        model = regressor(loss).fit(X, X[:, 0])
+        found, expected = (model.predict(X, quantiles=levels) for levels in (given, meant))
+        np.testing.assert_array_equal(found, expected)

@@ -24,13 +24,11 @@ LONGER = {"max_iter": 60}
 
 def test_class_weights():
     rare = (X[:, 0] > 1.2).astype(int)
-    by_class = small(class_weight={0: 1.0, 1: 7.0}).fit(X, rare)
-    by_sample = small().fit(X, rare, sample_weight=np.where(rare, 7.0, 1.0))
-    np.testing.assert_allclose(by_class.loss_curve_, by_sample.loss_curve_, rtol=1e-12)
-    balanced = small(class_weight="balanced").fit(X, rare)
-    shares = np.where(rare, 30 / rare.sum(), 30 / (1 - rare).sum())
-    by_sample = small().fit(X, rare, sample_weight=shares)
-    np.testing.assert_allclose(balanced.loss_curve_, by_sample.loss_curve_, rtol=1e-12)
+    balanced = np.where(rare, 30 / rare.sum(), 30 / (1 - rare).sum())
+    for weight, each in (({0: 1.0, 1: 7.0}, np.where(rare, 7.0, 1.0)), ("balanced", balanced)):
+        by_class = small(class_weight=weight).fit(X, rare).loss_curve_
+        by_sample = small().fit(X, rare, sample_weight=each).loss_curve_
+        np.testing.assert_allclose(by_class, by_sample, rtol=1e-12)
 
 
 def test_class_weight_as_a_dict_is_checked():
@@ -47,35 +45,30 @@ def test_class_weight_as_a_dict_is_checked():
         small(class_weight={0: 2.0}).fit(X, np.eye(3, dtype=int)[y])
 
 
-def test_label_smoothing_is_that_of_the_loss_object():
-    named = small(label_smoothing=0.2).fit(X, y)
-    given = small(loss=SoftmaxCrossEntropy(0.2)).fit(X, y)
-    assert named.loss_curve_ == given.loss_curve_
-    assert named.loss_ != small().fit(X, y).loss_
+def test_label_smoothing_and_focal_losses_are_those_of_the_loss_objects():
+    plain, binary = small().fit(X, y).loss_, small().fit(X, y > 0).loss_
+    for targets, settings, loss in (
+        (y, {"label_smoothing": 0.2}, SoftmaxCrossEntropy(0.2)),
+        (y > 0, {"label_smoothing": 0.2}, BinaryCrossEntropy(0.2)),
+        (y, {"loss": "focal"}, SoftmaxFocal()),
+        (y > 0, {"loss": "focal"}, BinaryFocal()),
+    ):
+        named, given = small(**settings).fit(X, targets), small(loss=loss).fit(X, targets)
+        assert named.loss_curve_ == given.loss_curve_
+        assert named.loss_ not in (plain, binary)
     binary = small(max_iter=300, label_smoothing=0.4).fit(X, y > 0)
     assert binary.predict_proba(X).max() < 0.95
     with pytest.raises(ValueError, match="only 'log_loss' takes it"):
         MLPClassifier(label_smoothing=0.1, loss="focal").fit(X, y)
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_focal_loss(classes):
-    X, y = problem(200, classes=classes)
-    model = small(**LONGER, loss="focal").fit(X, y)
-    assert model.score(X, y) > 0.9
-    assert model.loss_ < small(**LONGER).fit(X, y).loss_
-
-
 def test_losses_for_regression_estimate_what_they_should():
-    rng = np.random.default_rng(0)
-    X = np.ones((500, 1))
-    y = rng.exponential(size=500)
-    settings = {"hidden_layer_sizes": (), "max_iter": 300, "alpha": 0.0, "random_state": 0}
-    settings |= {"learning_rate_init": 0.1, "learning_rate": "cosine", "batch_size": 500}
+    X, y = np.ones((500, 1)), np.random.default_rng(0).exponential(size=500)
+    settings = {"hidden_layer_sizes": (), "max_iter": 300, "alpha": 0.0, "batch_size": 500}
+    settings |= {"learning_rate_init": 0.1, "learning_rate": "cosine"}
 
     def estimate(loss):
-        model = MLPRegressor(**settings, loss=loss, n_iter_no_change=np.inf)
-        return model.fit(X, y).predict(X[:1])[0]
+        return small(MLPRegressor, **settings, loss=loss).fit(X, y).predict(X[:1])[0]
 
     for loss in ("squared_error", "poisson", Huber(delta=1e3)):
         assert estimate(loss) == pytest.approx(y.mean(), abs=0.001)
@@ -119,16 +112,13 @@ def forgets_the_weights(outputs, targets, *, xp):
 
 def test_a_users_own_loss(backend):
     X_here = backend.put(X)
-    for weights in (None, np.linspace(0.0, 2.0, 60)):
-        mine = small(MLPRegressor, loss=squared).fit(X_here, X[:, 0], weights)
-        named = small(MLPRegressor, loss=SquaredError()).fit(X_here, X[:, 0], weights)
-        np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-10)
     # JAX fills the last batch with samples of weight 0, which this loss would count.
-    mine, named = (
-        small(MLPRegressor, loss=loss).fit(X_here[:50, :], X[:50, 0])
-        for loss in (squared, "squared_error")
-    )
-    np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-10)
+    for n, weights in ((60, None), (60, np.linspace(0.0, 2.0, 60)), (50, None)):
+        mine, named = (
+            small(MLPRegressor, loss=loss).fit(X_here[:n, :], X[:n, 0], weights)
+            for loss in (squared, SquaredError())
+        )
+        np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-10)
     for loss, message in (
         (twice_the_gradient, "finite difference"),
         (forgets_the_weights, r"loss forgets_the_weights .*multiplied by what it is gi"),
@@ -139,39 +129,41 @@ def test_a_users_own_loss(backend):
         small(loss=forgets_the_weights).fit(X_here, y > 0)
 
 
-CURES = {
-    SoftmaxCrossEntropy(): "'softmax', .* are 'logistic': set output_activation='softmax'",
-    Custom(squared, "softmax"): "set output_activation='softmax'",
-    SquaredError(): r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError",
-    Poisson(): "'exp', and those of output_activation='auto' for binary targets",
-    Through(SquaredError(), "tanh"): "'tanh'.* with output_activation='logistic'",
-    Custom(squared): r"give the function itself, or Custom\(\.\.\., 'logistic'\)",
-}
+CURES = [
+    (SoftmaxCrossEntropy(), "'softmax', .* are 'logistic': set output_activation='softmax'"),
+    (Custom(squared, "softmax"), "set output_activation='softmax'"),
+    (SquaredError(), r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError"),
+    (Poisson(), "'exp', and those of output_activation='auto' for binary targets"),
+    (Through(SquaredError(), "tanh"), "'tanh'.* with output_activation='logistic'"),
+    (Custom(squared), r"give the function itself, or Custom\(\.\.\., 'logistic'\)"),
+]
+SEVERAL = (X[:, :3] > 0).astype(int)
 
 
 def test_a_loss_for_other_outputs_is_rejected():
-    for loss, cure in CURES.items():
+    for loss, targets, output, cure in (
+        *((loss, y > 0, "auto", cure) for loss, cure in CURES),
+        (BinaryCrossEntropy(), y > 0, "softmax", "set output_activation='logistic'"),
+        (SoftmaxFocal(), SEVERAL, "auto", "multilabel targets are 'logistic': use 'log_loss'"),
+        (BinaryFocal(), y, "auto", "multiclass targets .*set output_activation='logistic'"),
+    ):
         with pytest.raises(ValueError, match=cure):
-            small(loss=loss).fit(X, y > 0)
-    with pytest.raises(ValueError, match="set output_activation='logistic'"):
-        small(loss=BinaryCrossEntropy(), output_activation="softmax").fit(X, y > 0)
+            small(loss=loss, output_activation=output).fit(X, targets)
 
 
-def test_losses_of_classes_need_the_outputs_of_the_targets():
-    labels = (X[:, :3] > 0).astype(int)
-    with pytest.raises(ValueError, match="multilabel targets are 'logistic': use 'log_loss'"):
-        small(loss=SoftmaxFocal()).fit(X, labels)
-    with pytest.raises(ValueError, match=r"multiclass targets .*set output_activation='logistic'"):
-        small(loss=BinaryFocal()).fit(X, y)
-    for loss, output, targets in (
+@pytest.mark.parametrize(
+    ("loss", "output", "targets"),
+    [
         (SoftmaxCrossEntropy(), "softmax", (y > 0).astype(int)),
         (BinaryCrossEntropy(), "logistic", y),
         (Through(SquaredError(), "logistic"), "auto", (y > 0).astype(int)),
         (Through(SquaredError(), "logistic"), "logistic", y),
-        (BinaryCrossEntropy(), "auto", labels),
-    ):
-        model = small(**LONGER, learning_rate_init=0.01, loss=loss, output_activation=output)
-        assert np.mean(model.fit(X, targets).predict(X) == targets) > 0.8
+        (BinaryCrossEntropy(), "auto", SEVERAL),
+    ],
+)
+def test_losses_of_classes_learn_from_outputs_that_fit(loss, output, targets):
+    model = small(**LONGER, learning_rate_init=0.01, loss=loss, output_activation=output)
+    assert np.mean(model.fit(X, targets).predict(X) == targets) > 0.8
 
 
 def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
@@ -201,10 +193,8 @@ def test_a_warm_start_with_another_loss_trains_by_it(loss):
     model = MLPRegressor(hidden_layer_sizes=20, learning_rate_init=0.01, random_state=0)
     model.set_params(warm_start=True, max_iter=100, n_iter_no_change=50).fit(X, y)
     n_epochs = len(model.loss_curve_)
-    model.set_params(loss=loss, n_iter_no_change=10).fit(X, y)
-    curve = model.loss_curve_[n_epochs:]
-    # The best of the loss before says nothing of this one.
-    assert len(curve) > 11
+    curve = model.set_params(loss=loss, n_iter_no_change=10).fit(X, y).loss_curve_[n_epochs:]
+    assert len(curve) > 11  # The best of the loss before says nothing of this one.
     assert model.best_loss_ == min(curve)
     assert curve[-1] < curve[0] / 1.5
 
