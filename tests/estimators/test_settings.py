@@ -1,0 +1,353 @@
+"""Settings of the network and of the optimizer, and what they are resolved into."""
+
+import inspect
+import pickle
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import problem, small
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_html_repr
+
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor
+from mlp_xp.estimators.config import resolve_config
+from mlp_xp.estimators.targets import ClassTargets, RealTargets
+from mlp_xp.nn.layers import tanh
+from mlp_xp.nn.losses import SoftmaxFocal
+from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Muon
+from mlp_xp.optimizers.schedules import InvScaling, OneCycle
+
+X, y = problem()
+
+
+def test_a_users_own_activation(backend):
+    def square(x, *, xp):
+        return x * x, lambda dy: 2.0 * x * dy
+
+    def wrong(x, *, xp):
+        return x * x, lambda dy: x * dy
+
+    settings = {"hidden_layer_sizes": (8, 8), "activation": [square, "relu"]}
+    expected = small(**settings).fit(X, y)
+    model = small(**settings).fit(backend.put(X), y)
+    np.testing.assert_allclose(model.loss_curve_, expected.loss_curve_, rtol=1e-8)
+    with pytest.raises(ValueError, match=r"wrong.*finite difference"):
+        small(activation=wrong).fit(backend.put(X), y)
+    own = small(activation=lambda x, *, xp: tanh(x, xp=xp)).fit(X, y)
+    np.testing.assert_array_equal(own.coefs_[0], small(activation="tanh").fit(X, y).coefs_[0])
+
+
+def test_dropout_is_for_training_only():
+    model, again = (small(dropout=0.5).fit(X, y) for _ in range(2))
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
+    assert model.loss_curve_ == again.loss_curve_ != small().fit(X, y).loss_curve_
+
+
+@pytest.mark.parametrize("normalization", ["layer", "batch"])
+def test_normalization_has_parameters_that_learn(normalization):
+    model = small(normalization=normalization).fit(X, y)
+    ((scale, shift),) = model.norms_
+    assert scale.shape == shift.shape == (8,)
+    assert np.any(scale != 1)
+    # Each sample is predicted on its own.
+    np.testing.assert_allclose(model.predict_proba(X[:1]), model.predict_proba(X)[:1], atol=1e-12)
+    if normalization == "batch":
+        assert not np.allclose(model.moments_[0].mean, 0.0)
+
+
+def test_a_small_last_batch_does_not_ruin_the_running_moments():
+    settings = {"normalization": "batch", "max_iter": 60, "learning_rate_init": 0.01}
+    whole, one_more = (
+        small(**settings).fit(X[:n], y[:n]).evaluate(X[:n], y[:n])["loss"] for n in (32, 33)
+    )
+    assert one_more < 2 * whole
+
+
+def test_a_residual_layer_adds_its_input():
+    model = small(hidden_layer_sizes=(5, 5), residual=True).fit(X, y)
+    first = model.hidden_activations(X, 0)
+    added = np.maximum(first @ model.coefs_[1] + model.intercepts_[1], 0)
+    np.testing.assert_allclose(model.hidden_activations(X, 1), first + added, rtol=1e-10)
+
+
+def test_hidden_activations(backend):
+    model = small(hidden_layer_sizes=(8, 5), activation=["tanh", "relu"]).fit(X, y)
+    first = np.tanh(X @ model.coefs_[0] + model.intercepts_[0])
+    second = np.maximum(first @ model.coefs_[1] + model.intercepts_[1], 0)
+    for layer, expected in ((0, first), (1, second), (-1, second), (-2, first)):
+        found = model.hidden_activations(backend.put(X), layer)
+        assert backend.holds(found)
+        np.testing.assert_allclose(backend.get(found), expected, atol=1e-12)
+    with pytest.raises(IndexError, match="layer is 2, and there are 2 hidden layers"):
+        model.hidden_activations(X, 2)
+
+
+def everything(normalization="batch"):
+    """Return a model that uses most settings at once."""
+    settings = {"dropout": [0.1, 0.2], "input_dropout": 0.1, "residual": True, "solver": Muon()}
+    settings |= {"hidden_layer_sizes": (8, 8), "activation": ["gelu", "relu"], "ema_decay": 0.9}
+    settings |= {"learning_rate": OneCycle(), "max_grad_norm": 1.0, "input_scaling": "standardize"}
+    return small(**settings, normalization=normalization)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "layer"])
+def test_all_settings_at_once_give_the_same_numbers_on_every_backend(backend, normalization):
+    X_here = backend.put(X)
+    expected = everything(normalization).fit(X, y)
+    model = everything(normalization).fit(X_here, y)
+    np.testing.assert_allclose(model.loss_curve_, expected.loss_curve_, rtol=1e-7)
+    p = backend.get(model.predict_proba(X_here))
+    np.testing.assert_allclose(p, expected.predict_proba(X), atol=1e-7)
+    # Training continues from a pickle.
+    opened = pickle.loads(pickle.dumps(model))  # noqa: S301
+    moments = [array for each in getattr(opened, "moments_", []) for array in each]
+    assert all(type(array) is np.ndarray for array in (*opened.coefs_, *moments))
+    np.testing.assert_allclose(opened.predict_proba(X), p, atol=1e-10)
+    for each in (model, opened):
+        each.partial_fit(X_here, y)
+    np.testing.assert_allclose(opened.loss_, model.loss_, rtol=1e-10)
+
+
+def test_a_copy_moves_to_another_library_and_back(backend):
+    model = everything().fit(X, y)
+    there = model.to(backend.name, backend.device)
+    assert all(map(backend.holds, there.coefs_))
+    assert all(backend.holds(norm.scale) for norm in there.norms_)
+    assert isinstance(there.predict_proba(X), np.ndarray)
+    np.testing.assert_allclose(there.predict_proba(X), model.predict_proba(X), atol=1e-10)
+    back = there.to("numpy")
+    assert isinstance(back.coefs_[0], np.ndarray)
+    assert isinstance(model.coefs_[0], np.ndarray), "the original moved"
+    np.testing.assert_array_equal(back.coefs_[0], model.coefs_[0])
+
+
+def test_summary_and_html():
+    model = everything().fit(X, y)
+    summary, text = model.summary(), str(model.summary())
+    for words in ("residual, dense", "batch normalization", "gelu", "dropout 0.2", "output: dense"):
+        assert words in text
+    norms = [array for norm in model.norms_ for array in norm]
+    learned = sum(array.size for array in (*model.coefs_, *model.intercepts_, *norms))
+    assert summary.parameters == learned
+    assert re.search(rf"in all +{learned:,}\b", text)
+    assert summary.work == 2 * sum(W.size for W in model.coefs_)
+    page = model._repr_html_()
+    box = page.partition('<div class="mlp-xp-box">')[2]
+    assert estimator_html_repr(model)[:20] == box[:20]
+    assert "batch normalization" in page
+    assert "batch normalization" not in clone(model)._repr_html_()
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor, MLPEnsembleClassifier])
+def test_a_notebook_describes_each_parameter_and_links_to_it_once_there_is_an_address(
+    kind, monkeypatch
+):
+    parameters = set(kind().get_params(deep=False))
+    for page in (kind()._repr_html_(), make_pipeline(kind())._repr_html_()):
+        descriptions = dict(re.findall(r'param-doc-description"[^>]*>\s*(\w+): (.*)</span>', page))
+        assert parameters <= set(descriptions)
+        assert all("<br><br>" in text for text in descriptions.values())
+        assert 'href="#' not in page  # No address, so no link.
+    reference = Path(__file__).parents[2] / "docs" / "reference" / "estimators.rst"
+    assert f"   {kind.__name__}\n" in reference.read_text()
+    # A package whose ``pyproject.toml`` has the address of a site.
+    urls = ["Source, https://example.org/code", "Documentation, https://example.org/docs/"]
+    metadata = SimpleNamespace(get_all=lambda name, none: urls if name == "Project-URL" else none)
+    monkeypatch.setattr("importlib.metadata.metadata", lambda name: metadata)
+    page = kind()._repr_html_()
+    address = f"https://example.org/docs/reference/generated/mlp_xp.{kind.__name__}.html"
+    assert f'href="{address}"' in page
+    assert page.count(f"{address}#:~:text=") == len(parameters)
+
+
+TARGETS = ClassTargets(np.arange(3), "softmax")
+
+
+@pytest.mark.parametrize("solver", ["rmsprop", "lion", "muon", "adamw", "beta_lasso"])
+def test_every_solver_by_name_learns(solver):
+    X, y = problem(200)
+    rate = {"lion": 1e-3}.get(solver, 1e-2)
+    settings = {"hidden_layer_sizes": (8, 8), "max_iter": 40, "learning_rate_init": rate}
+    assert small(solver=solver, **settings).fit(X, y).score(X, y) > 0.9
+
+
+def test_each_kind_of_parameter_has_its_own_rule():
+    rule = ByKind(Muon(), AdamW(), SGD(momentum=0.0), vector_rate=0.0, head_rate=5.0)
+    start, model = (
+        small(solver=rule, learning_rate_init=rate, max_iter=20).fit(X, y)
+        for rate in (1e-300, 0.01)
+    )
+    assert model.loss_curve_[-1] < 0.8 * model.loss_curve_[0]
+    for weights, before in zip(model.coefs_, start.coefs_, strict=True):
+        assert np.abs(weights - before).max() > 0.01
+    for bias, before in zip(model.intercepts_, start.intercepts_, strict=True):
+        np.testing.assert_array_equal(bias, before)
+
+
+def rates(**settings):
+    return [r.learning_rate for r in small(**settings).fit(X, y).history_]
+
+
+def test_a_schedule_counts_for_adam_too():
+    for schedule in ("cosine", InvScaling()):
+        found = rates(learning_rate=schedule)
+        assert found == sorted(found, reverse=True)
+        assert found[-1] < found[0]
+    for schedule in ("invscaling", "adaptive"):  # Scikit-learn has them for SGD alone.
+        settings = {"learning_rate": schedule, "tol": 10.0, "n_iter_no_change": 2}
+        for solver in ("adam", "lion", AdamW(), SGD()):
+            is_fixed = len(set(rates(solver=solver, **settings))) == 1
+            assert is_fixed == (solver != SGD()), (schedule, solver)
+
+
+def test_gradients_are_clipped():
+    settings = {"solver": "sgd", "momentum": 0.0, "batch_size": 60, "alpha": 0.0}
+    start = small(**settings | {"max_iter": 1, "learning_rate_init": 1e-300}).fit(X, y)
+    model = small(**settings | {"max_iter": 1}, max_grad_norm=1e-3).fit(X, y)
+    pairs = zip(model.coefs_ + model.intercepts_, start.coefs_ + start.intercepts_, strict=True)
+    moved = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs))
+    assert moved == pytest.approx(1e-3 * model.learning_rate_init, rel=1e-6)
+
+
+def test_ema_predicts_with_an_average_of_the_weights():
+    weights, settings = [], {"max_iter": 3, "batch_size": 60}
+    watch = SimpleNamespace(on_epoch_end=lambda model, _: weights.append(model.coefs_[0].copy()))
+    plain = small(**settings, callbacks=[watch]).fit(X, y)
+    average = small(**settings, learning_rate_init=1e-300).fit(X, y).coefs_[0]
+    for step, W in enumerate(weights):
+        keep = min(0.5, (1 + step) / (10 + step))
+        average = keep * average + (1 - keep) * W
+    model = small(**settings, ema_decay=0.5).fit(X, y)
+    assert model.loss_curve_ == plain.loss_curve_
+    np.testing.assert_allclose(model.coefs_[0], average, rtol=1e-10)
+
+
+def test_lbfgs_rejects_losses_that_change_from_call_to_call():
+    settings = {"dropout": 0.1, "input_dropout": 0.1, "normalization": "batch"}
+    settings |= {"ema_decay": 0.9, "max_grad_norm": 1.0}
+    for name, value in settings.items():
+        with pytest.raises(ValueError, match=rf"{name} is .*'lbfgs' needs a loss"):
+            MLPClassifier(solver="lbfgs", **{name: value}).fit(X, y)
+
+
+def test_a_warm_start_keeps_the_optimizer_state():
+    once = small(max_iter=6).fit(X, y)
+    twice = small(max_iter=3, warm_start=True).fit(X, y)
+    twice = pickle.loads(pickle.dumps(twice)).fit(X, y)  # noqa: S301
+    np.testing.assert_allclose(twice.loss_curve_, once.loss_curve_, rtol=1e-12)
+    assert (twice.n_iter_, once.n_iter_) == (3, 6)
+
+
+def test_settings_changed_between_calls_count():
+    model = small().partial_fit(X, y, classes=[0, 1, 2])
+    before = [W.copy() for W in model.coefs_]
+    model.set_params(learning_rate_init=1e-12).partial_fit(X, y)
+    np.testing.assert_allclose(model.coefs_[0], before[0], atol=1e-9)
+    model.set_params(solver="sgd", alpha=10.0, learning_rate_init=0.1).partial_fit(X, y)
+    assert np.abs(model.coefs_[0]).sum() < 0.7 * np.abs(before[0]).sum()
+    with pytest.warns(UserWarning, match=r"now \(4,\).*there, of \[8\].*warm_start=False"):
+        model.set_params(hidden_layer_sizes=(4,)).partial_fit(X, y)
+    assert [W.shape for W in model.coefs_] == [(6, 8), (8, 3)]
+
+
+def test_another_rule_starts_anew():
+    """Neither the optimizer state nor the step count of one rule applies to another."""
+    settings = {"max_iter": 20, "batch_size": 60, "alpha": 0.0}
+    for first, then in (("rmsprop", "lion"), ("sgd", "adam")):
+        model = small(**settings, solver=first, warm_start=True).fit(X, y)
+        fresh = small(**settings, solver=then, warm_start=True)
+        fresh.classes_ = model.classes_
+        for name in ("coefs_", "intercepts_"):
+            setattr(fresh, name, [array.copy() for array in getattr(model, name)])
+        for each in (model, fresh):
+            each.set_params(solver=then, max_iter=1).fit(X, y)
+        np.testing.assert_allclose(model.coefs_[0], fresh.coefs_[0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        lambda x: {"beta_1": x},
+        lambda x: {"power_t": x, "solver": "sgd", "learning_rate": "invscaling"},
+        lambda x: {"dropout": [x], "input_dropout": x},
+        lambda x: {"loss": SoftmaxFocal(gamma=x)},
+        lambda x: {"solver": Adam(beta_1=x, beta_2=x)},
+        lambda x: {"solver": ByKind(vector=AdamW(weight_decay=x))},
+        lambda x: {"learning_rate": OneCycle(x)},
+    ],
+)
+def test_numbers_of_numpy_are_those_of_python(settings):
+    """They are equal to them, so one would get what was compiled or computed for the other."""
+    numbers = np.float32(0.3), float(np.float32(0.3))
+    models = [small(precision="float64", **settings(number)) for number in numbers]
+    rules = [repr(resolve_config(model.get_params(), 6, TARGETS).rules) for model in models]
+    assert rules[0] == rules[1]
+    assert "float32" not in rules[0]
+    np.testing.assert_array_equal(*(clone(model).fit(X, y).coefs_[0] for model in models))
+
+
+@dataclass(frozen=True)
+class Halved(OneCycle):
+    """A schedule with a field that its constructor does not take."""
+
+    extra: float = field(default=np.float64(0.5), init=False)
+
+
+def test_fields_that_no_constructor_takes_are_kept():
+    schedule = Halved(np.float32(0.3))
+    rules = resolve_config(small(learning_rate=schedule).get_params(), 6, TARGETS).rules
+    assert type(rules.schedule.rise) is float
+    assert rules.schedule == schedule
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_iter": np.int16(30), "learning_rate": "cosine", "n_iter_no_change": np.inf},
+        {"max_iter": np.int8(100), "n_iter_no_change": np.int8(2), "tol": np.float16(1.0)},
+        {"max_iter": np.int8(100), "max_time": np.float16(100.0)},
+        {"batch_size": np.int8(100)},
+        {"solver": "lbfgs", "max_iter": np.int8(99), "max_fun": np.int8(99), "tol": 0.1},
+        {"max_iter": np.uint8(3), "early_stopping": np.True_, "verbose": np.int8(0)},
+    ],
+)
+def test_a_fit_takes_small_integers_of_numpy(settings):
+    X, y = problem(300)
+    plain = {name: getattr(value, "item", lambda v=value: v)() for name, value in settings.items()}
+    model, expected = small(**settings).fit(X, y), small(**plain).fit(X, y)
+    assert model.n_iter_ == expected.n_iter_
+    np.testing.assert_array_equal(model.coefs_[0], expected.coefs_[0])
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_the_documentation_has_every_parameter_once_and_in_order(kind):
+    text = inspect.getdoc(kind)
+    parameters, attributes = text.split("\nParameters\n")[1].split("\nAttributes\n")
+    lines = re.findall(r"^(\S.*?) : ", parameters, re.MULTILINE)
+    assert ", ".join(lines).split(", ") == list(inspect.signature(kind).parameters)
+    for name in ("coefs_", "moments_", "loss_curve_", "history_", "t_", "out_activation_"):
+        assert f"{name} : " in attributes
+    assert "\n[" not in text
+    assert "\n>>> model" in text
+
+
+def test_a_config_is_a_pure_function_of_parameters_and_its_network_is_made_once():
+    params = MLPRegressor(hidden_layer_sizes=[8, 4], dropout=[0.1, 0.2]).get_params()
+    before = pickle.dumps(params)
+
+    def config(**changes):
+        return resolve_config(params | changes, 3, RealTargets(2))
+
+    assert config() == config()
+    assert hash(config()) == hash(config())
+    other = config(alpha=0.5, solver="lbfgs")
+    assert (other.rules.alpha, other.loop.max_fun) == (0.5, 15000)
+    assert other.rules.network is config().rules.network != config(dropout=0.1).rules.network
+    # They are saved as they are.
+    assert config(dropout=0).rules.network is not config(dropout=0.0).rules.network
+    assert pickle.dumps(params) == before
