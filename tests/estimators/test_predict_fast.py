@@ -1,27 +1,30 @@
-"""Prediction's short way: plain arrays skip scikit-learn's checks, and nothing else changes."""
+"""Predictions: the short way of plain arrays, and batches filled up where each size is compiled."""
 
 import warnings
 from copy import deepcopy
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from helpers import small, tolerance
+from scipy import sparse
 
-from mlp_xp import MLPClassifier
+from mlp_xp import MLP, MLPRegressor
 from mlp_xp.estimators import validation
 from mlp_xp.estimators.validation import check_x
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.training import inference
 
-N_FEATURES = 4
-X = np.random.default_rng(1).standard_normal((6, N_FEATURES))
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 9, (120, 4)).astype(np.float64)
+Y = RNG.integers(0, 3, 120)
 
 
 @pytest.fixture(scope="module")
 def model():
-    X = np.random.default_rng(0).standard_normal((30, N_FEATURES))
-    settings = {"max_iter": 2, "learning_rate": "cosine", "random_state": 0}
-    return MLPClassifier(5, **settings).fit(X, np.arange(30) % 3)
+    return quick().fit(X, Y)
 
 
 def outcome(model, X):
@@ -39,20 +42,13 @@ def outcome(model, X):
 
 def cases():
     """Return inputs of all kinds, good and bad."""
+    X = np.random.default_rng(1).standard_normal((6, 4))
     bad, both = X.copy(), X.copy()
     bad[2, 1], both[0, 0], both[1, 1] = np.nan, np.inf, -np.inf
-    return {
-        "float64": X,
-        "float32": X.astype(np.float32),
+    kinds = ("f8", "f4", "f2", ">f8", "i8", "bool", "complex", "object", "str")
+    return {kind: X.astype(kind) for kind in kinds} | {
         "uint8": np.abs(X).astype(np.uint8),
-        "int64": X.astype(np.int64),
-        "bool": X > 0,
-        "float16": X.astype(np.float16),
-        "big-endian": X.astype(">f8"),
-        "complex": X + 1j,
-        "objects": X.astype(object),
-        "text": X.astype(str),
-        "huge": np.full((2, N_FEATURES), 3e38, dtype=np.float32),
+        "huge": np.full((2, 4), 3e38, dtype=np.float32),
         "columns": np.asfortranarray(X),
         "every other row": X[::2],
         "every other column": np.repeat(X, 2, axis=1)[:, ::2],
@@ -83,19 +79,19 @@ def test_the_short_way_ends_where_the_long_one_does(model, assume_finite, monkey
             assert short[name] == outcome(model, given), name
 
 
-def test_plain_arrays_take_it_and_are_not_copied(model, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
+@pytest.mark.parametrize("order", "CF")
+def test_plain_arrays_take_it_and_are_not_copied(model, dtype, order, monkeypatch):
     monkeypatch.setattr(validation, "validate_data", None)
-    for dtype in ("float64", "float32", "uint8"):
-        for order in "CF":
-            plain = np.ones((3, N_FEATURES), dtype=dtype, order=order)
-            assert check_x(model, plain, reset=False) is plain
+    plain = np.ones((3, 4), dtype=dtype, order=order)
+    assert check_x(model, plain, reset=False) is plain
 
 
 def test_it_is_not_for_models_that_know_names_which_a_fit_forgets(model, monkeypatch):
-    frame = pd.DataFrame(np.eye(N_FEATURES), columns=list("abcd"))
-    named = sklearn.clone(model).fit(frame, [0, 1, 2, 0])
+    frame, named = pd.DataFrame(np.eye(4), columns=list("abcd")), sklearn.clone(model)
+    named.set_params(batch_size="auto").fit(frame, [0, 1, 2, 0])
     with pytest.warns(UserWarning, match="does not have valid feature names"):
-        named.predict(np.eye(N_FEATURES))
+        named.predict(np.eye(4))
     monkeypatch.setattr(validation, "validate_data", None)
     check_x(named, np.eye(3), reset=True)
     assert named.n_features_in_ == 3
@@ -117,21 +113,131 @@ def test_predictions_follow_weights_that_are_edited_or_replaced(model):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
 def test_batches_and_rows_one_by_one_give_the_same(model, dtype):
-    X = np.random.default_rng(3).integers(0, 9, (2500, N_FEATURES)).astype(dtype)
+    X = np.random.default_rng(3).integers(0, 9, (2500, 4)).astype(dtype)
     whole = model.predict_proba(X)
     for row in (0, 1023, 1024, 2499):
         np.testing.assert_allclose(model.predict_proba(X[row : row + 1])[0], whole[row], rtol=1e-9)
 
 
 def test_labels_are_those_of_the_largest_probability_and_need_no_softmax(model, monkeypatch):
-    X = np.random.default_rng(2).standard_normal((500, N_FEATURES))
-    others = deepcopy(model)
+    X, others = np.random.default_rng(2).standard_normal((500, 4)), deepcopy(model)
     others.out_activation_ = "logistic"
     likely = [m.classes_[np.argmax(m.predict_proba(X), axis=1)] for m in (model, others)]
-
-    def activate(self, logits, *, xp):
-        raise AssertionError("A softmax is a tenth of the time of sparse rows.")
-
-    monkeypatch.setattr(SoftmaxCrossEntropy, "activate", activate)
+    # A softmax is a tenth of the time of sparse rows.
+    monkeypatch.setattr(SoftmaxCrossEntropy, "activate", None)
     for each, labels in zip((model, others), likely, strict=True):
         np.testing.assert_array_equal(each.predict(X), labels)
+
+
+@pytest.fixture
+def compiled(caplog):
+    """Return a function that returns what JAX has compiled since the last call."""
+    import jax
+
+    def take():
+        found = [m.split()[4] for m in caplog.messages if m.startswith("Finished XLA")]
+        caplog.clear()
+        return found
+
+    jax.clear_caches()
+    jax.config.update("jax_log_compiles", True)
+    yield take
+    jax.config.update("jax_log_compiles", False)
+
+
+def quick(estimator=MLP, **settings):
+    return small(estimator, max_iter=2, learning_rate="cosine", **settings)
+
+
+@pytest.mark.libraries("jax")
+def test_numbers_of_rows_share_what_is_compiled(on, compiled):
+    model = quick(**on).fit(X, Y)
+    compiled()
+    for n in (7, 2, 100, 33, 101):
+        assert model.predict_proba(X[:n]).shape == (n, 3)
+    assert compiled() == ["jit(predict)"]
+    one = model.predict_proba(X[:1])
+    assert compiled() == ["jit(predict)"]  # Nothing is added to one row.
+    for n in (7, 2, 100, 33, 101):
+        model.predict(X[:n])
+        model.score(X[:n], Y[:n])
+    assert compiled() == ["jit(predict)"]
+    assert one.flags.writeable
+
+
+@pytest.mark.libraries("jax")
+def test_samples_held_out_in_other_numbers_compile_nothing_else(on, compiled):
+    for n in (30, 41):
+        model = quick(**on).fit(X[:50], Y[:50], X_val=X[-n:], y_val=Y[-n:])
+        expected = model.evaluate(X[-n:], Y[-n:])["loss"]
+        assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-12)
+        names = compiled()
+        assert ("jit(predict)" in names) == (n == 30)
+    assert names == []
+
+
+@pytest.mark.libraries("jax")
+def test_a_loss_of_a_library_scores_held_out_samples_there(on):
+    import jax.numpy as jnp
+
+    def squares(outputs, targets, *, xp):
+        given.add(type(outputs))
+        errors = outputs - targets
+        return jnp.sum(errors**2, axis=-1), lambda dlosses: 2 * dlosses[:, None] * errors
+
+    given = set()
+    model = quick(MLPRegressor, loss=squares, **on).fit(X, Y, X_val=X[:30], y_val=Y[:30])
+    assert np.ndarray not in given
+    expected = np.mean((model.predict(X[:30]) - Y[:30]) ** 2)
+    assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.libraries("jax")
+@pytest.mark.parametrize("normalization", [None, "batch", "layer"])
+def test_rows_that_fill_a_batch_change_nothing(on, backend, normalization, monkeypatch):
+    model = quick(normalization=normalization, input_scaling="standardize", **on).fit(X, Y)
+    kinds = {name: X[:37].astype(name) for name in ("float64", "float32", "uint8")}
+    kinds |= {"bool": X[:37] > 4, "sparse": sparse.csr_array(X[:37]), "jax": backend.put(X[:37])}
+    filled = {k: [model.predict_proba(x), model.hidden_activations(x)] for k, x in kinds.items()}
+    monkeypatch.setattr(inference, "_compiled_rows", lambda n_samples, *_: n_samples)
+    for kind, x in kinds.items():
+        plain = [model.predict_proba(x), model.hidden_activations(x)]
+        for found, expected in zip(filled[kind], plain, strict=True):
+            assert type(found) is type(expected) is type(plain[0]), kind
+            found, expected = np.asarray(found), np.asarray(expected)
+            assert (len(found), found.dtype) == (37, expected.dtype), kind
+            atol = np.abs(expected).max() * tolerance(str(expected.dtype), 5)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=kind)
+
+
+@pytest.mark.parametrize("sizes", [(4, 3), (1, 100, 1), (64, 100, 10), (3072, 512, 512, 10)])
+def test_few_rows_are_added(sizes):
+    weights = sum(a * b for a, b in pairwise(sizes))
+    for most, n_views in product((2048, 1000), (1, 10)):
+        shapes = set()
+        for n in range(1, most + 1):
+            n_rows = inference._compiled_rows(n, most, sizes, n_views)
+            assert n <= n_rows <= most
+            assert (n_rows - n) * n_views * weights < 1 << 20 or n_rows < 1.07 * n
+            # An activation takes 1 to 2 ns: tanh of XLA.
+            assert (n_rows - n) * n_views * sum(sizes[1:]) < 1 << 15 or n_rows < 1.07 * n
+            if n * sizes[0] > 1 << 18:  # No copy of what is large.
+                assert n_rows == n
+            else:
+                shapes.add(n_rows)
+        assert inference._compiled_rows(1, most, sizes, n_views) == 1
+        assert len(shapes) <= 80
+
+
+@pytest.mark.libraries("jax")
+def test_predictions_wait_for_no_other_thread(on, backend, monkeypatch):
+    import jax
+
+    model = quick(**on).fit(X, Y)
+    with monkeypatch.context() as patched:
+        patched.setattr(jax, "live_arrays", lambda platform: pytest.fail("waits for all arrays"))
+        model.predict(X)
+    taken = backend.put(X)
+    taken.delete()  # As a step of another thread does while this one waits.
+    monkeypatch.setattr(jax, "live_arrays", lambda platform: [taken])
+    backend.synchronize()

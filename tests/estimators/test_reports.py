@@ -1,11 +1,15 @@
-"""Reports of an estimator: metrics, history and callbacks."""
+"""Reports of an estimator: metrics, history, callbacks, and scikit-learn's tools."""
+
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
 from helpers import problem, small
+from sklearn import config_context
 from sklearn.metrics import get_scorer
+from sklearn.model_selection import cross_validate
 
 from mlp_xp import MLPRegressor
 from mlp_xp.callbacks import Callback
@@ -17,17 +21,12 @@ X, y = problem()
 
 def test_evaluate_returns_several_metrics_of_one_prediction(monkeypatch):
     X, y = problem(classes=2)
-    weights = np.linspace(0.1, 2.0, len(y))
-    model = small().fit(X, y)
+    weights, model = np.linspace(0.1, 2.0, len(y)), small().fit(X, y)
     names = ["accuracy", "roc_auc", "average_precision", "neg_log_loss", "f1"]
     expected = {n: get_scorer(n)(model, X, y, sample_weight=weights) for n in names}
-    passes = []
-    whole = prediction.predict
-    monkeypatch.setattr(
-        prediction, "predict", lambda *args, **kw: passes.append(1) or whole(*args, **kw)
-    )
+    monkeypatch.setattr(prediction, "predict", passes := Mock(wraps=prediction.predict))
     found = model.evaluate(X, y, weights, metrics=names)
-    assert len(passes) == 1
+    assert passes.call_count == 1
     assert found.pop("loss") == pytest.approx(-expected["neg_log_loss"])
     assert found == pytest.approx(expected)
     assert model.evaluate(X, y).keys() == {"loss", "accuracy"}
@@ -38,17 +37,13 @@ def test_evaluate_returns_several_metrics_of_one_prediction(monkeypatch):
 
 
 def test_metrics_of_the_same_name_are_rejected():
-    model = small().fit(X, y)
-
     def loss(model, X, y):
         return 1.0
 
-    first, second = (lambda model, X, y: 1.0), (lambda model, X, y: 2.0)
+    model, first, second = small().fit(X, y), lambda *_: 1.0, lambda *_: 2.0
     for metrics, name in (
-        ([first, second], "<lambda>"),
-        ([loss], "loss"),
-        (loss, "loss"),
-        ({"loss": first}, "loss"),
+        *(([first, second], "<lambda>"), ([loss], "loss")),
+        *((loss, "loss"), ({"loss": first}, "loss")),
     ):
         with pytest.raises(ValueError, match=rf"metrics has \['{name}'\] more than once.* a dict"):
             model.evaluate(X, y, metrics=metrics)
@@ -66,21 +61,18 @@ def test_the_history_is_a_table():
 
 
 def test_predictions_keep_to_the_working_memory(monkeypatch):
-    model = small().fit(X, y)
+    model, blocks, take = small().fit(X, y), [], inference.take_rows
     whole = model.predict_proba(X)
-    rows = []
-    take = inference.take_rows
 
     def watched(x, which):
-        block = take(x, which)
-        rows.append(block.shape[0])
-        return block
+        blocks.append(take(x, which))
+        return blocks[-1]
 
     monkeypatch.setattr(inference, "take_rows", watched)
     # Three rows of 8 numbers of 8 bytes, and what they are turned into.
-    with sklearn.config_context(working_memory=7 * 3 * 8 * 8 / 2**20):
+    with config_context(working_memory=7 * 3 * 8 * 8 / 2**20):
         np.testing.assert_allclose(model.predict_proba(X), whole, atol=1e-15)
-    assert max(rows) == 7
+    assert max(map(len, blocks)) == 7
 
 
 class CallLog(Callback):
@@ -101,6 +93,10 @@ class CallLog(Callback):
         self.calls.append("end")
 
 
+def fail(*_):
+    raise RuntimeError("no more")
+
+
 def test_callbacks_are_called_and_can_stop_the_fit():
     log = CallLog()
     model = small(callbacks=[log]).fit(X[:30], y[:30])
@@ -113,12 +109,8 @@ def test_callbacks_are_called_and_can_stop_the_fit():
 
 
 def test_callbacks_end_with_a_fit_that_fails():
-    class Failing(Callback):
-        def on_epoch_end(self, model, record):
-            raise RuntimeError("no more")
-
     log = CallLog()
-    model = small(callbacks=[log, Failing()])
+    model = small(callbacks=[log, SimpleNamespace(on_epoch_end=fail)])
     with pytest.raises(RuntimeError, match="no more"):
         model.fit(X[:30], y[:30])
     assert log.calls[-1] == "end"
@@ -126,13 +118,86 @@ def test_callbacks_end_with_a_fit_that_fails():
 
 
 def test_a_callback_predicts_while_the_fit_goes_on(backend):
-    X_here = backend.put(X)
-    scores = []
-
-    class Score(Callback):
-        def on_epoch_end(self, model, record):
-            scores.append(model.score(X_here, y))
-
-    model = small(callbacks=[Score()])
-    model.fit(X_here, y, X_val=X_here, y_val=y)
+    X_here, scores = backend.put(X), []
+    note = SimpleNamespace(on_epoch_end=lambda model, _: scores.append(model.score(X_here, y)))
+    model = small(callbacks=[note]).fit(X_here, y, X_val=X_here, y_val=y)
     assert scores == model.validation_scores_
+
+
+@pytest.fixture
+def callback():
+    return pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
+
+
+@pytest.mark.parametrize("library", ["pandas", pytest.param("polars", marks=pytest.mark.matrix)])
+def test_frames_and_their_names(library):
+    library, (X, y) = pytest.importorskip(library), problem(200)
+    columns = [f"column {i}" for i in range(6)]
+    frame = library.DataFrame({name: X[:, i] for i, name in enumerate(columns)})
+    labels = library.Series(np.where(y == 0, "zero", "more"))
+    model = small(max_iter=60, learning_rate_init=0.02, early_stopping=True, scoring="roc_auc")
+    assert model.fit(frame, labels).score(frame, labels) > 0.8
+    assert model.feature_names_in_.tolist() == columns
+    assert model.classes_.tolist() == ["more", "zero"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame[columns[::-1]])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(X)
+
+
+def test_scikit_learns_score_monitor_and_progress_bar(callback, capsys):
+    monitor = callback.ScoringMonitor(scoring="accuracy")
+    model = small().set_callbacks(monitor, callback.ProgressBar())
+    model.fit(X, y, X_val=X, y_val=y)
+    scores = monitor.get_logs().data_as_pandas["accuracy"].tolist()
+    # The fit as a whole comes first, then its epochs.
+    assert scores == pytest.approx([model.score(X, y), *model.validation_scores_])
+    assert "MLPClassifier" in capsys.readouterr().out
+
+
+class Own:
+    """A callback of scikit-learn's kind."""
+
+    def __init__(self, begin=lambda *_: None):
+        self.seen, self.begin = [], begin
+
+    def setup(self, estimator, context):
+        self.seen.append("setup")
+
+    def teardown(self, estimator, context):
+        self.seen.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.begin()
+
+    def on_fit_task_end(self, estimator, context, *, X, fitted_estimator):
+        self.seen.append(fitted_estimator.predict_proba(X))
+        return len(self.seen) == 3
+
+
+@pytest.mark.usefixtures("callback")
+def test_a_callback_of_scikit_learn_stops_the_fit():
+    model = small().set_callbacks(stop := Own()).fit(X, y)
+    assert model.n_iter_ == 2
+    np.testing.assert_array_equal(stop.seen[2], model.predict_proba(X))
+    assert not np.array_equal(stop.seen[1], stop.seen[2])
+    assert (stop.seen[0], stop.seen[-1]) == ("setup", "teardown")
+
+
+@pytest.mark.usefixtures("callback")
+def test_a_callback_of_scikit_learn_that_fails_at_first_changes_nothing():
+    model = small().fit(X, y)
+    before = vars(model.set_callbacks(fails := Own(fail))).copy()
+    with pytest.raises(RuntimeError, match="no more"):
+        model.fit(X, y)
+    assert fails.seen == ["setup", "teardown"]
+    assert vars(model) == before
+
+
+def test_metadata_is_routed():
+    weights, given = np.where(y == 0, 5.0, 1.0), {"cv": 2, "return_estimator": True}
+    with config_context(enable_metadata_routing=True):
+        model = small().set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        routed = cross_validate(model, X, y, params={"sample_weight": weights}, **given)
+    plain = cross_validate(small(), X, y, **given)
+    assert routed["estimator"][0].loss_ != plain["estimator"][0].loss_

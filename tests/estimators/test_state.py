@@ -3,6 +3,7 @@
 import copy
 import pickle
 import signal
+import threading
 import time
 
 import numpy as np
@@ -12,7 +13,6 @@ from helpers import problem, small
 
 from mlp_xp import MLPClassifier, MLPRegressor, get_backend
 from mlp_xp.estimators.state import fitted_state
-from mlp_xp.nn.layers import tanh
 
 X, y = problem()
 CLASSES = [0, 1, 2]
@@ -51,22 +51,30 @@ def test_a_warm_start_never_ends_worse_than_it_began():
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_callers_loop_of_partial_fits():
-    def press(n):
-        calls.append(n)
-        if len(calls) == n:
+    calls = []
+
+    def scorer(model, X, y):
+        calls.append(model.n_iter_)
+        if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)
         return 0.0
 
-    def within_an_epoch(x, *, xp):
-        press(100)
-        return tanh(x, xp=xp)
+    model = small(scoring=scorer)
+    with pytest.raises(KeyboardInterrupt):
+        all(model.partial_fit(X, y, classes=CLASSES, X_val=X, y_val=y) for _ in range(5))
+    assert model.n_iter_ == len(model.loss_curve_) < 4
 
-    for settings in ({"scoring": lambda *_: press(3)}, {"activation": within_an_epoch}):
-        model, calls = small(**settings, batch_size=1), []
-        with pytest.raises(KeyboardInterrupt):
-            all(model.partial_fit(X, y, classes=CLASSES, X_val=X, y_val=y) for _ in range(5))
-        assert model.n_iter_ == len(model.loss_curve_) < 4
-        assert np.isfinite(model.coefs_[0]).all()
+
+@pytest.mark.matrix
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_at_any_moment_ends_the_callers_loop_of_partial_fits():
+    model = small(batch_size=1).partial_fit(X, y, classes=CLASSES)
+    data = np.tile(X, (200, 1)), np.tile(y, 200)
+    timer = threading.Timer(0.02, signal.raise_signal, [signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt):  # An exception outside of this would end all tests.
+        all(model.partial_fit(*data) for i in range(1000) if i or timer.start() is None)
+    assert model.n_iter_ < 1000
+    assert np.isfinite(model.coefs_[0]).all()
 
 
 def test_partial_fit_after_a_fit_goes_through_a_schedule_of_its_own():
