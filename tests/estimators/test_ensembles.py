@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.exceptions import FitFailedWarning
+from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
@@ -17,30 +18,27 @@ X, y = load_iris(return_X_y=True)
 QUICK = {"max_iter": 4, "n_iter_no_change": np.inf, "learning_rate": "cosine"}
 
 
-def classifiers(**params):
-    network = MLPClassifier((5,), **QUICK | params.pop("network", {}))
-    return MLPEnsembleClassifier(network, **{"n_estimators": 3, "random_state": 0} | params)
+def ensemble(kind=MLPClassifier, **params):
+    """Return an ensemble of three small networks, or what is given."""
+    ensembles = {MLPRegressor: MLPEnsembleRegressor, MLPClassifier: MLPEnsembleClassifier}
+    network = kind(hidden_layer_sizes=5, **QUICK)
+    return ensembles[kind](network, **{"n_estimators": 3, "random_state": 0} | params)
 
 
-def regressors(**params):
-    network = MLPRegressor(hidden_layer_sizes=5, **QUICK)
-    return MLPEnsembleRegressor(network, **{"n_estimators": 3, "random_state": 0} | params)
-
-
-def test_predictions_are_the_mean_of_the_networks_and_their_spread():
-    model = regressors().fit(X[:, :3], X[:, 3])
-    each = np.stack([member.predict(X[:, :3]) for member in model.estimators_])
-    mean, std = model.predict(X[:, :3], return_std=True)
+@pytest.mark.parametrize(
+    ("kind", "method", "y"),
+    [(MLPRegressor, "predict", X[:, 3]), (MLPClassifier, "predict_proba", y)],
+)
+def test_predictions_are_the_mean_of_the_networks_and_their_spread(kind, method, y):
+    model = ensemble(kind).fit(X, y)
+    each = np.stack([getattr(member, method)(X) for member in model.estimators_])
+    mean, std = getattr(model, method)(X, return_std=True)
     np.testing.assert_allclose(mean, each.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(std, each.std(axis=0), rtol=1e-9)
-    np.testing.assert_array_equal(model.predict(X[:, :3]), mean)
-    assert model.score(X[:, :3], X[:, 3]) <= 1
-
-    model = classifiers().fit(X, y)
-    each = np.stack([member.predict_proba(X) for member in model.estimators_])
-    mean, std = model.predict_proba(X, return_std=True)
-    np.testing.assert_allclose(mean, each.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(std, each.std(axis=0), rtol=1e-9)
+    np.testing.assert_array_equal(getattr(model, method)(X), mean)
+    if kind is MLPRegressor:
+        assert model.score(X, y) == r2_score(y, mean)
+        return
     labels, of_label = model.predict(X, return_std=True)
     np.testing.assert_array_equal(labels, mean.argmax(axis=1))
     np.testing.assert_array_equal(of_label, std[np.arange(len(y)), labels])
@@ -49,32 +47,31 @@ def test_predictions_are_the_mean_of_the_networks_and_their_spread():
 
 
 def test_each_network_is_the_one_that_its_own_fit_gives():
-    model = classifiers(n_jobs=2).fit(X, y)
+    model = ensemble(n_jobs=2).fit(X, y)
     for member in model.estimators_:
         alone = MLPClassifier(**member.get_params()).fit(X, y)
         np.testing.assert_array_equal(member.predict_proba(X), alone.predict_proba(X))
-    seeds = [member.random_state for member in model.estimators_]
+    seeds, more = (
+        [member.random_state for member in each.estimators_]
+        for each in (model, ensemble(n_estimators=4).fit(X, y))
+    )
     assert len(set(seeds)) == 3
-    more = classifiers(n_estimators=4).fit(X, y)
-    assert [member.random_state for member in more.estimators_][:3] == seeds
+    assert more[:3] == seeds
     settings = [{"alpha": 0.5}, {"hidden_layer_sizes": (3,), "random_state": 7}]
-    model = classifiers(settings=settings).fit(X, y)  # In turn.
-    assert [member.alpha for member in model.estimators_] == [0.5, 0.0001, 0.5]
-    assert model.estimators_[1].coefs_[0].shape == (4, 3)
-    assert model.estimators_[1].random_state == 7
+    members = ensemble(settings=settings).fit(X, y).estimators_  # In turn.
+    assert [member.alpha for member in members] == [0.5, 0.0001, 0.5]
+    assert (members[1].coefs_[0].shape, members[1].random_state) == ((4, 3), 7)
 
 
 def test_bootstrap_weighs_the_samples_by_how_often_they_are_drawn():
     alike = {"settings": [{"random_state": 0}], "random_state": 1}
-    together, drawn = (classifiers(bootstrap=bootstrap, **alike) for bootstrap in (False, True))
-    for model, n_different in ((together, 1), (drawn, 3)):
-        model.fit(X, y)
+    for bootstrap, n_different in ((False, 1), (True, 3)):
+        model = ensemble(bootstrap=bootstrap, **alike).fit(X, y)
         assert len({member.coefs_[0].tobytes() for member in model.estimators_}) == n_different
     # A class of one sample is drawn by some only, and known to all.
-    rare = np.where(np.arange(len(y)) == 0, "rare", "usual")
-    model = drawn.fit(X, rare)
-    assert model.classes_.tolist() == ["rare", "usual"]
-    assert all(member.classes_.tolist() == ["rare", "usual"] for member in model.estimators_)
+    model.fit(X, np.where(np.arange(len(y)) == 0, "rare", "usual"))
+    for each in (model, *model.estimators_):
+        assert each.classes_.tolist() == ["rare", "usual"]
 
 
 class Noting(MLPClassifier):
@@ -88,59 +85,53 @@ class Noting(MLPClassifier):
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, len(y))], ids=["none", "given"])
 @pytest.mark.libraries("numpy", "torch", "jax")
 def test_networks_with_a_draw_each_are_those_of_their_own_fits(on, weights):
-    network = Noting((5,), **QUICK, **on)
     settings = [{"alpha": 0.1}, {"learning_rate_init": 0.01, "dropout": 0.2}]
-    model = MLPEnsembleClassifier(network, 4, bootstrap=True, settings=settings, random_state=0)
-    drawn = []
-    for member in model.fit(X, y, weights).estimators_:
+    model = MLPEnsembleClassifier(Noting((5,), **QUICK, **on), 4, bootstrap=True, settings=settings)
+    close = {"rtol": 0, "atol": 0 if on["backend"] == "numpy" else 1e-6}
+    drawn = set()
+    for member in model.set_params(random_state=0).fit(X, y, weights).estimators_:
         counts = member.given_ / (1 if weights is None else weights)
         assert counts.sum() == pytest.approx(len(y))
         np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
-        drawn.append(counts)
+        drawn.add(counts.tobytes())
         alone = MLPClassifier(**member.get_params()).fit(X, y, member.given_)
-        atol = 0 if on["backend"] == "numpy" else 1e-6
-        np.testing.assert_allclose(
-            member.predict_proba(X), alone.predict_proba(X), rtol=0, atol=atol
-        )
-    assert len({counts.tobytes() for counts in drawn}) == 4
+        np.testing.assert_allclose(member.predict_proba(X), alone.predict_proba(X), **close)
+    assert len(drawn) == 4
 
 
-def test_sample_weights_count_with_and_without_bootstrap():
-    weights = np.where(y == 0, 10.0, 0.1)
-    for bootstrap in (False, True):
-        plain = classifiers(bootstrap=bootstrap).fit(X, y)
-        weighted = classifiers(bootstrap=bootstrap).fit(X, y, weights)
-        assert weighted.predict_proba(X)[:, 0].mean() > plain.predict_proba(X)[:, 0].mean()
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_sample_weights_count_with_and_without_bootstrap(bootstrap):
+    plain, weighted = (
+        ensemble(bootstrap=bootstrap).fit(X, y, weights).predict_proba(X)[:, 0].mean()
+        for weights in (None, np.where(y == 0, 10.0, 0.1))
+    )
+    assert weighted > plain
 
 
 def test_several_classes_at_once():
     X, y = make_multilabel_classification(40, 5, n_classes=3, random_state=0)
-    model = classifiers().fit(X, y)
-    labels, std = model.predict(X, return_std=True)
-    mean = model.predict_proba(X)
+    model = ensemble().fit(X, y)
+    (labels, std), mean = model.predict(X, return_std=True), model.predict_proba(X)
     assert labels.shape == std.shape == mean.shape == (40, 3)
     np.testing.assert_array_equal(labels, mean > 0.5)
 
 
 def test_arrays_of_other_libraries_stay_there(backend):
-    data = backend.put(X.astype(np.float32))
-    model = classifiers().fit(data, y)
-    labels, std = model.predict(data, return_std=True)
-    for found in (labels, std, model.predict_proba(data)):
+    single = X.astype(np.float32)
+    data, expected = backend.put(single), ensemble().fit(single, y).predict_proba(single)
+    model = ensemble().fit(data, y)
+    mean = model.predict_proba(data)
+    for found in (*model.predict(data, return_std=True), mean):
         assert backend.owns(found)
-    expected = classifiers().fit(X.astype(np.float32), y)
-    np.testing.assert_allclose(
-        to_numpy(model.predict_proba(data)), expected.predict_proba(X.astype(np.float32)), atol=1e-5
-    )
+    np.testing.assert_allclose(to_numpy(mean), expected, atol=1e-5)
 
 
 def test_networks_that_fail_are_left_out_with_a_warning():
     settings = [{}, {"learning_rate_init": 1e300}]
     with pytest.warns(FitFailedWarning, match="1 of 3 networks failed and are left out; .*smaller"):
-        model = classifiers(settings=settings).fit(X, y)
-    assert len(model.estimators_) == 2
+        assert len(ensemble(settings=settings).fit(X, y).estimators_) == 2
     with pytest.raises(ValueError, match="try a smaller learning_rate_init"):
-        classifiers(settings=settings[1:]).fit(X, y)
+        ensemble(settings=settings[1:]).fit(X, y)
 
 
 def test_ctrl_c_keeps_the_networks_that_are_finished():
@@ -173,7 +164,7 @@ def test_wrong_settings_say_what_to_give():
 
 
 def test_progress_and_searches_over_ensembles(capsys):
-    classifiers(verbose=True).fit(X, y)
+    ensemble(verbose=True).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == [f"networks {i}/3" for i in (1, 2, 3)]
-    assert cross_val_score(classifiers(), X, y, cv=2).shape == (2,)
+    assert cross_val_score(ensemble(), X, y, cv=2).shape == (2,)

@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from itertools import chain
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -57,8 +58,7 @@ def weights_of(model):
 
 def check(tasks, *, same_bits=True, **settings):
     """Check that all tasks are fitted as by their own fits; return the number of programs."""
-    expected = [alone(task) for task in tasks]
-    first = []  # Epochs: the models of a program take theirs together.
+    expected, first = [alone(task) for task in tasks], []
     settings = {"n_jobs": 2, "on_epoch": lambda _, record: first.append(record)} | settings
     results = list(fit_many(tasks, **settings))
     assert sorted(result.number for result in results) == list(range(len(tasks)))
@@ -74,6 +74,7 @@ def check(tasks, *, same_bits=True, **settings):
             for each in (model, own):
                 each.partial_fit(task.X, task.y)
             np.testing.assert_allclose(model.loss_, own.loss_, rtol=1e-7)
+    # The models of a program take their epochs together.
     return len({record.seconds for record in first if record.epoch == 1})
 
 
@@ -95,10 +96,13 @@ def test_many_tiny_models_have_the_bits_of_their_own_fits_which_use_no_machine_c
     # So many that machine code would be worth it for all of them together.
     models = [small(random_state=i, max_iter=200, tol=1.0, n_iter_no_change=1) for i in range(40)]
     threads = set()
-    check(
-        tasks_of(models), n_jobs=None, on_epoch=lambda *_: threads.add(threading.current_thread())
-    )
+    note = lambda *_: threads.add(threading.current_thread())  # noqa: E731
+    check(tasks_of(models), n_jobs=None, on_epoch=note)
     assert threads == {threading.main_thread()}
+
+
+def solvers(*rules, **settings):
+    return [{"solver": rule, **settings} for rule in rules]
 
 
 # What the models of one program may differ in.
@@ -116,9 +120,8 @@ TOGETHER = {
         for momentum, dropout, smoothing in [(0.3, 0.2, 0.1), (0.9, 0.2, 0.3), (0.9, 0.6, 0.1)]
     ],
     "adamw": [
-        {"solver": AdamW(weight_decay=0.5)},
-        {"solver": AdamW(weight_decay=0.1, beta_1=0.5)},
-        {"solver": AdamW(weight_decay=0.1), "learning_rate": OneCycle()},
+        *solvers(AdamW(weight_decay=0.5), AdamW(weight_decay=0.1, beta_1=0.5)),
+        *solvers(AdamW(weight_decay=0.1), learning_rate=OneCycle()),
     ],
 }
 # Pairs that each need a program of their own.
@@ -128,25 +131,22 @@ APART = [
         for rate in ("adaptive", "constant")
     ],
     [{"solver": "sgd", "momentum": 0.0, "alpha": alpha} for alpha in (0.1, 1.0)],
-    [{"solver": AdamW(weight_decay=0.5)}, {"solver": AdamW(beta_1=0.5)}],
-    [{"solver": Lion(beta_1=0.5)}, {"solver": Lion(beta_2=0.5)}],
-    [{"solver": Lion(weight_decay=0.2)}, {"solver": Lion(weight_decay=0.3)}],
-    [{"solver": RMSprop(rho=0.5)}, {"solver": RMSprop(rho=0.7)}],
-    [{"solver": RMSprop(rho=0.5, momentum=momentum)} for momentum in (0.3, 0.6)],
-    [{"solver": BetaLasso(momentum=momentum)} for momentum in (0.3, 0.6)],
-    [
-        {"solver": Muon(momentum=0.8, weight_decay=0.1), "hidden_layer_sizes": (8, 8)},
-        {"solver": Muon(beta_1=0.8, weight_decay=0.3), "hidden_layer_sizes": (8, 8)},
-    ],
-    [
-        {"solver": ByKind(SGD(momentum), AdamW(beta_1=beta), head_rate=beta)}
-        for momentum, beta in [(0.3, 0.8), (0.7, 0.9)]
-    ],
+    solvers(AdamW(weight_decay=0.5), AdamW(beta_1=0.5)),
+    solvers(Lion(beta_1=0.5), Lion(beta_2=0.5)),
+    solvers(Lion(weight_decay=0.2), Lion(weight_decay=0.3)),
+    solvers(RMSprop(rho=0.5), RMSprop(rho=0.7)),
+    solvers(RMSprop(rho=0.5, momentum=0.3), RMSprop(rho=0.5, momentum=0.6)),
+    solvers(BetaLasso(momentum=0.3), BetaLasso(momentum=0.6)),
+    solvers(
+        *(Muon(momentum=0.8, weight_decay=0.1), Muon(beta_1=0.8, weight_decay=0.3)),
+        hidden_layer_sizes=(8, 8),
+    ),
+    solvers(
+        ByKind(SGD(0.3), AdamW(beta_1=0.8), head_rate=0.8),
+        ByKind(SGD(0.7), AdamW(beta_1=0.9), head_rate=0.9),
+    ),
     [{"dropout": 0.3, "input_dropout": 0.1}, {"dropout": (0.6,), "input_dropout": 0.2}],
-    [
-        {"hidden_layer_sizes": (4, Branch((8, 4))), "dropout": (0.1, 0.3)},
-        {"hidden_layer_sizes": (4, Branch((8, 4))), "dropout": 0.2},
-    ],
+    [{"hidden_layer_sizes": (4, Branch((8, 4))), "dropout": rate} for rate in ((0.1, 0.3), 0.2)],
     [{"batch_size": 200, "alpha": alpha} for alpha in (0.1, 1.0)],
     [{"input_scaling": "standardize", "beta_1": beta} for beta in (0.5, 0.9)],
     [{"input_scaling": "zca", "loss": SoftmaxCrossEntropy(weight)} for weight in (0.1, 0.2)],
@@ -159,12 +159,8 @@ APART = [
 ]
 # What cannot share a program.
 ALONE = [
-    {"solver": "lbfgs"},
-    {"max_time": 60.0},
-    {"augmentation": [Mixup(0.2)]},
-    {"placement": "streamed"},
-    {"warm_start": True},
-    {"callbacks": [Callback()]},
+    *({"solver": "lbfgs"}, {"max_time": 60.0}, {"augmentation": [Mixup(0.2)]}),
+    *({"placement": "streamed"}, {"warm_start": True}, {"callbacks": [Callback()]}),
 ]
 
 
@@ -207,21 +203,15 @@ def test_what_cannot_share_a_program_takes_its_own_time(on, settings):
 
 @pytest.mark.libraries("numpy", "torch")
 def test_a_fit_that_fails_costs_the_others_nothing(on):
-    settings = {"solver": "sgd", **on}
-    models = [
-        small(**settings),
-        small(learning_rate_init=1e200, **settings),
-        small(hidden_layer_sizes=0, **settings),
-        small(**settings),
-    ]
-    tasks = tasks_of(models)
-    results = {result.number: result for result in fit_many(tasks, n_jobs=2)}
-    assert "output layer" in str(results[1].error) == own_error(tasks[1])
+    changes = ({}, {"learning_rate_init": 1e200}, {"hidden_layer_sizes": 0}, {})
+    tasks = tasks_of([small(solver="sgd", **on, **change) for change in changes])
+    errors = {result.number: result.error for result in fit_many(tasks, n_jobs=2)}
+    assert "output layer" in str(errors[1]) == own_error(tasks[1])
     # A search prints all of it.
-    assert "".join(traceback.format_exception(results[1].error)).count("Traceback") == 1
-    assert "hidden_layer_sizes" in str(results[2].error)
+    assert "".join(traceback.format_exception(errors[1])).count("Traceback") == 1
+    assert "hidden_layer_sizes" in str(errors[2])
     for number in (0, 3):
-        assert results[number].error is None
+        assert errors[number] is None
         own = alone(tasks[number])
         assert tasks[number].model.n_iter_ == own.n_iter_ == 5
         for mine, theirs in zip(weights_of(tasks[number].model), weights_of(own), strict=True):
@@ -231,8 +221,8 @@ def test_a_fit_that_fails_costs_the_others_nothing(on):
 @pytest.mark.libraries("numpy", "torch")
 def test_a_generator_starts_anew_where_a_fit_that_diverges_is_repeated(on):
     settings = {"solver": "sgd", "learning_rate_init": 1e3, "max_iter": 60, **on}
-    models = [small(random_state=np.random.RandomState(i), **settings) for i in range(3)]
-    tasks = tasks_of(models)
+    states = map(np.random.RandomState, range(3))
+    tasks = tasks_of([small(random_state=state, **settings) for state in states])
     errors = [own_error(task) for task in tasks]
     assert len(set(errors)) == 3  # They name the step.
     found = {result.number: str(result.error) for result in fit_many(tasks)}
@@ -255,16 +245,14 @@ def test_a_small_memory_takes_fewer_models_at_once(on):
 
 
 def test_the_targets_of_all_models_are_looked_at_once(monkeypatch):
-    looked = []
-    monkeypatch.setattr(many, "to_numpy", lambda y: looked.append(y) or y)
+    monkeypatch.setattr(many, "to_numpy", looked := Mock(wraps=many.to_numpy))
     tasks = tasks_of([small(max_iter=1, random_state=seed) for seed in range(6)])
     assert [result.error for result in fit_many(tasks)] == [None] * len(tasks)
-    assert len(looked) == 1
+    assert looked.call_count == 1
 
 
 def test_epochs_are_reported():
-    seen = []
-    tasks = tasks_of([small(max_iter=3), small(max_iter=2)])
+    seen, tasks = [], tasks_of([small(max_iter=3), small(max_iter=2)])
     list(fit_many(tasks, on_epoch=lambda number, record: seen.append((number, record.epoch))))
     assert sorted(seen) == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
 
@@ -279,9 +267,8 @@ def test_closing_ends_the_fits_that_are_left():
 
 @pytest.mark.libraries("torch")
 def test_ctrl_c_ends_the_fits_that_share_no_program_too(on):
-    endless = {"max_iter": 10**6, **on}
+    endless, epochs = {"max_iter": 10**6, **on}, []
     tasks = tasks_of([small(**endless), small(max_time=5.0, **endless)])
-    epochs = []
 
     def press_once(*epoch):
         epochs.append(epoch)

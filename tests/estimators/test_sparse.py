@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import sklearn.neural_network as theirs
 from helpers import small, tolerance
+from rules import run
 from scipy import sparse
 
 import mlp_xp as ours
-from mlp_xp import optimizers
-from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels, SparseMatrix
 from mlp_xp.optimizers import SGD, Adam, AdamW
@@ -24,11 +23,10 @@ LIBRARIES = ours, theirs
 SETTINGS = {"hidden_layer_sizes": (30,), "random_state": 3, "shuffle": False, "max_iter": 3}
 
 
-def sparse_problem(n=150, columns=40, per_row=8, dtype="float64"):
-    """Return sparse rows and labels of three classes."""
-    where = RNG.integers(columns, size=(n, per_row))
-    starts = np.arange(0, where.size + 1, per_row)
-    X = sparse.csr_matrix((RNG.random(where.size), where.ravel(), starts), (n, columns))
+def sparse_problem(n=150, columns=40, dtype="float64"):
+    """Return sparse rows of up to eight entries, and labels of three classes."""
+    where = RNG.integers(columns, size=8 * n)
+    X = sparse.csr_matrix((RNG.random(8 * n), where, np.arange(0, 8 * n + 1, 8)), (n, columns))
     X.sum_duplicates()
     return X.astype(dtype), np.arange(n) % 3
 
@@ -59,19 +57,22 @@ def no_dense_rows(monkeypatch):
     ids=str,
 )
 def test_a_fit_gives_scikit_learns_numbers(settings, dtype):
-    rows, y = sparse_problem(dtype=dtype)
+    (rows, y), weights = sparse_problem(dtype=dtype), RNG.random(150)
     # Scikit-learn minimizes in float32 what we minimize in float64.
     atol = 1e-2 if settings.get("solver") == "lbfgs" and dtype == "float32" else 1e-5
-    atol = atol if dtype == "float32" else 1e-8
+    close = {"rtol": 0, "atol": atol if dtype == "float32" else 1e-8}
     for container in (sparse.csr_array, sparse.csc_matrix, sparse.coo_matrix):
         X = container(rows)
-        mine, their = (lib.MLPClassifier(**(SETTINGS | settings)).fit(X, y) for lib in LIBRARIES)
-        pairs = zip(mine.coefs_ + mine.intercepts_, their.coefs_ + their.intercepts_, strict=True)
-        for a, b in pairs:
+        mine, their = (lib.MLPClassifier(**(SETTINGS | settings)) for lib in LIBRARIES)
+        for model in (mine, their):
+            model.fit(X, y, sample_weight=weights)
+        for a, b in zip(
+            mine.coefs_ + mine.intercepts_, their.coefs_ + their.intercepts_, strict=True
+        ):
             assert a.dtype == dtype
-            np.testing.assert_allclose(a, b, rtol=0, atol=atol)
-        np.testing.assert_allclose(mine.loss_, their.loss_, rtol=atol)
-        np.testing.assert_allclose(mine.predict_proba(X), their.predict_proba(X), rtol=0, atol=atol)
+            np.testing.assert_allclose(a, b, **close)
+        np.testing.assert_allclose(mine.loss_, their.loss_, **close)
+        np.testing.assert_allclose(mine.predict_proba(X), their.predict_proba(X), **close)
 
 
 @pytest.mark.usefixtures("no_dense_rows")
@@ -84,12 +85,10 @@ def test_weights_that_fit_no_cache_give_scikit_learns_numbers():
 
 
 @pytest.mark.usefixtures("no_dense_rows")
-def test_sample_weights_early_stopping_and_dropout_leave_rows_sparse():
+def test_early_stopping_and_dropout_leave_rows_sparse():
     X, y = sparse_problem()
     settings = SETTINGS | {"early_stopping": True, "dropout": 0.2, "class_weight": "balanced"}
-    weights = RNG.random(len(y))
-    fits = [ours.MLP(**settings).fit(X, y, sample_weight=weights).coefs_[0] for _ in range(2)]
-    np.testing.assert_array_equal(*fits)
+    np.testing.assert_array_equal(*(ours.MLP(**settings).fit(X, y).coefs_[0] for _ in range(2)))
 
 
 @pytest.mark.parametrize(
@@ -106,57 +105,38 @@ def test_what_needs_dense_rows_gives_the_same_as_before(settings):
     X, y = sparse_problem()
     fits = [ours.MLP(**(SETTINGS | settings)).fit(data, y) for data in (X, X.toarray())]
     np.testing.assert_allclose(fits[0].coefs_[0], fits[1].coefs_[0], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(
-        fits[0].predict_proba(X), fits[1].predict_proba(X.toarray()), rtol=0, atol=1e-12
-    )
-
-
-@with_products
-@pytest.mark.parametrize("columns", [40, 30_000])
-@pytest.mark.parametrize("rows", [None, [8, 0, 3, 3]])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_taken_rows_multiply_like_dense_ones(backend, columns, rows, dtype):
-    X, _ = sparse_problem(12, columns, dtype=dtype)
-    x = SparseMatrix(*map(backend.put, (X.data, X.indices, X.indptr)))
-    dense = X.toarray() if rows is None else X.toarray()[rows]
-    W, dy = (RNG.random((n, 20)).astype(dtype) for n in (columns, len(dense)))
-    with backend.scope():
-        positions = None if rows is None else backend.put(np.asarray(rows, dtype=np.int32))
-        target = getattr(backend.xp, dtype)
-        taken = backend.kernels.gather(x, positions, None, dtype=target, xp=backend.xp)
-        y, dW = backend.get(taken @ backend.put(W)), backend.get(taken.T @ backend.put(dy))
-    np.testing.assert_allclose(y, dense @ W, rtol=tolerance(dtype, 8))
-    np.testing.assert_allclose(dW, dense.T @ dy, rtol=tolerance(dtype, 8))
+    found, expected = fits[0].predict_proba(X), fits[1].predict_proba(X.toarray())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 # Sizes around those of the blocks of CuPy's kernels: 256 rows, 32 to 4096 features, 128 columns.
 @with_products
-@pytest.mark.parametrize("size", [(3, 1, 1), (257, 40, 129), (600, 5000, 3)])
+@pytest.mark.parametrize("size", [(3, 1, 1), (257, 40, 129), (600, 5000, 3), (12, 30_000, 20)])
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
-def test_entries_of_rows_need_no_order_and_may_repeat(backend, size, kind):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("has_rows", [False, True])
+def test_taken_rows_multiply_like_dense_ones(backend, size, kind, dtype, has_rows):
+    """Entries of a row need no order, and may repeat."""
     n, features, columns = size
     indptr = np.concatenate([[0], np.cumsum(RNG.integers(9, size=n))]).astype(kind)
     indices = RNG.integers(features, size=indptr[-1]).astype(kind)
-    X = sparse.csr_matrix((RNG.random(indptr[-1]), indices, indptr), (n, features))
-    rows = RNG.permutation(np.tile(np.arange(n, dtype=kind), 2))
-    dense = X.toarray()[rows]
-    W, dy = RNG.random((features, columns)), RNG.random((2 * n, columns))
+    data = RNG.random(indptr[-1]).astype(dtype)
+    rows = RNG.permutation(np.tile(np.arange(n, dtype=kind), 2)) if has_rows else None
+    dense = sparse.csr_matrix((data, indices, indptr), (n, features)).toarray()
+    dense = dense[rows] if has_rows else dense
+    W, dy = (RNG.random((m, columns)).astype(dtype) for m in (features, len(dense)))
+    products, xp = [], backend.xp
     with backend.scope():
-        x = SparseMatrix(*map(backend.put, (X.data, indices, indptr)))
+        x = SparseMatrix(*map(backend.put, (data, indices, indptr)))
+        given = x, backend.put(rows) if has_rows else None, None
         # As a product of another matrix leaves it, column by column.
-        right = backend.xp.matrix_transpose(backend.put(dy.T.copy()))
-        products = []
+        right = xp.matrix_transpose(backend.put(dy.T.copy()))
         for _ in range(2):
-            taken = backend.kernels.gather(
-                x, backend.put(rows), None, dtype=backend.xp.float64, xp=backend.xp
-            )
-            y, dW = taken @ backend.put(W), taken.T @ right
-            products.append((backend.get(y), backend.get(dW)))
-    (y, dW), again = products
-    np.testing.assert_allclose(y, dense @ W, rtol=1e-13)
-    np.testing.assert_allclose(dW, dense.T @ dy, rtol=1e-13)
-    np.testing.assert_array_equal(y, again[0])
-    np.testing.assert_array_equal(dW, again[1])
+            taken = backend.kernels.gather(*given, dtype=getattr(xp, dtype), xp=xp)
+            products.append([backend.get(taken @ backend.put(W)), backend.get(taken.T @ right)])
+    for found, again, expected in zip(*products, (dense @ W, dense.T @ dy), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=tolerance(dtype, 2 * n))
+        np.testing.assert_array_equal(found, again)
 
 
 def test_weights_may_lie_column_by_column_and_positions_be_of_two_dtypes():
@@ -183,23 +163,13 @@ def test_predictions_of_many_rows_do_not_depend_on_the_threads(monkeypatch):
 
 @pytest.mark.parametrize("rule", [Adam(), AdamW(), SGD(), SGD(momentum=0.0)], ids=str)
 @pytest.mark.parametrize("l2", [None, 0.1])
-def test_an_update_without_machine_code_is_that_of_the_default(rule, l2):
-    backend = get_backend("numpy")
-    shapes = (300, 100), (100,), (70_000,)
-    results = []
-    for update in (backend.kernels.update, Kernels().update):
-        generator = np.random.default_rng(0)
-        params, grads = (tuple(generator.random(s) for s in shapes) for _ in range(2))
-        opt_state = optimizers.init_opt_state(rule, params, xp=backend.xp)
-        for t in range(1, 3):
-            coefs = tuple(np.float64(c) for c in rule.coefficients(0.1, t))
-            given = tuple(grad.copy() for grad in grads)
-            factor = None if l2 is None else np.float64(l2)
-            done = update(rule, params, given, opt_state, coefs, factor, xp=backend.xp)
-            params, opt_state = done.params, done.opt_state
-        results.append((*leaves((params, opt_state)), float(done.penalty)))
-    for ours_, default in zip(*results, strict=True):
-        np.testing.assert_allclose(ours_, default, rtol=1e-13)
+def test_an_update_without_machine_code_is_that_of_the_default(rule, l2, rng):
+    shapes, backend = ((300, 100), (100,), (70_000,)), get_backend("numpy")
+    params, *steps = (tuple(rng.random(shape) for shape in shapes) for _ in range(3))
+    updates = backend.kernels.update, Kernels().update
+    results = [run(backend, update, rule, params, steps, l2) for update in updates]
+    for mine, default in zip(*(params + penalties for params, penalties in results), strict=True):
+        np.testing.assert_allclose(mine, default, rtol=1e-13)
 
 
 @pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}], ids=str)
