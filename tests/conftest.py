@@ -28,7 +28,7 @@ from mlp_xp.backends import Backend, BackendError
 
 DEFAULT = "numpy,array_api_strict"
 # What needs one of these takes a library, a browser or processes that the default run has not.
-MATRIX_FIXTURES = {"torch", "chromium", "run_ranks"}
+MATRIX_FIXTURES = {"torch", "chromium", "run_ranks", "mlflow"}
 collect_ignore = ["stand_in/packages", "callbacks/killed_fits.py", "faults.py"]
 RAN = pytest.StashKey[Counter[str]]()
 SKIPPED: list[str] = []

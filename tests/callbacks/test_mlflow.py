@@ -1,6 +1,11 @@
 """Fits recorded by MLflow: by the callback as its `autolog` records scikit-learn's, and by it."""
 
+import sys
+from types import ModuleType
+from unittest.mock import MagicMock
+
 import numpy as np
+import pandas as pd
 import pytest
 from fake_fit import SCORED, X, Y, fit
 from sklearn.model_selection import GridSearchCV
@@ -11,8 +16,43 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.callbacks import MLflow
 
 # Libraries that MLflow imports deprecate each other's names.
-pytestmark = [pytest.mark.filterwarnings("ignore", "error:MLflow has no"), pytest.mark.matrix]
+pytestmark = pytest.mark.filterwarnings("ignore", "error:MLflow has no")
 FEW = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Note the calls of the callback where MLflow itself is not installed."""
+
+    class MlflowError(Exception):
+        pass
+
+    found = MagicMock()
+    found.active_run.return_value, found.MlflowException = None, MlflowError
+    found.models.infer_signature.side_effect = lambda X, y: (X, y)
+    skops = ModuleType("skops")
+    skops.io = MagicMock()
+    modules = {"mlflow": found, "mlflow.sklearn": found.sklearn, "mlflow.models": found.models}
+    for name, module in (modules | {"skops": skops, "skops.io": skops.io}).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return found
+
+
+def test_a_fit_is_a_run_with_parameters_epochs_and_a_model_whose_columns_have_names(stand_in):
+    data = pd.DataFrame(X, columns=list("abcde"))
+    model = MLPClassifier(max_iter=3, callbacks=[MLflow()], learning_rate="cosine").fit(data, Y)
+    stand_in.start_run.assert_called_once_with(nested=False)
+    assert stand_in.log_params.call_args.args[0]["max_iter"] == 3
+    assert stand_in.set_tags.call_args.args[0]["estimator_name"] == "MLPClassifier"
+    calls = stand_in.log_metrics.mock_calls
+    logged = [(call.args[0]["loss"], call.kwargs["step"]) for call in calls]
+    assert logged == [(record.loss, record.epoch) for record in model.history_]
+    logged = stand_in.sklearn.log_model.call_args
+    inputs, outputs = logged.kwargs["signature"]
+    assert list(inputs.columns) == list("abcde")
+    assert len(inputs) == len(outputs) == 1
+    assert logged.args[0].callbacks is None
+    assert model.callbacks is not None
 
 
 @pytest.fixture
@@ -76,7 +116,7 @@ def test_each_epoch_is_recorded(mlflow):
 @pytest.mark.parametrize("columns", [None, list("abcde")])
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
 def test_the_model_is_opened_with_the_same_predictions(mlflow, kind, columns):
-    data = X if columns is None else pytest.importorskip("pandas").DataFrame(X, columns=columns)
+    data = X if columns is None else pd.DataFrame(X, columns=columns)
     model = kind(**FEW, callbacks=[MLflow()]).fit(data, Y)
     (uri,) = models(mlflow, *runs(mlflow))
     loaded = mlflow.sklearn.load_model(uri)

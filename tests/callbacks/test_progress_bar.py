@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -16,9 +17,17 @@ from mlp_xp.training.records import Running
 
 def last_line(screen) -> str:
     """Return the line that a bar leaves on a terminal."""
-    return (
-        re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue()).rstrip().splitlines()[-1].rstrip()
-    )
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue())
+    return shown.rstrip().splitlines()[-1].rstrip()
+
+
+@contextmanager
+def begun(max_iter, **settings):
+    """Yield a bar in a fit, and the fit's model."""
+    bar, model = ProgressBar(), SimpleNamespace(max_iter=max_iter, **settings)
+    bar.on_fit_begin(model)
+    yield bar, model
+    bar.on_fit_end(model)
 
 
 def test_a_terminal_gets_a_bar_for_each_fit(terminal, clock):
@@ -34,61 +43,47 @@ def test_a_terminal_gets_a_bar_for_each_fit(terminal, clock):
         assert sys.stdout is screen
 
 
-def test_the_bar_shows_how_far_the_fit_is_its_running_loss_and_the_time_left(terminal, clock):
-    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
-    bar.on_fit_begin(model)
-    bar.on_epoch_end(model, record(1, validation_score=0.75))
-    bar.on_progress(model, 6, 10, Running(0.25, None))
-    bar.on_fit_end(model)
-    line = r"epoch 2/4 ━+╸ +40 %  loss 0\.2500  validation 0\.7500  0:00 left"
-    assert re.fullmatch(line, last_line(screen))
+@pytest.mark.parametrize(
+    ("width", "facts"),
+    [(40, ""), (50, r"  loss 0\.2500"), (80, r"  loss 0\.2500  validation 0\.7500")],
+)
+def test_the_bar_shows_how_far_the_fit_is_and_fits_on_a_line(
+    terminal, clock, monkeypatch, width, facts
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen = terminal()
+    with begun(4) as (bar, model):
+        bar.on_epoch_end(model, record(1, validation_score=0.75))
+        bar.on_progress(model, 6, 10, Running(0.25, None))
+    assert re.fullmatch(rf"epoch 2/4 ━+╸? +40 %{facts}  0:00 left", last_line(screen))
+    assert len(last_line(screen)) <= width
 
 
 def test_the_bar_moves_also_where_an_epoch_has_no_steps(terminal, clock):
-    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
-    bar.on_fit_begin(model)
-    bar.on_epoch_end(model, record(1))
-    wait_until(lambda: " 25 %  loss 1.0000  0:00 left" in last_line(screen))
-    bar.on_fit_end(model)
+    screen = terminal()
+    with begun(4) as (bar, model):
+        bar.on_epoch_end(model, record(1))
+        wait_until(lambda: " 25 %  loss 1.0000  0:00 left" in last_line(screen))
 
 
 def test_the_time_left_ticks_between_two_reports(terminal, clock):
-    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=100)
-    bar.on_fit_begin(model)
-    clock.now += 0.05
-    bar.on_epoch_end(model, record(1))
-    wait_until(lambda: "0:05 left" in last_line(screen))
-    clock.now += 1.4
-    wait_until(lambda: "0:04 left" in last_line(screen))
-    bar.on_fit_end(model)
-
-
-@pytest.mark.parametrize("width", [40, 50, 80])
-def test_the_bar_fits_on_a_line(terminal, clock, monkeypatch, width):
-    monkeypatch.setenv("COLUMNS", str(width))
-    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=400)
-    bar.on_fit_begin(model)
-    bar.on_epoch_end(model, record(1, validation_score=0.75))
-    bar.on_progress(model, 5, 10, Running(0.25, None))
-    bar.on_fit_end(model)
-    line = last_line(screen)
-    assert len(line) <= width
-    assert line.startswith("epoch 2/400 ")
-    assert ("loss 0.2500" in line) == (width >= 50)
-    assert ("validation" in line) == (width == 80)
-    assert line.endswith("0:00 left")
+    screen = terminal()
+    with begun(100) as (bar, model):
+        clock.now += 0.05
+        bar.on_epoch_end(model, record(1))
+        wait_until(lambda: "0:05 left" in last_line(screen))
+        clock.now += 1.4
+        wait_until(lambda: "0:04 left" in last_line(screen))
 
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_answered_at_once(terminal):
-    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=4)
-    with interrupts():
-        bar.on_fit_begin(model)
+    screen = terminal()
+    with interrupts(), begun(4) as (bar, model):
         bar.on_progress(model, 5, 10, None)
         signal.raise_signal(signal.SIGINT)
         wait_until(lambda: last_line(screen).endswith("12 %  stopping after this step"))
         bar.on_epoch_end(model, record(1))
-        bar.on_fit_end(model)
     assert "100 %" not in screen.getvalue()
 
 
@@ -105,50 +100,37 @@ def test_a_file_gets_about_twenty_lines_and_the_last(max_iter, printed, capsys, 
         assert lines[-1].endswith(" left")
 
 
-def test_the_time_left_is_that_of_the_epochs_to_come(capsys, clock):
-    bar, model = ProgressBar(), SimpleNamespace(max_iter=3)
-    bar.on_fit_begin(model)
-    clock.now += 90.0
-    bar.on_epoch_end(model, record(1, validation_score=0.25))
-    assert capsys.readouterr().out == "epoch 1/3  loss 1.0000  validation 0.2500  3:00 left\n"
-
-
 def test_the_first_step_which_may_compile_does_not_count(terminal, clock):
-    screen, bar, model = terminal(), ProgressBar(), SimpleNamespace(max_iter=10)
-    bar.on_fit_begin(model)
-    assert "preparing the first step" in last_line(screen)
-    clock.now += 17.0
-    for done in range(1, 11):
-        clock.now += 1.0
-        bar.on_progress(model, done, 10, None)
-    bar.on_fit_end(model)
+    screen = terminal()
+    with begun(10) as (bar, model):
+        assert "preparing the first step" in last_line(screen)
+        clock.now += 17.0
+        for done in range(1, 11):
+            clock.now += 1.0
+            bar.on_progress(model, done, 10, None)
     assert last_line(screen).endswith(" 10 %  1:30 left")
 
 
-def test_the_time_left_is_that_of_the_fit_where_it_ends_it(capsys, clock):
-    bar, model = ProgressBar(), SimpleNamespace(max_iter=10**6, max_time=200.0)
-    bar.on_fit_begin(model)
-    for epoch in range(1, 41):
-        clock.now += 5.0
-        bar.on_epoch_end(model, record(epoch))
+def test_the_time_left_is_that_of_the_epochs_to_come_or_of_the_fit_if_that_ends_it(capsys, clock):
+    with begun(3) as (bar, model):
+        clock.now += 90.0
+        bar.on_epoch_end(model, record(1, validation_score=0.25))
+    assert capsys.readouterr().out == "epoch 1/3  loss 1.0000  validation 0.2500  3:00 left\n"
+    with begun(10**6, max_time=200.0) as (bar, model):
+        for epoch in range(1, 41):
+            clock.now += 5.0
+            bar.on_epoch_end(model, record(epoch))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 20
-    assert lines[0].endswith(" 3:10 left")
-    assert lines[-1].endswith(" 0:00 left")
+    assert [line.split("  ")[-1] for line in (lines[0], lines[-1])] == ["3:10 left", "0:00 left"]
 
 
-def test_a_resumed_fit_is_shown_from_where_it_was(capsys):
-    bar = ProgressBar()
-    model = SimpleNamespace(max_iter=4, n_iter_=2)
+def test_a_resumed_fit_is_shown_from_where_it_was_and_a_warm_start_from_its_beginning(capsys):
+    bar, model = ProgressBar(), SimpleNamespace(max_iter=4, n_iter_=2)
     bar.on_fit_resume(model)
     for epoch in (3, 4):
         bar.on_epoch_end(model, record(epoch))
     bar.on_fit_end(model)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line[:9] for line in lines] == ["epoch 3/4", "epoch 4/4"]
-
-
-def test_a_warm_start_is_shown_from_its_own_beginning(capsys):
     fit(ProgressBar(), [record(epoch) for epoch in (8, 9)])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    lines = [line[:9] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["epoch 3/4", "epoch 4/4", "epoch 1/2", "epoch 2/2"]

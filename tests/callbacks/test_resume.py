@@ -28,27 +28,15 @@ X, Y = problem(n=210, features=8)
 STEPS = 6  # Of an epoch, with early stopping.
 CASES = {
     "plain": {"early_stopping": False},
-    "everything": {
-        "dropout": 0.2,
-        "input_dropout": 0.1,
-        "ema_decay": 0.9,
-        "learning_rate": "cosine",
-        "normalization": "batch",
-        "augmentation": [Flip((1, 2, 4)), Mixup(0.2)],
-        "input_scaling": "standardize",
-        "max_grad_norm": 1.0,
-        "class_weight": "balanced",
-        "n_iter_no_change": 20,
-    },
-    "adaptive": {
-        "solver": SGD(0.9),
-        "learning_rate": "adaptive",
-        "learning_rate_init": 0.5,
-        "n_iter_no_change": 2,
-    },
+    "everything": {"dropout": 0.2, "input_dropout": 0.1, "ema_decay": 0.9, "max_grad_norm": 1.0},
+    "adaptive": {"solver": SGD(0.9), "learning_rate": "adaptive", "learning_rate_init": 0.5},
     "muon": {"solver": ByKind(Muon(ns_steps=2)), "learning_rate": "onecycle", "residual": True},
     "streamed": {"placement": "streamed", "dropout": 0.1, "precision": "float64"},
 }
+CASES["everything"] |= {"augmentation": [Flip((1, 2, 4)), Mixup(0.2)], "normalization": "batch"}
+CASES["everything"] |= {"input_scaling": "standardize", "class_weight": "balanced"}
+CASES["everything"] |= {"learning_rate": "cosine", "n_iter_no_change": 20}
+CASES["adaptive"] |= {"n_iter_no_change": 2}
 
 
 class KilledError(Exception):
@@ -91,10 +79,10 @@ def result(model) -> list:
 
 @pytest.mark.parametrize("n_steps", [1, STEPS, STEPS + 1, 4 * STEPS + 3, 8 * STEPS + 2])
 @pytest.mark.parametrize("case", CASES)
-def test_a_resumed_fit_is_the_whole_one(case, n_steps, tmp_path):
-    interrupt(n_steps, tmp_path, **CASES[case])
-    resumed = make(**CASES[case]).fit(X, Y, resume=tmp_path)
-    assert result(resumed) == result(make(**CASES[case]).fit(X, Y))
+def test_a_resumed_fit_is_the_whole_one(backend_spec, case, n_steps, tmp_path):
+    interrupt(n_steps, tmp_path, backend=backend_spec, **CASES[case])
+    resumed = make(backend_spec, **CASES[case]).fit(X, Y, resume=tmp_path)
+    assert result(resumed) == result(make(backend_spec, **CASES[case]).fit(X, Y))
 
 
 def test_a_fit_without_a_seed_is_resumed_with_its_own(tmp_path):
@@ -105,15 +93,6 @@ def test_a_fit_without_a_seed_is_resumed_with_its_own(tmp_path):
     newest = list(checkpoints.checkpoints(tmp_path).values())[-1]
     assert checkpoints.read_checkpoint(newest).facts["seed"] == resumed._state.seed
     assert resumed.n_iter_ > 4
-
-
-@pytest.mark.libraries("torch", "jax", "array_api_strict")
-@pytest.mark.parametrize("n_steps", [STEPS + 1, 8 * STEPS + 2])
-@pytest.mark.parametrize("case", ["everything", "adaptive"])
-def test_a_fit_of_another_library_is_resumed_too(backend_spec, case, n_steps, tmp_path):
-    interrupt(n_steps, tmp_path, backend=backend_spec, **CASES[case])
-    resumed = make(backend_spec, **CASES[case]).fit(X, Y, resume=tmp_path)
-    assert result(resumed) == result(make(backend_spec, **CASES[case]).fit(X, Y))
 
 
 def test_the_parts_of_a_fit_may_be_many(tmp_path):
@@ -164,15 +143,12 @@ def test_what_one_library_wrote_another_resumes(backend_spec, tmp_path):
 
 
 def test_a_regressor_is_resumed_too(tmp_path):
-    def regressor(*watch):
-        model = MLPRegressor(hidden_layer_sizes=(8,), max_iter=6, batch_size=32, random_state=0)
-        return model.set_params(learning_rate="cosine", callbacks=list(watch))
-
+    model = MLPRegressor(hidden_layer_sizes=(8,), max_iter=6, batch_size=32, random_state=0)
+    model.set_params(learning_rate="cosine", callbacks=[Checkpoint(tmp_path), Interrupt(20)])
     with pytest.raises(KilledError):
-        regressor(Checkpoint(tmp_path), Interrupt(20)).fit(X, X[:, 0])
-    resumed = regressor().fit(X, X[:, 0], resume=tmp_path)
-    whole = regressor().fit(X, X[:, 0])
-    np.testing.assert_array_equal(resumed.predict(X), whole.predict(X))
+        model.fit(X, X[:, 0])
+    resumed = model.set_params(callbacks=None).fit(X, X[:, 0], resume=tmp_path).predict(X)
+    np.testing.assert_array_equal(resumed, model.fit(X, X[:, 0]).predict(X))
 
 
 def test_a_resumed_fit_ends_when_its_time_is_used(tmp_path):
@@ -214,16 +190,14 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(name, damage, tmp
     older, newest = list(checkpoints.checkpoints(tmp_path).values())[-2:]
     content = bytearray((newest / name).read_bytes())
     content[len(content) // 2] ^= 4
-    (newest / name).write_bytes(
-        {"cut": content[:-9], "flipped": content, "a list": b"[]"}.get(damage, b"")
-    )
-    if damage == "missing":
-        (newest / name).unlink()
+    damaged = {"cut": content[:-9], "flipped": content, "a list": b"[]", "empty": b""}
+    (newest / name).unlink()
+    if damage != "missing":
+        (newest / name).write_bytes(damaged[damage])
     said = rf"{newest.name} (is damaged|cannot be read).* goes on from {older.name}"
+    watch = [Checkpoint(tmp_path, keep_last=1, keep_best=0)]
     with pytest.warns(RuntimeWarning, match=said):
-        resumed = make(watch=[Checkpoint(tmp_path, keep_last=1, keep_best=0)]).fit(
-            X, Y, resume=tmp_path
-        )
+        resumed = make(watch=watch).fit(X, Y, resume=tmp_path)
     assert result(resumed) == result(make().fit(X, Y))
     assert names(tmp_path) == ["best", f"epoch-{resumed.n_iter_:04}"]
 
@@ -303,12 +277,7 @@ def test_sigterm_writes_a_checkpoint_and_ends_with_143(tmp_path):
 
 @pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("how", ["writes", "moments"])
-def test_a_fit_killed_at_any_moment_is_resumed(how, tmp_path):
-    code = Path(__file__).with_name("killed_fits.py").read_text()
-    done = processes.run(code, tmp_path, how, timeout=300)
+def test_a_fit_killed_before_any_access_to_a_file_is_resumed(tmp_path):
+    done = processes.run(Path(__file__).with_name("killed_fits.py").read_text(), tmp_path)
     assert done.returncode == 0, done.stderr
-    if how == "writes":
-        assert int(done.stdout.split()[2]) > 30
-    else:
-        assert done.stdout.startswith("killed at 100 moments")
+    assert int(done.stdout.split()[2]) > 30
