@@ -32,6 +32,8 @@ Predict = Callable[..., Array]
 # take less of it; but XLA, which compiles for a shape, is a quarter slower with them on a CPU.
 _BATCH = 2048
 _HOST_BATCH = 384
+# More rows of a narrow network, up to this many inputs and outputs of layers, which a cache holds.
+_HOST_NUMBERS = 1 << 17
 # More sparse rows, so that more of them share the weights that are read.
 _SPARSE_BATCH = 1024
 # Where a number of rows is compiled: multiplications and additions of rows of zeros that take less
@@ -99,7 +101,9 @@ def predict(
     to = to or backend
     n_samples = x.shape[0]
     few = backend.shares_host_memory and not backend.fixed_shapes
-    most, sizes = _HOST_BATCH if few else _BATCH, network.sizes
+    most, sizes = _BATCH, network.sizes
+    if few:
+        most = max(_HOST_BATCH, _HOST_NUMBERS // sum(sizes))
     stays_sparse = sparse.issparse(x) and multiplies_sparse(backend, network, scaling, tta)
     if stays_sparse:
         most, sizes = _SPARSE_BATCH, sizes[1:]
