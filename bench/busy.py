@@ -5,6 +5,8 @@ computes without pause on the last processor; and by one thread on the processor
 
     python bench/busy.py --rounds 3 --out bench/history/2026-01-02-busy.json
     python bench/busy.py --only small medium
+
+`mlp-xp bench --only busy` runs this part of the suite.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from environment import environment
+from progress import open_progress
+from report import table
 from spread import ratio, spread
+from turns import Announce, Result
 
-__all__ = ["CASES", "LIMIT", "measure", "section"]
+__all__ = ["ALONE", "BUSY", "CASES", "HEADER", "busy_rows", "busy_turns", "measure_busy"]
 
 LIMIT = 1.4  # The most that all threads may take beside the program, in times of one thread alone.
 IDLE, BUSY, ALONE = "all threads, idle", "all threads, busy", "one thread, busy"
@@ -85,31 +90,43 @@ def busy_program(cpu: int) -> Iterator[None]:
             program.kill()
 
 
-def measure(names: list[str], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Return the seconds of each case in each way, a number for each round."""
+def busy_turns(rounds: int, names: list[str]) -> int:
+    """Return the number of turns of `measure_busy`."""
+    return rounds * len(names) * 3
+
+
+def measure_busy(rounds: int, names: list[str], announce: Announce) -> Result:
+    """Return the seconds of each case in each way, a number for each round.
+
+    Nothing where a process cannot be kept to some of two processors.
+    """
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        return {}
     cpus = os.sched_getaffinity(0)
     taken = max(cpus)
-    seconds: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-    for _ in range(rounds):
+    seconds: Result = {name: {IDLE: [], BUSY: [], ALONE: []} for name in names}
+    for number in range(rounds):
         for name, ways in seconds.items():
-            ways.setdefault(IDLE, []).append(run(name, cpus, len(cpus)))
-            with busy_program(taken):
-                ways.setdefault(BUSY, []).append(run(name, cpus, len(cpus)))
-                ways.setdefault(ALONE, []).append(run(name, cpus - {taken}, len(cpus) - 1))
+            for way, own in ways.items():
+                announce(f"{name}, {way}, round {number + 1} of {rounds}")
+                chosen = cpus - {taken} if way == ALONE else cpus
+                with contextlib.nullcontext() if way == IDLE else busy_program(taken):
+                    own.append(run(name, chosen, len(chosen)))
     return seconds
 
 
-def section(seconds: dict[str, dict[str, list[float]]]) -> str:
-    """Return the table of the cases, in Markdown."""
-    lines = [f"| case | {IDLE} | {BUSY} | {ALONE} | busy / one thread |", "|---|--:|--:|--:|--:|"]
+HEADER = ["case", IDLE, BUSY, ALONE, "busy / one thread", "at most"]
+
+
+def busy_rows(seconds: Result) -> list[list[str]]:
+    """Return a row of cells for each case."""
+    rows = []
     for name, ways in seconds.items():
         cells = [f"{spread(ways[way]).median:.2f} s" for way in (IDLE, BUSY, ALONE)]
         times = ratio(ways[BUSY], ways[ALONE])
-        lines.append(
-            f"| {name} | {' | '.join(cells)} | {times.median:.2f} "
-            f"({times.low:.2f} to {times.high:.2f}) of at most {LIMIT} |"
-        )
-    return "\n".join(lines) + "\n"
+        quartiles = f"{times.median:.2f} ({times.low:.2f} to {times.high:.2f})"
+        rows.append([name, *cells, quartiles, str(LIMIT)])
+    return rows
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -118,13 +135,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=[*CASES], metavar="CASE")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write to")
     args = parser.parse_args(argv)
-    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+    with open_progress({"busy": busy_turns(args.rounds, args.only)}) as progress:
+        progress.begin("busy")
+        seconds = measure_busy(args.rounds, args.only, progress.announce)
+    if not seconds:
         parser.exit(2, "this needs Linux and two processors\n")
-    seconds = measure(args.only, args.rounds)
     if args.out is not None:
         result = {"environment": environment(), "seconds": seconds}
         args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(section(seconds), end="")
+    print(table(HEADER, "lrrrrr", busy_rows(seconds)), end="")
 
 
 if __name__ == "__main__":

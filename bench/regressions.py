@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from busy import ALONE, BUSY
 from contenders import OURS
 from spread import ratio
 from turns import Result
@@ -23,6 +24,9 @@ def shortfalls(result: Result, floors: dict[str, dict[str, float]]) -> list[str]
         if (run := runs.get(name))
     }
     measured = result["workloads"] | result.get("drop_in", {})
+    for name, ways in result.get("busy", {}).items():
+        sides = {OURS: {"seconds": ways[BUSY]}, "one thread": {"seconds": ways[ALONE]}}
+        measured[f"beside a busy program, {name}"] = {"contenders": sides}
     measured |= {"mlp-xp train, of the processors": {"contenders": trained}}
     for workload, peers in floors.items():
         found = measured.get(workload, {})

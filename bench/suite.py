@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from busy import CASES as BUSY_CASES
+from busy import busy_turns, measure_busy
 from charts import draw
 from contenders import Entry, entries
 from drop_in import comparisons, drop_in_turns, measure_drop_in
@@ -40,9 +42,10 @@ from workloads import QUICK, SUITE, Workload
 __all__ = ["PARTS", "main"]
 
 HERE = Path(__file__).parent
-EXTRAS = ("drop-in", "search", "start-up", "end-to-end", "growth")
+EXTRAS = ("drop-in", "search", "busy", "start-up", "end-to-end", "growth")
 PARTS = (*(workload.name for workload in SUITE), *EXTRAS)
-QUICK_EXTRAS = ("drop-in", "end-to-end")
+QUICK_EXTRAS = ("drop-in", "busy", "end-to-end")
+QUICK_BUSY = ["small"]
 EPOCHS = 12  # Of the end-to-end training: the default of `mlp-xp train`.
 
 
@@ -62,9 +65,11 @@ def parts_of(args: argparse.Namespace, scratch: Path) -> dict[str, Part]:
     epochs = 2 if args.quick else EPOCHS
     parts = {w.name: workload_part(w, args) for w in suite if w.name in names}
     cases = comparisons(quick=args.quick)
+    busy = min(rounds, 3), QUICK_BUSY if args.quick else [*BUSY_CASES]
     extras = {
         "drop-in": (drop_in_turns(cases, rounds), partial(measure_drop_in, cases, rounds)),
         "search": (search_turns(rounds), partial(measure_search, rounds)),
+        "busy": (busy_turns(*busy), partial(measure_busy, *busy)),
         "start-up": (startup_turns(rounds), partial(measure_startup, rounds)),
         "end-to-end": (2, partial(measure_end_to_end, scratch, epochs, threads)),
         "growth": (growth_turns(3), partial(measure_growth, scratch, 3, threads)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from busy import HEADER, busy_rows
 from contenders import OURS
 from drop_in import drop_in_section
 from report import seconds, table
@@ -45,6 +46,9 @@ def report(result: Result) -> str:
         sections += ["## As a drop-in for scikit-learn", drop_in_section(drop_in)]
     if search := result.get("search"):
         sections += ["## Searches", search_section(search)]
+    if busy := result.get("busy"):
+        rows = table(HEADER, "lrrrrr", busy_rows(busy))
+        sections += ["## Beside a program that keeps a processor busy", rows.rstrip()]
     if startup := result.get("startup"):
         sections += [
             "## Start-up",

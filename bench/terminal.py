@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TextIO
 
 import drop_in
 import searches
+from busy import HEADER, busy_rows
 from contenders import OURS
 from report import seconds
 from spread import Spread, ratio, spread
@@ -83,6 +84,8 @@ def tables_of(result: Result) -> Iterator[Table]:
         yield _drop_in_table(cases)
     for search in result.get("search", {}).values():
         yield _search_table(search)
+    if busy := result.get("busy"):
+        yield Table("beside a program that keeps a processor busy", HEADER, busy_rows(busy), {})
     if startup := result.get("startup"):
         yield _startup_table(startup)
     if whole := result.get("end_to_end"):

@@ -180,6 +180,7 @@ def test_recorded_floors_name_what_a_quick_run_measures(module):
         for workload in module("workloads").QUICK
     }
     quick |= {name: {"scikit-learn"} for name in drop_in.quick_names()}
+    quick |= {f"beside a busy program, {x}": {"one thread"} for x in module("suite").QUICK_BUSY}
     quick |= {"mlp-xp train, of the processors": {"torch"}}
     floors = json.loads(regressions.FLOORS.read_text())
     for name, peers in floors.items():
