@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
+from mlp_xp.datasets._parquet import read_polars
 
 _TARGETS = ("target", "label", "class", "y")  # What the column to predict may be called.
 _ARRAYS = ("X", "x", "data", "features", "images")
@@ -229,8 +230,7 @@ def _parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
         table = importlib.import_module("pyarrow.parquet").read_table(path)
         return {n: table[n].to_numpy(zero_copy_only=False) for n in table.column_names}
     with suppress(ImportError):
-        frame = importlib.import_module("polars").read_parquet(path)
-        return {name: frame[name].to_numpy() for name in frame.columns}
+        return read_polars(path)
     with suppress(ImportError):
         frame = importlib.import_module("pandas").read_parquet(path)
         return {str(name): frame[name].to_numpy() for name in frame.columns}

@@ -151,7 +151,7 @@ def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
 
 
 class Columns(dict):
-    """Columns as pyarrow and polars have them, to read without either."""
+    """Columns as pyarrow and pandas have them, to read without either."""
 
     column_names = columns = property(list)
 
@@ -161,9 +161,35 @@ class Columns(dict):
 
 
 LIBRARIES = ("pyarrow.parquet", "polars", "pandas")
+POLARS = """
+import os
+
+class PanicException(BaseException): pass
+
+def read_parquet(path):
+    os.write(2, b"stack backtrace:")
+    {how}
+"""
 
 
-@pytest.mark.parametrize("library", [*LIBRARIES, pytest.param(None, marks=pytest.mark.matrix)])
+def test_a_file_on_which_polars_panics_or_aborts_is_an_error(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.delitem(sys.modules, "polars", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write("a.parquet", "PAR1")
+    for how, said in (
+        ("raise PanicException('out of spec')", "out of spec"),
+        ("os.abort()", "abo"),
+    ):
+        (tmp_path / "polars.py").write_text(POLARS.format(how=how))
+        rejects(rf"a\.parquet cannot be read \(.*{said}", load_files, "a.parquet", name=how)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "library", ["pyarrow.parquet", "pandas", pytest.param(None, marks=pytest.mark.matrix)]
+)
 def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     """By the first library that there is; by a real one in the matrix."""
     reader = SimpleNamespace()
