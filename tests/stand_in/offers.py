@@ -1,8 +1,9 @@
-"""Print what modules of CuPy and nvmath offer, and how it is called, as JSON.
+"""Print what CuPy and nvmath offer, how it is called, and what kernels refuse, as JSON.
 
 Run with the stand-in on the path and without it; `test_stand_in_names.py` compares the two.
 """
 
+import contextlib
 import enum
 import importlib
 import inspect
@@ -12,6 +13,7 @@ import types
 from typing import Any
 
 import cupy
+import numpy as np  # noqa: F401 - in cases
 
 IS_REAL = hasattr(cupy, "_core")
 MODULES = (
@@ -81,15 +83,84 @@ def is_offered(module: types.ModuleType, name: str) -> bool:
     return is_own and not name.startswith("_") and not inspect.ismodule(thing)
 
 
-def main() -> None:
-    offered = {}
+def offered() -> dict[str, str | None]:
+    """Return the parameters of all that the modules offer, by name."""
+    found = {}
     for module in map(importlib.import_module, MODULES):
         for name in vars(module):
             if is_offered(module, name):
                 for key, value in described(getattr(module, name)).items():
-                    offered[f"{module.__name__}.{name}{key}"] = value
-    print(json.dumps(offered))
+                    found[f"{module.__name__}.{name}{key}"] = value
+    return found
+
+
+# --- kernels: the real ones stop at the device, so what CuPy checks before it is called alone -----
+
+
+def array(dtype: str, shape: Any = (2, 3)) -> Any:
+    if not IS_REAL:
+        return cupy.zeros(shape, dtype)
+    memory = cupy.cuda.UnownedMemory(4096, 4096, None, 0)
+    return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, 0))
+
+
+def scale(*args: Any, more: str = "T factor", **kwargs: Any) -> None:
+    kernel = cupy.ElementwiseKernel(f"T x, {more}", "T y", "y = x", "scale")
+    if not IS_REAL:
+        kernel(*args, **kwargs)
+        return
+    from cupy._core import _kernel, _scalar
+
+    with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):
+        kernel(*args, **kwargs)
+    values = [x if isinstance(x, cupy.ndarray) else _scalar.CScalar(x) for x in args]
+    given = tuple(x.dtype if isinstance(x, cupy.ndarray) else None for x in values[:2])
+    types, _, _ = _kernel._decide_params_type(
+        kernel.in_params, kernel.out_params, given, tuple(x.dtype for x in values[2:])
+    )
+    for value, dtype in zip(values, types, strict=False):
+        if not isinstance(value, cupy.ndarray):
+            value.apply_dtype(dtype)
+    if not all(isinstance(value, cupy.ndarray) for value in values[2:]):
+        raise TypeError("Output arguments type must be cupy.ndarray")
+
+
+def typed(dtype: str, value: Any) -> None:
+    scale(F4, value, more=f"{dtype} n")
+
+
+def named(name: str, in_params: str = "T x") -> None:
+    cupy.ElementwiseKernel(in_params, "T y", "y = x", name)
+
+
+F4, F8, I4, I8 = map(array, ("float32", "float64", "int32", "int64"))
+CODE = 'extern "C" __global__ void f(float* x) { x[0] = 1; }'
+CASES = """
+scale(F4, F4); scale(F4, array("float32", (3,))); scale(F4, 2.0, F4); scale(F4, F8); scale(F8, F4)
+scale(F4, 2.0, F8); scale(I4, I8); scale(F4, 2.0); scale(F4, 2); scale(F4, True); scale(F4, 2j)
+scale(F4, np.float64(2)); scale(F4, np.int32(2)); scale(F4, np.ones((2, 3), np.float32))
+scale(F4, np.ones((), np.float32)); scale(F4, [1.0]); scale(F4, "1"); scale(F4, None)
+scale(F4, 2.0, 3.0); scale(F4, 2.0, more="F factor"); scale(F4)
+scale(F4, 2.0, F4, 1); scale(F4, 2.0, width=3); scale(F4, 2.0, block_size=0)
+typed("int64", 3); typed("int64", 3.5); typed("int64", np.float32(3))
+typed("int64", float("nan")); typed("int32", 1 << 40); typed("uint8", -1); typed("int64", I8)
+typed("int64", I4); typed("bool", True); typed("bool", 2); typed("float16", 1.5)
+named("my kernel"); named("2nd"); named(""); named("k", "T i"); named("k", "x")
+named("k", "float33 x"); named("k", "const T x"); named("k", "raw T x, int32 n")
+cupy.RawKernel(CODE, "f", ("-DA=1",)); cupy.RawKernel(code=CODE, name="f", options=())
+cupy.RawKernel(CODE, "f", ["-DA=1"]); cupy.RawKernel(CODE, "f", flags=())
+cupy.RawKernel(CODE.encode(), "f")
+""".strip()
+
+
+def outcome(case: str) -> str:
+    try:
+        exec(case)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "accepted"
 
 
 if __name__ == "__main__":
-    main()
+    outcomes = {case: outcome(case) for case in re.split("; |\n", CASES)}
+    print(json.dumps([offered(), outcomes]))
