@@ -15,21 +15,10 @@ from cupy._memory import Memory, block_at
 # An array of as many unsigned integers of 64 bits may be a table of addresses.
 LONGEST_TABLE = 1 << 16
 
-C_TYPES = {
-    "float64": "double",
-    "float32": "float",
-    "float16": "float16",
-    "bfloat16": "bfloat16",
-    "int64": "long long",
-    "int32": "int",
-    "int16": "short",
-    "int8": "signed char",
-    "uint64": "unsigned long long",
-    "uint32": "unsigned int",
-    "uint16": "unsigned short",
-    "uint8": "unsigned char",
-    "bool": "bool",
-}
+_INTEGERS = {"int64": "long long", "int32": "int", "int16": "short", "int8": "char"}
+C_TYPES = {"float64": "double", "float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
+C_TYPES |= _INTEGERS | {f"u{name}": f"unsigned {kind}" for name, kind in _INTEGERS.items()}
+C_TYPES |= {"int8": "signed char", "bool": "bool"}
 
 
 class Parameter(NamedTuple):
@@ -70,27 +59,23 @@ def _parameter(text: str, is_const: bool) -> Parameter:
         if keyword not in ("raw", "_non_const"):
             raise Exception(f'Unknown keyword "{keyword}"')
     ctype = kind if dtype is None else C_TYPES[dtype.name]
-    return Parameter(
-        name, ctype, dtype, "raw" in keywords, is_const and "_non_const" not in keywords
-    )
-
-
-def check_name(name: str) -> None:
-    if not re.match("^[a-zA-Z_][a-zA-Z_0-9]*$", name):
-        raise ValueError(f'Invalid kernel name: "{name}"')
+    is_const = is_const and "_non_const" not in keywords
+    return Parameter(name, ctype, dtype, "raw" in keywords, is_const)
 
 
 class Kernel:
     """The parameters of a kernel, by their declarations."""
 
     def __init__(self, name: str, in_params: str, out_params: str) -> None:
-        check_name(name)
+        if not re.match("^[a-zA-Z_][a-zA-Z_0-9]*$", name):
+            raise ValueError(f'Invalid kernel name: "{name}"')
         self.name = name
         self.in_params = parameters(in_params, True)
         self.out_params = parameters(out_params, False)
-        self.nin = len(self.in_params)
-        self.nout = len(self.out_params)
-        self.nargs = self.nin + self.nout
+        self.params = self.in_params + self.out_params
+        self.nin, self.nout, self.nargs = (
+            len(params) for params in (self.in_params, self.out_params, self.params)
+        )
 
 
 def is_array(arg: Any) -> bool:
@@ -109,58 +94,46 @@ def preprocess(args: Iterable[Any]) -> list[Any]:
 
 
 def broadcast(
-    args: Sequence[Any], params: Sequence[Parameter], has_size: bool
+    args: list[Any], params: Sequence[Parameter], has_size: bool
 ) -> tuple[list[Any], tuple[int, ...]]:
     """Return views of the arguments' memory, in which what is not raw has one shape."""
     views = [arg._a if is_array(arg) else arg for arg in args]
-    looped = [
-        i for i, view in enumerate(views) if isinstance(view, np.ndarray) and not params[i].raw
-    ]
+    looped = _looped(views, params)
     if has_size and looped:
         raise ValueError("Specified 'size' can be used only if all of the ndarray are 'raw'.")
     if not has_size and not looped:
         raise ValueError("Loop size is undecided.")
-    shape = ()
-    try:
-        shape = np.broadcast_shapes(*(views[i].shape for i in looped))
-    except ValueError:
-        shapes = " ".join(str(args[i].shape) if i in looped else "()" for i in range(len(args)))
-        raise ValueError(f"operands could not be broadcast together with shapes {shapes}") from None
+    shape = np.broadcast_shapes(*(views[i].shape for i in looped))
     for i in looped:
         views[i] = np.broadcast_to(views[i], shape, subok=False)
     return views, shape
 
 
+def _looped(views: list[Any], params: Sequence[Parameter]) -> list[int]:
+    return [i for i, v in enumerate(views) if isinstance(v, np.ndarray) and not params[i].raw]
+
+
 def decide_types(
-    params_in: Sequence[Parameter],
-    params_out: Sequence[Parameter],
-    dtypes_in: Sequence[np.dtype | None],
-    dtypes_out: Sequence[np.dtype],
-) -> tuple[list[np.dtype], list[np.dtype], dict[str, np.dtype]]:
+    kernel: Kernel, dtypes_in: list[np.dtype | None], dtypes_out: list[np.dtype]
+) -> tuple[list[np.dtype], dict[str, np.dtype]]:
     """Return the dtypes of all parameters, and those of the placeholders such as T."""
     known: dict[str, np.dtype] = {}
-    given = [*zip(params_out, dtypes_out, strict=False), *zip(params_in, dtypes_in, strict=True)]
+    given = [
+        *zip(kernel.out_params, dtypes_out, strict=False),
+        *zip(kernel.in_params, dtypes_in, strict=True),
+    ]
     for param, dtype in given:
         if dtype is None:
             continue
-        if param.dtype is not None:
-            if dtype != param.dtype:
-                raise TypeError(f"Type is mismatched. {param.name} {dtype} {param.dtype}")
-        elif known.setdefault(param.ctype, dtype) != dtype:
-            raise TypeError(
-                f"Type is mismatched. {param.name} {dtype} {known[param.ctype]} {param.ctype}"
-            )
-    types = [known[p.ctype] if p.dtype is None else p.dtype for p in (*params_in, *params_out)]
-    return types[: len(params_in)], types[len(params_in) :], known
+        expected, kind = param.dtype, ""
+        if expected is None:
+            expected, kind = known.setdefault(param.ctype, dtype), f" {param.ctype}"
+        if dtype != expected:
+            raise TypeError(f"Type is mismatched. {param.name} {dtype} {expected}{kind}")
+    return [known[p.ctype] if p.dtype is None else p.dtype for p in kernel.params], known
 
 
-def outputs(
-    out: Sequence[Any],
-    params: Sequence[Parameter],
-    dtypes: Sequence[np.dtype],
-    shape: tuple[int, ...],
-    has_size: bool,
-) -> list[Any]:
+def outputs(out: list[Any], params: Sequence[Parameter], dtypes, shape, has_size) -> list[Any]:
     if not out:
         if any(param.raw for param in params) and not has_size:
             raise ValueError("Output array size is Undecided")
@@ -170,7 +143,7 @@ def outputs(
             raise TypeError("Output arguments type must be cupy.ndarray")
         if not param.raw and array.shape != shape:
             raise ValueError("Out shape is mismatched")
-    return list(out)
+    return out
 
 
 class Call:
@@ -200,11 +173,9 @@ class Call:
         self.values.append(_compile.pack(math.prod(shape), *shape, *(0 for _ in shape)))
 
 
-def flatten(
-    views: list[Any], params: Sequence[Parameter], shape: tuple[int, ...]
-) -> tuple[int, ...]:
+def flatten(views: list[Any], params: Sequence[Parameter], shape: Any) -> tuple[int, ...]:
     """Flatten what is not raw, in place, if all of it is C-contiguous; return the new shape."""
-    looped = [i for i, v in enumerate(views) if isinstance(v, np.ndarray) and not params[i].raw]
+    looped = _looped(views, params)
     if len(shape) < 2 or not looped or not all(views[i].flags.c_contiguous for i in looped):
         return shape
     for i in looped:

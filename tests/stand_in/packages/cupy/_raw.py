@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,36 +15,17 @@ MAX_THREADS = 1024
 class RawKernel:
     """A kernel of a CUDA C++ source, launched over a grid of blocks."""
 
-    def __init__(
-        self,
-        code: str,
-        name: str,
-        options: tuple[str, ...] = (),
-        backend: str = "nvrtc",
-        *,
-        translate_cucomplex: bool = False,
-        enable_cooperative_groups: bool = False,
-        jitify: Any = None,
-    ) -> None:
+    def __init__(self, code, name, options=(), backend="nvrtc") -> None:
         _check_type("code", code, str)
         _check_type("name", name, str)
         _check_type("options", options, tuple)
-        if translate_cucomplex or enable_cooperative_groups or jitify or backend != "nvrtc":
+        if backend != "nvrtc":
             raise NotImplementedError("the stand-in for CuPy compiles plain sources alone")
         self.code = code
         self.name = self.__name__ = name
         self.options = options
-        self.backend = backend
 
-    def __call__(
-        self,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        args: Sequence[Any],
-        *,
-        shared_mem: int = 0,
-        stream: Any = None,
-    ) -> None:
+    def __call__(self, grid, block, args: Any, *, shared_mem=0, stream=None) -> None:
         _check_type("grid", grid, tuple)
         _check_type("block", block, tuple)
         grid, block = (tuple(max(1, n) for n in (*size, 1, 1)[:3]) for size in (grid, block))
@@ -60,13 +40,8 @@ class RawKernel:
         run = functools.partial(kernel, grid, block, call)
         is_const = _const_pointers(self.code, self.name, len(args))
         arrays = [(arg, const) for arg, const in zip(args, is_const, strict=True) if is_array(arg)]
-        enqueue(
-            self.name,
-            run,
-            [arg for arg, const in arrays if const],
-            [arg for arg, const in arrays if not const],
-            stream,
-        )
+        reads, writes = ([a for a, const in arrays if const is kind] for kind in (True, False))
+        enqueue(self.name, run, reads, writes, stream)
 
 
 def _check_type(name: str, value: Any, kind: type) -> None:
@@ -79,18 +54,8 @@ def _check_type(name: str, value: Any, kind: type) -> None:
 
 def _value(arg: Any) -> np.ndarray:
     """Return what the kernel receives: an address, or a number in its own dtype."""
-    if arg is None:
-        return _compile.pack(0)
     if is_array(arg):
         return _compile.pack(arg._a.ctypes.data)
-    if isinstance(arg, np.ndarray):
-        if arg.size != 1:
-            raise TypeError(
-                f"You are trying to pass a numpy.ndarray of shape {arg.shape} as a kernel "
-                "parameter. Only numpy.ndarrays of size one can be passed by value. If you meant "
-                "to pass a pointer to __global__ memory, you need to pass a cupy.ndarray instead."
-            )
-        return arg.copy()
     scalar = Scalar(arg)
     return np.array(scalar.value, scalar.dtype)
 
