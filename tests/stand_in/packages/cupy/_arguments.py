@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,9 +93,7 @@ def preprocess(args: Iterable[Any]) -> list[Any]:
     return [arg if is_array(arg) else Scalar(arg) for arg in args]
 
 
-def broadcast(
-    args: list[Any], params: Sequence[Parameter], has_size: bool
-) -> tuple[list[Any], tuple[int, ...]]:
+def broadcast(args, params, has_size) -> tuple[list[Any], tuple[int, ...]]:
     """Return views of the arguments' memory, in which what is not raw has one shape."""
     views = [arg._a if is_array(arg) else arg for arg in args]
     looped = _looped(views, params)
@@ -113,9 +111,7 @@ def _looped(views: list[Any], params: Sequence[Parameter]) -> list[int]:
     return [i for i, v in enumerate(views) if isinstance(v, np.ndarray) and not params[i].raw]
 
 
-def decide_types(
-    kernel: Kernel, dtypes_in: list[np.dtype | None], dtypes_out: list[np.dtype]
-) -> tuple[list[np.dtype], dict[str, np.dtype]]:
+def decide_types(kernel, dtypes_in, dtypes_out) -> tuple[list[np.dtype], dict[str, np.dtype]]:
     """Return the dtypes of all parameters, and those of the placeholders such as T."""
     known: dict[str, np.dtype] = {}
     given = [
@@ -183,9 +179,7 @@ def flatten(views: list[Any], params: Sequence[Parameter], shape: Any) -> tuple[
     return (math.prod(shape),)
 
 
-def enqueue(
-    name: str, run: Callable[[], None], reads: Iterable[Any], writes: Iterable[Any], stream: Any
-) -> None:
+def enqueue(name, run, reads, writes, stream) -> None:
     """Launch what reads and writes arrays, and may write wherever a table of addresses points."""
     queue = _launch.current_queue() if stream is None else _launch.queue_at(stream.ptr)
     read, written = list(reads), list(writes)

@@ -122,7 +122,7 @@ def astype(a: ndarray, dtype: Any, order: str = "K", copy: bool | None = True) -
         raise ValueError("Unable to avoid copy while creating an array as requested.")
     new = _in_layout(np.empty_like(a._a, order=order), dtype)
     with np.errstate(all="ignore"):
-        run_into("copy" if dtype == a.dtype else "astype", np.asarray, (a,), {}, [new])
+        run_into("copy" if dtype == a.dtype else "astype", np.asarray, (a,), {}, new)
     return new
 
 
@@ -165,13 +165,13 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> nd
     size = max(math.ceil((stop - start) / step), 0)
     new = ndarray((size,), dtype)
     values = start, start + size * step, step
-    run_into("arange", lambda: np.arange(*values)[:size], (), {}, [new])
+    run_into("arange", lambda: np.arange(*values)[:size], (), {}, new)
     return new
 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = float, order: str = "C") -> ndarray:
     new = _with(ndarray((N, N if M is None else M), dtype, order=order), 0)
-    run_into("fill", lambda: np.eye(N, M, k), (), {}, [new])
+    run_into("fill", lambda: np.eye(N, M, k), (), {}, new)
     return new
 
 

@@ -91,7 +91,7 @@ def get_item(array: ndarray, index: Any) -> ndarray:
 
     # Several arrays are first made one: filled with 0, then one launch for each.
     n = 1 if len(arrays) == 1 else 2 + len(arrays)
-    launch_all("getitem_mask" if masks else "take", run, [array, *arrays], [out], n)
+    launch_all("getitem_mask" if masks else "take", run, [array, *arrays], out, n)
     return out
 
 
@@ -109,7 +109,7 @@ def set_item(array: ndarray, index: Any, value: Any) -> None:
             raise ValueError(
                 f"could not broadcast input array from shape {value.shape} into {target.shape}"
             )
-        run_into("copy", np.asarray, (value,), {}, [target])
+        run_into("copy", np.asarray, (value,), {}, target)
 
 
 def squeezed(value: ndarray, ndim: int) -> ndarray:
@@ -131,7 +131,7 @@ def fill(array: ndarray, value: Any) -> None:
         raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
     name = "memset" if number == 0 and array.flags.c_contiguous else "fill"
     target = array._a
-    launch_all(name, lambda: np.copyto(target, number), [], [array])
+    launch_all(name, lambda: np.copyto(target, number), [], array)
 
 
 def scatter(array: ndarray, index: Any, value: Any) -> None:
@@ -152,7 +152,7 @@ def scatter(array: ndarray, index: Any, value: Any) -> None:
         target[_wrapped(views, sizes)] = source
 
     n = 1 if len(arrays) == 1 else 1 + len(arrays)
-    launch_all("scatter_mask" if masks else "scatter", run, [value, *arrays], [array], n)
+    launch_all("scatter_mask" if masks else "scatter", run, [value, *arrays], array, n)
 
 
 def take(a: ndarray, indices: Any, axis: int | None = None, out: ndarray | None = None) -> ndarray:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from cupy import _errors
 from cupy._errors import CUDARuntimeError, RaceError
-from cupy._memory import Block, Memory, commit_freed, lock
+from cupy._memory import Block, commit_freed, lock
 
 N_DEVICES = 2
 LEGACY = 0
@@ -189,30 +189,20 @@ def merge(clock: dict[int, int], other: dict[int, int]) -> None:
             clock[queue] = tick
 
 
-def launch(
-    name: str,
-    run: Callable[[], object],
-    *,
-    reads: Iterable[Memory] = (),
-    writes: Iterable[Memory] = (),
-    stream: Queue | None = None,
-    is_copy: bool = False,
-    between_devices: bool = False,
-) -> None:
+def launch(name, run, *, reads=(), writes=(), stream=None, is_copy=False) -> None:
     """Run, queue or capture an operation, after checks of its operands.
 
-    It closes over NumPy views, not over arrays. A copy waits until something needs it; one between
-    devices has memory on another device than the stream.
+    It closes over NumPy views, not over arrays. A copy waits until something needs it, and may
+    read memory of another device.
     """
     queue = current_queue() if stream is None else stream
-    for memory in () if between_devices else (*reads, *writes):
+    for memory in () if is_copy else (*reads, *writes):
         if memory.device_id != queue.device:
             raise ValueError(
                 f"The device where the array resides ({memory.device_id}) is different from the "
                 f"current device ({queue.device}). Peer access is unavailable between them."
             )
-    read = tuple(memory.block for memory in reads)
-    written = tuple(memory.block for memory in writes)
+    read, written = (tuple(memory.block for memory in each) for each in (reads, writes))
     enqueue(Node(name, run, read, written), queue, is_copy=is_copy)
 
 

@@ -5,7 +5,7 @@ operands: a captured step has no values yet.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,106 +60,49 @@ def _zeros(value: Any) -> Any:
     return value.zeros() if isinstance(value, _Spec) else value.value
 
 
-def _of_results(results: Any) -> tuple[bool, tuple[_Spec, ...]]:
-    many = isinstance(results, tuple | list)
-    results = [np.asarray(result) for result in (results if many else [results])]
-    return many, tuple(_Spec(result.shape, result.dtype) for result in results)
-
-
 @functools.lru_cache(10_000)
-def _traced(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _traced(function: Callable[..., Any], args: Any, kwargs: Any) -> _Spec:
+    settings = {name: mapped(_zeros, value) for name, value in kwargs}
     with np.errstate(all="ignore"):
-        return _of_results(function(*mapped(_zeros, args), **mapped_values(_zeros, dict(kwargs))))
+        result = np.asarray(function(*mapped(_zeros, args), **settings))
+    return _Spec(result.shape, result.dtype)
 
 
-def mapped_values(function: Callable[[Any], Any], values: dict[str, Any]) -> dict[str, Any]:
-    return {name: mapped(function, value) for name, value in values.items()}
-
-
-def result_specs(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """Return whether a function returns several arrays, and the shape and dtype of each."""
-    described = mapped(_described, args), tuple(mapped_values(_described, kwargs).items())
-    try:
-        return _traced(function, *described)
-    except TypeError:  # An argument that no dictionary can look up, or a real one.
-        return _traced.__wrapped__(function, *described)
-
-
-def operate(
-    name: str,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None = None,
-    *,
-    out: ndarray | None = None,
-    n: int = 1,
-    dtype: Any = None,
-    order: str = "C",
-) -> Any:
+def operate(name, function, args, kwargs=None, *, out=None, n=1, dtype=None) -> ndarray:
     """Launch a NumPy function on arrays and return what it fills, in C order.
 
     ``n`` is the number of launches that CuPy needs for it; all but the last are empty here.
     """
     kwargs = kwargs or {}
-    many, specs = result_specs(function, args, kwargs)
-    outs = (
-        [out]
-        if out is not None
-        else [ndarray(spec.shape, dtype or spec.dtype, order=order) for spec in specs]
-    )
-    if out is not None and out.shape != specs[0].shape:
-        raise ValueError(f"Output shape mismatch: {out.shape}, not {specs[0].shape}")
-    run_into(name, function, args, kwargs, outs, n)
-    return tuple(outs) if many else outs[0]
+    settings = tuple((name, mapped(_described, value)) for name, value in kwargs.items())
+    spec = _traced(function, mapped(_described, args), settings)
+    if out is None:
+        out = ndarray(spec.shape, dtype or spec.dtype)
+    elif out.shape != spec.shape:
+        raise ValueError(f"Output shape mismatch: {out.shape}, not {spec.shape}")
+    run_into(name, function, args, kwargs, out, n)
+    return out
 
 
-def run_into(
-    name: str,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    outs: list[ndarray],
-    n: int = 1,
-) -> None:
-    """Launch a NumPy function whose results go into given arrays, if they have elements."""
-    arrays = [*arrays_in(args), *arrays_in(list(kwargs.values()))]
-    views = mapped(_numpy_view, args)
-    view_kwargs = mapped_values(_numpy_view, kwargs)
-    targets = [out._a for out in outs]
+def run_into(name, function, args, kwargs, out, n=1) -> None:
+    """Launch a NumPy function whose result goes into an array."""
+    views, target = mapped(lambda x: x._a if isinstance(x, ndarray) else x, args), out._a
 
     def run() -> None:
         with np.errstate(all="ignore"):
-            results = function(*views, **view_kwargs)
-            for target, result in zip(
-                targets, results if isinstance(results, tuple | list) else [results], strict=True
-            ):
-                np.copyto(target, result, casting="unsafe")
+            np.copyto(target, function(*views, **kwargs), casting="unsafe")
 
-    launch_all(name, run, arrays, outs, n)
+    launch_all(name, run, [*arrays_in(args)], out, n)
 
 
-def launch_all(
-    name: str,
-    run: Callable[[], None],
-    arrays: Sequence[ndarray],
-    outs: Sequence[ndarray],
-    n: int = 1,
-) -> None:
-    """Launch something n times, of which the last does all, on the current stream."""
-    if not any(out._a.size for out in outs):
+def launch_all(name, run, arrays, out, n=1) -> None:
+    """Launch something n times, of which the last does all, if there are elements to fill."""
+    if not out.size:
         return
-    reads, writes = [a._memory for a in arrays], [out._memory for out in outs]
+    reads, writes = [a._memory for a in arrays], [out._memory]
     for _ in range(n - 1):
-        launch(name, _nothing, reads=reads, writes=writes)
+        launch(name, lambda: None, reads=reads, writes=writes)
     launch(name, run, reads=reads, writes=writes)
-
-
-def _nothing() -> None:
-    pass
-
-
-def _numpy_view(value: Any) -> Any:
-    return value._a if isinstance(value, ndarray) else value
 
 
 def check_operands(*values: Any) -> None:
@@ -172,7 +115,7 @@ def check_operands(*values: Any) -> None:
 def read_back(name: str, *arrays: ndarray, n: int = 1) -> list[np.ndarray]:
     """Return values that decide a shape: CuPy launches something, and waits for its result."""
     for _ in range(n):
-        launch(name, _nothing, reads=[a._memory for a in arrays])
+        launch(name, lambda: None, reads=[a._memory for a in arrays])
     _launch.wait(name, current_queue())
     return [a._a for a in arrays]
 

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 
-def define(
-    lines: str, make: Callable[[str], Callable[..., Any]], module: str = "cupy"
-) -> dict[str, Callable[..., Any]]:
+def define(lines, make, module="cupy") -> dict[str, Callable[..., Any]]:
     """Return a function for each line: ``make(name)`` computes it from all arguments by name."""
     return {name: one(name, signature, make(name), module) for name, signature in read(lines)}
 
@@ -23,9 +21,7 @@ def read(lines: str) -> list[tuple[str, inspect.Signature]]:
     return found
 
 
-def one(
-    name: str, signature: inspect.Signature, body: Callable[..., Any], module: str
-) -> Callable[..., Any]:
+def one(name, signature, body, module) -> Callable[..., Any]:
     """Return a function with a name and a signature, which passes all arguments on by name."""
 
     def function(*args: Any, **kwargs: Any) -> Any:

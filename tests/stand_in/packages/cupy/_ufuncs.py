@@ -79,7 +79,7 @@ class ufunc:  # noqa: N801 - CuPy's name
             with np.errstate(all="ignore"):
                 function(*views, out=target, dtype=dtype, casting="unsafe")
 
-        launch_all(self.name, run, arrays, [out])
+        launch_all(self.name, run, arrays, out)
         return out
 
     def _check_output(self, shape: Any, found: np.dtype, out: Any, casting: Any) -> None:

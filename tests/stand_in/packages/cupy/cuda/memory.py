@@ -136,15 +136,7 @@ def _queue(stream: Any) -> _launch.Queue:
 
 
 def _copy(name: str, run: Callable[[], None], stream: Any, reads: Any, writes: Any) -> None:
-    _launch.launch(
-        name,
-        run,
-        reads=reads,
-        writes=writes,
-        stream=_queue(stream),
-        is_copy=True,
-        between_devices=True,
-    )
+    _launch.launch(name, run, reads=reads, writes=writes, stream=_queue(stream), is_copy=True)
 
 
 def _at_once(copy: Callable[..., None], mem: int, size: int) -> None:

@@ -44,9 +44,7 @@ class NcclCommunicator:
         everybody = MPI.COMM_WORLD.allgather((ndev, commId, rank))
         assert everybody == [(ndev, commId, i) for i in range(ndev)]
 
-    def allReduce(
-        self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream: int
-    ) -> None:
+    def allReduce(self, sendbuf, recvbuf, count, datatype, op, stream) -> None:
         assert sendbuf == recvbuf
         assert op == NCCL_SUM
         assert _group is not None, "a launch of its own for each array"

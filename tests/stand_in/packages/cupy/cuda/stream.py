@@ -12,9 +12,7 @@ from cupy.cuda import graph, runtime
 class Event:
     """A moment in the work of a stream."""
 
-    def __init__(
-        self, block: bool = False, disable_timing: bool = False, interprocess: bool = False
-    ) -> None:
+    def __init__(self, block=False, disable_timing=False, interprocess=False) -> None:
         if interprocess and not disable_timing:
             raise ValueError("Timing must be disabled for interprocess events")
         self._moment: Moment | None = None
@@ -44,13 +42,7 @@ class Stream:
 
     null: ClassVar[Stream]
 
-    def __init__(
-        self,
-        null: bool = False,
-        non_blocking: bool = False,
-        ptds: bool = False,
-        priority: int | None = None,
-    ) -> None:
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None) -> None:
         if ptds or priority is not None:
             raise NotImplementedError("the stand-in for CuPy has plain streams alone")
         if null:
