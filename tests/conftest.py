@@ -166,6 +166,12 @@ def backend(backend_spec: str, request: pytest.FixtureRequest) -> Backend:
     return helpers.make_backend(backend_spec)
 
 
+@pytest.fixture
+def on(backend_spec: str) -> dict[str, str | None]:
+    """Return the settings of an estimator that computes on the backend."""
+    return helpers.place_of(backend_spec)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def release_compiled_code() -> Iterator[None]:
     """Release what JAX compiled for the tests of a file: that of all files takes gigabytes."""

@@ -19,6 +19,12 @@ def make_backend(spec: str) -> Backend:
     return get_backend(name, device or None)
 
 
+def place_of(spec: str) -> dict[str, str | None]:
+    """Return an estimator's settings for a backend: names, as JAX's devices cannot be copied."""
+    name, _, device = spec.partition(":")
+    return {"backend": name, "device": device or None}
+
+
 def tolerance(dtype: str, terms: int = 1) -> float:
     """Return what two orders of the same arithmetic may differ by, relative to the largest term.
 

@@ -13,6 +13,7 @@ from typing import Any
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")  # As conftest.py.
 
 import numpy as np
+from helpers import place_of
 from scipy.sparse import csr_matrix
 
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -157,8 +158,7 @@ class Case:
 
     def make(self, spec: str) -> Any:
         """Return the estimator for a backend."""
-        name, _, device = spec.partition(":")
-        place = {"backend": name, "device": device or None}
+        place = place_of(spec)
         if self.recipe is not None:
             model = MLPClassifier.from_recipe(self.recipe, **self.settings, **place)
             # Wide blocks take seconds a step, and a few layers have each kind.

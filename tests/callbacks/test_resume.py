@@ -13,7 +13,7 @@ import numpy as np
 import processes
 import pytest
 from fake_fit import names
-from helpers import problem
+from helpers import place_of, problem
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves
@@ -56,10 +56,9 @@ class Interrupt(Callback):
 
 
 def make(backend="numpy", watch=(), **settings):
-    name, _, device = backend.partition(":")
     defaults = {"hidden_layer_sizes": (8, 8), "max_iter": 12, "batch_size": 32, "tol": 1e-3}
     defaults |= {"random_state": 0, "early_stopping": True, "n_iter_no_change": 5}
-    defaults |= {"learning_rate_init": 0.03, "backend": name, "device": device or None}
+    defaults |= {"learning_rate_init": 0.03} | place_of(backend)
     return MLPClassifier(**(defaults | settings), callbacks=list(watch))
 
 

@@ -187,11 +187,11 @@ def test_a_warm_start_has_the_time_again_and_partial_fit_none(problem, takes):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
-def test_a_real_fit_ends_in_its_time_on_every_backend(problem, where, placement, clock):
+def test_a_real_fit_ends_in_its_time_on_every_backend(problem, on, placement, clock):
     # The clock of this process, which stands still while others are at work on the machine.
     clock.perf_counter = time.process_time
     X, y = problem()
-    settings = where | {"max_iter": 1, "learning_rate": "cosine", "placement": placement}
+    settings = on | {"max_iter": 1, "learning_rate": "cosine", "placement": placement}
     # Against the clock, steps are compiled one by one.
     model = small(MLPRegressor, **settings, max_time=60.0)
     X = X.astype(np.float32)

@@ -61,10 +61,10 @@ def test_short_and_long_arrays_are_finite_if_all_their_numbers_are(backend, n):
     ],
 )
 def test_the_error_names_step_layer_and_cause_and_the_model_stays_finite(
-    where, cause, estimator, settings, sizes, message
+    on, cause, estimator, settings, sizes, message
 ):
     X, y = single(targets=float)
-    model = estimator(**SETTINGS | where | settings)
+    model = estimator(**SETTINGS | on | settings)
     with pytest.raises(NonFiniteError, match=message) as caught:
         model.fit(X * np.float32(sizes[0]), y * sizes[1], np.full(len(X), sizes[2]))
     error = caught.value
@@ -76,10 +76,10 @@ def test_the_error_names_step_layer_and_cause_and_the_model_stays_finite(
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)  # noqa: S301
 
 
-def test_the_step_is_the_one_that_is_not_finite_and_the_weights_those_before_it(where):
+def test_the_step_is_the_one_that_is_not_finite_and_the_weights_those_before_it(on):
     X, y = single(targets=float)
     y[37] = 1e30  # Its square is no float32.
-    settings = SETTINGS | where | {"shuffle": False, "max_iter": 1, "alpha": 0.0}
+    settings = SETTINGS | on | {"shuffle": False, "max_iter": 1, "alpha": 0.0}
     model = MLPRegressor(**settings)
     with pytest.raises(NonFiniteError, match=r"epoch 1, step 3: loss"):
         model.fit(X, y)
@@ -130,9 +130,9 @@ def test_weights_that_are_replaced_in_an_epoch_are_where_an_error_returns_to(bac
     assert_close(learned(trainer), leaves(other))
 
 
-def test_partial_fit_raises_and_goes_on_from_finite_weights(where):
+def test_partial_fit_raises_and_goes_on_from_finite_weights(on):
     X, y = single(targets=float)
-    model = MLPRegressor(**SETTINGS, **where)
+    model = MLPRegressor(**SETTINGS, **on)
     for _ in range(3):
         model.partial_fit(X, y)
     kept = np.array(to_numpy(model.coefs_[0]))
@@ -146,13 +146,13 @@ def test_partial_fit_raises_and_goes_on_from_finite_weights(where):
     assert np.isfinite(model.loss_)
 
 
-def test_early_stopping_ends_with_the_best_weights_and_a_warning(where):
+def test_early_stopping_ends_with_the_best_weights_and_a_warning(on):
     class ExplodeAfterThreeEpochs(Constant):
         def __call__(self, step, n_steps, n_samples):
             return 1e30 if n_samples >= 3 * 180 else 1.0
 
     settings = {"learning_rate_init": 0.3, "early_stopping": True}
-    model = MLP(**SETTINGS, **where, **settings, learning_rate=ExplodeAfterThreeEpochs())
+    model = MLP(**SETTINGS, **on, **settings, learning_rate=ExplodeAfterThreeEpochs())
     with pytest.warns(RuntimeWarning, match=r"try a smaller.*The best weights so far are kept\."):
         model.fit(*single(200))
     assert_finite(model)
@@ -192,12 +192,12 @@ def test_a_checkpoint_is_never_of_what_is_not_finite(tmp_path):
     ("activation", "value"), [("relu", np.nan), ("relu", -np.inf), ("tanh", np.inf)]
 )
 def test_weights_that_somebody_made_not_finite_are_an_error_of_each_method(
-    where, normalization, activation, value
+    on, normalization, activation, value
 ):
     """Also where the activation hides that they are not."""
     X, y = single()
     given = {"activation": activation, "normalization": normalization, "max_iter": 1}
-    model = MLP(**SETTINGS, **where, **given).fit(X, y)
+    model = MLP(**SETTINGS, **on, **given).fit(X, y)
     if normalization:
         model.norms_[0] = Norm(*[np.full(8, value, np.float32)] * 2)
     else:

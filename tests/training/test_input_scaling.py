@@ -98,10 +98,10 @@ def test_constant_features_are_whitened_to_0(backend, kind, n_varying, x):
 
 
 @pytest.mark.parametrize("setting", ["zca", "pca", Whiten("pca", 20), Whiten(epsilon=0.1)])
-def test_a_fit_is_that_on_inputs_whitened_before(where, digits, setting):
+def test_a_fit_is_that_on_inputs_whitened_before(on, digits, setting):
     X, y = digits[0].astype(np.float64), digits[1]
     common = SHORT | {"batch_size": 100, "learning_rate_init": 0.01}
-    model = MLPClassifier(**common, **where, input_scaling=setting).fit(X, y)
+    model = MLPClassifier(**common, **on, input_scaling=setting).fit(X, y)
     before = whiten(find(Whiten(setting) if isinstance(setting, str) else setting, X), X)
     reference = MLPClassifier(**common).fit(before, y)
     assert tuple(model.coefs_[0].shape) == (before.shape[1], 12)

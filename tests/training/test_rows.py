@@ -48,10 +48,10 @@ def peak(function):
     ids=title,
 )
 def test_early_stopping_is_the_same_with_positions_and_with_copies(
-    backend, where, settings, monkeypatch
+    backend, on, settings, monkeypatch
 ):
     x, y = numbers()
-    common = where | {"early_stopping": True, "validation_fraction": 0.3} | settings
+    common = on | {"early_stopping": True, "validation_fraction": 0.3} | settings
     weights = np.random.default_rng(1).random(len(y))
     models = []
     # Arrays of the library itself are rows at positions too.
@@ -107,14 +107,14 @@ DTYPES = ["int8", "uint16", "float16", "bool", ">f4", ">f8", ">i2", "int64", "ui
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_file_of_any_dtype_gives_what_its_copy_in_memory_gives(where, dtype, tmp_path):
+def test_a_file_of_any_dtype_gives_what_its_copy_in_memory_gives(on, dtype, tmp_path):
     x, y = numbers(dtype)
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert is_mapped(mapped)
     assert is_mapped(np.asarray(mapped)[3:])
     assert not is_mapped(x)
-    settings = {"input_scaling": "standardize", "max_iter": 1, "batch_size": 40} | where
+    settings = {"input_scaling": "standardize", "max_iter": 1, "batch_size": 40} | on
     here, there = small(**settings).fit(x, y), small(**settings).fit(mapped, y)
     assert here.coefs_[0].dtype == there.coefs_[0].dtype
     found, expected = there.predict_proba(mapped), here.predict_proba(x)

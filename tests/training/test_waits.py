@@ -22,7 +22,7 @@ LABELS = np.arange(90) % 3
 
 
 @pytest.fixture
-def check(where, monkeypatch):
+def check(on, monkeypatch):
     """Return the function that fits, and checks that the host waits once in each epoch."""
     launch = pytest.importorskip("cupy._launch", reason="only the stand-in counts what waits")
     seen, run_epoch = [], Trainer.run_epoch
@@ -40,7 +40,7 @@ def check(where, monkeypatch):
 
     def fit(estimator, x, y, **settings):
         seen.clear()
-        settings = {"hidden_layer_sizes": (8, 8), "max_iter": 3} | where | settings
+        settings = {"hidden_layer_sizes": (8, 8), "max_iter": 3} | on | settings
         small(estimator, **settings).fit(x, y)
         assert seen == [{"get": 1}] * 3
 
