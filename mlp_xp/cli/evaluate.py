@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     for line in lines:
         output.print(line)
     scores = task.scores(test.y, test.predicted)
+    if images.name == FILES:
+        scores |= task.baseline(data)
     output.result(
         f"{task.summary(scores)} of {len(test.y):,} {output.samples}",
         {**scores, "images": len(test.y), **facts},

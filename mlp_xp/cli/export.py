@@ -19,15 +19,16 @@ def run(args: argparse.Namespace) -> int:
     model, images = read_run(args.run_folder)
     path = args.out or args.run_folder / "model.onnx"
     with Output(args).doing(f"writing {path}"):
-        graph = to_onnx(named(model, images.class_names), path).graph
-    x = graph.input[0]
-    if images.image_shape is None:
-        names = images.feature_names
-        is_long = len(names) > _N_NAMES
-        what = ", ".join((*names[:_N_NAMES], "...") if is_long else names)
-    else:
+        graph = to_onnx(named(model, images.class_names), path, columns=images.columns).graph
+    names = [column.name for column in images.columns] or images.feature_names
+    what = ", ".join((*names[:_N_NAMES], "...") if len(names) > _N_NAMES else names)
+    if images.image_shape is not None:
         what = f"images of {' x '.join(map(str, images.image_shape))} pixels"
     print_line(f"wrote {path}, {graph.ByteSize() / 1e6:.1f} MB")
-    print_line(f"input {x.name}: rows of {model.n_features_in_:,} numbers, {what}")
+    if len(graph.input) > 1:
+        print_line(f"inputs, one for each of {len(names)} columns: {what}")
+    else:
+        n_columns = len(names) or model.n_features_in_
+        print_line(f"input {graph.input[0].name}: rows of {n_columns:,} numbers, {what}")
     print_line(f"outputs: {', '.join(output.name for output in graph.output)}")
     return 0

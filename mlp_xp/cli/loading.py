@@ -18,6 +18,7 @@ from mlp_xp.backends import (
 from mlp_xp.cli.options import FILES
 from mlp_xp.cli.output import Output
 from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
+from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import names, read_table
 
@@ -38,11 +39,20 @@ def load_data(
     target: str | None = None,
     image_size: tuple[int, int] | None = None,
     task: str | None = None,
+    drop: tuple[str, ...] = (),
+    columns: tuple[Column, ...] = (),
 ) -> Dataset:
     """Load a data set by name, from a path if one is given; the rest is for a user's own files."""
     if name == FILES:
         assert path is not None
-        return load_files(path, target=target, image_size=image_size, task=task)
+        return load_files(
+            path,
+            target=target,
+            image_size=image_size,
+            task=task,
+            drop=drop,
+            columns=columns or None,
+        )
     if path is None:
         try:
             return LOADERS[name]()

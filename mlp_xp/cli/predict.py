@@ -15,7 +15,9 @@ from mlp_xp.cli.output import Output
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.runs import Images, read_run
 from mlp_xp.cli.tasks import task_of_run
-from mlp_xp.datasets._pictures import open_picture, planes_of
+from mlp_xp.datasets._columns import transform
+from mlp_xp.datasets._dataset import Column
+from mlp_xp.datasets._pictures import PICTURES, open_picture, planes_of
 from mlp_xp.datasets._tables import TABLES, read_table
 
 __all__ = ["run"]
@@ -26,11 +28,11 @@ def run(args: argparse.Namespace) -> int:
     model, images = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    names: list[Any]
+    names: list[Any] = _files(args.images, TABLES if images.image_shape is None else PICTURES)
     if images.image_shape is None:
-        names, x = _read_rows(args.images, images)
+        names, x = _read_rows(names, images)
     else:
-        names, x = args.images, np.stack([read_image(path, images) for path in args.images])
+        x = np.stack([read_image(path, images) for path in names])
     lines, found = [], []
     predictions = task_of_run(images).predictions(model, x)
     for path, (text, facts) in zip(names, predictions, strict=True):
@@ -38,6 +40,23 @@ def run(args: argparse.Namespace) -> int:
         lines.append(printable(f"{path}: {text}"))
     Output(args).result("\n".join(lines), {"predictions": found})
     return 0
+
+
+def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
+    """Return files, those of a folder by their names, also in folders below."""
+    files: list[Path] = []
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings]
+            found = [file for file in found if file.is_file() and not file.name.startswith(".")]
+        if not found:
+            raise ValueError(
+                f"{path} has no file that ends in {', '.join(endings)}, and the network was "
+                f"trained on such files: type one, or a folder with some"
+            )
+        files += found
+    return files
 
 
 def read_image(path: Path, images: Images) -> np.ndarray:
@@ -78,7 +97,8 @@ def _read_rows(paths: list[Path], images: Images) -> tuple[list[str], np.ndarray
             raise ValueError(
                 f"{path}: the network was trained on a table, expected {', '.join(TABLES)}"
             )
-        x = read_table(path, features=images.feature_names).x
+        columns = images.columns or [Column(name) for name in images.feature_names]
+        x = read_table(path, columns=columns, has_target=False).x
         names += [f"{path}, row {row}" for row in range(1, len(x) + 1)]
-        rows.append(x)
+        rows.append(transform(images.columns, x) if images.columns else x)
     return names, np.concatenate(rows)

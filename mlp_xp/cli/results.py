@@ -56,6 +56,7 @@ def config_of(
         settings.image_size,
         data.feature_names,
         task.scaling,
+        () if data.columns is None else data.columns.used,
     )
     libraries = ("numpy", "scikit-learn", "array-api-compat")
     params = model.get_params(deep=False)

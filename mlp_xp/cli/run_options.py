@@ -24,7 +24,7 @@ def add_runs(parser: Parser) -> None:
         help=f"{', '.join(COLUMNS)}; the largest number and the newest first (date)",
     )
     add("--reverse", action="store_true", help="the other way round")
-    add("--json", action="store_true", help="print the table as JSON, with whole numbers")
+    add("--json", action="store_true", help="print the table as JSON, with unrounded numbers")
 
 
 def add_compare(parser: Parser) -> None:

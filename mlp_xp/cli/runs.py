@@ -15,6 +15,8 @@ import numpy as np
 
 from mlp_xp.cli.options import FILES
 from mlp_xp.datasets import LOADERS
+from mlp_xp.datasets._columns import decode_columns, input_names
+from mlp_xp.datasets._dataset import Column
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.saving import SPEC, load_model, read_json
 from mlp_xp.training.checkpoints import checkpoints
@@ -40,7 +42,7 @@ class Images:
     """The facts about a data set that using a model without it takes.
 
     ``class_names`` is empty where numbers are predicted, and ``target_scaling`` then the mean and
-    deviation that they were standardized by, or None.
+    deviation that they were standardized by, or None. ``columns`` are those of a table.
     """
 
     name: str
@@ -52,12 +54,13 @@ class Images:
     image_size: tuple[int, int] | None = None
     feature_names: tuple[str, ...] = ()
     target_scaling: tuple[float, float] | None = None
+    columns: tuple[Column, ...] = ()
 
     @property
-    def source(self) -> tuple[str, str | None, str | None, tuple[int, int] | None, str | None]:
+    def source(self) -> tuple[Any, ...]:
         """The data as `load_data` takes them."""
         task = "classification" if self.class_names else "regression"
-        return self.name, self.path, self.target, self.image_size, task
+        return self.name, self.path, self.target, self.image_size, task, (), self.columns
 
 
 def read_run(folder: Path) -> tuple[Any, Images]:
@@ -169,6 +172,7 @@ def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images
     shape = None if shape is None else tuple(shape)
     target, size = data.get("target"), data.get("image_size")
     features = tuple(data.get("feature_names", ()))
+    columns = decode_columns(data.get("columns", ()))
     classes = getattr(model, "classes_", np.empty(0, dtype=int))
     scaling = data.get("target_scaling")
     checks = {
@@ -182,6 +186,9 @@ def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images
         f"feature_names has {len(features)} names for {model.n_features_in_} inputs": (
             all(isinstance(name, str) for name in features)
             and len(features) in ((model.n_features_in_,) if shape is None else (0,))
+        ),
+        f"columns make {len(input_names(columns))} inputs, and the model has other ones": (
+            not columns or input_names(columns) == features
         ),
         f"target_scaling is {scaling!r}": scaling is None
         or (len(scaling) == 2 and all(type(x) is float for x in scaling) and scaling[1] > 0),
@@ -206,4 +213,4 @@ def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images
             raise ValueError(problem)
     size = None if size is None else tuple(size)
     scaling = None if scaling is None else tuple(scaling)
-    return Images(name, path, names, shape, max_value, target, size, features, scaling)
+    return Images(name, path, names, shape, max_value, target, size, features, scaling, columns)

@@ -14,7 +14,7 @@ from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.options import DEFAULT, FILES
 from mlp_xp.cli.runs import CHECKPOINTS, CONFIG
 from mlp_xp.cli.tasks import ESTIMATORS
-from mlp_xp.cli.train_options import solvers_with_decay
+from mlp_xp.cli.train_options import known_data, solvers_with_decay
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
@@ -71,12 +71,13 @@ class Settings:
     target: str | None = None
     image_size: tuple[int, int] | None = None
     task: str | None = None
+    drop: tuple[str, ...] = ()
 
     @property
-    def source(self) -> tuple[str, str | None, str | None, tuple[int, int] | None, str | None]:
+    def source(self) -> tuple[Any, ...]:
         """The data as `load_data` takes them."""
         size = None if self.image_size is None else (self.image_size[0], self.image_size[1])
-        return self.data, self.data_path, self.target, size, self.task
+        return self.data, self.data_path, self.target, size, self.task, tuple(self.drop)
 
     @property
     def folder_name(self) -> str:
@@ -86,8 +87,9 @@ class Settings:
     def fitting(self, data: Dataset) -> Settings:
         """Return settings that fit data of the user's own: what is learned, and from how many.
 
-        The batches and epochs of the default recipe are for 50,000 images. Fewer samples get
-        smaller batches and more epochs, unless they are chosen.
+        The batches and epochs of the default recipe are for 50,000 images, and so is its network.
+        Fewer samples get smaller batches and more epochs, and a table a smaller network, unless
+        they are chosen.
         """
         if self.data != FILES:
             return self
@@ -98,7 +100,10 @@ class Settings:
         batch_size = self.params.get("batch_size", min(model.batch_size, max(1, n_samples // 20)))
         n_steps = math.ceil(n_samples / batch_size)
         epochs = max(model.max_iter, math.ceil(_MIN_STEPS / n_steps))
-        params = {"batch_size": batch_size, "max_iter": epochs} | self.params
+        params: dict[str, Any] = {"batch_size": batch_size, "max_iter": epochs}
+        if data.image_shape is None:
+            params["hidden_layer_sizes"] = _hidden_sizes(n_samples)
+        params |= self.params
         return replace(settings, params=params)
 
     def estimator(self) -> MLPClassifier | MLPRegressor:
@@ -145,14 +150,14 @@ def settings_of(args: argparse.Namespace) -> Settings:
         print_line(f"note: {note}", sys.stderr)
         params["backend"] = "numpy"
     params["distributed"] = args.distributed  # The processes run whatever a recipe has.
-    data, path = args.data or recipe.data, args.data_path
+    data, path = known_data(args.data or recipe.data), args.data_path
     if data not in LOADERS:
         if path is not None:
             raise ValueError(f"--data {data} is a path: leave out --data-path")
         data, path = FILES, str(Path(data).resolve())
-    elif not args.target is args.image_size is args.task is None:
+    elif not args.target is args.image_size is args.task is args.drop is None:
         raise ValueError(
-            f"--target, --task and --image-size are for data of your own, not for {data}"
+            f"--target, --drop, --task and --image-size are for data of your own, not for {data}"
         )
     return Settings(
         data,
@@ -165,6 +170,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         args.target,
         args.image_size,
         args.task,
+        args.drop or (),
     )
 
 
@@ -177,7 +183,7 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
         For other options, or a configuration that cannot be read.
     """
     fixed = {"data", "recipe", "validation", "solver", "weight_decay", "early_stopping", "out"}
-    fixed |= {"target", "image_size", "task"}
+    fixed |= {"target", "image_size", "task", "drop"}
     fixed = (fixed | _PARAMETERS.keys()) - _FREE
     for name in sorted(fixed):
         value = getattr(args, name)
@@ -204,6 +210,12 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
         tensorboard=settings.tensorboard or args.tensorboard,
         **typed,
     )
+
+
+def _hidden_sizes(n_samples: int) -> tuple[int, int]:
+    """Return the widths for a table: a power of two near twice the root of its rows, 16 to 512."""
+    width = 2 ** round(math.log2(2 * math.sqrt(n_samples)))
+    return (min(max(width, 16), 512),) * 2
 
 
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:

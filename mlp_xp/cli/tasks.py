@@ -72,9 +72,19 @@ class Task(ABC):
     def scores(self, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """Return the scores on test data by name, the most important first."""
 
+    def baseline(self, data: Dataset) -> dict[str, float]:
+        """Return the scores of predicting the same for all samples, as `Dummy` estimators do."""
+        constant = np.full(len(data.y_test), self.constant(data.y_train))
+        scores = self.scores(data.y_test, constant)
+        return {name.replace("test", "baseline"): score for name, score in scores.items()}
+
+    @abstractmethod
+    def constant(self, y: np.ndarray) -> Any:
+        """Return what is best predicted for all samples without a look at them."""
+
     @abstractmethod
     def summary(self, scores: dict[str, Any]) -> str:
-        """Return the scores as a sentence."""
+        """Return the scores as a sentence, and those of the baseline."""
 
     @abstractmethod
     def table(self, test: Evaluation, samples: str) -> tuple[list[str], dict[str, Any]]:
@@ -121,9 +131,15 @@ class Classification(Task):
         """Return the accuracy."""
         return {"test_accuracy": float(np.mean(predicted == y))}
 
+    def constant(self, y: np.ndarray) -> Any:
+        """Return the most frequent class."""
+        return np.argmax(np.bincount(y))
+
     def summary(self, scores: dict[str, Any]) -> str:
         """Return the accuracy in percent."""
-        return f"test accuracy {100 * scores['test_accuracy']:.2f} %"
+        text = f"test accuracy {100 * scores['test_accuracy']:.2f} %"
+        baseline = scores.get("baseline_accuracy")
+        return text if baseline is None else f"{text} (most frequent class {100 * baseline:.2f} %)"
 
     def table(self, test: Evaluation, samples: str) -> tuple[list[str], dict[str, Any]]:
         """Return the accuracy of each class."""
@@ -221,11 +237,19 @@ class Regression(Task):
             "test_mae": float(mean_absolute_error(y, predicted)),
         }
 
+    def constant(self, y: np.ndarray) -> Any:
+        """Return the mean."""
+        return np.mean(y)
+
     def summary(self, scores: dict[str, Any]) -> str:
         """Return all scores."""
         names = [f"test_{name}" for name in ("r2", "rmse", "mae")]
         r2, rmse, mae = (score_text(name, scores[name]) for name in names)
-        return f"test R2 {r2}, RMSE {rmse}, MAE {mae}"
+        text = f"test R2 {r2}, RMSE {rmse}, MAE {mae}"
+        if "baseline_rmse" not in scores:
+            return text
+        rmse, mae = (value_text(scores[f"baseline_{name}"]) for name in ("rmse", "mae"))
+        return f"{text} (the mean: RMSE {rmse}, MAE {mae})"
 
     def table(self, test: Evaluation, samples: str) -> tuple[list[str], dict[str, Any]]:
         """Return the mean and the deviation of the truth, to compare errors with."""

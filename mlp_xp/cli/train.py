@@ -130,6 +130,7 @@ def _train(
             diverged = _fit(model, settings, task, data, callbacks, resume)
             ending = ending_of(model, is_interrupted=pressed())
             progress.is_done = diverged is None and not ending.is_interrupted
+        baseline = task.baseline(data) if settings.data == FILES else {}
         # Free the training images: testing and drawing need memory too.
         data = data._replace(x_train=data.x_train[:0].copy())
         history = history_of(model, task)
@@ -145,7 +146,7 @@ def _train(
         has_views = deadline is None or deadline.has_views
         with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
             test = task.test(model, data, **({} if has_views else {"tta": None}))
-        scores = task.scores(test.y, test.predicted)
+        scores = task.scores(test.y, test.predicted) | baseline
         result = result_of(history, scores, ending)
         is_low = model.precision in LOW_PRECISIONS
         precision = model.precision if is_low else str(model.coefs_[0].dtype)
@@ -252,6 +253,10 @@ def _print_task(
     output.print(
         f"{name}: {len(data.x_train):,} {output.samples} to train on, {len(data.x_test):,} to test"
     )
+    if data.columns is not None and data.columns.used:
+        output.print(f"columns: {_describe_columns(data)}")
+    for note in () if data.columns is None else data.columns.notes:
+        output.print(note)
     sizes = np.atleast_1d(np.asarray(model.hidden_layer_sizes, dtype=object)).tolist()
     widths = [data.x_train.shape[1], *map(_name, sizes), len(data.class_names) or 1]
     parts = ["-".join(map(str, widths)), _name(model.activation), _name(model.solver)]
@@ -263,9 +268,23 @@ def _print_task(
         parts.append(f"dropout {model.dropout}")
     output.print(f"network: {', '.join(parts)}")
     if settings.data == FILES:
-        output.print(f"target: {task.describe(data.y_train)} ({settings.task})")
+        name = "" if data.columns is None else f"{data.columns.target}, "
+        output.print(f"target: {name}{task.describe(data.y_train)} ({settings.task})")
         output.print(f"training: {model.max_iter} epochs, batches of {model.batch_size}")
     output.print(f"backend: {describe(backend)}")
+
+
+def _describe_columns(data: Dataset) -> str:
+    """Return how many columns of which kind become how many inputs."""
+    assert data.columns is not None
+    used = data.columns.used
+    counts = {
+        "of numbers": sum(column.levels is None for column in used),
+        "of text": sum(column.levels is not None for column in used),
+        "with holes": sum(column.has_gaps or "" in (column.levels or ()) for column in used),
+    }
+    kinds = [f"{count} {kind}" for kind, count in counts.items() if count]
+    return f"{', '.join(kinds)}; {len(data.feature_names)} inputs"
 
 
 def _name(setting: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from argparse import SUPPRESS
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.recipes import read_table
 
-__all__ = ["add_train", "solvers_with_decay"]
+__all__ = ["add_train", "known_data", "solvers_with_decay"]
 
 _AT_LEAST_0, _SHARE = number(float, at_least=0), number(float, at_least=0, below=1)
 _POSITIVE, _COUNT = number(float, above=0), number(int, at_least=1)
@@ -37,7 +38,9 @@ def solvers_with_decay() -> list[str]:
 def add_train(parser: Parser) -> None:
     """Add the options of ``mlp-xp train``, in groups."""
     defaults = read_table(DEFAULT)
-    parser.usage = "mlp-xp train [OPTION ...]"
+    parser.usage = "mlp-xp train [DATA] [OPTION ...]"
+    # The same as --data, which is the more explicit form.
+    parser.add_argument("data", nargs="?", default=SUPPRESS, help=SUPPRESS)
     _add_data(_Group(parser, "data", defaults))
     _add_network(_Group(parser, "network", defaults))
     _add_training(_Group(parser, "training", defaults))
@@ -46,12 +49,12 @@ def add_train(parser: Parser) -> None:
     _add_output(_Group(parser, "run folder and output", defaults))
 
 
-def _data(text: str) -> str:
+def known_data(text: str) -> str:
     """Return the name of a data set, or a path that is there."""
     if text in LOADERS or Path(text).exists():
         return text
     meant = suggestion(text, LOADERS) or ","
-    raise argparse.ArgumentTypeError(
+    raise ValueError(
         f"invalid choice: {text!r}{meant} expected {', '.join(LOADERS)}, "
         "or a folder or file of your own that is there"
     )
@@ -103,16 +106,21 @@ class _Group:
 def _add_data(group: _Group) -> None:
     group.add(
         "--data",
-        f"{', '.join(LOADERS)}; or data of your own: a folder with a folder of pictures for each "
-        "class, or a .csv, .npz or .parquet file",
+        f"DATA, or --data: {', '.join(LOADERS)}; or data of your own: a .csv, .npz or .parquet "
+        "file, or a folder with a folder of pictures for each class",
         "data",
-        type=_data,
         metavar="NAME",
     )
     group.add(
         "--target",
         "of a table: the column to predict (target, label, class or y, else the last)",
         metavar="COLUMN",
+    )
+    group.add(
+        "--drop",
+        "of a table: columns to leave out, with commas between them",
+        type=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),
+        metavar="COLUMNS",
     )
     group.add(
         "--task",
@@ -139,7 +147,7 @@ def _add_data(group: _Group) -> None:
 def _add_network(group: _Group) -> None:
     group.add(
         "--hidden",
-        "width of each hidden layer",
+        "width of each hidden layer, of a table by its rows",
         "hidden_layer_sizes",
         type=number(int, at_least=1, several=True),
         nargs="*",

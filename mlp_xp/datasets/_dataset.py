@@ -1,6 +1,7 @@
 """The data set that every loader returns, its error, and a random split."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,6 +16,46 @@ L = TypeVar("L", bound=np.generic)
 
 class DatasetError(ValueError):
     """A missing, damaged or unexpected data set; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, and what was learned from the training rows.
+
+    Attributes
+    ----------
+    name : str
+    median : float
+        Of numbers: what fills holes.
+    has_gaps : bool
+        Of numbers: whether there were holes, so that an input says where.
+    levels : tuple of str or None
+        Of text: the values with an input each, "" for holes; any other value is 0 in all of them.
+        None for numbers.
+    """
+
+    name: str
+    median: float = 0.0
+    has_gaps: bool = False
+    levels: tuple[str, ...] | None = None
+
+
+class Columns(NamedTuple):
+    """The columns of a table.
+
+    Attributes
+    ----------
+    target : str
+        The column to predict.
+    used : tuple of Column
+        The columns that the network sees.
+    notes : tuple of str
+        What a reader should know: columns and rows that are left out, and why.
+    """
+
+    target: str
+    used: tuple[Column, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Dataset(NamedTuple):
@@ -33,7 +74,9 @@ class Dataset(NamedTuple):
     max_value : int
         The largest pixel value: 255, or 16 for scikit-learn's digits.
     feature_names : tuple of str
-        The columns of a table.
+        The inputs that the columns of a table became.
+    columns : Columns or None
+        The columns of a table: the target, those that are used, and notes for a reader.
     """
 
     x_train: Pixels
@@ -44,6 +87,7 @@ class Dataset(NamedTuple):
     image_shape: tuple[int, int, int] | None
     max_value: int = 255
     feature_names: tuple[str, ...] = ()
+    columns: Columns | None = None
 
     def __repr__(self) -> str:
         """Return numbers of samples and classes, on one line."""

@@ -1,5 +1,6 @@
 """Data of the user's own as a `Dataset`: a folder of pictures, or a table."""
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp.datasets._dataset import Dataset, DatasetError, split_dataset
+from mlp_xp.datasets._columns import input_names, learn_columns, transform
+from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._pictures import read_pictures
 from mlp_xp.datasets._tables import TABLES, Table, read_table
 
@@ -24,6 +26,8 @@ def load_files(
     target: str | None = None,
     image_size: tuple[int, int] | None = None,
     task: str | None = None,
+    drop: Sequence[str] = (),
+    columns: Sequence[Column] | None = None,
 ) -> Dataset:
     r"""Load data of your own: a folder of pictures, or a table.
 
@@ -40,19 +44,28 @@ def load_files(
     task : {"classification", "regression"}, optional
         Whether that column has classes or numbers to predict. Default: numbers if any has a
         fraction, or if there are more than 20 different ones and more than one for ten rows.
+    drop : sequence of str, optional
+        Columns of a table to leave out.
+    columns : sequence of Column, optional
+        ``data.columns.used`` of the data that a network was trained on. Default: learned from the
+        training rows of this table.
 
     Returns
     -------
     Dataset
         A fifth of each class, or of the rows, is for the test, drawn at random, the same each time.
-        Of a table, ``image_shape`` is None and ``feature_names`` has the columns; of numbers to
-        predict, ``class_names`` is empty.
+        Of a table, ``image_shape`` is None, ``feature_names`` has the inputs, and ``columns`` says
+        how the columns became inputs: numbers with the median in holes, and an input that says
+        where the holes were; true, false, yes and no as 1 and 0; text in one-hot form, the 50 most
+        frequent values that at least 5 rows have (or one row in a hundred). Text with another value
+        in each row is left out, and so are rows without a target. Of numbers to predict,
+        ``class_names`` is empty.
 
     Raises
     ------
     DatasetError
-        With the file, and the line or column, of what is wrong; or `target` is given for a folder,
-        or `image_size` for a table.
+        With the file, and the line or column, of what is wrong; or `target` or `drop` is given for
+        a folder, or `image_size` for a table.
     ImportError
         A library that reads the files is not installed.
 
@@ -77,11 +90,13 @@ def load_files(
                 f"{path} is a folder, whose folders are classes: leave out --task regression, "
                 "which is for tables"
             )
-        if target is not None:
-            raise DatasetError(
-                f"{path} is a folder, whose classes are its folders: leave out --target "
-                f"{target}, which is for tables"
-            )
+        given = {"--target": target, "--drop": ",".join(drop)}
+        for option, value in given.items():
+            if value:
+                raise DatasetError(
+                    f"{path} is a folder, whose classes are its folders: leave out {option} "
+                    f"{value}, which is for tables"
+                )
         parts = [path / "train", path / "test"]
         if all(part.is_dir() for part in parts):
             (x, y, shape), (x_test, y_test, other) = (read_pictures(p, image_size) for p in parts)
@@ -106,13 +121,38 @@ def load_files(
         raise DatasetError(
             f"{path} is a table: leave out --image-size, which is for folders of pictures"
         )
-    table = read_table(path, target)
+    table = read_table(path, target, drop=drop, columns=columns)
     if table.y is None:
         raise DatasetError(f"{path} has no array y to predict: add it, or name one as --target")
     values = None if task == "classification" else _numbers(path, table, is_sure=task is not None)
     if values is not None:
-        return _split_numbers(path, table, values)
-    return _split(path, table.x, _labels(table.y), None, table.names)
+        data = _split_numbers(path, table, values)
+    else:
+        data = _split(path, table.x, _labels(table.y), None, table.names)
+    return _with_inputs(path, data, table, columns)
+
+
+def _with_inputs(path: Path, data: Dataset, table: Table, used: Sequence[Column] | None) -> Dataset:
+    """Return data whose columns are inputs of a network."""
+    notes = []
+    if table.n_left_out:
+        notes.append(f"left out: {table.n_left_out:,} rows without {table.target}")
+    is_complete = table.x.dtype.kind != "f" or not np.any(np.isnan(table.x))
+    if path.suffix.lower() == ".npz" and used is None and is_complete:  # Arrays keep their dtype.
+        return data._replace(columns=Columns(table.target, (), tuple(notes)))
+    if used is None:
+        learned, more = learn_columns(path, table.names, table.x, data.x_train)
+        kept = [table.names.index(column.name) for column in learned]
+        x_train, x_test = data.x_train[:, kept], data.x_test[:, kept]
+        used, notes = learned, [*more, *notes]
+    else:
+        x_train, x_test = data.x_train, data.x_test
+    return data._replace(
+        x_train=transform(used, x_train),
+        x_test=transform(used, x_test),
+        feature_names=input_names(used),
+        columns=Columns(table.target, tuple(used), tuple(notes)),
+    )
 
 
 def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] | None:

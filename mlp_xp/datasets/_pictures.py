@@ -12,7 +12,7 @@ from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.datasets._dataset import DatasetError
 
-_SUFFIXES = {".png", ".jpg", ".jpeg"}
+PICTURES = (".png", ".jpg", ".jpeg")
 # A picture may have this many pixels for each byte of its file, at least 16 Mi and at most 64 Mi.
 _PIXELS_PER_BYTE, _MIN_LIMIT, _MAX_LIMIT = 32, 16 << 20, 64 << 20
 _GRAY = {"1", "L", "LA"}
@@ -121,7 +121,7 @@ def _is_class(entry: Path) -> bool:
 
 def _is_picture(path: Path) -> bool:
     is_shown = not path.name.startswith(".")
-    return is_shown and path.suffix.lower() in _SUFFIXES and not path.is_dir()
+    return is_shown and path.suffix.lower() in PICTURES and not path.is_dir()
 
 
 def _is_color(path: Path) -> bool:

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import pip_command
+from mlp_xp.datasets._columns import Column, check_columns
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._parquet import read_polars
 
 _TARGETS = ("target", "label", "class", "y")  # What the column to predict may be called.
 _ARRAYS = ("X", "x", "data", "features", "images")
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+_MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "?"}
+_WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 _DELIMITERS = ",;\t|"
 # A member of an NPZ file may unpack to this many times its size, and always to the second number.
 _MAX_RATIO, _MIN_LIMIT = 64, 256 << 20
@@ -35,21 +37,31 @@ class Table(NamedTuple):
     ----------
     names : tuple of str
         Of the features.
-    x : (samples, features) array of numbers
+    x : (samples, features) array
+        Numbers, with NaN for holes. An array of objects where there are columns of text, with ""
+        for holes.
     y : (samples,) array or None
         Text, or numbers; None where the file has no such column.
     target : str
         The name of that column.
+    n_left_out : int
+        Rows without a target, which are left out.
     """
 
     names: tuple[str, ...]
     x: NDArray[Any]
     y: NDArray[Any] | None
     target: str
+    n_left_out: int = 0
 
 
 def read_table(
-    path: Path, target: str | None = None, features: Sequence[str] | None = None
+    path: Path,
+    target: str | None = None,
+    *,
+    drop: Sequence[str] = (),
+    columns: Sequence[Column] | None = None,
+    has_target: bool = True,
 ) -> Table:
     """Read a table.
 
@@ -59,20 +71,24 @@ def read_table(
         ``.csv`` (a line of names is recognized), ``.npz`` (arrays ``X`` and ``y``) or ``.parquet``.
     target : str, optional
         The column to predict. Default: the one called target, label, class or y, else the last.
-    features : sequence of str, optional
-        The columns to read for a model that is there, and no target. Default: all but the target.
+    drop : sequence of str, optional
+        Columns to leave out.
+    columns : sequence of Column, optional
+        The columns to read for a model that is there. Default: all but the target.
+    has_target : bool, optional
+        Whether to read the column to predict.
 
     Raises
     ------
     DatasetError
-        The file is damaged, holds text or nothing where a number is expected, or lacks a column;
-        the message says where.
+        The file is damaged, or lacks a column; or a column cannot be used.
     ImportError
         No library is installed that reads Parquet.
     """
     try:
         open_file(path).close()
-        return _READERS[path.suffix.lower()](path, target, features)
+        wanted = _Wanted(target, tuple(drop), columns, has_target)
+        return _READERS[path.suffix.lower()](path, wanted)
     except (DatasetError, ImportError):
         raise
     except MemoryError as error:
@@ -87,6 +103,15 @@ def read_table(
         ) from error
 
 
+class _Wanted(NamedTuple):
+    """What to read, as `read_table` takes it."""
+
+    target: str | None
+    drop: tuple[str, ...]
+    columns: Sequence[Column] | None
+    has_target: bool
+
+
 class _Choice(NamedTuple):
     """The columns to read: positions of features, and that of the target if there is one."""
 
@@ -94,32 +119,92 @@ class _Choice(NamedTuple):
     target: int | None
 
 
-def _choose(
-    path: Path, names: list[str], target: str | None, features: Sequence[str] | None
-) -> _Choice:
+def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
     """Return which columns are features and which is the target."""
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise DatasetError(f"{path} has {count} columns {name!r}: rename all but one")
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    if features is None:
+    if unknown := [name for name in wanted.drop if name not in names]:
+        raise DatasetError(f"{path} has no column {unknown[0]!r} to drop; it has {shown}")
+    target = wanted.target
+    if wanted.has_target:
         if target is None:
-            target = next((name for name in names if name.lower() in _TARGETS), names[-1])
+            kept = [name for name in names if name not in wanted.drop] or names
+            target = next((name for name in kept if name.lower() in _TARGETS), kept[-1])
         elif target not in names:
             raise DatasetError(f"{path} has no column {target!r} to predict; it has {shown}")
-        features = [name for name in names if name not in (target, "")]
+        if target in wanted.drop:
+            raise DatasetError(f"{target!r} is the column to predict: leave it out of --drop")
+    if wanted.columns is None:
+        features = [name for name in names if name not in (target, "", *wanted.drop)]
+    else:
+        features = [column.name for column in wanted.columns]
     where = {name: position for position, name in enumerate(names)}
     if absent := [name for name in features if name not in where]:
         raise DatasetError(
-            f"{path} has no column {absent[0]!r}, which the network was trained with; it has "
-            f"{shown}"
+            f"{path} has no column {', '.join(map(repr, absent))}, which the network was trained "
+            f"with; it has {shown}"
         )
     if not features:
         raise DatasetError(f"{path} has the column {target!r} alone: expected features beside it")
-    return _Choice([where[name] for name in features], None if target is None else where[target])
+    return _Choice([where[name] for name in features], where[target] if wanted.has_target else None)
 
 
-def _read_csv(path: Path, target: str | None, features: Sequence[str] | None) -> Table:
+class _Values:
+    """The values of a column of a text file: numbers, until one is text.
+
+    Parameters
+    ----------
+    column : Column, optional
+        What a model expects.
+    """
+
+    def __init__(self, column: Column | None = None) -> None:
+        self.numbers = array("d")
+        self._is_text = column is not None and column.levels is not None
+        self.texts: list[str] | None = [] if self._is_text else None
+        self._known: dict[str, str] = {}
+
+    def add(self, text: str) -> None:
+        """Add a value."""
+        if self.texts is None:
+            number = _parse(text)
+            if isinstance(number, float):
+                self.numbers.append(number)
+                return
+            self.texts = [_as_text(number) for number in self.numbers]
+        if text not in self._known:
+            self._known[text] = _as_text(_parse(text))
+        self.texts.append(self._known[text])
+
+    def array(self) -> NDArray[Any]:
+        """Return float64, or text as objects; booleans and yes or no are 1 and 0."""
+        if self.texts is None:
+            return np.frombuffer(self.numbers, np.float64)
+        words = {text.lower() for text in {*self.texts}}
+        if words <= _WORDS.keys() and not self._is_text:
+            return np.asarray([_WORDS[text.lower()] for text in self.texts])
+        return np.asarray(self.texts, dtype=object)
+
+
+def _parse(text: str) -> float | str:
+    """Return a number, NaN for a hole, else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        text = text.strip()
+        return math.nan if text.lower() in _MISSING else text
+
+
+def _as_text(value: float | str) -> str:
+    """Return a value of a column of text: that of a number is the same in all its forms."""
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else f"{value:.15g}"
+
+
+def _read_csv(path: Path, wanted: _Wanted) -> Table:
     with path.open(newline="", encoding="utf-8-sig") as file:
         first_line = file.readline(1 << 20)
         file.seek(0)
@@ -128,12 +213,14 @@ def _read_csv(path: Path, target: str | None, features: Sequence[str] | None) ->
         first = next(rows, [])
         if not first:
             raise DatasetError(f"{path} is empty: expected a line of names, and a sample a line")
-        has_names = all(math.isnan(_number(name)) for name in first) or any(
-            name.strip().lower() in ("target", "label", "class") for name in first
-        )
+        texts = [name for name in first if isinstance(_parse(name), str) or not name.strip()]
+        signs = ("target", "label", "class", str(wanted.target).lower())
+        has_names = len(texts) == len(first) or any(t.strip().lower() in signs for t in texts)
         names = [name.strip() for name in first] if has_names else _numbered(len(first))
-        choice = _choose(path, names, target, features)
-        x, y = array("d"), []
+        choice = _choose(path, names, wanted)
+        known = wanted.columns or [None] * len(choice.features)
+        columns = [(i, _Values(column)) for i, column in zip(choice.features, known, strict=True)]
+        y = []
         for row in rows if has_names else chain([first], rows):
             if not row:
                 continue
@@ -141,21 +228,13 @@ def _read_csv(path: Path, target: str | None, features: Sequence[str] | None) ->
                 raise DatasetError(
                     f"{path}, line {rows.line_num}: {len(row)} values, expected {len(names)}"
                 )
-            for i in choice.features:
-                number = _number(row[i])
-                if math.isnan(number):
-                    raise _no_number(f"{path}, line {rows.line_num}", names[i], row[i])
-                x.append(number)
+            for i, values in columns:
+                values.add(row[i])
             if choice.target is not None:
-                label = row[choice.target].strip()
-                if label.lower() in _MISSING:
-                    raise DatasetError(
-                        f"{path}, line {rows.line_num}: {names[choice.target]!r}, the column to "
-                        "predict, is missing: fill it in, or leave out the line"
-                    )
-                y.append(label)
-    numbers = np.frombuffer(x, np.float64).reshape(-1, len(choice.features))
-    return _table(path, names, choice, numbers, np.asarray(y, dtype=object))
+                y.append(row[choice.target].strip())
+    found = [values.array() for _, values in columns]
+    labels = np.asarray([None if y_i.lower() in _MISSING else y_i for y_i in y], dtype=object)
+    return _table(path, names, choice, wanted, found, labels)
 
 
 def _numbered(n_columns: int) -> list[str]:
@@ -163,65 +242,61 @@ def _numbered(n_columns: int) -> list[str]:
     return [str(number + 1) for number in range(n_columns)]
 
 
-def _number(text: str) -> float:
-    """Return a finite number, NaN for any other text."""
-    try:
-        number = float(text)
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
-
-
-def _no_number(where: str, name: str, value: Any) -> DatasetError:
-    """Return the error of a feature that is no number."""
-    text = str(value).strip()
-    if value is None or text.lower() in _MISSING:
-        return DatasetError(
-            f"{where}: {name!r} is missing: fill it in, or leave out the row or the column"
-        )
-    return DatasetError(
-        f"{where}: {name!r} is {text[:40]!r}, expected a number: encode text as numbers, or leave "
-        "out the column; --target names the column to predict"
-    )
-
-
 def _table(
-    path: Path, names: list[str], choice: _Choice, x: NDArray[Any], y: NDArray[Any]
+    path: Path,
+    names: list[str],
+    choice: _Choice,
+    wanted: _Wanted,
+    columns: list[NDArray[Any]] | NDArray[Any],
+    y: NDArray[Any],
 ) -> Table:
-    """Check the numbers, and return the table."""
-    if not len(x):
-        raise DatasetError(f"{path} has no rows: expected a sample in each")
-    bad = np.argwhere(~np.isfinite(x))
-    if len(bad):
-        row, column = bad[0].tolist()
-        name = names[choice.features[column]]
-        raise _no_number(f"{path}, row {row + 1}", name, x[row, column])
+    """Check the columns, and return the table without the rows that have no target."""
     kept = tuple(names[i] for i in choice.features)
+    x: NDArray[Any]
+    if isinstance(columns, np.ndarray):
+        x = columns
+    else:
+        has_text = any(column.dtype == object for column in columns)
+        x = np.empty((len(columns[0]), len(columns)), object if has_text else np.float64)
+        for i, column in enumerate(columns):
+            x[:, i] = column
+    is_known = np.asarray([value is not None and value == value for value in y.tolist()], bool)
+    if choice.target is not None and not np.all(is_known):
+        x, y = x[is_known], y[is_known]
+    if not len(x):
+        raise DatasetError(f"{path} has no rows: expected a sample in each, with its target")
+    for i, column in enumerate(wanted.columns or ()):
+        if column.levels is None and isinstance(x[0, i], str):
+            text = next(text for text in x[:, i] if isinstance(_parse(text), str))
+            raise DatasetError(
+                f"{path}: {column.name!r} has {text[:40]!r}, and the network was trained with "
+                "numbers: correct it, or leave it empty"
+            )
+    check_columns(path, kept, x)
     if choice.target is None:
         return Table(kept, x, None, "")
-    return Table(kept, x, y, names[choice.target])
+    return Table(kept, x, y, names[choice.target], len(is_known) - len(x))
 
 
-def _read_parquet(path: Path, target: str | None, features: Sequence[str] | None) -> Table:
+def _read_parquet(path: Path, wanted: _Wanted) -> Table:
     columns = _parquet_columns(path)
     names = list(columns)
     if not names:
         raise DatasetError(f"{path} has no columns: expected features and a column to predict")
-    choice = _choose(path, names, target, features)
-    used = [columns[names[i]] for i in choice.features]
-    for i, column in zip(choice.features, used, strict=True):
-        if column.dtype.kind not in "biuf":
-            value = next((value for value in column.tolist() if value is not None), None)
-            raise _no_number(str(path), names[i], value)
-    x = np.stack([column.astype(np.float64) for column in used], axis=1)
+    choice = _choose(path, names, wanted)
+    known = wanted.columns or [None] * len(choice.features)
+    found = []
+    for i, column in zip(choice.features, known, strict=True):
+        values = columns[names[i]]
+        if values.dtype.kind in "biuf" and (column is None or column.levels is None):
+            found.append(values.astype(np.float64))
+            continue
+        texts = _Values(column)
+        for value in values.tolist():
+            texts.add("" if value is None else str(value))
+        found.append(texts.array())
     y = np.empty(0) if choice.target is None else columns[names[choice.target]]
-    for row, value in enumerate(y.tolist(), 1):
-        if value is None or value != value:
-            raise DatasetError(
-                f"{path}, row {row}: {names[choice.target or 0]!r}, the column to predict, is "
-                "missing: fill it in, or leave out the row"
-            )
-    return _table(path, names, choice, x, y)
+    return _table(path, names, choice, wanted, found, y)
 
 
 def _parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
@@ -240,7 +315,8 @@ def _parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
     )
 
 
-def _read_npz(path: Path, target: str | None, features: Sequence[str] | None) -> Table:
+def _read_npz(path: Path, wanted: _Wanted) -> Table:
+    target = wanted.target
     packed = path.stat().st_size
     with zipfile.ZipFile(path) as members:
         size = sum(member.file_size for member in members.infolist())
@@ -249,7 +325,7 @@ def _read_npz(path: Path, target: str | None, features: Sequence[str] | None) ->
     with np.load(path, allow_pickle=False) as arrays:
         name = next((n for n in _ARRAYS if n in arrays), None)
         labels = [target] if target is not None else [*_TARGETS, "labels", "Y"]
-        label = next((n for n in labels if n in arrays and features is None), None)
+        label = next((n for n in labels if n in arrays and wanted.has_target), None)
         if name is None or (label is None and target is not None):
             raise DatasetError(
                 f"{path} has the arrays {', '.join(arrays)}; expected X of numbers, and y, or the "
@@ -268,17 +344,11 @@ def _read_npz(path: Path, target: str | None, features: Sequence[str] | None) ->
             f"{path}: {label} is {y.dtype} of shape {y.shape}, expected a label for each of the "
             f"{len(x)} rows of {name}"
         )
-    if y is not None and y.dtype.kind == "f" and not np.all(np.isfinite(y)):
-        row = int(np.argmax(~np.isfinite(y))) + 1
-        raise DatasetError(f"{path}, row {row}: {label}, the array to predict, is {y[row - 1]}")
-    if features is not None and x.shape[1] != len(features):
-        raise DatasetError(
-            f"{path}: {name} has {x.shape[1]} columns, and the network was trained with "
-            f"{len(features)}"
-        )
-    names = [*_numbered(x.shape[1]), label or ""]
-    choice = _Choice([*range(x.shape[1])], None if y is None else x.shape[1])
-    return _table(path, names, choice, x, np.empty(0) if y is None else y)
+    names = _numbered(x.shape[1])
+    choice = _choose(path, names, wanted._replace(target=None, has_target=False))
+    x = x if len(choice.features) == len(names) else x[:, choice.features]
+    choice = choice._replace(target=None if y is None else len(names))
+    return _table(path, [*names, label or ""], choice, wanted, x, np.empty(0) if y is None else y)
 
 
 _READERS = {".csv": _read_csv, ".npz": _read_npz, ".parquet": _read_parquet}

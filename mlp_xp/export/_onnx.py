@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend
+from mlp_xp.datasets._dataset import Column
 from mlp_xp.estimators.config import resolve_augmentation
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
+from mlp_xp.export._columns import column_inputs
 from mlp_xp.export._members import members_of, state_of
 from mlp_xp.nn.losses import Loss, of_mixture
 from mlp_xp.training.inference import make_predict
@@ -25,7 +28,11 @@ __all__ = ["to_onnx", "trace"]
 
 
 def to_onnx(
-    model: Any, path: str | os.PathLike[str] | None = None, *, precision: str | None = None
+    model: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    precision: str | None = None,
+    columns: Sequence[Column] = (),
 ) -> Any:
     """Return a fitted classifier, regressor or ensemble as an ONNX model.
 
@@ -41,15 +48,19 @@ def to_onnx(
     precision : {"float32", "float64"}, optional
         Of inputs, weights and outputs; default that of the fit. Runtimes for browsers and phones
         want float32.
+    columns : sequence of Column, optional
+        ``data.columns.used`` of the `Dataset` that the model was fitted on, so that the graph takes
+        the columns of the table: an input ``(N,)`` for each by its name, text or numbers with NaN
+        for holes; or one input ``X : (N, columns)`` where all are numbers. Unknown text is allowed.
 
     Returns
     -------
     onnx.ModelProto
-        With the input ``X : (N, features)``. A classifier has the outputs ``label : (N,)``, in the
-        dtype of its classes, or ``(N, classes)`` int64 of several labels at once, and
-        ``probabilities : (N, classes)``; a regressor has ``prediction : (N,)`` or
-        ``(N, outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and with
-        several quantiles ``quantiles : (N, levels)`` or ``(N, outputs, levels)``.
+        With the input ``X : (N, features)``, or the columns of a table. A classifier has the
+        outputs ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 of several
+        labels at once, and ``probabilities : (N, classes)``; a regressor has ``prediction : (N,)``
+        or ``(N, outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and
+        with several quantiles ``quantiles : (N, levels)`` or ``(N, outputs, levels)``.
 
     Raises
     ------
@@ -74,14 +85,20 @@ def to_onnx(
     >>> [output.name for output in graph.output]
     ['label', 'probabilities']
     """
-    graph = trace(model, precision)
+    graph = trace(model, precision, columns=columns)
     if path is not None:
         with replacing(Path(path)) as new:
             new.write_bytes(graph.SerializeToString())
     return graph
 
 
-def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
+def trace(
+    model: Any,
+    precision: str | None,
+    *,
+    columns: Sequence[Column] = (),
+    in_pipeline: bool = False,
+) -> Any:
     """Return an estimator as an ONNX model.
 
     In a pipeline a single output is a column, and a regressor has nothing but the prediction.
@@ -97,7 +114,11 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
     precision = first.dtype if precision is None else precision
     if precision not in ("float32", "float64"):
         raise ValueError(f"precision is {precision!r}, and must be 'float32' or 'float64'.")
-    x = ndonnx.argument(shape=("N", first.n_features), dtype=getattr(ndonnx, precision))
+    if columns:
+        inputs, x = column_inputs(columns, precision)
+    else:
+        x = ndonnx.argument(shape=("N", first.n_features), dtype=getattr(ndonnx, precision))
+        inputs = {"X": x}
     predictions = []
     for member, state in zip(members, states, strict=True):
         views = resolve_augmentation("tta", member.tta, state.n_features)
@@ -107,7 +128,7 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         outputs = _named_values(losses, predictions, first.targets, in_pipeline=in_pipeline)
     else:
         outputs = _named_classes(model, first.targets, _mean(predictions))
-    graph = ndonnx.build({"X": x}, outputs)
+    graph = ndonnx.build(inputs, outputs)
     tidy(graph)
     shorten_slices(graph)
     tidy(graph)

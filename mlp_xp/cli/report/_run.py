@@ -139,6 +139,7 @@ def write_report(
             tiles(
                 {
                     **{score_name(key): score_text(key, number) for key, number in scores.items()},
+                    **_baseline(result),
                     "test samples": number_text(len(test.y)),
                     "epochs": number_text(result["epochs"]),
                     "training": seconds_text(result["seconds"]),
@@ -159,6 +160,12 @@ def write_report(
             section("Machine and versions", definitions(machine)),
         ],
     )
+
+
+def _baseline(result: dict[str, Any]) -> dict[str, str]:
+    """Return the score of predicting the most frequent class, or the mean."""
+    names = {"baseline_accuracy": "most frequent class", "baseline_rmse": "RMSE of the mean"}
+    return {text: score_text(name, result[name]) for name, text in names.items() if name in result}
 
 
 def _test_mark(score: str, value: float) -> dict[str, float]:

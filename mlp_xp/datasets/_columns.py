@@ -1,0 +1,154 @@
+"""Columns of a table as inputs of a network: numbers, text in one-hot form, filled holes."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_xp.datasets._dataset import Column, DatasetError
+
+# A text column has this many inputs at most, each for a value of this many rows at least, or of
+# one in a hundred where rows are few: `max_categories` and `min_frequency` of `OneHotEncoder`.
+_MAX_LEVELS, _MIN_ROWS, _ROWS_A_LEVEL = 50, 5, 100
+_MANY = 0.9  # of the rows: the values of an identifier, or the numbers of a damaged column
+_NO_DIGITS = re.compile(r"[\s,$€£%]")
+
+
+def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
+    """Raise DatasetError with all columns that can be no input, and what to type."""
+    problems = {}
+    for i, name in enumerate(names):
+        column = x[:, i]
+        if not isinstance(column[0], str):
+            if np.any(infinite := np.isinf(column.astype(np.float64, copy=False))):
+                problems[name] = f"is infinite in row {int(np.argmax(infinite)) + 1}"
+        elif len({*column}) > _MAX_LEVELS:
+            texts = [text for text in column if text and not _is_number(text)]
+            words = [text for text in texts if not _is_number(_NO_DIGITS.sub("", text))]
+            if len(words) < (1 - _MANY) * np.sum(column != ""):
+                problems[name] = f"has {(words or texts)[0][:40]!r} among its numbers"
+    if problems:
+        reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
+        raise DatasetError(
+            f"{path}: not all columns can be used: {reasons}: write plain numbers, or type "
+            f"--drop {','.join(problems)}"
+        )
+
+
+def learn_columns(
+    path: object, names: Sequence[str], x: NDArray[Any], x_train: NDArray[Any]
+) -> tuple[tuple[Column, ...], list[str]]:
+    """Return the columns that can be inputs, and notes for a reader.
+
+    Which ones follows from all rows; medians and levels are those of the training rows.
+    """
+    used, notes = [], []
+    least = max(1, min(_MIN_ROWS, len(x_train) // _ROWS_A_LEVEL))
+    for i, name in enumerate(names):
+        column, train = x[:, i], x_train[:, i]
+        if not isinstance(column[0], str):
+            everything, numbers = column.astype(np.float64), train.astype(np.float64)
+            is_gap = np.isnan(numbers)
+            if np.all(is_gap):
+                notes.append(f"left out: {name} (it is empty)")
+                continue
+            median = float(np.median(numbers[~is_gap]))
+            used.append(Column(name, median, bool(np.any(is_gap))))
+            if len(names) > 1 and len(x) > 2 and np.all(np.diff(everything) == 1):
+                notes.append(f"{name} counts the rows: if it is no feature, type --drop {name}")
+            continue
+        n_levels, n_filled = len({*column} - {""}), int(np.sum(column != ""))
+        counts = Counter(train.tolist()).most_common(_MAX_LEVELS)
+        levels = tuple(sorted(level for level, count in counts if count >= least))
+        if n_levels > max(1, _MANY * n_filled) or len(levels) == 0:
+            notes.append(f"left out: {name} (text, with {n_levels:,} values in {n_filled:,} rows)")
+        elif len(counts) == 1:
+            notes.append(f"left out: {name} (it is {levels[0][:40]!r} in each row)")
+        else:
+            used.append(Column(name, levels=levels))
+            n_used = len({*levels} - {""})
+            if n_used < n_levels:
+                rest = f"{n_levels:,} values; {n_used} are inputs, the rest counts as unknown"
+                notes.append(f"many values: {name} has {rest}")
+    if not used:
+        raise DatasetError(
+            f"{path} has no column that can be an input: {'; '.join(notes)}; --target names the "
+            "column to predict"
+        )
+    return tuple(used), notes
+
+
+def input_names(columns: Sequence[Column]) -> tuple[str, ...]:
+    """Return the names of the inputs, in the order of `transform`."""
+    numbers = [column for column in columns if column.levels is None]
+    gaps = [f"{column.name} is missing" for column in numbers if column.has_gaps]
+    levels = [f"{c.name}={level}" for c in columns for level in c.levels or ()]
+    return (*(column.name for column in numbers), *gaps, *levels)
+
+
+def transform(columns: Sequence[Column], x: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the inputs of a network: numbers, indicators of holes, one-hot text.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    x : (rows, columns) array
+        Numbers with NaN for holes, text with "".
+
+    Returns
+    -------
+    (rows, inputs) float64
+    """
+    return np.asarray(_transformer(columns).transform(x), dtype=np.float64)
+
+
+def _transformer(columns: Sequence[Column]) -> Any:
+    """Return scikit-learn's transformer, fitted on two rows with all that was learned."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import OneHotEncoder
+
+    numbers = [i for i, column in enumerate(columns) if column.levels is None]
+    texts = [i for i, column in enumerate(columns) if column.levels is not None]
+    levels = [[*(columns[i].levels or ())] for i in texts]
+    imputer = SimpleImputer(strategy="median", add_indicator=True)
+    encoder = OneHotEncoder(categories=levels, handle_unknown="ignore", sparse_output=False)
+    steps = [("numbers", imputer, numbers), ("text", encoder, texts)]
+    full = [column.levels[0] if column.levels else column.median for column in columns]
+    holes = [math.nan if c.has_gaps else value for c, value in zip(columns, full, strict=True)]
+    rows = np.asarray([full, holes], dtype=object if texts else np.float64)
+    return ColumnTransformer([step for step in steps if step[2]]).fit(rows)
+
+
+def decode_columns(entries: Any) -> tuple[Column, ...]:
+    """Return columns from their form in JSON, which may be anybody's; ValueError for any other."""
+    columns = tuple(Column(**{**entry, "levels": _tuple(entry["levels"])}) for entry in entries)
+    for column in columns:
+        is_valid = (
+            isinstance(column.name, str)
+            and type(column.median) is float
+            and math.isfinite(column.median)
+            and type(column.has_gaps) is bool
+            and (
+                column.levels is None
+                or (column.levels and all(isinstance(level, str) for level in column.levels))
+            )
+        )
+        if not is_valid:
+            raise ValueError(f"columns has {column!r}")
+    return columns
+
+
+def _tuple(levels: list[str] | None) -> tuple[str, ...] | None:
+    return None if levels is None else tuple(levels)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
