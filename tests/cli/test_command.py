@@ -33,7 +33,7 @@ TYPING_ERRORS = [
     ("train --seed 4294967296", "an integer of at least 0 below 4294967296"),
     ("train --dropout 1", "--dropout: '1', expected a number of at least 0 below 1"),
     ("train --no-such-option", "arguments: --no-such-option (see mlp-xp train --help)"),
-    ("train --lernrate 1", "arguments: --lernrate 1, did you mean --learning-rate? (see"),
+    ("train --lernrate 1", "arguments: --lernrate, did you mean --learning-rate? (see"),
     ("train --activation sigmoid", "invalid choice: 'sigmoid', did you mean logistic? choose"),
     ("train --hidden 64,32", "'64,32', expected an integer of at least 1, several with spaces"),
     ("train --data cifr10", "invalid choice: 'cifr10', did you mean cifar10? expected cifar10"),

@@ -49,7 +49,7 @@ def test_a_table_is_trained_on_with_defaults_for_few_samples(mlp_xp, iris, undra
     assert json.loads(Path("run/config.json").read_text())["result"]["test_accuracy"] >= 0.9
     tested = mlp_xp("evaluate", "run").out.splitlines()
     assert tested[-5:-3] == ["class       samples   right", "setosa           10  100.0 %"]
-    assert tested[-1].endswith("% of 30 samples")
+    assert tested[-1].endswith(" % (most frequent class 33.33 %) of 30 samples")
     assert " iris.csv " in mlp_xp("runs", ".").out
 
     # Columns are found by their names, in any order, and the class need not be there.
@@ -57,6 +57,42 @@ def test_a_table_is_trained_on_with_defaults_for_few_samples(mlp_xp, iris, undra
     lines = mlp_xp("predict", "run", "new.csv").out.splitlines()
     assert lines[0].startswith("new.csv, row 1: setosa 9")
     assert lines[1].startswith("new.csv, row 2: virginica ")
+
+
+def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypatch):
+    rng = np.random.default_rng(0)
+    age, port = rng.integers(1, 80, 200), rng.choice(["C", "Q", "S", ""], 200)
+    lines = [
+        f"{p},{'' if a % 9 == 0 else a},{a < 40},{['no', 'yes'][int(a < 40)]},m{i}"
+        for i, (a, p) in enumerate(zip(age.tolist(), port, strict=True))
+    ]
+    Path("ship.csv").write_text("\n".join(["port,age,child,survived,name", *lines, ""]))
+    done = mlp_xp("train", "--epochs", 20, "ship.csv", "--target", "survived", *FEW[2:])
+    for line in (
+        "columns: 2 of numbers, 1 of text, 2 with holes; 7 inputs\n",
+        "left out: name (text, with 200 values in 200 rows)\n",
+        "network: 7-32-32-2, relu, adamw\n",
+        "target: survived, 2 classes (classification)\n",
+    ):
+        assert line in done.out
+    result = json.loads(Path("run/config.json").read_text())["result"]
+    assert result["test_accuracy"] > 0.9 > 0.6 > result["baseline_accuracy"]
+    baseline = f"(most frequent class {100 * result['baseline_accuracy']:.2f} %)"
+    assert baseline in done.out
+    tested = mlp_xp("evaluate", "run").out
+    assert f"test accuracy {100 * result['test_accuracy']:.2f} % {baseline} of 40 " in tested
+
+    Path("new").mkdir()
+    Path("new/a.csv").write_text("port,age,child\nMars,,yes\n")
+    Path("new/b.csv").write_text("child,port,age\n,C,70\n")
+    first, second = mlp_xp("predict", "run", "new").out.splitlines()
+    assert first.startswith("new/a.csv, row 1: yes ")
+    assert second.startswith("new/b.csv, row 1: ")
+
+    config = json.loads(Path("run/config.json").read_text())
+    config["data"]["columns"][0]["levels"] = [7]
+    Path("run/config.json").write_text(json.dumps(config))
+    assert "columns has Column(" in mlp_xp("evaluate", "run").err
 
 
 @pytest.mark.matrix
@@ -72,6 +108,17 @@ def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
     labels = session.run(["label"], {"X": iris[::50]})[0].tolist()
     assert labels == load_model("run").predict(iris[::50]).tolist()
     assert labels[0] == "setosa"
+
+    rows = [f"{i % 5 if i % 7 else ''},{'ab'[i % 2]},{i % 3}.5" for i in range(60)]
+    Path("mixed.csv").write_text("\n".join(["n,m,y", *rows, ""]))
+    assert mlp_xp("train", "mixed.csv", "--epochs", 1, *FEW, "--out", "mixed").status == 0
+    lines = mlp_xp("export", "mixed", "--to", "onnx").out.splitlines()
+    assert lines[1] == "inputs, one for each of 2 columns: n, m"
+    given = {"n": np.asarray([1.0, np.nan]), "m": np.asarray(["a", "new"], dtype=object)}
+    (graph,) = runtime.InferenceSession("mixed/model.onnx").run(None, given)
+    Path("new.csv").write_text("n,m\n1,a\n,new\n")
+    found = json.loads(mlp_xp("predict", "mixed", "new.csv", "--json").out)["predictions"]
+    np.testing.assert_allclose(graph.reshape(-1), [row["prediction"] for row in found])
 
     assert mlp_xp(*TRAIN[:-1], "numbers").status == 0
     model = load_model("numbers")
@@ -119,19 +166,19 @@ def test_a_folder_of_pictures_is_trained_on(mlp_xp):
     done = mlp_xp("predict", "run", "pets/dog/1.jpg")
     assert done.out.startswith("pets/dog/1.jpg: dog ")
     assert "9x9, resized to 6x4" in done.err
-    assert mlp_xp("evaluate", "run").out.endswith("test accuracy 100.00 % of 6 samples\n")
+    assert mlp_xp("evaluate", "run").out.endswith("(most frequent class 50.00 %) of 6 samples\n")
 
 
 def test_wrong_data_are_an_error_of_one_line(fails, iris):
     Path("homes.csv").write_text("rooms,price\n2,1.5\n3,1.5\n")
-    Path("gap.csv").write_text("a,kind\n1,x\n,y\n")
     for name in ("pets/cat/1", "alike/cat/1", "alike/dog/1"):
         draw(f"{name}.png", 0)
     draw("pets/dog/1.png", 0, (5, 5))
     for typed, said in (
         ("iris.csv --target kind", "no column 'kind' to predict; it has a, b, c, d, species"),
         ("homes.csv", "'price' is 1.5 in each row: nothing to predict"),
-        ("gap.csv", "gap.csv, line 3: 'a' is missing: fill it in"),
+        ("iris.csv --drop e,a", "no column 'e' to drop; it has a, b, c, d, species"),
+        ("alike --drop a", "leave out --drop a, which is for tables"),
         ("pets", "type --image-size 6x4 to resize all of them"),
         ("iris.csv --data-path iris.csv", "leave out --data-path"),
         ("digits --target a", "for data of your own, not for digits"),
@@ -160,7 +207,7 @@ def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris,
 
 def test_numbers_are_learned(mlp_xp, homes):
     out = mlp_xp(*TRAIN, "--validation", 0.2).out
-    assert re.search(r"target: numbers from \d+,\d+ to \d+,\d+ \(regression\)\n", out)
+    assert re.search(r"target: price, numbers from \d+,\d+ to \d+,\d+ \(regression\)\n", out)
     assert re.search(r"epoch 20/20  loss 0.\d+  val R2 0.9\d+  RMSE \d+,\d+  ", out)
     drawn = FILES - {"confusion.png"} | {"predictions.png"}
     assert {path.name for path in Path("run").iterdir()} == drawn
@@ -177,6 +224,10 @@ def test_numbers_are_learned(mlp_xp, homes):
     assert result["test_mae"] == pytest.approx(mean_absolute_error(truth, predicted))
     summary = f"test R2 {result['test_r2']:.4f}, RMSE {result['test_rmse']:,.0f}, MAE "
     assert summary in out
+    mean = root_mean_squared_error(truth, np.full(len(truth), data.y_train.mean()))
+    assert result["baseline_rmse"] == pytest.approx(mean)
+    assert f"(the mean: RMSE {mean:,.0f}, " in out
+    assert f"<b>{mean:,.0f}</b><span>RMSE of the mean<" in page
     assert 0.9 < float(history_of(Path("run"))[-1]["validation_r2"]) < 1
 
     assert re.search(rf"{summary}.*of 60 samples\n$", mlp_xp("evaluate", "run").out)
@@ -224,9 +275,9 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
     Path("words.csv").write_text("a,b\n1,x\n2,y\n3,z\n4,x\n")
     Path("pets").mkdir()
     train = ["train", "--data", "ages.csv", *SETTINGS, "--out", "run"]
-    assert "target: 4 classes (classification)" in mlp_xp(*train).out
+    assert "target: age, 4 classes (classification)" in mlp_xp(*train).out
     out = mlp_xp(*train[:-1], "numbers", "--task", "regression").out
-    assert "target: numbers from 0 to 3 (regression)" in out
+    assert "target: age, numbers from 0 to 3 (regression)" in out
     line = fails(*train, "--task", "regression", "--label-smoothing", 0.1)
     assert re.search("is for classes, and .*leave it out, or type --task classification", line)
     Path("numbers").rename("numbers.partial")

@@ -83,7 +83,9 @@ def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, fin
     contents["cut.png"] = good.read_bytes()[:60]
     for name, content in contents.items():
         Path(name).write_bytes(content)
-    reasons = dict.fromkeys(contents, "") | {"none.png": ": No such file", ".": ": Is a directory"}
+    reasons = dict.fromkeys(contents, "") | {"none.png": ": No such file"}
+    Path("empty").mkdir()
+    assert "empty has no file that ends in .png, .jpg, .jpeg" in fails("predict", finished, "empty")
     for name, reason in reasons.items():
         line = fails("predict", finished, good, name)
         assert f"error: {name} cannot be read as a PNG or JPEG file{reason}" in line

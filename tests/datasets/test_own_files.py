@@ -2,7 +2,7 @@
 
 import io
 import shutil
-import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +13,7 @@ from helpers import case
 from PIL import Image
 
 from mlp_xp.datasets import _tables, load_files
+from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._tables import read_table
 
 GOOD = "".join(f"{i},{i * i},{'ab'[i % 2]}\n" for i in range(20))
@@ -81,10 +82,15 @@ def test_fractions_and_many_values_are_numbers_to_predict():
 
 
 def test_the_columns_of_a_model_are_found_by_name():
-    table = read_table(write("a.csv", "j,label,i\n1,,2\n3,8,4\n"), features=("i", "j"))
-    assert table.x.tolist() == [[2, 1], [4, 3]]
+    i, j, k = (Column(name) for name in "ijk")
+    table = read_table(
+        write("a.csv", "j,label,i\nyes,,2\nNo,8,4\n"), columns=(i, j), has_target=False
+    )
+    assert table.x.tolist() == [[2, 1], [4, 0]]
     assert table.y is None
-    rejects("no column 'k', which the net", read_table, Path("a.csv"), features=("k",))
+    rejects("no column 'k', which the net", read_table, Path("a.csv"), columns=(k, j))
+    write("a.csv", "j,i\nold,1\n")
+    rejects("'j' has 'old', and the net", read_table, Path("a.csv"), columns=(j,), has_target=False)
 
 
 def test_an_npz_file_has_arrays_of_features_and_classes():
@@ -97,9 +103,45 @@ def test_an_npz_file_has_arrays_of_features_and_classes():
     assert load_files("c.npz").class_names == ("False", "True")
     assert repr(data) == "Dataset(16 training and 4 test samples of 2 features, 2 classes)"
     np.savez("b.npz", X=x)
-    assert read_table(Path("b.npz"), features=("1", "2")).y is None
-    said = "2 columns, and the network was trained with 3"
-    rejects(said, read_table, Path("b.npz"), features=("1", "2", "3"))
+    columns = [Column(name) for name in "123"]
+    assert read_table(Path("b.npz"), columns=columns[:2], has_target=False).y is None
+    rejects("no column '3', which the net", read_table, Path("b.npz"), columns=columns)
+    x[1, 1] = np.nan
+    np.savez("d.npz", X=x, y=y)
+    assert load_files("d.npz").feature_names == ("1", "2", "2 is missing")
+
+
+def test_text_booleans_and_holes_become_inputs():
+    rows = [f"{i},{'NA' if i == 3 else i % 7},{'x y'[i % 3]},{i % 2 == 0},{i}.5" for i in range(40)]
+    write("a.csv", "\n".join(["name,age,town,member,price", *(f"n{row}" for row in rows), ""]))
+    data = load_files("a.csv")
+    levels = ("town=", "town=x", "town=y")
+    assert data.feature_names == ("age", "member", "age is missing", *levels)
+    assert data.columns.target == "price"
+    assert data.columns.notes == ("left out: name (text, with 40 values in 40 rows)",)
+    x = np.concatenate([data.x_train, data.x_test]).tolist()
+    rows = dict(zip([*data.y_train.tolist(), *data.y_test.tolist()], x, strict=True))
+    assert rows[4.5] == [4, 1, 0, 1, 0, 0]
+    median = np.median([i % 7 for y in data.y_train if (i := int(y)) != 3])
+    assert rows[3.5] == [median, 0, 1, 0, 1, 0]
+    assert load_files("a.csv", drop=["town", "age"]).feature_names == ("member",)
+    # New rows: an unknown town, and a hole where there was none.
+    write("b.csv", "member,town,age,price\n,Rome,5,1\nno,x,,2\nyes,x,1,3\nno,y,1,4\n")
+    new = load_files("b.csv", columns=data.columns.used, task="regression")
+    rows = np.concatenate([new.x_train, new.x_test])[np.argsort([*new.y_train, *new.y_test])]
+    assert rows[0].tolist() == [5, rows[0, 1], 0, 0, 0, 0]
+    assert rows[1].tolist() == [median, 0, 1, 0, 1, 0]
+
+
+def test_all_columns_that_cannot_be_used_are_named_at_once():
+    rows = [f"{i},{i if i else '?!'},${i},{'inf' if i == 7 else i},{i % 2}" for i in range(60)]
+    write("a.csv", "\n".join(["i,j,k,l,kind", *rows, ""]))
+    said = r"'j' has '\?!' among.*'k' has '\$0' among.*'l' is infinite in row 8.*--drop j,k,l$"
+    rejects(said, load_files, "a.csv")
+    data = load_files("a.csv", drop=["j", "k", "l"])
+    assert data.feature_names == ("i",)
+    rejects("no column 'm' to drop; it has i, j", load_files, "a.csv", drop=["m"])
+    rejects("'kind' is the column to predict", load_files, "a.csv", target="kind", drop=["kind"])
 
 
 WRONG_TABLES = [
@@ -108,11 +150,8 @@ WRONG_TABLES = [
     ("i,i,kind\n1,2,a\n", "2 columns 'i'"),
     ("kind\na\nb\n", "expected features beside it"),
     ("i,kind\n1,a\n2\n", "line 3: 1 values, expected 2"),
-    ("i,kind\n1,a\n,b\n", "line 3: 'i' is missing"),
-    ("i,kind\n1,a\nnan,b\n", "line 3: 'i' is missing"),
-    ("i,kind\n1,a\ninf,b\n", "line 3: 'i' is 'inf', expected a number"),
-    ("i,kind\n1,a\nParis,b\n", "line 3: 'i' is 'Paris', expected a number"),
-    ("i,kind\n1,a\n2,\n", "line 3: 'kind', the column to predict, is missing"),
+    ("i,kind\n,a\n,b\n,a\n,b\n", "no column that can be an input: left out: i .it is empty"),
+    ("i,kind\n1,\n2,\n", "no rows: expected a sample in each, with its target"),
     ("i,kind\n1,a\n2,a\n", "the class 'a' alone"),
     ("i,kind\n1,a\n2,a\n3,b\n", "the class 'b' has one sample"),
     ("i,price\n1,2.5\n2,2.5\n3,2.5\n4,2.5\n", "'price' is 2.5 in each row"),
@@ -145,7 +184,7 @@ def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
         (saved(X=np.ones(4), y=np.ones(4)), "a sample in each row"),
         (saved(a=np.ones(4)), "has the arrays a; expected X"),
         (saved(X=np.ones((4, 2))), "no array y"),
-        (saved(X=[[1.0], [np.nan]], y=[0, 1]), "row 2: '1' is missing"),
+        (saved(X=[[1.0], [np.inf]], y=[0, 1]), "'1' is infinite in row 2"),
     ):
         rejects(message, load_files, write("a.npz", content))
 
@@ -202,11 +241,13 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
 
     write("a.parquet", b"PAR1 and nothing else")
     if library:
-        for name in LIBRARIES:
-            monkeypatch.setitem(sys.modules, name, None)
+        found = {}
+        importlib = SimpleNamespace(import_module=lambda name: found[name])
+        monkeypatch.setattr(_tables, "importlib", importlib)
+        monkeypatch.setattr(_tables, "suppress", lambda _: suppress(KeyError))
         with pytest.raises(ImportError, match="pip install pyarrow"):
             load_files("a.parquet")
-        monkeypatch.setitem(sys.modules, library, reader)
+        found[library] = reader
     else:
         rejects("cannot be read", load_files, "a.parquet")
     table = {"i": np.arange(20), "j": np.arange(20.0) ** 2, "kind": ["a", "b"] * 10}
@@ -215,13 +256,10 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     np.testing.assert_array_equal(ours.x_train, theirs.x_train)
     np.testing.assert_array_equal(ours.y_test, theirs.y_test)
     assert ours.feature_names == theirs.feature_names
-    for column, values, message in (
-        ("i", ["Paris"] * 20, r"a\.parquet: 'i' is 'Paris', expected a number"),
-        ("j", [1.0] * 19 + [np.nan], "row 20: 'j' is missing"),
-        ("kind", ["a"] * 3 + [None] * 17, "row 4: 'kind', the column to predict, is missing"),
-    ):
-        put(table | {column: values})
-        rejects(message, load_files, "a.parquet", name=column)
+    put(table | {"i": ["Paris", None] * 10, "j": [1.0] * 19 + [np.nan], "yes": [True, None] * 10})
+    assert load_files("a.parquet", target="kind").feature_names[:2] == ("j", "yes")
+    put(table | {"kind": ["a"] * 3 + ["b"] * 3 + [None] * 14})
+    assert load_files("a.parquet").columns.notes[1:] == ("left out: 14 rows without kind",)
 
 
 def test_a_folder_of_pictures_is_a_data_set():
