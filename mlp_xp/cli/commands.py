@@ -59,6 +59,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=f"Multilayer perceptrons on NumPy, CuPy, PyTorch or JAX.\n\n{_overview()}",
         epilog="examples:\n"
         "  mlp-xp train                      train on CIFAR-10\n"
+        "  mlp-xp train table.csv            train on a table of yours\n"
         "  mlp-xp evaluate runs/my-run       test what was trained\n"
         "  mlp-xp predict runs/my-run a.png  classify a picture\n"
         "  mlp-xp train --help               all options of a command",
@@ -118,8 +119,9 @@ def _add_predict(parser: Parser) -> None:
         "images",
         type=Path,
         nargs="+",
-        metavar="IMAGE",
-        help="a PNG or JPEG file; or a .csv, .npz or .parquet file, if RUN was trained on a table",
+        metavar="FILE",
+        help="a PNG or JPEG file; a .csv, .npz or .parquet file, if RUN was trained on a table; or "
+        "a folder of such files",
     )
     add_backend(parser)
     add_output(parser)
@@ -198,6 +200,9 @@ COMMANDS = {
         _add_train,
         """\
   mlp-xp train
+  mlp-xp train titanic.csv --target survived
+  mlp-xp train homes.csv --target price --drop id,address --out runs/homes
+  mlp-xp train photos --image-size 32x32
   mlp-xp train --epochs 5 --hidden 1024 1024 512 --activation silu
   mlp-xp train --data fashion-mnist --validation 0.1 --out runs/fashion
   mlp-xp train --hidden 512 512 512 --normalization batch --residual --dropout 0.2 --epochs 30
@@ -220,8 +225,9 @@ COMMANDS = {
         _add_predict,
         """\
   mlp-xp predict runs/my-run cat.png
-  mlp-xp predict runs/my-run photos/*.jpg --backend torch
-  mlp-xp predict runs/my-homes new.csv""",
+  mlp-xp predict runs/my-run photos --backend torch
+  mlp-xp predict runs/homes new.csv
+  mlp-xp predict runs/homes new.csv --json""",
         "predict:run",
         saves=False,
     ),
