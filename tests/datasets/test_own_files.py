@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,7 +200,6 @@ class Columns(dict):
         return SimpleNamespace(to_numpy=lambda **_: np.asarray(values))
 
 
-LIBRARIES = ("pyarrow.parquet", "polars", "pandas")
 POLARS = """
 import os
 
@@ -245,6 +245,7 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
         importlib = SimpleNamespace(import_module=lambda name: found[name])
         monkeypatch.setattr(_tables, "importlib", importlib)
         monkeypatch.setattr(_tables, "suppress", lambda _: suppress(KeyError))
+        monkeypatch.setattr(_tables, "read_polars", lambda _: found["polars"])
         with pytest.raises(ImportError, match="pip install pyarrow"):
             load_files("a.parquet")
         found[library] = reader
