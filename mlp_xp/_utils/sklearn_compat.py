@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 from scipy import sparse
@@ -12,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 __all__ = [
     "CallbackSupportMixin",
     "as_sparse",
+    "caller_frame",
     "check_same_namespace",
     "warn_unconverged",
     "with_callbacks",
@@ -21,14 +23,20 @@ _THEIRS = "sklearn.neural_network._multilayer_perceptron"
 _BETWEEN = {"contextlib", "joblib", "mlp_xp", "sklearn", "threading"}
 
 
+def caller_frame() -> FrameType:
+    """Return the frame outside of this package, and of scikit-learn, from which it was called."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        frame = frame.f_back
+    return frame
+
+
 def warn_unconverged(message: str) -> None:
     """Warn at the caller's line, in the name of scikit-learn's module, which people filter by.
 
     Each fit warns, as there: no registry remembers the line.
     """
-    frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
-        frame = frame.f_back
+    frame = caller_frame()
     file, line = frame.f_code.co_filename, frame.f_lineno
     warnings.warn_explicit(message, ConvergenceWarning, file, line, module=_THEIRS)
 

@@ -118,6 +118,7 @@ class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator): 
         """
         start = time.perf_counter()
         # Predictions need nothing of it.
+        from mlp_xp.estimators.baseline import warn_if_useless
         from mlp_xp.estimators.fitting import prepare_fit
         from mlp_xp.estimators.generators import draw_epochs
         from mlp_xp.estimators.reporting import new_reporter
@@ -126,7 +127,7 @@ class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator): 
         with ranks.fitting(), contextlib.ExitStack() as stack:
             with self._unchanged_by_errors(), ranks.sharing_errors():
                 given, continues = (X, y, sample_weight), self.warm_start
-                loop = prepare_fit(
+                loop, baseline = prepare_fit(
                     self, given, held_out, continues=continues, resume=resume, ranks=ranks
                 )
                 reporter = new_reporter(self, loop, home(X), given, ranks)
@@ -140,6 +141,7 @@ class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator): 
             if is_interrupted() and current_worker() is None:
                 warnings.warn("Training interrupted by user.", stacklevel=2)
             reporter.end_fit()
+            warn_if_useless(self, loop, baseline)
         return self
 
     def _partial_fit(
@@ -159,7 +161,7 @@ class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator): 
         with ranks.fitting():
             with self._unchanged_by_errors(), ranks.sharing_errors():
                 options = {"continues": True, "classes": classes, "ranks": ranks}
-                loop = prepare_fit(self, (X, y, sample_weight), held_out, **options)
+                loop, _ = prepare_fit(self, (X, y, sample_weight), held_out, **options)
             with interrupts() as is_pressed:
                 is_interrupted = ranks.asking_first(is_pressed)
                 try:

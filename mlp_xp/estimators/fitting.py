@@ -19,6 +19,7 @@ from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.distributed import Alone
 from mlp_xp.estimators.agreement import agree_on_backend, agree_on_settings, agreed_generator
+from mlp_xp.estimators.baseline import Baseline
 from mlp_xp.estimators.config import (
     TrainingConfig,
     check_params,
@@ -81,7 +82,7 @@ def prepare_fit(
     classes: Any = None,
     resume: Any = None,
     ranks: Alone,
-) -> FitLoop:
+) -> tuple[FitLoop, Baseline]:
     """Check everything, put it on the device, and publish the network before its first step.
 
     Parameters
@@ -102,6 +103,7 @@ def prepare_fit(
     -------
     FitLoop
         Not begun.
+    Baseline
     """
     check_overrides(model)
     params = {**model._params(), **ranks.overrides}
@@ -193,7 +195,7 @@ def prepare_fit(
     )
     if snapshot is not None:
         restore(loop, snapshot)
-    return loop
+    return loop, Baseline(targets, sample)
 
 
 def _facts(

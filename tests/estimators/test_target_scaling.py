@@ -98,7 +98,6 @@ def test_searches_and_ensembles(on):
     np.testing.assert_allclose(ensemble.predict(data), np.mean(each, axis=0), rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_prices_are_learned_in_the_pipeline_that_everyone_writes():
     rng = np.random.default_rng(0)
     X = rng.uniform(0, 100, (200, 3))

@@ -1,0 +1,164 @@
+"""Whether a fit has learned more than a constant prediction, and what to type where it has not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from mlp_xp._utils.sklearn_compat import caller_frame
+from mlp_xp._utils.workers import current_worker
+from mlp_xp.backends import to_numpy
+from mlp_xp.estimators.config import LBFGS
+from mlp_xp.estimators.samples import Sample
+from mlp_xp.estimators.targets import Targets
+from mlp_xp.nn.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    Loss,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
+from mlp_xp.training.fit_loop import FitLoop
+from mlp_xp.training.rows import Shard, take_rows
+
+__all__ = ["Baseline", "constant_loss", "warn_if_useless"]
+
+# A loss that is noisy, or measured with dropout, may be a little above. One that has come to rest
+# after few steps must be well above.
+_MARGIN, _MARGIN_AT_REST = 1.1, 2.0
+# A fit that was cut short may still be on its way.
+_EPOCHS, _STEPS = 10, 200
+# Of labels nearly all of which are of one class.
+_LEAST_ENTROPY = 0.01
+_LAST = 11  # Epochs of which the best counts: one may be an outlier.
+_ROWS = 1000
+# Magnitudes of data that networks learn from, and rates that suit no rule.
+_SMALL, _LARGE, _LARGE_RATE, _USUAL_RATE = 0.03, 30.0, 1.0, 0.001
+
+
+class Baseline(NamedTuple):
+    """What a constant prediction is computed from: targets, and the samples that are fitted."""
+
+    targets: Targets
+    sample: Sample
+
+
+def constant_loss(
+    loss: Loss, targets: Targets, y: np.ndarray, weights: np.ndarray | None
+) -> float | None:
+    """Return the loss of predicting the weighted mean of y, or the shares of its classes.
+
+    Returns
+    -------
+    float or None
+        As estimators report losses; None where there is no short formula.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mlp_xp.estimators.baseline import constant_loss
+    >>> from mlp_xp.estimators.targets import RealTargets
+    >>> from mlp_xp.nn.losses import SquaredError
+    >>> constant_loss(SquaredError(), RealTargets(1), np.asarray([1.0, 3.0]), None)
+    0.5
+    """
+    formula = _FORMULAS.get(type(loss))
+    if formula is None:
+        return None
+    encoded = targets.encode(y, "float64")
+    if encoded.ndim == 1:
+        counts = np.bincount(encoded, weights, targets.n_outputs)
+        mean = counts / counts.sum()
+    else:
+        mean = np.average(encoded, axis=0, weights=weights)
+    terms = formula(loss, encoded, mean, weights)
+    return float(loss.reported(float(np.sum(terms)), len(mean)))
+
+
+def _spread(loss: Any, encoded: np.ndarray, mean: np.ndarray, weights: Any) -> Any:
+    terms, _ = loss.of_error(mean - encoded, xp=np)
+    return np.average(terms, axis=0, weights=weights)
+
+
+def _entropy(loss: Any, _: np.ndarray, mean: np.ndarray, weights: Any) -> Any:
+    share = (1.0 - loss.label_smoothing) * mean + loss.label_smoothing / len(mean)
+    return _surprise(share)
+
+
+def _entropies(loss: Any, _: np.ndarray, mean: np.ndarray, weights: Any) -> Any:
+    share = (1.0 - loss.label_smoothing) * mean + loss.label_smoothing / 2
+    return _surprise(share) + _surprise(1.0 - share)
+
+
+def _surprise(share: np.ndarray) -> np.ndarray:
+    return -share * np.log(np.where(share > 0.0, share, 1.0))
+
+
+_FORMULAS: dict[type[Loss], Callable[..., Any]] = {
+    SquaredError: _spread,
+    AbsoluteError: _spread,
+    SoftmaxCrossEntropy: _entropy,
+    BinaryCrossEntropy: _entropies,
+}
+
+
+def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
+    """Warn, with what to type, if the training loss ends above that of a constant prediction.
+
+    A line of the caller's warns once. A fit of a few epochs is left alone, and so is one of many
+    models: a search has bad candidates on purpose.
+    """
+    history, plateau = loop.history, loop.plateau
+    n_epochs = history.n_epochs
+    is_long = model.solver == LBFGS or loop.trainer.n_steps >= _STEPS
+    is_at_rest = plateau.count > plateau.patience
+    if current_worker() is not None or n_epochs < _EPOCHS or not (is_long or is_at_rest):
+        return
+    losses = history.losses[-min(n_epochs, _LAST) :]
+    targets, sample = baseline
+    constant = constant_loss(loop.trainer.rules.loss, targets, sample.y, sample.weights)
+    least = 0.0 if targets.classes is None else _LEAST_ENTROPY
+    margin = _MARGIN if is_long else _MARGIN_AT_REST
+    if constant is None or constant <= least or not min(losses) > margin * constant:
+        return
+    cause, cure = _cause(model, baseline, is_rising=losses[-1] > history.losses[-n_epochs])
+    frame = caller_frame()
+    warnings.warn_explicit(
+        "The training loss ends above the loss of a constant prediction. The likeliest cause is "
+        f"{cause}: type {cure}.",
+        RuntimeWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _cause(model: Any, baseline: Baseline, *, is_rising: bool) -> tuple[str, str]:
+    """Return the likeliest cause, and what to type."""
+    targets, (x, y, _) = baseline
+    rate = None if model.solver == LBFGS else model.learning_rate_init
+    if rate is not None and rate >= _LARGE_RATE:
+        return "the learning rate", f"learning_rate_init={_USUAL_RATE}"
+    scales = []
+    if targets.classes is None:
+        size = np.sqrt(np.mean(np.square(targets.encode(y, "float64"))))
+        if not _SMALL < size < _LARGE:
+            scales.append(("y", "target_scaling='standardize'"))
+    if model.input_scaling is None:
+        rows = take_rows(x.mine if isinstance(x, Shard) else x, slice(0, _ROWS))
+        values = rows.data if sparse.issparse(rows) else to_numpy(rows)
+        if values.size and not _SMALL < np.max(np.abs(values.astype(np.float64))) < _LARGE:
+            scales.append(("X", "input_scaling='standardize'"))
+    if scales:
+        names, cures = zip(*scales, strict=True)
+        return f"the scale of {' and of '.join(names)}", ", ".join(cures)
+    if rate is not None and is_rising:
+        usual = _USUAL_RATE if rate > 10 * _USUAL_RATE else rate / 10
+        return "the learning rate", f"learning_rate_init={usual:g}"
+    if rate is not None and rate < 10 * _USUAL_RATE:
+        return "that the steps are small", f"learning_rate_init={10 * rate:g}"
+    return "that the fit is short", f"max_iter={10 * model.max_iter}"

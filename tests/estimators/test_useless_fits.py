@@ -1,0 +1,98 @@
+"""Fits whose training loss ends above that of a constant prediction."""
+
+import warnings
+
+import numpy as np
+import pytest
+from helpers import problem
+from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.baseline import constant_loss
+from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets
+from mlp_xp.model_selection import GridSearchCV
+from mlp_xp.nn.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    Huber,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
+
+X, CODES = problem(n=300)
+CODES = np.argmax(X[:, :3], axis=1)
+PRICES = 1e5 * (3 + X[:, 0] - X[:, 1])
+RATE = {"learning_rate_init": 1e3}
+# Settings, X and y that give a useless fit, and what the warning says to type.
+USELESS = [
+    (MLPRegressor, {}, X, PRICES, {"target_scaling": "standardize"}),
+    (MLPRegressor, {}, X, PRICES / 1e9, {"target_scaling": "standardize"}),
+    (MLPRegressor, {"loss": "absolute_error"}, X, PRICES, {"target_scaling": "standardize"}),
+    (MLPClassifier, {"solver": "sgd"}, 1e5 * X, CODES, {"input_scaling": "standardize"}),
+    (MLPClassifier, RATE, X, CODES, {"learning_rate_init": 0.001}),
+    (MLPRegressor, RATE, X, X[:, 0], {"learning_rate_init": 0.001}),
+    (MLPRegressor, {"learning_rate_init": 1e-5}, X, X[:, 0] + 5, {"learning_rate_init": 0.0001}),
+]
+
+
+def fit(kind, settings, X, y):
+    return kind(**{"hidden_layer_sizes": (20,), "random_state": 0, "tol": 0.0} | settings).fit(X, y)
+
+
+@pytest.mark.parametrize(("kind", "settings", "X", "y", "cure"), USELESS)
+def test_the_warning_says_what_to_type(kind, settings, X, y, cure):
+    ((name, value),) = cure.items()
+    with pytest.warns(
+        RuntimeWarning, match=f"above.*constant.*likeliest cause.*type {name}={value!r}"
+    ):
+        fit(kind, settings, X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        if settings.get("learning_rate_init") != 1e-5:
+            assert fit(kind, settings | cure, X, y).score(X, y) > 0.6
+        # A fit of few epochs is left alone.
+        fit(kind, settings | {"max_iter": 9}, X, y)
+
+
+def test_candidates_of_a_search_may_be_bad():
+    model = MLPRegressor("squared_error", (5,), random_state=0, max_iter=50, batch_size=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        GridSearchCV(model, {"alpha": [0.1, 1.0]}, cv=2, refit=False).fit(X, PRICES)
+    with pytest.warns(RuntimeWarning, match="ends above"):
+        model.fit(X, PRICES)
+
+
+def test_the_loss_of_a_constant_is_the_metric_of_the_mean():
+    weights = np.linspace(0, 2, len(X))
+    mean = np.average(X, axis=0, weights=weights)
+    constant = np.broadcast_to(mean, X.shape)
+    shares = np.bincount(CODES, weights) / weights.sum()
+    several = (X > 0).astype(int)
+    values, sides = RealTargets(6), MultilabelTargets(np.arange(6))
+    is_first = np.where(CODES == 0, "yes", "no")
+    rows = [
+        (SquaredError(), values, X, mean_squared_error(X, constant, sample_weight=weights) / 2),
+        (AbsoluteError(), values, X, mean_absolute_error(X, constant, sample_weight=weights)),
+        (
+            *(SoftmaxCrossEntropy(), ClassTargets(np.arange(3), "softmax"), CODES),
+            log_loss(CODES, np.tile(shares, (len(X), 1)), sample_weight=weights),
+        ),
+        (
+            *(BinaryCrossEntropy(), ClassTargets(np.asarray(["no", "yes"]), "logistic"), is_first),
+            log_loss(is_first, np.full(len(X), shares[0]), sample_weight=weights),
+        ),
+        (
+            *(BinaryCrossEntropy(), sides, several),
+            sum(
+                log_loss(column, np.full(len(X), share), sample_weight=weights)
+                for column, share in zip(
+                    several.T, np.average(several, axis=0, weights=weights), strict=True
+                )
+            ),
+        ),
+        (Huber(), values, X, None),
+    ]
+    for loss, targets, y, expected in rows:
+        found = constant_loss(loss, targets, y, weights)
+        assert found is expected is None or found == pytest.approx(expected), loss
