@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -109,8 +110,8 @@ _FORMULAS: dict[type[Loss], Callable[..., Any]] = {
 def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
     """Warn, with what to type, if the training loss ends above that of a constant prediction.
 
-    A line of the caller's warns once. A fit of a few epochs is left alone, and so is one of many
-    models: a search has bad candidates on purpose.
+    A fit of a few epochs is left alone, and so is one of a search or a cross-validation, ours or
+    scikit-learn's: it has bad candidates on purpose.
     """
     history, plateau = loop.history, loop.plateau
     n_epochs = history.n_epochs
@@ -125,6 +126,8 @@ def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
     margin = _MARGIN if is_long else _MARGIN_AT_REST
     if constant is None or constant <= least or not min(losses) > margin * constant:
         return
+    if any(frame.f_code.co_name == "_fit_and_score" for frame, _ in traceback.walk_stack(None)):
+        return
     cause, cure = _cause(model, baseline, is_rising=losses[-1] > history.losses[-n_epochs])
     frame = caller_frame()
     warnings.warn_explicit(
@@ -133,7 +136,6 @@ def warn_if_useless(model: Any, loop: FitLoop, baseline: Baseline) -> None:
         RuntimeWarning,
         frame.f_code.co_filename,
         frame.f_lineno,
-        registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )
 
 

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn.model_selection
 from helpers import problem
 from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error
 
@@ -58,7 +59,8 @@ def test_candidates_of_a_search_may_be_bad():
     model = MLPRegressor("squared_error", (5,), random_state=0, max_iter=50, batch_size=30)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        GridSearchCV(model, {"alpha": [0.1, 1.0]}, cv=2, refit=False).fit(X, PRICES)
+        for search in (GridSearchCV, sklearn.model_selection.GridSearchCV):
+            search(model, {"alpha": [0.1, 1.0]}, cv=2, refit=False).fit(X, PRICES)
     with pytest.warns(RuntimeWarning, match="ends above"):
         model.fit(X, PRICES)
 
