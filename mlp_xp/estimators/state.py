@@ -314,7 +314,11 @@ def fitted_state(estimator: Any) -> FittedState:
     attributes = vars(estimator)
     known = attributes.get("_state")
     if known is not None:
-        state: FittedState = known.with_assigned(attributes, estimator.activation)
+        try:
+            state: FittedState = known.with_assigned(attributes, estimator.activation)
+        except KeyError as error:
+            message = f"{error.args[0]} was deleted: assign it, or fit again."
+            raise AttributeError(message) from None
         if state is not known:
             attributes["_state"] = state
         return state

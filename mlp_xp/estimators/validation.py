@@ -162,7 +162,7 @@ def check_y(estimator: Any, y: Any, n_samples: int, name: str = "y") -> np.ndarr
 def check_labels(
     y: Any, estimator: str, n_samples: int, *, name: str = "y", known: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return class labels on the host; raise ValueError if they are none.
+    """Return class labels on the host; raise ValueError if they are none, TypeError if mixed.
 
     Parameters
     ----------
@@ -190,6 +190,13 @@ def check_labels(
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = column_or_1d(labels, warn=True)
     check_consistent_length(np.empty((n_samples, 0)), labels)
+    types = {type(label) for label in labels} if labels.dtype == object else set()
+    if str in types and len(types) > 1:
+        found = " and ".join(sorted(kind.__name__ for kind in types))
+        raise TypeError(
+            f"{name} must have labels of one type, got {found}: convert them, e.g. "
+            f"{name} = [str(label) for label in {name}]."
+        )
     check_classification_targets(labels)
     kind = type_of_target(labels)
     if kind == "multilabel-indicator" and not np.all((labels == 0) | (labels == 1)):

@@ -128,6 +128,17 @@ def test_a_layer_without_an_array_is_rejected(name, tmp_path):
             call(*(args or (model, tmp_path)))
 
 
+def test_mistakes_raise_errors_of_the_same_type():
+    for error, message, call in (
+        (AttributeError, "coefs_", lambda m: delattr(m, "coefs_") or m.predict(X)),
+        (AttributeError, "out_act", lambda m: delattr(m, "out_activation_") or m.predict(X)),
+        (TypeError, "int", lambda m: m.fit(X, np.asarray([1, "a"] * 30, dtype=object))),
+    ):
+        for model in both("MLPClassifier", y):
+            with pytest.raises(error, match=message):
+                call(model)
+
+
 def test_curves_that_are_assigned_are_continued():
     model = MLPClassifier(**SETTINGS, warm_start=True).fit(X, y)
     model.validation_scores_ = []
