@@ -21,6 +21,7 @@ from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.device_copies import FittedArrays
 from mlp_xp.estimators.parameters import CONSTRAINTS, RecipeMixin, param_names, validate
 from mlp_xp.estimators.pictures import PicturesMixin
+from mlp_xp.estimators.ported import PortedMixin
 from mlp_xp.estimators.prediction import evaluate, gradient_of_inputs, network_outputs
 from mlp_xp.estimators.scoring import Metrics
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
@@ -32,7 +33,7 @@ from mlp_xp.training.rows import home
 __all__ = ["BaseMLP"]
 
 
-class BaseMLP(PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """Base class of `MLPClassifier` and `MLPRegressor`: scikit-learn's interface over the parts.
 
     A subclass stores its parameters with `_store` and names them and the type of its targets.

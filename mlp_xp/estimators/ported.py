@@ -1,10 +1,16 @@
-"""Private methods of scikit-learn's MLP that people override, and their replacements here."""
+"""Private names of scikit-learn's MLP that people read or override, and their replacements here."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["check_overrides"]
+import numpy as np
+from sklearn.preprocessing import LabelBinarizer
+
+from mlp_xp.estimators.state import fitted_state
+
+__all__ = ["PortedMixin", "check_overrides"]
 
 _WEIGHTS = "set coefs_ and intercepts_ before a fit with warm_start=True"
 _LOOP = "use callbacks=[...], a rule of mlp_xp.optimizers as solver, or partial_fit"
@@ -28,6 +34,56 @@ _INSTEAD = {
     "_score_with_function": _SCORE,
     "_update_no_improvement_count": "use n_iter_no_change, scoring=..., or callbacks=[...]",
 }
+_READ_INSTEAD = {
+    "_optimizer": "read history_[-1].learning_rate; change set_params(learning_rate_init=...)",
+    "_no_improvement_count": "compute len(loss_curve_) - 1 - numpy.argmin(loss_curve_)",
+    "_random_state": "give random_state=numpy.random.RandomState(...), and read that",
+    "_best_coefs": "read coefs_: early stopping keeps the best",
+    "_best_intercepts": "read intercepts_: early stopping keeps the best",
+}
+
+
+class PortedMixin:
+    """Private names of scikit-learn's MLP that scripts read: the same values, or what to read."""
+
+    if not TYPE_CHECKING:  # A type checker would take every name for one of them.
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _METHODS:
+                return partial(_METHODS[name], self)
+            instead = _READ_INSTEAD.get(name) or _INSTEAD.get(name)
+            if instead is not None:
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}, which is private "
+                    f"in scikit-learn's MLP: {instead}."
+                )
+            if name == "_label_binarizer" and "classes_" in vars(self):
+                return _label_binarizer(self)
+            return object.__getattribute__(self, name)  # The error of a property, or the usual one.
+
+
+def _label_binarizer(model: Any) -> LabelBinarizer:
+    """Return the encoder of the labels as scikit-learn's MLP keeps it."""
+    targets = fitted_state(model).targets
+    is_several = targets.kind == "multilabel"
+    classes = targets.classes
+    return LabelBinarizer().fit(np.eye(len(classes), dtype=int) if is_several else classes)
+
+
+def _forward_pass(model: Any, activations: list[Any]) -> list[Any]:
+    """Set and return the activations of all layers for the inputs, the first of the list."""
+    X, n_hidden = activations[0], model.n_layers_ - 2
+    activations[1:] = [model.hidden_activations(X, layer) for layer in range(n_hidden)]
+    activations.append(_forward_pass_fast(model, X))
+    return activations
+
+
+def _forward_pass_fast(model: Any, X: Any, check_input: bool = True) -> Any:
+    """Return the activated outputs."""
+    return model._outputs(X, "_forward_pass_fast")
+
+
+_METHODS = {"_forward_pass": _forward_pass, "_forward_pass_fast": _forward_pass_fast}
 
 
 def check_overrides(estimator: Any) -> None:
@@ -40,7 +96,7 @@ def check_overrides(estimator: Any) -> None:
     >>> check_overrides(MLPClassifier())
     """
     for name, instead in _INSTEAD.items():
-        if hasattr(estimator, name):
+        if hasattr(type(estimator), name) or name in vars(estimator):
             raise TypeError(
                 f"{type(estimator).__name__} has {name}, a private method of scikit-learn's MLP "
                 f"that mlp_xp does not call: {instead}. Rename it if it is your own."

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import sklearn.neural_network
-from sklearn.preprocessing import LabelBinarizer
 
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.state import FittedState, fitted_state
-from mlp_xp.estimators.targets import ClassTargets
 from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
 
@@ -142,10 +140,7 @@ def to_sklearn(model: Any) -> Any:
         _no_improvement_count=0,
     )
     if is_classifier:
-        classes = state.targets.classes
-        several = not isinstance(state.targets, ClassTargets)
-        encoder = LabelBinarizer().fit(np.eye(len(classes), dtype=int) if several else classes)
-        vars(theirs).update(classes_=classes, _label_binarizer=encoder)
+        vars(theirs).update(classes_=state.targets.classes, _label_binarizer=model._label_binarizer)
     return theirs
 
 

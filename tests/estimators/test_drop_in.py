@@ -171,6 +171,29 @@ def test_a_private_method_that_would_be_ignored_is_rejected(kind, name, instead)
     assert not hasattr(model, "coefs_")
 
 
+@pytest.mark.parametrize("kind", [*TARGETS, "real"])
+def test_private_attributes_have_the_same_values_or_name_what_to_read(kind):
+    name = "MLPRegressor" if kind == "real" else "MLPClassifier"
+    their, mine = both(name, TARGETS.get(kind, X[:, 0]))
+    forward = mine._forward_pass([X, None, None, None])
+    for found, expected in zip(forward, their._forward_pass([X, None, None, None]), strict=True):
+        np.testing.assert_allclose(found, expected)
+    np.testing.assert_array_equal(mine._forward_pass_fast(X, check_input=False), forward[-1])
+    assert hasattr(mine, "_label_binarizer") == (kind != "real")
+    if kind != "real":
+        expected, found = vars(their._label_binarizer), vars(mine._label_binarizer)
+        np.testing.assert_equal(found, expected)
+    for name, instead in (
+        ("_optimizer", "history_"),
+        ("_no_improvement_count", "loss_curve_"),
+        ("_backprop", "loss=..."),
+    ):
+        with pytest.raises(AttributeError, match=f"{name}', which is private .*{instead}"):
+            getattr(mine, name)
+    with pytest.raises(AttributeError, match="This .* has no attribute 'partial_fit'"):
+        mine.set_params(solver="lbfgs").partial_fit(X, X[:, 0])
+
+
 # --- warm starts, warnings, types -----------------------------------------------------------------
 
 
