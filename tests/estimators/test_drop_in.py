@@ -190,7 +190,7 @@ def test_private_attributes_have_the_same_values_or_name_what_to_read(kind):
     ):
         with pytest.raises(AttributeError, match=f"{name}', which is private .*{instead}"):
             getattr(mine, name)
-    with pytest.raises(AttributeError, match="This .* has no attribute 'partial_fit'"):
+    with pytest.raises(AttributeError, match=r"This .* has no attribute 'partial_fit'"):
         mine.set_params(solver="lbfgs").partial_fit(X, X[:, 0])
 
 
