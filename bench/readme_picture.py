@@ -1,9 +1,10 @@
-"""The README's picture: speed beside other libraries, and accuracy by training time.
+"""The README's pictures: speed beside other libraries, and accuracy by training time.
 
     python -m bench.readme_picture
-    python -m bench.readme_picture --suite bench/history/2026-01-02-120000 --out docs/readme.svg
+    python -m bench.readme_picture --suite bench/history/2026-01-02-120000 --out docs
 
-Every number is read from records in bench/history, which the picture names in its metadata.
+Each is narrow enough for a phone; on a wide page they stand side by side. Every number is read from
+records in bench/history, which the pictures name in their metadata.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from typing import Any
 from bench.report import COLORS, GRAY, library
 from bench.spread import Spread, spread
 
-__all__ = ["draw", "fastest", "sources"]
+__all__ = ["PICTURES", "draw", "fastest", "sources"]
 
 ROOT = Path(__file__).parents[1]
 HISTORY = ROOT / "bench" / "history"
-PICTURE = ROOT / "docs" / "readme.svg"
+DOCS = ROOT / "docs"
+PICTURES = ("readme-speed.svg", "readme-accuracy.svg")
 WORKLOAD = "medium"
 LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")
 RECIPES = ("one-minute", "five-minutes", "ten-minutes", "hour")
-OURS = COLORS["numpy"]
+OURS, DEFAULT = COLORS["numpy"], COLORS["torch:cuda"]
 TEXT = "#797979"  # The gray with the same contrast on white and on GitHub's dark page, 4.3 to 1.
 STYLE = {
     "svg.fonttype": "none",  # Text stays text: small, sharp, and readable by a test.
@@ -73,8 +75,8 @@ def fastest(contenders: dict[str, Any], n_images: int) -> dict[str, Spread]:
     return dict(sorted(rates.items(), key=lambda item: -item[1].median))
 
 
-def draw(records: Sequence[Path], path: Path) -> None:
-    """Draw the records that `sources` returns."""
+def draw(records: Sequence[Path], folder: Path) -> None:
+    """Draw the records that `sources` returns as `PICTURES` of a folder."""
     import matplotlib
 
     suite, *runs = [json.loads(file.read_text()) for file in records]
@@ -82,16 +84,18 @@ def draw(records: Sequence[Path], path: Path) -> None:
     with matplotlib.rc_context(STYLE):
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9, 3.1), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.15)  # Another font may be wider.
-        speed, accuracy = figure.subplots(1, 2, width_ratios=[1.15, 1])
-        _draw_speed(speed, suite)
-        _draw_accuracy(accuracy, runs)
-        for axes in (speed, accuracy):
+        metadata = {"Source": "; ".join(names), "Date": None, "Creator": None}
+        for name in PICTURES:
+            figure = Figure(figsize=(4.2, 3.1), layout="constrained")
+            figure.get_layout_engine().set(w_pad=0.15)  # Another font may be wider.
+            axes = figure.subplots()
+            if name == PICTURES[0]:
+                _draw_speed(axes, suite)
+            else:
+                _draw_accuracy(axes, runs, suite["end_to_end"]["runs"]["mlp-xp train"])
             axes.patch.set_alpha(0)
             axes.spines[["top", "right"]].set_visible(False)
-        metadata = {"Source": "; ".join(names), "Date": None, "Creator": None}
-        figure.savefig(path, transparent=True, metadata=metadata)
+            figure.savefig(folder / name, transparent=True, metadata=metadata)
 
 
 def _draw_speed(axes: Any, suite: dict[str, Any]) -> None:
@@ -112,13 +116,13 @@ def _draw_speed(axes: Any, suite: dict[str, Any]) -> None:
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title("CIFAR-10 images a second in training", loc="left", fontsize=11)
+    axes.set_title("CIFAR-10 images a second in training", loc="left", fontsize=10)
     widths = "-".join(map(str, workload["widths"]))
     batch, cpus = workload["batch_size"], suite["environment"]["cpus"]
-    axes.set_xlabel(f"{widths}, Adam, batches of {batch}, float32, {cpus} CPU cores", fontsize=9)
+    axes.set_xlabel(f"{widths}, Adam, batches of {batch},\nfloat32, {cpus} CPU cores", fontsize=9)
 
 
-def _draw_accuracy(axes: Any, runs: Sequence[dict[str, Any]]) -> None:
+def _draw_accuracy(axes: Any, runs: Sequence[dict[str, Any]], default: dict[str, Any]) -> None:
     seconds = [run["summary"]["seconds"]["mean"] for run in runs]
     means = [100 * run["summary"]["test_accuracy"]["mean"] for run in runs]
     deviations = [100 * run["summary"]["test_accuracy"]["deviation"] for run in runs]
@@ -126,20 +130,33 @@ def _draw_accuracy(axes: Any, runs: Sequence[dict[str, Any]]) -> None:
     for second, mean, deviation in zip(seconds, means, deviations, strict=True):
         place = second, mean + deviation
         axes.annotate(f"{mean:.1f} %", place, (-4, 4), textcoords="offset points", ha="right")
+    axes.annotate(
+        "recipes, PyTorch in bfloat16",
+        (seconds[0], means[0]),
+        (12, -12),
+        textcoords="offset points",
+    )
+    place = default["seconds"], 100 * default["test_accuracy"]
+    axes.plot(*place, "s", color=DEFAULT)
+    text = f"{place[1]:.1f} %  mlp-xp train, NumPy"
+    axes.annotate(text, place, (8, 0), textcoords="offset points", va="center", color=DEFAULT)
     axes.set_xscale("log")
-    axes.set_xticks(seconds, [f"{second / 60:.0f}" for second in seconds])
+    ticks = [place[0], *seconds]
+    axes.set_xticks(ticks, [f"{tick / 60:.{int(tick < 55)}f}" for tick in ticks])
     axes.minorticks_off()
-    axes.margins(x=0.32, y=0.25)
-    axes.set_title("CIFAR-10 test accuracy by training time", loc="left", fontsize=11)
+    axes.margins(x=0.2, y=0.15)
+    axes.set_title("CIFAR-10 test accuracy by training time", loc="left", fontsize=10)
     (cpus,) = {run["environment"]["cpus"] for run in runs}
     (n_seeds,) = {len(run["runs"]) for run in runs}
-    axes.set_xlabel(f"minutes in all on {cpus} CPU cores, mean of {n_seeds} seeds", fontsize=9)
+    axes.set_xlabel(
+        f"minutes in all on {cpus} CPU cores, \nrecipes: mean of {n_seeds} seeds", fontsize=9
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.readme_picture", description=__doc__)
     parser.add_argument("--suite", type=Path, help="folder of a run of `mlp-xp bench`")
-    parser.add_argument("--out", type=Path, default=PICTURE)
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder (%(default)s)")
     args = parser.parse_args(argv)
     draw(sources(args.suite and args.suite / "result.json"), args.out)
 

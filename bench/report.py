@@ -21,6 +21,7 @@ __all__ = [
     "Bar",
     "chart",
     "epoch_table",
+    "folded",
     "library",
     "page",
     "platform_list",
@@ -85,7 +86,7 @@ def page(results: Bench, suite: str) -> str:
             "interquartile range of the rounds. Each backend ran in its own process, one after "
             "the other, not in turns: compare backends with that in mind.",
             "![Images per second of a training epoch, by network and backend](benchmarks.png)",
-            epochs,
+            folded("Each network, backend and placement", epochs),
         ]
     if transfers:
         sections += [
@@ -93,9 +94,10 @@ def page(results: Bench, suite: str) -> str:
             "CIFAR-10 as uint8, moved as a whole or in batches, without computation. A shuffled "
             "feed also gathers the rows of each batch. On a CPU most libraries share the host's "
             "memory and copy nothing.",
-            transfers,
+            folded("Each transfer", transfers),
         ]
-    sections += ["## Measured on", platform_list(results), "## Measure again", REPRODUCE]
+    sections += ["## Measured on", folded("Machine and versions", platform_list(results))]
+    sections += ["## Measure again", REPRODUCE]
     return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
 
@@ -257,6 +259,11 @@ def replace_block(page: str, name: str, text: str) -> str:
     """Return the page with this text between ``<!-- name -->`` and ``<!-- end of name -->``."""
     block = re.compile(f"(<!-- {name} -->\n).*(<!-- end of {name} -->)", re.DOTALL)
     return block.sub(lambda found: f"{found[1]}{text}{found[2]}", page)
+
+
+def folded(summary: str, text: str) -> str:
+    """Return Markdown that a click on its summary opens."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def table(names: list[str], alignment: str, rows: list[list[str]]) -> str:

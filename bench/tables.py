@@ -5,15 +5,16 @@ from __future__ import annotations
 from busy import HEADER, busy_rows
 from contenders import OURS
 from drop_in import drop_in_section
-from report import seconds, table
+from report import folded, library, seconds, table
 from searches import search_section
 from spread import Spread, ratio, spread
-from targets import Target, targets
+from targets import Target, ran, targets
 from turns import Result
 
-__all__ = ["report"]
+__all__ = ["report", "slower"]
 
 MILLION = 1e6
+LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")
 TERMS = (
     "Contenders take turns (A B C A B C ...). Each runs in its own process, with the same number "
     "of threads, after a warm-up, on the same data in memory: float32, standardized. *from uint8* "
@@ -34,14 +35,20 @@ def report(result: Result) -> str:
         "# Side by side",
         f"{'A quick run' if settings['quick'] else 'A run'} of {settings['rounds']} rounds, "
         f"{settings['threads']} threads each, {result['environment']['date']}.",
-        TERMS,
     ]
-    if found := targets(result):
-        sections += ["## Targets", targets_table(found)]
     if result["workloads"]:
-        sections.append("![Times of each contender](epochs.png)")
+        sections += [
+            "Images a second in training, or in prediction where the name says so. Each library "
+            "in its fastest way in float32.",
+            throughput_table(result),
+            slower(result),
+            "![Times of each contender](epochs.png)",
+        ]
+    sections.append(TERMS)
     for workload in result["workloads"].values():
-        sections += [f"## {workload['title']}", *workload_section(workload)]
+        text, rows, *failed = workload_section(workload)
+        summary = f"{len(workload['contenders'])} contenders: times, quartiles, memory"
+        sections += [f"## {workload['title']}", text, folded(summary, rows), *failed]
     if drop_in := result.get("drop_in"):
         sections += ["## As a drop-in for scikit-learn", drop_in_section(drop_in)]
     if search := result.get("search"):
@@ -60,8 +67,58 @@ def report(result: Result) -> str:
         sections += ["## End to end", *end_to_end_section(whole)]
     if growth := result.get("growth"):
         sections += ["## Growth", "![Seconds of an epoch](growth.png)", growth_table(growth)]
-    sections += ["## Measured on", platform(result)]
+    if found := targets(result):
+        missed = sum(not item.met for item in found)
+        summary = f"{len(found)} targets, {missed} missed"
+        sections += [
+            "## Targets",
+            "What this project wants of itself, before each release.",
+            folded(summary, targets_table(found)),
+        ]
+    sections += ["## Measured on", folded("Machine, versions and threads", platform(result))]
     return "\n\n".join(sections) + "\n"
+
+
+def fastest(contenders: Result, precisions: tuple[str, ...] = ("float32",)) -> dict[str, float]:
+    """Return the seconds of each library's fastest way on the same inputs."""
+    times: dict[str, float] = {}
+    for name, run in contenders.items():
+        if run["precision"] in precisions and not name.endswith("from uint8"):
+            median = spread(run["seconds"]).median
+            times[library(name)] = min(median, times.get(library(name), median))
+    return times
+
+
+def throughput_table(result: Result) -> str:
+    rows = []
+    for key, workload in result["workloads"].items():
+        times = fastest(ran(result, key))
+        rates = {name: f"{workload['images'] / times[name]:,.0f}" for name in times}
+        if times:
+            best = min(times, key=lambda name: times[name])
+            rates[best] = f"**{rates[best]}**"
+        rows.append([workload["title"], *(rates.get(name, "") for name in LIBRARIES)])
+    return table(["network", *LIBRARIES], "l" + "r" * len(LIBRARIES), rows)
+
+
+def slower(result: Result) -> str:
+    """Return a sentence with the workloads in which others are faster, and by what."""
+    found = []
+    for key, workload in result["workloads"].items():
+        times = fastest(ran(result, key))
+        own = times.pop("mlp_xp", 0.0)
+        ahead = [name for name in sorted(times, key=lambda name: times[name]) if times[name] < own]
+        if ahead:
+            others = ", ".join(f"{name} {seconds(times[name])}" for name in ahead)
+            found.append(f"{workload['title']} ({others}, mlp_xp {seconds(own)})")
+    low = []
+    for key in result["workloads"]:
+        times = fastest(ran(result, key), ("float32", "bfloat16"))
+        own, torch = times.get("mlp_xp", 0.0), times.get("torch", float("inf"))
+        if torch < own and torch < fastest(ran(result, key)).get("torch", 0.0):
+            low.append(f"{key} ({seconds(torch)}, mlp_xp {seconds(own)})")
+    text = f"**Others are faster** in {'; '.join(found) or 'none of these'}"
+    return text + (f"; torch in bfloat16 in {', '.join(low)}." if low else ".")
 
 
 def targets_table(found: list[Target]) -> str:
@@ -169,8 +226,11 @@ def platform(result: Result) -> str:
         f"- {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}",
         f"- Python {facts['python']}, {versions}",
     ]
+    alike: dict[str, list[str]] = {}
     for name, pools in _pools(result).items():
-        lines.append(f"- {name}: {', '.join(pools) or 'no pool known to threadpoolctl'}")
+        text = ", ".join(pools) or "no pool known to threadpoolctl"
+        alike.setdefault(text, []).append(name)
+    lines += [f"- {'; '.join(names)}: {text}" for text, names in alike.items()]
     return "\n".join(lines)
 
 

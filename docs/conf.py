@@ -89,12 +89,14 @@ html_sidebars = {
     "how-it-works": [],
     "quickstart": [],
     "faq": [],
+    "migrate": [],
+    "cli": [],
     "changelog": [],
     "contributing": [],
 }
 html_theme_options = {
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 9,
     "show_toc_level": 2,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],

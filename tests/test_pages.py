@@ -44,6 +44,7 @@ JOBS = {
     "explaining a model": ("explain", "permutation_importance"),
     "calibrated probabilities and intervals": ("uncertainty", "CalibratedClassifierCV"),
     "export": ("export", "to_onnx"),
+    "serving": ("serve", "FastAPI"),
 }
 
 
@@ -132,18 +133,20 @@ def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
         exec(block, {})
 
 
-def test_the_readmes_picture_shows_what_its_records_say(tmp_path, monkeypatch):
+def test_the_readmes_pictures_show_what_their_records_say(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     readme_picture = importlib.import_module("bench.readme_picture")
-    svg = (DOCS / "readme.svg").read_text(encoding="utf-8")
-    (names,) = re.findall("<dc:source>(.*)</dc:source>", svg)
-    readme_picture.draw([ROOT / name for name in names.split("; ")], tmp_path / "again.svg")
-    again = (tmp_path / "again.svg").read_text(encoding="utf-8")
-    texts = re.compile("<text[^>]*>([^<]*)</text>")
-    shown = texts.findall(svg)
-    assert shown == texts.findall(again)
-    assert {"mlp_xp, NumPy", "thinc"} < set(shown)
-    assert "](docs/readme.svg)" in README
+    shown = []
+    for picture in readme_picture.PICTURES:
+        svg = (DOCS / picture).read_text(encoding="utf-8")
+        (names,) = re.findall("<dc:source>(.*)</dc:source>", svg)
+        readme_picture.draw([ROOT / name for name in names.split("; ")], tmp_path)
+        again = (tmp_path / picture).read_text(encoding="utf-8")
+        texts = re.compile("<text[^>]*>([^<]*)</text>")
+        assert texts.findall(svg) == texts.findall(again)
+        shown += texts.findall(svg)
+        assert f"](docs/{picture})" in README
+    assert {"mlp_xp, NumPy", "thinc", "59.0 %  mlp-xp train, NumPy"} < set(shown)
 
 
 def test_the_readmes_picture_takes_each_librarys_fastest_way_in_float32(monkeypatch):

@@ -66,6 +66,10 @@ def test_the_page_of_benchmarks_is_that_of_the_records(
     module("report").main([str(backends), "--suite", str(suite), *folders])
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
+    result = json.loads((suite / "result.json").read_text())
+    front = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert module("tables").slower(result) in page
+    assert module("tables").slower(result) in front, "paste what tables.slower returns"
     assert (tmp_path / backends.name).read_bytes() == backends.read_bytes()
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {"benchmarks.png", "epochs.png", "growth.png"}
