@@ -213,9 +213,9 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
 
 
 def _hidden_sizes(n_samples: int) -> tuple[int, int]:
-    """Return the widths for a table: a power of two near twice the root of its rows, 16 to 512."""
+    """Return the widths for a table: the power of two nearest to twice the root of its rows."""
     width = 2 ** round(math.log2(2 * math.sqrt(n_samples)))
-    return (min(max(width, 16), 512),) * 2
+    return (min(max(width, 64), 512),) * 2
 
 
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:

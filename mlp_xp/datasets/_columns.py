@@ -72,8 +72,8 @@ def learn_columns(
             used.append(Column(name, levels=levels))
             n_used = len({*levels} - {""})
             if n_used < n_levels:
-                rest = f"{n_levels:,} values; {n_used} are inputs, the rest counts as unknown"
-                notes.append(f"many values: {name} has {rest}")
+                seen = f"{n_used} are inputs" if n_used else "only whether it is filled is an input"
+                notes.append(f"many values: {name} has {n_levels:,}; {seen}")
     if not used:
         raise DatasetError(
             f"{path} has no column that can be an input: {'; '.join(notes)}; --target names the "

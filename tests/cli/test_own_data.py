@@ -71,7 +71,7 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
     for line in (
         "columns: 2 of numbers, 1 of text, 2 with holes; 7 inputs\n",
         "left out: name (text, with 200 values in 200 rows)\n",
-        "network: 7-32-32-2, relu, adamw\n",
+        "network: 7-64-64-2, relu, adamw\n",
         "target: survived, 2 classes (classification)\n",
     ):
         assert line in done.out

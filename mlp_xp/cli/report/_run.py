@@ -53,7 +53,7 @@ from mlp_xp.plotting import (
 
 __all__ = ["Evaluation", "write_report"]
 
-_CHOSEN = ("data", "data_path", "recipe", "validation")
+_CHOSEN = ("data", "data_path", "target", "task", "drop", "recipe", "validation")
 _N_NEURONS, _N_MISTAKES = 32, 24
 _MAX_OPEN = 25  # Longer tables of classes are folded.
 _N_POINTS = 2000  # Of the picture of predictions.
@@ -129,7 +129,9 @@ def write_report(
         if test.probabilities is None
         else _class_facts(model, test, test.probabilities)
     )
-    chosen = {name: value for name, value in settings.items() if name in _CHOSEN and value}
+    chosen = {name: settings.get(name) for name in _CHOSEN if settings.get(name)}
+    if "drop" in chosen:
+        chosen["drop"] = ", ".join(chosen["drop"])
     write_page(
         path,
         f"{name}, {data}",
