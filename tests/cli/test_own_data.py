@@ -63,7 +63,7 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
     rng = np.random.default_rng(0)
     age, port = rng.integers(1, 80, 200), rng.choice(["C", "Q", "S", ""], 200)
     lines = [
-        f"{p},{'' if a % 9 == 0 else a},{a < 40},{['no', 'yes'][int(a < 40)]},m{i}"
+        f"{p},{'' if a % 9 == 0 else a},{a < 50},{['no', 'yes'][int(a < 50)]},m{i}"
         for i, (a, p) in enumerate(zip(age.tolist(), port, strict=True))
     ]
     Path("ship.csv").write_text("\n".join(["port,age,child,survived,name", *lines, ""]))
@@ -76,11 +76,16 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
     ):
         assert line in done.out
     result = json.loads(Path("run/config.json").read_text())["result"]
-    assert result["test_accuracy"] > 0.9 > 0.6 > result["baseline_accuracy"]
+    assert result["test_accuracy"] > 0.9 > 0.75 > result["baseline_accuracy"]
     baseline = f"(most frequent class {100 * result['baseline_accuracy']:.2f} %)"
     assert baseline in done.out
     tested = mlp_xp("evaluate", "run").out
     assert f"test accuracy {100 * result['test_accuracy']:.2f} % {baseline} of 40 " in tested
+
+    head, *lines = Path("ship.csv").read_text().splitlines()
+    others = [line for line in lines if line.startswith("C,") and ",," not in line]
+    Path("other.csv").write_text("\n".join([head, *others, ""]))
+    assert mlp_xp("evaluate", "run", "--data-path", "other.csv").status == 0
 
     Path("new").mkdir()
     Path("new/a.csv").write_text("port,age,child\nMars,,yes\n")
