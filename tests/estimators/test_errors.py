@@ -1,14 +1,16 @@
 """Bad settings and bad input: an error that says what to do, and nothing changed."""
 
 import pickle
+import re
 import signal
-import types
+from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 from helpers import case, problem, small
 from scipy import sparse
-from sklearn.exceptions import DataConversionWarning
+from sklearn import compose, impute, pipeline, preprocessing
 from sklearn.utils._param_validation import InvalidParameterError
 
 import mlp_xp
@@ -69,9 +71,8 @@ def test_objects_of_the_wrong_kind_are_rejected():
 
 
 def with_first(value):
-    bad = X.copy()
-    bad[0, 0] = value
-    return bad
+    """Return X with another first number."""
+    return np.concatenate([[value], X.ravel()[1:]]).reshape(X.shape)
 
 
 BAD = {
@@ -122,29 +123,22 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(fails, classes, monkeypatch
     assert not hasattr(fresh, "classes_")
 
 
-class Refuses(Callback):
-    """A callback that is not ready, and has changed a setting by then."""
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_callback_that_fails_before_the_fit_changes_nothing(on, warm_start):
+    """It is not ready, and has changed a setting by then."""
 
-    def __init__(self):
-        self.on = False
-
-    def on_fit_begin(self, model):
-        if self.on:
+    def begin(model):
+        if len(heard) == 1:
             model.max_time = 1.0
             raise OSError("the disk is full")
 
-
-@pytest.mark.parametrize("warm_start", [False, True])
-def test_a_callback_that_fails_before_the_fit_changes_nothing(on, warm_start):
-    settings = {"learning_rate": "cosine", "warm_start": warm_start, **on}
-    refuses, heard = Refuses(), []
-    listens = types.SimpleNamespace(on_fit_end=lambda model: heard.append("end"))
-    model = small(**settings, callbacks=[listens, refuses]).fit(X, y)
+    settings, heard = {"learning_rate": "cosine", "warm_start": warm_start, **on}, []
+    listens = SimpleNamespace(on_fit_end=lambda model: heard.append("end"))
+    model = small(**settings, callbacks=[listens, SimpleNamespace(on_fit_begin=begin)]).fit(X, y)
     twin = small(**settings).fit(X, y)
     for each in (model, twin):
         each.partial_fit(X[:30], y[:30])
     before = {k: list(v) if isinstance(v, list) else v for k, v in vars(model).items()}
-    refuses.on = True
     with pytest.raises(OSError, match="the disk is full"):
         model.fit(2.0 * X, y)
     assert heard == ["end", "end"]
@@ -166,11 +160,10 @@ def test_a_loss_that_explodes_ends_the_fit_with_an_error(backend):
 
 
 def test_integers_and_float_labels_and_weights_of_any_library(backend):
-    integers = backend.put((10 * X).astype(np.int64))
+    integers, here = backend.put((10 * X).astype(np.int64)), backend.put(X)
     assert str(backend.get(small().fit(integers, y).coefs_[0]).dtype) == "float64"
     weights, labels = backend.put(np.ones(len(y))), backend.put(y.astype(float))
-    model = small().fit(backend.put(X), labels, weights)
-    assert 0 <= model.score(backend.put(X), labels, weights) <= 1
+    assert 0 <= small().fit(here, labels, weights).score(here, labels, weights) <= 1
     strict = get_backend("array_api_strict", "no_float64")
     labels = small().fit(X, y.astype(float)).predict(strict.put(X, "float32"))
     assert labels.dtype == strict.xp.float32
@@ -192,11 +185,6 @@ def test_wrong_labels_and_weights(labels, weights, message):
         small().fit(X, labels, sample_weight=weights)
 
 
-def test_labels_in_a_column_are_taken_with_a_warning():
-    with pytest.warns(DataConversionWarning, match="column-vector"):
-        small().fit(X, y[:, None])
-
-
 def test_partial_fit_wants_all_classes_once():
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         small().partial_fit(X, y)
@@ -209,12 +197,11 @@ def test_partial_fit_wants_all_classes_once():
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_model_so_far():
-    class PressCtrlC(Callback):
-        def on_epoch_end(self, model, record):
-            if record.epoch == 2:
-                signal.raise_signal(signal.SIGINT)
+    def press(model, record):
+        if record.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
 
-    model = small(max_iter=1000, callbacks=[PressCtrlC()])
+    model = small(max_iter=1000, callbacks=[SimpleNamespace(on_epoch_end=press)])
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(X, y)
     assert 0 < model.n_iter_ < 1000
@@ -233,3 +220,97 @@ def test_several_classes_at_once_are_0_and_1(low):
         model.fit(X, labels, X_val=X, y_val=shifted)
     for good in (labels > 0, labels.astype(float), np.zeros_like(labels), sparse.csr_array(labels)):
         assert model.fit(X, good).predict(X).shape == (60, 3)
+
+
+# --- text in X or in the targets of a regressor --------------------------------------------------
+
+
+def follow(error, X):
+    """Return the pipeline that an error says to type, fitted, and its X."""
+    names = vars(pipeline) | vars(compose) | vars(impute) | vars(preprocessing)
+    names |= {"pandas": pandas, "X": X.copy(), "MLPClassifier": MLPClassifier}
+    for line in re.findall(r"X\[\S+ = \S+\(.*?\)", error):
+        exec(line, names)
+    model = eval(re.findall(r"make_pipeline\(.*\)", error)[0], names)
+    settings = {"hidden_layer_sizes": 5, "max_iter": 5, "learning_rate": "cosine"}
+    model.set_params(**{f"mlpclassifier__{name}": value for name, value in settings.items()})
+    return model.fit(names["X"], np.arange(len(X)) % 2), names["X"]
+
+
+def text_error(X):
+    with pytest.raises(ValueError, match="could not convert string to float") as caught:
+        MLPClassifier().fit(X, np.arange(len(X)) % 2)
+    return str(caught.value)
+
+
+def test_text_in_x_is_encoded_as_the_error_says():
+    colors = {"size": [1, 2, 3], "color": ["red", "blue", "red"], "shape": [*"oxx"]}
+    frame = pandas.DataFrame(colors)
+    error = text_error(frame)
+    assert "'red'. MLPClassifier takes numbers in X. X['color'] and X['shape'] have text" in error
+    follow(error, frame)[0].predict(frame.assign(color="green"))
+    # So many that the encoder returns a sparse matrix, and some are missing.
+    names = pandas.DataFrame({"size": np.arange(9.0), "name": [*"abcdefg", None, np.nan]})
+    error = text_error(names)
+    assert "X['name'] has text:" in error
+    model, _ = follow(error, names)
+    assert sparse.issparse(model[0].transform(names))
+    model.predict(names.assign(name="z"))
+    renamed = frame.set_axis([3, 1, 2], axis=1)
+    for texts in (frame.to_numpy(), frame.to_numpy().tolist(), renamed, frame["color"]):
+        assert re.search(r"takes numbers in X: .*to_numeric.*OneHotEncoder", text_error(texts))
+
+
+@pytest.mark.parametrize("dtype", [str, object, "category"])
+def test_a_question_mark_among_numbers_is_made_missing(dtype):
+    strings = pandas.DataFrame({"hp": pandas.Series(["1", "2.5", "?", "4"], dtype=dtype)})
+    mixed = pandas.DataFrame({"hp": pandas.Series([1, 2.5, "?", None, "4"], dtype=object)})
+    for frame in (strings, mixed):
+        error = text_error(frame)
+        assert "X['hp'] has text among numbers" in error
+        assert "OneHotEncoder" not in error
+        model, X = follow(error, frame)
+        model.predict(X)
+    both = strings.assign(color=["red", "blue", "red", "blue"], digits=[*"1234"], day="2026-01-01")
+    error = text_error(both.assign(day=pandas.to_datetime(both["day"])))
+    assert "X['digits']" not in error
+    assert "X['day']" not in error
+    model, X = follow(error, both.drop(columns="day"))
+    model.predict(X)
+
+
+def test_errors_of_many_rows_and_of_many_columns():
+    late = pandas.DataFrame({"hp": [*map(str, range(1999)), "?"]}, index=np.arange(2000) / 2)
+    assert "X['hp'] has text among numbers" in text_error(late)
+    error = text_error(pandas.DataFrame({f"column {i}": ["a", "b"] for i in range(300)}))
+    assert "with the names of all columns of text" in error
+    assert "X['column 0'], X['column 1'], X['column 2'] and 297 more have text" in error
+    assert len(error) < 500
+
+
+@pytest.mark.parametrize("name", ["y", "y_val"])
+@pytest.mark.parametrize("kind", [str, object, bytes, np.dtypes.StringDType()])
+def test_text_in_the_targets_of_a_regressor(name, kind):
+    def fit(*texts):
+        targets = np.resize(np.asarray(texts, dtype=object).astype(kind), len(X))
+        validation = {"X_val": X, "y_val": targets} if name == "y_val" else {}
+        model = MLPRegressor(max_iter=2, learning_rate="cosine")
+        return model.fit(X, y if validation else targets, **validation)
+
+    fit("1", "2.5")
+    told = rf"^{name} has text, e\.g\. b?'a', .*: take MLPClassifier"
+    with pytest.raises(ValueError, match=told):
+        fit("1", "a")
+    for text in ("nan", "inf"):
+        with pytest.raises(ValueError, match=rf"^Input {name} contains (NaN|infinity)"):
+            fit("1", text)
+
+
+def test_missing_targets_are_said_to_be_where_they_are():
+    missing = np.where(y > 0, 1.0, np.nan)
+    for model in (MLPRegressor(), small()):
+        with pytest.raises(ValueError, match=r"^Input y_val contains NaN"):
+            model.fit(X, y, X_val=X, y_val=missing)
+    for values in ([None, *missing[1:]], pandas.Series([None, *y[1:]], dtype="Int64")):
+        with pytest.raises(ValueError, match=r"^Input y_val contains NaN"):
+            MLPRegressor().fit(X, y, X_val=X, y_val=values)

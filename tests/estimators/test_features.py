@@ -14,16 +14,11 @@ LINK = re.compile(r"\[test\]\(\.\./(tests/[\w/]+\.py)\) `(\w+)`")
 
 def rows() -> list[dict[str, str]]:
     """Return the rows of all tables that have a column of ours."""
-    found, names = [], None
-    for line in PAGE.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if not line.startswith("|"):
-            names = None
-        elif names is None:
-            names = cells
-        elif not set(line) <= set("|-: ") and OURS in names:
-            assert len(cells) == len(names), line
-            found.append(dict(zip(names, cells, strict=True)))
+    found = []
+    for table in re.findall(r"(?:^\|.*\n)+", PAGE.read_text(), re.MULTILINE):
+        names, _, *lines = ([c.strip() for c in row.split("|")[1:-1]] for row in table.splitlines())
+        if OURS in names:
+            found += [dict(zip(names, cells, strict=True)) for cells in lines]
     return found
 
 

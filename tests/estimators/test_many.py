@@ -78,20 +78,6 @@ def check(tasks, *, same_bits=True, **settings):
     return len({record.seconds for record in first if record.epoch == 1})
 
 
-@pytest.mark.parametrize("max_iter", [4, LONG], ids=["short", "machine code"])
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_models_in_threads_have_the_bits_of_their_own_fits(monkeypatch, max_iter):
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # As each model in company.
-    settings = {"max_iter": max_iter, "n_iter_no_change": 3, "tol": 0.01}
-    models = [
-        small(random_state=1, **settings),
-        small(random_state=2, alpha=0.1, learning_rate_init=0.01, **settings),
-        small(solver="sgd", momentum=0.5, early_stopping=True, **settings),
-        small(dropout=0.3, beta_1=0.8, **settings),
-    ]
-    check(tasks_of(models, WEIGHTS))
-
-
 def test_many_tiny_models_have_the_bits_of_their_own_fits_which_use_no_machine_code():
     # So many that machine code would be worth it for all of them together.
     models = [small(random_state=i, max_iter=200, tol=1.0, n_iter_no_change=1) for i in range(40)]
@@ -164,9 +150,13 @@ ALONE = [
 ]
 
 
+@pytest.mark.parametrize("max_iter", [5, LONG], ids=["short", "machine code"])
 @pytest.mark.parametrize("name", TOGETHER)
-def test_every_setting_that_may_differ_has_the_bits_of_its_own_fit(name):
-    check(tasks_of([small(**settings) for settings in TOGETHER[name]], WEIGHTS))
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_models_in_threads_have_the_bits_of_their_own_fits(monkeypatch, name, max_iter):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # As each model in company.
+    ends = {"max_iter": max_iter, "n_iter_no_change": 3, "tol": 0.01} if max_iter == LONG else {}
+    check(tasks_of([small(**settings | ends) for settings in TOGETHER[name]], WEIGHTS))
 
 
 def test_models_of_one_program_are_those_of_their_own_fits(on):

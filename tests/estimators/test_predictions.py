@@ -1,4 +1,4 @@
-"""Predictions: the short way of plain arrays, and batches filled up where each size is compiled."""
+"""Predictions of plain arrays and of batches that are filled up, and gradients by the inputs."""
 
 import warnings
 from copy import deepcopy
@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from helpers import small, tolerance
+from helpers import problem, small, tolerance
 from scipy import sparse
 
 from mlp_xp import MLP, MLPRegressor
+from mlp_xp.datasets import load_digits
 from mlp_xp.estimators import validation
 from mlp_xp.estimators.validation import check_x
-from mlp_xp.nn.losses import SoftmaxCrossEntropy
+from mlp_xp.nn.hidden import Blocks, Branch, Project
+from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.nn.losses import Quantile, SoftmaxCrossEntropy
 from mlp_xp.training import inference
 
 RNG = np.random.default_rng(0)
@@ -29,14 +32,12 @@ def model():
 
 def outcome(model, X):
     """Return what a check returns, or how it fails, and what it warns of."""
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as heard:
         try:
             X = check_x(model, X, reset=False)
+            result = type(X), X.dtype, X.shape, X.tobytes()
         except Exception as error:
             result = type(error), str(error)
-        else:
-            result = type(X), X.dtype, X.shape, X.tobytes()
     return result, [(w.category, str(w.message)) for w in heard]
 
 
@@ -47,25 +48,14 @@ def cases():
     bad[2, 1], both[0, 0], both[1, 1] = np.nan, np.inf, -np.inf
     kinds = ("f8", "f4", "f2", ">f8", "i8", "bool", "complex", "object", "str")
     return {kind: X.astype(kind) for kind in kinds} | {
-        "uint8": np.abs(X).astype(np.uint8),
-        "huge": np.full((2, 4), 3e38, dtype=np.float32),
-        "columns": np.asfortranarray(X),
-        "every other row": X[::2],
-        "every other column": np.repeat(X, 2, axis=1)[:, ::2],
-        "read-only": np.broadcast_to(X[0], X.shape),
-        "one row": X[:1],
-        "no rows": X[:0],
-        "no columns": X[:, :0],
-        "too many columns": np.hstack([X, X]),
-        "one axis": X[0],
-        "three axes": X[None],
-        "NaN": bad,
-        "NaN in float32": bad.astype(np.float32),
-        "infinity of both signs": both,
-        "NaN in columns": np.asfortranarray(bad),
-        "masked": np.ma.masked_array(X, X > 0),
-        "list": X.tolist(),
-        "frame": pd.DataFrame(X),
+        **{"uint8": np.abs(X).astype(np.uint8), "huge": np.full((2, 4), 3e38, dtype=np.float32)},
+        **{"columns": np.asfortranarray(X), "NaN in columns": np.asfortranarray(bad)},
+        **{"every other row": X[::2], "every other column": np.repeat(X, 2, axis=1)[:, ::2]},
+        **{"read-only": np.broadcast_to(X[0], X.shape), "too many columns": np.hstack([X, X])},
+        **{"one row": X[:1], "no rows": X[:0], "no columns": X[:, :0]},
+        **{"one axis": X[0], "three axes": X[None], "list": X.tolist()},
+        **{"NaN": bad, "NaN in float32": bad.astype("f4"), "infinity of both signs": both},
+        **{"masked": np.ma.masked_array(X, X > 0), "frame": pd.DataFrame(X)},
         "frame with names": pd.DataFrame(X, columns=list("abcd")),
     }
 
@@ -241,3 +231,91 @@ def test_predictions_wait_for_no_other_thread(on, backend, monkeypatch):
     taken.delete()  # As a step of another thread does while this one waits.
     monkeypatch.setattr(jax, "live_arrays", lambda platform: [taken])
     backend.synchronize()
+
+
+STEP = 1e-6
+
+
+def difference(model, X, target, direction):
+    """Return the derivative of each sample's loss along a direction, by central differences."""
+    plus, minus = (
+        [model.evaluate(x[None], t[None])["loss"] for x, t in zip(moved, target, strict=True)]
+        for moved in (X + STEP * direction, X - STEP * direction)
+    )
+    return np.subtract(plus, minus) / (2 * STEP)
+
+
+def check_gradient(model, targets):
+    X, rng = problem()[0], np.random.default_rng(1)
+    some, target = X[:5], targets[:5]
+    gradient = model.fit(X, targets).input_gradient(some, target)
+    assert gradient.shape == some.shape
+    for _ in range(3):
+        direction = rng.standard_normal(some.shape)
+        expected = difference(model, some, target, direction)
+        along = np.sum(gradient * direction, axis=1)
+        np.testing.assert_allclose(along, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"normalization": "batch", "dropout": 0.3, "residual": True},
+        {"normalization": "layer", "input_scaling": "standardize"},
+        {"hidden_layer_sizes": (Project(6), Branch((9, 6)), Blocks((2, 3), (0,), 2))},
+        *({"input_scaling": "zca"}, {"hidden_layer_sizes": ()}, {"loss": "focal"}),
+        *({"label_smoothing": 0.1}, {"output_activation": "logistic"}),
+        *({"activation": name} for name in ACTIVATIONS),
+    ],
+    ids=str,
+)
+def test_the_gradient_is_a_finite_difference(settings):
+    check_gradient(small(**settings), problem()[1])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_gradients_of_all_kinds_of_losses_and_targets():
+    X, y = problem()
+    for loss in ("squared_error", "absolute_error", "huber", "quantile", "gaussian"):
+        for targets in (X[:, :2], X[:, 0]):
+            check_gradient(small(MLPRegressor, loss=loss), targets)
+    check_gradient(small(MLPRegressor, loss=Quantile((0.2, 0.6))), X[:, :2])
+    for targets in (y > 0, np.eye(3, dtype=int)[y]):
+        check_gradient(small(), targets)
+
+
+@pytest.mark.every_device
+def test_every_backend_returns_the_same_gradient(backend):
+    X, y = problem()
+    model = small(normalization="batch", input_scaling="zca", precision="float32").fit(X, y)
+    with backend.scope():
+        moved = model.to(backend.name, backend.device)
+        found = moved.input_gradient(backend.put(X, "float32"), y)
+        assert backend.holds(found)
+        expected = model.input_gradient(X, y)
+        np.testing.assert_allclose(backend.get(found), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_gradients_of_rows_in_batches_sparse_rows_and_integers(monkeypatch):
+    X, y = problem()
+    gradient = small().fit(X, y).input_gradient
+    whole, pixels = gradient(X, y), (50 * np.abs(X)).astype(np.uint8)
+    np.testing.assert_allclose(gradient(sparse.csr_matrix(X), y), whole, rtol=1e-12)
+    monkeypatch.setattr("mlp_xp.training.input_gradient._BATCH", 7)
+    np.testing.assert_allclose(gradient(X, y), whole, rtol=1e-12)
+    np.testing.assert_array_equal(gradient(pixels, y), gradient(pixels.astype(float), y))
+    for target, message in (
+        (y + 7, "`target` has classes not in"),
+        (y[:3], "inconsistent numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gradient(X, target)
+
+
+def test_the_gradient_finds_changes_that_a_classifier_mistakes():
+    digits = load_digits()
+    X, y = digits.x_train.astype(float), digits.y_train
+    model = MLP(64, max_iter=20, learning_rate="cosine", random_state=0).fit(X, y)
+    noise = np.random.default_rng(0).choice([-1.0, 1.0], X.shape)
+    assert model.score(X + 2 * noise, y) > 0.7
+    assert model.score(X + 2 * np.sign(model.input_gradient(X, y)), y) < 0.3
