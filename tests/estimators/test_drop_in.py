@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import warnings
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 import sklearn.neural_network as theirs
 from helpers import problem
 from scipy import sparse
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import LabelBinarizer
 
@@ -205,7 +205,7 @@ def test_a_warm_start_with_other_sizes_keeps_the_network():
             model.set_params(hidden_layer_sizes=(30, 20)).fit(X, y)
         assert [W.shape for W in model.coefs_] == [(6, 8), (8, 5), (5, 3)]
     (told,) = [w for w in caught if "hidden_layer_sizes" in str(w.message)]
-    assert "hidden_layer_sizes is now (30, 20)" in str(told.message)
+    assert re.search(r"now \(30, 20\).*there, of \[8, 5\].*warm_start=False", str(told.message))
     assert told.filename == __file__
 
 
@@ -224,17 +224,6 @@ def test_each_fit_warns_at_the_callers_line_and_is_silenced_by_one_filter(solver
             for library in LIBRARIES:
                 library.MLPClassifier(**SETTINGS, solver=solver).fit(X, y)
             warnings.simplefilter("error")
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_losses_are_numbers_of_numpy(solver, dtype):
-    model = MLPClassifier(**SETTINGS, solver=solver).fit(X.astype(dtype), y)
-    assert {type(loss) for loss in (model.loss_, model.best_loss_, *model.loss_curve_)} == {
-        np.float64
-    }
-    assert clone(model).get_params() == model.get_params()
 
 
 @pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix, sparse.csc_matrix])

@@ -11,6 +11,7 @@ from helpers import problem, small, tolerance
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
+from trainers import assert_close
 
 from mlp_xp import MLP, MLPRegressor, get_backend
 from mlp_xp.backends import installed
@@ -18,8 +19,6 @@ from mlp_xp.saving import load_model, save_model
 
 X, y = problem()
 pytestmark = pytest.mark.every_device
-
-# --- scikit-learn's meaning ----------------------------------------------------------------------
 
 
 def test_it_stops_as_scikit_learns_rule_says():
@@ -48,9 +47,6 @@ def test_one_class_and_one_feature_and_one_sample(n, features):
     assert model.predict(X).tolist() == ["only"] * n
     assert model.predict_proba(X).tolist() == [[1.0]] * n
     assert np.isfinite(model.loss_)
-
-
-# --- any library ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,8 +79,7 @@ def test_a_named_backend_answers_in_the_callers_library(on):
     p = model.predict_proba(X)
     assert {type(array) for array in (*model.coefs_, model.predict(X), p)} == {np.ndarray}
     np.testing.assert_allclose(model.loss_curve_, reference.loss_curve_, rtol=1e-10)
-    for mine, yours in zip(model.coefs_, reference.coefs_, strict=True):
-        np.testing.assert_allclose(mine, yours, rtol=0, atol=1e-9)
+    assert_close(model.coefs_, reference.coefs_, atol=1e-9)
     # A fitted model moves to another backend.
     model.set_params(backend="numpy", device=None)
     np.testing.assert_allclose(model.predict_proba(X), p, rtol=0, atol=tolerance("float64", 8))
@@ -100,8 +95,7 @@ def test_partial_fit_goes_on(backend):
     pickled = pickle.loads(pickle.dumps(straight))  # noqa: S301
     for model in (straight, pickled):
         assert model.partial_fit(X_here, y).n_iter_ == 2
-        for mine, reference in zip(model.coefs_, fitted.coefs_, strict=True):
-            np.testing.assert_allclose(backend.get(mine), reference, rtol=0, atol=1e-9)
+        assert_close(map(backend.get, model.coefs_), fitted.coefs_, atol=1e-9)
         np.testing.assert_allclose(model.loss_curve_, fitted.loss_curve_, rtol=1e-9)
     assert not np.array_equal(backend.get(straight.coefs_[0]), first)
 

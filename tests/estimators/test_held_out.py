@@ -182,14 +182,15 @@ def test_in_a_pipeline_the_validation_data_are_transformed():
 
 @config_context(enable_metadata_routing=True)
 def test_in_a_grid_search():
-    model = MLPClassifier(**SETTINGS, early_stopping=True, max_iter=20)
+    model, weights = small(early_stopping=True, max_iter=20), np.where(y == 0, 5.0, 1.0)
     model.set_fit_request(X_val=True, y_val=True, sample_weight=True)
     model.set_score_request(sample_weight=False)
     search = GridSearchCV(model, {"learning_rate_init": [1e-3, 1e-2]}, cv=2)
-    search.fit(X, y, **HELD_OUT, sample_weight=np.ones(len(y)))
-    assert search.best_params_ == {"learning_rate_init": 1e-2}
-    best = search.best_estimator_
+    best = search.fit(X, y, **HELD_OUT, sample_weight=weights).best_estimator_
     assert best.score(X_val, y_val) == max(best.validation_scores_)
+    direct = clone(model).set_params(**search.best_params_).fit(X, y, weights, **HELD_OUT)
+    np.testing.assert_array_equal(best.coefs_[0], direct.coefs_[0])
+    assert direct.loss_ != clone(direct).fit(X, y, **HELD_OUT).loss_
 
 
 def test_bad_validation_data_are_rejected_and_change_nothing():

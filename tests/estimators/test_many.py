@@ -13,9 +13,9 @@ import pytest
 import sklearn
 from helpers import problem, small, title
 from sklearn.base import clone
+from trainers import assert_close
 
 from mlp_xp._utils.processors import usable_threads
-from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Mixup
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators import many
@@ -53,7 +53,7 @@ def own_error(task):
 
 
 def weights_of(model):
-    return [np.asarray(leaf) for leaf in leaves((tuple(model.coefs_), tuple(model.intercepts_)))]
+    return [*model.coefs_, *model.intercepts_]
 
 
 def check(tasks, *, same_bits=True, **settings):
@@ -68,8 +68,7 @@ def check(tasks, *, same_bits=True, **settings):
         model = task.model
         assert model.n_iter_ == own.n_iter_
         np.testing.assert_allclose(model.loss_curve_, own.loss_curve_, rtol=rounding)
-        for mine, theirs in zip(weights_of(model), weights_of(own), strict=True):
-            np.testing.assert_allclose(mine, theirs, rtol=1000 * rounding, atol=rounding)
+        assert_close(weights_of(model), weights_of(own), rtol=1000 * rounding, atol=rounding)
         if not same_bits and model.solver != "lbfgs":
             for each in (model, own):
                 each.partial_fit(task.X, task.y)
@@ -204,8 +203,7 @@ def test_a_fit_that_fails_costs_the_others_nothing(on):
         assert errors[number] is None
         own = alone(tasks[number])
         assert tasks[number].model.n_iter_ == own.n_iter_ == 5
-        for mine, theirs in zip(weights_of(tasks[number].model), weights_of(own), strict=True):
-            np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+        assert_close(weights_of(tasks[number].model), weights_of(own), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.libraries("numpy", "torch")

@@ -9,6 +9,7 @@ import sklearn.neural_network as theirs
 from helpers import small, tolerance
 from rules import run
 from scipy import sparse
+from trainers import assert_close
 
 import mlp_xp as ours
 from mlp_xp.backends import get_backend
@@ -66,21 +67,19 @@ def test_a_fit_gives_scikit_learns_numbers(settings, dtype):
         mine, their = (lib.MLPClassifier(**(SETTINGS | settings)) for lib in LIBRARIES)
         for model in (mine, their):
             model.fit(X, y, sample_weight=weights)
-        for a, b in zip(
-            mine.coefs_ + mine.intercepts_, their.coefs_ + their.intercepts_, strict=True
-        ):
-            assert a.dtype == dtype
-            np.testing.assert_allclose(a, b, **close)
-        np.testing.assert_allclose(mine.loss_, their.loss_, **close)
-        np.testing.assert_allclose(mine.predict_proba(X), their.predict_proba(X), **close)
+        assert {a.dtype.name for a in mine.coefs_ + mine.intercepts_} == {dtype}
+        found, expected = (
+            [*each.coefs_, *each.intercepts_, each.predict_proba(X), np.asarray(each.loss_)]
+            for each in (mine, their)
+        )
+        assert_close(found, expected, **close)
 
 
 @pytest.mark.usefixtures("no_dense_rows")
 def test_weights_that_fit_no_cache_give_scikit_learns_numbers():
     X, y = sparse_problem(n=90, columns=10_000)
     pair = [lib.MLPRegressor(**SETTINGS, batch_size=40).fit(X, y) for lib in LIBRARIES]
-    for a, b in zip(*(model.coefs_ for model in pair), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)
+    assert_close(*(model.coefs_ for model in pair), atol=1e-10)
     np.testing.assert_allclose(*(model.predict(X) for model in pair), rtol=1e-9)
 
 
@@ -167,9 +166,11 @@ def test_an_update_without_machine_code_is_that_of_the_default(rule, l2, rng):
     shapes, backend = ((300, 100), (100,), (70_000,)), get_backend("numpy")
     params, *steps = (tuple(rng.random(shape) for shape in shapes) for _ in range(3))
     updates = backend.kernels.update, Kernels().update
-    results = [run(backend, update, rule, params, steps, l2) for update in updates]
-    for mine, default in zip(*(params + penalties for params, penalties in results), strict=True):
-        np.testing.assert_allclose(mine, default, rtol=1e-13)
+    (mine, penalty), (default, other) = (
+        run(backend, update, rule, params, steps, l2) for update in updates
+    )
+    assert_close(mine, default, rtol=1e-13)
+    np.testing.assert_allclose(penalty, other, rtol=1e-13)
 
 
 @pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}], ids=str)

@@ -1,6 +1,7 @@
 """Failures, Ctrl-C, memory, messages, and what is done once for several candidates."""
 
 import gc
+import itertools
 import re
 import signal
 import threading
@@ -16,11 +17,10 @@ from sklearn import config_context
 from sklearn import model_selection as theirs
 from sklearn.exceptions import FitFailedWarning
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from mlp_xp import MLPClassifier
 from mlp_xp import model_selection as ours
-from mlp_xp.callbacks import Callback
 
 DIVERGING = {"learning_rate_init": [0.01, 1e300, 0.1]}
 
@@ -34,11 +34,10 @@ def quick_collections():
 
 
 def test_a_candidate_that_diverges_costs_the_others_nothing():
-    results = []
+    results, settings = [], {"cv": 2, "error_score": -1.0, "refit": False}
     for module in (ours, theirs):
-        search = module.GridSearchCV(network(), DIVERGING, cv=2, error_score=-1.0, refit=False)
         with pytest.warns(FitFailedWarning, match="2 fits failed out of a total of 6") as caught:
-            search.fit(X, y)
+            search = module.GridSearchCV(network(), DIVERGING, **settings).fit(X, y)
         assert "2 fits failed with the following error" in str(caught[0].message)
         assert "try a smaller learning_rate_init" in str(caught[0].message)
         results.append(search.cv_results_)
@@ -48,59 +47,56 @@ def test_a_candidate_that_diverges_costs_the_others_nothing():
         ours.GridSearchCV(network(), DIVERGING, cv=2, error_score="raise").fit(X, y)
 
 
+def picky(X, fails):
+    if fails:
+        raise ValueError("too picky")
+    return X
+
+
 def test_an_error_of_another_step_fails_its_candidates_alone():
-    class Picky(StandardScaler):
-        def __init__(self, fails=False):
-            self.fails = fails
-            super().__init__()
-
-        def fit(self, X, y=None, sample_weight=None):
-            if self.fails:
-                raise ValueError("too picky")
-            return super().fit(X, y)
-
-    model = make_pipeline(Picky(), network())
-    search = ours.GridSearchCV(model, {"picky__fails": [True, False]}, cv=2)
+    model = make_pipeline(FunctionTransformer(picky), network())
+    grid = {"functiontransformer__kw_args": [{"fails": True}, {"fails": False}]}
+    search = ours.GridSearchCV(model, grid, cv=2)
     with pytest.warns(FitFailedWarning, match="too picky"), pytest.warns(match="non-finite"):
         search.fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).tolist() == [False, True]
 
 
-def test_wrong_parameters_are_the_errors_of_scikit_learn():
-    for grid, message in (({"nothing": [1]}, "Invalid parameter"), ({"alpha": [-1.0]}, "alpha")):
-        messages = []
-        for module in (ours, theirs):
-            with pytest.raises(ValueError, match=message) as caught:
-                module.GridSearchCV(network(), grid, cv=2).fit(X, y)
-            messages.append(str(caught.value).strip().splitlines()[-1])
-        assert messages[0] == messages[1]
+@pytest.mark.parametrize(
+    ("grid", "message"), [({"nothing": [1]}, "Invalid parameter"), ({"alpha": [-1.0]}, "alpha")]
+)
+def test_wrong_parameters_are_the_errors_of_scikit_learn(grid, message):
+    messages = set()
+    for module in (ours, theirs):
+        with pytest.raises(ValueError, match=message) as caught:
+            module.GridSearchCV(network(), grid, cv=2).fit(X, y)
+        messages.add(str(caught.value).strip().splitlines()[-1])
+    assert len(messages) == 1
 
 
-class Pressing:
-    """A scorer during whose n-th call Ctrl-C is pressed."""
+def pressing(n):
+    """Return a scorer during whose n-th call Ctrl-C is pressed."""
+    calls = itertools.count(1)
 
-    def __init__(self, n):
-        self.n = n
-
-    def __call__(self, model, X, y):
-        self.n -= 1
-        if self.n == 0:
+    def score(model, X, y):
+        if next(calls) == n:
             signal.raise_signal(signal.SIGINT)
         return model.score(X, y)
+
+    return score
 
 
 @pytest.mark.parametrize("name", ["GridSearchCV", "HalvingGridSearchCV"])
 def test_ctrl_c_keeps_the_candidates_that_are_finished(name):
     grid = {"alpha": [0.1 * i for i in range(40)]}
     # One thread, so that few models are trained when Ctrl-C is pressed.
-    search = getattr(ours, name)(network(), grid, cv=2, n_jobs=1, scoring=Pressing(9))
+    search = getattr(ours, name)(network(), grid, cv=2, n_jobs=1, scoring=pressing(9))
     message = r"Search interrupted by user: cv_results_ has the (\d+) of 40 candidates"
     with pytest.warns(UserWarning, match=message) as caught:
         search.fit(X, y)
     n_finished = int(re.search(message, str(caught[0].message))[1])
     results = search.cv_results_
-    assert 1 <= n_finished < 40
-    assert len(results["params"]) == len(results["mean_test_score"]) == n_finished
+    assert 1 <= n_finished == len(results["params"]) == len(results["mean_test_score"]) < 40
     assert np.all(np.isfinite(results["mean_test_score"]))
     assert search.best_params_ == results["params"][search.best_index_]
     assert search.best_estimator_.score(X, y) > 0
@@ -109,66 +105,64 @@ def test_ctrl_c_keeps_the_candidates_that_are_finished(name):
 def test_ctrl_c_before_any_candidate_is_finished():
     # So many folds that one thread cannot have trained them all when the first is scored.
     settings = {"cv": 40, "n_jobs": 1}
-    search = ours.GridSearchCV(network(), {"alpha": [0.1]}, **settings, scoring=Pressing(1))
+    search = ours.GridSearchCV(network(), {"alpha": [0.1]}, **settings, scoring=pressing(1))
     with pytest.raises(KeyboardInterrupt):
         search.fit(X, y)
     with pytest.raises(KeyboardInterrupt):
-        ours.cross_val_score(network(), X, y, **settings, scoring=Pressing(2))
+        ours.cross_val_score(network(), X, y, **settings, scoring=pressing(2))
 
 
-@pytest.mark.parametrize("name", ["GridSearchCV", "HalvingGridSearchCV"])
-def test_ctrl_c_while_the_last_model_is_scored_ends_the_search(name):
-    n_calls = 8 if name == "GridSearchCV" else 16  # Of the first iteration, with training scores.
-    search = getattr(ours, name)(network(), GRID, cv=2, scoring=Pressing(n_calls))
-    with pytest.warns(UserWarning, match="Search interrupted by user: cv_results_ has the 4 of 4"):
+# What a search of the 4 candidates of `GRID` in 2 folds says.
+ALL_FINISHED = "Search interrupted by user: cv_results_ has the 4 of 4"
+
+
+@pytest.mark.parametrize(("name", "n_calls"), [("GridSearchCV", 8), ("HalvingGridSearchCV", 16)])
+def test_ctrl_c_while_the_last_model_is_scored_ends_the_search(name, n_calls):
+    """The last of the first iteration, with training scores where there are several."""
+    search = getattr(ours, name)(network(), GRID, cv=2, scoring=pressing(n_calls))
+    with pytest.warns(UserWarning, match=ALL_FINISHED):
         search.fit(X, y)
     assert len(search.cv_results_["params"]) == 4
     with pytest.raises(KeyboardInterrupt):
-        ours.cross_val_score(network(), X, y, cv=4, scoring=Pressing(4))
+        ours.cross_val_score(network(), X, y, cv=4, scoring=pressing(4))
 
 
 @pytest.mark.parametrize("module", [ours, theirs])
 def test_ctrl_c_ends_what_evaluates_a_search_with_it(module):
     search = ours.GridSearchCV(network(), GRID, cv=2)
     with pytest.raises(KeyboardInterrupt):
-        module.cross_val_score(search.set_params(scoring=Pressing(8)), X, y, cv=2)
-    outer = module.GridSearchCV(search.set_params(scoring=Pressing(8)), {"cv": [2]}, cv=2)
+        module.cross_val_score(search.set_params(scoring=pressing(8)), X, y, cv=2)
+    outer = module.GridSearchCV(search.set_params(scoring=pressing(8)), {"cv": [2]}, cv=2)
     with pytest.raises(KeyboardInterrupt):
         outer.fit(X, y)
     # In a pipeline it keeps what is finished.
-    model = make_pipeline(StandardScaler(), search.set_params(scoring=Pressing(8)))
-    with pytest.warns(UserWarning, match="Search interrupted by user: cv_results_ has the 4 of 4"):
-        model.fit(X, y)
-    assert model.score(X, y) > 0
+    model = make_pipeline(StandardScaler(), search.set_params(scoring=pressing(8)))
+    with pytest.warns(UserWarning, match=ALL_FINISHED):
+        assert model.fit(X, y).score(X, y) > 0
 
 
 def test_ctrl_c_leaves_out_the_candidate_that_is_not_finished():
     grid = [{"max_iter": [10**6]}, {"alpha": [0.1 * i for i in range(60)]}]
-    search = ours.GridSearchCV(network(), grid, cv=2, n_jobs=3, scoring=Pressing(9))
+    search = ours.GridSearchCV(network(), grid, cv=2, n_jobs=3, scoring=pressing(9))
     with pytest.warns(UserWarning, match="of 61 candidates that were finished"):
         search.fit(X, y)
     params, alphas = search.cv_results_["params"], search.cv_results_["param_alpha"]
-    assert all("max_iter" not in candidate for candidate in params)
-    assert [candidate["alpha"] for candidate in params] == list(alphas)
+    assert params == [{"alpha": alpha} for alpha in alphas]
 
 
 @pytest.mark.usefixtures("quick_collections")
 def test_models_are_freed_once_they_are_scored():
-    alive = weakref.WeakSet()
-    most = 0
+    alive, numbers = weakref.WeakSet(), []
 
     def score(model, X, y):
-        nonlocal most
         alive.add(model)
         gc.collect()
-        most = max(most, len(alive))
+        numbers.append(len(alive))
         return 0.5
 
-    search = ours.HalvingGridSearchCV(
-        network(), {"alpha": np.arange(1, 10.0)}, cv=2, scoring=score, n_jobs=1, refit=False
-    )
-    search.fit(X, y)
-    assert most <= 2
+    settings = {"cv": 2, "scoring": score, "n_jobs": 1, "refit": False}
+    ours.HalvingGridSearchCV(network(), {"alpha": np.arange(1, 10.0)}, **settings).fit(X, y)
+    assert max(numbers) <= 2
 
 
 def test_a_search_has_its_data_in_memory_once():
@@ -191,63 +185,54 @@ class Counted(StandardScaler):
     n_fits = 0
 
     def fit(self, X, y=None, sample_weight=None):
-        type(self).n_fits += 1
+        Counted.n_fits += 1
         return super().fit(X, y)
 
 
 def test_other_steps_are_fitted_once_for_each_fold_and_setting():
-    model = make_pipeline(Counted(), network())
+    Counted.n_fits, model = 0, make_pipeline(Counted(), network())
     grid = {"counted__with_mean": [True, False], "mlpclassifier__alpha": [0.0, 0.1, 0.2]}
-    Counted.n_fits = 0
     ours.GridSearchCV(model, grid, cv=3, refit=False).fit(X, y)
     assert Counted.n_fits == 2 * 3
-
-
-class Watched(StandardScaler):
-    """Count the outputs of its fits that are still in memory."""
-
-    most = 0
-
-    def fit_transform(self, X, y=None, **others):
-        gc.collect()
-        new = super().fit_transform(X, y, **others)
-        OUTPUTS[id(new)] = new
-        Watched.most = max(Watched.most, len(OUTPUTS))
-        return new
-
-
-OUTPUTS = weakref.WeakValueDictionary()
 
 
 @pytest.mark.usefixtures("quick_collections")
 @pytest.mark.parametrize(("megabytes", "most"), [(0.001, 2), (1024, 4)])
 def test_the_inputs_of_pipelines_keep_to_the_working_memory(megabytes, most):
     """Those of a fold take 3.5 KiB: each is computed before those of the fold before are freed."""
+    outputs, numbers = weakref.WeakValueDictionary(), []
+
+    class Watched(StandardScaler):
+        def fit_transform(self, X, y=None, **others):
+            gc.collect()
+            new = super().fit_transform(X, y, **others)
+            outputs[id(new)] = new
+            numbers.append(len(outputs))
+            return new
+
     model = make_pipeline(Watched(), network())
     expected = theirs.cross_val_score(model, X, y, cv=4)
-    OUTPUTS.clear()
-    Watched.most = 0
+    outputs.clear()
+    numbers.clear()
     with config_context(working_memory=megabytes):
         np.testing.assert_array_equal(ours.cross_val_score(model, X, y, cv=4), expected)
-    assert Watched.most == most
+    assert max(numbers) == most
 
 
 def test_fit_times_are_those_of_the_fits(monkeypatch):
-    now = 0.0
+    now = [0.0]
 
     class Slow(MLPClassifier):
         def _params(self):
-            nonlocal now
-            now += self.alpha
+            now[0] += self.alpha
             return super()._params()
 
-    clock = SimpleNamespace(perf_counter=lambda: now)
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr("mlp_xp.estimators.many.time", clock)
     slow = Slow(**network().get_params())
     search = ours.GridSearchCV(slow, {"alpha": [0.0, 0.5]}, cv=2, n_jobs=1, refit=False).fit(X, y)
     quick, long = search.cv_results_["mean_fit_time"]
-    assert quick == 0.0
-    assert long >= 0.5
+    assert (quick, long >= 0.5) == (0.0, True)
 
 
 def test_messages_are_those_of_scikit_learn(capsys):
@@ -262,17 +247,14 @@ def test_messages_are_those_of_scikit_learn(capsys):
 
 def test_progress_has_models_done_best_score_and_time_left(capsys):
     search = ours.GridSearchCV(network(), GRID, cv=2, verbose=1).fit(X, y)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Fitting 2 folds for each of 4 candidates, totalling 8 fits"
-    assert len(lines) == 1 + 8
-    assert re.fullmatch(r"models 1/8  \d+:\d\d left", lines[1])
-    best = f"best score {search.best_score_:.4f}"
-    assert re.fullmatch(rf"models 8/8  {best}  0:00 left", lines[-1])
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "Fitting 2 folds for each of 4 candidates, totalling 8 fits"
+    assert len(lines) == 8
+    assert re.fullmatch(r"models 1/8  \d+:\d\d left", lines[0])
+    assert lines[-1] == f"models 8/8  best score {search.best_score_:.4f}  0:00 left"
     ours.cross_val_score(network(), X, y, cv=2)
     assert capsys.readouterr().out == ""
-    scoring = ["accuracy", "neg_log_loss"]
-    search = ours.GridSearchCV(network(), GRID, cv=2, verbose=1, scoring=scoring, refit=scoring[1])
-    search.fit(X, y)
+    search.set_params(scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss").fit(X, y)
     assert f"best score {search.best_score_:.4f}" in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -299,10 +281,8 @@ def test_there_is_one_display(name, capsys):
 def test_a_terminal_gets_a_bar(terminal):
     screen = terminal()
     ours.GridSearchCV(network(), GRID, cv=2, verbose=1, refit=False).fit(X, y)
-    shown = screen.getvalue()
-    assert "models 8/8" in shown
-    assert "best score" in shown
-    assert "━" in shown
+    for part in ("models 8/8", "best score", "━"):
+        assert part in screen.getvalue()
 
 
 # So large that networks are trained in threads where nothing forbids it.
@@ -310,20 +290,11 @@ LARGE = {"hidden_layer_sizes": (2000,), "max_iter": 3}
 
 
 def test_callbacks_watch_each_fit_as_in_scikit_learn():
-    seen = []
+    def note(what):
+        return lambda model: seen.append((what, threading.current_thread()))
 
-    class Noting(Callback):
-        def __deepcopy__(self, memo):
-            return self
-
-        def on_fit_begin(self, model):
-            seen.append(("begin", threading.current_thread()))
-
-        def on_fit_end(self, model):
-            seen.append(("end", threading.current_thread()))
-
-    model = network(callbacks=[Noting()]).set_params(**LARGE)
-    scores = ours.cross_val_score(model, X, y, cv=3)
+    seen, watch = [], SimpleNamespace(on_fit_begin=note("begin"), on_fit_end=note("end"))
+    scores = ours.cross_val_score(network(callbacks=[watch]).set_params(**LARGE), X, y, cv=3)
     assert seen == [(what, threading.main_thread()) for what in ("begin", "end")] * 3
     expected = theirs.cross_val_score(network().set_params(**LARGE), X, y, cv=3)
     np.testing.assert_array_equal(scores, expected)
@@ -346,11 +317,9 @@ def test_joblibs_settings_hold():
 
 @pytest.mark.matrix
 def test_a_search_in_a_search_has_the_place_that_the_outer_one_has_for_it():
-    nested = ours.GridSearchCV(network(), GRID, cv=2)
-    found, expected = (
-        module.cross_val_score(nested, X, y, cv=2, n_jobs=2) for module in (ours, theirs)
-    )
-    np.testing.assert_array_equal(found, expected)
+    given = ours.GridSearchCV(network(), GRID, cv=2), X, y
+    scores = (module.cross_val_score(*given, cv=2, n_jobs=2) for module in (ours, theirs))
+    np.testing.assert_array_equal(*scores)
 
 
 def test_lbfgs_is_fitted_where_joblib_fits_it():

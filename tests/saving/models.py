@@ -42,8 +42,10 @@ def sign(folder: Path, spec: dict) -> None:
 
 
 def rejects(message, call, *args, name=None):
-    with case(name or message), pytest.raises(SavingError, match=message):
+    """Check that a call fails with a message, and return all of it."""
+    with case(name or message), pytest.raises(SavingError, match=message) as caught:
         call(*args)
+    return str(caught.value)
 
 
 def same_bits(loaded, saved, name: str) -> None:
@@ -51,10 +53,8 @@ def same_bits(loaded, saved, name: str) -> None:
     assert type(loaded) is type(saved), name
     if isinstance(saved, np.ndarray):
         assert (loaded.dtype, loaded.shape) == (saved.dtype, saved.shape), name
-        if saved.dtype == object:
-            assert loaded.tolist() == saved.tolist(), name
-        else:
-            assert loaded.tobytes() == saved.tobytes(), name
+        as_bits = np.ndarray.tolist if saved.dtype == object else np.ndarray.tobytes
+        assert as_bits(loaded) == as_bits(saved), name
     elif isinstance(saved, list | tuple):
         assert len(loaded) == len(saved), name
         for i, pair in enumerate(zip(loaded, saved, strict=True)):
