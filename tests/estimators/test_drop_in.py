@@ -29,9 +29,6 @@ def both(name, targets):
     return [getattr(library, name)(**SETTINGS).fit(X, targets) for library in LIBRARIES]
 
 
-# --- attributes that are assigned ----------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])
 def test_output_and_hidden_activations_that_are_assigned_act(kind):
     their, mine = both("MLPClassifier", TARGETS[kind])
@@ -147,9 +144,6 @@ def test_curves_that_are_assigned_are_continued():
     assert model.best_validation_score_ == max(model.validation_scores_)
 
 
-# --- subclasses ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
 @pytest.mark.parametrize(
     ("name", "instead"),
@@ -194,9 +188,6 @@ def test_private_attributes_have_the_same_values_or_name_what_to_read(kind):
         mine.set_params(solver="lbfgs").partial_fit(X, X[:, 0])
 
 
-# --- warm starts, warnings, types -----------------------------------------------------------------
-
-
 def test_a_warm_start_with_other_sizes_keeps_the_network():
     for library in LIBRARIES:
         model = library.MLPClassifier(**SETTINGS, warm_start=True).fit(X, y)
@@ -235,9 +226,6 @@ def test_sparse_labels_are_predicted_sparse(kind):
     np.testing.assert_array_equal(found.toarray(), expected.toarray())
     assert mine.score(X, kind(labels)) == mine.score(X, labels) == mine.score(X, labels.tolist())
     assert isinstance(mine.fit(X, labels).predict(X), np.ndarray)
-
-
-# --- what is there to see ------------------------------------------------------------------------
 
 
 # What ours has besides the names of scikit-learn's.

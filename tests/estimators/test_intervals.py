@@ -10,6 +10,7 @@ from sklearn.metrics import mean_pinball_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from trainers import assert_close
 
 from mlp_xp import MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.augmentation import Flip
@@ -120,11 +121,13 @@ def test_what_predict_returns(y):
     assert model.evaluate(X, y, weights)["loss"] == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_median_between_others_and_the_nearest_quantile():
-    for levels, parts in (((0.1, 0.6), (0.2, 0.8)), ((0.7, 0.9), (1, 0)), ((0.1, 0.2), (0, 1))):
-        model = regressor(Quantile(levels)).fit(X, X[:, 0])
-        expected = model.predict(X, quantiles=levels) @ np.asarray(parts)
-        np.testing.assert_allclose(model.predict(X), expected, rtol=1e-12)
+@pytest.mark.parametrize(
+    ("levels", "parts"), [((0.1, 0.6), (0.2, 0.8)), ((0.7, 0.9), (1, 0)), ((0.1, 0.2), (0, 1))]
+)
+def test_the_median_between_others_and_the_nearest_quantile(levels, parts):
+    model = regressor(Quantile(levels)).fit(X, X[:, 0])
+    expected = model.predict(X, quantiles=levels) @ np.asarray(parts)
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-12)
 
 
 @each_loss
@@ -150,14 +153,12 @@ def test_ways_to_fit_and_to_keep(loss, levels, tmp_path):
 
 @each_loss
 def test_every_backend_fits_the_same(on, backend, loss, levels):
-    y = POSITIVE[:, 0]
+    y, data = POSITIVE[:, 0], backend.put(X.astype("float32"))
     expected = regressor(loss).fit(X, y).predict(X, quantiles=levels)
-    data = backend.put(X.astype("float32"))
     model = regressor(loss, precision="float32", **on).fit(data, y)
     found = model.predict(data, quantiles=levels)
     assert backend.owns(found)
-    with backend.scope():
-        np.testing.assert_allclose(backend.get(found), expected, rtol=1e-3, atol=1e-3)
+    assert_close([found], [expected], rtol=1e-3, atol=1e-3)
 
 
 def coverage(model, X, y):
@@ -184,16 +185,14 @@ def test_the_spread_of_an_ensemble_is_total():
     each = [member.predict(X, return_std=True) for member in model.estimators_]
     means, stds = np.stack(each, axis=1)
     mean, std = model.predict(X, return_std=True)
-    np.testing.assert_allclose(mean, np.mean(means, axis=0), rtol=1e-12)
-    total = np.var(means, axis=0) + np.mean(np.square(stds), axis=0)
-    np.testing.assert_allclose(std, np.sqrt(total), rtol=1e-12)
-    expected = norm.ppf(0.9, mean, std)
-    np.testing.assert_allclose(model.predict(X, quantiles=0.9), expected, rtol=1e-9, atol=1e-12)
+    total = np.sqrt(np.var(means, axis=0) + np.mean(np.square(stds), axis=0))
+    found = model.predict(X, quantiles=0.9)
+    expected = np.mean(means, axis=0), total, norm.ppf(0.9, mean, std)
+    assert_close((mean, std, found), expected, rtol=1e-9, atol=1e-12)
     model = MLPEnsembleRegressor(regressor(Quantile(LEVELS)), 3, random_state=0).fit(X, y)
     each = np.stack([member.predict(X, quantiles=LEVELS) for member in model.estimators_])
-    np.testing.assert_allclose(model.predict(X, quantiles=LEVELS), each.mean(axis=0))
-    std = each[..., 1].std(axis=0)
-    np.testing.assert_allclose(model.predict(X, return_std=True)[1], std)
+    found = model.predict(X, quantiles=LEVELS), model.predict(X, return_std=True)[1]
+    assert_close(found, (each.mean(axis=0), each[..., 1].std(axis=0)), rtol=1e-7)
 
 
 @each_loss
@@ -228,7 +227,6 @@ def test_errors_say_which_fit_is_needed():
             regressor(loss).fit(X, X[:, 0]).predict(X, **asked)
     with pytest.raises(ValueError, match=message):
         MLPEnsembleRegressor(regressor(loss), 2).fit(X, X[:, 0]).predict(X, **asked)
-
     with pytest.raises(ValueError, match="3 outputs for each target, and the last layer has 1"):
         MLPRegressor.from_weights([np.ones((2, 1))], [np.ones(1)], loss=Quantile(LEVELS))
     with pytest.raises(ValueError, match="Through takes a loss of real values"):

@@ -5,18 +5,7 @@ import pytest
 from helpers import problem, small
 
 from mlp_xp import MLPClassifier, MLPRegressor
-from mlp_xp.nn.losses import (
-    BinaryCrossEntropy,
-    BinaryFocal,
-    Custom,
-    Huber,
-    Poisson,
-    Quantile,
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
-    SquaredError,
-    Through,
-)
+from mlp_xp.nn import losses
 
 X, y = problem()
 LONGER = {"max_iter": 60}
@@ -48,10 +37,10 @@ def test_class_weight_as_a_dict_is_checked():
 def test_label_smoothing_and_focal_losses_are_those_of_the_loss_objects():
     plain, binary = small().fit(X, y).loss_, small().fit(X, y > 0).loss_
     for targets, settings, loss in (
-        (y, {"label_smoothing": 0.2}, SoftmaxCrossEntropy(0.2)),
-        (y > 0, {"label_smoothing": 0.2}, BinaryCrossEntropy(0.2)),
-        (y, {"loss": "focal"}, SoftmaxFocal()),
-        (y > 0, {"loss": "focal"}, BinaryFocal()),
+        (y, {"label_smoothing": 0.2}, losses.SoftmaxCrossEntropy(0.2)),
+        (y > 0, {"label_smoothing": 0.2}, losses.BinaryCrossEntropy(0.2)),
+        (y, {"loss": "focal"}, losses.SoftmaxFocal()),
+        (y > 0, {"loss": "focal"}, losses.BinaryFocal()),
     ):
         named, given = small(**settings).fit(X, targets), small(loss=loss).fit(X, targets)
         assert named.loss_curve_ == given.loss_curve_
@@ -70,11 +59,11 @@ def test_losses_for_regression_estimate_what_they_should():
     def estimate(loss):
         return small(MLPRegressor, **settings, loss=loss).fit(X, y).predict(X[:1])[0]
 
-    for loss in ("squared_error", "poisson", Huber(delta=1e3)):
+    for loss in ("squared_error", "poisson", losses.Huber(delta=1e3)):
         assert estimate(loss) == pytest.approx(y.mean(), abs=0.001)
     assert estimate("absolute_error") == pytest.approx(np.median(y), abs=0.01)
     assert estimate("quantile") == pytest.approx(np.median(y), abs=0.01)
-    assert estimate(Quantile(0.9)) == pytest.approx(np.quantile(y, 0.9), abs=0.03)
+    assert estimate(losses.Quantile(0.9)) == pytest.approx(np.quantile(y, 0.9), abs=0.03)
     assert np.median(y) < estimate("huber") < y.mean()
 
 
@@ -83,7 +72,9 @@ def test_outputs_by_choice():
     model = small(MLPRegressor, max_iter=100, output_activation="logistic").fit(X, target)
     assert model.out_activation_ == "logistic"
     assert 0 <= model.predict(100 * X).min() < 0.1 < 0.9 < model.predict(100 * X).max() <= 1
-    model = small(MLPRegressor, loss=Through(SquaredError(), "softplus")).fit(X, X[:, 0] ** 2)
+    model = small(MLPRegressor, loss=losses.Through(losses.SquaredError(), "softplus")).fit(
+        X, X[:, 0] ** 2
+    )
     assert model.out_activation_ == "softplus"
     assert model.predict(X).min() > 0
     one_against_rest = small(output_activation="logistic").fit(X, y)
@@ -116,7 +107,7 @@ def test_a_users_own_loss(backend):
     for n, weights in ((60, None), (60, np.linspace(0.0, 2.0, 60)), (50, None)):
         mine, named = (
             small(MLPRegressor, loss=loss).fit(X_here[:n, :], X[:n, 0], weights)
-            for loss in (squared, SquaredError())
+            for loss in (squared, losses.SquaredError())
         )
         np.testing.assert_allclose(mine.loss_curve_, named.loss_curve_, rtol=1e-10)
     for loss, message in (
@@ -130,12 +121,12 @@ def test_a_users_own_loss(backend):
 
 
 CURES = [
-    (SoftmaxCrossEntropy(), "'softmax', .* are 'logistic': set output_activation='softmax'"),
-    (Custom(squared, "softmax"), "set output_activation='softmax'"),
-    (SquaredError(), r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError"),
-    (Poisson(), "'exp', and those of output_activation='auto' for binary targets"),
-    (Through(SquaredError(), "tanh"), "'tanh'.* with output_activation='logistic'"),
-    (Custom(squared), r"give the function itself, or Custom\(\.\.\., 'logistic'\)"),
+    (losses.SoftmaxCrossEntropy(), "'softmax', .* are 'logistic': set output_activation='softmax'"),
+    (losses.Custom(squared, "softmax"), "set output_activation='softmax'"),
+    (losses.SquaredError(), r"'identity', .* use 'log_loss', or e.g. Through\(SquaredError"),
+    (losses.Poisson(), "'exp', and those of output_activation='auto' for binary targets"),
+    (losses.Through(losses.SquaredError(), "tanh"), "'tanh'.* with output_activation='logistic'"),
+    (losses.Custom(squared), r"give the function itself, or Custom\(\.\.\., 'logistic'\)"),
 ]
 SEVERAL = (X[:, :3] > 0).astype(int)
 
@@ -143,9 +134,14 @@ SEVERAL = (X[:, :3] > 0).astype(int)
 def test_a_loss_for_other_outputs_is_rejected():
     for loss, targets, output, cure in (
         *((loss, y > 0, "auto", cure) for loss, cure in CURES),
-        (BinaryCrossEntropy(), y > 0, "softmax", "set output_activation='logistic'"),
-        (SoftmaxFocal(), SEVERAL, "auto", "multilabel targets are 'logistic': use 'log_loss'"),
-        (BinaryFocal(), y, "auto", "multiclass targets .*set output_activation='logistic'"),
+        (losses.BinaryCrossEntropy(), y > 0, "softmax", "set output_activation='logistic'"),
+        (
+            losses.SoftmaxFocal(),
+            SEVERAL,
+            "auto",
+            "multilabel targets are 'logistic': use 'log_loss'",
+        ),
+        (losses.BinaryFocal(), y, "auto", "multiclass targets .*set output_activation='logistic'"),
     ):
         with pytest.raises(ValueError, match=cure):
             small(loss=loss, output_activation=output).fit(X, targets)
@@ -154,11 +150,11 @@ def test_a_loss_for_other_outputs_is_rejected():
 @pytest.mark.parametrize(
     ("loss", "output", "targets"),
     [
-        (SoftmaxCrossEntropy(), "softmax", (y > 0).astype(int)),
-        (BinaryCrossEntropy(), "logistic", y),
-        (Through(SquaredError(), "logistic"), "auto", (y > 0).astype(int)),
-        (Through(SquaredError(), "logistic"), "logistic", y),
-        (BinaryCrossEntropy(), "auto", SEVERAL),
+        (losses.SoftmaxCrossEntropy(), "softmax", (y > 0).astype(int)),
+        (losses.BinaryCrossEntropy(), "logistic", y),
+        (losses.Through(losses.SquaredError(), "logistic"), "auto", (y > 0).astype(int)),
+        (losses.Through(losses.SquaredError(), "logistic"), "logistic", y),
+        (losses.BinaryCrossEntropy(), "auto", SEVERAL),
     ],
 )
 def test_losses_of_classes_learn_from_outputs_that_fit(loss, output, targets):
@@ -168,18 +164,28 @@ def test_losses_of_classes_learn_from_outputs_that_fit(loss, output, targets):
 
 def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
     columns = np.eye(3)[y]
-    model = small(MLPRegressor, **LONGER, loss=SoftmaxCrossEntropy()).fit(X, columns)
+    model = small(MLPRegressor, **LONGER, loss=losses.SoftmaxCrossEntropy()).fit(X, columns)
     assert model.out_activation_ == "softmax"
     np.testing.assert_allclose(model.predict(X).sum(axis=1), 1.0)
-    one = small(MLPRegressor, **LONGER, loss=BinaryCrossEntropy()).fit(X, columns[:, 0])
+    one = small(MLPRegressor, **LONGER, loss=losses.BinaryCrossEntropy()).fit(X, columns[:, 0])
     assert one.out_activation_ == "logistic"
-    named = small(MLPRegressor, **LONGER, loss=BinaryCrossEntropy(), output_activation="logistic")
+    named = small(
+        MLPRegressor, **LONGER, loss=losses.BinaryCrossEntropy(), output_activation="logistic"
+    )
     np.testing.assert_array_equal(named.fit(X, columns[:, 0]).predict(X), one.predict(X))
     for loss, targets, message in (
-        (SoftmaxCrossEntropy(), y, "y must have several columns .* rows sum to 1; it is of shape"),
-        (SoftmaxFocal(), 2 * columns, "rows sum to 1"),
-        (BinaryCrossEntropy(), y, "y must be from 0 to 1; .* goes from 0 to 2. .* MLPClassifier"),
-        (BinaryFocal(), -columns, "from 0 to 1"),
+        (
+            losses.SoftmaxCrossEntropy(),
+            y,
+            "y must have several columns .* rows sum to 1; it is of shape",
+        ),
+        (losses.SoftmaxFocal(), 2 * columns, "rows sum to 1"),
+        (
+            losses.BinaryCrossEntropy(),
+            y,
+            "y must be from 0 to 1; .* goes from 0 to 2. .* MLPClassifier",
+        ),
+        (losses.BinaryFocal(), -columns, "from 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             small(MLPRegressor, loss=loss).fit(X, targets)
@@ -187,7 +193,7 @@ def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
         one.fit(X, columns[:, 0], X_val=X, y_val=y)
 
 
-@pytest.mark.parametrize("loss", ["absolute_error", Quantile(0.5)])
+@pytest.mark.parametrize("loss", ["absolute_error", losses.Quantile(0.5)])
 def test_a_warm_start_with_another_loss_trains_by_it(loss):
     y = X[:, :3] @ np.asarray([1.0, 2.0, 3.0])
     model = MLPRegressor(hidden_layer_sizes=20, learning_rate_init=0.01, random_state=0)
@@ -203,7 +209,11 @@ def test_a_warm_start_with_another_loss_trains_by_it(loss):
     ("first", "second", "outputs"),
     [
         ("squared_error", "poisson", "'identity', and the settings now say 'exp'"),
-        ("gaussian", Quantile((0.1, 0.9)), "'gaussian', and the settings now say 'quantiles'"),
+        (
+            "gaussian",
+            losses.Quantile((0.1, 0.9)),
+            "'gaussian', and the settings now say 'quantiles'",
+        ),
     ],
 )
 def test_a_warm_start_cannot_give_the_outputs_another_meaning(first, second, outputs):

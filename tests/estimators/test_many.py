@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 import traceback
 from itertools import chain
 from unittest.mock import Mock
@@ -11,7 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import sklearn
-from helpers import problem, small, title
+from helpers import problem, small
 from sklearn.base import clone
 from trainers import assert_close
 
@@ -177,17 +176,6 @@ def test_models_of_several_programs_are_those_of_their_own_fits(on, part):
     models = [small(**settings, **on) for settings in [*chain(*pairs), *alone]]
     n_programs = len(models) if on["backend"] == "numpy" else len(pairs) + len(alone)
     assert check(tasks_of(models), same_bits=False) == n_programs
-
-
-@pytest.mark.libraries("torch")
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("settings", [*ALONE, {"precision": "float16"}], ids=title)
-def test_what_cannot_share_a_program_takes_its_own_time(on, settings):
-    tasks = tasks_of([small(**settings, **on)] * 3)
-    start = time.perf_counter()
-    results = list(fit_many(tasks))
-    assert sum(result.seconds for result in results) <= time.perf_counter() - start
-    assert [result.error for result in results] == [None] * 3
 
 
 @pytest.mark.libraries("numpy", "torch")

@@ -42,12 +42,6 @@ def test_a_users_own_activation(backend):
     np.testing.assert_array_equal(own.coefs_[0], small(activation="tanh").fit(X, y).coefs_[0])
 
 
-def test_dropout_is_for_training_only():
-    model, again = (small(dropout=0.5).fit(X, y) for _ in range(2))
-    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
-    assert model.loss_curve_ == again.loss_curve_ != small().fit(X, y).loss_curve_
-
-
 @pytest.mark.parametrize("normalization", ["layer", "batch"])
 def test_normalization_has_parameters_that_learn(normalization):
     model = small(normalization=normalization).fit(X, y)

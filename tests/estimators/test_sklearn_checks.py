@@ -14,14 +14,8 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from mlp_xp import (
-    MLPClassifier,
-    MLPEnsembleClassifier,
-    MLPEnsembleRegressor,
-    MLPRegressor,
-    get_backend,
-)
-from mlp_xp.backends import BackendError
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
+from mlp_xp.backends import BackendError, get_backend
 
 # SCIPY_ARRAY_API counts only if it is set before SciPy is imported: these run in their own process.
 RUNS_APART = "MLP_XP_CHECKS_APART"

@@ -135,17 +135,16 @@ def test_the_file_and_what_it_says_of_itself(tmp_path, onnx):
 def test_errors():
     with pytest.raises(NotFittedError):
         to_onnx(MLPClassifier())
-    model, _ = fitted()
-    message = r"precision is 'bf16', and must be 'float32' or 'float64'\."
-    with pytest.raises(ValueError, match=message):
-        to_onnx(model, precision="bf16")
-    model.coefs_[0][0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"coefs_\[0\] has infinity or NaN"):
-        to_onnx(model)
-    model, _ = fitted()
-    model.classes_ = np.asarray([1, "b", None], dtype=object)
-    with pytest.raises(ValueError, match="ONNX has numbers and text"):
-        to_onnx(model)
+    (model, _), (broken, _), (mixed, _) = (fitted() for _ in range(3))
+    broken.coefs_[0][0, 0] = np.nan
+    mixed.classes_ = np.asarray([1, "b", None], dtype=object)
+    for each, precision, message in (
+        (model, "bf16", r"precision is 'bf16', and must be 'float32' or 'float64'\."),
+        (broken, None, r"coefs_\[0\] has infinity or NaN"),
+        (mixed, None, "ONNX has numbers and text"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            to_onnx(each, precision=precision)
 
 
 @pytest.fixture

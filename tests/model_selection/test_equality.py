@@ -127,21 +127,28 @@ def test_sample_weights(estimator, name):
     assert np.all(unweighted != ours.cross_val_score(estimator, X, y, **scoring, params=params))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"params": {"sample_weight": [1.0]}, "error_score": "raise"}, "sample_weight"),
-        ({"cv": theirs.LeaveOneGroupOut()}, "'groups' parameter should not be None"),
-        ({"n_jobs": 0}, "n_jobs == 0 in Parallel has no meaning"),
-    ],
-    ids=["weights", "splits", "jobs"],
-)
-def test_errors_of_weights_splits_and_jobs(settings, message):
+def score(module, **settings):
+    return module.cross_val_score(network(), X, y, error_score="raise", **settings)
+
+
+ERRORS = {
+    "sample_weight": lambda module: score(module, params={"sample_weight": [1.0]}),
+    "'groups' parameter should not": lambda module: score(module, cv=theirs.LeaveOneGroupOut()),
+    "n_jobs == 0 in Parallel has no meaning": lambda module: score(module, n_jobs=0),
+    **{
+        message: lambda module, grid=grid: module.GridSearchCV(network(), grid, cv=2).fit(X, y)
+        for message, grid in {"Invalid parameter": {"no": [1]}, "'alpha'": {"alpha": [-1]}}.items()
+    },
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_errors_are_those_of_scikit_learn(message):
     messages = set()
     for module in (ours, theirs):
         with pytest.raises(ValueError, match=message) as caught:
-            module.cross_val_score(network(), X, y, **settings)
-        messages.add(str(caught.value))
+            ERRORS[message](module)
+        messages.add(str(caught.value).strip().splitlines()[-1])
     assert len(messages) == 1
 
 

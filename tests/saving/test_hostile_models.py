@@ -234,9 +234,6 @@ def test_format_3_which_has_a_digest_of_the_weights_alone_is_read(model, saved):
     assert spec_of(saved)["format_version"] == 5
 
 
-# --- files made to take memory and time ------------------------------------------------------
-
-
 BRANCH = {"class": "Branch", "layers": {"tuple": [10**8, 5]}}
 MANY = {"class": "Branch", "layers": {"tuple": [1] * 50_000 + [5]}}
 AXES = {"tuple": [5] + [1] * 50_000}

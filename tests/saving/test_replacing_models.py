@@ -179,14 +179,11 @@ def test_every_file_is_on_the_disk_before_the_rename_that_commits_it(tmp_path, m
     monkeypatch.setattr(os, "fsync", lambda file: events.append(("flush", paths[file])))
     monkeypatch.setattr(Path, "replace", replaced)
     save_model(fitted(random_state=1), tmp_path)
-    assert [kind for kind, _ in events] == ["flush", "rename", "flush"] * 2
+    kinds, names = zip(*events, strict=True)
+    assert kinds == ("flush", "rename", "flush") * 2
     for i, part in (0, "safetensors"), (3, "model.json"):
-        flushed, renamed, folder = (name for _, name in events[i : i + 3])
-        assert part in flushed == renamed  # Under its temporary name.
-        assert folder == tmp_path.name
-
-
-# --- models that cannot be saved ----------------------------------------------------------------
+        assert part in names[i] == names[i + 1]  # Under its temporary name.
+        assert names[i + 2] == tmp_path.name
 
 
 def my_function(*_, **__):
@@ -259,8 +256,7 @@ def test_what_is_no_fitted_estimator_of_this_library_is_rejected_with_the_cure(t
         (Ridge().fit(X, CODES), r"^Ridge is neither .*: use pickle or joblib"),
         (theirs, r"^sklearn's MLPClassifier is .*: mlp_xp\.export\.from_sklearn makes one of it$"),
         (other, r"^elsewhere's MLPClassifier is .* use pickle"),
-        (MLPClassifier, r"^the class MLPClassifier is .*a fitted instance$"),
-        (Ridge, r"^the class Ridge is .*a fitted instance$"),
+        *((kind, rf"^the class {kind.__name__} .*instance$") for kind in (MLPClassifier, Ridge)),
         (str(tmp_path), r"type save_model\(estimator, folder\)"),
     ):
         rejects(message, save_model, model, tmp_path)
