@@ -15,6 +15,7 @@ from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import _captured, get_backend
 from mlp_xp.backends._cupy.backend import CupyBackend
+from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.nn.network import init_params
 from mlp_xp.optimizers import Adam
 from mlp_xp.training.batches import place
@@ -56,6 +57,20 @@ def test_captured_steps_compute_what_steps_compute(name, device, soon, monkeypat
     assert not caplog.messages
     # Three epochs of five full steps and a short one, but for those before the first capture.
     assert _launch.launches["graph"] > 4
+
+
+def test_the_memory_of_graphs_stays_until_they_go():
+    def free():
+        cupy.get_default_memory_pool().free_all_blocks()
+        return cupy.cuda.runtime.memGetInfo()[0]
+
+    before = free()
+    memory = CupyGraphs(cupy, cupy.cuda.Device()).new_pool()
+    memory.malloc(1 << 20)  # Freed at once: only a graph writes to it.
+    memory._pool.free_all_blocks()  # As CuPy does where memory is short.
+    assert free() == before - (1 << 20)
+    del memory
+    assert free() == before
 
 
 # --- what a graph replaces ------------------------------------------------------------------------

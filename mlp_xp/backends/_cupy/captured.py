@@ -32,7 +32,7 @@ class CupyGraphs(Graphs):
     def new_pool(self) -> Any:
         # The memory of the steps so far: a pool for graphs alone cannot have it otherwise.
         cupy.get_default_memory_pool().free_all_blocks()
-        return cupy.cuda.MemoryPool()
+        return _GraphMemory(self.device)
 
     def capture(self, run: Callable[[], None], pool: Any) -> Callable[[], None]:
         stream = cupy.cuda.get_current_stream()
@@ -54,6 +54,30 @@ class CupyGraphs(Graphs):
 
     def memory(self, array: Any) -> int:
         return id(array.data.mem)
+
+
+class _GraphMemory:
+    """A memory pool that frees nothing before its graphs go, and all of it then.
+
+    CuPy's pool frees the blocks that no array uses where memory is short, though graphs write to
+    them, and keeps them for good when it is dropped (CuPy 14.2, `SingleDeviceMemoryPool`).
+    """
+
+    def __init__(self, device: Any) -> None:
+        self._device, self._kept = device, list[Any]()
+        kept = self._kept  # No method of ours: the pool would keep us alive.
+
+        def allocate(size: int) -> Any:
+            kept.append(cupy.cuda.Memory(size))
+            return cupy.cuda.MemoryPointer(kept[-1], 0)
+
+        self._pool = cupy.cuda.MemoryPool(allocate)
+        self.malloc = self._pool.malloc
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception), self._device:  # At the end CUDA may be gone.
+            self._kept.clear()
+            self._pool.free_all_blocks()
 
 
 @kernel()

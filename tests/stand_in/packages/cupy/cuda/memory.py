@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import operator
 import threading
-import weakref
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -159,7 +158,7 @@ def _refuse_in_capture(stream: Any, direction: str) -> None:
 class PooledMemory(_memory.Memory):
     """Memory that goes back to its pool, full of garbage."""
 
-    def __init__(self, chunk: Memory, pool: weakref.ref[_Arenas], arena: list[Memory]) -> None:
+    def __init__(self, chunk: Memory, pool: _Arenas, arena: list[Memory]) -> None:
         self._chunk, self._pool, self._arena = chunk, pool, arena
         self.block, self.size = chunk.block, chunk.size
 
@@ -169,10 +168,8 @@ class PooledMemory(_memory.Memory):
 
         def put_back() -> None:
             _spoil(chunk.block)
-            owner = pool()
-            if owner is not None:
-                owner.used.remove(chunk)
-                bisect.insort(arena, chunk, key=_size)
+            pool.used.remove(chunk)
+            bisect.insort(arena, chunk, key=_size)
 
         free_later(put_back)
 
@@ -191,12 +188,20 @@ class _Arenas:
         self.used: set[Memory] = set()
 
 
+def _malloc(size: int) -> MemoryPointer:
+    return MemoryPointer(Memory(size), 0)
+
+
+_all_arenas: list[_Arenas] = []  # Since CuPy 14.1 a pool that is dropped frees nothing.
+
+
 class MemoryPool:
     """A pool: it hands freed memory of a stream out again to the same stream, without a wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, allocator: Callable[[int], MemoryPointer] = _malloc) -> None:
         self._arenas = [_Arenas() for _ in range(_launch.N_DEVICES)]
-        self._limit = 0
+        _all_arenas.extend(self._arenas)
+        self._limit, self._allocator = 0, allocator
 
     def malloc(self, size: int) -> MemoryPointer:
         if size == 0:
@@ -215,9 +220,13 @@ class MemoryPool:
             else:
                 if self._limit and self.total_bytes() + size > self._limit:
                     raise OutOfMemoryError(size, self.total_bytes(), self._limit)
-                chunk = Memory(size)
+                try:
+                    chunk = self._allocator(size).mem
+                except OutOfMemoryError:  # As CuPy does, whatever graphs still write there.
+                    self.free_all_blocks()
+                    chunk = self._allocator(size).mem
             here.used.add(chunk)
-            return MemoryPointer(PooledMemory(chunk, weakref.ref(here), arena), 0)
+            return MemoryPointer(PooledMemory(chunk, here, arena), 0)
 
     def free_all_blocks(self, stream: Any = None) -> None:
         with _memory.lock:
@@ -241,10 +250,6 @@ class MemoryPool:
 
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
         self._limit = int(fraction * runtime.memGetInfo()[1]) if fraction else size or 0
-
-
-def _malloc(size: int) -> MemoryPointer:
-    return MemoryPointer(Memory(size), 0)
 
 
 class _Allocator(threading.local):
