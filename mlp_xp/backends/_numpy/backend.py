@@ -17,6 +17,7 @@ from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
+from mlp_xp.backends._numpy.forks import between_forks
 from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss
 from mlp_xp.backends._numpy.memory import aligned
@@ -113,7 +114,9 @@ class NumpyBackend(Backend):
         return shared
 
     def compile(self, function: F, *, donate: bool = False) -> F:
-        return cast(F, CompiledStep(function, self.communicator)) if donate else function
+        if donate:
+            return cast(F, CompiledStep(function, self.communicator))
+        return between_forks(function)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
         return CompiledLoop(body, self.communicator)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.tree import leaves, rebuild
+from mlp_xp.backends._numpy.forks import between_forks
 from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.memory import joined
 from mlp_xp.backends._numpy.program import Program
@@ -131,6 +132,7 @@ class _Compiled:
                 return plan
         return _Plan()
 
+    @between_forks
     def _run(self, start: int, stop: int, state: Any, arguments: Any, flat: list[Any]) -> Any:
         state, program = self._prepare(state, arguments, flat)
         if program is None:
@@ -232,6 +234,7 @@ class CompiledLoop(_Compiled):
     def __call__(self, start: int, stop: int, state: Any, *arguments: Any) -> Any:
         return self._run(start, stop, state, arguments, list(leaves(arguments)))
 
+    @between_forks
     def run_turns(
         self, turns: Sequence[tuple[int, int, int]], state: Any, parts: Sequence[tuple[Any, ...]]
     ) -> Any:

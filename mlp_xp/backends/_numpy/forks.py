@@ -1,0 +1,67 @@
+"""Forks that wait until no other thread computes.
+
+OpenBLAS ends its threads before a fork, also those that another thread waits for, and what that
+thread has locked stays locked in the forked process: without a wait both may hang.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, TypeVar, cast
+
+__all__ = ["between_forks"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_POLL = 0.001  # Seconds.
+_LONGEST = 30.0  # Seconds: a thread that waits for the one that forks would wait for ever.
+_computing: set[int] = set()  # Threads.
+_forking: set[int] = set()
+
+
+def between_forks(function: F) -> F:
+    """Return a function during which other threads cannot fork this process."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        thread = get_ident()
+        if thread in _computing:
+            return function(*args)
+        _computing.add(thread)
+        try:
+            while _forking:
+                _computing.discard(thread)
+                time.sleep(_POLL)
+                _computing.add(thread)
+            return function(*args)
+        finally:
+            _computing.discard(thread)
+
+    return cast(F, call)
+
+
+def _before_fork() -> None:
+    """Wait for the threads that compute; others begin after the fork."""
+    _forking.add(get_ident())
+    end = time.monotonic() + _LONGEST
+    while _computing - {get_ident()} and time.monotonic() < end:
+        time.sleep(_POLL)
+
+
+def _after_fork() -> None:
+    _forking.discard(get_ident())
+
+
+def _after_fork_in_child() -> None:
+    """Forget the threads that a forked process does not have."""
+    _computing.intersection_update({get_ident()})
+    _forking.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )

@@ -1,0 +1,46 @@
+"""Processes that fork while another thread computes."""
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mlp_xp import MLPClassifier
+from mlp_xp.backends._numpy import forks
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
+def test_a_fork_waits_until_no_other_thread_computes(monkeypatch):
+    x, y = np.eye(4), [0, 0, 1, 1]
+    has_begun, may_end, ended = threading.Event(), threading.Event(), []
+
+    @forks.between_forks
+    def compute():
+        has_begun.set()
+        assert may_end.wait(30)
+        ended.append(True)
+
+    # It ends while the fork waits.
+    clock = SimpleNamespace(sleep=lambda _: may_end.set(), monotonic=lambda: 0.0)
+    monkeypatch.setattr(forks, "time", clock)
+    thread = threading.Thread(target=compute)
+    thread.start()
+    assert has_begun.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        status = 1
+        try:
+            MLPClassifier(2, max_iter=2, learning_rate="cosine").fit(x, y).predict(x)
+            status = 0 if ended else 2
+        finally:
+            os._exit(status)
+    may_end.set()
+    thread.join(30)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    MLPClassifier(2, max_iter=2, learning_rate="cosine").fit(x, y).predict(x)
