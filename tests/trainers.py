@@ -73,3 +73,20 @@ def assert_close(found, expected, *, rtol=0.0, atol=0.0):
         np.testing.assert_allclose(
             to_numpy(mine), to_numpy(reference), rtol=rtol, atol=atol, err_msg=f"array {i}"
         )
+
+
+def assert_same_fit(model, other, tolerance=1e-10):
+    """Compare what two estimators have learned, absolutely, and their curves."""
+    assert_close(model.coefs_, other.coefs_, atol=tolerance)
+    assert_close(model.intercepts_, other.intercepts_, atol=tolerance)
+    for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_", "n_iter_"):
+        mine, theirs = (getattr(each, name, None) for each in (model, other))
+        assert (mine is None) == (theirs is None), name
+        if mine is not None:
+            np.testing.assert_allclose(mine, theirs, rtol=tolerance, err_msg=name)
+
+
+def assert_same_bits(ranks, model):
+    """Check that all ranks have the same model."""
+    arrays = [W.tobytes() for W in (*model.coefs_, *model.intercepts_)], model.n_iter_, model.t_
+    assert len({repr(found) for found in ranks.gather(arrays)}) == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import QUIET, problem
 from scipy import sparse
+from trainers import assert_same_bits, assert_same_fit
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.callbacks import Callback
@@ -41,16 +42,7 @@ def cases() -> list:
 
 
 def close(actual, expected) -> None:
-    exact = expected.coefs_[0].dtype == np.float64
-    for name in ("coefs_", "intercepts_"):
-        for a, b in zip(getattr(actual, name), getattr(expected, name), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 if exact else 1e-4, err_msg=name)
-    for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
-        a, b = getattr(actual, name), getattr(expected, name)
-        assert (a is None) == (b is None)
-        if a is not None:
-            np.testing.assert_allclose(a, b, rtol=1e-10 if exact else 1e-4, err_msg=name)
-    assert actual.n_iter_ == expected.n_iter_
+    assert_same_fit(actual, expected, 1e-10 if expected.coefs_[0].dtype == np.float64 else 1e-4)
 
 
 def own_rows(ranks) -> slice:
@@ -91,8 +83,7 @@ def fit_in_parts() -> None:
         parts[1].partial_fit(X[own], X[own, 0])
     close(parts[1], parts[0])
     for seed in (None, np.random.RandomState(ranks.rank)):
-        model = MLPClassifier((4,), max_iter=1, distributed="mpi", random_state=seed).fit(X, Y)
-        assert len(set(ranks.gather(model.coefs_[0].tobytes()))) == 1
+        bits(MLPClassifier((4,), max_iter=1, distributed="mpi", random_state=seed).fit(X, Y))
 
 
 def fit_all() -> None:
@@ -119,8 +110,7 @@ LED = {"distributed": "mpi", "random_state": 0, "batch_size": 16}
 
 def bits(model):
     """Return a model, whose bits all ranks have."""
-    arrays = [W.tobytes() for W in model.coefs_], model.n_iter_, model.t_
-    assert len({repr(found) for found in get_communicator("mpi").gather(arrays)}) == 1
+    assert_same_bits(get_communicator("mpi"), model)
     return model
 
 
@@ -180,11 +170,8 @@ def compare_low_precision(backend: str) -> None:
     for precision in chosen:
         own = settings | {"precision": precision, "backend": backend, "learning_rate_init": 0.1}
         alone = MLPClassifier((32, 32), **own).fit(X, y)
-        model = MLPClassifier((32, 32), **own, distributed="mpi").fit(X, y)
-        np.testing.assert_allclose(
-            model.loss_curve_, alone.loss_curve_, rtol=4 * ROUNDING[precision]
-        )
-        assert len(set(get_communicator("mpi").gather(model.coefs_[0].tobytes()))) == 1
+        curve = bits(MLPClassifier((32, 32), **own, distributed="mpi").fit(X, y)).loss_curve_
+        np.testing.assert_allclose(curve, alone.loss_curve_, rtol=4 * ROUNDING[precision])
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -14,14 +14,8 @@ from mlp_xp import MLPClassifier
 from mlp_xp.distributed import get_communicator
 from mlp_xp.training.trainer import Trainer
 
-SETTINGS = {
-    "hidden_layer_sizes": (600, 500),
-    "max_iter": 20,
-    "n_iter_no_change": 20,
-    "batch_size": 32,
-    "random_state": 0,
-    "early_stopping": True,
-}
+SETTINGS = {"hidden_layer_sizes": (600, 500), "max_iter": 20, "n_iter_no_change": 20}
+SETTINGS |= {"batch_size": 32, "random_state": 0, "early_stopping": True}
 EPOCH = "mlp_xp.training.trainer:Trainer", "run_epoch", 5
 # The call, of a function of a module or a class, at which the last rank ends, and how.
 MOMENTS = {

@@ -49,29 +49,19 @@ def test_no_script_has_an_error_of_syntax():
         assert os.access(script, os.X_OK), script
 
 
-@pytest.fixture(scope="module")
-def serial() -> str:
-    """Return what the search of the page prints when it runs in one process."""
+@in_bash
+@pytest.mark.matrix
+def test_a_search_on_a_local_cluster_is_the_serial_one(tmp_path):
     data = load_digits()
     model = MLP((32,), max_iter=5, learning_rate="cosine", random_state=0)
     grid = {"alpha": [1e-4, 1e-2], "learning_rate_init": [1e-3, 1e-2]}
     search = GridSearchCV(model, grid, cv=2).fit(data.x_train, data.y_train)
-    return f"{search.best_params_} {search.best_score_:.3f}\n"
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize(
-    "command",
-    [
-        [sys.executable, "-W", "error::UserWarning"],
-        pytest.param(["bash", str(ROOT / "docs" / "jobs" / "search.sh")], marks=in_bash),
-    ],
-    ids=["local", "script"],
-)
-def test_a_search_on_a_local_cluster_is_the_serial_one(serial, tmp_path, command):
     (tmp_path / "search.py").write_text(SEARCH)
-    done = run(*command, "search.py", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, serial), done.stderr
+    script, local = str(ROOT / "docs" / "jobs" / "search.sh"), "-Werror::UserWarning"
+    for command in ([sys.executable, local], ["bash", script]):
+        done = run(*command, "search.py", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{search.best_params_} {search.best_score_:.3f}\n"
 
 
 OPTIONS = "--data digits --hidden 16 --schedule cosine"

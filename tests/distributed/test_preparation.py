@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from helpers import case as named
 from helpers import problem
 from sklearn.base import clone
 
@@ -70,12 +71,8 @@ def fail_everywhere(case: str) -> None:
     }
     function, only, words = cases[case]
     kind, words = (ValueError, words) if only is None or is_last else (RankError, f"{only}: .*")
-    try:
-        with pytest.raises(kind, match=words) as error:
-            function()
-    except BaseException as error:
-        error.add_note(f"the case is {case!r}")
-        raise
+    with named(case), pytest.raises(kind, match=words) as error:
+        function()
     if kind is RankError:
         assert str(error.value).startswith(f"rank {last}: ")
     ranks.barrier()

@@ -3,6 +3,7 @@
 import helpers
 import numpy as np
 import pytest
+from trainers import assert_same_bits, assert_same_fit
 
 from mlp_xp import MLPClassifier
 from mlp_xp.backends._numpy import backend as numpy_backend
@@ -21,11 +22,8 @@ OTHERS = [
 
 def check_equal(model, alone):
     """Check that a model of all ranks is that of one process, and that ranks have its bits."""
-    for one, other in zip(model.coefs_, alone.coefs_, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(model.loss_curve_, alone.loss_curve_, rtol=1e-10)
-    arrays = [W.tobytes() for W in (*model.coefs_, *model.intercepts_)]
-    assert len({repr(found) for found in get_communicator("mpi").gather(arrays)}) == 1
+    assert_same_fit(model, alone)
+    assert_same_bits(get_communicator("mpi"), model)
 
 
 def compare():
@@ -99,8 +97,7 @@ def compare_torch(engine):
         ranks.start_sum, ranks.sum = started, summed
         model = MLPClassifier(**(settings | other), distributed=engine).fit(X, Y)
         ranks.start_sum, ranks.sum = start_sum, sum_all
-        for one, same in zip(model.coefs_, alone.coefs_, strict=True):
-            np.testing.assert_allclose(one, same, rtol=0, atol=1e-10)
+        assert_same_fit(model, alone)
     if ranks.rank == 0:
         print(", ".join(calls[: calls.index("sum") + 1]))
 

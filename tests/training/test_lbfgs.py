@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from gradient import directional
 from helpers import tolerance
 from sklearn.exceptions import ConvergenceWarning
 from trainers import assert_close, host, make_trainer
@@ -54,11 +53,10 @@ def learned(trainer):
     return host(trainer.backend, trainer.learned)
 
 
-def objective(backend, x, y, weights=None, placement="auto", **settings):
+def objective(backend, x, y, **settings):
     """Return the function that is minimized, and where it starts."""
     trainer = trainer_for(backend, **settings)
-    data = place(backend, x, y, "float64", placement)
-    function = lbfgs._Objective(trainer, data, weights)
+    function = lbfgs._Objective(trainer, place(backend, x, y, "float64"), None)
     start = function.ravel(trainer.learned)
     return function, start + 0.3 * np.random.default_rng(6).standard_normal(start.shape)
 
@@ -102,41 +100,24 @@ def test_the_minimum_with_a_penalty_is_that_of_ridge_regression(backend, weighte
     assert_close(learned(trainer), before)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rows", [8192, 19, 10])  # A short block at the end, and none.
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("network", [LINEAR, DEEP], ids=["linear", "deep"])
-def test_its_gradient_is_right_in_blocks_of_any_size(
-    backend, monkeypatch, placement, weighted, network
-):
-    x, y = real_values()
-    weights = np.maximum(np.random.default_rng(1).random(N) - 0.2, 0.0) if weighted else None
-    given = {"weights": weights, "placement": placement, "network": network, "alpha": 3.0}
-    whole, point = objective(backend, x, y, **given)
-    value, slope = whole(point)
-    direction = np.random.default_rng(2).standard_normal(point.shape) / 4
-    numeric = directional(lambda tree: whole(tree[0])[0], (point,), (direction,))
-    # As for every gradient: rounding of the difference, and its remaining error.
-    assert abs(slope @ direction - numeric) <= 1e-9 * (1 + np.abs(slope * direction).sum())
-    for rows in (10, 19):  # A short block at the end, and none.
-        monkeypatch.setattr(lbfgs, "BLOCK", rows)
-        parts, _ = objective(backend, x, y, **given)
-        assert len(parts._plan.counts) == -(-N // rows)
-        for mine, reference in zip(parts(point), (value, slope), strict=True):
-            assert_alike(mine, reference)
-
-
-def test_labels_and_scaling_work_as_in_a_step(backend):
-    """The gradient of the full batch is what one step of plain SGD takes."""
+def test_its_gradient_is_that_of_a_step(backend, monkeypatch, network, weighted, placement, rows):
+    """The gradient of the full batch is what one step of plain SGD takes, whatever the blocks."""
+    monkeypatch.setattr(lbfgs, "BLOCK", rows)
     rng = np.random.default_rng(3)
     x = rng.integers(0, 256, (N, FEATURES), dtype=np.uint8)
     labels = rng.integers(0, OUTPUTS, N).astype(np.int32)
+    weights = np.maximum(rng.random(N) - 0.2, 0.0) if weighted else None
     rules = {"optimizer": SGD(momentum=0.0), "schedule": Constant(), "learning_rate": 1.0}
-    trainer = trainer_for(backend, DEEP, x=x, loss=SoftmaxCrossEntropy(), alpha=2.0, **rules)
-    data = place(backend, x, labels, "float64")
-    function = lbfgs._Objective(trainer, data, None)
+    trainer = trainer_for(backend, network, x=x, loss=SoftmaxCrossEntropy(), alpha=2.0, **rules)
+    data = place(backend, x, labels, "float64", placement)
+    function = lbfgs._Objective(trainer, data, weights)
     before = function.ravel(trainer.learned)
     value, slope = function(before)
-    record = trainer.run_epoch(data, plan_epoch(N, N), n_epochs=1)
+    record = trainer.run_epoch(data, plan_epoch(N, N, weights=weights), n_epochs=1)
     assert_alike(record.loss, value)
     assert_alike(before - function.ravel(trainer.learned), slope)
 

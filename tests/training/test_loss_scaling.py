@@ -24,7 +24,7 @@ from mlp_xp.callbacks import Checkpoint
 from mlp_xp.nn.losses import SquaredError
 from mlp_xp.nn.network import Network
 from mlp_xp.training.batches import place
-from mlp_xp.training.loss_scaling import LossScale, settled, unscaled
+from mlp_xp.training.loss_scaling import LossScale
 
 NETWORK = Network((FEATURES, 9, CLASSES), "tanh", normalization="batch")
 LIBRARIES = [pytest.param(name, marks=pytest.mark.matrix) for name in ("torch", "jax", "cupy")]
@@ -108,22 +108,6 @@ def test_many_good_steps_double_the_factor_and_change_no_gradient_that_fits(scal
         set_scale(trainer, 2.0**24, 1999.0)
         train32(trainer, n_epochs=1)
         assert scale_of(trainer) == [2.0**24, 5.0]
-
-
-def test_each_model_of_a_stack_has_its_own_factor(backend):
-    """One model overflows, and the other one goes on."""
-    xp = backend.xp
-    with backend.scope():
-        grads = (np.ones((2, 3, 2)), np.asarray([[1.0, np.inf], [1.0, 2.0]]))
-        grads = tuple(backend.put(g.astype(np.float32)) for g in grads)
-        scale = LossScale(*(backend.put(np.asarray(v, np.float32)) for v in ([8, 4], [5, 1999])))
-        grads, is_finite = unscaled(grads, scale, xp=xp)
-        old, new = (backend.put(np.full((2, 3), v, np.float32)) for v in (0.0, 1.0))
-        (kept,), following = settled((new,), (old,), scale, is_finite, xp=xp)
-        assert host(backend, is_finite)[0].tolist() == [False, True]
-        np.testing.assert_array_equal(backend.get(grads[0])[:, 0, 0], [1 / 8, 1 / 4])
-        np.testing.assert_array_equal(backend.get(kept), [[0, 0, 0], [1, 1, 1]])
-        assert [part.tolist() for part in host(backend, following)] == [[4, 8], [0, 0]]
 
 
 def saved(model):
