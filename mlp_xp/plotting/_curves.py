@@ -79,6 +79,11 @@ class TrainingCurvesDisplay:
         -------
         TrainingCurvesDisplay
 
+        Raises
+        ------
+        ValueError
+            If the fit ended before its first epoch.
+
         Examples
         --------
         >>> from mlp_xp import MLPRegressor
@@ -105,6 +110,11 @@ class TrainingCurvesDisplay:
                 name.replace("_", " "): {"validation": "validation_score"},
                 "learning rate": columns["learning rate"],
             }
+        if not estimator.history_:
+            raise ValueError(
+                "There are no curves to draw, the fit ended before its first epoch: fit with a "
+                f"smaller tol, got {estimator.tol!r}."
+            )
         panels = training_panels([record._asdict() for record in estimator.history_], columns)
         test = None
         if X is not None:

@@ -147,7 +147,8 @@ class MistakesDisplay:
         ----------
         estimator : classifier with ``predict_proba`` and ``classes_``
         X : (samples, features) array
-            From 0 to 1, uint8, or any numbers, which are then stretched from least to largest.
+            From 0 to 1, uint8 from 0 to the largest number in X, or any numbers, which are then
+            stretched from least to largest.
         y : (samples,) labels
         image_shape : (channels, height, width) or (height, width)
         class_names : sequence of str, optional
@@ -256,7 +257,10 @@ def surest_mistakes(
     rows = wrong[surest]
     names = classes if class_names is None else np.asarray(class_names)
     truth = names[np.searchsorted(classes, y[rows])]
-    return _Mistakes(x[rows], image_shape, truth, names[found[rows]], confidence[surest])
+    images = x[rows]
+    if images.dtype == np.uint8:  # Not all reach 255: scikit-learn's digits go up to 16.
+        images = images / max(1, x.max())
+    return _Mistakes(images, image_shape, truth, names[found[rows]], confidence[surest])
 
 
 def _as_bytes(image: np.ndarray) -> np.ndarray:

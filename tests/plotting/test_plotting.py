@@ -145,6 +145,8 @@ def test_the_surest_mistakes(model):
     np.testing.assert_allclose(drawn[..., 0] / 255, X[rows[0]].reshape(4, 4), atol=0.5 / 255)
     settings = {"image_shape": (4, 4), "class_names": ["x", "y", "z"], "n_images": 1}
     named = model.plot.mistakes(X, Y, **settings)
+    dark = model.plot.mistakes((16 * X).astype(np.uint8), Y, image_shape=(4, 4), n_images=9)
+    assert max(picture.max() for picture in dark.pictures()) > 200  # As scikit-learn's digits.
     assert named.truth[0] == {"ant": "x", "bee": "y", "cat": "z"}[Y[rows[0]]]
 
 
@@ -154,6 +156,9 @@ def test_errors_of_pictures(model):
     blocks = MLPClassifier(**SHORT | {"hidden_layer_sizes": (Blocks((4, 4), (0,)),)}).fit(X, Y)
     with pytest.raises(ValueError, match="only a dense one has a weight for each pixel"):
         blocks.plot.weights(image_shape=(4, 4))
+    ended = MLPClassifier(solver="lbfgs", tol=1e9, random_state=0).fit(X, Y)
+    with pytest.raises(ValueError, match=r"no curves to draw.* with a smaller tol, got 1000000000"):
+        ended.plot()
     with pytest.raises(ValueError, match="All of 60 samples are right"):
         model.plot.mistakes(X, model.predict(X), image_shape=(4, 4))
 
