@@ -20,6 +20,8 @@ _NO_DIGITS = re.compile(r"[\s,$€£%]")
 
 def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
     """Raise DatasetError with all columns that can be no input, and what to type."""
+    if x.dtype != object and (x.dtype.kind != "f" or not np.any(np.isinf(x))):
+        return
     problems = {}
     for i, name in enumerate(names):
         column = x[:, i]

@@ -292,7 +292,7 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
             found.append(values.astype(np.float64))
             continue
         texts = _Values(column)
-        for value in values.tolist():
+        for value in (values.astype(str) if values.dtype.kind in "mM" else values).tolist():
             texts.add("" if value is None else str(value))
         found.append(texts.array())
     y = np.empty(0) if choice.target is None else columns[names[choice.target]]
