@@ -92,7 +92,7 @@ def input_names(columns: Sequence[Column]) -> tuple[str, ...]:
     return (*(column.name for column in numbers), *gaps, *levels)
 
 
-def transform(columns: Sequence[Column], x: NDArray[Any]) -> NDArray[np.float64]:
+def transform(columns: Sequence[Column], x: NDArray[Any]) -> NDArray[Any]:
     """Return the inputs of a network: numbers, indicators of holes, one-hot text.
 
     Parameters

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import pip_command
-from mlp_xp.datasets._columns import Column, check_columns
-from mlp_xp.datasets._dataset import DatasetError
+from mlp_xp.datasets._columns import check_columns
+from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._parquet import read_polars
 
 _TARGETS = ("target", "label", "class", "y")  # What the column to predict may be called.
@@ -111,6 +111,10 @@ class _Wanted(NamedTuple):
     columns: Sequence[Column] | None
     has_target: bool
 
+    def expected(self, n_columns: int) -> list[Column | None]:
+        """Return what a model expects of each column, None where there is no model yet."""
+        return [None] * n_columns if self.columns is None else [*self.columns]
+
 
 class _Choice(NamedTuple):
     """The columns to read: positions of features, and that of the target if there is one."""
@@ -148,7 +152,8 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
         )
     if not features:
         raise DatasetError(f"{path} has the column {target!r} alone: expected features beside it")
-    return _Choice([where[name] for name in features], where[target] if wanted.has_target else None)
+    position = where[str(target)] if wanted.has_target else None
+    return _Choice([where[name] for name in features], position)
 
 
 class _Values:
@@ -218,7 +223,7 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
         has_names = len(texts) == len(first) or any(t.strip().lower() in signs for t in texts)
         names = [name.strip() for name in first] if has_names else _numbered(len(first))
         choice = _choose(path, names, wanted)
-        known = wanted.columns or [None] * len(choice.features)
+        known = wanted.expected(len(choice.features))
         columns = [(i, _Values(column)) for i, column in zip(choice.features, known, strict=True)]
         y = []
         for row in rows if has_names else chain([first], rows):
@@ -258,8 +263,8 @@ def _table(
     else:
         has_text = any(column.dtype == object for column in columns)
         x = np.empty((len(columns[0]), len(columns)), object if has_text else np.float64)
-        for i, column in enumerate(columns):
-            x[:, i] = column
+        for i, values in enumerate(columns):
+            x[:, i] = values
     is_known = np.asarray([value is not None and value == value for value in y.tolist()], bool)
     if choice.target is not None and not np.all(is_known):
         x, y = x[is_known], y[is_known]
@@ -284,7 +289,7 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
     if not names:
         raise DatasetError(f"{path} has no columns: expected features and a column to predict")
     choice = _choose(path, names, wanted)
-    known = wanted.columns or [None] * len(choice.features)
+    known = wanted.expected(len(choice.features))
     found = []
     for i, column in zip(choice.features, known, strict=True):
         values = columns[names[i]]
