@@ -12,40 +12,20 @@ CAPTURE_ISOLATION = 905
 CAPTURE_IMPLICIT = 906
 CAPTURED_EVENT = 907
 
-_TEXTS = {
-    INVALID_VALUE: ("cudaErrorInvalidValue", "invalid argument"),
-    INVALID_DEVICE: ("cudaErrorInvalidDevice", "invalid device ordinal"),
-    ILLEGAL_ADDRESS: ("cudaErrorIllegalAddress", "an illegal memory access was encountered"),
-    CAPTURE_UNSUPPORTED: (
-        "cudaErrorStreamCaptureUnsupported",
-        "operation not permitted when stream is capturing",
-    ),
-    CAPTURE_INVALIDATED: (
-        "cudaErrorStreamCaptureInvalidated",
-        "operation failed due to a previous error during capture",
-    ),
-    CAPTURE_MERGE: (
-        "cudaErrorStreamCaptureMerge",
-        "operation would result in a merge of separate capture sequences",
-    ),
-    CAPTURE_UNMATCHED: (
-        "cudaErrorStreamCaptureUnmatched",
-        "capture was not initiated in this stream",
-    ),
-    CAPTURE_UNJOINED: ("cudaErrorStreamCaptureUnjoined", "capturing stream has unjoined work"),
-    CAPTURE_ISOLATION: (
-        "cudaErrorStreamCaptureIsolation",
-        "dependency created on uncaptured work in another stream",
-    ),
-    CAPTURE_IMPLICIT: (
-        "cudaErrorStreamCaptureImplicit",
-        "operation would make the legacy stream depend on a capturing blocking stream",
-    ),
-    CAPTURED_EVENT: (
-        "cudaErrorCapturedEvent",
-        "operation not permitted on an event last recorded in a capturing stream",
-    ),
-}
+_TEXTS = """
+1 cudaErrorInvalidValue: invalid argument
+101 cudaErrorInvalidDevice: invalid device ordinal
+700 cudaErrorIllegalAddress: an illegal memory access was encountered
+900 cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing
+901 cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture
+902 cudaErrorStreamCaptureMerge: operation would result in a merge of separate capture sequences
+903 cudaErrorStreamCaptureUnmatched: capture was not initiated in this stream
+904 cudaErrorStreamCaptureUnjoined: capturing stream has unjoined work
+905 cudaErrorStreamCaptureIsolation: dependency created on uncaptured work in another stream
+906 cudaErrorStreamCaptureImplicit: operation would make the legacy stream depend on a capturing\
+ blocking stream
+907 cudaErrorCapturedEvent: operation not permitted on an event last recorded in a capturing stream
+"""
 
 
 class CUDARuntimeError(RuntimeError):
@@ -53,7 +33,8 @@ class CUDARuntimeError(RuntimeError):
 
     def __init__(self, status: int) -> None:
         self.status = status
-        super().__init__("{}: {}".format(*_TEXTS[status]))
+        texts = dict(line.split(" ", 1) for line in _TEXTS.strip().splitlines())
+        super().__init__(texts[str(status)])
 
 
 class RaceError(RuntimeError):

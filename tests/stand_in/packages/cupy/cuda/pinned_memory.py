@@ -15,30 +15,17 @@ _rooms: list[np.ndarray] = []
 
 
 class PinnedMemory:
-    """Pinned memory from the system."""
+    """Pinned memory from the system, which a pool keeps."""
 
     def __init__(self, size: int, flags: int = 0) -> None:
         _launch.refuse_allocation()
         self.size = size
         self._room = np.full(_memory.rounded(size), _memory.GARBAGE, np.uint8)
-        self.ptr = int(self._room.ctypes.data) if size else 0
+        self.ptr = int(self._room.ctypes.data)
         with _memory.lock:
             place = bisect.bisect(_addresses, self._room.ctypes.data)
             _addresses.insert(place, self._room.ctypes.data)
             _rooms.insert(place, self._room)
-
-    # The default: modules are empty when the interpreter ends.
-    def __del__(self, free_later: Any = _memory.free_later) -> None:
-        if hasattr(self, "_room"):
-            room = self._room
-            free_later(lambda: _forget(room))
-
-
-def _forget(room: np.ndarray) -> None:
-    _launch.flush_all()  # The driver waits for the device.
-    place = bisect.bisect_left(_addresses, room.ctypes.data)
-    del _addresses[place], _rooms[place]
-    room.fill(_memory.GARBAGE)
 
 
 def _view(address: int, size: int) -> tuple[np.ndarray, bool]:
@@ -71,6 +58,7 @@ class PooledPinnedMemory(PinnedMemory):
         self._mem, self._pool = mem, pool
         self.ptr, self.size, self._room = mem.ptr, mem.size, mem._room
 
+    # The default: modules are empty when the interpreter ends.
     def __del__(self, free_later: Any = _memory.free_later) -> None:
         mem, free = self._mem, self._pool
         free_later(lambda: _put_back(mem, free))
@@ -88,8 +76,6 @@ class PinnedMemoryPool:
         self._free: dict[int, list[PinnedMemory]] = {}
 
     def malloc(self, size: int) -> PinnedMemoryPointer:
-        if size == 0:
-            return PinnedMemoryPointer(PinnedMemory(0), 0)
         size = 1 << (_memory.rounded(size) - 1).bit_length()
         with _memory.lock:
             _memory.commit_freed()

@@ -63,12 +63,6 @@ class Stream:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.ptr == other.ptr
 
-    def __hash__(self) -> int:
-        return self.ptr
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.ptr} (device {self.device_id})>"
-
     def _device_here(self) -> int:
         """Return the current device, which must be the stream's."""
         here = runtime.getDevice()
@@ -119,7 +113,7 @@ class Stream:
         _capture.begin_capture(self._stream, is_relaxed=is_relaxed)
 
     def end_capture(self) -> graph.Graph:
-        return graph.Graph._from_capture(_capture.end_capture(self._stream))
+        return graph.Graph(_capture.end_capture(self._stream))
 
     def is_capturing(self) -> bool:
         return runtime.streamIsCapturing(self.ptr)
