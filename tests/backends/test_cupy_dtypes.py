@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from same_kernels import same
 
-from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends.kernels import Scaling
 from mlp_xp.nn.layers import Norm
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, SquaredError
-from mlp_xp.optimizers import SGD, Adam, init_opt_state
+from mlp_xp.optimizers import SGD, Adam
 
 pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
 
@@ -19,28 +18,9 @@ def device(backend):
         yield backend
 
 
-@pytest.fixture
-def numbers(rng):
-    """Return a function that draws an array."""
-    return lambda *shape, dtype="float32": np.asarray(rng.standard_normal(shape), dtype)
-
-
-def test_normalization(device, numbers):
-    x, dy = device.put(numbers(6, 4)), device.put(numbers(6, 4))
-    norm = Norm(*(device.put(numbers(4, dtype="float64")) for _ in range(2)))
-    weights = device.put(np.ones(6))
-
-    def run(kernels):
-        y, pullback = kernels.layer_norm(norm, x, xp=device.xp)
-        z, other_pullback, _ = kernels.batch_norm(norm, x, weights, xp=device.xp)
-        return y, z, *pullback(dy, need_dx=True), *other_pullback(dy, need_dx=True)
-
-    same(device, run, precision="float32")
-
-
 @pytest.mark.parametrize("labels", ["int8", "int16", "uint8", "int32", "int64"])
-def test_labels(device, numbers, labels):
-    logits = device.put(numbers(6, 4))
+def test_labels(device, rng, labels):
+    logits = device.put(rng.standard_normal((6, 4)), "float32")
     targets = device.put(np.asarray([0, 3, 1, 2, 3, 0], labels))
     loss = SoftmaxCrossEntropy()
 
@@ -51,43 +31,13 @@ def test_labels(device, numbers, labels):
     same(device, run, precision="float32")
 
 
-def test_sums_and_averages(device, numbers):
-    total, share = numbers(3), device.put(numbers(3, dtype="float64"))
-    p = device.put(numbers(4)), device.put(numbers(2, dtype="float64"))
-    rate = device.put(np.asarray(0.25, np.float32))
-
-    def run(kernels):
-        moved = kernels.average(tuple(leaf + 1 for leaf in p), p, rate, xp=device.xp)
-        return (
-            moved,
-            kernels.accumulate(device.put(total), rate, share),
-            kernels.clip(tuple(leaf * 3 for leaf in p), 0.5, xp=device.xp),
-        )
-
-    same(device, run, precision="float32")
-
-
-def test_state_of_another_dtype(device, numbers):
-    p, g, rule = numbers(4, 3), numbers(4, 3), Adam()
-
-    def run(kernels):
-        params, grads = (device.put(p),), (device.put(g),)
-        state = init_opt_state(rule, params, xp=device.xp)
-        state = map_leaves(lambda leaf: device.xp.astype(leaf, device.xp.float64), state)
-        coefs = (device.put(np.asarray(0.1, np.float32)),)
-        return kernels.update(rule, params, grads, state, coefs, xp=device.xp)
-
-    same(device, run, precision="float32")
-
-
-def test_products(device, numbers):
+def test_products(device, rng):
     from mlp_xp.backends._cupy.cublaslt import multiply
 
-    a, b = device.put(numbers(5, 4)), device.put(numbers(4, 3))
-    assert multiply(a, device.put(numbers(4, 3, dtype="float64"))) is None
-    assert multiply(a, b) is not None
+    longer, b = (device.put(rng.standard_normal(shape), "float32") for shape in ((9, 4), (4, 3)))
+    assert multiply(longer[:5], device.xp.astype(b, device.xp.float64)) is None
+    assert multiply(longer[:5], b) is not None
     # Rows of a batch begin anywhere: the algorithm must be one for such addresses.
-    longer = device.put(numbers(9, 4))
     found = multiply(longer[1:6], b)
     np.testing.assert_allclose(device.get(found), device.get(longer[1:6] @ b), 1e-5, 1e-6)
 
@@ -108,8 +58,24 @@ def activated(name):
     return run
 
 
+def normalized(k, a, b, xp):
+    """Return all that two normalizations give, with parameters and weights of the other dtype."""
+    norm = Norm(b["scale"], b["scale"])
+    y, pullback = k.layer_norm(norm, a["x"], xp=xp)
+    z, back, _ = k.batch_norm(norm, a["x"], b["w"], xp=xp)
+    return y, z, *pullback(a["dy"], need_dx=True), *back(a["dy"], need_dx=True)
+
+
+def updated(k, a, b, xp):
+    """Return an update by Adam, whose state has the other dtype."""
+    state = Adam().state_type((b["dy"],), (b["x"] ** 2,))
+    return k.update(Adam(), (a["x"],), (a["dy"],), state, (a["rate"],), xp=xp)
+
+
 MIXED = {
     **{name: activated(name) for name in ("tanh", "relu", "gelu")},
+    "normalizations": normalized,
+    "state": updated,
     "dropout": lambda k, a, b, xp: k.dropout(a["x"], a["key"], 0.5, xp=xp)[1](b["x"]),
     "layer normalization": lambda k, a, b, xp: k.layer_norm(
         Norm(b["scale"], a["scale"]), a["x"], xp=xp
@@ -135,6 +101,7 @@ MIXED = {
     "average": lambda k, a, b, xp: k.average((a["x"],), (b["x"],), a["rate"], xp=xp),
     "rate of an average": lambda k, a, b, xp: k.average((a["x"],), (a["x"],), b["rate"], xp=xp),
     "sum": lambda k, a, b, xp: k.accumulate(a["rate"], b["rate"], a["rate"]),
+    "share": lambda k, a, b, xp: k.accumulate(a["scale"], a["rate"], b["scale"]),
     "clipping": lambda k, a, b, xp: k.clip((a["x"], b["x"]), 0.1, xp=xp),
     "rate of an update": lambda k, a, b, xp: (
         k.update(

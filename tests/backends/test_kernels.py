@@ -294,7 +294,7 @@ def check_update(backend, rule, shapes, dtypes, l2, rng, n_leading=0, layout=LAY
         for t, grads in enumerate(steps, start=1):
             coefs = backend.put(np.asarray((*rule.coefficients(0.05, t), l2)), dtype)
             *coefs, factor = (coefs[i] for i in range(coefs.shape[0]))
-            given = rule, own, tuple(map(placed, grads)), opt_state, tuple(coefs)
+            given = rule, own, tuple(backend.put(g.copy()) for g in grads), opt_state, tuple(coefs)
             own, opt_state, penalty = kernels.update(
                 *given, factor if l2 else None, n_leading=n_leading, xp=backend.xp
             )
