@@ -39,8 +39,6 @@ def add_train(parser: Parser) -> None:
     """Add the options of ``mlp-xp train``, in groups."""
     defaults = read_table(DEFAULT)
     parser.usage = "mlp-xp train [DATA] [OPTION ...]"
-    # The same as --data, which is the more explicit form.
-    parser.add_argument("data", nargs="?", default=SUPPRESS, help=SUPPRESS)
     _add_data(_Group(parser, "data", defaults))
     _add_network(_Group(parser, "network", defaults))
     _add_training(_Group(parser, "training", defaults))
@@ -104,11 +102,17 @@ class _Group:
 
 
 def _add_data(group: _Group) -> None:
+    group.options.add_argument(
+        "data",
+        nargs="?",
+        default=SUPPRESS,
+        metavar="DATA",
+        help=f"{', '.join(LOADERS)}; or data of your own: a .csv, .npz or .parquet file, or a "
+        f"folder with a folder of pictures for each class ({group.defaults['data']})",
+    )
     group.add(
         "--data",
-        f"DATA, or --data: {', '.join(LOADERS)}; or data of your own: a .csv, .npz or .parquet "
-        "file, or a folder with a folder of pictures for each class",
-        "data",
+        "the same as DATA",
         metavar="NAME",
     )
     group.add(
@@ -147,7 +151,7 @@ def _add_data(group: _Group) -> None:
 def _add_network(group: _Group) -> None:
     group.add(
         "--hidden",
-        "width of each hidden layer, of a table by its rows",
+        "width of each hidden layer; for a table it follows from the rows",
         "hidden_layer_sizes",
         type=number(int, at_least=1, several=True),
         nargs="*",

@@ -128,7 +128,8 @@ def load_files(
     if values is not None:
         data = _split_numbers(path, table, values)
     else:
-        data = _split(path, table.x, _labels(table.y), None, table.names)
+        where = f"{path}, column {table.target!r}"
+        data = _split(where, table.x, _labels(table.y), None, table.names)
     return _with_inputs(path, data, table, columns)
 
 
@@ -203,7 +204,7 @@ def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
 
 
 def _split(
-    path: Path,
+    path: Path | str,
     x: NDArray[Any],
     y: NDArray[Any],
     image_shape: tuple[int, int, int] | None,
@@ -218,7 +219,8 @@ def _split(
         raise DatasetError(
             f"{path}: the class {str(names[counts.argmin()])!r} has one sample, expected one to "
             f"train on and one to test at least (there are {len(names):,} classes of {len(y):,} "
-            "samples; if it is a number to predict, type --task regression)"
+            "samples; if it is a number to predict, type --task regression; --target names another "
+            "column)"
         )
     order = np.random.Generator(np.random.Philox(0)).permutation(len(y))
     is_test = np.zeros(len(y), dtype=bool)
