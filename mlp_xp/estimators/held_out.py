@@ -69,6 +69,9 @@ class HeldOut:
     ) -> None:
         self._model = model
         self._scoring = params["scoring"]
+        loss = trainer.rules.loss
+        if self._scoring is None and (loss.has_std or loss.levels):
+            self._scoring = "loss"  # R2 says nothing about intervals.
         self.looks_at_model = callable(self._scoring)
         self._trainer = trainer
         self._targets = targets

@@ -176,7 +176,7 @@ def evaluate(
     activating: Any = state.activating_loss
     outputs = activating.activate(logits, xp=here.xp)
     outputs = targets.restore(activating, outputs, lambda array: array.astype(logits.dtype))
-    predictions = Predictions(model, activating, targets, outputs)
+    predictions = Predictions(model, activating, targets, outputs, state.calibration)
     scores = {"loss": loss.reported(float(value), logits.shape[1])}
     if metrics is None:
         return scores | {targets.metric: targets.score(truth, predictions.predict(), weights)}

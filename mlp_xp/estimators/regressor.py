@@ -1,6 +1,7 @@
 """The regressor: scikit-learn's names and meanings, on any array library."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from sklearn.base import RegressorMixin, _fit_context
@@ -9,12 +10,13 @@ from sklearn.utils.metaestimators import available_if
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
+from mlp_xp.estimators.intervals import calibrate
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.prediction import AS_SET
 from mlp_xp.estimators.scoring import predict_values
 from mlp_xp.estimators.state import set_weights
 from mlp_xp.estimators.targets import RealTargets
-from mlp_xp.estimators.validation import check_weights, host
+from mlp_xp.estimators.validation import check_weights, check_y, host
 from mlp_xp.nn.losses import OUTPUTS, REGRESSION_LOSSES
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Schedule
@@ -213,7 +215,7 @@ default="auto"
             ``loss="gaussian"``.
         quantiles : float or sequence of float, optional
             Return these quantiles instead: of those that ``loss=Quantile(...)`` was fitted for, or
-            any in (0, 1) after a fit with ``loss="gaussian"``.
+            any in (0, 1) after a fit with ``loss="gaussian"``, or after `calibrate_intervals`.
         tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
             Test-time augmentation; by default the parameter `tta` of the estimator.
 
@@ -254,7 +256,59 @@ default="auto"
             outputs,
             return_std=return_std,
             quantiles=quantiles,
+            calibration=state.calibration,
         )
+
+    def calibrate_intervals(self, X: Any, y: Any) -> Self:
+        """Make quantiles hold what they promise, by the errors on samples that no fit has seen.
+
+        From then on ``predict(X, quantiles=(0.05, 0.95))`` encloses nine in ten new targets,
+        whatever the loss and however the noise is distributed, as long as they come from where
+        these samples come from (split conformal prediction). Errors are counted from each quantile
+        of `Quantile`, in standard deviations of `Gaussian`, and from the prediction of every other
+        loss, which then has intervals of one width. Predictions and standard deviations stay as
+        they are. The next fit forgets the calibration.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+            Neither fitted to nor used for early stopping. The quantiles 0.05 and 0.95 need at least
+            19 samples; with 100 the share that is enclosed is within 6 percentage points in two of
+            three cases.
+        y : array-like of shape (samples,) or (samples, outputs)
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there are too few samples for a quantile of the loss.
+
+        References
+        ----------
+        Romano, Patterson, Candès, "Conformalized quantile regression" (2019), arXiv:1905.03222.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mlp_xp import MLPRegressor
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.normal(size=(900, 1))
+        >>> y = X[:, 0] + rng.normal(size=900)
+        >>> model = MLPRegressor(learning_rate="cosine", random_state=0).fit(X[:300], y[:300])
+        >>> model = model.calibrate_intervals(X[300:600], y[300:600])
+        >>> low, high = model.predict(X[600:], quantiles=(0.05, 0.95)).T
+        >>> print(f"{np.mean((low < y[600:]) & (y[600:] < high)):.2f}")
+        0.90
+        """
+        outputs: Any = self._outputs(X, "calibrate_intervals", to=get_backend("numpy"))
+        state = self._state
+        columns = state.targets.plain.encode(check_y(self, y, len(outputs)), "float64")
+        calibration = calibrate(state.activating_loss, outputs, columns)
+        self._state = replace(state, calibration=calibration)
+        return self
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R2, on the given samples.

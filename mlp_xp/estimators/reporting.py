@@ -36,7 +36,7 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
     learned = map_leaves(lambda leaf: put_writable(leaf, to), loop.learned())
     # A training checks that they are finite.
     state = model._state.with_weights(
-        *learned, position=loop.position, progress=None, is_checked=True
+        *learned, position=loop.position, progress=None, is_checked=True, calibration=None
     )
     publish(model, state, loop.history)
     model._training = Training(loop.trainer, learned, loop.best)

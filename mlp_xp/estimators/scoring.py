@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
+from mlp_xp.estimators.intervals import Calibration, calibrated_quantiles
 from mlp_xp.estimators.state import fitted_state
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.validation import check_weights, host
@@ -47,13 +48,22 @@ class Predictions:
     targets : Targets
     outputs : (samples, outputs) NumPy array
         After the output activation.
+    calibration : Calibration, optional
     """
 
-    def __init__(self, model: Any, loss: Loss, targets: Targets, outputs: np.ndarray) -> None:
+    def __init__(
+        self,
+        model: Any,
+        loss: Loss,
+        targets: Targets,
+        outputs: np.ndarray,
+        calibration: Calibration | None = None,
+    ) -> None:
         self._model = model
         self._loss = loss
         self._targets: Any = targets
         self._outputs = outputs
+        self._calibration = calibration
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -61,6 +71,7 @@ class Predictions:
     def predict(self, X: Any = None, **wanted: Any) -> Any:
         """Return labels, or values as `predict_values` does."""
         if self._targets.classes is None:
+            wanted = {"calibration": self._calibration} | wanted
             return predict_values(self._loss, self._targets, self._outputs, **wanted)
         return self._targets.decode(self._outputs)
 
@@ -143,6 +154,7 @@ def predict_values(
     *,
     return_std: bool = False,
     quantiles: float | Sequence[float] | None = None,
+    calibration: Calibration | None = None,
 ) -> Any:
     """Return predictions of real targets, with what is asked for; see `MLPRegressor.predict`.
 
@@ -154,13 +166,20 @@ def predict_values(
         After the output activation.
     return_std : bool, default=False
     quantiles : float or sequence of float, optional
+    calibration : Calibration, optional
+        That the quantiles are corrected by.
     """
     _check_wanted(return_std, quantiles)
     backend = get_backend(outputs)
     with backend.scope():
         if quantiles is not None:
             levels = [as_level(level) for level in np.ravel(quantiles)]
-            found: Any = loss.quantiles(outputs, levels, xp=backend.xp)
+            found: Any
+            if calibration is None:
+                found = loss.quantiles(outputs, levels, xp=backend.xp)
+            else:
+                put = backend.put
+                found = calibrated_quantiles(loss, outputs, levels, calibration, put, xp=backend.xp)
             found = targets.decode(found)
             return found[..., 0] if np.ndim(quantiles) == 0 else found
         values: Any = loss.point(outputs, xp=backend.xp)

@@ -16,6 +16,7 @@ from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.config import resolve_config
 from mlp_xp.estimators.device_copies import DeviceCopies
+from mlp_xp.estimators.intervals import Calibration
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats, Dense
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
@@ -68,6 +69,8 @@ class FittedState:
         Of a training whose trainer is not at hand: NumPy arrays.
     is_checked : bool
         Whether all weights are known to be finite.
+    calibration : Calibration or None
+        Errors on held-out samples, which quantiles are corrected by.
     copies : DeviceCopies
         Of weights, statistics and scaling, for predictions.
     """
@@ -86,6 +89,7 @@ class FittedState:
     position: LoopPosition = LoopPosition()  # noqa: RUF009
     progress: Progress | None = None
     is_checked: bool = False
+    calibration: Calibration | None = None
     copies: DeviceCopies = field(default_factory=DeviceCopies, repr=False)
 
     @cached_property
@@ -127,7 +131,8 @@ class FittedState:
         entries = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
         known = self._entries
         if len(entries) != len(known) or not all(map(is_, entries, known)):
-            state = replace(state, **_weights(self.network, attributes), is_checked=False)
+            weights = _weights(self.network, attributes)
+            state = replace(state, **weights, is_checked=False, calibration=None)
             state.copies.is_shared = True
         if attributes["out_activation_"] != state.output:
             state = replace(state, output=attributes["out_activation_"])

@@ -17,11 +17,12 @@ from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.estimators.config import resolve_augmentation
+from mlp_xp.estimators.intervals import calibrated_quantiles
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
 from mlp_xp.export._columns import column_inputs
 from mlp_xp.export._members import members_of, state_of
-from mlp_xp.nn.losses import Loss, of_mixture
+from mlp_xp.nn.losses import of_mixture
 from mlp_xp.training.inference import make_predict
 
 __all__ = ["to_onnx", "trace"]
@@ -60,7 +61,8 @@ def to_onnx(
         outputs ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 of several
         labels at once, and ``probabilities : (N, classes)``; a regressor has ``prediction : (N,)``
         or ``(N, outputs)``. With ``loss="gaussian"`` it also has ``std``, of the same shape, and
-        with several quantiles ``quantiles : (N, levels)`` or ``(N, outputs, levels)``.
+        with several quantiles ``quantiles : (N, levels)`` or ``(N, outputs, levels)``, calibrated
+        if they were.
 
     Raises
     ------
@@ -124,8 +126,7 @@ def trace(
         views = resolve_augmentation("tta", member.tta, state.n_features)
         predictions.append(_predictions(state, views, x, precision))
     if first.targets.classes is None:
-        losses = [state.activating_loss for state in states]
-        outputs = _named_values(losses, predictions, first.targets, in_pipeline=in_pipeline)
+        outputs = _named_values(states, predictions, in_pipeline=in_pipeline)
     else:
         outputs = _named_classes(model, first.targets, _mean(predictions))
     graph = ndonnx.build(inputs, outputs)
@@ -189,12 +190,13 @@ def _sources(
 
 
 def _named_values(
-    losses: list[Loss], outputs: list[Any], targets: Targets, *, in_pipeline: bool
+    states: list[FittedState], outputs: list[Any], *, in_pipeline: bool
 ) -> dict[str, Any]:
     """Return what a prediction of real values consists of, by name."""
     from mlp_xp.export._operators import OnnxNamespace
 
     xp: Any = OnnxNamespace()
+    losses, targets = [state.activating_loss for state in states], states[0].targets
     pairs = list(zip(losses, outputs, strict=True))
     points: list[Any] = [loss.point(output, xp=xp) for loss, output in pairs]
     if in_pipeline:
@@ -207,9 +209,21 @@ def _named_values(
     levels = losses[0].levels
     if len(levels) > 1 and all(loss.levels == levels for loss in losses):
         named["quantiles"] = _mean(
-            [loss.quantiles(output, levels, xp=xp) for loss, output in pairs]
+            [_quantiles(state, output, xp) for state, output in zip(states, outputs, strict=True)]
         )
     return {name: targets.decode(array) for name, array in named.items()}
+
+
+def _quantiles(state: FittedState, outputs: Any, xp: Any) -> Any:
+    """Return all quantiles of a loss, calibrated if they were."""
+    loss, calibration = state.activating_loss, state.calibration
+    if calibration is None:
+        return loss.quantiles(outputs, loss.levels, xp=xp)
+
+    def put(array: np.ndarray) -> Any:
+        return xp.astype(xp.asarray(array), outputs.dtype)
+
+    return calibrated_quantiles(loss, outputs, loss.levels, calibration, put, xp=xp)
 
 
 def _named_classes(model: Any, targets: Targets, predictions: Any) -> dict[str, Any]:

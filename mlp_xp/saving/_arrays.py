@@ -20,6 +20,7 @@ from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import optional
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
+from mlp_xp.estimators.intervals import Calibration
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.network import denses, draw_params, norms, with_layers
@@ -35,12 +36,14 @@ def _entries(
     norms: Iterable[Norm],
     batch_stats: Iterable[BatchStats],
     scaling: Scaling | Whitening | None,
+    calibration: Calibration | None,
 ) -> dict[str, Any]:
     groups: dict[str, Iterable[Any]] = {"layers": layers, "norms": norms, "moments": batch_stats}
     numbered = {
         f"{name}.{i}": entry for name, group in groups.items() for i, entry in enumerate(group)
     }
-    return numbered if scaling is None else numbered | {"scaling": scaling}
+    single = {"scaling": scaling, "calibration": calibration}
+    return numbered | {name: entry for name, entry in single.items() if entry is not None}
 
 
 def _by_tensor(entries: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +63,7 @@ def shapes(state: FittedState) -> dict[str, Any]:
         norms(params),
         [BatchStats._make(((width,), (width,))) for width in network.batch_stats_widths],
         _scaling_shapes(state.input_scaling, state.n_features, network.sizes[0]),
+        state.calibration,
     )
 
 
@@ -83,7 +87,8 @@ def dump_arrays(states: Mapping[str, FittedState]) -> bytes:
     tensors: dict[str, np.ndarray] = {}
     for prefix, state in states.items():
         params = state.params
-        entries = _entries(denses(params), norms(params), state.batch_stats, state.scaling)
+        single = state.scaling, state.calibration
+        entries = _entries(denses(params), norms(params), state.batch_stats, *single)
         # safetensors 0.8 writes the memory of an array as it lies, and ignores its strides.
         tensors |= {
             prefix + name: np.ascontiguousarray(to_numpy(array), dtype=state.dtype)
@@ -170,5 +175,6 @@ def _with_arrays(state: FittedState, tensors: dict[str, np.ndarray], prefix: str
         params=with_layers(state.network, read(Dense), read(Norm)),
         batch_stats=tuple(read(BatchStats)),
         scaling=next(iter(read(Scaling) + read(Whitening)), None),
+        calibration=next(iter(read(Calibration)), None),
         is_checked=True,
     )

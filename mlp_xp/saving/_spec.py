@@ -17,6 +17,7 @@ from mlp_xp.estimators.config import (
     resolve_augmentation,
     resolve_config,
 )
+from mlp_xp.estimators.intervals import Calibration
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
@@ -74,6 +75,8 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
     }
     if state.target_scaling is not None:
         spec["target_scaling"] = [numbers.tolist() for numbers in state.targets.scaling]
+    if state.calibration is not None:
+        spec["calibration_samples"] = len(state.calibration.scores)
     if state.targets.classes is not None:
         spec["target_type"] = state.targets.kind
         spec["sparse_targets"] = state.targets.is_sparse
@@ -249,6 +252,10 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
         ),
     )
     _check_late_settings(model, n_features)
+    if kind == "MLPRegressor" and "calibration_samples" in spec:
+        n_samples = _take(spec, "calibration_samples", _is_width, "an integer above 0")
+        shape = n_samples, targets.n_outputs, max(1, len(state.loss.levels))
+        state = replace(state, calibration=Calibration(shape))
     history = _decode_history(spec["training"])
     # Epochs and samples are counted on; the optimizer and its schedule begin anew.
     n_epochs = history.records[-1].epoch if history.records else 0

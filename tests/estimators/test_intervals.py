@@ -133,8 +133,7 @@ def test_the_median_between_others_and_the_nearest_quantile(levels, parts):
 @each_loss
 def test_ways_to_fit_and_to_keep(loss, levels, tmp_path):
     y = POSITIVE
-    settings = {"early_stopping": True, "scoring": "loss", "validation_fraction": 0.3}
-    model = regressor(loss, **settings).fit(X, y)
+    model = regressor(loss, early_stopping=True, validation_fraction=0.3).fit(X, y)
     expected = model.predict(X, quantiles=levels)
     assert model.validation_scores_[-1] == -model.validation_loss_curve_[-1]
     save_model(model, tmp_path / "model")
@@ -209,6 +208,57 @@ def test_views_are_averaged(loss, levels):
     if isinstance(loss, Gaussian):
         density = norm.logpdf(y, *model.predict(X, return_std=True))
         assert model.evaluate(X, y)["loss"] == pytest.approx(-density.mean(), rel=1e-9)
+
+
+CALIBRATED = ("squared_error", "quantile", "poisson", *LOSSES)
+
+
+@pytest.mark.parametrize("loss", CALIBRATED, ids=repr)
+def test_calibrated_quantiles_hold_what_they_promise(on, backend, loss, tmp_path):
+    X, y, _ = noisy(3000)
+    y = np.exp(0.3 * y)
+    levels = getattr(loss, "levels", ()) or (0.05, 0.95)
+    model = regressor(loss, precision="float32", max_iter=30, **on).fit(X[:100], y[:100])
+    plain = model.predict(X)
+    data = backend.put(X.astype("float32"))
+    assert model.calibrate_intervals(data[100:1100, :], y[100:1100]) is model
+    np.testing.assert_array_equal(model.predict(X), plain)
+    found = model.predict(data, quantiles=levels)
+    assert backend.owns(found)
+    expected = model.predict(X, quantiles=levels)
+    with backend.scope():
+        np.testing.assert_allclose(backend.get(found), expected, rtol=1e-4)
+    shares = np.mean(y[1100:, None] < expected[1100:], axis=0)
+    np.testing.assert_allclose(shares, levels, atol=0.04)
+    assert np.all(np.diff(expected, axis=1) >= 0)
+    if loss == "squared_error":
+        errors = y[100:1100] - plain[100:1100]
+        low = np.quantile(errors, 0.05, method="weibull")
+        np.testing.assert_allclose(expected[:, 0], plain + low, rtol=1e-4)
+    save_model(model, tmp_path)
+    for copy in (pickle.loads(pickle.dumps(model)), load_model(tmp_path)):  # noqa: S301
+        np.testing.assert_array_equal(copy.predict(X, quantiles=levels), expected)
+    with pytest.raises(ValueError, match=r"at least 9999 samples for the quantile|was fitted for"):
+        model.predict(X, quantiles=0.0001)
+    # The next fit forgets it.
+    again = model.fit(X[:100], y[:100])
+    if isinstance(loss, str):
+        with pytest.raises(ValueError, match=r"which has no quantiles|was fitted for"):
+            again.predict(X, quantiles=levels)
+    else:
+        assert np.any(again.predict(X, quantiles=levels) != expected)
+
+
+def test_the_calibration_of_several_outputs_is_that_of_each():
+    y = X[:, :2]
+    for loss in ("squared_error", "gaussian", Quantile(LEVELS)):
+        model = regressor(loss).fit(X, y).calibrate_intervals(X, y)
+        found = model.predict(X, quantiles=LEVELS)
+        assert found.shape == (60, 2, 3)
+        shares = np.mean(y[..., None] < found, axis=0)
+        np.testing.assert_allclose(shares, [LEVELS] * 2, atol=0.02)
+    with pytest.raises(ValueError, match=r"at least 19 samples for the quantile 0.05, got 18"):
+        model.calibrate_intervals(X[:18], y[:18])
 
 
 WRONG_QUESTIONS = [

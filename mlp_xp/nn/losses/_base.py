@@ -144,6 +144,13 @@ class Loss(ABC):
         """Return the prediction of each target, (..., batch, targets), of activated outputs."""
         return outputs
 
+    def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
+        """Return what errors of activated outputs are measured from, and their expected size.
+
+        The first is (..., batch, targets, kinds), e.g. of each quantile; the second is broadcast.
+        """
+        return self.point(outputs, xp=xp)[..., None], 1.0
+
     def std(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return the standard deviation of each target, (..., batch, targets)."""
         raise ValueError(
@@ -155,7 +162,8 @@ class Loss(ABC):
         """Return quantiles of each target, (..., batch, targets, levels), of activated outputs."""
         raise ValueError(
             f"The network was fitted with loss={self!r}, which has no quantiles: fit with "
-            f"loss=Quantile({tuple(levels)}) or Gaussian()."
+            f"loss=Quantile({tuple(levels)}) or Gaussian(), or call calibrate_intervals(X, y) with "
+            "samples that were held out."
         )
 
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:

@@ -339,6 +339,10 @@ class Quantile(ErrorLoss):
             chosen += known
         return xp.stack(chosen, axis=-1)
 
+    def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
+        """Return each quantile of each target, (..., batch, targets, quantiles)."""
+        return xp.stack(self._parts(outputs), axis=-1), 1.0
+
     def raw_outputs(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return raw outputs that stand for the given quantiles."""
         if len(self.levels) == 1:

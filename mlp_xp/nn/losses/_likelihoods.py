@@ -185,6 +185,11 @@ class Gaussian(Loss):
         """Return the mean of each target, (..., batch, targets)."""
         return self._parts(outputs)[0]
 
+    def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
+        """Return means, and standard deviations, (..., batch, targets, 1)."""
+        means, stds = self._parts(outputs)
+        return means[..., None], stds[..., None]
+
     def std(self, outputs: Array, *, xp: Namespace) -> Array:
         """Return the standard deviation of each target, (..., batch, targets)."""
         return self._parts(outputs)[1]

@@ -102,6 +102,10 @@ class Through(Loss):
         """Return the prediction of each target, as the loss does."""
         return self.loss.point(outputs, xp=xp)
 
+    def centers(self, outputs: Array, *, xp: Namespace) -> tuple[Array, Array | float]:
+        """Return what errors are measured from, as the loss does."""
+        return self.loss.centers(outputs, xp=xp)
+
     def quantiles(self, outputs: Array, levels: Sequence[float], *, xp: Namespace) -> Array:
         """Return quantiles of each target, as the loss does."""
         return self.loss.quantiles(outputs, levels, xp=xp)
