@@ -6,28 +6,41 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["did_you_mean", "error_end"]
+__all__ = ["did_you_mean", "error_end", "nearest"]
 
 # What other libraries call it, in lower case.
 _ELSEWHERE = {
     "bfloat16": "bf16",
     "binary_crossentropy": "log_loss",
     "categorical_crossentropy": "log_loss",
+    "clipnorm": "max_grad_norm",
     "cross_entropy": "log_loss",
     "crossentropy": "log_loss",
     "double": "float64",
+    "epochs": "max_iter",
     "fp16": "float16",
     "fp32": "float32",
     "half": "float16",
     "l1": "absolute_error",
+    "l2": "alpha",
+    "layers": "hidden_layer_sizes",
+    "lr": "learning_rate_init",
     "mae": "absolute_error",
+    "max_epochs": "max_iter",
+    "metrics": "scoring",
     "mse": "squared_error",
+    "n_epochs": "max_iter",
     "nll": "log_loss",
     "normal": "gaussian",
+    "optimizer": "solver",
+    "patience": "n_iter_no_change",
     "pinball": "quantile",
+    "seed": "random_state",
     "sigmoid": "logistic",
     "sparse_categorical_crossentropy": "log_loss",
     "swish": "silu",
+    "validation_split": "validation_fraction",
+    "weight_decay": "alpha",
     "zscore": "standardize",
 }
 # The same for the names of backends.
@@ -47,13 +60,25 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
     >>> did_you_mean("lamb", ["sgd"])
     ''
     """
+    found = nearest(given, names)
+    return f"did you mean {found!r}?" if found else ""
+
+
+def nearest(given: Any, names: Iterable[str]) -> str:
+    """Return the valid name that an unknown one probably means, or "".
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.names import nearest
+    >>> nearest("epochs", ["max_iter", "max_time"])
+    'max_iter'
+    """
     # Two options are not alike because of their dashes.
     lower = {name.lower().lstrip("-"): name for name in names}
     wanted = str(given).lower().lstrip("-")
     elsewhere = _ELSEWHERE | _BACKENDS if "numpy" in lower else _ELSEWHERE
     near = [elsewhere.get(wanted, ""), *get_close_matches(wanted, lower, 1)]
-    found = [lower[name] for name in near if name in lower]
-    return f"did you mean {found[0]!r}?" if found else ""
+    return next((lower[name] for name in near if name in lower), "")
 
 
 def error_end(given: Any, names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_consistent_length
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends import Backend, namespace_backend, to_numpy
 from mlp_xp.distributed import Alone, Distributed, join_ranks
+from mlp_xp.estimators.keywords import check_fit_keywords
 from mlp_xp.estimators.resuming import text_of
 from mlp_xp.estimators.validation import check_weights, check_x, check_y, host
 from mlp_xp.training.rows import Shard, take_rows
@@ -42,6 +43,8 @@ def validating_on_all_ranks(fit: _Method) -> _Method:
 
     @functools.wraps(fit)
     def method(self: Any, *arguments: Any, **settings: Any) -> Any:
+        if settings:
+            check_fit_keywords(fit, self, settings)
         if isinstance(self.distributed, str | Distributed):
             with join_ranks(self.distributed).sharing_errors():
                 self._validate_params()

@@ -21,6 +21,7 @@ from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import BACKENDS, LOW_PRECISIONS
 from mlp_xp.distributed import ENGINES, Distributed
 from mlp_xp.estimators.config import ADAPTIVE, LBFGS, check_params, resolve_layers
+from mlp_xp.estimators.keywords import checking_keywords, set_params
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
@@ -249,12 +250,16 @@ _PARTS = {
 
 
 def documented(cls: _Class) -> _Class:
-    """Replace lines in brackets of the docstring of a class by the text that both classes share."""
+    """Replace lines in brackets of the docstring of a class by the text that both classes share.
+
+    Its constructor says what an unknown keyword may mean.
+    """
     if cls.__doc__ is not None:  # With -OO there is none.
         text = inspect.cleandoc(cls.__doc__)
         for line, part in _PARTS.items():
             text = text.replace(f"{line}\n", part)
         cls.__doc__ = text
+    cls.__init__ = checking_keywords(cls.__init__)  # type: ignore[misc]
     return cls
 
 
@@ -320,7 +325,9 @@ def _hint(name: str, value: Any, constraints: list[Any]) -> str:
 
 
 class RecipeMixin:
-    """The class method `from_recipe`."""
+    """The class method `from_recipe`, and `set_params` with errors that name the nearest."""
+
+    set_params = set_params
 
     @classmethod
     def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> Self:

@@ -1,0 +1,84 @@
+"""Unknown keyword arguments of an estimator: errors that say what is probably meant."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from sklearn.base import BaseEstimator
+
+__all__ = ["check_fit_keywords", "checking_keywords", "set_params"]
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+# Validation data in one argument, in other libraries.
+_VALIDATION = {"eval_set", "validation_data", "validation_set"}
+
+
+def checking_keywords(constructor: _Method) -> _Method:
+    """Return a constructor whose error for an unknown keyword names the nearest parameter."""
+    known = inspect.signature(constructor).parameters.keys()
+
+    @functools.wraps(constructor)
+    def __init__(self: Any, *arguments: Any, **given: Any) -> None:  # noqa: N807
+        if not given.keys() <= known:
+            name = next(name for name in given if name not in known)
+            raise TypeError(_unexpected(type(self), "__init__", name, _meant(name, known)))
+        constructor(self, *arguments, **given)
+
+    return __init__  # type: ignore[return-value]
+
+
+def check_fit_keywords(fit: Any, estimator: Any, given: Iterable[str]) -> None:
+    """Raise TypeError for an unknown keyword of `fit` or `partial_fit`."""
+    from mlp_xp._utils.names import nearest  # Most keywords are right.
+
+    known, kind = inspect.signature(fit).parameters, type(estimator)
+    for name in given:
+        if name not in known:
+            meant = nearest(name, estimator.get_params(deep=False))
+            end = f": give it before, {kind.__name__}({meant}=...)." if meant else ""
+            end = end if name not in _VALIDATION else ": give X_val=..., y_val=..."
+            if near := nearest(name, known):
+                end = f": did you mean {near!r}?"
+            raise TypeError(_unexpected(kind, fit.__name__, name, end))
+
+
+def set_params(self: Any, **params: Any) -> Any:
+    """Set parameters of the estimator.
+
+    Parameters
+    ----------
+    **params
+        Names and values.
+
+    Returns
+    -------
+    self
+
+    Raises
+    ------
+    ValueError
+        For a name that is no parameter; the message names the nearest.
+    """
+    known = self._get_param_names()
+    for name in params:
+        first = name.partition("__")[0]
+        if first not in known:
+            kind = type(self).__name__
+            end = _meant(first, known) or f": list(model.get_params()) are the {len(known)} names."
+            raise ValueError(f"Invalid parameter {first!r} for estimator {kind}{end}")
+    return BaseEstimator.set_params(self, **params)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error about a parameter."""
+    from mlp_xp._utils.names import did_you_mean  # Most names are right.
+
+    if name in _VALIDATION:
+        return ": give X_val=..., y_val=... to fit."
+    meant = did_you_mean(name, known)
+    return f": {meant}" if meant else ""
+
+
+def _unexpected(kind: type, function: str, name: str, end: str) -> str:
+    return f"{kind.__name__}.{function}() got an unexpected keyword argument {name!r}{end}"
