@@ -186,8 +186,8 @@ def _add_bench(parser: Parser) -> None:
         "--only",
         nargs="+",
         metavar="PART",
-        help="tiny, lab, lab-full, medium, wide, predict, one-row, drop-in, search, start-up, "
-        "end-to-end, growth (all)",
+        help="tiny, lab, lab-full, medium, wide, predict, one-row, drop-in, search, busy, "
+        "start-up, end-to-end, growth (all)",
     )
     add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
     add("--images", type=count, metavar="N", help="of an epoch at most")

@@ -74,8 +74,10 @@ def learn_columns(
             used.append(Column(name, levels=levels))
             n_used = len({*levels} - {""})
             if n_used < n_levels:
-                seen = f"{n_used} are inputs" if n_used else "only whether it is filled is an input"
-                notes.append(f"many values: {name} has {n_levels:,}; {seen}")
+                seen = f"{n_used} of {n_levels:,} values are inputs, the others are rare"
+                if not n_used:
+                    seen = "only whether it is filled is an input, its values are rare"
+                notes.append(f"{name}: {seen}")
     if not used:
         raise DatasetError(
             f"{path} has no column that can be an input: {'; '.join(notes)}; --target names the "

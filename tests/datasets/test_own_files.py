@@ -134,6 +134,17 @@ def test_text_booleans_and_holes_become_inputs():
     assert rows[1].tolist() == [median, 0, 1, 0, 1, 0]
 
 
+def test_of_many_values_the_most_frequent_are_inputs():
+    rows = [f"c{i // 2},{'' if i else 'x'},{i}.5" for i in range(300)]
+    data = load_files(write("a.csv", "\n".join(["code,flag,price", *rows, ""])))
+    assert len(data.feature_names) == 51
+    assert data.feature_names[-1] == "flag="
+    assert data.columns.notes == (
+        "code: 50 of 150 values are inputs, the others are rare",
+        "flag: only whether it is filled is an input, its values are rare",
+    )
+
+
 def test_all_columns_that_cannot_be_used_are_named_at_once():
     rows = [f"{i},{i if i else '?!'},${i},{'inf' if i == 7 else i},{i % 2}" for i in range(60)]
     write("a.csv", "\n".join(["i,j,k,l,kind", *rows, ""]))
@@ -260,7 +271,9 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     put(table | {"i": ["Paris", None] * 10, "j": [1.0] * 19 + [np.nan], "yes": [True, None] * 10})
     assert load_files("a.parquet", target="kind").feature_names[:2] == ("j", "yes")
     put(table | {"kind": ["a"] * 3 + ["b"] * 3 + [None] * 14})
-    assert load_files("a.parquet").columns.notes[1:] == ("left out: 14 rows without kind",)
+    first, *notes = load_files("a.parquet").columns.notes
+    assert first == "i counts the rows: if it is no feature, type --drop i"
+    assert notes == ["left out: 14 rows without kind"]
 
 
 def test_a_folder_of_pictures_is_a_data_set():
