@@ -127,7 +127,10 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
     """Return which columns are features and which is the target."""
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise DatasetError(f"{path} has {count} columns {name!r}: rename all but one")
+        raise DatasetError(
+            f"{path} has {count} columns {name!r}: rename all but one, or begin the file with a "
+            "line of names"
+        )
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     if unknown := [name for name in wanted.drop if name not in names]:
         raise DatasetError(f"{path} has no column {unknown[0]!r} to drop; it has {shown}")

@@ -168,6 +168,7 @@ def test_a_folder_of_pictures_is_trained_on(mlp_xp):
     train = ["train", "--data", "pets", "--image-size", "6x4", "--epochs", 20, *FEW]
     assert "test accuracy 100.00 %" in mlp_xp(*train).out
     assert "Surest mistakes" in Path("run/report.html").read_text(encoding="utf-8")
+    assert mlp_xp("predict", "run", "pets").out.count("\n") == 30
     done = mlp_xp("predict", "run", "pets/dog/1.jpg")
     assert done.out.startswith("pets/dog/1.jpg: dog ")
     assert "9x9, resized to 6x4" in done.err
