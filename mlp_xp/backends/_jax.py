@@ -25,6 +25,8 @@ __all__ = ["JaxBackend", "create"]
 _LINE = 64
 # The size from which NumPy asks for large pages.
 _LEAST_BYTES = 1 << 22
+# Steps of the loops that are compiled for a GPU.
+_CHUNKS = 64, 8, 1
 
 
 class JaxBackend(Backend):
@@ -120,7 +122,9 @@ class JaxBackend(Backend):
         return _jit(function, donate)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        return _loop(body) if self.communicator is None else _split_loop(body)
+        if self.communicator is not None:
+            return _split_loop(body)
+        return _loop(body) if self.shares_host_memory else _loop_of_chunks(body)
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
         # One model after the other: its arrays stay in the cache, and batched products are slow.
@@ -206,6 +210,28 @@ def _loop(body: Callable[..., Any]) -> Callable[..., Any]:
         return jax.lax.fori_loop(start, stop, lambda i, now: body(i, now, *arguments), state)
 
     return jax.jit(run, donate_argnums=2)
+
+
+def _run_chunk(body: Callable[..., Any], n: int, start: Any, state: Any, *arguments: Any) -> Any:
+    return jax.lax.fori_loop(0, n, lambda i, now: body(start + i, now, *arguments), state)
+
+
+@functools.lru_cache(maxsize=128)
+def _loop_of_chunks(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a loop of compiled chunks of steps.
+
+    On a GPU XLA's loop waits for the host at each step unless it knows how many there are.
+    """
+    run_chunk = jax.jit(functools.partial(_run_chunk, body), static_argnums=0, donate_argnums=2)
+
+    def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:
+        while start < stop:
+            n = next(n for n in _CHUNKS if n <= stop - start)
+            state = run_chunk(n, np.int64(start), state, *arguments)
+            start += n
+        return state
+
+    return run
 
 
 @functools.lru_cache(maxsize=128)

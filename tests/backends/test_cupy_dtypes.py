@@ -140,3 +140,14 @@ def test_dtypes_that_differ_go_to_the_default(device, name, dtypes, rng):
         return MIXED[name](kernels, a, b, device.xp)
 
     same(device, run, precision="float32")
+
+
+@pytest.mark.parametrize("view", [np.s_[:, :], np.s_[::2, ::-1]])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_arrays_take_no_pinned_memory(backend, order, view, monkeypatch):
+    x = np.asarray(np.arange(24.0).reshape(6, 4), order=order)[view]
+    monkeypatch.setattr("mlp_xp.backends._cupy.backend._MOST_PINNED", 8)
+    monkeypatch.setattr("cupy.asarray", None)  # It goes through pinned memory.
+    there = backend.put(x)
+    assert there.flags.c_contiguous
+    np.testing.assert_array_equal(there.get(), x)

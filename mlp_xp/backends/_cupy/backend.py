@@ -27,6 +27,9 @@ from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["CupyBackend", "create"]
 
+# Bytes of an array that may go through pinned memory: CuPy takes the next power of two, for good.
+_MOST_PINNED = 1 << 26
+
 
 class CupyBackend(Backend):
     """Arrays on one CUDA device."""
@@ -54,6 +57,10 @@ class CupyBackend(Backend):
         return cupy.asarray(array)
 
     def _from_numpy(self, array: np.ndarray) -> Array:
+        if array.nbytes > _MOST_PINNED:
+            copy = cupy.empty(array.shape, array.dtype)
+            copy.set(array)  # Waits for the copy.
+            return copy
         # CuPy would keep columns as they are. It copies to pinned memory, and waits for nothing.
         return cupy.asarray(array, order="C")
 
