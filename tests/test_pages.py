@@ -199,6 +199,16 @@ def test_a_job_is_two_clicks_from_the_front_page():
     assert how_tos == {name for name, _ in JOBS.values()}
 
 
+def test_a_job_that_trains_shows_how_good_the_model_is():
+    for page in (DOCS / "how-to").glob("*.md"):
+        ran = [
+            block for block in pages.blocks(page.read_text(encoding="utf-8")) if not block.reason
+        ]
+        shown = "".join(block.shown for block in ran)
+        trains = any(".fit(" in block.code for block in ran)
+        assert re.search(r"\d\.\d\d", shown) or not trains, page.name
+
+
 def test_every_page_is_in_a_menu():
     listed = set()
     for page in DOCS.rglob("*.md"):
