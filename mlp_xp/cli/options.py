@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from textwrap import wrap
 from typing import Any, NoReturn, TypeAlias
 
@@ -161,7 +162,9 @@ def number(
                 return value
         except (ValueError, OverflowError):
             pass
-        spaces = ", several with spaces between them" if several and "," in text else ""
-        raise argparse.ArgumentTypeError(f"{text!r}, expected {noun} {expected}{spaces}")
+        cure = ", several with spaces between them" if several and "," in text else ""
+        if several and Path(text).exists():
+            cure = f": type {text} before the options"
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {noun} {expected}{cure}")
 
     return parse

@@ -35,6 +35,7 @@ TYPING_ERRORS = [
     ("train --no-such-option", "arguments: --no-such-option (see mlp-xp train --help)"),
     ("train --lernrate 1", "arguments: --lernrate, did you mean --learning-rate? (see"),
     ("train --activation sigmoid", "invalid choice: 'sigmoid', did you mean logistic? choose"),
+    ("train --hidden 64 .", "'.', expected an integer of at least 1: type . before the options"),
     ("train --hidden 64,32", "'64,32', expected an integer of at least 1, several with spaces"),
     ("train --data cifr10", "invalid choice: 'cifr10', did you mean cifar10? expected cifar10"),
     ("train --data digits --data-path x", "digits come with scikit-learn and have no path"),
