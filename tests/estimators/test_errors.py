@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 import mlp_xp
 from mlp_xp import MLPClassifier, MLPRegressor, get_backend
 from mlp_xp.callbacks import Callback
+from mlp_xp.nn.losses import Huber
 
 X, y = problem()
 # Wrong values of settings, and what was meant.
@@ -57,16 +58,16 @@ def test_a_wrong_setting_is_told_what_to_type():
             MLPRegressor(loss=theirs).fit(X, y)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (3, "callbacks has 3, which has none of the"),
-        (Callback, r"a class: give an object, with \(\)"),
-    ],
-)
-def test_callbacks_of_the_wrong_kind_are_rejected(given, message):
-    with pytest.raises(TypeError, match=message):
-        small(callbacks=[given]).fit(X, y)
+def test_objects_of_the_wrong_kind_are_rejected():
+    for name, value, message in (
+        ("callbacks", [3], "callbacks has 3, which has none of the methods"),
+        ("callbacks", [Callback], r"is a class: give an object, with \(\)"),
+        ("loss", Huber, r"loss is the class Huber: give an object, with \(\)"),
+        ("hidden_layer_sizes", (3.5,), "hidden_layer_sizes must be integers, got"),
+        ("hidden_layer_sizes", (3, 0), r"sizes must be > 0, got \[3, 0\]"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            small(MLPRegressor, **{name: value}).fit(X, y)
 
 
 def with_first(value):

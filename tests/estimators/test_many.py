@@ -149,12 +149,13 @@ ALONE = [
 
 
 @pytest.mark.parametrize("max_iter", [5, LONG], ids=["short", "machine code"])
-@pytest.mark.parametrize("name", TOGETHER)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_models_in_threads_have_the_bits_of_their_own_fits(monkeypatch, name, max_iter):
+def test_models_in_threads_have_the_bits_of_their_own_fits(monkeypatch, max_iter):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # As each model in company.
     ends = {"max_iter": max_iter, "n_iter_no_change": 3, "tol": 0.01} if max_iter == LONG else {}
-    check(tasks_of([small(**settings | ends) for settings in TOGETHER[name]], WEIGHTS))
+    plain = {"solver": "sgd", "momentum": 0.5, "early_stopping": True}
+    models = [small(**settings | ends) for settings in (*chain(*TOGETHER.values()), plain)]
+    check(tasks_of(models, WEIGHTS))
 
 
 def test_models_of_one_program_are_those_of_their_own_fits(on):
