@@ -258,13 +258,10 @@ def test_another_rule_starts_anew(first, then):
 @pytest.mark.parametrize(
     "settings",
     [
-        lambda x: {"beta_1": x},
+        lambda x: {"beta_1": x, "loss": SoftmaxFocal(gamma=x), "learning_rate": OneCycle(x)},
         lambda x: {"power_t": x, "solver": "sgd", "learning_rate": "invscaling"},
-        lambda x: {"dropout": [x], "input_dropout": x},
-        lambda x: {"loss": SoftmaxFocal(gamma=x)},
-        lambda x: {"solver": Adam(beta_1=x, beta_2=x)},
+        lambda x: {"dropout": [x], "input_dropout": x, "solver": Adam(beta_1=x, beta_2=x)},
         lambda x: {"solver": ByKind(vector=AdamW(weight_decay=x))},
-        lambda x: {"learning_rate": OneCycle(x)},
     ],
 )
 def test_numbers_of_numpy_are_those_of_python(settings):

@@ -89,9 +89,8 @@ def test_a_partial_fit_moves_the_weights_alike(kind, weights, settings, batch_si
     ids=str,
 )
 def test_a_whole_fit_is_the_same(kind, settings):
-    mine, their = both(kind, batch_size=10, **settings)
-    for model in (mine, their):
-        model.fit(X, TARGETS[kind], sample_weight=WEIGHTS)
+    pair = both(kind, batch_size=10, **settings)
+    mine, their = (model.fit(X, TARGETS[kind], sample_weight=WEIGHTS) for model in pair)
     for name in ("n_iter_", "t_", "out_activation_", "n_layers_", "n_outputs_", "n_features_in_"):
         assert getattr(mine, name) == getattr(their, name), name
     assert_same_weights(mine, their, 1e-6)
@@ -126,9 +125,8 @@ def test_the_loss_of_several_outputs_is_reported_as_their_mean(settings):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "several"])
 def test_lbfgs_goes_the_same_way(kind):
     # For several outputs scikit-learn's loss and gradient do not belong together; see the next.
-    mine, their = both(kind, solver="lbfgs", max_iter=15, activation="tanh")
-    for model in (mine, their):
-        model.fit(X, TARGETS[kind], sample_weight=WEIGHTS)
+    pair = both(kind, solver="lbfgs", max_iter=15, activation="tanh")
+    mine, their = (model.fit(X, TARGETS[kind], sample_weight=WEIGHTS) for model in pair)
     assert mine.n_iter_ == their.n_iter_
     assert mine.loss_ == pytest.approx(their.loss_, rel=1e-7)
     assert_same_weights(mine, their, 1e-5)
@@ -149,9 +147,8 @@ def test_the_log_loss_is_clipped_alike(kind, solver):
     data, y = load_wine(return_X_y=True)
     y = {"binary": y == 1, "multiclass": y, "multilabel": np.eye(3, dtype=int)[y]}[kind]
     settings = {"learning_rate_init": 1e-5} if solver == "sgd" else {"max_iter": 3, "tol": 1e3}
-    mine, their = both(kind, solver=solver, hidden_layer_sizes=(100,), **settings)
-    for model in (mine, their):
-        model.fit(data, y)
+    pair = both(kind, solver=solver, hidden_layer_sizes=(100,), **settings)
+    mine, their = (model.fit(data, y) for model in pair)
     assert mine.n_iter_ == their.n_iter_
     # Theirs takes the logarithm of 1 - p, which has few digits left of a p near 1.
     rel = 1e-4 if kind == "multilabel" else 1e-6
@@ -273,7 +270,7 @@ def test_the_figures_are_the_same(name):
     pair = [make(getattr(library, kind)(**SMALL)) for library in (theirs, ours)]
     np.testing.assert_allclose(*(np.asarray(model.fit(X, y).predict(X)) for model in pair), 1e-4)
     if hasattr(pair[0], "predict_proba"):
-        np.testing.assert_allclose(*(np.asarray(m.predict_proba(X)) for m in pair), atol=1e-4)
+        assert_close(*(model.predict_proba(X) for model in pair), atol=1e-4)
     if y.ndim == 1:
         np.testing.assert_allclose(*(cross_val_score(model, X, y, cv=2) for model in pair), 1e-4)
 

@@ -152,12 +152,12 @@ def test_weights_may_lie_column_by_column_and_positions_be_of_two_dtypes():
 
 def test_predictions_of_many_rows_do_not_depend_on_the_threads(monkeypatch):
     X, y = sparse_problem(3000)
-    model = ours.MLP(**SETTINGS).fit(X, y)
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    one = model.predict_proba(X)
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-    np.testing.assert_array_equal(model.predict_proba(X), one)
-    np.testing.assert_allclose(one, model.predict_proba(X.toarray()), rtol=1e-12)
+    model, found = ours.MLP(**SETTINGS).fit(X, y), []
+    for n_threads in ("1", "3"):
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", n_threads)
+        found.append(model.predict_proba(X))
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], model.predict_proba(X.toarray()), rtol=1e-12)
 
 
 @pytest.mark.parametrize("rule", [Adam(), AdamW(), SGD(), SGD(momentum=0.0)], ids=str)
@@ -176,27 +176,24 @@ def test_an_update_without_machine_code_is_that_of_the_default(rule, l2, rng):
 @pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}], ids=str)
 @pytest.mark.parametrize("is_sparse", [True, False])
 def test_the_backend_knows_the_work_that_no_blas_does(monkeypatch, settings, is_sparse):
-    X, y = sparse_problem(columns=300)
-    kind, seen = type(get_backend("numpy")), []
-    training = kind.training
+    (X, y), kind, seen = sparse_problem(columns=300), type(get_backend("numpy")), set()
 
-    def noting(self, work, n_steps=1, sparse_work=0):
-        seen.append((work, sparse_work))
+    def noting(self, work, n_steps=1, sparse_work=0, training=kind.training):
+        seen.add((work, sparse_work))
         return training(self, work, n_steps, sparse_work)
 
     monkeypatch.setattr(kind, "training", noting)
     ours.MLPClassifier(**(SETTINGS | settings)).fit(X if is_sparse else X.toarray(), y)
     rows = settings.get("batch_size", 150)
     first, others = rows * 300 * 30, rows * (30 + 30 * 3 + 3)
-    assert set(seen) == {(first + others, first if is_sparse else 0)}
+    assert seen == {(first + others, first if is_sparse else 0)}
 
 
 @pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}, {}], ids=str)
 def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
-    X, y = sparse_problem(3000)
-    put, places = batches.put_sparse, []
+    (X, y), places = sparse_problem(3000), []
 
-    def watched(*args):
+    def watched(*args, put=batches.put_sparse):
         matrix = put(*args)
         places.extend(map(weakref.ref, matrix[:2]))
         return matrix
@@ -207,7 +204,6 @@ def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
         model.partial_fit(X, y)
     del X
     gc.collect()
-    assert places
     assert {place() for place in places} == {None}
 
 
@@ -227,28 +223,24 @@ def made_dense(monkeypatch):
 def test_at_most_a_batch_of_sparse_rows_is_dense(problem, on, backend, made_dense):
     X, y = problem(300)
     X = np.where(X > 0.5, X, 0.0)
-    dense = small().fit(X, y)
-    X = sparse.csr_matrix(X)
-    model = small(**on).fit(X, y)
+    rows, dense = sparse.csr_matrix(X), small().fit(X, y)
+    model = small(**on).fit(rows, y)
     assert max(made_dense, default=0) == (0 if backend.has_sparse_products else 16)
     np.testing.assert_allclose(model.loss_curve_, dense.loss_curve_, rtol=1e-8)
-    assert isinstance(model.predict(X), np.ndarray)
+    assert isinstance(model.predict(rows), np.ndarray)
 
 
 def test_held_out_rows_stay_sparse_and_scorers_see_them_so(problem, on, backend, made_dense):
-    X, y = problem(600)
+    (X, y), seen = problem(600), set()
     X = np.where(X > 0.5, X, 0.0)
-    seen = []
 
     def scorer(model, X, y):
-        seen.append((sparse.issparse(X), X.shape[0]))
+        seen.add((sparse.issparse(X), X.shape[0]))
         return float(np.mean(model.predict(X) == y))
 
     settings = {"early_stopping": True, "scoring": scorer}
     dense = small(**settings).fit(X, y)
-    assert set(seen) == {(False, 60)}
-    seen.clear()
     model = small(**settings, **on).fit(sparse.csr_matrix(X), y)
     assert max(made_dense, default=0) <= (0 if backend.has_sparse_products else 60)
-    assert set(seen) == {(True, 60)}
+    assert seen == {(False, 60), (True, 60)}
     np.testing.assert_allclose(model.validation_scores_, dense.validation_scores_, rtol=1e-12)

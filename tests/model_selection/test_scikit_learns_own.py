@@ -72,16 +72,14 @@ def _copy(name: str, replaced: dict[str, Any]) -> dict[str, Any]:
     module, body = MODULES[name], TREES[name].body
     imports = [i for i, node in enumerate(body) if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {"__name__": module.__name__, "__file__": module.__file__}
+    known = vars(module) | replaced
     for part in (body[: imports[-1] + 1], body[imports[-1] + 1 :]):
         exec(compile(ast.Module(part, []), module.__file__, "exec"), names)
         # The classes of the module are pickled by its name.
-        known = vars(module) | replaced
-        names |= {n: known[n] for n, old in names.items() if n in replaced or _is_own(old, module)}
+        own = {n for n, old in names.items() if getattr(old, "__module__", "") == module.__name__}
+        classes = {n for n in own if isinstance(names[n], type)}
+        names |= {n: known[n] for n in names if n in replaced or n in classes}
     return names
-
-
-def _is_own(value: Any, module: Any) -> bool:
-    return isinstance(value, type) and value.__module__ == module.__name__
 
 
 def _with_lists(test: Any) -> Any:

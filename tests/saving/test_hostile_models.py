@@ -277,7 +277,6 @@ def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
         rejects(rf"{name} cannot be read.*not a regular file", load_model, saved)
 
 
-FUZZED = {"hidden_layer_sizes": (5, Branch((8, 5))), "solver": Muon(), "normalization": "batch"}
 FORMS = [None, True, -1, 0, 1.5, 2**70, "x", [], {}, [1] * 50, {"class": "Adam"}, {"float": "nan"}]
 
 
@@ -294,8 +293,9 @@ def change(form, rng):
 
 @pytest.mark.matrix
 def test_values_are_changed_and_the_digest_with_them(tmp_path, rng):
-    model = MLPClassifier(**FUZZED, max_iter=2, class_weight={0: 1.0, 1: 2.0}, random_state=0)
-    save_model(model.set_params(learning_rate="cosine").fit(X, CODES % 2), tmp_path)
+    settings = SETTINGS | {"normalization": "batch", "class_weight": {0: 1.0, 1: 2.0}}
+    model = MLPClassifier((5, Branch((8, 5))), solver=Muon(), **settings).fit(X, CODES % 2)
+    save_model(model.set_params(learning_rate="cosine"), tmp_path)
     whole = spec_of(tmp_path)
     for _ in range(180):
         spec = change(whole, rng)
