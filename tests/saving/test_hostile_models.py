@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -306,6 +307,4 @@ def test_values_are_changed_and_the_digest_with_them(tmp_path, rng):
         with bounded(), contextlib.suppress(SavingError):
             load_model(tmp_path)
             continue
-        said = rejects("", load_model, tmp_path)
-        assert str(tmp_path) in said
-        assert len(said) < 1000
+        assert len(rejects(re.escape(str(tmp_path)), load_model, tmp_path)) < 1000
