@@ -4,7 +4,6 @@ Array-api-strict has only the standard, and the stand-in for CuPy only CuPy's ow
 parameters: on either, each loss, rule and layer trains and predicts.
 """
 
-import inspect
 from dataclasses import replace
 from itertools import product
 from typing import get_args
@@ -121,19 +120,6 @@ def use_lbfgs(backend):
 @pytest.mark.parametrize("part", [use_networks, use_losses, use_rules, use_augmentation, use_lbfgs])
 def test_only_what_the_standard_and_cupy_have_is_called(backend, part):
     part(backend)
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("name", [n for n, k in Kernels()._asdict().items() if callable(k)])
-def test_cupy_kernels_have_the_signatures_of_the_defaults(name):
-    pytest.importorskip("cupy")
-    from mlp_xp.backends._cupy.kernels import KERNELS
-
-    ours, theirs = (
-        inspect.signature(getattr(kernels, name)).parameters for kernels in (KERNELS, Kernels())
-    )
-    assert list(ours) == list(theirs)
-    assert [p.kind for p in ours.values()] == [p.kind for p in theirs.values()]
 
 
 def test_kernels_are_few():

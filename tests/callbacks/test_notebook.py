@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from browser import headless_chromium
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.progress import TaskBar
@@ -22,21 +21,24 @@ def cell(monkeypatch):
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     monkeypatch.setattr(shell, "kernel", object(), raising=False)
     shown = []
-    monkeypatch.setattr(
-        shell.display_pub,
-        "publish",
-        lambda data, *args, update=False, transient=None, **_: shown.append(
-            (data, update, transient["display_id"])
-        ),
-    )
+
+    def publish(data, *args, update=False, transient=None, **_):
+        shown.append((data, update, transient["display_id"]))
+
+    monkeypatch.setattr(shell.display_pub, "publish", publish)
     monkeypatch.setattr(shell_module.InteractiveShell, "initialized", classmethod(lambda _: True))
     monkeypatch.setattr(shell_module.InteractiveShell, "_instance", shell)
     return shown
 
 
+def make(**options):
+    """Return a model whose fits have a progress bar."""
+    watch = [ProgressBar(**options)]
+    return MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=watch)
+
+
 def test_the_bar_is_updated_in_place(cell, capsys):
-    bar = ProgressBar()
-    MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=[bar]).fit(X, Y)
+    make().fit(X, Y)
     assert capsys.readouterr() == ("", "")  # No lines, and no warnings.
     (first, *others), ids = [update for _, update, _ in cell], {place for *_, place in cell}
     assert (first, len(ids)) == (False, 1)
@@ -49,8 +51,7 @@ def test_the_bar_is_updated_in_place(cell, capsys):
 
 
 def test_the_curve_ends_with_the_last_epoch(cell):
-    bar = ProgressBar(curve=True)
-    MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=[bar]).fit(X, Y)
+    make(curve=True).fit(X, Y)
     pages = [data["text/html"] for data, *_ in cell]
     assert pages[-1].count("<svg") == 1
     assert "loss" in pages[-1]
@@ -59,11 +60,8 @@ def test_the_curve_ends_with_the_last_epoch(cell):
 
 
 def test_the_panels_of_the_live_curve_are_wide(cell):
-    bar = ProgressBar(curve=True)
-    digits = load_digits()
-    X_val, y_val = digits.x_test, digits.y_test
-    model = MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=[bar])
-    model.fit(digits.x_train, digits.y_train, X_val=X_val, y_val=y_val)
+    data = load_digits()
+    make(curve=True).fit(data.x_train, data.y_train, X_val=data.x_test, y_val=data.y_test)
     page = cell[-1][0]["text/html"]
     # The lines of the grid that go from side to side of a panel, in points.
     lines = re.findall(r'<path d="M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 \n"', page)
@@ -72,27 +70,25 @@ def test_the_panels_of_the_live_curve_are_wide(cell):
     assert page.count(">epoch<") == 3
 
 
-def test_curve_and_parameters_are_dark_on_a_dark_page(cell, tmp_path):
-    bar = ProgressBar(curve=True)
-    model = MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=[bar]).fit(X, Y)
+def test_curve_and_parameters_are_dark_on_a_dark_page(cell, tmp_path, chromium):
+    model = make(curve=True).fit(X, Y)
     body = cell[-1][0]["text/html"] + model._repr_html_()
+    code = 'data-vscode-theme-kind="vscode-dark" data-vscode-theme-name="Default Dark"'
     pages = {
         "light": f'<body data-jp-theme-light="true">{body}',
         "jupyter": f'<body data-jp-theme-light="false">{body}',
-        "code": '<body data-vscode-theme-kind="vscode-dark" data-vscode-theme-name="Default Dark">'
-        + body,
+        "code": f"<body {code}>{body}",
         "colab": f'<html theme="dark"><body style="color:#eee">{body}',
     }
-    with headless_chromium(tmp_path / "profile") as chromium:
-        found = {}
-        for name, page in pages.items():
-            (tmp_path / f"{name}.html").write_text(f"<meta charset=utf-8>{page}", encoding="utf-8")
-            chromium.get((tmp_path / f"{name}.html").as_uri())
-            found[name] = chromium.execute_script(
-                "const style = element => getComputedStyle(document.querySelector(element));"
-                "return [style('.mlp-xp-curve').getPropertyValue('--line-0').trim(),"
-                "        style('.mlp-xp-box .sk-estimator').filter]"
-            )
+    found = {}
+    for name, page in pages.items():
+        (tmp_path / f"{name}.html").write_text(f"<meta charset=utf-8>{page}", encoding="utf-8")
+        chromium.get((tmp_path / f"{name}.html").as_uri())
+        found[name] = chromium.execute_script(
+            "const style = element => getComputedStyle(document.querySelector(element));"
+            "return [style('.mlp-xp-curve').getPropertyValue('--line-0').trim(),"
+            "        style('.mlp-xp-box .sk-estimator').filter]"
+        )
     assert found.pop("light") == ["#0072B2", "none"]
     for line, box in found.values():
         assert line == "#4BA3E3"

@@ -6,20 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import trainers
 from sklearn.datasets import load_iris
-from trainers import (
-    BATCH,
-    CLASSES,
-    FEATURES,
-    N,
-    assert_close,
-    byte_data,
-    learned,
-    make_trainer,
-    place_bytes,
-    plan_for,
-    train,
-)
+from trainers import BATCH, CLASSES, FEATURES, N, assert_close, learned, make_trainer, place_bytes
 
 import mlp_xp.training.divergence
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -50,9 +39,9 @@ def test_jax_compiles_a_step_once_and_donates_its_state(backend, monkeypatch, ev
     monkeypatch.setattr("mlp_xp.training.trainer._step", counted)
     network = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True)
     settings = {"network": network, "ema_decay": 0.9, "max_grad_norm": 0.3} if everything else {}
-    trainer = make_trainer(backend, x=byte_data()[0], **settings)
+    trainer = make_trainer(backend, x=trainers.byte_data()[0], **settings)
     first, data = trainer.state, place_bytes(backend)
-    train(trainer, data, n_epochs=3)
+    trainers.train(trainer, data, n_epochs=3)
     assert len(traces) == 1
     assert trainer._loop._cache_size() == 1
     assert all(leaf.is_deleted() for leaf in leaves(first[:4]))
@@ -62,7 +51,7 @@ def test_jax_compiles_a_step_once_and_donates_its_state(backend, monkeypatch, ev
 @pytest.mark.libraries("jax", "numpy", "cupy")
 def test_many_steps_are_one_call_unless_each_is_heard_of(backend, monkeypatch):
     network = Network((FEATURES, 9, CLASSES), dropout=0.3)
-    plan = plan_for(backend, weights=np.random.default_rng(1).random(N))
+    plan = trainers.plan_for(backend, weights=np.random.default_rng(1).random(N))
     work = BATCH * (FEATURES * 9 + 9 + 9 * CLASSES + CLASSES)
     monkeypatch.setattr(type(backend), "work_at_once", 4 * work)
     # Between two readings of the clock.
@@ -149,20 +138,20 @@ def test_a_trainer_at_rest_leaves_its_small_plan_to_the_next():
     results = []
     for rests in (False, True):
         first, second = make_trainer(backend), make_trainer(backend)
-        train(first, data)
+        trainers.train(first, data)
         plans, kept = first._loop.programs, first.copy_learned()
         if rests:
             first.release_memory()
             assert not first._loop.programs
-        train(second, data)
+        trainers.train(second, data)
         assert (second._loop.programs is plans) == rests
         # The second has written to memory that was the first one's.
         assert_close(first.copy_learned(), kept)
-        train(first, data)
+        trainers.train(first, data)
         results.append([*learned(first), *learned(second)])
     assert_close(*results)
     large = make_trainer(backend, network=Network((FEATURES, 9_000, CLASSES)))
-    train(large)
+    trainers.train(large)
     plans = weakref.WeakSet(large._loop.programs)
     assert plans
     large.release_memory()
@@ -178,7 +167,7 @@ def test_torch_builds_no_graph(backend):
         trainer = make_trainer(backend, network=Network((FEATURES, CLASSES)))
         for leaf in leaves(trainer.state.params):
             leaf.requires_grad_(True)
-        train(trainer)
+        trainers.train(trainer)
     assert saved == []
     assert all(leaf.grad_fn is None for leaf in leaves(trainer.state))
 
@@ -187,11 +176,11 @@ def test_the_loss_is_read_once_an_epoch(backend, monkeypatch):
     trainer, data = make_trainer(backend, with_accuracy=True), place_bytes(backend)
     monkeypatch.setattr(mlp_xp.training.divergence, "_COPY_SHARE", 1e-9)
     monkeypatch.setattr(mlp_xp.training.divergence, "_LOOK_SECONDS", np.inf)
-    train(trainer, data, n_epochs=1)  # Before the first epoch the state is copied.
+    trainers.train(trainer, data, n_epochs=1)  # Before the first epoch the state is copied.
     reads = []
     get = type(backend).get
     monkeypatch.setattr(type(backend), "get", lambda self, a: reads.append(1) or get(self, a))
-    train(trainer, data, n_epochs=3)
+    trainers.train(trainer, data, n_epochs=3)
     assert len(reads) == 3  # With the accuracy.
 
 

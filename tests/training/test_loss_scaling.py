@@ -5,19 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import trainers
 from helpers import small
-from trainers import (
-    BATCH,
-    CLASSES,
-    FEATURES,
-    N,
-    assert_close,
-    byte_data,
-    host,
-    make_trainer,
-    place_bytes,
-    train,
-)
+from trainers import BATCH, CLASSES, FEATURES, N, assert_close, host, make_trainer, train
 
 from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
 from mlp_xp.callbacks import Checkpoint
@@ -57,7 +47,7 @@ def set_scale(trainer, factor, good_steps=0.0):
 
 
 def train32(trainer, n_epochs):
-    return train(trainer, place_bytes(trainer.backend, "float32", "float32"), n_epochs)
+    return train(trainer, trainers.place_bytes(trainer.backend, "float32", "float32"), n_epochs)
 
 
 def scale_of(trainer):
@@ -72,7 +62,7 @@ def test_a_step_that_overflows_changes_nothing_and_halves_the_factor(scaling):
     y = size * np.random.default_rng(0).standard_normal((N, CLASSES))
     before = host(scaling, trainer.state[:4])
     set_scale(trainer, 2.0**power, 3.0)
-    x, _ = byte_data("float32")
+    x, _ = trainers.byte_data("float32")
     (record,) = train(trainer, place(scaling, x, y.astype("float32"), "float32"), n_epochs=1)
     assert np.isfinite(record.loss)
     assert_close(host(scaling, trainer.state[:4]), before)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import small, title, tolerance
-from scipy import sparse
 from trainers import assert_close, byte_data
 
 import mlp_xp.training.rows
@@ -15,7 +14,7 @@ from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.training import inference
 from mlp_xp.training.batches import Resident, Streamed, place
-from mlp_xp.training.rows import Shard, is_mapped, kept_dtype, some_rows, take_rows
+from mlp_xp.training.rows import is_mapped
 from mlp_xp.training.shared import Column, SharedData
 
 MB = 2**20
@@ -86,21 +85,6 @@ def test_prediction_in_batches(backend, rng, monkeypatch):
     for n in (1, 7, 8, 9, 20):
         parts = backend.get(inference.predict(*settings, x[:n], dtype="float64"))
         np.testing.assert_allclose(parts, whole[:n], rtol=0, atol=tolerance("float64"))
-
-
-@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
-def test_a_shard_counts_the_samples_of_all_ranks_and_has_its_own(make):
-    x = make(np.asarray([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
-    whole = Shard(x, np.asarray([-1, -1, 0, 1, 2, -1], dtype=np.int32))
-    assert whole.shape == (6, 2)
-    assert (whole.dtype, kept_dtype(whole, "float32")) == (np.float64, "float32")
-    assert take_rows(whole.mine, slice(None))[:, 0].tolist() == [1.0, 2.0, 3.0]
-    some = some_rows(whole, np.asarray([4, 0, 2]))  # In their order.
-    assert some.owned.tolist() == [2, -1, 0]
-    assert take_rows(some.mine, slice(None))[:, 0].tolist() == [3.0, 1.0]
-    nothing = some_rows(whole, np.asarray([0, 5]))
-    assert nothing.shape == (2, 2)
-    assert take_rows(nothing.mine, slice(None)).shape == (0, 2)
 
 
 DTYPES = ["int8", "uint16", "float16", "bool", ">f4", ">f8", ">i2", "int64", "uint8", "float32"]

@@ -4,22 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import trainers
 from helpers import title, tolerance
-from trainers import (
-    BATCH,
-    CLASSES,
-    FEATURES,
-    N,
-    assert_close,
-    byte_data,
-    host,
-    learned,
-    make_trainer,
-    neutral_batch_stats,
-    place_bytes,
-    plan_for,
-    train,
-)
+from trainers import BATCH, CLASSES, FEATURES, N, byte_data, host, make_trainer, place_bytes, train
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
@@ -117,7 +104,7 @@ def test_resident_and_streamed_are_identical(backend, kind, name):
         results.append(state_of(trainer, *train(trainer, data, weights=weights)))
         # A float64 scalar would silently widen the parameters.
         assert {str(array.dtype) for array in results[-1][1:]} == {"float32"}
-    assert_close(*results)
+    trainers.assert_close(*results)
 
 
 def test_a_weight_counts_like_repetition(backend):
@@ -138,7 +125,7 @@ def test_a_weight_counts_like_repetition(backend):
 @pytest.mark.parametrize("network", [SMALL, EVERYTHING, Network((FEATURES, CLASSES))], ids=title)
 def test_nothing_that_is_given_is_written_to(backend, network, kind):
     x, y = byte_data(kind)
-    start = init_params(network, 3), neutral_batch_stats(network)
+    start = init_params(network, 3), trainers.neutral_batch_stats(network)
     before = [array.copy() for array in (x, y, *leaves(start))]
     x.flags.writeable = y.flags.writeable = False
     rules = RULES if network is EVERYTHING else {}
@@ -147,7 +134,7 @@ def test_nothing_that_is_given_is_written_to(backend, network, kind):
     )
     train(trainer, place(backend, x, y, "float64"))
     trainer.run_epoch(place(backend, x, y, "float64"), plan_epoch(N, N), n_epochs=1)
-    assert_close([x, y, *leaves(start)], before)
+    trainers.assert_close([x, y, *leaves(start)], before)
     now = host(backend, (trainer.state.params, trainer.state.batch_stats))
     for mine, old in zip(now, leaves(start), strict=True):
         assert not np.array_equal(mine, old)
@@ -172,7 +159,7 @@ def test_going_on_is_the_same_as_not_having_stopped(backend, name):
     """From the published average, and from the progress, which has the raw weights."""
     settings = (KINDS | {"full, no average": FULL | {"ema_decay": None}})[name]
     data = place_bytes(backend)
-    plans = [plan_for(backend, epoch) for epoch in range(2)]
+    plans = [trainers.plan_for(backend, epoch) for epoch in range(2)]
     whole = make_trainer(backend, **settings)
     for plan in plans:
         last = whole.run_epoch(data, plan, n_epochs=2)
@@ -191,7 +178,7 @@ def test_going_on_is_the_same_as_not_having_stopped(backend, name):
     record = second.run_epoch(data, plans[1], n_epochs=2)
     assert record[:5] == last[:5]
     assert second.n_steps == whole.n_steps == 2 * N_STEPS
-    assert_close(host(backend, second.state), host(backend, whole.state))
+    trainers.assert_close(host(backend, second.state), host(backend, whole.state))
 
 
 def test_dropout_follows_seed_and_epoch(backend):
@@ -257,9 +244,9 @@ def test_clipping_bounds_a_step(backend):
     for bound in (None, 1e-3, 1e3):
         rules = still(SMALL) | {"learning_rate": 1.0, "max_grad_norm": bound}
         trainer = make_trainer(backend, **rules)
-        before = learned(trainer)
+        before = trainers.learned(trainer)
         trainer.run_epoch(place_bytes(backend), plan_epoch(N, N), n_epochs=1)
-        pairs = zip(learned(trainer), before, strict=True)
+        pairs = zip(trainers.learned(trainer), before, strict=True)
         changes.append(np.concatenate([(new - old).ravel() for new, old in pairs]))
     free, bounded, loose = changes
     assert np.linalg.norm(free) > 0.1
@@ -271,35 +258,35 @@ def test_clipping_bounds_a_step(backend):
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 def test_the_average_is_what_plain_python_gives_and_does_not_change_the_training(backend, decay):
     trainer = make_trainer(backend, **FULL | {"ema_decay": decay})
-    steps = [learned(trainer)]
+    steps = [trainers.learned(trainer)]
     data = place_bytes(backend)
-    note = {"after_step": lambda done, n_steps: steps.append(learned(trainer))}
+    note = {"after_step": lambda done, n_steps: steps.append(trainers.learned(trainer))}
     for epoch in range(2):
-        trainer.run_epoch(data, plan_for(backend, epoch), n_epochs=2, **note)
+        trainer.run_epoch(data, trainers.plan_for(backend, epoch), n_epochs=2, **note)
     assert len(steps) == 1 + 2 * N_STEPS
     expected = steps[0]
     for i, now in enumerate(steps[1:]):
         keep = min(decay, (1 + i) / (10 + i))
         expected = [keep * a + (1 - keep) * p for a, p in zip(expected, now, strict=True)]
     average = host(backend, trainer.learned)
-    assert_close(average, expected, atol=tolerance("float64", len(steps)))
+    trainers.assert_close(average, expected, atol=tolerance("float64", len(steps)))
     is_lagging = not np.allclose(average[0], steps[-1][0], rtol=0, atol=1e-4)
     assert is_lagging == (decay > 0)
     without = make_trainer(backend, **FULL | {"ema_decay": None})
     train(without)
     assert without.state.average == without.progress().params == ()
     assert without.learned is without.state.params
-    assert_close(steps[-1], learned(without), atol=tolerance("float64", N))
+    trainers.assert_close(steps[-1], trainers.learned(without), atol=tolerance("float64", N))
 
 
 def test_set_learned_starts_the_average_anew(backend):
     trainer = make_trainer(backend, **FULL)
     train(trainer)
-    params, batch_stats = init_params(EVERYTHING, 8), neutral_batch_stats(EVERYTHING)
+    params, batch_stats = init_params(EVERYTHING, 8), trainers.neutral_batch_stats(EVERYTHING)
     trainer.set_learned(params, batch_stats)
     state = trainer.state
     found = host(backend, (state.params, state.average, state.batch_stats))
-    assert_close(found, leaves((params, params, batch_stats)))
+    trainers.assert_close(found, leaves((params, params, batch_stats)))
     # Neither is the other, nor what was given: a step writes to both.
     train(trainer, n_epochs=1)
-    assert_close(leaves(params), leaves(init_params(EVERYTHING, 8)))
+    trainers.assert_close(leaves(params), leaves(init_params(EVERYTHING, 8)))
