@@ -127,10 +127,9 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         held_out, ranks = (X_val, y_val, sample_weight_val), join_ranks(self.distributed)
         with ranks.fitting(), contextlib.ExitStack() as stack:
             with self._unchanged_by_errors(), ranks.sharing_errors():
-                given, continues = (X, y, sample_weight), self.warm_start
-                loop, baseline = prepare_fit(
-                    self, given, held_out, continues=continues, resume=resume, ranks=ranks
-                )
+                given = X, y, sample_weight
+                options = {"continues": self.warm_start, "resume": resume, "ranks": ranks}
+                loop, baseline = prepare_fit(self, given, held_out, **options)
                 reporter = new_reporter(self, loop, home(X), given, ranks)
                 is_interrupted = stack.enter_context(reporter.fit())
                 settings = reporter.settings()

@@ -15,13 +15,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp._utils.processors import usable_threads
-from mlp_xp._utils.progress import TaskBar
 from mlp_xp._utils.sklearn_compat import check_same_namespace
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.classifier import MLPClassifier
-from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.estimators.many import FitTask, fit_all
 from mlp_xp.estimators.pictures import DescriptionMixin
 from mlp_xp.estimators.prediction import as_labels
 from mlp_xp.estimators.regressor import MLPRegressor
@@ -70,7 +68,16 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     # --- fitting -------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=False)  # type: ignore[untyped-decorator]
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Fit all networks.
 
         A network that fails, such as one that diverges, is left out with a warning. Ctrl-C ends the
@@ -81,6 +88,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         X : array-like or sparse matrix of shape (samples, features), of any library
         y : array-like of shape (samples,) or (samples, outputs)
         sample_weight : array-like of shape (samples,), optional
+        X_val, y_val, sample_weight_val : optional
+            As for `MLPClassifier.fit`, for each network.
 
         Returns
         -------
@@ -99,6 +108,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         checked = check_x(self, X, reset=True)
         n_samples = checked.shape[0]
         given = check_weights(sample_weight, n_samples)
+        held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         tasks: list[Any] = []
         for member, generator in members:
             weights = given
@@ -106,8 +116,8 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
                 drawn = generator.randint(n_samples, size=n_samples)
                 weights = np.bincount(drawn, minlength=n_samples).astype(np.float64)
                 weights = weights if given is None else weights * given
-            tasks.append(FitTask(member, X, y, weights))
-        finished, errors = self._train(tasks)
+            tasks.append(FitTask(member, X, y, weights, fit_params=held_out))
+        finished, errors = fit_all(tasks, n_jobs=self.n_jobs, verbose=self.verbose)
         if errors and not finished:
             raise errors[min(errors)]
         if not finished:
@@ -146,26 +156,6 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
             params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
             members.append((clone(template).set_params(**params), own))
         return members
-
-    def _train(self, tasks: list[Any]) -> tuple[list[int], dict[int, Exception]]:
-        """Return the numbers of the networks that are finished, and the errors of others."""
-        finished, errors = [], {}
-        n_jobs = self.n_jobs
-        if n_jobs is not None and n_jobs < 0:
-            n_jobs = max(1, usable_threads() + 1 + n_jobs)
-        bar = TaskBar("networks", len(tasks)) if self.verbose else None
-        try:
-            for result in fit_many(tasks, n_jobs=n_jobs):
-                if result.error is None:
-                    finished.append(result.number)
-                else:
-                    errors[result.number] = result.error
-                if bar is not None:
-                    bar.update()
-        finally:
-            if bar is not None:
-                bar.stop()
-        return finished, errors
 
     # --- prediction ----------------------------------------------------------------------------
 

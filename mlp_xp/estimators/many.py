@@ -18,6 +18,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from mlp_xp._utils.processors import usable_threads
+from mlp_xp._utils.progress import TaskBar
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import reporting
 from mlp_xp.backends import Backend, to_numpy
@@ -37,7 +38,7 @@ from mlp_xp.training.shared import SharedData
 from mlp_xp.training.stack import Stacks
 from mlp_xp.training.workers import work_in_threads
 
-__all__ = ["FitResult", "FitTask", "fit_many"]
+__all__ = ["FitResult", "FitTask", "fit_all", "fit_many"]
 
 # The most models of one program: each has a thread, which waits while they are trained.
 _MOST_MODELS = 512
@@ -144,6 +145,31 @@ def fit_many(
                 backend=backend,
                 n_stack_threads=n_stack_threads,
             )
+
+
+def fit_all(
+    tasks: Sequence[FitTask], *, n_jobs: int | None, verbose: bool | int
+) -> tuple[list[int], dict[int, Exception]]:
+    """Fit many models; return the numbers of the finished ones, and the errors of others.
+
+    ``n_jobs`` counts as in scikit-learn, -1 for all processors; ``verbose`` shows a progress bar.
+    """
+    finished, errors = [], {}
+    if n_jobs is not None and n_jobs < 0:
+        n_jobs = max(1, usable_threads() + 1 + n_jobs)
+    bar = TaskBar("networks", len(tasks)) if verbose else None
+    try:
+        for result in fit_many(tasks, n_jobs=n_jobs):
+            if result.error is None:
+                finished.append(result.number)
+            else:
+                errors[result.number] = result.error
+            if bar is not None:
+                bar.update()
+    finally:
+        if bar is not None:
+            bar.stop()
+    return finished, errors
 
 
 class _Data:

@@ -16,6 +16,7 @@ from mlp_xp.training.rows import some_rows
 
 __all__ = ["Sample", "check_held_out", "check_sample", "split_sample"]
 
+_TEXT = "could not convert string"
 _FEW = 10_000  # Samples whose split is kept.
 
 
@@ -66,7 +67,18 @@ def check_held_out(model: Any, X: Any, y: Any, weights: Any, ranks: Alone) -> Sa
     if X is None or y is None:
         missing = "X_val" if X is None else "y_val"
         raise ValueError(f"X_val and y_val belong together, and {missing} is None.")
-    return check_sample(model, X, y, weights, reset=False, suffix="_val", ranks=ranks)
+    try:
+        return check_sample(model, X, y, weights, reset=False, suffix="_val", ranks=ranks)
+    except ValueError as error:
+        cause = str(error.__cause__ or error).rstrip(".")
+        if "features" not in cause and _TEXT not in cause:
+            raise
+        raise ValueError(
+            f"X_val: {cause}. A Pipeline transforms X alone: type sklearn.set_config("
+            "enable_metadata_routing=True), Pipeline(..., transform_input=['X_val']) and "
+            f"{type(model).__name__}().set_fit_request(X_val=True, y_val=True) in it, or give "
+            "what the steps before the network make of X_val."
+        ) from error
 
 
 def split_sample(

@@ -233,6 +233,11 @@ def _checked_spec(estimator: Saved) -> tuple[dict[str, Any], dict[str, FittedSta
         cure = "use pickle or joblib, or save its steps one by one"
         if isinstance(estimator, str | os.PathLike):
             cure = "type save_model(estimator, folder)"
+        elif name == "Pipeline" and isinstance(estimator[-1], Saved):
+            cure = (
+                "type skops.io.dump(pipeline, 'pipeline.skops') for all of it without pickle "
+                "(pip install skops), or save_model(pipeline[-1], folder) for the network alone"
+            )
         elif isinstance(estimator, type):
             name, cure = f"the class {estimator.__name__}", "give a fitted instance"
         elif name in ESTIMATORS:

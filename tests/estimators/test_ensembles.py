@@ -47,9 +47,11 @@ def test_predictions_are_the_mean_of_the_networks_and_their_spread(kind, method,
 
 
 def test_each_network_is_the_one_that_its_own_fit_gives():
-    model = ensemble(n_jobs=2).fit(X, y)
+    held_out = {"X_val": X[:9], "y_val": y[:9], "sample_weight_val": np.arange(9.0)}
+    model = ensemble(n_jobs=2).fit(X, y, **held_out)
     for member in model.estimators_:
-        alone = MLPClassifier(**member.get_params()).fit(X, y)
+        alone = MLPClassifier(**member.get_params()).fit(X, y, **held_out)
+        assert member.validation_scores_ == alone.validation_scores_
         np.testing.assert_array_equal(member.predict_proba(X), alone.predict_proba(X))
     seeds, more = (
         [member.random_state for member in each.estimators_]

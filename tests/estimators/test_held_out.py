@@ -203,7 +203,12 @@ NO_MEMBER = (np.arange(100) == 0).astype(float)
         ({}, {"y_val": y_val}, "belong together, and X_val is None"),
         ({}, {"sample_weight_val": np.ones(100)}, "sample_weight_val is given without"),
         ({}, {"X_val": np.where(X_val > 1, np.nan, X_val), "y_val": y_val}, "NaN"),
-        ({}, {"X_val": X_val[:, :-1], "y_val": y_val}, "features"),
+        (
+            {},
+            {"X_val": X_val[:, :-1], "y_val": y_val},
+            "X_val: X has .* features.*routing",
+        ),
+        ({}, {"X_val": [["a"]], "y_val": [0]}, r"^X_val: could not .* float: 'a'. A Pipeline"),
         ({}, {"X_val": X_val, "y_val": y_val + 7}, r"^(?!.*partial_fit)`y_val` has .*of y_val"),
         ({"scoring": lambda model, *_: model.no_such}, HELD_OUT, "no_such"),
         ({"early_stopping": True}, {"sample_weight": NO_MEMBER}, "of the samples|non-zero"),
