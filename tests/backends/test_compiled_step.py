@@ -325,15 +325,6 @@ def starts_at_line(array):
     return array.ctypes.data % 64 == 0
 
 
-@pytest.mark.parametrize("shape", [(), (7,), (600, 70), (1_000, 1_000)])
-def test_memory_starts_at_a_line(shape):
-    for dtype in ("float32", "float64", "int32", "bool"):
-        for array in [empty(shape, np.dtype(dtype)) for _ in range(5)]:
-            assert (array.shape, array.dtype) == (shape, dtype)
-            assert starts_at_line(array)
-            assert array.flags.c_contiguous
-
-
 def test_small_arrays_lie_one_after_the_other_and_are_one_vector():
     small = [np.full((2, 3), 1.0), np.full(4, 2.0, np.float32), np.full((), 3.0), np.ones(5).T]
     large = np.full((100, 100), 4.0)

@@ -237,31 +237,27 @@ def test_a_schedule_can_have_a_single_step():
         assert 0.0 <= kind()(step=0, n_steps=1, n_samples=0) <= 1.0
 
 
-def factors_of_torch(torch, n, scheduler, **settings):
-    """Return the rates of as many steps, the first of them 1 at most."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    peer, factors = getattr(torch.optim.lr_scheduler, scheduler)(optimizer, **settings), []
-    for _ in range(n - 1):
+ONECYCLE = {"max_lr": 1.0, "total_steps": 20, "cycle_momentum": False, "final_div_factor": 1e4}
+LINEAR = {"start_factor": 1.0, "total_iters": 19}
+OF_TORCH = [
+    # torch ends the rise on step 0.3 * 20 - 1, counted from 0: 5 of 19.
+    (OneCycle(rise=5 / 19, final_div=25 * 1e4), "OneCycleLR", ONECYCLE),
+    (Linear(0.0), "LinearLR", LINEAR | {"end_factor": 0.0}),
+    (Linear(0.25), "LinearLR", LINEAR | {"end_factor": 0.25}),
+]
+
+
+@pytest.mark.parametrize(("ours", "name", "settings"), OF_TORCH)
+def test_schedules_are_torchs(ours, name, settings, torch):
+    optimizer, factors = torch.optim.SGD([torch.zeros(1)], lr=1.0), []
+    peer = getattr(torch.optim.lr_scheduler, name)(optimizer, **settings)
+    for step in range(20):
         factors.append(peer.get_last_lr()[0])
         optimizer.step()
-        peer.step()
-    return [*factors, peer.get_last_lr()[0]]
-
-
-def test_onecycle_is_torchs(torch):
-    settings = {"max_lr": 1.0, "total_steps": 20, "cycle_momentum": False, "final_div_factor": 1e4}
-    factors = factors_of_torch(torch, 20, "OneCycleLR", **settings)
-    # torch ends the rise on step 0.3 * 20 - 1, counted from 0: 5 of 19.
-    ours = [OneCycle(rise=5 / 19, final_div=25 * 1e4)(step, 20, 0) for step in range(20)]
-    np.testing.assert_allclose(ours, factors, rtol=1e-12)
-
-
-@pytest.mark.parametrize("final", [0.0, 0.25])
-def test_linear_is_torchs(final, torch):
-    settings = {"start_factor": 1.0, "end_factor": final, "total_iters": 9}
-    factors = factors_of_torch(torch, 10, "LinearLR", **settings)
-    ours = [Linear(final)(step, 10, 0) for step in range(10)]
-    np.testing.assert_allclose(ours, factors, atol=1e-12)
+        if step < 19:
+            peer.step()
+    found = [ours(step, 20, 0) for step in range(20)]
+    np.testing.assert_allclose(found, factors, rtol=1e-12, atol=1e-12)
 
 
 def test_invscaling_is_scikit_learns():
