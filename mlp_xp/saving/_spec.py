@@ -13,10 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.config import (
-    resolve_augmentation,
-    resolve_config,
-)
+from mlp_xp.estimators.config import resolve_augmentation, resolve_config
 from mlp_xp.estimators.intervals import Calibration
 from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
