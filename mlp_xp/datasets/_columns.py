@@ -23,7 +23,7 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
     if x.dtype != object and (x.dtype.kind != "f" or not np.any(np.isinf(x))):
         return
     problems = {}
-    for i, name in enumerate(names):
+    for i, name in enumerate(names) if x.dtype.kind in "fO" else ():
         column = x[:, i]
         if not isinstance(column[0], str):
             if np.any(infinite := np.isinf(column.astype(np.float64, copy=False))):
@@ -105,8 +105,14 @@ def transform(columns: Sequence[Column], x: NDArray[Any]) -> NDArray[Any]:
 
     Returns
     -------
-    (rows, inputs) float64
+    (rows, inputs) float64, or uint8 as it was
     """
+    if all(column.levels is None and not column.has_gaps for column in columns):
+        if x.dtype == np.uint8:
+            return x
+        x = np.asarray(x, dtype=np.float64)
+        if not np.any(np.isnan(x)):
+            return x
     return np.asarray(_transformer(columns).transform(x), dtype=np.float64)
 
 

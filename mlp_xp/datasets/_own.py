@@ -1,6 +1,7 @@
 """Data of the user's own as a `Dataset`: a folder of pictures, or a table."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -181,15 +182,13 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
 
 def _labels(y: NDArray[Any]) -> NDArray[Any]:
     """Return labels: integers where all are whole numbers, else text."""
-    text = np.asarray([str(value) for value in y.tolist()])
     if y.dtype.kind == "b":
-        return text
-    try:
+        return np.where(y, "True", "False")
+    with suppress(ValueError):
         numbers = y.astype(np.float64)
-    except ValueError:
-        return text
-    is_exact = np.all((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT))
-    return numbers.astype(np.int64) if is_exact else text
+        if np.all((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT)):
+            return numbers.astype(np.int64)
+    return np.asarray([str(value) for value in y.tolist()])
 
 
 def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:

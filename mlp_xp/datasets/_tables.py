@@ -25,6 +25,7 @@ _TARGETS = ("target", "label", "class", "y")  # What the column to predict may b
 _ARRAYS = ("X", "x", "data", "features", "images")
 _MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "?"}
 _WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
+_BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
 # A member of an NPZ file may unpack to this many times its size, and always to the second number.
 _MAX_RATIO, _MIN_LIMIT = 64, 256 << 20
@@ -264,11 +265,14 @@ def _table(
     if isinstance(columns, np.ndarray):
         x = columns
     else:
-        has_text = any(column.dtype == object for column in columns)
-        x = np.empty((len(columns[0]), len(columns)), object if has_text else np.float64)
+        kinds = {column.dtype for column in columns}
+        dtype = object if np.dtype(object) in kinds else np.uint8 if kinds <= _BYTES else np.float64
+        x = np.empty((len(columns[0]), len(columns)), dtype)
         for i, values in enumerate(columns):
             x[:, i] = values
-    is_known = np.asarray([value is not None and value == value for value in y.tolist()], bool)
+    is_known = y == y  # NaN is not.
+    if y.dtype == object:
+        is_known &= np.not_equal(y, None).astype(bool)
     if choice.target is not None and not np.all(is_known):
         x, y = x[is_known], y[is_known]
     if not len(x):
@@ -297,7 +301,7 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
     for i, column in zip(choice.features, known, strict=True):
         values = columns[names[i]]
         if values.dtype.kind in "biuf" and (column is None or column.levels is None):
-            found.append(values.astype(np.float64))
+            found.append(values)
             continue
         texts = _Values(column)
         for value in (values.astype(str) if values.dtype.kind in "mM" else values).tolist():
@@ -339,13 +343,17 @@ def _read_npz(path: Path, wanted: _Wanted) -> Table:
                 f"{path} has the arrays {', '.join(arrays)}; expected X of numbers, and y, or the "
                 "name of another one as --target"
             )
-        x, y = arrays[name], None if label is None else arrays[label]
+        y = None if label is None else arrays[label]
+        if y is not None and y.ndim == 1 < len(y) and np.all(y == y[0]):
+            raise DatasetError(f"{path}: {label} is {y[0]} in each row: nothing to predict")
+        x = arrays[name]
     if x.ndim < 2 or x.dtype.kind not in "biuf":
         raise DatasetError(
             f"{path}: {name} is {x.dtype} of shape {x.shape}, expected numbers, a sample in each "
             "row"
         )
     x = x.reshape(len(x), -1)
+    x = x.view(np.uint8) if x.dtype == bool else x
     x = x if x.dtype in (np.uint8, np.float32) else x.astype(np.float64)
     if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "biufU"):
         raise DatasetError(

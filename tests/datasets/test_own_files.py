@@ -193,12 +193,25 @@ def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
         (b"PK\x03\x04 cut short", "cannot be read"),
         (saved(X=np.asarray([{}], dtype=object)), "cannot be read"),
         (saved(X=np.ones((4, 2)), y=np.ones((4, 2))), "expected a label for each"),
-        (saved(X=np.ones(4), y=np.ones(4)), "a sample in each row"),
+        (saved(X=np.ones(4), y=np.arange(4)), "a sample in each row"),
         (saved(a=np.ones(4)), "has the arrays a; expected X"),
+        # X is not read.
+        (
+            saved(X=np.asarray([{}], dtype=object), y=[2, 2]),
+            "y is 2 in each row: nothing to predict",
+        ),
         (saved(X=np.ones((4, 2))), "no array y"),
         (saved(X=[[1.0], [np.inf]], y=[0, 1]), "'1' is infinite in row 2"),
     ):
         rejects(message, load_files, write("a.npz", content))
+
+
+def test_arrays_of_booleans_stay_bytes():
+    x = np.arange(40).reshape(20, 2) % 3 == 0
+    for kind in (bool, np.uint8):
+        data = load_files(write("a.npz", saved(X=x.astype(kind), y=np.arange(20) % 2)))
+        assert data.x_train.dtype == data.x_test.dtype == np.uint8
+        assert np.sum(data.x_train) + np.sum(data.x_test) == np.sum(x)
 
 
 class Columns(dict):
