@@ -26,14 +26,9 @@ from mlp_xp.saving import load_model, save_model
 from mlp_xp.training.input_scaling import Whiten
 
 N, FEATURES, SHAPE = 30, 6, (3, 8, 8)
-SETTINGS = {
-    "hidden_layer_sizes": (8, 5),
-    "batch_size": 8,  # The last of the four batches of an epoch is smaller.
-    "max_iter": 3,
-    "learning_rate_init": 0.01,
-    "n_iter_no_change": float("inf"),
-    "random_state": 0,
-}
+# The last of the four batches of an epoch is smaller.
+SETTINGS = {"hidden_layer_sizes": (8, 5), "batch_size": 8, "max_iter": 3, "random_state": 0}
+SETTINGS |= {"learning_rate_init": 0.01, "n_iter_no_change": float("inf")}
 
 
 # --- data -----------------------------------------------------------------------------------------

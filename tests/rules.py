@@ -8,6 +8,7 @@ from mlp_xp.nn.layers import Dense
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 
 RATE = 0.05
+ORIGINAL = {"ns_steps": 5, "ns_polynomial": "jordan", "weight_decay": 0.3}
 RULES = {
     "plain": SGD(momentum=0.0),
     "momentum": SGD(momentum=0.8, nesterov=False),
@@ -20,14 +21,7 @@ RULES = {
     "lion": Lion(),
     "lion, decay": Lion(weight_decay=0.3),
     "muon": Muon(),
-    "muon, original": Muon(
-        nesterov=False,
-        scale="original",
-        weight_decay=0.3,
-        adam_rate=0.5,
-        ns_steps=5,
-        ns_polynomial="jordan",
-    ),
+    "muon, original": Muon(nesterov=False, scale="original", adam_rate=0.5, **ORIGINAL),
     "muon, three steps": Muon(scale="original", ns_steps=3),
     "beta-lasso": BetaLasso(l1=1e-3, beta=10.0),
     "by kind": ByKind(

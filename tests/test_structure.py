@@ -10,28 +10,11 @@ import pytest
 import mlp_xp
 
 PACKAGE = Path(mlp_xp.__file__).parent
-# A room may import from rooms of lower numbers, and from itself.
-ROOMS = {
-    "_utils": 0,
-    "augmentation": 1,
-    "datasets": 1,
-    "nn": 1,
-    "optimizers": 1,
-    "backends": 2,
-    "lab": 3,
-    "training": 3,
-    "distributed": 4,
-    "plotting": 5,
-    "recipes": 5,
-    "estimators": 6,
-    "export": 7,
-    "model_selection": 7,
-    "saving": 7,
-    "callbacks": 8,
-    "cli": 9,
-    "__init__": 9,
-    "__main__": 10,
-}
+# A room may import from rooms of earlier levels, and from itself.
+LEVELS = ["_utils", "augmentation datasets nn optimizers", "backends", "lab training"]
+LEVELS += ["distributed", "plotting recipes", "estimators", "export model_selection saving"]
+LEVELS += ["callbacks", "cli __init__", "__main__"]
+ROOMS = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}
 MATHS = {"augmentation", "nn", "optimizers"}
 LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "numba"}
 # Files that have yet to be split.
