@@ -82,3 +82,15 @@ def test_a_gpu_that_nothing_can_use_names_each_library_and_its_reason(monkeypatc
     )
     with pytest.raises(BackendError, match=re.escape(said)):
         get_backend("auto", "cuda")
+
+
+def test_without_a_driver_that_is_said_before_any_library(monkeypatch):
+    monkeypatch.setattr(backends, "installed", lambda name: name == "numpy")
+    monkeypatch.setattr(backends, "has_cuda_driver", lambda: False)
+    for asked, said in (
+        (("numpy", "cuda"), r"has only 'cpu'\. There is no NVIDIA driver .* device\.$"),
+        (("auto", "cuda"), r"^device is 'cuda'\. There is no NVIDIA driver .* device\.$"),
+        (("cupy",), r"not installed\. There is no .* With a driver: type .*cuda12\]"),
+    ):
+        with pytest.raises((ValueError, BackendError), match=said):
+            get_backend(*asked)

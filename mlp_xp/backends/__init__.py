@@ -45,6 +45,7 @@ class Library(NamedTuple):
     note: str = ""
 
 
+_NO_DRIVER = "There is no NVIDIA driver on this machine: leave out backend and device"
 BACKENDS = {
     "numpy": Library("_numpy.backend", "numpy", "cli", ("cpu",)),
     "cupy": Library(
@@ -180,10 +181,10 @@ def has_cuda_driver() -> bool:
 def _load(name: str, device: Any) -> Backend:
     library = BACKENDS[name]
     if not installed(name):
-        raise BackendError(
-            f"Backend {name!r} needs {library.package}, which is not installed: type "
-            f"{how_to_install(name)}"
-        )
+        needs = f"Backend {name!r} needs {library.package}, which is not installed"
+        if library.devices == ("cuda",) and not has_cuda_driver():
+            needs = f"{needs}. {_NO_DRIVER}. With a driver"
+        raise BackendError(f"{needs}: type {how_to_install(name)}")
     _check_kind(name, device)
     try:
         create = importlib.import_module(f"mlp_xp.backends.{library.module}").create
@@ -203,10 +204,13 @@ def _check_kind(name: str, device: Any) -> None:
     if not devices or kind in devices or not others:
         return
     here = ", ".join(filter(installed, others))
+    only = f"device is {device!r}, and backend {name!r} has only {' and '.join(map(repr, devices))}"
+    if kind == "cuda" and not has_cuda_driver():
+        raise ValueError(f"{only}. {_NO_DRIVER}.")
     raise ValueError(
-        f"device is {device!r}, and backend {name!r} has only {' and '.join(map(repr, devices))}: "
-        f"use backend={' or '.join(map(repr, others))} "
-        + (f"(installed: {here})" if here else f"(none is installed: {how_to_install(others[-1])})")
+        f"{only}: use backend={' or '.join(map(repr, others))} "
+        # The extras of other libraries may bring builds for the CPU alone.
+        + (f"(installed: {here})" if here else f"(none is installed: {how_to_install(others[0])})")
     )
 
 
@@ -224,13 +228,15 @@ def _automatic(device: Any) -> Backend:
                 reasons.append(f"{name}: {error}".rstrip("."))
             else:
                 return backend
+    if asked and not reasons and not has_cuda_driver():
+        raise BackendError(f"device is {device!r}. {_NO_DRIVER}.")
     if asked:
         raise BackendError(
             f"device is {device!r}, which {', '.join(able)} can use, and "
             + (
                 f"none that is installed does here: {'; '.join(reasons)}"
                 if reasons
-                else f"none is installed: type {how_to_install('torch')}"
+                else f"none is installed: type {how_to_install('cupy')}"
             )
         )
     return _load("numpy", device)

@@ -16,7 +16,6 @@ from mlp_xp.training.rows import some_rows
 
 __all__ = ["Sample", "check_held_out", "check_sample", "split_sample"]
 
-_TEXT = "could not convert string"
 _FEW = 10_000  # Samples whose split is kept.
 
 
@@ -70,9 +69,9 @@ def check_held_out(model: Any, X: Any, y: Any, weights: Any, ranks: Alone) -> Sa
     try:
         return check_sample(model, X, y, weights, reset=False, suffix="_val", ranks=ranks)
     except ValueError as error:
-        cause = str(error.__cause__ or error).rstrip(".")
-        if "features" not in cause and _TEXT not in cause:
+        if "features" not in str(error) and "takes numbers in X" not in str(error):
             raise
+        cause = str(error.__cause__ or error).rstrip(".")
         raise ValueError(
             f"X_val: {cause}. A Pipeline transforms X alone: type sklearn.set_config("
             "enable_metadata_routing=True), Pipeline(..., transform_input=['X_val']) and "

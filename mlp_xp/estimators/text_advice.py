@@ -38,7 +38,8 @@ remainder='passthrough'), MLPClassifier()).
             "errors='coerce') makes it missing, and SimpleImputer fills it in."
         )
     if texts:
-        others = "SimpleImputer()" if numbers else "'passthrough'"
+        has_gaps = bool(X.drop(columns=texts).isna().to_numpy().any())
+        others = "SimpleImputer()" if numbers or has_gaps else "'passthrough'"
         first = (
             "make_column_transformer((OneHotEncoder(handle_unknown='ignore'), "
             f"{texts[:_NAMED]}), remainder={others})"

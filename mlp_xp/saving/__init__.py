@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp._utils.durable import locked, make_folder, replacing, sweep
 from mlp_xp._utils.files import read_file
-from mlp_xp._utils.optional import optional
+from mlp_xp._utils.optional import optional, pip_command
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.state import FittedState, fitted_state, publish
@@ -236,7 +236,8 @@ def _checked_spec(estimator: Saved) -> tuple[dict[str, Any], dict[str, FittedSta
         elif name == "Pipeline" and isinstance(estimator[-1], Saved):
             cure = (
                 "type skops.io.dump(pipeline, 'pipeline.skops') for all of it without pickle "
-                "(pip install skops), or save_model(pipeline[-1], folder) for the network alone"
+                f"({pip_command('skops')}), or save_model(pipeline[-1], folder) for the network "
+                "alone"
             )
         elif isinstance(estimator, type):
             name, cure = f"the class {estimator.__name__}", "give a fitted instance"

@@ -269,6 +269,9 @@ def test_a_question_mark_among_numbers_is_made_missing(dtype):
     assert "X['day']" not in error
     model, X = follow(error, both.drop(columns="day"))
     model.predict(X)
+    gaps = pandas.DataFrame({"hp": [1.0, None, 2.0, 3.0], "color": both["color"]})
+    model, X = follow(text_error(gaps), gaps)
+    model.predict(X)
 
 
 def test_errors_of_many_rows_and_of_many_columns():
