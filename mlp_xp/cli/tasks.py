@@ -204,7 +204,8 @@ class Regression(Task):
     @classmethod
     def of_model(cls, y: np.ndarray, model: MLPRegressor) -> Self:
         """Return the task of a model that is trained on y."""
-        if model.loss not in _STANDARDIZED or model.output_activation not in ("auto", "identity"):
+        can_be = model.loss in _STANDARDIZED and model.output_activation in ("auto", "identity")
+        if not can_be or model.target_scaling is not None:
             return cls()
         # The loss of an epoch contains the penalty.
         is_plain = model.loss == "squared_error" and model.alpha == 0

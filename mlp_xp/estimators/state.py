@@ -170,7 +170,7 @@ class FittedState:
             given: Any = targets.encode(y, "float64"), weights
             biases = self.loss.initial_biases(*given, xp=get_backend("numpy").xp)
             if biases is not None:
-                last = cast(Dense, params[-1])
+                last: Any = params[-1]
                 params = (*params[:-1], last._replace(b=to_numpy(biases).astype(self.dtype)))
         return replace(self, targets=targets, params=params)
 

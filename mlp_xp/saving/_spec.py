@@ -291,8 +291,8 @@ def _widths(spec: dict[str, Any], max_layers: float) -> tuple[Any, ...]:
 def _targets(spec: dict[str, Any], kind: str, n_outputs: int, params: dict[str, Any]) -> Targets:
     """Return the targets that a spec describes."""
     if kind == "MLPRegressor":
-        targets = RealTargets.of_weights({}, n_outputs, params)
-        return replace(targets, scaling=_target_scaling(spec, targets.n_outputs, params))
+        real = RealTargets.of_weights({}, n_outputs, params)
+        return replace(real, scaling=_target_scaling(spec, real.n_outputs, params))
     classes, target_type = decode_classes(spec["classes"]), spec["target_type"]
     output, n_classes = spec["out_activation"], len(classes)
     expect(

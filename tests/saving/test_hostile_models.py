@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -119,6 +120,15 @@ TAMPERED = [
     ({"training": TRAINING | {"loss": "low"}}, "loss is 'low', not a number"),
     ({"training": TRAINING | {"history": [{"epoch": 1}]}}, "missing 5 required"),
 ]
+SCALINGS = ([[0.0], [0.0]], [[0.0], [math.nan]], [[0.0, 1.0], [1.0, 1.0]], [[0.0]], [["a"], [1.0]])
+TAMPERED_REGRESSORS = [
+    ({"out_activation": "exp"}, "out_activation is 'exp', and params make it 'identity'"),
+    ({"target_scaling": None}, "target_scaling is None, and params have 'standardize'"),
+    *(({"target_scaling": value}, "is no mean and positive deviation") for value in SCALINGS),
+    *(({"target_scaling": value}, "holds no model") for value in (3, [[10**400], [1]])),
+    ({"calibration_samples": 0}, "calibration_samples is 0, not an integer above 0"),
+    ({"calibration_samples": 61}, r"'calibration.scores' is float32 of shape \(60, 1, 1\).*\(61"),
+]
 
 
 def test_a_tampered_spec_is_rejected(saved):
@@ -140,9 +150,12 @@ def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
     assert load_model(saved).history_[0].n_samples == 60
     sign(saved, spec | {"params": {"learning_rate": nested(3)}})
     assert load_model(saved).learning_rate.then.then.then == Constant()
-    save_model(MLPRegressor(**SETTINGS).fit(X, X[:, 0]), folder)
-    sign(folder, spec_of(folder) | {"out_activation": "exp"})
-    rejects("out_activation is 'exp', and params make it 'identity'", load_model, folder)
+    model = MLPRegressor(target_scaling="standardize", **SETTINGS).fit(X, X[:, 0])
+    save_model(model.calibrate_intervals(X, X[:, 0]), folder)
+    spec = spec_of(folder)
+    for changes, message in TAMPERED_REGRESSORS:
+        sign(folder, spec | changes)
+        rejects(message, load_model, folder)
 
 
 def test_files_that_are_missing_or_no_json_object_are_named(saved):
