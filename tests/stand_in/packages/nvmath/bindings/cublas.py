@@ -1,22 +1,21 @@
 """The enumerations of cuBLAS that cuBLASLt takes."""
 
 import enum
+from typing import Any
 
 
-class ComputeType(enum.IntEnum):
-    """Types of the arithmetic of a product."""
-
-    COMPUTE_32F = 68
-    COMPUTE_64F = 70
-    COMPUTE_32F_FAST_16F = 74
-    COMPUTE_32F_FAST_16BF = 75
-    COMPUTE_32F_FAST_TF32 = 77
+def _numbered(name: str, table: str, module: str) -> Any:
+    """Return an enumeration of names with their numbers."""
+    pairs = (entry.split("=") for entry in table.split())
+    return enum.IntEnum(name, {key: int(number) for key, number in pairs}, module=module)
 
 
-class Status(enum.IntEnum):
-    """What a call returns."""
-
-    SUCCESS = 0
-    NOT_INITIALIZED = 1
-    INVALID_VALUE = 7
-    NOT_SUPPORTED = 15
+ComputeType = _numbered(
+    "ComputeType",
+    "COMPUTE_32F=68 COMPUTE_64F=70 COMPUTE_32F_FAST_16F=74 COMPUTE_32F_FAST_16BF=75"
+    " COMPUTE_32F_FAST_TF32=77",
+    __name__,
+)
+Status = _numbered(
+    "Status", "SUCCESS=0 NOT_INITIALIZED=1 INVALID_VALUE=7 NOT_SUPPORTED=15", __name__
+)

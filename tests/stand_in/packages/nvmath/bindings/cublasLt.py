@@ -6,7 +6,6 @@ against accesses on other streams. The statuses are those of the library's docum
 """
 
 import ctypes
-import enum
 import itertools
 import zlib
 from collections.abc import Callable
@@ -19,49 +18,25 @@ from cupy._memory import Block, block_at
 from cupy._signatures import define
 
 from nvmath import CudaDataType
-from nvmath.bindings.cublas import ComputeType, Status
+from nvmath.bindings.cublas import ComputeType, Status, _numbered
 
-
-class Epilogue(enum.IntEnum):
-    """What follows a product: nothing, a bias for each row, the gradient of one."""
-
-    DEFAULT = 1
-    BIAS = 4
-    BGRADA = 256
-
-
-class MatmulDescAttribute(enum.IntEnum):
-    """Attributes of a product."""
-
-    COMPUTE_TYPE = 0
-    SCALE_TYPE = 1
-    TRANSA = 3
-    TRANSB = 4
-    EPILOGUE = 7
-    BIAS_POINTER = 8
-
-
-class MatrixLayoutAttribute(enum.IntEnum):
-    """Attributes of a matrix, whose columns follow each other."""
-
-    TYPE = 0
-    ROWS = 2
-    COLS = 3
-    LD = 4
-    BATCH_COUNT = 5
-    STRIDED_BATCH_OFFSET = 6
-
-
-class MatmulPreferenceAttribute(enum.IntEnum):
-    """Attributes of the search for an algorithm."""
-
-    MAX_WORKSPACE_BYTES = 1
-    MIN_ALIGNMENT_A_BYTES = 5
-    MIN_ALIGNMENT_B_BYTES = 6
-    MIN_ALIGNMENT_C_BYTES = 7
-    MIN_ALIGNMENT_D_BYTES = 8
-
-
+Epilogue = _numbered("Epilogue", "DEFAULT=1 BIAS=4 BGRADA=256", __name__)
+MatmulDescAttribute = _numbered(
+    "MatmulDescAttribute",
+    "COMPUTE_TYPE=0 SCALE_TYPE=1 TRANSA=3 TRANSB=4 EPILOGUE=7 BIAS_POINTER=8",
+    __name__,
+)
+MatrixLayoutAttribute = _numbered(
+    "MatrixLayoutAttribute",
+    "TYPE=0 ROWS=2 COLS=3 LD=4 BATCH_COUNT=5 STRIDED_BATCH_OFFSET=6",
+    __name__,
+)
+MatmulPreferenceAttribute = _numbered(
+    "MatmulPreferenceAttribute",
+    "MAX_WORKSPACE_BYTES=1 MIN_ALIGNMENT_A_BYTES=5 MIN_ALIGNMENT_B_BYTES=6"
+    " MIN_ALIGNMENT_C_BYTES=7 MIN_ALIGNMENT_D_BYTES=8",
+    __name__,
+)
 matmul_heuristic_result_dtype = np.dtype(
     [
         ("algo", [("data_", "<u8", (8,))]),
