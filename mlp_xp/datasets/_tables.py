@@ -270,9 +270,9 @@ def _table(
         x = np.empty((len(columns[0]), len(columns)), dtype)
         for i, values in enumerate(columns):
             x[:, i] = values
-    is_known = y == y  # NaN is not.
+    is_known = np.asarray(y == y, dtype=bool)  # NaN is not.
     if y.dtype == object:
-        is_known &= np.not_equal(y, None).astype(bool)
+        is_known &= np.asarray([value is not None for value in y], dtype=bool)
     if choice.target is not None and not np.all(is_known):
         x, y = x[is_known], y[is_known]
     if not len(x):
