@@ -3,7 +3,8 @@
 #
 #   bench/gpu_check.sh [FOLDER]          (default: bench/history)
 #
-# It installs what is missing from the package index, where pip reaches one, and says what stays missing.
+# It installs what is missing from wheels/ (bench/get_wheels.sh fills it) or the package index, where pip
+# reaches one, and says first what works and what stays missing.
 # JSON, Markdown and chart are written anew after each result, so a run that is cut keeps what it has.
 # PYTHON names the interpreter, MLP_XP_CHECK_SECONDS the time (default 530). A trial without a GPU, with
 # small networks, here with the tests' stand-in for CuPy:

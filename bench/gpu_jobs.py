@@ -3,6 +3,7 @@
     python bench/gpu_jobs.py peaks torch:cuda --out FILE --seconds 20
     python bench/gpu_jobs.py steps cupy --out FILE --seconds 60
     python bench/gpu_jobs.py steps "torch, compiled" --out FILE --seconds 60
+    python bench/gpu_jobs.py launches cupy --out FILE --seconds 30
     python bench/gpu_jobs.py transfers cupy --out FILE --seconds 10
     python bench/gpu_jobs.py record torch:cuda --out FILE --seconds 60
 
@@ -13,23 +14,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
+import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from contenders import GPU_PEERS
 from contest import Task
 from epochs import make_epoch
+from gpu_summary import NOT_REACHED
 from roofline import operations
 from workloads import WORKLOADS, Workload, load
 
 from mlp_xp.backends import Backend, get_backend
+from mlp_xp.backends._captured import report
 from mlp_xp.nn.layers import Dense
 from mlp_xp.training.batches import Streamed
 from mlp_xp.training.epochs import plan_epoch
@@ -40,8 +46,8 @@ PRECISIONS = ("float32", "tf32", "bf16")
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 # Steps before any is timed: compilers and captures have done their work by then.
 WARM_STEPS = 100
-# Seconds for imports before a training, and for reading its results.
-AROUND = 15
+# Seconds for imports before a training, and for reading its results; and for a last case of steps.
+AROUND, ENDING = 15, 5
 
 Line = dict[str, Any]
 
@@ -111,37 +117,57 @@ def count_launches(epoch: Callable[[], object], n_steps: int, contender: str) ->
     return None
 
 
-def our_steps(spec: str, *, tiny: bool, seconds: float) -> Iterator[Line]:
+class Measure(NamedTuple):
+    """A function of an epoch, its steps and its contender, and when it is called no longer."""
+
+    run: Callable[[Callable[[], object], int, str], Line]
+    end: float
+
+
+Case = tuple[Workload, str]
+
+
+def cases_of(*, tiny: bool, counts: bool) -> list[Case]:
+    """Return networks and precisions; launches are the same in all, and counted in two networks."""
+    workloads = chosen_workloads(tiny=tiny)
+    precisions = ("float32",) if counts else ("float32", "bf16", "tf32")
+    return [(w, precision) for precision in precisions for w in workloads[: 2 if counts else None]]
+
+
+@functools.lru_cache(maxsize=2)
+def loaded(data: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels, read and made once for all cases."""
+    x, y, _ = load(data, n)
+    return x, y
+
+
+def our_steps(spec: str, cases: list[Case], measure: Measure, part: str) -> Iterator[Line]:
     """Yield the steps of this library on a backend, eager and in loops."""
-    cases = [
-        (workload, precision, mode)
-        for precision in ("float32", "bf16", "tf32")
-        for workload in chosen_workloads(tiny=tiny)
-        for mode in ("captured", "eager")
-    ]
-    for workload, precision, mode in cases:
+    both = [(*case, mode) for case in cases for mode in ("captured", "eager")]
+    for workload, precision, mode in both:
 
         def make(workload: Workload = workload, precision: str = precision, mode: str = mode):
             backend = backend_of(spec, precision)
             if mode == "eager":
                 backend.loop = lambda body: None  # type: ignore[method-assign]
-            x, y, _ = load(workload.data, workload.n_images)
+            x, y = loaded(workload.data, workload.n_images)
             return make_epoch(backend, workload, x, y, "resident"), len(x)
 
         facts = {"contender": f"mlp_xp, {spec}", "mode": mode, "precision": precision}
-        yield step_line(workload, make, facts, seconds / len(cases))
+        yield step_line(part, workload, make, facts, measure)
 
 
-def peer_steps(name: str, spec: str, *, tiny: bool, seconds: float) -> Iterator[Line]:
+def peer_steps(
+    name: str, spec: str, cases: list[Case], measure: Measure, part: str
+) -> Iterator[Line]:
     """Yield the steps of another program on the device of a backend."""
     library, module, options = GPU_PEERS[name]
     if library == "torch":
         options = options | {"device": spec.partition(":")[2] or "cuda"}
-    cases = [(w, p) for p in ("float32", "bf16", "tf32") for w in chosen_workloads(tiny=tiny)]
     for workload, precision in cases:
 
         def make(workload: Workload = workload, precision: str = precision):
-            x, y, _ = load(workload.data, workload.n_images)
+            x, y = loaded(workload.data, workload.n_images)
             x = (x - np.float32(x.mean())) / np.float32(x.std())
             task = Task(
                 workload.widths, workload.activation, "adam", 0.001, workload.batch_size, x, y, 1
@@ -150,27 +176,51 @@ def peer_steps(name: str, spec: str, *, tiny: bool, seconds: float) -> Iterator[
             contender = make_peer(task, precision=precision, **options)
             return partial(contender.train, 1), len(x)
 
-        yield step_line(
-            workload, make, {"contender": name, "precision": precision}, seconds / len(cases)
-        )
+        facts = {"contender": name, "precision": precision}
+        yield step_line(part, workload, make, facts, measure)
 
 
-def step_line(workload: Workload, make: Callable[[], Any], facts: Line, seconds: float) -> Line:
+def step_line(
+    part: str, workload: Workload, make: Callable[[], Any], facts: Line, measure: Measure
+) -> Line:
     """Return the result of a contender at a network, or why there is none."""
-    line = {"part": "steps", "workload": workload.name, "batch": workload.batch_size, **facts}
+    line = {"part": part, "workload": workload.name, "batch": workload.batch_size, **facts}
+    if time.monotonic() > measure.end:
+        return line | {"cannot_run": NOT_REACHED}
     try:
-        epoch, n_images = make()
-        n_steps = -(-n_images // workload.batch_size)
-        taken = rounds(epoch, seconds, n_steps)
-        launches = count_launches(epoch, n_steps, facts["contender"])
+        with refusals() as refused:
+            epoch, n_images = make()
+            found = measure.run(epoch, -(-n_images // workload.batch_size), facts["contender"])
+        if refused and facts.get("mode") == "captured":
+            raise RuntimeError(refused[0])  # These were eager steps.
     except Exception as error:  # Whatever another program or a card may raise.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return line | {"cannot_run": reason[:300]}
-    return line | {
-        "step_seconds": [second / n_steps for second in taken],
-        "launches": launches,
-        "flop": operations(workload.widths, workload.batch_size, train=True),
-    }
+    return line | found | {"flop": operations(workload.widths, workload.batch_size, train=True)}
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[list[str]]:
+    """Collect why steps were not captured."""
+    handler, found = logging.Handler(), list[str]()
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("mlp_xp.backends._captured")
+    log.addHandler(handler)
+    report.cache_clear()  # It says each reason once.
+    try:
+        yield found
+    finally:
+        log.removeHandler(handler)
+
+
+def time_steps(seconds: float, epoch: Callable[[], object], n_steps: int, contender: str) -> Line:
+    return {"step_seconds": [x / n_steps for x in rounds(epoch, seconds, n_steps)]}
+
+
+def count_steps(epoch: Callable[[], object], n_steps: int, contender: str) -> Line:
+    for _ in range(1 + -(-WARM_STEPS // n_steps)):
+        epoch()
+    return {"launches": count_launches(epoch, n_steps, contender)}
 
 
 def peaks(spec: str, *, tiny: bool) -> Iterator[Line]:
@@ -277,18 +327,26 @@ def record(spec: str, *, tiny: bool, seconds: float) -> Iterator[Line]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("job", choices=["peaks", "steps", "transfers", "record"])
+    jobs = ["peaks", "steps", "launches", "transfers", "record"]
+    parser.add_argument("job", choices=jobs)
     parser.add_argument("contender", help="a backend, e.g. torch:cuda, or the name of a peer")
     parser.add_argument("--spec", default="", help="the backend whose device a peer uses")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args(argv)
-    timed = {"tiny": args.tiny, "seconds": 0.0 if args.tiny else args.seconds / 3}
-    if args.job == "steps" and args.contender in GPU_PEERS:
-        lines = peer_steps(args.contender, args.spec, **timed)
-    elif args.job == "steps":
-        lines = our_steps(args.contender, **timed)
+    cases = cases_of(tiny=args.tiny, counts=args.job == "launches")
+    measure = Measure(count_steps, math.inf)
+    if args.job == "steps":
+        # A third is timed. The last cases are left out before this process is stopped.
+        end = math.inf if args.tiny else time.monotonic() + args.seconds - ENDING
+        seconds = 0.0 if args.tiny else args.seconds / 3 / len(cases)
+        measure = Measure(partial(time_steps, seconds), end)
+    if args.job in ("steps", "launches"):
+        if args.contender in GPU_PEERS:
+            lines = peer_steps(args.contender, args.spec, cases, measure, args.job)
+        else:
+            lines = our_steps(args.contender, cases, measure, args.job)
     elif args.job == "record":
         lines = record(args.contender, tiny=args.tiny, seconds=args.seconds)
     else:

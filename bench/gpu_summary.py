@@ -19,8 +19,9 @@ from typing import Any
 from environment import environment
 from report import GRAY, seconds, table
 
-__all__ = ["EMPTY", "count_tests", "gpus", "markdown", "usable", "write"]
+__all__ = ["EMPTY", "NOT_REACHED", "count_tests", "gpus", "markdown", "usable", "write"]
 
+NOT_REACHED = "not reached"
 EMPTY = {"passed": 0, "failed": 0, "skipped": 0}
 
 
@@ -33,8 +34,10 @@ def usable(wanted: list[str]) -> list[str]:
         name, _, device = spec.partition(":")
         try:
             get_backend(name, device or None)
-        except (BackendError, ValueError) as error:
-            print(f"Missing: {spec}. {error}", file=sys.stderr)
+        except Exception as error:  # A library may raise what it likes.
+            known = isinstance(error, BackendError | ValueError)
+            what = str(error) if known else f"{type(error).__name__}: {error}"
+            print(f"Missing: {spec}. {' '.join(what.split())}", file=sys.stderr)
         else:
             good.append(spec)
     return good
@@ -103,9 +106,15 @@ def name_of(line: Result) -> str:
     return f"{line['contender']}, {line['mode']}" if "mode" in line else line["contender"]
 
 
+def key_of(line: Result) -> tuple[str, ...]:
+    """Return what a contender's launches and seconds have in common."""
+    return line["workload"], line["precision"], name_of(line)
+
+
 def steps_table(result: Result) -> str:
     """Return the table of steps, by network and precision, the fastest first."""
     peaks, rows = peaks_of(result), []
+    launches = {key_of(x): x["launches"] for x in of_part(result, "launches")}
     lines = of_part(result, "steps")
     order = list(dict.fromkeys((line["workload"], line["precision"]) for line in lines))
     for workload, precision in order:
@@ -121,7 +130,7 @@ def steps_table(result: Result) -> str:
                     name_of(line),
                     seconds(step),
                     "" if eager is None else f"{eager / step:.2f}",
-                    "" if line["launches"] is None else f"{line['launches']:.1f}",
+                    "" if (n := launches.get(key_of(line))) is None else f"{n:.1f}",
                     "" if share is None else f"{share:.0%}",
                 ]
             )
@@ -145,6 +154,7 @@ def markdown(result: Result) -> str:
             lines.extend(["", f"## {title}", "", text])
 
     section("Problems", "\n".join(f"- {problem}" for problem in problems))
+    section("Not reached", "\n".join(f"- {name}" for name in result["not_reached"]))
     section("Missing", "\n".join(f"- {missing}" for missing in result["missing"]))
     counts = [
         [spec, *(f"{c[key]:.0f}" for key in (*EMPTY, "seconds"))]

@@ -21,6 +21,7 @@ import contextlib
 import gc
 import logging
 import operator
+import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +35,7 @@ __all__ = ["SUMS_IN_GRAPHS", "CapturedLoop", "Graphs", "report"]
 
 # Steps that run one by one before anything is captured. Captures cost the host about as much as 63
 # steps, 32 + 16 + ... + 1, so a training never takes much more than twice the time of its steps.
-_STEPS_BEFORE_CAPTURE = 64
+_STEPS_BEFORE_CAPTURE = int(os.environ.get("MLP_XP_STEPS_BEFORE_CAPTURE", 64))
 # The most steps of a graph: longer ones would save less than a microsecond a step.
 _MOST_STEPS = 32
 # Shapes of steps that stay captured: full batches, a shorter last one, and those of other data.

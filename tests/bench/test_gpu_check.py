@@ -26,7 +26,7 @@ def gpu_summary(module):
 @pytest.fixture
 def result():
     step = {"part": "steps", "workload": "tiny", "batch": 32, "flop": 2e6, "precision": "float32"}
-    ours = {"contender": "mlp_xp, cupy", "mode": "captured", "launches": 1.5}
+    ours = {"contender": "mlp_xp, cupy", "mode": "captured"}
     return {
         "date": "2026-01-02T03:04:05+0000",
         "gpus": ["NVIDIA H100, 80 GiB, driver 550.1"],
@@ -34,12 +34,14 @@ def result():
         "usable": ["cupy"],
         "missing": ["Missing: torch:cuda. No driver"],
         "problems": [],
+        "not_reached": [],
         "failed": [],
         "tests": {"cupy": {"passed": 7, "failed": 0, "skipped": 1, "seconds": 12.0}},
         "lines": [
             {"part": "peaks", "backend": "cupy", "precision": "float32", "flops": 1e12},
             step | ours | {"step_seconds": [1e-5, 1e-5, 9e-5]},
-            step | {"contender": "torch", "launches": None, "step_seconds": [8e-5]},
+            step | ours | {"part": "launches", "launches": 1.5},
+            step | {"contender": "torch", "step_seconds": [8e-5]},
             step | {"contender": "torch, compiled", "cannot_run": "no | compiler"},
             {"part": "transfers", "backend": "cupy", "how": "pinned", "rows": 128, "data": "x",
              "bytes_per_second": 2e10},
@@ -92,12 +94,40 @@ def test_a_part_that_fails_or_is_late_leaves_the_others(module, tmp_path, monkey
     assert check.run(["true"], 20, "fourth")
     check.save()
     written = json.loads(check.path.with_suffix(".json").read_text())
-    assert written["problems"] == [
-        "first: exit status 3",
-        "second: out of time after 0 s",
-        "third: no time left",
-    ]
+    assert written["problems"] == ["first: exit status 3", "second: out of time after 0 s"]
+    assert written["not_reached"] == ["third: no time left"]
     assert [line["backend"] for line in written["lines"]] == ["x"]
+
+
+@pytest.mark.matrix
+def test_what_a_machine_lacks_is_named_and_others_are_checked(module, tmp_path):
+    gpu_check = module("gpu_check")
+    check = gpu_check.Check(tmp_path, tmp_path, ["numpy", "torch:moon"], 100.0, tiny=True)
+    gpu_check.find_usable(check)
+    assert check.result["usable"] == ["numpy"]
+    (missing,) = check.result["missing"]
+    assert missing.startswith("Missing: torch:moon. ")
+
+
+def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(module, tmp_path):
+    jobs, gpu_check = module("gpu_jobs"), module("gpu_check")
+    workload = jobs.chosen_workloads(tiny=True)[0]
+
+    def refused():
+        jobs.report(refused, "no cuBLASLt")
+        return (lambda: None), 1
+
+    measure = jobs.Measure(lambda *_: {}, float("inf"))
+    facts = {"contender": "mlp_xp, cupy", "mode": "captured", "precision": "float32"}
+    lines = [
+        jobs.step_line("steps", workload, refused, facts, some)
+        for some in (measure, measure._replace(end=0.0))
+    ]
+    check = gpu_check.Check(tmp_path, tmp_path, [], 100.0, tiny=True)
+    check.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    check.save()
+    (failed,) = check.result["failed"]
+    assert "no cuBLASLt" in failed
 
 
 @pytest.mark.matrix
