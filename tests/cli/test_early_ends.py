@@ -69,7 +69,7 @@ def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
     assert (done.returncode, done.stdout, done.stderr) == (130, "pressed\n", "")
 
 
-@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.usefixtures("ctrl_c", "undrawn")
 def test_ctrl_c_stops_after_the_step_and_keeps_the_network(mlp_xp, monkeypatch):
     steps = []
 
@@ -84,7 +84,7 @@ def test_ctrl_c_stops_after_the_step_and_keeps_the_network(mlp_xp, monkeypatch):
     done = mlp_xp(*TINY, "--epochs", 5, "--out", "run")
     assert done.status == 130
     assert steps[-1] == (3, 12)
-    assert {path.name for path in Path("run").iterdir()} == FILES | {"checkpoints"}
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN | {"checkpoints"}
     assert [row["n_samples"] for row in history_of(Path("run"))] == ["1438", "384"]
     assert "interrupted in epoch 2; the network is kept" in done.out
     assert done.out.splitlines()[-1].startswith("test accuracy ")
