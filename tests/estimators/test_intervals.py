@@ -241,7 +241,7 @@ def test_calibrated_quantiles_hold_what_they_promise(on, backend, loss, tmp_path
     with pytest.raises(ValueError, match=r"at least 9999 samples for the quantile|was fitted for"):
         model.predict(X, quantiles=0.0001)
     # The next fit forgets it.
-    again = model.fit(X[:100], y[:100])
+    again = model.partial_fit(X[:100], y[:100])
     if isinstance(loss, str):
         with pytest.raises(ValueError, match=r"which has no quantiles|was fitted for"):
             again.predict(X, quantiles=levels)
