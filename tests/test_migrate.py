@@ -42,12 +42,13 @@ def test_each_peer_has_a_block_before_and_one_after():
 
 
 def test_fewer_than_ten_differences_from_scikit_learn_are_left_each_with_a_reason():
-    part = PAGE.read_text().split("\n### Where the two differ\n")[1].split("\n## ")[0]
-    lines = [line.strip("|") for line in part.splitlines() if line.startswith("|")]
-    names, _, *rows = [[cell.strip() for cell in line.split(" | ")] for line in lines]
-    assert [name.split()[0] for name in names[1:]] == ["scikit-learn", "mlp_xp", "reason"]
-    assert 0 < len(rows) < 10
-    assert all(len(row) == 4 and all(row) for row in rows), rows
+    differences, inside = PAGE.read_text().split("\n### Wh")[1:3]
+    for part in differences, inside.split("\n## ")[0]:
+        lines = [line.strip("|") for line in part.splitlines() if line.startswith("|")]
+        names, _, *rows = [[cell.strip() for cell in line.split(" | ")] for line in lines]
+        assert [name.split()[0] for name in names[1:]] == ["scikit-learn", "mlp_xp", "reason"]
+        assert 0 < len(rows) < 10
+        assert all(len(row) == 4 and all(row) for row in rows), rows
 
 
 @pytest.mark.matrix

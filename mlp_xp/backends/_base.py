@@ -328,12 +328,8 @@ class Backend:
     ) -> contextlib.AbstractContextManager[object]:
         """Return the context of some steps of a training.
 
-        Parameters
-        ----------
-        work, sparse_work : int
-            Multiplications and additions of the forward pass of a step; those with sparse rows.
-        n_steps : int
-            Steps of the whole training, past and certain; 0 where there is no time to compile.
+        ``work`` and ``sparse_work`` count multiplications and additions of a step's forward pass,
+        ``n_steps`` the steps past and certain, 0 where there is no time to compile.
         """
         return contextlib.nullcontext()
 

@@ -29,6 +29,7 @@ from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Record
 from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step import Step, TrainState
+from mlp_xp.training.step_context import n_alike, step_context
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["EpochRunner", "Stretches", "Trained", "new_stretches"]
@@ -198,7 +199,7 @@ class Stretches:
         start = time.perf_counter()
         plans = self._plans(n_epochs)
         stage = Stage(trainer.n_epochs - self._first_epoch, self._n_epochs, rate_factor)
-        n_epochs = trainer.n_alike(self._data, plans[0], stage, n_epochs)
+        n_epochs = n_alike(trainer, self._data, plans[0], stage, n_epochs)
         plans = plans[:n_epochs]
         rates = self._rates(n_epochs, stage)
         epochs = [
@@ -206,7 +207,7 @@ class Stretches:
             for i, (plan, own) in enumerate(zip(plans, rates, strict=True))
         ]
         trainer.guard.begin(trainer, epochs[0], start)
-        with trainer.backend.scope(), trainer.computing(self._data, plans[0], stage):
+        with trainer.backend.scope(), step_context(trainer, self._data, plans[0], stage):
             self._run(plans, rates)
         steps = self._losses(n_epochs)
         losses = np.add.accumulate(steps, axis=1, dtype=steps.dtype)[:, -1].tolist()

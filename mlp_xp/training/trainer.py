@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp._utils.workers import n_models
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
@@ -29,7 +27,7 @@ from mlp_xp.training.arguments import (
     put_group,
     put_groups,
 )
-from mlp_xp.training.batches import Data, count_work
+from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.guards import new_guard
 from mlp_xp.training.inputs import Batch
@@ -38,6 +36,7 @@ from mlp_xp.training.records import Progress, Record
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import Stage
 from mlp_xp.training.step import StepArguments, Steps, TrainState, init_state, make_nth, make_step
+from mlp_xp.training.step_context import step_context, step_work
 from mlp_xp.training.time_budget import Budget
 
 __all__ = ["Trainer"]
@@ -281,7 +280,7 @@ class Trainer:
         backend, xp, n_steps = self.backend, self.backend.xp, len(plan.counts)
         start = time.perf_counter()
         stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
-        with backend.scope(), self.computing(data, plan, stage):
+        with backend.scope(), step_context(self, data, plan, stage):
             # Not before: all ranks do this together, and one may have failed to come here.
             self.state = shared(self.state, self.rules.optimizer, backend)
             if not first_step:
@@ -295,7 +294,7 @@ class Trainer:
             # With a budget calls end where the clock is read, and ranks look after the same steps.
             has_loop = self._loop is not None and (budget is None or backend.communicator is None)
             stacks = data.stacked(arguments.plan) if has_loop else []
-            work, _ = self._work(data, plan)
+            work, _ = step_work(self, data, plan)
             most_at_once = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))
             at_once = 1 if step_by_step else most_at_once
             every = 1 if backend.communicator is None else at_once  # The same on all ranks.
@@ -330,33 +329,6 @@ class Trainer:
             n_samples,
             time.perf_counter() - start,
         )
-
-    def computing(self, data: Data, plan: EpochPlan, stage: Stage) -> AbstractContextManager[Any]:
-        """Return the context of the steps of the next epoch."""
-        work, sparse_work = self._work(data, plan)
-        return self.backend.training(work, self._certain_steps(plan, stage, 0), sparse_work)
-
-    def n_alike(self, data: Data, plan: EpochPlan, stage: Stage, most: int) -> int:
-        """Return how many of the next epochs, at most, have the context of the first."""
-        work, _ = self._work(data, plan)
-        steps = (self._certain_steps(plan, stage, later) for later in range(most))
-        is_long, *others = (self.backend.is_long(work, n) for n in steps)
-        return 1 + next((i for i, other in enumerate(others) if other != is_long), most - 1)
-
-    def _certain_steps(self, plan: EpochPlan, stage: Stage, later: int) -> int:
-        """Return the steps until an epoch ends, or all steps of a fit that is planned.
-
-        People set ``max_iter`` far above what a fit needs, so it does not count otherwise.
-        """
-        if not self.may_compile:
-            return 0
-        n_epochs = max(stage.n_epochs - stage.done, later + 1) if self.is_planned else later + 1
-        # Models that are fitted at the same time wait for the same machine code.
-        return (self.n_steps + n_epochs * len(plan.counts)) * n_models()
-
-    def _work(self, data: Data, plan: EpochPlan) -> tuple[int, int]:
-        # The same on all ranks.
-        return count_work(data, self.state.params, -(-plan.batch_size // self.backend.n_ranks))
 
     def read_sums(self) -> list[float]:
         """Return the sums of loss and accuracy over the epoch so far; waits for the device."""
