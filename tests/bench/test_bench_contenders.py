@@ -1,6 +1,7 @@
 """Contenders: each learns, predicts or fits something of little data, or says why it cannot."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,22 +101,6 @@ def test_contenders_that_need_a_process_learn_in_one(turns, tmp_path, name):
     assert 0 < after < 0.999 * before < 5
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["ours", "peers.scikit_learn", pytest.param("peers.torch_eager", marks=pytest.mark.matrix)],
-)
-def test_predictions_are_classes(turns, name, rng):
-    x, y = rng.random((100, 64)).astype("float32"), rng.integers(10, size=100).astype("int32")
-    make_task = importlib.import_module("contest").Task
-    task = make_task((64, 16, 10), "relu", "adam", 0.01, 32, x=x, y=y, threads=1)
-    contender = pytest.importorskip(name).make(task)
-    contender.train(1)
-    for rows in (1, 50):
-        classes = contender.predict(x[:rows])
-        assert classes.shape == (rows,)
-        assert set(classes) <= set(range(10))
-
-
 @pytest.mark.matrix
 def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path, monkeypatch):
     (tmp_path / "dies.py").write_text("import os\n\ndef make(task):\n    os._exit(3)\n")
@@ -179,3 +164,12 @@ def test_a_copy_has_no_machine_code_and_keeps_some_only_where_it_may(module, tmp
     kept = subprocess.check_output(run, cwd=tmp_path, env=environ, text=True).strip()
     folder = tmp_path / "mlp_xp" / "backends" / "_numpy" / "machine_code" / "__pycache__"
     assert kept == (str(folder) if is_writable else "None")
+
+
+@pytest.mark.matrix
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone")
+def test_a_busy_machine_is_measured_in_each_way(module, monkeypatch):
+    busy = module("busy")
+    monkeypatch.setitem(busy.CASES, "tiny", ((8, 4, 2), 8, 32, 1))
+    found = busy.measure_busy(1, ["tiny"], lambda turn: None)
+    assert [len(seconds) for seconds in found["tiny"].values()] == [1, 1, 1]

@@ -1,6 +1,5 @@
 """Records of benchmarks: pages and tables that are made of them, and floors they are held to."""
 
-import io
 import json
 import re
 from pathlib import Path
@@ -78,64 +77,6 @@ def test_the_page_of_benchmarks_is_that_of_the_records(
     with pytest.raises(SystemExit):
         module("report").main([str(tmp_path / "empty.json")])
     assert "was it run with --benchmark-enable?" in capsys.readouterr().err
-
-
-@pytest.mark.matrix
-def test_charts_of_the_newest_results_are_drawn_again(module, tmp_path):
-    module("bench.speedrun").main(["--charts", "--docs", str(tmp_path)])
-    drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {path.name for path in ROOT.glob("docs/speedrun-*.png")}
-    pictures = module("bench.many_models_pictures")
-    names = {path.name for path in pictures.draw(pictures.example_values(), tmp_path)}
-    page = (ROOT / "docs" / "many-models.md").read_text(encoding="utf-8")
-    assert names == set(re.findall(r"\(([\w-]+\.png)\)", page))
-
-
-@pytest.mark.parametrize(("width", "n_cells"), [(50, 5), (80, 7), (None, 12)])
-def test_tables_fit_and_say_what_could_not_be_compared(
-    module, suite, terminal, monkeypatch, width, n_cells
-):
-    result = json.loads((suite / "result.json").read_text())
-    contenders = result["workloads"]["medium"]["contenders"]
-    contenders["thinc"] = {"cannot_run": "ModuleNotFoundError: No module named 'thinc'"}
-    contenders["torch"] = {"cannot_run": "its process ended: \x1b[2Jkilled"}
-    screen = io.StringIO() if width is None else terminal()
-    monkeypatch.setenv("COLUMNS", str(width or 50))
-    module("terminal").print_tables(result, screen)
-    assert width or "\x1b" not in screen.getvalue()
-    text = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
-    assert "…" not in text
-    assert width is None or max(map(len, text.splitlines())) <= width
-    table = text[text.index("\nmedium 3072") :]
-    ran = next(line for line in table.splitlines() if line.startswith("JAX "))
-    assert len(ran.split()) == n_cells
-    words = " ".join(table.split())
-    assert "thinc not compared: thinc is not installed" in words
-    assert r"torch not compared: its process ended: \x1b[2Jkilled" in words
-    assert "to compare with thinc too: " in words
-
-
-def test_progress_has_a_line_for_each_part_or_one_line_of_a_terminal(module, capsys, monkeypatch):
-    def run_two_parts():
-        with module("progress").open_progress({"tiny": 2, "lab": 4}) as progress:
-            progress.begin("tiny", "tiny 64-100-10")
-            progress.announce("torch, warming up")  # It fails: there is no second turn.
-            progress.begin("lab", "lab 3072-64-10")
-            progress.announce("torch, warming up")
-        return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
-
-    lines = ["part 1 of 2, tiny 64-100-10  (0 s so far)"]
-    lines.append("part 2 of 2, lab 3072-64-10  (0 s so far)")
-    assert run_two_parts().splitlines() == lines
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "50")
-    monkeypatch.setenv("TERM", "xterm")
-    text = run_two_parts()
-    drawn = [" ".join(part.split()) for part in re.split(r"[\r\n]+", text) if part.strip()]
-    assert max(map(len, drawn)) <= 50
-    # The part begins where the turns of the former one end.
-    assert re.fullmatch(r"2/2 lab: preparing [━╸╺]+ 33 % \d:\d\d left", drawn[2])
-    assert re.fullmatch(r"2/2 lab: done [━╸╺]+ 100 % took 0:00", drawn[-1])
 
 
 def test_compare_tells_changes_beyond_the_noise_and_what_is_missing(
