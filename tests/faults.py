@@ -6,6 +6,11 @@ Each is planted in a copy of the checkout; the tests of its room run until one f
 
     python tests/faults.py --whole
     python tests/faults.py --whole --only 3 7 -- -m "" --grid=pairs --backends=numpy,torch:cpu
+
+Those of the stand-in, which CUDA would keep quiet about, each name their tests::
+
+    PYTHONPATH=tests/stand_in/packages python tests/faults.py --faults tests/stand_in/faults.json \
+        -- -m "" --grid=values --backends=cupy:cuda:1
 """
 
 import argparse
@@ -42,7 +47,8 @@ def copy_checkout(folder: Path) -> None:
 def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> str | None:
     """Return the first test that fails, None if all pass."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
-    environment = os.environ | {"PYTHONPATH": str(folder)}
+    paths = filter(None, [str(folder), os.environ.get("PYTHONPATH")])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryFile("w+") as output:
         where = {"cwd": folder, "env": environment, "stdout": output, "stderr": subprocess.STDOUT}
         process = subprocess.Popen([*command, *options, *tests], **where, start_new_session=True)
@@ -60,9 +66,8 @@ def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> s
     return failed[1] if failed else text[-300:]
 
 
-def find(number: int, options: list[str], seconds: float, whole: bool) -> dict[str, object]:
+def find(number: int, fault: dict[str, str], args: argparse.Namespace) -> dict[str, object]:
     """Plant one fault and run the tests."""
-    fault = json.loads(FAULTS.read_text())[number]
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -73,10 +78,10 @@ def find(number: int, options: list[str], seconds: float, whole: bool) -> dict[s
             return {"number": number, "by": None, "stale": True}
         path.write_text(text.replace(fault["was"], fault["now"]))
         room = fault["file"].split("/")[1]
-        tests = [f"tests/{room}", f"mlp_xp/{room}"]
-        by = run(folder, tests, options, seconds)
-        if by is None and whole:
-            by = run(folder, [], options, seconds)
+        tests = [fault["tests"]] if "tests" in fault else [f"tests/{room}", f"mlp_xp/{room}"]
+        by = run(folder, tests, args.options, args.seconds)
+        if by is None and args.whole:
+            by = run(folder, [], args.options, args.seconds)
     return {"number": number, "file": fault["file"], "by": by, "s": round(time.monotonic() - start)}
 
 
@@ -86,14 +91,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="the most for one run of pytest")
     whole = "run all tests where the room's find nothing"
     parser.add_argument("--whole", action="store_true", help=whole)
+    parser.add_argument("--faults", type=Path, default=FAULTS, help="a list of faults")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of faults")
     parser.add_argument("--out", type=Path, help="append the results here, a line each")
     parser.add_argument("options", nargs="*", help="options for pytest, after --")
     args = parser.parse_args()
-    numbers = range(len(json.loads(FAULTS.read_text()))) if args.only is None else args.only
+    faults = json.loads(args.faults.read_text(encoding="utf-8"))
+    numbers = range(len(faults)) if args.only is None else args.only
     found = 0
     with ThreadPoolExecutor(args.jobs) as pool:
-        for result in pool.map(lambda i: find(i, args.options, args.seconds, args.whole), numbers):
+        for result in pool.map(lambda i: find(i, faults[i], args), numbers):
             found += result["by"] is not None
             print(json.dumps(result), flush=True)
             if args.out:

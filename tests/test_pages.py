@@ -149,20 +149,6 @@ def test_the_readmes_pictures_show_what_their_records_say(tmp_path, monkeypatch)
     assert {"mlp_xp, NumPy", "thinc", "59.0 %  mlp-xp train, NumPy"} < set(shown)
 
 
-def test_the_readmes_picture_takes_each_librarys_fastest_way_in_float32(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
-    readme_picture = importlib.import_module("bench.readme_picture")
-    took = {"mlp_xp, NumPy": 1.0, "scikit-learn": 4.0, "torch": 2.0, "torch, compiled": 0.5}
-    took |= {"torch, bfloat16 autocast": 0.1, "Keras on torch": 5.0}
-    contenders = {k: {"seconds": [v] * 3, "precision": "float32"} for k, v in took.items()}
-    contenders["torch, bfloat16 autocast"]["precision"] = "bfloat16"
-    contenders["JAX"] = {"cannot_run": "not installed"}
-    rates = readme_picture.fastest(contenders, 100)
-    expected = [("torch, compiled", 200.0), ("mlp_xp, NumPy", 100.0), ("scikit-learn", 25.0)]
-    expected += [("Keras on torch", 20.0)]
-    assert [(name, rate.median) for name, rate in rates.items()] == expected
-
-
 def test_the_page_of_pictures_shows_what_it_draws():
     text = (DOCS / "pictures.md").read_text(encoding="utf-8")
     shown = re.findall(r"\]\((pictures-.*\.png)\)", text)

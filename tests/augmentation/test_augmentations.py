@@ -59,20 +59,6 @@ def moved(name, dtype="uint8"):
     return draws, by_loop(GEOMETRIC[name], images(dtype), draws)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-@pytest.mark.parametrize("name", GEOMETRIC)
-def test_pixels_are_where_a_loop_puts_them(backend, name, dtype):
-    draws, expected = moved(name, dtype)
-    x, xp = images(dtype), backend.xp
-    with backend.scope():
-        here = backend.put(x)
-        pixel_map = make_pixel_map(GEOMETRIC[name], map_leaves(backend.put, draws), xp=xp)
-        found = backend.get(map_pixels(here, pixel_map, xp=xp))
-        assert found.dtype == dtype
-        np.testing.assert_array_equal(found, expected)
-        np.testing.assert_array_equal(backend.get(here), x)
-
-
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("is_scaled", [False, True])
 @pytest.mark.parametrize("has_rows", [False, True])

@@ -129,22 +129,6 @@ def test_mixup_with_weights_is_mixup_of_what_is_there():
     assert record.loss == pytest.approx(lam * own + (1 - lam) * theirs, rel=1e-12)
 
 
-@pytest.mark.matrix
-def test_jax_compiles_once(monkeypatch):
-    pytest.importorskip("jax")
-    import mlp_xp.training.trainer as training
-
-    traces = []
-
-    def counted(*args, **kwargs):
-        step = make_step(*args, **kwargs)
-        return lambda *inner: traces.append(1) or step(*inner)
-
-    monkeypatch.setattr(training, "_step", counted)
-    trained(get_backend("jax"), EVERYTHING, images())
-    assert len(traces) == 1
-
-
 def test_a_steady_step_allocates_nothing_big():
     shape, rule = (3, 32, 32), SGD()
     chosen = (Flip(shape), Shift(shape), Cutout(shape, 8), ColorJitter(shape), Mixup())

@@ -11,34 +11,12 @@ from network_cases import BATCH, NETWORKS, cube, network_data
 
 from mlp_xp._utils.random import seeded
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
-from mlp_xp.nn.blocks import Activate, Affine, BatchNorm, Context, Dropout, LayerNorm, Residual
+from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import Dense, Norm, dense
 from mlp_xp.nn.network import Network, denses, forward, hidden, init_params, norms, with_layers
 from mlp_xp.training.inference import predict
 
 # --- what a network is made of -------------------------------------------------------------------
-
-
-def test_the_blocks_are_in_order():
-    network = Network((4, 5, 5, 2), ("tanh", cube), "batch", (0.5, 0.2), 0.1, residual=True)
-    first = (Dropout(0.1, 0), Affine(4, 5), BatchNorm(5, 0), Activate("tanh"), Dropout(0.5, 1))
-    inner = (Affine(5, 5), BatchNorm(5, 1), Activate(cube), Dropout(0.2, 2))
-    assert network.blocks == (first, (Residual(inner),), (Affine(5, 2),))
-    assert (network.n_keys, network.batch_stats_widths) == (3, (5, 5))
-    layer = replace(network, normalization="layer", dropout=(0.0, 0.2), residual=False)
-    assert layer.blocks[0] == (Dropout(0.1, 0), Affine(4, 5), LayerNorm(5), Activate("tanh"))
-    assert layer.blocks[1] == (Affine(5, 5), LayerNorm(5), Activate(cube), Dropout(0.2, 1))
-    assert (layer.n_keys, layer.batch_stats_widths) == (2, ())
-    # One setting serves all hidden layers, and not the output layer.
-    one = Network((4, 5, 6, 2), "tanh", dropout=0.5)
-    each = Network((4, 5, 6, 2), ("tanh", "tanh"), dropout=(0.5, 0.5))
-    assert one.blocks == each.blocks
-    assert hash(each) == hash(replace(each))
-    assert one.blocks[-1] == (Affine(6, 2),)
-    # Only layers as wide as their input are residual.
-    network = Network((4, 4, 5, 5, 5), residual=True)
-    kinds = [type(layer[0]) for layer in network.blocks]
-    assert kinds == [Residual, Affine, Residual, Affine]
 
 
 def test_weights_start_as_the_activation_asks_for():
