@@ -77,7 +77,7 @@ def matrix(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Run the README's tests, and fail if they cover less than ``pyproject.toml`` asks for."""
     install(session, "dev,fast")
-    session.run("pytest", "--no-limits", "--cov", *session.posargs)
+    session.run("pytest", "--no-limits", "--cov", "-n", "2", *session.posargs)
 
 
 @nox.session
