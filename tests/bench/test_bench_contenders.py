@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -131,20 +130,6 @@ def test_each_drop_in_case_runs(module, library):
         case.make(library, **(case.options | SMALL[case.kind]))()
 
 
-@pytest.mark.matrix
-def test_a_contender_without_numba_runs_no_machine_code():
-    """Nor what was compiled before and kept."""
-    code = f"""
-import sys
-sys.path.insert(0, {str(BENCH)!r})
-import drop_in
-from mlp_xp.backends import get_backend
-drop_in.Job(drop_in.CASES["lbfgs, iris"], drop_in.PLAIN).get_ready()
-assert not get_backend("numpy").has_machine_code
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_contenders_of_a_search_find_the_same_best_score(module):
     searches = module("searches")
     case = searches.CASES["iris"]
@@ -152,18 +137,6 @@ def test_contenders_of_a_search_find_the_same_best_score(module):
     runs = [searches.run(few, who) for who in (searches.OURS, searches.ALONE)]
     assert len({run["score"] for run in runs}) == 1
     assert all(run["seconds"] > 0 and run["bytes"] >= 0 for run in runs)
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("is_writable", [True, False])
-def test_a_copy_has_no_machine_code_and_keeps_some_only_where_it_may(module, tmp_path, is_writable):
-    environ = module("cold_start").install(tmp_path, is_writable=is_writable)
-    assert not list(tmp_path.rglob("*.bin"))
-    code = "from mlp_xp.backends._numpy.machine_code import _writable; print(_writable())"
-    run = [sys.executable, "-c", code]
-    kept = subprocess.check_output(run, cwd=tmp_path, env=environ, text=True).strip()
-    folder = tmp_path / "mlp_xp" / "backends" / "_numpy" / "machine_code" / "__pycache__"
-    assert kept == (str(folder) if is_writable else "None")
 
 
 @pytest.mark.matrix

@@ -93,6 +93,12 @@ def test_a_run_that_ctrl_c_ended_is_marked_and_resumed(mlp_xp, fails, monkeypatc
     assert done.status == 130
     assert "interrupted in epoch 3; the network is kept as it now is\n" in done.out
     assert "to resume the training, type mlp-xp train --resume run\n" in done.out
+    assert done.out.splitlines()[-1].startswith("test accuracy ")
+    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN | {"checkpoints"}
+    assert [row["n_samples"] for row in history_of(Path("run"))] == ["1150", "1150", "768"]
+    result, digits = json.loads(Path("run/config.json").read_text())["result"], load_digits()
+    assert result["test_accuracy"] == load_model("run").score(digits.x_test, digits.y_test)
+    assert result["interrupted"] is True
     shutil.copytree("run", "copy")
     shutil.rmtree("copy/checkpoints")
     assert "copy was interrupted without a checkpoint" in fails("train", "--resume", "copy")

@@ -1,6 +1,5 @@
 """Commands that end early: at Ctrl-C while libraries load, in a training or later, and in time."""
 
-import json
 import re
 import signal
 import subprocess
@@ -15,11 +14,9 @@ from running import CODE, DRAWN, FILES, FINDER, TINY, history_of, start
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.signals import interrupts, postponed
-from mlp_xp.callbacks import Callback
-from mlp_xp.cli import deadline, train
+from mlp_xp.cli import deadline
 from mlp_xp.cli.deadline import Deadline
 from mlp_xp.cli.ending import ending_of
-from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model
 from mlp_xp.training.records import Record
 
@@ -67,30 +64,6 @@ def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
     """
     done = run(found, *TINY, "--epochs", "100000")
     assert (done.returncode, done.stdout, done.stderr) == (130, "pressed\n", "")
-
-
-@pytest.mark.usefixtures("ctrl_c", "undrawn")
-def test_ctrl_c_stops_after_the_step_and_keeps_the_network(mlp_xp, monkeypatch):
-    steps = []
-
-    class Press(Callback):
-        def on_step_end(self, model, done, n_steps):
-            steps.append((done, n_steps))
-            if len(steps) == n_steps + 3:
-                signal.raise_signal(signal.SIGINT)
-
-    real = train.Settings.callbacks
-    monkeypatch.setattr(train.Settings, "callbacks", lambda *given: [*real(*given), Press()])
-    done = mlp_xp(*TINY, "--epochs", 5, "--out", "run")
-    assert done.status == 130
-    assert steps[-1] == (3, 12)
-    assert {path.name for path in Path("run").iterdir()} == FILES - DRAWN | {"checkpoints"}
-    assert [row["n_samples"] for row in history_of(Path("run"))] == ["1438", "384"]
-    assert "interrupted in epoch 2; the network is kept" in done.out
-    assert done.out.splitlines()[-1].startswith("test accuracy ")
-    result, digits = json.loads(Path("run/config.json").read_text())["result"], load_digits()
-    assert result["test_accuracy"] == load_model("run").score(digits.x_test, digits.y_test)
-    assert result["interrupted"] is True
 
 
 @pytest.mark.usefixtures("ctrl_c")

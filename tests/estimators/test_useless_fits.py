@@ -12,13 +12,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.baseline import constant_loss
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets
 from mlp_xp.model_selection import GridSearchCV
-from mlp_xp.nn.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    Huber,
-    SoftmaxCrossEntropy,
-    SquaredError,
-)
+from mlp_xp.nn import losses
 
 X, CODES = problem(n=300)
 CODES = np.argmax(X[:, :3], axis=1)
@@ -68,34 +62,35 @@ def test_candidates_of_a_search_may_be_bad():
 
 def test_the_loss_of_a_constant_is_the_metric_of_the_mean():
     weights = np.linspace(0, 2, len(X))
-    mean = np.average(X, axis=0, weights=weights)
-    constant = np.broadcast_to(mean, X.shape)
-    shares = np.bincount(CODES, weights) / weights.sum()
-    several = (X > 0).astype(int)
-    values, sides = RealTargets(6), MultilabelTargets(np.arange(6))
-    is_first = np.where(CODES == 0, "yes", "no")
-    rows = [
-        (SquaredError(), values, X, mean_squared_error(X, constant, sample_weight=weights) / 2),
-        (AbsoluteError(), values, X, mean_absolute_error(X, constant, sample_weight=weights)),
-        (
-            *(SoftmaxCrossEntropy(), ClassTargets(np.arange(3), "softmax"), CODES),
-            log_loss(CODES, np.tile(shares, (len(X), 1)), sample_weight=weights),
-        ),
-        (
-            *(BinaryCrossEntropy(), ClassTargets(np.asarray(["no", "yes"]), "logistic"), is_first),
-            log_loss(is_first, np.full(len(X), shares[0]), sample_weight=weights),
-        ),
-        (
-            *(BinaryCrossEntropy(), sides, several),
-            sum(
-                log_loss(column, np.full(len(X), share), sample_weight=weights)
-                for column, share in zip(
-                    several.T, np.average(several, axis=0, weights=weights), strict=True
-                )
-            ),
-        ),
-        (Huber(), values, X, None),
+    constant = np.broadcast_to(np.average(X, axis=0, weights=weights), X.shape)
+    shares, given = np.bincount(CODES, weights) / weights.sum(), {"sample_weight": weights}
+    is_first, several, values = (
+        np.where(CODES == 0, "yes", "no"),
+        (X > 0).astype(int),
+        RealTargets(6),
+    )
+    classes = ClassTargets(np.arange(3), "softmax")
+    two, sides = (
+        ClassTargets(np.asarray(["no", "yes"]), "logistic"),
+        MultilabelTargets(np.arange(6)),
+    )
+    of_sides = [
+        log_loss(column, np.full(len(X), np.average(column, weights=weights)), **given)
+        for column in several.T
     ]
-    for loss, targets, y, expected in rows:
+    for loss, targets, y, expected in (
+        (losses.SquaredError(), values, X, mean_squared_error(X, constant, **given) / 2),
+        (losses.AbsoluteError(), values, X, mean_absolute_error(X, constant, **given)),
+        (
+            *(losses.SoftmaxCrossEntropy(), classes, CODES),
+            log_loss(CODES, np.tile(shares, (len(X), 1)), **given),
+        ),
+        (
+            *(losses.BinaryCrossEntropy(), two, is_first),
+            log_loss(is_first, np.full(len(X), shares[0]), **given),
+        ),
+        (losses.BinaryCrossEntropy(), sides, several, sum(of_sides)),
+        (losses.Huber(), values, X, None),
+    ):
         found = constant_loss(loss, targets, y, weights)
         assert found is expected is None or found == pytest.approx(expected), loss

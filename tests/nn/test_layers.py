@@ -167,25 +167,6 @@ def test_masks_are_those_of_the_published_hash(backend, key):
         np.testing.assert_array_equal(mask(backend, key, rate, (17, 31)), expected)
 
 
-@pytest.mark.matrix
-def test_a_new_key_needs_no_new_compilation():
-    jax = pytest.importorskip("jax")
-    backend, compilations = make_backend("jax:cpu"), []
-
-    @jax.jit
-    def compiled(x, key):
-        compilations.append(1)
-        y, pullback = dropout(x, key, 0.3, xp=backend.xp)
-        return y, pullback(x)
-
-    with backend.scope():
-        x = backend.put(np.ones((17, 31), dtype=np.float32))
-        for key in KEYS:
-            for found in map(backend.get, compiled(x, put_key(backend, key))):
-                np.testing.assert_array_equal(found != 0, plain_mask(key, 0.3, x.shape))
-    assert len(compilations) == 1
-
-
 def test_masks_look_like_independent_draws():
     # Keys that differ in one bit are the hardest, and so are neighbors.
     keys = [*range(16), *(1 << n for n in range(4, 31)), *(-k for k in range(1, 9))]
