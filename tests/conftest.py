@@ -106,7 +106,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     specs = metafunc.config.specs
     if marker := metafunc.definition.get_closest_marker("libraries"):
-        specs = [spec for spec in specs if spec.partition(":")[0] in marker.args]
+        named = tuple(f"{name}:" for name in marker.args)  # "torch", or "torch:cuda".
+        specs = [spec for spec in specs if f"{spec}:".startswith(named)]
     if not metafunc.definition.get_closest_marker("every_device"):
         # The last named of each library's devices: not the default one, where there is another.
         specs = list({spec.partition(":")[0]: spec for spec in specs}.values())

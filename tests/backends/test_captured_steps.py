@@ -4,15 +4,11 @@ import numpy as np
 import pytest
 from loop_problem import CASES, Problem, numbers
 
-from mlp_xp.backends._captured import CapturedLoop
-
-pytestmark = pytest.mark.matrix
+pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy", "torch:cuda")]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_captured_steps_compute_what_eager_steps_do(backend, name, soon, monkeypatch, caplog):
-    if not isinstance(backend.loop(lambda *arguments: None), CapturedLoop):
-        pytest.skip("no graphs on this device")
     problem, captures = Problem(**CASES[name]), []
     expected = problem.eagerly(backend, monkeypatch)
     trainer = problem.trainer(backend)

@@ -48,17 +48,6 @@ def check_both_ways(monkeypatch, train):
     assert _launch.launches["graph"]
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", CASES)
-def test_captured_steps_compute_what_steps_compute(name, device, soon, monkeypatch, caplog):
-    """While the current device is another one."""
-    backend, problem = get_backend("cupy", device), Problem(**CASES[name])
-    check(problem, backend, monkeypatch)
-    assert not caplog.messages
-    # Three epochs of five full steps and a short one, but for those before the first capture.
-    assert _launch.launches["graph"] > 4
-
-
 def test_the_memory_of_graphs_stays_until_they_go():
     def free():
         cupy.get_default_memory_pool().free_all_blocks()
