@@ -80,7 +80,9 @@ def multiply(
         is_known = is_known and is_aligned and vector.flags.c_contiguous
     if not is_known or _library() is None:
         return None
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    batch: tuple[int, ...] = ()
+    if a.ndim + b.ndim > 4:  # It takes microseconds.
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = _readable(a, batch), _readable(b, batch)
     product = _product(
         runtime.getDevice(),
@@ -212,6 +214,8 @@ class _Product:
 
         self._lt, self._handle = lt, _handle(device)
         self._one, self._zero = np.ones(1, number), np.zeros(1, number)
+        # NumPy takes a microsecond for each address.
+        self._factors = self._one.ctypes.data, self._zero.ctypes.data
         self._lock = threading.Lock()  # Each call writes the address of its vector.
         self._is_refused = False
         self._description = lt.matmul_desc_create(ComputeType[compute], factor)
@@ -226,11 +230,18 @@ class _Product:
         self._describe(TRANSA=not first.is_c_order, TRANSB=not second.is_c_order)
         self._describe(EPILOGUE=lt.Epilogue[epilogue])
         if epilogue != "DEFAULT":
-            self._describe(BIAS_POINTER=_ALIGNMENT)  # An aligned address, for the heuristic.
+            attribute = lt.MatmulDescAttribute.BIAS_POINTER
+            self._vector = np.zeros(1, lt.get_matmul_desc_attribute_dtype(attribute))
+            self._pointer = attribute, self._vector.ctypes.data, self._vector.nbytes
+            self._point_to(_ALIGNMENT)  # An aligned address, for the heuristic.
         self._choose(a.alignment, b.alignment)
 
     def _describe(self, **attributes: int) -> None:
         _set(self._lt, "matmul_desc", self._description, attributes)
+
+    def _point_to(self, address: int) -> None:
+        self._vector[0] = address
+        self._lt.matmul_desc_set_attribute(self._description, *self._pointer)
 
     def _choose(self, a_alignment: int, b_alignment: int) -> None:
         """Choose an algorithm, by the heuristic."""
@@ -255,6 +266,7 @@ class _Product:
             lt.matmul_preference_destroy(preference)
         self._is_refused = not n_found[0] or bool(found["state"][0])
         self._algorithm = found["algo"].copy()
+        self._algorithm_address = self._algorithm.ctypes.data
         self._n_bytes = int(found["workspace_size"][0])
 
     def run(self, a: Any, b: Any, out: Any, vector: Any) -> bool:
@@ -266,13 +278,13 @@ class _Product:
         first, second, result = self._layouts
         with self._lock:
             if vector is not None:
-                self._describe(BIAS_POINTER=vector.data.ptr)
+                self._point_to(vector.data.ptr)
             try:
                 self._lt.matmul(
                     *(self._handle, self._description),
-                    *(self._one.ctypes.data, b.data.ptr, first, a.data.ptr, second),
-                    *(self._zero.ctypes.data, out.data.ptr, result, out.data.ptr, result),
-                    *(self._algorithm.ctypes.data, workspace.ptr, self._n_bytes),
+                    *(self._factors[0], b.data.ptr, first, a.data.ptr, second),
+                    *(self._factors[1], out.data.ptr, result, out.data.ptr, result),
+                    *(self._algorithm_address, workspace.ptr, self._n_bytes),
                     cupy.cuda.get_current_stream().ptr,
                 )
             except self._lt.cuBLASLtError:
