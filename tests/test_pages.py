@@ -1,6 +1,7 @@
 """README and pages: examples print what is shown, links lead somewhere, each job has its page."""
 
 import ast
+import functools
 import importlib
 import re
 from pathlib import Path
@@ -215,3 +216,55 @@ def test_an_example_has_a_title_and_a_picture():
         title, line, *_ = ast.get_docstring(ast.parse(code)).splitlines()
         assert line == "=" * len(title), path
         assert re.search(r"plt\.subplots\(|Display\.from_estimator\(", code), path
+
+
+# --- tables that name tests and messages ---------------------------------------------------------
+
+OURS = "mlp_xp"
+PEERS = {"feature", OURS, "scikit-learn", "skorch", "Keras", "thinc", "pytabkit"}
+LINK = re.compile(r"\[test\]\(\.\./(tests/[\w/]+\.py)\) `(\w+)`")
+# Messages of CUDA, CuPy and torch themselves.
+THEIRS = re.compile("cudaError|Failed to find|libnvrtc|cannot open|not compiled|OutOf|out of mem")
+
+
+def features() -> list[dict[str, str]]:
+    """Return the rows of all tables of features that have a column of ours."""
+    found, text = [], (DOCS / "features.md").read_text(encoding="utf-8")
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        names, _, *lines = ([c.strip() for c in row.split("|")[1:-1]] for row in table.splitlines())
+        if OURS in names:
+            found += [dict(zip(names, cells, strict=True)) for cells in lines]
+    return found
+
+
+@functools.cache
+def functions(path: str) -> set[str]:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_each_feature_says_yes_partly_or_no_and_names_a_test_of_ours():
+    table = features()
+    assert len({row["feature"] for row in table}) == len(table) > 40
+    for row in table:
+        assert set(row) == PEERS, row["feature"]
+        for name in PEERS - {"feature"}:
+            assert re.match(r"(yes|no|partly)\b", row[name]), f"{row['feature']}, {name}"
+        named = LINK.findall(row[OURS])
+        assert bool(named) != row[OURS].startswith("no"), row[OURS]
+        for path, function in named:
+            assert function.startswith("test_"), function
+            assert function in functions(path), f"{path} has no {function}"
+
+
+def test_each_message_on_the_page_of_gpus_is_in_the_code():
+    table = (DOCS / "gpu.md").read_text(encoding="utf-8").partition("## When it does not work")[2]
+    rows = [row.split(" | ")[0] for row in table.splitlines() if row.startswith("| `")]
+    assert len(rows) == 10
+    messages = [m for row in rows for m in re.findall("`([^`]+)`", row) if not THEIRS.search(m)]
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mlp_xp").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # A literal over several lines.
+    # What is filled in matches any word.
+    filled = "'cupy'|cupy|torch|jax|'cpu'|bfloat16"
+    patterns = {message: re.sub(filled, r"\\S+", re.escape(message)) for message in messages}
+    assert [m for m, pattern in patterns.items() if not re.search(pattern, code)] == []

@@ -11,14 +11,9 @@ from helpers import small
 from rules import RULES
 
 from mlp_xp import MLPRegressor
-from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Cutout, Flip, Mixup
 from mlp_xp.backends import BACKENDS, _captured, get_backend
-from mlp_xp.nn.losses import SoftmaxCrossEntropy
-from mlp_xp.nn.network import Network, init_params
-from mlp_xp.optimizers import SGD, Adam, AdamW, init_opt_state
-from mlp_xp.training.inputs import Batch
-from mlp_xp.training.step import init_state, make_step
+from mlp_xp.optimizers import SGD, init_opt_state
 
 MEMORY = {"memory_reserved": 300, "memory_allocated": 100, "mem_get_info": (1000, 5000)}
 CARD = {"synchronize": None, "get_device_name": "the card", **MEMORY}
@@ -112,35 +107,6 @@ def test_a_learning_rate_of_0_moves_nothing(is_fused, torch, monkeypatch):
         updated = backend.kernels.update(SGD(), params, grads, opt_state, rate, xp=backend.xp)
     assert bool((updated.params[0] == 1.0).all())
     assert bool((updated.opt_state[0][0] == 0.0).all())
-
-
-@pytest.mark.parametrize("rule", [SGD(), Adam(), AdamW()])
-@pytest.mark.parametrize("bf16", [False, True])
-def test_no_step_asks_for_a_number_or_builds_a_graph(torch, bf16, rule):
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    asked = []
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            asked.append(func.overloadpacket.__name__)
-            return func(*args, **(kwargs or {}))
-
-    backend = get_backend("torch", "cpu").with_precision("bf16" if bf16 else "auto")
-    network, loss = Network((64, 32, 10)), SoftmaxCrossEntropy()
-    step = make_step(network, loss, rule, backend.kernels, with_penalty=True, xp=backend.xp)
-    with backend.scope():
-        params = map_leaves(lambda p: backend.put(p, "float32"), init_params(network, 0))
-        state = init_state(params, rule, with_accuracy=True, xp=backend.xp)
-        x, y = torch.ones(50, 64, dtype=torch.uint8), torch.zeros(50, dtype=torch.int32)
-        batch = Batch(x, y, torch.arange(20, dtype=torch.int32), None)
-        coefs = backend.put(np.asarray((1.0, 0.1, 0.0, 0.0, *rule.coefficients(0.1, 1))), "float32")
-        with Watch():
-            state = step(state, batch, None, coefs, None)
-    assert "_local_scalar_dense" not in asked
-    assert ("_fused_sgd_" if isinstance(rule, SGD) else "_fused_adam_") in asked
-    assert not any(leaf.requires_grad for leaf in leaves(state.params))
-    assert all(leaf.dtype == torch.float32 for leaf in leaves((state.params, state.opt_state)))
 
 
 IMAGE = (1, 4, 4)

@@ -48,7 +48,6 @@ def test_seeds_are_measured_added_and_drawn(speedrun, recipe, tmp_path, capsys):
     result = json.loads(file.read_text())
     assert list(result["runs"]) == ["0", "1"]
     assert result["settings"] == RECIPE
-    assert result["command"] == f"mlp-xp train --recipe {recipe} --validation 0.2 --seed SEED"
     first, second = result["runs"].values()
     assert first["images"] == 2 * 1150
     assert (first["epochs"], first["steps"], first["parameters"]) == (2.0, 24, 64 * 8 + 8 + 90)
@@ -60,11 +59,6 @@ def test_seeds_are_measured_added_and_drawn(speedrun, recipe, tmp_path, capsys):
     mean = result["summary"]["test_accuracy"]["mean"]
     assert mean == pytest.approx((first["test_accuracy"] + second["test_accuracy"]) / 2)
     assert (tmp_path / "speedrun-tiny.png").stat().st_size > 10_000
-    table = speedrun.report(tmp_path)
-    assert table.splitlines()[-1] == speedrun.row(result)
-    assert f"{100 * mean:.2f} ± " in table
-    assert ", 2 seeds (validation " in table
-
     recipe.write_text(RECIPE + "alpha = 0.5\n")
     with pytest.raises(SystemExit, match="has another settings"):
         speedrun.main([*options, "--seeds", "2"])

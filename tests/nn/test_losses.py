@@ -8,12 +8,12 @@ import array_api_compat.numpy as np_xp
 import numpy as np
 import pytest
 from gradient import fourth_power
-from helpers import tolerance
+from helpers import make_backend, tolerance
 from loss_cases import KINDS, LOSSES, PLAIN_ACTIVATIONS, case, evaluate, in_columns, plain_losses
 from sklearn.neural_network import _base as sklearn_base
 
 from mlp_xp.nn import losses
-from mlp_xp.nn.losses import Custom, Huber, Quantile, Through
+from mlp_xp.nn.losses import Custom, Huber, Quantile, Through, mean_loss
 
 names = pytest.mark.parametrize("name", LOSSES)
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -75,6 +75,23 @@ def test_a_stack_is_its_models_one_by_one(backend, name, shared):
             expected, slow = evaluate(backend, loss, logits[i], *own)
             assert value[i] == pytest.approx(expected, rel=tolerance("float64", 15))
             np.testing.assert_allclose(gradient[i], slow, atol=tolerance("float64"))
+
+
+@pytest.mark.matrix
+@names
+def test_under_jit(name):
+    jax = pytest.importorskip("jax")
+    backend, loss, arrays = make_backend("jax:cpu"), LOSSES[name], case(name)
+
+    def both(*arrays):
+        value, pullback = mean_loss(loss, *arrays, xp=backend.xp)
+        return value, pullback(), loss.activate(arrays[0], xp=backend.xp)
+
+    with backend.scope():
+        value, gradient, _ = jax.jit(both)(*map(backend.put, arrays))
+    expected, slow = evaluate(make_backend("numpy"), loss, *arrays)
+    assert float(value) == pytest.approx(float(expected), rel=1e-12)
+    np.testing.assert_allclose(backend.get(gradient), slow, atol=1e-12)
 
 
 # --- at the edges --------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Networks: what they are built of, forward and back, in training and in prediction."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import network_cases as cases
@@ -9,7 +8,6 @@ import pytest
 from helpers import tolerance
 from network_cases import BATCH, NETWORKS, cube, network_data
 
-from mlp_xp._utils.random import seeded
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import Dense, Norm, dense
@@ -209,20 +207,3 @@ def test_dropout_is_for_training_only(backend, rng):
             np.testing.assert_array_equal(found, expected)
         trained = backend.get(cases.loss_and_gradients(backend, dropping, *here)[2])
         assert not np.allclose(found, trained, atol=0.01)
-
-
-def test_a_generator_that_is_seeded_again_starts_anew():
-    for seed in (3, 2**32 - 1, 3):
-        mine, theirs = seeded(seed), np.random.RandomState(seed)
-        # An odd number of normal numbers leaves one for the next draw.
-        for draw in ("normal", "uniform", "normal"):
-            numbers, expected = (getattr(own, draw)(size=3) for own in (mine, theirs))
-            np.testing.assert_array_equal(numbers, expected)
-    with pytest.raises(ValueError, match="Seed must be between"):
-        seeded(-1)
-    # Each thread has its own.
-    mine = seeded(0)
-    with ThreadPoolExecutor(1) as pool:
-        theirs = pool.submit(seeded, 1).result()
-    assert mine is not theirs
-    assert mine.random_sample() == np.random.RandomState(0).random_sample()

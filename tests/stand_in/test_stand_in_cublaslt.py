@@ -129,7 +129,7 @@ def test_products_are_numpys_products(factors, kind, rng):
     ("compute", "n_bits"),
     [(ComputeType.COMPUTE_32F_FAST_TF32, 11), (ComputeType.COMPUTE_32F_FAST_16BF, 8)],
 )
-def test_fast_compute_types_round_their_inputs_to_nearest_even(compute, n_bits):
+def test_fast_compute_types_round_to_nearest_even_and_half_precision_overflows(compute, n_bits):
     step = 2.0 ** (1 - n_bits)
     # A little more than half a step, exactly half of it to an even and to an odd neighbor.
     inputs = np.float32([1 + 0.51 * step, 1 + step / 2, 1 + 1.5 * step, np.inf])
@@ -138,9 +138,6 @@ def test_fast_compute_types_round_their_inputs_to_nearest_even(compute, n_bits):
     assert Product(inputs[:, None], one).result()[:, 0].tolist() == inputs.tolist()
     fast = Product(inputs[:, None], one, COMPUTE_TYPE=compute)
     assert fast.result()[:, 0].tolist() == rounded.tolist()
-
-
-def test_half_precision_overflows():
     half = Product(np.float16([[60000.0]]), np.float16([[2.0]]), kind=F16)
     assert half.result().tolist() == [[np.inf]]
 
@@ -182,16 +179,13 @@ def test_the_search_and_the_product_refuse(product, attributes, status):
     assert refused(product.search) == refused(product.run) == status
 
 
-def test_a_gradient_of_a_bias_needs_its_matrix_as_it_is(factors):
+def test_a_bias_needs_a_pointer_and_its_gradient_the_matrix_as_it_is(factors, product):
     a, b = factors
     sums = cuda.alloc(20)
-    product = Product(a.T, b, EPILOGUE=lt.Epilogue.BGRADA, BIAS_POINTER=int(sums), TRANSA=1)
-    assert refused(product.search) == NOT_SUPPORTED
-
-
-def test_only_the_product_refuses_a_missing_pointer(product):
+    turned = Product(a.T, b, EPILOGUE=lt.Epilogue.BGRADA, BIAS_POINTER=int(sums), TRANSA=1)
+    assert refused(turned.search) == NOT_SUPPORTED
     product.set(EPILOGUE=lt.Epilogue.BIAS)
-    assert product.search()
+    assert product.search()  # Only the product refuses it.
     assert refused(product.run) == INVALID_VALUE
 
 

@@ -13,6 +13,7 @@ from trainers import BATCH, CLASSES, FEATURES, N, assert_close, learned, make_tr
 import mlp_xp.training.divergence
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves
+from mlp_xp.augmentation import Flip, Mixup
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.compiled_step import CompiledLoop
 from mlp_xp.nn.network import Network
@@ -38,8 +39,9 @@ def test_jax_compiles_a_step_once_and_donates_its_state(backend, monkeypatch, ev
 
     monkeypatch.setattr("mlp_xp.training.trainer._step", counted)
     network = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", 0.2, 0.1, residual=True)
-    settings = {"network": network, "ema_decay": 0.9, "max_grad_norm": 0.3} if everything else {}
-    trainer = make_trainer(backend, x=trainers.byte_data()[0], **settings)
+    settings = {"network": network, "ema_decay": 0.9, "max_grad_norm": 0.3}
+    settings |= {"augmentation": (Flip((1, 1, FEATURES), alternate=True), Mixup())}
+    trainer = make_trainer(backend, x=trainers.byte_data()[0], **settings if everything else {})
     first, data = trainer.state, place_bytes(backend)
     trainers.train(trainer, data, n_epochs=3)
     assert len(traces) == 1
