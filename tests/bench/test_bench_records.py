@@ -56,27 +56,17 @@ def test_summaries_are_those_of_the_records_they_name(module):
     assert table in page, "paste what bench.speedrun --report prints"
 
 
-def test_the_page_of_benchmarks_is_that_of_the_records(
-    module, suite, tmp_path, monkeypatch, capsys
-):
+def test_the_page_of_benchmarks_is_that_of_the_records(module, suite, tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: Path(path).touch())
     backends = max(HISTORY.glob("*-backends.json"))
     folders = ["--out", str(tmp_path), "--history", str(tmp_path)]
     module("report").main([str(backends), "--suite", str(suite), *folders])
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
-    result = json.loads((suite / "result.json").read_text())
+    slower = module("tables").slower(json.loads((suite / "result.json").read_text()))
+    assert slower in page
     front = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    assert module("tables").slower(result) in page
-    assert module("tables").slower(result) in front, "paste what tables.slower returns"
-    assert (tmp_path / backends.name).read_bytes() == backends.read_bytes()
-    drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {"benchmarks.png", "epochs.png", "growth.png"}
-
-    (tmp_path / "empty.json").write_text('{"benchmarks": []}')
-    with pytest.raises(SystemExit):
-        module("report").main([str(tmp_path / "empty.json")])
-    assert "was it run with --benchmark-enable?" in capsys.readouterr().err
+    assert slower in front, "paste what tables.slower returns"
 
 
 def test_a_ratio_below_its_floor_is_reported(module):
