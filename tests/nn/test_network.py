@@ -199,6 +199,8 @@ def test_batch_norm_predicts_with_the_running_moments_and_measures_nothing(backe
 
 def test_dropout_is_for_training_only(backend, rng):
     dropping = Network((5, 6, 6, 3), dropout=0.5, input_dropout=0.5)
+    # A rate is for each hidden layer, or one for all.
+    assert (dropping.n_keys, Network((5, 6, 6, 3), dropout=(0.0, 0.5)).n_keys) == (3, 1)
     with backend.scope():
         here = map_leaves(backend.put, network_data(dropping, rng))
         expected = backend.get(forward(Network((5, 6, 6, 3)), *here[:2], xp=backend.xp)[0])
