@@ -135,6 +135,12 @@ def test_larger_arguments_may_move_and_other_shapes_leave_a_compiled_step_as_it_
     assert len(compiled.programs) == 2
 
 
+def test_a_step_without_weights_does_not_take_those_that_are_gone():
+    compiled = CompiledStep(lambda total, x: (total[0] + (1.0 if x is None else XP.sum(x)),))
+    state = compiled((np.zeros(()),), np.ones(20_000))
+    assert float(compiled(state, None)[0]) == 20_001.0
+
+
 def test_small_arguments_may_be_written_to_and_come_back():
     compiled, state = CompiledStep(lambda state, x: (state[0] + x,)), (np.zeros(2),)
     first, second = np.ones(2), np.full(2, 5.0)

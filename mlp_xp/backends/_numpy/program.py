@@ -111,15 +111,16 @@ class Program:
         has_moved = False
         given = zip(arguments, self._last, self._forms, self._places, strict=True)
         for argument, last, known, place in given:
-            # What is small is copied even so: its owner may have written to it.
-            if place is None and last() is argument:
+            # What is small is copied even so: its owner may have written to it. Of an array that is
+            # gone, the reference returns None.
+            if place is None and argument is not None and last() is argument:
                 continue
             if form(argument) != known:
                 return False
-            if place is None:
-                has_moved = True
-            else:
+            if place is not None:
                 place[...] = argument
+            elif argument is not None:
+                has_moved = True
         for name, find_view in self._moving:
             self._names[name] = find_view(arguments)
         if has_moved:
