@@ -37,14 +37,14 @@ Table = tuple[Any, np.ndarray]
 
 
 def penguins() -> Table:
-    """Species, island, sex, sizes of bill and flipper; the target is the body mass."""
+    """Return species, island, sex, sizes of bill and flipper, and as target the body mass."""
     rows = [row for row in _arff(42585) if row[5] != "?"]
     kept = [[row[k] for k in (0, 1, 6, 2, 3, 4)] for row in rows]
     return _encoded(kept, 3), np.asarray([float(row[5]) for row in rows])
 
 
 def titanic() -> Table:
-    """Sex, port, class, survival, age, siblings, parents; the target is the fare."""
+    """Return sex, port, class, survival, age, siblings, parents, and as target the fare."""
     rows = [row for row in _arff(40945) if row[8] != "?"]
     kept = [[row[k] for k in (3, 10, 0, 1, 4, 5, 6)] for row in rows]
     return _encoded(kept, 2), np.asarray([float(row[8]) for row in rows])

@@ -19,9 +19,9 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "RE
 VERBS = set(
     """
     Accumulate Add Allocate Append Apply Assert Assign Average Broadcast Build Cache Call Cast
-    Check Choose Clear Clip Close Collect Combine Compare Compile Compute Concatenate Configure
-    Convert Copy Count Create Decode Delete Describe Detect Disable Divide Download Draw Drop
-    Enable Encode Ensure Escape Estimate Evaluate Execute Exit Expand Export Extract Fetch Fill
+    Calibrate Check Choose Clear Clip Close Collect Combine Compare Compile Compute Configure
+    Concatenate Convert Copy Count Create Decode Delete Describe Detect Disable Divide Download Draw
+    Drop Enable Encode Ensure Escape Estimate Evaluate Execute Exit Expand Export Extract Fetch Fill
     Flush Find Fit Flatten Flip Format Freeze Fuse Gather Generate Get Hash Implement Import
     Increase Initialize Install Interpolate Invert Iterate Join Launch Limit List Load Locate Lock
     Log Map Mark Measure Merge Minimize Mix Move Multiply Normalize Open Pack Pad Parse Permute

@@ -1,4 +1,4 @@
-"""How a training ended, and the network of which epoch it kept."""
+"""The end of a training: what ended it, and which epoch's network was kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Ending", "ending_of"]
 
 
 class Ending(NamedTuple):
-    """How a training ended.
+    """The end of a training.
 
     Attributes
     ----------

@@ -30,9 +30,9 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
                 problems[name] = f"is infinite in row {int(np.argmax(infinite)) + 1}"
         elif len({*column}) > _MAX_LEVELS:
             texts = [text for text in column if text and not _is_number(text)]
-            words = [text for text in texts if not _is_number(_NO_DIGITS.sub("", text))]
-            if len(words) < (1 - _MANY) * np.sum(column != ""):
-                problems[name] = f"has {(words or texts)[0][:40]!r} among its numbers"
+            others = [text for text in texts if not _is_number(_NO_DIGITS.sub("", text))]
+            if len(others) < (1 - _MANY) * np.sum(column != ""):
+                problems[name] = f"has {(others or texts)[0][:40]!r} among its numbers"
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
         raise DatasetError(
@@ -128,9 +128,9 @@ def _transformer(columns: Sequence[Column]) -> Any:
     imputer = SimpleImputer(strategy="median", add_indicator=True)
     encoder = OneHotEncoder(categories=levels, handle_unknown="ignore", sparse_output=False)
     steps = [("numbers", imputer, numbers), ("text", encoder, texts)]
-    full = [column.levels[0] if column.levels else column.median for column in columns]
-    holes = [math.nan if c.has_gaps else value for c, value in zip(columns, full, strict=True)]
-    rows = np.asarray([full, holes], dtype=object if texts else np.float64)
+    filled = [column.levels[0] if column.levels else column.median for column in columns]
+    holes = [math.nan if c.has_gaps else value for c, value in zip(columns, filled, strict=True)]
+    rows = np.asarray([filled, holes], dtype=object if texts else np.float64)
     return ColumnTransformer([step for step in steps if step[2]]).fit(rows)
 
 

@@ -105,7 +105,7 @@ def read_table(
 
 
 class _Wanted(NamedTuple):
-    """What to read, as `read_table` takes it."""
+    """The columns to read, as `read_table` takes them."""
 
     target: str | None
     drop: tuple[str, ...]
@@ -191,8 +191,8 @@ class _Values:
         """Return float64, or text as objects; booleans and yes or no are 1 and 0."""
         if self.texts is None:
             return np.frombuffer(self.numbers, np.float64)
-        words = {text.lower() for text in {*self.texts}}
-        if words <= _WORDS.keys() and not self._is_text:
+        lowered = {text.lower() for text in {*self.texts}}
+        if lowered <= _WORDS.keys() and not self._is_text:
             return np.asarray([_WORDS[text.lower()] for text in self.texts])
         return np.asarray(self.texts, dtype=object)
 

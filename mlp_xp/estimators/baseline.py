@@ -42,7 +42,7 @@ _SMALL, _LARGE, _LARGE_RATE, _USUAL_RATE = 0.03, 30.0, 1.0, 0.001
 
 
 class Baseline(NamedTuple):
-    """What a constant prediction is computed from: targets, and the samples that are fitted."""
+    """The targets and the fitted samples, from which a constant prediction is computed."""
 
     targets: Targets
     sample: Sample

@@ -260,7 +260,7 @@ default="auto"
         )
 
     def calibrate_intervals(self, X: Any, y: Any) -> Self:
-        """Make quantiles hold what they promise, by the errors on samples that no fit has seen.
+        """Calibrate quantiles by the errors on samples that no fit has seen.
 
         From then on ``predict(X, quantiles=(0.05, 0.95))`` encloses nine in ten new targets,
         whatever the loss and however the noise is distributed, as long as they come from where

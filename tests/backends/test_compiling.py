@@ -236,7 +236,7 @@ def test_ctrl_c_ends_a_compilation_at_once(ctrl_c, tmp_path, monkeypatch):
 
 @pytest.fixture
 def long(monkeypatch):
-    """Let each fit be long enough for machine code, and try anew whether there is any."""
+    """Make each fit long enough for machine code, and try anew whether there is any."""
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     monkeypatch.setattr(thread_pool, "_has_failed", False)
     thread_pool._is_installed.cache_clear()

@@ -286,7 +286,7 @@ def test_adam_divides_by_the_root_of_any_number(dtype, pool_of, rng):
 
 @pytest.fixture
 def new_objects():
-    """Let the garbage collector look through new objects alone: other tests left many."""
+    """Freeze the objects of other tests: the garbage collector looks through new ones alone."""
     gc.freeze()
     yield
     gc.unfreeze()

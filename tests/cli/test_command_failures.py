@@ -289,7 +289,7 @@ def other_folders(tmp_path, undrawn, monkeypatch):
 
 
 def fill_disk(monkeypatch, *names):
-    """Let the disk of some folders be full."""
+    """Make the disk of some folders full."""
 
     def save(model, folder):
         if any(str(name) in str(folder) for name in names):

@@ -56,7 +56,7 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Forget the threads that a forked process does not have."""
+    """Remove the threads that a forked process does not have."""
     _computing.intersection_update({get_ident()})
     _forking.clear()
 

@@ -36,15 +36,15 @@ def flush_subnormals() -> Iterator[None]:
         yield
         return
     word, bits = register
-    library, before, flushing = _c_library(), _Environment(), _Environment()
-    library.fegetenv(before)
+    library, saved, flushing = _c_library(), _Environment(), _Environment()
+    library.fegetenv(saved)
     library.fegetenv(flushing)
     flushing[word] |= bits
     library.fesetenv(flushing)
     try:
         yield
     finally:
-        library.fesetenv(before)
+        library.fesetenv(saved)
 
 
 @functools.cache
