@@ -135,13 +135,14 @@ class FittedState:
             state = replace(state, **weights, is_checked=False, calibration=None)
             state.copies.is_shared = True
         if attributes["out_activation_"] != state.output:
-            state = replace(state, output=attributes["out_activation_"])
+            state = replace(state, output=attributes["out_activation_"], calibration=None)
         classes = attributes.get("classes_")
         if classes is not None and classes is not state.targets.classes:
             state = replace(state, targets=state.targets.with_classes(classes))
         activation = tuple(activation) if isinstance(activation, list) else activation
         if activation != state.network.activation:
-            state = replace(state, network=replace(state.network, activation=activation))
+            network = replace(state.network, activation=activation)
+            state = replace(state, network=network, calibration=None)
         return state
 
     def with_weights(

@@ -162,8 +162,8 @@ class Loss(ABC):
         """Return quantiles of each target, (..., batch, targets, levels), of activated outputs."""
         raise ValueError(
             f"The network was fitted with loss={self!r}, which has no quantiles: fit with "
-            f"loss=Quantile({tuple(levels)}) or Gaussian(), or call calibrate_intervals(X, y) with "
-            "samples that were held out."
+            f"loss=Quantile({tuple(levels)}) or Gaussian(), or call "
+            "MLPRegressor.calibrate_intervals(X, y) with samples that were held out."
         )
 
     def units(self, mean: Array, deviation: Array, *, xp: Namespace) -> tuple[Array, Array]:
