@@ -20,15 +20,15 @@ def test_a_fork_waits_until_no_other_thread_computes(monkeypatch):
     has_begun, may_end, ended = threading.Event(), threading.Event(), []
 
     @forks.between_forks
-    def compute():
+    def compute(*, seconds):
         has_begun.set()
-        assert may_end.wait(30)
+        assert may_end.wait(seconds)
         ended.append(True)
 
     # It ends while the fork waits.
     clock = SimpleNamespace(sleep=lambda _: may_end.set(), monotonic=lambda: 0.0)
     monkeypatch.setattr(forks, "time", clock)
-    thread = threading.Thread(target=compute)
+    thread = threading.Thread(target=compute, kwargs={"seconds": 30})
     thread.start()
     assert has_begun.wait(30)
     child = os.fork()

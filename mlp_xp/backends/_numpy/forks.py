@@ -26,17 +26,17 @@ def between_forks(function: F) -> F:
     """Return a function during which other threads cannot fork this process."""
 
     @functools.wraps(function)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
         thread = get_ident()
         if thread in _computing:
-            return function(*args)
+            return function(*args, **options)
         _computing.add(thread)
         try:
             while _forking:
                 _computing.discard(thread)
                 time.sleep(_POLL)
                 _computing.add(thread)
-            return function(*args)
+            return function(*args, **options)
         finally:
             _computing.discard(thread)
 
