@@ -52,7 +52,7 @@ def config_of(
         data.class_names,
         data.image_shape,
         data.max_value,
-        settings.target,
+        settings.target if data.columns is None else data.columns.target,
         settings.image_size,
         data.feature_names,
         task.scaling,

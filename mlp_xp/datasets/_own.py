@@ -131,16 +131,19 @@ def load_files(
     else:
         where = f"{path}, column {table.target!r}"
         data = _split(where, table.x, _labels(table.y), None, table.names)
-    return _with_inputs(path, data, table, columns)
+    return _with_inputs(path, data, table, columns, has_all=not drop)
 
 
-def _with_inputs(path: Path, data: Dataset, table: Table, used: Sequence[Column] | None) -> Dataset:
+def _with_inputs(
+    path: Path, data: Dataset, table: Table, used: Sequence[Column] | None, *, has_all: bool
+) -> Dataset:
     """Return data whose columns are inputs of a network."""
     notes = []
     if table.n_left_out:
         notes.append(f"left out: {table.n_left_out:,} rows without {table.target}")
     is_complete = table.x.dtype.kind != "f" or not np.any(np.isnan(table.x))
-    if path.suffix.lower() == ".npz" and used is None and is_complete:  # Arrays keep their dtype.
+    is_plain = path.suffix.lower() == ".npz" and has_all and is_complete
+    if is_plain and used is None:  # Arrays keep their dtype.
         return data._replace(columns=Columns(table.target, (), tuple(notes)))
     if used is None:
         learned, more = learn_columns(path, table.names, table.x, data.x_train)

@@ -100,6 +100,16 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
     assert "columns has Column(" in mlp_xp("evaluate", "run").err
 
 
+@pytest.mark.parametrize("name", ["homes.csv", "homes.npz"])
+def test_evaluate_knows_the_target_and_the_columns_that_were_dropped(mlp_xp, homes, undrawn, name):
+    Path("homes.csv").write_text(Path("homes.csv").read_text().replace("area,price", "price,y"))
+    np.savez("homes.npz", X=homes[:, :2], y=homes[:, 2])
+    dropped = "y" if name == "homes.csv" else "1"  # `y` would be the target.
+    done = mlp_xp("train", name, "--epochs", 1, "--drop", dropped, *FEW[2:])
+    score = re.search(r"test R2 \S+ RMSE \S+", done.out)[0]
+    assert score in mlp_xp("evaluate", "run").out
+
+
 @pytest.mark.matrix
 def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
     runtime = pytest.importorskip("onnxruntime")
