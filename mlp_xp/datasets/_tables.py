@@ -224,7 +224,12 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
             raise DatasetError(f"{path} is empty: expected a line of names, and a sample a line")
         texts = [name for name in first if isinstance(_parse(name), str) or not name.strip()]
         signs = ("target", "label", "class", str(wanted.target).lower())
+        expected = {column.name for column in wanted.columns or ()}
+        is_known = bool(expected - {*_numbered(len(first))}) and expected <= {
+            *map(str.strip, first)
+        }
         has_names = len(texts) == len(first) or any(t.strip().lower() in signs for t in texts)
+        has_names |= is_known  # Names may be numbers, such as years.
         names = [name.strip() for name in first] if has_names else _numbered(len(first))
         choice = _choose(path, names, wanted)
         known = wanted.expected(len(choice.features))
@@ -279,7 +284,8 @@ def _table(
         raise DatasetError(f"{path} has no rows: expected a sample in each, with its target")
     for i, column in enumerate(wanted.columns or ()):
         if column.levels is None and isinstance(x[0, i], str):
-            text = next(text for text in x[:, i] if isinstance(_parse(text), str))
+            texts = [text for text in x[:, i] if isinstance(_parse(text), str)]
+            text = next((text for text in texts if text.lower() not in _WORDS), texts[0])
             raise DatasetError(
                 f"{path}: {column.name!r} has {text[:40]!r}, and the network was trained with "
                 "numbers: correct it, or leave it empty"

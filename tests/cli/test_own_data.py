@@ -110,6 +110,15 @@ def test_evaluate_knows_the_target_and_the_columns_that_were_dropped(mlp_xp, hom
     assert score in mlp_xp("evaluate", "run").out
 
 
+def test_predict_reads_years_as_names_and_quotes_the_text_that_is_no_number(mlp_xp, homes, undrawn):
+    Path("homes.csv").write_text(Path("homes.csv").read_text().replace("rooms,area", "2019,2020"))
+    mlp_xp("train", "homes.csv", "--target", "price", "--epochs", 1, *FEW[2:])
+    Path("new.csv").write_text("2019,2020\n3,50\n")
+    assert mlp_xp("predict", "run", "new.csv").out.startswith("new.csv, row 1: ")
+    Path("new.csv").write_text("2019,2020\nyes,50\nmany,50\n")
+    assert "'2019' has 'many', and" in mlp_xp("predict", "run", "new.csv").err
+
+
 @pytest.mark.matrix
 def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
     runtime = pytest.importorskip("onnxruntime")
