@@ -19,12 +19,14 @@ from sklearn.utils.validation import (
 )
 
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
+from mlp_xp.backends._numpy.forks import between_forks
 from mlp_xp.training.rows import Rows, is_mapped
 
 __all__ = ["check_labels", "check_values", "check_weights", "check_x", "check_y", "encode", "host"]
 
 # Dtypes that are kept; all others are converted to the first.
 _DTYPES = (np.float64, np.float32, np.uint8)
+_vdot = between_forks(np.vdot)  # A fork in a product of another thread hangs.
 _KEPT = frozenset(map(np.dtype, _DTYPES))
 # In the error of scikit-learn, which is NumPy's.
 _TEXT = "could not convert string to float"
@@ -149,7 +151,7 @@ def _is_plain(X: Any) -> bool:
     # Squares cannot cancel out: their sum is finite only if every number is. Unlike other sums
     # this one never warns, and it runs on all threads of the BLAS.
     flat = X.ravel(order="K")
-    return X.dtype.kind == "u" or math.isfinite(np.vdot(flat, flat))
+    return X.dtype.kind == "u" or math.isfinite(_vdot(flat, flat))
 
 
 def check_y(estimator: Any, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
