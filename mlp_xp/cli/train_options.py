@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from argparse import SUPPRESS
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -123,7 +124,7 @@ def _add_data(group: _Group) -> None:
     group.add(
         "--drop",
         "of a table: columns to leave out, with commas between them",
-        type=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),
+        type=_column_names,
         metavar="COLUMNS",
     )
     group.add(
@@ -169,6 +170,12 @@ def _add_network(group: _Group) -> None:
         "add its input to the output of each hidden layer as wide as the one before it (no)",
         action=argparse.BooleanOptionalAction,
     )
+
+
+def _column_names(text: str) -> tuple[str, ...]:
+    """Return the names in a line of a table: those with commas are in double quotes."""
+    names = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def _add_training(group: _Group) -> None:

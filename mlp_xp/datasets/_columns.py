@@ -1,9 +1,12 @@
 """Columns of a table as inputs of a network: numbers, text in one-hot form, filled holes."""
 
+import csv
+import io
 import math
 import re
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +40,15 @@ def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
         raise DatasetError(
             f"{path}: not all columns can be used: {reasons}: write plain numbers, or type "
-            f"--drop {','.join(problems)}"
+            f"{drop_option(problems)}"
         )
+
+
+def drop_option(names: Iterable[str]) -> str:
+    """Return the option that leaves columns out, as a shell takes it."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return f"--drop {shlex.quote(line.getvalue())}"
 
 
 def learn_columns(
@@ -61,7 +71,9 @@ def learn_columns(
             median = float(np.median(numbers[~is_gap]))
             used.append(Column(name, median, bool(np.any(is_gap))))
             if len(names) > 1 and len(x) > 2 and np.all(np.diff(everything) == 1):
-                notes.append(f"{name} counts the rows: if it is no feature, type --drop {name}")
+                notes.append(
+                    f"{name} counts the rows: if it is no feature, type {drop_option([name])}"
+                )
             continue
         n_levels, n_filled = len({*column} - {""}), int(np.sum(column != ""))
         counts = Counter(train.tolist()).most_common(_MAX_LEVELS)

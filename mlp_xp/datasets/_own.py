@@ -1,5 +1,6 @@
 """Data of the user's own as a `Dataset`: a folder of pictures, or a table."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from os import PathLike
@@ -160,6 +161,13 @@ def _with_inputs(
     )
 
 
+def _is_finite(value: object) -> bool:
+    try:
+        return math.isfinite(float(value))  # type: ignore[arg-type]
+    except ValueError:
+        return False
+
+
 def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] | None:
     """Return the numbers to predict, None for classes; text is an error if it must be numbers."""
     assert table.y is not None
@@ -169,9 +177,10 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
     except ValueError:
         is_finite = np.asarray(False)
     if is_sure and not np.all(is_finite):
+        bad = next(value for value in table.y if not _is_finite(value))
         raise DatasetError(
-            f"{path}: {table.target!r}, the column to predict, has values that are no numbers: "
-            "leave out --task regression, or name a column of numbers as --target"
+            f"{path}: {table.target!r}, the column to predict, has {bad!r}, which is no number: "
+            "correct it, leave out --task regression, or name a column of numbers as --target"
         )
     if is_sure:
         return numbers

@@ -309,7 +309,7 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
     for option, value, said in (
         ("--data", "digits", "for data of your own, not for digits"),
         ("--data", "pets", "leave out --task regression, which is for tables"),
-        ("--data", "words.csv", "'b', the column to predict, has values that are no numbers"),
+        ("--data", "words.csv", "'b', the column to predict, has 'x', which is no number"),
         ("--resume", "numbers", "--task cannot be given with --resume"),
     ):
         assert said in fails("train", option, value, "--task", "regression")

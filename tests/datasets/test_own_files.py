@@ -147,6 +147,8 @@ def test_of_many_values_the_most_frequent_are_inputs():
 
 def test_all_columns_that_cannot_be_used_are_named_at_once():
     rows = [f"{i},{i if i else '?!'},${i},{'inf' if i == 7 else i},{i % 2}" for i in range(60)]
+    write("b.csv", "\n".join(['i,"j, or so",k,l,kind', *rows, ""]))
+    rejects("type --drop '\"j, or so\",k,l'$", load_files, "b.csv")
     write("a.csv", "\n".join(["i,j,k,l,kind", *rows, ""]))
     said = r"'j' has '\?!' among.*'k' has '\$0' among.*'l' is infinite in row 8.*--drop j,k,l$"
     rejects(said, load_files, "a.csv")
