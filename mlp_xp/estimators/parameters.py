@@ -355,8 +355,8 @@ class RecipeMixin:
         Examples
         --------
         >>> from mlp_xp import MLP
-        >>> MLP.from_recipe("one-minute", random_state=0).label_smoothing
-        0.1
+        >>> MLP.from_recipe("default", random_state=0).hidden_layer_sizes
+        (512, 512)
         """
         # Slow to import, and rarely needed.
         from mlp_xp.recipes import params_with, read_recipe, recipe_parameters, without_library

@@ -10,7 +10,6 @@ from sklearn.utils.metaestimators import available_if
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.intervals import calibrate
 from mlp_xp.estimators.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.prediction import AS_SET
 from mlp_xp.estimators.scoring import predict_values
@@ -306,6 +305,8 @@ default="auto"
         outputs: Any = self._outputs(X, "calibrate_intervals", to=get_backend("numpy"))
         state = self._state
         columns = state.targets.plain.encode(check_y(self, y, len(outputs)), "float64")
+        from mlp_xp.estimators.intervals import calibrate  # Few models are calibrated.
+
         calibration = calibrate(state.activating_loss, outputs, columns)
         self._state = replace(state, calibration=calibration)
         return self

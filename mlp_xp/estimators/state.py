@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import is_
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +16,6 @@ from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.config import resolve_config
 from mlp_xp.estimators.device_copies import DeviceCopies
-from mlp_xp.estimators.intervals import Calibration
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats, Dense
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
@@ -26,6 +25,9 @@ from mlp_xp.training.fit_settings import LoopPosition
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import Whiten
 from mlp_xp.training.records import Progress
+
+if TYPE_CHECKING:
+    from mlp_xp.estimators.intervals import Calibration
 
 __all__ = [
     "FittedState",

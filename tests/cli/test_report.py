@@ -159,6 +159,7 @@ def test_comparison_shows_what_differs(mlp_xp, finished, other, fails):
     assert "nowhere" in fails("compare", finished, "nowhere")
 
 
+@pytest.mark.matrix
 def test_a_run_of_lbfgs_without_an_epoch_is_drawn(mlp_xp, recipe):
     recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"\ntol = 1e9', RECIPE))
     done = mlp_xp("train", "--recipe", recipe, "--out", "run")

@@ -12,6 +12,9 @@ from mlp_xp.optimizers import Muon
 from mlp_xp.optimizers.schedules import Linear, LinearWarmup
 from mlp_xp.recipes import names, read_recipe, recipe_parameters
 
+# Without torch.
+pytestmark = pytest.mark.filterwarnings("ignore:torch, which the recipe:UserWarning")
+
 FOLDER = Path(recipes.__file__).parent
 WHOLE = """
 description = "a test"
