@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 
-jax = pytest.importorskip("jax")
-_jax = pytest.importorskip("mlp_xp.backends._jax")
-
 pytestmark = [pytest.mark.matrix, pytest.mark.libraries("jax")]
 
 
@@ -14,6 +11,8 @@ def body(i, state, table):
 
 
 def test_chunks_compute_what_one_loop_does(monkeypatch):
+    from mlp_xp.backends import _jax
+
     backend, table = _jax.create("cpu"), np.arange(100, dtype=np.float32)
     whole = backend.loop(body)
     monkeypatch.setattr(backend, "shares_host_memory", False)
@@ -23,6 +22,10 @@ def test_chunks_compute_what_one_loop_does(monkeypatch):
 
 
 def test_xla_knows_the_length_of_a_chunk():
+    import jax
+
+    from mlp_xp.backends import _jax
+
     table = np.arange(100, dtype=np.float32)
     chunk = jax.jit(lambda *arguments: _jax._run_chunk(body, 64, *arguments))
     text = chunk.lower(np.int64(0), np.float32(1), table).compile().as_text()
