@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,7 +193,7 @@ def step_line(
             epoch, n_images = make()
             found = measure.run(epoch, -(-n_images // workload.batch_size), facts["contender"])
         if refused and facts.get("mode") == "captured":
-            raise RuntimeError(refused[0])  # These were eager steps.
+            raise RuntimeError(refused[0].getMessage())  # These were eager steps.
     except Exception as error:  # Whatever another program or a card may raise.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return line | {"cannot_run": reason[:300]}
@@ -200,15 +201,14 @@ def step_line(
 
 
 @contextlib.contextmanager
-def refusals() -> Iterator[list[str]]:
+def refusals() -> Iterator[list[logging.LogRecord]]:
     """Collect why steps were not captured."""
-    handler, found = logging.Handler(), list[str]()
-    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    handler = BufferingHandler(1_000)
     log = logging.getLogger("mlp_xp.backends._captured")
     log.addHandler(handler)
     report.cache_clear()  # It says each reason once.
     try:
-        yield found
+        yield handler.buffer
     finally:
         log.removeHandler(handler)
 
