@@ -45,6 +45,8 @@ __all__ = ["addresses", "blas_address", "compile_all", "has_tile", "run_jobs"]
 _CHILD = """
 import json, sys
 path, units = map(json.loads, sys.argv[1:])
+sys.path[:] = [*filter(None, sys.path), *path]
+import numba  # Before the folder of the user's script, where it may find its own `coverage`.
 sys.path[:] = path
 from mlp_xp.backends._numpy.machine_code._build import main
 main(units)
@@ -225,8 +227,9 @@ def _key() -> str:
     for file in (*sorted(here.glob("*.py")), here.parent / "jobs.py", here.parent / "sizes.py"):
         digest.update(file.read_bytes())
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
-    numba_settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_"))
-    facts = sys.version, versions, describe_cpu(), numba_settings
+    settings = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_")}
+    settings.pop("NUMBA_NUM_THREADS", None)  # The threads are ours.
+    facts = sys.version, versions, describe_cpu(), sorted(settings.items())
     digest.update(repr(facts).encode())
     return digest.hexdigest()[:20]
 

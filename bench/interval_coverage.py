@@ -1,7 +1,7 @@
 """The share of test targets in "90 %" intervals, for the table of docs/intervals.md.
 
-``python bench/coverage.py`` reads five real tables that scikit-learn brings, two of them for its
-tests. Each of 20 splits takes 60 % to fit, 20 % to calibrate and 20 % to test.
+``python bench/interval_coverage.py`` reads five real tables that scikit-learn brings, two of them
+for its tests. Each of 20 splits takes 60 % to fit, 20 % to calibrate and 20 % to test.
 """
 
 from __future__ import annotations
