@@ -1,0 +1,92 @@
+"""Count the code: lines by folder, entries by folder, and how far the words of ranks reach.
+
+``python tests/house.py`` prints a table; the limits are those the library has set itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RANKS = re.compile(r"\b(rank|ranks|n_ranks|communicator)\b")
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+    tokenize.ENCODING,
+}
+
+
+def sources(folder: str) -> list[Path]:
+    """Return the Python files of a folder and of the folders in it."""
+    return sorted(ROOT.joinpath(folder).rglob("*.py"))
+
+
+def text_lines(text: str) -> Iterator[int]:
+    """Yield the lines of imports and docstrings."""
+    for node in ast.walk(ast.parse(text)):
+        is_import = isinstance(node, ast.Import | ast.ImportFrom)
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_import or (is_text and isinstance(node.value.value, str)):
+            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
+def code_lines(text: str) -> int:
+    """Return the number of lines without imports, docstrings, comments and blanks."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in _NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines.difference(text_lines(text)))
+
+
+def entries(folder: str) -> tuple[int, str]:
+    """Return the number of files and folders in the fullest folder, and its name."""
+    counts = {
+        path: sum(p.suffix == ".py" or any(p.rglob("*.py")) for p in path.iterdir())
+        for path in {file.parent for file in sources(folder)}
+    }
+    fullest = max(counts, key=lambda path: counts[path])
+    return counts[fullest], str(fullest.relative_to(ROOT))
+
+
+def main() -> None:
+    """Print the tables."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sources("mlp_xp")}
+    lines = sum(len(text.splitlines()) for text in texts.values())
+    bench = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in sources("bench"))
+    tests = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in sources("tests"))
+    knowing = [
+        path
+        for path, text in texts.items()
+        if "distributed" not in path.parts and RANKS.search(text)
+    ]
+    rows = [
+        ("code lines of the package", sum(map(code_lines, texts.values())), 19_000),
+        ("lines of the package in all", lines, 34_000),
+        ("lines of bench", bench, 4_500),
+        ("lines of tests", tests, 32_000),
+        *((f"entries of {name}", n, 12) for n, name in map(entries, ("mlp_xp", "bench"))),
+        ("files outside of distributed with a word of ranks", len(knowing), 15),
+    ]
+    for name, count, most in rows:
+        print(f"{name:<52}{count:>8,}{'' if count <= most else f'   above {most:,}'}")
+    print()
+    for room in sorted(ROOT.joinpath("mlp_xp").iterdir()):
+        if room.is_dir() and any(room.rglob("*.py")):
+            own = [text for path, text in texts.items() if room in path.parents]
+            count = sum(map(code_lines, own))
+            total = sum(len(text.splitlines()) for text in own)
+            print(f"{room.name:<20}{len(own):>4} files{count:>8,} lines of code{total:>8,} in all")
+
+
+if __name__ == "__main__":
+    main()
