@@ -20,7 +20,8 @@ from mlp_xp.nn.losses import Custom
 from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import Adam
 from mlp_xp.saving import SavingError, save_model
-from mlp_xp.training.step import Batch, make_gradient
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.value_and_gradient import value_and_gradient
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 
@@ -78,11 +79,12 @@ def test_the_loss_falls_and_the_numbers_are_those_of_numpy(name, backend):
 def test_the_gradients_of_all_of_them_are_right(backend, rng):
     network = Network((6, EXTENSION.FeatureGain(), 5, 2), activation=EXTENSION.snake)
     loss, xp = Custom(EXTENSION.log_cosh), backend.xp
-    gradient = make_gradient(network, loss, backend.kernels, xp=xp)
+    evaluate = value_and_gradient(network, loss, backend.kernels, xp=xp)
     x, y = rng.standard_normal((7, 6)), rng.standard_normal((7, 2))
 
     def function(params):
-        return gradient(params, Batch(backend.put(x), backend.put(y), None, None), None)
+        found = evaluate(params, Batch(backend.put(x), backend.put(y)), None)
+        return found.loss, found.gradients()
 
     check_gradient(backend, function, init_params(network, 3), rng)
 

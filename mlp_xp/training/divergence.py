@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp.nn.network import Network, Params, forward, hidden
+from mlp_xp.nn.network import Network, Params, hidden
 from mlp_xp.training.arguments import Epoch, Repeatable
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.finite import Cause, NonFiniteError, is_finite
-from mlp_xp.training.inputs import network_inputs
 from mlp_xp.training.rank_plan import own_plan
 from mlp_xp.training.records import Running
 from mlp_xp.training.scalars import StepScalars
 from mlp_xp.training.step import StepArguments
+from mlp_xp.training.value_and_gradient import Evaluation, value_and_gradient
 
 __all__ = ["Guard", "explain_minimum"]
 
@@ -289,42 +289,41 @@ def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diag
     backend, rules, params = trainer.backend, trainer.rules, trainer.state.params
     # A rank looks at its own samples.
     xp, kernels = backend.xp, backend.kernels._replace(sum_over_ranks=None)
-    network = rules.network
-    batch, scaling, keys = given.batch, given.scaling, given.keys
+    network, stats, batch = rules.network, trainer.state.batch_stats, given.batch
+    batch = batch._replace(positions=None, part=None)
     weights = batch.weights
-    context = kernels.context(
-        xp, batch_stats=trainer.state.batch_stats, is_training=True, weights=weights, keys=keys
-    )
+    evaluate = value_and_gradient(network, rules.loss, kernels, rules.augmentation, xp=xp)
 
-    def values(x: Array, targets: Array) -> Iterator[tuple[str, Tree]]:
+    def values(found: Evaluation) -> Iterator[tuple[str, Tree]]:
         """Yield what is computed, and its name, in order."""
-        yield "input", x
-        yield "targets", targets
+        yield "input", found.x
+        yield "targets", found.targets
         if weights is not None:
             yield "sample weights", 1.0 / xp.sum(weights)
+        context = kernels.context(
+            xp, batch_stats=stats, is_training=True, weights=weights, keys=given.keys
+        )
         *names, last = _layer_names(network)
         for depth, name in enumerate(names, 1):
-            yield name, hidden(network, params, x, context, depth)
-        logits, backward, _ = forward(network, params, x, context, xp=xp)
-        yield last, logits
-        value, pullback = kernels.loss(rules.loss, logits, targets, weights, xp=xp)
-        dlogits = pullback()
-        yield "loss", (value, dlogits)
+            yield name, hidden(network, params, found.x, context, depth)
+        yield last, found.logits
+        dlogits = found.pull_loss()
+        yield "loss", (found.loss, dlogits)
         # The last layer comes first.
-        for name, grads in reversed(_by_layer(network, backward(dlogits))):
+        for name, grads in reversed(_by_layer(network, found.backward(dlogits))):
             yield f"gradient of {name}", grads
 
     with backend.scope(), np.errstate(all="ignore"):
-        x, targets, _ = network_inputs(params, batch, scaling, kernels, rules.augmentation, xp=xp)
-        is_real = xp.isdtype(targets.dtype, "real floating")
+        found = evaluate(params, batch, given.scaling, stats, given.keys)
+        is_real = xp.isdtype(found.targets.dtype, "real floating")
         average = 1.0
         if weights is not None:  # Samples of weight 0 fill up a batch.
             average = float(xp.sum(weights)) / max(int(xp.count_nonzero(weights)), 1)
-        faulty = (name for name, value in values(x, targets) if not is_finite(backend, value))
+        faulty = (name for name, value in values(found) if not is_finite(backend, value))
         return _Diagnosis(
             next(faulty, None),
-            float(xp.max(xp.abs(x))),
-            float(xp.max(xp.abs(targets))) if is_real else 0.0,
+            float(xp.max(xp.abs(found.x))),
+            float(xp.max(xp.abs(found.targets))) if is_real else 0.0,
             average,
             penalty,
         )

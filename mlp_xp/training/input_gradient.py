@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.utils._chunking import get_chunk_n_rows
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.blocks import chain
@@ -18,7 +17,7 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.inference import put_writable
-from mlp_xp.training.inputs import in_dtype_of, of_features, rotated
+from mlp_xp.training.inputs import Batch, in_dtype_of, network_inputs
 from mlp_xp.training.rows import take_rows
 
 __all__ = ["input_gradient", "make_input_gradient"]
@@ -109,9 +108,7 @@ def make_input_gradient(
         x: Array,
         targets: Array,
     ) -> Array:
-        dtype = next(leaves(params)).dtype
-        x = kernels.gather(x, None, of_features(scaling), dtype=dtype, xp=xp)
-        x = rotated(x, scaling, xp=xp)
+        x, targets, _ = network_inputs(params, Batch(x, targets), scaling, kernels, (), xp=xp)
         context = kernels.context(xp, batch_stats=batch_stats)
         blocks = tuple(block for layer in network.blocks for block in layer)
         logits, pullback, _ = chain(blocks, params, x, context)

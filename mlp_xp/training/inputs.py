@@ -37,8 +37,8 @@ class Batch(NamedTuple):
 
     x: Array
     y: Array
-    rows: Array | None
-    weights: Array | None
+    rows: Array | None = None
+    weights: Array | None = None
     draws: tuple[Draws, ...] | None = None
     positions: Array | None = None
     part: Array | None = None

@@ -28,8 +28,8 @@ from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rank_plan import own_plan
-from mlp_xp.training.step import make_gradient
 from mlp_xp.training.trainer import Trainer
+from mlp_xp.training.value_and_gradient import value_and_gradient
 
 __all__ = ["BLOCK", "error_of_minimum", "minimize"]
 
@@ -259,7 +259,7 @@ def _evaluation(
 ) -> Callable[..., tuple[Array, Array]]:
     """Return what evaluates a block; the same function again, which XLA has compiled already."""
     xp = backend.xp
-    gradient = make_gradient(network, loss, backend.kernels, xp=xp)
+    evaluate_batch = value_and_gradient(network, loss, backend.kernels, xp=xp)
 
     def evaluate(
         sums: tuple[Array, Array],
@@ -271,7 +271,8 @@ def _evaluation(
     ) -> tuple[Array, Array]:
         """Add what a block brings to the sums of losses and of gradients, which are donated."""
         params = _unravel(layout, vector, xp=xp)
-        value, grads = gradient(params, batch, scaling)
+        found = evaluate_batch(params, batch, scaling)
+        value, grads = found.loss, found.gradients()
         slope = xp.concat([xp.reshape(grad, (-1,)) for grad in leaves(grads)])
         pull = vector * decay
         value = value + 0.5 * xp.vecdot(pull, vector)

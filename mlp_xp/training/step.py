@@ -1,7 +1,7 @@
-"""One training step, and one gradient: pure functions that a backend may compile.
+"""One training step: a pure function that a backend may compile.
 
-A step reads as inputs, forward, loss, backward, sums over ranks where there are any, clip, update,
-averages, and settling where the loss is scaled. Parameters may have leading
+A step reads as loss and gradient, sums over ranks where there are any, clip, update, averages, and
+settling where the loss is scaled. Parameters may have leading
 axes, for a stack of models that take their step together.
 """
 
@@ -19,16 +19,9 @@ from mlp_xp.backends.shards import in_shards
 from mlp_xp.nn.blocks import DropoutKeys
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
-from mlp_xp.nn.network import Network, Params, denses, forward
+from mlp_xp.nn.network import Network, Params, denses
 from mlp_xp.optimizers import Optimizer, init_opt_state
-from mlp_xp.training.inputs import (
-    Batch,
-    in_dtype_of,
-    mixed,
-    network_inputs,
-    rows_of_shard,
-    targets_and_weights,
-)
+from mlp_xp.training.inputs import Batch, rows_of_shard
 from mlp_xp.training.loss_scaling import (
     LossScale,
     copied,
@@ -39,15 +32,14 @@ from mlp_xp.training.loss_scaling import (
 )
 from mlp_xp.training.rank_sums import parts_of_batch, summed
 from mlp_xp.training.scalars import StepScalars
+from mlp_xp.training.value_and_gradient import value_and_gradient
 
 __all__ = [
-    "Gradient",
     "Step",
     "StepArguments",
     "Steps",
     "TrainState",
     "init_state",
-    "make_gradient",
     "make_nth",
     "make_step",
 ]
@@ -102,7 +94,6 @@ class StepArguments(NamedTuple):
 Step = Callable[
     [TrainState, Batch, "Scaling | Whitening | None", Array, "Array | None"], TrainState
 ]
-Gradient = Callable[[Params, Batch, "Scaling | Whitening | None"], tuple[Array, Params]]
 
 
 def init_state(
@@ -173,13 +164,14 @@ def make_step(
     >>> network, rule = Network((1, 1)), SGD(momentum=0.0)
     >>> step = make_step(network, SquaredError(), rule, Kernels(), with_penalty=False, xp=xp)
     >>> state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=xp)
-    >>> batch = Batch(xp.asarray([[1.0], [2.0]]), xp.asarray([[3.0], [5.0]]), None, None)
+    >>> batch = Batch(xp.asarray([[1.0], [2.0]]), xp.asarray([[3.0], [5.0]]))
     >>> for _ in range(300):
     ...     state = step(state, batch, None, xp.asarray([1.0, 0.0, 0.0, 0.0, 0.3]), None)
     >>> xp.round(state.params[0].W, 3), xp.round(state.params[0].b, 3)
     (array([[2.]]), array([1.]))
     """
     kernels = in_shards(kernels)
+    evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
 
     def step(
         state: TrainState,
@@ -189,57 +181,34 @@ def make_step(
         keys: Array | None,
     ) -> TrainState:
         scalars = StepScalars.unpack(coefs)
-        params, n_leading = state.params, _count_leading_axes(state.params)
-        scale = state.loss_scale
+        params, opt_state, batch_stats, average, total, accuracy, scale = state
+        with_accuracy = not isinstance(accuracy, tuple)
+        n_leading = _count_leading_axes(params)
         former = copied(state[:4], scale, xp=xp)
 
         batch = rows_of_shard(batch, kernels)
-        x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
-
-        context = kernels.context(
-            xp,
-            part=batch.part,
-            positions=batch.positions,
-            batch_stats=state.batch_stats,
-            is_training=True,
-            weights=batch.weights,
-            keys=keys,
-        )
-        logits, backward, measured = forward(network, params, x, context, xp=xp)
-        logits = in_dtype_of(params, logits, xp=xp)
-
-        pairs = targets_and_weights(targets, batch.weights, mixture, xp=xp)
-        losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in pairs]
-        value = loss.reported(mixed([value for value, _ in losses], mixture), logits.shape[-1])
-        accuracy = state.accuracy
-        correct: Array | tuple[()] = ()
-        if not isinstance(accuracy, tuple):
-            correct = mixed(
-                [kernels.accuracy(loss, logits, y, w, xp=xp) for y, w in pairs], mixture
-            )
-
-        dlogits = mixed([pullback() for _, pullback in losses], mixture)
-        dlogits, value, correct = parts_of_batch((dlogits, value, correct), batch.part)
-        grads = backward(scaled(dlogits, scale, xp=xp))
-        grads, (value, correct) = summed(kernels, params, grads, (value, correct), xp=xp)
+        found = evaluate(params, batch, scaling, batch_stats, keys, with_accuracy=with_accuracy)
+        value = loss.reported(found.loss, found.logits.shape[-1])
+        averages = parts_of_batch((value, found.correct), batch.part)
+        dlogits = parts_of_batch(found.pull_loss(), batch.part)
+        grads = found.backward(scaled(dlogits, scale, xp=xp))
+        grads, (value, correct) = summed(kernels, params, grads, averages, xp=xp)
         grads, is_finite = unscaled(grads, scale, xp=xp)
 
         if max_grad_norm is not None:
             grads, _ = kernels.clip(grads, max_grad_norm, n_leading=n_leading, xp=xp)
-
         l2 = scalars.l2 if with_penalty else None
         params, opt_state, penalty = kernels.update(
-            optimizer, params, grads, state.opt_state, scalars.rule, l2, n_leading=n_leading, xp=xp
+            optimizer, params, grads, opt_state, scalars.rule, l2, n_leading=n_leading, xp=xp
         )
 
-        batch_stats = state.batch_stats
         if batch_stats:
-            batch_stats = kernels.average(batch_stats, measured, scalars.batch_stats_rate, xp=xp)
-        average = state.average
+            rate = scalars.batch_stats_rate
+            batch_stats = kernels.average(batch_stats, found.batch_stats, rate, xp=xp)
         if average:
             average = kernels.average(average, params, scalars.average_rate, xp=xp)
-        total = kernels.accumulate(state.loss, scalars.share, value, penalty)
-        if not isinstance(accuracy, tuple):
+        total = kernels.accumulate(total, scalars.share, value, penalty)
+        if with_accuracy:
             accuracy = kernels.accumulate(accuracy, scalars.share, correct)
 
         (params, opt_state, batch_stats, average), scale = settled(
@@ -291,42 +260,3 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
 def _count_leading_axes(params: Params) -> int:
     """Return how many axes of the parameters count models: the output layer's bias has one more."""
     return denses(params)[-1].b.ndim - 1
-
-
-def make_gradient(network: Network, loss: Loss, kernels: Kernels, *, xp: Namespace) -> Gradient:
-    """Return the function of loss and gradients of a batch, which updates nothing.
-
-    Parameters
-    ----------
-    network, loss : frozen settings
-        A network without dropout and batch normalization.
-    kernels : Kernels
-    xp : namespace
-
-    Returns
-    -------
-    callable
-        ``gradient(params, batch, scaling)`` returns the average loss, 0-d, and the gradients.
-
-    Examples
-    --------
-    >>> import array_api_compat.numpy as xp
-    >>> from mlp_xp.nn.layers import Dense
-    >>> from mlp_xp.nn.losses import SquaredError
-    >>> from mlp_xp.nn.network import Network
-    >>> gradient = make_gradient(Network((1, 1)), SquaredError(), Kernels(), xp=xp)
-    >>> params = (Dense(xp.ones((1, 1)), xp.zeros(1)),)
-    >>> gradient(params, Batch(xp.asarray([[3.0]]), xp.asarray([[1.0]]), None, None), None)
-    (np.float64(2.0), (Dense(W=array([[6.]]), b=array([2.])),))
-    """
-
-    def gradient(
-        params: Params, batch: Batch, scaling: Scaling | Whitening | None
-    ) -> tuple[Array, Params]:
-        x, targets, _ = network_inputs(params, batch, scaling, kernels, (), xp=xp)
-        logits, backward, _ = forward(network, params, x, kernels.context(xp), xp=xp)
-        logits = in_dtype_of(params, logits, xp=xp)
-        value, pullback = kernels.loss(loss, logits, targets, batch.weights, xp=xp)
-        return value, backward(pullback())
-
-    return gradient

@@ -25,8 +25,8 @@ from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.step import make_gradient
 from mlp_xp.training.trainer import Trainer
+from mlp_xp.training.value_and_gradient import value_and_gradient
 
 # The distances from 1 to the next number: 8 and 11 bits, the first one implied.
 EPS = {"bf16": 2.0**-7, "float16": 2.0**-10}
@@ -178,11 +178,12 @@ def test_gradients_agree_with_those_of_float32(plain, precision, rng):
     y = rng.integers(3, size=64).astype(np.int32)
 
     def gradient(backend):
-        function = make_gradient(network, SoftmaxCrossEntropy(), backend.kernels, xp=backend.xp)
+        loss, xp = SoftmaxCrossEntropy(), backend.xp
+        evaluate = value_and_gradient(network, loss, backend.kernels, xp=xp)
         with backend.scope():
-            batch = Batch(backend.put(x), backend.put(y), None, None)
-            value, grads = function(map_leaves(backend.put, start), batch, None)
-            return float(value), [backend.get(leaf) for leaf in leaves(grads)]
+            batch = Batch(backend.put(x), backend.put(y))
+            found = evaluate(map_leaves(backend.put, start), batch, None)
+            return float(found.loss), [backend.get(leaf) for leaf in leaves(found.gradients())]
 
     loss, grads = gradient(plain.with_precision(precision))
     expected_loss, expected = gradient(plain)
