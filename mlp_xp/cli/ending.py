@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mlp_xp.training.early_stopping import Plateau
-
 __all__ = ["Ending", "ending_of"]
 
 
@@ -35,9 +33,7 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Ending:
     is_descent = model.solver != "lbfgs"
     by_score = model.early_stopping and is_descent
     scores = [record.validation_score for record in records]
-    plateau = Plateau(model.tol, model.n_iter_no_change)
-    for record in records:
-        is_over = plateau.reached(-record.validation_score if by_score else record.loss)
+    is_over = model._training is not None and model._training.is_at_plateau
     epochs = kept = len(records)
     if by_score and model.best_validation_score_ in scores:
         kept = 1 + scores.index(model.best_validation_score_)

@@ -9,7 +9,7 @@ from mlp_xp.cli.loading import load_backend, load_data, loading
 from mlp_xp.cli.options import FILES
 from mlp_xp.cli.output import Output
 from mlp_xp.cli.runs import read_run
-from mlp_xp.cli.tasks import task_of_run
+from mlp_xp.cli.tasks import task_of
 
 __all__ = ["run"]
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{path} has other classes, columns or sizes of pictures than the training: name "
                 "data like those as --data-path"
             )
-    task = task_of_run(images)
+    task = task_of(images.class_names)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data)
     lines, facts = task.table(test, output.samples)

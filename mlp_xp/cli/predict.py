@@ -14,7 +14,7 @@ from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.output import Output
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.runs import Images, read_run
-from mlp_xp.cli.tasks import task_of_run
+from mlp_xp.cli.tasks import task_of
 from mlp_xp.datasets._columns import transform
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._pictures import PICTURES, open_picture, planes_of
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         x = np.stack([read_image(path, images) for path in names])
     lines, found = [], []
-    predictions = task_of_run(images).predictions(model, x)
+    predictions = task_of(images.class_names).predictions(model, x)
     for path, (text, facts) in zip(names, predictions, strict=True):
         found.append({"file": str(path), **facts})
         lines.append(printable(f"{path}: {text}"))

@@ -26,6 +26,7 @@ class Watch(Callback):
 
     def on_fit_begin(self, model: Any) -> None:
         """Report that the first step, which may compile, comes next."""
+        self._progress.model = model
         self._progress.stage("preparing the first step")
 
     def on_progress(self, model: Any, done: int, n_steps: int, running: Running | None) -> None:
@@ -79,6 +80,8 @@ class Progress:
     ----------
     is_done : bool
         Whether the training has come to its end.
+    model : MLPClassifier or MLPRegressor or None
+        The network that is trained, once it is known.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Progress:
         end: float | None,
         n_done: int,
     ) -> None:
-        self.is_done = False
+        self.is_done, self.model = False, None
         self._task = task
         self._output, self._n_epochs, self._n_samples = output, n_epochs, n_samples
         self._start, self._end = time.perf_counter(), end
@@ -146,7 +149,7 @@ class Progress:
         """Return loss and scores, the most important first."""
         if running is None:
             return self._validation
-        return [f"loss {running.loss:.3f}", *self._validation, *self._task.running(running)]
+        return [f"loss {running.loss:.3f}", *self._validation, *self._task.running(running, self.model)]
 
     def _label(self, epoch: int) -> str:
         return f"{epoch}{self._total}"

@@ -42,7 +42,7 @@ __all__ = [
 
 
 def config_of(
-    settings: Settings, task: Task, model: Any, data: Dataset, backend: Backend
+    settings: Settings, model: Any, data: Dataset, backend: Backend
 ) -> dict[str, Any]:
     """Return what decides a run, and what is needed to use its model without the data set."""
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
@@ -55,7 +55,6 @@ def config_of(
         settings.target if data.columns is None else data.columns.target,
         settings.image_size,
         data.feature_names,
-        task.scaling,
         () if data.columns is None else data.columns.used,
     )
     libraries = ("numpy", "scikit-learn", "array-api-compat")

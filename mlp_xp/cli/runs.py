@@ -26,7 +26,6 @@ __all__ = [
     "CONFIG",
     "REPORT",
     "Images",
-    "in_units",
     "named",
     "newest_model",
     "read_run",
@@ -41,8 +40,7 @@ _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>
 class Images:
     """The facts about a data set that using a model without it takes.
 
-    ``class_names`` is empty where numbers are predicted, and ``target_scaling`` then the mean and
-    deviation that they were standardized by, or None. ``columns`` are those of a table.
+    ``class_names`` is empty where numbers are predicted. ``columns`` are those of a table.
     """
 
     name: str
@@ -53,7 +51,6 @@ class Images:
     target: str | None = None
     image_size: tuple[int, int] | None = None
     feature_names: tuple[str, ...] = ()
-    target_scaling: tuple[float, float] | None = None
     columns: tuple[Column, ...] = ()
 
     @property
@@ -94,9 +91,18 @@ def read_run(folder: Path) -> tuple[Any, Images]:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{root / CONFIG}, 'data': {reason}: {_CURE}") from error
-    if is_checkpoint and images.target_scaling is not None:
-        model = in_units(model, images.target_scaling)
+    if is_checkpoint:
+        check_scaling(folder, config)
     return model, images
+
+
+def check_scaling(folder: Path, config: dict[str, Any]) -> None:
+    """Raise ValueError for a folder whose model predicts standardized numbers and does not know."""
+    if config["data"].get("target_scaling") is not None:
+        raise ValueError(
+            f"{folder} was written before the network itself standardized the numbers to predict: "
+            "type `mlp-xp train` with the options of before; a run that is complete can be used"
+        )
 
 
 def named(model: Any, class_names: Sequence[str]) -> Any:
@@ -105,18 +111,6 @@ def named(model: Any, class_names: Sequence[str]) -> Any:
         return model
     model = copy.copy(model)
     model.classes_ = np.asarray(class_names)[model.classes_]
-    return model
-
-
-def in_units(model: MLPRegressor, scaling: tuple[float, float]) -> MLPRegressor:
-    """Return a copy of a model of standardized numbers that predicts the numbers themselves.
-
-    Its last layer multiplies by the deviation and adds the mean.
-    """
-    mean, deviation = scaling
-    model = copy.copy(model)
-    model.coefs_ = [*model.coefs_[:-1], model.coefs_[-1] * deviation]
-    model.intercepts_ = [*model.intercepts_[:-1], model.intercepts_[-1] * deviation + mean]
     return model
 
 
@@ -174,7 +168,6 @@ def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images
     features = tuple(data.get("feature_names", ()))
     columns = decode_columns(data.get("columns", ()))
     classes = getattr(model, "classes_", np.empty(0, dtype=int))
-    scaling = data.get("target_scaling")
     checks = {
         f"name is {name!r}, expected one of {', '.join(LOADERS)}, {FILES}": (
             name in LOADERS or (name == FILES and path is not None)
@@ -190,8 +183,6 @@ def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images
         f"columns make {len(input_names(columns))} inputs, and the model has other ones": (
             not columns or input_names(columns) == features
         ),
-        f"target_scaling is {scaling!r}": scaling is None
-        or (len(scaling) == 2 and all(type(x) is float for x in scaling) and scaling[1] > 0),
         f"path is {path!r}": isinstance(path, str | None),
         f"max_value is {max_value!r}": type(max_value) is int and 1 <= max_value <= 255,
         f"class_names do not fit the model's classes {classes.tolist()}": (
@@ -212,5 +203,4 @@ def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images
         if not is_valid:
             raise ValueError(problem)
     size = None if size is None else tuple(size)
-    scaling = None if scaling is None else tuple(scaling)
-    return Images(name, path, names, shape, max_value, target, size, features, scaling, columns)
+    return Images(name, path, names, shape, max_value, target, size, features, columns)

@@ -12,11 +12,12 @@ from typing import Any
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
 from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.options import DEFAULT, FILES
-from mlp_xp.cli.runs import CHECKPOINTS, CONFIG
+from mlp_xp.cli.runs import CHECKPOINTS, CONFIG, check_scaling
 from mlp_xp.cli.tasks import ESTIMATORS
 from mlp_xp.cli.train_options import known_data, solvers_with_decay
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import read_recipe, recipe_parameters, without_library
 from mlp_xp.saving import decode, read_json
@@ -95,16 +96,18 @@ class Settings:
             return self
         settings = replace(self, task="classification" if data.class_names else "regression")
         model, n_samples = settings.estimator(), len(data.x_train)
+        params: dict[str, Any] = {}
+        if isinstance(model, MLPRegressor) and _can_standardize(model):
+            params["target_scaling"] = "standardize"
         if self.recipe != DEFAULT:
-            return settings
+            return replace(settings, params=params | self.params)
         batch_size = self.params.get("batch_size", min(model.batch_size, max(1, n_samples // 20)))
         n_steps = math.ceil(n_samples / batch_size)
         epochs = max(model.max_iter, math.ceil(_MIN_STEPS / n_steps))
-        params: dict[str, Any] = {"batch_size": batch_size, "max_iter": epochs}
+        params |= {"batch_size": batch_size, "max_iter": epochs}
         if data.image_shape is None:
             params["hidden_layer_sizes"] = _hidden_sizes(n_samples)
-        params |= self.params
-        return replace(settings, params=params)
+        return replace(settings, params=params | self.params)
 
     def estimator(self) -> MLPClassifier | MLPRegressor:
         """Return the estimator, unfitted; that of classes until it is known what is learned."""
@@ -195,6 +198,7 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
     cure = f"type `mlp-xp train` anew; {folder} cannot be resumed"
     stored = read_json(folder / CONFIG, cure)
     try:
+        check_scaling(folder, stored)
         values = {**stored["settings"]}
         params = {name: decode(value, name) for name, value in values.pop("params").items()}
         settings = Settings(params=params, **values)
@@ -210,6 +214,16 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
         tensorboard=settings.tensorboard or args.tensorboard,
         **typed,
     )
+
+
+def _can_standardize(model: MLPRegressor) -> bool:
+    """Whether targets of mean 0 and deviation 1 suit a loss; a loss object has settings in units.
+
+    A network that learns prices would spend its training on reaching their size.
+    """
+    if not isinstance(model.loss, str):
+        return False
+    return RealTargets(1).resolve_loss(model.get_params(deep=False)).takes_standardized
 
 
 def _hidden_sizes(n_samples: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
@@ -15,18 +15,15 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from mlp_xp.cli.facts import score_text, value_text
 from mlp_xp.cli.process import printable
 from mlp_xp.cli.report import Evaluation
-from mlp_xp.cli.runs import Images, in_units
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.plotting import ConfusionMatrixDisplay, PredictionsDisplay, new_figure, save_figure
 from mlp_xp.training.records import Record, Running
 
-__all__ = ["ESTIMATORS", "Task", "task_of", "task_of_run"]
+__all__ = ["ESTIMATORS", "Task", "task_of"]
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
 _N_CLASSES = 3  # Of a prediction.
-# Losses whose error has the unit of the targets, or its square: they can be standardized.
-_STANDARDIZED = ("squared_error", "absolute_error", "huber", "quantile")
 # Of a network that diverged: its scores must be finite.
 _LARGEST = 1e100
 
@@ -40,8 +37,6 @@ class Task(ABC):
         The score, as columns and results have it.
     label : str
         The score, as the axis of a picture has it.
-    scaling : (mean, deviation) or None
-        That the targets are standardized by; None where they are not.
     next_evaluate, next_predict : str
         What those commands do.
     """
@@ -50,19 +45,10 @@ class Task(ABC):
     label: ClassVar[str]
     next_evaluate: ClassVar[str]
     next_predict: ClassVar[str]
-    scaling: tuple[float, float] | None = None
 
     @abstractmethod
     def describe(self, y: np.ndarray) -> str:
         """Return what is learned, for a reader."""
-
-    def encode(self, y: np.ndarray) -> np.ndarray:
-        """Return targets to train on."""
-        return y
-
-    def in_units(self, model: Any) -> Any:
-        """Return a trained model that predicts in the units of the data."""
-        return model
 
     @abstractmethod
     def test(self, model: Any, data: Dataset, **settings: Any) -> Evaluation:
@@ -91,7 +77,7 @@ class Task(ABC):
         """Return more about a test: lines to print, and facts for a program."""
 
     @abstractmethod
-    def running(self, running: Running) -> list[str]:
+    def running(self, running: Running, model: Any) -> list[str]:
         """Return the score of the epoch so far, if it is known."""
 
     @abstractmethod
@@ -154,7 +140,7 @@ class Classification(Task):
                 lines.append(f"{name:{width}}  {len(is_correct):{len(samples)},}  {share}")
         return lines, {"by_class": by_class}
 
-    def running(self, running: Running) -> list[str]:
+    def running(self, running: Running, model: Any) -> list[str]:
         """Return the training accuracy."""
         accuracy = running.accuracy
         return [] if accuracy is None else [f"acc {100 * accuracy:.1f} %"]
@@ -190,39 +176,14 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Regression(Task):
-    """Numbers are learned, standardized where the loss allows.
+    """Numbers are learned."""
 
-    A network that learns prices would spend its training on reaching their size: its weights start
-    at outputs near 0 and deviations near 1.
-    """
-
-    scaling: tuple[float, float] | None = None
-    has_squared_error: bool = False
     metric, label = "r2", "R²"
     next_evaluate, next_predict = "the errors on the test data", "predict"
-
-    @classmethod
-    def of_model(cls, y: np.ndarray, model: MLPRegressor) -> Self:
-        """Return the task of a model that is trained on y."""
-        can_be = model.loss in _STANDARDIZED and model.output_activation in ("auto", "identity")
-        if not can_be or model.target_scaling is not None:
-            return cls()
-        # The loss of an epoch contains the penalty.
-        is_plain = model.loss == "squared_error" and model.alpha == 0
-        return cls((float(np.mean(y)), float(np.std(y)) or 1.0), is_plain)
 
     def describe(self, y: np.ndarray) -> str:
         """Return the range of the numbers."""
         return f"numbers from {value_text(y.min())} to {value_text(y.max())}"
-
-    def encode(self, y: np.ndarray) -> np.ndarray:
-        """Return the numbers standardized."""
-        mean, deviation = self.scaling or (0.0, 1.0)
-        return (y - mean) / deviation
-
-    def in_units(self, model: Any) -> Any:
-        """Return a model that predicts numbers that are not standardized."""
-        return model if self.scaling is None else in_units(model, self.scaling)
 
     def test(self, model: Any, data: Dataset, **settings: Any) -> Evaluation:
         """Return the test data with the predicted numbers."""
@@ -258,11 +219,13 @@ class Regression(Task):
         line = f"true numbers: mean {value_text(mean)}, standard deviation {value_text(deviation)}"
         return [line], {"mean": mean, "standard_deviation": deviation}
 
-    def running(self, running: Running) -> list[str]:
+    def running(self, running: Running, model: Any) -> list[str]:
         """Return the error on the training data, in their unit."""
-        if self.scaling is None or not self.has_squared_error:
+        scaling = model._state.targets.scaling
+        # The loss of an epoch contains the penalty.
+        if scaling is None or model.loss != "squared_error" or model.alpha != 0:
             return []
-        rmse = math.sqrt(2.0 * max(running.loss, 0.0)) * self.scaling[1]
+        rmse = math.sqrt(2.0 * max(running.loss, 0.0)) * float(scaling[1][0])
         return [f"RMSE {value_text(rmse)}"]
 
     def validation(self, record: Record) -> list[str]:
@@ -283,13 +246,6 @@ class Regression(Task):
         save_figure(axes[0].figure, folder / "predictions.png")
 
 
-def task_of_run(images: Images) -> Task:
-    """Return the task of a run, whose model predicts in the units of the data."""
-    return Classification(images.class_names) if images.class_names else Regression()
-
-
-def task_of(data: Dataset, model: Any) -> Task:
-    """Return the task of a model that is trained on a data set."""
-    if data.class_names:
-        return Classification(data.class_names)
-    return Regression.of_model(data.y_train, model)
+def task_of(class_names: Sequence[str]) -> Task:
+    """Return the task of learning these classes, or numbers where there are none."""
+    return Classification(class_names) if class_names else Regression()

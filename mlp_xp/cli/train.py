@@ -77,7 +77,7 @@ def _follow(ranks: Alone) -> int:
             model = settings.estimator()
             resume: _Resume = ranks.first(None)  # type: ignore[assignment]
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):
-                _fit(model, settings, task_of(data, model), data, [], resume)
+                _fit(model, settings, data, [], resume)
             return ranks.first(0)
     except Exception as error:
         if message_for_user(error) is None:
@@ -102,13 +102,13 @@ def _train(
         data = load_data(*settings.source)
     settings = settings.fitting(data)
     model = settings.estimator()
-    task = task_of(data, model)
+    task = task_of(data.class_names)
     ranks.exchange(None)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with opened as folder, interrupts() as pressed, quiet:
         _print_task(output, settings, task, model, data, backend)
-        config = {"command": args.command} | config_of(settings, task, model, data, backend)
+        config = {"command": args.command} | config_of(settings, model, data, backend)
         write_config(folder.path, config)  # first: a checkpoint cannot be used without it
         newest = _newest(folder.path, output) if args.resume else _Resume(None, 0, 0.0)
         resume = ranks.first(newest)
@@ -127,7 +127,7 @@ def _train(
                 Watch(progress),
                 *settings.callbacks(folder.path),
             ]
-            diverged = _fit(model, settings, task, data, callbacks, resume)
+            diverged = _fit(model, settings, data, callbacks, resume)
             ending = ending_of(model, is_interrupted=pressed())
             progress.is_done = diverged is None and not ending.is_interrupted
         baseline = task.baseline(data) if settings.data == FILES else {}
@@ -135,7 +135,6 @@ def _train(
         data = data._replace(x_train=data.x_train[:0].copy())
         history = history_of(model, task)
         folder.is_trained = True
-        model = task.in_units(model)
         written = named(model, data.class_names) if settings.data == FILES else model
         folder.keep(partial(_write_model, written, task, config, history))  # All after it may fail.
         if ending.text:
@@ -296,13 +295,11 @@ def _name(setting: Any) -> str:
 def _fit(
     model: Any,
     settings: Settings,
-    task: Task,
     data: Dataset,
     callbacks: list[Callback],
     resume: _Resume,
 ) -> NonFiniteError | None:
     """Train until the last epoch, Ctrl-C or the deadline; return the error of divergence."""
-    data = data._replace(y_train=task.encode(data.y_train))
     x, y, validation_set = _validation_split(data, settings.validation, model.random_state)
     max_time = model.max_time
     model.set_params(callbacks=callbacks)

@@ -60,12 +60,14 @@ __all__ = [
 class Training(NamedTuple):
     """A trainer, kept for the next fit, and the weights and statistics last published from it.
 
-    ``best`` are those of the best score, during a fit in which the score decides.
+    ``best`` are those of the best score, during a fit in which the score decides;
+    ``is_at_plateau`` is whether nothing has improved for too long.
     """
 
     trainer: Trainer
     published: Any
     best: Any = None
+    is_at_plateau: bool = False
 
     def progress(self) -> Progress:
         """Return what a later training needs besides the weights, in the host's memory."""

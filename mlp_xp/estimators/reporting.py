@@ -39,7 +39,7 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
         *learned, position=loop.position, progress=None, is_checked=True, calibration=None
     )
     publish(model, state, loop.history)
-    model._training = Training(loop.trainer, learned, loop.best)
+    model._training = Training(loop.trainer, learned, loop.best, loop.plateau.is_over)
 
 
 class Pause(NamedTuple):

@@ -37,11 +37,16 @@ class Plateau:
         """The least number of epochs, at least 1, until one may be the last."""
         return max(1, self.patience - self.count + 1)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether too many epochs have passed without a fall."""
+        return self.count > self.patience
+
     def reached(self, loss: float) -> bool:
         """Record the loss of an epoch, and return whether to stop."""
         self.count = self.count + 1 if loss > self.best - self.tol else 0
         self.best = min(self.best, loss)
-        return self.count > self.patience
+        return self.is_over
 
     def message(self, *, by_score: bool) -> str:
         """Return what has happened when the patience is over, in scikit-learn's words."""

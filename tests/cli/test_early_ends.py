@@ -123,11 +123,20 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
 def test_the_end_of_a_training_is_said(n_epochs, scores, is_interrupted, said):
     model = MLPClassifier(early_stopping=True, n_iter_no_change=1, max_iter=n_epochs)
     model.best_validation_score_ = max(scores)
+    model._training = SimpleNamespace(is_at_plateau=len(scores) == 4)
     model.history_ = [Record(i, 0.5, None, 0.1, 9, 0.1, 0.5, x) for i, x in enumerate(scores, 1)]
     ending = ending_of(model, is_interrupted=is_interrupted)
     assert ending.text.startswith(said)
     assert bool(ending.text) == bool(said)
     assert (ending.kept_epoch, ending.is_early) == (2, said.startswith("stopped"))
+
+
+def test_a_rate_that_was_lowered_at_a_plateau_is_no_early_stop():
+    stop = SimpleNamespace(on_epoch_end=lambda model, record: record.epoch == 3)
+    settings = {"solver": "sgd", "learning_rate": "adaptive", "tol": 1e9, "n_iter_no_change": 1}
+    model = MLPClassifier(2, **settings, callbacks=[stop]).fit(np.eye(4), [0, 1, 0, 1])
+    assert model.n_iter_ == 3
+    assert not ending_of(model, is_interrupted=False).is_early
 
 
 # --- --max-time ----------------------------------------------------------------------------------

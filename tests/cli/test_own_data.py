@@ -316,9 +316,7 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
 
 
 def test_numbers_are_standardized_where_the_loss_allows(mlp_xp, homes, undrawn):
-    train = load_files("homes.csv").y_train
-    standard = pytest.approx([train.mean(), train.std()])
-    losses = {'"huber"': standard, '"poisson"': None, '{class = "Huber"}': None}
+    losses = {'"huber"': "standardize", '"poisson"': None, '{class = "Huber"}': None}
     for number, (loss, scaling) in enumerate(losses.items()):
         Path("mine.toml").write_text(
             f'description = "homes"\ndata = "digits"\nloss = {loss}\nhidden_layer_sizes = [8]\n'
@@ -329,4 +327,22 @@ def test_numbers_are_standardized_where_the_loss_allows(mlp_xp, homes, undrawn):
         assert done.status == 0
         assert "RMSE" not in done.out[: done.out.index("saved in")], loss
         config = json.loads(Path(f"run{number}", "config.json").read_text())
-        assert config["data"]["target_scaling"] == scaling, loss
+        assert config["settings"]["params"]["target_scaling"] == scaling, loss
+        assert load_model(f"run{number}").target_scaling == scaling
+
+
+def test_a_run_of_numbers_standardized_outside_of_the_network_predicts_and_is_not_resumed(
+    mlp_xp, homes, undrawn, fails
+):
+    mlp_xp(*TRAIN, "--checkpoint", 20)
+    Path("new.csv").write_text("area,rooms\n100,3\n")
+    predicted = mlp_xp("predict", "run", "new.csv").out
+    config = json.loads(Path("run/config.json").read_text())
+    config["data"]["target_scaling"] = [2e5, 1e5]
+    Path("run/config.json").write_text(json.dumps(config))
+    assert mlp_xp("predict", "run", "new.csv").out == predicted
+    (checkpoint,) = Path("run/checkpoints").glob("*-0020")
+    said = "was written before the network itself standardized"
+    assert said in fails("evaluate", checkpoint)
+    Path("run").rename("run.partial")
+    assert said in fails("train", "--resume", "run")
