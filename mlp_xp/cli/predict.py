@@ -97,8 +97,14 @@ def _read_rows(paths: list[Path], images: Images) -> tuple[list[str], np.ndarray
             raise ValueError(
                 f"{path}: the network was trained on a table, expected {', '.join(TABLES)}"
             )
-        columns = images.columns or [Column(name) for name in images.feature_names]
+        columns = images.columns or [Column(n, is_flag=False) for n in images.feature_names]
         x = read_table(path, columns=columns, has_target=False).x
+        if not images.columns and np.any(is_gap := np.isnan(x)):
+            row, column = np.argwhere(is_gap)[0].tolist()
+            raise ValueError(
+                f"{path}: row {row + 1} has a hole in column {columns[column].name!r}, and the "
+                "network was trained on data without holes: fill it, or train on data with some"
+            )
         names += [f"{path}, row {row}" for row in range(1, len(x) + 1)]
         rows.append(transform(images.columns, x) if images.columns else x)
     return names, np.concatenate(rows)

@@ -149,7 +149,11 @@ class Progress:
         """Return loss and scores, the most important first."""
         if running is None:
             return self._validation
-        return [f"loss {running.loss:.3f}", *self._validation, *self._task.running(running, self.model)]
+        return [
+            f"loss {running.loss:.3f}",
+            *self._validation,
+            *self._task.running(running, self.model),
+        ]
 
     def _label(self, epoch: int) -> str:
         return f"{epoch}{self._total}"

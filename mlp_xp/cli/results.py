@@ -41,9 +41,7 @@ __all__ = [
 ]
 
 
-def config_of(
-    settings: Settings, model: Any, data: Dataset, backend: Backend
-) -> dict[str, Any]:
+def config_of(settings: Settings, model: Any, data: Dataset, backend: Backend) -> dict[str, Any]:
     """Return what decides a run, and what is needed to use its model without the data set."""
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     images = Images(

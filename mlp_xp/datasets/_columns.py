@@ -69,7 +69,8 @@ def learn_columns(
                 notes.append(f"left out: {name} (it is empty)")
                 continue
             median = float(np.median(numbers[~is_gap]))
-            used.append(Column(name, median, bool(np.any(is_gap))))
+            is_flag = bool(np.all(np.isin(everything[~np.isnan(everything)], (0.0, 1.0))))
+            used.append(Column(name, median, bool(np.any(is_gap)), is_flag))
             if len(names) > 1 and len(x) > 2 and np.all(np.diff(everything) == 1):
                 notes.append(
                     f"{name} counts the rows: if it is no feature, type {drop_option([name])}"
@@ -154,7 +155,7 @@ def decode_columns(entries: Any) -> tuple[Column, ...]:
             isinstance(column.name, str)
             and type(column.median) is float
             and math.isfinite(column.median)
-            and type(column.has_gaps) is bool
+            and type(column.has_gaps) is type(column.is_flag) is bool
             and (
                 column.levels is None
                 or (column.levels and all(isinstance(level, str) for level in column.levels))

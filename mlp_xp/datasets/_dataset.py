@@ -29,6 +29,8 @@ class Column:
         Of numbers: what fills holes.
     has_gaps : bool
         Of numbers: whether there were holes, so that an input says where.
+    is_flag : bool
+        Of numbers: whether they are 0 and 1, so that yes and no are numbers too.
     levels : tuple of str or None
         Of text: the values with an input each, "" for holes; any other value is 0 in all of them.
         None for numbers.
@@ -37,6 +39,7 @@ class Column:
     name: str
     median: float = 0.0
     has_gaps: bool = False
+    is_flag: bool = True
     levels: tuple[str, ...] | None = None
 
 

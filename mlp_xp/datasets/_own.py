@@ -142,6 +142,7 @@ def _with_inputs(
     notes = []
     if table.n_left_out:
         notes.append(f"left out: {table.n_left_out:,} rows without {table.target}")
+    notes += table.notes
     is_complete = table.x.dtype.kind != "f" or not np.any(np.isnan(table.x))
     is_plain = path.suffix.lower() == ".npz" and has_all and is_complete
     if is_plain and used is None:  # Arrays keep their dtype.

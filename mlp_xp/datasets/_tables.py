@@ -1,13 +1,11 @@
 """Tables of the user's own: CSV, NPZ and Parquet files, a sample in each row."""
 
 import csv
-import importlib
 import math
 import zipfile
 from array import array
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.files import open_file
-from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._columns import check_columns
 from mlp_xp.datasets._dataset import Column, DatasetError
-from mlp_xp.datasets._parquet import read_polars
+from mlp_xp.datasets._parquet import read_parquet
 
 _TARGETS = ("target", "label", "class", "y")  # What the column to predict may be called.
 _ARRAYS = ("X", "x", "data", "features", "images")
-_MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "?"}
+_NAMES = {"na", "n/a", "null", "none"}  # What stands for a hole, and may be the name of a class.
+_MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | _NAMES
 _WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 _DELIMITERS = ",;\t|"
@@ -47,6 +45,8 @@ class Table(NamedTuple):
         The name of that column.
     n_left_out : int
         Rows without a target, which are left out.
+    notes : tuple of str
+        What a reader should know about the target.
     """
 
     names: tuple[str, ...]
@@ -54,6 +54,7 @@ class Table(NamedTuple):
     y: NDArray[Any] | None
     target: str
     n_left_out: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def read_table(
@@ -126,11 +127,11 @@ class _Choice(NamedTuple):
 
 def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
     """Return which columns are features and which is the target."""
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name]
+    if repeated:
         raise DatasetError(
-            f"{path} has {count} columns {name!r}: rename all but one, or begin the file with a "
-            "line of names"
+            f"{path} has {names.count(repeated[0])} columns {repeated[0]!r}: rename all but one, "
+            "or begin the file with a line of names"
         )
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     if unknown := [name for name in wanted.drop if name not in names]:
@@ -138,7 +139,7 @@ def _choose(path: Path, names: list[str], wanted: _Wanted) -> _Choice:
     target = wanted.target
     if wanted.has_target:
         if target is None:
-            kept = [name for name in names if name not in wanted.drop] or names
+            kept = [name for name in names if name not in ("", *wanted.drop)] or names
             target = next((name for name in kept if name.lower() in _TARGETS), kept[-1])
         elif target not in names:
             raise DatasetError(f"{path} has no column {target!r} to predict; it has {shown}")
@@ -172,6 +173,7 @@ class _Values:
     def __init__(self, column: Column | None = None) -> None:
         self.numbers = array("d")
         self._is_text = column is not None and column.levels is not None
+        self._may_be_words = column is None or (column.is_flag and not self._is_text)
         self.texts: list[str] | None = [] if self._is_text else None
         self._known: dict[str, str] = {}
 
@@ -192,7 +194,7 @@ class _Values:
         if self.texts is None:
             return np.frombuffer(self.numbers, np.float64)
         lowered = {text.lower() for text in {*self.texts}}
-        if lowered <= _WORDS.keys() and not self._is_text:
+        if lowered <= _WORDS.keys() and self._may_be_words:
             return np.asarray([_WORDS[text.lower()] for text in self.texts])
         return np.asarray(self.texts, dtype=object)
 
@@ -231,14 +233,21 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
         has_names = len(texts) == len(first) or any(t.strip().lower() in signs for t in texts)
         has_names |= is_known  # Names may be numbers, such as years.
         names = [name.strip() for name in first] if has_names else _numbered(len(first))
+        n_named = max((i + 1 for i, name in enumerate(names) if name), default=0)
         choice = _choose(path, names, wanted)
         known = wanted.expected(len(choice.features))
         columns = [(i, _Values(column)) for i, column in zip(choice.features, known, strict=True)]
+        if choice.target is not None:
+            _check_varies(path, rows if has_names else chain([first], rows), names, choice.target)
+            file.seek(0)
+            rows = csv.reader(file, delimiter=delimiter, strict=True)
+            first = next(rows)
         y = []
         for row in rows if has_names else chain([first], rows):
             if not row:
                 continue
-            if len(row) != len(names):
+            # A line may end in delimiters.
+            if len(row) < n_named or any(row[len(names) :]):
                 raise DatasetError(
                     f"{path}, line {rows.line_num}: {len(row)} values, expected {len(names)}"
                 )
@@ -247,8 +256,31 @@ def _read_csv(path: Path, wanted: _Wanted) -> Table:
             if choice.target is not None:
                 y.append(row[choice.target].strip())
     found = [values.array() for _, values in columns]
-    labels = np.asarray([None if y_i.lower() in _MISSING else y_i for y_i in y], dtype=object)
-    return _table(path, names, choice, wanted, found, labels)
+    labels, notes = _labels(y)
+    return _table(path, names, choice, wanted, found, labels)._replace(notes=notes)
+
+
+def _check_varies(path: Path, rows: Iterable[list[str]], names: list[str], target: int) -> None:
+    """Raise DatasetError for a target that is the same in all rows, before features are parsed."""
+    values = (row[target].strip() for row in rows if len(row) > target)
+    known = (value for value in values if value.lower() not in _MISSING - _NAMES)
+    first = next(known, None)
+    if first is not None and all(value == first for value in known):
+        raise DatasetError(
+            f"{path}: {names[target]!r} is {first[:40]} in each row: nothing to predict"
+        )
+
+
+def _labels(y: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return targets with None for holes, and notes; a class may have the name NA or None."""
+    texts = {text.lower() for text in {*y}} - _MISSING
+    holes = _MISSING - _NAMES if any(isinstance(_parse(text), str) for text in texts) else _MISSING
+    counts = Counter(text for text in y if text.lower() in _MISSING - holes)
+    notes = tuple(
+        f"{text!r} is a class ({count:,} rows): if it is a hole, leave it empty"
+        for text, count in counts.items()
+    )
+    return np.asarray([None if t.lower() in holes else t for t in y], dtype=object), notes
 
 
 def _numbered(n_columns: int) -> list[str]:
@@ -297,7 +329,7 @@ def _table(
 
 
 def _read_parquet(path: Path, wanted: _Wanted) -> Table:
-    columns = _parquet_columns(path)
+    columns = read_parquet(path)
     names = list(columns)
     if not names:
         raise DatasetError(f"{path} has no columns: expected features and a column to predict")
@@ -306,31 +338,16 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
     found = []
     for i, column in zip(choice.features, known, strict=True):
         values = columns[names[i]]
-        if values.dtype.kind in "biuf" and (column is None or column.levels is None):
+        is_number = values.dtype.kind in ("iuf" if column and not column.is_flag else "biuf")
+        if is_number and (column is None or column.levels is None):
             found.append(values)
             continue
         texts = _Values(column)
-        for value in (values.astype(str) if values.dtype.kind in "mM" else values).tolist():
+        for value in values.tolist():
             texts.add("" if value is None else str(value))
         found.append(texts.array())
     y = np.empty(0) if choice.target is None else columns[names[choice.target]]
     return _table(path, names, choice, wanted, found, y)
-
-
-def _parquet_columns(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the columns of a Parquet file by the first library that is installed."""
-    with suppress(ImportError):
-        table = importlib.import_module("pyarrow.parquet").read_table(path)
-        return {n: table[n].to_numpy(zero_copy_only=False) for n in table.column_names}
-    with suppress(ImportError):
-        return read_polars(path)
-    with suppress(ImportError):
-        frame = importlib.import_module("pandas").read_parquet(path)
-        return {str(name): frame[name].to_numpy() for name in frame.columns}
-    raise ImportError(
-        f"{path} needs pyarrow, polars or pandas with an engine, and none is installed: type "
-        f"{pip_command('pyarrow')}, or save the table as .csv"
-    )
 
 
 def _read_npz(path: Path, wanted: _Wanted) -> Table:

@@ -173,6 +173,9 @@ def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
     found = json.loads(mlp_xp("predict", "run", "new.npz", "--json").out)["predictions"]
     assert [entry["file"] for entry in found] == ["new.npz, row 1", "new.npz, row 2"]
     assert set(found[0]["probabilities"]) == {"3", "4", "5"}
+    iris[1, 2] = np.nan
+    np.savez("new.npz", X=iris[:2])
+    assert "row 2 has a hole in column '3', and" in mlp_xp("predict", "run", "new.npz").err
 
 
 def draw(path, value, size=(6, 4)):

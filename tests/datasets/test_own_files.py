@@ -13,7 +13,7 @@ from formats import rejects
 from helpers import case
 from PIL import Image
 
-from mlp_xp.datasets import _tables, load_files
+from mlp_xp.datasets import _parquet, _tables, load_files
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._tables import read_table
 
@@ -52,6 +52,17 @@ def test_the_target_is_named_or_known_or_last_and_names_may_be_absent():
     assert load_files(write("d.csv", frame)).feature_names == ("0", "1")  # No index of pandas.
     numbers = "n,c\n" + "".join(f"{i},{10 - i % 3}\n" for i in range(12))
     assert load_files(write("c.csv", numbers)).class_names == ("8", "9", "10")
+    ends = "i,kind,,\n" + "".join(f"{i},{i % 2},\n" for i in range(12)).replace("1,", "1,,", 3)
+    assert load_files(write("e.csv", ends)).feature_names == ("i",)
+
+
+def test_a_class_may_be_called_na_and_a_missing_number_may_be_too():
+    write("a.csv", "i,kind\n" + "1,NA\n2,b\n3,\n4,nan\n" * 3)
+    data = load_files("a.csv")
+    assert (data.class_names, len(data.y_train) + len(data.y_test)) == (("NA", "b"), 6)
+    kept = "'NA' is a class (3 rows): if it is a hole, leave it empty"
+    assert data.columns.notes == ("left out: 6 rows without kind", kept)
+    assert load_files(write("a.csv", "i,kind\n" + "1,NA\n2,1\n3,0\n" * 3)).class_names == ("0", "1")
 
 
 def test_fractions_and_many_values_are_numbers_to_predict():
@@ -92,6 +103,9 @@ def test_the_columns_of_a_model_are_found_by_name():
     rejects("no column 'k', which the net", read_table, Path("a.csv"), columns=(k, j))
     write("a.csv", "j,i\nold,1\n")
     rejects("'j' has 'old', and the net", read_table, Path("a.csv"), columns=(j,), has_target=False)
+    j = Column("j", is_flag=False)
+    write("a.csv", "j,i\nyes,1\n")
+    rejects("'j' has 'yes', and the net", read_table, Path("a.csv"), columns=(j,), has_target=False)
 
 
 def test_an_npz_file_has_arrays_of_features_and_classes():
@@ -163,12 +177,12 @@ WRONG_TABLES = [
     ("i,j,kind\n", "no rows"),
     ("i,i,kind\n1,2,a\n", "2 columns 'i'"),
     ("kind\na\nb\n", "expected features beside it"),
-    ("i,kind\n1,a\n2\n", "line 3: 1 values, expected 2"),
+    ("i,kind\n1,a\n2\n3,b\n", "line 3: 1 values, expected 2"),
     ("i,kind\n,a\n,b\n,a\n,b\n", "no column that can be an input: left out: i .it is empty"),
     ("i,kind\n1,\n2,\n", "no rows: expected a sample in each, with its target"),
-    ("i,kind\n1,a\n2,a\n", "the class 'a' alone"),
+    ("i,kind\n1,a\nx,a\n", "'kind' is a in each row: nothing to predict"),
     ("i,kind\n1,a\n2,a\n3,b\n", "the class 'b' has one sample"),
-    ("i,price\n1,2.5\n2,2.5\n3,2.5\n4,2.5\n", "'price' is 2.5 in each row"),
+    ("i,price\n1,2.5\n2,2.50\n3,2.5\n4,2.5\n", "'price' is 2.5 in each row"),
     ("i,price\n1,2.5\n2,3\n3,3\n", "has 3 rows, expected four or more"),
     ('i,kind\n"1,a\n2,b\n', "cannot be read"),
     (b"i,kind\n\xff\xfe,a\n", "cannot be read .*: save it as UTF-8"),
@@ -217,9 +231,16 @@ def test_arrays_of_booleans_stay_bytes():
 
 
 class Columns(dict):
-    """Columns as pyarrow and pandas have them, to read without either."""
+    """Columns as pyarrow and fastparquet have them, to read without either."""
 
     column_names = columns = property(list)
+    num_columns = property(len)
+    metadata = property(lambda self: self)
+    num_rows = property(lambda self: len(next(iter(self.values()))))
+    read = to_pandas = lambda self: self
+
+    def count(self):
+        return self.num_rows
 
     def __getitem__(self, name):
         values = super().__getitem__(name)
@@ -231,7 +252,7 @@ import os
 
 class PanicException(BaseException): pass
 
-def read_parquet(path):
+def scan_parquet(path):
     os.write(2, b"stack backtrace:")
     {how}
 """
@@ -253,7 +274,7 @@ def test_a_file_on_which_polars_panics_or_aborts_is_an_error(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "library", ["pyarrow.parquet", "pandas", pytest.param(None, marks=pytest.mark.matrix)]
+    "library", ["pyarrow.parquet", "fastparquet", pytest.param(None, marks=pytest.mark.matrix)]
 )
 def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     """By the first library that there is; by a real one in the matrix."""
@@ -261,7 +282,7 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
 
     def put(table):
         if library:
-            reader.read_table = reader.read_parquet = lambda path: Columns(table)
+            reader.ParquetFile = lambda path: Columns(table)
         else:
             pytest.importorskip("polars").DataFrame(table).write_parquet("a.parquet")
 
@@ -269,9 +290,9 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     if library:
         found = {}
         importlib = SimpleNamespace(import_module=lambda name: found[name])
-        monkeypatch.setattr(_tables, "importlib", importlib)
-        monkeypatch.setattr(_tables, "suppress", lambda _: suppress(KeyError))
-        monkeypatch.setattr(_tables, "read_polars", lambda _: found["polars"])
+        monkeypatch.setattr(_parquet, "importlib", importlib)
+        monkeypatch.setattr(_parquet, "suppress", lambda _: suppress(KeyError))
+        monkeypatch.setattr(_parquet, "_read_polars", lambda _: found["polars"])
         with pytest.raises(ImportError, match="pip install pyarrow"):
             load_files("a.parquet")
         found[library] = reader
@@ -289,6 +310,14 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     first, *notes = load_files("a.parquet").columns.notes
     assert first == "i counts the rows: if it is no feature, type --drop i"
     assert notes == ["left out: 14 rows without kind"]
+    put({"i": np.asarray(["2020-01-01T12:30", "NaT"], "datetime64[us]"), "y": [True, False]})
+    table = read_table(Path("a.parquet"), "y")
+    assert table.x.tolist() == [["2020-01-01T12:30:00.000000"], [""]]
+    y = [Column("y", is_flag=False)]
+    rejects("'y' has 'True'", read_table, Path("a.parquet"), "i", columns=y)
+    monkeypatch.setattr(_parquet, "_MIN_LIMIT", 31)
+    monkeypatch.setattr(_parquet, "_MAX_RATIO", 0)
+    rejects("a.parquet of .* bytes unpacks to 32 or more .2 rows of 2", load_files, "a.parquet")
 
 
 def test_a_folder_of_pictures_is_a_data_set():
