@@ -61,6 +61,8 @@ for axis, (name, model), color in zip(axes, models.items(), colors, strict=True)
     axis.set_title(f"{name}\ncalibration error {100 * errors[name]:.1f} %")
     accuracy, loss = model.score(X_test, y_test), log_loss(y_test, model.predict_proba(X_test))
     print(f"{name:18}{100 * accuracy:7.1f} %{loss:10.3f}{100 * errors[name]:18.1f} %")
+guessing = max(y_test.mean(), 1 - y_test.mean())
+print(f"{'guessing':18}{100 * guessing:7.1f} %")
 axes[0].set_ylabel("share of the second class")
 assert errors["stopped early"] < errors["trained for long"]
 

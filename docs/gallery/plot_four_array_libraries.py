@@ -61,6 +61,8 @@ for library, model in models.items():
     accuracy = model.score(X_test, digits.y_test)
     print(f"{library:18}{accuracy:10.4f}{apart[library][0]:12.1e}{apart[library][1]:16.1e}")
     assert np.max(difference) < 1e-9
+guessing = np.bincount(digits.y_test).max() / len(digits.y_test)
+print(f"{'guessing':18}{guessing:10.4f}")
 
 # %%
 # Left, the training loss: one line for each library, from thick to thin, since they lie on each

@@ -107,7 +107,8 @@ np.testing.assert_allclose(new_b2, b2 - rate * db2, rtol=1e-9, atol=1e-12)
 
 *weights, accuracies, losses = train_mlp(W1, b1, W2, b2, X, digits.y_train, rate, 1000)
 reached = accuracy_of(*weights, digits.x_test / 16, digits.y_test)
-print(f"{100 * reached:.1f} % of test images right")
+guessing = np.bincount(digits.y_test).max() / len(digits.y_test)
+print(f"{100 * reached:.1f} % of test images right, guessing {100 * guessing:.1f} %")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 left.semilogy(range(1, 1001), losses, color="#0072B2")
