@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from environment import environment
 
+from bench.suite.records import environment
 from mlp_xp.backends import Backend, BackendError, get_backend
 
 BACKENDS = "numpy,torch:cpu,jax:cpu,cupy,torch:cuda,jax:cuda"

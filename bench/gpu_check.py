@@ -254,7 +254,7 @@ def run_tests(check: Check) -> None:
 
 def run_steps(check: Check, job: str = "steps") -> None:
     """Time the steps of each contender, or count their launches, a share of the time each."""
-    from contenders import GPU_PEERS
+    from bench.suite.contenders import GPU_PEERS
 
     usable = check.result["usable"]
     jobs = [(spec, spec) for spec in usable]

@@ -14,4 +14,5 @@ set -uo pipefail
 
 folder=$(realpath -m "${1:-$(dirname "$0")/history}")
 cd "$(dirname "$0")/.." || exit 2
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 exec "${PYTHON:-python}" bench/gpu_check.py "$folder"

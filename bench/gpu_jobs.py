@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from contenders import GPU_PEERS
-from contest import Task
-from epochs import make_epoch
 from gpu_summary import NOT_REACHED
-from roofline import operations
-from workloads import WORKLOADS, Workload, load
 
+from bench.peers.contest import Task
+from bench.suite.contenders import GPU_PEERS
+from bench.suite.epochs import make_epoch
+from bench.suite.roofline import operations
+from bench.suite.workloads import WORKLOADS, Workload, load
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.backends._captured import report
 from mlp_xp.nn.layers import Dense
@@ -173,7 +173,7 @@ def peer_steps(
             task = Task(
                 workload.widths, workload.activation, "adam", 0.001, workload.batch_size, x, y, 1
             )
-            make_peer = importlib.import_module(f"peers.{module}").make
+            make_peer = importlib.import_module(f"bench.peers.{module}").make
             contender = make_peer(task, precision=precision, **options)
             return partial(contender.train, 1), len(x)
 
@@ -307,7 +307,7 @@ def _copy_pageable(backend: Backend, chunk: np.ndarray) -> None:
 def record(spec: str, *, tiny: bool, seconds: float) -> Iterator[Line]:
     """Yield the accuracy of the recipe `record` in the time that is left."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from bench.speedrun import run_seed
+    from bench.studies.speedrun import run_seed
     from mlp_xp.datasets import locate
 
     name, _, device = spec.partition(":")

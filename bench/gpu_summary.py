@@ -16,8 +16,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from environment import environment
-from report import GRAY, seconds, table
+from bench.suite.records import environment
+from bench.suite.tables import grid, seconds
 
 __all__ = ["EMPTY", "NOT_REACHED", "count_tests", "gpus", "markdown", "usable", "write"]
 
@@ -81,7 +81,15 @@ def gpus() -> list[str]:
     return [", driver ".join(line.rsplit(", ", 1)) for line in answer.stdout.splitlines()]
 
 
+GRAY = "#999999"
 Result = dict[str, Any]
+
+
+def table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
+    """Return a table in Markdown, which finds the alignment itself."""
+    return grid(names, rows)
+
+
 OURS = "mlp_xp"
 
 

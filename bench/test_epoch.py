@@ -1,6 +1,6 @@
 """Images per second of a training epoch, on each backend.
 
-    pytest bench/test_epoch.py --benchmark-enable --benchmark-json=epoch.json
+    pytest bench --benchmark-enable --benchmark-json=epoch.json
 
 One epoch before the timed rounds compiles and warms up; a round ends when the device is done.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from epochs import make_epoch
-from workloads import WORKLOADS, Workload, load
 
+from bench.suite.epochs import make_epoch
+from bench.suite.workloads import WORKLOADS, Workload, load
 from mlp_xp.backends import Backend
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from contest import MOMENTUM, Contender, Task
+
+from bench.peers.contest import MOMENTUM, Contender, Task
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 

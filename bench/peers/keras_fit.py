@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from contest import MOMENTUM, Contender, Task
+
+from bench.peers.contest import MOMENTUM, Contender, Task
 
 
 def make(task: Task) -> Contender:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from contest import Contender, Task
+
+from bench.peers.contest import Contender, Task
 
 Weights = tuple[np.ndarray, ...]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from contest import MOMENTUM, Contender, Task
 from sklearn.neural_network import MLPClassifier
+
+from bench.peers.contest import MOMENTUM, Contender, Task
 
 
 def make(task: Task) -> Contender:

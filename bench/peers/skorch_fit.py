@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from contest import MOMENTUM, Contender, Task
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from peers.torch_eager import network
+from bench.peers.contest import MOMENTUM, Contender, Task
+from bench.peers.torch_eager import network
 
 
 def make(task: Task) -> Contender:

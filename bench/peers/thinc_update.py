@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from contest import Contender, Task
 from thinc.api import SGD, Adam, Relu, Sigmoid, Softmax, chain, fix_random_seed, to_categorical
+
+from bench.peers.contest import Contender, Task
 
 
 def make(task: Task) -> Contender:

@@ -1,13 +1,15 @@
-"""torch's modules run eagerly, with the fused form of its optimizers."""
+"""torch's modules with the fused form of its optimizers; eager, compiled or in mixed precision."""
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 
 import numpy as np
 import torch
-from contest import MOMENTUM, Contender, Task
 from torch import nn
+
+from bench.peers.contest import MOMENTUM, Contender, Task
 
 
 def network(task: Task) -> nn.Sequential:
@@ -51,7 +53,12 @@ def contend(task: Task, model: nn.Module, *, bfloat16: bool = False) -> Contende
     return Contender(train, predict)
 
 
-def make(task: Task) -> Contender:
+def make(task: Task, *, compiled: bool = False, bfloat16: bool = False) -> Contender:
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
-    return contend(task, network(task))
+    model: nn.Module = network(task)
+    if compiled:
+        if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+            raise RuntimeError("torch.compile needs a C++ compiler, and there is none")
+        model = torch.compile(model)
+    return contend(task, model, bfloat16=bfloat16)

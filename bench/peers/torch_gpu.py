@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from contest import Contender, Task
 from torch import nn
 
-from peers.torch_eager import network
+from bench.peers.contest import Contender, Task
+from bench.peers.torch_eager import network
 
 
 def make(task: Task, *, device: str, mode: str = "eager", precision: str = "float32") -> Contender:

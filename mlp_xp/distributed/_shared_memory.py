@@ -33,7 +33,7 @@ class SharedMemory(Machine):
 
     A rank adds the others' numbers to its part, and copies the others' parts. Between machines, the
     ranks with the same part sum it by MPI. MPI alone copies all that it sends and receives, and
-    each rank then updates all parameters: bench/distributed.py times both.
+    each rank then updates all parameters: bench/studies/ranks.py times both.
 
     Parameters
     ----------

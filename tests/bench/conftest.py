@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def module(monkeypatch):
-    """Import a file of the folder."""
+    """Import a module by its name."""
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.syspath_prepend(ROOT / "bench")
     return importlib.import_module

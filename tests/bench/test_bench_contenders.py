@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ import sklearn.neural_network
 
 import mlp_xp
 
-BENCH = Path(__file__).parents[2] / "bench"
 # These need no more than this library does.
 OURS = ("mlp_xp, NumPy", "mlp_xp, NumPy, from uint8", "scikit-learn", "plain NumPy, float64")
 # One compiles C++ for long, the other needs a process without the first Keras.
@@ -30,24 +29,23 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def turns():
-    """Return the module with its neighbors on the path, which a process it starts inherits."""
-    sys.path.insert(0, str(BENCH))
-    yield importlib.import_module("turns")
-    sys.path.remove(str(BENCH))
+@pytest.fixture
+def turns(module):
+    return module("bench.suite.turns")
 
 
 def jobs_of(turns, name, folder, threads=1):
     """Return the contenders of a workload of the suite that has little to do."""
-    suite = importlib.import_module("workloads").SUITE
+    suite = importlib.import_module("bench.suite.workloads").SUITE
     workload = next(workload for workload in suite if workload.name == name)
     rate = 0.01 if workload.solver == "adam" else 0.1
     size = WORKLOADS[name] | {"widths": (64, 16, 10), "data": "digits", "repeats": 3}
     workload = workload._replace(learning_rate=rate, **size)
     assert turns.prepare(workload, folder)["data"] == "digits"
-    entries = importlib.import_module("contenders").entries(workload)
-    return {who: turns.Job(entry, workload, folder, threads) for who, entry in entries.items()}
+    entries = importlib.import_module("bench.suite.contenders").entries(workload)
+    return {
+        who: turns.Measurement(entry, workload, folder, threads) for who, entry in entries.items()
+    }
 
 
 def check_turns(name, workload, job):
@@ -104,14 +102,17 @@ def test_contenders_that_need_a_process_learn_in_one(turns, tmp_path, name):
 def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path, monkeypatch):
     (tmp_path / "dies.py").write_text("import os\n\ndef make(task):\n    os._exit(3)\n")
     (tmp_path / "fails.py").write_text("def make(task):\n    raise RuntimeError('too\\nsmall')\n")
+    warning = f"warnings.warn({turns.SLOW!r}, RuntimeWarning)"
+    (tmp_path / "slow.py").write_text(f"import warnings\n\ndef make(task):\n    {warning}\n")
     good = jobs_of(turns, "tiny", tmp_path)["scikit-learn"]
     jobs = {
         name: good._replace(entry=good.entry._replace(module=name))
-        for name in ("dies", "fails", "is_not_there")
+        for name in ("dies", "fails", "slow", "is_not_there")
     }
     monkeypatch.syspath_prepend(tmp_path)
     ran = turns.measure({**jobs, "good": good}, rounds=1)
     assert ran["dies"]["cannot_run"] == "its process ended with status 3"
+    assert ran["slow"]["cannot_run"].startswith("without machine code: ")
     assert ran["fails"]["cannot_run"] == "RuntimeError: too small"
     assert ran["is_not_there"]["cannot_run"].startswith("ModuleNotFoundError: No module named")
     before, after = ran["good"]["losses"]
@@ -119,10 +120,24 @@ def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path,
     assert sys.platform != "linux" or 10e6 < ran["good"]["peak_bytes"] < 1e9
 
 
+def test_a_contender_without_its_machine_code_cannot_run(turns, monkeypatch):
+    pool = importlib.import_module("mlp_xp.backends._numpy.thread_pool")
+    error = pool.MachineCodeError("no LLVM")
+    code = SimpleNamespace(addresses=lambda units: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(pool, "_machine_code", lambda: code)
+    monkeypatch.setattr(pool, "_has_failed", False)
+    kernels = mlp_xp.get_backend("numpy").kernels
+    with pool.thread_pool(1), pytest.warns(RuntimeWarning) as said:
+        kernels.activate("relu", np.ones(2), xp=np)
+    (text,) = [str(warning.message) for warning in said]
+    assert "(no LLVM)" in turns.slow_path(f"epoch 1\na.py: RuntimeWarning: {text}")["cannot_run"]
+    assert turns.slow_path("epoch 1") is None
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("library", [mlp_xp, sklearn.neural_network], ids=["ours", "theirs"])
 def test_each_drop_in_case_runs(module, library):
-    drop_in = module("drop_in")
+    drop_in = module("bench.studies.drop_in")
     cases = [case for case in drop_in.CASES.values() if case.kind in SMALL]
     assert {case.kind for case in cases} == set(SMALL)
     assert set(drop_in.WANTED) == {*SMALL, "first fit", "grid search"}
@@ -131,7 +146,7 @@ def test_each_drop_in_case_runs(module, library):
 
 
 def test_contenders_of_a_search_find_the_same_best_score(module):
-    searches = module("searches")
+    searches = module("bench.studies.search")
     case = searches.CASES["iris"]
     few = case._replace(network=case.network | {"max_iter": 3}, grid={"alpha": [0.1]}, cv=2)
     runs = [searches.run(few, who) for who in (searches.OURS, searches.ALONE)]
@@ -142,7 +157,7 @@ def test_contenders_of_a_search_find_the_same_best_score(module):
 @pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone")
 def test_a_busy_machine_is_measured_in_each_way(module, monkeypatch):
-    busy = module("busy")
+    busy, options = module("bench.studies.busy"), module("bench.suite.turns").Options
     monkeypatch.setitem(busy.CASES, "tiny", ((8, 4, 2), 8, 32, 1))
-    found = busy.measure_busy(1, ["tiny"], lambda turn: None)
+    found = busy.measure(options(1, 1, None, cases=("tiny",)), lambda turn: None)
     assert [len(seconds) for seconds in found["tiny"].values()] == [1, 1, 1]

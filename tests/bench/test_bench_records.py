@@ -1,79 +1,50 @@
 """Records of benchmarks: pages and tables that are made of them, and floors they are held to."""
 
-import json
-import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[2]
-HISTORY = ROOT / "bench" / "history"
 OURS = "mlp_xp, NumPy"
-BLOCKS = {"checkpoint_cost": "checkpoint-cost", "cold_start": "cold-start"}
-BLOCKS |= {"out_of_core": "out-of-core"}
-RECORDS = {"checkpoint_cost": "checkpoints", "cold_start": "cold-start"}
-RECORDS |= {"out_of_core": "out-of-core", "distributed": "distributed"}
-RECORDS |= {"drop_in": "drop-in", "searches": "search"}
-
-
-def newest(script):
-    """Return the newest record of a script."""
-    return json.loads(max(HISTORY.glob(f"*-{RECORDS[script]}.json")).read_text())
 
 
 @pytest.fixture
-def suite():
-    """The record of all contenders that the page of benchmarks is made of."""
-    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    (date,) = re.findall("A run of .*, (\\d{4}-.*) \\+0000", page)
-    return HISTORY / date.replace(":", "").replace(" ", "-")
+def reports(module):
+    return module("bench.reports.__main__")
 
 
-@pytest.mark.parametrize("script", RECORDS)
-def test_a_page_has_the_figures_of_the_newest_record(module, script):
-    bench, record = module(script), newest(script)
-    page = bench.PAGE.read_text(encoding="utf-8")
-    if script in BLOCKS:
-        assert f"<!-- {BLOCKS[script]} -->\n{bench.section(record)}<!-- end" in page
-    else:
-        assert bench.written_into(page, record) == page
+def test_pages_have_the_figures_of_the_newest_records(reports):
+    pages = reports.pages()
+    for name in reports.blocks():
+        assert sum(f"<!-- {name} -->" in page for page in pages.values()) == 1, name
+    for path, page in pages.items():
+        assert path.read_text(encoding="utf-8") == page, f"{path}: type python -m bench.reports"
 
 
 def test_the_newest_records_are_within_their_limits(module):
-    cold, memory = module("cold_start"), module("out_of_core")
-    assert max(cold.ratios(newest("cold_start")["seconds"]).values()) <= cold.LIMIT
-    assert max(map(memory.beyond, newest("out_of_core")["ranks"].values())) < memory.LIMIT
+    newest = module("bench.suite.records").newest
+    cold, memory = module("bench.studies.train_command"), module("bench.studies.out_of_core")
+    assert max(cold.ratios(newest("cold_start")[1]["cold_start"]).values()) <= cold.LIMIT
+    ranks = newest("out_of_core")[1]["out_of_core"]
+    assert max(map(memory.beyond, ranks.values())) < memory.LIMIT
 
 
-def test_summaries_are_those_of_the_records_they_name(module):
-    page = module("drop_in").PAGE.read_text(encoding="utf-8")
-    folder = re.search(r"`python bench/summary\.py (\S+)`", page)[1]
-    result = json.loads((ROOT / folder / "result.json").read_text())
-    assert module("summary").written_into(page, result) == page
-    page = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
-    table = module("bench.speedrun").report()
-    assert table in page, "paste what bench.speedrun --report prints"
-
-
-def test_the_page_of_benchmarks_is_that_of_the_records(module, suite, tmp_path, monkeypatch):
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: Path(path).touch())
-    backends = max(HISTORY.glob("*-backends.json"))
-    folders = ["--out", str(tmp_path), "--history", str(tmp_path)]
-    module("report").main([str(backends), "--suite", str(suite), *folders])
-    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
-    slower = module("tables").slower(json.loads((suite / "result.json").read_text()))
-    assert slower in page
-    front = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    assert slower in front, "paste what tables.slower returns"
+def test_no_module_has_the_name_of_another_package():
+    """Where a folder of bench is on the path, a bare import finds its modules first."""
+    own = {path.stem for path in (ROOT / "bench").rglob("*") if path.suffix in (".py", "")}
+    others = {*sys.stdlib_module_names, *packages_distributions()} - {"bench"}
+    assert own & others <= {"__init__", "__main__"}
 
 
 def test_a_ratio_below_its_floor_is_reported(module):
     def problems(floors, theirs, ours=(1.0,) * 5, bound=0.4):
         runs = {OURS: {"seconds": ours}, "JAX": theirs}
         measured = {"floor": {"seconds": bound}, "contenders": runs}
-        return module("regressions").shortfalls({"workloads": {"medium": measured}}, floors)
+        return module("bench.reports.targets").shortfalls(
+            {"workloads": {"medium": measured}}, floors
+        )
 
     slow = {"seconds": [1.2] * 5}
     assert problems({"medium": {"JAX": 1.2, "roofline": 0.4}}, slow) == []
@@ -90,17 +61,20 @@ def test_a_ratio_below_its_floor_is_reported(module):
 
 
 def test_recorded_floors_name_what_a_quick_run_measures(module):
-    regressions, drop_in, contenders = map(module, ("regressions", "drop_in", "contenders"))
+    drop_in, contenders = module("bench.studies.drop_in"), module("bench.suite.contenders")
+    options = module("bench.suite.turns").Options(1, 1, None, quick=True)
     quick = {
         workload.name: set(contenders.entries(workload, quick=True))
-        for workload in module("workloads").QUICK
+        for workload in module("bench.suite.workloads").QUICK
     }
-    quick |= {name: {"scikit-learn"} for name in drop_in.quick_names()}
-    quick |= {f"beside a busy program, {x}": {"one thread"} for x in module("suite").QUICK_BUSY}
+    scripts = [compared.name for compared in drop_in.comparisons(options)]
+    quick |= {name: {"scikit-learn"} for name in scripts}
+    busy = module("bench.studies.busy").QUICK
+    quick |= {f"beside a busy program, {name}": {"one thread"} for name in busy}
     quick |= {"mlp-xp train, of the processors": {"torch"}}
-    floors = json.loads(regressions.FLOORS.read_text())
+    floors = module("bench.reports.targets").floors()
     for name, peers in floors.items():
         assert set(peers) <= quick[name] | {"roofline"}
     # Each case of the drop-in part that a quick run measures, and each kind, is held to a floor.
-    assert set(drop_in.quick_names()) <= set(floors)
+    assert set(scripts) <= set(floors)
     assert {case.kind for case in drop_in.CASES.values() if case.quick} == set(drop_in.WANTED)

@@ -1,4 +1,4 @@
-"""Recipes on the clock: what `bench.speedrun` writes, adds to and draws."""
+"""Recipes on the clock: what `bench.studies.speedrun` writes, adds to and draws."""
 
 import json
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ backend = "numpy"
 
 @pytest.fixture
 def speedrun(module):
-    return module("bench.speedrun")
+    return module("bench.studies.speedrun")
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def recipe(speedrun, tmp_path, monkeypatch):
     return path
 
 
-def test_seeds_are_measured_added_and_drawn(speedrun, recipe, tmp_path, capsys):
+def test_seeds_are_measured_added_and_drawn(module, speedrun, recipe, tmp_path):
     file = tmp_path / "new" / "speedrun-tiny.json"
-    options = [str(recipe), "--into", str(file), "--docs", str(tmp_path), "--validation", "0.2"]
+    options = [str(recipe), "--into", str(file), "--validation", "0.2"]
     speedrun.main([*options, "--seeds", "0"])
     speedrun.main([*options, "--seeds", "1"])
-    result = json.loads(file.read_text())
+    result = json.loads(file.read_text())["speedrun"]
     assert list(result["runs"]) == ["0", "1"]
     assert result["settings"] == RECIPE
     first, second = result["runs"].values()
@@ -58,7 +58,8 @@ def test_seeds_are_measured_added_and_drawn(speedrun, recipe, tmp_path, capsys):
     assert [len(first["history"][name]) for name in names] == [2, 2, 2]
     mean = result["summary"]["test_accuracy"]["mean"]
     assert mean == pytest.approx((first["test_accuracy"] + second["test_accuracy"]) / 2)
-    assert (tmp_path / "speedrun-tiny.png").stat().st_size > 10_000
+    module("bench.reports.charts").speedrun_figure(result).savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
     recipe.write_text(RECIPE + "alpha = 0.5\n")
     with pytest.raises(SystemExit, match="has another settings"):
         speedrun.main([*options, "--seeds", "2"])

@@ -87,37 +87,31 @@ def test_backends_lists_all_and_why_one_is_unusable(mlp_xp, monkeypatch):
 # --- bench ---------------------------------------------------------------------------------------
 
 
-def test_options_are_passed_on_to_the_suite_of_a_clone_or_a_package(mlp_xp, fails, monkeypatch):
+def test_options_are_passed_on_to_the_suite_of_a_clone(mlp_xp, fails, monkeypatch):
     started = []
 
     @contextlib.contextmanager
-    def popen(words):
-        started.append(words[1:])
+    def popen(words, env):
+        started.append((words[1:], env["PYTHONPATH"].split(os.pathsep)[0]))
         yield SimpleNamespace(wait=lambda: 3)
 
     monkeypatch.setattr(bench.subprocess, "Popen", popen)
     assert mlp_xp("bench", "--quick", "--only", "lab", "wide", "--out", "a b").status == 3
-    ((path, *words),) = started
-    assert Path(path).name == "suite.py"
-    assert words == ["--quick", "--out", "a b", "--only", "lab", "wide"]
-    package = Path("site-packages/mlp_xp")
-    monkeypatch.setattr(bench, "_PACKAGE", package)
+    words = ["-m", "bench", "--quick", "--out", "a b", "--only", "lab", "wide"]
+    assert started == [(words, str(Path(bench.__file__).parents[2]))]
+    monkeypatch.setattr(bench, "_ROOT", Path("site-packages"))
     assert "install from a clone, " in fails("bench", "--quick")
-    (package / "_bench").mkdir(parents=True)
-    (package / "_bench" / "suite.py").touch()
-    assert mlp_xp("bench").status == 3
-    assert [path for path, *_ in started[1:]] == [str(package / "_bench" / "suite.py")]
 
 
 def test_parts_and_contenders_are_known(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2] / "bench")
-    suite = importlib.import_module("suite")
-    text = help_of(capsys, "bench")
-    assert ", ".join(suite.PARTS) in " ".join(text.split()).replace("- ", "-")
+    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2])
+    suite = importlib.import_module("bench.__main__")
+    text = " ".join(help_of(capsys, "bench").split()).replace("- ", "-")
+    assert all(name in text for name in (*suite.NAMES, *suite.KEYS))
     for words, said in (
-        (["--only", "iris"], "invalid choice: 'iris'"),
+        (["--only", "iris"], "no part is called 'iris': choose some of tiny, lab, "),
         (["--quick", "--only", "wide"], "wide is not in a quick run, which has tiny, lab, medium"),
-        (["--contenders", "keras"], "no contender is called 'keras', expected some of \"JAX\"; "),
+        (["--contenders", "keras"], "no contender is called 'keras': choose some of \"JAX\"; "),
     ):
         with pytest.raises(SystemExit, match="2"):
             suite.parse(words)

@@ -45,7 +45,7 @@ __all__ = ["NumpyBackend", "compile_ahead", "create"]
 # Multiplications and additions of a step for which a thread pool is worth starting.
 _LEAST_WORK = 2_000_000
 # The same of a step whose products a BLAS would share among its threads: between these two, its
-# threads take several times as long to meet as one takes for the work (bench/drop_in.py, "lbfgs").
+# threads take several times as long to meet as one takes for the work (bench, drop-in/lbfgs).
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK = 100_000, 20_000_000
 # The same of a training, or a prediction, that is long enough to wait for machine code, which takes
 # seconds to compile the first time: about a second of the code that needs no compiler. A small

@@ -15,7 +15,7 @@ __all__ = ["TakenRows", "call"]
 Array: TypeAlias = Any  # NumPy's, or one that is traced
 
 # Bytes of weights that stay in the caches. Of larger ones each row should be read once: entries are
-# then taken column after column, which takes 0.4 to 0.9 of the time (bench/drop_in.py, "sparse").
+# then taken column after column, which takes 0.4 to 0.9 of the time (bench, drop-in/sparse).
 _CACHED = 1 << 21
 
 

@@ -1,1 +1,0 @@
-"""The peers, each written as its documentation recommends, with its best options."""

@@ -1,0 +1,30 @@
+"""The interface of a contender: its task, and the functions it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+MOMENTUM = 0.9  # Nesterov's, of "sgd".
+
+
+class Task(NamedTuple):
+    """A network to train, and its data in memory."""
+
+    widths: tuple[int, ...]
+    activation: str  # "relu" or "logistic"
+    solver: str  # "adam", "sgd" with Nesterov's momentum, or "descent" without any
+    learning_rate: float
+    batch_size: int  # the number of rows for the full batch in its order
+    x: np.ndarray  # (images, features), float32, or uint8 for contenders that scale by themselves
+    y: np.ndarray  # (images,), int32
+    threads: int
+
+
+class Contender(NamedTuple):
+    """The functions of a contender, ready to run."""
+
+    train: Callable[[int], float]  # trains for so many more epochs, returns the loss of the last
+    predict: Callable[[np.ndarray], object] | None = None  # returns the classes of such rows

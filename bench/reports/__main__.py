@@ -1,0 +1,121 @@
+"""Write the figures of the newest records into the pages of docs, and draw its charts.
+
+    python -m bench.reports
+    python -m bench.reports --charts
+    python -m bench.reports --examples
+
+The pages change where records in bench/history do; ``--charts`` draws their charts again, and
+``--examples`` runs docs/many-models.md and draws its pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from bench.reports import charts, pictures
+from bench.reports.machines import check_table, growth_table
+from bench.reports.sections import report, slower, speed_table
+from bench.reports.targets import missed
+from bench.studies import (
+    backends,
+    checkpoints,
+    drop_in,
+    out_of_core,
+    ranks,
+    search,
+    speedrun,
+    train_command,
+)
+from bench.suite.records import DOCS, Result, measured_on, newest
+from bench.suite.tables import folded, grid, markdown, replace_block
+
+REPRODUCE = """\
+```bash
+pip install -e ".[test,fast,peers]"
+mlp-xp bench                    # commit what it writes to bench/history
+mlp-xp bench --only backends
+python -m bench.reports --charts
+```"""
+
+
+def blocks() -> dict[str, str]:
+    """Return what stands between the marks of the pages, by their names."""
+    _, suite = newest("workloads", "medium")
+    own = {part: newest(part)[1] for part in ("drop_in", "search", "ranks")}
+    found = {part: measured_on(record["environment"]) for part, record in own.items()}
+    scripts, marks = drop_in.PART.tables(own["drop_in"]["drop_in"]), own["ranks"]["ranks"]
+    searches = [
+        markdown(table, f"**{table.title}**") for table in search.tables(own["search"]["search"])
+    ]
+    return {
+        "speed": markdown(speed_table(suite["workloads"])),
+        "missed": markdown(missed(suite)),
+        "slower": f"{slower(suite['workloads'])} [All benchmarks](benchmarks.md).",
+        "speedrun": markdown(speedrun.table()),
+        "drop-in": "\n\n".join([*map(markdown, scripts), found["drop_in"]]),
+        "search": "\n\n".join([*searches, found["search"]]),
+        "cold-start": train_command.section(newest("cold_start")[1]),
+        "checkpoint-cost": checkpoints.section(newest("checkpoints")[1]),
+        "out-of-core": out_of_core.section(newest("out_of_core")[1]),
+        "distributed-marks": "\n\n".join([*map(markdown, ranks.tables(marks)), found["ranks"]]),
+        "distributed-growth": markdown(growth_table(marks)),
+        "distributed-check": markdown(check_table(marks)),
+    }
+
+
+def benchmarks_page() -> str:
+    """Return docs/benchmarks.md: the report of the suite, epochs of backends, and their machine."""
+    _, suite = newest("workloads", "medium")
+    _, record = newest("backends")
+    (epochs,) = backends.tables(record["backends"])
+    machine = [f"- {measured_on(record['environment'])}", *backends.devices(record["backends"])]
+    picture = "![Images per second of a training epoch, by network and backend](benchmarks.png)"
+    sections = [
+        "# Benchmarks",
+        # Its title becomes a heading of this page, and its headings go one level down.
+        re.sub("^#", "##", report(suite), flags=re.MULTILINE).strip(),
+        f"## {epochs.title}",
+        epochs.terms,
+        picture,
+        folded("Each network, backend and placement", grid(epochs.columns, epochs.rows)),
+        folded("Machine and versions of these epochs", "\n".join(machine)),
+        "## Measure again",
+        REPRODUCE,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of each page that has figures of records, with those of the newest ones."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+    for name, text in blocks().items():
+        texts = {path: replace_block(page, name, text) for path, page in texts.items()}
+    return texts | {DOCS / "benchmarks.md": benchmarks_page()}
+
+
+def draw_charts(folder: Path = DOCS) -> None:
+    """Draw the charts of the newest records."""
+    suite: Result = newest("workloads", "medium")[1]
+    charts.draw(suite | {"backends": newest("backends")[1]["backends"]}, folder)
+    for name, record in speedrun.newest_results().items():
+        charts.speedrun_figure(record["speedrun"]).savefig(folder / f"{name}.png", dpi=150)
+    pictures.draw(pictures.sources(), folder)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.reports", description=__doc__)
+    parser.add_argument("--charts", action="store_true", help="draw the charts again")
+    parser.add_argument("--examples", action="store_true", help="run docs/many-models.md too")
+    args = parser.parse_args(argv)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+    if args.charts:
+        draw_charts()
+    if args.examples:
+        pictures.draw_many_models(pictures.example_values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The report of a run, in Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from bench.reports.targets import fastest_peer, targets
+from bench.studies import (
+    backends,
+    busy,
+    checkpoints,
+    drop_in,
+    intervals,
+    out_of_core,
+    ranks,
+    search,
+    startup,
+    train_command,
+)
+from bench.suite.contenders import OURS
+from bench.suite.records import Result
+from bench.suite.side_by_side import GROWTH, workload_table
+from bench.suite.spread import ratio, spread
+from bench.suite.tables import Table, folded, grid, markdown, seconds
+from bench.suite.turns import Part
+
+LIBRARIES = ("mlp_xp", "scikit-learn", "torch", "JAX", "Keras", "skorch", "thinc")
+# What is beside the workloads, by its key in a record; the options call "drop_in" drop-in.
+PARTS: dict[str, Part] = {
+    "drop_in": drop_in.PART,
+    "search": search.PART,
+    "busy": busy.PART,
+    "start_up": startup.PART,
+    "end_to_end": train_command.END_TO_END,
+    "growth": GROWTH,
+}
+# These run by their names alone.
+STUDIES: dict[str, Part] = {
+    "backends": backends.PART,
+    "checkpoints": checkpoints.PART,
+    "cold_start": train_command.COLD_START,
+    "intervals": intervals.PART,
+    "out_of_core": out_of_core.PART,
+    "ranks": ranks.PART,
+}
+TERMS = (
+    "Contenders take turns (A B C A B C ...). Each runs in its own process, with the same number "
+    "of threads, after a warm-up, on the same data in memory: float32, standardized. *from uint8* "
+    "receives the pixels and scales each batch itself. Times are medians over the turns, with "
+    f"quartiles. *times ours* is the contender's time divided by that of *{OURS}*, turn by turn: "
+    "above 1, mlp_xp is faster. The roofline is a lower bound: the matrix products at the rate of "
+    "a large product, plus the bytes of the updates at the rate of a large copy, both measured in "
+    "turns with the contenders. Memory is the peak of the process, with interpreter, libraries "
+    "and data. No contender penalizes the weights. *lab* uses SGD with Nesterov momentum, which "
+    "thinc lacks: thinc does less work there."
+)
+
+
+def report(result: Result) -> str:
+    """Return the whole page of a run."""
+    settings, workloads = result["settings"], result["workloads"]
+    sections = [
+        "# Side by side",
+        f"{'A quick run' if settings['quick'] else 'A run'} of {settings['rounds']} rounds, "
+        f"{settings['threads']} threads each, {result['environment']['date']}.",
+    ]
+    if workloads:
+        sections += [
+            "Images a second in training, or in prediction where the name says so. Each library "
+            "in its fastest way in float32.",
+            throughput(workloads),
+            slower(workloads),
+            "![Times of each contender](epochs.png)",
+        ]
+    sections += [TERMS] if workloads else []
+    for workload in workloads.values():
+        table = workload_table(workload)
+        summary = f"{len(workload['contenders'])} contenders: times, quartiles, memory"
+        failed = markdown(table._replace(rows=[], note="", terms=""))
+        rows = folded(summary, grid(table.columns, table.rows))
+        sections += [f"## {table.title}", table.note + ".", table.terms, rows, failed]
+    for key, part in (PARTS | STUDIES).items():
+        if measured := result.get(key):
+            sections += [f"## {part.title}"]
+            sections += ["![Seconds of an epoch](growth.png)"] if key == "growth" else []
+            for table in part.tables(measured):
+                is_only = table.title == part.title
+                sections.append(markdown(table, "" if is_only else f"**{table.title}**"))
+    if (found := targets(result)).rows:
+        missed = sum(row[1] == "no" for row in found.rows)
+        summary = f"{len(found.rows)} targets, {missed} missed"
+        sections += ["## Targets", found.terms, folded(summary, grid(found.columns, found.rows))]
+    sections += ["## Measured on", folded("Machine, versions and threads", machine(result))]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def library(contender: str) -> str:
+    """Return the library of a contender, such as JAX of "JAX, epoch in a scan"."""
+    return re.split(r"[ ,]", contender)[0]
+
+
+def fastest(workload: Result, precisions: tuple[str, ...] = ("float32",)) -> dict[str, float]:
+    """Return the seconds of each library's fastest way on the same inputs."""
+    times: dict[str, float] = {}
+    for name, run in workload["contenders"].items():
+        if run["precision"] in precisions and "seconds" in run and not name.endswith("uint8"):
+            median = spread(run["seconds"]).median
+            times[library(name)] = min(median, times.get(library(name), median))
+    return times
+
+
+def throughput(workloads: Result) -> str:
+    """Return the table of images a second by network and library."""
+    rows = []
+    for workload in workloads.values():
+        times = fastest(workload)
+        rates = {name: f"{workload['images'] / taken:,.0f}" for name, taken in times.items()}
+        if times:
+            best = min(times, key=lambda name: times[name])
+            rates[best] = f"**{rates[best]}**"
+        rows.append([workload["title"], *(rates.get(name, "") for name in LIBRARIES)])
+    return grid(["network", *LIBRARIES], rows)
+
+
+def slower(workloads: Result) -> str:
+    """Return a sentence with the workloads in which others are faster, and by what."""
+    found, low = [], []
+    for key, workload in workloads.items():
+        times = fastest(workload)
+        own = times.pop("mlp_xp", 0.0)
+        ahead = [name for name in sorted(times, key=lambda name: times[name]) if times[name] < own]
+        if ahead:
+            others = ", ".join(f"{name} {seconds(times[name])}" for name in ahead)
+            found.append(f"{workload['title']} ({others}, mlp_xp {seconds(own)})")
+        both = fastest(workload, ("float32", "bfloat16"))
+        own, torch = both.get("mlp_xp", 0.0), both.get("torch", float("inf"))
+        if torch < own and torch < times.get("torch", 0.0):
+            low.append(f"{key} ({seconds(torch)}, mlp_xp {seconds(own)})")
+    text = f"**Others are faster** in {'; '.join(found) or 'none of these'}"
+    return text + (f"; torch in bfloat16 in {', '.join(low)}." if low else ".")
+
+
+def speed_table(workloads: Result) -> Table:
+    """Return the table of our times, and of the peers' times divided by ours."""
+    rows = []
+    for workload in workloads.values():
+        runs = {who: run for who, run in workload["contenders"].items() if "seconds" in run}
+        own, peer = runs[OURS]["seconds"], fastest_peer(runs)
+        unit = "epoch" if workload["kind"] == "train" else "prediction"
+        median = spread(own).median
+        ratios = [
+            f"{ratio(runs[other]['seconds'], own).median:.2f}" if other in runs else ""
+            for other in ("scikit-learn", peer)
+        ]
+        job = f"{workload['title']}: {unit} of {workload['images']:,}"
+        share = f"{workload['floor']['seconds'] / median:.0%}"
+        rows.append([job, seconds(median), *ratios, peer or "", share])
+    columns = ["job", "mlp_xp", "vs scikit-learn", "vs fastest peer", "which", "roofline"]
+    return Table("speed", columns, rows)
+
+
+def machine(result: Result) -> str:
+    """Return a list of the machine, its versions, and each contender's pools of threads."""
+    facts = result["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    lines = [
+        f"- {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}",
+        f"- Python {facts['python']}, {versions}",
+    ]
+    alike: dict[str, list[str]] = {}
+    pools = {
+        name: run["thread_pools"]
+        for workload in result["workloads"].values()
+        for name, run in workload["contenders"].items()
+        if "thread_pools" in run
+    }
+    for name, own in pools.items():
+        alike.setdefault(", ".join(own) or "no pool known to threadpoolctl", []).append(name)
+    return "\n".join([*lines, *(f"- {'; '.join(names)}: {text}" for text, names in alike.items())])

@@ -1,0 +1,78 @@
+"""Epochs of this library on each backend, by pytest-benchmark; a process each, not in turns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from bench.suite.records import ROOT, Result
+from bench.suite.tables import Table, seconds
+from bench.suite.turns import Announce, Options, Part
+
+BACKENDS = ("numpy", "torch:cpu", "jax:cpu")
+TERMS = (
+    "Adam in float32 on uint8 images, standardized batch by batch. Resident data are on the device "
+    "as a whole; streamed data are sent a batch at a time. IQR is the interquartile range of the "
+    "rounds. Each backend ran in its own process, one after the other, not in turns: compare "
+    "backends with that in mind."
+)
+
+
+def measure(options: Options, announce: Announce) -> Result:
+    """Return facts, median and interquartile range of each epoch that pytest times."""
+    found = {}
+    for spec in options.chosen(BACKENDS):
+        announce(spec)
+        file = options.scratch / "pytest.json"
+        command = [sys.executable, "-m", "pytest", "-q", "bench", "--benchmark-enable"]
+        command += [
+            f"--bench-backends={spec}",
+            f"--benchmark-json={file}",
+            "-p",
+            "no:cacheprovider",
+        ]
+        command += [f"--bench-rounds={options.rounds}"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        found[spec] = [
+            {**run["extra_info"], "median": run["stats"]["median"], "iqr": run["stats"]["iqr"]}
+            for run in json.loads(file.read_text())["benchmarks"]
+        ]
+    return found
+
+
+def epochs_of(backends: Result) -> list[Result]:
+    """Return the epochs of all backends, grouped by network."""
+    epochs = [run for runs in backends.values() for run in runs if "images_per_second" in run]
+    order = list(dict.fromkeys(run["workload"] for run in epochs))
+    return sorted(epochs, key=lambda run: order.index(run["workload"]))
+
+
+def tables(backends: Result) -> list[Table]:
+    rows = [
+        [
+            run["workload"],
+            run["backend"],
+            run["placement"],
+            f"{run['images_per_second']:,.0f}",
+            seconds(run["median"]),
+            seconds(run["iqr"]),
+            f"{run['images']:,} {run['data']}",
+        ]
+        for run in epochs_of(backends)
+    ]
+    columns = ["network", "backend", "data", "images/s", "median", "IQR", "images"]
+    return [Table(PART.title, columns, rows, terms=TERMS)]
+
+
+def devices(backends: Result) -> list[str]:
+    """Return a line for each backend: its library, device and threads."""
+    lines = []
+    for name, (run, *_) in backends.items():
+        keys = [key for key in ("blas", "threads", "cuda", "driver") if key in run]
+        facts = [run["library"], run["device"], *(f"{key} {run[key]}" for key in keys)]
+        lines.append(f"- `{name}`: {'; '.join(facts)}")
+    return lines
+
+
+PART = Part("Training epochs", lambda o: len(o.chosen(BACKENDS)), measure, tables)

@@ -1,0 +1,316 @@
+"""Scripts that use scikit-learn's MLP, with its import and with ours, in turns.
+
+Each case is one call of a script, with the defaults of both libraries. Each contender has its own
+process, once with the library's default threads and once with one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.suite.contenders import OURS
+from bench.suite.records import Result
+from bench.suite.tables import Table, median, reasons, times
+from bench.suite.turns import (
+    POOLS,
+    Announce,
+    Options,
+    Part,
+    Seconds,
+    child,
+    measure,
+    show_slow_path,
+)
+
+PLAIN, PEER = f"{OURS}, without numba", "scikit-learn"
+MODULES = {OURS: "mlp_xp", PLAIN: "mlp_xp", PEER: "sklearn.neural_network"}
+THREADS = {"default": None, "1": 1}
+# With one thread a ratio is of the code alone; with more, of how threads get in each other's way.
+_QUICK_THREADS = "1"
+# Target ratio of scikit-learn's seconds to ours, by kind of case.
+WANTED = {
+    "sparse": 1.2,
+    "lbfgs": 1.1,
+    "early stopping": 1.3,
+    "warm start": 1.5,
+    "first fit": 0.77,  # At most 1.3 times its seconds.
+    "grid search": 1.3,
+}
+TERMS = (
+    "Each script runs with scikit-learn's import and with ours, with the defaults of both: a fit "
+    "in float64 from the same initial weights. Contenders take turns, each in its own process; "
+    "times are medians. *times* is scikit-learn's time divided by ours, turn by turn, with "
+    "quartiles: above 1, mlp_xp is faster; bold is below the target. *threads* is the setting of "
+    "OpenBLAS, OpenMP and numba: the default, all of them, or one. First fits and grid searches "
+    "start in a fresh process and are timed after the imports; they are too short for machine "
+    "code, so nothing compiled by an earlier process counts."
+)
+Turn = Callable[[], Any]
+
+
+def fit_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
+    X, y = sparse_rows(rows, columns, per_row)
+    model = library.MLPClassifier(max_iter=3, random_state=0)
+    return lambda: model.fit(X, y).loss_
+
+
+def predict_sparse(library: Any, rows: int, columns: int, per_row: int) -> Turn:
+    X, y = sparse_rows(rows, columns, per_row)
+    model = library.MLPClassifier(max_iter=1, random_state=0).fit(X[:200], y[:200])
+
+    def turn() -> None:
+        for _ in range(10):
+            model.predict(X)
+
+    return turn
+
+
+def sparse_rows(rows: int, columns: int, per_row: int) -> tuple[Any, np.ndarray]:
+    """Draw rows like those of TfidfVectorizer: few numbers each, common columns more often."""
+    from scipy import sparse
+
+    generator = np.random.default_rng(0)
+    where = (columns * generator.random((rows, per_row)) ** 3).astype(np.int32)
+    numbers = generator.random(where.size)
+    starts = np.arange(0, where.size + 1, per_row)
+    X = sparse.csr_matrix((numbers, where.ravel(), starts), (rows, columns))
+    X.sum_duplicates()
+    return X, generator.integers(5, size=rows)
+
+
+def fit(library: Any, data: str, seeds: int = 3, **settings: Any) -> Turn:
+    """Fit to one of scikit-learn's data sets, standardized, from several seeds."""
+    X, y = load(data)
+    kind = "MLPRegressor" if y.dtype.kind == "f" else "MLPClassifier"
+    models = [getattr(library, kind)(random_state=i, **settings) for i in range(seeds)]
+    return lambda: float(np.mean([model.fit(X, y).loss_ for model in models]))
+
+
+def load(data: str) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn import datasets
+    from sklearn.preprocessing import scale
+
+    X, y = getattr(datasets, f"load_{data}")(return_X_y=True)
+    return scale(X), scale(y) if data == "diabetes" else y
+
+
+def fit_again(library: Any, calls: int) -> Turn:
+    """Fit many times with one iteration each, as scripts with their own epoch loop do."""
+    X, y = load("digits")
+    X, y = X[:32], y[:32]
+
+    def turn() -> float:
+        model = library.MLPClassifier(max_iter=1, warm_start=True, random_state=0)
+        for _ in range(calls):
+            model.fit(X, y)
+        return float(model.loss_)
+
+    return turn
+
+
+FIRST_FIT = """
+import time
+from sklearn.datasets import load_iris
+from {module} import MLPClassifier
+X, y = load_iris(return_X_y=True)
+model = MLPClassifier(max_iter=200, random_state=0)
+start = time.perf_counter()
+model.fit(X, y)
+print(time.perf_counter() - start)
+"""
+SEARCH = """
+import time
+from sklearn.datasets import load_iris
+from {search} import GridSearchCV
+from {module} import MLPClassifier
+X, y = load_iris(return_X_y=True)
+grid = {{"alpha": [1e-4, 1e-2], "hidden_layer_sizes": [(20,), (50,)]}}
+search = GridSearchCV(MLPClassifier(max_iter=200, random_state=0), grid, n_jobs=2, cv=3)
+start = time.perf_counter()
+search.fit(X, y)
+print(time.perf_counter() - start)
+"""
+
+
+def run_first(library: Any, script: str, *, has_own_search: bool = False) -> Turn:
+    """Run a script in a fresh process, which prints its seconds."""
+    is_ours = has_own_search and library.__name__ == MODULES[OURS]
+    search = "mlp_xp.model_selection" if is_ours else "sklearn.model_selection"
+    code = script.format(module=library.__name__, search=search)
+
+    def turn() -> Seconds:
+        answer = child("-c", code)
+        if isinstance(answer, dict):
+            raise RuntimeError(answer["cannot_run"])
+        return Seconds(answer)
+
+    return turn
+
+
+class Case(NamedTuple):
+    """A timed call: its kind, its function and their options."""
+
+    kind: str
+    make: Callable[..., Turn]
+    options: dict[str, Any]
+    quick: bool = False  # Whether it is part of a quick run.
+
+
+_SPARSE = {
+    f"{rows:,} x {columns:,}, {per_row} a row": (rows, columns, per_row)
+    for rows, columns, per_row in (
+        (3_000, 20_000, 100),
+        (10_000, 5_000, 50),
+        (2_000, 50_000, 200),
+        (20_000, 1_000, 20),
+    )
+}
+_NAMES = ("rows", "columns", "per_row")
+_QUICK_DATA = ("breast_cancer", "digits")
+CASES = {
+    **{
+        f"sparse, {what} {name}": Case(
+            "sparse", make, dict(zip(_NAMES, shape, strict=True)), shape[0] == 3_000
+        )
+        for what, make in (("fit", fit_sparse), ("predict", predict_sparse))
+        for name, shape in _SPARSE.items()
+    },
+    **{
+        f"lbfgs, {data}": Case(
+            "lbfgs", fit, {"data": data, "solver": "lbfgs", "seeds": 10}, data in _QUICK_DATA
+        )
+        for data in ("iris", "wine", "breast_cancer", "digits", "diabetes")
+    },
+    **{
+        f"early stopping, {data}": Case(
+            "early stopping",
+            fit,
+            {"data": data, "early_stopping": True, "seeds": 10},
+            data == "iris",
+        )
+        for data in ("iris", "wine")
+    },
+    **{
+        f"warm start, 32 rows, {calls:,} fits of one iteration": Case(
+            "warm start", fit_again, {"calls": calls}, quick=calls < 2_000
+        )
+        for calls in (200, 2_000)
+    },
+    "first fit, iris": Case("first fit", run_first, {"script": FIRST_FIT}, quick=True),
+    "grid search, iris, first time": Case("grid search", run_first, {"script": SEARCH}, quick=True),
+    "grid search, iris, first time, GridSearchCV imported from mlp_xp too": Case(
+        "grid search", run_first, {"script": SEARCH, "has_own_search": True}
+    ),
+}
+
+
+class Script(NamedTuple):
+    """A contender at a case, in the form of a `Measurement`."""
+
+    case: Case
+    contender: str
+
+    threads = None  # All processors are allowed; environment variables set the number.
+    repeats = 1
+
+    def get_ready(self) -> Turn:
+        warnings.simplefilter("ignore")
+        show_slow_path()
+        if self.contender == PLAIN:  # As for a missing numba: nor does kept machine code run.
+            os.environ["NUMBA_DISABLE_JIT"] = "1"
+        library = importlib.import_module(MODULES[self.contender])
+        return self.case.make(library, **self.case.options)
+
+
+class Comparison(NamedTuple):
+    """A case, a setting of the threads, and who takes part."""
+
+    case: str
+    threads: str
+    contenders: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.case}, threads {self.threads}"
+
+
+def comparisons(options: Options) -> list[Comparison]:
+    """Return what is measured: the chosen cases, on one thread and on all."""
+    names = options.chosen(name for name, case in CASES.items() if case.quick or not options.quick)
+    labels = [_QUICK_THREADS] if options.quick else [*THREADS]
+    who = [OURS, PEER] if options.quick else [*MODULES]
+    who = [name for name in who if options.contenders is None or name in options.contenders]
+    return [Comparison(name, label, who) for name in names for label in labels]
+
+
+def n_turns(options: Options) -> int:
+    return sum(len(compared.contenders) for compared in comparisons(options)) * (options.rounds + 1)
+
+
+def measure_all(options: Options, announce: Announce) -> Result:
+    """Return the seconds of each contender's turns, by case and threads."""
+    results: Result = {}
+    for compared in comparisons(options):
+        name, label, contenders = compared
+        case = CASES[name]
+        with pools(THREADS[label]):
+            scripts = {who: Script(case, who) for who in contenders}
+            measured = measure(scripts, options.rounds, announce)
+        results[compared.name] = {
+            "case": name,
+            "kind": case.kind,
+            "threads": label,
+            "wanted": WANTED[case.kind],
+            "contenders": measured,
+        }
+    return results
+
+
+@contextmanager
+def pools(threads: int | None) -> Iterator[None]:
+    """Set the threads of libraries in new processes; None leaves them the default."""
+    before = dict(os.environ)
+    for pool in POOLS:
+        os.environ.pop(f"{pool}_NUM_THREADS", None)
+        if threads is not None:
+            os.environ[f"{pool}_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def tables(results: Result) -> list[Table]:
+    """Return the table of cases: seconds of each contender, and their ratios."""
+    rows, missing = [], {}
+    has_plain = any(PLAIN in result["contenders"] for result in results.values())
+    order = [f"{name}, threads {label}" for name in CASES for label in THREADS]
+    for result in sorted(results.values(), key=lambda r: _place(order, r)):
+        threads = "1 thread" if result["threads"] == "1" else "default threads"
+        name, runs = f"{result['case']}, {threads}", result["contenders"]
+        missing |= {f"{name}: {who}": reason for who, reason in reasons(runs).items()}
+        own, plain, theirs = (runs.get(who, {}).get("seconds") for who in MODULES)
+        cells = [median(own), median(theirs), times(theirs, own, result["wanted"])]
+        cells.append(f"{result['wanted']:g}")
+        if has_plain:
+            cells += [median(plain), times(theirs, plain, result["wanted"])]
+        rows.append([name, *cells])
+    columns = ["script", "mlp_xp", PEER, "times", "target"]
+    columns += ["without numba", "times"] if has_plain else []
+    return [Table(PART.title, columns, rows, missing, terms=TERMS)]
+
+
+def _place(order: list[str], result: Result) -> int:
+    name = f"{result['case']}, threads {result['threads']}"
+    return order.index(name) if name in order else len(order)
+
+
+PART = Part("As a drop-in for scikit-learn", n_turns, measure_all, tables)

@@ -1,0 +1,194 @@
+"""Searches over many small networks: scikit-learn's, and ours, in turns of processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.suite.records import Result
+from bench.suite.spread import spread
+from bench.suite.tables import Table, contender_table, median, times
+from bench.suite.turns import Announce, Options, Part, child, in_turns, peak_bytes
+
+TERMS = (
+    "Contenders search the same grid in turns, each time in a new process, after a search of one "
+    "setting that starts threads and worker processes; on JAX without it, so that compilation is "
+    "timed, but not the import. *times* is a contender's time divided by that of "
+    "`mlp_xp.model_selection`, turn by turn, with quartiles; bold is below the target. *memory* is "
+    "what the search adds to the peak of the process, without worker processes."
+)
+OURS = "mlp_xp.model_selection"
+THEIRS = "scikit-learn's search over its MLP, n_jobs=2"
+MIXED = "scikit-learn's search over ours, n_jobs=2"
+ALONE = "scikit-learn's search over ours, one by one"
+Data = tuple[np.ndarray, np.ndarray]
+
+
+class Case(NamedTuple):
+    """A grid over a network: its data, and the least ratio to each other contender."""
+
+    title: str
+    data: Callable[[], Data]
+    network: dict[str, Any]
+    grid: dict[str, list[Any]]
+    cv: int
+    wanted: dict[str, float]
+    backend: str | None = None
+    warms_up: bool = True
+
+    def model(self, module: Any) -> Any:
+        """Return the network of a module, with the library of its backend imported."""
+        settings = self.network
+        if self.backend is not None:
+            import mlp_xp
+
+            settings = settings | {"backend": mlp_xp.get_backend(self.backend).name}
+        return module.MLPClassifier(**settings)
+
+
+def _scaled(name: str, dtype: str = "float64") -> Data:
+    """Return one of scikit-learn's data sets, standardized."""
+    from sklearn import datasets
+    from sklearn.preprocessing import scale
+
+    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    return scale(X).astype(dtype), y
+
+
+def _images() -> Data:
+    """Return random images of CIFAR-10's shape."""
+    generator = np.random.default_rng(0)
+    return generator.random((2_048, 3_072), dtype=np.float32), generator.integers(10, size=2_048)
+
+
+_DIGITS = {"hidden_layer_sizes": (100,), "batch_size": 32, "max_iter": 20, "random_state": 0}
+_SETTINGS = {
+    "learning_rate_init": [0.0003, 0.001, 0.003, 0.01, 0.03],
+    "alpha": [1e-5, 1e-4, 1e-2, 1.0],
+}
+_BOTH = {THEIRS: 8.0, MIXED: 1.6}
+_ON_DIGITS = Case(
+    "digits, 64-100-10, 20 settings x 5 folds",
+    lambda: _scaled("digits"),
+    _DIGITS,
+    _SETTINGS,
+    5,
+    _BOTH,
+)
+CASES = {
+    "digits": _ON_DIGITS,
+    "digits32": _ON_DIGITS._replace(
+        title="the same data in float32", data=lambda: _scaled("digits", "float32")
+    ),
+    "jax": _ON_DIGITS._replace(
+        title="digits on JAX, compilation included",
+        wanted={ALONE: 4.0},
+        backend="jax",
+        warms_up=False,
+    ),
+    "iris": Case(
+        "iris, 10 settings x 5 folds, early stopping",
+        lambda: _scaled("iris"),
+        {"early_stopping": True, "random_state": 0},
+        {"learning_rate_init": [0.001, 0.003, 0.01, 0.03, 0.1], "alpha": [1e-4, 1e-2]},
+        5,
+        {THEIRS: 5.0},
+    ),
+    "wide": Case(
+        "3072-512-512-10, 8 settings x 2 folds",
+        _images,
+        {"hidden_layer_sizes": (512, 512), "batch_size": 128, "max_iter": 3, "random_state": 0},
+        {"learning_rate_init": [0.0003, 0.001], "alpha": [1e-5, 1e-4, 1e-3, 1e-2]},
+        2,
+        {ALONE: 1.0},
+    ),
+}
+
+
+def run(case: Case, contender: str) -> Result:
+    """Return the seconds of one search, the memory that it added, and its best score."""
+    import sklearn.model_selection
+    import sklearn.neural_network
+
+    import mlp_xp
+    import mlp_xp.model_selection
+
+    module = sklearn.neural_network if contender == THEIRS else mlp_xp
+    searches = mlp_xp.model_selection if contender == OURS else sklearn.model_selection
+    model = case.model(module)  # What is compiled is timed.
+    X, y = case.data()
+    settings = {"cv": case.cv, "n_jobs": 2 if contender in (THEIRS, MIXED) else None}
+    if case.warms_up:
+        few = {name: values[:1] for name, values in case.grid.items()}
+        searches.GridSearchCV(model, few, refit=False, **settings).fit(X, y)
+    memory = peak_bytes() or 0
+    search = searches.GridSearchCV(model, case.grid, refit=False, **settings)
+    start = time.perf_counter()
+    search.fit(X, y)
+    return {
+        "seconds": time.perf_counter() - start,
+        "bytes": (peak_bytes() or 0) - memory,
+        "score": float(search.cv_results_["mean_test_score"].max()),
+    }
+
+
+def n_turns(options: Options) -> int:
+    names = options.chosen(CASES)
+    return options.rounds * sum(1 + len(CASES[name].wanted) for name in names)
+
+
+def measure(options: Options, announce: Announce) -> Result:
+    """Return seconds, memory and scores of each contender's turns, by case, or why it failed."""
+    results: Result = {}
+    for name in options.chosen(CASES):
+        case = CASES[name]
+
+        def act(who: str, name: str = name) -> Any:
+            # In a process: workers of an earlier turn must not run beside it.
+            return child("-m", "bench.studies.search", name, who)
+
+        found = in_turns([OURS, *case.wanted], options.rounds, act, announce)
+        results[name] = {
+            "title": case.title,
+            "wanted": case.wanted,
+            "contenders": {
+                who: own
+                if isinstance(own, dict)
+                else {key: [t[key] for t in own] for key in own[0]}
+                for who, own in found.items()
+            },
+        }
+    return results
+
+
+def tables(results: Result) -> list[Table]:
+    """Return a table of contenders for each search."""
+    found: list[Table] = []
+    for result in results.values():
+        ours, wanted = result["contenders"][OURS].get("seconds"), result["wanted"]
+
+        def cells(who: str, run: Result, ours: Any = ours, wanted: Any = wanted) -> list[str]:
+            memory = f"{spread(run['bytes']).median / 2**20:.0f} MiB"
+            if who == OURS:
+                return [median(run["seconds"]), "", "", memory]
+            ratio = times(run["seconds"], ours, wanted[who])
+            return [median(run["seconds"]), ratio, f"{wanted[who]:g}", memory]
+
+        columns = ["contender", "time", "times", "target", "memory"]
+        terms = "" if found else TERMS
+        found.append(
+            contender_table(result["title"], columns, result["contenders"], cells, terms=terms)
+        )
+    return found
+
+
+PART = Part("Searches", n_turns, measure, tables)
+
+
+if __name__ == "__main__":  # One turn.
+    print(json.dumps(run(CASES[sys.argv[1]], sys.argv[2])))

@@ -1,0 +1,195 @@
+"""Accuracy, time and arithmetic of a recipe: the whole command, seed by seed.
+
+    python -m bench.studies.speedrun one-minute --seeds 0 1 2
+
+Each seed is a process that runs `mlp-xp train --recipe RECIPE --seed SEED`, timed from outside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bench.suite.records import HISTORY, Result, environment, write
+from bench.suite.tables import Table
+from mlp_xp import MLPClassifier
+from mlp_xp._utils.tree import leaves
+from mlp_xp.estimators.config import resolve_batch_size, resolve_optimizer
+from mlp_xp.estimators.state import fitted_state
+from mlp_xp.optimizers import ByKind, Muon, kinds
+from mlp_xp.recipes import read_recipe, recipe_parameters
+from mlp_xp.saving import load_model
+
+RUN = "import sys; from mlp_xp.cli import main; sys.exit(main())"
+
+
+def newton_schulz_work(shape: tuple[int, ...], steps: int, *, is_bf16: bool) -> int:
+    """Return the multiplications and additions of an orthogonalization.
+
+    With m the shorter side and n the longer one, some steps share a Gram matrix, (m, n)(n, m), or
+    2 m^2 n, and a product with all of it at their end, which is as much. Each step has a square of
+    an m x m matrix, 2 m^3, and all but the first of those that share have three products more of
+    this size; see `mlp_xp.optimizers._muon`.
+    """
+    *several, rows, columns = shape
+    m, n = sorted((rows, columns))
+    at_most = 1 if 2 * n <= 3 * m else 2 if is_bf16 else 4
+    shared = [min(at_most, steps - start) for start in range(0, steps, at_most)]
+    work = sum(4 * m * m * n + 2 * m**3 * (4 * k - 3) for k in shared)
+    return math.prod(several) * work
+
+
+def update_work(model: MLPClassifier) -> int:
+    """Return the multiplications and additions in the products of an update."""
+    rule, params = resolve_optimizer(model.get_params()), fitted_state(model).params
+    rule = rule.matrix if isinstance(rule, ByKind) else rule
+    if not isinstance(rule, Muon):
+        return 0
+    is_bf16 = model.precision == "bf16"
+    return sum(
+        newton_schulz_work(p.shape, rule.ns_steps, is_bf16=is_bf16)
+        for kind, p in zip(kinds(params), leaves(params), strict=True)
+        if kind == "matrix"
+    )
+
+
+def facts(folder: Path, seconds: float) -> dict[str, Any]:
+    """Read the results of a run folder; ``seconds`` is the time of the whole command."""
+    result = json.loads((folder / "config.json").read_text())["result"]
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    model = load_model(folder)
+    counts = [int(row["n_samples"]) for row in rows]
+    steps = sum(math.ceil(count / resolve_batch_size(model.batch_size)) for count in counts)
+    summary = model.summary()
+    passed, total = [], 0.0
+    for row in rows:
+        total += float(row["seconds"])
+        passed.append(round(total, 3))
+    validation = [float(row["validation_accuracy"]) for row in rows if row["validation_accuracy"]]
+    return {
+        "test_accuracy": result["test_accuracy"],
+        "validation_accuracy": validation[-1] if validation else None,
+        "seconds": seconds,
+        "training_seconds": result["seconds"],
+        "epochs": sum(counts) / max(counts),
+        "images": sum(counts),
+        "steps": steps,
+        "parameters": summary.parameters,
+        "flop": summary.training_work * sum(counts) + update_work(model) * steps,
+        "history": {
+            "seconds": passed,
+            "loss": [float(row["loss"]) for row in rows],
+            "accuracy": [float(row["accuracy"]) for row in rows],
+            "validation_accuracy": validation,
+        },
+    }
+
+
+def run_seed(words: list[str], seed: int) -> dict[str, Any]:
+    """Run the command in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "run")
+        start = time.perf_counter()
+        command = [sys.executable, "-c", RUN, *words, "--seed", str(seed), "--out", str(out)]
+        subprocess.run(command, check=True)
+        return facts(out, time.perf_counter() - start)
+
+
+def summarized(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and standard deviation over the seeds (None for a single one)."""
+    names = ("test_accuracy", "validation_accuracy", "seconds", "epochs", "parameters", "flop")
+    found = {}
+    for name in names:
+        values = [run[name] for run in runs if run[name] is not None]
+        if values:
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            found[name] = {"mean": statistics.fmean(values), "deviation": deviation}
+    return found
+
+
+def measure(recipe: str, seeds: list[int], validation: float | None, into: Path | None) -> Path:
+    """Run the seeds, add each result to the file at once, and return the file."""
+    path = read_recipe(recipe, recipe_parameters(MLPClassifier)).path
+    words = ["train", "--recipe", recipe]
+    name = f"speedrun-{path.stem}"
+    if validation is not None:
+        words += ["--validation", str(validation)]
+        name += "-validation"
+    file = into or HISTORY / time.strftime("%Y-%m-%d") / f"{name}.json"
+    command = " ".join(["mlp-xp", *words, "--seed", "SEED"])
+    own = {"recipe": path.stem, "command": command, "settings": path.read_text(), "runs": {}}
+    fresh = {"environment": environment(), "speedrun": own}
+    record = json.loads(file.read_text()) if file.exists() else fresh
+    result = record["speedrun"]
+    for fact in ("command", "settings"):
+        if result[fact] != own[fact]:
+            raise SystemExit(f"{file} has another {fact}, {result[fact]!r}: remove it, or --into")
+    if record["environment"]["cpu"] != fresh["environment"]["cpu"]:
+        raise SystemExit(f"{file} is from a {record['environment']['cpu']}: --into another file")
+    for seed in seeds:
+        result["runs"][str(seed)] = run_seed(words, seed)
+        result["summary"] = summarized(result["runs"].values())
+        write(file, record)
+        print(" | ".join(row(record)), flush=True)
+    return file
+
+
+def row(record: Result) -> list[str]:
+    """Return a row of the table in docs/accuracy.md."""
+    result, machine = record["speedrun"], record["environment"]
+    mean = {name: value["mean"] for name, value in result["summary"].items()}
+    n_runs, deviation = len(result["runs"]), result["summary"]["test_accuracy"]["deviation"]
+    accuracy = f"{100 * mean['test_accuracy']:.2f}"
+    seeds = " %, one seed" if deviation is None else f" ± {100 * deviation:.2f} %, {n_runs} seeds"
+    if "validation_accuracy" in mean:
+        seeds += f" (validation {100 * mean['validation_accuracy']:.2f} %)"
+    return [
+        result["recipe"],
+        accuracy + seeds,
+        f"{mean['seconds']:.1f} s",
+        f"{mean['epochs']:.1f}",
+        f"{mean['parameters'] / 1e6:.2f} M",
+        f"{mean['flop'] / 1e15:.4f} PFLOP",
+        f"{machine['cpu']}, {machine['cpus']} CPUs",
+    ]
+
+
+def newest_results(history: Path = HISTORY) -> dict[str, Result]:
+    """Return the newest record of each recipe by the name of its file."""
+    files = {file.stem: file for file in sorted(history.glob("*/speedrun-*.json"))}
+    return {name: json.loads(file.read_text()) for name, file in files.items()}
+
+
+def table() -> Table:
+    """Return the table of the newest record of each recipe, fastest first."""
+    records = [*newest_results().values()]
+    records.sort(key=lambda record: record["speedrun"]["summary"]["seconds"]["mean"])
+    columns = "recipe, test accuracy, whole command, epochs, parameters, arithmetic, machine"
+    return Table("recipes", columns.split(", "), [row(record) for record in records])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.speedrun", description=__doc__)
+    parser.add_argument("recipe", help="a name or a TOML file")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--validation", type=float, help="hold out a share, to choose settings by")
+    parser.add_argument(
+        "--into", type=Path, help="file (bench/history/<date>/speedrun-<recipe>.json)"
+    )
+    args = parser.parse_args(argv)
+    print(measure(args.recipe, args.seeds, args.validation, args.into))
+
+
+if __name__ == "__main__":
+    main()

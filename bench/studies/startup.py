@@ -1,0 +1,109 @@
+"""Start-up time: the import, and the first training step after it.
+
+Each contender is timed in fresh processes, in turns; the first turn fills compilation caches. A
+process imports before it loads anything else, then takes its first step. Ours is also imported
+after scikit-learn's estimator.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from bench.suite.contenders import OURS, entries
+from bench.suite.records import Result
+from bench.suite.tables import Table, median, quartiles, reasons
+from bench.suite.turns import Announce, Options, Part, child, in_turns
+from bench.suite.workloads import WORKLOADS
+
+# The import before a first model. A package with lazy imports must load its parts here.
+IMPORTS = {
+    "mlp_xp": "from mlp_xp import MLPClassifier",
+    "scikit-learn": "from sklearn.neural_network import MLPClassifier",
+    "torch": "import torch",
+    "JAX": "import jax",
+    "Keras on JAX": "import keras",
+    "Keras on torch": "import keras",
+    "skorch": "from skorch import NeuralNetClassifier",
+    "thinc": "from thinc.api import Adam, Relu, Softmax, chain",
+}
+# Scikit-learn's users have it loaded: the time that ours adds, in one process.
+AFTER = "mlp_xp, after scikit-learn"
+TIMED = """
+import time
+{before}
+start = time.perf_counter()
+{statement}
+imported = time.perf_counter() - start
+from bench.studies.startup import first_step
+print([imported, first_step({name!r})])
+"""
+ROUNDS = 3
+WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "medium")
+ENTRIES = entries(WORKLOAD)
+
+
+def n_turns(options: Options) -> int:
+    return (min(options.rounds, ROUNDS) + 1) * (len(IMPORTS) + 1)
+
+
+def measure(options: Options, announce: Announce) -> Result:
+    """Return the seconds of imports and first steps in at most `ROUNDS` turns."""
+    found = in_turns([*IMPORTS, AFTER], min(options.rounds, ROUNDS) + 1, _in_a_process, announce)
+    imports, steps = (
+        {
+            name: runs if isinstance(runs, dict) else {"seconds": [run[i] for run in runs[1:]]}
+            for name, runs in found.items()
+        }
+        for i in (0, 1)
+    )
+    # After another import the first step is the same.
+    return {"imports": imports, "first_steps": {_contender(name): steps[name] for name in IMPORTS}}
+
+
+def _in_a_process(library: str) -> Any:
+    """Return the seconds of an import and of the first step after it, or why there are none."""
+    name = OURS if library == AFTER else _contender(library)
+    before = IMPORTS["scikit-learn"] if library == AFTER else ""
+    statement = IMPORTS["mlp_xp" if library == AFTER else library]
+    code = TIMED.format(before=before, statement=statement, name=name)
+    return child("-c", code, env=ENTRIES[name].environment)
+
+
+def _contender(library: str) -> str:
+    """Return the name of a library as a contender."""
+    return OURS if library == "mlp_xp" else library
+
+
+def first_step(name: str) -> float:
+    """Return the seconds from the import to the end of the first step."""
+    entry, n = ENTRIES[name], WORKLOAD.batch_size
+    module = importlib.import_module(entry.module)
+    x = np.random.default_rng(0).standard_normal((n, WORKLOAD.widths[0]), dtype=np.float32)
+    y = (np.arange(n) % WORKLOAD.widths[-1]).astype(np.int32)
+    task = WORKLOAD.task(x, y, int(os.environ.get("OMP_NUM_THREADS", "1")))
+    start = time.perf_counter()
+    module.make(task, **entry.options).train(1)
+    return time.perf_counter() - start
+
+
+def tables(startup: Result) -> list[Table]:
+    rows = []
+    for name, run in startup["imports"].items():
+        if "seconds" in run:
+            step = startup["first_steps"].get(_contender(name), {}).get("seconds")
+            spreads = [quartiles(run["seconds"]), quartiles(step) if step else ""]
+            rows.append([name, median(run["seconds"]), median(step) if step else "", *spreads])
+    columns = ["library", "import", "first step", "quartiles", "quartiles of the step"]
+    terms = (
+        "Each library in a fresh process: the import, then the first step of the medium network "
+        "with everything compiled for it. Caches of an earlier run were there."
+    )
+    return [Table(PART.title, columns, rows, reasons(startup["imports"]), terms=terms)]
+
+
+PART = Part("Start-up", n_turns, measure, tables)

@@ -1,0 +1,116 @@
+"""A lower bound on the time of an epoch: its matrix products and the bytes of its updates.
+
+All products run at the rate of a large one, and the update only reads and writes its arrays, at the
+rate of a large copy. Activations, the loss and reading the data are free. Both rates are measured
+in turns with the contenders, each in its own process, with products in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from bench.peers.contest import Contender, Task
+from bench.suite.contenders import Entry
+from bench.suite.workloads import Workload
+
+FLOAT = 4  # bytes
+# Arrays of the parameters' size that an update reads and writes.
+TRAFFIC = {
+    "adam": 7,  # reads p, g, m, v; writes p, m, v
+    "sgd": 5,  # reads p, g, v; writes p, v
+    "descent": 3,  # reads p, g; writes p
+}
+STATE_ARRAYS = {"adam": 2, "sgd": 1, "descent": 0}
+WIDTH = 2048
+OPERATIONS = 2 * WIDTH**3  # Of one large product.
+FLOATS = 2**25  # 128 MiB, larger than any cache.
+COPIED = 2 * 4 * FLOATS  # Bytes read and written.
+# They need no data; the labels are the smallest file.
+METERS = {
+    name: Entry(__name__, {"what": what}, data="labels", quick=quick, repeats=3)
+    for name, what, quick in (
+        ("product, NumPy", "numpy", True),
+        ("product, torch", "torch", False),
+        ("copy", "copy", True),
+    )
+}
+
+
+class Roofline(NamedTuple):
+    """Work of an epoch or of a prediction, and its seconds at the rates of the machine."""
+
+    operations: int
+    bytes: int
+    product_seconds: float
+    update_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return self.product_seconds + self.update_seconds
+
+
+def operations(widths: tuple[int, ...], rows: int, *, train: bool) -> int:
+    """Return the multiplications and additions in the products of all layers."""
+    products = [fan_in * fan_out for fan_in, fan_out in pairwise(widths)]
+    forward = sum(products)
+    # dW costs as much as the forward pass, and so does dx, which the first layer does not need.
+    backward = 2 * forward - products[0] if train else 0
+    return 2 * rows * (forward + backward)
+
+
+def state_bytes(widths: tuple[int, ...], solver: str) -> int:
+    """Return the bytes of parameters and optimizer state."""
+    return (1 + STATE_ARRAYS[solver]) * FLOAT * _n_parameters(widths)
+
+
+def roofline(workload: Workload, rows: int, product_rate: float, copy_rate: float) -> Roofline:
+    """Return the bound for these rates, in operations and bytes per second."""
+    train = workload.kind == "train"
+    work = operations(workload.widths, rows, train=train)
+    steps = -(-rows // workload.batch_size) if train else 0
+    traffic = TRAFFIC[workload.solver] * FLOAT * _n_parameters(workload.widths) * steps
+    return Roofline(work, traffic, work / product_rate, traffic / copy_rate)
+
+
+def _n_parameters(widths: tuple[int, ...]) -> int:
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
+
+
+def make(task: Task, *, what: str) -> Contender:
+    """Return a meter, in the form of a contender."""
+    work = {"numpy": _numpy, "torch": _torch, "copy": _copy}[what](task.threads)
+
+    def train(repeats: int) -> float:
+        for _ in range(repeats):
+            work()
+        return 0.0
+
+    return Contender(train)
+
+
+def _numpy(threads: int) -> Callable[[], object]:
+    a = np.random.default_rng(0).random((WIDTH, WIDTH), dtype=np.float32)
+    out = np.empty_like(a)
+    return lambda: np.matmul(a, a, out=out)
+
+
+def _torch(threads: int) -> Callable[[], object]:
+    import torch
+
+    torch.set_num_threads(threads)
+    a = torch.rand(WIDTH, WIDTH)
+    out = torch.empty_like(a)
+    return lambda: torch.matmul(a, a, out=out)
+
+
+def _copy(threads: int) -> Callable[[], object]:
+    sources = np.split(np.ones(FLOATS - FLOATS % threads, np.float32), threads)
+    targets = [np.zeros_like(source) for source in sources]
+    pool = ThreadPoolExecutor(threads)
+    # NumPy copies without Python's lock.
+    return lambda: list(pool.map(np.copyto, targets, sources))

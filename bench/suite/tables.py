@@ -1,0 +1,196 @@
+"""The one model of a table, and its two renderers: Markdown for pages, and a terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TextIO
+
+from bench.suite.records import Result
+from bench.suite.spread import ratio, spread
+
+_GAP = 2  # Spaces between columns.
+_NAMES = 20  # Least width of the first column; it wraps.
+NOT_COMPARED = "not compared"
+
+
+class Table(NamedTuple):
+    """A table: columns are in order of importance, and a narrow terminal leaves out the last.
+
+    ``missing`` has the reason for each name that could not be compared; ``terms`` are for pages.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    missing: dict[str, str] = {}  # noqa: RUF012 - never written to
+    note: str = ""
+    terms: str = ""
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def seconds(value: float) -> str:
+    """Return a time with three digits and its unit."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} µs"
+
+
+def median(times: Sequence[float] | None) -> str:
+    return seconds(spread(times).median) if times else NOT_COMPARED
+
+
+def quartiles(times: Sequence[float]) -> str:
+    return " to ".join(map(seconds, spread(times)[1:]))
+
+
+def times(theirs: Any, ours: Any, wanted: float | None = None) -> str:
+    """Return the ratio of their seconds to ours with quartiles, bold if below what is wanted."""
+    if not theirs or not ours:
+        return NOT_COMPARED
+    got = ratio(theirs, ours)
+    text = f"{got.median:.2f} ({got.low:.2f} to {got.high:.2f})"
+    return text if wanted is None or got.median >= wanted else f"**{text}**"
+
+
+def megabytes(run: Result) -> str:
+    return f"{run['peak_bytes'] / 1e6:,.0f}" if run.get("peak_bytes") else ""
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def contender_table(
+    title: str,
+    columns: list[str],
+    runs: Result,
+    cells: Callable[[str, Result], list[str]],
+    **more: str,
+) -> Table:
+    """Return the table of contenders: those that ran, and why others did not."""
+    ran = {name: run for name, run in runs.items() if "cannot_run" not in run}
+    missing = reasons(runs) if runs else {"the chosen contenders": "they take no part in this"}
+    rows = [[name, *cells(name, run)] for name, run in ran.items()]
+    return Table(title, columns, rows, missing, **more)
+
+
+def reasons(runs: Result) -> dict[str, str]:
+    """Return why runs are missing, by name."""
+    return {name: run["cannot_run"] for name, run in runs.items() if "cannot_run" in run}
+
+
+# --- Markdown ------------------------------------------------------------------------------------
+
+
+def markdown(table: Table, heading: str = "") -> str:
+    """Return a table in Markdown, after its heading, terms and note."""
+    missing = [f"- {name} cannot run here: {reason}" for name, reason in table.missing.items()]
+    parts = [heading, table.terms, table.note, grid(table.columns, table.rows), "\n".join(missing)]
+    return "\n\n".join(filter(None, parts))
+
+
+def grid(columns: list[str], rows: list[list[str]]) -> str:
+    if not rows:
+        return ""
+    rule = ["--:" if _is_number(cells) else "---" for cells in zip(*rows, strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, rule, *rows])
+
+
+def _is_number(cells: Iterable[str]) -> bool:
+    """Whether a column is of numbers, which stand at its right."""
+    return all(re.match(r"(\*\*)?[-<\d]|at |not |cannot |$", cell) for cell in cells)
+
+
+def folded(summary: str, text: str) -> str:
+    """Return Markdown that a click on its summary opens."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+def replace_block(page: str, name: str, text: str) -> str:
+    """Return the page with this text between ``<!-- name -->`` and ``<!-- end of name -->``."""
+    block = re.compile(f"(<!-- {name} -->\n).*(<!-- end of {name} -->)", re.DOTALL)
+    return block.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
+
+
+# --- terminal ------------------------------------------------------------------------------------
+
+
+def print_tables(
+    head: list[str], tables: list[Table], bold: str, file: TextIO | None = None
+) -> None:
+    """Print tables for a terminal of any width, or a pipe; the row of one contender is bold."""
+    from rich.console import Console  # Not above: a peer's process must load only the peer.
+    from rich.text import Text
+
+    file = sys.stdout if file is None else file
+    # A pipe gets all columns, and no line is cut.
+    width = None if file.isatty() else 10_000
+    console = Console(file=file, force_terminal=file.isatty(), width=width, highlight=False)
+    for line in head:
+        console.print(Text(line, style="dim"))
+    for table in tables:
+        console.print()
+        console.print(Text(table.title, style="bold"))
+        if table.note:
+            console.print(Text(table.note, style="dim"))
+        console.print(_drawn(table, console.width, bold))
+    absent = {reason for table in tables for reason in table.missing.values()}
+    if packages := sorted({*filter(None, map(_package, absent))}):
+        from mlp_xp._utils.optional import install_command
+
+        names = ", ".join(packages)
+        console.print(Text(f"\nto compare with {names} too: {install_command('peers')}"))
+
+
+def _drawn(table: Table, width: int, bold: str) -> Any:
+    """Return the table as an object of rich, no wider than so many characters."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    rows = [[cell.replace("**", "") for cell in row] for row in table.rows]
+    widths = [max(map(len, column)) for column in zip(table.columns, *rows, strict=True)]
+    names = max([widths[0] if rows else 0, *map(len, table.missing)])
+    n_shown = len(widths)
+    while n_shown > 2 and min(names, _NAMES) + _used(widths[1:n_shown]) > width:
+        n_shown -= 1
+    first = max(min(names, width - _used(widths[1:n_shown] if rows else [_NAMES])), 8)
+    # Columns are a space of the box apart, beside their padding.
+    drawn = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    drawn.add_column(table.columns[0], width=first)
+    for name in table.columns[1:n_shown]:
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*map(Text, row[:n_shown]), style="bold" if row[0] == bold else "")
+    lost = Grid.grid(padding=(0, _GAP, 0, 0))
+    lost.add_column(width=first)
+    lost.add_column()
+    for name, reason in table.missing.items():
+        lost.add_row(Text(name), Text(f"{NOT_COMPARED}: {_said(reason)}", style="yellow"))
+    return Group(*([drawn] if rows else []), *([lost] if table.missing else []))
+
+
+def _used(widths: list[int]) -> int:
+    return sum(widths) + _GAP * len(widths)
+
+
+def _said(reason: str) -> str:
+    """Return a reason for a reader."""
+    from mlp_xp.cli.process import printable
+
+    package = _package(reason)
+    return f"{package} is not installed" if package else printable(reason)
+
+
+def _package(reason: str) -> str | None:
+    """Return the package that is not installed, if that is the reason."""
+    found = re.fullmatch(
+        r"ModuleNotFoundError: No module named '(\w+)[\w.]*'|(\w+) is not installed", reason
+    )
+    return None if found is None else found[1] or found[2]

@@ -1,0 +1,95 @@
+"""The workloads: networks with their data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bench.peers.contest import Task
+
+
+class Workload(NamedTuple):
+    """A network, its batches, and whether training or prediction is timed."""
+
+    name: str
+    widths: tuple[int, ...]
+    activation: str
+    batch_size: int
+    n_images: int  # Per epoch, or per prediction.
+    data: str = "cifar10"
+    solver: str = "adam"
+    learning_rate: float = 0.001
+    repeats: int = 1  # Epochs or calls per turn: one may be too short to time.
+    kind: str = "train"  # or "predict"
+
+    @property
+    def title(self) -> str:
+        widths = "-".join(map(str, self.widths))
+        return f"{self.name} {widths}, {self.activation}, batch {self.batch_size}"
+
+    def task(self, x: np.ndarray, y: np.ndarray, threads: int) -> Task:
+        """Return the task of a contender on some images."""
+        rule = self.solver, self.learning_rate, self.batch_size
+        return Task(self.widths, self.activation, *rule, x, y, threads)
+
+
+# An epoch of each takes about a second on two cores.
+WORKLOADS = (
+    Workload("tiny", (64, 100, 10), "relu", 32, 1_797, data="digits"),
+    Workload("lab", (3072, 64, 10), "logistic", 128, 20_000),
+    Workload("medium", (3072, 512, 512, 10), "relu", 128, 5_120),
+    Workload("wide", (3072, 2048, 2048, 2048, 10), "relu", 1024, 2_048),
+)
+_TINY, _LAB, _MEDIUM, _WIDE = WORKLOADS
+_LAB_SGD = _LAB._replace(solver="sgd", learning_rate=0.01)
+
+SUITE = (
+    _TINY._replace(repeats=20),
+    _LAB_SGD._replace(repeats=2),
+    _LAB._replace(
+        name="lab-full",
+        batch_size=54_000,
+        n_images=54_000,
+        data="cifar10-unit",
+        solver="descent",
+        learning_rate=0.1,
+        repeats=10,
+    ),
+    _MEDIUM._replace(n_images=10_240),
+    _WIDE._replace(n_images=5_120),
+    _MEDIUM._replace(name="predict", n_images=10_000, kind="predict", repeats=2),
+    _TINY._replace(name="one-row", n_images=1, kind="predict", repeats=1_000),
+)
+QUICK = (
+    _TINY._replace(repeats=10),
+    _LAB_SGD._replace(n_images=10_240),
+    _MEDIUM._replace(n_images=2_560),
+)
+
+
+def load(data: str, n_images: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return at most `n_images` uint8 images, int32 labels, and the name of their source.
+
+    Without CIFAR-10 on this machine, random images of its shape are used: speed does not depend on
+    their content.
+    """
+    # Not above: a peer's process imports this file and must load only the peer.
+    from mlp_xp.datasets import load_cifar10, load_digits, locate
+
+    if data == "digits":
+        digits = load_digits()
+        x = np.concatenate([digits.x_train, digits.x_test])
+        y = np.concatenate([digits.y_train, digits.y_test])
+        source = "digits"
+    elif locate("cifar10") is not None:
+        cifar = load_cifar10()
+        x, y, source = cifar.x_train, cifar.y_train, "CIFAR-10"
+        if n_images > len(x):
+            x, y = np.concatenate([x, cifar.x_test]), np.concatenate([y, cifar.y_test])
+    else:
+        generator = np.random.default_rng(0)
+        x = generator.integers(256, size=(min(n_images, 60_000), 3072), dtype=np.uint8)
+        y, source = generator.integers(10, size=len(x)), "random images of CIFAR-10's shape"
+    # A copy in memory: the cache is memory-mapped.
+    return np.array(x[:n_images]), y[:n_images].astype(np.int32), source
