@@ -138,7 +138,7 @@ def peak_bytes(process: int | str = "self") -> int | None:
 
 
 def show_slow_path() -> None:
-    """Show the library's warning that its machine code cannot be compiled, whatever is ignored."""
+    """Report the warning that machine code cannot be compiled, whatever else is ignored."""
     warnings.filterwarnings("always", SLOW, RuntimeWarning)
 
 
