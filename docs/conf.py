@@ -60,6 +60,7 @@ templates_path = ["templates"]
 numpydoc_show_class_members = False
 numpydoc_use_plots = False
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
