@@ -4,6 +4,8 @@ import cupy
 import numpy as np
 import pytest
 
+from mlp_xp.backends._cupy.rendering import raw_kernel
+
 SUM = r"""
 extern "C" __global__ void block_sums(const float* x, float* sums, long long n) {
   __shared__ float partial[256];
@@ -56,6 +58,56 @@ def test_a_barrier_that_some_threads_never_reach_is_an_error() -> None:
     sums = cupy.empty(1, np.float32)
     with pytest.raises(RuntimeError, match="wait for each other at different places"):
         cupy.RawKernel(code, "block_sums")((1,), (256,), (sums, sums, np.int64(1)))
+
+
+@pytest.mark.parametrize("writer", [0, 255])
+def test_a_read_that_no_barrier_orders_after_the_write_shows(writer) -> None:
+    code = f"""extern "C" __global__ void broadcast(float* out) {{
+      __shared__ float number;
+      if (threadIdx.x == {writer}) number = 5;
+      out[blockIdx.x * blockDim.x + threadIdx.x] = number;
+      __syncthreads();
+    }}"""
+    kernel, out = cupy.RawKernel(code, "broadcast"), cupy.empty(512, np.float32)
+    is_right = []
+    for _ in range(2):  # The order of threads is another one.
+        kernel((2,), (256,), (out,))
+        is_right.append(bool((out == 5).all()))
+    assert not all(is_right)
+
+
+@pytest.mark.parametrize("missing", [None, *range(6)])
+def test_each_missing_barrier_of_the_sums_and_maxima_shows(rng, missing) -> None:
+    body = """(const T* x, T* out) {
+  __shared__ T shared[THREADS];
+  const T number = x[threadIdx.x];
+  out[threadIdx.x] = sum_of<64, 4>(number, shared) + largest_of<32>(number, shared)
+      + sum_of<THREADS, 1>(number, shared) + largest_of<THREADS>(number, shared);
+}"""
+    code = raw_kernel("sums", body, {"T": "<f8"}).code
+    *parts, end = code.split("__syncthreads();")
+    assert len(parts) == 6
+    barriers = ["" if i == missing else "__syncthreads();" for i in range(6)]
+    kernel = cupy.RawKernel("".join(sum(zip(parts, barriers, strict=True), ())) + end, "sums")
+    x, out = rng.random(256), cupy.empty(256)
+    expected = np.broadcast_to(x.reshape(64, 4).sum(0), (64, 4)).ravel() + x.sum() + x.max()
+    expected = expected + np.repeat(x.reshape(8, 32).max(1), 32)
+    is_right = []
+    for _ in range(2):  # The order of threads is another one.
+        kernel((1,), (256,), (cupy.asarray(x), out))
+        is_right.append(np.allclose(out.get(), expected))
+    assert all(is_right) is (missing is None)
+
+
+def test_floats_are_computed_as_cuda_computes_them() -> None:
+    """A product in a sum is not rounded, and subnormal floats are 0, but not doubles."""
+    multiply_add = cupy.ElementwiseKernel(
+        "T x, T y, T z", "T out", "out = x * y + z", "add_product"
+    )
+    for dtype in (np.float32, np.float64):
+        x, tiny = dtype(1) + np.finfo(dtype).eps, np.finfo(dtype).smallest_subnormal
+        assert 0 < multiply_add(cupy.asarray(x), x, -x * x) < x - 1
+        assert (multiply_add(cupy.asarray(tiny), dtype(1), dtype(0)) == 0) == (dtype == np.float32)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ _LAYER_NORM_GRADIENT = f"""(const T* x, const T* dy, const T* scale, const T* me
   const T mean = n > 0 ? means[row] : T(0), factor = n > 0 ? factors[row] : T(0);
   T average = 0, along = 0;
   for (int k = lane; k < n; k += LANES) {{
-    const T dz = dy[start + k] * scale[k];
+    const T dz = product(dy[start + k], scale[k]);  // A row of equal numbers has gradients of 0.
     average += dz;
     along += dz * (x[start + k] - mean) * factor;
   }}
@@ -76,7 +76,7 @@ _LAYER_NORM_GRADIENT = f"""(const T* x, const T* dy, const T* scale, const T* me
   along = sum_of<LANES, 1>(along, shared) / width;
   for (int k = lane; k < n; k += LANES) {{
     const T z = (x[start + k] - mean) * factor;
-    dx[start + k] = (dy[start + k] * scale[k] - average - z * along) * factor;
+    dx[start + k] = (product(dy[start + k], scale[k]) - average - z * along) * factor;
   }}
 }}"""
 

@@ -41,7 +41,8 @@ _C_NAMES = {
 
 SIGMOID = """
 __device__ T sigmoid(T x) {
-  const T limit = sizeof(T) == 4 ? -87.72284 : -708.782712893384;  // exp(-x) does not overflow.
+  // exp(-x) does not overflow, and no result is subnormal: CuPy compiles with -ftz=true.
+  const T limit = sizeof(T) == 4 ? -87.3365 : -708.782712893384;
   return T(1) / (T(1) + exp(-(x < limit ? limit : x)));
 }
 """
@@ -49,6 +50,10 @@ __device__ T sigmoid(T x) {
 # Sums and maxima over groups of WIDTH threads, STRIDE apart. All threads of a block must call them.
 # The order is fixed, so the same numbers give the same bits.
 _REDUCTIONS = """
+// A product that is rounded by itself: no sum takes it into a fused multiply-add.
+__device__ float product(float x, float y) { return __fmul_rn(x, y); }
+__device__ double product(double x, double y) { return __dmul_rn(x, y); }
+
 template <int WIDTH, int STRIDE>
 __device__ T sum_of(T value, T* shared) {
   if (WIDTH == 1) return value;

@@ -1,5 +1,7 @@
 // A launch on the host: blocks one after the other, and threads too, or as fibers if they wait for
-// each other.
+// each other. The threads of a block come in another order at each barrier: shuffled in the first
+// launch of a kernel, last to first in the second, and so on by turns, so what needs a barrier and
+// has none computes something else.
 #pragma once
 
 template <int... I> struct _Indices {};
@@ -8,6 +10,19 @@ template <int... I> struct _Range<0, I...> { typedef _Indices<I...> type; };
 
 static inline uint3 _position(unsigned i, dim3 size) {
     return {i % size.x, i / size.x % size.y, i / size.x / size.y};
+}
+
+enum { STACK = 1 << 16, MAX_THREADS = 1024 };
+static unsigned _order[MAX_THREADS], _seed = 1, _n_launches;
+
+static inline void _reorder(unsigned n) {
+    for (unsigned i = 0; i < n; i++) _order[i] = n - 1 - i;
+    for (unsigned i = n; _n_launches % 2 && i > 1; i--) {
+        _seed = _seed * 1664525u + 1013904223u;
+        const unsigned j = (_seed >> 16) % i, last = _order[i - 1];
+        _order[i - 1] = _order[j];
+        _order[j] = last;
+    }
 }
 
 #ifdef WITH_FIBERS
@@ -19,7 +34,6 @@ struct _Fiber {
     jmp_buf state;
     bool exists, waits;
 };
-enum { STACK = 1 << 16, MAX_THREADS = 1024 };
 static _Fiber _fibers[MAX_THREADS];
 static unsigned char *_stacks;
 static jmp_buf _scheduler;
@@ -62,9 +76,10 @@ template <class Body> static void _run_block(unsigned n, Body body) {
     if (!_stacks) _stacks = (unsigned char *)malloc((size_t)STACK * MAX_THREADS);
     for (unsigned n_waiting = n; n_waiting > 0;) {
         n_waiting = 0;
+        _reorder(n);
         for (unsigned i = 0; i < n; i++) {
-            _resume(i);
-            n_waiting += _fibers[i].waits;
+            _resume(_order[i]);
+            n_waiting += _fibers[_order[i]].waits;
         }
         if (n_waiting > 0 && n_waiting < n) {  // The others are done.
             _status = DEADLOCK;
@@ -75,12 +90,22 @@ template <class Body> static void _run_block(unsigned n, Body body) {
 }
 #else
 template <class Body> static void _run_block(unsigned n, Body body) {
+    if (!blockIdx.x) _reorder(n);
     for (unsigned i = 0; i < n; i++) {
-        threadIdx = _position(i, blockDim);
+        threadIdx = _position(_order[i], blockDim);
         body();
     }
 }
 #endif
+
+// CuPy compiles with -ftz=true, which leaves doubles alone: the processor here would flush both.
+struct _FlushToZero {
+#if defined(FLUSH_TO_ZERO) && defined(__SSE2__)
+    const unsigned before = __builtin_ia32_stmxcsr();
+    _FlushToZero() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+    ~_FlushToZero() { __builtin_ia32_ldmxcsr(before); }
+#endif
+};
 
 template <auto kernel, class... P, int... I>
 static int _run(void (*)(P...), _Indices<I...>, void **args, const int *sizes, int n_args) {
@@ -89,8 +114,11 @@ static int _run(void (*)(P...), _Indices<I...>, void **args, const int *sizes, i
     for (int i = 0; i < n_args; i++)
         if (sizes[i] != expected[i]) return WRONG_SIZE + i;
     _status = OK;
+    _n_launches++;
+    const _FlushToZero flush;
     for (unsigned block = 0; block < gridDim.x * gridDim.y * gridDim.z && !_status; block++) {
         blockIdx = _position(block, gridDim);
+        memset(__start_shared, 0xff, __stop_shared - __start_shared);  // Garbage to begin with.
         _run_block(blockDim.x * blockDim.y * blockDim.z, [=] { kernel(*(P *)args[I]...); });
     }
     return _status;
