@@ -5,7 +5,7 @@
 #
 # It installs what is missing from wheels/ (bench/get_wheels.sh fills it) or the package index, where pip
 # reaches one, and says first what works and what stays missing.
-# JSON, Markdown and chart are written anew after each result, so a run that is cut keeps what it has.
+# JSON and Markdown are written anew every five seconds, so a run that is cut keeps what it has.
 # PYTHON names the interpreter, MLP_XP_CHECK_SECONDS the time (default 530). A trial without a GPU, with
 # small networks, here with the tests' stand-in for CuPy:
 #

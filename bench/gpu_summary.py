@@ -1,11 +1,12 @@
-"""Usable backends, and the summary of gpu_check.py as JSON, Markdown and a chart.
+"""Whether a backend works, and the summary of gpu_check.py as JSON, Markdown and a chart.
 
-python bench/gpu_summary.py cupy,torch:cuda      (prints those that work here)
+python bench/gpu_summary.py torch:cuda      (exit status 1 and the reason where it does not work)
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import shutil
@@ -16,57 +17,66 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from bench.suite.records import environment
 from bench.suite.tables import grid, seconds
 
-__all__ = ["EMPTY", "NOT_REACHED", "count_tests", "gpus", "markdown", "usable", "write"]
+__all__ = ["EMPTY", "NOT_REACHED", "count_tests", "goals", "gpus", "markdown", "usable", "write"]
 
+GRAY = "#999999"
 NOT_REACHED = "not reached"
 EMPTY = {"passed": 0, "failed": 0, "skipped": 0}
+# What captured steps on CuPy should show on an H100: network, precision, the other contender, and
+# how many times as fast they are at least.
+GOALS = (
+    ("goal", "tf32", "torch, compiled", 1.5),
+    ("goal", "tf32", "JAX, epoch in a scan", 1.5),
+    ("tiny", "float32", "torch", 8.0),
+)
+CAPTURED = "mlp_xp, cupy, captured"
+# By precision and contender: the microseconds of a step that were estimated for the network "goal".
+ESTIMATES = {
+    ("float32", "mlp_xp, cupy, eager"): (300, 400),
+    ("float32", CAPTURED): (150, 190),
+    ("tf32", CAPTURED): (100, 120),
+    ("tf32", "torch, compiled"): (180, 250),
+    ("tf32", "JAX, epoch in a scan"): (160, 190),
+}
 
 
-def usable(wanted: list[str]) -> list[str]:
-    """Return the backends that work here; print to stderr why the others do not."""
+def usable(spec: str) -> str | None:
+    """Return why a backend does not work here, None if it does."""
     from mlp_xp.backends import BackendError, get_backend
 
-    good = []
-    for spec in wanted:
-        name, _, device = spec.partition(":")
-        try:
-            get_backend(name, device or None)
-        except Exception as error:  # A library may raise what it likes.
-            known = isinstance(error, BackendError | ValueError)
-            what = str(error) if known else f"{type(error).__name__}: {error}"
-            print(f"Missing: {spec}. {' '.join(what.split())}", file=sys.stderr)
-        else:
-            good.append(spec)
-    return good
+    name, _, device = spec.partition(":")
+    try:
+        get_backend(name, device or None)
+    except Exception as error:  # A library may raise what it likes.
+        known = isinstance(error, BackendError | ValueError)
+        return str(error) if known else f"{type(error).__name__}: {error}"
+    return None
 
 
-def count_tests(junit: Path, specs: list[str]) -> dict[str, Any]:
-    """Count the tests of a JUnit file, in total and by the backend named in brackets.
+def count_tests(junit: Path) -> tuple[dict[str, int], float, dict[str, tuple[str, str]]]:
+    """Return counts, seconds, and by test the message and traceback of failures of a JUnit file.
 
     A killed run has no file.
     """
-    counts: dict[str, Any] = {spec: dict(EMPTY) for spec in specs}
-    counts |= {"all": dict(EMPTY), "failures": [], "seconds": 0.0}
-    if not junit.exists():
-        return counts
-    for case in ElementTree.parse(junit).iter("testcase"):
-        # A file that could not be read has no class.
-        name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
-        kinds = {child.tag for child in case}
+    counts, failures, taken = dict(EMPTY), {}, 0.0
+    text = junit.read_text() if junit.exists() else ""
+    cases = ElementTree.fromstring(text).iter("testcase") if text.rstrip().endswith(">") else ()
+    for case in cases:
         outcome = "passed"
-        if kinds & {"failure", "error"}:
-            outcome = "failed"
-            counts["failures"].append(name)
-        elif "skipped" in kinds:
-            outcome = "skipped"
-        counts["seconds"] += float(case.get("time", 0))
-        parameters = re.split(r"[\[\]-]", name)
-        for key in ("all", *(spec for spec in specs if spec in parameters)):
-            counts[key][outcome] += 1
-    return counts
+        for child in case:
+            if child.tag in ("failure", "error"):
+                outcome = "failed"
+                # A file that could not be read has no class.
+                name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
+                message = " ".join(child.get("message", "").split())[:300]
+                failures[name] = message, (child.text or "")[-3000:]
+            elif child.tag == "skipped":
+                outcome = "skipped"
+        counts[outcome] += 1
+        taken += float(case.get("time", 0))
+    return counts, taken, failures
 
 
 def gpus() -> list[str]:
@@ -81,15 +91,7 @@ def gpus() -> list[str]:
     return [", driver ".join(line.rsplit(", ", 1)) for line in answer.stdout.splitlines()]
 
 
-GRAY = "#999999"
 Result = dict[str, Any]
-
-
-def table(names: list[str], alignment: str, rows: list[list[str]]) -> str:
-    """Return a table in Markdown, which finds the alignment itself."""
-    return grid(names, rows)
-
-
 OURS = "mlp_xp"
 
 
@@ -119,6 +121,39 @@ def key_of(line: Result) -> tuple[str, ...]:
     return line["workload"], line["precision"], name_of(line)
 
 
+def steps_by_key(result: Result) -> dict[tuple[str, ...], float]:
+    """Return the seconds of a step by network, precision and contender."""
+    return {key_of(line): step_of(line) for line in of_part(result, "steps")}
+
+
+def goals(result: Result) -> list[dict[str, str]]:
+    """Return each goal, what was measured, and whether it is met."""
+    steps, rows = steps_by_key(result), []
+    for network, precision, other, factor in GOALS:
+        row = {"goal": f"captured steps of {network}, {precision}, {factor:g} times {other}"}
+        ours = steps.get((network, precision, CAPTURED))
+        theirs = steps.get((network, precision, other))
+        if ours is None or theirs is None:
+            row |= {"measured": "", "verdict": "not measured"}
+        else:
+            verdict = "met" if theirs / ours >= factor else "missed"
+            row |= {"measured": f"{theirs / ours:.2f}", "verdict": verdict}
+        rows.append(row)
+    return rows
+
+
+def estimates_table(result: Result) -> str:
+    """Return the table of what was estimated beside what was measured."""
+    steps, rows = steps_by_key(result), []
+    for (precision, name), (low, high) in ESTIMATES.items():
+        step = steps.get(("goal", precision, name))
+        measured = "" if step is None else seconds(step)
+        rows.append([name, precision, f"{low} to {high} µs", measured])
+    is_measured = any(row[-1] for row in rows)
+    names = ["contender", "precision", "estimated for an H100", "measured"]
+    return grid(names, rows if is_measured else [])
+
+
 def steps_table(result: Result) -> str:
     """Return the table of steps, by network and precision, the fastest first."""
     peaks, rows = peaks_of(result), []
@@ -143,7 +178,7 @@ def steps_table(result: Result) -> str:
                 ]
             )
     names = ["network", "precision", "contender", "step", "vs torch", "launches", "of the peak"]
-    return table(names, "lllrrrr", rows)
+    return grid(names, rows)
 
 
 def markdown(result: Result) -> str:
@@ -161,41 +196,72 @@ def markdown(result: Result) -> str:
         if text:
             lines.extend(["", f"## {title}", "", text])
 
+    verdicts = [[row["goal"], row["measured"], row["verdict"]] for row in result["goals"]]
+    if of_part(result, "steps"):
+        section("Goals", grid(["goal", "measured", "verdict"], verdicts))
+    section("Estimates", estimates_table(result))
     section("Problems", "\n".join(f"- {problem}" for problem in problems))
-    section("Not reached", "\n".join(f"- {name}" for name in result["not_reached"]))
+    late: dict[str, list[str]] = {}
+    for x in result["lines"]:
+        if x.get("cannot_run") == NOT_REACHED:
+            late.setdefault(f"{x['part']} {name_of(x)}", []).append(
+                f"{x['workload']} in {x['precision']}"
+            )
+    out_of_time = [f"{name}: {', '.join(cases)}" for name, cases in late.items()]
+    section("Not reached", "\n".join(f"- {name}" for name in result["not_reached"] + out_of_time))
     section("Missing", "\n".join(f"- {missing}" for missing in result["missing"]))
     counts = [
         [spec, *(f"{c[key]:.0f}" for key in (*EMPTY, "seconds"))]
         for spec, c in result["tests"].items()
     ]
-    section("Tests", table(["backend", *EMPTY, "seconds"], "lrrrr", counts))
+    section("Tests", grid(["backend", *EMPTY, "seconds"], counts))
     peaks = [
         [line["backend"], line["precision"], f"{line['flops'] / 1e12:.4g}"]
         for line in of_part(result, "peaks")
     ]
-    section("Large products", table(["backend", "precision", "TFLOP/s"], "llr", peaks))
+    tools = [f"- {tool}: {found}" for tool, found in result["sanitizer"].items()]
+    section("Kernels under compute-sanitizer", "\n".join(tools))
+    section("Large products", grid(["backend", "precision", "TFLOP/s"], peaks))
     section("Steps", steps_table(result))
     moved = [
         [x["backend"], x["how"], str(x["rows"]), f"{x['bytes_per_second'] / 1e9:.2f}", x["data"]]
         for x in of_part(result, "transfers")
     ]
-    section("Transfers", table(["backend", "how", "rows", "GB/s", "data"], "llrrl", moved))
+    section("Transfers", grid(["backend", "how", "rows", "GB/s", "data"], moved))
     recipes = [
-        [x["backend"], f"{x['max_time']} s", f"{x['test_accuracy']:.1%}", f"{x['epochs']:.1f}"]
+        [
+            x["backend"],
+            f"{x['n_images']:,}",
+            f"{x['max_time']} s",
+            f"{x['test_accuracy']:.1%}",
+            f"{x['epochs']:.1f}",
+        ]
         for x in of_part(result, "record")
     ]
-    section("Recipe record", table(["backend", "time", "test accuracy", "epochs"], "lrrr", recipes))
+    section(
+        "Recipe record",
+        grid(["backend", "images", "time", "test accuracy", "epochs"], recipes),
+    )
     absent = [
         [x["part"], x.get("workload", ""), name_of(x) if "contender" in x else x["backend"],
          x.get("precision", ""), x["cannot_run"].replace("|", "/")]
-        for x in result["lines"] if "cannot_run" in x
+        for x in result["lines"] if x.get("cannot_run", NOT_REACHED) != NOT_REACHED
     ]  # fmt: skip
     names = ["part", "network", "contender", "precision", "reason"]
-    section("Cannot run here", table(names, "lllll", absent))
+    section("Cannot run here", grid(names, absent))
+    with contextlib.suppress(ImportError):  # It asks for the threads of BLAS.
+        section("Measured on", measured_on())
+    return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def measured_on() -> str:
+    """Return processor, system and versions."""
+    from bench.suite.records import environment
+
     facts = environment()
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    section("Measured on", f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}; {versions}")
-    return "\n".join(lines) + "\n"
+    return f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}; {versions}"
 
 
 def chart(result: Result, path: Path) -> None:
@@ -221,18 +287,25 @@ def chart(result: Result, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def write(result: Result, folder: Path) -> Path:
-    """Write JSON, Markdown and chart, named by date and device; return the Markdown file."""
+def write(result: Result, folder: Path, *, with_chart: bool = True) -> Path:
+    """Write JSON, Markdown and chart, named by date and device; return the Markdown file.
+
+    What ends this leaves the last files whole.
+    """
     device = result["gpus"][0].partition(",")[0] if result["gpus"] else "no-gpu"
     stem = re.sub(r"[^0-9a-z]+", "-", f"{result['date'][:19]}-{device}".lower())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (folder / f"{stem}.md").write_text(markdown(result), encoding="utf-8")
-    if of_part(result, "steps"):
+    texts = {"json": json.dumps(result, indent=2) + "\n", "md": markdown(result)}
+    for kind, text in texts.items():
+        whole = folder / f"{stem}.{kind}.tmp"
+        whole.write_text(text, encoding="utf-8")
+        whole.replace(folder / f"{stem}.{kind}")
+    if with_chart and of_part(result, "steps"):
         with contextlib.suppress(ImportError):  # Without matplotlib there are the tables.
             chart(result, folder / f"{stem}.png")
     return folder / f"{stem}.md"
 
 
 if __name__ == "__main__":
-    print(" ".join(usable(sys.argv[1].split(","))))
+    if (reason := usable(sys.argv[1])) is not None:
+        sys.exit(f"Missing: {sys.argv[1]}. {' '.join(reason.split())}")

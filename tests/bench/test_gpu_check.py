@@ -6,52 +6,120 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import mlp_xp.datasets
 
 ROOT = Path(__file__).parents[2]
 JUNIT = """<testsuites><testsuite>
-  <testcase classname="tests.test_step" name="test_step[float32-torch:cpu]" time="1.5"/>
-  <testcase classname="tests.test_step" name="test_step[float32-jax:cpu:1]" time="1.5"/>
-  <testcase classname="tests.test_step" name="test_late[torch:cpu]" time="0.5">{child}</testcase>
-  <testcase classname="tests.test_step" name="test_more[torch:cpu]"><skipped/></testcase>
-  <testcase classname="tests.test_tree" name="test_tree"/>
+  <testcase classname="tests.test_step" name="test_step[cupy]" time="1.5"/>
+  <testcase classname="tests.test_step" name="test_late" time="0.5">
+    <error message="of x">1</error></testcase>
+  <testcase classname="tests.test_step" name="test_more"><skipped/></testcase>
 </testsuite></testsuites>"""
 
 
-def test_tests_are_counted_for_each_device_and_failed_ones_named(module, tmp_path):
+def test_tests_are_counted_and_failed_ones_named_with_their_traceback(module, tmp_path):
     gpu_summary = module("gpu_summary")
-    path, specs = tmp_path / "tests.xml", ["torch:cpu", "jax:cpu", "jax:cpu:1"]
-    path.write_text(JUNIT.format(child=""))
-    counts = gpu_summary.count_tests(path, specs)
-    assert counts["torch:cpu"] == {"passed": 2, "failed": 0, "skipped": 1}
-    assert (counts["jax:cpu"]["passed"], counts["jax:cpu:1"]["passed"]) == (0, 1)
-    assert counts["seconds"] == 3.5
-    for kind in ("failure", "error"):
-        path.write_text(JUNIT.format(child=f"<{kind}/>"))
-        counts = gpu_summary.count_tests(path, specs[:1])
-        assert counts["failures"] == ["tests.test_step::test_late[torch:cpu]"], kind
-    assert gpu_summary.count_tests(tmp_path / "none.xml", [])["all"] == gpu_summary.EMPTY
+    assert gpu_summary.count_tests(tmp_path / "none.xml")[0] == gpu_summary.EMPTY
+    path = tmp_path / "tests.xml"
+    path.write_text(JUNIT)
+    counts, seconds, failures = gpu_summary.count_tests(path)
+    assert (counts, seconds) == (dict.fromkeys(gpu_summary.EMPTY, 1), 2.0)
+    assert failures == {"tests.test_step::test_late": ("of x", "1")}
 
 
-def test_a_part_that_fails_or_is_late_leaves_the_others(module, tmp_path, monkeypatch):
-    gpu_check = module("gpu_check")
-    monkeypatch.setattr(gpu_check, "LEAST", 0.01)
-    check = gpu_check.Check(tmp_path, tmp_path, ["numpy"], 100.0, tiny=True)
+def test_processes_end_in_time_and_results_are_whole(module, tmp_path, monkeypatch):
+    gpu_run, processes = module("gpu_run"), module("gpu_processes")
+    monkeypatch.setattr(processes, "_GRACE", 0.05)
+    check = gpu_run.Check(tmp_path, tmp_path, ["numpy"], 100.0, tiny=True)
     check.lines.write_text('{"part": "peaks", "backend": "x", "precision": "a", "flops": 1}\n{"par')
-    assert not check.run(["sh", "-c", "exit 3"], 20, "first")
-    assert not check.run(["sleep", "60"], 0.05, "second")
-    assert not check.run(["sleep", "60"], 0.005, "third")
-    assert check.run(["true"], 20, "fourth")
+    hang = {"hang": ["sh", "-c", "trap '' INT; sleep 60 & wait"]}
+    told = {"crash": ["sh", "-c", "echo reason; exit 3"], "good": ["true"]}
+    monkeypatch.setattr(gpu_run, "LEAST", 0.01)
+    assert not check.run(hang, 0.005)
+    ended = check.run(told, 60) | check.run(hang, 0.05)
+    assert {name: (end.status, end.last) for name, end in ended.items()} == {
+        "crash": (3, "reason"), "good": (0, "no output"), "hang": (None, "no output")
+    }  # fmt: skip
     check.save()
+    monkeypatch.setattr(Path, "replace", lambda *_: sys.exit("killed"))
+    check.result["problems"].append("later")
+    with pytest.raises(SystemExit):
+        check.save()
     written = json.loads(check.path.with_suffix(".json").read_text())
-    assert written["problems"] == ["first: exit status 3", "second: out of time after 0 s"]
-    assert written["not_reached"] == ["third: no time left"]
+    assert written["not_reached"] == ["hang: no time left"]
     assert [line["backend"] for line in written["lines"]] == ["x"]
-    assert "**FAILED**" in check.path.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "verdict"), [({"tf32": 1.5, "float32": 7.9}, "missed"), ({}, "not measured")]
+)
+def test_goals_are_met_or_missed_by_what_was_measured(module, tmp_path, theirs, verdict):
+    summary = module("gpu_summary")
+    facts = {"part": "steps", "batch": 1, "flop": 1}
+    lines = [
+        facts | {"workload": w, "precision": p, "contender": c, "step_seconds": [s * 1e-6]} | mode
+        for w, p in (("goal", "tf32"), ("tiny", "float32"))
+        for c, s, mode in (
+            ("mlp_xp, cupy", 100, {"mode": "captured"}),
+            *((name, 100 * theirs[p], {}) for _, q, name, _ in summary.GOALS if p == q and theirs),
+        )
+    ]
+    result = {"lines": lines}
+    assert [row["verdict"] for row in summary.goals(result)][-1] == verdict
+    assert summary.goals(result)[0]["verdict"] == ("met" if theirs else verdict)
+    assert "| mlp_xp, cupy, captured | tf32 | 100 to 120 µs | 100 µs |" in (
+        summary.estimates_table(result)
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "problem", "found"),
+    [
+        ("echo a::b PASSED; echo '========= ERROR SUMMARY: 0 errors'", None, "0 errors in 1 tests"),
+        ("echo a::b PASSED; echo '========= Invalid __global__ read'", "1 errors, first: Invalid",
+         "1 errors in 1 tests"),
+        ("echo no GPU; exit 1", "no test passed: no GPU", "0 errors in 0 tests"),
+        (None, None, "compute-sanitizer is not installed"),
+    ],
+)  # fmt: skip
+def test_kernels_are_run_under_the_sanitizer(module, tmp_path, monkeypatch, script, problem, found):
+    gpu_check, gpu_run = module("gpu_check"), module("gpu_run")
+    if script is not None:
+        (tmp_path / "compute-sanitizer").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "compute-sanitizer").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    check = gpu_run.Check(tmp_path, tmp_path, ["cupy"], 100.0)
+    check.result["usable"] = ["cupy"]
+    gpu_check.run_sanitizer(check)
+    assert check.result["sanitizer"] == dict.fromkeys(gpu_check.TOOLS, found)
+    said = check.result["problems"]
+    assert all(problem in line for line in said) if problem else not said
+    assert len(said) == 2 * bool(problem)
+
+
+def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
+    install, data, x = module("gpu_install"), module("gpu_data"), np.ones((10, 3072), np.uint8)
+    few = mlp_xp.datasets.Dataset(x, x[:, 0], x, x[:, 0], (), (3, 32, 32))
+    monkeypatch.setattr(mlp_xp.datasets, "load_cifar10", lambda: few)
+    monkeypatch.setattr(install, "WHEELS", tmp_path)
+    monkeypatch.setattr(install, "ROOT", tmp_path / "none")
+    monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "cache"))
+    assert install.find_cifar10() is None
+    path = data.write_images(tmp_path / "data", 10, 5)
+    assert install.find_cifar10() == tmp_path
+    assert mlp_xp.datasets.cifar.load_cifar10(path).x_test.shape == (5, 3072)
+    for name in ("numpy-9.0", "cuda_none-1.0", "nvmath_python-1.0"):
+        (tmp_path / f"{name}-py3-none-any.whl").touch()
+    monkeypatch.setitem(install.MODULES, "nvmath_python", "nowhere.nvmath")
+    found = [Path(wheel).name.partition("-")[0] for wheel in install.missing_wheels()]
+    assert found == ["cuda_none", "nvmath_python"]
 
 
 def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(module, tmp_path):
-    jobs, gpu_check = module("gpu_jobs"), module("gpu_check")
+    jobs, gpu_run = module("gpu_jobs"), module("gpu_run")
     workload = jobs.chosen_workloads(tiny=True)[0]
 
     def refused():
@@ -64,7 +132,7 @@ def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(mod
         jobs.step_line("steps", workload, refused, facts, some)
         for some in (measure, measure._replace(end=0.0))
     ]
-    check = gpu_check.Check(tmp_path, tmp_path, [], 100.0, tiny=True)
+    check = gpu_run.Check(tmp_path, tmp_path, [], 100.0, tiny=True)
     check.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
     check.save()
     (failed,) = check.result["failed"]
@@ -74,10 +142,9 @@ def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(mod
 @pytest.mark.matrix
 def test_a_trial_on_the_stand_in(tmp_path):
     """All parts with small networks; what needs a GPU is listed with the reason."""
-    paths = [str(ROOT / "tests" / "stand_in" / "packages"), str(ROOT)]
     environment = os.environ | {
         "PYTHON": sys.executable,
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(ROOT / "tests" / "stand_in" / "packages"),
         "MLP_XP_CHECK": "cupy,torch:cpu,jax:cpu,numpy:cuda",
         "MLP_XP_CHECK_TINY": "1",
         "MLP_XP_CHECK_SECONDS": "500",
@@ -91,23 +158,18 @@ def test_a_trial_on_the_stand_in(tmp_path):
     assert result["usable"] == ["cupy", "torch:cpu", "jax:cpu"]
     assert any("numpy:cuda" in line for line in result["missing"])
     assert all(counts["passed"] and not counts["failed"] for counts in result["tests"].values())
-    steps = {
-        (line["contender"], line.get("mode"), line["workload"])
-        for line in result["lines"]
-        if line["part"] == "steps" and "cannot_run" not in line
+    modes = {
+        (network, f"mlp_xp, {spec}, {mode}")
+        for network in ("goal", "tiny")
+        for spec in result["usable"]
+        for mode in ("captured", "eager")
     }
-    for network in ("tiny", "medium"):
-        for contender in result["usable"]:
-            for mode in ("captured", "eager"):
-                assert (f"mlp_xp, {contender}", mode, network) in steps
-        assert {("torch", None, network), ("JAX, epoch in a scan", None, network)} <= steps
-    launches = {
-        line["mode"]: line["launches"]
-        for line in result["lines"]
-        if line.get("contender") == "mlp_xp, cupy" and line.get("launches")
-    }
-    assert launches["captured"] < launches["eager"]
-    for how in ("pageable", "pinned", "overlapped"):
-        assert f"| cupy | {how} | 128 |" in text
-    for title in ("Tests", "Large products", "Steps", "Transfers", "Recipe record", "Measured on"):
+    found = {(x["workload"], x["precision"], f"{x['contender']}, {x.get('mode')}"): x
+             for x in result["lines"] if "workload" in x and "cannot_run" not in x}  # fmt: skip
+    assert modes < {(key[0], key[2]) for key in found}
+    assert ("goal", "float32", "JAX, epoch in a scan, None") in found
+    captured, eager = (found["goal", "float32", f"mlp_xp, cupy, {x}"]["launches"]
+                       for x in ("captured", "eager"))  # fmt: skip
+    assert captured < eager
+    for title in ("Goals", "Tests", "Large products", "Steps", "Transfers", "Recipe record"):
         assert f"## {title}\n" in text

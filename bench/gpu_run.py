@@ -1,0 +1,187 @@
+"""A run of gpu_check.py: its time, its processes and its result, which is written at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpu_install import ROOT, environment, find_sanitizer
+from gpu_processes import STOPPING, Process, stop
+from gpu_summary import NOT_REACHED, goals, gpus, write
+
+__all__ = ["LEAST", "LIMITS", "Check", "Ended"]
+
+# The most seconds of each part, in their order, the most important ones first.
+LIMITS = {
+    "install": 80, "probe": 60, "tests": 120, "peaks": 45, "steps": 170, "launches": 40,
+    "transfers": 36, "record": 90, "sanitizer": 60,
+}  # fmt: skip
+# Kept for the last results, the least that is worth starting something for, and how often results
+# are looked for.
+RESERVE, LEAST, TICK = 8, 4, 5
+
+
+class Ended(NamedTuple):
+    """The exit status of a command, None where time was up, and the end of its output."""
+
+    status: int | None
+    log: str
+
+    @property
+    def last(self) -> str:
+        """The last line of the output, which names an error."""
+        lines = [line for line in self.log.splitlines() if line.strip()]
+        return " ".join(lines[-1].split())[:300] if lines else "no output"
+
+
+class Check:
+    """A run: its result, which is written after each part, and the time that is left.
+
+    Parameters
+    ----------
+    folder, scratch : Path
+        For the results, and for what nobody needs later.
+    wanted : list of str
+        Backends.
+    seconds : float
+    tiny : bool, default=False
+        Take small networks, and as long as that takes.
+    now : callable
+        Returns seconds.
+    start : callable
+        Makes a process, as `gpu_processes.Process` does.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        scratch: Path,
+        wanted: list[str],
+        seconds: float,
+        *,
+        tiny: bool = False,
+        now: Callable[[], float] = time.monotonic,
+        start: Callable[..., Process] = Process,
+    ) -> None:
+        self.folder, self.scratch = folder, scratch
+        self.tiny, self.now, self.start = tiny, now, start
+        self.end = now() + seconds
+        self.sanitizer = find_sanitizer()
+        self.cifar10: Path | None = None
+        self.lines = scratch / "lines.jsonl"
+        self.lines.touch()
+        self.result: dict[str, Any] = {
+            "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "gpus": gpus(),
+            "wanted": wanted,
+            "usable": [],
+            "missing": [],
+            "problems": [],
+            "not_reached": [],
+            "failed": [],
+            "goals": [],
+            "tests": {},
+            "tracebacks": {},
+            "sanitizer": {},
+            "lines": [],
+            "seconds": {},
+        }
+        self.path: Path | None = None
+
+    def left(self, part: str) -> float:
+        """Return the seconds that a part may take; what it starts is stopped within `STOPPING`."""
+        left = self.end - RESERVE - STOPPING - self.now()
+        if part == "record" and self.sanitizer:
+            left -= min(LIMITS["sanitizer"], left / 2)
+        return left if self.tiny else min(LIMITS[part], left)  # A busy machine may try it.
+
+    def save(self, *, with_chart: bool = False) -> None:
+        """Write JSON and Markdown with all results so far."""
+        text = self.lines.read_text()
+        whole = text[: text.rfind("\n") + 1]  # The last line may be half written.
+        self.result["lines"] = [json.loads(line) for line in whole.splitlines()]
+        self.result["goals"] = goals(self.result)
+        self.result["failed"] = [
+            f"{line['contender']}, {line['mode']}, {line['workload']}: {line['cannot_run']}"
+            for line in self.result["lines"]
+            # A card may lack a low precision; that is listed, and no failure.
+            if line["part"] == "steps" and line["precision"] == "float32" and "mode" in line
+            if line.get("cannot_run", NOT_REACHED) != NOT_REACHED
+        ]
+        self.path = write(self.result, self.folder, with_chart=with_chart)
+
+    def add(self, kind: str, line: str) -> None:
+        """Add to the problems, to what was not reached or to what is missing, and say so."""
+        self.result[kind].append(line)
+        print(f"  {line}", flush=True)
+
+    def run(self, commands: dict[str, list[str]], seconds: float, **more: str) -> dict[str, Ended]:
+        """Run commands at the same time, write results that come meanwhile, return their ends."""
+        if seconds < LEAST:
+            for name in commands:
+                self.add("not_reached", f"{name}: no time left")
+            return {}
+        running: dict[str, Process] = {}
+        logs = {name: self.scratch / f"{number}.log" for number, name in enumerate(commands)}
+        end, size = self.now() + seconds, self.lines.stat().st_size
+        try:
+            for name, command in commands.items():
+                running[name] = self.start(command, logs[name], ROOT, environment(**more))
+            while (left := end - self.now()) > 0:
+                late = [process for process in running.values() if process.wait(0) is None]
+                if not late:
+                    break
+                late[0].wait(min(left, TICK))
+                if (new := self.lines.stat().st_size) != size:
+                    size = new
+                    self.save()
+            statuses = {name: process.wait(0) for name, process in running.items()}
+        finally:
+            stop(running.values(), self.now)
+        texts = {name: log.read_text(errors="replace") for name, log in logs.items()}
+        return {name: Ended(statuses[name], texts[name]) for name in commands}
+
+    def jobs(self, job: str, commands: dict[str, list[str]], seconds: float) -> None:
+        """Run measurements of gpu_jobs.py at the same time, and save what they wrote."""
+        given = ["--out", str(self.lines), "--seconds", f"{seconds:.0f}"]
+        given += ["--tiny"] if self.tiny else []
+        python = [sys.executable, "bench/gpu_jobs.py", job]
+        names = {f"{job} {name}": name for name in commands}
+        start, before = self.now(), len(self.result["lines"])
+        ended = self.run(
+            {long: [*python, name, *commands[name], *given] for long, name in names.items()},
+            seconds,
+        )
+        self.save()
+        whose = [
+            line["backend"] if "backend" in line else line["contender"].removeprefix("mlp_xp, ")
+            for line in self.result["lines"][before:]
+        ]
+        for long, end in ended.items():
+            n_new = whose.count(names[long])
+            print(f"  {long}: {n_new} results, {self.now() - start:.0f} s", flush=True)
+            if end.status is None and n_new:  # A last case, such as a compilation, took too long.
+                self.add("not_reached", f"{long}: stopped after {seconds:.0f} s")
+            elif end.status is None:
+                self.add("problems", f"{long}: no result in {seconds:.0f} s: {end.last}")
+            elif end.status:
+                self.add("problems", f"{long}: exit status {end.status}: {end.last}")
+            if end.status != 0:
+                self.result["tracebacks"][long] = end.log[-3000:]
+
+    def shared(
+        self, job: str, commands: dict[str, list[str]], shares: dict[str, int] | None = None
+    ) -> None:
+        """Run measurements one after the other; each has a share of the time that is left."""
+        end, weights = (
+            self.now() + self.left(job),
+            [(shares or {}).get(name, 1) for name in commands],
+        )
+        for number, (name, own) in enumerate(commands.items()):
+            left = end - self.now()
+            share = left if self.tiny else left * weights[number] / sum(weights[number:])
+            self.jobs(job, {name: own}, share)
