@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = parse(argv)
             args.start_time = start_time
             args.command = shlex.join(["mlp-xp", *(sys.argv[1:] if argv is None else argv)])
-            with process.starting("loading libraries"):
+            pandas = process.without_pandas(is_process=argv is None)
+            with process.starting("loading libraries"), pandas:
                 run = args.load()
             # A command with nothing to save ends at once on Ctrl-C.
             if args.saves:

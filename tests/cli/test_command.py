@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from running import CODE, TINY, draw
 
-from mlp_xp.cli import bench, listings, main
+from mlp_xp.cli import bench, listings, main, process
 from mlp_xp.cli.commands import COMMANDS, parse
 from mlp_xp.datasets import LOADERS, load_digits
 
@@ -293,3 +293,12 @@ def test_help_imports_no_heavy_library():
     loaded = [line.split()[1:] for line in lines if line.startswith("loaded")]
     for argv, heavy in zip(light + others, loaded, strict=True):
         assert set(heavy) <= (set() if argv in light else {"numpy"}), argv
+
+
+def test_a_process_loads_libraries_without_pandas(monkeypatch):
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    for is_process in (True, False):
+        with process.without_pandas(is_process=is_process):
+            assert ("pandas" in sys.modules) is is_process
+            assert importlib.util.find_spec("pandas") is None or not is_process
+        assert "pandas" not in sys.modules
