@@ -54,6 +54,8 @@ def test_it_brings_few_modules_of_its_own(loaded):
     ours = {name for name in loaded["estimators"] if name.startswith("mlp_xp.")}
     unneeded = {name for name in ours if name.startswith(("mlp_xp.lab", "mlp_xp.datasets"))}
     assert len(ours - unneeded) < 100
+    rare = ("backends.shards", "backends._numpy.ranks", "estimators.held_out", "training.diagnosis")
+    assert not {f"mlp_xp.{name}" for name in rare} & loaded["fit"]
 
 
 def test_names_are_loaded_when_they_are_asked_for():

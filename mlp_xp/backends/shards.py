@@ -20,10 +20,8 @@ __all__ = ["in_shards"]
 
 
 def in_shards(kernels: Kernels) -> Kernels:
-    """Return the kernels of a step, whose products and sums are computed shard by shard, if any."""
+    """Return the kernels of a step, whose products and sums are computed shard by shard."""
     n_shards = kernels.n_shards
-    if not n_shards:
-        return kernels
     return kernels._replace(
         dense=_Layer(kernels.dense, n_shards),
         activate=_Activation(kernels.activate, n_shards),

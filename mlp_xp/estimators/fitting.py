@@ -29,7 +29,6 @@ from mlp_xp.estimators.config import (
     training_backend,
 )
 from mlp_xp.estimators.generators import draw_split, peek_seed
-from mlp_xp.estimators.held_out import HeldOut
 from mlp_xp.estimators.ported import check_overrides
 from mlp_xp.estimators.resuming import identity, newest_snapshot, restore, with_snapshot
 from mlp_xp.estimators.samples import Sample, check_held_out, check_sample, split_sample
@@ -177,6 +176,8 @@ def prepare_fit(
     model._training = Training(trainer, ())
     measured = None
     if validation is not None:
+        from mlp_xp.estimators.held_out import HeldOut  # Many fits have no such samples.
+
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data, ranks)
     if training is not None:
         best = training.best or ()

@@ -12,7 +12,6 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from mlp_xp._utils.random import RandomState
@@ -31,6 +30,8 @@ def peek_seed(generator: RandomState) -> int:
 def draw_split(random_state: Any, y: np.ndarray, fraction: float, targets: Targets) -> None:
     """Draw what scikit-learn's split into samples to fit and held-out samples draws."""
     if not isinstance(random_state, Integral):
+        from sklearn.model_selection import train_test_split  # With much that few fits need.
+
         generator, rows = check_random_state(random_state), np.arange(len(y))
         strata = targets.strata(y, fraction) if targets.kind == "binary" else None
         train_test_split(rows, test_size=fraction, random_state=generator, stratify=strata)

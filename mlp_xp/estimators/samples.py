@@ -6,7 +6,6 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from mlp_xp.distributed import Alone
 from mlp_xp.estimators.agreement import agree_on_samples, join_samples
@@ -115,6 +114,8 @@ def _split(
 
     ``groups`` are the groups to stratify by: their bytes, dtype, and number of axes.
     """
+    from sklearn.model_selection import train_test_split  # With much that few fits need.
+
     strata = None
     if groups is not None:
         values, dtype, n_axes = groups

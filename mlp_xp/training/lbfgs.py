@@ -23,7 +23,7 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.batches import Data, Resident, count_work
-from mlp_xp.training.divergence import explain_minimum
+from mlp_xp.training.diagnosis import explain_minimum
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.inputs import Batch

@@ -15,7 +15,6 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation, Draws
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
-from mlp_xp.backends.shards import in_shards
 from mlp_xp.nn.blocks import DropoutKeys
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
@@ -170,7 +169,10 @@ def make_step(
     >>> xp.round(state.params[0].W, 3), xp.round(state.params[0].b, 3)
     (array([[2.]]), array([1.]))
     """
-    kernels = in_shards(kernels)
+    if kernels.n_shards:
+        from mlp_xp.backends.shards import in_shards  # Most fits have no shards.
+
+        kernels = in_shards(kernels)
     evaluate = value_and_gradient(network, loss, kernels, augmentation, xp=xp)
 
     def step(

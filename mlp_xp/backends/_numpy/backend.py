@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import array_api_compat.numpy
 import numpy as np
@@ -21,12 +21,6 @@ from mlp_xp.backends._numpy.forks import between_forks
 from mlp_xp.backends._numpy.jobs import MachineCodeError
 from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss
 from mlp_xp.backends._numpy.memory import aligned
-from mlp_xp.backends._numpy.ranks import (
-    ClipOfRanks,
-    DenseOfRanks,
-    SumOverRanks,
-    UpdateOfRanks,
-)
 from mlp_xp.backends._numpy.subnormals import flush_subnormals
 from mlp_xp.backends._numpy.thread_pool import (
     can_compile,
@@ -39,6 +33,9 @@ from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer
 
+if TYPE_CHECKING:  # Most fits have one process, and start without this module.
+    from mlp_xp.backends._numpy.ranks import SumOverRanks
+
 __all__ = ["NumpyBackend", "compile_ahead", "create"]
 
 
@@ -46,6 +43,7 @@ __all__ = ["NumpyBackend", "compile_ahead", "create"]
 _LEAST_WORK = 2_000_000
 # The same of a step whose products a BLAS would share among its threads: between these two, its
 # threads take several times as long to meet as one takes for the work (bench, drop-in/lbfgs).
+# OpenBLAS computes smaller products by one thread anyway, and to find it takes milliseconds.
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK = 100_000, 20_000_000
 # The same of a training, or a prediction, that is long enough to wait for machine code, which takes
 # seconds to compile the first time: about a second of the code that needs no compiler. A small
@@ -84,12 +82,16 @@ class NumpyBackend(Backend):
         return array
 
     def _summing(self, communicator: Communicator) -> SumOverRanks:
+        from mlp_xp.backends._numpy.ranks import SumOverRanks
+
         return SumOverRanks(communicator)
 
     def with_ranks(self, communicator: Communicator | None) -> Self:
         backend = super().with_ranks(communicator)
-        summing = backend.kernels.sum_over_ranks
-        if isinstance(summing, SumOverRanks) and not backend.kernels.n_shards:
+        summing = cast("SumOverRanks | None", backend.kernels.sum_over_ranks)
+        if summing is not None and not backend.kernels.n_shards:
+            from mlp_xp.backends._numpy.ranks import ClipOfRanks, DenseOfRanks, UpdateOfRanks
+
             backend.kernels = backend.kernels._replace(
                 sent_dense=DenseOfRanks(dense, summing),
                 clip=ClipOfRanks(backend.kernels.clip, summing),
@@ -106,9 +108,9 @@ class NumpyBackend(Backend):
     def share(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
         if has_pool():  # Only the first time: a state stays where it is.
             params, opt_state = map_leaves(aligned, (params, opt_state))
-        summing = self.kernels.sum_over_ranks
+        summing = cast("SumOverRanks | None", self.kernels.sum_over_ranks)
         # Rules that treat each number by itself.
-        if not isinstance(summing, SumOverRanks) or type(optimizer) not in (SGD, Adam, AdamW):
+        if summing is None or type(optimizer) not in (SGD, Adam, AdamW):
             return params, opt_state
         shared: tuple[Tree, Tree] = map_leaves(summing.share, (params, opt_state))
         return shared
@@ -141,7 +143,8 @@ class NumpyBackend(Backend):
 
     @contextlib.contextmanager
     def training(self, work: int, n_steps: int = 1, sparse_work: int = 0) -> Iterator[None]:
-        if isinstance(summing := self.kernels.sum_over_ranks, SumOverRanks):
+        summing = cast("SumOverRanks | None", self.kernels.sum_over_ranks)
+        if summing is not None:
             summing.forget()
         # Settings and shapes alone decide, so that the same settings give the same bits.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()

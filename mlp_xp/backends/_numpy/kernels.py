@@ -7,7 +7,7 @@ products have the threads of the BLAS.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from mlp_xp.backends._numpy.jobs import (
     Product,
     Softmax,
 )
-from mlp_xp.backends._numpy.ranks import SumOverRanks
 from mlp_xp.backends._numpy.sizes import LEAST_NUMBERS
 from mlp_xp.backends._numpy.sparse import TakenRows
 from mlp_xp.backends._numpy.thread_pool import has_pool
@@ -39,6 +38,9 @@ from mlp_xp.backends._numpy.writing import (
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
+
+if TYPE_CHECKING:  # Most fits have one process, and start without this module.
+    from mlp_xp.backends._numpy.ranks import SumOverRanks
 
 __all__ = ["activate", "dense", "gather", "loss"]
 
