@@ -230,7 +230,7 @@ def machine_code() -> None:
 
     Without that, each test that is the first to need a part of it would wait for a compiler.
     """
-    from mlp_xp.backends._numpy.thread_pool import can_compile
+    from mlp_xp.backends._numpy.native.thread_pool import can_compile
 
     if can_compile():
         from mlp_xp.backends._numpy.machine_code import compile_all
@@ -270,7 +270,7 @@ def pool_of():
     """Return a context with threads for jobs, as in training; 0 for none."""
     import contextlib
 
-    from mlp_xp.backends._numpy.thread_pool import can_compile, thread_pool
+    from mlp_xp.backends._numpy.native.thread_pool import can_compile, thread_pool
 
     return lambda n: thread_pool(n) if n and can_compile() else contextlib.nullcontext()
 

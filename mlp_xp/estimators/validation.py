@@ -18,8 +18,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from mlp_xp._utils.forks import between_forks
 from mlp_xp.backends import get_backend, namespace_backend, to_numpy
-from mlp_xp.backends._numpy.forks import between_forks
 from mlp_xp.training.rows import Rows, is_mapped
 
 __all__ = ["check_labels", "check_values", "check_weights", "check_x", "check_y", "encode", "host"]

@@ -16,7 +16,7 @@ from mlp_xp import MLPRegressor
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.compiled_step import CompiledStep
+from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, init_params

@@ -8,8 +8,8 @@ from helpers import tolerance
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
-from mlp_xp.backends._numpy.memory import aligned, empty, in_one_piece, joined
+from mlp_xp.backends._numpy.native.memory import aligned, empty, in_one_piece, joined
+from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError

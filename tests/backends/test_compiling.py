@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.optional import pip_command
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy import jobs, thread_pool
+from mlp_xp.backends._numpy.native import jobs, thread_pool
 from mlp_xp.callbacks import Callback
 
 pytest.importorskip("numba")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlp_xp import MLPClassifier
-from mlp_xp.backends._numpy import forks
+from mlp_xp._utils import forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

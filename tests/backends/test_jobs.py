@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 from mlp_xp import MLP
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
+from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.layers import Dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss

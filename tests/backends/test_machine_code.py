@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy import jobs, thread_pool
+from mlp_xp.backends._numpy.native import jobs, thread_pool
 
 pytest.importorskip("numba")
 if os.name != "posix":
@@ -58,7 +58,7 @@ def test_threads_go_when_told_to_and_do_no_job_for_it(job):
     for n_jobs in (0, 1, 5) * 10:
         with thread_pool.thread_pool(3):
             for _ in range(n_jobs):
-                thread_pool.runner()(jobs.turn(words))
+                thread_pool.runner()(jobs.step_range(words))
             assert len(threads()) == (2 if n_jobs else 0)
             assert found.all() == bool(n_jobs)
             found[...] = 0.0
@@ -73,7 +73,7 @@ def test_a_job_is_done_where_no_other_thread_runs(monkeypatch, job):
     for name in ("start", "join"):
         monkeypatch.setattr(threading.Thread, name, lambda self, timeout=None: None)
     with thread_pool.thread_pool(3):
-        thread_pool.runner()(jobs.turn(words))
+        thread_pool.runner()(jobs.step_range(words))
         assert found.all()
 
 
@@ -85,7 +85,7 @@ def test_a_forked_process_has_no_pool_yet_no_lock_is_held_there_and_it_trains(
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     pool = thread_pool.thread_pool(2)
     with pool:
-        thread_pool.runner()(jobs.turn(words))
+        thread_pool.runner()(jobs.step_range(words))
         found[...] = 0.0
         with thread_pool._lock, thread_pool._machine_code()._lock:
             child = os.fork()
@@ -96,7 +96,7 @@ def test_a_forked_process_has_no_pool_yet_no_lock_is_held_there_and_it_trains(
                 assert not thread_pool.has_pool()
                 with thread_pool.thread_pool(2):
                     thread_pool.link([words])
-                    thread_pool.runner()(jobs.turn(words))
+                    thread_pool.runner()(jobs.step_range(words))
                 assert found.all()
                 assert small().fit(*problem()).n_iter_ == 5
                 pool.__exit__(None, None, None)  # It has none of the threads to wait for.
@@ -119,7 +119,7 @@ def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
     thread_pool.link([words])
     monkeypatch.setattr(threading.Thread, "start", scarce)
     with pytest.raises(RuntimeError, match="can't start new thread"), thread_pool.thread_pool(4):
-        thread_pool.runner()(jobs.turn(words))
+        thread_pool.runner()(jobs.step_range(words))
     assert not threads()
     assert not thread_pool.has_pool()
 
@@ -306,7 +306,12 @@ def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
     expected = key()
     monkeypatch.setattr(_native, "__file__", str(tmp_path / "machine_code/__init__.py"))
     assert key() == expected
-    for name in ("jobs.py", "sizes.py", "machine_code/__init__.py", "machine_code/_tile.py"):
+    for name in (
+        "native/jobs.py",
+        "native/tuning.py",
+        "machine_code/__init__.py",
+        "machine_code/_tile.py",
+    ):
         # As an installer may do it: neither the size tells, nor the time.
         file, times = tmp_path / name, (tmp_path / name).stat()
         text = file.read_text()
@@ -322,7 +327,7 @@ def test_code_for_a_processor_without_avx_512_compiles():
     script = """
 import mlp_xp.backends._numpy.machine_code._cpu as cpu
 cpu.has_tile = lambda: False
-from mlp_xp.backends._numpy import jobs
+from mlp_xp.backends._numpy.native import jobs
 from mlp_xp.backends._numpy.machine_code._build import build
 for kind in (jobs.Product, jobs.Update):
     for is_double in (0, 1):

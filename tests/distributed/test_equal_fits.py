@@ -16,7 +16,7 @@ from trainers import FEATURES, N, make_trainer
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.thread_pool import thread_pool
+from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 from mlp_xp.distributed import get_communicator
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.network import Network

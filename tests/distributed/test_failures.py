@@ -20,11 +20,11 @@ EPOCH = "mlp_xp.training.trainer:Trainer", "run_epoch", 5
 # The call, of a function of a module or a class, at which the last rank ends, and how.
 MOMENTS = {
     "begin": ("mlp_xp.training.trainer:Trainer", "_own", 1),
-    "compile in machine code": ("mlp_xp.backends._numpy.thread_pool", "_machine_code", 1),
+    "compile in machine code": ("mlp_xp.backends._numpy.native.thread_pool", "_machine_code", 1),
     "compile by jax": ("mlp_xp.backends._jax_ranks:SplitFunction", "_compile", 1),
     "first step": ("mlp_xp.training.scalars:StepScalars", "unpack", 1),
     "later step": ("mlp_xp.training.scalars:StepScalars", "unpack", 13),
-    "later call": ("mlp_xp.backends._numpy.compiled_step:_Compiled", "_run", 3),
+    "later call": ("mlp_xp.backends._numpy.tracing.compiled_step:_Compiled", "_run", 3),
     "sum": ("mlp_xp.distributed._mpi:MpiCommunicator", "sum", 20),
     "first validation": ("mlp_xp.estimators.held_out:HeldOut", "_logits", 1),
     "later validation": ("mlp_xp.estimators.held_out:HeldOut", "_logits", 4),

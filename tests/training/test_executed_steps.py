@@ -15,7 +15,7 @@ from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import Flip, Mixup
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.compiled_step import CompiledLoop
+from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
 from mlp_xp.optimizers.schedules import Constant, Cosine

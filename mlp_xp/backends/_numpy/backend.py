@@ -12,23 +12,23 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp._utils.forks import between_forks
 from mlp_xp._utils.optional import install_command, pip_command
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._numpy.compiled_step import CompiledLoop, CompiledStep
-from mlp_xp.backends._numpy.forks import between_forks
-from mlp_xp.backends._numpy.jobs import MachineCodeError
-from mlp_xp.backends._numpy.kernels import activate, dense, gather, loss
-from mlp_xp.backends._numpy.memory import aligned
-from mlp_xp.backends._numpy.subnormals import flush_subnormals
-from mlp_xp.backends._numpy.thread_pool import (
+from mlp_xp.backends._numpy.kernels.forward import activate, dense, gather, loss
+from mlp_xp.backends._numpy.kernels.updates import update_tree
+from mlp_xp.backends._numpy.native.jobs import MachineCodeError
+from mlp_xp.backends._numpy.native.memory import aligned
+from mlp_xp.backends._numpy.native.subnormals import flush_subnormals
+from mlp_xp.backends._numpy.native.thread_pool import (
     can_compile,
     has_pool,
     one_blas_thread,
     thread_pool,
 )
-from mlp_xp.backends._numpy.updates import update_tree
+from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer

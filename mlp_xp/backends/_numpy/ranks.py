@@ -10,9 +10,9 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._numpy.jobs import address
-from mlp_xp.backends._numpy.sparse import call
-from mlp_xp.backends._numpy.traced import Traced, value_of
+from mlp_xp.backends._numpy.kernels.sparse import call
+from mlp_xp.backends._numpy.native.jobs import address
+from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
 from mlp_xp.backends.communicator import LONG_BYTES, Communicator, SharedSum
 from mlp_xp.optimizers import Updated
 

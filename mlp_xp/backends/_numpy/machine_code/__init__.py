@@ -6,10 +6,10 @@ products are our own, or those of SciPy's BLAS, held to one thread and called fr
 its own part of the result: our threads meet within a microsecond between jobs, where those of a
 BLAS, of OpenMP and of Python take ten to fifty.
 
-Each kind of job is compiled by itself, when it is first needed (`_units`), in a process of its own
-(`_build`), and kept as an object file. What runs is always that file, so a process that compiled it
-computes the same bits as one that found it. Here it is found, checked and loaded, which needs
-llvmlite and not numba.
+Each kind of job is compiled by itself, when it is first needed (`_entry_points`), in a process of
+its own (`_build`), and kept as an object file. What runs is always that file, so a process that
+compiled it computes the same bits as one that found it. Here it is found, checked and loaded, which
+needs llvmlite and not numba.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from llvmlite import binding
 from mlp_xp._utils.paths import cache_dir
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.signals import interruptible
-from mlp_xp.backends._numpy import jobs
-from mlp_xp.backends._numpy.jobs import MachineCodeError, Unit, all_units, number_of
 from mlp_xp.backends._numpy.machine_code._cpu import describe_cpu, has_tile, target_machine
+from mlp_xp.backends._numpy.native import jobs
+from mlp_xp.backends._numpy.native.jobs import MachineCodeError, Unit, all_units, number_of
 
 __all__ = ["addresses", "blas_address", "compile_all", "has_tile", "run_jobs"]
 
@@ -224,7 +224,8 @@ def _key() -> str:
     """Return what changes with all that machine code depends on."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in (*sorted(here.glob("*.py")), here.parent / "jobs.py", here.parent / "sizes.py"):
+    shared = (here.parent / "native" / name for name in ("jobs.py", "tuning.py"))
+    for file in (*sorted(here.glob("*.py")), *shared):
         digest.update(file.read_bytes())
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
     settings = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_")}

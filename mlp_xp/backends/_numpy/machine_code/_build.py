@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from llvmlite import binding
 from numba import cfunc
 
-from mlp_xp.backends._numpy.jobs import Unit
 from mlp_xp.backends._numpy.machine_code._cpu import target_machine
+from mlp_xp.backends._numpy.machine_code._entry_points import signature, source
 from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
-from mlp_xp.backends._numpy.machine_code._units import signature, source
+from mlp_xp.backends._numpy.native.jobs import Unit
 
 __all__ = ["build", "main"]
 

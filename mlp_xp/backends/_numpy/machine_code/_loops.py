@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from mlp_xp.backends._numpy.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
 from mlp_xp.backends._numpy.machine_code._adam import adam
 from mlp_xp.backends._numpy.machine_code._cpu import has_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
@@ -20,7 +19,8 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 )
 from mlp_xp.backends._numpy.machine_code._products import make_tiled
 from mlp_xp.backends._numpy.machine_code._tile import ROWS
-from mlp_xp.backends._numpy.sizes import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
+from mlp_xp.backends._numpy.native.jobs import ADAM, LOGISTIC, UPDATED_ARRAY, Update, record
+from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_PACKED, MAIL_OF_THREAD, PANEL
 
 __all__ = [
     "SOFTMAX_ROWS",

@@ -11,11 +11,11 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from mlp_xp.backends._numpy.jobs import Product, record
 from mlp_xp.backends._numpy.machine_code._cpu import has_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import jit, pointer, start_of
 from mlp_xp.backends._numpy.machine_code._tile import ROWS, VECTORS, make_tile
-from mlp_xp.backends._numpy.sizes import (
+from mlp_xp.backends._numpy.native.jobs import Product, record
+from mlp_xp.backends._numpy.native.tuning import (
     LARGEST_RIGHT,
     LEAST_COLUMNS,
     LEAST_TILED,

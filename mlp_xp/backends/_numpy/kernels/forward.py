@@ -14,19 +14,8 @@ import numpy as np
 from mlp_xp._utils.array_types import DType, Namespace
 from mlp_xp.augmentation import PixelMap, map_pixels, take_lines
 from mlp_xp.backends import kernels
-from mlp_xp.backends._numpy.jobs import (
-    LOGISTIC,
-    RELU,
-    ActivateArray,
-    ColumnSums,
-    Gather,
-    Product,
-    Softmax,
-)
-from mlp_xp.backends._numpy.sizes import LEAST_NUMBERS
-from mlp_xp.backends._numpy.sparse import TakenRows
-from mlp_xp.backends._numpy.thread_pool import has_pool
-from mlp_xp.backends._numpy.writing import (
+from mlp_xp.backends._numpy.kernels.sparse import TakenRows
+from mlp_xp.backends._numpy.kernels.writing import (
     are_positions,
     constants,
     has_rows,
@@ -35,6 +24,17 @@ from mlp_xp.backends._numpy.writing import (
     or_plain,
     run,
 )
+from mlp_xp.backends._numpy.native.jobs import (
+    LOGISTIC,
+    RELU,
+    ActivateArray,
+    ColumnSums,
+    Gather,
+    Product,
+    Softmax,
+)
+from mlp_xp.backends._numpy.native.thread_pool import has_pool
+from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, DensePullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss

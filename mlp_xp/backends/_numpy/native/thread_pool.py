@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.workers import current_worker
-from mlp_xp.backends._numpy.jobs import (
+from mlp_xp.backends._numpy.native.jobs import (
     WORDS,
     MachineCodeError,
     Product,
@@ -29,8 +29,8 @@ from mlp_xp.backends._numpy.jobs import (
     number_of,
     read,
 )
-from mlp_xp.backends._numpy.memory import empty
-from mlp_xp.backends._numpy.sizes import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH
+from mlp_xp.backends._numpy.native.memory import empty
+from mlp_xp.backends._numpy.native.tuning import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH
 
 __all__ = [
     "ThreadPool",

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.forks import between_forks
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._numpy.forks import between_forks
-from mlp_xp.backends._numpy.jobs import MachineCodeError
-from mlp_xp.backends._numpy.memory import joined
-from mlp_xp.backends._numpy.program import Program
-from mlp_xp.backends._numpy.thread_pool import has_pool, runner
-from mlp_xp.backends._numpy.traced import STEP, Traced
+from mlp_xp.backends._numpy.native.jobs import MachineCodeError
+from mlp_xp.backends._numpy.native.memory import joined
+from mlp_xp.backends._numpy.native.thread_pool import has_pool, runner
+from mlp_xp.backends._numpy.tracing.program import Program
+from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 from mlp_xp.backends.communicator import Communicator
 
 __all__ = ["CompiledLoop", "CompiledStep"]
@@ -253,7 +253,7 @@ class CompiledLoop(_Compiled):
             programs.append(program)
         for part, start, stop in turns if programs else ():
             program = programs[part]
-            table = None if program is None else program.turn(start, stop)
+            table = None if program is None else program.step_range(start, stop)
             found += [] if table is None else [table]
         if len(found) == len(turns):
             runner()(np.concatenate(found))

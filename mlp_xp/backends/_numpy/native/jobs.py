@@ -40,8 +40,8 @@ __all__ = [
     "number_of",
     "read",
     "record",
+    "step_range",
     "table",
-    "turn",
 ]
 
 WORDS = 20  # 64-bit integers of a job.
@@ -280,7 +280,7 @@ def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
     return records, arrays
 
 
-def turn(records: np.ndarray, picks: np.ndarray | None = None) -> np.ndarray:
+def step_range(records: np.ndarray, picks: np.ndarray | None = None) -> np.ndarray:
     """Return a `TURN` of one step, (1, 6) int64; neither array is kept alive."""
     picked = (0, 0) if picks is None else (address(picks), len(picks))
     return np.asarray([[address(records), len(records), *picked, 0, 1]], np.int64)

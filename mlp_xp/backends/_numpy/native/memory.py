@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.jobs import address
+from mlp_xp.backends._numpy.native.jobs import address
 
 __all__ = ["aligned", "empty", "in_one_piece", "joined"]
 

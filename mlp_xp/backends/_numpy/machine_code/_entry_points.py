@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from mlp_xp.backends._numpy import jobs
-from mlp_xp.backends._numpy.jobs import HEADER, PICK, TURN, Unit, number_of, record
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
     add,
     call,
@@ -37,7 +35,9 @@ from mlp_xp.backends._numpy.machine_code._loops import (
     sum_rows,
 )
 from mlp_xp.backends._numpy.machine_code._products import add_parts, by_columns, make_product
-from mlp_xp.backends._numpy.sizes import (
+from mlp_xp.backends._numpy.native import jobs
+from mlp_xp.backends._numpy.native.jobs import HEADER, PICK, TURN, Unit, number_of, record
+from mlp_xp.backends._numpy.native.tuning import (
     BEGUN,
     CALLER_SLEEPS,
     DONE,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.memory import empty
-from mlp_xp.backends._numpy.thread_pool import has_pool, rows_error
-from mlp_xp.backends._numpy.traced import Traced
+from mlp_xp.backends._numpy.native.memory import empty
+from mlp_xp.backends._numpy.native.thread_pool import has_pool, rows_error
+from mlp_xp.backends._numpy.tracing.traced import Traced
 
 __all__ = [
     "REDUCTIONS",

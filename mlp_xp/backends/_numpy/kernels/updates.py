@@ -9,12 +9,12 @@ import numpy as np
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends._numpy.jobs import ADAM, MOMENTUM, UPDATED_ARRAY, Update, address
-from mlp_xp.backends._numpy.sizes import LEAST_NUMBERS
-from mlp_xp.backends._numpy.sparse import call
-from mlp_xp.backends._numpy.thread_pool import has_pool
-from mlp_xp.backends._numpy.traced import Traced
-from mlp_xp.backends._numpy.writing import constants, is_plain, or_plain, run
+from mlp_xp.backends._numpy.kernels.sparse import call
+from mlp_xp.backends._numpy.kernels.writing import constants, is_plain, or_plain, run
+from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM, UPDATED_ARRAY, Update, address
+from mlp_xp.backends._numpy.native.thread_pool import has_pool
+from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 __all__ = ["update_tree"]

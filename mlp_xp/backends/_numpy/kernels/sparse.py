@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlp_xp.backends._numpy.traced import Traced
+from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.backends.kernels import SparseMatrix
 
 __all__ = ["TakenRows", "call"]

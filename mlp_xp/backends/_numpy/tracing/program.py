@@ -16,11 +16,20 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends._numpy.arguments import form, is_small, reference
-from mlp_xp.backends._numpy.fusion import fused
-from mlp_xp.backends._numpy.jobs import PICK, Arithmetic, Job, Take, address, table, turn
-from mlp_xp.backends._numpy.memory import empty, in_one_piece
-from mlp_xp.backends._numpy.operations import (
+from mlp_xp.backends._numpy.native.jobs import (
+    PICK,
+    Arithmetic,
+    Job,
+    Take,
+    address,
+    step_range,
+    table,
+)
+from mlp_xp.backends._numpy.native.memory import empty, in_one_piece
+from mlp_xp.backends._numpy.native.thread_pool import has_pool, link
+from mlp_xp.backends._numpy.tracing.arguments import form, is_small, reference
+from mlp_xp.backends._numpy.tracing.fusion import fused
+from mlp_xp.backends._numpy.tracing.operations import (
     REDUCTIONS,
     are_numbers,
     can_be_taken,
@@ -28,8 +37,7 @@ from mlp_xp.backends._numpy.operations import (
     has_short_rows,
     take_rows,
 )
-from mlp_xp.backends._numpy.thread_pool import has_pool, link
-from mlp_xp.backends._numpy.traced import Finder, Traced, UntraceableError, value_of
+from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, value_of
 
 __all__ = ["Program"]
 
@@ -60,7 +68,7 @@ class Program:
         self._places: list[np.ndarray | None] = []
         self._n_steps: float = math.inf  # For which the arguments have entries.
         self._code: Callable[[Callable[..., None], int, int], None]
-        self._turn: np.ndarray | None = None  # Where a step is one table.
+        self._steps: np.ndarray | None = None  # Where a step is one table.
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -163,7 +171,7 @@ class Program:
                 else:
                     self._name(array)  # Kept alive.
             self._name(records)  # Kept alive.
-            self._lines.append(f"run_turns({self._name(turn(records))})")
+            self._lines.append(f"run_turns({self._name(step_range(records))})")
             self._tables.append(records)
             self._jobs = []
         self._n_bytes = 0
@@ -326,7 +334,7 @@ class Program:
         # Memory that only left-out jobs have used is free again.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
         if len(self._lines) == 1 and self._tables:
-            self._turn = turn(self._tables[0], self._pick_table())
+            self._steps = step_range(self._tables[0], self._pick_table())
         else:
             source = "\n".join(("def program(run_turns, start, stop):", *self._body(), " return"))
             exec(_compiled(source), self._names)
@@ -334,21 +342,21 @@ class Program:
             self._code = self._names.pop("program")
         self._picks, self._kept = [], []
 
-    def turn(self, start: int, stop: int) -> np.ndarray | None:
+    def step_range(self, start: int, stop: int) -> np.ndarray | None:
         """Return the `TURN` of some steps, None where a step is more than one table."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps {start} to {stop - 1} are asked for, and something is given for "
                 f"{self._n_steps}: start at 0 and stop at {self._n_steps}."
             )
-        steps = None if self._turn is None else self._turn.copy()
+        steps = None if self._steps is None else self._steps.copy()
         if steps is not None:
             steps[0, -2:] = start, stop
         return steps
 
     def run(self, run_turns: Callable[..., None], start: int, stop: int) -> None:
         """Run steps; ``run_turns`` runs tables of jobs."""
-        if (steps := self.turn(start, stop)) is not None:
+        if (steps := self.step_range(start, stop)) is not None:
             run_turns(steps)
             return
         try:

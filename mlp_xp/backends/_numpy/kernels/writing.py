@@ -8,9 +8,9 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from mlp_xp.backends._numpy.jobs import Job, MachineCodeError, table, turn
-from mlp_xp.backends._numpy.thread_pool import link, runner
-from mlp_xp.backends._numpy.traced import Traced
+from mlp_xp.backends._numpy.native.jobs import Job, MachineCodeError, step_range, table
+from mlp_xp.backends._numpy.native.thread_pool import link, runner
+from mlp_xp.backends._numpy.tracing.traced import Traced
 
 __all__ = [
     "are_positions",
@@ -47,7 +47,7 @@ def run(fields: Any, is_shared: bool, *others: Any) -> None:
             return
     records, _ = table([job])
     link([records])
-    runner()(turn(records))
+    runner()(step_range(records))
 
 
 def is_plain(*arrays: Any) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlp_xp.backends._numpy.jobs import Job, Product, Update, address
-from mlp_xp.backends._numpy.sizes import FUSED_ROW, LEAST_TILED, SAMPLES_AT_ONCE
-from mlp_xp.backends._numpy.thread_pool import has_tile
+from mlp_xp.backends._numpy.native.jobs import Job, Product, Update, address
+from mlp_xp.backends._numpy.native.thread_pool import has_tile
+from mlp_xp.backends._numpy.native.tuning import FUSED_ROW, LEAST_TILED, SAMPLES_AT_ONCE
 
 __all__ = ["fused"]
 
