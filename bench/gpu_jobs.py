@@ -38,7 +38,7 @@ from bench.suite.epochs import make_epoch
 from bench.suite.roofline import operations
 from bench.suite.workloads import WORKLOADS, Workload, load
 from mlp_xp.backends import Backend, get_backend
-from mlp_xp.backends._captured import report
+from mlp_xp.backends._cuda.captured import report
 from mlp_xp.nn.layers import Dense
 from mlp_xp.training.batches import Streamed
 from mlp_xp.training.epochs import plan_epoch
@@ -208,7 +208,7 @@ def step_line(
 def refusals() -> Iterator[list[logging.LogRecord]]:
     """Collect why steps were not captured."""
     handler = BufferingHandler(1_000)
-    log = logging.getLogger("mlp_xp.backends._captured")
+    log = logging.getLogger("mlp_xp.backends._cuda.captured")
     log.addHandler(handler)
     report.cache_clear()  # It says each reason once.
     try:

@@ -56,7 +56,7 @@ BACKENDS = {
         ", or cuda13 if nvidia-smi shows CUDA Version 13",
     ),
     "torch": Library("_torch.backend", "torch", "torch", ("cpu", "cuda", "xpu", "mps")),
-    "jax": Library("_jax", "jax", "jax", ("cpu", "cuda")),
+    "jax": Library("_jax.backend", "jax", "jax", ("cpu", "cuda")),
     "array_api_strict": Library("_strict", "array_api_strict", "test"),
 }
 

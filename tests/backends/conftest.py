@@ -13,7 +13,7 @@ if SPEC is None or "stand_in" not in str(SPEC.origin):
 @pytest.fixture
 def soon(monkeypatch):
     """Capture after two steps."""
-    monkeypatch.setattr("mlp_xp.backends._captured._STEPS_BEFORE_CAPTURE", 2)
+    monkeypatch.setattr("mlp_xp.backends._cuda.captured._STEPS_BEFORE_CAPTURE", 2)
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def no_counts(backend_spec):
     """Count launches, and what was logged, from 0; in the tests that take a backend."""
     from cupy import _launch
 
-    from mlp_xp.backends import _captured
+    from mlp_xp.backends._cuda import captured as _captured
 
     _captured.report.cache_clear()
     for counter in (_launch.launches, _launch.replayed, _launch.waits):

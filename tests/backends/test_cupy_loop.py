@@ -13,7 +13,8 @@ from scipy import sparse
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends import _captured, get_backend
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._cuda import captured as _captured
 from mlp_xp.backends._cupy.backend import CupyBackend
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.nn.network import init_params

@@ -11,7 +11,7 @@ def body(i, state, table):
 
 
 def test_chunks_compute_what_one_loop_does(monkeypatch):
-    from mlp_xp.backends import _jax
+    from mlp_xp.backends._jax import backend as _jax
 
     backend, table = _jax.create("cpu"), np.arange(100, dtype=np.float32)
     whole = backend.loop(body)
@@ -24,7 +24,7 @@ def test_chunks_compute_what_one_loop_does(monkeypatch):
 def test_xla_knows_the_length_of_a_chunk():
     import jax
 
-    from mlp_xp.backends import _jax
+    from mlp_xp.backends._jax import backend as _jax
 
     table = np.arange(100, dtype=np.float32)
     chunk = jax.jit(lambda *arguments: _jax._run_chunk(body, 64, *arguments))

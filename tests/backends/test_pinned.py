@@ -9,7 +9,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mlp_xp.backends import _pinned, get_backend
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._cuda import pinned as _pinned
 
 travels = pytest.mark.libraries("cupy", "jax", "torch")
 

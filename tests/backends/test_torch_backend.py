@@ -12,7 +12,8 @@ from rules import RULES
 
 from mlp_xp import MLPRegressor
 from mlp_xp.augmentation import Cutout, Flip, Mixup
-from mlp_xp.backends import BACKENDS, _captured, get_backend
+from mlp_xp.backends import BACKENDS, get_backend
+from mlp_xp.backends._cuda import captured as _captured
 from mlp_xp.optimizers import SGD, init_opt_state
 
 MEMORY = {"memory_reserved": 300, "memory_allocated": 100, "mem_get_info": (1000, 5000)}

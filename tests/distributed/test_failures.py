@@ -21,7 +21,7 @@ EPOCH = "mlp_xp.training.trainer:Trainer", "run_epoch", 5
 MOMENTS = {
     "begin": ("mlp_xp.training.trainer:Trainer", "_own", 1),
     "compile in machine code": ("mlp_xp.backends._numpy.native.thread_pool", "_machine_code", 1),
-    "compile by jax": ("mlp_xp.backends._jax_ranks:SplitFunction", "_compile", 1),
+    "compile by jax": ("mlp_xp.backends._jax.ranks:SplitFunction", "_compile", 1),
     "first step": ("mlp_xp.training.scalars:StepScalars", "unpack", 1),
     "later step": ("mlp_xp.training.scalars:StepScalars", "unpack", 13),
     "later call": ("mlp_xp.backends._numpy.tracing.compiled_step:_Compiled", "_run", 3),

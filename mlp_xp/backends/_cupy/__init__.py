@@ -9,5 +9,5 @@ Only execution lives here: every formula has its definition in `nn`, `optimizers
   `normalization`, `losses`, `accumulate`, `update` (by `multi_tensor`) and `products`; `rendering`
   lists every kernel
 - `products`: dense layers, by the products of `cublaslt`, which a graph can hold
-- `captured`: steps as CUDA graphs, for `mlp_xp.backends._captured`
+- `captured`: steps as CUDA graphs, for `mlp_xp.backends._cuda.captured`
 """

@@ -12,9 +12,9 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.optional import install_command
-from mlp_xp.backends import _pinned
 from mlp_xp.backends._base import Backend
-from mlp_xp.backends._captured import SUMS_IN_GRAPHS, CapturedLoop, report
+from mlp_xp.backends._cuda import pinned as _pinned
+from mlp_xp.backends._cuda.captured import SUMS_IN_GRAPHS, CapturedLoop, report
 from mlp_xp.backends._cupy import namespace
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.backends._cupy.cublaslt import is_usable

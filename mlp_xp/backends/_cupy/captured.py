@@ -1,4 +1,4 @@
-"""CuPy's captures, for `mlp_xp.backends._captured`."""
+"""CuPy's captures, for `mlp_xp.backends._cuda.captured`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import cupy
 
-from mlp_xp.backends._captured import Graphs
+from mlp_xp.backends._cuda.captured import Graphs
 from mlp_xp.backends._cupy.rendering import kernel
 
 __all__ = ["CupyGraphs"]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from mlp_xp._utils.array_types import Array, Tree
-from mlp_xp.backends import _pinned
 from mlp_xp.backends._base import Backend, BackendError
-from mlp_xp.backends._captured import SUMS_IN_GRAPHS, CapturedLoop, report
+from mlp_xp.backends._cuda import pinned as _pinned
+from mlp_xp.backends._cuda.captured import SUMS_IN_GRAPHS, CapturedLoop, report
 from mlp_xp.backends._precision import LOW_PRECISIONS, check_capability, lacking
 from mlp_xp.backends._torch import kernels, namespace
 from mlp_xp.backends._torch.captured import TorchGraphs

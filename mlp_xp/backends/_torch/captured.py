@@ -1,4 +1,4 @@
-"""Torch's captures, for `mlp_xp.backends._captured`."""
+"""Torch's captures, for `mlp_xp.backends._cuda.captured`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mlp_xp.backends._captured import Graphs
+from mlp_xp.backends._cuda.captured import Graphs
 
 __all__ = ["TorchGraphs"]
 

@@ -12,7 +12,7 @@ __all__ = ["Copier"]
 
 
 class Copier:
-    """Pinned memory, streams and events of a device; see `mlp_xp.backends._pinned`.
+    """Pinned memory, streams and events of a device; see `mlp_xp.backends._cuda.pinned`.
 
     Parameters
     ----------

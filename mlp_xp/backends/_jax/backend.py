@@ -15,7 +15,7 @@ from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
 from mlp_xp.augmentation import PixelMap, map_pixels
 from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._jax_ranks import SplitFunction, SumOverRanks, TakeShard
+from mlp_xp.backends._jax.ranks import SplitFunction, SumOverRanks, TakeShard
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.communicator import Communicator
 from mlp_xp.backends.kernels import Kernels, Scaling
