@@ -49,13 +49,21 @@ def code_lines(text: str) -> int:
 
 
 def entries(folder: str) -> tuple[int, str]:
-    """Return the number of files and folders in the fullest folder, and its name."""
+    """Return the number of modules and packages in the fullest package, and its name.
+
+    ``__init__.py`` is not counted, nor are the rooms of the package itself.
+    """
+    top = ROOT / folder
+    folders = {file.parent for file in sources(folder)} - {ROOT / "mlp_xp"}
     counts = {
-        path: sum(p.suffix == ".py" or any(p.rglob("*.py")) for p in path.iterdir())
-        for path in {file.parent for file in sources(folder)}
+        str(path.relative_to(ROOT)): sum(
+            (p.suffix == ".py" and p.stem != "__init__") or any(p.rglob("*.py"))
+            for p in path.iterdir()
+        )
+        for path in folders
+        if path == top or top in path.parents
     }
-    fullest = max(counts, key=lambda path: counts[path])
-    return counts[fullest], str(fullest.relative_to(ROOT))
+    return max((n, name) for name, n in counts.items())
 
 
 def main() -> None:
