@@ -13,7 +13,7 @@ class Progress:
     """A bar over the turns that each part announces, by its name, in their order."""
 
     def __init__(self, n_turns: Mapping[str, int]) -> None:
-        from mlp_xp._utils.progress import open_bar
+        from mlp_xp._utils.display.progress import open_bar
         from mlp_xp.training.time_budget import Pace
 
         self._n_turns, self._total = dict(n_turns), max(1, sum(n_turns.values()))

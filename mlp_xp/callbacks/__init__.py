@@ -5,7 +5,7 @@ What a fit does at each epoch by itself (early stopping, validation, ``max_time`
 `training`.
 """
 
-from mlp_xp._utils.progress import time_left
+from mlp_xp._utils.display.progress import time_left
 from mlp_xp.callbacks._base import Callback
 from mlp_xp.callbacks._checkpoint import Checkpoint
 from mlp_xp.callbacks._limits import TargetScore, TimeBudget

@@ -15,8 +15,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlp_xp._utils.durable import locked, make_folder, new_folder, remove_folder, sweep
 from mlp_xp._utils.signals import terminations
+from mlp_xp._utils.storage.durable import locked, make_folder, new_folder, remove_folder, sweep
 from mlp_xp.callbacks._base import Live, expect
 from mlp_xp.estimators.reporting import Pause
 from mlp_xp.estimators.state import host_copy

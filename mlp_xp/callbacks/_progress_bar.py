@@ -7,8 +7,8 @@ import time
 from functools import partial
 from typing import Any
 
+from mlp_xp._utils.display.progress import NotebookBar, open_bar, time_left
 from mlp_xp._utils.optional import optional
-from mlp_xp._utils.progress import NotebookBar, open_bar, time_left
 from mlp_xp._utils.signals import ctrl_c_pressed
 from mlp_xp.callbacks._base import Live
 from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_svg

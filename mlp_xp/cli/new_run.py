@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlp_xp._utils.durable import locked, make_folder, remove_folder, rename_folder, sweep
+from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, rename_folder, sweep
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.runs import newest_model, unfinished

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from mlp_xp._utils.progress import LiveBar, NotebookBar, open_bar, spinner
+from mlp_xp._utils.display.progress import LiveBar, NotebookBar, open_bar, spinner
 from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.process import printable
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp import __version__
-from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import postponed
+from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.backends import Backend
 from mlp_xp.cli.ending import Ending
 from mlp_xp.cli.report import Evaluation

@@ -8,7 +8,7 @@ their sizes are limited.
 from collections.abc import Callable
 from pathlib import Path
 
-from mlp_xp._utils.paths import cache_dir
+from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets import _loading
 from mlp_xp.datasets._dataset import Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._own import load_files

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.paths import cache_dir
+from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets._dataset import DatasetError
 
 

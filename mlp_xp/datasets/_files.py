@@ -11,7 +11,7 @@ from typing import IO, Any, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.files import open_file
+from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
 # The largest official file has 155 MB, the largest official archive unpacks to 187 MB. A larger one

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.paths import cache_dir
+from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets import _cache
 from mlp_xp.datasets._dataset import Content, DatasetError
 from mlp_xp.datasets._download import Remote, UnreachableError, download

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import optional
+from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import DatasetError
 
 PICTURES = (".png", ".jpg", ".jpeg")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.files import open_file
+from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._columns import check_columns
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._parquet import read_parquet

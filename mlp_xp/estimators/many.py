@@ -17,8 +17,8 @@ from scipy import sparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from mlp_xp._utils.display.progress import TaskBar
 from mlp_xp._utils.processors import usable_threads
-from mlp_xp._utils.progress import TaskBar
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import reporting
 from mlp_xp.backends import Backend, to_numpy

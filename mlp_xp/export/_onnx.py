@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlp_xp import __version__
-from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
+from mlp_xp._utils.storage.durable import replacing
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend

@@ -20,7 +20,7 @@ from joblib.parallel import (
     parallel_config,
 )
 
-from mlp_xp._utils.progress import TaskBar
+from mlp_xp._utils.display.progress import TaskBar
 from mlp_xp.model_selection._calls import Call, is_network
 from mlp_xp.model_selection._fits import fitted
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
+from mlp_xp._utils.storage.durable import replacing
 
 __all__ = [
     "COLORS",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlp_xp._utils.files import read_file
+from mlp_xp._utils.storage.files import read_file
 
 __all__ = [
     "Recipe",

@@ -15,9 +15,9 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp._utils.durable import locked, make_folder, replacing, sweep
-from mlp_xp._utils.files import read_file
 from mlp_xp._utils.optional import optional, pip_command
+from mlp_xp._utils.storage.durable import locked, make_folder, replacing, sweep
+from mlp_xp._utils.storage.files import read_file
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.state import FittedState, fitted_state, publish

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp._utils.files import open_file
 from mlp_xp._utils.optional import optional
+from mlp_xp._utils.storage.files import open_file
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.intervals import Calibration

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlp_xp._utils.files import read_file
+from mlp_xp._utils.storage.files import read_file
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 JSON_LIMIT = 64 << 20  # Bytes: the history of some 200,000 epochs.

@@ -1,7 +1,7 @@
 """Checkpoints: folders with a snapshot each, as safetensors and JSON, without pickle.
 
 ``training.json`` holds the facts and the SHA-256 of both files. A folder has its name only once all
-of its files are on the disk (`mlp_xp._utils.durable`).
+of its files are on the disk (`mlp_xp._utils.storage.durable`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mlp_xp._utils.files import read_file
 from mlp_xp._utils.optional import optional
+from mlp_xp._utils.storage.files import read_file
 from mlp_xp.training.snapshot import Snapshot, SnapshotError
 
 __all__ = ["checkpoint_name", "checkpoints", "read_checkpoint", "read_newest", "write_snapshot"]

@@ -27,5 +27,5 @@ def clock(monkeypatch) -> SimpleNamespace:
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
     monkeypatch.setattr(callbacks._progress_bar, "time", fake)
     monkeypatch.setattr(budget, "time", fake)
-    monkeypatch.setattr("mlp_xp._utils.progress.time", fake)
+    monkeypatch.setattr("mlp_xp._utils.display.progress.time", fake)
     return clock

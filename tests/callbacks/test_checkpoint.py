@@ -10,7 +10,7 @@ import pytest
 from fake_fit import X, Y, names
 
 from mlp_xp import MLPClassifier, MLPRegressor, callbacks
-from mlp_xp._utils.durable import locked
+from mlp_xp._utils.storage.durable import locked
 from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.saving import SavingError, load_model, save_model
 from mlp_xp.training.checkpoints import checkpoints, read_checkpoint, write_snapshot

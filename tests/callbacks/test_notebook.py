@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mlp_xp import MLPClassifier
-from mlp_xp._utils.progress import TaskBar
+from mlp_xp._utils.display.progress import TaskBar
 from mlp_xp.callbacks import ProgressBar
 from mlp_xp.datasets import load_digits
 

@@ -16,7 +16,7 @@ import pytest
 from running import DRAWN, FILES, TINY, history_of, in_progress, start
 
 from mlp_xp import MLP
-from mlp_xp._utils.durable import locked
+from mlp_xp._utils.storage.durable import locked
 from mlp_xp.callbacks import Callback
 from mlp_xp.cli import new_run, results, train
 from mlp_xp.cli import settings as settings_module

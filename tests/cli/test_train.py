@@ -12,7 +12,7 @@ from PIL import Image
 from running import DRAWN, FILES, RECIPE, TINY, history_of
 
 from mlp_xp import MLP
-from mlp_xp._utils.durable import locked
+from mlp_xp._utils.storage.durable import locked
 from mlp_xp.cli import new_run, results, settings, train
 from mlp_xp.cli.commands import parse
 from mlp_xp.cli.settings import Settings, settings_of

@@ -10,7 +10,7 @@ import pytest
 from browser import served
 
 from mlp_xp import MLPClassifier
-from mlp_xp._utils.paths import cache_dir
+from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets import load_digits
 from mlp_xp.export import to_onnx
 

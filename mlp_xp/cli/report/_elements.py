@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp._utils.durable import replacing
 from mlp_xp._utils.optional import optional
+from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.cli.process import printable
 from mlp_xp.plotting import THEME
 

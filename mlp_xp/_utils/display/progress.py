@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
-from mlp_xp._utils.notebook import NotebookPlace, bar_html, in_notebook
+from mlp_xp._utils.display.notebook import NotebookPlace, bar_html, in_notebook
 from mlp_xp._utils.signals import ctrl_c_pressed
 
 __all__ = ["LiveBar", "NotebookBar", "TaskBar", "open_bar", "spinner", "time_left"]
@@ -197,7 +197,7 @@ class TaskBar:
 
     Examples
     --------
-    >>> from mlp_xp._utils.progress import TaskBar
+    >>> from mlp_xp._utils.display.progress import TaskBar
     >>> bar = TaskBar("models", 2)
     >>> bar.update("score 0.9")
     models 1/2  score 0.9  0:00 left

@@ -39,7 +39,7 @@ def bar_html(share: float | None, left: str, right: str) -> str:
 
     Examples
     --------
-    >>> from mlp_xp._utils.notebook import bar_html
+    >>> from mlp_xp._utils.display.notebook import bar_html
     >>> "<progress max=1 value=0.5000" in bar_html(0.5, "epoch 1/2", "0:01 left")
     True
     """

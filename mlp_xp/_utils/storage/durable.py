@@ -70,7 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from mlp_xp._utils.durable import replacing
+    >>> from mlp_xp._utils.storage.durable import replacing
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(Path(folder, "file")) as temporary:
     ...         _ = temporary.write_text("all of it")
