@@ -49,7 +49,7 @@ def units() -> list[Unit]:
     from cupy_backends.cuda.libs import nvrtc
 
     import mlp_xp.backends._cupy as package
-    from mlp_xp.backends._cupy.rendering import every_kernel
+    from mlp_xp.backends._cupy.kernels.rendering import every_kernel
 
     try:
         nvrtc.getVersion()
@@ -146,7 +146,7 @@ def test_kernels_compile(units: list[Unit], architecture: int) -> None:
 
 def test_every_kernel_is_listed() -> None:
     """The test above compiles no kernel that is made without the decorator."""
-    for path in FOLDER.glob("*.py"):
+    for path in FOLDER.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         listed = [node for node in ast.walk(tree) if is_listed(node)]
         inside = {id(child) for node in listed for child in ast.walk(node)}

@@ -4,7 +4,7 @@ import cupy
 import numpy as np
 import pytest
 
-from mlp_xp.backends._cupy.rendering import raw_kernel
+from mlp_xp.backends._cupy.kernels.rendering import raw_kernel
 
 SUM = r"""
 extern "C" __global__ void block_sums(const float* x, float* sums, long long n) {

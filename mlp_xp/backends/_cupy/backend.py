@@ -18,7 +18,7 @@ from mlp_xp.backends._cuda.captured import SUMS_IN_GRAPHS, CapturedLoop, report
 from mlp_xp.backends._cupy import namespace
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.backends._cupy.cublaslt import is_usable
-from mlp_xp.backends._cupy.kernels import KERNELS
+from mlp_xp.backends._cupy.kernels.table import KERNELS
 from mlp_xp.backends._cupy.probing import no_gpu, prove
 from mlp_xp.backends._cupy.products import dense_in
 from mlp_xp.backends._precision import check_capability, lacking

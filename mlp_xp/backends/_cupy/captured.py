@@ -10,7 +10,7 @@ from typing import Any
 import cupy
 
 from mlp_xp.backends._cuda.captured import Graphs
-from mlp_xp.backends._cupy.rendering import kernel
+from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 __all__ = ["CupyGraphs"]
 

@@ -15,7 +15,7 @@ import cupy
 
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends._base import BackendError
-from mlp_xp.backends._cupy.rendering import kernel
+from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 __all__ = ["no_gpu", "prove"]
 

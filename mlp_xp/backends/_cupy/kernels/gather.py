@@ -9,8 +9,8 @@ import cupy
 from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp.augmentation import PixelMap
 from mlp_xp.backends import kernels
-from mlp_xp.backends._cupy.rendering import kernel
-from mlp_xp.backends._cupy.sparse import TakenRows
+from mlp_xp.backends._cupy.kernels.rendering import kernel
+from mlp_xp.backends._cupy.kernels.sparse import TakenRows
 from mlp_xp.backends.kernels import Scaling, SparseMatrix
 
 __all__ = ["gather"]

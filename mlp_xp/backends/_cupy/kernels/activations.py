@@ -7,7 +7,7 @@ from typing import Any
 import cupy
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.backends._cupy.rendering import FLOATS, SIGMOID, kernel
+from mlp_xp.backends._cupy.kernels.rendering import FLOATS, SIGMOID, kernel
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import Activation, ActivationPullback, RankShare
 from mlp_xp.nn.layers._dropout import LOWBIAS32, SPREAD, threshold

@@ -12,7 +12,7 @@ import cupy
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.backends._cupy.rendering import (
+from mlp_xp.backends._cupy.kernels.rendering import (
     FLOATS,
     SHARES,
     THREADS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._cupy.rendering import THREADS, blocks_for
+from mlp_xp.backends._cupy.kernels.rendering import THREADS, blocks_for
 
 __all__ = ["MOST_ARRAYS", "blocks_of", "launch", "multi_tensor"]
 

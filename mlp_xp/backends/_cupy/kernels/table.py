@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mlp_xp.backends._cupy.accumulate import accumulate
-from mlp_xp.backends._cupy.activations import activate, dropout
-from mlp_xp.backends._cupy.gather import gather
-from mlp_xp.backends._cupy.losses import loss, mean_accuracy
-from mlp_xp.backends._cupy.normalization import batch_norm, layer_norm
+from mlp_xp.backends._cupy.kernels.accumulate import accumulate
+from mlp_xp.backends._cupy.kernels.activations import activate, dropout
+from mlp_xp.backends._cupy.kernels.gather import gather
+from mlp_xp.backends._cupy.kernels.losses import loss, mean_accuracy
+from mlp_xp.backends._cupy.kernels.normalization import batch_norm, layer_norm
+from mlp_xp.backends._cupy.kernels.update import averaged, clip, update_tree
 from mlp_xp.backends._cupy.products import dense_in
-from mlp_xp.backends._cupy.update import averaged, clip, update_tree
 from mlp_xp.backends.kernels import Kernels
 
 __all__ = ["KERNELS"]

@@ -8,7 +8,7 @@ import cupy
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import kernels
-from mlp_xp.backends._cupy.rendering import FLOATS, kernel
+from mlp_xp.backends._cupy.kernels.rendering import FLOATS, kernel
 
 __all__ = ["accumulate"]
 

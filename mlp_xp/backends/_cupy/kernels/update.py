@@ -11,8 +11,8 @@ import numpy as np
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._cupy.multi_tensor import MOST_ARRAYS, blocks_of, launch, multi_tensor
-from mlp_xp.backends._cupy.rendering import FLOATS, is_plain, kernel, raw_kernel, total
+from mlp_xp.backends._cupy.kernels.multi_tensor import MOST_ARRAYS, blocks_of, launch, multi_tensor
+from mlp_xp.backends._cupy.kernels.rendering import FLOATS, is_plain, kernel, raw_kernel, total
 from mlp_xp.optimizers import (
     SGD,
     Adam,

@@ -11,7 +11,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from mlp_xp.backends._cupy.rendering import FLOATS, THREADS, blocks_for, kernel, raw_kernel
+from mlp_xp.backends._cupy.kernels.rendering import FLOATS, THREADS, blocks_for, kernel, raw_kernel
 from mlp_xp.backends.kernels import SparseMatrix
 
 __all__ = ["TakenRows"]
