@@ -11,6 +11,8 @@ Those of the stand-in, which CUDA would keep quiet about, each name their tests:
 
     PYTHONPATH=tests/stand_in/packages python tests/faults.py --faults tests/stand_in/faults.json \
         -- -m "" --grid=values --backends=cupy:cuda:1
+
+So are those of `tests/bench/faults.json`, which would take the minutes on a GPU.
 """
 
 import argparse

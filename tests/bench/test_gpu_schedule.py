@@ -23,6 +23,7 @@ SCENARIOS = {
     "no answer": (0.9, 0, PARTS[:2], "none of cupy, torch:cuda, jax:cuda works here", None),
     "slow index": (0.9, 0, [*PARTS[:7], "sanitizer"], "wheels: ok", "record torch:cuda: no time"),
     "killed": (0.9, 0, PARTS[:5], None, "steps, launches, transfers, record, sanitizer: Sys"),
+    "killed at once": (0.9, 0, PARTS[:5], None, None),
     "short": (0.9, 0, PARTS[:4], None, "steps torch: no time left"),
 }
 
@@ -35,7 +36,7 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
 
     def spend(seconds):
         clock[0] += seconds
-        if scenario == "killed" and clock[0] > 230:
+        if "killed" in scenario and clock[0] > 230:
             raise SystemExit("SIGTERM")
 
     class Process:
@@ -78,6 +79,8 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
 
     def write(result, folder, *, with_chart):
         clock[0] += 0.5 if with_chart else 0.05
+        if scenario == "killed at once" and clock[0] > 230:  # SIGKILL leaves time for nothing.
+            return folder
         return real(result, folder, with_chart=False)
 
     real = gpu_run.write
@@ -99,6 +102,8 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
     for given, kind in ((problem, "problems"), (late, "not_reached")):
         assert given is None or any(x.startswith(given) for x in result[kind]), result[kind]
         assert given is None or f"- {given}" in page.read_text()
+    if scenario == "killed at once":
+        assert len(result["lines"]) == len(check.lines.read_text().splitlines()) == 5
     if scenario == "usual":
         steps = [words for part, words in started if part == "steps"]
         firsts = "cupy", "torch, compiled", "JAX, epoch in a scan", "torch", "torch:cuda"
