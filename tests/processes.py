@@ -15,8 +15,9 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-IMPORTED = "pytest matplotlib.pyplot sklearn.pipeline mlp_xp.cli.train mlp_xp.cli.compare"
-IMPORTED += " mlp_xp.cli.predict mlp_xp.saving mlp_xp.callbacks mlp_xp.distributed"
+IMPORTED = "pytest matplotlib.pyplot sklearn.pipeline mlp_xp.saving mlp_xp.callbacks"
+IMPORTED += " mlp_xp.distributed mlp_xp.cli.commands.train mlp_xp.cli.commands.compare"
+IMPORTED += " mlp_xp.cli.commands.predict"
 
 
 @functools.cache

@@ -182,7 +182,7 @@ def _used(widths: list[int]) -> int:
 
 def _said(reason: str) -> str:
     """Return a reason for a reader."""
-    from mlp_xp.cli.process import printable
+    from mlp_xp.cli.terminal.process import printable
 
     package = _package(reason)
     return f"{package} is not installed" if package else printable(reason)

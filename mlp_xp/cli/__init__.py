@@ -1,8 +1,8 @@
 """The command ``mlp-xp``: its options, its run folders and what it prints.
 
-One module for each command that trains or reads a run, `listings` for the short ones. Options are
-parsed before any library that computes is loaded. Nothing here computes: training is in
-`estimators`, data in `datasets`, pictures in `plotting`.
+`commands` has a module for each, `training` the parts of a training, `run_folder` what is kept of
+it, `report` its page, `terminal` what is printed. Options are parsed before any library that
+computes is loaded. Nothing here computes: that is in `estimators`, `datasets` and `plotting`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from mlp_xp.cli import process
-from mlp_xp.cli.lines import print_line
+from mlp_xp.cli.terminal import process
+from mlp_xp.cli.terminal.lines import print_line
 
 __all__ = ["main"]
 

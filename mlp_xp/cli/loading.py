@@ -15,14 +15,15 @@ from mlp_xp.backends import (
     has_cuda_driver,
     installed,
 )
-from mlp_xp.cli.options import FILES
-from mlp_xp.cli.output import Output
+from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._download import UnreachableError
 from mlp_xp.recipes import names, read_table
 
 __all__ = [
+    "DEFAULT",
+    "FILES",
     "GPU",
     "describe",
     "load_backend",
@@ -31,6 +32,9 @@ __all__ = [
     "loading",
     "missing_for",
 ]
+
+DEFAULT = "default"  # the recipe of a training that names none
+FILES = "files"  # The name of data of the user's own, beside those of `LOADERS`.
 
 
 def load_data(

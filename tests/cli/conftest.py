@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from running import RECIPE, TINY, in_progress
 
-from mlp_xp.cli import lab, main, train
+from mlp_xp.cli import main
+from mlp_xp.cli.commands import lab, train
 from mlp_xp.datasets import Dataset
 from mlp_xp.plotting import new_figure, save_figure
 

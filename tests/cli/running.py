@@ -17,7 +17,7 @@ CODE = (
 )
 HOLD = """
 import sys
-from mlp_xp.cli.output import Output
+from mlp_xp.cli.terminal.output import Output
 
 def held(output, text, real=Output.print):
     real(output, text)

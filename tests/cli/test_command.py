@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from running import CODE, TINY, draw
 
-from mlp_xp.cli import bench, listings, main, process
-from mlp_xp.cli.commands import COMMANDS, parse
+from mlp_xp.cli import main
+from mlp_xp.cli.commands import COMMANDS, bench, listings, parse
+from mlp_xp.cli.terminal import process
 from mlp_xp.datasets import LOADERS, load_digits
 
 TYPING_ERRORS = [
@@ -98,13 +99,13 @@ def test_options_are_passed_on_to_the_suite_of_a_clone(mlp_xp, fails, monkeypatc
     monkeypatch.setattr(bench.subprocess, "Popen", popen)
     assert mlp_xp("bench", "--quick", "--only", "lab", "wide", "--out", "a b").status == 3
     words = ["-m", "bench", "--quick", "--out", "a b", "--only", "lab", "wide"]
-    assert started == [(words, str(Path(bench.__file__).parents[2]))]
+    assert started == [(words, str(Path(bench.__file__).parents[3]))]
     monkeypatch.setattr(bench, "_ROOT", Path("site-packages"))
     assert "install from a clone, " in fails("bench", "--quick")
 
 
 def test_parts_and_contenders_are_known(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(Path(bench.__file__).parents[2])
+    monkeypatch.syspath_prepend(Path(bench.__file__).parents[3])
     suite = importlib.import_module("bench.__main__")
     text = " ".join(help_of(capsys, "bench").split()).replace("- ", "-")
     assert all(name in text for name in (*suite.NAMES, *suite.KEYS))

@@ -18,9 +18,11 @@ from running import DRAWN, FILES, TINY, history_of, in_progress, start
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli import new_run, results, train
-from mlp_xp.cli import settings as settings_module
-from mlp_xp.cli.settings import Settings
+from mlp_xp.cli.commands import train
+from mlp_xp.cli.run_folder import folder as new_run
+from mlp_xp.cli.training import results
+from mlp_xp.cli.training import settings as settings_module
+from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model, write_model
 from mlp_xp.training.checkpoints import checkpoints

@@ -14,9 +14,9 @@ from running import CODE, DRAWN, FILES, FINDER, TINY, history_of, start
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.signals import interrupts, postponed
-from mlp_xp.cli import deadline
-from mlp_xp.cli.deadline import Deadline
-from mlp_xp.cli.ending import ending_of
+from mlp_xp.cli.training import deadline
+from mlp_xp.cli.training.deadline import Deadline
+from mlp_xp.cli.training.ending import ending_of
 from mlp_xp.saving import load_model
 from mlp_xp.training.records import Record
 
@@ -30,7 +30,7 @@ def run(found, *argv):
 
 
 LOADED = [("numpy", "train"), ("sklearn", "train"), ("scipy.linalg", "evaluate run")]
-LOADED += [("mlp_xp.lab", "lab"), ("mlp_xp.cli.listings", "backends")]
+LOADED += [("mlp_xp.lab", "lab"), ("mlp_xp.cli.commands.listings", "backends")]
 
 
 @ELSEWHERE
@@ -55,7 +55,7 @@ def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
     # As the import system has them.
     found = """
         raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if raises and 'mlp_xp.cli.train' in sys.modules:
+        if raises and 'mlp_xp.cli.commands.train' in sys.modules:
             sys.meta_path.remove(Finder)
             print('pressed', flush=True)
             thing = Object()
@@ -203,7 +203,8 @@ def test_a_deadline_reserves_the_time_of_test_and_pictures(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is unknown")
 def test_the_start_time_of_the_process_is_known():
-    code = "from mlp_xp.cli.process import start_time as at; from time import perf_counter as now; "
+    code = "from mlp_xp.cli.terminal.process import start_time as at; "
+    code += "from time import perf_counter as now; "
     code += "print(at(), now(), at(is_process=False))"
     before = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

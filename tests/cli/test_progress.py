@@ -14,11 +14,11 @@ import pytest
 from helpers import wait_until
 from running import CODE, FINDER, TINY
 
-from mlp_xp.cli import progress
 from mlp_xp.cli.commands import parse
-from mlp_xp.cli.lines import fitted
-from mlp_xp.cli.output import Output
-from mlp_xp.cli.tasks import Classification
+from mlp_xp.cli.terminal.lines import fitted
+from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.training import progress
+from mlp_xp.cli.training.tasks import Classification
 from mlp_xp.training import time_budget as budget
 from mlp_xp.training.records import Record, Running
 

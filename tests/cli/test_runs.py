@@ -14,9 +14,9 @@ from PIL import Image
 from running import draw
 
 from mlp_xp import MLPRegressor
-from mlp_xp.cli import lab
-from mlp_xp.cli.predict import read_image
-from mlp_xp.cli.runs import Images
+from mlp_xp.cli.commands import lab
+from mlp_xp.cli.commands.predict import read_image
+from mlp_xp.cli.run_folder.saved_run import DataInfo
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model, save_model
 
@@ -58,8 +58,8 @@ def test_predict_prints_the_likeliest_classes(mlp_xp, finished):
     assert large.out.split()[1] == done.out.split()[1]
 
 
-COLOR = Images("cifar10", None, ("a", "b"), (3, 2, 4), 255)
-GRAY = Images("fashion-mnist", None, ("a", "b"), (1, 2, 4), 255)
+COLOR = DataInfo("cifar10", None, ("a", "b"), (3, 2, 4), 255)
+GRAY = DataInfo("fashion-mnist", None, ("a", "b"), (1, 2, 4), 255)
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 3), dtype=np.uint8)
 
 

@@ -13,9 +13,10 @@ from running import DRAWN, FILES, RECIPE, TINY, history_of
 
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
-from mlp_xp.cli import new_run, results, settings, train
-from mlp_xp.cli.commands import parse
-from mlp_xp.cli.settings import Settings, settings_of
+from mlp_xp.cli.commands import parse, train
+from mlp_xp.cli.run_folder import folder as new_run
+from mlp_xp.cli.training import results, settings
+from mlp_xp.cli.training.settings import Settings, settings_of
 from mlp_xp.datasets import LOADERS, load_digits, split_dataset
 from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion, Muon
 from mlp_xp.recipes import names
@@ -138,8 +139,9 @@ def test_checkpoints_can_be_evaluated_and_do_not_change_the_training(logs, mlp_x
 @pytest.mark.matrix
 def test_matplotlib_is_loaded_after_the_training():
     # It takes as much memory as some fits.
-    code = "import sys; from mlp_xp.cli import main, train; write = train.write_history; "
-    code += "train.write_history = lambda *x: (print('matplotlib' in sys.modules), write(*x)); "
+    code = "import sys; from mlp_xp.cli import main; from mlp_xp.cli.commands import train; "
+    code += "write = train.write_history; train.write_history = lambda *x: "
+    code += "(print('matplotlib' in sys.modules), write(*x)); "
     run = [sys.executable, "-c", f"{code}main()", *TINY, "--epochs", "1", "--out", "run"]
     assert "False" in subprocess.check_output(run, text=True).splitlines()
     assert Path("run/curves.png").is_file()

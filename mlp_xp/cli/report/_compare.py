@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlp_xp.cli.facts import Run
 from mlp_xp.cli.report._elements import figures, heading, paragraph, section, table, write_page
 from mlp_xp.cli.report._figures import MOST_RUNS, curve_figures
+from mlp_xp.cli.run_folder.run_summary import RunSummary
 
 __all__ = ["write_comparison"]
 
 
 def write_comparison(
     path: Path,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, RunSummary],
     results: Sequence[Sequence[str]],
     settings: Sequence[Sequence[str]],
 ) -> None:
@@ -24,7 +24,7 @@ def write_comparison(
     ----------
     path : Path
         The file; an old one is replaced.
-    runs : mapping of str to Run
+    runs : mapping of str to RunSummary
         By their names.
     results, settings : sequences of rows
         A name, then a value for each run.

@@ -16,16 +16,6 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from mlp_xp.cli.facts import (
-    Run,
-    changed_settings,
-    number_text,
-    readable,
-    score_name,
-    score_text,
-    seconds_text,
-    value_text,
-)
 from mlp_xp.cli.report._elements import (
     definitions,
     figures,
@@ -40,6 +30,15 @@ from mlp_xp.cli.report._elements import (
     write_page,
 )
 from mlp_xp.cli.report._figures import curve_figures
+from mlp_xp.cli.run_folder.run_summary import RunSummary, changed_settings
+from mlp_xp.cli.terminal.text import (
+    number_text,
+    readable,
+    score_name,
+    score_text,
+    seconds_text,
+    value_text,
+)
 from mlp_xp.plotting import (
     CalibrationDisplay,
     ConfusionMatrixDisplay,
@@ -118,7 +117,7 @@ def write_report(
         What a reader must know first, e.g. that the training was interrupted.
     """
     settings, result = config["settings"], config["result"]
-    run = Run(path.parent, config, history)
+    run = RunSummary(path.parent, config, history)
     scores, data = run.scores, run.data
     score, value = next(iter(scores.items()))
     n_parameters = model.summary().parameters

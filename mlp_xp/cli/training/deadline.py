@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.lines import print_line
+from mlp_xp.cli.terminal.lines import print_line
 
 __all__ = ["Deadline"]
 

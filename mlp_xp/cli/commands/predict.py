@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.loading import load_backend
-from mlp_xp.cli.output import Output
-from mlp_xp.cli.process import printable
-from mlp_xp.cli.runs import Images, read_run
-from mlp_xp.cli.tasks import task_of
+from mlp_xp.cli.run_folder.saved_run import DataInfo, read_run
+from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.process import printable
+from mlp_xp.cli.training.tasks import task_of
 from mlp_xp.datasets._columns import transform
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._pictures import PICTURES, open_picture, planes_of
@@ -59,13 +59,13 @@ def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
     return files
 
 
-def read_image(path: Path, images: Images) -> np.ndarray:
+def read_image(path: Path, images: DataInfo) -> np.ndarray:
     """Read a picture as a row of a data set, resized, with the same channels and value range.
 
     Parameters
     ----------
     path : Path
-    images : Images
+    images : DataInfo
 
     Returns
     -------
@@ -89,7 +89,7 @@ def read_image(path: Path, images: Images) -> np.ndarray:
     return planes.astype(np.uint8).reshape(-1)
 
 
-def _read_rows(paths: list[Path], images: Images) -> tuple[list[str], np.ndarray]:
+def _read_rows(paths: list[Path], images: DataInfo) -> tuple[list[str], np.ndarray]:
     """Read tables: the name of each row, and its features."""
     names, rows = [], []
     for path in paths:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
-from mlp_xp.cli.lines import print_line
-from mlp_xp.cli.options import DEFAULT, FILES
-from mlp_xp.cli.runs import CHECKPOINTS, CONFIG, check_scaling
-from mlp_xp.cli.tasks import ESTIMATORS
-from mlp_xp.cli.train_options import known_data, solvers_with_decay
+from mlp_xp.cli.commands.train_options import known_data, solvers_with_decay
+from mlp_xp.cli.loading import DEFAULT, FILES
+from mlp_xp.cli.run_folder.saved_run import CHECKPOINTS, CONFIG, check_scaling
+from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.targets import RealTargets

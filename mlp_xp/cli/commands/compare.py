@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp._utils.optional import check_installed
-from mlp_xp.cli.facts import (
-    Run,
-    date_of,
-    find_runs,
-    number_text,
-    read_facts,
-    readable,
-    score_name,
-    score_text,
-    seconds_text,
-)
-from mlp_xp.cli.lines import print_line, terminal_width
-from mlp_xp.cli.process import printable
-from mlp_xp.cli.run_options import COLUMNS
+from mlp_xp.cli.commands import COLUMNS
+from mlp_xp.cli.run_folder.run_summary import RunSummary, date_of, find_runs, read_summary
+from mlp_xp.cli.terminal.lines import print_line, terminal_width
+from mlp_xp.cli.terminal.process import printable
+from mlp_xp.cli.terminal.text import number_text, readable, score_name, score_text, seconds_text
 
 __all__ = ["run_compare", "run_runs"]
 
@@ -57,7 +48,7 @@ def run_compare(args: argparse.Namespace) -> int:
     if len(args.runs) < 2:
         raise ValueError(f"{args.runs[0]} is one run: type two or more, which are compared")
     check_installed("matplotlib")
-    runs = [read_facts(folder) for folder in args.runs]
+    runs = [read_summary(folder) for folder in args.runs]
     names = _names(args.runs)
     results, settings = _results(runs), _differences(runs)
     _print_comparison([["", *names], *results, *settings])
@@ -68,7 +59,7 @@ def run_compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(folder: Path, run: Run | None) -> dict[str, Any]:
+def _row(folder: Path, run: RunSummary | None) -> dict[str, Any]:
     """Return the columns of a run as numbers and text, None for what is not known."""
     row: dict[str, Any] = {"run": folder.name, "date": date_of(folder)}
     if run is None:
@@ -116,7 +107,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names if len({*names}) == len(names) else list(map(str, folders))
 
 
-def _results(runs: Sequence[Run]) -> list[list[str]]:
+def _results(runs: Sequence[RunSummary]) -> list[list[str]]:
     """Return the rows of the results."""
     names = dict.fromkeys(name for run in runs for name in run.scores) or ["test_score"]
     rows = [_row(run.folder, run) for run in runs]
@@ -128,16 +119,16 @@ def _results(runs: Sequence[Run]) -> list[list[str]]:
     ]
 
 
-def _score_cell(run: Run, name: str) -> str:
+def _score_cell(run: RunSummary, name: str) -> str:
     if not run.scores:
         return "not ended"
     return score_text(name, run.scores[name]) if name in run.scores else ""
 
 
-def _differences(runs: Sequence[Run]) -> list[list[str]]:
+def _differences(runs: Sequence[RunSummary]) -> list[list[str]]:
     """Return a row for each setting, fact of the machine, or version that is not alike in all."""
 
-    def facts(run: Run) -> dict[str, str]:
+    def facts(run: RunSummary) -> dict[str, str]:
         """Return all of them."""
         settings = {name: v for name, v in run.config["settings"].items() if name != "params"}
         found = settings | run.params

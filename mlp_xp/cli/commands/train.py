@@ -20,17 +20,17 @@ from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import LOW_PRECISIONS, Backend
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.deadline import Deadline
-from mlp_xp.cli.ending import ending_of
-from mlp_xp.cli.lines import print_line
-from mlp_xp.cli.loading import describe, load_data, load_recipe_backend, loading
-from mlp_xp.cli.new_run import DiskSpace, RunFolder, new_run, resumed_run
-from mlp_xp.cli.options import FILES
-from mlp_xp.cli.output import Output
-from mlp_xp.cli.process import message_for_user
-from mlp_xp.cli.progress import Watch, display
+from mlp_xp.cli.loading import FILES, describe, load_data, load_recipe_backend, loading
 from mlp_xp.cli.report import write_report
-from mlp_xp.cli.results import (
+from mlp_xp.cli.run_folder.folder import DiskSpace, RunFolder, new_run, resumed_run
+from mlp_xp.cli.run_folder.saved_run import CHECKPOINTS, REPORT, named, unfinished
+from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.process import message_for_user
+from mlp_xp.cli.training.deadline import Deadline
+from mlp_xp.cli.training.ending import ending_of
+from mlp_xp.cli.training.progress import Watch, display
+from mlp_xp.cli.training.results import (
     config_of,
     draw_results,
     history_of,
@@ -38,9 +38,8 @@ from mlp_xp.cli.results import (
     write_config,
     write_history,
 )
-from mlp_xp.cli.runs import CHECKPOINTS, REPORT, named, unfinished
-from mlp_xp.cli.settings import Settings, settings_of, settings_of_run
-from mlp_xp.cli.tasks import Task, task_of
+from mlp_xp.cli.training.settings import Settings, settings_of, settings_of_run
+from mlp_xp.cli.training.tasks import Task, task_of
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.distributed import Alone, join_ranks
 from mlp_xp.saving import write_model

@@ -1,4 +1,7 @@
-"""Every command with its options; imports nothing that computes."""
+"""Every command with its options, and a module for each; this table imports nothing that computes.
+
+What commands share is in the other rooms.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlp_xp import __version__
-from mlp_xp.cli.options import Parser, add_backend, add_output, add_seed, number
-from mlp_xp.cli.run_options import add_compare, add_runs
+from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed, number
 
-__all__ = ["COMMANDS", "parse"]
+__all__ = ["COLUMNS", "COMMANDS", "parse"]
+
+# Of the table of runs, and what --sort takes.
+COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backend", "network")
 
 
 class Command(NamedTuple):
@@ -93,7 +98,9 @@ def _overview() -> str:
 
 
 def _add_train(parser: Parser) -> None:
-    from mlp_xp.cli.train_options import add_train  # With the libraries that name its choices.
+    from mlp_xp.cli.commands.train_options import (
+        add_train,  # With the libraries that name its choices.
+    )
 
     add_train(parser)
 
@@ -101,7 +108,7 @@ def _add_train(parser: Parser) -> None:
 def _load(run: str) -> Callable[[argparse.Namespace], int]:
     module, _, function = run.partition(":")
     loaded: Callable[[argparse.Namespace], int] = getattr(
-        importlib.import_module(f"mlp_xp.cli.{module}"), function
+        importlib.import_module(f"mlp_xp.cli.commands.{module}"), function
     )
     return loaded
 
@@ -141,6 +148,34 @@ def _add_export(parser: Parser) -> None:
 def _add_run(parser: Parser) -> None:
     parser.add_argument(
         "run_folder", type=Path, metavar="RUN", help="folder that `mlp-xp train` wrote"
+    )
+
+
+def _add_runs(parser: Parser) -> None:
+    """Add the options of ``mlp-xp runs``."""
+    add = parser.add_argument
+    add("folder", type=Path, nargs="?", default=Path("runs"), metavar="FOLDER", help="(runs)")
+    add(
+        "--sort",
+        choices=COLUMNS,
+        default="date",
+        metavar="COLUMN",
+        help=f"{', '.join(COLUMNS)}; the largest number and the newest first (date)",
+    )
+    add("--reverse", action="store_true", help="the other way round")
+    add("--json", action="store_true", help="print the table as JSON, with unrounded numbers")
+
+
+def _add_compare(parser: Parser) -> None:
+    """Add the options of ``mlp-xp compare``."""
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="two or more folders of runs")
+    add(
+        "--out",
+        type=Path,
+        default=Path("comparison.html"),
+        metavar="FILE",
+        help="the page with curves (%(default)s); an old one is replaced",
     )
 
 
@@ -234,7 +269,7 @@ COMMANDS = {
     ),
     "runs": Command(
         "list runs, sorted by score or another column",
-        add_runs,
+        _add_runs,
         """\
   mlp-xp runs
   mlp-xp runs --sort score
@@ -244,7 +279,7 @@ COMMANDS = {
     ),
     "compare": Command(
         "show what differs between runs, with their curves",
-        add_compare,
+        _add_compare,
         """\
   mlp-xp compare runs/wide runs/deep
   mlp-xp compare runs/* --out results/all.html""",

@@ -11,9 +11,9 @@ from itertools import count
 from textwrap import shorten
 
 from mlp_xp.backends import BACKENDS, compile_ahead, get_backend, how_to_install, installed
-from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.loading import GPU, describe, missing_for
-from mlp_xp.cli.output import Output
+from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, locate
 from mlp_xp.recipes import names, read_table
 

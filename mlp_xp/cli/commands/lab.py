@@ -11,8 +11,8 @@ import numpy as np
 from mlp_xp._utils.optional import check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import Backend
-from mlp_xp.cli.lines import print_line
 from mlp_xp.cli.loading import load_backend
+from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
 from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure

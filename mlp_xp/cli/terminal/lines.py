@@ -8,7 +8,7 @@ import sys
 from textwrap import wrap
 from typing import TextIO
 
-from mlp_xp.cli.process import printable
+from mlp_xp.cli.terminal.process import printable
 
 __all__ = ["fitted", "print_line", "terminal_width"]
 
@@ -40,7 +40,7 @@ def fitted(line: str, width: int | None) -> list[str]:
 
     Examples
     --------
-    >>> from mlp_xp.cli.lines import fitted
+    >>> from mlp_xp.cli.terminal.lines import fitted
     >>> fitted("hour  CIFAR-10 in an hour on two CPU cores", 24)
     ['hour  CIFAR-10 in an', '      hour on two CPU', '      cores']
     >>> fitted("  mlp-xp evaluate runs/mine  the accuracy of each class", 30)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from mlp_xp.cli.loading import load_backend, load_data, loading
-from mlp_xp.cli.options import FILES
-from mlp_xp.cli.output import Output
-from mlp_xp.cli.runs import read_run
-from mlp_xp.cli.tasks import task_of
+from mlp_xp.cli.loading import FILES, load_backend, load_data, loading
+from mlp_xp.cli.run_folder.saved_run import read_run
+from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.training.tasks import task_of
 
 __all__ = ["run"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.cli.options import FILES
+from mlp_xp.cli.loading import FILES
 from mlp_xp.datasets import LOADERS
 from mlp_xp.datasets._columns import decode_columns, input_names
 from mlp_xp.datasets._dataset import Column
@@ -25,7 +25,7 @@ __all__ = [
     "CHECKPOINTS",
     "CONFIG",
     "REPORT",
-    "Images",
+    "DataInfo",
     "named",
     "newest_model",
     "read_run",
@@ -37,7 +37,7 @@ _CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>
 
 
 @dataclass(frozen=True)
-class Images:
+class DataInfo:
     """The facts about a data set that using a model without it takes.
 
     ``class_names`` is empty where numbers are predicted. ``columns`` are those of a table.
@@ -60,7 +60,7 @@ class Images:
         return self.name, self.path, self.target, self.image_size, task, (), self.columns
 
 
-def read_run(folder: Path) -> tuple[Any, Images]:
+def read_run(folder: Path) -> tuple[Any, DataInfo]:
     """Read the model of a run, or of one of its checkpoints, and the facts about its data set.
 
     Raises
@@ -159,7 +159,7 @@ def unfinished(name: Path) -> tuple[Path, Path]:
     return folder, final
 
 
-def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images:
+def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> DataInfo:
     """Check the entry ``data`` of a configuration, and return it."""
     name, path, max_value = data["name"], data["path"], data["max_value"]
     names, shape = tuple(data["class_names"]), data["image_shape"]
@@ -203,4 +203,4 @@ def _decode(data: dict[str, Any], model: MLPClassifier | MLPRegressor) -> Images
         if not is_valid:
             raise ValueError(problem)
     size = None if size is None else tuple(size)
-    return Images(name, path, names, shape, max_value, target, size, features, columns)
+    return DataInfo(name, path, names, shape, max_value, target, size, features, columns)

@@ -10,15 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.backends import LOW_PRECISIONS
-from mlp_xp.cli.options import (
-    DEFAULT,
-    Parser,
-    add_backend,
-    add_output,
-    add_seed,
-    number,
-    suggestion,
-)
+from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed, number, suggestion
+from mlp_xp.cli.loading import DEFAULT
 from mlp_xp.datasets import LOADERS
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS

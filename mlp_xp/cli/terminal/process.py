@@ -134,7 +134,7 @@ def message_for_user(error: Exception) -> str | None:
 
     Examples
     --------
-    >>> from mlp_xp.cli.process import message_for_user
+    >>> from mlp_xp.cli.terminal.process import message_for_user
     >>> message_for_user(ValueError("first line\nsecond line"))
     'first line second line'
     """
@@ -157,7 +157,7 @@ def printable(text: object) -> str:
 
     Examples
     --------
-    >>> from mlp_xp.cli.process import printable
+    >>> from mlp_xp.cli.terminal.process import printable
     >>> print(printable("cat\x1b[2J"), printable("Löwe"))
     cat\x1b[2J Löwe
     """

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlp_xp.callbacks import Callback, time_left
-from mlp_xp.cli.output import Output
-from mlp_xp.cli.tasks import Task
+from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.training.tasks import Task
 from mlp_xp.training.records import Record, Running
 from mlp_xp.training.time_budget import Pace
 

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import csv
-import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlp_xp.cli.options import FILES
-from mlp_xp.cli.runs import CONFIG
+from mlp_xp.cli.loading import FILES
+from mlp_xp.cli.run_folder.saved_run import CONFIG
+from mlp_xp.cli.terminal.text import readable
 from mlp_xp.saving import encode, read_json
 
 __all__ = [
-    "Run",
+    "RunSummary",
     "changed_settings",
     "date_of",
     "find_runs",
-    "number_text",
-    "read_facts",
-    "readable",
-    "score_name",
-    "score_text",
-    "seconds_text",
-    "value_text",
+    "read_summary",
 ]
 
 _CURE = "expected a folder that `mlp-xp train` wrote; `mlp-xp runs` lists them"
 _LARGEST = 1e300  # Of a number in a result.
 
 
-class Run(NamedTuple):
+class RunSummary(NamedTuple):
     """The facts about a run.
 
     Attributes
@@ -83,7 +77,7 @@ class Run(NamedTuple):
         return next(iter(self.scores.items()), None)
 
 
-def read_facts(folder: Path) -> Run:
+def read_summary(folder: Path) -> RunSummary:
     """Read the facts about a run.
 
     Raises
@@ -93,14 +87,14 @@ def read_facts(folder: Path) -> Run:
     """
     config = read_json(folder / CONFIG, _CURE)
     try:
-        run = Run(folder, config, _read_history(folder / "history.csv"))
+        run = RunSummary(folder, config, _read_history(folder / "history.csv"))
         _check(run)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise ValueError(f"{folder} is damaged, or no run ({error!r:.200}): {_CURE}") from error
     return run
 
 
-def _check(run: Run) -> None:
+def _check(run: RunSummary) -> None:
     """Raise an error where the files hold other kinds of values than tables and pages show."""
     config, result = run.config, run.result
     mappings = (run.params, config["backend"], config.get("versions", {}), result)
@@ -115,11 +109,11 @@ def _check(run: Run) -> None:
     readable([*run.params.values()])
 
 
-def find_runs(folder: Path) -> Iterator[tuple[Path, Run | None]]:
+def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
     """Yield the runs in a folder by their names, also those in progress; None where damaged."""
     for path in sorted(folder.glob(f"*/{CONFIG}")):
         try:
-            yield path.parent, read_facts(path.parent)
+            yield path.parent, read_summary(path.parent)
         except (OSError, ValueError):
             if _is_of_run(path):
                 yield path.parent, None
@@ -149,7 +143,7 @@ def changed_settings(model: Any, params: Mapping[str, Any]) -> dict[str, str]:
     Examples
     --------
     >>> from mlp_xp import MLPClassifier
-    >>> from mlp_xp.cli.facts import changed_settings
+    >>> from mlp_xp.cli.run_folder.run_summary import changed_settings
     >>> changed_settings(MLPClassifier(), {"hidden_layer_sizes": {"tuple": [8, 4]}, "alpha": 1e-4})
     {'hidden_layer_sizes': '8, 4'}
     """
@@ -159,92 +153,6 @@ def changed_settings(model: Any, params: Mapping[str, Any]) -> dict[str, str]:
         for name, value in params.items()
         if name not in defaults or value != encode(name, defaults[name], name)
     }
-
-
-def readable(value: Any) -> str:
-    """Return a setting as a reader expects it, from the form that JSON has.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.facts import readable
-    >>> readable({"class": "AdamW", "weight_decay": 0.05})
-    'AdamW(weight_decay=0.05)'
-    >>> readable({"tuple": [512, 256]}), readable({"float": "inf"}), readable(None)
-    ('512, 256', 'inf', 'none')
-    """
-    if isinstance(value, dict) and "class" in value:
-        given = ", ".join(f"{k}={readable(v)}" for k, v in value.items() if k != "class")
-        return f"{value['class']}({given})"
-    if isinstance(value, dict) and len(value) == 1:
-        (form, content), *_ = value.items()
-        return readable(content) if form in ("tuple", "float") else str(content)
-    if isinstance(value, list):
-        return ", ".join(map(readable, value))
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def score_name(name: str) -> str:
-    """Return the name of a score for a reader.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.facts import score_name
-    >>> score_name("test_accuracy"), score_name("test_rmse")
-    ('test accuracy', 'test RMSE')
-    """
-    part, _, metric = name.partition("_")
-    return f"{part} {metric if metric == 'accuracy' else metric.upper()}"
-
-
-def score_text(name: str, value: float) -> str:
-    """Return a score, an accuracy in percent.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.facts import score_text
-    >>> score_text("test_accuracy", 0.5901), score_text("test_r2", 0.93)
-    ('59.01 %', '0.9300')
-    >>> score_text("test_rmse", 21345.6)
-    '21,346'
-    """
-    if name.endswith("accuracy"):
-        return f"{100 * value:.2f} %"
-    return f"{value:.4f}" if name.endswith("r2") and value > -10 else value_text(value)
-
-
-def value_text(value: float) -> str:
-    """Return a number to predict, or an error of it, to four digits or more.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.facts import value_text
-    >>> value_text(231456.7), value_text(3.14159), value_text(-0.00012345)
-    ('231,457', '3.142', '-0.0001234')
-    """
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a time of three digits or so.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.facts import seconds_text
-    >>> seconds_text(0.5123), seconds_text(27.84), seconds_text(3671.0)
-    ('0.51 s', '27.8 s', '1:01:11')
-    """
-    if seconds >= 100:
-        minutes, whole = divmod(round(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d} min"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
-
-
-def number_text(value: float) -> str:
-    """Return a count with separators."""
-    return "" if not math.isfinite(value) else f"{value:,.0f}"
 
 
 def date_of(folder: Path) -> str:

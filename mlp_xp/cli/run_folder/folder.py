@@ -16,8 +16,8 @@ from typing import Any
 
 from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, rename_folder, sweep
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.lines import print_line
-from mlp_xp.cli.runs import newest_model, unfinished
+from mlp_xp.cli.run_folder.saved_run import newest_model, unfinished
+from mlp_xp.cli.terminal.lines import print_line
 
 __all__ = ["DiskSpace", "RunFolder", "new_run", "resumed_run"]
 

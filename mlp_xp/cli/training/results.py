@@ -15,11 +15,11 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import postponed
 from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.backends import Backend
-from mlp_xp.cli.ending import Ending
 from mlp_xp.cli.report import Evaluation
-from mlp_xp.cli.runs import CONFIG, Images
-from mlp_xp.cli.settings import Settings
-from mlp_xp.cli.tasks import Task
+from mlp_xp.cli.run_folder.saved_run import CONFIG, DataInfo
+from mlp_xp.cli.training.ending import Ending
+from mlp_xp.cli.training.settings import Settings
+from mlp_xp.cli.training.tasks import Task
 from mlp_xp.datasets import Dataset
 from mlp_xp.plotting import (
     TrainingCurvesDisplay,
@@ -44,7 +44,7 @@ __all__ = [
 def config_of(settings: Settings, model: Any, data: Dataset, backend: Backend) -> dict[str, Any]:
     """Return what decides a run, and what is needed to use its model without the data set."""
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
-    images = Images(
+    images = DataInfo(
         settings.data,
         path,
         data.class_names,

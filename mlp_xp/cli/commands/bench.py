@@ -12,7 +12,7 @@ from mlp_xp._utils.optional import check_installed, install_command
 
 __all__ = ["run"]
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _OPTIONS = ("quick", "check", "out", "rounds", "threads", "only", "contenders", "images")
 
 

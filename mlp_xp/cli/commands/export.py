@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from mlp_xp.cli.lines import print_line
-from mlp_xp.cli.output import Output
-from mlp_xp.cli.runs import named, read_run
+from mlp_xp.cli.run_folder.saved_run import named, read_run
+from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.output import Output
 from mlp_xp.export import to_onnx
 
 __all__ = ["run"]

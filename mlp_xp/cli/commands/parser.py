@@ -10,11 +10,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, NoReturn, TypeAlias
 
-from mlp_xp.cli.lines import fitted
+from mlp_xp.cli.terminal.lines import fitted
 
 __all__ = [
-    "DEFAULT",
-    "FILES",
     "Parser",
     "add_backend",
     "add_output",
@@ -23,8 +21,6 @@ __all__ = [
     "suggestion",
 ]
 
-DEFAULT = "default"  # the recipe of a training that names none
-FILES = "files"  # The name of data of the user's own, beside those of `LOADERS`.
 _MAX_SEED = 2**32 - 1  # scikit-learn's largest
 
 
@@ -144,7 +140,7 @@ def number(
 
     Examples
     --------
-    >>> from mlp_xp.cli.options import number
+    >>> from mlp_xp.cli.commands.parser import number
     >>> number(float, above=0)("0.5")
     0.5
     >>> number(int, at_least=1)("0")

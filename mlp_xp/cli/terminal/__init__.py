@@ -1,0 +1,4 @@
+"""What a command shares with its terminal: lines, output, Ctrl-C and errors.
+
+Nothing here is slow to import, or knows what is trained.
+"""

@@ -1,0 +1,101 @@
+"""Settings, scores, times and counts as text for a reader; imports nothing slow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = [
+    "number_text",
+    "readable",
+    "score_name",
+    "score_text",
+    "seconds_text",
+    "value_text",
+]
+
+
+def readable(value: Any) -> str:
+    """Return a setting as a reader expects it, from the form that JSON has.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.terminal.text import readable
+    >>> readable({"class": "AdamW", "weight_decay": 0.05})
+    'AdamW(weight_decay=0.05)'
+    >>> readable({"tuple": [512, 256]}), readable({"float": "inf"}), readable(None)
+    ('512, 256', 'inf', 'none')
+    """
+    if isinstance(value, dict) and "class" in value:
+        given = ", ".join(f"{k}={readable(v)}" for k, v in value.items() if k != "class")
+        return f"{value['class']}({given})"
+    if isinstance(value, dict) and len(value) == 1:
+        (form, content), *_ = value.items()
+        return readable(content) if form in ("tuple", "float") else str(content)
+    if isinstance(value, list):
+        return ", ".join(map(readable, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def score_name(name: str) -> str:
+    """Return the name of a score for a reader.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.terminal.text import score_name
+    >>> score_name("test_accuracy"), score_name("test_rmse")
+    ('test accuracy', 'test RMSE')
+    """
+    part, _, metric = name.partition("_")
+    return f"{part} {metric if metric == 'accuracy' else metric.upper()}"
+
+
+def score_text(name: str, value: float) -> str:
+    """Return a score, an accuracy in percent.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.terminal.text import score_text
+    >>> score_text("test_accuracy", 0.5901), score_text("test_r2", 0.93)
+    ('59.01 %', '0.9300')
+    >>> score_text("test_rmse", 21345.6)
+    '21,346'
+    """
+    if name.endswith("accuracy"):
+        return f"{100 * value:.2f} %"
+    return f"{value:.4f}" if name.endswith("r2") and value > -10 else value_text(value)
+
+
+def value_text(value: float) -> str:
+    """Return a number to predict, or an error of it, to four digits or more.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.terminal.text import value_text
+    >>> value_text(231456.7), value_text(3.14159), value_text(-0.00012345)
+    ('231,457', '3.142', '-0.0001234')
+    """
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time of three digits or so.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.terminal.text import seconds_text
+    >>> seconds_text(0.5123), seconds_text(27.84), seconds_text(3671.0)
+    ('0.51 s', '27.8 s', '1:01:11')
+    """
+    if seconds >= 100:
+        minutes, whole = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d} min"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
+
+
+def number_text(value: float) -> str:
+    """Return a count with separators."""
+    return "" if not math.isfinite(value) else f"{value:,.0f}"
