@@ -2,10 +2,8 @@
 
     python -m bench.reports
     python -m bench.reports --charts
-    python -m bench.reports --examples
 
-The pages change where records in bench/history do; ``--charts`` draws their charts again, and
-``--examples`` runs docs/many-models.md and draws its pictures.
+The pages change where records in bench/history do; ``--charts`` draws their charts again.
 """
 
 from __future__ import annotations
@@ -15,18 +13,14 @@ import re
 from pathlib import Path
 
 from bench.reports import charts, pictures
-from bench.reports.machines import check_table, growth_table
 from bench.reports.sections import report, slower, speed_table
-from bench.reports.targets import missed
+from bench.reports.targets import targets
 from bench.studies import (
     backends,
-    checkpoints,
     drop_in,
-    out_of_core,
     ranks,
     search,
     speedrun,
-    train_command,
 )
 from bench.suite.records import DOCS, Result, measured_on, newest
 from bench.suite.tables import folded, grid, markdown, replace_block
@@ -43,6 +37,7 @@ python -m bench.reports --charts
 def blocks() -> dict[str, str]:
     """Return what stands between the marks of the pages, by their names."""
     _, suite = newest("workloads", "medium")
+    missed = targets(suite, only_missed=True)
     own = {part: newest(part)[1] for part in ("drop_in", "search", "ranks")}
     found = {part: measured_on(record["environment"]) for part, record in own.items()}
     scripts, marks = drop_in.PART.tables(own["drop_in"]["drop_in"]), own["ranks"]["ranks"]
@@ -51,17 +46,13 @@ def blocks() -> dict[str, str]:
     ]
     return {
         "speed": markdown(speed_table(suite["workloads"])),
-        "missed": markdown(missed(suite)),
+        "missed": grid(missed.columns, missed.rows),
         "slower": f"{slower(suite['workloads'])} [All benchmarks](benchmarks.md).",
         "speedrun": markdown(speedrun.table()),
         "drop-in": "\n\n".join([*map(markdown, scripts), found["drop_in"]]),
         "search": "\n\n".join([*searches, found["search"]]),
-        "cold-start": train_command.section(newest("cold_start")[1]),
-        "checkpoint-cost": checkpoints.section(newest("checkpoints")[1]),
-        "out-of-core": out_of_core.section(newest("out_of_core")[1]),
+        "out-of-core": ranks.section(newest("out_of_core")[1]),
         "distributed-marks": "\n\n".join([*map(markdown, ranks.tables(marks)), found["ranks"]]),
-        "distributed-growth": markdown(growth_table(marks)),
-        "distributed-check": markdown(check_table(marks)),
     }
 
 
@@ -107,14 +98,11 @@ def draw_charts(folder: Path = DOCS) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.reports", description=__doc__)
     parser.add_argument("--charts", action="store_true", help="draw the charts again")
-    parser.add_argument("--examples", action="store_true", help="run docs/many-models.md too")
     args = parser.parse_args(argv)
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
     if args.charts:
         draw_charts()
-    if args.examples:
-        pictures.draw_many_models(pictures.example_values())
 
 
 if __name__ == "__main__":

@@ -28,8 +28,6 @@ LINES = {
     "JAX": COLORS["jax:cpu"],
     "scikit-learn": COLORS["jax:cuda"],
 }
-# Fractions of a panel: the names beside the ends of lines are at least so far apart.
-LEAST_DISTANCE = 0.06
 
 
 class Bar(NamedTuple):
@@ -151,18 +149,12 @@ def growth_figure(growth: Result) -> Any:
 
     figure = Figure(figsize=(7.5, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharey=True).ravel()
-    all_ends = []
     for axis, (title, points) in zip(axes, growth.items(), strict=True):
-        ends = {}
         for name, color in LINES.items():
-            known = [
-                (point["value"], spread(point["contenders"][name]["seconds"]).median)
-                for point in points
-                if "cannot_run" not in point["contenders"][name]
-            ]
-            if known:
-                axis.loglog(*zip(*known, strict=True), "o-", color=color, markersize=4)
-                ends[name] = known[-1][1]
+            runs = {point["value"]: point["contenders"][name] for point in points}
+            known = {value: run["seconds"] for value, run in runs.items() if "seconds" in run}
+            medians = [spread(taken).median for taken in known.values()]
+            axis.loglog([*known], medians, "o-", color=color, markersize=4, label=name)
         axis.set_title(f"By {title}", fontsize=9, loc="left")
         axis.set_xticks([point["value"] for point in points])
         axis.xaxis.set_major_formatter("{x:,.0f}")
@@ -171,21 +163,9 @@ def growth_figure(growth: Result) -> Any:
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-        all_ends.append(ends)
-    for axis, ends in zip(axes, all_ends, strict=True):  # Last, since the limits are shared.
-        _name_ends(axis, ends)
+    axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle("Seconds of an epoch, both axes logarithmic", fontsize=10)
     return figure
-
-
-def _name_ends(axis: Any, ends: dict[str, float]) -> None:
-    """Write names beside the right ends of lines, none over another."""
-    place = -1.0
-    for name in sorted(ends, key=ends.__getitem__):
-        _, height = axis.transAxes.inverted().transform(axis.transData.transform((1, ends[name])))
-        place = max(height, place + LEAST_DISTANCE)
-        style = {"va": "center", "fontsize": 8, "color": LINES[name]}
-        axis.text(1.02, place, name, transform=axis.transAxes, **style)
 
 
 def speedrun_figure(result: Result) -> Any:

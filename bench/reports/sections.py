@@ -8,10 +8,7 @@ from bench.reports.targets import fastest_peer, targets
 from bench.studies import (
     backends,
     busy,
-    checkpoints,
     drop_in,
-    intervals,
-    out_of_core,
     ranks,
     search,
     startup,
@@ -37,10 +34,7 @@ PARTS: dict[str, Part] = {
 # These run by their names alone.
 STUDIES: dict[str, Part] = {
     "backends": backends.PART,
-    "checkpoints": checkpoints.PART,
-    "cold_start": train_command.COLD_START,
-    "intervals": intervals.PART,
-    "out_of_core": out_of_core.PART,
+    "out_of_core": ranks.OUT_OF_CORE,
     "ranks": ranks.PART,
 }
 TERMS = (

@@ -1,35 +1,38 @@
-"""One training on several ranks beside one process, in turns; and the rates of steps and sums."""
+"""One training on several ranks: beside one process, and its memory on a map larger than memory.
+
+The file of the map is one hole: it takes no space on the disk, and is read like any other. Counted
+is the memory of each rank from the start of the fit, with its part of what ranks share, without the
+pages of the file, which the system keeps or drops as it likes.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import secrets
 import subprocess
 import sys
-import tempfile
+import sysconfig
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from itertools import pairwise
-from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.suite.records import Result, usable_cpus
-from bench.suite.spread import spread
+from bench.suite.records import ROOT, Result, measured_on
 from bench.suite.tables import Table, median, times
-from bench.suite.turns import PAUSE, POOLS, Announce, Options, Part, peak_bytes, prepare
+from bench.suite.turns import POOLS, Announce, Options, Part, in_turns, prepare
 from bench.suite.workloads import WORKLOADS
+from mlp_xp import MLP
 
 MEDIUM = next(workload for workload in WORKLOADS if workload.name == "medium")
 N_IMAGES = 10_240
-BATCHES = (128, 1_024)
-# Batches of one process, from which the model of many machines has the time of a step.
-RATES = (32, 64, 128, 256, 512, 1_024)
-# Bytes that are summed: the latency, and the gradients.
-SUMS = (4, 1 << 16, 1 << 20, 4 * sum((a + 1) * b for a, b in pairwise(MEDIUM.widths)))
+LIMIT = 300.0  # Megabytes beyond the parameters.
+MAP_RANKS = (1, 4)
+MAP_BYTES, N_FEATURES = 6e9, 3072
+HIDDEN = (128,)
+SETTINGS: Result = {"batch_size": 1024, "learning_rate": "cosine", "max_iter": 1, "random_state": 0}
+EVERY = 0.02  # Seconds between two measurements of memory.
 
 
 class Contender(NamedTuple):
@@ -40,199 +43,164 @@ class Contender(NamedTuple):
     shares: bool = True
 
 
-ONE, TWO, FOUR = Contender(1, 1), Contender(2, 1), Contender(4, 1)
-PLAIN = Contender(2, 1, shares=False)
-THREADS = Contender(1, 2)
+ONE, TWO, PLAIN = "1 process, 1 thread", "2 ranks, 1 thread each", "2 ranks, sums by MPI alone"
+THREADS = "1 process, 2 threads"
 CONTENDERS = {
-    "1 process, 1 thread": ONE,
-    "2 ranks, 1 thread each": TWO,
-    "4 ranks, 1 thread each": FOUR,
-    "2 ranks, sums by MPI alone": PLAIN,
-    "1 process, 2 threads": THREADS,
+    ONE: Contender(1, 1),
+    TWO: Contender(2, 1),
+    "4 ranks, 1 thread each": Contender(4, 1),
+    PLAIN: Contender(2, 1, shares=False),
+    THREADS: Contender(1, 2),
 }
-NAMES = {contender: name for name, contender in CONTENDERS.items()}
+# Batch size, a contender, the one beside it, and how many times as fast it should be.
+MARKS = ((1_024, TWO, ONE, 1.8), (128, TWO, ONE, 1.3), (1_024, TWO, THREADS, 0.9))
+MARKS += ((128, TWO, PLAIN, 1.0),)
+BATCHES = sorted({batch for batch, *_ in MARKS})
 
 
-class Mark(NamedTuple):
-    """The least speed of one contender beside another one, at a batch size."""
-
-    batch: int
-    contender: Contender
-    beside: Contender
-    least: float
-
-
-MARKS = (
-    Mark(1_024, TWO, ONE, 1.8),
-    Mark(128, TWO, ONE, 1.3),
-    Mark(1_024, TWO, THREADS, 0.9),
-    Mark(128, TWO, PLAIN, 1.0),
-)
-
-
-# --- a rank ---------------------------------------------------------------------------------------
+def run_ranks(contender: Contender, *arguments: object) -> Any:
+    """Return what each rank of a function of this file prints."""
+    launcher = [str(Path(sysconfig.get_path("scripts"), "mpiexec")), "-n", str(contender.ranks)]
+    command = [sys.executable, "-m", "bench.studies.ranks", *map(str, arguments)]
+    pools = {f"{pool}_NUM_THREADS": str(contender.threads) for pool in POOLS}
+    done = subprocess.run(
+        [*launcher, *command] if contender.ranks > 1 else command,
+        env=os.environ | pools,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def serve(address: str, folder: Path, ranks: int, shares: bool) -> None:
-    """Run the tasks of the parent until it closes the pipe; idle ranks sleep."""
-    from mlp_xp import MLPClassifier
+def time_epoch(folder: str, batch: str, shares: str) -> float:
+    """Return the seconds of an epoch of a rank, or of a process alone, after another one."""
     from mlp_xp.distributed import _mpi
 
-    if not shares:
+    if shares != "True":
         _mpi.shared_memory = lambda mpi, comm: None
-
-    x, y = np.load(folder / "scaled.npy"), np.load(folder / "labels.npy")
-    options = {"distributed": "mpi"} if ranks > 1 else {}
-    models: dict[int, Any] = {}
-
-    def train(batch: int) -> float:
-        if batch not in models:
-            models[batch] = MLPClassifier(
-                MEDIUM.widths[1:-1],
-                alpha=0.0,
-                batch_size=batch,
-                random_state=0,
-                **options,
-            )
-        models[batch].partial_fit(x, y, classes=np.arange(MEDIUM.widths[-1]))
-        return float(models[batch].history_[-1].seconds)
-
-    def add(n_bytes: int) -> float:
-        from mlp_xp.distributed import get_communicator
-
-        communicator, numbers = get_communicator("mpi"), np.ones(n_bytes // 4, np.float32)
-        numbers *= 0.0
-        times = []
-        for _ in range(50):
-            communicator.barrier()
-            start = time.perf_counter()
-            communicator.sum([numbers])
-            times.append(time.perf_counter() - start)
-        return spread(times).median
-
-    tasks: dict[str, Callable[[int], float]] = {"train": train, "sum": add}
-    with Client(address, authkey=os.environ["BENCH_KEY"].encode()) as pipe:
-        while True:
-            try:
-                task, size = pipe.recv()
-            except EOFError:
-                return
-            pipe.send((tasks[task](size), peak_bytes()))
-
-
-# --- the parent -----------------------------------------------------------------------------------
-
-
-class Ranks:
-    """The processes of a contender, which wait for tasks."""
-
-    def __init__(self, contender: Contender, folder: Path) -> None:
-        self._contender, self._folder = contender, folder
-
-    def __enter__(self) -> Ranks:
-        contender, key = self._contender, secrets.token_hex()
-        address = str(self._folder / "-".join(map(str, contender)))
-        with Listener(address, authkey=key.encode()) as listener:
-            command = [sys.executable, __file__, address, str(self._folder)]
-            command += [str(contender.ranks), str(int(contender.shares))]
-            if contender.ranks > 1:
-                command = ["mpiexec", "-n", str(contender.ranks), *command]
-            pools = {f"{pool}_NUM_THREADS": str(contender.threads) for pool in POOLS}
-            self._process = subprocess.Popen(command, env=os.environ | pools | {"BENCH_KEY": key})
-            self._pipes: list[Connection] = [listener.accept() for _ in range(contender.ranks)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pipe in self._pipes:
-            pipe.close()
-        self._process.wait(30)
-
-    def run(self, task: str, size: int) -> tuple[float, int]:
-        """Return the seconds of the slowest rank, and the most memory of one."""
-        for pipe in self._pipes:
-            pipe.send((task, size))
-        answers = [pipe.recv() for pipe in self._pipes]
-        return max(answer[0] for answer in answers), max(answer[1] or 0 for answer in answers)
+    x, y = np.load(Path(folder, "scaled.npy")), np.load(Path(folder, "labels.npy"))
+    is_alone = "PMI_SIZE" not in os.environ  # mpiexec sets it.
+    more = {} if is_alone else {"distributed": "mpi"}
+    model = MLP(MEDIUM.widths[1:-1], alpha=0.0, batch_size=int(batch), random_state=0, **more)
+    for _ in range(3):
+        model.partial_fit(x, y, classes=np.arange(MEDIUM.widths[-1]))
+    return min(record.seconds for record in model.history_[1:])
 
 
 def measure(options: Options, announce: Announce) -> Result:
-    """Return the seconds of an epoch of each contender by batch size, of steps, and of sums."""
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        folder = Path(scratch)
-        workload = MEDIUM._replace(n_images=N_IMAGES)
-        data = prepare(workload, folder)
-        groups = {
-            name: stack.enter_context(Ranks(contender, folder))
-            for name, contender in CONTENDERS.items()
-        }
-        epochs: Result = {str(batch): {name: [] for name in groups} for batch in BATCHES}
-        memory = dict.fromkeys(groups, 0)
-        for number in range(-1, options.rounds):  # The first warms up.
-            announce(f"round {number + 1} of {options.rounds}")
-            for batch in BATCHES:
-                for name, group in groups.items():
-                    time.sleep(PAUSE)
-                    taken, peak = group.run("train", batch)
-                    memory[name] = max(memory[name], peak)
-                    if number >= 0:
-                        epochs[str(batch)][name].append(taken)
-        announce("steps of one process, and sums")
-        one, threads = groups[NAMES[ONE]], groups[NAMES[THREADS]]
-        steps = {
-            str(group_threads): {
-                str(batch): _repeated(group, "train", batch, N_IMAGES / batch) for batch in RATES
-            }
-            for group_threads, group in (("1", one), ("2", threads))
-        }
-        sums = {
-            str(CONTENDERS[name].ranks): {
-                str(n_bytes): _repeated(groups[name], "sum", n_bytes) for n_bytes in SUMS
-            }
-            for name in (NAMES[TWO], NAMES[FOUR])
-        }
-    return {
-        "network": list(MEDIUM.widths),
-        "images": N_IMAGES,
-        "data": data["data"],
-        "cpus": usable_cpus(),
-        "epochs": epochs,
-        "peak_bytes": memory,
-        "steps": steps,
-        "sums": sums,
-    }
+    """Return the seconds of an epoch of each contender by batch size."""
+    data = prepare(MEDIUM._replace(n_images=N_IMAGES), options.scratch)
+    epochs = {}
+    for batch in BATCHES:
 
+        def act(name: str, batch: int = batch) -> float:
+            own = CONTENDERS[name]
+            return max(run_ranks(own, "time_epoch", options.scratch, batch, own.shares))
 
-def _repeated(group: Ranks, task: str, size: int, parts: float = 1) -> float:
-    """Return the median seconds of a part of a task, after one that warms up."""
-    times = [group.run(task, size)[0] / parts for _ in range(3)]
-    return spread(times[1:]).median
-
-
-# --- tables ---------------------------------------------------------------------------------------
+        epochs[str(batch)] = in_turns([*CONTENDERS], options.rounds, act, announce)
+    facts = {"network": list(MEDIUM.widths), "images": N_IMAGES, "data": data["data"]}
+    return {**facts, "epochs": epochs}
 
 
 def tables(result: Result) -> list[Table]:
     """Return the table of marks: what was measured beside what is wanted."""
     rows = []
-    for mark in MARKS:
-        own, other = NAMES[mark.contender], NAMES[mark.beside]
-        runs = result["epochs"][str(mark.batch)]
-        ratio = times(runs[other], runs[own], mark.least)
-        cells = [median(runs[own]), other, median(runs[other]), f"{mark.least:g}", ratio]
-        rows.append([own, f"{mark.batch:,}", *cells])
+    for batch, own, other, least in MARKS:
+        runs = result["epochs"][str(batch)]
+        ratio = times(runs[other], runs[own], least)
+        cells = [median(runs[own]), other, median(runs[other]), f"{least:g}", ratio]
+        rows.append([own, f"{batch:,}", *cells])
     columns = ["run", "batch", "epoch", "beside", "epoch", "mark", "times as fast"]
-    n_rounds = len(next(iter(result["epochs"][str(BATCHES[0])].values())))
     note = (
         f"An epoch of {result['images']:,} images ({result['data']}), "
         f"{'-'.join(map(str, result['network']))}, relu, Adam, float32, NumPy; medians of "
-        f"{n_rounds} rounds in turns, ratios round by round with their quartiles; bold misses its "
-        "mark."
+        f"{len(result['epochs'][str(BATCHES[0])][ONE])} rounds in turns, ratios round by round "
+        "with their quartiles; bold misses its mark."
     )
     return [Table(PART.title, columns, rows, note=note)]
 
 
-PART = Part("Ranks", lambda options: options.rounds + 2, measure, tables)
+# --- out of core ---------------------------------------------------------------------------------
 
-if __name__ == "__main__":
-    address, folder, ranks, shares = sys.argv[1:]
-    serve(address, Path(folder), int(ranks), bool(int(shares)))
+
+def measure_maps(options: Options, announce: Announce) -> Result:
+    """Return what each rank measures on a file of zeros, by their number."""
+    path, found = options.scratch / "x.npy", {}
+    shape = int(MAP_BYTES) // (4 * N_FEATURES), N_FEATURES
+    np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    for n in MAP_RANKS:
+        announce(f"ranks: {n}")
+        found[str(n)] = run_ranks(Contender(n, 1), "take_memory", path)
+    return found
+
+
+def take_memory(file: str) -> dict[str, float]:
+    """Return what one rank of a fit to a memory map takes."""
+    x = np.load(file, mmap_mode="r")
+    y = np.random.default_rng(0).integers(0, 10, len(x))
+    # Everything is imported, and threads have started.
+    MLP(HIDDEN, **SETTINGS, distributed="mpi").fit(np.zeros((2048, N_FEATURES), "f4"), y[:2048])
+    model = MLP(HIDDEN, **SETTINGS, distributed="mpi")
+    before, peak = own_memory(), 0
+    is_over = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not is_over.wait(EVERY):
+            peak = max(peak, own_memory())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    start = time.perf_counter()
+    model.fit(x, y)
+    seconds = time.perf_counter() - start
+    is_over.set()
+    thread.join()
+    n_bytes = sum(array.nbytes for array in (*model.coefs_, *model.intercepts_))
+    facts = {"file_gb": Path(file).stat().st_size / 1e9, "seconds": seconds}
+    return {**facts, "peak_mb": (peak - before) / 1e6, "parameters_mb": n_bytes / 1e6}
+
+
+def own_memory() -> int:
+    """Return the bytes of this process that no file on a disk holds, and its part of shared ones.
+
+    Memory that ranks share is a file without a disk.
+    """
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    kinds = "Pss_Anon:", "Pss_Shmem:"
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(kinds))
+
+
+def beyond(found: list[dict[str, float]]) -> float:
+    """Return the megabytes of the rank that takes most, beyond one copy of the parameters."""
+    return max(result["peak_mb"] - result["parameters_mb"] for result in found)
+
+
+def map_tables(ranks: Result) -> list[Table]:
+    rows = [[n, f"{beyond(own):.0f} MB", f"{own[0]['seconds']:.0f} s"] for n, own in ranks.items()]
+    size = next(iter(ranks.values()))[0]["file_gb"]
+    note = (
+        f"A map of {size:.1f} GB, network {N_FEATURES}-{HIDDEN[0]}-10; at most, beyond one copy of "
+        f"the parameters on each rank; mark {LIMIT:.0f} MB."
+    )
+    return [Table(OUT_OF_CORE.title, ["ranks", "memory", "time"], rows, note=note)]
+
+
+def section(record: Result) -> str:
+    """Return the figures of a record of maps in words."""
+    (table,) = map_tables(record["out_of_core"])
+    parts = "; ".join(f"ranks: {n}, {memory}, {taken}" for n, memory, taken in table.rows)
+    return f"{table.note} {parts}. {measured_on(record['environment'])}"
+
+
+def n_turns(options: Options) -> int:
+    return len(BATCHES) * len(CONTENDERS) * options.rounds
+
+
+PART = Part("Ranks", n_turns, measure, tables)
+OUT_OF_CORE = Part("Out of core", lambda options: len(MAP_RANKS), measure_maps, map_tables)
+
+if __name__ == "__main__":  # A rank; its line at once, since others write too.
+    sys.stdout.write(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])) + "\n")

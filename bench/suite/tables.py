@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from bench.suite.records import Result
-from bench.suite.spread import ratio, spread
+from bench.suite.spread import Spread, ratio, spread
 
 _GAP = 2  # Spaces between columns.
 _NAMES = 20  # Least width of the first column; it wraps.
@@ -53,8 +53,12 @@ def times(theirs: Any, ours: Any, wanted: float | None = None) -> str:
     if not theirs or not ours:
         return NOT_COMPARED
     got = ratio(theirs, ours)
-    text = f"{got.median:.2f} ({got.low:.2f} to {got.high:.2f})"
+    text = ratio_text(got)
     return text if wanted is None or got.median >= wanted else f"**{text}**"
+
+
+def ratio_text(got: Spread) -> str:
+    return f"{got.median:.2f} ({got.low:.2f} to {got.high:.2f})"
 
 
 def megabytes(run: Result) -> str:

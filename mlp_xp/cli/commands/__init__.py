@@ -222,8 +222,8 @@ def _add_bench(parser: Parser) -> None:
         nargs="+",
         metavar="PART",
         help="tiny, lab, lab-full, medium, wide, predict, one-row, drop-in, search, busy, "
-        "start-up, end-to-end, growth (all); backends, checkpoints, cold-start, intervals, "
-        "out-of-core, ranks; drop-in/lbfgs for some of its cases",
+        "start-up, end-to-end, growth (all); backends, out-of-core, ranks; "
+        "drop-in/lbfgs for some of its cases",
     )
     add("--contenders", nargs="+", metavar="NAME", help="as the tables call them (all)")
     add("--images", type=count, metavar="N", help="of an epoch at most")
