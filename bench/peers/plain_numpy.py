@@ -22,7 +22,7 @@ def epoch(
 ) -> tuple[Weights, float, float]:
     """Run the formulas one by one; return weights, loss and accuracy."""
     n = x.shape[0]
-    w1, b1, w2, b2 = weights
+    w2 = weights[2]
     a1, a2 = forward(weights, x)
     y = np.eye(w2.shape[1])[labels]
     loss = -np.mean(y * np.log(a2) + (1 - y) * np.log(1 - a2))
@@ -32,12 +32,10 @@ def epoch(
     dz1 = (dz2 @ w2.T) * a1 * (1 - a1)
     dw1 = x.T @ dz1
     db1 = dz1.sum(axis=0, keepdims=True)
-    w1 = w1 - learning_rate * dw1
-    b1 = b1 - learning_rate * db1
-    w2 = w2 - learning_rate * dw2
-    b2 = b2 - learning_rate * db2
-    _, a2 = forward((w1, b1, w2, b2), x)
-    return (w1, b1, w2, b2), float(loss), float(np.mean(a2.argmax(axis=1) == labels))
+    steps = zip(weights, (dw1, db1, dw2, db2), strict=True)
+    weights = tuple(weight - learning_rate * step for weight, step in steps)
+    _, a2 = forward(weights, x)
+    return weights, float(loss), float(np.mean(a2.argmax(axis=1) == labels))
 
 
 def initial(widths: tuple[int, ...]) -> Weights:

@@ -163,8 +163,14 @@ class Case(NamedTuple):
     quick: bool = False  # Whether it is part of a quick run.
 
 
-_SPARSE = {
-    f"{rows:,} x {columns:,}, {per_row} a row": (rows, columns, per_row)
+CASES = {
+    f"sparse, {what} {rows:,} x {columns:,}, {per_row} a row": Case(
+        "sparse",
+        make,
+        {"rows": rows, "columns": columns, "per_row": per_row},
+        quick=rows == 3_000,
+    )
+    for what, make in (("fit", fit_sparse), ("predict", predict_sparse))
     for rows, columns, per_row in (
         (3_000, 20_000, 100),
         (10_000, 5_000, 50),
@@ -172,43 +178,21 @@ _SPARSE = {
         (20_000, 1_000, 20),
     )
 }
-_NAMES = ("rows", "columns", "per_row")
-_QUICK_DATA = ("breast_cancer", "digits")
-CASES = {
-    **{
-        f"sparse, {what} {name}": Case(
-            "sparse", make, dict(zip(_NAMES, shape, strict=True)), shape[0] == 3_000
-        )
-        for what, make in (("fit", fit_sparse), ("predict", predict_sparse))
-        for name, shape in _SPARSE.items()
-    },
-    **{
-        f"lbfgs, {data}": Case(
-            "lbfgs", fit, {"data": data, "solver": "lbfgs", "seeds": 10}, data in _QUICK_DATA
-        )
-        for data in ("iris", "wine", "breast_cancer", "digits", "diabetes")
-    },
-    **{
-        f"early stopping, {data}": Case(
-            "early stopping",
-            fit,
-            {"data": data, "early_stopping": True, "seeds": 10},
-            data == "iris",
-        )
-        for data in ("iris", "wine")
-    },
-    **{
-        f"warm start, 32 rows, {calls:,} fits of one iteration": Case(
-            "warm start", fit_again, {"calls": calls}, quick=calls < 2_000
-        )
-        for calls in (200, 2_000)
-    },
-    "first fit, iris": Case("first fit", run_first, {"script": FIRST_FIT}, quick=True),
-    "grid search, iris, first time": Case("grid search", run_first, {"script": SEARCH}, quick=True),
-    "grid search, iris, first time, GridSearchCV imported from mlp_xp too": Case(
-        "grid search", run_first, {"script": SEARCH, "has_own_search": True}
-    ),
-}
+for _data in ("iris", "wine", "breast_cancer", "digits", "diabetes"):
+    _options = {"data": _data, "solver": "lbfgs", "seeds": 10}
+    CASES[f"lbfgs, {_data}"] = Case("lbfgs", fit, _options, _data in ("breast_cancer", "digits"))
+for _data in ("iris", "wine"):
+    _options = {"data": _data, "early_stopping": True, "seeds": 10}
+    CASES[f"early stopping, {_data}"] = Case("early stopping", fit, _options, _data == "iris")
+for _calls in (200, 2_000):
+    _name = f"warm start, 32 rows, {_calls:,} fits of one iteration"
+    CASES[_name] = Case("warm start", fit_again, {"calls": _calls}, quick=_calls == 200)
+_SEARCH = "grid search, iris, first time"
+CASES["first fit, iris"] = Case("first fit", run_first, {"script": FIRST_FIT}, quick=True)
+CASES[_SEARCH] = Case("grid search", run_first, {"script": SEARCH}, quick=True)
+CASES[f"{_SEARCH}, GridSearchCV imported from mlp_xp too"] = Case(
+    "grid search", run_first, {"script": SEARCH, "has_own_search": True}
+)
 
 
 class Script(NamedTuple):
@@ -229,47 +213,31 @@ class Script(NamedTuple):
         return self.case.make(library, **self.case.options)
 
 
-class Comparison(NamedTuple):
-    """A case, a setting of the threads, and who takes part."""
-
-    case: str
-    threads: str
-    contenders: list[str]
-
-    @property
-    def name(self) -> str:
-        return f"{self.case}, threads {self.threads}"
-
-
-def comparisons(options: Options) -> list[Comparison]:
-    """Return what is measured: the chosen cases, on one thread and on all."""
+def comparisons(options: Options) -> dict[str, tuple[str, str]]:
+    """Return what is measured: the chosen cases, on one thread and on all, by their names."""
     names = options.chosen(name for name, case in CASES.items() if case.quick or not options.quick)
     labels = [_QUICK_THREADS] if options.quick else [*THREADS]
+    return {f"{name}, threads {label}": (name, label) for name in names for label in labels}
+
+
+def contenders(options: Options) -> list[str]:
     who = [OURS, PEER] if options.quick else [*MODULES]
-    who = [name for name in who if options.contenders is None or name in options.contenders]
-    return [Comparison(name, label, who) for name in names for label in labels]
+    return [name for name in who if options.contenders is None or name in options.contenders]
 
 
 def n_turns(options: Options) -> int:
-    return sum(len(compared.contenders) for compared in comparisons(options)) * (options.rounds + 1)
+    return len(comparisons(options)) * len(contenders(options)) * (options.rounds + 1)
 
 
 def measure_all(options: Options, announce: Announce) -> Result:
     """Return the seconds of each contender's turns, by case and threads."""
     results: Result = {}
-    for compared in comparisons(options):
-        name, label, contenders = compared
+    for title, (name, label) in comparisons(options).items():
         case = CASES[name]
+        scripts = {who: Script(case, who) for who in contenders(options)}
+        facts = {"case": name, "kind": case.kind, "threads": label, "wanted": WANTED[case.kind]}
         with pools(THREADS[label]):
-            scripts = {who: Script(case, who) for who in contenders}
-            measured = measure(scripts, options.rounds, announce)
-        results[compared.name] = {
-            "case": name,
-            "kind": case.kind,
-            "threads": label,
-            "wanted": WANTED[case.kind],
-            "contenders": measured,
-        }
+            results[title] = facts | {"contenders": measure(scripts, options.rounds, announce)}
     return results
 
 
@@ -292,8 +260,8 @@ def tables(results: Result) -> list[Table]:
     """Return the table of cases: seconds of each contender, and their ratios."""
     rows, missing = [], {}
     has_plain = any(PLAIN in result["contenders"] for result in results.values())
-    order = [f"{name}, threads {label}" for name in CASES for label in THREADS]
-    for result in sorted(results.values(), key=lambda r: _place(order, r)):
+    order = [*CASES]
+    for result in sorted(results.values(), key=lambda result: order.index(result["case"])):
         threads = "1 thread" if result["threads"] == "1" else "default threads"
         name, runs = f"{result['case']}, {threads}", result["contenders"]
         missing |= {f"{name}: {who}": reason for who, reason in reasons(runs).items()}
@@ -306,11 +274,6 @@ def tables(results: Result) -> list[Table]:
     columns = ["script", "mlp_xp", PEER, "times", "target"]
     columns += ["without numba", "times"] if has_plain else []
     return [Table(PART.title, columns, rows, missing, terms=TERMS)]
-
-
-def _place(order: list[str], result: Result) -> int:
-    name = f"{result['case']}, threads {result['threads']}"
-    return order.index(name) if name in order else len(order)
 
 
 PART = Part("As a drop-in for scikit-learn", n_turns, measure_all, tables)

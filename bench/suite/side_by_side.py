@@ -174,14 +174,9 @@ def growth_tables(growth: Result) -> list[Table]:
     found = []
     for title, points in growth.items():
         columns = ["contender", *(f"{point['value']:,}" for point in points)]
-        runs = {
-            who: [point["contenders"][who] for point in points] for who in points[0]["contenders"]
-        }
+        runs = {who: [point["contenders"][who] for point in points] for who in GROWING}
         rows = [[who, *(median(run.get("seconds")) for run in own)] for who, own in runs.items()]
-        missing = {}
-        for who, own in runs.items():
-            for column, run in zip(columns[1:], own, strict=True):
-                missing |= reasons({f"{who}, {column}": run})
+        missing = reasons({who: own[0] for who, own in runs.items()})
         found.append(Table(f"seconds of an epoch by {title}", columns, rows, missing))
     return found
 
