@@ -158,13 +158,15 @@ def test_reading_what_is_captured_but_has_not_run_is_an_error(copying):
 
 
 def test_a_graph_whose_memory_was_given_to_someone_else_is_an_error(copying):
-    x, results = ones(), []
+    x, results = ones(400), []
     graph = captured(copying, lambda: results.append(x + 1))
     with copying:
         graph.launch()
         address = results.pop().data.ptr
-        other = ones()
-        assert other.data.ptr == address
+        others = [ones() for _ in range(3)]
+        other = others.pop()
+        del others
+        assert other.data.ptr == address + 1024  # A piece in its middle.
         with pytest.raises(RaceError, match="belongs to someone else"):
             graph.launch()
         del other

@@ -189,6 +189,26 @@ def test_pools_count_and_release_their_memory():
             cp.zeros(1000, dtype=np.float32)
 
 
+def test_a_pool_splits_what_is_too_large_and_merges_the_pieces():
+    pool = cuda.MemoryPool()
+    with cuda.using_allocator(pool.malloc):
+        address = cp.empty(4096, np.uint8).data.ptr
+        first, second = (cp.zeros(600, np.uint8) for _ in range(2))
+        assert [first.data.ptr, second.data.ptr] == [address, address + 1024]
+        assert (pool.used_bytes(), pool.free_bytes()) == (2048, 2048)
+        pool.free_all_blocks()  # What is split stays.
+        assert pool.total_bytes() == 4096
+        code = """extern "C" __global__ void fill(char* x, int n) {
+          for (int i = 0; i < n; i++) x[i] = 7;
+        }"""
+        cp.RawKernel(code, "fill")((1,), (1,), (first, np.int32(1025)))
+        assert second[:2].get().tolist() == [7, 0]  # It is the neighbor.
+        del first, second
+        assert cp.empty(4096, np.uint8).data.ptr == address
+        pool.free_all_blocks()
+        assert pool.total_bytes() == 0
+
+
 # --- devices -------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ def launch_graph(capture: Capture, queue: Queue) -> None:
     Memory that was freed since may belong to another capture, as where graphs share a pool.
     """
     for block, grant in capture.grants.items():
-        if block.outsider > grant:
+        if any(part.outsider > grant for part in block.parts):
             raise RaceError("a graph uses memory that was freed, and now belongs to someone else")
 
     def replay() -> None:

@@ -20,8 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from cupy._memory import IS_SANITIZED
+
 INCLUDE = Path(__file__).with_name("_include")
 HEADERS = ("device.h", "arrays.h", "launch.h")
+# Not of the stack, which fibers change.
+SANITIZERS = ("-g1", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS += ("--param=asan-stack=0",)
 STATUS = {
     1: "CUDA_ERROR_ILLEGAL_ADDRESS: an index outside of an array",
     2: "CUDA_ERROR_LAUNCH_TIMEOUT: threads of a block wait for each other at different places",
@@ -69,7 +74,7 @@ def compile_kernel(code: str, name: str, options: tuple[str, ...] = ()) -> Kerne
         *_compiler(),
         # As NVRTC does by default: a product and a sum are one operation, rounded once.
         *("-x", "c++", "-std=c++17", "-O2", "-w", "-march=native", "-ffp-contract=fast"),
-        *("-fPIC", "-shared"),
+        *("-fPIC", "-shared", *(SANITIZERS if IS_SANITIZED else ())),
         # No library of C++ is linked: zig would have to build one.
         *("-fno-exceptions", "-fno-threadsafe-statics", "-U_FORTIFY_SOURCE"),
         *(f"-I{INCLUDE}", *flags),
@@ -79,7 +84,8 @@ def compile_kernel(code: str, name: str, options: tuple[str, ...] = ()) -> Kerne
     if not path.exists():
         made = path.with_suffix(f".{os.getpid()}.so")
         command += ["-", "-o", str(made), "-lm"]
-        done = subprocess.run(command, input=source, capture_output=True, text=True)
+        env = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+        done = subprocess.run(command, input=source, capture_output=True, text=True, env=env)
         if done.returncode:
             raise CompileException(done.stderr)
         made.replace(path)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from cupy import _errors
 from cupy._errors import CUDARuntimeError, RaceError
-from cupy._memory import Block, commit_freed, lock
+from cupy._memory import Block, Part, commit_freed, lock
 
 N_DEVICES = 2
 LEGACY = 0
@@ -108,7 +108,7 @@ class Capture:
         self.is_valid = True
         self.nodes: list[Node] = []
         self.queues = [origin]
-        self.accesses: dict[Block, tuple[Access | None, dict[int, int]]] = {}
+        self.accesses: dict[Part, tuple[Access | None, dict[int, int]]] = {}
         self.grants: dict[Block, int] = {}
 
 
@@ -219,8 +219,8 @@ def enqueue(node: Node, queue: Queue, *, is_copy: bool = False) -> None:
         launches[node.name] += 1
         if is_copy:
             blocks = {*node.reads, *node.writes}
-            for block in blocks:
-                block.n_pending += 1
+            for part in _parts(blocks):
+                part.n_pending += 1
             queue.pending.append(lambda: _run_copy(node, blocks))
         else:
             queue.flush()
@@ -228,8 +228,8 @@ def enqueue(node: Node, queue: Queue, *, is_copy: bool = False) -> None:
 
 
 def _run_copy(node: Node, blocks: Iterable[Block]) -> None:
-    for block in blocks:
-        block.n_pending -= 1
+    for part in _parts(blocks):
+        part.n_pending -= 1
     node.run()
 
 
@@ -241,16 +241,16 @@ def _capture(node: Node, queue: Queue) -> None:
         assert not hasattr(cell.cell_contents, "_a"), f"{node.name} closes over an array"
     tick = queue.clock[queue.id] = queue.clock[queue.id] + 1
     access = Access(queue.id, tick)
-    for block in node.reads:
-        written, read = capture.accesses.setdefault(block, (None, {}))
+    for part in _parts(node.reads):
+        written, read = capture.accesses.setdefault(part, (None, {}))
         _check(node.name, written, queue.clock)
         read[access.queue] = access.tick
-    for block in node.writes:
-        written, read = capture.accesses.get(block, (None, {}))
+    for part in _parts(node.writes):
+        written, read = capture.accesses.get(part, (None, {}))
         for earlier in (written, *map(Access._make, read.items())):
             _check(node.name, earlier, queue.clock)
-        capture.accesses[block] = (access, {})
-    capture.grants.update({block: block.grant for block in (*node.reads, *node.writes)})
+        capture.accesses[part] = (access, {})
+    capture.grants.update(dict.fromkeys((*node.reads, *node.writes), Block.n_grants))
     capture.nodes.append(node)
 
 
@@ -258,22 +258,27 @@ def _record_accesses(node: Node, queue: Queue) -> None:
     """Raise for an access that nothing orders after earlier ones, and record it."""
     tick = queue.clock[queue.id] = queue.clock[queue.id] + 1
     captures = [other.capture for other in queues() if other.capture is not None]
-    for block in (*node.reads, *node.writes):
-        if block.is_released:
-            raise CUDARuntimeError(_errors.ILLEGAL_ADDRESS)
-        for capture in captures:
-            if block in capture.accesses and (
-                block in node.writes or capture.accesses[block][0] is not None
-            ):
-                raise RaceError(f"{node.name}: memory of work that is being captured, not run")
-    for block in node.reads:
-        _check(node.name, block.written, queue.clock)
-        block.read[queue.id] = tick
-    for block in node.writes:
-        _check(node.name, block.written, queue.clock)
-        for access in block.read.items():
+    if any(block.is_released for block in (*node.reads, *node.writes)):
+        raise CUDARuntimeError(_errors.ILLEGAL_ADDRESS)
+    reads, writes = _parts(node.reads), _parts(node.writes)
+    for capture in captures:
+        known = capture.accesses
+        if any(part in known for part in writes) or any(
+            part in known and known[part][0] is not None for part in reads
+        ):
+            raise RaceError(f"{node.name}: memory of work that is being captured, not run")
+    for part in reads:
+        _check(node.name, part.written, queue.clock)
+        part.read[queue.id] = tick
+    for part in writes:
+        _check(node.name, part.written, queue.clock)
+        for access in part.read.items():
             _check(node.name, access, queue.clock)
-        block.written, block.read = (queue.id, tick), {}
+        part.written, part.read = (queue.id, tick), {}
+
+
+def _parts(blocks: Iterable[Block]) -> list[Part]:
+    return list(dict.fromkeys(part for block in blocks for part in block.parts))
 
 
 def _check(name: str, access: tuple[int, int] | None, clock: dict[int, int]) -> None:

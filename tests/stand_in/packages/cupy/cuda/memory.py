@@ -58,10 +58,7 @@ def _empty_block(device: int) -> Block:
 
 
 def _grant(block: Block) -> None:
-    """Record a new owner; one outside of any capture must not meet a graph that writes there."""
-    block.grant += 1
-    if _launch.current_queue().capture is None:
-        block.outsider = block.grant
+    block.grant(is_outside=_launch.current_queue().capture is None)
 
 
 def _spoil(block: Block) -> None:
@@ -155,21 +152,81 @@ def _refuse_in_capture(stream: Any, direction: str) -> None:
         )
 
 
+class _Chunk:
+    """A piece of memory from the system, between its neighbors, and the list where it is free."""
+
+    def __init__(self, mem: Memory, block: Block, arena: list[_Chunk]) -> None:
+        self.mem, self.block, self.arena = mem, block, arena
+        self.before: _Chunk | None = None
+        self.next: _Chunk | None = None
+        self.is_free = False
+
+    @property
+    def size(self) -> int:
+        return self.block.n_bytes
+
+    def take(self, size: int) -> None:
+        """Leave the list, where what is behind a size stays as a chunk of its own."""
+        self._leave()
+        if size == self.size:
+            return
+        self.block, rest, cut = self.block.split(size)
+        for capture in filter(None, (queue.capture for queue in _launch.queues())):
+            for part, new in cut.items():
+                if part in capture.accesses:
+                    written, read = capture.accesses[part]
+                    capture.accesses[new] = written, dict(read)
+        following = _Chunk(self.mem, rest, self.arena)
+        following._link(self.next)
+        self._link(following)
+        following._enter()
+
+    def put_back(self) -> None:
+        """Enter the list, as one with the neighbors that are there."""
+        _memory.guard(self.block, self.size)
+        _spoil(self.block)
+        chunk = self
+        if self.next is not None and self.next.is_free:
+            self.next._leave()
+            self._join(self.next)
+        if self.before is not None and self.before.is_free:
+            chunk = self.before
+            chunk._leave()
+            chunk._join(self)
+        chunk._enter()
+
+    def _enter(self) -> None:
+        self.is_free = True
+        bisect.insort(self.arena, self, key=_size)
+
+    def _leave(self) -> None:
+        self.is_free = False
+        self.arena.remove(self)
+
+    def _join(self, following: _Chunk) -> None:
+        self.block = self.block.merge(following.block)
+        self._link(following.next)
+
+    def _link(self, following: _Chunk | None) -> None:
+        self.next = following
+        if following is not None:
+            following.before = self
+
+
 class PooledMemory(_memory.Memory):
     """Memory that goes back to its pool, full of garbage."""
 
-    def __init__(self, chunk: Memory, pool: _Arenas, arena: list[Memory]) -> None:
-        self._chunk, self._pool, self._arena = chunk, pool, arena
+    def __init__(self, chunk: _Chunk, used: set[_Chunk]) -> None:
+        self._chunk, self._used = chunk, used
         self.block, self.size = chunk.block, chunk.size
 
     # The default: modules are empty when the interpreter ends.
     def __del__(self, free_later: Any = _memory.free_later) -> None:
-        chunk, pool, arena = self._chunk, self._pool, self._arena
+        chunk, used = self._chunk, self._used
 
         def put_back() -> None:
-            _spoil(chunk.block)
-            pool.used.remove(chunk)
-            bisect.insort(arena, chunk, key=_size)
+            used.remove(chunk)
+            chunk.put_back()
 
         free_later(put_back)
 
@@ -184,8 +241,8 @@ class _Arenas:
     """
 
     def __init__(self) -> None:
-        self.free: dict[int, list[Memory]] = {}
-        self.used: set[Memory] = set()
+        self.free: dict[int, list[_Chunk]] = {}
+        self.used: set[_Chunk] = set()
 
 
 def _malloc(size: int) -> MemoryPointer:
@@ -196,7 +253,10 @@ _all_arenas: list[_Arenas] = []  # Since CuPy 14.1 a pool that is dropped frees 
 
 
 class MemoryPool:
-    """A pool: it hands freed memory of a stream out again to the same stream, without a wait."""
+    """A pool: it hands freed memory of a stream out again to the same stream, without a wait.
+
+    It splits what is too large, and merges the pieces when they are free.
+    """
 
     def __init__(self, allocator: Callable[[int], MemoryPointer] = _malloc) -> None:
         self._arenas = [_Arenas() for _ in range(_launch.N_DEVICES)]
@@ -206,7 +266,7 @@ class MemoryPool:
     def malloc(self, size: int) -> MemoryPointer:
         if size == 0:
             return MemoryPointer(Memory(0), 0)
-        size = _memory.rounded(size)
+        n_bytes, size = size, _memory.rounded(size)
         with _memory.lock:
             _memory.commit_freed()
             here = self._arenas[runtime.getDevice()]
@@ -214,26 +274,42 @@ class MemoryPool:
             # The smallest that is large enough, and of these the last one freed.
             place = bisect.bisect_left(arena, size, key=_size)
             if place < len(arena):
-                chunk = arena.pop(bisect.bisect(arena, arena[place].size, key=_size) - 1)
+                chunk = arena[bisect.bisect(arena, arena[place].size, key=_size) - 1]
+                chunk.take(size)
                 _spoil(chunk.block)
                 _grant(chunk.block)
             else:
-                if self._limit and self.total_bytes() + size > self._limit:
-                    raise OutOfMemoryError(size, self.total_bytes(), self._limit)
-                try:
-                    chunk = self._allocator(size).mem
-                except OutOfMemoryError:  # As CuPy does, whatever graphs still write there.
-                    self.free_all_blocks()
-                    chunk = self._allocator(size).mem
+                mem = self._from_system(size)
+                chunk = _Chunk(mem, mem.block, arena)
+            if _launch.current_queue().capture is None:  # Graphs use what others had before.
+                _memory.guard(chunk.block, n_bytes)
             here.used.add(chunk)
-            return MemoryPointer(PooledMemory(chunk, here, arena), 0)
+            return MemoryPointer(PooledMemory(chunk, here.used), 0)
+
+    def _from_system(self, size: int) -> Memory:
+        """Return new memory; where it is short, free what is not split, as CuPy does.
+
+        It does so whatever graphs still write there.
+        """
+        for is_last in (False, True):
+            total = self.total_bytes()
+            try:
+                if self._limit and total + size > self._limit:
+                    raise OutOfMemoryError(size, total, self._limit)
+                return self._allocator(size).mem
+            except OutOfMemoryError:
+                if is_last:
+                    raise
+                self.free_all_blocks()
+        raise AssertionError
 
     def free_all_blocks(self, stream: Any = None) -> None:
         with _memory.lock:
             _memory.commit_freed()
             free = self._arenas[runtime.getDevice()].free
             for pointer in list(free) if stream is None else [stream.ptr]:
-                free.get(pointer, []).clear()
+                arena = free.get(pointer, [])
+                arena[:] = [chunk for chunk in arena if chunk.before or chunk.next]
         _memory.commit_freed()
 
     def used_bytes(self) -> int:
