@@ -33,8 +33,8 @@ def recipe(speedrun, tmp_path, monkeypatch):
         assert main(command[3:]) == 0
 
     monkeypatch.setattr(speedrun, "subprocess", SimpleNamespace(run=run))
-    monkeypatch.setattr("mlp_xp.cli.commands.train.draw_results", lambda *_: None)
-    monkeypatch.setattr("mlp_xp.cli.commands.train.write_report", lambda *_: None)
+    monkeypatch.setattr("mlp_xp.cli.training.results.draw_results", lambda *_: None)
+    monkeypatch.setattr("mlp_xp.cli.training.results.write_report", lambda *_: None)
     path = tmp_path / "tiny.toml"
     path.write_text(RECIPE)
     return path

@@ -8,7 +8,8 @@ import pytest
 from running import RECIPE, TINY, in_progress
 
 from mlp_xp.cli import main
-from mlp_xp.cli.commands import lab, train
+from mlp_xp.cli.commands import lab
+from mlp_xp.cli.training import results
 from mlp_xp.datasets import Dataset
 from mlp_xp.plotting import new_figure, save_figure
 
@@ -77,7 +78,7 @@ def fails(mlp_xp):
 def undrawn(monkeypatch):
     """Leave out the pictures and the report of a training, which take longer than the rest."""
     for name in ("draw_results", "write_report"):
-        monkeypatch.setattr(train, name, lambda *_: None)
+        monkeypatch.setattr(results, name, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

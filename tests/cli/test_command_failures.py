@@ -18,7 +18,6 @@ from running import DRAWN, FILES, TINY, history_of, in_progress, start
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.commands import train
 from mlp_xp.cli.run_folder import folder as new_run
 from mlp_xp.cli.training import results
 from mlp_xp.cli.training import settings as settings_module
@@ -298,7 +297,7 @@ def fill_disk(monkeypatch, *names):
             raise OSError(errno.ENOSPC, "No space left on device")
         write_model(model, folder)
 
-    monkeypatch.setattr(train, "write_model", save)
+    monkeypatch.setattr(results, "write_model", save)
 
 
 def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_folders, monkeypatch):

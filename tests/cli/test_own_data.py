@@ -278,7 +278,7 @@ def test_runs_of_numbers_are_compared_with_those_of_classes_and_resumed(
     assert cells["test accuracy"][1] == "%"
 
     with monkeypatch.context() as patched:
-        patched.setattr("mlp_xp.cli.commands.train.draw_results", lambda *_: 1 / 0)
+        patched.setattr("mlp_xp.cli.training.results.draw_results", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             mlp_xp(*TRAIN, "--checkpoint", 5)
     (checkpoint,) = Path("run.partial/checkpoints").glob("*-0010")

@@ -16,7 +16,7 @@ from running import draw
 from mlp_xp import MLPRegressor
 from mlp_xp.cli.commands import lab
 from mlp_xp.cli.commands.predict import read_image
-from mlp_xp.cli.run_folder.saved_run import DataInfo
+from mlp_xp.cli.run_folder.config import DataInfo
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model, save_model
 

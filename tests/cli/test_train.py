@@ -13,7 +13,7 @@ from running import DRAWN, FILES, RECIPE, TINY, history_of
 
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
-from mlp_xp.cli.commands import parse, train
+from mlp_xp.cli.commands import parse
 from mlp_xp.cli.run_folder import folder as new_run
 from mlp_xp.cli.training import results, settings
 from mlp_xp.cli.training.settings import Settings, settings_of
@@ -139,8 +139,8 @@ def test_checkpoints_can_be_evaluated_and_do_not_change_the_training(logs, mlp_x
 @pytest.mark.matrix
 def test_matplotlib_is_loaded_after_the_training():
     # It takes as much memory as some fits.
-    code = "import sys; from mlp_xp.cli import main; from mlp_xp.cli.commands import train; "
-    code += "write = train.write_history; train.write_history = lambda *x: "
+    code = "import sys; from mlp_xp.cli import main; from mlp_xp.cli.training import results; "
+    code += "write = results.write_history; results.write_history = lambda *x: "
     code += "(print('matplotlib' in sys.modules), write(*x)); "
     run = [sys.executable, "-c", f"{code}main()", *TINY, "--epochs", "1", "--out", "run"]
     assert "False" in subprocess.check_output(run, text=True).splitlines()
@@ -304,7 +304,7 @@ def test_an_error_in_a_recipe_is_one_line(fails, recipe):
 
 def test_early_stopping_has_a_best_checkpoint_and_a_validation_curve(mlp_xp, recipe, monkeypatch):
     drawn = []
-    monkeypatch.setattr(train, "draw_results", lambda *given: drawn.append(given))
+    monkeypatch.setattr(results, "draw_results", lambda *given: drawn.append(given))
     recipe.write_text(RECIPE + "early_stopping = true\n")
     assert mlp_xp("train", "--recipe", recipe, "--checkpoint", 9, "--out", "run").status == 0
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["best"]

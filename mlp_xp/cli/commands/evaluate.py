@@ -16,29 +16,29 @@ __all__ = ["run"]
 def run(args: argparse.Namespace) -> int:
     """Print the scores of a network, of a classifier also the accuracy of each class."""
     output = Output(args)
-    model, images = read_run(args.run_folder)
+    model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    path = args.data_path or images.path
-    images = replace(images, path=path)
-    with loading(images.name, path, output):
-        data = load_data(*images.source)
-    if images.name == FILES:
+    path = args.data_path or info.path
+    info = replace(info, path=path)
+    with loading(info.name, path, output):
+        data = load_data(*info.source)
+    if info.name == FILES:
         output.samples = "samples"
-        known = images.class_names, images.image_shape, images.feature_names
+        known = info.class_names, info.image_shape, info.feature_names
         if (data.class_names, data.image_shape, data.feature_names) != known:
             raise ValueError(
                 f"{path} has other classes, columns or sizes of pictures than the training: name "
                 "data like those as --data-path"
             )
-    task = task_of(images.class_names)
+    task = task_of(info.class_names)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data)
     lines, facts = task.table(test, output.samples)
     for line in lines:
         output.print(line)
     scores = task.scores(test.y, test.predicted)
-    if images.name == FILES:
+    if info.name == FILES:
         scores |= task.baseline(data)
     output.result(
         f"{task.summary(scores)} of {len(test.y):,} {output.samples}",

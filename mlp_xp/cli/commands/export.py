@@ -16,14 +16,14 @@ _N_NAMES = 10
 
 def run(args: argparse.Namespace) -> int:
     """Write the file, and print what it takes and returns."""
-    model, images = read_run(args.run_folder)
+    model, info = read_run(args.run_folder)
     path = args.out or args.run_folder / "model.onnx"
     with Output(args).doing(f"writing {path}"):
-        graph = to_onnx(named(model, images.class_names), path, columns=images.columns).graph
-    names = [column.name for column in images.columns] or images.feature_names
+        graph = to_onnx(named(model, info.class_names), path, columns=info.columns).graph
+    names = [column.name for column in info.columns] or info.feature_names
     what = ", ".join((*names[:_N_NAMES], "...") if len(names) > _N_NAMES else names)
-    if images.image_shape is not None:
-        what = f"images of {' x '.join(map(str, images.image_shape))} pixels"
+    if info.image_shape is not None:
+        what = f"info of {' x '.join(map(str, info.image_shape))} pixels"
     print_line(f"wrote {path}, {graph.ByteSize() / 1e6:.1f} MB")
     if len(graph.input) > 1:
         print_line(f"inputs, one for each of {len(names)} columns: {what}")

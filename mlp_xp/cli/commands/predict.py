@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.cli.loading import load_backend
-from mlp_xp.cli.run_folder.saved_run import DataInfo, read_run
+from mlp_xp.cli.run_folder.config import DataInfo
+from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import printable

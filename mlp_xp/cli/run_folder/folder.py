@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -16,10 +17,19 @@ from typing import Any
 
 from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, rename_folder, sweep
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.run_folder.saved_run import newest_model, unfinished
+from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, read_config
 from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.saving import SPEC
+from mlp_xp.training.checkpoints import checkpoints
 
-__all__ = ["DiskSpace", "RunFolder", "new_run", "resumed_run"]
+__all__ = [
+    "DiskSpace",
+    "RunFolder",
+    "new_run",
+    "newest_model",
+    "resumed_run",
+    "unfinished",
+]
 
 _OTHER_BYTES = 1_000_000  # of everything that is not weights
 
@@ -184,6 +194,51 @@ def _in_progress(partial: Path, final: Path) -> Iterator[RunFolder]:
         if isinstance(error, OSError):
             raise _with_path(error, run.path) from error.__cause__
         raise
+
+
+def newest_model(run: Path) -> Path | None:
+    """Return the folder that was saved last: the model of a run, or one of its checkpoints."""
+    # The name of a checkpoint that is being written begins with a dot.
+    specs = [*run.glob(SPEC), *run.glob(f"{CHECKPOINTS}/[!.]*/{SPEC}")]
+    return max(specs, key=lambda path: path.stat().st_mtime_ns).parent if specs else None
+
+
+def unfinished(name: Path) -> tuple[Path, Path]:
+    """Return the folder of a run that was interrupted, and the name that it gets when complete.
+
+    Parameters
+    ----------
+    name : Path
+        That name, or the folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run, it is complete, or it has no settings.
+    """
+    partial = name.with_name(f"{name.name}.partial")
+    folder = partial if partial.exists() else name
+    if not folder.exists():
+        raise ValueError(f"neither {partial} nor {name} is there: {CURE}")
+    if not (folder / CONFIG).exists():
+        raise ValueError(
+            f"{folder} has no {CONFIG}: the run was interrupted before its training began, or this "
+            "is no run; type `mlp-xp train` with the options of before"
+        )
+    final = folder.with_name(re.sub(r"\.partial(-\d+)?$", "", folder.name))
+    result = read_config(folder).get("result")
+    if folder == final and result is not None:
+        if not (isinstance(result, dict) and result.get("interrupted")):
+            reason = "is complete, there is nothing to resume"
+        elif not checkpoints(folder / CHECKPOINTS):
+            reason = "was interrupted without a checkpoint to resume from"
+        else:
+            return folder, final
+        raise ValueError(f"{name} {reason}: mlp-xp evaluate {name}")
+    if folder != final and final.exists():
+        numbered = (final.with_name(f"{final.name}-{number}") for number in itertools.count(2))
+        final = next(free for free in numbered if not free.exists())
+    return folder, final
 
 
 def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> tuple[Path, Path]:

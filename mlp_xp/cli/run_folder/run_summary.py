@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlp_xp.cli.loading import FILES
-from mlp_xp.cli.run_folder.saved_run import CONFIG
+from mlp_xp.cli.run_folder.config import CONFIG, read_config
 from mlp_xp.cli.terminal.text import readable
-from mlp_xp.saving import encode, read_json
+from mlp_xp.saving import encode
 
 __all__ = [
     "RunSummary",
@@ -85,7 +85,7 @@ def read_summary(folder: Path) -> RunSummary:
     ValueError
         If the folder is not that of a run, or is damaged.
     """
-    config = read_json(folder / CONFIG, _CURE)
+    config = read_config(folder, _CURE)
     try:
         run = RunSummary(folder, config, _read_history(folder / "history.csv"))
         _check(run)
@@ -122,7 +122,7 @@ def find_runs(folder: Path) -> Iterator[tuple[Path, RunSummary | None]]:
 def _is_of_run(path: Path) -> bool:
     """Whether a configuration that cannot be read may be that of a run, not of another program."""
     try:
-        return "settings" in read_json(path, _CURE)
+        return "settings" in read_config(path.parent, _CURE)
     except (OSError, ValueError):
         return True
 

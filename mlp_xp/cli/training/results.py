@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import platform
+import sys
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,38 +14,35 @@ from typing import Any
 from mlp_xp import __version__
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import postponed
-from mlp_xp._utils.storage.durable import replacing
-from mlp_xp.backends import Backend
-from mlp_xp.cli.report import Evaluation
-from mlp_xp.cli.run_folder.saved_run import CONFIG, DataInfo
+from mlp_xp.backends import LOW_PRECISIONS
+from mlp_xp.cli.loading import FILES
+from mlp_xp.cli.report import Evaluation, write_report
+from mlp_xp.cli.run_folder.config import REPORT, DataInfo, write_config
+from mlp_xp.cli.run_folder.folder import RunFolder
+from mlp_xp.cli.run_folder.saved_run import named
+from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.ending import Ending
-from mlp_xp.cli.training.settings import Settings
+from mlp_xp.cli.training.fit import Fitted
+from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.tasks import Task
-from mlp_xp.datasets import Dataset
 from mlp_xp.plotting import (
     TrainingCurvesDisplay,
     new_figure,
     save_figure,
     training_panels,
 )
-from mlp_xp.saving import encode
+from mlp_xp.saving import encode, write_model
 from mlp_xp.training.records import Record
 
-__all__ = [
-    "config_of",
-    "draw_curves",
-    "draw_results",
-    "history_of",
-    "result_of",
-    "write_config",
-    "write_history",
-]
+__all__ = ["config_of", "draw_curves", "draw_results", "write_history", "write_results"]
 
 
-def config_of(settings: Settings, model: Any, data: Dataset, backend: Backend) -> dict[str, Any]:
+def config_of(prepared: Prepared) -> dict[str, Any]:
     """Return what decides a run, and what is needed to use its model without the data set."""
+    settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
-    images = DataInfo(
+    info = DataInfo(
         settings.data,
         path,
         data.class_names,
@@ -61,7 +59,7 @@ def config_of(settings: Settings, model: Any, data: Dataset, backend: Backend) -
     encoded = {name: encode(name, value, name) for name, value in params.items()}
     return {
         "settings": {**asdict(settings), "params": encoded},
-        "data": asdict(images),
+        "data": asdict(info),
         "backend": {"name": backend.name, **backend.describe()},
         "versions": {"python": platform.python_version(), "mlp-xp": __version__}
         | {name: version(name) for name in libraries},
@@ -69,7 +67,48 @@ def config_of(settings: Settings, model: Any, data: Dataset, backend: Backend) -
     }
 
 
-def history_of(model: Any, task: Task) -> list[dict[str, Any]]:
+def write_results(
+    prepared: Prepared, fitted: Fitted, folder: RunFolder, config: dict[str, Any], output: Output
+) -> dict[str, Any]:
+    """Write the network first, then test it, draw, and write and return the result."""
+    settings, data, model, task, _ = prepared
+    ending, is_own = fitted.ending, settings.data == FILES
+    baseline = task.baseline(data) if is_own else {}
+    history = _history_of(model, task)
+    folder.is_trained = True
+    written = named(model, data.class_names) if is_own else model
+    folder.keep(partial(_write_model, written, task, config, history))  # All after it may fail.
+    if ending.text:
+        output.print(ending.text)
+    if fitted.cause:
+        print_line(fitted.cause, sys.stderr)
+    with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
+        test = task.test(model, data, **({} if fitted.has_views else {"tta": None}))
+    scores = task.scores(test.y, test.predicted) | baseline
+    result = _result_of(history, scores, ending)
+    is_low = model.precision in LOW_PRECISIONS
+    precision = model.precision if is_low else str(model.coefs_[0].dtype)
+    config |= {"precision": precision, "result": result}
+    if fitted.has_report:
+        note = fitted.cause or ending.text.capitalize()
+        with output.doing("drawing the results"):
+            draw_results(folder.path, task, history, test, scores)
+            page = folder.path / REPORT
+            write_report(page, folder.final.name, config, history, model, test, note)
+    write_config(folder.path, config)
+    return result
+
+
+def _write_model(
+    model: Any, task: Task, config: dict[str, Any], history: list[dict[str, Any]], folder: Path
+) -> None:
+    """Write settings, history and network: what only the training could make again."""
+    write_config(folder, config)
+    write_history(folder, task, history)
+    write_model(model, folder)
+
+
+def _history_of(model: Any, task: Task) -> list[dict[str, Any]]:
     """Return a row for each epoch."""
     columns = _columns(task)
     return [dict(zip(columns, record, strict=True)) for record in model.history_]
@@ -80,7 +119,7 @@ def _columns(task: Task) -> list[str]:
     return [score if name == "validation_score" else name for name in Record._fields]
 
 
-def result_of(
+def _result_of(
     history: list[dict[str, Any]], scores: dict[str, float], ending: Ending
 ) -> dict[str, Any]:
     """Return the scores on the test samples, the end of the training, and its time."""
@@ -95,12 +134,6 @@ def result_of(
         # "lbfgs" may stop before its first epoch.
         "images_per_second": sum(row["n_samples"] for row in history) / (seconds or 1.0),
     }
-
-
-def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write ``config.json``, all or nothing."""
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(config, indent=2, allow_nan=False))
 
 
 def write_history(folder: Path, task: Task, history: list[dict[str, Any]]) -> None:

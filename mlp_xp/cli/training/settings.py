@@ -12,7 +12,7 @@ from typing import Any
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
 from mlp_xp.cli.commands.train_options import known_data, solvers_with_decay
 from mlp_xp.cli.loading import DEFAULT, FILES
-from mlp_xp.cli.run_folder.saved_run import CHECKPOINTS, CONFIG, check_scaling
+from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, check_scaling, read_config
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS, Dataset
@@ -20,7 +20,7 @@ from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import read_recipe, recipe_parameters, without_library
-from mlp_xp.saving import decode, read_json
+from mlp_xp.saving import decode
 
 __all__ = ["Settings", "settings_of", "settings_of_run"]
 
@@ -196,7 +196,7 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
                 "settings from the run: leave it out, or type a new training without --resume"
             )
     cure = f"type `mlp-xp train` anew; {folder} cannot be resumed"
-    stored = read_json(folder / CONFIG, cure)
+    stored = read_config(folder, cure)
     try:
         check_scaling(folder, stored)
         values = {**stored["settings"]}

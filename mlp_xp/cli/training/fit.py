@@ -1,0 +1,145 @@
+"""The fit of a command: with progress, deadline and checkpoints, from where another one stopped."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from mlp_xp.callbacks import Callback
+from mlp_xp.cli.run_folder.config import CHECKPOINTS
+from mlp_xp.cli.run_folder.folder import DiskSpace
+from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.training.deadline import Deadline
+from mlp_xp.cli.training.ending import Ending, ending_of
+from mlp_xp.cli.training.prepare import Prepared
+from mlp_xp.cli.training.progress import Watch, display
+from mlp_xp.cli.training.settings import Settings
+from mlp_xp.datasets import Dataset, split_dataset
+from mlp_xp.training.checkpoints import read_newest
+from mlp_xp.training.finite import NonFiniteError
+from mlp_xp.training.rows import some_rows
+
+__all__ = ["Fitted", "Resume", "fit", "fit_model", "newest_checkpoint"]
+
+
+class Resume(NamedTuple):
+    """The place where a training goes on: its checkpoints, and epochs and seconds of the newest."""
+
+    folder: Path | None = None
+    epoch: int = 0
+    seconds: float = 0.0
+
+
+def newest_checkpoint(run: Path, output: Output) -> Resume:
+    """Return where a run goes on, and print it."""
+    folder = run / CHECKPOINTS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The fit warns of damage too.
+        snapshot = read_newest(folder)
+    if snapshot is None:
+        output.print("no checkpoint yet: the training starts at its first epoch")
+        return Resume()
+    facts = snapshot.facts
+    output.print(f"resumed after {facts['epoch']} epochs and {facts['step']} steps")
+    return Resume(folder, facts["epoch"], facts["seconds"])
+
+
+class Fitted(NamedTuple):
+    """The end of a fit: why it diverged, if it did, and what there is time for."""
+
+    ending: Ending
+    cause: str
+    has_views: bool
+    has_report: bool
+
+
+def fit(
+    prepared: Prepared,
+    folder: Path,
+    resume: Resume,
+    end: float | None,
+    output: Output,
+    pressed: Callable[[], bool],
+) -> Fitted:
+    """Train with progress until the last epoch, Ctrl-C or the end of the time.
+
+    ``end`` is when the command must end, on the clock `time.perf_counter`.
+    """
+    settings, data, model, task, _ = prepared
+    n_train, n_test = len(data.x_train), len(data.x_test)
+    with display(output, task, model.max_iter, n_train, end, resume.epoch) as progress:
+        deadline = None
+        if end is not None:
+            deadline = Deadline(end, data.x_train, n_test, resume.seconds, stage=progress.stage)
+        callbacks = [
+            DiskSpace(folder),
+            *([] if deadline is None else [deadline]),
+            Watch(progress),
+            *settings.callbacks(folder),
+        ]
+        diverged = fit_model(model, settings, data, callbacks, resume)
+        ending = ending_of(model, is_interrupted=pressed())
+        progress.is_done = diverged is None and not ending.is_interrupted
+    cause = str(diverged or "").replace("learning_rate_init", "--learning-rate")
+    has_time = deadline is None or deadline.has_views, deadline is None or deadline.has_pictures
+    return Fitted(ending, cause, *has_time)
+
+
+def fit_model(
+    model: Any,
+    settings: Settings,
+    data: Dataset,
+    callbacks: list[Callback],
+    resume: Resume,
+) -> NonFiniteError | None:
+    """Train until the last epoch, Ctrl-C or the deadline; return the error of divergence."""
+    x, y, validation_set = _validation_split(data, settings.validation, model.random_state)
+    max_time = model.max_time
+    model.set_params(callbacks=callbacks)
+    try:
+        with warnings.catch_warnings():
+            # The user chose the number of epochs.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "Training interrupted by user")  # It is printed.
+            warnings.showwarning = _print_warning  # type: ignore[assignment]
+            model.fit(x, y, **validation_set, resume=resume.folder)
+    except NonFiniteError as error:
+        return error
+    finally:
+        model.set_params(max_time=max_time)  # The deadline changed it.
+    return None
+
+
+def _print_warning(message: Warning | str, *_: Any) -> None:
+    print_line(f"note: {message}", sys.stderr)
+
+
+def _validation_split(
+    data: Dataset, fraction: float | None, seed: int
+) -> tuple[Any, np.ndarray, dict[str, Any]]:
+    """Return images and labels to train on, and the parameters of ``fit`` for the held-out ones."""
+    if fraction is None:
+        return data.x_train, data.y_train, {}
+    rows = np.arange(len(data.y_train))
+    n_kept = round((1 - fraction) * len(rows))
+    if n_kept in (0, len(rows)):
+        raise ValueError(
+            f"--validation {fraction:g} holds out {len(rows) - n_kept:,} of {len(rows):,} samples, "
+            "expected at least one in each part"
+        )
+    train, y, held_out, y_val = split_dataset(rows, data.y_train, 1 - fraction, seed=seed)
+    labels = np.setdiff1d(y_val, y).tolist() if data.class_names else []
+    if unseen := [data.class_names[label] for label in labels]:
+        raise ValueError(
+            f"--validation {fraction:g} leaves {len(y):,} samples to train on, and none of "
+            f"{', '.join(unseen)}: hold out a smaller share"
+        )
+    x_val = some_rows(data.x_train, held_out)
+    return some_rows(data.x_train, train), y, {"X_val": x_val, "y_val": y_val}

@@ -1,0 +1,95 @@
+"""What is checked, loaded and printed before a training begins."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.optional import check_installed
+from mlp_xp.backends import Backend
+from mlp_xp.cli.loading import FILES, describe, load_data, load_recipe_backend, loading
+from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.training.settings import Settings
+from mlp_xp.cli.training.tasks import Task, task_of
+from mlp_xp.datasets import Dataset
+
+__all__ = ["Prepared", "prepare", "print_prepared"]
+
+
+class Prepared(NamedTuple):
+    """Settings that fit the data, the network, still to be fitted, and what it learns where."""
+
+    settings: Settings
+    data: Dataset
+    model: Any
+    task: Task
+    backend: Backend
+
+    def without_images(self) -> Prepared:
+        """Return what testing and drawing take, which need memory too."""
+        return self._replace(data=self.data._replace(x_train=self.data.x_train[:0].copy()))
+
+
+def prepare(settings: Settings, output: Output) -> Prepared:
+    """Check libraries and device, load the data, and make the network."""
+    model = settings.estimator()
+    check_installed("matplotlib", "safetensors")  # They write the results.
+    if settings.tensorboard:
+        check_installed("tensorboardX", extra="tensorboard")
+    if settings.data == FILES:
+        output.samples = "samples"
+    with output.doing("choosing a device"):
+        backend = load_recipe_backend(settings.recipe, model)
+    backend.with_precision(model.precision)  # An error before there is a run folder.
+    with loading(settings.data, settings.data_path, output, is_logged=True):
+        data = load_data(*settings.source)
+    settings = settings.fitting(data)
+    return Prepared(settings, data, settings.estimator(), task_of(data.class_names), backend)
+
+
+def print_prepared(prepared: Prepared, output: Output) -> None:
+    """Print the data set, the network and the backend."""
+    settings, data, model, task, backend = prepared
+    name = settings.data_path if settings.data == FILES else settings.data
+    output.print(
+        f"{name}: {len(data.x_train):,} {output.samples} to train on, {len(data.x_test):,} to test"
+    )
+    if data.columns is not None and data.columns.used:
+        output.print(f"columns: {_describe_columns(data)}")
+    for note in () if data.columns is None else data.columns.notes:
+        output.print(note)
+    sizes = np.atleast_1d(np.asarray(model.hidden_layer_sizes, dtype=object)).tolist()
+    widths = [data.x_train.shape[1], *map(_name, sizes), len(data.class_names) or 1]
+    parts = ["-".join(map(str, widths)), _name(model.activation), _name(model.solver)]
+    if model.normalization is not None:
+        parts.append(f"{model.normalization} normalization")
+    if model.residual:
+        parts.append("residual")
+    if model.dropout != 0:
+        parts.append(f"dropout {model.dropout}")
+    output.print(f"network: {', '.join(parts)}")
+    if settings.data == FILES:
+        name = "" if data.columns is None else f"{data.columns.target}, "
+        output.print(f"target: {name}{task.describe(data.y_train)} ({settings.task})")
+        output.print(f"training: {model.max_iter} epochs, batches of {model.batch_size}")
+    output.print(f"backend: {describe(backend)}")
+
+
+def _describe_columns(data: Dataset) -> str:
+    """Return how many columns of which kind become how many inputs."""
+    assert data.columns is not None
+    used = data.columns.used
+    counts = {
+        "of numbers": sum(column.levels is None for column in used),
+        "of text": sum(column.levels is not None for column in used),
+        "with holes": sum(column.has_gaps or "" in (column.levels or ()) for column in used),
+    }
+    kinds = [f"{count} {kind}" for kind, count in counts.items() if count]
+    return f"{', '.join(kinds)}; {len(data.feature_names)} inputs"
+
+
+def _name(setting: Any) -> str:
+    """Return a setting as text: itself, or the class name of an object."""
+    is_plain = isinstance(setting, str | int | tuple)
+    return str(setting) if is_plain else type(setting).__name__.lower()
