@@ -130,6 +130,11 @@ def steps_of(check: Check) -> dict[str, list[str]]:
     return {name: ["--spec", every[name]] for name in dict.fromkeys(order) if name in every}
 
 
+def launches_of(check: Check) -> dict[str, list[str]]:
+    """Return those contenders of `steps_of` that launch kernels, which a processor does not."""
+    return {name: own for name, own in steps_of(check).items() if not own[1].endswith(":cpu")}
+
+
 def run_record(check: Check) -> None:
     """Train by the recipe `record` as long as there is time."""
     if check.cifar10 is None and not check.tiny:
@@ -183,7 +188,7 @@ def check_all(check: Check) -> int:
         "peaks": lambda: check.shared("peaks", {spec: [] for spec in check.result["usable"]}),
         "steps": lambda: check.shared("steps", steps_of(check), SHARES),
         # Late: a profiler slows what is timed beside it. Counting takes no quiet machine.
-        "launches": lambda: check.jobs("launches", steps_of(check), check.left("launches")),
+        "launches": lambda: check.jobs("launches", launches_of(check), check.left("launches")),
         "transfers": lambda: check.shared(
             "transfers", {spec: [] for spec in check.result["usable"]}
         ),
@@ -220,6 +225,8 @@ def main(argv: list[str] | None = None) -> int:
     wanted = os.environ.get("MLP_XP_CHECK", WANTED).split(",")
     tiny = bool(os.environ.get("MLP_XP_CHECK_TINY"))
     seconds = float(os.environ.get("MLP_XP_CHECK_SECONDS", SECONDS))
+    if tiny:
+        os.environ["MLP_XP_STEPS_BEFORE_CAPTURE"] = "2"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
         return check_all(Check(args.folder, Path(scratch), wanted, seconds, tiny=tiny))

@@ -47,8 +47,8 @@ __all__ = ["PRECISIONS", "chosen_workloads", "main"]
 
 PRECISIONS = ("float32", "tf32", "bf16")
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30
-# Steps before any is timed: compilers and captures have done their work by then.
-WARM_STEPS = 100
+# Steps before any is timed: compilers and captures have done their work by then. A trial has fewer.
+WARM_STEPS, TRIAL_STEPS = 100, 4
 # Seconds for imports before a training, and for reading its results; and for a last case of steps.
 AROUND, ENDING = 15, 5
 
@@ -79,16 +79,16 @@ def chosen_workloads(*, tiny: bool) -> list[Workload]:
             w._replace(
                 widths=(w.widths[0], *(min(n, 16) for n in w.widths[1:])),
                 batch_size=16,
-                n_images=170,
+                n_images=24,  # The last batch has fewer.
             )
             for w in chosen[:2]
         ]
     return chosen
 
 
-def rounds(epoch: Callable[[], object], seconds: float, n_steps: int = WARM_STEPS) -> list[float]:
-    """Return the seconds of epochs of so many steps, after some that compile and warm up."""
-    for _ in range(1 + -(-WARM_STEPS // n_steps)):
+def rounds(epoch: Callable[[], object], seconds: float, n_warm: int = 2) -> list[float]:
+    """Return the seconds of epochs, after some that compile and warm up."""
+    for _ in range(n_warm):
         epoch()
     taken: list[float] = []
     while len(taken) < LEAST_ROUNDS or (sum(taken) < seconds and len(taken) < MOST_ROUNDS):
@@ -217,12 +217,15 @@ def refusals() -> Iterator[list[logging.LogRecord]]:
         log.removeHandler(handler)
 
 
-def time_steps(seconds: float, epoch: Callable[[], object], n_steps: int, contender: str) -> Line:
-    return {"step_seconds": [x / n_steps for x in rounds(epoch, seconds, n_steps)]}
+def time_steps(
+    seconds: float, warm: int, epoch: Callable[[], object], n_steps: int, contender: str
+) -> Line:
+    taken = rounds(epoch, seconds, 1 + -(-warm // n_steps))
+    return {"step_seconds": [x / n_steps for x in taken]}
 
 
-def count_steps(epoch: Callable[[], object], n_steps: int, contender: str) -> Line:
-    for _ in range(1 + -(-WARM_STEPS // n_steps)):
+def count_steps(warm: int, epoch: Callable[[], object], n_steps: int, contender: str) -> Line:
+    for _ in range(1 + -(-warm // n_steps)):
         epoch()
     return {"launches": count_launches(epoch, n_steps, contender)}
 
@@ -346,12 +349,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args(argv)
     cases = cases_of(tiny=args.tiny, counts=args.job == "launches")
-    measure = Measure(count_steps, math.inf)
+    warm = TRIAL_STEPS if args.tiny else WARM_STEPS
+    measure = Measure(partial(count_steps, warm), math.inf)
     if args.job == "steps":
         # A third is timed. The last cases are left out before this process is stopped.
         end = math.inf if args.tiny else time.monotonic() + args.seconds - ENDING
         seconds = 0.0 if args.tiny else args.seconds / 3 / len(cases)
-        measure = Measure(partial(time_steps, seconds), end)
+        measure = Measure(partial(time_steps, seconds, warm), end)
     if args.job in ("steps", "launches"):
         if args.contender in GPU_PEERS:
             lines = peer_steps(args.contender, args.spec, cases, measure, args.job)
