@@ -1,11 +1,12 @@
 """Plant the small faults of `faults.json` one at a time, and note which the tests find.
 
-mutmut 3.8.1 drew them, seven for each of twelve rooms, from all of its mutations but those of text.
+mutmut 3.8.1 drew them, seven for each of twelve rooms (the line of one is gone), from all of its mutations but those of text.
 Each is planted in a copy of the checkout; the tests of its room run until one fails, and with
-``--whole`` all others then. What follows ``--`` goes to pytest::
+``--whole`` all others then. ``--keep`` writes the test that found it into the list, or null, and
+``--table`` shows those: ``old`` is before most tests were cut. What follows ``--`` goes to pytest::
 
-    python tests/faults.py --whole
-    python tests/faults.py --whole --only 3 7 -- -m "" --grid=pairs --backends=numpy,torch:cpu
+    python tests/faults.py --whole --keep default
+    python tests/faults.py --only 3 7 --keep matrix -- -m "" --grid=pairs --backends=numpy,torch:cpu
 
 Those of the stand-in, which CUDA would keep quiet about, each name their tests::
 
@@ -29,6 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = Path(__file__).with_suffix(".json")
+RUNS = "old", "default", "matrix"  # The matrix was asked for what the default run does not find.
 
 
 def copy_checkout(folder: Path) -> None:
@@ -89,6 +91,19 @@ def find(number: int, fault: dict[str, str], args: argparse.Namespace) -> dict[s
     return {"number": number, "file": fault["file"], "by": by, "s": round(time.monotonic() - start)}
 
 
+def show_table(faults: list[dict[str, str | None]]) -> None:
+    """Print what each run has found, and how much of what the old tests found."""
+    print(f"   {'file':50} {'old':8} {'default':8} matrix")
+    for number, fault in enumerate(faults):
+        found = ["?" if run not in fault else "found" if fault[run] else "-" for run in RUNS]
+        print(f"{number:2} {fault['file']:50} {found[0]:8} {found[1]:8} {found[2]}")
+    by_old = [fault for fault in faults if fault.get("old")]
+    by_default = [fault for fault in by_old if fault.get("default")]
+    by_matrix = [fault for fault in by_old if fault.get("default") or fault.get("matrix")]
+    print(f"of {len(by_old)} that the old tests found, {len(by_default)} are found by the default")
+    print(f"run ({len(by_default) / len(by_old):.0%}) and {len(by_matrix)} by the matrix")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
@@ -97,19 +112,23 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help=whole)
     parser.add_argument("--faults", type=Path, default=FAULTS, help="a list of faults")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of faults")
-    parser.add_argument("--out", type=Path, help="append the results here, a line each")
+    parser.add_argument("--keep", choices=RUNS, help="write the results into the list")
+    parser.add_argument("--table", action="store_true", help="show the results that were kept")
     parser.add_argument("options", nargs="*", help="options for pytest, after --")
     args = parser.parse_args()
     faults = json.loads(args.faults.read_text(encoding="utf-8"))
+    if args.table:
+        show_table(faults)
+        return
     numbers = range(len(faults)) if args.only is None else args.only
     found = 0
     with ThreadPoolExecutor(args.jobs) as pool:
         for result in pool.map(lambda i: find(i, faults[i], args), numbers):
             found += result["by"] is not None
             print(json.dumps(result), flush=True)
-            if args.out:
-                with args.out.open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+            if args.keep and "stale" not in result:
+                faults[result["number"]][args.keep] = result["by"]
+                args.faults.write_text(json.dumps(faults, indent=1) + "\n", encoding="utf-8")
     print(f"{found} of {len(numbers)} found")
 
 
