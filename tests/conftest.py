@@ -6,6 +6,7 @@ value of a parameter once. ``nox -s matrix`` runs everything else too: marks, ``
 """
 
 import io
+import itertools
 import os
 import re
 import signal
@@ -207,6 +208,14 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         terminalreporter.section("skipped for what is missing, which is forbidden", red=True)
         for nodeid in SKIPPED:
             terminalreporter.write_line(nodeid)
+    if config.getoption("durations") == 0:
+        terminalreporter.section("seconds by folder")
+        seconds = Counter()
+        for report in itertools.chain(*terminalreporter.stats.values()):
+            folder = "/".join(getattr(report, "nodeid", "").split("/")[:-1][:2])
+            seconds[folder] += getattr(report, "duration", 0.0)
+        for folder, sum_of_folder in seconds.most_common():
+            terminalreporter.write_line(f"{sum_of_folder:8.1f}  {folder}")
     counts = config.stash[RAN]
     if not counts:
         return
