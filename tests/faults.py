@@ -1,9 +1,10 @@
 """Plant the small faults of `faults.json` one at a time, and note which the tests find.
 
 mutmut 3.8.1 drew them, seven for each of twelve rooms, from all of its mutations but those of text;
-one went with the code it was in. Each is planted in a copy of the checkout; the tests of its room run until one fails, and with
-``--whole`` all others then. ``--keep`` writes the test that found it into the list, or null, and
-``--table`` shows those: ``old`` is before most tests were cut. What follows ``--`` goes to pytest::
+one went with the code it was in. Each is planted in a copy of the checkout; the tests of its room
+run until one fails, and with ``--whole`` all others then. ``--keep`` writes the test that found it
+into the list, or null, and ``--table`` shows those: ``old`` is before most tests were cut. What
+follows ``--`` goes to pytest::
 
     python tests/faults.py --whole --keep default
     python tests/faults.py --only 3 7 --keep matrix -- -m "" --grid=pairs --backends=numpy,torch:cpu
