@@ -13,9 +13,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp._utils.optional import optional, pip_command
+from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import locked, make_folder, replacing, sweep
 from mlp_xp._utils.storage.files import read_file
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
@@ -39,6 +40,7 @@ from mlp_xp.saving._files import (
     read_json,
 )
 from mlp_xp.saving._json import decode, encode
+from mlp_xp.saving._pipelines import dump_steps, is_steps_name, steps_name, with_steps
 from mlp_xp.saving._spec import (
     ESTIMATORS,
     check_digest,
@@ -68,8 +70,11 @@ __all__ = [
 Saved = MLPClassifier | MLPRegressor | BaseEnsemble
 
 
-def save_model(estimator: Saved, folder: str | os.PathLike[str]) -> None:
+def save_model(estimator: Saved | Pipeline, folder: str | os.PathLike[str]) -> None:
     """Write a fitted classifier, regressor or ensemble to ``model.safetensors`` and ``model.json``.
+
+    A Pipeline that ends in one is saved as a whole: its other steps in the format of skops, which
+    the ``skops`` extra installs.
 
     All fitted attributes and the parameters of the constructor are kept bit for bit. The state of
     the optimizer is not, nor are the weights of which a moving average is kept: `partial_fit`
@@ -78,7 +83,7 @@ def save_model(estimator: Saved, folder: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor, or an ensemble of them
+    estimator : MLPClassifier or MLPRegressor, an ensemble of them, or a Pipeline that ends in one
         Fitted, on any backend.
     folder : str or path-like
         Created where missing. An existing model is replaced as a whole: until the new one is
@@ -89,14 +94,14 @@ def save_model(estimator: Saved, folder: str | os.PathLike[str]) -> None:
     ------
     SavingError
         If classes or parameters have no JSON form, e.g. a loss, activation or scorer of your own,
-        if the parameters do not make the network that was fitted, or if the weights are not finite;
-        nothing is written.
+        if the parameters do not make the network that was fitted, if the weights are not finite, or
+        if a Pipeline has steps of types that skops does not trust; nothing is written.
     BlockingIOError
         If another process or thread is writing to the folder.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ImportError
-        If the ``cli`` extra is not installed.
+        If the ``cli`` extra is not installed, or for a Pipeline the ``skops`` extra.
 
     Examples
     --------
@@ -119,15 +124,19 @@ def save_model(estimator: Saved, folder: str | os.PathLike[str]) -> None:
         files.write(folder)
 
 
-def write_model(estimator: Saved, folder: Path) -> None:
+def write_model(estimator: Saved | Pipeline, folder: Path) -> None:
     """Write a model as `save_model`, into a folder that exists and is locked by the caller."""
     _Files(estimator).write(folder)
 
 
 class _Files:
-    """The content of the two files of a model."""
+    """The content of the files of a model: two, and one more of a Pipeline."""
 
-    def __init__(self, estimator: MLPClassifier | MLPRegressor) -> None:
+    def __init__(self, estimator: Saved | Pipeline) -> None:
+        self._steps: dict[str, bytes] = {}
+        if isinstance(estimator, Pipeline) and isinstance(estimator[-1], Saved):
+            content, estimator = dump_steps(estimator), estimator[-1]
+            self._steps = {steps_name(content): content}
         self._spec, states = _checked_spec(estimator)
         self._weights = dump_arrays(states)
         self._sha256 = hashlib.sha256(self._weights)
@@ -135,17 +144,17 @@ class _Files:
 
     def write(self, folder: Path) -> None:
         name = WEIGHTS
-        if (folder / SPEC).exists():  # Its weights stay until the new model is complete.
+        # Weights that are there stay until the new model is complete.
+        if self._steps or (folder / SPEC).exists():
             name = weights_name(self._sha256)
-            point_to(self._spec, name)
+            point_to(self._spec, name, *self._steps)
             self._text = self._spec_text()
         try:
-            with replacing(folder / name) as new:
-                new.write_bytes(self._weights)
-            with replacing(folder / SPEC) as new:
-                new.write_bytes(self._text)
+            for file, content in {**self._steps, name: self._weights, SPEC: self._text}.items():
+                with replacing(folder / file) as new:
+                    new.write_bytes(content)
         finally:
-            _remove_unused_weights(folder)
+            _remove_unused_files(folder)
 
     def _spec_text(self) -> bytes:
         """Return the content of the JSON file, with the digest."""
@@ -159,16 +168,17 @@ class _Files:
         return text
 
 
-def _remove_unused_weights(folder: Path) -> None:
-    """Remove weights that no model needs: of the one before, or of a writer that failed."""
-    used = None
+def _remove_unused_files(folder: Path) -> None:
+    """Remove weights and steps of the model before, or of a writer that failed."""
+    used: tuple[Any, ...] = ()
     if (folder / SPEC).exists():
         try:
-            used = weights_of(_read_spec(folder))
+            spec = _read_spec(folder)
+            used = weights_of(spec), spec.get("steps")
         except (SavingError, LookupError, TypeError):
             return
     for path in folder.iterdir():
-        if path.name != used and is_weights_name(path.name):
+        if path.name not in used and (is_weights_name(path.name) or is_steps_name(path.name)):
             path.unlink()
 
 
@@ -216,7 +226,7 @@ def check_can_save(estimator: Saved) -> None:
     _checked_spec(estimator)
 
 
-def _checked_spec(estimator: Saved) -> tuple[dict[str, Any], dict[str, FittedState]]:
+def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState]]:
     """Return the content of the JSON file, and the states of the networks by their names.
 
     The estimator can be made again from both.
@@ -233,12 +243,6 @@ def _checked_spec(estimator: Saved) -> tuple[dict[str, Any], dict[str, FittedSta
         cure = "use pickle or joblib, or save its steps one by one"
         if isinstance(estimator, str | os.PathLike):
             cure = "type save_model(estimator, folder)"
-        elif name == "Pipeline" and isinstance(estimator[-1], Saved):
-            cure = (
-                "type skops.io.dump(pipeline, 'pipeline.skops') for all of it without pickle "
-                f"({pip_command('skops')}), or save_model(pipeline[-1], folder) for the network "
-                "alone"
-            )
         elif isinstance(estimator, type):
             name, cure = f"the class {estimator.__name__}", "give a fitted instance"
         elif name in ESTIMATORS:
@@ -267,7 +271,7 @@ def load_model(folder: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    MLPClassifier or MLPRegressor, or an ensemble of them
+    MLPClassifier or MLPRegressor, an ensemble of them, or a Pipeline that ends in one
         Fitted, with NumPy arrays; `set_params(backend=...)` chooses where it computes.
 
     Raises
@@ -275,7 +279,7 @@ def load_model(folder: str | os.PathLike[str]) -> Any:
     SavingError
         If a file is missing, damaged, edited, or of another format than `save_model` writes.
     ImportError
-        If the ``cli`` extra is not installed.
+        If the ``cli`` extra is not installed, or for a Pipeline the ``skops`` extra.
     """
     folder = Path(folder)
     while True:
@@ -319,6 +323,7 @@ def _load(folder: Path) -> Any:
         states = load_arrays(named, weights)
     for part, state in zip(rebuilt, states, strict=True):
         publish(part.model, state, part.history)
-    if ensemble is None:
-        return rebuilt[0].model
-    return with_networks(ensemble, [part.model for part in rebuilt])
+    model = rebuilt[0].model
+    if ensemble is not None:
+        model = with_networks(ensemble, [part.model for part in rebuilt])
+    return with_steps(folder, spec["steps"], model) if "steps" in spec else model

@@ -26,8 +26,8 @@ from mlp_xp.training.records import Progress, Record
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
-_FORMAT, _VERSION = "mlp_xp", 5
-_DEFAULT_WEIGHTS = 4  # A format whose weights are always in `WEIGHTS`; the newest names them.
+_FORMAT, _VERSION = "mlp_xp", 6  # With `steps`, of a Pipeline.
+_DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5  # Weights are in `WEIGHTS`, or in a file that is named.
 _WITHOUT_DIGEST = 3  # A format that differs only in `weights_sha256`, of the other file alone.
 _MAX_VIEWS = 1000
 _NAME_LENGTH = 16  # Hexadecimal digits.
@@ -141,14 +141,16 @@ def is_weights_name(name: str) -> bool:
     return bool(re.fullmatch(rf"{stem}(-[0-9a-f]{{{_NAME_LENGTH}}})?{dot}{suffix}", name))
 
 
-def point_to(spec: dict[str, Any], name: str) -> None:
-    """Set the file of weights of a model that replaces another one."""
-    spec.update(format_version=_VERSION, weights=name)
+def point_to(spec: dict[str, Any], name: str, steps: str | None = None) -> None:
+    """Set the file of weights, and the file of the other steps of a Pipeline."""
+    spec.update(format_version=_NAMED_WEIGHTS, weights=name)
+    if steps is not None:
+        spec.update(format_version=_VERSION, steps=steps)
 
 
 def weights_of(spec: dict[str, Any]) -> str:
     """Return the file name of the weights, which stand beside the spec."""
-    if spec["format_version"] < _VERSION:
+    if spec["format_version"] < _NAMED_WEIGHTS:
         return WEIGHTS
     example = weights_name(hashlib.sha256())
     return str(_take(spec, "weights", _is_weights_name, f"such as {example!r}"))

@@ -10,7 +10,11 @@ import pandas as pd
 import pytest
 from helpers import case
 from models import CODES, SEVERAL, VALUES, X, check, fitted, regressor, rejects, reload, same_bits
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
 from mlp_xp.estimators.state import fitted_state
@@ -19,6 +23,7 @@ from mlp_xp.nn.hidden import Branch, Project
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.optimizers import schedules as rates
 from mlp_xp.saving import SPEC, load_model, save_model
+from mlp_xp.saving._pipelines import steps_name, with_steps
 
 CLASSES = [
     *(CODES, CODES - 7, CODES.astype(np.uint8), CODES.astype(np.float32), CODES > 0),
@@ -240,6 +245,35 @@ def test_changed_files_of_an_ensemble_are_errors(tmp_path):
         change(spec)
         (tmp_path / SPEC).write_text(json.dumps(spec))
         rejects(message, load_model, tmp_path)
+
+
+@pytest.mark.matrix
+def test_a_pipeline_is_saved_whole_and_nothing_untrusted_is_loaded(rng, tmp_path):
+    io = pytest.importorskip("skops.io")
+    n = 60
+    table = pd.DataFrame({"sex": rng.choice(["male", "female"], n), "age": rng.uniform(1, 80, n)})
+    table.loc[::7, "age"], table.loc[::9, "sex"] = np.nan, np.nan
+    text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    columns = ColumnTransformer([("text", text, ["sex"]), ("numbers", numbers, ["age"])])
+    y = rng.integers(0, 2, n)
+    for network in (
+        MLPClassifier(4, max_iter=3),
+        MLPEnsembleClassifier(MLPClassifier(4, max_iter=3), n_estimators=2),
+    ):
+        model = make_pipeline(columns, network).fit(table, y)
+        save_model(model, tmp_path)
+        loaded = load_model(tmp_path)
+        assert [name for name, _ in loaded.steps] == [name for name, _ in model.steps]
+        np.testing.assert_array_equal(loaded.predict_proba(table), model.predict_proba(table))
+        [file] = tmp_path.glob("steps-*")  # That of the model before is gone.
+    own = make_pipeline(FunctionTransformer(rejects), model[-1])
+    rejects(r"has models\.rejects, which skops does not load", save_model, own, tmp_path)
+    content = io.dumps(own)
+    file.write_bytes(content)
+    rejects(r"SHA-256 is not in its name", load_model, tmp_path)
+    (tmp_path / steps_name(content)).write_bytes(content)
+    rejects(r"Untrusted types", with_steps, tmp_path, steps_name(content), model[-1])
 
 
 @pytest.mark.matrix

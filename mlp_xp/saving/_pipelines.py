@@ -1,0 +1,60 @@
+"""A Pipeline whose last step is a network: its other steps, in a file of skops."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from sklearn.pipeline import Pipeline
+
+from mlp_xp._utils.optional import optional
+from mlp_xp._utils.storage.files import read_file
+from mlp_xp.saving._files import SPEC, SavingError, blamed_on, expect
+
+LIMIT = 4 << 30  # Bytes: vocabularies and tables of nearest neighbors are large.
+_HOLE = "passthrough"  # Stands for the network.
+_TRUSTED = ["numpy.dtype"]  # Imputers and encoders have some; skops trusts their classes.
+
+
+def dump_steps(pipeline: Pipeline) -> bytes:
+    """Return the pipeline without its last step; SavingError for what skops would not load."""
+    io = optional("skops.io", "skops")
+    others = copy.copy(pipeline)
+    others.steps = [*pipeline.steps[:-1], (pipeline.steps[-1][0], _HOLE)]
+    content: bytes = io.dumps(others)
+    untrusted = sorted({*io.get_untrusted_types(data=content)} - {*_TRUSTED})
+    expect(
+        not untrusted,
+        f"the pipeline has {', '.join(untrusted)}, which skops does not load unless you trust it: "
+        "type skops.io.dump(pipeline, 'pipeline.skops'), and skops.io.load with trusted=, or "
+        "save_model(pipeline[-1], folder) for the network alone",
+    )
+    return content
+
+
+def steps_name(content: bytes) -> str:
+    """Return the name of a file of steps, which is its digest too."""
+    return f"steps-{hashlib.sha256(content).hexdigest()}.skops"
+
+
+def is_steps_name(name: Any) -> bool:
+    """Whether a file is named as steps are."""
+    return isinstance(name, str) and bool(re.fullmatch(r"steps-[0-9a-f]{64}\.skops", name))
+
+
+def with_steps(folder: Path, name: Any, network: Any) -> Pipeline:
+    """Return the pipeline of a network, whose other steps are in a file of the folder."""
+    with blamed_on(folder / SPEC):
+        expect(is_steps_name(name), f"steps is {name!r}")
+    path = folder / name
+    with blamed_on(path):
+        content = read_file(path, LIMIT)
+        expect(steps_name(content) == name, "its SHA-256 is not in its name: take it from a copy")
+        pipeline = optional("skops.io", "skops").loads(content, trusted=_TRUSTED)
+        if not isinstance(pipeline, Pipeline) or pipeline.steps[-1][1] != _HOLE:
+            raise SavingError("it holds no Pipeline without its last step")
+    pipeline.steps[-1] = (pipeline.steps[-1][0], network)
+    return pipeline
