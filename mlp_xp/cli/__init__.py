@@ -47,8 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A command with nothing to save ends at once on Ctrl-C.
             if args.saves:
                 stack.close()
+            from mlp_xp.cli.terminal.output import Output
+
             with process.repeats_lost_ctrl_c(is_process=argv is None):
-                status: int = run(args)
+                status: int = run(args, Output(args))
         sys.stdout.flush()
         process.exit_on_ctrl_c(is_process=argv is None)
         return status

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import (
@@ -25,11 +23,11 @@ __all__ = [
     "DEFAULT",
     "FILES",
     "GPU",
+    "Source",
     "describe",
     "load_backend",
     "load_data",
     "load_recipe_backend",
-    "loading",
     "missing_for",
 ]
 
@@ -37,26 +35,36 @@ DEFAULT = "default"  # the recipe of a training that names none
 FILES = "files"  # The name of data of the user's own, beside those of `LOADERS`.
 
 
-def load_data(
-    name: str,
-    path: str | None,
-    target: str | None = None,
-    image_size: tuple[int, int] | None = None,
-    task: str | None = None,
-    drop: tuple[str, ...] = (),
-    columns: tuple[Column, ...] = (),
-) -> Dataset:
-    """Load a data set by name, from a path if one is given; the rest is for a user's own files."""
+class Source(NamedTuple):
+    """A data set by name, with a path if it is elsewhere; the rest is for a user's own files."""
+
+    name: str
+    path: str | None
+    target: str | None = None
+    image_size: tuple[int, int] | None = None
+    task: str | None = None
+    drop: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+
+
+def load_data(source: Source, output: Output | None = None, *, is_logged: bool = False) -> Dataset:
+    """Load a data set, and report that on an output; a download draws its own bar."""
+    name, path = source.name, source.path
+    if output is None:
+        return _load(source)
+    if path is None and locate(name) is None:
+        output.print(f"fetching {name}, which is kept in {cache_dir()}")
+        return _load(source)
+    with output.doing(f"loading {path if name == FILES else name}", is_logged=is_logged):
+        return _load(source)
+
+
+def _load(source: Source) -> Dataset:
+    name, path, *_, columns = source
     if name == FILES:
-        assert path is not None
-        return load_files(
-            path,
-            target=target,
-            image_size=image_size,
-            task=task,
-            drop=drop,
-            columns=columns or None,
-        )
+        settings = source._replace(columns=columns or None)._asdict()  # type: ignore[arg-type]
+        del settings["name"]
+        return load_files(**settings)
     if path is None:
         try:
             return LOADERS[name]()
@@ -67,19 +75,6 @@ def load_data(
     if name == "digits":
         raise ValueError("digits come with scikit-learn and have no path: leave out --data-path")
     return LOADERS[name](path)
-
-
-@contextlib.contextmanager
-def loading(
-    name: str, path: str | None, output: Output, *, is_logged: bool = False
-) -> Iterator[None]:
-    """Report that a data set is loaded; a download draws a bar of its own."""
-    if path is None and locate(name) is None:
-        output.print(f"fetching {name}, which is kept in {cache_dir()}")
-        yield
-        return
-    with output.doing(f"loading {path if name == FILES else name}", is_logged=is_logged):
-        yield
 
 
 def load_backend(name: str | None, device: str | None) -> Backend:

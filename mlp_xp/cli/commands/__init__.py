@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlp_xp import __version__
 from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed, number
@@ -24,9 +24,9 @@ COLUMNS = ("run", "date", "data", "score", "epochs", "seconds", "speed", "backen
 class Command(NamedTuple):
     """A command: its line of help, its options, examples, and the function that runs it.
 
-    ``run`` is ``module:function`` in this package; it takes the parsed options and returns the exit
-    status. ``saves`` is whether the command has something to save or to remove after Ctrl-C.
-    ``group`` is the heading of ``mlp-xp --help`` that lists the command.
+    ``run`` is ``module:function`` in this package; it takes the parsed options and an `Output`, and
+    returns the exit status. ``saves`` is whether the command has something to save or to remove
+    after Ctrl-C. ``group`` is the heading of ``mlp-xp --help`` that lists the command.
     """
 
     summary: str
@@ -105,9 +105,9 @@ def _add_train(parser: Parser) -> None:
     add_train(parser)
 
 
-def _load(run: str) -> Callable[[argparse.Namespace], int]:
+def _load(run: str) -> Callable[[argparse.Namespace, Any], int]:
     module, _, function = run.partition(":")
-    loaded: Callable[[argparse.Namespace], int] = getattr(
+    loaded: Callable[[argparse.Namespace, Any], int] = getattr(
         importlib.import_module(f"mlp_xp.cli.commands.{module}"), function
     )
     return loaded

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from mlp_xp._utils.optional import check_installed, install_command
+from mlp_xp.cli.terminal.output import Output
 
 __all__ = ["run"]
 
@@ -16,7 +17,7 @@ _ROOT = Path(__file__).parents[3]
 _OPTIONS = ("quick", "check", "out", "rounds", "threads", "only", "contenders", "images")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, output: Output) -> int:
     """Run the suite of a clone in another process, which sets the threads of its libraries."""
     check_installed("matplotlib", "rich")  # before the work, not after it
     if not (_ROOT / "bench" / "__main__.py").is_file():

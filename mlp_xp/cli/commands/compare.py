@@ -14,6 +14,7 @@ from mlp_xp._utils.optional import check_installed
 from mlp_xp.cli.commands import COLUMNS
 from mlp_xp.cli.run_folder.run_summary import RunSummary, date_of, find_runs, read_summary
 from mlp_xp.cli.terminal.lines import print_line, terminal_width
+from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import printable
 from mlp_xp.cli.terminal.text import number_text, readable, score_name, score_text, seconds_text
 
@@ -24,7 +25,7 @@ _NETWORK = ("hidden_layer_sizes", "activation", "solver")
 _NUMBERS = {"score", "epochs", "seconds", "speed"}
 
 
-def run_runs(args: argparse.Namespace) -> int:
+def run_runs(args: argparse.Namespace, output: Output) -> int:
     """Print a line for each run in a folder."""
     rows = [_row(folder, run) for folder, run in find_runs(args.folder)]
     if not rows:
@@ -43,7 +44,7 @@ def run_runs(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_compare(args: argparse.Namespace) -> int:
+def run_compare(args: argparse.Namespace, output: Output) -> int:
     """Print what differs between runs, and write the page with their curves."""
     if len(args.runs) < 2:
         raise ValueError(f"{args.runs[0]} is one run: type two or more, which are compared")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from mlp_xp.cli.loading import FILES, load_backend, load_data, loading
+from mlp_xp.cli.loading import FILES, load_backend, load_data
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import task_of
@@ -13,16 +13,14 @@ from mlp_xp.cli.training.tasks import task_of
 __all__ = ["run"]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, output: Output) -> int:
     """Print the scores of a network, of a classifier also the accuracy of each class."""
-    output = Output(args)
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
     path = args.data_path or info.path
     info = replace(info, path=path)
-    with loading(info.name, path, output):
-        data = load_data(*info.source)
+    data = load_data(info.source, output)
     if info.name == FILES:
         output.samples = "samples"
         known = info.class_names, info.image_shape, info.feature_names

@@ -14,11 +14,11 @@ __all__ = ["run"]
 _N_NAMES = 10
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, output: Output) -> int:
     """Write the file, and print what it takes and returns."""
     model, info = read_run(args.run_folder)
     path = args.out or args.run_folder / "model.onnx"
-    with Output(args).doing(f"writing {path}"):
+    with output.doing(f"writing {path}"):
         graph = to_onnx(named(model, info.class_names), path, columns=info.columns).graph
     names = [column.name for column in info.columns] or info.feature_names
     what = ", ".join((*names[:_N_NAMES], "...") if len(names) > _N_NAMES else names)

@@ -13,6 +13,7 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp.backends import Backend
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
 from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure
@@ -22,7 +23,7 @@ __all__ = ["run"]
 _TRAINING_SHARE = 0.9
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, output: Output) -> int:
     """Train, print the accuracies and draw the curves."""
     check_installed("matplotlib")  # before the work, not after it
     if args.out.is_dir():

@@ -20,7 +20,7 @@ from mlp_xp.recipes import names, read_table
 __all__ = ["run_backends", "run_compile", "run_data", "run_recipes"]
 
 
-def run_data(args: argparse.Namespace) -> int:
+def run_data(args: argparse.Namespace, output: Output) -> int:
     """Print a line for each data set."""
     if args.fetch is not None:
         data = LOADERS[args.fetch]()
@@ -39,7 +39,7 @@ def run_data(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_recipes(args: argparse.Namespace) -> int:
+def run_recipes(args: argparse.Namespace, output: Output) -> int:
     """Print a line for each recipe."""
     for name in names():
         missing = missing_for(name)
@@ -50,10 +50,9 @@ def run_recipes(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_backends(args: argparse.Namespace) -> int:
+def run_backends(args: argparse.Namespace, output: Output) -> int:
     """Print a line for each backend and device."""
     print_line(f"Python {platform.python_version()}, {platform.platform()}")
-    output = Output(args)
     for name in BACKENDS:
         with output.doing(f"loading {name}"):
             found = [*_devices(name)]
@@ -66,7 +65,7 @@ def run_backends(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_compile(args: argparse.Namespace) -> int:
+def run_compile(args: argparse.Namespace, output: Output) -> int:
     """Compile the machine code for NumPy and print its folder."""
     print_line(f"machine code for NumPy is kept in {compile_ahead()}")
     return 0

@@ -24,7 +24,7 @@ from mlp_xp.datasets._tables import TABLES, read_table
 __all__ = ["run"]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, output: Output) -> int:
     """Print a line for each picture or row, once all of them are read."""
     model, images = read_run(args.run_folder)
     load_backend(args.backend, args.device)
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     for path, (text, facts) in zip(names, predictions, strict=True):
         found.append({"file": str(path), **facts})
         lines.append(printable(f"{path}: {text}"))
-    Output(args).result("\n".join(lines), {"predictions": found})
+    output.result("\n".join(lines), {"predictions": found})
     return 0
 
 

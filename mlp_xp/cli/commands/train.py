@@ -27,7 +27,7 @@ from mlp_xp.distributed import Alone, join_ranks
 __all__ = ["run"]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, output: Output) -> int:
     """Train as the options say, or go on with a run, and return the exit status."""
     ranks = join_ranks(args.distributed)
     if ranks.rank:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             settings = settings_of(args)
             opened = new_run(args.out, settings.folder_name)
-        return ranks.first(_train(args, ranks.first(settings), opened, ranks))
+        return ranks.first(_train(args, ranks.first(settings), opened, ranks, output))
 
 
 def _follow(ranks: Alone) -> int:
@@ -48,7 +48,7 @@ def _follow(ranks: Alone) -> int:
         with ranks.sharing_errors():
             settings: Settings = ranks.first(None)  # type: ignore[assignment]
             ranks.exchange(None)  # Rank 0 has fetched the data where they were absent.
-            data = load_data(*settings.source)
+            data = load_data(settings.source)
             settings = settings.fitting(data)
             model = settings.estimator()
             resume: Resume = ranks.first(None)  # type: ignore[assignment]
@@ -66,8 +66,8 @@ def _train(
     settings: Settings,
     opened: AbstractContextManager[RunFolder],
     ranks: Alone,
+    output: Output,
 ) -> int:
-    output = Output(args)
     prepared = prepare(settings, output)
     ranks.exchange(None)
     # One sentence reports a training that diverges; NumPy's warnings add nothing.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.storage.durable import replacing
-from mlp_xp.cli.loading import FILES
+from mlp_xp.cli.loading import FILES, Source
 from mlp_xp.datasets import LOADERS
 from mlp_xp.datasets._columns import decode_columns, input_names
 from mlp_xp.datasets._dataset import Column
@@ -51,10 +51,11 @@ class DataInfo:
     columns: tuple[Column, ...] = ()
 
     @property
-    def source(self) -> tuple[Any, ...]:
-        """The data as `load_data` takes them."""
+    def source(self) -> Source:
+        """The data to load."""
         task = "classification" if self.class_names else "regression"
-        return self.name, self.path, self.target, self.image_size, task, (), self.columns
+        columns = self.columns
+        return Source(self.name, self.path, self.target, self.image_size, task, columns=columns)
 
 
 def read_config(folder: Path, cure: str = CURE) -> dict[str, Any]:

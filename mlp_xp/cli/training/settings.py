@@ -11,7 +11,7 @@ from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
 from mlp_xp.cli.commands.train_options import known_data, solvers_with_decay
-from mlp_xp.cli.loading import DEFAULT, FILES
+from mlp_xp.cli.loading import DEFAULT, FILES, Source
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, check_scaling, read_config
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.training.tasks import ESTIMATORS
@@ -75,10 +75,10 @@ class Settings:
     drop: tuple[str, ...] = ()
 
     @property
-    def source(self) -> tuple[Any, ...]:
-        """The data as `load_data` takes them."""
+    def source(self) -> Source:
+        """The data to load."""
         size = None if self.image_size is None else (self.image_size[0], self.image_size[1])
-        return self.data, self.data_path, self.target, size, self.task, tuple(self.drop)
+        return Source(self.data, self.data_path, self.target, size, self.task, tuple(self.drop))
 
     @property
     def folder_name(self) -> str:
