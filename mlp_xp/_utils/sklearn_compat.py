@@ -15,6 +15,7 @@ __all__ = [
     "as_sparse",
     "caller_frame",
     "check_same_namespace",
+    "warn_caller",
     "warn_unconverged",
     "with_callbacks",
 ]
@@ -29,6 +30,14 @@ def caller_frame() -> FrameType:
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         frame = frame.f_back
     return frame
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the caller's line."""
+    frame = caller_frame()
+    file, line, names = frame.f_code.co_filename, frame.f_lineno, frame.f_globals
+    registry = names.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, file, line, names.get("__name__"), registry)
 
 
 def warn_unconverged(message: str) -> None:

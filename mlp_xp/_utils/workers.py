@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, NamedTuple
 
-__all__ = ["Worker", "current_worker", "n_models", "reporting", "working"]
+__all__ = ["Worker", "current_worker", "n_models", "reporting", "worker_context", "working"]
 
 
 class Worker(NamedTuple):
@@ -15,15 +15,13 @@ class Worker(NamedTuple):
 
     ``n_threads`` is how many threads each model has, ``n_models`` how many models there are in all,
     ``is_stopped()`` is whether all of them are to end, and ``report(record)`` is called after each
-    epoch. ``make_trainer`` makes a `Trainer` that trains together with those of other models, or is
-    None.
+    epoch.
     """
 
     n_threads: int
     n_models: int
     is_stopped: Callable[[], bool]
     report: Callable[[Any], None] | None = None
-    make_trainer: Callable[..., Any] | None = None
 
 
 _worker: ContextVar[Worker | None] = ContextVar("worker", default=None)
@@ -60,10 +58,17 @@ def working(worker: Worker) -> Iterator[None]:
         _worker.reset(token)
 
 
+def worker_context(worker: Worker) -> Context:
+    """Return a copy of the context in which this thread is a worker."""
+    context = copy_context()
+    context.run(_worker.set, worker)
+    return context
+
+
 @contextlib.contextmanager
-def reporting(report: Callable[[Any], None] | None, **others: Any) -> Iterator[None]:
-    """Report the epochs of the fit that this worker begins now; replace other fields too."""
+def reporting(report: Callable[[Any], None] | None) -> Iterator[None]:
+    """Report the epochs of the fit that this worker begins now."""
     worker = _worker.get()
     assert worker is not None
-    with working(worker._replace(report=report, **others)):
+    with working(worker._replace(report=report)):
         yield

@@ -10,12 +10,9 @@ from sklearn.base import BaseEstimator, _fit_context
 
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.random import RandomState
-from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import get_backend, to_numpy
-from mlp_xp.distributed import join_ranks
 from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.device_copies import FittedArrays
@@ -28,7 +25,6 @@ from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.summary import Summary, summary_of
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.training.history import packed, unpacked
-from mlp_xp.training.rows import home
 
 __all__ = ["BaseMLP"]
 
@@ -119,29 +115,12 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         """
         start = time.perf_counter()
         # Predictions need nothing of it.
-        from mlp_xp.estimators.baseline import warn_if_useless
-        from mlp_xp.estimators.fitting import prepare_fit
-        from mlp_xp.estimators.generators import draw_epochs
-        from mlp_xp.estimators.reporting import new_reporter
+        from mlp_xp.estimators.requests import fit_requests
+        from mlp_xp.training.answer import answer
 
-        held_out, ranks = (X_val, y_val, sample_weight_val), join_ranks(self.distributed)
-        with ranks.fitting(), contextlib.ExitStack() as stack:
-            with self._unchanged_by_errors(), ranks.sharing_errors():
-                given = X, y, sample_weight
-                options = {"continues": self.warm_start, "resume": resume, "ranks": ranks}
-                loop, baseline = prepare_fit(self, given, held_out, **options)
-                reporter = new_reporter(self, loop, home(X), given, ranks)
-                is_interrupted = stack.enter_context(reporter.fit())
-                settings = reporter.settings()
-            try:
-                loop.run(start, settings, reporter, is_interrupted)
-            finally:
-                reporter.publish()
-                draw_epochs(self, self.history_[len(self.history_) - self.n_iter_ :])
-            if is_interrupted() and current_worker() is None:
-                warnings.warn("Training interrupted by user.", stacklevel=2)
-            reporter.end_fit()
-            warn_if_useless(self, loop, baseline)
+        given, held_out = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
+        if answer(fit_requests(self, start, given, held_out, resume=resume)):
+            warnings.warn("Training interrupted by user.", stacklevel=2)
         return self
 
     def _partial_fit(
@@ -152,26 +131,10 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         held_out: tuple[Any, Any, Any],
         classes: Any = None,
     ) -> Any:
-        """Train for one epoch, without callbacks: they belong to a whole fit."""
-        from mlp_xp.estimators.fitting import prepare_fit
-        from mlp_xp.estimators.generators import draw_epochs
-        from mlp_xp.estimators.reporting import publish_training
+        from mlp_xp.estimators.requests import partial_fit_requests
+        from mlp_xp.training.answer import answer
 
-        ranks = join_ranks(self.distributed)
-        with ranks.fitting():
-            with self._unchanged_by_errors(), ranks.sharing_errors():
-                options = {"continues": True, "classes": classes, "ranks": ranks}
-                loop, _ = prepare_fit(self, (X, y, sample_weight), held_out, **options)
-            with interrupts() as is_pressed:
-                is_interrupted = ranks.asking_first(is_pressed)
-                try:
-                    loop.run_epoch(is_interrupted)
-                finally:
-                    publish_training(self, loop, get_backend(X))
-                    draw_epochs(self, self.history_[-1:])
-                is_over = is_interrupted()
-        if is_over:  # The caller's loop should end.
-            raise KeyboardInterrupt
+        answer(partial_fit_requests(self, (X, y, sample_weight), held_out, classes))
         return self
 
     def _can_partial_fit(self) -> bool:

@@ -17,8 +17,8 @@ from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES, Constant, InvScaling, Schedule
-from mlp_xp.training.fit_settings import LoopSettings
 from mlp_xp.training.input_scaling import Whiten
+from mlp_xp.training.loop_settings import LoopSettings
 from mlp_xp.training.rows import Rows, Shard
 from mlp_xp.training.rules import Rules
 

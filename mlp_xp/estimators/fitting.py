@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -13,8 +12,8 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from mlp_xp._utils.random import seeded
+from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp._utils.tree import leaves, map_leaves
-from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.distributed import Alone
@@ -82,6 +81,7 @@ def prepare_fit(
     continues: bool,
     classes: Any = None,
     resume: Any = None,
+    trainer_type: type[Trainer] = Trainer,
     ranks: Alone,
 ) -> tuple[FitLoop, Baseline]:
     """Check everything, put it on the device, and publish the network before its first step.
@@ -97,6 +97,7 @@ def prepare_fit(
         All labels there will be.
     resume : path-like, optional
         Folder with checkpoints of this fit.
+    trainer_type : type, default=Trainer
     ranks : Alone
         They all prepare the same fit.
 
@@ -149,11 +150,10 @@ def prepare_fit(
     else:
         is_new = False
         if layers != kept:
-            warnings.warn(
+            warn_caller(
                 f"hidden_layer_sizes is now {params['hidden_layer_sizes']!r}, and the fit goes on "
                 f"with the network that is there, of {list(kept)}, as in scikit-learn: fit with "
-                "warm_start=False to start a new one.",
-                stacklevel=6,
+                "warm_start=False to start a new one."
             )
         state = continue_state(state, config)
     if config.loop.stops_by_score and validation is None:
@@ -168,7 +168,7 @@ def prepare_fit(
     training: Training | None = model._training
     weights = targets.weigh(sample.y, sample.weights, params.get("class_weight"))
     sample = sample._replace(weights=weights)
-    trainer = trainer_for(state, config, backend, training)
+    trainer = trainer_for(state, config, backend, training, trainer_type)
     trainer.with_accuracy = targets.classes is not None and ranks.first(
         any(getattr(callback, "wants_accuracy", False) for callback in params["callbacks"] or ())
     )
@@ -308,7 +308,11 @@ def continue_state(state: FittedState, config: TrainingConfig) -> FittedState:
 
 
 def trainer_for(
-    state: FittedState, config: TrainingConfig, backend: Backend, last: Training | None
+    state: FittedState,
+    config: TrainingConfig,
+    backend: Backend,
+    last: Training | None,
+    trainer_type: type[Trainer] = Trainer,
 ) -> Trainer:
     """Return the trainer of the last fit, with its compiled step, or one that continues from it."""
     rules, weights = config.rules, (state.params, state.batch_stats)
@@ -326,8 +330,7 @@ def trainer_for(
     scaling = None
     if state.scaling is not None:
         scaling = map_leaves(lambda leaf: backend.put(leaf, state.dtype), state.scaling)
-    worker = current_worker()
-    new: Trainer = ((worker and worker.make_trainer) or Trainer)(
+    new = trainer_type(
         backend,
         rules,
         params=state.params,
@@ -354,10 +357,9 @@ def place_sample(
         backend, sample.X, encoded, trainer.dtype, placement, multiplies_sparse=stays_sparse
     )
     if batch_size != "auto" and batch_size > data.n_samples:
-        warnings.warn(
+        warn_caller(
             f"Got `batch_size` {batch_size} larger than the sample size {data.n_samples}. It "
-            "is going to be clipped.",
-            stacklevel=6,
+            "is going to be clipped."
         )
     return data
 

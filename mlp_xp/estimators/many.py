@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import time
@@ -20,8 +19,9 @@ from sklearn.utils.validation import _num_samples
 from mlp_xp._utils.display.progress import TaskBar
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp._utils.signals import interrupts
-from mlp_xp._utils.workers import reporting
+from mlp_xp._utils.workers import Worker, reporting
 from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.config import (
     LBFGS,
     known_network,
@@ -29,18 +29,21 @@ from mlp_xp.estimators.config import (
     resolve_layers,
     training_backend,
 )
+from mlp_xp.estimators.requests import fit_requests
 from mlp_xp.estimators.validation import check_x
+from mlp_xp.training.answer import answer
 from mlp_xp.training.finite import NonFiniteError
-from mlp_xp.training.members import DivergedError
 from mlp_xp.training.records import Record
+from mlp_xp.training.requests import Fit
 from mlp_xp.training.rows import Rows
 from mlp_xp.training.shared import SharedData
-from mlp_xp.training.stack import Stacks
+from mlp_xp.training.stack import answer_many
+from mlp_xp.training.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.workers import work_in_threads
 
 __all__ = ["FitResult", "FitTask", "fit_all", "fit_many"]
 
-# The most models of one program: each has a thread, which waits while they are trained.
+# The most models of one program.
 _MOST_MODELS = 512
 # Multiplications and additions of the forward passes of an epoch, and of a fit, for which threads
 # cost more than they bring.
@@ -122,28 +125,30 @@ def fit_many(
         backend = training_backend(task.model._params(), task.X)
         is_stack = not backend.has_workers and data.is_shared(task) and _can_share(task.model)
         groups.setdefault((backend, is_stack), []).append(number)
-    with interrupts():  # Ctrl-C ends all groups.
+    n_threads = usable_threads()
+    with interrupts() as is_pressed:  # Ctrl-C ends all groups.
         for (backend, is_stack), numbers in groups.items():
-            n_threads, n_workers, n_stack_threads = usable_threads(), 1, 0
-            if is_stack:
-                n_stack_threads = (
-                    min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
-                )
-                most = _most_models(backend, [tasks[number] for number in numbers], data)
-                n_workers = min(most, len(numbers))
+            fit = partial(_fit, data=data, on_epoch=on_epoch, is_stack=is_stack)
             n_models = len(numbers)
-            if backend.has_workers and all(_is_tiny(tasks[number], data) for number in numbers):
+            if is_stack:
+                most = min(_most_models(backend, [tasks[i] for i in numbers], data), n_models)
+                n_stacks = min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
+                worker = Worker(max(1, n_threads // most), n_models, is_pressed)
+                fits = (fit(number, tasks[number]) for number in numbers)
+                yield from answer_many(fits, most=most, worker=worker, n_stacks=n_stacks)
+                continue
+            n_workers = 1
+            if backend.has_workers and all(_is_tiny(tasks[i], data) for i in numbers):
                 n_models = 1  # Machine code would take longer to load than it saves.
             elif backend.has_workers:
-                n_workers = min(n_jobs or n_threads, len(numbers))
+                n_workers = min(n_jobs or n_threads, n_models)
             yield from work_in_threads(
-                lambda number, stacks: _fit(number, tasks[number], data, on_epoch, stacks),
+                lambda number, fit=fit: answer(fit(number, tasks[number])),  # type: ignore[misc]
                 numbers,
                 n_jobs=n_models,
                 n_workers=n_workers,
                 n_threads=max(1, n_threads // n_workers),
                 backend=backend,
-                n_stack_threads=n_stack_threads,
             )
 
 
@@ -208,10 +213,11 @@ class _Data:
             self._n_outputs[id(y)] = n_outputs
         return self._n_outputs[id(y)]
 
-    def fit(self, task: FitTask) -> None:
-        """Fit the model of a task to its samples."""
+    def fit(self, task: FitTask, is_stack: bool) -> Fit[None]:
+        """Fit the model of a task to its samples; one of a stack asks for its epochs."""
         X, y, weights = task.X, task.y, task.sample_weight
-        shared = self._shared[id(X)]
+        # Who overrides `fit` is given what a caller would give.
+        shared = self._shared[id(X)] if type(task.model).fit is BaseMLP.fit else None
         rows = task.rows
         if rows is not None:
             y = y[rows] if type(y) is np.ndarray else _safe_indexing(y, rows)
@@ -220,16 +226,29 @@ class _Data:
             X = Rows(shared.x, np.arange(shared.x.shape[0]) if rows is None else rows, shared)
         elif rows is not None:
             X = _safe_indexing(X, rows)
-        task.model.fit(X, y, weights, **task.fit_params)
+        if is_stack:
+            if not sklearn.get_config()["skip_parameter_validation"]:
+                task.model._validate_params()
+            given, params = (X, y, weights), task.fit_params
+            held_out = params.get("X_val"), params.get("y_val"), params.get("sample_weight_val")
+            start = time.perf_counter()
+            yield from fit_requests(task.model, start, given, held_out, trainer_type=StackedTrainer)
+        else:
+            task.model.fit(X, y, weights, **task.fit_params)
         names = self._names.get(id(task.X))
-        if names is not None:
+        if shared is not None and names is not None:
             vars(task.model)["feature_names_in_"] = names
 
 
 def _can_share(model: Any) -> bool:
     """Whether a model can be part of a program; the settings of a step decide which."""
     params = model._params()
-    is_own = params["callbacks"] or getattr(model, "_skl_callbacks", None) or params["warm_start"]
+    is_own = (
+        type(model).fit is not BaseMLP.fit
+        or params["callbacks"]
+        or getattr(model, "_skl_callbacks", None)
+        or params["warm_start"]
+    )
     return not (
         is_own
         or params["solver"] == LBFGS
@@ -286,41 +305,32 @@ def _size(task: FitTask, data: _Data) -> _Size:
 def _fit(
     number: int,
     task: FitTask,
+    *,
     data: _Data,
     on_epoch: Callable[[int, Record], None] | None,
-    stacks: Stacks | None,
-) -> FitResult:
-    """Fit a model in this thread."""
+    is_stack: bool,
+) -> Fit[FitResult]:
+    """Fit a model; one of a stack is fitted again by itself if its numbers are not finite."""
     start = time.perf_counter()
     report = None if on_epoch is None else partial(on_epoch, number)
     model = task.model
     error: Exception | None = None
     untouched = copy.deepcopy(model.random_state)
     try:
-        with reporting(report), contextlib.nullcontext() if stacks is None else stacks.turn():
-            data.fit(task)
-            if stacks is not None:
-                _detach(model)
+        with reporting(report):
+            yield from data.fit(task, is_stack)
+        if is_stack:
+            _detach(model)
     except Exception as raised:
         error = raised
     # Not while it is handled: it would be shown as the context of the error that follows.
-    if stacks is not None and isinstance(error, DivergedError | NonFiniteError):
+    if is_stack and isinstance(error, StackError | NonFiniteError):
         model.random_state = untouched
-        error = _fit_alone(task, data, stacks)
+        try:
+            error = answer(data.fit(task, is_stack=False))
+        except Exception as raised:
+            error = raised
     return FitResult(number, error, time.perf_counter() - start)
-
-
-def _fit_alone(task: FitTask, data: _Data, stacks: Stacks) -> Exception | None:
-    """Fit a model whose numbers are not finite by itself, which finds the cause."""
-    stacks.leave()
-    try:
-        with stacks.alone(), reporting(None, make_trainer=None):
-            data.fit(task)
-    except Exception as error:
-        return error
-    finally:
-        stacks.join()
-    return None
 
 
 def _detach(model: Any) -> None:

@@ -17,8 +17,8 @@ from mlp_xp.estimators.config import resolve_loop
 from mlp_xp.estimators.fitting import Training
 from mlp_xp.estimators.state import publish
 from mlp_xp.training.fit_loop import FitLoop
-from mlp_xp.training.fit_settings import LoopSettings
 from mlp_xp.training.inference import put_writable
+from mlp_xp.training.loop_settings import LoopSettings
 from mlp_xp.training.records import Record, Running
 
 if TYPE_CHECKING:  # Few fits have checkpoints, and others start without this module.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.estimators.config import LBFGS
 from mlp_xp.estimators.state import FittedState
 
@@ -49,10 +49,9 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
 
     snapshot = read_newest(Path(folder))
     if snapshot is None:
-        warnings.warn(
+        warn_caller(
             f"resume is {os.fspath(folder)!r}, which has no checkpoint: the fit starts at its "
-            "first epoch.",
-            stacklevel=6,
+            "first epoch."
         )
     return snapshot
 

@@ -21,9 +21,9 @@ from mlp_xp.nn.layers import BatchStats, Dense
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
 from mlp_xp.nn.network import Network, Params, denses, norms, with_layers
 from mlp_xp.training.finite import is_finite
-from mlp_xp.training.fit_settings import LoopPosition
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import Whiten
+from mlp_xp.training.loop_settings import LoopPosition
 from mlp_xp.training.records import Progress
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from mlp_xp.estimators.state import FittedState
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
-from mlp_xp.training.fit_settings import LoopPosition
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import SCALINGS, Whiten
+from mlp_xp.training.loop_settings import LoopPosition
 from mlp_xp.training.records import Progress, Record
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Tree
-from mlp_xp._utils.sklearn_compat import warn_unconverged
+from mlp_xp._utils.sklearn_compat import warn_caller, warn_unconverged
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
 from mlp_xp.training.early_stopping import Plateau
-from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.finite import NonFiniteError, is_finite
-from mlp_xp.training.fit_settings import LoopPosition, LoopSettings, Validation, Watcher
 from mlp_xp.training.guards import new_budget
 from mlp_xp.training.history import History
+from mlp_xp.training.loop_settings import LoopPosition, LoopSettings, Validation, Watcher
 from mlp_xp.training.records import Record
-from mlp_xp.training.stretches import EpochRunner, new_stretches
+from mlp_xp.training.requests import Fit, Request, Trained
 from mlp_xp.training.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
 
@@ -34,7 +33,9 @@ _MIN_RATE = 1e-6  # Where scikit-learn's "adaptive" gives up.
 
 
 class FitLoop:
-    """A fit in progress. It writes to the trainer and to its own attributes, and to no estimator.
+    """A fit in progress: it asks for epochs, receives their records, and decides when to end.
+
+    It writes to the trainer and to its own attributes, and to no estimator.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ class FitLoop:
         self.is_resumed = self.is_stopped = False
         self.first_step, self.start, self.epoch_start = 0, 0.0, 0.0
         self._budget: Budget | None = None
-        self._stretches: EpochRunner | None = None
+        self._at_end = ExitStack()
         by_score = settings.stops_by_score
         history.begin(has_validation=validation is not None, stops_by_score=by_score)
         best = -history.best_score if by_score else history.best_loss  # type: ignore[operator]
@@ -119,7 +120,7 @@ class FitLoop:
         settings: LoopSettings,
         watcher: Watcher,
         is_interrupted: Callable[[], bool],
-    ) -> None:
+    ) -> Fit[None]:
         """Train until something ends it.
 
         Parameters
@@ -145,20 +146,8 @@ class FitLoop:
             if settings.max_time is not None:
                 self._budget = self._begin_budget(settings.max_time, self.start)
             if settings.max_fun is None:
-                self._stretches = (
-                    None
-                    if self.is_resumed
-                    else new_stretches(
-                        trainer,
-                        self._data,
-                        settings,
-                        weights=self._weights,
-                        validation=self._validation,
-                        watcher=watcher,
-                        first_epoch=self.position.first_epoch,
-                    )
-                )
-                self._descend()
+                yield from self._descend()
+                self._at_end.close()
             else:
                 self._minimize(settings.max_fun)
             trainer.guard.check(trainer)
@@ -167,37 +156,38 @@ class FitLoop:
                 raise
             self._keep_best(error)
         finally:
+            self._at_end.close()
             if self.best is not None:
                 trainer.set_learned(*self.best)
                 self.best = None
             # What `partial_fit` adds goes through a schedule of its own.
             self.position = LoopPosition(first_epoch=trainer.n_epochs)
             trainer.guard.release()
-            if self._stretches is not None:
-                self._stretches.end()
-                self._stretches = None
             if not settings.keeps_step:
                 trainer.release_memory()
             self._watcher = None  # It refers to this loop: a cycle would keep the data alive.
 
-    def run_epoch(self, is_interrupted: Callable[[], bool]) -> None:
+    def run_epoch(self, is_interrupted: Callable[[], bool]) -> Fit[None]:
         """Train for one epoch, after which the schedule and the count of epochs continue."""
         trainer = self.trainer
         self._is_interrupted = is_interrupted
         trainer.is_planned = self._settings.is_planned
         self.plateau.count = self.position.stale_epochs
         try:
-            if self._end_epoch(self._epoch()) and self._settings.is_adaptive:
+            [trained] = yield self._request(1)
+            if self._end_epoch(trained) and self._settings.is_adaptive:
                 self._lower_rate()
+            self._at_end.close()
             trainer.guard.check(trainer)
         finally:
+            self._at_end.close()
             trainer.guard.release()
             self.position = self.position._replace(stale_epochs=self.plateau.count)
 
     def learned(self) -> tuple[Params, Any]:
         """Return weights and batch statistics that later steps do not write to."""
         trainer = self.trainer
-        if trainer.backend.donates:  # A compiled step takes over the memory of its state.
+        if trainer.home.donates:  # A compiled step takes over the memory of its state.
             return trainer.copy_learned()
         return trainer.learned, trainer.state.batch_stats
 
@@ -209,7 +199,7 @@ class FitLoop:
 
     def _keep_best(self, error: NonFiniteError) -> None:
         """Warn that the best weights are kept, as in scikit-learn; record the epoch with NaN."""
-        warnings.warn(f"{error} The best weights so far are kept.", RuntimeWarning, stacklevel=4)
+        warn_caller(f"{error} The best weights so far are kept.", RuntimeWarning)
         records = self.history.records
         if records and records[-1].epoch >= error.epoch:
             return  # Only its last update is not finite.
@@ -227,10 +217,22 @@ class FitLoop:
 
     # --- step by step ----------------------------------------------------------------------------
 
-    def _descend(self) -> None:
-        max_iter = self._settings.max_iter
-        while not self.is_stopped and self.history.n_epochs < max_iter:
-            is_plateau = self._run_epochs()
+    def _descend(self) -> Fit[None]:
+        settings, history, watcher = self._settings, self.history, self._watcher
+        is_watched = self._is_watched()
+        while not self.is_stopped and history.n_epochs < settings.max_iter:
+            n_epochs = 1
+            if not is_watched:  # No epoch before the last of these can end the fit.
+                n_epochs = int(min(settings.max_iter - history.n_epochs, self.plateau.n_before))
+            elif watcher is not None:
+                watcher.begin_epoch()
+            request = self._request(n_epochs)
+            trained = yield request
+            if request.first_step:  # Its seconds before it was resumed count too.
+                seconds = time.perf_counter() - self.epoch_start
+                trained = [Trained(epoch.record._replace(seconds=seconds)) for epoch in trained]
+            self.epoch_start = 0.0
+            is_plateau = [self._end_epoch(epoch, is_watched) for epoch in trained][-1]
             if is_plateau and not self._lower_rate():
                 self.is_stopped = True
             elif not self.is_stopped:
@@ -239,20 +241,54 @@ class FitLoop:
         if self.is_stopped:
             return
         # A schedule that ends at max_iter was meant to.
-        if self._settings.has_open_end:
+        if settings.has_open_end:
             warn_unconverged(
-                f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the "
+                f"Stochastic Optimizer: Maximum iterations ({settings.max_iter}) reached and the "
                 "optimization hasn't converged yet."
             )
 
-    def _run_epochs(self) -> bool:
-        """Train for an epoch, or until the fit may end; return whether it is at a plateau."""
-        if self._stretches is None:
-            self._begin_epoch()
-            return self._end_epoch(self._epoch())
-        n_epochs = min(self._settings.max_iter - self.history.n_epochs, self.plateau.n_before)
-        stretch = self._stretches.run(n_epochs, self.position.rate_factor)
-        return [self._end_epoch(*trained) for trained in stretch][-1]
+    def _is_watched(self) -> bool:
+        """Whether something is done after each epoch that may depend on the weights, or is seen."""
+        settings, watcher, validation = self._settings, self._watcher, self._validation
+        assert watcher is not None
+        return bool(
+            watcher.watches_epochs
+            or watcher.watches_steps
+            or watcher.watches_pauses
+            or settings.verbose
+            or settings.max_time is not None
+            or self.is_resumed
+            or (validation is not None and validation.looks_at_model)
+        )
+
+    def _request(self, n_epochs: int) -> Request:
+        first_step, self.first_step = self.first_step, 0
+        self.epoch_start += time.perf_counter()
+        return Request(
+            trainer=self.trainer,
+            data=self._data,
+            settings=self._settings,
+            position=self.position,
+            weights=self._weights,
+            validation=self._validation,
+            at_end=self._at_end,
+            n_epochs=n_epochs,
+            budget=self._budget,
+            after_step=self._after_step,
+            step_by_step=self._watcher is not None and self._watcher.watches_steps,
+            first_step=first_step,
+        )
+
+    def _after_step(self, done: int, n_steps: int) -> bool:
+        """Report a step; return whether the fit ends."""
+        watcher = self._watcher
+        if watcher is not None:
+            if watcher.watches_steps and watcher.end_step(done, n_steps):
+                self.is_stopped = True
+            watcher.report(done, n_steps, self.trainer.guard.running)
+        if done < n_steps and not self.is_stopped:
+            self._pause(done)
+        return self.is_stopped
 
     def _is_out_of_time(self) -> bool:
         """Record that an epoch is done; return whether there is no time for another step."""
@@ -260,43 +296,6 @@ class FitLoop:
             return False
         self._budget.between()
         return self._budget.next_steps(1) == 0
-
-    def _epoch(self) -> Record:
-        trainer, settings, watcher = self.trainer, self._settings, self._watcher
-        plan = plan_epoch(
-            self._data.n_samples,
-            settings.batch_size,
-            seed=trainer.seed if settings.shuffle else None,
-            epoch=trainer.n_epochs,
-            weights=self._weights,
-            pad=trainer.backend.fixed_shapes,
-        )
-        step_by_step = watcher is not None and watcher.watches_steps
-
-        def after_step(done: int, n_steps: int) -> bool:
-            if step_by_step and watcher.end_step(done, n_steps):  # type: ignore[union-attr]
-                self.is_stopped = True
-            if watcher is not None:
-                watcher.report(done, n_steps, trainer.guard.running)
-            if done < n_steps and not self.is_stopped:
-                self._pause(done)
-            return self.is_stopped
-
-        first_step, self.first_step = self.first_step, 0
-        self.epoch_start += time.perf_counter()
-        record = trainer.run_epoch(
-            self._data,
-            plan,
-            n_epochs=settings.max_iter,
-            first_epoch=self.position.first_epoch,
-            rate_factor=self.position.rate_factor,
-            after_step=after_step,
-            step_by_step=step_by_step,
-            budget=self._budget,
-            first_step=first_step,
-        )
-        seconds, self.epoch_start = time.perf_counter() - self.epoch_start, 0.0
-        return record._replace(seconds=seconds) if first_step else record
 
     def _pause(self, step: int) -> None:
         """Report a pause, the last one after Ctrl-C, which then ends the fit."""
@@ -306,13 +305,10 @@ class FitLoop:
             watcher.pause(step, is_interrupted)
         self.is_stopped = self.is_stopped or is_interrupted
 
-    def _begin_epoch(self) -> None:
-        if self._watcher is not None:
-            self._watcher.begin_epoch()
-
-    def _end_epoch(self, record: Record, learned: Callable[[], Any] | None = None) -> bool:
+    def _end_epoch(self, trained: Trained, is_watched: bool = True) -> bool:
         """Measure, record and report an epoch; return whether nothing has improved for too long."""
         settings, history, watcher = self._settings, self.history, self._watcher
+        record, learned = trained
         by_score, is_descent = settings.stops_by_score, settings.max_fun is None
         if self._validation is not None and learned is None:
             measured = self._validation.measure()
@@ -326,7 +322,7 @@ class FitLoop:
             print(f"Iteration {history.n_epochs}, loss = {record.loss:.8f}")
         if settings.verbose and score is not None:
             print(f"Validation score: {score:f}")
-        if watcher is not None and self._stretches is None:
+        if watcher is not None and is_watched:
             if watcher.watches_epochs:
                 self.trainer.guard.check(self.trainer)  # No callback saves what is not finite.
             self.is_stopped = watcher.end_epoch(record) or self.is_stopped
@@ -380,12 +376,13 @@ class FitLoop:
             if is_watched:
                 trainer.set_learned(params(), ())
             last_finite = params
-            self._begin_epoch()
+            if watcher is not None:
+                watcher.begin_epoch()
             now = time.perf_counter()
             epoch, n_samples = len(self.history.losses) + 1, self._data.n_samples
             record = Record(epoch, loss, None, np.nan, n_samples, now - start)
             start = now
-            self._end_epoch(record)
+            self._end_epoch(Trained(record))
             if self._budget is not None:
                 self._budget.count(1)
                 self.is_stopped = self.is_stopped or self._budget.next_steps(1) == 0

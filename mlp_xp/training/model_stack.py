@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,14 @@ from mlp_xp.optimizers import varied
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
-from mlp_xp.training.members import DivergedError, EpochsRequest, StackGuard
 from mlp_xp.training.records import Record
+from mlp_xp.training.requests import Request, Trained
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
+from mlp_xp.training.shared import SharedResident
+from mlp_xp.training.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.step import Step, Steps, TrainState, make_nth, make_step
+from mlp_xp.training.trainer import Trainer
 
 __all__ = ["ModelStack", "program_rules"]
 
@@ -80,70 +83,74 @@ class ModelStack:
 
     A place whose model has ended is None: it computes with weights of 0 until the stack shrinks, or
     another model takes it.
+
+    Parameters
+    ----------
+    is_stopped : callable
+        Whether the training is to end after its step, without results.
     """
 
-    def __init__(self) -> None:
-        self._trainers: list[Any] = []
+    def __init__(self, is_stopped: Callable[[], bool]) -> None:
+        self._is_stopped = is_stopped
+        self._trainers: list[StackedTrainer | None] = []
         self._places: dict[int, int] = {}
         self._state: Any = None
         self._scaling: Any = None
         self._width = 0
         self._run: Callable[..., Any] | None = None
 
-    def has(self, trainer: Any) -> bool:
+    def has(self, trainer: Trainer) -> bool:
         """Whether a trainer's model has a place."""
         return id(trainer) in self._places
 
-    def run(
-        self,
-        requests: list[EpochsRequest],
-        size: int,
-        n_epochs: int,
-        is_stopped: Callable[[], bool],
-    ) -> None:
-        """Train epochs of each model, and write their records; ``size`` places at least."""
+    def train(
+        self, requests: list[Request], size: int, n_epochs: int
+    ) -> list[list[Trained] | StackError]:
+        """Train epochs of each model, and return them, or an error; ``size`` places at least."""
         backend = requests[0].trainer.backend
         self._width = max(self._width, *(request.batch_size for request in requests))
+        trained: list[list[Trained]] = [[] for _ in requests]
         with backend.scope():
-            self._arrange([request.trainer for request in requests], size, backend)
-            places = [self._places[id(request.trainer)] for request in requests]
+            self._arrange(requests, size, backend)
             for epoch in range(n_epochs):
-                if epoch and is_stopped():
+                if epoch and self._is_stopped():
                     break
-                self._run_epoch(requests, places, is_stopped)
+                for own, record in zip(trained, self._run_epoch(requests), strict=True):
+                    own.append(Trained(record))
+        for request in requests:
+            if request.validation is not None:
+                self._return_state(request.trainer)
+        return [
+            own
+            if all(math.isfinite(record.loss) for record, _ in own)
+            else StackError("The loss is not finite.")
+            for own in trained
+        ]
 
-    def _run_epoch(
-        self, requests: list[EpochsRequest], places: list[int], is_stopped: Callable[[], bool]
-    ) -> None:
+    def _run_epoch(self, requests: list[Request]) -> Iterator[Record]:
         start = time.perf_counter()
-        first, data = requests[0].trainer, requests[0].data
-        backend = first.backend
+        backend, data = requests[0].trainer.backend, requests[0].data
+        assert isinstance(data, SharedResident)
         plans = [request.plan() for request in requests]
-        steps, rates = self._steps(requests, plans, places)
-        x, y = data.x, data.column.on_device
+        steps, rates = self._steps(requests, plans)
         self._state = self._state._replace(loss=backend.zeros_like(self._state.loss))
-        self._run_steps(first, steps, x, y, requests[0].n_steps, places, is_stopped)
+        self._run_steps(requests, steps, data.x, data.column.on_device, len(plans[0].counts))
         losses = backend.get(self._state.loss)
         seconds = time.perf_counter() - start
-        for request, plan, place, rate in zip(requests, plans, places, rates, strict=True):
-            loss = float(losses[place])
-            if not math.isfinite(loss):
-                request.error = DivergedError("The loss is not finite.")
+        for request, plan, rate in zip(requests, plans, rates, strict=True):
             trainer, n_samples = request.trainer, sum(plan.counts)
-            trainer.n_epochs += 1
-            trainer.n_steps += len(plan.counts)
-            trainer.n_samples += n_samples
-            trainer.find_state = partial(self._state_of, backend, place)
-            trainer.find_copy = cache(partial(self._copy_of, backend, place))
-            record = Record(trainer.n_epochs, loss, None, rate, n_samples, seconds)
-            request.records.append(record)
+            trainer.count(len(plan.counts), n_samples)
+            loss = float(losses[self._places[id(trainer)]])
+            yield Record(trainer.n_epochs, loss, None, rate, n_samples, seconds)
 
-    def _state_of(self, backend: Backend, place: int) -> TrainState:
-        """Return a copy of the state of one model."""
-        with backend.scope():
-            where = backend.put(np.asarray([place], dtype=np.int32))
-            copy: TrainState = _taken(backend)(self._state, where)
-        return copy
+    def _return_state(self, trainer: Trainer) -> None:
+        """Copy the state of a model to its trainer."""
+        trainer.state = self._copy_of(trainer.backend, self._places[id(trainer)])
+
+    def _leave(self, trainer: Trainer) -> None:
+        """Return the state of a model that ends, unless it is not needed."""
+        if self.has(trainer) and not self._is_stopped():
+            self._return_state(trainer)
 
     def _copy_of(self, backend: Backend, place: int) -> TrainState:
         """Return a copy of the state of one model in the host's memory, by one transfer."""
@@ -160,8 +167,9 @@ class ModelStack:
 
     # --- which models ----------------------------------------------------------------------------
 
-    def _arrange(self, trainers: list[Any], size: int, backend: Backend) -> None:
+    def _arrange(self, requests: list[Request], size: int, backend: Backend) -> None:
         """Assign each model a place: those that have ended leave, new ones take their places."""
+        trainers: list[Any] = [request.trainer for request in requests]
         present = set(map(id, trainers))
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
         new = [trainer for trainer in trainers if not self.has(trainer)]
@@ -174,16 +182,16 @@ class ModelStack:
             return
         if is_wide or n_live > capacity:
             capacity = size
-        members = [self._trainers[i] for i in kept] + new
+        models: list[Any] = [self._trainers[i] for i in kept] + new
         n_empty = capacity - n_live
         xp = backend.xp
         parts = []
         if kept:
             where = backend.put(np.asarray(kept, dtype=np.int32))
             parts.append([xp.take(leaf, where, axis=0) for leaf in leaves(self._state)])
-        states = [trainer.copy() for trainer in new]
+        states = [trainer.state for trainer in new]
         if n_empty:
-            states += [states[0] if new else members[0].copy()] * n_empty
+            states += [states[0] if new else self._copy_of(backend, kept[0])] * n_empty
         if states:
             values = map(np.stack, zip(*map(leaves, states), strict=True))
             parts.append(list(map(backend.put_copy, values)))
@@ -191,40 +199,40 @@ class ModelStack:
         if len(parts) > 1:
             whole = [xp.concat(pair, axis=0) for pair in zip(*parts, strict=True)]
         self._state = rebuild(self._state if kept else states[0], whole)
-        self._assign(members + [None] * n_empty)
+        for request in requests:
+            if not self.has(request.trainer):
+                request.at_end.callback(self._leave, request.trainer)
+        self._assign(models + [None] * n_empty)
         self._scaling = None
-        if members[0].scaling is not None:
-            given = [(trainer or members[0]).scaling for trainer in self._trainers]
+        if models[0].scaling is not None:
+            given = [(trainer or models[0]).scaling for trainer in self._trainers]
             stacked = [xp.stack(values) for values in zip(*map(leaves, given), strict=True)]
             self._scaling = rebuild(given[0], stacked)
-        for trainer in new:
-            trainer.guard, trainer.find_copy = StackGuard(), None
 
-    def _assign(self, trainers: list[Any]) -> None:
+    def _assign(self, trainers: list[StackedTrainer | None]) -> None:
         """Store which trainer has which place."""
         self._trainers = trainers
         self._places = {id(own): i for i, own in enumerate(trainers) if own is not None}
 
     # --- the steps -------------------------------------------------------------------------------
 
-    def _steps(
-        self, requests: list[EpochsRequest], plans: list[EpochPlan], places: list[int]
-    ) -> tuple[Steps, list[float]]:
+    def _steps(self, requests: list[Request], plans: list[EpochPlan]) -> tuple[Steps, list[float]]:
         """Return what differs from step to step, for each place; and each model's last rate."""
-        first, n_steps = requests[0].trainer, requests[0].n_steps
+        first, n_steps = requests[0].trainer, len(plans[0].counts)
         backend, n_keys = first.backend, first.rules.network.n_keys
         shape = n_steps, len(self._trainers), self._width
         rows, weights = np.zeros(shape, np.int32), np.zeros(shape)
         keys = np.zeros((*shape[:2], n_keys), np.int32) if n_keys else None
         table: np.ndarray | None = None
         rates = []
-        for request, plan, place in zip(requests, plans, places, strict=True):
-            trainer, n_records = request.trainer, len(request.records)
-            own_rows, own_weights = request.data.positions(plan)
+        for request, plan in zip(requests, plans, strict=True):
+            trainer, data = request.trainer, request.data
+            assert isinstance(data, SharedResident)
+            place = self._places[id(trainer)]
+            own_rows, own_weights = data.positions(plan)
             _fill(rows[:, place, : plan.batch_size], own_rows)
             _fill(weights[:, place, : plan.batch_size], own_weights)
-            stage = request.stage._replace(done=request.stage.done + n_records)
-            numbers, rate = _scalars(trainer, plan, stage)
+            numbers, rate = _scalars(trainer, plan, request.stage)
             if table is None:
                 table = np.zeros((*shape[:2], numbers.shape[1]))
             table[:, place] = numbers
@@ -245,36 +253,22 @@ class ModelStack:
         )
 
     def _run_steps(
-        self,
-        trainer: Any,
-        steps: Steps,
-        x: Array,
-        y: Array,
-        n_steps: int,
-        places: list[int],
-        is_stopped: Callable[[], bool],
+        self, requests: list[Request], steps: Steps, x: Array, y: Array, n_steps: int
     ) -> None:
+        trainer = requests[0].trainer
         backend = trainer.backend
         if self._run is None:
             step = _step(program_rules(trainer.rules), backend)
             self._run = backend.loop_of_models(make_nth(step))
         numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
         at_once = max(1, backend.work_at_once // (self._width * numbers))
+        places = [self._places[id(request.trainer)] for request in requests]
         for start in range(0, n_steps, at_once):
-            if is_stopped():
+            if self._is_stopped():
                 return
             stops = np.full(len(self._trainers), start, np.int32)
             stops[places] = min(start + at_once, n_steps)
             self._state = self._run(start, stops, self._state, steps, x, y, self._scaling)
-
-
-@lru_cache(maxsize=64)
-def _taken(backend: Backend) -> Callable[..., Any]:
-    """Return the function that copies one model out of a stack: one call where calls are dear."""
-    take = backend.xp.take
-    return backend.compile(
-        lambda state, where: map_leaves(lambda leaf: take(leaf, where, axis=0)[0, ...], state)
-    )
 
 
 @lru_cache(maxsize=64)

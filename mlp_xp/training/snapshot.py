@@ -14,8 +14,8 @@ from mlp_xp._utils.tree import named_leaves, rebuild
 from mlp_xp.backends import to_numpy
 from mlp_xp.optimizers import family
 from mlp_xp.training.fit_loop import FitLoop
-from mlp_xp.training.fit_settings import LoopPosition
 from mlp_xp.training.history import History
+from mlp_xp.training.loop_settings import LoopPosition
 from mlp_xp.training.records import Progress, Record
 
 __all__ = ["Snapshot", "SnapshotError", "restore_snapshot", "take_snapshot", "tree_of"]

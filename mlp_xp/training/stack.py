@@ -1,126 +1,161 @@
-"""Models that train together: each of their epochs is one program with an axis for the models.
+"""Fits that are trained together: each of their epochs is one program with an axis for the models.
 
-Every model has its own fit, in a thread of its own, with its history, schedule and stopping. Where
-a fit asks for an epoch it waits until all others do, and the one that comes last trains them all.
-Models share a program if they have the same layers, loss, rule, data, and steps of an epoch.
+Every fit has its own history, schedule and stopping. Models share a program if they have the same
+layers, loss, rule, data, and steps of an epoch.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
-from mlp_xp.training.members import EpochsRequest
+from mlp_xp._utils.workers import Worker, worker_context
 from mlp_xp.training.model_stack import ModelStack, program_rules
-from mlp_xp.training.records import Record
+from mlp_xp.training.requests import Fit, Request, Trained
+from mlp_xp.training.shared import SharedResident
+from mlp_xp.training.stacked_trainer import StackError
 
-__all__ = ["Stacks"]
+__all__ = ["answer_many"]
+
+T = TypeVar("T")
 
 # The longest that stacks train before fits go on and report their progress.
 _MOST_SECONDS = 1.0
 
 
-class Stacks:
-    """The stacks of fits that wait for each other at each epoch.
+def answer_many(
+    fits: Iterable[Fit[T]], *, most: int, worker: Worker, n_stacks: int = 1
+) -> Generator[T]:
+    """Train what many fits ask for, and yield their results in the order in which they end.
+
+    Closing the generator, or Ctrl-C, ends the fits in progress after their step, without results.
 
     Parameters
     ----------
-    n_fits : int
-        Fits at once; each calls `leave` at its end, unless another follows it.
-    is_stopped : callable
-        Whether all fits are to end.
-    n_threads : int of at least 1, default=1
+    fits : iterable of Fit
+        Their trainers are `StackedTrainer`.
+    most : int of at least 1
+        Fits at once.
+    worker : Worker
+        As which each of them goes on; its ``is_stopped`` ends them.
+    n_stacks : int of at least 1, default=1
         Threads that train at the same time; the models of a program are shared out among them.
     """
+    stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
+    present: list[_InProgress[T]] = []
+    try:
+        while True:
+            ended = [fit for fit in present if not fit.resume()]
+            present = [fit for fit in present if fit not in ended]
+            while ended or len(present) < most:
+                if worker.is_stopped():
+                    return
+                if ended:
+                    yield ended.pop(0).result
+                    continue
+                steps = next(remaining, None)
+                if steps is None:
+                    break
+                fit = _InProgress(steps, worker)
+                (present if fit.resume() else ended).append(fit)
+            if not present:
+                return
+            answers = stacks.train([fit.request for fit in present])
+            if worker.is_stopped():
+                return
+            for fit, answer in zip(present, answers, strict=True):
+                fit.answer = answer
+    finally:
+        for fit in present:
+            fit.close()
 
-    def __init__(self, n_fits: int, is_stopped: Callable[[], bool], n_threads: int = 1) -> None:
-        self._n_fits = n_fits
-        self._is_stopped = is_stopped
-        self._n_threads = n_threads
-        self._waiting: list[EpochsRequest] = []
+
+class _InProgress(Generic[T]):
+    """A fit in its own context, which others do not see: what it asks for, or its result."""
+
+    request: Request
+    result: T
+
+    def __init__(self, fit: Fit[T], worker: Worker) -> None:
+        self._fit, self._context = fit, worker_context(worker)
+        self.answer: list[Trained] | Exception | None = None
+
+    def resume(self) -> bool:
+        """Give the fit its answer; return whether it asks for more."""
+        given, self.answer = self.answer, None
+        resume: Any = self._fit.throw if isinstance(given, Exception) else self._fit.send
+        try:
+            self.request = self._context.run(resume, given)
+        except StopIteration as end:
+            self.result = end.value
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the fit without a result."""
+        self._context.run(self._fit.close)
+
+
+class _Stacks:
+    """The stacks that train models; see `answer_many`."""
+
+    def __init__(self, is_stopped: Callable[[], bool], n_stacks: int) -> None:
+        self._is_stopped, self._n_stacks = is_stopped, n_stacks
         self._seconds = math.inf  # That the last epoch of all has taken.
         self._stacks: dict[Hashable, list[ModelStack]] = {}
-        self._condition = threading.Condition()
-        self._alone = threading.Lock()
 
-    def train(self, request: EpochsRequest) -> list[Record]:
-        """Train epochs together with those of the other fits, as many as all of them ask for."""
-        with self._condition:
-            self._waiting.append(request)
-            self._run_if_all_wait()
-            while not request.is_done:
-                self._condition.wait()
-        if request.error is not None:
-            raise request.error
-        return request.records
-
-    def turn(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context of a fit, for one thread at a time until it waits in `train`.
-
-        Many threads at once would compile the same functions each, and wait for the interpreter.
-        """
-        return self._condition
-
-    def leave(self) -> None:
-        """Wait for one fit less from now on."""
-        with self._condition:
-            self._n_fits -= 1
-            self._run_if_all_wait()
-
-    def join(self) -> None:
-        """Wait for one fit more from now on."""
-        with self._condition:
-            self._n_fits += 1
-
-    def alone(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context of a fit by itself, for one thread at a time."""
-        return self._alone
-
-    def _run_if_all_wait(self) -> None:
-        if not self._waiting or len(self._waiting) < self._n_fits:
-            return
-        requests, self._waiting = self._waiting, []
-        groups: dict[Hashable, list[EpochsRequest]] = {}
+    def train(self, requests: list[Request]) -> list[list[Trained] | Exception]:
+        """Train as many epochs as all fits ask for, up to about a second."""
+        answers: dict[int, list[Trained] | Exception] = {}
+        groups: dict[Hashable, list[Request]] = {}
         for request in requests:
-            groups.setdefault(_key(request), []).append(request)
+            if _can_stack(request):
+                groups.setdefault(_key(request), []).append(request)
+            else:
+                answers[id(request)] = StackError("No stack can train this.")
         if groups.keys() - self._stacks.keys():
             self._seconds = math.inf  # How long an epoch of a new program takes is not known.
         self._stacks = {key: self._stacks.get(key) or self._new_stacks() for key in groups}
         parts = [p for key, group in groups.items() for p in _parts(self._stacks[key], group)]
-        n_epochs = min(request.n_epochs for request in requests)
+        # Held-out samples are measured after each epoch.
+        n_epochs = min(1 if r.validation is not None else r.n_epochs for r in requests)
         n_epochs = max(1, min(n_epochs, int(_MOST_SECONDS / self._seconds)))
+
+        def train(part: tuple[ModelStack, list[Request], int]) -> None:
+            stack, own, size = part
+            try:
+                found: Sequence[list[Trained] | Exception] = stack.train(own, size, n_epochs)
+            except Exception as error:
+                found = [error] * len(own)
+            answers.update(zip(map(id, own), found, strict=True))
+
         start = time.perf_counter()
-        if self._n_threads == 1 or len(parts) == 1:
+        if self._n_stacks == 1 or len(parts) == 1:
             for part in parts:
-                self._run(n_epochs, *part)
+                train(part)
         else:
-            with ThreadPoolExecutor(self._n_threads, "mlp_xp-stack") as pool:
-                list(pool.map(lambda part: self._run(n_epochs, *part), parts))
+            with ThreadPoolExecutor(self._n_stacks, "mlp_xp-stack") as pool:
+                list(pool.map(train, parts))
         self._seconds = (time.perf_counter() - start) / n_epochs
-        for request in requests:
-            request.is_done = True
-        self._condition.notify_all()
+        return [answers[id(request)] for request in requests]
 
     def _new_stacks(self) -> list[ModelStack]:
-        return [ModelStack() for _ in range(self._n_threads)]
+        return [ModelStack(self._is_stopped) for _ in range(self._n_stacks)]
 
-    def _run(
-        self, n_epochs: int, stack: ModelStack, requests: list[EpochsRequest], size: int
-    ) -> None:
-        try:
-            stack.run(requests, size, n_epochs, self._is_stopped)
-        except Exception as error:
-            for request in requests:
-                request.error = error
+
+def _can_stack(request: Request) -> bool:
+    """Whether the steps of a model can be part of a stack's."""
+    trainer = request.trainer
+    has_own = trainer.rules.augmentation or trainer.backend.scales_loss or trainer.with_accuracy
+    return isinstance(request.data, SharedResident) and not has_own
 
 
 def _parts(
-    stacks: list[ModelStack], requests: list[EpochsRequest]
-) -> list[tuple[ModelStack, list[EpochsRequest], int]]:
+    stacks: list[ModelStack], requests: list[Request]
+) -> list[tuple[ModelStack, list[Request], int]]:
     """Return each stack with its requests, and the most that one has: one size compiles once.
 
     Models stay where they are, and new ones go where there are fewest.
@@ -134,9 +169,11 @@ def _parts(
     return [(stack, share, size) for stack, share in zip(stacks, shares, strict=True) if share]
 
 
-def _key(request: EpochsRequest) -> Hashable:
+def _key(request: Request) -> Hashable:
     """Return what the models of a stack have in common."""
-    trainer, data, n_steps = request.trainer, request.data, request.n_steps
+    trainer, data, size = request.trainer, request.data, request.batch_size
+    assert isinstance(data, SharedResident)
+    n_steps = -(-data.n_samples // size)
     return (
         trainer.backend,
         program_rules(trainer.rules),
@@ -145,5 +182,5 @@ def _key(request: EpochsRequest) -> Hashable:
         id(data.x),
         id(data.column),
         n_steps,
-        request.batch_size if n_steps > 1 else None,
+        size if n_steps > 1 else None,
     )

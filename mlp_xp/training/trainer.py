@@ -94,8 +94,6 @@ class Trainer:
     (20, 1.0, True)
     """
 
-    make_stretches: Callable[..., Any] | None = None  # In place of those of `new_stretches`.
-
     def __init__(
         self,
         backend: Backend,
@@ -135,28 +133,28 @@ class Trainer:
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Set the state before the first step; arrays of any library, copied."""
-        self.state, self.n_steps = self.initial_state(params, batch_stats, self.backend), 0
-
-    def initial_state(
-        self, params: Params, batch_stats: tuple[BatchStats, ...], backend: Backend
-    ) -> TrainState:
-        """Return the state before the first step, in the memory of a backend; copied."""
         average = params if self.rules.ema_decay is not None else ()
-        with backend.scope():
-            own = self._own((params, batch_stats, average), backend)
-            return init_state(
+        with self.home.scope():
+            own = self._own((params, batch_stats, average))
+            self.state = init_state(
                 own[0],
                 self.rules.optimizer,
                 batch_stats=own[1],
                 average=own[2],
                 with_accuracy=self.with_accuracy,
                 with_loss_scale=self.backend.scales_loss,
-                xp=backend.xp,
+                xp=self.home.xp,
             )
+        self.n_steps = 0
 
-    def _own(self, tree: Tree, backend: Backend | None = None) -> Tree:
-        """Copy a tree to the device: steps write to their state, so it must be nobody else's."""
-        return map_leaves(lambda leaf: (backend or self.backend).put_copy(leaf, self.dtype), tree)
+    @property
+    def home(self) -> Backend:
+        """Return the backend that has the state."""
+        return self.backend
+
+    def _own(self, tree: Tree) -> Tree:
+        """Copy a tree to the state's backend: steps write to it, so it must be nobody else's."""
+        return map_leaves(lambda leaf: self.home.put_copy(leaf, self.dtype), tree)
 
     @property
     def learned(self) -> Params:
@@ -165,13 +163,13 @@ class Trainer:
 
     def copy_learned(self) -> Any:
         """Return a copy of `learned` and of the batch statistics, on the device."""
-        with self.backend.scope():
+        with self.home.scope():
             return self._own((self.learned, self.state.batch_stats))
 
     def set_learned(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Replace the weights by arrays of any library, which are copied."""
         self.guard.forget()
-        with self.backend.scope():
+        with self.home.scope():
             new = self._own((params, batch_stats, params if self.state.average else ()))
         self.state = self.state._replace(params=new[0], batch_stats=new[1], average=new[2])
 
@@ -205,11 +203,11 @@ class Trainer:
         """Return a copy of the state, or of some fields, in the host's memory, without views."""
         others: dict[str, Any] = {x: () for x in TrainState._fields if names and x not in names}
         state = self.state._replace(**others)
-        return map_leaves(lambda leaf: np.array(self.backend.get(leaf)), state)
+        return map_leaves(lambda leaf: np.array(self.home.get(leaf)), state)
 
     def restore(self, state: TrainState, n_steps: int) -> None:
         """Restore a copy of the state, after so many steps in all."""
-        with self.backend.scope():
+        with self.home.scope():
             self.state = self._own(state)
         self.n_steps = n_steps
 
@@ -220,7 +218,7 @@ class Trainer:
         fits = shapes == [leaf.shape for leaf in leaves(self.state.opt_state)]
         continues = fits and progress.rule == family(self.rules.optimizer)
         state = self.state
-        with self.backend.scope():
+        with self.home.scope():
             if continues:
                 state = state._replace(opt_state=self._own(progress.opt_state))
             if progress.params and state.average:
@@ -318,9 +316,7 @@ class Trainer:
             self.guard.end(self, done, loss)
         n_samples = sum(plan.counts[:done])
         share = n_samples / sum(plan.counts)
-        self.n_epochs += 1
-        self.n_steps += done
-        self.n_samples += n_samples
+        self.count(done, n_samples)
         return Record(
             self.n_epochs,
             loss / share,
@@ -329,6 +325,12 @@ class Trainer:
             n_samples,
             time.perf_counter() - start,
         )
+
+    def count(self, n_steps: int, n_samples: int) -> None:
+        """Count an epoch."""
+        self.n_epochs += 1
+        self.n_steps += n_steps
+        self.n_samples += n_samples
 
     def read_sums(self) -> list[float]:
         """Return the sums of loss and accuracy over the epoch so far; waits for the device."""

@@ -7,7 +7,6 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextvars import copy_context
-from functools import partial
 from typing import Any, TypeVar
 
 import sklearn
@@ -15,8 +14,6 @@ import sklearn
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import Worker, working
 from mlp_xp.backends import Backend
-from mlp_xp.training.members import MemberTrainer
-from mlp_xp.training.stack import Stacks
 
 __all__ = ["work_in_threads"]
 
@@ -25,14 +22,13 @@ R = TypeVar("R")
 
 
 def work_in_threads(
-    work: Callable[[T, Stacks | None], R],
+    work: Callable[[T], R],
     jobs: Iterable[T],
     *,
     n_jobs: int,
     n_workers: int,
     n_threads: int,
     backend: Backend,
-    n_stack_threads: int = 0,
 ) -> Generator[R]:
     """Yield the results of jobs as they are done, in any order.
 
@@ -41,23 +37,20 @@ def work_in_threads(
     Parameters
     ----------
     work : callable
-        ``work(job, stacks)`` returns the result, and raises nothing.
+        ``work(job)`` returns the result, and raises nothing.
     jobs : iterable
     n_jobs : int
         Of all jobs.
     n_workers, n_threads : int of at least 1
         Jobs at once, and threads of each.
     backend : Backend
-    n_stack_threads : int, default=0
-        Threads that train the epochs of all workers, for which these wait; 0 where each trains its
-        own.
 
     Examples
     --------
     >>> from mlp_xp.backends import get_backend
     >>> from mlp_xp.training.workers import work_in_threads
     >>> settings = {"n_jobs": 3, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
-    >>> sorted(work_in_threads(lambda job, stacks: abs(job), [-1, 2, -3], **settings))
+    >>> sorted(work_in_threads(abs, [-1, 2, -3], **settings))
     [1, 2, 3]
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
@@ -69,19 +62,17 @@ def work_in_threads(
         with lock:
             return next(remaining, end)
 
-    def run(worker: Worker, stacks: Stacks | None) -> None:
+    def run(worker: Worker) -> None:
         error = None
         try:
             with sklearn.config_context(**config), working(worker):
                 while not worker.is_stopped() and (job := next_job()) is not end:
-                    result = work(job, stacks)
+                    result = work(job)
                     if not worker.is_stopped():
                         results.put((False, result))
         except BaseException as raised:
             error = raised
         finally:
-            if stacks is not None:
-                stacks.leave()
             results.put((True, error))
 
     with contextlib.ExitStack() as context:
@@ -91,22 +82,19 @@ def work_in_threads(
         def is_stopped() -> bool:
             return is_closed.is_set() or is_pressed()
 
-        if n_workers == 1 and not n_stack_threads:
+        worker = Worker(n_threads, n_jobs, is_stopped)
+        if n_workers == 1:
             # Without a thread: two of them would wait for each other's interpreter.
-            worker = Worker(n_threads, n_jobs, is_stopped)
             while not is_stopped() and (job := next_job()) is not end:
                 with working(worker):
-                    result = work(job, None)
+                    result = work(job)
                 if not is_stopped():
                     yield result
             return
-        stacks = Stacks(n_workers, is_stopped, n_stack_threads) if n_stack_threads else None
-        make_trainer = None if stacks is None else partial(MemberTrainer, train=stacks.train)
-        worker = Worker(n_threads, n_jobs, is_stopped, make_trainer=make_trainer)
         threads = [
             threading.Thread(
                 target=copy_context().run,
-                args=(run, worker, stacks),
+                args=(run, worker),
                 name=f"mlp_xp-model-{number}",
             )
             for number in range(n_workers)

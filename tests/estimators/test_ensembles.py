@@ -13,6 +13,8 @@ from sklearn.model_selection import cross_val_score
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import to_numpy
+from mlp_xp.estimators import ensembles
+from mlp_xp.estimators.many import fit_all
 
 X, y = load_iris(return_X_y=True)
 QUICK = {"max_iter": 4, "n_iter_no_change": np.inf, "learning_rate": "cosine"}
@@ -76,29 +78,27 @@ def test_bootstrap_weighs_the_samples_by_how_often_they_are_drawn():
         assert each.classes_.tolist() == ["rare", "usual"]
 
 
-class Noting(MLPClassifier):
-    """Keep the sample weights of a fit."""
-
-    def fit(self, X, y, sample_weight=None, **others):
-        self.given_ = sample_weight
-        return super().fit(X, y, sample_weight, **others)
-
-
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, len(y))], ids=["none", "given"])
 @pytest.mark.parametrize("bootstrap", [True, False])
 @pytest.mark.libraries("numpy", "torch", "jax")
-def test_networks_with_a_draw_each_are_those_of_their_own_fits(on, weights, bootstrap):
+def test_networks_with_a_draw_each_are_those_of_their_own_fits(on, weights, bootstrap, monkeypatch):
+    tasks = []
+    monkeypatch.setattr(
+        ensembles, "fit_all", lambda given, **kw: tasks.extend(given) or fit_all(given, **kw)
+    )
     settings = [{"alpha": 0.1}, {"learning_rate_init": 0.01, "dropout": 0.2}]
-    model = MLPEnsembleClassifier(Noting((5,), **QUICK, **on), 4, settings=settings, random_state=0)
+    model = MLPEnsembleClassifier(
+        MLPClassifier((5,), **QUICK, **on), 4, settings=settings, random_state=0
+    )
     model.set_params(bootstrap=bootstrap).fit(X, y, weights)
     drawn, close = set(), {"rtol": 0, "atol": 0 if on["backend"] == "numpy" else 1e-6}
-    for member in model.estimators_:
-        given = np.ones(len(y)) if member.given_ is None else member.given_
+    for member, task in zip(model.estimators_, tasks, strict=True):
+        given = np.ones(len(y)) if task.sample_weight is None else task.sample_weight
         counts = given / (1 if weights is None else weights)
         assert counts.sum() == pytest.approx(len(y))
         np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
         drawn.add(counts.round().tobytes())
-        alone = MLPClassifier(**member.get_params()).fit(X, y, member.given_)
+        alone = MLPClassifier(**member.get_params()).fit(X, y, task.sample_weight)
         np.testing.assert_allclose(member.predict_proba(X), alone.predict_proba(X), **close)
     assert len(drawn) == (4 if bootstrap else 1)
 

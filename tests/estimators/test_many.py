@@ -14,6 +14,7 @@ from helpers import problem, small
 from sklearn.base import clone
 from trainers import assert_close
 
+from mlp_xp import MLPClassifier
 from mlp_xp._utils.processors import usable_threads
 from mlp_xp.augmentation import Mixup
 from mlp_xp.callbacks import Callback
@@ -177,6 +178,20 @@ def test_models_of_several_programs_are_those_of_their_own_fits(on, part):
     models = [small(**settings, **on) for settings in [*chain(*pairs), *alone]]
     n_programs = len(models) if on["backend"] == "numpy" else len(pairs) + len(alone)
     assert check(tasks_of(models), same_bits=False) == n_programs
+
+
+class Halved(MLPClassifier):
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(X[::2], y[::2])
+
+
+@pytest.mark.libraries("numpy", "torch")
+def test_a_subclass_with_its_own_fit_is_fitted_by_it(on):
+    tasks = tasks_of([small(Halved, **on) for _ in range(2)])
+    list(fit_many(tasks))
+    for task in tasks:
+        own = small(**on).fit(X[task.rows][::2], y[task.rows][::2])
+        assert_close(weights_of(task.model), weights_of(own), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.libraries("numpy", "torch")

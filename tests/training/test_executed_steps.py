@@ -21,8 +21,8 @@ from mlp_xp.optimizers import SGD
 from mlp_xp.optimizers.schedules import Constant, Cosine
 from mlp_xp.training.epochs import plan_epoch
 from mlp_xp.training.finite import NonFiniteError
+from mlp_xp.training.multi_epoch import MultiEpoch
 from mlp_xp.training.step import make_step
-from mlp_xp.training.stretches import Stretches
 from mlp_xp.training.time_budget import Budget
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -199,14 +199,14 @@ WATCHING = SimpleNamespace(on_epoch_end=lambda model, record: None)
 @pytest.fixture
 def lengths(monkeypatch):
     """Return a list that gets the epochs of each call."""
-    run, found = Stretches.run, []
+    train, found = MultiEpoch.train, []
 
-    def counting(self, *arguments):
-        trained = list(run(self, *arguments))
+    def counting(self, request):
+        trained = train(self, request)
         found.append(len(trained))
         return trained
 
-    monkeypatch.setattr(Stretches, "run", counting)
+    monkeypatch.setattr(MultiEpoch, "train", counting)
     return found
 
 

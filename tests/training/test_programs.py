@@ -57,14 +57,14 @@ def test_models_that_have_ended_leave_their_program(backend, on, monkeypatch):
 
 @stacks
 def test_fits_go_on_after_as_many_epochs_as_none_of_them_can_end_before(on, monkeypatch):
-    rounds, train = [], stack.ModelStack.run
+    rounds, train = [], stack.ModelStack.train
 
-    def run(self, requests, size, n_epochs, is_stopped):
+    def counting(self, requests, size, n_epochs):
         assert n_epochs <= min(request.n_epochs for request in requests)
         rounds.append(n_epochs)
-        train(self, requests, size, n_epochs, is_stopped)
+        return train(self, requests, size, n_epochs)
 
-    monkeypatch.setattr(stack.ModelStack, "run", run)
+    monkeypatch.setattr(stack.ModelStack, "train", counting)
 
     def fits(most_seconds):
         monkeypatch.setattr(stack, "_MOST_SECONDS", most_seconds)

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,39 +22,19 @@ from mlp_xp.backends import to_numpy
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.arguments import Epoch
-from mlp_xp.training.batches import Data, Resident
-from mlp_xp.training.epochs import EpochPlan, plan_epoch
-from mlp_xp.training.fit_settings import LoopSettings, Validation, Watcher
+from mlp_xp.training.batches import Resident
+from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Record
+from mlp_xp.training.requests import Request, Trained
 from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step import Step, TrainState
 from mlp_xp.training.step_context import n_alike, step_context
-from mlp_xp.training.trainer import Trainer
 
-__all__ = ["EpochRunner", "Stretches", "Trained", "new_stretches"]
+__all__ = ["MultiEpoch", "new_multi_epoch"]
 
 # Epochs and steps of a call, the rows that it takes, and numbers of the weights that it keeps.
 _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 18
-
-
-class Trained(NamedTuple):
-    """An epoch; ``learned()`` copies the weights and batch statistics after it, if measured."""
-
-    record: Record
-    learned: Callable[[], tuple[Params, tuple[BatchStats, ...]]] | None = None
-
-
-class EpochRunner(Protocol):
-    """The interface of a stretch: several epochs before the fit goes on."""
-
-    def run(self, n_epochs: float, rate_factor: float) -> Iterator[Trained]:
-        """Train for so many epochs, or fewer, and yield them."""
-        ...
-
-    def end(self) -> None:
-        """Release the memory that the epochs need."""
-        ...
 
 
 class _Kept(NamedTuple):
@@ -81,34 +61,13 @@ class _Numbers(NamedTuple):
     weights: Array | None = None
 
 
-def new_stretches(
-    trainer: Trainer,
-    data: Data,
-    settings: LoopSettings,
-    *,
-    weights: np.ndarray | None,
-    validation: Validation | None,
-    watcher: Watcher,
-    first_epoch: int,
-) -> EpochRunner | None:
-    """Return what runs the epochs of a small fit, None if it is not small or is watched."""
-    backend = trainer.backend
-    is_watched = watcher.watches_epochs or watcher.watches_steps or watcher.watches_pauses
+def new_multi_epoch(request: Request) -> MultiEpoch | None:
+    """Return what runs the epochs of a small fit, None if it is not small."""
+    trainer, data, settings = request.trainer, request.data, request.settings
+    backend, validation = trainer.backend, request.validation
     if (
-        is_watched
-        or settings.verbose
-        or settings.max_time is not None
-        or (validation is not None and validation.looks_at_model)
-    ):
-        return None
-    if trainer.make_stretches is not None:
-        return (
-            trainer.make_stretches(data, settings, weights, first_epoch)
-            if validation is None
-            else None
-        )
-    if (
-        trainer.with_accuracy
+        request.n_epochs == 1
+        or trainer.with_accuracy
         or trainer.rules.augmentation
         or not backend.returns_results
         or backend.communicator is not None
@@ -123,43 +82,17 @@ def new_stretches(
     kept = _MOST_EPOCHS if validation is None else _MOST_NUMBERS // numbers - 1
     at_once = min(at_once, kept, _MOST_STEPS // n_steps, _MOST_ROWS // data.n_samples)
     most = int(min(settings.max_iter, settings.patience + 1, _MOST_EPOCHS, at_once))
-    if most < 2:
-        return None
-    return Stretches(trainer, data, settings, weights, validation, first_epoch, most)
+    return None if most < 2 else MultiEpoch(request, data, most)
 
 
-class Stretches:
-    """The epochs of a small fit; see `new_stretches`.
+class MultiEpoch:
+    """The epochs of a small fit, ``most`` in a call; see `new_multi_epoch`."""
 
-    Parameters
-    ----------
-    trainer : Trainer
-    data : Resident
-    settings : LoopSettings
-    weights : (samples,) array or None
-    validation : Validation or None
-        Measured after each epoch.
-    first_epoch : int
-        Epoch of the trainer at which the schedule begins.
-    most : int
-        Epochs of a call.
-    """
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        data: Resident,
-        settings: LoopSettings,
-        weights: np.ndarray | None,
-        validation: Validation | None,
-        first_epoch: int,
-        most: int,
-    ) -> None:
-        self._trainer, self._data, self._validation = trainer, data, validation
-        self._n_epochs, self._first_epoch, self._most = settings.max_iter, first_epoch, most
-        self._weights, self._batch_size = weights, settings.batch_size
-        self._seed = trainer.seed if settings.shuffle else None
-        xp, state, [plan] = trainer.backend.xp, trainer.state, self._plans(1)
+    def __init__(self, request: Request, data: Resident, most: int) -> None:
+        self._trainer, self._data, self._most = request.trainer, data, most
+        self._validation = request.validation
+        trainer, plan = request.trainer, request.plan()
+        xp, state = trainer.backend.xp, trainer.state
         self._counts = plan.counts
         if plan.rows is None:
             with contextlib.closing(data.epoch(plan)) as batches:
@@ -171,7 +104,7 @@ class Stretches:
             batch = Batch(data.x, data.y, None, None)
         self._batch = batch
         kept = _Kept((), (), state.loss)
-        if validation is not None:
+        if self._validation is not None:
             kept = _Kept(trainer.learned, state.batch_stats, state.loss)
         # The steps of an epoch whose batches are of one size: all, or all but a shorter last one.
         n_full, n_steps = data.n_samples // plan.batch_size, len(plan.counts)
@@ -185,20 +118,24 @@ class Stretches:
 
         self._kept = tuple(empty(most * len(part) + 1) for part in self._parts)
         self._loop: Any = trainer.backend.loop(_nth(trainer.function))
+        self._faulty: Callable[[], None] | None = None
+        request.at_end.callback(self._release)
 
-    def run(self, n_epochs: float, rate_factor: float) -> Iterator[Trained]:
-        """Train for so many epochs, or fewer, each as `Trainer.run_epoch` does, and yield them.
+    def train(self, request: Request) -> list[Trained]:
+        """Train the epochs, or fewer, each as `Trainer.run_epoch` does.
 
         Raises
         ------
         NonFiniteError
-            If the loss has become infinite or NaN, after the epochs before.
+            If the loss of the first of them has become infinite or NaN.
         """
+        if self._faulty is not None:
+            self._faulty()
         trainer, counts = self._trainer, self._counts
-        n_epochs, n_steps = int(min(n_epochs, self._most)), len(counts)
+        n_epochs, n_steps = min(request.n_epochs, self._most), len(counts)
         start = time.perf_counter()
-        plans = self._plans(n_epochs)
-        stage = Stage(trainer.n_epochs - self._first_epoch, self._n_epochs, rate_factor)
+        plans = self._plans(request, n_epochs)
+        stage = request.stage
         n_epochs = n_alike(trainer, self._data, plans[0], stage, n_epochs)
         plans = plans[:n_epochs]
         rates = self._rates(n_epochs, stage)
@@ -217,10 +154,11 @@ class Stretches:
         if self._validation is not None and n_finite:
             after = map_leaves(lambda leaf: leaf[1 : n_finite + 1, ...], self._kept[0][:2])
             measured = [*self._validation.measure_each(*after)]
+        trained = []
         for i, (value, score) in enumerate(measured):
             if i:
                 trainer.guard.begin(trainer, epochs[i], -math.inf)  # A copy would be too late.
-            self._count()
+            trainer.count(n_steps, sum(counts))
             record = Record(
                 epoch=trainer.n_epochs,
                 loss=losses[i],
@@ -231,23 +169,22 @@ class Stretches:
                 validation_loss=value,
                 validation_score=score,
             )
-            yield Trained(record, None if score is None else partial(self._learned, i + 1))
+            trained.append(
+                Trained(record, None if score is None else partial(self._learned, i + 1))
+            )
         if n_finite < n_epochs:
             if n_finite:
                 trainer.guard.begin(trainer, epochs[n_finite], -math.inf)
-            trainer.guard.end(trainer, n_steps, losses[n_finite])
+            self._faulty = partial(trainer.guard.end, trainer, n_steps, losses[n_finite])
+            if not trained:
+                self._faulty()
+        return trained
 
-    def end(self) -> None:
+    def _release(self) -> None:
         """Release the memory that the epochs need."""
         trainer = self._trainer
         if not trainer.rules.has_own_functions:
             trainer.state = trainer.backend.release(self._loop, trainer.state)
-
-    def _count(self) -> None:
-        trainer = self._trainer
-        trainer.n_epochs += 1
-        trainer.n_steps += len(self._counts)
-        trainer.n_samples += sum(self._counts)
 
     def _learned(self, i: int) -> tuple[Params, tuple[BatchStats, ...]]:
         xp = self._trainer.backend.xp
@@ -256,15 +193,11 @@ class Stretches:
         )
         return copied
 
-    def _plans(self, n_epochs: int) -> list[EpochPlan]:
+    def _plans(self, request: Request, n_epochs: int) -> list[EpochPlan]:
         """Return the plans of the next epochs."""
-        n, size, first = self._data.n_samples, self._batch_size, self._trainer.n_epochs
-        if n <= size:  # All alike.
-            return [plan_epoch(n, size, weights=self._weights)] * n_epochs
-        return [
-            plan_epoch(n, size, seed=self._seed, epoch=first + i, weights=self._weights)
-            for i in range(n_epochs)
-        ]
+        if len(self._counts) == 1:  # All alike.
+            return [request.plan()] * n_epochs
+        return [request.plan(i) for i in range(n_epochs)]
 
     def _rates(self, n_epochs: int, stage: Stage) -> list[list[float]]:
         """Return the learning rates of each epoch."""

@@ -1,0 +1,46 @@
+"""The training of one fit, by itself."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from mlp_xp.training.multi_epoch import MultiEpoch, new_multi_epoch
+from mlp_xp.training.requests import Fit, Request, Trained
+
+__all__ = ["answer"]
+
+T = TypeVar("T")
+
+
+def answer(fit: Fit[T]) -> T:
+    """Train what a fit asks for until it ends, and return its result."""
+    try:
+        request = next(fit)
+        several = new_multi_epoch(request)
+        while True:
+            try:
+                trained = _train(request, several)
+            except BaseException as error:
+                request = fit.throw(error)
+            else:
+                request = fit.send(trained)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _train(request: Request, several: MultiEpoch | None) -> list[Trained]:
+    if several is not None:
+        return several.train(request)
+    record = request.trainer.run_epoch(
+        request.data,
+        request.plan(),
+        n_epochs=request.settings.max_iter,
+        first_epoch=request.position.first_epoch,
+        rate_factor=request.position.rate_factor,
+        after_step=request.after_step,
+        step_by_step=request.step_by_step,
+        budget=request.budget,
+        first_step=request.first_step,
+    )
+    return [Trained(record)]
