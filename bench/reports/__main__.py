@@ -15,13 +15,7 @@ from pathlib import Path
 from bench.reports import charts, pictures
 from bench.reports.sections import report, slower, speed_table
 from bench.reports.targets import targets
-from bench.studies import (
-    backends,
-    drop_in,
-    ranks,
-    search,
-    speedrun,
-)
+from bench.studies import backends, drop_in, ranks, search, speedrun
 from bench.suite.records import DOCS, Result, measured_on, newest
 from bench.suite.tables import folded, grid, markdown, replace_block
 

@@ -5,15 +5,7 @@ from __future__ import annotations
 import re
 
 from bench.reports.targets import fastest_peer, targets
-from bench.studies import (
-    backends,
-    busy,
-    drop_in,
-    ranks,
-    search,
-    startup,
-    train_command,
-)
+from bench.studies import backends, busy, drop_in, ranks, search, startup, train_command
 from bench.suite.contenders import OURS
 from bench.suite.records import Result
 from bench.suite.side_by_side import GROWTH, workload_table

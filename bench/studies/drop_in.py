@@ -165,10 +165,7 @@ class Case(NamedTuple):
 
 CASES = {
     f"sparse, {what} {rows:,} x {columns:,}, {per_row} a row": Case(
-        "sparse",
-        make,
-        {"rows": rows, "columns": columns, "per_row": per_row},
-        quick=rows == 3_000,
+        "sparse", make, {"rows": rows, "columns": columns, "per_row": per_row}, quick=rows == 3_000
     )
     for what, make in (("fit", fit_sparse), ("predict", predict_sparse))
     for rows, columns, per_row in (
