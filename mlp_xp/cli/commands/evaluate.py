@@ -8,7 +8,7 @@ from dataclasses import replace
 from mlp_xp.cli.loading import FILES, load_backend, load_data
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.training.tasks import task_of
+from mlp_xp.cli.training.tasks import baseline_of, task_of
 
 __all__ = ["run"]
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         output.print(line)
     scores = task.scores(test.y, test.predicted)
     if info.name == FILES:
-        scores |= task.baseline(data)
+        scores |= baseline_of(task, data)
     output.result(
         f"{task.summary(scores)} of {len(test.y):,} {output.samples}",
         {**scores, "images": len(test.y), **facts},

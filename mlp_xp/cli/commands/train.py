@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mlp_xp._utils.signals import interrupts
+from mlp_xp.cli.commands.train_settings import settings_of, settings_of_run
 from mlp_xp.cli.loading import load_data
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT, write_config
 from mlp_xp.cli.run_folder.folder import RunFolder, new_run, resumed_run, unfinished
@@ -20,7 +21,7 @@ from mlp_xp.cli.terminal.process import message_for_user
 from mlp_xp.cli.training.fit import Resume, fit, fit_model, newest_checkpoint
 from mlp_xp.cli.training.prepare import prepare, print_prepared
 from mlp_xp.cli.training.results import config_of, write_results
-from mlp_xp.cli.training.settings import Settings, settings_of, settings_of_run
+from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import Task
 from mlp_xp.distributed import Alone, join_ranks
 

@@ -25,7 +25,7 @@ from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.ending import Ending
 from mlp_xp.cli.training.fit import Fitted
 from mlp_xp.cli.training.prepare import Prepared
-from mlp_xp.cli.training.tasks import Task
+from mlp_xp.cli.training.tasks import Task, baseline_of
 from mlp_xp.plotting import (
     TrainingCurvesDisplay,
     new_figure,
@@ -73,7 +73,7 @@ def write_results(
     """Write the network first, then test it, draw, and write and return the result."""
     settings, data, model, task, _ = prepared
     ending, is_own = fitted.ending, settings.data == FILES
-    baseline = task.baseline(data) if is_own else {}
+    baseline = baseline_of(task, data) if is_own else {}
     history = _history_of(model, task)
     folder.is_trained = True
     written = named(model, data.class_names) if is_own else model

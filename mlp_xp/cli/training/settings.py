@@ -1,56 +1,23 @@
-"""The settings of ``mlp-xp train``: a recipe, and the options that override it."""
+"""The settings of a training, fitted to data of the user's own."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
-from mlp_xp.cli.commands.train_options import known_data, solvers_with_decay
 from mlp_xp.cli.loading import DEFAULT, FILES, Source
-from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, check_scaling, read_config
-from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.run_folder.config import CHECKPOINTS
 from mlp_xp.cli.training.tasks import ESTIMATORS
-from mlp_xp.datasets import LOADERS, Dataset
+from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.targets import RealTargets
-from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.recipes import read_recipe, recipe_parameters, without_library
-from mlp_xp.saving import decode
+from mlp_xp.recipes import recipe_parameters
 
-__all__ = ["Settings", "settings_of", "settings_of_run"]
+__all__ = ["Settings"]
 
-# Options whose names differ from the parameter's. --solver and --weight-decay make one parameter.
-_RENAMED = {
-    "hidden": "hidden_layer_sizes",
-    "schedule": "learning_rate",
-    "learning_rate": "learning_rate_init",
-    "epochs": "max_iter",
-    "seed": "random_state",
-}
-_SAME_NAME = (
-    "activation",
-    "normalization",
-    "residual",
-    "dropout",
-    "label_smoothing",
-    "alpha",
-    "batch_size",
-    "max_grad_norm",
-    "ema_decay",
-    "max_time",
-    "backend",
-    "device",
-    "precision",
-    "placement",
-)
-_PARAMETERS = _RENAMED | {name: name for name in _SAME_NAME}
-# Options that --resume takes too: none of them changes the numbers, except by rounding.
-_FREE = {"backend", "device", "placement", "data_path", "checkpoint", "tensorboard"}
 _MIN_STEPS = 1000  # Of a training on few samples.
 _INTERVAL = "1 min"  # Between two checkpoints where none are asked for.
 
@@ -136,86 +103,6 @@ class Settings:
         return callbacks
 
 
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings that the options describe."""
-    recipe = read_recipe(args.recipe, recipe_parameters(ESTIMATORS[args.task or "classification"]))
-    typed = {name: getattr(args, name) for name in _PARAMETERS}
-    params = {_PARAMETERS[name]: value for name, value in typed.items() if value is not None}
-    if "hidden_layer_sizes" in params:
-        params["hidden_layer_sizes"] = tuple(params["hidden_layer_sizes"])
-    if args.solver is not None or args.weight_decay is not None:
-        base = recipe.params.get("solver", "adam")
-        params["solver"] = _solver(base, args.solver, args.weight_decay)
-    if args.early_stopping is not None:
-        params |= {"early_stopping": True, "n_iter_no_change": args.early_stopping}
-    params.setdefault("random_state", recipe.params.get("random_state", 0))
-    if args.backend is None and (note := without_library(args.recipe, recipe.params)):
-        print_line(f"note: {note}", sys.stderr)
-        params["backend"] = "numpy"
-    params["distributed"] = args.distributed  # The processes run whatever a recipe has.
-    data, path = known_data(args.data or recipe.data), args.data_path
-    if data not in LOADERS:
-        if path is not None:
-            raise ValueError(f"--data {data} is a path: leave out --data-path")
-        data, path = FILES, str(Path(data).resolve())
-    elif not args.target is args.image_size is args.task is args.drop is None:
-        raise ValueError(
-            f"--target, --drop, --task and --image-size are for data of your own, not for {data}"
-        )
-    return Settings(
-        data,
-        args.recipe,
-        params,
-        path,
-        args.validation,
-        args.checkpoint,
-        args.tensorboard,
-        args.target,
-        args.image_size,
-        args.task,
-        args.drop or (),
-    )
-
-
-def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
-    """Return the settings of a run that is resumed, with the options that it takes.
-
-    Raises
-    ------
-    ValueError
-        For other options, or a configuration that cannot be read.
-    """
-    fixed = {"data", "recipe", "validation", "solver", "weight_decay", "early_stopping", "out"}
-    fixed |= {"target", "image_size", "task", "drop"}
-    fixed = (fixed | _PARAMETERS.keys()) - _FREE
-    for name in sorted(fixed):
-        value = getattr(args, name)
-        if value is not None and (name, value) != ("recipe", DEFAULT):
-            raise ValueError(
-                f"--{name.replace('_', '-')} cannot be given with --resume, which takes all "
-                "settings from the run: leave it out, or type a new training without --resume"
-            )
-    cure = f"type `mlp-xp train` anew; {folder} cannot be resumed"
-    stored = read_config(folder, cure)
-    try:
-        check_scaling(folder, stored)
-        values = {**stored["settings"]}
-        params = {name: decode(value, name) for name, value in values.pop("params").items()}
-        settings = Settings(params=params, **values)
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG} has other settings: {error}; {cure}") from error
-    typed = {name: getattr(args, name) for name in ("data_path", "checkpoint")}
-    typed = {name: value for name, value in typed.items() if value is not None}
-    places = {name: getattr(args, name) for name in ("backend", "device", "placement")}
-    places = {name: value for name, value in places.items() if value is not None}
-    return replace(
-        settings,
-        params=settings.params | places | {"distributed": args.distributed},
-        tensorboard=settings.tensorboard or args.tensorboard,
-        **typed,
-    )
-
-
 def _can_standardize(model: MLPRegressor) -> bool:
     """Whether targets of mean 0 and deviation 1 suit a loss; a loss object has settings in units.
 
@@ -230,25 +117,3 @@ def _hidden_sizes(n_samples: int) -> tuple[int, int]:
     """Return the widths for a table: the power of two nearest to twice the root of its rows."""
     width = 2 ** round(math.log2(2 * math.sqrt(n_samples)))
     return (min(max(width, 64), 512),) * 2
-
-
-def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:
-    """Return the solver of a recipe with the options applied.
-
-    Another solver keeps the recipe's weight decay, if it has that parameter.
-    """
-    is_typed = decay is not None
-    if not is_typed:
-        decay = getattr(base, "weight_decay", None)
-    if name is not None and base != name and type(base) is not OPTIMIZERS.get(name):
-        base = name
-    rule: Any = OPTIMIZERS[base]() if isinstance(base, str) and base in OPTIMIZERS else base
-    if hasattr(rule, "weight_decay"):
-        return base if decay is None else replace(rule, weight_decay=decay)
-    if is_typed:
-        solver = base if isinstance(base, str) else type(base).__name__
-        raise ValueError(
-            f"--weight-decay is {decay:g}, and the solver {solver} has none: leave it out, or type "
-            f"--solver with one of {', '.join(solvers_with_decay())}"
-        )
-    return base

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
@@ -20,7 +19,7 @@ from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.plotting import ConfusionMatrixDisplay, PredictionsDisplay, new_figure, save_figure
 from mlp_xp.training.records import Record, Running
 
-__all__ = ["ESTIMATORS", "Task", "task_of"]
+__all__ = ["ESTIMATORS", "Task", "baseline_of", "task_of"]
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
 _N_CLASSES = 3  # Of a prediction.
@@ -28,73 +27,8 @@ _N_CLASSES = 3  # Of a prediction.
 _LARGEST = 1e100
 
 
-class Task(ABC):
-    """The kind of a training.
-
-    Attributes
-    ----------
-    metric : str
-        The score, as columns and results have it.
-    label : str
-        The score, as the axis of a picture has it.
-    next_evaluate, next_predict : str
-        What those commands do.
-    """
-
-    metric: ClassVar[str]
-    label: ClassVar[str]
-    next_evaluate: ClassVar[str]
-    next_predict: ClassVar[str]
-
-    @abstractmethod
-    def describe(self, y: np.ndarray) -> str:
-        """Return what is learned, for a reader."""
-
-    @abstractmethod
-    def test(self, model: Any, data: Dataset, **settings: Any) -> Evaluation:
-        """Return the test data with what the model predicts; settings are those of `predict`."""
-
-    @abstractmethod
-    def scores(self, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        """Return the scores on test data by name, the most important first."""
-
-    def baseline(self, data: Dataset) -> dict[str, float]:
-        """Return the scores of predicting the same for all samples, as `Dummy` estimators do."""
-        constant = np.full(len(data.y_test), self.constant(data.y_train))
-        scores = self.scores(data.y_test, constant)
-        return {name.replace("test", "baseline"): score for name, score in scores.items()}
-
-    @abstractmethod
-    def constant(self, y: np.ndarray) -> Any:
-        """Return what is best predicted for all samples without a look at them."""
-
-    @abstractmethod
-    def summary(self, scores: dict[str, Any]) -> str:
-        """Return the scores as a sentence, and those of the baseline."""
-
-    @abstractmethod
-    def table(self, test: Evaluation, samples: str) -> tuple[list[str], dict[str, Any]]:
-        """Return more about a test: lines to print, and facts for a program."""
-
-    @abstractmethod
-    def running(self, running: Running, model: Any) -> list[str]:
-        """Return the score of the epoch so far, if it is known."""
-
-    @abstractmethod
-    def validation(self, record: Record) -> list[str]:
-        """Return the score on validation data, if there are any."""
-
-    @abstractmethod
-    def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
-        """Return the prediction for each sample: as text, and as facts for a program."""
-
-    @abstractmethod
-    def draw(self, folder: Path, test: Evaluation) -> None:
-        """Draw the predictions for the test data."""
-
-
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification:
     """Classes are learned."""
 
     class_names: Sequence[str]
@@ -175,7 +109,7 @@ class Classification(Task):
 
 
 @dataclass(frozen=True)
-class Regression(Task):
+class Regression:
     """Numbers are learned."""
 
     metric, label = "r2", "R²"
@@ -246,6 +180,16 @@ class Regression(Task):
         save_figure(axes[0].figure, folder / "predictions.png")
 
 
+Task: TypeAlias = Classification | Regression
+
+
 def task_of(class_names: Sequence[str]) -> Task:
     """Return the task of learning these classes, or numbers where there are none."""
     return Classification(class_names) if class_names else Regression()
+
+
+def baseline_of(task: Task, data: Dataset) -> dict[str, float]:
+    """Return the scores of predicting the same for all samples, as `Dummy` estimators do."""
+    constant = np.full(len(data.y_test), task.constant(data.y_train))
+    scores = task.scores(data.y_test, constant)
+    return {name.replace("test", "baseline"): score for name, score in scores.items()}
