@@ -38,7 +38,7 @@ from mlp_xp.training.batches import Data, multiplies_sparse, place
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import find_scaling
-from mlp_xp.training.records import Progress
+from mlp_xp.training.records import ResumeState
 from mlp_xp.training.rows import Shard
 from mlp_xp.training.trainer import Trainer
 
@@ -67,7 +67,7 @@ class Training(NamedTuple):
     best: Any = None
     is_at_plateau: bool = False
 
-    def progress(self) -> Progress:
+    def progress(self) -> ResumeState:
         """Return what a later training needs besides the weights, in the host's memory."""
         best = map_leaves(lambda leaf: np.array(to_numpy(leaf)), self.best or ())
         return self.trainer.progress()._replace(best=best)

@@ -24,7 +24,7 @@ from mlp_xp.training.finite import is_finite
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import Whiten
 from mlp_xp.training.loop_settings import LoopPosition
-from mlp_xp.training.records import Progress
+from mlp_xp.training.records import ResumeState
 
 if TYPE_CHECKING:
     from mlp_xp.estimators.intervals import Calibration
@@ -67,7 +67,7 @@ class FittedState:
     scaling : Scaling, Whitening or None
     position : LoopPosition
         Of the learning-rate schedule and factor.
-    progress : Progress or None
+    progress : ResumeState or None
         Of a training whose trainer is not at hand: NumPy arrays.
     is_checked : bool
         Whether all weights are known to be finite.
@@ -89,7 +89,7 @@ class FittedState:
     batch_stats: tuple[BatchStats, ...] = ()
     scaling: Scaling | Whitening | None = None
     position: LoopPosition = LoopPosition()  # noqa: RUF009
-    progress: Progress | None = None
+    progress: ResumeState | None = None
     is_checked: bool = False
     calibration: Calibration | None = None
     copies: DeviceCopies = field(default_factory=DeviceCopies, repr=False)
@@ -201,7 +201,7 @@ class FittedState:
                     )
         return replace(self, is_checked=True)
 
-    def to_host(self, progress: Progress | None) -> FittedState:
+    def to_host(self, progress: ResumeState | None) -> FittedState:
         """Return a copy in NumPy arrays, which can be pickled, with the progress of a training."""
         return replace(
             self,

@@ -22,7 +22,7 @@ from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import SCALINGS, Whiten
 from mlp_xp.training.loop_settings import LoopPosition
-from mlp_xp.training.records import Progress, Record
+from mlp_xp.training.records import Record, ResumeState
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor)}
 
@@ -258,7 +258,7 @@ def rebuild(spec: dict[str, Any], max_layers: float = math.inf) -> Rebuilt:
     history = _decode_history(spec["training"])
     # Epochs and samples are counted on; the optimizer and its schedule begin anew.
     n_epochs = history.records[-1].epoch if history.records else 0
-    progress = Progress(
+    progress = ResumeState(
         params=(),
         opt_state=(),
         n_epochs=n_epochs,

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass, field
 
 from mlp_xp.backends import Communicator
-from mlp_xp.training.arguments import Repeatable
 from mlp_xp.training.divergence import Guard
 from mlp_xp.training.finite import NonFiniteError
+from mlp_xp.training.step_table import Repeatable
 from mlp_xp.training.time_budget import Budget
 
 __all__ = ["AgreedBudget", "AgreedGuard"]

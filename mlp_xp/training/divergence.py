@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
-from mlp_xp.training.arguments import Epoch, Repeatable
 from mlp_xp.training.finite import NON_FINITE_WEIGHTS, NonFiniteError, is_finite
 from mlp_xp.training.records import Running
 from mlp_xp.training.step import StepArguments
+from mlp_xp.training.step_table import Epoch, Repeatable
 
 __all__ = ["Guard"]
 

@@ -25,10 +25,11 @@ from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Record
 from mlp_xp.training.requests import Request, Trained
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
+from mlp_xp.training.scalars import draw_keys
 from mlp_xp.training.shared import SharedResident
 from mlp_xp.training.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.step import Step, Steps, TrainState, make_nth, make_step
+from mlp_xp.training.step_table import step_table
 from mlp_xp.training.trainer import Trainer
 
 __all__ = ["ModelStack", "program_rules"]
@@ -232,7 +233,7 @@ class ModelStack:
             own_rows, own_weights = data.positions(plan)
             _fill(rows[:, place, : plan.batch_size], own_rows)
             _fill(weights[:, place, : plan.batch_size], own_weights)
-            numbers, rate = _scalars(trainer, plan, request.stage)
+            numbers, rate = _numbers(request, plan)
             if table is None:
                 table = np.zeros((*shape[:2], numbers.shape[1]))
             table[:, place] = numbers
@@ -291,15 +292,13 @@ def _fill(places: np.ndarray, values: np.ndarray) -> None:
     places[...] = whole.reshape(n_steps, size)
 
 
-def _scalars(trainer: Any, plan: EpochPlan, stage: Stage) -> tuple[np.ndarray, float]:
-    """Return the packed scalars of a model's steps, and its last learning rate."""
-    rules, n_steps = trainer.rules, len(plan.counts)
-    steps = range(n_steps)
-    rates = learning_rates(rules, steps, n_steps, stage, trainer.n_samples, None)
+def _numbers(request: Request, plan: EpochPlan) -> tuple[np.ndarray, float]:
+    """Return the packed numbers of a model's steps, and its last learning rate."""
+    rules = request.trainer.rules
     own = replace(rules, optimizer=varied(rules.optimizer))
-    table = scalar_table(own, [plan], steps, [rates], trainer.n_steps, trainer.rule_start)
+    [rates], [coefs] = step_table(request.trainer, own, [plan], request.schedule_position)
     settings = [getattr(rules.loss, name) for name in names_of(rules.loss)]
-    return np.concatenate([table, np.tile(settings, (n_steps, 1))], axis=1), rates[-1]
+    return np.concatenate([coefs, np.tile(settings, (len(coefs), 1))], axis=1), rates[-1]
 
 
 def _put_keys(keys: np.ndarray, trainers: list[Any], backend: Backend) -> Array | DropoutKeys:

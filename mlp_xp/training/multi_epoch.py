@@ -21,15 +21,15 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import to_numpy
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
-from mlp_xp.training.arguments import Epoch
 from mlp_xp.training.batches import Resident
 from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.records import Record
 from mlp_xp.training.requests import Request, Trained
-from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
+from mlp_xp.training.scalars import draw_keys
 from mlp_xp.training.step import Step, TrainState
 from mlp_xp.training.step_context import n_alike, step_context
+from mlp_xp.training.step_table import Epoch, step_table
 
 __all__ = ["MultiEpoch", "new_multi_epoch"]
 
@@ -135,17 +135,17 @@ class MultiEpoch:
         n_epochs, n_steps = min(request.n_epochs, self._most), len(counts)
         start = time.perf_counter()
         plans = self._plans(request, n_epochs)
-        stage = request.stage
-        n_epochs = n_alike(trainer, self._data, plans[0], stage, n_epochs)
+        position = request.schedule_position
+        n_epochs = n_alike(trainer, self._data, plans[0], position, n_epochs)
         plans = plans[:n_epochs]
-        rates = self._rates(n_epochs, stage)
+        table = step_table(trainer, trainer.rules, plans, position)
         epochs = [
             Epoch(self._data, plan, trainer.n_epochs + i, trainer.n_steps + i * n_steps, 0, own)
-            for i, (plan, own) in enumerate(zip(plans, rates, strict=True))
+            for i, (plan, own) in enumerate(zip(plans, table.rates, strict=True))
         ]
         trainer.guard.begin(trainer, epochs[0], start)
-        with trainer.backend.scope(), step_context(trainer, self._data, plans[0], stage):
-            self._run(plans, rates)
+        with trainer.backend.scope(), step_context(trainer, self._data, plans[0], position):
+            self._run(plans, table.coefs)
         steps = self._losses(n_epochs)
         losses = np.add.accumulate(steps, axis=1, dtype=steps.dtype)[:, -1].tolist()
         n_finite = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), n_epochs)
@@ -163,7 +163,7 @@ class MultiEpoch:
                 epoch=trainer.n_epochs,
                 loss=losses[i],
                 accuracy=None,
-                learning_rate=rates[i][-1],
+                learning_rate=table.rates[i][-1],
                 n_samples=sum(counts),
                 seconds=seconds,
                 validation_loss=value,
@@ -199,25 +199,10 @@ class MultiEpoch:
             return [request.plan()] * n_epochs
         return [request.plan(i) for i in range(n_epochs)]
 
-    def _rates(self, n_epochs: int, stage: Stage) -> list[list[float]]:
-        """Return the learning rates of each epoch."""
-        n_steps, n_samples = len(self._counts), sum(self._counts)
-        return [
-            learning_rates(
-                self._trainer.rules,
-                range(n_steps),
-                n_steps,
-                Stage(stage.done + i, stage.n_epochs, stage.rate_factor),
-                self._trainer.n_samples + i * n_samples,
-                None,
-            )
-            for i in range(n_epochs)
-        ]
-
-    def _run(self, plans: list[EpochPlan], rates: list[list[float]]) -> None:
+    def _run(self, plans: list[EpochPlan], coefs: np.ndarray) -> None:
         """Run the steps."""
         trainer, n_epochs = self._trainer, len(plans)
-        numbers = self._numbers(plans, rates)
+        numbers = self._numbers(plans, coefs)
         parts = [(i, some, self._batch, trainer.scaling) for i, some in enumerate(numbers)]
         lengths = [len(part) for part in self._parts]
         turns = [
@@ -243,13 +228,10 @@ class MultiEpoch:
         last = to_numpy(self._trainer.state.loss)
         return np.append(steps.ravel()[1:], last).reshape(steps.shape)
 
-    def _numbers(self, plans: list[EpochPlan], rates: list[list[float]]) -> Iterator[_Numbers]:
+    def _numbers(self, plans: list[EpochPlan], coefs: np.ndarray) -> Iterator[_Numbers]:
         """Yield what differs from step to step, for each part of the epochs."""
         trainer, n_epochs, n_steps = self._trainer, len(plans), len(self._counts)
         rules, put, size = trainer.rules, trainer.backend.put, plans[0].batch_size
-        coefs = scalar_table(
-            rules, plans, range(n_steps), rates, trainer.n_steps, trainer.rule_start
-        ).reshape(n_epochs, n_steps, -1)
         drawn = [
             draw_keys(n_steps, rules.network.n_keys, seed=trainer.seed, epoch=epoch)
             for epoch in range(trainer.n_epochs, trainer.n_epochs + n_epochs)

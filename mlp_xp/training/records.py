@@ -8,7 +8,7 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.loss_scaling import LossScale
 
-__all__ = ["Progress", "Record", "Running"]
+__all__ = ["Record", "ResumeState", "Running"]
 
 
 class Record(NamedTuple):
@@ -40,7 +40,7 @@ class Running(NamedTuple):
     accuracy: float | None
 
 
-class Progress(NamedTuple):
+class ResumeState(NamedTuple):
     """The state of a training besides what it predicts with: NumPy arrays and counts.
 
     ``params`` are the weights themselves where predictions use their moving average, else ``()``.

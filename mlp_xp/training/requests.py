@@ -15,7 +15,7 @@ from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan, plan_epoch
 from mlp_xp.training.loop_settings import LoopPosition, LoopSettings, Validation
 from mlp_xp.training.records import Record
-from mlp_xp.training.scalars import Stage
+from mlp_xp.training.scalars import SchedulePosition
 from mlp_xp.training.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
 
@@ -55,10 +55,10 @@ class Request:
     first_step: int
 
     @property
-    def stage(self) -> Stage:
+    def schedule_position(self) -> SchedulePosition:
         """Return the place of the trainer's next epoch in the fit."""
         done = self.trainer.n_epochs - self.position.first_epoch
-        return Stage(done, self.settings.max_iter, self.position.rate_factor)
+        return SchedulePosition(done, self.settings.max_iter, self.position.rate_factor)
 
     @property
     def batch_size(self) -> int:

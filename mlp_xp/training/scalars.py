@@ -14,7 +14,7 @@ from mlp_xp.training.epochs import EpochPlan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.time_budget import Budget
 
-__all__ = ["Stage", "StepScalars", "draw_keys", "learning_rates", "scalar_table"]
+__all__ = ["SchedulePosition", "StepScalars", "draw_keys", "learning_rates", "scalar_table"]
 
 # How far the running statistics of batch normalization follow those of a batch; PyTorch's choice.
 _BATCH_STATS_RATE = 0.1
@@ -24,7 +24,7 @@ _MOST_KNOWN = 4_096
 _TICKS = 10**6
 
 
-class Stage(NamedTuple):
+class SchedulePosition(NamedTuple):
     """The place of an epoch in its fit: epochs before it, epochs of all, factor of the rate."""
 
     done: int
@@ -70,7 +70,7 @@ def learning_rates(
     rules: Rules,
     steps: range,
     epoch_steps: int,
-    stage: Stage,
+    position: SchedulePosition,
     n_samples: int,
     budget: Budget | None,
 ) -> list[float]:
@@ -78,7 +78,7 @@ def learning_rates(
 
     Every epoch counts as long as this one: those of `partial_fit` may differ in their steps.
     """
-    n_steps, n_done = stage.n_epochs * epoch_steps, stage.done * epoch_steps
+    n_steps, n_done = position.n_epochs * epoch_steps, position.done * epoch_steps
     if budget is None:
         places = [n_done + step for step in steps]
     else:
@@ -88,7 +88,7 @@ def learning_rates(
         )
         places = [round(min(share, 1.0) * (_TICKS - 1)) for share in shares]
         n_steps = _TICKS
-    rate = rules.learning_rate * stage.rate_factor
+    rate = rules.learning_rate * position.rate_factor
     return [rate * rules.schedule(place, n_steps, n_samples) for place in places]
 
 

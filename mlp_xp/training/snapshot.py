@@ -16,7 +16,7 @@ from mlp_xp.optimizers import family
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.history import History
 from mlp_xp.training.loop_settings import LoopPosition
-from mlp_xp.training.records import Progress, Record
+from mlp_xp.training.records import Record, ResumeState
 
 __all__ = ["Snapshot", "SnapshotError", "restore_snapshot", "take_snapshot", "tree_of"]
 
@@ -99,7 +99,7 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
     sums = state.loss if trainer.with_accuracy else ()
     state = tree_of(snapshot, "state", state._replace(accuracy=sums))
     counts = facts["epoch"], facts["steps"], facts["samples"], facts["rule"], facts["rule_start"]
-    trainer.resume(Progress((), state.opt_state, *counts))
+    trainer.resume(ResumeState((), state.opt_state, *counts))
     trainer.restore(state, facts["steps"])
     if facts["has_best"]:
         learned = trainer.learned, trainer.state.batch_stats

@@ -17,7 +17,17 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
-from mlp_xp.training.arguments import (
+from mlp_xp.training.batches import Data
+from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.guards import new_guard
+from mlp_xp.training.inputs import Batch
+from mlp_xp.training.rank_sums import shared
+from mlp_xp.training.records import Record, ResumeState
+from mlp_xp.training.rules import Rules
+from mlp_xp.training.scalars import SchedulePosition
+from mlp_xp.training.step import StepArguments, Steps, TrainState, init_state, make_nth, make_step
+from mlp_xp.training.step_context import step_context, step_work
+from mlp_xp.training.step_table import (
     Epoch,
     EpochArguments,
     Group,
@@ -27,16 +37,6 @@ from mlp_xp.training.arguments import (
     put_group,
     put_groups,
 )
-from mlp_xp.training.batches import Data
-from mlp_xp.training.epochs import EpochPlan
-from mlp_xp.training.guards import new_guard
-from mlp_xp.training.inputs import Batch
-from mlp_xp.training.rank_sums import shared
-from mlp_xp.training.records import Progress, Record
-from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import Stage
-from mlp_xp.training.step import StepArguments, Steps, TrainState, init_state, make_nth, make_step
-from mlp_xp.training.step_context import step_context, step_work
 from mlp_xp.training.time_budget import Budget
 
 __all__ = ["Trainer"]
@@ -184,11 +184,11 @@ class Trainer:
         self._step = self.backend.compile(self.function, donate=True)
         self._loop = self.backend.loop(make_nth(self.function))
 
-    def progress(self) -> Progress:
+    def progress(self) -> ResumeState:
         """Return what a later training needs besides the weights, in the host's memory."""
         has_average = self.rules.ema_decay is not None
         state = self.copy("opt_state", "loss_scale", *["params"] * has_average)
-        return Progress(
+        return ResumeState(
             state.params if has_average else (),
             state.opt_state,
             self.n_epochs,
@@ -211,7 +211,7 @@ class Trainer:
             self.state = self._own(state)
         self.n_steps = n_steps
 
-    def resume(self, progress: Progress) -> None:
+    def resume(self, progress: ResumeState) -> None:
         """Resume the training of another trainer; another kind of rule starts anew."""
         self.guard.forget()
         shapes = [leaf.shape for leaf in leaves(progress.opt_state)]
@@ -277,8 +277,8 @@ class Trainer:
         """
         backend, xp, n_steps = self.backend, self.backend.xp, len(plan.counts)
         start = time.perf_counter()
-        stage = Stage(self.n_epochs - first_epoch, n_epochs, rate_factor)
-        with backend.scope(), step_context(self, data, plan, stage):
+        position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
+        with backend.scope(), step_context(self, data, plan, position):
             # Not before: all ranks do this together, and one may have failed to come here.
             self.state = shared(self.state, self.rules.optimizer, backend)
             if not first_step:
@@ -288,7 +288,7 @@ class Trainer:
             epoch = Epoch(data, plan, self.n_epochs, self.n_steps, first_step, [])
             self.guard.begin(self, epoch, start)
             arguments = draw_arguments(epoch, self.rules, self.seed, backend)
-            groups = put_groups(self, epoch, stage, budget)
+            groups = put_groups(self, epoch, position, budget)
             # With a budget calls end where the clock is read, and ranks look after the same steps.
             has_loop = self._loop is not None and (budget is None or backend.communicator is None)
             stacks = data.stacked(arguments.plan) if has_loop else []

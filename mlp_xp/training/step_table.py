@@ -1,10 +1,10 @@
-"""The arguments of the steps of an epoch, and the part of a trainer that can repeat them."""
+"""What the steps of epochs are given, and the part of a trainer that can repeat them."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
 from mlp_xp.training.epochs import EpochPlan, with_draws, without_first
 from mlp_xp.training.rules import Rules
-from mlp_xp.training.scalars import Stage, draw_keys, learning_rates, scalar_table
+from mlp_xp.training.scalars import SchedulePosition, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step import StepArguments, TrainState
 from mlp_xp.training.time_budget import Budget
 
@@ -26,12 +26,56 @@ __all__ = [
     "EpochArguments",
     "Group",
     "Repeatable",
+    "StepTable",
     "draw_arguments",
     "padded",
     "part",
     "put_group",
     "put_groups",
+    "step_table",
 ]
+
+
+class StepTable(NamedTuple):
+    """The numbers of the steps of some epochs, on the host.
+
+    ``rates`` has the learning rates of each epoch; ``coefs : (epochs, steps, 4 + k)`` are packed
+    `StepScalars`.
+    """
+
+    rates: list[list[float]]
+    coefs: np.ndarray
+
+
+def step_table(
+    trainer: Repeatable,
+    rules: Rules,
+    plans: Sequence[EpochPlan],
+    position: SchedulePosition,
+    steps: range | None = None,
+    budget: Budget | None = None,
+) -> StepTable:
+    """Return the numbers of a trainer's next epochs, or of some steps of each.
+
+    The plans have the same counts. The rules are those of the trainer, but may have another form of
+    the optimizer, for a stack of models.
+    """
+    counts = plans[0].counts
+    n_steps, n_samples = len(counts), sum(counts)
+    steps = range(n_steps) if steps is None else steps
+    rates = [
+        learning_rates(
+            rules,
+            steps,
+            n_steps,
+            position._replace(done=position.done + i),
+            trainer.n_samples + i * n_samples,
+            budget,
+        )
+        for i in range(len(plans))
+    ]
+    table = scalar_table(rules, plans, steps, rates, trainer.n_steps, trainer.rule_start)
+    return StepTable(rates, table.reshape(len(plans), len(steps), -1))
 
 
 class Group(NamedTuple):
@@ -93,7 +137,7 @@ def draw_arguments(epoch: Epoch, rules: Rules, seed: int, backend: Backend) -> E
 
 
 def put_groups(
-    trainer: Repeatable, epoch: Epoch, stage: Stage, budget: Budget | None
+    trainer: Repeatable, epoch: Epoch, position: SchedulePosition, budget: Budget | None
 ) -> Iterator[Group]:
     """Yield the steps of an epoch, with their scalars on the device.
 
@@ -108,9 +152,9 @@ def put_groups(
             if few == 0 and done > epoch.first:
                 return
         steps = range(done, min(done + max(few, 1), n_steps))
-        rates = learning_rates(rules, steps, n_steps, stage, trainer.n_samples, budget)
+        [rates], [coefs] = step_table(trainer, rules, [epoch.plan], position, steps, budget)
         epoch.rates.extend(rates)
-        yield put_group(trainer, epoch, steps, rates)
+        yield Group(rates, trainer.backend.put(coefs, trainer.dtype))
         done = steps.stop
         if budget is not None:
             # A device has only queued the steps so far.
