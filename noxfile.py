@@ -1,12 +1,13 @@
 """The checks, one session each: `nox` runs those of a pull request, `nox --list` shows them all.
 
-Each session has an environment of its own, at the versions of ``constraints.txt``; ``--force-python
-3.14`` chooses another Python. ``.ci/run`` runs the same sessions in one environment.
+Each session has its environment, at the versions of ``.ci/constraints.txt``; ``--force-python``
+chooses another Python. ``.ci/run`` runs the same sessions in the one that ``develop`` fills.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import nox
@@ -14,6 +15,9 @@ import nox
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_venv = "yes"
+
+CONSTRAINTS = Path(".ci", "constraints.txt")
+NIGHTLY = "https://pypi.anaconda.org/scientific-python-nightly-wheels/simple"
 
 # What the matrix runs on, without a GPU.
 BACKENDS = (
@@ -28,8 +32,21 @@ def install(session: nox.Session, extras: str) -> None:
     Without hashes: pip refuses an editable package where there are any.
     """
     pins = Path(session.create_tmp(), "pins.txt")
-    pins.write_text(re.sub(r" \\\n +--hash=\S+", "", Path("constraints.txt").read_text()))
+    pins.write_text(re.sub(r" \\\n +--hash=\S+", "", CONSTRAINTS.read_text()))
     session.install("-c", str(pins), "-e", f".[{extras}]")
+
+
+@nox.session(venv_backend="none")
+def develop(session: nox.Session) -> None:
+    """Install what all sessions need into the active environment, by version and hash."""
+    pinned = ["--require-hashes", "--no-deps", "-r", str(CONSTRAINTS)]
+    session.run("python", "-m", "pip", "install", "--quiet", *pinned, external=True)
+    # This package, and torch, whose builds have hashes of their own.
+    extras = ".[dev,fast,torch,jax,peers]"
+    session.run("python", "-m", "pip", "install", "--quiet", "-e", extras, external=True)
+    # For the tests of pages in a browser.
+    session.run(".ci/get_chromium", external=True)
+    session.run("tests/export/get_onnxruntime_web.sh", external=True)
 
 
 @nox.session
@@ -43,6 +60,27 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests of the README's command, at pinned versions."""
     install(session, "test,fast")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python="3.11")
+def oldest(session: nox.Session) -> None:
+    """Run the README's tests with the lowest versions that ``pyproject.toml`` allows."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [project["optional-dependencies"][name] for name in ("cli", "fast", "test")]
+    needed = [line for lines in (project["dependencies"], *extras) for line in lines]
+    lowest = [line.replace(">=", "==") for line in needed if not line.startswith("mlp-xp")]
+    # Matplotlib's oldest uses names that newer versions of pyparsing deprecate.
+    session.install(*lowest, "pyparsing<3.3", "-e", ".[test,fast]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """Run the README's tests, without numba, on wheels of the night before."""
+    packages = ["numpy", "scipy", "scikit-learn", "pandas"]
+    session.install("-e", ".[test]")
+    session.install("--pre", "--upgrade", "--extra-index-url", NIGHTLY, *packages)
     session.run("pytest", *session.posargs)
 
 

@@ -38,6 +38,7 @@ exclude_patterns = [
     "extensions",
     "gallery",
     "jobs",
+    "paper.md",  # The draft for a journal, which builds it.
     "templates",
     "**/README.rst",
     "sg_execution_times.rst",

@@ -112,7 +112,7 @@ def use_lbfgs(backend):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lbfgs, "BLOCK", BATCHES_OF)
         data, options = place(backend, x, labels, "float32"), {"max_iter": 2, "max_fun": 10}
-        options |= {"tol": 0.0, "verbose": 0, "after_iteration": lambda params, loss: True}
+        options |= {"tol": 0.0, "after_iteration": lambda params, loss: True}
         lbfgs.minimize(trainer, data, np.ones(N), **options)
 
 

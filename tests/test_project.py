@@ -16,7 +16,7 @@ import mlp_xp
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+CONSTRAINTS = (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8")
 # With the Pythons that a version is for, where a package has several.
 PINS = re.findall(r"(?m)^([\w.-]+)==([\w.]+)(?: ; ([^\\\n]*))?", CONSTRAINTS)
 
@@ -39,9 +39,10 @@ def test_the_citation_has_version_and_license_of_the_package():
 
 
 def test_the_whole_check_runs_every_session():
-    # `readme` runs `tests`, which `coverage` runs under a tracer; `links` asks other sites.
+    # `readme` runs `tests`, which `coverage` runs under a tracer; `links` asks other sites, and
+    # `oldest` and `nightly` need other versions.
     (line,) = re.findall(r"(?m)^nox .*--session (.+)$", (ROOT / ".ci" / "run").read_text())
-    assert set(line.split()) == sessions() - {"tests", "coverage", "links"}
+    assert set(line.split()) == sessions() - {"tests", "coverage", "links", "oldest", "nightly"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the script is for a shell")
@@ -107,7 +108,7 @@ def test_the_tests_run_on_every_python_and_system():
     assert matrix["python"] == ["3.11", "3.12", "3.13", "3.14"]
     assert {"macos-latest", "windows-latest"} < {leg["os"] for leg in matrix["include"]}
     named = {*matrix["session"], *(leg["session"] for leg in matrix["include"])}
-    assert named == {"tests", "lint", "coverage"} <= sessions()
+    assert named == {"tests", "lint", "coverage", "oldest", "nightly"} <= sessions()
 
 
 def test_a_release_waits_for_the_tests_and_its_tag_is_checked():

@@ -389,7 +389,7 @@ class FitLoop:
             self._pause(0)
             return self.is_stopped
 
-        names = "max_iter", "tol", "verbose"
+        names = "max_iter", "tol"
         given: dict[str, Any] = {name: getattr(settings, name) for name in names}
         n_iter, loss = minimize(*problem, **given, max_fun=max_fun, after_iteration=after_iteration)
         if not (np.isfinite(loss) and is_finite(trainer.backend, trainer.learned)):

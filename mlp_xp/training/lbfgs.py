@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
-from sklearn.utils.fixes import _get_additional_lbfgs_options_dict
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.sklearn_compat import warn_unconverged
@@ -49,7 +48,6 @@ def minimize(
     max_iter: int,
     max_fun: int,
     tol: float,
-    verbose: int,
     after_iteration: AfterIteration,
 ) -> tuple[int, float]:
     """Minimize the loss of all samples together, from the weights of the trainer.
@@ -64,7 +62,6 @@ def minimize(
         Limits on iterations and evaluations of the loss.
     tol : float
         The largest entry of the gradient at which to stop.
-    verbose : int
     after_iteration : callable
         ``after_iteration(params, loss)``; True ends the search. ``params()`` returns the weights,
         NumPy arrays.
@@ -117,7 +114,6 @@ def minimize(
                 "maxfun": max_fun,
                 "maxiter": max_iter,
                 "gtol": tol,
-                **_get_additional_lbfgs_options_dict("iprint", 1 if verbose >= 1 else -1),
             },
         )
     trainer.set_learned(objective.unravel(result.x), ())

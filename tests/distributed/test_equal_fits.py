@@ -130,7 +130,7 @@ def train(case, backend):
     if owned is not None:
         placed.n_samples, placed.owned = N, owned
     if case.is_lbfgs:
-        stop = {"max_iter": 5, "max_fun": 100, "tol": 0.0, "verbose": 0}
+        stop = {"max_iter": 5, "max_fun": 100, "tol": 0.0}
         found = lbfgs.minimize(
             trainer, placed, weights, after_iteration=lambda params, loss: False, **stop
         )

@@ -133,6 +133,7 @@ def test_summary_and_html():
 def test_a_notebook_describes_each_parameter_and_links_to_it_once_there_is_an_address(
     kind, monkeypatch
 ):
+    pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
     parameters = set(kind().get_params(deep=False))
     for page in (kind()._repr_html_(), make_pipeline(kind())._repr_html_()):
         descriptions = dict(re.findall(r'param-doc-description"[^>]*>\s*(\w+): (.*)</span>', page))

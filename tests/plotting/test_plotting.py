@@ -102,6 +102,7 @@ def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class(model):
 
 
 def test_the_scale_ends_at_the_largest_mistake():
+    pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
     from_predictions = plotting.ConfusionMatrixDisplay.from_predictions
     truth, predicted = [0] * 95 + [1] * 5 + [1] * 100, [0] * 100 + [1] * 100
     display = from_predictions(truth, predicted)

@@ -44,7 +44,7 @@ def trainer_for(backend, network=LINEAR, **settings):
 
 def solve(trainer, x, y, weights=None, after_iteration=lambda params, loss: False, **settings):
     data = place(trainer.backend, x, y, trainer.dtype)
-    defaults = {"max_iter": 200, "max_fun": 1000, "tol": 1e-8, "verbose": 0}
+    defaults = {"max_iter": 200, "max_fun": 1000, "tol": 1e-8}
     settings = defaults | settings | {"after_iteration": after_iteration}
     return minimize(trainer, data, weights, **settings)
 
