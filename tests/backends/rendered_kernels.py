@@ -1,0 +1,176 @@
+"""The sources of all kernels of CuPy's backend, compiled by NVRTC, which needs no GPU.
+
+    python tests/backends/rendered_kernels.py
+
+prints registers, spills and shared memory of each kernel on an H100. It needs CuPy with NVRTC.
+"""
+
+import importlib
+import itertools
+import pkgutil
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# What the letters of an ElementwiseKernel stand for: numbers, indices, and data of any dtype.
+DTYPES = {
+    "T": ("float32", "float64"),
+    "F": ("float32", "float64"),
+    "I": ("int32", "int64"),
+    "X": ("bool", "uint8", "int32", "int64", "float16", "float32", "float64"),
+}
+NDARRAY, INDEXER, SCALAR = 1, 2, 3
+
+
+class Unit(NamedTuple):
+    """A source with its options, and the names of the kernels in it."""
+
+    code: str
+    options: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def all_units() -> list[Unit]:
+    """Return all kernels in one program for each of their options.
+
+    Most of the time goes into headers, and what NVRTC has built in.
+    """
+    import cupy
+    from cupy._core import core
+
+    import mlp_xp.backends._cupy as package
+    from mlp_xp.backends._cupy.kernels.rendering import every_kernel
+
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    codes: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for kernel in every_kernel():
+        if isinstance(kernel, cupy.ElementwiseKernel):
+            of_options = codes[kernel.kwargs.get("options", ())]
+            of_options.update(renderings(kernel, len(of_options)))
+        else:
+            assert isinstance(kernel, cupy.RawKernel), kernel
+            of_options = codes[kernel.options]
+            number = len(of_options)
+            name = f"{kernel.name}_{number}"  # It has the same name for each dtype.
+            code = re.sub(rf"\b{kernel.name}\b", name, kernel.code)
+            of_options[name] = apart(code, kernel.name, number)
+    headers = "".join(f"#include <{header}>\n" for header in core._cupy_header_list)
+    return [
+        Unit(headers + "".join(found.values()), options, tuple(found))
+        for options, found in codes.items()
+    ]
+
+
+def apart(code: str, title: str, number: int) -> str:
+    """Return code in a namespace, which keeps its types from those of others."""
+    includes = "".join(re.findall(r"^ *#include.*\n", code, re.MULTILINE))
+    code = re.sub(r"^ *#include.*\n", "", code, flags=re.MULTILINE)
+    return f'{includes}namespace _{number} {{\n#line 1 "{title}"\n{code}\n}}\n'
+
+
+def renderings(kernel: Any, first: int) -> Iterator[tuple[str, str]]:
+    """Yield names and sources that CuPy makes of a kernel for dtypes and layouts."""
+    from cupy._core import _kernel
+
+    letters = sorted({p.ctype for p in (*kernel.in_params, *kernel.out_params) if p.dtype is None})
+    assert set(letters) <= set(DTYPES), f"{kernel.name}: list the dtypes of {letters} in this test"
+    dtypes = itertools.product(*(DTYPES[letter] for letter in letters))
+    for number, (given, layout) in enumerate(itertools.product(dtypes, LAYOUTS), first):
+        types = {letter: np.dtype(dtype) for letter, dtype in zip(letters, given, strict=True)}
+        name = f"{kernel.name}_{number}"
+        code = _kernel._get_elementwise_kernel_code(
+            tuple(arguments(kernel, types, layout)),
+            _kernel._TypeMap(tuple(types.items())),
+            kernel.params,
+            kernel.operation,
+            name,
+            kernel.preamble,
+            **kernel.kwargs,
+        )
+        title = f"{kernel.name}, {layout}, {' '.join(f'{k}={v}' for k, v in types.items())}"
+        yield name, apart(code, title, number)
+
+
+LAYOUTS = ("contiguous", "strided", "numbers")
+
+
+def arguments(kernel: Any, types: dict[str, np.dtype], layout: str) -> Iterator[Any]:
+    """Yield what CuPy knows of the arguments: arrays, or numbers for inputs that may be these."""
+    import cupy
+    from cupy._core import _carray, _kernel, _scalar
+
+    ndim, is_contiguous = (2, False) if layout == "strided" else (1, True)
+    for parameter in kernel.params[:-1]:
+        dtype = types.get(parameter.ctype, parameter.dtype)
+        if layout == "numbers" and parameter in kernel.in_params and not parameter.raw:
+            yield _kernel._ArgInfo(SCALAR, _scalar.CScalar, dtype, 0, True, True)
+        else:
+            kind = NDARRAY, cupy.ndarray
+            yield _kernel._ArgInfo(*kind, dtype, ndim, is_contiguous, is_contiguous)
+    yield _kernel._ArgInfo(INDEXER, _carray.Indexer, None, ndim, True, is_contiguous)
+
+
+class Resources(NamedTuple):
+    """What a thread of a kernel takes; the shared memory is that of a block, in bytes."""
+
+    kernel: str
+    registers: int
+    spills: int
+    stack: int
+    shared: int
+
+
+def compiled(unit: Unit, architecture: int) -> tuple[bytes, list[Resources]]:
+    """Return the binary of a unit, and what ptxas says of its kernels."""
+    from cupy._core import core
+    from cupy.cuda import compiler
+
+    program = compiler._NVRTCProgram(unit.code, f"{unit.names[0]}.cu", method="cubin")
+    options = core.assemble_cupy_compiler_options(unit.options)
+    machine = (f"-arch=sm_{architecture}", "--device-as-default-execution-space", "-ftz=true")
+    log = StringIO()
+    binary, _ = program.compile((*options, *machine, "--ptxas-options=-v"), log)
+    found = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads.*?Used (\d+) registers([^\n]*)",
+        log.getvalue(),
+        re.DOTALL,
+    )
+    rows = []
+    for name, stack, stores, loads, registers, more in found:
+        shared = re.search(r"(\d+) bytes smem", more)
+        spills = int(stores) + int(loads)
+        rows.append(
+            Resources(name, int(registers), spills, int(stack), int(shared[1]) if shared else 0)
+        )
+    return binary, rows
+
+
+def main() -> None:
+    try:
+        from cupy_backends.cuda.libs import nvrtc
+
+        version = ".".join(map(str, nvrtc.getVersion()))
+        units = all_units()
+    except Exception as error:
+        sys.exit(f"Skipped: CuPy or NVRTC is missing ({type(error).__name__}: {error}).")
+    most: dict[str, Resources] = {}
+    for unit in units:
+        for row in compiled(unit, 90)[1]:
+            name = re.sub(r"(_\d+)+$", "", row.kernel)
+            most[name] = Resources(name, *map(max, row[1:], most.get(name, row)[1:]))
+    print(f"NVRTC {version}, sm_90: the most of any dtype and layout of a kernel\n")
+    print("| kernel | registers | spilled bytes | stack bytes | shared bytes |")
+    print("|---|---|---|---|---|")
+    for row in sorted(most.values(), key=lambda row: -row.registers):
+        print(f"| {' | '.join(map(str, row))} |")
+
+
+if __name__ == "__main__":
+    main()
