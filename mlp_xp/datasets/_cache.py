@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def locked(name: str) -> Iterator[None]:
     """Wait for the lock ``name`` and hold it; the end of the process releases it."""
     path = cache_dir() / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with path.open("ab") as file, ExitStack() as stack:
         if sys.platform == "win32":
             import msvcrt
 
@@ -121,4 +121,6 @@ def locked(name: str) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
+            # A process that was forked meanwhile has the file too, and would keep the lock.
+            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
         yield

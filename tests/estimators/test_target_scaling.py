@@ -129,5 +129,10 @@ def test_what_cannot_be_is_an_error():
             regressor(**settings).set_params(**cure).fit(X, np.abs(Y[:, 1]))
     with pytest.raises(ValueError, match=r"output 1 of y to variance 1 in float64.*divide y"):
         regressor().fit(X, Y * (1.0, 1e300))
+    with pytest.raises(ValueError, match=r"output 0 of y to variance 1 in float64.*divide y"):
+        regressor().fit(X, Y * (1e-300, 1.0))
+    with pytest.raises(ValueError, match=r"output 1 of y in float32.*precision='float64'"):
+        regressor().fit(X.astype(np.float32), np.add(Y, (0.0, 1e10)))
+    regressor(precision="float64").fit(X.astype(np.float32), np.add(Y, (0.0, 1e10)))
     # A constant is shifted, not scaled.
     np.testing.assert_allclose(regressor().fit(X, 0 * Y + 1e9).predict(X), 1e9, atol=10)

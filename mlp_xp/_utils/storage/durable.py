@@ -175,6 +175,8 @@ else:
         stack.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A process that was forked meanwhile has the descriptor too, and would keep the lock.
+            stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         except OSError as error:
             # A file system without locks: a save without one is better than none.
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):

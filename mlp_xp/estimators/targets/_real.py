@@ -15,6 +15,8 @@ from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
 
 __all__ = ["RealTargets"]
 
+_TINY = 1e-150  # Squares of smaller numbers are 0, as if the numbers were constant.
+
 
 @dataclass(frozen=True, eq=False)
 class RealTargets(Targets):
@@ -106,11 +108,23 @@ class RealTargets(Targets):
         from sklearn.preprocessing import StandardScaler  # Most fits need none.
 
         with np.errstate(over="ignore", invalid="ignore"):
-            found = StandardScaler().fit(self.plain.encode(y, "float64"), sample_weight=weights)
+            columns = self.plain.encode(y, "float64")
+            found = StandardScaler().fit(columns, sample_weight=weights)
             mean, deviation = found.mean_, found.scale_
+            width = np.ptp(columns, axis=0)
+            is_tiny = (np.max(np.abs(columns), axis=0) < _TINY) & (width > 0.0)
+            deviation = np.where(is_tiny, width, deviation)
             sizes = mean.astype(dtype), deviation.astype(dtype)
-        if not (np.all(np.isfinite(sizes)) and np.all(sizes[1] > 0.0)):
-            worst = int(np.argmax(~np.isfinite(sizes).all(axis=0) | (sizes[1] == 0.0)))
+            is_lost = (width > 0.0) & (np.abs(mean) * np.finfo(dtype).eps > deviation / 10)
+        if dtype == "float32" and np.any(is_lost):
+            worst = int(np.argmax(is_lost))
+            raise ValueError(
+                f"`target_scaling` loses output {worst} of y in float32: its mean is "
+                f"{mean[worst]:.9g} and its standard deviation {deviation[worst]:.3g}. Type "
+                "precision='float64', or subtract the mean from y first."
+            )
+        if np.any(is_tiny) or not (np.all(np.isfinite(sizes)) and np.all(sizes[1] > 0.0)):
+            worst = int(np.argmax(is_tiny | ~np.isfinite(sizes).all(axis=0) | (sizes[1] == 0.0)))
             raise ValueError(
                 f"`target_scaling` cannot bring output {worst} of y to variance 1 in {dtype}: its "
                 f"mean is {mean[worst]:.3g} and its standard deviation {deviation[worst]:.3g}. "
