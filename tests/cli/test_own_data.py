@@ -115,8 +115,8 @@ def test_predict_reads_years_as_names_and_quotes_the_text_that_is_no_number(mlp_
     mlp_xp("train", "homes.csv", "--target", "price", "--epochs", 1, *FEW[2:])
     Path("new.csv").write_text("2019,2020\n3,50\n")
     assert mlp_xp("predict", "run", "new.csv").out.startswith("new.csv, row 1: ")
-    Path("new.csv").write_text("2019,2020\nyes,50\nmany,50\n")
-    assert "'2019' has 'many', and" in mlp_xp("predict", "run", "new.csv").err
+    Path("new.csv").write_text("2019,2020\nyes,50\n")
+    assert "'2019' has 'yes', and" in mlp_xp("predict", "run", "new.csv").err
 
 
 @pytest.mark.matrix
@@ -338,12 +338,11 @@ def test_a_run_of_numbers_standardized_outside_of_the_network_predicts_and_is_no
     mlp_xp, homes, undrawn, fails
 ):
     mlp_xp(*TRAIN, "--checkpoint", 20)
-    Path("new.csv").write_text("area,rooms\n100,3\n")
-    predicted = mlp_xp("predict", "run", "new.csv").out
+    tested = mlp_xp("evaluate", "run").out
     config = json.loads(Path("run/config.json").read_text())
     config["data"]["target_scaling"] = [2e5, 1e5]
     Path("run/config.json").write_text(json.dumps(config))
-    assert mlp_xp("predict", "run", "new.csv").out == predicted
+    assert mlp_xp("evaluate", "run").out == tested
     (checkpoint,) = Path("run/checkpoints").glob("*-0020")
     said = "was written before the network itself standardized"
     assert said in fails("evaluate", checkpoint)

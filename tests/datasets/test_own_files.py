@@ -101,11 +101,9 @@ def test_the_columns_of_a_model_are_found_by_name():
     assert table.x.tolist() == [[2, 1], [4, 0]]
     assert table.y is None
     rejects("no column 'k', which the net", read_table, Path("a.csv"), columns=(k, j))
-    write("a.csv", "j,i\nold,1\n")
-    rejects("'j' has 'old', and the net", read_table, Path("a.csv"), columns=(j,), has_target=False)
-    j = Column("j", is_flag=False)
-    write("a.csv", "j,i\nyes,1\n")
-    rejects("'j' has 'yes', and the net", read_table, Path("a.csv"), columns=(j,), has_target=False)
+    for word, is_flag in (("old", True), ("yes", False)):
+        given = {"columns": [Column("j", is_flag=is_flag)], "has_target": False}
+        rejects(f"'j' has '{word}', and", read_table, write("a.csv", f"j,i\n{word},1\n"), **given)
 
 
 def test_an_npz_file_has_arrays_of_features_and_classes():
@@ -212,10 +210,7 @@ def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
         (saved(X=np.ones(4), y=np.arange(4)), "a sample in each row"),
         (saved(a=np.ones(4)), "has the arrays a; expected X"),
         # X is not read.
-        (
-            saved(X=np.asarray([{}], dtype=object), y=[2, 2]),
-            "y is 2 in each row: nothing to predict",
-        ),
+        (saved(X=np.asarray([{}], dtype=object), y=[2, 2]), "y is 2 in each row: nothing to"),
         (saved(X=np.ones((4, 2))), "no array y"),
         (saved(X=[[1.0], [np.inf]], y=[0, 1]), "'1' is infinite in row 2"),
     ):
@@ -238,9 +233,7 @@ class Columns(dict):
     metadata = property(lambda self: self)
     num_rows = property(lambda self: len(next(iter(self.values()))))
     read = to_pandas = lambda self: self
-
-    def count(self):
-        return self.num_rows
+    count = num_rows.fget
 
     def __getitem__(self, name):
         values = super().__getitem__(name)
@@ -311,8 +304,7 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     assert first == "i counts the rows: if it is no feature, type --drop i"
     assert notes == ["left out: 14 rows without kind"]
     put({"i": np.asarray(["2020-01-01T12:30", "NaT"], "datetime64[us]"), "y": [True, False]})
-    table = read_table(Path("a.parquet"), "y")
-    assert table.x.tolist() == [["2020-01-01T12:30:00.000000"], [""]]
+    assert read_table(Path("a.parquet"), "y").x.tolist() == [["2020-01-01T12:30:00.000000"], [""]]
     y = [Column("y", is_flag=False)]
     rejects("'y' has 'True'", read_table, Path("a.parquet"), "i", columns=y)
     monkeypatch.setattr(_parquet, "_MIN_LIMIT", 31)
