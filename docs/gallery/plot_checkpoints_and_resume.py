@@ -3,7 +3,7 @@ Killed and resumed: the same bits
 =================================
 
 A callback writes checkpoints. A training that ends before its time, by a reboot or a cluster
-that wants its machine back, goes on from the newest of them, and ends with the weights that it
+that wants its machine back, resumes from the newest of them, and ends with the weights that it
 would have had.
 
 Here one training runs through, and a second one is stopped at epoch 9 and resumed. Their weights
@@ -34,7 +34,7 @@ whole = MLPClassifier(**settings).fit(digits.x_train, digits.y_train)
 
 # %%
 # A callback of our own plays the reboot: it raises an error after epoch 9. A checkpoint is written
-# every four epochs, so the newest is that of epoch 8, and one epoch is lost.
+# every four epochs, so the newest was written after epoch 8, and one epoch is lost.
 
 
 class Reboot(Callback):
