@@ -186,7 +186,7 @@ def _used(widths: list[int]) -> int:
 
 def _said(reason: str) -> str:
     """Return a reason for a reader."""
-    from mlp_xp.cli.terminal.process import printable
+    from mlp_xp.cli.terminal.lines import printable
 
     package = _package(reason)
     return f"{package} is not installed" if package else printable(reason)

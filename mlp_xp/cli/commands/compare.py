@@ -13,9 +13,8 @@ from typing import Any
 from mlp_xp._utils.optional import check_installed
 from mlp_xp.cli.commands import COLUMNS
 from mlp_xp.cli.run_folder.run_summary import RunSummary, date_of, find_runs, read_summary
-from mlp_xp.cli.terminal.lines import print_line, terminal_width
+from mlp_xp.cli.terminal.lines import print_line, printable, terminal_width
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.terminal.process import printable
 from mlp_xp.cli.terminal.text import number_text, readable, score_name, score_text, seconds_text
 
 __all__ = ["run_compare", "run_runs"]

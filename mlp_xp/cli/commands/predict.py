@@ -12,9 +12,8 @@ import numpy as np
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.run_folder.config import DataInfo
 from mlp_xp.cli.run_folder.saved_run import read_run
-from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.lines import print_line, printable
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.terminal.process import printable
 from mlp_xp.cli.training.tasks import task_of
 from mlp_xp.datasets._columns import transform
 from mlp_xp.datasets._dataset import Column

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.backends import LOW_PRECISIONS
-from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed, number, suggestion
+from mlp_xp.cli.commands.parser import Parser, add_backend, add_output, add_seed, number
 from mlp_xp.cli.loading import DEFAULT
 from mlp_xp.datasets import LOADERS
 from mlp_xp.nn.layers import ACTIVATIONS
@@ -18,7 +18,7 @@ from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.optimizers.schedules import SCHEDULES
 from mlp_xp.recipes import read_table
 
-__all__ = ["add_train", "known_data", "solvers_with_decay"]
+__all__ = ["add_train", "solvers_with_decay"]
 
 _AT_LEAST_0, _SHARE = number(float, at_least=0), number(float, at_least=0, below=1)
 _POSITIVE, _COUNT = number(float, above=0), number(int, at_least=1)
@@ -39,17 +39,6 @@ def add_train(parser: Parser) -> None:
     _add_regularization(_Group(parser, "regularization", defaults))
     _add_place(_Group(parser, "where to compute", defaults))
     _add_output(_Group(parser, "run folder and output", defaults))
-
-
-def known_data(text: str) -> str:
-    """Return the name of a data set, or a path that is there."""
-    if text in LOADERS or Path(text).exists():
-        return text
-    meant = suggestion(text, LOADERS) or ","
-    raise ValueError(
-        f"invalid choice: {text!r}{meant} expected {', '.join(LOADERS)}, "
-        "or a folder or file of your own that is there"
-    )
 
 
 def _size(text: str) -> tuple[int, int]:

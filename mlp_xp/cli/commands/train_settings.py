@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.cli.commands.train_options import known_data, solvers_with_decay
+from mlp_xp.cli.commands.parser import suggestion
+from mlp_xp.cli.commands.train_options import solvers_with_decay
 from mlp_xp.cli.loading import DEFAULT, FILES
 from mlp_xp.cli.run_folder.config import CONFIG, check_scaling, read_config
 from mlp_xp.cli.terminal.lines import print_line
@@ -67,7 +68,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         print_line(f"note: {note}", sys.stderr)
         params["backend"] = "numpy"
     params["distributed"] = args.distributed  # The processes run whatever a recipe has.
-    data, path = known_data(args.data or recipe.data), args.data_path
+    data, path = _known_data(args.data or recipe.data), args.data_path
     if data not in LOADERS:
         if path is not None:
             raise ValueError(f"--data {data} is a path: leave out --data-path")
@@ -117,6 +118,17 @@ def settings_of_run(folder: Path, args: argparse.Namespace) -> Settings:
         params=settings.params | places | {"distributed": args.distributed},
         tensorboard=settings.tensorboard or args.tensorboard,
         **typed,
+    )
+
+
+def _known_data(text: str) -> str:
+    """Return the name of a data set, or a path that is there."""
+    if text in LOADERS or Path(text).exists():
+        return text
+    meant = suggestion(text, LOADERS) or ","
+    raise ValueError(
+        f"invalid choice: {text!r}{meant} expected {', '.join(LOADERS)}, "
+        "or a folder or file of your own that is there"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import replacing
-from mlp_xp.cli.terminal.process import printable
+from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.plotting import THEME
 
 __all__ = [

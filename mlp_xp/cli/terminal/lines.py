@@ -8,9 +8,7 @@ import sys
 from textwrap import wrap
 from typing import TextIO
 
-from mlp_xp.cli.terminal.process import printable
-
-__all__ = ["fitted", "print_line", "terminal_width"]
+__all__ = ["fitted", "print_line", "printable", "terminal_width"]
 
 _WIDEST_INDENT = 0.4  # Of the line: beyond it the second column begins on a line of its own.
 
@@ -68,4 +66,18 @@ def _broken(line: str, width: int, indent: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
         replace_whitespace=False,
+    )
+
+
+def printable(text: object) -> str:
+    r"""Return text with control characters escaped, so that a file cannot control the terminal.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.terminal.lines import printable
+    >>> print(printable("cat\x1b[2J"), printable("Löwe"))
+    cat\x1b[2J Löwe
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text)
     )

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from mlp_xp._utils.display.progress import LiveBar, NotebookBar, open_bar, spinner
-from mlp_xp.cli.terminal.lines import print_line
-from mlp_xp.cli.terminal.process import printable
+from mlp_xp.cli.terminal.lines import print_line, printable
 
 __all__ = ["Output"]
 

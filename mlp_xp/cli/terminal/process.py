@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from mlp_xp.cli.terminal.lines import printable
+
 __all__ = [
     "discard_output",
     "exit_on_ctrl_c",
     "exits_on_ctrl_c",
     "message_for_user",
-    "printable",
     "repeats_lost_ctrl_c",
     "start_time",
     "starting",
@@ -150,17 +151,3 @@ def message_for_user(error: Exception) -> str | None:
     if not isinstance(error, expected):
         return None
     return text or type(error).__name__
-
-
-def printable(text: object) -> str:
-    r"""Return text with control characters escaped, so that a file cannot control the terminal.
-
-    Examples
-    --------
-    >>> from mlp_xp.cli.terminal.process import printable
-    >>> print(printable("cat\x1b[2J"), printable("Löwe"))
-    cat\x1b[2J Löwe
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text)
-    )

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from mlp_xp.cli.report import Evaluation
-from mlp_xp.cli.terminal.process import printable
+from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.cli.terminal.text import score_text, value_text
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
