@@ -23,7 +23,7 @@ from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
 from mlp_xp.nn.network import Network, Params, denses
 from mlp_xp.training.epochs import EpochPlan
-from mlp_xp.training.inputs import Batch
+from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.rows import Rows, Shard, is_mapped, kept_dtype, take_rows
 
 __all__ = [
@@ -96,7 +96,7 @@ class Resident:
         plan = _at(plan, self._rows)
         rows = _split(self._backend, plan.rows, plan, self._dtype)
         for row, *others in zip(rows, *_others(self._backend, plan, self._dtype), strict=True):
-            yield Batch(self.x, self.y, row, *others)
+            yield Batch(self.x, self.y, Selection(row, *others))
 
     def rows_of(self, plan: EpochPlan) -> np.ndarray | None:
         """Return the positions of the samples of a plan in the data."""
@@ -123,7 +123,7 @@ class Resident:
             if plan.parts is not None:
                 steps = slice(rows.start // plan.batch_size, -(-rows.stop // plan.batch_size))
                 part = self._backend.put(plan.parts[steps], self._dtype)
-            return Batch(self.x, self.y, *map_leaves(put, inputs))._replace(part=part)
+            return Batch(self.x, self.y, Selection(*map_leaves(put, inputs))._replace(part=part))
 
         parts = slice(0, end), slice(end, len(plan.rows))
         return [stack(rows) for rows in parts if rows.start < rows.stop]
@@ -167,7 +167,7 @@ class Streamed:
         for (x, y), *others in zip(
             batches, *_others(self._backend, plan, self._dtype), strict=True
         ):
-            yield Batch(x, y, None, *others)
+            yield Batch(x, y, Selection(None, *others))
 
     def stacked(self, plan: EpochPlan) -> list[Batch]:
         """Return none: batches arrive one by one."""

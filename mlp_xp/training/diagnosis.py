@@ -141,8 +141,8 @@ def _examine(trainer: Repeatable, given: StepArguments, penalty: float) -> _Diag
     # A rank looks at its own samples.
     xp, kernels = backend.xp, backend.kernels._replace(sum_over_ranks=None)
     network, stats, batch = rules.network, trainer.state.batch_stats, given.batch
-    batch = batch._replace(positions=None, part=None)
-    weights = batch.weights
+    selection = batch.selection._replace(positions=None, part=None)
+    batch, weights = batch._replace(selection=selection), selection.weights
     evaluate = value_and_gradient(network, rules.loss, kernels, rules.augmentation, xp=xp)
 
     def values(found: Evaluation) -> Iterator[tuple[str, Tree]]:

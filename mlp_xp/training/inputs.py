@@ -12,6 +12,7 @@ from mlp_xp.nn.network import Params
 
 __all__ = [
     "Batch",
+    "Selection",
     "in_dtype_of",
     "mixed",
     "network_inputs",
@@ -22,21 +23,17 @@ __all__ = [
 ]
 
 
-class Batch(NamedTuple):
-    """A batch: positions of rows in a data set on the device, or the rows themselves.
+class Selection(NamedTuple):
+    """What picks a batch out of a data set; for many steps with a first axis that counts them.
 
-    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``;
-    ``rows : (batch,)`` integer positions in them, or None for all; ``weights : (batch,)``, or None
-    where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple of
-    ``(batch, ...)`` arrays, or is None without augmentations. The models of a stack share a batch,
-    or each has its own: then ``rows`` and ``weights`` have leading axes, or ``x``, ``y`` and
-    ``weights``. Of a batch that is spread over ranks these are the rows of one rank,
-    ``positions : (batch,)`` int32 are theirs in the whole batch, or None without dropout, and
-    ``part``, 0-d, is their part of its weight.
+    ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
+    or None where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple
+    of ``(batch, ...)`` arrays, or is None without augmentations. Of a batch that is spread over
+    ranks these are the rows of one rank, ``positions : (batch,)`` int32 are theirs in the whole
+    batch, or None without dropout, and ``part``, 0-d, is their part of its weight. Where the models
+    of a stack have a batch each, ``rows`` and ``weights`` have leading axes.
     """
 
-    x: Array
-    y: Array
     rows: Array | None = None
     weights: Array | None = None
     draws: tuple[Draws, ...] | None = None
@@ -44,18 +41,31 @@ class Batch(NamedTuple):
     part: Array | None = None
 
 
+class Batch(NamedTuple):
+    """A batch: positions of rows in a data set on the device, or the rows themselves.
+
+    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``. The models of a
+    stack share a batch, or each has its own: then ``rows`` and ``weights`` have leading axes, or
+    ``x``, ``y`` and ``weights``.
+    """
+
+    x: Array
+    y: Array
+    selection: Selection = Selection()
+
+
 def rows_of_shard(batch: Batch, kernels: Kernels) -> Batch:
     """Return the rows of a virtual shard of a batch, where a step is run for each by itself."""
     if kernels.take_shard is None:
         return batch
-    x, y, rows, weights, draws, positions, part = batch
+    x, y, (rows, weights, draws, positions, part) = batch
     given = (x, y) if rows is None else rows
     taken, weights, draws, positions = kernels.take_shard((given, weights, draws, positions))
     if rows is None:
         x, y = taken
     else:
         rows = taken
-    return Batch(x, y, rows, weights, draws, positions, part)
+    return Batch(x, y, Selection(rows, weights, draws, positions, part))
 
 
 def network_inputs(
@@ -84,8 +94,8 @@ def _scaled_rows(
 ) -> tuple[Array, Array]:
     """Return the inputs of a batch, scaled but not yet rotated, and its targets."""
     dtype = next(leaves(params)).dtype
-    pixel_map = make_pixel_map(augmentation, batch.draws, xp=xp)
-    x, y, rows, scaled = batch.x, batch.y, batch.rows, of_features(scaling)
+    pixel_map = make_pixel_map(augmentation, batch.selection.draws, xp=xp)
+    x, y, rows, scaled = batch.x, batch.y, batch.selection.rows, of_features(scaling)
     is_own = scaled is not None and scaled.shift.ndim > 1  # Of each model of a stack.
     common = None if is_own else scaled
     if rows is None:
@@ -121,7 +131,7 @@ def _augment(
 ) -> tuple[Array, Mixture | None]:
     """Return the batch after the augmentations of values, and which samples were mixed."""
     mixture = None
-    for transform, drawn in zip(augmentation, batch.draws or (), strict=True):
+    for transform, drawn in zip(augmentation, batch.selection.draws or (), strict=True):
         # Factors of float32 would widen what was rounded to bfloat16.
         x = xp.astype(transform.apply(x, drawn, xp=xp), x.dtype, copy=False)
         if transform.mixes_targets:

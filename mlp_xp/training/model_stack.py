@@ -21,7 +21,7 @@ from mlp_xp.nn.losses import Loss
 from mlp_xp.optimizers import varied
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.epochs import EpochPlan
-from mlp_xp.training.inputs import Batch
+from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.records import Record
 from mlp_xp.training.requests import Request, Trained
 from mlp_xp.training.rules import Rules
@@ -244,9 +244,10 @@ class ModelStack:
         is_weighted = backend.fixed_shapes or not np.all(weights == 1.0)
         return (
             Steps(
-                backend.put(rows),
-                backend.put(weights, first.dtype) if is_weighted else None,
-                None,
+                Selection(
+                    backend.put(rows),
+                    backend.put(weights, first.dtype) if is_weighted else None,
+                ),
                 backend.put(table, first.dtype),
                 None if keys is None else _put_keys(keys, self._trainers, backend),
             ),

@@ -23,7 +23,7 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Resident
 from mlp_xp.training.epochs import EpochPlan
-from mlp_xp.training.inputs import Batch
+from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.records import Record
 from mlp_xp.training.requests import Request, Trained
 from mlp_xp.training.scalars import draw_keys
@@ -97,11 +97,12 @@ class MultiEpoch:
         if plan.rows is None:
             with contextlib.closing(data.epoch(plan)) as batches:
                 batch = next(batches)
-            if batch.rows is not None and isinstance(batch.x, np.ndarray):
-                x, y = (xp.take(values, batch.rows, axis=0) for values in (batch.x, batch.y))
-                batch = batch._replace(x=x, y=y, rows=None)
+            rows = batch.selection.rows
+            if rows is not None and isinstance(batch.x, np.ndarray):
+                x, y = (xp.take(values, rows, axis=0) for values in (batch.x, batch.y))
+                batch = Batch(x, y, batch.selection._replace(rows=None))
         else:
-            batch = Batch(data.x, data.y, None, None)
+            batch = Batch(data.x, data.y)
         self._batch = batch
         kept = _Kept((), (), state.loss)
         if self._validation is not None:
@@ -300,7 +301,7 @@ def _nth(step: Step) -> Callable[..., Any]:
             lambda leaf: None if leaf is None else leaf[i, ...], numbers
         )
         if rows is not None:
-            batch = batch._replace(rows=rows, weights=weights)
+            batch = batch._replace(selection=Selection(rows, weights))
         return step(state._replace(loss=losses), batch, scaling, coefs, keys), kept
 
     return nth

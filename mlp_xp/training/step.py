@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import map_leaves
-from mlp_xp.augmentation import Augmentation, Draws
+from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels, Scaling, Whitening
 from mlp_xp.nn.blocks import DropoutKeys
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params, denses
 from mlp_xp.optimizers import Optimizer, init_opt_state
-from mlp_xp.training.inputs import Batch, rows_of_shard
+from mlp_xp.training.inputs import Batch, Selection, rows_of_shard
 from mlp_xp.training.loss_scaling import (
     LossScale,
     copied,
@@ -47,19 +47,14 @@ __all__ = [
 class Steps(NamedTuple):
     """The arguments of many steps that differ from step to step; their first axis counts steps.
 
-    ``rows`` and ``weights : (steps, batch)``, the latter or None, ``draws``, ``positions`` and
-    ``part`` are those of a `Batch`; ``coefs : (steps, 4 + k)`` are packed `StepScalars`;
-    ``keys : (steps, dropouts)`` or None. Those of a stack of models have an axis for the models
-    after the first, and its keys may be `DropoutKeys`.
+    ``selection`` is that of a `Batch`, with rows; ``coefs : (steps, 4 + k)`` are packed
+    `StepScalars`; ``keys : (steps, dropouts)`` or None. Those of a stack of models have an axis for
+    the models after the first, and its keys may be `DropoutKeys`.
     """
 
-    rows: Array
-    weights: Array | None
-    draws: tuple[Draws, ...] | None
+    selection: Selection
     coefs: Array
     keys: Array | DropoutKeys | None
-    positions: Array | None = None
-    part: Array | None = None
 
 
 class TrainState(NamedTuple):
@@ -191,8 +186,8 @@ def make_step(
         batch = rows_of_shard(batch, kernels)
         found = evaluate(params, batch, scaling, batch_stats, keys, with_accuracy=with_accuracy)
         value = loss.reported(found.loss, found.logits.shape[-1])
-        averages = parts_of_batch((value, found.correct), batch.part)
-        dlogits = parts_of_batch(found.pull_loss(), batch.part)
+        averages = parts_of_batch((value, found.correct), batch.selection.part)
+        dlogits = parts_of_batch(found.pull_loss(), batch.selection.part)
         grads = found.backward(scaled(dlogits, scale, xp=xp))
         grads, (value, correct) = summed(kernels, params, grads, averages, xp=xp)
         grads, is_finite = unscaled(grads, scale, xp=xp)
@@ -239,9 +234,11 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
     Examples
     --------
     >>> import array_api_compat.numpy as xp
+    >>> from mlp_xp.training.inputs import Selection
     >>> from mlp_xp.training.step import Steps, make_nth
-    >>> nth = make_nth(lambda state, batch, scaling, coefs, keys: state + coefs * batch.rows)
-    >>> steps = Steps(xp.asarray([[1], [2]]), None, None, xp.asarray([10, 20]), None)
+    >>> add = lambda state, batch, scaling, coefs, keys: state + coefs * batch.selection.rows
+    >>> nth = make_nth(add)
+    >>> steps = Steps(Selection(xp.asarray([[1], [2]])), xp.asarray([10, 20]), None)
     >>> nth(1, 0, steps, None, None, None)
     array([40])
     """
@@ -252,9 +249,8 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
         def pick(leaf: Array | None) -> Array | None:
             return None if leaf is None else leaf[i, ...]
 
-        rows, weights, draws, coefs, keys, positions, part = map_leaves(pick, steps)
-        batch = Batch(x, y, rows, weights, draws, positions, part)
-        return step(state, batch, scaling, coefs, keys)
+        selection, coefs, keys = map_leaves(pick, steps)
+        return step(state, Batch(x, y, selection), scaling, coefs, keys)
 
     return nth
 

@@ -368,16 +368,16 @@ class Trainer:
     ) -> Generator[list[float]]:
         """Run several steps in one call, and yield their rates."""
         assert self._loop is not None
-        counts = [stack.rows.shape[0] for stack in stacks if stack.rows is not None]
+        each = [stack.selection.rows for stack in stacks]
+        counts = [rows.shape[0] for rows in each if rows is not None]
         begin = 0
         for rates, table in groups:
             end, first = begin + len(rates), 0
             table = padded(table, begin, sum(counts), self.backend)
             for stack, n_steps in zip(stacks, counts, strict=True):
-                assert stack.rows is not None
                 last = first + n_steps
                 own = part(table, first, last), part(keys, first, last)
-                steps = Steps(stack.rows, stack.weights, stack.draws, *own, *stack[-2:])
+                steps = Steps(stack.selection, *own)
                 for start in range(max(begin, first), min(end, last), at_once):
                     stop = min(start + at_once, end, last)
                     some = start - first, stop - first, self.state, steps

@@ -94,17 +94,17 @@ def value_and_gradient(
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
         context = kernels.context(
             xp,
-            part=batch.part,
-            positions=batch.positions,
+            part=batch.selection.part,
+            positions=batch.selection.positions,
             batch_stats=batch_stats,
             is_training=True,
-            weights=batch.weights,
+            weights=batch.selection.weights,
             keys=keys,
         )
         logits, backward, measured = forward(network, params, x, context, xp=xp)
         logits = in_dtype_of(params, logits, xp=xp)
 
-        pairs = targets_and_weights(targets, batch.weights, mixture, xp=xp)
+        pairs = targets_and_weights(targets, batch.selection.weights, mixture, xp=xp)
         losses = [kernels.loss(loss, logits, y, w, xp=xp) for y, w in pairs]
         value = mixed([value for value, _ in losses], mixture)
         correct: Array | tuple[()] = ()

@@ -24,7 +24,7 @@ from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
 from mlp_xp.training.batches import place
 from mlp_xp.training.epochs import plan_epoch, with_draws
-from mlp_xp.training.inputs import Batch
+from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.step import init_state, make_step
 from mlp_xp.training.trainer import Trainer
@@ -104,7 +104,7 @@ def test_the_gradient_of_mixup(backend, weighted, rng):
             parts = (plan.rows, plan.weights, plan.draws)
             inputs = map_leaves(lambda part: backend.put(part[last]), parts)
             state = init_state(params, rule, with_accuracy=False, xp=xp)
-            batch = Batch(backend.put(images()), backend.put(labels()), *inputs)
+            batch = Batch(backend.put(images()), backend.put(labels()), Selection(*inputs))
             coefs = backend.put(np.asarray([1.0, 0.0, 0.0, 0.0, 1.0]))
             state = step(state, batch, scaling_of(backend), coefs, None)
         new = [backend.get(leaf) for leaf in leaves(state.params)]

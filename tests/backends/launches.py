@@ -26,7 +26,7 @@ from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, Lion, Muon, Optimizer, RMSprop
 from mlp_xp.training.batches import put_sparse
 from mlp_xp.training.epochs import plan_epoch, with_draws
-from mlp_xp.training.inputs import Batch
+from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.step import init_state, make_step
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
@@ -118,9 +118,11 @@ def make(
         batch = Batch(
             put_sparse(backend, scipy.sparse.csr_array(x), "float32") if sparse else backend.put(x),
             backend.put(y),
-            backend.put(np.arange(ROWS, dtype=np.int32)),
-            put(generator.integers(0, 3, ROWS)) if weights else None,
-            draws or None,
+            Selection(
+                backend.put(np.arange(ROWS, dtype=np.int32)),
+                put(generator.integers(0, 3, ROWS)) if weights else None,
+                draws or None,
+            ),
         )
         coefs = put(np.asarray((1.0, 0.1, 0.1, 0.1, *rule.coefficients(0.01, 1))))
         keys = backend.put(np.arange(net.n_keys, dtype=np.int32)) if net.n_keys else None

@@ -15,7 +15,7 @@ from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
-from mlp_xp.training.inputs import Batch
+from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.step import Steps, init_state, make_nth, make_step
 
 N, FEATURES, CLASSES = 40, 9, 4
@@ -63,7 +63,7 @@ def steps(network, loss, rule, *, dtype="float32", made=None, kernels=KERNELS, n
         coefs = np.asarray([0.3, 0.01, 0.2, 0.1, *rule.coefficients(0.05, t)], dtype)
         keys = rng.integers(-(2**31), 2**31, network.n_keys).astype(np.int32)
         keys = keys if network.n_keys else None
-        state = step(state, Batch(x, y, rows, weights), scaling, coefs, keys)
+        state = step(state, Batch(x, y, Selection(rows, weights)), scaling, coefs, keys)
     return state
 
 
@@ -107,7 +107,7 @@ def test_a_steady_step_allocates_nothing():
     step = make_step(network, CROSS_ENTROPY, rule, Kernels(), with_penalty=True, xp=XP)
     step = CompiledStep(step)
     state = init_state(init_params(network, 0), rule, with_accuracy=False, xp=XP)
-    batch = Batch(np.ones((50, FEATURES)), np.zeros(50, np.int32), None, None)
+    batch = Batch(np.ones((50, FEATURES)), np.zeros(50, np.int32))
     coefs = np.asarray([1.0, 0.0, 0.0, 0.0, 0.01])
     for _ in range(3):
         state = step(state, batch, None, coefs, None)
@@ -225,13 +225,13 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
             coefs = np.asarray(table, "float32")
             with pool_of(parts):
                 if kernels is KERNELS:
-                    given = Steps(rows, None, None, coefs, keys), x, y, None
+                    given = Steps(Selection(rows), coefs, keys), x, y, None
                     for start, stop in ((0, 1), (1, 5), (5, 7)):
                         state = loop(start, stop, state, *given)
                     continue
                 for i in range(n):
                     key = None if keys is None else keys[i]
-                    state = step(state, Batch(x, y, rows[i], None), None, coefs[i], key)
+                    state = step(state, Batch(x, y, Selection(rows[i])), None, coefs[i], key)
         results.append(state)
     assert loop.is_traceable
     (program,) = loop.programs

@@ -205,20 +205,21 @@ class _Compiled:
             raise error
 
 
+def _flatten(tree: tuple[Any, ...], flat: list[Any]) -> None:
+    """Append the leaves of a tree to a list, as `leaves` yields them, but faster."""
+    for branch in tree:
+        if isinstance(branch, tuple):
+            _flatten(branch, flat)
+        else:
+            flat.append(branch)
+
+
 class CompiledStep(_Compiled):
     """A pure function ``function(state, *arguments) -> state``, compiled at its first call."""
 
     def __call__(self, state: Any, *arguments: Any) -> Any:
-        # As `leaves`, but faster: this is done at each step.
         flat: list[Any] = []
-        for argument in arguments:
-            if isinstance(argument, tuple):
-                # The samples of a batch come first, and may be sparse; its draws are the fifth.
-                trees = argument[:1] + argument[4:5]
-                nested = any(isinstance(tree, tuple) for tree in trees)
-                flat.extend(leaves(argument) if nested else argument)
-            else:
-                flat.append(argument)
+        _flatten(arguments, flat)
         return self._run(0, 1, state, arguments, flat)
 
     def _call(self, step: Any, state: Any, arguments: Any) -> Any:
