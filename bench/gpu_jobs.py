@@ -49,6 +49,8 @@ PRECISIONS = ("float32", "tf32", "bf16")
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 # Steps before any is timed: compilers and captures have done their work by then. A trial has fewer.
 WARM_STEPS, TRIAL_STEPS = 100, 4
+# What a backend of CuPy that rounds operands to 16 bits is called, see sixteen_bits.py.
+ROUNDING = ", 16-bit operands"
 # Seconds for imports before a training, and for reading its results; and for a last case of steps.
 AROUND, ENDING = 15, 5
 
@@ -56,9 +58,14 @@ Line = dict[str, Any]
 
 
 def backend_of(spec: str, precision: str = "float32") -> Backend:
+    spec, _, rounds = spec.partition(", ")
     name, _, device = spec.partition(":")
     backend: Any = get_backend(name, device or None)
-    return backend if precision == "float32" else backend.with_precision(precision)
+    backend = backend if precision == "float32" else backend.with_precision(precision)
+    if rounds:
+        sixteen_bits: Any = importlib.import_module("bench.sixteen_bits")
+        backend = sixteen_bits.rounding_operands(backend)
+    return backend
 
 
 def chosen_workloads(*, tiny: bool) -> list[Workload]:
@@ -148,17 +155,27 @@ def loaded(data: str, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def our_steps(spec: str, cases: list[Case], measure: Measure, part: str) -> Iterator[Line]:
     """Yield the steps of this library on a backend, eager and in loops."""
-    both = [(*case, mode) for case in cases for mode in ("captured", "eager")]
-    for workload, precision, mode in both:
+    runs = []
+    for workload, precision in cases:
+        runs.append((workload, precision, "captured", spec))
+        if precision == "bf16" and spec.startswith("cupy"):
+            runs.append((workload, precision, "captured", spec + ROUNDING))
+        runs.append((workload, precision, "eager", spec))
+    for workload, precision, mode, of in runs:
 
-        def make(workload: Workload = workload, precision: str = precision, mode: str = mode):
-            backend = backend_of(spec, precision)
+        def make(
+            workload: Workload = workload,
+            precision: str = precision,
+            mode: str = mode,
+            of: str = of,
+        ) -> Any:
+            backend = backend_of(of, precision)
             if mode == "eager":
                 backend.loop = lambda body: None  # type: ignore[method-assign]
             x, y = loaded(workload.data, workload.n_images)
             return make_epoch(backend, workload, x, y, "resident"), len(x)
 
-        facts = {"contender": f"mlp_xp, {spec}", "mode": mode, "precision": precision}
+        facts = {"contender": f"mlp_xp, {of}", "mode": mode, "precision": precision}
         yield step_line(part, workload, make, facts, measure)
 
 
@@ -233,10 +250,13 @@ def count_steps(warm: int, epoch: Callable[[], object], n_steps: int, contender:
 def peaks(spec: str, *, tiny: bool) -> Iterator[Line]:
     """Yield the rate of a large product in each precision, by this library's backend."""
     n = 64 if tiny else 8192
-    for precision in PRECISIONS:
-        line: Line = {"part": "peaks", "backend": spec, "precision": precision, "width": n}
+    runs = [(spec, precision) for precision in PRECISIONS]
+    if spec.startswith("cupy"):
+        runs.append((spec + ROUNDING, "bf16"))
+    for of, precision in runs:
+        line: Line = {"part": "peaks", "backend": of, "precision": precision, "width": n}
         try:
-            backend = backend_of(spec, precision)
+            backend = backend_of(of, precision)
             with backend.scope():
                 multiply = _large_product(backend, precision, n)
 

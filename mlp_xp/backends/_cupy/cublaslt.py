@@ -31,11 +31,13 @@ COMPUTE_TYPES = {
     "bf16": "COMPUTE_32F_FAST_16BF",
     "float16": "COMPUTE_32F_FAST_16F",
 }
-# By dtype: the names of the types of matrices and of their factor.
+# By dtype: the names of the types of operands, of results and of their factor. NumPy has no
+# bfloat16: unsigned integers of 16 bits are its bits, and their products are float32.
 _TYPES = {
-    "e": ("CUDA_R_16F", "CUDA_R_32F"),
-    "f": ("CUDA_R_32F", "CUDA_R_32F"),
-    "d": ("CUDA_R_64F", "CUDA_R_64F"),
+    "e": ("CUDA_R_16F", "CUDA_R_16F", "CUDA_R_32F"),
+    "f": ("CUDA_R_32F", "CUDA_R_32F", "CUDA_R_32F"),
+    "d": ("CUDA_R_64F", "CUDA_R_64F", "CUDA_R_64F"),
+    "H": ("CUDA_R_16BF", "CUDA_R_32F", "CUDA_R_32F"),
 }
 # NVIDIA's advice since Hopper; a product allocates as much of it as its algorithm uses.
 _WORKSPACE_BYTES = 32 << 20
@@ -94,7 +96,8 @@ def multiply(
     )
     if product is None:
         return None
-    out = cupy.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+    dtype = np.float32 if a.dtype.char == "H" else a.dtype
+    out = cupy.empty((*batch, a.shape[-2], b.shape[-1]), dtype)
     return out if product.run(a, b, out, vector) else None
 
 
@@ -201,7 +204,7 @@ class _Product:
         from nvmath.bindings.cublas import ComputeType
 
         lt = _library()
-        matrix, factor = (CudaDataType[name] for name in _TYPES[dtype])
+        matrix, result, factor = (CudaDataType[name] for name in _TYPES[dtype])
         number = np.float64 if dtype == "d" else np.float32
         if dtype != "f":
             compute = "COMPUTE_64F" if dtype == "d" else "COMPUTE_32F"
@@ -223,7 +226,8 @@ class _Product:
         # Not at exit, when the library may be gone.
         weakref.finalize(self, _destroy, lt, self._description, self._layouts).atexit = False
         for layout in (first, second, out):
-            self._layouts.append(lt.matrix_layout_create(matrix, *layout[:3]))
+            kind = result if layout is out else matrix
+            self._layouts.append(lt.matrix_layout_create(kind, *layout[:3]))
             if layout.n_matrices > 1:
                 stack = {"BATCH_COUNT": layout.n_matrices, "STRIDED_BATCH_OFFSET": layout.step}
                 _set(lt, "matrix_layout", self._layouts[-1], stack)

@@ -1,0 +1,53 @@
+"""Products of CuPy in bfloat16 whose operands are rounded to 16 bits before cuBLASLt reads them.
+
+The library's "bf16" hands float32 operands to cuBLASLt, which rounds them by itself or does not.
+The check of a GPU times both: the one that is faster becomes the library's.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import cupy
+
+from mlp_xp.backends import Backend
+from mlp_xp.backends._cupy.cublaslt import multiply
+from mlp_xp.nn.layers import Dense
+
+__all__ = ["rounding_operands", "to_bf16"]
+
+# To nearest, ties to even; a NaN stays one.
+to_bf16 = cupy.ElementwiseKernel(
+    "float32 x",
+    "uint16 y",
+    """unsigned int bits = __float_as_uint(x);
+    y = isnan(x) ? bits >> 16 | 64u : (bits + 32767u + (bits >> 16 & 1u)) >> 16;""",
+    "mlp_xp_to_bf16",
+)
+
+
+def _product(a: Any, b: Any, **more: Any) -> Any:
+    out = multiply(a, b, **more)
+    if out is None:
+        raise NotImplementedError("cuBLASLt has no such product of operands in 16 bits")
+    return out
+
+
+def _dense(params: Dense, x: Any, arrangement: None = None, *, xp: Any) -> tuple[Any, Any]:
+    """Compute `mlp_xp.nn.layers.affine` of one model."""
+    x, W = to_bf16(x), to_bf16(params.W)
+
+    def pullback(dy: Any, *, need_dx: bool) -> tuple[Any, Dense]:
+        dy, db = to_bf16(dy), cupy.empty_like(params.b)
+        dW = _product(x.T, dy, sums=db)
+        return _product(dy, W.T) if need_dx else None, Dense(dW, db)
+
+    return _product(x, W, bias=params.b), pullback
+
+
+def rounding_operands(backend: Backend) -> Backend:
+    """Return a backend of CuPy whose dense layers multiply numbers of 16 bits."""
+    backend = copy.copy(backend)
+    backend.kernels = backend.kernels._replace(dense=_dense)
+    return backend
