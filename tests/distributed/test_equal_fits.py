@@ -199,9 +199,13 @@ def compare_estimators(backend):
     assert n_cases > 15
 
 
+# Ways to sum that differ by what sums: the arithmetic around them is the same.
+FEW = "plain", "batch norm, dropout, residual", "pictures"
+
+
 @pytest.mark.parametrize(
     ("backend", "n"),
-    [("numpy", 3), ("numpy", 4), ("torch", 3), ("jax", 2), ("array_api_strict", 2)],
+    [("numpy", 4), ("torch", 3), ("jax", 2), ("array_api_strict", 2)],
 )
 def test_ranks_train_as_one_process(run_ranks, backend, n):
     pytest.importorskip(backend)
@@ -216,7 +220,7 @@ def test_ranks_with_machine_code_train_as_one_process(run_ranks):
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_ranks_of_torchrun_train_as_one_process(run_ranks, backend):
     pytest.importorskip("torch")
-    run_ranks(2, compare, "torch", backend, engine="torch")
+    run_ranks(2, compare, "torch", backend, *FEW, engine="torch")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -228,8 +232,7 @@ def test_estimators_are_fitted_as_by_one_process(run_ranks, backend):
 def test_ranks_on_cupy_sum_by_nccl(run_ranks):
     pytest.importorskip("ziglang")
     stand_in = str(Path(__file__).parents[1] / "stand_in" / "packages")
-    titles = ["plain", "batch norm, dropout, residual", "pictures"]
-    run_ranks(2, compare, "mpi", "cupy", *titles, path=stand_in)
+    run_ranks(2, compare, "mpi", "cupy", *FEW, path=stand_in)
 
 
 @pytest.mark.parametrize(

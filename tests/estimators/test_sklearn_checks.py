@@ -64,7 +64,6 @@ if APART:
 else:
 
     @pytest.mark.matrix
-    @pytest.mark.all_cores
     def test_in_a_process_with_scipys_array_api():
         env = os.environ | {"SCIPY_ARRAY_API": "1", RUNS_APART: "1"}
         env.pop("PYTEST_ADDOPTS", None)
