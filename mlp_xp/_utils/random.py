@@ -71,8 +71,12 @@ def seeded(seed: int) -> RandomState:
 
     Examples
     --------
+    >>> from concurrent.futures import ThreadPoolExecutor
     >>> from mlp_xp._utils.random import RandomState, seeded
-    >>> seeded(3).randint(100) == RandomState(3).randint(100)
+    >>> generator = seeded(3)
+    >>> with ThreadPoolExecutor(1) as pool:
+    ...     other = pool.submit(seeded, 4).result()
+    >>> generator.randint(100) == RandomState(3).randint(100)
     True
     """
     _own.generator.seed(seed)
