@@ -24,7 +24,7 @@ Samples = tuple[Any, Any, Any]
 def fit_requests(
     model: Any, start: float, given: Samples, held_out: Samples, **options: Any
 ) -> Fit[bool]:
-    """Fit a model, and return whether Ctrl-C has ended it.
+    """Fit a model, and return, on rank 0, whether Ctrl-C has ended it.
 
     ``start`` is when `max_time` began, of `time.perf_counter`; options are those of `prepare_fit`.
     """
@@ -44,7 +44,7 @@ def fit_requests(
         is_over = is_interrupted() and current_worker() is None
         reporter.end_fit()
         warn_if_useless(model, loop, baseline)
-    return is_over
+    return is_over and ranks.rank == 0  # Which alone warns.
 
 
 def partial_fit_requests(
