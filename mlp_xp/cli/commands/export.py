@@ -23,7 +23,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     names = [column.name for column in info.columns] or info.feature_names
     what = ", ".join((*names[:_N_NAMES], "...") if len(names) > _N_NAMES else names)
     if info.image_shape is not None:
-        what = f"info of {' x '.join(map(str, info.image_shape))} pixels"
+        what = f"images of {' x '.join(map(str, info.image_shape))} pixels"
     print_line(f"wrote {path}, {graph.ByteSize() / 1e6:.1f} MB")
     if len(graph.input) > 1:
         print_line(f"inputs, one for each of {len(names)} columns: {what}")

@@ -25,16 +25,16 @@ __all__ = ["run"]
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Print a line for each picture or row, once all of them are read."""
-    model, images = read_run(args.run_folder)
+    model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    names: list[Any] = _files(args.images, TABLES if images.image_shape is None else PICTURES)
-    if images.image_shape is None:
-        names, x = _read_rows(names, images)
+    names: list[Any] = _files(args.images, TABLES if info.image_shape is None else PICTURES)
+    if info.image_shape is None:
+        names, x = _read_rows(names, info)
     else:
-        x = np.stack([read_image(path, images) for path in names])
+        x = np.stack([read_image(path, info) for path in names])
     lines, found = [], []
-    predictions = task_of(images.class_names).predictions(model, x)
+    predictions = task_of(info.class_names).predictions(model, x)
     for path, (text, facts) in zip(names, predictions, strict=True):
         found.append({"file": str(path), **facts})
         lines.append(printable(f"{path}: {text}"))
@@ -59,13 +59,13 @@ def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
     return files
 
 
-def read_image(path: Path, images: DataInfo) -> np.ndarray:
+def read_image(path: Path, info: DataInfo) -> np.ndarray:
     """Read a picture as a row of a data set, resized, with the same channels and value range.
 
     Parameters
     ----------
     path : Path
-    images : DataInfo
+    info : DataInfo
 
     Returns
     -------
@@ -76,8 +76,8 @@ def read_image(path: Path, images: DataInfo) -> np.ndarray:
     ValueError
         If the file cannot be read as PNG or JPEG.
     """
-    assert images.image_shape is not None
-    channels, height, width = images.image_shape
+    assert info.image_shape is not None
+    channels, height, width = info.image_shape
     picture = open_picture(path)
     picture = picture.convert("RGB" if channels == 3 else "L")
     if picture.size != (width, height):
@@ -85,11 +85,11 @@ def read_image(path: Path, images: DataInfo) -> np.ndarray:
         note = f"note: {path} is {given}, resized to {width}x{height}"
         print_line(note, sys.stderr)
         picture = picture.resize((width, height))
-    planes = np.rint(planes_of(picture, channels).astype(np.float32) * (images.max_value / 255))
+    planes = np.rint(planes_of(picture, channels).astype(np.float32) * (info.max_value / 255))
     return planes.astype(np.uint8).reshape(-1)
 
 
-def _read_rows(paths: list[Path], images: DataInfo) -> tuple[list[str], np.ndarray]:
+def _read_rows(paths: list[Path], info: DataInfo) -> tuple[list[str], np.ndarray]:
     """Read tables: the name of each row, and its features."""
     names, rows = [], []
     for path in paths:
@@ -97,14 +97,14 @@ def _read_rows(paths: list[Path], images: DataInfo) -> tuple[list[str], np.ndarr
             raise ValueError(
                 f"{path}: the network was trained on a table, expected {', '.join(TABLES)}"
             )
-        columns = images.columns or [Column(n, is_flag=False) for n in images.feature_names]
+        columns = info.columns or [Column(n, is_flag=False) for n in info.feature_names]
         x = read_table(path, columns=columns, has_target=False).x
-        if not images.columns and np.any(is_gap := np.isnan(x)):
+        if not info.columns and np.any(is_gap := np.isnan(x)):
             row, column = np.argwhere(is_gap)[0].tolist()
             raise ValueError(
                 f"{path}: row {row + 1} has a hole in column {columns[column].name!r}, and the "
                 "network was trained on data without holes: fill it, or train on data with some"
             )
         names += [f"{path}, row {row}" for row in range(1, len(x) + 1)]
-        rows.append(transform(images.columns, x) if images.columns else x)
+        rows.append(transform(info.columns, x) if info.columns else x)
     return names, np.concatenate(rows)
