@@ -12,5 +12,4 @@ ROOT = Path(__file__).parents[2]
 def module(monkeypatch):
     """Import a module by its name."""
     monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.syspath_prepend(ROOT / "bench")
     return importlib.import_module

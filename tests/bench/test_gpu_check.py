@@ -21,7 +21,7 @@ JUNIT = """<testsuites><testsuite>
 
 
 def test_tests_are_counted_and_failed_ones_named_with_their_traceback(module, tmp_path):
-    gpu_summary = module("gpu_summary")
+    gpu_summary = module("bench.gpu.summary")
     assert gpu_summary.count_tests(tmp_path / "none.xml")[0] == gpu_summary.EMPTY
     path = tmp_path / "tests.xml"
     path.write_text(JUNIT)
@@ -31,7 +31,7 @@ def test_tests_are_counted_and_failed_ones_named_with_their_traceback(module, tm
 
 
 def test_processes_end_in_time_and_results_are_whole(module, tmp_path, monkeypatch):
-    gpu_run, processes = module("gpu_run"), module("gpu_processes")
+    gpu_run, processes = module("bench.gpu.run"), module("bench.gpu.processes")
     monkeypatch.setattr(processes, "_GRACE", 0.05)
     check = gpu_run.Check(tmp_path, tmp_path, ["numpy"], 100.0, tiny=True)
     check.lines.write_text('{"part": "peaks", "backend": "x", "precision": "a", "flops": 1}\n{"par')
@@ -57,7 +57,7 @@ def test_processes_end_in_time_and_results_are_whole(module, tmp_path, monkeypat
     ("theirs", "verdict"), [({"tf32": 1.5, "float32": 7.9}, "missed"), ({}, "not measured")]
 )
 def test_goals_are_met_or_missed_by_what_was_measured(module, tmp_path, theirs, verdict):
-    summary = module("gpu_summary")
+    summary = module("bench.gpu.summary")
     facts = {"part": "steps", "batch": 1, "flop": 1}
     lines = [
         facts | {"workload": w, "precision": p, "contender": c, "step_seconds": [s * 1e-6]} | mode
@@ -86,7 +86,7 @@ def test_goals_are_met_or_missed_by_what_was_measured(module, tmp_path, theirs, 
     ],
 )  # fmt: skip
 def test_kernels_are_run_under_the_sanitizer(module, tmp_path, monkeypatch, script, problem, found):
-    gpu_check, gpu_run = module("gpu_check"), module("gpu_run")
+    gpu_check, gpu_run = module("bench.gpu.check"), module("bench.gpu.run")
     if script is not None:
         (tmp_path / "compute-sanitizer").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "compute-sanitizer").chmod(0o755)
@@ -101,7 +101,8 @@ def test_kernels_are_run_under_the_sanitizer(module, tmp_path, monkeypatch, scri
 
 
 def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
-    install, data, x = module("gpu_install"), module("gpu_data"), np.ones((10, 3072), np.uint8)
+    install, data = module("bench.gpu.install"), module("bench.gpu.data")
+    x = np.ones((10, 3072), np.uint8)
     few = mlp_xp.datasets.Dataset(x, x[:, 0], x, x[:, 0], (), (3, 32, 32))
     monkeypatch.setattr(mlp_xp.datasets, "load_cifar10", lambda: few)
     monkeypatch.setattr(install, "WHEELS", tmp_path)
@@ -119,7 +120,7 @@ def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
 
 
 def test_refused_steps_are_a_failure_and_cases_that_time_leaves_out_are_none(module, tmp_path):
-    jobs, gpu_run = module("gpu_jobs"), module("gpu_run")
+    jobs, gpu_run = module("bench.gpu.jobs"), module("bench.gpu.run")
     workload = jobs.chosen_workloads(tiny=True)[0]
 
     def refused():
@@ -149,7 +150,7 @@ def test_a_trial_on_the_stand_in(tmp_path):
         "MLP_XP_CHECK_TINY": "1",
         "MLP_XP_CHECK_SECONDS": "500",
     }
-    command = [ROOT / "bench" / "gpu_check.sh", tmp_path]
+    command = [ROOT / "bench" / "gpu" / "check.sh", tmp_path]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stdout + done.stderr
     (page,) = tmp_path.glob("*.md")

@@ -10,7 +10,7 @@ REPORT = '<testsuites><testcase classname="a" name="test_a[cupy]" time="1"/></te
 LINE = {"part": "steps", "precision": "tf32", "workload": "goal",
         "batch": 1, "flop": 1, "step_seconds": [1.0]}  # fmt: skip
 PARTS = ["pip", "probe", "tests", "peaks", "steps", "launches", "transfers", "record", "sanitizer"]
-PROGRAMS = {"-m pip": "pip", "gpu_summary": "probe", "--tool": "sanitizer", "-m pytest": "tests"}
+PROGRAMS = {"-m pip": "pip", "gpu.summary": "probe", "--tool": "sanitizer", "-m pytest": "tests"}
 SECONDS_OF = {"pip": 2, "probe": 20, "tests": 400, "sanitizer": 400}
 # By scenario: the seconds that a job takes of those it was told, and its exit status; the parts
 # that are reached; a problem, and what was not reached.
@@ -30,7 +30,7 @@ SCENARIOS = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch):
-    gpu_check, gpu_run = module("gpu_check"), module("gpu_run")
+    gpu_check, gpu_run = module("bench.gpu.check"), module("bench.gpu.run")
     ratio, status, parts, problem, late = SCENARIOS[scenario]
     clock, started = [0.0], []
 
@@ -43,7 +43,7 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
         def __init__(self, command, log, folder, env):
             words = " ".join(map(str, command))
             known = (part for word, part in PROGRAMS.items() if word in words)
-            self.part = next(known, command[2])
+            self.part = next(known, command[3])
             started.append((self.part, words))
             if self.part == {"slow index": "pip", "no answer": "probe"}.get(scenario):
                 takes = 400
@@ -65,7 +65,7 @@ def test_parts_take_nine_minutes_at_most(scenario, module, tmp_path, monkeypatch
             spend(max(0.0, min(seconds, self.end - clock[0])))
             if "--out" in self.command and not self.is_deaf and clock[0] - self.start > 3:
                 with open(self.command[self.command.index("--out") + 1], "a") as file:
-                    file.write(json.dumps(LINE | {"contender": self.command[3]}) + "\n")
+                    file.write(json.dumps(LINE | {"contender": self.command[4]}) + "\n")
                 self.start = float("inf")
             return self.status if clock[0] >= self.end else None
 

@@ -1,6 +1,6 @@
 """Write some images of CIFAR-10 into wheels/data, for a machine that has none and reaches none.
 
-python bench/gpu_data.py      (20 MB in the official binary format: 6,000 images, 1,000 to test)
+python -m bench.gpu.data      (20 MB in the official binary format: 6,000 images, 1,000 to test)
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ def write_images(folder: Path, n_train: int = N_TRAIN, n_test: int = N_TEST) -> 
 
 
 if __name__ == "__main__":
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     sys.path.insert(0, str(root))
     print(write_images(root / "wheels" / "data"))

@@ -1,6 +1,6 @@
-"""Whether a backend works, and the summary of gpu_check.py as JSON, Markdown and a chart.
+"""Whether a backend works, and the summary of check.py as JSON, Markdown and a chart.
 
-python bench/gpu_summary.py torch:cuda      (exit status 1 and the reason where it does not work)
+python -m bench.gpu.summary torch:cuda      (exit status 1 and the reason where it does not work)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run of gpu_check.py: its time, its processes and its result, which is written at once."""
+"""A run of check.py: its time, its processes and its result, which is written at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_install import ROOT, environment, find_sanitizer
-from gpu_processes import STOPPING, Process, stop
-from gpu_summary import NOT_REACHED, goals, gpus, write
+from bench.gpu.install import ROOT, environment, find_sanitizer
+from bench.gpu.processes import STOPPING, Process, stop
+from bench.gpu.summary import NOT_REACHED, goals, gpus, write
 
 __all__ = ["LEAST", "LIMITS", "Check", "Ended"]
 
@@ -53,7 +53,7 @@ class Check:
     now : callable
         Returns seconds.
     start : callable
-        Makes a process, as `gpu_processes.Process` does.
+        Makes a process, as `processes.Process` does.
     """
 
     def __init__(
@@ -146,10 +146,10 @@ class Check:
         return {name: Ended(statuses[name], texts[name]) for name in commands}
 
     def jobs(self, job: str, commands: dict[str, list[str]], seconds: float) -> None:
-        """Run measurements of gpu_jobs.py at the same time, and save what they wrote."""
+        """Run measurements of jobs.py at the same time, and save what they wrote."""
         given = ["--out", str(self.lines), "--seconds", f"{seconds:.0f}"]
         given += ["--tiny"] if self.tiny else []
-        python = [sys.executable, "bench/gpu_jobs.py", job]
+        python = [sys.executable, "-m", "bench.gpu.jobs", job]
         names = {f"{job} {name}": name for name in commands}
         start, before = self.now(), len(self.result["lines"])
         ended = self.run(

@@ -1,4 +1,4 @@
-"""The driver of gpu_check.sh: it runs the parts within a time, and writes each result at once."""
+"""The driver of check.sh: it runs the parts within a time, and writes each result at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gpu_install import ROOT, WHEELS, find_cifar10, is_there, missing_wheels, pip, requirements
-from gpu_run import LEAST, Check
-from gpu_summary import EMPTY, count_tests
+from bench.gpu.install import (
+    ROOT,
+    WHEELS,
+    find_cifar10,
+    is_there,
+    missing_wheels,
+    pip,
+    requirements,
+)
+from bench.gpu.run import LEAST, Check
+from bench.gpu.summary import EMPTY, count_tests
 
 WANTED = "cupy,torch:cuda,jax:cuda"
 SECONDS = 530
@@ -49,7 +57,7 @@ def install(check: Check) -> None:
     except Exception as error:  # Something is missing, which is said.
         print(f"  CIFAR-10: {type(error).__name__}: {error}")
     where = {ROOT: "found", WHEELS: "some images, in wheels/data"}
-    cure = "mlp-xp data cifar10, or bench/get_wheels.sh on a machine that has it"
+    cure = "mlp-xp data cifar10, or bench/gpu/get_wheels.sh on a machine that has it"
     print(f"  CIFAR-10: {where.get(check.cifar10, f'missing: {cure}')}")  # type: ignore[arg-type]
     print(f"  compute-sanitizer: {check.sanitizer or 'not installed'}", flush=True)
 
@@ -58,7 +66,7 @@ def find_usable(check: Check) -> None:
     """Record the backends that work here, and why the others do not; each in its process."""
     wanted, seconds = check.result["wanted"], check.left("probe")
     ended = check.run(
-        {spec: [sys.executable, "bench/gpu_summary.py", spec] for spec in wanted}, seconds
+        {spec: [sys.executable, "-m", "bench.gpu.summary", spec] for spec in wanted}, seconds
     )
     for spec, end in ended.items():
         if end.status == 0:

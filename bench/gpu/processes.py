@@ -1,4 +1,4 @@
-"""Processes of gpu_check.py: each has a log and a group, and ends when it is told to."""
+"""Processes of check.py: each has a log and a group, and ends when it is told to."""
 
 from __future__ import annotations
 

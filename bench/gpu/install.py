@@ -1,4 +1,4 @@
-"""What gpu_check.py installs on a machine that lacks it, and where it finds data and tools."""
+"""What check.py installs on a machine that lacks it, and where it finds data and tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ["ROOT", "WHEELS", "environment", "find_cifar10", "find_sanitizer", "is_there",
            "missing_wheels", "pip", "requirements"]  # fmt: skip
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / "wheels"  # See get_wheels.sh.
 # By module: what to install, with the major version of CUDA that the driver has.
 PACKAGES = {

@@ -1,11 +1,11 @@
-"""The measurements of gpu_check.py, each in a process of its own that writes a line per result.
+"""The measurements of check.py, each in a process of its own that writes a line per result.
 
-    python bench/gpu_jobs.py peaks torch:cuda --out FILE --seconds 20
-    python bench/gpu_jobs.py steps cupy --out FILE --seconds 60
-    python bench/gpu_jobs.py steps "torch, compiled" --out FILE --seconds 60
-    python bench/gpu_jobs.py launches cupy --out FILE --seconds 30
-    python bench/gpu_jobs.py transfers cupy --out FILE --seconds 10
-    python bench/gpu_jobs.py record torch:cuda --out FILE --seconds 60
+    python -m bench.gpu.jobs peaks torch:cuda --out FILE --seconds 20
+    python -m bench.gpu.jobs steps cupy --out FILE --seconds 60
+    python -m bench.gpu.jobs steps "torch, compiled" --out FILE --seconds 60
+    python -m bench.gpu.jobs launches cupy --out FILE --seconds 30
+    python -m bench.gpu.jobs transfers cupy --out FILE --seconds 10
+    python -m bench.gpu.jobs record torch:cuda --out FILE --seconds 60
 
 ``--tiny`` takes small networks and little data, for a trial without a GPU.
 """
@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpu_summary import NOT_REACHED
 
+from bench.gpu.summary import NOT_REACHED
 from bench.peers.contest import Task
 from bench.suite.contenders import GPU_PEERS
 from bench.suite.epochs import make_epoch
