@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from mlp_xp.training.epochs import EpochPlan, with_draws
 from mlp_xp.training.multi_epoch import MultiEpoch, new_multi_epoch
 from mlp_xp.training.requests import Fit, Request, Trained
 
@@ -14,12 +15,13 @@ T = TypeVar("T")
 
 def answer(fit: Fit[T]) -> T:
     """Train what a fit asks for until it ends, and return its result."""
+    plans: dict[int, EpochPlan] = {}  # By epoch: the next one, planned while the device works.
     try:
         request = next(fit)
         several = new_multi_epoch(request)
         while True:
             try:
-                trained = _train(request, several)
+                trained = _train(request, several, plans)
             except BaseException as error:
                 request = fit.throw(error)
             else:
@@ -29,12 +31,25 @@ def answer(fit: Fit[T]) -> T:
         return result
 
 
-def _train(request: Request, several: MultiEpoch | None) -> list[Trained]:
+def _train(
+    request: Request, several: MultiEpoch | None, plans: dict[int, EpochPlan]
+) -> list[Trained]:
     if several is not None:
         return several.train(request)
+    epoch, position = request.trainer.n_epochs, request.schedule_position
+    is_last = position.done + 1 == position.n_epochs
+    plan = plans.pop(epoch, None) or request.plan()
+
+    def plan_next() -> None:
+        later, rules = request.plan(1), request.trainer.rules
+        if rules.augmentation:
+            seed = request.trainer.seed
+            later = with_draws(later, rules.augmentation, seed=seed, epoch=epoch + 1)
+        plans[epoch + 1] = later
+
     record = request.trainer.run_epoch(
         request.data,
-        request.plan(),
+        plan,
         n_epochs=request.settings.max_iter,
         first_epoch=request.position.first_epoch,
         rate_factor=request.position.rate_factor,
@@ -42,5 +57,6 @@ def _train(request: Request, several: MultiEpoch | None) -> list[Trained]:
         step_by_step=request.step_by_step,
         budget=request.budget,
         first_step=request.first_step,
+        ahead=None if is_last else plan_next,
     )
     return [Trained(record)]

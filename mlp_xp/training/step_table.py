@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp.augmentation import Draws
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
@@ -122,10 +123,16 @@ class EpochArguments(NamedTuple):
                     yield rate, StepArguments(next(batches), scaling, coefs, next(keys))
 
 
-def draw_arguments(epoch: Epoch, rules: Rules, seed: int, backend: Backend) -> EpochArguments:
+def draw_arguments(
+    epoch: Epoch,
+    rules: Rules,
+    seed: int,
+    backend: Backend,
+    draws: tuple[Draws, ...] | None = None,
+) -> EpochArguments:
     """Draw what the steps of an epoch need beside their scalars: the same each time."""
-    plan, first = epoch.plan, epoch.first
-    if rules.augmentation:
+    plan, first = epoch.plan._replace(draws=draws), epoch.first
+    if rules.augmentation and draws is None:
         plan = with_draws(plan, rules.augmentation, seed=seed, epoch=epoch.n_epochs)
     if backend.communicator is not None:
         from mlp_xp.training.rank_plan import own_plan  # Most fits have one process.

@@ -242,6 +242,7 @@ class Trainer:
         budget: Budget | None = None,
         step_by_step: bool = True,
         first_step: int = 0,
+        ahead: Callable[[], object] | None = None,
     ) -> Record:
         """Train for one epoch.
 
@@ -265,6 +266,8 @@ class Trainer:
             Whether `after_step` is called after each step, or every tenth of a second or so.
         first_step : int, default=0
             Steps of the epoch that are in the state already.
+        ahead : callable, optional
+            Called when a device has all steps and the host would only wait for it.
 
         Returns
         -------
@@ -285,9 +288,11 @@ class Trainer:
                 zero = xp.zeros_like(self.state.loss)
                 accuracy_sum = xp.zeros_like(zero) if self.with_accuracy else ()
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
-            epoch = Epoch(data, plan, self.n_epochs, self.n_steps, first_step, [])
+            epoch = Epoch(
+                data, plan._replace(draws=None), self.n_epochs, self.n_steps, first_step, []
+            )
             self.guard.begin(self, epoch, start)
-            arguments = draw_arguments(epoch, self.rules, self.seed, backend)
+            arguments = draw_arguments(epoch, self.rules, self.seed, backend, plan.draws)
             groups = put_groups(self, epoch, position, budget)
             # With a budget calls end where the clock is read, and ranks look after the same steps.
             has_loop = self._loop is not None and (budget is None or backend.communicator is None)
@@ -312,6 +317,8 @@ class Trainer:
                         break
                     if done < n_steps:  # The end of an epoch is checked anyway.
                         self.guard.look(self, done, waits=waits)
+            if ahead is not None and not backend.shares_host_memory:
+                ahead()
             loss, *accuracy = self.read_sums()  # The one wait.
             self.guard.end(self, done, loss)
         n_samples = sum(plan.counts[:done])

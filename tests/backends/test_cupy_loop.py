@@ -13,14 +13,17 @@ from scipy import sparse
 
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
+from mlp_xp.augmentation import Flip
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._cuda import captured as _captured
 from mlp_xp.backends._cupy.backend import CupyBackend
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.nn.network import init_params
 from mlp_xp.optimizers import Adam
+from mlp_xp.training import requests
 from mlp_xp.training.batches import place
 from mlp_xp.training.time_budget import Budget
+from mlp_xp.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.matrix,
@@ -94,6 +97,23 @@ def test_a_graph_launches_no_more_than_its_steps(soon):
     problem.train(trainer, 1)
     a_step = sum(_launch.launches.values()) / 100
     assert sum(_launch.replayed.values()) < 200 * a_step + 8 * graphs
+
+
+def test_an_epoch_is_planned_while_the_graphs_of_the_one_before_run(soon, monkeypatch):
+    events, plan, read = [], requests.plan_epoch, Trainer.read_sums
+
+    def noted(*arguments, epoch, **options):
+        events.append(f"plan {epoch}, {_launch.launches['graph'] > 0}")
+        return plan(*arguments, epoch=epoch, **options)
+
+    monkeypatch.setattr(requests, "plan_epoch", noted)
+    monkeypatch.setattr(Trainer, "read_sums", lambda self: events.append("wait") or read(self))
+    draw = Flip.draw
+    monkeypatch.setattr(Flip, "draw", lambda *given: events.append("draw") or draw(*given))
+    x, flip = np.arange(160.0).reshape(40, 4), Flip((1, 2, 2))
+    model = MLPClassifier(8, batch_size=8, max_iter=2, augmentation=[flip], backend="cupy")
+    model.fit(x, np.arange(40) % 2)
+    assert events == ["plan 0, False", "draw", "plan 1, True", "draw", "wait", "wait"]
 
 
 def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):
