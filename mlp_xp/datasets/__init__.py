@@ -11,7 +11,7 @@ from pathlib import Path
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets import _loading
 from mlp_xp.datasets._dataset import Dataset, DatasetError, split_dataset
-from mlp_xp.datasets._own import load_files
+from mlp_xp.datasets._own_data.own import load_files
 from mlp_xp.datasets.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100, read_cifar
 from mlp_xp.datasets.digits import digits_file, load_digits
 from mlp_xp.datasets.fashion_mnist import FASHION_MNIST, load_fashion_mnist

@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp.datasets import _cifar_npm, _class_names
-from mlp_xp.datasets._cifar_batches import (
+from mlp_xp.datasets import _class_names
+from mlp_xp.datasets._cifar import npm as _cifar_npm
+from mlp_xp.datasets._cifar.batches import (
     ROW,
     BatchFile,
     Files,

@@ -22,8 +22,9 @@ from formats import BATCHES, archive_of, images, rejects
 from helpers import case
 from PIL import Image
 
-from mlp_xp.datasets import DatasetError, _cifar_npm, _download, _loading, cifar
-from mlp_xp.datasets._cifar_npm import fetch_cifar10
+from mlp_xp.datasets import DatasetError, _download, _loading, cifar
+from mlp_xp.datasets._cifar import npm as _cifar_npm
+from mlp_xp.datasets._cifar.npm import fetch_cifar10
 from mlp_xp.datasets._download import Remote, UnreachableError, download
 
 BODY = np.random.default_rng(0).bytes(1_000_000)

@@ -13,7 +13,8 @@ import pytest
 from formats import archive_of, binary, cifar10_files, folder_of, images, pickle2, rejects
 from helpers import bounded, case, mutate
 
-from mlp_xp.datasets import DatasetError, _cifar_pickles, _files, load_cifar10, read_cifar
+from mlp_xp.datasets import DatasetError, _files, load_cifar10, read_cifar
+from mlp_xp.datasets._cifar import pickles as _cifar_pickles
 
 GOOD = images(4, seed=0)
 RAW = GOOD.x.tobytes()

@@ -13,9 +13,11 @@ from formats import rejects
 from helpers import case
 from PIL import Image
 
-from mlp_xp.datasets import _parquet, _tables, load_files
+from mlp_xp.datasets import load_files
 from mlp_xp.datasets._dataset import Column
-from mlp_xp.datasets._tables import read_table
+from mlp_xp.datasets._own_data import parquet as _parquet
+from mlp_xp.datasets._own_data import tables as _tables
+from mlp_xp.datasets._own_data.tables import read_table
 
 GOOD = "".join(f"{i},{i * i},{'ab'[i % 2]}\n" for i in range(20))
 

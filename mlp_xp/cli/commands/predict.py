@@ -15,10 +15,10 @@ from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.lines import print_line, printable
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.tasks import task_of
-from mlp_xp.datasets._columns import transform
 from mlp_xp.datasets._dataset import Column
-from mlp_xp.datasets._pictures import PICTURES, open_picture, planes_of
-from mlp_xp.datasets._tables import TABLES, read_table
+from mlp_xp.datasets._own_data.columns import transform
+from mlp_xp.datasets._own_data.images import PICTURES, open_picture, planes_of
+from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
 __all__ = ["run"]
 

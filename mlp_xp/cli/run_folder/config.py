@@ -13,8 +13,8 @@ import numpy as np
 from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.cli.loading import FILES, Source
 from mlp_xp.datasets import LOADERS
-from mlp_xp.datasets._columns import decode_columns, input_names
 from mlp_xp.datasets._dataset import Column
+from mlp_xp.datasets._own_data.columns import decode_columns, input_names
 from mlp_xp.saving import read_json
 
 __all__ = [

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.storage.files import open_file
-from mlp_xp.datasets._columns import check_columns
 from mlp_xp.datasets._dataset import Column, DatasetError
-from mlp_xp.datasets._parquet import read_parquet
+from mlp_xp.datasets._own_data.columns import check_columns
+from mlp_xp.datasets._own_data.parquet import read_parquet
 
 _TARGETS = ("target", "label", "class", "y")  # What the column to predict may be called.
 _ARRAYS = ("X", "x", "data", "features", "images")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlp_xp.datasets._cifar_pickles import load_pickle, pixels_of
+from mlp_xp.datasets._cifar.pickles import load_pickle, pixels_of
 from mlp_xp.datasets._dataset import DatasetError, Labels, Pixels
 from mlp_xp.datasets._files import read_archive, read_file, sha256
 

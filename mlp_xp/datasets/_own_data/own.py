@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp.datasets._columns import input_names, learn_columns, transform
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
-from mlp_xp.datasets._pictures import read_pictures
-from mlp_xp.datasets._tables import TABLES, Table, read_table
+from mlp_xp.datasets._own_data.columns import input_names, learn_columns, transform
+from mlp_xp.datasets._own_data.images import read_pictures
+from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
 
 _TEST_SHARE = 0.2
 _TASKS = ("classification", "regression")
