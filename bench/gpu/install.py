@@ -1,4 +1,4 @@
-"""What check.py installs on a machine that lacks it, and where it finds data and tools."""
+"""Requirements of check.py that a machine may lack, and the places of data and tools."""
 
 from __future__ import annotations
 

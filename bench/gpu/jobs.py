@@ -63,7 +63,7 @@ def backend_of(spec: str, precision: str = "float32") -> Backend:
     backend: Any = get_backend(name, device or None)
     backend = backend if precision == "float32" else backend.with_precision(precision)
     if rounds:
-        sixteen_bits: Any = importlib.import_module("bench.sixteen_bits")
+        sixteen_bits: Any = importlib.import_module("bench.gpu.sixteen_bits")
         backend = sixteen_bits.rounding_operands(backend)
     return backend
 

@@ -1,4 +1,4 @@
-"""Processes of check.py: each has a log and a group, and ends when it is told to."""
+"""Processes of check.py: each has a log and a group, and ends when it is stopped."""
 
 from __future__ import annotations
 

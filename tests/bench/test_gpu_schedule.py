@@ -12,7 +12,7 @@ LINE = {"part": "steps", "precision": "tf32", "workload": "goal",
 PARTS = ["pip", "probe", "tests", "peaks", "steps", "launches", "transfers", "record", "sanitizer"]
 PROGRAMS = {"-m pip": "pip", "gpu.summary": "probe", "--tool": "sanitizer", "-m pytest": "tests"}
 SECONDS_OF = {"pip": 2, "probe": 20, "tests": 400, "sanitizer": 400}
-# By scenario: the seconds that a job takes of those it was told, and its exit status; the parts
+# By scenario: the seconds that a job takes of those it may, and its exit status; the parts
 # that are reached; a problem, and what was not reached.
 SCENARIOS = {
     "usual": (0.9, 0, PARTS, None, "tests of jax:cuda: those after tests/x::test_a, in 120 s"),

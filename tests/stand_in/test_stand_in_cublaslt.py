@@ -249,7 +249,7 @@ def test_memory_that_is_too_short_is_an_error(product):
 def test_operands_of_16_bits_are_rounded_to_nearest_even_and_multiplied_as_they_are(rng) -> None:
     import cupy
 
-    from bench.sixteen_bits import rounding_operands, to_bf16
+    from bench.gpu.sixteen_bits import rounding_operands, to_bf16
     from mlp_xp.backends import get_backend
     from mlp_xp.nn.layers import Dense
 
