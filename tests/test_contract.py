@@ -22,7 +22,7 @@ from mlp_xp.nn.network import Network, Normalization
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.training import lbfgs
 from mlp_xp.training.batches import place
-from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.epoch_plan import plan_epoch
 from mlp_xp.training.inference import predict
 
 PLAIN = Network((5, 5))

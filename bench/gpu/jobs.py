@@ -41,7 +41,7 @@ from mlp_xp.backends import Backend, get_backend
 from mlp_xp.backends._cuda.captured import report
 from mlp_xp.nn.layers import Dense
 from mlp_xp.training.batches import Streamed
-from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.epoch_plan import plan_epoch
 
 __all__ = ["PRECISIONS", "chosen_workloads", "main"]
 

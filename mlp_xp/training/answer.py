@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from mlp_xp.training.epochs import EpochPlan, with_draws
+from mlp_xp.training.epoch_plan import EpochPlan, with_draws
 from mlp_xp.training.multi_epoch import MultiEpoch, new_multi_epoch
 from mlp_xp.training.requests import Fit, Request, Trained
 

@@ -22,7 +22,7 @@ from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
 from mlp_xp.nn.network import Network, Params, denses
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.rows import Rows, Shard, is_mapped, kept_dtype, take_rows
 

@@ -12,7 +12,7 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.network import Network, Params, hidden
 from mlp_xp.training.batches import Data
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.finite import NON_FINITE_WEIGHTS, Cause, NonFiniteError, is_finite
 from mlp_xp.training.rank_plan import own_plan
 from mlp_xp.training.scalars import StepScalars

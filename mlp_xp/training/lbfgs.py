@@ -23,7 +23,7 @@ from mlp_xp.nn.losses import Loss
 from mlp_xp.nn.network import Network, Params
 from mlp_xp.training.batches import Data, Resident, count_work
 from mlp_xp.training.diagnosis import explain_minimum
-from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.epoch_plan import plan_epoch
 from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rank_plan import own_plan
@@ -85,7 +85,7 @@ def minimize(
         nonlocal stopped
         # SciPy goes on to write into what it shows.
         params = partial(objective.unravel, intermediate_result.x.copy())
-        trainer.n_epochs += 1  # Another solver that goes on from here counts on.
+        trainer.count(0, 0)  # Another solver that goes on from here counts on.
         stopped = after_iteration(params, objective.reported(intermediate_result))
         if stopped:
             raise StopIteration

@@ -20,7 +20,7 @@ from mlp_xp.nn.layers import threshold
 from mlp_xp.nn.losses import Loss
 from mlp_xp.optimizers import varied
 from mlp_xp.optimizers.schedules import Constant
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.records import Record
 from mlp_xp.training.requests import Request, Trained
@@ -28,7 +28,7 @@ from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import draw_keys
 from mlp_xp.training.shared import SharedResident
 from mlp_xp.training.stacked_trainer import StackedTrainer, StackError
-from mlp_xp.training.step import Step, Steps, TrainState, make_nth, make_step
+from mlp_xp.training.step import Step, Steps, TrainState, make_indexed_step, make_step
 from mlp_xp.training.step_table import step_table
 from mlp_xp.training.trainer import Trainer
 
@@ -261,7 +261,7 @@ class ModelStack:
         backend = trainer.backend
         if self._run is None:
             step = _step(program_rules(trainer.rules), backend)
-            self._run = backend.loop_of_models(make_nth(step))
+            self._run = backend.loop_of_models(make_indexed_step(step))
         numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
         at_once = max(1, backend.work_at_once // (self._width * numbers))
         places = [self._places[id(request.trainer)] for request in requests]

@@ -22,7 +22,7 @@ from mlp_xp.backends import to_numpy
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Resident
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.records import Record
 from mlp_xp.training.requests import Request, Trained
@@ -118,7 +118,7 @@ class MultiEpoch:
             return made
 
         self._kept = tuple(empty(most * len(part) + 1) for part in self._parts)
-        self._loop: Any = trainer.backend.loop(_nth(trainer.function))
+        self._loop: Any = trainer.backend.loop(_make_indexed_step(trainer.function))
         self._faulty: Callable[[], None] | None = None
         request.at_end.callback(self._release)
 
@@ -283,10 +283,10 @@ def _kept_of(state: TrainState, kept: _Kept) -> Iterator[Array]:
 
 
 @lru_cache(maxsize=64)
-def _nth(step: Step) -> Callable[..., Any]:
+def _make_indexed_step(step: Step) -> Callable[..., Any]:
     """Return the function of one of many steps, for `Backend.loop`."""
 
-    def nth(
+    def indexed_step(
         i: Any,
         states: tuple[TrainState, tuple[_Kept, ...]],
         part: int,
@@ -304,4 +304,4 @@ def _nth(step: Step) -> Callable[..., Any]:
             batch = batch._replace(selection=Selection(rows, weights))
         return step(state._replace(loss=losses), batch, scaling, coefs, keys), kept
 
-    return nth
+    return indexed_step

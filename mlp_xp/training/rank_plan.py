@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import Backend
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.rules import Rules
 
 __all__ = ["own_plan", "rank_plan"]
@@ -69,7 +69,7 @@ def rank_plan(
 
     Examples
     --------
-    >>> from mlp_xp.training.epochs import plan_epoch
+    >>> from mlp_xp.training.epoch_plan import plan_epoch
     >>> from mlp_xp.training.rank_plan import rank_plan
     >>> plan = rank_plan(plan_epoch(7, 4), rank=1, size=2)
     >>> plan.rows, plan.weights, plan.parts

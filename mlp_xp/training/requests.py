@@ -12,7 +12,7 @@ import numpy as np
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
-from mlp_xp.training.epochs import EpochPlan, plan_epoch
+from mlp_xp.training.epoch_plan import EpochPlan, plan_epoch
 from mlp_xp.training.loop_settings import LoopPosition, LoopSettings, Validation
 from mlp_xp.training.records import Record
 from mlp_xp.training.scalars import SchedulePosition

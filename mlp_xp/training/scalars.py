@@ -10,7 +10,7 @@ import numpy as np
 
 from mlp_xp._utils.random import host_generator
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.time_budget import Budget
 

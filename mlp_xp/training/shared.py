@@ -10,7 +10,7 @@ import numpy as np
 from mlp_xp._utils.array_types import Array
 from mlp_xp.backends import Backend
 from mlp_xp.training.batches import Resident
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.rows import kept_dtype
 
 __all__ = ["Column", "SharedData", "SharedResident"]

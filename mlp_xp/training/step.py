@@ -39,7 +39,7 @@ __all__ = [
     "Steps",
     "TrainState",
     "init_state",
-    "make_nth",
+    "make_indexed_step",
     "make_step",
 ]
 
@@ -217,7 +217,7 @@ def make_step(
 
 
 @lru_cache(maxsize=64)
-def make_nth(step: Step) -> Callable[..., TrainState]:
+def make_indexed_step(step: Step) -> Callable[..., TrainState]:
     """Return the function of one of many steps, for `Backend.loop`; the same for the same step.
 
     Parameters
@@ -228,22 +228,22 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
     Returns
     -------
     callable
-        ``nth(i, state, steps, x, y, scaling)`` returns the state after the step at a position, a
-        0-d integer array or an int, in `Steps`.
+        ``indexed_step(i, state, steps, x, y, scaling)`` returns the state after the step at a
+        position, a 0-d integer array or an int, in `Steps`.
 
     Examples
     --------
     >>> import array_api_compat.numpy as xp
     >>> from mlp_xp.training.inputs import Selection
-    >>> from mlp_xp.training.step import Steps, make_nth
+    >>> from mlp_xp.training.step import Steps, make_indexed_step
     >>> add = lambda state, batch, scaling, coefs, keys: state + coefs * batch.selection.rows
-    >>> nth = make_nth(add)
+    >>> indexed_step = make_indexed_step(add)
     >>> steps = Steps(Selection(xp.asarray([[1], [2]])), xp.asarray([10, 20]), None)
-    >>> nth(1, 0, steps, None, None, None)
+    >>> indexed_step(1, 0, steps, None, None, None)
     array([40])
     """
 
-    def nth(
+    def indexed_step(
         i: Array, state: TrainState, steps: Steps, x: Array, y: Array, scaling: Scaling | None
     ) -> TrainState:
         def pick(leaf: Array | None) -> Array | None:
@@ -252,7 +252,7 @@ def make_nth(step: Step) -> Callable[..., TrainState]:
         selection, coefs, keys = map_leaves(pick, steps)
         return step(state, Batch(x, y, selection), scaling, coefs, keys)
 
-    return nth
+    return indexed_step
 
 
 def _count_leading_axes(params: Params) -> int:

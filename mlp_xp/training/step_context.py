@@ -7,7 +7,7 @@ from typing import Any
 
 from mlp_xp._utils.workers import n_models
 from mlp_xp.training.batches import Data, count_work
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.scalars import SchedulePosition
 
 __all__ = ["n_alike", "step_context", "step_work"]

@@ -16,7 +16,7 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.batches import Data
-from mlp_xp.training.epochs import EpochPlan, with_draws, without_first
+from mlp_xp.training.epoch_plan import EpochPlan, with_draws, without_first
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import SchedulePosition, draw_keys, learning_rates, scalar_table
 from mlp_xp.training.step import StepArguments, TrainState

@@ -18,14 +18,21 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.optimizers import family
 from mlp_xp.training.batches import Data
-from mlp_xp.training.epochs import EpochPlan
+from mlp_xp.training.epoch_plan import EpochPlan
 from mlp_xp.training.guards import new_guard
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rank_sums import shared
 from mlp_xp.training.records import Record, ResumeState
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import SchedulePosition
-from mlp_xp.training.step import StepArguments, Steps, TrainState, init_state, make_nth, make_step
+from mlp_xp.training.step import (
+    StepArguments,
+    Steps,
+    TrainState,
+    init_state,
+    make_indexed_step,
+    make_step,
+)
 from mlp_xp.training.step_context import step_context, step_work
 from mlp_xp.training.step_table import (
     Epoch,
@@ -77,7 +84,7 @@ class Trainer:
     >>> import numpy as np
     >>> from mlp_xp.backends import get_backend
     >>> from mlp_xp.training.batches import place
-    >>> from mlp_xp.training.epochs import plan_epoch
+    >>> from mlp_xp.training.epoch_plan import plan_epoch
     >>> from mlp_xp.nn.losses import SoftmaxCrossEntropy
     >>> from mlp_xp.nn.network import Network, init_params
     >>> from mlp_xp.optimizers import Adam
@@ -182,7 +189,7 @@ class Trainer:
 
     def _compile(self) -> None:
         self._step = self.backend.compile(self.function, donate=True)
-        self._loop = self.backend.loop(make_nth(self.function))
+        self._loop = self.backend.loop(make_indexed_step(self.function))
 
     def progress(self) -> ResumeState:
         """Return what a later training needs besides the weights, in the host's memory."""
@@ -367,16 +374,11 @@ class Trainer:
                 yield [rate]
 
     def _run_together(
-        self,
-        stacks: list[Batch],
-        keys: Array | None,
-        groups: Iterable[Group],
-        at_once: int,
+        self, stacks: list[Batch], keys: Array | None, groups: Iterable[Group], at_once: int
     ) -> Generator[list[float]]:
         """Run several steps in one call, and yield their rates."""
         assert self._loop is not None
-        each = [stack.selection.rows for stack in stacks]
-        counts = [rows.shape[0] for rows in each if rows is not None]
+        counts = [next(leaves(stack.selection)).shape[0] for stack in stacks]  # Of their rows.
         begin = 0
         for rates, table in groups:
             end, first = begin + len(rates), 0

@@ -25,7 +25,7 @@ from mlp_xp.nn.losses import (
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, Lion, Muon, Optimizer, RMSprop
 from mlp_xp.training.batches import put_sparse
-from mlp_xp.training.epochs import plan_epoch, with_draws
+from mlp_xp.training.epoch_plan import plan_epoch, with_draws
 from mlp_xp.training.inputs import Batch, Selection
 from mlp_xp.training.step import init_state, make_step
 

@@ -16,7 +16,7 @@ from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredErr
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.training.inputs import Batch, Selection
-from mlp_xp.training.step import Steps, init_state, make_nth, make_step
+from mlp_xp.training.step import Steps, init_state, make_indexed_step, make_step
 
 N, FEATURES, CLASSES = 40, 9, 4
 NETWORKS = {
@@ -214,7 +214,7 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
     results = []
     for kernels in (Kernels(), KERNELS):
         step = make_step(network, CROSS_ENTROPY, rule, kernels, with_penalty=True, xp=XP)
-        loop = CompiledLoop(make_nth(step))
+        loop = CompiledLoop(make_indexed_step(step))
         state, rng = begin(network, rule), np.random.default_rng(1)
         for epoch in range(2):
             rows = rng.integers(0, n_rows, (n, size)).astype(np.int32)

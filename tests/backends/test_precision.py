@@ -22,7 +22,7 @@ from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
 from mlp_xp.training.batches import place
-from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.epoch_plan import plan_epoch
 from mlp_xp.training.inputs import Batch
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.trainer import Trainer

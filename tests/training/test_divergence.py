@@ -19,7 +19,7 @@ from mlp_xp.nn.layers import Norm
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import load_model
 from mlp_xp.training.batches import place
-from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.epoch_plan import plan_epoch
 from mlp_xp.training.finite import NonFiniteError, is_finite
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide):RuntimeWarning")

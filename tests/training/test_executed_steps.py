@@ -19,7 +19,7 @@ from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
 from mlp_xp.optimizers.schedules import Constant, Cosine
-from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.epoch_plan import plan_epoch
 from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.multi_epoch import MultiEpoch
 from mlp_xp.training.step import make_step

@@ -18,7 +18,7 @@ from mlp_xp.optimizers import SGD
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training import lbfgs
 from mlp_xp.training.batches import place
-from mlp_xp.training.epochs import plan_epoch
+from mlp_xp.training.epoch_plan import plan_epoch
 from mlp_xp.training.lbfgs import minimize
 
 N, FEATURES, OUTPUTS = 57, 4, 2

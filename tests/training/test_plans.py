@@ -11,7 +11,7 @@ from mlp_xp.augmentation import Augmentation, ColorJitter, Flip, Mixture, Mixup
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, varied
-from mlp_xp.training.epochs import plan_epoch, with_draws, without_first
+from mlp_xp.training.epoch_plan import plan_epoch, with_draws, without_first
 from mlp_xp.training.rank_plan import rank_plan
 from mlp_xp.training.rules import Rules
 from mlp_xp.training.scalars import StepScalars, scalar_table

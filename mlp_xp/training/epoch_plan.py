@@ -71,7 +71,7 @@ def plan_epoch(
 
     Examples
     --------
-    >>> from mlp_xp.training.epochs import plan_epoch
+    >>> from mlp_xp.training.epoch_plan import plan_epoch
     >>> plan_epoch(5, 3).rows, plan_epoch(5, 3).counts
     (array([0, 1, 2, 3, 4], dtype=int32), [3, 2])
     >>> plan_epoch(5, 3, pad=True).weights
@@ -140,7 +140,7 @@ def with_draws(
     Examples
     --------
     >>> from mlp_xp.augmentation import Flip
-    >>> from mlp_xp.training.epochs import plan_epoch, with_draws
+    >>> from mlp_xp.training.epoch_plan import plan_epoch, with_draws
     >>> [draws] = with_draws(plan_epoch(3, 2), [Flip((1, 2, 2))], seed=0, epoch=0).draws
     >>> draws.is_mirrored.shape
     (3,)
@@ -164,7 +164,7 @@ def without_first(plan: EpochPlan, n_steps: int) -> EpochPlan:
 
     Examples
     --------
-    >>> from mlp_xp.training.epochs import plan_epoch, without_first
+    >>> from mlp_xp.training.epoch_plan import plan_epoch, without_first
     >>> without_first(plan_epoch(5, 2), 1).rows
     array([2, 3, 4], dtype=int32)
     """
