@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Selection(NamedTuple):
-    """What picks a batch out of a data set; for many steps with a first axis that counts them.
+    """The selection of a batch from a data set; for several steps, with a first axis over steps.
 
     ``rows : (batch,)`` are integer positions of samples, or None for all; ``weights : (batch,)``,
     or None where all are 1. ``draws`` holds what each augmentation drew for the batch, a NamedTuple

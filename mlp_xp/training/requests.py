@@ -1,4 +1,4 @@
-"""What a fit asks for: epochs of its trainer, which it trains by itself or together with others."""
+"""A fit's requests for epochs, which its trainer runs alone or together with other models."""
 
 from __future__ import annotations
 

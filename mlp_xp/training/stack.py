@@ -84,7 +84,7 @@ class _InProgress(Generic[T]):
         self.answer: list[Trained] | Exception | None = None
 
     def resume(self) -> bool:
-        """Give the fit its answer; return whether it asks for more."""
+        """Send the fit its answer; return whether it asks for more."""
         given, self.answer = self.answer, None
         resume: Any = self._fit.throw if isinstance(given, Exception) else self._fit.send
         try:
@@ -95,7 +95,7 @@ class _InProgress(Generic[T]):
         return True
 
     def close(self) -> None:
-        """End the fit without a result."""
+        """Stop the fit without a result."""
         self._context.run(self._fit.close)
 
 

@@ -1,4 +1,4 @@
-"""What the steps of epochs are given, and the part of a trainer that can repeat them."""
+"""Inputs of the steps of an epoch, and the part of a trainer that can repeat them."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# A kernel that writes behind 4 numbers, or computes one too large, by what it is given.
+# A kernel that writes past the end of 4 numbers, or computes one too large, by its argument.
 RUN = """
 import sys, cupy, numpy as np
 n = np.int32(sys.argv[1])

@@ -77,8 +77,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise ValueError(
             f"--target, --drop, --task and --image-size are for data of your own, not for {data}"
         )
-    same = ("validation", "checkpoint", "tensorboard", "target", "image_size", "task")
-    given = {name: getattr(args, name) for name in same}
+    names = ("validation", "checkpoint", "tensorboard", "target", "image_size", "task")
+    given = {name: getattr(args, name) for name in names}
     return Settings(data, args.recipe, params, path, drop=args.drop or (), **given)
 
 

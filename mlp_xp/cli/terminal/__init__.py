@@ -1,4 +1,4 @@
-"""What a command shares with its terminal: lines, output, Ctrl-C and errors.
+"""A command's terminal: lines, output, Ctrl-C and errors.
 
-Nothing here is slow to import, or knows what is trained.
+Nothing here is slow to import or depends on the model.
 """

@@ -1,4 +1,4 @@
-"""What is checked, loaded and printed before a training begins."""
+"""Checks, data loading and messages before training starts."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Part:
         self.outsider = 0
 
     def cut(self, place: int) -> Part:
-        """Return what is behind a place, and end there."""
+        """Return what follows a place, and end there."""
         rest = copy.copy(self)
         rest.read, self.stop = dict(self.read), place
         return rest
@@ -124,7 +124,7 @@ _stop = operator.attrgetter("stop")
 
 
 def guard(block: Block, n_bytes: int) -> None:
-    """Make what kernels touch behind the first bytes an error, where addresses are sanitized."""
+    """Make access after the first bytes an error, where addresses are sanitized."""
     if IS_SANITIZED:
         runtime, end = ctypes.CDLL(None), block.address + block.n_bytes
         for name, start in (("unpoison", block.address), ("poison", block.address + n_bytes)):

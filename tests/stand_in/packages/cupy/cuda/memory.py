@@ -166,7 +166,7 @@ class _Chunk:
         return self.block.n_bytes
 
     def take(self, size: int) -> None:
-        """Leave the list, where what is behind a size stays as a chunk of its own."""
+        """Leave the list; what follows the first bytes stays as another chunk."""
         self._leave()
         if size == self.size:
             return
