@@ -33,8 +33,6 @@ REFERENCE = Path(__file__).with_suffix(".json")
 # Backends, and for NumPy who computes a step: numpy's functions, or machine code.
 NUMPY_MODES = ("numpy", "numpy+machine code")
 MODES = (*NUMPY_MODES, "numpy+machine code+all threads", "torch:cpu", "jax:cpu", "array_api_strict")
-# --- what is observed -----------------------------------------------------------------------------
-
 LISTS = ("coefs_", "intercepts_", "norms_", "moments_")
 NUMBERS = (
     "loss_", "best_loss_", "loss_curve_", "validation_scores_", "validation_loss_curve_",
@@ -103,8 +101,6 @@ def machine_code(is_wanted: bool, all_threads: bool = False) -> Iterator[None]:
     finally:
         kind.training, kind.predicting = training, predicting
 
-
-# --- how it is kept and compared ------------------------------------------------------------------
 
 FEW, N_PROJECTIONS = 12, 3
 

@@ -31,9 +31,6 @@ SETTINGS = {"hidden_layer_sizes": (8, 5), "batch_size": 8, "max_iter": 3, "rando
 SETTINGS |= {"learning_rate_init": 0.01, "n_iter_no_change": float("inf")}
 
 
-# --- data -----------------------------------------------------------------------------------------
-
-
 @cache
 def data(kind: str) -> tuple[Any, Any]:
     """Return X and y; the legacy generator gives the same numbers for every version of NumPy."""
@@ -63,9 +60,6 @@ def data(kind: str) -> tuple[Any, Any]:
     }[kind]
 
 
-# --- functions that a user may give ---------------------------------------------------------------
-
-
 def cubic(x, *, xp):
     return x + 0.1 * x**3, lambda dy: dy * (1 + 0.3 * x**2)
 
@@ -78,9 +72,6 @@ def log_cosh(outputs, targets, *, xp):
 
 def half_right(model, X, y):
     return float(np.mean(model.predict(X) == y)) / 2
-
-
-# --- what is done with an estimator ---------------------------------------------------------------
 
 
 def fit(model, X, y):
@@ -128,9 +119,6 @@ def evaluate(model, X, y):
     scores = model.evaluate(X, y)
     model.observed = dict(scores) if isinstance(scores, dict) else {"evaluate": scores}
     return model
-
-
-# --- the grid -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -94,9 +94,6 @@ def test_one_view_for_all_images_is_that_of_each(backend):
         np.testing.assert_array_equal(found, by_loop(BOTH, x, repeated))
 
 
-# --- draws, colors and mixtures ------------------------------------------------------------------
-
-
 def test_jitter_and_mixup_are_their_formulas(backend):
     x = images("float64")
     jitter, mixup = ColorJitter(SHAPE, brightness=0.5, contrast=0.3), Mixup(0.4)

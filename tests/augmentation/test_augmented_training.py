@@ -182,9 +182,6 @@ def test_sparse_pictures_are_images():
     np.testing.assert_allclose(thin.coefs_[0], dense.coefs_[0], rtol=0, atol=1e-12)
 
 
-# --- test-time augmentation ----------------------------------------------------------------------
-
-
 def test_held_out_samples_are_left_alone():
     x, y = images(), labels()
     settings = {"augmentation": EVERYTHING, "max_iter": 1, "input_scaling": "standardize"}

@@ -67,9 +67,6 @@ def test_the_memory_of_graphs_stays_until_they_go():
     assert free() == before
 
 
-# --- what a graph replaces ------------------------------------------------------------------------
-
-
 def test_an_epoch_is_a_graph_for_32_steps(monkeypatch):
     monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 0)
     backend, problem = get_backend("cupy"), Problem(n=330 * BATCH)

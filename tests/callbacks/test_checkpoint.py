@@ -151,9 +151,6 @@ def test_a_fit_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     assert any(np.array_equal(model.coefs_[0], array) for array in at_five.values())
 
 
-# --- writes that fail ----------------------------------------------------------------------------
-
-
 def test_a_write_that_fails_is_a_warning_and_leaves_what_was_there(tmp_path, monkeypatch):
     fails = [False]
 

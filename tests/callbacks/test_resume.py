@@ -179,9 +179,6 @@ def test_a_pickle_of_a_fit_in_progress_keeps_its_best_weights():
         np.testing.assert_array_equal(mine, theirs)
 
 
-# --- damage, and other fits ----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["training.json", "training.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "empty", "a list"])
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(name, damage, tmp_path):
@@ -252,9 +249,6 @@ def test_logs_of_a_resumed_fit_are_whole(tmp_path):
         return [[field for i, field in enumerate(line.split(",")) if i != 5] for line in lines]
 
     assert rows("part") == rows("whole")
-
-
-# --- kills ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("ctrl_c")

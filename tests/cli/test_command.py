@@ -85,9 +85,6 @@ def test_backends_lists_all_and_why_one_is_unusable(mlp_xp, monkeypatch):
     assert re.search(r"^auto takes \w+ on ", done.out, re.MULTILINE)
 
 
-# --- bench ---------------------------------------------------------------------------------------
-
-
 def test_options_are_passed_on_to_the_suite_of_a_clone(mlp_xp, fails, monkeypatch):
     started = []
 
@@ -147,9 +144,6 @@ def test_ctrl_c_keeps_the_parts_that_are_complete():
     assert err.endswith("interrupted; what was measured is in out\n")
     assert "Traceback" not in out + err
     assert list(json.loads(Path("out/result.json").read_text())["workloads"]) == ["tiny"]
-
-
-# --- errors and help -----------------------------------------------------------------------------
 
 
 def test_no_message_tells_the_user_to_delete_another_folder(fails):

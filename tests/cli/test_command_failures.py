@@ -206,9 +206,6 @@ def test_a_process_that_is_ended_is_resumed(how, mlp_xp, fails):
     assert outcome("run") == outcome("whole")
 
 
-# --- errors and full disks -----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "error", "said"),
     [

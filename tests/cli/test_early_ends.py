@@ -129,9 +129,6 @@ def test_a_rate_that_was_lowered_at_a_plateau_is_no_early_stop():
     assert not ending_of(model, is_interrupted=False).is_early
 
 
-# --- --max-time ----------------------------------------------------------------------------------
-
-
 @pytest.mark.matrix
 def test_a_command_ends_in_time(mlp_xp, recipe, monkeypatch):
     # The clock of this process stands still while others are at work on the machine.

@@ -230,9 +230,6 @@ def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris,
     assert "no column 'd', which the network was trained with" in fails("predict", "run", "new.csv")
 
 
-# --- numbers to predict --------------------------------------------------------------------------
-
-
 def test_numbers_are_learned(mlp_xp, homes):
     out = mlp_xp(*TRAIN, "--validation", 0.2).out
     assert re.search(r"target: price, numbers from \d+,\d+ to \d+,\d+ \(regression\)\n", out)

@@ -161,8 +161,6 @@ def test_a_terminal_shows_progress_before_anything_slow_is_loaded():
     assert max(map(len, bars)) <= 50
 
 
-# --- narrow terminals ---------------------------------------------------------------------------
-
 LINE = "name  some words in a second column"
 
 

@@ -95,8 +95,6 @@ def test_what_is_missing_is_named(tmp_path, batches, python2_folder):
         read_cifar(archive_of(tmp_path / "a.tar.gz", files))
 
 
-# --- Fashion-MNIST -------------------------------------------------------------------------------
-
 NAMES = tuple(datasets.fashion_mnist._FILES.values())
 IMAGES, LABELS = NAMES[:2]
 

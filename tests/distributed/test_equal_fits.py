@@ -145,9 +145,6 @@ def train(case, backend):
     return [np.asarray(found), *map(np.asarray, leaves(trainer.copy()))]
 
 
-# --- on ranks ------------------------------------------------------------------------------------
-
-
 def check(ranks, title, shared, serial) -> None:
     """Check arrays beside those of a serial fit, if this rank has them, and those of all ranks."""
     for mine, alone in zip(shared, serial or shared, strict=True):

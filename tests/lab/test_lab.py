@@ -73,9 +73,6 @@ def assert_all_close(actual, expected, rtol=1e-12, atol=1e-12):
         np.testing.assert_allclose(a, e, rtol=rtol, atol=atol)
 
 
-# --- a step --------------------------------------------------------------------------------------
-
-
 def step_case(name, n=7):
     """Return weights, data, and targets of a step."""
     weights, data, labels = lab_data(n)
@@ -157,9 +154,6 @@ def test_arguments_by_name_may_come_in_any_order():
         lab.test_mlp()
 
 
-# --- a training ----------------------------------------------------------------------------------
-
-
 def test_training_is_a_plain_loop_with_the_accuracy_after_each_step(monkeypatch):
     forward_pass = Mock(wraps=_training.forward)
     monkeypatch.setattr(_training, "forward", forward_pass)
@@ -222,9 +216,6 @@ def test_run_accepts_integers_and_counts_the_classes_of_both_sets():
     assert (len(found[0]), found[1], len(found[2])) == (2, 0.0, 2)
 
 
-# --- on every backend ----------------------------------------------------------------------------
-
-
 def test_every_backend_computes_the_same(backend):
     def put(array):
         return backend.put(np.array(array))
@@ -265,9 +256,6 @@ def test_one_hot(backend):
     assert lab.one_hot(np.array([255], np.uint8)).shape == (1, 256)
 
 
-# --- extremes ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_step_at_extreme_logits(dtype):
     # Warnings are errors: no overflow, no logarithm of zero. Weights of zero leave the bias alone.
@@ -299,8 +287,6 @@ def test_the_loss_of_a_nearly_certain_class_is_exact():
     assert loss == 0.0
     assert_all_close(new, weights)
 
-
-# --- errors --------------------------------------------------------------------------------------
 
 WEIGHTS, DATA, LABELS = lab_data()
 NAMED = dict(zip(("w1", "b1", "w2", "b2"), WEIGHTS, strict=True))

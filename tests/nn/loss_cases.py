@@ -88,9 +88,6 @@ def evaluate(backend, loss, logits, targets, weights=None):
         return backend.get(value), backend.get(pullback())
 
 
-# --- formulas ------------------------------------------------------------------------------------
-
-
 def softmax(z, xp):
     e = xp.exp(z)
     return e / xp.sum(e, axis=-1, keepdims=True)

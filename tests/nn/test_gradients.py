@@ -110,9 +110,6 @@ def test_gradients_of_networks(backend, name, rng):
     check_gradient(backend, function, map_leaves(lambda leaf: leaf / size, params), rng)
 
 
-# --- against torch's autograd --------------------------------------------------------------------
-
-
 def compare(ours, theirs, terms):
     for mine, reference in zip(ours, theirs, strict=True):
         reference = reference.detach().numpy()

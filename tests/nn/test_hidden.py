@@ -65,8 +65,6 @@ def test_mistakes_are_told():
             make()
 
 
-# --- estimators ----------------------------------------------------------------------------------
-
 HIDDEN = Blocks((2, 4, 2, 4), (1, 3), 8), Branch((Blocks((2, 2, 8), (0, 1)),)), 20, Branch((24, 20))
 SOLVERS = {
     "adam": {"max_iter": 5, "learning_rate": "cosine", "learning_rate_init": 0.01},
@@ -112,9 +110,6 @@ def test_one_object_may_stand_alone():
     assert [W.shape for W in one.fit(DIGITS, DIGIT_LABELS).coefs_] == [(64, 3), (3, 1)]
     with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got \[0\]"):
         MLPRegressor(hidden_layer_sizes=[Project(3), 0]).fit(DIGITS, DIGIT_LABELS)
-
-
-# --- a layer of one's own ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from mlp_xp.nn.layers import ACTIVATIONS, Norm, batch_norm, dropout, layer_norm
 FUNCTIONS = ACTIVATIONS | {"exp": layers.exp}
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
-# --- blocks --------------------------------------------------------------------------------------
-
 
 def plain_block_dense(W, b, x, how):
     """Do it feature by feature."""
@@ -40,9 +38,6 @@ def test_blocks_mix_what_they_say(backend, name, dtype, rng):
     with backend.scope():
         y, _ = layers.block_dense(*map_leaves(backend.put, (params, x)), how, xp=backend.xp)
         close(backend.get(y), plain_block_dense(*params, x, how), 10 * how.fan_in)
-
-
-# --- normalization -------------------------------------------------------------------------------
 
 
 @dtypes
@@ -99,9 +94,6 @@ def test_a_constant_feature_gives_finite_numbers(backend):
             assert np.isfinite(backend.get(pullback(dy, need_dx=True)[0])).all()
 
 
-# --- activations ---------------------------------------------------------------------------------
-
-
 @dtypes
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_activation_is_its_formula(backend, name, dtype, rng):
@@ -128,8 +120,6 @@ def test_activations_at_extremes(backend, name, dtype):
         assert np.isfinite(dx).all()
         assert dx.dtype == dtype
 
-
-# --- dropout -------------------------------------------------------------------------------------
 
 KEYS = (0, 1, -1, 12345, 2**31 - 1, -(2**31))
 

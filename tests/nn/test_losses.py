@@ -94,9 +94,6 @@ def test_under_jit(name):
     np.testing.assert_allclose(backend.get(gradient), slow, atol=1e-12)
 
 
-# --- at the edges --------------------------------------------------------------------------------
-
-
 @dtypes
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", ["softmax", "binary"])
@@ -168,9 +165,6 @@ def test_the_slope_at_the_kink_of_a_quantile_is_half_that_of_the_absolute_error(
     np.testing.assert_array_equal(gradient, slow / 2)
 
 
-# --- predictions ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("output", [*losses.OUTPUTS, "softmax"])
 def test_predictions_are_the_activated_outputs(backend, output):
     logits, _, _ = case("squared")
@@ -220,9 +214,6 @@ def test_real_values_are_neither_right_nor_wrong():
         if loss.output != "softmax" and not name.startswith("binary"):
             with pytest.raises(TypeError, match=f"{kind} .*has no accuracy; use"):
                 loss.is_correct(np.zeros((2, 1)), np.zeros((2, 1)), xp=np_xp)
-
-
-# --- settings ------------------------------------------------------------------------------------
 
 
 def test_losses_are_values():

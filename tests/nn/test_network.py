@@ -14,8 +14,6 @@ from mlp_xp.nn.layers import Dense, Norm, dense
 from mlp_xp.nn.network import Network, denses, forward, hidden, init_params, norms, with_layers
 from mlp_xp.training.inference import predict
 
-# --- what a network is made of -------------------------------------------------------------------
-
 
 def test_weights_start_as_the_activation_asks_for():
     plain, logistic = "glorot", "glorot-logistic"
@@ -96,9 +94,6 @@ def test_errors_say_what_to_do():
             Network(**({"widths": (3, 4, 4, 2)} | settings))
 
 
-# --- training ------------------------------------------------------------------------------------
-
-
 @cases.networks
 def test_rows_of_weight_0_change_nothing(backend, network, rng):
     params, x, labels, weights, keys = network_data(network, rng)
@@ -144,9 +139,6 @@ def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
     assert layer.asked == [True] * (len(network.widths) - 2) + [False]
     shapes = [leaf.shape for leaf in leaves(grads)]
     assert shapes == [leaf.shape for leaf in leaves(here[0])]
-
-
-# --- predictions ---------------------------------------------------------------------------------
 
 
 @cases.networks

@@ -119,9 +119,6 @@ def test_vectors_and_the_head_follow_adamw(backend, rng):
         assert np.abs(ours[0] - theirs[0]).max() > 0.01
 
 
-# --- polynomials ---------------------------------------------------------------------------------
-
-
 def test_a_wide_range_of_singular_values_comes_to_1():
     for n_steps, least in ((3, 1 / 90), (4, 1 / 380), (5, 1 / 1600), (8, 1 / 90_000)):
         values = np.concatenate([np.geomspace(least, 0.02, 5000), np.linspace(0.02, 1.0, 5000)])
@@ -137,9 +134,6 @@ def test_no_quintic_is_nearer_to_1(low, high):
     error = np.abs(values - 1.0).max()
     signs = np.sign(values[np.abs(values - 1.0) > error * (1 - 1e-6)] - 1.0)
     assert signs[np.append(True, np.diff(signs) != 0)].tolist() == [-1.0, 1.0, -1.0, 1.0]
-
-
-# --- stacks of matrices, low precision ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 4), (5, 4, 9), (5, 4, 4), (1, 6, 2)])

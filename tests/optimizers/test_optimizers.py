@@ -132,9 +132,6 @@ def test_matrices_are_penalised_and_vectors_are_not(backend):
     assert penalties == [pytest.approx(0.5 * 0.5 * 2.0**2)]
 
 
-# --- all rules -----------------------------------------------------------------------------------
-
-
 @pytest.mark.libraries("numpy", "torch", "jax", "cupy")  # Those that have a kernel.
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("l2", [None, 0.1])
@@ -227,9 +224,6 @@ def test_rules_are_values_and_all_of_them_are_tested():
     family = optimizers.family
     assert family(Adam()) == family(Adam(beta_1=0.5)) == "Adam"
     assert family(ByKind()) != family(ByKind(vector=SGD())) != family(SGD())
-
-
-# --- schedules -----------------------------------------------------------------------------------
 
 
 def test_a_schedule_can_have_a_single_step():

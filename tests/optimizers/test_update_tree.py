@@ -44,9 +44,6 @@ def test_an_update_compiles_once(name, rng):
     assert all(np.abs(a - b).max() > 0 for a, b in zip(new, params, strict=True))
 
 
-# --- low precision -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("l2", [None, 0.1])
 def test_gradients_of_low_precision_are_brought_to_the_parameters(backend, l2, rng):
     """As if they had come so; Muon's products are in the lower precision."""
@@ -78,9 +75,6 @@ def test_the_norm_of_low_precision_is_not_computed_in_it(backend, rng):
         for mine, plain in zip(clipped, exact, strict=True):
             assert mine.dtype == xp.bfloat16
             np.testing.assert_allclose(backend.get(mine), plain / expected, rtol=2**-8)
-
-
-# --- clipping ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -21,9 +21,6 @@ def copied(pinned, copying):
     return x
 
 
-# --- copies --------------------------------------------------------------------------------------
-
-
 def test_a_kernel_that_does_not_wait_for_a_copy_is_an_error(copied):
     with pytest.raises(RaceError, match="no wait between"):
         copied + 1
@@ -89,9 +86,6 @@ def test_results_in_pinned_memory_are_garbage_until_the_host_waits(pinned, copyi
     assert pinned.tolist() == [1, 1, 1, 1]
 
 
-# --- streams and events --------------------------------------------------------------------------
-
-
 def test_the_default_stream_and_blocking_streams_wait_for_each_other(pinned):
     x, blocking = cp.empty(4, dtype=np.float32), cuda.Stream()
     x.set(pinned, stream=blocking)
@@ -135,9 +129,6 @@ def test_current_streams_belong_to_a_device_and_nest(copying):
             with pytest.raises(RuntimeError, match="does not match with the current device"):
                 copying.use()
     assert cuda.get_current_stream() == cuda.Stream.null
-
-
-# --- memory --------------------------------------------------------------------------------------
 
 
 def test_new_memory_is_garbage():
@@ -207,9 +198,6 @@ def test_a_pool_splits_what_is_too_large_and_merges_the_pieces():
         assert cp.empty(4096, np.uint8).data.ptr == address
         pool.free_all_blocks()
         assert pool.total_bytes() == 0
-
-
-# --- devices -------------------------------------------------------------------------------------
 
 
 def test_devices_keep_their_arrays_apart():

@@ -75,8 +75,6 @@ class ndarray:  # noqa: N801 - CuPy's name
         view.base = self if self.base is None else self.base
         return view
 
-    # --- what it is ----------------------------------------------------------------------------
-
     shape = property(operator.attrgetter("_a.shape"))
     dtype = property(operator.attrgetter("_a.dtype"))
     ndim = property(operator.attrgetter("_a.ndim"))
@@ -101,8 +99,6 @@ class ndarray:  # noqa: N801 - CuPy's name
 
     def __len__(self) -> int:
         return len(self._a)
-
-    # --- to the host and back ------------------------------------------------------------------
 
     def get(self, stream=None, order="C", out=None, blocking=True) -> np.ndarray:
         if out is not None:
@@ -154,8 +150,6 @@ class ndarray:  # noqa: N801 - CuPy's name
             stream = cuda.get_current_stream() if stream is None else stream
             self.data.copy_from_host_async(arr.ctypes.data, self.nbytes, stream)
 
-    # --- conversions, all of which wait --------------------------------------------------------
-
     def item(self) -> Any:
         if self.size != 1:
             raise ValueError("can only convert an array of size 1 to a Python scalar")
@@ -166,8 +160,6 @@ class ndarray:  # noqa: N801 - CuPy's name
     __complex__ = _converted(complex)
     __repr__ = _converted(repr)
     __str__ = _converted(str)
-
-    # --- other libraries -----------------------------------------------------------------------
 
     def __array__(self, dtype: Any = None) -> Any:
         raise TypeError(

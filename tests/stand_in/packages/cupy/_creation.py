@@ -65,9 +65,6 @@ def _in_layout(layout: np.ndarray, dtype: Any) -> ndarray:
     return view
 
 
-# --- from arrays and from the host ---------------------------------------------------------------
-
-
 def array(
     obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False
 ) -> ndarray:
@@ -151,9 +148,6 @@ def from_dlpack(array: Any, *, device: Any = None, copy: bool | None = None) -> 
         "CPU arrays cannot be directly imported to CuPy. "
         "Use `cupy.array(numpy.from_dlpack(input))` instead."
     )
-
-
-# --- ranges --------------------------------------------------------------------------------------
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> ndarray:

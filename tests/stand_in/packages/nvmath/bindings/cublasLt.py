@@ -96,8 +96,6 @@ def _refuse(condition: object, status: Status = Status.INVALID_VALUE) -> None:
         raise cuBLASLtError(status)
 
 
-# --- handles and descriptors ---------------------------------------------------------------------
-
 _CALLS = """
 matmul_desc_create(compute_type, scale_type)
 matmul_desc_destroy(matmul_desc)
@@ -169,9 +167,6 @@ def create() -> int:
 
 def get_version() -> int:
     return 120_905
-
-
-# --- what is to be computed ----------------------------------------------------------------------
 
 
 def _place(address: int, shape: Any, strides: Any, dtype: Any) -> tuple[np.ndarray, Block]:
