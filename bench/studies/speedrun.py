@@ -24,8 +24,8 @@ from bench.suite.records import HISTORY, Result, environment, write
 from bench.suite.tables import Table
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
-from mlp_xp.estimators.config import resolve_batch_size, resolve_optimizer
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state
+from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimizer
 from mlp_xp.optimizers import ByKind, Muon, kinds
 from mlp_xp.recipes import read_recipe, recipe_parameters
 from mlp_xp.saving import load_model

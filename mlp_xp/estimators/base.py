@@ -13,16 +13,16 @@ from mlp_xp._utils.random import RandomState
 from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
-from mlp_xp.estimators.agreement import validating_on_all_ranks
-from mlp_xp.estimators.config import LBFGS
-from mlp_xp.estimators.device_copies import FittedArrays
-from mlp_xp.estimators.parameters import CONSTRAINTS, RecipeMixin, param_names, validate
-from mlp_xp.estimators.pictures import PicturesMixin
-from mlp_xp.estimators.ported import PortedMixin
-from mlp_xp.estimators.prediction import evaluate, gradient_of_inputs, network_outputs
-from mlp_xp.estimators.scoring import Metrics
-from mlp_xp.estimators.state import FittedState, fitted_state, publish
-from mlp_xp.estimators.summary import Summary, summary_of
+from mlp_xp.estimators.checks.rank_agreement import validating_on_all_ranks
+from mlp_xp.estimators.fitted.device_cache import FittedArrays
+from mlp_xp.estimators.fitted.notebook_repr import PicturesMixin
+from mlp_xp.estimators.fitted.prediction import evaluate, gradient_of_inputs, network_outputs
+from mlp_xp.estimators.fitted.scoring import Metrics
+from mlp_xp.estimators.fitted.sklearn_overrides import PortedMixin
+from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
+from mlp_xp.estimators.fitted.summary import Summary, summary_of
+from mlp_xp.estimators.settings.config import LBFGS
+from mlp_xp.estimators.settings.parameters import CONSTRAINTS, RecipeMixin, param_names, validate
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.training.history import packed, unpacked
 
@@ -115,7 +115,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         """
         start = time.perf_counter()
         # Predictions need nothing of it.
-        from mlp_xp.estimators.requests import fit_requests
+        from mlp_xp.estimators.fitting.requests import fit_requests
         from mlp_xp.training.answer import answer
 
         given, held_out = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
@@ -131,7 +131,7 @@ class BaseMLP(PortedMixin, PicturesMixin, RecipeMixin, CallbackSupportMixin, Bas
         held_out: tuple[Any, Any, Any],
         classes: Any = None,
     ) -> Any:
-        from mlp_xp.estimators.requests import partial_fit_requests
+        from mlp_xp.estimators.fitting.requests import partial_fit_requests
         from mlp_xp.training.answer import answer
 
         answer(partial_fit_requests(self, (X, y, sample_weight), held_out, classes))

@@ -12,14 +12,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
 from mlp_xp.backends import get_backend
-from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.parameters import CONSTRAINTS, documented, one_of
-from mlp_xp.estimators.prediction import AS_SET, as_labels
-from mlp_xp.estimators.scoring import score_on_host
-from mlp_xp.estimators.state import set_weights
+from mlp_xp.estimators.checks.rank_agreement import validating_on_all_ranks
+from mlp_xp.estimators.checks.validation import host
+from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
+from mlp_xp.estimators.fitted.scoring import score_on_host
+from mlp_xp.estimators.fitted.state import set_weights
+from mlp_xp.estimators.settings.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.targets import ClassTargets
-from mlp_xp.estimators.validation import host
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Schedule

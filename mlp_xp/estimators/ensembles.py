@@ -18,14 +18,14 @@ from sklearn.utils.validation import check_is_fitted
 from mlp_xp._utils.sklearn_compat import check_same_namespace
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
+from mlp_xp.estimators.checks.validation import check_weights, check_x, host
 from mlp_xp.estimators.classifier import MLPClassifier
+from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
+from mlp_xp.estimators.fitted.prediction import as_labels
+from mlp_xp.estimators.fitted.scoring import combined_values, mean_and_spread, score_on_host
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.many import FitTask, fit_all
-from mlp_xp.estimators.pictures import DescriptionMixin
-from mlp_xp.estimators.prediction import as_labels
 from mlp_xp.estimators.regressor import MLPRegressor
-from mlp_xp.estimators.scoring import combined_values, mean_and_spread, score_on_host
-from mlp_xp.estimators.state import fitted_state
-from mlp_xp.estimators.validation import check_weights, check_x, host
 
 __all__ = ["BaseEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor"]
 

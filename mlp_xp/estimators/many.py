@@ -22,15 +22,15 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import Worker, reporting
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.config import (
+from mlp_xp.estimators.checks.validation import check_x
+from mlp_xp.estimators.fitting.requests import fit_requests
+from mlp_xp.estimators.settings.config import (
     LBFGS,
     known_network,
     resolve_batch_size,
     resolve_layers,
     training_backend,
 )
-from mlp_xp.estimators.requests import fit_requests
-from mlp_xp.estimators.validation import check_x
 from mlp_xp.training.answer import answer
 from mlp_xp.training.finite import NonFiniteError
 from mlp_xp.training.records import Record

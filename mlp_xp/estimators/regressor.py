@@ -8,14 +8,14 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
-from mlp_xp.estimators.agreement import validating_on_all_ranks
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.parameters import CONSTRAINTS, documented, one_of
-from mlp_xp.estimators.prediction import AS_SET
-from mlp_xp.estimators.scoring import predict_values
-from mlp_xp.estimators.state import set_weights
+from mlp_xp.estimators.checks.rank_agreement import validating_on_all_ranks
+from mlp_xp.estimators.checks.validation import check_weights, check_y, host
+from mlp_xp.estimators.fitted.prediction import AS_SET
+from mlp_xp.estimators.fitted.scoring import predict_values
+from mlp_xp.estimators.fitted.state import set_weights
+from mlp_xp.estimators.settings.parameters import CONSTRAINTS, documented, one_of
 from mlp_xp.estimators.targets import RealTargets
-from mlp_xp.estimators.validation import check_weights, check_y, host
 from mlp_xp.nn.losses import OUTPUTS, REGRESSION_LOSSES
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.optimizers.schedules import Schedule
@@ -305,7 +305,7 @@ default="auto"
         outputs: Any = self._outputs(X, "calibrate_intervals", to=get_backend("numpy"))
         state = self._state
         columns = state.targets.plain.encode(check_y(self, y, len(outputs)), "float64")
-        from mlp_xp.estimators.intervals import calibrate  # Few models are calibrated.
+        from mlp_xp.estimators.fitted.intervals import calibrate  # Few models are calibrated.
 
         calibration = calibrate(state.activating_loss, outputs, columns)
         self._state = replace(state, calibration=calibration)

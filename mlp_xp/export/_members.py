@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.ensembles import BaseEnsemble
-from mlp_xp.estimators.state import FittedState, fitted_state
+from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 
 __all__ = ["members_of", "state_of"]
 

@@ -16,9 +16,9 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend
 from mlp_xp.datasets._dataset import Column
-from mlp_xp.estimators.config import resolve_augmentation
-from mlp_xp.estimators.intervals import calibrated_quantiles
-from mlp_xp.estimators.state import FittedState
+from mlp_xp.estimators.fitted.intervals import calibrated_quantiles
+from mlp_xp.estimators.fitted.state import FittedState
+from mlp_xp.estimators.settings.config import resolve_augmentation
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
 from mlp_xp.export._columns import column_inputs
 from mlp_xp.export._members import members_of, state_of

@@ -9,7 +9,7 @@ import sklearn.neural_network
 
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.state import FittedState, fitted_state
+from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 from mlp_xp.export._members import state_of
 from mlp_xp.nn.losses import Poisson
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from mlp_xp._utils.optional import optional
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.config import resolve_config
-from mlp_xp.estimators.state import FittedState, fitted_state, publish
+from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
+from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.export._members import state_of
 from mlp_xp.nn.network import with_layers
 from mlp_xp.training.history import History

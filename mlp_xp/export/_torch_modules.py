@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlp_xp.backends import get_backend
-from mlp_xp.estimators.state import FittedState
+from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.nn.blocks import (
     Activate,
     Affine,

@@ -20,8 +20,8 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.estimators.intervals import Calibration
-from mlp_xp.estimators.state import FittedState
+from mlp_xp.estimators.fitted.intervals import Calibration
+from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.nn.layers import BatchStats, Dense, Norm
 from mlp_xp.nn.network import denses, draw_params, norms, with_layers
 from mlp_xp.saving._files import SPEC, SavingError, expect

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from mlp_xp.estimators.ensembles import MLPEnsembleClassifier, MLPEnsembleRegressor
-from mlp_xp.estimators.state import FittedState
+from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.saving._files import SavingError, expect
 from mlp_xp.saving._json import decode, encode
 from mlp_xp.saving._spec import ESTIMATORS, Rebuilt

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.config import resolve_augmentation, resolve_config
-from mlp_xp.estimators.intervals import Calibration
-from mlp_xp.estimators.state import FittedState
+from mlp_xp.estimators.fitted.intervals import Calibration
+from mlp_xp.estimators.fitted.state import FittedState
+from mlp_xp.estimators.settings.config import resolve_augmentation, resolve_config
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets, Targets
 from mlp_xp.saving._files import SPEC, WEIGHTS, SavingError, brief, expect
 from mlp_xp.saving._json import decode, decode_classes, encode, encode_classes

@@ -64,7 +64,7 @@ class SharedData:
     Parameters
     ----------
     x : (n, features) array of any library
-        As `mlp_xp.estimators.validation.check_x` returns it.
+        As `mlp_xp.estimators.checks.validation.check_x` returns it.
     """
 
     def __init__(self, x: Any) -> None:

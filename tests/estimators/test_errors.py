@@ -114,7 +114,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(fails, classes, monkeypatch
     before, error = pickle.dumps(model), MemoryError if fails else ValueError
     data = X[:, :3], np.where(y > 0, "a", "b") if fails else y[:-1]
     if fails:
-        monkeypatch.setattr(mlp_xp.estimators.fitting, fails, full)
+        monkeypatch.setattr(mlp_xp.estimators.fitting.prepare, fails, full)
     with pytest.raises(error):
         model.fit(*data)
     assert pickle.dumps(model) == before

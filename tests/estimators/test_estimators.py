@@ -17,7 +17,7 @@ from trainers import assert_close
 
 from mlp_xp import MLP, MLPClassifier, MLPRegressor, get_backend
 from mlp_xp.backends import installed
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import load_model, save_model
 
 X, y = problem()

@@ -13,8 +13,8 @@ from scipy import sparse
 
 from mlp_xp import MLP, MLPRegressor
 from mlp_xp.datasets import load_digits
-from mlp_xp.estimators import validation
-from mlp_xp.estimators.validation import check_x
+from mlp_xp.estimators.checks import validation
+from mlp_xp.estimators.checks.validation import check_x
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import Quantile, SoftmaxCrossEntropy

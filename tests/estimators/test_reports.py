@@ -11,7 +11,7 @@ from sklearn import config_context
 from sklearn.metrics import get_scorer
 
 from mlp_xp import MLPRegressor
-from mlp_xp.estimators import prediction
+from mlp_xp.estimators.fitted import prediction
 from mlp_xp.training import inference
 
 X, y = problem()

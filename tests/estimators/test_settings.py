@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_html_repr
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor
-from mlp_xp.estimators.config import resolve_config
+from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.estimators.targets import ClassTargets, RealTargets
 from mlp_xp.nn.layers import tanh
 from mlp_xp.nn.losses import SoftmaxFocal

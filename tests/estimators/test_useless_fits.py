@@ -9,7 +9,7 @@ from helpers import problem
 from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error
 
 from mlp_xp import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.baseline import constant_loss
+from mlp_xp.estimators.fitting.baseline import constant_loss
 from mlp_xp.estimators.targets import ClassTargets, MultilabelTargets, RealTargets
 from mlp_xp.model_selection import GridSearchCV
 from mlp_xp.nn import losses

@@ -10,7 +10,7 @@ import pytest
 from helpers import case
 
 from mlp_xp import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SavingError, load_model, save_model
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)

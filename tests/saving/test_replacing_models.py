@@ -18,7 +18,7 @@ from sklearn.neural_network import MLPClassifier as SklearnClassifier
 
 from mlp_xp import MLPClassifier, saving
 from mlp_xp._utils.storage.durable import locked
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.export import from_sklearn
 from mlp_xp.nn.losses import Custom
 from mlp_xp.optimizers import SGD

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Branch, Project
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop

@@ -13,7 +13,7 @@ from helpers import bounded, small
 from mlp_xp import MLPRegressor
 from mlp_xp._utils.signals import interruptible, interrupts
 from mlp_xp.callbacks import Callback
-from mlp_xp.estimators.held_out import HeldOut
+from mlp_xp.estimators.fitting.validation_set import HeldOut
 from mlp_xp.optimizers.schedules import Linear, LinearWarmup
 from mlp_xp.training import fit_loop
 from mlp_xp.training import time_budget as budget

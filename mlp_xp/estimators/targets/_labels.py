@@ -13,8 +13,8 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.estimators.checks.validation import check_labels, check_weights, encode
 from mlp_xp.estimators.targets._base import Targets, make_loss
-from mlp_xp.estimators.validation import check_labels, check_weights, encode
 from mlp_xp.nn.losses import (
     CLASSIFICATION_LOSSES,
     Loss,

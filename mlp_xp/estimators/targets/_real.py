@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 from sklearn.metrics import r2_score
 
+from mlp_xp.estimators.checks.validation import check_values
 from mlp_xp.estimators.targets._base import Targets, make_loss
-from mlp_xp.estimators.validation import check_values
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
 
 __all__ = ["RealTargets"]

@@ -15,7 +15,7 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.distributed import Alone
-from mlp_xp.estimators.scoring import Predictions
+from mlp_xp.estimators.fitted.scoring import Predictions
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import mean_loss

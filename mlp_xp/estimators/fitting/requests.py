@@ -9,10 +9,10 @@ from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import get_backend
 from mlp_xp.distributed import join_ranks
-from mlp_xp.estimators.baseline import warn_if_useless
-from mlp_xp.estimators.fitting import prepare_fit
-from mlp_xp.estimators.generators import draw_epochs
-from mlp_xp.estimators.reporting import new_reporter, publish_training
+from mlp_xp.estimators.fitting.baseline import warn_if_useless
+from mlp_xp.estimators.fitting.generators import draw_epochs
+from mlp_xp.estimators.fitting.prepare import prepare_fit
+from mlp_xp.estimators.fitting.reporting import new_reporter, publish_training
 from mlp_xp.training.requests import Fit
 from mlp_xp.training.rows import home
 

@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_consistent_length
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends import Backend, namespace_backend, to_numpy
 from mlp_xp.distributed import Alone, Distributed, join_ranks
-from mlp_xp.estimators.keywords import check_fit_keywords
-from mlp_xp.estimators.validation import check_weights, check_x, check_y, host
+from mlp_xp.estimators.checks.keywords import check_fit_keywords
+from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y, host
 from mlp_xp.training.rows import Shard, take_rows
 
 __all__ = [
@@ -54,7 +54,9 @@ def validating_on_all_ranks(fit: _Method) -> _Method:
 
 def agree_on_settings(ranks: Alone, params: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raise ValueError unless all ranks have the same parameters, and the same other facts."""
-    from mlp_xp.estimators.resuming import text_of  # It reads files, which an import needs not.
+    from mlp_xp.estimators.fitting.resuming import (
+        text_of,  # It reads files, which an import needs not.
+    )
 
     texts = {name: text_of(value) for name, value in params.items() if name not in _OWN}
     _agree(ranks, texts | {name: str(value) for name, value in facts.items()})

@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.estimators.config import resolve_config
-from mlp_xp.estimators.device_copies import DeviceCopies
+from mlp_xp.estimators.fitted.device_cache import DeviceCopies
+from mlp_xp.estimators.settings.config import resolve_config
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats, Dense
 from mlp_xp.nn.losses import ErrorLoss, Loss, SoftmaxCrossEntropy, SquaredError, Through
@@ -27,7 +27,7 @@ from mlp_xp.training.loop_settings import LoopPosition
 from mlp_xp.training.records import ResumeState
 
 if TYPE_CHECKING:
-    from mlp_xp.estimators.intervals import Calibration
+    from mlp_xp.estimators.fitted.intervals import Calibration
 
 __all__ = [
     "FittedState",
@@ -314,7 +314,7 @@ def fitted_state(estimator: Any) -> FittedState:
     Examples
     --------
     >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.estimators.state import fitted_state
+    >>> from mlp_xp.estimators.fitted.state import fitted_state
     >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
     >>> fitted_state(model.fit([[0.0], [1.0]], [0, 1])).network.widths
     (1, 4, 1)
@@ -374,7 +374,7 @@ def host_copy(estimator: Any) -> Any:
     Examples
     --------
     >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.estimators.state import host_copy
+    >>> from mlp_xp.estimators.fitted.state import host_copy
     >>> model = MLPRegressor(hidden_layer_sizes=4, max_iter=1, learning_rate="cosine")
     >>> copied = host_copy(model.fit([[0.0], [1.0]], [0, 1]))
     >>> copied.n_iter_, copied.coefs_[0] is model.coefs_[0]

@@ -111,7 +111,7 @@ def resolve_config(
     Examples
     --------
     >>> from mlp_xp import MLPRegressor
-    >>> from mlp_xp.estimators.config import resolve_config
+    >>> from mlp_xp.estimators.settings.config import resolve_config
     >>> from mlp_xp.estimators.targets import RealTargets
     >>> params = MLPRegressor(hidden_layer_sizes=(8, 4)).get_params()
     >>> config = resolve_config(params, 3, RealTargets(2))

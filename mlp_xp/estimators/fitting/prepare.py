@@ -17,9 +17,24 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.distributed import Alone
-from mlp_xp.estimators.agreement import agree_on_backend, agree_on_settings, agreed_generator
-from mlp_xp.estimators.baseline import Baseline
-from mlp_xp.estimators.config import (
+from mlp_xp.estimators.checks.rank_agreement import (
+    agree_on_backend,
+    agree_on_settings,
+    agreed_generator,
+)
+from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
+from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
+from mlp_xp.estimators.fitting.baseline import Baseline
+from mlp_xp.estimators.fitting.generators import draw_split, peek_seed
+from mlp_xp.estimators.fitting.resuming import identity, newest_snapshot, restore, with_snapshot
+from mlp_xp.estimators.fitting.samples import (
+    Sample,
+    check_held_out,
+    check_sample,
+    place_sample,
+    split_sample,
+)
+from mlp_xp.estimators.settings.config import (
     TrainingConfig,
     check_params,
     resolve_config,
@@ -27,14 +42,8 @@ from mlp_xp.estimators.config import (
     resolve_layers,
     training_backend,
 )
-from mlp_xp.estimators.generators import draw_split, peek_seed
-from mlp_xp.estimators.ported import check_overrides
-from mlp_xp.estimators.resuming import identity, newest_snapshot, restore, with_snapshot
-from mlp_xp.estimators.samples import Sample, check_held_out, check_sample, split_sample
-from mlp_xp.estimators.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.network import init_batch_stats, init_params
-from mlp_xp.training.batches import Data, multiplies_sparse, place
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.history import History
 from mlp_xp.training.input_scaling import find_scaling
@@ -49,7 +58,6 @@ __all__ = [
     "Training",
     "continue_state",
     "new_state",
-    "place_sample",
     "prepare_fit",
     "trainer_for",
 ]
@@ -176,7 +184,9 @@ def prepare_fit(
     model._training = Training(trainer, ())
     measured = None
     if validation is not None:
-        from mlp_xp.estimators.held_out import HeldOut  # Many fits have no such samples.
+        from mlp_xp.estimators.fitting.validation_set import (
+            HeldOut,  # Many fits have no such samples.
+        )
 
         measured = HeldOut(model, params, trainer, targets, validation, sample.X, data, ranks)
     if training is not None:
@@ -343,52 +353,6 @@ def trainer_for(
     if progress is not None:
         new.resume(progress)
     return new
-
-
-def place_sample(
-    trainer: Trainer, sample: Sample, targets: Targets, placement: Any, batch_size: Any
-) -> Data:
-    """Return the training data: on the device, or to be streamed to it batch by batch."""
-    encoded = targets.encode(sample.y, trainer.dtype)
-    check_pullbacks(trainer, encoded)
-    backend, rules = trainer.backend, trainer.rules
-    stays_sparse = multiplies_sparse(backend, rules.network, trainer.scaling, rules.augmentation)
-    data = place(
-        backend, sample.X, encoded, trainer.dtype, placement, multiplies_sparse=stays_sparse
-    )
-    if batch_size != "auto" and batch_size > data.n_samples:
-        warn_caller(
-            f"Got `batch_size` {batch_size} larger than the sample size {data.n_samples}. It "
-            "is going to be clipped."
-        )
-    return data
-
-
-def check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
-    """Compare what a user wrote with a finite difference, once, on a few samples."""
-    backend, network, loss = trainer.backend, trainer.rules.network, trainer.rules.loss
-    settings = (
-        network.activation if isinstance(network.activation, tuple) else (network.activation,)
-    )
-    own = [function for function in settings if callable(function)]
-    if trainer.n_steps or not (own or loss.is_own):
-        return
-    # Most fits have nothing to check.
-    from mlp_xp.nn.gradient_check import check_activation, check_loss
-
-    dtype = "float64" if backend.has_float64 else "float32"
-    generator = np.random.default_rng(trainer.seed)
-    rows = slice(0, 8)
-    with backend.scope():
-        for function in own:
-            x = backend.put(generator.standard_normal((8, 4)), dtype)
-            name = getattr(function, "__name__", repr(function))
-            check_activation(function, x, xp=backend.xp, name=name)
-        if loss.is_own:
-            is_real = targets.dtype.kind == "f"
-            y = backend.put(targets[rows], dtype if is_real else None)
-            logits = generator.standard_normal((y.shape[0], network.sizes[-1]))
-            check_loss(loss, backend.put(logits, dtype), y, xp=backend.xp)
 
 
 def _have_same_arrays(tree: Any, other: Any) -> bool:

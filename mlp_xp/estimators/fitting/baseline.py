@@ -13,8 +13,8 @@ from scipy import sparse
 from mlp_xp._utils.sklearn_compat import caller_frame
 from mlp_xp._utils.workers import current_worker
 from mlp_xp.backends import to_numpy
-from mlp_xp.estimators.config import LBFGS
-from mlp_xp.estimators.samples import Sample
+from mlp_xp.estimators.fitting.samples import Sample
+from mlp_xp.estimators.settings.config import LBFGS
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.losses import (
     AbsoluteError,
@@ -61,7 +61,7 @@ def constant_loss(
     Examples
     --------
     >>> import numpy as np
-    >>> from mlp_xp.estimators.baseline import constant_loss
+    >>> from mlp_xp.estimators.fitting.baseline import constant_loss
     >>> from mlp_xp.estimators.targets import RealTargets
     >>> from mlp_xp.nn.losses import SquaredError
     >>> constant_loss(SquaredError(), RealTargets(1), np.asarray([1.0, 3.0]), None)

@@ -20,8 +20,8 @@ from sklearn.utils._param_validation import (
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import BACKENDS, LOW_PRECISIONS
 from mlp_xp.distributed import ENGINES, Distributed
-from mlp_xp.estimators.config import ADAPTIVE, LBFGS, check_params, resolve_layers
-from mlp_xp.estimators.keywords import checking_keywords, set_params
+from mlp_xp.estimators.checks.keywords import checking_keywords, set_params
+from mlp_xp.estimators.settings.config import ADAPTIVE, LBFGS, check_params, resolve_layers
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state
 
 __all__ = ["PortedMixin", "check_overrides"]
 
@@ -92,7 +92,7 @@ def check_overrides(estimator: Any) -> None:
     Examples
     --------
     >>> from mlp_xp import MLPClassifier
-    >>> from mlp_xp.estimators.ported import check_overrides
+    >>> from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
     >>> check_overrides(MLPClassifier())
     """
     for name, instead in _INSTEAD.items():

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlp_xp._utils.sklearn_compat import warn_caller
-from mlp_xp.estimators.config import LBFGS
-from mlp_xp.estimators.state import FittedState
+from mlp_xp.estimators.fitted.state import FittedState
+from mlp_xp.estimators.settings.config import LBFGS
 
 if TYPE_CHECKING:  # Few fits are resumed, and others start without these modules.
     from mlp_xp.training.fit_loop import FitLoop
@@ -81,7 +81,7 @@ def identity(
     Examples
     --------
     >>> import numpy as np
-    >>> from mlp_xp.estimators.resuming import identity
+    >>> from mlp_xp.estimators.fitting.resuming import identity
     >>> identity({"alpha": 0.1, "verbose": True}, lambda: np.arange(3), None)
     {'alpha': '0.1', 'samples': '3', 'y and sample_weight': 'ab25350e3e65'}
     """

@@ -1,4 +1,4 @@
-"""The samples of a fit, checked, and those held out from it."""
+"""The samples of a fit: checked, held out from it, and placed where it computes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.distributed import Alone
-from mlp_xp.estimators.agreement import agree_on_samples, join_samples
+from mlp_xp.estimators.checks.rank_agreement import agree_on_samples, join_samples
+from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.estimators.validation import check_weights, check_x, check_y
+from mlp_xp.training.batches import Data, multiplies_sparse, place
 from mlp_xp.training.rows import some_rows
+from mlp_xp.training.trainer import Trainer
 
-__all__ = ["Sample", "check_held_out", "check_sample", "split_sample"]
+__all__ = ["Sample", "check_held_out", "check_sample", "place_sample", "split_sample"]
 
 _FEW = 10_000  # Samples whose split is kept.
 
@@ -123,3 +126,49 @@ def _split(
     rows = np.arange(n_samples)
     fit, held = train_test_split(rows, test_size=fraction, random_state=seed, stratify=strata)
     return fit, held
+
+
+def place_sample(
+    trainer: Trainer, sample: Sample, targets: Targets, placement: Any, batch_size: Any
+) -> Data:
+    """Return the training data: on the device, or to be streamed to it batch by batch."""
+    encoded = targets.encode(sample.y, trainer.dtype)
+    _check_pullbacks(trainer, encoded)
+    backend, rules = trainer.backend, trainer.rules
+    stays_sparse = multiplies_sparse(backend, rules.network, trainer.scaling, rules.augmentation)
+    data = place(
+        backend, sample.X, encoded, trainer.dtype, placement, multiplies_sparse=stays_sparse
+    )
+    if batch_size != "auto" and batch_size > data.n_samples:
+        warn_caller(
+            f"Got `batch_size` {batch_size} larger than the sample size {data.n_samples}. It "
+            "is going to be clipped."
+        )
+    return data
+
+
+def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
+    """Compare what a user wrote with a finite difference, once, on a few samples."""
+    backend, network, loss = trainer.backend, trainer.rules.network, trainer.rules.loss
+    settings = (
+        network.activation if isinstance(network.activation, tuple) else (network.activation,)
+    )
+    own = [function for function in settings if callable(function)]
+    if trainer.n_steps or not (own or loss.is_own):
+        return
+    # Most fits have nothing to check.
+    from mlp_xp.nn.gradient_check import check_activation, check_loss
+
+    dtype = "float64" if backend.has_float64 else "float32"
+    generator = np.random.default_rng(trainer.seed)
+    rows = slice(0, 8)
+    with backend.scope():
+        for function in own:
+            x = backend.put(generator.standard_normal((8, 4)), dtype)
+            name = getattr(function, "__name__", repr(function))
+            check_activation(function, x, xp=backend.xp, name=name)
+        if loss.is_own:
+            is_real = targets.dtype.kind == "f"
+            y = backend.put(targets[rows], dtype if is_real else None)
+            logits = generator.standard_normal((y.shape[0], network.sizes[-1]))
+            check_loss(loss, backend.put(logits, dtype), y, xp=backend.xp)

@@ -11,14 +11,14 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.checks.validation import check_weights, host
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.estimators.validation import check_weights, host
 from mlp_xp.nn.losses import Loss, of_mixture
 from mlp_xp.nn.losses._errors import as_level
 
 if TYPE_CHECKING:
-    from mlp_xp.estimators.intervals import Calibration
+    from mlp_xp.estimators.fitted.intervals import Calibration
 
 __all__ = [
     "Metrics",
@@ -180,7 +180,7 @@ def predict_values(
             if calibration is None:
                 found = loss.quantiles(outputs, levels, xp=backend.xp)
             else:
-                from mlp_xp.estimators.intervals import calibrated_quantiles  # Few have one.
+                from mlp_xp.estimators.fitted.intervals import calibrated_quantiles  # Few have one.
 
                 put = backend.put
                 found = calibrated_quantiles(loss, outputs, levels, calibration, put, xp=backend.xp)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.estimators.config import resolve_batch_size, resolve_optimizer
-from mlp_xp.estimators.state import fitted_state
+from mlp_xp.estimators.fitted.state import fitted_state
+from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimizer
 from mlp_xp.nn.blocks import Row, rows
 from mlp_xp.nn.network import Network
 
@@ -110,7 +110,7 @@ def summarize(network: Network, *, itemsize: int, batch_size: int, n_copies: int
     Examples
     --------
     >>> from mlp_xp.nn.network import Network
-    >>> from mlp_xp.estimators.summary import summarize
+    >>> from mlp_xp.estimators.fitted.summary import summarize
     >>> network = Network((4, 3, 2), dropout=0.5)
     >>> summarize(network, itemsize=4, batch_size=10, n_copies=3)
     layer            output  parameters  flops a sample

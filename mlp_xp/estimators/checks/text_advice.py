@@ -17,7 +17,7 @@ def text_advice(X: Any, estimator: str) -> str:
     Examples
     --------
     >>> import pandas
-    >>> from mlp_xp.estimators.text_advice import text_advice
+    >>> from mlp_xp.estimators.checks.text_advice import text_advice
     >>> print(text_advice(pandas.DataFrame({"color": ["red", "blue"]}), "MLPClassifier"))
     MLPClassifier takes numbers in X. X['color'] has text: encode it. E.g. \
 make_pipeline(make_column_transformer((OneHotEncoder(handle_unknown='ignore'), ['color']), \

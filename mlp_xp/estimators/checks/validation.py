@@ -83,7 +83,7 @@ def check_x(estimator: Any, X: Any, *, reset: bool) -> Any:
             )
         except ValueError as error:
             if _TEXT in str(error):
-                from mlp_xp.estimators.text_advice import text_advice  # Most X have none.
+                from mlp_xp.estimators.checks.text_advice import text_advice  # Most X have none.
 
                 raise ValueError(f"{error}. {text_advice(X, type(estimator).__name__)}") from error
             raise
@@ -277,7 +277,7 @@ def encode(labels: np.ndarray, classes: np.ndarray, name: str = "y") -> np.ndarr
     Examples
     --------
     >>> import numpy as np
-    >>> from mlp_xp.estimators.validation import encode
+    >>> from mlp_xp.estimators.checks.validation import encode
     >>> encode(np.asarray(["cat", "ant"]), np.asarray(["ant", "bee", "cat"]))
     array([2, 0], dtype=int32)
     """

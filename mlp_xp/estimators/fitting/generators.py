@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from mlp_xp._utils.random import RandomState
-from mlp_xp.estimators.config import LBFGS
+from mlp_xp.estimators.settings.config import LBFGS
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.training.records import Record
 

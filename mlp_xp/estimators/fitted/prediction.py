@@ -11,11 +11,11 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend, get_backend
-from mlp_xp.estimators.config import choose_backend, resolve_augmentation
-from mlp_xp.estimators.scoring import Metrics, Predictions, named_metrics
-from mlp_xp.estimators.state import FittedState, fitted_state
+from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
+from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics
+from mlp_xp.estimators.fitted.state import FittedState, fitted_state
+from mlp_xp.estimators.settings.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.estimators.validation import check_weights, check_x, check_y
 from mlp_xp.nn.losses import mean_loss
 from mlp_xp.training.finite import is_finite
 from mlp_xp.training.inference import predict

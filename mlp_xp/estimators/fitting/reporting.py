@@ -13,9 +13,9 @@ from mlp_xp._utils.signals import interrupts, terminations
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend
 from mlp_xp.distributed import Alone
-from mlp_xp.estimators.config import resolve_loop
-from mlp_xp.estimators.fitting import Training
-from mlp_xp.estimators.state import publish
+from mlp_xp.estimators.fitted.state import publish
+from mlp_xp.estimators.fitting.prepare import Training
+from mlp_xp.estimators.settings.config import resolve_loop
 from mlp_xp.training.fit_loop import FitLoop
 from mlp_xp.training.inference import put_writable
 from mlp_xp.training.loop_settings import LoopSettings

@@ -1,0 +1,4 @@
+"""The state of a fitted estimator, and what is computed from it: predictions, scores, summaries.
+
+Nothing here trains.
+"""
