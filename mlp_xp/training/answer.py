@@ -16,16 +16,19 @@ T = TypeVar("T")
 def answer(fit: Fit[T]) -> T:
     """Train what a fit asks for until it ends, and return its result."""
     plans: dict[int, EpochPlan] = {}  # By epoch: the next one, planned while the device works.
+    several: MultiEpoch | None = None
+    is_first = True
     try:
         request = next(fit)
-        several = new_multi_epoch(request)
         while True:
             try:
+                several = new_multi_epoch(request) if is_first else several
                 trained = _train(request, several, plans)
             except BaseException as error:
                 request = fit.throw(error)
             else:
                 request = fit.send(trained)
+            is_first = False
     except StopIteration as end:
         result: T = end.value
         return result

@@ -78,11 +78,12 @@ def pressing(n):
     return score
 
 
+@pytest.mark.libraries("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", ["GridSearchCV", "HalvingGridSearchCV"])
-def test_ctrl_c_keeps_the_candidates_that_are_finished(name):
+def test_ctrl_c_keeps_the_candidates_that_are_finished(on, name):
     grid = {"alpha": [0.1 * i for i in range(40)]}
     # One thread, so that few models are trained when Ctrl-C is pressed.
-    search = getattr(ours, name)(network(), grid, cv=2, n_jobs=1, scoring=pressing(9))
+    search = getattr(ours, name)(network(**on), grid, cv=2, n_jobs=1, scoring=pressing(9))
     message = r"Search interrupted by user: cv_results_ has the (\d+) of 40 candidates"
     with pytest.warns(UserWarning, match=message) as caught:
         search.fit(X, y)
