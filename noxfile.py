@@ -17,7 +17,6 @@ nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_venv = "yes"
 
 CONSTRAINTS = Path(".ci", "constraints.txt")
-NIGHTLY = "https://pypi.anaconda.org/scientific-python-nightly-wheels/simple"
 
 # What the matrix runs on, without a GPU.
 BACKENDS = (
@@ -77,10 +76,13 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """Run the README's tests, without numba, on wheels of the night before."""
+    """Run the README's tests, without numba, on the newest wheels, pre-releases included.
+
+    ``PIP_EXTRA_INDEX_URL`` names the index of nightly wheels that Scientific Python keeps.
+    """
     packages = ["numpy", "scipy", "scikit-learn", "pandas"]
     session.install("-e", ".[test]")
-    session.install("--pre", "--upgrade", "--extra-index-url", NIGHTLY, *packages)
+    session.install("--pre", "--upgrade", *packages)
     session.run("pytest", *session.posargs)
 
 
