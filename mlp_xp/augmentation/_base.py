@@ -135,8 +135,8 @@ class ImageAugmentation(Augmentation):
         is_shape = isinstance(shape, list | tuple) and len(shape) == 3
         if not (is_shape and all(isinstance(n, Integral) and n >= 1 for n in shape)):
             raise ValueError(
-                f"image_shape is {shape!r}, and must be three integers of at least 1, (channels, "
-                "height, width), e.g. (3, 32, 32)."
+                "`image_shape` must be three integers of at least 1, (channels, height, width), "
+                f"got {shape!r}; set it to e.g. (3, 32, 32)."
             )
         object.__setattr__(self, "image_shape", tuple(map(int, shape)))
 
@@ -156,7 +156,7 @@ class ImageAugmentation(Augmentation):
         if value is None or not least <= value <= most:
             what = "an integer" if kind is int else "a number"
             raise ValueError(
-                f"{name} is {getattr(self, name)!r}, and must be {what} from {least} to {most}."
+                f"`{name}` must be {what} from {least} to {most}, got {getattr(self, name)!r}."
             )
         object.__setattr__(self, name, value)
 

@@ -52,7 +52,7 @@ class Flip(Geometric):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.alternate, bool):
-            raise ValueError(f"alternate is {self.alternate!r}, and must be True or False.")
+            raise ValueError(f"`alternate` must be True or False, got {self.alternate!r}.")
 
     @property
     def views(self) -> tuple[FlipDraws, ...]:
@@ -115,7 +115,7 @@ class Shift(Geometric):
         super().__post_init__()
         self.check_number("pixels", 1, min(self.image_shape[1:]) - 1)
         if self.padding not in ("reflect", "zero"):
-            raise ValueError(f"padding is {self.padding!r}, and must be 'reflect' or 'zero'.")
+            raise ValueError(f"`padding` must be 'reflect' or 'zero', got {self.padding!r}.")
 
     @property
     def views(self) -> tuple[ShiftDraws, ...]:

@@ -117,7 +117,7 @@ class Mixup(Augmentation):
     def __post_init__(self) -> None:
         alpha = plain_number(self.alpha)
         if alpha is None or not 0.0 < alpha < float("inf"):
-            raise ValueError(f"alpha is {self.alpha!r}, and must be above 0; 0.2 is common.")
+            raise ValueError(f"`alpha` must be above 0, got {self.alpha!r}; 0.2 is common.")
         object.__setattr__(self, "alpha", alpha)
 
     def draw(self, epoch: Epoch) -> MixupDraws:

@@ -103,8 +103,8 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
     'numpy'
     >>> get_backend("numpi")
     Traceback (most recent call last):
-    ValueError: backend is 'numpi', and must be one of 'auto', 'numpy', 'cupy', 'torch', 'jax', \
-'array_api_strict', or None to follow the data: did you mean 'numpy'?
+    ValueError: `backend` must be one of 'auto', 'numpy', 'cupy', 'torch', 'jax', \
+'array_api_strict', or None to follow the data, got 'numpi': did you mean 'numpy'?
     """
     if device is None and type(spec) is np.ndarray:
         return _plain_numpy()  # The common case, and on the path of one-row predictions.
@@ -118,8 +118,8 @@ def get_backend(spec: Any = None, device: Any = None) -> Backend:
 
             names = ("auto", *BACKENDS)
             raise ValueError(
-                f"backend is {spec!r}, and must be one of {', '.join(map(repr, names))}, or None "
-                f"to follow the data{error_end(spec, names)}"
+                f"`backend` must be one of {', '.join(map(repr, names))}, or None to follow the "
+                f"data, got {spec!r}{error_end(spec, names)}"
             )
         return _load(spec, device)
     name = namespace_backend(spec)

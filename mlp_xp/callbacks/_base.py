@@ -108,4 +108,4 @@ class Live(Callback):
 def expect(condition: bool, name: str, expected: str, given: Any) -> None:
     """Raise ValueError for a setting that is not what it must be."""
     if not condition:
-        raise ValueError(f"{name} must be {expected}, got {given!r}")
+        raise ValueError(f"`{name}` must be {expected}, got {given!r}")

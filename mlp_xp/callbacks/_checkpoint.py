@@ -54,7 +54,7 @@ def _parse(every: Any) -> _Interval:
             return _Interval(amount * _SECONDS[unit], "s")
         if is_whole:
             return _Interval(amount, unit)
-    raise ValueError(f"every must be {_FORMS}, got {every!r}")
+    raise ValueError(f"`every` must be {_FORMS}, got {every!r}")
 
 
 @dataclass

@@ -61,13 +61,13 @@ def get_communicator(engine: str) -> Communicator:
     >>> from mlp_xp.distributed import get_communicator
     >>> get_communicator("mpo")
     Traceback (most recent call last):
-    ValueError: distributed is 'mpo', and must be 'mpi' or 'torch': did you mean 'mpi'?
+    ValueError: `distributed` must be 'mpi' or 'torch', got 'mpo': did you mean 'mpi'?
     """
     if engine not in ENGINES:
         from mlp_xp._utils.names import error_end  # Most names are right.
 
         names, end = " or ".join(map(repr, ENGINES)), error_end(engine, ENGINES)
-        raise ValueError(f"distributed is {engine!r}, and must be {names}{end}")
+        raise ValueError(f"`distributed` must be {names}, got {engine!r}{end}")
     communicator: Communicator = importlib.import_module(
         f"mlp_xp.distributed.{ENGINES[engine]}"
     ).create()
@@ -114,8 +114,8 @@ def in_fixed_order(communicator: Communicator) -> Communicator:
 
     if N_SHARDS % communicator.size:
         raise ValueError(
-            f"deterministic is True on {communicator.size} ranks, and must be on 1, 2, 4 or 8: "
-            "type mpiexec -n 4, or set deterministic=False."
+            f"deterministic=True needs 1, 2, 4 or 8 ranks, got {communicator.size}: type "
+            "mpiexec -n 4, or set deterministic=False."
         )
     limit_threads(1)
     return InFixedOrder(communicator)

@@ -34,7 +34,7 @@ class Distributed:
     >>> model = MLPClassifier(distributed=Distributed(data="sharded"))
     >>> Distributed(data="shards")
     Traceback (most recent call last):
-    ValueError: data is 'shards', and must be 'replicated' or 'sharded': did you mean 'sharded'?
+    ValueError: `data` must be 'replicated' or 'sharded', got 'shards': did you mean 'sharded'?
     """
 
     engine: Literal["mpi", "torch"] = "mpi"
@@ -46,9 +46,9 @@ class Distributed:
             from mlp_xp._utils.names import error_end  # Most names are right.
 
             end = error_end(self.data, DATA)
-            raise ValueError(f"data is {self.data!r}, and must be 'replicated' or 'sharded'{end}")
+            raise ValueError(f"`data` must be 'replicated' or 'sharded', got {self.data!r}{end}")
         if not isinstance(self.deterministic, bool):
-            raise ValueError(f"deterministic is {self.deterministic!r}, and must be a bool.")
+            raise ValueError(f"`deterministic` must be a bool, got {self.deterministic!r}.")
         if self.deterministic and self.data == "sharded":
             raise ValueError(
                 "data is 'sharded', and deterministic is True: sharded rows are summed where they "

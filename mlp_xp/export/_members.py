@@ -34,7 +34,7 @@ def members_of(model: Any) -> list[Any]:
         return list(model.estimators_)
     if not isinstance(model, BaseMLP):
         raise TypeError(
-            f"model is {model!r}, and must be an estimator or ensemble of mlp_xp. {_OTHERWISE}"
+            f"`model` must be an estimator or ensemble of mlp_xp, got {model!r}. {_OTHERWISE}"
         )
     return [model]
 

@@ -115,7 +115,7 @@ def trace(
     first = states[0]
     precision = first.dtype if precision is None else precision
     if precision not in ("float32", "float64"):
-        raise ValueError(f"precision is {precision!r}, and must be 'float32' or 'float64'.")
+        raise ValueError(f"`precision` must be 'float32' or 'float64', got {precision!r}.")
     if columns:
         inputs, x = column_inputs(columns, precision)
     else:

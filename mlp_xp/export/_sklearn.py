@@ -68,8 +68,8 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
     kind = next((ours for theirs, ours in kinds.items() if isinstance(estimator, theirs)), None)
     if kind is None:
         raise TypeError(
-            f"estimator is {estimator!r}, and must be an MLPClassifier or MLPRegressor of "
-            "sklearn.neural_network."
+            "`estimator` must be an MLPClassifier or MLPRegressor of sklearn.neural_network, got "
+            f"{estimator!r}."
         )
     model: Any = kind(**estimator.get_params(deep=False))
     fitted = vars(estimator)

@@ -192,7 +192,7 @@ def parse(module: nn.Module) -> Parsed:
         steps.pop()
     if not steps or not isinstance(steps[-1], nn.Linear):
         raise ValueError(
-            f"module is {module!r}, and must be a Sequential whose last layer is a Linear."
+            f"`module` must be a Sequential whose last layer is a Linear, got {module!r}."
         )
     denses: list[Dense] = []
     norms: list[Norm] = []

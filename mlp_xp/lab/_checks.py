@@ -37,14 +37,14 @@ def in_scope(function: F) -> F:
 def check_count(name: str, value: Any, least: int) -> None:
     """Raise ValueError for anything but an integer of at least ``least``."""
     if not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}, and must be an integer of at least {least}.")
+        raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
 
 
 def check_axes(name: str, array: Array) -> None:
     """Raise ValueError for an array without two axes."""
     if array.ndim != 2:
         raise ValueError(
-            f"{name} has shape {tuple(array.shape)}, and must have two axes. Biases are rows, "
+            f"`{name}` must have two axes, got shape {tuple(array.shape)}. Biases are rows, "
             f"{name}[None, :]; data have a row for each sample, reshape({name}, (n, -1))."
         )
 
@@ -63,8 +63,8 @@ def prepare(
         given = tuple(arrays[array_name].shape)
         if given != shape:
             raise ValueError(
-                f"{array_name} has shape {given}, and must have shape {shape} to fit "
-                f"w1 {tuple(w1.shape)} and w2 {tuple(w2.shape)}: b1 (1, d_h) and w2 (d_h, d_out) "
+                f"`{array_name}` must have shape {shape} to fit w1 {tuple(w1.shape)} and w2 "
+                f"{tuple(w2.shape)}, got {given}: b1 (1, d_h) and w2 (d_h, d_out) "
                 f"go with w1 (d_in, d_h), b2 (1, d_out) with w2, {name} (n, d_in) with w1."
             )
     if n_samples == 0:
@@ -72,8 +72,8 @@ def prepare(
     dtypes = {str(weight.dtype) for weight in (w1, b1, w2, b2)}
     if len(dtypes) > 1 or not xp.isdtype(w1.dtype, "real floating"):
         raise ValueError(
-            f"The weights have dtype {' and '.join(sorted(dtypes))}, and must share one real "
-            "floating dtype: create all four with e.g. dtype=xp.float32."
+            "The weights must have one real floating dtype, got "
+            f"{' and '.join(sorted(dtypes))}: create all four with e.g. dtype=xp.float32."
         )
     return xp, (Dense(w1, b1[0, :]), Dense(w2, b2[0, :]))
 
@@ -90,13 +90,11 @@ def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]
     """
     if not xp.isdtype(labels.dtype, "integral"):
         raise ValueError(
-            f"{name} has dtype {labels.dtype}, and must hold integers: "
+            f"`{name}` must hold integers, got dtype {labels.dtype}: "
             f"use xp.astype({name}, xp.int64) if they are whole numbers."
         )
     if 0 in labels.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(labels.shape)}, and must hold at least one label."
-        )
+        raise ValueError(f"`{name}` must hold at least one label, got shape {tuple(labels.shape)}.")
     smallest = int(xp.min(labels))
     if smallest < 0:
         raise ValueError(
@@ -110,8 +108,8 @@ def check_labels(name: str, labels: Array, data: Array, w2: Array, *, xp: Namesp
     """Check that labels fit the data and the classes of ``w2``; return them as integers."""
     if tuple(labels.shape) != data.shape[:1]:
         raise ValueError(
-            f"{name} has shape {tuple(labels.shape)}, and must have shape ({data.shape[0]},): one "
-            "label for each row of data."
+            f"`{name}` must have shape ({data.shape[0]},), got {tuple(labels.shape)}: one label "
+            "for each row of data."
         )
     labels, largest = check_range(name, labels, xp=xp)
     if largest >= w2.shape[1]:

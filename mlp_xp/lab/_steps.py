@@ -103,8 +103,8 @@ def learn_once_mse(
     expected = (data.shape[0], w2.shape[1])
     if tuple(targets.shape) != expected:
         raise ValueError(
-            f"targets has shape {tuple(targets.shape)}, and must have shape {expected}: a row for "
-            "each row of data, a column for each column of w2. For labels, use one_hot(labels)."
+            f"`targets` must have shape {expected}, got {tuple(targets.shape)}: a row for each row "
+            "of data, a column for each column of w2. For labels, use one_hot(labels)."
         )
 
     def head(logits: Array, targets: Array) -> tuple[Array, Array]:

@@ -83,11 +83,11 @@ class Layer:
 
     def outputs(self, fan_in: int) -> int:
         """Return the number of outputs; raise ValueError if it cannot take so many inputs."""
-        raise NotImplementedError(f"{type(self).__name__} is a layer, and must define outputs.")
+        raise NotImplementedError(f"{type(self).__name__} must define outputs: it is a layer.")
 
     def build(self, fan_in: int, around: Surroundings) -> Block:
         """Return the block."""
-        raise NotImplementedError(f"{type(self).__name__} is a layer, and must define build.")
+        raise NotImplementedError(f"{type(self).__name__} must define build: it is a layer.")
 
     def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
         """Return the output layer that follows this one."""
@@ -171,8 +171,8 @@ class Blocks(Layer):
             _check_width("shape has an entry that", size)
         if not self.mixed or sorted(set(self.mixed) & set(range(n_axes))) != sorted(self.mixed):
             raise ValueError(
-                f"mixed is {self.mixed!r}, and must name at least one of the axes 0 to "
-                f"{n_axes - 1} of shape {self.shape!r}, each once."
+                f"`mixed` must name at least one of the axes 0 to {n_axes - 1} of shape "
+                f"{self.shape!r}, each once, got {self.mixed!r}."
             )
         if self.width is not None:
             _check_width("width", self.width)
@@ -277,4 +277,4 @@ LAYERS = (*INNER, Branch)
 
 def _check_width(name: str, width: object) -> None:
     if type(width) is not int or width < 1:
-        raise ValueError(f"{name} is {width!r}, and must be an integer of at least 1.")
+        raise ValueError(f"`{name}` must be an integer of at least 1, got {width!r}.")

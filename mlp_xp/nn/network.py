@@ -83,22 +83,22 @@ Dropout(rate=0.1, number=0))
         ends = (*self.widths[:1], *self.widths[-1:])
         if len(self.widths) < 2 or not all(isinstance(n, int) for n in ends) or min(numbers) < 1:
             raise ValueError(
-                f"widths is {self.widths!r}, and must name inputs, hidden layers and outputs, each "
-                "at least 1 wide, e.g. (3072, 512, 10)."
+                "`widths` must list inputs, hidden layers and outputs, each at least 1 wide, got "
+                f"{self.widths!r}; set it to e.g. (3072, 512, 10)."
             )
         for activation in self._given("activation"):
             if not callable(activation) and activation not in ACTIVATIONS:
                 raise ValueError(
-                    f"activation is {activation!r}, and must be one of {sorted(ACTIVATIONS)}, or "
-                    "a function of the same contract."
+                    f"`activation` must be one of {sorted(ACTIVATIONS)}, or a function with the "
+                    f"same signature, got {activation!r}."
                 )
         for name in ("dropout", "input_dropout"):
             for rate in self._given(name):
                 if not 0.0 <= rate < 1.0:
-                    raise ValueError(f"{name} is {rate!r}, and must be at least 0 and below 1.")
+                    raise ValueError(f"`{name}` must be at least 0 and below 1, got {rate!r}.")
         if self.normalization not in (None, *get_args(Normalization)):
             raise ValueError(
-                f"normalization is {self.normalization!r}, and must be 'layer', 'batch' or None."
+                f"`normalization` must be 'layer', 'batch' or None, got {self.normalization!r}."
             )
         self._one_for_each_layer("activation")
         self._one_for_each_layer("dropout")

@@ -87,10 +87,10 @@ def rule_of(optimizer: Optimizer, kind: Kind, coefs: Scalars) -> tuple[Optimizer
 def check_decay(name: str, value: float) -> None:
     """Raise ValueError unless the value is at least 0 and below 1."""
     if not 0.0 <= value < 1.0:
-        raise ValueError(f"{name} is {value!r}, and must be at least 0 and below 1.")
+        raise ValueError(f"`{name}` must be at least 0 and below 1, got {value!r}.")
 
 
 def check_at_least_0(name: str, value: float) -> None:
     """Raise ValueError for a negative number or NaN."""
     if not value >= 0.0:
-        raise ValueError(f"{name} is {value!r}, and must be at least 0.")
+        raise ValueError(f"`{name}` must be at least 0, got {value!r}.")

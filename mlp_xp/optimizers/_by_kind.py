@@ -60,7 +60,7 @@ class ByKind:
             rule = self._rule(kind)
             if isinstance(rule, type) or not hasattr(rule, "coefficients"):
                 raise TypeError(
-                    f"{kind} is {rule!r}, and must be a rule of mlp_xp.optimizers, e.g. AdamW()."
+                    f"`{kind}` must be a rule of mlp_xp.optimizers, e.g. AdamW(), got {rule!r}."
                 )
             check_at_least_0(f"{kind}_rate", self._rate(kind))
 

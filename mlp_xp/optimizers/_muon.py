@@ -117,16 +117,14 @@ class Muon:
     def __post_init__(self) -> None:
         check_decay("momentum", self.momentum)
         if not (isinstance(self.ns_steps, int) and self.ns_steps >= 1):
-            raise ValueError(
-                f"ns_steps is {self.ns_steps!r}, and must be an integer of at least 1."
-            )
+            raise ValueError(f"`ns_steps` must be an integer of at least 1, got {self.ns_steps!r}.")
         if self.scale not in ("match_rms_adamw", "original"):
             raise ValueError(
-                f"scale is {self.scale!r}, and must be 'match_rms_adamw' or 'original'."
+                f"`scale` must be 'match_rms_adamw' or 'original', got {self.scale!r}."
             )
         if self.ns_polynomial not in ("minimax", "jordan"):
             raise ValueError(
-                f"ns_polynomial is {self.ns_polynomial!r}, and must be 'minimax' or 'jordan'."
+                f"`ns_polynomial` must be 'minimax' or 'jordan', got {self.ns_polynomial!r}."
             )
         check_at_least_0("adam_rate", self.adam_rate)
         self._adamw  # noqa: B018 - checks its own settings.

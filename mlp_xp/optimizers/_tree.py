@@ -191,7 +191,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
     ((array([[0.6]]), array([0.8])), np.float64(5.0))
     """
     if not 0.0 < max_norm < math.inf:
-        raise ValueError(f"max_norm is {max_norm!r}, and must be above 0 and finite.")
+        raise ValueError(f"`max_norm` must be above 0 and finite, got {max_norm!r}.")
     dtype = xp.result_type(xp.float32, *(g.dtype for g in leaves(grads)))
     flat = [
         xp.astype(xp.reshape(g, (*g.shape[:n_leading], -1)), dtype, copy=False)

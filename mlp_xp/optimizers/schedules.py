@@ -52,7 +52,7 @@ def _progress(step: int, n_steps: int) -> float:
 
 def _check_fraction(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} is {value!r}, and must be from 0 to 1.")
+        raise ValueError(f"`{name}` must be from 0 to 1, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class OneCycle:
         _check_fraction("rise", self.rise)
         for name in ("start_div", "final_div"):
             if getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, and must be at least 1.")
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)!r}.")
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
         """Return the factor on the rise or on the fall."""

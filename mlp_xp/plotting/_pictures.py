@@ -274,8 +274,8 @@ def _shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
     shape = (1, *shape) if len(shape) == 2 else shape
     if len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features:
         raise ValueError(
-            f"image_shape is {tuple(image_shape)}, and must be (height, width), or 1 or 3 channels "
-            f"and then those, of {n_features} numbers together."
+            "`image_shape` must be (height, width) or (channels, height, width) with 1 or 3 "
+            f"channels, {n_features} numbers in all, got {tuple(image_shape)}."
         )
     return shape
 

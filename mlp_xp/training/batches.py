@@ -254,7 +254,7 @@ def place(
     """
     if placement not in ("auto", "resident", "streamed"):
         raise ValueError(
-            f"placement is {placement!r}, and must be 'auto', 'resident' or 'streamed'."
+            f"`placement` must be 'auto', 'resident' or 'streamed', got {placement!r}."
         )
     if isinstance(x, Shard):
         return _place_shard(backend, x, to_numpy(y), dtype, placement, multiplies_sparse)

@@ -160,14 +160,14 @@ class Whiten:
 
     def __post_init__(self) -> None:
         if self.kind not in ("zca", "pca"):
-            raise ValueError(f"kind is {self.kind!r}, and must be 'zca' or 'pca'.")
+            raise ValueError(f"`kind` must be 'zca' or 'pca', got {self.kind!r}.")
         n = self.n_components
         if n is not None and (self.kind == "zca" or type(n) is not int or n < 1):
             raise ValueError(
-                f"n_components is {n!r}, and must be an integer of at least 1, with kind='pca'."
+                f"`n_components` must be an integer of at least 1, with kind='pca', got {n!r}."
             )
         if not self.epsilon > 0.0:
-            raise ValueError(f"epsilon is {self.epsilon!r}, and must be above 0.")
+            raise ValueError(f"`epsilon` must be above 0, got {self.epsilon!r}.")
 
     def inputs(self, n_features: int) -> int:
         """Return how many numbers of a sample the network sees."""

@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_step(tmp_path
 
 def test_settings_must_be_intervals_and_counts():
     for every in (0, 1.5, "2", None, True, "0 s", "1.5 steps", "5 eons", "-1 s"):
-        with pytest.raises(ValueError, match=r'every must be a number of epochs .* "10 min"'):
+        with pytest.raises(ValueError, match=r'`every` must be a number of epochs .* "10 min"'):
             Checkpoint("folder", every=every)
     for name, value in (
         ("keep_last", 0),
@@ -252,5 +252,5 @@ def test_settings_must_be_intervals_and_counts():
         ("keep_best", -1),
         ("keep_best", math.inf),
     ):
-        with pytest.raises(ValueError, match=f"{name} must be an int of at least"):
+        with pytest.raises(ValueError, match=f"`{name}` must be an int of at least"):
             Checkpoint(Path("folder"), **{name: value})

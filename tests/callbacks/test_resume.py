@@ -209,7 +209,7 @@ def test_without_any_whole_checkpoint_nothing_is_trained(tmp_path):
 
 
 def test_a_folder_without_a_checkpoint_starts_the_fit(tmp_path):
-    with pytest.raises(TypeError, match=r"resume is True, and must be the folder of a Checkpoint"):
+    with pytest.raises(TypeError, match=r"`resume` must be the folder of a Checkpoint, got True"):
         make().fit(X, Y, resume=True)
     with pytest.warns(UserWarning, match="which has no checkpoint: the fit starts at its first"):
         model = make().fit(X, Y, resume=tmp_path / "new")

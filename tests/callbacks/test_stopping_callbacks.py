@@ -67,8 +67,10 @@ def test_a_target_without_a_score_says_what_is_missing():
 
 def test_budgets_and_targets_must_be_numbers():
     for seconds in (0, -1.0, math.nan, "60", None):
-        with pytest.raises(ValueError, match=f"seconds must be a number above 0, got {seconds!r}"):
+        with pytest.raises(
+            ValueError, match=f"`seconds` must be a number above 0, got {seconds!r}"
+        ):
             TimeBudget(seconds)
     for score in (math.nan, math.inf, "0.9", None):
-        with pytest.raises(ValueError, match=f"score must be a finite number, got {score!r}"):
+        with pytest.raises(ValueError, match=f"`score` must be a finite number, got {score!r}"):
             TargetScore(score)

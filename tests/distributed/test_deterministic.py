@@ -58,7 +58,7 @@ def fit(backend, code="", number=None):
 
 def refuse():
     """Check the errors for a number of ranks that does not divide the shards, and for own rows."""
-    with pytest.raises(ValueError, match=r"on 3 ranks, and must be on 1, 2, 4 or 8: type mpiexec"):
+    with pytest.raises(ValueError, match=r"needs 1, 2, 4 or 8 ranks, got 3: type mpiexec"):
         join_ranks(Distributed(deterministic=True))
     with pytest.raises(ValueError, match="data is 'sharded', and deterministic is True"):
         Distributed(data="sharded", deterministic=True)

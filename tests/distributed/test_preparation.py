@@ -106,7 +106,7 @@ def test_another_setting_is_an_error_that_lists_the_valid_ones():
     for setting in ("mpo", 3, True):
         with pytest.raises(ValueError, match=r"distributed.*mpi"):
             MLPClassifier(distributed=setting).fit([[0.0], [1.0]], [0, 1])
-    with pytest.raises(ValueError, match=r"data is 'shared', .* 'sharded'"):
+    with pytest.raises(ValueError, match=r"`data` must be .* 'sharded', got 'shared'"):
         Distributed(data="shared")
-    with pytest.raises(ValueError, match="deterministic is 1, and must be a bool"):
+    with pytest.raises(ValueError, match="`deterministic` must be a bool, got 1"):
         Distributed(deterministic=1)

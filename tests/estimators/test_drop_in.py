@@ -53,7 +53,7 @@ def test_a_regressors_output_activation_that_is_assigned_acts_and_is_not_trained
     with pytest.raises(ValueError, match="out_activation_ is 'logistic', which was assigned"):
         mine.partial_fit(X, y)
     mine.out_activation_ = "no such"
-    with pytest.raises(ValueError, match="output is 'no such', and must be one of"):
+    with pytest.raises(ValueError, match=r"`output` must be one of .* got 'no such'"):
         mine.predict(X)
 
 
@@ -121,7 +121,7 @@ def test_a_layer_without_an_array_is_rejected(name, tmp_path):
     model = MLPRegressor(**SETTINGS).fit(X, y)
     getattr(model, name)[1] = None
     for call, args in ((model.predict, (X,)), (model.partial_fit, (X, y)), (save_model, ())):
-        with pytest.raises(ValueError, match=rf"{name}\[1\] is None, and must be an array"):
+        with pytest.raises(ValueError, match=rf"`{name}\[1\]` must be an array, got None"):
             call(*(args or (model, tmp_path)))
 
 

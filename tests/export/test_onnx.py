@@ -139,7 +139,7 @@ def test_errors():
     broken.coefs_[0][0, 0] = np.nan
     mixed.classes_ = np.asarray([1, "b", None], dtype=object)
     for each, precision, message in (
-        (model, "bf16", r"precision is 'bf16', and must be 'float32' or 'float64'\."),
+        (model, "bf16", r"`precision` must be 'float32' or 'float64', got 'bf16'\."),
         (broken, None, r"coefs_\[0\] has infinity or NaN"),
         (mixed, None, "ONNX has numbers and text"),
     ):

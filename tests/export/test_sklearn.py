@@ -55,7 +55,7 @@ def test_from_and_back(what, solver):
 
 
 def test_other_objects_are_refused_with_what_to_do(export):
-    expected = r"must be an estimator or ensemble of mlp_xp\. .* pipeline\[-1\] or search"
+    expected = r"must be an estimator or ensemble of mlp_xp, got .* pipeline\[-1\] or search"
     pipeline, search = make_pipeline(MLPClassifier()), GridSearchCV(MLPClassifier(), {})
     for model in (pipeline, search, theirs.MLPClassifier(), None):
         with case(model), pytest.raises(TypeError, match=expected):

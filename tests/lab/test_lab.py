@@ -291,22 +291,28 @@ def test_the_loss_of_a_nearly_certain_class_is_exact():
 WEIGHTS, DATA, LABELS = lab_data()
 NAMED = dict(zip(("w1", "b1", "w2", "b2"), WEIGHTS, strict=True))
 WRONG = [
-    ({"b1": np.zeros(3)}, "b1 has shape (3,), and must have two axes. Biases are rows, b1[None"),
-    ({"b1": np.zeros((7, 3))}, "b1 has shape (7, 3), and must have shape (1, 3)"),
-    ({"w2": np.zeros((4, 5))}, "w2 has shape (4, 5), and must have shape (3, 5)"),
-    ({"b2": np.zeros((1, 4))}, "b2 has shape (1, 4), and must have shape (1, 5)"),
-    ({"data_train": np.zeros((7, 5))}, "data_train has shape (7, 5), and must have shape (7, 4)"),
+    ({"b1": np.zeros(3)}, "`b1` must have two axes, got shape (3,). Biases are rows, b1[None"),
+    (
+        {"b1": np.zeros((7, 3))},
+        "`b1` must have shape (1, 3) to fit w1 (4, 3) and w2 (3, 5), got (7, 3)",
+    ),
+    ({"w2": np.zeros((4, 5))}, "`w2` must have shape (3, 5) to fit"),
+    ({"b2": np.zeros((1, 4))}, "`b2` must have shape (1, 5) to fit"),
+    ({"data_train": np.zeros((7, 5))}, "`data_train` must have shape (7, 4) to fit"),
     ({"data_train": np.zeros((7, 2, 2))}, "reshape(data_train, (n, -1))"),
     ({"data_train": np.zeros((0, 4)), "labels_train": np.zeros(0, int)}, "data_train has no rows"),
-    ({"w1": np.zeros((4, 3), np.float32)}, "dtype float32 and float64, and must share one"),
-    ({name: w.astype(int) for name, w in NAMED.items()}, "int64, and must share one real floating"),
-    ({"labels_train": np.zeros(6, int)}, "labels_train has shape (6,), and must have shape (7,)"),
-    ({"labels_train": np.zeros((7, 1), int)}, "labels_train has shape (7, 1)"),
-    ({"labels_train": np.zeros(7)}, "labels_train has dtype float64, and must hold integers"),
+    (
+        {"w1": np.zeros((4, 3), np.float32)},
+        "must have one real floating dtype, got float32 and float64",
+    ),
+    ({name: w.astype(int) for name, w in NAMED.items()}, "one real floating dtype, got int64"),
+    ({"labels_train": np.zeros(6, int)}, "`labels_train` must have shape (7,), got (6,)"),
+    ({"labels_train": np.zeros((7, 1), int)}, "`labels_train` must have shape (7,), got (7, 1)"),
+    ({"labels_train": np.zeros(7)}, "`labels_train` must hold integers, got dtype float64"),
     ({"labels_train": np.full(7, -1)}, "labels_train holds -1, and classes count from 0"),
     ({"labels_train": np.full(7, 5)}, "holds 5, but w2 of shape (3, 5) has the classes 0 to 4"),
-    ({"num_epoch": -1}, "num_epoch is -1, and must be an integer of at least 0"),
-    ({"num_epoch": 1.5}, "num_epoch is 1.5, and must be an integer"),
+    ({"num_epoch": -1}, "`num_epoch` must be an integer of at least 0, got -1"),
+    ({"num_epoch": 1.5}, "`num_epoch` must be an integer of at least 0, got 1.5"),
 ]
 
 
@@ -317,14 +323,16 @@ def test_an_error_names_the_fix(monkeypatch):
     for changes, message in WRONG:
         with pytest.raises(ValueError, match=re.escape(message)):
             lab.train_mlp(**(right | changes))
-    with pytest.raises(ValueError, match=r"targets has shape \(7,\).* use one_hot\(labels\)"):
+    with pytest.raises(ValueError, match=r"`targets` must .* got \(7,\).* use one_hot\(labels\)"):
         lab.learn_once_mse(*WEIGHTS, DATA, LABELS, 0.1)
     for d_h in (0, 1.5):
-        with pytest.raises(ValueError, match=f"d_h is {d_h}, and must be an integer of at least 1"):
+        with pytest.raises(ValueError, match=f"`d_h` must be an integer of .* got {d_h}"):
             lab.run_mlp_training(DATA, LABELS, DATA, LABELS, d_h, 0.1, 1)
-    with pytest.raises(ValueError, match=r"labels has shape \(0,\)"):
+    with pytest.raises(
+        ValueError, match=r"`labels` must hold at least one label, got shape \(0,\)"
+    ):
         lab.one_hot(np.zeros(0, int))
     # Both sets are checked before the first epoch.
     monkeypatch.setattr(_runs, "train", lambda *args, **kwargs: pytest.fail("trained"))
-    with pytest.raises(ValueError, match="data_test has shape"):
+    with pytest.raises(ValueError, match="`data_test` must have shape"):
         lab.run_mlp_training(DATA, LABELS, DATA[:, :3], LABELS, 3, 0.1, 1)

@@ -44,16 +44,16 @@ def test_projections_start_with_a_deviation_of_one_over_the_root_of_their_inputs
 
 
 MISTAKES = [
-    (lambda: Project(0), "width is 0, and must be an integer of at least 1"),
-    (lambda: Blocks((4, 6), ()), r"mixed is \(\), and must name .* axes 0 to 1"),
-    (lambda: Blocks((4, 6), (2,)), r"mixed is \(2,\).*axes 0 to 1 of shape \(4, 6\)"),
-    (lambda: Blocks((4, 6), (1, 1)), r"mixed is \(1, 1\).*each once"),
-    (lambda: Blocks((4, 6), (1,), 0), "width is 0"),
+    (lambda: Project(0), "`width` must be an integer of at least 1, got 0"),
+    (lambda: Blocks((4, 6), ()), r"`mixed` must name .* axes 0 to 1 .* got \(\)"),
+    (lambda: Blocks((4, 6), (2,)), r"axes 0 to 1 of shape \(4, 6\), each once, got \(2,\)"),
+    (lambda: Blocks((4, 6), (1, 1)), r"each once, got \(1, 1\)"),
+    (lambda: Blocks((4, 6), (1,), 0), "`width` must be .* got 0"),
     (lambda: Blocks((4, 0), (1,)), "shape has an entry that is 0"),
     (lambda: Branch(()), "Branch has no layers"),
     (lambda: Branch((Branch((4, 5)), 5)), "may hold integers, Project and Blocks: put one"),
     (lambda: Branch((2.0,)), r"holds 2\.0, and may hold integers"),
-    (lambda: Network((Project(3), Project(4))), "widths is .* must name inputs"),
+    (lambda: Network((Project(3), Project(4))), "`widths` must list inputs"),
     (lambda: Network((5, Blocks((4, 6), (1,)), 2)), "stands for 24 features, and there are 5"),
     (lambda: Network((5, Branch((7, 6)), 2)), "takes 5 features and gives 6: .* give 5"),
 ]

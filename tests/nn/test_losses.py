@@ -224,17 +224,17 @@ def test_losses_are_values():
 
 
 WRONG_SETTINGS = [
-    (lambda: losses.BinaryCrossEntropy(1.0), "label_smoothing is 1.0, and must be at least 0 and"),
-    (lambda: losses.SoftmaxCrossEntropy(-0.1), "label_smoothing is -0.1, and must be at least 0"),
-    (lambda: losses.SoftmaxFocal(-1.0), "gamma is -1.0, and must be at least 0 and finite"),
-    (lambda: losses.BinaryFocal(math.nan), "gamma is nan, and must be at least 0 and finite"),
-    (lambda: Huber(0.0), "delta is 0.0, and must be above 0 and finite.*SquaredError"),
-    (lambda: Quantile(1.0), "quantile is 1.0, and must be above 0 and below 1"),
-    (lambda: Quantile((0.5, 0.1)), r"quantile is \(0.5, 0.1\), .* numbers that increase"),
-    (lambda: Quantile(()), r"quantile is \(\), .* numbers that increase"),
-    (lambda: Through(Huber(), "softmax"), "output is 'softmax', and must be one of"),
-    (lambda: Custom(fourth_power, "swish"), r"output is 'swish', and must be .*'softmax'\]"),
-    (lambda: Custom(3), "function is 3, and must be a callable, function.outputs, targets"),
+    (lambda: losses.BinaryCrossEntropy(1.0), "`label_smoothing` must be .* 1, got 1.0"),
+    (lambda: losses.SoftmaxCrossEntropy(-0.1), "`label_smoothing` must be .* got -0.1"),
+    (lambda: losses.SoftmaxFocal(-1.0), "`gamma` must be at least 0 and finite, got -1.0"),
+    (lambda: losses.BinaryFocal(math.nan), "`gamma` must be at least 0 and finite, got nan"),
+    (lambda: Huber(0.0), "`delta` must be above 0 and finite, got 0.0.*SquaredError"),
+    (lambda: Quantile(1.0), "`quantile` must be above 0 and below 1, .* got 1.0"),
+    (lambda: Quantile((0.5, 0.1)), r"numbers in increasing order, got \(0.5, 0.1\)"),
+    (lambda: Quantile(()), r"numbers in increasing order, got \(\)"),
+    (lambda: Through(Huber(), "softmax"), "`output` must be one of .* got 'softmax'"),
+    (lambda: Custom(fourth_power, "swish"), r"`output` must be .*'softmax'\], got 'swish'"),
+    (lambda: Custom(3), "`function` must be a callable, function.outputs, .* got 3"),
     (lambda: Custom(type("F", (), {"__call__": fourth_power, "__hash__": None})()), "not hashable"),
     (lambda: Through("huber", "exp"), r"Through takes a loss of real .*; 'huber' is none"),
 ]

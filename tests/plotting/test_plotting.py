@@ -152,7 +152,9 @@ def test_the_surest_mistakes(model):
 
 
 def test_errors_of_pictures(model):
-    with pytest.raises(ValueError, match=r"image_shape is \(3, 3\).* of 16 numbers together"):
+    with pytest.raises(
+        ValueError, match=r"`image_shape` must be .* 16 numbers in all, got \(3, 3\)"
+    ):
         model.plot.weights(image_shape=(3, 3))
     blocks = MLPClassifier(**SHORT | {"hidden_layer_sizes": (Blocks((4, 4), (0,)),)}).fit(X, Y)
     with pytest.raises(ValueError, match="only a dense one has a weight for each pixel"):

@@ -96,7 +96,7 @@ MISTAKES = [
     ('solver = {class = "Cosine"}', "solver is 'Cosine', not one of SGD, Adam"),
     ('solver = {class = "Muon", steps = 3}', "Muon has no 'steps', .*did you mean 'ns_steps'"),
     ('solver = {class = "Muon", ns_steps = "3"}', "ns_steps='3', which is nothing like 4"),
-    ('solver = {class = "Muon", momentum = 2.0}', "solver: momentum is 2.0"),
+    ('solver = {class = "Muon", momentum = 2.0}', "solver: `momentum` must be .* got 2.0"),
     ("solver = {ns_steps = 3}", "solver is the table .* which has no 'class'"),
     ('dropout = {class = "Muon"}', "dropout is 'Muon', not one of none"),
     ("max_time = 0", "'max_time' parameter"),

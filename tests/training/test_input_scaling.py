@@ -135,10 +135,10 @@ def test_it_is_saved_and_pickled_and_gone_on_with(digits, setting, tmp_path):
 
 def test_mistakes_are_told():
     for given, message in (
-        ({"kind": "zcA"}, "kind is 'zcA', and must be 'zca' or 'pca'"),
-        ({"n_components": 3}, "n_components is 3, .* with kind='pca'"),
-        ({"kind": "pca", "n_components": 0}, "n_components is 0, and must be an integer of at"),
-        ({"epsilon": 0.0}, r"epsilon is 0\.0, and must be above 0"),
+        ({"kind": "zcA"}, "`kind` must be 'zca' or 'pca', got 'zcA'"),
+        ({"n_components": 3}, "`n_components` must .* with kind='pca', got 3"),
+        ({"kind": "pca", "n_components": 0}, "`n_components` must be an integer .* got 0"),
+        ({"epsilon": 0.0}, r"`epsilon` must be above 0, got 0\.0"),
     ):
         with pytest.raises(ValueError, match=message):
             Whiten(**given)

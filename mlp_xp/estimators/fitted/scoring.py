@@ -236,4 +236,4 @@ def _check_wanted(return_std: bool, quantiles: Any) -> None:
             f"return_std is True and quantiles is {quantiles!r}: call predict once for each."
         )
     if quantiles is not None and not np.size(quantiles):
-        raise ValueError(f"quantiles is {quantiles!r}, and must be a number, or several.")
+        raise ValueError(f"`quantiles` must be a number or several numbers, got {quantiles!r}.")

@@ -229,7 +229,7 @@ def _weights(network: Network, attributes: Mapping[str, Any]) -> dict[str, Any]:
         for i, array in enumerate(attributes[name]):
             if array is None:
                 raise ValueError(
-                    f"{name}[{i}] is None, and must be an array; for no effect, one of zeros."
+                    f"`{name}[{i}]` must be an array, got None; for no effect, set zeros."
                 )
     layers = list(map(Dense, attributes["coefs_"], attributes["intercepts_"]))
     scales = attributes.get("norms_", [])

@@ -44,7 +44,7 @@ def newest_snapshot(folder: str | os.PathLike[str], params: Mapping[str, Any]) -
             "SciPy: use mlp_xp.saving.load_model and a fit with warm_start=True, or another solver."
         )
     if not isinstance(folder, str | os.PathLike):
-        raise TypeError(f"resume is {folder!r}, and must be the folder of a Checkpoint.")
+        raise TypeError(f"`resume` must be the folder of a Checkpoint, got {folder!r}.")
     from mlp_xp.training.checkpoints import read_newest
 
     snapshot = read_newest(Path(folder))

@@ -118,7 +118,7 @@ class Block:
         self, params: Any, x: Array, context: Context
     ) -> tuple[Array, BlockPullback, Measured]:
         """Return the output, the pullback, and what a batch normalization has measured."""
-        raise NotImplementedError(f"{type(self).__name__} is a block, and must define __call__.")
+        raise NotImplementedError(f"{type(self).__name__} must define __call__: it is a block.")
 
     @property
     def label(self) -> str:

@@ -62,8 +62,8 @@ class Custom(Loss):
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise ValueError(
-                f"function is {self.function!r}, and must be a callable, "
-                "function(outputs, targets, *, xp), that returns (losses, pullback)."
+                "`function` must be a callable, function(outputs, targets, *, xp), that returns "
+                f"(losses, pullback), got {self.function!r}."
             )
         if not isinstance(self.function, Hashable):
             raise ValueError(
@@ -72,7 +72,7 @@ class Custom(Loss):
             )
         if self.output not in (*OUTPUTS, "softmax"):
             raise ValueError(
-                f"output is {self.output!r}, and must be one of {[*OUTPUTS, 'softmax']}."
+                f"`output` must be one of {[*OUTPUTS, 'softmax']}, got {self.output!r}."
             )
 
     def terms(

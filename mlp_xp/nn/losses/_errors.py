@@ -162,8 +162,8 @@ class Huber(ErrorLoss):
     def __post_init__(self) -> None:
         if not 0.0 < self.delta < math.inf:
             raise ValueError(
-                f"delta is {self.delta!r}, and must be above 0 and finite: the error from which on "
-                "it counts linearly; SquaredError() is the loss without such a bound."
+                f"`delta` must be above 0 and finite, got {self.delta!r}: larger errors count "
+                "linearly. For squared errors of any size, use SquaredError()."
             )
 
     def of_error(self, error: Array, *, xp: Namespace) -> tuple[Array, Array]:
@@ -234,9 +234,9 @@ class Quantile(ErrorLoss):
             and all(low < high for low, high in pairwise(levels))
         ):
             raise ValueError(
-                f"quantile is {self.quantile!r}, and must be above 0 and below 1, or several such "
-                "numbers that increase; 0.5 is the median, 0.9 a value that nine in ten targets "
-                "lie below, (0.05, 0.5, 0.95) a median in an interval."
+                "`quantile` must be above 0 and below 1, or several such numbers in increasing "
+                f"order, got {self.quantile!r}; 0.5 is the median, 0.9 a value above nine in ten "
+                "targets, (0.05, 0.5, 0.95) the median with a 90 % interval."
             )
 
     @property

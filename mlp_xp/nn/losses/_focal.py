@@ -159,4 +159,4 @@ class BinaryFocal(YesOrNo):
 def _check_gamma(value: float) -> None:
     """Raise ValueError unless an exponent is at least 0 and finite."""
     if not 0.0 <= value < float("inf"):
-        raise ValueError(f"gamma is {value!r}, and must be at least 0 and finite; 2.0 is common.")
+        raise ValueError(f"`gamma` must be at least 0 and finite, got {value!r}; 2.0 is common.")

@@ -200,7 +200,7 @@ class Gaussian(Loss):
         They are :math:`\mu + \sigma\,\Phi^{-1}(q)`.
         """
         if not all(0.0 < level < 1.0 for level in levels):
-            raise ValueError(f"quantiles is {tuple(levels)}, and must be above 0 and below 1.")
+            raise ValueError(f"`quantiles` must be above 0 and below 1, got {tuple(levels)}.")
         means, stds = self._parts(outputs)
         return xp.stack([means + score * stds for score in normal_scores(levels)], axis=-1)
 

@@ -192,5 +192,5 @@ def check_label_smoothing(value: float) -> None:
     """Raise ValueError unless the weight of the uniform distribution is in [0, 1)."""
     if not 0.0 <= value < 1.0:
         raise ValueError(
-            f"label_smoothing is {value!r}, and must be at least 0 and below 1; 0.1 is common."
+            f"`label_smoothing` must be at least 0 and below 1, got {value!r}; 0.1 is common."
         )

@@ -62,7 +62,7 @@ class Through(Loss):
                 f"Quantile(); {self.loss!r}{own} is none. Custom takes a function of your own."
             )
         if self.output not in OUTPUTS:
-            raise ValueError(f"output is {self.output!r}, and must be one of {list(OUTPUTS)}.")
+            raise ValueError(f"`output` must be one of {list(OUTPUTS)}, got {self.output!r}.")
 
     def terms(
         self, logits: Array, targets: Array, *, xp: Namespace
