@@ -58,7 +58,7 @@ class FitTask(NamedTuple):
     ``model`` is an estimator of ours that nobody else uses, such as a clone. ``X``, ``y`` and
     ``sample_weight`` are what its `fit` takes; ``rows``, ``(samples,)`` integer positions, choose
     some of them, None all. Tasks share data that are the very same objects. ``fit_params`` are
-    other arguments of `fit`, given as they are.
+    the held-out samples, by the names that `fit` gives them.
     """
 
     model: Any

@@ -258,6 +258,7 @@ class FitLoop:
             or settings.verbose
             or settings.max_time is not None
             or self.is_resumed
+            or self.trainer.backend.communicator is not None  # Rank 0 alone is verbose.
             or (validation is not None and validation.looks_at_model)
         )
 

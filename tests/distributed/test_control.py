@@ -31,7 +31,7 @@ def cases() -> list:
     words = np.asarray(["ant", "bee", "cat"])[Y]
     weights = np.linspace(0.5, 2.0, len(Y))
     return [
-        ({}, X, Y, {}),
+        ({"verbose": True}, X, Y, {}),
         ({"early_stopping": True, "scoring": f1, "dropout": 0.2}, X, words, {}),
         ({"input_scaling": "standardize", "scoring": "neg_log_loss"}, X.astype("f4"), Y, ALL),
         ({"input_scaling": Whiten(), "normalization": "batch"}, X, Y, {"sample_weight": weights}),

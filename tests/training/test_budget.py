@@ -236,6 +236,13 @@ def test_ctrl_c_is_a_flag_and_the_second_one_an_exception(ctrl_c):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_an_error_before_the_first_step_ends_the_fit_while_it_is_handled(ctrl_c, monkeypatch):
+    monkeypatch.setattr("mlp_xp.training.multi_epoch.MultiEpoch", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as _error:  # Its traceback keeps what is not closed.
+        MLPRegressor().fit([[0.0], [1.0]], [0, 1])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only(ctrl_c):
     started, over = threading.Event(), threading.Event()
 
