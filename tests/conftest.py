@@ -158,7 +158,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def backend_spec(request: pytest.FixtureRequest) -> str:
-    """Return the name of a backend."""
     return request.param
 
 

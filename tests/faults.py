@@ -72,7 +72,6 @@ def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> s
 
 
 def find(number: int, fault: dict[str, str], args: argparse.Namespace) -> dict[str, object]:
-    """Plant one fault and run the tests."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

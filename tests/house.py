@@ -67,7 +67,6 @@ def entries(folder: str) -> tuple[int, str]:
 
 
 def main() -> None:
-    """Print the tables."""
     texts = {path: path.read_text(encoding="utf-8") for path in sources("mlp_xp")}
     lines = sum(len(text.splitlines()) for text in texts.values())
     bench = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in sources("bench"))

@@ -140,7 +140,6 @@ class Case:
         return self.kind in ("real", "reals", "counts", "fractions", "shares", "float32 real")
 
     def make(self, spec: str) -> Any:
-        """Return the estimator for a backend."""
         place = place_of(spec)
         if self.recipe is not None:
             model = MLPClassifier.from_recipe(self.recipe, **self.settings, **place)

@@ -34,7 +34,6 @@ class Block(NamedTuple):
 
 
 def blocks(text: str) -> list[Block]:
-    """Return the Python blocks of a page, in order."""
     fences = list(FENCE.finditer(text))
     found = []
     for i, fence in enumerate(fences):

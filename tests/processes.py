@@ -50,14 +50,12 @@ class Process(subprocess.Popen):
 
 
 def start(code: str, *argv: object) -> Process:
-    """Run code as ``__main__`` in a process with ``argv``."""
     command = [*warm_python(), "-c", code, *map(str, argv)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return Process(command, text=True, bufsize=1, **pipes)
 
 
 def run(code: str, *argv: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run code to its end, and return its status, stdout and stderr."""
     with start(code, *argv) as process:
         out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -54,7 +54,6 @@ def cases(labels):
 
 
 def use(backend, network, case=None, **rules):
-    """Train on resident and on streamed data, and predict."""
     x, labels = byte_data("uint8")
     loss, y, outputs = case or (losses.SoftmaxCrossEntropy(), labels, 4)
     network = replace(network, widths=(x.shape[1], *network.widths, outputs))

@@ -33,7 +33,6 @@ def reference():
 
 
 def check(name, mode):
-    """Compare a training with what was recorded, to rounding."""
     found = net.compute(name, mode)
     if found is None:
         pytest.skip(f"{mode} has no bfloat16")

@@ -59,7 +59,6 @@ def links(page: Path) -> list[tuple[str, str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub names them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -228,7 +227,6 @@ THEIRS = re.compile("cudaError|Failed to find|libnvrtc|cannot open|not compiled|
 
 
 def features() -> list[dict[str, str]]:
-    """Return the rows of all tables of features that have a column of ours."""
     found, text = [], (DOCS / "features.md").read_text(encoding="utf-8")
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         names, _, *lines = ([c.strip() for c in row.split("|")[1:-1]] for row in table.splitlines())

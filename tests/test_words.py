@@ -117,7 +117,6 @@ def test_no_banned_phrase_and_no_british_spelling():
 
 
 def defined_names(path):
-    """Return the names that a module gives, without underscores at their ends, and their lines."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

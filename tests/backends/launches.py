@@ -12,16 +12,8 @@ from helpers import make_backend
 
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend
+from mlp_xp.nn import losses
 from mlp_xp.nn.layers import affine
-from mlp_xp.nn.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    Huber,
-    Loss,
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
-    SquaredError,
-)
 from mlp_xp.nn.network import Network, init_batch_stats, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, Lion, Muon, Optimizer, RMSprop
 from mlp_xp.training.batches import put_sparse
@@ -32,7 +24,7 @@ from mlp_xp.training.step import init_state, make_step
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 START, END = "<!-- launches -->", "<!-- end of launches -->"
 ROWS, FEATURES, OUTPUTS = 20, 12, 4
-ADAM, SOFTMAX = Adam(), SoftmaxCrossEntropy()
+ADAM, SOFTMAX = Adam(), losses.SoftmaxCrossEntropy()
 
 
 # What a step adds to the plain one, and what it launched before the fused kernels.
@@ -54,18 +46,18 @@ STEPS: dict[str, tuple[dict[str, Any], int]] = {
     "Adam, clipped gradient norm": ({"max_grad_norm": 1.0}, 94),
     "Adam, sparse rows": ({"sparse": True}, 130),
     "Adam, gelu": ({"activation": "gelu"}, 94),
-    "Adam, binary cross-entropy": ({"loss": BinaryCrossEntropy()}, 67),
-    "Adam, squared error": ({"loss": SquaredError()}, 55),
-    "Adam, absolute error": ({"loss": AbsoluteError()}, 60),
-    "Adam, Huber loss": ({"loss": Huber()}, 58),
-    "Adam, focal loss": ({"loss": SoftmaxFocal()}, 77),
+    "Adam, binary cross-entropy": ({"loss": losses.BinaryCrossEntropy()}, 67),
+    "Adam, squared error": ({"loss": losses.SquaredError()}, 55),
+    "Adam, absolute error": ({"loss": losses.AbsoluteError()}, 60),
+    "Adam, Huber loss": ({"loss": losses.Huber()}, 58),
+    "Adam, focal loss": ({"loss": losses.SoftmaxFocal()}, 77),
 }
 
 
 def make(
     backend: Backend,
     rule: Optimizer = ADAM,
-    loss: Loss = SOFTMAX,
+    loss: losses.Loss = SOFTMAX,
     *,
     accuracy: bool = False,
     average: bool = False,
@@ -91,7 +83,7 @@ def make(
     )
     generator = np.random.default_rng(0)
     labels = generator.integers(0, OUTPUTS, 50)
-    is_classes = isinstance(loss, SoftmaxCrossEntropy | SoftmaxFocal)
+    is_classes = isinstance(loss, losses.SoftmaxCrossEntropy | losses.SoftmaxFocal)
     y = labels.astype(np.int32) if is_classes else np.eye(OUTPUTS, dtype=np.float32)[labels]
     if loss.outputs_per_target > 1:
         y = np.ascontiguousarray(y[:, : OUTPUTS // loss.outputs_per_target])
@@ -153,7 +145,6 @@ def waits_of(backend: Backend, **settings: Any) -> dict[str, int]:
 
 
 def table(backend: Backend) -> str:
-    """Return the table of the documentation, in Markdown."""
     lines = ["| step | before | now | products by cuBLAS |", "| --- | --: | --: | --: |"]
     plain = backend.kernels._replace(dense=affine)
     for name, (settings, before) in STEPS.items():
@@ -165,7 +156,6 @@ def table(backend: Backend) -> str:
 
 
 def written() -> str:
-    """Return the table that is in the documentation."""
     return PAGE.read_text().partition(START)[2].partition(END)[0].strip()
 
 

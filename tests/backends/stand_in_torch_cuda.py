@@ -101,7 +101,6 @@ def current(stream):
 
 
 def install(monkeypatch):
-    """Replace torch's functions, and return what they note."""
     CUDA.order, CUDA.pools, CUDA.counts = [], [], Counter()
     CUDA.current = Stream(name="default")
     for name, function in {

@@ -58,7 +58,6 @@ UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
 
 
 def run(code, *argv):
-    """Run code in a fresh process; return what it prints and warns of."""
     command = [sys.executable, "-c", code, *map(str, argv)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -258,8 +257,6 @@ def test_without_what_compiles_a_fit_does_without(what, long, problem, monkeypat
 
 
 def raising(error):
-    """Return a function that raises."""
-
     def fail(*args):
         raise error
 

@@ -43,14 +43,11 @@ def test_products(device, rng):
 
 
 def with_gradient(result):
-    """Return a loss with its gradient."""
     value, pullback = result
     return value, pullback()
 
 
 def activated(name):
-    """Return a function of an activation's value and gradient."""
-
     def run(k, a, b, xp):
         y, pullback = k.activate(name, a["x"], xp=xp)
         return y, pullback(b["dy"])

@@ -43,7 +43,6 @@ def check(problem, backend, monkeypatch, **options):
 
 
 def check_both_ways(monkeypatch, train):
-    """Compare what a function computes with graphs, and without."""
     with monkeypatch.context() as patch:
         patch.setattr(CupyBackend, "loop", lambda self, body: None)
         expected = train()

@@ -1,48 +1,27 @@
 """Steps on CuPy's stand-in: how often they launch something, and that they wait for nothing."""
 
+import re
+
 import pytest
 from gradient import fourth_power
-from launches import OUTPUTS, STEPS, launches_of, table, waits_of, written
+from launches import OUTPUTS, launches_of, table, waits_of, written
 from rules import RULES
 
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
+from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS, affine
-from mlp_xp.nn.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    BinaryFocal,
-    Custom,
-    Gaussian,
-    Huber,
-    Poisson,
-    Quantile,
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
-    SquaredError,
-    Through,
-)
 
 pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
 
 IMAGE = (3, 2, 2)
 AUGMENTATION = Flip(IMAGE), Shift(IMAGE, 1), Cutout(IMAGE, 1), ColorJitter(IMAGE), Mixup()
-LOSSES = [
-    SoftmaxCrossEntropy(0.1),
-    SoftmaxFocal(),
-    BinaryCrossEntropy(0.1),
-    BinaryFocal(),
-    SquaredError(),
-    AbsoluteError(),
-    Huber(),
-    Quantile(0.3),
-    Quantile((0.3, 0.7)),
-    Gaussian(),
-    Poisson(),
-    Through(AbsoluteError(), "softplus"),
-    Through(Quantile((0.3, 0.7)), "tanh"),
-    Custom(fourth_power),
-]
+LOSSES = [losses.SoftmaxCrossEntropy(0.1), losses.SoftmaxFocal(), losses.BinaryCrossEntropy(0.1)]
+LOSSES += [losses.BinaryFocal(), losses.SquaredError(), losses.AbsoluteError(), losses.Huber()]
+LOSSES += [losses.Quantile(0.3), losses.Quantile((0.3, 0.7)), losses.Gaussian(), losses.Poisson()]
+LOSSES += [losses.Through(losses.AbsoluteError(), "softplus"), losses.Custom(fourth_power)]
+LOSSES += [losses.Through(losses.Quantile((0.3, 0.7)), "tanh")]
+HAVE_ACCURACY = losses.SoftmaxCrossEntropy, losses.SoftmaxFocal, losses.BinaryCrossEntropy
 LAYERS = {
     "plain": {},
     "everything": {
@@ -71,20 +50,17 @@ def test_a_step_launches_as_little_as_promised(backend, accuracy):
     assert launches_of(backend, kernels=by_cublas, accuracy=accuracy) <= 26
 
 
-def test_the_table_of_launches_is_that_of_the_code(backend):
+def test_the_table_of_launches_is_that_of_the_code_and_each_step_has_fewer_than_before(backend):
     assert written() == table(backend)
-
-
-def test_no_step_launches_more_than_before(backend):
-    for name, (settings, before) in STEPS.items():
-        assert launches_of(backend, **settings) < before, name
+    for row in re.findall(r"\| (\d+) \| (\d+) \|", written()):
+        assert int(row[1]) < int(row[0]), row
 
 
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("rule", RULES)
 def test_no_step_waits_for_the_device(backend, rule, layers):
     for loss in LOSSES:
-        accuracy = isinstance(loss, SoftmaxCrossEntropy | SoftmaxFocal | BinaryCrossEntropy)
+        accuracy = isinstance(loss, HAVE_ACCURACY)
         settings = {"rule": RULES[rule], "loss": loss, "accuracy": accuracy} | LAYERS[layers]
         assert waits_of(backend, **settings) == {}, loss
 

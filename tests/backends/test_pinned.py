@@ -121,47 +121,6 @@ class Event:
         self.wait = self.synchronize = wait
 
 
-class LateCopier:
-    """Both streams do as little as they may; memory is garbage at first."""
-
-    def __init__(self):
-        self.compute = Stream()
-
-    scope = staticmethod(contextlib.nullcontext)
-    copy_stream = staticmethod(Stream)
-    event = staticmethod(Event)
-
-    def compute_stream(self):
-        return self.compute
-
-    def allocate(self, like):
-        return tuple(np.full(like.shape, -1, like.dtype) for _ in range(2))
-
-    def upload(self, source, target, stream):
-        stream.pending.append(lambda: np.copyto(target, source))
-
-    def download(self, source, stream):
-        host = np.full(source.shape, -1, source.dtype)
-        stream.pending.append(lambda: np.copyto(host, source))
-        return host
-
-
-def test_late_copies_and_late_computations():
-    for n in (1, 2, 3, 8):
-        copier, results = LateCopier(), []
-
-        def computed(copier=copier, results=results, n=n):
-            for x, _ in _pinned.feed(copier, batches(n)):
-                result = np.full(x.shape, -1, x.dtype)
-                copier.compute.pending.append(lambda x=x, y=result: np.multiply(x, 2, out=y))
-                results.append(result)
-                yield result
-
-        for number, host in enumerate(_pinned.collect(copier, computed())):
-            np.testing.assert_array_equal(host, np.full(host.shape, 2 * number))
-        assert len(results) == n
-
-
 def test_the_copies_of_torch_are_asynchronous_and_from_pinned_memory(torch, monkeypatch):
     from mlp_xp.backends._torch.copier import Copier
 

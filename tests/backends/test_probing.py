@@ -31,8 +31,6 @@ def forget():
 
 @pytest.fixture
 def without(monkeypatch):
-    """Return the function that lets an attribute of CuPy raise."""
-
     def take(name, error):
         def fail(*args, **kwargs):
             raise error

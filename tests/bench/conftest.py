@@ -10,6 +10,5 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def module(monkeypatch):
-    """Import a module by its name."""
     monkeypatch.syspath_prepend(ROOT)
     return importlib.import_module

@@ -55,7 +55,6 @@ def watch(event, args):
 
 
 def status_of_child() -> int:
-    """Return how a fit in a child process ends."""
     pid = os.fork()
     if pid == 0:
         fit()

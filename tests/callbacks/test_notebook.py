@@ -32,7 +32,6 @@ def cell(monkeypatch):
 
 
 def make(**options):
-    """Return a model whose fits have a progress bar."""
     watch = [ProgressBar(**options)]
     return MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=watch)
 

@@ -46,7 +46,6 @@ def plain(text):
 
 
 def last_line(text):
-    """Return the line that a bar leaves on a terminal."""
     return plain(text).rstrip().splitlines()[-1].rstrip()
 
 

@@ -232,7 +232,6 @@ def test_no_hidden_layer_or_schedule_is_an_obstacle(train_digits):
 
 
 def typed(*words):
-    """Return the estimator that `mlp-xp train` makes of options."""
     return settings_of(parse(["train", *map(str, words)])).estimator()
 
 

@@ -235,7 +235,6 @@ def npm(tmp_path, monkeypatch, members):
     monkeypatch.setenv("PATH", str(script.parent))
 
     def run(code):
-        """Let npm run some lines of a shell."""
         script.write_text(f"#!/bin/sh\necho $PWD $* >> {log}\n{code}\n")
         script.chmod(0o755)
 

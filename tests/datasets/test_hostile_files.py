@@ -232,7 +232,6 @@ def pax(records: bytes, kind: bytes = b"x") -> bytes:
 
 
 def archives(n):
-    """Return the content of archives."""
     file, record = tarfile.TarInfo("a").tobuf(), b"12 k%06d=\n"
     sparse = pax(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n") + file
     return {

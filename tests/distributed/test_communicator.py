@@ -16,7 +16,6 @@ from mlp_xp.distributed._shared_memory import SharedMemory
 
 
 def check(engine):
-    """Check a communicator on each rank."""
     ranks = get_communicator(engine)
     assert get_communicator(engine) is ranks
     rank, size = ranks.rank, ranks.size

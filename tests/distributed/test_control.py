@@ -109,7 +109,6 @@ LED = {"distributed": "mpi", "random_state": 0, "batch_size": 16}
 
 
 def bits(model):
-    """Return a model, whose bits all ranks have."""
     assert_same_bits(get_communicator("mpi"), model)
     return model
 

@@ -35,8 +35,6 @@ def network(outputs=4, inputs=FEATURES, **settings):
 
 @dataclass(frozen=True)
 class Case:
-    """A training of two epochs."""
-
     network: Network = field(default_factory=network)
     rules: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 10

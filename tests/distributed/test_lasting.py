@@ -66,7 +66,6 @@ def command(*arguments: str) -> None:
 
 
 def killed_command(*arguments: str) -> None:
-    """Run the command, whose last rank is killed after three epochs."""
     run_epoch, ranks = Trainer.run_epoch, get_communicator("mpi")
 
     def killed(trainer, *given, **settings):

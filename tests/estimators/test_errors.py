@@ -71,7 +71,6 @@ def test_objects_of_the_wrong_kind_are_rejected():
 
 
 def with_first(value):
-    """Return X with another first number."""
     return np.concatenate([[value], X.ravel()[1:]]).reshape(X.shape)
 
 

@@ -41,7 +41,6 @@ def tasks_of(models, weights=None, X=X, y=y):
 
 
 def alone(task):
-    """Return the model that the task's own fit gives."""
     weights = None if task.sample_weight is None else task.sample_weight[task.rows]
     return clone(task.model).fit(task.X[task.rows], task.y[task.rows], weights)
 

@@ -42,7 +42,6 @@ def outcome(model, X):
 
 
 def cases():
-    """Return inputs of all kinds, good and bad."""
     X = np.random.default_rng(1).standard_normal((6, 4))
     bad, both = X.copy(), X.copy()
     bad[2, 1], both[0, 0], both[1, 1] = np.nan, np.inf, -np.inf

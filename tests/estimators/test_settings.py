@@ -42,17 +42,6 @@ def test_a_users_own_activation(backend):
     np.testing.assert_array_equal(own.coefs_[0], small(activation="tanh").fit(X, y).coefs_[0])
 
 
-@pytest.mark.parametrize("normalization", ["layer", "batch"])
-def test_normalization_has_parameters_that_learn(normalization):
-    model = small(normalization=normalization).fit(X, y)
-    ((scale, shift),) = model.norms_
-    assert scale.shape == shift.shape == (8,)
-    assert np.any(scale != 1)
-    # Each sample is predicted on its own.
-    np.testing.assert_allclose(model.predict_proba(X[:1]), model.predict_proba(X)[:1], atol=1e-12)
-    assert normalization == "layer" or not np.allclose(model.moments_[0].mean, 0.0)
-
-
 def test_a_small_last_batch_does_not_ruin_the_running_moments():
     settings = {"normalization": "batch", "max_iter": 60, "learning_rate_init": 0.01}
     whole, one_more = (
@@ -76,7 +65,6 @@ def test_hidden_activations(backend, residual):
 
 
 def everything(normalization="batch"):
-    """Return a model that uses most settings at once."""
     settings = {"dropout": [0.1, 0.2], "input_dropout": 0.1, "residual": True, "solver": Muon()}
     settings |= {"hidden_layer_sizes": (8, 8), "activation": ["gelu", "relu"], "ema_decay": 0.9}
     settings |= {"learning_rate": OneCycle(), "max_grad_norm": 1.0, "input_scaling": "standardize"}
@@ -190,28 +178,6 @@ def test_a_schedule_counts_for_adam_too():
         for solver in ("adam", "lion", AdamW(), SGD()):
             is_fixed = len(set(rates(solver=solver, **settings))) == 1
             assert is_fixed == (solver != SGD()), (schedule, solver)
-
-
-def test_gradients_are_clipped():
-    settings = {"solver": "sgd", "momentum": 0.0, "batch_size": 60, "alpha": 0.0, "max_iter": 1}
-    start = small(**settings, learning_rate_init=1e-300).fit(X, y)
-    model = small(**settings, max_grad_norm=1e-3).fit(X, y)
-    pairs = zip(model.coefs_ + model.intercepts_, start.coefs_ + start.intercepts_, strict=True)
-    moved = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs))
-    assert moved == pytest.approx(1e-3 * model.learning_rate_init, rel=1e-6)
-
-
-def test_ema_predicts_with_an_average_of_the_weights():
-    weights, settings = [], {"max_iter": 3, "batch_size": 60}
-    watch = SimpleNamespace(on_epoch_end=lambda model, _: weights.append(model.coefs_[0].copy()))
-    plain = small(**settings, callbacks=[watch]).fit(X, y)
-    average = small(**settings, learning_rate_init=1e-300).fit(X, y).coefs_[0]
-    for step, W in enumerate(weights):
-        keep = min(0.5, (1 + step) / (10 + step))
-        average = keep * average + (1 - keep) * W
-    model = small(**settings, ema_decay=0.5).fit(X, y)
-    assert model.loss_curve_ == plain.loss_curve_
-    np.testing.assert_allclose(model.coefs_[0], average, rtol=1e-10)
 
 
 @pytest.mark.parametrize(

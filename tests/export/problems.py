@@ -31,7 +31,6 @@ def fitted(what="three classes", dtype="float64", **settings):
 
 
 def run_onnx(model, rows):
-    """Return the outputs of an ONNX model by name."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model.SerializeToString())

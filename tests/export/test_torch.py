@@ -19,7 +19,6 @@ def nn(torch):
 
 
 def outputs(model, rows, **settings):
-    """Return what the module of an estimator returns."""
     import torch
 
     return to_torch(model, **settings)(torch.from_numpy(rows)).detach().numpy()

@@ -28,7 +28,6 @@ def lab_data(n=7, d_in=4, d_h=3, d_out=5, seed=0):
 
 
 def forward(weights, data):
-    """Return the hidden outputs and the logits."""
     w1, b1, w2, b2 = weights
     a1 = 1 / (1 + np.exp(-(data @ w1 + b1)))
     return a1, a1 @ w2 + b2
@@ -74,7 +73,6 @@ def assert_all_close(actual, expected, rtol=1e-12, atol=1e-12):
 
 
 def step_case(name, n=7):
-    """Return weights, data, and targets of a step."""
     weights, data, labels = lab_data(n)
     return weights, data, np.random.default_rng(1).random((n, 5)) if name == "mse" else labels
 

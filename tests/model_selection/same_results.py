@@ -18,7 +18,6 @@ GRID = {"learning_rate_init": [0.01, 0.1], "alpha": [0, 1]}
 
 
 def assert_same_results(found, expected) -> None:
-    """Check that two dictionaries of results are equal, but for the times."""
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         if not name.endswith("_time"):

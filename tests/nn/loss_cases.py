@@ -76,12 +76,10 @@ def case(name, dtype="float64", n=5, outputs=3, *, is_hard=False):
 
 
 def in_columns(targets, outputs=3):
-    """Return labels as probabilities."""
     return np.eye(outputs)[targets] if targets.ndim == 1 else targets
 
 
 def evaluate(backend, loss, logits, targets, weights=None):
-    """Return average and gradient, on the host."""
     with backend.scope():
         arrays = [None if a is None else backend.put(a) for a in (logits, targets, weights)]
         value, pullback = mean_loss(loss, *arrays, xp=backend.xp)

@@ -16,7 +16,6 @@ dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 def plain_block_dense(W, b, x, how):
-    """Do it feature by feature."""
     places = np.arange(x.shape[1]).reshape(how.shape)
     kept = [i for i in range(len(how.shape)) if i not in how.mixed]
     rows = np.transpose(places, (*kept, *how.mixed)).reshape(W.shape[0], -1)
@@ -129,7 +128,6 @@ def put_key(backend, key):
 
 
 def mask(backend, key, rate, shape):
-    """Return whether each element is kept."""
     with backend.scope():
         x = backend.put(np.ones(shape, dtype=np.float32))
         return backend.get(dropout(x, put_key(backend, key), rate, xp=backend.xp)[0]) != 0

@@ -16,7 +16,6 @@ HEAD = np.ones((1, 1))
 
 
 def train(backend, rule, W, steps):
-    """Return a hidden matrix after steps with its gradients."""
     (W, _), _ = run(backend, update_tree, rule, (W, HEAD), [(dW, HEAD) for dW in steps])
     return W
 

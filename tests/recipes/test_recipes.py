@@ -31,8 +31,6 @@ max_time = 1.5
 
 @pytest.fixture
 def write(tmp_path):
-    """Return the function that writes the recipe with a setting replaced or added."""
-
     def write(line=""):
         key = re.match("[a-z_]*", line)[0] or "nothing"
         path = tmp_path / "mine.toml"

@@ -42,7 +42,6 @@ def sign(folder: Path, spec: dict) -> None:
 
 
 def rejects(message, call, *args, name=None):
-    """Check that a call fails with a message, and return all of it."""
     with case(name or message), pytest.raises(SavingError, match=message) as caught:
         call(*args)
     return str(caught.value)

@@ -84,7 +84,6 @@ def is_offered(module: types.ModuleType, name: str) -> bool:
 
 
 def offered() -> dict[str, str | None]:
-    """Return the parameters of all that the modules offer, by name."""
     found = {}
     for module in map(importlib.import_module, MODULES):
         for name in vars(module):

@@ -30,7 +30,6 @@ def upload(array):
 
 
 def download(pointer, shape, dtype=np.float32):
-    """Return columns as an array."""
     packed = np.empty((*shape[:-2], shape[-1], shape[-2]), dtype)
     pointer.copy_to_host(packed.ctypes.data, packed.nbytes)
     return np.swapaxes(packed, -1, -2)
@@ -80,7 +79,6 @@ class Product:
         set_attribute("matmul_preference", self.preference, name, value)
 
     def search(self):
-        """Return how many algorithms there are."""
         count = np.zeros(1, np.int32)
         lt.matmul_algo_get_heuristic(
             *(self.handle, self.desc, *self.layouts, self.preference),

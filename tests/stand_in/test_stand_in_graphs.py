@@ -26,7 +26,6 @@ def captured(stream, work):
 
 @pytest.fixture
 def capturing():
-    """Return a stream that is capturing, and is current."""
     stream = cuda.Stream(non_blocking=True)
     cuda.Device(0).synchronize()
     with stream:

@@ -106,13 +106,6 @@ def test_two_streams_need_an_event_between_kernels():
         x + 1
 
 
-def test_a_wait_of_the_host_orders_all_that_follows(copying):
-    with copying:
-        x = ones()
-    copying.synchronize()
-    assert (x + 1).get().tolist() == [2, 2, 2, 2]
-
-
 def test_a_query_is_not_a_wait_while_work_is_queued(copied, copying):
     event = copying.record()
     assert not event.done

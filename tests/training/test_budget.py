@@ -26,7 +26,6 @@ WARM_UP = {"batch_size": 60, "learning_rate": LinearWarmup(0.5, then=Linear())}
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
-    """Replace the clock of fits."""
     clock = SimpleNamespace(now=1000.0, perf_counter=lambda: clock.now)
     for module in (budget, fit_loop, training):
         monkeypatch.setattr(module, "time", clock)

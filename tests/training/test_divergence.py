@@ -1,8 +1,6 @@
 """Infinity and NaN: noticed within a step, traced to step, layer and cause, and undone."""
 
-import gc
 import pickle
-import weakref
 
 import numpy as np
 import pytest
@@ -209,13 +207,3 @@ def test_weights_that_somebody_made_not_finite_are_an_error_of_each_method(
             method(X)
     with pytest.raises(NonFiniteError, match="before the first step"):
         model.set_params(warm_start=True).fit(X, y)
-
-
-def test_a_warm_start_keeps_no_data_after_a_fit():
-    X, y = single()
-    model = small(warm_start=True).fit(X, y)
-    kept = weakref.ref(X)
-    del X
-    gc.collect()
-    assert kept() is None
-    model.predict(np.zeros((1, 6)))

@@ -29,7 +29,6 @@ MUON_ERROR = 3.4445**5
 
 
 def still(network=EVERYTHING):
-    """Return the settings of a training that changes no weight."""
     rules = {"optimizer": SGD(momentum=0.0), "learning_rate": 0.0, "alpha": 0.0}
     return {"network": network, "schedule": Constant()} | rules
 

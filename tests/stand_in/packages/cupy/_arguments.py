@@ -64,8 +64,6 @@ def _parameter(text: str, is_const: bool) -> Parameter:
 
 
 class Kernel:
-    """The parameters of a kernel, by their declarations."""
-
     def __init__(self, name: str, in_params: str, out_params: str) -> None:
         if not re.match("^[a-zA-Z_][a-zA-Z_0-9]*$", name):
             raise ValueError(f'Invalid kernel name: "{name}"')

@@ -29,8 +29,6 @@ def supported_dtype(dtype: Any) -> np.dtype:
 
 
 class Flags(NamedTuple):
-    """The layout of an array."""
-
     c_contiguous: bool
     f_contiguous: bool
 
@@ -69,7 +67,6 @@ class ndarray:  # noqa: N801 - CuPy's name
         self.base: ndarray | None = None
 
     def _view(self, a: np.ndarray) -> ndarray:
-        """Return an array over a NumPy view into the same memory."""
         view = object.__new__(ndarray)
         view._a, view._memory = a, self._memory
         view.base = self if self.base is None else self.base

@@ -31,7 +31,6 @@ def begin_capture(queue: Queue, *, is_relaxed: bool) -> None:
 
 
 def end_capture(queue: Queue) -> Capture:
-    """Return what a stream has recorded."""
     with lock:
         capture = queue.capture
         if capture is None or capture.origin is not queue:

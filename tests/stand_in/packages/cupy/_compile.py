@@ -38,8 +38,6 @@ class CompileException(Exception):  # noqa: N818 - CuPy's name
 
 
 class Kernel:
-    """A compiled kernel."""
-
     def __init__(self, library: ctypes.PyDLL, name: str) -> None:
         self._name, self._launch = name, library._launch
 

@@ -12,8 +12,6 @@ SETTINGS |= {"loop_prep": "", "after_loop": "", "options": ()}
 
 
 class ElementwiseKernel(Kernel):
-    """A loop over broadcast arrays, whose body is C++."""
-
     def __init__(self, in_params, out_params, operation, name="kernel", **settings: Any) -> None:
         super().__init__(name, in_params, out_params)
         if unknown := set(settings) - set(SETTINGS):
@@ -53,7 +51,6 @@ class ElementwiseKernel(Kernel):
         return out[0] if self.nout == 1 and not self.settings["return_tuple"] else tuple(out)
 
     def _rendered(self, views: list[Any], dtypes: Any, types: Any, shape: Any, block_size) -> Any:
-        """Return what runs the kernel on views."""
         if self.settings["reduce_dims"]:
             shape = _arguments.flatten(views, self.params, shape)
         call = Call()

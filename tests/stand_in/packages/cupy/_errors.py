@@ -29,8 +29,6 @@ _TEXTS = """
 
 
 class CUDARuntimeError(RuntimeError):
-    """An error of the CUDA runtime."""
-
     def __init__(self, status: int) -> None:
         self.status = status
         texts = dict(line.split(" ", 1) for line in _TEXTS.strip().splitlines())

@@ -130,7 +130,6 @@ def waiting(name: str) -> Callable[..., Any]:
 
 
 def _computed(values: np.ndarray) -> ndarray:
-    """Return an array that a kernel has filled with values."""
     new = ndarray(values.shape, values.dtype)
     target = new._a
     launch_all("gather", lambda: np.copyto(target, values), [], new)

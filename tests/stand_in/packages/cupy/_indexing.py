@@ -32,14 +32,12 @@ def _prepared(index: Any) -> tuple[tuple[Any, ...], list[ndarray]]:
 
 
 def _n_dims(item: Any) -> int:
-    """Return how many dimensions of the array an item of an index stands for."""
     if item is None or item is Ellipsis:
         return 0
     return item.ndim if isinstance(item, ndarray) and item.dtype.kind == "b" else 1
 
 
 def _sizes(items: tuple[Any, ...], shape: tuple[int, ...]) -> list[int]:
-    """Return the length of the dimension that each item stands for."""
     missing = len(shape) - sum(map(_n_dims, items))
     if missing < 0:
         raise IndexError(
@@ -135,7 +133,6 @@ def fill(array: ndarray, value: Any) -> None:
 
 
 def scatter(array: ndarray, index: Any, value: Any) -> None:
-    """Set the elements at arrays of indices."""
     items, arrays = _prepared(index)
     sizes = _sizes(items, array.shape)
     masks = [a for a in arrays if a.dtype.kind == "b"]

@@ -69,7 +69,6 @@ class Queue:
         return self.n_done + len(self.pending)
 
     def flush(self, until: int | None = None) -> None:
-        """Run what is queued, or the part of it up to a position."""
         while self.pending and (until is None or self.n_done < until):
             run = self.pending.pop(0)
             self.n_done += 1
@@ -113,8 +112,6 @@ class Capture:
 
 
 class Node(NamedTuple):
-    """An operation of a graph."""
-
     name: str
     run: Callable[[], object]
     reads: tuple[Block, ...]
@@ -140,12 +137,10 @@ state = _State()
 
 
 def queues() -> list[Queue]:
-    """Return the queues that exist."""
     return [*_legacy, *_by_pointer.values()]
 
 
 def add_queue(*, non_blocking: bool) -> Queue:
-    """Create the queue of a new stream on the current device."""
     with lock:
         queue = Queue(state.device, non_blocking=non_blocking)
         _by_pointer[queue.pointer] = queue
@@ -161,7 +156,6 @@ def drop_queue(pointer: int) -> None:
 
 
 def queue_at(pointer: int, device: int | None = None) -> Queue:
-    """Return the queue of a stream by its pointer, on the current device for default streams."""
     device = state.device if device is None else device
     if pointer == LEGACY:
         return _legacy[device]
@@ -171,19 +165,16 @@ def queue_at(pointer: int, device: int | None = None) -> Queue:
 
 
 def current_queue(device: int | None = None) -> Queue:
-    """Return the queue of the current stream of a device."""
     return state.current[state.device if device is None else device]
 
 
 def set_device(device: int) -> None:
-    """Make a device current."""
     if not 0 <= device < N_DEVICES:
         raise CUDARuntimeError(_errors.INVALID_DEVICE)
     state.device = device
 
 
 def merge(clock: dict[int, int], other: dict[int, int]) -> None:
-    """Add what another clock has seen."""
     for queue, tick in other.items():
         if clock.get(queue, -1) < tick:
             clock[queue] = tick
@@ -207,7 +198,6 @@ def launch(name, run, *, reads=(), writes=(), stream=None, is_copy=False) -> Non
 
 
 def enqueue(node: Node, queue: Queue, *, is_copy: bool = False) -> None:
-    """Run, queue or capture an operation on memory that has been checked."""
     with lock:
         commit_freed()
         queue.obey_default_stream()
@@ -312,13 +302,11 @@ def check_not_capturing(message: str, error: type[Exception] = NotImplementedErr
 
 
 def wait(name: str, queue: Queue) -> None:
-    """Wait on the host for a queue, and count that."""
     synchronize(queue)
     waits[name] += 1
 
 
 def synchronize(queue: Queue, moment: Moment | None = None) -> None:
-    """Wait on the host for a queue, or for a moment of it."""
     with lock:
         if moment is None:
             refuse_capture(queue)
@@ -330,7 +318,6 @@ def synchronize(queue: Queue, moment: Moment | None = None) -> None:
 
 
 def synchronize_device(device: int) -> None:
-    """Wait on the host for all work of a device."""
     with lock:
         here = [queue for queue in queues() if queue.device == device]
         for queue in here:

@@ -151,7 +151,6 @@ class Memory:
 
 
 def block_at(address: int) -> Block | None:
-    """Return the block that holds an address."""
     with lock:
         place = bisect.bisect(_addresses, address) - 1
         if place < 0 or address >= _addresses[place] + _blocks[place].n_bytes:
@@ -165,19 +164,16 @@ def free_later(free: Callable[[], None], append: Callable[..., None] = _freed.ap
 
 
 def commit_freed() -> None:
-    """Free what finalizers have left."""
     with lock:
         while _freed:
             _freed.popleft()()
 
 
 def rounded(n_bytes: int) -> int:
-    """Return a size as pools round it."""
     return -(-max(n_bytes, 1) // UNIT) * UNIT
 
 
 def bytes_of_device(device: int) -> int:
-    """Return how much memory of a device has been taken from the system."""
     with lock:
         commit_freed()
         return sum(block.n_bytes for block in _blocks if block.device == device)

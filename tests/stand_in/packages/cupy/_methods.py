@@ -98,7 +98,6 @@ class _More:
 
 
 def attach() -> None:
-    """Add the methods and operators to the class."""
     methods = define(METHODS, _named)
     no_method = "__module__", "__dict__", "__weakref__", "__doc__"
     methods |= {name: value for name, value in vars(_More).items() if name not in no_method}

@@ -85,7 +85,6 @@ def operate(name, function, args, kwargs=None, *, out=None, n=1, dtype=None) -> 
 
 
 def run_into(name, function, args, kwargs, out, n=1) -> None:
-    """Launch a NumPy function whose result goes into an array."""
     views, target = mapped(lambda x: x._a if isinstance(x, ndarray) else x, args), out._a
 
     def run() -> None:
@@ -106,7 +105,6 @@ def launch_all(name, run, arrays, out, n=1) -> None:
 
 
 def check_operands(*values: Any) -> None:
-    """Raise TypeError for what is neither an array of a device nor a scalar."""
     for value in values:
         if not isinstance(value, (*SCALARS, ndarray)):
             raise TypeError(f"Unsupported type {type(value)}")

@@ -13,8 +13,6 @@ MAX_THREADS = 1024
 
 
 class RawKernel:
-    """A kernel of a CUDA C++ source, launched over a grid of blocks."""
-
     def __init__(self, code, name, options=(), backend="nvrtc") -> None:
         _check_type("code", code, str)
         _check_type("name", name, str)

@@ -13,7 +13,6 @@ def define(lines, make, module="cupy") -> dict[str, Callable[..., Any]]:
 
 
 def read(lines: str) -> list[tuple[str, inspect.Signature]]:
-    """Return the names and the signatures in lines."""
     found = []
     for line in filter(None, map(str.strip, lines.splitlines())):
         name, _, parameters = line.removesuffix(")").partition("(")

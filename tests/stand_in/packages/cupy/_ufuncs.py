@@ -41,8 +41,6 @@ def _described(value: Any) -> tuple[tuple[int, ...], Any]:
 
 
 class ufunc:  # noqa: N801 - CuPy's name
-    """A function of each element."""
-
     def __init__(self, function: np.ufunc, name: str) -> None:
         self._function = function
         self.name = f"cupy_{name}"

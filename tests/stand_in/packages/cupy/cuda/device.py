@@ -7,8 +7,6 @@ from cupy.cuda import runtime
 
 
 class Device:
-    """A device, and a context in which it is current."""
-
     def __init__(self, device: Device | int | None = None) -> None:
         self.id = runtime.getDevice() if device is None else int(device)
 

@@ -17,8 +17,6 @@ from cupy.cuda import device, pinned_memory, runtime
 
 
 class OutOfMemoryError(MemoryError):
-    """The device has no such memory left."""
-
     def __init__(self, size: int, total: int, limit: int = 0) -> None:
         self.args = size, total, limit
 
@@ -68,8 +66,6 @@ def _spoil(block: Block) -> None:
 
 
 class MemoryPointer:
-    """A place in memory of the device."""
-
     def __init__(self, mem: _memory.Memory, offset: int) -> None:
         self.mem = mem
         self.ptr = mem.ptr + offset

@@ -10,8 +10,6 @@ from cupy.cuda import graph, runtime
 
 
 class Event:
-    """A moment in the work of a stream."""
-
     def __init__(self, block=False, disable_timing=False, interprocess=False) -> None:
         if interprocess and not disable_timing:
             raise ValueError("Timing must be disabled for interprocess events")
@@ -64,7 +62,6 @@ class Stream:
         return isinstance(other, Stream) and self.ptr == other.ptr
 
     def _device_here(self) -> int:
-        """Return the current device, which must be the stream's."""
         here = runtime.getDevice()
         if self.device_id not in (-1, here):
             raise RuntimeError(

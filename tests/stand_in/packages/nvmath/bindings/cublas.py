@@ -5,7 +5,6 @@ from typing import Any
 
 
 def _numbered(name: str, table: str, module: str) -> Any:
-    """Return an enumeration of names with their numbers."""
     pairs = (entry.split("=") for entry in table.split())
     return enum.IntEnum(name, {key: int(number) for key, number in pairs}, module=module)
 

@@ -81,8 +81,6 @@ _addresses = itertools.count(0x5500_0000_0000, 64)
 
 
 class cuBLASLtError(Exception):  # noqa: N801 - the library's name
-    """A call that was refused."""
-
     def __init__(self, status: int) -> None:
         self.status = status
         super().__init__(
@@ -122,7 +120,6 @@ _KINDS = {
 
 
 def _call(name: str) -> Callable[..., Any]:
-    """Return what a function of the table above does."""
     if f"_{name}" in globals():
         return lambda **given: globals()[f"_{name}"](*given.values())
     (kind,) = (kind for short, kind in _KINDS.items() if short in name)
