@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -43,41 +42,6 @@ def test_the_whole_check_runs_every_session():
     # `oldest` and `nightly` need other versions.
     (line,) = re.findall(r"(?m)^nox .*--session (.+)$", (ROOT / ".ci" / "run").read_text())
     assert set(line.split()) == sessions() - {"tests", "coverage", "links", "oldest", "nightly"}
-
-
-@pytest.mark.skipif(os.name == "nt", reason="the script is for a shell")
-@pytest.mark.parametrize(
-    ("present", "user", "system", "status", "installs", "said"),
-    [
-        ((), 0, "debian", 0, True, ""),
-        (("chromium", "chromedriver"), 0, "debian", 0, False, ""),
-        (("chromium",), 0, "debian", 0, True, ""),
-        ((), 1000, "debian", 0, False, "NO CHROMIUM: pages are not opened in a browser (Debian"),
-        ((), 0, "fedora", 0, False, "NO CHROMIUM: pages are not opened in a browser (Debian"),
-        ((), 0, "debian", 100, False, "NO CHROMIUM: pages are not opened in a browser: refused"),
-    ],
-)
-def test_chromium_is_installed_where_it_can_be(
-    present, user, system, status, installs, said, tmp_path
-):
-    folder, log = tmp_path / "bin", tmp_path / "log"
-    folder.mkdir()
-    for name in ("grep", "tail", "timeout"):
-        (folder / name).symlink_to(shutil.which(name) or pytest.skip(f"{name} is missing"))
-    programs = dict.fromkeys(present, "") | {"id": f"echo {user}"}
-    programs["apt-get"] = f'echo "$@" >> {log}; echo refused; exit {status}'
-    bash = shutil.which("bash") or pytest.skip("bash is missing")
-    for name, body in programs.items():
-        (folder / name).write_text(f"#!{bash}\n{body}\n")
-        (folder / name).chmod(0o755)
-    (tmp_path / "os-release").write_text(f'NAME="x"\nID={system}\n')
-    command = [bash, str(ROOT / ".ci" / "get_chromium"), str(tmp_path / "os-release")]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(folder)})
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(said)
-    assert bool(done.stdout) == bool(said)
-    asked = log.read_text() if log.exists() else ""
-    assert ("chromium chromium-driver" in asked) == installs
 
 
 def test_hooks_check_style_format_and_types_and_settings_can_be_read():

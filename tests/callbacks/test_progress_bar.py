@@ -100,17 +100,6 @@ def test_a_file_gets_about_twenty_lines_and_the_last(max_iter, printed, capsys, 
         assert lines[-1].endswith(" left")
 
 
-def test_the_first_step_which_may_compile_does_not_count(terminal, clock):
-    screen = terminal()
-    with begun(10) as (bar, model):
-        assert "preparing the first step" in last_line(screen)
-        clock.now += 17.0
-        for done in range(1, 11):
-            clock.now += 1.0
-            bar.on_progress(model, done, 10, None)
-    assert last_line(screen).endswith(" 10 %  1:30 left")
-
-
 def test_the_time_left_is_that_of_the_epochs_to_come_or_of_the_fit_if_that_ends_it(capsys, clock):
     with begun(3) as (bar, model):
         clock.now += 90.0

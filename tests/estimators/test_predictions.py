@@ -12,7 +12,6 @@ from helpers import problem, small, tolerance
 from scipy import sparse
 
 from mlp_xp import MLP, MLPRegressor
-from mlp_xp.datasets import load_digits
 from mlp_xp.estimators.checks import validation
 from mlp_xp.estimators.checks.validation import check_x
 from mlp_xp.nn.hidden import Blocks, Branch, Project
@@ -309,12 +308,3 @@ def test_gradients_of_rows_in_batches_sparse_rows_and_integers(monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             gradient(X, target)
-
-
-def test_the_gradient_finds_changes_that_a_classifier_mistakes():
-    digits = load_digits()
-    X, y = digits.x_train.astype(float), digits.y_train
-    model = MLP(64, max_iter=20, learning_rate="cosine", random_state=0).fit(X, y)
-    noise = np.random.default_rng(0).choice([-1.0, 1.0], X.shape)
-    assert model.score(X + 2 * noise, y) > 0.7
-    assert model.score(X + 2 * np.sign(model.input_gradient(X, y)), y) < 0.3

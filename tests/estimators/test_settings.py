@@ -143,14 +143,6 @@ def test_a_notebook_describes_each_parameter_and_links_to_it_once_there_is_an_ad
 TARGETS = ClassTargets(np.arange(3), "softmax")
 
 
-@pytest.mark.parametrize("solver", ["rmsprop", "lion", "muon", "adamw", "beta_lasso"])
-def test_every_solver_by_name_learns(solver):
-    X, y = problem(200)
-    rate = {"lion": 1e-3}.get(solver, 1e-2)
-    settings = {"hidden_layer_sizes": (8, 8), "max_iter": 40, "learning_rate_init": rate}
-    assert small(solver=solver, **settings).fit(X, y).score(X, y) > 0.9
-
-
 def test_each_kind_of_parameter_has_its_own_rule():
     rule = ByKind(Muon(), AdamW(), SGD(momentum=0.0), vector_rate=0.0, head_rate=5.0)
     start, model = (

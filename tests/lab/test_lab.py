@@ -93,22 +93,6 @@ def test_a_step_follows_the_gradient(name, n):
         np.testing.assert_allclose((up - down) / (2 * h), found, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", STEPS)
-def test_a_step_against_torchs_autograd(name, torch):
-    weights, data, given = step_case(name)
-    w1, b1, w2, b2 = params = [torch.tensor(weight, requires_grad=True) for weight in weights]
-    targets = torch.tensor(given)
-    with torch.enable_grad():
-        z2 = torch.sigmoid(torch.tensor(data) @ w1 + b1) @ w2 + b2
-        if name == "mse":
-            torch.nn.functional.mse_loss(torch.sigmoid(z2), targets).backward()
-        else:
-            torch.nn.functional.cross_entropy(z2, targets).backward()
-    *new, _ = STEPS[name](*weights, data, given, 1.0)
-    grads = [old - array for old, array in zip(weights, new, strict=True)]
-    assert_all_close(grads, [param.grad.numpy() for param in params])
-
-
 def use_all(weights, data, labels, targets, rate=0.1):
     """Return what each function that moves weights returns: four weights and a loss or losses."""
     *new, accuracies, losses = lab.train_mlp(*weights, data, labels, rate, 3)

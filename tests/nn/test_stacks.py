@@ -54,17 +54,6 @@ def test_batch_norm(backend, is_shared, rng, draw):
     check(backend, function, *((own, (weights[0],)) if is_shared else ((*own, weights), ())))
 
 
-def test_activations(backend, draw):
-    for name in layers.ACTIVATIONS:
-        for activation in (backend.kernels.activate, layers.activate):
-
-            def function(x, dy, name=name, activation=activation):
-                y, pullback = activation(name, x, xp=backend.xp)
-                return y, pullback(dy)
-
-            check(backend, function, (draw(N, FEATURES), draw(N, FEATURES)))
-
-
 def test_dropout_with_one_key_for_all(backend, draw):
     def function(dy, x, key):
         y, pullback = layers.dropout(x, key, 0.4, xp=backend.xp)

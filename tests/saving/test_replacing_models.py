@@ -1,11 +1,9 @@
 """A model is replaced as a whole, or not at all: after errors, kills, and with other writers."""
 
-import contextlib
 import math
 import os
 import re
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -65,27 +63,6 @@ def test_a_model_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monke
     monkeypatch.setattr(saving, "read_header", replaced)
     assert same(load_model(tmp_path), new)
     assert len(paths) == 2
-
-
-@pytest.mark.matrix
-def test_readers_and_writers_at_once_get_and_leave_whole_models(tmp_path):
-    models = [fitted(random_state=i) for i in range(2)]
-    save_model(models[0], tmp_path)
-
-    def read():
-        return load_model(tmp_path).coefs_[0].tobytes()
-
-    def write(model):
-        while True:  # Until the other writer is done.
-            with contextlib.suppress(BlockingIOError):
-                return save_model(model, tmp_path)
-
-    with ThreadPoolExecutor(4) as pool:
-        tasks = [(read,), (read,), *((write, model) for model in models)] * 20
-        results = [task.result() for task in [pool.submit(*task) for task in tasks]]
-    found = {read(), *results} - {None}
-    assert found == {model.coefs_[0].tobytes() for model in models}
-    assert len(names(tmp_path)) == 2
 
 
 # Save a model in child processes, the n-th of which is killed before its n-th access to a file of
